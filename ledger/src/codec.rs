@@ -1,0 +1,79 @@
+//! The bytes of a record: a schema number, then `MessagePack`; and the hash chain over those bytes.
+//!
+//! Hashes are always over the stored bytes, never over bytes made anew. A schema, once released, is
+//! read for ever: `fixtures/` keeps a log of each, and old ones never change.
+
+use rmp_serde::config::BytesMode;
+use serde::Serialize;
+
+use crate::{EventEnvelope, Hash};
+
+/// The schema written today. Readers accept every schema that was ever written.
+pub const SCHEMA: u16 = 1;
+
+/// Bytes that are no record.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// There are fewer bytes than a schema number has.
+    #[error("the record has {0} bytes; not even its schema number is there")]
+    Short(usize),
+    /// A newer version of keypool wrote the record.
+    #[error("the record has schema {0}; this version of keypool reads up to schema {SCHEMA}")]
+    Newer(u16),
+    /// The schema number was never used.
+    #[error("the record has schema {0}, which never existed")]
+    UnknownSchema(u16),
+    /// The bytes after the schema number do not form an envelope.
+    #[error("the record is malformed")]
+    Malformed(#[source] rmp_serde::decode::Error),
+    /// An envelope is there, and bytes after it that belong to nothing.
+    #[error("{0} bytes follow the record")]
+    Trailing(usize),
+}
+
+/// An envelope that could not be written as bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the event could not be encoded")]
+pub struct EncodeError(#[from] rmp_serde::encode::Error);
+
+/// The bytes of an envelope, in the schema written today.
+///
+/// # Errors
+///
+/// Returns an [`EncodeError`] if the encoder refuses, which no event that exists makes it do.
+pub fn encode(envelope: &EventEnvelope) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = SCHEMA.to_be_bytes().to_vec();
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes)
+        .with_struct_map()
+        .with_bytes(BytesMode::ForceAll);
+    envelope.serialize(&mut serializer)?;
+    Ok(bytes)
+}
+
+/// The envelope that some bytes hold.
+///
+/// # Errors
+///
+/// Returns a [`DecodeError`] if the bytes are not exactly one envelope of a known schema.
+pub fn decode(bytes: &[u8]) -> Result<EventEnvelope, DecodeError> {
+    let Some((schema, mut body)) = bytes.split_first_chunk::<2>() else {
+        return Err(DecodeError::Short(bytes.len()));
+    };
+    let schema = match u16::from_be_bytes(*schema) {
+        SCHEMA => SCHEMA,
+        0 => return Err(DecodeError::UnknownSchema(0)),
+        newer => return Err(DecodeError::Newer(newer)),
+    };
+    let envelope: EventEnvelope =
+        rmp_serde::from_read(&mut body).map_err(DecodeError::Malformed)?;
+    if !body.is_empty() {
+        return Err(DecodeError::Trailing(body.len()));
+    }
+    Ok(EventEnvelope { schema, ..envelope })
+}
+
+/// The link that the next envelope of the history carries as `prev`.
+#[must_use]
+pub fn chain_hash(envelope_bytes: &[u8]) -> Hash {
+    Hash::of(envelope_bytes)
+}

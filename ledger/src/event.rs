@@ -1,0 +1,211 @@
+//! What happened: the facts that the log keeps for ever.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    CommandId, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, SignatureKey, StreamId,
+    Timestamp,
+};
+
+/// One change in the life of a package or of the pool itself. Events are named in the past tense.
+///
+/// What is stored is for ever: a field may be added with a default, none may change its meaning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The owner made the package and its private half is safely stored. Written by clients only.
+    Created(PackageFacts),
+    /// The server took the package into the pool; its exact bytes are the record's payload.
+    ///
+    /// A client writes the same on the server's answer, without a payload.
+    Uploaded(PackageFacts),
+    /// The package was set aside for one inviter.
+    Reserved {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+        /// The inviter's claim.
+        reservation: ReservationId,
+        /// How many reservations the package has had, this one included.
+        generation: u32,
+        /// The inviter's device.
+        holder: PoolId,
+        /// The group the invitation is for.
+        group: GroupId,
+        /// When the claim ends, as its holder was told; the server waits a grace longer.
+        deadline: Timestamp,
+    },
+    /// The holder asked for more time.
+    Renewed {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+        /// The claim.
+        reservation: ReservationId,
+        /// When it ends now.
+        deadline: Timestamp,
+    },
+    /// The claim ended without an invitation.
+    Released {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+        /// The claim.
+        reservation: ReservationId,
+        /// Why it ended.
+        reason: ReleaseReason,
+    },
+    /// An invitation used the package. A single-use package is never handed out again.
+    Spent {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+        /// The claim; a client that joins from a Welcome may not know it.
+        reservation: Option<ReservationId>,
+        /// The inviter's device; a client that joins from a Welcome may not know it.
+        holder: Option<PoolId>,
+        /// The group.
+        group: GroupId,
+        /// Whether the claim had lapsed before, and nobody else held the package.
+        late: bool,
+    },
+    /// The package's lifetime ended before anyone used it.
+    Expired {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+    },
+    /// The package was withdrawn: it is never offered again.
+    Revoked {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+        /// Why.
+        reason: RevokeReason,
+    },
+    /// A late spend was refused, because the package had been handed on meanwhile.
+    Conflict {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+        /// The claim that came too late.
+        lost: ReservationId,
+        /// The claim that holds or has used the package.
+        holds: ReservationId,
+    },
+    /// The device was registered: from now on this key speaks for the pool.
+    Registered {
+        /// The key that signs the device's packages and requests.
+        signature_key: SignatureKey,
+        /// The identity in the device's Basic credential.
+        credential: String,
+    },
+    /// Another key speaks for the pool from now on.
+    KeyRotated {
+        /// The new key.
+        signature_key: SignatureKey,
+        /// The identity in the device's Basic credential.
+        credential: String,
+    },
+    /// The device was removed: no key speaks for the pool any more.
+    DeviceRemoved {},
+}
+
+impl Event {
+    /// The package that the event is about; `None` for events about the pool itself.
+    #[must_use]
+    pub fn keypackage_ref(&self) -> Option<&KeyPackageRef> {
+        match self {
+            Self::Created(facts) | Self::Uploaded(facts) => Some(&facts.keypackage_ref),
+            Self::Reserved { keypackage_ref, .. }
+            | Self::Renewed { keypackage_ref, .. }
+            | Self::Released { keypackage_ref, .. }
+            | Self::Spent { keypackage_ref, .. }
+            | Self::Expired { keypackage_ref }
+            | Self::Revoked { keypackage_ref, .. }
+            | Self::Conflict { keypackage_ref, .. } => Some(keypackage_ref),
+            Self::Registered { .. } | Self::KeyRotated { .. } | Self::DeviceRemoved {} => None,
+        }
+    }
+
+    /// The event's name, as the docs and the command line use it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "created",
+            Self::Uploaded(_) => "uploaded",
+            Self::Reserved { .. } => "reserved",
+            Self::Renewed { .. } => "renewed",
+            Self::Released { .. } => "released",
+            Self::Spent { .. } => "spent",
+            Self::Expired { .. } => "expired",
+            Self::Revoked { .. } => "revoked",
+            Self::Conflict { .. } => "conflict",
+            Self::Registered { .. } => "registered",
+            Self::KeyRotated { .. } => "key_rotated",
+            Self::DeviceRemoved {} => "device_removed",
+        }
+    }
+}
+
+/// What is known of a package from its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageFacts {
+    /// Its reference.
+    pub keypackage_ref: KeyPackageRef,
+    /// The first moment at which it may be used.
+    pub not_before: Timestamp,
+    /// The last moment at which it may be used.
+    pub not_after: Timestamp,
+    /// The number of its ciphersuite, RFC 9420 section 17.1.
+    pub ciphersuite: u16,
+    /// The BLAKE3 digest of its serialized credential.
+    pub credential: Hash,
+    /// The BLAKE3 digest of its `init_key`, which must be unique for each client (RFC 9420 section 10).
+    pub init_key: Hash,
+    /// Whether it may be used more than once when nothing else is left.
+    pub last_resort: bool,
+}
+
+/// Why a claim ended without an invitation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseReason {
+    /// The holder gave it back.
+    Cancelled,
+    /// Its time ran out, and the grace after it.
+    Lapsed,
+}
+
+/// Why a package was withdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeReason {
+    /// The device has another credential now.
+    Rotated,
+    /// Its owner withdrew it.
+    Withdrawn,
+    /// An inviter reported that it cannot be used.
+    Reported,
+    /// A reservation of it lapsed, and it is not handed out again (`--on-lapse`).
+    Lapsed,
+}
+
+/// An event together with whose history it stands in, where, when and why.
+///
+/// The schema number and the chain are the codec's: see [`crate::codec`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventEnvelope {
+    /// The schema this record was written in; it leads the bytes and is not repeated in them.
+    #[serde(skip)]
+    pub schema: u16,
+    /// Whose history this is.
+    pub stream: StreamId,
+    /// The position in that history, from 1, without gaps.
+    pub version: u64,
+    /// When it was recorded; never smaller than the one before it in the history.
+    pub at: Timestamp,
+    /// The request that caused it. Many events may share one.
+    pub command: CommandId,
+    /// The digest of that request.
+    pub request: Hash,
+    /// The digest of the history's previous envelope bytes; zeros for version 1.
+    pub prev: Hash,
+    /// The digest of the payload, so that a payload can be pruned and the chain still verifies.
+    pub payload: Hash,
+    /// What happened.
+    pub event: Event,
+}

@@ -1,0 +1,517 @@
+//! The identifiers of the domain. Each is its own type, so that none is taken for another.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use uuid::Uuid;
+
+/// The longest user name, in bytes.
+const USER_LEN_MAX: usize = 128;
+/// The longest device name, in bytes.
+const DEVICE_LEN_MAX: usize = 64;
+/// The device of a pool that does not name one.
+const DEVICE_DEFAULT: &str = "main";
+
+/// A name or an identifier that cannot be accepted, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?} is not valid: {rule}")]
+pub struct NameError {
+    /// What was being named: "user", "device", "keypackage_ref" and so on.
+    pub what: &'static str,
+    /// The text that was given, cut to a readable length.
+    pub value: String,
+    /// What a valid one looks like.
+    pub rule: &'static str,
+}
+
+impl NameError {
+    fn new(what: &'static str, value: &str, rule: &'static str) -> Self {
+        Self { what, value: value.chars().take(40).collect(), rule }
+    }
+}
+
+/// One device of one user: the owner of a pool, and the name of its history.
+///
+/// Written `alice/phone`; `alice` alone means `alice/main`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId {
+    user: Arc<str>,
+    device: Arc<str>,
+}
+
+impl PoolId {
+    /// The pool of a user's device.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`NameError`] unless the user has 1 to 128 and the device 1 to 64 characters of
+    /// `A-Z a-z 0-9 . _ @ : + -`.
+    pub fn new(user: &str, device: &str) -> Result<Self, NameError> {
+        check_name("user", user, USER_LEN_MAX)?;
+        check_name("device", device, DEVICE_LEN_MAX)?;
+        Ok(Self { user: user.into(), device: device.into() })
+    }
+
+    /// The pool of a user's device, or of the device `main` where none is named.
+    ///
+    /// # Errors
+    ///
+    /// As [`PoolId::new`].
+    pub fn of(user: &str, device: Option<&str>) -> Result<Self, NameError> {
+        Self::new(user, device.unwrap_or(DEVICE_DEFAULT))
+    }
+
+    /// The user's name.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+}
+
+/// Accepts a user's name.
+fn check_name(what: &'static str, name: &str, len_max: usize) -> Result<(), NameError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._@:+-".contains(&byte);
+    if (1..=len_max).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    let rule = match what {
+        "user" => "1 to 128 characters of A-Z a-z 0-9 . _ @ : + -",
+        _ => "1 to 64 characters of A-Z a-z 0-9 . _ @ : + -",
+    };
+    Err(NameError::new(what, name, rule))
+}
+
+impl fmt::Display for PoolId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.user, self.device)
+    }
+}
+
+impl FromStr for PoolId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('/') {
+            Some((user, device)) => Self::new(user, device),
+            None => Self::of(text, None),
+        }
+    }
+}
+
+/// One history in the log.
+///
+/// Pools are the first kind; groups and mailboxes of a delivery are further kinds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StreamId {
+    /// The history of one device's pool.
+    Pool(PoolId),
+}
+
+impl StreamId {
+    /// The pool whose history this is, if it is a pool's.
+    #[must_use]
+    pub fn pool(&self) -> Option<&PoolId> {
+        match self {
+            Self::Pool(pool) => Some(pool),
+        }
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(pool) => write!(f, "pool/{pool}"),
+        }
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once('/') {
+            Some(("pool", pool)) => Ok(Self::Pool(pool.parse()?)),
+            _ => Err(NameError::new("stream", text, "pool/USER/DEVICE")),
+        }
+    }
+}
+
+/// The reference of a `KeyPackage`: `RefHash` of its bytes under the ciphersuite's hash, RFC 9420
+/// section 5.2. 32, 48 or 64 bytes; lower-case hex as text.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyPackageRef(Arc<[u8]>);
+
+impl KeyPackageRef {
+    /// Wraps the bytes of a reference.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`NameError`] unless there are 16 to 64 bytes.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if (16..=64).contains(&bytes.len()) {
+            return Ok(Self(bytes.into()));
+        }
+        let rule = "the hex of 16 to 64 bytes";
+        Err(NameError::new("keypackage_ref", &HEXLOWER.encode(bytes), rule))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The first eight hex digits: enough to tell packages apart in a log line, no more.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.0.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for KeyPackageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for KeyPackageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyPackageRef({})", self.short())
+    }
+}
+
+impl FromStr for KeyPackageRef {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).unwrap_or_default();
+        Self::new(&bytes).map_err(|err| NameError::new(err.what, text, err.rule))
+    }
+}
+
+/// One inviter's claim on one package.
+///
+/// The inviter draws it at random (UUID version 4): whoever knows it may use the claim, and a
+/// repeated request is recognised by it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct ReservationId(pub Uuid);
+
+/// The request that caused an event: the `Idempotency-Key` of the caller.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct CommandId(pub Uuid);
+
+impl fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ReservationId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.parse().map(Self).map_err(|_| NameError::new("reservation_id", text, "a UUID"))
+    }
+}
+
+impl FromStr for CommandId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.parse().map(Self).map_err(|_| NameError::new("Idempotency-Key", text, "a UUID"))
+    }
+}
+
+/// An MLS group's id: opaque bytes, base64 as text.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(Arc<[u8]>);
+
+impl GroupId {
+    /// Wraps the bytes of a group id.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`NameError`] unless there are 1 to 255 bytes.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if (1..=255).contains(&bytes.len()) {
+            return Ok(Self(bytes.into()));
+        }
+        Err(NameError::new("group_id", &BASE64.encode(bytes), "the base64 of 1 to 255 bytes"))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GroupId({self})")
+    }
+}
+
+impl FromStr for GroupId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bytes = BASE64.decode(text.as_bytes()).unwrap_or_default();
+        Self::new(&bytes).map_err(|err| NameError::new(err.what, text, err.rule))
+    }
+}
+
+/// A BLAKE3 digest, lower-case hex as text.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// The hash that stands before the first of a chain: 32 zeros.
+    pub const ZERO: Self = Self([0; 32]);
+
+    /// The BLAKE3 digest of some bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Wraps the bytes of a digest.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hash({}…)", self.to_string().get(..8).unwrap_or_default())
+    }
+}
+
+impl FromStr for Hash {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).unwrap_or_default();
+        let bytes: Result<[u8; 32], _> = bytes.try_into();
+        bytes.map(Self).map_err(|_| NameError::new("hash", text, "the hex of 32 bytes"))
+    }
+}
+
+/// A device's public signature key: it signs the device's packages and its requests.
+///
+/// Raw bytes of the signature scheme (32 for Ed25519); as text base64url without padding, the
+/// `keyid` of RFC 9421.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SignatureKey(Arc<[u8]>);
+
+impl SignatureKey {
+    /// Wraps the bytes of a public key.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`NameError`] unless there are 32 to 133 bytes (Ed25519 to P-521).
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if (32..=133).contains(&bytes.len()) {
+            return Ok(Self(bytes.into()));
+        }
+        let rule = "the base64url of 32 to 133 bytes, without padding";
+        Err(NameError::new("keyid", &BASE64URL_NOPAD.encode(bytes), rule))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SignatureKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64URL_NOPAD.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for SignatureKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SignatureKey({self})")
+    }
+}
+
+impl FromStr for SignatureKey {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap_or_default();
+        Self::new(&bytes).map_err(|err| NameError::new(err.what, text, err.rule))
+    }
+}
+
+/// Serializes as text where a person may read it.
+fn write_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// Reads what [`write_text`] has written.
+fn read_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = NameError>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(de::Error::custom)
+}
+
+/// Serializes bytes as text in formats for people, and as bytes in others.
+fn write_bytes<S: Serializer, T: fmt::Display>(
+    value: &T,
+    bytes: &[u8],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    if serializer.is_human_readable() {
+        write_text(value, serializer)
+    } else {
+        serializer.serialize_bytes(bytes)
+    }
+}
+
+/// Reads what [`write_bytes`] has written.
+fn read_bytes<'de, D, T>(
+    deserializer: D,
+    parse: fn(&[u8]) -> Result<T, NameError>,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = NameError>,
+{
+    if deserializer.is_human_readable() {
+        return read_text(deserializer);
+    }
+    parse(&deserializer.deserialize_bytes(BytesVisitor)?).map_err(de::Error::custom)
+}
+
+struct BytesVisitor;
+
+impl de::Visitor<'_> for BytesVisitor {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+}
+
+impl Serialize for PoolId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write_text(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PoolId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_text(deserializer)
+    }
+}
+
+impl Serialize for StreamId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write_text(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for StreamId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_text(deserializer)
+    }
+}
+
+impl Serialize for KeyPackageRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write_bytes(self, &self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyPackageRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_bytes(deserializer, Self::new)
+    }
+}
+
+impl Serialize for GroupId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write_bytes(self, &self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_bytes(deserializer, Self::new)
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write_bytes(self, &self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_bytes(deserializer, |bytes| {
+            let bytes: Result<[u8; 32], _> = bytes.try_into();
+            bytes.map(Self).map_err(|_| NameError::new("hash", "", "32 bytes"))
+        })
+    }
+}
+
+impl Serialize for SignatureKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write_bytes(self, &self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SignatureKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_bytes(deserializer, Self::new)
+    }
+}

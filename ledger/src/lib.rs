@@ -1,0 +1,30 @@
+//! The ledger of a key-package pool: the facts that happened, in order, and where they are kept.
+//!
+//! Every change in a `KeyPackage`'s life is an [`Event`], wrapped in an [`EventEnvelope`] and appended
+//! to an [`EventLog`]. Nothing is ever updated. What the facts *mean* (which package is free, who
+//! holds it, how full a pool is) is folded from them by the crate above this one.
+//!
+//! This crate treats packages as opaque bytes and does not know MLS. Read the modules in this order.
+
+mod ids;
+
+mod time;
+
+mod event;
+
+pub mod codec;
+
+pub mod log;
+
+pub use crate::{
+    event::{Event, EventEnvelope, PackageFacts, ReleaseReason, RevokeReason},
+    ids::{
+        CommandId, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId, SignatureKey,
+        StreamId,
+    },
+    log::{
+        AppendError, Appended, Batch, EventLog, LogHead, NewEvent, ReadError, Record, StreamHead,
+        StreamWrite,
+    },
+    time::{Clock, ManualClock, SystemClock, Timestamp},
+};

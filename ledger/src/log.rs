@@ -1,0 +1,203 @@
+//! The log: where events are kept, and the contract that every keeper of events signs.
+
+mod memory;
+
+mod staging;
+
+use crate::{
+    CommandId, Event, EventEnvelope, Hash, KeyPackageRef, StreamId, Timestamp, codec::DecodeError,
+};
+
+pub use self::memory::MemoryLog;
+
+/// An append-only log of many histories.
+///
+/// Double spending is impossible because of these promises, which every implementation keeps and
+/// `log::conformance` checks:
+///
+/// - each [`Batch`] is atomic over all the streams it names;
+/// - of several batches that expect the same version of a stream, at most one succeeds;
+/// - when an append returns `Ok`, its events survive a crash of the machine;
+/// - the batches of one call are tried in order, each on the streams as those before it have left
+///   them, and share one durability point (group commit);
+/// - an outcome that nobody knows is an error of its own, [`AppendError::Unknown`], to be resolved
+///   by looking for the command with [`EventLog::find`].
+pub trait EventLog: Send + Sync {
+    /// Appends batches, each all or nothing, and answers for each of them in order.
+    ///
+    /// The log gives the sequence number, the version, the chain hash and the payload's digest.
+    ///
+    /// # Errors
+    ///
+    /// For each batch [`AppendError`]: `Conflict` and `NotWritten` have written nothing of it,
+    /// `Unknown` may have.
+    fn append(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>>;
+
+    /// Reads at most `limit` records from sequence number `from` on, in order.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
+    fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError>;
+
+    /// Reads at most `limit` records of one history that come after version `after`, in order.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
+    fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError>;
+
+    /// All records that one command caused, in order; none if it caused none.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
+    fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError>;
+
+    /// The record that brought a package into its pool (`Uploaded`, or a client's `Created`).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
+    fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError>;
+
+    /// Where the log ends.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    fn head(&self) -> Result<LogHead, ReadError>;
+
+    /// Where one history ends.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError>;
+
+    /// The payload of one record; `None` if there is no such record or it has been pruned.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError>;
+}
+
+/// Events to be appended together: all of them or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// What goes to which history. A stream is named at most once.
+    pub writes: Vec<StreamWrite>,
+}
+
+/// The part of a batch that goes to one history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamWrite {
+    /// Whose history.
+    pub stream: StreamId,
+    /// The version the history must be at: the number of its events.
+    pub expected: u64,
+    /// What to append.
+    pub events: Vec<NewEvent>,
+}
+
+/// An event that has not been recorded yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// When it happened; not before the last event of the history.
+    pub at: Timestamp,
+    /// The request that caused it.
+    pub command: CommandId,
+    /// The digest of that request.
+    pub request: Hash,
+    /// What happened.
+    pub event: Event,
+    /// The bytes that go with it; empty for most.
+    pub payload: Vec<u8>,
+}
+
+/// A record of the log: an envelope with its exact bytes, its payload and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The position in the log, from 1, without gaps.
+    pub seq: u64,
+    /// The event and where it belongs.
+    pub envelope: EventEnvelope,
+    /// The stored bytes of the envelope: what the chain hashes.
+    pub envelope_bytes: Vec<u8>,
+    /// The bytes that go with it; empty for most, and for a pruned payload.
+    pub payload: Vec<u8>,
+}
+
+/// What a successful append has written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// The records, in the order of the batch.
+    pub records: Vec<Record>,
+}
+
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogHead {
+    /// The sequence number of the last record; 0 for an empty log.
+    pub seq: u64,
+}
+
+/// Where a history ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamHead {
+    /// The version of the last event; 0 for a history that has none.
+    pub version: u64,
+    /// The chain hash of the last envelope; zeros for a history that has none.
+    pub hash: Hash,
+    /// When the last event was recorded.
+    pub at: Timestamp,
+}
+
+/// What became of a batch that was not appended.
+///
+/// The three cases call for three reactions: decide again, stop writing, or look before deciding.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another append came first, or the batch breaks the order of time. Nothing was written.
+    #[error("history {stream} is at version {found}, not at {expected}")]
+    Conflict {
+        /// Whose history.
+        stream: StreamId,
+        /// The version the batch expected.
+        expected: u64,
+        /// The version the history is at.
+        found: u64,
+    },
+    /// The log refused. Nothing was written.
+    #[error("the events were not written")]
+    NotWritten(#[source] BoxError),
+    /// The log did not say. The events may or may not have been written.
+    #[error("it is not known whether the events were written")]
+    Unknown(#[source] BoxError),
+}
+
+/// Why the log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The engine cannot be reached.
+    #[error("the log cannot be read")]
+    Unavailable(#[source] BoxError),
+    /// The log holds something that is no record.
+    #[error("record {seq} of the log is damaged")]
+    Damaged {
+        /// Its position.
+        seq: u64,
+        /// What is wrong with it.
+        #[source]
+        source: DecodeError,
+    },
+}
+
+/// Any error of an engine beneath the log.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
