@@ -1,1 +1,42 @@
-//! Placeholder.
+//! What the ledger means: the folds of the log, and the rules that read them.
+//!
+//! Two pure functions carry everything:
+//!
+//! ```text
+//! decide(state, command, now) -> events and an answer    may refuse; changes nothing
+//! evolve(state, event, at)    -> state                   never refuses what decide has allowed
+//! ```
+//!
+//! [`Pools`] is the shell around them: one thread that loads, decides, appends and evolves. Server and
+//! client share this crate, and never each other. Read the modules in this order.
+
+mod lifecycle;
+
+mod pool;
+
+mod command;
+
+mod decide;
+
+mod health;
+
+mod timeline;
+
+mod pools;
+
+pub mod signing;
+
+pub mod wire;
+
+pub use crate::{
+    command::{
+        Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, OnLapse, Rejection,
+        Which,
+    },
+    decide::Decision,
+    health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, TARGET},
+    lifecycle::{IllegalChange, Stage, next},
+    pool::{Counts, Package, PoolState, Registration, Reservation, ReservationStatus},
+    pools::{ExecuteError, PoolView, Pools, ReplayError, Reply, Request, Target},
+    timeline::{Moment, timeline},
+};

@@ -1,0 +1,265 @@
+//! What a caller wants of a pool, what the pool answers, and why it may refuse.
+
+use std::time::Duration;
+
+use keypool_ledger::{
+    GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason, SignatureKey,
+    Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::{IllegalChange, Stage};
+
+/// The numbers that bound a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many live packages a pool may hold.
+    pub packages_max: usize,
+    /// How long a reservation lasts, as its holder is told.
+    pub reservation_ttl: Duration,
+    /// How much longer the server waits before it treats a reservation as lapsed.
+    pub grace: Duration,
+    /// How much more life than the TTL a package must have left to be offered.
+    pub life_margin: Duration,
+    /// How often a reservation may be renewed.
+    pub renewals_max: u32,
+    /// What becomes of a package whose reservation lapsed.
+    pub on_lapse: OnLapse,
+    /// No reservation lapses before this moment and the grace after it: a restart, or a clock that
+    /// leapt, gives all open reservations a full TTL again.
+    pub lapse_floor: Timestamp,
+}
+
+impl Limits {
+    /// The defaults: 64 packages, 60 s and 60 s of grace, five renewals, requeue.
+    pub const STANDARD: Self = Self {
+        packages_max: 64,
+        reservation_ttl: Duration::from_mins(1),
+        grace: Duration::from_mins(1),
+        life_margin: Duration::from_mins(1),
+        renewals_max: 5,
+        on_lapse: OnLapse::Requeue,
+        lapse_floor: Timestamp::from_millis(0),
+    };
+
+    /// The moment at which a reservation with the given deadline is lapsed.
+    #[must_use]
+    pub fn lapses_at(&self, deadline: Timestamp) -> Timestamp {
+        deadline.max(self.lapse_floor).after(self.grace)
+    }
+}
+
+/// What becomes of a package whose reservation lapsed (`--on-lapse`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLapse {
+    /// It is offered once more, after all others, and retired when it lapses again: at most one
+    /// *spend*, and an inviter who loses it is told.
+    #[default]
+    Requeue,
+    /// It is never offered again: at most one *hand-out*.
+    Retire,
+}
+
+impl OnLapse {
+    /// How many lapses retire a package.
+    #[must_use]
+    pub const fn lapses_max(self) -> u32 {
+        match self {
+            Self::Requeue => 2,
+            Self::Retire => 1,
+        }
+    }
+}
+
+/// A request to change one pool. Commands are named in the imperative.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Let this key speak for the pool.
+    Register {
+        /// The key that signs the device's packages and requests.
+        signature_key: SignatureKey,
+        /// The identity in the device's Basic credential.
+        credential: String,
+    },
+    /// Take packages into the pool.
+    Upload(Vec<NewPackage>),
+    /// Set one package aside for an inviter.
+    Reserve {
+        /// The inviter's claim, drawn by the inviter.
+        reservation: ReservationId,
+        /// The inviter's device.
+        holder: PoolId,
+        /// The group the invitation is for.
+        group: GroupId,
+        /// Which ciphersuites the group can use; any if empty.
+        ciphersuites: Vec<u16>,
+    },
+    /// Give the holder of a reservation more time.
+    Renew(Claim),
+    /// Give a reserved package back.
+    Release(Claim),
+    /// Use up a reserved package: the Commit that adds it has been posted.
+    Spend {
+        /// Whose claim.
+        claim: Claim,
+        /// The group the package was used for.
+        group: GroupId,
+    },
+    /// Withdraw packages.
+    Revoke {
+        /// Which.
+        which: Which,
+        /// Why.
+        reason: RevokeReason,
+    },
+    /// Record what time has done: reservations that lapsed, lifetimes that ended.
+    Settle,
+}
+
+/// A holder's word on a package: all three must fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The package.
+    pub keypackage_ref: KeyPackageRef,
+    /// The reservation.
+    pub reservation: ReservationId,
+    /// Who asks.
+    pub holder: PoolId,
+}
+
+/// Which packages to withdraw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The named ones.
+    Refs(Vec<KeyPackageRef>),
+    /// Those of one credential, by the digest in their facts.
+    Credential(Hash),
+    /// All that are live.
+    All,
+}
+
+/// A package that has passed admission and may enter the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPackage {
+    /// What is known of it from its bytes.
+    pub facts: PackageFacts,
+    /// The exact bytes that arrived.
+    pub bytes: Vec<u8>,
+}
+
+/// What a command that was carried out has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The key speaks for the pool.
+    Registered {
+        /// Whether it did before.
+        known: bool,
+    },
+    /// What became of each uploaded package, in the order of the request.
+    Uploaded(Vec<ItemOutcome>),
+    /// A package was set aside.
+    Reserved {
+        /// The package's facts.
+        facts: PackageFacts,
+        /// The claim on it.
+        reservation: ReservationId,
+        /// How many reservations the package has had, this one included.
+        generation: u32,
+        /// When the claim ends.
+        deadline: Timestamp,
+    },
+    /// The claim has more time.
+    Renewed {
+        /// When it ends now.
+        deadline: Timestamp,
+    },
+    /// The package was given back.
+    Released,
+    /// The package is used up.
+    Spent {
+        /// Whether the claim had lapsed before.
+        late: bool,
+        /// Whether the same claim had spent it before.
+        replayed: bool,
+    },
+    /// These packages were withdrawn, by this command or before.
+    Revoked(Vec<KeyPackageRef>),
+    /// What time has done is recorded.
+    Settled,
+}
+
+/// What became of one package of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ItemOutcome {
+    /// It is in the pool.
+    Stored(KeyPackageRef),
+    /// It was uploaded before; this is where it stands.
+    Known(KeyPackageRef, Stage),
+    /// It was refused.
+    Refused(KeyPackageRef, ItemRefusal),
+}
+
+/// Why one package of an upload was refused by the rules of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ItemRefusal {
+    /// Its lifetime is over.
+    #[error("its lifetime is over")]
+    LifetimeOver,
+    /// The pool is full.
+    #[error("the pool holds as many packages as it may")]
+    PoolFull,
+    /// Another package had the same `init_key`.
+    #[error("another package had the same init_key (RFC 9420 section 10: it must be unique)")]
+    InitKeySeen,
+    /// A last-resort package for this ciphersuite is live already.
+    #[error("the pool has a last-resort package for this ciphersuite already")]
+    LastResortHeld,
+}
+
+/// Why the pool refuses a command.
+///
+/// Nothing has changed when one is returned, but for a lost reservation, which is recorded as a
+/// `Conflict` that the owner and both inviters can see.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Nothing can be offered.
+    #[error("no package of the pool can be handed out now")]
+    PoolExhausted,
+    /// Something can be offered, but nothing for the ciphersuites that were asked for.
+    #[error("no package of the pool has one of the ciphersuites asked for")]
+    NothingCompatible,
+    /// The user has no pool.
+    #[error("user {0} has no such device here")]
+    UnknownUser(String),
+    /// The package is in no pool.
+    #[error("package {} is not known here", .0.short())]
+    UnknownKeyPackage(KeyPackageRef),
+    /// A device asked for a package of its own pool.
+    #[error("a device cannot invite itself")]
+    OwnPool,
+    /// The reservation does not exist, or is somebody else's, or is for another package or group.
+    #[error("reservation {0} does not fit this request")]
+    ReservationMismatch(ReservationId),
+    /// The reservation ended, and the package was handed on or given back.
+    #[error("reservation {0} has ended, and its package was handed on or given back")]
+    ReservationLost(ReservationId),
+    /// The reservation was renewed as often as it may be.
+    #[error("reservation {0} was renewed {1} times already")]
+    RenewalsUsedUp(ReservationId, u32),
+    /// Another reservation has spent the package.
+    #[error("package {} is spent", .0.short())]
+    AlreadySpent(KeyPackageRef),
+    /// The package was withdrawn.
+    #[error("package {} was revoked", .0.short())]
+    Revoked(KeyPackageRef),
+    /// The package's lifetime is over.
+    #[error("package {} has expired", .0.short())]
+    Expired(KeyPackageRef),
+    /// Another key speaks for the pool or for the user, or this key speaks for another pool.
+    #[error("the name is bound to another key, or the key to another name")]
+    IdentityBound,
+    /// The rules asked for a change that the lifecycle forbids: a bug, caught before it is written.
+    #[error("the rules of the pool contradict themselves")]
+    Illegal(#[from] IllegalChange),
+}

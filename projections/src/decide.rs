@@ -1,0 +1,411 @@
+//! The rules of a pool: which events a command leads to. Pure; see [`PoolState::decide`].
+
+use keypool_ledger::{
+    Event, GroupId, KeyPackageRef, PackageFacts, PoolId, ReleaseReason, ReservationId,
+    RevokeReason, SignatureKey, Timestamp,
+};
+
+use crate::{
+    command::{
+        Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection, Which,
+    },
+    lifecycle::Stage,
+    pool::{Package, PoolState, Reservation, ReservationStatus},
+};
+
+/// What a command leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What happened, to be recorded in this order. Empty if the command changes nothing.
+    pub events: Vec<Event>,
+    /// What to tell the caller once the events are recorded.
+    pub answer: Result<Answer, Rejection>,
+}
+
+impl PoolState {
+    /// Decides which events a command leads to at the moment `now`. Changes nothing.
+    ///
+    /// Time is a source of events too: whatever lapsed or expired since the last command is settled
+    /// first, so that no rule below looks at a stale reservation. A refused command leaves no event,
+    /// but for the `Conflict` of a lost reservation; what it observed of time is recorded with the
+    /// next command that succeeds, or by the sweep.
+    #[must_use]
+    pub fn decide(&self, command: &Command, now: Timestamp, limits: &Limits) -> Decision {
+        let mut draft = Draft { pool: self.clone(), events: Vec::new(), now, limits };
+        if let Err(rejection) = draft.settle() {
+            return Decision { events: Vec::new(), answer: Err(rejection) };
+        }
+        let settled = draft.events.len();
+        let answer = draft.carry_out(command);
+        // A command that adds nothing of its own records nothing, not even what time has done:
+        // repeating a request never adds an event.
+        let adds = settled < draft.events.len() || *command == Command::Settle;
+        let events = if adds { draft.events } else { Vec::new() };
+        Decision { events, answer }
+    }
+
+    /// The pool as it is at `now`: with everything settled that time has done to it.
+    #[must_use]
+    pub fn settled(&self, now: Timestamp, limits: &Limits) -> Self {
+        let mut draft = Draft { pool: self.clone(), events: Vec::new(), now, limits };
+        match draft.settle() {
+            Ok(()) => draft.pool,
+            Err(_) => self.clone(),
+        }
+    }
+
+    /// Whether time has done something to the pool that is not recorded yet.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp, limits: &Limits) -> bool {
+        let lapsed =
+            self.open_reservations().any(|(_, open)| limits.lapses_at(open.deadline) <= now);
+        lapsed || self.live().any(|package| package.facts.not_after <= now)
+    }
+}
+
+/// Whether a package may be handed out at `now`: it will outlive the reservation.
+#[must_use]
+pub(crate) fn is_offerable(package: &Package, now: Timestamp, limits: &Limits) -> bool {
+    let needed = now.after(limits.reservation_ttl).after(limits.life_margin);
+    package.stage == Stage::Available
+        && package.facts.not_before <= now
+        && needed <= package.facts.not_after
+}
+
+/// The place of a package in the order of offers: single-use before last resort, fresh before given
+/// back before lapsed, and then the oldest.
+fn offer_order(package: &Package) -> (bool, u8, u64) {
+    let class = match package {
+        Package { lapsed: 1.., .. } => 2,
+        Package { cancelled: 1.., .. } => 1,
+        _ => 0,
+    };
+    (package.facts.last_resort, class, package.order)
+}
+
+/// A decision under way: the events so far, and the pool as they leave it.
+///
+/// Each event is evolved as it is recorded, so that a rule sees the effect of the one before it, and
+/// an event that the lifecycle forbids cannot leave this file.
+struct Draft<'a> {
+    pool: PoolState,
+    events: Vec<Event>,
+    now: Timestamp,
+    limits: &'a Limits,
+}
+
+impl Draft<'_> {
+    fn carry_out(&mut self, command: &Command) -> Result<Answer, Rejection> {
+        match command {
+            Command::Register { signature_key, credential } => {
+                self.register(signature_key, credential)
+            }
+            Command::Upload(packages) => self.upload(packages),
+            Command::Reserve { reservation, holder, group, ciphersuites } => {
+                if let Some(made) = self.pool.reservation(*reservation) {
+                    return self.reserved_before(*reservation, made, (holder, group, ciphersuites));
+                }
+                self.reserve(*reservation, holder, group, ciphersuites)
+            }
+            Command::Renew(claim) => self.renew(claim),
+            Command::Release(claim) => self.release(claim),
+            Command::Spend { claim, group } => self.spend(claim, group),
+            Command::Revoke { which, reason } => self.revoke(which, *reason),
+            Command::Settle => Ok(Answer::Settled),
+        }
+    }
+
+    fn record(&mut self, event: Event) -> Result<(), Rejection> {
+        self.pool.evolve(&event, self.now)?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// Ends the reservations that have lapsed and the lifetimes that are over.
+    fn settle(&mut self) -> Result<(), Rejection> {
+        let lapsed: Vec<(ReservationId, KeyPackageRef)> = self
+            .pool
+            .open_reservations()
+            .filter(|(_, open)| self.limits.lapses_at(open.deadline) <= self.now)
+            .map(|(id, open)| (id, open.keypackage_ref.clone()))
+            .collect();
+        for (reservation, keypackage_ref) in lapsed {
+            self.lapse(reservation, keypackage_ref)?;
+        }
+        let over: Vec<KeyPackageRef> = self
+            .pool
+            .live()
+            .filter(|package| package.facts.not_after <= self.now)
+            .map(|package| package.facts.keypackage_ref.clone())
+            .collect();
+        over.into_iter()
+            .try_for_each(|keypackage_ref| self.record(Event::Expired { keypackage_ref }))
+    }
+
+    /// Ends one reservation whose time ran out, and retires its package if that was once too often.
+    fn lapse(
+        &mut self,
+        reservation: ReservationId,
+        keypackage_ref: KeyPackageRef,
+    ) -> Result<(), Rejection> {
+        let reason = ReleaseReason::Lapsed;
+        self.record(Event::Released {
+            keypackage_ref: keypackage_ref.clone(),
+            reservation,
+            reason,
+        })?;
+        let lapses_max = self.limits.on_lapse.lapses_max();
+        let worn = |package: &Package| {
+            package.stage == Stage::Available
+                && !package.facts.last_resort
+                && lapses_max <= package.lapsed
+        };
+        if self.pool.get(&keypackage_ref).is_some_and(worn) {
+            self.record(Event::Revoked { keypackage_ref, reason: RevokeReason::Lapsed })?;
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, key: &SignatureKey, credential: &str) -> Result<Answer, Rejection> {
+        match self.pool.registration() {
+            Some(known) if known.signature_key == *key => Ok(Answer::Registered { known: true }),
+            Some(_) => Err(Rejection::IdentityBound),
+            None => {
+                let (signature_key, credential) = (key.clone(), credential.to_owned());
+                self.record(Event::Registered { signature_key, credential })?;
+                Ok(Answer::Registered { known: false })
+            }
+        }
+    }
+
+    fn upload(&mut self, packages: &[NewPackage]) -> Result<Answer, Rejection> {
+        let mut outcomes = Vec::with_capacity(packages.len());
+        for NewPackage { facts, .. } in packages {
+            let keypackage_ref = facts.keypackage_ref.clone();
+            let known = self.pool.get(&keypackage_ref).map(|package| package.stage);
+            outcomes.push(match (known, self.refusal(facts)) {
+                (Some(stage), _) if stage != Stage::Created => {
+                    ItemOutcome::Known(keypackage_ref, stage)
+                }
+                (_, Some(refusal)) => ItemOutcome::Refused(keypackage_ref, refusal),
+                (_, None) => {
+                    self.record(Event::Uploaded(facts.clone()))?;
+                    ItemOutcome::Stored(keypackage_ref)
+                }
+            });
+        }
+        Ok(Answer::Uploaded(outcomes))
+    }
+
+    /// Why a package that was never seen may not enter the pool.
+    fn refusal(&self, facts: &PackageFacts) -> Option<ItemRefusal> {
+        if facts.not_after <= self.now {
+            return Some(ItemRefusal::LifetimeOver);
+        }
+        if self.pool.knows_init_key(&facts.init_key) {
+            return Some(ItemRefusal::InitKeySeen);
+        }
+        if facts.last_resort {
+            let same = |package: &Package| {
+                package.facts.last_resort && package.facts.ciphersuite == facts.ciphersuite
+            };
+            return self.pool.live().any(same).then_some(ItemRefusal::LastResortHeld);
+        }
+        let live = self.pool.live().filter(|package| !package.facts.last_resort).count();
+        (self.limits.packages_max <= live).then_some(ItemRefusal::PoolFull)
+    }
+
+    /// Sets aside the package that is first in the order of offers.
+    fn reserve(
+        &mut self,
+        reservation: ReservationId,
+        holder: &PoolId,
+        group: &GroupId,
+        ciphersuites: &[u16],
+    ) -> Result<Answer, Rejection> {
+        let offerable = || self.pool.live().filter(|p| is_offerable(p, self.now, self.limits));
+        let first = offerable()
+            .filter(|package| is_compatible(&package.facts, ciphersuites))
+            .min_by_key(|package| offer_order(package));
+        let Some(package) = first else {
+            let any = offerable().next().is_some();
+            return Err(if any { Rejection::NothingCompatible } else { Rejection::PoolExhausted });
+        };
+        let (facts, generation) = (package.facts.clone(), package.generation.saturating_add(1));
+        let deadline = self.now.after(self.limits.reservation_ttl);
+        self.record(Event::Reserved {
+            keypackage_ref: facts.keypackage_ref.clone(),
+            reservation,
+            generation,
+            holder: holder.clone(),
+            group: group.clone(),
+            deadline,
+        })?;
+        Ok(Answer::Reserved { facts, reservation, generation, deadline })
+    }
+
+    /// Answers a repeated reservation as it was answered first, while its package was not handed on.
+    fn reserved_before(
+        &self,
+        reservation: ReservationId,
+        made: &Reservation,
+        asked: (&PoolId, &GroupId, &[u16]),
+    ) -> Result<Answer, Rejection> {
+        let package = self.package(&made.keypackage_ref)?;
+        let same = (&made.holder, &made.group) == (asked.0, asked.1);
+        if !same || !is_compatible(&package.facts, asked.2) {
+            return Err(Rejection::ReservationMismatch(reservation));
+        }
+        let handed_on = package.latest != Some(reservation) && !package.facts.last_resort;
+        match made.status {
+            ReservationStatus::Cancelled | ReservationStatus::Lost => {
+                Err(Rejection::ReservationLost(reservation))
+            }
+            ReservationStatus::Lapsed if handed_on => Err(Rejection::ReservationLost(reservation)),
+            ReservationStatus::Open
+            | ReservationStatus::Lapsed
+            | ReservationStatus::Spent { .. } => Ok(Answer::Reserved {
+                facts: package.facts.clone(),
+                reservation,
+                generation: made.generation,
+                deadline: made.deadline,
+            }),
+        }
+    }
+
+    fn renew(&mut self, claim: &Claim) -> Result<Answer, Rejection> {
+        let (package, made) = self.claimed(claim)?;
+        match (made.status, package.stage) {
+            (ReservationStatus::Spent { .. }, _) => {
+                return Err(Rejection::AlreadySpent(claim.keypackage_ref.clone()));
+            }
+            (ReservationStatus::Open, Stage::Expired) => {
+                return Err(Rejection::Expired(claim.keypackage_ref.clone()));
+            }
+            (ReservationStatus::Open, Stage::Revoked) => {
+                return Err(Rejection::Revoked(claim.keypackage_ref.clone()));
+            }
+            (ReservationStatus::Open, _) => {}
+            _ => return Err(Rejection::ReservationLost(claim.reservation)),
+        }
+        if self.limits.renewals_max <= made.renewals {
+            return Err(Rejection::RenewalsUsedUp(claim.reservation, made.renewals));
+        }
+        let deadline = made.deadline.max(self.now.after(self.limits.reservation_ttl));
+        let (keypackage_ref, reservation) = (claim.keypackage_ref.clone(), claim.reservation);
+        self.record(Event::Renewed { keypackage_ref, reservation, deadline })?;
+        Ok(Answer::Renewed { deadline })
+    }
+
+    fn release(&mut self, claim: &Claim) -> Result<Answer, Rejection> {
+        let (_, made) = self.claimed(claim)?;
+        match made.status {
+            ReservationStatus::Open => self.record(Event::Released {
+                keypackage_ref: claim.keypackage_ref.clone(),
+                reservation: claim.reservation,
+                reason: ReleaseReason::Cancelled,
+            })?,
+            ReservationStatus::Cancelled | ReservationStatus::Lapsed | ReservationStatus::Lost => {}
+            ReservationStatus::Spent { .. } => {
+                return Err(Rejection::AlreadySpent(claim.keypackage_ref.clone()));
+            }
+        }
+        Ok(Answer::Released)
+    }
+
+    fn spend(&mut self, claim: &Claim, group: &GroupId) -> Result<Answer, Rejection> {
+        let (package, made) = match self.claimed(claim) {
+            Ok((package, made)) if made.group == *group => (package, made),
+            Ok(_) => return Err(Rejection::ReservationMismatch(claim.reservation)),
+            Err(rejection) => {
+                let spent = |package: &Package| package.stage == Stage::Spent;
+                let known = self.pool.get(&claim.keypackage_ref);
+                let keypackage_ref = claim.keypackage_ref.clone();
+                return Err(if known.is_some_and(spent) {
+                    Rejection::AlreadySpent(keypackage_ref)
+                } else {
+                    rejection
+                });
+            }
+        };
+        let expired = package.stage == Stage::Expired;
+        match made.status {
+            ReservationStatus::Spent { late } => Ok(Answer::Spent { late, replayed: true }),
+            ReservationStatus::Cancelled | ReservationStatus::Lost => {
+                Err(Rejection::ReservationLost(claim.reservation))
+            }
+            ReservationStatus::Open => self.use_up(claim, group, expired),
+            ReservationStatus::Lapsed => self.spend_late(claim, group),
+        }
+    }
+
+    /// Spends by a reservation that has lapsed: well if nobody else was given the package.
+    fn spend_late(&mut self, claim: &Claim, group: &GroupId) -> Result<Answer, Rejection> {
+        let package = self.package(&claim.keypackage_ref)?;
+        let holds = package.latest.unwrap_or(claim.reservation);
+        if holds != claim.reservation && !package.facts.last_resort {
+            let (keypackage_ref, lost) = (claim.keypackage_ref.clone(), claim.reservation);
+            self.record(Event::Conflict { keypackage_ref, lost, holds })?;
+            return Err(Rejection::ReservationLost(claim.reservation));
+        }
+        let retired = package.revoked == Some(RevokeReason::Lapsed);
+        if package.stage == Stage::Revoked && !retired {
+            return Err(Rejection::Revoked(claim.keypackage_ref.clone()));
+        }
+        self.use_up(claim, group, true)
+    }
+
+    fn use_up(&mut self, claim: &Claim, group: &GroupId, late: bool) -> Result<Answer, Rejection> {
+        self.record(Event::Spent {
+            keypackage_ref: claim.keypackage_ref.clone(),
+            reservation: Some(claim.reservation),
+            holder: Some(claim.holder.clone()),
+            group: group.clone(),
+            late,
+        })?;
+        Ok(Answer::Spent { late, replayed: false })
+    }
+
+    fn revoke(&mut self, which: &Which, reason: RevokeReason) -> Result<Answer, Rejection> {
+        let live = |keep: &dyn Fn(&Package) -> bool| -> Vec<KeyPackageRef> {
+            let kept = self.pool.live().filter(|package| keep(package));
+            kept.map(|package| package.facts.keypackage_ref.clone()).collect()
+        };
+        let refs = match which {
+            Which::Refs(refs) => refs.clone(),
+            Which::Credential(credential) => live(&|p| p.facts.credential == *credential),
+            Which::All => live(&|_| true),
+        };
+        let mut revoked = Vec::new();
+        for keypackage_ref in refs {
+            let package = self.package(&keypackage_ref)?;
+            if package.stage < Stage::Spent {
+                let keypackage_ref = keypackage_ref.clone();
+                self.record(Event::Revoked { keypackage_ref, reason })?;
+            } else if package.stage != Stage::Revoked {
+                continue;
+            }
+            revoked.push(keypackage_ref);
+        }
+        Ok(Answer::Revoked(revoked))
+    }
+
+    fn package(&self, keypackage_ref: &KeyPackageRef) -> Result<&Package, Rejection> {
+        let unknown = || Rejection::UnknownKeyPackage(keypackage_ref.clone());
+        self.pool.get(keypackage_ref).ok_or_else(unknown)
+    }
+
+    /// The package and the reservation that a claim names, if they belong together and to its holder.
+    fn claimed(&self, claim: &Claim) -> Result<(&Package, &Reservation), Rejection> {
+        let package = self.package(&claim.keypackage_ref)?;
+        let fits = |made: &&Reservation| {
+            made.holder == claim.holder && made.keypackage_ref == claim.keypackage_ref
+        };
+        let made = self.pool.reservation(claim.reservation).filter(fits);
+        Ok((package, made.ok_or(Rejection::ReservationMismatch(claim.reservation))?))
+    }
+}
+
+fn is_compatible(facts: &PackageFacts, ciphersuites: &[u16]) -> bool {
+    ciphersuites.is_empty() || ciphersuites.contains(&facts.ciphersuite)
+}

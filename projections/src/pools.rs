@@ -1,0 +1,466 @@
+//! The pools of a service: commands go in, events are appended, answers come out.
+//!
+//! One thread writes. It takes what waits in a bounded channel, decides each command in order on the
+//! states as the commands before it will leave them, appends all batches at once, and only then
+//! publishes the new states and answers. Readers take the published states and never wait for it.
+
+mod committer;
+
+mod directory;
+
+mod watch;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use keypool_ledger::{
+    Clock, CommandId, EventLog, Hash, KeyPackageRef, PoolId, ReadError, Record, SignatureKey,
+    StreamHead, StreamId, Timestamp, codec,
+};
+use tokio::sync::{oneshot, watch as signal};
+
+use self::{
+    committer::{Committer, Job, Work},
+    directory::Directory,
+    watch::Watch,
+};
+use crate::{
+    command::{Answer, Command, Limits, Rejection},
+    health::Health,
+    lifecycle::IllegalChange,
+    pool::{Package, PoolState},
+};
+
+/// How many commands may wait for the committer.
+const QUEUE_MAX: usize = 1000;
+/// How many records are read at a time.
+const PAGE: usize = 4096;
+
+/// A command on its way to a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which pool.
+    pub target: Target,
+    /// What to do.
+    pub command: Command,
+    /// The caller's idempotency key.
+    pub id: CommandId,
+    /// The digest of the whole request, caller included: the same id with another one is refused.
+    pub digest: Hash,
+}
+
+/// Which pool a command is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// This one.
+    Pool(PoolId),
+    /// One of this user's, which can answer.
+    User(String),
+    /// The one that holds this package.
+    Package(KeyPackageRef),
+}
+
+/// The answer to a command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The pool it was carried out on.
+    pub pool: PoolId,
+    /// What it did.
+    pub answer: Answer,
+    /// The pool afterwards.
+    pub health: Health,
+    /// The place of the pool's last event in the log.
+    pub position: u64,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The rules refuse it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The idempotency key was used for another request.
+    #[error("idempotency key {0} was used for another request")]
+    IdempotencyMismatch(CommandId),
+    /// The clock has stepped back too far to hand out or spend anything.
+    #[error("the clock stands before the last event")]
+    ClockRegressed,
+    /// Too many commands are waiting, or others kept coming first.
+    #[error("too many commands are waiting")]
+    Busy,
+    /// The log refuses writes, or the pools are closed. Nobody knows whether the command was carried
+    /// out: repeating it with the same id is safe.
+    #[error("the log does not take events")]
+    LogUnavailable,
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why the pools could not be folded from a log.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record does not follow the one before it in its history.
+    #[error("record {seq} does not follow the one before it in {stream}: {what}")]
+    Broken {
+        /// Its place in the log.
+        seq: u64,
+        /// Its history.
+        stream: StreamId,
+        /// Which link is broken.
+        what: &'static str,
+    },
+    /// A record breaks the lifecycle.
+    #[error("record {seq} breaks the lifecycle")]
+    Illegal {
+        /// Its place in the log.
+        seq: u64,
+        /// How.
+        #[source]
+        source: IllegalChange,
+    },
+    /// The committer thread could not be started.
+    #[error("the committer thread could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A pool as the log has left it.
+#[derive(Clone, Debug, Default)]
+pub struct PoolView {
+    /// The fold of its events.
+    pub state: PoolState,
+    /// Where its history ends.
+    pub head: StreamHead,
+    /// The place of its last event in the log.
+    pub position: u64,
+}
+
+/// The pools of a service, kept in an event log.
+pub struct Pools<L> {
+    shared: Arc<Shared<L>>,
+    queue: RwLock<Option<SyncSender<Job>>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the committer and the readers share.
+struct Shared<L> {
+    log: L,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    watch: Mutex<Watch>,
+    views: RwLock<Views>,
+    queued: AtomicUsize,
+    failed: signal::Sender<bool>,
+}
+
+/// The published states.
+#[derive(Debug, Default)]
+struct Views {
+    pools: HashMap<PoolId, Arc<PoolView>>,
+    directory: Directory,
+}
+
+impl<L: EventLog + 'static> Pools<L> {
+    /// Folds all pools from a log and starts the committer.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReplayError`] if the log cannot be read or is not a history of pools.
+    pub fn open(log: L, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, ReplayError> {
+        let (views, last_at) = replay(&log)?;
+        let watch = Watch::starting(clock.now(), last_at, limits.reservation_ttl);
+        let shared = Arc::new(Shared {
+            log,
+            clock,
+            limits,
+            watch: Mutex::new(watch),
+            views: RwLock::new(views),
+            queued: AtomicUsize::new(0),
+            failed: signal::Sender::new(false),
+        });
+        let (sender, receiver) = sync_channel(QUEUE_MAX);
+        let committer = Committer::new(Arc::clone(&shared));
+        let thread = thread::Builder::new()
+            .name("keypool-committer".to_owned())
+            .spawn(move || committer.run(&receiver))
+            .map_err(ReplayError::Thread)?;
+        Ok(Self { shared, queue: RwLock::new(Some(sender)), committer: Mutex::new(Some(thread)) })
+    }
+
+    /// Carries out a command. When it answers, the events are durable.
+    ///
+    /// Repeating a request gives the answer that the first one got, from the log, and no new event.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`]. Unless it is [`ExecuteError::LogUnavailable`], nothing has changed
+    /// (a lost reservation is recorded as a `Conflict`).
+    pub async fn execute(&self, request: Request) -> Result<Reply, ExecuteError> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Work::Command(Box::new(request), sender))?;
+        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
+    }
+
+    /// As [`Pools::execute`], for callers without an async runtime. Blocks until the answer is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pools::execute`].
+    ///
+    /// # Panics
+    ///
+    /// Panics when called from within an async runtime.
+    pub fn execute_blocking(&self, request: Request) -> Result<Reply, ExecuteError> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Work::Command(Box::new(request), sender))?;
+        answer.blocking_recv().unwrap_or(Err(ExecuteError::LogUnavailable))
+    }
+
+    /// Records what time has done to all pools, and returns how many it has changed.
+    ///
+    /// The rules are right without it; it keeps the history close to what happened. It is also the
+    /// second opinion on a clock that leapt ahead by more than an hour.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`] if the log does not take events.
+    pub async fn sweep(&self) -> Result<u64, ExecuteError> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Work::Sweep(sender))?;
+        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
+    }
+
+    fn enqueue(&self, work: Work) -> Result<(), ExecuteError> {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        let sender = queue.as_ref().ok_or(ExecuteError::LogUnavailable)?;
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
+        sender.try_send(Job::new(work)).map_err(|err| {
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            match err {
+                TrySendError::Full(_) => ExecuteError::Busy,
+                TrySendError::Disconnected(_) => ExecuteError::LogUnavailable,
+            }
+        })
+    }
+
+    /// Takes no more commands, carries out those that wait, and ends the committer.
+    pub fn close(&self) {
+        self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if committer.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the committer thread panicked");
+        }
+    }
+
+    /// Becomes true when the log has refused a write: then nothing more is written, and the process
+    /// should end, because a failed fsync must never be tried again.
+    #[must_use]
+    pub fn failed(&self) -> signal::Receiver<bool> {
+        self.shared.failed.subscribe()
+    }
+
+    /// How many commands wait for the committer.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.shared.queued.load(Ordering::Relaxed)
+    }
+
+    /// The log, for reading.
+    #[must_use]
+    pub fn log(&self) -> &L {
+        &self.shared.log
+    }
+
+    /// The limits, as they hold now.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.shared.limits_now()
+    }
+
+    /// The time, as far as the clock is trusted.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.watch().read(self.shared.clock.now())
+    }
+
+    /// A pool, if it has any history.
+    #[must_use]
+    pub fn pool(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
+        self.shared.view(pool)
+    }
+
+    /// How full a pool is now; `None` if it has no history.
+    #[must_use]
+    pub fn health(&self, pool: &PoolId) -> Option<Health> {
+        let view = self.pool(pool)?;
+        Some(Health::of(&view.state, self.now(), &self.limits()))
+    }
+
+    /// The pool that a key speaks for.
+    #[must_use]
+    pub fn pool_of_key(&self, key: &SignatureKey) -> Option<PoolId> {
+        self.shared.views().directory.pool_of_key(key).cloned()
+    }
+
+    /// The pools of a user's devices, by device; empty for a user who is not known.
+    #[must_use]
+    pub fn devices_of(&self, user: &str) -> Vec<PoolId> {
+        self.shared.views().directory.devices_of(user).cloned().collect()
+    }
+
+    /// All pools that have a history, in no order.
+    #[must_use]
+    pub fn pools(&self) -> Vec<(PoolId, Arc<PoolView>)> {
+        let views = self.shared.views();
+        views.pools.iter().map(|(id, view)| (id.clone(), Arc::clone(view))).collect()
+    }
+
+    /// The history of a pool after a version, at most `limit` records of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn history(
+        &self,
+        pool: &PoolId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        self.shared.log.read_stream(&StreamId::Pool(pool.clone()), after, limit)
+    }
+
+    /// A package wherever it is: its pool, where it stands, and its exact bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn package(
+        &self,
+        keypackage_ref: &KeyPackageRef,
+    ) -> Result<Option<(PoolId, Package, Vec<u8>)>, ReadError> {
+        let Some(record) = self.shared.log.find_package(keypackage_ref)? else {
+            return Ok(None);
+        };
+        let Some(pool) = record.envelope.stream.pool() else {
+            return Ok(None);
+        };
+        let view = self.pool(pool);
+        let package = view.and_then(|view| view.state.get(keypackage_ref).cloned());
+        Ok(package.map(|package| (pool.clone(), package, record.payload)))
+    }
+}
+
+impl<L> Drop for Pools<L> {
+    fn drop(&mut self) {
+        self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = committer {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<L> std::fmt::Debug for Pools<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pools").finish_non_exhaustive()
+    }
+}
+
+impl<L> Shared<L> {
+    fn views(&self) -> std::sync::RwLockReadGuard<'_, Views> {
+        self.views.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
+        self.views().pools.get(pool).cloned()
+    }
+
+    fn limits_now(&self) -> Limits {
+        Limits { lapse_floor: self.watch().lapse_floor(), ..self.limits }
+    }
+}
+
+impl Views {
+    fn publish(&mut self, pool: PoolId, view: PoolView) {
+        self.directory.note(&pool, view.state.registration());
+        self.pools.insert(pool, Arc::new(view));
+    }
+}
+
+impl PoolView {
+    /// Takes in the next record of the pool's history, and checks that it is the next.
+    pub(crate) fn take_in(&mut self, record: &Record) -> Result<(), ReplayError> {
+        let envelope = &record.envelope;
+        let broken =
+            |what| ReplayError::Broken { seq: record.seq, stream: envelope.stream.clone(), what };
+        if envelope.version != self.head.version.saturating_add(1) {
+            return Err(broken("its version"));
+        }
+        if envelope.prev != self.head.hash {
+            return Err(broken("the hash of the record before it"));
+        }
+        if envelope.at < self.head.at {
+            return Err(broken("its time"));
+        }
+        let illegal = |source| ReplayError::Illegal { seq: record.seq, source };
+        self.state.evolve(&envelope.event, envelope.at).map_err(illegal)?;
+        self.head = StreamHead {
+            version: envelope.version,
+            hash: codec::chain_hash(&record.envelope_bytes),
+            at: envelope.at,
+        };
+        self.position = record.seq;
+        Ok(())
+    }
+}
+
+/// Folds every pool of a log, and finds the time of its latest event.
+fn replay(log: &impl EventLog) -> Result<(Views, Timestamp), ReplayError> {
+    let mut pools: HashMap<PoolId, PoolView> = HashMap::new();
+    let (mut next, mut last_at) = (1, Timestamp::default());
+    loop {
+        let page = log.read(next, PAGE)?;
+        let Some(last) = page.last() else { break };
+        next = last.seq.saturating_add(1);
+        for record in &page {
+            last_at = last_at.max(record.envelope.at);
+            if let Some(pool) = record.envelope.stream.pool() {
+                pools.entry(pool.clone()).or_default().take_in(record)?;
+            }
+        }
+    }
+    let mut views = Views::default();
+    for (pool, view) in pools {
+        views.publish(pool, view);
+    }
+    Ok((views, last_at))
+}
+
+/// One pool, folded from its own history up to a version.
+fn replay_pool(log: &impl EventLog, pool: &PoolId, until: u64) -> Result<PoolView, ReplayError> {
+    let stream = StreamId::Pool(pool.clone());
+    let mut view = PoolView::default();
+    while view.head.version < until {
+        let wanted = usize::try_from(until - view.head.version).unwrap_or(PAGE).min(PAGE);
+        let page = log.read_stream(&stream, view.head.version, wanted)?;
+        if page.is_empty() {
+            break;
+        }
+        page.iter().try_for_each(|record| view.take_in(record))?;
+    }
+    Ok(view)
+}

@@ -1,0 +1,93 @@
+//! What happened to a pool or to one package, as lines for people.
+
+use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// One line of a history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// The version of the event in its history.
+    pub version: u64,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// The package; `None` for what happened to the pool itself.
+    pub keypackage_ref: Option<KeyPackageRef>,
+    /// The event's name.
+    pub event: String,
+    /// Who and how, in a few words.
+    pub detail: String,
+}
+
+/// The lines of a history, in order; of one package only if one is named.
+#[must_use]
+pub fn timeline<'a>(
+    history: impl IntoIterator<Item = &'a EventEnvelope>,
+    only: Option<&KeyPackageRef>,
+) -> Vec<Moment> {
+    let kept = history
+        .into_iter()
+        .filter(|envelope| only.is_none() || envelope.event.keypackage_ref() == only);
+    kept.map(moment).collect()
+}
+
+fn moment(envelope: &EventEnvelope) -> Moment {
+    Moment {
+        version: envelope.version,
+        at: envelope.at,
+        keypackage_ref: envelope.event.keypackage_ref().cloned(),
+        event: envelope.event.name().to_owned(),
+        detail: detail(envelope),
+    }
+}
+
+fn detail(envelope: &EventEnvelope) -> String {
+    match &envelope.event {
+        Event::Created(facts) | Event::Uploaded(facts) => {
+            let kind = if facts.last_resort { "last resort, " } else { "" };
+            let days = facts.not_after.since(envelope.at).as_secs() / 86_400;
+            format!("{kind}ciphersuite {}, {days} days left", facts.ciphersuite)
+        }
+        Event::Reserved { reservation, generation, holder, deadline, .. } => {
+            let secs = deadline.since(envelope.at).as_secs();
+            format!(
+                "by {holder} for {secs} s, reservation {}, generation {generation}",
+                short(reservation)
+            )
+        }
+        Event::Renewed { reservation, deadline, .. } => {
+            let secs = deadline.since(envelope.at).as_secs();
+            format!("for {secs} s more, reservation {}", short(reservation))
+        }
+        Event::Released { reservation, reason, .. } => {
+            format!("{}, reservation {}", word(reason), short(reservation))
+        }
+        Event::Spent { reservation, holder, late, .. } => {
+            let by = holder.as_ref().map(|holder| format!("by {holder}"));
+            let reservation = reservation.as_ref().map(|id| format!("reservation {}", short(id)));
+            let late = late.then(|| "late".to_owned());
+            let words: Vec<String> = [by, reservation, late].into_iter().flatten().collect();
+            words.join(", ")
+        }
+        Event::Expired { .. } => "its lifetime is over".to_owned(),
+        Event::Revoked { reason, .. } => word(reason),
+        Event::Conflict { lost, holds, .. } => {
+            format!("late spend of {} refused, {} was given it", short(lost), short(holds))
+        }
+        Event::Registered { signature_key, credential }
+        | Event::KeyRotated { signature_key, credential } => {
+            format!("key {signature_key} speaks for {credential}")
+        }
+        Event::DeviceRemoved {} => String::new(),
+    }
+}
+
+/// The first eight digits of an id: enough to tell lines apart, too few to use the id.
+fn short(id: &impl ToString) -> String {
+    id.to_string().chars().take(8).collect()
+}
+
+/// A reason as its stored word.
+fn word(reason: &impl Serialize) -> String {
+    let value = serde_json::to_value(reason).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,554 @@
+//! What crosses the network: requests, replies and error codes, shared by server and client.
+//!
+//! JSON. Packages and group ids are base64 with padding, references lower-case hex, instants Unix
+//! seconds. No HTTP types: which code goes with which status is the server's to know.
+
+use std::{fmt, str::FromStr};
+
+use data_encoding::BASE64;
+use keypool_ledger::{
+    CommandId, Event, GroupId, Hash, KeyPackageRef, Record, ReservationId, SignatureKey,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::health::Health;
+
+/// Bytes that travel as base64 with padding (RFC 4648 section 4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String))]
+pub struct Base64(pub Vec<u8>);
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = BASE64.decode(text.as_bytes());
+        bytes.map(Self).map_err(|_| de::Error::custom("expected base64 with padding"))
+    }
+}
+
+/// `POST /devices`: let the key that signs this request speak for a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RegisterRequest {
+    /// The user.
+    pub user: String,
+    /// The device; `main` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+/// The answer to `POST /devices`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RegisterReply {
+    /// The user.
+    pub user: String,
+    /// The device.
+    pub device: String,
+    /// The key that speaks for it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub keyid: SignatureKey,
+    /// The place of the registration in the log.
+    pub position: u64,
+}
+
+/// `POST /keypackages/upload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UploadRequest {
+    /// The packages: each a `KeyPackage`, or an `MLSMessage` that holds one.
+    pub keypackages: Vec<Base64>,
+}
+
+/// The answer to `POST /keypackages/upload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UploadReply {
+    /// How many packages of this request are in the pool because of it.
+    pub accepted: u64,
+    /// What became of each, in the order of the request.
+    pub items: Vec<UploadItem>,
+    /// The pool afterwards.
+    pub pool: PoolCounts,
+    /// The place of the last of these packages in the log.
+    pub position: u64,
+}
+
+/// What became of one uploaded package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UploadItem {
+    /// Its reference, if the bytes are a package at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub keypackage_ref: Option<KeyPackageRef>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The error code of a rejected one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// The admission check that a rejected one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// Why, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What became of an uploaded package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Outcome {
+    /// It is in the pool.
+    Stored,
+    /// It was in the pool before, and is available.
+    Duplicate,
+    /// It was in the pool before, and is reserved.
+    Reserved,
+    /// It was in the pool before, and is spent.
+    Spent,
+    /// It was in the pool before, and has expired.
+    Expired,
+    /// It was in the pool before, and was revoked.
+    Revoked,
+    /// It is not in the pool.
+    Rejected,
+}
+
+/// How many single-use packages of a pool stand where; `last_resort` counts the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PoolCounts {
+    /// Can be handed out now: `fresh + requeued`.
+    pub available: u64,
+    /// Of these, never handed out before.
+    pub fresh: u64,
+    /// Of these, handed out before and come back.
+    pub requeued: u64,
+    /// Set aside for an inviter.
+    pub reserved: u64,
+    /// Used by an invitation.
+    pub spent: u64,
+    /// Past their lifetime, or too near its end to be handed out.
+    pub expired: u64,
+    /// Withdrawn.
+    pub revoked: u64,
+    /// Ever uploaded: the sum of available, reserved, spent, expired and revoked.
+    pub total: u64,
+    /// Live last-resort packages.
+    pub last_resort: u64,
+}
+
+impl From<&Health> for PoolCounts {
+    fn from(health: &Health) -> Self {
+        Self {
+            available: health.available,
+            fresh: health.fresh,
+            requeued: health.requeued,
+            reserved: health.reserved,
+            spent: health.spent,
+            expired: health.expired,
+            revoked: health.revoked,
+            total: health.total,
+            last_resort: health.last_resort,
+        }
+    }
+}
+
+/// `POST /keypackages/reserve`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReserveRequest {
+    /// Whom to invite.
+    pub target_user: String,
+    /// Which of their devices; one that has a package left if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_device: Option<String>,
+    /// The group the invitation is for.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group_id: GroupId,
+    /// The reservation's id, a random UUID (version 4); the idempotency key if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Uuid))]
+    pub reservation_id: Option<ReservationId>,
+    /// The ciphersuites the group can use; any if it is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ciphersuites: Vec<u16>,
+}
+
+/// The answer to `POST /keypackages/reserve`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReserveReply {
+    /// The package's reference.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub keypackage_ref: KeyPackageRef,
+    /// The exact bytes its owner uploaded.
+    pub keypackage: Base64,
+    /// The claim on it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
+    pub reservation_id: ReservationId,
+    /// How many reservations the package has had, this one included.
+    pub generation: u32,
+    /// When the claim ends, in Unix seconds.
+    pub reservation_expires_at: u64,
+    /// When the package's lifetime ends, in Unix seconds.
+    pub not_after: u64,
+    /// Whether it is a last-resort package, which others may be given as well.
+    pub last_resort: bool,
+    /// The device whose package it is.
+    pub device: String,
+}
+
+/// `POST /keypackages/renew` and `POST /keypackages/release`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClaimRequest {
+    /// The package.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub keypackage_ref: KeyPackageRef,
+    /// The claim on it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
+    pub reservation_id: ReservationId,
+}
+
+/// The answer to `POST /keypackages/renew`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RenewReply {
+    /// When the claim ends now, in Unix seconds.
+    pub reservation_expires_at: u64,
+}
+
+/// The answer to `POST /keypackages/release`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReleaseReply {
+    /// Always true: the package is no longer held by this claim.
+    pub released: bool,
+}
+
+/// `POST /keypackages/spend`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SpendRequest {
+    /// The package.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub keypackage_ref: KeyPackageRef,
+    /// The claim on it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
+    pub reservation_id: ReservationId,
+    /// The group it was used for: the one it was reserved for.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group_id: GroupId,
+    /// Who used it. May be left out: it is who asks, and anyone else is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added_by: Option<String>,
+}
+
+/// The answer to `POST /keypackages/spend`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SpendReply {
+    /// Always true: the package is used up.
+    pub spent: bool,
+    /// Whether the claim had lapsed, or the package expired, before it was spent.
+    pub late: bool,
+    /// Whether the same claim had spent it before.
+    pub replayed: bool,
+}
+
+/// `POST /keypackages/revoke`: exactly one of the three ways to say which.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RevokeRequest {
+    /// These packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
+    pub keypackage_refs: Option<Vec<KeyPackageRef>>,
+    /// All live packages of one credential, by its digest as the history shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub credential_hash: Option<Hash>,
+    /// All live packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
+    /// Why: `rotated` or `withdrawn`.
+    pub reason: RevokeWord,
+}
+
+/// Why an owner withdraws packages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum RevokeWord {
+    /// The device has another credential now.
+    Rotated,
+    /// The owner does not want them used.
+    #[default]
+    Withdrawn,
+}
+
+/// The answer to `POST /keypackages/revoke`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RevokeReply {
+    /// The packages that are revoked, by this request or before. Spent and expired ones are not.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub revoked: Vec<KeyPackageRef>,
+    /// The pool afterwards.
+    pub pool: PoolCounts,
+    /// The place of the last revocation in the log.
+    pub position: u64,
+}
+
+/// The answer to `GET /keypackages/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PoolStatus {
+    /// The user.
+    pub user: String,
+    /// The device.
+    pub device: String,
+    /// How many packages stand where.
+    #[serde(flatten)]
+    pub counts: PoolCounts,
+    /// Available packages with less than two days of life left.
+    pub expiring_soon: u64,
+    /// When packages were last uploaded, in Unix seconds.
+    pub last_upload: Option<u64>,
+    /// `healthy`, `low` (8 or fewer available), `critical` (2 or fewer) or `empty`.
+    pub pool_health: String,
+    /// How many packages to upload now to reach the target; 0 while there are enough.
+    pub recommended_upload: u64,
+    /// What to do, as a sentence.
+    pub recommended_action: String,
+    /// Packages spent in the last 24 hours.
+    pub spent_24h: u64,
+    /// How long the available packages last at that pace, in seconds.
+    pub seconds_to_empty: Option<u64>,
+    /// The version of the pool's history.
+    pub version: u64,
+    /// The place of the pool's last event in the log.
+    pub position: u64,
+    /// The chain hash of the pool's last event.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub head: Hash,
+    /// A digest of the live packages: two sides with the same digest agree.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub digest: Hash,
+}
+
+/// The answer to `GET /keypackages/events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventsReply {
+    /// The events, in order.
+    pub events: Vec<EventView>,
+    /// Whether more follow: ask again after the last version.
+    pub more: bool,
+}
+
+/// One event of a pool's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventView {
+    /// Its place in the log.
+    pub position: u64,
+    /// Its place in the pool's history, from 1.
+    pub version: u64,
+    /// When it was recorded, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The request that caused it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
+    pub command: CommandId,
+    /// What happened.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub event: Event,
+    /// The stored bytes of the envelope: each one's `prev` is the BLAKE3 of the one before.
+    pub envelope: Base64,
+}
+
+impl From<&Record> for EventView {
+    fn from(record: &Record) -> Self {
+        Self {
+            position: record.seq,
+            version: record.envelope.version,
+            at_ms: record.envelope.at.as_millis(),
+            command: record.envelope.command,
+            event: record.envelope.event.clone(),
+            envelope: Base64(record.envelope_bytes.clone()),
+        }
+    }
+}
+
+/// An error as the caller sees it: `application/problem+json` (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
+    /// A URI that names the kind of problem: `urn:keypool:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What the code means, in a few words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, to which package or pool.
+    pub detail: String,
+    /// The stable code.
+    pub code: Code,
+    /// What to do next.
+    pub hint: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// The package it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub keypackage_ref: Option<KeyPackageRef>,
+    /// Which item of the request it is about, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// The admission check that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// When to try again, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
+    /// What became of each package of an upload of which none was acceptable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<UploadItem>,
+}
+
+/// Declares the error codes once: the word, what it means, what to do, whether to try again.
+macro_rules! codes {
+    ($($name:ident $word:literal $retryable:literal $title:literal $hint:literal;)*) => {
+        /// A stable error code. `keypool explain CODE` prints what it means.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        pub enum Code {
+            $(#[doc = $title] #[serde(rename = $word)] $name,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The word, as it stands in a problem.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// What it means, in a few words.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+
+            /// What to do next.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$name => $hint,)* }
+            }
+
+            /// Whether the same request may succeed later.
+            #[must_use]
+            pub const fn retryable(self) -> bool {
+                match self { $(Self::$name => $retryable,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest "bad_request" false "The request cannot be read"
+        "Compare it with the API document at /openapi.json.";
+    InvalidKeyPackage "invalid_key_package" false "The KeyPackage was not admitted"
+        "`check` names the admission check that failed: make a new package that passes it.";
+    InvalidName "invalid_name" false "A name or an identifier is not valid"
+        "The detail says what a valid one looks like.";
+    Unauthenticated "unauthenticated" false "The request is not signed as it must be"
+        "Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.";
+    NotAllowed "not_allowed" false "The caller may not do this"
+        "Ask as the device that owns the pool or holds the reservation.";
+    NotFound "not_found" false "There is nothing at this address"
+        "The addresses are listed at /openapi.json.";
+    UnknownUser "unknown_user" false "The user or the device is not registered here"
+        "Check the name; the owner registers with POST /devices.";
+    UnknownKeyPackage "unknown_key_package" false "The KeyPackage is not known here"
+        "Check the reference, and that it was uploaded to this server.";
+    PoolExhausted "pool_exhausted" true "No KeyPackage is left to hand out"
+        "Try again later: the owner's app refills the pool when it comes online.";
+    NothingCompatible "nothing_compatible" false "No KeyPackage has a ciphersuite that was asked for"
+        "Ask for another ciphersuite, or create the group with one the user supports.";
+    MethodNotAllowed "method_not_allowed" false "The address does not take this method"
+        "The Allow header lists the methods it takes.";
+    RequestTimeout "request_timeout" true "The request's body did not arrive in time"
+        "Send it again, over a faster connection.";
+    AlreadySpent "already_spent" false "The KeyPackage was used by another reservation"
+        "Reserve another package; if a Commit with this one was posted, remove the member again.";
+    ReservationLost "reservation_lost" false "The reservation ended and its KeyPackage was handed on"
+        "If the Commit is not posted, drop it; if it is, remove the member; then reserve a new package.";
+    ReservationMismatch "reservation_mismatch" false "The reservation does not fit this request"
+        "Use the id, package and group of one reservation; draw a new random id for a new one.";
+    RenewalLimit "renewal_limit" false "The reservation was renewed as often as it may be"
+        "Post the Commit now, or release the package and reserve again.";
+    IdempotencyMismatch "idempotency_mismatch" false "The Idempotency-Key was used for another request"
+        "Draw a new key for a new request; keep the key when repeating one.";
+    IdentityBound "identity_bound" false "The name is bound to another key"
+        "Use the key that registered first, or another name; an operator can tell who holds it.";
+    Expired "expired" false "The KeyPackage's lifetime is over"
+        "Reserve another package.";
+    Revoked "revoked" false "The KeyPackage was withdrawn by its owner"
+        "Reserve another package.";
+    PoolFull "pool_full" false "The pool holds as many KeyPackages as it may"
+        "Upload fewer: `recommended_upload` of the status says how many.";
+    TooLarge "too_large" false "The request is larger than the server takes"
+        "Send fewer packages at a time.";
+    UnsupportedMediaType "unsupported_media_type" false "The body's type is not one the address takes"
+        "Send application/json; a single package may be sent as message/mls.";
+    Internal "internal" true "The server failed"
+        "Repeat the request with the same Idempotency-Key; tell the operator the X-Request-Id.";
+    NotReady "not_ready" true "The server is not ready yet"
+        "Wait; /readyz says why.";
+    LogUnavailable "log_unavailable" true "The server cannot write its log"
+        "Repeat the request with the same Idempotency-Key once the operator has mended it.";
+    ClockRegressed "clock_regressed" true "The server's clock has stepped back"
+        "Wait until the operator has set the clock.";
+    Busy "busy" true "Too many requests are waiting"
+        "Repeat the request with the same Idempotency-Key after Retry-After seconds.";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// A word that is no error code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no error code")]
+pub struct UnknownCode(String);
+
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(word: &str) -> Result<Self, UnknownCode> {
+        let found = Self::ALL.iter().find(|code| code.word() == word);
+        found.copied().ok_or_else(|| UnknownCode(word.to_owned()))
+    }
+}

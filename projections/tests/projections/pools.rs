@@ -1,0 +1,417 @@
+//! The shell around the rules: one thread that writes, many that ask, and answers that last.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Barrier},
+    thread,
+    time::Duration,
+};
+
+use keypool_ledger::{
+    Clock, CommandId, Event, EventLog, Hash, KeyPackageRef, ManualClock, MemoryLog, PoolId,
+    SignatureKey, StreamId,
+};
+use keypool_projections::{
+    Answer, Command, ExecuteError, Limits, Pools, Rejection, ReplayError, Reply, Request, Target,
+};
+use uuid::Uuid;
+
+use crate::history::{START, at, claim, group, package, pool, reference, reservation};
+
+type Shared = Arc<MemoryLog>;
+
+/// A service on a log in memory, with a clock that stands still.
+struct Service {
+    log: Shared,
+    clock: Arc<ManualClock>,
+    pools: Arc<Pools<Shared>>,
+}
+
+impl Service {
+    fn new() -> Self {
+        Self::on(Arc::new(MemoryLog::default()), Arc::new(ManualClock::at(START)))
+    }
+
+    fn on(log: Shared, clock: Arc<ManualClock>) -> Self {
+        let pools =
+            Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, Limits::STANDARD);
+        Self { log, clock, pools: Arc::new(pools.unwrap()) }
+    }
+
+    /// The same service after a restart.
+    fn restarted(self) -> Self {
+        let Self { log, clock, pools } = self;
+        drop(pools);
+        Self::on(log, clock)
+    }
+
+    fn run(&self, id: u128, target: &str, command: Command) -> Result<Reply, ExecuteError> {
+        self.pools.execute_blocking(request(id, Target::Pool(pool(target)), command))
+    }
+
+    fn upload(&self, id: u128, owner: &str, names: &[&str]) -> Reply {
+        let packages = names.iter().map(|name| package(name)).collect();
+        self.run(id, owner, Command::Upload(packages)).unwrap()
+    }
+
+    fn events(&self) -> Vec<&'static str> {
+        let records = self.log.read(1, usize::MAX).unwrap();
+        records.iter().map(|record| record.envelope.event.name()).collect()
+    }
+}
+
+fn request(id: u128, target: Target, command: Command) -> Request {
+    let digest = Hash::of(format!("{target:?} {command:?}").as_bytes());
+    Request { target, command, id: CommandId(Uuid::from_u128(id)), digest }
+}
+
+fn reserve(number: u8, holder: &str) -> Command {
+    Command::Reserve {
+        reservation: reservation(number),
+        holder: pool(holder),
+        group: group("g"),
+        ciphersuites: Vec::new(),
+    }
+}
+
+fn spend(name: &str, number: u8, holder: &str) -> Command {
+    Command::Spend { claim: claim(name, number, holder), group: group("g") }
+}
+
+fn reserved(reply: &Reply) -> KeyPackageRef {
+    match &reply.answer {
+        Answer::Reserved { facts, .. } => facts.keypackage_ref.clone(),
+        other => panic!("not a reservation: {other:?}"),
+    }
+}
+
+#[test]
+fn sixty_four_inviters_share_thirty_two_packages() {
+    let service = Service::new();
+    let names: Vec<String> = (0..32).map(|n| format!("package {n}")).collect();
+    service.upload(1, "bob", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let start = Arc::new(Barrier::new(64));
+    let inviters: Vec<_> = (0..64u8)
+        .map(|n| {
+            let (pools, start) = (Arc::clone(&service.pools), Arc::clone(&start));
+            thread::spawn(move || {
+                start.wait();
+                let target = Target::Pool(pool("bob"));
+                let command = reserve(n, &format!("inviter{n}"));
+                pools.execute_blocking(request(100 + u128::from(n), target, command))
+            })
+        })
+        .collect();
+    let outcomes: Vec<_> = inviters.into_iter().map(|thread| thread.join().unwrap()).collect();
+
+    let got: BTreeSet<_> = outcomes.iter().flatten().map(reserved).collect();
+    let exhausted = |outcome: &&Result<Reply, ExecuteError>| {
+        matches!(outcome, Err(ExecuteError::Rejected(Rejection::PoolExhausted)))
+    };
+    assert_eq!(got.len(), 32);
+    assert_eq!(outcomes.iter().filter(exhausted).count(), 32);
+}
+
+#[test]
+fn one_reservation_sent_sixteen_times_at_once_holds_one_package() {
+    let service = Service::new();
+    service.upload(1, "bob/phone", &["a", "b"]);
+    service.upload(2, "bob/laptop", &["c", "d"]);
+    let start = Arc::new(Barrier::new(16));
+    let askers: Vec<_> = (0..16u128)
+        .map(|n| {
+            let (pools, start) = (Arc::clone(&service.pools), Arc::clone(&start));
+            thread::spawn(move || {
+                start.wait();
+                let target = Target::User("bob".to_owned());
+                pools.execute_blocking(request(100 + n, target, reserve(7, "alice"))).unwrap()
+            })
+        })
+        .collect();
+    let got: BTreeSet<_> = askers.into_iter().map(|t| reserved(&t.join().unwrap())).collect();
+
+    assert_eq!(got.len(), 1);
+    assert_eq!(service.events().iter().filter(|name| **name == "reserved").count(), 1);
+}
+
+#[test]
+fn a_repeated_request_gets_its_old_answer_also_after_a_restart_and_much_else() {
+    let service = Service::new();
+    let upload = service.upload(1, "bob", &["a", "b", "a"]);
+    let reserve_a = service.run(2, "bob", reserve(7, "alice")).unwrap();
+    let renew = service.run(3, "bob", Command::Renew(claim("a", 7, "alice"))).unwrap();
+    let spent = service.run(4, "bob", spend("a", 7, "alice")).unwrap();
+    let reserve_b = service.run(5, "bob", reserve(8, "carol")).unwrap();
+    let release = service.run(6, "bob", Command::Release(claim("b", 8, "carol"))).unwrap();
+    let recorded = service.events();
+    service.clock.advance(Duration::from_secs(500));
+    let service = service.restarted();
+
+    assert_eq!(service.upload(1, "bob", &["a", "b", "a"]), upload);
+    assert_eq!(service.run(2, "bob", reserve(7, "alice")).unwrap(), reserve_a);
+    assert_eq!(service.run(3, "bob", Command::Renew(claim("a", 7, "alice"))).unwrap(), renew);
+    assert_eq!(service.run(4, "bob", spend("a", 7, "alice")).unwrap(), spent);
+    assert_eq!(service.run(5, "bob", reserve(8, "carol")).unwrap(), reserve_b);
+    assert_eq!(service.run(6, "bob", Command::Release(claim("b", 8, "carol"))).unwrap(), release);
+    assert_eq!(service.events(), recorded);
+}
+
+#[test]
+fn an_idempotency_key_belongs_to_one_request() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a", "b"]);
+    let refused = service.run(1, "bob", reserve(7, "alice"));
+    assert!(matches!(refused, Err(ExecuteError::IdempotencyMismatch(_))), "{refused:?}");
+}
+
+#[test]
+fn a_reservation_id_belongs_to_one_pool() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a"]);
+    service.upload(2, "dave", &["b"]);
+    service.run(3, "bob", reserve(7, "alice")).unwrap();
+    let refused = service.run(4, "dave", reserve(7, "alice"));
+    assert!(
+        matches!(refused, Err(ExecuteError::Rejected(Rejection::ReservationMismatch(_)))),
+        "{refused:?}"
+    );
+    let target = Target::User("dave".to_owned());
+    let refused = service.pools.execute_blocking(request(5, target, reserve(7, "alice")));
+    assert!(
+        matches!(refused, Err(ExecuteError::Rejected(Rejection::ReservationMismatch(_)))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_user_is_reached_on_a_device_that_has_a_package_left() {
+    let service = Service::new();
+    service.upload(1, "bob/laptop", &["a"]);
+    service.upload(2, "bob/phone", &["b", "c2"]);
+    let ask = |id: u128, number: u8, holder: &str, ciphersuites: Vec<u16>| {
+        let command = Command::Reserve {
+            reservation: reservation(number),
+            holder: pool(holder),
+            group: group("g"),
+            ciphersuites,
+        };
+        let target = Target::User("bob".to_owned());
+        service.pools.execute_blocking(request(id, target, command)).map(|reply| reply.pool)
+    };
+    assert_eq!(ask(10, 1, "alice", vec![2]).unwrap(), pool("bob/phone"));
+    assert_eq!(ask(11, 2, "bob/laptop", vec![]).unwrap(), pool("bob/phone"));
+    assert_eq!(ask(12, 3, "alice", vec![]).unwrap(), pool("bob/laptop"));
+    let refused = ask(13, 4, "alice", vec![]).unwrap_err();
+    assert!(matches!(refused, ExecuteError::Rejected(Rejection::PoolExhausted)), "{refused:?}");
+    let refused = service.run(14, "bob/phone", reserve(5, "bob/phone")).unwrap_err();
+    assert!(matches!(refused, ExecuteError::Rejected(Rejection::OwnPool)), "{refused:?}");
+    let target = Target::User("nobody".to_owned());
+    let refused = service.pools.execute_blocking(request(15, target, reserve(6, "alice")));
+    assert!(
+        matches!(refused, Err(ExecuteError::Rejected(Rejection::UnknownUser(_)))),
+        "{refused:?}"
+    );
+}
+
+fn register(key: u8, credential: &str) -> Command {
+    let signature_key = SignatureKey::new(&[key; 32]).unwrap();
+    Command::Register { signature_key, credential: credential.to_owned() }
+}
+
+#[test]
+fn the_first_key_has_the_name_and_a_key_has_one_name() {
+    let service = Service::new();
+    let answer = |id: u128, target: &str, key: u8| {
+        service.run(id, target, register(key, "x")).map(|reply| reply.answer)
+    };
+    assert_eq!(answer(1, "alice", 1).unwrap(), Answer::Registered { known: false });
+    assert_eq!(answer(2, "alice", 1).unwrap(), Answer::Registered { known: true });
+    for (id, target, key) in [(3, "alice", 2), (4, "alice/phone", 3), (5, "bob", 1)] {
+        let refused = answer(id, target, key);
+        assert!(
+            matches!(refused, Err(ExecuteError::Rejected(Rejection::IdentityBound))),
+            "{target} {key}: {refused:?}"
+        );
+    }
+    assert_eq!(answer(6, "bob", 4).unwrap(), Answer::Registered { known: false });
+    let key = SignatureKey::new(&[4; 32]).unwrap();
+    assert_eq!(service.pools.pool_of_key(&key), Some(pool("bob")));
+    assert_eq!(service.restarted().pools.pool_of_key(&key), Some(pool("bob")));
+}
+
+#[test]
+fn two_keys_that_race_for_a_name_do_not_both_get_it() {
+    let service = Service::new();
+    let start = Arc::new(Barrier::new(8));
+    let racers: Vec<_> = (0..8u8)
+        .map(|n| {
+            let (pools, start) = (Arc::clone(&service.pools), Arc::clone(&start));
+            thread::spawn(move || {
+                start.wait();
+                let target = Target::Pool(pool(&format!("alice/device{n}")));
+                let command = register(n + 1, "alice");
+                pools.execute_blocking(request(u128::from(n) + 1, target, command)).is_ok()
+            })
+        })
+        .collect();
+    let won = racers.into_iter().filter(|_| true).map(|t| t.join().unwrap()).filter(|won| *won);
+    assert_eq!(won.count(), 1);
+}
+
+#[test]
+fn a_reader_appends_nothing_and_agrees_with_the_next_reservation() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a"]);
+    service.run(2, "bob", reserve(7, "alice")).unwrap();
+    let available = || service.pools.health(&pool("bob")).unwrap().available;
+    assert_eq!(available(), 0);
+    service.clock.advance(Duration::from_mins(2));
+    assert_eq!(available(), 1);
+    assert_eq!(service.events(), ["uploaded", "reserved"]);
+    let again = service.run(3, "bob", reserve(8, "carol")).unwrap();
+    assert_eq!(reserved(&again), reference("a"));
+}
+
+#[test]
+fn the_sweep_records_what_time_has_done_once() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a", "b"]);
+    service.run(2, "bob", reserve(7, "alice")).unwrap();
+    let sweep = || futures_block_on(service.pools.sweep());
+    assert_eq!(sweep().unwrap(), 0);
+    service.clock.advance(Duration::from_secs(130));
+    assert_eq!(sweep().unwrap(), 1);
+    assert_eq!(sweep().unwrap(), 0);
+    service.clock.advance(Duration::from_secs(870));
+    assert_eq!(sweep().unwrap(), 1);
+    assert_eq!(
+        service.events(),
+        ["uploaded", "uploaded", "reserved", "released", "expired", "expired"]
+    );
+}
+
+/// The futures of the pools only wait for another thread: polling them in turn is enough.
+fn futures_block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[test]
+fn a_leaping_clock_expires_nothing_until_two_sweeps_agree() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a"]);
+    service.clock.advance(Duration::from_hours(960));
+    service.run(2, "bob", reserve(7, "alice")).unwrap();
+    futures_block_on(service.pools.sweep()).unwrap();
+    assert_eq!(service.events(), ["uploaded", "reserved"]);
+    futures_block_on(service.pools.sweep()).unwrap();
+    assert_eq!(service.events(), ["uploaded", "reserved", "expired"]);
+}
+
+#[test]
+fn a_clock_that_steps_back_hands_nothing_out_and_time_in_the_log_never_falls() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a", "b"]);
+    service.clock.set(at(0).before(Duration::from_secs(10)));
+    let refused = service.run(2, "bob", reserve(7, "alice"));
+    assert!(matches!(refused, Err(ExecuteError::ClockRegressed)), "{refused:?}");
+    service.upload(3, "bob", &["c"]);
+    let times: Vec<_> =
+        service.log.read(1, 9).unwrap().iter().map(|record| record.envelope.at).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let refused = service.restarted().run(2, "bob", reserve(7, "alice"));
+    assert!(matches!(refused, Err(ExecuteError::ClockRegressed)), "{refused:?}");
+}
+
+#[test]
+fn a_restart_gives_open_reservations_a_full_ttl_again() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a"]);
+    service.run(2, "bob", reserve(7, "alice")).unwrap();
+    service.clock.advance(Duration::from_mins(50));
+    let service = service.restarted();
+    service.clock.advance(Duration::from_secs(119));
+    assert_eq!(service.pools.health(&pool("bob")).unwrap().available, 0);
+}
+
+#[test]
+fn a_lost_reservation_is_recorded_once_and_answered_alike() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a"]);
+    service.run(2, "bob", reserve(7, "alice")).unwrap();
+    service.clock.advance(Duration::from_mins(2));
+    service.run(3, "bob", reserve(8, "carol")).unwrap();
+    for id in [4, 4, 5] {
+        let refused = service.run(id, "bob", spend("a", 7, "alice"));
+        assert!(
+            matches!(refused, Err(ExecuteError::Rejected(Rejection::ReservationLost(_)))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(service.events().iter().filter(|name| **name == "conflict").count(), 1);
+}
+
+#[test]
+fn closed_pools_say_so() {
+    let service = Service::new();
+    service.pools.close();
+    let refused = service.run(1, "bob", reserve(7, "alice"));
+    assert!(matches!(refused, Err(ExecuteError::LogUnavailable)), "{refused:?}");
+}
+
+#[test]
+fn a_history_that_breaks_the_lifecycle_is_not_folded() {
+    use keypool_ledger::{Batch, NewEvent, StreamWrite};
+    let log = Arc::new(MemoryLog::default());
+    let event = NewEvent {
+        at: START,
+        command: CommandId(Uuid::from_u128(1)),
+        request: Hash::ZERO,
+        event: Event::Expired { keypackage_ref: reference("a") },
+        payload: Vec::new(),
+    };
+    let stream = StreamId::Pool(pool("bob"));
+    let write = StreamWrite { stream, expected: 0, events: vec![event] };
+    log.append(vec![Batch { writes: vec![write] }]).pop().unwrap().unwrap();
+    let opened = Pools::open(log, Arc::new(ManualClock::at(START)), Limits::STANDARD);
+    assert!(matches!(opened, Err(ReplayError::Illegal { seq: 1, .. })), "{opened:?}");
+}
+
+#[test]
+fn the_same_commands_with_the_same_clock_give_the_same_bytes() {
+    let play = || {
+        let service = Service::new();
+        service.upload(1, "bob", &["a", "b", "L"]);
+        service.run(2, "bob", reserve(7, "alice")).unwrap();
+        service.clock.advance(Duration::from_secs(200));
+        futures_block_on(service.pools.sweep()).unwrap();
+        service.run(3, "bob", spend("a", 7, "alice")).unwrap();
+        let records = service.log.read(1, 100).unwrap();
+        records.into_iter().map(|record| record.envelope_bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(play(), play());
+}
+
+#[test]
+fn a_package_is_found_with_its_exact_bytes() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a"]);
+    let (owner, found, bytes) = service.pools.package(&reference("a")).unwrap().unwrap();
+    assert_eq!((owner, found.facts, bytes), (pool("bob"), package("a").facts, b"a".to_vec()));
+    assert!(service.pools.package(&reference("b")).unwrap().is_none());
+    let devices: Vec<PoolId> = service.pools.devices_of("bob");
+    assert_eq!(devices, [pool("bob")]);
+}

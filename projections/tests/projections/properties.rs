@@ -1,0 +1,304 @@
+//! What always holds, whatever commands come in whatever order at whatever times.
+//!
+//! Histories are drawn at random and each invariant is checked after **every** event, by code that
+//! reads the events alone and shares nothing with the rules.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use keypool_ledger::{Event, KeyPackageRef, ReleaseReason, ReservationId, RevokeReason, Timestamp};
+use keypool_projections::{Answer, Command, Health, Limits, OnLapse, PoolState, Rejection, Which};
+use quickcheck::{Arbitrary, Gen, QuickCheck};
+
+use crate::history::{at, claim, group, package, pool, reference, reservation};
+
+const NAMES: [&str; 9] = ["a", "b", "c", "d", "e2", "f", "a'", "L", "L2"];
+
+/// One step of a history: a command, and how long before it nothing happened.
+#[derive(Clone, Debug)]
+struct Step {
+    pause: Duration,
+    command: Command,
+}
+
+impl Arbitrary for Step {
+    fn arbitrary(g: &mut Gen) -> Self {
+        // Pauses that stand on and beside every boundary of time.
+        let pauses = [0, 0, 0, 1, 1000, 59_999, 60_000, 60_001, 119_999, 120_000, 120_001, 400_000];
+        let pause = Duration::from_millis(*g.choose(&pauses).unwrap());
+        Self { pause, command: command(g) }
+    }
+}
+
+fn command(g: &mut Gen) -> Command {
+    let name = |g: &mut Gen| *g.choose(&NAMES).unwrap();
+    let who = *g.choose(&["alice", "alice", "carol"]).unwrap();
+    let (named, number) = (name(g), u8::arbitrary(g) % 7);
+    let claim = claim(named, number, who);
+    match u8::arbitrary(g) % 12 {
+        0 | 1 => Command::Upload((0..u8::arbitrary(g) % 4).map(|_| package(name(g))).collect()),
+        2..=5 => Command::Reserve {
+            reservation: reservation(number),
+            holder: pool(who),
+            group: group("g"),
+            ciphersuites: g.choose(&[vec![], vec![], vec![2], vec![1, 2]]).unwrap().clone(),
+        },
+        6..=8 => Command::Spend { claim, group: group("g") },
+        9 => Command::Release(claim),
+        10 => Command::Renew(claim),
+        _ if bool::arbitrary(g) => Command::Settle,
+        _ => Command::Revoke {
+            which: Which::Refs(vec![reference(named)]),
+            reason: RevokeReason::Withdrawn,
+        },
+    }
+}
+
+/// What the events alone say of one package.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    last_resort: bool,
+    not_after: Timestamp,
+    uploads: u32,
+    handed_out: u32,
+    open: Option<(ReservationId, Timestamp)>,
+    latest: Option<ReservationId>,
+    spent: u32,
+    expired: bool,
+    revoked: bool,
+}
+
+/// The auditor: reads events, knows no rules but the promises.
+#[derive(Debug, Default)]
+struct Auditor {
+    packages: BTreeMap<KeyPackageRef, Seen>,
+}
+
+impl Auditor {
+    fn see(&mut self, event: &Event, now: Timestamp, limits: &Limits) -> Result<(), String> {
+        let Some(of) = event.keypackage_ref() else { return Ok(()) };
+        let known = self.packages.contains_key(of);
+        let seen = self.packages.entry(of.clone()).or_default();
+        let rule = |holds: bool, what: &str| {
+            if holds { Ok(()) } else { Err(format!("{what}: {event:?} at {now}")) }
+        };
+        let single = !seen.last_resort;
+        rule(known || matches!(event, Event::Uploaded(_)), "an unknown package")?;
+        match event {
+            Event::Uploaded(facts) => {
+                seen.uploads += 1;
+                seen.last_resort = facts.last_resort;
+                seen.not_after = facts.not_after;
+                rule(seen.uploads == 1, "I5 uploaded twice")?;
+            }
+            Event::Reserved { reservation, deadline, .. } => {
+                seen.handed_out += 1;
+                let once = limits.on_lapse == OnLapse::Retire;
+                let cancelled_only = seen.handed_out == 1 || !once;
+                rule(!single || seen.open.is_none(), "I2 two live reservations")?;
+                rule(!single || seen.spent == 0, "I1 handed out after it was spent")?;
+                rule(!seen.expired && !seen.revoked, "an ended package was handed out")?;
+                rule(*deadline <= seen.not_after, "a package was handed out at its end")?;
+                rule(!single || cancelled_only || seen.open.is_none(), "I4 handed out twice")?;
+                seen.open = Some((*reservation, *deadline));
+                seen.latest = Some(*reservation);
+            }
+            Event::Renewed { reservation, deadline, .. } => {
+                if let Some(open) = seen.open.as_mut().filter(|open| open.0 == *reservation) {
+                    open.1 = *deadline;
+                }
+            }
+            Event::Released { reservation, reason, .. } => {
+                let open = seen.open.filter(|open| open.0 == *reservation);
+                if let (ReleaseReason::Lapsed, Some((_, deadline))) = (reason, open) {
+                    let lapsed = deadline.after(limits.grace) <= now;
+                    rule(lapsed, "a reservation lapsed too early")?;
+                }
+                rule(!single || open.is_some(), "released by who does not hold it")?;
+                if open.is_some() {
+                    seen.open = None;
+                }
+            }
+            Event::Spent { reservation, .. } => {
+                seen.spent += 1;
+                rule(!single || seen.spent == 1, "I1 spent twice")?;
+                rule(!single || *reservation == seen.latest, "I1 spent by an earlier holder")?;
+                if single {
+                    seen.open = None;
+                }
+            }
+            Event::Expired { .. } => {
+                rule(seen.not_after <= now, "expired too early")?;
+                rule(!seen.expired && seen.spent == 0 || !single, "I5 expired twice")?;
+                seen.expired = true;
+            }
+            Event::Revoked { .. } => {
+                rule(!seen.revoked && !seen.expired, "I5 revoked after its end")?;
+                rule(!single || seen.spent == 0, "I5 revoked after it was spent")?;
+                seen.revoked = true;
+            }
+            Event::Conflict { lost, holds, .. } => {
+                rule(lost != holds && Some(*holds) == seen.latest, "a conflict with nobody")?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// I3 from the events alone.
+    fn uploaded(&self) -> u64 {
+        self.packages.values().filter(|seen| seen.uploads == 1 && !seen.last_resort).count() as u64
+    }
+}
+
+/// Plays a history and checks every promise after every event.
+fn audit(steps: &[Step], limits: &Limits) -> Result<Vec<(Event, Timestamp)>, String> {
+    let (mut state, mut now, mut log) = (PoolState::default(), at(0), Vec::new());
+    let mut auditor = Auditor::default();
+    for Step { pause, command } in steps {
+        now = now.after(*pause);
+        let before = state.clone();
+        let offered = Health::of(&state, now, limits);
+        let decision = state.decide(command, now, limits);
+        if state != before {
+            return Err("deciding changed the state".to_owned());
+        }
+        for event in &decision.events {
+            auditor.see(event, now, limits)?;
+            state.evolve(event, now).map_err(|err| err.to_string())?;
+            let counts = state.counts();
+            if counts.uploaded() != auditor.uploaded() {
+                return Err(format!("I3: {counts:?} of {} uploaded", auditor.uploaded()));
+            }
+            log.push((event.clone(), now));
+        }
+        check_answer(command, &decision.answer, &offered, decision.events.is_empty())?;
+        check_repeat(&state, command, &decision.answer, now, limits)?;
+        if PoolState::replay(log.iter().map(|(event, at)| (event, *at))).as_ref() != Ok(&state) {
+            return Err("I6: the fold of the log is not the live state".to_owned());
+        }
+        let health = Health::of(&state, now, limits);
+        let Health { available, reserved, spent, expired, revoked, total, .. } = health;
+        if available + reserved + spent + expired + revoked != total {
+            return Err(format!("I3 as counted: {health:?}"));
+        }
+        if state.settled(now, limits).is_due(now, limits) {
+            return Err("a settled pool is due".to_owned());
+        }
+    }
+    Ok(log)
+}
+
+/// What is counted is what a reservation finds; a refusal leaves no trace but a conflict.
+fn check_answer(
+    command: &Command,
+    answer: &Result<Answer, Rejection>,
+    offered: &Health,
+    silent: bool,
+) -> Result<(), String> {
+    let any_suite =
+        matches!(command, Command::Reserve { ciphersuites, .. } if ciphersuites.is_empty());
+    match answer {
+        Err(Rejection::PoolExhausted)
+            if 0 < offered.available + offered.last_resort && any_suite =>
+        {
+            // A last-resort package near its end is live and cannot be offered.
+            if 0 < offered.available { Err(format!("refused with {offered:?}")) } else { Ok(()) }
+        }
+        Err(Rejection::ReservationLost(_)) => Ok(()),
+        Err(Rejection::Illegal(err)) => Err(err.to_string()),
+        Err(rejection) if !silent => Err(format!("{rejection} left a trace")),
+        _ => Ok(()),
+    }
+}
+
+/// I11: the same command again, at the same moment, adds nothing and answers alike.
+fn check_repeat(
+    state: &PoolState,
+    command: &Command,
+    answer: &Result<Answer, Rejection>,
+    now: Timestamp,
+    limits: &Limits,
+) -> Result<(), String> {
+    let again = state.decide(command, now, limits);
+    // A renewal asks for more time each time; its repetition is recognised by the command's id.
+    let counted = matches!(command, Command::Renew(_));
+    if !again.events.is_empty() && !counted {
+        return Err(format!("I11: {command:?} again led to {:?}", again.events));
+    }
+    match (answer, again.answer) {
+        (Ok(Answer::Reserved { facts: one, .. }), Ok(Answer::Reserved { facts: two, .. }))
+            if *one != two =>
+        {
+            Err("I11: another package for the same reservation".to_owned())
+        }
+        (Ok(Answer::Reserved { .. } | Answer::Spent { .. }), Err(rejection)) => {
+            Err(format!("I11: refused when repeated: {rejection}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks a property over many histories and prints the shortest that breaks it.
+fn every_history(limits: Limits) {
+    let holds = move |steps: Vec<Step>| match audit(&steps, &limits) {
+        Ok(_) => true,
+        Err(why) => panic!("{why}\nafter {steps:?}"),
+    };
+    let check: Box<dyn Fn(Vec<Step>) -> bool> = Box::new(holds);
+    for _ in 0..HISTORIES {
+        let steps = Vec::<Step>::arbitrary(&mut Gen::new(60));
+        assert!(check(steps));
+    }
+}
+
+const HISTORIES: u32 = 2000;
+
+#[test]
+fn every_promise_holds_when_lapsed_packages_are_requeued() {
+    every_history(Limits::STANDARD);
+}
+
+#[test]
+fn every_promise_holds_when_lapsed_packages_are_retired() {
+    every_history(Limits { on_lapse: OnLapse::Retire, ..Limits::STANDARD });
+}
+
+#[test]
+fn every_promise_holds_in_a_small_pool() {
+    every_history(Limits { packages_max: 2, renewals_max: 1, ..Limits::STANDARD });
+}
+
+#[test]
+fn the_same_history_gives_the_same_events() {
+    fn same(steps: Vec<Step>) -> bool {
+        audit(&steps, &Limits::STANDARD) == audit(&steps, &Limits::STANDARD)
+    }
+    QuickCheck::new().tests(200).quickcheck(same as fn(Vec<Step>) -> bool);
+}
+
+/// I4: with retire, a package is handed out again only if its holder gave it back.
+#[test]
+fn with_retire_a_package_that_lapsed_is_not_handed_out_again() {
+    fn once(steps: Vec<Step>) -> bool {
+        let limits = Limits { on_lapse: OnLapse::Retire, ..Limits::STANDARD };
+        let log = audit(&steps, &limits).unwrap();
+        let mut lapsed: Vec<&KeyPackageRef> = Vec::new();
+        for (event, _) in &log {
+            match event {
+                Event::Released { keypackage_ref, reason: ReleaseReason::Lapsed, .. } => {
+                    lapsed.push(keypackage_ref);
+                }
+                Event::Reserved { keypackage_ref, .. }
+                    if *keypackage_ref != reference("L")
+                        && *keypackage_ref != reference("L2")
+                        && lapsed.contains(&keypackage_ref) =>
+                {
+                    return false;
+                }
+                _ => {}
+            }
+        }
+        true
+    }
+    QuickCheck::new().tests(1000).quickcheck(once as fn(Vec<Step>) -> bool);
+}
