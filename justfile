@@ -1,0 +1,30 @@
+# Every recipe is a cargo line or two: where `just` is not installed, type the line.
+
+# What there is.
+default:
+    @just --list
+
+# The main job, on the real server, in a few seconds.
+demo:
+    cargo run --release --example demo
+
+# All tests.
+test:
+    cargo test --workspace
+
+# What CI checks, tests and demo included.
+ci:
+    bash .ci/run
+
+# Formatting and lints.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Start a server on http://127.0.0.1:8080, with its data in ./keypool-data.
+serve *ARGS:
+    cargo run --release --bin keypool-server -- {{ARGS}}
+
+# Licences, advisories and banned crates (needs `cargo install cargo-deny`).
+deny:
+    cargo deny check
