@@ -1,1 +1,46 @@
-//! Placeholder.
+//! The side that holds the private keys: what a chat application embeds.
+//!
+//! A device makes `KeyPackage`s, keeps their private halves, and joins groups with them. Everything it
+//! must not lose lies in one [`LocalStore`]: the device's own history of events, a mirror of the
+//! server's, and the MLS state. Every operation is staged and committed as one atomic write, so that
+//! a crash or a broken Welcome never leaves half of it.
+//!
+//! Nothing here reads a clock or runs in the background: time is an argument.
+
+mod error;
+
+mod storage;
+
+mod mls;
+
+mod api;
+
+mod client;
+
+pub use crate::{
+    api::{ApiClient, ApiError},
+    client::{MlsClient, OpenError},
+    error::{
+        AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
+        KeyFate, MessageError, PackageCheck, PoolError, StorageError,
+    },
+    mls::{
+        connection::{
+            CommitPost, DeliveryError, DeliveryService, MlsConnection, Refresh, RefreshError,
+            WelcomePost,
+        },
+        identity::DeviceIdentity,
+        invite::Invited,
+        keypackage_pool::{
+            CreatedPackage, KeyPackagePool, PoolConfig, PoolCounts, Replenishment, ServerStatus,
+        },
+        membership::{
+            Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
+            Received,
+        },
+    },
+    storage::{
+        LocalStore, Provider, Staged, fresh_command,
+        own_packages::{ImpossibleEvent, OwnPackage, OwnPackages, OwnStage},
+    },
+};

@@ -44,7 +44,8 @@ fn detail(envelope: &EventEnvelope) -> String {
     match &envelope.event {
         Event::Created(facts) | Event::Uploaded(facts) => {
             let kind = if facts.last_resort { "last resort, " } else { "" };
-            let days = facts.not_after.since(envelope.at).as_secs() / 86_400;
+            // To the nearest day: a package made a second ago has all its fourteen left.
+            let days = (facts.not_after.since(envelope.at).as_secs() + 43_200) / 86_400;
             format!("{kind}ciphersuite {}, {days} days left", facts.ciphersuite)
         }
         Event::Reserved { reservation, generation, holder, deadline, .. } => {

@@ -1,0 +1,355 @@
+//! The server's API as functions: requests go out signed, answers and problems come back typed.
+//!
+//! The only file that knows HTTP. Every call that changes something carries an idempotency key, so a
+//! call whose answer was lost is simply repeated: the server answers the repetition from its log.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use keypool_ledger::{Clock, CommandId, PoolId};
+use keypool_projections::{
+    signing::{BodyParts, SignedParts, content_digest},
+    wire::{
+        ClaimRequest, Code, EventsReply, PoolStatus, Problem, RegisterReply, RegisterRequest,
+        ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply, RevokeRequest,
+        SpendReply, SpendRequest, UploadReply, UploadRequest,
+    },
+};
+use reqwest::{Method, Url};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{BoxError, DeviceIdentity};
+
+/// How long a request may take, in seconds.
+const TIMEOUT_S: u64 = 20;
+/// How often a request is repeated when its answer was lost or the server was busy.
+const RETRIES_MAX: usize = 3;
+/// The longest wait before a repetition that the server may ask for, in seconds.
+const RETRY_AFTER_MAX_S: u64 = 10;
+/// How long a signature is valid, in seconds.
+const SIGNATURE_VALID_S: u64 = 60;
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The server cannot be reached, or its answer was lost. Nobody knows whether it was carried out;
+    /// repeating it with the same id is safe.
+    #[error("the server at {server} cannot be reached; check the address, and that it is running")]
+    Unreachable {
+        /// The server's address.
+        server: String,
+        /// What the network said.
+        #[source]
+        source: BoxError,
+    },
+    /// The server refused, and said why.
+    #[error("{}: {} {}", .0.code, .0.detail, .0.hint)]
+    Refused(Box<Problem>),
+    /// The answer is not one of a keypool server.
+    #[error("the answer of {server} is not one of a keypool server (status {status})")]
+    Unexpected {
+        /// The server's address.
+        server: String,
+        /// The status of the answer.
+        status: u16,
+    },
+    /// The address is not one of a server.
+    #[error("{0:?} is no address of a server; one looks like http://127.0.0.1:8080")]
+    Address(String),
+    /// The HTTP client cannot be made; on a system without CA certificates it never can.
+    #[error("the HTTP client cannot be made; are the system's CA certificates installed?")]
+    Client(#[source] BoxError),
+}
+
+impl ApiError {
+    /// The server's error code, if it refused.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused(problem) => Some(problem.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer is not known: the request may have been carried out.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused(problem) => problem.status >= 500,
+            Self::Unexpected { .. } | Self::Address(_) | Self::Client(_) => false,
+        }
+    }
+}
+
+/// The API of one server, for one device.
+#[derive(Clone)]
+pub struct ApiClient {
+    http: reqwest::Client,
+    server: Url,
+    authority: String,
+    identity: DeviceIdentity,
+    clock: Arc<dyn Clock>,
+}
+
+impl ApiClient {
+    /// The API of the server at an address such as `http://127.0.0.1:8080`. The clock dates the
+    /// signatures; nothing else of it is used.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ApiError::Address`] or [`ApiError::Client`]. Nothing is sent.
+    pub fn new(
+        server: &str,
+        identity: DeviceIdentity,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ApiError> {
+        let address = || ApiError::Address(server.to_owned());
+        let server = Url::parse(server).map_err(|_| address())?;
+        let host = server.host_str().ok_or_else(address)?.to_ascii_lowercase();
+        if !matches!(server.scheme(), "http" | "https") {
+            return Err(address());
+        }
+        let authority = server.port().map_or(host.clone(), |port| format!("{host}:{port}"));
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(TIMEOUT_S))
+            .build()
+            .map_err(|err| ApiError::Client(err.into()))?;
+        Ok(Self { http, server, authority, identity, clock })
+    }
+
+    /// Whose requests these are.
+    #[must_use]
+    pub fn caller(&self) -> &PoolId {
+        self.identity.pool()
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        self.server.as_str()
+    }
+
+    /// Lets the device's key speak for it. Repeating it is harmless.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `identity_bound` if another key has the name.
+    pub async fn register(&self, id: CommandId) -> Result<RegisterReply, ApiError> {
+        let pool = self.identity.pool();
+        let request = RegisterRequest {
+            user: pool.user().to_owned(),
+            device: Some(pool.device().to_owned()),
+        };
+        self.post("/devices", &request, id).await
+    }
+
+    /// Uploads packages. Each item of the answer says what became of the package at its place.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; if the server took none of them, its problem carries the items.
+    pub async fn upload(
+        &self,
+        packages: &UploadRequest,
+        id: CommandId,
+    ) -> Result<UploadReply, ApiError> {
+        self.post("/keypackages/upload", packages, id).await
+    }
+
+    /// Reserves a package of somebody. The same reservation id gets the same package again.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `pool_exhausted` if nothing is left to hand out.
+    pub async fn reserve(
+        &self,
+        request: &ReserveRequest,
+        id: CommandId,
+    ) -> Result<ReserveReply, ApiError> {
+        self.post("/keypackages/reserve", request, id).await
+    }
+
+    /// Asks for more time for a reservation; to be called right before the Commit is posted.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `reservation_lost` if the reservation has ended.
+    pub async fn renew(&self, claim: &ClaimRequest, id: CommandId) -> Result<RenewReply, ApiError> {
+        self.post("/keypackages/renew", claim, id).await
+    }
+
+    /// Gives a reserved package back.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `already_spent` if the reservation has spent it.
+    pub async fn release(
+        &self,
+        claim: &ClaimRequest,
+        id: CommandId,
+    ) -> Result<ReleaseReply, ApiError> {
+        self.post("/keypackages/release", claim, id).await
+    }
+
+    /// Uses a reserved package up; to be called once the Commit is accepted.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `reservation_lost` if the package was handed on.
+    pub async fn spend(
+        &self,
+        request: &SpendRequest,
+        id: CommandId,
+    ) -> Result<SpendReply, ApiError> {
+        self.post("/keypackages/spend", request, id).await
+    }
+
+    /// Withdraws packages of the own pool.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn revoke(
+        &self,
+        request: &RevokeRequest,
+        id: CommandId,
+    ) -> Result<RevokeReply, ApiError> {
+        self.post("/keypackages/revoke", request, id).await
+    }
+
+    /// How full the own pool is.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn status(&self) -> Result<PoolStatus, ApiError> {
+        self.get("/keypackages/status", "").await
+    }
+
+    /// The own pool's history after a version, at most `limit` events of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn events(&self, after: u64, limit: u64) -> Result<EventsReply, ApiError> {
+        self.get("/keypackages/events", &format!("after={after}&limit={limit}")).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T, ApiError> {
+        let call = Call { method: Method::GET, path, query, body: None };
+        self.repeated(&call).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        id: CommandId,
+    ) -> Result<T, ApiError> {
+        // The wire types are plain data: writing them as JSON cannot fail.
+        let bytes = serde_json::to_vec(body).unwrap_or_default();
+        let body = Some(Body { digest: content_digest(&bytes), bytes, key: id.to_string() });
+        self.repeated(&Call { method: Method::POST, path, query: "", body }).await
+    }
+
+    /// Sends a call, and again while its answer is not known. Each time it is signed anew.
+    async fn repeated<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
+        let pauses = ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_times(RETRIES_MAX);
+        (|| self.send(call))
+            .retry(pauses)
+            .when(ApiError::is_unanswered)
+            .adjust(|err, pause| pause.map(|pause| pause.max(asked_to_wait(err))))
+            .notify(|err, pause| tracing::debug!(%err, ?pause, path = call.path, "repeating"))
+            .await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
+        let unreachable = |err: reqwest::Error| ApiError::Unreachable {
+            server: self.server.to_string(),
+            source: err.without_url().into(),
+        };
+        let reply = self.signed(call)?.send().await.map_err(unreachable)?;
+        let status = reply.status();
+        let bytes = reply.bytes().await.map_err(unreachable)?;
+        let unexpected =
+            || ApiError::Unexpected { server: self.server.to_string(), status: status.as_u16() };
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|_| unexpected());
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(problem) => Err(ApiError::Refused(Box::new(problem))),
+            Err(_) => Err(unexpected()),
+        }
+    }
+
+    fn signed(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ApiError> {
+        let mut url =
+            self.server.join(call.path).map_err(|_| ApiError::Address(self.server.to_string()))?;
+        if !call.query.is_empty() {
+            url.set_query(Some(call.query));
+        }
+        let query = format!("?{}", call.query);
+        let parts = SignedParts {
+            method: call.method.as_str(),
+            authority: &self.authority,
+            path: url.path(),
+            query: &query,
+            body: call.body.as_ref().map(|body| BodyParts {
+                content_type: "application/json",
+                content_digest: &body.digest,
+                idempotency_key: &body.key,
+            }),
+            authorization: None,
+        };
+        let key = self.identity.signature_key();
+        let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(self.identity.sign(base));
+        let Ok(headers) = parts.sign(key, self.clock.now(), SIGNATURE_VALID_S, sign);
+        let mut request = self
+            .http
+            .request(call.method.clone(), url.clone())
+            .header("signature-input", headers.signature_input)
+            .header("signature", headers.signature);
+        if let Some(body) = &call.body {
+            request = request
+                .header("content-type", "application/json")
+                .header("content-digest", &body.digest)
+                .header("idempotency-key", &body.key)
+                .body(body.bytes.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A call as it is sent, each time the same but for the signature.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    query: &'a str,
+    body: Option<Body>,
+}
+
+struct Body {
+    bytes: Vec<u8>,
+    digest: String,
+    key: String,
+}
+
+/// How long the server asks to wait before the request is repeated.
+fn asked_to_wait(err: &ApiError) -> Duration {
+    let asked = match err {
+        ApiError::Refused(problem) => problem.retry_after_s.unwrap_or_default(),
+        _ => 0,
+    };
+    Duration::from_secs(asked.min(RETRY_AFTER_MAX_S))
+}
+
+impl fmt::Debug for ApiClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (server, caller) = (self.server(), self.caller());
+        f.debug_struct("ApiClient").field("server", &server).field("caller", caller).finish()
+    }
+}

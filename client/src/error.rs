@@ -1,0 +1,480 @@
+//! What can go wrong, one enum for each kind of operation. A variant is a reaction the caller has.
+
+use std::{error::Error, io, path::PathBuf};
+
+use keypool_ledger::{GroupId, KeyPackageRef, PoolId, RevokeReason, SignatureKey};
+use keypool_projections::wire::Code;
+
+use crate::{ApiError, DeliveryError, storage::own_packages::ImpossibleEvent};
+
+/// Any error of a library beneath.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why the device's store could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Another process has the home open. Close it, or use another home.
+    #[error(
+        "another process uses {}; close it, or give this one a home of its own",
+        home.display()
+    )]
+    InUse {
+        /// The home that was asked for.
+        home: PathBuf,
+    },
+    /// A file or folder of the home cannot be used. Repair its permissions or its disk.
+    #[error("{} cannot be used; look at its permissions and at its disk", path.display())]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The home belongs to another device. Open it as that device, or use another home.
+    #[error(
+        "{} belongs to {owner}, not to {asked}; open it as {owner}, or use another home",
+        home.display()
+    )]
+    WrongOwner {
+        /// The home that was asked for.
+        home: PathBuf,
+        /// Whose it is.
+        owner: PoolId,
+        /// Who asked.
+        asked: PoolId,
+    },
+    /// A newer version of keypool wrote the home. Update this program.
+    #[error("{} has format {found}, which this version cannot read; update it", home.display())]
+    Newer {
+        /// The home that was asked for.
+        home: PathBuf,
+        /// The number of its format.
+        found: u16,
+    },
+    /// The database is damaged. Restore a backup, or move it away and register the device anew.
+    #[error(
+        "the database in {} is damaged; restore a backup, or move the folder away and register the \
+         device anew (the private keys of its packages are lost with it)",
+        path.display()
+    )]
+    Damaged {
+        /// The folder of the database.
+        path: PathBuf,
+        /// What was found.
+        #[source]
+        source: BoxError,
+    },
+    /// The database has lost writes that were acknowledged. Restore a backup, or move it away and
+    /// register the device anew: going on would use keys twice.
+    #[error(
+        "the database in {} has lost its last {} writes; restore a newer backup, or move the \
+         folder above away and register the device anew (going on would use keys twice)",
+        path.display(),
+        expected.saturating_sub(*found)
+    )]
+    RolledBack {
+        /// The folder of the database.
+        path: PathBuf,
+        /// The number of the last write that is there.
+        found: u64,
+        /// The number of the last write that was acknowledged.
+        expected: u64,
+    },
+    /// The device's own history is broken. Restore a backup; nothing of it can be trusted.
+    #[error(
+        "the device's own history is broken at event {version}: {why}; restore a backup, or move \
+         the home away and register the device anew"
+    )]
+    HistoryBroken {
+        /// The position of the first event that does not fit, from 1.
+        version: u64,
+        /// What does not fit.
+        why: String,
+    },
+    /// The server's history does not continue the mirrored one. Distrust the server, and ask who
+    /// runs it.
+    #[error(
+        "event {version} of the server's history does not continue what it has told before: {why}; \
+         the server may have lost or rewritten its log"
+    )]
+    MirrorRefused {
+        /// The position of the first event that does not fit, from 1.
+        version: u64,
+        /// What does not fit.
+        why: String,
+    },
+    /// The event contradicts the package's history. A bug of the caller.
+    #[error("the event contradicts the package's history")]
+    Impossible(#[from] ImpossibleEvent),
+    /// A value cannot be written as bytes or read from them.
+    #[error("the stored value of {what} cannot be encoded or decoded")]
+    Value {
+        /// What kind of value.
+        what: String,
+        /// What the codec said.
+        #[source]
+        source: BoxError,
+    },
+    /// The database cannot be read. Nothing has changed.
+    #[error("the device's database cannot be read")]
+    Unreadable(#[source] BoxError),
+    /// The disk did not say whether the operation was written. Open the store again, and look.
+    #[error("it is not known whether the operation was written; open the store again, and look")]
+    Unknown(#[source] BoxError),
+    /// An earlier write failed, so the store takes no more. Open it again.
+    #[error("the store takes no writes since one of them failed; open it again")]
+    Stopped,
+}
+
+/// Why the device's identity could not be made or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The store failed.
+    #[error("the device's identity cannot be read or stored")]
+    Storage(#[from] StorageError),
+    /// The store knows the public key, and the private one is gone. Register the device anew.
+    #[error("the private key of {signature_key} is missing; register the device anew")]
+    KeyMissing {
+        /// The public key.
+        signature_key: SignatureKey,
+    },
+    /// The key cannot be made or cannot sign. A fault of the machine or of the store.
+    #[error("the device's signature key cannot be used")]
+    Unusable(#[source] BoxError),
+}
+
+/// A pool configuration that contradicts itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The target is 0 or above the cap.
+    #[error("a target of {target} packages is not between 1 and the cap of {hard_cap}")]
+    Target {
+        /// The target, in packages.
+        target: usize,
+        /// The cap, in packages.
+        hard_cap: usize,
+    },
+    /// The low watermark is not below the target.
+    #[error("a low watermark of {low_watermark} is not below the target of {target} packages")]
+    LowWatermark {
+        /// The low watermark, in packages.
+        low_watermark: usize,
+        /// The target, in packages.
+        target: usize,
+    },
+    /// The lifetime is too short for an inviter to use, or longer than the server accepts.
+    #[error("a lifetime of {lifetime_s} s is not between 1 h and 14 d")]
+    Lifetime {
+        /// The lifetime, in seconds.
+        lifetime_s: u64,
+    },
+    /// The ciphersuite is none that the device can use with an Ed25519 key.
+    #[error("ciphersuite {0} is not one the device can use; 1 and 3 are")]
+    Ciphersuite(u16),
+}
+
+/// Why an operation on the device's own pool failed. Nothing of it was written.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The store failed.
+    #[error("the pool cannot be read or stored")]
+    Storage(#[from] StorageError),
+    /// The configuration contradicts itself.
+    #[error("the pool's configuration is not valid")]
+    Config(#[from] ConfigError),
+    /// More packages were asked for than the cap leaves room for. Ask for fewer.
+    #[error("{asked} packages were asked for and the cap leaves room for {room}")]
+    AboveCap {
+        /// How many were asked for.
+        asked: usize,
+        /// How many there is room for.
+        room: usize,
+    },
+    /// The package is not one of this device.
+    #[error("package {keypackage_ref} was never made by this device")]
+    NotOurs {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+    },
+    /// A package could not be made.
+    #[error("a package could not be made")]
+    Mls(#[source] BoxError),
+}
+
+/// Why an operation on a group failed. Nothing of it was written.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// The store failed.
+    #[error("the group cannot be read or stored")]
+    Storage(#[from] StorageError),
+    /// The device is not in the group. Join it first.
+    #[error("the device is not in group {group}")]
+    NotInGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// There is a group with that id already. Take another id.
+    #[error("the device is in group {group} already")]
+    AlreadyInGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// A Commit is pending. Merge or clear it first.
+    #[error("a Commit to group {group} is pending; merge or clear it first")]
+    CommitPending {
+        /// The group.
+        group: GroupId,
+    },
+    /// Nobody in the group has that name.
+    #[error("{member} is not in group {group}")]
+    NotAMember {
+        /// The group.
+        group: GroupId,
+        /// Who was named.
+        member: PoolId,
+    },
+    /// MLS refused the operation.
+    #[error("MLS refused the operation")]
+    Mls(#[source] BoxError),
+}
+
+/// Why packages could not be added to a group. Nothing was written, and no Commit is pending.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// The group cannot take a Commit at present.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The package is not usable. Report it, and reserve another.
+    #[error("package {keypackage_ref} of {owner} was rejected by the check {check}")]
+    PackageRejected {
+        /// The package, as it was asked for.
+        keypackage_ref: KeyPackageRef,
+        /// Whose package was asked for.
+        owner: PoolId,
+        /// The check it failed.
+        check: PackageCheck,
+        /// What MLS said, where it said something.
+        #[source]
+        source: Option<BoxError>,
+    },
+    /// The device is in the group already. Release the reservation.
+    #[error("{owner} is in the group already; release the reservation")]
+    AlreadyMember {
+        /// Whose package it is.
+        owner: PoolId,
+    },
+    /// Two of the packages are of one device. Add one of them, and release the other.
+    #[error("two of the packages are of the device {owner}; one Commit takes one of them")]
+    SameDevice {
+        /// Whose packages they are.
+        owner: PoolId,
+    },
+}
+
+/// The checks of the inviter, which trusts no server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackageCheck {
+    /// The bytes are exactly one package.
+    Encoding,
+    /// The bytes are those of the reference that was asked for.
+    Reference,
+    /// The credential names the user that was asked for.
+    Identity,
+    /// The package may be used now.
+    Lifetime,
+    /// The ciphersuite is the group's.
+    Ciphersuite,
+    /// Signatures, version, keys and extensions are valid.
+    Validity,
+    /// Secrets can be encrypted to its keys.
+    Keys,
+}
+
+impl std::fmt::Display for PackageCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Encoding => "encoding",
+            Self::Reference => "reference",
+            Self::Identity => "identity",
+            Self::Lifetime => "lifetime",
+            Self::Ciphersuite => "ciphersuite",
+            Self::Validity => "validity",
+            Self::Keys => "keys",
+        })
+    }
+}
+
+/// Why a Welcome could not be used. Nothing was written: private keys that were there still are.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The store failed.
+    #[error("the invitation cannot be read or stored")]
+    Storage(#[from] StorageError),
+    /// The bytes are no Welcome. Look at where they came from.
+    #[error("the bytes are no Welcome message")]
+    NotAWelcome(#[source] BoxError),
+    /// No private key is here for the package it was made for. Ask to be invited again.
+    #[error("the private key of package {keypackage_ref} is not here: {fate}")]
+    MissingPrivateKey {
+        /// The package the Welcome was made for.
+        keypackage_ref: KeyPackageRef,
+        /// What became of the package, as the device's own history says.
+        fate: KeyFate,
+    },
+    /// The Welcome is damaged or forged. The private keys are kept: the genuine one still joins.
+    #[error(
+        "the Welcome for package {keypackage_ref} is not valid; the private keys are kept, so that \
+         the genuine one still joins"
+    )]
+    Rejected {
+        /// The package the Welcome was made for.
+        keypackage_ref: KeyPackageRef,
+        /// What MLS said.
+        #[source]
+        source: BoxError,
+    },
+    /// The device is in the group already. There is nothing to do.
+    #[error("the device is in group {group} already")]
+    AlreadyInGroup {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+/// Why a package has no private key here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyFate {
+    /// A Welcome for it has been joined before: this one is a repetition, or a second use.
+    SpentBefore {
+        /// The group that was joined.
+        group: GroupId,
+    },
+    /// Its lifetime ended, and the keys were deleted.
+    Expired,
+    /// It was withdrawn, and its lifetime has ended since.
+    Revoked {
+        /// Why it was withdrawn.
+        reason: RevokeReason,
+    },
+    /// This device never made it: the Welcome is for someone else.
+    NeverOurs,
+    /// The history says that it should be here. The store has been damaged.
+    Lost,
+}
+
+impl std::fmt::Display for KeyFate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SpentBefore { group } => write!(f, "it was spent before, on group {group}"),
+            Self::Expired => f.write_str("its lifetime ended; ask to be invited again"),
+            Self::Revoked { .. } => f.write_str("it was withdrawn; ask to be invited again"),
+            Self::NeverOurs => f.write_str("this device never made it"),
+            Self::Lost => f.write_str("it should be here; the store has been damaged"),
+        }
+    }
+}
+
+/// Why a message could not be sealed or opened. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// The group cannot be used.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The bytes are no message for a group. Look at where they came from.
+    #[error("the bytes are no message for a group")]
+    NotAMessage(#[source] BoxError),
+    /// The message is not valid, or was opened before, or is of an epoch too old or not yet reached.
+    #[error("the message for group {group}, epoch {epoch}, cannot be opened")]
+    Rejected {
+        /// The group.
+        group: GroupId,
+        /// The epoch it was made in.
+        epoch: u64,
+        /// What MLS said.
+        #[source]
+        source: BoxError,
+    },
+    /// A member tries to go by another name. The Commit is refused, and the group cannot go on.
+    #[error("{was} tries to become {becomes} in group {group}")]
+    IdentityChanged {
+        /// The group.
+        group: GroupId,
+        /// The name the group knows.
+        was: String,
+        /// The name the Commit gives.
+        becomes: String,
+    },
+}
+
+/// Why nobody was invited.
+#[derive(Debug, thiserror::Error)]
+pub enum InviteError {
+    /// The user has no package left. Try again when they were online.
+    #[error("{target} has no KeyPackage left; try again when they have been online")]
+    PoolExhausted {
+        /// Who was to be invited.
+        target: String,
+    },
+    /// The user is not registered at this server.
+    #[error("{target} is not registered at this server; check the name")]
+    UnknownUser {
+        /// Who was to be invited.
+        target: String,
+    },
+    /// None of the user's packages has the group's ciphersuite.
+    #[error("{target} has no KeyPackage for this group's ciphersuite")]
+    NothingCompatible {
+        /// Who was to be invited.
+        target: String,
+    },
+    /// Every package that was tried was lost to a faster inviter. Invite again.
+    #[error("{target} was not added: {attempts} reservations were lost; invite them again")]
+    ReservationLost {
+        /// Who was to be invited.
+        target: String,
+        /// How many packages were tried.
+        attempts: u32,
+    },
+    /// The package cannot be used; the error names the check. It was given back: invite again for
+    /// another one.
+    #[error(transparent)]
+    PackageRejected(AddError),
+    /// The server cannot be reached. The group is as it was.
+    #[error("nobody was invited: {0}")]
+    ServerUnreachable(#[source] ApiError),
+    /// The server refused otherwise.
+    #[error("nobody was invited: {0}")]
+    Refused(#[source] ApiError),
+    /// The Delivery Service did not take the Commit. The group is as it was.
+    #[error("the Commit was not accepted: {0}; take in what others have sent, and invite again")]
+    NotAccepted(#[from] DeliveryError),
+    /// The Commit may have been posted and the rest is to be done: it goes on with
+    /// `resume_invitations`.
+    #[error("the invitation of {target} is not finished: {source}; it goes on when resumed")]
+    Unfinished {
+        /// Who is being invited.
+        target: String,
+        /// What it waits for.
+        source: BoxError,
+    },
+    /// The group cannot take an invitation.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl InviteError {
+    /// What a refusal of the server means for an invitation.
+    pub(crate) fn from_api(target: String, error: ApiError) -> Self {
+        match error.code() {
+            Some(Code::PoolExhausted) => Self::PoolExhausted { target },
+            Some(Code::UnknownUser) => Self::UnknownUser { target },
+            Some(Code::NothingCompatible) => Self::NothingCompatible { target },
+            _ if error.is_unanswered() => Self::ServerUnreachable(error),
+            _ => Self::Refused(error),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The device's pool and the server's view of it, brought together; and the way out for Commits.
+
+use std::{future::Future, sync::Arc};
+
+use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, PoolId, RevokeReason, Timestamp};
+use keypool_projections::wire::{
+    Base64, Code, Outcome, PoolCounts, PoolStatus, UploadItem, UploadRequest,
+};
+use serde::{Deserialize, Serialize};
+
+use super::keypackage_pool::{CreatedPackage, KeyPackagePool, ServerStatus};
+use crate::{
+    ApiClient, ApiError, BoxError, LocalStore, PoolError, StorageError, storage::fresh_command,
+};
+
+/// How long after a refresh another one asks nothing, in milliseconds.
+const COOLDOWN_MS: u64 = 60_000;
+/// The name of the record that says when the pool was last refreshed.
+const REFRESHED_RECORD: &str = "refreshed";
+/// How many events are fetched at a time.
+const PAGE: u64 = 500;
+/// How many packages are uploaded at a time.
+const BATCH_MAX: usize = 64;
+
+/// What carries Commits and Welcomes: the app's own Delivery Service (RFC 9420 section 3).
+///
+/// Both functions may be called again with the same bytes, after a lost answer or a crash, and must
+/// then succeed again.
+pub trait DeliveryService: Send + Sync {
+    /// Posts a Commit to the members of a group. It is accepted only if no other Commit was accepted
+    /// for its epoch; a Commit that was accepted before, byte for byte, is accepted again.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DeliveryError`].
+    fn post_commit(
+        &self,
+        post: &CommitPost,
+    ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
+
+    /// Hands a Welcome over to a new member. It is called only once the Commit is accepted.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DeliveryError`]; it is tried again later.
+    fn send_welcome(
+        &self,
+        post: &WelcomePost,
+    ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
+}
+
+/// A Commit on its way to the members of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitPost {
+    /// The group.
+    pub group: keypool_ledger::GroupId,
+    /// The epoch it ends: the first Commit for an epoch wins.
+    pub epoch: u64,
+    /// The bytes.
+    pub commit: Vec<u8>,
+}
+
+/// A Welcome on its way to a new member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WelcomePost {
+    /// The group.
+    pub group: keypool_ledger::GroupId,
+    /// Whom it is for.
+    pub to: PoolId,
+    /// The package it was made for.
+    pub keypackage_ref: KeyPackageRef,
+    /// The bytes.
+    pub welcome: Vec<u8>,
+}
+
+/// Why the Delivery Service did not take something.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// Another Commit was accepted for the epoch. Fetch it, and begin again.
+    #[error("another Commit was accepted for this epoch")]
+    EpochTaken,
+    /// It will not be taken, now or later.
+    #[error("the Delivery Service refused")]
+    Refused(#[source] BoxError),
+    /// Nobody knows whether it was taken. It is posted again later.
+    #[error("the Delivery Service did not answer")]
+    Unanswered(#[source] BoxError),
+}
+
+/// What a refresh has found and done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Refresh {
+    /// Whether it was skipped, because the last one is less than a minute ago.
+    pub skipped: bool,
+    /// How many events of the server's history were new.
+    pub events: usize,
+    /// How many packages have expired, their keys deleted.
+    pub expired: usize,
+    /// How many packages were uploaded that were made before.
+    pub reuploaded: usize,
+    /// How many packages were made and uploaded.
+    pub created: usize,
+    /// Packages the server would not take, with the check each failed.
+    pub rejected: Vec<String>,
+    /// How many can be handed out now.
+    pub available: u64,
+}
+
+/// Why a refresh has ended early. What was done before is kept, and the next one goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// The server did not answer, or refused.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The store failed, or the server's history does not continue what it told before.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The device's own pool failed.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+/// The link between the device's pool, the server, and the app's Delivery Service.
+#[derive(Debug)]
+pub struct MlsConnection<D> {
+    store: Arc<LocalStore>,
+    pool: KeyPackagePool,
+    api: ApiClient,
+    delivery: D,
+}
+
+impl<D> MlsConnection<D> {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(store: Arc<LocalStore>, pool: KeyPackagePool, api: ApiClient, delivery: D) -> Self {
+        Self { store, pool, api, delivery }
+    }
+
+    /// The server's API.
+    #[must_use]
+    pub fn api(&self) -> &ApiClient {
+        &self.api
+    }
+
+    /// The app's Delivery Service.
+    #[must_use]
+    pub fn delivery(&self) -> &D {
+        &self.delivery
+    }
+
+    /// The device's own packages.
+    #[must_use]
+    pub fn pool(&self) -> &KeyPackagePool {
+        &self.pool
+    }
+
+    /// Keeps the pool: takes in the server's history, cleans up what has expired, and refills the
+    /// pool to its target if it is low. This is all the upkeep there is.
+    ///
+    /// Call it when the app starts, after each Welcome, and now and then. Within a minute of the last
+    /// one it asks nothing. Repeating it changes nothing: a crash or a lost answer anywhere in it is
+    /// made good by the next.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]; what was done before it is kept.
+    pub async fn refresh_key_packages(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        if self.is_fresh(now)? {
+            let available = self.pool.get_available_count(now)? as u64;
+            return Ok(Refresh { skipped: true, available, ..Refresh::default() });
+        }
+        self.refresh_now(now).await
+    }
+
+    /// As [`MlsConnection::refresh_key_packages`], however short ago the last one was.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsConnection::refresh_key_packages`].
+    pub async fn refresh_now(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        let status = self.api.status().await?;
+        let mut refresh = Refresh { events: self.fetch_history(now).await?, ..Refresh::default() };
+        refresh.expired = self.pool.expire(now)?.len();
+        self.pool.note_server_status(said(&status.counts, now))?;
+        let needed = self.pool.get_replenishment_needed(now)?;
+        if !needed.is_empty() {
+            let pending = self.pool.pending_upload(now)?;
+            let again: Vec<CreatedPackage> = pending.into_iter().take(needed.reupload).collect();
+            refresh.reuploaded = self.upload(&again, now, &mut refresh).await?;
+            let made = self.pool.generate_and_store(needed.create, now)?;
+            refresh.created = self.upload(&made, now, &mut refresh).await?;
+        }
+        refresh.available = self.pool.get_available_count(now)? as u64;
+        let staged = self.store.stage()?;
+        staged.put_app_record(REFRESHED_RECORD, &now)?;
+        staged.commit()?;
+        Ok(refresh)
+    }
+
+    /// How full the pool is, as the server says.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn status(&self) -> Result<PoolStatus, ApiError> {
+        self.api.status().await
+    }
+
+    fn is_fresh(&self, now: Timestamp) -> Result<bool, StorageError> {
+        let last: Option<Timestamp> = self.store.stage()?.app_record(REFRESHED_RECORD)?;
+        // A time in the future is a clock that was set back: refresh.
+        Ok(last.is_some_and(|last| last <= now && now.as_millis() - last.as_millis() < COOLDOWN_MS))
+    }
+
+    /// Fetches what is new of the server's history, verifies that it continues what is known, and
+    /// takes in what it says of packages whose upload was not answered, or that were withdrawn.
+    ///
+    /// Returns how many events were new.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`] if the server tells
+    /// another history than before.
+    pub async fn fetch_history(&self, now: Timestamp) -> Result<usize, RefreshError> {
+        let mut count = 0;
+        loop {
+            let after = self.store.mirror_head().version;
+            let reply = self.api.events(after, PAGE).await?;
+            let records: Vec<Vec<u8>> =
+                reply.events.into_iter().map(|view| view.envelope.0).collect();
+            let staged = self.store.stage()?;
+            let new = staged.extend_mirror(&records)?;
+            staged.commit()?;
+            for envelope in &new {
+                self.take_in(envelope, now)?;
+            }
+            count += new.len();
+            if !reply.more || new.is_empty() {
+                return Ok(count);
+            }
+        }
+    }
+
+    fn take_in(&self, envelope: &EventEnvelope, now: Timestamp) -> Result<(), RefreshError> {
+        let Some(keypackage_ref) = envelope.event.keypackage_ref() else { return Ok(()) };
+        if self.store.package(keypackage_ref).is_none() {
+            // Uploaded by this device before it was restored from a backup: its keys are not here.
+            return Ok(());
+        }
+        let refs = std::slice::from_ref(keypackage_ref);
+        match &envelope.event {
+            Event::Uploaded(_) => drop(self.pool.mark_uploaded(refs, now, envelope.command)?),
+            Event::Revoked { reason, .. } => {
+                self.pool.mark_revoked(refs, *reason, now, envelope.command)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Uploads packages, and records of each what the server says. Returns how many it has now.
+    async fn upload(
+        &self,
+        packages: &[CreatedPackage],
+        now: Timestamp,
+        refresh: &mut Refresh,
+    ) -> Result<usize, RefreshError> {
+        let mut uploaded = 0;
+        for batch in packages.chunks(BATCH_MAX) {
+            let keypackages = batch.iter().map(|package| Base64(package.bytes.clone())).collect();
+            let command = fresh_command();
+            let (items, said) = match self.api.upload(&UploadRequest { keypackages }, command).await
+            {
+                Ok(reply) => (reply.items, Some(said(&reply.pool, now))),
+                // None was taken: the problem says of each why.
+                Err(ApiError::Refused(problem)) if !problem.items.is_empty() => {
+                    (problem.items, None)
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let (there, refused) = sorted(batch, &items, &mut refresh.rejected);
+            self.pool.mark_uploaded(&there, now, command)?;
+            self.pool.mark_revoked(&refused, RevokeReason::Withdrawn, now, command)?;
+            if let Some(said) = said {
+                self.pool.note_server_status(said)?;
+            }
+            uploaded += there.len();
+        }
+        Ok(uploaded)
+    }
+}
+
+/// Sorts uploaded packages into those the server has and those it will never take; one for which it
+/// has no room now is neither, and waits for the next refresh.
+fn sorted(
+    batch: &[CreatedPackage],
+    items: &[UploadItem],
+    rejected: &mut Vec<String>,
+) -> (Vec<KeyPackageRef>, Vec<KeyPackageRef>) {
+    let (mut there, mut refused) = (Vec::new(), Vec::new());
+    for (package, item) in batch.iter().zip(items) {
+        let keypackage_ref = package.keypackage_ref().clone();
+        match (item.outcome, item.code) {
+            (Outcome::Rejected, Some(Code::PoolFull)) => {}
+            (Outcome::Rejected, _) => {
+                let check = item.check.as_deref().unwrap_or("unknown check");
+                rejected.push(format!("{}: {check}", keypackage_ref.short()));
+                refused.push(keypackage_ref);
+            }
+            _ => there.push(keypackage_ref),
+        }
+    }
+    (there, refused)
+}
+
+impl<D: DeliveryService> MlsConnection<D> {
+    /// Posts a Commit through the app's Delivery Service.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DeliveryError`].
+    pub async fn post_commit(&self, post: &CommitPost) -> Result<(), DeliveryError> {
+        self.delivery.post_commit(post).await
+    }
+}
+
+/// What the server says of the pool, as the pool keeps it.
+fn said(counts: &PoolCounts, at: Timestamp) -> ServerStatus {
+    let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    ServerStatus { available: count(counts.available), reserved: count(counts.reserved), at }
+}

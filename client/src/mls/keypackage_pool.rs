@@ -1,0 +1,396 @@
+//! The device's pool: the life of the packages it made, and what a refill has to do.
+
+mod config;
+
+use std::{fmt, sync::Arc};
+
+use keypool_ledger::{
+    CommandId, Event, GroupId, KeyPackageRef, PackageFacts, RevokeReason, Timestamp,
+};
+use openmls::key_packages::{KeyPackage, KeyPackageBundle, Lifetime};
+use openmls_traits::{OpenMlsProvider, storage::StorageProvider, types::Ciphersuite};
+use tls_codec::Serialize;
+
+use self::config::usable_suite;
+pub use self::config::{PoolConfig, PoolCounts, Replenishment, ServerStatus};
+use super::{CLOCK_SKEW, capabilities, delete_private_keys, facts_of, ledger_ref, mls_ref};
+use crate::{
+    BoxError, ConfigError, DeviceIdentity, LocalStore, OwnPackage, OwnStage, PoolError, Staged,
+    StorageError, storage::fresh_command,
+};
+
+/// The name of the record that holds what the server has last said.
+const STATUS_RECORD: &str = "server-status";
+
+/// A package that is made, and whose private half is safely stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CreatedPackage {
+    /// What is known from its bytes.
+    pub facts: PackageFacts,
+    /// The bytes to upload.
+    pub bytes: Vec<u8>,
+}
+
+impl CreatedPackage {
+    /// Its reference.
+    #[must_use]
+    pub fn keypackage_ref(&self) -> &KeyPackageRef {
+        &self.facts.keypackage_ref
+    }
+}
+
+impl fmt::Debug for CreatedPackage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CreatedPackage({})", self.keypackage_ref().short())
+    }
+}
+
+/// The device's own packages, over its store. It speaks to no server: see `MlsConnection`.
+///
+/// Every method may be repeated: what has happened already happens no second time.
+#[derive(Clone, Debug)]
+pub struct KeyPackagePool {
+    store: Arc<LocalStore>,
+    identity: DeviceIdentity,
+    config: PoolConfig,
+    suite: Ciphersuite,
+}
+
+impl KeyPackagePool {
+    /// The pool of a store's device.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ConfigError`] if the configuration contradicts itself.
+    pub fn new(
+        store: Arc<LocalStore>,
+        identity: DeviceIdentity,
+        config: PoolConfig,
+    ) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let suite =
+            usable_suite(config.ciphersuite).ok_or(ConfigError::Ciphersuite(config.ciphersuite))?;
+        Ok(Self { store, identity, config, suite })
+    }
+
+    /// How large the pool is kept.
+    #[must_use]
+    pub fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+
+    /// What the size of a refill depends on.
+    ///
+    /// What is available is what the server has last said; before it has said anything, the
+    /// packages that were uploaded and have not ended.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn counts(&self, now: Timestamp) -> Result<PoolCounts, StorageError> {
+        counts(&self.store.stage()?, now)
+    }
+
+    /// How many packages an inviter can still get, as [`PoolCounts::available`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn get_available_count(&self, now: Timestamp) -> Result<usize, StorageError> {
+        Ok(self.counts(now)?.available)
+    }
+
+    /// Whether the pool has come down to its low watermark.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn should_replenish(&self, now: Timestamp) -> Result<bool, StorageError> {
+        Ok(self.config.is_low(self.get_available_count(now)?))
+    }
+
+    /// What a refill would do now; nothing while the pool is not low.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn get_replenishment_needed(&self, now: Timestamp) -> Result<Replenishment, StorageError> {
+        Ok(self.config.replenishment(self.counts(now)?))
+    }
+
+    /// Makes `count` packages and stores their private halves, all in one write.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`PoolError::AboveCap`] if the server would have no room for them, and otherwise a
+    /// [`PoolError`] of the store or of MLS. No package has been made then.
+    pub fn generate_and_store(
+        &self,
+        count: usize,
+        now: Timestamp,
+    ) -> Result<Vec<CreatedPackage>, PoolError> {
+        let staged = self.store.stage()?;
+        let taken = counts(&staged, now)?;
+        let room = self.config.hard_cap.saturating_sub(taken.live.saturating_add(taken.pending));
+        if count > room {
+            return Err(PoolError::AboveCap { asked: count, room });
+        }
+        let command = fresh_command();
+        let mut made = Vec::with_capacity(count);
+        for _ in 0..count {
+            let package = self.make_package(&staged, now).map_err(PoolError::Mls)?;
+            staged.record(Event::Created(package.facts.clone()), now, command)?;
+            made.push(package);
+        }
+        staged.commit()?;
+        Ok(made)
+    }
+
+    /// Makes one package. `OpenMLS` stores its private half on the staged operation.
+    fn make_package(
+        &self,
+        staged: &Staged<'_>,
+        now: Timestamp,
+    ) -> Result<CreatedPackage, BoxError> {
+        let provider = staged.provider();
+        let lifetime = Lifetime::init(
+            now.before(CLOCK_SKEW).as_secs(),
+            now.after(self.config.lifetime).as_secs(),
+        );
+        let bundle = KeyPackage::builder()
+            .key_package_lifetime(lifetime)
+            .leaf_node_capabilities(capabilities(&provider))
+            .build(self.suite, &provider, self.identity.signer(), self.identity.credential())?;
+        let package = bundle.key_package();
+        let keypackage_ref = ledger_ref(&package.hash_ref(provider.crypto())?)?;
+        let facts = facts_of(keypackage_ref, package)?;
+        Ok(CreatedPackage { facts, bytes: package.tls_serialize_detached()? })
+    }
+
+    /// The packages that were made, were not heard to have reached the server, and have not ended:
+    /// to be uploaded before new ones are made. Those that end first come first.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read or lacks one of them.
+    pub fn pending_upload(&self, now: Timestamp) -> Result<Vec<CreatedPackage>, StorageError> {
+        let staged = self.store.stage()?;
+        let mut pending = staged.packages_where(|own| is_pending(own, now));
+        pending.sort_by_key(|own| own.facts.not_after);
+        let with_bytes = |own: OwnPackage| {
+            let bytes = stored_bytes(&staged, &own.facts.keypackage_ref)?;
+            Ok(CreatedPackage { facts: own.facts, bytes })
+        };
+        pending.into_iter().map(with_bytes).collect()
+    }
+
+    /// Records that the server has taken packages in, under the command of the upload. Until the
+    /// server says otherwise, what is available grows by them.
+    ///
+    /// Returns how many were not known to be there.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`PoolError::NotOurs`] if one was never made by this device, or another
+    /// [`PoolError`] if the store fails. Nothing has been recorded then.
+    pub fn mark_uploaded(
+        &self,
+        keypackage_refs: &[KeyPackageRef],
+        now: Timestamp,
+        command: CommandId,
+    ) -> Result<usize, PoolError> {
+        let staged = self.store.stage()?;
+        let mut uploaded = 0_usize;
+        for keypackage_ref in keypackage_refs {
+            let own = own_package(&staged, keypackage_ref)?;
+            if own.stage == OwnStage::Created {
+                staged.record(Event::Uploaded(own.facts), now, command)?;
+                uploaded = uploaded.saturating_add(1);
+            }
+        }
+        if let Some(mut status) = server_status(&staged)? {
+            status.available = status.available.saturating_add(uploaded);
+            staged.put_app_record(STATUS_RECORD, &status)?;
+        }
+        staged.commit()?;
+        Ok(uploaded)
+    }
+
+    /// Keeps what the server has said of the pool. What it said later, by its own clock, stands.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store fails.
+    pub fn note_server_status(&self, status: ServerStatus) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        if server_status(&staged)?.is_some_and(|known| known.at > status.at) {
+            return Ok(());
+        }
+        staged.put_app_record(STATUS_RECORD, &status)?;
+        staged.commit()
+    }
+
+    /// Records that a Welcome for the package was joined, and deletes its private keys, in one
+    /// write. `MlsMembership::join_from_welcome` does this itself.
+    ///
+    /// Returns whether it was not spent before.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`PoolError::NotOurs`] if this device never made it, or another [`PoolError`] if it
+    /// has expired or the store fails. Nothing has been recorded then.
+    pub fn mark_as_spent(
+        &self,
+        keypackage_ref: &KeyPackageRef,
+        group: &GroupId,
+        now: Timestamp,
+    ) -> Result<bool, PoolError> {
+        let staged = self.store.stage()?;
+        let own = own_package(&staged, keypackage_ref)?;
+        if matches!(own.stage, OwnStage::Spent { .. }) {
+            return Ok(false);
+        }
+        record_spent(&staged, keypackage_ref, group, now)?;
+        staged.commit()?;
+        Ok(true)
+    }
+
+    /// Records that packages were withdrawn. Their private keys are kept until their lifetimes end,
+    /// for invitations that are on their way.
+    ///
+    /// Returns how many were live before.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyPackagePool::mark_uploaded`].
+    pub fn mark_revoked(
+        &self,
+        keypackage_refs: &[KeyPackageRef],
+        reason: RevokeReason,
+        now: Timestamp,
+        command: CommandId,
+    ) -> Result<usize, PoolError> {
+        let staged = self.store.stage()?;
+        let mut revoked = 0_usize;
+        for keypackage_ref in keypackage_refs {
+            if own_package(&staged, keypackage_ref)?.stage.is_live() {
+                let keypackage_ref = keypackage_ref.clone();
+                staged.record(Event::Revoked { keypackage_ref, reason }, now, command)?;
+                revoked = revoked.saturating_add(1);
+            }
+        }
+        staged.commit()?;
+        Ok(revoked)
+    }
+
+    /// Cleans up: packages whose lifetime ended more than an hour ago are recorded as expired, and
+    /// their private keys and those of withdrawn ones are deleted, in one write.
+    ///
+    /// Returns the packages that have expired now.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store fails. Nothing has been deleted then.
+    pub fn expire(&self, now: Timestamp) -> Result<Vec<KeyPackageRef>, StorageError> {
+        let staged = self.store.stage()?;
+        let ended = staged.packages_where(|own| own.is_expired(now.before(CLOCK_SKEW)));
+        let command = fresh_command();
+        let mut expired = Vec::new();
+        for own in ended {
+            let keypackage_ref = own.facts.keypackage_ref;
+            if own.stage.is_live() {
+                let event = Event::Expired { keypackage_ref: keypackage_ref.clone() };
+                staged.record(event, now, command)?;
+                expired.push(keypackage_ref.clone());
+            }
+            if own.stage.keeps_keys() && has_private_keys(&staged, &keypackage_ref)? {
+                delete_private_keys(&staged, &keypackage_ref)?;
+            }
+        }
+        staged.commit()?;
+        Ok(expired)
+    }
+
+    /// Whether the package's private keys are in the store.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn has_private_keys(&self, keypackage_ref: &KeyPackageRef) -> Result<bool, StorageError> {
+        has_private_keys(&self.store.stage()?, keypackage_ref)
+    }
+}
+
+/// Records that a package was joined with and removes its private keys, as part of an operation.
+pub(super) fn record_spent(
+    staged: &Staged<'_>,
+    keypackage_ref: &KeyPackageRef,
+    group: &GroupId,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    let event = Event::Spent {
+        keypackage_ref: keypackage_ref.clone(),
+        reservation: None,
+        holder: None,
+        group: group.clone(),
+        late: false,
+    };
+    staged.record(event, now, fresh_command())?;
+    let last_resort = staged.package(keypackage_ref).is_some_and(|own| own.facts.last_resort);
+    if last_resort { Ok(()) } else { delete_private_keys(staged, keypackage_ref) }
+}
+
+/// Whether a package's private keys are there, as the operation leaves them.
+pub(super) fn has_private_keys(
+    staged: &Staged<'_>,
+    keypackage_ref: &KeyPackageRef,
+) -> Result<bool, StorageError> {
+    Ok(stored_bundle(staged, keypackage_ref)?.is_some())
+}
+
+fn stored_bundle(
+    staged: &Staged<'_>,
+    keypackage_ref: &KeyPackageRef,
+) -> Result<Option<KeyPackageBundle>, StorageError> {
+    staged.key_package(&mls_ref(keypackage_ref)?)
+}
+
+/// The bytes of a package that has not been used.
+fn stored_bytes(
+    staged: &Staged<'_>,
+    keypackage_ref: &KeyPackageRef,
+) -> Result<Vec<u8>, StorageError> {
+    let unreadable = |source| StorageError::Value { what: "package".to_owned(), source };
+    let bundle = stored_bundle(staged, keypackage_ref)?.ok_or_else(|| {
+        unreadable(format!("package {} is missing", keypackage_ref.short()).into())
+    })?;
+    bundle.key_package().tls_serialize_detached().map_err(|err| unreadable(err.into()))
+}
+
+fn own_package(
+    staged: &Staged<'_>,
+    keypackage_ref: &KeyPackageRef,
+) -> Result<OwnPackage, PoolError> {
+    staged
+        .package(keypackage_ref)
+        .ok_or_else(|| PoolError::NotOurs { keypackage_ref: keypackage_ref.clone() })
+}
+
+fn is_pending(own: &OwnPackage, now: Timestamp) -> bool {
+    own.stage == OwnStage::Created && !own.is_expired(now)
+}
+
+fn server_status(staged: &Staged<'_>) -> Result<Option<ServerStatus>, StorageError> {
+    staged.app_record(STATUS_RECORD)
+}
+
+fn counts(staged: &Staged<'_>, now: Timestamp) -> Result<PoolCounts, StorageError> {
+    let pending = staged.packages_where(|own| is_pending(own, now)).len();
+    let Some(status) = server_status(staged)? else {
+        let is_uploaded = |own: &OwnPackage| own.stage == OwnStage::Uploaded;
+        let uploaded = staged.packages_where(|own| is_uploaded(own) && !own.is_expired(now)).len();
+        return Ok(PoolCounts { available: uploaded, live: uploaded, pending });
+    };
+    let live = status.available.saturating_add(status.reserved);
+    Ok(PoolCounts { available: status.available, live, pending })
+}

@@ -1,0 +1,130 @@
+//! Joining from a Welcome: all of it in one write, or nothing, so that a bad Welcome costs no keys.
+
+use keypool_ledger::{GroupId, KeyPackageRef, Timestamp};
+use openmls::{
+    framing::{MlsMessageBodyIn, MlsMessageIn},
+    group::{MlsGroup, StagedWelcome, WelcomeError},
+    messages::Welcome,
+};
+use tls_codec::Deserialize;
+
+use super::{MlsMembership, join_config, load, remember};
+use crate::{
+    BoxError, JoinError, KeyFate, OwnStage, Staged, StorageError,
+    mls::{
+        keypackage_pool::{has_private_keys, record_spent},
+        ledger_ref, name_in,
+    },
+};
+
+/// A group the device has joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The group.
+    pub group: GroupId,
+    /// The epoch it is in.
+    pub epoch: u64,
+    /// The package that was used; its private keys are gone.
+    pub keypackage_ref: KeyPackageRef,
+    /// The name of the member who sent the Welcome.
+    pub inviter: String,
+}
+
+impl MlsMembership {
+    /// Joins the group that a Welcome is for. The group's state, the event that the package is
+    /// spent, and the deletion of its private keys are one write.
+    ///
+    /// Lifetimes of other members' leaves are not checked: else one member who never updated would
+    /// close the group to everyone new.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`JoinError`]. Nothing has been written then: if the Welcome was damaged or forged
+    /// the private keys are kept, and the genuine one still joins.
+    pub fn join_from_welcome(&self, welcome: &[u8], now: Timestamp) -> Result<Joined, JoinError> {
+        let staged = self.store.stage()?;
+        let joined = join_on(&staged, welcome, now)?;
+        staged.commit()?;
+        Ok(joined)
+    }
+}
+
+/// Joins as part of an operation.
+pub(crate) fn join_on(
+    staged: &Staged<'_>,
+    welcome: &[u8],
+    now: Timestamp,
+) -> Result<Joined, JoinError> {
+    let welcome = parse(welcome).map_err(JoinError::NotAWelcome)?;
+    let keypackage_ref = own_ref(staged, &welcome)?;
+    let rejected = |source| JoinError::Rejected { keypackage_ref: keypackage_ref.clone(), source };
+    let failed = |err: WelcomeError<StorageError>| match err {
+        WelcomeError::StorageError(err) => JoinError::Storage(err),
+        err => rejected(err.into()),
+    };
+    let provider = staged.provider();
+    let builder =
+        StagedWelcome::build_from_welcome(&provider, &join_config(), welcome).map_err(failed)?;
+    let id = builder.processed_welcome().unverified_group_info().group_id().as_slice();
+    let group = GroupId::new(id).map_err(|err| rejected(err.into()))?;
+    make_way(staged, &group)?;
+    let invitation = builder.skip_lifetime_validation().build().map_err(failed)?;
+    let sender = invitation.welcome_sender().map_err(|err| rejected(err.into()))?;
+    let inviter = name_in(sender.credential()).unwrap_or_default();
+    let state = invitation.into_group(&provider).map_err(failed)?;
+    record_spent(staged, &keypackage_ref, &group, now)?;
+    remember(staged, &group)?;
+    Ok(Joined { group, epoch: state.epoch().as_u64(), keypackage_ref, inviter })
+}
+
+/// Reads a Welcome, bare or in an `MLSMessage`.
+fn parse(bytes: &[u8]) -> Result<Welcome, BoxError> {
+    match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::Welcome(welcome)) => Ok(welcome),
+        Ok(_) => Err("the message is of another kind".into()),
+        Err(err) => Welcome::tls_deserialize_exact(bytes).map_err(|_| err.into()),
+    }
+}
+
+/// The package of this device that a Welcome is for. It may be for several devices' at once.
+fn own_ref(staged: &Staged<'_>, welcome: &Welcome) -> Result<KeyPackageRef, JoinError> {
+    let mut missing = None;
+    for secrets in welcome.secrets() {
+        let keypackage_ref = ledger_ref(&secrets.new_member()).map_err(JoinError::NotAWelcome)?;
+        if has_private_keys(staged, &keypackage_ref)? {
+            return Ok(keypackage_ref);
+        }
+        let fate = fate_of(staged, &keypackage_ref);
+        if missing.is_none() || fate != KeyFate::NeverOurs {
+            missing = Some((keypackage_ref, fate));
+        }
+    }
+    match missing {
+        Some((keypackage_ref, fate)) => Err(JoinError::MissingPrivateKey { keypackage_ref, fate }),
+        None => Err(JoinError::NotAWelcome("it is for nobody".into())),
+    }
+}
+
+/// What the device's own history says of a package whose keys are not there.
+fn fate_of(staged: &Staged<'_>, keypackage_ref: &KeyPackageRef) -> KeyFate {
+    match staged.package(keypackage_ref).map(|own| own.stage) {
+        Some(OwnStage::Spent { group }) => KeyFate::SpentBefore { group },
+        Some(OwnStage::Expired) => KeyFate::Expired,
+        Some(OwnStage::Revoked { reason }) => KeyFate::Revoked { reason },
+        Some(OwnStage::Created | OwnStage::Uploaded) => KeyFate::Lost,
+        None => KeyFate::NeverOurs,
+    }
+}
+
+/// Removes what is left of a group the device was removed from; refuses one that it is in.
+fn make_way(staged: &Staged<'_>, group: &GroupId) -> Result<(), JoinError> {
+    match load(staged, group)? {
+        None => Ok(()),
+        Some(state) if state.is_active() => Err(JoinError::AlreadyInGroup { group: group.clone() }),
+        Some(mut left) => Ok(delete(staged, &mut left)?),
+    }
+}
+
+fn delete(staged: &Staged<'_>, state: &mut MlsGroup) -> Result<(), StorageError> {
+    state.delete(staged)
+}

@@ -1,0 +1,209 @@
+//! Messages in a group: sealed, opened, and the changes that others' Commits make.
+
+use std::fmt;
+
+use keypool_ledger::GroupId;
+use openmls::{
+    framing::{MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage, Sender},
+    group::{MlsGroup, ProcessMessageError, StagedCommit},
+};
+use tls_codec::Deserialize;
+
+use super::{MlsMembership, bytes_of, forget, open, refused};
+use crate::{BoxError, GroupError, MessageError, Staged, mls::name_in};
+
+/// What an incoming message was.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A member said something.
+    Application {
+        /// The group.
+        group: GroupId,
+        /// The name of the member.
+        sender: String,
+        /// What was said.
+        bytes: Vec<u8>,
+    },
+    /// A member's Commit was taken as the group's new state.
+    Changed(Change),
+    /// A member proposed a change; the next Commit may take it up.
+    Proposed {
+        /// The group.
+        group: GroupId,
+        /// The name of the member; empty for someone outside the group.
+        sender: String,
+    },
+    /// This device sent it: there is nothing to do. A Commit of one's own is merged with
+    /// `merge_pending_commit`.
+    Own {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+/// What a Commit has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The group.
+    pub group: GroupId,
+    /// The name of the member whose Commit it is.
+    pub sender: String,
+    /// The epoch the group is in now.
+    pub epoch: u64,
+    /// The names of new members.
+    pub added: Vec<String>,
+    /// The names of members who are gone.
+    pub removed: Vec<String>,
+    /// Whether this device was removed: it is not in the group any more.
+    pub removed_self: bool,
+    /// Whether a Commit of this device was pending: it has lost, and is forgotten. What it did is
+    /// to be done again in the new epoch.
+    pub own_commit_lost: bool,
+}
+
+impl MlsMembership {
+    /// Seals a message for the members of a group. The group's state is stored before the bytes
+    /// are given out: no key is used for two messages, also after a crash.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`MessageError`]. Nothing has been written then.
+    pub fn encrypt(&self, group: &GroupId, message: &[u8]) -> Result<Vec<u8>, MessageError> {
+        let staged = self.store.stage().map_err(GroupError::from)?;
+        let mut state = open(&staged, group)?;
+        let sealed = state
+            .create_message(&staged.provider(), self.identity.signer(), message)
+            .map_err(refused)?;
+        let bytes = bytes_of(&sealed)?;
+        staged.commit().map_err(GroupError::from)?;
+        Ok(bytes)
+    }
+
+    /// Opens a message of a group: what a member said, or a change to the group, which is taken
+    /// over at once.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`MessageError`]. Nothing has been written then: a forged message costs nothing.
+    pub fn decrypt(&self, message: &[u8]) -> Result<Received, MessageError> {
+        let message = parse(message).map_err(MessageError::NotAMessage)?;
+        let group = GroupId::new(message.group_id().as_slice())
+            .map_err(|err| MessageError::NotAMessage(err.into()))?;
+        let epoch = message.epoch().as_u64();
+        let staged = self.store.stage().map_err(GroupError::from)?;
+        let mut state = open(&staged, &group)?;
+        let processed =
+            state.process_message(&staged.provider(), message).map_err(|err| match err {
+                ProcessMessageError::StorageError(err) => GroupError::Storage(err).into(),
+                err => MessageError::Rejected { group: group.clone(), epoch, source: err.into() },
+            })?;
+        let received = take_in(&staged, &group, &mut state, processed)?;
+        staged.commit().map_err(GroupError::from)?;
+        Ok(received)
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Application { group, sender, bytes: _ } => f
+                .debug_struct("Application")
+                .field("group", group)
+                .field("sender", sender)
+                .finish_non_exhaustive(),
+            Self::Changed(change) => f.debug_tuple("Changed").field(change).finish(),
+            Self::Proposed { group, sender } => {
+                f.debug_struct("Proposed").field("group", group).field("sender", sender).finish()
+            }
+            Self::Own { group } => f.debug_struct("Own").field("group", group).finish(),
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<ProtocolMessage, BoxError> {
+    Ok(MlsMessageIn::tls_deserialize_exact(bytes)?.try_into_protocol_message()?)
+}
+
+/// Does what a valid message asks for.
+fn take_in(
+    staged: &Staged<'_>,
+    group: &GroupId,
+    state: &mut MlsGroup,
+    processed: ProcessedMessage,
+) -> Result<Received, MessageError> {
+    let group = group.clone();
+    let from = processed.sender().clone();
+    let sender = name_in(processed.credential()).unwrap_or_default();
+    match processed.into_content() {
+        ProcessedMessageContent::ApplicationMessage(message) => {
+            Ok(Received::Application { group, sender, bytes: message.into_bytes() })
+        }
+        ProcessedMessageContent::ProposalMessage(proposal)
+        | ProcessedMessageContent::ExternalJoinProposalMessage(proposal) => {
+            state.store_pending_proposal(staged, *proposal).map_err(GroupError::from)?;
+            Ok(Received::Proposed { group, sender })
+        }
+        ProcessedMessageContent::StagedCommitMessage(commit) => {
+            check_names(&group, state, &from, &sender, &commit)?;
+            Ok(Received::Changed(merge(staged, group, sender, state, *commit)?))
+        }
+        ProcessedMessageContent::OwnPendingCommit | ProcessedMessageContent::OwnPrivateMessage => {
+            Ok(Received::Own { group })
+        }
+    }
+}
+
+/// Refuses a Commit by which a member would go by another name than the group knows.
+fn check_names(
+    group: &GroupId,
+    state: &MlsGroup,
+    from: &Sender,
+    sender: &str,
+    commit: &StagedCommit,
+) -> Result<(), MessageError> {
+    let changed = |was: String, becomes: String| {
+        let group = group.clone();
+        if was == becomes {
+            Ok(())
+        } else {
+            Err(MessageError::IdentityChanged { group, was, becomes })
+        }
+    };
+    if let (Sender::Member(_), Some(leaf)) = (from, commit.update_path_leaf_node()) {
+        changed(sender.to_owned(), name_in(leaf.credential()).unwrap_or_default())?;
+    }
+    for update in commit.update_proposals() {
+        let Sender::Member(index) = update.sender() else { continue };
+        let was = state.member(*index).and_then(name_in).unwrap_or_default();
+        let leaf = update.update_proposal().leaf_node();
+        changed(was, name_in(leaf.credential()).unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// Takes another member's Commit as the group's new state.
+fn merge(
+    staged: &Staged<'_>,
+    group: GroupId,
+    sender: String,
+    state: &mut MlsGroup,
+    commit: StagedCommit,
+) -> Result<Change, MessageError> {
+    let added = commit.add_proposals().map(|add| {
+        name_in(add.add_proposal().key_package().leaf_node().credential()).unwrap_or_default()
+    });
+    let added = added.collect();
+    let removed = commit.remove_proposals().map(|remove| {
+        let leaving = state.member(remove.remove_proposal().removed());
+        leaving.and_then(name_in).unwrap_or_default()
+    });
+    let removed = removed.collect();
+    let removed_self = commit.self_removed();
+    let own_commit_lost = state.pending_commit().is_some();
+    state.merge_staged_commit(&staged.provider(), commit).map_err(refused)?;
+    if removed_self {
+        forget(staged, &group);
+    }
+    let epoch = state.epoch().as_u64();
+    Ok(Change { group, sender, epoch, added, removed, removed_self, own_commit_lost })
+}

@@ -1,0 +1,121 @@
+//! What the inviter checks of a package it was handed: it trusts neither server nor owner.
+
+use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
+use openmls::{
+    framing::{MlsMessageBodyIn, MlsMessageIn},
+    group::MlsGroup,
+    key_packages::{KeyPackage, KeyPackageIn},
+    prelude::ProtocolVersion,
+};
+use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto};
+use tls_codec::{Deserialize, Serialize, VLBytes};
+
+use super::CLOCK_SKEW;
+use crate::{
+    AddError, BoxError, GroupError, PackageCheck, Provider,
+    mls::{ledger_ref, names},
+};
+
+/// A package that was handed out for an invitation, and what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedPackage {
+    /// The package that was reserved.
+    pub keypackage_ref: KeyPackageRef,
+    /// Whose package it should be.
+    pub owner: PoolId,
+    /// The bytes that came: a `KeyPackage`, bare or in an `MLSMessage`.
+    pub bytes: Vec<u8>,
+}
+
+/// A check that failed, and what MLS said if it said something.
+type Failure = (PackageCheck, Option<BoxError>);
+
+/// Checks all packages, and that they can be added together.
+pub(super) fn admit_all(
+    provider: &Provider<'_, '_>,
+    state: &MlsGroup,
+    offers: &[OfferedPackage],
+    now: Timestamp,
+) -> Result<Vec<KeyPackage>, AddError> {
+    let mut packages: Vec<KeyPackage> = Vec::with_capacity(offers.len());
+    for offer in offers {
+        let package = admit(provider, state, offer, now).map_err(|(check, source)| {
+            let (keypackage_ref, owner) = (offer.keypackage_ref.clone(), offer.owner.clone());
+            AddError::PackageRejected { keypackage_ref, owner, check, source }
+        })?;
+        let key = package.leaf_node().signature_key();
+        if state.members().any(|member| member.signature_key == key.as_slice()) {
+            return Err(AddError::AlreadyMember { owner: offer.owner.clone() });
+        }
+        if packages.iter().any(|other| other.leaf_node().signature_key() == key) {
+            return Err(AddError::SameDevice { owner: offer.owner.clone() });
+        }
+        packages.push(package);
+    }
+    if packages.is_empty() {
+        return Err(GroupError::Mls("no package was given".into()).into());
+    }
+    Ok(packages)
+}
+
+fn admit(
+    provider: &Provider<'_, '_>,
+    state: &MlsGroup,
+    offer: &OfferedPackage,
+    now: Timestamp,
+) -> Result<KeyPackage, Failure> {
+    let package = parse(&offer.bytes).map_err(|err| (PackageCheck::Encoding, Some(err)))?;
+    let package = package
+        .validate(provider.crypto(), ProtocolVersion::Mls10)
+        .map_err(|err| (PackageCheck::Validity, Some(err.into())))?;
+    let keypackage_ref = package
+        .hash_ref(provider.crypto())
+        .map_err(BoxError::from)
+        .and_then(|reference| ledger_ref(&reference))
+        .map_err(|err| (PackageCheck::Reference, Some(err)))?;
+    if keypackage_ref != offer.keypackage_ref {
+        return Err((PackageCheck::Reference, None));
+    }
+    if !names(package.leaf_node().credential(), &offer.owner) {
+        return Err((PackageCheck::Identity, None));
+    }
+    if !may_be_used(&package, now) {
+        return Err((PackageCheck::Lifetime, None));
+    }
+    if package.ciphersuite() != super::suite_of(state) {
+        return Err((PackageCheck::Ciphersuite, None));
+    }
+    seal_to_keys(provider, &package).map_err(|err| (PackageCheck::Keys, Some(err)))?;
+    Ok(package)
+}
+
+/// Reads exactly one package, bare or in an `MLSMessage`.
+fn parse(bytes: &[u8]) -> Result<KeyPackageIn, BoxError> {
+    let bare = match KeyPackageIn::tls_deserialize_exact(bytes) {
+        Ok(package) => return Ok(package),
+        Err(err) => err,
+    };
+    match MlsMessageIn::tls_deserialize_exact(bytes).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::KeyPackage(package)) => Ok(package),
+        _ => Err(bare.into()),
+    }
+}
+
+/// Whether it is now within the package's lifetime. `OpenMLS` asks the machine's clock besides.
+fn may_be_used(package: &KeyPackage, now: Timestamp) -> bool {
+    let lifetime = package.life_time();
+    let begins = Timestamp::from_secs(lifetime.not_before());
+    let ends = Timestamp::from_secs(lifetime.not_after());
+    begins <= now.after(CLOCK_SKEW) && now < ends
+}
+
+/// Encrypts something to both keys: a broken one makes the whole Commit fail without a name.
+fn seal_to_keys(provider: &Provider<'_, '_>, package: &KeyPackage) -> Result<(), BoxError> {
+    let suite = package.ciphersuite();
+    let encryption_key = package.leaf_node().encryption_key().tls_serialize_detached()?;
+    let encryption_key = VLBytes::tls_deserialize_exact(&encryption_key)?;
+    for key in [package.hpke_init_key().as_slice(), encryption_key.as_slice()] {
+        provider.crypto().hpke_seal(suite.hpke_config(), key, b"", b"", b"does this key work?")?;
+    }
+    Ok(())
+}

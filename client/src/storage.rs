@@ -1,0 +1,235 @@
+//! `LocalStore`: everything a device must not lose, in one database, written in whole operations.
+//!
+//! It holds what `OpenMLS` stores, the device's own history of events, a mirror of the server's
+//! history of the pool, and small records of the application's side. All writing goes through a
+//! [`Staged`], which is committed as one atomic write or leaves nothing.
+
+mod chain;
+mod encoding;
+mod engine;
+mod folder;
+mod keys;
+mod openmls;
+pub(crate) mod own_packages;
+mod staged;
+#[cfg(test)]
+mod tests;
+mod witness;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use keypool_ledger::{CommandId, EventEnvelope, KeyPackageRef, PoolId, StreamHead, StreamId};
+use openmls_rust_crypto::RustCrypto;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use self::{
+    engine::Engine,
+    own_packages::{OwnPackage, OwnPackages},
+};
+pub use self::{openmls::Provider, staged::Staged};
+use crate::StorageError;
+
+/// The format of the store written today.
+const FORMAT: u16 = 1;
+
+/// A fresh id for a command of this device: random, so that no two are the same.
+#[must_use]
+pub fn fresh_command() -> CommandId {
+    CommandId(Uuid::new_v4())
+}
+
+/// A device's store: one folder, one process, one writer at a time.
+///
+/// Reads see what is committed. [`LocalStore::stage`] waits until no other [`Staged`] is there, so a
+/// thread that holds one must not ask for a second, nor call the methods that say they wait.
+pub struct LocalStore {
+    engine: Engine,
+    owner: StreamId,
+    pool: PoolId,
+    state: Mutex<State>,
+    crypto: RustCrypto,
+}
+
+/// What is known in memory of what the database holds.
+struct State {
+    history: StreamHead,
+    mirror: StreamHead,
+    packages: OwnPackages,
+    /// A write failed: what the database holds is not known.
+    stopped: bool,
+}
+
+/// The first value of every store.
+#[derive(Serialize, Deserialize)]
+struct About {
+    format: u16,
+    owner: PoolId,
+}
+
+impl LocalStore {
+    /// Opens the device's store in the folder `home`, and makes it if there is none.
+    ///
+    /// The own history is replayed and its chain verified. A mirror that is damaged is forgotten:
+    /// the next refresh fetches it anew.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StorageError::InUse`] if another process has the home open, `WrongOwner` if it is
+    /// another device's, `Damaged`, `RolledBack` or `HistoryBroken` if it cannot be trusted,
+    /// `Newer` if this version cannot read it, and `Folder` if the file system refuses.
+    pub fn open(home: &Path, owner: &PoolId) -> Result<Self, StorageError> {
+        let engine = Engine::open(home)?;
+        claim(&engine, home, owner)?;
+        let stream = StreamId::Pool(owner.clone());
+        let (history, packages) = replay(&engine, &stream)?;
+        let mirror = replay_mirror(&engine, &stream)?;
+        let state = Mutex::new(State { history, mirror, packages, stopped: false });
+        let crypto = RustCrypto::default();
+        Ok(Self { engine, owner: stream, pool: owner.clone(), state, crypto })
+    }
+
+    /// Whose store this is.
+    #[must_use]
+    pub fn owner(&self) -> &PoolId {
+        &self.pool
+    }
+
+    /// Begins an operation. Waits for the one before it to be committed or dropped.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StorageError::Stopped`] if an earlier write failed: open the store again.
+    pub fn stage(&self) -> Result<Staged<'_>, StorageError> {
+        let state = self.lock();
+        if state.stopped {
+            return Err(StorageError::Stopped);
+        }
+        Ok(Staged::new(self, state))
+    }
+
+    /// One of the device's own packages. Waits for a staged operation to end.
+    #[must_use]
+    pub fn package(&self, keypackage_ref: &KeyPackageRef) -> Option<OwnPackage> {
+        self.lock().packages.get(keypackage_ref).cloned()
+    }
+
+    /// All packages the device ever made. Waits for a staged operation to end.
+    #[must_use]
+    pub fn packages(&self) -> OwnPackages {
+        self.lock().packages.clone()
+    }
+
+    /// Where the device's own history ends. Waits for a staged operation to end.
+    #[must_use]
+    pub fn history_head(&self) -> StreamHead {
+        self.lock().history
+    }
+
+    /// Where the mirror of the server's history ends. Waits for a staged operation to end.
+    #[must_use]
+    pub fn mirror_head(&self) -> StreamHead {
+        self.lock().mirror
+    }
+
+    /// At most `limit` events of the device's own history that come after `version`, in order.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the database cannot be read.
+    pub fn history(&self, version: u64, limit: usize) -> Result<Vec<EventEnvelope>, StorageError> {
+        self.events(keys::HISTORY, version, limit)
+    }
+
+    /// At most `limit` events of the server's history of the pool that come after `version`.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the database cannot be read.
+    pub fn mirror(&self, version: u64, limit: usize) -> Result<Vec<EventEnvelope>, StorageError> {
+        self.events(keys::MIRROR, version, limit)
+    }
+
+    fn events(
+        &self,
+        kind: u8,
+        version: u64,
+        limit: usize,
+    ) -> Result<Vec<EventEnvelope>, StorageError> {
+        let from = keys::event(kind, version.saturating_add(1));
+        let mut envelopes = Vec::new();
+        for (_, bytes) in self.engine.scan(&[kind], &from, limit)? {
+            let envelope = keypool_ledger::codec::decode(&bytes);
+            envelopes.push(envelope.map_err(|err| StorageError::Unreadable(err.into()))?);
+        }
+        Ok(envelopes)
+    }
+
+    /// A thread that panicked while it staged has written nothing: its state is as good as before.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for LocalStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalStore").finish_non_exhaustive()
+    }
+}
+
+/// Makes sure that the store is this owner's; a new one becomes it.
+fn claim(engine: &Engine, home: &Path, asked: &PoolId) -> Result<(), StorageError> {
+    let Some(bytes) = engine.get(keys::ABOUT)? else {
+        let about = encoding::encode("store", &About { format: FORMAT, owner: asked.clone() })?;
+        return engine
+            .write(vec![(keys::ABOUT.to_vec(), Some(about))])
+            .map_err(StorageError::Unknown);
+    };
+    let about: About = encoding::decode("store", &bytes)?;
+    if about.format > FORMAT {
+        return Err(StorageError::Newer { home: home.to_path_buf(), found: about.format });
+    }
+    if about.owner != *asked {
+        return Err(StorageError::WrongOwner {
+            home: home.to_path_buf(),
+            owner: about.owner,
+            asked: asked.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// Folds the device's own history, and verifies its chain from the first event on.
+fn replay(engine: &Engine, stream: &StreamId) -> Result<(StreamHead, OwnPackages), StorageError> {
+    let mut head = StreamHead::default();
+    let mut packages = OwnPackages::default();
+    for (_, bytes) in engine.scan(&[keys::HISTORY], &[keys::HISTORY], usize::MAX)? {
+        let broken = |why| StorageError::HistoryBroken { version: head.version + 1, why };
+        let (envelope, next) = chain::follow(&head, stream, &bytes).map_err(broken)?;
+        packages.evolve(&envelope.event).map_err(|err| broken(err.to_string()))?;
+        head = next;
+    }
+    Ok((head, packages))
+}
+
+/// Verifies the mirror's chain. Forgets a damaged one, since the server has it still.
+fn replay_mirror(engine: &Engine, stream: &StreamId) -> Result<StreamHead, StorageError> {
+    let mut head = StreamHead::default();
+    let entries = engine.scan(&[keys::MIRROR], &[keys::MIRROR], usize::MAX)?;
+    for (_, bytes) in &entries {
+        match chain::follow(&head, stream, bytes) {
+            Ok((_, next)) => head = next,
+            Err(why) => {
+                tracing::warn!(version = head.version + 1, why, "the mirror is damaged; forgotten");
+                let forget = entries.into_iter().map(|(key, _)| (key, None)).collect();
+                engine.write(forget).map_err(StorageError::Unknown)?;
+                return Ok(StreamHead::default());
+            }
+        }
+    }
+    Ok(head)
+}

@@ -1,0 +1,210 @@
+//! `Staged`: an operation that has not happened yet.
+
+use std::{cell::RefCell, collections::BTreeMap, fmt, sync::MutexGuard};
+
+use keypool_ledger::{CommandId, Event, EventEnvelope, KeyPackageRef, StreamHead, Timestamp};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    LocalStore, Provider, State, chain, encoding, keys,
+    own_packages::{OwnPackage, OwnPackages},
+};
+use crate::StorageError;
+
+/// An operation on the store: its reads see its own writes, and its writes wait in memory.
+///
+/// [`Staged::commit`] makes all of them durable at once. Dropping it forgets them.
+pub struct Staged<'s> {
+    store: &'s LocalStore,
+    state: MutexGuard<'s, State>,
+    draft: RefCell<Draft>,
+}
+
+/// What the operation will change.
+struct Draft {
+    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    history: StreamHead,
+    mirror: StreamHead,
+    /// The packages as the recorded events leave them; none while nothing is recorded.
+    packages: Option<OwnPackages>,
+}
+
+impl<'s> Staged<'s> {
+    pub(super) fn new(store: &'s LocalStore, state: MutexGuard<'s, State>) -> Self {
+        let draft = RefCell::new(Draft {
+            values: BTreeMap::new(),
+            history: state.history,
+            mirror: state.mirror,
+            packages: None,
+        });
+        Self { store, state, draft }
+    }
+
+    /// What `OpenMLS` needs for an operation that is part of this one.
+    #[must_use]
+    pub fn provider(&self) -> Provider<'_, 's> {
+        Provider::new(self, &self.store.crypto)
+    }
+
+    /// Adds an event to the device's own history. It is recorded at `at`, or at the last event's
+    /// time if that is later.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StorageError::Impossible`], and has staged nothing, if the event contradicts the
+    /// package's history.
+    pub fn record(
+        &self,
+        event: Event,
+        at: Timestamp,
+        command: CommandId,
+    ) -> Result<(), StorageError> {
+        let mut draft = self.draft.borrow_mut();
+        let draft = &mut *draft;
+        draft.packages.get_or_insert_with(|| self.state.packages.clone()).evolve(&event)?;
+        let (bytes, head) = chain::extend(&draft.history, &self.store.owner, event, at, command)?;
+        draft.values.insert(keys::event(keys::HISTORY, head.version), Some(bytes));
+        draft.history = head;
+        Ok(())
+    }
+
+    /// Adds records of the server's history, verbatim, to the mirror. They must continue it: each
+    /// is the next version and chained to the one before. Records it has already are passed over.
+    ///
+    /// Returns the events that are new.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StorageError::MirrorRefused`] at the first record that does not fit; drop the
+    /// operation then.
+    pub fn extend_mirror(&self, records: &[Vec<u8>]) -> Result<Vec<EventEnvelope>, StorageError> {
+        let mut added = Vec::new();
+        for bytes in records {
+            added.extend(self.mirror_one(bytes)?);
+        }
+        Ok(added)
+    }
+
+    fn mirror_one(&self, bytes: &[u8]) -> Result<Option<EventEnvelope>, StorageError> {
+        let head = self.draft.borrow().mirror;
+        let refused = |version, why| StorageError::MirrorRefused { version, why };
+        let next = head.version.saturating_add(1);
+        if let Ok(known) = keypool_ledger::codec::decode(bytes)
+            && known.version <= head.version
+        {
+            let ours = self.get(&keys::event(keys::MIRROR, known.version))?;
+            let same = ours.is_some_and(|ours| ours == bytes);
+            let why = "it is not what the server told before".to_owned();
+            return if same { Ok(None) } else { Err(refused(known.version, why)) };
+        }
+        let (envelope, head) =
+            chain::follow(&head, &self.store.owner, bytes).map_err(|why| refused(next, why))?;
+        let mut draft = self.draft.borrow_mut();
+        draft.values.insert(keys::event(keys::MIRROR, head.version), Some(bytes.to_vec()));
+        draft.mirror = head;
+        Ok(Some(envelope))
+    }
+
+    /// One of the device's own packages, as this operation leaves it.
+    #[must_use]
+    pub fn package(&self, keypackage_ref: &KeyPackageRef) -> Option<OwnPackage> {
+        let draft = self.draft.borrow();
+        draft.packages.as_ref().unwrap_or(&self.state.packages).get(keypackage_ref).cloned()
+    }
+
+    /// The device's own packages that pass a test, as this operation leaves them.
+    #[must_use]
+    pub fn packages_where(&self, test: impl Fn(&OwnPackage) -> bool) -> Vec<OwnPackage> {
+        let draft = self.draft.borrow();
+        let packages = draft.packages.as_ref().unwrap_or(&self.state.packages);
+        packages.iter().filter(|own| test(own)).cloned().collect()
+    }
+
+    /// A record of the application's side.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if it cannot be read or is of another type.
+    pub fn app_record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StorageError> {
+        match self.get(&keys::app(name))? {
+            Some(bytes) => encoding::decode(name, &bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes a record of the application's side.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StorageError::Value`] if it cannot be encoded.
+    pub fn put_app_record(&self, name: &str, value: &impl Serialize) -> Result<(), StorageError> {
+        self.put(keys::app(name), encoding::encode(name, value)?);
+        Ok(())
+    }
+
+    /// Removes a record of the application's side.
+    pub fn remove_app_record(&self, name: &str) {
+        self.remove(keys::app(name));
+    }
+
+    /// The names of the records whose names begin with `prefix`, in order.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the database cannot be read.
+    pub fn app_record_names(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
+        let prefix = keys::app(prefix);
+        let committed = self.store.engine.scan(&prefix, &prefix, usize::MAX)?;
+        let mut present: BTreeMap<Vec<u8>, bool> =
+            committed.into_iter().map(|(key, _)| (key, true)).collect();
+        let draft = self.draft.borrow();
+        let staged = draft.values.iter().filter(|(key, _)| key.starts_with(&prefix));
+        present.extend(staged.map(|(key, value)| (key.clone(), value.is_some())));
+        let names = present.into_iter().filter(|(_, is_there)| *is_there);
+        Ok(names.filter_map(|(key, _)| keys::app_name(&key)).collect())
+    }
+
+    /// Makes everything durable as one atomic write: all of it survives a crash, or none.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StorageError::Unknown`] if the disk did not say whether it was written. The store
+    /// then takes no more writes until it is opened again.
+    pub fn commit(self) -> Result<(), StorageError> {
+        let Self { store, mut state, draft } = self;
+        let draft = draft.into_inner();
+        if draft.values.is_empty() {
+            return Ok(());
+        }
+        state.stopped = true;
+        store.engine.write(draft.values.into_iter().collect()).map_err(StorageError::Unknown)?;
+        state.history = draft.history;
+        state.mirror = draft.mirror;
+        if let Some(packages) = draft.packages {
+            state.packages = packages;
+        }
+        state.stopped = false;
+        Ok(())
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        if let Some(value) = self.draft.borrow().values.get(key) {
+            return Ok(value.clone());
+        }
+        self.store.engine.get(key)
+    }
+
+    pub(super) fn put(&self, key: Vec<u8>, value: Vec<u8>) {
+        self.draft.borrow_mut().values.insert(key, Some(value));
+    }
+
+    pub(super) fn remove(&self, key: Vec<u8>) {
+        self.draft.borrow_mut().values.insert(key, None);
+    }
+}
+
+impl fmt::Debug for Staged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staged").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,102 @@
+//! Devices in temporary homes.
+
+use std::{fs, path::Path, sync::Arc};
+
+use keypool_client::{
+    CreatedPackage, DeviceIdentity, Joined, KeyPackagePool, LocalStore, MlsMembership,
+    OfferedPackage, PendingAdd, PoolConfig,
+};
+use keypool_ledger::{Clock, GroupId, PoolId, SystemClock, Timestamp};
+use tempfile::TempDir;
+
+/// A device with everything that is built on its store.
+pub(crate) struct Device {
+    pub(crate) home: TempDir,
+    pub(crate) store: Arc<LocalStore>,
+    pub(crate) identity: DeviceIdentity,
+    pub(crate) pool: KeyPackagePool,
+    pub(crate) groups: MlsMembership,
+}
+
+impl Device {
+    /// A new device, written `user/device`.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::in_home(TempDir::new().unwrap(), name)
+    }
+
+    /// The device whose store is in that home.
+    pub(crate) fn in_home(home: TempDir, name: &str) -> Self {
+        let store = Arc::new(LocalStore::open(home.path(), &name.parse().unwrap()).unwrap());
+        let identity = DeviceIdentity::load_or_create(&store).unwrap();
+        let config = PoolConfig::default();
+        let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config).unwrap();
+        let groups = MlsMembership::new(Arc::clone(&store), identity.clone());
+        Self { home, store, identity, pool, groups }
+    }
+
+    /// Closes the device and starts it again.
+    pub(crate) fn restarted(self) -> Self {
+        let name = self.store.owner().to_string();
+        let Self { home, store, identity, pool, groups } = self;
+        drop((store, identity, pool, groups));
+        Self::in_home(home, &name)
+    }
+
+    /// The device as it would start after a crash at this moment.
+    pub(crate) fn crashed(&self) -> Self {
+        let home = TempDir::new().unwrap();
+        copy(self.home.path(), home.path());
+        Self::in_home(home, &self.store.owner().to_string())
+    }
+
+    /// One package, as the server would hand it out.
+    pub(crate) fn offer(&self) -> OfferedPackage {
+        let made = self.pool.generate_and_store(1, now()).unwrap();
+        offered(self.store.owner(), &made[0])
+    }
+
+    /// Adds the owners of packages to a group, and has the Commit accepted.
+    pub(crate) fn add(&self, group: &GroupId, offers: &[OfferedPackage]) -> PendingAdd {
+        let added = self.groups.stage_add(group, offers, now()).unwrap();
+        self.groups.merge_pending_commit(group).unwrap();
+        added
+    }
+
+    pub(crate) fn join(&self, added: &PendingAdd) -> Joined {
+        self.groups.join_from_welcome(&added.welcome, now()).unwrap()
+    }
+}
+
+fn offered(owner: &PoolId, made: &CreatedPackage) -> OfferedPackage {
+    OfferedPackage {
+        keypackage_ref: made.keypackage_ref().clone(),
+        owner: owner.clone(),
+        bytes: made.bytes.clone(),
+    }
+}
+
+/// `OpenMLS` asks the machine's clock as well, so groups are tested at the time it is.
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+pub(crate) fn group(name: &str) -> GroupId {
+    GroupId::new(name.as_bytes()).unwrap()
+}
+
+pub(crate) fn pool(name: &str) -> PoolId {
+    name.parse().unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
