@@ -29,6 +29,9 @@ pub enum DecodeError {
     /// An envelope is there, and bytes after it that belong to nothing.
     #[error("{0} bytes follow the record")]
     Trailing(usize),
+    /// The stored bytes are missing or are not those that were written.
+    #[error("the stored bytes are not those that were written")]
+    Altered,
 }
 
 /// An envelope that could not be written as bytes.
@@ -43,9 +46,8 @@ pub struct EncodeError(#[from] rmp_serde::encode::Error);
 /// Returns an [`EncodeError`] if the encoder refuses, which no event that exists makes it do.
 pub fn encode(envelope: &EventEnvelope) -> Result<Vec<u8>, EncodeError> {
     let mut bytes = SCHEMA.to_be_bytes().to_vec();
-    let mut serializer = rmp_serde::Serializer::new(&mut bytes)
-        .with_struct_map()
-        .with_bytes(BytesMode::ForceAll);
+    let mut serializer =
+        rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_bytes(BytesMode::ForceAll);
     envelope.serialize(&mut serializer)?;
     Ok(bytes)
 }

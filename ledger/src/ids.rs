@@ -17,7 +17,7 @@ const DEVICE_DEFAULT: &str = "main";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is not valid: {rule}")]
 pub struct NameError {
-    /// What was being named: "user", "device", "keypackage_ref" and so on.
+    /// What was being named: a user, a device, a `keypackage_ref` and so on.
     pub what: &'static str,
     /// The text that was given, cut to a readable length.
     pub value: String,
@@ -171,7 +171,7 @@ impl KeyPackageRef {
     /// The first eight hex digits: enough to tell packages apart in a log line, no more.
     #[must_use]
     pub fn short(&self) -> String {
-        self.0.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(self.0.get(..4).unwrap_or(&self.0))
     }
 }
 
@@ -200,16 +200,12 @@ impl FromStr for KeyPackageRef {
 ///
 /// The inviter draws it at random (UUID version 4): whoever knows it may use the claim, and a
 /// repeated request is recognised by it.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ReservationId(pub Uuid);
 
 /// The request that caused an event: the `Idempotency-Key` of the caller.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CommandId(pub Uuid);
 

@@ -23,8 +23,9 @@ pub use crate::{
         StreamId,
     },
     log::{
-        AppendError, Appended, Batch, EventLog, LogHead, NewEvent, ReadError, Record, StreamHead,
-        StreamWrite,
+        AppendError, Appended, Batch, EventLog, Fault, Faulty, JournalReader, LogHead, MemoryLog,
+        NewEvent, OpenError, ReadError, Record, SledLog, SledLogOptions, StreamHead, StreamWrite,
+        TornTail,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

@@ -1,14 +1,36 @@
 //! The log: where events are kept, and the contract that every keeper of events signs.
 
-mod memory;
-
 mod staging;
 
+mod memory;
+
+mod sled;
+
+mod keys;
+
+mod journal;
+
+mod packing;
+
+mod directory;
+
+mod faulty;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 use crate::{
-    CommandId, Event, EventEnvelope, Hash, KeyPackageRef, StreamId, Timestamp, codec::DecodeError,
+    CommandId, Event, EventEnvelope, Hash, KeyPackageRef, ReservationId, StreamId, Timestamp,
+    codec::DecodeError,
 };
 
-pub use self::memory::MemoryLog;
+pub use self::sled::{SledLog, SledLogOptions};
+pub use self::{
+    directory::OpenError,
+    faulty::{Fault, Faulty},
+    journal::{JournalReader, TornTail},
+    memory::MemoryLog,
+};
 
 /// An append-only log of many histories.
 ///
@@ -65,6 +87,13 @@ pub trait EventLog: Send + Sync {
     ///
     /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
     fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError>;
+
+    /// The record that made a reservation (`Reserved`), whichever pool it is in.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
+    fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError>;
 
     /// Where the log ends.
     ///
@@ -164,7 +193,7 @@ pub struct StreamHead {
 /// The three cases call for three reactions: decide again, stop writing, or look before deciding.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Another append came first, or the batch breaks the order of time. Nothing was written.
+    /// Another append came first, or the batch names a stream twice. Nothing was written.
     #[error("history {stream} is at version {found}, not at {expected}")]
     Conflict {
         /// Whose history.
@@ -201,3 +230,47 @@ pub enum ReadError {
 
 /// Any error of an engine beneath the log.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A log that several owners share is the same log.
+impl<L: EventLog + ?Sized> EventLog for std::sync::Arc<L> {
+    fn append(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>> {
+        (**self).append(batches)
+    }
+
+    fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        (**self).read(from, limit)
+    }
+
+    fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        (**self).read_stream(stream, after, limit)
+    }
+
+    fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError> {
+        (**self).find(command)
+    }
+
+    fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
+        (**self).find_package(keypackage_ref)
+    }
+
+    fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError> {
+        (**self).find_reservation(reservation)
+    }
+
+    fn head(&self) -> Result<LogHead, ReadError> {
+        (**self).head()
+    }
+
+    fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
+        (**self).stream_head(stream)
+    }
+
+    fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        (**self).payload(seq)
+    }
+}

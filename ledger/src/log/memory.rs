@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, StreamHead};
-use crate::{CommandId, Event, KeyPackageRef, StreamId, log::staging::Staging};
+use crate::{CommandId, Event, KeyPackageRef, ReservationId, StreamId, log::staging::Staging};
 
 /// An [`EventLog`] in memory.
 #[derive(Debug, Default)]
@@ -85,6 +85,14 @@ impl EventLog for MemoryLog {
             _ => false,
         };
         Ok(self.records().all.iter().find(brought).cloned())
+    }
+
+    fn find_reservation(&self, sought: ReservationId) -> Result<Option<Record>, ReadError> {
+        let made = |record: &&Record| match &record.envelope.event {
+            Event::Reserved { reservation, .. } => *reservation == sought,
+            _ => false,
+        };
+        Ok(self.records().all.iter().find(made).cloned())
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {

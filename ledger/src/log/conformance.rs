@@ -1,0 +1,417 @@
+//! What every [`EventLog`] promises, as one suite. Run it against each implementation.
+//!
+//! It lives in the library behind the feature `conformance`, so that an engine in another crate can
+//! be held to the same contract.
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "these are tests that live in a library"
+)]
+
+use std::thread;
+
+use uuid::Uuid;
+
+use crate::{
+    AppendError, Appended, Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef,
+    LogHead, NewEvent, PackageFacts, Record, ReservationId, StreamHead, StreamId, StreamWrite,
+    Timestamp, codec,
+};
+
+/// A promise in words, and the test of it.
+type Promise<L> = (&'static str, fn(&L));
+
+/// Checks all promises, each against a fresh, empty log, and panics at the first that is broken.
+pub fn check<L: EventLog>(make_log: impl Fn() -> L) {
+    let promises: [Promise<L>; 18] = [
+        ("a new log is empty", a_new_log_is_empty),
+        ("records are what was appended", records_are_what_was_appended),
+        ("numbers have no gaps and hashes are chained", numbers_and_hashes_are_chained),
+        ("a conflict writes nothing", a_conflict_writes_nothing),
+        ("a batch is atomic over its streams", a_batch_is_atomic_over_its_streams),
+        ("a stream is named at most once", a_stream_is_named_at_most_once),
+        ("batches of one call go in order", batches_of_one_call_go_in_order),
+        ("a refused batch does not harm its neighbours", neighbours_of_a_refused_batch),
+        ("time never falls", time_never_falls),
+        ("an empty batch changes nothing", an_empty_batch_changes_nothing),
+        ("reads keep to their limits", reads_keep_to_their_limits),
+        ("names are no prefixes", names_are_no_prefixes),
+        ("a command finds its records", a_command_finds_its_records),
+        ("a package finds what brought it", a_package_finds_what_brought_it),
+        ("a reservation finds what made it", a_reservation_finds_what_made_it),
+        ("payloads come back whole", payloads_come_back_whole),
+        ("one of many writers wins", one_of_many_writers_wins),
+        ("readers see whole batches", readers_see_whole_batches),
+    ];
+    for (promise, test) in promises {
+        tracing::debug!(promise, "checking");
+        test(&make_log());
+    }
+}
+
+fn a_new_log_is_empty(log: &impl EventLog) {
+    assert_eq!(log.head().unwrap(), LogHead { seq: 0 });
+    assert_eq!(log.stream_head(&stream("ann")).unwrap(), StreamHead::default());
+    assert_eq!(log.read(0, 9).unwrap(), []);
+    assert_eq!(log.read(1, usize::MAX).unwrap(), []);
+    assert_eq!(log.read_stream(&stream("ann"), 0, 9).unwrap(), []);
+    assert_eq!(log.find(command(1)).unwrap(), []);
+    assert_eq!(log.find_package(&package(1)).unwrap(), None);
+    assert_eq!(log.find_reservation(ReservationId(Uuid::from_u128(1))).unwrap(), None);
+    assert_eq!(log.payload(0).unwrap(), None);
+    assert_eq!(log.payload(1).unwrap(), None);
+    assert!(log.append(Vec::new()).is_empty(), "no batches, no answers");
+}
+
+fn records_are_what_was_appended(log: &impl EventLog) {
+    let events = vec![uploaded(1, 10), expired(1, 11)];
+    let appended = append(log, "ann", 0, events.clone()).unwrap();
+    assert_eq!(appended.records.len(), 2);
+    for (record, new) in appended.records.iter().zip(events) {
+        let envelope = &record.envelope;
+        assert_eq!(envelope.schema, codec::SCHEMA);
+        assert_eq!(envelope.stream, stream("ann"));
+        assert_eq!(
+            (envelope.at, envelope.command, envelope.request, &envelope.event, &record.payload),
+            (new.at, new.command, new.request, &new.event, &new.payload)
+        );
+        assert_eq!(codec::decode(&record.envelope_bytes).unwrap(), *envelope);
+    }
+    assert_eq!(log.read(1, 9).unwrap(), appended.records);
+    assert_eq!(log.read(0, 9).unwrap(), appended.records, "a log begins at 1");
+    assert_eq!(log.read_stream(&stream("ann"), 0, 9).unwrap(), appended.records);
+}
+
+fn numbers_and_hashes_are_chained(log: &impl EventLog) {
+    for n in 0..5 {
+        append(log, "ann", 2 * n, vec![expired(1, n), expired(2, n)]).unwrap();
+        append(log, "bob", n, vec![expired(3, n)]).unwrap();
+    }
+    let records = log.read(1, 99).unwrap();
+    let seqs: Vec<u64> = records.iter().map(|record| record.seq).collect();
+    assert_eq!(seqs, (1..=15).collect::<Vec<_>>(), "seq has no gaps");
+    assert_eq!(log.head().unwrap().seq, 15);
+    for (name, len) in [("ann", 10), ("bob", 5)] {
+        let history = log.read_stream(&stream(name), 0, 99).unwrap();
+        let mut head = StreamHead::default();
+        for record in &history {
+            assert_eq!(record.envelope.version, head.version + 1, "version has no gaps");
+            assert_eq!(record.envelope.prev, head.hash, "prev is the hash of the bytes before");
+            assert_eq!(record.envelope.payload, Hash::of(&record.payload));
+            head = record.stream_head();
+        }
+        assert_eq!(head.version, len);
+        assert_eq!(log.stream_head(&stream(name)).unwrap(), head);
+    }
+}
+
+fn a_conflict_writes_nothing(log: &impl EventLog) {
+    append(log, "ann", 0, vec![expired(1, 10), expired(2, 10)]).unwrap();
+    let before = log.read(1, 9).unwrap();
+    for expected in [0, 1, 3, u64::MAX] {
+        let answer = append(log, "ann", expected, vec![expired(3, 10)]);
+        match answer {
+            Err(AppendError::Conflict { stream: told, expected: wanted, found }) => {
+                assert_eq!((told, wanted, found), (stream("ann"), expected, 2));
+            }
+            other => panic!("append at {expected}: {other:?}"),
+        }
+    }
+    assert_eq!(log.read(1, 9).unwrap(), before);
+    assert_eq!(log.find(command(3)).unwrap(), []);
+    append(log, "ann", 2, vec![expired(3, 10)]).unwrap();
+}
+
+fn a_batch_is_atomic_over_its_streams(log: &impl EventLog) {
+    append(log, "bob", 0, vec![expired(9, 1)]).unwrap();
+    let names = ["ann", "bob", "cat"];
+    for stale in ["ann", "bob", "cat"] {
+        let version = |name| u64::from(name == "bob") + u64::from(name == stale);
+        let writes = names.map(|name| write(name, version(name), vec![uploaded(1, 2)]));
+        conflicts(&one(log, Batch { writes: writes.to_vec() }));
+        assert_eq!(log.head().unwrap().seq, 1, "a conflict of {stale} writes nothing at all");
+        assert_eq!(log.find_package(&package(1)).unwrap(), None);
+    }
+    let version = |name| u64::from(name == "bob");
+    let writes = names.map(|name| write(name, version(name), vec![uploaded(1, 2)]));
+    let appended = one(log, Batch { writes: writes.to_vec() }).unwrap();
+    let told: Vec<_> = appended.records.iter().map(|r| (r.seq, r.envelope.version)).collect();
+    assert_eq!(told, [(2, 1), (3, 2), (4, 1)], "in the order of the batch");
+    assert_eq!(log.read(2, 9).unwrap(), appended.records);
+}
+
+fn a_stream_is_named_at_most_once(log: &impl EventLog) {
+    for second in [0, 1] {
+        let writes =
+            vec![write("ann", 0, vec![expired(1, 1)]), write("ann", second, vec![expired(2, 1)])];
+        conflicts(&one(log, Batch { writes }));
+        assert_eq!(log.head().unwrap().seq, 0);
+    }
+}
+
+fn batches_of_one_call_go_in_order(log: &impl EventLog) {
+    let batches = (0..20).map(|n| batch("ann", n, vec![expired(u8::try_from(n).unwrap(), n)]));
+    let answers = log.append(batches.collect());
+    let seqs: Vec<u64> = answers.iter().map(|answer| seqs(answer)[0]).collect();
+    assert_eq!(seqs, (1..=20).collect::<Vec<_>>(), "each finds what the one before it has left");
+    assert_eq!(log.read(1, 99).unwrap().len(), 20);
+}
+
+fn neighbours_of_a_refused_batch(log: &impl EventLog) {
+    let answers = log.append(vec![
+        batch("ann", 0, vec![expired(1, 5)]),
+        batch("ann", 0, vec![expired(2, 5)]),
+        batch("bob", 0, vec![expired(3, 5), expired(4, 5)]),
+        batch("bob", 0, vec![expired(5, 5)]),
+        batch("ann", 1, vec![expired(6, 5)]),
+    ]);
+    assert_eq!(answers.len(), 5, "an answer for each");
+    assert_eq!((seqs(&answers[0]), seqs(&answers[2])), (vec![1], vec![2, 3]));
+    conflicts(&answers[1]);
+    conflicts(&answers[3]);
+    assert_eq!(seqs(&answers[4]), [4], "the refused ones leave no gap");
+    let commands: Vec<_> = log.read(1, 9).unwrap().iter().map(|r| r.envelope.command).collect();
+    assert_eq!(commands, [1, 3, 4, 6].map(command));
+}
+
+fn time_never_falls(log: &impl EventLog) {
+    append(log, "ann", 0, vec![expired(1, 10)]).unwrap();
+    for events in [vec![expired(2, 9)], vec![expired(2, 12), expired(3, 11)]] {
+        assert!(append(log, "ann", 1, events).is_err(), "an event before the last one is refused");
+        assert_eq!(log.head().unwrap().seq, 1, "and nothing is written");
+    }
+    append(log, "ann", 1, vec![expired(2, 10)]).unwrap();
+    append(log, "bob", 0, vec![expired(3, 1)]).unwrap();
+}
+
+fn an_empty_batch_changes_nothing(log: &impl EventLog) {
+    assert_eq!(one(log, Batch::default()).unwrap(), Appended::default());
+    assert_eq!(append(log, "ann", 0, Vec::new()).unwrap(), Appended::default());
+    conflicts(&append(log, "ann", 1, Vec::new()));
+    assert_eq!(log.head().unwrap().seq, 0);
+    append(log, "ann", 0, vec![expired(1, 1)]).unwrap();
+}
+
+fn reads_keep_to_their_limits(log: &impl EventLog) {
+    append(log, "ann", 0, (0..4).map(|n| expired(n, 1)).collect()).unwrap();
+    append(log, "bob", 0, (4..7).map(|n| expired(n, 1)).collect()).unwrap();
+    append(log, "ann", 4, (7..9).map(|n| expired(n, 1)).collect()).unwrap();
+    let all = log.read(1, usize::MAX).unwrap();
+    assert_eq!(all.len(), 9);
+    for from in 1..=11 {
+        for limit in 0..=10 {
+            let expected: Vec<_> = all.iter().skip(from - 1).take(limit).cloned().collect();
+            assert_eq!(log.read(from as u64, limit).unwrap(), expected, "read({from}, {limit})");
+        }
+    }
+    let ann = stream("ann");
+    let history: Vec<_> = all.iter().filter(|r| r.envelope.stream == ann).cloned().collect();
+    for after in 0..=8 {
+        for limit in 0..=7 {
+            let expected: Vec<_> = history.iter().skip(after).take(limit).cloned().collect();
+            let found = log.read_stream(&ann, after as u64, limit).unwrap();
+            assert_eq!(found, expected, "read_stream(ann, {after}, {limit})");
+        }
+    }
+    assert_eq!(log.read_stream(&ann, u64::MAX, 9).unwrap(), []);
+    assert_eq!(log.read_stream(&ann, 0, usize::MAX).unwrap(), history);
+    assert_eq!(log.read(u64::MAX, 9).unwrap(), []);
+}
+
+fn names_are_no_prefixes(log: &impl EventLog) {
+    let names = ["a/b", "a/bc", "aa/b", "a/b.c", "a"];
+    for (n, name) in (1..).zip(names) {
+        let events = (0..n).map(|n| expired(n, 1)).collect();
+        append(log, name, 0, events).unwrap();
+    }
+    for (n, name) in (1..).zip(names) {
+        let history = log.read_stream(&stream(name), 0, 99).unwrap();
+        assert_eq!(history.len(), n, "{name} has its own events only");
+        assert!(history.iter().all(|record| record.envelope.stream == stream(name)));
+        assert_eq!(log.stream_head(&stream(name)).unwrap().version, n as u64);
+    }
+    assert_eq!(log.read_stream(&stream("b"), 0, 99).unwrap(), []);
+}
+
+fn a_command_finds_its_records(log: &impl EventLog) {
+    let by = |event: NewEvent, n| NewEvent { command: command(n), ..event };
+    let writes = vec![
+        write("ann", 0, vec![by(expired(1, 1), 7), by(expired(2, 1), 8), by(expired(3, 1), 7)]),
+        write("bob", 0, vec![by(expired(4, 1), 7)]),
+    ];
+    one(log, Batch { writes }).unwrap();
+    append(log, "cat", 0, vec![by(expired(5, 1), 8)]).unwrap();
+    append(log, "cat", 1, vec![by(expired(6, 1), 7)]).unwrap();
+    let found =
+        |n| -> Vec<u64> { log.find(command(n)).unwrap().iter().map(|record| record.seq).collect() };
+    assert_eq!(found(7), [1, 3, 4, 6], "over several streams and calls, in order");
+    assert_eq!(found(8), [2, 5]);
+    assert_eq!(found(9), []);
+    assert_eq!(log.find(command(8)).unwrap()[1], log.read(5, 1).unwrap()[0]);
+}
+
+fn a_package_finds_what_brought_it(log: &impl EventLog) {
+    let created = NewEvent { event: Event::Created(facts(1)), ..uploaded(1, 1) };
+    append(log, "ann", 0, vec![expired(2, 1), created]).unwrap();
+    append(log, "ann", 2, vec![uploaded(1, 2), uploaded(2, 2), expired(1, 3)]).unwrap();
+    let found = |n| log.find_package(&package(n)).unwrap().map(|record| record.seq);
+    assert_eq!((found(1), found(2), found(3)), (Some(2), Some(4), None));
+    assert_eq!(log.find_package(&package(2)).unwrap(), log.read(4, 1).unwrap().pop());
+}
+
+fn a_reservation_finds_what_made_it(log: &impl EventLog) {
+    append(log, "ann", 0, vec![uploaded(1, 1), reserved(1, 7)]).unwrap();
+    append(log, "bob", 0, vec![reserved(2, 8)]).unwrap();
+    let found = |n| log.find_reservation(ReservationId(Uuid::from_u128(n))).unwrap();
+    assert_eq!(found(7), log.read(2, 1).unwrap().pop());
+    assert_eq!(found(8), log.read(3, 1).unwrap().pop());
+    assert_eq!(found(9), None);
+}
+
+fn payloads_come_back_whole(log: &impl EventLog) {
+    let lens = [0, 1, 400, 6_000, 6_200, 16_384, 70_000, 300_000];
+    let payload = |len: usize| -> Vec<u8> { (0..len).map(|n| n.to_le_bytes()[n % 2]).collect() };
+    let with = |len| NewEvent { payload: payload(len), ..uploaded(1, 1) };
+    append(log, "ann", 0, lens.map(with).to_vec()).unwrap();
+    for (version, len) in (8..).zip(lens) {
+        append(log, "ann", version, vec![with(len)]).unwrap();
+    }
+    append(log, "bob", 0, vec![with(16_384); 64]).unwrap();
+    for (seq, len) in (1..).zip(lens.iter().chain(&lens).chain(&[16_384; 64])) {
+        assert_eq!(log.payload(seq).unwrap(), Some(payload(*len)), "payload of record {seq}");
+        let record = log.read(seq, 1).unwrap().pop().unwrap();
+        assert_eq!(
+            (record.payload.len(), record.envelope.payload),
+            (*len, Hash::of(&payload(*len)))
+        );
+    }
+    assert_eq!(log.payload(99).unwrap(), None);
+}
+
+fn one_of_many_writers_wins<L: EventLog>(log: &L) {
+    let n_rounds = 10;
+    let write = |writer: u8| {
+        let try_version = |n| append(log, "ann", n, vec![expired(writer, 1)]);
+        let mut won = 0;
+        for version in 0..n_rounds {
+            match try_version(version) {
+                Ok(_) => won += 1,
+                other => conflicts(&other),
+            }
+            // The next round begins when this one is decided, whoever has won it.
+            assert!(log.stream_head(&stream("ann")).unwrap().version > version);
+        }
+        won
+    };
+    let won: u64 = thread::scope(|scope| {
+        let writers: Vec<_> = (0..8).map(|writer| scope.spawn(move || write(writer))).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+    });
+    assert_eq!(won, n_rounds, "exactly one writer wins each version");
+    assert_eq!(log.head().unwrap().seq, n_rounds);
+    numbers_are_whole(&log.read(1, 99).unwrap());
+}
+
+fn readers_see_whole_batches<L: EventLog>(log: &L) {
+    let n_batches = 30;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..n_batches {
+                let writes = ["ann", "bob"].map(|name| write(name, n, vec![expired(1, n)]));
+                one(log, Batch { writes: writes.to_vec() }).unwrap();
+            }
+        });
+        while log.head().unwrap().seq < 2 * n_batches {
+            let seen = log.read(1, usize::MAX).unwrap();
+            numbers_are_whole(&seen);
+            assert_eq!(seen.len() % 2, 0, "half a batch is never seen");
+        }
+    });
+}
+
+fn numbers_are_whole(records: &[Record]) {
+    for (seq, record) in (1..).zip(records) {
+        assert_eq!(record.seq, seq);
+    }
+}
+
+/// The only answer to the only batch.
+fn one(log: &impl EventLog, batch: Batch) -> Result<Appended, AppendError> {
+    log.append(vec![batch]).pop().unwrap()
+}
+
+fn append(
+    log: &impl EventLog,
+    name: &str,
+    expected: u64,
+    events: Vec<NewEvent>,
+) -> Result<Appended, AppendError> {
+    one(log, batch(name, expected, events))
+}
+
+fn batch(name: &str, expected: u64, events: Vec<NewEvent>) -> Batch {
+    Batch { writes: vec![write(name, expected, events)] }
+}
+
+fn write(name: &str, expected: u64, events: Vec<NewEvent>) -> StreamWrite {
+    StreamWrite { stream: stream(name), expected, events }
+}
+
+fn conflicts(answer: &Result<Appended, AppendError>) {
+    assert!(matches!(answer, Err(AppendError::Conflict { .. })), "not a conflict: {answer:?}");
+}
+
+fn seqs(answer: &Result<Appended, AppendError>) -> Vec<u64> {
+    answer.as_ref().unwrap().records.iter().map(|record| record.seq).collect()
+}
+
+fn stream(name: &str) -> StreamId {
+    StreamId::Pool(name.parse().unwrap())
+}
+
+fn command(n: u8) -> CommandId {
+    CommandId(Uuid::from_u128(n.into()))
+}
+
+fn package(n: u8) -> KeyPackageRef {
+    KeyPackageRef::new(&[n; 32]).unwrap()
+}
+
+fn facts(n: u8) -> PackageFacts {
+    PackageFacts {
+        keypackage_ref: package(n),
+        not_before: Timestamp::default(),
+        not_after: Timestamp::MAX,
+        ciphersuite: 1,
+        credential: Hash::of(b"credential"),
+        init_key: Hash::of(&[n]),
+        last_resort: false,
+    }
+}
+
+/// An event about package `n` by command `n`.
+fn new_event(n: u8, at: u64, event: Event, payload: Vec<u8>) -> NewEvent {
+    let at = Timestamp::from_millis(at);
+    NewEvent { at, command: command(n), request: Hash::of(&[n]), event, payload }
+}
+
+fn uploaded(n: u8, at: u64) -> NewEvent {
+    new_event(n, at, Event::Uploaded(facts(n)), vec![n; 400])
+}
+
+fn expired(n: u8, at: u64) -> NewEvent {
+    new_event(n, at, Event::Expired { keypackage_ref: package(n) }, Vec::new())
+}
+
+fn reserved(n: u8, reservation: u128) -> NewEvent {
+    let event = Event::Reserved {
+        keypackage_ref: package(n),
+        reservation: ReservationId(Uuid::from_u128(reservation)),
+        generation: 1,
+        holder: "carol".parse().unwrap(),
+        group: GroupId::new(b"group").unwrap(),
+        deadline: Timestamp::from_secs(60),
+    };
+    new_event(n, 1, event, Vec::new())
+}

@@ -1,0 +1,178 @@
+//! A log that fails where a test has planned it to. For tests, those of other crates included.
+//!
+//! It stands in the library and not in the tests, so that everything above the log can be shown
+//! what a log may do: refuse, lose an answer, or let another writer in between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, StreamHead};
+use crate::{CommandId, KeyPackageRef, ReservationId, StreamId};
+
+/// How an append fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The log refuses: nothing is written, and the caller is told so.
+    NotWritten,
+    /// Everything is written, and the caller is not told.
+    UnknownApplied,
+    /// Nothing is written, and the caller is not told.
+    UnknownNotApplied,
+}
+
+/// An [`EventLog`] that behaves like the one inside it but for the planned faults. For tests.
+///
+/// Appends and reads are counted from 1, each for themselves, since the log was wrapped.
+pub struct Faulty<L> {
+    log: L,
+    plan: Mutex<Plan<L>>,
+}
+
+/// Something done to a log before an append.
+type Rival<L> = Box<dyn FnOnce(&L) + Send>;
+
+struct Plan<L> {
+    n_appends: u64,
+    n_reads: u64,
+    append_faults: BTreeMap<u64, Fault>,
+    rivals: BTreeMap<u64, Rival<L>>,
+    read_faults: BTreeSet<u64>,
+}
+
+impl<L: EventLog> Faulty<L> {
+    /// Wraps a log, without any faults so far.
+    #[must_use]
+    pub fn new(log: L) -> Self {
+        let plan = Plan {
+            n_appends: 0,
+            n_reads: 0,
+            append_faults: BTreeMap::new(),
+            rivals: BTreeMap::new(),
+            read_faults: BTreeSet::new(),
+        };
+        Self { log, plan: Mutex::new(plan) }
+    }
+
+    /// Lets the append with number `nth` fail, with all its batches.
+    pub fn fail_append(&self, nth: u64, fault: Fault) {
+        self.plan().append_faults.insert(nth, fault);
+    }
+
+    /// Lets the read with number `nth` fail; every method but `append` is a read.
+    pub fn fail_read(&self, nth: u64) {
+        self.plan().read_faults.insert(nth);
+    }
+
+    /// Does something to the log itself just before the append with number `nth`.
+    ///
+    /// This is how another writer comes between load and append, every time and not by luck.
+    pub fn before_append(&self, nth: u64, rival: impl FnOnce(&L) + Send + 'static) {
+        self.plan().rivals.insert(nth, Box::new(rival));
+    }
+
+    /// How many appends there were, the failed ones included.
+    #[must_use]
+    pub fn n_appends(&self) -> u64 {
+        self.plan().n_appends
+    }
+
+    /// How many reads there were, the failed ones included.
+    #[must_use]
+    pub fn n_reads(&self) -> u64 {
+        self.plan().n_reads
+    }
+
+    /// The log itself, which has no faults.
+    #[must_use]
+    pub fn inner(&self) -> &L {
+        &self.log
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan<L>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a read, and fails if it was planned to.
+    fn reading(&self) -> Result<&L, ReadError> {
+        let mut plan = self.plan();
+        plan.n_reads += 1;
+        let nth = plan.n_reads;
+        if plan.read_faults.remove(&nth) {
+            return Err(ReadError::Unavailable("a planned fault".into()));
+        }
+        Ok(&self.log)
+    }
+}
+
+impl<L: fmt::Debug> fmt::Debug for Faulty<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faulty").field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+impl<L: EventLog> EventLog for Faulty<L> {
+    fn append(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>> {
+        let (rival, fault) = {
+            let mut plan = self.plan();
+            plan.n_appends += 1;
+            let nth = plan.n_appends;
+            (plan.rivals.remove(&nth), plan.append_faults.remove(&nth))
+        };
+        if let Some(rival) = rival {
+            rival(&self.log);
+        }
+        let cause = "a planned fault";
+        let unknown = || AppendError::Unknown(cause.into());
+        match fault {
+            None => self.log.append(batches),
+            Some(Fault::NotWritten) => {
+                batches.iter().map(|_| Err(AppendError::NotWritten(cause.into()))).collect()
+            }
+            Some(Fault::UnknownNotApplied) => batches.iter().map(|_| Err(unknown())).collect(),
+            Some(Fault::UnknownApplied) => {
+                let answers = self.log.append(batches).into_iter();
+                answers.map(|answer| answer.and_then(|_| Err(unknown()))).collect()
+            }
+        }
+    }
+
+    fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        self.reading()?.read(from, limit)
+    }
+
+    fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        self.reading()?.read_stream(stream, after, limit)
+    }
+
+    fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError> {
+        self.reading()?.find(command)
+    }
+
+    fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
+        self.reading()?.find_package(keypackage_ref)
+    }
+
+    fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError> {
+        self.reading()?.find_reservation(reservation)
+    }
+
+    fn head(&self) -> Result<LogHead, ReadError> {
+        self.reading()?.head()
+    }
+
+    fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
+        self.reading()?.stream_head(stream)
+    }
+
+    fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        self.reading()?.payload(seq)
+    }
+}

@@ -1,0 +1,286 @@
+//! The journal: every group commit is written here and forced to the disk before anyone is answered.
+//!
+//! A journal is a directory of segments, each named by its first sequence number and made at its
+//! full length beforehand, because forcing a growing file to the disk is much slower. What follows
+//! the last frame is zeros. Reads do not come here: they are the engine's, which is filled from the
+//! journal and can be built anew from it at any time.
+
+mod acknowledged;
+mod frame;
+mod reader;
+mod scan;
+
+use std::{
+    error::Error,
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use self::{
+    acknowledged::AcknowledgedFile,
+    frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader},
+    scan::{End, Scan, segment_path},
+};
+pub use self::{reader::JournalReader, scan::TornTail};
+use crate::{
+    Hash, Record,
+    log::directory::{OpenError, create_private, sync_directory},
+};
+
+/// Why a commit failed: shared by all the batches that were in it.
+pub(super) type Cause = Arc<dyn Error + Send + Sync>;
+
+/// What became of a commit that did not succeed.
+#[derive(Clone, Debug)]
+pub(super) enum CommitError {
+    /// None of it can ever be read back.
+    NotWritten(Cause),
+    /// It may be there when the journal is opened again.
+    Unknown(Cause),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{} failed for {}", doing, path.display())]
+struct WriteError {
+    doing: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the log accepts no more events since an earlier error; free the disk and restart")]
+struct Poisoned(#[source] Cause);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the events are too long to be written together")]
+struct TooLong;
+
+/// The journal, open for writing. There is one at a time: see `LockedDirectory`.
+#[derive(Debug)]
+pub(super) struct Journal {
+    dir: PathBuf,
+    segment_bytes: u64,
+    key: JournalKey,
+    segment: Segment,
+    acknowledged: AcknowledgedFile,
+    last_seq: u64,
+    hash: Hash,
+    /// The first error; after it nothing is written any more.
+    poisoned: Option<Cause>,
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+struct Segment {
+    file: File,
+    path: PathBuf,
+    /// Where the next frame goes.
+    offset: u64,
+    /// How long the file is.
+    len: u64,
+}
+
+impl Journal {
+    /// Opens a journal, checks every byte of it, and cuts a torn tail.
+    ///
+    /// `witness` is a sequence number that is known from elsewhere to have been acknowledged.
+    pub(super) fn open(dir: &Path, segment_bytes: u64, witness: u64) -> Result<Self, OpenError> {
+        create_private(dir)?;
+        let mut scan = Scan::open(dir, 1, witness)?;
+        while scan.next_frame()?.is_some() {}
+        let end = scan.end();
+        remove_unfinished(dir)?;
+        let (key, segment) = match &end.segment {
+            Some((key, path, offset, len)) => (*key, reopen(path, *offset, *len, &end)?),
+            None => begin(dir, segment_bytes)?,
+        };
+        let mut acknowledged = AcknowledgedFile::open(dir, &end.acknowledged)?;
+        if let Some(doubt) = end.acknowledged.doubt.filter(|_| end.last_seq > 0) {
+            let dir = dir.display();
+            tracing::warn!(%dir, doubt, "the journal is whole, but not its note of what was acknowledged; made anew");
+        }
+        let last = Some((end.last_seq, end.hash));
+        if end.last_seq > 0 && end.acknowledged.last != last {
+            acknowledged.note(end.last_seq, &end.hash).map_err(OpenError::io(dir))?;
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            segment_bytes,
+            key,
+            segment,
+            acknowledged,
+            last_seq: end.last_seq,
+            hash: end.hash,
+            poisoned: None,
+        })
+    }
+
+    /// The sequence number of the last record.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Writes batches as one frame and returns when the disk has it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`CommitError`]; after any but a too long commit, all that follow fail.
+    pub(super) fn append(&mut self, batches: &[&[Record]]) -> Result<(), CommitError> {
+        if let Some(cause) = &self.poisoned {
+            return Err(CommitError::NotWritten(Arc::new(Poisoned(Arc::clone(cause)))));
+        }
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let first_seq = self.last_seq.saturating_add(1);
+        let Some((bytes, hash)) = Frame::encode(&self.key, first_seq, &self.hash, batches) else {
+            return Err(CommitError::NotWritten(Arc::new(TooLong)));
+        };
+        let n_records: usize = batches.iter().map(|batch| batch.len()).sum();
+        self.make_room(&bytes).map_err(|err| CommitError::NotWritten(self.poison(err)))?;
+        let last_seq = self.last_seq.saturating_add(n_records as u64);
+        let written = self.write(&bytes, last_seq, &hash);
+        written.map_err(|err| CommitError::Unknown(self.poison(err)))?;
+        (self.last_seq, self.hash) = (last_seq, hash);
+        Ok(())
+    }
+
+    /// Refuses everything from now on.
+    ///
+    /// An error of the disk is not tried again: after a failed fsync the kernel may have dropped the
+    /// pages, so that a second one succeeds without having written anything.
+    pub(super) fn poison(&mut self, err: impl Error + Send + Sync + 'static) -> Cause {
+        tracing::error!(error = &err as &dyn Error, "the log stops accepting events");
+        let cause: Cause = Arc::new(err);
+        self.poisoned.get_or_insert_with(|| Arc::clone(&cause));
+        cause
+    }
+
+    /// Goes on to a new segment if a frame does not fit into this one.
+    fn make_room(&mut self, frame: &[u8]) -> Result<(), WriteError> {
+        let end = self.segment.offset.saturating_add(frame.len() as u64);
+        if end <= self.segment.len {
+            return Ok(());
+        }
+        let header = SegmentHeader {
+            key: self.key,
+            first_seq: self.last_seq.saturating_add(1),
+            prev: self.hash,
+            file_len: segment_len(self.segment_bytes, frame.len()),
+        };
+        let failed =
+            |source| WriteError { doing: "making a segment", path: self.dir.clone(), source };
+        self.segment = create_segment(&self.dir, header).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Writes a frame, forces it to the disk, and notes that it will be acknowledged.
+    fn write(&mut self, frame: &[u8], last_seq: u64, hash: &Hash) -> Result<(), WriteError> {
+        let Segment { file, path, offset, .. } = &mut self.segment;
+        let failed = |doing| {
+            let path = path.clone();
+            move |source| WriteError { doing, path, source }
+        };
+        file.write_all_at(frame, *offset).map_err(failed("write"))?;
+        file.sync_data().map_err(failed("fdatasync"))?;
+        *offset = offset.saturating_add(frame.len() as u64);
+        self.acknowledged.note(last_seq, hash).map_err(failed("noting what is acknowledged"))
+    }
+}
+
+/// Makes the first segment of a new journal.
+fn begin(dir: &Path, segment_bytes: u64) -> Result<(JournalKey, Segment), OpenError> {
+    let key = new_key();
+    let file_len = segment_len(segment_bytes, 0);
+    let header = SegmentHeader { key, first_seq: 1, prev: Hash::ZERO, file_len };
+    Ok((key, create_segment(dir, header).map_err(OpenError::io(dir))?))
+}
+
+/// How long a segment's file must be for a frame to fit.
+fn segment_len(segment_bytes: u64, frame_len: usize) -> u64 {
+    segment_bytes.max(SEGMENT_HEADER_LEN as u64 + frame_len as u64)
+}
+
+/// Opens the last segment for writing, as long as it was made and with zeros behind its end.
+fn reopen(path: &Path, offset: u64, len: u64, end: &End) -> Result<Segment, OpenError> {
+    let file = File::options().write(true).open(path).map_err(OpenError::io(path))?;
+    if let Some(torn) = &end.torn {
+        let (bytes, path) = (torn.bytes, path.display());
+        tracing::warn!(%path, offset, bytes, "cutting a frame that was never acknowledged");
+    }
+    let repaired = (|| {
+        if end.shortened {
+            let path = path.display();
+            tracing::warn!(%path, len, "the journal's last segment was cut short behind its end");
+            file.set_len(len)?;
+        }
+        if let Some(torn) = &end.torn {
+            write_zeros(&file, offset, torn.bytes)?;
+        }
+        // What a killed process has written is in the kernel's hands only, until this returns.
+        file.sync_all()
+    })();
+    repaired.map_err(OpenError::io(path))?;
+    Ok(Segment { file, path: path.to_owned(), offset, len })
+}
+
+/// Makes a segment at its full length, which takes its name only when it is on the disk.
+fn create_segment(dir: &Path, header: SegmentHeader) -> io::Result<Segment> {
+    let path = segment_path(dir, header.first_seq);
+    let new = path.with_extension("new");
+    let file = File::create(&new)?;
+    let header_bytes = header.encode();
+    let offset = header_bytes.len() as u64;
+    file.write_all_at(&header_bytes, 0)?;
+    write_zeros(&file, offset, header.file_len.saturating_sub(offset))?;
+    file.sync_all()?;
+    fs::rename(&new, &path)?;
+    sync_directory(dir)?;
+    Ok(Segment { file, path, offset, len: header.file_len })
+}
+
+/// Writes zeros: a hole would have to be filled at the worst time, when there may be no room.
+fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let mut out = io::BufWriter::with_capacity(1 << 20, AtOffset(file, offset));
+    io::copy(&mut io::Read::take(io::repeat(0), len), &mut out)?;
+    out.flush()
+}
+
+/// Writes into a file from an offset on.
+struct AtOffset<'a>(&'a File, u64);
+
+impl Write for AtOffset<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n_bytes = self.0.write_at(bytes, self.1)?;
+        self.1 = self.1.saturating_add(n_bytes as u64);
+        Ok(n_bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Removes segments that were being made when the machine stopped.
+fn remove_unfinished(dir: &Path) -> Result<(), OpenError> {
+    for entry in fs::read_dir(dir).map_err(OpenError::io(dir))? {
+        let path = entry.map_err(OpenError::io(dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(&path).map_err(OpenError::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Random bytes that nobody outside can know.
+fn new_key() -> JournalKey {
+    let mut bytes = Uuid::new_v4().as_bytes().to_vec();
+    bytes.extend(Uuid::new_v4().as_bytes());
+    *blake3::hash(&bytes).as_bytes()
+}

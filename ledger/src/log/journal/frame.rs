@@ -1,0 +1,167 @@
+//! The bytes of the journal: what leads a segment, and the frames that follow.
+//!
+//! ```text
+//! segment  magic 8 · journal's key 32 · first seq 8 · hash of the frame before 32 · file length 8 · hash 32
+//! frame    marker 8 · body length 4 · records 4 · first seq 8 · hash of the frame before 32 · body · hash 32
+//! body     batches 4, each: records 4, each: length 4 · envelope · length 4 · payload
+//! ```
+//!
+//! The hashes and the marker are made with random bytes that each journal draws for itself and never
+//! shows, so that nobody can upload a package whose bytes would pass for a frame of it.
+
+use crate::{
+    Hash, Record,
+    log::packing::{Unpacker, packed_len, put_record, put_u32, put_u64},
+};
+
+/// The bytes before the first frame of a segment.
+pub(super) const SEGMENT_HEADER_LEN: usize = 120;
+/// The bytes of a frame before its body.
+const FRAME_HEADER_LEN: usize = 56;
+/// The bytes of a frame after its body.
+const HASH_LEN: usize = 32;
+/// The longest body of a frame, in bytes.
+const BODY_BYTES_MAX: usize = 1 << 30;
+
+/// Leads every segment; the last byte is the number of this format.
+const SEGMENT_MAGIC: [u8; 8] = *b"KPLEDGR\x01";
+
+/// The key of one journal's hashes.
+pub(super) type JournalKey = [u8; 32];
+
+/// What leads a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) key: JournalKey,
+    pub(super) first_seq: u64,
+    pub(super) prev: Hash,
+    pub(super) file_len: u64,
+}
+
+impl SegmentHeader {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = SEGMENT_MAGIC.to_vec();
+        out.extend(self.key);
+        put_u64(&mut out, self.first_seq);
+        out.extend(self.prev.as_bytes());
+        put_u64(&mut out, self.file_len);
+        let hash = keyed_hash(&self.key, &out);
+        out.extend(hash.as_bytes());
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let fields = bytes.get(..SEGMENT_HEADER_LEN - HASH_LEN).ok_or("the file is too short")?;
+        let mut rest = Unpacker(bytes);
+        let header = (|| {
+            let magic = rest.array()?;
+            let (key, first_seq) = (rest.array()?, rest.u64()?);
+            let prev = Hash::from_bytes(rest.array()?);
+            let header = Self { key, first_seq, prev, file_len: rest.u64()? };
+            Some((magic, header, Hash::from_bytes(rest.array()?)))
+        })();
+        let (magic, header, hash) = header.ok_or("the file is too short")?;
+        if magic != SEGMENT_MAGIC {
+            return Err("it does not begin like a journal segment of this version of keypool");
+        }
+        if hash != keyed_hash(&header.key, fields) {
+            return Err("the hash of the segment's header does not match");
+        }
+        Ok(header)
+    }
+}
+
+/// One group commit, as it stands in the journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) first_seq: u64,
+    pub(super) prev: Hash,
+    pub(super) hash: Hash,
+    /// How many bytes the whole frame has.
+    pub(super) len: usize,
+    /// How many records it holds; at least one.
+    count: u64,
+}
+
+impl Frame {
+    /// The bytes and the hash of a frame; `None` if the records are too many for one.
+    pub(super) fn encode(
+        key: &JournalKey,
+        first_seq: u64,
+        prev: &Hash,
+        batches: &[&[Record]],
+    ) -> Option<(Vec<u8>, Hash)> {
+        let records = batches.iter().copied().flatten();
+        let body_len = records.clone().map(packed_len).sum::<usize>() + 4 + 4 * batches.len();
+        if body_len > BODY_BYTES_MAX {
+            return None;
+        }
+        let mut out = Vec::with_capacity(FRAME_HEADER_LEN + body_len + HASH_LEN);
+        out.extend(marker(key));
+        put_u32(&mut out, body_len);
+        put_u32(&mut out, records.count());
+        put_u64(&mut out, first_seq);
+        out.extend(prev.as_bytes());
+        put_u32(&mut out, batches.len());
+        for batch in batches {
+            put_u32(&mut out, batch.len());
+            batch.iter().for_each(|record| put_record(&mut out, record));
+        }
+        let hash = keyed_hash(key, &out);
+        out.extend(hash.as_bytes());
+        Some((out, hash))
+    }
+
+    /// The frame at the beginning of some bytes; whether it belongs there is for the caller to say.
+    pub(super) fn decode(key: &JournalKey, bytes: &[u8]) -> Result<Self, &'static str> {
+        let mut rest = Unpacker(bytes);
+        if rest.array() != Some(marker(key)) {
+            return Err("no frame begins here");
+        }
+        let header = (|| Some((rest.u32()?, rest.u32()? as u64, rest.u64()?, rest.array()?)))();
+        let (body_len, count, first_seq, prev) = header.ok_or("the frame's header is cut off")?;
+        let hashed = bytes.get(..FRAME_HEADER_LEN.saturating_add(body_len));
+        let stored = rest.0.get(body_len..).and_then(<[u8]>::first_chunk);
+        let (Some(hashed), Some(stored)) = (hashed, stored) else {
+            return Err("the frame is longer than the file");
+        };
+        let hash = keyed_hash(key, hashed);
+        if hash.as_bytes() != stored {
+            return Err("the hash of the frame does not match");
+        }
+        let len = hashed.len() + HASH_LEN;
+        let frame = Self { first_seq, prev: Hash::from_bytes(prev), hash, len, count };
+        match frame.records(bytes) {
+            Some(records) if records.len() as u64 == count && count > 0 => Ok(frame),
+            _ => Err("the frame's records do not fill it"),
+        }
+    }
+
+    /// The sequence number of its last record.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.first_seq.saturating_add(self.count - 1)
+    }
+
+    /// The envelope bytes and the payload of each record, from the bytes the frame was decoded of.
+    pub(super) fn records<'a>(&self, bytes: &'a [u8]) -> Option<Vec<(&'a [u8], &'a [u8])>> {
+        let mut body = Unpacker(bytes.get(FRAME_HEADER_LEN..self.len.checked_sub(HASH_LEN)?)?);
+        let mut records = Vec::new();
+        for _ in 0..body.u32()? {
+            for _ in 0..body.u32()? {
+                records.push(body.record()?);
+            }
+        }
+        body.is_empty().then_some(records)
+    }
+}
+
+/// The eight bytes that every frame of a journal begins with.
+pub(super) fn marker(key: &JournalKey) -> [u8; 8] {
+    let hash = keyed_hash(key, b"the beginning of a frame");
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+/// The hash that no other journal computes for the same bytes.
+fn keyed_hash(key: &JournalKey, bytes: &[u8]) -> Hash {
+    Hash::from_bytes(*blake3::keyed_hash(key, bytes).as_bytes())
+}

@@ -1,0 +1,15 @@
+//! The tests of the ledger: its logs, their files, the bytes of its records, and the house rules.
+#![cfg(test)]
+
+mod ledger {
+    mod arbitrary;
+    mod codec;
+    mod contract;
+    mod database;
+    mod golden;
+    mod journal;
+    mod opening;
+    mod properties;
+    mod support;
+    mod tidy;
+}

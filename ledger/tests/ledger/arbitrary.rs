@@ -1,0 +1,149 @@
+//! Random events and envelopes of every kind, for the properties.
+
+use keypool_ledger::{
+    CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NewEvent, PackageFacts, PoolId,
+    ReleaseReason, ReservationId, RevokeReason, SignatureKey, StreamId, Timestamp, codec,
+};
+use quickcheck::{Arbitrary, Gen};
+use uuid::Uuid;
+
+/// An event of any kind.
+#[derive(Clone, Debug)]
+pub(crate) struct AnyEvent(pub(crate) Event);
+
+/// An envelope around an event of any kind.
+#[derive(Clone, Debug)]
+pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
+
+/// The number of kinds of events.
+pub(crate) const N_KINDS: u8 = 12;
+
+impl Arbitrary for AnyEvent {
+    fn arbitrary(g: &mut Gen) -> Self {
+        let kind = u8::arbitrary(g) % N_KINDS;
+        Self(event(kind, g))
+    }
+}
+
+impl Arbitrary for AnyEnvelope {
+    fn arbitrary(g: &mut Gen) -> Self {
+        Self(EventEnvelope {
+            schema: codec::SCHEMA,
+            stream: StreamId::Pool(pool(g)),
+            version: u64::arbitrary(g),
+            at: timestamp(g),
+            command: CommandId(Uuid::from_u128(u128::arbitrary(g))),
+            request: hash(g),
+            prev: hash(g),
+            payload: hash(g),
+            event: AnyEvent::arbitrary(g).0,
+        })
+    }
+}
+
+/// A random event to be appended; many share a command.
+pub(crate) fn new_event(g: &mut Gen, payload: Vec<u8>) -> NewEvent {
+    NewEvent {
+        at: Timestamp::from_millis(7),
+        command: CommandId(Uuid::from_u128(u128::from(u8::arbitrary(g) % 9))),
+        request: hash(g),
+        event: AnyEvent::arbitrary(g).0,
+        payload,
+    }
+}
+
+fn event(kind: u8, g: &mut Gen) -> Event {
+    match kind {
+        0 => Event::Created(facts(g)),
+        1 => Event::Uploaded(facts(g)),
+        2 => Event::Reserved {
+            keypackage_ref: keypackage_ref(g),
+            reservation: reservation(g),
+            generation: u32::arbitrary(g),
+            holder: pool(g),
+            group: group(g),
+            deadline: timestamp(g),
+        },
+        3 => Event::Renewed {
+            keypackage_ref: keypackage_ref(g),
+            reservation: reservation(g),
+            deadline: timestamp(g),
+        },
+        4 => Event::Released {
+            keypackage_ref: keypackage_ref(g),
+            reservation: reservation(g),
+            reason: *g.choose(&[ReleaseReason::Cancelled, ReleaseReason::Lapsed]).unwrap(),
+        },
+        5 => Event::Spent {
+            keypackage_ref: keypackage_ref(g),
+            reservation: bool::arbitrary(g).then(|| reservation(g)),
+            holder: bool::arbitrary(g).then(|| pool(g)),
+            group: group(g),
+            late: bool::arbitrary(g),
+        },
+        6 => Event::Expired { keypackage_ref: keypackage_ref(g) },
+        7 => Event::Revoked { keypackage_ref: keypackage_ref(g), reason: revoke_reason(g) },
+        8 => Event::Conflict {
+            keypackage_ref: keypackage_ref(g),
+            lost: reservation(g),
+            holds: reservation(g),
+        },
+        9 => Event::Registered { signature_key: key(g), credential: String::arbitrary(g) },
+        10 => Event::KeyRotated { signature_key: key(g), credential: String::arbitrary(g) },
+        _ => Event::DeviceRemoved {},
+    }
+}
+
+fn facts(g: &mut Gen) -> PackageFacts {
+    PackageFacts {
+        keypackage_ref: keypackage_ref(g),
+        not_before: timestamp(g),
+        not_after: timestamp(g),
+        ciphersuite: u16::arbitrary(g),
+        credential: hash(g),
+        init_key: hash(g),
+        last_resort: bool::arbitrary(g),
+    }
+}
+
+fn revoke_reason(g: &mut Gen) -> RevokeReason {
+    let reasons = [
+        RevokeReason::Rotated,
+        RevokeReason::Withdrawn,
+        RevokeReason::Reported,
+        RevokeReason::Lapsed,
+    ];
+    *g.choose(&reasons).unwrap()
+}
+
+/// Few different ones, so that some meet.
+fn reservation(g: &mut Gen) -> ReservationId {
+    ReservationId(Uuid::from_u128(u128::from(u8::arbitrary(g) % 9)))
+}
+
+fn keypackage_ref(g: &mut Gen) -> KeyPackageRef {
+    let len = *g.choose(&[16, 32, 48, 64]).unwrap();
+    KeyPackageRef::new(&vec![u8::arbitrary(g) % 9; len]).unwrap()
+}
+
+fn pool(g: &mut Gen) -> PoolId {
+    let user = *g.choose(&["ann", "anna", "b@example.org", "c:d+e"]).unwrap();
+    PoolId::of(user, *g.choose(&[None, Some("phone"), Some("p")]).unwrap()).unwrap()
+}
+
+fn group(g: &mut Gen) -> GroupId {
+    let len = 1 + usize::from(u8::arbitrary(g) % 255);
+    GroupId::new(&vec![u8::arbitrary(g); len]).unwrap()
+}
+
+fn key(g: &mut Gen) -> SignatureKey {
+    SignatureKey::new(&vec![u8::arbitrary(g); *g.choose(&[32, 65, 133]).unwrap()]).unwrap()
+}
+
+fn hash(g: &mut Gen) -> Hash {
+    Hash::of(&[u8::arbitrary(g)])
+}
+
+fn timestamp(g: &mut Gen) -> Timestamp {
+    Timestamp::from_millis(u64::arbitrary(g))
+}

@@ -1,0 +1,90 @@
+//! Every log keeps the promises of `EventLog`, and a faulty one fails as it was told to.
+
+use keypool_ledger::{
+    AppendError, EventLog, Fault, Faulty, MemoryLog, ReadError, log::conformance,
+};
+
+use super::support::{SledLogs, batch, command, stream, uploaded};
+
+#[test]
+fn the_memory_log_keeps_the_contract() {
+    conformance::check(MemoryLog::default);
+    conformance::check(|| Faulty::new(MemoryLog::default()));
+}
+
+#[test]
+fn the_sled_log_keeps_the_contract() {
+    let logs = SledLogs::default();
+    conformance::check(|| logs.make());
+    conformance::check(|| Faulty::new(logs.make()));
+}
+
+#[test]
+fn a_planned_fault_happens_once_and_is_what_it_says() {
+    check_faults(MemoryLog::default);
+    let logs = SledLogs::default();
+    check_faults(|| logs.make());
+}
+
+fn check_faults<L: EventLog>(make_log: impl Fn() -> L) {
+    for (fault, applied) in [
+        (Fault::NotWritten, false),
+        (Fault::UnknownApplied, true),
+        (Fault::UnknownNotApplied, false),
+    ] {
+        let log = Faulty::new(make_log());
+        log.fail_append(2, fault);
+        let append = |n, expected| {
+            log.append(vec![batch("ann", expected, vec![uploaded(n, 4)])]).pop().unwrap()
+        };
+        append(1, 0).unwrap();
+        let answer = append(2, 1);
+        match fault {
+            Fault::NotWritten => assert!(matches!(answer, Err(AppendError::NotWritten(_)))),
+            Fault::UnknownApplied | Fault::UnknownNotApplied => {
+                assert!(matches!(answer, Err(AppendError::Unknown(_))));
+            }
+        }
+        let found = log.find(command(2)).unwrap();
+        assert_eq!(found.len(), usize::from(applied), "{fault:?}: find tells the truth");
+        append(3, 1 + u64::from(applied)).unwrap();
+        assert_eq!(log.n_appends(), 3);
+    }
+}
+
+#[test]
+fn a_conflict_is_told_also_when_an_answer_is_lost() {
+    let log = Faulty::new(MemoryLog::default());
+    log.fail_append(1, Fault::UnknownApplied);
+    let upload = |n| batch("ann", 0, vec![uploaded(n, 4)]);
+
+    let answers = log.append(vec![upload(1), upload(2)]);
+
+    assert!(matches!(answers[0], Err(AppendError::Unknown(_))));
+    assert!(matches!(answers[1], Err(AppendError::Conflict { found: 1, .. })));
+}
+
+#[test]
+fn a_rival_comes_just_before_the_append() {
+    let log = Faulty::new(MemoryLog::default());
+    log.before_append(1, |log: &MemoryLog| {
+        log.append(vec![batch("ann", 0, vec![uploaded(7, 4)])]).pop().unwrap().unwrap();
+    });
+    let append =
+        |expected| log.append(vec![batch("ann", expected, vec![uploaded(1, 4)])]).pop().unwrap();
+
+    assert!(matches!(append(0), Err(AppendError::Conflict { found: 1, .. })));
+    append(1).unwrap();
+    assert_eq!(log.inner().read(1, 9).unwrap()[0].envelope.command, command(7));
+}
+
+#[test]
+fn a_planned_read_fault_happens_once() {
+    let log = Faulty::new(MemoryLog::default());
+    log.fail_read(2);
+
+    assert!(log.head().is_ok());
+    assert!(matches!(log.stream_head(&stream("ann")), Err(ReadError::Unavailable(_))));
+    assert!(log.stream_head(&stream("ann")).is_ok());
+    assert_eq!(log.n_reads(), 3);
+}

@@ -1,0 +1,184 @@
+//! The database beneath a log may be lost, damaged, old or another's: the journal makes it good.
+
+use std::{fs, path::Path, slice};
+
+use keypool_ledger::{EventLog, OpenError, ReadError, Record};
+use tempfile::TempDir;
+
+use super::support::{
+    all, batch, command, copy, fill, open, package, refusal, stream, try_append, uploaded,
+};
+
+/// Checks that a log serves exactly these records, by every way of reading, and can go on.
+fn serves(dir: &Path, expected: &[Record]) {
+    let log = open(dir);
+    assert_eq!(all(&log), expected);
+    for record in expected {
+        let n = record.envelope.version;
+        assert_eq!(log.find(command(n)).unwrap(), slice::from_ref(record));
+        assert_eq!(log.find_package(&package(n)).unwrap().as_ref(), Some(record));
+        assert_eq!(log.payload(record.seq).unwrap().as_ref(), Some(&record.payload));
+    }
+    assert_eq!(log.read_stream(&stream("ann"), 0, 999).unwrap(), expected);
+    assert_eq!(try_append(&log, 40).unwrap(), expected.len() as u64 + 1);
+}
+
+/// A closed log and its records.
+fn filled(n_events: u64) -> (TempDir, Vec<Record>) {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    fill(&log, n_events);
+    let records = all(&log);
+    (dir, records)
+}
+
+#[test]
+fn a_lost_database_is_built_anew() {
+    let (dir, records) = filled(30);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+
+    serves(dir.path(), &records);
+}
+
+#[test]
+fn a_database_of_garbage_is_built_anew() {
+    for garbage in [vec![], vec![0; 70_000], vec![0xa5; 70_000]] {
+        for file in ["db", "conf"] {
+            let (dir, records) = filled(30);
+            fs::write(dir.path().join("sled").join(file), &garbage).unwrap();
+
+            serves(dir.path(), &records);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_database_is_built_anew_or_read_rightly() {
+    let (dir, records) = filled(30);
+    let files: Vec<_> = fs::read_dir(dir.path().join("sled")).unwrap().flatten().collect();
+    for file in files.iter().filter(|file| file.path().is_file()) {
+        let len = usize::try_from(file.metadata().unwrap().len()).unwrap();
+        for n in 0..6 {
+            let copied = TempDir::new().unwrap();
+            copy(dir.path(), copied.path());
+            let path = copied.path().join("sled").join(file.file_name());
+            let mut bytes = fs::read(&path).unwrap();
+            if n < 4 {
+                bytes[(len - 1).min(n * 1171)] ^= 0x10;
+            } else {
+                bytes.truncate(len * (n - 3) / 4);
+            }
+            fs::write(&path, bytes).unwrap();
+
+            let reads = |log: &dyn EventLog| log.read(1, 99).ok();
+            let first = reads(&open(copied.path()));
+            // A page that turns out damaged only when it is read is made good at the next open.
+            assert!(first.is_none_or(|read| read == records), "{path:?}");
+            serves(copied.path(), &records);
+        }
+    }
+}
+
+#[test]
+fn a_database_that_failed_a_reader_is_built_anew() {
+    let (dir, records) = filled(5);
+    let distrusted = dir.path().join("sled.distrusted");
+    fs::write(&distrusted, []).unwrap();
+
+    serves(dir.path(), &records);
+    assert!(!distrusted.exists());
+    assert!(dir.path().join("sled.damaged").exists(), "the old one is kept beside it");
+}
+
+#[test]
+fn an_altered_value_is_never_served() {
+    let (dir, records) = filled(5);
+    let database = sled::open(dir.path().join("sled")).unwrap();
+    let (key, value) = database.scan_prefix(b"r").nth(2).unwrap().unwrap();
+    let mut altered = value.to_vec();
+    *altered.last_mut().unwrap() ^= 1;
+    database.insert(key, altered).unwrap();
+    drop(database);
+
+    let log = open(dir.path());
+    let err = log.read(1, 9).unwrap_err();
+    assert!(matches!(err, ReadError::Damaged { seq: 3, .. }), "{err}");
+    assert_eq!(log.read(4, 9).unwrap(), records[3..]);
+    drop(log);
+    serves(dir.path(), &records);
+}
+
+#[test]
+fn an_unfinished_snapshot_is_removed() {
+    let (dir, records) = filled(5);
+    let unfinished = dir.path().join("sled/snap.0000000000000123.generating");
+    fs::write(&unfinished, [1; 50]).unwrap();
+
+    serves(dir.path(), &records);
+    assert!(!unfinished.exists());
+    assert!(!dir.path().join("sled.damaged").exists(), "the rest was used");
+}
+
+#[test]
+fn an_older_database_is_caught_up() {
+    let (dir, _) = filled(10);
+    let older = TempDir::new().unwrap();
+    copy(&dir.path().join("sled"), older.path());
+    fill(&open(dir.path()), 20);
+    let records = all(&open(dir.path()));
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    copy(older.path(), &dir.path().join("sled"));
+
+    serves(dir.path(), &records);
+}
+
+#[test]
+fn an_older_journal_is_refused() {
+    let (dir, _) = filled(10);
+    let older = TempDir::new().unwrap();
+    copy(&dir.path().join("journal"), older.path());
+    fill(&open(dir.path()), 20);
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    copy(older.path(), &dir.path().join("journal"));
+
+    let err = refusal(dir.path());
+
+    assert!(matches!(err, OpenError::LedgerTruncated { expected: 30, found: 10 }));
+    assert_eq!(
+        err.to_string(),
+        "the ledger ends at record 10, but record 30 was acknowledged; \
+         nothing was changed, restore a newer copy of its directory"
+    );
+}
+
+#[test]
+fn a_database_of_another_history_is_built_anew() {
+    let (dir, _) = filled(10);
+    let other = TempDir::new().unwrap();
+    let log = open(other.path());
+    for n in 0..20 {
+        log.append(vec![batch("bob", n, vec![uploaded(n + 1, 7)])]).pop().unwrap().unwrap();
+    }
+    drop(log);
+    fill(&open(dir.path()), 20);
+    let records = all(&open(dir.path()));
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    copy(&other.path().join("sled"), &dir.path().join("sled"));
+
+    serves(dir.path(), &records);
+    assert_eq!(open(dir.path()).read_stream(&stream("bob"), 0, 9).unwrap(), []);
+}
+
+#[test]
+fn the_database_keeps_no_files_that_it_never_forces_to_the_disk() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    for n in 0..6 {
+        let events = (0..64).map(|m| uploaded(64 * n + m, 16_384)).collect();
+        log.append(vec![batch("ann", 64 * n, events)]).pop().unwrap().unwrap();
+    }
+    try_append(&log, 1_000_000).unwrap();
+    drop(log);
+
+    assert_eq!(fs::read_dir(dir.path().join("sled/blobs")).unwrap().count(), 0);
+}

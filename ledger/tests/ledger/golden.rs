@@ -1,0 +1,156 @@
+//! The logs of every schema that was ever released are read for ever.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use data_encoding::HEXLOWER;
+use insta::assert_snapshot;
+use keypool_ledger::{
+    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId, Record,
+    ReleaseReason, ReservationId, RevokeReason, SignatureKey, SledLog, SledLogOptions, StreamWrite,
+    Timestamp, codec,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::{
+    arbitrary::N_KINDS,
+    support::{all, copy, facts, open, package, read_journal, stream},
+};
+
+fn golden_log(schema: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../fixtures/logs/schema-{schema}"))
+}
+
+#[test]
+fn the_log_of_schema_1_is_read_for_ever() {
+    let records = read_journal(&golden_log(1)).unwrap();
+    let kinds: BTreeSet<_> = records.iter().map(|record| record.envelope.event.name()).collect();
+    assert_eq!(kinds.len(), usize::from(N_KINDS), "it has every kind of event");
+    let lines: Vec<_> = records.iter().map(line).collect();
+    assert_snapshot!(lines.join("\n"));
+
+    let dir = TempDir::new().unwrap();
+    copy(&golden_log(1), dir.path());
+    assert_eq!(all(&open(dir.path())), records, "and a log opens with it");
+}
+
+/// A record as the snapshot shows it.
+fn line(record: &Record) -> String {
+    let envelope = serde_json::to_string(&record.envelope).unwrap();
+    let (seq, payload) = (record.seq, HEXLOWER.encode(&record.payload));
+    format!("{seq} schema {} {envelope} payload {payload:?}", record.envelope.schema)
+}
+
+#[test]
+fn the_log_of_the_schema_of_today_is_written_with_the_same_bytes() {
+    let golden = read_journal(&golden_log(codec::SCHEMA)).unwrap();
+    let dir = TempDir::new().unwrap();
+    write_log(dir.path());
+    for (written, golden) in read_journal(dir.path()).unwrap().iter().zip(&golden) {
+        assert_eq!(codec::encode(&golden.envelope).unwrap(), golden.envelope_bytes);
+        assert_eq!(written, golden);
+    }
+}
+
+#[test]
+fn the_chains_of_the_golden_log_are_whole() {
+    for name in ["alice/phone", "alice/main"] {
+        let mut prev = Hash::ZERO;
+        for record in read_journal(&golden_log(1)).unwrap() {
+            if record.envelope.stream == stream(name) {
+                assert_eq!(record.envelope.prev, prev);
+                assert_eq!(record.envelope.payload, Hash::of(&record.payload));
+                prev = codec::chain_hash(&record.envelope_bytes);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "writes the fixture of a new schema, once: see fixtures/README.md"]
+fn write_the_golden_log_of_this_schema() {
+    let (dir, golden) = (TempDir::new().unwrap(), golden_log(codec::SCHEMA));
+    assert!(!golden.exists(), "a released fixture never changes");
+    write_log(dir.path());
+    copy(&dir.path().join("journal"), &golden.join("journal"));
+}
+
+/// Writes every kind of event, in several segments.
+fn write_log(dir: &Path) {
+    let log = SledLog::open(dir, SledLogOptions { segment_bytes: 2048, cache_bytes: 1 << 20 });
+    let log = log.unwrap();
+    let mut versions = [0, 0];
+    for (n, calls) in (0..).zip(history().chunks(3)) {
+        let pool = n % 2;
+        let name = ["alice/phone", "alice/main"][pool];
+        let events: Vec<_> = calls.to_vec();
+        let (expected, n_events) = (versions[pool], events.len() as u64);
+        let writes = vec![StreamWrite { stream: stream(name), expected, events }];
+        log.append(vec![Batch { writes }]).pop().unwrap().unwrap();
+        versions[pool] += n_events;
+    }
+}
+
+/// Every kind of event, and every reason.
+fn history() -> Vec<NewEvent> {
+    let (first, second) = (ReservationId(Uuid::from_u128(1)), ReservationId(Uuid::from_u128(2)));
+    let signature_key = |byte| SignatureKey::new(&[byte; 32]).unwrap();
+    let holder: PoolId = "bob".parse().unwrap();
+    let group = GroupId::new(b"a group").unwrap();
+    let deadline = Timestamp::from_millis(1_770_000_060_000);
+    let (one, two) = (|| package(1), || package(2));
+    let revoked = |keypackage_ref: KeyPackageRef, reason| Event::Revoked { keypackage_ref, reason };
+    let reserved = |keypackage_ref, reservation, generation| Event::Reserved {
+        keypackage_ref,
+        reservation,
+        generation,
+        holder: holder.clone(),
+        group: group.clone(),
+        deadline,
+    };
+    let released =
+        |reservation, reason| Event::Released { keypackage_ref: one(), reservation, reason };
+    let spent = |keypackage_ref, reservation, holder, late| Event::Spent {
+        keypackage_ref,
+        reservation,
+        holder,
+        group: group.clone(),
+        late,
+    };
+    let credential = || "alice".to_owned();
+    let events = vec![
+        (Event::Registered { signature_key: signature_key(1), credential: credential() }, 0),
+        (Event::Created(facts(1)), 0),
+        (Event::Uploaded(facts(1)), 400),
+        (reserved(one(), first, 1), 0),
+        (Event::Renewed { keypackage_ref: one(), reservation: first, deadline }, 0),
+        (released(first, ReleaseReason::Cancelled), 0),
+        (reserved(one(), second, 2), 0),
+        (released(second, ReleaseReason::Lapsed), 0),
+        (spent(one(), Some(second), Some(holder.clone()), true), 0),
+        (Event::Conflict { keypackage_ref: one(), lost: first, holds: second }, 0),
+        (Event::Uploaded(facts(2)), 3_000),
+        (spent(two(), None, None, false), 0),
+        (Event::Expired { keypackage_ref: package(3) }, 0),
+        (revoked(package(4), RevokeReason::Rotated), 0),
+        (revoked(package(5), RevokeReason::Withdrawn), 0),
+        (revoked(package(6), RevokeReason::Reported), 0),
+        (revoked(package(7), RevokeReason::Lapsed), 0),
+        (Event::KeyRotated { signature_key: signature_key(2), credential: credential() }, 0),
+        (Event::DeviceRemoved {}, 0),
+    ];
+    (0..).zip(events).map(|(n, (event, payload_len))| recorded(n, event, payload_len)).collect()
+}
+
+fn recorded(n: u64, event: Event, payload_len: usize) -> NewEvent {
+    NewEvent {
+        at: Timestamp::from_millis(1_770_000_000_000 + 250 * n),
+        command: CommandId(Uuid::from_u128(u128::from(n / 2))),
+        request: Hash::of(&n.to_be_bytes()),
+        event,
+        payload: (0..payload_len).map(|n| n.to_le_bytes()[0]).collect(),
+    }
+}
