@@ -3,8 +3,11 @@
 #[cfg(test)]
 mod client {
     mod interop;
+    mod invitations;
     mod membership;
     mod pool;
+    mod refresh;
+    mod service;
     mod storage;
     mod support;
 }

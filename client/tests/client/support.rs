@@ -88,7 +88,8 @@ pub(crate) fn pool(name: &str) -> PoolId {
     name.parse().unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder, as it is at this moment.
+pub(crate) fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
