@@ -6,6 +6,10 @@
 
 mod committer;
 
+mod group;
+
+mod recall;
+
 mod directory;
 
 mod watch;

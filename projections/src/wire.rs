@@ -3,7 +3,7 @@
 //! JSON. Packages and group ids are base64 with padding, references lower-case hex, instants Unix
 //! seconds. No HTTP types: which code goes with which status is the server's to know.
 
-use std::{fmt, str::FromStr};
+mod code;
 
 use data_encoding::BASE64;
 use keypool_ledger::{
@@ -11,6 +11,7 @@ use keypool_ledger::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub use self::code::{Code, UnknownCode};
 use crate::health::Health;
 
 /// Bytes that travel as base64 with padding (RFC 4648 section 4).
@@ -431,124 +432,4 @@ pub struct Problem {
     /// What became of each package of an upload of which none was acceptable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<UploadItem>,
-}
-
-/// Declares the error codes once: the word, what it means, what to do, whether to try again.
-macro_rules! codes {
-    ($($name:ident $word:literal $retryable:literal $title:literal $hint:literal;)*) => {
-        /// A stable error code. `keypool explain CODE` prints what it means.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-        pub enum Code {
-            $(#[doc = $title] #[serde(rename = $word)] $name,)*
-        }
-
-        impl Code {
-            /// Every code, in the order of the documentation.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The word, as it stands in a problem.
-            #[must_use]
-            pub const fn word(self) -> &'static str {
-                match self { $(Self::$name => $word,)* }
-            }
-
-            /// What it means, in a few words.
-            #[must_use]
-            pub const fn title(self) -> &'static str {
-                match self { $(Self::$name => $title,)* }
-            }
-
-            /// What to do next.
-            #[must_use]
-            pub const fn hint(self) -> &'static str {
-                match self { $(Self::$name => $hint,)* }
-            }
-
-            /// Whether the same request may succeed later.
-            #[must_use]
-            pub const fn retryable(self) -> bool {
-                match self { $(Self::$name => $retryable,)* }
-            }
-        }
-    };
-}
-
-codes! {
-    BadRequest "bad_request" false "The request cannot be read"
-        "Compare it with the API document at /openapi.json.";
-    InvalidKeyPackage "invalid_key_package" false "The KeyPackage was not admitted"
-        "`check` names the admission check that failed: make a new package that passes it.";
-    InvalidName "invalid_name" false "A name or an identifier is not valid"
-        "The detail says what a valid one looks like.";
-    Unauthenticated "unauthenticated" false "The request is not signed as it must be"
-        "Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.";
-    NotAllowed "not_allowed" false "The caller may not do this"
-        "Ask as the device that owns the pool or holds the reservation.";
-    NotFound "not_found" false "There is nothing at this address"
-        "The addresses are listed at /openapi.json.";
-    UnknownUser "unknown_user" false "The user or the device is not registered here"
-        "Check the name; the owner registers with POST /devices.";
-    UnknownKeyPackage "unknown_key_package" false "The KeyPackage is not known here"
-        "Check the reference, and that it was uploaded to this server.";
-    PoolExhausted "pool_exhausted" true "No KeyPackage is left to hand out"
-        "Try again later: the owner's app refills the pool when it comes online.";
-    NothingCompatible "nothing_compatible" false "No KeyPackage has a ciphersuite that was asked for"
-        "Ask for another ciphersuite, or create the group with one the user supports.";
-    MethodNotAllowed "method_not_allowed" false "The address does not take this method"
-        "The Allow header lists the methods it takes.";
-    RequestTimeout "request_timeout" true "The request's body did not arrive in time"
-        "Send it again, over a faster connection.";
-    AlreadySpent "already_spent" false "The KeyPackage was used by another reservation"
-        "Reserve another package; if a Commit with this one was posted, remove the member again.";
-    ReservationLost "reservation_lost" false "The reservation ended and its KeyPackage was handed on"
-        "If the Commit is not posted, drop it; if it is, remove the member; then reserve a new package.";
-    ReservationMismatch "reservation_mismatch" false "The reservation does not fit this request"
-        "Use the id, package and group of one reservation; draw a new random id for a new one.";
-    RenewalLimit "renewal_limit" false "The reservation was renewed as often as it may be"
-        "Post the Commit now, or release the package and reserve again.";
-    IdempotencyMismatch "idempotency_mismatch" false "The Idempotency-Key was used for another request"
-        "Draw a new key for a new request; keep the key when repeating one.";
-    IdentityBound "identity_bound" false "The name is bound to another key"
-        "Use the key that registered first, or another name; an operator can tell who holds it.";
-    Expired "expired" false "The KeyPackage's lifetime is over"
-        "Reserve another package.";
-    Revoked "revoked" false "The KeyPackage was withdrawn by its owner"
-        "Reserve another package.";
-    PoolFull "pool_full" false "The pool holds as many KeyPackages as it may"
-        "Upload fewer: `recommended_upload` of the status says how many.";
-    TooLarge "too_large" false "The request is larger than the server takes"
-        "Send fewer packages at a time.";
-    UnsupportedMediaType "unsupported_media_type" false "The body's type is not one the address takes"
-        "Send application/json; a single package may be sent as message/mls.";
-    Internal "internal" true "The server failed"
-        "Repeat the request with the same Idempotency-Key; tell the operator the X-Request-Id.";
-    NotReady "not_ready" true "The server is not ready yet"
-        "Wait; /readyz says why.";
-    LogUnavailable "log_unavailable" true "The server cannot write its log"
-        "Repeat the request with the same Idempotency-Key once the operator has mended it.";
-    ClockRegressed "clock_regressed" true "The server's clock has stepped back"
-        "Wait until the operator has set the clock.";
-    Busy "busy" true "Too many requests are waiting"
-        "Repeat the request with the same Idempotency-Key after Retry-After seconds.";
-}
-
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// A word that is no error code.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no error code")]
-pub struct UnknownCode(String);
-
-impl FromStr for Code {
-    type Err = UnknownCode;
-
-    fn from_str(word: &str) -> Result<Self, UnknownCode> {
-        let found = Self::ALL.iter().find(|code| code.word() == word);
-        found.copied().ok_or_else(|| UnknownCode(word.to_owned()))
-    }
 }

@@ -15,3 +15,6 @@ mod properties;
 
 #[path = "projections/pools.rs"]
 mod pools;
+
+#[path = "projections/faults.rs"]
+mod faults;

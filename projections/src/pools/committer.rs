@@ -6,20 +6,14 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering, mpsc::Receiver},
 };
 
-use keypool_ledger::{
-    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, NewEvent, PoolId, Record,
-    ReservationId, StreamId, StreamWrite, Timestamp,
-};
+use keypool_ledger::{AppendError, Appended, EventLog, PoolId};
 use tokio::sync::oneshot;
 
 use super::{
-    ExecuteError, PoolView, ReplayError, Reply, Request, Shared, Target, replay_pool, watch::Look,
-};
-use crate::{
-    command::{Answer, Command, ItemOutcome, Limits, NewPackage, Rejection},
-    decide::Decision,
-    health::Health,
-    pool::PoolState,
+    ExecuteError, PoolView, Reply, Request, Shared,
+    group::{Group, Plan},
+    recall::recall,
+    replay_pool,
 };
 
 /// How many commands share one durability point.
@@ -27,11 +21,11 @@ const GROUP_MAX: usize = 256;
 /// How often a command is decided again after another writer came first.
 const ATTEMPTS_MAX: u32 = 8;
 
-type Outcome = Result<Reply, ExecuteError>;
+pub(super) type Outcome = Result<Reply, ExecuteError>;
 
 /// Something for the committer to do.
 pub(super) struct Job {
-    work: Work,
+    pub(super) work: Work,
     attempts: u32,
 }
 
@@ -59,17 +53,6 @@ impl Job {
 /// The writing half of the pools.
 pub(super) struct Committer<L> {
     shared: Arc<Shared<L>>,
-}
-
-/// What a job came to, before anything is written.
-enum Plan {
-    /// Nothing to write.
-    Reply(Outcome),
-    /// The batch with this index in the group, and the outcome once it is durable: a reply, or the
-    /// refusal of a lost reservation, which is recorded as well.
-    Write(usize, Outcome),
-    /// Batches of a sweep, by index.
-    Sweep(Vec<usize>),
 }
 
 impl<L: EventLog> Committer<L> {
@@ -258,340 +241,5 @@ struct Written {
 impl Written {
     fn failure(&self, index: usize) -> Option<&AppendError> {
         self.results.get(index).and_then(|result| result.as_ref().err())
-    }
-}
-
-/// A group of commands under way: the states as they will be once its batches are written.
-struct Group<'a, L> {
-    shared: &'a Shared<L>,
-    look: Look,
-    limits: Limits,
-    working: HashMap<PoolId, PoolView>,
-    batches: Vec<Batch>,
-    pools: Vec<PoolId>,
-    commands: HashSet<CommandId>,
-    reservations: HashSet<ReservationId>,
-    /// Set by a registration: it reads the directory, which shows only what is written, so it has a
-    /// group to itself.
-    full: bool,
-}
-
-impl<'a, L: EventLog> Group<'a, L> {
-    fn new(shared: &'a Shared<L>, look: Look) -> Self {
-        Self {
-            shared,
-            look,
-            limits: shared.limits_now(),
-            working: HashMap::new(),
-            batches: Vec::new(),
-            pools: Vec::new(),
-            commands: HashSet::new(),
-            reservations: HashSet::new(),
-            full: false,
-        }
-    }
-
-    /// Decides a job, or returns `None` if it must wait for what this group writes.
-    fn plan(&mut self, job: &Job) -> Option<Plan> {
-        let request = match &job.work {
-            _ if self.full => return None,
-            Work::Sweep(_) => return Some(self.sweep()),
-            Work::Command(request, _) => request,
-        };
-        if matches!(request.command, Command::Register { .. }) {
-            if !self.batches.is_empty() {
-                return None;
-            }
-            self.full = true;
-        }
-        if let Command::Reserve { reservation, .. } = &request.command
-            && !self.reservations.insert(*reservation)
-        {
-            return None;
-        }
-        if !self.commands.insert(request.id) {
-            return None;
-        }
-        Some(self.execute(request).unwrap_or_else(|error| Plan::Reply(Err(error))))
-    }
-
-    fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
-        let records = self.shared.log.find(request.id)?;
-        if !records.is_empty() {
-            return Ok(Plan::Reply(recall(self.shared, request, &records)));
-        }
-        let clocked = matches!(request.command, Command::Reserve { .. } | Command::Spend { .. });
-        if self.look.regressed && clocked {
-            return Err(ExecuteError::ClockRegressed);
-        }
-        let (pool, decision) = self.decide(request)?;
-        let Decision { events, answer } = decision;
-        if events.is_empty() {
-            let reply = self.reply(&pool, answer?);
-            return Ok(Plan::Reply(Ok(reply)));
-        }
-        let index = self.write(&pool, &events, request)?;
-        let outcome = answer.map(|answer| self.reply(&pool, answer)).map_err(ExecuteError::from);
-        Ok(Plan::Write(index, outcome))
-    }
-
-    /// Finds the pool a command is for, and decides it there.
-    fn decide(&self, request: &Request) -> Result<(PoolId, Decision), ExecuteError> {
-        match &request.target {
-            Target::Pool(pool) => {
-                self.check(pool, &request.command)?;
-                Ok((pool.clone(), self.decide_on(pool, &request.command)))
-            }
-            Target::Package(keypackage_ref) => {
-                let unknown = || Rejection::UnknownKeyPackage(keypackage_ref.clone());
-                let record = self.shared.log.find_package(keypackage_ref)?.ok_or_else(unknown)?;
-                let pool = record.envelope.stream.pool().cloned().ok_or_else(unknown)?;
-                let decision = self.decide_on(&pool, &request.command);
-                Ok((pool, decision))
-            }
-            Target::User(user) => self.decide_on_any(user, &request.command),
-        }
-    }
-
-    fn decide_on(&self, pool: &PoolId, command: &Command) -> Decision {
-        let view = self.working.get(pool).cloned();
-        let view = view.or_else(|| self.shared.view(pool).map(Arc::unwrap_or_clone));
-        let view = view.unwrap_or_default();
-        view.state.decide(command, self.look.now.max(view.head.at), &self.limits)
-    }
-
-    /// Decides on the first device of a user that can answer: the one that did before, if one did.
-    fn decide_on_any(
-        &self,
-        user: &str,
-        command: &Command,
-    ) -> Result<(PoolId, Decision), ExecuteError> {
-        let unknown = || Rejection::UnknownUser(user.to_owned());
-        let devices: Vec<PoolId> =
-            self.shared.views().directory.devices_of(user).cloned().collect();
-        let Command::Reserve { reservation, holder, .. } = command else {
-            return Err(unknown().into());
-        };
-        if let Some(made) = self.reservation(*reservation)? {
-            if !devices.contains(&made) {
-                return Err(Rejection::ReservationMismatch(*reservation).into());
-            }
-            let decision = self.decide_on(&made, command);
-            return Ok((made, decision));
-        }
-        let mut refusal = if devices.is_empty() { unknown() } else { Rejection::OwnPool };
-        for pool in devices.into_iter().filter(|pool| pool != holder) {
-            let decision = self.decide_on(&pool, command);
-            match decision.answer {
-                Ok(_) => return Ok((pool, decision)),
-                Err(Rejection::PoolExhausted) if refusal == Rejection::NothingCompatible => {}
-                Err(rejection) => refusal = rejection,
-            }
-        }
-        Err(refusal.into())
-    }
-
-    /// Refuses what the state of one pool alone cannot tell.
-    fn check(&self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
-        match command {
-            Command::Register { signature_key, .. }
-                if !self.shared.views().directory.admits(pool, signature_key) =>
-            {
-                return Err(Rejection::IdentityBound.into());
-            }
-            Command::Reserve { reservation, holder, .. } => {
-                if holder == pool {
-                    return Err(Rejection::OwnPool.into());
-                }
-                if self.shared.view(pool).is_none() {
-                    return Err(Rejection::UnknownUser(pool.to_string()).into());
-                }
-                if self.reservation(*reservation)?.is_some_and(|made| made != *pool) {
-                    return Err(Rejection::ReservationMismatch(*reservation).into());
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The pool in which a reservation was made.
-    fn reservation(&self, id: ReservationId) -> Result<Option<PoolId>, ExecuteError> {
-        let record = self.shared.log.find_reservation(id)?;
-        Ok(record.and_then(|record| record.envelope.stream.pool().cloned()))
-    }
-
-    /// Adds a batch to the group and evolves the pool as the batch will leave it.
-    fn write(
-        &mut self,
-        pool: &PoolId,
-        events: &[Event],
-        request: &Request,
-    ) -> Result<usize, ExecuteError> {
-        let published = || self.shared.view(pool).map(Arc::unwrap_or_clone).unwrap_or_default();
-        let view = self.working.entry(pool.clone()).or_insert_with(published);
-        let expected = view.state.version();
-        let at = self.look.now.max(view.head.at);
-        for event in events {
-            view.state.evolve(event, at).map_err(Rejection::from)?;
-        }
-        view.head.at = at;
-        let events = new_events(events, request, at);
-        let stream = StreamId::Pool(pool.clone());
-        self.batches.push(Batch { writes: vec![StreamWrite { stream, expected, events }] });
-        self.pools.push(pool.clone());
-        Ok(self.batches.len() - 1)
-    }
-
-    /// Settles every pool that is due, as far as this group has room.
-    fn sweep(&mut self) -> Plan {
-        let (now, limits) = (self.look.now, self.limits);
-        let due: Vec<PoolId> = {
-            let views = self.shared.views();
-            let due = views.pools.iter().filter(|(pool, view)| {
-                !self.working.contains_key(*pool) && view.state.is_due(now, &limits)
-            });
-            let mut due: Vec<PoolId> = due.map(|(pool, _)| pool.clone()).collect();
-            due.sort();
-            due
-        };
-        let mut indexes = Vec::new();
-        for pool in due {
-            let decision = self.decide_on(&pool, &Command::Settle);
-            let version = self.shared.view(&pool).map_or(0, |view| view.head.version);
-            let request = settling(&pool, version, now);
-            match self.write(&pool, &decision.events, &request) {
-                Ok(index) => indexes.push(index),
-                Err(error) => tracing::error!(%error, "a pool could not be settled"),
-            }
-        }
-        Plan::Sweep(indexes)
-    }
-
-    /// The reply as it will be once the group is written; its place in the log is filled in then.
-    fn reply(&self, pool: &PoolId, answer: Answer) -> Reply {
-        let view = self.working.get(pool).cloned();
-        let view = view.or_else(|| self.shared.view(pool).map(Arc::unwrap_or_clone));
-        let state = view.unwrap_or_default().state;
-        let health = Health::of(&state, self.look.now, &self.limits);
-        Reply { pool: pool.clone(), answer, health, position: 0 }
-    }
-}
-
-/// The request of a sweep for one pool. Its id follows from what it settles, so that the same history
-/// and the same clock give the same bytes.
-fn settling(pool: &PoolId, version: u64, now: Timestamp) -> Request {
-    let digest = Hash::of(format!("settle {pool} {version} {}", now.as_millis()).as_bytes());
-    let mut id = [0; 16];
-    id.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-    Request {
-        target: Target::Pool(pool.clone()),
-        command: Command::Settle,
-        id: CommandId(uuid::Builder::from_random_bytes(id).into_uuid()),
-        digest,
-    }
-}
-
-fn new_events(events: &[Event], request: &Request, at: Timestamp) -> Vec<NewEvent> {
-    let wrap = |event: &Event| NewEvent {
-        at,
-        command: request.id,
-        request: request.digest,
-        event: event.clone(),
-        payload: payload(event, &request.command),
-    };
-    events.iter().map(wrap).collect()
-}
-
-/// The bytes that go with an event: the package's, when it is uploaded.
-fn payload(event: &Event, command: &Command) -> Vec<u8> {
-    let (Event::Uploaded(facts), Command::Upload(packages)) = (event, command) else {
-        return Vec::new();
-    };
-    let is_it = |package: &&NewPackage| package.facts.keypackage_ref == facts.keypackage_ref;
-    packages.iter().find(is_it).map(|package| package.bytes.clone()).unwrap_or_default()
-}
-
-/// Answers a repeated request as the first one was answered, from what the log has recorded of it.
-fn recall<L: EventLog>(shared: &Shared<L>, request: &Request, records: &[Record]) -> Outcome {
-    let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
-    let first = records.first().ok_or_else(mismatch)?;
-    let pool = first.envelope.stream.pool().cloned().ok_or_else(mismatch)?;
-    if first.envelope.request != request.digest {
-        return Err(mismatch());
-    }
-    let before = replay_pool(&shared.log, &pool, first.envelope.version - 1);
-    let before = before.map_err(unreadable)?;
-    let mut after = before.clone();
-    for record in records {
-        after.take_in(record).map_err(unreadable)?;
-    }
-    let at = first.envelope.at;
-    let limits = shared.limits_now();
-    let events: Vec<&Event> = records.iter().map(|record| &record.envelope.event).collect();
-    let answer = recorded(&request.command, &events, &after.state)
-        .unwrap_or_else(|| before.state.decide(&request.command, at, &limits).answer);
-    let answer = with_recorded_uploads(answer?, &events);
-    let health = Health::of(&after.state, at, &limits);
-    Ok(Reply { pool, answer, health, position: after.position })
-}
-
-/// The answer that a command's events say by themselves, whatever the limits are today.
-fn recorded(
-    command: &Command,
-    events: &[&Event],
-    after: &PoolState,
-) -> Option<Result<Answer, Rejection>> {
-    events.iter().find_map(|event| match (command, event) {
-        (
-            Command::Reserve { reservation: asked, .. },
-            Event::Reserved { keypackage_ref, reservation, generation, deadline, .. },
-        ) if asked == reservation => after.get(keypackage_ref).map(|package| {
-            Ok(Answer::Reserved {
-                facts: package.facts.clone(),
-                reservation: *reservation,
-                generation: *generation,
-                deadline: *deadline,
-            })
-        }),
-        (Command::Renew(_), Event::Renewed { deadline, .. }) => {
-            Some(Ok(Answer::Renewed { deadline: *deadline }))
-        }
-        (Command::Spend { .. }, Event::Spent { late, .. }) => {
-            Some(Ok(Answer::Spent { late: *late, replayed: false }))
-        }
-        (Command::Spend { .. }, Event::Conflict { lost, .. }) => {
-            Some(Err(Rejection::ReservationLost(*lost)))
-        }
-        (Command::Register { .. }, Event::Registered { .. }) => {
-            Some(Ok(Answer::Registered { known: false }))
-        }
-        _ => None,
-    })
-}
-
-/// What the log has taken in, it has stored, whatever the limits say today.
-fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
-    let Answer::Uploaded(outcomes) = answer else { return answer };
-    let stored = |outcome: ItemOutcome| match outcome {
-        ItemOutcome::Refused(refused, _)
-            if events.iter().any(
-                |event| matches!(event, Event::Uploaded(facts) if facts.keypackage_ref == refused),
-            ) =>
-        {
-            ItemOutcome::Stored(refused)
-        }
-        other => other,
-    };
-    Answer::Uploaded(outcomes.into_iter().map(stored).collect())
-}
-
-fn unreadable(error: ReplayError) -> ExecuteError {
-    match error {
-        ReplayError::Read(read) => read.into(),
-        other => {
-            tracing::error!(error = %other, "a history cannot be folded");
-            ExecuteError::LogUnavailable
-        }
     }
 }

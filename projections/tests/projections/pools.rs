@@ -60,12 +60,12 @@ impl Service {
     }
 }
 
-fn request(id: u128, target: Target, command: Command) -> Request {
+pub(crate) fn request(id: u128, target: Target, command: Command) -> Request {
     let digest = Hash::of(format!("{target:?} {command:?}").as_bytes());
     Request { target, command, id: CommandId(Uuid::from_u128(id)), digest }
 }
 
-fn reserve(number: u8, holder: &str) -> Command {
+pub(crate) fn reserve(number: u8, holder: &str) -> Command {
     Command::Reserve {
         reservation: reservation(number),
         holder: pool(holder),
@@ -74,11 +74,11 @@ fn reserve(number: u8, holder: &str) -> Command {
     }
 }
 
-fn spend(name: &str, number: u8, holder: &str) -> Command {
+pub(crate) fn spend(name: &str, number: u8, holder: &str) -> Command {
     Command::Spend { claim: claim(name, number, holder), group: group("g") }
 }
 
-fn reserved(reply: &Reply) -> KeyPackageRef {
+pub(crate) fn reserved(reply: &Reply) -> KeyPackageRef {
     match &reply.answer {
         Answer::Reserved { facts, .. } => facts.keypackage_ref.clone(),
         other => panic!("not a reservation: {other:?}"),

@@ -1,0 +1,98 @@
+//! Answers to repeated requests, from what the log has recorded of the first one.
+
+use keypool_ledger::{Event, EventLog, Record};
+
+use super::{ExecuteError, ReplayError, Reply, Request, Shared, committer::Outcome, replay_pool};
+use crate::{
+    command::{Answer, Command, ItemOutcome, Rejection},
+    health::Health,
+    pool::PoolState,
+};
+
+/// Answers a repeated request as the first one was answered, from what the log has recorded of it.
+pub(super) fn recall<L: EventLog>(
+    shared: &Shared<L>,
+    request: &Request,
+    records: &[Record],
+) -> Outcome {
+    let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
+    let first = records.first().ok_or_else(mismatch)?;
+    let pool = first.envelope.stream.pool().cloned().ok_or_else(mismatch)?;
+    if first.envelope.request != request.digest {
+        return Err(mismatch());
+    }
+    let before = replay_pool(&shared.log, &pool, first.envelope.version - 1);
+    let before = before.map_err(unreadable)?;
+    let mut after = before.clone();
+    for record in records {
+        after.take_in(record).map_err(unreadable)?;
+    }
+    let at = first.envelope.at;
+    let limits = shared.limits_now();
+    let events: Vec<&Event> = records.iter().map(|record| &record.envelope.event).collect();
+    let answer = recorded(&request.command, &events, &after.state)
+        .unwrap_or_else(|| before.state.decide(&request.command, at, &limits).answer);
+    let answer = with_recorded_uploads(answer?, &events);
+    let health = Health::of(&after.state, at, &limits);
+    Ok(Reply { pool, answer, health, position: after.position })
+}
+
+/// The answer that a command's events say by themselves, whatever the limits are today.
+fn recorded(
+    command: &Command,
+    events: &[&Event],
+    after: &PoolState,
+) -> Option<Result<Answer, Rejection>> {
+    events.iter().find_map(|event| match (command, event) {
+        (
+            Command::Reserve { reservation: asked, .. },
+            Event::Reserved { keypackage_ref, reservation, generation, deadline, .. },
+        ) if asked == reservation => after.get(keypackage_ref).map(|package| {
+            Ok(Answer::Reserved {
+                facts: package.facts.clone(),
+                reservation: *reservation,
+                generation: *generation,
+                deadline: *deadline,
+            })
+        }),
+        (Command::Renew(_), Event::Renewed { deadline, .. }) => {
+            Some(Ok(Answer::Renewed { deadline: *deadline }))
+        }
+        (Command::Spend { .. }, Event::Spent { late, .. }) => {
+            Some(Ok(Answer::Spent { late: *late, replayed: false }))
+        }
+        (Command::Spend { .. }, Event::Conflict { lost, .. }) => {
+            Some(Err(Rejection::ReservationLost(*lost)))
+        }
+        (Command::Register { .. }, Event::Registered { .. }) => {
+            Some(Ok(Answer::Registered { known: false }))
+        }
+        _ => None,
+    })
+}
+
+/// What the log has taken in, it has stored, whatever the limits say today.
+fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
+    let Answer::Uploaded(outcomes) = answer else { return answer };
+    let stored = |outcome: ItemOutcome| match outcome {
+        ItemOutcome::Refused(refused, _)
+            if events.iter().any(
+                |event| matches!(event, Event::Uploaded(facts) if facts.keypackage_ref == refused),
+            ) =>
+        {
+            ItemOutcome::Stored(refused)
+        }
+        other => other,
+    };
+    Answer::Uploaded(outcomes.into_iter().map(stored).collect())
+}
+
+fn unreadable(error: ReplayError) -> ExecuteError {
+    match error {
+        ReplayError::Read(read) => read.into(),
+        other => {
+            tracing::error!(error = %other, "a history cannot be folded");
+            ExecuteError::LogUnavailable
+        }
+    }
+}

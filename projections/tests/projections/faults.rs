@@ -1,0 +1,116 @@
+//! The shell when the log fails, and when another writer steps in between deciding and appending.
+
+use std::sync::Arc;
+
+use keypool_ledger::{
+    Batch, Clock, CommandId, Event, EventLog, Hash, ManualClock, MemoryLog, NewEvent, StreamId,
+    StreamWrite,
+    log::{Fault, Faulty},
+};
+use keypool_projections::{Command, ExecuteError, Limits, Pools, Rejection, Request, Target};
+use uuid::Uuid;
+
+use crate::{
+    history::{START, at, group, package, pool, reference, reservation},
+    pools::{request, reserve, reserved, spend},
+};
+
+type Log = Arc<Faulty<MemoryLog>>;
+
+/// Bob's pool with these packages, in the first append of the log.
+fn bobs(names: &[&str]) -> (Log, Pools<Log>) {
+    let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
+    let pools = open(&log);
+    let packages = names.iter().map(|name| package(name)).collect();
+    pools.execute_blocking(to_bob(1, Command::Upload(packages))).unwrap();
+    (log, pools)
+}
+
+fn open(log: &Log) -> Pools<Log> {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
+    Pools::open(Arc::clone(log), clock, Limits::STANDARD).unwrap()
+}
+
+fn to_bob(id: u128, command: Command) -> Request {
+    request(id, Target::Pool(pool("bob")), command)
+}
+
+/// Another server on the same log reserves Bob's first package, where the history is at `expected`.
+fn rival(log: &MemoryLog, expected: u64) {
+    let event = NewEvent {
+        at: at(0),
+        command: CommandId(Uuid::from_u128(999)),
+        request: Hash::ZERO,
+        event: Event::Reserved {
+            keypackage_ref: reference("a"),
+            reservation: reservation(99),
+            generation: 1,
+            holder: pool("rival"),
+            group: group("g"),
+            deadline: at(60),
+        },
+        payload: Vec::new(),
+    };
+    let write = StreamWrite { stream: StreamId::Pool(pool("bob")), expected, events: vec![event] };
+    log.append(vec![Batch { writes: vec![write] }]).pop().unwrap().unwrap();
+}
+
+#[test]
+fn who_comes_second_is_given_another_package() {
+    let (log, pools) = bobs(&["a", "b"]);
+    log.before_append(2, |log| rival(log, 2));
+    let reply = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+    assert_eq!(reserved(&reply), reference("b"));
+    assert_eq!((reply.health.available, reply.health.reserved, reply.position), (0, 2, 4));
+}
+
+#[test]
+fn who_comes_second_finds_an_empty_pool_empty() {
+    let (log, pools) = bobs(&["a"]);
+    log.before_append(2, |log| rival(log, 1));
+    let refused = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::Rejected(Rejection::PoolExhausted)), "{refused:?}");
+    assert!(!*pools.failed().borrow(), "losing a race is no failure");
+}
+
+#[test]
+fn what_was_written_though_nobody_said_so_is_answered_as_written() {
+    let (log, pools) = bobs(&["a"]);
+    log.fail_append(2, Fault::UnknownApplied);
+    let reply = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+    assert_eq!(reserved(&reply), reference("a"));
+    assert!(*pools.failed().borrow(), "a log that does not answer is not written to again");
+    let refused = pools.execute_blocking(to_bob(3, spend("a", 7, "alice"))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
+
+    drop(pools);
+    let again = open(&log).execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+    assert_eq!(again, reply);
+}
+
+#[test]
+fn what_was_not_written_is_not_acknowledged_and_not_shown() {
+    for fault in [Fault::UnknownNotApplied, Fault::NotWritten] {
+        let (log, pools) = bobs(&["a"]);
+        log.fail_append(2, fault);
+        let refused = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap_err();
+        assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
+        assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
+        assert!(*pools.failed().borrow());
+
+        drop(pools);
+        let pools = open(&log);
+        assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
+        pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_refuses_and_changes_nothing() {
+    let (log, pools) = bobs(&["a"]);
+    log.fail_read(log.n_reads() + 1);
+    let refused = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::Read(_)), "{refused:?}");
+    assert_eq!(log.head().unwrap().seq, 1);
+    pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+}
