@@ -43,7 +43,7 @@ pub enum ApiError {
         source: BoxError,
     },
     /// The server refused, and said why.
-    #[error("{}: {} {}", .0.code, .0.detail, .0.hint)]
+    #[error("{}: {}. {}", .0.code, .0.detail.trim_end_matches('.'), .0.hint)]
     Refused(Box<Problem>),
     /// The answer is not one of a keypool server.
     #[error("the answer of {server} is not one of a keypool server (status {status})")]

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod client {
+    mod command_line;
     mod interop;
     mod invitations;
     mod membership;

@@ -187,8 +187,11 @@ impl Device {
         if cli.json {
             return moments.iter().try_for_each(|moment| print(&serde_json::to_string(moment)?));
         }
-        if moments.is_empty() {
+        if moments.is_empty() && begins.is_empty() {
             return print("nothing has happened yet; `keypool refresh` fills the pool");
+        }
+        if moments.is_empty() {
+            return Err(format!("no package here has a reference that begins with {begins}").into());
         }
         print(&history_table(&moments).to_string())
     }

@@ -11,12 +11,12 @@ use keypool_projections::{
 use mls_rs::{
     CipherSuite, CipherSuiteProvider, Client, CryptoProvider, ExtensionList, MlsMessage,
     client_builder::MlsConfig,
+    crypto::{SignaturePublicKey, SignatureSecretKey},
     group::ReceivedMessage,
     identity::{
         SigningIdentity,
         basic::{BasicCredential, BasicIdentityProvider},
     },
-    crypto::{SignaturePublicKey, SignatureSecretKey},
 };
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 

@@ -150,7 +150,8 @@ fn an_invitation_survives_a_crash_while_the_commit_is_posted() {
         for fault in [Fault::LostUnanswered, Fault::TakenUnanswered] {
             let service = Service::start();
             let (alice, group) = alice_and_absent_bob(&service, 2).await;
-            let (home, left) = (service.folder.path().join("alice"), service.folder.path().join("left"));
+            let (home, left) =
+                (service.folder.path().join("alice"), service.folder.path().join("left"));
             let copied = left.clone();
             service.mail.on_commit(move || {
                 std::fs::create_dir(&copied).unwrap();

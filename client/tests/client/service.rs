@@ -247,7 +247,7 @@ impl Tunnel {
         Self { address, lost, requests }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 

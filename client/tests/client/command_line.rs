@@ -1,0 +1,180 @@
+//! The command `keypool`, as it is typed: what it prints, and the code it ends with.
+
+use std::process::{Command, Output};
+
+use insta::assert_snapshot;
+
+use super::service::Service;
+
+/// Runs `keypool` for Alice at a server.
+fn keypool(service: &Service, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_keypool"))
+        .args(["--home", service.folder.path().join("alice").to_str().unwrap()])
+        .args(["--server", &service.tunnel.url(), "--user", "alice"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// What was printed, with what differs each time replaced by a word.
+fn told(output: &Output) -> String {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let errors = String::from_utf8(output.stderr.clone()).unwrap();
+    let text = format!("{text}{errors}[{}]", output.status.code().unwrap());
+    words(&text)
+}
+
+/// Replaces keys, references and times by what they are.
+fn words(text: &str) -> String {
+    let is_hex = |word: &str| word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let replaced = |word: &str| match word.len() {
+        43 => "KEY".to_owned(),
+        8 if is_hex(word) => "REF".to_owned(),
+        10 if word.matches('-').count() == 2 => "DATE".to_owned(),
+        8 if word.matches(':').count() == 2 => "TIME".to_owned(),
+        _ if word.starts_with("http://127.0.0.1:") => "SERVER".to_owned(),
+        _ => word.to_owned(),
+    };
+    let lines =
+        text.lines().map(|line| line.split(' ').map(replaced).collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_device_is_registered_and_its_pool_kept() {
+    let service = Service::start();
+    let played = [
+        &["register"][..],
+        &["register", "--json"],
+        &["status"],
+        &["refresh"],
+        &["refresh"],
+        &["status"],
+        &["history", "ffffffffff"],
+    ]
+    .map(|arguments| {
+        format!("$ keypool {}\n{}", arguments.join(" "), {
+            let output = keypool(&service, arguments);
+            if arguments.contains(&"--json") { is_json(&output) } else { told(&output) }
+        })
+    });
+    assert_snapshot!(played.join("\n\n"), @"
+    $ keypool register
+    alice/main is registered; its key is KEY
+    next: keypool refresh
+    [0]
+
+    $ keypool register --json
+    device keyid position user
+
+    $ keypool status
+    alice/main  empty
+    [--------------------------------] 0 available
+    reserved 0, spent 0, expired 0, revoked 0, uploaded 0 in all
+    expiring within two days: 0
+    next: upload 32 packages
+    [0]
+
+    $ keypool refresh
+    1 new events, 0 packages expired, 0 uploaded again, 32 made and uploaded
+    32 packages available
+    [0]
+
+    $ keypool refresh
+    refreshed less than a minute ago; 32 packages available
+    [0]
+
+    $ keypool status
+    alice/main  healthy
+    [################################] 32 available
+    reserved 0, spent 0, expired 0, revoked 0, uploaded 32 in all
+    expiring within two days: 0
+    next: nothing to do
+    [0]
+
+    $ keypool history ffffffffff
+    nothing has happened yet; `keypool refresh` fills the pool
+    [0]
+    ");
+}
+
+/// Only that it is one JSON object a line: what is in it is the API's.
+fn is_json(output: &Output) -> String {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let objects = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let keys = objects.map(|object: serde_json::Map<String, serde_json::Value>| {
+        object.keys().cloned().collect::<Vec<_>>().join(" ")
+    });
+    keys.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_history_is_a_table_or_one_object_a_line() {
+    let service = Service::start();
+    keypool(&service, &["register"]);
+    keypool(&service, &["refresh"]);
+    let table = told(&keypool(&service, &["history"]));
+    assert_eq!(table.lines().filter(|line| line.contains("uploaded")).count(), 32);
+    let own = told(&keypool(&service, &["history", "--own"]));
+    assert_eq!(own.lines().filter(|line| line.contains("created")).count(), 32);
+    let json = is_json(&keypool(&service, &["history", "--json"]));
+    assert_eq!(json.lines().count(), 33);
+}
+
+#[test]
+fn an_error_code_is_explained() {
+    let service = Service::start();
+    let told =
+        ["pool_exhausted", "no_such_code"].map(|code| told(&keypool(&service, &["explain", code])));
+    assert_snapshot!(told.join("\n\n"), @r#"
+    pool_exhausted: No KeyPackage is left to hand out
+      Try again later: the owner's app refills the pool when it comes online.
+      the same request may succeed later
+    [0]
+
+    error: "no_such_code" is no error code
+    [1]
+    "#);
+}
+
+#[test]
+fn what_went_wrong_is_said_with_what_to_do() {
+    let service = Service::start();
+    let not_registered = told(&keypool(&service, &["status"]));
+    let mut nobody = Command::new(env!("CARGO_BIN_EXE_keypool"));
+    let nobody = told(&nobody.arg("status").env_clear().output().unwrap());
+    assert_snapshot!(format!("{not_registered}\n\n{nobody}"), @"
+    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
+    [1]
+
+    error: whose device is it? Say --user NAME
+    [1]
+    ");
+}
+
+#[test]
+fn the_help_says_what_there_is() {
+    let output = Command::new(env!("CARGO_BIN_EXE_keypool")).arg("--help").output().unwrap();
+    assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @"
+    Keeps a device's pool of MLS KeyPackages
+
+    Usage: keypool [OPTIONS] <COMMAND>
+
+    Commands:
+      register  Make the device's keys and register them at the server
+      status    Show how full the pool is
+      refresh   Keep the pool: fetch its history, clean up, refill it if it is low
+      history   Show what happened to the pool, or to one package
+      explain   Say what an error code means, or list them all
+      help      Print this message or the help of the given subcommand(s)
+
+    Options:
+          --home <DIR>     Where the device's keys and groups are [env: KEYPOOL_HOME=]
+          --server <URL>   The server [env: KEYPOOL_SERVER=] [default: http://127.0.0.1:8080]
+          --user <NAME>    Whose device this is [env: KEYPOOL_USER=]
+          --device <NAME>  Which of the user's devices [env: KEYPOOL_DEVICE=] [default: main]
+          --json           Print JSON, one object a line
+      -h, --help           Print help
+      -V, --version        Print version
+    ");
+}
