@@ -93,8 +93,8 @@ fn a_device_is_registered_and_its_pool_kept() {
     [0]
 
     $ keypool history ffffffffff
-    nothing has happened yet; `keypool refresh` fills the pool
-    [0]
+    error: no package here has a reference that begins with ffffffffff
+    [1]
     ");
 }
 
@@ -144,7 +144,7 @@ fn what_went_wrong_is_said_with_what_to_do() {
     let mut nobody = Command::new(env!("CARGO_BIN_EXE_keypool"));
     let nobody = told(&nobody.arg("status").env_clear().output().unwrap());
     assert_snapshot!(format!("{not_registered}\n\n{nobody}"), @"
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
+    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
     [1]
 
     error: whose device is it? Say --user NAME
