@@ -1,1 +1,38 @@
-//! Placeholder.
+//! The HTTP server of keypool: who may ask, and how it is asked over HTTP. No rules live here.
+//!
+//! [`Server::start`] runs the whole server, in a program of its own or inside another's tests.
+//! [`KeyPackageStore`] is the same without HTTP. Read the modules in this order.
+
+mod admission;
+
+mod keypackage_store;
+
+mod settings;
+
+mod server;
+
+mod state;
+
+mod authentication;
+
+mod routes;
+
+mod problem;
+
+mod observation;
+
+mod unread;
+
+mod metrics;
+
+mod openapi;
+
+pub use crate::{
+    admission::{AdmissionError, AdmissionRules, Check, Owner, admit},
+    keypackage_store::{
+        Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage, Saved, Spent,
+        StoreError, Withdrawn,
+    },
+    server::{Ended, Server, StartError},
+    settings::{OnLapseWord, Options, Settings, SettingsError},
+};

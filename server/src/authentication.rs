@@ -1,0 +1,456 @@
+//! Who is asking: each request is signed with the key that signs the device's packages.
+//!
+//! The body is read here too, within a size and a time, because its digest is part of what is signed.
+//! Cheap checks come first: size and deadline, syntax and time, digest, signature, directory.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use actix_web::{
+    FromRequest, HttpRequest,
+    dev::Payload,
+    http::{Method, header::HeaderMap},
+    web::{self, Bytes},
+};
+use ed25519_dalek::{Signature, VerifyingKey};
+use keypool_ledger::{CommandId, Hash, PoolId, SignatureKey, Timestamp};
+use keypool_projections::{
+    signing::{BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest},
+    wire::Code,
+};
+use serde::de::DeserializeOwned;
+
+use crate::{keypackage_store::Idempotency, problem::Failure, state::State};
+
+/// The header that names the caller where requests need not be signed.
+const CALLER_HEADER: &str = "x-keypool-caller";
+
+/// Why it is not known who is asking.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AuthenticationError {
+    /// There is no signature.
+    #[error("no signature: the request carries none with the tag keypool-v1")]
+    Missing,
+    /// The signature is not of the profile's form, or covers other things, or is wrong.
+    #[error("bad signature: {0}")]
+    Bad(String),
+    /// A header that counts once is there more than once, or is not plain text.
+    #[error("bad signature: the header {0} must be there once, in plain text")]
+    Header(&'static str),
+    /// The signature's time does not fit.
+    #[error("clock: {0}")]
+    Clock(String),
+    /// The request was signed for, or sent to, another server.
+    #[error("authority: {sent:?} is not a name of this server; it has {known}")]
+    Authority {
+        /// The name the request was sent to.
+        sent: String,
+        /// The server's names.
+        known: String,
+    },
+    /// The key speaks for no device.
+    #[error("unregistered key: {0} speaks for no device here; register it with POST /devices")]
+    Unregistered(SignatureKey),
+    /// Requests need not be signed here, and this one does not name its caller either.
+    #[error("no caller: sign the request, or name USER/DEVICE in X-Keypool-Caller")]
+    Unnamed,
+}
+
+impl From<SignatureError> for AuthenticationError {
+    fn from(error: SignatureError) -> Self {
+        match error {
+            SignatureError::Missing => Self::Missing,
+            SignatureError::Clock(why) => Self::Clock(why.to_owned()),
+            SignatureError::Malformed(_) | SignatureError::Components(_) => {
+                Self::Bad(error.to_string())
+            }
+        }
+    }
+}
+
+/// A reading request of a registered device.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// The pool of the device that asks.
+    pub(crate) pool: PoolId,
+}
+
+/// A changing request of a registered device.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    /// The pool of the device that asks.
+    pub(crate) pool: PoolId,
+    /// What makes repeating the request safe.
+    pub(crate) idempotency: Idempotency,
+    /// The body.
+    pub(crate) body: Body,
+}
+
+/// A changing request signed by a key that need not be registered.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    /// The key that signed it.
+    pub(crate) key: SignatureKey,
+    /// What makes repeating the request safe.
+    pub(crate) idempotency: Idempotency,
+    /// The body.
+    pub(crate) body: Body,
+}
+
+/// A body that has arrived.
+#[derive(Debug)]
+pub(crate) struct Body {
+    /// What it says it is, without parameters, in lower case.
+    pub(crate) media_type: String,
+    /// Its bytes.
+    pub(crate) bytes: Bytes,
+}
+
+impl Body {
+    /// The value that a JSON body holds.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        if self.media_type != "application/json" {
+            let detail = format!("the body is {:?}, not application/json", self.media_type);
+            return Err(Failure::new(Code::UnsupportedMediaType, detail));
+        }
+        // serde takes an array for a struct, which the API document does not offer.
+        if self.bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+            return Err(Failure::new(Code::BadRequest, "the body: expected a JSON object"));
+        }
+        serde_json::from_slice(&self.bytes)
+            .map_err(|err| Failure::new(Code::BadRequest, format!("the body: {err}")))
+    }
+}
+
+/// Who sent a request, as far as its signature says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Sender {
+    Key(SignatureKey),
+    /// Only where requests need not be signed.
+    Named(PoolId),
+}
+
+impl FromRequest for Reader {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let state = State::of(&request)?;
+            let sender = sender(&request, None, state)?;
+            Ok(Self { pool: pool_of(sender, state)? })
+        })
+    }
+}
+
+impl FromRequest for Writer {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let state = State::of(&request)?;
+            let (body, key) = receive(&request, payload, state).await?;
+            let sender = sender(&request, Some(&body.bytes), state)?;
+            let pool = pool_of(sender, state)?;
+            let digest = request_digest(&request, &pool.to_string(), &body);
+            Ok(Self { pool, idempotency: Idempotency { key, digest }, body })
+        })
+    }
+}
+
+impl FromRequest for Newcomer {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let state = State::of(&request)?;
+            let (body, idempotency_key) = receive(&request, payload, state).await?;
+            let Sender::Key(key) = sender(&request, Some(&body.bytes), state)? else {
+                return Err(AuthenticationError::Missing.into());
+            };
+            let digest = request_digest(&request, &key.to_string(), &body);
+            let idempotency = Idempotency { key: idempotency_key, digest };
+            Ok(Self { key, idempotency, body })
+        })
+    }
+}
+
+/// Reads the body, within the size and the time a request has, and the idempotency key.
+async fn receive(
+    request: &HttpRequest,
+    payload: Payload,
+    state: &State,
+) -> Result<(Body, CommandId), Failure> {
+    let bytes = read_body(payload, request, state.body_bytes_max, state.body_timeout).await?;
+    let key = header(request.headers(), "idempotency-key")?.ok_or_else(|| {
+        Failure::new(Code::BadRequest, "the header Idempotency-Key is missing; send a new UUID")
+    })?;
+    let key: CommandId = key.parse()?;
+    let content_type = header(request.headers(), "content-type")?.unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    let media_type = media_type.trim().to_ascii_lowercase();
+    if request.uri().query().is_some() {
+        return Err(Failure::new(Code::BadRequest, "this address takes no query"));
+    }
+    Ok((Body { media_type, bytes }, key))
+}
+
+async fn read_body(
+    payload: Payload,
+    request: &HttpRequest,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<Bytes, Failure> {
+    let too_large =
+        || Failure::new(Code::TooLarge, format!("the body may have {bytes_max} bytes at most"));
+    let declared = header(request.headers(), "content-length")?.and_then(|text| text.parse().ok());
+    if declared.is_some_and(|len: u64| u64::try_from(bytes_max).is_ok_and(|max| max < len)) {
+        return Err(too_large());
+    }
+    let mut payload = payload;
+    let payload = web::Payload::from_request(request, &mut payload).await;
+    let payload = payload.map_err(|_| Failure::new(Code::BadRequest, "the body cannot be read"))?;
+    match actix_rt::time::timeout(timeout, payload.to_bytes_limited(bytes_max)).await {
+        Ok(Ok(Ok(bytes))) => Ok(bytes),
+        Ok(Ok(Err(_))) => Err(Failure::new(Code::BadRequest, "the body did not arrive whole")),
+        Ok(Err(_)) => Err(too_large()),
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s", timeout.as_secs());
+            Err(Failure::new(Code::RequestTimeout, detail))
+        }
+    }
+}
+
+/// Finds out who sent a request. `body` is there for the methods that have one.
+fn sender(
+    request: &HttpRequest,
+    body: Option<&[u8]>,
+    state: &State,
+) -> Result<Sender, AuthenticationError> {
+    let headers = request.headers();
+    let authority = checked_authority(request, state)?;
+    if state.insecure_no_auth && !headers.contains_key("signature-input") {
+        let caller = header(headers, CALLER_HEADER)?.ok_or(AuthenticationError::Unnamed)?;
+        let pool = caller.parse::<PoolId>();
+        return Ok(Sender::Named(pool.map_err(|err| AuthenticationError::Bad(err.to_string()))?));
+    }
+    let digest = header(headers, "content-digest")?.unwrap_or_default();
+    let query = format!("?{}", request.uri().query().unwrap_or_default());
+    let parts = SignedParts {
+        method: request.method().as_str(),
+        authority: &authority,
+        path: request.uri().path(),
+        query: &query,
+        body: match body {
+            Some(_) => Some(BodyParts {
+                content_type: header(headers, "content-type")?.unwrap_or_default(),
+                content_digest: digest,
+                idempotency_key: header(headers, "idempotency-key")?.unwrap_or_default(),
+            }),
+            None => None,
+        },
+        authorization: header(headers, "authorization")?,
+    };
+    verify(headers, &parts, body, state.clock.now()).map(Sender::Key)
+}
+
+/// Verifies a request's signature, and returns the key that made it.
+fn verify(
+    headers: &HeaderMap,
+    parts: &SignedParts<'_>,
+    body: Option<&[u8]>,
+    now: Timestamp,
+) -> Result<SignatureKey, AuthenticationError> {
+    let bad = |why: &str| AuthenticationError::Bad(why.to_owned());
+    let input = header(headers, "signature-input")?.ok_or(AuthenticationError::Missing)?;
+    let signature = header(headers, "signature")?.ok_or(AuthenticationError::Missing)?;
+    let received = ReceivedSignature::parse(input, signature)?;
+    parts.check(&received, now)?;
+    if let (Some(body), Some(described)) = (body, &parts.body)
+        && described.content_digest != content_digest(body)
+    {
+        return Err(bad("Content-Digest is not the SHA-256 of the body"));
+    }
+    let key: Result<[u8; 32], _> = received.keyid.as_bytes().try_into();
+    let key = key.ok().and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
+    let key = key.ok_or_else(|| bad("keyid is not an Ed25519 public key"))?;
+    let signature = Signature::from_slice(&received.signature);
+    let signature = signature.map_err(|_| bad("an Ed25519 signature has 64 bytes"))?;
+    key.verify_strict(parts.base(&received.params).as_bytes(), &signature)
+        .map_err(|_| bad("it does not verify with this key for this request"))?;
+    Ok(received.keyid)
+}
+
+/// The pool that the sender speaks for.
+fn pool_of(sender: Sender, state: &State) -> Result<PoolId, Failure> {
+    match sender {
+        Sender::Named(pool) => Ok(pool),
+        Sender::Key(key) => {
+            let pool = state.store()?.pools().pool_of_key(&key);
+            pool.ok_or_else(|| AuthenticationError::Unregistered(key).into())
+        }
+    }
+}
+
+/// The authority the request was sent to, if it is one of this server's names.
+///
+/// The header alone proves nothing: it is signed, and it must be a name the operator has given.
+fn checked_authority(request: &HttpRequest, state: &State) -> Result<String, AuthenticationError> {
+    let sent = header(request.headers(), "host")?.unwrap_or_default().trim().to_ascii_lowercase();
+    if state.public_names.contains(&sent) {
+        return Ok(sent);
+    }
+    let sent = sent.chars().take(100).collect();
+    Err(AuthenticationError::Authority { sent, known: state.public_names.join(", ") })
+}
+
+/// A header that may be there once.
+fn header<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+) -> Result<Option<&'a str>, AuthenticationError> {
+    let mut values = headers.get_all(name);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            value.to_str().map(Some).map_err(|_| AuthenticationError::Header(name))
+        }
+        (Some(_), Some(_)) => Err(AuthenticationError::Header(name)),
+    }
+}
+
+/// What one idempotency key is for: method, path, caller and body, each with its length before it.
+fn request_digest(request: &HttpRequest, caller: &str, body: &Body) -> Hash {
+    let method: &Method = request.method();
+    let path = request.uri().path();
+    let parts = [method.as_str().as_bytes(), path.as_bytes(), caller.as_bytes(), &body.bytes];
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend((part.len() as u64).to_be_bytes());
+        bytes.extend(part);
+    }
+    Hash::of(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    const BODY: &[u8] = br#"{"target_user":"bob","group_id":"Z3JvdXAtMQ=="}"#;
+    const KEY: &str = "018f2f3e-7c1a-7d3b-9a5e-0123456789ab";
+    const INPUT: &str = "kp=(\"@method\" \"@authority\" \"@path\" \"content-type\" \"content-digest\" \"idempotency-key\");created=1766400000;keyid=\"A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg\";alg=\"ed25519\";expires=1766400060;tag=\"keypool-v1\"";
+    const SIGNATURE: &str = "kp=:ulJWxNwpZLo4rGM8EJGZ8LjqWid4k6GY+VSGPMwKX3eXf2BRvmViKRWSe5G2EUDO3dGSfzCOzkqVtv9ArdKICg==:";
+    const NOW: Timestamp = Timestamp::from_secs(1_766_400_000);
+
+    fn known_headers() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("signature-input", INPUT), ("signature", SIGNATURE)] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn known_parts(digest: &str) -> SignedParts<'_> {
+        SignedParts {
+            method: "POST",
+            authority: "keypool.example",
+            path: "/keypackages/reserve",
+            query: "?",
+            body: Some(BodyParts {
+                content_type: "application/json",
+                content_digest: digest,
+                idempotency_key: KEY,
+            }),
+            authorization: None,
+        }
+    }
+
+    #[test]
+    fn a_request_signed_by_another_implementation_is_verified() {
+        let digest = content_digest(BODY);
+        let key = verify(&known_headers(), &known_parts(&digest), Some(BODY), NOW).unwrap();
+        assert_eq!(key.to_string(), "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg");
+    }
+
+    #[test]
+    fn a_signature_with_two_letters_exchanged_is_refused() {
+        let digest = content_digest(BODY);
+        let mut headers = known_headers();
+        let exchanged = SIGNATURE.replace("COzkq", "CzOkq");
+        assert_ne!(exchanged, SIGNATURE);
+        let exchanged = HeaderValue::from_str(&exchanged).unwrap();
+        headers.insert(HeaderName::from_static("signature"), exchanged);
+        let refused = verify(&headers, &known_parts(&digest), Some(BODY), NOW).unwrap_err();
+        let why = "it does not verify with this key for this request";
+        assert_eq!(refused, AuthenticationError::Bad(why.to_owned()));
+    }
+
+    #[test]
+    fn a_request_of_which_anything_signed_was_changed_is_refused() {
+        let digest = content_digest(BODY);
+        let good = known_parts(&digest);
+        let body = good.body.clone().unwrap();
+        let changed = [
+            SignedParts { method: "PUT", ..good.clone() },
+            SignedParts { authority: "keypool.example:8080", ..good.clone() },
+            SignedParts { path: "/keypackages/release", ..good.clone() },
+            SignedParts {
+                body: Some(BodyParts { content_type: "message/mls", ..body.clone() }),
+                ..good.clone()
+            },
+            SignedParts {
+                body: Some(BodyParts {
+                    idempotency_key: "018f2f3e-7c1a-7d3b-9a5e-0123456789ac",
+                    ..body.clone()
+                }),
+                ..good.clone()
+            },
+        ];
+        for parts in changed {
+            let refused = verify(&known_headers(), &parts, Some(BODY), NOW).unwrap_err();
+            let why = "it does not verify with this key for this request";
+            assert_eq!(refused, AuthenticationError::Bad(why.to_owned()), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_its_digest_does_not_fit_is_refused() {
+        let digest = content_digest(BODY);
+        let refused = verify(&known_headers(), &known_parts(&digest), Some(b"{}"), NOW);
+        let why = "Content-Digest is not the SHA-256 of the body";
+        assert_eq!(refused, Err(AuthenticationError::Bad(why.to_owned())));
+    }
+
+    #[test]
+    fn a_header_may_be_there_once() {
+        let digest = content_digest(BODY);
+        for name in ["signature-input", "signature"] {
+            let mut headers = known_headers();
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("x=1"));
+            let refused = verify(&headers, &known_parts(&digest), Some(BODY), NOW);
+            assert_eq!(refused, Err(AuthenticationError::Header(name)));
+        }
+    }
+
+    #[test]
+    fn a_signature_that_a_lax_verifier_would_take_is_refused() {
+        // The neutral point as key and as R, with S = 0: any message verifies without strictness.
+        let digest = content_digest(BODY);
+        let neutral = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let signature = format!("kp=:AQ{}==:", "A".repeat(84));
+        let mut headers = HeaderMap::new();
+        let input = INPUT.replace("A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg", neutral);
+        for (name, value) in [("signature-input", &input), ("signature", &signature)] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        let refused = verify(&headers, &known_parts(&digest), Some(BODY), NOW).unwrap_err();
+        let why = "it does not verify with this key for this request";
+        assert_eq!(refused, AuthenticationError::Bad(why.to_owned()));
+    }
+}

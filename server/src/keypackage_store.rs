@@ -1,0 +1,408 @@
+//! The store of packages: admission in front of the pools, for the routes and for other programs.
+
+use keypool_ledger::{
+    CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
+    ReservationId, RevokeReason, SignatureKey, Timestamp,
+};
+use keypool_projections::{
+    Answer, Claim, Command, ExecuteError, Health, ItemOutcome, Package, PoolView, Pools, Reply,
+    Request, Stage, Target, Which,
+};
+use uuid::Uuid;
+
+use crate::admission::{AdmissionError, AdmissionRules, Owner, admit};
+
+/// The packages of all users, admitted and handed out.
+#[derive(Debug)]
+pub struct KeyPackageStore<L> {
+    pools: Pools<L>,
+    rules: AdmissionRules,
+}
+
+/// What makes repeating a request safe: it has one effect, and one answer for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The caller's key.
+    pub key: CommandId,
+    /// A digest of the whole request, caller included: the key with another request is refused.
+    pub digest: Hash,
+}
+
+impl Idempotency {
+    /// A key that was never used, for callers that do not repeat.
+    #[must_use]
+    pub fn fresh() -> Self {
+        let id = Uuid::now_v7();
+        Self { key: CommandId(id), digest: Hash::of(id.as_bytes()) }
+    }
+}
+
+/// Why a request to the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The pools did not carry it out.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// The pools answered something else than they were asked: a bug.
+    #[error("the pools gave an answer that does not fit the command")]
+    Confused,
+    /// The packages could not be checked, because the process is ending.
+    #[error("the check of the packages was cut off")]
+    Cancelled,
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        Self::Execute(error.into())
+    }
+}
+
+/// What became of an upload.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// What became of each package, in the order of the request.
+    pub items: Vec<Result<ItemOutcome, AdmissionError>>,
+    /// The pool afterwards.
+    pub health: Health,
+    /// The place of the pool's last event in the log.
+    pub position: u64,
+}
+
+/// A package that was set aside for an inviter.
+#[derive(Clone, Debug)]
+pub struct ReservedKeyPackage {
+    /// Whose it is.
+    pub pool: PoolId,
+    /// What is known of it.
+    pub facts: PackageFacts,
+    /// The exact bytes its owner uploaded.
+    pub bytes: Vec<u8>,
+    /// The claim on it.
+    pub reservation: ReservationId,
+    /// How many reservations it has had, this one included.
+    pub generation: u32,
+    /// When the claim ends.
+    pub deadline: Timestamp,
+}
+
+/// Whom to invite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invitee {
+    /// This device.
+    Device(PoolId),
+    /// One of this user's devices that has a package left.
+    User(String),
+}
+
+/// What an inviter asks for.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    /// Whom to invite.
+    pub invitee: Invitee,
+    /// The inviter's device.
+    pub holder: PoolId,
+    /// The group the invitation is for.
+    pub group: GroupId,
+    /// The claim, drawn at random by the inviter.
+    pub id: ReservationId,
+    /// The ciphersuites the group can use; any if empty.
+    pub ciphersuites: Vec<u16>,
+}
+
+/// How a package was spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Whether the claim had lapsed before.
+    pub late: bool,
+    /// Whether the same claim had spent it before.
+    pub replayed: bool,
+}
+
+/// Packages that were withdrawn.
+#[derive(Clone, Debug)]
+pub struct Withdrawn {
+    /// Those that are revoked now, by this request or before.
+    pub refs: Vec<KeyPackageRef>,
+    /// The pool afterwards.
+    pub health: Health,
+    /// The place of the pool's last event in the log.
+    pub position: u64,
+}
+
+impl<L: EventLog + 'static> KeyPackageStore<L> {
+    /// A store over some pools.
+    #[must_use]
+    pub const fn new(pools: Pools<L>, rules: AdmissionRules) -> Self {
+        Self { pools, rules }
+    }
+
+    /// The pools beneath.
+    #[must_use]
+    pub const fn pools(&self) -> &Pools<L> {
+        &self.pools
+    }
+
+    /// Lets a key speak for a device; returns whether it did before, and where that stands in the log.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the name is bound to another key or the key to another name, or if
+    /// the log does not take events. Nothing has changed then.
+    pub async fn register(
+        &self,
+        pool: &PoolId,
+        signature_key: SignatureKey,
+        idempotency: Idempotency,
+    ) -> Result<(bool, u64), StoreError> {
+        let command = Command::Register { signature_key, credential: pool.user().to_owned() };
+        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+        match reply.answer {
+            Answer::Registered { known } => Ok((known, reply.position)),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Admits packages and takes them into a pool; good ones are kept, bad ones refused one by one.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the log does not take events. Nothing has changed then.
+    pub async fn save_key_packages(
+        &self,
+        pool: &PoolId,
+        packages: Vec<Vec<u8>>,
+        idempotency: Idempotency,
+    ) -> Result<Saved, StoreError> {
+        let admitted = self.admit_all(pool, packages, idempotency.key).await?;
+        let (mut good, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
+        for result in admitted {
+            verdicts.push(result.map(|package| good.push(package)));
+        }
+        if good.is_empty() {
+            let view = self.view(pool);
+            let items = verdicts.into_iter().filter_map(Result::err).map(Err).collect();
+            let health = self.health(pool);
+            return Ok(Saved { items, health, position: view.position });
+        }
+        let target = Target::Pool(pool.clone());
+        let reply = self.execute(target, Command::Upload(good), idempotency).await?;
+        let Answer::Uploaded(outcomes) = reply.answer else { return Err(StoreError::Confused) };
+        let mut outcomes = outcomes.into_iter();
+        let merge = |verdict: Result<(), AdmissionError>| match verdict {
+            Ok(()) => outcomes.next().map(Ok).ok_or(StoreError::Confused),
+            Err(error) => Ok(Err(error)),
+        };
+        let items = verdicts.into_iter().map(merge).collect::<Result<_, _>>()?;
+        Ok(Saved { items, health: reply.health, position: reply.position })
+    }
+
+    /// Admits one package and takes it into a pool.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyPackageStore::save_key_packages`]; the inner result says whether it was admitted.
+    pub async fn save_key_package(
+        &self,
+        pool: &PoolId,
+        package: Vec<u8>,
+        idempotency: Idempotency,
+    ) -> Result<Result<ItemOutcome, AdmissionError>, StoreError> {
+        let mut saved = self.save_key_packages(pool, vec![package], idempotency).await?;
+        saved.items.pop().ok_or(StoreError::Confused)
+    }
+
+    /// A package wherever it is: whose, where it stands, and its exact bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the log cannot be read.
+    pub fn get_key_package(
+        &self,
+        keypackage_ref: &KeyPackageRef,
+    ) -> Result<Option<(PoolId, Package, Vec<u8>)>, StoreError> {
+        Ok(self.pools.package(keypackage_ref)?)
+    }
+
+    /// The packages of a user that can be handed out now, device by device.
+    #[must_use]
+    pub fn list_available_for_user(&self, user: &str) -> Vec<(PoolId, Vec<PackageFacts>)> {
+        let (now, limits) = (self.pools.now(), self.pools.limits());
+        let needed = now.after(limits.reservation_ttl).after(limits.life_margin);
+        let available = |pool: PoolId| {
+            let settled = self.pools.pool(&pool)?.state.settled(now, &limits);
+            let can_be_offered = |package: &&Package| {
+                package.stage == Stage::Available
+                    && package.facts.not_before <= now
+                    && needed <= package.facts.not_after
+            };
+            let offered = settled.live().filter(can_be_offered);
+            Some((pool, offered.map(|package| package.facts.clone()).collect()))
+        };
+        self.pools.devices_of(user).into_iter().filter_map(available).collect()
+    }
+
+    /// Sets one package aside for an inviter. The same reservation id gives the same package again.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if nothing can be handed out. Nothing has changed then.
+    pub async fn reserve_key_package(
+        &self,
+        asked: Reservation,
+        idempotency: Idempotency,
+    ) -> Result<ReservedKeyPackage, StoreError> {
+        let Reservation { invitee, holder, group, id: reservation, ciphersuites } = asked;
+        let target = match invitee {
+            Invitee::Device(pool) => Target::Pool(pool),
+            Invitee::User(user) => Target::User(user),
+        };
+        let command = Command::Reserve { reservation, holder, group, ciphersuites };
+        let reply = self.execute(target, command, idempotency).await?;
+        let Answer::Reserved { facts, reservation, generation, deadline } = reply.answer else {
+            return Err(StoreError::Confused);
+        };
+        let found = self.pools.package(&facts.keypackage_ref)?;
+        let (pool, _, bytes) = found.ok_or(StoreError::Confused)?;
+        Ok(ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline })
+    }
+
+    /// Gives a holder more time; returns when the claim ends now.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the claim does not hold the package or was renewed too often.
+    pub async fn renew(
+        &self,
+        claim: Claim,
+        idempotency: Idempotency,
+    ) -> Result<Timestamp, StoreError> {
+        let target = Target::Package(claim.keypackage_ref.clone());
+        let reply = self.execute(target, Command::Renew(claim), idempotency).await?;
+        match reply.answer {
+            Answer::Renewed { deadline } => Ok(deadline),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Gives a reserved package back.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the claim is not this holder's or has spent the package.
+    pub async fn release(&self, claim: Claim, idempotency: Idempotency) -> Result<(), StoreError> {
+        let target = Target::Package(claim.keypackage_ref.clone());
+        let reply = self.execute(target, Command::Release(claim), idempotency).await?;
+        match reply.answer {
+            Answer::Released => Ok(()),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Uses up a reserved package.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the claim does not hold the package. A reservation that was lost is
+    /// recorded as a conflict; otherwise nothing has changed.
+    pub async fn spend_key_package(
+        &self,
+        claim: Claim,
+        group: GroupId,
+        idempotency: Idempotency,
+    ) -> Result<Spent, StoreError> {
+        let target = Target::Package(claim.keypackage_ref.clone());
+        let reply = self.execute(target, Command::Spend { claim, group }, idempotency).await?;
+        match reply.answer {
+            Answer::Spent { late, replayed } => Ok(Spent { late, replayed }),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Withdraws packages of a pool: they are never offered again.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if one of them is not in the pool. Nothing has changed then.
+    pub async fn revoke(
+        &self,
+        pool: &PoolId,
+        which: Which,
+        reason: RevokeReason,
+        idempotency: Idempotency,
+    ) -> Result<Withdrawn, StoreError> {
+        let target = Target::Pool(pool.clone());
+        let reply = self.execute(target, Command::Revoke { which, reason }, idempotency).await?;
+        let Answer::Revoked(refs) = reply.answer else { return Err(StoreError::Confused) };
+        Ok(Withdrawn { refs, health: reply.health, position: reply.position })
+    }
+
+    /// Records what time has done: lapsed reservations, ended lifetimes. Returns how many pools it
+    /// has changed. The rules are right without it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the log does not take events.
+    pub async fn cleanup_expired(&self) -> Result<u64, StoreError> {
+        Ok(self.pools.sweep().await?)
+    }
+
+    /// A pool as it is recorded; an empty one if it has no history.
+    #[must_use]
+    pub fn view(&self, pool: &PoolId) -> PoolView {
+        self.pools.pool(pool).map(std::sync::Arc::unwrap_or_clone).unwrap_or_default()
+    }
+
+    /// How full a pool is now; empty if it has no history.
+    #[must_use]
+    pub fn health(&self, pool: &PoolId) -> Health {
+        self.pools.health(pool).unwrap_or_default()
+    }
+
+    /// The history of a pool after a version, at most `limit` records of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the log cannot be read.
+    pub fn history(
+        &self,
+        pool: &PoolId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        Ok(self.pools.history(pool, after, limit)?)
+    }
+
+    async fn execute(
+        &self,
+        target: Target,
+        command: Command,
+        idempotency: Idempotency,
+    ) -> Result<Reply, StoreError> {
+        let Idempotency { key: id, digest } = idempotency;
+        Ok(self.pools.execute(Request { target, command, id, digest }).await?)
+    }
+
+    /// Judges each package, on threads that may compute for long.
+    ///
+    /// A repeated request is judged as of the moment the first one was recorded, so that it gets the
+    /// same answer after its packages have expired.
+    async fn admit_all(
+        &self,
+        pool: &PoolId,
+        packages: Vec<Vec<u8>>,
+        key: CommandId,
+    ) -> Result<Vec<Result<keypool_projections::NewPackage, AdmissionError>>, StoreError> {
+        let recorded = self.pools.log().find(key)?;
+        let now = recorded.first().map_or_else(|| self.pools.now(), |first| first.envelope.at);
+        let registration = self.view(pool).state.registration().cloned();
+        let owner = Owner {
+            pool: pool.clone(),
+            signature_key: registration.map(|registration| registration.signature_key),
+        };
+        let rules = self.rules.clone();
+        let judge = move || {
+            packages.iter().map(|bytes| admit(bytes, &owner, now, &rules)).collect::<Vec<_>>()
+        };
+        actix_web::web::block(judge).await.map_err(|_| StoreError::Cancelled)
+    }
+}

@@ -1,0 +1,159 @@
+//! `keypool-server`: serves pools of MLS `KeyPackage`s.
+
+use std::{
+    error::Error,
+    future::{Future, poll_fn},
+    io::{self, Write},
+    path::PathBuf,
+    pin::pin,
+    process::ExitCode,
+    sync::Arc,
+    task::Poll,
+};
+
+use actix_rt::signal::unix::{SignalKind, signal};
+use clap::{Parser, ValueEnum};
+use keypool_ledger::SystemClock;
+use keypool_server::{Ended, Options, Server, Settings, SettingsError};
+use tracing_subscriber::EnvFilter;
+
+/// The process ends with this when its settings are wrong, as clap's own errors do.
+const EXIT_SETTINGS: u8 = 2;
+
+/// Serves pools of MLS `KeyPackages`: uploaded by their owners, handed out once.
+///
+/// A flag goes before its variable in the environment, that before the file, that before the default.
+#[derive(Debug, Parser)]
+#[command(name = "keypool-server", version, max_term_width = 100)]
+struct Cli {
+    /// A TOML file with settings, named as the flags are
+    #[arg(long, env = "KEYPOOL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How the log on standard error looks
+    #[arg(long, env = "KEYPOOL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What the log shows, as in RUST_LOG: `info`, or `keypool_server=debug,warn`
+    #[arg(long, env = "KEYPOOL_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For programs: one JSON object for each line
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.log_format, &cli.log);
+    let settings = match settings(cli.config, cli.options) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error, EXIT_SETTINGS),
+    };
+    actix_rt::System::new().block_on(serve(settings))
+}
+
+fn start_log(format: LogFormat, filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn settings(config: Option<PathBuf>, options: Options) -> Result<Settings, SettingsError> {
+    let file = config.map(Options::from_file).transpose()?.unwrap_or_default();
+    let settings = Settings::from(options.or(file));
+    settings.check()?;
+    Ok(settings)
+}
+
+async fn serve(settings: Settings) -> ExitCode {
+    if settings.insecure_no_auth {
+        tracing::warn!("--insecure-no-auth: anyone who reaches the port is anyone");
+    }
+    let data = settings.data.clone();
+    let server = match Server::start(settings, Arc::new(SystemClock)) {
+        Ok(server) => server,
+        Err(error) => return fail(&error, 1),
+    };
+    if let Err(error) = greet(&server, &data) {
+        tracing::warn!(%error, "standard output cannot be written");
+    }
+    let ended = either(asked_to_stop(), server.ended()).await;
+    let ended = match ended {
+        Some(ended) => ended,
+        None => server.stop().await,
+    };
+    match ended {
+        Ended::Stopped => ExitCode::SUCCESS,
+        Ended::Failed => {
+            complain("the log or a listener failed; see above, mend it and start again");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says where everything is, and what to try next.
+fn greet(server: &Server, data: &std::path::Path) -> io::Result<()> {
+    let (url, admin, data) = (server.url(), server.admin_address(), data.display());
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {url}")?;
+    writeln!(out, "metrics      http://{admin}/metrics")?;
+    writeln!(out, "data         {data}")?;
+    writeln!(out, "API document {url}/openapi.json")?;
+    writeln!(out, "try          keypool --home ~/.keypool --server {url} --user alice register")?;
+    out.flush()
+}
+
+/// Waits for SIGTERM or SIGINT; for ever where signals cannot be waited for.
+async fn asked_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be waited for; the server stops without warning");
+        return std::future::pending().await;
+    };
+    let terminated = async {
+        terminate.recv().await;
+    };
+    either(terminated, interrupt.recv()).await;
+}
+
+/// Waits for the first of two; `Some` if it is the second.
+async fn either<T>(first: impl Future<Output = ()>, second: impl Future<Output = T>) -> Option<T> {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|cx| match (first.as_mut().poll(cx), second.as_mut().poll(cx)) {
+        (_, Poll::Ready(value)) => Poll::Ready(Some(value)),
+        (Poll::Ready(()), Poll::Pending) => Poll::Ready(None),
+        (Poll::Pending, Poll::Pending) => Poll::Pending,
+    })
+    .await
+}
+
+/// Says what went wrong, and what caused it, on standard error.
+fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // An error that only passes another on says the same.
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    complain(&text);
+    ExitCode::from(code)
+}
+
+fn complain(text: &str) {
+    // Where standard error cannot be written either, the exit code is all there is.
+    let _ = writeln!(io::stderr(), "keypool-server: {text}");
+}

@@ -1,0 +1,159 @@
+//! What the server counts, for Prometheus. No user, device or key is ever a label.
+
+use keypool_ledger::EventLog;
+use keypool_projections::Level;
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{
+    BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+use crate::keypackage_store::KeyPackageStore;
+
+/// The upper ends of the latency histogram, in seconds.
+const LATENCY_BUCKETS: [f64; 12] =
+    [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// The counters of one server. They are its own, so that several can run in one process.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+/// One request that was answered.
+pub(crate) struct Served {
+    /// The pattern of the route, never the path itself.
+    pub(crate) route: String,
+    /// The method.
+    pub(crate) method: &'static str,
+    /// The status.
+    pub(crate) status: u16,
+    /// How long it took.
+    pub(crate) seconds: f64,
+    /// The code of the problem, if it was one.
+    pub(crate) code: Option<&'static str>,
+    /// The package it was about, in short, for the log alone.
+    pub(crate) package: Option<String>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS)?.build_recorder();
+        metrics::with_local_recorder(&recorder, describe);
+        Ok(Self { handle: recorder.handle(), recorder })
+    }
+
+    pub(crate) fn served(&self, served: &Served) {
+        let route = served.route.clone();
+        metrics::with_local_recorder(&self.recorder, || {
+            let labels = [
+                ("route", route.clone()),
+                ("method", served.method.to_owned()),
+                ("status", served.status.to_string()),
+            ];
+            counter!("keypool_http_requests_total", &labels).increment(1);
+            histogram!("keypool_http_request_seconds", "route" => route).record(served.seconds);
+            if let Some(code) = served.code {
+                counter!("keypool_problems_total", "code" => code).increment(1);
+            }
+        });
+    }
+
+    pub(crate) fn uploaded(&self, stored: u64) {
+        self.count("keypool_packages_stored_total", stored);
+    }
+
+    pub(crate) fn not_admitted(&self, check: &str) {
+        metrics::with_local_recorder(&self.recorder, || {
+            let labels = [("check", check.to_owned())];
+            counter!("keypool_packages_refused_total", &labels).increment(1);
+        });
+    }
+
+    pub(crate) fn reserved(&self) {
+        self.count("keypool_reservations_total", 1);
+    }
+
+    pub(crate) fn spent(&self, late: bool) {
+        let late = if late { "true" } else { "false" };
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("keypool_spends_total", "late" => late).increment(1);
+        });
+    }
+
+    pub(crate) fn conflict(&self) {
+        self.count("keypool_conflicts_total", 1);
+    }
+
+    fn count(&self, name: &'static str, by: u64) {
+        metrics::with_local_recorder(&self.recorder, || counter!(name).increment(by));
+    }
+
+    /// Forgets what old samples were made of; to be called now and then.
+    pub(crate) fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The text that Prometheus reads, with the store's figures as they are now.
+    pub(crate) fn render<L: EventLog + 'static>(
+        &self,
+        store: Option<&KeyPackageStore<L>>,
+    ) -> String {
+        metrics::with_local_recorder(&self.recorder, || {
+            gauge!("keypool_ready").set(if store.is_some() { 1.0 } else { 0.0 });
+            if let Some(store) = store {
+                measure(store);
+            }
+        });
+        self.handle.render()
+    }
+}
+
+fn measure<L: EventLog + 'static>(store: &KeyPackageStore<L>) {
+    let pools = store.pools();
+    let mut counts = [0_u32; 4];
+    for (pool, _) in pools.pools() {
+        let place = match store.health(&pool).level {
+            Level::Healthy => 0,
+            Level::Low => 1,
+            Level::Critical => 2,
+            Level::Empty => 3,
+        };
+        if let Some(count) = counts.get_mut(place) {
+            *count = count.saturating_add(1);
+        }
+    }
+    let levels = [Level::Healthy, Level::Low, Level::Critical, Level::Empty];
+    for (level, count) in levels.iter().zip(counts) {
+        gauge!("keypool_pools", "level" => level.word()).set(f64::from(count));
+    }
+    let queued = u32::try_from(pools.queued()).unwrap_or(u32::MAX);
+    gauge!("keypool_queue_commands").set(f64::from(queued));
+    if let Ok(head) = pools.log().head() {
+        #[expect(clippy::cast_precision_loss, reason = "exact up to nine quadrillion events")]
+        gauge!("keypool_log_position").set(head.seq as f64);
+    }
+}
+
+fn describe() {
+    describe_counter!("keypool_http_requests_total", "Requests answered, by route and status.");
+    describe_histogram!(
+        "keypool_http_request_seconds",
+        Unit::Seconds,
+        "How long requests took, by route."
+    );
+    describe_counter!("keypool_problems_total", "Requests refused, by code.");
+    describe_counter!("keypool_packages_stored_total", "Packages taken into a pool.");
+    describe_counter!("keypool_packages_refused_total", "Packages refused, by admission check.");
+    describe_counter!(
+        "keypool_reservations_total",
+        "Reservations answered, repeated ones included."
+    );
+    describe_counter!("keypool_spends_total", "Spends answered, by whether they were late.");
+    describe_counter!("keypool_conflicts_total", "Late spends refused: the package was handed on.");
+    describe_gauge!("keypool_pools", "Pools, by how full they are.");
+    describe_gauge!("keypool_queue_commands", "Commands waiting for the log.");
+    describe_gauge!("keypool_log_position", "The place of the last event in the log.");
+    describe_gauge!("keypool_ready", "1 once the log has been replayed.");
+}

@@ -1,0 +1,295 @@
+//! Which status and which words each refusal has. The only file that knows both sides.
+
+use std::{fmt, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+use keypool_ledger::{KeyPackageRef, NameError};
+use keypool_projections::{
+    ExecuteError, ItemRefusal, Rejection,
+    wire::{Code, Problem, UploadItem},
+};
+
+use crate::{
+    admission::{AdmissionError, Check},
+    authentication::AuthenticationError,
+    keypackage_store::StoreError,
+};
+
+/// The media type of a problem, RFC 9457.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A refusal on its way to the caller.
+#[derive(Debug)]
+pub(crate) struct Failure(Box<Problem>);
+
+impl Failure {
+    /// A refusal with a code of the API, and what happened as a sentence.
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Problem {
+            kind: format!("urn:keypool:{code}"),
+            title: code.title().to_owned(),
+            status: status_of(code),
+            detail: detail.into(),
+            code,
+            hint: code.hint().to_owned(),
+            retryable: code.retryable(),
+            keypackage_ref: None,
+            index: None,
+            check: None,
+            retry_after_s: retry_after(code).map(|wait| wait.as_secs()),
+            items: Vec::new(),
+        }))
+    }
+
+    /// The refusal of an upload of which no package was acceptable.
+    ///
+    /// The pool was full if that alone was the reason; else the first package that is at fault is
+    /// named.
+    pub(crate) fn of_upload(items: Vec<UploadItem>) -> Self {
+        let full = items.iter().all(|item| item.code == Some(Code::PoolFull));
+        let code = if full { Code::PoolFull } else { Code::InvalidKeyPackage };
+        let first = items.iter().position(|item| item.code == Some(code)).unwrap_or_default();
+        let Some(item) = items.get(first) else {
+            return Self::new(Code::BadRequest, "the request holds no package");
+        };
+        let detail = match (&item.detail, items.len()) {
+            (detail, 1) => detail.clone().unwrap_or_default(),
+            (Some(detail), count) => format!("none of {count} packages is acceptable: {detail}"),
+            (None, count) => format!("none of {count} packages is acceptable"),
+        };
+        let mut failure = Self::new(code, detail).about(item.keypackage_ref.clone());
+        failure.0.index = u64::try_from(first).ok();
+        failure.0.check.clone_from(&item.check);
+        failure.0.items = items;
+        failure
+    }
+
+    /// The same refusal, about a package.
+    fn about(mut self, keypackage_ref: Option<KeyPackageRef>) -> Self {
+        self.0.keypackage_ref = keypackage_ref;
+        self
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.0.code
+    }
+}
+
+/// The HTTP status of a code.
+const fn status_of(code: Code) -> u16 {
+    match code {
+        Code::BadRequest | Code::InvalidKeyPackage | Code::InvalidName => 400,
+        Code::Unauthenticated => 401,
+        Code::NotAllowed => 403,
+        Code::NotFound
+        | Code::UnknownUser
+        | Code::UnknownKeyPackage
+        | Code::PoolExhausted
+        | Code::NothingCompatible => 404,
+        Code::MethodNotAllowed => 405,
+        Code::RequestTimeout => 408,
+        Code::AlreadySpent
+        | Code::ReservationLost
+        | Code::ReservationMismatch
+        | Code::RenewalLimit
+        | Code::IdempotencyMismatch
+        | Code::IdentityBound
+        | Code::Expired
+        | Code::Revoked
+        | Code::PoolFull => 409,
+        Code::TooLarge => 413,
+        Code::UnsupportedMediaType => 415,
+        Code::Internal => 500,
+        Code::NotReady | Code::LogUnavailable | Code::ClockRegressed | Code::Busy => 503,
+    }
+}
+
+/// How long a caller should wait before repeating the request, where that is known.
+const fn retry_after(code: Code) -> Option<Duration> {
+    match code {
+        Code::Busy | Code::NotReady => Some(Duration::from_secs(1)),
+        Code::LogUnavailable | Code::ClockRegressed => Some(Duration::from_secs(10)),
+        _ => None,
+    }
+}
+
+/// Which check of admission the pool's own rules have made.
+pub(crate) const fn check_of(refusal: ItemRefusal) -> Check {
+    match refusal {
+        ItemRefusal::PoolFull => Check::Cap,
+        ItemRefusal::InitKeySeen => Check::InitKeyUnique,
+        ItemRefusal::LastResortHeld => Check::LastResort,
+        ItemRefusal::LifetimeOver => Check::Lifetime,
+    }
+}
+
+/// Which code a package has that the pool's own rules have refused.
+pub(crate) const fn code_of(refusal: ItemRefusal) -> Code {
+    match refusal {
+        ItemRefusal::PoolFull => Code::PoolFull,
+        ItemRefusal::InitKeySeen | ItemRefusal::LastResortHeld | ItemRefusal::LifetimeOver => {
+            Code::InvalidKeyPackage
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Execute(error) => error.into(),
+            StoreError::Confused => internal(&error),
+            StoreError::Cancelled => Self::new(Code::NotReady, "the server is stopping"),
+        }
+    }
+}
+
+impl From<ExecuteError> for Failure {
+    fn from(error: ExecuteError) -> Self {
+        let code = match &error {
+            ExecuteError::Rejected(rejection) => return rejection.clone().into(),
+            ExecuteError::IdempotencyMismatch(_) => Code::IdempotencyMismatch,
+            ExecuteError::ClockRegressed => Code::ClockRegressed,
+            ExecuteError::Busy => Code::Busy,
+            ExecuteError::LogUnavailable => Code::LogUnavailable,
+            ExecuteError::Read(read) => {
+                tracing::error!(error = read as &dyn std::error::Error, "the log cannot be read");
+                return Self::new(Code::LogUnavailable, "the log cannot be read");
+            }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        let (code, keypackage_ref) = match &rejection {
+            Rejection::PoolExhausted => (Code::PoolExhausted, None),
+            Rejection::NothingCompatible => (Code::NothingCompatible, None),
+            Rejection::UnknownUser(_) => (Code::UnknownUser, None),
+            Rejection::UnknownKeyPackage(package) => (Code::UnknownKeyPackage, Some(package)),
+            Rejection::OwnPool => (Code::NotAllowed, None),
+            Rejection::ReservationMismatch(_) => (Code::ReservationMismatch, None),
+            Rejection::ReservationLost(_) => (Code::ReservationLost, None),
+            Rejection::RenewalsUsedUp(..) => (Code::RenewalLimit, None),
+            Rejection::AlreadySpent(package) => (Code::AlreadySpent, Some(package)),
+            Rejection::Revoked(package) => (Code::Revoked, Some(package)),
+            Rejection::Expired(package) => (Code::Expired, Some(package)),
+            Rejection::IdentityBound => (Code::IdentityBound, None),
+            Rejection::Illegal(_) => return internal(&rejection),
+        };
+        Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())
+    }
+}
+
+impl From<AdmissionError> for UploadItem {
+    fn from(error: AdmissionError) -> Self {
+        Self {
+            keypackage_ref: error.keypackage_ref,
+            outcome: keypool_projections::wire::Outcome::Rejected,
+            code: Some(Code::InvalidKeyPackage),
+            check: Some(error.check.name().to_owned()),
+            detail: Some(error.detail),
+        }
+    }
+}
+
+impl From<AuthenticationError> for Failure {
+    fn from(error: AuthenticationError) -> Self {
+        Self::new(Code::Unauthenticated, error.to_string())
+    }
+}
+
+impl From<NameError> for Failure {
+    fn from(error: NameError) -> Self {
+        Self::new(Code::InvalidName, error.to_string())
+    }
+}
+
+/// A bug: said in the log, kept from the caller.
+fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
+    tracing::error!(error, "internal error");
+    Failure::new(Code::Internal, "an internal error occurred")
+}
+
+/// The answer where no route is.
+pub(crate) async fn no_such_path(request: HttpRequest) -> HttpResponse {
+    let path: String = request.path().chars().take(100).collect();
+    Failure::new(Code::NotFound, format!("there is nothing at {path:?}")).error_response()
+}
+
+/// The answer where a route is and does not take the method.
+pub(crate) fn wrong_method(request: &HttpRequest, allowed: &str) -> HttpResponse {
+    let method: String = request.method().as_str().chars().take(20).collect();
+    let detail = format!("{method} is not taken here; {allowed} is");
+    let mut response = Failure::new(Code::MethodNotAllowed, detail).error_response();
+    if let Ok(allowed) = header::HeaderValue::from_str(allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.detail)
+    }
+}
+
+impl ResponseError for Failure {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        response.content_type(PROBLEM_JSON);
+        if let Some(wait_s) = self.0.retry_after_s {
+            response.insert_header((header::RETRY_AFTER, wait_s));
+        }
+        match self.0.code {
+            Code::Unauthenticated => {
+                response.insert_header((header::WWW_AUTHENTICATE, "Signature tag=\"keypool-v1\""));
+            }
+            // What is left of the body is not read: the connection cannot be used again.
+            Code::TooLarge | Code::RequestTimeout => {
+                response.force_close();
+            }
+            _ => {}
+        }
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response = response.body(body);
+        response.extensions_mut().insert(self.code());
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_status_and_retryable_ones_of_the_server_say_when() {
+        let line = |code: &Code| {
+            let wait = retry_after(*code).map(|wait| format!(", again after {} s", wait.as_secs()));
+            format!("{} {code}{}", status_of(*code), wait.unwrap_or_default())
+        };
+        let lines: Vec<String> = Code::ALL.iter().map(line).collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn a_full_queue_is_said_with_the_time_to_wait() {
+        let response = Failure::from(ExecuteError::Busy).error_response();
+        assert_eq!(response.status().as_u16(), 503);
+        assert_eq!(response.headers().get("retry-after").unwrap(), "1");
+        assert_eq!(response.headers().get("content-type").unwrap(), PROBLEM_JSON);
+    }
+
+    #[test]
+    fn what_is_internal_stays_inside() {
+        let failure = internal(&std::io::Error::other("secret of the house"));
+        assert_eq!(failure.0.detail, "an internal error occurred");
+    }
+}

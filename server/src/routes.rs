@@ -1,0 +1,71 @@
+//! The routes. A handler reads the request, asks the store, and writes the answer; it holds no rules.
+
+pub(crate) mod devices;
+
+pub(crate) mod keypackages;
+
+pub(crate) mod operations;
+
+use actix_web::{
+    Handler, HttpRequest, Resource, Responder, Route, guard,
+    web::{self, ServiceConfig},
+};
+
+use crate::problem::{no_such_path, wrong_method};
+
+/// Adds the public routes.
+pub(crate) fn public(config: &mut ServiceConfig) {
+    config
+        .service(post("/devices", devices::register))
+        .service(post("/keypackages/upload", keypackages::upload))
+        .service(post("/keypackages/reserve", keypackages::reserve))
+        .service(post("/keypackages/renew", keypackages::renew))
+        .service(post("/keypackages/release", keypackages::release))
+        .service(post("/keypackages/spend", keypackages::spend))
+        .service(post("/keypackages/revoke", keypackages::revoke))
+        .service(get("/keypackages/status", keypackages::status))
+        .service(get("/keypackages/events", keypackages::events))
+        .service(get("/openapi.json", operations::openapi))
+        .configure(health)
+        .default_service(web::to(no_such_path));
+}
+
+/// Adds the routes of the operator's own listener.
+pub(crate) fn admin(config: &mut ServiceConfig) {
+    config
+        .service(get("/metrics", operations::metrics))
+        .configure(health)
+        .default_service(web::to(no_such_path));
+}
+
+fn health(config: &mut ServiceConfig) {
+    config.service(get("/livez", operations::livez)).service(get("/readyz", operations::readyz));
+}
+
+fn post<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    only(path, "POST", web::post().to(handler))
+}
+
+fn get<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let method = guard::Any(guard::Get()).or(guard::Head());
+    only(path, "GET", web::route().guard(method).to(handler))
+}
+
+/// A path that takes one method and names it to whoever tries another.
+fn only(path: &str, allowed: &'static str, route: Route) -> Resource {
+    let refuse = move |request: HttpRequest| {
+        let response = wrong_method(&request, allowed);
+        async move { response }
+    };
+    web::resource(path).route(route).default_service(web::to(refuse))
+}

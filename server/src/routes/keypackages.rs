@@ -1,0 +1,395 @@
+//! The life of packages over HTTP: uploaded, reserved, spent, withdrawn, and looked at.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header,
+    web::{Data, Query},
+};
+use keypool_ledger::{PoolId, ReservationId, RevokeReason};
+use keypool_projections::{
+    Claim, ItemOutcome, Stage, Which,
+    wire::{
+        ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus, Problem,
+        ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply, RevokeRequest,
+        RevokeWord, SpendReply, SpendRequest, UploadItem, UploadReply, UploadRequest,
+    },
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    admission::AdmissionError,
+    authentication::{Body, Reader, Writer},
+    keypackage_store::{Invitee, Reservation, ReservedKeyPackage},
+    observation::about,
+    problem::{Failure, check_of, code_of},
+    state::State,
+};
+
+/// The media type of MLS messages, RFC 9420 section 17.10.
+const MESSAGE_MLS: &str = "message/mls";
+/// How many events are told at once, unless fewer are asked for.
+const EVENTS_DEFAULT: u16 = 100;
+/// How many events are told at once, whatever is asked for.
+const EVENTS_MAX: u16 = 1000;
+
+/// Takes packages into the caller's pool.
+///
+/// Good ones are kept, bad ones refused one by one, in the order of the request. A single package may
+/// be sent as it is, as `message/mls`. When none is acceptable the answer is a problem with the same
+/// `items`.
+#[utoipa::path(
+    post, path = "/keypackages/upload", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body(content((UploadRequest = "application/json"), (Vec<u8> = "message/mls"))),
+    responses(
+        (status = 200, description = "At least one package was acceptable", body = UploadReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn upload(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+    let packages = packages_of(&caller.body, state.batch_packages_max)?;
+    let Writer { pool, idempotency, .. } = caller;
+    let saved = state.store()?.save_key_packages(&pool, packages, idempotency).await?;
+    let items: Vec<UploadItem> = saved.items.into_iter().map(item).collect();
+    let accepted = items.iter().filter(|item| item.outcome == Outcome::Stored).count() as u64;
+    state.metrics.uploaded(accepted);
+    for check in items.iter().filter_map(|item| item.check.as_deref()) {
+        state.metrics.not_admitted(check);
+    }
+    if items.iter().all(|item| item.outcome == Outcome::Rejected) {
+        return Err(Failure::of_upload(items));
+    }
+    let pool = PoolCounts::from(&saved.health);
+    let first = items.iter().find_map(|item| item.keypackage_ref.clone());
+    let reply = UploadReply { accepted, items, pool, position: saved.position };
+    let mut response = HttpResponse::Ok().json(reply);
+    first.inspect(|first| about(&mut response, first));
+    Ok(response)
+}
+
+fn packages_of(body: &Body, packages_max: usize) -> Result<Vec<Vec<u8>>, Failure> {
+    if body.media_type == MESSAGE_MLS {
+        return Ok(vec![body.bytes.to_vec()]);
+    }
+    let UploadRequest { keypackages } = body.json()?;
+    if packages_max < keypackages.len() {
+        let count = keypackages.len();
+        let detail =
+            format!("the request holds {count} packages; at most {packages_max} at a time");
+        return Err(Failure::new(Code::TooLarge, detail));
+    }
+    if keypackages.is_empty() {
+        return Err(Failure::new(Code::BadRequest, "the request holds no package"));
+    }
+    Ok(keypackages.into_iter().map(|package| package.0).collect())
+}
+
+fn item(saved: Result<ItemOutcome, AdmissionError>) -> UploadItem {
+    let (keypackage_ref, outcome, refusal) = match saved {
+        Err(error) => return error.into(),
+        Ok(ItemOutcome::Stored(stored)) => (stored, Outcome::Stored, None),
+        Ok(ItemOutcome::Known(known, stage)) => (known, outcome_of(stage), None),
+        Ok(ItemOutcome::Refused(refused, why)) => (refused, Outcome::Rejected, Some(why)),
+    };
+    UploadItem {
+        keypackage_ref: Some(keypackage_ref),
+        outcome,
+        code: refusal.map(code_of),
+        check: refusal.map(|why| check_of(why).name().to_owned()),
+        detail: refusal.map(|why| why.to_string()),
+    }
+}
+
+const fn outcome_of(stage: Stage) -> Outcome {
+    match stage {
+        Stage::Created | Stage::Available => Outcome::Duplicate,
+        Stage::Reserved => Outcome::Reserved,
+        Stage::Spent => Outcome::Spent,
+        Stage::Expired => Outcome::Expired,
+        Stage::Revoked => Outcome::Revoked,
+    }
+}
+
+/// Sets one package of another user aside for the caller.
+///
+/// With `Accept: message/mls` the answer is the package's bytes, and the rest stands in headers.
+#[utoipa::path(
+    post, path = "/keypackages/reserve", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = ReserveRequest,
+    responses(
+        (status = 200, description = "The package", content((ReserveReply = "application/json"), (Vec<u8> = "message/mls"))),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn reserve(
+    request: HttpRequest,
+    state: Data<State>,
+    caller: Writer,
+) -> Result<HttpResponse, Failure> {
+    let asked: ReserveRequest = caller.body.json()?;
+    let device = PoolId::of(&asked.target_user, asked.target_device.as_deref())?;
+    let reservation = Reservation {
+        invitee: match asked.target_device {
+            Some(_) => Invitee::Device(device),
+            None => Invitee::User(asked.target_user),
+        },
+        holder: caller.pool,
+        group: asked.group_id,
+        id: asked.reservation_id.unwrap_or(ReservationId(caller.idempotency.key.0)),
+        ciphersuites: asked.ciphersuites,
+    };
+    let reserved = state.store()?.reserve_key_package(reservation, caller.idempotency).await?;
+    state.metrics.reserved();
+    let keypackage_ref = reserved.facts.keypackage_ref.clone();
+    let mut response =
+        if wants_raw(&request) { raw(reserved) } else { HttpResponse::Ok().json(reply(reserved)) };
+    about(&mut response, &keypackage_ref);
+    Ok(response)
+}
+
+fn wants_raw(request: &HttpRequest) -> bool {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let mut types = accepted.unwrap_or_default().split(',');
+    types.any(|one| one.split(';').next().unwrap_or_default().trim() == MESSAGE_MLS)
+}
+
+fn reply(reserved: ReservedKeyPackage) -> ReserveReply {
+    let ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline } = reserved;
+    ReserveReply {
+        keypackage_ref: facts.keypackage_ref,
+        keypackage: keypool_projections::wire::Base64(bytes),
+        reservation_id: reservation,
+        generation,
+        reservation_expires_at: deadline.as_secs(),
+        not_after: facts.not_after.as_secs(),
+        last_resort: facts.last_resort,
+        device: pool.device().to_owned(),
+    }
+}
+
+fn raw(reserved: ReservedKeyPackage) -> HttpResponse {
+    let ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline } = reserved;
+    HttpResponse::Ok()
+        .content_type(MESSAGE_MLS)
+        .insert_header(("Keypool-KeyPackage-Ref", facts.keypackage_ref.to_string()))
+        .insert_header(("Keypool-Reservation-Id", reservation.to_string()))
+        .insert_header(("Keypool-Generation", generation.to_string()))
+        .insert_header(("Keypool-Reservation-Expires-At", deadline.as_secs().to_string()))
+        .insert_header(("Keypool-Not-After", facts.not_after.as_secs().to_string()))
+        .insert_header(("Keypool-Last-Resort", facts.last_resort.to_string()))
+        .insert_header(("Keypool-Device", pool.device()))
+        .body(bytes)
+}
+
+/// Gives the caller more time with a package. To be called right before the Commit is posted.
+#[utoipa::path(
+    post, path = "/keypackages/renew", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = ClaimRequest,
+    responses(
+        (status = 200, description = "The claim has more time", body = RenewReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn renew(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+    let claim = claim(caller.body.json()?, caller.pool);
+    let keypackage_ref = claim.keypackage_ref.clone();
+    let deadline = state.store()?.renew(claim, caller.idempotency).await?;
+    let reply = RenewReply { reservation_expires_at: deadline.as_secs() };
+    let mut response = HttpResponse::Ok().json(reply);
+    about(&mut response, &keypackage_ref);
+    Ok(response)
+}
+
+/// Gives a package back that the caller holds and will not use.
+#[utoipa::path(
+    post, path = "/keypackages/release", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = ClaimRequest,
+    responses(
+        (status = 200, description = "The package is not held by this claim", body = ReleaseReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn release(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+    let claim = claim(caller.body.json()?, caller.pool);
+    let keypackage_ref = claim.keypackage_ref.clone();
+    state.store()?.release(claim, caller.idempotency).await?;
+    let mut response = HttpResponse::Ok().json(ReleaseReply { released: true });
+    about(&mut response, &keypackage_ref);
+    Ok(response)
+}
+
+fn claim(asked: ClaimRequest, holder: PoolId) -> Claim {
+    let ClaimRequest { keypackage_ref, reservation_id: reservation } = asked;
+    Claim { keypackage_ref, reservation, holder }
+}
+
+/// Uses up a package that the caller holds: the Commit that adds its owner has been posted.
+#[utoipa::path(
+    post, path = "/keypackages/spend", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = SpendRequest,
+    responses(
+        (status = 200, description = "The package is used up", body = SpendReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn spend(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+    let SpendRequest { keypackage_ref, reservation_id: reservation, group_id, added_by } =
+        caller.body.json()?;
+    let holder = caller.pool;
+    let is_caller = |name: &String| *name == holder.user() || *name == holder.to_string();
+    if !added_by.as_ref().is_none_or(is_caller) {
+        let detail = "added_by names somebody else: who spends is who asks";
+        return Err(Failure::new(Code::NotAllowed, detail));
+    }
+    let claim = Claim { keypackage_ref: keypackage_ref.clone(), reservation, holder };
+    let spent = state.store()?.spend_key_package(claim, group_id, caller.idempotency).await;
+    let spent = spent.map_err(Failure::from).inspect_err(|failure| {
+        if failure.code() == Code::ReservationLost {
+            state.metrics.conflict();
+        }
+    })?;
+    state.metrics.spent(spent.late);
+    let reply = SpendReply { spent: true, late: spent.late, replayed: spent.replayed };
+    let mut response = HttpResponse::Ok().json(reply);
+    about(&mut response, &keypackage_ref);
+    Ok(response)
+}
+
+/// Withdraws packages of the caller's pool: they are never offered again.
+#[utoipa::path(
+    post, path = "/keypackages/revoke", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = RevokeRequest,
+    responses(
+        (status = 200, description = "They are withdrawn", body = RevokeReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn revoke(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+    let RevokeRequest { keypackage_refs, credential_hash, all, reason } = caller.body.json()?;
+    let which = match (keypackage_refs, credential_hash, all) {
+        (Some(refs), None, None) => Which::Refs(refs),
+        (None, Some(credential), None) => Which::Credential(credential),
+        (None, None, Some(true)) => Which::All,
+        _ => {
+            let detail = "exactly one of keypackage_refs, credential_hash and all: true says which";
+            return Err(Failure::new(Code::BadRequest, detail));
+        }
+    };
+    let reason = match reason {
+        RevokeWord::Rotated => RevokeReason::Rotated,
+        RevokeWord::Withdrawn => RevokeReason::Withdrawn,
+    };
+    let withdrawn = state.store()?.revoke(&caller.pool, which, reason, caller.idempotency).await?;
+    let pool = PoolCounts::from(&withdrawn.health);
+    let reply = RevokeReply { revoked: withdrawn.refs, pool, position: withdrawn.position };
+    Ok(HttpResponse::Ok().json(reply))
+}
+
+/// Which pool to look at; only the caller's own may be named.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusQuery {
+    user: Option<String>,
+    device: Option<String>,
+}
+
+/// How full the caller's pool is: what the next reservation would find.
+#[utoipa::path(
+    get, path = "/keypackages/status", tag = "keypackages",
+    params(
+        ("user" = Option<String>, Query, description = "The caller's own user, if it is named at all"),
+        ("device" = Option<String>, Query, description = "The caller's own device, if it is named at all"),
+    ),
+    responses(
+        (status = 200, description = "The pool", body = PoolStatus),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn status(
+    request: HttpRequest,
+    state: Data<State>,
+    caller: Reader,
+) -> Result<HttpResponse, Failure> {
+    let StatusQuery { user, device } = query(&request)?;
+    let pool = caller.pool;
+    let own = user.is_none_or(|user| user == pool.user())
+        && device.is_none_or(|device| device == pool.device());
+    if !own {
+        let detail = "a device sees the status of its own pool only";
+        return Err(Failure::new(Code::NotAllowed, detail));
+    }
+    let store = state.store()?;
+    let (view, health) = (store.view(&pool), store.health(&pool));
+    Ok(HttpResponse::Ok().json(PoolStatus {
+        user: pool.user().to_owned(),
+        device: pool.device().to_owned(),
+        counts: PoolCounts::from(&health),
+        expiring_soon: health.expiring_soon,
+        last_upload: view.state.last_upload().map(keypool_ledger::Timestamp::as_secs),
+        pool_health: health.level.word().to_owned(),
+        recommended_upload: health.recommended_upload(),
+        recommended_action: health.recommended_action(),
+        spent_24h: health.spent_24h,
+        seconds_to_empty: health.seconds_to_empty,
+        version: view.head.version,
+        position: view.position,
+        head: view.head.hash,
+        digest: view.state.digest(),
+    }))
+}
+
+/// Which part of the history to tell.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    #[serde(default)]
+    after: u64,
+    limit: Option<u16>,
+}
+
+/// The history of the caller's pool, event by event.
+#[utoipa::path(
+    get, path = "/keypackages/events", tag = "keypackages",
+    params(
+        ("after" = Option<u64>, Query, description = "Tell what comes after this version; 0 for all"),
+        ("limit" = Option<u16>, Query, description = "How many events at most: 100 unless said, 1000 at most"),
+    ),
+    responses(
+        (status = 200, description = "The events, in order", body = EventsReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn events(
+    request: HttpRequest,
+    state: Data<State>,
+    caller: Reader,
+) -> Result<HttpResponse, Failure> {
+    let EventsQuery { after, limit } = query(&request)?;
+    let limit = usize::from(limit.unwrap_or(EVENTS_DEFAULT).clamp(1, EVENTS_MAX));
+    let records = state.store()?.history(&caller.pool, after, limit + 1)?;
+    let more = limit < records.len();
+    let events = records.iter().take(limit).map(EventView::from).collect();
+    Ok(HttpResponse::Ok().json(EventsReply { events, more }))
+}
+
+fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Failure> {
+    let query = Query::from_query(request.query_string());
+    query.map(Query::into_inner).map_err(|err| {
+        let why = err.to_string();
+        let why = why.strip_prefix("Query deserialize error: ").unwrap_or(&why);
+        Failure::new(Code::BadRequest, format!("the query: {why}"))
+    })
+}

@@ -1,0 +1,397 @@
+//! A running server: it binds, replays its log, serves, sweeps, and stops without losing anything.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, OnceLock, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpServer,
+    dev::ServerHandle,
+    middleware::from_fn,
+    web::{self, Data, ServiceConfig},
+};
+use keypool_ledger::{Clock, OpenError, SledLog, SledLogOptions};
+use keypool_projections::{Pools, ReplayError};
+use tokio::sync::{mpsc as signals, watch};
+
+use crate::{
+    keypackage_store::KeyPackageStore,
+    metrics::Metrics,
+    observation::observe,
+    routes,
+    settings::{Settings, SettingsError},
+    state::{State, Store},
+};
+
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to close a connection.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection is kept without a request.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often it is looked whether the threads that answered requests have gone.
+const WORKERS_GONE_TRIES: u32 = 1000;
+
+/// A server that runs on a thread of its own, beside whatever the process does.
+///
+/// Dropping it stops it as [`Server::stop`] does, and waits.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    stop: signals::Sender<Ended>,
+    ended: watch::Receiver<Option<Ended>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why a server has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to. Everything it has acknowledged is in the log, and the log is closed.
+    Stopped,
+    /// The log has refused a write, or a listener has failed. What was acknowledged is in the log.
+    Failed,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings make no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The address cannot be listened at: it may be in use.
+    #[error("cannot listen at {address}; is another server running there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The log is not one of pools.
+    #[error("the log cannot be replayed; restore its directory from a backup")]
+    Replay(#[from] ReplayError),
+    /// The machine did not give what a server needs.
+    #[error("the server's threads could not be started")]
+    Threads(#[source] io::Error),
+    /// The counters could not be set up, or the server's thread has panicked: a bug.
+    #[error("the server could not be set up: {0}")]
+    Setup(String),
+}
+
+impl Server {
+    /// Starts a server, and returns when it has replayed its log and takes requests.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StartError`]; nothing is left running then.
+    pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        settings.check()?;
+        let listeners = (bind(settings.listen)?, bind(settings.admin_listen)?);
+        let address = address_of(&listeners.0, settings.listen)?;
+        let admin_address = address_of(&listeners.1, settings.admin_listen)?;
+        let state = Data::new(state(&settings, clock, address)?);
+        let (started, starting) = mpsc::sync_channel(1);
+        let (stop, stopping) = signals::channel(4);
+        let (end, ended) = watch::channel(None);
+        let run = Run { settings, state, stop: stop.clone(), stopping };
+        let thread = thread::Builder::new()
+            .name("keypool-server".to_owned())
+            .spawn(move || {
+                let how = actix_rt::System::new().block_on(run.run(listeners, started));
+                end.send_replace(Some(how));
+            })
+            .map_err(StartError::Threads)?;
+        match starting.recv() {
+            Ok(Ok(())) => Ok(Self { address, admin_address, stop, ended, thread: Some(thread) }),
+            Ok(Err(error)) => {
+                drop(thread.join());
+                Err(error)
+            }
+            Err(_) => Err(StartError::Setup("its thread has ended early".to_owned())),
+        }
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the operator connects.
+    #[must_use]
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// The URL of the API, without a slash at its end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Waits until the server ends, whether it was asked to or not.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        let how = ended.wait_for(Option::is_some).await.map(|how| *how);
+        how.ok().flatten().unwrap_or(Ended::Failed)
+    }
+
+    /// Stops the server: requests under way are answered, new ones are not taken, and the log is
+    /// closed when this returns.
+    pub async fn stop(mut self) -> Ended {
+        let _ = self.stop.try_send(Ended::Stopped);
+        let how = self.ended().await;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+        how
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.stop.try_send(Ended::Stopped);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })
+}
+
+fn address_of(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Listen { address: asked, source })
+}
+
+fn state(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    address: SocketAddr,
+) -> Result<State, StartError> {
+    Ok(State {
+        store: OnceLock::new(),
+        clock,
+        public_names: public_names(&settings.public_names, address),
+        insecure_no_auth: settings.insecure_no_auth,
+        body_bytes_max: settings.body_bytes_max,
+        body_timeout: settings.body_timeout,
+        batch_packages_max: settings.batch_packages_max,
+        metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
+    })
+}
+
+/// The names the operator has given, or the address and `localhost`; without the port too where it
+/// is the scheme's own.
+fn public_names(given: &[String], address: SocketAddr) -> Vec<String> {
+    if !given.is_empty() {
+        return given.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
+    }
+    let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
+    if address.port() == 80 {
+        let host = address.to_string();
+        names.extend(host.strip_suffix(":80").map(str::to_owned));
+        names.push("localhost".to_owned());
+    }
+    names
+}
+
+/// What the server's own thread works with.
+struct Run {
+    settings: Settings,
+    state: Data<State>,
+    stop: signals::Sender<Ended>,
+    stopping: signals::Receiver<Ended>,
+}
+
+type Started = mpsc::SyncSender<Result<(), StartError>>;
+
+impl Run {
+    /// Serves until it is asked to stop, and returns when the log is closed.
+    async fn run(mut self, listeners: (TcpListener, TcpListener), started: Started) -> Ended {
+        let opened = self.open(listeners).await;
+        let handles = match opened {
+            Ok(handles) => handles,
+            Err(error) => {
+                drop(started.send(Err(error)));
+                return Ended::Failed;
+            }
+        };
+        let (names, data) = (&self.state.public_names, self.settings.data.display());
+        tracing::info!(?names, %data, "ready");
+        if self.settings.public_names.is_empty() && self.settings.listen.ip().is_unspecified() {
+            tracing::warn!("signed requests name the server: say its names with --public-name");
+        }
+        drop(started.send(Ok(())));
+        let sweeper = actix_rt::spawn(sweep(self.state.clone(), self.settings.sweep_interval));
+        let how = self.stopping.recv().await.unwrap_or(Ended::Failed);
+        tracing::info!(?how, "stopping");
+        sweeper.abort();
+        drop(sweeper.await);
+        stop_all(&handles).await;
+        close(self.state).await;
+        how
+    }
+
+    /// Serves at both addresses, and opens the log behind them: until then the server is not ready.
+    async fn open(
+        &self,
+        listeners: (TcpListener, TcpListener),
+    ) -> Result<[ServerHandle; 2], StartError> {
+        let workers = self.settings.workers;
+        let public = self.serve(listeners.0, workers, routes::public)?;
+        let admin = self.serve(listeners.1, Some(1), routes::admin)?;
+        let handles = [public, admin];
+        let (settings, clock) = (self.settings.clone(), Arc::clone(&self.state.clock));
+        let opened = web::block(move || open_store(&settings, clock)).await;
+        let opened = opened.unwrap_or_else(|err| Err(StartError::Setup(err.to_string())));
+        match opened {
+            Ok(store) => {
+                self.watch(&store);
+                drop(self.state.store.set(store));
+                Ok(handles)
+            }
+            Err(error) => {
+                stop_all(&handles).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn serve(
+        &self,
+        listener: TcpListener,
+        workers: Option<usize>,
+        routes: fn(&mut ServiceConfig),
+    ) -> Result<ServerHandle, StartError> {
+        let state = self.state.clone();
+        let address = address_of(&listener, self.settings.listen)?;
+        let app =
+            move || App::new().app_data(state.clone()).wrap(from_fn(observe)).configure(routes);
+        let server = HttpServer::new(app)
+            .disable_signals()
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(HEAD_TIMEOUT)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .max_connections(self.settings.connections_max)
+            .shutdown_timeout(self.settings.shutdown_timeout.as_secs());
+        let server = match workers {
+            Some(count) => server.workers(count),
+            None => server,
+        };
+        let server =
+            server.listen(listener).map_err(|source| StartError::Listen { address, source })?.run();
+        let handle = server.handle();
+        let stop = self.stop.clone();
+        actix_rt::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "a listener failed");
+                let _ = stop.try_send(Ended::Failed);
+            }
+        });
+        Ok(handle)
+    }
+
+    /// Stops everything when the log has failed: what comes next would not be written.
+    fn watch(&self, store: &Store) {
+        let mut failed = store.pools().failed();
+        let stop = self.stop.clone();
+        actix_rt::spawn(async move {
+            if failed.wait_for(|failed| *failed).await.is_ok() {
+                let _ = stop.try_send(Ended::Failed);
+            }
+        });
+    }
+}
+
+fn open_store(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Store, StartError> {
+    let dir: &Path = &settings.data;
+    let log = SledLog::open(dir, SledLogOptions::default())?;
+    let pools = Pools::open(log, clock, settings.limits)?;
+    Ok(KeyPackageStore::new(pools, settings.admission.clone()))
+}
+
+/// Records now and then what time has done.
+async fn sweep(state: Data<State>, interval: Duration) {
+    loop {
+        actix_rt::time::sleep(interval).await;
+        state.metrics.upkeep();
+        let Some(store) = state.store.get() else { continue };
+        match store.cleanup_expired().await {
+            Ok(0) => {}
+            Ok(pools) => tracing::info!(pools, "recorded lapses and expiries"),
+            Err(error) => tracing::warn!(%error, "the sweep was not recorded"),
+        }
+    }
+}
+
+async fn stop_all(handles: &[ServerHandle; 2]) {
+    let [public, admin] = handles;
+    public.stop(true).await;
+    admin.stop(true).await;
+}
+
+/// Carries out what waits, and closes the log, once no thread uses it any more.
+async fn close(state: Data<State>) {
+    if let Some(store) = state.store.get() {
+        store.pools().close();
+    }
+    let mut state = state.into_inner();
+    for _ in 0..WORKERS_GONE_TRIES {
+        match Arc::try_unwrap(state) {
+            Ok(state) => return drop(state),
+            Err(shared) => state = shared,
+        }
+        actix_rt::time::sleep(Duration::from_millis(5)).await;
+    }
+    tracing::warn!("a request is still under way; the log is closed when the process ends");
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::{TestRequest, call_service, init_service, read_body};
+    use keypool_ledger::SystemClock;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn until_the_log_is_replayed_the_server_lives_and_is_not_ready() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let state = state(&Settings::default(), Arc::new(SystemClock), address).unwrap();
+        let app = App::new().app_data(Data::new(state)).configure(routes::admin);
+        let app = init_service(app).await;
+        let fetch = async |path| {
+            let request = TestRequest::get().uri(path).to_request();
+            let response = call_service(&app, request).await;
+            let status = response.status().as_u16();
+            (status, String::from_utf8(read_body(response).await.to_vec()).unwrap())
+        };
+        assert_eq!(fetch("/livez").await.0, 200);
+        let (status, body) = fetch("/readyz").await;
+        assert_eq!(status, 503);
+        assert!(body.contains("\"not_ready\"") && body.contains("replaying its log"), "{body}");
+        assert!(fetch("/metrics").await.1.contains("keypool_ready 0"));
+    }
+
+    #[test]
+    fn the_names_are_those_given_or_the_address_and_localhost() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let given = ["Keypool.example".to_owned()];
+        assert_eq!(public_names(&given, at(80)), ["keypool.example"]);
+        assert_eq!(public_names(&[], at(8080)), ["127.0.0.1:8080", "localhost:8080"]);
+        let names = public_names(&[], at(80));
+        assert_eq!(names, ["127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"]);
+        let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080));
+        assert_eq!(public_names(&[], v6), ["[::1]:8080", "localhost:8080"]);
+    }
+}

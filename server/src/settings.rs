@@ -1,0 +1,307 @@
+//! What an operator can set: flags over environment over a file over the defaults.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use keypool_projections::{Limits, OnLapse};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::admission::AdmissionRules;
+
+/// How a server is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where clients connect; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where the operator connects; port 0 picks a free one.
+    pub admin_listen: SocketAddr,
+    /// The names clients reach the server by, with the port unless it is the scheme's own; if empty,
+    /// the listening address and `localhost`.
+    pub public_names: Vec<String>,
+    /// The directory that holds the log.
+    pub data: PathBuf,
+    /// Whether requests may name their caller instead of being signed. On loopback only.
+    pub insecure_no_auth: bool,
+    /// The numbers that bound a pool.
+    pub limits: Limits,
+    /// What is admitted.
+    pub admission: AdmissionRules,
+    /// How many bytes a body may have.
+    pub body_bytes_max: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How many packages one upload may hold.
+    pub batch_packages_max: usize,
+    /// How often what time has done is recorded.
+    pub sweep_interval: Duration,
+    /// How many threads answer requests; as many as there are processors if it is not said.
+    pub workers: Option<usize>,
+    /// How many connections each of them holds at a time.
+    pub connections_max: usize,
+    /// How long requests under way may take when the server stops.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            public_names: Vec::new(),
+            data: PathBuf::from("./keypool-data"),
+            insecure_no_auth: false,
+            limits: Limits::STANDARD,
+            admission: AdmissionRules::default(),
+            body_bytes_max: 2 * 1024 * 1024,
+            body_timeout: Duration::from_secs(10),
+            batch_packages_max: 64,
+            sweep_interval: Duration::from_secs(10),
+            workers: None,
+            connections_max: 4096,
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Settings as they are written on the command line, in the environment or in a file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// Where clients connect; port 0 picks a free one [default: 127.0.0.1:8080]
+    #[arg(long, env = "KEYPOOL_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where /metrics is, for the operator [default: 127.0.0.1:8081]
+    #[arg(long, env = "KEYPOOL_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+    /// A name clients reach this server by, with the port unless it is the scheme's own; may be
+    /// given several times [default: the listening address and localhost]
+    #[arg(long, env = "KEYPOOL_PUBLIC_NAME", value_name = "NAME", value_delimiter = ',')]
+    pub public_name: Option<Vec<String>>,
+    /// The directory that holds the log [default: ./keypool-data]
+    #[arg(long, env = "KEYPOOL_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// How long a reservation lasts, as its holder is told [default: 60s]
+    #[arg(long, env = "KEYPOOL_RESERVATION_TTL", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub reservation_ttl: Option<Duration>,
+    /// How much longer the server waits before a reservation lapses [default: 60s]
+    #[arg(long, env = "KEYPOOL_GRACE", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub grace: Option<Duration>,
+    /// What becomes of a package whose reservation lapsed [default: requeue]
+    #[arg(long, env = "KEYPOOL_ON_LAPSE", value_enum)]
+    pub on_lapse: Option<OnLapseWord>,
+    /// How many single-use packages a pool holds [default: 64]
+    #[arg(long, env = "KEYPOOL_PACKAGES_MAX", value_name = "COUNT")]
+    pub packages_max: Option<usize>,
+    /// How often a reservation may be renewed [default: 5]
+    #[arg(long, env = "KEYPOOL_RENEWALS_MAX", value_name = "COUNT")]
+    pub renewals_max: Option<u32>,
+    /// How long the whole lifetime of a package may be [default: 14days 1h]
+    #[arg(long, env = "KEYPOOL_LIFETIME_MAX", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub lifetime_max: Option<Duration>,
+    /// A ciphersuite that is welcome, by number; may be given several times [default: 1 2 3]
+    #[arg(long, env = "KEYPOOL_CIPHERSUITE", value_name = "NUMBER", value_delimiter = ',')]
+    pub ciphersuite: Option<Vec<u16>>,
+    /// How many bytes a package may have [default: 16384]
+    #[arg(long, env = "KEYPOOL_PACKAGE_BYTES_MAX", value_name = "BYTES")]
+    pub package_bytes_max: Option<usize>,
+    /// How many packages one upload may hold [default: 64]
+    #[arg(long, env = "KEYPOOL_BATCH_PACKAGES_MAX", value_name = "COUNT")]
+    pub batch_packages_max: Option<usize>,
+    /// How many bytes the body of a request may have [default: 2097152]
+    #[arg(long, env = "KEYPOOL_BODY_BYTES_MAX", value_name = "BYTES")]
+    pub body_bytes_max: Option<usize>,
+    /// How long the body of a request may take to arrive [default: 10s]
+    #[arg(long, env = "KEYPOOL_BODY_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub body_timeout: Option<Duration>,
+    /// How often lapses and expiries are recorded [default: 10s]
+    #[arg(long, env = "KEYPOOL_SWEEP_INTERVAL", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub sweep_interval: Option<Duration>,
+    /// How many threads answer requests [default: one for each processor]
+    #[arg(long, env = "KEYPOOL_WORKERS", value_name = "COUNT")]
+    pub workers: Option<usize>,
+    /// How many connections each of them holds at a time [default: 4096]
+    #[arg(long, env = "KEYPOOL_CONNECTIONS_MAX", value_name = "COUNT")]
+    pub connections_max: Option<usize>,
+    /// Let requests name their caller in X-Keypool-Caller instead of being signed. For experiments:
+    /// anyone who reaches the port is anyone. On loopback only
+    #[arg(long, env = "KEYPOOL_INSECURE_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub insecure_no_auth: Option<bool>,
+}
+
+/// What becomes of a package whose reservation lapsed.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLapseWord {
+    /// It is offered once more, after all others: at most one spend, and who loses it is told
+    Requeue,
+    /// It is never offered again: at most one hand-out
+    Retire,
+}
+
+/// Settings that make no sense, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("the settings in {} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file holds something that is no setting.
+    #[error("{}, line {line}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A number is zero that must not be.
+    #[error("{0} must be greater than zero")]
+    Zero(&'static str),
+    /// Requests would not be signed, and others than this machine could send them.
+    #[error("--insecure-no-auth works on loopback only, and {0} is not: others could reach it")]
+    InsecureInPublic(SocketAddr),
+}
+
+impl Options {
+    /// Reads options from a TOML file. Names that are no setting are refused.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SettingsError`] if the file cannot be read or holds something else.
+    pub fn from_file(path: PathBuf) -> Result<Self, SettingsError> {
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(SettingsError::Unreadable { path, source }),
+        };
+        toml::from_str(&text).map_err(|err: toml::de::Error| {
+            let before = err.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            SettingsError::Malformed { path, line, message: err.message().to_owned() }
+        })
+    }
+
+    /// These options, and those of `file` where nothing is said here.
+    #[must_use]
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            listen: self.listen.or(file.listen),
+            admin_listen: self.admin_listen.or(file.admin_listen),
+            public_name: self.public_name.or(file.public_name),
+            data: self.data.or(file.data),
+            reservation_ttl: self.reservation_ttl.or(file.reservation_ttl),
+            grace: self.grace.or(file.grace),
+            on_lapse: self.on_lapse.or(file.on_lapse),
+            packages_max: self.packages_max.or(file.packages_max),
+            renewals_max: self.renewals_max.or(file.renewals_max),
+            lifetime_max: self.lifetime_max.or(file.lifetime_max),
+            ciphersuite: self.ciphersuite.or(file.ciphersuite),
+            package_bytes_max: self.package_bytes_max.or(file.package_bytes_max),
+            batch_packages_max: self.batch_packages_max.or(file.batch_packages_max),
+            body_bytes_max: self.body_bytes_max.or(file.body_bytes_max),
+            body_timeout: self.body_timeout.or(file.body_timeout),
+            sweep_interval: self.sweep_interval.or(file.sweep_interval),
+            workers: self.workers.or(file.workers),
+            connections_max: self.connections_max.or(file.connections_max),
+            insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
+        }
+    }
+}
+
+impl From<Options> for Settings {
+    fn from(said: Options) -> Self {
+        let usual = Self::default();
+        let limits = Limits {
+            packages_max: said.packages_max.unwrap_or(usual.limits.packages_max),
+            reservation_ttl: said.reservation_ttl.unwrap_or(usual.limits.reservation_ttl),
+            grace: said.grace.unwrap_or(usual.limits.grace),
+            renewals_max: said.renewals_max.unwrap_or(usual.limits.renewals_max),
+            on_lapse: said.on_lapse.map_or(usual.limits.on_lapse, OnLapse::from),
+            ..usual.limits
+        };
+        let admission = AdmissionRules {
+            package_bytes_max: said.package_bytes_max.unwrap_or(usual.admission.package_bytes_max),
+            lifetime_max: said.lifetime_max.unwrap_or(usual.admission.lifetime_max),
+            life_left_min: limits.reservation_ttl.saturating_add(limits.life_margin),
+            ciphersuites: said.ciphersuite.unwrap_or(usual.admission.ciphersuites),
+            ..usual.admission
+        };
+        Self {
+            listen: said.listen.unwrap_or(usual.listen),
+            admin_listen: said.admin_listen.unwrap_or(usual.admin_listen),
+            public_names: said.public_name.unwrap_or(usual.public_names),
+            data: said.data.unwrap_or(usual.data),
+            insecure_no_auth: said.insecure_no_auth.unwrap_or(usual.insecure_no_auth),
+            limits,
+            admission,
+            body_bytes_max: said.body_bytes_max.unwrap_or(usual.body_bytes_max),
+            body_timeout: said.body_timeout.unwrap_or(usual.body_timeout),
+            batch_packages_max: said.batch_packages_max.unwrap_or(usual.batch_packages_max),
+            sweep_interval: said.sweep_interval.unwrap_or(usual.sweep_interval),
+            workers: said.workers.or(usual.workers),
+            connections_max: said.connections_max.unwrap_or(usual.connections_max),
+            shutdown_timeout: usual.shutdown_timeout,
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses settings that no server can run with.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first [`SettingsError`] there is.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let public = [self.listen, self.admin_listen].into_iter().find(|at| !at.ip().is_loopback());
+        if let (true, Some(address)) = (self.insecure_no_auth, public) {
+            return Err(SettingsError::InsecureInPublic(address));
+        }
+        let numbers = [
+            ("--packages-max", self.limits.packages_max),
+            ("--package-bytes-max", self.admission.package_bytes_max),
+            ("--batch-packages-max", self.batch_packages_max),
+            ("--body-bytes-max", self.body_bytes_max),
+            ("--connections-max", self.connections_max),
+            ("--workers", self.workers.unwrap_or(1)),
+        ];
+        let times = [
+            ("--reservation-ttl", self.limits.reservation_ttl),
+            ("--lifetime-max", self.admission.lifetime_max),
+            ("--body-timeout", self.body_timeout),
+            ("--sweep-interval", self.sweep_interval),
+        ];
+        let zero = numbers.into_iter().find(|(_, number)| *number == 0).map(|(name, _)| name);
+        let none = times.into_iter().find(|(_, time)| time.is_zero()).map(|(name, _)| name);
+        zero.or(none).map_or(Ok(()), |name| Err(SettingsError::Zero(name)))
+    }
+}
+
+impl From<OnLapseWord> for OnLapse {
+    fn from(word: OnLapseWord) -> Self {
+        match word {
+            OnLapseWord::Requeue => Self::Requeue,
+            OnLapseWord::Retire => Self::Retire,
+        }
+    }
+}
+
+/// A time as `60s` or `14days 1h`.
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}
+
+fn read_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    let time = duration(&text);
+    time.map(Some).map_err(|_| de::Error::custom(format!("{text:?} is no time such as \"60s\"")))
+}

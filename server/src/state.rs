@@ -1,0 +1,52 @@
+//! What every handler of one server shares.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use actix_web::{HttpRequest, web};
+use keypool_ledger::{Clock, SledLog};
+use keypool_projections::wire::Code;
+
+use crate::{keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure};
+
+/// The store as the server runs it.
+pub(crate) type Store = KeyPackageStore<SledLog>;
+
+/// What every handler of one server shares.
+pub(crate) struct State {
+    /// Set once the log has been replayed.
+    pub(crate) store: OnceLock<Store>,
+    /// Where the time comes from that signatures are checked against.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The names clients reach the server by, lower case, with the port unless it is the scheme's own.
+    pub(crate) public_names: Vec<String>,
+    /// Whether requests may name their caller instead of being signed.
+    pub(crate) insecure_no_auth: bool,
+    /// How many bytes a body may have.
+    pub(crate) body_bytes_max: usize,
+    /// How long a body may take to arrive.
+    pub(crate) body_timeout: Duration,
+    /// How many packages one upload may hold.
+    pub(crate) batch_packages_max: usize,
+    /// What is counted.
+    pub(crate) metrics: Metrics,
+}
+
+impl State {
+    /// The state of the server that received a request.
+    pub(crate) fn of(request: &HttpRequest) -> Result<&Self, Failure> {
+        let state = request.app_data::<web::Data<Self>>();
+        state.map(web::Data::get_ref).ok_or_else(|| {
+            tracing::error!("the application has no state");
+            Failure::new(Code::Internal, "an internal error occurred")
+        })
+    }
+
+    /// The store, once the log has been replayed.
+    pub(crate) fn store(&self) -> Result<&Store, Failure> {
+        let replaying = || Failure::new(Code::NotReady, "the server is replaying its log");
+        self.store.get().ok_or_else(replaying)
+    }
+}

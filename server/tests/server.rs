@@ -1,0 +1,35 @@
+//! The whole server over loopback: routes, refusals, repeats, and what survives a crash.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+#[path = "server/harness.rs"]
+mod harness;
+
+#[path = "server/store.rs"]
+mod store;
+
+#[path = "server/surface.rs"]
+mod surface;
+
+#[path = "server/problems.rs"]
+mod problems;
+
+#[path = "server/signatures.rs"]
+mod signatures;
+
+#[path = "server/repeats.rs"]
+mod repeats;
+
+#[path = "server/transport.rs"]
+mod transport;
+
+#[path = "server/durability.rs"]
+mod durability;
+
+#[path = "server/documents.rs"]
+mod documents;

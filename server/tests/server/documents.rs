@@ -1,0 +1,111 @@
+//! What the server says of itself: its API document, its help, its greeting, its complaints.
+
+use std::fs;
+
+use crate::harness::{Process, Running, answer, command, refusal};
+
+#[actix_web::test]
+async fn the_api_document() {
+    let running = Running::start();
+    let document = answer(running.api.http.get(format!("{}/openapi.json", running.api.url)));
+    let document = document.await.unwrap();
+    assert_eq!(document.header("content-type"), "application/json");
+    assert_eq!(document.body["openapi"], "3.1.0");
+    insta::assert_snapshot!(String::from_utf8(document.bytes).unwrap());
+}
+
+#[test]
+fn the_help() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = command(dir.path()).arg("--help").output().unwrap();
+    assert!(help.status.success());
+    insta::assert_snapshot!(String::from_utf8(help.stdout).unwrap());
+}
+
+#[actix_web::test]
+async fn the_greeting_says_where_everything_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path());
+    let greeting = process.greeting.join("\n");
+    let admin = greeting.lines().nth(1).unwrap().trim_start_matches("metrics").trim();
+    assert_eq!(answer(process.api.http.get(admin)).await.unwrap().status, 200);
+    let admin_address = admin.trim_start_matches("http://").trim_end_matches("/metrics");
+    let text = greeting
+        .replace(admin_address, "ADMIN")
+        .replace(process.api.authority(), "ADDRESS")
+        .replace(&dir.path().display().to_string(), "DIR");
+    insta::assert_snapshot!(text, @"
+    listening on http://ADDRESS
+    metrics      http://ADMIN/metrics
+    data         DIR
+    API document http://ADDRESS/openapi.json
+    try          keypool --home ~/.keypool --server http://ADDRESS --user alice register
+    ");
+}
+
+#[test]
+fn complaints_say_what_is_wrong_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let config = dir.path().join("keypool.toml");
+    let said = |text: &str| {
+        fs::write(&config, text).unwrap();
+        let (said, code) = refusal(command(&data).arg("--config").arg(&config));
+        format!("{} ({code})", said.replace(&config.display().to_string(), "FILE"))
+    };
+    let cases = [
+        said("grase = \"5s\""),
+        said("grace = \"soon\""),
+        said("listen = 8080"),
+        said("packages-max = 0"),
+        said("batch-packages-max = \"many\""),
+    ];
+    insta::assert_snapshot!(cases.join("\n---\n"));
+    let (said, code) = refusal(command(&data).args(["--config", "/nowhere/keypool.toml"]));
+    let expected = "keypool-server: the settings in /nowhere/keypool.toml cannot be read: No such file or directory (os error 2)";
+    assert_eq!((said.as_str(), code), (expected, 2));
+}
+
+#[test]
+fn an_address_in_use_and_insecurity_in_public_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let bare = || {
+        let mut bare = std::process::Command::new(env!("CARGO_BIN_EXE_keypool-server"));
+        bare.env_clear().arg("--data").arg(dir.path());
+        bare
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (said, code) =
+        refusal(bare().args(["--listen", &address, "--admin-listen", "127.0.0.1:0"]));
+    let start =
+        format!("keypool-server: cannot listen at {address}; is another server running there?");
+    assert!(said.starts_with(&start) && code == 1, "{said} ({code})");
+    let (said, code) = refusal(bare().args(["--listen", "0.0.0.0:0", "--insecure-no-auth"]));
+    assert_eq!(
+        (said.as_str(), code),
+        (
+            "keypool-server: --insecure-no-auth works on loopback only, and 0.0.0.0:0 is not: others could reach it",
+            2
+        )
+    );
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("keypool.toml");
+    fs::write(&config, "packages-max = 0\nrenewals-max = 9").unwrap();
+    let said =
+        |command: &mut std::process::Command| refusal(command.arg("--body-bytes-max").arg("0")).0;
+    let file = || {
+        let mut from_file = command(dir.path());
+        from_file.arg("--config").arg(&config);
+        from_file
+    };
+    // The first number that is zero is named: what was set elsewhere is not.
+    assert!(said(&mut file()).contains("--packages-max"));
+    assert!(said(file().env("KEYPOOL_PACKAGES_MAX", "7")).contains("--body-bytes-max"));
+    let flag = said(file().env("KEYPOOL_PACKAGES_MAX", "0").args(["--packages-max", "7"]));
+    assert!(flag.contains("--body-bytes-max"), "{flag}");
+}

@@ -1,0 +1,239 @@
+//! The real binary on a real disk: killed, stopped, robbed of its index, and damaged.
+
+use std::{collections::HashSet, fs, sync::mpsc, time::Duration};
+
+use actix_rt::task::JoinHandle;
+use keypool_ledger::{Clock, SystemClock, codec};
+use keypool_projections::PoolState;
+use serde_json::json;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::harness::{
+    Answer, Api, Device, Draft, GROUP, Process, claim, command, files, refusal, upload,
+};
+
+/// A request and the answer it got.
+type Told = (Device, Draft, Answer);
+
+/// Asks the server for one thing after the other until it is gone; returns what was not answered.
+async fn work(api: Api, alice: Device, bob: Device, told: mpsc::Sender<Told>) -> (Device, Draft) {
+    for turn in 0_u32.. {
+        let body =
+            json!({ "target_user": "bob", "group_id": GROUP, "reservation_id": Uuid::new_v4() });
+        let reserving = Draft::post("/keypackages/reserve", &body);
+        let Ok(reserved) = api.try_send(&alice, &reserving).await else {
+            return (alice, reserving);
+        };
+        told.send((alice.clone(), reserving, reserved.clone())).unwrap();
+        if reserved.status != 200 || turn % 4 == 3 {
+            let packages = bob.packages(SystemClock.now(), 2);
+            let uploading = Draft::post("/keypackages/upload", &upload(&packages));
+            let Ok(answer) = api.try_send(&bob, &uploading).await else { return (bob, uploading) };
+            told.send((bob.clone(), uploading, answer)).unwrap();
+        }
+        if reserved.status == 200 {
+            let path = ["/keypackages/spend", "/keypackages/release"][turn as usize % 2];
+            let acting = Draft::post(path, &claim(path, &reserved));
+            let Ok(answer) = api.try_send(&alice, &acting).await else { return (alice, acting) };
+            told.send((alice.clone(), acting, answer)).unwrap();
+        }
+    }
+    unreachable!("the server is stopped before that")
+}
+
+/// Workers on a server, and what they are told.
+struct Load {
+    workers: Vec<JoinHandle<(Device, Draft)>>,
+    told: mpsc::Receiver<Told>,
+    heard: Vec<Told>,
+}
+
+impl Load {
+    fn start(api: &Api, inviters: &[Device], bob: &Device) -> Self {
+        let (sender, told) = mpsc::channel();
+        let start = |inviter: &Device| {
+            actix_rt::spawn(work(api.clone(), inviter.clone(), bob.clone(), sender.clone()))
+        };
+        Self { workers: inviters.iter().map(start).collect(), told, heard: Vec::new() }
+    }
+
+    /// Lets the workers go on until so many answers have come.
+    async fn until(&mut self, count: usize) {
+        while self.heard.len() < count {
+            self.heard.extend(self.told.try_iter());
+            actix_rt::task::yield_now().await;
+        }
+    }
+
+    /// Everything that was answered, and everything that was not.
+    async fn end(mut self) -> (Vec<Told>, Vec<(Device, Draft)>) {
+        let mut unanswered = Vec::new();
+        for worker in self.workers {
+            unanswered.push(worker.await.unwrap());
+        }
+        self.heard.extend(self.told.try_iter());
+        (self.heard, unanswered)
+    }
+}
+
+async fn begin(dir: &TempDir) -> (Process, Vec<Device>, Device) {
+    let process = Process::start(dir.path());
+    let inviters: Vec<Device> = (0..4).map(|n| Device::new(&format!("inviter-{n}"))).collect();
+    let bob = Device::new("bob");
+    for device in inviters.iter().chain([&bob]) {
+        process.api.register(device).await.ok();
+    }
+    process.api.upload(&bob, &bob.packages(SystemClock.now(), 32)).await.ok();
+    (process, inviters, bob)
+}
+
+/// Every request that was answered well gets the same answer again, and every other gets one.
+async fn check_told(api: &Api, heard: &[Told], unanswered: &[(Device, Draft)]) {
+    for (device, draft, first) in heard.iter().filter(|(_, _, first)| first.status == 200) {
+        let again = api.send(device, draft).await;
+        assert_eq!((again.status, &again.body), (200, &first.body), "{}", draft.path);
+    }
+    for (device, draft) in unanswered {
+        let answer = api.send(device, draft).await;
+        assert!(answer.status < 500, "{} {}", draft.path, answer.body);
+    }
+}
+
+/// The history folds, its chain holds, and nothing was spent twice.
+async fn check_history(api: &Api, bob: &Device) {
+    let (mut events, mut after, mut prev) = (Vec::new(), 0, keypool_ledger::Hash::ZERO);
+    loop {
+        let path = format!("/keypackages/events?after={after}&limit=1000");
+        let page = api.get(bob, &path).await.ok();
+        for event in page.body["events"].as_array().unwrap() {
+            let bytes = event["envelope"].as_str().unwrap().as_bytes();
+            let bytes = data_encoding::BASE64.decode(bytes).unwrap();
+            let envelope = codec::decode(&bytes).unwrap();
+            assert_eq!((envelope.prev, envelope.version), (prev, after + 1));
+            (prev, after) = (codec::chain_hash(&bytes), envelope.version);
+            events.push((envelope.event, envelope.at));
+        }
+        if page.body["more"] == false {
+            break;
+        }
+    }
+    PoolState::replay(events.iter().map(|(event, at)| (event, *at))).unwrap();
+    let spent: Vec<_> = events
+        .iter()
+        .filter(|(event, _)| event.name() == "spent")
+        .map(|(event, _)| event.keypackage_ref())
+        .collect();
+    assert_eq!(spent.iter().collect::<HashSet<_>>().len(), spent.len());
+}
+
+#[actix_web::test]
+async fn killed_twenty_times_under_load_the_server_has_lost_nothing_it_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut process, inviters, bob) = begin(&dir).await;
+    for round in 0..20 {
+        let mut load = Load::start(&process.api, &inviters, &bob);
+        load.until(8 + 3 * round).await;
+        process.kill();
+        let (heard, unanswered) = load.end().await;
+        process = Process::start(dir.path());
+        check_told(&process.api, &heard, &unanswered).await;
+    }
+    check_history(&process.api, &bob).await;
+}
+
+#[actix_web::test]
+async fn asked_to_stop_under_load_the_server_ends_well_and_has_lost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (process, inviters, bob) = begin(&dir).await;
+    let mut load = Load::start(&process.api, &inviters, &bob);
+    load.until(40).await;
+    let ended = actix_web::web::block(move || process.terminate()).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
+    let (heard, unanswered) = load.end().await;
+    let process = Process::start(dir.path());
+    check_told(&process.api, &heard, &unanswered).await;
+    check_history(&process.api, &bob).await;
+}
+
+#[actix_web::test]
+async fn an_index_that_was_deleted_is_built_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (process, _, bob) = begin(&dir).await;
+    let before = process.api.get(&bob, "/keypackages/status").await.ok();
+    process.terminate();
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let process = Process::start(dir.path());
+    assert_eq!(process.api.get(&bob, "/keypackages/status").await.ok().body, before.body);
+}
+
+#[actix_web::test]
+async fn a_flipped_byte_in_the_journal_is_named_and_nothing_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (process, _, bob) = begin(&dir).await;
+    for _ in 0..3 {
+        process.api.upload(&bob, &bob.packages(SystemClock.now(), 4)).await.ok();
+    }
+    process.terminate();
+    let size = |path: &std::path::PathBuf| fs::metadata(path).unwrap().len();
+    let journal = files(&dir.path().join("journal")).into_iter().max_by_key(size).unwrap();
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[2000] ^= 1;
+    fs::write(&journal, &bytes).unwrap();
+
+    let (said, code) = refusal(&mut command(dir.path()));
+
+    assert_eq!(code, 1);
+    let named = format!("keypool-server: {} is damaged at byte ", journal.display());
+    assert!(said.starts_with(&named), "{said}");
+    assert!(said.contains("restore it from a backup") && !said.contains("panicked"), "{said}");
+    assert_eq!(fs::read(&journal).unwrap(), bytes);
+}
+
+#[actix_web::test]
+async fn a_second_server_on_the_same_directory_is_told_who_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path());
+    let (said, code) = refusal(&mut command(dir.path()));
+    assert_eq!(code, 1);
+    let expected = format!(
+        "keypool-server: {} is in use by process {}; stop that process or choose another directory",
+        dir.path().display(),
+        process.id(),
+    );
+    assert_eq!(said, expected);
+}
+
+#[actix_web::test]
+async fn only_its_owner_may_enter_the_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let process = Process::start(&data);
+    let mode = fs::metadata(&data).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700);
+    drop(process);
+}
+
+#[actix_web::test]
+async fn the_sweep_records_what_time_has_done() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = crate::harness::Running::start_with(|settings| {
+        settings.sweep_interval = Duration::from_millis(20);
+    });
+    let running = running.with(&[&alice, &bob], 1).await;
+    running.api.reserve(&alice, "bob").await.ok();
+    running.clock.advance(Duration::from_mins(3));
+    // The sweep comes by itself; this waits for it, and only a failing test waits long.
+    let swept = async {
+        loop {
+            let events = running.api.get(&bob, "/keypackages/events?after=3").await.ok();
+            let events = events.body["events"].as_array().unwrap().clone();
+            if let Some(last) = events.last() {
+                return last["event"]["released"]["reason"].clone();
+            }
+        }
+    };
+    let reason = actix_rt::time::timeout(Duration::from_secs(30), swept).await.unwrap();
+    assert_eq!(reason, "lapsed");
+}

@@ -1,0 +1,414 @@
+//! Devices that make packages and sign requests, and servers that run in the test or beside it.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use data_encoding::BASE64;
+use ed25519_dalek::{Signer, SigningKey};
+use keypool_ledger::{Clock, Hash, ManualClock, PoolId, SignatureKey, SystemClock, Timestamp};
+use keypool_projections::signing::{BodyParts, SignedParts, content_digest};
+use keypool_server::{Server, Settings};
+use openmls::prelude::{
+    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, ExtensionType, KeyPackage,
+    Lifetime,
+};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::types::SignatureScheme;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tls_codec::Serialize;
+use uuid::Uuid;
+
+/// The moment at which clocks that are set by hand begin.
+pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_766_400_000);
+/// A group's id, as it travels.
+pub(crate) const GROUP: &str = "Z3JvdXAtMQ==";
+
+/// One device of one user, with the key that signs its packages and its requests.
+#[derive(Clone)]
+pub(crate) struct Device {
+    pub(crate) pool: PoolId,
+    key: SigningKey,
+}
+
+impl Device {
+    /// The device of a name, `alice` or `alice/phone`; its key follows from the name.
+    pub(crate) fn new(name: &str) -> Self {
+        let key = SigningKey::from_bytes(Hash::of(name.as_bytes()).as_bytes());
+        Self { pool: name.parse().unwrap(), key }
+    }
+
+    /// Another key that claims to be the same device.
+    pub(crate) fn impostor(&self) -> Self {
+        let key = SigningKey::from_bytes(Hash::of(&self.key.to_bytes()).as_bytes());
+        Self { pool: self.pool.clone(), key }
+    }
+
+    pub(crate) fn keyid(&self) -> SignatureKey {
+        SignatureKey::new(self.key.verifying_key().as_bytes()).unwrap()
+    }
+
+    /// A package of ciphersuite 1 that is valid for 14 days from `now` on.
+    pub(crate) fn package(&self, now: Timestamp) -> Vec<u8> {
+        self.package_with(now, 14 * 24 * 3600, false)
+    }
+
+    pub(crate) fn package_with(&self, now: Timestamp, secs: u64, last_resort: bool) -> Vec<u8> {
+        let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+        let extensions = [ExtensionType::LastResort];
+        let capabilities = Capabilities::new(None, Some(&[suite]), Some(&extensions), None, None);
+        let lifetime = Lifetime::init(now.as_secs() - 3600, now.as_secs() + secs);
+        let mut builder = KeyPackage::builder()
+            .key_package_lifetime(lifetime)
+            .leaf_node_capabilities(capabilities);
+        if last_resort {
+            builder = builder.mark_as_last_resort();
+        }
+        let (private, public) = (self.key.to_bytes().to_vec(), self.keyid().as_bytes().to_vec());
+        let signer = SignatureKeyPair::from_raw(SignatureScheme::ED25519, private, public);
+        let credential = CredentialWithKey {
+            credential: BasicCredential::new(self.pool.user().as_bytes().to_vec()).into(),
+            signature_key: signer.public().into(),
+        };
+        let provider = OpenMlsRustCrypto::default();
+        let bundle = builder.build(suite, &provider, &signer, credential).unwrap();
+        bundle.key_package().tls_serialize_detached().unwrap()
+    }
+
+    pub(crate) fn packages(&self, now: Timestamp, count: usize) -> Vec<Vec<u8>> {
+        (0..count).map(|_| self.package(now)).collect()
+    }
+}
+
+/// The body of an upload.
+pub(crate) fn upload(packages: &[Vec<u8>]) -> Value {
+    let packages: Vec<String> = packages.iter().map(|bytes| BASE64.encode(bytes)).collect();
+    json!({ "keypackages": packages })
+}
+
+/// A client of the API that signs for whichever device asks.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) http: reqwest::Client,
+    pub(crate) url: String,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// A request before it is signed, each part of which a test may spoil.
+#[derive(Clone)]
+pub(crate) struct Draft {
+    pub(crate) method: &'static str,
+    pub(crate) path: String,
+    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) content_type: String,
+    pub(crate) key: Uuid,
+}
+
+/// An answer that has arrived whole.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) headers: reqwest::header::HeaderMap,
+}
+
+impl Draft {
+    pub(crate) fn post(path: &str, body: &Value) -> Self {
+        Self {
+            method: "POST",
+            path: path.to_owned(),
+            body: Some(serde_json::to_vec(body).unwrap()),
+            content_type: "application/json".to_owned(),
+            key: Uuid::now_v7(),
+        }
+    }
+
+    pub(crate) fn get(path: &str) -> Self {
+        let content_type = String::new();
+        let key = Uuid::nil();
+        Self { method: "GET", path: path.to_owned(), body: None, content_type, key }
+    }
+
+    pub(crate) fn key(self, key: Uuid) -> Self {
+        Self { key, ..self }
+    }
+
+    /// The headers that sign this request for a server of this authority.
+    pub(crate) fn headers(
+        &self,
+        device: &Device,
+        authority: &str,
+        now: Timestamp,
+    ) -> Vec<(&'static str, String)> {
+        let digest = self.body.as_ref().map(|body| content_digest(body));
+        let key = self.key.to_string();
+        let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
+        let query = format!("?{query}");
+        let parts = SignedParts {
+            method: self.method,
+            authority,
+            path,
+            query: &query,
+            body: digest.as_deref().map(|content_digest| BodyParts {
+                content_type: &self.content_type,
+                content_digest,
+                idempotency_key: &key,
+            }),
+            authorization: None,
+        };
+        let sign = |base: &[u8]| Ok::<_, ()>(device.key.sign(base).to_bytes().to_vec());
+        let signed = parts.sign(&device.keyid(), now, 60, sign).unwrap();
+        let mut headers =
+            vec![("signature-input", signed.signature_input), ("signature", signed.signature)];
+        if let Some(digest) = digest {
+            headers.push(("content-type", self.content_type.clone()));
+            headers.push(("content-digest", digest));
+            headers.push(("idempotency-key", key));
+        }
+        headers
+    }
+}
+
+impl Api {
+    pub(crate) fn new(url: String, clock: Arc<dyn Clock>) -> Self {
+        Self { http: reqwest::Client::new(), url, clock }
+    }
+
+    pub(crate) fn authority(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    /// The request as reqwest sends it, signed.
+    pub(crate) fn signed(&self, device: &Device, draft: &Draft) -> reqwest::RequestBuilder {
+        let headers = draft.headers(device, self.authority(), self.clock.now());
+        self.with_headers(draft, &headers)
+    }
+
+    pub(crate) fn with_headers(
+        &self,
+        draft: &Draft,
+        headers: &[(&'static str, String)],
+    ) -> reqwest::RequestBuilder {
+        let method = draft.method.parse().unwrap();
+        let mut request = self.http.request(method, format!("{}{}", self.url, draft.path));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        match &draft.body {
+            Some(body) => request.body(body.clone()),
+            None => request,
+        }
+    }
+
+    pub(crate) async fn try_send(
+        &self,
+        device: &Device,
+        draft: &Draft,
+    ) -> Result<Answer, reqwest::Error> {
+        answer(self.signed(device, draft)).await
+    }
+
+    pub(crate) async fn send(&self, device: &Device, draft: &Draft) -> Answer {
+        self.try_send(device, draft).await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, device: &Device, path: &str, body: Value) -> Answer {
+        self.send(device, &Draft::post(path, &body)).await
+    }
+
+    pub(crate) async fn get(&self, device: &Device, path: &str) -> Answer {
+        self.send(device, &Draft::get(path)).await
+    }
+
+    pub(crate) async fn register(&self, device: &Device) -> Answer {
+        let (user, name) = (device.pool.user(), device.pool.device());
+        self.post(device, "/devices", json!({ "user": user, "device": name })).await
+    }
+
+    pub(crate) async fn upload(&self, device: &Device, packages: &[Vec<u8>]) -> Answer {
+        self.post(device, "/keypackages/upload", upload(packages)).await
+    }
+
+    pub(crate) async fn reserve(&self, device: &Device, user: &str) -> Answer {
+        self.reserve_as(device, user, Uuid::new_v4()).await
+    }
+
+    pub(crate) async fn reserve_as(&self, device: &Device, user: &str, id: Uuid) -> Answer {
+        let body = json!({ "target_user": user, "group_id": GROUP, "reservation_id": id });
+        self.post(device, "/keypackages/reserve", body).await
+    }
+
+    /// Asks about, or acts on, a reservation that was answered.
+    pub(crate) async fn claim(&self, device: &Device, path: &str, reserved: &Answer) -> Answer {
+        self.post(device, path, claim(path, reserved)).await
+    }
+}
+
+/// The body that acts on a reservation that was answered.
+pub(crate) fn claim(path: &str, reserved: &Answer) -> Value {
+    let mut body = json!({
+        "keypackage_ref": reserved.body["keypackage_ref"],
+        "reservation_id": reserved.body["reservation_id"],
+    });
+    if path.ends_with("/spend") {
+        body["group_id"] = GROUP.into();
+    }
+    body
+}
+
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let response = request.send().await?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let bytes = response.bytes().await?.to_vec();
+    let body = serde_json::from_slice(&bytes).unwrap_or_default();
+    Ok(Answer { status, body, bytes, headers })
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert!(self.status < 300, "{} {}", self.status, self.body);
+        self
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.body[name].as_str().unwrap_or_default()
+    }
+}
+
+/// A server in the test's own process, on a clock that the test moves.
+pub(crate) struct Running {
+    pub(crate) server: Server,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) api: Api,
+    pub(crate) data: TempDir,
+}
+
+impl Running {
+    pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    pub(crate) fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(NOW));
+        let mut settings = local_settings(data.path());
+        change(&mut settings);
+        let server = Server::start(settings, clock.clone()).unwrap();
+        let api = Api::new(server.url(), clock.clone());
+        Self { server, clock, api, data }
+    }
+
+    /// Registers devices, and fills the pool of the last one.
+    pub(crate) async fn with(self, devices: &[&Device], packages: usize) -> Self {
+        for device in devices {
+            self.api.register(device).await.ok();
+        }
+        if packages > 0 {
+            let owner = devices.last().unwrap();
+            self.api.upload(owner, &owner.packages(NOW, packages)).await.ok();
+        }
+        self
+    }
+
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://{}", self.server.admin_address())
+    }
+}
+
+pub(crate) fn local_settings(data: &Path) -> Settings {
+    let free = "127.0.0.1:0".parse().unwrap();
+    let data = data.join("log");
+    Settings { listen: free, admin_listen: free, data, workers: Some(2), ..Settings::default() }
+}
+
+/// The real binary, beside the test.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) api: Api,
+    pub(crate) greeting: Vec<String>,
+}
+
+impl Process {
+    /// Starts the binary on a directory and waits until it says that it listens.
+    pub(crate) fn start(data: &Path) -> Self {
+        let mut child = command(data).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let greeting: Vec<String> = lines.by_ref().take(5).map(Result::unwrap).collect();
+        let url = greeting[0].strip_prefix("listening on ").unwrap().to_owned();
+        Self { child, api: Api::new(url, Arc::new(SystemClock)), greeting }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once, as a power cut or the kernel would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-server"));
+    command.env_clear().args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    command.arg("--data").arg(data);
+    command
+}
+
+/// What the binary says when it does not start, and its exit code. One that does start is ended.
+pub(crate) fn refusal(command: &mut Command) -> (String, i32) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut greeting = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
+    if !greeting.is_empty() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        panic!("the server has started: {greeting}");
+    }
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let code = child.wait().unwrap().code().unwrap();
+    let ours: Vec<&str> = said.lines().filter(|line| line.starts_with("keypool-server:")).collect();
+    (if ours.is_empty() { said } else { ours.join("\n") }, code)
+}
+
+/// The files of a directory, of any depth.
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
