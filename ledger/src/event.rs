@@ -90,7 +90,7 @@ pub enum Event {
     Registered {
         /// The key that signs the device's packages and requests.
         signature_key: SignatureKey,
-        /// The identity in the device's Basic credential.
+        /// The user, whom the identity in the device's Basic credential names (alone or with device).
         credential: String,
     },
     /// Another key speaks for the pool from now on.

@@ -57,7 +57,7 @@ pub enum OnLapse {
     /// *spend*, and an inviter who loses it is told.
     #[default]
     Requeue,
-    /// It is never offered again: at most one *hand-out*.
+    /// It is never offered again: at most one *hand-out*, unless its holder gave it back.
     Retire,
 }
 
@@ -232,6 +232,9 @@ pub enum Rejection {
     /// The user has no pool.
     #[error("user {0} has no such device here")]
     UnknownUser(String),
+    /// The package is in another pool, and a package is in one pool only.
+    #[error("package {} was uploaded to another pool", .0.short())]
+    UploadedElsewhere(KeyPackageRef),
     /// The package is in no pool.
     #[error("package {} is not known here", .0.short())]
     UnknownKeyPackage(KeyPackageRef),

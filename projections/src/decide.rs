@@ -38,8 +38,11 @@ impl PoolState {
         let settled = draft.events.len();
         let answer = draft.carry_out(command);
         // A command that adds nothing of its own records nothing, not even what time has done:
-        // repeating a request never adds an event.
-        let adds = settled < draft.events.len() || *command == Command::Settle;
+        // repeating a request never adds an event. A refused one leaves nothing but a conflict.
+        let adds = match &answer {
+            Ok(_) => settled < draft.events.len() || *command == Command::Settle,
+            Err(_) => matches!(draft.events.last(), Some(Event::Conflict { .. })),
+        };
         let events = if adds { draft.events } else { Vec::new() };
         Decision { events, answer }
     }
@@ -59,17 +62,38 @@ impl PoolState {
     pub fn is_due(&self, now: Timestamp, limits: &Limits) -> bool {
         let lapsed =
             self.open_reservations().any(|(_, open)| limits.lapses_at(open.deadline) <= now);
-        lapsed || self.live().any(|package| package.facts.not_after <= now)
+        let over = |package: &Package| package.facts.not_after <= now || is_worn(package, limits);
+        lapsed || self.live().any(over)
+    }
+
+    /// The packages that can be handed out at `now`, by reference: not yet used, not held, and sure to
+    /// outlive a reservation.
+    ///
+    /// It looks at the pool as recorded; ask a [`PoolState::settled`] one to see what has lapsed.
+    pub fn offerable(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> impl Iterator<Item = &Package> + use<'_> {
+        let limits = *limits;
+        self.live().filter(move |package| is_offerable(package, now, &limits))
     }
 }
 
 /// Whether a package may be handed out at `now`: it will outlive the reservation.
-#[must_use]
-pub(crate) fn is_offerable(package: &Package, now: Timestamp, limits: &Limits) -> bool {
+fn is_offerable(package: &Package, now: Timestamp, limits: &Limits) -> bool {
     let needed = now.after(limits.reservation_ttl).after(limits.life_margin);
     package.stage == Stage::Available
+        && !is_worn(package, limits)
         && package.facts.not_before <= now
         && needed <= package.facts.not_after
+}
+
+/// Whether reservations of a package lapsed so often that it is not offered again.
+fn is_worn(package: &Package, limits: &Limits) -> bool {
+    package.stage == Stage::Available
+        && !package.facts.last_resort
+        && limits.on_lapse.lapses_max() <= package.lapsed
 }
 
 /// The place of a package in the order of offers: single-use before last resort, fresh before given
@@ -130,40 +154,23 @@ impl Draft<'_> {
             .map(|(id, open)| (id, open.keypackage_ref.clone()))
             .collect();
         for (reservation, keypackage_ref) in lapsed {
-            self.lapse(reservation, keypackage_ref)?;
+            let reason = ReleaseReason::Lapsed;
+            self.record(Event::Released { keypackage_ref, reservation, reason })?;
         }
-        let over: Vec<KeyPackageRef> = self
-            .pool
-            .live()
-            .filter(|package| package.facts.not_after <= self.now)
-            .map(|package| package.facts.keypackage_ref.clone())
-            .collect();
-        over.into_iter()
-            .try_for_each(|keypackage_ref| self.record(Event::Expired { keypackage_ref }))
-    }
-
-    /// Ends one reservation whose time ran out, and retires its package if that was once too often.
-    fn lapse(
-        &mut self,
-        reservation: ReservationId,
-        keypackage_ref: KeyPackageRef,
-    ) -> Result<(), Rejection> {
-        let reason = ReleaseReason::Lapsed;
-        self.record(Event::Released {
-            keypackage_ref: keypackage_ref.clone(),
-            reservation,
-            reason,
-        })?;
-        let lapses_max = self.limits.on_lapse.lapses_max();
-        let worn = |package: &Package| {
-            package.stage == Stage::Available
-                && !package.facts.last_resort
-                && lapses_max <= package.lapsed
-        };
-        if self.pool.get(&keypackage_ref).is_some_and(worn) {
-            self.record(Event::Revoked { keypackage_ref, reason: RevokeReason::Lapsed })?;
+        for keypackage_ref in self.live_refs(|package, draft| is_worn(package, draft.limits)) {
+            let reason = RevokeReason::Lapsed;
+            self.record(Event::Revoked { keypackage_ref, reason })?;
+        }
+        for keypackage_ref in self.live_refs(|package, draft| package.facts.not_after <= draft.now)
+        {
+            self.record(Event::Expired { keypackage_ref })?;
         }
         Ok(())
+    }
+
+    fn live_refs(&self, test: impl Fn(&Package, &Self) -> bool) -> Vec<KeyPackageRef> {
+        let kept = self.pool.live().filter(|package| test(package, self));
+        kept.map(|package| package.facts.keypackage_ref.clone()).collect()
     }
 
     fn register(&mut self, key: &SignatureKey, credential: &str) -> Result<Answer, Rejection> {
@@ -223,7 +230,7 @@ impl Draft<'_> {
         group: &GroupId,
         ciphersuites: &[u16],
     ) -> Result<Answer, Rejection> {
-        let offerable = || self.pool.live().filter(|p| is_offerable(p, self.now, self.limits));
+        let offerable = || self.pool.offerable(self.now, self.limits);
         let first = offerable()
             .filter(|package| is_compatible(&package.facts, ciphersuites))
             .min_by_key(|package| offer_order(package));
@@ -367,15 +374,15 @@ impl Draft<'_> {
     }
 
     fn revoke(&mut self, which: &Which, reason: RevokeReason) -> Result<Answer, Rejection> {
-        let live = |keep: &dyn Fn(&Package) -> bool| -> Vec<KeyPackageRef> {
-            let kept = self.pool.live().filter(|package| keep(package));
-            kept.map(|package| package.facts.keypackage_ref.clone()).collect()
-        };
         let refs = match which {
             Which::Refs(refs) => refs.clone(),
-            Which::Credential(credential) => live(&|p| p.facts.credential == *credential),
-            Which::All => live(&|_| true),
+            Which::Credential(credential) => {
+                self.live_refs(|package, _| package.facts.credential == *credential)
+            }
+            Which::All => self.live_refs(|_, _| true),
         };
+        // All of them are looked up before any is withdrawn: a wrong reference changes nothing.
+        refs.iter().try_for_each(|keypackage_ref| self.package(keypackage_ref).map(drop))?;
         let mut revoked = Vec::new();
         for keypackage_ref in refs {
             let package = self.package(&keypackage_ref)?;

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     command::Limits,
-    decide::is_offerable,
-    lifecycle::Stage,
-    pool::{PoolState, SPEND_WINDOW},
+    pool::{Package, PoolState, SPEND_WINDOW},
 };
 
 /// How many packages a well-kept pool holds.
@@ -37,7 +35,7 @@ pub struct Health {
     pub reserved: u64,
     /// Packages used by an invitation.
     pub spent: u64,
-    /// Packages past their lifetime, or too near its end to be handed out.
+    /// Packages past their lifetime, too near its end to be handed out, or not valid yet.
     pub expired: u64,
     /// Packages withdrawn.
     pub revoked: u64,
@@ -52,6 +50,8 @@ pub struct Health {
     /// How many seconds the available packages last at the pace of the last 24 hours; `None` if
     /// nothing was spent in them.
     pub seconds_to_empty: Option<u64>,
+    /// How many more single-use packages the pool has room for.
+    pub room: u64,
     /// The word for it.
     pub level: Level,
 }
@@ -85,29 +85,32 @@ impl Health {
             spent_24h: pool.spent_since_yesterday(now),
             ..Self::default()
         };
-        for package in pool.live().filter(|package| package.stage == Stage::Available) {
-            if package.facts.last_resort {
-                health.last_resort += 1;
-            } else if is_offerable(package, now, limits) {
-                health.available += 1;
-                health.fresh += u64::from(package.generation == 0);
-                let soon = package.facts.not_after < now.after(EXPIRING_SOON);
-                health.expiring_soon += u64::from(soon);
-            }
+        let last_resort = |package: &&Package| package.facts.last_resort;
+        health.last_resort = pool.live().filter(last_resort).count() as u64;
+        for package in pool.offerable(now, limits).filter(|package| !last_resort(package)) {
+            health.available += 1;
+            health.fresh += u64::from(package.generation == 0);
+            let soon = package.facts.not_after < now.after(EXPIRING_SOON);
+            health.expiring_soon += u64::from(soon);
         }
         health.requeued = health.available - health.fresh;
         health.expired = counts.expired + (counts.available - health.available);
         health.seconds_to_empty = seconds_to_empty(health.available, health.spent_24h);
+        let live = usize::try_from(counts.available + counts.reserved).unwrap_or(usize::MAX);
+        health.room = limits.packages_max.saturating_sub(live) as u64;
         health.level = Level::of(health.available);
         health
     }
 
-    /// How many packages to upload now to reach the target again; 0 while there are enough.
+    /// How many packages to upload now to reach the target again, as far as there is room; 0 while there
+    /// are enough.
     #[must_use]
     pub fn recommended_upload(&self) -> u64 {
         match self.level {
             Level::Healthy => 0,
-            Level::Low | Level::Critical | Level::Empty => TARGET.saturating_sub(self.available),
+            Level::Low | Level::Critical | Level::Empty => {
+                TARGET.saturating_sub(self.available).min(self.room)
+            }
         }
     }
 

@@ -62,8 +62,6 @@ pub struct Package {
     pub latest: Option<ReservationId>,
     /// Why it was withdrawn, if it was.
     pub revoked: Option<RevokeReason>,
-    /// When the last event about it was recorded.
-    pub changed_at: Timestamp,
 }
 
 /// One inviter's claim on one package.
@@ -200,12 +198,11 @@ impl PoolState {
         };
         let mut package = match (known, event) {
             (Some(package), _) => package,
-            (None, Event::Created(facts) | Event::Uploaded(facts)) => Package::new(facts, at),
+            (None, Event::Created(facts) | Event::Uploaded(facts)) => Package::new(facts),
             // The lifecycle has refused every other event of an unknown package above.
             (None, _) => return Ok(()),
         };
         package.stage = stage;
-        package.changed_at = at;
         self.note(&mut package, event, at);
         self.store(keypackage_ref, package, before);
         Ok(())
@@ -378,7 +375,7 @@ impl PoolState {
 }
 
 impl Package {
-    fn new(facts: &PackageFacts, at: Timestamp) -> Self {
+    fn new(facts: &PackageFacts) -> Self {
         Self {
             facts: facts.clone(),
             stage: Stage::Created,
@@ -388,7 +385,6 @@ impl Package {
             lapsed: 0,
             latest: None,
             revoked: None,
-            changed_at: at,
         }
     }
 }

@@ -33,6 +33,7 @@ use tokio::sync::{oneshot, watch as signal};
 use self::{
     committer::{Committer, Job, Work},
     directory::Directory,
+    recall::recall,
     watch::Watch,
 };
 use crate::{
@@ -210,30 +211,23 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Returns an [`ExecuteError`]. Unless it is [`ExecuteError::LogUnavailable`], nothing has changed
     /// (a lost reservation is recorded as a `Conflict`).
     pub async fn execute(&self, request: Request) -> Result<Reply, ExecuteError> {
+        // Most repetitions are answered here, so that folding an old history keeps nobody waiting but
+        // whoever asked. The committer looks again, for those that are under way at this moment.
+        let records = self.shared.log.find(request.id)?;
+        if !records.is_empty() {
+            return recall(&self.shared, &request, &records);
+        }
         let (sender, answer) = oneshot::channel();
         self.enqueue(Work::Command(Box::new(request), sender))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 
-    /// As [`Pools::execute`], for callers without an async runtime. Blocks until the answer is there.
+    /// Records what time has done to the pools, at most 1,024 of them, and returns how many it has
+    /// changed.
     ///
-    /// # Errors
-    ///
-    /// As [`Pools::execute`].
-    ///
-    /// # Panics
-    ///
-    /// Panics when called from within an async runtime.
-    pub fn execute_blocking(&self, request: Request) -> Result<Reply, ExecuteError> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(Work::Command(Box::new(request), sender))?;
-        answer.blocking_recv().unwrap_or(Err(ExecuteError::LogUnavailable))
-    }
-
-    /// Records what time has done to all pools, and returns how many it has changed.
-    ///
-    /// The rules are right without it; it keeps the history close to what happened. It is also the
-    /// second opinion on a clock that leapt ahead by more than an hour.
+    /// The rules are right without it as long as commands come: it keeps the history close to what
+    /// happened, and it is a look at the clock. Where nothing looks for more than an hour, the next
+    /// two looks must agree before time goes on; so sweep every few seconds.
     ///
     /// # Errors
     ///
@@ -308,6 +302,12 @@ impl<L: EventLog + 'static> Pools<L> {
     pub fn health(&self, pool: &PoolId) -> Option<Health> {
         let view = self.pool(pool)?;
         Some(Health::of(&view.state, self.now(), &self.limits()))
+    }
+
+    /// The machine's time, trusted or not: to judge what comes in, never what is there.
+    #[must_use]
+    pub fn wall_clock(&self) -> Timestamp {
+        self.shared.clock.now()
     }
 
     /// The pool that a key speaks for.

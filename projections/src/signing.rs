@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     const INPUT: &str = "kp=(\"@method\" \"@authority\" \"@path\" \"content-type\" \"content-digest\" \"idempotency-key\");created=1766400000;keyid=\"A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg\";alg=\"ed25519\";expires=1766400060;tag=\"keypool-v1\"";
-    const SIGNATURE: &str = "kp=:ulJWxNwpZLo4rGM8EJGZ8LjqWid4k6GY+VSGPMwKX3eXf2BRvmViKRWSe5G2EUDO3dGSfzCzOkqVtv9ArdKICg==:";
+    const SIGNATURE: &str = "kp=:ulJWxNwpZLo4rGM8EJGZ8LjqWid4k6GY+VSGPMwKX3eXf2BRvmViKRWSe5G2EUDO3dGSfzCOzkqVtv9ArdKICg==:";
     const BODY: &[u8] = br#"{"target_user":"bob","group_id":"Z3JvdXAtMQ=="}"#;
 
     fn known_parts(digest: &str) -> SignedParts<'_> {

@@ -6,7 +6,7 @@ use keypool_ledger::{
 };
 use keypool_projections::{
     Answer, Claim, Command, ExecuteError, Health, ItemOutcome, Package, PoolView, Pools, Reply,
-    Request, Stage, Target, Which,
+    Request, Target, Which,
 };
 use uuid::Uuid;
 
@@ -227,15 +227,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     #[must_use]
     pub fn list_available_for_user(&self, user: &str) -> Vec<(PoolId, Vec<PackageFacts>)> {
         let (now, limits) = (self.pools.now(), self.pools.limits());
-        let needed = now.after(limits.reservation_ttl).after(limits.life_margin);
         let available = |pool: PoolId| {
             let settled = self.pools.pool(&pool)?.state.settled(now, &limits);
-            let can_be_offered = |package: &&Package| {
-                package.stage == Stage::Available
-                    && package.facts.not_before <= now
-                    && needed <= package.facts.not_after
-            };
-            let offered = settled.live().filter(can_be_offered);
+            let offered = settled.offerable(now, &limits);
             Some((pool, offered.map(|package| package.facts.clone()).collect()))
         };
         self.pools.devices_of(user).into_iter().filter_map(available).collect()
@@ -393,7 +387,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         key: CommandId,
     ) -> Result<Vec<Result<keypool_projections::NewPackage, AdmissionError>>, StoreError> {
         let recorded = self.pools.log().find(key)?;
-        let now = recorded.first().map_or_else(|| self.pools.now(), |first| first.envelope.at);
+        let now =
+            recorded.first().map_or_else(|| self.pools.wall_clock(), |first| first.envelope.at);
         let registration = self.view(pool).state.registration().cloned();
         let owner = Owner {
             pool: pool.clone(),

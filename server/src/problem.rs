@@ -171,6 +171,7 @@ impl From<Rejection> for Failure {
             Rejection::UnknownUser(_) => (Code::UnknownUser, None),
             Rejection::UnknownKeyPackage(package) => (Code::UnknownKeyPackage, Some(package)),
             Rejection::OwnPool => (Code::NotAllowed, None),
+            Rejection::UploadedElsewhere(package) => (Code::NotAllowed, Some(package)),
             Rejection::ReservationMismatch(_) => (Code::ReservationMismatch, None),
             Rejection::ReservationLost(_) => (Code::ReservationLost, None),
             Rejection::RenewalsUsedUp(..) => (Code::RenewalLimit, None),

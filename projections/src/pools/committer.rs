@@ -4,10 +4,11 @@ use std::{
     collections::{HashMap, HashSet},
     mem,
     sync::{Arc, PoisonError, atomic::Ordering, mpsc::Receiver},
+    thread,
 };
 
 use keypool_ledger::{AppendError, Appended, EventLog, PoolId};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch as signal};
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared,
@@ -62,6 +63,7 @@ impl<L: EventLog> Committer<L> {
 
     /// Works until the queue is closed and empty.
     pub(super) fn run(self, queue: &Receiver<Job>) {
+        let _alarm = Alarm(&self.shared.failed);
         let mut jobs: Vec<Job> = Vec::new();
         loop {
             if jobs.is_empty() {
@@ -170,7 +172,7 @@ impl<L: EventLog> Committer<L> {
                 return None;
             }
             // An answer that wrote nothing may rest on a state that was not written either.
-            Plan::Reply(Ok(reply)) if stale.contains(&reply.pool) => None,
+            Plan::Reply(_) if !stale.is_empty() => None,
             Plan::Reply(Ok(reply)) => Some(Ok(self.at_its_place(reply, usize::MAX, group))),
             Plan::Reply(refused) => Some(refused),
             Plan::Write(index, outcome) => match group.results.get(index) {
@@ -215,11 +217,11 @@ impl<L: EventLog> Committer<L> {
         let Work::Command(request, _) = &job.work else {
             return Err(ExecuteError::LogUnavailable);
         };
-        let records = self.shared.log.find(request.id)?;
-        if records.is_empty() {
-            return Err(ExecuteError::LogUnavailable);
+        match self.shared.log.find(request.id) {
+            Ok(records) if !records.is_empty() => recall(&self.shared, request, &records),
+            // Some logs do not know themselves before they are opened again.
+            Ok(_) | Err(_) => Err(ExecuteError::LogUnavailable),
         }
-        recall(&self.shared, request, &records)
     }
 
     /// Stops all writing: what has failed once may fail half the next time.
@@ -227,6 +229,17 @@ impl<L: EventLog> Committer<L> {
         if !self.shared.failed.send_replace(true) {
             let cause = error.source().map(ToString::to_string);
             tracing::error!(%error, cause, "the log failed; no more events are written");
+        }
+    }
+}
+
+/// Says that the log has failed if the committer panics: nobody would answer any more.
+struct Alarm<'a>(&'a signal::Sender<bool>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.send_replace(true);
         }
     }
 }

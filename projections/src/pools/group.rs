@@ -6,8 +6,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, Hash, NewEvent, PoolId, ReservationId, StreamId,
-    StreamWrite, Timestamp,
+    Batch, CommandId, Event, EventLog, Hash, KeyPackageRef, NewEvent, PoolId, ReservationId,
+    StreamId, StreamWrite, Timestamp,
 };
 
 use super::{
@@ -21,6 +21,9 @@ use crate::{
     decide::Decision,
     health::Health,
 };
+
+/// How many pools one sweep settles.
+const SETTLED_MAX: usize = 1024;
 
 /// What a job came to, before anything is written.
 pub(super) enum Plan {
@@ -43,6 +46,7 @@ pub(super) struct Group<'a, L> {
     pub(super) pools: Vec<PoolId>,
     commands: HashSet<CommandId>,
     reservations: HashSet<ReservationId>,
+    uploads: HashMap<KeyPackageRef, PoolId>,
     /// Set by a registration: it reads the directory, which shows only what is written, so it has a
     /// group to itself.
     full: bool,
@@ -59,6 +63,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             pools: Vec::new(),
             commands: HashSet::new(),
             reservations: HashSet::new(),
+            uploads: HashMap::new(),
             full: false,
         }
     }
@@ -81,10 +86,26 @@ impl<'a, L: EventLog> Group<'a, L> {
         {
             return None;
         }
-        if !self.commands.insert(request.id) {
+        if !self.commands.insert(request.id) || !self.claim_uploads(request) {
             return None;
         }
         Some(self.execute(request).unwrap_or_else(|error| Plan::Reply(Err(error))))
+    }
+
+    /// Notes which packages this group brings to which pool; false if one of them goes to another pool
+    /// as well, whose upload must be written first.
+    fn claim_uploads(&mut self, request: &Request) -> bool {
+        let (Target::Pool(pool), Command::Upload(packages)) = (&request.target, &request.command)
+        else {
+            return true;
+        };
+        let refs = || packages.iter().map(|package| &package.facts.keypackage_ref);
+        let elsewhere = |r: &KeyPackageRef| self.uploads.get(r).is_some_and(|other| other != pool);
+        if refs().any(elsewhere) {
+            return false;
+        }
+        self.uploads.extend(refs().map(|r| (r.clone(), pool.clone())));
+        true
     }
 
     fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
@@ -182,6 +203,15 @@ impl<'a, L: EventLog> Group<'a, L> {
                     return Err(Rejection::ReservationMismatch(*reservation).into());
                 }
             }
+            Command::Upload(packages) => {
+                for package in packages {
+                    let keypackage_ref = &package.facts.keypackage_ref;
+                    let known = self.shared.log.find_package(keypackage_ref)?;
+                    if known.is_some_and(|known| known.envelope.stream.pool() != Some(pool)) {
+                        return Err(Rejection::UploadedElsewhere(keypackage_ref.clone()).into());
+                    }
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -225,6 +255,8 @@ impl<'a, L: EventLog> Group<'a, L> {
             });
             let mut due: Vec<PoolId> = due.map(|(pool, _)| pool.clone()).collect();
             due.sort();
+            // What is left is due at the next sweep still.
+            due.truncate(SETTLED_MAX);
             due
         };
         let mut indexes = Vec::new();

@@ -1,10 +1,12 @@
 //! Answers to repeated requests, from what the log has recorded of the first one.
 
-use keypool_ledger::{Event, EventLog, Record};
+use keypool_ledger::{
+    Event, EventLog, KeyPackageRef, Record, ReleaseReason, RevokeReason, Timestamp,
+};
 
 use super::{ExecuteError, ReplayError, Reply, Request, Shared, committer::Outcome, replay_pool};
 use crate::{
-    command::{Answer, Command, ItemOutcome, Rejection},
+    command::{Answer, Command, ItemOutcome, ItemRefusal, Limits, Rejection},
     health::Health,
     pool::PoolState,
 };
@@ -21,20 +23,37 @@ pub(super) fn recall<L: EventLog>(
     if first.envelope.request != request.digest {
         return Err(mismatch());
     }
-    let before = replay_pool(&shared.log, &pool, first.envelope.version - 1);
-    let before = before.map_err(unreadable)?;
+    let mut before =
+        replay_pool(&shared.log, &pool, first.envelope.version - 1).map_err(unreadable)?;
+    // What time had done is recorded first; the command was decided on the pool as that left it.
+    let (settled, own) = records.split_at(records.iter().take_while(|r| is_settling(r)).count());
+    for record in settled {
+        before.take_in(record).map_err(unreadable)?;
+    }
     let mut after = before.clone();
-    for record in records {
+    for record in own {
         after.take_in(record).map_err(unreadable)?;
     }
     let at = first.envelope.at;
-    let limits = shared.limits_now();
     let events: Vec<&Event> = records.iter().map(|record| &record.envelope.event).collect();
-    let answer = recorded(&request.command, &events, &after.state)
-        .unwrap_or_else(|| before.state.decide(&request.command, at, &limits).answer);
+    let answer = recorded(&request.command, &events, &after.state).unwrap_or_else(|| {
+        // Nothing lapses a second time, whatever has changed since.
+        let limits = Limits { lapse_floor: Timestamp::MAX, ..shared.limits_now() };
+        before.state.decide(&request.command, at, &limits).answer
+    });
     let answer = with_recorded_uploads(answer?, &events);
-    let health = Health::of(&after.state, at, &limits);
+    let health = Health::of(&after.state, at, &shared.limits_now());
     Ok(Reply { pool, answer, health, position: after.position })
+}
+
+/// Whether a record says what time has done, not what a command wanted.
+fn is_settling(record: &Record) -> bool {
+    matches!(
+        record.envelope.event,
+        Event::Released { reason: ReleaseReason::Lapsed, .. }
+            | Event::Revoked { reason: RevokeReason::Lapsed, .. }
+            | Event::Expired { .. }
+    )
 }
 
 /// The answer that a command's events say by themselves, whatever the limits are today.
@@ -71,20 +90,23 @@ fn recorded(
     })
 }
 
-/// What the log has taken in, it has stored, whatever the limits say today.
+/// What the log has taken in was stored and nothing else, whatever the limits say today.
 fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
     let Answer::Uploaded(outcomes) = answer else { return answer };
-    let stored = |outcome: ItemOutcome| match outcome {
-        ItemOutcome::Refused(refused, _)
-            if events.iter().any(
-                |event| matches!(event, Event::Uploaded(facts) if facts.keypackage_ref == refused),
-            ) =>
-        {
-            ItemOutcome::Stored(refused)
+    let taken = |sought: &KeyPackageRef| {
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Uploaded(facts) if facts.keypackage_ref == *sought))
+    };
+    let as_recorded = |outcome: ItemOutcome| match outcome {
+        ItemOutcome::Refused(refused, _) if taken(&refused) => ItemOutcome::Stored(refused),
+        ItemOutcome::Stored(stored) if !taken(&stored) => {
+            // Only the cap is a matter of settings: there was no room for it then.
+            ItemOutcome::Refused(stored, ItemRefusal::PoolFull)
         }
         other => other,
     };
-    Answer::Uploaded(outcomes.into_iter().map(stored).collect())
+    Answer::Uploaded(outcomes.into_iter().map(as_recorded).collect())
 }
 
 fn unreadable(error: ReplayError) -> ExecuteError {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     history::{START, at, group, package, pool, reference, reservation},
-    pools::{request, reserve, reserved, spend},
+    pools::{block_on, request, reserve, reserved, spend},
 };
 
 type Log = Arc<Faulty<MemoryLog>>;
@@ -22,7 +22,7 @@ fn bobs(names: &[&str]) -> (Log, Pools<Log>) {
     let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
     let pools = open(&log);
     let packages = names.iter().map(|name| package(name)).collect();
-    pools.execute_blocking(to_bob(1, Command::Upload(packages))).unwrap();
+    block_on(pools.execute(to_bob(1, Command::Upload(packages)))).unwrap();
     (log, pools)
 }
 
@@ -59,7 +59,7 @@ fn rival(log: &MemoryLog, expected: u64) {
 fn who_comes_second_is_given_another_package() {
     let (log, pools) = bobs(&["a", "b"]);
     log.before_append(2, |log| rival(log, 2));
-    let reply = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+    let reply = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
     assert_eq!(reserved(&reply), reference("b"));
     assert_eq!((reply.health.available, reply.health.reserved, reply.position), (0, 2, 4));
 }
@@ -68,7 +68,7 @@ fn who_comes_second_is_given_another_package() {
 fn who_comes_second_finds_an_empty_pool_empty() {
     let (log, pools) = bobs(&["a"]);
     log.before_append(2, |log| rival(log, 1));
-    let refused = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap_err();
+    let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
     assert!(matches!(refused, ExecuteError::Rejected(Rejection::PoolExhausted)), "{refused:?}");
     assert!(!*pools.failed().borrow(), "losing a race is no failure");
 }
@@ -77,14 +77,14 @@ fn who_comes_second_finds_an_empty_pool_empty() {
 fn what_was_written_though_nobody_said_so_is_answered_as_written() {
     let (log, pools) = bobs(&["a"]);
     log.fail_append(2, Fault::UnknownApplied);
-    let reply = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+    let reply = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
     assert_eq!(reserved(&reply), reference("a"));
     assert!(*pools.failed().borrow(), "a log that does not answer is not written to again");
-    let refused = pools.execute_blocking(to_bob(3, spend("a", 7, "alice"))).unwrap_err();
+    let refused = block_on(pools.execute(to_bob(3, spend("a", 7, "alice")))).unwrap_err();
     assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
 
     drop(pools);
-    let again = open(&log).execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+    let again = block_on(open(&log).execute(to_bob(2, reserve(7, "alice")))).unwrap();
     assert_eq!(again, reply);
 }
 
@@ -93,7 +93,7 @@ fn what_was_not_written_is_not_acknowledged_and_not_shown() {
     for fault in [Fault::UnknownNotApplied, Fault::NotWritten] {
         let (log, pools) = bobs(&["a"]);
         log.fail_append(2, fault);
-        let refused = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap_err();
+        let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
         assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
         assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
         assert!(*pools.failed().borrow());
@@ -101,7 +101,7 @@ fn what_was_not_written_is_not_acknowledged_and_not_shown() {
         drop(pools);
         let pools = open(&log);
         assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
-        pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+        block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
     }
 }
 
@@ -109,8 +109,8 @@ fn what_was_not_written_is_not_acknowledged_and_not_shown() {
 fn a_log_that_cannot_be_read_refuses_and_changes_nothing() {
     let (log, pools) = bobs(&["a"]);
     log.fail_read(log.n_reads() + 1);
-    let refused = pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap_err();
+    let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
     assert!(matches!(refused, ExecuteError::Read(_)), "{refused:?}");
     assert_eq!(log.head().unwrap().seq, 1);
-    pools.execute_blocking(to_bob(2, reserve(7, "alice"))).unwrap();
+    block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
 }

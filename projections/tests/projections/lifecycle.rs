@@ -15,7 +15,7 @@ fn what_may_follow_what() {
     Reserved  -         -         -         Reserved  Available Spent     Expired   Revoked   Reserved
     Spent     -         -         -         -         -         -         -         -         Spent
     Expired   -         -         -         -         Expired   Spent     -         -         Expired
-    Revoked   -         -         -         -         Revoked   Spent     Expired   -         Revoked
+    Revoked   -         -         -         -         Revoked   Spent     -         -         Revoked
     ");
 }
 
@@ -29,7 +29,7 @@ fn a_last_resort_package_is_never_used_up() {
     Reserved  -         -         -         Reserved  Available Spent     Expired   Revoked   Reserved
     Spent     -         -         -         -         -         -         -         -         Spent
     Expired   -         -         -         -         Expired   Expired   -         -         Expired
-    Revoked   -         -         -         -         Revoked   Revoked   Expired   -         Revoked
+    Revoked   -         -         -         -         Revoked   Revoked   -         -         Revoked
     ");
 }
 

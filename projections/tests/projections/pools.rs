@@ -9,10 +9,11 @@ use std::{
 
 use keypool_ledger::{
     Clock, CommandId, Event, EventLog, Hash, KeyPackageRef, ManualClock, MemoryLog, PoolId,
-    SignatureKey, StreamId,
+    RevokeReason, SignatureKey, StreamId,
 };
 use keypool_projections::{
-    Answer, Command, ExecuteError, Limits, Pools, Rejection, ReplayError, Reply, Request, Target,
+    Answer, Command, ExecuteError, Limits, OnLapse, Pools, Rejection, ReplayError, Reply, Request,
+    Target, Which,
 };
 use uuid::Uuid;
 
@@ -46,7 +47,7 @@ impl Service {
     }
 
     fn run(&self, id: u128, target: &str, command: Command) -> Result<Reply, ExecuteError> {
-        self.pools.execute_blocking(request(id, Target::Pool(pool(target)), command))
+        block_on(self.pools.execute(request(id, Target::Pool(pool(target)), command)))
     }
 
     fn upload(&self, id: u128, owner: &str, names: &[&str]) -> Reply {
@@ -98,7 +99,7 @@ fn sixty_four_inviters_share_thirty_two_packages() {
                 start.wait();
                 let target = Target::Pool(pool("bob"));
                 let command = reserve(n, &format!("inviter{n}"));
-                pools.execute_blocking(request(100 + u128::from(n), target, command))
+                block_on(pools.execute(request(100 + u128::from(n), target, command)))
             })
         })
         .collect();
@@ -124,7 +125,7 @@ fn one_reservation_sent_sixteen_times_at_once_holds_one_package() {
             thread::spawn(move || {
                 start.wait();
                 let target = Target::User("bob".to_owned());
-                pools.execute_blocking(request(100 + n, target, reserve(7, "alice"))).unwrap()
+                block_on(pools.execute(request(100 + n, target, reserve(7, "alice")))).unwrap()
             })
         })
         .collect();
@@ -176,7 +177,7 @@ fn a_reservation_id_belongs_to_one_pool() {
         "{refused:?}"
     );
     let target = Target::User("dave".to_owned());
-    let refused = service.pools.execute_blocking(request(5, target, reserve(7, "alice")));
+    let refused = block_on(service.pools.execute(request(5, target, reserve(7, "alice"))));
     assert!(
         matches!(refused, Err(ExecuteError::Rejected(Rejection::ReservationMismatch(_)))),
         "{refused:?}"
@@ -196,7 +197,7 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
             ciphersuites,
         };
         let target = Target::User("bob".to_owned());
-        service.pools.execute_blocking(request(id, target, command)).map(|reply| reply.pool)
+        block_on(service.pools.execute(request(id, target, command))).map(|reply| reply.pool)
     };
     assert_eq!(ask(10, 1, "alice", vec![2]).unwrap(), pool("bob/phone"));
     assert_eq!(ask(11, 2, "bob/laptop", vec![]).unwrap(), pool("bob/phone"));
@@ -206,7 +207,7 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
     let refused = service.run(14, "bob/phone", reserve(5, "bob/phone")).unwrap_err();
     assert!(matches!(refused, ExecuteError::Rejected(Rejection::OwnPool)), "{refused:?}");
     let target = Target::User("nobody".to_owned());
-    let refused = service.pools.execute_blocking(request(15, target, reserve(6, "alice")));
+    let refused = block_on(service.pools.execute(request(15, target, reserve(6, "alice"))));
     assert!(
         matches!(refused, Err(ExecuteError::Rejected(Rejection::UnknownUser(_)))),
         "{refused:?}"
@@ -250,7 +251,7 @@ fn two_keys_that_race_for_a_name_do_not_both_get_it() {
                 start.wait();
                 let target = Target::Pool(pool(&format!("alice/device{n}")));
                 let command = register(n + 1, "alice");
-                pools.execute_blocking(request(u128::from(n) + 1, target, command)).is_ok()
+                block_on(pools.execute(request(u128::from(n) + 1, target, command))).is_ok()
             })
         })
         .collect();
@@ -277,7 +278,7 @@ fn the_sweep_records_what_time_has_done_once() {
     let service = Service::new();
     service.upload(1, "bob", &["a", "b"]);
     service.run(2, "bob", reserve(7, "alice")).unwrap();
-    let sweep = || futures_block_on(service.pools.sweep());
+    let sweep = || block_on(service.pools.sweep());
     assert_eq!(sweep().unwrap(), 0);
     service.clock.advance(Duration::from_secs(130));
     assert_eq!(sweep().unwrap(), 1);
@@ -291,7 +292,7 @@ fn the_sweep_records_what_time_has_done_once() {
 }
 
 /// The futures of the pools only wait for another thread: polling them in turn is enough.
-fn futures_block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -315,9 +316,9 @@ fn a_leaping_clock_expires_nothing_until_two_sweeps_agree() {
     service.upload(1, "bob", &["a"]);
     service.clock.advance(Duration::from_hours(960));
     service.run(2, "bob", reserve(7, "alice")).unwrap();
-    futures_block_on(service.pools.sweep()).unwrap();
+    block_on(service.pools.sweep()).unwrap();
     assert_eq!(service.events(), ["uploaded", "reserved"]);
-    futures_block_on(service.pools.sweep()).unwrap();
+    block_on(service.pools.sweep()).unwrap();
     assert_eq!(service.events(), ["uploaded", "reserved", "expired"]);
 }
 
@@ -397,7 +398,7 @@ fn the_same_commands_with_the_same_clock_give_the_same_bytes() {
         service.upload(1, "bob", &["a", "b", "L"]);
         service.run(2, "bob", reserve(7, "alice")).unwrap();
         service.clock.advance(Duration::from_secs(200));
-        futures_block_on(service.pools.sweep()).unwrap();
+        block_on(service.pools.sweep()).unwrap();
         service.run(3, "bob", spend("a", 7, "alice")).unwrap();
         let records = service.log.read(1, 100).unwrap();
         records.into_iter().map(|record| record.envelope_bytes).collect::<Vec<_>>()
@@ -414,4 +415,89 @@ fn a_package_is_found_with_its_exact_bytes() {
     assert!(service.pools.package(&reference("b")).unwrap().is_none());
     let devices: Vec<PoolId> = service.pools.devices_of("bob");
     assert_eq!(devices, [pool("bob")]);
+}
+
+#[test]
+fn a_withdrawal_that_names_an_unknown_package_changes_nothing() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a", "b"]);
+    let which = Which::Refs(vec![reference("a"), reference("c")]);
+    let refused = service.run(2, "bob", Command::Revoke { which, reason: RevokeReason::Withdrawn });
+    assert!(
+        matches!(refused, Err(ExecuteError::Rejected(Rejection::UnknownKeyPackage(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(service.events(), ["uploaded", "uploaded"]);
+}
+
+#[test]
+fn a_repeated_request_gets_its_old_answer_also_under_other_limits() {
+    let (log, clock) = (Arc::new(MemoryLog::default()), Arc::new(ManualClock::at(START)));
+    let open = |packages_max| {
+        let limits = Limits { packages_max, on_lapse: OnLapse::Retire, ..Limits::STANDARD };
+        Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, limits).unwrap()
+    };
+    let ask = |id: u128, command: &Command| request(id, Target::Pool(pool("bob")), command.clone());
+    let upload = Command::Upload(["a", "b"].iter().map(|name| package(name)).collect());
+    let again = Command::Upload(["c", "d"].iter().map(|name| package(name)).collect());
+    let revoke = Command::Revoke { which: Which::All, reason: RevokeReason::Withdrawn };
+
+    let pools = open(1);
+    let one = block_on(pools.execute(ask(1, &upload))).unwrap();
+    drop(pools);
+    let pools = open(64);
+    let two = block_on(pools.execute(ask(2, &again))).unwrap();
+    block_on(pools.execute(ask(3, &reserve(7, "alice")))).unwrap();
+    clock.advance(Duration::from_secs(500));
+    let three = block_on(pools.execute(ask(4, &revoke))).unwrap();
+    drop(pools);
+
+    for packages_max in [1, 64] {
+        let pools = open(packages_max);
+        for (id, command, first) in [(1, &upload, &one), (2, &again, &two), (4, &revoke, &three)] {
+            let repeated = block_on(pools.execute(ask(id, command))).unwrap();
+            assert_eq!(repeated.answer, first.answer, "{id} with room for {packages_max}");
+            assert_eq!(repeated.position, first.position);
+        }
+    }
+}
+
+#[test]
+fn a_package_is_in_one_pool_only() {
+    let service = Service::new();
+    service.upload(1, "bob/a", &["a"]);
+    let refused = service.run(2, "bob/b", Command::Upload(vec![package("a")]));
+    assert!(
+        matches!(refused, Err(ExecuteError::Rejected(Rejection::UploadedElsewhere(_)))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn two_pools_that_are_sent_one_package_at_once_do_not_both_get_it() {
+    let service = Service::new();
+    let start = Arc::new(Barrier::new(8));
+    let senders: Vec<_> = (0..8u128)
+        .map(|n| {
+            let (pools, start) = (Arc::clone(&service.pools), Arc::clone(&start));
+            thread::spawn(move || {
+                start.wait();
+                let target = Target::Pool(pool(&format!("bob/{n}")));
+                let command = Command::Upload(vec![package("a")]);
+                block_on(pools.execute(request(n + 1, target, command))).is_ok()
+            })
+        })
+        .collect();
+    let took = senders.into_iter().map(|sender| sender.join().unwrap()).filter(|took| *took);
+    assert_eq!(took.count(), 1);
+}
+
+#[test]
+fn a_restart_with_a_clock_years_ahead_expires_nothing() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a"]);
+    service.clock.advance(Duration::from_hours(24 * 3650));
+    let service = service.restarted();
+    block_on(service.pools.sweep()).unwrap();
+    assert_eq!(service.events(), ["uploaded"]);
 }

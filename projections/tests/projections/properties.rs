@@ -47,7 +47,7 @@ fn command(g: &mut Gen) -> Command {
         10 => Command::Renew(claim),
         _ if bool::arbitrary(g) => Command::Settle,
         _ => Command::Revoke {
-            which: Which::Refs(vec![reference(named)]),
+            which: Which::Refs(vec![reference(named), reference(name(g))]),
             reason: RevokeReason::Withdrawn,
         },
     }

@@ -126,6 +126,18 @@ fn with_retire_a_lapsed_package_is_never_handed_out_again() {
 }
 
 #[test]
+fn a_package_that_lapsed_is_retired_when_the_server_is_set_to_retire() {
+    let mut pool = PoolState::default();
+    for line in ["0 bob upload a", "0 alice reserve 1", "120 bob settle"] {
+        play(&mut pool, line, &Limits::STANDARD);
+    }
+    let retire = Limits { on_lapse: OnLapse::Retire, ..Limits::STANDARD };
+    assert_eq!(Health::of(&pool, at(121), &retire).available, 0);
+    assert_snapshot!(play(&mut pool, "121 carol reserve 2", &retire), @"refused: no package of the pool can be handed out now");
+    assert_snapshot!(play(&mut pool, "122 bob settle", &retire), @"a revoked (Lapsed)");
+}
+
+#[test]
 fn a_repeated_request_changes_nothing() {
     assert_snapshot!(story("
         0 bob upload a
@@ -406,11 +418,11 @@ fn what_is_counted_is_what_the_next_reservation_finds() {
     assert_snapshot!(
         [2, 120, 121, 881, 1000].map(|second| format!("{second}: {}", health(second))).join("\n"),
         @r#"
-    2: {"available":2,"fresh":2,"requeued":0,"reserved":1,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":2,"spent_24h":1,"seconds_to_empty":172800,"level":"critical"}
-    120: {"available":2,"fresh":2,"requeued":0,"reserved":1,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":2,"spent_24h":1,"seconds_to_empty":172800,"level":"critical"}
-    121: {"available":3,"fresh":2,"requeued":1,"reserved":0,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":3,"spent_24h":1,"seconds_to_empty":259200,"level":"low"}
-    881: {"available":0,"fresh":0,"requeued":0,"reserved":0,"spent":1,"expired":3,"revoked":1,"total":5,"last_resort":1,"expiring_soon":0,"spent_24h":1,"seconds_to_empty":0,"level":"empty"}
-    1000: {"available":0,"fresh":0,"requeued":0,"reserved":0,"spent":1,"expired":3,"revoked":1,"total":5,"last_resort":0,"expiring_soon":0,"spent_24h":1,"seconds_to_empty":0,"level":"empty"}
+    2: {"available":2,"fresh":2,"requeued":0,"reserved":1,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":2,"spent_24h":1,"seconds_to_empty":172800,"room":61,"level":"critical"}
+    120: {"available":2,"fresh":2,"requeued":0,"reserved":1,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":2,"spent_24h":1,"seconds_to_empty":172800,"room":61,"level":"critical"}
+    121: {"available":3,"fresh":2,"requeued":1,"reserved":0,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":3,"spent_24h":1,"seconds_to_empty":259200,"room":61,"level":"low"}
+    881: {"available":0,"fresh":0,"requeued":0,"reserved":0,"spent":1,"expired":3,"revoked":1,"total":5,"last_resort":1,"expiring_soon":0,"spent_24h":1,"seconds_to_empty":0,"room":61,"level":"empty"}
+    1000: {"available":0,"fresh":0,"requeued":0,"reserved":0,"spent":1,"expired":3,"revoked":1,"total":5,"last_resort":0,"expiring_soon":0,"spent_24h":1,"seconds_to_empty":0,"room":64,"level":"empty"}
     "#
     );
 }
