@@ -102,6 +102,38 @@ pub enum Event {
     },
     /// The device was removed: no key speaks for the pool any more.
     DeviceRemoved {},
+    /// A Commit was accepted: it was the first for its epoch. Its bytes are the payload.
+    Committed {
+        /// The epoch it ended.
+        epoch: u64,
+        /// The device that made it.
+        committer: PoolId,
+        /// The devices whose packages it used: members from now on.
+        added: Vec<PoolId>,
+        /// The devices that are no members any more.
+        removed: Vec<PoolId>,
+    },
+    /// A Welcome was accepted, together with its Commit. Its bytes are the payload.
+    Welcomed {
+        /// The new members it is for.
+        to: Vec<PoolId>,
+    },
+    /// A member posted a message to the group. Its bytes are the payload.
+    Posted {
+        /// The device that posted it.
+        sender: PoolId,
+    },
+    /// A device has taken everything from its mailbox up to a position of the log.
+    Acknowledged {
+        /// The position of the last thing it has.
+        through: u64,
+    },
+    /// A mailbox is over its limits: nothing more is kept in it until its device has come for it.
+    Overrun {
+        /// What waited up to this position of the log is too old and is not kept any more; 0 if all
+        /// that waits is kept.
+        dropped_through: u64,
+    },
 }
 
 impl Event {
@@ -117,7 +149,14 @@ impl Event {
             | Self::Expired { keypackage_ref }
             | Self::Revoked { keypackage_ref, .. }
             | Self::Conflict { keypackage_ref, .. } => Some(keypackage_ref),
-            Self::Registered { .. } | Self::KeyRotated { .. } | Self::DeviceRemoved {} => None,
+            Self::Registered { .. }
+            | Self::KeyRotated { .. }
+            | Self::DeviceRemoved {}
+            | Self::Committed { .. }
+            | Self::Welcomed { .. }
+            | Self::Posted { .. }
+            | Self::Acknowledged { .. }
+            | Self::Overrun { .. } => None,
         }
     }
 
@@ -137,6 +176,11 @@ impl Event {
             Self::Registered { .. } => "registered",
             Self::KeyRotated { .. } => "key_rotated",
             Self::DeviceRemoved {} => "device_removed",
+            Self::Committed { .. } => "committed",
+            Self::Welcomed { .. } => "welcomed",
+            Self::Posted { .. } => "posted",
+            Self::Acknowledged { .. } => "acknowledged",
+            Self::Overrun { .. } => "overrun",
         }
     }
 }

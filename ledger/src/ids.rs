@@ -106,12 +106,14 @@ impl FromStr for PoolId {
 }
 
 /// One history in the log.
-///
-/// Pools are the first kind; groups and mailboxes of a delivery are further kinds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StreamId {
     /// The history of one device's pool.
     Pool(PoolId),
+    /// The history of one group: its Commits, Welcomes and messages.
+    Group(GroupId),
+    /// The history of what one device has taken from its mailbox.
+    Mailbox(PoolId),
 }
 
 impl StreamId {
@@ -120,6 +122,7 @@ impl StreamId {
     pub fn pool(&self) -> Option<&PoolId> {
         match self {
             Self::Pool(pool) => Some(pool),
+            Self::Group(_) | Self::Mailbox(_) => None,
         }
     }
 }
@@ -128,6 +131,8 @@ impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pool(pool) => write!(f, "pool/{pool}"),
+            Self::Group(group) => write!(f, "group/{group}"),
+            Self::Mailbox(pool) => write!(f, "mailbox/{pool}"),
         }
     }
 }
@@ -138,7 +143,12 @@ impl FromStr for StreamId {
     fn from_str(text: &str) -> Result<Self, NameError> {
         match text.split_once('/') {
             Some(("pool", pool)) => Ok(Self::Pool(pool.parse()?)),
-            _ => Err(NameError::new("stream", text, "pool/USER/DEVICE")),
+            Some(("group", group)) => Ok(Self::Group(group.parse()?)),
+            Some(("mailbox", pool)) => Ok(Self::Mailbox(pool.parse()?)),
+            _ => {
+                let rule = "pool/USER/DEVICE, group/BASE64 or mailbox/USER/DEVICE";
+                Err(NameError::new("stream", text, rule))
+            }
         }
     }
 }

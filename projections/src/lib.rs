@@ -20,6 +20,8 @@ mod decide;
 
 mod health;
 
+mod delivery;
+
 mod timeline;
 
 mod pools;
@@ -34,9 +36,13 @@ pub use crate::{
         Which,
     },
     decide::Decision,
+    delivery::{DeliveryLimits, DeliveryRejection, GroupState, MailboxState, Waiting},
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, TARGET},
     lifecycle::{IllegalChange, Stage, next},
     pool::{Counts, Package, PoolState, Registration, Reservation, ReservationStatus},
-    pools::{ExecuteError, PoolView, Pools, ReplayError, Reply, Request, Target},
+    pools::{
+        DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, PoolView, Pools,
+        ReplayError, Reply, Request, Target, Welcome,
+    },
     timeline::{Moment, timeline},
 };

@@ -175,7 +175,9 @@ impl PoolState {
                 let (signature_key, credential) = (signature_key.clone(), credential.clone());
                 self.registration = Some(Registration { signature_key, credential });
             }
-            _ => self.registration = None,
+            Event::DeviceRemoved {} => self.registration = None,
+            // Not about a pool: the shell lets no such event into a pool's history.
+            _ => {}
         }
     }
 
@@ -259,7 +261,8 @@ impl PoolState {
             }
             Event::Revoked { reason, .. } => package.revoked = Some(*reason),
             Event::Conflict { lost, .. } => self.close(*lost, ReservationStatus::Lost),
-            Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {} => {}
+            // Not about a package: never here.
+            _ => {}
         }
     }
 

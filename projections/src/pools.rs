@@ -10,6 +10,8 @@ mod group;
 
 mod recall;
 
+mod delivering;
+
 mod directory;
 
 mod watch;
@@ -25,11 +27,12 @@ use std::{
 };
 
 use keypool_ledger::{
-    Clock, CommandId, EventLog, Hash, KeyPackageRef, PoolId, ReadError, Record, SignatureKey,
-    StreamHead, StreamId, Timestamp, codec,
+    Clock, CommandId, EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record,
+    SignatureKey, StreamHead, StreamId, Timestamp, codec,
 };
 use tokio::sync::{oneshot, watch as signal};
 
+pub use self::delivering::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome};
 use self::{
     committer::{Committer, Job, Work},
     directory::Directory,
@@ -38,6 +41,7 @@ use self::{
 };
 use crate::{
     command::{Answer, Command, Limits, Rejection},
+    delivery::{DeliveryLimits, GroupState, MailboxState},
     health::Health,
     lifecycle::IllegalChange,
     pool::{Package, PoolState},
@@ -166,6 +170,9 @@ struct Shared<L> {
     views: RwLock<Views>,
     queued: AtomicUsize,
     failed: signal::Sender<bool>,
+    /// The position of the last record that was written.
+    written: signal::Sender<u64>,
+    delivery_limits: DeliveryLimits,
 }
 
 /// The published states.
@@ -173,6 +180,10 @@ struct Shared<L> {
 struct Views {
     pools: HashMap<PoolId, Arc<PoolView>>,
     directory: Directory,
+    /// Each group, and when its last event was recorded.
+    groups: HashMap<GroupId, (GroupState, Timestamp)>,
+    /// Each device's mailbox, and when the last event of its own history was recorded.
+    mailboxes: HashMap<PoolId, (MailboxState, Timestamp)>,
 }
 
 impl<L: EventLog + 'static> Pools<L> {
@@ -182,6 +193,20 @@ impl<L: EventLog + 'static> Pools<L> {
     ///
     /// Returns a [`ReplayError`] if the log cannot be read or is not a history of pools.
     pub fn open(log: L, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, ReplayError> {
+        Self::open_with(log, clock, limits, DeliveryLimits::STANDARD)
+    }
+
+    /// As [`Pools::open`], with mailboxes of other sizes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pools::open`].
+    pub fn open_with(
+        log: L,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        delivery_limits: DeliveryLimits,
+    ) -> Result<Self, ReplayError> {
         let (views, last_at) = replay(&log)?;
         let watch = Watch::starting(clock.now(), last_at, limits.reservation_ttl);
         let shared = Arc::new(Shared {
@@ -192,6 +217,8 @@ impl<L: EventLog + 'static> Pools<L> {
             views: RwLock::new(views),
             queued: AtomicUsize::new(0),
             failed: signal::Sender::new(false),
+            written: signal::Sender::new(0),
+            delivery_limits,
         });
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let committer = Committer::new(Arc::clone(&shared));
@@ -220,6 +247,20 @@ impl<L: EventLog + 'static> Pools<L> {
         let (sender, answer) = oneshot::channel();
         self.enqueue(Work::Command(Box::new(request), sender))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
+    }
+
+    /// Carries out a command to the delivery. When it answers, the events are durable.
+    ///
+    /// Repeating a request gives the answer that the first one got, from the log, and no new event.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DeliverError`]. Unless it says that the log is unavailable, nothing has changed (a lost
+    /// reservation is recorded as a `Conflict`).
+    pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Work::Deliver(Box::new(request), sender))?;
+        answer.await.unwrap_or_else(|_| Err(ExecuteError::LogUnavailable.into()))
     }
 
     /// Records what time has done to the pools, at most 1,024 of them, and returns how many it has
@@ -302,6 +343,24 @@ impl<L: EventLog + 'static> Pools<L> {
     pub fn health(&self, pool: &PoolId) -> Option<Health> {
         let view = self.pool(pool)?;
         Some(Health::of(&view.state, self.now(), &self.limits()))
+    }
+
+    /// A group, as the Commits that were accepted have left it.
+    #[must_use]
+    pub fn group(&self, group: &GroupId) -> GroupState {
+        self.shared.group(group)
+    }
+
+    /// What waits for a device.
+    #[must_use]
+    pub fn mailbox(&self, device: &PoolId) -> MailboxState {
+        self.shared.mailbox(device)
+    }
+
+    /// Changes whenever something was written: the position of the last record. To wait for a mailbox.
+    #[must_use]
+    pub fn written(&self) -> signal::Receiver<u64> {
+        self.shared.written.subscribe()
     }
 
     /// The machine's time, trusted or not: to judge what comes in, never what is there.
@@ -435,6 +494,7 @@ impl PoolView {
 /// Folds every pool of a log, and finds the time of its latest event.
 fn replay(log: &impl EventLog) -> Result<(Views, Timestamp), ReplayError> {
     let mut pools: HashMap<PoolId, PoolView> = HashMap::new();
+    let mut views = Views::default();
     let (mut next, mut last_at) = (1, Timestamp::default());
     loop {
         let page = log.read(next, PAGE)?;
@@ -442,12 +502,12 @@ fn replay(log: &impl EventLog) -> Result<(Views, Timestamp), ReplayError> {
         next = last.seq.saturating_add(1);
         for record in &page {
             last_at = last_at.max(record.envelope.at);
-            if let Some(pool) = record.envelope.stream.pool() {
-                pools.entry(pool.clone()).or_default().take_in(record)?;
+            match record.envelope.stream.pool() {
+                Some(pool) => pools.entry(pool.clone()).or_default().take_in(record)?,
+                None => views.take_in_delivery(record),
             }
         }
     }
-    let mut views = Views::default();
     for (pool, view) in pools {
         views.publish(pool, view);
     }

@@ -79,6 +79,17 @@ fn detail(envelope: &EventEnvelope) -> String {
             format!("key {signature_key} speaks for {credential}")
         }
         Event::DeviceRemoved {} => String::new(),
+        Event::Committed { epoch, committer, added, removed } => {
+            format!(
+                "epoch {epoch} by {committer}, added {}, removed {}",
+                added.len(),
+                removed.len()
+            )
+        }
+        Event::Welcomed { to } => format!("to {} devices", to.len()),
+        Event::Posted { sender } => format!("by {sender}"),
+        Event::Acknowledged { through } => format!("up to position {through}"),
+        Event::Overrun { .. } => "nothing more is kept until the device has been here".to_owned(),
     }
 }
 

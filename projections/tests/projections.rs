@@ -16,5 +16,8 @@ mod properties;
 #[path = "projections/pools.rs"]
 mod pools;
 
+#[path = "projections/delivery.rs"]
+mod delivery;
+
 #[path = "projections/faults.rs"]
 mod faults;

@@ -7,11 +7,12 @@ use std::{
     thread,
 };
 
-use keypool_ledger::{AppendError, Appended, EventLog, PoolId};
+use keypool_ledger::{AppendError, Appended, CommandId, EventLog, PoolId, Record, StreamId};
 use tokio::sync::{oneshot, watch as signal};
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared,
+    delivering::{Delivered, DeliveryOutcome, DeliveryRequest, recall_delivery},
     group::{Group, Plan},
     recall::recall,
     replay_pool,
@@ -33,6 +34,8 @@ pub(super) struct Job {
 pub(super) enum Work {
     /// Carry out a command.
     Command(Box<Request>, oneshot::Sender<Outcome>),
+    /// Carry out a command to the delivery.
+    Deliver(Box<DeliveryRequest>, oneshot::Sender<DeliveryOutcome>),
     /// Record what time has done to every pool.
     Sweep(oneshot::Sender<Result<u64, ExecuteError>>),
 }
@@ -46,6 +49,7 @@ impl Job {
     fn refuse(self, error: ExecuteError) {
         match self.work {
             Work::Command(_, sender) => drop(sender.send(Err(error))),
+            Work::Deliver(_, sender) => drop(sender.send(Err(error.into()))),
             Work::Sweep(sender) => drop(sender.send(Err(error))),
         }
     }
@@ -102,38 +106,43 @@ impl<L: EventLog> Committer<L> {
                 None => deferred.push(job),
             }
         }
-        let Group { batches, pools, working, .. } = group;
+        let Group { batches, touched, working, .. } = group;
         let results = self.shared.log.append(batches);
-        let group = Written { results, pools };
-        let stale = self.publish(working, &group);
+        let group = Written { results, touched };
+        self.publish(working, &group);
         for (job, plan) in planned {
-            deferred.extend(self.conclude(job, plan, &group, &stale));
+            deferred.extend(self.conclude(job, plan, &group));
         }
         deferred
     }
 
     /// Publishes the states that were written as planned, and folds the others from the log again.
-    fn publish(&self, working: HashMap<PoolId, PoolView>, group: &Written) -> HashSet<PoolId> {
+    fn publish(&self, working: HashMap<PoolId, PoolView>, group: &Written) {
         let mut fresh = working;
         let mut stale = HashSet::new();
-        for (result, pool) in group.results.iter().zip(&group.pools) {
+        let mut delivered = Vec::new();
+        for (result, streams) in group.results.iter().zip(&group.touched) {
             match result {
                 Ok(appended) => {
-                    let last = appended.records.last();
-                    if let (Some(view), Some(last)) = (fresh.get_mut(pool), last) {
-                        view.head = last.stream_head();
-                        view.position = last.seq;
+                    for record in &appended.records {
+                        match record.envelope.stream.pool().and_then(|pool| fresh.get_mut(pool)) {
+                            Some(view) => {
+                                view.head = record.stream_head();
+                                view.position = record.seq;
+                            }
+                            None => delivered.push(record),
+                        }
                     }
                 }
                 Err(error) => {
                     if !matches!(error, AppendError::Conflict { .. }) {
                         self.fail(error);
                     }
-                    stale.insert(pool.clone());
+                    stale.extend(streams.iter().cloned());
                 }
             }
         }
-        for pool in &stale {
+        for pool in stale.iter().filter_map(StreamId::pool) {
             match replay_pool(&self.shared.log, pool, u64::MAX) {
                 Ok(view) => drop(fresh.insert(pool.clone(), view)),
                 Err(err) => {
@@ -146,81 +155,97 @@ impl<L: EventLog> Committer<L> {
         for (pool, view) in fresh {
             views.publish(pool, view);
         }
-        stale
+        for record in delivered {
+            views.take_in_delivery(record);
+        }
+        for stream in &stale {
+            if let Err(err) = views.catch_up(&self.shared.log, stream) {
+                self.fail(&err);
+            }
+        }
+        drop(views);
+        let last = group.results.iter().flatten().flat_map(|appended| &appended.records).last();
+        if let Some(last) = last {
+            self.shared.written.send_replace(last.seq);
+        }
     }
 
     /// Answers a job, or gives it back to be tried again.
-    fn conclude(
-        &self,
-        mut job: Job,
-        plan: Plan,
-        group: &Written,
-        stale: &HashSet<PoolId>,
-    ) -> Option<Job> {
-        let outcome = match plan {
-            Plan::Sweep(indexes) => {
-                let Work::Sweep(sender) = job.work else { return None };
-                let failed = indexes.iter().find_map(|index| group.failure(*index));
-                let outcome = match failed {
-                    Some(error) if !matches!(error, AppendError::Conflict { .. }) => {
-                        Err(ExecuteError::LogUnavailable)
-                    }
-                    // What another writer has changed meanwhile, the next sweep settles.
-                    _ => Ok(indexes.len() as u64),
+    fn conclude(&self, job: Job, plan: Plan, group: &Written) -> Option<Job> {
+        match (plan, job.work) {
+            (Plan::Sweep(indexes), Work::Sweep(sender)) => {
+                let mut failures = indexes.iter().filter_map(|index| group.failure(*index));
+                // What another writer has changed meanwhile, the next sweep settles.
+                let outcome = if failures.any(|err| !is_conflict(err)) {
+                    Err(ExecuteError::LogUnavailable)
+                } else {
+                    Ok(indexes.len() as u64)
                 };
                 drop(sender.send(outcome));
-                return None;
-            }
-            // An answer that wrote nothing may rest on a state that was not written either.
-            Plan::Reply(_) if !stale.is_empty() => None,
-            Plan::Reply(Ok(reply)) => Some(Ok(self.at_its_place(reply, usize::MAX, group))),
-            Plan::Reply(refused) => Some(refused),
-            Plan::Write(index, outcome) => match group.results.get(index) {
-                Some(Ok(_)) => Some(outcome.map(|reply| self.at_its_place(reply, index, group))),
-                Some(Err(AppendError::Conflict { .. })) | None => None,
-                Some(Err(_)) => Some(self.resolve(&job)),
-            },
-        };
-        match outcome {
-            Some(outcome) => {
-                if let Work::Command(_, sender) = job.work {
-                    drop(sender.send(outcome));
-                }
                 None
             }
-            None if ATTEMPTS_MAX <= job.attempts => {
-                job.refuse(ExecuteError::Busy);
+            (Plan::Deliver(index, outcome), Work::Deliver(request, sender)) => {
+                let decided = group.decided(index, outcome, |place, delivered| Delivered {
+                    position: place.unwrap_or(delivered.position),
+                    ..delivered
+                });
+                let outcome = match decided {
+                    Decided::Final(outcome) => outcome,
+                    Decided::Again => {
+                        return again(job.attempts, Work::Deliver(request, sender));
+                    }
+                    Decided::Unknown => {
+                        self.resolve(request.id, |records| recall_delivery(&request, records))
+                    }
+                };
+                drop(sender.send(outcome));
                 None
             }
-            None => {
-                tracing::debug!("another writer came first; deciding again");
-                job.attempts += 1;
-                Some(job)
+            (plan, Work::Command(request, sender)) => {
+                let (index, outcome) = match plan {
+                    Plan::Write(index, outcome) => (Some(index), outcome),
+                    Plan::Reply(outcome) => (None, outcome),
+                    Plan::Deliver(..) | Plan::Sweep(_) => return None,
+                };
+                let decided =
+                    group.decided(index, outcome, |place, reply| self.at_its_place(reply, place));
+                let outcome = match decided {
+                    Decided::Final(outcome) => outcome,
+                    Decided::Again => {
+                        return again(job.attempts, Work::Command(request, sender));
+                    }
+                    Decided::Unknown => {
+                        self.resolve(request.id, |records| recall(&self.shared, &request, records))
+                    }
+                };
+                drop(sender.send(outcome));
+                None
             }
+            // A plan is always of its job's kind.
+            _ => None,
         }
     }
 
     /// Fills in where the command's last event stands, or the pool's last if it wrote none. A reply
     /// that was recalled from the log knows its place.
-    fn at_its_place(&self, reply: Reply, index: usize, group: &Written) -> Reply {
+    fn at_its_place(&self, reply: Reply, place: Option<u64>) -> Reply {
         if reply.position != 0 {
             return reply;
         }
-        let written = group.results.get(index).and_then(|result| result.as_ref().ok());
-        let place = written.and_then(|appended| appended.records.last()).map(|last| last.seq);
         let place = place.or_else(|| self.shared.view(&reply.pool).map(|view| view.position));
         Reply { position: place.unwrap_or_default(), ..reply }
     }
 
     /// Finds out what became of a batch whose outcome is not known.
-    fn resolve(&self, job: &Job) -> Outcome {
-        let Work::Command(request, _) = &job.work else {
-            return Err(ExecuteError::LogUnavailable);
-        };
-        match self.shared.log.find(request.id) {
-            Ok(records) if !records.is_empty() => recall(&self.shared, request, &records),
+    fn resolve<T, E: From<ExecuteError>>(
+        &self,
+        id: CommandId,
+        recall: impl FnOnce(&[Record]) -> Result<T, E>,
+    ) -> Result<T, E> {
+        match self.shared.log.find(id) {
+            Ok(records) if !records.is_empty() => recall(&records),
             // Some logs do not know themselves before they are opened again.
-            Ok(_) | Err(_) => Err(ExecuteError::LogUnavailable),
+            Ok(_) | Err(_) => Err(ExecuteError::LogUnavailable.into()),
         }
     }
 
@@ -247,11 +272,56 @@ impl Drop for Alarm<'_> {
 /// What became of the batches of a group.
 struct Written {
     results: Vec<Result<Appended, AppendError>>,
-    /// The pool of each batch.
-    pools: Vec<PoolId>,
+    /// The histories that each batch writes to.
+    touched: Vec<Vec<StreamId>>,
+}
+
+/// What has become of a plan.
+enum Decided<T, E> {
+    /// This is the answer.
+    Final(Result<T, E>),
+    /// Another writer came first.
+    Again,
+    /// The log did not say whether it was written.
+    Unknown,
+}
+
+fn is_conflict(error: &AppendError) -> bool {
+    matches!(error, AppendError::Conflict { .. })
+}
+
+/// A job that is to be decided once more, unless that was done often enough.
+fn again(attempts: u32, work: Work) -> Option<Job> {
+    let job = Job { work, attempts: attempts + 1 };
+    if ATTEMPTS_MAX < job.attempts {
+        job.refuse(ExecuteError::Busy);
+        return None;
+    }
+    tracing::debug!("another writer came first; deciding again");
+    Some(job)
 }
 
 impl Written {
+    /// What has become of a plan, now that its group is written.
+    fn decided<T, E>(
+        &self,
+        index: Option<usize>,
+        outcome: Result<T, E>,
+        placed: impl FnOnce(Option<u64>, T) -> T,
+    ) -> Decided<T, E> {
+        match index.map(|index| self.results.get(index)) {
+            // An answer that wrote nothing may rest on a state that was not written either.
+            None if self.results.iter().any(Result::is_err) => Decided::Again,
+            None => Decided::Final(outcome.map(|answer| placed(None, answer))),
+            Some(Some(Ok(appended))) => {
+                let place = appended.records.last().map(|last| last.seq);
+                Decided::Final(outcome.map(|answer| placed(place, answer)))
+            }
+            Some(Some(Err(AppendError::Conflict { .. })) | None) => Decided::Again,
+            Some(Some(Err(_))) => Decided::Unknown,
+        }
+    }
+
     fn failure(&self, index: usize) -> Option<&AppendError> {
         self.results.get(index).and_then(|result| result.as_ref().err())
     }

@@ -6,19 +6,21 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, Hash, KeyPackageRef, NewEvent, PoolId, ReservationId,
-    StreamId, StreamWrite, Timestamp,
+    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId,
+    ReservationId, StreamId, StreamWrite, Timestamp,
 };
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared, Target,
     committer::{Job, Outcome, Work},
+    delivering::DeliveryOutcome,
     recall::recall,
     watch::Look,
 };
 use crate::{
     command::{Answer, Command, Limits, NewPackage, Rejection},
     decide::Decision,
+    delivery::{GroupState, MailboxState},
     health::Health,
 };
 
@@ -32,18 +34,23 @@ pub(super) enum Plan {
     /// The batch with this index in the group, and the outcome once it is durable: a reply, or the
     /// refusal of a lost reservation, which is recorded as well.
     Write(usize, Outcome),
+    /// As the two above, for a command to the delivery.
+    Deliver(Option<usize>, DeliveryOutcome),
     /// Batches of a sweep, by index.
     Sweep(Vec<usize>),
 }
 
 /// A group of commands under way: the states as they will be once its batches are written.
 pub(super) struct Group<'a, L> {
-    shared: &'a Shared<L>,
-    look: Look,
-    limits: Limits,
+    pub(super) shared: &'a Shared<L>,
+    pub(super) look: Look,
+    pub(super) limits: Limits,
     pub(super) working: HashMap<PoolId, PoolView>,
     pub(super) batches: Vec<Batch>,
-    pub(super) pools: Vec<PoolId>,
+    /// The histories that each batch writes to.
+    pub(super) touched: Vec<Vec<StreamId>>,
+    pub(super) groups: HashMap<GroupId, (GroupState, Timestamp)>,
+    pub(super) mailboxes: HashMap<PoolId, (MailboxState, Timestamp)>,
     commands: HashSet<CommandId>,
     reservations: HashSet<ReservationId>,
     uploads: HashMap<KeyPackageRef, PoolId>,
@@ -60,7 +67,9 @@ impl<'a, L: EventLog> Group<'a, L> {
             limits: shared.limits_now(),
             working: HashMap::new(),
             batches: Vec::new(),
-            pools: Vec::new(),
+            touched: Vec::new(),
+            groups: HashMap::new(),
+            mailboxes: HashMap::new(),
             commands: HashSet::new(),
             reservations: HashSet::new(),
             uploads: HashMap::new(),
@@ -73,6 +82,8 @@ impl<'a, L: EventLog> Group<'a, L> {
         let request = match &job.work {
             _ if self.full => return None,
             Work::Sweep(_) => return Some(self.sweep()),
+            Work::Deliver(request, _) if !self.commands.insert(request.id) => return None,
+            Work::Deliver(request, _) => return Some(self.deliver(request)),
             Work::Command(request, _) => request,
         };
         if matches!(request.command, Command::Register { .. }) {
@@ -147,9 +158,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     }
 
     fn decide_on(&self, pool: &PoolId, command: &Command) -> Decision {
-        let view = self.working.get(pool).cloned();
-        let view = view.or_else(|| self.shared.view(pool).map(Arc::unwrap_or_clone));
-        let view = view.unwrap_or_default();
+        let view = self.pool_view(pool);
         view.state.decide(command, self.look.now.max(view.head.at), &self.limits)
     }
 
@@ -240,9 +249,14 @@ impl<'a, L: EventLog> Group<'a, L> {
         view.head.at = at;
         let events = new_events(events, request, at);
         let stream = StreamId::Pool(pool.clone());
-        self.batches.push(Batch { writes: vec![StreamWrite { stream, expected, events }] });
-        self.pools.push(pool.clone());
-        Ok(self.batches.len() - 1)
+        Ok(self.add(Batch { writes: vec![StreamWrite { stream, expected, events }] }))
+    }
+
+    /// Adds a batch to the group, and returns its index.
+    pub(super) fn add(&mut self, batch: Batch) -> usize {
+        self.touched.push(batch.writes.iter().map(|write| write.stream.clone()).collect());
+        self.batches.push(batch);
+        self.batches.len() - 1
     }
 
     /// Settles every pool that is due, as far as this group has room.
@@ -274,9 +288,7 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// The reply as it will be once the group is written; its place in the log is filled in then.
     fn reply(&self, pool: &PoolId, answer: Answer) -> Reply {
-        let view = self.working.get(pool).cloned();
-        let view = view.or_else(|| self.shared.view(pool).map(Arc::unwrap_or_clone));
-        let state = view.unwrap_or_default().state;
+        let state = self.pool_view(pool).state;
         let health = Health::of(&state, self.look.now, &self.limits);
         Reply { pool: pool.clone(), answer, health, position: 0 }
     }
