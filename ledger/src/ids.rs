@@ -271,6 +271,25 @@ impl GroupId {
     }
 }
 
+impl GroupId {
+    /// The id as it stands in a path: base64url without padding.
+    #[must_use]
+    pub fn to_path(&self) -> String {
+        BASE64URL_NOPAD.encode(&self.0)
+    }
+
+    /// Reads an id from a path.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`NameError`] unless it is the base64url, without padding, of 1 to 255 bytes.
+    pub fn from_path(text: &str) -> Result<Self, NameError> {
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap_or_default();
+        let rule = "in a path, the base64url of 1 to 255 bytes, without padding";
+        Self::new(&bytes).map_err(|err| NameError::new(err.what, text, rule))
+    }
+}
+
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&BASE64.encode(&self.0))

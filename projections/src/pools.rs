@@ -351,6 +351,16 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.group(group)
     }
 
+    /// The record at a position of the log.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn record(&self, position: u64) -> Result<Option<Record>, ReadError> {
+        let found = self.shared.log.read(position.max(1), 1)?.pop();
+        Ok(found.filter(|record| record.seq == position))
+    }
+
     /// What waits for a device.
     #[must_use]
     pub fn mailbox(&self, device: &PoolId) -> MailboxState {

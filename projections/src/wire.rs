@@ -5,13 +5,21 @@
 
 mod code;
 
+mod delivery;
+
 use data_encoding::BASE64;
 use keypool_ledger::{
     CommandId, Event, GroupId, Hash, KeyPackageRef, Record, ReservationId, SignatureKey,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use self::code::{Code, UnknownCode};
+pub use self::{
+    code::{Code, UnknownCode},
+    delivery::{
+        AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, MailboxItem, MailboxKind,
+        MailboxReply, MessageReply, MessageRequest,
+    },
+};
 use crate::health::Health;
 
 /// Bytes that travel as base64 with padding (RFC 4648 section 4).

@@ -55,7 +55,7 @@ codes! {
     Unauthenticated "unauthenticated" false "The request is not signed as it must be"
         "Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.";
     NotAllowed "not_allowed" false "The caller may not do this"
-        "Ask as the device that owns the pool or holds the reservation.";
+        "Ask as the device that owns the pool, holds the reservation, or is a member of the group.";
     NotFound "not_found" false "There is nothing at this address"
         "The addresses are listed at /openapi.json.";
     UnknownUser "unknown_user" false "The user or the device is not registered here"
@@ -88,6 +88,12 @@ codes! {
         "Reserve another package.";
     PoolFull "pool_full" false "The pool holds as many KeyPackages as it may"
         "Upload fewer: `recommended_upload` of the status says how many.";
+    EpochTaken "epoch_taken" false "Another Commit was accepted for this epoch"
+        "Take in what is in the mailbox, make the Commit anew in the group's epoch, and post that.";
+    UnknownGroup "unknown_group" false "The group has no history here"
+        "Check the id; a group's first Commit makes it known.";
+    MailboxOverrun "mailbox_overrun" false "The mailbox was over its limits, and something was not kept"
+        "Acknowledge what there is; then ask to be removed from and added to the groups again.";
     TooLarge "too_large" false "The request is larger than the server takes"
         "Send fewer packages at a time.";
     UnsupportedMediaType "unsupported_media_type" false "The body's type is not one the address takes"

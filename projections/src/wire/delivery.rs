@@ -1,0 +1,117 @@
+//! The delivery on the wire: Commits, messages, and the mailbox.
+//!
+//! In paths a group id is base64url without padding; in bodies base64 with padding, as everywhere.
+
+use keypool_ledger::{GroupId, PoolId};
+use serde::{Deserialize, Serialize};
+
+use super::{Base64, ClaimRequest};
+
+/// `POST /groups/{group_id}/commits`: a Commit, its Welcomes, and the spending of its packages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CommitRequest {
+    /// The epoch it ends: the first Commit for an epoch wins.
+    pub epoch: u64,
+    /// The Commit.
+    pub commit: Base64,
+    /// The Welcomes for the new members: for exactly the packages that are spent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub welcomes: Vec<Base64>,
+    /// The packages it uses, by the reservations that hold them. Their owners are members afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spend: Vec<ClaimRequest>,
+    /// The devices it removes, written `user/device`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub removed: Vec<PoolId>,
+}
+
+/// The answer to `POST /groups/{group_id}/commits`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CommitReply {
+    /// The epoch the group is in now.
+    pub epoch: u64,
+    /// The place of the Commit's last event in the log.
+    pub position: u64,
+}
+
+/// `POST /groups/{group_id}/messages`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MessageRequest {
+    /// The message, as MLS has sealed it.
+    pub message: Base64,
+}
+
+/// The answer to `POST /groups/{group_id}/messages`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MessageReply {
+    /// The place of the message in the log.
+    pub position: u64,
+}
+
+/// The answer to `GET /mailbox`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MailboxReply {
+    /// What waits, in order.
+    pub items: Vec<MailboxItem>,
+    /// Whether more waits: ask again after the last position.
+    pub more: bool,
+}
+
+/// Something that waits for a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MailboxItem {
+    /// Its place in the log: acknowledge up to it once it is safely taken in.
+    pub position: u64,
+    /// When it was posted, in Unix milliseconds.
+    pub at_ms: u64,
+    /// What it is.
+    pub kind: MailboxKind,
+    /// The group.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group_id: GroupId,
+    /// The device that posted it; it is left out for a Welcome, whose Commit names it to the members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sender: Option<PoolId>,
+    /// The bytes that were posted.
+    pub bytes: Base64,
+}
+
+/// What waits in a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum MailboxKind {
+    /// A Commit that was accepted.
+    Commit,
+    /// A Welcome whose Commit was accepted.
+    Welcome,
+    /// A message of a member: application data or a proposal.
+    Message,
+}
+
+/// `POST /mailbox/acknowledge`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AcknowledgeRequest {
+    /// The position of the last item that is safely taken in.
+    pub through: u64,
+}
+
+/// The answer to `POST /mailbox/acknowledge`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AcknowledgeReply {
+    /// How many items wait still.
+    pub waiting: u64,
+}
