@@ -45,7 +45,8 @@ pub enum ApiError {
     /// The server refused, and said why.
     #[error("{}: {}. {}", .0.code, .0.detail.trim_end_matches('.'), .0.hint)]
     Refused(Box<Problem>),
-    /// The answer is not one of a keypool server.
+    /// The answer is not one of a keypool server. With a status of 500 or more it is one of a proxy
+    /// before it, and nobody knows whether the request was carried out.
     #[error("the answer of {server} is not one of a keypool server (status {status})")]
     Unexpected {
         /// The server's address.
@@ -53,8 +54,11 @@ pub enum ApiError {
         /// The status of the answer.
         status: u16,
     },
-    /// The address is not one of a server.
-    #[error("{0:?} is no address of a server; one looks like http://127.0.0.1:8080")]
+    /// The address is not one of a server: a scheme, a host and perhaps a port, and nothing else.
+    #[error(
+        "{0:?} is no address of a server; one looks like http://127.0.0.1:8080, with no path, query \
+         or user name"
+    )]
     Address(String),
     /// The HTTP client cannot be made; on a system without CA certificates it never can.
     #[error("the HTTP client cannot be made; are the system's CA certificates installed?")]
@@ -77,7 +81,9 @@ impl ApiError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused(problem) => problem.status >= 500,
-            Self::Unexpected { .. } | Self::Address(_) | Self::Client(_) => false,
+            // What stands between may have given up on a server that goes on.
+            Self::Unexpected { status, .. } => *status >= 500,
+            Self::Address(_) | Self::Client(_) => false,
         }
     }
 }
@@ -107,7 +113,7 @@ impl ApiClient {
         let address = || ApiError::Address(server.to_owned());
         let server = Url::parse(server).map_err(|_| address())?;
         let host = server.host_str().ok_or_else(address)?.to_ascii_lowercase();
-        if !matches!(server.scheme(), "http" | "https") {
+        if !matches!(server.scheme(), "http" | "https") || !is_bare(&server) {
             return Err(address());
         }
         let authority = server.port().map_or(host.clone(), |port| format!("{host}:{port}"));
@@ -336,6 +342,12 @@ struct Body {
     bytes: Vec<u8>,
     digest: String,
     key: String,
+}
+
+/// Whether an address has nothing beyond its host and port: what signatures cover begins there.
+fn is_bare(server: &Url) -> bool {
+    let nothing = (server.query(), server.fragment(), server.password());
+    nothing == (None, None, None) && server.path() == "/" && server.username().is_empty()
 }
 
 /// How long the server asks to wait before the request is repeated.

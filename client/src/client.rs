@@ -2,9 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use keypool_ledger::{Clock, EventEnvelope, GroupId, KeyPackageRef, PoolId, StreamId, Timestamp};
+use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, Timestamp};
 use keypool_projections::{
-    Moment, timeline,
+    Moment, ReservationStatus, timeline,
     wire::{PoolStatus, RegisterReply},
 };
 
@@ -12,11 +12,10 @@ use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, GroupError, GroupMember,
     IdentityError, InviteError, Invited, JoinError, Joined, KeyPackagePool, LocalStore,
     MessageError, MlsConnection, MlsMembership, PoolConfig, Received, Refresh, RefreshError,
-    StorageError, mls::invite::Inviter, storage::fresh_command,
+    ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
+    mls::{invite::Inviter, update::Updater},
+    storage::fresh_command,
 };
-
-/// How many events of a history are read at a time.
-const PAGE: usize = 1000;
 
 /// One device: its keys and groups in a home folder, its pool at a server, its messages by the app's
 /// Delivery Service.
@@ -30,6 +29,21 @@ pub struct MlsClient<D> {
     membership: MlsMembership,
     connection: MlsConnection<D>,
     clock: ClockHandle,
+    /// Held while Commits are made and posted, so that no step is taken twice at once.
+    committing: tokio::sync::Mutex<()>,
+}
+
+/// One of the device's packages that somebody has been given, as the server has told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageUse {
+    /// The package.
+    pub keypackage_ref: KeyPackageRef,
+    /// The device that holds it, or has used it.
+    pub holder: PoolId,
+    /// The group it was given out for.
+    pub group: GroupId,
+    /// Whether it was used; if not, it is reserved.
+    pub spent: bool,
 }
 
 /// Why a device's home could not be opened.
@@ -93,7 +107,8 @@ impl<D: DeliveryService> MlsClient<D> {
         let api = ApiClient::new(server, identity.clone(), Arc::clone(&clock))?;
         let membership = MlsMembership::new(Arc::clone(&store), identity.clone());
         let connection = MlsConnection::new(Arc::clone(&store), pool, api, delivery);
-        Ok(Self { store, identity, membership, connection, clock: ClockHandle(clock) })
+        let (clock, committing) = (ClockHandle(clock), tokio::sync::Mutex::default());
+        Ok(Self { store, identity, membership, connection, clock, committing })
     }
 
     fn now(&self) -> Timestamp {
@@ -145,13 +160,14 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.status().await
     }
 
-    /// Makes a group with this device as its only member.
+    /// Makes a group with this device as its only member, with the ciphersuite of its pool.
     ///
     /// # Errors
     ///
     /// Returns a [`GroupError`]. Nothing has been written then.
     pub fn create_group(&self, group: &GroupId) -> Result<(), GroupError> {
-        self.membership.create_group(group, self.now())
+        let suite = self.connection.pool().config().ciphersuite;
+        self.membership.create_group(group, suite, self.now())
     }
 
     /// The members of a group.
@@ -167,34 +183,66 @@ impl<D: DeliveryService> MlsClient<D> {
     /// renews the reservation, posts the Commit, spends the package, hands over the Welcome.
     ///
     /// If the reservation is lost before the Commit is posted, another package is tried; if it is lost
-    /// afterwards, the member is removed again and then another is tried; three in all.
+    /// afterwards, the member is removed again and then another is tried; three in all. Invitations,
+    /// updates and what resumes them wait for each other.
     ///
     /// # Errors
     ///
-    /// Returns an [`InviteError`]. Unless it is [`InviteError::Unfinished`], the group is as it was
-    /// and nothing is left over; an unfinished one goes on with [`MlsClient::resume_invitations`].
+    /// Returns an [`InviteError`]. An [`InviteError::Unfinished`] goes on with
+    /// [`MlsClient::resume_invitations`]; after every other one nothing of this invitation is left
+    /// over, and unless it says otherwise the group is as it was.
     pub async fn invite(
         &self,
         group: &GroupId,
         user: &str,
         device: Option<&str>,
     ) -> Result<Invited, InviteError> {
+        let _alone = self.committing.lock().await;
         self.inviter().invite(group, user, device).await
     }
 
     /// Goes on with the invitations that a crash or a lost answer has left unfinished. To be called
-    /// when the app starts. Returns those that are finished now.
+    /// when the app starts. Returns what has become of each; one that fails does not hold up others.
     ///
     /// # Errors
     ///
-    /// Returns the [`InviteError`] of the first that cannot go on.
-    pub async fn resume_invitations(&self) -> Result<Vec<Invited>, InviteError> {
+    /// Returns a [`StorageError`] if it cannot be read which there are.
+    pub async fn resume_invitations(&self) -> Result<Vec<ResumedInvitation>, StorageError> {
+        let _alone = self.committing.lock().await;
         self.inviter().resume().await
+    }
+
+    /// Replaces the device's keys in a group, by a Commit that is posted to its members. Due soon
+    /// after joining: the keys that came from the package have a lifetime, and others have seen them.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`UpdateError`]. After [`UpdateError::Unfinished`] the Commit is still pending, and
+    /// is posted again by [`MlsClient::resume_updates`] or by the next update of the group.
+    pub async fn update_keys(&self, group: &GroupId) -> Result<(), UpdateError> {
+        let _alone = self.committing.lock().await;
+        self.updater().update(group).await
+    }
+
+    /// Goes on with the updates that a crash or a lost answer has left unfinished. To be called when
+    /// the app starts. Returns what has become of each.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if it cannot be read which there are.
+    pub async fn resume_updates(&self) -> Result<Vec<ResumedUpdate>, StorageError> {
+        let _alone = self.committing.lock().await;
+        self.updater().resume().await
     }
 
     fn inviter(&self) -> Inviter<'_, D> {
         let (store, now) = (self.store.as_ref(), self.now());
         Inviter { store, membership: &self.membership, connection: &self.connection, now }
+    }
+
+    fn updater(&self) -> Updater<'_, D> {
+        let (membership, connection) = (&self.membership, &self.connection);
+        Updater { store: &self.store, membership, connection }
     }
 
     /// Joins the group a Welcome is for. The private keys of the package are gone afterwards.
@@ -224,6 +272,27 @@ impl<D: DeliveryService> MlsClient<D> {
         self.membership.decrypt(message)
     }
 
+    /// Which of the device's packages somebody holds or has used, who, and for which group: as the
+    /// server has told it up to the last refresh. An invitation may be on its way from each of them.
+    #[must_use]
+    pub fn package_uses(&self) -> Vec<PackageUse> {
+        let pool = self.store.server_pool();
+        let latest = pool.packages().filter_map(|package| pool.reservation(package.latest?));
+        let uses = latest.filter_map(|reservation| {
+            let spent = match reservation.status {
+                ReservationStatus::Open => false,
+                ReservationStatus::Spent { .. } => true,
+                ReservationStatus::Cancelled
+                | ReservationStatus::Lapsed
+                | ReservationStatus::Lost => return None,
+            };
+            let (holder, group) = (reservation.holder.clone(), reservation.group.clone());
+            let keypackage_ref = reservation.keypackage_ref.clone();
+            Some(PackageUse { keypackage_ref, holder, group, spent })
+        });
+        uses.collect()
+    }
+
     /// What has happened to the pool, or to one package of it, as the server has told it up to the
     /// last refresh.
     ///
@@ -231,8 +300,7 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn history(&self, only: Option<&KeyPackageRef>) -> Result<Vec<Moment>, StorageError> {
-        let read = |after| self.store.mirror(after, PAGE);
-        Ok(timeline(&all(read)?, only))
+        Ok(timeline(&self.store.mirror()?, only))
     }
 
     /// What this device has done with its packages: made, uploaded, joined, expired.
@@ -241,28 +309,6 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn own_history(&self, only: Option<&KeyPackageRef>) -> Result<Vec<Moment>, StorageError> {
-        let read = |after| self.store.history(after, PAGE);
-        Ok(timeline(&all(read)?, only))
-    }
-
-    /// The name of the device's history, at the server and here.
-    #[must_use]
-    pub fn stream(&self) -> StreamId {
-        StreamId::Pool(self.identity.pool().clone())
-    }
-}
-
-/// All events of a history, read page by page.
-fn all(
-    read: impl Fn(u64) -> Result<Vec<EventEnvelope>, StorageError>,
-) -> Result<Vec<EventEnvelope>, StorageError> {
-    let mut events: Vec<EventEnvelope> = Vec::new();
-    loop {
-        let after = events.last().map_or(0, |last| last.version);
-        let page = read(after)?;
-        if page.is_empty() {
-            return Ok(events);
-        }
-        events.extend(page);
+        Ok(timeline(&self.store.history()?, only))
     }
 }

@@ -1,11 +1,13 @@
 //! What can go wrong, one enum for each kind of operation. A variant is a reaction the caller has.
 
+mod invite;
+
 use std::{error::Error, io, path::PathBuf};
 
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, RevokeReason, SignatureKey};
-use keypool_projections::wire::Code;
 
-use crate::{ApiError, DeliveryError, storage::own_packages::ImpossibleEvent};
+pub use self::invite::{InviteError, UpdateError};
+use crate::storage::own_packages::ImpossibleEvent;
 
 /// Any error of a library beneath.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -220,8 +222,8 @@ pub enum GroupError {
         /// The group.
         group: GroupId,
     },
-    /// A Commit is pending. Merge or clear it first.
-    #[error("a Commit to group {group} is pending; merge or clear it first")]
+    /// A Commit of this device is pending. Resume what made it; one of your own, merge or clear.
+    #[error("a Commit to group {group} is pending; finish it first")]
     CommitPending {
         /// The group.
         group: GroupId,
@@ -234,6 +236,9 @@ pub enum GroupError {
         /// Who was named.
         member: PoolId,
     },
+    /// The device cannot use the ciphersuite with its Ed25519 key. Take 1 or 3.
+    #[error("ciphersuite {0} is not one the device can use; 1 and 3 are")]
+    Ciphersuite(u16),
     /// MLS refused the operation.
     #[error("MLS refused the operation")]
     Mls(#[source] BoxError),
@@ -405,76 +410,4 @@ pub enum MessageError {
         /// The name the Commit gives.
         becomes: String,
     },
-}
-
-/// Why nobody was invited.
-#[derive(Debug, thiserror::Error)]
-pub enum InviteError {
-    /// The user has no package left. Try again when they were online.
-    #[error("{target} has no KeyPackage left; try again when they have been online")]
-    PoolExhausted {
-        /// Who was to be invited.
-        target: String,
-    },
-    /// The user is not registered at this server.
-    #[error("{target} is not registered at this server; check the name")]
-    UnknownUser {
-        /// Who was to be invited.
-        target: String,
-    },
-    /// None of the user's packages has the group's ciphersuite.
-    #[error("{target} has no KeyPackage for this group's ciphersuite")]
-    NothingCompatible {
-        /// Who was to be invited.
-        target: String,
-    },
-    /// Every package that was tried was lost to a faster inviter. Invite again.
-    #[error("{target} was not added: {attempts} reservations were lost; invite them again")]
-    ReservationLost {
-        /// Who was to be invited.
-        target: String,
-        /// How many packages were tried.
-        attempts: u32,
-    },
-    /// The package cannot be used; the error names the check. It was given back: invite again for
-    /// another one.
-    #[error(transparent)]
-    PackageRejected(AddError),
-    /// The server cannot be reached. The group is as it was.
-    #[error("nobody was invited: {0}")]
-    ServerUnreachable(#[source] ApiError),
-    /// The server refused otherwise.
-    #[error("nobody was invited: {0}")]
-    Refused(#[source] ApiError),
-    /// The Delivery Service did not take the Commit. The group is as it was.
-    #[error("the Commit was not accepted: {0}; take in what others have sent, and invite again")]
-    NotAccepted(#[from] DeliveryError),
-    /// The Commit may have been posted and the rest is to be done: it goes on with
-    /// `resume_invitations`.
-    #[error("the invitation of {target} is not finished: {source}; it goes on when resumed")]
-    Unfinished {
-        /// Who is being invited.
-        target: String,
-        /// What it waits for.
-        source: BoxError,
-    },
-    /// The group cannot take an invitation.
-    #[error(transparent)]
-    Group(#[from] GroupError),
-    /// The store failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-}
-
-impl InviteError {
-    /// What a refusal of the server means for an invitation.
-    pub(crate) fn from_api(target: String, error: ApiError) -> Self {
-        match error.code() {
-            Some(Code::PoolExhausted) => Self::PoolExhausted { target },
-            Some(Code::UnknownUser) => Self::UnknownUser { target },
-            Some(Code::NothingCompatible) => Self::NothingCompatible { target },
-            _ if error.is_unanswered() => Self::ServerUnreachable(error),
-            _ => Self::Refused(error),
-        }
-    }
 }

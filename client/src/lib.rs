@@ -19,10 +19,10 @@ mod client;
 
 pub use crate::{
     api::{ApiClient, ApiError},
-    client::{MlsClient, OpenError},
+    client::{MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
-        KeyFate, MessageError, PackageCheck, PoolError, StorageError,
+        KeyFate, MessageError, PackageCheck, PoolError, StorageError, UpdateError,
     },
     mls::{
         connection::{
@@ -30,7 +30,7 @@ pub use crate::{
             WelcomePost,
         },
         identity::DeviceIdentity,
-        invite::Invited,
+        invite::{Invited, ResumedInvitation},
         keypackage_pool::{
             CreatedPackage, KeyPackagePool, PoolConfig, PoolCounts, Replenishment, ServerStatus,
         },
@@ -38,9 +38,10 @@ pub use crate::{
             Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
             Received,
         },
+        update::ResumedUpdate,
     },
     storage::{
         LocalStore, Provider, Staged, fresh_command,
-        own_packages::{ImpossibleEvent, OwnPackage, OwnPackages, OwnStage},
+        own_packages::{ImpossibleEvent, OwnPackage, OwnStage},
     },
 };

@@ -13,6 +13,8 @@ pub(crate) mod connection;
 
 pub(crate) mod invite;
 
+pub(crate) mod update;
+
 use std::time::Duration;
 
 use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, Timestamp};
@@ -38,9 +40,15 @@ pub(crate) const CLOCK_SKEW: Duration = Duration::from_hours(1);
 /// The signature scheme of the device's key.
 pub(crate) const SIGNATURE_SCHEME: SignatureScheme = SignatureScheme::ED25519;
 
-/// The ciphersuite of packages and groups, unless another is named.
+/// The ciphersuite of packages, unless another is named.
 pub(crate) const CIPHERSUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+
+/// The suite with that number, if the device can use it with its Ed25519 key.
+fn usable_suite(number: u16) -> Option<Ciphersuite> {
+    let chacha = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
+    [CIPHERSUITE, chacha].into_iter().find(|suite| u16::from(*suite) == number)
+}
 
 /// What the device says it can do: what its crypto provider supports, no more.
 fn capabilities(provider: &impl OpenMlsProvider) -> Capabilities {

@@ -23,6 +23,7 @@ use std::{
 };
 
 use keypool_ledger::{CommandId, EventEnvelope, KeyPackageRef, PoolId, StreamHead, StreamId};
+use keypool_projections::PoolState;
 use openmls_rust_crypto::RustCrypto;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -59,6 +60,7 @@ pub struct LocalStore {
 struct State {
     history: StreamHead,
     mirror: StreamHead,
+    server_pool: PoolState,
     packages: OwnPackages,
     /// A write failed: what the database holds is not known.
     stopped: bool,
@@ -87,8 +89,9 @@ impl LocalStore {
         claim(&engine, home, owner)?;
         let stream = StreamId::Pool(owner.clone());
         let (history, packages) = replay(&engine, &stream)?;
-        let mirror = replay_mirror(&engine, &stream)?;
-        let state = Mutex::new(State { history, mirror, packages, stopped: false });
+        let (mirror, server_pool) = replay_mirror(&engine, &stream)?;
+        let state = State { history, mirror, server_pool, packages, stopped: false };
+        let state = Mutex::new(state);
         let crypto = RustCrypto::default();
         Ok(Self { engine, owner: stream, pool: owner.clone(), state, crypto })
     }
@@ -118,51 +121,40 @@ impl LocalStore {
         self.lock().packages.get(keypackage_ref).cloned()
     }
 
-    /// All packages the device ever made. Waits for a staged operation to end.
-    #[must_use]
-    pub fn packages(&self) -> OwnPackages {
-        self.lock().packages.clone()
-    }
-
-    /// Where the device's own history ends. Waits for a staged operation to end.
-    #[must_use]
-    pub fn history_head(&self) -> StreamHead {
-        self.lock().history
-    }
-
     /// Where the mirror of the server's history ends. Waits for a staged operation to end.
     #[must_use]
     pub fn mirror_head(&self) -> StreamHead {
         self.lock().mirror
     }
 
-    /// At most `limit` events of the device's own history that come after `version`, in order.
+    /// The device's pool as the server's history, up to where it is mirrored, leaves it. Waits for a
+    /// staged operation to end.
+    #[must_use]
+    pub fn server_pool(&self) -> PoolState {
+        self.lock().server_pool.clone()
+    }
+
+    /// The device's own history, in order.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the database cannot be read.
-    pub fn history(&self, version: u64, limit: usize) -> Result<Vec<EventEnvelope>, StorageError> {
-        self.events(keys::HISTORY, version, limit)
+    pub fn history(&self) -> Result<Vec<EventEnvelope>, StorageError> {
+        self.events(keys::HISTORY)
     }
 
-    /// At most `limit` events of the server's history of the pool that come after `version`.
+    /// The server's history of the pool, in order, as far as it is mirrored.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the database cannot be read.
-    pub fn mirror(&self, version: u64, limit: usize) -> Result<Vec<EventEnvelope>, StorageError> {
-        self.events(keys::MIRROR, version, limit)
+    pub fn mirror(&self) -> Result<Vec<EventEnvelope>, StorageError> {
+        self.events(keys::MIRROR)
     }
 
-    fn events(
-        &self,
-        kind: u8,
-        version: u64,
-        limit: usize,
-    ) -> Result<Vec<EventEnvelope>, StorageError> {
-        let from = keys::event(kind, version.saturating_add(1));
+    fn events(&self, kind: u8) -> Result<Vec<EventEnvelope>, StorageError> {
         let mut envelopes = Vec::new();
-        for (_, bytes) in self.engine.scan(&[kind], &from, limit)? {
+        for (_, bytes) in self.engine.scan(&[kind])? {
             let envelope = keypool_ledger::codec::decode(&bytes);
             envelopes.push(envelope.map_err(|err| StorageError::Unreadable(err.into()))?);
         }
@@ -207,7 +199,7 @@ fn claim(engine: &Engine, home: &Path, asked: &PoolId) -> Result<(), StorageErro
 fn replay(engine: &Engine, stream: &StreamId) -> Result<(StreamHead, OwnPackages), StorageError> {
     let mut head = StreamHead::default();
     let mut packages = OwnPackages::default();
-    for (_, bytes) in engine.scan(&[keys::HISTORY], &[keys::HISTORY], usize::MAX)? {
+    for (_, bytes) in engine.scan(&[keys::HISTORY])? {
         let broken = |why| StorageError::HistoryBroken { version: head.version + 1, why };
         let (envelope, next) = chain::follow(&head, stream, &bytes).map_err(broken)?;
         packages.evolve(&envelope.event).map_err(|err| broken(err.to_string()))?;
@@ -216,20 +208,27 @@ fn replay(engine: &Engine, stream: &StreamId) -> Result<(StreamHead, OwnPackages
     Ok((head, packages))
 }
 
-/// Verifies the mirror's chain. Forgets a damaged one, since the server has it still.
-fn replay_mirror(engine: &Engine, stream: &StreamId) -> Result<StreamHead, StorageError> {
-    let mut head = StreamHead::default();
-    let entries = engine.scan(&[keys::MIRROR], &[keys::MIRROR], usize::MAX)?;
+/// Folds the mirror, and verifies its chain. Forgets a damaged one, since the server has it still.
+fn replay_mirror(
+    engine: &Engine,
+    stream: &StreamId,
+) -> Result<(StreamHead, PoolState), StorageError> {
+    let (mut head, mut pool) = (StreamHead::default(), PoolState::default());
+    let entries = engine.scan(&[keys::MIRROR])?;
     for (_, bytes) in &entries {
-        match chain::follow(&head, stream, bytes) {
-            Ok((_, next)) => head = next,
+        let followed = chain::follow(&head, stream, bytes).and_then(|(envelope, next)| {
+            pool.evolve(&envelope.event, envelope.at).map_err(|err| err.to_string())?;
+            Ok(next)
+        });
+        match followed {
+            Ok(next) => head = next,
             Err(why) => {
                 tracing::warn!(version = head.version + 1, why, "the mirror is damaged; forgotten");
                 let forget = entries.into_iter().map(|(key, _)| (key, None)).collect();
                 engine.write(forget).map_err(StorageError::Unknown)?;
-                return Ok(StreamHead::default());
+                return Ok((StreamHead::default(), PoolState::default()));
             }
         }
     }
-    Ok(head)
+    Ok((head, pool))
 }

@@ -20,8 +20,6 @@ use keypool_projections::{
 };
 use serde_json::json;
 
-/// How many events of a history are read at a time.
-const PAGE: usize = 1000;
 /// How wide the bar of `status` is, in characters: one for each package of a full pool.
 const BAR_WIDTH: u64 = 32;
 
@@ -166,19 +164,8 @@ impl Device {
     }
 
     fn history(&self, cli: &Cli, begins: &str, own: bool) -> Result<(), Box<dyn Error>> {
-        let mut moments: Vec<Moment> = Vec::new();
-        loop {
-            let after = moments.last().map_or(0, |moment| moment.version);
-            let page = if own {
-                self.store.history(after, PAGE)?
-            } else {
-                self.store.mirror(after, PAGE)?
-            };
-            if page.is_empty() {
-                break;
-            }
-            moments.extend(timeline(&page, None));
-        }
+        let events = if own { self.store.history()? } else { self.store.mirror()? };
+        let mut moments = timeline(&events, None);
         let of = |moment: &Moment| {
             let name = moment.keypackage_ref.as_ref().map(ToString::to_string);
             begins.is_empty() || name.is_some_and(|name| name.starts_with(begins))

@@ -8,9 +8,12 @@ use keypool_projections::wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::keypackage_pool::{CreatedPackage, KeyPackagePool, ServerStatus};
+use super::keypackage_pool::{
+    CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_uploaded,
+};
 use crate::{
-    ApiClient, ApiError, BoxError, LocalStore, PoolError, StorageError, storage::fresh_command,
+    ApiClient, ApiError, BoxError, LocalStore, PoolError, Staged, StorageError,
+    storage::fresh_command,
 };
 
 /// How long after a refresh another one asks nothing, in milliseconds.
@@ -21,6 +24,8 @@ const REFRESHED_RECORD: &str = "refreshed";
 const PAGE: u64 = 500;
 /// How many packages are uploaded at a time.
 const BATCH_MAX: usize = 64;
+/// The server's word for the check that a package may be used now.
+const LIFETIME_CHECK: &str = "lifetime";
 
 /// What carries Commits and Welcomes: the app's own Delivery Service (RFC 9420 section 3).
 ///
@@ -178,10 +183,14 @@ impl<D> MlsConnection<D> {
     ///
     /// As [`MlsConnection::refresh_key_packages`].
     pub async fn refresh_now(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        let known = self.store.mirror_head().version;
         let status = self.api.status().await?;
+        if status.version < known {
+            return Err(shorter(known).into());
+        }
         let mut refresh = Refresh { events: self.fetch_history(now).await?, ..Refresh::default() };
         refresh.expired = self.pool.expire(now)?.len();
-        self.pool.note_server_status(said(&status.counts, now))?;
+        self.pool.note_server_status(said(&status.counts, status.position))?;
         let needed = self.pool.get_replenishment_needed(now)?;
         if !needed.is_empty() {
             let pending = self.pool.pending_upload(now)?;
@@ -215,47 +224,34 @@ impl<D> MlsConnection<D> {
     /// Fetches what is new of the server's history, verifies that it continues what is known, and
     /// takes in what it says of packages whose upload was not answered, or that were withdrawn.
     ///
-    /// Returns how many events were new.
+    /// The last known event is fetched once more, so that a server that was set back to an older log
+    /// is noticed. Returns how many events were new.
     ///
     /// # Errors
     ///
     /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`] if the server tells
-    /// another history than before.
+    /// another history than before, or less of it, or one that no pool can have.
     pub async fn fetch_history(&self, now: Timestamp) -> Result<usize, RefreshError> {
         let mut count = 0;
         loop {
-            let after = self.store.mirror_head().version;
-            let reply = self.api.events(after, PAGE).await?;
+            let known = self.store.mirror_head().version;
+            let reply = self.api.events(known.saturating_sub(1), PAGE).await?;
+            if 0 < known && reply.events.is_empty() {
+                return Err(shorter(known).into());
+            }
             let records: Vec<Vec<u8>> =
                 reply.events.into_iter().map(|view| view.envelope.0).collect();
             let staged = self.store.stage()?;
             let new = staged.extend_mirror(&records)?;
-            staged.commit()?;
             for envelope in &new {
-                self.take_in(envelope, now)?;
+                take_in(&staged, envelope, now)?;
             }
+            staged.commit()?;
             count += new.len();
             if !reply.more || new.is_empty() {
                 return Ok(count);
             }
         }
-    }
-
-    fn take_in(&self, envelope: &EventEnvelope, now: Timestamp) -> Result<(), RefreshError> {
-        let Some(keypackage_ref) = envelope.event.keypackage_ref() else { return Ok(()) };
-        if self.store.package(keypackage_ref).is_none() {
-            // Uploaded by this device before it was restored from a backup: its keys are not here.
-            return Ok(());
-        }
-        let refs = std::slice::from_ref(keypackage_ref);
-        match &envelope.event {
-            Event::Uploaded(_) => drop(self.pool.mark_uploaded(refs, now, envelope.command)?),
-            Event::Revoked { reason, .. } => {
-                self.pool.mark_revoked(refs, *reason, now, envelope.command)?;
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Uploads packages, and records of each what the server says. Returns how many it has now.
@@ -271,7 +267,7 @@ impl<D> MlsConnection<D> {
             let command = fresh_command();
             let (items, said) = match self.api.upload(&UploadRequest { keypackages }, command).await
             {
-                Ok(reply) => (reply.items, Some(said(&reply.pool, now))),
+                Ok(reply) => (reply.items, Some(said(&reply.pool, reply.position))),
                 // None was taken: the problem says of each why.
                 Err(ApiError::Refused(problem)) if !problem.items.is_empty() => {
                     (problem.items, None)
@@ -290,8 +286,38 @@ impl<D> MlsConnection<D> {
     }
 }
 
-/// Sorts uploaded packages into those the server has and those it will never take; one for which it
-/// has no room now is neither, and waits for the next refresh.
+/// Takes in what an event of the server says of an own package, as part of the operation that mirrors
+/// it.
+fn take_in(
+    staged: &Staged<'_>,
+    envelope: &EventEnvelope,
+    now: Timestamp,
+) -> Result<(), RefreshError> {
+    let Some(keypackage_ref) = envelope.event.keypackage_ref() else { return Ok(()) };
+    if staged.package(keypackage_ref).is_none() {
+        // Uploaded by this device before it was restored from a backup: its keys are not here.
+        return Ok(());
+    }
+    let refs = std::slice::from_ref(keypackage_ref);
+    match &envelope.event {
+        Event::Uploaded(_) => drop(record_uploaded(staged, refs, now, envelope.command)?),
+        Event::Revoked { reason, .. } => {
+            record_revoked(staged, refs, *reason, (now, envelope.command))?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The refusal of a history that ends before what it has told already.
+fn shorter(known: u64) -> StorageError {
+    let why = "it is not there any more, the server's history is shorter than before".to_owned();
+    StorageError::MirrorRefused { version: known, why }
+}
+
+/// Sorts uploaded packages into those the server has and those it will never take. One for which it
+/// has no room now is neither, nor is one whose lifetime it does not like, which may be the fault of
+/// a clock: they wait for the next refresh.
 fn sorted(
     batch: &[CreatedPackage],
     items: &[UploadItem],
@@ -305,7 +331,9 @@ fn sorted(
             (Outcome::Rejected, _) => {
                 let check = item.check.as_deref().unwrap_or("unknown check");
                 rejected.push(format!("{}: {check}", keypackage_ref.short()));
-                refused.push(keypackage_ref);
+                if check != LIFETIME_CHECK {
+                    refused.push(keypackage_ref);
+                }
             }
             _ => there.push(keypackage_ref),
         }
@@ -325,7 +353,7 @@ impl<D: DeliveryService> MlsConnection<D> {
 }
 
 /// What the server says of the pool, as the pool keeps it.
-fn said(counts: &PoolCounts, at: Timestamp) -> ServerStatus {
+fn said(counts: &PoolCounts, position: u64) -> ServerStatus {
     let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    ServerStatus { available: count(counts.available), reserved: count(counts.reserved), at }
+    ServerStatus { available: count(counts.available), reserved: count(counts.reserved), position }
 }

@@ -11,9 +11,10 @@ use openmls::key_packages::{KeyPackage, KeyPackageBundle, Lifetime};
 use openmls_traits::{OpenMlsProvider, storage::StorageProvider, types::Ciphersuite};
 use tls_codec::Serialize;
 
-use self::config::usable_suite;
 pub use self::config::{PoolConfig, PoolCounts, Replenishment, ServerStatus};
-use super::{CLOCK_SKEW, capabilities, delete_private_keys, facts_of, ledger_ref, mls_ref};
+use super::{
+    CLOCK_SKEW, capabilities, delete_private_keys, facts_of, ledger_ref, mls_ref, usable_suite,
+};
 use crate::{
     BoxError, ConfigError, DeviceIdentity, LocalStore, OwnPackage, OwnStage, PoolError, Staged,
     StorageError, storage::fresh_command,
@@ -200,30 +201,20 @@ impl KeyPackagePool {
         command: CommandId,
     ) -> Result<usize, PoolError> {
         let staged = self.store.stage()?;
-        let mut uploaded = 0_usize;
-        for keypackage_ref in keypackage_refs {
-            let own = own_package(&staged, keypackage_ref)?;
-            if own.stage == OwnStage::Created {
-                staged.record(Event::Uploaded(own.facts), now, command)?;
-                uploaded = uploaded.saturating_add(1);
-            }
-        }
-        if let Some(mut status) = server_status(&staged)? {
-            status.available = status.available.saturating_add(uploaded);
-            staged.put_app_record(STATUS_RECORD, &status)?;
-        }
+        let uploaded = record_uploaded(&staged, keypackage_refs, now, command)?;
         staged.commit()?;
         Ok(uploaded)
     }
 
-    /// Keeps what the server has said of the pool. What it said later, by its own clock, stands.
+    /// Keeps what the server has said of the pool. What it said at a later place of
+    /// its log stands.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store fails.
     pub fn note_server_status(&self, status: ServerStatus) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
-        if server_status(&staged)?.is_some_and(|known| known.at > status.at) {
+        if server_status(&staged)?.is_some_and(|known| known.position > status.position) {
             return Ok(());
         }
         staged.put_app_record(STATUS_RECORD, &status)?;
@@ -271,14 +262,7 @@ impl KeyPackagePool {
         command: CommandId,
     ) -> Result<usize, PoolError> {
         let staged = self.store.stage()?;
-        let mut revoked = 0_usize;
-        for keypackage_ref in keypackage_refs {
-            if own_package(&staged, keypackage_ref)?.stage.is_live() {
-                let keypackage_ref = keypackage_ref.clone();
-                staged.record(Event::Revoked { keypackage_ref, reason }, now, command)?;
-                revoked = revoked.saturating_add(1);
-            }
-        }
+        let revoked = record_revoked(&staged, keypackage_refs, reason, (now, command))?;
         staged.commit()?;
         Ok(revoked)
     }
@@ -319,6 +303,46 @@ impl KeyPackagePool {
     pub fn has_private_keys(&self, keypackage_ref: &KeyPackageRef) -> Result<bool, StorageError> {
         has_private_keys(&self.store.stage()?, keypackage_ref)
     }
+}
+
+/// Records that the server has packages, as part of an operation. Returns how many are news.
+pub(super) fn record_uploaded(
+    staged: &Staged<'_>,
+    keypackage_refs: &[KeyPackageRef],
+    now: Timestamp,
+    command: CommandId,
+) -> Result<usize, PoolError> {
+    let mut uploaded = 0_usize;
+    for keypackage_ref in keypackage_refs {
+        let own = own_package(staged, keypackage_ref)?;
+        if own.stage == OwnStage::Created {
+            staged.record(Event::Uploaded(own.facts), now, command)?;
+            uploaded = uploaded.saturating_add(1);
+        }
+    }
+    if let Some(mut status) = server_status(staged)? {
+        status.available = status.available.saturating_add(uploaded);
+        staged.put_app_record(STATUS_RECORD, &status)?;
+    }
+    Ok(uploaded)
+}
+
+/// Records that packages were withdrawn, as part of an operation. Returns how many were live.
+pub(super) fn record_revoked(
+    staged: &Staged<'_>,
+    keypackage_refs: &[KeyPackageRef],
+    reason: RevokeReason,
+    (now, command): (Timestamp, CommandId),
+) -> Result<usize, PoolError> {
+    let mut revoked = 0_usize;
+    for keypackage_ref in keypackage_refs {
+        if own_package(staged, keypackage_ref)?.stage.is_live() {
+            let keypackage_ref = keypackage_ref.clone();
+            staged.record(Event::Revoked { keypackage_ref, reason }, now, command)?;
+            revoked = revoked.saturating_add(1);
+        }
+    }
+    Ok(revoked)
 }
 
 /// Records that a package was joined with and removes its private keys, as part of an operation.
@@ -376,8 +400,10 @@ fn own_package(
         .ok_or_else(|| PoolError::NotOurs { keypackage_ref: keypackage_ref.clone() })
 }
 
+/// Whether a package waits to be uploaded. One whose lifetime has not begun was made by a clock that
+/// was wrong: no server would take it now.
 fn is_pending(own: &OwnPackage, now: Timestamp) -> bool {
-    own.stage == OwnStage::Created && !own.is_expired(now)
+    own.stage == OwnStage::Created && !own.is_expired(now) && own.facts.not_before <= now
 }
 
 fn server_status(staged: &Staged<'_>) -> Result<Option<ServerStatus>, StorageError> {

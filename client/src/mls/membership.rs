@@ -3,31 +3,33 @@
 //! Every operation is staged on the store and committed as one write, before anything of it leaves
 //! this device.
 
+mod commits;
 mod joining;
 mod messages;
 mod offers;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, KeyPackageRef, PoolId, SignatureKey, Timestamp};
+use keypool_ledger::{GroupId, SignatureKey, Timestamp};
 use openmls::{
     framing::MlsMessageOut,
     group::{
         MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig,
     },
     key_packages::Lifetime,
-    prelude::{LeafNodeIndex, LeafNodeParameters},
 };
 use openmls_traits::types::Ciphersuite;
 
+pub(crate) use self::commits::{Standing, clear_on, merge_on, standing_on};
 pub use self::{
+    commits::{PendingAdd, PendingCommit},
     joining::Joined,
     messages::{Change, Received},
     offers::OfferedPackage,
 };
-use super::{CIPHERSUITE, CLOCK_SKEW, capabilities, name_in, names};
-use crate::{AddError, DeviceIdentity, GroupError, LocalStore, Staged, StorageError};
+use super::{CLOCK_SKEW, capabilities, name_in, usable_suite};
+use crate::{DeviceIdentity, GroupError, LocalStore, Staged, StorageError};
 
 /// What the names of the records of groups begin with.
 const RECORD_PREFIX: &str = "group/";
@@ -43,29 +45,6 @@ const FOUNDER_LIFETIME: Duration = Duration::from_hours(84 * 24);
 pub struct MlsMembership {
     store: Arc<LocalStore>,
     identity: DeviceIdentity,
-}
-
-/// A Commit that is made and waits to be accepted: then merge it. If it is refused, clear it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PendingCommit {
-    /// The bytes for the members of the group.
-    pub commit: Vec<u8>,
-    /// The epoch it ends: the first Commit for an epoch wins.
-    pub epoch: u64,
-}
-
-/// A Commit that adds members, and the Welcome for them: to be handed over once the Commit has
-/// been accepted, not before (RFC 9420 section 12.4.3).
-#[derive(Clone, PartialEq, Eq)]
-pub struct PendingAdd {
-    /// The bytes for the members of the group.
-    pub commit: Vec<u8>,
-    /// The bytes for the new members.
-    pub welcome: Vec<u8>,
-    /// The epoch it ends: the first Commit for an epoch wins.
-    pub epoch: u64,
-    /// The packages it uses.
-    pub keypackage_refs: Vec<KeyPackageRef>,
 }
 
 /// One member of a group.
@@ -86,13 +65,20 @@ impl MlsMembership {
         Self { store, identity }
     }
 
-    /// Makes a group with this device as its only member.
+    /// Makes a group with this device as its only member. Whoever is invited to it must have a
+    /// package of its ciphersuite, 1 or 3.
     ///
     /// # Errors
     ///
-    /// Returns [`GroupError::AlreadyInGroup`] if the id is taken, or another [`GroupError`].
-    /// Nothing has been written then.
-    pub fn create_group(&self, group: &GroupId, now: Timestamp) -> Result<(), GroupError> {
+    /// Returns [`GroupError::AlreadyInGroup`] if the id is taken, [`GroupError::Ciphersuite`] if the
+    /// device cannot use the suite, or another [`GroupError`]. Nothing has been written then.
+    pub fn create_group(
+        &self,
+        group: &GroupId,
+        ciphersuite: u16,
+        now: Timestamp,
+    ) -> Result<(), GroupError> {
+        let suite = usable_suite(ciphersuite).ok_or(GroupError::Ciphersuite(ciphersuite))?;
         let staged = self.store.stage()?;
         if load(&staged, group)?.is_some() {
             return Err(GroupError::AlreadyInGroup { group: group.clone() });
@@ -101,7 +87,7 @@ impl MlsMembership {
         let lifetime =
             Lifetime::init(now.before(CLOCK_SKEW).as_secs(), now.after(FOUNDER_LIFETIME).as_secs());
         let config = MlsGroupCreateConfig::builder()
-            .ciphersuite(CIPHERSUITE)
+            .ciphersuite(suite)
             .capabilities(capabilities(&provider))
             .lifetime(lifetime)
             .wire_format_policy(MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY)
@@ -140,6 +126,16 @@ impl MlsMembership {
         Ok(members_of(&open(&staged, group)?))
     }
 
+    /// The number of the ciphersuite that packages for a group must have.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`GroupError`] if the device is not in the group or the store cannot be read.
+    pub fn ciphersuite(&self, group: &GroupId) -> Result<u16, GroupError> {
+        let staged = self.store.stage()?;
+        Ok(suite_of(&open(&staged, group)?).into())
+    }
+
     /// The epoch a group is in.
     ///
     /// # Errors
@@ -149,161 +145,6 @@ impl MlsMembership {
         let staged = self.store.stage()?;
         Ok(open(&staged, group)?.epoch().as_u64())
     }
-
-    /// Whether a Commit of this device waits to be merged or cleared.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`GroupError`] if the device is not in the group or the store cannot be read.
-    pub fn has_pending_commit(&self, group: &GroupId) -> Result<bool, GroupError> {
-        let staged = self.store.stage()?;
-        Ok(open(&staged, group)?.pending_commit().is_some())
-    }
-
-    /// Makes the Commit that adds the owners of packages, after checking each package: the server
-    /// that handed them out is not trusted.
-    ///
-    /// The Commit is stored as pending. Merge it once it has been accepted, clear it otherwise.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`AddError`] that names the package at fault. Nothing has been written then.
-    pub fn stage_add(
-        &self,
-        group: &GroupId,
-        offers: &[OfferedPackage],
-        now: Timestamp,
-    ) -> Result<PendingAdd, AddError> {
-        let staged = self.store.stage().map_err(GroupError::from)?;
-        let added = self.stage_add_on(&staged, group, offers, now)?;
-        staged.commit().map_err(GroupError::from)?;
-        Ok(added)
-    }
-
-    /// [`MlsMembership::stage_add`] as part of an operation that has more to write.
-    pub(crate) fn stage_add_on(
-        &self,
-        staged: &Staged<'_>,
-        group: &GroupId,
-        offers: &[OfferedPackage],
-        now: Timestamp,
-    ) -> Result<PendingAdd, AddError> {
-        let provider = staged.provider();
-        let mut state = open_for_commit(staged, group)?;
-        let packages = offers::admit_all(&provider, &state, offers, now)?;
-        let epoch = state.epoch().as_u64();
-        let (commit, welcome, _) =
-            state.add_members(&provider, self.identity.signer(), &packages).map_err(refused)?;
-        Ok(PendingAdd {
-            commit: bytes_of(&commit)?,
-            welcome: bytes_of(&welcome)?,
-            epoch,
-            keypackage_refs: offers.iter().map(|offer| offer.keypackage_ref.clone()).collect(),
-        })
-    }
-
-    /// Makes the Commit that removes every leaf whose name is that member's. It is pending, as
-    /// after [`MlsMembership::stage_add`].
-    ///
-    /// # Errors
-    ///
-    /// Returns [`GroupError::NotAMember`] if there is none, or another [`GroupError`]. Nothing has
-    /// been written then.
-    pub fn remove_member(
-        &self,
-        group: &GroupId,
-        member: &PoolId,
-    ) -> Result<PendingCommit, GroupError> {
-        let staged = self.store.stage()?;
-        let mut state = open_for_commit(&staged, group)?;
-        let leaves: Vec<LeafNodeIndex> = state
-            .members()
-            .filter(|found| names(&found.credential, member))
-            .map(|found| found.index)
-            .collect();
-        if leaves.is_empty() {
-            return Err(GroupError::NotAMember { group: group.clone(), member: member.clone() });
-        }
-        let epoch = state.epoch().as_u64();
-        let (commit, _, _) = state
-            .remove_members(&staged.provider(), self.identity.signer(), &leaves)
-            .map_err(refused)?;
-        let pending = PendingCommit { commit: bytes_of(&commit)?, epoch };
-        staged.commit()?;
-        Ok(pending)
-    }
-
-    /// Makes the Commit that replaces this device's keys in the group, and with them the leaf that
-    /// came from its package and carries a lifetime: due soon after joining. It is pending, as
-    /// after [`MlsMembership::stage_add`].
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`GroupError`]. Nothing has been written then.
-    pub fn self_update(&self, group: &GroupId) -> Result<PendingCommit, GroupError> {
-        let staged = self.store.stage()?;
-        let mut state = open_for_commit(&staged, group)?;
-        let epoch = state.epoch().as_u64();
-        let parameters = LeafNodeParameters::default();
-        let (commit, _, _) = state
-            .self_update(&staged.provider(), self.identity.signer(), parameters)
-            .map_err(refused)?
-            .into_contents();
-        let pending = PendingCommit { commit: bytes_of(&commit)?, epoch };
-        staged.commit()?;
-        Ok(pending)
-    }
-
-    /// Takes the pending Commit as the group's new state: it has been accepted. Returns the epoch
-    /// the group is in then. If none is pending, nothing changes.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`GroupError`]. The Commit is still pending then.
-    pub fn merge_pending_commit(&self, group: &GroupId) -> Result<u64, GroupError> {
-        let staged = self.store.stage()?;
-        let epoch = merge_on(&staged, group)?;
-        staged.commit()?;
-        Ok(epoch)
-    }
-
-    /// Forgets the pending Commit: it was not accepted. If none is pending, nothing changes.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`GroupError`]. The Commit is still pending then.
-    pub fn clear_pending_commit(&self, group: &GroupId) -> Result<(), GroupError> {
-        let staged = self.store.stage()?;
-        clear_on(&staged, group)?;
-        Ok(staged.commit()?)
-    }
-}
-
-impl fmt::Debug for PendingCommit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingCommit").field("epoch", &self.epoch).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for PendingAdd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingAdd")
-            .field("epoch", &self.epoch)
-            .field("keypackage_refs", &self.keypackage_refs)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Merges the pending Commit, as part of an operation.
-pub(crate) fn merge_on(staged: &Staged<'_>, group: &GroupId) -> Result<u64, GroupError> {
-    let mut state = open(staged, group)?;
-    state.merge_pending_commit(&staged.provider()).map_err(refused)?;
-    Ok(state.epoch().as_u64())
-}
-
-/// Clears the pending Commit, as part of an operation.
-pub(crate) fn clear_on(staged: &Staged<'_>, group: &GroupId) -> Result<(), GroupError> {
-    Ok(open(staged, group)?.clear_pending_commit(staged)?)
 }
 
 /// A group's state; `None` if the store has none.
@@ -316,15 +157,6 @@ fn open(staged: &Staged<'_>, group: &GroupId) -> Result<MlsGroup, GroupError> {
     match load(staged, group)? {
         Some(state) if state.is_active() => Ok(state),
         _ => Err(GroupError::NotInGroup { group: group.clone() }),
-    }
-}
-
-/// The state of a group that has no Commit pending.
-fn open_for_commit(staged: &Staged<'_>, group: &GroupId) -> Result<MlsGroup, GroupError> {
-    let state = open(staged, group)?;
-    match state.pending_commit() {
-        Some(_) => Err(GroupError::CommitPending { group: group.clone() }),
-        None => Ok(state),
     }
 }
 

@@ -81,19 +81,11 @@ impl Engine {
         }
     }
 
-    /// At most `limit` entries whose keys begin with `prefix` and do not come before `from`.
-    pub(super) fn scan(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Entry>, StorageError> {
+    /// The entries whose keys begin with `prefix`, in the order of their keys.
+    pub(super) fn scan(&self, prefix: &[u8]) -> Result<Vec<Entry>, StorageError> {
         let mut found = Vec::new();
-        for entry in self.db.range(from.to_vec()..).take(limit) {
+        for entry in self.db.scan_prefix(prefix) {
             let (key, value) = entry.map_err(unreadable)?;
-            if !key.starts_with(prefix) {
-                break;
-            }
             found.push((key.to_vec(), self.assemble(&key, &value)?));
         }
         Ok(found)

@@ -89,19 +89,18 @@ pub struct ImpossibleEvent {
 
 /// All packages this device ever made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnPackages {
+pub(crate) struct OwnPackages {
     packages: BTreeMap<KeyPackageRef, OwnPackage>,
 }
 
 impl OwnPackages {
     /// One package, if this device made it.
-    #[must_use]
-    pub fn get(&self, keypackage_ref: &KeyPackageRef) -> Option<&OwnPackage> {
+    pub(crate) fn get(&self, keypackage_ref: &KeyPackageRef) -> Option<&OwnPackage> {
         self.packages.get(keypackage_ref)
     }
 
     /// All packages, in the order of their references.
-    pub fn iter(&self) -> impl Iterator<Item = &OwnPackage> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &OwnPackage> {
         self.packages.values()
     }
 
@@ -111,7 +110,7 @@ impl OwnPackages {
     ///
     /// Returns an [`ImpossibleEvent`], and has changed nothing, if the event contradicts the
     /// package's history: a spent or expired package stays so.
-    pub fn evolve(&mut self, event: &Event) -> Result<(), ImpossibleEvent> {
+    pub(crate) fn evolve(&mut self, event: &Event) -> Result<(), ImpossibleEvent> {
         let Some(keypackage_ref) = event.keypackage_ref() else {
             return Ok(());
         };

@@ -3,6 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, fmt, sync::MutexGuard};
 
 use keypool_ledger::{CommandId, Event, EventEnvelope, KeyPackageRef, StreamHead, Timestamp};
+use keypool_projections::PoolState;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -25,6 +26,8 @@ struct Draft {
     values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     history: StreamHead,
     mirror: StreamHead,
+    /// The server's pool as the mirrored events leave it.
+    server_pool: PoolState,
     /// The packages as the recorded events leave them; none while nothing is recorded.
     packages: Option<OwnPackages>,
 }
@@ -35,6 +38,7 @@ impl<'s> Staged<'s> {
             values: BTreeMap::new(),
             history: state.history,
             mirror: state.mirror,
+            server_pool: state.server_pool.clone(),
             packages: None,
         });
         Self { store, state, draft }
@@ -69,7 +73,8 @@ impl<'s> Staged<'s> {
     }
 
     /// Adds records of the server's history, verbatim, to the mirror. They must continue it: each
-    /// is the next version and chained to the one before. Records it has already are passed over.
+    /// is the next version, chained to the one before, and a change that the life of its package
+    /// allows. Records it has already are passed over.
     ///
     /// Returns the events that are new.
     ///
@@ -100,6 +105,10 @@ impl<'s> Staged<'s> {
         let (envelope, head) =
             chain::follow(&head, &self.store.owner, bytes).map_err(|why| refused(next, why))?;
         let mut draft = self.draft.borrow_mut();
+        draft
+            .server_pool
+            .evolve(&envelope.event, envelope.at)
+            .map_err(|err| refused(next, err.to_string()))?;
         draft.values.insert(keys::event(keys::MIRROR, head.version), Some(bytes.to_vec()));
         draft.mirror = head;
         Ok(Some(envelope))
@@ -154,7 +163,7 @@ impl<'s> Staged<'s> {
     /// Returns a [`StorageError`] if the database cannot be read.
     pub fn app_record_names(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
         let prefix = keys::app(prefix);
-        let committed = self.store.engine.scan(&prefix, &prefix, usize::MAX)?;
+        let committed = self.store.engine.scan(&prefix)?;
         let mut present: BTreeMap<Vec<u8>, bool> =
             committed.into_iter().map(|(key, _)| (key, true)).collect();
         let draft = self.draft.borrow();
@@ -180,6 +189,7 @@ impl<'s> Staged<'s> {
         store.engine.write(draft.values.into_iter().collect()).map_err(StorageError::Unknown)?;
         state.history = draft.history;
         state.mirror = draft.mirror;
+        state.server_pool = draft.server_pool;
         if let Some(packages) = draft.packages {
             state.packages = packages;
         }

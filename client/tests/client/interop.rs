@@ -54,7 +54,7 @@ fn client_with(
 fn a_device_that_runs_mls_rs_is_invited_and_both_speak() {
     let alice = Device::new("alice/phone");
     let bob = client("bob/laptop");
-    alice.groups.create_group(&group("g"), now()).unwrap();
+    alice.groups.create_group(&group("g"), 1, now()).unwrap();
 
     let package =
         bob.generate_key_package_message(ExtensionList::new(), ExtensionList::new(), None).unwrap();

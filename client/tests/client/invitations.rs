@@ -1,47 +1,16 @@
 //! Invitations over the real server: while the other is offline, through faults, across crashes.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use keypool_client::{InviteError, MlsClient, PoolConfig};
-use keypool_ledger::GroupId;
-use keypool_projections::wire::{Code, ReserveRequest};
-use uuid::Uuid;
+use keypool_client::{GroupError, InviteError, PackageUse, PoolConfig};
+use keypool_projections::wire::Code;
 
 use super::{
-    service::{Fault, Mail, Service, group, run},
-    support::copy,
+    people::{
+        alice_and_absent_bob, be_overtaken, bob_joins_and_hears, counts, now, reserve, resume,
+    },
+    service::{Fault, Service, group, run},
 };
-
-/// Alice with a group, and Bob with a few packages, who is offline.
-async fn alice_and_absent_bob(service: &Service, packages: usize) -> (MlsClient<Mail>, GroupId) {
-    drop(service.device("bob", packages).await);
-    let alice = service.device("alice", 0).await;
-    let group = group("g");
-    alice.create_group(&group).unwrap();
-    (alice, group)
-}
-
-/// Bob comes back, joins by the one Welcome that waits for him, and hears what Alice says.
-fn bob_joins_and_hears(service: &Service, alice: &MlsClient<Mail>, group: &GroupId) {
-    let bob = service.open("bob");
-    let welcomes = service.mail.welcomes("bob");
-    assert_eq!(welcomes.len(), 1);
-    let joined = bob.join(&welcomes[0]).unwrap();
-    assert!(!bob.connection().pool().has_private_keys(&joined.keypackage_ref).unwrap());
-    let sealed = alice.encrypt(group, b"hello").unwrap();
-    let received = bob.decrypt(&sealed).unwrap();
-    assert!(
-        matches!(&received, keypool_client::Received::Application { bytes, .. } if bytes == b"hello"),
-        "{received:?}"
-    );
-    assert_eq!(alice.members(group).unwrap().len(), 2);
-}
-
-/// What the server counts of Bob's pool: available, reserved, spent.
-async fn counts(service: &Service) -> (u64, u64, u64) {
-    let counts = service.open("bob").status().await.unwrap().counts;
-    (counts.available, counts.reserved, counts.spent)
-}
 
 #[test]
 fn somebody_who_is_offline_is_invited_and_joins_later() {
@@ -66,7 +35,7 @@ fn a_user_without_packages_or_without_a_device_is_named() {
         let refused = alice.invite(&group, "nobody", None).await.unwrap_err();
         assert!(matches!(refused, InviteError::UnknownUser { .. }), "{refused:?}");
         assert!(!alice.membership().has_pending_commit(&group).unwrap());
-        assert!(alice.resume_invitations().await.unwrap().is_empty());
+        assert!(resume(&alice).await.is_none());
     });
 }
 
@@ -82,7 +51,7 @@ fn a_commit_that_is_not_accepted_leaves_nothing_and_the_package_goes_back() {
             assert!(!alice.membership().has_pending_commit(&group).unwrap());
             assert_eq!(alice.members(&group).unwrap().len(), 1);
             assert_eq!(counts(&service).await, (2, 0, 0));
-            assert!(alice.resume_invitations().await.unwrap().is_empty());
+            assert!(resume(&alice).await.is_none());
             // The next try is as good as the first.
             alice.invite(&group, "bob", None).await.unwrap();
             bob_joins_and_hears(&service, &alice, &group);
@@ -104,10 +73,9 @@ fn an_unanswered_commit_is_posted_again_and_the_invitation_goes_on() {
             let unfinished = alice.invite(&group, "bob", None).await.unwrap_err();
             assert!(matches!(unfinished, InviteError::Unfinished { .. }), "{unfinished:?}");
             for _ in 1..faults.len() {
-                alice.resume_invitations().await.unwrap_err();
+                resume(&alice).await.unwrap().unwrap_err();
             }
-            let finished = alice.resume_invitations().await.unwrap();
-            assert_eq!(finished.len(), 1);
+            resume(&alice).await.unwrap().unwrap();
             assert_eq!(counts(&service).await, (1, 0, 1));
             bob_joins_and_hears(&service, &alice, &group);
         }
@@ -121,8 +89,8 @@ fn a_welcome_that_did_not_get_through_is_handed_over_later() {
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
         service.mail.fail_welcomes(&[Fault::TakenUnanswered, Fault::LostUnanswered]);
         alice.invite(&group, "bob", None).await.unwrap_err();
-        alice.resume_invitations().await.unwrap_err();
-        assert_eq!(alice.resume_invitations().await.unwrap().len(), 1);
+        resume(&alice).await.unwrap().unwrap_err();
+        resume(&alice).await.unwrap().unwrap();
         bob_joins_and_hears(&service, &alice, &group);
     });
 }
@@ -142,54 +110,13 @@ fn an_invitation_ends_alike_whichever_answers_are_lost() {
     });
 }
 
-/// The app is killed while its Commit is posted, before or after the Delivery Service takes it: what
-/// its disk holds at that moment is what it starts again with.
-#[test]
-fn an_invitation_survives_a_crash_while_the_commit_is_posted() {
-    run(async {
-        for fault in [Fault::LostUnanswered, Fault::TakenUnanswered] {
-            let service = Service::start();
-            let (alice, group) = alice_and_absent_bob(&service, 2).await;
-            let (home, left) =
-                (service.folder.path().join("alice"), service.folder.path().join("left"));
-            let copied = left.clone();
-            service.mail.on_commit(move || {
-                std::fs::create_dir(&copied).unwrap();
-                copy(&home, &copied);
-            });
-            service.mail.fail_commits(&[fault]);
-            alice.invite(&group, "bob", None).await.unwrap_err();
-            drop(alice);
-            let alice = service.open_at(&left, "alice", PoolConfig::default());
-            assert_eq!(alice.resume_invitations().await.unwrap().len(), 1);
-            assert_eq!(counts(&service).await, (1, 0, 1));
-            bob_joins_and_hears(&service, &alice, &group);
-        }
-    });
-}
-
 /// Alice is slow: while she posts, her reservation lapses and Carol is handed the package.
 #[test]
 fn a_package_lost_after_the_commit_is_taken_back_and_another_is_used() {
     run(async {
         let service = Arc::new(Service::start());
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
-        let carol = service.device("carol", 0).await;
-        let hurry = Arc::clone(&service);
-        service.mail.on_commit(move || {
-            hurry.clock.advance(Duration::from_secs(121));
-            let reservations = std::thread::spawn(move || {
-                run(async {
-                    // Fresh packages first, and then the one that has lapsed.
-                    let fresh = reserve(&carol).await;
-                    let lapsed = reserve(&carol).await;
-                    assert_eq!(lapsed.generation, 2);
-                    let api = carol.connection().api();
-                    api.release(&fresh.claim, keypool_client::fresh_command()).await.unwrap();
-                });
-            });
-            reservations.join().unwrap();
-        });
+        be_overtaken(&service, service.device("carol", 0).await);
         let invited = alice.invite(&group, "bob", None).await.unwrap();
         assert_eq!(invited.attempts, 2);
         assert_eq!(service.mail.commits(&group).len(), 3, "added, removed, added again");
@@ -235,28 +162,6 @@ fn a_server_that_is_gone_leaves_the_group_as_it_was() {
     });
 }
 
-/// What a reservation is, for a test that makes one by hand.
-struct Made {
-    claim: keypool_projections::wire::ClaimRequest,
-    generation: u32,
-}
-
-async fn reserve(by: &MlsClient<Mail>) -> Made {
-    let id = Uuid::new_v4();
-    let request = ReserveRequest {
-        target_user: "bob".to_owned(),
-        target_device: None,
-        group_id: group("h"),
-        reservation_id: Some(keypool_ledger::ReservationId(id)),
-        ciphersuites: Vec::new(),
-    };
-    let command = keypool_client::fresh_command();
-    let reply = by.connection().api().reserve(&request, command).await.unwrap();
-    let (keypackage_ref, reservation_id) = (reply.keypackage_ref, reply.reservation_id);
-    let claim = keypool_projections::wire::ClaimRequest { keypackage_ref, reservation_id };
-    Made { claim, generation: reply.generation }
-}
-
 #[test]
 fn two_inviters_of_one_package_get_one_between_them() {
     run(async {
@@ -284,7 +189,7 @@ fn a_holder_alone_may_spend() {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 1).await;
         let carol = service.device("carol", 0).await;
-        let made = reserve(&alice).await;
+        let made = reserve(&alice, None).await;
         let request = keypool_projections::wire::SpendRequest {
             keypackage_ref: made.claim.keypackage_ref.clone(),
             reservation_id: made.claim.reservation_id,
@@ -302,7 +207,56 @@ fn a_holder_alone_may_spend() {
     });
 }
 
-fn now(service: &Service) -> keypool_ledger::Timestamp {
-    use keypool_ledger::Clock;
-    service.clock.now()
+#[test]
+fn an_owner_sees_who_holds_and_who_has_used_which_package() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and_absent_bob(&service, 3).await;
+        let dave = service.device("dave", 0).await;
+        let invited = alice.invite(&group, "bob", None).await.unwrap();
+        let held = reserve(&dave, None).await;
+        let released = reserve(&alice, None).await;
+        let command = keypool_client::fresh_command();
+        alice.connection().api().release(&released.claim, command).await.unwrap();
+        let bob = service.open("bob");
+        bob.connection().fetch_history(now(&service)).await.unwrap();
+        let mut uses = bob.package_uses();
+        uses.sort_by_key(|usage| usage.spent);
+        let named = |usage: &PackageUse| {
+            (usage.keypackage_ref.clone(), usage.holder.to_string(), usage.group.clone())
+        };
+        assert_eq!(uses.len(), 2);
+        let reservation =
+            (held.claim.keypackage_ref, "dave/main".to_owned(), super::service::group("h"));
+        assert_eq!((named(&uses[0]), uses[0].spent), (reservation, false));
+        let invitation = (invited.keypackage_ref, "alice/main".to_owned(), group);
+        assert_eq!((named(&uses[1]), uses[1].spent), (invitation, true));
+    });
+}
+
+#[test]
+fn devices_of_another_ciphersuite_invite_and_are_invited() {
+    run(async {
+        let service = Service::start();
+        let chacha = PoolConfig { ciphersuite: 3, ..PoolConfig::default() };
+        let open =
+            |name: &str| service.open_at(&service.folder.path().join(name), name, chacha.clone());
+        let (alice, bob) = (open("alice"), open("bob"));
+        for device in [&alice, &bob] {
+            device.register().await.unwrap();
+        }
+        bob.refresh_key_packages().await.unwrap();
+        drop(bob);
+        let group = group("g");
+        alice.create_group(&group).unwrap();
+        assert_eq!(alice.membership().ciphersuite(&group).unwrap(), 3);
+        alice.invite(&group, "bob", None).await.unwrap();
+        bob_joins_and_hears(&service, &alice, &group);
+
+        drop(service.device("carol", 2).await);
+        let refused = alice.invite(&group, "carol", None).await.unwrap_err();
+        assert!(matches!(refused, InviteError::NothingCompatible { .. }), "{refused:?}");
+        let unusable = alice.membership().create_group(&group, 2, now(&service)).unwrap_err();
+        assert!(matches!(unusable, GroupError::Ciphersuite(2)), "{unusable:?}");
+    });
 }

@@ -21,7 +21,7 @@ fn said(received: &Received) -> Option<(&str, &[u8])> {
 /// Alice's group with bob's package added; bob has not joined yet.
 fn invited() -> (Device, Device, keypool_client::PendingAdd) {
     let (alice, bob) = (Device::new("alice/phone"), Device::new("bob/laptop"));
-    alice.groups.create_group(&group("g"), now()).unwrap();
+    alice.groups.create_group(&group("g"), 1, now()).unwrap();
     let added = alice.add(&group("g"), &[bob.offer()]);
     (alice, bob, added)
 }
@@ -54,14 +54,14 @@ fn bob_joins_after_a_restart_and_both_speak() {
 fn a_tampered_welcome_leaves_the_keys_and_the_genuine_one_joins() {
     let (_alice, bob, added) = invited();
     let step = added.welcome.len() / 60;
-    let before = bob.store.history_head();
+    let before = bob.store.history().unwrap().len();
     for place in (0..added.welcome.len()).step_by(step) {
         let mut tampered = added.welcome.clone();
         tampered[place] ^= 1 << (place % 8);
         bob.groups.join_from_welcome(&tampered, now()).unwrap_err();
         assert!(bob.pool.has_private_keys(&added.keypackage_refs[0]).unwrap(), "byte {place}");
     }
-    assert_eq!(bob.store.history_head(), before, "nothing was recorded");
+    assert_eq!(bob.store.history().unwrap().len(), before, "nothing was recorded");
     assert!(bob.groups.groups().unwrap().is_empty());
     bob.join(&added);
 }
@@ -112,7 +112,7 @@ fn a_crash_between_staging_a_welcome_and_joining_leaves_the_keys() {
 fn a_welcome_for_many_is_joined_by_each() {
     let alice = Device::new("alice/phone");
     let others = ["bob/phone", "carol/phone", "dave/phone"].map(Device::new);
-    alice.groups.create_group(&group("g"), now()).unwrap();
+    alice.groups.create_group(&group("g"), 1, now()).unwrap();
     let offers: Vec<_> = others.iter().map(Device::offer).collect();
     let added = alice.add(&group("g"), &offers);
     for (other, offer) in others.iter().zip(&offers) {
@@ -126,7 +126,7 @@ fn a_welcome_for_many_is_joined_by_each() {
 #[test]
 fn a_package_that_is_not_the_one_asked_for_is_rejected_by_name() {
     let (alice, bob) = (Device::new("alice/phone"), Device::new("bob/laptop"));
-    alice.groups.create_group(&group("g"), now()).unwrap();
+    alice.groups.create_group(&group("g"), 1, now()).unwrap();
     let (good, other) = (bob.offer(), bob.offer());
     let rejected = |offer| match alice.groups.stage_add(&group("g"), &[offer], now()) {
         Err(AddError::PackageRejected { check, .. }) => check,
@@ -155,7 +155,7 @@ fn a_package_that_is_not_the_one_asked_for_is_rejected_by_name() {
 #[test]
 fn a_device_is_added_once() {
     let (alice, bob) = (Device::new("alice/phone"), Device::new("bob/laptop"));
-    alice.groups.create_group(&group("g"), now()).unwrap();
+    alice.groups.create_group(&group("g"), 1, now()).unwrap();
     let two = [bob.offer(), bob.offer()];
     let twice = alice.groups.stage_add(&group("g"), &two, now()).unwrap_err();
     assert!(matches!(twice, AddError::SameDevice { .. }), "{twice}");
@@ -167,7 +167,7 @@ fn a_device_is_added_once() {
 #[test]
 fn a_pending_commit_survives_a_restart_and_is_merged_or_cleared() {
     let (alice, bob) = (Device::new("alice/phone"), Device::new("bob/laptop"));
-    alice.groups.create_group(&group("g"), now()).unwrap();
+    alice.groups.create_group(&group("g"), 1, now()).unwrap();
     let first = alice.groups.stage_add(&group("g"), &[bob.offer()], now()).unwrap();
     assert_eq!(first.epoch, 0);
     let alice = alice.restarted();
@@ -253,7 +253,7 @@ fn a_message_that_crossed_a_commit_is_still_opened() {
 #[test]
 fn a_withdrawn_package_still_joins_and_an_expired_one_says_why_not() {
     let (alice, bob) = (Device::new("alice/phone"), Device::new("bob/laptop"));
-    alice.groups.create_group(&group("g"), now()).unwrap();
+    alice.groups.create_group(&group("g"), 1, now()).unwrap();
     let offer = bob.offer();
     let reason = keypool_ledger::RevokeReason::Rotated;
     let refs = [offer.keypackage_ref.clone()];
@@ -287,8 +287,8 @@ fn the_identity_is_kept_and_signs() {
 fn the_longest_group_id_works() {
     let (alice, bob) = (Device::new("alice/phone"), Device::new("bob/laptop"));
     let longest = GroupId::new(&[0xff; 255]).unwrap();
-    alice.groups.create_group(&longest, now()).unwrap();
-    let taken = alice.groups.create_group(&longest, now()).unwrap_err();
+    alice.groups.create_group(&longest, 1, now()).unwrap();
+    let taken = alice.groups.create_group(&longest, 1, now()).unwrap_err();
     assert!(matches!(taken, GroupError::AlreadyInGroup { .. }), "{taken}");
     let added = alice.add(&longest, &[bob.offer()]);
     bob.join(&added);

@@ -1,6 +1,6 @@
 //! The pool at the real server: filled, kept, and right again whatever was lost on the way.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use keypool_client::{ApiError, PoolConfig, RefreshError, fresh_command};
 use keypool_projections::wire::{Base64, Code, UploadRequest};
@@ -80,6 +80,54 @@ fn a_refresh_ends_alike_whichever_answers_are_lost() {
             assert_eq!(bob.status().await.unwrap().counts.total, 32, "lost {lost:?}");
         }
     });
+}
+
+/// A package that ends in a minute is too near its end for the server; a clock that is wrong would
+/// have the same effect, so it is not withdrawn.
+#[test]
+fn a_package_whose_lifetime_the_server_rejects_is_reported_and_kept() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 0).await;
+        let home = service.folder.path().join("bob");
+        drop(bob);
+        let lifetime = Duration::from_hours(1);
+        let short = PoolConfig { lifetime, ..PoolConfig::default() };
+        let bob = service.open_at(&home, "bob", short);
+        let then = service_now(&service).before(lifetime).after(Duration::from_mins(1));
+        bob.connection().pool().generate_and_store(1, then).unwrap();
+        let refresh = bob.connection().refresh_now(service_now(&service)).await.unwrap();
+        assert_eq!(refresh.rejected.len(), 1);
+        assert!(refresh.rejected[0].ends_with(": lifetime"), "{:?}", refresh.rejected);
+        assert_eq!(bob.connection().pool().counts(service_now(&service)).unwrap().pending, 1);
+        let events = bob.own_history(None).unwrap();
+        assert!(events.iter().all(|moment| moment.event != "revoked"), "{events:?}");
+    });
+}
+
+/// What a fetched history says of own packages is recorded in the write that mirrors it.
+#[test]
+fn a_history_is_mirrored_and_taken_in_with_one_write() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 0).await;
+        let made = bob.connection().pool().generate_and_store(5, service_now(&service)).unwrap();
+        let keypackages = made.iter().map(|package| Base64(package.bytes.clone())).collect();
+        let upload = UploadRequest { keypackages };
+        bob.connection().api().upload(&upload, fresh_command()).await.unwrap();
+        let before = writes(&service.folder.path().join("bob"));
+        assert_eq!(bob.connection().fetch_history(service_now(&service)).await.unwrap(), 6);
+        assert_eq!(writes(&service.folder.path().join("bob")), before + 1);
+        let own = bob.own_history(None).unwrap();
+        assert_eq!(own.iter().filter(|moment| moment.event == "uploaded").count(), 5);
+    });
+}
+
+/// How many writes a home has had, as its witness says: the larger of the two counts in its sectors.
+fn writes(home: &Path) -> u64 {
+    let bytes = std::fs::read(home.join("commits")).unwrap();
+    let count = |from: usize| bytes.get(from..)?.first_chunk().copied().map(u64::from_be_bytes);
+    count(0).max(count(512)).unwrap()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use keypool_client::{LocalStore, OwnStage, StorageError, fresh_command};
 use keypool_ledger::{
     Batch, Event, EventLog, Hash, KeyPackageRef, MemoryLog, NewEvent, PackageFacts, PoolId,
-    StreamId, StreamWrite, Timestamp,
+    ReservationId, StreamId, StreamWrite, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -52,8 +52,8 @@ fn a_committed_operation_is_there_after_a_restart() {
     drop(store);
 
     let store = open(&home);
-    assert_eq!(store.history_head().version, 1);
-    assert_eq!(store.history(0, 10).unwrap()[0].event, Event::Created(facts(1)));
+    assert_eq!(store.history().unwrap().len(), 1);
+    assert_eq!(store.history().unwrap()[0].event, Event::Created(facts(1)));
     assert_eq!(store.package(&facts(1).keypackage_ref).unwrap().stage, OwnStage::Created);
     assert_eq!(store.stage().unwrap().app_record("cooldown").unwrap(), Some(at(7)));
 }
@@ -69,8 +69,8 @@ fn a_dropped_operation_leaves_nothing() {
     assert!(staged.package(&facts(1).keypackage_ref).is_some());
     drop(staged);
 
-    assert_eq!(store.history_head().version, 0);
-    assert_eq!(store.packages().iter().count(), 0);
+    assert_eq!(store.history().unwrap().len(), 0);
+    assert_eq!(store.stage().unwrap().packages_where(|_| true).len(), 0);
     assert_eq!(store.stage().unwrap().app_record::<Timestamp>("cooldown").unwrap(), None);
 }
 
@@ -125,7 +125,7 @@ fn time_does_not_go_back_in_the_history() {
     staged.record(Event::Created(facts(1)), at(100), fresh_command()).unwrap();
     staged.record(Event::Created(facts(2)), at(50), fresh_command()).unwrap();
     staged.commit().unwrap();
-    let times: Vec<_> = store.history(0, 10).unwrap().iter().map(|event| event.at).collect();
+    let times: Vec<_> = store.history().unwrap().iter().map(|event| event.at).collect();
     assert_eq!(times, [at(100), at(100)]);
 }
 
@@ -141,7 +141,7 @@ fn an_event_that_contradicts_the_history_is_refused() {
     let refused = staged.record(spent(1), at(1), fresh_command());
     assert!(matches!(refused, Err(StorageError::Impossible(_))));
     staged.commit().unwrap();
-    assert_eq!(store.history_head().version, 2);
+    assert_eq!(store.history().unwrap().len(), 2);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn one_flipped_bit_in_the_database_is_never_passed_over() {
         let damaged = TempDir::new().unwrap();
         copy_with_flipped_byte(&home, &damaged, &intact, place);
         match LocalStore::open(damaged.path(), &pool("alice/phone")) {
-            Ok(store) => assert_eq!(store.history_head().version, 40, "at {place}"),
+            Ok(store) => assert_eq!(store.history().unwrap().len(), 40, "at {place}"),
             Err(
                 StorageError::Damaged { .. }
                 | StorageError::RolledBack { .. }
@@ -257,7 +257,7 @@ fn the_mirror_takes_only_what_continues_it() {
 
     let store = open(&home);
     assert_eq!(store.mirror_head().version, 3);
-    assert_eq!(store.mirror(1, 10).unwrap().len(), 2);
+    assert_eq!(store.mirror().unwrap().len(), 3);
     let rewritten = server_history(store.owner(), &[facts(1), facts(9)].map(Event::Uploaded));
     let forked = store.stage().unwrap().extend_mirror(&rewritten).unwrap_err();
     assert!(matches!(forked, StorageError::MirrorRefused { version: 1, .. }), "{forked}");
@@ -268,6 +268,61 @@ fn the_mirror_takes_only_what_continues_it() {
         server_history(store.owner(), &[1, 2, 3, 4, 5].map(|seed| Event::Uploaded(facts(seed))));
     let gap = store.stage().unwrap().extend_mirror(&gap[4..]).unwrap_err();
     assert!(matches!(gap, StorageError::MirrorRefused { version: 4, .. }), "{gap}");
+}
+
+#[test]
+fn the_servers_history_is_folded_and_survives_a_restart() {
+    let home = TempDir::new().unwrap();
+    let store = open(&home);
+    let told = server_history(store.owner(), &[uploaded(1), uploaded(2), reserved(1, 1)]);
+    let staged = store.stage().unwrap();
+    staged.extend_mirror(&told).unwrap();
+    drop(staged);
+    assert_eq!(store.server_pool().counts().available, 0, "a dropped operation leaves nothing");
+    let staged = store.stage().unwrap();
+    staged.extend_mirror(&told).unwrap();
+    staged.commit().unwrap();
+    let folded = store.server_pool();
+    assert_eq!((folded.counts().available, folded.counts().reserved), (1, 1));
+    drop(store);
+    assert_eq!(open(&home).server_pool(), folded);
+}
+
+fn uploaded(seed: u8) -> Event {
+    Event::Uploaded(facts(seed))
+}
+
+fn reserved(seed: u8, generation: u32) -> Event {
+    Event::Reserved {
+        keypackage_ref: facts(seed).keypackage_ref,
+        reservation: ReservationId(fresh_command().0),
+        generation,
+        holder: pool("bob"),
+        group: group("g"),
+        deadline: at(60),
+    }
+}
+
+#[test]
+fn a_history_that_no_pool_can_have_is_refused() {
+    let forged = [
+        (3, vec![uploaded(1), reserved(1, 1), reserved(1, 2)]),
+        (4, vec![uploaded(1), reserved(1, 1), spent(1), spent(1)]),
+        (4, vec![uploaded(1), reserved(1, 1), spent(1), reserved(1, 2)]),
+        (2, vec![uploaded(1), uploaded(1)]),
+        (1, vec![reserved(1, 1)]),
+    ];
+    for (first_wrong, events) in forged {
+        let home = TempDir::new().unwrap();
+        let store = open(&home);
+        let told = server_history(store.owner(), &events);
+        let refused = store.stage().unwrap().extend_mirror(&told).unwrap_err();
+        let text = refused.to_string();
+        let StorageError::MirrorRefused { version, .. } = refused else { panic!("{text}") };
+        assert_eq!(version, first_wrong, "{text}");
+        assert!(text.contains(&facts(1).keypackage_ref.short()), "{text}");
+        assert_eq!(store.mirror_head().version, 0);
+    }
 }
 
 #[test]

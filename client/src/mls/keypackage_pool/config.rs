@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use keypool_ledger::Timestamp;
-use openmls_traits::types::Ciphersuite;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigError, mls::CIPHERSUITE};
+use crate::{
+    ConfigError,
+    mls::{CIPHERSUITE, usable_suite},
+};
 
 /// The shortest lifetime of a package that an inviter can still use.
 const LIFETIME_MIN: Duration = Duration::from_hours(1);
@@ -86,12 +87,6 @@ impl PoolConfig {
     }
 }
 
-/// The suite with that number, if the device can use it with its Ed25519 key.
-pub(super) fn usable_suite(number: u16) -> Option<Ciphersuite> {
-    let chacha = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
-    [CIPHERSUITE, chacha].into_iter().find(|suite| u16::from(*suite) == number)
-}
-
 /// What the size of a refill depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolCounts {
@@ -127,6 +122,7 @@ pub struct ServerStatus {
     pub available: usize,
     /// How many are reserved.
     pub reserved: usize,
-    /// When it said so.
-    pub at: Timestamp,
+    /// The place in its log of the pool's last event then: what it said at a later place is newer,
+    /// whatever the clocks say.
+    pub position: u64,
 }

@@ -1,0 +1,143 @@
+//! Why nobody was invited, and why a device's keys were not updated.
+
+use keypool_ledger::{GroupId, PoolId};
+use keypool_projections::wire::Code;
+
+use super::{AddError, BoxError, GroupError, StorageError};
+use crate::{ApiError, DeliveryError};
+
+/// Why nobody was invited.
+#[derive(Debug, thiserror::Error)]
+pub enum InviteError {
+    /// The user has no package left. Try again when they were online.
+    #[error("{target} has no KeyPackage left; try again when they have been online")]
+    PoolExhausted {
+        /// Who was to be invited.
+        target: String,
+    },
+    /// The user is not registered at this server.
+    #[error("{target} is not registered at this server; check the name")]
+    UnknownUser {
+        /// Who was to be invited.
+        target: String,
+    },
+    /// None of the user's packages has the group's ciphersuite.
+    #[error("{target} has no KeyPackage for this group's ciphersuite")]
+    NothingCompatible {
+        /// Who was to be invited.
+        target: String,
+    },
+    /// Every package that was tried was lost to a faster inviter. Invite again.
+    #[error("{target} was not added: {attempts} reservations were lost; invite them again")]
+    ReservationLost {
+        /// Who was to be invited.
+        target: String,
+        /// How many packages were tried.
+        attempts: u32,
+    },
+    /// The package cannot be used; the error names the check. It was given back: invite again for
+    /// another one.
+    #[error(transparent)]
+    PackageRejected(AddError),
+    /// The server cannot be reached. The group is as it was.
+    #[error("nobody was invited: {0}")]
+    ServerUnreachable(#[source] ApiError),
+    /// The server refused otherwise.
+    #[error("nobody was invited: {0}")]
+    Refused(#[source] ApiError),
+    /// The Delivery Service did not take the Commit. The group is as it was, or as others' Commits
+    /// have left it.
+    #[error("the Commit was not accepted: {0}; take in what others have sent, and invite again")]
+    NotAccepted(#[from] DeliveryError),
+    /// The Commit may have been posted and the rest is to be done: it goes on with
+    /// `resume_invitations`.
+    #[error("the invitation of {target} is not finished: {source}; it goes on when resumed")]
+    Unfinished {
+        /// Who is being invited.
+        target: String,
+        /// What it waits for.
+        source: BoxError,
+    },
+    /// Another invitation to the group is not finished. Resume that one first.
+    #[error("the invitation of {target} to group {group} is not finished; resume it first")]
+    OtherUnfinished {
+        /// The group.
+        group: GroupId,
+        /// Who is being invited.
+        target: String,
+    },
+    /// The Commit is not pending here any more, because somebody has cleared it, and it may have been
+    /// accepted. If the other members are in a later epoch, this device is stuck.
+    #[error(
+        "the Commit that adds {target} to group {group} was cleared here and cannot be merged; if \
+         the other members have it, this device cannot follow them: have it removed and invited \
+         again"
+    )]
+    CommitMissing {
+        /// The group.
+        group: GroupId,
+        /// Who was to be invited.
+        target: String,
+    },
+    /// The Delivery Service will not take the Welcome. The device is in the group and cannot join.
+    #[error(
+        "{device} is in group {group} and its Welcome was refused: {source}; remove it and invite \
+         it again"
+    )]
+    WelcomeRefused {
+        /// The group.
+        group: GroupId,
+        /// The device that was added.
+        device: PoolId,
+        /// What the Delivery Service said.
+        source: DeliveryError,
+    },
+    /// The group cannot take an invitation.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl InviteError {
+    /// What a refusal of the server means for an invitation.
+    pub(crate) fn from_api(target: String, error: ApiError) -> Self {
+        match error.code() {
+            Some(Code::PoolExhausted) => Self::PoolExhausted { target },
+            Some(Code::UnknownUser) => Self::UnknownUser { target },
+            Some(Code::NothingCompatible) => Self::NothingCompatible { target },
+            _ if error.is_unanswered() => Self::ServerUnreachable(error),
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+/// Why the device's keys in a group were not updated.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// The Delivery Service did not take the Commit, which is cleared. Take in what others have sent,
+    /// and update again.
+    #[error("the Commit was not accepted: {0}; take in what others have sent, and update again")]
+    NotAccepted(#[from] DeliveryError),
+    /// Nobody knows whether the Commit was accepted. It is posted again by `resume_updates`, and by
+    /// the next update.
+    #[error("the Delivery Service did not answer; the Commit is posted again when resumed")]
+    Unfinished(#[source] BoxError),
+    /// The Commit is not pending here any more, because somebody has cleared it, and it may have been
+    /// accepted. If the other members are in a later epoch, this device is stuck.
+    #[error(
+        "the update of group {group} was cleared here and cannot be merged; if the other members \
+         have it, this device cannot follow them: have it removed and invited again"
+    )]
+    CommitMissing {
+        /// The group.
+        group: GroupId,
+    },
+    /// The group cannot take an update.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

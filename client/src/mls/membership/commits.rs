@@ -1,0 +1,289 @@
+//! Commits of this device: made and pending, then merged or cleared.
+
+use std::fmt;
+
+use data_encoding::HEXLOWER;
+use keypool_ledger::{GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, Timestamp};
+use openmls::{
+    group::{Member, MlsGroup},
+    prelude::{LeafNodeIndex, LeafNodeParameters},
+};
+
+use super::{MlsMembership, OfferedPackage, bytes_of, offers, open, refused};
+use crate::{
+    AddError, GroupError, Staged,
+    mls::{connection::CommitPost, names},
+};
+
+/// What the names of the records begin with that say which Commit of a group is pending.
+const RECORD_PREFIX: &str = "pending/";
+
+/// A Commit that is made and waits to be accepted: then merge it. If it is refused, clear it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PendingCommit {
+    /// The bytes for the members of the group.
+    pub commit: Vec<u8>,
+    /// The epoch it ends: the first Commit for an epoch wins.
+    pub epoch: u64,
+}
+
+/// A Commit that adds members, and the Welcome for them: to be handed over once the Commit has
+/// been accepted, not before (RFC 9420 section 12.4.3).
+#[derive(Clone, PartialEq, Eq)]
+pub struct PendingAdd {
+    /// The bytes for the members of the group.
+    pub commit: Vec<u8>,
+    /// The bytes for the new members.
+    pub welcome: Vec<u8>,
+    /// The epoch it ends: the first Commit for an epoch wins.
+    pub epoch: u64,
+    /// The packages it uses.
+    pub keypackage_refs: Vec<KeyPackageRef>,
+    /// The signature keys of the new members, in the order of the packages.
+    pub signature_keys: Vec<SignatureKey>,
+}
+
+/// Where a Commit that this device has made stands in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is the one that waits to be merged or cleared.
+    Pending,
+    /// The group is still in its epoch, and it does not wait any more: it was cleared.
+    Cleared,
+    /// The group is in another epoch: it was merged, or another one was.
+    Passed,
+}
+
+impl MlsMembership {
+    /// Whether a Commit of this device waits to be merged or cleared.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`GroupError`] if the device is not in the group or the store cannot be read.
+    pub fn has_pending_commit(&self, group: &GroupId) -> Result<bool, GroupError> {
+        let staged = self.store.stage()?;
+        Ok(open(&staged, group)?.pending_commit().is_some())
+    }
+
+    /// Makes the Commit that adds the owners of packages, after checking each package: the server
+    /// that handed them out is not trusted.
+    ///
+    /// The Commit is stored as pending. Merge it once it has been accepted, clear it otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`AddError`] that names the package at fault. Nothing has been written then.
+    pub fn stage_add(
+        &self,
+        group: &GroupId,
+        offers: &[OfferedPackage],
+        now: Timestamp,
+    ) -> Result<PendingAdd, AddError> {
+        let staged = self.store.stage().map_err(GroupError::from)?;
+        let added = self.stage_add_on(&staged, group, offers, now)?;
+        staged.commit().map_err(GroupError::from)?;
+        Ok(added)
+    }
+
+    /// [`MlsMembership::stage_add`] as part of an operation that has more to write.
+    pub(crate) fn stage_add_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+        offers: &[OfferedPackage],
+        now: Timestamp,
+    ) -> Result<PendingAdd, AddError> {
+        let provider = staged.provider();
+        let mut state = open_for_commit(staged, group)?;
+        let packages = offers::admit_all(&provider, &state, offers, now)?;
+        let epoch = state.epoch().as_u64();
+        let (commit, welcome, _) =
+            state.add_members(&provider, self.identity.signer(), &packages).map_err(refused)?;
+        let keys =
+            packages.iter().map(|package| package.leaf_node().signature_key().as_slice().to_vec());
+        let keys: Result<Vec<_>, _> = keys.map(|key| SignatureKey::new(&key)).collect();
+        let commit = bytes_of(&commit)?;
+        remember_pending(staged, group, &commit)?;
+        Ok(PendingAdd {
+            commit,
+            welcome: bytes_of(&welcome)?,
+            epoch,
+            keypackage_refs: offers.iter().map(|offer| offer.keypackage_ref.clone()).collect(),
+            signature_keys: keys.map_err(refused)?,
+        })
+    }
+
+    /// Makes the Commit that removes every leaf whose name is that member's. It is pending, as
+    /// after [`MlsMembership::stage_add`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`GroupError::NotAMember`] if there is none, or another [`GroupError`]. Nothing has
+    /// been written then.
+    pub fn remove_member(
+        &self,
+        group: &GroupId,
+        member: &PoolId,
+    ) -> Result<PendingCommit, GroupError> {
+        let staged = self.store.stage()?;
+        let is_named = |found: &Member| names(&found.credential, member);
+        let Some(pending) = self.remove_where_on(&staged, group, is_named)? else {
+            return Err(GroupError::NotAMember { group: group.clone(), member: member.clone() });
+        };
+        staged.commit()?;
+        Ok(pending)
+    }
+
+    /// Makes the Commit that removes the leaf with a signature key, as part of an operation; `None`
+    /// if no member has it.
+    pub(crate) fn remove_leaf_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+        key: &SignatureKey,
+    ) -> Result<Option<PendingCommit>, GroupError> {
+        self.remove_where_on(staged, group, |found| found.signature_key == key.as_bytes())
+    }
+
+    fn remove_where_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+        is_meant: impl Fn(&Member) -> bool,
+    ) -> Result<Option<PendingCommit>, GroupError> {
+        let mut state = open_for_commit(staged, group)?;
+        let leaves: Vec<LeafNodeIndex> =
+            state.members().filter(is_meant).map(|found| found.index).collect();
+        if leaves.is_empty() {
+            return Ok(None);
+        }
+        let epoch = state.epoch().as_u64();
+        let (commit, _, _) = state
+            .remove_members(&staged.provider(), self.identity.signer(), &leaves)
+            .map_err(refused)?;
+        let commit = bytes_of(&commit)?;
+        remember_pending(staged, group, &commit)?;
+        Ok(Some(PendingCommit { commit, epoch }))
+    }
+
+    /// Makes the Commit that replaces this device's keys in the group, and with them the leaf that
+    /// came from its package and carries a lifetime. It is pending, as after
+    /// [`MlsMembership::stage_add`]. `MlsClient::update_keys` posts it as well.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`GroupError`]. Nothing has been written then.
+    pub fn self_update(&self, group: &GroupId) -> Result<PendingCommit, GroupError> {
+        let staged = self.store.stage()?;
+        let pending = self.self_update_on(&staged, group)?;
+        staged.commit()?;
+        Ok(pending)
+    }
+
+    /// [`MlsMembership::self_update`] as part of an operation that has more to write.
+    pub(crate) fn self_update_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+    ) -> Result<PendingCommit, GroupError> {
+        let mut state = open_for_commit(staged, group)?;
+        let epoch = state.epoch().as_u64();
+        let parameters = LeafNodeParameters::default();
+        let (commit, _, _) = state
+            .self_update(&staged.provider(), self.identity.signer(), parameters)
+            .map_err(refused)?
+            .into_contents();
+        let commit = bytes_of(&commit)?;
+        remember_pending(staged, group, &commit)?;
+        Ok(PendingCommit { commit, epoch })
+    }
+
+    /// Takes the pending Commit as the group's new state: it has been accepted. Returns the epoch
+    /// the group is in then. If none is pending, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`GroupError`]. The Commit is still pending then.
+    pub fn merge_pending_commit(&self, group: &GroupId) -> Result<u64, GroupError> {
+        let staged = self.store.stage()?;
+        let mut state = open(&staged, group)?;
+        state.merge_pending_commit(&staged.provider()).map_err(refused)?;
+        staged.commit()?;
+        Ok(state.epoch().as_u64())
+    }
+
+    /// Forgets the pending Commit: it was not accepted. If none is pending, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`GroupError`]. The Commit is still pending then.
+    pub fn clear_pending_commit(&self, group: &GroupId) -> Result<(), GroupError> {
+        let staged = self.store.stage()?;
+        open(&staged, group)?.clear_pending_commit(&staged)?;
+        Ok(staged.commit()?)
+    }
+}
+
+/// Where a Commit stands, as the operation leaves its group. Another Commit of the same epoch is not
+/// taken for it.
+pub(crate) fn standing_on(staged: &Staged<'_>, post: &CommitPost) -> Result<Standing, GroupError> {
+    let state = open(staged, &post.group)?;
+    if state.epoch().as_u64() != post.epoch {
+        return Ok(Standing::Passed);
+    }
+    let pending: Option<Hash> = staged.app_record(&record_name(&post.group))?;
+    let is_it = pending == Some(Hash::of(&post.commit)) && state.pending_commit().is_some();
+    Ok(if is_it { Standing::Pending } else { Standing::Cleared })
+}
+
+/// Merges a Commit that has been accepted, as part of an operation, if it is pending.
+pub(crate) fn merge_on(staged: &Staged<'_>, post: &CommitPost) -> Result<Standing, GroupError> {
+    let standing = standing_on(staged, post)?;
+    if standing == Standing::Pending {
+        open(staged, &post.group)?.merge_pending_commit(&staged.provider()).map_err(refused)?;
+    }
+    Ok(standing)
+}
+
+/// Clears a Commit that has not been accepted, as part of an operation, if it is pending. A group
+/// that the device has left has none.
+pub(crate) fn clear_on(staged: &Staged<'_>, post: &CommitPost) -> Result<(), GroupError> {
+    match standing_on(staged, post) {
+        Ok(Standing::Pending) => Ok(open(staged, &post.group)?.clear_pending_commit(staged)?),
+        Ok(Standing::Cleared | Standing::Passed) | Err(GroupError::NotInGroup { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Notes which Commit is pending, so that no other one is taken for it.
+fn remember_pending(staged: &Staged<'_>, group: &GroupId, commit: &[u8]) -> Result<(), GroupError> {
+    Ok(staged.put_app_record(&record_name(group), &Hash::of(commit))?)
+}
+
+fn record_name(group: &GroupId) -> String {
+    format!("{RECORD_PREFIX}{}", HEXLOWER.encode(group.as_bytes()))
+}
+
+/// The state of a group that has no Commit pending.
+fn open_for_commit(staged: &Staged<'_>, group: &GroupId) -> Result<MlsGroup, GroupError> {
+    let state = open(staged, group)?;
+    match state.pending_commit() {
+        Some(_) => Err(GroupError::CommitPending { group: group.clone() }),
+        None => Ok(state),
+    }
+}
+
+impl fmt::Debug for PendingCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingCommit").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PendingAdd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingAdd")
+            .field("epoch", &self.epoch)
+            .field("keypackage_refs", &self.keypackage_refs)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,177 @@
+//! Servers that say something else than they should, and what stands between.
+
+use keypool_client::{
+    AddError, ApiClient, ApiError, InviteError, PackageCheck, PoolConfig, RefreshError,
+    StorageError,
+};
+use keypool_projections::wire::{Code, EventsReply, Problem};
+
+use super::{
+    people::{alice_and_absent_bob, bob_joins_and_hears, counts, now, reserve, resume},
+    service::{Service, run},
+};
+
+/// A problem as the server would write it.
+fn problem(code: Code) -> String {
+    let problem = Problem {
+        kind: format!("urn:keypool:{code}"),
+        title: code.title().to_owned(),
+        status: 409,
+        detail: "it is so".to_owned(),
+        code,
+        hint: code.hint().to_owned(),
+        retryable: code.retryable(),
+        keypackage_ref: None,
+        index: None,
+        check: None,
+        retry_after_s: None,
+        items: Vec::new(),
+    };
+    serde_json::to_string(&problem).unwrap()
+}
+
+/// Which history was refused, and why.
+fn refusal(error: RefreshError) -> (u64, String) {
+    let text = error.to_string();
+    match error {
+        RefreshError::Storage(StorageError::MirrorRefused { version, .. }) => (version, text),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_proxy_that_gives_up_on_the_server_is_asked_again() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and_absent_bob(&service, 2).await;
+        service.tunnel.forge(0, 502, "<html>Bad Gateway</html>");
+        service.tunnel.forge(2, 504, "<html>Gateway Timeout</html>");
+        assert_eq!(alice.invite(&group, "bob", None).await.unwrap().attempts, 1);
+        assert_eq!(counts(&service).await, (1, 0, 1));
+        bob_joins_and_hears(&service, &alice, &group);
+    });
+}
+
+#[test]
+fn an_address_is_a_scheme_a_host_and_a_port() {
+    let service = Service::start();
+    let home = service.folder.path().join("alice");
+    let alice = service.open_at(&home, "alice", PoolConfig::default());
+    let asked = |address: &str| {
+        ApiClient::new(address, alice.identity().clone(), service.clock.clone()).map(drop)
+    };
+    for address in ["http://127.0.0.1:8080", "https://keys.example", "https://keys.example/"] {
+        asked(address).unwrap();
+    }
+    for address in [
+        "https://keys.example/base",
+        "https://keys.example/?a=b",
+        "https://keys.example/#a",
+        "https://alice@keys.example",
+        "https://:secret@keys.example",
+        "ftp://keys.example",
+        "keys.example",
+    ] {
+        let refused = asked(address).unwrap_err();
+        assert!(matches!(refused, ApiError::Address(_)), "{address}: {refused:?}");
+    }
+}
+
+#[test]
+fn three_packages_lost_in_a_row_are_counted() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and_absent_bob(&service, 4).await;
+        for renewal in [1, 3, 5] {
+            service.tunnel.forge(renewal, 409, &problem(Code::ReservationLost));
+        }
+        let lost = alice.invite(&group, "bob", None).await.unwrap_err();
+        assert!(matches!(lost, InviteError::ReservationLost { attempts: 3, .. }), "{lost:?}");
+        assert!(!alice.membership().has_pending_commit(&group).unwrap());
+        assert!(resume(&alice).await.is_none());
+        assert!(service.mail.commits(&group).is_empty());
+    });
+}
+
+#[test]
+fn a_package_of_another_device_than_the_one_named_is_rejected() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and_absent_bob(&service, 2).await;
+        let other = reserve(&alice, None).await;
+        assert_eq!(other.reply.device, "main");
+        service.tunnel.forge(0, 200, &serde_json::to_string(&other.reply).unwrap());
+        let refused = alice.invite(&group, "bob", Some("phone")).await.unwrap_err();
+        let InviteError::PackageRejected(AddError::PackageRejected { owner, check, .. }) = refused
+        else {
+            panic!("{refused:?}")
+        };
+        assert_eq!((owner.to_string().as_str(), check), ("bob/phone", PackageCheck::Identity));
+        assert!(resume(&alice).await.is_none());
+    });
+}
+
+#[test]
+fn a_server_that_has_lost_its_log_is_noticed() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 4).await;
+        assert_eq!(bob.connection().fetch_history(now(&service)).await.unwrap(), 4);
+        drop(bob);
+        let home = service.folder.path().join("bob");
+        let other = Service::start();
+        // Another server, or the same one after a restore: it knows less, and then something else.
+        let bob = other.open_at(&home, "bob", PoolConfig::default());
+        bob.register().await.unwrap();
+        let (known, text) = refusal(bob.connection().refresh_now(now(&other)).await.unwrap_err());
+        assert_eq!(known, 5);
+        assert!(text.contains("shorter than before"), "{text}");
+        let fetched = bob.connection().fetch_history(now(&other)).await.unwrap_err();
+        assert_eq!(refusal(fetched).0, 5);
+
+        let twin = other.folder.path().join("twin");
+        std::fs::create_dir(&twin).unwrap();
+        drop(bob);
+        super::support::copy(&home, &twin);
+        let bob = other.open_at(&twin, "bob", PoolConfig::default());
+        let upload = |made: Vec<keypool_client::CreatedPackage>| {
+            let bytes = made.into_iter().map(|made| keypool_projections::wire::Base64(made.bytes));
+            keypool_projections::wire::UploadRequest { keypackages: bytes.collect() }
+        };
+        let made = bob.connection().pool().generate_and_store(8, now(&other)).unwrap();
+        let command = keypool_client::fresh_command();
+        bob.connection().api().upload(&upload(made), command).await.unwrap();
+        let (version, text) = refusal(bob.connection().refresh_now(now(&other)).await.unwrap_err());
+        assert_eq!(version, 5);
+        assert!(text.contains("not what the server told before"), "{text}");
+    });
+}
+
+#[test]
+fn an_empty_answer_is_no_history() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 4).await;
+        assert_eq!(bob.connection().fetch_history(now(&service)).await.unwrap(), 4);
+        let nothing = EventsReply { events: Vec::new(), more: false };
+        service.tunnel.forge(0, 200, &serde_json::to_string(&nothing).unwrap());
+        let refused = bob.connection().fetch_history(now(&service)).await.unwrap_err();
+        assert_eq!(refusal(refused).0, 5);
+        assert_eq!(bob.connection().fetch_history(now(&service)).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_status_from_before_what_is_known_is_refused() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 4).await;
+        assert_eq!(bob.connection().fetch_history(now(&service)).await.unwrap(), 4);
+        let mut status = bob.status().await.unwrap();
+        status.version -= 1;
+        service.tunnel.forge(0, 200, &serde_json::to_string(&status).unwrap());
+        let refused = bob.connection().refresh_now(now(&service)).await.unwrap_err();
+        assert_eq!(refusal(refused).0, 5);
+        bob.connection().refresh_now(now(&service)).await.unwrap();
+    });
+}

@@ -1,0 +1,145 @@
+//! The way to the server. It can lose answers, forge them, and see the app die.
+
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use super::{Hook, Side};
+
+/// What happens to one request.
+enum Plan {
+    /// The server carries it out, and the answer is lost.
+    Lost,
+    /// It never reaches the server, and somebody else answers.
+    Forged(Vec<u8>),
+    /// The app dies, and hears nothing any more.
+    Killed(Side, Hook),
+}
+
+/// The plans of the requests to come, by their numbers from the first one on.
+type Plans = Arc<Mutex<HashMap<usize, Plan>>>;
+
+/// The way to the server. One request for each connection, so that requests can be counted.
+pub(crate) struct Tunnel {
+    address: SocketAddr,
+    plans: Plans,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Tunnel {
+    pub(super) fn open(listener: TcpListener, server: SocketAddr) -> Self {
+        let address = listener.local_addr().unwrap();
+        let (plans, requests) = (Plans::default(), Arc::<AtomicUsize>::default());
+        let (plan, counter) = (Arc::clone(&plans), Arc::clone(&requests));
+        thread::spawn(move || {
+            // Connections of apps that have died stay open, as they do when a machine is gone.
+            let mut dead = Vec::new();
+            for connection in listener.incoming() {
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                let plan = plan.lock().unwrap().remove(&number);
+                dead.extend(serve(connection.unwrap(), server, plan));
+            }
+        });
+        Self { address, plans, requests }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The name the server knows the tunnel by.
+    pub(crate) fn authority(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Loses the answers to these of the requests to come, from 0.
+    pub(crate) fn lose(&self, numbers: &[usize]) {
+        for number in numbers {
+            self.plan(*number, Plan::Lost);
+        }
+    }
+
+    /// Answers one of the requests to come in the server's place.
+    pub(crate) fn forge(&self, number: usize, status: u16, body: &str) {
+        let answer = format!(
+            "HTTP/1.1 {status} Forged\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        self.plan(number, Plan::Forged(answer.into_bytes()));
+    }
+
+    pub(super) fn kill(&self, number: usize, side: Side, hook: Hook) {
+        self.plan(number, Plan::Killed(side, hook));
+    }
+
+    fn plan(&self, number: usize, plan: Plan) {
+        self.plans.lock().unwrap().insert(self.requests() + number, plan);
+    }
+
+    /// How many requests there were.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+/// Serves one request as planned. Returns the connection of an app that has died.
+fn serve(mut client: TcpStream, server: SocketAddr, plan: Option<Plan>) -> Option<TcpStream> {
+    let request = read(&mut client)?;
+    match plan {
+        Some(Plan::Forged(answer)) => drop(client.write_all(&answer)),
+        Some(Plan::Killed(side, hook)) => {
+            if side == Side::After {
+                pass_on(&request, server)?;
+            }
+            hook();
+            return Some(client);
+        }
+        Some(Plan::Lost) => drop(pass_on(&request, server)?),
+        None => drop(client.write_all(&pass_on(&request, server)?)),
+    }
+    None
+}
+
+/// Reads a whole request.
+fn read(client: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 8192];
+    while !is_whole(&request) {
+        match client.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(n) => request.extend_from_slice(&buffer[..n]),
+        }
+    }
+    Some(request)
+}
+
+/// Passes a request on and reads the whole answer.
+fn pass_on(request: &[u8], server: SocketAddr) -> Option<Vec<u8>> {
+    let head = String::from_utf8_lossy(request).replacen("\r\n", "\r\nconnection: close\r\n", 1);
+    let split = head.find("\r\n\r\n")? + 4;
+    let body_at = request.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    let mut upstream = TcpStream::connect(server).ok()?;
+    upstream.write_all(&head.as_bytes()[..split]).ok()?;
+    upstream.write_all(&request[body_at..]).ok()?;
+    let mut answer = Vec::new();
+    upstream.read_to_end(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Whether the head and as much of a body as it announces have arrived.
+fn is_whole(request: &[u8]) -> bool {
+    let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
+    request.len() >= end + 4 + length
+}
