@@ -1,9 +1,11 @@
 //! The identifiers of the domain. Each is its own type, so that none is taken for another.
 
+mod encoding;
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The longest user name, in bytes.
@@ -406,137 +408,5 @@ impl FromStr for SignatureKey {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap_or_default();
         Self::new(&bytes).map_err(|err| NameError::new(err.what, text, err.rule))
-    }
-}
-
-/// Serializes as text where a person may read it.
-fn write_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-/// Reads what [`write_text`] has written.
-fn read_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err = NameError>,
-{
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(de::Error::custom)
-}
-
-/// Serializes bytes as text in formats for people, and as bytes in others.
-fn write_bytes<S: Serializer, T: fmt::Display>(
-    value: &T,
-    bytes: &[u8],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    if serializer.is_human_readable() {
-        write_text(value, serializer)
-    } else {
-        serializer.serialize_bytes(bytes)
-    }
-}
-
-/// Reads what [`write_bytes`] has written.
-fn read_bytes<'de, D, T>(
-    deserializer: D,
-    parse: fn(&[u8]) -> Result<T, NameError>,
-) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err = NameError>,
-{
-    if deserializer.is_human_readable() {
-        return read_text(deserializer);
-    }
-    parse(&deserializer.deserialize_bytes(BytesVisitor)?).map_err(de::Error::custom)
-}
-
-struct BytesVisitor;
-
-impl de::Visitor<'_> for BytesVisitor {
-    type Value = Vec<u8>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes")
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-        Ok(bytes.to_vec())
-    }
-}
-
-impl Serialize for PoolId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        write_text(self, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for PoolId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read_text(deserializer)
-    }
-}
-
-impl Serialize for StreamId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        write_text(self, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for StreamId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read_text(deserializer)
-    }
-}
-
-impl Serialize for KeyPackageRef {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        write_bytes(self, &self.0, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyPackageRef {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read_bytes(deserializer, Self::new)
-    }
-}
-
-impl Serialize for GroupId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        write_bytes(self, &self.0, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for GroupId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read_bytes(deserializer, Self::new)
-    }
-}
-
-impl Serialize for Hash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        write_bytes(self, &self.0, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Hash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read_bytes(deserializer, |bytes| {
-            let bytes: Result<[u8; 32], _> = bytes.try_into();
-            bytes.map(Self).map_err(|_| NameError::new("hash", "", "32 bytes"))
-        })
-    }
-}
-
-impl Serialize for SignatureKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        write_bytes(self, &self.0, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for SignatureKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read_bytes(deserializer, Self::new)
     }
 }

@@ -16,8 +16,9 @@ mod directory;
 
 mod watch;
 
+mod views;
+
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -28,15 +29,15 @@ use std::{
 
 use keypool_ledger::{
     Clock, CommandId, EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record,
-    SignatureKey, StreamHead, StreamId, Timestamp, codec,
+    SignatureKey, StreamHead, StreamId, Timestamp,
 };
 use tokio::sync::{oneshot, watch as signal};
 
 pub use self::delivering::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome};
 use self::{
     committer::{Committer, Job, Work},
-    directory::Directory,
     recall::recall,
+    views::{Views, replay},
     watch::Watch,
 };
 use crate::{
@@ -49,8 +50,6 @@ use crate::{
 
 /// How many commands may wait for the committer.
 const QUEUE_MAX: usize = 1000;
-/// How many records are read at a time.
-const PAGE: usize = 4096;
 
 /// A command on its way to a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,17 +172,6 @@ struct Shared<L> {
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
     delivery_limits: DeliveryLimits,
-}
-
-/// The published states.
-#[derive(Debug, Default)]
-struct Views {
-    pools: HashMap<PoolId, Arc<PoolView>>,
-    directory: Directory,
-    /// Each group, and when its last event was recorded.
-    groups: HashMap<GroupId, (GroupState, Timestamp)>,
-    /// Each device's mailbox, and when the last event of its own history was recorded.
-    mailboxes: HashMap<PoolId, (MailboxState, Timestamp)>,
 }
 
 impl<L: EventLog + 'static> Pools<L> {
@@ -465,76 +453,4 @@ impl<L> Shared<L> {
     fn limits_now(&self) -> Limits {
         Limits { lapse_floor: self.watch().lapse_floor(), ..self.limits }
     }
-}
-
-impl Views {
-    fn publish(&mut self, pool: PoolId, view: PoolView) {
-        self.directory.note(&pool, view.state.registration());
-        self.pools.insert(pool, Arc::new(view));
-    }
-}
-
-impl PoolView {
-    /// Takes in the next record of the pool's history, and checks that it is the next.
-    pub(crate) fn take_in(&mut self, record: &Record) -> Result<(), ReplayError> {
-        let envelope = &record.envelope;
-        let broken =
-            |what| ReplayError::Broken { seq: record.seq, stream: envelope.stream.clone(), what };
-        if envelope.version != self.head.version.saturating_add(1) {
-            return Err(broken("its version"));
-        }
-        if envelope.prev != self.head.hash {
-            return Err(broken("the hash of the record before it"));
-        }
-        if envelope.at < self.head.at {
-            return Err(broken("its time"));
-        }
-        let illegal = |source| ReplayError::Illegal { seq: record.seq, source };
-        self.state.evolve(&envelope.event, envelope.at).map_err(illegal)?;
-        self.head = StreamHead {
-            version: envelope.version,
-            hash: codec::chain_hash(&record.envelope_bytes),
-            at: envelope.at,
-        };
-        self.position = record.seq;
-        Ok(())
-    }
-}
-
-/// Folds every pool of a log, and finds the time of its latest event.
-fn replay(log: &impl EventLog) -> Result<(Views, Timestamp), ReplayError> {
-    let mut pools: HashMap<PoolId, PoolView> = HashMap::new();
-    let mut views = Views::default();
-    let (mut next, mut last_at) = (1, Timestamp::default());
-    loop {
-        let page = log.read(next, PAGE)?;
-        let Some(last) = page.last() else { break };
-        next = last.seq.saturating_add(1);
-        for record in &page {
-            last_at = last_at.max(record.envelope.at);
-            match record.envelope.stream.pool() {
-                Some(pool) => pools.entry(pool.clone()).or_default().take_in(record)?,
-                None => views.take_in_delivery(record),
-            }
-        }
-    }
-    for (pool, view) in pools {
-        views.publish(pool, view);
-    }
-    Ok((views, last_at))
-}
-
-/// One pool, folded from its own history up to a version.
-fn replay_pool(log: &impl EventLog, pool: &PoolId, until: u64) -> Result<PoolView, ReplayError> {
-    let stream = StreamId::Pool(pool.clone());
-    let mut view = PoolView::default();
-    while view.head.version < until {
-        let wanted = usize::try_from(until - view.head.version).unwrap_or(PAGE).min(PAGE);
-        let page = log.read_stream(&stream, view.head.version, wanted)?;
-        if page.is_empty() {
-            break;
-        }
-        page.iter().try_for_each(|record| view.take_in(record))?;
-    }
-    Ok(view)
 }

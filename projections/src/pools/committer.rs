@@ -15,7 +15,7 @@ use super::{
     delivering::{Delivered, DeliveryOutcome, DeliveryRequest, recall_delivery},
     group::{Group, Plan},
     recall::recall,
-    replay_pool,
+    views::replay_pool,
 };
 
 /// How many commands share one durability point.

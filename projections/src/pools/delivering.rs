@@ -9,8 +9,9 @@ use keypool_ledger::{
 };
 
 use super::{
-    ExecuteError, PoolView, Shared, Views,
+    ExecuteError, PoolView, Shared,
     group::{Group, Plan},
+    views::Views,
 };
 use crate::{
     command::{Answer, Claim, Command, Rejection},

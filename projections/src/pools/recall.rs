@@ -4,7 +4,9 @@ use keypool_ledger::{
     Event, EventLog, KeyPackageRef, Record, ReleaseReason, RevokeReason, Timestamp,
 };
 
-use super::{ExecuteError, ReplayError, Reply, Request, Shared, committer::Outcome, replay_pool};
+use super::{
+    ExecuteError, ReplayError, Reply, Request, Shared, committer::Outcome, views::replay_pool,
+};
 use crate::{
     command::{Answer, Command, ItemOutcome, ItemRefusal, Limits, Rejection},
     health::Health,

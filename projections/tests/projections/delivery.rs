@@ -214,7 +214,7 @@ fn the_first_commit_for_an_epoch_wins() {
 fn no_commit_without_its_spend_and_no_spend_without_its_commit() {
     let service = Service::with(&["bob", "carol"]);
     service.reserve(1, "bob", "alice");
-    service.clock.advance(Duration::from_secs(120));
+    service.clock.advance(Duration::from_mins(2));
     service.reserve(2, "bob", "dave");
     service.reserve(3, "carol", "alice");
 
