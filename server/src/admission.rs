@@ -8,6 +8,8 @@ mod check;
 
 mod structure;
 
+mod welcome;
+
 use std::time::Duration;
 
 use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, SignatureKey, Timestamp};
@@ -27,6 +29,7 @@ use self::structure::{
 };
 
 pub use self::check::Check;
+pub(crate) use self::welcome::welcomed;
 
 /// The numbers that bound what is admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]

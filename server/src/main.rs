@@ -3,8 +3,8 @@
 use std::{
     error::Error,
     future::{Future, poll_fn},
-    io::{self, Write},
-    path::PathBuf,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
     pin::pin,
     process::ExitCode,
     sync::Arc,
@@ -15,10 +15,12 @@ use actix_rt::signal::unix::{SignalKind, signal};
 use clap::{Parser, ValueEnum};
 use keypool_ledger::SystemClock;
 use keypool_server::{Ended, Options, Server, Settings, SettingsError};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// The process ends with this when its settings are wrong, as clap's own errors do.
 const EXIT_SETTINGS: u8 = 2;
+/// What actix says of its threads, and of bytes that are no HTTP, is not the operator's concern.
+const QUIET: &str = "actix_server=warn,actix_http=off";
 
 /// Serves pools of MLS `KeyPackages`: uploaded by their owners, handed out once.
 ///
@@ -50,7 +52,10 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.log_format, &cli.log);
+    if let Err(error) = start_log(cli.log_format, &cli.log) {
+        complain(&format!("--log {:?} is not a filter such as info or warn: {error}", cli.log));
+        return ExitCode::from(EXIT_SETTINGS);
+    }
     let settings = match settings(cli.config, cli.options) {
         Ok(settings) => settings,
         Err(error) => return fail(&error, EXIT_SETTINGS),
@@ -58,13 +63,18 @@ fn main() -> ExitCode {
     actix_rt::System::new().block_on(serve(settings))
 }
 
-fn start_log(format: LogFormat, filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+/// Starts the log. A filter that names what [`QUIET`] names goes before it.
+fn start_log(format: LogFormat, filter: &str) -> Result<(), ParseError> {
+    let filter = EnvFilter::builder().parse(format!("{QUIET},{filter}"))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    Ok(())
 }
 
 fn settings(config: Option<PathBuf>, options: Options) -> Result<Settings, SettingsError> {
@@ -78,12 +88,12 @@ async fn serve(settings: Settings) -> ExitCode {
     if settings.insecure_no_auth {
         tracing::warn!("--insecure-no-auth: anyone who reaches the port is anyone");
     }
-    let data = settings.data.clone();
+    let (data, name) = (settings.data.clone(), settings.public_names.first().cloned());
     let server = match Server::start(settings, Arc::new(SystemClock)) {
         Ok(server) => server,
         Err(error) => return fail(&error, 1),
     };
-    if let Err(error) = greet(&server, &data) {
+    if let Err(error) = greet(&server, &data, name.as_deref()) {
         tracing::warn!(%error, "standard output cannot be written");
     }
     let ended = either(asked_to_stop(), server.ended()).await;
@@ -94,21 +104,30 @@ async fn serve(settings: Settings) -> ExitCode {
     match ended {
         Ended::Stopped => ExitCode::SUCCESS,
         Ended::Failed => {
-            complain("the log or a listener failed; see above, mend it and start again");
+            complain(
+                "the log or a listener failed, and the server has ended; nothing that was \
+                acknowledged is lost. The error above says what failed: mend it (is the disk \
+                full?) and start again",
+            );
             ExitCode::FAILURE
         }
     }
 }
 
-/// Says where everything is, and what to try next.
-fn greet(server: &Server, data: &std::path::Path) -> io::Result<()> {
+/// Says where everything is, and what to try next: at the server's public name, if it has one, since
+/// it takes no requests for its address then.
+fn greet(server: &Server, data: &Path, name: Option<&str>) -> io::Result<()> {
     let (url, admin, data) = (server.url(), server.admin_address(), data.display());
+    let reached = name.map_or_else(|| url.clone(), |name| format!("https://{name}"));
     let mut out = io::stdout().lock();
     writeln!(out, "listening on {url}")?;
     writeln!(out, "metrics      http://{admin}/metrics")?;
     writeln!(out, "data         {data}")?;
     writeln!(out, "API document {url}/openapi.json")?;
-    writeln!(out, "try          keypool --home ~/.keypool --server {url} --user alice register")?;
+    writeln!(
+        out,
+        "try          keypool --home ~/.keypool --server {reached} --user alice register"
+    )?;
     out.flush()
 }
 

@@ -105,7 +105,7 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> Served 
 
 fn note(state: Option<&State>, served: &Served, request_id: &str) {
     let Served { route, method, status, seconds, code, package } = served;
-    let ms = seconds * 1000.0;
+    let ms = (seconds * 1_000_000.0).round() / 1000.0;
     let package = package.as_deref();
     if state.is_some_and(|state| state.insecure_no_auth) {
         let insecure = true;

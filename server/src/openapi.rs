@@ -1,18 +1,21 @@
 //! The description of the API, made from the handlers and the types on the wire.
 
+mod fields;
+
 use std::sync::LazyLock;
 
 use keypool_projections::wire::Problem;
 use utoipa::OpenApi;
 
-use crate::routes::{devices, keypackages, operations};
+use self::fields::Fields;
+use crate::routes::{delivery, devices, keypackages, operations};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "keypool",
         description = "A pool of MLS KeyPackages for each device: uploaded by its owner, handed out once.\n\n\
-            Every request under /devices and /keypackages is signed with the device's MLS signature key: \
+            Every request under /devices, /keypackages, /groups and /mailbox is signed with the device's MLS signature key: \
             HTTP Message Signatures (RFC 9421), tag `keypool-v1`; see docs/api.md. Every error is a problem \
             (RFC 9457) with a stable `code`.",
         license(name = "MIT OR Apache-2.0"),
@@ -27,13 +30,19 @@ use crate::routes::{devices, keypackages, operations};
         keypackages::revoke,
         keypackages::status,
         keypackages::events,
+        delivery::commit,
+        delivery::message,
+        delivery::mailbox,
+        delivery::acknowledge,
         operations::livez,
         operations::readyz,
     ),
     components(schemas(Problem)),
+    modifiers(&Fields),
     tags(
         (name = "devices", description = "Which key speaks for which device"),
         (name = "keypackages", description = "The packages of a device"),
+        (name = "delivery", description = "Commits, Welcomes and messages, for apps without a Delivery Service of their own"),
         (name = "operations", description = "For whoever runs the server"),
     ),
 )]

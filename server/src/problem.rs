@@ -8,7 +8,7 @@ use actix_web::{
 };
 use keypool_ledger::{KeyPackageRef, NameError};
 use keypool_projections::{
-    ExecuteError, ItemRefusal, Rejection,
+    DeliverError, DeliveryRejection, ExecuteError, ItemRefusal, Rejection,
     wire::{Code, Problem, UploadItem},
 };
 
@@ -88,7 +88,8 @@ const fn status_of(code: Code) -> u16 {
         | Code::UnknownUser
         | Code::UnknownKeyPackage
         | Code::PoolExhausted
-        | Code::NothingCompatible => 404,
+        | Code::NothingCompatible
+        | Code::UnknownGroup => 404,
         Code::MethodNotAllowed => 405,
         Code::RequestTimeout => 408,
         Code::AlreadySpent
@@ -99,7 +100,9 @@ const fn status_of(code: Code) -> u16 {
         | Code::IdentityBound
         | Code::Expired
         | Code::Revoked
-        | Code::PoolFull => 409,
+        | Code::PoolFull
+        | Code::EpochTaken => 409,
+        Code::MailboxOverrun => 410,
         Code::TooLarge => 413,
         Code::UnsupportedMediaType => 415,
         Code::Internal => 500,
@@ -182,6 +185,29 @@ impl From<Rejection> for Failure {
             Rejection::Illegal(_) => return internal(&rejection),
         };
         Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())
+    }
+}
+
+impl From<DeliverError> for Failure {
+    fn from(error: DeliverError) -> Self {
+        match error {
+            DeliverError::Execute(error) => error.into(),
+            DeliverError::Spend { keypackage_ref, rejection } => {
+                Self::from(rejection).about(Some(keypackage_ref))
+            }
+            DeliverError::Refused(refused) => {
+                let code = match &refused {
+                    DeliveryRejection::UnknownGroup(_) => Code::UnknownGroup,
+                    DeliveryRejection::NotAMember { .. } => Code::NotAllowed,
+                    DeliveryRejection::EpochTaken { .. } => Code::EpochTaken,
+                    DeliveryRejection::EpochAhead { .. }
+                    | DeliveryRejection::WelcomeMismatch
+                    | DeliveryRejection::SameDevice(_)
+                    | DeliveryRejection::NeverGiven(_) => Code::BadRequest,
+                };
+                Self::new(code, refused.to_string())
+            }
+        }
     }
 }
 

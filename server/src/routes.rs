@@ -4,6 +4,8 @@ pub(crate) mod devices;
 
 pub(crate) mod keypackages;
 
+pub(crate) mod delivery;
+
 pub(crate) mod operations;
 
 use actix_web::{
@@ -25,6 +27,10 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/revoke", keypackages::revoke))
         .service(get("/keypackages/status", keypackages::status))
         .service(get("/keypackages/events", keypackages::events))
+        .service(post("/groups/{group_id}/commits", delivery::commit))
+        .service(post("/groups/{group_id}/messages", delivery::message))
+        .service(get("/mailbox", delivery::mailbox))
+        .service(post("/mailbox/acknowledge", delivery::acknowledge))
         .service(get("/openapi.json", operations::openapi))
         .configure(health)
         .default_service(web::to(no_such_path));

@@ -65,7 +65,7 @@ pub enum StartError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The address cannot be listened at: it may be in use.
-    #[error("cannot listen at {address}; is another server running there?")]
+    #[error("cannot listen at {address} (is another server running there?)")]
     Listen {
         /// The address.
         address: SocketAddr,

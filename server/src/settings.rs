@@ -296,12 +296,11 @@ impl From<OnLapseWord> for OnLapse {
 }
 
 /// A time as `60s` or `14days 1h`.
-fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
-    humantime::parse_duration(text)
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("{text:?} is no time such as \"60s\""))
 }
 
 fn read_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
-    let time = duration(&text);
-    time.map(Some).map_err(|_| de::Error::custom(format!("{text:?} is no time such as \"60s\"")))
+    duration(&text).map(Some).map_err(de::Error::custom)
 }

@@ -19,6 +19,9 @@ mod surface;
 #[path = "server/problems.rs"]
 mod problems;
 
+#[path = "server/delivery.rs"]
+mod delivery;
+
 #[path = "server/signatures.rs"]
 mod signatures;
 
@@ -33,3 +36,6 @@ mod durability;
 
 #[path = "server/documents.rs"]
 mod documents;
+
+#[path = "server/examples.rs"]
+mod examples;

@@ -28,9 +28,9 @@ use crate::{
 /// The media type of MLS messages, RFC 9420 section 17.10.
 const MESSAGE_MLS: &str = "message/mls";
 /// How many events are told at once, unless fewer are asked for.
-const EVENTS_DEFAULT: u16 = 100;
+const EVENTS_DEFAULT: usize = 100;
 /// How many events are told at once, whatever is asked for.
-const EVENTS_MAX: u16 = 1000;
+const EVENTS_MAX: usize = 1000;
 
 /// Takes packages into the caller's pool.
 ///
@@ -356,7 +356,7 @@ pub(crate) async fn status(
 struct EventsQuery {
     #[serde(default)]
     after: u64,
-    limit: Option<u16>,
+    limit: Option<u64>,
 }
 
 /// The history of the caller's pool, event by event.
@@ -364,7 +364,7 @@ struct EventsQuery {
     get, path = "/keypackages/events", tag = "keypackages",
     params(
         ("after" = Option<u64>, Query, description = "Tell what comes after this version; 0 for all"),
-        ("limit" = Option<u16>, Query, description = "How many events at most: 100 unless said, 1000 at most"),
+        ("limit" = Option<u64>, Query, description = "How many events at most: 100 unless said, 1000 at most"),
     ),
     responses(
         (status = 200, description = "The events, in order", body = EventsReply),
@@ -378,14 +378,17 @@ pub(crate) async fn events(
     caller: Reader,
 ) -> Result<HttpResponse, Failure> {
     let EventsQuery { after, limit } = query(&request)?;
-    let limit = usize::from(limit.unwrap_or(EVENTS_DEFAULT).clamp(1, EVENTS_MAX));
+    let limit = limit.map_or(EVENTS_DEFAULT, |limit| {
+        usize::try_from(limit).unwrap_or(EVENTS_MAX).clamp(1, EVENTS_MAX)
+    });
     let records = state.store()?.history(&caller.pool, after, limit + 1)?;
     let more = limit < records.len();
     let events = records.iter().take(limit).map(EventView::from).collect();
     Ok(HttpResponse::Ok().json(EventsReply { events, more }))
 }
 
-fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Failure> {
+/// What a query says. One that says something else is a problem, as every error is.
+pub(crate) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Failure> {
     let query = Query::from_query(request.query_string());
     query.map(Query::into_inner).map_err(|err| {
         let why = err.to_string();

@@ -1,6 +1,6 @@
 //! What the server says of itself: its API document, its help, its greeting, its complaints.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use crate::harness::{Process, Running, answer, command, refusal};
 
@@ -79,7 +79,7 @@ fn an_address_in_use_and_insecurity_in_public_are_refused() {
     let (said, code) =
         refusal(bare().args(["--listen", &address, "--admin-listen", "127.0.0.1:0"]));
     let start =
-        format!("keypool-server: cannot listen at {address}; is another server running there?");
+        format!("keypool-server: cannot listen at {address} (is another server running there?): ");
     assert!(said.starts_with(&start) && code == 1, "{said} ({code})");
     let (said, code) = refusal(bare().args(["--listen", "0.0.0.0:0", "--insecure-no-auth"]));
     assert_eq!(
@@ -108,4 +108,36 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     assert!(said(file().env("KEYPOOL_PACKAGES_MAX", "7")).contains("--body-bytes-max"));
     let flag = said(file().env("KEYPOOL_PACKAGES_MAX", "0").args(["--packages-max", "7"]));
     assert!(flag.contains("--body-bytes-max"), "{flag}");
+}
+
+#[test]
+fn a_log_filter_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (said, code) = refusal(command(dir.path()).args(["--log", "keypool_server=loud"]));
+    let start =
+        "keypool-server: --log \"keypool_server=loud\" is not a filter such as info or warn";
+    assert!(said.starts_with(start) && code == 2, "{said} ({code})");
+}
+
+#[test]
+fn a_server_with_a_public_name_says_it_in_what_to_try() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = ["--public-name", "keypool.example"];
+    let process = Process::spawn(command(dir.path()).args(name).stderr(Stdio::null()));
+    let expected = "try          keypool --home ~/.keypool --server https://keypool.example --user alice register";
+    assert_eq!(process.greeting.last().unwrap(), expected);
+}
+
+#[test]
+fn the_operators_page_lists_every_setting() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
+    let page = fs::read_to_string(page).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let help = command(dir.path()).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let flags = help.lines().filter_map(|line| line.strip_prefix("      --"));
+    for flag in flags.map(|line| line.split(' ').next().unwrap()) {
+        let variable = flag.to_ascii_uppercase().replace('-', "_");
+        assert!(page.contains(&format!("| `--{flag}` | `KEYPOOL_{variable}` | ")), "--{flag}");
+    }
 }

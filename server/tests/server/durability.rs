@@ -19,9 +19,7 @@ type Told = (Device, Draft, Answer);
 /// Asks the server for one thing after the other until it is gone; returns what was not answered.
 async fn work(api: Api, alice: Device, bob: Device, told: mpsc::Sender<Told>) -> (Device, Draft) {
     for turn in 0_u32.. {
-        let body =
-            json!({ "target_user": "bob", "group_id": GROUP, "reservation_id": Uuid::new_v4() });
-        let reserving = Draft::post("/keypackages/reserve", &body);
+        let reserving = Draft::post("/keypackages/reserve", &reservation_of("bob"));
         let Ok(reserved) = api.try_send(&alice, &reserving).await else {
             return (alice, reserving);
         };
@@ -154,6 +152,49 @@ async fn asked_to_stop_under_load_the_server_ends_well_and_has_lost_nothing() {
     let process = Process::start(dir.path());
     check_told(&process.api, &heard, &unanswered).await;
     check_history(&process.api, &bob).await;
+}
+
+#[actix_web::test]
+async fn a_write_that_fails_ends_the_server_and_nothing_it_said_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (process, inviters, bob) = begin(&dir).await;
+    let carol = Device::new("carol");
+    process.api.register(&carol).await.ok();
+    process.terminate();
+    // 600 KiB: room for the index, and in the journal, which has its length already, for a little.
+    let process = Process::start_limited(dir.path(), 1200);
+    let alice = &inviters[0];
+    let reserving = Draft::post("/keypackages/reserve", &reservation_of("bob"));
+    let reserved = process.api.send(alice, &reserving).await.ok();
+    let packages: Vec<_> = (0..64).map(|_| carol.large_package(SystemClock.now())).collect();
+    let uploading = Draft::post("/keypackages/upload", &upload(&packages));
+
+    let failed = process.api.send(&carol, &uploading).await;
+
+    assert_eq!((failed.status, failed.code()), (503, "log_unavailable"));
+    assert_eq!((failed.header("retry-after"), &failed.body["retryable"]), ("10", &true.into()));
+    let late = Draft::post("/keypackages/reserve", &reservation_of("bob"));
+    match process.api.try_send(alice, &late).await {
+        Ok(refused) => assert_eq!((refused.status, refused.code()), (503, "log_unavailable")),
+        Err(gone) => assert!(gone.is_request(), "{gone:?}"),
+    }
+    let (ended, said) = actix_web::web::block(move || process.ended()).await.unwrap();
+    assert_eq!(ended.code(), Some(1), "{said}");
+    let cause = said.lines().find(|line| line.contains("ERROR")).unwrap();
+    assert!(cause.contains("write failed for") && cause.contains("File too large"), "{said}");
+    assert_eq!(
+        said.lines().last().unwrap(),
+        "keypool-server: the log or a listener failed, and the server has ended; nothing that was acknowledged is lost. The error above says what failed: mend it (is the disk full?) and start again"
+    );
+
+    let process = Process::start(dir.path());
+    let unanswered = [(carol, uploading), (alice.clone(), late)];
+    check_told(&process.api, &[(alice.clone(), reserving, reserved)], &unanswered).await;
+    check_history(&process.api, &bob).await;
+}
+
+fn reservation_of(user: &str) -> serde_json::Value {
+    json!({ "target_user": user, "group_id": GROUP, "reservation_id": Uuid::new_v4() })
 }
 
 #[actix_web::test]

@@ -13,8 +13,8 @@ use keypool_ledger::{Clock, Hash, ManualClock, PoolId, SignatureKey, SystemClock
 use keypool_projections::signing::{BodyParts, SignedParts, content_digest};
 use keypool_server::{Server, Settings};
 use openmls::prelude::{
-    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, ExtensionType, KeyPackage,
-    Lifetime,
+    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, ExtensionType,
+    Extensions, KeyPackage, KeyPackageBuilder, Lifetime, UnknownExtension,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -28,6 +28,8 @@ use uuid::Uuid;
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_766_400_000);
 /// A group's id, as it travels.
 pub(crate) const GROUP: &str = "Z3JvdXAtMQ==";
+/// An extension for private use, which makes packages large.
+const BALLAST: u16 = 0xff01;
 
 /// One device of one user, with the key that signs its packages and its requests.
 #[derive(Clone)]
@@ -59,16 +61,25 @@ impl Device {
     }
 
     pub(crate) fn package_with(&self, now: Timestamp, secs: u64, last_resort: bool) -> Vec<u8> {
-        let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-        let extensions = [ExtensionType::LastResort];
-        let capabilities = Capabilities::new(None, Some(&[suite]), Some(&extensions), None, None);
         let lifetime = Lifetime::init(now.as_secs() - 3600, now.as_secs() + secs);
-        let mut builder = KeyPackage::builder()
-            .key_package_lifetime(lifetime)
-            .leaf_node_capabilities(capabilities);
-        if last_resort {
-            builder = builder.mark_as_last_resort();
-        }
+        let builder = KeyPackage::builder().key_package_lifetime(lifetime);
+        self.build(if last_resort { builder.mark_as_last_resort() } else { builder })
+    }
+
+    /// A package of about 15 kB, which is nearly the most that is admitted.
+    pub(crate) fn large_package(&self, now: Timestamp) -> Vec<u8> {
+        let lifetime = Lifetime::init(now.as_secs() - 3600, now.as_secs() + 24 * 3600);
+        let ballast = Extension::Unknown(BALLAST, UnknownExtension(vec![7; 15_000]));
+        let extensions = Extensions::single(ballast).unwrap();
+        let builder = KeyPackage::builder().key_package_lifetime(lifetime);
+        self.build(builder.key_package_extensions(extensions))
+    }
+
+    fn build(&self, builder: KeyPackageBuilder) -> Vec<u8> {
+        let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+        let extensions = [ExtensionType::LastResort, ExtensionType::Unknown(BALLAST)];
+        let capabilities = Capabilities::new(None, Some(&[suite]), Some(&extensions), None, None);
+        let builder = builder.leaf_node_capabilities(capabilities);
         let (private, public) = (self.key.to_bytes().to_vec(), self.keyid().as_bytes().to_vec());
         let signer = SignatureKeyPair::from_raw(SignatureScheme::ED25519, private, public);
         let credential = CredentialWithKey {
@@ -346,7 +357,20 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the binary on a directory and waits until it says that it listens.
     pub(crate) fn start(data: &Path) -> Self {
-        let mut child = command(data).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Self::spawn(command(data).stderr(Stdio::null()))
+    }
+
+    /// Starts the binary where no file may grow beyond so many blocks of 512 bytes.
+    pub(crate) fn start_limited(data: &Path, blocks: u32) -> Self {
+        let command = command(data);
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        let mut shell = Command::new("/bin/sh");
+        shell.env_clear().arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+        Self::spawn(shell.stderr(Stdio::piped()))
+    }
+
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let greeting: Vec<String> = lines.by_ref().take(5).map(Result::unwrap).collect();
         let url = greeting[0].strip_prefix("listening on ").unwrap().to_owned();
@@ -361,6 +385,13 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Waits until it has ended by itself, and returns what it has said on standard error.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap(), said)
     }
 
     /// Asks it to end, and waits until it has.

@@ -1,10 +1,15 @@
 //! The store without HTTP, as other programs use it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
-use keypool_ledger::{GroupId, ManualClock, MemoryLog, PoolId, ReservationId};
-use keypool_projections::{Claim, ItemOutcome, Limits, Pools, Stage};
-use keypool_server::{AdmissionRules, Idempotency, Invitee, KeyPackageStore, Reservation};
+use keypool_ledger::{Faulty, GroupId, ManualClock, MemoryLog, PoolId, ReservationId};
+use keypool_projections::{Claim, ExecuteError, ItemOutcome, Limits, Pools, Stage};
+use keypool_server::{
+    AdmissionRules, Idempotency, Invitee, KeyPackageStore, Reservation, StoreError,
+};
 use uuid::Uuid;
 
 use crate::harness::{Device, NOW};
@@ -63,4 +68,39 @@ async fn what_time_has_done_is_recorded_when_it_is_asked_for() {
     assert_eq!(store.cleanup_expired().await.unwrap(), 1);
     let counts = store.view(&bob.pool).state.counts();
     assert_eq!((counts.available, counts.reserved, counts.expired), (1, 0, 1));
+}
+
+#[actix_web::test]
+async fn who_comes_while_a_thousand_wait_is_told_to_come_again_and_they_are_all_answered() {
+    let log = Faulty::new(MemoryLog::default());
+    let (begun, held) = mpsc::channel();
+    let (open, gate) = mpsc::channel::<()>();
+    log.before_append(1, move |_| {
+        begun.send(()).unwrap();
+        gate.recv().unwrap();
+    });
+    let clock = Arc::new(ManualClock::at(NOW));
+    let pools = Pools::open(log, clock, Limits::STANDARD).unwrap();
+    let store = Arc::new(KeyPackageStore::new(pools, AdmissionRules::default()));
+    let register = |name: &str| {
+        let (store, device) = (Arc::clone(&store), Device::new(name));
+        async move { store.register(&device.pool, device.keyid(), Idempotency::fresh()).await }
+    };
+    let first = actix_rt::spawn(register("first"));
+    actix_web::web::block(move || held.recv()).await.unwrap().unwrap();
+    // The first is being written; a thousand more wait behind it.
+    let waiting: Vec<_> =
+        (0..1000).map(|n| actix_rt::spawn(register(&format!("user-{n}")))).collect();
+    while store.pools().queued() < 1001 {
+        actix_rt::task::yield_now().await;
+    }
+
+    let refused = register("last").await.unwrap_err();
+
+    assert!(matches!(refused, StoreError::Execute(ExecuteError::Busy)), "{refused:?}");
+    open.send(()).unwrap();
+    for answered in std::iter::once(first).chain(waiting) {
+        assert!(!answered.await.unwrap().unwrap().0);
+    }
+    register("last").await.unwrap();
 }

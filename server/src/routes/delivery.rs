@@ -1,0 +1,224 @@
+//! The delivery over HTTP: Commits, messages, and each device's mailbox.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{Data, Path},
+};
+use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
+use keypool_projections::{
+    Claim, DeliveryCommand, DeliveryRequest, ExecuteError, Welcome,
+    wire::{
+        AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest,
+        MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, Problem,
+    },
+};
+use serde::Deserialize;
+
+use crate::{
+    admission::welcomed,
+    authentication::{Reader, Writer},
+    keypackage_store::Idempotency,
+    problem::Failure,
+    routes::keypackages::query,
+    state::State,
+};
+
+/// How many items of a mailbox are given out at once, unless fewer are asked for.
+const ITEMS_MAX: u16 = 100;
+/// How many bytes of a mailbox are given out at once, but for the first item.
+const BYTES_MAX: u64 = 1024 * 1024;
+/// How long a device may wait for something to come, in seconds.
+const WAIT_MAX_S: u64 = 30;
+
+/// Accepts a Commit, with its Welcomes and the spending of its packages: all of it or nothing.
+///
+/// The first Commit for an epoch wins. The first of a group with no history makes the group, with its
+/// sender as the first member. The Welcomes go out with it, to exactly the owners of the packages.
+#[utoipa::path(
+    post, path = "/groups/{group_id}/commits", tag = "delivery",
+    params(
+        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
+        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
+    ),
+    request_body = CommitRequest,
+    responses(
+        (status = 200, description = "It is the group's Commit for this epoch", body = CommitReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn commit(
+    state: Data<State>,
+    group: Path<String>,
+    caller: Writer,
+) -> Result<HttpResponse, Failure> {
+    let group = GroupId::from_path(&group)?;
+    let asked: CommitRequest = caller.body.json()?;
+    let read = |Base64(bytes): Base64| {
+        let not_one = || Failure::new(Code::BadRequest, "one of the welcomes is no Welcome");
+        Ok(Welcome { keypackage_refs: welcomed(&bytes).ok_or_else(not_one)?, bytes })
+    };
+    let welcomes: Result<Vec<Welcome>, Failure> = asked.welcomes.into_iter().map(read).collect();
+    let holder = &caller.pool;
+    let spends = asked.spend.into_iter().map(|claim| Claim {
+        keypackage_ref: claim.keypackage_ref,
+        reservation: claim.reservation_id,
+        holder: holder.clone(),
+    });
+    let command = DeliveryCommand::Commit {
+        group,
+        epoch: asked.epoch,
+        commit: asked.commit.0,
+        welcomes: welcomes?,
+        spends: spends.collect(),
+        removed: asked.removed,
+    };
+    let delivered = state.store()?.pools().deliver(request(&caller, command)).await?;
+    let reply = CommitReply { epoch: delivered.epoch, position: delivered.position };
+    Ok(HttpResponse::Ok().json(reply))
+}
+
+/// Passes a message on to the other members' devices.
+#[utoipa::path(
+    post, path = "/groups/{group_id}/messages", tag = "delivery",
+    params(
+        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
+        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
+    ),
+    request_body = MessageRequest,
+    responses(
+        (status = 200, description = "It waits for every other member", body = MessageReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn message(
+    state: Data<State>,
+    group: Path<String>,
+    caller: Writer,
+) -> Result<HttpResponse, Failure> {
+    let group = GroupId::from_path(&group)?;
+    let MessageRequest { message } = caller.body.json()?;
+    let command = DeliveryCommand::Post { group, message: message.0 };
+    let delivered = state.store()?.pools().deliver(request(&caller, command)).await?;
+    Ok(HttpResponse::Ok().json(MessageReply { position: delivered.position }))
+}
+
+/// Which part of a mailbox is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// After this position; from the beginning of what waits if it is left out.
+    after: Option<u64>,
+    /// How many items at most.
+    limit: Option<u16>,
+    /// How many seconds to wait for something to come.
+    wait: Option<u64>,
+}
+
+/// What waits for the caller's device, in order. It waits until it is acknowledged.
+#[utoipa::path(
+    get, path = "/mailbox", tag = "delivery",
+    params(
+        ("after" = Option<u64>, Query, description = "Only what comes after this position"),
+        ("limit" = Option<u16>, Query, description = "How many items, 100 at most"),
+        ("wait" = Option<u64>, Query, description = "How many seconds to wait for something to come, 30 at most"),
+    ),
+    responses(
+        (status = 200, description = "What waits, in order", body = MailboxReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn mailbox(
+    request: HttpRequest,
+    state: Data<State>,
+    caller: Reader,
+) -> Result<HttpResponse, Failure> {
+    let which: Which = query(&request)?;
+    let pools = state.store()?.pools();
+    let mut written = pools.written();
+    let wait = Duration::from_secs(which.wait.unwrap_or_default().min(WAIT_MAX_S));
+    let deadline = actix_rt::time::sleep(wait);
+    tokio::pin!(deadline);
+    loop {
+        written.mark_unchanged();
+        let reply = waiting(&state, &caller.pool, &which)?;
+        if !reply.items.is_empty() || wait.is_zero() {
+            return Ok(HttpResponse::Ok().json(reply));
+        }
+        tokio::select! {
+            () = &mut deadline => return Ok(HttpResponse::Ok().json(reply)),
+            changed = written.changed() => {
+                if changed.is_err() {
+                    return Err(Failure::new(Code::NotReady, "the server is stopping"));
+                }
+            }
+        }
+    }
+}
+
+/// What waits now. An overrun is said once everything that was kept has been given out.
+fn waiting(state: &State, device: &PoolId, which: &Which) -> Result<MailboxReply, Failure> {
+    let pools = state.store()?.pools();
+    let mailbox = pools.mailbox(device);
+    let limit = which.limit.unwrap_or(ITEMS_MAX).min(ITEMS_MAX);
+    let mut found = mailbox.after(which.after.unwrap_or_default()).peekable();
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    while let Some(waiting) = found.peek().filter(|waiting| {
+        let room = bytes + waiting.bytes <= BYTES_MAX || items.is_empty();
+        room && items.len() < usize::from(limit)
+    }) {
+        bytes += waiting.bytes;
+        items.extend(pools.record(waiting.position).map_err(ExecuteError::from)?.and_then(item));
+        found.next();
+    }
+    let more = found.peek().is_some();
+    if items.is_empty() && !more && mailbox.is_overrun() {
+        let through = mailbox.after(0).last().map_or(mailbox.acknowledged(), |last| last.position);
+        let detail = format!("what came after position {through} was not kept");
+        return Err(Failure::new(Code::MailboxOverrun, detail));
+    }
+    Ok(MailboxReply { items, more })
+}
+
+fn item(record: Record) -> Option<MailboxItem> {
+    let StreamId::Group(group_id) = record.envelope.stream else { return None };
+    let (kind, sender) = match record.envelope.event {
+        Event::Committed { committer, .. } => (MailboxKind::Commit, Some(committer)),
+        Event::Welcomed { .. } => (MailboxKind::Welcome, None),
+        Event::Posted { sender } => (MailboxKind::Message, Some(sender)),
+        _ => return None,
+    };
+    let (position, at_ms) = (record.seq, record.envelope.at.as_millis());
+    Some(MailboxItem { position, at_ms, kind, group_id, sender, bytes: Base64(record.payload) })
+}
+
+/// Forgets what waits up to a position: the device has it safely.
+#[utoipa::path(
+    post, path = "/mailbox/acknowledge", tag = "delivery",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = AcknowledgeRequest,
+    responses(
+        (status = 200, description = "It is forgotten", body = AcknowledgeReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn acknowledge(
+    state: Data<State>,
+    caller: Writer,
+) -> Result<HttpResponse, Failure> {
+    let AcknowledgeRequest { through } = caller.body.json()?;
+    let pools = state.store()?.pools();
+    pools.deliver(request(&caller, DeliveryCommand::Acknowledge { through })).await?;
+    let waiting = pools.mailbox(&caller.pool).after(0).count() as u64;
+    Ok(HttpResponse::Ok().json(AcknowledgeReply { waiting }))
+}
+
+fn request(caller: &Writer, command: DeliveryCommand) -> DeliveryRequest {
+    let Idempotency { key, digest } = caller.idempotency;
+    DeliveryRequest { command, caller: caller.pool.clone(), id: key, digest }
+}
