@@ -164,7 +164,7 @@ pub(crate) async fn mailbox(
 fn waiting(state: &State, device: &PoolId, which: &Which) -> Result<MailboxReply, Failure> {
     let pools = state.store()?.pools();
     let mailbox = pools.mailbox(device);
-    let limit = which.limit.unwrap_or(ITEMS_MAX).min(ITEMS_MAX);
+    let limit = which.limit.unwrap_or(ITEMS_MAX).clamp(1, ITEMS_MAX);
     let mut found = mailbox.after(which.after.unwrap_or_default()).peekable();
     let (mut items, mut bytes) = (Vec::new(), 0);
     while let Some(waiting) = found.peek().filter(|waiting| {
