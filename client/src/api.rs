@@ -6,13 +6,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
-use keypool_ledger::{Clock, CommandId, PoolId};
+use keypool_ledger::{Clock, CommandId, GroupId, PoolId};
 use keypool_projections::{
     signing::{BodyParts, SignedParts, content_digest},
     wire::{
-        ClaimRequest, Code, EventsReply, PoolStatus, Problem, RegisterReply, RegisterRequest,
-        ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply, RevokeRequest,
-        SpendReply, SpendRequest, UploadReply, UploadRequest,
+        AcknowledgeReply, AcknowledgeRequest, ClaimRequest, Code, CommitReply, CommitRequest,
+        EventsReply, MailboxReply, MessageReply, MessageRequest, PoolStatus, Problem,
+        RegisterReply, RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest,
+        RevokeReply, RevokeRequest, SpendReply, SpendRequest, UploadReply, UploadRequest,
     },
 };
 use reqwest::{Method, Url};
@@ -20,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{BoxError, DeviceIdentity};
 
-/// How long a request may take, in seconds.
+/// How long a request may take, in seconds, besides what it asks the server to wait.
 const TIMEOUT_S: u64 = 20;
 /// How often a request is repeated when its answer was lost or the server was busy.
 const RETRIES_MAX: usize = 3;
@@ -117,10 +118,8 @@ impl ApiClient {
             return Err(address());
         }
         let authority = server.port().map_or(host.clone(), |port| format!("{host}:{port}"));
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(TIMEOUT_S))
-            .build()
-            .map_err(|err| ApiError::Client(err.into()))?;
+        let http =
+            reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
         Ok(Self { http, server, authority, identity, clock })
     }
 
@@ -242,9 +241,71 @@ impl ApiClient {
         self.get("/keypackages/events", &format!("after={after}&limit={limit}")).await
     }
 
+    /// Posts a Commit with its Welcomes and the spending of its packages: all of it or nothing. The
+    /// first Commit for an epoch wins.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `epoch_taken` if another Commit was first, or that of a
+    /// spend if a package cannot be spent. Nothing was accepted then.
+    pub async fn post_commit(
+        &self,
+        group: &GroupId,
+        request: &CommitRequest,
+        id: CommandId,
+    ) -> Result<CommitReply, ApiError> {
+        self.post(&format!("/groups/{}/commits", group.to_path()), request, id).await
+    }
+
+    /// Posts a sealed message to the other members' devices.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `unknown_group` if no Commit of the group was ever
+    /// posted, and `not_allowed` if the device is not a member by any Commit that was accepted.
+    pub async fn post_message(
+        &self,
+        group: &GroupId,
+        request: &MessageRequest,
+        id: CommandId,
+    ) -> Result<MessageReply, ApiError> {
+        self.post(&format!("/groups/{}/messages", group.to_path()), request, id).await
+    }
+
+    /// What waits for the device after a position, in order, at most `limit` items of it. If nothing
+    /// does, the server waits up to `wait_s` seconds for something to come.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `mailbox_overrun` if the server has kept nothing more
+    /// after the position, and there was more.
+    pub async fn mailbox(
+        &self,
+        after: u64,
+        limit: u16,
+        wait_s: u64,
+    ) -> Result<MailboxReply, ApiError> {
+        let query = format!("after={after}&limit={limit}&wait={wait_s}");
+        let (method, wait) = (Method::GET, Duration::from_secs(wait_s));
+        self.repeated(&Call { method, path: "/mailbox", query: &query, body: None, wait }).await
+    }
+
+    /// Lets the server forget what waits for the device up to a position.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn acknowledge(
+        &self,
+        request: &AcknowledgeRequest,
+        id: CommandId,
+    ) -> Result<AcknowledgeReply, ApiError> {
+        self.post("/mailbox/acknowledge", request, id).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T, ApiError> {
-        let call = Call { method: Method::GET, path, query, body: None };
-        self.repeated(&call).await
+        let (method, wait) = (Method::GET, Duration::ZERO);
+        self.repeated(&Call { method, path, query, body: None, wait }).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -256,7 +317,8 @@ impl ApiClient {
         // The wire types are plain data: writing them as JSON cannot fail.
         let bytes = serde_json::to_vec(body).unwrap_or_default();
         let body = Some(Body { digest: content_digest(&bytes), bytes, key: id.to_string() });
-        self.repeated(&Call { method: Method::POST, path, query: "", body }).await
+        let (method, wait) = (Method::POST, Duration::ZERO);
+        self.repeated(&Call { method, path, query: "", body, wait }).await
     }
 
     /// Sends a call, and again while its answer is not known. Each time it is signed anew.
@@ -317,6 +379,7 @@ impl ApiClient {
         let mut request = self
             .http
             .request(call.method.clone(), url.clone())
+            .timeout(call.wait.saturating_add(Duration::from_secs(TIMEOUT_S)))
             .header("signature-input", headers.signature_input)
             .header("signature", headers.signature);
         if let Some(body) = &call.body {
@@ -336,6 +399,8 @@ struct Call<'a> {
     path: &'a str,
     query: &'a str,
     body: Option<Body>,
+    /// How long the server is asked to wait before it answers.
+    wait: Duration,
 }
 
 struct Body {

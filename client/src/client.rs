@@ -1,5 +1,7 @@
 //! What an app embeds: one device, its groups, its pool, and the way to invite and to be invited.
 
+mod delivery;
+
 use std::{path::Path, sync::Arc};
 
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, Timestamp};
@@ -13,7 +15,10 @@ use crate::{
     IdentityError, InviteError, Invited, JoinError, Joined, KeyPackagePool, LocalStore,
     MessageError, MlsConnection, MlsMembership, PoolConfig, Received, Refresh, RefreshError,
     ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
-    mls::{invite::Inviter, update::Updater},
+    mls::{
+        invite::Inviter,
+        update::{Updater, Wish},
+    },
     storage::fresh_command,
 };
 
@@ -29,7 +34,8 @@ pub struct MlsClient<D> {
     membership: MlsMembership,
     connection: MlsConnection<D>,
     clock: ClockHandle,
-    /// Held while Commits are made and posted, so that no step is taken twice at once.
+    /// Held while Commits and messages are made and posted, and while others' are taken in, so that no
+    /// step is taken twice at once, and no message is sealed for the members of before.
     committing: tokio::sync::Mutex<()>,
 }
 
@@ -101,10 +107,21 @@ impl<D: DeliveryService> MlsClient<D> {
         delivery: D,
         (clock, config): (Arc<dyn Clock>, PoolConfig),
     ) -> Result<Self, OpenError> {
+        Self::assemble(home, owner, server, |_| delivery, (clock, config))
+    }
+
+    fn assemble(
+        home: &Path,
+        owner: &PoolId,
+        server: &str,
+        delivery: impl FnOnce(&ApiClient) -> D,
+        (clock, config): (Arc<dyn Clock>, PoolConfig),
+    ) -> Result<Self, OpenError> {
         let store = Arc::new(LocalStore::open(home, owner)?);
         let identity = DeviceIdentity::load_or_create(&store)?;
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
         let api = ApiClient::new(server, identity.clone(), Arc::clone(&clock))?;
+        let delivery = delivery(&api);
         let membership = MlsMembership::new(Arc::clone(&store), identity.clone());
         let connection = MlsConnection::new(Arc::clone(&store), pool, api, delivery);
         let (clock, committing) = (ClockHandle(clock), tokio::sync::Mutex::default());
@@ -186,6 +203,10 @@ impl<D: DeliveryService> MlsClient<D> {
     /// afterwards, the member is removed again and then another is tried; three in all. Invitations,
     /// updates and what resumes them wait for each other.
     ///
+    /// Over [`ServerDelivery`](crate::ServerDelivery) the Commit, its Welcome and the spending of the
+    /// package are one request: a Commit with a lost package is never accepted. If another Commit was
+    /// first, the mailbox is taken in and this one made anew, up to three times.
+    ///
     /// # Errors
     ///
     /// Returns an [`InviteError`]. An [`InviteError::Unfinished`] goes on with
@@ -214,6 +235,7 @@ impl<D: DeliveryService> MlsClient<D> {
 
     /// Replaces the device's keys in a group, by a Commit that is posted to its members. Due soon
     /// after joining: the keys that came from the package have a lifetime, and others have seen them.
+    /// A lost race for the epoch is run again as for [`MlsClient::invite`].
     ///
     /// # Errors
     ///
@@ -221,10 +243,28 @@ impl<D: DeliveryService> MlsClient<D> {
     /// is posted again by [`MlsClient::resume_updates`] or by the next update of the group.
     pub async fn update_keys(&self, group: &GroupId) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
-        self.updater().update(group).await
+        self.updater().change(group, Wish::FreshKeys).await
     }
 
-    /// Goes on with the updates that a crash or a lost answer has left unfinished. To be called when
+    /// Removes a user's devices from a group, or one of them, by a Commit that is posted to its members,
+    /// those who are removed included.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`UpdateError`], with [`GroupError::NotAMember`] if nobody has that name. After
+    /// [`UpdateError::Unfinished`] it goes on with [`MlsClient::resume_updates`].
+    pub async fn remove(
+        &self,
+        group: &GroupId,
+        user: &str,
+        device: Option<&str>,
+    ) -> Result<(), UpdateError> {
+        let _alone = self.committing.lock().await;
+        let (user, device) = (user.to_owned(), device.map(ToOwned::to_owned));
+        self.updater().change(group, Wish::Removal { user, device }).await
+    }
+
+    /// Goes on with the updates and removals that a crash or a lost answer has left unfinished. To be called when
     /// the app starts. Returns what has become of each.
     ///
     /// # Errors
@@ -241,8 +281,8 @@ impl<D: DeliveryService> MlsClient<D> {
     }
 
     fn updater(&self) -> Updater<'_, D> {
-        let (membership, connection) = (&self.membership, &self.connection);
-        Updater { store: &self.store, membership, connection }
+        let (store, now) = (self.store.as_ref(), self.now());
+        Updater { store, membership: &self.membership, connection: &self.connection, now }
     }
 
     /// Joins the group a Welcome is for. The private keys of the package are gone afterwards.

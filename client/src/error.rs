@@ -1,12 +1,16 @@
 //! What can go wrong, one enum for each kind of operation. A variant is a reaction the caller has.
 
+mod delivery;
 mod invite;
 
 use std::{error::Error, io, path::PathBuf};
 
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, RevokeReason, SignatureKey};
 
-pub use self::invite::{InviteError, UpdateError};
+pub use self::{
+    delivery::{SendError, SyncError},
+    invite::{InviteError, UpdateError},
+};
 use crate::storage::own_packages::ImpossibleEvent;
 
 /// Any error of a library beneath.

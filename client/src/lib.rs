@@ -22,12 +22,16 @@ pub use crate::{
     client::{MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
-        KeyFate, MessageError, PackageCheck, PoolError, StorageError, UpdateError,
+        KeyFate, MessageError, PackageCheck, PoolError, SendError, StorageError, SyncError,
+        UpdateError,
     },
     mls::{
-        connection::{
-            CommitPost, DeliveryError, DeliveryService, MlsConnection, Refresh, RefreshError,
-            WelcomePost,
+        connection::{MlsConnection, Refresh, RefreshError},
+        delivery::{
+            AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost,
+            mailbox::{Happening, What},
+            outbox::ResumedMessage,
+            server::ServerDelivery,
         },
         identity::DeviceIdentity,
         invite::{Invited, ResumedInvitation},

@@ -9,6 +9,8 @@ pub(crate) mod keypackage_pool;
 
 pub(crate) mod membership;
 
+pub(crate) mod delivery;
+
 pub(crate) mod connection;
 
 pub(crate) mod invite;
@@ -36,6 +38,9 @@ use crate::{BoxError, Staged, StorageError};
 /// How far two clocks may be apart: packages are dated this far back, and their keys are kept this
 /// long after their end.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_hours(1);
+
+/// How often a Commit is made anew because another one was first, over the server's own delivery.
+const RACES_MAX: u32 = 3;
 
 /// The signature scheme of the device's key.
 pub(crate) const SIGNATURE_SCHEME: SignatureScheme = SignatureScheme::ED25519;

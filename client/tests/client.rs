@@ -4,6 +4,7 @@
 mod client {
     mod command_line;
     mod crashes;
+    mod delivery;
     mod forgeries;
     mod interop;
     mod invitations;

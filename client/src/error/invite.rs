@@ -1,4 +1,4 @@
-//! Why nobody was invited, and why a device's keys were not updated.
+//! Why nobody was invited, and why a group was not changed otherwise.
 
 use keypool_ledger::{GroupId, PoolId};
 use keypool_projections::wire::Code;
@@ -113,28 +113,28 @@ impl InviteError {
     }
 }
 
-/// Why the device's keys in a group were not updated.
+/// Why the device's keys in a group were not updated, or nobody was removed from it.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
     /// The Delivery Service did not take the Commit, which is cleared. Take in what others have sent,
-    /// and update again.
-    #[error("the Commit was not accepted: {0}; take in what others have sent, and update again")]
+    /// and try again.
+    #[error("the Commit was not accepted: {0}; take in what others have sent, and try again")]
     NotAccepted(#[from] DeliveryError),
-    /// Nobody knows whether the Commit was accepted. It is posted again by `resume_updates`, and by
-    /// the next update.
-    #[error("the Delivery Service did not answer; the Commit is posted again when resumed")]
+    /// Nobody knows whether the Commit was accepted, or it is to be made anew. That is done by
+    /// `resume_updates`, and by the next change of the group.
+    #[error("the Delivery Service did not answer; it goes on when resumed")]
     Unfinished(#[source] BoxError),
     /// The Commit is not pending here any more, because somebody has cleared it, and it may have been
     /// accepted. If the other members are in a later epoch, this device is stuck.
     #[error(
-        "the update of group {group} was cleared here and cannot be merged; if the other members \
+        "the change of group {group} was cleared here and cannot be merged; if the other members \
          have it, this device cannot follow them: have it removed and invited again"
     )]
     CommitMissing {
         /// The group.
         group: GroupId,
     },
-    /// The group cannot take an update.
+    /// The group cannot take the change.
     #[error(transparent)]
     Group(#[from] GroupError),
     /// The store failed.

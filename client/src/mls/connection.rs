@@ -1,19 +1,19 @@
 //! The device's pool and the server's view of it, brought together; and the way out for Commits.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
-use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, PoolId, RevokeReason, Timestamp};
+use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, RevokeReason, Timestamp};
 use keypool_projections::wire::{
     Base64, Code, Outcome, PoolCounts, PoolStatus, UploadItem, UploadRequest,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::keypackage_pool::{
     CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_uploaded,
 };
 use crate::{
-    ApiClient, ApiError, BoxError, LocalStore, PoolError, Staged, StorageError,
-    storage::fresh_command,
+    ApiClient, ApiError, CommitPost, DeliveryError, DeliveryService, LocalStore, PoolError, Staged,
+    StorageError, storage::fresh_command,
 };
 
 /// How long after a refresh another one asks nothing, in milliseconds.
@@ -26,71 +26,6 @@ const PAGE: u64 = 500;
 const BATCH_MAX: usize = 64;
 /// The server's word for the check that a package may be used now.
 const LIFETIME_CHECK: &str = "lifetime";
-
-/// What carries Commits and Welcomes: the app's own Delivery Service (RFC 9420 section 3).
-///
-/// Both functions may be called again with the same bytes, after a lost answer or a crash, and must
-/// then succeed again.
-pub trait DeliveryService: Send + Sync {
-    /// Posts a Commit to the members of a group. It is accepted only if no other Commit was accepted
-    /// for its epoch; a Commit that was accepted before, byte for byte, is accepted again.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`DeliveryError`].
-    fn post_commit(
-        &self,
-        post: &CommitPost,
-    ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
-
-    /// Hands a Welcome over to a new member. It is called only once the Commit is accepted.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`DeliveryError`]; it is tried again later.
-    fn send_welcome(
-        &self,
-        post: &WelcomePost,
-    ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
-}
-
-/// A Commit on its way to the members of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommitPost {
-    /// The group.
-    pub group: keypool_ledger::GroupId,
-    /// The epoch it ends: the first Commit for an epoch wins.
-    pub epoch: u64,
-    /// The bytes.
-    pub commit: Vec<u8>,
-}
-
-/// A Welcome on its way to a new member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WelcomePost {
-    /// The group.
-    pub group: keypool_ledger::GroupId,
-    /// Whom it is for.
-    pub to: PoolId,
-    /// The package it was made for.
-    pub keypackage_ref: KeyPackageRef,
-    /// The bytes.
-    pub welcome: Vec<u8>,
-}
-
-/// Why the Delivery Service did not take something.
-#[derive(Debug, thiserror::Error)]
-pub enum DeliveryError {
-    /// Another Commit was accepted for the epoch. Fetch it, and begin again.
-    #[error("another Commit was accepted for this epoch")]
-    EpochTaken,
-    /// It will not be taken, now or later.
-    #[error("the Delivery Service refused")]
-    Refused(#[source] BoxError),
-    /// Nobody knows whether it was taken. It is posted again later.
-    #[error("the Delivery Service did not answer")]
-    Unanswered(#[source] BoxError),
-}
 
 /// What a refresh has found and done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

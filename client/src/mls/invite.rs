@@ -7,22 +7,35 @@
 //!            cleared and released       Removing ──► Reserving, with a fresh package
 //! ```
 //!
+//! Over the server's own delivery it is shorter, since one request does all the rest:
+//!
+//! ```text
+//! Reserving ──► Added ──► done
+//!     ▲           │ not accepted: another Commit was first, or the package is lost
+//!     └───────────┘
+//! ```
+//!
 //! Each step is stored, together with what it changes in the group, before the next one is tried. A
 //! step that is repeated repeats its request under the same id, and the server answers it as it did
 //! before; but a renewal always asks anew, since what it asks is how things stand now.
 
 mod record;
 mod steps;
+mod whole;
 
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
 use serde::Serialize;
 
-use self::record::{Invitation, RECORD_PREFIX, Step};
-use super::{
-    connection::{DeliveryService, MlsConnection},
-    membership::MlsMembership,
+use self::{
+    record::{Invitation, RECORD_PREFIX, Step},
+    whole::Progress,
 };
-use crate::{AddError, GroupError, InviteError, LocalStore, StorageError};
+use super::{
+    RACES_MAX, connection::MlsConnection, delivery::mailbox::Mailbox, membership::MlsMembership,
+};
+use crate::{
+    AddError, DeliveryError, DeliveryService, GroupError, InviteError, LocalStore, StorageError,
+};
 
 /// An invitation that has been carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -112,23 +125,68 @@ impl<D: DeliveryService> Inviter<'_, D> {
         Ok(found)
     }
 
+    /// Carries an invitation out. Over the server's own delivery, a Commit that lost its epoch is made
+    /// anew once the others' are taken in.
     async fn carry_out(&self, mut invitation: Invitation) -> Result<Invited, InviteError> {
+        let mut races = 0;
         loop {
-            let step = invitation.step.clone();
-            let next = match step {
-                Step::Reserving => self.reserve_and_add(&invitation).await,
-                Step::Added(addition) => self.renew(&mut invitation, addition).await,
-                Step::Posting(addition) => self.post(&invitation, addition).await,
-                Step::Posted(addition) => self.spend(&invitation, addition).await,
-                Step::Removing(removal) => self.remove(&mut invitation, removal).await,
-                Step::Spent(addition) => return self.hand_over(&invitation, addition).await,
-            };
-            if let Err(InviteError::Group(GroupError::NotInGroup { .. })) = &next {
-                // Whoever is not in the group any more has nothing left to do in it.
-                self.forget(&invitation)?;
+            let outcome = self.go_on(&mut invitation).await;
+            let is_the_servers = self.connection.delivery().is_the_servers();
+            let Err(InviteError::NotAccepted(lost)) = &outcome else { return outcome };
+            if !is_the_servers {
+                return outcome;
             }
-            invitation.step = next?;
+            let addition = invitation.addition().cloned();
+            if !matches!(lost, DeliveryError::EpochTaken) || races == RACES_MAX {
+                self.end(&invitation, addition.as_ref()).await?;
+                return outcome;
+            }
+            races += 1;
+            let caught_up = self.mailbox().take_in_all().await;
+            caught_up.map_err(|error| steps::unfinished(&invitation, error))?;
+            // The same reservation, and so the same package, unless it is lost by now.
+            invitation.step = Step::Reserving;
         }
+    }
+
+    async fn go_on(&self, invitation: &mut Invitation) -> Result<Invited, InviteError> {
+        loop {
+            let next = match self.step(invitation).await {
+                Err(error @ InviteError::Group(GroupError::NotInGroup { .. })) => {
+                    // Whoever is not in the group any more has nothing left to do in it.
+                    self.forget(invitation)?;
+                    return Err(error);
+                }
+                next => next?,
+            };
+            match next {
+                Progress::At(step) => invitation.step = step,
+                Progress::Done(invited) => return Ok(invited),
+            }
+        }
+    }
+
+    async fn step(&self, invitation: &mut Invitation) -> Result<Progress, InviteError> {
+        let is_whole = self.connection.delivery().is_the_servers();
+        let next = match invitation.step.clone() {
+            Step::Reserving => self.reserve_and_add(invitation).await,
+            Step::Added(addition) | Step::Posting(addition) if is_whole => {
+                return self.post_whole(invitation, addition).await;
+            }
+            Step::Added(addition) => self.renew(invitation, addition).await,
+            Step::Posting(addition) => self.post(invitation, addition).await,
+            Step::Posted(addition) => self.spend(invitation, addition).await,
+            Step::Removing(removal) => self.remove(invitation, removal).await,
+            Step::Spent(addition) => {
+                return self.hand_over(invitation, addition).await.map(Progress::Done);
+            }
+        };
+        next.map(Progress::At)
+    }
+
+    fn mailbox(&self) -> Mailbox<'_, D> {
+        let Self { store, membership, connection, now } = *self;
+        Mailbox { store, membership, connection, now }
     }
 }
 

@@ -21,12 +21,16 @@ use openmls::{
 };
 use openmls_traits::types::Ciphersuite;
 
-pub(crate) use self::commits::{Standing, clear_on, merge_on, standing_on};
 pub use self::{
     commits::{PendingAdd, PendingCommit},
     joining::Joined,
     messages::{Change, Received},
     offers::OfferedPackage,
+};
+pub(crate) use self::{
+    commits::{Standing, clear_on, merge_on, standing_on},
+    joining::join_on,
+    messages::decrypt_on,
 };
 use super::{CLOCK_SKEW, capabilities, name_in, usable_suite};
 use crate::{DeviceIdentity, GroupError, LocalStore, Staged, StorageError};

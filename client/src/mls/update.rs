@@ -1,18 +1,25 @@
-//! Fresh keys for this device in a group, as a Commit that survives a crash.
+//! Changes to a group that bring nobody new: fresh keys for this device, members removed. Each is a
+//! Commit that survives a crash.
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::GroupId;
+use keypool_ledger::{GroupId, PoolId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    connection::{CommitPost, DeliveryError, DeliveryService, MlsConnection},
-    membership::{MlsMembership, Standing, clear_on, merge_on, standing_on},
+    RACES_MAX,
+    connection::MlsConnection,
+    delivery::mailbox::Mailbox,
+    membership::{MlsMembership, PendingCommit, Standing, clear_on, merge_on, standing_on},
 };
-use crate::{LocalStore, StorageError, UpdateError};
+use crate::{
+    CommitPost, DeliveryError, DeliveryService, GroupError, LocalStore, Staged, StorageError,
+    UpdateError,
+};
 
-/// What the names of stored updates begin with.
-const RECORD_PREFIX: &str = "update/";
+/// What the names of stored changes begin with.
+const RECORD_PREFIX: &str = "change/";
 
-/// An unfinished update of keys that was gone on with, and what became of it.
+/// An unfinished update of keys, or removal, that was gone on with, and what became of it.
 #[derive(Debug)]
 pub struct ResumedUpdate {
     /// The group.
@@ -22,52 +29,186 @@ pub struct ResumedUpdate {
     pub outcome: Result<(), UpdateError>,
 }
 
-/// Carries out updates: over the groups and the Delivery Service. One at a time.
+/// What is to be changed in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wish {
+    /// This device's keys are replaced.
+    FreshKeys,
+    /// A user's devices are removed, or one of them.
+    Removal { user: String, device: Option<String> },
+}
+
+/// A change under way, of which each group has one at most.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Undertaking {
+    group: GroupId,
+    wish: Wish,
+    /// The Commit that does it; none while it is to be made anew, since another one was first.
+    post: Option<CommitPost>,
+}
+
+/// Carries out changes: over the groups and the Delivery Service. One at a time.
 pub(crate) struct Updater<'a, D> {
     pub(crate) store: &'a LocalStore,
     pub(crate) membership: &'a MlsMembership,
     pub(crate) connection: &'a MlsConnection<D>,
+    pub(crate) now: Timestamp,
 }
 
 impl<D: DeliveryService> Updater<'_, D> {
-    /// Makes the Commit and posts it; one that is there already is posted again.
-    pub(crate) async fn update(&self, group: &GroupId) -> Result<(), UpdateError> {
-        let post = self.stage(group)?;
-        self.post(&post).await
+    /// Makes the Commit and posts it. One that is there already is posted first; it is all there is to
+    /// do if it does the same.
+    pub(crate) async fn change(&self, group: &GroupId, wish: Wish) -> Result<(), UpdateError> {
+        if let Some(other) = self.under_way(group)? {
+            let is_the_same = other.wish == wish;
+            self.carry_out(other).await?;
+            if is_the_same {
+                return Ok(());
+            }
+        }
+        self.carry_out(self.begin(group, wish)?).await
     }
 
-    /// Goes on with every update that a crash or a lost answer has left unfinished.
+    /// Goes on with every change that a crash or a lost answer has left unfinished.
     pub(crate) async fn resume(&self) -> Result<Vec<ResumedUpdate>, StorageError> {
         let mut resumed = Vec::new();
-        for post in self.unfinished()? {
-            let outcome = self.post(&post).await;
-            resumed.push(ResumedUpdate { group: post.group, outcome });
+        for undertaking in self.unfinished()? {
+            let group = undertaking.group.clone();
+            let outcome = self.carry_out(undertaking).await;
+            resumed.push(ResumedUpdate { group, outcome });
         }
         Ok(resumed)
     }
 
-    fn unfinished(&self) -> Result<Vec<CommitPost>, StorageError> {
+    /// Finds out of every Commit that may have been posted whether it was accepted, by posting it again.
+    /// A change whose Commit was not is left at its beginning, for `resume`.
+    pub(crate) async fn settle(&self) -> Result<(), UpdateError> {
+        for mut undertaking in self.unfinished()? {
+            let Some(post) = undertaking.post.clone() else { continue };
+            match self.post(&mut undertaking, &post).await {
+                Err(error @ (UpdateError::Unfinished(_) | UpdateError::Storage(_))) => {
+                    return Err(error);
+                }
+                Err(error) => tracing::info!(%error, "an unfinished change was not accepted"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn under_way(&self, group: &GroupId) -> Result<Option<Undertaking>, StorageError> {
+        self.store.stage()?.app_record(&record_name(group))
+    }
+
+    fn unfinished(&self) -> Result<Vec<Undertaking>, StorageError> {
         let staged = self.store.stage()?;
         let mut found = Vec::new();
         for name in staged.app_record_names(RECORD_PREFIX)? {
-            found.extend(staged.app_record::<CommitPost>(&name)?);
+            found.extend(staged.app_record::<Undertaking>(&name)?);
         }
         Ok(found)
     }
 
-    fn stage(&self, group: &GroupId) -> Result<CommitPost, UpdateError> {
+    fn begin(&self, group: &GroupId, wish: Wish) -> Result<Undertaking, UpdateError> {
         let staged = self.store.stage()?;
-        if let Some(post) = staged.app_record(&record_name(group))? {
-            return Ok(post);
-        }
-        let made = self.membership.self_update_on(&staged, group)?;
-        let post = CommitPost { group: group.clone(), epoch: made.epoch, commit: made.commit };
-        staged.put_app_record(&record_name(group), &post)?;
+        let Some(made) = self.make(&staged, group, &wish)? else {
+            return Err(self.nobody(group, &wish).into());
+        };
+        let post = Some(made.into_post(group.clone()));
+        let undertaking = Undertaking { group: group.clone(), wish, post };
+        staged.put_app_record(&record_name(group), &undertaking)?;
         staged.commit()?;
-        Ok(post)
+        Ok(undertaking)
     }
 
-    async fn post(&self, post: &CommitPost) -> Result<(), UpdateError> {
+    /// The Commit that does it; `None` if nobody is there to be removed.
+    fn make(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+        wish: &Wish,
+    ) -> Result<Option<PendingCommit>, GroupError> {
+        match wish {
+            Wish::FreshKeys => self.membership.self_update_on(staged, group).map(Some),
+            Wish::Removal { user, device } => {
+                self.membership.remove_user_on(staged, group, user, device.as_deref())
+            }
+        }
+    }
+
+    fn nobody(&self, group: &GroupId, wish: &Wish) -> GroupError {
+        let group = group.clone();
+        let named = match wish {
+            Wish::FreshKeys => Ok(self.store.owner().clone()),
+            Wish::Removal { user, device } => PoolId::of(user, device.as_deref()),
+        };
+        match named {
+            Ok(member) => GroupError::NotAMember { group, member },
+            Err(error) => GroupError::Mls(error.into()),
+        }
+    }
+
+    /// Over the server's own delivery, a Commit that lost its epoch is made anew once the others' are
+    /// taken in.
+    async fn carry_out(&self, mut undertaking: Undertaking) -> Result<(), UpdateError> {
+        let mut races = 0;
+        loop {
+            let outcome = self.go_on(&mut undertaking).await;
+            let Err(UpdateError::NotAccepted(lost)) = &outcome else { return outcome };
+            if undertaking.post.is_some() {
+                return outcome;
+            }
+            if !matches!(lost, DeliveryError::EpochTaken) || races == RACES_MAX {
+                self.forget(&undertaking)?;
+                return outcome;
+            }
+            races += 1;
+            let mailbox = Mailbox {
+                store: self.store,
+                membership: self.membership,
+                connection: self.connection,
+                now: self.now,
+            };
+            let caught_up = mailbox.take_in_all().await;
+            caught_up.map_err(|error| UpdateError::Unfinished(error.into()))?;
+        }
+    }
+
+    /// Makes the Commit if it is to be made anew, and posts it.
+    async fn go_on(&self, undertaking: &mut Undertaking) -> Result<(), UpdateError> {
+        let post = match undertaking.post.clone() {
+            Some(post) => Some(post),
+            None => self.make_anew(undertaking)?,
+        };
+        match post {
+            Some(post) => self.post(undertaking, &post).await,
+            // Somebody else has removed them, which is as good.
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the Commit anew; if that is of no use any more, the change is forgotten.
+    fn make_anew(&self, undertaking: &mut Undertaking) -> Result<Option<CommitPost>, UpdateError> {
+        let staged = self.store.stage()?;
+        let made = match self.make(&staged, &undertaking.group, &undertaking.wish) {
+            Ok(Some(made)) => made,
+            ended => {
+                drop(staged);
+                self.forget(undertaking)?;
+                return ended.map(|_| None).map_err(UpdateError::from);
+            }
+        };
+        undertaking.post = Some(made.into_post(undertaking.group.clone()));
+        staged.put_app_record(&record_name(&undertaking.group), undertaking)?;
+        staged.commit()?;
+        Ok(undertaking.post.clone())
+    }
+
+    async fn post(
+        &self,
+        undertaking: &mut Undertaking,
+        post: &CommitPost,
+    ) -> Result<(), UpdateError> {
         let standing = standing_on(&self.store.stage()?, post);
         match standing {
             Ok(Standing::Pending | Standing::Passed) => {}
@@ -85,8 +226,25 @@ impl<D: DeliveryService> Updater<'_, D> {
             }
             // It may have been accepted: it stays pending, and is posted again.
             Err(DeliveryError::Unanswered(source)) => Err(UpdateError::Unfinished(source)),
+            Err(error) if self.connection.delivery().is_the_servers() => {
+                self.start_over(undertaking, post)?;
+                Err(error.into())
+            }
             Err(error) => self.give_up(post, error),
         }
+    }
+
+    /// Clears the Commit and notes that it is to be made anew, in one write.
+    fn start_over(
+        &self,
+        undertaking: &mut Undertaking,
+        post: &CommitPost,
+    ) -> Result<(), UpdateError> {
+        let staged = self.store.stage()?;
+        clear_on(&staged, post)?;
+        undertaking.post = None;
+        staged.put_app_record(&record_name(&post.group), undertaking)?;
+        Ok(staged.commit()?)
     }
 
     /// Clears the Commit and forgets it, in one write.
@@ -96,6 +254,12 @@ impl<D: DeliveryService> Updater<'_, D> {
         staged.remove_app_record(&record_name(&post.group));
         staged.commit()?;
         Err(error.into())
+    }
+
+    fn forget(&self, undertaking: &Undertaking) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        staged.remove_app_record(&record_name(&undertaking.group));
+        staged.commit()
     }
 }
 

@@ -73,16 +73,25 @@ pub(crate) struct Made {
 
 /// Reserves a package of Bob's.
 pub(crate) async fn reserve(by: &MlsClient<Mail>, device: Option<&str>) -> Made {
+    reserve_in(by, device, "h").await
+}
+
+async fn reserve_in(by: &MlsClient<Mail>, device: Option<&str>, name: &str) -> Made {
     let request = ReserveRequest {
         target_user: "bob".to_owned(),
         target_device: device.map(ToOwned::to_owned),
-        group_id: group("h"),
+        group_id: group(name),
         reservation_id: Some(ReservationId(Uuid::new_v4())),
         ciphersuites: Vec::new(),
     };
     let reply = by.connection().api().reserve(&request, fresh_command()).await.unwrap();
     let (keypackage_ref, reservation_id) = (reply.keypackage_ref.clone(), reply.reservation_id);
     Made { claim: ClaimRequest { keypackage_ref, reservation_id }, reply }
+}
+
+/// Reserves a package of Bob's for a group.
+pub(crate) async fn reserve_for(by: &MlsClient<Mail>, name: &str) -> Made {
+    reserve_in(by, None, name).await
 }
 
 /// While the next Commit is posted, the reservation of the one package that was handed out lapses and

@@ -108,6 +108,17 @@ impl Service {
         client: MlsClient<Mail>,
         does: impl AsyncFnOnce(&MlsClient<Mail>) -> O,
     ) {
+        self.kill_any(name, kill, client, does).await;
+    }
+
+    /// As [`Service::kill`], whatever delivers the app's messages.
+    pub(crate) async fn kill_any<C, O: Debug>(
+        &self,
+        name: &str,
+        kill: Kill,
+        client: C,
+        does: impl AsyncFnOnce(&C) -> O,
+    ) {
         let (home, left) = (self.folder.path().join(name), self.folder.path().join("left"));
         let died = Arc::new(Notify::new());
         let (tell, from, to) = (Arc::clone(&died), home.clone(), left.clone());

@@ -19,7 +19,7 @@ use super::{
 /// A member has a Commit of its own accepted.
 async fn commits(member: &MlsClient<Mail>, group: &GroupId, made: &PendingCommit) {
     let (epoch, commit) = (made.epoch, made.commit.clone());
-    let post = CommitPost { group: group.clone(), epoch, commit };
+    let post = CommitPost { group: group.clone(), epoch, commit, removed: Vec::new(), added: None };
     member.connection().post_commit(&post).await.unwrap();
     member.membership().merge_pending_commit(group).unwrap();
 }
@@ -195,7 +195,8 @@ fn only_the_leaf_whose_package_was_lost_is_removed() {
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
         let before = Device::new("bob");
         let added = alice.membership().stage_add(&group, &[before.offer()], now(&service)).unwrap();
-        let commit = PendingCommit { commit: added.commit.clone(), epoch: added.epoch };
+        let commit =
+            PendingCommit { commit: added.commit.clone(), epoch: added.epoch, removed: Vec::new() };
         commits(&alice, &group, &commit).await;
         be_overtaken(&service, service.device("dave", 0).await);
         assert_eq!(alice.invite(&group, "bob", None).await.unwrap().attempts, 2);

@@ -7,7 +7,7 @@ use keypool_projections::wire::ClaimRequest;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{AddError, PackageCheck, mls::connection::CommitPost};
+use crate::{AddError, CommitPost, Invited, PackageCheck};
 
 /// What the names of stored invitations begin with.
 pub(super) const RECORD_PREFIX: &str = "invitation/";
@@ -76,6 +76,25 @@ impl Invitation {
     /// The same invitation, a step further.
     pub(super) fn at(&self, step: &Step) -> Self {
         Self { step: step.clone(), ..self.clone() }
+    }
+
+    /// The package that is to be added, while its Commit may still be refused.
+    pub(super) fn addition(&self) -> Option<&Addition> {
+        match &self.step {
+            Step::Added(addition) | Step::Posting(addition) => Some(addition),
+            Step::Reserving | Step::Posted(_) | Step::Spent(_) | Step::Removing(_) => None,
+        }
+    }
+
+    /// What is told of the invitation once it is carried out.
+    pub(super) fn invited(&self, addition: Addition) -> Invited {
+        Invited {
+            group: self.group.clone(),
+            device: addition.owner,
+            keypackage_ref: addition.keypackage_ref,
+            last_resort: addition.last_resort,
+            attempts: self.attempt,
+        }
     }
 
     /// The claim on the package of this attempt.

@@ -68,7 +68,13 @@ impl<D: DeliveryService> Inviter<'_, D> {
             signature_key: signature_key
                 .ok_or_else(|| GroupError::Mls("the Commit adds nobody".into()))?,
             last_resort: reply.last_resort,
-            commit: CommitPost { group, epoch: made.epoch, commit: made.commit },
+            commit: CommitPost {
+                group,
+                epoch: made.epoch,
+                commit: made.commit,
+                removed: made.removed,
+                added: None,
+            },
             welcome: made.welcome,
         });
         put(staged, invitation, step)
@@ -200,8 +206,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         let staged = self.store.stage()?;
         match self.membership.remove_leaf_on(&staged, &group, &removal.signature_key) {
             Ok(Some(made)) => {
-                let commit = CommitPost { group, epoch: made.epoch, commit: made.commit };
-                let commit = Some(commit);
+                let commit = Some(made.into_post(group));
                 put(staged, invitation, Step::Removing(Removal { commit, ..removal }))
             }
             Ok(None) => start_over(staged, invitation),
@@ -220,24 +225,22 @@ impl<D: DeliveryService> Inviter<'_, D> {
             group: invitation.group.clone(),
             to: addition.owner.clone(),
             keypackage_ref: addition.keypackage_ref.clone(),
-            welcome: addition.welcome,
+            welcome: addition.welcome.clone(),
         };
         match self.connection.delivery().send_welcome(&post).await {
             Ok(()) => self.forget(invitation)?,
             Err(error @ DeliveryError::Unanswered(_)) => return Err(unfinished(invitation, error)),
-            Err(source @ (DeliveryError::EpochTaken | DeliveryError::Refused(_))) => {
+            Err(
+                source @ (DeliveryError::EpochTaken
+                | DeliveryError::PackageLost(_)
+                | DeliveryError::Refused(_)),
+            ) => {
                 self.forget(invitation)?;
                 let (group, device) = (invitation.group.clone(), addition.owner);
                 return Err(InviteError::WelcomeRefused { group, device, source });
             }
         }
-        Ok(Invited {
-            group: invitation.group.clone(),
-            device: addition.owner,
-            keypackage_ref: addition.keypackage_ref,
-            last_resort: addition.last_resort,
-            attempts: invitation.attempt,
-        })
+        Ok(invitation.invited(addition))
     }
 
     /// Ends an invitation whose Commit is not accepted: it is cleared and the invitation forgotten in
@@ -265,7 +268,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     }
 
     /// Gives a package back. If that fails the reservation lapses by itself.
-    async fn release(&self, invitation: &Invitation, claim: &ClaimRequest) {
+    pub(super) async fn release(&self, invitation: &Invitation, claim: &ClaimRequest) {
         let released = self.connection.api().release(claim, invitation.command("release")).await;
         if let Err(error) = released {
             let keypackage_ref = claim.keypackage_ref.short();
@@ -273,7 +276,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
     }
 
-    fn standing(&self, post: &CommitPost) -> Result<Standing, InviteError> {
+    pub(super) fn standing(&self, post: &CommitPost) -> Result<Standing, InviteError> {
         Ok(standing_on(&self.store.stage()?, post)?)
     }
 
@@ -285,7 +288,11 @@ impl<D: DeliveryService> Inviter<'_, D> {
 }
 
 /// Ends a step: what is staged and how far the invitation has come are written together.
-fn put(staged: Staged<'_>, invitation: &Invitation, step: Step) -> Result<Step, InviteError> {
+pub(super) fn put(
+    staged: Staged<'_>,
+    invitation: &Invitation,
+    step: Step,
+) -> Result<Step, InviteError> {
     staged.put_app_record(&invitation.record_name(), &invitation.at(&step))?;
     staged.commit()?;
     Ok(step)
@@ -293,7 +300,10 @@ fn put(staged: Staged<'_>, invitation: &Invitation, step: Step) -> Result<Step, 
 
 /// A package was lost, and nothing of it is in the group: another one is tried, if any is left to
 /// try. What is staged is written in any case.
-fn start_over(staged: Staged<'_>, invitation: &mut Invitation) -> Result<Step, InviteError> {
+pub(super) fn start_over(
+    staged: Staged<'_>,
+    invitation: &mut Invitation,
+) -> Result<Step, InviteError> {
     let attempts = invitation.attempt;
     if attempts < ATTEMPTS_MAX {
         invitation.attempt = attempts.saturating_add(1);
@@ -304,11 +314,11 @@ fn start_over(staged: Staged<'_>, invitation: &mut Invitation) -> Result<Step, I
     Err(InviteError::ReservationLost { target: invitation.target(), attempts })
 }
 
-fn unfinished(invitation: &Invitation, source: impl Into<BoxError>) -> InviteError {
+pub(super) fn unfinished(invitation: &Invitation, source: impl Into<BoxError>) -> InviteError {
     InviteError::Unfinished { target: invitation.target(), source: source.into() }
 }
 
-fn commit_missing(invitation: &Invitation) -> InviteError {
+pub(super) fn commit_missing(invitation: &Invitation) -> InviteError {
     InviteError::CommitMissing { group: invitation.group.clone(), target: invitation.target() }
 }
 

@@ -1,6 +1,6 @@
 //! Commits of this device: made and pending, then merged or cleared.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use data_encoding::HEXLOWER;
 use keypool_ledger::{GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, Timestamp};
@@ -11,8 +11,8 @@ use openmls::{
 
 use super::{MlsMembership, OfferedPackage, bytes_of, offers, open, refused};
 use crate::{
-    AddError, GroupError, Staged,
-    mls::{connection::CommitPost, names},
+    AddError, CommitPost, GroupError, Staged,
+    mls::{name_in, names},
 };
 
 /// What the names of the records begin with that say which Commit of a group is pending.
@@ -25,6 +25,8 @@ pub struct PendingCommit {
     pub commit: Vec<u8>,
     /// The epoch it ends: the first Commit for an epoch wins.
     pub epoch: u64,
+    /// The devices that are not in the group any more once it is accepted.
+    pub removed: Vec<PoolId>,
 }
 
 /// A Commit that adds members, and the Welcome for them: to be handed over once the Commit has
@@ -41,6 +43,17 @@ pub struct PendingAdd {
     pub keypackage_refs: Vec<KeyPackageRef>,
     /// The signature keys of the new members, in the order of the packages.
     pub signature_keys: Vec<SignatureKey>,
+    /// The devices that are not in the group any more once it is accepted, because a proposal of
+    /// another member was taken up with it.
+    pub removed: Vec<PoolId>,
+}
+
+impl PendingCommit {
+    /// The Commit on its way to the members of its group.
+    pub(crate) fn into_post(self, group: GroupId) -> CommitPost {
+        let Self { commit, epoch, removed } = self;
+        CommitPost { group, epoch, commit, removed, added: None }
+    }
 }
 
 /// Where a Commit that this device has made stands in its group.
@@ -104,8 +117,10 @@ impl MlsMembership {
         let keys: Result<Vec<_>, _> = keys.map(|key| SignatureKey::new(&key)).collect();
         let commit = bytes_of(&commit)?;
         remember_pending(staged, group, &commit)?;
+        let removed = removed_by(&state);
         Ok(PendingAdd {
             commit,
+            removed,
             welcome: bytes_of(&welcome)?,
             epoch,
             keypackage_refs: offers.iter().map(|offer| offer.keypackage_ref.clone()).collect(),
@@ -132,6 +147,23 @@ impl MlsMembership {
         };
         staged.commit()?;
         Ok(pending)
+    }
+
+    /// Makes the Commit that removes a user's leaves, or those of one of their devices, as part of an
+    /// operation; `None` if no member has the name.
+    pub(crate) fn remove_user_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+        user: &str,
+        device: Option<&str>,
+    ) -> Result<Option<PendingCommit>, GroupError> {
+        let is_named = |found: &Member| {
+            let name = name_in(&found.credential).unwrap_or_default();
+            let its = name.parse::<PoolId>().ok().filter(|its| its.user() == user);
+            its.is_some_and(|its| device.is_none_or(|device| its.device() == device))
+        };
+        self.remove_where_on(staged, group, is_named)
     }
 
     /// Makes the Commit that removes the leaf with a signature key, as part of an operation; `None`
@@ -163,7 +195,7 @@ impl MlsMembership {
             .map_err(refused)?;
         let commit = bytes_of(&commit)?;
         remember_pending(staged, group, &commit)?;
-        Ok(Some(PendingCommit { commit, epoch }))
+        Ok(Some(PendingCommit { commit, epoch, removed: removed_by(&state) }))
     }
 
     /// Makes the Commit that replaces this device's keys in the group, and with them the leaf that
@@ -195,7 +227,7 @@ impl MlsMembership {
             .into_contents();
         let commit = bytes_of(&commit)?;
         remember_pending(staged, group, &commit)?;
-        Ok(PendingCommit { commit, epoch })
+        Ok(PendingCommit { commit, epoch, removed: removed_by(&state) })
     }
 
     /// Takes the pending Commit as the group's new state: it has been accepted. Returns the epoch
@@ -222,6 +254,19 @@ impl MlsMembership {
         open(&staged, group)?.clear_pending_commit(&staged)?;
         Ok(staged.commit()?)
     }
+}
+
+/// The devices that the pending Commit removes with all of their leaves.
+fn removed_by(state: &MlsGroup) -> Vec<PoolId> {
+    let Some(commit) = state.pending_commit() else { return Vec::new() };
+    let leaves: Vec<LeafNodeIndex> =
+        commit.remove_proposals().map(|remove| remove.remove_proposal().removed()).collect();
+    let named = |found: Member| name_in(&found.credential)?.parse::<PoolId>().ok();
+    let (gone, staying): (Vec<Member>, Vec<Member>) =
+        state.members().partition(|found| leaves.contains(&found.index));
+    let staying: BTreeSet<PoolId> = staying.into_iter().filter_map(named).collect();
+    let gone: BTreeSet<PoolId> = gone.into_iter().filter_map(named).collect();
+    gone.difference(&staying).cloned().collect()
 }
 
 /// Where a Commit stands, as the operation leaves its group. Another Commit of the same epoch is not

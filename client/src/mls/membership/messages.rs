@@ -7,7 +7,8 @@ use openmls::{
     framing::{MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage, Sender},
     group::{MlsGroup, ProcessMessageError, StagedCommit},
 };
-use tls_codec::Deserialize;
+use serde::{Deserialize, Serialize};
+use tls_codec::Deserialize as _;
 
 use super::{MlsMembership, bytes_of, forget, open, refused};
 use crate::{BoxError, GroupError, MessageError, Staged, mls::name_in};
@@ -42,7 +43,7 @@ pub enum Received {
 }
 
 /// What a Commit has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The group.
     pub group: GroupId,
@@ -70,13 +71,23 @@ impl MlsMembership {
     /// Returns a [`MessageError`]. Nothing has been written then.
     pub fn encrypt(&self, group: &GroupId, message: &[u8]) -> Result<Vec<u8>, MessageError> {
         let staged = self.store.stage().map_err(GroupError::from)?;
-        let mut state = open(&staged, group)?;
+        let bytes = self.encrypt_on(&staged, group, message)?;
+        staged.commit().map_err(GroupError::from)?;
+        Ok(bytes)
+    }
+
+    /// [`MlsMembership::encrypt`] as part of an operation that has more to write.
+    pub(crate) fn encrypt_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+        message: &[u8],
+    ) -> Result<Vec<u8>, GroupError> {
+        let mut state = open(staged, group)?;
         let sealed = state
             .create_message(&staged.provider(), self.identity.signer(), message)
             .map_err(refused)?;
-        let bytes = bytes_of(&sealed)?;
-        staged.commit().map_err(GroupError::from)?;
-        Ok(bytes)
+        bytes_of(&sealed)
     }
 
     /// Opens a message of a group: what a member said, or a change to the group, which is taken
@@ -86,21 +97,26 @@ impl MlsMembership {
     ///
     /// Returns a [`MessageError`]. Nothing has been written then: a forged message costs nothing.
     pub fn decrypt(&self, message: &[u8]) -> Result<Received, MessageError> {
-        let message = parse(message).map_err(MessageError::NotAMessage)?;
-        let group = GroupId::new(message.group_id().as_slice())
-            .map_err(|err| MessageError::NotAMessage(err.into()))?;
-        let epoch = message.epoch().as_u64();
         let staged = self.store.stage().map_err(GroupError::from)?;
-        let mut state = open(&staged, &group)?;
-        let processed =
-            state.process_message(&staged.provider(), message).map_err(|err| match err {
-                ProcessMessageError::StorageError(err) => GroupError::Storage(err).into(),
-                err => MessageError::Rejected { group: group.clone(), epoch, source: err.into() },
-            })?;
-        let received = take_in(&staged, &group, &mut state, processed)?;
+        let received = decrypt_on(&staged, message)?;
         staged.commit().map_err(GroupError::from)?;
         Ok(received)
     }
+}
+
+/// Opens a message as part of an operation. After an error the operation is to be dropped.
+pub(crate) fn decrypt_on(staged: &Staged<'_>, message: &[u8]) -> Result<Received, MessageError> {
+    let message = parse(message).map_err(MessageError::NotAMessage)?;
+    let group = GroupId::new(message.group_id().as_slice())
+        .map_err(|err| MessageError::NotAMessage(err.into()))?;
+    let epoch = message.epoch().as_u64();
+    let mut state = open(staged, &group)?;
+    let processed =
+        state.process_message(&staged.provider(), message).map_err(|err| match err {
+            ProcessMessageError::StorageError(err) => GroupError::Storage(err).into(),
+            err => MessageError::Rejected { group: group.clone(), epoch, source: err.into() },
+        })?;
+    take_in(staged, &group, &mut state, processed)
 }
 
 impl fmt::Debug for Received {

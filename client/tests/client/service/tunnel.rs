@@ -40,11 +40,16 @@ impl Tunnel {
         let (plan, counter) = (Arc::clone(&plans), Arc::clone(&requests));
         thread::spawn(move || {
             // Connections of apps that have died stay open, as they do when a machine is gone.
-            let mut dead = Vec::new();
+            let dead = Arc::<Mutex<Vec<TcpStream>>>::default();
             for connection in listener.incoming() {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 let plan = plan.lock().unwrap().remove(&number);
-                dead.extend(serve(connection.unwrap(), server, plan));
+                let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
+                // Some requests wait at the server, and others go on meanwhile.
+                thread::spawn(move || {
+                    let died = serve(connection, server, plan);
+                    dead.lock().unwrap().extend(died);
+                });
             }
         });
         Self { address, plans, requests }

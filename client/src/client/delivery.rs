@@ -1,0 +1,118 @@
+//! What a device does over the server's own delivery, besides what it does over every one.
+
+use std::{path::Path, sync::Arc};
+
+use keypool_ledger::{Clock, GroupId, PoolId};
+
+use super::{MlsClient, OpenError};
+use crate::{
+    Happening, PoolConfig, ResumedMessage, SendError, ServerDelivery, StorageError, SyncError,
+    mls::delivery::{
+        mailbox::{self, Mailbox},
+        outbox::Outbox,
+    },
+};
+
+impl MlsClient<ServerDelivery> {
+    /// Opens a device's home, as [`MlsClient::open_with`] does, with the server's own delivery.
+    ///
+    /// When the app starts: `resume_outbox`, `resume_invitations` and `resume_updates` go on with what a
+    /// crash has left, and [`MlsClient::sync`] tells what has happened meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsClient::open`].
+    pub fn open_at_server(
+        home: &Path,
+        owner: &PoolId,
+        server: &str,
+        (clock, config): (Arc<dyn Clock>, PoolConfig),
+    ) -> Result<Self, OpenError> {
+        let delivery = |api: &crate::ApiClient| ServerDelivery::new(api.clone());
+        Self::assemble(home, owner, server, delivery, (clock, config))
+    }
+
+    /// Takes in what waits in the mailbox, in order: joins groups, opens messages, follows Commits. If
+    /// nothing waits, the server is asked to wait up to `wait_s` seconds, 30 at most, for something to
+    /// come; invitations, other Commits and messages do not wait for that.
+    ///
+    /// Returns all happenings that are not confirmed, in order: show them, then
+    /// [`MlsClient::confirm`]. If there are any to begin with, nothing is waited for.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SyncError`]. What was taken in before it is kept: [`MlsClient::happenings`] has it.
+    pub async fn sync(&self, wait_s: u64) -> Result<Vec<Happening>, SyncError> {
+        let wait_s = if self.happenings()?.is_empty() { wait_s } else { 0 };
+        let items = self.mailbox().fetch(wait_s).await?;
+        {
+            let _alone = self.committing.lock().await;
+            self.mailbox().take_in_from(items).await?;
+        }
+        Ok(self.happenings()?)
+    }
+
+    /// What has happened and is not confirmed yet, in order. Nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn happenings(&self) -> Result<Vec<Happening>, StorageError> {
+        mailbox::happenings(&self.store)
+    }
+
+    /// Confirms the happenings up to a position: they are safely shown, and do not come again.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`]. They come again then.
+    pub fn confirm(&self, through: u64) -> Result<(), StorageError> {
+        mailbox::confirm(&self.store, through)
+    }
+
+    /// Takes note that messages were lost, after [`SyncError::Overrun`]: the server gives out again
+    /// what comes from now on.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SyncError`].
+    pub async fn acknowledge_overrun(&self) -> Result<(), SyncError> {
+        let _alone = self.committing.lock().await;
+        self.mailbox().acknowledge().await
+    }
+
+    /// Seals a message for a group and posts it, after those of the group that were left in the outbox.
+    /// Returns its place in the server's log; `None` if nobody else is in the group, and nothing was
+    /// sent.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SendError`]. After [`SendError::Unfinished`] the message is in the outbox; after
+    /// every other one it is not.
+    pub async fn send(&self, group: &GroupId, message: &[u8]) -> Result<Option<u64>, SendError> {
+        let _alone = self.committing.lock().await;
+        self.outbox().send(group, message).await
+    }
+
+    /// Posts what a crash or a lost answer has left in the outbox, in order. To be called when the app
+    /// starts. Returns what has become of each message; after one that cannot be posted now, those of
+    /// its group wait.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if it cannot be read which there are.
+    pub async fn resume_outbox(&self) -> Result<Vec<ResumedMessage>, StorageError> {
+        let _alone = self.committing.lock().await;
+        self.outbox().resume().await
+    }
+
+    fn mailbox(&self) -> Mailbox<'_, ServerDelivery> {
+        let (store, now) = (self.store.as_ref(), self.now());
+        Mailbox { store, membership: &self.membership, connection: &self.connection, now }
+    }
+
+    fn outbox(&self) -> Outbox<'_> {
+        let api = self.connection.api();
+        Outbox { store: &self.store, membership: &self.membership, api }
+    }
+}

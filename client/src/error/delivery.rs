@@ -1,0 +1,45 @@
+//! Why the mailbox was not taken in, and why a message was not sent.
+
+use super::{BoxError, GroupError, StorageError};
+use crate::ApiError;
+
+/// Why the mailbox was not taken in to its end. What was taken in before stays so.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The mailbox was over its limits: everything that was kept is taken in, and something after it
+    /// was dropped. Say so to the user, then call `acknowledge_overrun`, and ask to be removed from and
+    /// added to the groups again. Until then nothing more comes.
+    #[error(
+        "the mailbox was full, and messages were lost; acknowledge that, and ask to be removed from \
+         your groups and added again"
+    )]
+    Overrun(#[source] ApiError),
+    /// A Commit of this device may have been accepted, and the server does not say. Try again.
+    #[error("it is not known whether a Commit of this device was accepted; try again")]
+    CommitUnfinished(#[source] BoxError),
+    /// The server did not answer, or refused.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Nobody knows whether it was taken, or another one of the group waits before it. It is in the
+    /// outbox, and goes out by `resume_outbox` or with the group's next message. Do not send it again.
+    #[error("the server did not answer; the message is kept, and goes out when resumed")]
+    Unfinished(#[source] BoxError),
+    /// The server will not take it: the device was removed from the group, the server has no history of
+    /// the group, or the message is too large. It is forgotten.
+    #[error("the server refused the message; take in what others have sent")]
+    Refused(#[source] BoxError),
+    /// The group cannot be used.
+    #[error(transparent)]
+    Group(GroupError),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

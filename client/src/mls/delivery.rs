@@ -1,0 +1,111 @@
+//! How Commits and Welcomes get to the members of a group: by the app's own Delivery Service, or by the
+//! server's.
+
+pub(crate) mod mailbox;
+pub(crate) mod outbox;
+pub(crate) mod server;
+
+use std::future::Future;
+
+use keypool_ledger::{GroupId, KeyPackageRef, PoolId, ReservationId};
+use serde::{Deserialize, Serialize};
+
+use crate::{ApiError, BoxError};
+
+/// What carries Commits and Welcomes: the app's own Delivery Service (RFC 9420 section 3), or the
+/// server's, which is [`ServerDelivery`](crate::ServerDelivery).
+///
+/// Both functions may be called again with the same bytes, after a lost answer or a crash, and must
+/// then succeed again.
+pub trait DeliveryService: Send + Sync {
+    /// Posts a Commit to the members of a group. It is accepted only if no other Commit was accepted
+    /// for its epoch; a Commit that was accepted before, byte for byte, is accepted again.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DeliveryError`].
+    fn post_commit(
+        &self,
+        post: &CommitPost,
+    ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
+
+    /// Hands a Welcome over to a new member. It is called only once the Commit is accepted.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DeliveryError`]; it is tried again later.
+    fn send_welcome(
+        &self,
+        post: &WelcomePost,
+    ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
+
+    /// Whether this is the server's own delivery: a Commit, its Welcome and the spending of its package
+    /// are one request to it, and what others have posted is fetched from the mailbox there.
+    ///
+    /// An app's own Delivery Service leaves this out.
+    fn is_the_servers(&self) -> bool {
+        false
+    }
+}
+
+/// A Commit on its way to the members of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitPost {
+    /// The group.
+    pub group: GroupId,
+    /// The epoch it ends: the first Commit for an epoch wins.
+    pub epoch: u64,
+    /// The bytes.
+    pub commit: Vec<u8>,
+    /// The devices that are not in the group any more once it is accepted.
+    #[serde(default)]
+    pub removed: Vec<PoolId>,
+    /// The device it adds, for the server's own delivery, which spends the package and hands over the
+    /// Welcome with the Commit. For every other one it is left out.
+    #[serde(default)]
+    pub added: Option<AddedMember>,
+}
+
+/// A device that a Commit adds, and what welcomes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedMember {
+    /// The device.
+    pub device: PoolId,
+    /// Its package.
+    pub keypackage_ref: KeyPackageRef,
+    /// The reservation that holds the package.
+    pub reservation_id: ReservationId,
+    /// The bytes of the Welcome.
+    pub welcome: Vec<u8>,
+}
+
+/// A Welcome on its way to a new member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WelcomePost {
+    /// The group.
+    pub group: GroupId,
+    /// Whom it is for.
+    pub to: PoolId,
+    /// The package it was made for.
+    pub keypackage_ref: KeyPackageRef,
+    /// The bytes.
+    pub welcome: Vec<u8>,
+}
+
+/// Why the Delivery Service did not take something.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// Another Commit was accepted for the epoch. Fetch it, and begin again.
+    #[error("another Commit was accepted for this epoch")]
+    EpochTaken,
+    /// The package of the member to be added cannot be spent, so the Commit was not accepted either.
+    /// Only the server's own delivery says so. Begin again with a fresh package.
+    #[error("the package is lost, and the Commit was not accepted")]
+    PackageLost(#[source] ApiError),
+    /// It will not be taken, now or later.
+    #[error("the Delivery Service refused")]
+    Refused(#[source] BoxError),
+    /// Nobody knows whether it was taken. It is posted again later.
+    #[error("the Delivery Service did not answer")]
+    Unanswered(#[source] BoxError),
+}

@@ -1,0 +1,151 @@
+//! Messages on their way out: sealed and kept in one write, then posted, then forgotten.
+
+use keypool_ledger::{CommandId, GroupId};
+use keypool_projections::wire::{Base64, MessageRequest};
+use serde::{Deserialize, Serialize};
+
+use super::server::{command_of, refusal};
+use crate::{
+    ApiClient, DeliveryError, GroupError, LocalStore, MlsMembership, SendError, StorageError,
+};
+
+/// What the names of the records of messages on their way begin with.
+const RECORD_PREFIX: &str = "outbox/";
+
+/// A message of the outbox that was gone on with, and what became of it.
+#[derive(Debug)]
+pub struct ResumedMessage {
+    /// The group.
+    pub group: GroupId,
+    /// Its place in the server's log, once it is posted. After [`SendError::Unfinished`] it is still in
+    /// the outbox; after every other outcome it is not.
+    pub outcome: Result<u64, SendError>,
+}
+
+/// A sealed message on its way.
+#[derive(Serialize, Deserialize)]
+struct Letter {
+    group: GroupId,
+    sealed: Vec<u8>,
+    /// The id of the request that posts it, the same each time.
+    command: CommandId,
+}
+
+/// The outbox. Used by one at a time.
+pub(crate) struct Outbox<'a> {
+    pub(crate) store: &'a LocalStore,
+    pub(crate) membership: &'a MlsMembership,
+    pub(crate) api: &'a ApiClient,
+}
+
+impl Outbox<'_> {
+    /// Seals a message and posts it, after those of its group that were left. Nothing is done where
+    /// nobody hears it.
+    pub(crate) async fn send(
+        &self,
+        group: &GroupId,
+        message: &[u8],
+    ) -> Result<Option<u64>, SendError> {
+        if self.membership.members(group)?.len() < 2 {
+            return Ok(None);
+        }
+        let own = self.put(group, message)?;
+        for name in self.names()? {
+            let Some(letter) = self.letter(&name)?.filter(|letter| letter.group == *group) else {
+                continue;
+            };
+            match self.post(&name, &letter).await {
+                Ok(position) if name == own => return Ok(Some(position)),
+                Ok(_) => {}
+                Err(SendError::Refused(source)) if name != own => {
+                    return Err(SendError::Unfinished(source));
+                }
+                Err(error) => return self.forgotten(&name, error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Posts what is left, in order. A group of which one cannot be posted now is passed over.
+    pub(crate) async fn resume(&self) -> Result<Vec<ResumedMessage>, StorageError> {
+        let mut resumed: Vec<ResumedMessage> = Vec::new();
+        for name in self.names()? {
+            let Some(letter) = self.letter(&name)? else { continue };
+            let waits = |earlier: &ResumedMessage| {
+                let unfinished = matches!(earlier.outcome, Err(SendError::Unfinished(_)));
+                earlier.group == letter.group && unfinished
+            };
+            if resumed.iter().any(waits) {
+                continue;
+            }
+            let mut outcome = self.post(&name, &letter).await;
+            if let Err(error) = outcome {
+                outcome = self.forgotten(&name, error);
+            }
+            resumed.push(ResumedMessage { group: letter.group, outcome });
+        }
+        Ok(resumed)
+    }
+
+    /// Seals a message and keeps it, as one write. Returns the name of its record.
+    fn put(&self, group: &GroupId, message: &[u8]) -> Result<String, SendError> {
+        let staged = self.store.stage()?;
+        let sealed = self.membership.encrypt_on(&staged, group, message)?;
+        let last = staged.app_record_names(RECORD_PREFIX)?.pop();
+        let number = last.and_then(|last| last.strip_prefix(RECORD_PREFIX)?.parse::<u64>().ok());
+        let name = format!("{RECORD_PREFIX}{:020}", number.map_or(0, |number| number + 1));
+        let command = command_of(&sealed);
+        staged.put_app_record(&name, &Letter { group: group.clone(), sealed, command })?;
+        staged.commit()?;
+        Ok(name)
+    }
+
+    /// Posts a message, and forgets it once it is. One that is refused is kept.
+    async fn post(&self, name: &str, letter: &Letter) -> Result<u64, SendError> {
+        let request = MessageRequest { message: Base64(letter.sealed.clone()) };
+        match self.api.post_message(&letter.group, &request, letter.command).await {
+            Ok(reply) => {
+                self.forget(name)?;
+                Ok(reply.position)
+            }
+            Err(error) => Err(match refusal(error) {
+                DeliveryError::Unanswered(source) => SendError::Unfinished(source),
+                DeliveryError::Refused(source) => SendError::Refused(source),
+                error @ (DeliveryError::EpochTaken | DeliveryError::PackageLost(_)) => {
+                    SendError::Refused(error.into())
+                }
+            }),
+        }
+    }
+
+    /// Forgets a message that was refused, and passes the error on.
+    fn forgotten<T>(&self, name: &str, error: SendError) -> Result<T, SendError> {
+        if matches!(error, SendError::Refused(_)) {
+            self.forget(name)?;
+        }
+        Err(error)
+    }
+
+    fn names(&self) -> Result<Vec<String>, StorageError> {
+        self.store.stage()?.app_record_names(RECORD_PREFIX)
+    }
+
+    fn letter(&self, name: &str) -> Result<Option<Letter>, StorageError> {
+        self.store.stage()?.app_record(name)
+    }
+
+    fn forget(&self, name: &str) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        staged.remove_app_record(name);
+        staged.commit()
+    }
+}
+
+impl From<GroupError> for SendError {
+    fn from(error: GroupError) -> Self {
+        match error {
+            GroupError::Storage(error) => Self::Storage(error),
+            error => Self::Group(error),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The server's own delivery: a Commit, its Welcome and the spending of its package are one request.
+
+use keypool_ledger::{CommandId, Hash};
+use keypool_projections::wire::{Base64, ClaimRequest, Code, CommitRequest};
+
+use super::{AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost};
+use crate::{ApiClient, ApiError};
+
+/// The delivery of the server that keeps the pools. See [`MlsClient::open_at_server`].
+///
+/// [`MlsClient::open_at_server`]: crate::MlsClient::open_at_server
+#[derive(Clone, Debug)]
+pub struct ServerDelivery {
+    api: ApiClient,
+}
+
+impl ServerDelivery {
+    /// The delivery of the server with this API.
+    #[must_use]
+    pub const fn new(api: ApiClient) -> Self {
+        Self { api }
+    }
+}
+
+impl DeliveryService for ServerDelivery {
+    async fn post_commit(&self, post: &CommitPost) -> Result<(), DeliveryError> {
+        let added = post.added.iter();
+        let claim = |added: &AddedMember| ClaimRequest {
+            keypackage_ref: added.keypackage_ref.clone(),
+            reservation_id: added.reservation_id,
+        };
+        let request = CommitRequest {
+            epoch: post.epoch,
+            commit: Base64(post.commit.clone()),
+            welcomes: added.clone().map(|added| Base64(added.welcome.clone())).collect(),
+            spend: added.map(claim).collect(),
+            removed: post.removed.clone(),
+        };
+        let posted = self.api.post_commit(&post.group, &request, command_of(&post.commit)).await;
+        posted.map(drop).map_err(refusal)
+    }
+
+    /// Refuses: a Welcome goes out with its Commit. Nobody asks but for an invitation whose Commit was
+    /// posted elsewhere, before the app changed to this delivery.
+    async fn send_welcome(&self, _: &WelcomePost) -> Result<(), DeliveryError> {
+        Err(DeliveryError::Refused("the server takes a Welcome with its Commit alone".into()))
+    }
+
+    fn is_the_servers(&self) -> bool {
+        true
+    }
+}
+
+/// The id of the request that posts something sealed. It follows from the bytes, of which no two are
+/// alike, so that the server answers every repetition from its log.
+pub(super) fn command_of(sealed: &[u8]) -> CommandId {
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(Hash::of(sealed).as_bytes()).for_each(|(to, from)| *to = *from);
+    CommandId(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
+/// What a refusal of the server means for what was posted.
+///
+/// The request may have been carried out before, and its answer lost. Only what the server says once it
+/// has looked for that in its log tells that it was not; after all else it is posted again.
+pub(super) fn refusal(error: ApiError) -> DeliveryError {
+    match error.code() {
+        Some(Code::EpochTaken) => DeliveryError::EpochTaken,
+        Some(
+            Code::ReservationLost
+            | Code::ReservationMismatch
+            | Code::AlreadySpent
+            | Code::Expired
+            | Code::Revoked
+            | Code::UnknownKeyPackage,
+        ) => DeliveryError::PackageLost(error),
+        Some(
+            Code::NotAllowed
+            | Code::UnknownGroup
+            | Code::BadRequest
+            | Code::InvalidName
+            | Code::NotFound
+            | Code::TooLarge,
+        ) => DeliveryError::Refused(error.into()),
+        _ => DeliveryError::Unanswered(error.into()),
+    }
+}

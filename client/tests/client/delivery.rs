@@ -1,0 +1,477 @@
+//! The server's own delivery: invited offline, caught up in order, through lost answers and crashes.
+
+use std::{sync::Arc, time::Duration};
+
+use keypool_client::{
+    InviteError, MlsClient, PoolConfig, SendError, ServerDelivery, SyncError, What,
+};
+use keypool_ledger::{Clock, GroupId};
+
+use super::service::{Kill, Service, Side, group, run};
+
+use Side::{After, Before};
+
+type Client = MlsClient<ServerDelivery>;
+
+fn open(service: &Service, name: &str) -> Client {
+    let (home, owner) = (service.folder.path().join(name), name.parse().unwrap());
+    let clock: Arc<dyn Clock> = service.clock.clone();
+    let config = PoolConfig { target: 4, low_watermark: 1, ..PoolConfig::default() };
+    MlsClient::open_at_server(&home, &owner, &service.tunnel.url(), (clock, config)).unwrap()
+}
+
+/// Alice with a group; everyone else has a pool of that many packages, and is offline.
+async fn alice_and(service: &Service, others: &[&str], packages: usize) -> (Client, GroupId) {
+    for name in others {
+        drop(service.device(name, packages).await);
+    }
+    drop(service.device("alice", 0).await);
+    let alice = open(service, "alice");
+    let group = group("g");
+    alice.create_group(&group).unwrap();
+    (alice, group)
+}
+
+/// Alice and Bob in a group; both have taken in everything.
+async fn alice_and_bob(service: &Service) -> (Client, Client, GroupId) {
+    let (alice, group) = alice_and(service, &["bob"], 2).await;
+    alice.invite(&group, "bob", None).await.unwrap();
+    let bob = open(service, "bob");
+    assert_eq!(told(&bob).await, ["joined by alice/main"]);
+    (alice, bob, group)
+}
+
+/// What has happened, as text; it is confirmed.
+async fn told(client: &Client) -> Vec<String> {
+    client.sync(0).await.unwrap();
+    shown(client)
+}
+
+/// What has happened and is stored, as text; it is confirmed.
+fn shown(client: &Client) -> Vec<String> {
+    let happenings = client.happenings().unwrap();
+    if let Some(last) = happenings.last() {
+        client.confirm(last.position).unwrap();
+    }
+    happenings.into_iter().map(|happening| text(happening.what)).collect()
+}
+
+fn text(what: What) -> String {
+    match what {
+        What::Joined { inviter, .. } => format!("joined by {inviter}"),
+        What::Message { sender, bytes, .. } => {
+            format!("{sender}: {}", String::from_utf8(bytes).unwrap())
+        }
+        What::Changed(change) => {
+            let gone = if change.removed_self { ", and this is me" } else { "" };
+            format!("+{:?} -{:?}{gone}", change.added, change.removed)
+        }
+        What::Proposed { sender, .. } => format!("{sender} proposes"),
+        What::Unreadable { why, .. } => format!("unreadable: {why}"),
+    }
+}
+
+fn members(client: &Client, group: &GroupId) -> Vec<String> {
+    let mut names: Vec<String> =
+        client.members(group).unwrap().into_iter().map(|member| member.name).collect();
+    names.sort();
+    names
+}
+
+/// Both hear each other, and nothing else.
+async fn they_talk(one: &Client, other: &Client, group: &GroupId) {
+    for (speaker, listener) in [(one, other), (other, one)] {
+        speaker.send(group, b"still here").await.unwrap().unwrap();
+        let heard = told(listener).await;
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert!(heard[0].ends_with(": still here"), "{heard:?}");
+    }
+}
+
+#[test]
+fn somebody_invited_offline_joins_and_both_talk_in_order() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &["bob"], 2).await;
+        assert_eq!(alice.send(&group, b"nobody hears this").await.unwrap(), None);
+        let before = service.tunnel.requests();
+        let invited = alice.invite(&group, "bob", None).await.unwrap();
+        assert_eq!(service.tunnel.requests() - before, 2, "reserve, and all the rest");
+        assert_eq!((invited.device.to_string().as_str(), invited.attempts), ("bob/main", 1));
+        alice.send(&group, b"one").await.unwrap();
+        alice.send(&group, b"two").await.unwrap();
+        let bob = open(&service, "bob");
+        assert_eq!(
+            told(&bob).await,
+            ["joined by alice/main", "alice/main: one", "alice/main: two"]
+        );
+        bob.send(&group, b"three").await.unwrap();
+        bob.update_keys(&group).await.unwrap();
+        bob.send(&group, b"four").await.unwrap();
+        assert_eq!(told(&alice).await, ["bob/main: three", "+[] -[]", "bob/main: four"]);
+        assert!(told(&alice).await.is_empty() && told(&bob).await.is_empty());
+        let counts = bob.status().await.unwrap().counts;
+        assert_eq!((counts.available, counts.reserved, counts.spent), (1, 0, 1));
+    });
+}
+
+#[test]
+fn two_hundred_messages_arrive_in_order_in_one_go() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        drop(bob);
+        for number in 0..200 {
+            alice.send(&group, number.to_string().as_bytes()).await.unwrap();
+        }
+        let expected: Vec<String> =
+            (0..200).map(|number| format!("alice/main: {number}")).collect();
+        assert_eq!(told(&open(&service, "bob")).await, expected);
+    });
+}
+
+/// While Bob waits, Alice writes, and Bob does: neither holds up the other.
+#[test]
+fn a_device_that_waits_hears_at_once_and_may_do_other_things_meanwhile() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        let begun = service.clock.now();
+        let meanwhile = async {
+            actix_rt::time::sleep(Duration::from_millis(200)).await;
+            bob.send(&group, b"anybody there?").await.unwrap();
+            bob.update_keys(&group).await.unwrap();
+            told(&alice).await;
+            alice.send(&group, b"at last").await.unwrap();
+        };
+        let (heard, ()) = tokio::join!(bob.sync(30), meanwhile);
+        assert_eq!(heard.unwrap(), bob.happenings().unwrap());
+        assert_eq!(shown(&bob), ["alice/main: at last"]);
+        assert!(service.clock.now() < begun.after(Duration::from_secs(20)));
+        assert!(bob.sync(1).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn the_end_is_the_same_whichever_answers_are_lost() {
+    run(async {
+        for lost in [&[0][..], &[1], &[0, 1, 2], &[2], &[3], &[4], &[5], &[2, 3, 5, 6], &[6]] {
+            let service = Service::start();
+            let (alice, group) = alice_and(&service, &["bob"], 2).await;
+            let bob = open(&service, "bob");
+            // Two to invite, one to send, and three to take in: what waits, that it is all, thanks.
+            service.tunnel.lose(lost);
+            alice.invite(&group, "bob", None).await.unwrap();
+            alice.send(&group, b"hello").await.unwrap().unwrap();
+            let expected = ["joined by alice/main", "alice/main: hello"];
+            assert_eq!(told(&bob).await, expected, "lost {lost:?}");
+            they_talk(&alice, &bob, &group).await;
+        }
+    });
+}
+
+#[test]
+fn two_who_invite_at_the_same_time_both_succeed() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        for name in ["carol", "dave"] {
+            drop(service.device(name, 2).await);
+        }
+        let (one, other) =
+            tokio::join!(alice.invite(&group, "carol", None), bob.invite(&group, "dave", None));
+        assert_eq!((one.unwrap().attempts, other.unwrap().attempts), (1, 1));
+        let (carol, dave) = (open(&service, "carol"), open(&service, "dave"));
+        for client in [&alice, &bob, &carol, &dave] {
+            told(client).await;
+        }
+        for client in [&alice, &bob, &carol, &dave] {
+            let everyone = ["alice/main", "bob/main", "carol/main", "dave/main"];
+            assert_eq!(members(client, &group), everyone);
+        }
+        dave.send(&group, b"hello all").await.unwrap();
+        for client in [&alice, &bob, &carol] {
+            assert_eq!(told(client).await, ["dave/main: hello all"]);
+        }
+        // What was taken in to follow the others is told as well, and a package is used once.
+        assert_eq!(carol.status().await.unwrap().counts.spent, 1);
+    });
+}
+
+#[test]
+fn a_lost_race_is_run_again_for_updates_and_removals() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        drop(service.device("carol", 2).await);
+        alice.invite(&group, "carol", None).await.unwrap();
+        // Bob has not heard of Carol yet.
+        bob.update_keys(&group).await.unwrap();
+        assert_eq!(shown(&bob), [r#"+["carol/main"] -[]"#]);
+        // Alice has not heard of Bob's update, nor Carol of anything.
+        alice.remove(&group, "carol", None).await.unwrap();
+        assert_eq!(members(&alice, &group), ["alice/main", "bob/main"]);
+        they_talk_after(&alice, &bob, &group).await;
+        let carol = open(&service, "carol");
+        let heard = told(&carol).await;
+        assert_eq!(heard[0], "joined by alice/main");
+        assert_eq!(heard.last().unwrap(), r#"+[] -["carol/main"], and this is me"#);
+        let refused = carol.send(&group, b"may I?").await.unwrap_err();
+        assert!(matches!(refused, SendError::Group(_)), "{refused:?}");
+        let nobody = alice.remove(&group, "carol", None).await.unwrap_err();
+        assert!(nobody.to_string().contains("carol/main is not in group"), "{nobody}");
+    });
+}
+
+/// Both take in what waits, and then hear each other.
+async fn they_talk_after(one: &Client, other: &Client, group: &GroupId) {
+    told(one).await;
+    told(other).await;
+    they_talk(one, other, group).await;
+}
+
+/// Carol takes a package of Bob's while Alice's reservation has lapsed: hers is refused with the
+/// Commit, and a fresh package is used.
+#[test]
+fn a_commit_with_a_lost_package_is_not_accepted_and_a_fresh_one_is_used() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &["bob"], 2).await;
+        let dave = service.device("dave", 0).await;
+        let invite = async |alice: &Client| alice.invite(&group, "bob", None).await;
+        kill(&service, "alice", Kill::Request(1, Before), alice, invite).await;
+        service.clock.advance(Duration::from_secs(121));
+        let fresh = super::people::reserve_for(&dave, "h").await;
+        let taken = super::people::reserve_for(&dave, "i").await;
+        assert_eq!(taken.reply.generation, 2);
+        let command = keypool_client::fresh_command();
+        dave.connection().api().release(&fresh.claim, command).await.unwrap();
+        let alice = open(&service, "alice");
+        let resumed = alice.resume_invitations().await.unwrap().pop().unwrap();
+        assert_eq!(resumed.outcome.unwrap().attempts, 2);
+        assert_eq!(alice.membership().epoch(&group).unwrap(), 1, "one Commit was accepted");
+        let bob = open(&service, "bob");
+        assert_eq!(told(&bob).await, ["joined by alice/main"]);
+        they_talk(&alice, &bob, &group).await;
+    });
+}
+
+async fn kill<O: std::fmt::Debug>(
+    service: &Service,
+    name: &str,
+    kill: Kill,
+    client: Client,
+    does: impl AsyncFnOnce(&Client) -> O,
+) {
+    service.kill_any(name, kill, client, does).await;
+}
+
+#[test]
+fn an_invitation_goes_on_wherever_it_was_killed() {
+    run(async {
+        for (number, side) in [(0, Before), (0, After), (1, Before), (1, After)] {
+            let service = Service::start();
+            let (alice, group) = alice_and(&service, &["bob"], 2).await;
+            let invite = async |alice: &Client| alice.invite(&group, "bob", None).await;
+            kill(&service, "alice", Kill::Request(number, side), alice, invite).await;
+            let alice = open(&service, "alice");
+            let resumed = alice.resume_invitations().await.unwrap().pop().unwrap();
+            assert_eq!(resumed.outcome.unwrap().attempts, 1);
+            assert!(alice.resume_invitations().await.unwrap().is_empty());
+            let bob = open(&service, "bob");
+            assert_eq!(told(&bob).await, ["joined by alice/main"]);
+            they_talk(&alice, &bob, &group).await;
+            let counts = bob.status().await.unwrap().counts;
+            assert_eq!((counts.available, counts.spent), (1, 1));
+        }
+    });
+}
+
+#[test]
+fn a_message_goes_out_once_wherever_its_sender_was_killed() {
+    run(async {
+        for side in [Before, After] {
+            let service = Service::start();
+            let (alice, bob, group) = alice_and_bob(&service).await;
+            let send = async |alice: &Client| alice.send(&group, b"one").await;
+            kill(&service, "alice", Kill::Request(0, side), alice, send).await;
+            let alice = open(&service, "alice");
+            // The next one waits for it.
+            alice.send(&group, b"two").await.unwrap().unwrap();
+            assert!(alice.resume_outbox().await.unwrap().is_empty());
+            assert_eq!(told(&bob).await, ["alice/main: one", "alice/main: two"]);
+
+            let send = async |alice: &Client| alice.send(&group, b"three").await;
+            kill(&service, "alice", Kill::Request(0, side), alice, send).await;
+            let alice = open(&service, "alice");
+            let resumed = alice.resume_outbox().await.unwrap();
+            assert!(resumed.len() == 1 && resumed[0].outcome.is_ok(), "{resumed:?}");
+            assert_eq!(told(&bob).await, ["alice/main: three"]);
+            they_talk(&alice, &bob, &group).await;
+        }
+    });
+}
+
+/// To take in is three requests: what waits, whether it is all, and the acknowledgement.
+#[test]
+fn everything_is_told_once_wherever_the_app_was_killed() {
+    run(async {
+        for (number, side) in
+            [(0, Before), (0, After), (1, Before), (1, After), (2, Before), (2, After)]
+        {
+            let service = Service::start();
+            let (alice, group) = alice_and(&service, &["bob"], 2).await;
+            alice.invite(&group, "bob", None).await.unwrap();
+            alice.send(&group, b"one").await.unwrap();
+            let bob = open(&service, "bob");
+            let sync = async |bob: &Client| bob.sync(0).await;
+            kill(&service, "bob", Kill::Request(number, side), bob, sync).await;
+            let bob = open(&service, "bob");
+            // What was taken in before is there, also without the server.
+            let mut heard = shown(&bob);
+            assert_eq!(heard.len(), if number == 0 { 0 } else { 2 });
+            alice.send(&group, b"two").await.unwrap();
+            heard.extend(told(&bob).await);
+            assert_eq!(heard, ["joined by alice/main", "alice/main: one", "alice/main: two"]);
+            they_talk(&alice, &bob, &group).await;
+        }
+    });
+}
+
+#[test]
+fn what_is_not_confirmed_is_told_again_after_a_restart() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        alice.send(&group, b"one").await.unwrap();
+        alice.send(&group, b"two").await.unwrap();
+        let happenings = bob.sync(0).await.unwrap();
+        assert_eq!(happenings.len(), 2);
+        bob.confirm(happenings[0].position).unwrap();
+        drop(bob);
+        let bob = open(&service, "bob");
+        assert_eq!(bob.happenings().unwrap(), happenings[1..]);
+        assert_eq!(told(&bob).await, ["alice/main: two"]);
+        they_talk(&alice, &bob, &group).await;
+    });
+}
+
+#[test]
+fn a_removal_goes_on_wherever_it_was_killed() {
+    run(async {
+        for side in [Before, After] {
+            let service = Service::start();
+            let (alice, bob, group) = alice_and_bob(&service).await;
+            let remove = async |alice: &Client| alice.remove(&group, "bob", Some("main")).await;
+            kill(&service, "alice", Kill::Request(0, side), alice, remove).await;
+            let alice = open(&service, "alice");
+            let resumed = alice.resume_updates().await.unwrap();
+            assert!(resumed.len() == 1 && resumed[0].outcome.is_ok(), "{resumed:?}");
+            assert!(alice.resume_updates().await.unwrap().is_empty());
+            assert_eq!(members(&alice, &group), ["alice/main"]);
+            assert_eq!(told(&bob).await, [r#"+[] -["bob/main"], and this is me"#]);
+            // Whoever was removed can be invited again.
+            alice.invite(&group, "bob", None).await.unwrap();
+            assert_eq!(told(&bob).await, ["joined by alice/main"]);
+            they_talk(&alice, &bob, &group).await;
+        }
+    });
+}
+
+/// Her invitation has no answer, and she takes in what Bob has sent since before she goes on with it.
+#[test]
+fn an_invitation_of_unknown_outcome_is_settled_by_taking_in_the_mailbox() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        drop(service.device("carol", 2).await);
+        service.tunnel.lose(&[1, 2, 3, 4]);
+        let unfinished = alice.invite(&group, "carol", None).await.unwrap_err();
+        assert!(matches!(unfinished, InviteError::Unfinished { .. }), "{unfinished:?}");
+        assert_eq!(told(&bob).await, [r#"+["carol/main"] -[]"#]);
+        bob.update_keys(&group).await.unwrap();
+        bob.send(&group, b"welcome, Carol").await.unwrap();
+        assert_eq!(told(&alice).await, ["+[] -[]", "bob/main: welcome, Carol"]);
+        assert!(alice.resume_invitations().await.unwrap().is_empty());
+        let carol = open(&service, "carol");
+        let heard = told(&carol).await;
+        assert_eq!(heard, ["joined by alice/main", "+[] -[]", "bob/main: welcome, Carol"]);
+    });
+}
+
+/// The Commit is accepted and the answer lost for good; meanwhile Bob follows it and speaks.
+#[test]
+fn a_commit_of_unknown_outcome_is_settled_before_what_came_after_it_is_opened() {
+    run(async {
+        for side in [Before, After] {
+            let service = Service::start();
+            let (alice, bob, group) = alice_and_bob(&service).await;
+            let update = async |alice: &Client| alice.update_keys(&group).await;
+            kill(&service, "alice", Kill::Request(0, side), alice, update).await;
+            told(&bob).await;
+            bob.update_keys(&group).await.unwrap();
+            bob.send(&group, b"after yours").await.unwrap();
+            let alice = open(&service, "alice");
+            assert_eq!(told(&alice).await, ["+[] -[]", "bob/main: after yours"]);
+            for resumed in alice.resume_updates().await.unwrap() {
+                resumed.outcome.unwrap();
+            }
+            they_talk_after(&alice, &bob, &group).await;
+        }
+    });
+}
+
+/// What a member posts that is no message of the group is said to be so, once, and the rest goes on.
+#[test]
+fn what_cannot_be_opened_is_told_once() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        let message = keypool_projections::wire::Base64(b"no message".to_vec());
+        let request = keypool_projections::wire::MessageRequest { message };
+        let command = keypool_client::fresh_command();
+        alice.connection().api().post_message(&group, &request, command).await.unwrap();
+        alice.send(&group, b"sorry").await.unwrap();
+        let heard = told(&bob).await;
+        assert!(heard[0].starts_with("unreadable: the bytes are no message"), "{heard:?}");
+        assert_eq!(heard[1..], ["alice/main: sorry"]);
+        they_talk(&alice, &bob, &group).await;
+    });
+}
+
+/// Bob is away for longer than the server keeps anything: what is lost is said, until Bob takes note.
+#[test]
+fn an_overrun_is_said_until_it_is_acknowledged() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        alice.send(&group, b"old").await.unwrap();
+        service.clock.advance(Duration::from_hours(31 * 24));
+        // A clock that leaps is believed once it has been seen twice.
+        alice.send(&group, b"as old").await.unwrap();
+        service.clock.advance(Duration::from_secs(11));
+        alice.send(&group, b"new").await.unwrap();
+        for _ in 0..2 {
+            let refused = bob.sync(0).await.unwrap_err();
+            assert!(matches!(refused, SyncError::Overrun(_)), "{refused:?}");
+        }
+        bob.acknowledge_overrun().await.unwrap();
+        assert!(told(&bob).await.is_empty());
+        they_talk(&alice, &bob, &group).await;
+    });
+}
+
+/// A message is kept while the server is away, and goes out by itself.
+#[test]
+fn a_message_whose_answers_are_all_lost_is_kept_and_sent_once() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        service.tunnel.lose(&[0, 1, 2, 3]);
+        let unfinished = alice.send(&group, b"one").await.unwrap_err();
+        assert!(matches!(unfinished, SendError::Unfinished(_)), "{unfinished:?}");
+        alice.send(&group, b"two").await.unwrap();
+        assert_eq!(told(&bob).await, ["alice/main: one", "alice/main: two"]);
+        assert!(alice.resume_outbox().await.unwrap().is_empty());
+    });
+}
