@@ -127,6 +127,8 @@ pub enum Event {
     Acknowledged {
         /// The position of the last thing it has.
         through: u64,
+        /// Whether it has been told that something was not kept: then the mailbox takes in again.
+        overrun: bool,
     },
     /// A mailbox is over its limits: nothing more is kept in it until its device has come for it.
     Overrun {

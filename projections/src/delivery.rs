@@ -242,11 +242,10 @@ impl MailboxState {
     pub fn evolve(&mut self, event: &Event) {
         self.version = self.version.saturating_add(1);
         match event {
-            Event::Acknowledged { through } => {
+            Event::Acknowledged { through, overrun } => {
                 self.acknowledged = self.acknowledged.max(*through);
                 self.drop_through(*through);
-                // The device has been here and was told.
-                self.overrun = false;
+                self.overrun &= !overrun;
             }
             Event::Overrun { dropped_through } => {
                 self.drop_through(*dropped_through);
@@ -263,7 +262,8 @@ impl MailboxState {
         }
     }
 
-    /// Decides what an acknowledgement changes; `None` if nothing.
+    /// Decides what an acknowledgement changes; `None` if nothing. `overrun` says that the device has been
+    /// told that something was not kept; until then the mailbox stays overrun.
     ///
     /// # Errors
     ///
@@ -271,13 +271,15 @@ impl MailboxState {
     pub fn decide_acknowledge(
         &self,
         through: u64,
+        overrun: bool,
         last: u64,
     ) -> Result<Option<Event>, DeliveryRejection> {
         if last < through {
             return Err(DeliveryRejection::NeverGiven(through));
         }
-        let changes = self.overrun || self.waiting.front().is_some_and(|w| w.position <= through);
-        Ok(changes.then_some(Event::Acknowledged { through }))
+        let told = overrun && self.overrun;
+        let changes = told || self.waiting.front().is_some_and(|w| w.position <= through);
+        Ok(changes.then_some(Event::Acknowledged { through, overrun: told }))
     }
 
     /// What becomes of a mailbox that is given `bytes` more at `now`; `None` if it has room.

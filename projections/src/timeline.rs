@@ -88,7 +88,7 @@ fn detail(envelope: &EventEnvelope) -> String {
         }
         Event::Welcomed { to } => format!("to {} devices", to.len()),
         Event::Posted { sender } => format!("by {sender}"),
-        Event::Acknowledged { through } => format!("up to position {through}"),
+        Event::Acknowledged { through, .. } => format!("up to position {through}"),
         Event::Overrun { .. } => "nothing more is kept until the device has been here".to_owned(),
     }
 }

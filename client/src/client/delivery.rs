@@ -78,7 +78,7 @@ impl MlsClient<ServerDelivery> {
     /// Returns a [`SyncError`].
     pub async fn acknowledge_overrun(&self) -> Result<(), SyncError> {
         let _alone = self.committing.lock().await;
-        self.mailbox().acknowledge().await
+        self.mailbox().acknowledge(true).await
     }
 
     /// Seals a message for a group and posts it, after those of the group that were left in the outbox.

@@ -60,6 +60,8 @@ pub enum DeliveryCommand {
     Acknowledge {
         /// The position of the last thing it has.
         through: u64,
+        /// Whether it has been told that something was not kept.
+        overrun: bool,
     },
 }
 
@@ -131,10 +133,10 @@ impl<L: EventLog> Group<'_, L> {
                 writes.insert(stream, (state.version(), vec![(event, message.clone())]));
                 Ok(self.write_delivery(writes, request, state.epoch()))
             }
-            DeliveryCommand::Acknowledge { through } => {
+            DeliveryCommand::Acknowledge { through, overrun } => {
                 let mailbox = self.mailbox_state(&request.caller);
                 let last = self.shared.log.head().map_err(ExecuteError::from)?.seq;
-                let Some(event) = mailbox.decide_acknowledge(*through, last)? else {
+                let Some(event) = mailbox.decide_acknowledge(*through, *overrun, last)? else {
                     return Ok(Plan::Deliver(None, Ok(Delivered { epoch: 0, position: 0 })));
                 };
                 let stream = StreamId::Mailbox(request.caller.clone());

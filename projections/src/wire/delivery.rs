@@ -106,6 +106,9 @@ pub enum MailboxKind {
 pub struct AcknowledgeRequest {
     /// The position of the last item that is safely taken in.
     pub through: u64,
+    /// Whether the device has seen `mailbox_overrun`: only then does the mailbox take in again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overrun: bool,
 }
 
 /// The answer to `POST /mailbox/acknowledge`.

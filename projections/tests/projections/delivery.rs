@@ -153,7 +153,7 @@ fn what_is_acknowledged_is_gone_and_nothing_else() {
     service.add(10, "alice", 0, ("bob", 1));
     let one = service.deliver(11, "alice", post("one")).unwrap();
     service.deliver(12, "alice", post("two")).unwrap();
-    let acknowledge = |through| DeliveryCommand::Acknowledge { through };
+    let acknowledge = |through| DeliveryCommand::Acknowledge { through, overrun: false };
     service.deliver(13, "bob", acknowledge(one.position)).unwrap();
     assert_eq!(service.waiting("bob"), ["two"]);
     let written = service.log.head().unwrap();
@@ -300,7 +300,10 @@ fn a_mailbox_over_its_limits_says_so_and_keeps_what_it_has() {
     let bob = || service.pools.mailbox(&pool("bob"));
     assert!(bob().is_overrun());
     let through = bob().after(0).last().unwrap().position;
-    service.deliver(14, "bob", DeliveryCommand::Acknowledge { through }).unwrap();
+    let acknowledge = |overrun| DeliveryCommand::Acknowledge { through, overrun };
+    service.deliver(14, "bob", acknowledge(false)).unwrap();
+    assert!(bob().is_overrun(), "the device has not been told yet");
+    service.deliver(16, "bob", acknowledge(true)).unwrap();
     assert!(!bob().is_overrun());
     service.deliver(15, "alice", post("four")).unwrap();
     assert_eq!(service.waiting("bob"), ["four"]);

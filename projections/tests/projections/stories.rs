@@ -126,6 +126,27 @@ fn with_retire_a_lapsed_package_is_never_handed_out_again() {
 }
 
 #[test]
+fn a_repeated_request_records_nothing_even_when_time_has_done_something() {
+    assert_snapshot!(story("
+        0 bob upload a b
+        0 alice reserve 1
+        0 carol reserve 2
+        1 alice spend a 1
+        500 alice spend a 1
+        500 alice reserve 1
+        501 bob settle
+    "), @"
+    0 bob upload a b: a uploaded, b uploaded
+    0 alice reserve 1: a reserved by 1 (generation 1, 60 s)
+    0 carol reserve 2: b reserved by 2 (generation 1, 60 s)
+    1 alice spend a 1: a spent
+    500 alice spend a 1: spent before (late: false)
+    500 alice reserve 1: again a (generation 1)
+    501 bob settle: b released (Lapsed)
+    ");
+}
+
+#[test]
 fn a_package_that_lapsed_is_retired_when_the_server_is_set_to_retire() {
     let mut pool = PoolState::default();
     for line in ["0 bob upload a", "0 alice reserve 1", "120 bob settle"] {

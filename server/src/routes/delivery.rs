@@ -211,9 +211,9 @@ pub(crate) async fn acknowledge(
     state: Data<State>,
     caller: Writer,
 ) -> Result<HttpResponse, Failure> {
-    let AcknowledgeRequest { through } = caller.body.json()?;
+    let AcknowledgeRequest { through, overrun } = caller.body.json()?;
     let pools = state.store()?.pools();
-    pools.deliver(request(&caller, DeliveryCommand::Acknowledge { through })).await?;
+    pools.deliver(request(&caller, DeliveryCommand::Acknowledge { through, overrun })).await?;
     let waiting = pools.mailbox(&caller.pool).after(0).count() as u64;
     Ok(HttpResponse::Ok().json(AcknowledgeReply { waiting }))
 }

@@ -1,8 +1,7 @@
 //! The device's mailbox at the server, taken in: each item once, in order, whatever crashes between.
 //!
 //! What an item does to its group, what the app is told of it, and how far the mailbox has been read are
-//! one write. It is acknowledged afterwards, and only once the server has said that nothing more waits
-//! and nothing was dropped: an acknowledgement lets it forget that as well.
+//! one write. It is acknowledged afterwards; that something was not kept is acknowledged by the app alone.
 
 use keypool_ledger::{GroupId, Timestamp};
 use keypool_projections::wire::{AcknowledgeRequest, Base64, Code, MailboxItem, MailboxKind};
@@ -145,13 +144,13 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             items = self.fetch(0).await?;
         }
         let Progress { taken_in, acknowledged } = progress(&self.store.stage()?)?;
-        if acknowledged < taken_in { self.acknowledge().await } else { Ok(()) }
+        if acknowledged < taken_in { self.acknowledge(false).await } else { Ok(()) }
     }
 
-    /// Acknowledges all that has been taken in, and with it, if there was one, an overrun.
-    pub(crate) async fn acknowledge(&self) -> Result<(), SyncError> {
+    /// Acknowledges all that has been taken in, and an overrun if the app has been told of it.
+    pub(crate) async fn acknowledge(&self, overrun: bool) -> Result<(), SyncError> {
         let through = progress(&self.store.stage()?)?.taken_in;
-        let request = AcknowledgeRequest { through };
+        let request = AcknowledgeRequest { through, overrun };
         self.connection.api().acknowledge(&request, fresh_command()).await?;
         let staged = self.store.stage()?;
         let progress = Progress { acknowledged: through, ..progress(&staged)? };
