@@ -1,0 +1,88 @@
+//! An app that has no Delivery Service of its own: invitations and messages over the server's.
+//!
+//! `cargo run --example server_delivery`. The other way, with a Delivery Service of the app's own, is
+//! `demo.rs`.
+
+use std::{error::Error, process::ExitCode, sync::Arc};
+
+use keypool_client::{MlsClient, PoolConfig, ServerDelivery, What};
+use keypool_ledger::{GroupId, PoolId, SystemClock};
+use keypool_server::{Server, Settings};
+
+type Failure = Box<dyn Error>;
+type App = MlsClient<ServerDelivery>;
+
+#[expect(clippy::print_stderr, reason = "an example is there to be read")]
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let told = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(example()));
+    if let Err(error) = told {
+        eprintln!("the example failed: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+async fn example() -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let settings = Settings {
+        listen: "127.0.0.1:0".parse()?,
+        admin_listen: "127.0.0.1:0".parse()?,
+        data: folder.path().join("server"),
+        ..Settings::default()
+    };
+    let server = Server::start(settings, Arc::new(SystemClock))?;
+    let open = |user: &str| -> Result<App, Failure> {
+        let (home, owner) = (folder.path().join(user), PoolId::of(user, None)?);
+        let rest = (Arc::new(SystemClock) as _, PoolConfig::default());
+        Ok(MlsClient::open_at_server(&home, &owner, &server.url(), rest)?)
+    };
+
+    // Once: both register, and fill their pools.
+    let (alice, bob) = (open("alice")?, open("bob")?);
+    for app in [&alice, &bob] {
+        app.register().await?;
+        app.refresh_key_packages().await?;
+    }
+
+    // Bob is away while Alice invites him and writes.
+    drop(bob);
+    let group = GroupId::new(b"friday evening")?;
+    alice.create_group(&group)?;
+    alice.invite(&group, "bob", None).await?;
+    alice.send(&group, b"pizza at eight?").await?;
+
+    // Whenever an app starts, it goes on with what a crash may have left, and takes in what waits.
+    let bob = open("bob")?;
+    bob.resume_invitations().await?;
+    bob.resume_updates().await?;
+    bob.resume_outbox().await?;
+    show(&bob).await?;
+    bob.update_keys(&group).await?;
+    bob.send(&group, b"I bring the olives").await?;
+    let heard = show(&alice).await?;
+
+    server.stop().await;
+    if heard == 1 { Ok(()) } else { Err("Alice heard nothing".into()) }
+}
+
+/// Shows what has happened, and confirms it, so that it does not come again. Returns how many messages
+/// there were.
+#[expect(clippy::print_stdout, reason = "an example is there to be read")]
+async fn show(app: &App) -> Result<usize, Failure> {
+    let mut messages = 0;
+    for happening in app.sync(0).await? {
+        match &happening.what {
+            What::Joined { inviter, .. } => println!("joined, invited by {inviter}"),
+            What::Message { sender, bytes, .. } => {
+                println!("{sender}: {}", String::from_utf8_lossy(bytes));
+                messages += 1;
+            }
+            What::Changed(change) => println!("{} changed the group", change.sender),
+            What::Proposed { sender, .. } => println!("{sender} proposes a change"),
+            What::Unreadable { why, .. } => println!("a message cannot be read: {why}"),
+        }
+        app.confirm(happening.position)?;
+    }
+    Ok(messages)
+}
