@@ -1,14 +1,12 @@
 //! Answers to repeated requests, from what the log has recorded of the first one.
 
-use keypool_ledger::{
-    Event, EventLog, KeyPackageRef, Record, ReleaseReason, RevokeReason, Timestamp,
-};
+use keypool_ledger::{Event, EventLog, KeyPackageRef, Record, ReleaseReason, RevokeReason};
 
 use super::{
     ExecuteError, ReplayError, Reply, Request, Shared, committer::Outcome, views::replay_pool,
 };
 use crate::{
-    command::{Answer, Command, ItemOutcome, ItemRefusal, Limits, Rejection},
+    command::{Answer, Command, ItemOutcome, ItemRefusal, Limits, OnLapse, Rejection},
     health::Health,
     pool::PoolState,
 };
@@ -39,8 +37,9 @@ pub(super) fn recall<L: EventLog>(
     let at = first.envelope.at;
     let events: Vec<&Event> = records.iter().map(|record| &record.envelope.event).collect();
     let answer = recorded(&request.command, &events, &after.state).unwrap_or_else(|| {
-        // Nothing lapses a second time, whatever has changed since.
-        let limits = Limits { lapse_floor: Timestamp::MAX, ..shared.limits_now() };
+        // What time had done by then is recorded and folded. No package that was not retired then is
+        // retired now, because the server has become stricter since.
+        let limits = Limits { on_lapse: OnLapse::Requeue, ..shared.limits_now() };
         before.state.decide(&request.command, at, &limits).answer
     });
     let answer = with_recorded_uploads(answer?, &events);

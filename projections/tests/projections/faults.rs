@@ -1,6 +1,9 @@
 //! The shell when the log fails, and when another writer steps in between deciding and appending.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use keypool_ledger::{
     Batch, Clock, CommandId, Event, EventLog, Hash, ManualClock, MemoryLog, NewEvent, StreamId,
@@ -113,4 +116,35 @@ fn a_log_that_cannot_be_read_refuses_and_changes_nothing() {
     assert!(matches!(refused, ExecuteError::Read(_)), "{refused:?}");
     assert_eq!(log.head().unwrap().seq, 1);
     block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+}
+
+/// Two commands that wait together are decided in one group, where the log does not know of the first.
+#[test]
+fn one_reservation_id_for_two_pools_at_once_is_good_for_one() {
+    let (log, pools) = bobs(&["a"]);
+    let to = |id: u128, user: &str, command| request(id, Target::Pool(pool(user)), command);
+    let upload = |name: &str| Command::Upload(vec![package(name)]);
+    block_on(pools.execute(to(2, "dave", upload("b")))).unwrap();
+    let (release, held) = mpsc::channel();
+    log.before_append(3, move |_| held.recv().unwrap());
+    let outcomes = thread::scope(|scope| {
+        let send = |request| scope.spawn(|| block_on(pools.execute(request)));
+        let holds_up = send(to(3, "erin", upload("c")));
+        while log.n_appends() < 3 {
+            thread::yield_now();
+        }
+        let rivals =
+            [to(4, "bob", reserve(7, "alice")), to(5, "dave", reserve(7, "alice"))].map(send);
+        while pools.queued() < 3 {
+            thread::yield_now();
+        }
+        release.send(()).unwrap();
+        holds_up.join().unwrap().unwrap();
+        rivals.map(|rival| rival.join().unwrap())
+    });
+    let mismatch = |outcome: &&Result<_, ExecuteError>| {
+        matches!(outcome, Err(ExecuteError::Rejected(Rejection::ReservationMismatch(_))))
+    };
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(mismatch).count(), 1, "{outcomes:?}");
 }

@@ -501,3 +501,27 @@ fn a_restart_with_a_clock_years_ahead_expires_nothing() {
     block_on(service.pools.sweep()).unwrap();
     assert_eq!(service.events(), ["uploaded"]);
 }
+
+#[test]
+fn a_repeated_withdrawal_gets_its_old_answer_from_a_server_that_has_become_stricter() {
+    let (log, clock) = (Arc::new(MemoryLog::default()), Arc::new(ManualClock::at(START)));
+    let open = |on_lapse| {
+        let limits = Limits { on_lapse, ..Limits::STANDARD };
+        Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, limits).unwrap()
+    };
+    let bob = || Target::Pool(pool("bob"));
+    let revoke = || {
+        let reason = RevokeReason::Withdrawn;
+        request(4, bob(), Command::Revoke { which: Which::All, reason })
+    };
+    let pools = open(OnLapse::Requeue);
+    let upload = Command::Upload(["a", "b"].iter().map(|name| package(name)).collect());
+    block_on(pools.execute(request(1, bob(), upload))).unwrap();
+    block_on(pools.execute(request(2, bob(), reserve(7, "alice")))).unwrap();
+    clock.advance(Duration::from_mins(3));
+    block_on(pools.sweep()).unwrap();
+    let first = block_on(pools.execute(revoke())).unwrap();
+    drop(pools);
+    let repeated = block_on(open(OnLapse::Retire).execute(revoke())).unwrap();
+    assert_eq!(repeated.answer, first.answer);
+}

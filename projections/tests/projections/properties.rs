@@ -197,6 +197,10 @@ fn audit(steps: &[Step], limits: &Limits) -> Result<Vec<(Event, Timestamp)>, Str
         if available + reserved + spent + expired + revoked != total {
             return Err(format!("I3 as counted: {health:?}"));
         }
+        let settles = !state.decide(&Command::Settle, now, limits).events.is_empty();
+        if state.is_due(now, limits) != settles {
+            return Err(format!("due and settled differ: {settles}"));
+        }
         if state.settled(now, limits).is_due(now, limits) {
             return Err("a settled pool is due".to_owned());
         }
