@@ -3,10 +3,17 @@
 //! The only file that knows HTTP. Every call that changes something carries an idempotency key, so a
 //! call whose answer was lost is simply repeated: the server answers the repetition from its log.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable};
-use keypool_ledger::{Clock, CommandId, GroupId, PoolId};
+use keypool_ledger::{Clock, CommandId, GroupId, PoolId, Timestamp};
 use keypool_projections::{
     signing::{BodyParts, SignedParts, content_digest},
     wire::{
@@ -97,11 +104,14 @@ pub struct ApiClient {
     authority: String,
     identity: DeviceIdentity,
     clock: Arc<dyn Clock>,
+    /// How far the server's clock is ahead of this one, in seconds, as it has said.
+    ahead_s: Arc<AtomicI64>,
 }
 
 impl ApiClient {
     /// The API of the server at an address such as `http://127.0.0.1:8080`. The clock dates the
-    /// signatures; nothing else of it is used.
+    /// signatures; nothing else of it is used. Where it is so wrong that the server refuses them, they
+    /// are dated by the server's from then on.
     ///
     /// # Errors
     ///
@@ -120,7 +130,8 @@ impl ApiClient {
         let authority = server.port().map_or(host.clone(), |port| format!("{host}:{port}"));
         let http =
             reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
-        Ok(Self { http, server, authority, identity, clock })
+        let ahead_s = Arc::new(AtomicI64::new(0));
+        Ok(Self { http, server, authority, identity, clock, ahead_s })
     }
 
     /// Whose requests these are.
@@ -327,12 +338,38 @@ impl ApiClient {
             .with_jitter()
             .with_min_delay(Duration::from_millis(100))
             .with_max_times(RETRIES_MAX);
-        (|| self.send(call))
+        (|| self.sent_in_time(call))
             .retry(pauses)
             .when(ApiError::is_unanswered)
             .adjust(|err, pause| pause.map(|pause| pause.max(asked_to_wait(err))))
             .notify(|err, pause| tracing::debug!(%err, ?pause, path = call.path, "repeating"))
             .await
+    }
+
+    /// Sends a call; once more if the server refuses it for its time alone, with the server's time.
+    async fn sent_in_time<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
+        match self.send(call).await {
+            Err(ApiError::Refused(problem)) if self.follow_clock(&problem) => self.send(call).await,
+            answer => answer,
+        }
+    }
+
+    /// Takes note of the server's time, where a refusal tells it.
+    fn follow_clock(&self, problem: &Problem) -> bool {
+        let Some(theirs) = problem.server_time.and_then(|secs| i64::try_from(secs).ok()) else {
+            return false;
+        };
+        let ours = i64::try_from(self.clock.now().as_secs()).unwrap_or(i64::MAX);
+        let ahead_s = theirs.saturating_sub(ours);
+        tracing::warn!(ahead_s, "the server's clock differs; signatures are dated by it");
+        self.ahead_s.store(ahead_s, Ordering::Relaxed);
+        true
+    }
+
+    /// What time it is for the server, as far as is known.
+    fn server_now(&self) -> Timestamp {
+        let ours = self.clock.now().as_secs();
+        Timestamp::from_secs(ours.saturating_add_signed(self.ahead_s.load(Ordering::Relaxed)))
     }
 
     async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
@@ -375,7 +412,7 @@ impl ApiClient {
         };
         let key = self.identity.signature_key();
         let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(self.identity.sign(base));
-        let Ok(headers) = parts.sign(key, self.clock.now(), SIGNATURE_VALID_S, sign);
+        let Ok(headers) = parts.sign(key, self.server_now(), SIGNATURE_VALID_S, sign);
         let mut request = self
             .http
             .request(call.method.clone(), url.clone())

@@ -437,6 +437,9 @@ pub struct Problem {
     /// When to try again, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
+    /// What time it is by the server's clock, in Unix seconds, where the caller's does not fit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_time: Option<u64>,
     /// What became of each package of an upload of which none was acceptable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<UploadItem>,

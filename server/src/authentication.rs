@@ -37,8 +37,13 @@ pub(crate) enum AuthenticationError {
     #[error("bad signature: the header {0} must be there once, in plain text")]
     Header(&'static str),
     /// The signature's time does not fit.
-    #[error("clock: {0}")]
-    Clock(String),
+    #[error("clock: {why}")]
+    Clock {
+        /// What does not fit.
+        why: &'static str,
+        /// What time it is here.
+        now: Timestamp,
+    },
     /// The request was signed for, or sent to, another server.
     #[error("authority: {sent:?} is not a name of this server; it has {known}")]
     Authority {
@@ -55,11 +60,12 @@ pub(crate) enum AuthenticationError {
     Unnamed,
 }
 
-impl From<SignatureError> for AuthenticationError {
-    fn from(error: SignatureError) -> Self {
-        match error {
+impl AuthenticationError {
+    /// What is wrong with a signature that was checked at a time.
+    fn of_signature(error: &SignatureError, now: Timestamp) -> Self {
+        match *error {
             SignatureError::Missing => Self::Missing,
-            SignatureError::Clock(why) => Self::Clock(why.to_owned()),
+            SignatureError::Clock(why) => Self::Clock { why, now },
             SignatureError::Malformed(_) | SignatureError::Components(_) => {
                 Self::Bad(error.to_string())
             }
@@ -268,8 +274,9 @@ fn verify(
     let bad = |why: &str| AuthenticationError::Bad(why.to_owned());
     let input = header(headers, "signature-input")?.ok_or(AuthenticationError::Missing)?;
     let signature = header(headers, "signature")?.ok_or(AuthenticationError::Missing)?;
-    let received = ReceivedSignature::parse(input, signature)?;
-    parts.check(&received, now)?;
+    let wrong = |error: SignatureError| AuthenticationError::of_signature(&error, now);
+    let received = ReceivedSignature::parse(input, signature).map_err(wrong)?;
+    parts.check(&received, now).map_err(wrong)?;
     if let (Some(body), Some(described)) = (body, &parts.body)
         && described.content_digest != content_digest(body)
     {

@@ -40,6 +40,7 @@ impl Failure {
             index: None,
             check: None,
             retry_after_s: retry_after(code).map(|wait| wait.as_secs()),
+            server_time: None,
             items: Vec::new(),
         }))
     }
@@ -225,7 +226,11 @@ impl From<AdmissionError> for UploadItem {
 
 impl From<AuthenticationError> for Failure {
     fn from(error: AuthenticationError) -> Self {
-        Self::new(Code::Unauthenticated, error.to_string())
+        let mut failure = Self::new(Code::Unauthenticated, error.to_string());
+        if let AuthenticationError::Clock { now, .. } = error {
+            failure.0.server_time = Some(now.as_secs());
+        }
+        failure
     }
 }
 

@@ -25,6 +25,7 @@ fn problem(code: Code) -> String {
         index: None,
         check: None,
         retry_after_s: None,
+        server_time: None,
         items: Vec::new(),
     };
     serde_json::to_string(&problem).unwrap()

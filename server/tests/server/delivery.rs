@@ -113,6 +113,23 @@ async fn a_device_that_waits_is_answered_when_something_comes() {
 }
 
 #[actix_web::test]
+async fn a_server_that_stops_keeps_nobody_waiting() {
+    let (running, alice, bob) = group_of_two().await;
+    let welcome = running.api.get(&bob, "/mailbox").await.ok();
+    let after = welcome.body["items"][0]["position"].as_u64().unwrap();
+    let api = running.api.clone();
+    let path = format!("?after={after}&wait=30");
+    let waits = actix_rt::spawn(async move { mailbox(&api, &bob, &path).await });
+    // Its request is on its way before these are.
+    for _ in 0..2 {
+        running.api.get(&alice, "/keypackages/status").await.ok();
+    }
+    running.server.stop().await;
+    // Had it been broken off, there would be no answer at all.
+    assert!(waits.await.unwrap().is_empty());
+}
+
+#[actix_web::test]
 async fn refusals_say_what_to_do() {
     let (running, alice, bob) = group_of_two().await;
     let api = &running.api;
