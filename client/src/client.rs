@@ -264,6 +264,19 @@ impl<D: DeliveryService> MlsClient<D> {
         self.updater().change(group, Wish::Removal { user, device }).await
     }
 
+    /// Does what other members have proposed, by a Commit: who wants to leave is removed. To be called
+    /// when something was proposed; whoever is first does it for all. If nothing is left to be done,
+    /// nothing is.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`UpdateError`]. After [`UpdateError::Unfinished`] it goes on with
+    /// [`MlsClient::resume_updates`].
+    pub async fn take_up_proposals(&self, group: &GroupId) -> Result<(), UpdateError> {
+        let _alone = self.committing.lock().await;
+        self.updater().change(group, Wish::Proposals).await
+    }
+
     /// Goes on with the updates and removals that a crash or a lost answer has left unfinished. To be called when
     /// the app starts. Returns what has become of each.
     ///

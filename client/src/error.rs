@@ -404,6 +404,15 @@ pub enum MessageError {
         #[source]
         source: BoxError,
     },
+    /// A proposal for an epoch that has ended: it counts no more. There is nothing to do; who made it
+    /// makes it again.
+    #[error("a proposal for epoch {epoch} of group {group} came after that epoch had ended")]
+    Outdated {
+        /// The group.
+        group: GroupId,
+        /// The epoch it was made in.
+        epoch: u64,
+    },
     /// A member tries to go by another name. The Commit is refused, and the group cannot go on.
     #[error("{was} tries to become {becomes} in group {group}")]
     IdentityChanged {

@@ -37,7 +37,8 @@ impl MlsClient<ServerDelivery> {
     /// come; invitations, other Commits and messages do not wait for that.
     ///
     /// Returns all happenings that are not confirmed, in order: show them, then
-    /// [`MlsClient::confirm`]. If there are any to begin with, nothing is waited for.
+    /// [`MlsClient::confirm`]. If there are any to begin with, nothing is waited for. What is given out a
+    /// second time, after a crash, is marked as [`repeated`](Happening::repeated).
     ///
     /// # Errors
     ///
@@ -49,7 +50,7 @@ impl MlsClient<ServerDelivery> {
             let _alone = self.committing.lock().await;
             self.mailbox().take_in_from(items).await?;
         }
-        Ok(self.happenings()?)
+        Ok(mailbox::tell(&self.store)?)
     }
 
     /// What has happened and is not confirmed yet, in order. Nothing is sent.
@@ -104,6 +105,32 @@ impl MlsClient<ServerDelivery> {
     pub async fn resume_outbox(&self) -> Result<Vec<ResumedMessage>, StorageError> {
         let _alone = self.committing.lock().await;
         self.outbox().resume().await
+    }
+
+    /// Leaves a group: proposes that this device be removed, which the next Commit of another member
+    /// does. Until then the group is in [`MlsMembership::leaving`](crate::MlsMembership::leaving), and no
+    /// longer among the device's groups. A group in which nobody else is, is deleted.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SendError`]. After [`SendError::Unfinished`] the proposal is in the outbox.
+    pub async fn leave(&self, group: &GroupId) -> Result<(), SendError> {
+        let _alone = self.committing.lock().await;
+        self.outbox().leave(group).await
+    }
+
+    /// Says again that the device leaves, in every group where a Commit has passed that over. To be
+    /// called when the app starts and after [`MlsClient::sync`]. Mostly there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SendError`], as [`MlsClient::leave`] does.
+    pub async fn resume_leaving(&self) -> Result<(), SendError> {
+        let _alone = self.committing.lock().await;
+        for group in self.membership.leaving()? {
+            self.outbox().leave(&group).await?;
+        }
+        Ok(())
     }
 
     fn mailbox(&self) -> Mailbox<'_, ServerDelivery> {

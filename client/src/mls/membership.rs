@@ -5,6 +5,7 @@
 
 mod commits;
 mod joining;
+mod leaving;
 mod messages;
 mod offers;
 
@@ -177,6 +178,11 @@ fn join_config() -> MlsGroupJoinConfig {
 /// Lists a group, since the storage of `OpenMLS` cannot be listed.
 fn remember(staged: &Staged<'_>, group: &GroupId) -> Result<(), StorageError> {
     staged.put_app_record(&record_name(group), group)
+}
+
+/// Deletes what the store holds of a group's state.
+fn delete(staged: &Staged<'_>, state: &mut MlsGroup) -> Result<(), StorageError> {
+    state.delete(staged)
 }
 
 /// Takes a group from the list: the device is no longer in it.

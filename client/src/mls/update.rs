@@ -36,6 +36,8 @@ pub(crate) enum Wish {
     FreshKeys,
     /// A user's devices are removed, or one of them.
     Removal { user: String, device: Option<String> },
+    /// What other members have proposed is done.
+    Proposals,
 }
 
 /// A change under way, of which each group has one at most.
@@ -66,7 +68,10 @@ impl<D: DeliveryService> Updater<'_, D> {
                 return Ok(());
             }
         }
-        self.carry_out(self.begin(group, wish)?).await
+        match self.begin(group, wish)? {
+            Some(undertaking) => self.carry_out(undertaking).await,
+            None => Ok(()),
+        }
     }
 
     /// Goes on with every change that a crash or a lost answer has left unfinished.
@@ -109,19 +114,25 @@ impl<D: DeliveryService> Updater<'_, D> {
         Ok(found)
     }
 
-    fn begin(&self, group: &GroupId, wish: Wish) -> Result<Undertaking, UpdateError> {
+    /// Makes the Commit and stores it; `None` if nothing is proposed that it would take up.
+    fn begin(&self, group: &GroupId, wish: Wish) -> Result<Option<Undertaking>, UpdateError> {
         let staged = self.store.stage()?;
         let Some(made) = self.make(&staged, group, &wish)? else {
-            return Err(self.nobody(group, &wish).into());
+            return match wish {
+                Wish::FreshKeys | Wish::Proposals => Ok(None),
+                Wish::Removal { user, device } => {
+                    Err(nobody(group, &user, device.as_deref()).into())
+                }
+            };
         };
         let post = Some(made.into_post(group.clone()));
         let undertaking = Undertaking { group: group.clone(), wish, post };
         staged.put_app_record(&record_name(group), &undertaking)?;
         staged.commit()?;
-        Ok(undertaking)
+        Ok(Some(undertaking))
     }
 
-    /// The Commit that does it; `None` if nobody is there to be removed.
+    /// The Commit that does it; `None` if nobody is there to be removed, or nothing proposed.
     fn make(
         &self,
         staged: &Staged<'_>,
@@ -133,18 +144,7 @@ impl<D: DeliveryService> Updater<'_, D> {
             Wish::Removal { user, device } => {
                 self.membership.remove_user_on(staged, group, user, device.as_deref())
             }
-        }
-    }
-
-    fn nobody(&self, group: &GroupId, wish: &Wish) -> GroupError {
-        let group = group.clone();
-        let named = match wish {
-            Wish::FreshKeys => Ok(self.store.owner().clone()),
-            Wish::Removal { user, device } => PoolId::of(user, device.as_deref()),
-        };
-        match named {
-            Ok(member) => GroupError::NotAMember { group, member },
-            Err(error) => GroupError::Mls(error.into()),
+            Wish::Proposals => self.membership.take_up_on(staged, group),
         }
     }
 
@@ -182,7 +182,7 @@ impl<D: DeliveryService> Updater<'_, D> {
         };
         match post {
             Some(post) => self.post(undertaking, &post).await,
-            // Somebody else has removed them, which is as good.
+            // Somebody else has done it, which is as good.
             None => Ok(()),
         }
     }
@@ -260,6 +260,13 @@ impl<D: DeliveryService> Updater<'_, D> {
         let staged = self.store.stage()?;
         staged.remove_app_record(&record_name(&undertaking.group));
         staged.commit()
+    }
+}
+
+fn nobody(group: &GroupId, user: &str, device: Option<&str>) -> GroupError {
+    match PoolId::of(user, device) {
+        Ok(member) => GroupError::NotAMember { group: group.clone(), member },
+        Err(error) => GroupError::Mls(error.into()),
     }
 }
 

@@ -22,6 +22,8 @@ use crate::{
 const MAILBOX_RECORD: &str = "mailbox";
 /// What the names of stored happenings begin with.
 const HAPPENING_PREFIX: &str = "happening/";
+/// The name of the record that says up to which position happenings were given to the app.
+const TOLD_RECORD: &str = "told";
 /// How many items are fetched at a time.
 const PAGE: u16 = 100;
 
@@ -34,6 +36,10 @@ pub struct Happening {
     pub at: Timestamp,
     /// What it is.
     pub what: What,
+    /// Whether the app was given it before and has not confirmed it, because it crashed, say: it may
+    /// have been shown already.
+    #[serde(skip)]
+    pub repeated: bool,
 }
 
 /// What came by the mailbox.
@@ -190,7 +196,10 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             }
         };
         if let Some(what) = what {
-            staged.put_app_record(&name(position), &Happening { position, at, what })?;
+            staged.put_app_record(
+                &name(position),
+                &Happening { position, at, what, repeated: false },
+            )?;
         }
         let progress = Progress { taken_in: position, ..progress(&staged)? };
         staged.put_app_record(MAILBOX_RECORD, &progress)?;
@@ -201,9 +210,22 @@ impl<D: DeliveryService> Mailbox<'_, D> {
 /// The happenings that the app has not confirmed, in order.
 pub(crate) fn happenings(store: &LocalStore) -> Result<Vec<Happening>, StorageError> {
     let staged = store.stage()?;
+    let told: u64 = staged.app_record(TOLD_RECORD)?.unwrap_or_default();
     let mut found = Vec::new();
     for name in staged.app_record_names(HAPPENING_PREFIX)? {
-        found.extend(staged.app_record::<Happening>(&name)?);
+        let happening: Option<Happening> = staged.app_record(&name)?;
+        found.extend(happening.map(|it| Happening { repeated: it.position <= told, ..it }));
+    }
+    Ok(found)
+}
+
+/// The same, to be given to the app: after a crash they are known to be repeated.
+pub(crate) fn tell(store: &LocalStore) -> Result<Vec<Happening>, StorageError> {
+    let found = happenings(store)?;
+    if let Some(last) = found.last().filter(|last| !last.repeated) {
+        let staged = store.stage()?;
+        staged.put_app_record(TOLD_RECORD, &last.position)?;
+        staged.commit()?;
     }
     Ok(found)
 }
@@ -234,14 +256,23 @@ fn open(staged: &Staged<'_>, item: MailboxItem, now: Timestamp) -> Result<Option
             let joined = join_on(staged, &bytes, now)?;
             Ok(Some(What::Joined { group: joined.group, inviter: joined.inviter }))
         }
-        MailboxKind::Commit | MailboxKind::Message => Ok(match decrypt_on(staged, &bytes)? {
-            Received::Application { group, sender, bytes } => {
-                Some(What::Message { group, sender, bytes })
-            }
-            Received::Changed(change) => Some(What::Changed(change)),
-            Received::Proposed { group, sender } => Some(What::Proposed { group, sender }),
-            Received::Own { .. } => None,
-        }),
+        MailboxKind::Commit | MailboxKind::Message => match decrypt_on(staged, &bytes) {
+            Ok(received) => Ok(told_of(received)),
+            Err(MessageError::Outdated { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// What the app is told of a message that was opened.
+fn told_of(received: Received) -> Option<What> {
+    match received {
+        Received::Application { group, sender, bytes } => {
+            Some(What::Message { group, sender, bytes })
+        }
+        Received::Changed(change) => Some(What::Changed(change)),
+        Received::Proposed { group, sender } => Some(What::Proposed { group, sender }),
+        Received::Own { .. } => None,
     }
 }
 

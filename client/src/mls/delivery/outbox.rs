@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::server::{command_of, refusal};
 use crate::{
-    ApiClient, DeliveryError, GroupError, LocalStore, MlsMembership, SendError, StorageError,
+    ApiClient, DeliveryError, GroupError, LocalStore, MlsMembership, SendError, Staged,
+    StorageError,
 };
 
 /// What the names of the records of messages on their way begin with.
@@ -49,7 +50,29 @@ impl Outbox<'_> {
         if self.membership.members(group)?.len() < 2 {
             return Ok(None);
         }
-        let own = self.put(group, message)?;
+        let staged = self.store.stage()?;
+        let sealed = self.membership.encrypt_on(&staged, group, message)?;
+        let own = put(&staged, group, sealed)?;
+        staged.commit()?;
+        self.post_through(group, &own).await
+    }
+
+    /// Proposes that this device be removed from a group. What the group's outbox holds goes before.
+    pub(crate) async fn leave(&self, group: &GroupId) -> Result<(), SendError> {
+        let staged = self.store.stage()?;
+        let own = match self.membership.leave_on(&staged, group)? {
+            Some(proposal) => Some(put(&staged, group, proposal)?),
+            None => None,
+        };
+        staged.commit()?;
+        match own {
+            Some(own) => self.post_through(group, &own).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Posts what a group's outbox holds, to the one with that name, which is the last.
+    async fn post_through(&self, group: &GroupId, own: &str) -> Result<Option<u64>, SendError> {
         for name in self.names()? {
             let Some(letter) = self.letter(&name)?.filter(|letter| letter.group == *group) else {
                 continue;
@@ -85,19 +108,6 @@ impl Outbox<'_> {
             resumed.push(ResumedMessage { group: letter.group, outcome });
         }
         Ok(resumed)
-    }
-
-    /// Seals a message and keeps it, as one write. Returns the name of its record.
-    fn put(&self, group: &GroupId, message: &[u8]) -> Result<String, SendError> {
-        let staged = self.store.stage()?;
-        let sealed = self.membership.encrypt_on(&staged, group, message)?;
-        let last = staged.app_record_names(RECORD_PREFIX)?.pop();
-        let number = last.and_then(|last| last.strip_prefix(RECORD_PREFIX)?.parse::<u64>().ok());
-        let name = format!("{RECORD_PREFIX}{:020}", number.map_or(0, |number| number + 1));
-        let command = command_of(&sealed);
-        staged.put_app_record(&name, &Letter { group: group.clone(), sealed, command })?;
-        staged.commit()?;
-        Ok(name)
     }
 
     /// Posts a message, and forgets it once it is. One that is refused is kept.
@@ -139,6 +149,17 @@ impl Outbox<'_> {
         staged.remove_app_record(name);
         staged.commit()
     }
+}
+
+/// Keeps something sealed for the members of a group, as part of the operation that sealed it. Returns the
+/// name of its record.
+fn put(staged: &Staged<'_>, group: &GroupId, sealed: Vec<u8>) -> Result<String, StorageError> {
+    let last = staged.app_record_names(RECORD_PREFIX)?.pop();
+    let number = last.and_then(|last| last.strip_prefix(RECORD_PREFIX)?.parse::<u64>().ok());
+    let name = format!("{RECORD_PREFIX}{:020}", number.map_or(0, |number| number + 1));
+    let command = command_of(&sealed);
+    staged.put_app_record(&name, &Letter { group: group.clone(), sealed, command })?;
+    Ok(name)
 }
 
 impl From<GroupError> for SendError {

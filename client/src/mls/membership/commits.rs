@@ -5,9 +5,12 @@ use std::{collections::BTreeSet, fmt};
 use data_encoding::HEXLOWER;
 use keypool_ledger::{GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, Timestamp};
 use openmls::{
-    group::{Member, MlsGroup},
-    prelude::{LeafNodeIndex, LeafNodeParameters},
+    framing::Sender,
+    group::{CommitBuilder, CommitMessageBundle, Initial, Member, MlsGroup, QueuedProposal},
+    messages::proposals::Proposal,
+    prelude::LeafNodeIndex,
 };
+use openmls_traits::OpenMlsProvider;
 
 use super::{MlsMembership, OfferedPackage, bytes_of, offers, open, refused};
 use crate::{
@@ -110,12 +113,15 @@ impl MlsMembership {
         let mut state = open_for_commit(staged, group)?;
         let packages = offers::admit_all(&provider, &state, offers, now)?;
         let epoch = state.epoch().as_u64();
-        let (commit, welcome, _) =
-            state.add_members(&provider, self.identity.signer(), &packages).map_err(refused)?;
+        let adding = packages.clone();
+        let made = self.commit_on(staged, &mut state, |commit| {
+            commit.propose_adds(adding).force_self_update(true)
+        })?;
+        let welcome = made.to_welcome_msg().ok_or_else(|| GroupError::Mls("no Welcome".into()))?;
         let keys =
             packages.iter().map(|package| package.leaf_node().signature_key().as_slice().to_vec());
         let keys: Result<Vec<_>, _> = keys.map(|key| SignatureKey::new(&key)).collect();
-        let commit = bytes_of(&commit)?;
+        let commit = bytes_of(made.commit())?;
         remember_pending(staged, group, &commit)?;
         let removed = removed_by(&state);
         Ok(PendingAdd {
@@ -183,19 +189,30 @@ impl MlsMembership {
         group: &GroupId,
         is_meant: impl Fn(&Member) -> bool,
     ) -> Result<Option<PendingCommit>, GroupError> {
-        let mut state = open_for_commit(staged, group)?;
+        let state = open_for_commit(staged, group)?;
         let leaves: Vec<LeafNodeIndex> =
             state.members().filter(is_meant).map(|found| found.index).collect();
         if leaves.is_empty() {
             return Ok(None);
         }
-        let epoch = state.epoch().as_u64();
-        let (commit, _, _) = state
-            .remove_members(&staged.provider(), self.identity.signer(), &leaves)
-            .map_err(refused)?;
-        let commit = bytes_of(&commit)?;
-        remember_pending(staged, group, &commit)?;
-        Ok(Some(PendingCommit { commit, epoch, removed: removed_by(&state) }))
+        let pending =
+            self.pending_on(staged, group, state, |commit| commit.propose_removals(leaves))?;
+        Ok(Some(pending))
+    }
+
+    /// Makes the Commit that takes up what other members have proposed, as part of an operation;
+    /// `None` if they have proposed nothing that this device would take up.
+    pub(crate) fn take_up_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+    ) -> Result<Option<PendingCommit>, GroupError> {
+        let state = open_for_commit(staged, group)?;
+        let own = state.own_leaf_index();
+        if !state.pending_proposals().any(|proposal| is_taken_up(proposal, own)) {
+            return Ok(None);
+        }
+        self.pending_on(staged, group, state, |commit| commit).map(Some)
     }
 
     /// Makes the Commit that replaces this device's keys in the group, and with them the leaf that
@@ -218,16 +235,46 @@ impl MlsMembership {
         staged: &Staged<'_>,
         group: &GroupId,
     ) -> Result<PendingCommit, GroupError> {
-        let mut state = open_for_commit(staged, group)?;
+        let state = open_for_commit(staged, group)?;
+        self.pending_on(staged, group, state, |commit| commit.force_self_update(true))
+    }
+
+    /// Makes a Commit and notes that it is pending.
+    fn pending_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+        mut state: MlsGroup,
+        shape: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
+    ) -> Result<PendingCommit, GroupError> {
         let epoch = state.epoch().as_u64();
-        let parameters = LeafNodeParameters::default();
-        let (commit, _, _) = state
-            .self_update(&staged.provider(), self.identity.signer(), parameters)
-            .map_err(refused)?
-            .into_contents();
-        let commit = bytes_of(&commit)?;
+        let made = self.commit_on(staged, &mut state, shape)?;
+        let commit = bytes_of(made.commit())?;
         remember_pending(staged, group, &commit)?;
         Ok(PendingCommit { commit, epoch, removed: removed_by(&state) })
+    }
+
+    /// Makes a Commit with what is asked for, and with what others have proposed, as far as
+    /// [`is_taken_up`] lets it in.
+    fn commit_on(
+        &self,
+        staged: &Staged<'_>,
+        state: &mut MlsGroup,
+        shape: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
+    ) -> Result<CommitMessageBundle, GroupError> {
+        let (provider, own) = (staged.provider(), state.own_leaf_index());
+        let take_up = |proposal: &QueuedProposal| match proposal.sender() {
+            // What this Commit is made for.
+            Sender::Member(sender) if *sender == own => !removes(proposal, own),
+            _ => is_taken_up(proposal, own),
+        };
+        shape(state.commit_builder())
+            .load_psks(provider.storage())
+            .map_err(refused)?
+            .build(provider.rand(), provider.crypto(), self.identity.signer(), take_up)
+            .map_err(refused)?
+            .stage_commit(&provider)
+            .map_err(refused)
     }
 
     /// Takes the pending Commit as the group's new state: it has been accepted. Returns the epoch
@@ -254,6 +301,21 @@ impl MlsMembership {
         open(&staged, group)?.clear_pending_commit(&staged)?;
         Ok(staged.commit()?)
     }
+}
+
+/// Whether this device's Commits take up a proposal of another member: that somebody goes or has fresh
+/// keys. Its own removal it cannot commit; and whoever is to be added must have been invited, with a
+/// package that is spent for it.
+fn is_taken_up(proposal: &QueuedProposal, own: LeafNodeIndex) -> bool {
+    match proposal.proposal() {
+        Proposal::Remove(remove) => remove.removed() != own,
+        Proposal::Update(_) => true,
+        _ => false,
+    }
+}
+
+fn removes(proposal: &QueuedProposal, leaf: LeafNodeIndex) -> bool {
+    matches!(proposal.proposal(), Proposal::Remove(remove) if remove.removed() == leaf)
 }
 
 /// The devices that the pending Commit removes with all of their leaves.
@@ -310,7 +372,10 @@ fn record_name(group: &GroupId) -> String {
 }
 
 /// The state of a group that has no Commit pending.
-fn open_for_commit(staged: &Staged<'_>, group: &GroupId) -> Result<MlsGroup, GroupError> {
+pub(super) fn open_for_commit(
+    staged: &Staged<'_>,
+    group: &GroupId,
+) -> Result<MlsGroup, GroupError> {
     let state = open(staged, group)?;
     match state.pending_commit() {
         Some(_) => Err(GroupError::CommitPending { group: group.clone() }),

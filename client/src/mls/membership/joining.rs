@@ -3,12 +3,12 @@
 use keypool_ledger::{GroupId, KeyPackageRef, Timestamp};
 use openmls::{
     framing::{MlsMessageBodyIn, MlsMessageIn},
-    group::{MlsGroup, StagedWelcome, WelcomeError},
+    group::{StagedWelcome, WelcomeError},
     messages::Welcome,
 };
 use tls_codec::Deserialize;
 
-use super::{MlsMembership, join_config, load, remember};
+use super::{MlsMembership, delete, join_config, leaving::end_on, load, remember};
 use crate::{
     BoxError, JoinError, KeyFate, OwnStage, Staged, StorageError,
     mls::{
@@ -74,6 +74,7 @@ pub(crate) fn join_on(
     let state = invitation.into_group(&provider).map_err(failed)?;
     record_spent(staged, &keypackage_ref, &group, now)?;
     remember(staged, &group)?;
+    end_on(staged, &group);
     Ok(Joined { group, epoch: state.epoch().as_u64(), keypackage_ref, inviter })
 }
 
@@ -123,8 +124,4 @@ fn make_way(staged: &Staged<'_>, group: &GroupId) -> Result<(), JoinError> {
         Some(state) if state.is_active() => Err(JoinError::AlreadyInGroup { group: group.clone() }),
         Some(mut left) => Ok(delete(staged, &mut left)?),
     }
-}
-
-fn delete(staged: &Staged<'_>, state: &mut MlsGroup) -> Result<(), StorageError> {
-    state.delete(staged)
 }

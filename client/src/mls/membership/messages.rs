@@ -4,13 +4,16 @@ use std::fmt;
 
 use keypool_ledger::GroupId;
 use openmls::{
-    framing::{MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage, Sender},
+    framing::{
+        ContentType, MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
+        Sender,
+    },
     group::{MlsGroup, ProcessMessageError, StagedCommit},
 };
 use serde::{Deserialize, Serialize};
 use tls_codec::Deserialize as _;
 
-use super::{MlsMembership, bytes_of, forget, open, refused};
+use super::{MlsMembership, bytes_of, forget, leaving::end_on, open, refused};
 use crate::{BoxError, GroupError, MessageError, Staged, mls::name_in};
 
 /// What an incoming message was.
@@ -111,6 +114,9 @@ pub(crate) fn decrypt_on(staged: &Staged<'_>, message: &[u8]) -> Result<Received
         .map_err(|err| MessageError::NotAMessage(err.into()))?;
     let epoch = message.epoch().as_u64();
     let mut state = open(staged, &group)?;
+    if message.content_type() == ContentType::Proposal && epoch < state.epoch().as_u64() {
+        return Err(MessageError::Outdated { group, epoch });
+    }
     let processed =
         state.process_message(&staged.provider(), message).map_err(|err| match err {
             ProcessMessageError::StorageError(err) => GroupError::Storage(err).into(),
@@ -219,6 +225,7 @@ fn merge(
     state.merge_staged_commit(&staged.provider(), commit).map_err(refused)?;
     if removed_self {
         forget(staged, &group);
+        end_on(staged, &group);
     }
     let epoch = state.epoch().as_u64();
     Ok(Change { group, sender, epoch, added, removed, removed_self, own_commit_lost })
