@@ -188,6 +188,7 @@ fn state(
         body_timeout: settings.body_timeout,
         batch_packages_max: settings.batch_packages_max,
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
+        stopping: watch::Sender::new(false),
     })
 }
 
@@ -236,6 +237,7 @@ impl Run {
         let sweeper = actix_rt::spawn(sweep(self.state.clone(), self.settings.sweep_interval));
         let how = self.stopping.recv().await.unwrap_or(Ended::Failed);
         tracing::info!(?how, "stopping");
+        self.state.stopping.send_replace(true);
         sweeper.abort();
         drop(sweeper.await);
         stop_all(&handles).await;

@@ -8,6 +8,7 @@ use std::{
 use actix_web::{HttpRequest, web};
 use keypool_ledger::{Clock, SledLog};
 use keypool_projections::wire::Code;
+use tokio::sync::watch;
 
 use crate::{keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure};
 
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub(crate) batch_packages_max: usize,
     /// What is counted.
     pub(crate) metrics: Metrics,
+    /// Whether the server is stopping: whoever waits for something to come waits no longer.
+    pub(crate) stopping: watch::Sender<bool>,
 }
 
 impl State {

@@ -139,7 +139,7 @@ pub(crate) async fn mailbox(
 ) -> Result<HttpResponse, Failure> {
     let which: Which = query(&request)?;
     let pools = state.store()?.pools();
-    let mut written = pools.written();
+    let (mut written, mut stopping) = (pools.written(), state.stopping.subscribe());
     let wait = Duration::from_secs(which.wait.unwrap_or_default().min(WAIT_MAX_S));
     let deadline = actix_rt::time::sleep(wait);
     tokio::pin!(deadline);
@@ -151,6 +151,10 @@ pub(crate) async fn mailbox(
         }
         tokio::select! {
             () = &mut deadline => return Ok(HttpResponse::Ok().json(reply)),
+            // Nothing more comes: a server that stops keeps nobody waiting, and waits for nobody.
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                return Ok(HttpResponse::Ok().json(reply));
+            }
             changed = written.changed() => {
                 if changed.is_err() {
                     return Err(Failure::new(Code::NotReady, "the server is stopping"));
