@@ -12,6 +12,10 @@ demo:
 test:
     cargo test --workspace
 
+# The chat on real terminals, driven by `expect` (Debian: apt-get install expect).
+e2e *TESTS:
+    client/e2e_tests/run {{TESTS}}
+
 # What CI checks, tests and demo included.
 ci:
     bash .ci/run

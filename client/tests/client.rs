@@ -2,16 +2,20 @@
 
 #[cfg(test)]
 mod client {
+    mod chat;
     mod command_line;
     mod crashes;
     mod delivery;
     mod forgeries;
     mod interop;
     mod invitations;
+    mod leaving;
     mod membership;
+    mod moved_clock;
     mod people;
     mod pool;
     mod refresh;
+    mod refresh_again;
     mod service;
     mod storage;
     mod support;

@@ -230,8 +230,18 @@ fn open_guarded(home: &Path, path: &Path) -> Result<sled::Db, StorageError> {
 }
 
 fn is_about_access(err: &io::Error) -> bool {
-    use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    matches!(err.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull)
+    use io::ErrorKind::{
+        FileTooLarge, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    matches!(
+        err.kind(),
+        FileTooLarge
+            | NotFound
+            | PermissionDenied
+            | QuotaExceeded
+            | ReadOnlyFilesystem
+            | StorageFull
+    )
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

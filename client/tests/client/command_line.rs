@@ -156,11 +156,12 @@ fn what_went_wrong_is_said_with_what_to_do() {
 fn the_help_says_what_there_is() {
     let output = Command::new(env!("CARGO_BIN_EXE_keypool")).arg("--help").output().unwrap();
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @"
-    Keeps a device's pool of MLS KeyPackages
+    Keeps a device's pool of MLS KeyPackages, and chats over it
 
     Usage: keypool [OPTIONS] <COMMAND>
 
     Commands:
+      chat      Talk to others: groups, invitations, messages
       register  Make the device's keys and register them at the server
       status    Show how full the pool is
       refresh   Keep the pool: fetch its history, clean up, refill it if it is low

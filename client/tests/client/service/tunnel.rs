@@ -88,6 +88,11 @@ impl Tunnel {
         self.plans.lock().unwrap().insert(self.requests() + number, plan);
     }
 
+    /// Nothing that was planned happens any more.
+    pub(crate) fn forget_plans(&self) {
+        self.plans.lock().unwrap().clear();
+    }
+
     /// How many requests there were.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)

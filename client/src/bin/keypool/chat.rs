@@ -1,0 +1,181 @@
+//! `keypool chat`: groups, invitations and messages in a terminal; the worked example of an app.
+//!
+//! One loop waits for a line, for the mailbox, and for the time of the next refresh. Nothing runs beside
+//! it but the terminal's threads, and the mailbox is being asked while something else is done.
+
+mod command;
+mod doing;
+mod mail;
+mod names;
+mod screen;
+mod telling;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use keypool_client::{MlsClient, ServerDelivery};
+use keypool_ledger::{GroupId, SystemClock};
+use tokio::time::sleep;
+
+use self::{
+    mail::Mail,
+    screen::{Input, Screen},
+};
+use crate::{PoolSize, Whose};
+
+/// How the chat is run.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// The pool is refreshed after this many messages, sent or received
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    refresh_messages: u32,
+    /// The pool is refreshed after this many seconds, whichever comes first
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    refresh_s: u64,
+    #[command(flatten)]
+    size: PoolSize,
+}
+
+/// Why the chat ends.
+enum End {
+    /// It was asked to.
+    Asked,
+    /// It cannot go on, and why.
+    Broken(Box<dyn Error>),
+}
+
+/// The device, its terminal, and what is to be remembered while they are open.
+struct Chat<'a> {
+    client: &'a MlsClient<ServerDelivery>,
+    screen: Screen,
+    /// The group that is spoken to.
+    current: Option<GroupId>,
+    /// How many messages of other groups have come since they were looked at.
+    unread: BTreeMap<GroupId, u64>,
+    /// The groups in which something was proposed.
+    proposed: BTreeSet<GroupId>,
+    is_registered: bool,
+    /// Something waits for the server: it is gone on with once the server answers.
+    is_waiting: bool,
+    /// Messages since the last refresh.
+    messages: u32,
+    is_refresh_due: bool,
+    /// What was said of the mailbox, and of the refresh, since they last worked: once is enough.
+    mail_trouble: Option<String>,
+    refresh_trouble: Option<String>,
+    options: Options,
+}
+
+/// Opens the device and talks until the end.
+pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn Error>> {
+    let (owner, home) = whose.device()?;
+    let rest = (Arc::new(SystemClock) as _, options.size.config());
+    let client = MlsClient::open_at_server(home, &owner, &whose.server, rest)?;
+    let mut chat = Chat::new(&client, Screen::open()?, *options);
+    chat.screen.say(&format!(
+        "you are {owner} at {}; your keys are in {}\n/help lists the commands, /quit ends",
+        whose.server,
+        home.display()
+    ));
+    let ended = Box::pin(chat.talk()).await;
+    chat.screen.close();
+    match ended {
+        Ok(()) | Err(End::Asked) => Ok(()),
+        Err(End::Broken(error)) => Err(error),
+    }
+}
+
+impl<'a> Chat<'a> {
+    fn new(client: &'a MlsClient<ServerDelivery>, screen: Screen, options: Options) -> Self {
+        Self {
+            client,
+            screen,
+            current: None,
+            unread: BTreeMap::new(),
+            proposed: BTreeSet::new(),
+            is_registered: false,
+            is_waiting: true,
+            messages: 0,
+            is_refresh_due: true,
+            mail_trouble: None,
+            refresh_trouble: None,
+            options,
+        }
+    }
+
+    /// Turn after turn, until standard input ends: whatever comes first is dealt with.
+    async fn talk(&mut self) -> Result<(), End> {
+        let mut mail = Mail::new(self.client);
+        self.current = self.groups()?.into_iter().next();
+        self.go_on().await?;
+        let period = Duration::from_secs(self.options.refresh_s);
+        let mut refresh = Box::pin(sleep(period));
+        loop {
+            if self.is_refresh_due {
+                mail.alongside(Box::pin(self.refresh())).await?;
+                refresh.set(sleep(period));
+            }
+            let prompt = self.prompt()?;
+            self.screen.prompt(&prompt);
+            tokio::select! {
+                input = self.screen.input() => match input {
+                    Input::Line(line) => mail.alongside(Box::pin(self.obey(&line))).await?,
+                    Input::Interrupted => self.screen.say("/quit ends the chat"),
+                    Input::Ended => break,
+                    Input::Failed(why) => return Err(End::Broken(why.into())),
+                },
+                outcome = mail.next() => {
+                    self.receive(outcome)?;
+                    mail.alongside(Box::pin(self.follow_up())).await?;
+                }
+                () = &mut refresh => self.is_refresh_due = true,
+            }
+        }
+        // What it was doing is broken off, so that the mailbox can be asked once more.
+        drop(mail);
+        self.part().await
+    }
+
+    /// The end of standard input: what has come meanwhile is shown before.
+    async fn part(&mut self) -> Result<(), End> {
+        let outcome = self.client.sync(0).await;
+        let is_known = self.mail_trouble.is_some() && outcome.is_err();
+        if is_known { Ok(()) } else { self.receive(outcome) }
+    }
+
+    /// The groups, those that are being left aside.
+    fn groups(&self) -> Result<Vec<GroupId>, End> {
+        Ok(self.client.membership().groups()?)
+    }
+
+    /// What the group is called.
+    fn name(&self, group: &GroupId) -> String {
+        names::name_among(group, &self.groups().unwrap_or_default())
+    }
+
+    /// The current group, and where there is something to be read.
+    fn prompt(&mut self) -> Result<String, End> {
+        let all = self.groups()?;
+        self.unread.retain(|group, _| all.contains(group));
+        let unread = self.unread.iter();
+        let unread: Vec<String> = unread
+            .map(|(group, count)| format!("{} {count}", names::name_among(group, &all)))
+            .collect();
+        let current = self.current.as_ref().filter(|current| all.contains(current));
+        let current = current.map_or("(no group)".to_owned(), |it| names::name_among(it, &all));
+        let unread =
+            if unread.is_empty() { unread.concat() } else { format!(" ({})", unread.join(", ")) };
+        Ok(format!("{current}{unread}> "))
+    }
+}
+
+impl<E: Error + 'static> From<E> for End {
+    fn from(error: E) -> Self {
+        Self::Broken(error.into())
+    }
+}

@@ -1,0 +1,379 @@
+//! What a line asks for, done; and what is to be done without being asked.
+
+use std::{future::Future, time::Duration};
+
+use keypool_client::{
+    AddError, ApiError, GroupError, InviteError, Invited, RefreshError, SendError, UpdateError,
+};
+use keypool_ledger::{Clock, GroupId, SystemClock};
+use keypool_projections::wire::Code;
+use tokio::time::timeout;
+
+use super::{
+    Chat, End,
+    command::{Command, HELP, parse},
+    names::{find, fresh_group, name_among, person, target},
+};
+use crate::{
+    output::{bar, plain, sentence},
+    pool::{history_table, is_of},
+};
+
+/// How long a command waits for the server. What is not finished then goes on when the server answers.
+const COMMAND_WAIT: Duration = Duration::from_secs(20);
+/// How long a refresh may hold up the next line.
+const REFRESH_WAIT: Duration = Duration::from_secs(5);
+
+/// What is said where there is no group to do something in.
+const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lists yours";
+
+impl Chat<'_> {
+    /// Does what a line asks for, and says what came of it.
+    pub(super) async fn obey(&mut self, line: &str) -> Result<(), End> {
+        let command = match parse(line) {
+            Ok(command) => command,
+            Err(why) => {
+                self.screen.say(&why);
+                return Ok(());
+            }
+        };
+        let text = match command {
+            Command::Nothing => return Ok(()),
+            Command::Quit => return Err(End::Asked),
+            Command::Help => HELP.to_owned(),
+            Command::Create(name) => self.create(&name)?,
+            Command::Groups => self.list_groups()?,
+            Command::Switch(word) => self.switch(&word)?,
+            Command::Pool => self.pool().await?,
+            Command::Refresh => {
+                self.refresh_trouble = None;
+                self.refresh().await?;
+                self.pool().await?
+            }
+            Command::History(begins) => self.history(&begins).await?,
+            Command::Say(_)
+            | Command::Invite(_)
+            | Command::List
+            | Command::Remove(_)
+            | Command::Leave => match self.current.clone() {
+                Some(group) => self.in_group(&group, command).await?,
+                None => NO_GROUP.to_owned(),
+            },
+        };
+        if !text.is_empty() {
+            self.screen.say(&text);
+        }
+        Ok(())
+    }
+
+    /// Does something in a group. Returns what is to be said of it.
+    async fn in_group(&mut self, group: &GroupId, command: Command) -> Result<String, End> {
+        let mut said = Vec::new();
+        match command {
+            Command::Say(text) => said.push(self.speak(group, &text).await?),
+            Command::Invite(people) => {
+                for who in people {
+                    said.push(self.invite(group, &who).await?);
+                }
+            }
+            Command::Remove(people) => {
+                for who in people {
+                    said.push(self.remove(group, &who).await?);
+                }
+            }
+            Command::List => said.push(self.list(group)?),
+            Command::Leave => said.push(self.leave(group).await?),
+            _ => {}
+        }
+        said.retain(|text| !text.is_empty());
+        // Errors name a group by its id, which nobody knows here.
+        Ok(said.join("\n").replace(&group.to_string(), &self.name(group)))
+    }
+
+    fn create(&mut self, name: &str) -> Result<String, End> {
+        let group = match fresh_group(name) {
+            Ok(group) => group,
+            Err(why) => return Ok(why),
+        };
+        if let Err(error) = self.client.create_group(&group) {
+            return self.told(&error);
+        }
+        self.current = Some(group.clone());
+        Ok(format!("{} is made; /invite USER… brings people in", self.name(&group)))
+    }
+
+    fn list_groups(&self) -> Result<String, End> {
+        let all = self.groups()?;
+        let line = |(number, group): (usize, &GroupId)| {
+            let members = self.client.members(group).map_or(0, |members| members.len());
+            let unread = self.unread.get(group).map(|count| format!(", {count} unread"));
+            let here = if self.current.as_ref() == Some(group) { " <- here" } else { "" };
+            let (name, unread) = (name_among(group, &all), unread.unwrap_or_default());
+            let s = if members == 1 { "" } else { "s" };
+            format!("{} {name}: {members} member{s}{unread}{here}", number + 1)
+        };
+        let lines: Vec<String> = all.iter().enumerate().map(line).collect();
+        Ok(if lines.is_empty() { NO_GROUP.to_owned() } else { lines.join("\n") })
+    }
+
+    fn switch(&mut self, word: &str) -> Result<String, End> {
+        let all = self.groups()?;
+        match find(word, &all) {
+            Ok(group) => {
+                self.unread.remove(group);
+                self.current = Some(group.clone());
+                Ok(String::new())
+            }
+            Err(why) => Ok(why),
+        }
+    }
+
+    fn list(&self, group: &GroupId) -> Result<String, End> {
+        let members = match self.client.members(group) {
+            Ok(members) => members,
+            Err(error) => return self.told(&error),
+        };
+        let own = self.client.identity().pool().to_string();
+        let named = |name: &str| {
+            let you = if name == own { " (you)" } else { "" };
+            format!("{}{you}", person(name))
+        };
+        let people: Vec<String> = members.iter().map(|member| named(&member.name)).collect();
+        Ok(format!("in {}: {}", self.name(group), people.join(", ")))
+    }
+
+    async fn speak(&mut self, group: &GroupId, text: &str) -> Result<String, End> {
+        self.messages = self.messages.saturating_add(1);
+        self.is_refresh_due |= self.messages >= self.options.refresh_messages;
+        match in_time(self.client.send(group, text.as_bytes())).await {
+            Some(Ok(Some(_))) => Ok(String::new()),
+            Some(Ok(None)) => Ok("nobody else is here yet; /invite USER… first".to_owned()),
+            None | Some(Err(SendError::Unfinished(_))) => {
+                self.is_waiting = true;
+                Ok("the server does not answer; the message goes out when it does".to_owned())
+            }
+            Some(Err(error)) => self.told(&error),
+        }
+    }
+
+    async fn invite(&mut self, group: &GroupId, who: &str) -> Result<String, End> {
+        let (user, device) = target(who);
+        match in_time(self.client.invite(group, user, device)).await {
+            Some(outcome) => self.invited(who, outcome),
+            None => Ok(self.waits(&format!("the invitation of {}", plain(who)))),
+        }
+    }
+
+    /// What is said of an invitation.
+    fn invited(&mut self, who: &str, outcome: Result<Invited, InviteError>) -> Result<String, End> {
+        let who = plain(who);
+        match outcome {
+            Ok(Invited { group, device, last_resort, .. }) => {
+                let (device, group) = (person(&device.to_string()), self.name(&group));
+                let worn = if last_resort { ", by their last-resort KeyPackage" } else { "" };
+                Ok(format!("{device} is in {group}{worn}; they see what is said from now on"))
+            }
+            Err(InviteError::Unfinished { .. }) => {
+                Ok(self.waits(&format!("the invitation of {who}")))
+            }
+            Err(InviteError::PackageRejected(AddError::AlreadyMember { owner })) => {
+                Ok(format!("{} is here already", person(&owner.to_string())))
+            }
+            Err(error) => self.told(&error),
+        }
+    }
+
+    async fn remove(&mut self, group: &GroupId, who: &str) -> Result<String, End> {
+        let (user, device) = target(who);
+        let who = plain(who);
+        match in_time(self.client.remove(group, user, device)).await {
+            Some(Ok(())) => Ok(format!("{who} is out of {}", self.name(group))),
+            Some(Err(UpdateError::Group(GroupError::NotAMember { .. }))) => {
+                Ok(format!("{who} is not in {}; /list says who is", self.name(group)))
+            }
+            None | Some(Err(UpdateError::Unfinished(_))) => {
+                Ok(self.waits(&format!("the removal of {who}")))
+            }
+            Some(Err(error)) => self.told(&error),
+        }
+    }
+
+    async fn leave(&mut self, group: &GroupId) -> Result<String, End> {
+        let name = self.name(group);
+        let outcome = in_time(self.client.leave(group)).await;
+        match outcome {
+            None | Some(Ok(()) | Err(SendError::Unfinished(_))) => {
+                self.is_waiting |= !matches!(outcome, Some(Ok(())));
+                self.current = self.groups()?.into_iter().next();
+                Ok(format!("you have left {name}"))
+            }
+            Some(Err(error)) => self.told(&error),
+        }
+    }
+
+    /// How full the pool is, as one line.
+    async fn pool(&mut self) -> Result<String, End> {
+        let status = match in_time(self.client.status()).await {
+            Some(Ok(status)) => status,
+            Some(Err(error)) => return self.told(&error),
+            None => return Ok(NO_ANSWER.to_owned()),
+        };
+        let (counts, size) = (&status.counts, self.options.size.target);
+        let lasts = status.seconds_to_empty.map(|seconds| seconds / 3600);
+        let lasts = lasts.map(|hours| format!("; at today's pace it lasts {hours} hours"));
+        Ok(format!(
+            "pool: {} {} {} of {size} available, {} reserved, {} spent{}",
+            status.pool_health,
+            bar(counts.available),
+            counts.available,
+            counts.reserved,
+            counts.spent,
+            lasts.unwrap_or_default()
+        ))
+    }
+
+    async fn history(&mut self, begins: &str) -> Result<String, End> {
+        let fetch = self.client.connection().fetch_history(SystemClock.now());
+        if let Some(Err(error)) = in_time(fetch).await {
+            let told = self.told(&error)?;
+            self.screen.say(&format!("{told} (what is known already:)"));
+        }
+        let mut moments = self.client.history(None)?;
+        moments.retain(|moment| begins.is_empty() || is_of(moment, begins));
+        Ok(match moments.as_slice() {
+            [] if begins.is_empty() => "nothing has happened to the pool yet".to_owned(),
+            [] => format!("no KeyPackage here has a reference that begins with {}", plain(begins)),
+            moments => history_table(moments).to_string(),
+        })
+    }
+
+    /// Keeps the pool, and the device's keys in its groups. What goes wrong is said once, until it
+    /// works again.
+    pub(super) async fn refresh(&mut self) -> Result<(), End> {
+        (self.messages, self.is_refresh_due) = (0, false);
+        if !self.is_registered {
+            return Ok(());
+        }
+        let refresh = self.client.connection().refresh_now(SystemClock.now());
+        let trouble = match timeout(REFRESH_WAIT, refresh).await {
+            Ok(Ok(refresh)) => {
+                let refused: Vec<String> = refresh.rejected;
+                (!refused.is_empty())
+                    .then(|| format!("KeyPackages refused: {}", refused.join(", ")))
+            }
+            Ok(Err(RefreshError::Storage(error))) => Some(self.told(&error)?),
+            Ok(Err(error)) => Some(self.told(&error)?),
+            Err(_) => Some(NO_ANSWER.to_owned()),
+        };
+        if let Some(trouble) = trouble {
+            if self.refresh_trouble.as_ref() != Some(&trouble) && self.mail_trouble.is_none() {
+                self.screen.say(&format!("the pool was not refreshed: {trouble}"));
+            }
+            self.refresh_trouble = Some(trouble);
+            return Ok(());
+        }
+        self.refresh_trouble = None;
+        self.renew_keys().await
+    }
+
+    /// Replaces the keys that came from a KeyPackage, in groups joined lately. One that fails is tried
+    /// again after the next refresh.
+    async fn renew_keys(&mut self) -> Result<(), End> {
+        for group in self.groups()? {
+            if self.client.membership().needs_fresh_keys(&group).is_ok_and(|needs| needs) {
+                match timeout(REFRESH_WAIT, self.client.update_keys(&group)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => drop(self.told(&error)?),
+                    Err(_) => self.is_waiting = true,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows from what has come: proposals are taken up, and what waited for the server goes on.
+    pub(super) async fn follow_up(&mut self) -> Result<(), End> {
+        if self.is_waiting && self.mail_trouble.is_none() {
+            self.go_on().await?;
+        }
+        for group in std::mem::take(&mut self.proposed) {
+            match in_time(self.client.take_up_proposals(&group)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => drop(self.told(&error)?),
+                None => self.is_waiting = true,
+            }
+        }
+        if let Some(Err(error)) = in_time(self.client.resume_leaving()).await {
+            self.told(&error)?;
+        }
+        Ok(())
+    }
+
+    /// Registers the device, and goes on with what a crash or a silent server has left unfinished.
+    pub(super) async fn go_on(&mut self) -> Result<(), End> {
+        self.is_waiting = false;
+        if !self.is_registered {
+            match in_time(self.client.register()).await {
+                Some(Ok(_)) => self.is_registered = true,
+                Some(Err(error)) if !error.is_unanswered() => return Err(refused(&error)),
+                // The mailbox says so.
+                None | Some(Err(_)) => {
+                    self.is_waiting = true;
+                    return Ok(());
+                }
+            }
+            self.is_refresh_due = true;
+        }
+        for resumed in self.client.resume_outbox().await? {
+            self.is_waiting |= matches!(resumed.outcome, Err(SendError::Unfinished(_)));
+            if let Err(error @ SendError::Refused(_)) = &resumed.outcome {
+                let (name, why) = (self.name(&resumed.group), sentence(error));
+                self.screen.say(&format!("a message to {name} was not sent: {why}"));
+            }
+        }
+        for resumed in self.client.resume_invitations().await? {
+            let text = self.invited(&resumed.target, resumed.outcome)?;
+            self.screen.say(&text);
+        }
+        for resumed in self.client.resume_updates().await? {
+            match resumed.outcome {
+                Ok(()) => {}
+                Err(UpdateError::Unfinished(_)) => self.is_waiting = true,
+                Err(error) => self.screen.say(&sentence(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The sentence for an error. Where the disk is the cause, it is the end.
+    fn told(&self, error: &(dyn std::error::Error + 'static)) -> Result<String, End> {
+        let text = sentence(error);
+        match self.client.happenings() {
+            Ok(_) => Ok(text),
+            Err(_) => Err(End::Broken(format!("{text}; look at the disk, and start again").into())),
+        }
+    }
+
+    fn waits(&mut self, what: &str) -> String {
+        self.is_waiting = true;
+        format!("{what} is not finished; it goes on when the server answers")
+    }
+}
+
+/// What is said where the server is silent.
+const NO_ANSWER: &str = "the server does not answer";
+
+/// The outcome, unless it takes too long. Whatever is begun here is safe to be broken off: it is what a
+/// crash would do.
+async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
+    timeout(COMMAND_WAIT, work).await.ok()
+}
+
+/// Why the device cannot take part at all.
+fn refused(error: &ApiError) -> End {
+    let advice = match error.code() {
+        Some(Code::IdentityBound) => "choose another --user, or the --home where the key is",
+        _ => "look at --server",
+    };
+    End::Broken(format!("{}; {advice}", sentence(error).trim_end_matches('.')).into())
+}

@@ -1,0 +1,67 @@
+//! What comes by the mailbox, asked for again and again; more slowly while the server does not answer.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use keypool_client::{Happening, MlsClient, ServerDelivery, SyncError};
+
+/// How long the server is asked to wait for something to come, in seconds.
+const WAIT_S: u64 = 25;
+/// The pause after the first failure; it doubles with each one after it.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+
+type Outcome = Result<Vec<Happening>, SyncError>;
+
+/// The mailbox, being asked. It goes on while something else is done if it is driven by
+/// [`Mail::alongside`].
+pub(super) struct Mail<'a> {
+    client: &'a MlsClient<ServerDelivery>,
+    asking: Pin<Box<dyn Future<Output = Outcome> + 'a>>,
+    outcome: Option<Outcome>,
+    /// The pause after the next failure.
+    pause: Duration,
+}
+
+impl<'a> Mail<'a> {
+    /// Begins to ask. The first answer comes at once.
+    pub(super) fn new(client: &'a MlsClient<ServerDelivery>) -> Self {
+        Self { client, asking: Box::pin(client.sync(0)), outcome: None, pause: PAUSE_MIN }
+    }
+
+    /// What has come, once something has, or the server could not be asked. Cancelling this loses
+    /// nothing.
+    pub(super) async fn next(&mut self) -> Outcome {
+        let outcome = match self.outcome.take() {
+            Some(outcome) => outcome,
+            None => self.asking.as_mut().await,
+        };
+        let client = self.client;
+        if outcome.is_ok() {
+            self.pause = PAUSE_MIN;
+            self.asking = Box::pin(client.sync(WAIT_S));
+        } else {
+            let pause = self.pause;
+            self.pause = pause.saturating_mul(2).min(PAUSE_MAX);
+            self.asking = Box::pin(async move {
+                tokio::time::sleep(pause).await;
+                // Whether the server is back is to be known soon.
+                client.sync(0).await
+            });
+        }
+        outcome
+    }
+
+    /// Does something while the mailbox is being asked: each waits for the other where they must not
+    /// meet.
+    pub(super) async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        if self.outcome.is_none() {
+            tokio::select! {
+                done = &mut work => return done,
+                outcome = self.asking.as_mut() => self.outcome = Some(outcome),
+            }
+        }
+        work.await
+    }
+}

@@ -1,0 +1,158 @@
+//! The terminal: lines that are typed, and text that appears above the line being typed.
+//!
+//! Typing has a thread of its own, so that it is never held up; so has printing, since the terminal's
+//! printer may wait for the typing thread. Without a terminal, lines are read from standard input and
+//! text is written to standard output.
+
+use std::{
+    io::{self, Write},
+    sync::mpsc::{self, Receiver, Sender},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rustyline::{Config, DefaultEditor, ExternalPrinter, error::ReadlineError};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::output::sentence;
+
+/// How long a prompt waits for the text before it to be printed.
+const FLUSH_WAIT: Duration = Duration::from_millis(100);
+
+/// What came from the keyboard.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A line.
+    Line(String),
+    /// Ctrl-C.
+    Interrupted,
+    /// Ctrl-D, or the end of standard input.
+    Ended,
+    /// The terminal failed, and why.
+    Failed(String),
+}
+
+/// What the printing thread is asked to do.
+enum Print {
+    Text(String),
+    /// Say when everything before this is printed.
+    Flush(Sender<()>),
+}
+
+/// The terminal.
+#[derive(Debug)]
+pub(super) struct Screen {
+    inputs: UnboundedReceiver<Input>,
+    prompts: Sender<String>,
+    prints: Sender<Print>,
+    printing: JoinHandle<()>,
+    /// Whether a line is being typed.
+    is_prompting: bool,
+}
+
+impl Screen {
+    /// Takes the terminal.
+    ///
+    /// # Errors
+    ///
+    /// Returns the terminal's error if it cannot be used.
+    pub(super) fn open() -> Result<Self, ReadlineError> {
+        // What is typed here is nobody else's business: no history is kept on the disk.
+        let mut editor =
+            DefaultEditor::with_config(Config::builder().auto_add_history(true).build())?;
+        let printer = editor.create_external_printer().ok();
+        let (typed, inputs) = unbounded_channel();
+        let (prompts, asked) = mpsc::channel();
+        let (prints, texts) = mpsc::channel();
+        thread::spawn(move || read_lines(&mut editor, &asked, &typed));
+        let printing = thread::spawn(move || match printer {
+            Some(mut printer) => print_all(&texts, |text| printer.print(text).is_ok()),
+            None => print_all(&texts, |text| write_out(&text).is_ok()),
+        });
+        Ok(Self { inputs, prompts, prints, printing, is_prompting: false })
+    }
+
+    /// Prints a text as lines of their own, above the line that is being typed.
+    pub(super) fn say(&self, text: &str) {
+        // Whoever read the output has seen enough if nobody takes it.
+        let _ = self.prints.send(Print::Text(format!("{text}\n")));
+    }
+
+    /// Asks for a line, unless one is asked for already.
+    pub(super) fn prompt(&mut self, prompt: &str) {
+        if !self.is_prompting {
+            self.flush();
+            self.is_prompting = self.prompts.send(prompt.to_owned()).is_ok();
+        }
+    }
+
+    /// What is typed next. Cancelling this loses nothing.
+    pub(super) async fn input(&mut self) -> Input {
+        let input = self.inputs.recv().await.unwrap_or(Input::Ended);
+        self.is_prompting = false;
+        input
+    }
+
+    /// Waits a moment for everything to be printed.
+    pub(super) fn flush(&self) {
+        let (done, printed) = mpsc::channel();
+        if self.prints.send(Print::Flush(done)).is_ok() {
+            let _ = printed.recv_timeout(FLUSH_WAIT);
+        }
+    }
+
+    /// Waits until everything is printed, and gives the terminal back.
+    pub(super) fn close(self) {
+        self.flush();
+        let Self { prompts, prints, printing, is_prompting, .. } = self;
+        drop((prompts, prints));
+        // While a line is being typed the printer may wait for its thread for ever.
+        if !is_prompting {
+            let _ = printing.join();
+        }
+    }
+}
+
+fn read_lines(
+    editor: &mut DefaultEditor,
+    asked: &Receiver<String>,
+    typed: &UnboundedSender<Input>,
+) {
+    for prompt in asked {
+        let (input, is_last) = match editor.readline(&prompt) {
+            Ok(line) => (Input::Line(line), false),
+            Err(ReadlineError::Interrupted) => (Input::Interrupted, false),
+            Err(ReadlineError::Eof) => (Input::Ended, true),
+            Err(error) => (Input::Failed(sentence(&error)), true),
+        };
+        if typed.send(input).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+fn write_out(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
+}
+
+fn print_all(texts: &Receiver<Print>, mut print: impl FnMut(String) -> bool) {
+    for text in texts {
+        match text {
+            Print::Text(text) => {
+                if !print(text) {
+                    return;
+                }
+            }
+            Print::Flush(done) => {
+                let _ = io::stdout().flush();
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Print {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Print")
+    }
+}

@@ -1,0 +1,122 @@
+//! What has come by the mailbox, told on the screen.
+
+use keypool_client::{Change, Happening, SyncError, What};
+use keypool_ledger::GroupId;
+
+use super::{
+    Chat, End,
+    names::{name_among, person},
+};
+use crate::output::{plain, sentence};
+
+impl Chat<'_> {
+    /// Tells what has come, or once why nothing can.
+    pub(super) fn receive(
+        &mut self,
+        outcome: Result<Vec<Happening>, SyncError>,
+    ) -> Result<(), End> {
+        match outcome {
+            Ok(happenings) => {
+                if self.mail_trouble.take().is_some() {
+                    self.screen.say("the server is back");
+                    self.is_refresh_due = true;
+                }
+                self.tell_all(happenings)
+            }
+            Err(SyncError::Storage(error)) => Err(error.into()),
+            Err(error) => {
+                self.is_waiting = true;
+                let text = sentence(&error);
+                if self.mail_trouble.as_ref() != Some(&text) {
+                    self.screen.say(&format!("{text} (trying again; what you write is kept)"));
+                    self.mail_trouble = Some(text);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Shows what has happened, and confirms it once it is shown.
+    fn tell_all(&mut self, happenings: Vec<Happening>) -> Result<(), End> {
+        let Some(last) = happenings.last().map(|last| last.position) else { return Ok(()) };
+        for happening in happenings {
+            let again = if happening.repeated { "(perhaps shown before) " } else { "" };
+            if let Some(text) = self.text_of(happening.what)? {
+                self.screen.say(&format!("{again}{text}"));
+            }
+        }
+        self.screen.flush();
+        Ok(self.client.confirm(last)?)
+    }
+
+    /// What is said of a happening, and what it changes here. `None` if it is nobody's concern.
+    fn text_of(&mut self, what: What) -> Result<Option<String>, End> {
+        Ok(match what {
+            What::Joined { group, inviter } => {
+                self.is_refresh_due = true;
+                let name = self.name(&group);
+                let is_first = self.current.is_none();
+                let where_to = if is_first { String::new() } else { format!("; /switch {name}") };
+                self.current.get_or_insert(group);
+                Some(format!("{} has brought you into {name}{where_to}", person(&inviter)))
+            }
+            What::Message { group, sender, bytes } => {
+                self.messages = self.messages.saturating_add(1);
+                self.is_refresh_due |= self.messages >= self.options.refresh_messages;
+                self.message(&group, &sender, &bytes)?
+            }
+            What::Changed(change) => self.changed(&change)?,
+            What::Proposed { group, sender } => {
+                let name = self.name(&group);
+                self.proposed.insert(group);
+                Some(format!(
+                    "{} proposes a change of {name}, to leave it perhaps",
+                    person(&sender)
+                ))
+            }
+            What::Unreadable { group, why } => {
+                Some(format!("something in {} cannot be read: {}", self.name(&group), plain(&why)))
+            }
+        })
+    }
+
+    /// A message; those of a group that is being left are not shown.
+    fn message(
+        &mut self,
+        group: &GroupId,
+        sender: &str,
+        bytes: &[u8],
+    ) -> Result<Option<String>, End> {
+        let all = self.groups()?;
+        if !all.contains(group) {
+            return Ok(None);
+        }
+        let (sender, said) = (person(sender), plain(&String::from_utf8_lossy(bytes)));
+        if self.current.as_ref() == Some(group) {
+            return Ok(Some(format!("{sender}: {said}")));
+        }
+        *self.unread.entry(group.clone()).or_default() += 1;
+        Ok(Some(format!("[{}] {sender}: {said}", name_among(group, &all))))
+    }
+
+    /// Who came and who went, and by whom.
+    fn changed(&mut self, change: &Change) -> Result<Option<String>, End> {
+        let (who, name) = (person(&change.sender), self.name(&change.group));
+        if change.removed_self {
+            if self.current.as_ref() == Some(&change.group) {
+                self.current = self.groups()?.into_iter().next();
+            }
+            return Ok(Some(format!("you are out of {name}; {who} has seen to it")));
+        }
+        let list =
+            |names: &[String]| names.iter().map(|name| person(name)).collect::<Vec<_>>().join(", ");
+        let mut parts = Vec::new();
+        if !change.added.is_empty() {
+            parts.push(format!("brought {} into {name}", list(&change.added)));
+        }
+        if !change.removed.is_empty() {
+            parts.push(format!("took {} out of {name}", list(&change.removed)));
+        }
+        Ok((!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and "))))
+    }
+}

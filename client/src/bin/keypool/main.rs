@@ -1,0 +1,155 @@
+//! `keypool`: a device's pool from the command line, and a chat that is built on it.
+
+mod chat;
+mod output;
+mod pool;
+
+use std::{error::Error, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use keypool_client::PoolConfig;
+use keypool_ledger::PoolId;
+use keypool_projections::wire::Code;
+use serde_json::json;
+
+use self::output::{complain, say};
+
+/// Keeps a device's pool of MLS KeyPackages, and chats over it.
+#[derive(Debug, Parser)]
+#[command(name = "keypool", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    whose: Whose,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which device this is, and where.
+#[derive(Args, Debug)]
+struct Whose {
+    /// Where the device's keys and groups are
+    #[arg(long, env = "KEYPOOL_HOME", value_name = "DIR", global = true)]
+    home: Option<PathBuf>,
+    /// The server
+    #[arg(
+        long,
+        env = "KEYPOOL_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080",
+        global = true
+    )]
+    server: String,
+    /// Whose device this is
+    #[arg(long, env = "KEYPOOL_USER", value_name = "NAME", global = true)]
+    user: Option<String>,
+    /// Which of the user's devices
+    #[arg(
+        long,
+        env = "KEYPOOL_DEVICE",
+        value_name = "NAME",
+        default_value = "main",
+        global = true
+    )]
+    device: String,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Talk to others: groups, invitations, messages
+    Chat(chat::Options),
+    /// Make the device's keys and register them at the server
+    Register,
+    /// Show how full the pool is
+    Status,
+    /// Keep the pool: fetch its history, clean up, refill it if it is low
+    Refresh(PoolSize),
+    /// Show what happened to the pool, or to one package
+    History {
+        /// The package's reference, or how it begins
+        #[arg(value_name = "REF")]
+        keypackage_ref: Option<String>,
+        /// Show what this device did with its packages, not what the server says
+        #[arg(long)]
+        own: bool,
+    },
+    /// Say what an error code means, or list them all
+    Explain {
+        /// The code, as in pool_exhausted
+        code: Option<String>,
+    },
+}
+
+/// How large the pool is kept.
+#[derive(Args, Clone, Copy, Debug)]
+struct PoolSize {
+    /// How many packages a refill brings the pool to
+    #[arg(long, value_name = "COUNT", default_value_t = PoolConfig::default().target)]
+    target: usize,
+    /// At how many packages or fewer it is refilled [default: 8, or one less than the target]
+    #[arg(long, value_name = "COUNT")]
+    low: Option<usize>,
+}
+
+impl PoolSize {
+    fn config(self) -> PoolConfig {
+        let usual = PoolConfig::default();
+        let low = usual.low_watermark.min(self.target.saturating_sub(1));
+        PoolConfig { target: self.target, low_watermark: self.low.unwrap_or(low), ..usual }
+    }
+}
+
+impl Whose {
+    /// The device's name and its home, which most commands need.
+    fn device(&self) -> Result<(PoolId, &PathBuf), Box<dyn Error>> {
+        let user = self.user.as_deref().ok_or("whose device is it? Say --user NAME")?;
+        let home = self.home.as_ref().ok_or("where are its keys? Say --home DIR")?;
+        Ok((PoolId::new(user, &self.device)?, home))
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match &cli.command {
+        Command::Explain { code } => explain(cli.whose.json, code.as_deref()),
+        Command::Chat(options) => runtime.block_on(chat::run(&cli.whose, options)),
+        command => runtime.block_on(pool::carry_out(&cli.whose, command)),
+    }
+}
+
+fn explain(json: bool, code: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let chosen: Vec<Code> = match code {
+        Some(word) => vec![word.parse()?],
+        None => Code::ALL.to_vec(),
+    };
+    for code in chosen {
+        let again = if code.retryable() { "may succeed later" } else { "will fail again" };
+        let value = json!({
+            "code": code.word(),
+            "title": code.title(),
+            "hint": code.hint(),
+            "retryable": code.retryable(),
+        });
+        let text = format!(
+            "{}: {}\n  {}\n  the same request {again}",
+            code.word(),
+            code.title(),
+            code.hint()
+        );
+        say(json, &value, &text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The commands that keep a pool and show it.
+
+use std::{error::Error, sync::Arc};
+
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use keypool_client::{
+    ApiClient, DeviceIdentity, KeyPackagePool, LocalStore, MlsConnection, PoolConfig, Refresh,
+    fresh_command,
+};
+use keypool_ledger::{Clock, KeyPackageRef, SystemClock};
+use keypool_projections::{Moment, timeline, wire::PoolStatus};
+
+use crate::{
+    Command, Whose,
+    output::{bar, print, say},
+};
+
+/// Carries one of them out.
+pub(crate) async fn carry_out(whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
+    let config = match command {
+        Command::Refresh(size) => size.config(),
+        _ => PoolConfig::default(),
+    };
+    Device::open(whose, config)?.carry_out(whose, command).await
+}
+
+/// A device's store and its link to the server.
+struct Device {
+    store: Arc<LocalStore>,
+    connection: MlsConnection<()>,
+}
+
+impl Device {
+    fn open(whose: &Whose, config: PoolConfig) -> Result<Self, Box<dyn Error>> {
+        let (owner, home) = whose.device()?;
+        let store = Arc::new(LocalStore::open(home, &owner)?);
+        let identity = DeviceIdentity::load_or_create(&store)?;
+        let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
+        let api = ApiClient::new(&whose.server, identity, Arc::new(SystemClock))?;
+        let connection = MlsConnection::new(Arc::clone(&store), pool, api, ());
+        Ok(Self { store, connection })
+    }
+
+    async fn carry_out(&self, whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
+        let now = SystemClock.now();
+        match command {
+            Command::Register => {
+                let reply = self.connection.api().register(fresh_command()).await?;
+                let text = format!(
+                    "{}/{} is registered; its key is {}\nnext: keypool refresh",
+                    reply.user, reply.device, reply.keyid
+                );
+                say(whose.json, &serde_json::to_value(&reply)?, &text)
+            }
+            Command::Status => {
+                let status = self.connection.status().await?;
+                say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
+            }
+            Command::Refresh(_) => {
+                let refresh = self.connection.refresh_key_packages(now).await?;
+                say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))
+            }
+            Command::History { keypackage_ref, own } => {
+                if !own {
+                    self.connection.fetch_history(now).await?;
+                }
+                self.history(whose.json, keypackage_ref.as_deref().unwrap_or_default(), *own)
+            }
+            Command::Explain { .. } | Command::Chat(_) => Ok(()),
+        }
+    }
+
+    fn history(&self, json: bool, begins: &str, own: bool) -> Result<(), Box<dyn Error>> {
+        let events = if own { self.store.history()? } else { self.store.mirror()? };
+        let mut moments = timeline(&events, None);
+        moments.retain(|moment| begins.is_empty() || is_of(moment, begins));
+        if json {
+            return moments.iter().try_for_each(|moment| print(&serde_json::to_string(moment)?));
+        }
+        if moments.is_empty() && begins.is_empty() {
+            return print("nothing has happened yet; `keypool refresh` fills the pool");
+        }
+        if moments.is_empty() {
+            return Err(format!("no package here has a reference that begins with {begins}").into());
+        }
+        print(&history_table(&moments).to_string())
+    }
+}
+
+/// Whether an event is of a package whose reference begins so.
+pub(crate) fn is_of(moment: &Moment, begins: &str) -> bool {
+    let name = moment.keypackage_ref.as_ref().map(ToString::to_string);
+    name.is_some_and(|name| name.starts_with(begins))
+}
+
+fn status_text(status: &PoolStatus) -> String {
+    let counts = &status.counts;
+    let mut lines = vec![
+        format!("{}/{}  {}", status.user, status.device, status.pool_health),
+        format!("{} {} available", bar(counts.available), counts.available),
+        format!(
+            "reserved {}, spent {}, expired {}, revoked {}, uploaded {} in all",
+            counts.reserved, counts.spent, counts.expired, counts.revoked, counts.total
+        ),
+        format!("expiring within two days: {}", status.expiring_soon),
+    ];
+    if let Some(seconds) = status.seconds_to_empty {
+        lines.push(format!("at today's pace it lasts {} hours", seconds / 3600));
+    }
+    lines.push(format!("next: {}", status.recommended_action));
+    lines.join("\n")
+}
+
+fn refresh_text(refresh: &Refresh) -> String {
+    if refresh.skipped {
+        return format!(
+            "refreshed less than a minute ago; {} packages available",
+            refresh.available
+        );
+    }
+    let mut lines = vec![format!(
+        "{} new events, {} packages expired, {} uploaded again, {} made and uploaded",
+        refresh.events, refresh.expired, refresh.reuploaded, refresh.created
+    )];
+    lines.extend(refresh.rejected.iter().map(|rejected| format!("rejected {rejected}")));
+    lines.push(format!("{} packages available", refresh.available));
+    lines.join("\n")
+}
+
+/// Events as a table.
+pub(crate) fn history_table(moments: &[Moment]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["version", "time", "package", "event", ""]);
+    for moment in moments {
+        let package = moment.keypackage_ref.as_ref().map(KeyPackageRef::short).unwrap_or_default();
+        table.add_row([
+            moment.version.to_string(),
+            time(moment),
+            package,
+            moment.event.clone(),
+            moment.detail.clone(),
+        ]);
+    }
+    table
+}
+
+/// The time of an event as people write it, in UTC.
+fn time(moment: &Moment) -> String {
+    let millis = i64::try_from(moment.at.as_millis()).unwrap_or(i64::MAX);
+    match jiff::Timestamp::from_millisecond(millis) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => moment.at.to_string(),
+    }
+}

@@ -1,0 +1,343 @@
+//! The chat, as it is typed: what it prints, and that it goes on whatever happens to it.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, Command, Output, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+use insta::assert_snapshot;
+
+use super::service::Service;
+
+/// How long a line may take to come.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn chat(service: &Service, name: &str) -> Command {
+    chat_at(service, name, &service.tunnel.url())
+}
+
+fn chat_at(service: &Service, name: &str, server: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keypool"));
+    command.args(["chat", "--user", name, "--server", server, "--home"]);
+    command.arg(service.folder.path().join(name));
+    command
+}
+
+/// Somebody's chat, with its standard input and output in the test's hands.
+struct Person {
+    program: Child,
+    keyboard: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Person {
+    fn opens(command: &mut Command) -> Self {
+        let mut program =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("keypool starts");
+        let output = BufReader::new(program.stdout.take().unwrap());
+        let (line, lines) = mpsc::channel();
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|it| line.send(it))
+        });
+        let keyboard = program.stdin.take();
+        Self { program, keyboard, lines }
+    }
+
+    fn says(&mut self, line: &str) {
+        writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// The next line that holds this text.
+    fn reads(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("never read: {text}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Ends standard input. Returns what else is printed, and the code.
+    fn ends(mut self) -> (Vec<String>, i32) {
+        drop(self.keyboard.take());
+        let lines = self.lines.iter().collect();
+        (lines, self.program.wait().unwrap().code().unwrap())
+    }
+
+    fn dies(mut self) -> Vec<String> {
+        self.program.kill().unwrap();
+        self.program.wait().unwrap();
+        self.lines.iter().collect()
+    }
+}
+
+/// What a chat prints when these lines are all that is typed.
+fn typed(service: &Service, name: &str, lines: &str) -> String {
+    told(played(&mut chat(service, name), lines))
+}
+
+fn played(command: &mut Command, lines: &str) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program = command.spawn().unwrap();
+    // A program that has ended already reads nothing.
+    let _ = program.stdin.take().unwrap().write_all(lines.as_bytes());
+    program.wait_with_output().unwrap()
+}
+
+fn told(output: Output) -> String {
+    let text =
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    let is_greeting =
+        |line: &&str| line.contains("; your keys are in") || line.starts_with("/help lists");
+    let lines: Vec<&str> = text.lines().filter(|line| !is_greeting(line)).collect();
+    format!("{}\n[{}]", lines.join("\n"), output.status.code().unwrap())
+}
+
+#[test]
+fn every_command_is_answered_and_so_is_bad_input() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    assert_snapshot!(
+        typed(
+            &service,
+            "alice",
+            "hello?\n/list\n/leave\n/groups\n/create\n/create friday\nanybody?\n/invite\n\
+             /invite bob carol b/c/d !!\n/invite bob\n/invite alice\n/list\n/groups\n/create work\n\
+             /groups\n/switch friday\n/switch nowhere\n/remove carol\n/remove bob\n/list\n/leave\n\
+             /groups\n/history ffff\n/refresh\n/nonsense\n/\n\u{1b}[31m\n/help\n"
+        ),
+        @r#"
+    you are in no group; /create NAME makes one, /groups lists yours
+    you are in no group; /create NAME makes one, /groups lists yours
+    you are in no group; /create NAME makes one, /groups lists yours
+    you are in no group; /create NAME makes one, /groups lists yours
+    what is the group called? /create NAME
+    friday is made; /invite USER… brings people in
+    nobody else is here yet; /invite USER… first
+    whom? /invite USER…
+    bob is in friday; they see what is said from now on
+    carol is not registered at this server; check the name
+    nobody was invited: invalid_name: device "c/d" is not valid: 1 to 64 characters of A-Z a-z 0-9 . _ @ : + -. The detail says what a valid one looks like.
+    nobody was invited: invalid_name: user "!!" is not valid: 1 to 128 characters of A-Z a-z 0-9 . _ @ : + -. The detail says what a valid one looks like.
+    bob is here already
+    nobody was invited: not_allowed: a device cannot invite itself. Ask as the device that owns the pool, holds the reservation, or is a member of the group.
+    in friday: alice (you), bob
+    1 friday: 2 members <- here
+    work is made; /invite USER… brings people in
+    1 friday: 2 members
+    2 work: 1 member <- here
+    there is no group "nowhere"; /groups lists them
+    carol is not in friday; /list says who is
+    bob is out of friday
+    in friday: alice (you)
+    you have left friday
+    1 work: 1 member <- here
+    no KeyPackage here has a reference that begins with ffff
+    pool: healthy [################################] 32 of 32 available, 0 reserved, 0 spent
+    there is no /nonsense; /help lists the commands
+    there is no /; /help lists the commands
+    nobody else is here yet; /invite USER… first
+    /create NAME     make a group and go to it
+    /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
+    /groups          your groups, and what you have not read
+    /switch NAME     go to another group, by its name or its number
+    /list            who is in this group
+    /remove USER…    remove people from this group
+    /leave           leave this group
+    /pool            how many KeyPackages are left for those who invite you
+    /refresh         refill the pool now
+    /history REF     what happened to a KeyPackage; without REF, to all of them
+    /help            this
+    /quit            end; what was not sent yet goes out next time
+    Everything else is said to the group. Begin with // to say something that begins with /.
+    [0]
+    "#
+    );
+}
+
+#[test]
+fn somebody_else_speaks_for_the_name() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    let mut impostor = Command::new(env!("CARGO_BIN_EXE_keypool"));
+    impostor
+        .args(["chat", "--user", "bob", "--server", &service.tunnel.url(), "--home"])
+        .arg(service.folder.path().join("impostor"));
+    assert_snapshot!(told(played(&mut impostor, "/list\n")), @"
+    error: identity_bound: the name is bound to another key, or the key to another name. Use the key that registered first, or another name; an operator can tell who holds it; choose another --user, or the --home where the key is
+    [1]
+    ");
+}
+
+#[test]
+fn what_cannot_be_started_is_said_in_a_sentence() {
+    let service = Service::start();
+    let bad = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keypool"));
+        command.arg("chat").args(arguments).env_remove("KEYPOOL_HOME").env_remove("KEYPOOL_USER");
+        told(played(&mut command, ""))
+    };
+    let home = service.folder.path().join("h");
+    let home = home.to_str().unwrap();
+    let told = [
+        bad(&[]),
+        bad(&["--user", "a b", "--home", home]),
+        bad(&["--user", "alice", "--home", home, "--target", "0"]),
+        bad(&["--user", "alice", "--home", home, "--target", "10", "--low", "10"]),
+        bad(&["--user", "alice", "--home", home, "--server", "nowhere"]),
+    ];
+    assert_snapshot!(told.join("\n\n"), @r#"
+    error: whose device is it? Say --user NAME
+    [1]
+
+    error: user "a b" is not valid: 1 to 128 characters of A-Z a-z 0-9 . _ @ : + -
+    [1]
+
+    error: a target of 0 packages is not between 1 and the cap of 64
+    [1]
+
+    error: a low watermark of 10 is not below the target of 10 packages
+    [1]
+
+    error: "nowhere" is no address of a server; one looks like http://127.0.0.1:8080, with no path, query or user name
+    [1]
+    "#);
+}
+
+#[test]
+fn a_server_that_is_gone_is_said_once_and_what_was_written_goes_out_later() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    // Nobody listens there.
+    let mut away = Person::opens(&mut chat_at(&service, "alice", "http://127.0.0.1:1"));
+    away.reads("cannot be reached");
+    away.says("are you there?");
+    away.reads("the message goes out when it does");
+    away.says("/list");
+    away.reads("in friday: alice (you), bob");
+    let (rest, code) = away.ends();
+    assert_eq!(code, 0);
+    assert!(!rest.iter().any(|line| line.contains("cannot be reached")), "{rest:?}");
+    let back = typed(&service, "alice", "/list\n");
+    assert!(back.ends_with("in friday: alice (you), bob\n[0]"), "{back}");
+    let bob = typed(&service, "bob", "/list\n");
+    assert_eq!(bob.matches("alice: are you there?").count(), 1, "{bob}");
+}
+
+/// Bob is killed again and again while Alice writes. What he reads twice he is told he may have read.
+#[test]
+fn whoever_is_killed_at_any_moment_reads_everything_in_order_and_nothing_twice() {
+    const MESSAGES: usize = 120;
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    let mut alice = Person::opens(&mut chat(&service, "alice"));
+    let mut read: Vec<String> = Vec::new();
+    for round in 0..12 {
+        for number in 0..MESSAGES / 12 {
+            alice.says(&format!("message {}", round * (MESSAGES / 12) + number));
+        }
+        let bob = Person::opens(&mut chat(&service, "bob"));
+        // Now here, now there: by how far he gets, and not by the clock.
+        let first = if round % 3 == 0 { Vec::new() } else { vec![bob.reads("message")] };
+        read.extend(first);
+        read.extend(bob.dies());
+    }
+    alice.says("the end");
+    alice.says("/list");
+    alice.reads("in friday");
+    let mut bob = Person::opens(&mut chat(&service, "bob"));
+    bob.says("/list");
+    loop {
+        let line = bob.reads("");
+        let is_last = line.contains("the end");
+        read.push(line);
+        if is_last {
+            break;
+        }
+    }
+    let heard = read.iter().filter_map(|line| line.strip_prefix("alice: message "));
+    let once: Vec<usize> = heard.map(|number| number.parse().unwrap()).collect();
+    let again = read.iter().filter_map(|line| {
+        line.strip_prefix("(perhaps shown before) alice: message ")?.parse::<usize>().ok()
+    });
+    let mut all = once.clone();
+    all.extend(again);
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, (0..MESSAGES).collect::<Vec<_>>(), "nothing is lost");
+    assert!(once.is_sorted() && once.windows(2).all(|pair| pair[0] != pair[1]), "{once:?}");
+    drop(alice.ends());
+}
+
+/// Alice is killed while she sends; what she had typed by then goes out once or not at all.
+#[test]
+fn whoever_is_killed_while_sending_sends_nothing_twice_and_the_group_goes_on() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    for round in 0..8 {
+        let mut alice = Person::opens(&mut chat(&service, "alice"));
+        for number in 0..5 {
+            alice.says(&format!("{round}-{number}"));
+        }
+        // Some of them are on their way by now.
+        alice.says("/list");
+        if round % 2 == 0 {
+            alice.reads("in friday");
+        }
+        alice.dies();
+    }
+    typed(&service, "alice", "the end\n");
+    let bob = typed(&service, "bob", "/list\n");
+    let heard: Vec<&str> = bob.lines().filter_map(|line| line.strip_prefix("alice: ")).collect();
+    assert_eq!(heard.last(), Some(&"the end"), "{bob}");
+    let mut unique = heard.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), heard.len(), "{heard:?}");
+    for round in [0, 2, 4, 6] {
+        for number in 0..5 {
+            assert!(heard.contains(&format!("{round}-{number}").as_str()), "{heard:?}");
+        }
+    }
+}
+
+/// The disk takes no more than some blocks: the chat ends with a sentence, and loses nothing it has told.
+#[test]
+fn a_disk_that_is_full_is_said_in_a_sentence() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    let size = size_of_largest(&service.folder.path().join("alice"));
+    let mut limited = Command::new("bash");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "bash"])
+        .arg((size / 1024 + 600).to_string())
+        .arg(env!("CARGO_BIN_EXE_keypool"))
+        .args(["chat", "--user", "alice", "--server", &service.tunnel.url(), "--home"])
+        .arg(service.folder.path().join("alice"));
+    let lines = "word ".repeat(400) + "\n";
+    let told = told(played(&mut limited, &lines.repeat(400)));
+    assert!(told.ends_with("[1]"), "{told}");
+    let error = told.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    assert!(error.contains("disk"), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+    // With room again it goes on.
+    let after = typed(&service, "alice", "/list\n");
+    assert!(after.contains("in friday: alice (you), bob"), "{after}");
+}
+
+fn size_of_largest(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let sizes = entries.map(|path| {
+        if path.is_dir() { size_of_largest(&path) } else { path.metadata().unwrap().len() }
+    });
+    sizes.max().unwrap_or_default()
+}
