@@ -82,6 +82,15 @@ pub enum Command {
         /// The identity in the device's Basic credential.
         credential: String,
     },
+    /// Let another key speak for the pool, and withdraw the packages that the one before has signed.
+    Rotate {
+        /// The key that speaks for the pool until now; it has agreed.
+        previous: SignatureKey,
+        /// The key that signs the device's packages and requests from now on.
+        signature_key: SignatureKey,
+        /// The identity in the device's Basic credential.
+        credential: String,
+    },
     /// Take packages into the pool.
     Upload(Vec<NewPackage>),
     /// Set one package aside for an inviter.

@@ -124,6 +124,9 @@ impl Draft<'_> {
             Command::Register { signature_key, credential } => {
                 self.register(signature_key, credential)
             }
+            Command::Rotate { previous, signature_key, credential } => {
+                self.rotate(previous, signature_key, credential)
+            }
             Command::Upload(packages) => self.upload(packages),
             Command::Reserve { reservation, holder, group, ciphersuites } => {
                 if let Some(made) = self.pool.reservation(*reservation) {
@@ -182,6 +185,25 @@ impl Draft<'_> {
                 self.record(Event::Registered { signature_key, credential })?;
                 Ok(Answer::Registered { known: false })
             }
+        }
+    }
+
+    /// All live packages are withdrawn with the key: those that are reserved can still be spent.
+    fn rotate(
+        &mut self,
+        previous: &SignatureKey,
+        key: &SignatureKey,
+        credential: &str,
+    ) -> Result<Answer, Rejection> {
+        match self.pool.registration() {
+            Some(known) if known.signature_key == *key => Ok(Answer::Registered { known: true }),
+            Some(known) if known.signature_key == *previous => {
+                let (signature_key, credential) = (key.clone(), credential.to_owned());
+                self.record(Event::KeyRotated { signature_key, credential })?;
+                self.revoke(&Which::All, RevokeReason::Rotated)?;
+                Ok(Answer::Registered { known: false })
+            }
+            _ => Err(Rejection::IdentityBound),
         }
     }
 

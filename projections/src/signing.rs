@@ -5,7 +5,7 @@
 //! and verifies. Headers are plain text in this file, so that neither side's HTTP types are shared.
 
 use data_encoding::BASE64;
-use keypool_ledger::{SignatureKey, Timestamp};
+use keypool_ledger::{PoolId, SignatureKey, Timestamp};
 use sfv::{BareItem, Dictionary, FieldType, InnerList, ListEntry, Parser};
 use sha2::{Digest, Sha256};
 
@@ -280,6 +280,18 @@ fn text<'a>(list: &'a InnerList, name: &str) -> Option<&'a str> {
 fn seconds(list: &InnerList, name: &str) -> Option<Timestamp> {
     let seconds = list.params.get(name).and_then(BareItem::as_integer)?;
     u64::try_from(i64::from(seconds)).ok().map(Timestamp::from_secs)
+}
+
+/// What the key that speaks for a device signs to let another one speak for it.
+///
+/// It is text, and neither a signature base, which begins with `"@`, nor anything that MLS signs.
+#[must_use]
+pub fn rotation_statement(
+    pool: &PoolId,
+    previous: &SignatureKey,
+    signature_key: &SignatureKey,
+) -> Vec<u8> {
+    format!("keypool-rotate-v1\n{pool}\n{previous}\n{signature_key}\n").into_bytes()
 }
 
 #[cfg(test)]

@@ -69,6 +69,26 @@ pub struct RegisterReply {
     pub position: u64,
 }
 
+/// `POST /devices/rotate`: let the key that signs this request speak for the device, in place of the one
+/// before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RotateRequest {
+    /// The user.
+    pub user: String,
+    /// The device; `main` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The key that speaks for it until now.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub previous_keyid: SignatureKey,
+    /// That key's signature of `keypool-rotate-v1`, the device, the previous and the new key, each with a
+    /// line feed after it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Byte))]
+    pub proof: Base64,
+}
+
 /// `POST /keypackages/upload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -292,6 +292,14 @@ fn verify(
     Ok(received.keyid)
 }
 
+/// Whether a key has signed some bytes, which are no request.
+pub(crate) fn has_signed(key: &SignatureKey, bytes: &[u8], signature: &[u8]) -> bool {
+    let key: Option<[u8; 32]> = key.as_bytes().try_into().ok();
+    let key = key.and_then(|key| VerifyingKey::from_bytes(&key).ok());
+    let signature = Signature::from_slice(signature).ok();
+    key.zip(signature).is_some_and(|(key, signature)| key.verify_strict(bytes, &signature).is_ok())
+}
+
 /// The pool that the sender speaks for.
 fn pool_of(sender: Sender, state: &State) -> Result<PoolId, Failure> {
     match sender {

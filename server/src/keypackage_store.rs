@@ -162,6 +162,29 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
+    /// Lets another key speak for a device, and withdraws what the one before has signed; returns whether
+    /// it did before, and where that stands in the log. That the one before agrees is for the caller to
+    /// check.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if neither of the keys speaks for the device, or the new one speaks for
+    /// another one, or if the log does not take events. Nothing has changed then.
+    pub async fn rotate(
+        &self,
+        pool: &PoolId,
+        (previous, signature_key): (SignatureKey, SignatureKey),
+        idempotency: Idempotency,
+    ) -> Result<(bool, u64), StoreError> {
+        let credential = pool.user().to_owned();
+        let command = Command::Rotate { previous, signature_key, credential };
+        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+        match reply.answer {
+            Answer::Registered { known } => Ok((known, reply.position)),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
     /// Admits packages and takes them into a pool; good ones are kept, bad ones refused one by one.
     ///
     /// # Errors

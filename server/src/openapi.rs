@@ -22,6 +22,7 @@ use crate::routes::{delivery, devices, keypackages, operations};
     ),
     paths(
         devices::register,
+        devices::rotate,
         keypackages::upload,
         keypackages::reserve,
         keypackages::renew,

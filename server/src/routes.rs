@@ -19,6 +19,7 @@ use crate::problem::{no_such_path, wrong_method};
 pub(crate) fn public(config: &mut ServiceConfig) {
     config
         .service(post("/devices", devices::register))
+        .service(post("/devices/rotate", devices::rotate))
         .service(post("/keypackages/upload", keypackages::upload))
         .service(post("/keypackages/reserve", keypackages::reserve))
         .service(post("/keypackages/renew", keypackages::renew))

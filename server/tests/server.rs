@@ -28,6 +28,9 @@ mod signatures;
 #[path = "server/repeats.rs"]
 mod repeats;
 
+#[path = "server/rotation.rs"]
+mod rotation;
+
 #[path = "server/transport.rs"]
 mod transport;
 

@@ -44,11 +44,15 @@ impl Directory {
         self.devices.get(user).into_iter().flatten()
     }
 
+    /// Whether a key speaks for no other pool.
+    pub(super) fn is_free(&self, pool: &PoolId, key: &SignatureKey) -> bool {
+        self.keys.get(key).is_none_or(|other| other == pool)
+    }
+
     /// Whether a key may be registered for a pool: trust on first use. The key must not speak for
     /// another pool, and the user must not have another device that is bound to a key.
     pub(super) fn admits(&self, pool: &PoolId, key: &SignatureKey) -> bool {
-        let elsewhere = self.keys.get(key).is_some_and(|other| other != pool);
         let mut others = self.devices_of(pool.user()).filter(|other| *other != pool);
-        !elsewhere && !others.any(|other| self.registered.contains_key(other))
+        self.is_free(pool, key) && !others.any(|other| self.registered.contains_key(other))
     }
 }

@@ -86,7 +86,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             Work::Deliver(request, _) => return Some(self.deliver(request)),
             Work::Command(request, _) => request,
         };
-        if matches!(request.command, Command::Register { .. }) {
+        if matches!(request.command, Command::Register { .. } | Command::Rotate { .. }) {
             if !self.batches.is_empty() {
                 return None;
             }
@@ -198,6 +198,11 @@ impl<'a, L: EventLog> Group<'a, L> {
         match command {
             Command::Register { signature_key, .. }
                 if !self.shared.views().directory.admits(pool, signature_key) =>
+            {
+                return Err(Rejection::IdentityBound.into());
+            }
+            Command::Rotate { signature_key, .. }
+                if !self.shared.views().directory.is_free(pool, signature_key) =>
             {
                 return Err(Rejection::IdentityBound.into());
             }

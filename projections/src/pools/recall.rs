@@ -84,7 +84,8 @@ fn recorded(
         (Command::Spend { .. }, Event::Conflict { lost, .. }) => {
             Some(Err(Rejection::ReservationLost(*lost)))
         }
-        (Command::Register { .. }, Event::Registered { .. }) => {
+        (Command::Register { .. }, Event::Registered { .. })
+        | (Command::Rotate { .. }, Event::KeyRotated { .. }) => {
             Some(Ok(Answer::Registered { known: false }))
         }
         _ => None,

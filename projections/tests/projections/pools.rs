@@ -241,6 +241,33 @@ fn the_first_key_has_the_name_and_a_key_has_one_name() {
 }
 
 #[test]
+fn a_key_is_followed_by_another_and_all_live_packages_go_with_it() {
+    let service = Service::new();
+    let key = |n: u8| SignatureKey::new(&[n; 32]).unwrap();
+    let rotate = |previous: u8, next: u8| Command::Rotate {
+        previous: key(previous),
+        signature_key: key(next),
+        credential: "alice".to_owned(),
+    };
+    let refused = |outcome: Result<Reply, ExecuteError>| {
+        matches!(outcome, Err(ExecuteError::Rejected(Rejection::IdentityBound)))
+    };
+    assert!(refused(service.run(1, "alice", rotate(1, 2))), "nobody is registered");
+    service.run(2, "alice", register(1, "alice")).unwrap();
+    service.run(3, "bob", register(9, "bob")).unwrap();
+    assert!(refused(service.run(4, "alice", rotate(2, 3))), "not the key there is");
+    assert!(refused(service.run(5, "alice", rotate(1, 9))), "the key of somebody else");
+    let rotated = service.run(6, "alice", rotate(1, 2)).unwrap();
+    assert_eq!(rotated.answer, Answer::Registered { known: false });
+    assert_eq!(service.run(6, "alice", rotate(1, 2)).unwrap(), rotated, "repeated");
+    let again = service.run(7, "alice", rotate(1, 2)).unwrap();
+    assert_eq!(again.answer, Answer::Registered { known: true });
+    let whose = |service: &Service| [1, 2].map(|n| service.pools.pool_of_key(&key(n)));
+    assert_eq!(whose(&service), [None, Some(pool("alice"))]);
+    assert_eq!(whose(&service.restarted()), [None, Some(pool("alice"))]);
+}
+
+#[test]
 fn two_keys_that_race_for_a_name_do_not_both_get_it() {
     let service = Service::new();
     let start = Arc::new(Barrier::new(8));

@@ -3,7 +3,7 @@
 //! An example is a block marked `http`: a request, an empty line, the answer. Each of the two is one
 //! line, its headers, and its body. `"…"` stands for any value; `<name>` stands for a string that is
 //! the same wherever the name stands; `<package …>` in a request is a new package of whoever asks, and
-//! `<welcome for REF>` a Welcome for a package.
+//! `<welcome for REF>` a Welcome for a package, `<proof of DEVICE>` that its key agrees to the next one.
 
 use std::{collections::BTreeMap, fs};
 
@@ -87,6 +87,9 @@ fn filled_in(text: &str, device: &Device, names: &mut Names) -> String {
 }
 
 fn new_value(name: &str, device: &Device, names: &Names) -> String {
+    if let Some(previous) = name.strip_prefix("proof of ") {
+        return Device::new(previous).agrees_to(device);
+    }
     match name.strip_prefix("welcome for ") {
         Some(package) => welcome_for(&names[package]),
         None if name.starts_with("package") => BASE64.encode(&device.package(NOW)),
@@ -121,7 +124,11 @@ fn expected(example: &Value, come: &Value, names: &mut Names) -> Value {
 
 async fn play(running: &Running, request: &Message, names: &mut Names) -> Answer {
     let (line, caller) = match request.line.split_once(", signed by ") {
-        Some((line, caller)) => (line, Some(Device::new(caller))),
+        Some((line, caller)) => {
+            let next = caller.strip_prefix("the next key of ");
+            let device = Device::new(next.unwrap_or(caller));
+            (line, Some(if next.is_some() { device.impostor() } else { device }))
+        }
         None => (request.line.as_str(), None),
     };
     let (method, path) = line.split_once(' ').unwrap();

@@ -10,7 +10,7 @@ use std::{
 use data_encoding::BASE64;
 use ed25519_dalek::{Signer, SigningKey};
 use keypool_ledger::{Clock, Hash, ManualClock, PoolId, SignatureKey, SystemClock, Timestamp};
-use keypool_projections::signing::{BodyParts, SignedParts, content_digest};
+use keypool_projections::signing::{BodyParts, SignedParts, content_digest, rotation_statement};
 use keypool_server::{Server, Settings};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, ExtensionType,
@@ -49,6 +49,12 @@ impl Device {
     pub(crate) fn impostor(&self) -> Self {
         let key = SigningKey::from_bytes(Hash::of(&self.key.to_bytes()).as_bytes());
         Self { pool: self.pool.clone(), key }
+    }
+
+    /// That this key agrees to be followed by another one: its proof, base64.
+    pub(crate) fn agrees_to(&self, next: &Self) -> String {
+        let statement = rotation_statement(&self.pool, &self.keyid(), &next.keyid());
+        BASE64.encode(&self.key.sign(&statement).to_bytes())
     }
 
     pub(crate) fn keyid(&self) -> SignatureKey {
