@@ -2,9 +2,11 @@
 
 #[cfg(test)]
 mod client {
+    mod attempts;
     mod command_line;
     mod crashes;
     mod delivery;
+    mod doctor;
     mod forgeries;
     mod interop;
     mod invitations;
@@ -12,6 +14,7 @@ mod client {
     mod people;
     mod pool;
     mod refresh;
+    mod sealing;
     mod service;
     mod storage;
     mod support;

@@ -1,0 +1,102 @@
+//! Welcomes that are not valid: counted for each package, limited, and nothing else.
+
+use keypool_client::{JoinError, OwnStage, WELCOME_ATTEMPTS_MAX};
+
+use super::support::{Device, group, now};
+
+/// Alice has added Bob by one of his two packages; he has not joined.
+fn invited() -> (Device, Device, keypool_client::PendingAdd) {
+    let (alice, bob) = (Device::new("alice/phone"), Device::new("bob/laptop"));
+    alice.groups.create_group(&group("g"), 1, now()).unwrap();
+    bob.pool.generate_and_store(1, now()).unwrap();
+    let added = alice.add(&group("g"), &[bob.offer()]);
+    (alice, bob, added)
+}
+
+fn tampered(welcome: &[u8]) -> Vec<u8> {
+    let mut tampered = welcome.to_vec();
+    *tampered.last_mut().unwrap() ^= 1;
+    tampered
+}
+
+fn records(device: &Device) -> Vec<String> {
+    device.store.stage().unwrap().app_record_names("").unwrap()
+}
+
+#[test]
+fn after_too_many_bad_welcomes_no_more_are_tried_until_the_app_allows_it() {
+    let (_alice, bob, added) = invited();
+    let bad = tampered(&added.welcome);
+    let mut bob = bob;
+    for attempt in 0..WELCOME_ATTEMPTS_MAX {
+        let rejected = bob.groups.join_from_welcome(&bad, now()).unwrap_err();
+        assert!(matches!(rejected, JoinError::Rejected { .. }), "{attempt}: {rejected}");
+        if attempt % 5 == 0 {
+            bob = bob.restarted();
+        }
+    }
+    for welcome in [&bad, &added.welcome] {
+        let refused = bob.groups.join_from_welcome(welcome, now()).unwrap_err();
+        let JoinError::TooManyAttempts { keypackage_ref, attempts } = refused else { panic!() };
+        assert_eq!((keypackage_ref, attempts), (added.keypackage_refs[0].clone(), 16));
+    }
+    let refused = bob.groups.join_from_welcome(&added.welcome, now()).unwrap_err();
+    let text = refused.to_string().replace(&added.keypackage_refs[0].to_string(), "REF");
+    insta::assert_snapshot!(text, @"16 Welcomes for package REF were not valid, so that no more are tried; ask to be invited again, which uses another package, or allow this one more attempts");
+    assert!(bob.pool.has_private_keys(&added.keypackage_refs[0]).unwrap());
+    assert_eq!(bob.groups.allow_more_attempts(&added.keypackage_refs[0]).unwrap(), 16);
+    assert_eq!(bob.groups.allow_more_attempts(&added.keypackage_refs[0]).unwrap(), 0);
+    bob.join(&added);
+}
+
+#[test]
+fn a_bad_welcome_is_counted_and_changes_nothing_else() {
+    let (_alice, bob, added) = invited();
+    let (history, before) = (bob.store.history().unwrap(), records(&bob));
+    bob.groups.join_from_welcome(&tampered(&added.welcome), now()).unwrap_err();
+    bob.groups.join_from_welcome(b"junk", now()).unwrap_err();
+    assert_eq!(bob.store.history().unwrap(), history);
+    let added_records: Vec<_> =
+        records(&bob).into_iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(added_records.len(), 1);
+    assert!(added_records[0].starts_with("welcome-attempts/"), "{added_records:?}");
+    assert!(bob.pool.check_up(now()).unwrap().is_sound());
+    bob.join(&added);
+    let left: Vec<_> = records(&bob).into_iter().filter(|name| name.contains("attempts")).collect();
+    assert_eq!(left, [""; 0], "the count goes with the package");
+}
+
+#[test]
+fn bad_welcomes_for_one_package_do_not_count_for_another() {
+    let (alice, bob, added) = invited();
+    let bad = tampered(&added.welcome);
+    for _ in 0..WELCOME_ATTEMPTS_MAX {
+        bob.groups.join_from_welcome(&bad, now()).unwrap_err();
+    }
+    alice.groups.create_group(&group("h"), 1, now()).unwrap();
+    let other = alice.add(&group("h"), &[bob.offer()]);
+    assert_eq!(bob.join(&other).group, group("h"));
+}
+
+#[test]
+fn a_welcome_for_somebody_else_is_not_counted() {
+    let (_alice, _bob, added) = invited();
+    let carol = Device::new("carol/phone");
+    let before = records(&carol);
+    for _ in 0..=WELCOME_ATTEMPTS_MAX {
+        let foreign = carol.groups.join_from_welcome(&added.welcome, now()).unwrap_err();
+        assert!(matches!(foreign, JoinError::MissingPrivateKey { .. }), "{foreign}");
+    }
+    assert_eq!(records(&carol), before);
+}
+
+#[test]
+fn the_count_goes_when_the_package_expires() {
+    let (_alice, bob, added) = invited();
+    bob.groups.join_from_welcome(&tampered(&added.welcome), now()).unwrap_err();
+    let end = now().after(std::time::Duration::from_hours(15 * 24));
+    bob.pool.expire(end).unwrap();
+    let own = bob.store.package(&added.keypackage_refs[0]).unwrap();
+    assert_eq!(own.stage, OwnStage::Expired);
+    assert!(!records(&bob).iter().any(|name| name.contains("attempts")));
+}
