@@ -1,5 +1,6 @@
 //! Private keys on the disk: sealed while they live, gone when they are gone.
 
+mod image;
 mod keys;
 mod scanner;
 mod secrets;
@@ -45,8 +46,8 @@ fn count(secrets: &Secrets, what: &str) -> usize {
 }
 
 /// Bob makes packages, joins with one, speaks, sees epochs pass, and lets the rest expire.
-fn story(past: &mut Past) -> Device {
-    let (alice, bob) = (Device::new("alice/phone"), Device::new("bob/laptop"));
+fn story(past: &mut Past, home: TempDir) -> Device {
+    let (alice, bob) = (Device::new("alice/phone"), Device::in_home(home, "bob/laptop"));
     past.look(&bob);
     alice.groups.create_group(&group("g"), 1, now()).unwrap();
     let offer = bob.offer();
@@ -78,7 +79,7 @@ fn story(past: &mut Past) -> Device {
 #[test]
 fn live_keys_are_never_in_clear_and_dead_ones_cannot_be_recovered() {
     let mut past = Past::default();
-    let bob = story(&mut past);
+    let bob = story(&mut past, TempDir::new().unwrap());
     let live = past.look(&bob);
     let dead: Secrets =
         past.secrets.clone().into_iter().filter(|(s, _)| !live.contains_key(s)).collect();

@@ -29,6 +29,8 @@ pub(crate) struct Thief {
     store: Vec<u8>,
     /// The data keys that are left, by their slots.
     keys: BTreeMap<u32, [u8; 32]>,
+    /// Others that were found on the disk.
+    strays: BTreeSet<[u8; 32]>,
 }
 
 impl Thief {
@@ -38,18 +40,32 @@ impl Thief {
         let cipher = XChaCha20Poly1305::new_from_slice(&device_key).unwrap();
         let bytes = fs::read(key_file).unwrap();
         let store = bytes[STORE].to_vec();
-        let context = [b"keypool slot", store.as_slice()].concat();
-        let mut keys = BTreeMap::new();
-        for (number, slot) in bytes[HEADER..].chunks_exact(64).enumerate() {
-            let number = u32::try_from(number).unwrap();
-            let nonce = [&slot[..16], &u64::from(number).to_be_bytes()].concat();
-            let mut key: [u8; 32] = slot[16..48].try_into().unwrap();
-            let (nonce, tag) = (XNonce::from_slice(&nonce), slot[48..].into());
-            if cipher.decrypt_in_place_detached(nonce, &context, &mut key, tag).is_ok() {
-                keys.insert(number, key);
+        let slots = (0..).zip(bytes[HEADER..].chunks_exact(64));
+        let keys = slots
+            .filter_map(|(number, slot)| Some((number, unwrap(&cipher, &store, number, slot)?)));
+        Self { keys: keys.collect(), store, strays: BTreeSet::new() }
+    }
+
+    /// The thief goes through a whole disk for slots that were written to other places, too.
+    pub(crate) fn search_disk(&mut self, disk: &[u8], device_key: &[u8; 32]) {
+        let cipher = XChaCha20Poly1305::new(device_key.into());
+        for block in disk.chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0)) {
+            for (place, slot) in (0_u32..).zip(block.chunks_exact(64)) {
+                // The file's first sixteen blocks of slots, wherever they stand.
+                for number in (0..16).map(|block| block * 64 + place) {
+                    self.strays.extend(unwrap(&cipher, &self.store, number, slot));
+                }
             }
         }
-        Self { store, keys }
+    }
+
+    /// As [`Thief::recover`], from a whole disk.
+    pub(crate) fn recover_from_disk<'s>(
+        &self,
+        disk: &[u8],
+        scanner: &'s Scanner,
+    ) -> BTreeSet<&'s str> {
+        self.try_all(&beginnings(disk).into_iter().collect(), scanner)
     }
 
     /// A thief in a home.
@@ -104,11 +120,15 @@ impl Thief {
                 sealed.extend(beginnings(&fs::read(file).unwrap()));
             }
         }
+        self.try_all(&sealed, scanner)
+    }
+
+    fn try_all<'s>(&self, sealed: &BTreeSet<Vec<u8>>, scanner: &'s Scanner) -> BTreeSet<&'s str> {
         assert!(sealed.len() > 10, "there is something to try");
         let mut found = BTreeSet::new();
-        for key in self.keys.values() {
+        for key in self.keys.values().chain(&self.strays) {
             let cipher = XChaCha20Poly1305::new(key.into());
-            for value in &sealed {
+            for value in sealed {
                 let nonce = XNonce::from_slice(&value[PLACE..FRONT]);
                 let mut body = value[FRONT..].to_vec();
                 // A stream cipher opens what it seals again.
@@ -118,6 +138,16 @@ impl Thief {
         }
         found
     }
+}
+
+/// The data key in a slot, if it was wrapped there.
+fn unwrap(cipher: &XChaCha20Poly1305, store: &[u8], number: u32, slot: &[u8]) -> Option<[u8; 32]> {
+    let context = [b"keypool slot", store].concat();
+    let nonce = [&slot[..16], &u64::from(number).to_be_bytes()].concat();
+    let mut key: [u8; 32] = slot[16..48].try_into().unwrap();
+    let (nonce, tag) = (XNonce::from_slice(&nonce), slot[48..].into());
+    cipher.decrypt_in_place_detached(nonce, &context, &mut key, tag).ok()?;
+    Some(key)
 }
 
 /// The sealed values of a home's database, by their names.

@@ -1,0 +1,97 @@
+//! The whole disk beneath a home: a file system in a file, searched to its last byte.
+//!
+//! It needs root and loop devices: `cargo test -p keypool-client --test client disk -- --ignored`.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use keypool_client::Erasure;
+use tempfile::TempDir;
+
+use super::{Past, scanner::Scanner, secrets::Secrets, story, thief::Thief};
+
+/// A file system, mounted until it is dropped.
+struct Disk {
+    folder: TempDir,
+}
+
+impl Disk {
+    fn mounted(options: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let disk = Self { folder };
+        fs::create_dir(disk.mount()).unwrap();
+        fs::write(disk.image(), vec![0; 48 << 20]).unwrap();
+        run("mkfs.ext4", &["-q", "-F", path(&disk.image())]);
+        run("mount", &["-o", &format!("loop{options}"), path(&disk.image()), path(&disk.mount())]);
+        disk
+    }
+
+    fn image(&self) -> std::path::PathBuf {
+        self.folder.path().join("image")
+    }
+
+    fn mount(&self) -> std::path::PathBuf {
+        self.folder.path().join("mount")
+    }
+
+    /// All bytes of the disk.
+    fn bytes(&self) -> Vec<u8> {
+        run("sync", &["-f", path(&self.mount())]);
+        fs::read(self.image()).unwrap()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.mount()).status();
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let done = Command::new(program).args(arguments).status().unwrap();
+    assert!(done.success(), "{program} {arguments:?}");
+}
+
+/// What of a device that lived on such a disk can be recovered, with the device key and all that is left
+/// on the disk: of what lives, and of what is dead.
+fn recovered(options: &str, erasure: Erasure) -> (BTreeSet<String>, BTreeSet<String>) {
+    let disk = Disk::mounted(options);
+    let home = TempDir::new_in(disk.mount()).unwrap();
+    let mut past = Past::default();
+    let bob = story(&mut past, home);
+    assert_eq!(bob.store.erasure(), erasure);
+    let live = past.look(&bob);
+    let is_dead = |(secret, _): &(Vec<u8>, String)| !live.contains_key(secret);
+    let dead: Secrets = past.secrets.clone().into_iter().filter(is_dead).collect();
+    let bytes = disk.bytes();
+    assert_eq!(Scanner::new(&past.secrets).find(&bytes), [""; 0], "in clear");
+    let mut thief = Thief::of(bob.home.path());
+    let device_key = fs::read(bob.home.path().join("device-key")).unwrap();
+    thief.search_disk(&bytes, &device_key.try_into().unwrap());
+    let find = |secrets: &Secrets| -> BTreeSet<String> {
+        let scanner = Scanner::raw(secrets);
+        let found = thief.recover_from_disk(&bytes, &scanner);
+        found.into_iter().map(ToOwned::to_owned).collect()
+    };
+    (find(&live), find(&dead))
+}
+
+#[test]
+#[ignore = "it mounts a disk, which needs root"]
+fn a_disk_that_is_written_in_place_keeps_nothing_of_a_dead_key() {
+    let (live, dead) = recovered("", Erasure::InPlace);
+    assert!(live.iter().any(|what| what.contains("kp.private_init_key")), "{live:?}");
+    assert_eq!(dead, BTreeSet::new());
+}
+
+/// What the warning is for, and that the search would see it.
+#[test]
+#[ignore = "it mounts a disk, which needs root"]
+fn a_disk_that_journals_its_data_keeps_dead_keys() {
+    let erasure = Erasure::Elsewhere("ext4 with data=journal");
+    let (_, dead) = recovered(",data=journal", erasure);
+    assert!(dead.iter().any(|what| what.contains("kp.private_init_key")), "{dead:?}");
+}
