@@ -139,6 +139,21 @@ impl LocalStore {
         self.erasure
     }
 
+    /// Seals the store with another device key, of any kind. Afterwards the one before opens nothing of
+    /// it any more, copies included that a file system has kept. Waits for a staged operation to end.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if a file cannot be written: the store then opens with either the key
+    /// before or the new one. [`StorageError::Stopped`] if an earlier write failed.
+    pub fn change_device_key(&self, key: &DeviceKey) -> Result<(), StorageError> {
+        let state = self.lock();
+        if state.stopped {
+            return Err(StorageError::Stopped);
+        }
+        Ok(self.vault.change_key(key)?)
+    }
+
     /// Begins an operation. Waits for the one before it to be committed or dropped.
     ///
     /// # Errors

@@ -19,6 +19,10 @@ pub(super) enum Step {
     SlotsErased,
     /// All of them are, durably.
     Erased,
+    /// Another key file stands beside the present one.
+    Rewrapped,
+    /// It has taken its place.
+    ChangedOver,
 }
 
 /// Lets a test look at the disk at this moment, or fail the write here. Nothing but that.

@@ -7,6 +7,7 @@
 
 mod cipher;
 mod device_key;
+mod files;
 mod header;
 mod key_file;
 #[cfg(test)]
@@ -134,6 +135,13 @@ impl Vault {
             stale = stale.saturating_add(usize::from(self.keys.holds_key(*slot)?));
         }
         Ok(stale)
+    }
+
+    /// Wraps the keys of all values anew, with another device key. Those of the one before open nothing
+    /// any more.
+    pub(super) fn change_key(&self, key: &DeviceKey) -> Result<(), SealingError> {
+        let live = self.lock();
+        self.keys.change_key(key, live.users.keys().copied())
     }
 
     /// Overwrites all slots that no value has.

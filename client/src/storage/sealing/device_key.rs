@@ -2,8 +2,8 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    fs::{self, File},
+    io::{self, Read},
     path::Path,
 };
 
@@ -11,13 +11,16 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    cipher::{KEY_BYTES, Key},
-    header::Header,
+    cipher::{KEY_BYTES, Key, randomize},
+    files,
+    header::{FoundHeader, Header},
 };
-use crate::{SealingError, storage::folder};
+use crate::SealingError;
 
 /// The name of the file that holds the device key, where it is kept in a file.
 const FILE: &str = "device-key";
+/// The name of the file with the key that takes its place, until the key file has changed over.
+const NEXT_FILE: &str = "device-key.next";
 /// What a passphrase costs to try: memory in KiB, passes, lanes.
 const COST: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 1 };
 /// More memory than this is not asked for, whatever a header says, in KiB.
@@ -99,21 +102,50 @@ impl DeviceKey {
         }
     }
 
-    /// The key itself, for a store with that header. A key in a file is made if it may be.
-    pub(super) fn resolve(
-        &self,
-        home: &Path,
-        header: &Header,
-        may_make: bool,
-    ) -> Result<Key, SealingError> {
-        if header.kind != self.kind() {
-            let (home, asked) = (home.to_path_buf(), self.kind());
-            return Err(SealingError::OtherKind { home, sealed_with: header.kind, asked });
-        }
+    /// The key for a new store with that header. A key in a file is made, unless it is there.
+    pub(super) fn first(&self, home: &Path, header: &Header) -> Result<Key, SealingError> {
         match &self.0 {
-            Source::File => in_file(home, may_make),
+            Source::File if home.join(FILE).exists() => read(&home.join(FILE)),
+            Source::File => make(&home.join(FILE)),
+            Source::Passphrase(_) | Source::App(_) => self.outside(header),
+        }
+    }
+
+    /// The key of a store that was made before.
+    pub(super) fn of(&self, home: &Path, found: &FoundHeader) -> Result<Key, SealingError> {
+        if found.header.kind != self.kind() {
+            let (home, asked) = (home.to_path_buf(), self.kind());
+            return Err(SealingError::OtherKind { home, sealed_with: found.header.kind, asked });
+        }
+        let key = match &self.0 {
+            Source::File => in_file(home, found)?,
+            Source::Passphrase(_) | Source::App(_) => self.outside(&found.header)?,
+        };
+        if found.is_of(&key) {
+            return Ok(key);
+        }
+        let home = home.to_path_buf();
+        Err(match self.kind() {
+            DeviceKeyKind::Passphrase => SealingError::WrongPassphrase { home },
+            DeviceKeyKind::File | DeviceKeyKind::App => SealingError::WrongKey { home },
+        })
+    }
+
+    /// The key that takes the place of a store's present one. In a file it stands beside it, until
+    /// [`settle`] is called.
+    pub(super) fn next(&self, home: &Path, header: &Header) -> Result<Key, SealingError> {
+        match &self.0 {
+            Source::File => make(&home.join(NEXT_FILE)),
+            Source::Passphrase(_) | Source::App(_) => self.outside(header),
+        }
+    }
+
+    /// A key that is not in the home.
+    fn outside(&self, header: &Header) -> Result<Key, SealingError> {
+        match &self.0 {
             Source::Passphrase(passphrase) => stretch(passphrase, header),
             Source::App(key) => Ok(key.clone()),
+            Source::File => Err(SealingError::Passphrase("the key is in a file".into())),
         }
     }
 }
@@ -160,15 +192,36 @@ fn stretch(passphrase: &str, header: &Header) -> Result<Key, SealingError> {
     Ok(Key::new(&bytes))
 }
 
-/// The key in the home's file, or a fresh one that is put there.
-fn in_file(home: &Path, may_make: bool) -> Result<Key, SealingError> {
-    let path = home.join(FILE);
+/// The key in the home's file. A change that was cut off is finished.
+fn in_file(home: &Path, found: &FoundHeader) -> Result<Key, SealingError> {
+    let present = read(&home.join(FILE));
+    if present.as_ref().is_ok_and(|key| found.is_of(key)) || !home.join(NEXT_FILE).exists() {
+        return present;
+    }
+    let next = read(&home.join(NEXT_FILE));
+    if next.as_ref().is_ok_and(|key| found.is_of(key)) { next } else { present }
+}
+
+/// Leaves of the files with keys the one that the key file is of, and overwrites the other.
+pub(super) fn settle(home: &Path, found: &FoundHeader) -> io::Result<()> {
+    let (file, next_file) = (home.join(FILE), home.join(NEXT_FILE));
+    if found.header.kind != DeviceKeyKind::File {
+        files::destroy(&file)?;
+        return files::destroy(&next_file);
+    }
+    if read(&next_file).is_ok_and(|key| found.is_of(&key)) {
+        files::overwrite(&file)?;
+        return files::rename(&next_file, &file);
+    }
+    files::destroy(&next_file)
+}
+
+/// The key in a file.
+fn read(path: &Path) -> Result<Key, SealingError> {
+    let path = path.to_path_buf();
     let unusable = |source| SealingError::File { path: path.clone(), source };
     let mut file = match File::open(&path) {
         Ok(file) => file,
-        Err(err) if err.kind() == io::ErrorKind::NotFound && may_make => {
-            return make_in_file(home).map_err(unusable);
-        }
         Err(err) if err.kind() == io::ErrorKind::NotFound => {
             return Err(SealingError::DeviceKeyMissing { path });
         }
@@ -183,31 +236,13 @@ fn in_file(home: &Path, may_make: bool) -> Result<Key, SealingError> {
     }
 }
 
-/// Makes the file whole or not at all.
-fn make_in_file(home: &Path) -> io::Result<Key> {
+/// A fresh key, in a file that is made whole or not at all.
+fn make(path: &Path) -> Result<Key, SealingError> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-    super::cipher::randomize(bytes.as_mut_slice()).map_err(io::Error::other)?;
-    write_private(&home.join(FILE), bytes.as_slice())?;
+    randomize(bytes.as_mut_slice())?;
+    files::write_private(path, bytes.as_slice())
+        .map_err(|source| SealingError::File { path: path.to_path_buf(), source })?;
     Ok(Key::new(&bytes))
-}
-
-/// Writes a file that its owner alone may read: beside its place first, then into it.
-pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    match fs::remove_file(&beside) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    let parent = path.parent().unwrap_or(path);
-    folder::sync(parent).map_err(io::Error::other)
 }
 
 fn read_up_to(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {

@@ -1,5 +1,6 @@
 //! The vault against a plain map, against crashes at every step of a write, and against damage.
 
+mod changing;
 mod damage;
 
 use std::{
@@ -148,6 +149,7 @@ fn a_write_that_is_cut_off_at_any_step_has_happened_or_has_not() {
             Step::Durable | Step::Acknowledged | Step::SlotsErased | Step::Erased => {
                 assert_eq!(found, after, "{step:?}");
             }
+            Step::Rewrapped | Step::ChangedOver => panic!("the device key is the same"),
         }
         let gone = if found == before { &made } else { &dead };
         assert_gone(image.path(), gone, &format!("{step:?}"));
