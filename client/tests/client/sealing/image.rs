@@ -4,10 +4,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use keypool_client::Erasure;
+use keypool_client::{Erasure, LocalStore, OwnStage};
 use tempfile::TempDir;
 
-use super::{Past, scanner::Scanner, secrets::Secrets, story, thief::Thief};
+use super::{super::support::now, Past, scanner::Scanner, secrets::Secrets, story, thief::Thief};
 
 /// A file system, mounted until it is dropped.
 struct Disk {
@@ -15,12 +15,23 @@ struct Disk {
 }
 
 impl Disk {
-    fn mounted(options: &str) -> Self {
-        let folder = TempDir::new().unwrap();
-        let disk = Self { folder };
-        fs::create_dir(disk.mount()).unwrap();
+    fn new(options: &str) -> Self {
+        let disk = Self { folder: TempDir::new().unwrap() };
         fs::write(disk.image(), vec![0; 48 << 20]).unwrap();
         run("mkfs.ext4", &["-q", "-F", path(&disk.image())]);
+        disk.mounted(options)
+    }
+
+    /// Another disk with those bytes on it.
+    fn with(bytes: &[u8]) -> Self {
+        let disk = Self { folder: TempDir::new().unwrap() };
+        fs::write(disk.image(), bytes).unwrap();
+        disk.mounted("")
+    }
+
+    fn mounted(self, options: &str) -> Self {
+        let disk = self;
+        fs::create_dir(disk.mount()).unwrap();
         run("mount", &["-o", &format!("loop{options}"), path(&disk.image()), path(&disk.mount())]);
         disk
     }
@@ -33,9 +44,9 @@ impl Disk {
         self.folder.path().join("mount")
     }
 
-    /// All bytes of the disk.
+    /// All bytes of the disk, as they would be after a power cut at this moment: what is in the memory of
+    /// the file system is not among them.
     fn bytes(&self) -> Vec<u8> {
-        run("sync", &["-f", path(&self.mount())]);
         fs::read(self.image()).unwrap()
     }
 }
@@ -58,7 +69,7 @@ fn run(program: &str, arguments: &[&str]) {
 /// What of a device that lived on such a disk can be recovered, with the device key and all that is left
 /// on the disk: of what lives, and of what is dead.
 fn recovered(options: &str, erasure: Erasure) -> (BTreeSet<String>, BTreeSet<String>) {
-    let disk = Disk::mounted(options);
+    let disk = Disk::new(options);
     let home = TempDir::new_in(disk.mount()).unwrap();
     let mut past = Past::default();
     let bob = story(&mut past, home);
@@ -85,6 +96,23 @@ fn a_disk_that_is_written_in_place_keeps_nothing_of_a_dead_key() {
     let (live, dead) = recovered("", Erasure::InPlace);
     assert!(live.iter().any(|what| what.contains("kp.private_init_key")), "{live:?}");
     assert_eq!(dead, BTreeSet::new());
+}
+
+#[test]
+#[ignore = "it mounts a disk, which needs root"]
+fn what_was_written_is_there_after_a_power_cut() {
+    let disk = Disk::new("");
+    let mut past = Past::default();
+    let bob = story(&mut past, TempDir::new_in(disk.mount()).unwrap());
+    let made = bob.pool.generate_and_store(4, now()).unwrap();
+    let live = past.look(&bob);
+    let after = Disk::with(&disk.bytes());
+    let home = after.mount().join(bob.home.path().file_name().unwrap());
+    assert_eq!(Thief::of(&home).secrets(&home), live);
+    let store = LocalStore::open(&home, bob.store.owner()).unwrap();
+    assert_eq!(store.history().unwrap(), bob.store.history().unwrap());
+    let own = store.package(made[3].keypackage_ref()).unwrap();
+    assert_eq!(own.stage, OwnStage::Created);
 }
 
 /// What the warning is for, and that the search would see it.
