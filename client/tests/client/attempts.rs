@@ -1,8 +1,18 @@
 //! Welcomes that are not valid: counted for each package, limited, and nothing else.
 
-use keypool_client::{JoinError, OwnStage, WELCOME_ATTEMPTS_MAX};
+use std::sync::Arc;
 
-use super::support::{Device, group, now};
+use keypool_client::{
+    Happening, JoinError, MlsClient, OwnStage, PoolConfig, WELCOME_ATTEMPTS_MAX, What,
+};
+use keypool_ledger::Clock;
+use keypool_projections::wire::{Base64, MailboxItem, MailboxKind, MailboxReply};
+
+use super::{
+    people::alice_and_absent_bob,
+    service::{Service, run},
+    support::{Device, group, now},
+};
 
 /// Alice has added Bob by one of his two packages; he has not joined.
 fn invited() -> (Device, Device, keypool_client::PendingAdd) {
@@ -99,4 +109,48 @@ fn the_count_goes_when_the_package_expires() {
     let own = bob.store.package(&added.keypackage_refs[0]).unwrap();
     assert_eq!(own.stage, OwnStage::Expired);
     assert!(!records(&bob).iter().any(|name| name.contains("attempts")));
+}
+
+/// The server could put any number of bad Welcomes into a mailbox; each is told, and 16 are tried.
+#[test]
+fn bad_welcomes_in_the_mailbox_are_counted_too() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and_absent_bob(&service, 2).await;
+        let invited = alice.invite(&group, "bob", None).await.unwrap();
+        let welcome = service.mail.welcomes("bob").remove(0);
+        let bad = Base64(tampered(&welcome));
+        let item = |position| MailboxItem {
+            position,
+            at_ms: 0,
+            kind: MailboxKind::Welcome,
+            group_id: group.clone(),
+            sender: None,
+            bytes: bad.clone(),
+        };
+        let tries = u64::from(WELCOME_ATTEMPTS_MAX) + 2;
+        let items = (1..=tries).map(item).collect();
+        let waits = serde_json::to_string(&MailboxReply { items, more: false }).unwrap();
+        let nothing = serde_json::to_string(&MailboxReply { items: vec![], more: false }).unwrap();
+        let (home, owner) = (service.folder.path().join("bob"), "bob".parse().unwrap());
+        let clock: Arc<dyn Clock> = service.clock.clone();
+        let config = PoolConfig::default();
+        let url = service.tunnel.url();
+        let bob = MlsClient::open_at_server(&home, &owner, &url, (clock, config)).unwrap();
+        service.tunnel.forge(0, 200, &waits);
+        service.tunnel.forge(1, 200, &nothing);
+        service.tunnel.forge(2, 200, "{}");
+        // Whatever the forged server makes of the acknowledgement, all has been taken in.
+        let _ = bob.sync(0).await;
+        let told = bob.happenings().unwrap();
+        let said = |happening: &Happening| match &happening.what {
+            What::Unreadable { why, .. } => why.contains("no more are tried"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told.len(), 18);
+        assert_eq!(told.iter().filter(|happening| said(happening)).count(), 2);
+        let failed = bob.membership().allow_more_attempts(&invited.keypackage_ref).unwrap();
+        assert_eq!(failed, WELCOME_ATTEMPTS_MAX);
+        assert_eq!(bob.join(&welcome).unwrap().group, group);
+    });
 }

@@ -69,8 +69,8 @@ impl DeviceKey {
         Self(Source::File)
     }
 
-    /// A key made of a passphrase, by Argon2id with 64 MiB and three passes: a fifth of a second or so
-    /// for each opening. The passphrase is taken as its bytes are.
+    /// A key made of a passphrase, by Argon2id with 64 MiB and three passes: 0.15 s or so for each
+    /// opening. The passphrase is taken as its bytes are.
     #[must_use]
     pub fn from_passphrase(passphrase: String) -> Self {
         Self(Source::Passphrase(Zeroizing::new(passphrase)))

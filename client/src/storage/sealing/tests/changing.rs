@@ -44,7 +44,17 @@ fn a_store_changes_from_each_kind_of_key_to_each() {
         let vault = open_with(home.path(), &present).unwrap();
         let old_slots = slots_of(&vault, home.path(), &[0, 1, 2, 3]);
         let old_file = fs::read(home.path().join("device-key")).ok();
+        // A second name of the old files shows what becomes of their bytes.
+        let beside = TempDir::new().unwrap();
+        fs::hard_link(home.path().join("keys"), beside.path().join("keys")).unwrap();
+        if old_file.is_some() {
+            let (file, second) = (home.path().join("device-key"), beside.path().join("device-key"));
+            fs::hard_link(file, second).unwrap();
+        }
         vault.change_key(&next).unwrap();
+        assert_gone(beside.path(), &old_slots, "overwritten");
+        let second = fs::read(beside.path().join("device-key")).ok();
+        assert!(old_file.is_none() || second != old_file, "overwritten");
         assert_eq!(contents(&vault), before, "it goes on with the new key");
         vault.write(draft(&[(8, Some(b"more"))])).unwrap();
         vault.write(draft(&[(8, None)])).unwrap();

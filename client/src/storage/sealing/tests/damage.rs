@@ -1,6 +1,6 @@
 //! Damage to the key file and to sealed values: found, named, and never more than what was damaged.
 
-use std::fs;
+use std::{fs, os::unix::fs::FileExt};
 
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -37,15 +37,16 @@ fn each_byte_of_the_key_file_matters_to_one_slot_at_most() {
     };
     drop(vault);
     let intact = key_file(home.path());
+    let path = home.path().join("keys");
+    let written = fs::OpenOptions::new().write(true).open(&path).unwrap();
     for flipped in 0..intact.len() {
-        let mut bytes = intact.clone();
-        bytes[flipped] ^= 1 << (flipped % 8);
-        fs::write(home.path().join("keys"), &bytes).unwrap();
+        written.write_all_at(&[intact[flipped] ^ (1 << (flipped % 8))], flipped as u64).unwrap();
         let file = KeyFile::open(home.path(), &key(), STORE).unwrap();
         let slot = flipped.checked_sub(4096).map(|place| place / 64);
         let expected: Vec<bool> =
             places.iter().map(|place| slot != usize::try_from(place.slot).ok()).collect();
         assert_eq!(keys(&file), expected, "byte {flipped}");
+        written.write_all_at(&intact[flipped..=flipped], flipped as u64).unwrap();
     }
 }
 
