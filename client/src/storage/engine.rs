@@ -29,8 +29,8 @@ const CHUNK_BYTES_MAX: usize = 4096;
 const CACHE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// How long to wait for an engine of this process that is still closing.
 const CLOSING_WAIT: Duration = Duration::from_millis(50);
-/// How often to wait for it.
-const CLOSING_WAITS_MAX: u32 = 40;
+/// How often to wait for it: ten seconds in all, since a busy disk has been seen to take more than two.
+const CLOSING_WAITS_MAX: u32 = 200;
 
 /// The first byte of an entry whose value follows.
 const WHOLE: u8 = 0;

@@ -2,12 +2,19 @@
 //!
 //! It needs root and loop devices: `cargo test -p keypool-client --test client disk -- --ignored`.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 
 use keypool_client::{Erasure, LocalStore, OwnStage};
 use tempfile::TempDir;
 
-use super::{super::support::now, Past, scanner::Scanner, secrets::Secrets, story, thief::Thief};
+use super::{
+    super::support::{Device, now},
+    Past,
+    scanner::Scanner,
+    secrets::Secrets,
+    story,
+    thief::Thief,
+};
 
 /// A file system, mounted until it is dropped.
 struct Disk {
@@ -113,6 +120,30 @@ fn what_was_written_is_there_after_a_power_cut() {
     assert_eq!(store.history().unwrap(), bob.store.history().unwrap());
     let own = store.package(made[3].keypackage_ref()).unwrap();
     assert_eq!(own.stage, OwnStage::Created);
+}
+
+/// The deletion is the last thing that happens: nothing later makes it durable by the way.
+#[test]
+#[ignore = "it mounts a disk, which needs root"]
+fn what_was_deleted_is_gone_after_a_power_cut() {
+    let disk = Disk::new("");
+    let bob = Device::in_home(TempDir::new_in(disk.mount()).unwrap(), "bob/laptop");
+    bob.pool.generate_and_store(4, now()).unwrap();
+    let mut past = Past::default();
+    let living = past.look(&bob);
+    let packages = living.into_iter().filter(|(_, what)| what.starts_with("kp."));
+    let packages = Scanner::raw(&packages.collect());
+    let device_key = fs::read(bob.home.path().join("device-key")).unwrap().try_into().unwrap();
+    let recovered = || {
+        let disk = disk.bytes();
+        let mut thief = Thief::of(bob.home.path());
+        thief.search_disk(&disk, &device_key);
+        thief.recover_from_disk(&disk, &packages).len()
+    };
+    assert_eq!(recovered(), 2, "init keys and encryption keys");
+    let end = now().after(Duration::from_hours(15 * 24));
+    assert_eq!(bob.pool.expire(end).unwrap().len(), 4);
+    assert_eq!(recovered(), 0);
 }
 
 /// What the warning is for, and that the search would see it.
