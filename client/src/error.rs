@@ -2,6 +2,7 @@
 
 mod delivery;
 mod invite;
+mod sealing;
 
 use std::{error::Error, io, path::PathBuf};
 
@@ -10,6 +11,7 @@ use keypool_ledger::{GroupId, KeyPackageRef, PoolId, RevokeReason, SignatureKey}
 pub use self::{
     delivery::{SendError, SyncError},
     invite::{InviteError, UpdateError},
+    sealing::SealingError,
 };
 use crate::storage::own_packages::ImpossibleEvent;
 
@@ -58,6 +60,20 @@ pub enum StorageError {
         /// The number of its format.
         found: u16,
     },
+    /// The home was written before private keys were sealed. Move it away, and register anew: what is
+    /// in clear on the disk stays there whatever is written over it.
+    #[error(
+        "{} was written before private keys were sealed, and its disk may hold them in clear; move \
+         it away, and register the device anew",
+        home.display()
+    )]
+    Unsealed {
+        /// The home that was asked for.
+        home: PathBuf,
+    },
+    /// A value, or the whole store, cannot be opened with the device key.
+    #[error(transparent)]
+    Sealing(#[from] SealingError),
     /// The database is damaged. Restore a backup, or move it away and register the device anew.
     #[error(
         "the database in {} is damaged; restore a backup, or move the folder away and register the \
@@ -342,6 +358,18 @@ pub enum JoinError {
         /// What MLS said.
         #[source]
         source: BoxError,
+    },
+    /// Too many Welcomes for the package were not valid, so that no more are tried. The private keys
+    /// are kept. Ask to be invited again, or allow the package more attempts.
+    #[error(
+        "{attempts} Welcomes for package {keypackage_ref} were not valid, so that no more are tried; \
+         ask to be invited again, which uses another package, or allow this one more attempts"
+    )]
+    TooManyAttempts {
+        /// The package the Welcome was made for.
+        keypackage_ref: KeyPackageRef,
+        /// How many were not valid.
+        attempts: u32,
     },
     /// The device is in the group already. There is nothing to do.
     #[error("the device is in group {group} already")]

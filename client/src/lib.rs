@@ -22,8 +22,8 @@ pub use crate::{
     client::{MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
-        KeyFate, MessageError, PackageCheck, PoolError, SendError, StorageError, SyncError,
-        UpdateError,
+        KeyFate, MessageError, PackageCheck, PoolError, SealingError, SendError, StorageError,
+        SyncError, UpdateError,
     },
     mls::{
         connection::{MlsConnection, Refresh, RefreshError},
@@ -36,16 +36,17 @@ pub use crate::{
         identity::DeviceIdentity,
         invite::{Invited, ResumedInvitation},
         keypackage_pool::{
-            CreatedPackage, KeyPackagePool, PoolConfig, PoolCounts, Replenishment, ServerStatus,
+            Checkup, CreatedPackage, Finding, KeyPackagePool, PoolConfig, PoolCounts,
+            Replenishment, ServerStatus,
         },
         membership::{
             Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
-            Received,
+            Received, WELCOME_ATTEMPTS_MAX,
         },
         update::ResumedUpdate,
     },
     storage::{
-        LocalStore, Provider, Staged, fresh_command,
+        DeviceKey, DeviceKeyKind, Erasure, LocalStore, Provider, Staged, fresh_command,
         own_packages::{ImpossibleEvent, OwnPackage, OwnStage},
     },
 };

@@ -5,12 +5,16 @@
 //! [`Staged`], which is committed as one atomic write or leaves nothing.
 
 mod chain;
+mod checkup;
 mod encoding;
 mod engine;
+mod erasure;
 mod folder;
 mod keys;
 mod openmls;
 pub(crate) mod own_packages;
+mod probe;
+mod sealing;
 mod staged;
 #[cfg(test)]
 mod tests;
@@ -31,12 +35,18 @@ use uuid::Uuid;
 use self::{
     engine::Engine,
     own_packages::{OwnPackage, OwnPackages},
+    sealing::Vault,
 };
-pub use self::{openmls::Provider, staged::Staged};
+pub use self::{
+    erasure::Erasure,
+    openmls::Provider,
+    sealing::{DeviceKey, DeviceKeyKind},
+    staged::Staged,
+};
 use crate::StorageError;
 
-/// The format of the store written today.
-const FORMAT: u16 = 1;
+/// The format of the store written today. Format 1 was not sealed.
+const FORMAT: u16 = 2;
 
 /// A fresh id for a command of this device: random, so that no two are the same.
 #[must_use]
@@ -49,7 +59,8 @@ pub fn fresh_command() -> CommandId {
 /// Reads see what is committed. [`LocalStore::stage`] waits until no other [`Staged`] is there, so a
 /// thread that holds one must not ask for a second, nor call the methods that say they wait.
 pub struct LocalStore {
-    engine: Engine,
+    vault: Vault,
+    erasure: Erasure,
     owner: StreamId,
     pool: PoolId,
     state: Mutex<State>,
@@ -71,10 +82,23 @@ struct State {
 struct About {
     format: u16,
     owner: PoolId,
+    /// The name of the store, which its key file has as well.
+    #[serde(default)]
+    store: Uuid,
 }
 
 impl LocalStore {
-    /// Opens the device's store in the folder `home`, and makes it if there is none.
+    /// Opens the device's store in the folder `home`, and makes it if there is none. It is sealed with
+    /// a key in a file of the home: see [`DeviceKey::in_file`] for what that is worth.
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalStore::open_sealed`].
+    pub fn open(home: &Path, owner: &PoolId) -> Result<Self, StorageError> {
+        Self::open_sealed(home, owner, &DeviceKey::in_file())
+    }
+
+    /// Opens the device's store in the folder `home` with its device key, and makes it if there is none.
     ///
     /// The own history is replayed and its chain verified. A mirror that is damaged is forgotten:
     /// the next refresh fetches it anew.
@@ -83,23 +107,51 @@ impl LocalStore {
     ///
     /// Returns [`StorageError::InUse`] if another process has the home open, `WrongOwner` if it is
     /// another device's, `Damaged`, `RolledBack` or `HistoryBroken` if it cannot be trusted,
-    /// `Newer` if this version cannot read it, and `Folder` if the file system refuses.
-    pub fn open(home: &Path, owner: &PoolId) -> Result<Self, StorageError> {
+    /// `Newer` or `Unsealed` if this version cannot read it, `Sealing` if the device key or the key
+    /// file is not the right one, and `Folder` if the file system refuses. Nothing has changed then.
+    pub fn open_sealed(home: &Path, owner: &PoolId, key: &DeviceKey) -> Result<Self, StorageError> {
         let engine = Engine::open(home)?;
-        claim(&engine, home, owner)?;
+        let about = claim(&engine, home, owner)?;
         let stream = StreamId::Pool(owner.clone());
         let (history, packages) = replay(&engine, &stream)?;
         let (mirror, server_pool) = replay_mirror(&engine, &stream)?;
+        let vault = match about {
+            Some(store) => Vault::open(engine, home, key, store)?,
+            None => found(engine, home, owner, key)?,
+        };
+        let erasure = Erasure::of(vault.key_file());
+        erasure.warn_unless_in_place(home);
         let state = State { history, mirror, server_pool, packages, stopped: false };
         let state = Mutex::new(state);
         let crypto = RustCrypto::default();
-        Ok(Self { engine, owner: stream, pool: owner.clone(), state, crypto })
+        Ok(Self { vault, erasure, owner: stream, pool: owner.clone(), state, crypto })
     }
 
     /// Whose store this is.
     #[must_use]
     pub fn owner(&self) -> &PoolId {
         &self.pool
+    }
+
+    /// Whether what is deleted is gone from the disk, as far as the file system lets it be known.
+    #[must_use]
+    pub const fn erasure(&self) -> Erasure {
+        self.erasure
+    }
+
+    /// Seals the store with another device key, of any kind. Afterwards the one before opens nothing of
+    /// it any more, copies included that a file system has kept. Waits for a staged operation to end.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if a file cannot be written: the store then opens with either the key
+    /// before or the new one. [`StorageError::Stopped`] if an earlier write failed.
+    pub fn change_device_key(&self, key: &DeviceKey) -> Result<(), StorageError> {
+        let state = self.lock();
+        if state.stopped {
+            return Err(StorageError::Stopped);
+        }
+        Ok(self.vault.change_key(key)?)
     }
 
     /// Begins an operation. Waits for the one before it to be committed or dropped.
@@ -154,7 +206,7 @@ impl LocalStore {
 
     fn events(&self, kind: u8) -> Result<Vec<EventEnvelope>, StorageError> {
         let mut envelopes = Vec::new();
-        for (_, bytes) in self.engine.scan(&[kind])? {
+        for (_, bytes) in self.vault.events(kind)? {
             let envelope = keypool_ledger::codec::decode(&bytes);
             envelopes.push(envelope.map_err(|err| StorageError::Unreadable(err.into()))?);
         }
@@ -173,14 +225,9 @@ impl fmt::Debug for LocalStore {
     }
 }
 
-/// Makes sure that the store is this owner's; a new one becomes it.
-fn claim(engine: &Engine, home: &Path, asked: &PoolId) -> Result<(), StorageError> {
-    let Some(bytes) = engine.get(keys::ABOUT)? else {
-        let about = encoding::encode("store", &About { format: FORMAT, owner: asked.clone() })?;
-        return engine
-            .write(vec![(keys::ABOUT.to_vec(), Some(about))])
-            .map_err(StorageError::Unknown);
-    };
+/// Makes sure that the store is this owner's and can be read. Its name; `None` if it is new.
+fn claim(engine: &Engine, home: &Path, asked: &PoolId) -> Result<Option<Uuid>, StorageError> {
+    let Some(bytes) = engine.get(keys::ABOUT)? else { return Ok(None) };
     let about: About = encoding::decode("store", &bytes)?;
     if about.format > FORMAT {
         return Err(StorageError::Newer { home: home.to_path_buf(), found: about.format });
@@ -192,7 +239,24 @@ fn claim(engine: &Engine, home: &Path, asked: &PoolId) -> Result<(), StorageErro
             asked: asked.clone(),
         });
     }
-    Ok(())
+    if about.format < FORMAT {
+        return Err(StorageError::Unsealed { home: home.to_path_buf() });
+    }
+    Ok(Some(about.store))
+}
+
+/// Makes a new store the owner's. Its key file comes first: a store is never without one.
+fn found(
+    engine: Engine,
+    home: &Path,
+    owner: &PoolId,
+    key: &DeviceKey,
+) -> Result<Vault, StorageError> {
+    let about = About { format: FORMAT, owner: owner.clone(), store: Uuid::new_v4() };
+    let bytes = encoding::encode("store", &about)?;
+    let vault = Vault::create(engine, home, key, about.store)?;
+    vault.write([(keys::ABOUT.to_vec(), Some(bytes))].into()).map_err(StorageError::Unknown)?;
+    Ok(vault)
 }
 
 /// Folds the device's own history, and verifies its chain from the first event on.

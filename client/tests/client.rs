@@ -2,10 +2,12 @@
 
 #[cfg(test)]
 mod client {
+    mod attempts;
     mod chat;
     mod command_line;
     mod crashes;
     mod delivery;
+    mod doctor;
     mod forgeries;
     mod interop;
     mod invitations;
@@ -16,6 +18,7 @@ mod client {
     mod pool;
     mod refresh;
     mod refresh_again;
+    mod sealing;
     mod service;
     mod storage;
     mod support;

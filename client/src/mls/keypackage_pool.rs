@@ -1,5 +1,6 @@
 //! The device's pool: the life of the packages it made, and what a refill has to do.
 
+mod checkup;
 mod config;
 
 use std::{fmt, sync::Arc};
@@ -11,9 +12,13 @@ use openmls::key_packages::{KeyPackage, KeyPackageBundle, Lifetime};
 use openmls_traits::{OpenMlsProvider, storage::StorageProvider, types::Ciphersuite};
 use tls_codec::Serialize;
 
-pub use self::config::{PoolConfig, PoolCounts, Replenishment, ServerStatus};
+pub use self::{
+    checkup::{Checkup, Finding},
+    config::{PoolConfig, PoolCounts, Replenishment, ServerStatus},
+};
 use super::{
-    CLOCK_SKEW, capabilities, delete_private_keys, facts_of, ledger_ref, mls_ref, usable_suite,
+    CLOCK_SKEW, capabilities, delete_private_keys, facts_of, ledger_ref,
+    membership::forget_attempts, mls_ref, usable_suite,
 };
 use crate::{
     BoxError, ConfigError, DeviceIdentity, LocalStore, OwnPackage, OwnStage, PoolError, Staged,
@@ -288,7 +293,7 @@ impl KeyPackagePool {
                 expired.push(keypackage_ref.clone());
             }
             if own.stage.keeps_keys() && has_private_keys(&staged, &keypackage_ref)? {
-                delete_private_keys(&staged, &keypackage_ref)?;
+                forget_private_keys(&staged, &keypackage_ref)?;
             }
         }
         staged.commit()?;
@@ -361,7 +366,16 @@ pub(super) fn record_spent(
     };
     staged.record(event, now, fresh_command())?;
     let last_resort = staged.package(keypackage_ref).is_some_and(|own| own.facts.last_resort);
-    if last_resort { Ok(()) } else { delete_private_keys(staged, keypackage_ref) }
+    if last_resort { Ok(()) } else { forget_private_keys(staged, keypackage_ref) }
+}
+
+/// Removes a package's private keys and what is kept beside them, as part of an operation.
+fn forget_private_keys(
+    staged: &Staged<'_>,
+    keypackage_ref: &KeyPackageRef,
+) -> Result<(), StorageError> {
+    forget_attempts(staged, keypackage_ref);
+    delete_private_keys(staged, keypackage_ref)
 }
 
 /// Whether a package's private keys are there, as the operation leaves them.
@@ -369,7 +383,7 @@ pub(super) fn has_private_keys(
     staged: &Staged<'_>,
     keypackage_ref: &KeyPackageRef,
 ) -> Result<bool, StorageError> {
-    Ok(stored_bundle(staged, keypackage_ref)?.is_some())
+    staged.has_key_package(&mls_ref(keypackage_ref)?)
 }
 
 fn stored_bundle(

@@ -3,6 +3,7 @@
 //! Every operation is staged on the store and committed as one write, before anything of it leaves
 //! this device.
 
+mod attempts;
 mod commits;
 mod joining;
 mod leaving;
@@ -23,12 +24,14 @@ use openmls::{
 use openmls_traits::types::Ciphersuite;
 
 pub use self::{
+    attempts::WELCOME_ATTEMPTS_MAX,
     commits::{PendingAdd, PendingCommit},
     joining::Joined,
     messages::{Change, Received},
     offers::OfferedPackage,
 };
 pub(crate) use self::{
+    attempts::{count_attempt, forget_attempts},
     commits::{Standing, clear_on, merge_on, standing_on},
     joining::join_on,
     messages::decrypt_on,

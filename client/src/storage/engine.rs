@@ -14,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use super::{folder, witness::Witness};
+use super::{
+    folder,
+    probe::{self, Step},
+    witness::Witness,
+};
 use crate::{BoxError, StorageError};
 
 /// The longest stretch of a value that stands under one key, in bytes.
@@ -25,8 +29,8 @@ const CHUNK_BYTES_MAX: usize = 4096;
 const CACHE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// How long to wait for an engine of this process that is still closing.
 const CLOSING_WAIT: Duration = Duration::from_millis(50);
-/// How often to wait for it.
-const CLOSING_WAITS_MAX: u32 = 40;
+/// How often to wait for it: ten seconds in all, since a busy disk has been seen to take more than two.
+const CLOSING_WAITS_MAX: u32 = 200;
 
 /// The first byte of an entry whose value follows.
 const WHOLE: u8 = 0;
@@ -91,12 +95,17 @@ impl Engine {
         Ok(found)
     }
 
+    /// The number of the last write.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
     /// Writes all changes or none, and returns once they survive a crash of the machine.
     ///
     /// An error leaves it unknown whether they were written.
     pub(super) fn write(&self, changes: Changes) -> Result<(), BoxError> {
         let mut batch = sled::Batch::default();
-        let count = self.count.load(Ordering::SeqCst).saturating_add(1);
+        let count = self.count().saturating_add(1);
         batch.insert(COUNT, &count.to_be_bytes());
         for (key, value) in changes {
             let chunks_before = match self.db.get(&key)? {
@@ -112,9 +121,12 @@ impl Engine {
             (chunks_now..chunks_before).for_each(|index| batch.remove(chunk_key(&key, index)));
         }
         self.db.apply_batch(batch)?;
+        probe::reach(Step::Applied)?;
         self.db.flush()?;
         self.data.sync_all()?;
+        probe::reach(Step::Durable)?;
         self.witness.acknowledge(count)?;
+        probe::reach(Step::Acknowledged)?;
         self.count.store(count, Ordering::SeqCst);
         Ok(())
     }

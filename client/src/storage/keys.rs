@@ -11,6 +11,26 @@ const APP: u8 = b'a';
 /// What `OpenMLS` stores, by its label and key.
 const MLS: u8 = b'o';
 
+/// The kinds whose values are sealed: all but the histories, and what the store is.
+pub(super) const SEALED: [u8; 2] = [APP, MLS];
+
+/// Whether the value under a key is sealed.
+pub(super) fn is_sealed(key: &[u8]) -> bool {
+    key.first().is_some_and(|kind| SEALED.contains(kind))
+}
+
+/// What a key is of, for people: a record by its name, a value of `OpenMLS` by its label.
+pub(super) fn describe(key: &[u8]) -> String {
+    match key.split_first() {
+        Some((&APP, name)) => format!("the record {}", String::from_utf8_lossy(name)),
+        Some((&MLS, rest)) => {
+            let label = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+            format!("a value of MLS ({})", String::from_utf8_lossy(label))
+        }
+        _ => "an event".to_owned(),
+    }
+}
+
 /// The key of an event.
 pub(super) fn event(kind: u8, version: u64) -> Vec<u8> {
     let mut key = vec![kind];
@@ -31,11 +51,23 @@ pub(super) fn app_name(key: &[u8]) -> Option<String> {
     (kind == APP).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
-/// The key of a value of `OpenMLS`.
-pub(super) fn mls(label: &str, encoded_key: &[u8], version: u16) -> Vec<u8> {
+/// What the keys of all values of `OpenMLS` with that label begin with.
+pub(super) fn mls_label(label: &str) -> Vec<u8> {
     let mut key = vec![MLS];
     key.extend_from_slice(label.as_bytes());
     key.push(0);
+    key
+}
+
+/// The encoded key in a key that [`mls`] has made.
+pub(super) fn mls_encoded_key<'k>(label: &str, key: &'k [u8]) -> Option<&'k [u8]> {
+    let rest = key.strip_prefix(mls_label(label).as_slice())?;
+    rest.split_last_chunk::<2>().map(|(encoded, _)| encoded)
+}
+
+/// The key of a value of `OpenMLS`.
+pub(super) fn mls(label: &str, encoded_key: &[u8], version: u16) -> Vec<u8> {
+    let mut key = mls_label(label);
     key.extend_from_slice(encoded_key);
     key.extend_from_slice(&version.to_be_bytes());
     key

@@ -80,7 +80,7 @@ impl Staged<'_> {
     }
 }
 
-fn mls_key(label: &str, key: &impl Serialize) -> Stored<Vec<u8>> {
+pub(super) fn mls_key(label: &str, key: &impl Serialize) -> Stored<Vec<u8>> {
     Ok(keys::mls(label, &encoding::encode(label, key)?, V))
 }
 
@@ -166,7 +166,7 @@ impl StorageProvider<V> for Staged<'_> {
         leaf: &B,
     ) -> Stored<()> {
         let mut leaves = self.mls_list("own_leaves", group)?;
-        leaves.push(encoding::encode("own_leaves", leaf)?);
+        leaves.push(encoding::encode("own_leaves", leaf)?.to_vec());
         self.mls_put("own_leaves", group, &leaves)
     }
 
@@ -190,7 +190,7 @@ impl StorageProvider<V> for Staged<'_> {
     ) -> Stored<()> {
         self.mls_put("prop", &(group, proposal_ref), proposal)?;
         let mut refs = self.mls_list("prop_refs", group)?;
-        let encoded = encoding::encode("prop_refs", proposal_ref)?;
+        let encoded = encoding::encode("prop_refs", proposal_ref)?.to_vec();
         if !refs.contains(&encoded) {
             refs.push(encoded);
         }
@@ -229,7 +229,7 @@ impl StorageProvider<V> for Staged<'_> {
     ) -> Stored<()> {
         let mut refs = self.mls_list("prop_refs", group)?;
         let encoded = encoding::encode("prop_refs", proposal_ref)?;
-        refs.retain(|bytes| *bytes != encoded);
+        refs.retain(|bytes| *bytes != *encoded);
         self.mls_put("prop_refs", group, &refs)?;
         self.mls_remove("prop", &(group, proposal_ref))
     }

@@ -1,6 +1,6 @@
 //! `Staged`: an operation that has not happened yet.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt, sync::MutexGuard};
+use std::{cell::RefCell, collections::BTreeSet, fmt, sync::MutexGuard};
 
 use keypool_ledger::{CommandId, Event, EventEnvelope, KeyPackageRef, StreamHead, Timestamp};
 use keypool_projections::PoolState;
@@ -9,6 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     LocalStore, Provider, State, chain, encoding, keys,
     own_packages::{OwnPackage, OwnPackages},
+    sealing::{self, Plain},
 };
 use crate::StorageError;
 
@@ -16,14 +17,14 @@ use crate::StorageError;
 ///
 /// [`Staged::commit`] makes all of them durable at once. Dropping it forgets them.
 pub struct Staged<'s> {
-    store: &'s LocalStore,
+    pub(super) store: &'s LocalStore,
     state: MutexGuard<'s, State>,
     draft: RefCell<Draft>,
 }
 
 /// What the operation will change.
 struct Draft {
-    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    values: sealing::Draft,
     history: StreamHead,
     mirror: StreamHead,
     /// The server's pool as the mirrored events leave it.
@@ -35,7 +36,7 @@ struct Draft {
 impl<'s> Staged<'s> {
     pub(super) fn new(store: &'s LocalStore, state: MutexGuard<'s, State>) -> Self {
         let draft = RefCell::new(Draft {
-            values: BTreeMap::new(),
+            values: sealing::Draft::new(),
             history: state.history,
             mirror: state.mirror,
             server_pool: state.server_pool.clone(),
@@ -67,7 +68,7 @@ impl<'s> Staged<'s> {
         let draft = &mut *draft;
         draft.packages.get_or_insert_with(|| self.state.packages.clone()).evolve(&event)?;
         let (bytes, head) = chain::extend(&draft.history, &self.store.owner, event, at, command)?;
-        draft.values.insert(keys::event(keys::HISTORY, head.version), Some(bytes));
+        draft.values.insert(keys::event(keys::HISTORY, head.version), Some(bytes.into()));
         draft.history = head;
         Ok(())
     }
@@ -98,7 +99,7 @@ impl<'s> Staged<'s> {
             && known.version <= head.version
         {
             let ours = self.get(&keys::event(keys::MIRROR, known.version))?;
-            let same = ours.is_some_and(|ours| ours == bytes);
+            let same = ours.is_some_and(|ours| ours.as_slice() == bytes);
             let why = "it is not what the server told before".to_owned();
             return if same { Ok(None) } else { Err(refused(known.version, why)) };
         }
@@ -109,7 +110,7 @@ impl<'s> Staged<'s> {
             .server_pool
             .evolve(&envelope.event, envelope.at)
             .map_err(|err| refused(next, err.to_string()))?;
-        draft.values.insert(keys::event(keys::MIRROR, head.version), Some(bytes.to_vec()));
+        draft.values.insert(keys::event(keys::MIRROR, head.version), Some(bytes.to_vec().into()));
         draft.mirror = head;
         Ok(Some(envelope))
     }
@@ -127,6 +128,12 @@ impl<'s> Staged<'s> {
         let draft = self.draft.borrow();
         let packages = draft.packages.as_ref().unwrap_or(&self.state.packages);
         packages.iter().filter(|own| test(own)).cloned().collect()
+    }
+
+    /// Whether the server may still hand one of the packages out, by its history as it is mirrored.
+    pub(crate) fn server_pool_has_live(&self, keypackage_ref: &KeyPackageRef) -> bool {
+        let draft = self.draft.borrow();
+        draft.server_pool.live().any(|package| package.facts.keypackage_ref == *keypackage_ref)
     }
 
     /// A record of the application's side.
@@ -163,14 +170,20 @@ impl<'s> Staged<'s> {
     /// Returns a [`StorageError`] if the database cannot be read.
     pub fn app_record_names(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
         let prefix = keys::app(prefix);
-        let committed = self.store.engine.scan(&prefix)?;
-        let mut present: BTreeMap<Vec<u8>, bool> =
-            committed.into_iter().map(|(key, _)| (key, true)).collect();
-        let draft = self.draft.borrow();
-        let staged = draft.values.iter().filter(|(key, _)| key.starts_with(&prefix));
-        present.extend(staged.map(|(key, value)| (key.clone(), value.is_some())));
-        let names = present.into_iter().filter(|(_, is_there)| *is_there);
-        Ok(names.filter_map(|(key, _)| keys::app_name(&key)).collect())
+        Ok(self.names(&prefix).iter().filter_map(|name| keys::app_name(name)).collect())
+    }
+
+    /// The names of the sealed values that begin with `prefix`, as this operation leaves them.
+    pub(super) fn names(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let mut names: BTreeSet<Vec<u8>> = self.store.vault.names(prefix).into_iter().collect();
+        for (name, value) in &self.draft.borrow().values {
+            match value {
+                Some(_) if name.starts_with(prefix) => names.insert(name.clone()),
+                Some(_) => continue,
+                None => names.remove(name),
+            };
+        }
+        names.into_iter().collect()
     }
 
     /// Makes everything durable as one atomic write: all of it survives a crash, or none.
@@ -186,7 +199,7 @@ impl<'s> Staged<'s> {
             return Ok(());
         }
         state.stopped = true;
-        store.engine.write(draft.values.into_iter().collect()).map_err(StorageError::Unknown)?;
+        store.vault.write(draft.values).map_err(StorageError::Unknown)?;
         state.history = draft.history;
         state.mirror = draft.mirror;
         state.server_pool = draft.server_pool;
@@ -197,14 +210,22 @@ impl<'s> Staged<'s> {
         Ok(())
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Plain>, StorageError> {
         if let Some(value) = self.draft.borrow().values.get(key) {
             return Ok(value.clone());
         }
-        self.store.engine.get(key)
+        self.store.vault.get(key)
     }
 
-    pub(super) fn put(&self, key: Vec<u8>, value: Vec<u8>) {
+    /// Whether a sealed value is there, whether or not it can be opened.
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        match self.draft.borrow().values.get(key) {
+            Some(value) => value.is_some(),
+            None => self.store.vault.has(key),
+        }
+    }
+
+    pub(super) fn put(&self, key: Vec<u8>, value: Plain) {
         self.draft.borrow_mut().values.insert(key, Some(value));
     }
 

@@ -1,5 +1,7 @@
 //! What a store does about damage beneath it that sled has not noticed.
 
+mod joining;
+
 use keypool_ledger::{Event, Hash, KeyPackageRef, PackageFacts, PoolId, StreamId, Timestamp};
 use tempfile::TempDir;
 
@@ -71,9 +73,9 @@ fn a_damaged_mirror_is_forgotten() {
 #[test]
 fn a_store_of_a_newer_version_is_left_alone() {
     let home = home();
-    let about = super::About { format: 9, owner: owner() };
+    let about = super::About { format: 9, owner: owner(), store: uuid::Uuid::nil() };
     let bytes = super::encoding::encode("store", &about).unwrap();
-    damage(&home, keys::ABOUT.to_vec(), Some(bytes));
+    damage(&home, keys::ABOUT.to_vec(), Some(bytes.to_vec()));
     let newer = LocalStore::open(home.path(), &owner()).unwrap_err();
     assert!(matches!(newer, StorageError::Newer { found: 9, .. }), "{newer}");
 }

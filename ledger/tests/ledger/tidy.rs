@@ -24,6 +24,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["client/src/api.rs", "client/src/api/"]),
     ("actix_web", &["server/src/"]),
     ("openmls", &["server/src/admission.rs", "server/src/admission/", "client/src/"]),
+    ("chacha20poly1305", &["client/src/storage/sealing/cipher.rs"]),
+    ("argon2", &["client/src/storage/sealing/device_key.rs"]),
     ("SystemTime::now", &["ledger/src/time.rs"]),
     // How long a request took is measured there, and nothing is decided by it.
     ("Instant::now", &["ledger/src/time.rs", "server/src/observation.rs"]),

@@ -3,7 +3,7 @@
 //! What an item does to its group, what the app is told of it, and how far the mailbox has been read are
 //! one write. It is acknowledged afterwards; that something was not kept is acknowledged by the app alone.
 
-use keypool_ledger::{GroupId, Timestamp};
+use keypool_ledger::{GroupId, KeyPackageRef, Timestamp};
 use keypool_projections::wire::{AcknowledgeRequest, Base64, Code, MailboxItem, MailboxKind};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::{
     MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError, UpdateError,
     mls::{
         invite::Inviter,
-        membership::{decrypt_on, join_on},
+        membership::{count_attempt, decrypt_on, join_on},
         update::Updater,
     },
     storage::fresh_command,
@@ -189,10 +189,12 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let (staged, what) = match open(&staged, item, self.now) {
             Ok(what) => (staged, what),
             Err(Trouble::Storage(error)) => return Err(error),
-            Err(Trouble::Unreadable(why)) => {
+            Err(Trouble::Unreadable(why, tried)) => {
                 // Nothing of what it began to do is kept.
                 drop(staged);
-                (self.store.stage()?, Some(What::Unreadable { group, why }))
+                let staged = self.store.stage()?;
+                tried.map(|package| count_attempt(&staged, &package)).transpose()?;
+                (staged, Some(What::Unreadable { group, why }))
             }
         };
         if let Some(what) = what {
@@ -245,7 +247,8 @@ pub(crate) fn confirm(store: &LocalStore, through: u64) -> Result<(), StorageErr
 /// Why an item was not taken in.
 enum Trouble {
     Storage(StorageError),
-    Unreadable(String),
+    /// Why, and the package that a Welcome was tried with.
+    Unreadable(String, Option<KeyPackageRef>),
 }
 
 /// Does what an item asks for. `None` if there is nothing to tell.
@@ -280,7 +283,10 @@ impl From<JoinError> for Trouble {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Storage(error) => Self::Storage(error),
-            error => Self::Unreadable(said(&error)),
+            JoinError::Rejected { ref keypackage_ref, .. } => {
+                Self::Unreadable(said(&error), Some(keypackage_ref.clone()))
+            }
+            error => Self::Unreadable(said(&error), None),
         }
     }
 }
@@ -289,7 +295,7 @@ impl From<MessageError> for Trouble {
     fn from(error: MessageError) -> Self {
         match error {
             MessageError::Group(GroupError::Storage(error)) => Self::Storage(error),
-            error => Self::Unreadable(said(&error)),
+            error => Self::Unreadable(said(&error), None),
         }
     }
 }

@@ -8,7 +8,13 @@ use openmls::{
 };
 use tls_codec::Deserialize;
 
-use super::{MlsMembership, delete, join_config, leaving::end_on, load, remember};
+use super::{
+    MlsMembership,
+    attempts::{count_attempt, refuse_after_too_many},
+    delete, join_config,
+    leaving::end_on,
+    load, remember,
+};
 use crate::{
     BoxError, JoinError, KeyFate, OwnStage, Staged, StorageError,
     mls::{
@@ -40,12 +46,24 @@ impl MlsMembership {
     /// # Errors
     ///
     /// Returns a [`JoinError`]. Nothing has been written then: if the Welcome was damaged or forged
-    /// the private keys are kept, and the genuine one still joins.
+    /// the private keys are kept, and the genuine one still joins. Only the attempt is counted: after
+    /// [`WELCOME_ATTEMPTS_MAX`](super::WELCOME_ATTEMPTS_MAX) of them for one package no more are tried.
     pub fn join_from_welcome(&self, welcome: &[u8], now: Timestamp) -> Result<Joined, JoinError> {
         let staged = self.store.stage()?;
-        let joined = join_on(&staged, welcome, now)?;
-        staged.commit()?;
-        Ok(joined)
+        let error = match join_on(&staged, welcome, now) {
+            Ok(joined) => {
+                staged.commit()?;
+                return Ok(joined);
+            }
+            Err(error) => error,
+        };
+        drop(staged);
+        if let JoinError::Rejected { keypackage_ref, .. } = &error {
+            let staged = self.store.stage()?;
+            count_attempt(&staged, keypackage_ref)?;
+            staged.commit()?;
+        }
+        Err(error)
     }
 }
 
@@ -57,6 +75,7 @@ pub(crate) fn join_on(
 ) -> Result<Joined, JoinError> {
     let welcome = parse(welcome).map_err(JoinError::NotAWelcome)?;
     let keypackage_ref = own_ref(staged, &welcome)?;
+    refuse_after_too_many(staged, &keypackage_ref)?;
     let rejected = |source| JoinError::Rejected { keypackage_ref: keypackage_ref.clone(), source };
     let failed = |err: WelcomeError<StorageError>| match err {
         WelcomeError::StorageError(err) => JoinError::Storage(err),

@@ -1,0 +1,158 @@
+//! The header of the key file: which store's it is, and what its device key is made of.
+
+use keypool_ledger::Hash;
+use uuid::Uuid;
+
+use super::{
+    cipher::{Key, NONCE_BYTES, TAG_BYTES, randomize},
+    device_key::{Cost, DeviceKey, DeviceKeyKind},
+};
+use crate::SealingError;
+
+/// What stands before the slots, in bytes: two copies of the header, each in sectors of its own.
+pub(super) const HEADER_BYTES: usize = 4096;
+/// Where the second copy begins.
+const SECOND_COPY: usize = HEADER_BYTES / 2;
+
+const MAGIC: &[u8; 16] = b"keypool key file";
+/// The format written today.
+const FORMAT: u16 = 1;
+const SALT_BYTES: usize = 16;
+/// How much of a digest says that a copy is whole.
+const DIGEST_BYTES: usize = 16;
+
+/// What stands in front of the slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) kind: DeviceKeyKind,
+    pub(super) cost: Cost,
+    pub(super) salt: [u8; SALT_BYTES],
+    pub(super) store: Uuid,
+}
+
+/// A header as it was read: what the device key has to vouch for.
+pub(super) struct FoundHeader {
+    pub(super) header: Header,
+    voucher: [u8; NONCE_BYTES + TAG_BYTES],
+    /// Whether one of the copies is damaged.
+    pub(super) is_torn: bool,
+}
+
+/// Why no header can be read.
+pub(super) enum HeaderTrouble {
+    Damaged(&'static str),
+    Newer(u16),
+}
+
+impl Header {
+    /// The header of a new store's key file.
+    pub(super) fn fresh(key: &DeviceKey, store: Uuid) -> Result<Self, SealingError> {
+        let mut salt = [0; SALT_BYTES];
+        randomize(&mut salt)?;
+        Ok(Self { kind: key.kind(), cost: key.cost(), salt, store })
+    }
+
+    /// Both copies, which the device key vouches for.
+    pub(super) fn encode(&self, key: &Key) -> Result<Vec<u8>, SealingError> {
+        let mut copy = self.fields();
+        let voucher = key.vouch(&copy)?;
+        copy.extend_from_slice(&voucher);
+        let digest = Hash::of(&copy);
+        copy.extend(digest.as_bytes().iter().take(DIGEST_BYTES));
+        let mut bytes = copy.clone();
+        bytes.resize(SECOND_COPY, 0);
+        bytes.extend_from_slice(&copy);
+        bytes.resize(HEADER_BYTES, 0);
+        Ok(bytes)
+    }
+
+    /// Reads the first copy that is whole.
+    pub(super) fn decode(bytes: &[u8]) -> Result<FoundHeader, HeaderTrouble> {
+        let second = bytes.get(SECOND_COPY..).unwrap_or_default();
+        match (decode_copy(bytes), decode_copy(second)) {
+            (Ok(found), Ok(other)) => Ok(FoundHeader { is_torn: found != other, ..found.into() }),
+            (Ok(found), Err(_)) | (Err(_), Ok(found)) => {
+                Ok(FoundHeader { is_torn: true, ..found.into() })
+            }
+            (Err(trouble), Err(_)) => Err(trouble),
+        }
+    }
+
+    fn fields(&self) -> Vec<u8> {
+        let mut fields = MAGIC.to_vec();
+        fields.extend_from_slice(&FORMAT.to_be_bytes());
+        fields.push(number_of(self.kind));
+        for number in [self.cost.memory_kib, self.cost.passes, self.cost.lanes] {
+            fields.extend_from_slice(&number.to_be_bytes());
+        }
+        fields.extend_from_slice(&self.salt);
+        fields.extend_from_slice(self.store.as_bytes());
+        fields
+    }
+}
+
+impl FoundHeader {
+    /// Whether the key is the one that the header was written with.
+    pub(super) fn is_of(&self, key: &Key) -> bool {
+        key.vouches(&self.header.fields(), &self.voucher)
+    }
+}
+
+type Copy = (Header, [u8; NONCE_BYTES + TAG_BYTES]);
+
+impl From<Copy> for FoundHeader {
+    fn from((header, voucher): Copy) -> Self {
+        Self { header, voucher, is_torn: false }
+    }
+}
+
+fn decode_copy(bytes: &[u8]) -> Result<Copy, HeaderTrouble> {
+    const SHORT: HeaderTrouble = HeaderTrouble::Damaged("it is too short");
+    let (magic, rest) = bytes.split_first_chunk::<16>().ok_or(SHORT)?;
+    if magic != MAGIC {
+        return Err(HeaderTrouble::Damaged("its first bytes are others"));
+    }
+    let (format, rest) = rest.split_first_chunk::<2>().ok_or(SHORT)?;
+    let (&[kind], rest) = rest.split_first_chunk::<1>().ok_or(SHORT)?;
+    let (memory_kib, rest) = rest.split_first_chunk::<4>().ok_or(SHORT)?;
+    let (passes, rest) = rest.split_first_chunk::<4>().ok_or(SHORT)?;
+    let (lanes, rest) = rest.split_first_chunk::<4>().ok_or(SHORT)?;
+    let (salt, rest) = rest.split_first_chunk::<SALT_BYTES>().ok_or(SHORT)?;
+    let (store, rest) = rest.split_first_chunk::<16>().ok_or(SHORT)?;
+    let (voucher, rest) = rest.split_first_chunk().ok_or(SHORT)?;
+    let (digest, _) = rest.split_first_chunk::<DIGEST_BYTES>().ok_or(SHORT)?;
+    let covered = bytes.len().saturating_sub(rest.len());
+    let expected = Hash::of(bytes.get(..covered).unwrap_or_default());
+    if !expected.as_bytes().starts_with(digest) {
+        return Err(HeaderTrouble::Damaged("its bytes have changed"));
+    }
+    let format = u16::from_be_bytes(*format);
+    if format != FORMAT {
+        return Err(HeaderTrouble::Newer(format));
+    }
+    let kind = kind_of(kind).ok_or(HeaderTrouble::Damaged("its kind of key is unknown"))?;
+    let cost = Cost {
+        memory_kib: u32::from_be_bytes(*memory_kib),
+        passes: u32::from_be_bytes(*passes),
+        lanes: u32::from_be_bytes(*lanes),
+    };
+    let store = Uuid::from_bytes(*store);
+    Ok((Header { kind, cost, salt: *salt, store }, *voucher))
+}
+
+const fn number_of(kind: DeviceKeyKind) -> u8 {
+    match kind {
+        DeviceKeyKind::File => 1,
+        DeviceKeyKind::Passphrase => 2,
+        DeviceKeyKind::App => 3,
+    }
+}
+
+const fn kind_of(number: u8) -> Option<DeviceKeyKind> {
+    match number {
+        1 => Some(DeviceKeyKind::File),
+        2 => Some(DeviceKeyKind::Passphrase),
+        3 => Some(DeviceKeyKind::App),
+        _ => None,
+    }
+}
