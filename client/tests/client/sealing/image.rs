@@ -25,7 +25,7 @@ impl Disk {
     fn new(options: &str) -> Self {
         let disk = Self { folder: TempDir::new().unwrap() };
         fs::write(disk.image(), vec![0; 48 << 20]).unwrap();
-        run("mkfs.ext4", &["-q", "-F", path(&disk.image())]);
+        run("mkfs.ext4", &["-q", "-F", "-b", "4096", path(&disk.image())]);
         disk.mounted(options)
     }
 

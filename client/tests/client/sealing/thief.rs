@@ -57,6 +57,8 @@ impl Thief {
                 }
             }
         }
+        let found = |key: &[u8; 32]| self.strays.contains(key);
+        assert!(self.keys.values().all(found), "the keys that are left are on the disk");
     }
 
     /// As [`Thief::recover`], from a whole disk.
