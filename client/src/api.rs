@@ -20,7 +20,8 @@ use keypool_projections::{
         AcknowledgeReply, AcknowledgeRequest, ClaimRequest, Code, CommitReply, CommitRequest,
         EventsReply, MailboxReply, MessageReply, MessageRequest, PoolStatus, Problem,
         RegisterReply, RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest,
-        RevokeReply, RevokeRequest, SpendReply, SpendRequest, UploadReply, UploadRequest,
+        RevokeReply, RevokeRequest, RotateRequest, SpendReply, SpendRequest, UploadReply,
+        UploadRequest,
     },
 };
 use reqwest::{Method, Url};
@@ -158,6 +159,24 @@ impl ApiClient {
             device: Some(pool.device().to_owned()),
         };
         self.post("/devices", &request, id).await
+    }
+
+    /// The same server, spoken to by somebody else.
+    pub(crate) fn speaking_as(&self, identity: DeviceIdentity) -> Self {
+        Self { identity, ..self.clone() }
+    }
+
+    /// Lets the key that speaks here take the place of the device's key before, which has agreed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `identity_bound` if the key before is not the device's.
+    pub(crate) async fn rotate(
+        &self,
+        request: &RotateRequest,
+        id: CommandId,
+    ) -> Result<RegisterReply, ApiError> {
+        self.post("/devices/rotate", request, id).await
     }
 
     /// Uploads packages. Each item of the answer says what became of the package at its place.
@@ -410,9 +429,11 @@ impl ApiClient {
             }),
             authorization: None,
         };
-        let key = self.identity.signature_key();
-        let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(self.identity.sign(base));
-        let Ok(headers) = parts.sign(key, self.server_now(), SIGNATURE_VALID_S, sign);
+        // One key for both: another may take its place meanwhile.
+        let keys = self.identity.keys();
+        let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(keys.sign(base));
+        let Ok(headers) =
+            parts.sign(keys.signature_key(), self.server_now(), SIGNATURE_VALID_S, sign);
         let mut request = self
             .http
             .request(call.method.clone(), url.clone())

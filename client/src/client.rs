@@ -4,22 +4,21 @@ mod delivery;
 
 use std::{path::Path, sync::Arc};
 
-use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, Timestamp};
+use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
     Moment, ReservationStatus, timeline,
     wire::{PoolStatus, RegisterReply},
 };
 
 use crate::{
-    ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, GroupError, GroupMember,
-    IdentityError, InviteError, Invited, JoinError, Joined, KeyPackagePool, LocalStore,
-    MessageError, MlsConnection, MlsMembership, PoolConfig, Received, Refresh, RefreshError,
-    ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
+    ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
+    GroupMember, IdentityError, InviteError, Invited, JoinError, Joined, KeyPackagePool,
+    LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig, Received, Refresh,
+    RefreshError, ResumedInvitation, ResumedUpdate, RotateError, StorageError, UpdateError,
     mls::{
         invite::Inviter,
         update::{Updater, Wish},
     },
-    storage::fresh_command,
 };
 
 /// One device: its keys and groups in a home folder, its pool at a server, its messages by the app's
@@ -37,6 +36,36 @@ pub struct MlsClient<D> {
     /// Held while Commits and messages are made and posted, and while others' are taken in, so that no
     /// step is taken twice at once, and no message is sealed for the members of before.
     committing: tokio::sync::Mutex<()>,
+}
+
+/// What a device is opened with.
+pub struct ClientOptions {
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// How large the pool is kept.
+    pub pool: PoolConfig,
+    /// What the device's private keys are sealed with on the disk.
+    pub device_key: DeviceKey,
+}
+
+impl ClientOptions {
+    /// The usual: a pool of 32 packages, and a device key in a file of the home.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, pool: PoolConfig::default(), device_key: DeviceKey::in_file() }
+    }
+}
+
+impl From<(Arc<dyn Clock>, PoolConfig)> for ClientOptions {
+    fn from((clock, pool): (Arc<dyn Clock>, PoolConfig)) -> Self {
+        Self { pool, ..Self::new(clock) }
+    }
+}
+
+impl std::fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientOptions").field("pool", &self.pool).finish_non_exhaustive()
+    }
 }
 
 /// One of the device's packages that somebody has been given, as the server has told it.
@@ -92,10 +121,10 @@ impl<D: DeliveryService> MlsClient<D> {
         delivery: D,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        Self::open_with(home, owner, server, delivery, (clock, PoolConfig::default()))
+        Self::open_with(home, owner, server, delivery, ClientOptions::new(clock))
     }
 
-    /// As [`MlsClient::open`], with a pool of other sizes.
+    /// As [`MlsClient::open`], with a pool of other sizes, or with another device key than one in a file.
     ///
     /// # Errors
     ///
@@ -105,9 +134,9 @@ impl<D: DeliveryService> MlsClient<D> {
         owner: &PoolId,
         server: &str,
         delivery: D,
-        (clock, config): (Arc<dyn Clock>, PoolConfig),
+        options: impl Into<ClientOptions>,
     ) -> Result<Self, OpenError> {
-        Self::assemble(home, owner, server, |_| delivery, (clock, config))
+        Self::assemble(home, owner, server, |_| delivery, options.into())
     }
 
     fn assemble(
@@ -115,9 +144,10 @@ impl<D: DeliveryService> MlsClient<D> {
         owner: &PoolId,
         server: &str,
         delivery: impl FnOnce(&ApiClient) -> D,
-        (clock, config): (Arc<dyn Clock>, PoolConfig),
+        options: ClientOptions,
     ) -> Result<Self, OpenError> {
-        let store = Arc::new(LocalStore::open(home, owner)?);
+        let ClientOptions { clock, pool: config, device_key } = options;
+        let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
         let identity = DeviceIdentity::load_or_create(&store)?;
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
         let api = ApiClient::new(server, identity.clone(), Arc::clone(&clock))?;
@@ -150,13 +180,36 @@ impl<D: DeliveryService> MlsClient<D> {
         &self.connection
     }
 
-    /// Lets the device's key speak for it at the server. Repeating it is harmless.
+    /// Lets the device's key speak for it at the server: see [`MlsConnection::register`].
     ///
     /// # Errors
     ///
-    /// Returns an [`ApiError`]; its code is `identity_bound` if another key has the name.
-    pub async fn register(&self) -> Result<RegisterReply, ApiError> {
-        self.connection.api().register(fresh_command()).await
+    /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
+    /// name.
+    pub async fn register(&self) -> Result<RegisterReply, RotateError> {
+        let _alone = self.committing.lock().await;
+        self.connection.register(self.now()).await
+    }
+
+    /// Replaces the device's signature key: see [`MlsConnection::rotate_key`]. Afterwards refresh the pool,
+    /// and [`MlsClient::update_keys`] in each group of which
+    /// [`needs_fresh_keys`](MlsMembership::needs_fresh_keys) says so.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RotateError`]. Call it again: it goes on where it was.
+    pub async fn rotate_key(&self) -> Result<SignatureKey, RotateError> {
+        let _alone = self.committing.lock().await;
+        self.connection.rotate_key(self.now()).await
+    }
+
+    /// Withdraws all live packages: see [`MlsConnection::invalidate_credential_keys`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]. Repeating it is harmless.
+    pub async fn invalidate_credential_keys(&self) -> Result<usize, RefreshError> {
+        self.connection.invalidate_credential_keys(self.now()).await
     }
 
     /// Keeps the pool: see [`MlsConnection::refresh_key_packages`].

@@ -19,7 +19,7 @@ mod client;
 
 pub use crate::{
     api::{ApiClient, ApiError},
-    client::{MlsClient, OpenError, PackageUse},
+    client::{ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
         KeyFate, MessageError, PackageCheck, PoolError, SealingError, SendError, StorageError,
@@ -43,6 +43,7 @@ pub use crate::{
             Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
             Received, WELCOME_ATTEMPTS_MAX,
         },
+        rotation::RotateError,
         update::ResumedUpdate,
     },
     storage::{

@@ -18,6 +18,7 @@ mod client {
     mod pool;
     mod refresh;
     mod refresh_again;
+    mod rotation;
     mod sealing;
     mod service;
     mod storage;

@@ -1,12 +1,12 @@
 //! What a device does over the server's own delivery, besides what it does over every one.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
-use keypool_ledger::{Clock, GroupId, PoolId};
+use keypool_ledger::{GroupId, PoolId};
 
-use super::{MlsClient, OpenError};
+use super::{ClientOptions, MlsClient, OpenError};
 use crate::{
-    Happening, PoolConfig, ResumedMessage, SendError, ServerDelivery, StorageError, SyncError,
+    Happening, ResumedMessage, SendError, ServerDelivery, StorageError, SyncError,
     mls::delivery::{
         mailbox::{self, Mailbox},
         outbox::Outbox,
@@ -26,10 +26,10 @@ impl MlsClient<ServerDelivery> {
         home: &Path,
         owner: &PoolId,
         server: &str,
-        (clock, config): (Arc<dyn Clock>, PoolConfig),
+        options: impl Into<ClientOptions>,
     ) -> Result<Self, OpenError> {
         let delivery = |api: &crate::ApiClient| ServerDelivery::new(api.clone());
-        Self::assemble(home, owner, server, delivery, (clock, config))
+        Self::assemble(home, owner, server, delivery, options.into())
     }
 
     /// Takes in what waits in the mailbox, in order: joins groups, opens messages, follows Commits. If

@@ -12,8 +12,8 @@ use super::keypackage_pool::{
     CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_uploaded,
 };
 use crate::{
-    ApiClient, ApiError, CommitPost, DeliveryError, DeliveryService, LocalStore, PoolError, Staged,
-    StorageError, storage::fresh_command,
+    ApiClient, ApiError, CommitPost, DeliveryError, DeliveryService, DeviceIdentity, IdentityError,
+    LocalStore, PoolError, RotateError, Staged, StorageError, storage::fresh_command,
 };
 
 /// How long after a refresh another one asks nothing, in milliseconds.
@@ -58,6 +58,20 @@ pub enum RefreshError {
     /// The device's own pool failed.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// The rotation of the device's key, which was left unfinished, cannot go on.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl From<RotateError> for RefreshError {
+    fn from(error: RotateError) -> Self {
+        match error {
+            RotateError::Identity(error) => Self::Identity(error),
+            RotateError::Api(error) => Self::Api(error),
+            RotateError::Storage(error) => Self::Storage(error),
+            RotateError::Pool(error) => Self::Pool(error),
+        }
+    }
 }
 
 /// The link between the device's pool, the server, and the app's Delivery Service.
@@ -74,6 +88,14 @@ impl<D> MlsConnection<D> {
     #[must_use]
     pub fn new(store: Arc<LocalStore>, pool: KeyPackagePool, api: ApiClient, delivery: D) -> Self {
         Self { store, pool, api, delivery }
+    }
+
+    pub(super) fn store(&self) -> &LocalStore {
+        &self.store
+    }
+
+    pub(super) fn identity(&self) -> &DeviceIdentity {
+        self.pool.identity()
     }
 
     /// The server's API.
@@ -118,6 +140,7 @@ impl<D> MlsConnection<D> {
     ///
     /// As [`MlsConnection::refresh_key_packages`].
     pub async fn refresh_now(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        self.resume_rotation(now).await?;
         let known = self.store.mirror_head().version;
         let status = self.api.status().await?;
         if status.version < known {
@@ -125,6 +148,7 @@ impl<D> MlsConnection<D> {
         }
         let mut refresh = Refresh { events: self.fetch_history(now).await?, ..Refresh::default() };
         refresh.expired = self.pool.expire(now)?.len();
+        self.forget_old_keys(now)?;
         self.pool.note_server_status(said(&status.counts, status.position))?;
         let needed = self.pool.get_replenishment_needed(now)?;
         if !needed.is_empty() {

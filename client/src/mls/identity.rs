@@ -1,27 +1,37 @@
 //! The device's identity: the key that signs its packages and its requests, and its credential.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use keypool_ledger::{Hash, PoolId, SignatureKey};
-use openmls::credentials::{BasicCredential, CredentialWithKey};
+use openmls::credentials::{BasicCredential, Credential, CredentialWithKey};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::signatures::Signer;
 use serde::{Deserialize, Serialize};
 
 use super::{SIGNATURE_SCHEME, credential_hash};
-use crate::{IdentityError, LocalStore, Staged};
+use crate::{IdentityError, LocalStore, Staged, StorageError};
 
 /// The name of the record that says which key is the device's.
 const RECORD: &str = "identity";
 
-/// Who the device is to everyone else. Cheap to clone; the private key is never printed.
+/// Who the device is to everyone else. Cheap to clone, and all clones have the same key: another one takes
+/// its place in all of them. The private key is never printed.
 #[derive(Clone)]
 pub struct DeviceIdentity {
     pool: PoolId,
-    signature_key: SignatureKey,
-    credential: CredentialWithKey,
+    credential: Credential,
     credential_hash: Hash,
-    keys: Arc<SignatureKeyPair>,
+    keys: Arc<RwLock<DeviceKeys>>,
+}
+
+/// The key of the moment.
+#[derive(Clone)]
+pub(crate) struct DeviceKeys {
+    signature_key: SignatureKey,
+    pair: Arc<SignatureKeyPair>,
 }
 
 /// Which key is the device's. The private half is with the values of `OpenMLS`.
@@ -40,31 +50,33 @@ impl DeviceIdentity {
     /// sign. Nothing has been written then.
     pub fn load_or_create(store: &LocalStore) -> Result<Self, IdentityError> {
         let staged = store.stage()?;
-        let keys = match staged.app_record::<Record>(RECORD)? {
-            Some(Record { signature_key }) => {
-                SignatureKeyPair::read(&staged, signature_key.as_bytes(), SIGNATURE_SCHEME)
-                    .ok_or(IdentityError::KeyMissing { signature_key })?
-            }
-            None => make_keys(&staged)?,
+        let keys = if let Some(Record { signature_key }) = staged.app_record(RECORD)? {
+            stored_keys(&staged, &signature_key)?
+        } else {
+            let keys = make_keys(&staged)?;
+            note_keys(&staged, &keys.signature_key)?;
+            keys
         };
-        let identity = Self::from_keys(store.owner(), keys)?;
+        let identity = Self::with_keys(store.owner(), keys)?;
         staged.commit()?;
         Ok(identity)
     }
 
-    /// Puts the parts together. A key that cannot sign is refused here, so that none fails later.
-    fn from_keys(pool: &PoolId, keys: SignatureKeyPair) -> Result<Self, IdentityError> {
-        Signer::sign(&keys, b"keypool: can this key sign?")
-            .map_err(|err| IdentityError::Unusable(format!("{err:?}").into()))?;
+    /// The device with these keys.
+    pub(crate) fn with_keys(pool: &PoolId, keys: DeviceKeys) -> Result<Self, IdentityError> {
         let credential = BasicCredential::new(pool.to_string().into_bytes()).into();
         let credential_hash = credential_hash(&credential).map_err(IdentityError::Unusable)?;
-        Ok(Self {
-            pool: pool.clone(),
-            signature_key: SignatureKey::new(keys.public()).map_err(unusable)?,
-            credential: CredentialWithKey { credential, signature_key: keys.public().into() },
-            credential_hash,
-            keys: Arc::new(keys),
-        })
+        let keys = Arc::new(RwLock::new(keys));
+        Ok(Self { pool: pool.clone(), credential, credential_hash, keys })
+    }
+
+    /// Lets other keys take the place of those there are, in all clones.
+    pub(crate) fn replace(&self, keys: DeviceKeys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    pub(crate) fn keys(&self) -> DeviceKeys {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whose identity this is.
@@ -75,8 +87,8 @@ impl DeviceIdentity {
 
     /// The public key, which is also the `keyid` of signed requests.
     #[must_use]
-    pub fn signature_key(&self) -> &SignatureKey {
-        &self.signature_key
+    pub fn signature_key(&self) -> SignatureKey {
+        self.keys().signature_key
     }
 
     /// The BLAKE3 digest of the serialized credential, as events carry it.
@@ -90,25 +102,66 @@ impl DeviceIdentity {
     /// It cannot fail: a key that cannot sign is refused when the identity is loaded.
     #[must_use]
     pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
-        Signer::sign(self.signer(), bytes).unwrap_or_default()
+        self.keys().sign(bytes)
     }
 
-    pub(crate) fn signer(&self) -> &SignatureKeyPair {
-        &self.keys
+    pub(crate) fn signer(&self) -> Arc<SignatureKeyPair> {
+        self.keys().pair
     }
 
     pub(crate) fn credential(&self) -> CredentialWithKey {
-        self.credential.clone()
+        let signature_key = self.signer().public().into();
+        CredentialWithKey { credential: self.credential.clone(), signature_key }
     }
 }
 
-/// Makes the device's key, as part of the operation.
-fn make_keys(staged: &Staged<'_>) -> Result<SignatureKeyPair, IdentityError> {
-    let keys = SignatureKeyPair::new(SIGNATURE_SCHEME).map_err(unusable)?;
-    keys.store(staged)?;
-    let signature_key = SignatureKey::new(keys.public()).map_err(unusable)?;
-    staged.put_app_record(RECORD, &Record { signature_key })?;
-    Ok(keys)
+impl DeviceKeys {
+    /// Keys that can sign; others are refused here, so that none fails later.
+    fn of(pair: SignatureKeyPair) -> Result<Self, IdentityError> {
+        Signer::sign(&pair, b"keypool: can this key sign?")
+            .map_err(|err| IdentityError::Unusable(format!("{err:?}").into()))?;
+        let signature_key = SignatureKey::new(pair.public()).map_err(unusable)?;
+        Ok(Self { signature_key, pair: Arc::new(pair) })
+    }
+
+    pub(crate) const fn signature_key(&self) -> &SignatureKey {
+        &self.signature_key
+    }
+
+    pub(crate) fn pair(&self) -> &SignatureKeyPair {
+        &self.pair
+    }
+
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        Signer::sign(self.pair.as_ref(), bytes).unwrap_or_default()
+    }
+}
+
+/// Makes a key for the device, as part of the operation.
+pub(crate) fn make_keys(staged: &Staged<'_>) -> Result<DeviceKeys, IdentityError> {
+    let pair = SignatureKeyPair::new(SIGNATURE_SCHEME).map_err(unusable)?;
+    pair.store(staged)?;
+    DeviceKeys::of(pair)
+}
+
+/// A key that the device has, or had before it was followed by another.
+pub(crate) fn stored_keys(
+    staged: &Staged<'_>,
+    signature_key: &SignatureKey,
+) -> Result<DeviceKeys, IdentityError> {
+    let pair = SignatureKeyPair::read(staged, signature_key.as_bytes(), SIGNATURE_SCHEME);
+    DeviceKeys::of(pair.ok_or(IdentityError::KeyMissing { signature_key: signature_key.clone() })?)
+}
+
+/// Notes which key is the device's, as part of the operation.
+pub(crate) fn note_keys(staged: &Staged<'_>, key: &SignatureKey) -> Result<(), StorageError> {
+    staged.put_app_record(RECORD, &Record { signature_key: key.clone() })
+}
+
+impl fmt::Debug for DeviceKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceKeys").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for DeviceIdentity {

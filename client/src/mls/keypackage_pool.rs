@@ -166,7 +166,12 @@ impl KeyPackagePool {
         let bundle = KeyPackage::builder()
             .key_package_lifetime(lifetime)
             .leaf_node_capabilities(capabilities(&provider))
-            .build(self.suite, &provider, self.identity.signer(), self.identity.credential())?;
+            .build(
+                self.suite,
+                &provider,
+                self.identity.signer().as_ref(),
+                self.identity.credential(),
+            )?;
         let package = bundle.key_package();
         let keypackage_ref = ledger_ref(&package.hash_ref(provider.crypto())?)?;
         let facts = facts_of(keypackage_ref, package)?;
@@ -298,6 +303,10 @@ impl KeyPackagePool {
         }
         staged.commit()?;
         Ok(expired)
+    }
+
+    pub(super) fn identity(&self) -> &DeviceIdentity {
+        &self.identity
     }
 
     /// Whether the package's private keys are in the store.

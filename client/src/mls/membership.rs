@@ -36,7 +36,11 @@ pub(crate) use self::{
     joining::join_on,
     messages::decrypt_on,
 };
-use super::{CLOCK_SKEW, capabilities, name_in, usable_suite};
+use super::{
+    CLOCK_SKEW, capabilities,
+    identity::{DeviceKeys, stored_keys},
+    name_in, usable_suite,
+};
 use crate::{DeviceIdentity, GroupError, LocalStore, Staged, StorageError};
 
 /// What the names of the records of groups begin with.
@@ -105,7 +109,8 @@ impl MlsMembership {
             .build();
         let (signer, credential) = (self.identity.signer(), self.identity.credential());
         let id = openmls::group::GroupId::from_slice(group.as_bytes());
-        MlsGroup::new_with_group_id(&provider, signer, &config, id, credential).map_err(refused)?;
+        MlsGroup::new_with_group_id(&provider, signer.as_ref(), &config, id, credential)
+            .map_err(refused)?;
         remember(&staged, group)?;
         Ok(staged.commit()?)
     }
@@ -165,6 +170,46 @@ fn open(staged: &Staged<'_>, group: &GroupId) -> Result<MlsGroup, GroupError> {
     match load(staged, group)? {
         Some(state) if state.is_active() => Ok(state),
         _ => Err(GroupError::NotInGroup { group: group.clone() }),
+    }
+}
+
+/// Whether this device's leaf in a group names a key before the device's own.
+fn names_old_key(state: &MlsGroup, identity: &DeviceIdentity) -> bool {
+    let leaf = state.own_leaf_node().map(|leaf| leaf.signature_key().as_slice());
+    leaf.is_some_and(|named| named != identity.signature_key().as_bytes())
+}
+
+/// Whether this device's leaf names that key in any group, those that are being left included.
+pub(crate) fn names_key_anywhere(
+    staged: &Staged<'_>,
+    key: &SignatureKey,
+) -> Result<bool, StorageError> {
+    let mut groups = leaving::groups_on(staged)?;
+    for name in staged.app_record_names(RECORD_PREFIX)? {
+        groups.extend(staged.app_record::<GroupId>(&name)?);
+    }
+    for group in groups {
+        let state = load(staged, &group)?;
+        let leaf = state.as_ref().and_then(MlsGroup::own_leaf_node);
+        if leaf.is_some_and(|leaf| leaf.signature_key().as_slice() == key.as_bytes()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The key that this device's leaf in a group names: the device's own, or one before it.
+fn signer_of(
+    staged: &Staged<'_>,
+    state: &MlsGroup,
+    identity: &DeviceIdentity,
+) -> Result<DeviceKeys, GroupError> {
+    match state.own_leaf_node() {
+        Some(leaf) if names_old_key(state, identity) => {
+            let named = SignatureKey::new(leaf.signature_key().as_slice()).map_err(refused)?;
+            stored_keys(staged, &named).map_err(refused)
+        }
+        _ => Ok(identity.keys()),
     }
 }
 

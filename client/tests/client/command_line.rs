@@ -161,21 +161,192 @@ fn the_help_says_what_there_is() {
     Usage: keypool [OPTIONS] <COMMAND>
 
     Commands:
-      chat      Talk to others: groups, invitations, messages
-      register  Make the device's keys and register them at the server
-      status    Show how full the pool is
-      refresh   Keep the pool: fetch its history, clean up, refill it if it is low
-      history   Show what happened to the pool, or to one package
-      explain   Say what an error code means, or list them all
-      help      Print this message or the help of the given subcommand(s)
+      chat        Talk to others: groups, invitations, messages
+      register    Make the device's keys and register them at the server
+      status      Show how full the pool is
+      refresh     Keep the pool: fetch its history, clean up, refill it if it is low
+      history     Show what happened to the pool, or to one package
+      doctor      Look for what the device's history and its store disagree on
+      rotate-key  Give the device another signature key, and withdraw the packages of the one before
+      withdraw    Withdraw all packages: nobody is given one until the next refresh makes new ones
+      reseal      Seal the device's keys with another passphrase, or with a new key file
+      explain     Say what an error code means, or list them all
+      help        Print this message or the help of the given subcommand(s)
 
     Options:
-          --home <DIR>     Where the device's keys and groups are [env: KEYPOOL_HOME=]
-          --server <URL>   The server [env: KEYPOOL_SERVER=] [default: http://127.0.0.1:8080]
-          --user <NAME>    Whose device this is [env: KEYPOOL_USER=]
-          --device <NAME>  Which of the user's devices [env: KEYPOOL_DEVICE=] [default: main]
-          --json           Print JSON, one object a line
-      -h, --help           Print help
-      -V, --version        Print version
+          --home <DIR>              Where the device's keys and groups are [env: KEYPOOL_HOME=]
+          --server <URL>            The server [env: KEYPOOL_SERVER=] [default: http://127.0.0.1:8080]
+          --user <NAME>             Whose device this is [env: KEYPOOL_USER=]
+          --device <NAME>           Which of the user's devices [env: KEYPOOL_DEVICE=] [default: main]
+          --passphrase-file <FILE>  A file whose first line is the passphrase that seals the device's
+                                    keys; without it they are sealed with a key file in the home [env:
+                                    KEYPOOL_PASSPHRASE_FILE=]
+          --json                    Print JSON, one object a line
+      -h, --help                    Print help
+      -V, --version                 Print version
     ");
+}
+
+#[test]
+fn keys_are_sealed_with_a_passphrase_and_sealed_anew() {
+    let service = Service::start();
+    let file = |name: &str, text: &str| {
+        let path = service.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (first, second) = (file("first", "correct horse\n"), file("second", "battery staple"));
+    let empty = file("empty", "\n");
+    let missing = service.folder.path().join("missing");
+    let played = [
+        &["--passphrase-file", &first, "register"][..],
+        &["--passphrase-file", &second, "doctor"],
+        &["doctor"],
+        &["--passphrase-file", &empty, "doctor"],
+        &["--passphrase-file", missing.to_str().unwrap(), "doctor"],
+        &["--passphrase-file", &first, "reseal", "--new-passphrase-file", &second],
+        &["--passphrase-file", &first, "doctor"],
+        &["--passphrase-file", &second, "reseal"],
+        &["doctor"],
+    ]
+    .map(|arguments| told(&keypool(&service, arguments)));
+    let text = played.join("\n\n").replace(service.folder.path().to_str().unwrap(), "FOLDER");
+    assert_snapshot!(text, @"
+    alice/main is registered; its key is KEY
+    next: keypool refresh
+    [0]
+
+    error: the passphrase is not the one that FOLDER/alice was sealed with; try again
+    [1]
+
+    error: FOLDER/alice is sealed with a passphrase, not with a key in a file; open it with that
+    [1]
+
+    error: the first line of FOLDER/empty is no passphrase
+    [1]
+
+    error: the passphrase in FOLDER/missing cannot be read: No such file or directory (os error 2)
+    [1]
+
+    the device's keys are sealed with the new passphrase
+    [0]
+
+    error: the passphrase is not the one that FOLDER/alice was sealed with; try again
+    [1]
+
+    the device's keys are sealed with a new key file in the home
+    [0]
+
+    the device's history and its store agree
+    deleted keys: the file system overwrites what is deleted
+    [0]
+    ");
+}
+
+#[test]
+fn packages_are_withdrawn_and_the_key_is_replaced() {
+    let service = Service::start();
+    let played = [
+        &["register"][..],
+        &["refresh", "--target", "3"],
+        &["withdraw"],
+        &["withdraw", "--json"],
+        &["rotate-key"],
+        &["status"],
+        &["register"],
+    ]
+    .map(|arguments| told(&keypool(&service, arguments)));
+    assert_snapshot!(played.join("\n\n"), @r#"
+    alice/main is registered; its key is KEY
+    next: keypool refresh
+    [0]
+
+    1 new events, 0 packages expired, 0 uploaded again, 3 made and uploaded
+    3 packages available
+    [0]
+
+    3 packages are withdrawn
+    next: keypool refresh
+    [0]
+
+    {"withdrawn":0}
+    [0]
+
+    the key is KEY now; 32 new packages are available
+    the chat brings it into your groups
+    [0]
+
+    alice/main  healthy
+    [################################] 32 available
+    reserved 0, spent 0, expired 0, revoked 3, uploaded 35 in all
+    expiring within two days: 0
+    next: nothing to do
+    [0]
+
+    alice/main is registered; its key is KEY
+    next: keypool refresh
+    [0]
+    "#);
+}
+
+#[test]
+fn the_doctor_says_what_is_lost_and_mends_what_can_be() {
+    let service = Service::start();
+    keypool(&service, &["register"]);
+    keypool(&service, &["refresh", "--target", "3"]);
+    let before = told(&keypool(&service, &["doctor"]));
+    // The keys of a package that the server may hand out go missing.
+    let home = service.folder.path().join("alice");
+    let store = std::sync::Arc::new(
+        keypool_client::LocalStore::open(&home, &"alice".parse().unwrap()).unwrap(),
+    );
+    lose_a_package(&store);
+    drop(store);
+    let ill = told(&keypool(&service, &["doctor"]));
+    let mended = told(&keypool(&service, &["doctor", "--repair"]));
+    let after = told(&keypool(&service, &["doctor"]));
+    let status = told(&keypool(&service, &["status"]));
+    let text = [before, ill, mended, after, status].join("\n\n");
+    assert_snapshot!(text, @"
+    the device's history and its store agree
+    deleted keys: the file system overwrites what is deleted
+    [0]
+
+    package REF may still be used, and its private keys are lost
+    package REF is to be withdrawn from the server
+    deleted keys: the file system overwrites what is deleted
+    error: something is not as it should be; `keypool doctor --repair` mends it
+    [1]
+
+    package REF may still be used, and its private keys are lost (repaired)
+    package REF is to be withdrawn from the server
+    deleted keys: the file system overwrites what is deleted
+    [0]
+
+    the device's history and its store agree
+    deleted keys: the file system overwrites what is deleted
+    [0]
+
+    alice/main  critical
+    [##------------------------------] 2 available
+    reserved 0, spent 0, expired 0, revoked 1, uploaded 3 in all
+    expiring within two days: 0
+    next: upload 30 packages
+    [0]
+    ");
+}
+
+/// Removes the private keys of one live package, as nothing in keypool does.
+fn lose_a_package(store: &keypool_client::LocalStore) {
+    use openmls_traits::storage::StorageProvider;
+    use tls_codec::{Deserialize, Serialize, VLBytes};
+
+    let staged = store.stage().unwrap();
+    let own = staged.packages_where(|own| own.stage.is_live());
+    let bytes = VLBytes::from(own[0].facts.keypackage_ref.as_bytes());
+    let bytes = bytes.tls_serialize_detached().unwrap();
+    let reference =
+        openmls::ciphersuite::hash_ref::HashReference::tls_deserialize_exact(&bytes).unwrap();
+    staged.delete_key_package(&reference).unwrap();
+    staged.commit().unwrap();
 }

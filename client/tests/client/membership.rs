@@ -47,7 +47,7 @@ fn bob_joins_after_a_restart_and_both_speak() {
     let members = alice.groups.members(&group("g")).unwrap();
     let names: Vec<_> = members.iter().map(|member| member.name.as_str()).collect();
     assert_eq!(names, ["alice/phone", "bob/laptop"]);
-    assert_eq!(members[1].signature_key.as_ref(), Some(bob.identity.signature_key()));
+    assert_eq!(members[1].signature_key.as_ref(), Some(&bob.identity.signature_key()));
 }
 
 #[test]
@@ -273,10 +273,10 @@ fn a_withdrawn_package_still_joins_and_an_expired_one_says_why_not() {
 #[test]
 fn the_identity_is_kept_and_signs() {
     let alice = Device::new("alice/phone");
-    let key = alice.identity.signature_key().clone();
+    let key = alice.identity.signature_key();
     let signature = alice.identity.sign(b"request");
     let alice = alice.restarted();
-    assert_eq!(*alice.identity.signature_key(), key);
+    assert_eq!(alice.identity.signature_key(), key);
     assert_eq!(alice.identity.sign(b"request"), signature, "Ed25519 is deterministic");
     assert_eq!((signature.len(), key.as_bytes().len()), (64, 32));
     let made = alice.pool.generate_and_store(1, now()).unwrap();

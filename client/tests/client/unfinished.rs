@@ -203,7 +203,7 @@ fn only_the_leaf_whose_package_was_lost_is_removed() {
         let members = alice.members(&group).unwrap();
         let is_there =
             |key| members.iter().any(|member| member.signature_key.as_ref() == Some(key));
-        assert!(is_there(before.identity.signature_key()), "{members:?}");
+        assert!(is_there(&before.identity.signature_key()), "{members:?}");
         assert_eq!(members.len(), 3);
     });
 }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use clap::Args;
-use keypool_client::{MlsClient, ServerDelivery};
+use keypool_client::{ClientOptions, MlsClient, ServerDelivery};
 use keypool_ledger::{GroupId, SystemClock};
 use tokio::time::sleep;
 
@@ -74,8 +74,12 @@ struct Chat<'a> {
 /// Opens the device and talks until the end.
 pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn Error>> {
     let (owner, home) = whose.device()?;
-    let rest = (Arc::new(SystemClock) as _, options.size.config());
-    let client = MlsClient::open_at_server(home, &owner, &whose.server, rest)?;
+    let opened = ClientOptions {
+        pool: options.size.config(),
+        device_key: whose.device_key()?,
+        ..ClientOptions::new(Arc::new(SystemClock))
+    };
+    let client = MlsClient::open_at_server(home, &owner, &whose.server, opened)?;
     let mut chat = Chat::new(&client, Screen::open()?, *options);
     chat.screen.say(&format!(
         "you are {owner} at {}; your keys are in {}\n/help lists the commands, /quit ends",

@@ -4,10 +4,16 @@ mod chat;
 mod output;
 mod pool;
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
-use keypool_client::PoolConfig;
+use keypool_client::{DeviceKey, PoolConfig};
 use keypool_ledger::PoolId;
 use keypool_projections::wire::Code;
 use serde_json::json;
@@ -51,6 +57,10 @@ struct Whose {
         global = true
     )]
     device: String,
+    /// A file whose first line is the passphrase that seals the device's keys; without it they are
+    /// sealed with a key file in the home
+    #[arg(long, env = "KEYPOOL_PASSPHRASE_FILE", value_name = "FILE", global = true)]
+    passphrase_file: Option<PathBuf>,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     json: bool,
@@ -74,6 +84,22 @@ enum Command {
         /// Show what this device did with its packages, not what the server says
         #[arg(long)]
         own: bool,
+    },
+    /// Look for what the device's history and its store disagree on
+    Doctor {
+        /// Repair it, and withdraw from the server what has lost its keys
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Give the device another signature key, and withdraw the packages of the one before
+    RotateKey,
+    /// Withdraw all packages: nobody is given one until the next refresh makes new ones
+    Withdraw,
+    /// Seal the device's keys with another passphrase, or with a new key file
+    Reseal {
+        /// A file whose first line is the new passphrase; without it a new key file is made in the home
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: Option<PathBuf>,
     },
     /// Say what an error code means, or list them all
     Explain {
@@ -108,6 +134,24 @@ impl Whose {
         let home = self.home.as_ref().ok_or("where are its keys? Say --home DIR")?;
         Ok((PoolId::new(user, &self.device)?, home))
     }
+
+    /// What seals the device's private keys.
+    fn device_key(&self) -> Result<DeviceKey, Box<dyn Error>> {
+        device_key(self.passphrase_file.as_deref())
+    }
+}
+
+/// A device key of the passphrase in a file, or else one in a file of the home.
+fn device_key(passphrase_file: Option<&Path>) -> Result<DeviceKey, Box<dyn Error>> {
+    let Some(path) = passphrase_file else { return Ok(DeviceKey::in_file()) };
+    let mut line = String::new();
+    let read = File::open(path).and_then(|file| BufReader::new(file).read_line(&mut line));
+    read.map_err(|err| format!("the passphrase in {} cannot be read: {err}", path.display()))?;
+    let passphrase = line.trim_end_matches(['\n', '\r']);
+    if passphrase.is_empty() {
+        return Err(format!("the first line of {} is no passphrase", path.display()).into());
+    }
+    Ok(DeviceKey::from_passphrase(passphrase.to_owned()))
 }
 
 fn main() -> ExitCode {

@@ -4,15 +4,19 @@ use std::{error::Error, sync::Arc};
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use keypool_client::{
-    ApiClient, DeviceIdentity, KeyPackagePool, LocalStore, MlsConnection, PoolConfig, Refresh,
-    fresh_command,
+    ApiClient, DeviceIdentity, Finding, KeyPackagePool, LocalStore, MlsConnection, PoolConfig,
+    Refresh, fresh_command,
 };
 use keypool_ledger::{Clock, KeyPackageRef, SystemClock};
-use keypool_projections::{Moment, timeline, wire::PoolStatus};
+use keypool_projections::{
+    Moment, timeline,
+    wire::{PoolStatus, RevokeRequest, RevokeWord},
+};
+use serde_json::json;
 
 use crate::{
-    Command, Whose,
-    output::{bar, print, say},
+    Command, Whose, device_key,
+    output::{bar, print, say, sentence},
 };
 
 /// Carries one of them out.
@@ -33,7 +37,7 @@ struct Device {
 impl Device {
     fn open(whose: &Whose, config: PoolConfig) -> Result<Self, Box<dyn Error>> {
         let (owner, home) = whose.device()?;
-        let store = Arc::new(LocalStore::open(home, &owner)?);
+        let store = Arc::new(LocalStore::open_sealed(home, &owner, &whose.device_key()?)?);
         let identity = DeviceIdentity::load_or_create(&store)?;
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
         let api = ApiClient::new(&whose.server, identity, Arc::new(SystemClock))?;
@@ -45,7 +49,7 @@ impl Device {
         let now = SystemClock.now();
         match command {
             Command::Register => {
-                let reply = self.connection.api().register(fresh_command()).await?;
+                let reply = self.connection.register(now).await?;
                 let text = format!(
                     "{}/{} is registered; its key is {}\nnext: keypool refresh",
                     reply.user, reply.device, reply.keyid
@@ -66,7 +70,67 @@ impl Device {
                 }
                 self.history(whose.json, keypackage_ref.as_deref().unwrap_or_default(), *own)
             }
+            Command::Doctor { repair } => self.check_up(whose.json, *repair).await,
+            Command::RotateKey => {
+                let keyid = self.connection.rotate_key(now).await?;
+                let refresh = self.connection.refresh_now(now).await?;
+                let value = json!({ "keyid": keyid, "available": refresh.available });
+                let text = format!(
+                    "the key is {keyid} now; {} new packages are available\nthe chat brings it into \
+                     your groups",
+                    refresh.available
+                );
+                say(whose.json, &value, &text)
+            }
+            Command::Withdraw => {
+                let count = self.connection.invalidate_credential_keys(now).await?;
+                let text = format!("{count} packages are withdrawn\nnext: keypool refresh");
+                say(whose.json, &json!({ "withdrawn": count }), &text)
+            }
+            Command::Reseal { new_passphrase_file } => {
+                self.store.change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
+                let text = match new_passphrase_file {
+                    Some(_) => "the device's keys are sealed with the new passphrase",
+                    None => "the device's keys are sealed with a new key file in the home",
+                };
+                say(whose.json, &json!({ "resealed": true }), text)
+            }
             Command::Explain { .. } | Command::Chat(_) => Ok(()),
+        }
+    }
+
+    /// Says what is not as it should be, and repairs it if that was asked for. What is left is an error.
+    async fn check_up(&self, json: bool, repair: bool) -> Result<(), Box<dyn Error>> {
+        let (pool, now) = (self.connection.pool(), SystemClock.now());
+        // What the server may hand out is known from its history alone.
+        let server = self.connection.fetch_history(now).await.err();
+        let checkup = if repair { pool.repair(now)? } else { pool.check_up(now)? };
+        let findings: Vec<String> = checkup.findings.iter().map(ToString::to_string).collect();
+        let value = json!({
+            "findings": findings,
+            "to_withdraw": checkup.to_withdraw,
+            "repaired": checkup.repaired,
+            "deletion": self.store.erasure().to_string(),
+        });
+        let mut lines = vec![checkup.to_string().trim_end().to_owned()];
+        lines.push(format!("deleted keys: {}", self.store.erasure()));
+        let unknown = |error| format!("what the server has is not known: {}", sentence(&error));
+        lines.extend(server.map(unknown));
+        say(json, &value, &lines.join("\n"))?;
+        if repair && !checkup.to_withdraw.is_empty() {
+            let request = RevokeRequest {
+                keypackage_refs: Some(checkup.to_withdraw.clone()),
+                credential_hash: None,
+                all: None,
+                reason: RevokeWord::Withdrawn,
+            };
+            self.connection.api().revoke(&request, fresh_command()).await?;
+        }
+        let is_left = |finding: &Finding| !(repair && finding.is_repairable());
+        match checkup.findings.iter().filter(|finding| is_left(finding)).count() {
+            0 => Ok(()),
+            _ if repair => Err("not everything could be repaired".into()),
+            _ => Err("something is not as it should be; `keypool doctor --repair` mends it".into()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use data_encoding::HEXLOWER;
 use keypool_ledger::{GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, Timestamp};
 use openmls::{
+    credentials::NewSignerBundle,
     framing::Sender,
     group::{CommitBuilder, CommitMessageBundle, Initial, Member, MlsGroup, QueuedProposal},
     messages::proposals::Proposal,
@@ -12,7 +13,9 @@ use openmls::{
 };
 use openmls_traits::OpenMlsProvider;
 
-use super::{MlsMembership, OfferedPackage, bytes_of, offers, open, refused};
+use super::{
+    MlsMembership, OfferedPackage, bytes_of, names_old_key, offers, open, refused, signer_of,
+};
 use crate::{
     AddError, CommitPost, GroupError, Staged,
     mls::{name_in, names},
@@ -236,7 +239,42 @@ impl MlsMembership {
         group: &GroupId,
     ) -> Result<PendingCommit, GroupError> {
         let state = open_for_commit(staged, group)?;
+        if names_old_key(&state, &self.identity) {
+            return self.rekey_on(staged, group, state);
+        }
         self.pending_on(staged, group, state, |commit| commit.force_self_update(true))
+    }
+
+    /// Makes the Commit that puts the device's key in the place of the one its leaf names.
+    fn rekey_on(
+        &self,
+        staged: &Staged<'_>,
+        group: &GroupId,
+        mut state: MlsGroup,
+    ) -> Result<PendingCommit, GroupError> {
+        let epoch = state.epoch().as_u64();
+        let (provider, own) = (staged.provider(), state.own_leaf_index());
+        let (old, new) = (signer_of(staged, &state, &self.identity)?, self.identity.signer());
+        let credential_with_key = self.identity.credential();
+        let new = NewSignerBundle { signer: new.as_ref(), credential_with_key };
+        let made = state
+            .commit_builder()
+            .force_self_update(true)
+            .load_psks(provider.storage())
+            .map_err(refused)?
+            .build_with_new_signer(
+                provider.rand(),
+                provider.crypto(),
+                old.pair(),
+                new,
+                |proposal| is_taken_up(proposal, own),
+            )
+            .map_err(refused)?
+            .stage_commit(&provider)
+            .map_err(refused)?;
+        let commit = bytes_of(made.commit())?;
+        remember_pending(staged, group, &commit)?;
+        Ok(PendingCommit { commit, epoch, removed: removed_by(&state) })
     }
 
     /// Makes a Commit and notes that it is pending.
@@ -268,10 +306,11 @@ impl MlsMembership {
             Sender::Member(sender) if *sender == own => !removes(proposal, own),
             _ => is_taken_up(proposal, own),
         };
+        let signer = signer_of(staged, state, &self.identity)?;
         shape(state.commit_builder())
             .load_psks(provider.storage())
             .map_err(refused)?
-            .build(provider.rand(), provider.crypto(), self.identity.signer(), take_up)
+            .build(provider.rand(), provider.crypto(), signer.pair(), take_up)
             .map_err(refused)?
             .stage_commit(&provider)
             .map_err(refused)

@@ -6,7 +6,10 @@ use keypool_ledger::GroupId;
 use openmls::treesync::{LeafNode, LeafNodeSource};
 use serde::{Deserialize, Serialize};
 
-use super::{MlsMembership, bytes_of, commits::open_for_commit, delete, forget, open, refused};
+use super::{
+    MlsMembership, bytes_of, commits::open_for_commit, delete, forget, names_old_key, open,
+    refused, signer_of,
+};
 use crate::{GroupError, Staged, StorageError};
 
 /// What the names of the records of groups that are being left begin with.
@@ -27,16 +30,11 @@ impl MlsMembership {
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn leaving(&self) -> Result<Vec<GroupId>, StorageError> {
-        let staged = self.store.stage()?;
-        let mut groups = Vec::new();
-        for name in staged.app_record_names(RECORD_PREFIX)? {
-            groups.extend(staged.app_record::<Leaving>(&name)?.map(|leaving| leaving.group));
-        }
-        Ok(groups)
+        groups_on(&self.store.stage()?)
     }
 
-    /// Whether this device's leaf is still the one from its package, which has a lifetime: `update_keys`
-    /// replaces it.
+    /// Whether this device's leaf is still the one from its package, which has a lifetime, or names a key
+    /// that is not the device's any more: `update_keys` replaces it.
     ///
     /// # Errors
     ///
@@ -46,7 +44,8 @@ impl MlsMembership {
         let state = open(&staged, group)?;
         let source = state.own_leaf_node().map(LeafNode::leaf_node_source);
         let is_from_package = matches!(source, Some(LeafNodeSource::KeyPackage(_)));
-        Ok(is_from_package && state.members().count() > 1)
+        let is_due = is_from_package || names_old_key(&state, &self.identity);
+        Ok(is_due && state.members().count() > 1)
     }
 
     /// Makes the proposal that this device be removed, as part of an operation. The group is not listed
@@ -76,13 +75,22 @@ impl MlsMembership {
             return Ok(None);
         }
         let mut state = open_for_commit(staged, group)?;
-        let proposal =
-            state.leave_group(&staged.provider(), self.identity.signer()).map_err(refused)?;
+        let signer = signer_of(staged, &state, &self.identity)?;
+        let proposal = state.leave_group(&staged.provider(), signer.pair()).map_err(refused)?;
         forget(staged, group);
         let leaving = Leaving { group: group.clone(), proposed_in: epoch };
         staged.put_app_record(&record_name(group), &leaving)?;
         bytes_of(&proposal).map(Some)
     }
+}
+
+/// The groups that are being left, as an operation has them.
+pub(super) fn groups_on(staged: &Staged<'_>) -> Result<Vec<GroupId>, StorageError> {
+    let mut groups = Vec::new();
+    for name in staged.app_record_names(RECORD_PREFIX)? {
+        groups.extend(staged.app_record::<Leaving>(&name)?.map(|leaving| leaving.group));
+    }
+    Ok(groups)
 }
 
 /// Takes note that the device is out of a group, or in it anew.

@@ -13,7 +13,7 @@ use openmls::{
 use serde::{Deserialize, Serialize};
 use tls_codec::Deserialize as _;
 
-use super::{MlsMembership, bytes_of, forget, leaving::end_on, open, refused};
+use super::{MlsMembership, bytes_of, forget, leaving::end_on, open, refused, signer_of};
 use crate::{BoxError, GroupError, MessageError, Staged, mls::name_in};
 
 /// What an incoming message was.
@@ -87,9 +87,9 @@ impl MlsMembership {
         message: &[u8],
     ) -> Result<Vec<u8>, GroupError> {
         let mut state = open(staged, group)?;
-        let sealed = state
-            .create_message(&staged.provider(), self.identity.signer(), message)
-            .map_err(refused)?;
+        let signer = signer_of(staged, &state, &self.identity)?;
+        let sealed =
+            state.create_message(&staged.provider(), signer.pair(), message).map_err(refused)?;
         bytes_of(&sealed)
     }
 

@@ -168,7 +168,7 @@ fn a_flipped_byte_of_the_key_file_is_never_passed_over() {
     let config = PoolConfig::default();
     let made = KeyPackagePool::new(store.clone(), identity.clone(), config).unwrap();
     made.generate_and_store(3, now()).unwrap();
-    let key = identity.signature_key().clone();
+    let key = identity.signature_key();
     drop((store, made, identity));
     let size = fs::read(intact.path().join("keys")).unwrap().len();
     let places = (0..140).step_by(20).chain((4096..4096 + 64 * 8).step_by(24)).chain([size - 1]);
@@ -185,7 +185,7 @@ fn a_flipped_byte_of_the_key_file_is_never_passed_over() {
             told += 1;
             continue;
         };
-        assert_eq!(*identity.signature_key(), key);
+        assert_eq!(identity.signature_key(), key);
         let pool = KeyPackagePool::new(store.clone(), identity, PoolConfig::default()).unwrap();
         match pool.pending_upload(now()) {
             Ok(pending) => {

@@ -3,7 +3,8 @@
 use std::{future::Future, time::Duration};
 
 use keypool_client::{
-    AddError, ApiError, GroupError, InviteError, Invited, RefreshError, SendError, UpdateError,
+    AddError, ApiError, GroupError, InviteError, Invited, RefreshError, RotateError, SendError,
+    UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, SystemClock};
 use keypool_projections::wire::Code;
@@ -315,12 +316,15 @@ impl Chat<'_> {
         if !self.is_registered {
             match in_time(self.client.register()).await {
                 Some(Ok(_)) => self.is_registered = true,
-                Some(Err(error)) if !error.is_unanswered() => return Err(refused(&error)),
+                Some(Err(RotateError::Api(error))) if !error.is_unanswered() => {
+                    return Err(refused(&error));
+                }
                 // The mailbox says so.
-                None | Some(Err(_)) => {
+                None | Some(Err(RotateError::Api(_))) => {
                     self.is_waiting = true;
                     return Ok(());
                 }
+                Some(Err(error)) => return Err(error.into()),
             }
             self.is_refresh_due = true;
         }

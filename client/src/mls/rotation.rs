@@ -1,0 +1,212 @@
+//! Another key for the device, in place of one that may have leaked or has served long enough.
+//!
+//! ```text
+//! made and noted ──► the server has it ──► it is the device's ──► each group's leaf names it ──► the
+//!                                          the packages of the one before are withdrawn         old one is deleted
+//! ```
+//!
+//! The new key is stored before the server hears of it, and it is the new one that asks: so a crash or a
+//! lost answer anywhere is made good by asking again.
+
+use data_encoding::HEXLOWER;
+use keypool_ledger::{RevokeReason, SignatureKey, Timestamp};
+use keypool_projections::{
+    signing::rotation_statement,
+    wire::{Base64, Code, RegisterReply, RevokeRequest, RevokeWord, RotateRequest},
+};
+use openmls_basic_credential::SignatureKeyPair;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CLOCK_SKEW, SIGNATURE_SCHEME,
+    connection::{MlsConnection, RefreshError},
+    identity::{DeviceKeys, make_keys, note_keys, stored_keys},
+    keypackage_pool::record_revoked,
+    membership::names_key_anywhere,
+};
+use crate::{
+    ApiError, DeviceIdentity, IdentityError, PoolError, Staged, StorageError,
+    storage::fresh_command,
+};
+
+/// The name of the record of a rotation under way.
+const RECORD: &str = "rotation";
+/// What the names of the records of keys that were followed by another begin with.
+const OLD_PREFIX: &str = "old-key/";
+
+/// The key that is to be the device's.
+#[derive(Serialize, Deserialize)]
+struct Rotation {
+    next: SignatureKey,
+}
+
+/// A key that was followed by another, and until when a Welcome for a package of it may come.
+#[derive(Serialize, Deserialize)]
+struct OldKey {
+    signature_key: SignatureKey,
+    until: Timestamp,
+}
+
+/// Why the device's key was not replaced. It is the one before still, or the next call goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    /// A key cannot be made, or is missing.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The server did not answer, or refused.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The device's own pool failed.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+impl RotateError {
+    /// The server's error code, if it refused.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Api(error) => error.code(),
+            Self::Identity(_) | Self::Storage(_) | Self::Pool(_) => None,
+        }
+    }
+}
+
+impl<D> MlsConnection<D> {
+    /// Lets the device's key speak for it at the server. Repeating it is harmless. A rotation that a crash
+    /// has left unfinished is finished first.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
+    /// name.
+    pub async fn register(&self, now: Timestamp) -> Result<RegisterReply, RotateError> {
+        self.resume_rotation(now).await?;
+        Ok(self.api().register(fresh_command()).await?)
+    }
+
+    /// Replaces the device's signature key: at the server, where all live packages of the key before are
+    /// withdrawn, and here. Refill the pool afterwards, and update the keys of each group: until then the
+    /// group knows the key before.
+    ///
+    /// The private keys of the withdrawn packages stay until their lifetimes end, for Welcomes on their
+    /// way; the key before stays until then, and as long as a group names it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RotateError`]. Call it again: it goes on where it was.
+    pub async fn rotate_key(&self, now: Timestamp) -> Result<SignatureKey, RotateError> {
+        self.begin_rotation()?;
+        self.resume_rotation(now).await?;
+        Ok(self.identity().signature_key())
+    }
+
+    /// Makes the next key and notes it, unless that was done before.
+    fn begin_rotation(&self) -> Result<(), RotateError> {
+        let staged = self.store().stage()?;
+        if staged.app_record::<Rotation>(RECORD)?.is_none() {
+            let next = make_keys(&staged)?.signature_key().clone();
+            staged.put_app_record(RECORD, &Rotation { next })?;
+        }
+        Ok(staged.commit()?)
+    }
+
+    /// The next key, if a rotation is under way.
+    fn next_keys(&self) -> Result<Option<DeviceKeys>, RotateError> {
+        let staged = self.store().stage()?;
+        match staged.app_record::<Rotation>(RECORD)? {
+            Some(Rotation { next }) => Ok(Some(stored_keys(&staged, &next)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Goes on with a rotation that a crash or a lost answer has left unfinished. Mostly there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsConnection::rotate_key`].
+    pub async fn resume_rotation(&self, now: Timestamp) -> Result<(), RotateError> {
+        let Some(next) = self.next_keys()? else { return Ok(()) };
+        let (pool, previous) = (self.store().owner(), self.identity().signature_key());
+        let statement = rotation_statement(pool, &previous, next.signature_key());
+        let request = RotateRequest {
+            user: pool.user().to_owned(),
+            device: Some(pool.device().to_owned()),
+            proof: Base64(self.identity().sign(&statement)),
+            previous_keyid: previous.clone(),
+        };
+        let speaker = DeviceIdentity::with_keys(pool, next.clone())?;
+        self.api().speaking_as(speaker).rotate(&request, fresh_command()).await?;
+        self.take_over(next, previous, now)
+    }
+
+    /// The server has the next key: it is the device's from now on.
+    fn take_over(
+        &self,
+        next: DeviceKeys,
+        previous: SignatureKey,
+        now: Timestamp,
+    ) -> Result<(), RotateError> {
+        let staged = self.store().stage()?;
+        let live = staged.packages_where(|own| own.stage.is_live());
+        let refs: Vec<_> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
+        record_revoked(&staged, &refs, RevokeReason::Rotated, (now, fresh_command()))?;
+        let kept = staged.packages_where(|own| own.stage.keeps_keys());
+        let last = kept.iter().map(|own| own.facts.not_after).max().unwrap_or(now);
+        let old = OldKey { signature_key: previous, until: last.after(CLOCK_SKEW) };
+        staged.put_app_record(&old_name(&old.signature_key), &old)?;
+        note_keys(&staged, next.signature_key())?;
+        staged.remove_app_record(RECORD);
+        staged.commit()?;
+        self.identity().replace(next);
+        Ok(())
+    }
+
+    /// Withdraws all live packages of the device's credential, at the server and here: nobody is given one
+    /// any more. Their private keys stay until their lifetimes end, for Welcomes on their way. Returns how
+    /// many were live here. The next refresh makes fresh ones.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]. Repeating it is harmless.
+    pub async fn invalidate_credential_keys(&self, now: Timestamp) -> Result<usize, RefreshError> {
+        let request = RevokeRequest {
+            keypackage_refs: None,
+            credential_hash: Some(self.identity().credential_hash()),
+            all: None,
+            reason: RevokeWord::Rotated,
+        };
+        let command = fresh_command();
+        self.api().revoke(&request, command).await?;
+        let staged = self.store().stage()?;
+        let live = staged.packages_where(|own| own.stage.is_live());
+        let refs: Vec<_> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
+        let count = record_revoked(&staged, &refs, RevokeReason::Rotated, (now, command))?;
+        staged.commit()?;
+        Ok(count)
+    }
+
+    /// Deletes the keys that were followed by another and that nothing needs any more.
+    pub(super) fn forget_old_keys(&self, now: Timestamp) -> Result<(), StorageError> {
+        let staged = self.store().stage()?;
+        for name in staged.app_record_names(OLD_PREFIX)? {
+            let Some(old) = staged.app_record::<OldKey>(&name)? else { continue };
+            if old.until <= now && !names_key_anywhere(&staged, &old.signature_key)? {
+                delete(&staged, &old.signature_key)?;
+                staged.remove_app_record(&name);
+            }
+        }
+        staged.commit()
+    }
+}
+
+fn delete(staged: &Staged<'_>, key: &SignatureKey) -> Result<(), StorageError> {
+    SignatureKeyPair::delete(staged, key.as_bytes(), SIGNATURE_SCHEME)
+}
+
+fn old_name(key: &SignatureKey) -> String {
+    format!("{OLD_PREFIX}{}", HEXLOWER.encode(key.as_bytes()))
+}
