@@ -37,3 +37,6 @@ mod damage;
 
 #[path = "projections/transparency.rs"]
 mod transparency;
+
+#[path = "projections/auditing.rs"]
+mod auditing;
