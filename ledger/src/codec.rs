@@ -3,8 +3,10 @@
 //! Hashes are always over the stored bytes, never over bytes made anew. A schema, once released, is
 //! read for ever: `fixtures/` keeps a log of each, and old ones never change.
 
+use std::io;
+
 use rmp_serde::config::BytesMode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{EventEnvelope, Hash};
 
@@ -66,12 +68,28 @@ pub fn decode(bytes: &[u8]) -> Result<EventEnvelope, DecodeError> {
         0 => return Err(DecodeError::UnknownSchema(0)),
         newer => return Err(DecodeError::Newer(newer)),
     };
+    // Text and bytes are taken where they lie; who counts what may follow reads them once more.
+    if let Some(envelope) = decode_whole(body) {
+        return Ok(EventEnvelope { schema, ..envelope });
+    }
     let envelope: EventEnvelope =
         rmp_serde::from_read(&mut body).map_err(DecodeError::Malformed)?;
     if !body.is_empty() {
         return Err(DecodeError::Trailing(body.len()));
     }
     Ok(EventEnvelope { schema, ..envelope })
+}
+
+/// The envelope that fills some bytes to the last; `None` if none does.
+fn decode_whole(body: &[u8]) -> Option<EventEnvelope> {
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(body);
+    let envelope = EventEnvelope::deserialize(&mut decoder).ok()?;
+    let behind = IgnoredAny::deserialize(&mut decoder);
+    let at_end = |err: &io::Error| err.kind() == io::ErrorKind::UnexpectedEof;
+    match behind {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(err)) if at_end(&err) => Some(envelope),
+        _ => None,
+    }
 }
 
 /// The link that the next envelope of the history carries as `prev`.

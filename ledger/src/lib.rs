@@ -23,9 +23,9 @@ pub use crate::{
         StreamId,
     },
     log::{
-        AppendError, Appended, Batch, EventLog, Fault, Faulty, JournalReader, LogHead, MemoryLog,
-        NewEvent, OpenError, ReadError, Record, SledLog, SledLogOptions, StreamHead, StreamWrite,
-        TornTail,
+        AppendError, Appended, Batch, EventLog, Fault, Faulty, JournalReader, JournalWriter,
+        JournalWriterOptions, LogHead, MemoryLog, NewEvent, OpenError, RawRecord, ReadError,
+        ReadLock, Record, SledLog, SledLogOptions, StreamHead, StreamWrite, TornTail,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

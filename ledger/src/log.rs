@@ -26,9 +26,9 @@ use crate::{
 
 pub use self::sled::{SledLog, SledLogOptions};
 pub use self::{
-    directory::OpenError,
+    directory::{OpenError, ReadLock},
     faulty::{Fault, Faulty},
-    journal::{JournalReader, TornTail},
+    journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
     memory::MemoryLog,
 };
 

@@ -10,6 +10,7 @@ mod ledger {
     mod journal;
     mod opening;
     mod properties;
+    mod restoring;
     mod support;
     mod tidy;
 }

@@ -26,6 +26,16 @@ mod timeline;
 
 mod pools;
 
+pub mod source;
+
+pub mod export;
+
+pub mod verify;
+
+pub mod audit;
+
+pub mod transparency;
+
 pub mod signing;
 
 pub mod wire;

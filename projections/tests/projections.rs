@@ -21,3 +21,22 @@ mod delivery;
 
 #[path = "projections/faults.rs"]
 mod faults;
+
+#[path = "projections/histories.rs"]
+mod histories;
+
+#[path = "projections/fixtures.rs"]
+mod fixtures;
+
+#[cfg(feature = "tool")]
+#[path = "projections/tool.rs"]
+mod tool;
+
+#[path = "projections/damage.rs"]
+mod damage;
+
+#[path = "projections/transparency.rs"]
+mod transparency;
+
+#[path = "projections/auditing.rs"]
+mod auditing;

@@ -1,6 +1,6 @@
 //! How identifiers travel: as text where a person may read them, as bytes elsewhere.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -17,8 +17,22 @@ where
     D: Deserializer<'de>,
     T: FromStr<Err = NameError>,
 {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(de::Error::custom)
+    deserializer.deserialize_str(TextVisitor(PhantomData))
+}
+
+/// Parses text where it lies.
+struct TextVisitor<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = NameError>> de::Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(de::Error::custom)
+    }
 }
 
 /// Serializes bytes as text in formats for people, and as bytes in others.
@@ -46,20 +60,21 @@ where
     if deserializer.is_human_readable() {
         return read_text(deserializer);
     }
-    parse(&deserializer.deserialize_bytes(BytesVisitor)?).map_err(de::Error::custom)
+    deserializer.deserialize_bytes(BytesVisitor(parse))
 }
 
-struct BytesVisitor;
+/// Takes bytes where they lie.
+struct BytesVisitor<T>(fn(&[u8]) -> Result<T, NameError>);
 
-impl de::Visitor<'_> for BytesVisitor {
-    type Value = Vec<u8>;
+impl<T> de::Visitor<'_> for BytesVisitor<T> {
+    type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("bytes")
     }
 
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-        Ok(bytes.to_vec())
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<T, E> {
+        self.0(bytes).map_err(de::Error::custom)
     }
 }
 

@@ -117,6 +117,36 @@ impl LockedDirectory {
     }
 }
 
+/// A directory that is being read, and that nobody opens as a log meanwhile.
+#[derive(Debug)]
+pub struct ReadLock {
+    /// Closing the file gives up the lock; none where the directory has no lock file.
+    _lock: Option<File>,
+}
+
+impl ReadLock {
+    /// Makes sure that no process has the log in a directory open, without writing anything.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`OpenError::Locked`] if one has, and [`OpenError::Io`] if that cannot be found out.
+    pub fn take(dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join("lock");
+        let mut lock = match File::open(&path) {
+            Ok(lock) => lock,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Self { _lock: None }),
+            Err(err) => return Err(OpenError::io(&path)(err)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(Self { _lock: Some(lock) }),
+            Err(TryLockError::WouldBlock) => {
+                Err(OpenError::Locked { dir: dir.to_owned(), holder: holder(&mut lock) })
+            }
+            Err(TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
+        }
+    }
+}
+
 /// The process that holds the lock, as it has written into the file.
 fn holder(lock: &mut File) -> Option<u32> {
     let mut text = String::new();

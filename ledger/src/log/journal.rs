@@ -9,6 +9,7 @@ mod acknowledged;
 mod frame;
 mod reader;
 mod scan;
+mod writer;
 
 use std::{
     error::Error,
@@ -26,7 +27,11 @@ use self::{
     frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader},
     scan::{End, Scan, segment_path},
 };
-pub use self::{reader::JournalReader, scan::TornTail};
+pub use self::{
+    reader::{JournalReader, RawRecord},
+    scan::TornTail,
+    writer::{JournalWriter, JournalWriterOptions},
+};
 use crate::{
     Hash, Record,
     log::directory::{OpenError, create_private, sync_directory},

@@ -12,6 +12,7 @@ use keypool_ledger::{
 use keypool_projections::{
     Command, DeliverError, Delivered, DeliveryCommand, DeliveryLimits, DeliveryRejection,
     DeliveryRequest, ExecuteError, Limits, Pools, Rejection, Target, Welcome,
+    audit::{Auditor, Promises},
 };
 use uuid::Uuid;
 
@@ -70,6 +71,15 @@ impl Service {
     fn add(&self, id: u128, caller: &str, epoch: u64, (user, number): (&str, u8)) -> Delivered {
         self.reserve(number, user, caller);
         self.deliver(id, caller, add(caller, epoch, user, number)).unwrap()
+    }
+
+    /// The auditor, who shares no code with the rules, finds nothing in the log.
+    fn assert_audited(&self) {
+        let mut auditor = Auditor::new(Promises::STANDARD);
+        for record in self.log.read(1, usize::MAX).unwrap() {
+            auditor.see(record.seq, &record.envelope);
+        }
+        assert_eq!(auditor.finish(), []);
     }
 
     /// The names of what waits for a device, in order, with who sent it.
@@ -144,7 +154,9 @@ fn what_is_posted_waits_for_every_other_member_in_order() {
         assert_eq!(service.pools.group(&g()).epoch(), 2);
     };
     check(&service);
-    check(&service.restarted());
+    let service = service.restarted();
+    check(&service);
+    service.assert_audited();
 }
 
 #[test]
@@ -180,6 +192,7 @@ fn only_members_post_and_a_removed_one_is_told_so_and_nothing_more() {
     assert_eq!(service.waiting("bob"), ["welcome", "commit 1"]);
     let refused = refusal(service.deliver(15, "bob", post("hey")));
     assert!(matches!(refused, DeliveryRejection::NotAMember { .. }), "{refused:?}");
+    service.assert_audited();
 }
 
 #[test]
@@ -208,6 +221,7 @@ fn the_first_commit_for_an_epoch_wins() {
     assert_eq!(outcomes.iter().filter(taken).count(), 15);
     let ahead = refusal(service.deliver(200, "alice", commit(7, &[], &[])));
     assert!(matches!(ahead, DeliveryRejection::EpochAhead { current: 2, .. }), "{ahead:?}");
+    service.assert_audited();
 }
 
 #[test]
@@ -244,6 +258,7 @@ fn no_commit_without_its_spend_and_no_spend_without_its_commit() {
     service.deliver(14, "alice", add("alice", 1, "carol", 3)).unwrap();
     assert_eq!(service.pools.health(&pool("carol")).unwrap().spent, 1);
     assert_eq!(service.waiting("carol"), ["welcome"]);
+    service.assert_audited();
 }
 
 #[test]
@@ -266,6 +281,7 @@ fn welcomes_are_for_exactly_the_packages_that_are_spent() {
         let refused = refusal(service.deliver(id, "alice", command));
         assert_eq!(refused, DeliveryRejection::WelcomeMismatch);
     }
+    service.assert_audited();
 }
 
 #[test]
@@ -282,6 +298,7 @@ fn a_repeated_request_gets_its_old_answer() {
         matches!(other, Err(DeliverError::Execute(ExecuteError::IdempotencyMismatch(_)))),
         "{other:?}"
     );
+    service.assert_audited();
 }
 
 #[test]
@@ -307,6 +324,7 @@ fn a_mailbox_over_its_limits_says_so_and_keeps_what_it_has() {
     assert!(!bob().is_overrun());
     service.deliver(15, "alice", post("four")).unwrap();
     assert_eq!(service.waiting("bob"), ["four"]);
+    service.assert_audited();
 }
 
 #[test]
@@ -319,4 +337,5 @@ fn what_waited_too_long_is_not_kept_and_that_is_said() {
     }
     assert!(service.pools.mailbox(&pool("bob")).is_overrun());
     assert_eq!(service.waiting("bob").first().map(String::as_str), Some("1"));
+    service.assert_audited();
 }

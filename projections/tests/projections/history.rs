@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use keypool_ledger::{
-    Event, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, Timestamp,
+    CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId,
+    ReservationId, StreamId, Timestamp, codec,
 };
 use keypool_projections::{Claim, NewPackage};
 use uuid::Uuid;
@@ -63,6 +64,21 @@ pub(crate) fn claim(name: &str, number: u8, holder: &str) -> Claim {
         keypackage_ref: reference(name),
         reservation: reservation(number),
         holder: pool(holder),
+    }
+}
+
+/// An event of a pool in its envelope, caused by a request of its own; without links.
+pub(crate) fn envelope(seq: u64, pool: PoolId, event: Event, at: Timestamp) -> EventEnvelope {
+    EventEnvelope {
+        schema: codec::SCHEMA,
+        stream: StreamId::Pool(pool),
+        version: seq,
+        at,
+        command: CommandId(Uuid::from_u128(u128::from(seq))),
+        request: Hash::of(&seq.to_be_bytes()),
+        prev: Hash::ZERO,
+        payload: Hash::of(&[]),
+        event,
     }
 }
 

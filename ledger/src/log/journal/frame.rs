@@ -142,17 +142,29 @@ impl Frame {
         self.first_seq.saturating_add(self.count - 1)
     }
 
-    /// The envelope bytes and the payload of each record, from the bytes the frame was decoded of.
-    pub(super) fn records<'a>(&self, bytes: &'a [u8]) -> Option<Vec<(&'a [u8], &'a [u8])>> {
-        let mut body = Unpacker(bytes.get(FRAME_HEADER_LEN..self.len.checked_sub(HASH_LEN)?)?);
+    /// The records, from the bytes the frame was decoded of.
+    pub(super) fn records<'a>(&self, bytes: &'a [u8]) -> Option<Vec<FramedRecord<'a>>> {
+        let bytes = bytes.get(..self.len.checked_sub(HASH_LEN)?)?;
+        let mut body = Unpacker(bytes.get(FRAME_HEADER_LEN..)?);
         let mut records = Vec::new();
         for _ in 0..body.u32()? {
             for _ in 0..body.u32()? {
-                records.push(body.record()?);
+                let offset = bytes.len() - body.0.len();
+                let (envelope, payload) = body.record()?;
+                records.push(FramedRecord { offset, envelope, payload });
             }
         }
         body.is_empty().then_some(records)
     }
+}
+
+/// The bytes of a record in a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FramedRecord<'a> {
+    /// Where it begins, in bytes from the beginning of the frame.
+    pub(super) offset: usize,
+    pub(super) envelope: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
 /// The eight bytes that every frame of a journal begins with.

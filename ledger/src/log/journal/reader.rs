@@ -1,9 +1,24 @@
 //! Reading the records of a journal without opening the log: for the auditor, and to fill the engine.
 
-use std::{collections::VecDeque, fmt, path::Path};
+use std::{collections::VecDeque, fmt, ops::ControlFlow, path::Path};
 
 use super::scan::{Scan, TornTail};
 use crate::{Record, codec, log::directory::OpenError};
+
+/// A record as it stands in a file: its bytes, not decoded, and their place.
+#[derive(Clone, Copy, Debug)]
+pub struct RawRecord<'a> {
+    /// The position in the log, from 1.
+    pub seq: u64,
+    /// The stored bytes of the envelope: what the chain hashes.
+    pub envelope_bytes: &'a [u8],
+    /// The bytes that go with it; empty for most, and for a pruned payload.
+    pub payload: &'a [u8],
+    /// The file it stands in.
+    pub file: &'a Path,
+    /// Where in the file it begins, in bytes.
+    pub offset: u64,
+}
 
 /// The records of a journal's directory, in order.
 ///
@@ -41,12 +56,49 @@ impl JournalReader {
         self.scan.torn()
     }
 
+    /// What makes the journal's word on its own end doubtful, although all its frames are whole: a note
+    /// of what was acknowledged that is missing or damaged, a last segment that is too short.
+    ///
+    /// It is known when all records have been read.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&'static str> {
+        self.scan.doubt()
+    }
+
+    /// Shows the records that were not read yet as they stand in the files, until `visit` breaks off.
+    ///
+    /// Nothing is decoded and nothing copied; no more than one segment is in memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OpenError`] at the first place where the journal is not what was written.
+    pub fn visit(
+        &mut self,
+        visit: &mut dyn FnMut(RawRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<(), OpenError> {
+        while let Some(frame) = self.scan.next_frame()? {
+            let (file, begin) = self.scan.place_of(&frame);
+            for (seq, record) in (frame.first_seq..).zip(self.scan.records(&frame)) {
+                let raw = RawRecord {
+                    seq,
+                    envelope_bytes: record.envelope,
+                    payload: record.payload,
+                    file,
+                    offset: begin.saturating_add(record.offset) as u64,
+                };
+                if visit(raw).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn read_frame(&mut self) -> Result<(), OpenError> {
         while self.frame.is_empty() {
             let Some(frame) = self.scan.next_frame()? else { return Ok(()) };
-            for (seq, (envelope_bytes, payload)) in
-                (frame.first_seq..).zip(self.scan.records(&frame))
-            {
+            for (seq, record) in (frame.first_seq..).zip(self.scan.records(&frame)) {
+                let (envelope_bytes, payload) = (record.envelope, record.payload);
                 if seq < self.from {
                     continue;
                 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     acknowledged::{self, Acknowledged},
-    frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, marker},
+    frame::{Frame, FramedRecord, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, marker},
 };
 use crate::{Hash, log::directory::OpenError};
 
@@ -154,8 +154,8 @@ impl Scan {
         }
     }
 
-    /// The envelope bytes and the payload of each record of the frame that was read last.
-    pub(super) fn records(&self, frame: &Frame) -> Vec<(&[u8], &[u8])> {
+    /// The records of the frame that was read last.
+    pub(super) fn records(&self, frame: &Frame) -> Vec<FramedRecord<'_>> {
         let begin = self.segment.offset.saturating_sub(frame.len);
         let bytes = self.segment.bytes.get(begin..).unwrap_or_default();
         frame.records(bytes).unwrap_or_default()
@@ -169,6 +169,13 @@ impl Scan {
     /// The tail that was left out; known behind the last frame.
     pub(super) fn torn(&self) -> Option<&TornTail> {
         self.torn.as_ref()
+    }
+
+    /// What makes the journal's word on its own end doubtful, although all its frames are whole.
+    pub(super) fn doubt(&self) -> Option<&'static str> {
+        let shortened = (self.segment.bytes.len() as u64) < self.segment.file_len;
+        let cut = shortened.then_some("the last segment is shorter than it was made");
+        cut.or(self.acknowledged.doubt)
     }
 
     /// Decodes the frame at the present place and checks that it belongs there.

@@ -1,0 +1,218 @@
+//! Every promise re-derived from the events, by code that shares nothing with the rules that made them.
+//!
+//! An [`Auditor`] knows what was promised (docs/architecture.md) and looks whether the events keep it:
+//! it reads no state of the pools and asks neither `decide` nor the lifecycle's table, so that a bug
+//! in them cannot hide itself. What it cannot see in events alone, it does not claim:
+//! [`UNSEEN`] says what that is.
+
+mod deliveries;
+
+mod devices;
+
+mod offers;
+
+mod packages;
+
+mod spends;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use keypool_ledger::{
+    CommandId, Event, EventEnvelope, Hash, KeyPackageRef, PoolId, ReservationId, StreamId,
+};
+
+use self::{
+    deliveries::Deliveries,
+    devices::Devices,
+    packages::{Claim, Life, PoolTally},
+};
+use crate::verify::{Finding, Gravity};
+
+/// The invariants that events alone cannot show, and why.
+pub const UNSEEN: [(&str, &str); 3] = [
+    ("I8", "what was acknowledged is known to whoever was answered, not to the log"),
+    ("I9", "private keys are never in events; whether they are elsewhere, events do not tell"),
+    ("I10", "needs the commands and the clock again, and the log has only what came of them"),
+];
+
+/// The numbers that were promised. They stand in no event: they are the server's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promises {
+    /// How much longer than its deadline a reservation holds.
+    pub grace: Duration,
+    /// How many lapses end a package: 2 with `--on-lapse requeue`, 1 with `retire`.
+    pub lapses_max: u32,
+    /// How often a reservation may be renewed.
+    pub renewals_max: u32,
+    /// How many live single-use packages a pool may hold.
+    pub packages_max: usize,
+    /// How much life a package has left at the end of a reservation.
+    pub life_margin: Duration,
+}
+
+impl Promises {
+    /// The server's defaults.
+    pub const STANDARD: Self = Self {
+        grace: Duration::from_mins(1),
+        lapses_max: 2,
+        renewals_max: 5,
+        packages_max: 64,
+        life_margin: Duration::from_mins(1),
+    };
+}
+
+/// How many single-use packages of a pool stand where, as the auditor has derived it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Held by nobody.
+    pub available: u64,
+    /// Set aside for somebody.
+    pub reserved: u64,
+    /// Used.
+    pub spent: u64,
+    /// Past their lifetime.
+    pub expired: u64,
+    /// Withdrawn.
+    pub revoked: u64,
+}
+
+/// Reads events in the order of the log and says which promise they break.
+#[derive(Debug)]
+pub struct Auditor {
+    promises: Promises,
+    packages: HashMap<KeyPackageRef, Life>,
+    claims: HashMap<ReservationId, Claim>,
+    pools: BTreeMap<PoolId, PoolTally>,
+    commands: HashMap<CommandId, Asked>,
+    devices: Devices,
+    deliveries: Deliveries,
+    findings: Vec<Finding>,
+}
+
+/// What is remembered of a command: the request behind it, and its last event.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    request: Hash,
+    last: u64,
+}
+
+/// One event where it stands.
+#[derive(Clone, Copy, Debug)]
+struct Seen<'a> {
+    seq: u64,
+    envelope: &'a EventEnvelope,
+}
+
+impl Auditor {
+    /// Begins before the first event.
+    #[must_use]
+    pub fn new(promises: Promises) -> Self {
+        Self {
+            promises,
+            packages: HashMap::new(),
+            claims: HashMap::new(),
+            pools: BTreeMap::new(),
+            commands: HashMap::new(),
+            devices: Devices::default(),
+            deliveries: Deliveries::default(),
+            findings: Vec::new(),
+        }
+    }
+
+    /// Takes the next event of the log.
+    pub fn see(&mut self, seq: u64, envelope: &EventEnvelope) {
+        let seen = Seen { seq, envelope };
+        self.see_command(seen);
+        let findings = self.deliveries.see(seen);
+        self.findings.extend(findings);
+        match &envelope.stream {
+            StreamId::Pool(pool) if envelope.event.keypackage_ref().is_some() => {
+                self.see_package(seen, pool);
+            }
+            StreamId::Pool(pool) => self.findings.extend(self.devices.see(seen, pool)),
+            StreamId::Group(_) | StreamId::Mailbox(_) => {}
+        }
+        if let (Some(of), true) =
+            (envelope.event.keypackage_ref(), envelope.stream.pool().is_none())
+        {
+            let what = format!("an event of package {} stands in {}.", of.short(), envelope.stream);
+            self.broken("I5", &[seq], what);
+        }
+    }
+
+    /// One request, one digest, one batch: repeating a request adds no event.
+    fn see_command(&mut self, seen: Seen<'_>) {
+        let (id, request) = (seen.envelope.command, seen.envelope.request);
+        let asked = self.commands.entry(id).or_insert(Asked { request, last: seen.seq });
+        let (before, last) = (asked.request, asked.last);
+        asked.last = seen.seq;
+        if before != request {
+            let what = format!(
+                "command {id} stands for one request at {last} and for another at {}: an idempotency \
+                 key names one request for ever.",
+                seen.seq
+            );
+            self.broken("I11", &[last, seen.seq], what);
+        } else if last.saturating_add(1) < seen.seq {
+            let what = format!(
+                "command {id} has written again at {}, after its events up to {last}: repeating a \
+                 request adds no event.",
+                seen.seq
+            );
+            self.broken("I11", &[last, seen.seq], what);
+        }
+    }
+
+    fn broken(&mut self, rule: &'static str, events: &[u64], what: String) {
+        self.findings.push(broken(rule, events, what));
+    }
+
+    /// How the packages of each pool stand after the last event.
+    pub fn standings(&self) -> impl Iterator<Item = (&PoolId, Standing)> {
+        self.pools.iter().map(|(pool, tally)| (pool, tally.standing(&self.packages)))
+    }
+
+    /// Says what was found, in the order of the log; to be called behind the last event.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<Finding> {
+        let end = self.deliveries.finish();
+        self.findings.extend(end);
+        let mut findings = Vec::new();
+        for (pool, tally) in &self.pools {
+            let standing = tally.standing(&self.packages);
+            let sum = standing.available
+                + standing.reserved
+                + standing.spent
+                + standing.expired
+                + standing.revoked;
+            if sum != tally.uploaded {
+                let uploaded = tally.uploaded;
+                let what = format!(
+                    "{pool} has had {uploaded} uploads, but {sum} single-use packages stand \
+                     somewhere."
+                );
+                findings.push(broken("I3", &[], what));
+            }
+        }
+        self.findings.extend(findings);
+        self.findings
+    }
+}
+
+/// A rule that events break.
+fn broken(rule: &'static str, events: &[u64], what: String) -> Finding {
+    Finding { gravity: Gravity::Rule, rule, events: events.to_vec(), what, place: None }
+}
+
+/// The first eight digits of a reservation: enough to tell lines apart, too few to use it.
+fn short(reservation: ReservationId) -> String {
+    reservation.to_string().chars().take(8).collect()
+}
+
+/// Whether an event belongs to a device itself.
+fn is_of_device(event: &Event) -> bool {
+    matches!(event, Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {})
+}

@@ -1,0 +1,242 @@
+//! What the delivery promises: one Commit for each epoch, with its spends and its Welcomes or not at
+//! all, from members only; and mailboxes in the order of the log.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use keypool_ledger::{CommandId, Event, GroupId, PoolId, StreamId};
+
+use super::{Seen, broken};
+use crate::verify::Finding;
+
+/// All that the auditor knows of groups and mailboxes.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries {
+    groups: HashMap<GroupId, Group>,
+    mailboxes: HashMap<PoolId, Mailbox>,
+    /// Spends that no Commit has used yet: by group and package owner, whose they were.
+    spends: HashMap<(GroupId, PoolId), Vec<PoolId>>,
+    /// The Commit whose Welcomes are to follow in the same command.
+    pending: Option<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// The epoch that was ended last, and where.
+    ended: Option<(u64, u64)>,
+    members: BTreeSet<PoolId>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    waiting: VecDeque<u64>,
+    through: u64,
+    /// Where it was overrun, until its device was told.
+    overrun: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    command: CommandId,
+    group: GroupId,
+    seq: u64,
+    unwelcomed: HashSet<PoolId>,
+}
+
+impl Deliveries {
+    pub(super) fn see(&mut self, seen: Seen<'_>) -> Vec<Finding> {
+        let mut findings = self.close_command(Some(seen.envelope.command));
+        match (&seen.envelope.stream, &seen.envelope.event) {
+            (StreamId::Pool(owner), Event::Spent { group, holder: Some(holder), .. }) => {
+                let spends = self.spends.entry((group.clone(), owner.clone())).or_default();
+                spends.push(holder.clone());
+            }
+            (StreamId::Group(group), event) => self.see_group(seen, group, event, &mut findings),
+            (StreamId::Mailbox(device), event) => {
+                self.see_mailbox(seen, device, event, &mut findings);
+            }
+            _ => {}
+        }
+        findings
+    }
+
+    pub(super) fn finish(&mut self) -> Vec<Finding> {
+        self.close_command(None)
+    }
+
+    /// A Commit's Welcomes come with it: when its command is over, none may be missing.
+    fn close_command(&mut self, next: Option<CommandId>) -> Vec<Finding> {
+        let Some(pending) = self.pending.take_if(|pending| Some(pending.command) != next) else {
+            return Vec::new();
+        };
+        let missing = |device: PoolId| {
+            let what = format!(
+                "the Commit at {} adds {device} to group {}, and no Welcome for it came with it.",
+                pending.seq, pending.group
+            );
+            broken("welcome", &[pending.seq], what)
+        };
+        let mut devices: Vec<_> = pending.unwelcomed.into_iter().collect();
+        devices.sort();
+        devices.into_iter().map(missing).collect()
+    }
+
+    fn see_group(
+        &mut self,
+        seen: Seen<'_>,
+        id: &GroupId,
+        event: &Event,
+        findings: &mut Vec<Finding>,
+    ) {
+        let seq = seen.seq;
+        let group = self.groups.entry(id.clone()).or_default();
+        let recipients: Vec<PoolId> = match event {
+            Event::Committed { committer: sender, .. } | Event::Posted { sender } => {
+                if group.ended.is_some() && !group.members.contains(sender) {
+                    let what = format!("{sender} is no member of group {id}, and posts at {seq}.");
+                    findings.push(broken("member", &[seq], what));
+                }
+                group.members.iter().filter(|member| *member != sender).cloned().collect()
+            }
+            Event::Welcomed { to } => to.clone(),
+            _ => {
+                let what = format!("an event {} stands in the history of a group.", event.name());
+                findings.push(broken("delivery", &[seq], what));
+                Vec::new()
+            }
+        };
+        if let (Event::Posted { .. }, None) = (event, group.ended) {
+            let what =
+                format!("a message stands at {seq} in group {id}, which no Commit has made.");
+            findings.push(broken("member", &[seq], what));
+        }
+        match event {
+            Event::Committed { .. } => self.see_commit(seen, id, event, findings),
+            Event::Welcomed { to } => self.see_welcome(seen, id, to, findings),
+            _ => {}
+        }
+        for recipient in recipients {
+            let mailbox = self.mailboxes.entry(recipient).or_default();
+            if mailbox.overrun.is_none() {
+                mailbox.waiting.push_back(seq);
+            }
+        }
+    }
+
+    fn see_commit(
+        &mut self,
+        seen: Seen<'_>,
+        id: &GroupId,
+        event: &Event,
+        findings: &mut Vec<Finding>,
+    ) {
+        let Event::Committed { epoch, committer, added, removed } = event else { return };
+        let seq = seen.seq;
+        let group = self.groups.entry(id.clone()).or_default();
+        if let Some((ended, before)) = group.ended
+            && *epoch != ended.saturating_add(1)
+        {
+            let what = format!(
+                "the Commit at {seq} is for epoch {epoch} of group {id}; the one before it, at \
+                 {before}, ended epoch {ended}: each epoch has one Commit."
+            );
+            findings.push(broken("epoch", &[before, seq], what));
+        }
+        group.ended = Some((*epoch, seq));
+        group.members.insert(committer.clone());
+        group.members.extend(added.iter().cloned());
+        group.members.retain(|member| !removed.contains(member));
+        for device in added {
+            let spends = self.spends.get_mut(&(id.clone(), device.clone()));
+            let place = spends
+                .as_ref()
+                .and_then(|spends| spends.iter().position(|holder| holder == committer));
+            if let (Some(spends), Some(place)) = (spends, place) {
+                spends.swap_remove(place);
+                continue;
+            }
+            let what = format!(
+                "the Commit at {seq} adds {device} to group {id}, and {committer} has spent no package \
+                 of it for that group."
+            );
+            findings.push(broken("spend", &[seq], what));
+        }
+        self.pending = Some(Pending {
+            command: seen.envelope.command,
+            group: id.clone(),
+            seq,
+            unwelcomed: added.iter().cloned().collect(),
+        });
+    }
+
+    fn see_welcome(
+        &mut self,
+        seen: Seen<'_>,
+        id: &GroupId,
+        to: &[PoolId],
+        findings: &mut Vec<Finding>,
+    ) {
+        let seq = seen.seq;
+        let Some(pending) = self.pending.as_mut().filter(|pending| pending.group == *id) else {
+            let what = format!("a Welcome stands at {seq} without the Commit that it belongs to.");
+            findings.push(broken("welcome", &[seq], what));
+            return;
+        };
+        let commit = pending.seq;
+        for device in to {
+            if !pending.unwelcomed.remove(device) {
+                let what = format!(
+                    "the Welcome at {seq} is for {device}, whom the Commit at {commit} does not add."
+                );
+                findings.push(broken("welcome", &[commit, seq], what));
+            }
+        }
+    }
+
+    fn see_mailbox(
+        &mut self,
+        seen: Seen<'_>,
+        device: &PoolId,
+        event: &Event,
+        findings: &mut Vec<Finding>,
+    ) {
+        let seq = seen.seq;
+        let mailbox = self.mailboxes.entry(device.clone()).or_default();
+        let mut wrong = |what: &str| {
+            let what = format!("the mailbox of {device} at {seq}: {what}.");
+            findings.push(broken("mailbox", &[seq], what));
+        };
+        match event {
+            Event::Acknowledged { through, overrun } => {
+                if seq <= *through {
+                    wrong("it acknowledges what was not there yet");
+                }
+                if !overrun && *through <= mailbox.through {
+                    wrong("it acknowledges less than it did before");
+                }
+                if *overrun && mailbox.overrun.is_none() {
+                    wrong("its device was told of an overrun that there was not");
+                }
+                let waited = mailbox.waiting.len();
+                mailbox.through = mailbox.through.max(*through);
+                mailbox.waiting.retain(|position| through < position);
+                if !overrun && mailbox.waiting.len() == waited {
+                    wrong("it acknowledges something, and nothing waited up to there");
+                }
+                if *overrun {
+                    mailbox.overrun = None;
+                }
+            }
+            Event::Overrun { dropped_through } => {
+                if seq <= *dropped_through {
+                    wrong("it drops what was not there yet");
+                }
+                if mailbox.overrun.is_some() {
+                    wrong("it is overrun twice, and its device was not told in between");
+                }
+                mailbox.waiting.retain(|position| dropped_through < position);
+                mailbox.overrun = Some(seq);
+            }
+            other => wrong(&format!("an event {} does not belong there", other.name())),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Which key speaks for a device: one at a time, and for one device only.
+
+use std::collections::HashMap;
+
+use keypool_ledger::{Event, PoolId, SignatureKey};
+
+use super::{Seen, broken, is_of_device};
+use crate::verify::Finding;
+
+/// The keys that speak now, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    keys: HashMap<PoolId, (SignatureKey, u64)>,
+    speaks_for: HashMap<SignatureKey, PoolId>,
+}
+
+impl Devices {
+    pub(super) fn see(&mut self, seen: Seen<'_>, pool: &PoolId) -> Vec<Finding> {
+        let (event, seq) = (&seen.envelope.event, seen.seq);
+        let mut findings = Vec::new();
+        if !is_of_device(event) {
+            let what = format!("an event {} stands in the history of {pool}.", event.name());
+            findings.push(broken("device", &[seq], what));
+        }
+        let before = self.keys.get(pool).map(|(_, since)| *since);
+        match (event, before) {
+            (Event::Registered { .. }, Some(since)) => {
+                let what = format!(
+                    "{pool} was registered at {since} and is registered again at {seq}: a name is \
+                     bound to its first key."
+                );
+                findings.push(broken("device", &[since, seq], what));
+            }
+            (Event::KeyRotated { .. } | Event::DeviceRemoved {}, None) => {
+                let what = format!("{pool} is {} at {seq} without a key.", event.name());
+                findings.push(broken("device", &[seq], what));
+            }
+            _ => {}
+        }
+        if let Some((key, _)) = self.keys.remove(pool) {
+            self.speaks_for.remove(&key);
+        }
+        if let Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } =
+            event
+        {
+            let bound = self.speaks_for.insert(signature_key.clone(), pool.clone());
+            if let Some(other) = bound.filter(|other| other != pool) {
+                let what = format!(
+                    "the key that speaks for {other} is given to {pool} at {seq}: a key speaks for one \
+                     device."
+                );
+                findings.push(broken("device", &[seq], what));
+            }
+            self.keys.insert(pool.clone(), (signature_key.clone(), seq));
+        }
+        findings
+    }
+}

@@ -1,0 +1,66 @@
+//! Which package a reservation may be given: one that will outlive it, and the first in the order.
+
+use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
+
+use super::{Auditor, Seen, packages::Life};
+
+impl Auditor {
+    /// Rule 1: the package outlives the reservation, and none stands before it in the order.
+    pub(super) fn check_offer(
+        &mut self,
+        seen: Seen<'_>,
+        of: &KeyPackageRef,
+        holder: &PoolId,
+        deadline: Timestamp,
+    ) {
+        let Some(life) = self.packages.get(of) else { return };
+        let (name, at) = (format!("package {} of {}", of.short(), life.pool), seen.seq);
+        let mut wrong = Vec::new();
+        if *holder == life.pool {
+            wrong.push("to the device that owns it".to_owned());
+        }
+        if deadline <= seen.envelope.at {
+            wrong.push("for no time at all".to_owned());
+        }
+        if seen.envelope.at < life.facts.not_before {
+            wrong.push("before its lifetime has begun".to_owned());
+        }
+        if life.facts.not_after < deadline.after(self.promises.life_margin) {
+            wrong.push("with less life left than the reservation and its margin".to_owned());
+        }
+        let mut events = vec![at];
+        if let Some(first) = self.first_before(seen, life, deadline) {
+            events.insert(0, first.uploaded.unwrap_or_default());
+            wrong.push(format!(
+                "although package {} of the same ciphersuite comes before it in the order of offers",
+                first.facts.keypackage_ref.short()
+            ));
+        }
+        for what in wrong {
+            self.broken("offer", &events, format!("{name} is handed out at {at} {what}."));
+        }
+    }
+
+    /// A package of the same ciphersuite that should have been offered before this one.
+    fn first_before(&self, seen: Seen<'_>, given: &Life, deadline: Timestamp) -> Option<&Life> {
+        let pool = self.pools.get(&given.pool)?;
+        let offerable = |life: &&Life| {
+            life.facts.ciphersuite == given.facts.ciphersuite
+                && life.uploaded.is_some()
+                && life.holds.is_none()
+                && (life.facts.last_resort || life.lapsed < self.promises.lapses_max)
+                && life.facts.not_before <= seen.envelope.at
+                && deadline.after(self.promises.life_margin) <= life.facts.not_after
+        };
+        let live = pool.live.iter().filter_map(|of| self.packages.get(of));
+        let first = live.filter(offerable).min_by_key(|life| place(life))?;
+        (place(first) < place(given)).then_some(first)
+    }
+}
+
+/// The place in the order: single-use before last resort, never offered before given back before
+/// lapsed, and then the oldest.
+fn place(life: &Life) -> (bool, u8, u64) {
+    let class = if 0 < life.lapsed { 2 } else { u8::from(0 < life.cancelled) };
+    (life.facts.last_resort, class, life.uploaded.unwrap_or(u64::MAX))
+}

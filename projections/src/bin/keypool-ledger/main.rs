@@ -1,0 +1,285 @@
+//! `keypool-ledger`: what happened to whom, whether it is all still there, and how to prove it.
+//!
+//! It reads exports, journals and copies of data directories, and never writes to them.
+
+mod biography;
+
+mod carrying;
+
+mod checking;
+
+mod explaining;
+
+mod output;
+
+mod overview;
+
+mod picture;
+
+mod proving;
+
+mod reading;
+
+mod replaying;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use keypool_ledger::PoolId;
+
+use crate::{
+    output::{Out, ToolError},
+    reading::Moment,
+};
+
+/// Everything went well.
+const FINE: u8 = 0;
+/// The command line is wrong, or names what is not there.
+const USAGE: u8 = 1;
+/// The stored bytes are not what was written.
+const DAMAGED: u8 = 2;
+/// Events break a rule.
+const RULE_BROKEN: u8 = 3;
+/// Two histories were told where there can be one.
+const EQUIVOCATION: u8 = 4;
+/// Nothing can be read there.
+const UNREADABLE: u8 = 5;
+
+/// Reads a keypool log: an export, a journal directory, or a copy of a data directory.
+#[derive(Debug, Parser)]
+#[command(
+    name = "keypool-ledger",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 fine, 1 usage, 2 bytes damaged, 3 a rule broken, 4 equivocation, \
+                  5 unreadable."
+)]
+struct Cli {
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what a source holds
+    Info { source: PathBuf },
+    /// List the events, one a line
+    Log {
+        source: PathBuf,
+        /// Only those of one pool
+        #[arg(long, value_name = "USER/DEVICE")]
+        pool: Option<PoolId>,
+        /// Only from this record on
+        #[arg(long, value_name = "SEQ", default_value_t = 1)]
+        from: u64,
+    },
+    /// Show all that happened to one thing
+    Show {
+        source: PathBuf,
+        /// A record's number, or how a package's reference, a reservation or a request begins
+        #[arg(value_name = "SEQ|REF|RESERVATION|COMMAND")]
+        what: String,
+    },
+    /// Say in sentences why something ended as it did
+    Explain {
+        source: PathBuf,
+        /// How a package's reference, a reservation or a request begins; or a pool, with --at
+        #[arg(value_name = "REF|RESERVATION|REQUEST|POOL")]
+        what: String,
+        /// When a pool is asked about: a record's number or a time
+        #[arg(long, value_name = "SEQ|TIME")]
+        at: Option<Moment>,
+        #[command(flatten)]
+        promises: PromiseArgs,
+    },
+    /// Check that the bytes are those that were written
+    Verify {
+        source: PathBuf,
+        #[command(flatten)]
+        seen: SeenArgs,
+    },
+    /// Check that the events keep every promise
+    Audit {
+        source: PathBuf,
+        #[command(flatten)]
+        seen: SeenArgs,
+        #[command(flatten)]
+        promises: PromiseArgs,
+    },
+    /// Show the pools as they were at a moment, or what changed between two
+    Replay {
+        source: PathBuf,
+        /// The moment: a record's number or a time, as in 2026-11-22T12:00:00Z; the end if none
+        #[arg(long, value_name = "SEQ|TIME", conflicts_with = "diff")]
+        at: Option<Moment>,
+        /// Two moments to compare
+        #[arg(long, num_args = 2, value_names = ["A", "B"])]
+        diff: Option<Vec<Moment>>,
+        /// One pool, package by package
+        #[arg(long, value_name = "USER/DEVICE")]
+        pool: Option<PoolId>,
+    },
+    /// Write the log into one file that can be handed on
+    Export { source: PathBuf, out: PathBuf },
+    /// Make a new data directory from an export
+    Import { export: PathBuf, directory: PathBuf },
+    /// Draw a pool's life
+    Plot {
+        source: PathBuf,
+        #[arg(long, value_name = "USER/DEVICE")]
+        pool: PoolId,
+        /// The picture, in SVG
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Write a checkpoint of the log: its length and its tree hash
+    Checkpoint {
+        source: PathBuf,
+        /// The log's name in it
+        #[arg(long, value_name = "NAME", default_value = "keypool.invalid/log")]
+        origin: String,
+        /// Of the log as it was after this record
+        #[arg(long, value_name = "SEQ")]
+        at: Option<u64>,
+        /// Sign it with the secret key in this file; its name is the log's then
+        #[arg(long, value_name = "FILE")]
+        sign: Option<PathBuf>,
+    },
+    /// Prove something about the log to someone who does not have it
+    Prove {
+        #[command(subcommand)]
+        what: Prove,
+    },
+    /// Check a checkpoint, a proof or evidence
+    Check {
+        file: PathBuf,
+        /// The public key of the log that must have signed it
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+    },
+    /// Find where two logs part, or whether checkpoints fit a log or each other
+    Compare {
+        /// A source or a checkpoint
+        a: PathBuf,
+        /// A source or a checkpoint
+        b: PathBuf,
+        /// The public key of the log that must have signed the checkpoints
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Where evidence goes if two signed checkpoints contradict each other
+        #[arg(long, value_name = "FILE", default_value = "keypool-evidence.txt")]
+        evidence: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Prove {
+    /// That a record is in the log
+    Inclusion {
+        source: PathBuf,
+        seq: u64,
+        /// In the log of this checkpoint; of the whole log if none
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+    },
+    /// That the log has only grown since a checkpoint
+    Consistency {
+        source: PathBuf,
+        old: PathBuf,
+        /// Up to this checkpoint; up to the whole log if none
+        new: Option<PathBuf>,
+    },
+}
+
+/// What somebody remembers of the log's end.
+#[derive(Debug, Args)]
+struct SeenArgs {
+    /// An end of this log that was seen before, as `verify` has printed it
+    #[arg(long, value_name = "SIZE:ROOT")]
+    expect_head: Vec<String>,
+    /// A checkpoint of this log that was kept
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// The public key that must have signed the checkpoints
+    #[arg(long, value_name = "KEY", requires = "checkpoint")]
+    key: Option<String>,
+}
+
+/// The server's settings, which no event tells.
+#[derive(Clone, Copy, Debug, Args)]
+struct PromiseArgs {
+    /// How much longer than its deadline a reservation holds, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    grace_s: u64,
+    /// What becomes of a package whose reservation lapses
+    #[arg(long, value_enum, default_value_t = OnLapse::Requeue)]
+    on_lapse: OnLapse,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnLapse {
+    /// It is offered once more
+    Requeue,
+    /// It is never offered again
+    Retire,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // If even the error stream is gone there is nobody left to tell.
+            let _ = error.print();
+            return ExitCode::from(if asked { FINE } else { USAGE });
+        }
+    };
+    let mut out = Out::new(cli.json);
+    let outcome = run(cli.command, &mut out).and_then(|code| out.flush().map(|()| code));
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        // Whoever reads the output has seen enough.
+        Err(ToolError::Closed) => ExitCode::from(FINE),
+        Err(error) => {
+            let _ = out.flush();
+            error.complain();
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
+    match command {
+        Command::Info { source } => overview::info(&source, out),
+        Command::Log { source, pool, from } => overview::log(&source, pool.as_ref(), from, out),
+        Command::Show { source, what } => biography::show(&source, &what, out),
+        Command::Explain { source, what, at, promises } => {
+            explaining::explain(&source, &what, at, promises, out)
+        }
+        Command::Verify { source, seen } => checking::verify(&source, &seen, out),
+        Command::Audit { source, seen, promises } => checking::audit(&source, &seen, promises, out),
+        Command::Replay { source, at, diff, pool } => match diff.as_deref() {
+            Some([a, b]) => replaying::diff(&source, (*a, *b), pool.as_ref(), out),
+            _ => replaying::replay(&source, at, pool.as_ref(), out),
+        },
+        Command::Export { source, out: file } => carrying::export(&source, &file, out),
+        Command::Import { export, directory } => carrying::import(&export, &directory, out),
+        Command::Plot { source, pool, out: file } => picture::plot(&source, &pool, &file, out),
+        Command::Checkpoint { source, origin, at, sign } => {
+            proving::checkpoint(&source, &origin, at, sign.as_deref(), out)
+        }
+        Command::Prove { what: Prove::Inclusion { source, seq, checkpoint } } => {
+            proving::prove_inclusion(&source, seq, checkpoint.as_deref(), out)
+        }
+        Command::Prove { what: Prove::Consistency { source, old, new } } => {
+            proving::prove_consistency(&source, &old, new.as_deref(), out)
+        }
+        Command::Check { file, key } => proving::check(&file, key.as_deref(), out),
+        Command::Compare { a, b, key, evidence } => {
+            proving::compare((&a, &b), key.as_deref(), &evidence, out)
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What makes a log provable to someone who trusts neither its server nor its operator.
+//!
+//! The leaves are the stored bytes of the envelopes, in the order of the log. A [`Checkpoint`] names
+//! how many there are and the [`TreeHash`] over all of them; whoever keeps one can later be shown that
+//! a record is in that log ([`Inclusion`]), or that the log of today only adds to it
+//! ([`Consistency`]). Two checkpoints of one key that contradict each other are proof of a fork.
+//!
+//! The tree is that of RFC 6962 section 2.1 with SHA-256; checkpoints, notes, tiles and proofs have the
+//! forms that C2SP names `tlog-checkpoint`, `signed-note`, `tlog-tiles` and `tlog-proof`, so that other
+//! programs can check them.
+
+mod checkpoint;
+
+mod files;
+
+mod note;
+
+mod proof;
+
+mod tile;
+
+mod tree;
+
+pub use self::{
+    checkpoint::{Checkpoint, CheckpointError},
+    files::{Consistency, Inclusion, Paper, PaperError},
+    note::{NoteError, NoteKey, NoteSigner, SignedNote},
+    proof::{
+        ProofError, check_consistency, check_inclusion, prove_consistency, prove_inclusion, subtree,
+    },
+    tile::{TILE_WIDTH, Tile, TileError},
+    tree::{Node, Tree, TreeError, TreeHash},
+};
