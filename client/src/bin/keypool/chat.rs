@@ -81,8 +81,12 @@ pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn 
     };
     let client = MlsClient::open_at_server(home, &owner, &whose.server, opened)?;
     let mut chat = Chat::new(&client, Screen::open()?, *options);
+    let sealed = match whose.passphrase_file {
+        Some(_) => "sealed with your passphrase",
+        None => "sealed with a key file there (--passphrase-file is safer)",
+    };
     chat.screen.say(&format!(
-        "you are {owner} at {}; your keys are in {}\n/help lists the commands, /quit ends",
+        "you are {owner} at {}; your keys are in {}, {sealed}\n/help lists the commands, /quit ends",
         whose.server,
         home.display()
     ));
