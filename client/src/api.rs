@@ -3,6 +3,8 @@
 //! The only file that knows HTTP. Every call that changes something carries an idempotency key, so a
 //! call whose answer was lost is simply repeated: the server answers the repetition from its log.
 
+mod delivery;
+
 use std::{
     fmt,
     sync::{
@@ -13,15 +15,14 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use keypool_ledger::{Clock, CommandId, GroupId, PoolId, Timestamp};
+use keypool_ledger::{Clock, CommandId, PoolId, Timestamp};
 use keypool_projections::{
     signing::{BodyParts, SignedParts, content_digest},
     wire::{
-        AcknowledgeReply, AcknowledgeRequest, ClaimRequest, Code, CommitReply, CommitRequest,
-        EventsReply, MailboxReply, MessageReply, MessageRequest, PoolStatus, Problem,
-        RegisterReply, RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest,
-        RevokeReply, RevokeRequest, RotateRequest, SpendReply, SpendRequest, UploadReply,
-        UploadRequest,
+        ClaimRequest, Code, DevicesReply, EventsReply, PoolStatus, Problem, RegisterReply,
+        RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply,
+        RevokeRequest, RotateRequest, SpendReply, SpendRequest, UploadReply, UploadRequest,
+        Voucher,
     },
 };
 use reqwest::{Method, Url};
@@ -147,18 +148,41 @@ impl ApiClient {
         self.server.as_str()
     }
 
-    /// Lets the device's key speak for it. Repeating it is harmless.
+    /// Lets the device's key speak for it. Repeating it is harmless. If the user has a device already, one
+    /// of theirs must have vouched for this one.
     ///
     /// # Errors
     ///
-    /// Returns an [`ApiError`]; its code is `identity_bound` if another key has the name.
-    pub async fn register(&self, id: CommandId) -> Result<RegisterReply, ApiError> {
+    /// Returns an [`ApiError`]; its code is `identity_bound` if another key has the name, or if the user
+    /// has a device and none has vouched.
+    pub async fn register(
+        &self,
+        voucher: Option<Voucher>,
+        id: CommandId,
+    ) -> Result<RegisterReply, ApiError> {
         let pool = self.identity.pool();
         let request = RegisterRequest {
             user: pool.user().to_owned(),
             device: Some(pool.device().to_owned()),
+            voucher,
         };
         self.post("/devices", &request, id).await
+    }
+
+    /// The registered devices of a user.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `unknown_user` if nobody of that name is registered.
+    pub async fn devices_of(&self, user: &str) -> Result<Vec<PoolId>, ApiError> {
+        // A name that is none is for the server to say so, at this address and no other.
+        let unknown = || ApiError::Address(self.server.to_string());
+        let mut url = self.server.clone();
+        url.path_segments_mut().map_err(|()| unknown())?.clear().extend(["users", user, "devices"]);
+        let path = url.path().to_owned();
+        let reply: DevicesReply = self.get(&path, "").await?;
+        let devices = reply.devices.iter().map(|device| PoolId::new(user, device));
+        devices.collect::<Result<_, _>>().map_err(|_| unknown())
     }
 
     /// The same server, spoken to by somebody else.
@@ -269,68 +293,6 @@ impl ApiClient {
     /// Returns an [`ApiError`].
     pub async fn events(&self, after: u64, limit: u64) -> Result<EventsReply, ApiError> {
         self.get("/keypackages/events", &format!("after={after}&limit={limit}")).await
-    }
-
-    /// Posts a Commit with its Welcomes and the spending of its packages: all of it or nothing. The
-    /// first Commit for an epoch wins.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`]; its code is `epoch_taken` if another Commit was first, or that of a
-    /// spend if a package cannot be spent. Nothing was accepted then.
-    pub async fn post_commit(
-        &self,
-        group: &GroupId,
-        request: &CommitRequest,
-        id: CommandId,
-    ) -> Result<CommitReply, ApiError> {
-        self.post(&format!("/groups/{}/commits", group.to_path()), request, id).await
-    }
-
-    /// Posts a sealed message to the other members' devices.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`]; its code is `unknown_group` if no Commit of the group was ever
-    /// posted, and `not_allowed` if the device is not a member by any Commit that was accepted.
-    pub async fn post_message(
-        &self,
-        group: &GroupId,
-        request: &MessageRequest,
-        id: CommandId,
-    ) -> Result<MessageReply, ApiError> {
-        self.post(&format!("/groups/{}/messages", group.to_path()), request, id).await
-    }
-
-    /// What waits for the device after a position, in order, at most `limit` items of it. If nothing
-    /// does, the server waits up to `wait_s` seconds for something to come.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`]; its code is `mailbox_overrun` if the server has kept nothing more
-    /// after the position, and there was more.
-    pub async fn mailbox(
-        &self,
-        after: u64,
-        limit: u16,
-        wait_s: u64,
-    ) -> Result<MailboxReply, ApiError> {
-        let query = format!("after={after}&limit={limit}&wait={wait_s}");
-        let (method, wait) = (Method::GET, Duration::from_secs(wait_s));
-        self.repeated(&Call { method, path: "/mailbox", query: &query, body: None, wait }).await
-    }
-
-    /// Lets the server forget what waits for the device up to a position.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`].
-    pub async fn acknowledge(
-        &self,
-        request: &AcknowledgeRequest,
-        id: CommandId,
-    ) -> Result<AcknowledgeReply, ApiError> {
-        self.post("/mailbox/acknowledge", request, id).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T, ApiError> {

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
     Moment, ReservationStatus, timeline,
-    wire::{PoolStatus, RegisterReply},
+    wire::{PoolStatus, RegisterReply, Voucher},
 };
 
 use crate::{
@@ -185,10 +185,23 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
-    /// name.
+    /// name, or if the user has a device and none has vouched for this one.
     pub async fn register(&self) -> Result<RegisterReply, RotateError> {
+        self.register_vouched(None).await
+    }
+
+    /// Lets the device's key speak for it, with what another device of the user says for it: see
+    /// [`DeviceIdentity::vouch_for`].
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsClient::register`].
+    pub async fn register_vouched(
+        &self,
+        voucher: Option<Voucher>,
+    ) -> Result<RegisterReply, RotateError> {
         let _alone = self.committing.lock().await;
-        self.connection.register(self.now()).await
+        self.connection.register(voucher, self.now()).await
     }
 
     /// Replaces the device's signature key: see [`MlsConnection::rotate_key`]. Afterwards refresh the pool,
@@ -273,6 +286,33 @@ impl<D: DeliveryService> MlsClient<D> {
     ) -> Result<Invited, InviteError> {
         let _alone = self.committing.lock().await;
         self.inviter().invite(group, user, device).await
+    }
+
+    /// Invites all registered devices of a user to a group that are not in it, one after the other; of the
+    /// own user, all but this one. Returns what became of each.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`InviteError`] if it is not known which devices there are, and nobody was invited.
+    pub async fn invite_devices(
+        &self,
+        group: &GroupId,
+        user: &str,
+    ) -> Result<Vec<(PoolId, Result<Invited, InviteError>)>, InviteError> {
+        let members = self.members(group)?;
+        let devices = self.connection.api().devices_of(user).await;
+        let devices = devices.map_err(|error| InviteError::from_api(user.to_owned(), error))?;
+        let is_there = |device: &PoolId| {
+            members
+                .iter()
+                .any(|member| member.name.parse().is_ok_and(|name: PoolId| name == *device))
+        };
+        let mut invited = Vec::new();
+        for device in devices.into_iter().filter(|device| !is_there(device)) {
+            let outcome = self.invite(group, user, Some(device.device())).await;
+            invited.push((device, outcome));
+        }
+        Ok(invited)
     }
 
     /// Goes on with the invitations that a crash or a lost answer has left unfinished. To be called

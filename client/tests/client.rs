@@ -7,6 +7,7 @@ mod client {
     mod command_line;
     mod crashes;
     mod delivery;
+    mod devices;
     mod doctor;
     mod forgeries;
     mod interop;

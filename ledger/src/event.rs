@@ -92,6 +92,9 @@ pub enum Event {
         signature_key: SignatureKey,
         /// The user, whom the identity in the device's Basic credential names (alone or with device).
         credential: String,
+        /// The key of another device of the user that has vouched for this one; `None` for the first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        voucher: Option<SignatureKey>,
     },
     /// Another key speaks for the pool from now on.
     KeyRotated {

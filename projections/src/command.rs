@@ -81,6 +81,8 @@ pub enum Command {
         signature_key: SignatureKey,
         /// The identity in the device's Basic credential.
         credential: String,
+        /// The key of another device of the user that has vouched for this one.
+        voucher: Option<SignatureKey>,
     },
     /// Let another key speak for the pool, and withdraw the packages that the one before has signed.
     Rotate {

@@ -121,8 +121,8 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn carry_out(&mut self, command: &Command) -> Result<Answer, Rejection> {
         match command {
-            Command::Register { signature_key, credential } => {
-                self.register(signature_key, credential)
+            Command::Register { signature_key, credential, voucher } => {
+                self.register(signature_key, credential, voucher.as_ref())
             }
             Command::Rotate { previous, signature_key, credential } => {
                 self.rotate(previous, signature_key, credential)
@@ -176,13 +176,19 @@ impl Draft<'_> {
         kept.map(|package| package.facts.keypackage_ref.clone()).collect()
     }
 
-    fn register(&mut self, key: &SignatureKey, credential: &str) -> Result<Answer, Rejection> {
+    fn register(
+        &mut self,
+        key: &SignatureKey,
+        credential: &str,
+        voucher: Option<&SignatureKey>,
+    ) -> Result<Answer, Rejection> {
         match self.pool.registration() {
             Some(known) if known.signature_key == *key => Ok(Answer::Registered { known: true }),
             Some(_) => Err(Rejection::IdentityBound),
             None => {
                 let (signature_key, credential) = (key.clone(), credential.to_owned());
-                self.record(Event::Registered { signature_key, credential })?;
+                let voucher = voucher.cloned();
+                self.record(Event::Registered { signature_key, credential, voucher })?;
                 Ok(Answer::Registered { known: false })
             }
         }

@@ -170,7 +170,7 @@ impl PoolState {
 
     fn evolve_registration(&mut self, event: &Event) {
         match event {
-            Event::Registered { signature_key, credential }
+            Event::Registered { signature_key, credential, .. }
             | Event::KeyRotated { signature_key, credential } => {
                 let (signature_key, credential) = (signature_key.clone(), credential.clone());
                 self.registration = Some(Registration { signature_key, credential });

@@ -373,6 +373,12 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.views().directory.pool_of_key(key).cloned()
     }
 
+    /// The user's devices that a key speaks for, by device; empty for a user who is not known.
+    #[must_use]
+    pub fn registered_devices(&self, user: &str) -> Vec<PoolId> {
+        self.shared.views().directory.registered_of(user)
+    }
+
     /// The pools of a user's devices, by device; empty for a user who is not known.
     #[must_use]
     pub fn devices_of(&self, user: &str) -> Vec<PoolId> {

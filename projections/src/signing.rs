@@ -294,6 +294,18 @@ pub fn rotation_statement(
     format!("keypool-rotate-v1\n{pool}\n{previous}\n{signature_key}\n").into_bytes()
 }
 
+/// What a device of a user signs to vouch for another device of that user.
+///
+/// It is text, as [`rotation_statement`] is, and begins otherwise.
+#[must_use]
+pub fn voucher_statement(
+    pool: &PoolId,
+    voucher: &SignatureKey,
+    signature_key: &SignatureKey,
+) -> Vec<u8> {
+    format!("keypool-vouch-v1\n{pool}\n{voucher}\n{signature_key}\n").into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

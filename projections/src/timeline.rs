@@ -74,7 +74,7 @@ fn detail(envelope: &EventEnvelope) -> String {
         Event::Conflict { lost, holds, .. } => {
             format!("late spend of {} refused, {} was given it", short(lost), short(holds))
         }
-        Event::Registered { signature_key, credential }
+        Event::Registered { signature_key, credential, .. }
         | Event::KeyRotated { signature_key, credential } => {
             format!("key {signature_key} speaks for {credential}")
         }

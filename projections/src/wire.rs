@@ -7,10 +7,10 @@ mod code;
 
 mod delivery;
 
+mod devices;
+
 use data_encoding::BASE64;
-use keypool_ledger::{
-    CommandId, Event, GroupId, Hash, KeyPackageRef, Record, ReservationId, SignatureKey,
-};
+use keypool_ledger::{CommandId, Event, GroupId, Hash, KeyPackageRef, Record, ReservationId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use self::{
@@ -19,6 +19,7 @@ pub use self::{
         AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, MailboxItem, MailboxKind,
         MailboxReply, MessageReply, MessageRequest,
     },
+    devices::{DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RotateRequest, Voucher},
 };
 use crate::health::Health;
 
@@ -40,53 +41,6 @@ impl<'de> Deserialize<'de> for Base64 {
         let bytes = BASE64.decode(text.as_bytes());
         bytes.map(Self).map_err(|_| de::Error::custom("expected base64 with padding"))
     }
-}
-
-/// `POST /devices`: let the key that signs this request speak for a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct RegisterRequest {
-    /// The user.
-    pub user: String,
-    /// The device; `main` if it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-}
-
-/// The answer to `POST /devices`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct RegisterReply {
-    /// The user.
-    pub user: String,
-    /// The device.
-    pub device: String,
-    /// The key that speaks for it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub keyid: SignatureKey,
-    /// The place of the registration in the log.
-    pub position: u64,
-}
-
-/// `POST /devices/rotate`: let the key that signs this request speak for the device, in place of the one
-/// before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct RotateRequest {
-    /// The user.
-    pub user: String,
-    /// The device; `main` if it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    /// The key that speaks for it until now.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub previous_keyid: SignatureKey,
-    /// That key's signature of `keypool-rotate-v1`, the device, the previous and the new key, each with a
-    /// line feed after it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Byte))]
-    pub proof: Base64,
 }
 
 /// `POST /keypackages/upload`.

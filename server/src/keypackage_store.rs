@@ -142,7 +142,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         &self.pools
     }
 
-    /// Lets a key speak for a device; returns whether it did before, and where that stands in the log.
+    /// Lets a key speak for a device; returns whether it did before, and where that stands in the log. Once
+    /// the user has a device, one of theirs must have vouched for it; that it has is for the caller to check.
     ///
     /// # Errors
     ///
@@ -151,10 +152,11 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub async fn register(
         &self,
         pool: &PoolId,
-        signature_key: SignatureKey,
+        (signature_key, voucher): (SignatureKey, Option<SignatureKey>),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let command = Command::Register { signature_key, credential: pool.user().to_owned() };
+        let credential = pool.user().to_owned();
+        let command = Command::Register { signature_key, credential, voucher };
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
         match reply.answer {
             Answer::Registered { known } => Ok((known, reply.position)),

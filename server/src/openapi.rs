@@ -23,6 +23,7 @@ use crate::routes::{delivery, devices, keypackages, operations};
     paths(
         devices::register,
         devices::rotate,
+        devices::of_user,
         keypackages::upload,
         keypackages::reserve,
         keypackages::renew,

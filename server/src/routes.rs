@@ -20,6 +20,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
     config
         .service(post("/devices", devices::register))
         .service(post("/devices/rotate", devices::rotate))
+        .service(get("/users/{user}/devices", devices::of_user))
         .service(post("/keypackages/upload", keypackages::upload))
         .service(post("/keypackages/reserve", keypackages::reserve))
         .service(post("/keypackages/renew", keypackages::renew))

@@ -12,7 +12,7 @@ use data_encoding::HEXLOWER;
 use keypool_ledger::{RevokeReason, SignatureKey, Timestamp};
 use keypool_projections::{
     signing::rotation_statement,
-    wire::{Base64, Code, RegisterReply, RevokeRequest, RevokeWord, RotateRequest},
+    wire::{Base64, Code, RegisterReply, RevokeRequest, RevokeWord, RotateRequest, Voucher},
 };
 use openmls_basic_credential::SignatureKeyPair;
 use serde::{Deserialize, Serialize};
@@ -82,10 +82,14 @@ impl<D> MlsConnection<D> {
     /// # Errors
     ///
     /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
-    /// name.
-    pub async fn register(&self, now: Timestamp) -> Result<RegisterReply, RotateError> {
+    /// name, or if the user has a device and none has vouched for this one.
+    pub async fn register(
+        &self,
+        voucher: Option<Voucher>,
+        now: Timestamp,
+    ) -> Result<RegisterReply, RotateError> {
         self.resume_rotation(now).await?;
-        Ok(self.api().register(fresh_command()).await?)
+        Ok(self.api().register(voucher, fresh_command()).await?)
     }
 
     /// Replaces the device's signature key: at the server, where all live packages of the key before are

@@ -54,8 +54,11 @@ pub(super) struct Engine {
     /// The number of the last write.
     count: AtomicU64,
     witness: Witness,
-    _lock: File,
+    _lock: HomeLock,
 }
+
+/// The lock of a home, held as long as this is there.
+struct HomeLock(File);
 
 impl Engine {
     /// Opens the database in `home/store`, and makes it if there is none.
@@ -196,14 +199,24 @@ fn unreadable(source: impl Into<BoxError>) -> StorageError {
 }
 
 /// Takes the home for this process. The lock goes with the file, also when the process is killed.
-fn lock(home: &Path) -> Result<File, StorageError> {
+fn lock(home: &Path) -> Result<HomeLock, StorageError> {
     let path = home.join("lock");
     let unusable = |source| StorageError::Folder { path: path.clone(), source };
     let file = File::options().create(true).append(true).open(&path).map_err(unusable)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(HomeLock(file)),
         Err(TryLockError::WouldBlock) => Err(StorageError::InUse { home: home.to_path_buf() }),
         Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+impl Drop for HomeLock {
+    /// Gives up the lock at once, although a program that is just being started may hold a copy of the
+    /// open file.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the home could not be unlocked");
+        }
     }
 }
 

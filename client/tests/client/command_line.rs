@@ -163,6 +163,7 @@ fn the_help_says_what_there_is() {
     Commands:
       chat        Talk to others: groups, invitations, messages
       register    Make the device's keys and register them at the server
+      vouch       Vouch for another device of the user, so that it can register
       status      Show how full the pool is
       refresh     Keep the pool: fetch its history, clean up, refill it if it is low
       history     Show what happened to the pool, or to one package

@@ -93,8 +93,11 @@ fn a_package_of_mls_rs_goes_through_the_server_into_a_group() {
         let service = Service::start();
         let keys = keys();
         let bob = client_with("bob/laptop", keys.clone());
-        let registration =
-            RegisterRequest { user: "bob".to_owned(), device: Some("laptop".to_owned()) };
+        let registration = RegisterRequest {
+            user: "bob".to_owned(),
+            device: Some("laptop".to_owned()),
+            voucher: None,
+        };
         signed(&service, &keys, "/devices", &registration).await;
         let package = bob
             .generate_key_package_message(ExtensionList::new(), ExtensionList::new(), None)

@@ -88,7 +88,11 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             lost: reservation(g),
             holds: reservation(g),
         },
-        9 => Event::Registered { signature_key: key(g), credential: String::arbitrary(g) },
+        9 => Event::Registered {
+            signature_key: key(g),
+            credential: String::arbitrary(g),
+            voucher: bool::arbitrary(g).then(|| key(g)),
+        },
         10 => Event::KeyRotated { signature_key: key(g), credential: String::arbitrary(g) },
         _ => Event::DeviceRemoved {},
     }

@@ -122,7 +122,14 @@ fn history() -> Vec<NewEvent> {
     };
     let credential = || "alice".to_owned();
     let events = vec![
-        (Event::Registered { signature_key: signature_key(1), credential: credential() }, 0),
+        (
+            Event::Registered {
+                signature_key: signature_key(1),
+                credential: credential(),
+                voucher: None,
+            },
+            0,
+        ),
         (Event::Created(facts(1)), 0),
         (Event::Uploaded(facts(1)), 400),
         (reserved(one(), first, 1), 0),

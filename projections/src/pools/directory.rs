@@ -49,10 +49,24 @@ impl Directory {
         self.keys.get(key).is_none_or(|other| other == pool)
     }
 
-    /// Whether a key may be registered for a pool: trust on first use. The key must not speak for
-    /// another pool, and the user must not have another device that is bound to a key.
-    pub(super) fn admits(&self, pool: &PoolId, key: &SignatureKey) -> bool {
+    /// Whether a key may be registered for a pool: the first key of a user is trusted on first use, one for
+    /// another device if a key of the user has vouched for it. The key must not speak for another pool.
+    pub(super) fn admits(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        voucher: Option<&SignatureKey>,
+    ) -> bool {
         let mut others = self.devices_of(pool.user()).filter(|other| *other != pool);
-        self.is_free(pool, key) && !others.any(|other| self.registered.contains_key(other))
+        let is_first = !others.any(|other| self.registered.contains_key(other));
+        let by = voucher.and_then(|key| self.keys.get(key));
+        let is_vouched_for = by.is_some_and(|by| by.user() == pool.user() && by != pool);
+        self.is_free(pool, key) && (is_first || is_vouched_for || self.keys.get(key) == Some(pool))
+    }
+
+    /// The devices of a user that a key speaks for.
+    pub(super) fn registered_of(&self, user: &str) -> Vec<PoolId> {
+        let devices = self.devices_of(user).filter(|pool| self.registered.contains_key(pool));
+        devices.cloned().collect()
     }
 }

@@ -196,8 +196,8 @@ impl<'a, L: EventLog> Group<'a, L> {
     /// Refuses what the state of one pool alone cannot tell.
     fn check(&self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
         match command {
-            Command::Register { signature_key, .. }
-                if !self.shared.views().directory.admits(pool, signature_key) =>
+            Command::Register { signature_key, voucher, .. }
+                if !self.shared.views().directory.admits(pool, signature_key, voucher.as_ref()) =>
             {
                 return Err(Rejection::IdentityBound.into());
             }

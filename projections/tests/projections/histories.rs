@@ -90,7 +90,7 @@ fn upload(names: &[&str]) -> Command {
 
 fn register(byte: u8, name: &str) -> Command {
     let signature_key = SignatureKey::new(&[byte; 32]).unwrap();
-    Command::Register { signature_key, credential: name.to_owned() }
+    Command::Register { signature_key, credential: name.to_owned(), voucher: None }
 }
 
 /// A story in which everything happens that may: spends in time and late, a package given back, a
@@ -335,6 +335,7 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
                 Event::Registered {
                     signature_key: SignatureKey::new(&[1; 32]).unwrap(),
                     credential: "mallory".to_owned(),
+                    voucher: None,
                 },
                 &[],
             )],

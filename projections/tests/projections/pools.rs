@@ -62,7 +62,10 @@ impl Service {
 }
 
 pub(crate) fn request(id: u128, target: Target, command: Command) -> Request {
-    let digest = Hash::of(format!("{target:?} {command:?}").as_bytes());
+    // A request without a voucher has the digest it had before there were vouchers, as over HTTP: the
+    // fixtures keep their bytes.
+    let text = format!("{target:?} {command:?}").replace(", voucher: None", "");
+    let digest = Hash::of(text.as_bytes());
     Request { target, command, id: CommandId(Uuid::from_u128(id)), digest }
 }
 
@@ -216,7 +219,7 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
 
 fn register(key: u8, credential: &str) -> Command {
     let signature_key = SignatureKey::new(&[key; 32]).unwrap();
-    Command::Register { signature_key, credential: credential.to_owned() }
+    Command::Register { signature_key, credential: credential.to_owned(), voucher: None }
 }
 
 #[test]

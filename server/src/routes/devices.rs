@@ -1,21 +1,28 @@
 //! Registration: which key speaks for which device.
 
-use actix_web::{HttpResponse, web::Data};
+use actix_web::{
+    HttpResponse,
+    web::{Data, Path},
+};
 use keypool_ledger::PoolId;
 use keypool_projections::{
-    signing::rotation_statement,
-    wire::{Base64, Code, Problem, RegisterReply, RegisterRequest, RotateRequest},
+    Rejection,
+    signing::{rotation_statement, voucher_statement},
+    wire::{
+        Base64, Code, DevicesReply, Problem, RegisterReply, RegisterRequest, RotateRequest, Voucher,
+    },
 };
 
 use crate::{
-    authentication::{Newcomer, has_signed},
+    authentication::{Newcomer, Reader, has_signed},
     problem::Failure,
     state::State,
 };
 
 /// Lets the key that signs this request speak for a device.
 ///
-/// The first key to register a name has it. Registering again with the same key changes nothing.
+/// The first key to register a name has it; another device of the user needs a voucher of one that is
+/// registered. Registering again with the same key changes nothing.
 #[utoipa::path(
     post, path = "/devices", tag = "devices",
     params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
@@ -31,11 +38,17 @@ pub(crate) async fn register(
     state: Data<State>,
     newcomer: Newcomer,
 ) -> Result<HttpResponse, Failure> {
-    let RegisterRequest { user, device } = newcomer.body.json()?;
+    let RegisterRequest { user, device, voucher } = newcomer.body.json()?;
     let pool = PoolId::of(&user, device.as_deref())?;
     let keyid = newcomer.key;
-    let (known, position) =
-        state.store()?.register(&pool, keyid.clone(), newcomer.idempotency).await?;
+    if let Some(Voucher { keyid: by, proof: Base64(proof) }) = &voucher
+        && !has_signed(by, &voucher_statement(&pool, by, &keyid), proof)
+    {
+        let detail = "the voucher is not a signature for this device by the key it names";
+        return Err(Failure::new(Code::NotAllowed, detail));
+    }
+    let keys = (keyid.clone(), voucher.map(|voucher| voucher.keyid));
+    let (known, position) = state.store()?.register(&pool, keys, newcomer.idempotency).await?;
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     let reply = RegisterReply { user, device, keyid, position };
     Ok(if known { HttpResponse::Ok().json(reply) } else { HttpResponse::Created().json(reply) })
@@ -70,4 +83,28 @@ pub(crate) async fn rotate(
     let (_, position) = state.store()?.rotate(&pool, keys, newcomer.idempotency).await?;
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     Ok(HttpResponse::Ok().json(RegisterReply { user, device, keyid, position }))
+}
+
+/// The registered devices of a user: whoever invites them invites all of these.
+#[utoipa::path(
+    get, path = "/users/{user}/devices", tag = "devices",
+    params(("user" = String, Path, description = "The user")),
+    responses(
+        (status = 200, description = "The devices", body = DevicesReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn of_user(
+    state: Data<State>,
+    user: Path<String>,
+    _caller: Reader,
+) -> Result<HttpResponse, Failure> {
+    let user = PoolId::of(&user, None)?.user().to_owned();
+    let devices = state.store()?.pools().registered_devices(&user);
+    if devices.is_empty() {
+        return Err(Rejection::UnknownUser(user).into());
+    }
+    let devices = devices.iter().map(|pool| pool.device().to_owned()).collect();
+    Ok(HttpResponse::Ok().json(DevicesReply { user, devices }))
 }

@@ -3,7 +3,8 @@
 //! An example is a block marked `http`: a request, an empty line, the answer. Each of the two is one
 //! line, its headers, and its body. `"…"` stands for any value; `<name>` stands for a string that is
 //! the same wherever the name stands; `<package …>` in a request is a new package of whoever asks, and
-//! `<welcome for REF>` a Welcome for a package, `<proof of DEVICE>` that its key agrees to the next one.
+//! `<welcome for REF>` a Welcome for a package, `<proof of DEVICE>` that its key agrees to the next one,
+//! `<voucher of DEVICE>` that it vouches for the one that asks.
 
 use std::{collections::BTreeMap, fs};
 
@@ -89,6 +90,9 @@ fn filled_in(text: &str, device: &Device, names: &mut Names) -> String {
 fn new_value(name: &str, device: &Device, names: &Names) -> String {
     if let Some(previous) = name.strip_prefix("proof of ") {
         return Device::new(previous).agrees_to(device);
+    }
+    if let Some(voucher) = name.strip_prefix("voucher of ") {
+        return Device::new(voucher).vouches_for(device);
     }
     match name.strip_prefix("welcome for ") {
         Some(package) => welcome_for(&names[package]),
@@ -190,7 +194,7 @@ async fn every_route_has_an_example() {
     let api = answer(running.api.http.get(format!("{}/openapi.json", running.api.url)));
     for (path, methods) in api.await.unwrap().body["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
-            let path = path.replace("{group_id}", "Z3JvdXAtMQ");
+            let path = path.replace("{group_id}", "Z3JvdXAtMQ").replace("{user}", "alice");
             let start = format!("{} {path}", method.to_ascii_uppercase());
             let shown = |line: &str| {
                 line.strip_prefix(&start).is_some_and(|rest| !rest.starts_with(['/', '-']))

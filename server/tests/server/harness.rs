@@ -10,7 +10,9 @@ use std::{
 use data_encoding::BASE64;
 use ed25519_dalek::{Signer, SigningKey};
 use keypool_ledger::{Clock, Hash, ManualClock, PoolId, SignatureKey, SystemClock, Timestamp};
-use keypool_projections::signing::{BodyParts, SignedParts, content_digest, rotation_statement};
+use keypool_projections::signing::{
+    BodyParts, SignedParts, content_digest, rotation_statement, voucher_statement,
+};
 use keypool_server::{Server, Settings};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, ExtensionType,
@@ -54,6 +56,12 @@ impl Device {
     /// That this key agrees to be followed by another one: its proof, base64.
     pub(crate) fn agrees_to(&self, next: &Self) -> String {
         let statement = rotation_statement(&self.pool, &self.keyid(), &next.keyid());
+        BASE64.encode(&self.key.sign(&statement).to_bytes())
+    }
+
+    /// That this device vouches for another one of its user: its proof, base64.
+    pub(crate) fn vouches_for(&self, other: &Self) -> String {
+        let statement = voucher_statement(&other.pool, &self.keyid(), &other.keyid());
         BASE64.encode(&self.key.sign(&statement).to_bytes())
     }
 

@@ -1,4 +1,4 @@
-//! Another key for a device: agreed to by the one before, repeatable, and final.
+//! Another key for a device, agreed to by the one before; another device for a user, vouched for by one.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -66,4 +66,41 @@ async fn nobody_takes_a_device_over_without_its_key() {
         .send(&third, &Draft::post("/keypackages/upload", &upload(&[third.package(NOW)])))
         .await;
     uploaded.ok();
+}
+
+fn registration(device: &Device, voucher: &Device, proof: &str) -> Value {
+    let (user, name) = (device.pool.user(), device.pool.device());
+    json!({ "user": user, "device": name, "voucher": { "keyid": voucher.keyid(), "proof": proof } })
+}
+
+#[actix_web::test]
+async fn a_device_vouches_for_another_one_of_its_user() {
+    let (alice, mallory) = (Device::new("alice"), Device::new("mallory"));
+    let running = Running::start().with(&[&mallory, &alice], 1).await;
+    let api = &running.api;
+    let phone = Device::new("alice/phone");
+    assert_eq!(api.register(&phone).await.code(), "identity_bound");
+    // A key of somebody else, a proof for another device, and none at all.
+    let tablet = Device::new("alice/tablet");
+    for (voucher, proof, code) in [
+        (&mallory, mallory.vouches_for(&phone), "identity_bound"),
+        (&phone, phone.vouches_for(&phone), "identity_bound"),
+        (&alice, alice.vouches_for(&tablet), "not_allowed"),
+        (&alice, mallory.vouches_for(&phone), "not_allowed"),
+        (&alice, String::new(), "not_allowed"),
+    ] {
+        let refused = api.post(&phone, "/devices", registration(&phone, voucher, &proof)).await;
+        assert_eq!(refused.code(), code, "{proof}");
+    }
+    let vouched = registration(&phone, &alice, &alice.vouches_for(&phone));
+    assert_eq!(api.post(&phone, "/devices", vouched.clone()).await.status, 201);
+    assert_eq!(api.post(&phone, "/devices", vouched).await.status, 200);
+    // The second vouches for a third; all of them are listed, and anybody registered may ask.
+    let third = registration(&tablet, &phone, &phone.vouches_for(&tablet));
+    assert_eq!(api.post(&tablet, "/devices", third).await.status, 201);
+    let devices = api.get(&mallory, "/users/alice/devices").await.ok();
+    assert_eq!(devices.body["devices"], json!(["main", "phone", "tablet"]));
+    assert_eq!(api.get(&mallory, "/users/nobody/devices").await.code(), "unknown_user");
+    let stranger = Device::new("stranger");
+    assert_eq!(api.get(&stranger, "/users/alice/devices").await.code(), "unauthenticated");
 }

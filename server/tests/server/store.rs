@@ -84,7 +84,7 @@ async fn who_comes_while_a_thousand_wait_is_told_to_come_again_and_they_are_all_
     let store = Arc::new(KeyPackageStore::new(pools, AdmissionRules::default()));
     let register = |name: &str| {
         let (store, device) = (Arc::clone(&store), Device::new(name));
-        async move { store.register(&device.pool, device.keyid(), Idempotency::fresh()).await }
+        async move { store.register(&device.pool, (device.keyid(), None), Idempotency::fresh()).await }
     };
     let first = actix_rt::spawn(register("first"));
     actix_web::web::block(move || held.recv()).await.unwrap().unwrap();

@@ -14,8 +14,8 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use keypool_client::{DeviceKey, PoolConfig};
-use keypool_ledger::PoolId;
-use keypool_projections::wire::Code;
+use keypool_ledger::{PoolId, SignatureKey};
+use keypool_projections::wire::{Code, Voucher};
 use serde_json::json;
 
 use self::output::{complain, say};
@@ -71,7 +71,19 @@ enum Command {
     /// Talk to others: groups, invitations, messages
     Chat(chat::Options),
     /// Make the device's keys and register them at the server
-    Register,
+    Register {
+        /// What another device of the user says for this one, as `keypool vouch` prints it there
+        #[arg(long, value_name = "WORD")]
+        voucher: Option<Voucher>,
+    },
+    /// Vouch for another device of the user, so that it can register
+    Vouch {
+        /// What the other device is called
+        #[arg(value_name = "DEVICE")]
+        other: String,
+        /// Its key, as it says when it is refused
+        keyid: SignatureKey,
+    },
     /// Show how full the pool is
     Status,
     /// Keep the pool: fetch its history, clean up, refill it if it is low

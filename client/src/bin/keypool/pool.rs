@@ -10,7 +10,7 @@ use keypool_client::{
 use keypool_ledger::{Clock, KeyPackageRef, SystemClock};
 use keypool_projections::{
     Moment, timeline,
-    wire::{PoolStatus, RevokeRequest, RevokeWord},
+    wire::{Code, PoolStatus, RegisterReply, RevokeRequest, RevokeWord, Voucher},
 };
 use serde_json::json;
 
@@ -31,6 +31,7 @@ pub(crate) async fn carry_out(whose: &Whose, command: &Command) -> Result<(), Bo
 /// A device's store and its link to the server.
 struct Device {
     store: Arc<LocalStore>,
+    identity: DeviceIdentity,
     connection: MlsConnection<()>,
 }
 
@@ -40,21 +41,29 @@ impl Device {
         let store = Arc::new(LocalStore::open_sealed(home, &owner, &whose.device_key()?)?);
         let identity = DeviceIdentity::load_or_create(&store)?;
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
-        let api = ApiClient::new(&whose.server, identity, Arc::new(SystemClock))?;
+        let api = ApiClient::new(&whose.server, identity.clone(), Arc::new(SystemClock))?;
         let connection = MlsConnection::new(Arc::clone(&store), pool, api, ());
-        Ok(Self { store, connection })
+        Ok(Self { store, identity, connection })
     }
 
     async fn carry_out(&self, whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
         let now = SystemClock.now();
         match command {
-            Command::Register => {
-                let reply = self.connection.register(now).await?;
+            Command::Register { voucher } => {
+                let reply = self.register(voucher.clone()).await?;
                 let text = format!(
                     "{}/{} is registered; its key is {}\nnext: keypool refresh",
                     reply.user, reply.device, reply.keyid
                 );
                 say(whose.json, &serde_json::to_value(&reply)?, &text)
+            }
+            Command::Vouch { other, keyid } => {
+                let voucher = self.identity.vouch_for(other, keyid)?;
+                let text = format!(
+                    "on {}/{other}: keypool register --voucher {voucher}",
+                    self.store.owner().user()
+                );
+                say(whose.json, &serde_json::to_value(&voucher)?, &text)
             }
             Command::Status => {
                 let status = self.connection.status().await?;
@@ -71,17 +80,7 @@ impl Device {
                 self.history(whose.json, keypackage_ref.as_deref().unwrap_or_default(), *own)
             }
             Command::Doctor { repair } => self.check_up(whose.json, *repair).await,
-            Command::RotateKey => {
-                let keyid = self.connection.rotate_key(now).await?;
-                let refresh = self.connection.refresh_now(now).await?;
-                let value = json!({ "keyid": keyid, "available": refresh.available });
-                let text = format!(
-                    "the key is {keyid} now; {} new packages are available\nthe chat brings it into \
-                     your groups",
-                    refresh.available
-                );
-                say(whose.json, &value, &text)
-            }
+            Command::RotateKey => self.rotate_key(whose.json).await,
             Command::Withdraw => {
                 let count = self.connection.invalidate_credential_keys(now).await?;
                 let text = format!("{count} packages are withdrawn\nnext: keypool refresh");
@@ -96,6 +95,31 @@ impl Device {
                 say(whose.json, &json!({ "resealed": true }), text)
             }
             Command::Explain { .. } | Command::Chat(_) => Ok(()),
+        }
+    }
+
+    /// Replaces the device's key, and fills the pool with packages of the new one.
+    async fn rotate_key(&self, json: bool) -> Result<(), Box<dyn Error>> {
+        let now = SystemClock.now();
+        let keyid = self.connection.rotate_key(now).await?;
+        let refresh = self.connection.refresh_now(now).await?;
+        let value = json!({ "keyid": keyid, "available": refresh.available });
+        let text = format!(
+            "the key is {keyid} now; {} new packages are available\nthe chat brings it into \
+             your groups",
+            refresh.available
+        );
+        say(json, &value, &text)
+    }
+
+    /// Registers the device. Where another device of the user could help, how it can is said.
+    async fn register(&self, voucher: Option<Voucher>) -> Result<RegisterReply, Box<dyn Error>> {
+        match self.connection.register(voucher, SystemClock.now()).await {
+            Err(error) if error.code() == Some(Code::IdentityBound) => {
+                Err(format!("{}\n{}", sentence(&error), how_to_be_vouched_for(&self.identity))
+                    .into())
+            }
+            outcome => Ok(outcome?),
         }
     }
 
@@ -149,6 +173,18 @@ impl Device {
         }
         print(&history_table(&moments).to_string())
     }
+}
+
+/// What to do where the user has a device already.
+pub(crate) fn how_to_be_vouched_for(identity: &DeviceIdentity) -> String {
+    let (pool, keyid) = (identity.pool(), identity.signature_key());
+    format!(
+        "if {} is yours: type `keypool vouch {} {keyid}` on a registered device of {}, and here what it \
+         prints",
+        pool.user(),
+        pool.device(),
+        pool.user()
+    )
 }
 
 /// Whether an event is of a package whose reference begins so.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     output::{bar, plain, sentence},
-    pool::{history_table, is_of},
+    pool::{history_table, how_to_be_vouched_for, is_of},
 };
 
 /// How long a command waits for the server. What is not finished then goes on when the server answers.
@@ -159,8 +159,24 @@ impl Chat<'_> {
 
     async fn invite(&mut self, group: &GroupId, who: &str) -> Result<String, End> {
         let (user, device) = target(who);
-        match in_time(self.client.invite(group, user, device)).await {
-            Some(outcome) => self.invited(who, outcome),
+        if device.is_some() {
+            return match in_time(self.client.invite(group, user, device)).await {
+                Some(outcome) => self.invited(who, outcome),
+                None => Ok(self.waits(&format!("the invitation of {}", plain(who)))),
+            };
+        }
+        match in_time(self.client.invite_devices(group, user)).await {
+            Some(Ok(invited)) if invited.is_empty() => {
+                Ok(format!("{} is here already", plain(who)))
+            }
+            Some(Ok(invited)) => {
+                let mut said = Vec::new();
+                for (device, outcome) in invited {
+                    said.push(self.invited(&person(&device.to_string()), outcome)?);
+                }
+                Ok(said.join("\n"))
+            }
+            Some(Err(error)) => self.told(&error),
             None => Ok(self.waits(&format!("the invitation of {}", plain(who)))),
         }
     }
@@ -317,7 +333,7 @@ impl Chat<'_> {
             match in_time(self.client.register()).await {
                 Some(Ok(_)) => self.is_registered = true,
                 Some(Err(RotateError::Api(error))) if !error.is_unanswered() => {
-                    return Err(refused(&error));
+                    return Err(self.refused(&error));
                 }
                 // The mailbox says so.
                 None | Some(Err(RotateError::Api(_))) => {
@@ -358,6 +374,15 @@ impl Chat<'_> {
         }
     }
 
+    /// Why the device cannot take part at all.
+    fn refused(&self, error: &ApiError) -> End {
+        let advice = match error.code() {
+            Some(Code::IdentityBound) => how_to_be_vouched_for(self.client.identity()),
+            _ => "look at --server".to_owned(),
+        };
+        End::Broken(format!("{}\n{advice}", sentence(error)).into())
+    }
+
     fn waits(&mut self, what: &str) -> String {
         self.is_waiting = true;
         format!("{what} is not finished; it goes on when the server answers")
@@ -371,13 +396,4 @@ const NO_ANSWER: &str = "the server does not answer";
 /// crash would do.
 async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
     timeout(COMMAND_WAIT, work).await.ok()
-}
-
-/// Why the device cannot take part at all.
-fn refused(error: &ApiError) -> End {
-    let advice = match error.code() {
-        Some(Code::IdentityBound) => "choose another --user, or the --home where the key is",
-        _ => "look at --server",
-    };
-    End::Broken(format!("{}; {advice}", sentence(error).trim_end_matches('.')).into())
 }

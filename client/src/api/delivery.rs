@@ -1,0 +1,76 @@
+//! The calls of the server's own delivery.
+
+use std::time::Duration;
+
+use keypool_ledger::{CommandId, GroupId};
+use keypool_projections::wire::{
+    AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, MailboxReply, MessageReply,
+    MessageRequest,
+};
+use reqwest::Method;
+
+use super::{ApiClient, ApiError, Call};
+
+impl ApiClient {
+    /// Posts a Commit with its Welcomes and the spending of its packages: all of it or nothing. The
+    /// first Commit for an epoch wins.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `epoch_taken` if another Commit was first, or that of a
+    /// spend if a package cannot be spent. Nothing was accepted then.
+    pub async fn post_commit(
+        &self,
+        group: &GroupId,
+        request: &CommitRequest,
+        id: CommandId,
+    ) -> Result<CommitReply, ApiError> {
+        self.post(&format!("/groups/{}/commits", group.to_path()), request, id).await
+    }
+
+    /// Posts a sealed message to the other members' devices.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `unknown_group` if no Commit of the group was ever
+    /// posted, and `not_allowed` if the device is not a member by any Commit that was accepted.
+    pub async fn post_message(
+        &self,
+        group: &GroupId,
+        request: &MessageRequest,
+        id: CommandId,
+    ) -> Result<MessageReply, ApiError> {
+        self.post(&format!("/groups/{}/messages", group.to_path()), request, id).await
+    }
+
+    /// What waits for the device after a position, in order, at most `limit` items of it. If nothing
+    /// does, the server waits up to `wait_s` seconds for something to come.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `mailbox_overrun` if the server has kept nothing more
+    /// after the position, and there was more.
+    pub async fn mailbox(
+        &self,
+        after: u64,
+        limit: u16,
+        wait_s: u64,
+    ) -> Result<MailboxReply, ApiError> {
+        let query = format!("after={after}&limit={limit}&wait={wait_s}");
+        let (method, wait) = (Method::GET, Duration::from_secs(wait_s));
+        self.repeated(&Call { method, path: "/mailbox", query: &query, body: None, wait }).await
+    }
+
+    /// Lets the server forget what waits for the device up to a position.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn acknowledge(
+        &self,
+        request: &AcknowledgeRequest,
+        id: CommandId,
+    ) -> Result<AcknowledgeReply, ApiError> {
+        self.post("/mailbox/acknowledge", request, id).await
+    }
+}
