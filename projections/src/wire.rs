@@ -9,6 +9,8 @@ mod delivery;
 
 mod devices;
 
+mod transparency;
+
 use data_encoding::BASE64;
 use keypool_ledger::{CommandId, Event, GroupId, Hash, KeyPackageRef, Record, ReservationId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -20,6 +22,7 @@ pub use self::{
         MailboxReply, MessageReply, MessageRequest,
     },
     devices::{DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RotateRequest, Voucher},
+    transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
 use crate::health::Health;
 
