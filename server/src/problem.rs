@@ -216,7 +216,7 @@ impl From<DeliverError> for Failure {
 impl From<ProveError> for Failure {
     fn from(error: ProveError) -> Self {
         match error {
-            ProveError::Proof(_) | ProveError::Unpublished { .. } => {
+            ProveError::Proof(_) | ProveError::Zero | ProveError::Unpublished { .. } => {
                 Self::new(Code::BadRequest, error.to_string())
             }
             ProveError::Tiles(_) | ProveError::Damaged | ProveError::Unsigned => internal(&error),

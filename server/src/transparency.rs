@@ -151,6 +151,9 @@ pub(crate) enum ProveError {
     /// There is no such record, or no such size.
     #[error(transparent)]
     Proof(#[from] ProofError),
+    /// There is no record 0.
+    #[error("records begin at 1")]
+    Zero,
     /// More records are asked for than have been published.
     #[error("{asked} records are not published yet; {published} are")]
     Unpublished {
@@ -242,7 +245,7 @@ impl Ledger {
     /// Shows that a record is in the tree of a size.
     pub(crate) fn inclusion(&self, seq: u64, size: u64) -> Result<InclusionReply, ProveError> {
         self.check_published(size)?;
-        let index = seq.checked_sub(1).ok_or(ProofError::Beyond { index: u64::MAX, size })?;
+        let index = seq.checked_sub(1).ok_or(ProveError::Zero)?;
         let hashes = prove_inclusion(index, size, &mut |range| self.hash_of(range))?;
         let leaf = self.tiles.node(0, index)?;
         let hashes = hashes.into_iter().map(Into::into).collect();

@@ -37,6 +37,12 @@ mod transport;
 #[path = "server/durability.rs"]
 mod durability;
 
+#[path = "server/ledger.rs"]
+mod ledger;
+
+#[path = "server/restoring.rs"]
+mod restoring;
+
 #[path = "server/documents.rs"]
 mod documents;
 

@@ -343,3 +343,6 @@ pub fn contradiction(one: &Receipt, other: &Receipt) -> Option<Contradiction> {
     let early = after.reserved_at < before.deadline && first.standing != Standing::Cancelled;
     early.then_some(Contradiction::Overlapping)
 }
+
+#[cfg(test)]
+mod tests;

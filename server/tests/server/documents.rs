@@ -2,6 +2,8 @@
 
 use std::{fs, process::Stdio};
 
+use keypool_projections::transparency::NoteKey;
+
 use crate::harness::{Process, Running, answer, command, refusal};
 
 #[actix_web::test]
@@ -34,11 +36,15 @@ async fn the_greeting_says_where_everything_is() {
         .replace(admin_address, "ADMIN")
         .replace(process.api.authority(), "ADDRESS")
         .replace(&dir.path().display().to_string(), "DIR");
+    let key = text.lines().find_map(|line| line.strip_prefix("ledger key   ")).unwrap();
+    key.parse::<NoteKey>().unwrap();
+    let text = text.replace(key, "KEY");
     insta::assert_snapshot!(text, @"
     listening on http://ADDRESS
     metrics      http://ADMIN/metrics
     data         DIR
     API document http://ADDRESS/openapi.json
+    ledger key   KEY
     try          keypool --home ~/.keypool --server http://ADDRESS --user alice register
     ");
 }
