@@ -190,6 +190,22 @@ async fn tiles_that_were_deleted_or_damaged_are_made_again() {
 }
 
 #[actix_web::test]
+async fn tiles_that_are_taken_away_while_the_server_runs_are_made_again() {
+    let place = Place::new();
+    let (server, api) = place.start();
+    let key = server.ledger_key();
+    api.register(&Device::new("alice")).await.ok();
+    let old = seen_with(&api, key, 1).await;
+    fs::remove_dir_all(place.data().join("tiles")).unwrap();
+    let broken = fetch(&api, "/ledger/proof/inclusion?seq=1&size=1").await;
+    assert_eq!((broken.status, broken.code()), (500, "internal"));
+    api.register(&Device::new("bob")).await.ok();
+    let new = seen_with(&api, key, 2).await;
+    check_extends(&api, &old, &new).await;
+    fetch(&api, "/ledger/proof/inclusion?seq=1&size=2").await.ok();
+}
+
+#[actix_web::test]
 async fn killed_at_any_moment_the_server_does_not_contradict_what_was_seen() {
     let dir = tempfile::tempdir().unwrap();
     let start = || Process::spawn(command(dir.path()).args(["--checkpoint-interval", "1ms"]));
@@ -203,7 +219,12 @@ async fn killed_at_any_moment_the_server_does_not_contradict_what_was_seen() {
         for number in 0..=round {
             let device = Device::new(&format!("device-{round}-{number}"));
             process.api.register(&device).await.ok();
-            all.push(seen(&process.api, &name).await);
+            let now = seen(&process.api, &name).await;
+            // Who has seen it can rely on it: it is on the disk already.
+            let stored = fs::read_to_string(dir.path().join("checkpoint")).unwrap();
+            let stored: u64 = stored.lines().nth(1).unwrap().parse().unwrap();
+            assert!(now.size <= stored, "{} was seen, {stored} is stored", now.size);
+            all.push(now);
         }
         process.kill();
         process = start();
