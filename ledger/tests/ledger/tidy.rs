@@ -26,6 +26,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("openmls", &["server/src/admission.rs", "server/src/admission/", "client/src/"]),
     ("chacha20poly1305", &["client/src/storage/sealing/cipher.rs"]),
     ("argon2", &["client/src/storage/sealing/device_key.rs"]),
+    ("getrandom", &["server/src/transparency.rs", "server/src/transparency/"]),
     ("SystemTime::now", &["ledger/src/time.rs"]),
     // How long a request took is measured there, and nothing is decided by it.
     ("Instant::now", &["ledger/src/time.rs", "server/src/observation.rs"]),
