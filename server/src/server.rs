@@ -26,7 +26,7 @@ use crate::{
     routes,
     settings::{Settings, SettingsError},
     state::{State, Store},
-    transparency::{Follower, Following, LedgerError, Places},
+    transparency::{Follower, Following, LedgerError, Places, quarantine, set_aside},
 };
 
 /// How long a client may take to send the head of a request.
@@ -275,10 +275,7 @@ impl Run {
         let public = self.serve(listeners.0, workers, routes::public)?;
         let admin = self.serve(listeners.1, Some(1), routes::admin)?;
         let handles = [public, admin];
-        let (settings, clock) = (self.settings.clone(), Arc::clone(&self.state.clock));
-        let opened = web::block(move || open_store(&settings, clock)).await;
-        let opened = opened.unwrap_or_else(|err| Err(StartError::Setup(err.to_string())));
-        match opened {
+        match self.open_log().await {
             Ok((store, follower)) => {
                 self.watch(&store);
                 let ledger = follower.ledger();
@@ -294,6 +291,14 @@ impl Run {
                 Err(error)
             }
         }
+    }
+
+    /// Replays the log, and holds it against what was published of it.
+    async fn open_log(&self) -> Result<(Store, Follower<Arc<SledLog>>), StartError> {
+        let (settings, clock) = (self.settings.clone(), Arc::clone(&self.state.clock));
+        let (store, log) = blocking(move || open_store(&settings, clock)).await??;
+        let follower = open_or_restore(&self.settings, &store, log).await?;
+        Ok((store, follower))
     }
 
     fn serve(
@@ -345,19 +350,62 @@ impl Run {
 fn open_store(
     settings: &Settings,
     clock: Arc<dyn Clock>,
-) -> Result<(Store, Follower<Arc<SledLog>>), StartError> {
-    let dir: &Path = &settings.data;
-    let log = Arc::new(SledLog::open(dir, SledLogOptions::default())?);
+) -> Result<(Store, Arc<SledLog>), StartError> {
+    let log = Arc::new(SledLog::open(&settings.data, SledLogOptions::default())?);
     let pools = Pools::open(Arc::clone(&log), clock, settings.limits)?;
-    let places = Places {
+    Ok((KeyPackageStore::new(pools, settings.admission.clone()), log))
+}
+
+/// Where the ledger's files are.
+fn places(settings: &Settings) -> Places {
+    let dir: &Path = &settings.data;
+    Places {
         key: dir.join("checkpoint.key"),
         checkpoint: settings.checkpoint_file.clone().unwrap_or_else(|| dir.join("checkpoint")),
         tiles: dir.join("tiles"),
-    };
+    }
+}
+
+/// Holds the log against what was published of it.
+fn open_ledger(
+    settings: &Settings,
+    log: Arc<SledLog>,
+) -> Result<Follower<Arc<SledLog>>, LedgerError> {
     let first_name = settings.public_names.first().map(|name| name.trim().to_ascii_lowercase());
     let usual = first_name.as_deref().unwrap_or("localhost");
-    let follower = Follower::open(log, &places, settings.ledger_name.as_deref(), usual)?;
-    Ok((KeyPackageStore::new(pools, settings.admission.clone()), follower))
+    Follower::open(log, &places(settings), settings.ledger_name.as_deref(), usual)
+}
+
+/// As [`open_ledger`]; and where the operator accepts that the newer copy is lost, begins another ledger
+/// once all packages are withdrawn.
+async fn open_or_restore(
+    settings: &Settings,
+    store: &Store,
+    log: Arc<SledLog>,
+) -> Result<Follower<Arc<SledLog>>, StartError> {
+    let (asked, at) = (settings.clone(), Arc::clone(&log));
+    match blocking(move || open_ledger(&asked, at)).await? {
+        Err(error) if error.is_restored_copy() && settings.accept_restore => {
+            let withdrawn = quarantine(store).await;
+            let withdrawn = withdrawn.map_err(|error| StartError::Setup(error.to_string()))?;
+            let settings = settings.clone();
+            let begin = move || {
+                let places = places(&settings);
+                let name = set_aside(&places)?;
+                tracing::warn!(%error, withdrawn, name, "an older copy is gone on with");
+                Follower::open(log, &places, None, &name)
+            };
+            Ok(blocking(begin).await??)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// Does something where it keeps no requests waiting.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    web::block(work).await.map_err(|err| StartError::Setup(err.to_string()))
 }
 
 /// Records now and then what time has done.

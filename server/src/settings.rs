@@ -25,6 +25,8 @@ pub struct Settings {
     pub ledger_name: Option<String>,
     /// Where the last checkpoint is kept; `checkpoint` in the data directory if it is not said.
     pub checkpoint_file: Option<PathBuf>,
+    /// Whether to go on with a copy of the data that is older than what was published.
+    pub accept_restore: bool,
     /// How much time lies between two checkpoints at least.
     pub checkpoint_interval: Duration,
     /// Whether requests may name their caller instead of being signed. On loopback only.
@@ -58,6 +60,7 @@ impl Default for Settings {
             data: PathBuf::from("./keypool-data"),
             ledger_name: None,
             checkpoint_file: None,
+            accept_restore: false,
             checkpoint_interval: Duration::from_secs(1),
             insecure_no_auth: false,
             limits: Limits::STANDARD,
@@ -98,6 +101,10 @@ pub struct Options {
     /// directory]
     #[arg(long, env = "KEYPOOL_CHECKPOINT_FILE", value_name = "FILE")]
     pub checkpoint_file: Option<PathBuf>,
+    /// Go on with a copy of the data that is older than what was published, because the newer one is lost:
+    /// another ledger begins, and all packages that were available are withdrawn
+    #[arg(long, env = "KEYPOOL_ACCEPT_RESTORE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub accept_restore: Option<bool>,
     /// How much time lies between two checkpoints at least [default: 1s]
     #[arg(long, env = "KEYPOOL_CHECKPOINT_INTERVAL", value_name = "TIME", value_parser = duration)]
     #[serde(deserialize_with = "read_duration")]
@@ -223,6 +230,7 @@ impl Options {
             data: self.data.or(file.data),
             ledger_name: self.ledger_name.or(file.ledger_name),
             checkpoint_file: self.checkpoint_file.or(file.checkpoint_file),
+            accept_restore: self.accept_restore.or(file.accept_restore),
             checkpoint_interval: self.checkpoint_interval.or(file.checkpoint_interval),
             reservation_ttl: self.reservation_ttl.or(file.reservation_ttl),
             grace: self.grace.or(file.grace),
@@ -268,6 +276,7 @@ impl From<Options> for Settings {
             data: said.data.unwrap_or(usual.data),
             ledger_name: said.ledger_name.or(usual.ledger_name),
             checkpoint_file: said.checkpoint_file.or(usual.checkpoint_file),
+            accept_restore: said.accept_restore.unwrap_or(usual.accept_restore),
             checkpoint_interval: said.checkpoint_interval.unwrap_or(usual.checkpoint_interval),
             insecure_no_auth: said.insecure_no_auth.unwrap_or(usual.insecure_no_auth),
             limits,

@@ -13,6 +13,8 @@ mod tiles;
 
 mod follower;
 
+mod restore;
+
 use std::{io, ops::Range, path::PathBuf, sync::Arc};
 
 use keypool_ledger::{ReadError, Record};
@@ -26,8 +28,11 @@ use keypool_projections::{
 };
 use tokio::sync::watch;
 
-pub(crate) use self::follower::{Follower, Following};
 use self::{durable::Durable, tiles::Tiles};
+pub(crate) use self::{
+    follower::{Follower, Following},
+    restore::{quarantine, set_aside},
+};
 
 /// Where the files of a ledger are, beside the log.
 #[derive(Clone, Debug)]
@@ -48,7 +53,7 @@ pub enum LedgerError {
     #[error(
         "the ledger ends at record {found}, but the checkpoint in {} was published with {published} \
          records: the data directory was set back to an older copy, or lost its end; restore a newer \
-         copy of it",
+         copy of it, or say --accept-restore if that is lost",
         file.display()
     )]
     SetBack {

@@ -58,6 +58,15 @@ impl Durable {
         sync_parent(&self.0)
     }
 
+    /// Takes the file away, if it is there.
+    pub(super) fn remove(&self) -> Result<(), LedgerError> {
+        let removed = match fs::remove_file(&self.0) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+            Ok(()) | Err(_) => sync_parent(&self.0),
+        };
+        removed.map_err(|source| LedgerError::Io { path: self.0.clone(), source })
+    }
+
     /// Gives the file another place in its directory.
     pub(super) fn rename(self, to: &Path) -> Result<Self, LedgerError> {
         let renamed = fs::rename(&self.0, to).and_then(|()| sync_parent(to));

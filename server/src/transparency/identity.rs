@@ -59,6 +59,13 @@ impl Identity {
     }
 }
 
+/// The name of the key that a file holds.
+pub(super) fn name_in(file: &Durable) -> Result<String, LedgerError> {
+    let signer = NoteSigner::from_secret_text(file.load()?.unwrap_or_default().trim());
+    let signer = signer.map_err(|_| LedgerError::Key(file.path().to_owned()))?;
+    Ok(signer.public().name().to_owned())
+}
+
 fn candidate(places: &Places) -> PathBuf {
     places.key.with_extension("key.new")
 }

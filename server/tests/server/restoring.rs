@@ -8,6 +8,7 @@ use std::{
 
 use keypool_ledger::ManualClock;
 use keypool_server::{Server, Settings};
+use serde_json::json;
 
 use crate::{
     harness::{Api, Device, NOW, Process, command, files, local_settings, refusal},
@@ -113,7 +114,7 @@ async fn a_directory_that_was_set_back_behind_its_checkpoint_is_refused() {
     copy(&place.data(), &backup);
     place.register(4, 2).await;
     replace(&place.data(), &backup);
-    insta::assert_snapshot!(place.refusal(), @"the ledger ends at record 3, but the checkpoint in DIR/checkpoint was published with 5 records: the data directory was set back to an older copy, or lost its end; restore a newer copy of it");
+    insta::assert_snapshot!(place.refusal(), @"the ledger ends at record 3, but the checkpoint in DIR/checkpoint was published with 5 records: the data directory was set back to an older copy, or lost its end; restore a newer copy of it, or say --accept-restore if that is lost");
 }
 
 #[actix_web::test]
@@ -131,6 +132,68 @@ async fn a_directory_that_went_on_from_an_older_copy_is_refused() {
     // The checkpoint that was published first is put back: the history since is another one.
     fs::rename(&kept, place.checkpoint()).unwrap();
     insta::assert_snapshot!(place.refusal(), @"the ledger's first 5 records are not those that the checkpoint in DIR/checkpoint was published with: the data directory was changed, or went on from an older copy; restore the one that the checkpoint is of");
+}
+
+#[actix_web::test]
+async fn a_restore_that_is_accepted_begins_another_ledger_and_withdraws_everything() {
+    let place = Place::new();
+    let (bob, alice) = (Device::new("bob"), Device::new("alice"));
+    let (server, api) = place.start();
+    for device in [&alice, &bob] {
+        api.register(device).await.ok();
+    }
+    api.upload(&bob, &bob.packages(NOW, 3)).await.ok();
+    let first_key = server.ledger_key().to_owned();
+    server.stop().await;
+    let backup = place.dir.path().join("backup");
+    copy(&place.data(), &backup);
+    // In the part that will be lost, a package is handed out and used.
+    let (server, api) = place.start();
+    let reserved = api.reserve(&alice, "bob").await.ok();
+    api.claim(&alice, "/keypackages/spend", &reserved).await.ok();
+    server.stop().await;
+    let note = fs::read(place.checkpoint()).unwrap();
+    replace(&place.data(), &backup);
+    place.refusal();
+
+    let accepting = Settings { accept_restore: true, ..place.settings() };
+    let clock = Arc::new(ManualClock::at(NOW));
+    let server = Server::start(accepting, clock.clone()).unwrap();
+    let api = Api::new(server.url(), clock);
+    let status = api.get(&bob, "/keypackages/status").await.ok().body;
+    assert_eq!((&status["available"], &status["revoked"]), (&json!(0), &json!(3)));
+    assert_eq!(api.reserve(&alice, "bob").await.code(), "pool_exhausted");
+    let second_key = server.ledger_key().to_owned();
+    let name = |key: &str| key.split('+').next().unwrap().to_owned();
+    assert_eq!(name(&second_key), format!("{}/2", name(&first_key)));
+    // What the one before has signed is kept: it proves what was lost.
+    let kept = place.data().join("ledger-before-1");
+    assert_eq!(fs::read(kept.join("checkpoint")).unwrap(), note);
+    assert!(kept.join("checkpoint.key").exists());
+    server.stop().await;
+
+    // From now on it starts as always, and what is uploaded anew is handed out.
+    let (server, api) = place.start();
+    assert_eq!(server.ledger_key(), second_key);
+    api.upload(&bob, &bob.packages(NOW, 2)).await.ok();
+    api.reserve(&alice, "bob").await.ok();
+    server.stop().await;
+}
+
+#[actix_web::test]
+async fn nothing_is_withdrawn_where_nothing_was_restored() {
+    let place = Place::new();
+    let bob = Device::new("bob");
+    let (server, api) = place.start();
+    api.register(&bob).await.ok();
+    api.upload(&bob, &bob.packages(NOW, 3)).await.ok();
+    server.stop().await;
+    let accepting = Settings { accept_restore: true, ..place.settings() };
+    let clock = Arc::new(ManualClock::at(NOW));
+    let server = Server::start(accepting, clock.clone()).unwrap();
+    let api = Api::new(server.url(), clock);
+    assert_eq!(api.get(&bob, "/keypackages/status").await.ok().body["available"], 3);
+    server.stop().await;
 }
 
 #[actix_web::test]

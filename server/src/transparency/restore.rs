@@ -1,0 +1,97 @@
+//! Going on with an older copy of the data, once the operator has said that the newer one is lost.
+//!
+//! What was published cannot be contradicted, so another ledger begins, with a key and a name of its own;
+//! what the one before has signed is kept beside it as evidence. And what was available in the copy may
+//! have been handed out in the part that is lost: all of it is withdrawn before anyone is served.
+
+use std::{fs, path::PathBuf};
+
+use keypool_ledger::{EventLog, RevokeReason};
+use keypool_projections::Which;
+
+use super::{LedgerError, Places, durable::Durable, identity};
+use crate::keypackage_store::{Idempotency, KeyPackageStore, StoreError};
+
+/// What the folder of a ledger that has ended is called; a number follows.
+const EVIDENCE: &str = "ledger-before-";
+
+impl LedgerError {
+    /// Whether the log is another one than was published: what a restored copy looks like.
+    pub(crate) const fn is_restored_copy(&self) -> bool {
+        matches!(self, Self::SetBack { .. } | Self::Changed { .. })
+    }
+}
+
+/// Withdraws every live package of every pool. Returns how many.
+///
+/// # Errors
+///
+/// Returns a [`StoreError`] if the log does not take it. Doing it again is harmless.
+pub(crate) async fn quarantine<L: EventLog + 'static>(
+    store: &KeyPackageStore<L>,
+) -> Result<usize, StoreError> {
+    let mut withdrawn = 0;
+    for (pool, _) in store.pools().pools() {
+        let reason = RevokeReason::Withdrawn;
+        let revoked = store.revoke(&pool, Which::All, reason, Idempotency::fresh()).await?;
+        withdrawn += revoked.refs.len();
+    }
+    Ok(withdrawn)
+}
+
+/// Moves the key and the checkpoint of the ledger that has ended aside. Returns the name of the next one.
+///
+/// # Errors
+///
+/// Returns a [`LedgerError`] if a file cannot be read or written. What is aside is whole then, and what is
+/// not is where it was.
+pub(crate) fn set_aside(places: &Places) -> Result<String, LedgerError> {
+    let (key, checkpoint) = (Durable::at(&places.key), Durable::at(&places.checkpoint));
+    let name = identity::name_in(&key)?;
+    let folder = evidence_folder(places)?;
+    for (file, called) in [(&key, "checkpoint.key"), (&checkpoint, "checkpoint")] {
+        if let Some(text) = file.load()? {
+            Durable::at(&folder.join(called)).store(&text)?;
+        }
+    }
+    checkpoint.remove()?;
+    key.remove()?;
+    Ok(next_name(&name))
+}
+
+/// A folder that is not there yet, beside the key.
+fn evidence_folder(places: &Places) -> Result<PathBuf, LedgerError> {
+    let data = places.key.parent().map(PathBuf::from).unwrap_or_default();
+    let mut number = 1_u32;
+    let mut folder = data.join(format!("{EVIDENCE}{number}"));
+    while folder.exists() {
+        number = number.saturating_add(1);
+        folder = data.join(format!("{EVIDENCE}{number}"));
+    }
+    let made = fs::create_dir(&folder);
+    made.map_err(|source| LedgerError::Io { path: folder.clone(), source })?;
+    Ok(folder)
+}
+
+/// `NAME/2` after `NAME`, `NAME/3` after that.
+fn next_name(name: &str) -> String {
+    let numbered = name
+        .rsplit_once('/')
+        .and_then(|(name, number)| number.parse::<u32>().ok().map(|number| (name, number)));
+    match numbered {
+        Some((name, number)) => format!("{name}/{}", number.saturating_add(1)),
+        None => format!("{name}/2"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_name;
+
+    #[test]
+    fn each_ledger_has_a_number_after_the_first() {
+        assert_eq!(next_name("keys.example"), "keys.example/2");
+        assert_eq!(next_name("keys.example/2"), "keys.example/3");
+        assert_eq!(next_name("keys.example/pools"), "keys.example/pools/2");
+    }
+}
