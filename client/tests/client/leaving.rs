@@ -1,6 +1,8 @@
 //! Leaving a group: proposed by who goes, committed by who stays.
 
-use keypool_client::GroupError;
+use keypool_client::{GroupError, LocalStore, Received};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_traits::types::SignatureScheme;
 
 use super::{
     delivery::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
@@ -129,4 +131,35 @@ fn fresh_keys_are_due_until_the_first_update() {
         assert!(!bob.membership().needs_fresh_keys(&group).unwrap());
         assert!(!alice.membership().needs_fresh_keys(&group).unwrap());
     });
+}
+
+/// Bob proposes what he likes: here that Alice goes. She could not commit that, and commits the rest.
+#[test]
+fn a_proposal_to_remove_a_member_does_not_block_that_members_commits() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        drop(bob);
+        let proposal = proposal_to_remove_alice(&service.folder.path().join("bob"), &group);
+        assert!(matches!(alice.decrypt(&proposal), Ok(Received::Proposed { .. })));
+        alice.take_up_proposals(&group).await.unwrap();
+        alice.update_keys(&group).await.unwrap();
+        assert_eq!(members(&alice, &group), ["alice/main", "bob/main"]);
+    });
+}
+
+fn proposal_to_remove_alice(home: &std::path::Path, group: &keypool_ledger::GroupId) -> Vec<u8> {
+    use openmls::group::MlsGroup;
+
+    let store = LocalStore::open(home, &"bob".parse().unwrap()).unwrap();
+    let staged = store.stage().unwrap();
+    let id = openmls::group::GroupId::from_slice(group.as_bytes());
+    let mut state = MlsGroup::load(&staged, &id).unwrap().unwrap();
+    let key = state.own_leaf_node().unwrap().signature_key().as_slice().to_vec();
+    let signer = SignatureKeyPair::read(&staged, &key, SignatureScheme::ED25519).unwrap();
+    let alice = state.members().find(|member| member.signature_key != key).unwrap().index;
+    let (proposal, _) = state.propose_remove_member(&staged.provider(), &signer, alice).unwrap();
+    let bytes = proposal.to_bytes().unwrap();
+    staged.commit().unwrap();
+    bytes
 }
