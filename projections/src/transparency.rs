@@ -5,6 +5,9 @@
 //! a record is in that log ([`Inclusion`]), or that the log of today only adds to it
 //! ([`Consistency`]). Two checkpoints of one key that contradict each other are proof of a fork.
 //!
+//! A [`Receipt`] says who was handed which package; two that contradict each other are proof of a double
+//! hand-out.
+//!
 //! The tree is that of RFC 6962 section 2.1 with SHA-256; checkpoints, notes, tiles and proofs have the
 //! forms that C2SP names `tlog-checkpoint`, `signed-note`, `tlog-tiles` and `tlog-proof`, so that other
 //! programs can check them.
@@ -17,6 +20,8 @@ mod note;
 
 mod proof;
 
+mod receipt;
+
 mod tile;
 
 mod tree;
@@ -27,6 +32,9 @@ pub use self::{
     note::{NoteError, NoteKey, NoteSigner, SignedNote},
     proof::{
         ProofError, check_consistency, check_inclusion, prove_consistency, prove_inclusion, subtree,
+    },
+    receipt::{
+        Contradiction, HandOut, Receipt, ReceiptError, ReceiptFile, Standing, contradiction,
     },
     tile::{TILE_WIDTH, Tile, TileError},
     tree::{Node, Tree, TreeError, TreeHash},

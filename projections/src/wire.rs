@@ -7,6 +7,8 @@ mod code;
 
 mod delivery;
 
+mod transparency;
+
 use data_encoding::BASE64;
 use keypool_ledger::{
     CommandId, Event, GroupId, Hash, KeyPackageRef, Record, ReservationId, SignatureKey,
@@ -19,6 +21,7 @@ pub use self::{
         AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, MailboxItem, MailboxKind,
         MailboxReply, MessageReply, MessageRequest,
     },
+    transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
 use crate::health::Health;
 

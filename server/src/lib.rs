@@ -13,6 +13,8 @@ mod server;
 
 mod state;
 
+mod transparency;
+
 mod authentication;
 
 mod routes;
@@ -35,4 +37,5 @@ pub use crate::{
     },
     server::{Ended, Server, StartError},
     settings::{OnLapseWord, Options, Settings, SettingsError},
+    transparency::LedgerError,
 };

@@ -124,6 +124,7 @@ fn greet(server: &Server, data: &Path, name: Option<&str>) -> io::Result<()> {
     writeln!(out, "metrics      http://{admin}/metrics")?;
     writeln!(out, "data         {data}")?;
     writeln!(out, "API document {url}/openapi.json")?;
+    writeln!(out, "ledger key   {}", server.ledger_key())?;
     writeln!(
         out,
         "try          keypool --home ~/.keypool --server {reached} --user alice register"

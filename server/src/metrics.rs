@@ -99,11 +99,19 @@ impl Metrics {
     pub(crate) fn render<L: EventLog + 'static>(
         &self,
         store: Option<&KeyPackageStore<L>>,
+        published: Option<u64>,
     ) -> String {
         metrics::with_local_recorder(&self.recorder, || {
             gauge!("keypool_ready").set(if store.is_some() { 1.0 } else { 0.0 });
             if let Some(store) = store {
                 measure(store);
+            }
+            if let Some(published) = published {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "exact up to nine quadrillion events"
+                )]
+                gauge!("keypool_checkpoint_position").set(published as f64);
             }
         });
         self.handle.render()
@@ -155,5 +163,6 @@ fn describe() {
     describe_gauge!("keypool_pools", "Pools, by how full they are.");
     describe_gauge!("keypool_queue_commands", "Commands waiting for the log.");
     describe_gauge!("keypool_log_position", "The place of the last event in the log.");
+    describe_gauge!("keypool_checkpoint_position", "The last event that a checkpoint covers.");
     describe_gauge!("keypool_ready", "1 once the log has been replayed.");
 }

@@ -8,7 +8,7 @@ use keypool_projections::wire::Problem;
 use utoipa::OpenApi;
 
 use self::fields::Fields;
-use crate::routes::{delivery, devices, keypackages, operations};
+use crate::routes::{delivery, devices, keypackages, ledger, operations};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,10 +31,15 @@ use crate::routes::{delivery, devices, keypackages, operations};
         keypackages::revoke,
         keypackages::status,
         keypackages::events,
+        ledger::receipt,
         delivery::commit,
         delivery::message,
         delivery::mailbox,
         delivery::acknowledge,
+        ledger::checkpoint,
+        ledger::tile,
+        ledger::inclusion,
+        ledger::consistency,
         operations::livez,
         operations::readyz,
     ),
@@ -44,6 +49,7 @@ use crate::routes::{delivery, devices, keypackages, operations};
         (name = "devices", description = "Which key speaks for which device"),
         (name = "keypackages", description = "The packages of a device"),
         (name = "delivery", description = "Commits, Welcomes and messages, for apps without a Delivery Service of their own"),
+        (name = "ledger", description = "What the whole log is, for everyone to check: hashes and signatures only"),
         (name = "operations", description = "For whoever runs the server"),
     ),
 )]

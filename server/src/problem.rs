@@ -16,6 +16,7 @@ use crate::{
     admission::{AdmissionError, Check},
     authentication::AuthenticationError,
     keypackage_store::StoreError,
+    transparency::ProveError,
 };
 
 /// The media type of a problem, RFC 9457.
@@ -208,6 +209,17 @@ impl From<DeliverError> for Failure {
                 };
                 Self::new(code, refused.to_string())
             }
+        }
+    }
+}
+
+impl From<ProveError> for Failure {
+    fn from(error: ProveError) -> Self {
+        match error {
+            ProveError::Proof(_) | ProveError::Unpublished { .. } => {
+                Self::new(Code::BadRequest, error.to_string())
+            }
+            ProveError::Tiles(_) | ProveError::Damaged | ProveError::Unsigned => internal(&error),
         }
     }
 }

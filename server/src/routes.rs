@@ -6,6 +6,8 @@ pub(crate) mod keypackages;
 
 pub(crate) mod delivery;
 
+pub(crate) mod ledger;
+
 pub(crate) mod operations;
 
 use actix_web::{
@@ -28,10 +30,15 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/revoke", keypackages::revoke))
         .service(get("/keypackages/status", keypackages::status))
         .service(get("/keypackages/events", keypackages::events))
+        .service(get("/keypackages/receipt/{reservation_id}", ledger::receipt))
         .service(post("/groups/{group_id}/commits", delivery::commit))
         .service(post("/groups/{group_id}/messages", delivery::message))
         .service(get("/mailbox", delivery::mailbox))
         .service(post("/mailbox/acknowledge", delivery::acknowledge))
+        .service(get("/ledger/checkpoint", ledger::checkpoint))
+        .service(get("/ledger/tile/{path:.*}", ledger::tile))
+        .service(get("/ledger/proof/inclusion", ledger::inclusion))
+        .service(get("/ledger/proof/consistency", ledger::consistency))
         .service(get("/openapi.json", operations::openapi))
         .configure(health)
         .default_service(web::to(no_such_path));
@@ -41,6 +48,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
 pub(crate) fn admin(config: &mut ServiceConfig) {
     config
         .service(get("/metrics", operations::metrics))
+        .service(get("/ledger/events", ledger::events))
         .configure(health)
         .default_service(web::to(no_such_path));
 }

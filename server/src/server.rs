@@ -26,6 +26,7 @@ use crate::{
     routes,
     settings::{Settings, SettingsError},
     state::{State, Store},
+    transparency::{Follower, Following, LedgerError, Places},
 };
 
 /// How long a client may take to send the head of a request.
@@ -47,6 +48,7 @@ pub struct Server {
     stop: signals::Sender<Ended>,
     ended: watch::Receiver<Option<Ended>>,
     thread: Option<JoinHandle<()>>,
+    ledger_key: String,
 }
 
 /// Why a server has ended.
@@ -79,6 +81,9 @@ pub enum StartError {
     /// The log is not one of pools.
     #[error("the log cannot be replayed; restore its directory from a backup")]
     Replay(#[from] ReplayError),
+    /// The log is not the one that was published, or what proves it is not there.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The machine did not give what a server needs.
     #[error("the server's threads could not be started")]
     Threads(#[source] io::Error),
@@ -111,7 +116,10 @@ impl Server {
             })
             .map_err(StartError::Threads)?;
         match starting.recv() {
-            Ok(Ok(())) => Ok(Self { address, admin_address, stop, ended, thread: Some(thread) }),
+            Ok(Ok(ledger_key)) => {
+                let thread = Some(thread);
+                Ok(Self { address, admin_address, stop, ended, thread, ledger_key })
+            }
             Ok(Err(error)) => {
                 drop(thread.join());
                 Err(error)
@@ -136,6 +144,13 @@ impl Server {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The key that checks the ledger's checkpoints and receipts: `NAME+HASH+BASE64` (C2SP
+    /// signed-note).
+    #[must_use]
+    pub fn ledger_key(&self) -> &str {
+        &self.ledger_key
     }
 
     /// Waits until the server ends, whether it was asked to or not.
@@ -181,6 +196,7 @@ fn state(
 ) -> Result<State, StartError> {
     Ok(State {
         store: OnceLock::new(),
+        ledger: OnceLock::new(),
         clock,
         public_names: public_names(&settings.public_names, address),
         insecure_no_auth: settings.insecure_no_auth,
@@ -215,14 +231,15 @@ struct Run {
     stopping: signals::Receiver<Ended>,
 }
 
-type Started = mpsc::SyncSender<Result<(), StartError>>;
+/// The ledger's key, once the server takes requests.
+type Started = mpsc::SyncSender<Result<String, StartError>>;
 
 impl Run {
     /// Serves until it is asked to stop, and returns when the log is closed.
     async fn run(mut self, listeners: (TcpListener, TcpListener), started: Started) -> Ended {
         let opened = self.open(listeners).await;
-        let handles = match opened {
-            Ok(handles) => handles,
+        let (handles, following, ledger_key) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 drop(started.send(Err(error)));
                 return Ended::Failed;
@@ -233,7 +250,7 @@ impl Run {
         if self.settings.public_names.is_empty() && self.settings.listen.ip().is_unspecified() {
             tracing::warn!("signed requests name the server: say its names with --public-name");
         }
-        drop(started.send(Ok(())));
+        drop(started.send(Ok(ledger_key)));
         let sweeper = actix_rt::spawn(sweep(self.state.clone(), self.settings.sweep_interval));
         let how = self.stopping.recv().await.unwrap_or(Ended::Failed);
         tracing::info!(?how, "stopping");
@@ -241,6 +258,10 @@ impl Run {
         sweeper.abort();
         drop(sweeper.await);
         stop_all(&handles).await;
+        if let Some(store) = self.state.store.get() {
+            store.pools().close();
+        }
+        following.end().await;
         close(self.state).await;
         how
     }
@@ -249,7 +270,7 @@ impl Run {
     async fn open(
         &self,
         listeners: (TcpListener, TcpListener),
-    ) -> Result<[ServerHandle; 2], StartError> {
+    ) -> Result<([ServerHandle; 2], Following, String), StartError> {
         let workers = self.settings.workers;
         let public = self.serve(listeners.0, workers, routes::public)?;
         let admin = self.serve(listeners.1, Some(1), routes::admin)?;
@@ -258,10 +279,15 @@ impl Run {
         let opened = web::block(move || open_store(&settings, clock)).await;
         let opened = opened.unwrap_or_else(|err| Err(StartError::Setup(err.to_string())));
         match opened {
-            Ok(store) => {
+            Ok((store, follower)) => {
                 self.watch(&store);
+                let ledger = follower.ledger();
+                let key = ledger.key().to_string();
+                let interval = self.settings.checkpoint_interval;
+                let following = Following::start(follower, store.pools().written(), interval);
+                drop(self.state.ledger.set(ledger));
                 drop(self.state.store.set(store));
-                Ok(handles)
+                Ok((handles, following, key))
             }
             Err(error) => {
                 stop_all(&handles).await;
@@ -316,11 +342,22 @@ impl Run {
     }
 }
 
-fn open_store(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Store, StartError> {
+fn open_store(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<(Store, Follower<Arc<SledLog>>), StartError> {
     let dir: &Path = &settings.data;
-    let log = SledLog::open(dir, SledLogOptions::default())?;
-    let pools = Pools::open(log, clock, settings.limits)?;
-    Ok(KeyPackageStore::new(pools, settings.admission.clone()))
+    let log = Arc::new(SledLog::open(dir, SledLogOptions::default())?);
+    let pools = Pools::open(Arc::clone(&log), clock, settings.limits)?;
+    let places = Places {
+        key: dir.join("checkpoint.key"),
+        checkpoint: settings.checkpoint_file.clone().unwrap_or_else(|| dir.join("checkpoint")),
+        tiles: dir.join("tiles"),
+    };
+    let first_name = settings.public_names.first().map(|name| name.trim().to_ascii_lowercase());
+    let usual = first_name.as_deref().unwrap_or("localhost");
+    let follower = Follower::open(log, &places, settings.ledger_name.as_deref(), usual)?;
+    Ok((KeyPackageStore::new(pools, settings.admission.clone()), follower))
 }
 
 /// Records now and then what time has done.
@@ -343,11 +380,8 @@ async fn stop_all(handles: &[ServerHandle; 2]) {
     admin.stop(true).await;
 }
 
-/// Carries out what waits, and closes the log, once no thread uses it any more.
+/// Closes the log, once no thread uses it any more.
 async fn close(state: Data<State>) {
-    if let Some(store) = state.store.get() {
-        store.pools().close();
-    }
     let mut state = state.into_inner();
     for _ in 0..WORKERS_GONE_TRIES {
         match Arc::try_unwrap(state) {

@@ -20,6 +20,13 @@ pub struct Settings {
     pub public_names: Vec<String>,
     /// The directory that holds the log.
     pub data: PathBuf,
+    /// What the ledger is called in its checkpoints; the first public name, or `localhost`, if it is not
+    /// said. It keeps the name of its first start.
+    pub ledger_name: Option<String>,
+    /// Where the last checkpoint is kept; `checkpoint` in the data directory if it is not said.
+    pub checkpoint_file: Option<PathBuf>,
+    /// How much time lies between two checkpoints at least.
+    pub checkpoint_interval: Duration,
     /// Whether requests may name their caller instead of being signed. On loopback only.
     pub insecure_no_auth: bool,
     /// The numbers that bound a pool.
@@ -49,6 +56,9 @@ impl Default for Settings {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             public_names: Vec::new(),
             data: PathBuf::from("./keypool-data"),
+            ledger_name: None,
+            checkpoint_file: None,
+            checkpoint_interval: Duration::from_secs(1),
             insecure_no_auth: false,
             limits: Limits::STANDARD,
             admission: AdmissionRules::default(),
@@ -80,6 +90,18 @@ pub struct Options {
     /// The directory that holds the log [default: ./keypool-data]
     #[arg(long, env = "KEYPOOL_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// What the ledger is called in its checkpoints, for ever [default: the first public name, or
+    /// localhost]
+    #[arg(long, env = "KEYPOOL_LEDGER_NAME", value_name = "NAME")]
+    pub ledger_name: Option<String>,
+    /// Where the last checkpoint is kept, best on another disk [default: checkpoint in the data
+    /// directory]
+    #[arg(long, env = "KEYPOOL_CHECKPOINT_FILE", value_name = "FILE")]
+    pub checkpoint_file: Option<PathBuf>,
+    /// How much time lies between two checkpoints at least [default: 1s]
+    #[arg(long, env = "KEYPOOL_CHECKPOINT_INTERVAL", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub checkpoint_interval: Option<Duration>,
     /// How long a reservation lasts, as its holder is told [default: 60s]
     #[arg(long, env = "KEYPOOL_RESERVATION_TTL", value_name = "TIME", value_parser = duration)]
     #[serde(deserialize_with = "read_duration")]
@@ -199,6 +221,9 @@ impl Options {
             admin_listen: self.admin_listen.or(file.admin_listen),
             public_name: self.public_name.or(file.public_name),
             data: self.data.or(file.data),
+            ledger_name: self.ledger_name.or(file.ledger_name),
+            checkpoint_file: self.checkpoint_file.or(file.checkpoint_file),
+            checkpoint_interval: self.checkpoint_interval.or(file.checkpoint_interval),
             reservation_ttl: self.reservation_ttl.or(file.reservation_ttl),
             grace: self.grace.or(file.grace),
             on_lapse: self.on_lapse.or(file.on_lapse),
@@ -241,6 +266,9 @@ impl From<Options> for Settings {
             admin_listen: said.admin_listen.unwrap_or(usual.admin_listen),
             public_names: said.public_name.unwrap_or(usual.public_names),
             data: said.data.unwrap_or(usual.data),
+            ledger_name: said.ledger_name.or(usual.ledger_name),
+            checkpoint_file: said.checkpoint_file.or(usual.checkpoint_file),
+            checkpoint_interval: said.checkpoint_interval.unwrap_or(usual.checkpoint_interval),
             insecure_no_auth: said.insecure_no_auth.unwrap_or(usual.insecure_no_auth),
             limits,
             admission,
@@ -279,6 +307,7 @@ impl Settings {
             ("--lifetime-max", self.admission.lifetime_max),
             ("--body-timeout", self.body_timeout),
             ("--sweep-interval", self.sweep_interval),
+            ("--checkpoint-interval", self.checkpoint_interval),
         ];
         let zero = numbers.into_iter().find(|(_, number)| *number == 0).map(|(name, _)| name);
         let none = times.into_iter().find(|(_, time)| time.is_zero()).map(|(name, _)| name);

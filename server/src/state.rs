@@ -10,15 +10,19 @@ use keypool_ledger::{Clock, SledLog};
 use keypool_projections::wire::Code;
 use tokio::sync::watch;
 
-use crate::{keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure};
+use crate::{
+    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, transparency::Ledger,
+};
 
 /// The store as the server runs it.
-pub(crate) type Store = KeyPackageStore<SledLog>;
+pub(crate) type Store = KeyPackageStore<Arc<SledLog>>;
 
 /// What every handler of one server shares.
 pub(crate) struct State {
     /// Set once the log has been replayed.
     pub(crate) store: OnceLock<Store>,
+    /// What is published of the log; set with the store.
+    pub(crate) ledger: OnceLock<Arc<Ledger>>,
     /// Where the time comes from that signatures are checked against.
     pub(crate) clock: Arc<dyn Clock>,
     /// The names clients reach the server by, lower case, with the port unless it is the scheme's own.
@@ -51,5 +55,11 @@ impl State {
     pub(crate) fn store(&self) -> Result<&Store, Failure> {
         let replaying = || Failure::new(Code::NotReady, "the server is replaying its log");
         self.store.get().ok_or_else(replaying)
+    }
+
+    /// What is published of the log, once it has been replayed.
+    pub(crate) fn ledger(&self) -> Result<&Arc<Ledger>, Failure> {
+        let replaying = || Failure::new(Code::NotReady, "the server is replaying its log");
+        self.ledger.get().ok_or_else(replaying)
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The first line of an inclusion proof.
-const INCLUSION: &str = "c2sp.org/tlog-proof@v1";
+pub(super) const INCLUSION: &str = "c2sp.org/tlog-proof@v1";
 /// The first line of a consistency proof.
 const CONSISTENCY: &str = "keypool/consistency-proof@v1";
 

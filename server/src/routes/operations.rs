@@ -36,7 +36,11 @@ pub(crate) async fn readyz(state: Data<State>) -> Result<HttpResponse, Failure> 
 
 /// The counters, for Prometheus.
 pub(crate) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
-    let text = web::block(move || state.metrics.render(state.store.get())).await;
+    let render = move || {
+        let published = state.ledger.get().map(|ledger| ledger.published().size());
+        state.metrics.render(state.store.get(), published)
+    };
+    let text = web::block(render).await;
     let text = text.map_err(|_| crate::keypackage_store::StoreError::Cancelled)?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use data_encoding::BASE64;
@@ -349,8 +350,10 @@ impl Running {
 
 pub(crate) fn local_settings(data: &Path) -> Settings {
     let free = "127.0.0.1:0".parse().unwrap();
-    let data = data.join("log");
-    Settings { listen: free, admin_listen: free, data, workers: Some(2), ..Settings::default() }
+    let (data, checkpoint_interval) = (data.join("log"), Duration::from_millis(1));
+    let workers = Some(2);
+    let usual = Settings::default();
+    Settings { listen: free, admin_listen: free, data, checkpoint_interval, workers, ..usual }
 }
 
 /// The real binary, beside the test.
@@ -378,7 +381,7 @@ impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let greeting: Vec<String> = lines.by_ref().take(5).map(Result::unwrap).collect();
+        let greeting: Vec<String> = lines.by_ref().take(6).map(Result::unwrap).collect();
         let url = greeting[0].strip_prefix("listening on ").unwrap().to_owned();
         Self { child, api: Api::new(url, Arc::new(SystemClock)), greeting }
     }

@@ -1,0 +1,345 @@
+//! Receipts: what a server has signed about one reservation, so that its holder can prove it later.
+//!
+//! The signed text is a note of its own kind. Its second line is `ledger NAME`, where a checkpoint has
+//! its size in digits, so that no text is both.
+//!
+//! ```text
+//! keypool/receipt@v1
+//! ledger keypool.example
+//! record 12
+//! package 5d41402abc4b2a76b9719d911017c592
+//! last-resort no
+//! pool alice/phone
+//! reservation 9b2f2f6e-6e0c-4b6c-8a39-3f6f4f0d7c11
+//! generation 1
+//! holder bob/main
+//! group Z3JvdXAtMQ==
+//! reserved-at-ms 1766400000000
+//! deadline-ms 1766400060000
+//! standing open
+//! as-of 12
+//! ```
+//!
+//! `as-of` is the record up to which the pool's history was read for `standing`.
+
+use std::{fmt, str::FromStr};
+
+use keypool_ledger::{
+    Event, EventEnvelope, GroupId, KeyPackageRef, PoolId, ReservationId, StreamId, Timestamp, codec,
+};
+
+use super::{
+    files::{INCLUSION, Inclusion, Paper},
+    note::{NoteError, NoteKey, SignedNote},
+    proof::ProofError,
+};
+use crate::pool::ReservationStatus;
+
+/// The first line of a receipt.
+const RECEIPT: &str = "keypool/receipt@v1";
+
+/// What has become of a reservation, as a receipt says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It holds its package.
+    Open,
+    /// Its holder gave the package back.
+    Cancelled,
+    /// It ran out.
+    Lapsed,
+    /// It spent its package.
+    Spent,
+    /// It ran out, its package was handed on, and its holder tried to spend all the same.
+    Lost,
+}
+
+impl Standing {
+    const ALL: [Self; 5] = [Self::Open, Self::Cancelled, Self::Lapsed, Self::Spent, Self::Lost];
+
+    /// The word in the text.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Cancelled => "cancelled",
+            Self::Lapsed => "lapsed",
+            Self::Spent => "spent",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Whether a reservation that stood like this may stand like `later` afterwards.
+    fn may_become(self, later: Self) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Lapsed => matches!(later, Self::Lapsed | Self::Spent | Self::Lost),
+            Self::Cancelled | Self::Spent | Self::Lost => self == later,
+        }
+    }
+}
+
+impl From<ReservationStatus> for Standing {
+    fn from(status: ReservationStatus) -> Self {
+        match status {
+            ReservationStatus::Open => Self::Open,
+            ReservationStatus::Cancelled => Self::Cancelled,
+            ReservationStatus::Lapsed => Self::Lapsed,
+            ReservationStatus::Spent { .. } => Self::Spent,
+            ReservationStatus::Lost => Self::Lost,
+        }
+    }
+}
+
+/// What a server says of one reservation. Its text is what the server signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The name of the server's ledger.
+    pub ledger: String,
+    /// What was reserved, by whom, when: the same whenever it is asked.
+    pub hand_out: HandOut,
+    /// What had become of the reservation.
+    pub standing: Standing,
+    /// The record up to which the pool's history was read for that.
+    pub as_of: u64,
+}
+
+/// One package handed to one inviter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandOut {
+    /// The place of the reservation in the log.
+    pub record: u64,
+    /// The package.
+    pub keypackage_ref: KeyPackageRef,
+    /// Whether it is a last resort, which many may hold at a time.
+    pub last_resort: bool,
+    /// Whose package it is.
+    pub pool: PoolId,
+    /// The reservation.
+    pub reservation: ReservationId,
+    /// Which reservation of the package it is, from 1.
+    pub generation: u32,
+    /// The inviter's device.
+    pub holder: PoolId,
+    /// The group the invitation is for.
+    pub group: GroupId,
+    /// When it was made.
+    pub reserved_at: Timestamp,
+    /// When it was to end, as its holder was told first.
+    pub deadline: Timestamp,
+}
+
+impl HandOut {
+    /// What a record says, if it is a reservation in a pool's history.
+    #[must_use]
+    pub fn of(record: u64, envelope: &EventEnvelope, last_resort: bool) -> Option<Self> {
+        let StreamId::Pool(pool) = &envelope.stream else { return None };
+        let Event::Reserved { keypackage_ref, reservation, generation, holder, group, deadline } =
+            &envelope.event
+        else {
+            return None;
+        };
+        Some(Self {
+            record,
+            keypackage_ref: keypackage_ref.clone(),
+            last_resort,
+            pool: pool.clone(),
+            reservation: *reservation,
+            generation: *generation,
+            holder: holder.clone(),
+            group: group.clone(),
+            reserved_at: envelope.at,
+            deadline: *deadline,
+        })
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HandOut { record, keypackage_ref, pool, reservation, .. } = &self.hand_out;
+        let HandOut { generation, holder, group, reserved_at, deadline, .. } = &self.hand_out;
+        let last_resort = if self.hand_out.last_resort { "yes" } else { "no" };
+        let (reserved_at, deadline) = (reserved_at.as_millis(), deadline.as_millis());
+        writeln!(f, "{RECEIPT}\nledger {}\nrecord {record}", self.ledger)?;
+        writeln!(f, "package {keypackage_ref}\nlast-resort {last_resort}\npool {pool}")?;
+        writeln!(f, "reservation {reservation}\ngeneration {generation}")?;
+        writeln!(f, "holder {holder}\ngroup {group}")?;
+        writeln!(f, "reserved-at-ms {reserved_at}\ndeadline-ms {deadline}")?;
+        writeln!(f, "standing {}\nas-of {}", self.standing.word(), self.as_of)
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = ReceiptError;
+
+    /// Reads a receipt's text. One that is not written exactly as receipts are is none.
+    fn from_str(text: &str) -> Result<Self, ReceiptError> {
+        let mut lines = text.lines();
+        if lines.next() != Some(RECEIPT) {
+            return Err(ReceiptError::Malformed);
+        }
+        let mut fields = Fields(lines);
+        let receipt = Self {
+            ledger: fields.next("ledger ")?,
+            hand_out: HandOut {
+                record: fields.next("record ")?,
+                keypackage_ref: fields.next("package ")?,
+                last_resort: fields.next::<String>("last-resort ")? == "yes",
+                pool: fields.next("pool ")?,
+                reservation: fields.next("reservation ")?,
+                generation: fields.next("generation ")?,
+                holder: fields.next("holder ")?,
+                group: fields.next("group ")?,
+                reserved_at: fields.next("reserved-at-ms ").map(Timestamp::from_millis)?,
+                deadline: fields.next("deadline-ms ").map(Timestamp::from_millis)?,
+            },
+            standing: {
+                let word: String = fields.next("standing ")?;
+                let standing = Standing::ALL.into_iter().find(|standing| standing.word() == word);
+                standing.ok_or(ReceiptError::Malformed)?
+            },
+            as_of: fields.next("as-of ")?,
+        };
+        let exact = receipt.to_string() == text && receipt.hand_out.record <= receipt.as_of;
+        if exact { Ok(receipt) } else { Err(ReceiptError::Malformed) }
+    }
+}
+
+/// The lines of a text, each with a name.
+struct Fields<'a>(std::str::Lines<'a>);
+
+impl Fields<'_> {
+    fn next<T: FromStr>(&mut self, name: &str) -> Result<T, ReceiptError> {
+        let value = self.0.next().and_then(|line| line.strip_prefix(name));
+        value.and_then(|value| value.parse().ok()).ok_or(ReceiptError::Malformed)
+    }
+}
+
+/// What is no receipt, or is not what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptError {
+    /// The text has not the form.
+    #[error("it is no receipt: a signed receipt, an empty line, then the proof of its record")]
+    Malformed,
+    /// The receipt or the checkpoint is not signed by the key.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// The hashes do not lead to the checkpoint's tree hash.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The proof is of another record, or of another ledger.
+    #[error("the proof is not of the record that the receipt tells")]
+    Other,
+}
+
+/// A receipt with the proof that its record is in the ledger: a file that can be checked offline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiptFile {
+    /// The receipt, signed.
+    pub note: SignedNote,
+    /// The record of the reservation, under a signed checkpoint.
+    pub inclusion: Inclusion,
+}
+
+impl ReceiptFile {
+    /// Checks everything against the ledger's key, and returns what the receipt says.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReceiptError`] if receipt or checkpoint are not signed by the key, or the record
+    /// that the proof shows is not the reservation of the receipt.
+    pub fn check(&self, key: &NoteKey) -> Result<Receipt, ReceiptError> {
+        self.note.check(key)?;
+        let receipt: Receipt = self.note.text().parse()?;
+        let Paper { checkpoint, note } = &self.inclusion.paper;
+        note.as_ref().ok_or(NoteError::Unsigned)?.check(key)?;
+        self.inclusion.check()?;
+        let named = receipt.ledger == key.name() && checkpoint.origin() == key.name();
+        let record = self.inclusion.index.saturating_add(1);
+        let envelope = codec::decode(&self.inclusion.envelope).map_err(|_| ReceiptError::Other)?;
+        let shown = HandOut::of(record, &envelope, receipt.hand_out.last_resort);
+        if !named || shown.as_ref() != Some(&receipt.hand_out) {
+            return Err(ReceiptError::Other);
+        }
+        Ok(receipt)
+    }
+}
+
+impl fmt::Display for ReceiptFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}", self.note, self.inclusion)
+    }
+}
+
+impl FromStr for ReceiptFile {
+    type Err = ReceiptError;
+
+    fn from_str(text: &str) -> Result<Self, ReceiptError> {
+        let (note, _) =
+            text.split_once(&format!("\n{INCLUSION}\n")).ok_or(ReceiptError::Malformed)?;
+        let inclusion = text.get(note.len().saturating_add(1)..).unwrap_or_default();
+        let malformed = |_| ReceiptError::Malformed;
+        let inclusion = inclusion.parse().map_err(malformed)?;
+        let file = Self { note: note.parse()?, inclusion };
+        if file.to_string() == text { Ok(file) } else { Err(ReceiptError::Malformed) }
+    }
+}
+
+/// How two receipts of one ledger for one package contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// They tell one reservation, or one record, in two ways.
+    #[error("the two receipts tell one reservation in two ways: the ledger has two histories")]
+    TwoStories,
+    /// Both were the package's reservation of the same number, or in another order than numbered.
+    #[error("the package's reservations are not numbered as they follow each other")]
+    Numbering,
+    /// The first still held the package, or had spent it, when the second got it.
+    #[error(
+        "the package was handed to a second inviter while the first held it: a double hand-out"
+    )]
+    HandedOutTwice,
+    /// The second got the package before the first's time was over.
+    ///
+    /// That is a double hand-out, unless the holder of the first has given it back: only that holder
+    /// can ask for it, and a later receipt for the first says so.
+    #[error(
+        "the package was handed to a second inviter before the first one's time was over: a double \
+         hand-out, unless the first had given it back"
+    )]
+    Overlapping,
+}
+
+/// How two receipts contradict each other; `None` if they do not, or are not about one package of one
+/// ledger. Check both first ([`ReceiptFile::check`]).
+#[must_use]
+pub fn contradiction(one: &Receipt, other: &Receipt) -> Option<Contradiction> {
+    if (&one.ledger, &one.hand_out.keypackage_ref)
+        != (&other.ledger, &other.hand_out.keypackage_ref)
+    {
+        return None;
+    }
+    let (first, second) =
+        if one.hand_out.record <= other.hand_out.record { (one, other) } else { (other, one) };
+    let (before, after) = (&first.hand_out, &second.hand_out);
+    if before.reservation == after.reservation || before.record == after.record {
+        let (early, late) = if one.as_of <= other.as_of { (one, other) } else { (other, one) };
+        let follows = early.standing.may_become(late.standing)
+            && (early.as_of < late.as_of || early.standing == late.standing);
+        return (before != after || !follows).then_some(Contradiction::TwoStories);
+    }
+    if before.last_resort != after.last_resort {
+        return Some(Contradiction::TwoStories);
+    }
+    if after.generation <= before.generation {
+        return Some(Contradiction::Numbering);
+    }
+    if before.last_resort {
+        return None;
+    }
+    let held = first.standing == Standing::Open && after.record <= first.as_of;
+    if held || first.standing == Standing::Spent {
+        return Some(Contradiction::HandedOutTwice);
+    }
+    let early = after.reserved_at < before.deadline && first.standing != Standing::Cancelled;
+    early.then_some(Contradiction::Overlapping)
+}

@@ -1,0 +1,75 @@
+//! The key that signs, and its name: made at the first start, the same for ever.
+//!
+//! A new key stands in a file of another name until the first checkpoint is stored. So whoever finds the
+//! key knows that there is a checkpoint, and one that is gone is missed.
+
+use std::path::PathBuf;
+
+use keypool_projections::transparency::NoteSigner;
+
+use super::{LedgerError, Places, durable::Durable};
+
+/// The key of a ledger, as it is on the disk.
+pub(super) struct Identity {
+    /// The key.
+    pub(super) signer: NoteSigner,
+    /// Whether it has signed a checkpoint that was stored.
+    pub(super) has_signed: bool,
+    file: Durable,
+}
+
+impl Identity {
+    /// Reads the key, or makes one where there is neither a key nor a checkpoint.
+    ///
+    /// `asked` is the name the operator has set, `usual` that of a new ledger otherwise.
+    pub(super) fn open(
+        places: &Places,
+        asked: Option<&str>,
+        usual: &str,
+    ) -> Result<Self, LedgerError> {
+        for (path, has_signed) in [(places.key.clone(), true), (candidate(places), false)] {
+            let file = Durable::at(&path);
+            if let Some(text) = file.load()? {
+                let signer = NoteSigner::from_secret_text(text.trim());
+                let signer = signer.map_err(|_| LedgerError::Key(path))?;
+                check_name(&signer, asked)?;
+                return Ok(Self { signer, has_signed, file });
+            }
+        }
+        if Durable::at(&places.checkpoint).load()?.is_some() {
+            let (key, file) = (places.key.clone(), places.checkpoint.clone());
+            return Err(LedgerError::KeyMissing { key, file });
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(LedgerError::Random)?;
+        let name = asked.unwrap_or(usual);
+        let signer = NoteSigner::new(name, &secret);
+        let signer = signer.map_err(|_| LedgerError::Name(name.to_owned()))?;
+        let file = Durable::at(&candidate(places));
+        file.store(&format!("{}\n", signer.to_secret_text()))?;
+        Ok(Self { signer, has_signed: false, file })
+    }
+
+    /// Notes that a checkpoint is stored: from now on the two belong together.
+    pub(super) fn confirm(self, places: &Places) -> Result<NoteSigner, LedgerError> {
+        if !self.has_signed {
+            self.file.rename(&places.key)?;
+        }
+        Ok(self.signer)
+    }
+}
+
+fn candidate(places: &Places) -> PathBuf {
+    places.key.with_extension("key.new")
+}
+
+fn check_name(signer: &NoteSigner, asked: Option<&str>) -> Result<(), LedgerError> {
+    let public = signer.public();
+    match asked {
+        Some(asked) if asked != public.name() => {
+            let (kept, asked) = (public.name().to_owned(), asked.to_owned());
+            Err(LedgerError::Renamed { kept, asked })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
