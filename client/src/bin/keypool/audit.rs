@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fs,
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -107,10 +107,14 @@ fn finding_value(finding: &AuditFinding) -> Result<Value, serde_json::Error> {
 fn checked_text(audit: &OwnerAudit) -> String {
     let OwnerAudit { events, joined, head, .. } = audit;
     let head: String = head.to_string().chars().take(8).collect();
-    let mut lines = vec![format!(
-        "{events} events of the server's history, each chained to the one before; the last is {head}\n\
-         {joined} Welcomes joined here"
-    )];
+    let mut lines = vec![match events {
+        0 => "the server's history is not known here yet".to_owned(),
+        _ => format!(
+            "{} of the server's history, each chained to the one before; the last is {head}",
+            counted(*events, "event")
+        ),
+    }];
+    lines.push(format!("{} joined here", counted(*joined, "Welcome")));
     lines.push(match &audit.checkpoint {
         None => "no checkpoint of the server's log is known here".to_owned(),
         Some(kept) => {
@@ -124,13 +128,21 @@ fn checked_text(audit: &OwnerAudit) -> String {
     lines.join("\n")
 }
 
-/// Saves the gravest contradiction of checkpoints in a new file.
+fn counted(count: u64, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
+}
+
+/// Saves the first contradiction of checkpoints in a new file.
 fn save(file: Option<&Path>, audit: &OwnerAudit) -> Result<(), Box<dyn Error>> {
     let Some(file) = file else { return Ok(()) };
     let Some(evidence) = audit.evidence.first() else { return Ok(()) };
     let written =
         fs::File::create_new(file).and_then(|mut it| it.write_all(evidence.to_file().as_bytes()));
-    written
-        .map_err(|err| format!("the evidence cannot be written to {}: {err}", file.display()))?;
-    Ok(())
+    match written {
+        Err(err) if err.kind() != ErrorKind::AlreadyExists => {
+            Err(format!("the evidence cannot be written to {}: {err}", file.display()).into())
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
