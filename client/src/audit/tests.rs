@@ -231,6 +231,16 @@ fn a_welcome_from_somebody_else_is_told() {
     let own = |inviter| vec![(0, Event::Created(facts(1, false))), (3, joined(1, inviter))];
     assert_snapshot!(found(mirror.clone(), own(Some("carol/main")), 0), @"Package 01010101 was alice/main's by the server's history, and the Welcome came from carol/main. Look at who is in the group before you say anything there, and ask both of them.");
     assert_eq!(found(mirror, own(None), 0), "", "a name without a device names nobody");
+    // One whose reservation had lapsed, and who did not ask before using it all the same.
+    let lapsed = vec![
+        uploaded(),
+        (1, reserved(1, 1, "carol/main")),
+        (1_000, released(1, 1, ReleaseReason::Lapsed)),
+        (1_001, reserved(1, 2, "alice/main")),
+    ];
+    assert_eq!(found(lapsed.clone(), own(Some("carol/main")), 0), "", "perhaps it spends it yet");
+    let spent = [lapsed, vec![(1_002, spent(1, 2, "alice/main"))]].concat();
+    assert!(found(spent, own(Some("carol/main")), 0).contains("came from carol/main"));
 }
 
 #[test]

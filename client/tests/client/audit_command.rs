@@ -101,7 +101,7 @@ fn what_breaks_a_rule_ends_with_3_and_is_said_once_in_the_chat() {
     assert!(json.contains("\"gravity\":\"broken\"") && json.ends_with("[3]"), "{json}");
     let chat = typed(&service, "alice", "/refresh\n/refresh\n/refresh\n");
     let said: Vec<&str> = chat.lines().filter(|line| line.contains("keypool audit")).collect();
-    assert_snapshot!(said.join("\n"), @"1 thing the server has told cannot be so; end the chat, and `keypool audit` says what");
+    assert_snapshot!(said.join("\n"), @"1 thing in what the server has told should not be; end the chat, and `keypool audit` says what");
 }
 
 #[test]

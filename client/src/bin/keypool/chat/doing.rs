@@ -286,8 +286,8 @@ impl Chat<'_> {
         if is_new {
             let (count, s) = (findings.len(), if findings.len() == 1 { "" } else { "s" });
             self.screen.say(&format!(
-                "{count} thing{s} the server has told cannot be so; end the chat, and `keypool audit` \
-                 says what"
+                "{count} thing{s} in what the server has told should not be; end the chat, and \
+                 `keypool audit` says what"
             ));
         }
         self.findings = findings;
