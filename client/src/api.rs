@@ -1,9 +1,11 @@
 //! The server's API as functions: requests go out signed, answers and problems come back typed.
 //!
-//! The only file that knows HTTP. Every call that changes something carries an idempotency key, so a
+//! The only place that knows HTTP. Every call that changes something carries an idempotency key, so a
 //! call whose answer was lost is simply repeated: the server answers the repetition from its log.
 
 mod delivery;
+
+mod ledger;
 
 use std::{
     fmt,
@@ -347,10 +349,10 @@ impl ApiClient {
         true
     }
 
-    /// What time it is for the server, as far as is known.
-    fn server_now(&self) -> Timestamp {
-        let ours = self.clock.now().as_secs();
-        Timestamp::from_secs(ours.saturating_add_signed(self.ahead_s.load(Ordering::Relaxed)))
+    /// What time it is for the server at a moment of this clock, as far as is known.
+    pub(crate) fn server_time(&self, ours: Timestamp) -> Timestamp {
+        let ahead_ms = self.ahead_s.load(Ordering::Relaxed).saturating_mul(1000);
+        Timestamp::from_millis(ours.as_millis().saturating_add_signed(ahead_ms))
     }
 
     async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
@@ -394,8 +396,8 @@ impl ApiClient {
         // One key for both: another may take its place meanwhile.
         let keys = self.identity.keys();
         let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(keys.sign(base));
-        let Ok(headers) =
-            parts.sign(keys.signature_key(), self.server_now(), SIGNATURE_VALID_S, sign);
+        let now = self.server_time(self.clock.now());
+        let Ok(headers) = parts.sign(keys.signature_key(), now, SIGNATURE_VALID_S, sign);
         let mut request = self
             .http
             .request(call.method.clone(), url.clone())

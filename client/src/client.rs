@@ -13,8 +13,9 @@ use keypool_projections::{
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
     GroupMember, IdentityError, InviteError, Invited, JoinError, Joined, KeyPackagePool,
-    LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig, Received, Refresh,
-    RefreshError, ResumedInvitation, ResumedUpdate, RotateError, StorageError, UpdateError,
+    LocalStore, MessageError, MlsConnection, MlsMembership, OwnerAudit, PoolConfig, Received,
+    Refresh, RefreshError, ResumedInvitation, ResumedUpdate, RotateError, StorageError,
+    UpdateError,
     mls::{
         invite::Inviter,
         update::{Updater, Wish},
@@ -232,6 +233,16 @@ impl<D: DeliveryService> MlsClient<D> {
     /// Returns a [`RefreshError`]; what was done before it is kept.
     pub async fn refresh_key_packages(&self) -> Result<Refresh, RefreshError> {
         self.connection.refresh_key_packages(self.now()).await
+    }
+
+    /// Looks at what the server has told, and at what this device has seen itself: see
+    /// [`MlsConnection::audit`]. To be called after a refresh.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn audit(&self) -> Result<OwnerAudit, StorageError> {
+        self.connection.audit(self.now())
     }
 
     /// How full the pool is, as the server says.

@@ -15,10 +15,13 @@ mod mls;
 
 mod api;
 
+mod audit;
+
 mod client;
 
 pub use crate::{
     api::{ApiClient, ApiError},
+    audit::{AuditFinding, Evidence, EvidenceKind, Gravity, KeptCheckpoint, OwnerAudit},
     client::{ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,

@@ -13,6 +13,8 @@ pub(crate) mod delivery;
 
 pub(crate) mod connection;
 
+pub(crate) mod auditing;
+
 pub(crate) mod rotation;
 
 pub(crate) mod invite;

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod client {
     mod attempts;
+    mod audit_command;
     mod chat;
     mod command_line;
     mod crashes;
@@ -15,6 +16,7 @@ mod client {
     mod leaving;
     mod membership;
     mod moved_clock;
+    mod owner_audit;
     mod people;
     mod pool;
     mod refresh;

@@ -37,6 +37,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
         delivery::message,
         delivery::mailbox,
         delivery::acknowledge,
+        ledger::key,
         ledger::checkpoint,
         ledger::tile,
         ledger::inclusion,

@@ -36,6 +36,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/groups/{group_id}/messages", delivery::message))
         .service(get("/mailbox", delivery::mailbox))
         .service(post("/mailbox/acknowledge", delivery::acknowledge))
+        .service(get("/ledger/key", ledger::key))
         .service(get("/ledger/checkpoint", ledger::checkpoint))
         .service(get("/ledger/tile/{path:.*}", ledger::tile))
         .service(get("/ledger/proof/inclusion", ledger::inclusion))

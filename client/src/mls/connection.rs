@@ -8,8 +8,11 @@ use keypool_projections::wire::{
 };
 use serde::Serialize;
 
-use super::keypackage_pool::{
-    CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_uploaded,
+use super::{
+    auditing::{note_fetched, note_present, note_spent},
+    keypackage_pool::{
+        CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_uploaded,
+    },
 };
 use crate::{
     ApiClient, ApiError, CommitPost, DeliveryError, DeliveryService, DeviceIdentity, IdentityError,
@@ -117,7 +120,8 @@ impl<D> MlsConnection<D> {
     }
 
     /// Keeps the pool: takes in the server's history, cleans up what has expired, and refills the
-    /// pool to its target if it is low. This is all the upkeep there is.
+    /// pool to its target if it is low; at last it holds the server to its checkpoints, as
+    /// [`MlsConnection::watch_ledger`]. This is all the upkeep there is.
     ///
     /// Call it when the app starts, after each Welcome, and now and then. Within a minute of the last
     /// one it asks nothing. Repeating it changes nothing: a crash or a lost answer anywhere in it is
@@ -144,7 +148,7 @@ impl<D> MlsConnection<D> {
         let known = self.store.mirror_head().version;
         let status = self.api.status().await?;
         if status.version < known {
-            return Err(shorter(known).into());
+            return Err(self.note_refusal(shorter(known), None, now)?.into());
         }
         let mut refresh = Refresh { events: self.fetch_history(now).await?, ..Refresh::default() };
         refresh.expired = self.pool.expire(now)?.len();
@@ -159,10 +163,16 @@ impl<D> MlsConnection<D> {
             refresh.created = self.upload(&made, now, &mut refresh).await?;
         }
         refresh.available = self.pool.get_available_count(now)? as u64;
+        self.note_refreshed(now)?;
+        self.watch_ledger(now).await?;
+        Ok(refresh)
+    }
+
+    fn note_refreshed(&self, now: Timestamp) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         staged.put_app_record(REFRESHED_RECORD, &now)?;
-        staged.commit()?;
-        Ok(refresh)
+        note_present(&staged, self.api.server_time(now))?;
+        staged.commit()
     }
 
     /// How full the pool is, as the server says.
@@ -191,23 +201,34 @@ impl<D> MlsConnection<D> {
     /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`] if the server tells
     /// another history than before, or less of it, or one that no pool can have.
     pub async fn fetch_history(&self, now: Timestamp) -> Result<usize, RefreshError> {
-        let mut count = 0;
+        let (mut count, own) = (0, self.store.history_head().version);
         loop {
             let known = self.store.mirror_head().version;
             let reply = self.api.events(known.saturating_sub(1), PAGE).await?;
             if 0 < known && reply.events.is_empty() {
-                return Err(shorter(known).into());
+                return Err(self.note_refusal(shorter(known), None, now)?.into());
             }
             let records: Vec<Vec<u8>> =
                 reply.events.into_iter().map(|view| view.envelope.0).collect();
             let staged = self.store.stage()?;
-            let new = staged.extend_mirror(&records)?;
+            let new = match staged.extend_mirror(&records) {
+                Ok(new) => new,
+                Err(error) => {
+                    drop(staged);
+                    return Err(self.note_refusal(error, Some(&records), now)?.into());
+                }
+            };
             for envelope in &new {
                 take_in(&staged, envelope, now)?;
             }
+            note_spent(&staged, &new, self.api.server_time(now))?;
+            let is_end = !reply.more || new.is_empty();
+            if is_end {
+                note_fetched(&staged, own, known.saturating_add(new.len() as u64))?;
+            }
             staged.commit()?;
             count += new.len();
-            if !reply.more || new.is_empty() {
+            if is_end {
                 return Ok(count);
             }
         }

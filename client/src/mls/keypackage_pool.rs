@@ -6,7 +6,7 @@ mod config;
 use std::{fmt, sync::Arc};
 
 use keypool_ledger::{
-    CommandId, Event, GroupId, KeyPackageRef, PackageFacts, RevokeReason, Timestamp,
+    CommandId, Event, GroupId, KeyPackageRef, PackageFacts, PoolId, RevokeReason, Timestamp,
 };
 use openmls::key_packages::{KeyPackage, KeyPackageBundle, Lifetime};
 use openmls_traits::{OpenMlsProvider, storage::StorageProvider, types::Ciphersuite};
@@ -251,7 +251,7 @@ impl KeyPackagePool {
         if matches!(own.stage, OwnStage::Spent { .. }) {
             return Ok(false);
         }
-        record_spent(&staged, keypackage_ref, group, now)?;
+        record_spent(&staged, keypackage_ref, (group, None), now)?;
         staged.commit()?;
         Ok(true)
     }
@@ -359,17 +359,18 @@ pub(super) fn record_revoked(
     Ok(revoked)
 }
 
-/// Records that a package was joined with and removes its private keys, as part of an operation.
+/// Records that a package was joined with, and by whose Welcome where that is known, and removes its
+/// private keys, as part of an operation.
 pub(super) fn record_spent(
     staged: &Staged<'_>,
     keypackage_ref: &KeyPackageRef,
-    group: &GroupId,
+    (group, inviter): (&GroupId, Option<PoolId>),
     now: Timestamp,
 ) -> Result<(), StorageError> {
     let event = Event::Spent {
         keypackage_ref: keypackage_ref.clone(),
         reservation: None,
-        holder: None,
+        holder: inviter,
         group: group.clone(),
         late: false,
     };

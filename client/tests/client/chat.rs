@@ -77,7 +77,7 @@ impl Person {
 }
 
 /// What a chat prints when these lines are all that is typed.
-fn typed(service: &Service, name: &str, lines: &str) -> String {
+pub(crate) fn typed(service: &Service, name: &str, lines: &str) -> String {
     told(played(&mut chat(service, name), lines))
 }
 

@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use super::service::Service;
 
 /// Runs `keypool` for Alice at a server.
-fn keypool(service: &Service, arguments: &[&str]) -> Output {
+pub(crate) fn keypool(service: &Service, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_keypool"))
         .args(["--home", service.folder.path().join("alice").to_str().unwrap()])
         .args(["--server", &service.tunnel.url(), "--user", "alice"])
@@ -17,7 +17,7 @@ fn keypool(service: &Service, arguments: &[&str]) -> Output {
 }
 
 /// What was printed, with what differs each time replaced by a word.
-fn told(output: &Output) -> String {
+pub(crate) fn told(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let errors = String::from_utf8(output.stderr.clone()).unwrap();
     let text = format!("{text}{errors}[{}]", output.status.code().unwrap());
@@ -168,6 +168,8 @@ fn the_help_says_what_there_is() {
       refresh     Keep the pool: fetch its history, clean up, refill it if it is low
       history     Show what happened to the pool, or to one package
       doctor      Look for what the device's history and its store disagree on
+      audit       Look for what the server has told that cannot be so; ends with 3 if a rule is broken,
+                  with 4 if the server has told two histories
       rotate-key  Give the device another signature key, and withdraw the packages of the one before
       withdraw    Withdraw all packages: nobody is given one until the next refresh makes new ones
       reseal      Seal the device's keys with another passphrase, or with a new key file

@@ -62,17 +62,26 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let clock = Arc::new(MovableClock::default());
-        let settings = Settings {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            admin_listen: "127.0.0.1:0".parse().unwrap(),
-            data: folder.path().join("server"),
-            public_names: vec![address.to_string()],
-            workers: Some(1),
-            ..Settings::default()
-        };
+        let settings = settings(&folder.path().join("server"), &address.to_string());
         let server = Server::start(settings, clock.clone()).unwrap();
         let tunnel = Tunnel::open(listener, server.address());
         Self { folder, server, clock, mail: Mail::default(), tunnel }
+    }
+
+    /// The server stops, and two start that both believe to be it: each has its log and its key. The
+    /// devices speak to the first.
+    pub(crate) async fn fork(self) -> (Self, Server) {
+        let Self { folder, server, clock, mail, tunnel } = self;
+        server.stop().await;
+        let (one, other) = (folder.path().join("server"), folder.path().join("other server"));
+        std::fs::create_dir(&other).unwrap();
+        copy(&one, &other);
+        let start = |data: &Path| {
+            Server::start(settings(data, &tunnel.authority()), clock.clone()).unwrap()
+        };
+        let (server, other) = (start(&one), start(&other));
+        tunnel.lead_to(server.address());
+        (Self { folder, server, clock, mail, tunnel }, other)
     }
 
     /// A registered device with a pool of that many packages; its home is kept by its name.
@@ -146,6 +155,17 @@ impl Service {
         let (owner, mail, url) = (name.parse().unwrap(), self.mail.clone(), self.tunnel.url());
         let clock: Arc<dyn Clock> = self.clock.clone();
         MlsClient::open_with(home, &owner, &url, mail, (clock, config)).unwrap()
+    }
+}
+
+fn settings(data: &Path, public_name: &str) -> Settings {
+    Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin_listen: "127.0.0.1:0".parse().unwrap(),
+        data: data.to_owned(),
+        public_names: vec![public_name.to_owned()],
+        workers: Some(1),
+        ..Settings::default()
     }
 }
 

@@ -34,6 +34,21 @@ const EVENTS_MAX: u16 = 1000;
 /// How many bytes of payloads the operator gets at once, but for the first record.
 const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// The key that checks what this server signs, as it says it is.
+///
+/// The form is C2SP's: `NAME+HASH+BASE64`. Whoever has it from elsewhere need not believe the server.
+#[utoipa::path(
+    get, path = "/ledger/key", tag = "ledger",
+    responses(
+        (status = 200, description = "The key", body = String, content_type = "text/plain"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn key(state: Data<State>) -> Result<HttpResponse, Failure> {
+    let text = format!("{}\n", state.ledger()?.key());
+    Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(text))
+}
+
 /// What the log is now: its name, how many records it has, and the tree hash over them, signed.
 ///
 /// A signed note (C2SP tlog-checkpoint). It was on the server's disk before anyone saw it.

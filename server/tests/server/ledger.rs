@@ -102,6 +102,8 @@ async fn filled(packages: usize) -> (Running, Device, Device, u64) {
 async fn every_checkpoint_is_signed_and_extends_the_one_before() {
     let (running, alice, _, records) = filled(20).await;
     let (api, key) = (&running.api, running.server.ledger_key());
+    let told = fetch(api, "/ledger/key").await;
+    assert_eq!(std::str::from_utf8(&told.bytes).unwrap().trim_end(), key);
     let mut old = seen_with(api, key, records).await;
     for turn in 1..=20 {
         let reserved = api.reserve(&alice, "bob").await.ok();

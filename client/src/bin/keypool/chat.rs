@@ -18,7 +18,7 @@ use std::{
 };
 
 use clap::Args;
-use keypool_client::{ClientOptions, MlsClient, ServerDelivery};
+use keypool_client::{AuditFinding, ClientOptions, MlsClient, ServerDelivery};
 use keypool_ledger::{GroupId, SystemClock};
 use tokio::time::sleep;
 
@@ -68,6 +68,8 @@ struct Chat<'a> {
     /// What was said of the mailbox, and of the refresh, since they last worked: once is enough.
     mail_trouble: Option<String>,
     refresh_trouble: Option<String>,
+    /// What the audit has found and was said.
+    findings: Vec<AuditFinding>,
     options: Options,
 }
 
@@ -112,6 +114,7 @@ impl<'a> Chat<'a> {
             is_refresh_due: true,
             mail_trouble: None,
             refresh_trouble: None,
+            findings: Vec::new(),
             options,
         }
     }

@@ -1,5 +1,6 @@
 //! `keypool`: a device's pool from the command line, and a chat that is built on it.
 
+mod audit;
 mod chat;
 mod output;
 mod pool;
@@ -103,6 +104,9 @@ enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Look for what the server has told that cannot be so; ends with 3 if a rule is broken, with 4 if
+    /// the server has told two histories
+    Audit(audit::Options),
     /// Give the device another signature key, and withdraw the packages of the one before
     RotateKey,
     /// Withdraw all packages: nobody is given one until the next refresh makes new ones
@@ -169,7 +173,7 @@ fn device_key(passphrase_file: Option<&Path>) -> Result<DeviceKey, Box<dyn Error
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(error.as_ref());
             ExitCode::FAILURE
@@ -177,13 +181,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
+fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &cli.command {
-        Command::Explain { code } => explain(cli.whose.json, code.as_deref()),
-        Command::Chat(options) => runtime.block_on(chat::run(&cli.whose, options)),
-        command => runtime.block_on(pool::carry_out(&cli.whose, command)),
+        Command::Explain { code } => explain(cli.whose.json, code.as_deref())?,
+        Command::Chat(options) => runtime.block_on(chat::run(&cli.whose, options))?,
+        Command::Audit(options) => return runtime.block_on(audit::run(&cli.whose, options)),
+        command => runtime.block_on(pool::carry_out(&cli.whose, command))?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn explain(json: bool, code: Option<&str>) -> Result<(), Box<dyn Error>> {

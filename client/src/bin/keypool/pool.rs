@@ -29,14 +29,14 @@ pub(crate) async fn carry_out(whose: &Whose, command: &Command) -> Result<(), Bo
 }
 
 /// A device's store and its link to the server.
-struct Device {
+pub(crate) struct Device {
     store: Arc<LocalStore>,
     identity: DeviceIdentity,
-    connection: MlsConnection<()>,
+    pub(crate) connection: MlsConnection<()>,
 }
 
 impl Device {
-    fn open(whose: &Whose, config: PoolConfig) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn open(whose: &Whose, config: PoolConfig) -> Result<Self, Box<dyn Error>> {
         let (owner, home) = whose.device()?;
         let store = Arc::new(LocalStore::open_sealed(home, &owner, &whose.device_key()?)?);
         let identity = DeviceIdentity::load_or_create(&store)?;
@@ -94,7 +94,7 @@ impl Device {
                 };
                 say(whose.json, &json!({ "resealed": true }), text)
             }
-            Command::Explain { .. } | Command::Chat(_) => Ok(()),
+            Command::Explain { .. } | Command::Chat(_) | Command::Audit(_) => Ok(()),
         }
     }
 

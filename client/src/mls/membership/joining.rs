@@ -1,6 +1,6 @@
 //! Joining from a Welcome: all of it in one write, or nothing, so that a bad Welcome costs no keys.
 
-use keypool_ledger::{GroupId, KeyPackageRef, Timestamp};
+use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
 use openmls::{
     framing::{MlsMessageBodyIn, MlsMessageIn},
     group::{StagedWelcome, WelcomeError},
@@ -91,10 +91,15 @@ pub(crate) fn join_on(
     let sender = invitation.welcome_sender().map_err(|err| rejected(err.into()))?;
     let inviter = name_in(sender.credential()).unwrap_or_default();
     let state = invitation.into_group(&provider).map_err(failed)?;
-    record_spent(staged, &keypackage_ref, &group, now)?;
+    record_spent(staged, &keypackage_ref, (&group, device_named(&inviter)), now)?;
     remember(staged, &group)?;
     end_on(staged, &group);
     Ok(Joined { group, epoch: state.epoch().as_u64(), keypackage_ref, inviter })
+}
+
+/// The device a member's name is of; none if it names a user alone, as other implementations may.
+fn device_named(name: &str) -> Option<PoolId> {
+    name.contains('/').then(|| name.parse().ok()).flatten()
 }
 
 /// Reads a Welcome, bare or in an `MLSMessage`.

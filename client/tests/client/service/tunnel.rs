@@ -29,6 +29,7 @@ type Plans = Arc<Mutex<HashMap<usize, Plan>>>;
 /// The way to the server. One request for each connection, so that requests can be counted.
 pub(crate) struct Tunnel {
     address: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
     plans: Plans,
     requests: Arc<AtomicUsize>,
 }
@@ -37,6 +38,8 @@ impl Tunnel {
     pub(super) fn open(listener: TcpListener, server: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
         let (plans, requests) = (Plans::default(), Arc::<AtomicUsize>::default());
+        let server = Arc::new(Mutex::new(server));
+        let leads_to = Arc::clone(&server);
         let (plan, counter) = (Arc::clone(&plans), Arc::clone(&requests));
         thread::spawn(move || {
             // Connections of apps that have died stay open, as they do when a machine is gone.
@@ -46,17 +49,23 @@ impl Tunnel {
                 let plan = plan.lock().unwrap().remove(&number);
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
                 // Some requests wait at the server, and others go on meanwhile.
+                let server = *leads_to.lock().unwrap();
                 thread::spawn(move || {
                     let died = serve(connection, server, plan);
                     dead.lock().unwrap().extend(died);
                 });
             }
         });
-        Self { address, plans, requests }
+        Self { address, server, plans, requests }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Lets it lead to another server from now on.
+    pub(crate) fn lead_to(&self, server: SocketAddr) {
+        *self.server.lock().unwrap() = server;
     }
 
     /// The name the server knows the tunnel by.

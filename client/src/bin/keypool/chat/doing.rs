@@ -3,8 +3,8 @@
 use std::{future::Future, time::Duration};
 
 use keypool_client::{
-    AddError, ApiError, GroupError, InviteError, Invited, RefreshError, RotateError, SendError,
-    UpdateError,
+    AddError, ApiError, Gravity, GroupError, InviteError, Invited, RefreshError, RotateError,
+    SendError, UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, SystemClock};
 use keypool_projections::wire::Code;
@@ -282,6 +282,7 @@ impl Chat<'_> {
             Ok(Err(error)) => Some(self.told(&error)?),
             Err(_) => Some(NO_ANSWER.to_owned()),
         };
+        self.audit()?;
         if let Some(trouble) = trouble {
             if self.refresh_trouble.as_ref() != Some(&trouble) && self.mail_trouble.is_none() {
                 self.screen.say(&format!("the pool was not refreshed: {trouble}"));
@@ -291,6 +292,22 @@ impl Chat<'_> {
         }
         self.refresh_trouble = None;
         self.renew_keys().await
+    }
+
+    /// Says once, of everything that is found, that something is wrong.
+    fn audit(&mut self) -> Result<(), End> {
+        let mut findings = self.client.audit()?.findings;
+        findings.retain(|finding| Gravity::Notice < finding.gravity());
+        let is_new = findings.iter().any(|finding| !self.findings.contains(finding));
+        if is_new {
+            let (count, s) = (findings.len(), if findings.len() == 1 { "" } else { "s" });
+            self.screen.say(&format!(
+                "{count} thing{s} in what the server has told should not be; end the chat, and \
+                 `keypool audit` says what"
+            ));
+        }
+        self.findings = findings;
+        Ok(())
     }
 
     /// Replaces the keys that came from a KeyPackage, in groups joined lately. One that fails is tried

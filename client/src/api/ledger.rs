@@ -1,0 +1,87 @@
+//! What the server publishes of its log for everyone: checkpoints and proofs. Nothing is signed.
+//!
+//! Each is asked for once and briefly: what is not answered now is asked for at the next refresh.
+
+use std::time::Duration;
+
+use keypool_projections::{
+    transparency::{NoteKey, TreeHash},
+    wire::ConsistencyReply,
+};
+use reqwest::StatusCode;
+
+use super::{ApiClient, ApiError};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer may be, in bytes: a note with all the signatures it may carry, and more.
+const ANSWER_MAX: usize = 64 * 1024;
+
+impl ApiClient {
+    /// The server's last checkpoint, a signed note; none if the server publishes none.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn ledger_checkpoint(&self) -> Result<Option<String>, ApiError> {
+        self.published("/ledger/checkpoint", "").await
+    }
+
+    /// The key of the server's checkpoints, as the server itself says it; none if it does not. To be
+    /// trusted on first use at most.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn ledger_key(&self) -> Result<Option<NoteKey>, ApiError> {
+        let text = self.published("/ledger/key", "").await?;
+        Ok(text.and_then(|text| text.trim().parse().ok()))
+    }
+
+    /// The hashes that show that the log of one size is the beginning of that of another; none if the
+    /// server refuses to show it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn ledger_consistency(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> Result<Option<Vec<TreeHash>>, ApiError> {
+        let query = format!("from={from}&to={to}");
+        let Some(text) = self.published("/ledger/proof/consistency", &query).await? else {
+            return Ok(None);
+        };
+        let reply: Option<ConsistencyReply> = serde_json::from_str(&text).ok();
+        let hash = |bytes: Vec<u8>| bytes.try_into().map(TreeHash).ok();
+        let hashes = reply.filter(|reply| (reply.from, reply.to) == (from, to));
+        let hashes = hashes.map(|reply| reply.hashes.into_iter().map(|it| hash(it.0)).collect());
+        hashes.ok_or_else(|| self.unexpected(StatusCode::OK))
+    }
+
+    /// What stands at an address for everyone; none if nothing does.
+    async fn published(&self, path: &str, query: &str) -> Result<Option<String>, ApiError> {
+        let unreachable = |err: reqwest::Error| ApiError::Unreachable {
+            server: self.server.to_string(),
+            source: err.without_url().into(),
+        };
+        let mut url =
+            self.server.join(path).map_err(|_| ApiError::Address(self.server.to_string()))?;
+        url.set_query((!query.is_empty()).then_some(query));
+        let reply = self.http.get(url).timeout(PATIENCE).send().await.map_err(unreachable)?;
+        let status = reply.status();
+        if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) {
+            return Ok(None);
+        }
+        let bytes = reply.bytes().await.map_err(unreachable)?;
+        if !status.is_success() || ANSWER_MAX < bytes.len() {
+            return Err(self.unexpected(status));
+        }
+        String::from_utf8(bytes.into()).map(Some).map_err(|_| self.unexpected(status))
+    }
+
+    fn unexpected(&self, status: StatusCode) -> ApiError {
+        ApiError::Unexpected { server: self.server.to_string(), status: status.as_u16() }
+    }
+}
