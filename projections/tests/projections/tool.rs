@@ -39,7 +39,7 @@ fn sources() -> Vec<String> {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> =
-        names.filter(|name| name != "fork" && name != "README.md").collect();
+        names.filter(|name| !["fork", "receipts", "README.md"].contains(&name.as_str())).collect();
     names.sort();
     names
 }
@@ -175,6 +175,52 @@ fn a_fork_is_found_and_the_evidence_is_kept() {
         let _ = writeln!(said, "$ keypool-ledger {}\n{out}[{code}]", args.join(" "));
     }
     assert_snapshot!(said);
+}
+
+#[test]
+fn receipts_are_checked_alone_and_against_each_other() {
+    let dir = TempDir::new().unwrap();
+    copy(&fixtures().join("receipts"), dir.path());
+    fs::copy(fixtures().join("clean.export"), dir.path().join("clean.export")).unwrap();
+    fs::copy(fixtures().join("double-spend.export"), dir.path().join("other.export")).unwrap();
+    let key = signer().public().to_string();
+    let other = NoteSigner::new("keypool.example/log", &[1; 32]).unwrap().public().to_string();
+    let mut said = String::new();
+    for args in [
+        &["check", "good.receipt"][..],
+        &["check", "good.receipt", "--key", &key],
+        &["check", "good.receipt", "--key", &other],
+        &["--json", "check", "good.receipt", "--key", &key],
+        &["check", "forged.receipt"],
+        &["check", "forged.receipt", "--key", &key],
+        &["check", "first.receipt", "second.receipt"],
+        &["check", "first.receipt", "second.receipt", "--key", &other],
+        &["check", "first.receipt", "second.receipt", "--key", &key],
+        &["compare", "second.receipt", "first.receipt", "--key", &key, "--evidence", "again.txt"],
+        &["check", "keypool-evidence.txt"],
+        &["check", "first-at-once.receipt", "second.receipt", "--key", &key],
+        &["check", "first-at-once.receipt", "first.receipt", "--key", &key],
+        &["check", "good.receipt", "forged.receipt", "--key", &key],
+        &["check", "clean.export", "good.receipt"],
+        &["compare", "clean.export", "good.receipt", "--key", &key],
+        &["compare", "other.export", "first.receipt", "--key", &key],
+    ] {
+        let (out, code) = tool_in(dir.path(), args);
+        let _ = writeln!(said, "$ keypool-ledger {}\n{out}[{code}]", args.join(" "));
+    }
+    assert_snapshot!(said);
+    let evidence = fs::read_to_string(dir.path().join("keypool-evidence.txt")).unwrap();
+    let again = ["check", "first.receipt", "second.receipt", "--key", &key];
+    assert_eq!(tool_in(dir.path(), &again).1, 4, "finding the same evidence again is no error");
+    fs::write(dir.path().join("cut.txt"), evidence.replace("other ", "others ")).unwrap();
+    assert_eq!(tool_in(dir.path(), &["check", "cut.txt"]).1, 1);
+    let harmless = evidence.lines().map(|line| match line.strip_prefix("one ") {
+        Some(one) => format!("one {one}\nother {one}\n"),
+        None if line.starts_with("other ") => String::new(),
+        None => format!("{line}\n"),
+    });
+    fs::write(dir.path().join("harmless.txt"), harmless.collect::<String>()).unwrap();
+    assert_eq!(tool_in(dir.path(), &["check", "harmless.txt"]).1, 2);
 }
 
 #[test]

@@ -8,11 +8,17 @@ mod carrying;
 
 mod checking;
 
+mod comparing;
+
+mod evidence;
+
 mod explaining;
 
 mod output;
 
 mod overview;
+
+mod papers;
 
 mod picture;
 
@@ -153,25 +159,22 @@ enum Command {
         #[command(subcommand)]
         what: Prove,
     },
-    /// Check a checkpoint, a proof or evidence
+    /// Check a checkpoint, a proof, a receipt or evidence; or two receipts against each other
     Check {
         file: PathBuf,
-        /// The public key of the log that must have signed it
-        #[arg(long, value_name = "KEY")]
-        key: Option<String>,
+        /// A second receipt for the same package
+        other: Option<PathBuf>,
+        #[command(flatten)]
+        by: SignedArgs,
     },
-    /// Find where two logs part, or whether checkpoints fit a log or each other
+    /// Find where two logs part, or whether checkpoints and receipts fit a log or each other
     Compare {
-        /// A source or a checkpoint
+        /// A source, a checkpoint or a receipt
         a: PathBuf,
-        /// A source or a checkpoint
+        /// A source, a checkpoint or a receipt
         b: PathBuf,
-        /// The public key of the log that must have signed the checkpoints
-        #[arg(long, value_name = "KEY")]
-        key: Option<String>,
-        /// Where evidence goes if two signed checkpoints contradict each other
-        #[arg(long, value_name = "FILE", default_value = "keypool-evidence.txt")]
-        evidence: PathBuf,
+        #[command(flatten)]
+        by: SignedArgs,
     },
 }
 
@@ -206,6 +209,17 @@ struct SeenArgs {
     /// The public key that must have signed the checkpoints
     #[arg(long, value_name = "KEY", requires = "checkpoint")]
     key: Option<String>,
+}
+
+/// Who must have signed, and where it goes if he has contradicted himself.
+#[derive(Debug, Args)]
+struct SignedArgs {
+    /// The public key of the log that must have signed it
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Where evidence goes if two signed papers contradict each other
+    #[arg(long, value_name = "FILE", default_value = "keypool-evidence.txt")]
+    evidence: PathBuf,
 }
 
 /// The server's settings, which no event tells.
@@ -277,9 +291,10 @@ fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
         Command::Prove { what: Prove::Consistency { source, old, new } } => {
             proving::prove_consistency(&source, &old, new.as_deref(), out)
         }
-        Command::Check { file, key } => proving::check(&file, key.as_deref(), out),
-        Command::Compare { a, b, key, evidence } => {
-            proving::compare((&a, &b), key.as_deref(), &evidence, out)
+        Command::Check { file, other: None, by } => papers::check(&file, &by, out),
+        Command::Check { file, other: Some(other), by } => {
+            comparing::receipts((&file, &other), &by, out)
         }
+        Command::Compare { a, b, by } => comparing::compare((&a, &b), &by, out),
     }
 }
