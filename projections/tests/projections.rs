@@ -32,6 +32,10 @@ mod fixtures;
 #[path = "projections/tool.rs"]
 mod tool;
 
+#[cfg(feature = "tool")]
+#[path = "projections/serving.rs"]
+mod serving;
+
 #[path = "projections/damage.rs"]
 mod damage;
 

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::fixtures::{fixtures, signer};
 
 /// Runs the tool in the folder of the fixtures: what it says, and how it ends.
-fn tool_in(dir: &Path, args: &[&str]) -> (String, i32) {
+pub(crate) fn tool_in(dir: &Path, args: &[&str]) -> (String, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-ledger"));
     let output = command.current_dir(dir).args(args).output().unwrap();
     let mut said = String::from_utf8(output.stdout).unwrap();

@@ -4,9 +4,9 @@ use std::{fs, ops::ControlFlow, path::Path, time::Duration};
 
 use keypool_projections::{
     audit::{Auditor, Promises, UNSEEN},
-    source::Source,
+    source::{Source, SourceEnd, SourceError},
     transparency::{NoteKey, Paper},
-    verify::{Finding, Gravity, Seen, Verdict, Verifier, verify as verify_source},
+    verify::{Finding, Gravity, Place, Seen, Verdict, Verifier},
 };
 use serde_json::json;
 
@@ -84,14 +84,30 @@ pub(crate) fn verify(path: &Path, seen: &SeenArgs, out: &mut Out) -> Result<u8, 
     let seen = seen.seen()?;
     let source = Source::open(path)?;
     let progress = Progress::of(&source);
-    let verdict = verify_source(&source, &seen, &mut |bytes| progress.pass(bytes));
+    let mut verifier = Verifier::expecting(&seen);
+    let outcome = source.visit(&mut |raw| {
+        progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
+        verifier.take(&raw);
+        ControlFlow::Continue(())
+    });
     drop(progress);
+    let verdict = verifier.finish(answered(outcome)?);
     let pruned = match verdict.pruned {
         0 => String::new(),
         n => format!(", {n} payloads pruned"),
     };
     let Verdict { records, histories, .. } = verdict;
     report(&verdict, out, || format!("{records} records of {histories} histories: whole{pruned}"))
+}
+
+/// What a source says at its end, or why it was not reached. That a server goes away is no damage.
+fn answered(
+    outcome: Result<SourceEnd, SourceError>,
+) -> Result<Result<SourceEnd, SourceError>, ToolError> {
+    match outcome {
+        Err(error @ SourceError::Server { .. }) => Err(error.into()),
+        outcome => Ok(outcome),
+    }
 }
 
 /// Checks that the events keep every promise.
@@ -116,7 +132,7 @@ pub(crate) fn audit(
         ControlFlow::Continue(())
     });
     drop(progress);
-    let mut verdict = verifier.finish(outcome);
+    let mut verdict = verifier.finish(answered(outcome)?);
     let disagreements = folds.disagreements(&auditor);
     verdict.findings.extend(auditor.finish());
     verdict.findings.extend(disagreements);
@@ -172,8 +188,9 @@ fn words(finding: &Finding) -> String {
         Gravity::Damage => "damaged",
         Gravity::Equivocation => "equivocation",
     };
-    let place = place
-        .as_ref()
-        .map(|place| format!("\n  at byte {} of {}", place.offset, place.file.display()));
+    let place = place.as_ref().map(|Place { file, offset }| match file.to_str() {
+        Some(url) if url.starts_with("http://") => format!("\n  at {url}"),
+        _ => format!("\n  at byte {offset} of {}", file.display()),
+    });
     format!("{gravity} ({rule}): {what}{}", place.unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! `keypool-ledger`: what happened to whom, whether it is all still there, and how to prove it.
 //!
-//! It reads exports, journals and copies of data directories, and never writes to them.
+//! It reads exports, journals, copies of data directories and running servers, and changes none of them.
 
 mod biography;
 
@@ -28,7 +28,7 @@ mod reading;
 
 mod replaying;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use keypool_ledger::PoolId;
@@ -51,7 +51,8 @@ const EQUIVOCATION: u8 = 4;
 /// Nothing can be read there.
 const UNREADABLE: u8 = 5;
 
-/// Reads a keypool log: an export, a journal directory, or a copy of a data directory.
+/// Reads a keypool log: an export, a journal directory, a copy of a data directory, or a server by the
+/// address of its operator's listener, as in http://127.0.0.1:8081
 #[derive(Debug, Parser)]
 #[command(
     name = "keypool-ledger",
@@ -81,6 +82,12 @@ enum Command {
         /// Only from this record on
         #[arg(long, value_name = "SEQ", default_value_t = 1)]
         from: u64,
+        /// Keep asking a server for more, until interrupted
+        #[arg(long)]
+        follow: bool,
+        /// How long to wait before a server is asked again, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "follow")]
+        interval_s: u64,
     },
     /// Show all that happened to one thing
     Show {
@@ -268,7 +275,10 @@ fn main() -> ExitCode {
 fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
     match command {
         Command::Info { source } => overview::info(&source, out),
-        Command::Log { source, pool, from } => overview::log(&source, pool.as_ref(), from, out),
+        Command::Log { source, pool, from, follow, interval_s } => {
+            let follow = follow.then(|| Duration::from_secs(interval_s));
+            overview::log(&source, pool.as_ref(), from, follow, out)
+        }
         Command::Show { source, what } => biography::show(&source, &what, out),
         Command::Explain { source, what, at, promises } => {
             explaining::explain(&source, &what, at, promises, out)
