@@ -30,6 +30,8 @@ pub mod source;
 
 pub mod export;
 
+pub mod retention;
+
 pub mod verify;
 
 pub mod audit;

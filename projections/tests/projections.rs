@@ -36,6 +36,9 @@ mod tool;
 #[path = "projections/serving.rs"]
 mod serving;
 
+#[path = "projections/pruning.rs"]
+mod pruning;
+
 #[path = "projections/damage.rs"]
 mod damage;
 

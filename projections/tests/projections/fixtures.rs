@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use keypool_ledger::{JournalWriter, JournalWriterOptions, Record};
@@ -13,7 +14,10 @@ use keypool_projections::transparency::{
 };
 use tempfile::TempDir;
 
-use crate::histories::{broken_promises, clean, damaged_exports, exported, forked};
+use crate::{
+    histories::{broken_promises, clean, damaged_exports, exported, forked},
+    pruning::{prunable, without},
+};
 
 /// Files by their path in a folder.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -59,6 +63,8 @@ fn files(dir: &Path) -> Files {
 fn made() -> Files {
     let mut made = BTreeMap::new();
     made.insert("clean.export".to_owned(), exported(&clean(), 1024));
+    let gone = prunable(&clean(), Duration::ZERO);
+    made.insert("pruned.export".to_owned(), exported(&without(&clean(), &gone), 1024));
     for (name, records) in broken_promises() {
         made.insert(format!("{name}.export"), exported(&records, 1024));
     }

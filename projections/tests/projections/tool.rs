@@ -5,11 +5,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use insta::assert_snapshot;
-use keypool_ledger::{Hash, SledLog, SledLogOptions};
-use keypool_projections::transparency::NoteSigner;
+use keypool_ledger::{Hash, ManualClock, SledLog, SledLogOptions, Timestamp};
+use keypool_projections::{Limits, Pools, transparency::NoteSigner};
 use tempfile::TempDir;
 
 use crate::fixtures::{fixtures, signer};
@@ -55,6 +56,8 @@ fn expected(name: &str) -> i32 {
         "reordered",
         "edited-event",
         "swapped-payload",
+        "payload-gone",
+        "message-gone",
         "schema-of-tomorrow",
         "journal-flipped-bit",
         "journal-cut",
@@ -64,7 +67,7 @@ fn expected(name: &str) -> i32 {
     ];
     let name = name.trim_end_matches(".export");
     match name {
-        "clean" | "journal-clean" => 0,
+        "clean" | "journal-clean" | "pruned" => 0,
         _ if damaged.contains(&name) => 2,
         _ => 3,
     }
@@ -291,6 +294,44 @@ fn a_log_survives_export_and_import_byte_for_byte() {
     }
     drop(log);
     assert_eq!(tool(&["audit", &path("data")]).1, 0);
+}
+
+#[test]
+fn a_pruned_log_is_whole_and_opens() {
+    let dir = TempDir::new().unwrap();
+    let run = |args: &[&str]| tool_in(dir.path(), args);
+    fs::copy(fixtures().join("clean.export"), dir.path().join("all.export")).unwrap();
+    let mut said = String::new();
+    for args in [
+        &["prune", "all.export", "month.export"][..],
+        &["prune", "all.export", "short.export", "--keep-days", "0"],
+        &["prune", "all.export", "short.export", "--keep-days", "0"],
+        &["--json", "prune", "short.export", "again.export", "--keep-days", "0"],
+        &["verify", "month.export"],
+        &["verify", "short.export"],
+        &["audit", "short.export"],
+        &["compare", "all.export", "short.export"],
+        &["import", "short.export", "restored"],
+        &["verify", "restored"],
+    ] {
+        let (out, code) = run(args);
+        let _ = writeln!(said, "$ keypool-ledger {}\n{out}[{code}]", args.join(" "));
+    }
+    assert_snapshot!(said);
+    let pruned = fs::read(dir.path().join("short.export")).unwrap();
+    assert!(pruned == fs::read(dir.path().join("again.export")).unwrap(), "pruned once is enough");
+
+    // A service runs on what is left, and knows every package's fate.
+    let open = |name: &str| {
+        let log = SledLog::open(&dir.path().join(name), SledLogOptions::default()).unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_001_600_000)));
+        Pools::open(Arc::new(log), clock, Limits::STANDARD).unwrap()
+    };
+    assert_eq!(run(&["import", "all.export", "whole"]).1, 0);
+    let (pruned, whole) = (open("restored"), open("whole"));
+    for pool in ["alice", "bob", "carol", "dave"].map(|name| name.parse().unwrap()) {
+        assert_eq!(pruned.health(&pool).unwrap(), whole.health(&pool).unwrap());
+    }
 }
 
 #[test]

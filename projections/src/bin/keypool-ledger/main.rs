@@ -137,6 +137,14 @@ enum Command {
     },
     /// Write the log into one file that can be handed on
     Export { source: PathBuf, out: PathBuf },
+    /// Write the log into one file, without the bytes of packages that were spent or expired long ago
+    Prune {
+        source: PathBuf,
+        out: PathBuf,
+        /// How long before the log's last event a package must have ended, in days
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        keep_days: u32,
+    },
     /// Make a new data directory from an export
     Import { export: PathBuf, directory: PathBuf },
     /// Draw a pool's life
@@ -290,6 +298,9 @@ fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
             _ => replaying::replay(&source, at, pool.as_ref(), out),
         },
         Command::Export { source, out: file } => carrying::export(&source, &file, out),
+        Command::Prune { source, out: file, keep_days } => {
+            carrying::prune(&source, &file, keep_days, out)
+        }
         Command::Import { export, directory } => carrying::import(&export, &directory, out),
         Command::Plot { source, pool, out: file } => picture::plot(&source, &pool, &file, out),
         Command::Checkpoint { source, origin, at, sign } => {
