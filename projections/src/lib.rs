@@ -26,6 +26,8 @@ mod timeline;
 
 mod pools;
 
+pub mod fold;
+
 pub mod source;
 
 pub mod export;

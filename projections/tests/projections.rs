@@ -36,6 +36,9 @@ mod tool;
 #[path = "projections/serving.rs"]
 mod serving;
 
+#[path = "projections/folding.rs"]
+mod folding;
+
 #[path = "projections/pruning.rs"]
 mod pruning;
 

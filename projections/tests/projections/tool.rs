@@ -155,6 +155,25 @@ fn the_tool_replays_to_any_moment() {
 }
 
 #[test]
+fn the_tool_tells_each_step_and_folds_twice() {
+    let mut said = String::new();
+    for args in [
+        &["replay", "clean.export", "--step"][..],
+        &["replay", "clean.export", "--step", "--pool", "dave", "--at", "2027-01-15T08:10:00Z"],
+        &["--json", "replay", "clean.export", "--step", "--at", "1"],
+        &["replay", "double-spend.export", "--step", "--pool", "bob"],
+        &["rebuild", "clean.export", "--check"],
+        &["rebuild", "clean.export"],
+        &["rebuild", "double-spend.export", "--check"],
+        &["rebuild", "upload-to-another-pool.export", "--check"],
+        &["rebuild", "journal-cut", "--check"],
+    ] {
+        said.push_str(&transcript(args));
+    }
+    assert_snapshot!(said);
+}
+
+#[test]
 fn a_fork_is_found_and_the_evidence_is_kept() {
     let dir = TempDir::new().unwrap();
     for name in ["one.export", "other.export", "one.checkpoint", "other.checkpoint"] {

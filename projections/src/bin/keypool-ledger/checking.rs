@@ -4,6 +4,7 @@ use std::{fs, ops::ControlFlow, path::Path, time::Duration};
 
 use keypool_projections::{
     audit::{Auditor, Promises, UNSEEN},
+    fold::{Fold, Keep},
     source::{Source, SourceEnd, SourceError},
     transparency::{NoteKey, Paper},
     verify::{Finding, Gravity, Place, Seen, Verdict, Verifier},
@@ -14,7 +15,7 @@ use crate::{
     DAMAGED, EQUIVOCATION, FINE, OnLapse, PromiseArgs, RULE_BROKEN, SeenArgs,
     output::{Out, ToolError},
     reading::Progress,
-    replaying::Folds,
+    replaying::disagreements,
 };
 
 /// The invariants that an audit looks at.
@@ -122,18 +123,19 @@ pub(crate) fn audit(
     let progress = Progress::of(&source);
     let mut verifier = Verifier::expecting(&seen);
     let mut auditor = Auditor::new(promises.promises());
-    let mut folds = Folds::default();
+    let mut fold = Fold::keeping(Keep::All);
     let outcome = source.visit(&mut |raw| {
         progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
         if let Some(envelope) = verifier.take(&raw) {
             auditor.see(raw.seq, &envelope);
-            folds.take_in(raw.seq, &envelope);
+            // The fold remembers what it refuses.
+            let _ = fold.take(raw.seq, &envelope);
         }
         ControlFlow::Continue(())
     });
     drop(progress);
     let mut verdict = verifier.finish(answered(outcome)?);
-    let disagreements = folds.disagreements(&auditor);
+    let disagreements = disagreements(&fold, &auditor);
     verdict.findings.extend(auditor.finish());
     verdict.findings.extend(disagreements);
     verdict.findings.sort_by_key(|finding| finding.events.last().copied());

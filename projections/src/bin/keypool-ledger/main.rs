@@ -28,6 +28,8 @@ mod reading;
 
 mod replaying;
 
+mod stepping;
+
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
@@ -134,6 +136,16 @@ enum Command {
         /// One pool, package by package
         #[arg(long, value_name = "USER/DEVICE")]
         pool: Option<PoolId>,
+        /// Each event with what it changed
+        #[arg(long, conflicts_with = "diff")]
+        step: bool,
+    },
+    /// Fold all events again, in two ways that share no code, and compare after each
+    Rebuild {
+        source: PathBuf,
+        /// Compare, and write nothing: the log is the only store, so there is nothing to write
+        #[arg(long, required = true)]
+        check: bool,
     },
     /// Write the log into one file that can be handed on
     Export { source: PathBuf, out: PathBuf },
@@ -293,7 +305,11 @@ fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
         }
         Command::Verify { source, seen } => checking::verify(&source, &seen, out),
         Command::Audit { source, seen, promises } => checking::audit(&source, &seen, promises, out),
-        Command::Replay { source, at, diff, pool } => match diff.as_deref() {
+        Command::Replay { source, at, pool, step: true, .. } => {
+            stepping::step(&source, at, pool.as_ref(), out)
+        }
+        Command::Rebuild { source, .. } => stepping::rebuild(&source, out),
+        Command::Replay { source, at, diff, pool, .. } => match diff.as_deref() {
             Some([a, b]) => replaying::diff(&source, (*a, *b), pool.as_ref(), out),
             _ => replaying::replay(&source, at, pool.as_ref(), out),
         },
