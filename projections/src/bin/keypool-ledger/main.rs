@@ -88,7 +88,8 @@ enum Command {
         #[arg(long)]
         follow: bool,
         /// How long to wait before a server is asked again, in seconds
-        #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "follow")]
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "follow",
+              value_parser = clap::value_parser!(u64).range(1..))]
         interval_s: u64,
     },
     /// Show all that happened to one thing
