@@ -243,6 +243,12 @@ fn receipts_are_checked_alone_and_against_each_other() {
     });
     fs::write(dir.path().join("harmless.txt"), harmless.collect::<String>()).unwrap();
     assert_eq!(tool_in(dir.path(), &["check", "harmless.txt"]).1, 2);
+    let coded =
+        |name: &str| data_encoding::BASE64.encode(&fs::read(dir.path().join(name)).unwrap());
+    let (one, other) = (coded("first-at-once.receipt"), coded("second.receipt"));
+    let doubtful = format!("keypool/equivocation@v1\nkey {key}\none {one}\nother {other}\n");
+    fs::write(dir.path().join("doubtful.txt"), doubtful).unwrap();
+    assert_eq!(tool_in(dir.path(), &["check", "doubtful.txt"]).1, 2, "the first may explain it");
 }
 
 #[test]
