@@ -20,9 +20,9 @@ use keypool_ledger::{
     SystemClock, Timestamp, codec,
 };
 use keypool_projections::{
-    PoolState,
     audit::{Auditor, Promises},
     export::ExportWriter,
+    fold::{Fold, Keep},
     source::Source,
     verify::verify,
 };
@@ -44,9 +44,13 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// A pass over a log, with its name.
 type Pass = (&'static str, fn(&Path) -> Outcome<()>);
 
-const PASSES: [Pass; 4] = [
+const PASSES: [Pass; 5] = [
     ("read", |path| {
         Source::open(path)?.visit(&mut |_| ControlFlow::Continue(()))?;
+        Ok(())
+    }),
+    ("decode", |path| {
+        Source::open(path)?.read(&mut |_, _| ControlFlow::Continue(()))?;
         Ok(())
     }),
     ("verify", |path| {
@@ -54,14 +58,13 @@ const PASSES: [Pass; 4] = [
         if verdict.findings.is_empty() { Ok(()) } else { Err("a finding".into()) }
     }),
     ("replay", |path| {
-        let mut pools: HashMap<StreamId, PoolState> = HashMap::new();
-        let mut refused = 0_u64;
-        Source::open(path)?.read(&mut |_, envelope| {
-            let state = pools.entry(envelope.stream).or_default();
-            refused += u64::from(state.evolve(&envelope.event, envelope.at).is_err());
+        let mut fold = Fold::keeping(Keep::Live);
+        let mut refused = false;
+        Source::open(path)?.read(&mut |raw, envelope| {
+            refused |= fold.take(raw.seq, &envelope).is_err();
             ControlFlow::Continue(())
         })?;
-        if refused == 0 { Ok(()) } else { Err("an event was refused".into()) }
+        if refused || fold.passed_over() != 0 { Err("an event was refused".into()) } else { Ok(()) }
     }),
     ("audit", |path| {
         let mut auditor = Auditor::new(Promises::STANDARD);

@@ -21,7 +21,7 @@ use std::{
 };
 
 use keypool_ledger::{
-    CommandId, Event, EventEnvelope, Hash, KeyPackageRef, PoolId, ReservationId, StreamId,
+    CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, StreamId,
 };
 
 use self::{
@@ -173,6 +173,18 @@ impl Auditor {
     /// How the packages of each pool stand after the last event.
     pub fn standings(&self) -> impl Iterator<Item = (&PoolId, Standing)> {
         self.pools.iter().map(|(pool, tally)| (pool, tally.standing(&self.packages)))
+    }
+
+    /// How the packages of one pool stand, if it has had one.
+    #[must_use]
+    pub fn standing(&self, pool: &PoolId) -> Option<Standing> {
+        self.pools.get(pool).map(|tally| tally.standing(&self.packages))
+    }
+
+    /// The epoch that a group is in and its members, in order, if it has had a Commit.
+    #[must_use]
+    pub fn group(&self, group: &GroupId) -> Option<(u64, Vec<&PoolId>)> {
+        self.deliveries.group(group)
     }
 
     /// Says what was found, in the order of the log; to be called behind the last event.

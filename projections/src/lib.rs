@@ -26,9 +26,13 @@ mod timeline;
 
 mod pools;
 
+pub mod fold;
+
 pub mod source;
 
 pub mod export;
+
+pub mod retention;
 
 pub mod verify;
 

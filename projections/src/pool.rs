@@ -299,6 +299,36 @@ impl PoolState {
         here.insert(keypackage_ref.clone(), package);
     }
 
+    /// Counts an event that says nothing about what is remembered.
+    pub(crate) fn pass_over(&mut self) {
+        self.version = self.version.saturating_add(1);
+    }
+
+    /// How many packages are known whose fate is sealed.
+    pub(crate) fn n_ended(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Forgets the packages that nothing can happen to any more, and their reservations: those that were
+    /// spent, and those that have ended otherwise and whose lifetime was over at `before`. The counts
+    /// stay.
+    ///
+    /// Only a fold that nothing is decided on may forget: what comes again would look new.
+    pub(crate) fn forget_ended(&mut self, before: Timestamp) {
+        let may_change =
+            |package: &Package| package.stage != Stage::Spent && before < package.facts.not_after;
+        let ended = std::mem::take(&mut self.ended).into_iter();
+        self.ended = ended.filter(|(_, package)| may_change(package)).collect();
+        let (live, ended) = (&self.live, &self.ended);
+        self.reservations.retain(|_, made| {
+            live.contains_key(&made.keypackage_ref) || ended.contains_key(&made.keypackage_ref)
+        });
+        let reservations = &self.reservations;
+        self.open = self.open.iter().filter(|id| reservations.contains_key(*id)).copied().collect();
+        self.init_keys = HashSet::new();
+        self.spent_lately = Vector::new();
+    }
+
     /// How many events the pool has had.
     #[must_use]
     pub const fn version(&self) -> u64 {

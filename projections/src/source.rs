@@ -1,8 +1,13 @@
-//! Where an auditor reads a log from: an export, a journal's directory, or a copy of a data directory.
+//! Where an auditor reads a log from: an export, a journal's directory, a copy of a data directory, or a
+//! running server.
 //!
 //! Reading changes nothing. Records come one after the other, so that a log of any length can be read.
 
+#[cfg(feature = "tool")]
+mod server;
+
 use std::{
+    error::Error,
     fs, io,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -53,6 +58,17 @@ pub enum SourceError {
         /// The position of the last record that is there.
         found: u64,
     },
+    /// A server does not answer, or not as a server of keypool does.
+    #[error("{address} cannot be read: {what}")]
+    Server {
+        /// The server.
+        address: String,
+        /// What it does instead.
+        what: String,
+        /// Why, if that is known.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
     /// The operating system refused.
     #[error("{} cannot be read", path.display())]
     Io {
@@ -91,6 +107,8 @@ impl From<OpenError> for SourceError {
 pub struct Source {
     path: PathBuf,
     kind: SourceKind,
+    #[cfg(feature = "tool")]
+    server: Option<server::Server>,
     /// Nobody opens the directory as a log while it is being read.
     _lock: Option<ReadLock>,
 }
@@ -104,6 +122,8 @@ pub enum SourceKind {
     Journal,
     /// A data directory, in which there is a journal.
     Data,
+    /// A running server, by the address of its operator's listener.
+    Server,
 }
 
 impl SourceKind {
@@ -114,6 +134,7 @@ impl SourceKind {
             Self::Export => "an export",
             Self::Journal => "a journal",
             Self::Data => "a data directory",
+            Self::Server => "a server",
         }
     }
 }
@@ -132,19 +153,27 @@ pub struct SourceEnd {
 impl Source {
     /// Finds out what a path holds.
     ///
+    /// With the feature `tool`, `http://ADDRESS:PORT` names a server by its operator's listener.
+    ///
     /// # Errors
     ///
-    /// Returns a [`SourceError`] if it holds no log, or a process has it open.
+    /// Returns a [`SourceError`] if it holds no log, or a process has it open, or a server does not
+    /// answer.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
+        #[cfg(feature = "tool")]
+        if let Some(server) = server::Server::named(path) {
+            server.greet()?;
+            return Ok(Self { server: Some(server), ..Self::of(path, SourceKind::Server, None) });
+        }
         let found = fs::metadata(path).map_err(SourceError::io(path))?;
         if !found.is_dir() {
             ExportReader::open(path)?;
-            return Ok(Self { path: path.to_owned(), kind: SourceKind::Export, _lock: None });
+            return Ok(Self::of(path, SourceKind::Export, None));
         }
         let journal = path.join("journal");
         if journal.is_dir() {
             let lock = Some(ReadLock::take(path)?);
-            return Ok(Self { path: journal, kind: SourceKind::Data, _lock: lock });
+            return Ok(Self::of(&journal, SourceKind::Data, lock));
         }
         if segments(path).map_err(SourceError::io(path))?.is_empty() {
             return Err(SourceError::Unknown(path.to_owned()));
@@ -152,7 +181,17 @@ impl Source {
         // A journal's own folder is read with the lock of the data directory around it.
         let around = path.canonicalize().ok().filter(|path| path.ends_with("journal"));
         let lock = around.as_deref().and_then(Path::parent).map(ReadLock::take).transpose()?;
-        Ok(Self { path: path.to_owned(), kind: SourceKind::Journal, _lock: lock })
+        Ok(Self::of(path, SourceKind::Journal, lock))
+    }
+
+    fn of(path: &Path, kind: SourceKind, lock: Option<ReadLock>) -> Self {
+        Self {
+            path: path.to_owned(),
+            kind,
+            #[cfg(feature = "tool")]
+            server: None,
+            _lock: lock,
+        }
     }
 
     /// What it is.
@@ -170,6 +209,7 @@ impl Source {
             SourceKind::Journal | SourceKind::Data => {
                 segments(&self.path).unwrap_or_default().iter().map(|path| len(path)).sum()
             }
+            SourceKind::Server => 0,
         }
     }
 
@@ -183,12 +223,34 @@ impl Source {
         &self,
         visit: &mut dyn FnMut(RawRecord<'_>) -> ControlFlow<()>,
     ) -> Result<SourceEnd, SourceError> {
+        self.visit_after(0, visit)
+    }
+
+    /// As [`Source::visit`], with the records after a position only.
+    ///
+    /// A server is not even asked for those before; of everything else all bytes are read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::visit`].
+    pub fn visit_after(
+        &self,
+        after: u64,
+        visit: &mut dyn FnMut(RawRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<SourceEnd, SourceError> {
+        #[cfg(feature = "tool")]
+        if let Some(server) = &self.server {
+            return server.visit(after, visit).map(|()| SourceEnd::default());
+        }
+        let mut visit = |raw: RawRecord<'_>| {
+            if raw.seq <= after { ControlFlow::Continue(()) } else { visit(raw) }
+        };
         if self.kind == SourceKind::Export {
-            let manifest = ExportReader::open(&self.path)?.visit(visit)?;
+            let manifest = ExportReader::open(&self.path)?.visit(&mut visit)?;
             return Ok(SourceEnd { manifest, ..SourceEnd::default() });
         }
         let mut reader = JournalReader::open(&self.path)?;
-        reader.visit(visit)?;
+        reader.visit(&mut visit)?;
         let (torn, doubt) = (reader.torn_tail().cloned(), reader.doubt());
         Ok(SourceEnd { manifest: None, torn, doubt })
     }
@@ -202,8 +264,21 @@ impl Source {
         &self,
         visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> ControlFlow<()>,
     ) -> Result<SourceEnd, SourceError> {
+        self.read_after(0, visit)
+    }
+
+    /// As [`Source::visit_after`], with every envelope decoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::read`].
+    pub fn read_after(
+        &self,
+        after: u64,
+        visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> ControlFlow<()>,
+    ) -> Result<SourceEnd, SourceError> {
         let mut failure = None;
-        let end = self.visit(&mut |raw| match codec::decode(raw.envelope_bytes) {
+        let end = self.visit_after(after, &mut |raw| match codec::decode(raw.envelope_bytes) {
             Ok(envelope) => visit(raw, envelope),
             Err(err) => {
                 let what = format!("record {}: {err}", raw.seq);

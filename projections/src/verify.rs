@@ -1,13 +1,17 @@
 //! Whether a log is byte for byte what was written: hashes, chains, versions, order, its end.
 //!
-//! Records are taken one after the other; what is kept is where each history stands, and no more.
+//! Records are taken one after the other; what is kept is where each history stands, and which live
+//! packages' bytes are missing.
 
 use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock};
 
-use keypool_ledger::{EventEnvelope, Hash, RawRecord, StreamHead, StreamId, codec};
+use keypool_ledger::{
+    Event, EventEnvelope, Hash, KeyPackageRef, RawRecord, StreamHead, StreamId, codec,
+};
 use serde::Serialize;
 
 use crate::{
+    retention,
     source::{Source, SourceEnd, SourceError},
     transparency::{Tree, TreeHash},
 };
@@ -68,7 +72,7 @@ pub struct Verdict {
     pub records: u64,
     /// How many histories they belong to.
     pub histories: u64,
-    /// How many of the records had a payload that is not there any more, which is allowed.
+    /// How many packages' bytes are not there any more, which is allowed when they have ended.
     pub pruned: u64,
     /// The tree hash over all envelopes.
     pub root: TreeHash,
@@ -83,6 +87,9 @@ pub struct Verifier {
     next_seq: Option<u64>,
     records: u64,
     pruned: u64,
+    /// The packages whose bytes are not there and which have not ended: whether it is a last resort, and
+    /// what is to be said if it never ends.
+    missing: HashMap<KeyPackageRef, (bool, Finding)>,
     tree: Tree,
     seen: Vec<Seen>,
     findings: Vec<Finding>,
@@ -139,18 +146,41 @@ impl Verifier {
     }
 
     fn check_payload(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope) {
-        if raw.payload.is_empty() {
-            self.pruned = self.pruned.saturating_add(u64::from(envelope.payload != *NOTHING));
-            return;
+        if raw.payload.is_empty() && envelope.payload != *NOTHING {
+            self.note_missing(raw, envelope);
+        } else if !raw.payload.is_empty() && Hash::of(raw.payload) != envelope.payload {
+            let what = format!(
+                "the {} bytes of the payload are not those whose digest the envelope carries.",
+                raw.payload.len()
+            );
+            self.find(Gravity::Damage, "payload", raw, &what);
         }
-        if Hash::of(raw.payload) == envelope.payload {
-            return;
+        let of = if self.missing.is_empty() { None } else { envelope.event.keypackage_ref() };
+        let ended = of.filter(|of| {
+            let missing = self.missing.get(*of);
+            missing.is_some_and(|(last_resort, _)| retention::ends(&envelope.event, *last_resort))
+        });
+        if let Some(of) = ended {
+            self.missing.remove(of);
+            self.pruned = self.pruned.saturating_add(1);
         }
+    }
+
+    /// Remembers that a package's bytes are gone, which is allowed if the package ends later.
+    fn note_missing(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope) {
+        let Event::Uploaded(facts) = &envelope.event else {
+            let what = "its payload is gone; only those of packages may go.";
+            return self.find(Gravity::Damage, "payload", raw, what);
+        };
+        let of = &facts.keypackage_ref;
         let what = format!(
-            "the {} bytes of the payload are not those whose digest the envelope carries.",
-            raw.payload.len()
+            "the bytes of package {} are gone, and it is neither spent nor has it expired.",
+            of.short()
         );
-        self.find(Gravity::Damage, "payload", raw, &what);
+        let finding = found(Gravity::Damage, "payload", raw, &what);
+        if let Some((_, before)) = self.missing.insert(of.clone(), (facts.last_resort, finding)) {
+            self.findings.push(before);
+        }
     }
 
     /// Checks that the record follows the one before it in its history.
@@ -211,14 +241,17 @@ impl Verifier {
     }
 
     fn find(&mut self, gravity: Gravity, rule: &'static str, raw: &RawRecord<'_>, what: &str) {
-        let place = Some(Place { file: raw.file.to_owned(), offset: raw.offset });
-        let what = format!("record {}: {what}", raw.seq);
-        self.findings.push(Finding { gravity, rule, events: vec![raw.seq], what, place });
+        self.findings.push(found(gravity, rule, raw, what));
     }
 
     /// Says what was found, with what the source says at its end.
     #[must_use]
     pub fn finish(mut self, outcome: Result<SourceEnd, SourceError>) -> Verdict {
+        if outcome.is_ok() {
+            let missing = std::mem::take(&mut self.missing).into_values();
+            self.findings.extend(missing.map(|(_, finding)| finding));
+            self.findings.sort_by_key(|finding| finding.events.last().copied());
+        }
         match outcome {
             Ok(end) => self.check_end(end),
             Err(error) => self.findings.push(Finding::of(&error, self.records)),
@@ -269,6 +302,13 @@ impl Verifier {
             }
         }
     }
+}
+
+/// Something that is wrong with a record.
+fn found(gravity: Gravity, rule: &'static str, raw: &RawRecord<'_>, what: &str) -> Finding {
+    let place = Some(Place { file: raw.file.to_owned(), offset: raw.offset });
+    let what = format!("record {}: {what}", raw.seq);
+    Finding { gravity, rule, events: vec![raw.seq], what, place }
 }
 
 impl Finding {

@@ -32,6 +32,16 @@ mod fixtures;
 #[path = "projections/tool.rs"]
 mod tool;
 
+#[cfg(feature = "tool")]
+#[path = "projections/serving.rs"]
+mod serving;
+
+#[path = "projections/folding.rs"]
+mod folding;
+
+#[path = "projections/pruning.rs"]
+mod pruning;
+
 #[path = "projections/damage.rs"]
 mod damage;
 

@@ -23,6 +23,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmp_serde", &["ledger/src/codec.rs", "client/src/storage.rs", "client/src/storage/"]),
     ("reqwest", &["client/src/api.rs", "client/src/api/"]),
     ("actix_web", &["server/src/"]),
+    ("ureq", &["projections/src/source/server.rs"]),
+    ("indicatif", &["projections/src/bin/keypool-ledger/reading.rs"]),
     ("openmls", &["server/src/admission.rs", "server/src/admission/", "client/src/"]),
     ("chacha20poly1305", &["client/src/storage/sealing/cipher.rs"]),
     ("argon2", &["client/src/storage/sealing/device_key.rs"]),

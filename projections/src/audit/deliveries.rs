@@ -43,6 +43,13 @@ struct Pending {
 }
 
 impl Deliveries {
+    /// The epoch that a group is in and its members, if it has had a Commit.
+    pub(super) fn group(&self, group: &GroupId) -> Option<(u64, Vec<&PoolId>)> {
+        let group = self.groups.get(group)?;
+        let (ended, _) = group.ended?;
+        Some((ended.saturating_add(1), group.members.iter().collect()))
+    }
+
     pub(super) fn see(&mut self, seen: Seen<'_>) -> Vec<Finding> {
         let mut findings = self.close_command(Some(seen.envelope.command));
         match (&seen.envelope.stream, &seen.envelope.event) {

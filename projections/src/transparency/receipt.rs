@@ -249,15 +249,29 @@ impl ReceiptFile {
     /// that the proof shows is not the reservation of the receipt.
     pub fn check(&self, key: &NoteKey) -> Result<Receipt, ReceiptError> {
         self.note.check(key)?;
-        let receipt: Receipt = self.note.text().parse()?;
         let Paper { checkpoint, note } = &self.inclusion.paper;
         note.as_ref().ok_or(NoteError::Unsigned)?.check(key)?;
+        let receipt = self.read()?;
+        if receipt.ledger != key.name() || checkpoint.origin() != key.name() {
+            return Err(ReceiptError::Other);
+        }
+        Ok(receipt)
+    }
+
+    /// What the receipt says, if the proof shows its record; who has signed it is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReceiptError`] if the record that the proof shows is not the reservation of the
+    /// receipt, or is of another ledger.
+    pub fn read(&self) -> Result<Receipt, ReceiptError> {
+        let receipt: Receipt = self.note.text().parse()?;
         self.inclusion.check()?;
-        let named = receipt.ledger == key.name() && checkpoint.origin() == key.name();
         let record = self.inclusion.index.saturating_add(1);
         let envelope = codec::decode(&self.inclusion.envelope).map_err(|_| ReceiptError::Other)?;
         let shown = HandOut::of(record, &envelope, receipt.hand_out.last_resort);
-        if !named || shown.as_ref() != Some(&receipt.hand_out) {
+        let of_one_ledger = receipt.ledger == self.inclusion.paper.checkpoint.origin();
+        if !of_one_ledger || shown.as_ref() != Some(&receipt.hand_out) {
             return Err(ReceiptError::Other);
         }
         Ok(receipt)

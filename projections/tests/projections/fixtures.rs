@@ -4,13 +4,20 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use keypool_ledger::{JournalWriter, JournalWriterOptions, Record};
-use keypool_projections::transparency::{Checkpoint, NoteSigner, Tree};
+use keypool_projections::transparency::{
+    Checkpoint, HandOut, Inclusion, NoteSigner, Paper, ProofError, Receipt, ReceiptFile, Standing,
+    Tree, TreeHash, prove_inclusion,
+};
 use tempfile::TempDir;
 
-use crate::histories::{broken_promises, clean, damaged_exports, exported, forked};
+use crate::{
+    histories::{broken_promises, clean, damaged_exports, exported, forked},
+    pruning::{prunable, without},
+};
 
 /// Files by their path in a folder.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -56,6 +63,8 @@ fn files(dir: &Path) -> Files {
 fn made() -> Files {
     let mut made = BTreeMap::new();
     made.insert("clean.export".to_owned(), exported(&clean(), 1024));
+    let gone = prunable(&clean(), Duration::ZERO);
+    made.insert("pruned.export".to_owned(), exported(&without(&clean(), &gone), 1024));
     for (name, records) in broken_promises() {
         made.insert(format!("{name}.export"), exported(&records, 1024));
     }
@@ -76,8 +85,61 @@ fn made() -> Files {
         made.insert(format!("fork/{name}.export"), exported(&records, 1024));
         made.insert(format!("fork/{name}.checkpoint"), note.to_string().into_bytes());
     }
+    let receipts = receipts().into_iter();
+    made.extend(receipts.map(|(name, text)| (format!("receipts/{name}.receipt"), text.into())));
     made.insert("fork/key.public".to_owned(), format!("{}\n", signer().public()).into_bytes());
     made
+}
+
+/// What a server that has these records signs of a reservation of them, as it stands at a record.
+pub(crate) fn receipt(records: &[Record], seq: u64, standing: Standing, as_of: u64) -> ReceiptFile {
+    let leaves: Vec<_> = records.iter().map(|r| TreeHash::leaf(&r.envelope_bytes)).collect();
+    let tree_of = |range: std::ops::Range<u64>| {
+        let mut tree = Tree::default();
+        let places = range.start.try_into().unwrap()..range.end.try_into().unwrap();
+        leaves[places].iter().for_each(|leaf: &TreeHash| tree.append_hash(*leaf, &mut |_| {}));
+        tree.root()
+    };
+    let (size, index) = (records.len() as u64, seq - 1);
+    let hashes =
+        prove_inclusion(index, size, &mut |range| Ok::<_, ProofError>(tree_of(range))).unwrap();
+    let ledger = signer().public().name().to_owned();
+    let checkpoint = Checkpoint::new(&ledger, size, tree_of(0..size)).unwrap();
+    let note = Some(checkpoint.sign(&signer()).unwrap());
+    let record = &records[usize::try_from(index).unwrap()];
+    let hand_out = HandOut::of(seq, &record.envelope, false).unwrap();
+    let receipt = Receipt { ledger, hand_out, standing, as_of };
+    let inclusion = Inclusion {
+        envelope: record.envelope_bytes.clone(),
+        index,
+        hashes,
+        paper: Paper { checkpoint, note },
+    };
+    ReceiptFile { note: signer().sign(&receipt.to_string()).unwrap(), inclusion }
+}
+
+/// Receipts by name: a good one, one that somebody has altered, and those of a server that hands one
+/// package to two inviters.
+fn receipts() -> Vec<(&'static str, String)> {
+    let (clean, twice) = (clean(), history("double-reserve"));
+    let reserved = |records: &[Record]| {
+        let is_it = |record: &&Record| record.envelope.event.name() == "reserved";
+        records.iter().find(is_it).unwrap().seq
+    };
+    let (good, first) = (reserved(&clean), reserved(&twice));
+    let good = receipt(&clean, good, Standing::Open, good).to_string();
+    vec![
+        ("forged", good.replacen("holder alice/main", "holder mallory/main", 1)),
+        ("good", good),
+        ("first-at-once", receipt(&twice, first, Standing::Open, first).to_string()),
+        ("first", receipt(&twice, first, Standing::Open, first + 1).to_string()),
+        ("second", receipt(&twice, first + 1, Standing::Open, first + 1).to_string()),
+    ]
+}
+
+/// One of the histories that break a promise.
+pub(crate) fn history(name: &str) -> Vec<Record> {
+    broken_promises().into_iter().find(|(found, _)| *found == name).unwrap().1
 }
 
 /// Journals, whole and damaged, by name.

@@ -529,6 +529,8 @@ pub(crate) fn damaged_exports() -> Vec<(&'static str, Vec<u8>)> {
     longer.extend(b"more");
     let spend = place(&records, |envelope| is_of(envelope, "a", "spent"));
     let upload = place(&records, |envelope| is_of(envelope, "b", "uploaded"));
+    let withdrawn = place(&records, |envelope| is_of(envelope, "e", "uploaded"));
+    let posted = place(&records, |envelope| envelope.event.name() == "posted");
     vec![
         ("flipped-bit", flipped),
         ("truncated", whole[..middle].to_vec()),
@@ -553,6 +555,8 @@ pub(crate) fn damaged_exports() -> Vec<(&'static str, Vec<u8>)> {
             record.envelope_bytes = codec::encode(&record.envelope).unwrap();
         }),
         changed("swapped-payload", &|records| records[upload].payload = b"x".to_vec()),
+        changed("payload-gone", &|records| records[withdrawn].payload.clear()),
+        changed("message-gone", &|records| records[posted].payload.clear()),
         changed("schema-of-tomorrow", &|records| records[spend].envelope_bytes[1] = 9),
     ]
 }

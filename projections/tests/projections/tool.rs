@@ -5,17 +5,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use insta::assert_snapshot;
-use keypool_ledger::{Hash, SledLog, SledLogOptions};
-use keypool_projections::transparency::NoteSigner;
+use keypool_ledger::{Hash, ManualClock, SledLog, SledLogOptions, Timestamp};
+use keypool_projections::{Limits, Pools, transparency::NoteSigner};
 use tempfile::TempDir;
 
 use crate::fixtures::{fixtures, signer};
 
 /// Runs the tool in the folder of the fixtures: what it says, and how it ends.
-fn tool_in(dir: &Path, args: &[&str]) -> (String, i32) {
+pub(crate) fn tool_in(dir: &Path, args: &[&str]) -> (String, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-ledger"));
     let output = command.current_dir(dir).args(args).output().unwrap();
     let mut said = String::from_utf8(output.stdout).unwrap();
@@ -39,7 +40,7 @@ fn sources() -> Vec<String> {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> =
-        names.filter(|name| name != "fork" && name != "README.md").collect();
+        names.filter(|name| !["fork", "receipts", "README.md"].contains(&name.as_str())).collect();
     names.sort();
     names
 }
@@ -55,6 +56,8 @@ fn expected(name: &str) -> i32 {
         "reordered",
         "edited-event",
         "swapped-payload",
+        "payload-gone",
+        "message-gone",
         "schema-of-tomorrow",
         "journal-flipped-bit",
         "journal-cut",
@@ -64,7 +67,7 @@ fn expected(name: &str) -> i32 {
     ];
     let name = name.trim_end_matches(".export");
     match name {
-        "clean" | "journal-clean" => 0,
+        "clean" | "journal-clean" | "pruned" => 0,
         _ if damaged.contains(&name) => 2,
         _ => 3,
     }
@@ -152,6 +155,25 @@ fn the_tool_replays_to_any_moment() {
 }
 
 #[test]
+fn the_tool_tells_each_step_and_folds_twice() {
+    let mut said = String::new();
+    for args in [
+        &["replay", "clean.export", "--step"][..],
+        &["replay", "clean.export", "--step", "--pool", "dave", "--at", "2027-01-15T08:10:00Z"],
+        &["--json", "replay", "clean.export", "--step", "--at", "1"],
+        &["replay", "double-spend.export", "--step", "--pool", "bob"],
+        &["rebuild", "clean.export", "--check"],
+        &["rebuild", "clean.export"],
+        &["rebuild", "double-spend.export", "--check"],
+        &["rebuild", "upload-to-another-pool.export", "--check"],
+        &["rebuild", "journal-cut", "--check"],
+    ] {
+        said.push_str(&transcript(args));
+    }
+    assert_snapshot!(said);
+}
+
+#[test]
 fn a_fork_is_found_and_the_evidence_is_kept() {
     let dir = TempDir::new().unwrap();
     for name in ["one.export", "other.export", "one.checkpoint", "other.checkpoint"] {
@@ -175,6 +197,58 @@ fn a_fork_is_found_and_the_evidence_is_kept() {
         let _ = writeln!(said, "$ keypool-ledger {}\n{out}[{code}]", args.join(" "));
     }
     assert_snapshot!(said);
+}
+
+#[test]
+fn receipts_are_checked_alone_and_against_each_other() {
+    let dir = TempDir::new().unwrap();
+    copy(&fixtures().join("receipts"), dir.path());
+    fs::copy(fixtures().join("clean.export"), dir.path().join("clean.export")).unwrap();
+    fs::copy(fixtures().join("double-spend.export"), dir.path().join("other.export")).unwrap();
+    let key = signer().public().to_string();
+    let other = NoteSigner::new("keypool.example/log", &[1; 32]).unwrap().public().to_string();
+    let mut said = String::new();
+    for args in [
+        &["check", "good.receipt"][..],
+        &["check", "good.receipt", "--key", &key],
+        &["check", "good.receipt", "--key", &other],
+        &["--json", "check", "good.receipt", "--key", &key],
+        &["check", "forged.receipt"],
+        &["check", "forged.receipt", "--key", &key],
+        &["check", "first.receipt", "second.receipt"],
+        &["check", "first.receipt", "second.receipt", "--key", &other],
+        &["check", "first.receipt", "second.receipt", "--key", &key],
+        &["compare", "second.receipt", "first.receipt", "--key", &key, "--evidence", "again.txt"],
+        &["check", "keypool-evidence.txt"],
+        &["check", "first-at-once.receipt", "second.receipt", "--key", &key],
+        &["check", "first-at-once.receipt", "first.receipt", "--key", &key],
+        &["check", "good.receipt", "forged.receipt", "--key", &key],
+        &["check", "clean.export", "good.receipt"],
+        &["compare", "clean.export", "good.receipt", "--key", &key],
+        &["compare", "other.export", "first.receipt", "--key", &key],
+    ] {
+        let (out, code) = tool_in(dir.path(), args);
+        let _ = writeln!(said, "$ keypool-ledger {}\n{out}[{code}]", args.join(" "));
+    }
+    assert_snapshot!(said);
+    let evidence = fs::read_to_string(dir.path().join("keypool-evidence.txt")).unwrap();
+    let again = ["check", "first.receipt", "second.receipt", "--key", &key];
+    assert_eq!(tool_in(dir.path(), &again).1, 4, "finding the same evidence again is no error");
+    fs::write(dir.path().join("cut.txt"), evidence.replace("other ", "others ")).unwrap();
+    assert_eq!(tool_in(dir.path(), &["check", "cut.txt"]).1, 1);
+    let harmless = evidence.lines().map(|line| match line.strip_prefix("one ") {
+        Some(one) => format!("one {one}\nother {one}\n"),
+        None if line.starts_with("other ") => String::new(),
+        None => format!("{line}\n"),
+    });
+    fs::write(dir.path().join("harmless.txt"), harmless.collect::<String>()).unwrap();
+    assert_eq!(tool_in(dir.path(), &["check", "harmless.txt"]).1, 2);
+    let coded =
+        |name: &str| data_encoding::BASE64.encode(&fs::read(dir.path().join(name)).unwrap());
+    let (one, other) = (coded("first-at-once.receipt"), coded("second.receipt"));
+    let doubtful = format!("keypool/equivocation@v1\nkey {key}\none {one}\nother {other}\n");
+    fs::write(dir.path().join("doubtful.txt"), doubtful).unwrap();
+    assert_eq!(tool_in(dir.path(), &["check", "doubtful.txt"]).1, 2, "the first may explain it");
 }
 
 #[test]
@@ -245,6 +319,44 @@ fn a_log_survives_export_and_import_byte_for_byte() {
     }
     drop(log);
     assert_eq!(tool(&["audit", &path("data")]).1, 0);
+}
+
+#[test]
+fn a_pruned_log_is_whole_and_opens() {
+    let dir = TempDir::new().unwrap();
+    let run = |args: &[&str]| tool_in(dir.path(), args);
+    fs::copy(fixtures().join("clean.export"), dir.path().join("all.export")).unwrap();
+    let mut said = String::new();
+    for args in [
+        &["prune", "all.export", "month.export"][..],
+        &["prune", "all.export", "short.export", "--keep-days", "0"],
+        &["prune", "all.export", "short.export", "--keep-days", "0"],
+        &["--json", "prune", "short.export", "again.export", "--keep-days", "0"],
+        &["verify", "month.export"],
+        &["verify", "short.export"],
+        &["audit", "short.export"],
+        &["compare", "all.export", "short.export"],
+        &["import", "short.export", "restored"],
+        &["verify", "restored"],
+    ] {
+        let (out, code) = run(args);
+        let _ = writeln!(said, "$ keypool-ledger {}\n{out}[{code}]", args.join(" "));
+    }
+    assert_snapshot!(said);
+    let pruned = fs::read(dir.path().join("short.export")).unwrap();
+    assert!(pruned == fs::read(dir.path().join("again.export")).unwrap(), "pruned once is enough");
+
+    // A service runs on what is left, and knows every package's fate.
+    let open = |name: &str| {
+        let log = SledLog::open(&dir.path().join(name), SledLogOptions::default()).unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_001_600_000)));
+        Pools::open(Arc::new(log), clock, Limits::STANDARD).unwrap()
+    };
+    assert_eq!(run(&["import", "all.export", "whole"]).1, 0);
+    let (pruned, whole) = (open("restored"), open("whole"));
+    for pool in ["alice", "bob", "carol", "dave"].map(|name| name.parse().unwrap()) {
+        assert_eq!(pruned.health(&pool).unwrap(), whole.health(&pool).unwrap());
+    }
 }
 
 #[test]

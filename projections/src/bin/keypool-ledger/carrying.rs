@@ -1,10 +1,11 @@
-//! `export` and `import`: a log as one file, and back.
+//! `export`, `prune` and `import`: a log as one file, with or without what nobody needs, and back.
 
-use std::path::Path;
+use std::{collections::HashSet, ops::ControlFlow, path::Path, time::Duration};
 
-use keypool_ledger::{AppendError, JournalWriter, JournalWriterOptions, Record};
+use keypool_ledger::{AppendError, JournalWriter, JournalWriterOptions, RawRecord, Record};
 use keypool_projections::{
-    export::ExportWriter,
+    export::{ExportWriter, Manifest},
+    retention::Retention,
     source::{Source, SourceKind},
 };
 use serde_json::json;
@@ -12,7 +13,7 @@ use serde_json::json;
 use crate::{
     FINE,
     output::{Out, ToolError},
-    reading::try_read,
+    reading::{read, try_read},
 };
 
 /// How many records go into one frame of a journal.
@@ -22,11 +23,53 @@ const FRAME_BYTES: usize = 4 << 20;
 
 /// Writes the log into one file.
 pub(crate) fn export(path: &Path, file: &Path, out: &mut Out) -> Result<u8, ToolError> {
+    let manifest = write(path, file, &HashSet::new())?;
+    let (records, root) = (manifest.records, &manifest.root);
+    out.say(
+        || format!("{records} records written to {}\nhead {records}:{root}", file.display()),
+        || json!(manifest),
+    )?;
+    Ok(FINE)
+}
+
+/// Writes the log into one file, without the bytes of packages that ended long ago.
+pub(crate) fn prune(
+    path: &Path,
+    file: &Path,
+    keep_days: u32,
+    out: &mut Out,
+) -> Result<u8, ToolError> {
+    let (mut retention, mut before) = (Retention::default(), 0_u64);
+    read(path, &mut |raw, envelope| {
+        before = before.saturating_add(raw.payload.len() as u64);
+        retention.see(raw.seq, &envelope, !raw.payload.is_empty());
+        ControlFlow::Continue(())
+    })?;
+    let without = retention.prunable(Duration::from_hours(24 * u64::from(keep_days)));
+    let manifest = write(path, file, &without)?;
+    let (records, root, gone) = (manifest.records, &manifest.root, without.len());
+    let bytes = before.saturating_sub(manifest.payload_bytes);
+    out.say(
+        || {
+            format!(
+                "{records} records written to {}, without the bytes of {gone} packages that were spent \
+                 or had expired ({bytes} of {before} bytes of payloads)\nhead {records}:{root}",
+                file.display()
+            )
+        },
+        || json!({ "manifest": manifest, "pruned": gone, "pruned_bytes": bytes }),
+    )?;
+    Ok(FINE)
+}
+
+/// Writes an export without the payloads of some records.
+fn write(path: &Path, file: &Path, without: &HashSet<u64>) -> Result<Manifest, ToolError> {
     // A source that cannot be opened leaves no empty file behind.
     Source::open(path)?;
     let mut writer = ExportWriter::create(file).map_err(ToolError::file(file))?;
     let written = try_read(path, &mut |raw, envelope| {
-        writer.add(&raw, &envelope).map_err(ToolError::file(file))
+        let payload = if without.contains(&raw.seq) { &[] } else { raw.payload };
+        writer.add(&RawRecord { payload, ..raw }, &envelope).map_err(ToolError::file(file))
     });
     if let Err(error) = written {
         // Half an export is none.
@@ -35,12 +78,7 @@ pub(crate) fn export(path: &Path, file: &Path, out: &mut Out) -> Result<u8, Tool
     }
     let (manifest, buffer) = writer.finish().map_err(ToolError::file(file))?;
     buffer.get_ref().sync_all().map_err(ToolError::file(file))?;
-    let (records, root) = (manifest.records, &manifest.root);
-    out.say(
-        || format!("{records} records written to {}\nhead {records}:{root}", file.display()),
-        || json!(manifest),
-    )?;
-    Ok(FINE)
+    Ok(manifest)
 }
 
 /// Makes a new data directory from an export.
@@ -51,7 +89,7 @@ pub(crate) fn import(file: &Path, directory: &Path, out: &mut Out) -> Result<u8,
         return Err(ToolError::usage(format!("{} {what}", file.display())));
     }
     // All of it is checked before anything is written.
-    source.read(&mut |_, _| std::ops::ControlFlow::Continue(()))?;
+    source.read(&mut |_, _| ControlFlow::Continue(()))?;
     let mut writer = JournalWriter::create(directory, JournalWriterOptions::default())
         .map_err(|err| ToolError::usage(err.to_string()))?;
     let failed = |err: AppendError| {

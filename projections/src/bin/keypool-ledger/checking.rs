@@ -4,9 +4,10 @@ use std::{fs, ops::ControlFlow, path::Path, time::Duration};
 
 use keypool_projections::{
     audit::{Auditor, Promises, UNSEEN},
-    source::Source,
+    fold::{Fold, Keep},
+    source::{Source, SourceEnd, SourceError},
     transparency::{NoteKey, Paper},
-    verify::{Finding, Gravity, Seen, Verdict, Verifier, verify as verify_source},
+    verify::{Finding, Gravity, Place, Seen, Verdict, Verifier},
 };
 use serde_json::json;
 
@@ -14,7 +15,7 @@ use crate::{
     DAMAGED, EQUIVOCATION, FINE, OnLapse, PromiseArgs, RULE_BROKEN, SeenArgs,
     output::{Out, ToolError},
     reading::Progress,
-    replaying::Folds,
+    replaying::disagreements,
 };
 
 /// The invariants that an audit looks at.
@@ -84,14 +85,30 @@ pub(crate) fn verify(path: &Path, seen: &SeenArgs, out: &mut Out) -> Result<u8, 
     let seen = seen.seen()?;
     let source = Source::open(path)?;
     let progress = Progress::of(&source);
-    let verdict = verify_source(&source, &seen, &mut |bytes| progress.pass(bytes));
+    let mut verifier = Verifier::expecting(&seen);
+    let outcome = source.visit(&mut |raw| {
+        progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
+        verifier.take(&raw);
+        ControlFlow::Continue(())
+    });
     drop(progress);
+    let verdict = verifier.finish(answered(outcome)?);
     let pruned = match verdict.pruned {
         0 => String::new(),
         n => format!(", {n} payloads pruned"),
     };
     let Verdict { records, histories, .. } = verdict;
     report(&verdict, out, || format!("{records} records of {histories} histories: whole{pruned}"))
+}
+
+/// What a source says at its end, or why it was not reached. That a server goes away is no damage.
+fn answered(
+    outcome: Result<SourceEnd, SourceError>,
+) -> Result<Result<SourceEnd, SourceError>, ToolError> {
+    match outcome {
+        Err(error @ SourceError::Server { .. }) => Err(error.into()),
+        outcome => Ok(outcome),
+    }
 }
 
 /// Checks that the events keep every promise.
@@ -106,18 +123,19 @@ pub(crate) fn audit(
     let progress = Progress::of(&source);
     let mut verifier = Verifier::expecting(&seen);
     let mut auditor = Auditor::new(promises.promises());
-    let mut folds = Folds::default();
+    let mut fold = Fold::keeping(Keep::All);
     let outcome = source.visit(&mut |raw| {
         progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
         if let Some(envelope) = verifier.take(&raw) {
             auditor.see(raw.seq, &envelope);
-            folds.take_in(raw.seq, &envelope);
+            // The fold remembers what it refuses.
+            let _ = fold.take(raw.seq, &envelope);
         }
         ControlFlow::Continue(())
     });
     drop(progress);
-    let mut verdict = verifier.finish(outcome);
-    let disagreements = folds.disagreements(&auditor);
+    let mut verdict = verifier.finish(answered(outcome)?);
+    let disagreements = disagreements(&fold, &auditor);
     verdict.findings.extend(auditor.finish());
     verdict.findings.extend(disagreements);
     verdict.findings.sort_by_key(|finding| finding.events.last().copied());
@@ -172,8 +190,9 @@ fn words(finding: &Finding) -> String {
         Gravity::Damage => "damaged",
         Gravity::Equivocation => "equivocation",
     };
-    let place = place
-        .as_ref()
-        .map(|place| format!("\n  at byte {} of {}", place.offset, place.file.display()));
+    let place = place.as_ref().map(|Place { file, offset }| match file.to_str() {
+        Some(url) if url.starts_with("http://") => format!("\n  at {url}"),
+        _ => format!("\n  at byte {offset} of {}", file.display()),
+    });
     format!("{gravity} ({rule}): {what}{}", place.unwrap_or_default())
 }

@@ -10,7 +10,7 @@ use keypool_ledger::{
     Event, EventEnvelope, KeyPackageRef, PoolId, ReleaseReason, ReservationId, RevokeReason,
     Timestamp,
 };
-use keypool_projections::{Limits, OnLapse, Package, PoolState, Stage};
+use keypool_projections::{Limits, OnLapse, Package, PoolState, Stage, fold::Keep};
 use serde_json::json;
 
 use crate::{
@@ -299,11 +299,11 @@ fn explain_pool(
     promises: PromiseArgs,
     out: &mut Out,
 ) -> Result<u8, ToolError> {
-    let folds = fold(path, at)?;
-    let state = folds.pools.get(pool).ok_or_else(|| unknown(pool))?;
+    let fold = fold(path, at, Some(pool), Keep::All)?;
+    let state = fold.pool(pool).ok_or_else(|| unknown(pool))?;
     let now = match at {
         Some(Moment::Time(now)) => now,
-        Some(Moment::Seq(_)) | None => folds.at,
+        Some(Moment::Seq(_)) | None => fold.at(),
     };
     let on_lapse = match promises.on_lapse {
         crate::OnLapse::Requeue => OnLapse::Requeue,

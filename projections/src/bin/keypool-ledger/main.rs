@@ -1,6 +1,6 @@
 //! `keypool-ledger`: what happened to whom, whether it is all still there, and how to prove it.
 //!
-//! It reads exports, journals and copies of data directories, and never writes to them.
+//! It reads exports, journals, copies of data directories and running servers, and changes none of them.
 
 mod biography;
 
@@ -8,11 +8,17 @@ mod carrying;
 
 mod checking;
 
+mod comparing;
+
+mod evidence;
+
 mod explaining;
 
 mod output;
 
 mod overview;
+
+mod papers;
 
 mod picture;
 
@@ -22,7 +28,9 @@ mod reading;
 
 mod replaying;
 
-use std::{path::PathBuf, process::ExitCode};
+mod stepping;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use keypool_ledger::PoolId;
@@ -45,7 +53,8 @@ const EQUIVOCATION: u8 = 4;
 /// Nothing can be read there.
 const UNREADABLE: u8 = 5;
 
-/// Reads a keypool log: an export, a journal directory, or a copy of a data directory.
+/// Reads a keypool log: an export, a journal directory, a copy of a data directory, or a server by the
+/// address of its operator's listener, as in http://127.0.0.1:8081
 #[derive(Debug, Parser)]
 #[command(
     name = "keypool-ledger",
@@ -75,6 +84,13 @@ enum Command {
         /// Only from this record on
         #[arg(long, value_name = "SEQ", default_value_t = 1)]
         from: u64,
+        /// Keep asking a server for more, until interrupted
+        #[arg(long)]
+        follow: bool,
+        /// How long to wait before a server is asked again, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "follow",
+              value_parser = clap::value_parser!(u64).range(1..))]
+        interval_s: u64,
     },
     /// Show all that happened to one thing
     Show {
@@ -121,9 +137,27 @@ enum Command {
         /// One pool, package by package
         #[arg(long, value_name = "USER/DEVICE")]
         pool: Option<PoolId>,
+        /// Each event with what it changed
+        #[arg(long, conflicts_with = "diff")]
+        step: bool,
+    },
+    /// Fold all events again, in two ways that share no code, and compare after each
+    Rebuild {
+        source: PathBuf,
+        /// Compare, and write nothing: the log is the only store, so there is nothing to write
+        #[arg(long, required = true)]
+        check: bool,
     },
     /// Write the log into one file that can be handed on
     Export { source: PathBuf, out: PathBuf },
+    /// Write the log into one file, without the bytes of packages that were spent or expired long ago
+    Prune {
+        source: PathBuf,
+        out: PathBuf,
+        /// How long before the log's last event a package must have ended, in days
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        keep_days: u32,
+    },
     /// Make a new data directory from an export
     Import { export: PathBuf, directory: PathBuf },
     /// Draw a pool's life
@@ -153,25 +187,22 @@ enum Command {
         #[command(subcommand)]
         what: Prove,
     },
-    /// Check a checkpoint, a proof or evidence
+    /// Check a checkpoint, a proof, a receipt or evidence; or two receipts against each other
     Check {
         file: PathBuf,
-        /// The public key of the log that must have signed it
-        #[arg(long, value_name = "KEY")]
-        key: Option<String>,
+        /// A second receipt for the same package
+        other: Option<PathBuf>,
+        #[command(flatten)]
+        by: SignedArgs,
     },
-    /// Find where two logs part, or whether checkpoints fit a log or each other
+    /// Find where two logs part, or whether checkpoints and receipts fit a log or each other
     Compare {
-        /// A source or a checkpoint
+        /// A source, a checkpoint or a receipt
         a: PathBuf,
-        /// A source or a checkpoint
+        /// A source, a checkpoint or a receipt
         b: PathBuf,
-        /// The public key of the log that must have signed the checkpoints
-        #[arg(long, value_name = "KEY")]
-        key: Option<String>,
-        /// Where evidence goes if two signed checkpoints contradict each other
-        #[arg(long, value_name = "FILE", default_value = "keypool-evidence.txt")]
-        evidence: PathBuf,
+        #[command(flatten)]
+        by: SignedArgs,
     },
 }
 
@@ -206,6 +237,17 @@ struct SeenArgs {
     /// The public key that must have signed the checkpoints
     #[arg(long, value_name = "KEY", requires = "checkpoint")]
     key: Option<String>,
+}
+
+/// Who must have signed, and where it goes if he has contradicted himself.
+#[derive(Debug, Args)]
+struct SignedArgs {
+    /// The public key of the log that must have signed it
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Where evidence goes if two signed papers contradict each other
+    #[arg(long, value_name = "FILE", default_value = "keypool-evidence.txt")]
+    evidence: PathBuf,
 }
 
 /// The server's settings, which no event tells.
@@ -254,18 +296,28 @@ fn main() -> ExitCode {
 fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
     match command {
         Command::Info { source } => overview::info(&source, out),
-        Command::Log { source, pool, from } => overview::log(&source, pool.as_ref(), from, out),
+        Command::Log { source, pool, from, follow, interval_s } => {
+            let follow = follow.then(|| Duration::from_secs(interval_s));
+            overview::log(&source, pool.as_ref(), from, follow, out)
+        }
         Command::Show { source, what } => biography::show(&source, &what, out),
         Command::Explain { source, what, at, promises } => {
             explaining::explain(&source, &what, at, promises, out)
         }
         Command::Verify { source, seen } => checking::verify(&source, &seen, out),
         Command::Audit { source, seen, promises } => checking::audit(&source, &seen, promises, out),
-        Command::Replay { source, at, diff, pool } => match diff.as_deref() {
+        Command::Replay { source, at, pool, step: true, .. } => {
+            stepping::step(&source, at, pool.as_ref(), out)
+        }
+        Command::Rebuild { source, .. } => stepping::rebuild(&source, out),
+        Command::Replay { source, at, diff, pool, .. } => match diff.as_deref() {
             Some([a, b]) => replaying::diff(&source, (*a, *b), pool.as_ref(), out),
             _ => replaying::replay(&source, at, pool.as_ref(), out),
         },
         Command::Export { source, out: file } => carrying::export(&source, &file, out),
+        Command::Prune { source, out: file, keep_days } => {
+            carrying::prune(&source, &file, keep_days, out)
+        }
         Command::Import { export, directory } => carrying::import(&export, &directory, out),
         Command::Plot { source, pool, out: file } => picture::plot(&source, &pool, &file, out),
         Command::Checkpoint { source, origin, at, sign } => {
@@ -277,9 +329,10 @@ fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
         Command::Prove { what: Prove::Consistency { source, old, new } } => {
             proving::prove_consistency(&source, &old, new.as_deref(), out)
         }
-        Command::Check { file, key } => proving::check(&file, key.as_deref(), out),
-        Command::Compare { a, b, key, evidence } => {
-            proving::compare((&a, &b), key.as_deref(), &evidence, out)
+        Command::Check { file, other: None, by } => papers::check(&file, &by, out),
+        Command::Check { file, other: Some(other), by } => {
+            comparing::receipts((&file, &other), &by, out)
         }
+        Command::Compare { a, b, by } => comparing::compare((&a, &b), &by, out),
     }
 }

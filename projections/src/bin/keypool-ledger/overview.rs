@@ -3,16 +3,22 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use keypool_ledger::{EventEnvelope, PoolId, StreamId, Timestamp};
-use keypool_projections::{source::Source, timeline, transparency::Tree};
+use keypool_projections::{
+    source::{Source, SourceKind},
+    timeline,
+    transparency::Tree,
+};
 use serde_json::{Value, json};
 
 use crate::{
     FINE,
     output::{Out, ToolError, time},
-    reading::{read, try_read},
+    reading::{read, try_read_after},
 };
 
 /// What was counted on the way through a log.
@@ -82,20 +88,32 @@ pub(crate) fn info(path: &Path, out: &mut Out) -> Result<u8, ToolError> {
     Ok(FINE)
 }
 
-/// Lists the events.
+/// Lists the events; with `follow`, asks a server again and again for those that come.
 pub(crate) fn log(
     path: &Path,
     pool: Option<&PoolId>,
     from: u64,
+    follow: Option<Duration>,
     out: &mut Out,
 ) -> Result<u8, ToolError> {
-    try_read(path, &mut |raw, envelope| {
-        if raw.seq < from || pool.is_some_and(|pool| !concerns(&envelope.stream, pool)) {
-            return Ok(());
-        }
-        out.say(|| line(raw.seq, &envelope), || object(raw.seq, &envelope))
-    })?;
-    Ok(FINE)
+    let source = Source::open(path)?;
+    if follow.is_some() && source.kind() != SourceKind::Server {
+        let what = format!("{} does not grow while it is read", source.kind().words());
+        return Err(ToolError::usage(format!("{what}; only a server can be followed")));
+    }
+    let mut last = from.saturating_sub(1);
+    loop {
+        try_read_after(&source, last, &mut |raw, envelope| {
+            last = raw.seq;
+            if pool.is_some_and(|pool| !concerns(&envelope.stream, pool)) {
+                return Ok(());
+            }
+            out.say(|| line(raw.seq, &envelope), || object(raw.seq, &envelope))
+        })?;
+        let Some(interval) = follow else { return Ok(FINE) };
+        out.flush()?;
+        thread::sleep(interval);
+    }
 }
 
 /// Whether a history is a pool's or its device's mailbox.

@@ -86,9 +86,16 @@ pub(crate) fn read(
     path: &Path,
     visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> ControlFlow<()>,
 ) -> Result<SourceEnd, ToolError> {
-    let source = Source::open(path)?;
-    let progress = Progress::of(&source);
-    let end = source.read(&mut |raw, envelope| {
+    read_after(&Source::open(path)?, 0, visit)
+}
+
+fn read_after(
+    source: &Source,
+    after: u64,
+    visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> ControlFlow<()>,
+) -> Result<SourceEnd, ToolError> {
+    let progress = Progress::of(source);
+    let end = source.read_after(after, &mut |raw, envelope| {
         progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
         visit(raw, envelope)
     })?;
@@ -100,8 +107,17 @@ pub(crate) fn try_read(
     path: &Path,
     visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> Result<(), ToolError>,
 ) -> Result<SourceEnd, ToolError> {
+    try_read_after(&Source::open(path)?, 0, visit)
+}
+
+/// As [`try_read`], with the records after a position only.
+pub(crate) fn try_read_after(
+    source: &Source,
+    after: u64,
+    visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> Result<(), ToolError>,
+) -> Result<SourceEnd, ToolError> {
     let mut failure = None;
-    let end = read(path, &mut |raw, envelope| match visit(raw, envelope) {
+    let end = read_after(source, after, &mut |raw, envelope| match visit(raw, envelope) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failure = Some(error);

@@ -1,15 +1,12 @@
 //! `replay`: the pools as they were at a moment, folded by the same code that the server runs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::ControlFlow,
-    path::Path,
-};
+use std::{collections::BTreeSet, ops::ControlFlow, path::Path};
 
-use keypool_ledger::{EventEnvelope, GroupId, PoolId, StreamId, Timestamp};
+use keypool_ledger::{PoolId, StreamId};
 use keypool_projections::{
-    Counts, GroupState, Package, PoolState, Stage,
+    Counts, Package, PoolState, Stage,
     audit::{Auditor, Standing},
+    fold::{Fold, Keep},
     verify::{Finding, Gravity},
 };
 use serde_json::{Value, json};
@@ -20,76 +17,52 @@ use crate::{
     reading::{Moment, read},
 };
 
-/// Every pool and every group as the events so far have left it.
-#[derive(Clone, Default)]
-pub(crate) struct Folds {
-    pub(crate) pools: BTreeMap<PoolId, PoolState>,
-    groups: BTreeMap<GroupId, GroupState>,
-    refused: Vec<Finding>,
-    records: u64,
-    /// When the last of them was recorded.
-    pub(crate) at: Timestamp,
-}
-
-impl Folds {
-    /// Takes in the next event. One that the fold refuses is remembered and left out.
-    pub(crate) fn take_in(&mut self, seq: u64, envelope: &EventEnvelope) {
-        (self.records, self.at) = (seq, self.at.max(envelope.at));
-        match &envelope.stream {
-            StreamId::Pool(pool) => {
-                let state = match self.pools.get_mut(pool) {
-                    Some(state) => state,
-                    None => self.pools.entry(pool.clone()).or_default(),
-                };
-                if let Err(error) = state.evolve(&envelope.event, envelope.at) {
-                    let what = format!("record {seq} of {pool} is refused by the fold: {error}.");
-                    let (gravity, rule, events) = (Gravity::Rule, "I6", vec![seq]);
-                    self.refused.push(Finding { gravity, rule, events, what, place: None });
-                }
-            }
-            StreamId::Group(group) => {
-                self.groups.entry(group.clone()).or_default().evolve(&envelope.event);
-            }
-            StreamId::Mailbox(_) => {}
+/// I6 as far as events show it: the fold and the auditor's own count agree.
+pub(crate) fn disagreements(fold: &Fold, auditor: &Auditor) -> Vec<Finding> {
+    let mut findings = fold.refused().to_vec();
+    for (pool, derived) in auditor.standings() {
+        let folded = fold.pool(pool).map(PoolState::counts).unwrap_or_default();
+        if standing(folded) != derived && fold.refused().is_empty() {
+            let what =
+                format!("the fold of {pool} counts {:?}, the audit {derived:?}.", standing(folded));
+            let (gravity, rule, events) = (Gravity::Rule, "I6", vec![fold.records()]);
+            findings.push(Finding { gravity, rule, events, what, place: None });
         }
     }
-
-    /// I6 as far as events show it: the fold and the auditor's own count agree.
-    pub(crate) fn disagreements(&self, auditor: &Auditor) -> Vec<Finding> {
-        let mut findings = self.refused.clone();
-        for (pool, derived) in auditor.standings() {
-            let folded = self.pools.get(pool).map(PoolState::counts).unwrap_or_default();
-            if standing(folded) != derived && self.refused.is_empty() {
-                let what = format!(
-                    "the fold of {pool} counts {:?}, the audit {derived:?}.",
-                    standing(folded)
-                );
-                let (gravity, rule, events) = (Gravity::Rule, "I6", vec![self.records]);
-                findings.push(Finding { gravity, rule, events, what, place: None });
-            }
-        }
-        findings
-    }
+    findings
 }
 
-const fn standing(counts: Counts) -> Standing {
+pub(crate) const fn standing(counts: Counts) -> Standing {
     let Counts { available, reserved, spent, expired, revoked, .. } = counts;
     Standing { available, reserved, spent, expired, revoked }
 }
 
-/// Folds a log up to a moment.
-pub(crate) fn fold(path: &Path, at: Option<Moment>) -> Result<Folds, ToolError> {
-    let mut folds = Folds::default();
+/// Folds a log up to a moment: one pool with all its packages, or all of them with what is kept.
+pub(crate) fn fold(
+    path: &Path,
+    at: Option<Moment>,
+    only: Option<&PoolId>,
+    keep: Keep,
+) -> Result<Fold, ToolError> {
+    let mut fold = Fold::keeping(keep);
     read(path, &mut |raw, envelope| {
         // A later record of another history may have an earlier time, so a time is no place to stop.
-        match at {
-            Some(Moment::Seq(last)) if last < raw.seq => return ControlFlow::Break(()),
-            Some(moment) if !moment.covers(raw.seq, envelope.at) => {}
-            _ => folds.take_in(raw.seq, &envelope),
+        let covered = at.is_none_or(|moment| moment.covers(raw.seq, envelope.at));
+        if covered && is_of(&envelope.stream, only) {
+            // The fold remembers what it refuses.
+            let _ = fold.take(raw.seq, &envelope);
         }
-        ControlFlow::Continue(())
+        match at {
+            Some(Moment::Seq(last)) if last < raw.seq => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
     })?;
-    Ok(folds)
+    Ok(fold)
+}
+
+/// Whether a history is that of the one pool that is asked for, if one is.
+pub(crate) fn is_of(stream: &StreamId, only: Option<&PoolId>) -> bool {
+    only.is_none_or(|pool| stream.pool() == Some(pool))
 }
 
 /// Shows the pools as they were at a moment.
@@ -99,31 +72,44 @@ pub(crate) fn replay(
     pool: Option<&PoolId>,
     out: &mut Out,
 ) -> Result<u8, ToolError> {
-    let folds = fold(path, at)?;
+    let keep = if pool.is_some() { Keep::All } else { Keep::Live };
+    let fold = fold(path, at, pool, keep)?;
     if let Some(pool) = pool {
-        let state = folds.pools.get(pool);
-        let state = state.ok_or_else(|| unknown(pool))?;
+        let state = fold.pool(pool).ok_or_else(|| unknown(pool))?;
         show_pool(pool, state, out)?;
     } else {
-        show_all(&folds, out)?;
+        show_all(&fold, out)?;
     }
-    refused(&folds, out)
+    refused(&fold, out)
 }
 
 pub(crate) fn unknown(pool: &PoolId) -> ToolError {
     ToolError::usage(format!("pool {pool} has no event in this log up to then"))
 }
 
-fn refused(folds: &Folds, out: &mut Out) -> Result<u8, ToolError> {
-    for finding in &folds.refused {
+/// Says what was left out, and the number to end with.
+pub(crate) fn refused(fold: &Fold, out: &mut Out) -> Result<u8, ToolError> {
+    for finding in fold.refused() {
         out.say(|| format!("broken ({}): {}", finding.rule, finding.what), || json!(finding))?;
     }
-    Ok(if folds.refused.is_empty() { FINE } else { RULE_BROKEN })
+    let n = fold.passed_over();
+    if 0 < n {
+        out.say(
+            || {
+                format!(
+                    "{n} events are of packages that had ended long before, or were never there, and \
+                     were not looked at; audit looks at all"
+                )
+            },
+            || json!({ "passed_over": n }),
+        )?;
+    }
+    Ok(if fold.refused().is_empty() { FINE } else { RULE_BROKEN })
 }
 
-fn show_all(folds: &Folds, out: &mut Out) -> Result<(), ToolError> {
+fn show_all(fold: &Fold, out: &mut Out) -> Result<(), ToolError> {
     out.line("available reserved  spent expired revoked  pool")?;
-    for (pool, state) in &folds.pools {
+    for (pool, state) in fold.pools() {
         let Standing { available, reserved, spent, expired, revoked } = standing(state.counts());
         out.say(
             || format!("{available:>9} {reserved:>8} {spent:>6} {expired:>7} {revoked:>7}  {pool}"),
@@ -133,7 +119,7 @@ fn show_all(folds: &Folds, out: &mut Out) -> Result<(), ToolError> {
             },
         )?;
     }
-    for (group, state) in &folds.groups {
+    for (group, state) in fold.groups() {
         let members: Vec<String> = state.members().map(ToString::to_string).collect();
         let epoch = state.epoch();
         out.say(
@@ -206,13 +192,15 @@ pub(crate) fn diff(
     only: Option<&PoolId>,
     out: &mut Out,
 ) -> Result<u8, ToolError> {
-    let (before, after) = (fold(path, Some(a))?, fold(path, Some(b))?);
-    let pools: BTreeSet<&PoolId> = before.pools.keys().chain(after.pools.keys()).collect();
+    let fold = |moment| fold(path, Some(moment), only, Keep::All);
+    let (before, after) = (fold(a)?, fold(b)?);
+    let (olds, news) = (before.pools(), after.pools());
+    let pools: BTreeSet<&PoolId> = olds.keys().chain(news.keys()).copied().collect();
     let empty = PoolState::default();
     let mut changes = 0_u64;
-    for pool in pools.into_iter().filter(|pool| only.is_none_or(|only| only == *pool)) {
-        let old = before.pools.get(pool).unwrap_or(&empty);
-        let new = after.pools.get(pool).unwrap_or(&empty);
+    for pool in pools {
+        let old = olds.get(pool).copied().unwrap_or(&empty);
+        let new = news.get(pool).copied().unwrap_or(&empty);
         let refs: BTreeSet<_> = old.packages().chain(new.packages()).map(order_of).collect();
         for (_, of) in refs {
             let (old, new) = (old.get(of), new.get(of));
@@ -235,7 +223,7 @@ pub(crate) fn diff(
 }
 
 /// Where a package stands, and which reservation of it is meant.
-fn standing_of(package: &Package) -> String {
+pub(crate) fn standing_of(package: &Package) -> String {
     match package.generation {
         0 => word(package.stage).to_owned(),
         n => format!("{} (generation {n})", word(package.stage)),

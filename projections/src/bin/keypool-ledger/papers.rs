@@ -1,0 +1,173 @@
+//! `check`: whether a checkpoint, a proof, a receipt or evidence is what it says.
+
+use std::{fs, path::Path};
+
+use keypool_ledger::codec;
+use keypool_projections::transparency::{
+    Consistency, Inclusion, NoteKey, Paper, Receipt, ReceiptError, ReceiptFile,
+};
+use serde_json::json;
+
+use crate::{
+    DAMAGED, FINE, SignedArgs,
+    checking::{check_signed, parse_key},
+    evidence,
+    output::{Out, ToolError, time},
+    overview,
+};
+
+/// How a receipt begins.
+const RECEIPT: &str = "keypool/receipt@v1\n";
+
+/// Checks a checkpoint, a proof, a receipt or evidence.
+pub(crate) fn check(file: &Path, by: &SignedArgs, out: &mut Out) -> Result<u8, ToolError> {
+    let text = fs::read_to_string(file).map_err(ToolError::file(file))?;
+    let key = by.key.as_deref().map(parse_key).transpose()?;
+    if evidence::is_evidence(&text) {
+        return evidence::check(&text, out);
+    }
+    if let Ok(proof) = text.parse() {
+        return check_inclusion(&proof, key.as_ref(), out);
+    }
+    if let Ok(proof) = text.parse() {
+        return check_consistency(&proof, key.as_ref(), out);
+    }
+    if let Some(receipt) = receipt_in(&text) {
+        return check_receipt(receipt, key.as_ref(), out);
+    }
+    let paper: Paper =
+        text.parse().map_err(|err| ToolError::usage(format!("{}: {err}", file.display())))?;
+    let says = described(&paper, &signature(&paper, key.as_ref())?);
+    out.say(|| format!("a checkpoint of {says}"), || json!({ "says": says }))?;
+    Ok(FINE)
+}
+
+fn check_inclusion(
+    proof: &Inclusion,
+    key: Option<&NoteKey>,
+    out: &mut Out,
+) -> Result<u8, ToolError> {
+    if let Err(err) = proof.check() {
+        return refuse(&err.to_string(), out);
+    }
+    let signed = signature(&proof.paper, key)?;
+    out.line(&format!(
+        "record {} is in the log of {}",
+        proof.index.saturating_add(1),
+        described(&proof.paper, &signed)
+    ))?;
+    show_record(proof, out)?;
+    Ok(FINE)
+}
+
+/// Shows the record that a proof is about.
+fn show_record(proof: &Inclusion, out: &mut Out) -> Result<(), ToolError> {
+    let envelope = codec::decode(&proof.envelope);
+    let envelope = envelope.map_err(|err| ToolError::usage(err.to_string()))?;
+    let seq = proof.index.saturating_add(1);
+    out.say(|| overview::line(seq, &envelope), || overview::object(seq, &envelope))
+}
+
+fn check_consistency(
+    proof: &Consistency,
+    key: Option<&NoteKey>,
+    out: &mut Out,
+) -> Result<u8, ToolError> {
+    if let Err(err) = proof.check() {
+        return refuse(&err.to_string(), out);
+    }
+    let old = described(&proof.old, &signature(&proof.old, key)?);
+    let new = described(&proof.new, &signature(&proof.new, key)?);
+    let says = format!("the log has only grown: from that of {old}\nto that of {new}");
+    out.say(|| says.clone(), || json!({ "says": says }))?;
+    Ok(FINE)
+}
+
+/// The receipt in a text; an error if it looks like one and is none.
+pub(crate) fn receipt_in(text: &str) -> Option<Result<ReceiptFile, ReceiptError>> {
+    text.starts_with(RECEIPT).then(|| text.parse())
+}
+
+/// What a receipt says, if it is one and signed by the key that was named, if one was.
+pub(crate) fn read_receipt(
+    file: &ReceiptFile,
+    key: Option<&NoteKey>,
+) -> Result<Receipt, ReceiptError> {
+    key.map_or_else(|| file.read(), |key| file.check(key))
+}
+
+fn check_receipt(
+    file: Result<ReceiptFile, ReceiptError>,
+    key: Option<&NoteKey>,
+    out: &mut Out,
+) -> Result<u8, ToolError> {
+    let read = file.and_then(|file| Ok((read_receipt(&file, key)?, file)));
+    let (receipt, file) = match read {
+        Ok(read) => read,
+        Err(err) => return refuse(&err.to_string(), out),
+    };
+    let signed = match key {
+        Some(_) => "signed by the key that was named".to_owned(),
+        None => in_the_name_of(&file.note.names().collect::<Vec<_>>()),
+    };
+    out.line(&format!(
+        "a receipt of {}, {signed}; its record is in the log at {} records",
+        receipt.ledger,
+        file.inclusion.paper.checkpoint.size()
+    ))?;
+    out.say(
+        || told(&receipt),
+        || {
+            let hand_out = &receipt.hand_out;
+            json!({ "verdict": "receipt", "ledger": receipt.ledger, "record": hand_out.record,
+                    "keypackage_ref": hand_out.keypackage_ref, "pool": hand_out.pool,
+                    "holder": hand_out.holder, "generation": hand_out.generation,
+                    "standing": receipt.standing.word(), "as_of": receipt.as_of,
+                    "checked": key.is_some() })
+        },
+    )?;
+    show_record(&file.inclusion, out)?;
+    Ok(FINE)
+}
+
+/// What a receipt says, in a line.
+pub(crate) fn told(receipt: &Receipt) -> String {
+    let hand_out = &receipt.hand_out;
+    format!(
+        "package {} of {} handed to {} at {} (record {}), {} as of record {}",
+        hand_out.keypackage_ref.short(),
+        hand_out.pool,
+        hand_out.holder,
+        time(hand_out.reserved_at),
+        hand_out.record,
+        receipt.standing.word(),
+        receipt.as_of
+    )
+}
+
+pub(crate) fn refuse(why: &str, out: &mut Out) -> Result<u8, ToolError> {
+    let what = format!("it proves nothing: {why}");
+    out.say(|| what.clone(), || json!({ "says": what }))?;
+    Ok(DAMAGED)
+}
+
+fn described(paper: &Paper, signed: &str) -> String {
+    let checkpoint = &paper.checkpoint;
+    format!("{} at {} records, {signed}", checkpoint.origin(), checkpoint.size())
+}
+
+/// Who stands by a checkpoint, as far as that can be checked.
+fn signature(paper: &Paper, key: Option<&NoteKey>) -> Result<String, ToolError> {
+    match (&paper.note, key) {
+        (_, Some(key)) => {
+            check_signed(Path::new("the checkpoint"), paper, key)?;
+            Ok("signed by the key that was named".to_owned())
+        }
+        (Some(note), None) => Ok(in_the_name_of(&note.names().collect::<Vec<_>>())),
+        (None, None) => Ok("signed by nobody".to_owned()),
+    }
+}
+
+fn in_the_name_of(names: &[&str]) -> String {
+    format!("signed in the name of {} (not checked: --key)", names.join(", "))
+}
