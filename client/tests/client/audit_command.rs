@@ -64,7 +64,7 @@ fn what_was_checked_is_said_where_nothing_is_found() {
 
     3 events of the server's history, each chained to the one before; the last is REF
     0 Welcomes joined here
-    a checkpoint at N records, its signature not checked: say the key with --ledger-key
+    a checkpoint at N records, signed by LEDGER-KEY
     nothing was found
     [0]
 
@@ -168,7 +168,7 @@ fn what_cannot_be_asked_is_not_called_fine() {
     assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @"
     1 event of the server's history, each chained to the one before; the last is REF
     0 Welcomes joined here
-    a checkpoint at N records, its signature not checked: say the key with --ledger-key
+    a checkpoint at N records, signed by LEDGER-KEY
     the newest is not known: the server at SERVER cannot be reached; check the address, and that it is running
     nothing was found
     [1]

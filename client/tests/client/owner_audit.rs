@@ -325,14 +325,18 @@ fn a_welcome_without_a_reservation_is_told() {
     });
 }
 
+/// Which request of a new device with a pool asks for the ledger's key: after registering, status, events,
+/// upload and checkpoint.
+const KEY_REQUEST: usize = 5;
+
 /// Two servers with one key go on from one log, each with its own future; the device is led from one to
 /// the other.
 async fn forked(with_key: bool, one_has: usize, other_has: usize) -> (Service, MlsClient<Mail>) {
     let service = Service::start();
-    let bob = service.device("bob", 2).await;
-    if with_key {
-        bob.connection().trust_ledger_key(&key_of(&service)).unwrap();
+    if !with_key {
+        service.tunnel.forge(KEY_REQUEST, 404, "{}");
     }
+    let bob = service.device("bob", 2).await;
     assert_eq!(found(&service, &bob).await, []);
     let (service, other) = service.fork().await;
     let base = {
@@ -398,6 +402,7 @@ fn two_futures_of_one_log_are_found_and_the_evidence_is_kept() {
 fn another_key_and_another_name_are_told_and_never_taken() {
     run(async {
         let service = Service::start();
+        service.tunnel.forge(KEY_REQUEST, 404, "{}");
         let bob = service.device("bob", 2).await;
         let key = key_of(&service);
         let kept = bob.audit().unwrap().checkpoint.unwrap();
