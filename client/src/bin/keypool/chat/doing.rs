@@ -172,7 +172,9 @@ impl Chat<'_> {
             Some(Ok(invited)) => {
                 let mut said = Vec::new();
                 for (device, outcome) in invited {
-                    said.push(self.invited(&person(&device.to_string()), outcome)?);
+                    // Errors name the device in full, which nobody has typed.
+                    let (device, known) = (device.to_string(), person(&device.to_string()));
+                    said.push(self.invited(&known, outcome)?.replace(&device, &known));
                 }
                 Ok(said.join("\n"))
             }
