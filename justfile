@@ -16,6 +16,18 @@ test:
 e2e *TESTS:
     client/e2e_tests/run {{TESTS}}
 
+# A whole disk searched for dead keys, and power cuts (needs root and loop devices).
+disks:
+    cargo test -p keypool-client --test client --locked sealing::image -- --ignored
+
+# What sealing costs a device, as docs/benchmarks.md has it.
+bench-storage:
+    cargo run --release --locked -p keypool-client --example storage_cost
+
+# How fast a log of 2 million events is audited, as docs/benchmarks.md has it.
+bench-audit:
+    cargo run --release --locked -p keypool-projections --example audit_rate -- 2000000
+
 # What CI checks, tests and demo included.
 ci:
     bash .ci/run
