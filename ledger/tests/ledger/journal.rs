@@ -287,7 +287,7 @@ fn a_package_cannot_pass_for_a_frame() {
     drop(log);
     let mut torn = fs::read(last_segment(after.path())).unwrap();
     let begin = used_len(&fs::read(last_segment(before.path())).unwrap());
-    torn[begin] = 0;
+    torn[begin] ^= 0xff;
     fs::write(last_segment(before.path()), torn).unwrap();
 
     // Behind the damaged beginning stand whole frames, but of another journal.
