@@ -25,7 +25,7 @@ pub use crate::{
     log::{
         AppendError, Appended, Batch, EventLog, Fault, Faulty, JournalReader, JournalWriter,
         JournalWriterOptions, LogHead, MemoryLog, NewEvent, OpenError, RawRecord, ReadError,
-        ReadLock, Record, SledLog, SledLogOptions, StreamHead, StreamWrite, TornTail,
+        ReadLock, Record, SledLog, SledLogOptions, Snapshot, StreamHead, StreamWrite, TornTail,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

@@ -20,8 +20,8 @@ mod faulty;
 pub mod conformance;
 
 use crate::{
-    CommandId, Event, EventEnvelope, Hash, KeyPackageRef, ReservationId, StreamId, Timestamp,
-    codec::DecodeError,
+    CommandId, Event, EventEnvelope, Hash, KeyPackageRef, PoolId, ReservationId, StreamId,
+    Timestamp, codec::DecodeError,
 };
 
 pub use self::sled::{SledLog, SledLogOptions};
@@ -88,6 +88,84 @@ pub trait EventLog: Send + Sync {
     /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
     fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError>;
 
+    /// Everything that was recorded about one package, in order: its own small history. The first is
+    /// what [`EventLog::find_package`] finds.
+    ///
+    /// As provided it reads the pool's history from there on; a log that can do better should.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
+    fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {
+        let Some(first) = self.find_package(keypackage_ref)? else { return Ok(Vec::new()) };
+        let (stream, mut after) = (first.envelope.stream.clone(), first.envelope.version);
+        let mut found = vec![first];
+        loop {
+            let page = self.read_stream(&stream, after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = last.envelope.version;
+            let about =
+                |record: &Record| record.envelope.event.keypackage_ref() == Some(keypackage_ref);
+            found.extend(page.into_iter().filter(about));
+        }
+    }
+
+    /// Whether a package with an `init_key` was ever taken into a pool.
+    ///
+    /// As provided it reads the pool's whole history; a log that can do better should.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
+    fn knows_init_key(&self, pool: &PoolId, init_key: &Hash) -> Result<bool, ReadError> {
+        let (stream, mut after) = (StreamId::Pool(pool.clone()), 0);
+        loop {
+            let page = self.read_stream(&stream, after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(false) };
+            after = last.envelope.version;
+            let has_it = |record: &Record| matches!(&record.envelope.event, Event::Uploaded(facts) if facts.init_key == *init_key);
+            if page.iter().any(has_it) {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// What was kept under a name by [`EventLog::keep_snapshots`]; `None` where it was lost meanwhile, or
+    /// by a log that keeps nothing but its events.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    fn snapshot(&self, _name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(None)
+    }
+
+    /// At most `limit` snapshots whose names begin with `prefix`, in the order of their names, behind the
+    /// name `after`.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    fn snapshots(
+        &self,
+        _prefix: &[u8],
+        _after: Option<&[u8]>,
+        _limit: usize,
+    ) -> Result<Vec<Snapshot>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps what was folded from the events under names, instead of what was kept there before: all of
+    /// it or none. It is a cache beside the log: it may be lost at any time, whole or back to an older
+    /// state, and a log that keeps nothing but its events does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if it cannot be kept. Nothing is lost then but time at the next start.
+    fn keep_snapshots(&self, _snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+        Ok(())
+    }
+
     /// The record that made a reservation (`Reserved`), whichever pool it is in.
     ///
     /// # Errors
@@ -116,6 +194,18 @@ pub trait EventLog: Send + Sync {
     /// Returns a [`ReadError`] if the log cannot be read.
     fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError>;
 }
+
+/// Something folded from the events, kept beside them so that it need not be folded again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The name it is kept under, at most 512 bytes.
+    pub name: Vec<u8>,
+    /// What is kept; nothing to forget what was kept under the name.
+    pub bytes: Vec<u8>,
+}
+
+/// How many records are read at a time where a whole history is looked through.
+const PAGE: usize = 1024;
 
 /// Events to be appended together: all of them or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -256,6 +346,31 @@ impl<L: EventLog + ?Sized> EventLog for std::sync::Arc<L> {
 
     fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
         (**self).find_package(keypackage_ref)
+    }
+
+    fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {
+        (**self).read_package(keypackage_ref)
+    }
+
+    fn knows_init_key(&self, pool: &PoolId, init_key: &Hash) -> Result<bool, ReadError> {
+        (**self).knows_init_key(pool, init_key)
+    }
+
+    fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        (**self).snapshot(name)
+    }
+
+    fn snapshots(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Snapshot>, ReadError> {
+        (**self).snapshots(prefix, after, limit)
+    }
+
+    fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+        (**self).keep_snapshots(snapshots)
     }
 
     fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError> {

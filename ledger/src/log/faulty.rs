@@ -9,8 +9,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, StreamHead};
-use crate::{CommandId, KeyPackageRef, ReservationId, StreamId};
+use super::{
+    AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
+};
+use crate::{CommandId, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};
 
 /// How an append fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +164,31 @@ impl<L: EventLog> EventLog for Faulty<L> {
 
     fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError> {
         self.reading()?.find_reservation(reservation)
+    }
+
+    fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {
+        self.reading()?.read_package(keypackage_ref)
+    }
+
+    fn knows_init_key(&self, pool: &PoolId, init_key: &Hash) -> Result<bool, ReadError> {
+        self.reading()?.knows_init_key(pool, init_key)
+    }
+
+    fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.reading()?.snapshot(name)
+    }
+
+    fn snapshots(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Snapshot>, ReadError> {
+        self.reading()?.snapshots(prefix, after, limit)
+    }
+
+    fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+        self.reading()?.keep_snapshots(snapshots)
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {

@@ -1,11 +1,14 @@
 //! A log that lives as long as the process: the reference that other logs are compared with.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, StreamHead};
+use super::{
+    AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
+};
 use crate::{CommandId, Event, KeyPackageRef, ReservationId, StreamId, log::staging::Staging};
 
 /// An [`EventLog`] in memory.
@@ -18,6 +21,7 @@ struct Records {
     all: Vec<Record>,
     /// The places in `all` of each history's records.
     streams: HashMap<StreamId, Vec<usize>>,
+    snapshots: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Records {
@@ -93,6 +97,36 @@ impl EventLog for MemoryLog {
             _ => false,
         };
         Ok(self.records().all.iter().find(made).cloned())
+    }
+
+    fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.records().snapshots.get(name).cloned())
+    }
+
+    fn snapshots(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Snapshot>, ReadError> {
+        let records = self.records();
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let behind = records.snapshots.range::<[u8], _>((from, Bound::Unbounded));
+        let named = behind.take_while(|(name, _)| name.starts_with(prefix));
+        let kept = named.map(|(name, bytes)| Snapshot { name: name.clone(), bytes: bytes.clone() });
+        Ok(kept.take(limit).collect())
+    }
+
+    fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+        let mut records = self.records();
+        for Snapshot { name, bytes } in snapshots {
+            if bytes.is_empty() {
+                records.snapshots.remove(&name);
+            } else {
+                records.snapshots.insert(name, bytes);
+            }
+        }
+        Ok(())
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {
