@@ -6,7 +6,9 @@ mod memory;
 
 mod sled;
 
-mod keys;
+mod database;
+
+mod index;
 
 mod journal;
 

@@ -2,13 +2,14 @@
 //!
 //! A journal is a directory of segments, each named by its first sequence number and made at its
 //! full length beforehand, because forcing a growing file to the disk is much slower. What follows
-//! the last frame is zeros. Reads do not come here: they are the engine's, which is filled from the
-//! journal and can be built anew from it at any time.
+//! the last frame is zeros. Records are read from where they stand, which the engine's index knows; it is
+//! filled from the journal and can be built anew from it at any time.
 
 mod acknowledged;
 mod frame;
 mod reader;
 mod scan;
+mod segments;
 mod writer;
 
 use std::{
@@ -22,10 +23,11 @@ use std::{
 
 use uuid::Uuid;
 
+pub(in crate::log) use self::segments::Segments;
 use self::{
     acknowledged::AcknowledgedFile,
-    frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader},
-    scan::{End, Scan, segment_path},
+    frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, record_offsets},
+    scan::{End, Scan, list_segments, segment_path},
 };
 pub use self::{
     reader::{JournalReader, RawRecord},
@@ -33,8 +35,11 @@ pub use self::{
     writer::{JournalWriter, JournalWriterOptions},
 };
 use crate::{
-    Hash, Record,
-    log::directory::{OpenError, create_private, sync_directory},
+    Hash, Record, codec,
+    log::{
+        directory::{OpenError, create_private, sync_directory},
+        index::Place,
+    },
 };
 
 /// Why a commit failed: shared by all the batches that were in it.
@@ -73,6 +78,9 @@ pub(super) struct Journal {
     segment_bytes: u64,
     key: JournalKey,
     segment: Segment,
+    segments: Arc<Segments>,
+    /// The first record that was checked when it was opened: those before it were checked earlier.
+    checked_from: u64,
     acknowledged: AcknowledgedFile,
     last_seq: u64,
     hash: Hash,
@@ -92,12 +100,18 @@ struct Segment {
 }
 
 impl Journal {
-    /// Opens a journal, checks every byte of it, and cuts a torn tail.
+    /// Opens a journal, checks every byte of its last segments, and cuts a torn tail.
     ///
-    /// `witness` is a sequence number that is known from elsewhere to have been acknowledged.
-    pub(super) fn open(dir: &Path, segment_bytes: u64, witness: u64) -> Result<Self, OpenError> {
+    /// The segments that are checked have `check_bytes` bytes at least; what is before them is for
+    /// [`scrub`]. `witness` is a sequence number that is known from elsewhere to have been acknowledged.
+    pub(super) fn open(
+        dir: &Path,
+        (segment_bytes, check_bytes): (u64, u64),
+        witness: u64,
+    ) -> Result<Self, OpenError> {
         create_private(dir)?;
-        let mut scan = Scan::open(dir, 1, witness)?;
+        let checked_from = first_to_check(dir, check_bytes)?;
+        let mut scan = Scan::open(dir, checked_from, witness)?;
         while scan.next_frame()?.is_some() {}
         let end = scan.end();
         remove_unfinished(dir)?;
@@ -114,11 +128,14 @@ impl Journal {
         if end.last_seq > 0 && end.acknowledged.last != last {
             acknowledged.note(end.last_seq, &end.hash).map_err(OpenError::io(dir))?;
         }
+        let starts = list_segments(dir)?.into_iter().map(|(first_seq, _)| first_seq).collect();
         Ok(Self {
             dir: dir.to_owned(),
             segment_bytes,
             key,
             segment,
+            segments: Arc::new(Segments::new(dir, key, starts)),
+            checked_from,
             acknowledged,
             last_seq: end.last_seq,
             hash: end.hash,
@@ -131,17 +148,32 @@ impl Journal {
         self.last_seq
     }
 
-    /// Writes batches as one frame and returns when the disk has it.
+    /// The first record that was checked when it was opened.
+    pub(super) fn checked_from(&self) -> u64 {
+        self.checked_from
+    }
+
+    /// The segments, for reading.
+    pub(super) fn segments(&self) -> Arc<Segments> {
+        Arc::clone(&self.segments)
+    }
+
+    /// Tells this journal from every other, and nothing about its key.
+    pub(super) fn id(&self) -> Hash {
+        id_of(&self.key)
+    }
+
+    /// Writes batches as one frame and returns when the disk has it, with the places of the records.
     ///
     /// # Errors
     ///
     /// Returns a [`CommitError`]; after any but a too long commit, all that follow fail.
-    pub(super) fn append(&mut self, batches: &[&[Record]]) -> Result<(), CommitError> {
+    pub(super) fn append(&mut self, batches: &[&[Record]]) -> Result<Vec<Place>, CommitError> {
         if let Some(cause) = &self.poisoned {
             return Err(CommitError::NotWritten(Arc::new(Poisoned(Arc::clone(cause)))));
         }
         if batches.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let first_seq = self.last_seq.saturating_add(1);
         let Some((bytes, hash)) = Frame::encode(&self.key, first_seq, &self.hash, batches) else {
@@ -150,10 +182,17 @@ impl Journal {
         let n_records: usize = batches.iter().map(|batch| batch.len()).sum();
         self.make_room(&bytes).map_err(|err| CommitError::NotWritten(self.poison(err)))?;
         let last_seq = self.last_seq.saturating_add(n_records as u64);
+        let begin = self.segment.offset;
         let written = self.write(&bytes, last_seq, &hash);
         written.map_err(|err| CommitError::Unknown(self.poison(err)))?;
         (self.last_seq, self.hash) = (last_seq, hash);
-        Ok(())
+        let records = batches.iter().copied().flatten();
+        let places = records.zip(record_offsets(batches)).map(|(record, offset)| {
+            let offset = begin.saturating_add(offset as u64);
+            let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+            Place::new(record.seq, offset, &codec::chain_hash(&record.envelope_bytes))
+        });
+        Ok(places.collect())
     }
 
     /// Refuses everything from now on.
@@ -182,6 +221,7 @@ impl Journal {
         let failed =
             |source| WriteError { doing: "making a segment", path: self.dir.clone(), source };
         self.segment = create_segment(&self.dir, header).map_err(failed)?;
+        self.segments.add(header.first_seq);
         Ok(())
     }
 
@@ -197,6 +237,56 @@ impl Journal {
         *offset = offset.saturating_add(frame.len() as u64);
         self.acknowledged.note(last_seq, hash).map_err(failed("noting what is acknowledged"))
     }
+}
+
+/// The first record of the last segments that have so many bytes together.
+fn first_to_check(dir: &Path, check_bytes: u64) -> Result<u64, OpenError> {
+    let mut bytes = 0_u64;
+    for (first_seq, path) in list_segments(dir)?.into_iter().rev() {
+        let len = fs::metadata(&path).map_err(OpenError::io(&path))?.len();
+        bytes = bytes.saturating_add(len);
+        if check_bytes <= bytes {
+            return Ok(first_seq);
+        }
+    }
+    Ok(1)
+}
+
+/// Checks every byte of the segments before a record, until it is told to stop; `pause` is called
+/// after each.
+pub(super) fn scrub(
+    dir: &Path,
+    before: u64,
+    pause: &mut dyn FnMut() -> bool,
+) -> Result<(), OpenError> {
+    let mut scan = Scan::open(dir, 1, 0)?;
+    let mut segment = PathBuf::new();
+    while let Some(frame) = scan.next_frame()? {
+        if before <= frame.last_seq().saturating_add(1) {
+            return Ok(());
+        }
+        let (path, _) = scan.place_of(&frame);
+        if path != segment {
+            path.clone_into(&mut segment);
+            if !pause() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What tells a journal from every other.
+fn id_of(key: &JournalKey) -> Hash {
+    Hash::of(key)
+}
+
+/// Which journal is in a directory, as far as its first segment says; `None` without one.
+pub(super) fn id_in(dir: &Path) -> Option<Hash> {
+    let mut bytes = vec![0; SEGMENT_HEADER_LEN];
+    let file = File::open(segment_path(dir, 1)).ok()?;
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    SegmentHeader::decode(&bytes).ok().map(|header| id_of(&header.key))
 }
 
 /// Makes the first segment of a new journal.

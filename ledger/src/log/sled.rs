@@ -1,11 +1,9 @@
-//! The default log: a journal that makes events durable, and a sled database that finds them.
+//! The default log: a journal that makes events durable, and an index in a sled database that finds them.
 //!
-//! An append goes to the journal first and is forced to the disk there. The database is filled
-//! after it, serves all reads, and may at any time be thrown away: what it lacks at the next open is
-//! read from the journal. sled 0.34 can lose what it has acknowledged and panics on damaged files,
-//! which is why nothing depends on it.
-
-mod database;
+//! An append goes to the journal, is forced to the disk there, and is noted in the index, of which the
+//! newest part is in memory. The database holds the rest of the index, and snapshots; it may at any time
+//! be thrown away: what it lacks at the next open is read from the journal. sled 0.34 can lose what it
+//! has acknowledged and panics on damaged files, which is why nothing depends on it.
 
 use std::{
     fmt,
@@ -13,18 +11,21 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use self::database::{Database, DatabaseError};
 use super::{
-    AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, StreamHead,
+    AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
+    database::{Database, Note},
     directory::{LockedDirectory, OpenError, sync_directory},
-    journal::{CommitError, Journal},
-    keys::{self, Span},
+    index::{BLOCK, Index, IndexError, Place, Sought},
+    journal::{self, CommitError, Journal, Segments},
     staging::Staging,
 };
-use crate::{CommandId, KeyPackageRef, ReservationId, StreamId};
+use crate::{CommandId, Event, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};
 
 /// How a [`SledLog`] uses the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +34,21 @@ pub struct SledLogOptions {
     pub segment_bytes: u64,
     /// The memory that the database may use to keep pages at hand, in bytes.
     pub cache_bytes: u64,
+    /// How many bytes of the journal, from its end, are checked when it is opened. What is before them is
+    /// checked behind, by a thread that gives way, and the log fails if it is damaged.
+    pub check_bytes: u64,
+    /// After how many records the newest part of the index goes from memory to the database.
+    pub seal_records: u64,
 }
 
 impl Default for SledLogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 8 << 20, cache_bytes: 32 << 20 }
+        Self {
+            segment_bytes: 8 << 20,
+            cache_bytes: 32 << 20,
+            check_bytes: 128 << 20,
+            seal_records: 65_536,
+        }
     }
 }
 
@@ -46,14 +57,25 @@ impl Default for SledLogOptions {
 /// One process has the directory open at a time. After an error of the disk it accepts no more
 /// events, and must be opened again; what was acknowledged stays readable.
 pub struct SledLog {
+    core: Arc<Core>,
+    /// Told when the index has grown; dropped first, which ends who is told.
+    grown: Option<SyncSender<()>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Given up last.
+    _directory: LockedDirectory,
+}
+
+struct Core {
     writer: Mutex<Journal>,
-    database: Database,
-    /// The last record that readers may see. The database fills up key by key behind it.
+    segments: Arc<Segments>,
+    index: Index,
+    /// Which journal this is.
+    journal: Hash,
+    /// The last record that readers may see. The index fills up behind it.
     visible: AtomicU64,
     /// Whether the outcome of an append is not known until the log is opened again.
     in_doubt: AtomicBool,
-    /// Given up last.
-    _directory: LockedDirectory,
+    ending: AtomicBool,
 }
 
 impl SledLog {
@@ -67,82 +89,240 @@ impl SledLog {
     /// Returns an [`OpenError`]. Nothing that was acknowledged has been changed then.
     pub fn open(dir: &Path, options: SledLogOptions) -> Result<Self, OpenError> {
         let directory = LockedDirectory::open(dir)?;
-        let database = Database::open(dir, options.cache_bytes)?;
         let journal_dir = dir.join("journal");
-        let journal = Journal::open(&journal_dir, options.segment_bytes, database.head)?;
+        let database = own_database(dir, &journal_dir, options.cache_bytes)?;
+        let note = database.note().map_err(engine)?;
+        let witness = note.map_or(0, |note| note.seq);
+        let sizes = (options.segment_bytes, options.check_bytes);
+        let journal = Journal::open(&journal_dir, sizes, witness)?;
         sync_directory(dir).map_err(OpenError::io(dir))?;
-        let database = database.catch_up(&journal_dir)?;
-        Ok(Self {
+        let index = open_index(database, &journal, &journal_dir, &options)?;
+        let core = Arc::new(Core {
+            segments: journal.segments(),
+            journal: journal.id(),
             visible: AtomicU64::new(journal.last_seq()),
             writer: Mutex::new(journal),
-            database,
+            index,
             in_doubt: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+        });
+        let (grown, growth) = sync_channel(1);
+        let mut log = Self {
+            core: Arc::clone(&core),
+            grown: Some(grown),
+            threads: Vec::new(),
             _directory: directory,
-        })
+        };
+        let tending = Arc::clone(&core);
+        log.start("keypool-index", dir, move || tend(&tending, &growth))?;
+        let checked_from = core.writer().checked_from();
+        if 1 < checked_from {
+            let scrub = move || scrub(&core, &journal_dir, checked_from);
+            log.start("keypool-scrub", dir, scrub)?;
+        }
+        Ok(log)
     }
 
-    fn writer(&self) -> MutexGuard<'_, Journal> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes what was accepted: to the journal, then to the database, then readers may see it.
-    fn commit(
-        &self,
-        journal: &mut Journal,
-        staged: &[Result<Vec<Record>, AppendError>],
-    ) -> Result<(), CommitError> {
-        let accepted = staged.iter().flatten().filter(|records| !records.is_empty());
-        let batches: Vec<&[Record]> = accepted.map(Vec::as_slice).collect();
-        journal.append(&batches)?;
-        let records: Vec<&Record> = batches.into_iter().flatten().collect();
-        let stored = self.database.store(&records);
-        stored.map_err(|err| CommitError::Unknown(journal.poison(DatabaseError(err))))?;
-        self.visible.store(journal.last_seq(), Ordering::Release);
+    fn start(
+        &mut self,
+        name: &str,
+        dir: &Path,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), OpenError> {
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
+        self.threads.push(thread.map_err(OpenError::io(dir))?);
         Ok(())
     }
+}
 
-    /// The records of a stretch, as far as the log goes.
-    fn records(&self, span: Span) -> Result<Vec<Record>, ReadError> {
-        let last = span.first_seq.saturating_add(span.count).saturating_sub(1);
-        self.database.records(span.first_seq, last.min(self.visible.load(Ordering::Acquire)))
-    }
-
-    /// The first record that is noted under a key, which its sequence number follows there.
-    fn first_under(&self, prefix: &[u8]) -> Result<Option<Record>, ReadError> {
-        match self.database.first_seq_under(prefix)? {
-            Some(first_seq) => Ok(self.records(Span { first_seq, count: 1 })?.pop()),
-            None => Ok(None),
+impl Drop for SledLog {
+    fn drop(&mut self) {
+        self.core.ending.store(true, Ordering::Relaxed);
+        self.core.index.end();
+        self.grown = None;
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            drop(thread.join());
         }
     }
 }
 
 impl fmt::Debug for SledLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SledLog").field("dir", &self.database.dir()).finish_non_exhaustive()
+        let dir = self.core.index.database().dir();
+        f.debug_struct("SledLog").field("dir", &dir).finish_non_exhaustive()
+    }
+}
+
+/// Opens the database, or a new one if it is of another journal than the one that is here.
+fn own_database(dir: &Path, journal_dir: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
+    let database = Database::open(dir, cache_bytes)?;
+    let reason = match database.note() {
+        Ok(Some(note)) => match journal::id_in(journal_dir) {
+            Some(id) if id != note.journal => "it is of another journal".to_owned(),
+            Some(_) | None => return Ok(database),
+        },
+        Ok(None) => return Ok(database),
+        Err(err) => err.to_string(),
+    };
+    drop(database);
+    Database::renew(dir, cache_bytes, &reason)
+}
+
+/// Opens the index, anew if the database is damaged or holds another history than the journal.
+fn open_index(
+    database: Database,
+    journal: &Journal,
+    journal_dir: &Path,
+    options: &SledLogOptions,
+) -> Result<Index, OpenError> {
+    let dir = database.dir().to_owned();
+    let opened = match agrees(&database, journal) {
+        Ok(true) => Index::open(database, journal_dir, options.seal_records),
+        Ok(false) => {
+            drop(database);
+            Err(IndexError::Database(ReadError::Unavailable(
+                "it holds another history than the journal".into(),
+            )))
+        }
+        Err(error) => Err(error.into()),
+    };
+    match opened {
+        Ok(index) => Ok(index),
+        Err(IndexError::Journal(error)) => Err(error),
+        Err(IndexError::Database(error)) => {
+            let database = Database::renew(&dir, options.cache_bytes, &error.to_string())?;
+            match Index::open(database, journal_dir, options.seal_records) {
+                Ok(index) => Ok(index),
+                Err(IndexError::Journal(error)) => Err(error),
+                Err(IndexError::Database(error)) => Err(engine(error)),
+            }
+        }
+    }
+}
+
+/// Whether the last record that the database knows of is the journal's.
+fn agrees(database: &Database, journal: &Journal) -> Result<bool, ReadError> {
+    let Some(Note { seq, envelope, .. }) = database.note()? else { return Ok(true) };
+    if seq == 0 || journal.last_seq() < seq {
+        return Ok(seq == 0);
+    }
+    let record = journal.segments().records(seq, seq, 1)?.pop();
+    Ok(record.is_some_and(|record| record.stream_head().hash == envelope))
+}
+
+fn engine(error: ReadError) -> OpenError {
+    OpenError::Engine(Box::new(error))
+}
+
+/// Tends the index whenever it has grown, until the log is closed.
+fn tend(core: &Core, growth: &Receiver<()>) {
+    let mut failing = false;
+    while growth.recv().is_ok() {
+        let tended = core.index.tend();
+        if let Err(error) = &tended
+            && !failing
+        {
+            let error: &dyn std::error::Error = error;
+            tracing::error!(error, "the index stays in memory; the next start makes it anew");
+        }
+        failing = tended.is_err();
+    }
+}
+
+/// Checks what of the journal was not checked when it was opened, and lets the log fail where it is
+/// damaged. It works a tenth of the time, so that who asks is not kept waiting.
+fn scrub(core: &Core, journal_dir: &Path, before: u64) {
+    let pause = Duration::from_millis(50);
+    let checked = journal::scrub(journal_dir, before, &mut || {
+        thread::park_timeout(pause);
+        !core.ending.load(Ordering::Relaxed)
+    });
+    match checked {
+        Ok(()) => tracing::debug!(before, "the older part of the journal is whole"),
+        Err(error) => drop(core.writer().poison(error)),
+    }
+}
+
+impl Core {
+    fn writer(&self) -> MutexGuard<'_, Journal> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what was accepted: to the journal, then to the index, then readers may see it. Returns
+    /// whether the index has grown.
+    fn commit(
+        &self,
+        journal: &mut Journal,
+        staged: &[Result<Vec<Record>, AppendError>],
+    ) -> Result<bool, CommitError> {
+        let accepted = staged.iter().flatten().filter(|records| !records.is_empty());
+        let batches: Vec<&[Record]> = accepted.map(Vec::as_slice).collect();
+        let places = journal.append(&batches)?;
+        let records: Vec<&Record> = batches.into_iter().flatten().collect();
+        let Some(last) = records.last() else { return Ok(false) };
+        let grown = self.index.add(&records, &places);
+        self.visible.store(journal.last_seq(), Ordering::Release);
+        let note = Note { journal: self.journal, seq: last.seq, envelope: last.stream_head().hash };
+        if let Err(err) = self.index.database().set_note(&note) {
+            // Nobody depends on it: what is acknowledged stands in the journal.
+            tracing::warn!(error = &*err as &dyn std::error::Error, "the database does not write");
+        }
+        Ok(grown)
+    }
+
+    fn record_at(&self, place: Place) -> Result<Record, ReadError> {
+        self.segments.record_at(place)
+    }
+
+    /// The records that are found by a key and are what was sought, in order.
+    fn found(
+        &self,
+        key: Sought<'_>,
+        sought: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<Record>, ReadError> {
+        let visible = self.visible.load(Ordering::Acquire);
+        let places = self.index.find(key)?;
+        let seen = places.into_iter().filter(|place| place.seq <= visible);
+        let records = seen.map(|place| self.record_at(place)).collect::<Result<Vec<_>, _>>()?;
+        Ok(records.into_iter().filter(sought).collect())
+    }
+}
+
+/// Whether a record is the one that brought a package.
+fn brings(record: &Record, keypackage_ref: &KeyPackageRef) -> bool {
+    match &record.envelope.event {
+        Event::Created(facts) | Event::Uploaded(facts) => facts.keypackage_ref == *keypackage_ref,
+        _ => false,
     }
 }
 
 impl EventLog for SledLog {
     fn append(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>> {
-        let mut journal = self.writer();
+        let core = &self.core;
+        let mut journal = core.writer();
         let mut staging = Staging::after(journal.last_seq());
         let staged: Vec<_> = batches
             .into_iter()
-            .map(|batch| staging.stage(batch, |stream| self.database.stream_head(stream)))
+            .map(|batch| staging.stage(batch, |stream| self.stream_head(stream)))
             .collect();
-        let committed = self.commit(&mut journal, &staged);
-        if let Err(CommitError::Unknown(_)) = committed {
-            self.in_doubt.store(true, Ordering::Release);
+        let committed = core.commit(&mut journal, &staged);
+        drop(journal);
+        match (&committed, &self.grown) {
+            // Who is told already need not be told twice.
+            (Ok(true), Some(grown)) => drop(grown.try_send(())),
+            (Err(CommitError::Unknown(_)), _) => core.in_doubt.store(true, Ordering::Release),
+            _ => {}
         }
         let answer = |staged: Result<Vec<Record>, AppendError>| match &committed {
-            Ok(()) => staged.map(|records| Appended { records }),
+            Ok(_) => staged.map(|records| Appended { records }),
             Err(err) => Err(staged.err().unwrap_or_else(|| err.into())),
         };
         staged.into_iter().map(answer).collect()
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
-        self.records(Span { first_seq: from.max(1), count: limit as u64 })
+        self.core.segments.records(from.max(1), self.core.visible.load(Ordering::Acquire), limit)
     }
 
     fn read_stream(
@@ -151,49 +331,107 @@ impl EventLog for SledLog {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Record>, ReadError> {
-        let from = after.saturating_add(1);
+        let head = self.stream_head(stream)?.version;
         let mut records = Vec::new();
-        for (first_version, span) in self.database.stream_parts(stream, from, limit)? {
-            let n_skipped = from.saturating_sub(first_version);
-            let n_wanted = (limit - records.len()) as u64;
-            let first_seq = span.first_seq.saturating_add(n_skipped);
-            let count = span.count.saturating_sub(n_skipped).min(n_wanted);
-            records.extend(self.records(Span { first_seq, count })?);
+        let mut next = after.saturating_add(1);
+        while next <= head && records.len() < limit {
+            let sought = |record: &Record| record.envelope.stream == *stream;
+            let block = next / BLOCK * BLOCK;
+            let visible = self.core.visible.load(Ordering::Acquire);
+            // The place of a version among those of its block: there is no version 0.
+            let skipped = next - block.max(1);
+            let places = self.core.index.find(Sought::History(stream, next))?.into_iter();
+            let places = places.filter(|place| place.seq <= visible);
+            let places = places.skip(usize::try_from(skipped).unwrap_or(usize::MAX));
+            let before = next;
+            for place in places.take(limit - records.len()) {
+                let record = self.core.record_at(place)?;
+                if sought(&record) && record.envelope.version == next {
+                    records.push(record);
+                    next = next.saturating_add(1);
+                }
+            }
+            if next == before {
+                // Another writer's events may not be visible yet; anything else is damage.
+                let hidden = visible < self.core.visible.load(Ordering::Acquire);
+                return if hidden {
+                    Ok(records)
+                } else {
+                    Err(self.core.index.database().damaged())
+                };
+            }
         }
         Ok(records)
     }
 
     fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError> {
-        if self.in_doubt.load(Ordering::Acquire) {
+        if self.core.in_doubt.load(Ordering::Acquire) {
             let cause = "the outcome of an append is not known until the log is opened again";
             return Err(ReadError::Unavailable(cause.into()));
         }
-        let mut records = Vec::new();
-        for span in self.database.spans_of(command)? {
-            records.extend(self.records(span)?);
-        }
-        Ok(records)
+        self.core.found(Sought::Command(command), |record| record.envelope.command == command)
     }
 
     fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
-        self.first_under(&keys::package_key(keypackage_ref))
+        let places = self.core.index.find(Sought::Package(keypackage_ref))?;
+        let visible = self.core.visible.load(Ordering::Acquire);
+        for place in places.into_iter().filter(|place| place.seq <= visible) {
+            let record = self.core.record_at(place)?;
+            if brings(&record, keypackage_ref) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
 
-    fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError> {
-        self.first_under(&keys::reservation_key(reservation))
+    fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {
+        let about =
+            |record: &Record| record.envelope.event.keypackage_ref() == Some(keypackage_ref);
+        let records = self.core.found(Sought::Package(keypackage_ref), about)?.into_iter();
+        Ok(records.skip_while(|record| !brings(record, keypackage_ref)).collect())
+    }
+
+    fn knows_init_key(&self, pool: &PoolId, init_key: &Hash) -> Result<bool, ReadError> {
+        let has_it = |record: &Record| {
+            record.envelope.stream.pool() == Some(pool)
+                && matches!(&record.envelope.event, Event::Uploaded(facts) if facts.init_key == *init_key)
+        };
+        Ok(!self.core.found(Sought::InitKey(pool, init_key), has_it)?.is_empty())
+    }
+
+    fn find_reservation(&self, sought: ReservationId) -> Result<Option<Record>, ReadError> {
+        let made = |record: &Record| matches!(&record.envelope.event, Event::Reserved { reservation, .. } if *reservation == sought);
+        Ok(self.core.found(Sought::Reservation(sought), made)?.into_iter().next())
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {
-        Ok(LogHead { seq: self.visible.load(Ordering::Acquire) })
+        Ok(LogHead { seq: self.core.visible.load(Ordering::Acquire) })
     }
 
     fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
-        self.database.stream_head(stream)
+        self.core.index.head(stream, |place| self.core.record_at(place))
     }
 
     fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        let found = self.records(Span { first_seq: seq.max(1), count: 1 })?.pop();
+        let found = self.read(seq.max(1), 1)?.pop();
         Ok(found.filter(|record| record.seq == seq).map(|record| record.payload))
+    }
+
+    fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.core.index.database().snapshot(name)
+    }
+
+    fn snapshots(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Snapshot>, ReadError> {
+        self.core.index.database().snapshots(prefix, after, limit)
+    }
+
+    fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+        self.core.index.database().keep(snapshots)
     }
 }
 

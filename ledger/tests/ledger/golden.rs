@@ -80,7 +80,10 @@ fn write_the_golden_log_of_this_schema() {
 
 /// Writes every kind of event, in several segments.
 fn write_log(dir: &Path) {
-    let log = SledLog::open(dir, SledLogOptions { segment_bytes: 2048, cache_bytes: 1 << 20 });
+    let log = SledLog::open(
+        dir,
+        SledLogOptions { segment_bytes: 2048, cache_bytes: 1 << 20, ..SledLogOptions::default() },
+    );
     let log = log.unwrap();
     let mut versions = [0, 0];
     for (n, calls) in (0..).zip(history().chunks(3)) {

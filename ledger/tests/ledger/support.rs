@@ -15,8 +15,12 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 /// Small files, so that a test of every byte of them takes no minutes.
-pub(crate) const SMALL: SledLogOptions =
-    SledLogOptions { segment_bytes: 4096, cache_bytes: 1 << 20 };
+pub(crate) const SMALL: SledLogOptions = SledLogOptions {
+    segment_bytes: 4096,
+    cache_bytes: 1 << 20,
+    check_bytes: u64::MAX,
+    seal_records: 8,
+};
 
 /// Makes logs in directories that live as long as this does.
 #[derive(Default)]

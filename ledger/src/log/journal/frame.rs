@@ -17,7 +17,7 @@ use crate::{
 /// The bytes before the first frame of a segment.
 pub(super) const SEGMENT_HEADER_LEN: usize = 120;
 /// The bytes of a frame before its body.
-const FRAME_HEADER_LEN: usize = 56;
+pub(super) const FRAME_HEADER_LEN: usize = 56;
 /// The bytes of a frame after its body.
 const HASH_LEN: usize = 32;
 /// The longest body of a frame, in bytes.
@@ -156,6 +156,49 @@ impl Frame {
         }
         body.is_empty().then_some(records)
     }
+}
+
+/// What a frame says of itself before its body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameHeader {
+    pub(super) first_seq: u64,
+    /// How many records it holds.
+    pub(super) count: u64,
+    body_len: usize,
+}
+
+impl FrameHeader {
+    /// The header that some bytes are; `None` if no frame begins with them.
+    pub(super) fn decode(key: &JournalKey, bytes: &[u8]) -> Option<Self> {
+        let mut rest = Unpacker(bytes);
+        if rest.array()? != marker(key) {
+            return None;
+        }
+        let (body_len, count) = (rest.u32()?, rest.u32()? as u64);
+        Some(Self { first_seq: rest.u64()?, count, body_len })
+    }
+
+    /// How many bytes the whole frame has.
+    pub(super) fn frame_len(&self) -> usize {
+        self.body_len.saturating_add(FRAME_HEADER_LEN + HASH_LEN)
+    }
+}
+
+/// Where the records of a frame's batches begin, in bytes from the beginning of the frame.
+pub(super) fn record_offsets(batches: &[&[Record]]) -> impl Iterator<Item = usize> {
+    let mut offset = FRAME_HEADER_LEN + 4;
+    batches.iter().flat_map(move |batch| {
+        offset += 4;
+        let offsets: Vec<usize> = batch
+            .iter()
+            .map(|record| {
+                let begin = offset;
+                offset = offset.saturating_add(packed_len(record));
+                begin
+            })
+            .collect();
+        offsets
+    })
 }
 
 /// The bytes of a record in a frame.

@@ -1,9 +1,9 @@
 //! Writing records that exist already into a new journal: a log that is restored from an export.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::{
-    AcknowledgedFile, Journal, create_segment,
+    AcknowledgedFile, Journal, Segments, create_segment,
     frame::{JournalKey, SegmentHeader},
     new_key,
 };
@@ -62,6 +62,8 @@ impl JournalWriter {
         let none = super::acknowledged::Acknowledged::read(&journal_dir)?;
         let acknowledged = AcknowledgedFile::open(&journal_dir, &none)?;
         let journal = Journal {
+            segments: Arc::new(Segments::new(&journal_dir, key, vec![1])),
+            checked_from: 1,
             dir: journal_dir,
             segment_bytes: options.segment_bytes,
             key,
@@ -83,6 +85,6 @@ impl JournalWriter {
         if records.is_empty() {
             return Ok(());
         }
-        self.journal.append(&[records]).map_err(|err| AppendError::from(&err))
+        self.journal.append(&[records]).map(drop).map_err(|err| AppendError::from(&err))
     }
 }

@@ -1,0 +1,467 @@
+//! The sled database beneath a [`SledLog`](super::SledLog): what may be lost, because the journal has it.
+//!
+//! ```text
+//! c run number → part of a run's entries      f run number → of its fences    b run number → of its filter
+//! m run        → what the run covers          n → up to where the log went    l → number of this layout
+//! s name part  → a snapshot
+//! ```
+//!
+//! Numbers are big-endian, so that the order of the keys is theirs. A check stands before each value.
+//! Only this file names sled. Its panics are caught and are errors like others; after one, or after
+//! a value that is not what was written, the next open builds the database anew.
+
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    fmt, fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    Hash, ReadError,
+    codec::DecodeError,
+    log::{
+        BoxError, Snapshot,
+        directory::{OpenError, create_private},
+        packing::{Unpacker, put_u64},
+    },
+};
+
+/// The database's folder in the directory of the log.
+const FOLDER: &str = "sled";
+/// Where a database that is of no use is kept, for whoever wants to know why.
+const ASIDE: &str = "sled.damaged";
+/// This file says that the database is to be built anew at the next open.
+const DISTRUSTED: &str = "sled.distrusted";
+/// The number of this layout; a database that holds another one is built anew.
+const LAYOUT: u8 = 2;
+/// The key of that number.
+const LAYOUT_KEY: [u8; 1] = *b"l";
+/// The key of up to where the log went.
+const NOTE_KEY: [u8; 1] = *b"n";
+/// What the keys of runs begin with.
+const RUN: u8 = b'm';
+/// What the keys of snapshots begin with.
+const SNAPSHOT: u8 = b's';
+/// The bytes of the check before each value.
+const CHECK_LEN: usize = 8;
+/// The longest value, in bytes: the engine writes a page, which may hold 20, into a file of its own that
+/// it never forces to the disk when the page has more than 128 KiB.
+const VALUE_BYTES_MAX: usize = 4096;
+/// How often the database's lock is tried: threads of one closed in this process may still hold it.
+const LOCK_TRIES: u32 = 500;
+/// The pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// A piece of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::log) struct Part {
+    /// Of what it is a piece: [`Part::CHUNK`], [`Part::FENCES`] or [`Part::FILTER`].
+    pub(in crate::log) kind: u8,
+    /// Which run it is of.
+    pub(in crate::log) run: u64,
+    /// Which piece it is, from 0.
+    pub(in crate::log) number: u32,
+}
+
+impl Part {
+    /// Entries.
+    pub(in crate::log) const CHUNK: u8 = b'c';
+    /// The first fingerprints of the chunks.
+    pub(in crate::log) const FENCES: u8 = b'f';
+    /// The filter.
+    pub(in crate::log) const FILTER: u8 = b'b';
+
+    fn key(self) -> Vec<u8> {
+        let mut key = run_key(self.kind, self.run);
+        key.extend(self.number.to_be_bytes());
+        key
+    }
+}
+
+fn run_key(kind: u8, run: u64) -> Vec<u8> {
+    let mut key = vec![kind];
+    put_u64(&mut key, run);
+    key
+}
+
+/// Up to where a log went when the database heard of it last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::log) struct Note {
+    /// Which journal: see `Journal::id`.
+    pub(in crate::log) journal: Hash,
+    /// The last record.
+    pub(in crate::log) seq: u64,
+    /// The hash of its envelope.
+    pub(in crate::log) envelope: Hash,
+}
+
+impl Note {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = self.journal.as_bytes().to_vec();
+        put_u64(&mut out, self.seq);
+        out.extend(self.envelope.as_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = Unpacker(bytes);
+        let (journal, seq) = (Hash::from_bytes(rest.array()?), rest.u64()?);
+        Some(Self { journal, seq, envelope: Hash::from_bytes(rest.array()?) })
+    }
+}
+
+/// The database of one log.
+pub(in crate::log) struct Database {
+    /// The directory of the log, in which the database has its own.
+    dir: PathBuf,
+    db: sled::Db,
+}
+
+impl Database {
+    /// Opens the database, or a new one if it is damaged.
+    pub(in crate::log) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+        let path = dir.join(FOLDER);
+        create_private(&path)?;
+        remove_unfinished(&path)?;
+        if dir.join(DISTRUSTED).exists() {
+            return Self::renew(dir, cache_bytes, "a read from it failed");
+        }
+        let opened = match guarded(|| open_patiently(&path, cache_bytes)) {
+            Err(err) if is_of_the_machine(&err) => return Err(OpenError::Engine(err)),
+            opened => opened.and_then(|db| check_layout(&db).map(|()| db)),
+        };
+        match opened {
+            Ok(db) => Ok(Self { dir: dir.to_owned(), db }),
+            Err(err) => Self::renew(dir, cache_bytes, &err.to_string()),
+        }
+    }
+
+    /// The directory of the log.
+    pub(in crate::log) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Moves the database aside and makes an empty one.
+    pub(in crate::log) fn renew(
+        dir: &Path,
+        cache_bytes: u64,
+        reason: &str,
+    ) -> Result<Self, OpenError> {
+        let (path, aside) = (dir.join(FOLDER), dir.join(ASIDE));
+        let moved_to = aside.display();
+        tracing::warn!(reason, %moved_to, "the database is built anew from the journal");
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(OpenError::io(&aside))?;
+        }
+        fs::rename(&path, &aside).map_err(OpenError::io(&path))?;
+        create_private(&path)?;
+        let db = guarded(|| open_patiently(&path, cache_bytes)).map_err(OpenError::Engine)?;
+        check_layout(&db).map_err(OpenError::Engine)?;
+        let distrusted = dir.join(DISTRUSTED);
+        if distrusted.exists() {
+            fs::remove_file(&distrusted).map_err(OpenError::io(&distrusted))?;
+        }
+        Ok(Self { dir: dir.to_owned(), db })
+    }
+
+    /// Up to where the log went when this database heard of it last; `None` if it never did.
+    pub(in crate::log) fn note(&self) -> Result<Option<Note>, ReadError> {
+        let Some(value) = self.get(&NOTE_KEY)? else { return Ok(None) };
+        Note::decode(&value).map(Some).ok_or_else(|| self.damaged())
+    }
+
+    /// Notes up to where the log goes.
+    pub(in crate::log) fn set_note(&self, note: &Note) -> Result<(), BoxError> {
+        guarded(|| self.db.insert(NOTE_KEY, checked(&note.encode())))?;
+        Ok(())
+    }
+
+    /// Stores pieces of runs.
+    pub(in crate::log) fn put_parts(&self, parts: Vec<(Part, Vec<u8>)>) -> Result<(), ReadError> {
+        let mut batch = sled::Batch::default();
+        for (part, bytes) in parts {
+            batch.insert(part.key(), checked(&bytes));
+        }
+        self.trust(guarded(|| self.db.apply_batch(batch)))
+    }
+
+    /// One piece of a run, which must be there.
+    pub(in crate::log) fn part(&self, part: Part) -> Result<Vec<u8>, ReadError> {
+        self.get(&part.key())?.ok_or_else(|| self.damaged())
+    }
+
+    /// All pieces of one kind of a run, in order.
+    pub(in crate::log) fn pieces(&self, kind: u8, run: u64) -> Result<Vec<Vec<u8>>, ReadError> {
+        let found = self.scan(&run_key(kind, run))?;
+        Ok(found.into_iter().map(|(_, value)| value).collect())
+    }
+
+    /// What is said of each run that is part of the index, by run.
+    pub(in crate::log) fn runs(&self) -> Result<Vec<Vec<u8>>, ReadError> {
+        Ok(self.scan(&[RUN])?.into_iter().map(|(_, value)| value).collect())
+    }
+
+    /// Makes a run part of the index instead of others, whose pieces stay until they are removed.
+    pub(in crate::log) fn install(
+        &self,
+        (run, extent): (u64, &[u8]),
+        instead_of: &[u64],
+    ) -> Result<(), ReadError> {
+        let mut batch = sled::Batch::default();
+        batch.insert(run_key(RUN, run), checked(extent));
+        for old in instead_of {
+            batch.remove(run_key(RUN, *old));
+        }
+        self.trust(guarded(|| self.db.apply_batch(batch)))
+    }
+
+    /// Removes the pieces of all runs but some.
+    pub(in crate::log) fn remove_parts_but(&self, known: &BTreeSet<u64>) -> Result<(), ReadError> {
+        let mut next = 0;
+        loop {
+            let range = run_key(Part::CHUNK, next)..run_key(Part::CHUNK + 1, 0);
+            let first = || self.db.range(range).keys().next().transpose();
+            let Some(key) = self.trust(guarded(first))? else { return Ok(()) };
+            let run = key.get(1..9).and_then(<[u8]>::first_chunk).copied().map(u64::from_be_bytes);
+            let run = run.ok_or_else(|| self.damaged())?;
+            if !known.contains(&run) {
+                self.remove_parts(run)?;
+            }
+            next = run.saturating_add(1);
+        }
+    }
+
+    /// Removes all pieces of a run.
+    pub(in crate::log) fn remove_parts(&self, run: u64) -> Result<(), ReadError> {
+        for kind in [Part::CHUNK, Part::FENCES, Part::FILTER] {
+            let prefix = run_key(kind, run);
+            let keys = || self.db.scan_prefix(&prefix).keys().collect::<sled::Result<Vec<_>>>();
+            for keys in self.trust(guarded(keys))?.chunks(1024) {
+                let mut batch = sled::Batch::default();
+                for key in keys {
+                    batch.remove(key);
+                }
+                self.trust(guarded(|| self.db.apply_batch(batch)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was kept under a name.
+    pub(in crate::log) fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let parts = self.scan(&snapshot_key(name))?;
+        let bytes: Vec<u8> = parts.into_iter().flat_map(|(_, value)| value).collect();
+        Ok((!bytes.is_empty()).then_some(bytes))
+    }
+
+    /// What was kept under names that begin with a prefix, behind one of them.
+    pub(in crate::log) fn snapshots(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Snapshot>, ReadError> {
+        let mut start = snapshot_prefix(prefix);
+        if let Some(after) = after {
+            start = snapshot_key(after);
+            // Behind all its parts.
+            start.extend([u8::MAX; 3]);
+        }
+        let mut found: Vec<Snapshot> = Vec::new();
+        for entry in self.db.range(start..) {
+            let (key, value) = self.trust(guarded(|| entry))?;
+            let Some(name) = snapshot_name(&key).filter(|name| name.starts_with(prefix)) else {
+                break;
+            };
+            let value = self.check(&value)?;
+            let n_found = found.len();
+            match found.last_mut() {
+                Some(last) if last.name == name => last.bytes.extend(value),
+                _ if limit <= n_found => break,
+                _ => found.push(Snapshot { name, bytes: value }),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keeps snapshots, all of them or none.
+    pub(in crate::log) fn keep(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+        let mut batch = sled::Batch::default();
+        for Snapshot { name, bytes } in snapshots {
+            let key = snapshot_key(&name);
+            let parts = || self.db.scan_prefix(&key).keys().collect::<sled::Result<Vec<_>>>();
+            self.trust(guarded(parts))?.iter().for_each(|old| batch.remove(old));
+            for (number, part) in (0_u16..).zip(bytes.chunks(VALUE_BYTES_MAX)) {
+                let mut key = key.clone();
+                key.extend(number.to_be_bytes());
+                batch.insert(key, checked(part));
+            }
+        }
+        self.trust(guarded(|| self.db.apply_batch(batch)))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let value = self.trust(guarded(|| self.db.get(key)))?;
+        value.map(|value| self.check(&value)).transpose()
+    }
+
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<(sled::IVec, Vec<u8>)>, ReadError> {
+        let found = || self.db.scan_prefix(prefix).collect::<sled::Result<Vec<_>>>();
+        let found = self.trust(guarded(found))?.into_iter();
+        found.map(|(key, value)| Ok((key, self.check(&value)?))).collect()
+    }
+
+    /// What stands behind the check of a value, if it is what was written.
+    fn check(&self, value: &[u8]) -> Result<Vec<u8>, ReadError> {
+        let intact = value.split_first_chunk().filter(|(stored, rest)| **stored == check(rest));
+        intact.map(|(_, rest)| rest.to_vec()).ok_or_else(|| self.damaged())
+    }
+
+    /// Passes on what was read; after a failure the database is built anew at the next open.
+    fn trust<T>(&self, read: Result<T, BoxError>) -> Result<T, ReadError> {
+        read.map_err(|err| {
+            self.distrust();
+            ReadError::Unavailable(err)
+        })
+    }
+
+    /// Says that something in the database is not what was written.
+    pub(in crate::log) fn damaged(&self) -> ReadError {
+        self.distrust();
+        ReadError::Unavailable(Box::new(DecodeError::Altered))
+    }
+
+    fn distrust(&self) {
+        let dir = self.dir.display();
+        tracing::error!(%dir, "the database is damaged; restart to build it anew from the journal");
+        if let Err(error) = fs::write(self.dir.join(DISTRUSTED), []) {
+            tracing::warn!(%dir, %error, "this could not be noted for the next start");
+        }
+    }
+}
+
+impl Drop for Database {
+    /// Hands the database's pages to the disk, which only makes the next open quicker.
+    fn drop(&mut self) {
+        if let Err(err) = guarded(|| self.db.flush()) {
+            tracing::warn!(error = &*err as &dyn Error, "the database was not flushed");
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+fn check(bytes: &[u8]) -> [u8; CHECK_LEN] {
+    Hash::of(bytes).as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+/// A value as it is stored: its check, then itself.
+fn checked(bytes: &[u8]) -> Vec<u8> {
+    [check(bytes).as_slice(), bytes].concat()
+}
+
+/// What the keys of the snapshots begin with whose names begin with a prefix. A zero in a name becomes
+/// two bytes, so that what ends a name is in none, and the order of the keys is that of the names.
+fn snapshot_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut key = vec![SNAPSHOT];
+    for byte in prefix {
+        key.push(*byte);
+        if *byte == 0 {
+            key.push(1);
+        }
+    }
+    key
+}
+
+/// What the keys of a snapshot's parts begin with.
+fn snapshot_key(name: &[u8]) -> Vec<u8> {
+    let mut key = snapshot_prefix(name);
+    key.extend([0, 0]);
+    key
+}
+
+/// The name of the snapshot that a key is of; `None` if it is of none.
+fn snapshot_name(key: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = key.strip_prefix(&[SNAPSHOT])?;
+    let mut name = Vec::new();
+    loop {
+        let (byte, behind) = rest.split_first()?;
+        rest = behind;
+        if *byte == 0 {
+            let (what, behind) = rest.split_first()?;
+            rest = behind;
+            if *what == 0 {
+                return Some(name);
+            }
+        }
+        name.push(*byte);
+    }
+}
+
+/// Makes sure that a database has this layout; an empty one is given it.
+fn check_layout(db: &sled::Db) -> Result<(), BoxError> {
+    match guarded(|| db.get(LAYOUT_KEY))? {
+        Some(layout) if layout == [LAYOUT] => Ok(()),
+        None if guarded(|| db.iter().next().transpose())?.is_none() => {
+            guarded(|| db.insert(LAYOUT_KEY, &[LAYOUT]))?;
+            Ok(())
+        }
+        Some(_) | None => Err("it has another layout".into()),
+    }
+}
+
+/// Runs something in the database, whose panics are errors like others.
+fn guarded<T>(run: impl FnOnce() -> sled::Result<T>) -> Result<T, BoxError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(BoxError::from),
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("sled panicked: {}", said.unwrap_or("without a message")).into())
+        }
+    }
+}
+
+/// Opens a database, waiting for the threads of one that was just closed in this process.
+///
+/// Nobody else can hold its lock, because the directory's own lock is held.
+fn open_patiently(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
+    let config = || sled::Config::new().path(path).cache_capacity(cache_bytes);
+    for _ in 0..LOCK_TRIES {
+        match config().open() {
+            Err(sled::Error::Io(err)) if err.to_string().contains("could not acquire lock") => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    config().open()
+}
+
+/// Whether an error is of the machine's making, so that a new database would not help.
+fn is_of_the_machine(err: &BoxError) -> bool {
+    let Some(sled::Error::Io(err)) = err.downcast_ref() else { return false };
+    !matches!(
+        err.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+    )
+}
+
+/// Removes snapshots that were being written when the machine stopped: sled would not open.
+fn remove_unfinished(path: &Path) -> Result<(), OpenError> {
+    for entry in fs::read_dir(path).map_err(OpenError::io(path))? {
+        let path = entry.map_err(OpenError::io(path))?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            fs::remove_file(&path).map_err(OpenError::io(&path))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,367 @@
+//! The index: finds where records stand in the journal by what is known of them.
+//!
+//! What came last is in memory, sorted. When it has grown it is written to the database as a *run*,
+//! which is never changed; when there are many runs of one level they are merged into one of the next.
+//! So a lookup asks a handful of runs however long the log is, most of which a filter answers for, and
+//! an append writes nothing here at all. What is in memory is read from the journal again at the next
+//! open, and everything can be.
+
+mod entry;
+mod filter;
+mod run;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+pub(in crate::log) use self::entry::{BLOCK, Entry, Place, Sought};
+use self::{
+    entry::{Fingerprint, entries_of},
+    run::{Extent, Merged, Run},
+};
+use super::{database::Database, journal::JournalReader};
+use crate::{OpenError, ReadError, Record, StreamHead, StreamId, codec};
+
+/// How many runs of one level are merged into one of the next.
+const FANOUT: usize = 8;
+/// How many histories' ends are kept in mind beside those that were written lately.
+const HEADS_MAX: usize = 65_536;
+
+/// Where the records of a log stand.
+#[derive(Debug)]
+pub(super) struct Index {
+    database: Database,
+    /// After how many records what is in memory becomes a run.
+    seal_records: u64,
+    state: RwLock<State>,
+    /// Ends of histories that were looked up, and not written since.
+    heads: Mutex<HashMap<StreamId, StreamHead>>,
+    ending: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    recent: Recent,
+    /// What is becoming a run at this moment.
+    sealing: Option<Arc<Recent>>,
+    /// By the records they find.
+    runs: Vec<Arc<Run>>,
+    /// Runs that were merged into others and may still be read by somebody.
+    retired: Vec<Arc<Run>>,
+    next_id: u64,
+}
+
+/// What came last.
+#[derive(Debug, Default)]
+struct Recent {
+    entries: BTreeSet<Entry>,
+    heads: HashMap<StreamId, (StreamHead, Place)>,
+    first_seq: u64,
+    last_seq: u64,
+}
+
+impl Recent {
+    fn add(&mut self, record: &Record, place: Place) {
+        if self.last_seq == 0 {
+            self.first_seq = place.seq;
+        }
+        self.last_seq = place.seq;
+        self.entries.extend(entries_of(record, place));
+        self.heads.insert(record.envelope.stream.clone(), (record.stream_head(), place));
+    }
+
+    fn find(&self, fingerprint: Fingerprint) -> impl Iterator<Item = Entry> {
+        let range = Entry::least(fingerprint)..=Entry::greatest(fingerprint);
+        self.entries.range(range).copied()
+    }
+
+    /// How many records it finds.
+    fn records(&self) -> u64 {
+        if self.last_seq == 0 { 0 } else { self.last_seq - self.first_seq + 1 }
+    }
+
+    /// All entries, those of the histories' ends too, in order.
+    fn all(&self) -> BTreeSet<Entry> {
+        let head = |(stream, (_, place)): (&StreamId, &(StreamHead, Place))| {
+            Entry::new(Sought::Head(stream).fingerprint(), *place)
+        };
+        self.entries.iter().copied().chain(self.heads.iter().map(head)).collect()
+    }
+}
+
+/// Why the index cannot be opened.
+pub(super) enum IndexError {
+    /// The journal cannot be read; nothing helps but a backup.
+    Journal(OpenError),
+    /// The database is of no use; a new one may be.
+    Database(ReadError),
+}
+
+impl From<ReadError> for IndexError {
+    fn from(error: ReadError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Index {
+    /// Opens the index of a database, and takes in what it lacks of the journal.
+    pub(super) fn open(
+        database: Database,
+        journal_dir: &Path,
+        seal_records: u64,
+    ) -> Result<Self, IndexError> {
+        let mut runs = Vec::new();
+        for extent in database.runs()? {
+            let extent = Extent::decode(&extent).ok_or_else(|| database.damaged())?;
+            runs.push(Arc::new(Run::open(&database, extent)?.ok_or_else(|| database.damaged())?));
+        }
+        runs.sort_by_key(|run| run.extent.first_seq);
+        let mut next_seq = 1;
+        for run in &runs {
+            if run.extent.first_seq != next_seq {
+                return Err(database.damaged().into());
+            }
+            next_seq = run.extent.last_seq.saturating_add(1);
+        }
+        let next_id = runs.iter().map(|run| run.extent.id + 1).max().unwrap_or_default();
+        // A run that was being written when the process ended, or was merged and not removed yet.
+        let known: BTreeSet<u64> = runs.iter().map(|run| run.extent.id).collect();
+        database.remove_parts_but(&known)?;
+        let state = State { runs, next_id, ..State::default() };
+        let index = Self {
+            database,
+            seal_records: seal_records.max(1),
+            state: RwLock::new(state),
+            heads: Mutex::default(),
+            ending: AtomicBool::new(false),
+        };
+        index.fill(journal_dir, next_seq)?;
+        Ok(index)
+    }
+
+    /// Takes in the records of the journal from one on.
+    fn fill(&self, journal_dir: &Path, from: u64) -> Result<(), IndexError> {
+        let (mut filled, mut failure) = (0_u64, None);
+        let mut journal = JournalReader::from(journal_dir, from).map_err(IndexError::Journal)?;
+        journal
+            .visit(&mut |raw| {
+                if raw.seq < from {
+                    return std::ops::ControlFlow::Continue(());
+                }
+                filled += 1;
+                match self.fill_one(&raw) {
+                    Ok(()) => std::ops::ControlFlow::Continue(()),
+                    Err(error) => {
+                        failure = Some(error);
+                        std::ops::ControlFlow::Break(())
+                    }
+                }
+            })
+            .map_err(IndexError::Journal)?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if self.seal_records <= filled {
+            let dir = self.database.dir().display();
+            tracing::info!(%dir, from, records = filled, "the index was filled from the journal");
+        }
+        Ok(())
+    }
+
+    fn fill_one(&self, raw: &super::RawRecord<'_>) -> Result<(), IndexError> {
+        let envelope = codec::decode(raw.envelope_bytes).map_err(|err| {
+            let what = format!("record {}: {err}", raw.seq);
+            let offset = usize::try_from(raw.offset).unwrap_or(usize::MAX);
+            IndexError::Journal(OpenError::damaged(raw.file, offset, what))
+        })?;
+        let envelope_bytes = raw.envelope_bytes.to_vec();
+        let record = Record { seq: raw.seq, envelope, envelope_bytes, payload: Vec::new() };
+        let offset = u32::try_from(raw.offset).unwrap_or(u32::MAX);
+        let place = Place::new(raw.seq, offset, &codec::chain_hash(raw.envelope_bytes));
+        let full = {
+            let mut state = self.write();
+            state.recent.add(&record, place);
+            self.seal_records <= state.recent.records()
+        };
+        if full { Ok(self.tend()?) } else { Ok(()) }
+    }
+
+    pub(super) const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Takes in new records, which stand at these places. Returns whether there is something to
+    /// [`Index::tend`] to.
+    pub(super) fn add(&self, records: &[&Record], places: &[Place]) -> bool {
+        let mut state = self.write();
+        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        for (record, place) in records.iter().zip(places) {
+            heads.remove(&record.envelope.stream);
+            state.recent.add(record, *place);
+        }
+        self.seal_records <= state.recent.records()
+    }
+
+    /// Where everything stands that is found by a key, in the order of the log.
+    pub(super) fn find(&self, key: Sought<'_>) -> Result<Vec<Place>, ReadError> {
+        let fingerprint = key.fingerprint();
+        let (newest, runs) = {
+            let state = self.read();
+            let sealing = state.sealing.iter().flat_map(|sealing| sealing.find(fingerprint));
+            let newest: Vec<Entry> = sealing.chain(state.recent.find(fingerprint)).collect();
+            (newest, state.runs.clone())
+        };
+        let mut found = Vec::new();
+        for run in &runs {
+            found.extend(run.find(&self.database, fingerprint)?);
+        }
+        found.extend(newest);
+        Ok(found.iter().map(Entry::place).collect())
+    }
+
+    /// Where a history ends; `record_at` reads the record that stands at a place.
+    pub(super) fn head(
+        &self,
+        stream: &StreamId,
+        record_at: impl FnOnce(Place) -> Result<Record, ReadError>,
+    ) -> Result<StreamHead, ReadError> {
+        // Held to the end, so that nothing is written between the look and the note.
+        let state = self.read();
+        let sealing = state.sealing.as_ref().map(|sealing| &sealing.heads);
+        let newest = state.recent.heads.get(stream);
+        if let Some((head, _)) = newest.or_else(|| sealing.and_then(|heads| heads.get(stream))) {
+            return Ok(*head);
+        }
+        if let Some(head) = self.heads.lock().unwrap_or_else(PoisonError::into_inner).get(stream) {
+            return Ok(*head);
+        }
+        let fingerprint = Sought::Head(stream).fingerprint();
+        let mut head = StreamHead::default();
+        for run in state.runs.iter().rev() {
+            if let Some(last) = run.find(&self.database, fingerprint)?.last() {
+                let record = record_at(last.place())?;
+                // Another history with this fingerprint would stand for it: it does not.
+                if record.envelope.stream == *stream {
+                    head = record.stream_head();
+                }
+                break;
+            }
+        }
+        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        if HEADS_MAX <= heads.len() {
+            heads.clear();
+        }
+        heads.insert(stream.clone(), head);
+        Ok(head)
+    }
+
+    /// Makes runs of what has grown in memory, and merges those of which there are many.
+    pub(super) fn tend(&self) -> Result<(), ReadError> {
+        self.seal()?;
+        while let Some(runs) = self.mergeable() {
+            if self.ending.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            self.merge(&runs)?;
+            drop(runs);
+            self.remove_retired()?;
+            self.seal()?;
+        }
+        self.remove_retired()
+    }
+
+    /// Ends what [`Index::tend`] does at the next occasion.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    fn seal(&self) -> Result<(), ReadError> {
+        let (recent, id) = {
+            let mut state = self.write();
+            if state.sealing.is_none() && self.seal_records <= state.recent.records() {
+                state.sealing = Some(Arc::new(mem::take(&mut state.recent)));
+            }
+            let Some(sealing) = state.sealing.clone() else { return Ok(()) };
+            state.next_id += 1;
+            (sealing, state.next_id - 1)
+        };
+        let Recent { first_seq, last_seq, .. } = *recent;
+        let entries = recent.all();
+        let count = entries.len() as u64;
+        let extent = Extent { id, level: 0, first_seq, last_seq, entries: count };
+        let run = Run::write(&self.database, extent, entries.into_iter().map(Ok), count)?;
+        self.database.install((id, &run.extent.encode()), &[])?;
+        let mut state = self.write();
+        state.runs.push(Arc::new(run));
+        state.sealing = None;
+        Ok(())
+    }
+
+    /// The first runs of one level, if there are enough of them to be merged.
+    fn mergeable(&self) -> Option<Vec<Arc<Run>>> {
+        let state = self.read();
+        let same = |a: &Arc<Run>, b: &Arc<Run>| a.extent.level == b.extent.level;
+        let found = state.runs.chunk_by(same).find(|runs| FANOUT <= runs.len());
+        found.and_then(|runs| runs.first_chunk::<FANOUT>()).map(|runs| runs.to_vec())
+    }
+
+    fn merge(&self, runs: &[Arc<Run>]) -> Result<(), ReadError> {
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Ok(()) };
+        let id = {
+            let mut state = self.write();
+            state.next_id += 1;
+            state.next_id - 1
+        };
+        let count = runs.iter().map(|run| run.extent.entries).sum();
+        let extent = Extent {
+            id,
+            level: first.extent.level + 1,
+            first_seq: first.extent.first_seq,
+            last_seq: last.extent.last_seq,
+            entries: count,
+        };
+        let mut entries = Merged::new(&self.database, runs);
+        let until_the_end = std::iter::from_fn(|| {
+            if self.ending.load(Ordering::Relaxed) { None } else { entries.next() }
+        });
+        let merged = Run::write(&self.database, extent, until_the_end, count)?;
+        if self.ending.load(Ordering::Relaxed) {
+            return self.database.remove_parts(id);
+        }
+        let merged = Arc::new(merged);
+        let old: Vec<u64> = runs.iter().map(|run| run.extent.id).collect();
+        self.database.install((id, &merged.extent.encode()), &old)?;
+        let mut state = self.write();
+        state.runs.retain(|run| !old.contains(&run.extent.id));
+        state.runs.push(merged);
+        state.runs.sort_by_key(|run| run.extent.first_seq);
+        state.retired.extend(runs.iter().cloned());
+        Ok(())
+    }
+
+    /// Removes merged runs that nobody reads any more.
+    fn remove_retired(&self) -> Result<(), ReadError> {
+        let retired = mem::take(&mut self.write().retired);
+        for run in retired {
+            match Arc::try_unwrap(run) {
+                Ok(run) => self.database.remove_parts(run.extent.id)?,
+                Err(run) => self.write().retired.push(run),
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
