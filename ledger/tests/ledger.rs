@@ -7,6 +7,7 @@ mod ledger {
     mod contract;
     mod database;
     mod golden;
+    mod index;
     mod journal;
     mod opening;
     mod properties;

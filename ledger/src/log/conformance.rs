@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use crate::{
     AppendError, Appended, Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef,
-    LogHead, NewEvent, PackageFacts, Record, ReservationId, StreamHead, StreamId, StreamWrite,
-    Timestamp, codec,
+    LogHead, NewEvent, PackageFacts, Record, ReservationId, Snapshot, StreamHead, StreamId,
+    StreamWrite, Timestamp, codec,
 };
 
 /// A promise in words, and the test of it.
@@ -24,7 +24,7 @@ type Promise<L> = (&'static str, fn(&L));
 
 /// Checks all promises, each against a fresh, empty log, and panics at the first that is broken.
 pub fn check<L: EventLog>(make_log: impl Fn() -> L) {
-    let promises: [Promise<L>; 18] = [
+    let promises: [Promise<L>; 21] = [
         ("a new log is empty", a_new_log_is_empty),
         ("records are what was appended", records_are_what_was_appended),
         ("numbers have no gaps and hashes are chained", numbers_and_hashes_are_chained),
@@ -39,7 +39,10 @@ pub fn check<L: EventLog>(make_log: impl Fn() -> L) {
         ("names are no prefixes", names_are_no_prefixes),
         ("a command finds its records", a_command_finds_its_records),
         ("a package finds what brought it", a_package_finds_what_brought_it),
+        ("a package has a history of its own", a_package_has_a_history_of_its_own),
+        ("an init key is known in its pool", an_init_key_is_known_in_its_pool),
         ("a reservation finds what made it", a_reservation_finds_what_made_it),
+        ("snapshots are kept whole or not at all", snapshots_are_kept_whole_or_not_at_all),
         ("payloads come back whole", payloads_come_back_whole),
         ("one of many writers wins", one_of_many_writers_wins),
         ("readers see whole batches", readers_see_whole_batches),
@@ -258,6 +261,60 @@ fn a_package_finds_what_brought_it(log: &impl EventLog) {
     let found = |n| log.find_package(&package(n)).unwrap().map(|record| record.seq);
     assert_eq!((found(1), found(2), found(3)), (Some(2), Some(4), None));
     assert_eq!(log.find_package(&package(2)).unwrap(), log.read(4, 1).unwrap().pop());
+}
+
+fn a_package_has_a_history_of_its_own(log: &impl EventLog) {
+    append(log, "ann", 0, vec![expired(1, 1), uploaded(1, 1), uploaded(2, 1)]).unwrap();
+    append(log, "bob", 0, vec![uploaded(3, 1)]).unwrap();
+    append(log, "ann", 3, vec![reserved(1, 7), expired(2, 1)]).unwrap();
+    append(log, "ann", 5, vec![expired(1, 1)]).unwrap();
+    let history = |n| -> Vec<u64> {
+        log.read_package(&package(n)).unwrap().iter().map(|record| record.seq).collect()
+    };
+    assert_eq!(history(1), [2, 5, 7], "from what brought it on");
+    assert_eq!((history(2), history(3), history(4)), (vec![3, 6], vec![4], vec![]));
+    assert_eq!(log.read_package(&package(3)).unwrap(), log.read(4, 1).unwrap());
+}
+
+fn an_init_key_is_known_in_its_pool(log: &impl EventLog) {
+    append(log, "ann", 0, vec![uploaded(1, 1), expired(1, 1), uploaded(2, 1)]).unwrap();
+    append(log, "bob", 0, vec![uploaded(3, 1)]).unwrap();
+    let known =
+        |name: &str, n| log.knows_init_key(&name.parse().unwrap(), &facts(n).init_key).unwrap();
+    assert_eq!([1, 2, 3, 4].map(|n| known("ann", n)), [true, true, false, false]);
+    assert_eq!([1, 2, 3, 4].map(|n| known("bob", n)), [false, false, true, false]);
+}
+
+/// A log may keep none. One that does keeps what it was given, under the names it was given.
+fn snapshots_are_kept_whole_or_not_at_all(log: &impl EventLog) {
+    let named = |name: &[u8], len: usize| Snapshot {
+        name: name.to_vec(),
+        bytes: (0..len).map(|n| n.to_le_bytes()[n % 2] | 1).collect(),
+    };
+    let lens: [(&[u8], usize); 6] =
+        [(b"a", 1), (b"a\0", 4096), (b"a\0\0", 4097), (b"a\x01", 70_000), (b"ab", 9), (b"b", 3)];
+    let mut kept = lens.map(|(name, len)| named(name, len)).to_vec();
+    log.keep_snapshots(kept.clone()).unwrap();
+    let listed = log.snapshots(b"", None, 99).unwrap();
+    if listed.is_empty() {
+        return;
+    }
+    assert_eq!(listed, kept);
+    // Longer, shorter, gone.
+    (kept[0], kept[3]) = (named(b"a", 9000), named(b"a\x01", 5));
+    let gone = Snapshot { bytes: Vec::new(), ..kept.remove(1) };
+    log.keep_snapshots(vec![kept[0].clone(), kept[2].clone(), gone.clone()]).unwrap();
+    assert_eq!(log.snapshots(b"", None, 99).unwrap(), kept);
+    for snapshot in &kept {
+        assert_eq!(log.snapshot(&snapshot.name).unwrap().as_ref(), Some(&snapshot.bytes));
+    }
+    assert_eq!(log.snapshot(&gone.name).unwrap(), None);
+    assert_eq!(log.snapshot(b"").unwrap(), None);
+    assert_eq!(log.snapshots(b"a", None, 99).unwrap(), kept[..4]);
+    assert_eq!(log.snapshots(b"a\0", None, 99).unwrap(), kept[1..2]);
+    assert_eq!(log.snapshots(b"a", Some(b"a"), 2).unwrap(), kept[1..3]);
+    assert_eq!(log.snapshots(b"", Some(b"a\x01"), 99).unwrap(), kept[3..]);
+    assert_eq!(log.head().unwrap(), LogHead { seq: 0 }, "it is beside the events");
 }
 
 fn a_reservation_finds_what_made_it(log: &impl EventLog) {

@@ -388,7 +388,16 @@ impl EventLog for SledLog {
         let about =
             |record: &Record| record.envelope.event.keypackage_ref() == Some(keypackage_ref);
         let records = self.core.found(Sought::Package(keypackage_ref), about)?.into_iter();
-        Ok(records.skip_while(|record| !brings(record, keypackage_ref)).collect())
+        let mut records = records.skip_while(|record| !brings(record, keypackage_ref));
+        let Some(first) = records.next() else { return Ok(Vec::new()) };
+        let mut found = vec![first];
+        for record in records {
+            // Nothing keeps other histories from naming it.
+            if found.first().is_some_and(|first| first.envelope.stream == record.envelope.stream) {
+                found.push(record);
+            }
+        }
+        Ok(found)
     }
 
     fn knows_init_key(&self, pool: &PoolId, init_key: &Hash) -> Result<bool, ReadError> {

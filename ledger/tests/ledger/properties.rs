@@ -71,7 +71,7 @@ fn told(answers: &[Result<Appended, AppendError>]) -> Vec<String> {
 }
 
 /// Checks that every way of reading gives the same in both logs.
-fn same(a: &impl EventLog, b: &impl EventLog) {
+pub(crate) fn same(a: &impl EventLog, b: &impl EventLog) {
     let records = all(a);
     assert_eq!(records, all(b));
     assert_eq!(a.head().unwrap(), b.head().unwrap());
@@ -89,6 +89,7 @@ fn same(a: &impl EventLog, b: &impl EventLog) {
         assert_eq!(a.payload(record.seq).unwrap(), b.payload(record.seq).unwrap());
         if let Some(package) = envelope.event.keypackage_ref() {
             assert_eq!(a.find_package(package).unwrap(), b.find_package(package).unwrap());
+            assert_eq!(a.read_package(package).unwrap(), b.read_package(package).unwrap());
         }
         if let Event::Reserved { reservation, .. } = envelope.event {
             let [a, b] = [a.find_reservation(reservation), b.find_reservation(reservation)];

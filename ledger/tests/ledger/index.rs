@@ -1,0 +1,191 @@
+//! The index beneath a log: runs that are sealed and merged behind what is appended and read.
+
+use std::{
+    collections::BTreeSet,
+    fs, slice,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use keypool_ledger::{EventLog, MemoryLog, SledLog, SledLogOptions, Snapshot};
+use tempfile::TempDir;
+
+use super::{
+    properties::same,
+    support::{SMALL, all, batch, command, copy, fill, open, package, segments, stream, uploaded},
+};
+
+/// The names the histories of a long log have.
+const NAMES: [&str; 4] = ["ann", "anna", "bob", "cat"];
+
+/// Appends to both logs, to one history after the other, some batches of several events among them.
+fn lengthen(logs: &[&dyn EventLog], from: u64, to: u64) {
+    let mut n = from;
+    while n < to {
+        let name = NAMES[usize::try_from(n % 4).unwrap()];
+        let events: Vec<_> = (n..n + 1 + n % 3).map(|n| uploaded(n, 30)).collect();
+        for log in logs {
+            let expected = log.stream_head(&stream(name)).unwrap().version;
+            let answers = log.append(vec![batch(name, expected, events.clone())]);
+            assert!(answers.iter().all(Result::is_ok));
+        }
+        n += events.len() as u64;
+    }
+}
+
+/// The numbers of the runs that a closed log has, and of those that it has pieces of.
+fn runs(log: &TempDir) -> (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>) {
+    let database = sled::open(log.path().join("sled")).unwrap();
+    let of = |kind: &[u8]| {
+        let keys = database.scan_prefix(kind).keys().map(|key| key.unwrap()[1..9].to_vec());
+        keys.collect()
+    };
+    (of(b"m"), of(b"c"))
+}
+
+#[test]
+fn a_log_of_many_runs_reads_as_one_in_memory() {
+    let (memory, dir) = (MemoryLog::default(), TempDir::new().unwrap());
+    let log = open(dir.path());
+    let mut n = 1;
+    for to in [700, 1400, 2000] {
+        lengthen(&[&memory, &log], n, to);
+        n = all(&memory).len() as u64 + 1;
+        same(&memory, &log);
+    }
+    drop(log);
+    same(&memory, &open(dir.path()));
+    let (known, _) = runs(&dir);
+    assert!((2..40).contains(&known.len()), "250 were sealed, and merged: {}", known.len());
+
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let log = open(dir.path());
+    same(&memory, &log);
+    lengthen(&[&memory, &log], n, n + 50);
+    same(&memory, &log);
+}
+
+#[test]
+fn what_is_read_while_runs_are_merged_is_right() {
+    let (memory, dir) = (MemoryLog::default(), TempDir::new().unwrap());
+    let log = open(dir.path());
+    lengthen(&[&memory, &log], 1, 600);
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    for record in memory.read(1, 600).unwrap() {
+                        let envelope = &record.envelope;
+                        assert_eq!(log.find(envelope.command).unwrap()[0], record);
+                        let read = log.read_stream(&envelope.stream, envelope.version - 1, 1);
+                        assert_eq!(read.unwrap()[0], record);
+                    }
+                }
+            });
+        }
+        lengthen(&[&log], all(&memory).len() as u64 + 1, 3000);
+        ended.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn pieces_of_a_run_that_was_never_finished_are_removed() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 100);
+    let (known, pieces) = runs(&dir);
+    assert_eq!(known, pieces, "nothing is left behind");
+    let database = sled::open(dir.path().join("sled")).unwrap();
+    for kind in [b'c', b'f', b'b'] {
+        let mut key = vec![kind];
+        key.extend(9999_u64.to_be_bytes());
+        key.extend(0_u32.to_be_bytes());
+        database.insert(key, b"half a run").unwrap();
+    }
+    drop(database);
+
+    let records = all(&open(dir.path()));
+
+    assert_eq!(records.len(), 100);
+    assert_eq!(runs(&dir), (known, pieces));
+    assert!(!dir.path().join("sled.damaged").exists());
+}
+
+#[test]
+fn a_missing_run_is_made_anew() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 100);
+    for kind in [b"m", b"f", b"b"] {
+        let copied = TempDir::new().unwrap();
+        copy(dir.path(), copied.path());
+        let database = sled::open(copied.path().join("sled")).unwrap();
+        let first = database.scan_prefix(kind).keys().next().unwrap().unwrap();
+        database.remove(first).unwrap();
+        drop(database);
+
+        let log = open(copied.path());
+
+        for record in all(&log) {
+            let n = record.envelope.version;
+            assert_eq!(log.find(command(n)).unwrap(), slice::from_ref(&record));
+            assert_eq!(log.find_package(&package(n)).unwrap(), Some(record));
+        }
+        assert!(copied.path().join("sled.damaged").exists());
+    }
+}
+
+/// As a log of millions of events is opened: only its end is looked at.
+const HURRIED: SledLogOptions = SledLogOptions { check_bytes: 4096, ..SMALL };
+
+#[test]
+fn an_old_segment_that_is_damaged_stops_the_log() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 100);
+    let path = &segments(dir.path())[1];
+    let mut bytes = fs::read(path).unwrap();
+    bytes[200] ^= 1;
+    fs::write(path, bytes).unwrap();
+
+    let log = SledLog::open(dir.path(), HURRIED).unwrap();
+
+    // The thread that finds it works behind: until it has, events are taken.
+    let mut n = 100;
+    let error = loop {
+        let events = vec![uploaded(n + 1, 40)];
+        match log.append(vec![batch("ann", n, events)]).pop().unwrap() {
+            Ok(_) => n += 1,
+            Err(error) => break error,
+        }
+    };
+    let cause = std::error::Error::source(&error).unwrap();
+    let why = cause.source().unwrap().to_string();
+    assert!(why.contains(path.file_name().unwrap().to_str().unwrap()), "{why}");
+    assert_eq!(log.read(n, 1).unwrap().len(), 1, "what was acknowledged is readable");
+    drop(log);
+    let refused = SledLog::open(dir.path(), SMALL).unwrap_err().to_string();
+    assert!(refused.contains("hash"), "{refused}");
+}
+
+#[test]
+fn the_end_of_the_journal_is_checked_whatever_its_length() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 100);
+    let path = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[200] ^= 1;
+    fs::write(&path, bytes).unwrap();
+
+    assert!(SledLog::open(dir.path(), HURRIED).is_err());
+}
+
+#[test]
+fn snapshots_outlive_the_log_and_are_lost_with_the_database() {
+    let dir = TempDir::new().unwrap();
+    let kept = Snapshot { name: b"one".to_vec(), bytes: vec![7; 10_000] };
+    open(dir.path()).keep_snapshots(vec![kept.clone()]).unwrap();
+    assert_eq!(open(dir.path()).snapshots(b"o", None, 9).unwrap(), [kept]);
+
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+
+    assert_eq!(open(dir.path()).snapshot(b"one").unwrap(), None);
+}
