@@ -10,6 +10,7 @@ mod frame;
 mod reader;
 mod scan;
 mod segments;
+mod spare;
 mod writer;
 
 use std::{
@@ -28,6 +29,7 @@ use self::{
     acknowledged::AcknowledgedFile,
     frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, record_offsets},
     scan::{End, Scan, list_segments, segment_path},
+    spare::Spare,
 };
 pub use self::{
     reader::{JournalReader, RawRecord},
@@ -78,6 +80,8 @@ pub(super) struct Journal {
     segment_bytes: u64,
     key: JournalKey,
     segment: Segment,
+    /// The next segment, from when this one is half full.
+    spare: Option<Spare>,
     segments: Arc<Segments>,
     /// The first record that was checked when it was opened: those before it were checked earlier.
     checked_from: u64,
@@ -134,6 +138,7 @@ impl Journal {
             segment_bytes,
             key,
             segment,
+            spare: None,
             segments: Arc::new(Segments::new(dir, key, starts)),
             checked_from,
             acknowledged,
@@ -220,7 +225,11 @@ impl Journal {
         };
         let failed =
             |source| WriteError { doing: "making a segment", path: self.dir.clone(), source };
-        self.segment = create_segment(&self.dir, header).map_err(failed)?;
+        let spare = self.spare.take().and_then(|spare| spare.take(&self.dir, &header));
+        self.segment = match spare {
+            Some(segment) => segment,
+            None => create_segment(&self.dir, header).map_err(failed)?,
+        };
         self.segments.add(header.first_seq);
         Ok(())
     }
@@ -235,6 +244,9 @@ impl Journal {
         file.write_all_at(frame, *offset).map_err(failed("write"))?;
         file.sync_data().map_err(failed("fdatasync"))?;
         *offset = offset.saturating_add(frame.len() as u64);
+        if self.spare.is_none() && self.segment_bytes / 2 <= *offset {
+            self.spare = Some(Spare::begin(&self.dir, self.segment_bytes));
+        }
         self.acknowledged.note(last_seq, hash).map_err(failed("noting what is acknowledged"))
     }
 }

@@ -64,6 +64,7 @@ impl JournalWriter {
         let journal = Journal {
             segments: Arc::new(Segments::new(&journal_dir, key, vec![1])),
             checked_from: 1,
+            spare: None,
             dir: journal_dir,
             segment_bytes: options.segment_bytes,
             key,
