@@ -42,7 +42,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const RESERVATION_TTL: Duration = Duration::from_mins(1);
 
 /// What a baseline keeps the packages in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Kind {
     /// In nothing: every answer is the same. The ceiling of HTTP.
     Echo,

@@ -32,19 +32,32 @@ pub(crate) struct Taken {
     pub(crate) elapsed: Duration,
 }
 
-/// Runs scripts, each on its own connection, all at once, until the first one is through or the time
-/// is over: so all connections are busy all the time.
+/// When a run ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// When the first connection is through with its script, or this time is over: so all connections
+    /// are busy all the time.
+    Through(Duration),
+    /// After this time; scripts begin anew at their ends.
+    Time(Duration),
+}
+
+/// Runs scripts, each on its own connection, all at once.
 pub(crate) async fn run(
     address: SocketAddr,
     scripts: Vec<Vec<Operation>>,
-    time_max: Duration,
+    until: Until,
 ) -> Outcome<Taken> {
     let mut connections = Vec::with_capacity(scripts.len());
     for script in scripts {
         connections.push((Connection::open(address).await?, script));
     }
     let begun = Instant::now();
-    let over = Over { at: begun + time_max, flag: Rc::new(Cell::new(false)) };
+    let (time, again) = match until {
+        Until::Through(time) => (time, false),
+        Until::Time(time) => (time, true),
+    };
+    let over = Over { at: begun + time, again, flag: Rc::new(Cell::new(false)) };
     let tasks: Vec<_> = connections
         .into_iter()
         .map(|(connection, script)| actix_rt::spawn(play(connection, script, over.clone())))
@@ -63,6 +76,8 @@ pub(crate) async fn run(
 #[derive(Clone)]
 struct Over {
     at: Instant,
+    /// Whether scripts begin anew at their ends.
+    again: bool,
     flag: Rc<Cell<bool>>,
 }
 
@@ -73,19 +88,23 @@ async fn play(
 ) -> Outcome<(Vec<u64>, Instant)> {
     let mut latencies = Vec::with_capacity(script.len());
     let mut now = Instant::now();
-    for operation in script {
-        let begun = now;
-        for step in &operation.steps {
-            connection.ask(step).await?;
+    loop {
+        for operation in &script {
+            let begun = now;
+            for step in &operation.steps {
+                connection.ask(step).await?;
+            }
+            now = Instant::now();
+            latencies.push(u64::try_from(now.duration_since(begun).as_nanos())?);
+            if over.flag.get() || over.at <= now {
+                return Ok((latencies, now));
+            }
         }
-        now = Instant::now();
-        latencies.push(u64::try_from(now.duration_since(begun).as_nanos())?);
-        if over.flag.get() || over.at <= now {
+        if script.is_empty() || !over.again {
+            over.flag.set(true);
             return Ok((latencies, now));
         }
     }
-    over.flag.set(true);
-    Ok((latencies, now))
 }
 
 /// A connection that is kept alive.

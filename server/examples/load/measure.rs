@@ -12,44 +12,52 @@ const NANOS: f64 = 1e9;
 pub(crate) struct Usage {
     /// Processor time, in nanoseconds.
     pub(crate) cpu_ns: u64,
-    /// Bytes they caused to be written to the disk.
-    pub(crate) written: u64,
 }
 
 impl Usage {
     /// What a process, and the processes it has started, have used so far.
     pub(crate) fn of(pid: u32) -> Outcome<Self> {
-        let mut usage = Self::default();
-        for pid in family(pid)? {
-            usage = usage.and(Self::of_one(pid).unwrap_or_default());
-        }
-        Ok(usage)
+        let cpu_ns = family(pid)?.into_iter().map(|pid| cpu_ns(pid).unwrap_or_default()).sum();
+        Ok(Self { cpu_ns })
     }
 
-    /// What a single process has used so far.
-    pub(crate) fn of_one(pid: u32) -> Outcome<Self> {
-        let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
-        let written = field(&io, "write_bytes:").unwrap_or_default();
-        Ok(Self { cpu_ns: cpu_ns(pid)?, written })
+    /// What this process alone has used so far.
+    pub(crate) fn own() -> Outcome<Self> {
+        Ok(Self { cpu_ns: cpu_ns(std::process::id())? })
     }
 
     /// What was used since an earlier look.
-    pub(crate) fn since(self, earlier: Self) -> Self {
-        Self {
-            cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns),
-            written: self.written.saturating_sub(earlier.written),
-        }
+    pub(crate) const fn since(self, earlier: Self) -> Self {
+        Self { cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns) }
     }
 
     /// Both together.
     pub(crate) const fn and(self, other: Self) -> Self {
-        Self { cpu_ns: self.cpu_ns + other.cpu_ns, written: self.written + other.written }
+        Self { cpu_ns: self.cpu_ns + other.cpu_ns }
     }
 
     /// How many processors were busy with it during so many seconds.
     pub(crate) fn processors(self, seconds: f64) -> f64 {
         approx(self.cpu_ns) / NANOS / seconds
     }
+}
+
+/// The bytes written so far to the disk that holds a directory, by the whole machine; `None` where Linux
+/// does not say.
+///
+/// What Linux counts for a process (`write_bytes` in `/proc/PID/io`) is no measure of it: where files are
+/// cached in large pieces, a piece counts as written whole whenever one byte in it is.
+pub(crate) fn disk_written(dir: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let device = fs::metadata(dir).ok()?.dev();
+    let major = (device >> 8) & 0xfff;
+    let minor = (device & 0xff) | ((device >> 12) & 0xf_ff00);
+    let stats = fs::read_to_string("/proc/diskstats").ok()?;
+    let fields = stats.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let (major, minor) = (major.to_string(), minor.to_string());
+    let mut fields = fields.filter(|fields| fields.starts_with(&[&major, &minor]));
+    let sectors: u64 = fields.next()?.get(9)?.parse().ok()?;
+    Some(sectors * 512)
 }
 
 /// The processor time of a process's threads that are there, in nanoseconds.

@@ -1,6 +1,5 @@
 //! Requests as bytes, made and signed before the measuring begins.
 
-use data_encoding::BASE64;
 use ed25519_dalek::Signer;
 use keypool_ledger::{Clock, SystemClock};
 use keypool_projections::signing::{BodyParts, SignatureHeaders, SignedParts, content_digest};
@@ -16,7 +15,7 @@ pub(crate) const AUTHORITY: &str = "bench.keypool";
 const VALID_SECS: u64 = 120;
 
 /// How a request says who sends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Auth {
     /// By name, to a server with `--insecure-no-auth`.
     Named,
@@ -73,11 +72,6 @@ pub(crate) fn get(auth: Auth, caller: &Device, path: &str, query: &str) -> Outco
         Auth::Signed => signed(caller, &parts)?,
     };
     Ok(format!("GET {path}{query} HTTP/1.1\r\nhost: {AUTHORITY}\r\n{who}\r\n").into_bytes())
-}
-
-/// Bytes as they travel in JSON.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    BASE64.encode(bytes)
 }
 
 fn named(caller: &Device) -> String {

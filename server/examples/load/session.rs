@@ -7,34 +7,54 @@ use std::{
 };
 
 use crate::{
-    Outcome, client,
+    Outcome,
+    client::{self, Operation, Until},
     image::{self, Contents},
-    measure::{approx, percentile},
+    measure::{Usage, approx, disk_written, percentile},
     packages::Packages,
     population::Device,
     request::Auth,
     subject::{Running, Subject},
-    workload::{Cell, Stock, contents},
+    workload::{Cell, Stock, Workload, contents},
 };
 
 /// How long one measurement takes at most.
-const TIME_MAX: Duration = Duration::from_millis(1500);
+const TIME_MAX: Duration = Duration::from_millis(1000);
+/// How long one takes whose requests may be repeated.
+const TIME_AGAIN: Duration = Duration::from_millis(700);
+/// The thousandths of the operations whose time is noted.
+pub(crate) const PARTS: [usize; 9] = [10, 100, 250, 500, 750, 900, 950, 990, 999];
 
 /// What one measurement has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
     /// Operations in a second.
     pub(crate) throughput: f64,
-    /// How long half of them took at most, in milliseconds.
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
-    pub(crate) p999_ms: f64,
+    /// How long each of [`PARTS`] took at most, in milliseconds.
+    pub(crate) latency_ms: [f64; PARTS.len()],
     /// How many processors the subject, with its database, was busy on.
     pub(crate) subject_cpu: f64,
     /// How many processors the load was busy on.
     pub(crate) client_cpu: f64,
-    /// How many bytes the subject had written for each operation.
+    /// How many bytes were written to the disk for each operation.
     pub(crate) written: f64,
+}
+
+impl Figures {
+    pub(crate) const fn p50_ms(&self) -> f64 {
+        let [_, _, _, p50, ..] = self.latency_ms;
+        p50
+    }
+
+    pub(crate) const fn p99_ms(&self) -> f64 {
+        let [.., p99, _] = self.latency_ms;
+        p99
+    }
+
+    pub(crate) const fn p999_ms(&self) -> f64 {
+        let [.., p999] = self.latency_ms;
+        p999
+    }
 }
 
 /// Everything that is made once, for all rounds.
@@ -76,7 +96,10 @@ impl Stage {
         for cell in &self.cells {
             if wanted(cell) {
                 let scripts = stock.scripts(*cell, auth, subject.keeps_packages())?;
-                found.push((*cell, measure(&running, scripts).await?));
+                // What changes nothing can be asked again.
+                let again = !subject.keeps_packages() || cell.workload == Workload::Status;
+                let until = if again { Until::Time(TIME_AGAIN) } else { Until::Through(TIME_MAX) };
+                found.push((*cell, measure(&running, scripts, until, &self.work).await?));
             } else {
                 stock.pass(*cell);
             }
@@ -90,24 +113,23 @@ impl Stage {
 /// Runs scripts against a subject, and says what that took.
 pub(crate) async fn measure(
     running: &Running,
-    scripts: Vec<Vec<client::Operation>>,
+    scripts: Vec<Vec<Operation>>,
+    until: Until,
+    work: &Path,
 ) -> Outcome<Figures> {
-    let own = std::process::id();
-    let before = (running.usage()?, crate::measure::Usage::of_one(own)?);
-    let taken = client::run(running.address, scripts, TIME_MAX).await?;
-    let after = (running.usage()?, crate::measure::Usage::of_one(own)?);
+    let before = (running.usage()?, Usage::own()?, disk_written(work));
+    let taken = client::run(running.address, scripts, until).await?;
+    let after = (running.usage()?, Usage::own()?, disk_written(work));
     let seconds = taken.elapsed.as_secs_f64();
     let mut latencies = taken.latencies_ns;
     latencies.sort_unstable();
-    let ms = |thousandths| approx(percentile(&latencies, thousandths)) / 1e6;
     let count = approx(latencies.len() as u64);
+    let written = after.2.unwrap_or_default().saturating_sub(before.2.unwrap_or_default());
     Ok(Figures {
         throughput: count / seconds,
-        p50_ms: ms(500),
-        p99_ms: ms(990),
-        p999_ms: ms(999),
+        latency_ms: PARTS.map(|part| approx(percentile(&latencies, part)) / 1e6),
         subject_cpu: after.0.since(before.0).processors(seconds),
         client_cpu: after.1.since(before.1).processors(seconds),
-        written: approx(after.0.since(before.0).written) / count,
+        written: approx(written) / count,
     })
 }

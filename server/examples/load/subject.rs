@@ -32,7 +32,7 @@ const REDIS: &str = "/usr/bin/redis-server";
 const TRIES: usize = 200;
 
 /// What can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
     Keypool,
     Baseline(Kind),

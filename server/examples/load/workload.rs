@@ -55,7 +55,7 @@ enum Part {
 }
 
 /// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Workload {
     /// Reserve a package
     Reserve,
@@ -85,7 +85,7 @@ impl Workload {
 }
 
 /// One measurement: a load, over so many connections, with so many operations at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell {
     pub(crate) workload: Workload,
     pub(crate) concurrency: usize,

@@ -1,8 +1,11 @@
 //! PostgreSQL: one table with a status column, `FOR UPDATE SKIP LOCKED`, and a pool of connections.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use deadpool_postgres::{Config, ManagerConfig, Pool, PoolConfig, RecyclingMethod, Runtime};
+use actix_rt::time::sleep;
+use deadpool_postgres::{
+    Client, Config, ManagerConfig, Pool, PoolConfig, RecyclingMethod, Runtime,
+};
 use tokio_postgres::NoTls;
 
 use super::{Claim, Given, stock};
@@ -12,6 +15,8 @@ use crate::Outcome;
 const CONNECTIONS: usize = 32;
 /// How many packages are loaded with one statement.
 const CHUNK: usize = 1000;
+/// How often the first connection is tried.
+const TRIES: usize = 100;
 
 const SCHEMA: &str = "
     CREATE TABLE packages (
@@ -57,8 +62,7 @@ impl Postgres {
             ..Config::default()
         };
         let pool = config.create_pool(Some(Runtime::Tokio1), NoTls)?;
-        let client = pool.get().await?;
-        client.batch_execute("DROP TABLE IF EXISTS packages").await?;
+        let client = first(&pool).await?;
         client.batch_execute(SCHEMA).await?;
         let packages: Vec<_> = stock(pools).collect::<Outcome<_>>()?;
         for chunk in packages.chunks(CHUNK) {
@@ -69,7 +73,7 @@ impl Postgres {
             let ends: Vec<i64> = ends.collect::<Result<_, _>>()?;
             client.execute(STOCK, &[&refs, &pools, &bytes, &ends]).await?;
         }
-        client.batch_execute("VACUUM ANALYZE packages; ").await?;
+        client.batch_execute("VACUUM ANALYZE packages").await?;
         client.batch_execute("CHECKPOINT").await?;
         drop(client);
         Ok(Self { pool })
@@ -100,4 +104,15 @@ impl Postgres {
             client.execute(&statement, &[&keypackage_ref, &reservation, holder, group]).await?;
         if changed == 1 { Ok(()) } else { Err("not the holder".into()) }
     }
+}
+
+/// The first connection: the socket is there a moment before the database takes requests.
+async fn first(pool: &Pool) -> Outcome<Client> {
+    for _ in 0..TRIES {
+        if let Ok(client) = pool.get().await {
+            return Ok(client);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(pool.get().await?)
 }
