@@ -1,0 +1,167 @@
+//! The load: connections that are kept alive, each with a script of requests that were made beforehand.
+//!
+//! One thread, and as little work for each request as can be, because it shares the processors with
+//! what it measures.
+
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
+
+use actix_rt::{net::TcpStream, time::Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::Outcome;
+
+/// How many headers an answer may have.
+const HEADERS_MAX: usize = 32;
+
+/// What is measured as one: one request, or several of which each needs the answer before it.
+pub(crate) struct Operation {
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A request, and a text that its answer must hold.
+pub(crate) struct Step {
+    pub(crate) request: Vec<u8>,
+    pub(crate) expect: Option<String>,
+}
+
+/// What a run of the load took.
+pub(crate) struct Taken {
+    /// How long each operation took, in nanoseconds, in no order.
+    pub(crate) latencies_ns: Vec<u64>,
+    /// From the first request to the last answer.
+    pub(crate) elapsed: Duration,
+}
+
+/// When a run ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// When the first connection is through with its script, or this time is over: so all connections
+    /// are busy all the time.
+    Through(Duration),
+    /// After this time; scripts begin anew at their ends.
+    Time(Duration),
+}
+
+/// Runs scripts, each on its own connection, all at once.
+pub(crate) async fn run(
+    address: SocketAddr,
+    scripts: Vec<Vec<Operation>>,
+    until: Until,
+) -> Outcome<Taken> {
+    let mut connections = Vec::with_capacity(scripts.len());
+    for script in scripts {
+        connections.push((Connection::open(address).await?, script));
+    }
+    let begun = Instant::now();
+    let (time, again) = match until {
+        Until::Through(time) => (time, false),
+        Until::Time(time) => (time, true),
+    };
+    let over = Over { at: begun + time, again, flag: Rc::new(Cell::new(false)) };
+    let tasks: Vec<_> = connections
+        .into_iter()
+        .map(|(connection, script)| actix_rt::spawn(play(connection, script, over.clone())))
+        .collect();
+    let mut latencies_ns = Vec::new();
+    let mut last = begun;
+    for task in tasks {
+        let (latencies, ended) = task.await??;
+        latencies_ns.extend(latencies);
+        last = last.max(ended);
+    }
+    Ok(Taken { latencies_ns, elapsed: last.duration_since(begun) })
+}
+
+/// Whether the run is over for all.
+#[derive(Clone)]
+struct Over {
+    at: Instant,
+    /// Whether scripts begin anew at their ends.
+    again: bool,
+    flag: Rc<Cell<bool>>,
+}
+
+async fn play(
+    mut connection: Connection,
+    script: Vec<Operation>,
+    over: Over,
+) -> Outcome<(Vec<u64>, Instant)> {
+    let mut latencies = Vec::with_capacity(script.len());
+    let mut now = Instant::now();
+    loop {
+        for operation in &script {
+            let begun = now;
+            for step in &operation.steps {
+                connection.ask(step).await?;
+            }
+            now = Instant::now();
+            latencies.push(u64::try_from(now.duration_since(begun).as_nanos())?);
+            if over.flag.get() || over.at <= now {
+                return Ok((latencies, now));
+            }
+        }
+        if script.is_empty() || !over.again {
+            over.flag.set(true);
+            return Ok((latencies, now));
+        }
+    }
+}
+
+/// A connection that is kept alive.
+struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> Outcome<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: Vec::with_capacity(16 * 1024) })
+    }
+
+    /// Sends a request and waits for the whole answer, which must be a 200.
+    async fn ask(&mut self, step: &Step) -> Outcome<()> {
+        self.stream.write_all(&step.request).await?;
+        self.received.clear();
+        let answer = loop {
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err("the connection was closed".into());
+            }
+            if let Some(answer) = whole_answer(&self.received)? {
+                break answer;
+            }
+        };
+        let body = self.received.get(answer.head_len..).unwrap_or_default();
+        let expected = step.expect.as_ref();
+        let fits = expected.is_none_or(|text| holds(body, text.as_bytes()));
+        if answer.status == 200 && fits {
+            return Ok(());
+        }
+        let request = String::from_utf8_lossy(&step.request);
+        let body = String::from_utf8_lossy(body);
+        Err(format!("{request}\nwas answered {}, expected {expected:?}:\n{body}", answer.status)
+            .into())
+    }
+}
+
+struct Answer {
+    status: u16,
+    head_len: usize,
+}
+
+/// The answer, once all of it is there.
+fn whole_answer(received: &[u8]) -> Outcome<Option<Answer>> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head_len) = response.parse(received)? else { return Ok(None) };
+    let status = response.code.ok_or("an answer without a status")?;
+    let length = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
+    let length = length.ok_or("an answer without a length")?;
+    let length: usize = std::str::from_utf8(length.value)?.parse()?;
+    Ok((head_len + length <= received.len()).then_some(Answer { status, head_len }))
+}
+
+fn holds(body: &[u8], text: &[u8]) -> bool {
+    body.windows(text.len()).any(|window| window == text)
+}

@@ -1,0 +1,202 @@
+//! The page: what was found, as it stands in docs/benchmarks.md between two marks.
+
+use std::{fmt::Write, fs, path::Path};
+
+use crate::{
+    Outcome,
+    goals::{self, Goal, Wanted},
+    large::Large,
+    machine::Machine,
+    measure::{Spread, approx},
+    request::Auth,
+    rounds::{CONCURRENCIES, Key, Round, spread},
+    session::Figures,
+    subject::Subject,
+    workload::Workload,
+};
+
+const BEGIN: &str = "<!-- Made by `just bench`, from here -->";
+const END: &str = "<!-- to here -->";
+const HEAD: &str =
+    "| operations/s | p50 ms | p99 ms | p99.9 ms | server CPU | client CPU | KiB written |\n";
+
+/// What a run has found.
+pub(crate) struct Report<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) rounds: &'a [Round],
+    pub(crate) large: Option<&'a Large>,
+    /// What could not be measured, and why.
+    pub(crate) missing: &'a [String],
+}
+
+/// Puts a report into a page, in place of the one before.
+pub(crate) fn put_into(page: &Path, report: &Report<'_>) -> Outcome<()> {
+    let text = fs::read_to_string(page)?;
+    let wrong = || format!("{} has no {BEGIN} … {END}", page.display());
+    let (before, rest) = text.split_once(BEGIN).ok_or_else(wrong)?;
+    let (_, after) = rest.split_once(END).ok_or_else(wrong)?;
+    fs::write(page, format!("{before}{BEGIN}\n\n{}\n{END}{after}", report.text()?))?;
+    Ok(())
+}
+
+impl Report<'_> {
+    pub(crate) fn text(&self) -> Outcome<String> {
+        let mut text = format!("{}\n", self.machine.text(self.rounds.len()));
+        for line in self.missing {
+            writeln!(text, "\n{line}.")?;
+        }
+        text += "\n### Goals\n\n";
+        text += &goals_table(&goals::of_rounds(self.rounds))?;
+        self.ceilings(&mut text)?;
+        if let Some(large) = self.large {
+            large_text(large, &mut text)?;
+        }
+        text += "\n### The server\n\n![Throughput of reserve over concurrency](benchmarks-throughput.svg)\n";
+        for (auth, name) in AUTHS {
+            writeln!(text, "\n{name}:\n")?;
+            self.own_table(auth, &mut text)?;
+        }
+        text += "\n### Beside it\n\n![How long a reserve takes at 64](benchmarks-latency.svg)\n";
+        for (auth, name) in AUTHS {
+            writeln!(text, "\n{name}:\n")?;
+            self.baselines_table(auth, &mut text)?;
+        }
+        Ok(text)
+    }
+
+    fn ceilings(&self, text: &mut String) -> Outcome<()> {
+        let fdatasync = spread(self.rounds, |round| Some(round.fdatasync_ms));
+        let admissions = spread(self.rounds, |round| Some(round.admissions));
+        writeln!(
+            text,
+            "\nOne `fdatasync` of 400 bytes: {} ms. Admission alone: {} packages/s.",
+            shown(fdatasync),
+            shown(admissions)
+        )?;
+        Ok(())
+    }
+
+    fn own_table(&self, auth: Auth, text: &mut String) -> Outcome<()> {
+        write!(text, "| load | at {HEAD}|---|---|---|---|---|---|---|---|---|\n")?;
+        for workload in Workload::ALL {
+            for concurrency in CONCURRENCIES {
+                let key = Key { subject: Subject::Keypool, auth, workload, concurrency };
+                self.line(key, workload.name(), text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn baselines_table(&self, auth: Auth, text: &mut String) -> Outcome<()> {
+        write!(text, "| load | at {HEAD}|---|---|---|---|---|---|---|---|---|\n")?;
+        for workload in Workload::ALL {
+            for subject in Subject::ALL {
+                if subject == Subject::Keypool {
+                    continue;
+                }
+                for concurrency in CONCURRENCIES {
+                    let key = Key { subject, auth, workload, concurrency };
+                    let name = format!("{}, {}", workload.name(), subject.name());
+                    self.line(key, &name, text)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The line of a measurement, if it was made.
+    fn line(&self, key: Key, name: &str, text: &mut String) -> Outcome<()> {
+        let of =
+            |figure: fn(&Figures) -> f64| spread(self.rounds, |round| round.of(key).map(figure));
+        let Some(throughput) = of(|found| found.throughput) else { return Ok(()) };
+        let median = |figure| rounded(of(figure).unwrap_or_default().median);
+        writeln!(
+            text,
+            "| {name} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            key.concurrency,
+            shown(Some(throughput)),
+            median(Figures::p50_ms),
+            median(Figures::p99_ms),
+            median(Figures::p999_ms),
+            median(|found| found.subject_cpu),
+            median(|found| found.client_cpu),
+            median(|found| found.written / 1024.0),
+        )?;
+        Ok(())
+    }
+}
+
+const AUTHS: [(Auth, &str); 2] =
+    [(Auth::Named, "With `--insecure-no-auth`"), (Auth::Signed, "With signed requests")];
+
+fn goals_table(goals: &[Goal]) -> Outcome<String> {
+    let mut text = "| | goal | no auth | | signed | |\n|---|---|---|---|---|---|\n".to_owned();
+    for goal in goals {
+        let Goal { text: name, wanted, unit, named, signed } = goal;
+        let wanted_text = match wanted {
+            Wanted::AtLeast(least) => format!("≥ {least}{unit}"),
+            Wanted::AtMost(most) => format!("≤ {most}{unit}"),
+            Wanted::Told => "none".to_owned(),
+        };
+        let of = |found: Option<Spread>| match found {
+            Some(spread) => {
+                format!("{} | {}", shown(Some(spread)), verdict(*wanted, spread.median))
+            }
+            None => "| ".to_owned(),
+        };
+        writeln!(text, "| {name} | {wanted_text} | {} | {} |", of(*named), of(*signed))?;
+    }
+    Ok(text)
+}
+
+fn verdict(wanted: Wanted, median: f64) -> &'static str {
+    match wanted.holds(median) {
+        Some(true) => "holds",
+        Some(false) => "**does not hold**",
+        None => "",
+    }
+}
+
+fn large_text(large: &Large, text: &mut String) -> Outcome<()> {
+    let Large { size, written, first_start_s, disk, memory, .. } = large;
+    writeln!(
+        text,
+        "\n### A large log\n\n{} events of {} pools with 32 packages each; {} of the events are of one pool.\n",
+        written.events, size.large_pools, size.large_pool_events
+    )?;
+    *text += &goals_table(&goals::of_large(large))?;
+    let mib = |bytes: u64| rounded(approx(bytes) / f64::from(1 << 20));
+    writeln!(
+        text,
+        "\nThe first start, which makes the database, took {} s. The records have {} MiB and take {} MiB on \
+         the disk. Memory: {} MiB with an empty log, {} MiB after the start, which is {} bytes for each pool \
+         with its packages, and {} MiB when {} pools had been looked into.",
+        rounded(*first_start_s),
+        mib(written.bytes),
+        mib(*disk),
+        mib(memory.empty),
+        mib(memory.started),
+        rounded(approx(memory.started.saturating_sub(memory.empty)) / approx(size.large_pools)),
+        mib(memory.touched),
+        memory.touched_pools,
+    )?;
+    Ok(())
+}
+
+/// A median, with the least and the greatest behind it where they are told apart.
+pub(crate) fn shown(found: Option<Spread>) -> String {
+    let Some(Spread { median, least, most }) = found else { return "–".to_owned() };
+    let (middle, low, high) = (rounded(median), rounded(least), rounded(most));
+    if low == high { middle } else { format!("{middle} ({low} to {high})") }
+}
+
+/// A figure with three digits that say something.
+pub(crate) fn rounded(value: f64) -> String {
+    let digits = match value {
+        value if 100.0 <= value => 0,
+        value if 10.0 <= value => 1,
+        value if 1.0 <= value => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
