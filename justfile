@@ -28,6 +28,22 @@ bench-storage:
 bench-audit:
     cargo run --release --locked -p keypool-projections --example audit_rate -- 2000000
 
+# What codec, rules, signatures and admission cost, each by itself.
+bench-rules *ARGS:
+    cargo bench --locked -p keypool-ledger -p keypool-projections -p keypool-server --bench codec --bench rules --bench reading --bench admission -- {{ARGS}}
+
+# A refresh and a join beside what bare OpenMLS does in memory, as docs/benchmarks.md has it.
+bench-client *ROUNDS:
+    cargo run --release --locked -p keypool-client --example beside_openmls -- {{ROUNDS}}
+
+# What this machine's disk and memory give the pools: values for docs/figures.toml.
+bench-machine:
+    cargo run --release --locked -p keypool-projections --example machine_figures
+
+# The tables of docs/scaling.md, made anew from docs/figures.toml.
+scaling *ARGS:
+    cargo run --locked -p keypool-projections --example scaling -- {{ARGS}}
+
 # What CI checks, tests and demo included.
 ci:
     bash .ci/run

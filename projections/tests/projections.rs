@@ -50,3 +50,6 @@ mod transparency;
 
 #[path = "projections/auditing.rs"]
 mod auditing;
+
+#[path = "projections/scaling.rs"]
+mod scaling;

@@ -93,19 +93,30 @@ impl<D> MlsConnection<D> {
     ///
     /// Returns a [`StorageError`] if the store fails.
     pub async fn watch_ledger(&self, now: Timestamp) -> Result<(), StorageError> {
+        let Some(seen) = self.look_at_ledger(now).await? else { return Ok(()) };
+        let staged = self.store().stage()?;
+        note_ledger(&staged, &seen)?;
+        staged.commit()
+    }
+
+    /// As [`MlsConnection::watch_ledger`], but nothing is kept yet: see [`note_ledger`].
+    pub(super) async fn look_at_ledger(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<SeenLedger>, StorageError> {
         let now = self.api().server_time(now);
         match self.watch(now).await {
-            Ok(()) => Ok(()),
+            Ok(seen) => Ok(seen),
             Err(WatchError::Storage(error)) => Err(error),
             Err(WatchError::Api(error)) => {
                 tracing::debug!(%error, "the ledger was not looked at");
-                Ok(())
+                Ok(None)
             }
         }
     }
 
-    async fn watch(&self, now: Timestamp) -> Result<(), WatchError> {
-        let Some(note) = self.api().ledger_checkpoint().await? else { return Ok(()) };
+    async fn watch(&self, now: Timestamp) -> Result<Option<SeenLedger>, WatchError> {
+        let Some(note) = self.api().ledger_checkpoint().await? else { return Ok(None) };
         let before = self.known_ledger()?;
         let Some(mut known) = before.clone() else {
             let key = self.api().ledger_key().await?;
@@ -113,17 +124,17 @@ impl<D> MlsConnection<D> {
             if first.is_none() {
                 tracing::warn!("the server's checkpoint is none, or is not signed by its own key");
             }
-            return Ok(self.keep_ledger(None, first)?);
+            return Ok(first.map(|now| SeenLedger { before: None, now }));
         };
         match known.judge(&note, now) {
-            Verdict::Same | Verdict::NotOne => return Ok(()),
+            Verdict::Same | Verdict::NotOne => return Ok(None),
             Verdict::Noted => {}
             Verdict::Prove { from, to } => match self.api().ledger_consistency(from, to).await? {
                 Some(hashes) => known.prove(&note, &hashes, now),
                 None => known.refuse(&note, now),
             },
         }
-        Ok(self.keep_ledger(before.as_ref(), Some(known))?)
+        Ok(Some(SeenLedger { before, now: known }))
     }
 
     /// Takes a key as that of the server's ledger, because whoever runs the server has said so elsewhere:
@@ -150,22 +161,6 @@ impl<D> MlsConnection<D> {
         self.store().stage()?.app_record(LEDGER_RECORD)
     }
 
-    /// Keeps what is known of the ledger now, unless another refresh has been faster.
-    fn keep_ledger(
-        &self,
-        before: Option<&KnownLedger>,
-        now: Option<KnownLedger>,
-    ) -> Result<(), StorageError> {
-        let staged = self.store().stage()?;
-        match now {
-            Some(now) if staged.app_record(LEDGER_RECORD)?.as_ref() == before => {
-                staged.put_app_record(LEDGER_RECORD, &now)?;
-                staged.commit()
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Keeps that the server's history was refused, and gives the refusal back. The first one stays.
     pub(super) fn note_refusal(
         &self,
@@ -187,6 +182,23 @@ impl<D> MlsConnection<D> {
         }
         Ok(error)
     }
+}
+
+/// What a look at the server's ledger has come to.
+#[derive(Debug)]
+pub(super) struct SeenLedger {
+    /// What was known of it.
+    before: Option<KnownLedger>,
+    /// What is known now.
+    now: KnownLedger,
+}
+
+/// Keeps what is known of the ledger now, as part of an operation, unless another refresh has been faster.
+pub(super) fn note_ledger(staged: &Staged<'_>, seen: &SeenLedger) -> Result<(), StorageError> {
+    if staged.app_record(LEDGER_RECORD)? == seen.before {
+        staged.put_app_record(LEDGER_RECORD, &seen.now)?;
+    }
+    Ok(())
 }
 
 /// Why the ledger could not be looked at.

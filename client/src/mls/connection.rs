@@ -9,9 +9,10 @@ use keypool_projections::wire::{
 use serde::Serialize;
 
 use super::{
-    auditing::{note_fetched, note_present, note_spent},
+    auditing::{SeenLedger, note_fetched, note_ledger, note_present, note_spent},
     keypackage_pool::{
-        CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_uploaded,
+        CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_server_status,
+        record_uploaded,
     },
 };
 use crate::{
@@ -150,10 +151,11 @@ impl<D> MlsConnection<D> {
         if status.version < known {
             return Err(self.note_refusal(shorter(known), None, now)?.into());
         }
-        let mut refresh = Refresh { events: self.fetch_history(now).await?, ..Refresh::default() };
+        let told = said(&status.counts, status.position);
+        let events = self.take_history(Some(told), now).await?;
+        let mut refresh = Refresh { events, ..Refresh::default() };
         refresh.expired = self.pool.expire(now)?.len();
         self.forget_old_keys(now)?;
-        self.pool.note_server_status(said(&status.counts, status.position))?;
         let needed = self.pool.get_replenishment_needed(now)?;
         if !needed.is_empty() {
             let pending = self.pool.pending_upload(now)?;
@@ -163,15 +165,16 @@ impl<D> MlsConnection<D> {
             refresh.created = self.upload(&made, now, &mut refresh).await?;
         }
         refresh.available = self.pool.get_available_count(now)? as u64;
-        self.note_refreshed(now)?;
-        self.watch_ledger(now).await?;
+        let seen = self.look_at_ledger(now).await?;
+        self.note_refreshed(seen, now)?;
         Ok(refresh)
     }
 
-    fn note_refreshed(&self, now: Timestamp) -> Result<(), StorageError> {
+    fn note_refreshed(&self, seen: Option<SeenLedger>, now: Timestamp) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         staged.put_app_record(REFRESHED_RECORD, &now)?;
         note_present(&staged, self.api.server_time(now))?;
+        seen.map_or(Ok(()), |seen| note_ledger(&staged, &seen))?;
         staged.commit()
     }
 
@@ -201,6 +204,16 @@ impl<D> MlsConnection<D> {
     /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`] if the server tells
     /// another history than before, or less of it, or one that no pool can have.
     pub async fn fetch_history(&self, now: Timestamp) -> Result<usize, RefreshError> {
+        self.take_history(None, now).await
+    }
+
+    /// As [`MlsConnection::fetch_history`]; what the server has said of the pool beside it is kept with
+    /// the end of it, in the same write.
+    async fn take_history(
+        &self,
+        told: Option<ServerStatus>,
+        now: Timestamp,
+    ) -> Result<usize, RefreshError> {
         let (mut count, own) = (0, self.store.history_head().version);
         loop {
             let known = self.store.mirror_head().version;
@@ -225,6 +238,7 @@ impl<D> MlsConnection<D> {
             let is_end = !reply.more || new.is_empty();
             if is_end {
                 note_fetched(&staged, own, known.saturating_add(new.len() as u64))?;
+                told.map_or(Ok(()), |told| record_server_status(&staged, told))?;
             }
             staged.commit()?;
             count += new.len();
@@ -255,11 +269,11 @@ impl<D> MlsConnection<D> {
                 Err(error) => return Err(error.into()),
             };
             let (there, refused) = sorted(batch, &items, &mut refresh.rejected);
-            self.pool.mark_uploaded(&there, now, command)?;
-            self.pool.mark_revoked(&refused, RevokeReason::Withdrawn, now, command)?;
-            if let Some(said) = said {
-                self.pool.note_server_status(said)?;
-            }
+            let staged = self.store.stage()?;
+            record_uploaded(&staged, &there, now, command)?;
+            record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, command))?;
+            said.map_or(Ok(()), |said| record_server_status(&staged, said))?;
+            staged.commit()?;
             uploaded += there.len();
         }
         Ok(uploaded)

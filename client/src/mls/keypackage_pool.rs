@@ -224,10 +224,7 @@ impl KeyPackagePool {
     /// Returns a [`StorageError`] if the store fails.
     pub fn note_server_status(&self, status: ServerStatus) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
-        if server_status(&staged)?.is_some_and(|known| known.position > status.position) {
-            return Ok(());
-        }
-        staged.put_app_record(STATUS_RECORD, &status)?;
+        record_server_status(&staged, status)?;
         staged.commit()
     }
 
@@ -317,6 +314,19 @@ impl KeyPackagePool {
     pub fn has_private_keys(&self, keypackage_ref: &KeyPackageRef) -> Result<bool, StorageError> {
         has_private_keys(&self.store.stage()?, keypackage_ref)
     }
+}
+
+/// Keeps what the server has said of the pool, as part of an operation, unless it has said it already
+/// or something else at a later place of its log.
+pub(super) fn record_server_status(
+    staged: &Staged<'_>,
+    status: ServerStatus,
+) -> Result<(), StorageError> {
+    let known = server_status(staged)?;
+    if known.is_some_and(|known| known == status || known.position > status.position) {
+        return Ok(());
+    }
+    staged.put_app_record(STATUS_RECORD, &status)
 }
 
 /// Records that the server has packages, as part of an operation. Returns how many are news.
