@@ -1,5 +1,7 @@
 //! The store of packages: admission in front of the pools, for the routes and for other programs.
 
+use std::{sync::Arc, thread};
+
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, Timestamp,
@@ -368,7 +370,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// A pool as it is recorded; an empty one if it has no history.
     #[must_use]
     pub fn view(&self, pool: &PoolId) -> PoolView {
-        self.pools.pool(pool).map(std::sync::Arc::unwrap_or_clone).unwrap_or_default()
+        self.pools.pool(pool).map(Arc::unwrap_or_clone).unwrap_or_default()
     }
 
     /// How full a pool is now; empty if it has no history.
@@ -401,7 +403,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(self.pools.execute(Request { target, command, id, digest }).await?)
     }
 
-    /// Judges each package, on threads that may compute for long.
+    /// Judges each package, on threads that may compute for long: as many as there are cores.
     ///
     /// A repeated request is judged as of the moment the first one was recorded, so that it gets the
     /// same answer after its packages have expired.
@@ -419,10 +421,24 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             pool: pool.clone(),
             signature_key: registration.map(|registration| registration.signature_key),
         };
-        let rules = self.rules.clone();
-        let judge = move || {
-            packages.iter().map(|bytes| admit(bytes, &owner, now, &rules)).collect::<Vec<_>>()
-        };
-        actix_web::web::block(judge).await.map_err(|_| StoreError::Cancelled)
+        let owner = Arc::new(owner);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let share = packages.len().div_ceil(cores).max(1);
+        let mut packages = packages.into_iter();
+        let mut under_way = Vec::with_capacity(cores);
+        while packages.len() > 0 {
+            let share: Vec<Vec<u8>> = packages.by_ref().take(share).collect();
+            let (owner, rules) = (Arc::clone(&owner), self.rules.clone());
+            // Begun at once; only their answers are waited for in order.
+            under_way.push(actix_web::web::block(move || {
+                let judged = share.iter().map(|bytes| admit(bytes, &owner, now, &rules));
+                judged.collect::<Vec<_>>()
+            }));
+        }
+        let mut judged = Vec::new();
+        for share in under_way {
+            judged.extend(share.await.map_err(|_| StoreError::Cancelled)?);
+        }
+        Ok(judged)
     }
 }
