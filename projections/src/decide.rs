@@ -90,7 +90,7 @@ fn is_offerable(package: &Package, now: Timestamp, limits: &Limits) -> bool {
 }
 
 /// Whether reservations of a package lapsed so often that it is not offered again.
-fn is_worn(package: &Package, limits: &Limits) -> bool {
+pub(crate) fn is_worn(package: &Package, limits: &Limits) -> bool {
     package.stage == Stage::Available
         && !package.facts.last_resort
         && limits.on_lapse.lapses_max() <= package.lapsed

@@ -9,6 +9,8 @@ use std::time::Duration;
 use imbl::{OrdSet, Vector};
 use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
 
+use crate::packing::{Packer, Unpacker};
+
 /// The numbers that bound a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryLimits {
@@ -305,5 +307,57 @@ impl MailboxState {
             return None;
         }
         Some(Event::Overrun { dropped_through: dropped_through.unwrap_or_default() })
+    }
+}
+
+impl GroupState {
+    /// The state as bytes, for a snapshot.
+    pub(crate) fn pack(&self, out: &mut Packer) {
+        out.number(self.version);
+        out.number(self.epoch);
+        out.number(self.members.len() as u64);
+        self.members.iter().for_each(|member| out.pool(member));
+    }
+
+    /// The state that some bytes are.
+    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        let (version, epoch) = (rest.number()?, rest.number()?);
+        let mut members = OrdSet::new();
+        for _ in 0..rest.number()? {
+            members.insert(rest.pool()?);
+        }
+        Some(Self { version, epoch, members })
+    }
+}
+
+impl MailboxState {
+    /// The state as bytes, for a snapshot.
+    pub(crate) fn pack(&self, out: &mut Packer) {
+        out.number(self.version);
+        out.number(self.acknowledged);
+        out.flag(self.overrun);
+        out.number(self.waiting.len() as u64);
+        let mut before = 0;
+        for Waiting { position, bytes, at } in &self.waiting {
+            out.number(position.saturating_sub(before));
+            out.number(*bytes);
+            out.number(at.as_millis());
+            before = *position;
+        }
+    }
+
+    /// The state that some bytes are.
+    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        let mut state =
+            Self { version: rest.number()?, acknowledged: rest.number()?, ..Self::default() };
+        state.overrun = rest.flag()?;
+        let mut position = 0_u64;
+        for _ in 0..rest.number()? {
+            position = position.checked_add(rest.number()?)?;
+            let waiting = Waiting { position, bytes: rest.number()?, at: rest.time()? };
+            state.bytes = state.bytes.checked_add(waiting.bytes)?;
+            state.waiting.push_back(waiting);
+        }
+        Some(state)
     }
 }

@@ -125,7 +125,7 @@ impl Health {
 }
 
 impl Level {
-    fn of(available: u64) -> Self {
+    pub(crate) const fn of(available: u64) -> Self {
         match available {
             0 => Self::Empty,
             1..=CRITICAL_WATERMARK => Self::Critical,

@@ -24,6 +24,8 @@ mod delivery;
 
 mod timeline;
 
+mod packing;
+
 mod pools;
 
 pub mod fold;
@@ -56,7 +58,7 @@ pub use crate::{
     pool::{Counts, Package, PoolState, Registration, Reservation, ReservationStatus},
     pools::{
         DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, PoolView, Pools,
-        ReplayError, Reply, Request, Target, Welcome,
+        Progress, ReplayError, Reply, Request, Target, Welcome,
     },
     timeline::{Moment, timeline},
 };

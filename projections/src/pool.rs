@@ -1,6 +1,10 @@
 //! A pool as its events have left it. The rules that produce the events are in `decide`.
 
-use std::time::Duration;
+mod forgetting;
+
+mod packed;
+
+use std::{sync::Arc, time::Duration};
 
 use imbl::{HashMap, HashSet, OrdMap, OrdSet, Vector};
 use keypool_ledger::{
@@ -8,6 +12,7 @@ use keypool_ledger::{
     RevokeReason, SignatureKey, Timestamp,
 };
 
+pub(crate) use self::forgetting::Forgotten;
 use crate::lifecycle::{self, IllegalChange, Stage};
 
 /// How long a spend counts for the forecast.
@@ -22,10 +27,10 @@ pub struct PoolState {
     version: u64,
     registration: Option<Registration>,
     /// Packages that may still be handed out or used: few, and walked by every decision.
-    live: OrdMap<KeyPackageRef, Package>,
+    live: OrdMap<KeyPackageRef, Arc<Package>>,
     /// Packages whose fate is sealed: many, and only ever looked up.
-    ended: OrdMap<KeyPackageRef, Package>,
-    reservations: HashMap<ReservationId, Reservation>,
+    ended: OrdMap<KeyPackageRef, Arc<Package>>,
+    reservations: HashMap<ReservationId, Arc<Reservation>>,
     /// The reservations that have neither been spent nor ended.
     open: OrdSet<ReservationId>,
     init_keys: HashSet<Hash>,
@@ -232,10 +237,10 @@ impl PoolState {
                     renewals: 0,
                     status: ReservationStatus::Open,
                 };
-                self.reservations.insert(*reservation, reserved);
+                self.reservations.insert(*reservation, Arc::new(reserved));
             }
             Event::Renewed { reservation, deadline, .. } => {
-                if let Some(renewed) = self.reservations.get_mut(reservation) {
+                if let Some(renewed) = self.reservations.get_mut(reservation).map(Arc::make_mut) {
                     renewed.deadline = *deadline;
                     renewed.renewals = renewed.renewals.saturating_add(1);
                 }
@@ -268,7 +273,7 @@ impl PoolState {
 
     fn close(&mut self, reservation: ReservationId, status: ReservationStatus) {
         self.open.remove(&reservation);
-        if let Some(closed) = self.reservations.get_mut(&reservation) {
+        if let Some(closed) = self.reservations.get_mut(&reservation).map(Arc::make_mut) {
             closed.status = status;
         }
     }
@@ -296,37 +301,7 @@ impl PoolState {
             Stage::Spent | Stage::Expired | Stage::Revoked => (&mut self.ended, &mut self.live),
         };
         there.remove(keypackage_ref);
-        here.insert(keypackage_ref.clone(), package);
-    }
-
-    /// Counts an event that says nothing about what is remembered.
-    pub(crate) fn pass_over(&mut self) {
-        self.version = self.version.saturating_add(1);
-    }
-
-    /// How many packages are known whose fate is sealed.
-    pub(crate) fn n_ended(&self) -> usize {
-        self.ended.len()
-    }
-
-    /// Forgets the packages that nothing can happen to any more, and their reservations: those that were
-    /// spent, and those that have ended otherwise and whose lifetime was over at `before`. The counts
-    /// stay.
-    ///
-    /// Only a fold that nothing is decided on may forget: what comes again would look new.
-    pub(crate) fn forget_ended(&mut self, before: Timestamp) {
-        let may_change =
-            |package: &Package| package.stage != Stage::Spent && before < package.facts.not_after;
-        let ended = std::mem::take(&mut self.ended).into_iter();
-        self.ended = ended.filter(|(_, package)| may_change(package)).collect();
-        let (live, ended) = (&self.live, &self.ended);
-        self.reservations.retain(|_, made| {
-            live.contains_key(&made.keypackage_ref) || ended.contains_key(&made.keypackage_ref)
-        });
-        let reservations = &self.reservations;
-        self.open = self.open.iter().filter(|id| reservations.contains_key(*id)).copied().collect();
-        self.init_keys = HashSet::new();
-        self.spent_lately = Vector::new();
+        here.insert(keypackage_ref.clone(), Arc::new(package));
     }
 
     /// How many events the pool has had.
@@ -358,28 +333,28 @@ impl PoolState {
     /// The package with a reference, if the pool has ever seen it.
     #[must_use]
     pub fn get(&self, keypackage_ref: &KeyPackageRef) -> Option<&Package> {
-        self.live.get(keypackage_ref).or_else(|| self.ended.get(keypackage_ref))
+        self.live.get(keypackage_ref).or_else(|| self.ended.get(keypackage_ref)).map(|kept| &**kept)
     }
 
     /// The packages that are created, available or reserved, by reference.
     pub fn live(&self) -> impl Iterator<Item = &Package> {
-        self.live.values()
+        self.live.values().map(|package| &**package)
     }
 
     /// Every package the pool has ever seen: live ones first, each part by reference.
     pub fn packages(&self) -> impl Iterator<Item = &Package> {
-        self.live.values().chain(self.ended.values())
+        self.live.values().chain(self.ended.values()).map(|package| &**package)
     }
 
     /// A reservation the pool has made, whatever became of it.
     #[must_use]
     pub fn reservation(&self, id: ReservationId) -> Option<&Reservation> {
-        self.reservations.get(&id)
+        self.reservations.get(&id).map(|made| &**made)
     }
 
     /// The reservations that have neither been spent nor ended, by id.
     pub fn open_reservations(&self) -> impl Iterator<Item = (ReservationId, &Reservation)> {
-        self.open.iter().filter_map(|id| Some((*id, self.reservations.get(id)?)))
+        self.open.iter().filter_map(|id| Some((*id, self.reservation(*id)?)))
     }
 
     /// Whether any package of the pool had this `init_key`.

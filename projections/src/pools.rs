@@ -14,6 +14,12 @@ mod delivering;
 
 mod directory;
 
+mod residents;
+
+mod loading;
+
+mod keeping;
+
 mod watch;
 
 mod views;
@@ -21,7 +27,7 @@ mod views;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -29,23 +35,24 @@ use std::{
 
 use keypool_ledger::{
     Clock, CommandId, EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record,
-    SignatureKey, StreamHead, StreamId, Timestamp,
+    ReservationId, SignatureKey, StreamHead, StreamId, Timestamp,
 };
 use tokio::sync::{oneshot, watch as signal};
 
 pub use self::delivering::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome};
 use self::{
     committer::{Committer, Job, Work},
+    keeping::{Keeper, restore},
     recall::recall,
-    views::{Views, replay},
+    views::Views,
     watch::Watch,
 };
 use crate::{
     command::{Answer, Command, Limits, Rejection},
     delivery::{DeliveryLimits, GroupState, MailboxState},
-    health::Health,
+    health::{Health, Level},
     lifecycle::IllegalChange,
-    pool::{Package, PoolState},
+    pool::{Package, PoolState, Reservation},
 };
 
 /// How many commands may wait for the committer.
@@ -76,16 +83,33 @@ pub enum Target {
 }
 
 /// The answer to a command that was carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Reply {
     /// The pool it was carried out on.
     pub pool: PoolId,
     /// What it did.
     pub answer: Answer,
-    /// The pool afterwards.
-    pub health: Health,
     /// The place of the pool's last event in the log.
     pub position: u64,
+    /// The pool afterwards, and when that was.
+    after: (PoolState, Timestamp),
+    limits: Limits,
+}
+
+impl Reply {
+    /// How full the pool was afterwards.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let (state, at) = &self.after;
+        Health::of(state, *at, &self.limits)
+    }
+}
+
+impl PartialEq for Reply {
+    fn eq(&self, other: &Self) -> bool {
+        let said = |reply: &Self| (reply.pool.clone(), reply.answer.clone(), reply.position);
+        said(self) == said(other) && self.health() == other.health()
+    }
 }
 
 /// Why a command was not carried out.
@@ -142,6 +166,26 @@ pub enum ReplayError {
     Thread(#[source] std::io::Error),
 }
 
+/// How far the replay of a log is, for whoever waits for it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    read: AtomicU64,
+    of: AtomicU64,
+}
+
+impl Progress {
+    /// How many records were read, and how many there are. Both 0 before it has begun.
+    #[must_use]
+    pub fn get(&self) -> (u64, u64) {
+        (self.read.load(Ordering::Relaxed), self.of.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, read: u64, of: u64) {
+        self.of.store(of, Ordering::Relaxed);
+        self.read.store(read, Ordering::Relaxed);
+    }
+}
+
 /// A pool as the log has left it.
 #[derive(Clone, Debug, Default)]
 pub struct PoolView {
@@ -158,6 +202,7 @@ pub struct Pools<L> {
     shared: Arc<Shared<L>>,
     queue: RwLock<Option<SyncSender<Job>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
+    keeper: Mutex<Option<Keeper>>,
 }
 
 /// What the committer and the readers share.
@@ -172,6 +217,8 @@ struct Shared<L> {
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
     delivery_limits: DeliveryLimits,
+    /// Told when there is something to keep a snapshot of; gone once the pools are closed.
+    to_keep: Mutex<Option<SyncSender<()>>>,
 }
 
 impl<L: EventLog + 'static> Pools<L> {
@@ -181,10 +228,10 @@ impl<L: EventLog + 'static> Pools<L> {
     ///
     /// Returns a [`ReplayError`] if the log cannot be read or is not a history of pools.
     pub fn open(log: L, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, ReplayError> {
-        Self::open_with(log, clock, limits, DeliveryLimits::STANDARD)
+        Self::open_with(log, clock, limits, DeliveryLimits::STANDARD, &Progress::default())
     }
 
-    /// As [`Pools::open`], with mailboxes of other sizes.
+    /// As [`Pools::open`], with mailboxes of other sizes, and saying how far it is.
     ///
     /// # Errors
     ///
@@ -194,9 +241,11 @@ impl<L: EventLog + 'static> Pools<L> {
         clock: Arc<dyn Clock>,
         limits: Limits,
         delivery_limits: DeliveryLimits,
+        progress: &Progress,
     ) -> Result<Self, ReplayError> {
-        let (views, last_at) = replay(&log)?;
-        let watch = Watch::starting(clock.now(), last_at, limits.reservation_ttl);
+        let views = restore(&log, &limits, progress)?;
+        let watch = Watch::starting(clock.now(), views.changed.at, limits.reservation_ttl);
+        let (to_keep, something_to_keep) = sync_channel(1);
         let shared = Arc::new(Shared {
             log,
             clock,
@@ -207,14 +256,21 @@ impl<L: EventLog + 'static> Pools<L> {
             failed: signal::Sender::new(false),
             written: signal::Sender::new(0),
             delivery_limits,
+            to_keep: Mutex::new(Some(to_keep)),
         });
+        let keeper = Keeper::start(Arc::clone(&shared), something_to_keep)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let committer = Committer::new(Arc::clone(&shared));
         let thread = thread::Builder::new()
             .name("keypool-committer".to_owned())
             .spawn(move || committer.run(&receiver))
             .map_err(ReplayError::Thread)?;
-        Ok(Self { shared, queue: RwLock::new(Some(sender)), committer: Mutex::new(Some(thread)) })
+        Ok(Self {
+            shared,
+            queue: RwLock::new(Some(sender)),
+            committer: Mutex::new(Some(thread)),
+            keeper: Mutex::new(Some(keeper)),
+        })
     }
 
     /// Carries out a command. When it answers, the events are durable.
@@ -232,6 +288,7 @@ impl<L: EventLog + 'static> Pools<L> {
         if !records.is_empty() {
             return recall(&self.shared, &request, &records);
         }
+        self.shared.bring(&request)?;
         let (sender, answer) = oneshot::channel();
         self.enqueue(Work::Command(Box::new(request), sender))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
@@ -280,13 +337,10 @@ impl<L: EventLog + 'static> Pools<L> {
         })
     }
 
-    /// Takes no more commands, carries out those that wait, and ends the committer.
+    /// Takes no more commands, carries out those that wait, keeps what the next start would have to fold
+    /// again, and ends the threads.
     pub fn close(&self) {
-        self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
-        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if committer.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the committer thread panicked");
-        }
+        self.end();
     }
 
     /// Becomes true when the log has refused a write: then nothing more is written, and the process
@@ -320,10 +374,11 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.watch().read(self.shared.clock.now())
     }
 
-    /// A pool, if it has any history.
+    /// A pool, if it has any history: what may still happen in it, and its counts. What became of a package
+    /// that is over [`Pools::package`] says. A pool that cannot be read is none, with a line in the trace.
     #[must_use]
     pub fn pool(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
-        self.shared.view(pool)
+        self.shared.view(pool).ok().flatten()
     }
 
     /// How full a pool is now; `None` if it has no history.
@@ -385,11 +440,16 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.views().directory.devices_of(user).cloned().collect()
     }
 
-    /// All pools that have a history, in no order.
+    /// All pools that have a history, by name.
     #[must_use]
-    pub fn pools(&self) -> Vec<(PoolId, Arc<PoolView>)> {
-        let views = self.shared.views();
-        views.pools.iter().map(|(id, view)| (id.clone(), Arc::clone(view))).collect()
+    pub fn pools(&self) -> Vec<PoolId> {
+        self.shared.views().directory.pools().cloned().collect()
+    }
+
+    /// How many pools there are of each level, each as its last change has left it.
+    #[must_use]
+    pub fn levels(&self) -> [(Level, u64); 4] {
+        self.shared.views().directory.levels()
     }
 
     /// The history of a pool after a version, at most `limit` records of it.
@@ -415,25 +475,68 @@ impl<L: EventLog + 'static> Pools<L> {
         &self,
         keypackage_ref: &KeyPackageRef,
     ) -> Result<Option<(PoolId, Package, Vec<u8>)>, ReadError> {
-        let Some(record) = self.shared.log.find_package(keypackage_ref)? else {
-            return Ok(None);
-        };
-        let Some(pool) = record.envelope.stream.pool() else {
-            return Ok(None);
-        };
-        let view = self.pool(pool);
-        let package = view.and_then(|view| view.state.get(keypackage_ref).cloned());
-        Ok(package.map(|package| (pool.clone(), package, record.payload)))
+        let records = self.shared.log.read_package(keypackage_ref)?;
+        let Some(first) = records.first() else { return Ok(None) };
+        let Some(pool) = first.envelope.stream.pool().cloned() else { return Ok(None) };
+        let view = self.pool(&pool);
+        let live = view.and_then(|view| view.state.get(keypackage_ref).cloned());
+        let package = live.or_else(|| PoolState::life_of(keypackage_ref, &records));
+        let payload = records.into_iter().next().map(|first| first.payload);
+        Ok(package.zip(payload).map(|(package, payload)| (pool, package, payload)))
+    }
+
+    /// A reservation and its package as the log has left them, and up to which record that is; `None` if
+    /// there never was one.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn reservation(
+        &self,
+        id: ReservationId,
+    ) -> Result<Option<(Package, Reservation, u64)>, ReadError> {
+        let as_of = self.shared.log.head()?.seq;
+        let Some(made) = self.shared.log.find_reservation(id)? else { return Ok(None) };
+        let Some(keypackage_ref) = made.envelope.event.keypackage_ref() else { return Ok(None) };
+        let records = self.shared.log.read_package(keypackage_ref)?;
+        let life = PoolState::of_package(&records).ok();
+        Ok(life.and_then(|life| {
+            let package = life.get(keypackage_ref)?.clone();
+            Some((package, life.reservation(id)?.clone(), as_of.max(made.seq)))
+        }))
+    }
+
+    /// The exact bytes of a package that was uploaded; `None` for one that never was.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn package_bytes(
+        &self,
+        keypackage_ref: &KeyPackageRef,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.shared.log.find_package(keypackage_ref)?.map(|record| record.payload))
+    }
+}
+
+impl<L> Pools<L> {
+    fn end(&self) {
+        self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if committer.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the committer thread panicked");
+        }
+        self.shared.to_keep.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            keeper.end();
+        }
     }
 }
 
 impl<L> Drop for Pools<L> {
     fn drop(&mut self) {
-        self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
-        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = committer {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 
@@ -448,12 +551,12 @@ impl<L> Shared<L> {
         self.views.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn views_mut(&self) -> std::sync::RwLockWriteGuard<'_, Views> {
+        self.views.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
-        self.views().pools.get(pool).cloned()
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn limits_now(&self) -> Limits {

@@ -16,6 +16,9 @@ mod properties;
 #[path = "projections/pools.rs"]
 mod pools;
 
+#[path = "projections/residency.rs"]
+mod residency;
+
 #[path = "projections/delivery.rs"]
 mod delivery;
 

@@ -213,6 +213,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
         let target = Target::Pool(pool.clone());
         let reply = self.execute(target, Command::Upload(good), idempotency).await?;
+        let health = reply.health();
         let Answer::Uploaded(outcomes) = reply.answer else { return Err(StoreError::Confused) };
         let mut outcomes = outcomes.into_iter();
         let merge = |verdict: Result<(), AdmissionError>| match verdict {
@@ -220,7 +221,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             Err(error) => Ok(Err(error)),
         };
         let items = verdicts.into_iter().map(merge).collect::<Result<_, _>>()?;
-        Ok(Saved { items, health: reply.health, position: reply.position })
+        Ok(Saved { items, health, position: reply.position })
     }
 
     /// Admits one package and takes it into a pool.
@@ -282,8 +283,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let Answer::Reserved { facts, reservation, generation, deadline } = reply.answer else {
             return Err(StoreError::Confused);
         };
-        let found = self.pools.package(&facts.keypackage_ref)?;
-        let (pool, _, bytes) = found.ok_or(StoreError::Confused)?;
+        let bytes = self.pools.package_bytes(&facts.keypackage_ref)?;
+        let (pool, bytes) = (reply.pool, bytes.ok_or(StoreError::Confused)?);
         Ok(ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline })
     }
 
@@ -353,8 +354,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ) -> Result<Withdrawn, StoreError> {
         let target = Target::Pool(pool.clone());
         let reply = self.execute(target, Command::Revoke { which, reason }, idempotency).await?;
+        let health = reply.health();
         let Answer::Revoked(refs) = reply.answer else { return Err(StoreError::Confused) };
-        Ok(Withdrawn { refs, health: reply.health, position: reply.position })
+        Ok(Withdrawn { refs, health, position: reply.position })
     }
 
     /// Records what time has done: lapsed reservations, ended lifetimes. Returns how many pools it

@@ -1,7 +1,6 @@
 //! What the server counts, for Prometheus. No user, device or key is ever a label.
 
 use keypool_ledger::EventLog;
-use keypool_projections::Level;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -120,20 +119,8 @@ impl Metrics {
 
 fn measure<L: EventLog + 'static>(store: &KeyPackageStore<L>) {
     let pools = store.pools();
-    let mut counts = [0_u32; 4];
-    for (pool, _) in pools.pools() {
-        let place = match store.health(&pool).level {
-            Level::Healthy => 0,
-            Level::Low => 1,
-            Level::Critical => 2,
-            Level::Empty => 3,
-        };
-        if let Some(count) = counts.get_mut(place) {
-            *count = count.saturating_add(1);
-        }
-    }
-    let levels = [Level::Healthy, Level::Low, Level::Critical, Level::Empty];
-    for (level, count) in levels.iter().zip(counts) {
+    for (level, count) in pools.levels() {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
         gauge!("keypool_pools", "level" => level.word()).set(f64::from(count));
     }
     let queued = u32::try_from(pools.queued()).unwrap_or(u32::MAX);
@@ -160,7 +147,7 @@ fn describe() {
     );
     describe_counter!("keypool_spends_total", "Spends answered, by whether they were late.");
     describe_counter!("keypool_conflicts_total", "Late spends refused: the package was handed on.");
-    describe_gauge!("keypool_pools", "Pools, by how full they are.");
+    describe_gauge!("keypool_pools", "Pools, by how full their last change has left them.");
     describe_gauge!("keypool_queue_commands", "Commands waiting for the log.");
     describe_gauge!("keypool_log_position", "The place of the last event in the log.");
     describe_gauge!("keypool_checkpoint_position", "The last event that a checkpoint covers.");

@@ -16,7 +16,7 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 use keypool_ledger::{Clock, OpenError, SledLog, SledLogOptions};
-use keypool_projections::{Pools, ReplayError};
+use keypool_projections::{DeliveryLimits, Pools, Progress, ReplayError};
 use tokio::sync::{mpsc as signals, watch};
 
 use crate::{
@@ -197,6 +197,7 @@ fn state(
     Ok(State {
         store: OnceLock::new(),
         ledger: OnceLock::new(),
+        replaying: Arc::default(),
         clock,
         public_names: public_names(&settings.public_names, address),
         insecure_no_auth: settings.insecure_no_auth,
@@ -296,7 +297,8 @@ impl Run {
     /// Replays the log, and holds it against what was published of it.
     async fn open_log(&self) -> Result<(Store, Follower<Arc<SledLog>>), StartError> {
         let (settings, clock) = (self.settings.clone(), Arc::clone(&self.state.clock));
-        let (store, log) = blocking(move || open_store(&settings, clock)).await??;
+        let replaying = Arc::clone(&self.state.replaying);
+        let (store, log) = blocking(move || open_store(&settings, clock, &replaying)).await??;
         let follower = open_or_restore(&self.settings, &store, log).await?;
         Ok((store, follower))
     }
@@ -350,9 +352,11 @@ impl Run {
 fn open_store(
     settings: &Settings,
     clock: Arc<dyn Clock>,
+    replaying: &Progress,
 ) -> Result<(Store, Arc<SledLog>), StartError> {
     let log = Arc::new(SledLog::open(&settings.data, SledLogOptions::default())?);
-    let pools = Pools::open(Arc::clone(&log), clock, settings.limits)?;
+    let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
+    let pools = Pools::open_with(Arc::clone(&log), clock, limits, delivery, replaying)?;
     Ok((KeyPackageStore::new(pools, settings.admission.clone()), log))
 }
 

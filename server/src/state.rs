@@ -7,7 +7,7 @@ use std::{
 
 use actix_web::{HttpRequest, web};
 use keypool_ledger::{Clock, SledLog};
-use keypool_projections::wire::Code;
+use keypool_projections::{Progress, wire::Code};
 use tokio::sync::watch;
 
 use crate::{
@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(crate) store: OnceLock<Store>,
     /// What is published of the log; set with the store.
     pub(crate) ledger: OnceLock<Arc<Ledger>>,
+    /// How far the replay is until then.
+    pub(crate) replaying: Arc<Progress>,
     /// Where the time comes from that signatures are checked against.
     pub(crate) clock: Arc<dyn Clock>,
     /// The names clients reach the server by, lower case, with the port unless it is the scheme's own.
@@ -53,13 +55,20 @@ impl State {
 
     /// The store, once the log has been replayed.
     pub(crate) fn store(&self) -> Result<&Store, Failure> {
-        let replaying = || Failure::new(Code::NotReady, "the server is replaying its log");
-        self.store.get().ok_or_else(replaying)
+        self.store.get().ok_or_else(|| self.not_ready())
+    }
+
+    /// Why requests are not served yet, and how far it is until they are.
+    fn not_ready(&self) -> Failure {
+        let detail = match self.replaying.get() {
+            (_, 0) => "the server is replaying its log".to_owned(),
+            (read, of) => format!("the server is replaying its log: {read} of {of} records"),
+        };
+        Failure::new(Code::NotReady, detail)
     }
 
     /// What is published of the log, once it has been replayed.
     pub(crate) fn ledger(&self) -> Result<&Arc<Ledger>, Failure> {
-        let replaying = || Failure::new(Code::NotReady, "the server is replaying its log");
-        self.ledger.get().ok_or_else(replaying)
+        self.ledger.get().ok_or_else(|| self.not_ready())
     }
 }

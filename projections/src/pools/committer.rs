@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     mem,
-    sync::{Arc, PoisonError, atomic::Ordering, mpsc::Receiver},
+    sync::{Arc, atomic::Ordering, mpsc::Receiver},
     thread,
 };
 
@@ -151,9 +151,10 @@ impl<L: EventLog> Committer<L> {
                 }
             }
         }
-        let mut views = self.shared.views.write().unwrap_or_else(PoisonError::into_inner);
+        let limits = self.shared.limits_now();
+        let mut views = self.shared.views_mut();
         for (pool, view) in fresh {
-            views.publish(pool, view);
+            views.publish(pool, view, &limits);
         }
         for record in delivered {
             views.take_in_delivery(record);
@@ -163,10 +164,15 @@ impl<L: EventLog> Committer<L> {
                 self.fail(&err);
             }
         }
-        drop(views);
         let last = group.results.iter().flatten().flat_map(|appended| &appended.records).last();
         if let Some(last) = last {
+            views.changed.through = last.seq;
+            views.changed.at = views.changed.at.max(last.envelope.at);
+        }
+        drop(views);
+        if let Some(last) = last {
             self.shared.written.send_replace(last.seq);
+            self.shared.tell_keeper();
         }
     }
 
@@ -232,7 +238,8 @@ impl<L: EventLog> Committer<L> {
         if reply.position != 0 {
             return reply;
         }
-        let place = place.or_else(|| self.shared.view(&reply.pool).map(|view| view.position));
+        let published = || self.shared.view(&reply.pool).ok().flatten().map(|view| view.position);
+        let place = place.or_else(published);
         Reply { position: place.unwrap_or_default(), ..reply }
     }
 

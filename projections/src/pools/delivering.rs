@@ -1,7 +1,10 @@
 //! The delivery's share of a group of commands: Commits with their Welcomes and the spending of their
 //! packages as one batch, messages, acknowledgements.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use keypool_ledger::{
     Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId, ReadError,
@@ -195,7 +198,7 @@ impl<L: EventLog> Group<'_, L> {
     /// conflict that is to be recorded.
     #[expect(clippy::type_complexity, reason = "a refusal with what is recorded of it, used once")]
     fn spend(
-        &self,
+        &mut self,
         group: &GroupId,
         claim: &Claim,
         owners: &BTreeMap<&KeyPackageRef, PoolId>,
@@ -211,7 +214,7 @@ impl<L: EventLog> Group<'_, L> {
             return Err(DeliveryRejection::SameDevice(pool).into());
         }
         let command = Command::Spend { claim: claim.clone(), group: group.clone() };
-        let view = self.pool_view(&pool);
+        let view = self.prepared(&pool, &command)?;
         let decision = view.state.decide(&command, self.look.now.max(view.head.at), &self.limits);
         let stream = StreamId::Pool(pool.clone());
         let version = view.state.version();
@@ -272,10 +275,12 @@ impl<L: EventLog> Group<'_, L> {
         let (first, then): (Vec<_>, Vec<_>) =
             writes.into_iter().partition(|(stream, _)| matches!(stream, StreamId::Mailbox(_)));
         for (stream, (expected, events)) in first.into_iter().chain(then) {
-            let at = self.look.now.max(self.stream_at(&stream));
-            if let Err(error) = self.evolve_working(&stream, &events, at) {
-                return Plan::Deliver(None, Err(ExecuteError::from(error).into()));
-            }
+            let at = self.stream_at(&stream).map(|last| self.look.now.max(last));
+            let at = match at.and_then(|at| self.evolve_working(&stream, &events, at).map(|()| at))
+            {
+                Ok(at) => at,
+                Err(error) => return Plan::Deliver(None, Err(error.into())),
+            };
             let events = events.into_iter().map(|(event, payload)| NewEvent {
                 at,
                 command: request.id,
@@ -294,12 +299,12 @@ impl<L: EventLog> Group<'_, L> {
         stream: &StreamId,
         events: &[(Event, Vec<u8>)],
         at: keypool_ledger::Timestamp,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), ExecuteError> {
         match stream {
             StreamId::Pool(pool) => {
-                let mut view = self.pool_view(pool);
+                let mut view = self.pool_view(pool)?;
                 for (event, _) in events {
-                    view.state.evolve(event, at)?;
+                    view.state.evolve(event, at).map_err(Rejection::from)?;
                 }
                 view.head.at = at;
                 self.working.insert(pool.clone(), view);
@@ -322,19 +327,18 @@ impl<L: EventLog> Group<'_, L> {
         Ok(())
     }
 
-    fn stream_at(&self, stream: &StreamId) -> keypool_ledger::Timestamp {
-        let views = self.shared.views();
-        match stream {
-            StreamId::Pool(pool) => self.pool_view_in(pool, &views).head.at,
-            StreamId::Group(group) => match self.groups.get(group) {
-                Some((_, at)) => *at,
-                None => views.groups.get(group).map(|(_, at)| *at).unwrap_or_default(),
-            },
-            StreamId::Mailbox(device) => match self.mailboxes.get(device) {
-                Some((_, at)) => *at,
-                None => views.mailboxes.get(device).map(|(_, at)| *at).unwrap_or_default(),
-            },
-        }
+    fn stream_at(&self, stream: &StreamId) -> Result<keypool_ledger::Timestamp, ExecuteError> {
+        let published = |views: &Views| match stream {
+            StreamId::Pool(_) => None,
+            StreamId::Group(group) => views.groups.get(group).map(|(_, at)| *at),
+            StreamId::Mailbox(device) => views.mailboxes.get(device).map(|(_, at)| *at),
+        };
+        let working = match stream {
+            StreamId::Pool(pool) => Some(self.pool_view(pool)?.head.at),
+            StreamId::Group(group) => self.groups.get(group).map(|(_, at)| *at),
+            StreamId::Mailbox(device) => self.mailboxes.get(device).map(|(_, at)| *at),
+        };
+        Ok(working.or_else(|| published(&self.shared.views())).unwrap_or_default())
     }
 
     fn group_state(&self, group: &GroupId) -> GroupState {
@@ -385,7 +389,9 @@ impl Views {
                 let recipients = state.recipients(event);
                 state.evolve(event);
                 *last_at = at;
+                self.changed.groups.insert(group.clone());
                 for recipient in recipients {
+                    self.changed.mailboxes.insert(recipient.clone());
                     self.mailboxes.entry(recipient).or_default().0.deliver(waiting);
                 }
             }
@@ -393,6 +399,7 @@ impl Views {
                 let (state, last_at) = self.mailboxes.entry(device.clone()).or_default();
                 state.evolve(event);
                 *last_at = at;
+                self.changed.mailboxes.insert(device.clone());
             }
         }
     }
@@ -429,13 +436,10 @@ impl<L> Shared<L> {
 
 impl<L: EventLog> Group<'_, L> {
     /// A pool as the commands before this one will leave it.
-    pub(super) fn pool_view(&self, pool: &PoolId) -> PoolView {
-        self.pool_view_in(pool, &self.shared.views())
-    }
-
-    fn pool_view_in(&self, pool: &PoolId, views: &Views) -> PoolView {
-        let working = self.working.get(pool).cloned();
-        let published = || views.pools.get(pool).map(|view| PoolView::clone(view));
-        working.or_else(published).unwrap_or_default()
+    pub(super) fn pool_view(&self, pool: &PoolId) -> Result<PoolView, ExecuteError> {
+        if let Some(working) = self.working.get(pool) {
+            return Ok(working.clone());
+        }
+        Ok(self.shared.view(pool)?.map(Arc::unwrap_or_clone).unwrap_or_default())
     }
 }

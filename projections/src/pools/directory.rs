@@ -1,37 +1,164 @@
-//! Who is who: which key speaks for which pool, and which devices a user has. A fold of the pools.
+//! What is known of every pool, whether or not it is in memory: which key speaks for it, when time does
+//! something to it next, how full it was when it changed last. A fold of the pools.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
-use keypool_ledger::{PoolId, SignatureKey};
+use keypool_ledger::{Event, PoolId, SignatureKey, Timestamp};
 
-use crate::pool::Registration;
+use crate::{
+    health::Level,
+    packing::{Packer, Unpacker},
+};
+
+/// The least name a device can have.
+const LEAST_DEVICE: &str = "+";
 
 /// The directory of all pools.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     keys: HashMap<SignatureKey, PoolId>,
-    /// The key of each registered pool, so that a changed registration removes the old key.
-    registered: HashMap<PoolId, SignatureKey>,
-    devices: BTreeMap<String, BTreeSet<PoolId>>,
+    /// All pools, those of a user together, by device.
+    pools: BTreeSet<PoolId>,
+    briefs: HashMap<PoolId, Brief>,
+    /// When something is due, the next first.
+    due: BTreeSet<(Timestamp, PoolId)>,
+    levels: [u64; 4],
+}
+
+/// What is known of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Brief {
+    /// The key that speaks for it.
+    pub(super) key: Option<SignatureKey>,
+    /// When time does something to it next.
+    pub(super) due: Option<Timestamp>,
+    /// How full it was when it changed last.
+    pub(super) level: Level,
+    /// The version of which there is a snapshot; 0 if there is none.
+    pub(super) kept: u64,
+}
+
+impl Brief {
+    pub(super) fn pack(&self) -> Vec<u8> {
+        let mut out = Packer::default();
+        out.bytes(self.key.as_ref().map_or(&[], SignatureKey::as_bytes));
+        out.flag(self.due.is_some());
+        out.number(self.due.unwrap_or_default().as_millis());
+        out.number(place_of(self.level) as u64);
+        out.number(self.kept);
+        out.into_bytes().into_vec()
+    }
+
+    pub(super) fn unpack(bytes: &[u8]) -> Option<Self> {
+        let mut rest = Unpacker(bytes);
+        let key = match rest.bytes()? {
+            [] => None,
+            key => Some(SignatureKey::new(key).ok()?),
+        };
+        let due = rest.flag()?;
+        let at = rest.time()?;
+        let level = LEVELS.get(usize::try_from(rest.number()?).ok()?).copied()?;
+        let kept = rest.number()?;
+        rest.0.is_empty().then_some(Self { key, due: due.then_some(at), level, kept })
+    }
+}
+
+const LEVELS: [Level; 4] = [Level::Healthy, Level::Low, Level::Critical, Level::Empty];
+
+const fn place_of(level: Level) -> usize {
+    match level {
+        Level::Healthy => 0,
+        Level::Low => 1,
+        Level::Critical => 2,
+        Level::Empty => 3,
+    }
 }
 
 impl Directory {
     /// Takes in a pool as it is now.
-    pub(super) fn note(&mut self, pool: &PoolId, registration: Option<&Registration>) {
-        if !self.devices.get(pool.user()).is_some_and(|devices| devices.contains(pool)) {
-            self.devices.entry(pool.user().to_owned()).or_default().insert(pool.clone());
-        }
-        let key = registration.map(|registration| &registration.signature_key);
-        if self.registered.get(pool) == key {
+    pub(super) fn note(&mut self, pool: &PoolId, brief: Brief) {
+        let old = self.briefs.get(pool).cloned();
+        if old.as_ref() == Some(&brief) {
             return;
         }
-        if let Some(old) = self.registered.remove(pool) {
-            self.keys.remove(&old);
+        match &old {
+            Some(old) => {
+                if let Some(due) = old.due {
+                    self.due.remove(&(due, pool.clone()));
+                }
+                if old.key != brief.key
+                    && let Some(key) = &old.key
+                {
+                    self.keys.remove(key);
+                }
+                self.count(old.level, -1);
+            }
+            None => drop(self.pools.insert(pool.clone())),
         }
-        if let Some(key) = key {
+        if let Some(due) = brief.due {
+            self.due.insert((due, pool.clone()));
+        }
+        if let Some(key) = &brief.key {
             self.keys.insert(key.clone(), pool.clone());
-            self.registered.insert(pool.clone(), key.clone());
         }
+        self.count(brief.level, 1);
+        self.briefs.insert(pool.clone(), brief);
+    }
+
+    fn count(&mut self, level: Level, by: i64) {
+        if let Some(count) = self.levels.get_mut(place_of(level)) {
+            *count = count.saturating_add_signed(by);
+        }
+    }
+
+    /// Takes in that something happened to a pool that is not in memory: who speaks for it now, and that
+    /// it should be looked at.
+    pub(super) fn note_event(&mut self, pool: &PoolId, event: &Event) {
+        let mut brief = self.brief(pool);
+        match event {
+            Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } => {
+                brief.key = Some(signature_key.clone());
+            }
+            Event::DeviceRemoved {} => brief.key = None,
+            _ => {}
+        }
+        brief.due = Some(Timestamp::default());
+        self.note(pool, brief);
+    }
+
+    /// What is known of a pool; nothing of one that has no history.
+    pub(super) fn brief(&self, pool: &PoolId) -> Brief {
+        self.briefs.get(pool).cloned().unwrap_or_default()
+    }
+
+    /// Notes that there is a snapshot of a pool.
+    pub(super) fn kept(&mut self, pool: &PoolId, version: u64) {
+        if let Some(brief) = self.briefs.get_mut(pool) {
+            brief.kept = version;
+        }
+    }
+
+    /// Whether a pool has a history.
+    pub(super) fn knows(&self, pool: &PoolId) -> bool {
+        self.briefs.contains_key(pool)
+    }
+
+    /// Every pool, by name.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &PoolId> {
+        self.pools.iter()
+    }
+
+    /// The pools to which time has done something by `now`, at most `limit`, the longest due first.
+    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<PoolId> {
+        let due = self.due.iter().take_while(|(due, _)| *due <= now);
+        due.take(limit).map(|(_, pool)| pool.clone()).collect()
+    }
+
+    /// How many pools there are of each level.
+    pub(super) fn levels(&self) -> [(Level, u64); 4] {
+        let mut levels = LEVELS.map(|level| (level, 0));
+        levels.iter_mut().zip(self.levels).for_each(|(level, count)| level.1 = count);
+        levels
     }
 
     /// The pool that a key speaks for.
@@ -40,8 +167,10 @@ impl Directory {
     }
 
     /// The pools of a user, by device.
-    pub(super) fn devices_of(&self, user: &str) -> impl Iterator<Item = &PoolId> {
-        self.devices.get(user).into_iter().flatten()
+    pub(super) fn devices_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = &'a PoolId> {
+        let least = PoolId::new(user, LEAST_DEVICE).ok();
+        let from = least.into_iter().flat_map(|least| self.pools.range(least..));
+        from.take_while(move |pool| pool.user() == user)
     }
 
     /// Whether a key speaks for no other pool.
@@ -58,7 +187,7 @@ impl Directory {
         voucher: Option<&SignatureKey>,
     ) -> bool {
         let mut others = self.devices_of(pool.user()).filter(|other| *other != pool);
-        let is_first = !others.any(|other| self.registered.contains_key(other));
+        let is_first = !others.any(|other| self.is_registered(other));
         let by = voucher.and_then(|key| self.keys.get(key));
         let is_vouched_for = by.is_some_and(|by| by.user() == pool.user() && by != pool);
         self.is_free(pool, key) && (is_first || is_vouched_for || self.keys.get(key) == Some(pool))
@@ -66,7 +195,10 @@ impl Directory {
 
     /// The devices of a user that a key speaks for.
     pub(super) fn registered_of(&self, user: &str) -> Vec<PoolId> {
-        let devices = self.devices_of(user).filter(|pool| self.registered.contains_key(pool));
-        devices.cloned().collect()
+        self.devices_of(user).filter(|pool| self.is_registered(pool)).cloned().collect()
+    }
+
+    fn is_registered(&self, pool: &PoolId) -> bool {
+        self.briefs.get(pool).is_some_and(|brief| brief.key.is_some())
     }
 }

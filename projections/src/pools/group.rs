@@ -1,9 +1,6 @@
 //! A group of commands: decided in order, each on the state as those before it will leave it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use keypool_ledger::{
     Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId,
@@ -21,7 +18,6 @@ use crate::{
     command::{Answer, Command, Limits, NewPackage, Rejection},
     decide::Decision,
     delivery::{GroupState, MailboxState},
-    health::Health,
 };
 
 /// How many pools one sweep settles.
@@ -131,40 +127,56 @@ impl<'a, L: EventLog> Group<'a, L> {
         let (pool, decision) = self.decide(request)?;
         let Decision { events, answer } = decision;
         if events.is_empty() {
-            let reply = self.reply(&pool, answer?);
+            let reply = self.reply(&pool, answer?)?;
             return Ok(Plan::Reply(Ok(reply)));
         }
         let index = self.write(&pool, &events, request)?;
-        let outcome = answer.map(|answer| self.reply(&pool, answer)).map_err(ExecuteError::from);
+        let outcome = match answer {
+            Ok(answer) => self.reply(&pool, answer),
+            Err(rejection) => Err(rejection.into()),
+        };
         Ok(Plan::Write(index, outcome))
     }
 
     /// Finds the pool a command is for, and decides it there.
-    fn decide(&self, request: &Request) -> Result<(PoolId, Decision), ExecuteError> {
+    fn decide(&mut self, request: &Request) -> Result<(PoolId, Decision), ExecuteError> {
         match &request.target {
             Target::Pool(pool) => {
                 self.check(pool, &request.command)?;
-                Ok((pool.clone(), self.decide_on(pool, &request.command)))
+                Ok((pool.clone(), self.decide_on(pool, &request.command)?))
             }
             Target::Package(keypackage_ref) => {
                 let unknown = || Rejection::UnknownKeyPackage(keypackage_ref.clone());
                 let record = self.shared.log.find_package(keypackage_ref)?.ok_or_else(unknown)?;
                 let pool = record.envelope.stream.pool().cloned().ok_or_else(unknown)?;
-                let decision = self.decide_on(&pool, &request.command);
+                let decision = self.decide_on(&pool, &request.command)?;
                 Ok((pool, decision))
             }
             Target::User(user) => self.decide_on_any(user, &request.command),
         }
     }
 
-    fn decide_on(&self, pool: &PoolId, command: &Command) -> Decision {
-        let view = self.pool_view(pool);
-        view.state.decide(command, self.look.now.max(view.head.at), &self.limits)
+    fn decide_on(&mut self, pool: &PoolId, command: &Command) -> Result<Decision, ExecuteError> {
+        let view = self.prepared(pool, command)?;
+        Ok(view.state.decide(command, self.look.now.max(view.head.at), &self.limits))
+    }
+
+    /// A pool as the commands before this one will leave it, with everything that this one names.
+    pub(super) fn prepared(
+        &mut self,
+        pool: &PoolId,
+        command: &Command,
+    ) -> Result<PoolView, ExecuteError> {
+        let mut view = self.pool_view(pool)?;
+        if self.shared.recall(pool, &mut view, command)? {
+            self.working.insert(pool.clone(), view.clone());
+        }
+        Ok(view)
     }
 
     /// Decides on the first device of a user that can answer: the one that did before, if one did.
     fn decide_on_any(
-        &self,
+        &mut self,
         user: &str,
         command: &Command,
     ) -> Result<(PoolId, Decision), ExecuteError> {
@@ -178,12 +190,12 @@ impl<'a, L: EventLog> Group<'a, L> {
             if !devices.contains(&made) {
                 return Err(Rejection::ReservationMismatch(*reservation).into());
             }
-            let decision = self.decide_on(&made, command);
+            let decision = self.decide_on(&made, command)?;
             return Ok((made, decision));
         }
         let mut refusal = if devices.is_empty() { unknown() } else { Rejection::OwnPool };
         for pool in devices.into_iter().filter(|pool| pool != holder) {
-            let decision = self.decide_on(&pool, command);
+            let decision = self.decide_on(&pool, command)?;
             match decision.answer {
                 Ok(_) => return Ok((pool, decision)),
                 Err(Rejection::PoolExhausted) if refusal == Rejection::NothingCompatible => {}
@@ -210,7 +222,7 @@ impl<'a, L: EventLog> Group<'a, L> {
                 if holder == pool {
                     return Err(Rejection::OwnPool.into());
                 }
-                if self.shared.view(pool).is_none() {
+                if !self.shared.views().directory.knows(pool) {
                     return Err(Rejection::UnknownUser(pool.to_string()).into());
                 }
                 if self.reservation(*reservation)?.is_some_and(|made| made != *pool) {
@@ -244,8 +256,8 @@ impl<'a, L: EventLog> Group<'a, L> {
         events: &[Event],
         request: &Request,
     ) -> Result<usize, ExecuteError> {
-        let published = || self.shared.view(pool).map(Arc::unwrap_or_clone).unwrap_or_default();
-        let view = self.working.entry(pool.clone()).or_insert_with(published);
+        let published = self.pool_view(pool)?;
+        let view = self.working.entry(pool.clone()).or_insert(published);
         let expected = view.state.version();
         let at = self.look.now.max(view.head.at);
         for event in events {
@@ -264,38 +276,44 @@ impl<'a, L: EventLog> Group<'a, L> {
         self.batches.len() - 1
     }
 
-    /// Settles every pool that is due, as far as this group has room.
+    /// Settles the pools that are due, as far as this group has room; what is left is due still.
     fn sweep(&mut self) -> Plan {
         let (now, limits) = (self.look.now, self.limits);
-        let due: Vec<PoolId> = {
-            let views = self.shared.views();
-            let due = views.pools.iter().filter(|(pool, view)| {
-                !self.working.contains_key(*pool) && view.state.is_due(now, &limits)
-            });
-            let mut due: Vec<PoolId> = due.map(|(pool, _)| pool.clone()).collect();
-            due.sort();
-            // What is left is due at the next sweep still.
-            due.truncate(SETTLED_MAX);
-            due
-        };
+        let mut due = self.shared.views().directory.due(now, SETTLED_MAX);
+        due.retain(|pool| !self.working.contains_key(pool));
         let mut indexes = Vec::new();
         for pool in due {
-            let decision = self.decide_on(&pool, &Command::Settle);
-            let version = self.shared.view(&pool).map_or(0, |view| view.head.version);
-            let request = settling(&pool, version, now);
-            match self.write(&pool, &decision.events, &request) {
-                Ok(index) => indexes.push(index),
-                Err(error) => tracing::error!(%error, "a pool could not be settled"),
+            match self.settle(&pool, now, &limits) {
+                Ok(index) => indexes.extend(index),
+                Err(error) => tracing::error!(%error, %pool, "a pool could not be settled"),
             }
         }
         Plan::Sweep(indexes)
     }
 
+    /// Records what time has done to a pool; `None` if it is nothing yet.
+    fn settle(
+        &mut self,
+        pool: &PoolId,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<Option<usize>, ExecuteError> {
+        let view = self.pool_view(pool)?;
+        if !view.state.is_due(now, limits) {
+            // Reservations have more time than when it was noted: a restart, a clock that leapt.
+            self.shared.views_mut().publish(pool.clone(), view, limits);
+            return Ok(None);
+        }
+        let decision = self.decide_on(pool, &Command::Settle)?;
+        let request = settling(pool, view.head.version, now);
+        self.write(pool, &decision.events, &request).map(Some)
+    }
+
     /// The reply as it will be once the group is written; its place in the log is filled in then.
-    fn reply(&self, pool: &PoolId, answer: Answer) -> Reply {
-        let state = self.pool_view(pool).state;
-        let health = Health::of(&state, self.look.now, &self.limits);
-        Reply { pool: pool.clone(), answer, health, position: 0 }
+    fn reply(&self, pool: &PoolId, answer: Answer) -> Outcome {
+        let state = self.pool_view(pool)?.state;
+        let (after, limits) = ((state, self.look.now), self.limits);
+        Ok(Reply { pool: pool.clone(), answer, position: 0, after, limits })
     }
 }
 

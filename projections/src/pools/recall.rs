@@ -3,11 +3,11 @@
 use keypool_ledger::{Event, EventLog, KeyPackageRef, Record, ReleaseReason, RevokeReason};
 
 use super::{
-    ExecuteError, ReplayError, Reply, Request, Shared, committer::Outcome, views::replay_pool,
+    ExecuteError, Reply, Request, Shared, committer::Outcome, loading::unreadable,
+    views::replay_pool,
 };
 use crate::{
     command::{Answer, Command, ItemOutcome, ItemRefusal, Limits, OnLapse, Rejection},
-    health::Health,
     pool::PoolState,
 };
 
@@ -43,8 +43,8 @@ pub(super) fn recall<L: EventLog>(
         before.state.decide(&request.command, at, &limits).answer
     });
     let answer = with_recorded_uploads(answer?, &events);
-    let health = Health::of(&after.state, at, &shared.limits_now());
-    Ok(Reply { pool, answer, health, position: after.position })
+    let (position, limits) = (after.position, shared.limits_now());
+    Ok(Reply { pool, answer, position, after: (after.state, at), limits })
 }
 
 /// Whether a record says what time has done, not what a command wanted.
@@ -109,14 +109,4 @@ fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
         other => other,
     };
     Answer::Uploaded(outcomes.into_iter().map(as_recorded).collect())
-}
-
-fn unreadable(error: ReplayError) -> ExecuteError {
-    match error {
-        ReplayError::Read(read) => read.into(),
-        other => {
-            tracing::error!(error = %other, "a history cannot be folded");
-            ExecuteError::LogUnavailable
-        }
-    }
 }

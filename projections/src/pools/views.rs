@@ -1,30 +1,86 @@
 //! The published states, and how they are folded from the log.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use keypool_ledger::{EventLog, GroupId, PoolId, Record, StreamHead, StreamId, Timestamp, codec};
 
-use super::{PoolView, ReplayError, directory::Directory};
-use crate::delivery::{GroupState, MailboxState};
+use super::{
+    PoolView, ReplayError,
+    directory::{Brief, Directory},
+    residents::Residents,
+};
+use crate::{
+    command::Limits,
+    delivery::{GroupState, MailboxState},
+    health::Level,
+};
 
 /// How many records are read at a time.
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
+/// How many events a pool may have had since its last snapshot: so many are read when it is loaded.
+const KEPT_EVERY: u64 = 32;
 
 /// The published states.
 #[derive(Debug, Default)]
 pub(super) struct Views {
-    pub(super) pools: HashMap<PoolId, Arc<PoolView>>,
+    pub(super) residents: Residents,
     pub(super) directory: Directory,
     /// Each group, and when its last event was recorded.
     pub(super) groups: HashMap<GroupId, (GroupState, Timestamp)>,
     /// Each device's mailbox, and when the last event of its own history was recorded.
     pub(super) mailboxes: HashMap<PoolId, (MailboxState, Timestamp)>,
+    pub(super) changed: Changed,
+}
+
+/// What is not in the snapshots yet.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// Pools of which something is known that is not kept.
+    pub(super) briefs: HashSet<PoolId>,
+    /// Pools that have had enough events to be kept.
+    pub(super) pools: HashSet<PoolId>,
+    pub(super) groups: HashSet<GroupId>,
+    pub(super) mailboxes: HashSet<PoolId>,
+    /// The last record that is in the published states, and the latest time of any.
+    pub(super) through: u64,
+    pub(super) at: Timestamp,
+    /// The record that the snapshots reach to.
+    pub(super) reached: u64,
+}
+
+impl Changed {
+    /// How many records the snapshots do not reach.
+    pub(super) const fn unkept(&self) -> u64 {
+        self.through.saturating_sub(self.reached)
+    }
 }
 
 impl Views {
-    pub(super) fn publish(&mut self, pool: PoolId, view: PoolView) {
-        self.directory.note(&pool, view.state.registration());
-        self.pools.insert(pool, Arc::new(view));
+    /// Publishes a pool as it is now. What it need not remember it forgets.
+    pub(super) fn publish(&mut self, pool: PoolId, mut view: PoolView, limits: &Limits) {
+        view.state.forget();
+        let kept = self.directory.brief(&pool).kept;
+        if KEPT_EVERY <= view.head.version.saturating_sub(kept) {
+            self.changed.pools.insert(pool.clone());
+        }
+        let brief = Brief {
+            key: view.state.registration().map(|registered| registered.signature_key.clone()),
+            due: view.state.next_due(limits),
+            level: Level::of(view.state.counts().available),
+            kept,
+        };
+        self.directory.note(&pool, brief);
+        self.changed.briefs.insert(pool.clone());
+        self.residents.put(pool, Arc::new(view));
+    }
+
+    /// Takes in a record of a pool that is not folded now: whoever asks for the pool folds it.
+    pub(super) fn note_pool(&mut self, pool: &PoolId, record: &Record) {
+        self.directory.note_event(pool, &record.envelope.event);
+        self.changed.briefs.insert(pool.clone());
     }
 }
 
@@ -53,29 +109,6 @@ impl PoolView {
         self.position = record.seq;
         Ok(())
     }
-}
-
-/// Folds every pool of a log, and finds the time of its latest event.
-pub(super) fn replay(log: &impl EventLog) -> Result<(Views, Timestamp), ReplayError> {
-    let mut pools: HashMap<PoolId, PoolView> = HashMap::new();
-    let mut views = Views::default();
-    let (mut next, mut last_at) = (1, Timestamp::default());
-    loop {
-        let page = log.read(next, PAGE)?;
-        let Some(last) = page.last() else { break };
-        next = last.seq.saturating_add(1);
-        for record in &page {
-            last_at = last_at.max(record.envelope.at);
-            match record.envelope.stream.pool() {
-                Some(pool) => pools.entry(pool.clone()).or_default().take_in(record)?,
-                None => views.take_in_delivery(record),
-            }
-        }
-    }
-    for (pool, view) in pools {
-        views.publish(pool, view);
-    }
-    Ok((views, last_at))
 }
 
 /// One pool, folded from its own history up to a version.

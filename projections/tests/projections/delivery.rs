@@ -11,7 +11,7 @@ use keypool_ledger::{
 };
 use keypool_projections::{
     Command, DeliverError, Delivered, DeliveryCommand, DeliveryLimits, DeliveryRejection,
-    DeliveryRequest, ExecuteError, Limits, Pools, Rejection, Target, Welcome,
+    DeliveryRequest, ExecuteError, Limits, Pools, Progress, Rejection, Target, Welcome,
     audit::{Auditor, Promises},
 };
 use uuid::Uuid;
@@ -99,7 +99,8 @@ impl Service {
 
 fn open(log: &Log, clock: &Arc<ManualClock>, limits: DeliveryLimits) -> Pools<Log> {
     let clock: Arc<dyn Clock> = clock.clone();
-    Pools::open_with(Arc::clone(log), clock, Limits::STANDARD, limits).unwrap()
+    Pools::open_with(Arc::clone(log), clock, Limits::STANDARD, limits, &Progress::default())
+        .unwrap()
 }
 
 fn asked(id: u128, caller: &str, command: DeliveryCommand) -> DeliveryRequest {

@@ -64,7 +64,7 @@ fn who_comes_second_is_given_another_package() {
     log.before_append(2, |log| rival(log, 2));
     let reply = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
     assert_eq!(reserved(&reply), reference("b"));
-    assert_eq!((reply.health.available, reply.health.reserved, reply.position), (0, 2, 4));
+    assert_eq!((reply.health().available, reply.health().reserved, reply.position), (0, 2, 4));
 }
 
 #[test]

@@ -19,9 +19,9 @@ const NAMES: [&str; 9] = ["a", "b", "c", "d", "e2", "f", "a'", "L", "L2"];
 
 /// One step of a history: a command, and how long before it nothing happened.
 #[derive(Clone, Debug)]
-struct Step {
-    pause: Duration,
-    command: Command,
+pub(crate) struct Step {
+    pub(crate) pause: Duration,
+    pub(crate) command: Command,
 }
 
 impl Arbitrary for Step {

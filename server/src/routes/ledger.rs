@@ -209,17 +209,10 @@ fn standing(
     record: &Record,
     id: ReservationId,
 ) -> Result<(bool, (Standing, u64)), Failure> {
-    let pool = record.envelope.stream.pool();
-    let view = pool.map(|pool| state.store().map(|store| store.view(pool))).transpose()?;
-    let view = view.unwrap_or_default();
-    let package = record.envelope.event.keypackage_ref().and_then(|known| view.state.get(known));
-    let last_resort = package.is_some_and(|package| package.facts.last_resort);
-    // The log shows a record a moment before the pool does: then nothing has become of it yet.
-    let standing = match view.state.reservation(id) {
-        Some(reservation) => (reservation.status.into(), view.position),
-        None => (Standing::Open, record.seq),
-    };
-    Ok((last_resort, standing))
+    let found = state.store()?.pools().reservation(id).map_err(ExecuteError::from)?;
+    Ok(found.map_or((false, (Standing::Open, record.seq)), |(package, reservation, as_of)| {
+        (package.facts.last_resort, (reservation.status.into(), as_of))
+    }))
 }
 
 /// Reads tiles where reading keeps nobody waiting.

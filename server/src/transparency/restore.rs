@@ -31,7 +31,7 @@ pub(crate) async fn quarantine<L: EventLog + 'static>(
     store: &KeyPackageStore<L>,
 ) -> Result<usize, StoreError> {
     let mut withdrawn = 0;
-    for (pool, _) in store.pools().pools() {
+    for pool in store.pools().pools() {
         let reason = RevokeReason::Withdrawn;
         let revoked = store.revoke(&pool, Which::All, reason, Idempotency::fresh()).await?;
         withdrawn += revoked.refs.len();

@@ -56,10 +56,11 @@ impl Spare {
 }
 
 impl Drop for Spare {
-    /// Nothing is written in the directory any more once it is given up.
+    /// Nothing is written in the directory any more once it is given up, and nothing left there.
     fn drop(&mut self) {
         if let Some(making) = self.making.take() {
             drop(making.join());
+            drop(fs::remove_file(&self.path));
         }
     }
 }

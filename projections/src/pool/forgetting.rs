@@ -1,0 +1,166 @@
+//! What a pool need not remember, and how it remembers it again when somebody asks.
+//!
+//! A pool that is served keeps what may still change. Everything else stands in the log, where a
+//! package's own records tell its whole life: whoever names a package that was forgotten has it
+//! recalled first, and the rules see the pool as if it had never forgotten.
+
+use std::{mem, sync::Arc};
+
+use imbl::{HashSet, Vector};
+use keypool_ledger::{Hash, KeyPackageRef, Record, ReservationId, Timestamp};
+
+use super::{Package, PoolState};
+use crate::{
+    command::{Claim, Command, Limits, NewPackage, Which},
+    decide::is_worn,
+    lifecycle::{IllegalChange, Stage},
+};
+
+/// Something that a command names and a pool does not remember. It may never have been there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// A package, with all its reservations.
+    Package(KeyPackageRef),
+    /// A reservation, and the package it is of.
+    Reservation(ReservationId),
+    /// The `init_key` of a package that is new.
+    InitKey(Hash),
+}
+
+impl PoolState {
+    /// Forgets what nothing is decided by any more unless it is named: packages whose fate is sealed and
+    /// that nobody holds, reservations that have ended, and which `init_key`s were seen. The counts
+    /// stay.
+    pub(crate) fn forget(&mut self) {
+        let Self { ended, reservations, open, .. } = self;
+        if reservations.len() != open.len() {
+            reservations.retain(|id, _| open.contains(id));
+        }
+        if !ended.is_empty() {
+            let held = |keypackage_ref: &KeyPackageRef| {
+                reservations.values().any(|made| made.keypackage_ref == *keypackage_ref)
+            };
+            let kept = mem::take(ended).into_iter();
+            *ended = kept.filter(|(keypackage_ref, _)| held(keypackage_ref)).collect();
+        }
+        self.init_keys = HashSet::new();
+    }
+
+    /// What a command names that the pool does not remember.
+    pub(crate) fn forgotten_by(&self, command: &Command) -> Vec<Forgotten> {
+        let unless_known = |keypackage_ref: &KeyPackageRef| {
+            let unknown = self.get(keypackage_ref).is_none();
+            unknown.then(|| Forgotten::Package(keypackage_ref.clone()))
+        };
+        match command {
+            Command::Upload(packages) => {
+                let named = |NewPackage { facts, .. }: &NewPackage| {
+                    let init_key = Some(Forgotten::InitKey(facts.init_key));
+                    [unless_known(&facts.keypackage_ref), init_key]
+                };
+                packages.iter().flat_map(named).flatten().collect()
+            }
+            Command::Reserve { reservation, .. } => {
+                let known = self.reservation(*reservation).is_some();
+                if known { Vec::new() } else { vec![Forgotten::Reservation(*reservation)] }
+            }
+            Command::Renew(claim) | Command::Release(claim) | Command::Spend { claim, .. } => {
+                self.forgotten_of(claim).into_iter().collect()
+            }
+            Command::Revoke { which: Which::Refs(refs), .. } => {
+                refs.iter().filter_map(unless_known).collect()
+            }
+            Command::Revoke { which: Which::Credential(_) | Which::All, .. }
+            | Command::Register { .. }
+            | Command::Rotate { .. }
+            | Command::Settle => Vec::new(),
+        }
+    }
+
+    fn forgotten_of(&self, claim: &Claim) -> Option<Forgotten> {
+        let known = self.get(&claim.keypackage_ref).is_some()
+            && self.reservation(claim.reservation).is_some();
+        (!known).then(|| Forgotten::Package(claim.keypackage_ref.clone()))
+    }
+
+    /// Remembers a package and its reservations again, from its own records.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`IllegalChange`] if they are not the life of a package, and changes nothing.
+    pub(crate) fn recall(&mut self, records: &[Record]) -> Result<(), IllegalChange> {
+        let until_now = |record: &&Record| record.envelope.version <= self.version;
+        let own = Self::of_package(records.iter().take_while(until_now))?;
+        for (keypackage_ref, package) in own.live.into_iter().chain(own.ended) {
+            // What is live was never forgotten.
+            if Stage::Spent <= package.stage && self.get(&keypackage_ref).is_none() {
+                self.ended.insert(keypackage_ref, package);
+            }
+        }
+        for (id, made) in own.reservations {
+            self.reservations.entry(id).or_insert(made);
+        }
+        Ok(())
+    }
+
+    /// A pool of one package, from the package's own records.
+    pub(crate) fn of_package<'a>(
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Result<Self, IllegalChange> {
+        let mut own = Self::default();
+        for record in records {
+            // A package's place in the order of uploads is the version that brought it.
+            own.version = record.envelope.version.saturating_sub(1);
+            own.evolve(&record.envelope.event, record.envelope.at)?;
+        }
+        Ok(own)
+    }
+
+    /// A package as its own records have left it; `None` if they are not the life of one.
+    pub(crate) fn life_of(keypackage_ref: &KeyPackageRef, records: &[Record]) -> Option<Package> {
+        Self::of_package(records).ok()?.get(keypackage_ref).cloned()
+    }
+
+    /// Remembers that an `init_key` was seen.
+    pub(crate) fn recall_init_key(&mut self, init_key: Hash) {
+        self.init_keys.insert(init_key);
+    }
+
+    /// When time does something to the pool next, if nobody else does: a reservation lapses, a lifetime
+    /// ends. At once where the pool holds what is not offered any more.
+    pub(crate) fn next_due(&self, limits: &Limits) -> Option<Timestamp> {
+        let lapses = self.open_reservations().map(|(_, made)| limits.lapses_at(made.deadline));
+        let ends = self.live().map(|package| {
+            if is_worn(package, limits) { Timestamp::default() } else { package.facts.not_after }
+        });
+        lapses.chain(ends).min()
+    }
+
+    /// Counts an event that says nothing about what is remembered.
+    pub(crate) fn pass_over(&mut self) {
+        self.version = self.version.saturating_add(1);
+    }
+
+    /// How many packages are known whose fate is sealed.
+    pub(crate) fn n_ended(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Forgets, for a fold that nothing is decided on, the packages that nothing can happen to any more,
+    /// and their reservations: those that were spent, and those that have ended otherwise and whose
+    /// lifetime was over at `before`. The counts stay.
+    pub(crate) fn forget_ended(&mut self, before: Timestamp) {
+        let may_change =
+            |package: &Package| package.stage != Stage::Spent && before < package.facts.not_after;
+        let ended = mem::take(&mut self.ended).into_iter();
+        self.ended = ended.filter(|(_, package): &(_, Arc<_>)| may_change(package)).collect();
+        let (live, ended) = (&self.live, &self.ended);
+        self.reservations.retain(|_, made| {
+            live.contains_key(&made.keypackage_ref) || ended.contains_key(&made.keypackage_ref)
+        });
+        let reservations = &self.reservations;
+        self.open = self.open.iter().filter(|id| reservations.contains_key(*id)).copied().collect();
+        self.init_keys = HashSet::new();
+        self.spent_lately = Vector::new();
+    }
+}

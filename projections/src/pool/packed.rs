@@ -1,0 +1,255 @@
+//! A pool in as few bytes as it needs: how one that nobody asks for lies in memory, and how it is kept
+//! beside the log.
+
+use std::sync::Arc;
+
+use keypool_ledger::{
+    GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason, SignatureKey,
+    StreamHead, Timestamp,
+};
+use uuid::Uuid;
+
+use super::{Counts, Package, PoolState, Registration, Reservation, ReservationStatus};
+use crate::{
+    lifecycle::Stage,
+    packing::{Packer, Unpacker},
+    pools::PoolView,
+};
+
+/// The number of this form and of the fold it is of. What has another number is folded anew.
+const FOLD: u8 = 1;
+
+impl PoolView {
+    /// The pool as bytes, without which `init_key`s it has seen: what [`PoolState::forget`] leaves of it.
+    pub(crate) fn pack(&self) -> Box<[u8]> {
+        let mut out = Packer::default();
+        out.byte(FOLD);
+        out.number(self.head.version);
+        out.array(self.head.hash.as_bytes());
+        out.number(self.head.at.as_millis());
+        out.number(self.position);
+        self.state.pack(&mut out);
+        out.into_bytes()
+    }
+
+    /// The version of the pool that some bytes are.
+    pub(crate) fn packed_version(bytes: &[u8]) -> Option<u64> {
+        let mut rest = Unpacker(bytes);
+        rest.byte().filter(|fold| *fold == FOLD)?;
+        rest.number()
+    }
+
+    /// The pool that some bytes are; `None` if they are not one of this form.
+    pub(crate) fn unpack(bytes: &[u8]) -> Option<Self> {
+        let mut rest = Unpacker(bytes);
+        if rest.byte()? != FOLD {
+            return None;
+        }
+        let (version, hash) = (rest.number()?, Hash::from_bytes(rest.array()?));
+        let head = StreamHead { version, hash, at: rest.time()? };
+        let position = rest.number()?;
+        let state = PoolState::unpack(&mut rest)?;
+        (rest.0.is_empty() && state.version == version).then_some(Self { state, head, position })
+    }
+}
+
+impl PoolState {
+    fn pack(&self, out: &mut Packer) {
+        out.number(self.version);
+        out.flag(self.registration.is_some());
+        if let Some(Registration { signature_key, credential }) = &self.registration {
+            out.bytes(signature_key.as_bytes());
+            out.bytes(credential.as_bytes());
+        }
+        let Counts { created, available, reserved, spent, expired, revoked } = self.counts;
+        for count in [created, available, reserved, spent, expired, revoked] {
+            out.number(count);
+        }
+        out.number(self.last_upload.map_or(0, |at| at.as_millis().saturating_add(1)));
+        out.number(self.spent_lately.len() as u64);
+        let mut before = 0;
+        for at in &self.spent_lately {
+            out.number(at.as_millis().saturating_sub(before));
+            before = at.as_millis();
+        }
+        // Nearly always the packages of a pool are of one credential.
+        let mut credentials: Vec<Hash> = Vec::new();
+        for package in self.packages() {
+            if !credentials.contains(&package.facts.credential) {
+                credentials.push(package.facts.credential);
+            }
+        }
+        out.number(credentials.len() as u64);
+        for credential in &credentials {
+            out.array(credential.as_bytes());
+        }
+        out.number((self.live.len() + self.ended.len()) as u64);
+        for package in self.packages() {
+            pack_package(out, package, &credentials);
+        }
+        out.number(self.reservations.len() as u64);
+        let mut reservations: Vec<_> = self.reservations.iter().collect();
+        reservations.sort_by_key(|(id, _)| **id);
+        for (id, made) in reservations {
+            out.array(id.0.as_bytes());
+            pack_reservation(out, made);
+        }
+    }
+
+    fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        let mut state = Self { version: rest.number()?, ..Self::default() };
+        if rest.flag()? {
+            let signature_key = SignatureKey::new(rest.bytes()?).ok()?;
+            let credential = rest.text()?;
+            state.registration = Some(Registration { signature_key, credential });
+        }
+        state.counts = Counts {
+            created: rest.number()?,
+            available: rest.number()?,
+            reserved: rest.number()?,
+            spent: rest.number()?,
+            expired: rest.number()?,
+            revoked: rest.number()?,
+        };
+        let last_upload = rest.number()?;
+        state.last_upload = last_upload.checked_sub(1).map(Timestamp::from_millis);
+        let mut at = 0_u64;
+        for _ in 0..rest.number()? {
+            at = at.checked_add(rest.number()?)?;
+            state.spent_lately.push_back(Timestamp::from_millis(at));
+        }
+        let mut credentials = Vec::new();
+        for _ in 0..rest.number()? {
+            credentials.push(Hash::from_bytes(rest.array()?));
+        }
+        for _ in 0..rest.number()? {
+            let package = Arc::new(unpack_package(rest, &credentials)?);
+            let home =
+                if package.stage < Stage::Spent { &mut state.live } else { &mut state.ended };
+            home.insert(package.facts.keypackage_ref.clone(), package);
+        }
+        for _ in 0..rest.number()? {
+            let id = ReservationId(Uuid::from_bytes(rest.array()?));
+            let made = unpack_reservation(rest)?;
+            if made.status == ReservationStatus::Open {
+                state.open.insert(id);
+            }
+            state.reservations.insert(id, Arc::new(made));
+        }
+        Some(state)
+    }
+}
+
+fn pack_package(out: &mut Packer, package: &Package, credentials: &[Hash]) {
+    let Package { facts, stage, order, generation, cancelled, lapsed, latest, revoked } = package;
+    out.bytes(facts.keypackage_ref.as_bytes());
+    out.array(facts.init_key.as_bytes());
+    out.number(facts.not_before.as_millis());
+    out.number(facts.not_after.as_millis());
+    out.number(u64::from(facts.ciphersuite));
+    let credential = credentials.iter().position(|known| *known == facts.credential);
+    out.number(credential.unwrap_or_default() as u64);
+    out.flag(facts.last_resort);
+    out.byte(match stage {
+        Stage::Created => 0,
+        Stage::Available => 1,
+        Stage::Reserved => 2,
+        Stage::Spent => 3,
+        Stage::Expired => 4,
+        Stage::Revoked => 5,
+    });
+    out.number(*order);
+    for count in [generation, cancelled, lapsed] {
+        out.number(u64::from(*count));
+    }
+    out.flag(latest.is_some());
+    if let Some(latest) = latest {
+        out.array(latest.0.as_bytes());
+    }
+    out.byte(match revoked {
+        None => 0,
+        Some(RevokeReason::Rotated) => 1,
+        Some(RevokeReason::Withdrawn) => 2,
+        Some(RevokeReason::Reported) => 3,
+        Some(RevokeReason::Lapsed) => 4,
+    });
+}
+
+fn unpack_package(rest: &mut Unpacker<'_>, credentials: &[Hash]) -> Option<Package> {
+    let keypackage_ref = KeyPackageRef::new(rest.bytes()?).ok()?;
+    let init_key = Hash::from_bytes(rest.array()?);
+    let (not_before, not_after) = (rest.time()?, rest.time()?);
+    let ciphersuite = u16::try_from(rest.number()?).ok()?;
+    let credential = *credentials.get(usize::try_from(rest.number()?).ok()?)?;
+    let last_resort = rest.flag()?;
+    let facts = PackageFacts {
+        keypackage_ref,
+        not_before,
+        not_after,
+        ciphersuite,
+        credential,
+        init_key,
+        last_resort,
+    };
+    let stage = match rest.byte()? {
+        0 => Stage::Created,
+        1 => Stage::Available,
+        2 => Stage::Reserved,
+        3 => Stage::Spent,
+        4 => Stage::Expired,
+        5 => Stage::Revoked,
+        _ => return None,
+    };
+    let order = rest.number()?;
+    let mut count = || u32::try_from(rest.number()?).ok();
+    let (generation, cancelled, lapsed) = (count()?, count()?, count()?);
+    let latest =
+        if rest.flag()? { Some(ReservationId(Uuid::from_bytes(rest.array()?))) } else { None };
+    let revoked = match rest.byte()? {
+        0 => None,
+        1 => Some(RevokeReason::Rotated),
+        2 => Some(RevokeReason::Withdrawn),
+        3 => Some(RevokeReason::Reported),
+        4 => Some(RevokeReason::Lapsed),
+        _ => return None,
+    };
+    Some(Package { facts, stage, order, generation, cancelled, lapsed, latest, revoked })
+}
+
+fn pack_reservation(out: &mut Packer, made: &Reservation) {
+    let Reservation { keypackage_ref, holder, group, generation, deadline, renewals, status } =
+        made;
+    out.bytes(keypackage_ref.as_bytes());
+    out.pool(holder);
+    out.bytes(group.as_bytes());
+    out.number(u64::from(*generation));
+    out.number(deadline.as_millis());
+    out.number(u64::from(*renewals));
+    out.byte(match status {
+        ReservationStatus::Open => 0,
+        ReservationStatus::Cancelled => 1,
+        ReservationStatus::Lapsed => 2,
+        ReservationStatus::Spent { late: false } => 3,
+        ReservationStatus::Spent { late: true } => 4,
+        ReservationStatus::Lost => 5,
+    });
+}
+
+fn unpack_reservation(rest: &mut Unpacker<'_>) -> Option<Reservation> {
+    let keypackage_ref = KeyPackageRef::new(rest.bytes()?).ok()?;
+    let holder: PoolId = rest.pool()?;
+    let group = GroupId::new(rest.bytes()?).ok()?;
+    let generation = u32::try_from(rest.number()?).ok()?;
+    let deadline = rest.time()?;
+    let renewals = u32::try_from(rest.number()?).ok()?;
+    let status = match rest.byte()? {
+        0 => ReservationStatus::Open,
+        1 => ReservationStatus::Cancelled,
+        2 => ReservationStatus::Lapsed,
+        3 => ReservationStatus::Spent { late: false },
+        4 => ReservationStatus::Spent { late: true },
+        5 => ReservationStatus::Lost,
+        _ => return None,
+    };
+    Some(Reservation { keypackage_ref, holder, group, generation, deadline, renewals, status })
+}
