@@ -140,38 +140,38 @@ fn goal(
 
 /// The goals of the large log.
 pub(crate) fn of_large(large: &Large) -> Vec<Goal> {
-    let once = |value: f64| Some(Spread { median: value, least: value, most: value });
-    let one = |text: &str, wanted, unit, named| {
+    let single = |value: f64| Some(Spread { median: value, least: value, most: value });
+    let row = |text: &str, wanted, unit, named| {
         let text = text.to_owned();
         Goal { text, wanted, unit, named, signed: None }
     };
-    let pools = approx(large.size.large_pools);
+    let pools = approx(large.size.pools);
     let packages = pools * approx(crate::population::PACKAGES);
     let allowed = pools * POOL_BYTES + packages * PACKAGE_BYTES;
-    let memory = |bytes: u64| once(approx(bytes.saturating_sub(large.memory.empty)) / allowed);
-    let disk = once(approx(large.disk) / approx(large.written.bytes));
+    let memory = |bytes: u64| single(approx(bytes.saturating_sub(large.memory.empty)) / allowed);
+    let disk = single(approx(large.disk) / approx(large.written.bytes));
     vec![
-        one("reserve at 64, of that with a small log", Wanted::AtLeast(0.9), "×", large.reserve),
-        one(
+        row("reserve at 64, of that with a small log", Wanted::AtLeast(0.9), "×", large.reserve),
+        row(
             "p50 of reserve and release in a pool with a long history, of that in another",
             Wanted::AtMost(1.1),
             "×",
             large.long_pool,
         ),
-        one(
+        row(
             "memory after the start, of 1 KiB for a pool and 200 bytes for a package",
             Wanted::AtMost(1.0),
             "×",
             memory(large.memory.started),
         ),
-        one(
+        row(
             "memory when pools have been looked into, of the same",
             Wanted::AtMost(1.0),
             "×",
             memory(large.memory.touched),
         ),
-        one("start after a stop", Wanted::AtMost(3.0), " s", once(large.clean_start_s)),
-        one("start after `kill -9`", Wanted::AtMost(10.0), " s", once(large.killed_start_s)),
-        one("disk, of the records' bytes", Wanted::AtMost(2.5), "×", disk),
+        row("start after a stop", Wanted::AtMost(3.0), " s", single(large.clean_start_s)),
+        row("start after `kill -9`", Wanted::AtMost(10.0), " s", single(large.killed_start_s)),
+        row("disk, of the records' bytes", Wanted::AtMost(2.5), "×", disk),
     ]
 }

@@ -146,7 +146,7 @@ impl Run {
             found.push(rounds::round(&mut stage, &subjects, work.path(), &mut out).await?);
         }
         drop(stage);
-        let large = match size.large_events {
+        let large = match size.events {
             0 => None,
             events => {
                 writeln!(out, "a log of {events} events")?;
