@@ -113,6 +113,13 @@ fn main() -> ExitCode {
             What::Baseline(options) => baseline::serve(options).await,
         }
     };
+    // What was started is ended, and what was written removed, also where somebody loses patience.
+    let run = async {
+        tokio::select! {
+            outcome = run => outcome,
+            _ = actix_rt::signal::ctrl_c() => Err("interrupted".into()),
+        }
+    };
     match actix_rt::System::new().block_on(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
