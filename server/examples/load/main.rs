@@ -105,19 +105,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let run = async {
         match cli.what {
-            What::Run(run) => run.run().await,
-            What::Once(once) => once.run().await,
-            What::Large(size) => {
-                Ok(writeln!(io::stdout(), "{:#?}", large::large(work_dir()?.path(), size).await?)?)
-            }
+            What::Run(run) => or_interrupted(run.run()).await,
+            What::Once(once) => or_interrupted(once.run()).await,
+            What::Large(size) => or_interrupted(only_large(size)).await,
             What::Baseline(options) => baseline::serve(options).await,
-        }
-    };
-    // What was started is ended, and what was written removed, also where somebody loses patience.
-    let run = async {
-        tokio::select! {
-            outcome = run => outcome,
-            _ = actix_rt::signal::ctrl_c() => Err("interrupted".into()),
         }
     };
     match actix_rt::System::new().block_on(run) {
@@ -134,6 +125,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends what was started, and removes what was written, also where somebody loses patience.
+async fn or_interrupted(run: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    tokio::select! {
+        outcome = run => outcome,
+        _ = actix_rt::signal::ctrl_c() => Err("interrupted".into()),
+    }
+}
+
+async fn only_large(size: Size) -> Outcome<()> {
+    let work = work_dir()?;
+    let large = large::large(work.path(), size).await?;
+    Ok(writeln!(io::stdout(), "{}", report::large_text(&large)?)?)
 }
 
 impl Run {

@@ -53,7 +53,7 @@ impl Report<'_> {
         text += &goals_table(&goals::of_rounds(self.rounds))?;
         self.ceilings(&mut text)?;
         if let Some(large) = self.large {
-            large_text(large, &mut text)?;
+            text += &large_text(large)?;
         }
         text += "\n### The server\n\n![Throughput of reserve over concurrency](benchmarks-throughput.svg)\n";
         for (auth, name) in AUTHS {
@@ -69,7 +69,8 @@ impl Report<'_> {
     }
 
     fn ceilings(&self, text: &mut String) -> Outcome<()> {
-        let fdatasync = spread(self.rounds, |round| Some(round.fdatasync_ms));
+        let forced = self.rounds.iter().flat_map(|round| round.fdatasync_ms.values().copied());
+        let fdatasync = Spread::of(forced);
         let admissions = spread(self.rounds, |round| Some(round.admissions));
         writeln!(
             text,
@@ -138,7 +139,7 @@ fn goals_table(goals: &[Goal]) -> Outcome<String> {
         let wanted_text = match wanted {
             Wanted::AtLeast(least) => format!("≥ {least}{unit}"),
             Wanted::AtMost(most) => format!("≤ {most}{unit}"),
-            Wanted::Told => "none".to_owned(),
+            Wanted::Told => "–".to_owned(),
         };
         let of = |found: Option<Spread>| match found {
             Some(spread) => {
@@ -159,14 +160,23 @@ fn verdict(wanted: Wanted, median: f64) -> &'static str {
     }
 }
 
-fn large_text(large: &Large, text: &mut String) -> Outcome<()> {
+/// What was found of a large log.
+pub(crate) fn large_text(large: &Large) -> Outcome<String> {
+    let mut text = String::new();
     let Large { size, written, first_start_s, disk, memory, .. } = large;
     writeln!(
         text,
         "\n### A large log\n\n{} events of {} pools with 32 packages each; {} of the events are of one pool.\n",
         written.events, size.pools, size.one_pool_events
     )?;
-    *text += &goals_table(&goals::of_large(large))?;
+    if !goals::is_large_enough(large) {
+        let (events, pools) = (goals::EVENTS, goals::POOLS);
+        writeln!(
+            text,
+            "The goals are for {events} events and {pools} pools: nothing is said of them here.\n"
+        )?;
+    }
+    text += &goals_table(&goals::of_large(large))?;
     let mib = |bytes: u64| rounded(approx(bytes) / f64::from(1 << 20));
     writeln!(
         text,
@@ -182,7 +192,7 @@ fn large_text(large: &Large, text: &mut String) -> Outcome<()> {
         mib(memory.touched),
         memory.touched_pools,
     )?;
-    Ok(())
+    Ok(text)
 }
 
 /// A median, with the least and the greatest behind it where they are told apart.
@@ -223,7 +233,13 @@ mod tests {
             goal(Wanted::AtMost(1.3), spread(1.3), spread(1.31)),
             goal(Wanted::Told, None, spread(123.0)),
         ];
-        insta::assert_snapshot!(goals_table(&goals).unwrap(), @"");
+        insta::assert_snapshot!(goals_table(&goals).unwrap(), @r"
+        | | goal | no auth | | signed | |
+        |---|---|---|---|---|---|
+        | a ratio | ≥ 0.8× | 0.800 (0.700 to 0.900) | holds | 0.790 (0.690 to 0.890) | **does not hold** |
+        | a ratio | ≤ 1.3× | 1.30 (1.20 to 1.40) | holds | 1.31 (1.21 to 1.41) | **does not hold** |
+        | a ratio | – | |  | 123 |  |
+        ");
     }
 
     #[test]
