@@ -20,6 +20,24 @@ e2e *TESTS:
 disks:
     cargo test -p keypool-client --test client --locked sealing::image -- --ignored
 
+# The server under load, beside what else could have been built: rewrites its part of docs/benchmarks.md.
+# PostgreSQL 15 and Redis 7 are measured where they are (apt-get install postgresql-15 redis-server).
+bench *ARGS: bench-build
+    cargo run --release --locked -p keypool-server --features bench --example load -- run --page docs/benchmarks.md {{ARGS}}
+
+# The same in two minutes, too short to trust: only says what it finds.
+bench-quick: bench-build
+    cargo run --release --locked -p keypool-server --features bench --example load -- run --rounds 1 --share 0.25 --large-events 100000 --large-pools 2000 --large-pool-events 10000
+
+# One load on one subject, again and again: `just bench-one --subject keypool --concurrency 64 --signed`.
+bench-one *ARGS: bench-build
+    cargo run --release --locked -p keypool-server --features bench --example load -- once {{ARGS}}
+
+# Both programs at once, so that what they share is built once.
+[private]
+bench-build:
+    cargo build --release --locked -p keypool-server --features bench --bin keypool-server --example load
+
 # What sealing costs a device, as docs/benchmarks.md has it.
 bench-storage:
     cargo run --release --locked -p keypool-client --example storage_cost

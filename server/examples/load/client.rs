@@ -165,3 +165,18 @@ fn whole_answer(received: &[u8]) -> Outcome<Option<Answer>> {
 fn holds(body: &[u8], text: &[u8]) -> bool {
     body.windows(text.len()).any(|window| window == text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_with_its_last_byte() {
+        let bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        for len in 0..bytes.len() {
+            assert!(whole_answer(&bytes[..len]).unwrap().is_none(), "{len}");
+        }
+        let answer = whole_answer(bytes).unwrap().unwrap();
+        assert_eq!((answer.status, &bytes[answer.head_len..]), (200, b"ok".as_slice()));
+    }
+}

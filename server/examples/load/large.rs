@@ -37,14 +37,14 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Size {
     /// How many events the large log has; 0 leaves it out
-    #[arg(long, default_value_t = 10_000_000)]
-    pub(crate) large_events: u64,
+    #[arg(long = "large-events", default_value_t = 10_000_000)]
+    pub(crate) events: u64,
     /// How many pools it has, of 32 packages each
-    #[arg(long, default_value_t = 200_000)]
-    pub(crate) large_pools: u64,
+    #[arg(long = "large-pools", default_value_t = 200_000)]
+    pub(crate) pools: u64,
     /// How many of the events are of one pool
-    #[arg(long, default_value_t = 100_000)]
-    pub(crate) large_pool_events: u64,
+    #[arg(long = "large-pool-events", default_value_t = 100_000)]
+    pub(crate) one_pool_events: u64,
 }
 
 /// What was found.
@@ -81,10 +81,10 @@ pub(crate) async fn large(work: &Path, size: Size) -> Outcome<Large> {
     let small = small_log(work)?;
     let data = work.join("large");
     let contents = Contents {
-        stocked: size.large_pools,
-        devices: size.large_pools + 1,
-        events: size.large_events,
-        first_pool_events: size.large_pool_events,
+        stocked: size.pools,
+        devices: size.pools + 1,
+        events: size.events,
+        first_pool_events: size.one_pool_events,
     };
     let written = image::write(&data, contents)?;
     let (first_start_s, running) = timed_start(&data)?;
@@ -93,10 +93,10 @@ pub(crate) async fn large(work: &Path, size: Size) -> Outcome<Large> {
     let (clean_start_s, running) = timed_start(&data)?;
     thread::sleep(Duration::from_secs(1));
     let started = resident(running.pid())?;
-    let touched_pools = touch(&running, size.large_pools, work).await?;
+    let touched_pools = touch(&running, size.pools, work).await?;
     let touched = resident(running.pid())?;
     let reserve = compare_reserve(&running, contents, work, small).await?;
-    let long_pool = compare_long_pool(&running, work, size.large_pools - 1).await?;
+    let long_pool = compare_long_pool(&running, work, size.pools - 1).await?;
     running.kill()?;
     let (killed_start_s, running) = timed_start(&data)?;
     running.stop()?;

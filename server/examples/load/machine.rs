@@ -10,6 +10,8 @@ pub(crate) struct Machine {
     processors: String,
     system: String,
     disk: String,
+    /// How many processes wanted a processor in the minute before: the neighbours.
+    load: String,
 }
 
 impl Machine {
@@ -21,6 +23,7 @@ impl Machine {
         let model = models.first().and_then(|line| line.split_once(": "));
         let model = model.map_or("an unknown processor", |(_, model)| model);
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let path = work.display().to_string();
         let changed =
             said("git", &["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"]);
@@ -30,15 +33,16 @@ impl Machine {
             commit: format!("{}{changed}", said("git", &["rev-parse", "--short", "HEAD"])),
             processors: format!("{} × {model}", models.len()),
             system: format!("Linux {}", kernel.trim()),
-            disk: said("stat", &["-f", "-c", "%T", &path]),
+            load: load.split(' ').next().unwrap_or_default().to_owned(),
+            disk: said("findmnt", &["-n", "-o", "FSTYPE", "-T", &path]),
         }
     }
 
     pub(crate) fn text(&self, rounds: usize) -> String {
-        let Self { date, commit, processors, system, disk } = self;
+        let Self { date, commit, processors, system, disk, load } = self;
         format!(
-            "{date}, commit {commit}; {processors}, {system}, {disk}; the median of {rounds} rounds, with the \
-             lowest and the highest."
+            "{date}, commit {commit}; {processors}, {system}, {disk}; a load average of {load} before it began. The \
+             median of {rounds} rounds, with the lowest and the highest."
         )
     }
 }

@@ -105,11 +105,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let run = async {
         match cli.what {
-            What::Run(run) => run.run().await,
-            What::Once(once) => once.run().await,
-            What::Large(size) => {
-                Ok(writeln!(io::stdout(), "{:#?}", large::large(work_dir()?.path(), size).await?)?)
-            }
+            What::Run(run) => or_interrupted(run.run()).await,
+            What::Once(once) => or_interrupted(once.run()).await,
+            What::Large(size) => or_interrupted(only_large(size)).await,
             What::Baseline(options) => baseline::serve(options).await,
         }
     };
@@ -129,6 +127,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Ends what was started, and removes what was written, also where somebody loses patience.
+async fn or_interrupted(run: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    tokio::select! {
+        outcome = run => outcome,
+        _ = actix_rt::signal::ctrl_c() => Err("interrupted".into()),
+    }
+}
+
+async fn only_large(size: Size) -> Outcome<()> {
+    let work = work_dir()?;
+    let large = large::large(work.path(), size).await?;
+    Ok(writeln!(io::stdout(), "{}", report::large_text(&large)?)?)
+}
+
 impl Run {
     async fn run(self) -> Outcome<()> {
         let Self { rounds, share, page, size } = self;
@@ -146,7 +158,7 @@ impl Run {
             found.push(rounds::round(&mut stage, &subjects, work.path(), &mut out).await?);
         }
         drop(stage);
-        let large = match size.large_events {
+        let large = match size.events {
             0 => None,
             events => {
                 writeln!(out, "a log of {events} events")?;

@@ -147,3 +147,24 @@ impl Spread {
 pub(crate) const fn approx(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_the_least_value_that_so_many_do_not_exceed() {
+        let hundred: Vec<u64> = (1..=100).collect();
+        let of = |thousandths| percentile(&hundred, thousandths);
+        assert_eq!([10, 500, 990, 999, 1000].map(of), [1, 50, 99, 100, 100]);
+        assert_eq!([500, 999].map(|part| percentile(&[7], part)), [7, 7]);
+        assert_eq!(percentile(&[], 500), 0);
+    }
+
+    #[test]
+    fn the_median_does_not_follow_an_outlier() {
+        let found = Spread::of([3.0, 900.0, 1.0, 2.0, 4.0]);
+        assert_eq!(found, Some(Spread { median: 3.0, least: 1.0, most: 900.0 }));
+        assert_eq!(Spread::of([]), None);
+    }
+}

@@ -18,6 +18,8 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 130.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
+/// How far the names of two lines are apart at least.
+const NAME_GAP: f64 = 14.0;
 
 /// Lines over places that have names; the values' axis is logarithmic.
 struct Chart {
@@ -31,6 +33,12 @@ struct Line {
     name: &'static str,
     colour: &'static str,
     values: Vec<f64>,
+}
+
+impl Line {
+    fn end(&self) -> f64 {
+        self.values.last().copied().unwrap_or(1.0)
+    }
 }
 
 /// Draws the pictures into a directory.
@@ -120,27 +128,38 @@ impl Chart {
             "<text x=\"{middle}\" y=\"{foot}\" text-anchor=\"middle\">{}</text>",
             self.below
         )?;
-        for line in &self.lines {
-            self.draw(line, (low, high), &mut svg)?;
+        let mut lines: Vec<&Line> = self.lines.iter().collect();
+        lines.sort_by(|one, other| other.end().total_cmp(&one.end()));
+        let mut above = 0.0;
+        for line in lines {
+            // Names that would stand on each other are moved apart.
+            let name_y = (Self::y(line.end(), low, high) + 4.0).max(above + NAME_GAP);
+            self.draw(line, (low, high), name_y, &mut svg)?;
+            above = name_y;
         }
         svg += "</svg>\n";
         Ok(svg)
     }
 
-    fn draw(&self, line: &Line, (low, high): (i32, i32), svg: &mut String) -> Outcome<()> {
+    fn draw(
+        &self,
+        line: &Line,
+        (low, high): (i32, i32),
+        name_y: f64,
+        svg: &mut String,
+    ) -> Outcome<()> {
         let point = |(place, value): (usize, &f64)| {
             format!("{:.1},{:.1}", self.x(place), Self::y(*value, low, high))
         };
         let points: Vec<String> = line.values.iter().enumerate().map(point).collect();
         let Line { name, colour, .. } = line;
-        let end = line.values.last().copied().unwrap_or(1.0);
         writeln!(
             svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{name}</text>",
             points.join(" "),
             WIDTH - RIGHT + 8.0,
-            Self::y(end, low, high) + 4.0
+            name_y
         )?;
         Ok(())
     }

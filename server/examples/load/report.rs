@@ -17,8 +17,12 @@ use crate::{
 
 const BEGIN: &str = "<!-- Made by `just bench`, from here -->";
 const END: &str = "<!-- to here -->";
-const HEAD: &str =
-    "| operations/s | p50 ms | p99 ms | p99.9 ms | server CPU | client CPU | KiB written |\n";
+const HEAD: &str = "| load | at | operations/s | p50 ms | p99 ms | p99.9 ms | server CPU | client CPU | KiB written |
+|---|---|---|---|---|---|---|---|---|
+";
+
+const AUTHS: [(Auth, &str); 2] =
+    [(Auth::Named, "With `--insecure-no-auth`"), (Auth::Signed, "With signed requests")];
 
 /// What a run has found.
 pub(crate) struct Report<'a> {
@@ -49,7 +53,7 @@ impl Report<'_> {
         text += &goals_table(&goals::of_rounds(self.rounds))?;
         self.ceilings(&mut text)?;
         if let Some(large) = self.large {
-            large_text(large, &mut text)?;
+            text += &large_text(large)?;
         }
         text += "\n### The server\n\n![Throughput of reserve over concurrency](benchmarks-throughput.svg)\n";
         for (auth, name) in AUTHS {
@@ -65,7 +69,8 @@ impl Report<'_> {
     }
 
     fn ceilings(&self, text: &mut String) -> Outcome<()> {
-        let fdatasync = spread(self.rounds, |round| Some(round.fdatasync_ms));
+        let forced = self.rounds.iter().flat_map(|round| round.fdatasync_ms.values().copied());
+        let fdatasync = Spread::of(forced);
         let admissions = spread(self.rounds, |round| Some(round.admissions));
         writeln!(
             text,
@@ -77,7 +82,7 @@ impl Report<'_> {
     }
 
     fn own_table(&self, auth: Auth, text: &mut String) -> Outcome<()> {
-        write!(text, "| load | at {HEAD}|---|---|---|---|---|---|---|---|---|\n")?;
+        text.push_str(HEAD);
         for workload in Workload::ALL {
             for concurrency in CONCURRENCIES {
                 let key = Key { subject: Subject::Keypool, auth, workload, concurrency };
@@ -88,7 +93,7 @@ impl Report<'_> {
     }
 
     fn baselines_table(&self, auth: Auth, text: &mut String) -> Outcome<()> {
-        write!(text, "| load | at {HEAD}|---|---|---|---|---|---|---|---|---|\n")?;
+        text.push_str(HEAD);
         for workload in Workload::ALL {
             for subject in Subject::ALL {
                 if subject == Subject::Keypool {
@@ -109,6 +114,7 @@ impl Report<'_> {
         let of =
             |figure: fn(&Figures) -> f64| spread(self.rounds, |round| round.of(key).map(figure));
         let Some(throughput) = of(|found| found.throughput) else { return Ok(()) };
+        let written = spread(self.rounds, |round| Some(round.of(key)?.written? / 1024.0));
         let median = |figure| rounded(of(figure).unwrap_or_default().median);
         writeln!(
             text,
@@ -120,14 +126,11 @@ impl Report<'_> {
             median(Figures::p999_ms),
             median(|found| found.subject_cpu),
             median(|found| found.client_cpu),
-            median(|found| found.written / 1024.0),
+            rounded(written.map_or(f64::NAN, |found| found.least)),
         )?;
         Ok(())
     }
 }
-
-const AUTHS: [(Auth, &str); 2] =
-    [(Auth::Named, "With `--insecure-no-auth`"), (Auth::Signed, "With signed requests")];
 
 fn goals_table(goals: &[Goal]) -> Outcome<String> {
     let mut text = "| | goal | no auth | | signed | |\n|---|---|---|---|---|---|\n".to_owned();
@@ -136,7 +139,7 @@ fn goals_table(goals: &[Goal]) -> Outcome<String> {
         let wanted_text = match wanted {
             Wanted::AtLeast(least) => format!("≥ {least}{unit}"),
             Wanted::AtMost(most) => format!("≤ {most}{unit}"),
-            Wanted::Told => "none".to_owned(),
+            Wanted::Told => "–".to_owned(),
         };
         let of = |found: Option<Spread>| match found {
             Some(spread) => {
@@ -157,14 +160,23 @@ fn verdict(wanted: Wanted, median: f64) -> &'static str {
     }
 }
 
-fn large_text(large: &Large, text: &mut String) -> Outcome<()> {
+/// What was found of a large log.
+pub(crate) fn large_text(large: &Large) -> Outcome<String> {
+    let mut text = String::new();
     let Large { size, written, first_start_s, disk, memory, .. } = large;
     writeln!(
         text,
         "\n### A large log\n\n{} events of {} pools with 32 packages each; {} of the events are of one pool.\n",
-        written.events, size.large_pools, size.large_pool_events
+        written.events, size.pools, size.one_pool_events
     )?;
-    *text += &goals_table(&goals::of_large(large))?;
+    if !goals::is_large_enough(large) {
+        let (events, pools) = (goals::EVENTS, goals::POOLS);
+        writeln!(
+            text,
+            "The goals are for {events} events and {pools} pools: nothing is said of them here.\n"
+        )?;
+    }
+    text += &goals_table(&goals::of_large(large))?;
     let mib = |bytes: u64| rounded(approx(bytes) / f64::from(1 << 20));
     writeln!(
         text,
@@ -176,11 +188,11 @@ fn large_text(large: &Large, text: &mut String) -> Outcome<()> {
         mib(*disk),
         mib(memory.empty),
         mib(memory.started),
-        rounded(approx(memory.started.saturating_sub(memory.empty)) / approx(size.large_pools)),
+        rounded(approx(memory.started.saturating_sub(memory.empty)) / approx(size.pools)),
         mib(memory.touched),
         memory.touched_pools,
     )?;
-    Ok(())
+    Ok(text)
 }
 
 /// A median, with the least and the greatest behind it where they are told apart.
@@ -193,10 +205,46 @@ pub(crate) fn shown(found: Option<Spread>) -> String {
 /// A figure with three digits that say something.
 pub(crate) fn rounded(value: f64) -> String {
     let digits = match value {
+        value if value.is_nan() => return "–".to_owned(),
         value if 100.0 <= value => 0,
         value if 10.0 <= value => 1,
         value if 1.0 <= value => 2,
         _ => 3,
     };
     format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_is_told_with_whether_it_holds() {
+        let spread = |median| Some(Spread { median, least: median - 0.1, most: median + 0.1 });
+        let goal = |wanted, named, signed| Goal {
+            text: "a ratio".to_owned(),
+            wanted,
+            unit: "×",
+            named,
+            signed,
+        };
+        let goals = [
+            goal(Wanted::AtLeast(0.8), spread(0.8), spread(0.79)),
+            goal(Wanted::AtMost(1.3), spread(1.3), spread(1.31)),
+            goal(Wanted::Told, None, spread(123.0)),
+        ];
+        insta::assert_snapshot!(goals_table(&goals).unwrap(), @r"
+        | | goal | no auth | | signed | |
+        |---|---|---|---|---|---|
+        | a ratio | ≥ 0.8× | 0.800 (0.700 to 0.900) | holds | 0.790 (0.690 to 0.890) | **does not hold** |
+        | a ratio | ≤ 1.3× | 1.30 (1.20 to 1.40) | holds | 1.31 (1.21 to 1.41) | **does not hold** |
+        | a ratio | – | |  | 123 |  |
+        ");
+    }
+
+    #[test]
+    fn a_figure_has_three_digits_that_say_something() {
+        let told = [0.01234, 1.234, 12.34, 123.4, 12345.6, f64::NAN].map(rounded);
+        assert_eq!(told, ["0.012", "1.23", "12.3", "123", "12346", "–"]);
+    }
 }

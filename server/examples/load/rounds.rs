@@ -33,7 +33,8 @@ pub(crate) struct Key {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Round {
     pub(crate) figures: HashMap<Key, Figures>,
-    pub(crate) fdatasync_ms: f64,
+    /// How long an `fdatasync` took, right before the subjects were asked in this way.
+    pub(crate) fdatasync_ms: HashMap<Auth, f64>,
     /// Packages in a second.
     pub(crate) admissions: f64,
 }
@@ -102,12 +103,9 @@ pub(crate) async fn round(
     work: &Path,
     out: &mut impl Write,
 ) -> Outcome<Round> {
-    let mut round = Round {
-        fdatasync_ms: fdatasync_ms(work)?,
-        admissions: admissions(&Device::new(ADMITTED)?)?,
-        ..Round::default()
-    };
+    let mut round = Round { admissions: admissions(&Device::new(ADMITTED)?)?, ..Round::default() };
     for auth in [Auth::Named, Auth::Signed] {
+        round.fdatasync_ms.insert(auth, fdatasync_ms(work)?);
         for subject in subjects.iter().copied() {
             write!(out, " {}", subject.name())?;
             out.flush()?;
