@@ -495,14 +495,17 @@ impl<L: EventLog + 'static> Pools<L> {
         &self,
         id: ReservationId,
     ) -> Result<Option<(Package, Reservation, u64)>, ReadError> {
-        let as_of = self.shared.log.head()?.seq;
         let Some(made) = self.shared.log.find_reservation(id)? else { return Ok(None) };
         let Some(keypackage_ref) = made.envelope.event.keypackage_ref() else { return Ok(None) };
+        // The pool is looked at first: what it has come to is among the records then.
+        let pool = made.envelope.stream.pool().and_then(|pool| self.pool(pool));
         let records = self.shared.log.read_package(keypackage_ref)?;
+        let read = records.last().map(|last| last.seq);
+        let as_of = pool.map(|pool| pool.position).max(read).unwrap_or(made.seq);
         let life = PoolState::of_package(&records).ok();
         Ok(life.and_then(|life| {
             let package = life.get(keypackage_ref)?.clone();
-            Some((package, life.reservation(id)?.clone(), as_of.max(made.seq)))
+            Some((package, life.reservation(id)?.clone(), as_of))
         }))
     }
 
