@@ -6,7 +6,7 @@ mod packed;
 
 use std::{sync::Arc, time::Duration};
 
-use imbl::{HashMap, HashSet, OrdMap, OrdSet, Vector};
+use imbl::{HashSet, OrdMap, OrdSet, Vector};
 use keypool_ledger::{
     Event, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReleaseReason, ReservationId,
     RevokeReason, SignatureKey, Timestamp,
@@ -30,7 +30,7 @@ pub struct PoolState {
     live: OrdMap<KeyPackageRef, Arc<Package>>,
     /// Packages whose fate is sealed: many, and only ever looked up.
     ended: OrdMap<KeyPackageRef, Arc<Package>>,
-    reservations: HashMap<ReservationId, Arc<Reservation>>,
+    reservations: OrdMap<ReservationId, Arc<Reservation>>,
     /// The reservations that have neither been spent nor ended.
     open: OrdSet<ReservationId>,
     init_keys: HashSet<Hash>,

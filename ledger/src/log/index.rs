@@ -11,9 +11,11 @@ mod filter;
 mod run;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map},
+    hash::{BuildHasherDefault, Hasher},
     mem,
     path::Path,
+    slice,
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +24,7 @@ use std::{
 
 pub(in crate::log) use self::entry::{BLOCK, Entry, Place, Sought};
 use self::{
-    entry::{Fingerprint, entries_of},
+    entry::{Fingerprint, keys_of},
     run::{Extent, Merged, Run},
 };
 use super::{database::Database, journal::JournalReader};
@@ -51,16 +53,41 @@ struct State {
     /// What is becoming a run at this moment.
     sealing: Option<Arc<Recent>>,
     /// By the records they find.
-    runs: Vec<Arc<Run>>,
+    runs: Arc<Vec<Arc<Run>>>,
     /// Runs that were merged into others and may still be read by somebody.
     retired: Vec<Arc<Run>>,
     next_id: u64,
 }
 
+/// Where one or several records stand.
+#[derive(Debug)]
+enum Places {
+    One(Place),
+    Several(Vec<Place>),
+}
+
+/// A fingerprint is a hash already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(last) = bytes.last_chunk() {
+            self.0 ^= u64::from_be_bytes(*last);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What came last.
 #[derive(Debug, Default)]
 struct Recent {
-    entries: BTreeSet<Entry>,
+    places: HashMap<Fingerprint, Places, BuildHasherDefault<AsItIs>>,
     heads: HashMap<StreamId, (StreamHead, Place)>,
     first_seq: u64,
     last_seq: u64,
@@ -72,13 +99,27 @@ impl Recent {
             self.first_seq = place.seq;
         }
         self.last_seq = place.seq;
-        self.entries.extend(entries_of(record, place));
+        for fingerprint in keys_of(record) {
+            match self.places.entry(fingerprint) {
+                hash_map::Entry::Vacant(vacant) => drop(vacant.insert(Places::One(place))),
+                hash_map::Entry::Occupied(mut occupied) => match occupied.get_mut() {
+                    Places::One(first) => {
+                        let several = Places::Several(vec![*first, place]);
+                        occupied.insert(several);
+                    }
+                    Places::Several(several) => several.push(place),
+                },
+            }
+        }
         self.heads.insert(record.envelope.stream.clone(), (record.stream_head(), place));
     }
 
-    fn find(&self, fingerprint: Fingerprint) -> impl Iterator<Item = Entry> {
-        let range = Entry::least(fingerprint)..=Entry::greatest(fingerprint);
-        self.entries.range(range).copied()
+    fn find(&self, fingerprint: Fingerprint) -> &[Place] {
+        match self.places.get(&fingerprint) {
+            None => &[],
+            Some(Places::One(place)) => slice::from_ref(place),
+            Some(Places::Several(places)) => places,
+        }
     }
 
     /// How many records it finds.
@@ -87,11 +128,18 @@ impl Recent {
     }
 
     /// All entries, those of the histories' ends too, in order.
-    fn all(&self) -> BTreeSet<Entry> {
-        let head = |(stream, (_, place)): (&StreamId, &(StreamHead, Place))| {
-            Entry::new(Sought::Head(stream).fingerprint(), *place)
-        };
-        self.entries.iter().copied().chain(self.heads.iter().map(head)).collect()
+    fn all(&self) -> Vec<Entry> {
+        let mut all = Vec::new();
+        for fingerprint in self.places.keys() {
+            all.extend(
+                self.find(*fingerprint).iter().map(|place| Entry::new(*fingerprint, *place)),
+            );
+        }
+        for (stream, (_, place)) in &self.heads {
+            all.push(Entry::new(Sought::Head(stream).fingerprint(), *place));
+        }
+        all.sort_unstable();
+        all
     }
 }
 
@@ -133,7 +181,7 @@ impl Index {
         // A run that was being written when the process ended, or was merged and not removed yet.
         let known: BTreeSet<u64> = runs.iter().map(|run| run.extent.id).collect();
         database.remove_parts_but(&known)?;
-        let state = State { runs, next_id, ..State::default() };
+        let state = State { runs: Arc::new(runs), next_id, ..State::default() };
         let index = Self {
             database,
             seal_records: seal_records.max(1),
@@ -214,15 +262,16 @@ impl Index {
         let (newest, runs) = {
             let state = self.read();
             let sealing = state.sealing.iter().flat_map(|sealing| sealing.find(fingerprint));
-            let newest: Vec<Entry> = sealing.chain(state.recent.find(fingerprint)).collect();
-            (newest, state.runs.clone())
+            let newest: Vec<Place> =
+                sealing.chain(state.recent.find(fingerprint)).copied().collect();
+            (newest, Arc::clone(&state.runs))
         };
         let mut found = Vec::new();
-        for run in &runs {
-            found.extend(run.find(&self.database, fingerprint)?);
+        for run in runs.iter() {
+            found.extend(run.find(&self.database, fingerprint)?.iter().map(Entry::place));
         }
         found.extend(newest);
-        Ok(found.iter().map(Entry::place).collect())
+        Ok(found)
     }
 
     /// Where a history ends; `record_at` reads the record that stands at a place.
@@ -298,7 +347,7 @@ impl Index {
         let run = Run::write(&self.database, extent, entries.into_iter().map(Ok), count)?;
         self.database.install((id, &run.extent.encode()), &[])?;
         let mut state = self.write();
-        state.runs.push(Arc::new(run));
+        Arc::make_mut(&mut state.runs).push(Arc::new(run));
         state.sealing = None;
         Ok(())
     }
@@ -338,9 +387,10 @@ impl Index {
         let old: Vec<u64> = runs.iter().map(|run| run.extent.id).collect();
         self.database.install((id, &merged.extent.encode()), &old)?;
         let mut state = self.write();
-        state.runs.retain(|run| !old.contains(&run.extent.id));
-        state.runs.push(merged);
-        state.runs.sort_by_key(|run| run.extent.first_seq);
+        let runs_now = Arc::make_mut(&mut state.runs);
+        runs_now.retain(|run| !old.contains(&run.extent.id));
+        runs_now.push(merged);
+        runs_now.sort_by_key(|run| run.extent.first_seq);
         state.retired.extend(runs.iter().cloned());
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! Shared by all engines, so that none can differ in what it accepts or in the bytes it writes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 
 use super::{AppendError, Batch, NewEvent, ReadError, Record, StreamHead, StreamWrite};
 use crate::{EventEnvelope, Hash, StreamId, codec};
@@ -11,13 +11,13 @@ use crate::{EventEnvelope, Hash, StreamId, codec};
 #[derive(Debug)]
 pub(super) struct Staging {
     next_seq: u64,
-    heads: BTreeMap<StreamId, StreamHead>,
+    heads: HashMap<StreamId, StreamHead>,
 }
 
 impl Staging {
     /// Starts behind the last record of a log.
     pub(super) fn after(seq: u64) -> Self {
-        Self { next_seq: seq.saturating_add(1), heads: BTreeMap::new() }
+        Self { next_seq: seq.saturating_add(1), heads: HashMap::new() }
     }
 
     /// Turns one batch into records, or refuses it and leaves everything as it was.
@@ -26,16 +26,20 @@ impl Staging {
         batch: Batch,
         head_of: impl Fn(&StreamId) -> Result<StreamHead, ReadError>,
     ) -> Result<Vec<Record>, AppendError> {
-        let mut heads = self.heads.clone();
-        let mut named = BTreeSet::new();
+        // No batch names many histories.
+        let mut heads: Vec<(StreamId, StreamHead)> = Vec::with_capacity(batch.writes.len());
         let mut records = Vec::new();
         for write in batch.writes {
             let StreamWrite { stream, expected, events } = write;
-            let mut head = match heads.get(&stream) {
+            let mut head = match self.heads.get(&stream) {
                 Some(head) => *head,
                 None => head_of(&stream).map_err(|err| AppendError::NotWritten(err.into()))?,
             };
-            if head.version != expected || !named.insert(stream.clone()) {
+            let named = heads.iter().find(|(named, _)| *named == stream);
+            if let Some((_, after)) = named {
+                head = *after;
+            }
+            if head.version != expected || named.is_some() {
                 return Err(AppendError::Conflict { stream, expected, found: head.version });
             }
             for event in events {
@@ -44,10 +48,10 @@ impl Staging {
                 head = record.stream_head();
                 records.push(record);
             }
-            heads.insert(stream, head);
+            heads.push((stream, head));
         }
         self.next_seq = self.next_seq.saturating_add(records.len() as u64);
-        self.heads = heads;
+        self.heads.extend(heads);
         Ok(records)
     }
 }

@@ -9,7 +9,7 @@ use std::{mem, sync::Arc};
 use imbl::{HashSet, Vector};
 use keypool_ledger::{Hash, KeyPackageRef, Record, ReservationId, Timestamp};
 
-use super::{Package, PoolState};
+use super::{Package, PoolState, Reservation};
 use crate::{
     command::{Claim, Command, Limits, NewPackage, Which},
     decide::is_worn,
@@ -34,7 +34,8 @@ impl PoolState {
     pub(crate) fn forget(&mut self) {
         let Self { ended, reservations, open, .. } = self;
         if reservations.len() != open.len() {
-            reservations.retain(|id, _| open.contains(id));
+            let still_open = |id: &ReservationId| Some((*id, reservations.get(id)?.clone()));
+            *reservations = open.iter().filter_map(still_open).collect();
         }
         if !ended.is_empty() {
             let held = |keypackage_ref: &KeyPackageRef| {
@@ -43,7 +44,9 @@ impl PoolState {
             let kept = mem::take(ended).into_iter();
             *ended = kept.filter(|(keypackage_ref, _)| held(keypackage_ref)).collect();
         }
-        self.init_keys = HashSet::new();
+        if !self.init_keys.is_empty() {
+            self.init_keys = HashSet::new();
+        }
     }
 
     /// What a command names that the pool does not remember.
@@ -98,7 +101,9 @@ impl PoolState {
             }
         }
         for (id, made) in own.reservations {
-            self.reservations.entry(id).or_insert(made);
+            if !self.reservations.contains_key(&id) {
+                self.reservations.insert(id, made);
+            }
         }
         Ok(())
     }
@@ -155,9 +160,10 @@ impl PoolState {
         let ended = mem::take(&mut self.ended).into_iter();
         self.ended = ended.filter(|(_, package): &(_, Arc<_>)| may_change(package)).collect();
         let (live, ended) = (&self.live, &self.ended);
-        self.reservations.retain(|_, made| {
+        let known = |(_, made): &(ReservationId, Arc<Reservation>)| {
             live.contains_key(&made.keypackage_ref) || ended.contains_key(&made.keypackage_ref)
-        });
+        };
+        self.reservations = mem::take(&mut self.reservations).into_iter().filter(known).collect();
         let reservations = &self.reservations;
         self.open = self.open.iter().filter(|id| reservations.contains_key(*id)).copied().collect();
         self.init_keys = HashSet::new();

@@ -88,9 +88,7 @@ impl PoolState {
             pack_package(out, package, &credentials);
         }
         out.number(self.reservations.len() as u64);
-        let mut reservations: Vec<_> = self.reservations.iter().collect();
-        reservations.sort_by_key(|(id, _)| **id);
-        for (id, made) in reservations {
+        for (id, made) in &self.reservations {
             out.array(id.0.as_bytes());
             pack_reservation(out, made);
         }

@@ -38,12 +38,12 @@ impl Sought<'_> {
         let mut hasher = blake3::Hasher::new();
         let kind = match self {
             Self::History(stream, version) => {
-                hasher.update(stream.to_string().as_bytes()).update(b"\0");
                 hasher.update(&(version / BLOCK).to_be_bytes());
+                update_stream(&mut hasher, stream);
                 b's'
             }
             Self::Head(stream) => {
-                hasher.update(stream.to_string().as_bytes());
+                update_stream(&mut hasher, stream);
                 HEAD_KIND
             }
             Self::Command(command) => {
@@ -59,17 +59,34 @@ impl Sought<'_> {
                 b'v'
             }
             Self::InitKey(pool, init_key) => {
-                hasher.update(pool.to_string().as_bytes()).update(b"\0");
                 hasher.update(init_key.as_bytes());
+                update_pool(&mut hasher, pool);
                 b'i'
             }
         };
         let hash = hasher.finalize();
         let mut fingerprint = [kind; FINGERPRINT_LEN];
-        let (_, rest) = fingerprint.split_at_mut(1);
-        rest.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
+        let (_, to) = fingerprint.split_at_mut(1);
+        let (from, _) = hash.as_bytes().split_at(FINGERPRINT_LEN - 1);
+        to.copy_from_slice(from);
         fingerprint
     }
+}
+
+/// A name that no two histories have.
+fn update_stream(hasher: &mut blake3::Hasher, stream: &StreamId) {
+    match stream {
+        StreamId::Pool(pool) => update_pool(hasher.update(b"p"), pool),
+        StreamId::Group(group) => {
+            hasher.update(b"g").update(group.as_bytes());
+        }
+        StreamId::Mailbox(device) => update_pool(hasher.update(b"m"), device),
+    }
+}
+
+fn update_pool(hasher: &mut blake3::Hasher, pool: &PoolId) {
+    // No name has a slash.
+    hasher.update(pool.user().as_bytes()).update(b"/").update(pool.device().as_bytes());
 }
 
 /// Where a record stands.
@@ -97,23 +114,14 @@ pub(in crate::log) struct Entry(pub(super) [u8; ENTRY_LEN]);
 
 impl Entry {
     pub(in crate::log) fn new(fingerprint: Fingerprint, place: Place) -> Self {
-        let [_, _, seq @ ..] = place.seq.to_be_bytes();
-        let offset = place.offset.to_be_bytes();
-        let parts = fingerprint.iter().chain(&seq).chain(&offset).chain(&place.check);
-        let mut bytes = [0; ENTRY_LEN];
-        bytes.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
-        Self(bytes)
-    }
-
-    /// The first that an entry with a fingerprint can be.
-    pub(super) fn least(fingerprint: Fingerprint) -> Self {
-        Self::new(fingerprint, Place { seq: 0, offset: 0, check: [0; 4] })
-    }
-
-    /// The last that an entry with a fingerprint can be.
-    pub(super) fn greatest(fingerprint: Fingerprint) -> Self {
-        let place = Place { seq: u64::MAX, offset: u32::MAX, check: [u8::MAX; 4] };
-        Self::new(fingerprint, place)
+        let [f0, f1, f2, f3, f4, f5, f6, f7, f8, f9] = fingerprint;
+        let [_, _, s0, s1, s2, s3, s4, s5] = place.seq.to_be_bytes();
+        let [o0, o1, o2, o3] = place.offset.to_be_bytes();
+        let [c0, c1, c2, c3] = place.check;
+        Self([
+            f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, s0, s1, s2, s3, s4, s5, o0, o1, o2, o3, c0, c1,
+            c2, c3,
+        ])
     }
 
     pub(super) fn fingerprint(&self) -> Fingerprint {
@@ -135,26 +143,22 @@ impl Entry {
     }
 }
 
-/// The entries of a record, but for that of its history's head.
-pub(super) fn entries_of(record: &Record, place: Place) -> impl Iterator<Item = Entry> {
+/// What a record is found by, but for its history's head.
+pub(super) fn keys_of(record: &Record) -> impl Iterator<Item = Fingerprint> {
     let envelope = &record.envelope;
-    let mut keys = vec![
-        Sought::History(&envelope.stream, envelope.version).fingerprint(),
-        Sought::Command(envelope.command).fingerprint(),
-    ];
-    if let Some(keypackage_ref) = envelope.event.keypackage_ref() {
-        keys.push(Sought::Package(keypackage_ref).fingerprint());
-    }
-    match &envelope.event {
+    let history = Sought::History(&envelope.stream, envelope.version).fingerprint();
+    let command = Sought::Command(envelope.command).fingerprint();
+    let package = envelope.event.keypackage_ref();
+    let package = package.map(|keypackage_ref| Sought::Package(keypackage_ref).fingerprint());
+    let other = match &envelope.event {
         Event::Reserved { reservation, .. } => {
-            keys.push(Sought::Reservation(*reservation).fingerprint());
+            Some(Sought::Reservation(*reservation).fingerprint())
         }
         Event::Uploaded(facts) => {
-            if let Some(pool) = envelope.stream.pool() {
-                keys.push(Sought::InitKey(pool, &facts.init_key).fingerprint());
-            }
+            let pool = envelope.stream.pool();
+            pool.map(|pool| Sought::InitKey(pool, &facts.init_key).fingerprint())
         }
-        _ => {}
-    }
-    keys.into_iter().map(move |fingerprint| Entry::new(fingerprint, place))
+        _ => None,
+    };
+    [history, command].into_iter().chain(package).chain(other)
 }
