@@ -215,3 +215,6 @@ async fn follow<L: EventLog + Clone + 'static>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
