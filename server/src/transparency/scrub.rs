@@ -7,7 +7,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use actix_rt::time::Instant;
 use actix_web::web;
 use keypool_ledger::{EventLog, ReadError};
 use keypool_projections::transparency::{Checkpoint, Tree, check_inclusion, prove_inclusion};
@@ -18,6 +17,7 @@ use super::{
     Ledger,
     growth::{self, Pages},
 };
+use crate::observation::timed;
 
 /// How many times as long as it has worked it rests, so that who asks is not kept waiting.
 const REST_PER_WORK: u32 = 10;
@@ -159,16 +159,15 @@ pub(super) async fn scrub<L: EventLog + 'static>(
 ) {
     let mut failing = false;
     loop {
-        let begun = Instant::now();
-        let stepped = web::block(move || {
+        let step = web::block(move || {
             let outcome = scrub.step();
             (scrub, outcome)
         });
-        let Ok((returned, outcome)) = stepped.await else { return };
+        let (stepped, work) = timed(step).await;
+        let Ok((returned, outcome)) = stepped else { return };
         scrub = returned;
-        let work = begun.elapsed().saturating_mul(REST_PER_WORK);
         let rest = match &outcome {
-            Ok(Progress::More) => work,
+            Ok(Progress::More) => work.saturating_mul(REST_PER_WORK),
             Ok(Progress::Done { mended }) => {
                 let records = scrub.checkpoint.size();
                 return tracing::info!(records, mended, "the log is the one that was published");
