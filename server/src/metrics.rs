@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{
     BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::keypackage_store::KeyPackageStore;
+use crate::{keypackage_store::KeyPackageStore, transparency::Ledger};
 
 /// The upper ends of the latency histogram, in seconds.
 const LATENCY_BUCKETS: [f64; 12] =
@@ -98,19 +98,16 @@ impl Metrics {
     pub(crate) fn render<L: EventLog + 'static>(
         &self,
         store: Option<&KeyPackageStore<L>>,
-        published: Option<u64>,
+        ledger: Option<&Ledger>,
     ) -> String {
         metrics::with_local_recorder(&self.recorder, || {
             gauge!("keypool_ready").set(if store.is_some() { 1.0 } else { 0.0 });
             if let Some(store) = store {
                 measure(store);
             }
-            if let Some(published) = published {
-                #[expect(
-                    clippy::cast_precision_loss,
-                    reason = "exact up to nine quadrillion events"
-                )]
-                gauge!("keypool_checkpoint_position").set(published as f64);
+            if let Some(ledger) = ledger {
+                position("keypool_checkpoint_position", ledger.published().size());
+                position("keypool_scrub_position", ledger.compared());
             }
         });
         self.handle.render()
@@ -126,9 +123,13 @@ fn measure<L: EventLog + 'static>(store: &KeyPackageStore<L>) {
     let queued = u32::try_from(pools.queued()).unwrap_or(u32::MAX);
     gauge!("keypool_queue_commands").set(f64::from(queued));
     if let Ok(head) = pools.log().head() {
-        #[expect(clippy::cast_precision_loss, reason = "exact up to nine quadrillion events")]
-        gauge!("keypool_log_position").set(head.seq as f64);
+        position("keypool_log_position", head.seq);
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to nine quadrillion events")]
+fn position(name: &'static str, seq: u64) {
+    gauge!(name).set(seq as f64);
 }
 
 fn describe() {
@@ -151,5 +152,9 @@ fn describe() {
     describe_gauge!("keypool_queue_commands", "Commands waiting for the log.");
     describe_gauge!("keypool_log_position", "The place of the last event in the log.");
     describe_gauge!("keypool_checkpoint_position", "The last event that a checkpoint covers.");
+    describe_gauge!(
+        "keypool_scrub_position",
+        "The last event that was compared with what was published of it, since the start."
+    );
     describe_gauge!("keypool_ready", "1 once the log has been replayed.");
 }

@@ -1,10 +1,12 @@
-//! Around every request: an id, one line in the log, the counters, and a net under panics.
+//! Around every request: an id, one line in the log, the counters, and a net under panics. What takes
+//! time is measured here.
 
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     task::Poll,
+    time::Duration,
 };
 
 use actix_rt::time::Instant;
@@ -25,6 +27,13 @@ use crate::{metrics::Served, problem::Failure, state::State, unread::Unread};
 
 /// The header that follows a request through all logs.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What some work comes to, and how long it took.
+pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let begun = Instant::now();
+    let outcome = work.await;
+    (outcome, begun.elapsed())
+}
 
 /// The package a request was about, in short, for its line in the log.
 struct About(String);

@@ -278,8 +278,9 @@ impl Run {
         let handles = [public, admin];
         match self.open_log().await {
             Ok((store, follower)) => {
-                self.watch(&store);
                 let ledger = follower.ledger();
+                self.watch(store.pools().failed());
+                self.watch(ledger.refuted());
                 let key = ledger.key().to_string();
                 let interval = self.settings.checkpoint_interval;
                 let following = Following::start(follower, store.pools().written(), interval);
@@ -337,9 +338,9 @@ impl Run {
         Ok(handle)
     }
 
-    /// Stops everything when the log has failed: what comes next would not be written.
-    fn watch(&self, store: &Store) {
-        let mut failed = store.pools().failed();
+    /// Stops everything when the log has failed, for what comes next would not be written, or when it
+    /// is found to be another one than was published.
+    fn watch(&self, mut failed: watch::Receiver<bool>) {
         let stop = self.stop.clone();
         actix_rt::spawn(async move {
             if failed.wait_for(|failed| *failed).await.is_ok() {

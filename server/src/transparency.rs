@@ -2,8 +2,8 @@
 //!
 //! A [`Follower`] reads the log behind the committer, grows the tree, and signs what it has become, at
 //! most once in an interval. A checkpoint is on the disk before anyone sees it, and every start holds
-//! the log against the last one: what was published is never contradicted. The tiles are a projection
-//! that every start mends.
+//! the log against the last one: its end at once, all of it behind. What was published is never
+//! contradicted. The tiles are a projection that is mended where it differs.
 
 mod durable;
 
@@ -11,11 +11,24 @@ mod identity;
 
 mod tiles;
 
+mod growth;
+
+mod scrub;
+
 mod follower;
 
 mod restore;
 
-use std::{io, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    error::Error,
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use keypool_ledger::{ReadError, Record};
 use keypool_projections::{
@@ -214,6 +227,10 @@ pub(crate) struct Ledger {
     durable: Durable,
     tiles: Tiles,
     published: watch::Sender<Arc<Published>>,
+    /// How many records were compared with what was published of them, since the start.
+    compared: AtomicU64,
+    /// Whether the log was found to be another one than was published.
+    refuted: watch::Sender<bool>,
 }
 
 impl Ledger {
@@ -232,8 +249,35 @@ impl Ledger {
         self.published.subscribe()
     }
 
+    /// Whether the log was found to be another one than was published, now and later.
+    pub(crate) fn refuted(&self) -> watch::Receiver<bool> {
+        self.refuted.subscribe()
+    }
+
+    /// How many records were compared with what was published of them, since the start.
+    pub(crate) fn compared(&self) -> u64 {
+        self.compared.load(Ordering::Relaxed)
+    }
+
+    fn scrubbed(&self, records: u64) {
+        self.compared.fetch_max(records, Ordering::Relaxed);
+    }
+
+    /// Lets nothing be published any more, and the next start compare the whole log before it serves.
+    fn refute(&self, error: &(dyn Error + 'static)) {
+        tracing::error!(error, "the log is not the one that was published");
+        self.refuted.send_replace(true);
+        if let Err(error) = suspicion(self.tiles.dir()).store(&format!("{error}\n")) {
+            let error: &dyn Error = &error;
+            tracing::error!(error, "the next start compares the end of the log alone");
+        }
+    }
+
     /// Stores a checkpoint, and only then lets anyone see it.
     fn publish(&self, published: Published) -> Result<(), LedgerError> {
+        if *self.refuted.borrow() {
+            return Ok(());
+        }
         self.durable.store(&published.text())?;
         self.published.send_replace(Arc::new(published));
         Ok(())
@@ -281,7 +325,7 @@ impl Ledger {
         let hashes = prove_inclusion(index, published.size(), &mut |range| self.hash_of(range))?;
         let paper = published.paper.clone();
         let inclusion = Inclusion { envelope: record.envelope_bytes, index, hashes, paper };
-        // Tiles that were damaged since the start would prove nothing; the next start mends them.
+        // Tiles that are damaged would prove nothing; they are mended behind.
         inclusion.check().map_err(|_| ProveError::Damaged)?;
         Ok(ReceiptFile { note, inclusion })
     }
@@ -294,6 +338,11 @@ impl Ledger {
     fn hash_of(&self, range: Range<u64>) -> Result<TreeHash, ProveError> {
         Ok(subtree(range, &mut |level, index| self.tiles.node(level, index))?)
     }
+}
+
+/// The file that says that tiles and log were found to differ.
+fn suspicion(tiles: &Path) -> Durable {
+    Durable::at(&tiles.join("differs"))
 }
 
 /// A checkpoint of a name that can be signed.

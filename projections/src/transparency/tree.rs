@@ -87,6 +87,24 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// The tree of `size` leaves, made of its stored nodes: as many as the size has bits that are set.
+    ///
+    /// `node` gives the hash of a final node by level and index, as [`Tree::append_hash`] has shown it.
+    /// Whether the hashes are those of the leaves is for the caller to check, by [`Tree::root`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `node`.
+    pub fn from_nodes<E>(
+        size: u64,
+        node: &mut dyn FnMut(u8, u64) -> Result<TreeHash, E>,
+    ) -> Result<Self, E> {
+        let levels = (0..64_u8).rev().filter(|level| size >> level & 1 == 1);
+        // What stands before a subtree is a multiple of its width: its place is the size, cut off.
+        let full = levels.map(|level| node(level, size >> level ^ 1)).collect::<Result<_, _>>()?;
+        Ok(Self { size, full })
+    }
+
     /// How many leaves there are.
     #[must_use]
     pub const fn size(&self) -> u64 {

@@ -81,6 +81,20 @@ fn the_tree_is_that_of_the_rfc_at_every_size() {
 }
 
 #[test]
+fn a_tree_made_of_its_nodes_is_the_one_that_grew_at_every_size() {
+    let (kept, mut grown) = (Kept::of(600), Tree::default());
+    for leaf in leaves(600) {
+        let made = Tree::from_nodes(grown.size(), &mut |level, index| kept.node(level, index));
+        assert_eq!(made.unwrap(), grown);
+        grown.append(&leaf);
+    }
+    let lost = Tree::from_nodes(600, &mut |level, _| {
+        if level < 9 { Err(level) } else { kept.node(9, 0).map_err(|_| 0) }
+    });
+    assert_eq!(lost.unwrap_err(), 6, "600 is 512 and 64 and 16 and 8");
+}
+
+#[test]
 fn known_trees_have_their_known_hashes() {
     // RFC 6962: the hash of an empty tree is the hash of an empty string.
     let empty = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";

@@ -37,8 +37,8 @@ pub(crate) async fn readyz(state: Data<State>) -> Result<HttpResponse, Failure> 
 /// The counters, for Prometheus.
 pub(crate) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
     let render = move || {
-        let published = state.ledger.get().map(|ledger| ledger.published().size());
-        state.metrics.render(state.store.get(), published)
+        let ledger = state.ledger.get().map(AsRef::as_ref);
+        state.metrics.render(state.store.get(), ledger)
     };
     let text = web::block(render).await;
     let text = text.map_err(|_| crate::keypackage_store::StoreError::Cancelled)?;

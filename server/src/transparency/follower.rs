@@ -1,20 +1,27 @@
 //! Follows the log: grows the tree behind the committer, and signs what it has become.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use actix_rt::task::JoinHandle;
 use actix_web::web;
 use keypool_ledger::EventLog;
-use keypool_projections::transparency::{Checkpoint, Paper, Tree, TreeHash};
+use keypool_projections::transparency::{Paper, Tree};
 use tokio::sync::watch;
 
 use super::{
-    Ledger, LedgerError, Places, Published, checkpoint_of, durable::Durable, identity::Identity,
+    Ledger, LedgerError, Places, Published, checkpoint_of,
+    durable::Durable,
+    growth::{Resumed, from_log, grow, resume},
+    identity::Identity,
+    scrub::{Scrub, scrub},
+    suspicion,
     tiles::Tiles,
 };
 
-/// How many records are read at a time: few, because a message may be as large as a body.
-const RECORDS_AT_A_TIME: usize = 64;
 /// How long to wait before trying again what has failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -23,10 +30,14 @@ pub(crate) struct Follower<L> {
     log: L,
     tree: Tree,
     ledger: Arc<Ledger>,
+    /// What is left to compare behind the start.
+    scrub: Option<Scrub<L>>,
 }
 
-impl<L: EventLog> Follower<L> {
-    /// Holds a log against its last checkpoint, mends the tiles, and publishes where the log is now.
+impl<L: EventLog + Clone> Follower<L> {
+    /// Holds the end of a log against its last checkpoint, and publishes where the log is now.
+    ///
+    /// The rest is compared once it follows; the whole at once if the tiles cannot be trusted.
     ///
     /// # Errors
     ///
@@ -41,14 +52,20 @@ impl<L: EventLog> Follower<L> {
         let identity = Identity::open(places, asked, usual)?;
         let durable = Durable::at(&places.checkpoint);
         let stored = stored(&durable, &identity, places)?;
-        let mut growth = Growth { tree: Tree::default(), tiles: Tiles::at(&places.tiles) };
-        if let Some(Published { checkpoint, .. }) = &stored {
-            growth.grow(&log, checkpoint.size())?;
-            hold_against(checkpoint, &growth.tree, places)?;
+        let (tiles, suspicion) = (Tiles::at(&places.tiles), suspicion(&places.tiles));
+        let suspected = suspicion.load()?.is_some();
+        let against = stored.as_ref().map(|stored| (&stored.checkpoint, durable.path()));
+        let Resumed { mut tree, compared } = match against {
+            Some(against) => resume(&log, &tiles, against, suspected)?,
+            None => Resumed { tree: Tree::default(), compared: 0 },
+        };
+        let published_before = stored.as_ref().map(|stored| stored.checkpoint.clone());
+        grow(&mut tree, &log, &tiles, u64::MAX)?;
+        if suspected {
+            suspicion.remove()?;
         }
-        growth.grow(&log, u64::MAX)?;
         let name = identity.signer.public().name().to_owned();
-        let current = checkpoint_of(&name, growth.tree.size(), growth.tree.root())?;
+        let current = checkpoint_of(&name, tree.size(), tree.root())?;
         let current = match stored {
             Some(stored) if stored.checkpoint == current => stored,
             Some(_) | None => {
@@ -59,9 +76,17 @@ impl<L: EventLog> Follower<L> {
             }
         };
         let signer = identity.confirm(places)?;
-        let published = watch::Sender::new(Arc::new(current));
-        let Growth { tree, tiles } = growth;
-        Ok(Self { log, tree, ledger: Arc::new(Ledger { signer, durable, tiles, published }) })
+        let ledger = Arc::new(Ledger {
+            signer,
+            durable,
+            tiles,
+            published: watch::Sender::new(Arc::new(current)),
+            compared: AtomicU64::new(compared),
+            refuted: watch::Sender::new(false),
+        });
+        let rest = published_before.filter(|checkpoint| compared < checkpoint.size());
+        let scrub = rest.map(|rest| Scrub::new(log.clone(), Arc::clone(&ledger), rest));
+        Ok(Self { log, tree, ledger, scrub })
     }
 
     /// What readers see.
@@ -71,14 +96,17 @@ impl<L: EventLog> Follower<L> {
 
     /// Takes in what was appended since, and publishes a checkpoint of it.
     fn step(&mut self) -> Result<(), LedgerError> {
-        let grown = grow(&mut self.tree, &self.log, &self.ledger.tiles, u64::MAX);
-        if let Err(LedgerError::Io { source, .. }) = &grown
-            && source.kind() == io::ErrorKind::InvalidData
-        {
-            // Tiles were taken away since the start: they are made again from the first.
-            self.tree = Tree::default();
+        let tiles = &self.ledger.tiles;
+        match grow(&mut self.tree, &self.log, tiles, u64::MAX) {
+            Err(LedgerError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
+                // Tiles were taken away since the start: they are made again from the first.
+                let published = self.ledger.published();
+                let against = (&published.checkpoint, self.ledger.durable.path());
+                self.tree = from_log(&self.log, tiles, against)?;
+                grow(&mut self.tree, &self.log, tiles, u64::MAX)?;
+            }
+            grown => grown?,
         }
-        grown?;
         if self.tree.size() <= self.ledger.published().size() {
             return Ok(());
         }
@@ -86,45 +114,6 @@ impl<L: EventLog> Follower<L> {
         let current = checkpoint_of(&name, self.tree.size(), self.tree.root())?;
         let signed = Published::signed(current, &self.ledger.signer);
         self.ledger.publish(signed.map_err(LedgerError::Unsigned)?)
-    }
-}
-
-/// The tree and its tiles before anyone sees them.
-struct Growth {
-    tree: Tree,
-    tiles: Tiles,
-}
-
-impl Growth {
-    fn grow(&mut self, log: &impl EventLog, until: u64) -> Result<(), LedgerError> {
-        grow(&mut self.tree, log, &self.tiles, until)
-    }
-}
-
-/// Grows a tree to some size, or as far as the log goes. The tiles are stored first.
-fn grow(
-    tree: &mut Tree,
-    log: &impl EventLog,
-    tiles: &Tiles,
-    until: u64,
-) -> Result<(), LedgerError> {
-    loop {
-        let room = usize::try_from(until.saturating_sub(tree.size())).unwrap_or(usize::MAX);
-        let records = match room.min(RECORDS_AT_A_TIME) {
-            0 => return Ok(()),
-            limit => log.read(tree.size().saturating_add(1), limit)?,
-        };
-        if records.is_empty() {
-            return Ok(());
-        }
-        let (mut grown, mut nodes) = (tree.clone(), Vec::new());
-        for record in &records {
-            let leaf = TreeHash::leaf(&record.envelope_bytes);
-            grown.append_hash(leaf, &mut |node| nodes.push(node));
-        }
-        let failed = |source| LedgerError::Io { path: tiles.dir().to_owned(), source };
-        tiles.store(nodes).map_err(failed)?;
-        *tree = grown;
     }
 }
 
@@ -149,46 +138,40 @@ fn stored(
     Ok(Some(Published { checkpoint: paper.checkpoint.clone(), paper }))
 }
 
-/// Makes sure that a tree grown to a checkpoint's size is the tree of the checkpoint.
-fn hold_against(checkpoint: &Checkpoint, tree: &Tree, places: &Places) -> Result<(), LedgerError> {
-    let (file, published) = (places.checkpoint.clone(), checkpoint.size());
-    if tree.size() < published {
-        return Err(LedgerError::SetBack { file, published, found: tree.size() });
-    }
-    if tree.root() != checkpoint.root() {
-        return Err(LedgerError::Changed { file, published });
-    }
-    Ok(())
-}
-
 /// A follower at work.
 pub(crate) struct Following {
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
     end: watch::Sender<bool>,
 }
 
 impl Following {
-    /// Lets a follower work whenever something was written.
-    pub(crate) fn start<L: EventLog + 'static>(
-        follower: Follower<L>,
+    /// Lets a follower work whenever something was written, and compare behind what is left.
+    pub(crate) fn start<L: EventLog + Clone + 'static>(
+        mut follower: Follower<L>,
         written: watch::Receiver<u64>,
         interval: Duration,
     ) -> Self {
         let (end, ending) = watch::channel(false);
-        Self { task: actix_rt::spawn(follow(follower, written, ending, interval)), end }
+        let rest = follower.scrub.take();
+        let mut tasks: Vec<_> =
+            rest.map(|rest| actix_rt::spawn(scrub(rest, ending.clone()))).into_iter().collect();
+        tasks.push(actix_rt::spawn(follow(follower, written, ending, interval)));
+        Self { tasks, end }
     }
 
     /// Ends it, once it has published everything that was written.
     pub(crate) async fn end(self) {
         self.end.send_replace(true);
-        drop(self.task.await);
+        for task in self.tasks {
+            drop(task.await);
+        }
     }
 }
 
 /// Follows a log until it is told to end, and publishes once more then.
 ///
 /// The work is done on a thread for what blocks; between two checkpoints at least `interval` passes.
-async fn follow<L: EventLog + 'static>(
+async fn follow<L: EventLog + Clone + 'static>(
     mut follower: Follower<L>,
     mut written: watch::Receiver<u64>,
     mut end: watch::Receiver<bool>,
@@ -207,6 +190,7 @@ async fn follow<L: EventLog + 'static>(
         follower = returned;
         match &outcome {
             Ok(()) if failing => tracing::info!("checkpoints are published again"),
+            Err(error) if error.is_restored_copy() => return follower.ledger.refute(error),
             Err(error) if !failing => {
                 let error: &dyn std::error::Error = error;
                 tracing::error!(error, "no checkpoint is published; it is tried again");
@@ -231,3 +215,6 @@ async fn follow<L: EventLog + 'static>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The tiles on the disk: each a file that grows until it is full, at its path of C2SP `tlog-tiles`.
 //!
-//! Nothing is forced to the disk: the log has everything, and every start compares and mends. A reader
+//! Nothing is forced to the disk: the log has everything, and what differs from it is mended. A reader
 //! takes only what a checkpoint covers, which was written before that was signed.
 
 use std::{
@@ -35,18 +35,29 @@ impl Tiles {
     /// # Errors
     ///
     /// As [`io::Error`]; `InvalidData` if what should be before them is not there.
-    pub(super) fn store(&self, mut nodes: Vec<Node>) -> io::Result<()> {
-        nodes.retain(|node| node.level.is_multiple_of(TILE_HEIGHT));
-        nodes.sort_unstable_by_key(|node| (node.level, node.index));
-        let tile = |node: &Node| (node.level / TILE_HEIGHT, node.index / TILE_WIDTH);
-        for stretch in nodes.chunk_by(|one, next| tile(one) == tile(next)) {
+    pub(super) fn store(&self, nodes: Vec<Node>) -> io::Result<()> {
+        let nodes = in_tiles(nodes);
+        for stretch in nodes.chunk_by(in_one_tile) {
             let Some(first) = stretch.first() else { continue };
-            let (level, index) = tile(first);
+            let (level, index) = tile_of(first);
             let bytes: Vec<u8> = stretch.iter().flat_map(|node| node.hash.0).collect();
             let place = (first.index % TILE_WIDTH).saturating_mul(HASH_BYTES);
             settle(&self.file(level, index), place, &bytes)?;
         }
         Ok(())
+    }
+
+    /// The first of the nodes that stand in tiles which is not there as it should be, the lowest level
+    /// first; none if all are.
+    pub(super) fn differing(&self, nodes: Vec<Node>) -> Option<Node> {
+        let nodes = in_tiles(nodes);
+        nodes.chunk_by(in_one_tile).find_map(|stretch| {
+            let first = stretch.first()?;
+            let there = self.bytes(tile_of(first), first.index % TILE_WIDTH, stretch.len() as u64);
+            let Ok(there) = there else { return Some(*first) };
+            let mut pairs = stretch.iter().zip(there.as_chunks().0);
+            pairs.find(|(node, there)| node.hash.0 != **there).map(|(node, _)| *node)
+        })
     }
 
     /// The bytes of a tile.
@@ -81,6 +92,22 @@ impl Tiles {
         let path = Tile { level, index, width: TILE_WIDTH }.to_string();
         self.0.join(path.strip_prefix("tile/").unwrap_or(&path))
     }
+}
+
+/// The nodes that stand in tiles, those of one tile together.
+fn in_tiles(mut nodes: Vec<Node>) -> Vec<Node> {
+    nodes.retain(|node| node.level.is_multiple_of(TILE_HEIGHT));
+    nodes.sort_unstable_by_key(|node| (node.level, node.index));
+    nodes
+}
+
+fn in_one_tile(one: &Node, next: &Node) -> bool {
+    tile_of(one) == tile_of(next)
+}
+
+/// The level and the index of the tile that a node stands in.
+fn tile_of(node: &Node) -> (u8, u64) {
+    (node.level / TILE_HEIGHT, node.index / TILE_WIDTH)
 }
 
 /// Makes a file hold some bytes at a place. What comes before must be there.

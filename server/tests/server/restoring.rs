@@ -6,9 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use keypool_ledger::ManualClock;
-use keypool_server::{Server, Settings};
+use keypool_ledger::{
+    Batch, CommandId, Event, EventLog, Hash, ManualClock, NewEvent, SignatureKey, SledLog,
+    SledLogOptions, StreamId, StreamWrite,
+};
+use keypool_server::{Ended, Server, Settings};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::{
     harness::{Api, Device, NOW, Process, command, files, local_settings, refusal},
@@ -115,6 +119,40 @@ async fn a_directory_that_was_set_back_behind_its_checkpoint_is_refused() {
     place.register(4, 2).await;
     replace(&place.data(), &backup);
     insta::assert_snapshot!(place.refusal(), @"the ledger ends at record 3, but the checkpoint in DIR/checkpoint was published with 5 records: the data directory was set back to an older copy, or lost its end; restore a newer copy of it, or say --accept-restore if that is lost");
+}
+
+/// Writes the log of so many devices, each of which has registered; the first with some key.
+fn write_log(data: &Path, first: &str) {
+    let log = SledLog::open(data, SledLogOptions::default()).unwrap();
+    let names = std::iter::once(first.to_owned()).chain((1..1100).map(|n| n.to_string()));
+    let registered = (0..).zip(names).map(|(number, name): (u64, String)| {
+        let event = Event::Registered {
+            signature_key: SignatureKey::new(Hash::of(name.as_bytes()).as_bytes()).unwrap(),
+            credential: format!("device-{number}"),
+            voucher: None,
+        };
+        let command = CommandId(Uuid::from_u128(u128::from(number)));
+        let request = Hash::of(&number.to_be_bytes());
+        let event = NewEvent { at: NOW, command, request, event, payload: Vec::new() };
+        let stream = StreamId::Pool(format!("device-{number}").parse().unwrap());
+        Batch { writes: vec![StreamWrite { stream, expected: 0, events: vec![event] }] }
+    });
+    assert!(log.append(registered.collect()).iter().all(Result::is_ok));
+}
+
+#[actix_web::test]
+async fn an_old_record_that_was_changed_ends_the_server_and_is_refused_by_the_next() {
+    let (place, other) = (Place::new(), Place::new());
+    write_log(&place.data(), "usual");
+    place.start().0.stop().await;
+    write_log(&other.data(), "another");
+    for part in ["journal", "sled"] {
+        replace(&place.data().join(part), &other.data().join(part));
+    }
+    let (server, _) = place.start();
+    assert_eq!(server.ended().await, Ended::Failed);
+    drop(server);
+    insta::assert_snapshot!(place.refusal(), @"the ledger's first 1100 records are not those that the checkpoint in DIR/checkpoint was published with: the data directory was changed, or went on from an older copy; restore the one that the checkpoint is of");
 }
 
 #[actix_web::test]
