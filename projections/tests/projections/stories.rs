@@ -497,6 +497,10 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
             Command::Spend { claim: claim(rest[0], number(rest[1]), who), group: group_at(2) }
         }
         "release" => Command::Release(claim(rest[0], number(rest[1]), who)),
+        "report" => Command::Report {
+            claim: claim(rest[0], number(rest[1]), who),
+            check: rest.get(2).map(|check| (*check).to_owned()),
+        },
         "renew" => Command::Renew(claim(rest[0], number(rest[1]), who)),
         "revoke" => Command::Revoke {
             which: match rest {
@@ -526,7 +530,10 @@ fn tell(event: &Event, now: Timestamp) -> String {
         }
         Event::Released { reason, .. } => format!("{name} released ({reason:?})"),
         Event::Spent { late, .. } => format!("{name} spent{}", if *late { " late" } else { "" }),
-        Event::Revoked { reason, .. } => format!("{name} revoked ({reason:?})"),
+        Event::Revoked { reason, check, .. } => {
+            let check = check.as_ref().map(|check| format!(", {check}")).unwrap_or_default();
+            format!("{name} revoked ({reason:?}{check})")
+        }
         Event::Conflict { lost, holds, .. } => {
             format!("{name} conflict: {} lost to {}", lost.0.as_u128(), holds.0.as_u128())
         }

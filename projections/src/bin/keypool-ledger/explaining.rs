@@ -179,8 +179,11 @@ impl Story {
                 self.fate = Some(format!("it expired at {when}, before anybody used it"));
                 format!("At {when} it expired: its lifetime was over.")
             }
-            Event::Revoked { reason, .. } => {
-                let why = why_revoked(*reason);
+            Event::Revoked { reason, check, .. } => {
+                let mut why = why_revoked(*reason).to_owned();
+                if let Some(check) = check {
+                    why.push_str(&format!(" (it failed the check {check})"));
+                }
                 self.fate = Some(format!("it was withdrawn at {when}, because {why}"));
                 format!("At {when} it was withdrawn, because {why}.")
             }
