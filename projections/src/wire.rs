@@ -25,8 +25,8 @@ pub use self::{
     },
     devices::{DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RotateRequest, Voucher},
     many::{
-        DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest, ReserveManyReply,
-        ReserveManyRequest, ReserveTarget,
+        DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,
+        ReserveManyReply, ReserveManyRequest, ReserveTarget,
     },
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };

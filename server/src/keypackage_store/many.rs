@@ -127,9 +127,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Idempotency { key, digest }: Idempotency,
     ) -> Result<Vec<(PoolId, Request)>, StoreError> {
         let log = self.pools.log();
-        let is_this = |record: &Record| match record.envelope.request == digest {
-            true => Ok(()),
-            false => Err(ExecuteError::IdempotencyMismatch(key)),
+        let is_this = |record: &Record| {
+            let is_it = record.envelope.request == digest;
+            if is_it { Ok(()) } else { Err(ExecuteError::IdempotencyMismatch(key)) }
         };
         // The first device that got a package has the request's own id for its command: so that id
         // cannot be used for anything else.
@@ -141,10 +141,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let (mut requests, mut fresh) = (Vec::new(), Vec::new());
         for Wanted { device, named } in wanted {
             let reservation = ReservationId(derived("reservation", asked.id.0, &device));
-            let id = match first.as_ref() == Some(&device) {
-                true => key,
-                false => CommandId(derived("command", key.0, &device)),
-            };
+            let is_first = first.as_ref() == Some(&device);
+            let id = if is_first { key } else { CommandId(derived("command", key.0, &device)) };
             let (made, done) = (log.find_reservation(reservation)?, log.find(id)?);
             done.first().map_or(Ok(()), is_this)?;
             made.as_ref().map_or(Ok(()), |made| fits(made, asked))?;
@@ -202,7 +200,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 /// Whether a reservation that was made under an id is the one that is asked for.
 fn fits(made: &Record, asked: &ManyReservations) -> Result<(), ExecuteError> {
     match &made.envelope.event {
-        Event::Reserved { holder, group, .. } if (holder, group) == (&asked.holder, &asked.group) => {
+        Event::Reserved { holder, group, .. }
+            if (holder, group) == (&asked.holder, &asked.group) =>
+        {
             Ok(())
         }
         _ => Err(Rejection::ReservationMismatch(asked.id).into()),

@@ -13,7 +13,8 @@ use keypool_projections::{
     wire::{
         ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus, Problem,
         ReleaseReply, RenewReply, ReportReason, ReportReply, ReportRequest, ReserveReply,
-        ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest, UploadItem, UploadReply, UploadRequest,
+        ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest,
+        UploadItem, UploadReply, UploadRequest,
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};

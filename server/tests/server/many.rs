@@ -40,10 +40,7 @@ fn told(answer: &Answer) -> (Vec<String>, Vec<String>) {
     let name = |item: &Value| format!("{}/{}", text(&item["user"]), text(&item["device"]));
     let list = |name: &str| answer.body[name].as_array().unwrap().clone();
     let missing = |item: &Value| format!("{}: {}", name(item), text(&item["code"]));
-    (
-        list("reservations").iter().map(name).collect(),
-        list("missing").iter().map(missing).collect(),
-    )
+    (list("reservations").iter().map(name).collect(), list("missing").iter().map(missing).collect())
 }
 
 async fn position(api: &Api, owner: &Device) -> u64 {
