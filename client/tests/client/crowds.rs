@@ -309,3 +309,30 @@ fn after_three_bad_packages_a_device_is_given_up_and_nobody_else_is() {
         assert_eq!(counts(service, "carol").await, (1, 0, 0, 3));
     });
 }
+
+/// Alice is told something else than Bob has uploaded: she reports it, and Bob sees who and why.
+#[test]
+fn the_owner_of_a_reported_package_is_told_who_reported_it_and_why() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and_absent_bob(&service, 3).await;
+        service.tunnel.tamper(0, |answer| {
+            let mark = "\"keypackage\":\"";
+            let at = answer.find(mark).unwrap() + mark.len();
+            let (head, rest) = answer.split_at(at);
+            // The first bytes say which version of MLS it is.
+            format!("{head}AAAA{}", &rest[4..])
+        });
+        let invited = alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!((invited.added.len(), invited.attempts), (1, 2));
+        bob_joins_and_hears(&service, &alice, &group);
+        let bob = service.open("bob");
+        bob.connection().refresh_now(service.clock.now()).await.unwrap();
+        let audit = bob.audit().unwrap();
+        assert!(audit.is_sound());
+        let told: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
+        assert!(told[0].contains("was reported as unusable by alice/main"), "{told:?}");
+        assert!(told[0].contains("it failed the check"), "{told:?}");
+        assert_eq!(bob.status().await.unwrap().counts.revoked, 1);
+    });
+}

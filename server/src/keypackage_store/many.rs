@@ -231,7 +231,7 @@ async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut slots: Vec<Slot<F>> = futures.map(|future| Slot::Going(Box::pin(future))).collect();
     poll_fn(|context| {
         let mut is_done = true;
-        for slot in slots.iter_mut() {
+        for slot in &mut slots {
             let Slot::Going(future) = slot else { continue };
             match future.as_mut().poll(context) {
                 Poll::Ready(output) => *slot = Slot::Done(Some(output)),

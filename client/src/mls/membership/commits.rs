@@ -230,8 +230,8 @@ impl MlsMembership {
         state: &mut MlsGroup,
         shape: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
     ) -> Result<CommitMessageBundle, GroupError> {
-        let stage = |built: CommitBuilder<'_, Complete>| built.stage_commit(&staged.provider());
-        self.build_on(staged, state, shape, |built| stage(built).map_err(refused))
+        let provider = staged.provider();
+        self.build_on(staged, state, shape, |built| built.stage_commit(&provider).map_err(refused))
     }
 
     /// Builds a Commit, of which nothing is staged yet, for what is then done with it.

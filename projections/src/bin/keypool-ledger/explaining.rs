@@ -180,10 +180,8 @@ impl Story {
                 format!("At {when} it expired: its lifetime was over.")
             }
             Event::Revoked { reason, check, .. } => {
-                let mut why = why_revoked(*reason).to_owned();
-                if let Some(check) = check {
-                    why.push_str(&format!(" (it failed the check {check})"));
-                }
+                let check = check.as_ref().map(|check| format!(" (it failed the check {check})"));
+                let why = why_revoked(*reason).to_owned() + &check.unwrap_or_default();
                 self.fate = Some(format!("it was withdrawn at {when}, because {why}"));
                 format!("At {when} it was withdrawn, because {why}.")
             }

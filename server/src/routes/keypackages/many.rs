@@ -49,7 +49,9 @@ pub(crate) async fn reserve_many(
     let outcome = state.store()?.reserve_many(reservations, caller.idempotency).await?;
     state.metrics.reserved(outcome.reserved.len() as u64);
     let missing: Vec<MissingDevice> = outcome.missing.into_iter().map(missing).collect();
-    missing.iter().for_each(|missing| state.metrics.missing(missing.code.word()));
+    for missing in &missing {
+        state.metrics.missing(missing.code.word());
+    }
     let device = |reserved: ReservedKeyPackage| DeviceReservation {
         user: reserved.pool.user().to_owned(),
         reservation: reply(reserved),
