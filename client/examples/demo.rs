@@ -87,10 +87,12 @@ async fn demo() -> Result<(), Failure> {
     step("Bob goes offline. Alice invites him all the same");
     drop(bob);
     alice.create_group(&group)?;
-    let invited = alice.invite(&group, "bob", None).await?;
+    let invited = alice.invite(&group, ["bob"]).await?;
+    let used = invited.added.into_iter().map(|added| added.keypackage_ref).next();
+    let used = used.ok_or("Bob is added")?;
     tell(&format!(
         "reserved {}, added, renewed, posted the Commit, spent, handed the Welcome over",
-        invited.keypackage_ref.short()
+        used.short()
     ));
 
     step("Bob's app starts again, finds the Welcome and joins");
@@ -110,7 +112,7 @@ async fn demo() -> Result<(), Failure> {
     say(&bob, &alice, &group, "I bring the olives")?;
 
     step("Somebody tries to use the same package again");
-    let refused = spend_again(&alice, &invited.keypackage_ref, &group).await?;
+    let refused = spend_again(&alice, &used, &group).await?;
     tell(&refused);
 
     step("Alice reserves another package, and her phone dies");
@@ -136,7 +138,7 @@ async fn demo() -> Result<(), Failure> {
     let refreshed = bob.connection().refresh_now(clock.now()).await?;
     tell(&bar(refreshed.available));
     print_history(&bob.history(None)?);
-    let spent = bob.history(Some(&invited.keypackage_ref))?;
+    let spent = bob.history(Some(&used))?;
     let life: Vec<&str> = spent.iter().map(|moment| moment.event.as_str()).collect();
     ensure(life == ["uploaded", "reserved", "renewed", "spent"], "the package was used once")?;
 

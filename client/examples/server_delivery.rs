@@ -49,7 +49,7 @@ async fn example() -> Result<(), Failure> {
     drop(bob);
     let group = GroupId::new(b"friday evening")?;
     alice.create_group(&group)?;
-    alice.invite(&group, "bob", None).await?;
+    alice.invite(&group, ["bob"]).await?;
     alice.send(&group, b"pizza at eight?").await?;
 
     // Whenever an app starts, it goes on with what a crash may have left, and takes in what waits.

@@ -7,6 +7,8 @@ mod delivery;
 
 mod ledger;
 
+mod many;
+
 use std::{
     fmt,
     sync::{

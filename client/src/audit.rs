@@ -129,6 +129,17 @@ pub enum AuditFinding {
         /// When, by the server.
         at: Timestamp,
     },
+    /// An inviter has reported a package as unusable, and it is withdrawn.
+    Reported {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+        /// Who held it; none if the history does not say.
+        holder: Option<PoolId>,
+        /// The check it failed, if the inviter has said so.
+        check: Option<String>,
+        /// When, by the server.
+        at: Timestamp,
+    },
     /// The server's ledger goes by another name than it did.
     LedgerRenamed {
         /// The name that was trusted.
@@ -181,7 +192,7 @@ impl AuditFinding {
     #[must_use]
     pub const fn gravity(&self) -> Gravity {
         match self {
-            Self::Conflict { .. } => Gravity::Notice,
+            Self::Conflict { .. } | Self::Reported { .. } => Gravity::Notice,
             Self::HistoryRefused { told_before: true, .. } | Self::CheckpointsContradict { .. } => {
                 Gravity::Equivocation
             }
@@ -223,6 +234,10 @@ impl AuditFinding {
             Self::Conflict { .. } => {
                 "The inviter was told, and invites again; nothing is to be done."
             }
+            Self::Reported { .. } => {
+                "It is withdrawn, and the next refresh replaces it; if it happens again, look at what \
+                 makes the packages, or ask the inviter."
+            }
             Self::LedgerRenamed { .. } | Self::LedgerKeyChanged { .. } => {
                 "Ask who runs the server for the ledger's key, by another way than this server, and \
                  say it with --ledger-key."
@@ -250,7 +265,8 @@ impl fmt::Display for AuditFinding {
             | Self::HandedOutTwice { .. }
             | Self::LapsedEarly { .. }
             | Self::OtherInviter { .. }
-            | Self::Conflict { .. } => self.fmt_of_package(f)?,
+            | Self::Conflict { .. }
+            | Self::Reported { .. } => self.fmt_of_package(f)?,
             Self::HistoryRefused { .. }
             | Self::LedgerRenamed { .. }
             | Self::LedgerKeyChanged { .. }
@@ -296,6 +312,12 @@ impl AuditFinding {
                 "A late spend of package {} was refused, since it had been handed on.",
                 keypackage_ref.short()
             ),
+            Self::Reported { keypackage_ref, holder, check, .. } => {
+                let (package, by) = (keypackage_ref.short(), by(holder.as_ref()));
+                let check = check.as_ref().map(|check| format!(": it failed the check {check}"));
+                let why = check.unwrap_or_default();
+                write!(f, "Package {package} was reported as unusable{by}{why}.")
+            }
             _ => Ok(()),
         }
     }

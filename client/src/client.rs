@@ -12,7 +12,7 @@ use keypool_projections::{
 
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
-    GroupMember, IdentityError, InviteError, Invited, JoinError, Joined, KeyPackagePool,
+    GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool,
     LocalStore, MessageError, MlsConnection, MlsMembership, OwnerAudit, PoolConfig, Received,
     Refresh, RefreshError, ResumedInvitation, ResumedUpdate, RotateError, StorageError,
     UpdateError,
@@ -273,57 +273,35 @@ impl<D: DeliveryService> MlsClient<D> {
         self.membership.members(group)
     }
 
-    /// Invites a user to a group while they are offline: reserves one of their packages, adds it,
-    /// renews the reservation, posts the Commit, spends the package, hands over the Welcome.
+    /// Invites people to a group while they are offline: a user, written `bob`, with all their devices
+    /// that are not in it, or one device, written `bob/phone`. All of them are added by one Commit.
     ///
-    /// If the reservation is lost before the Commit is posted, another package is tried; if it is lost
-    /// afterwards, the member is removed again and then another is tried; three in all. Invitations,
-    /// updates and what resumes them wait for each other.
+    /// It reserves a package of each, checks them, renews the reservations, posts the Commit, spends the
+    /// packages, hands over the Welcome. A package that cannot be used is reported, so that nobody else
+    /// is given it, and replaced; whoever cannot be added is named in [`Invited::missing`], and holds up
+    /// nobody else.
+    ///
+    /// If a reservation is lost before the Commit is posted, another package is tried; if it is lost
+    /// afterwards, the member is removed again and then another is tried; three for each device in all.
+    /// Invitations, updates and what resumes them wait for each other.
     ///
     /// Over [`ServerDelivery`](crate::ServerDelivery) the Commit, its Welcome and the spending of the
-    /// package are one request: a Commit with a lost package is never accepted. If another Commit was
+    /// packages are one request: a Commit with a lost package is never accepted. If another Commit was
     /// first, the mailbox is taken in and this one made anew, up to three times.
     ///
     /// # Errors
     ///
-    /// Returns an [`InviteError`]. An [`InviteError::Unfinished`] goes on with
-    /// [`MlsClient::resume_invitations`]; after every other one nothing of this invitation is left
-    /// over, and unless it says otherwise the group is as it was.
-    pub async fn invite(
+    /// Returns an [`InviteError`], [`InviteError::Nobody`] if none of them could be added. An
+    /// [`InviteError::Unfinished`] goes on with [`MlsClient::resume_invitations`]; after every other one
+    /// nothing of this invitation is left over, and unless it says otherwise the group is as it was.
+    pub async fn invite<I: Into<Invitee>>(
         &self,
         group: &GroupId,
-        user: &str,
-        device: Option<&str>,
+        invitees: impl IntoIterator<Item = I>,
     ) -> Result<Invited, InviteError> {
+        let invitees = invitees.into_iter().map(Into::into).collect();
         let _alone = self.committing.lock().await;
-        self.inviter().invite(group, user, device).await
-    }
-
-    /// Invites all registered devices of a user to a group that are not in it, one after the other; of the
-    /// own user, all but this one. Returns what became of each.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`InviteError`] if it is not known which devices there are, and nobody was invited.
-    pub async fn invite_devices(
-        &self,
-        group: &GroupId,
-        user: &str,
-    ) -> Result<Vec<(PoolId, Result<Invited, InviteError>)>, InviteError> {
-        let members = self.members(group)?;
-        let devices = self.connection.api().devices_of(user).await;
-        let devices = devices.map_err(|error| InviteError::from_api(user.to_owned(), error))?;
-        let is_there = |device: &PoolId| {
-            members
-                .iter()
-                .any(|member| member.name.parse().is_ok_and(|name: PoolId| name == *device))
-        };
-        let mut invited = Vec::new();
-        for device in devices.into_iter().filter(|device| !is_there(device)) {
-            let outcome = self.invite(group, user, Some(device.device())).await;
-            invited.push((device, outcome));
-        }
-        Ok(invited)
+        self.inviter().invite(group, invitees).await
     }
 
     /// Goes on with the invitations that a crash or a lost answer has left unfinished. To be called

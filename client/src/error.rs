@@ -7,6 +7,7 @@ mod sealing;
 use std::{error::Error, io, path::PathBuf};
 
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, RevokeReason, SignatureKey};
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     delivery::{SendError, SyncError},
@@ -298,7 +299,8 @@ pub enum AddError {
 }
 
 /// The checks of the inviter, which trusts no server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PackageCheck {
     /// The bytes are exactly one package.
     Encoding,
@@ -314,6 +316,8 @@ pub enum PackageCheck {
     Validity,
     /// Secrets can be encrypted to its keys.
     Keys,
+    /// The group can take its owner, together with the others that are added.
+    Group,
 }
 
 impl std::fmt::Display for PackageCheck {
@@ -326,6 +330,7 @@ impl std::fmt::Display for PackageCheck {
             Self::Ciphersuite => "ciphersuite",
             Self::Validity => "validity",
             Self::Keys => "keys",
+            Self::Group => "group",
         })
     }
 }

@@ -37,7 +37,7 @@ pub use crate::{
             server::ServerDelivery,
         },
         identity::DeviceIdentity,
-        invite::{Invited, ResumedInvitation},
+        invite::{Invited, InvitedDevice, Invitee, Missing, ResumedInvitation, Why},
         keypackage_pool::{
             Checkup, CreatedPackage, Finding, KeyPackagePool, PoolConfig, PoolCounts,
             Replenishment, ServerStatus,

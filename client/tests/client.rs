@@ -7,6 +7,7 @@ mod client {
     mod chat;
     mod command_line;
     mod crashes;
+    mod crowds;
     mod delivery;
     mod devices;
     mod doctor;

@@ -76,6 +76,9 @@ pub enum Event {
         keypackage_ref: KeyPackageRef,
         /// Why.
         reason: RevokeReason,
+        /// The check it failed, as the inviter who reported it has said; `None` for every other reason.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        check: Option<String>,
     },
     /// A late spend was refused, because the package had been handed on meanwhile.
     Conflict {

@@ -110,6 +110,13 @@ pub enum Command {
     Renew(Claim),
     /// Give a reserved package back.
     Release(Claim),
+    /// Give a reserved package up for good: it cannot be used, and is not offered again.
+    Report {
+        /// Whose claim.
+        claim: Claim,
+        /// The check it failed, if the holder says so.
+        check: Option<String>,
+    },
     /// Use up a reserved package: the Commit that adds it has been posted.
     Spend {
         /// Whose claim.
@@ -187,6 +194,8 @@ pub enum Answer {
     },
     /// The package was given back.
     Released,
+    /// The package is quarantined, and the claim has ended.
+    Reported,
     /// The package is used up.
     Spent {
         /// Whether the claim had lapsed before.

@@ -136,6 +136,7 @@ impl Draft<'_> {
             }
             Command::Renew(claim) => self.renew(claim),
             Command::Release(claim) => self.release(claim),
+            Command::Report { claim, check } => self.report(claim, check.as_ref()),
             Command::Spend { claim, group } => self.spend(claim, group),
             Command::Revoke { which, reason } => self.revoke(which, *reason),
             Command::Settle => Ok(Answer::Settled),
@@ -162,7 +163,7 @@ impl Draft<'_> {
         }
         for keypackage_ref in self.live_refs(|package, draft| is_worn(package, draft.limits)) {
             let reason = RevokeReason::Lapsed;
-            self.record(Event::Revoked { keypackage_ref, reason })?;
+            self.record(Event::Revoked { keypackage_ref, reason, check: None })?;
         }
         for keypackage_ref in self.live_refs(|package, draft| package.facts.not_after <= draft.now)
         {
@@ -348,6 +349,27 @@ impl Draft<'_> {
         Ok(Answer::Released)
     }
 
+    /// Quarantines a package that its holder could not use, and ends the claim.
+    fn report(&mut self, claim: &Claim, check: Option<&String>) -> Result<Answer, Rejection> {
+        let (package, made) = self.claimed(claim)?;
+        let (keypackage_ref, reservation) = (claim.keypackage_ref.clone(), claim.reservation);
+        let is_over = Stage::Spent < package.stage;
+        match made.status {
+            ReservationStatus::Open => {}
+            ReservationStatus::Spent { .. } => return Err(Rejection::AlreadySpent(keypackage_ref)),
+            ReservationStatus::Cancelled if is_over => return Ok(Answer::Reported),
+            _ => return Err(Rejection::ReservationLost(reservation)),
+        }
+        if !is_over {
+            let (keypackage_ref, check) = (keypackage_ref.clone(), check.cloned());
+            let reason = RevokeReason::Reported;
+            self.record(Event::Revoked { keypackage_ref, reason, check })?;
+        }
+        let reason = ReleaseReason::Cancelled;
+        self.record(Event::Released { keypackage_ref, reservation, reason })?;
+        Ok(Answer::Reported)
+    }
+
     fn spend(&mut self, claim: &Claim, group: &GroupId) -> Result<Answer, Rejection> {
         let (package, made) = match self.claimed(claim) {
             Ok((package, made)) if made.group == *group => (package, made),
@@ -416,7 +438,7 @@ impl Draft<'_> {
             let package = self.package(&keypackage_ref)?;
             if package.stage < Stage::Spent {
                 let keypackage_ref = keypackage_ref.clone();
-                self.record(Event::Revoked { keypackage_ref, reason })?;
+                self.record(Event::Revoked { keypackage_ref, reason, check: None })?;
             } else if package.stage != Stage::Revoked {
                 continue;
             }

@@ -70,7 +70,10 @@ fn detail(envelope: &EventEnvelope) -> String {
             words.join(", ")
         }
         Event::Expired { .. } => "its lifetime is over".to_owned(),
-        Event::Revoked { reason, .. } => word(reason),
+        Event::Revoked { reason, check, .. } => match check {
+            Some(check) => format!("{}: {check}", word(reason)),
+            None => word(reason),
+        },
         Event::Conflict { lost, holds, .. } => {
             format!("late spend of {} refused, {} was given it", short(lost), short(holds))
         }

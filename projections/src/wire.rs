@@ -9,6 +9,8 @@ mod delivery;
 
 mod devices;
 
+mod many;
+
 mod transparency;
 
 use data_encoding::BASE64;
@@ -22,6 +24,10 @@ pub use self::{
         MailboxReply, MessageReply, MessageRequest,
     },
     devices::{DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RotateRequest, Voucher},
+    many::{
+        DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,
+        ReserveManyReply, ReserveManyRequest, ReserveTarget,
+    },
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
 use crate::health::Health;

@@ -1,5 +1,7 @@
 //! The store of packages: admission in front of the pools, for the routes and for other programs.
 
+mod many;
+
 use std::{sync::Arc, thread};
 
 use keypool_ledger::{
@@ -12,6 +14,7 @@ use keypool_projections::{
 };
 use uuid::Uuid;
 
+pub use self::many::{ManyReservations, ReservedMany};
 use crate::admission::{AdmissionError, AdmissionRules, Owner, admit};
 
 /// The packages of all users, admitted and handed out.
@@ -48,6 +51,9 @@ pub enum StoreError {
     /// The pools answered something else than they were asked: a bug.
     #[error("the pools gave an answer that does not fit the command")]
     Confused,
+    /// One request names more devices than it may.
+    #[error("the targets have {0} devices; one request reserves packages of {1} at most")]
+    TooManyDevices(usize, usize),
     /// The packages could not be checked, because the process is ending.
     #[error("the check of the packages was cut off")]
     Cancelled,
@@ -280,12 +286,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         };
         let command = Command::Reserve { reservation, holder, group, ciphersuites };
         let reply = self.execute(target, command, idempotency).await?;
-        let Answer::Reserved { facts, reservation, generation, deadline } = reply.answer else {
-            return Err(StoreError::Confused);
-        };
-        let bytes = self.pools.package_bytes(&facts.keypackage_ref)?;
-        let (pool, bytes) = (reply.pool, bytes.ok_or(StoreError::Confused)?);
-        Ok(ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline })
+        self.reserved(reply)
     }
 
     /// Gives a holder more time; returns when the claim ends now.
@@ -316,6 +317,25 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let reply = self.execute(target, Command::Release(claim), idempotency).await?;
         match reply.answer {
             Answer::Released => Ok(()),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Quarantines a reserved package that cannot be used, and ends the claim.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the claim does not hold the package any more.
+    pub async fn report(
+        &self,
+        claim: Claim,
+        check: Option<String>,
+        idempotency: Idempotency,
+    ) -> Result<(), StoreError> {
+        let target = Target::Package(claim.keypackage_ref.clone());
+        let reply = self.execute(target, Command::Report { claim, check }, idempotency).await?;
+        match reply.answer {
+            Answer::Reported => Ok(()),
             _ => Err(StoreError::Confused),
         }
     }

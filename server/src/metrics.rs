@@ -70,8 +70,20 @@ impl Metrics {
         });
     }
 
-    pub(crate) fn reserved(&self) {
-        self.count("keypool_reservations_total", 1);
+    pub(crate) fn reserved(&self, count: u64) {
+        self.count("keypool_reservations_total", count);
+    }
+
+    pub(crate) fn missing(&self, code: &'static str) {
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("keypool_missing_total", "code" => code).increment(1);
+        });
+    }
+
+    pub(crate) fn reported(&self, reason: &'static str) {
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("keypool_reports_total", "reason" => reason).increment(1);
+        });
     }
 
     pub(crate) fn spent(&self, late: bool) {
@@ -146,6 +158,11 @@ fn describe() {
         "keypool_reservations_total",
         "Reservations answered, repeated ones included."
     );
+    describe_counter!(
+        "keypool_missing_total",
+        "Devices for which a request for many had no package, by code."
+    );
+    describe_counter!("keypool_reports_total", "Packages reported as unusable, by reason.");
     describe_counter!("keypool_spends_total", "Spends answered, by whether they were late.");
     describe_counter!("keypool_conflicts_total", "Late spends refused: the package was handed on.");
     describe_gauge!("keypool_pools", "Pools, by how full their last change has left them.");

@@ -146,6 +146,7 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::Execute(error) => error.into(),
             StoreError::Confused => internal(&error),
+            StoreError::TooManyDevices(..) => Self::new(Code::BadRequest, error.to_string()),
             StoreError::Cancelled => Self::new(Code::NotReady, "the server is stopping"),
         }
     }

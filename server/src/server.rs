@@ -204,6 +204,8 @@ fn state(
         body_bytes_max: settings.body_bytes_max,
         body_timeout: settings.body_timeout,
         batch_packages_max: settings.batch_packages_max,
+        targets_max: settings.targets_max,
+        target_devices_max: settings.target_devices_max,
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),
     })

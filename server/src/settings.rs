@@ -41,6 +41,10 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// How many packages one upload may hold.
     pub batch_packages_max: usize,
+    /// How many targets one request for packages may name.
+    pub targets_max: usize,
+    /// How many devices these may have in all.
+    pub target_devices_max: usize,
     /// How often what time has done is recorded.
     pub sweep_interval: Duration,
     /// How many threads answer requests; as many as there are processors if it is not said.
@@ -68,6 +72,8 @@ impl Default for Settings {
             body_bytes_max: 2 * 1024 * 1024,
             body_timeout: Duration::from_secs(10),
             batch_packages_max: 64,
+            targets_max: 256,
+            target_devices_max: 768,
             sweep_interval: Duration::from_secs(10),
             workers: None,
             connections_max: 4096,
@@ -139,6 +145,12 @@ pub struct Options {
     /// How many packages one upload may hold [default: 64]
     #[arg(long, env = "KEYPOOL_BATCH_PACKAGES_MAX", value_name = "COUNT")]
     pub batch_packages_max: Option<usize>,
+    /// How many targets one request for packages may name [default: 256]
+    #[arg(long, env = "KEYPOOL_TARGETS_MAX", value_name = "COUNT")]
+    pub targets_max: Option<usize>,
+    /// How many devices these may have in all [default: 768]
+    #[arg(long, env = "KEYPOOL_TARGET_DEVICES_MAX", value_name = "COUNT")]
+    pub target_devices_max: Option<usize>,
     /// How many bytes the body of a request may have [default: 2097152]
     #[arg(long, env = "KEYPOOL_BODY_BYTES_MAX", value_name = "BYTES")]
     pub body_bytes_max: Option<usize>,
@@ -241,6 +253,8 @@ impl Options {
             ciphersuite: self.ciphersuite.or(file.ciphersuite),
             package_bytes_max: self.package_bytes_max.or(file.package_bytes_max),
             batch_packages_max: self.batch_packages_max.or(file.batch_packages_max),
+            targets_max: self.targets_max.or(file.targets_max),
+            target_devices_max: self.target_devices_max.or(file.target_devices_max),
             body_bytes_max: self.body_bytes_max.or(file.body_bytes_max),
             body_timeout: self.body_timeout.or(file.body_timeout),
             sweep_interval: self.sweep_interval.or(file.sweep_interval),
@@ -284,6 +298,8 @@ impl From<Options> for Settings {
             body_bytes_max: said.body_bytes_max.unwrap_or(usual.body_bytes_max),
             body_timeout: said.body_timeout.unwrap_or(usual.body_timeout),
             batch_packages_max: said.batch_packages_max.unwrap_or(usual.batch_packages_max),
+            targets_max: said.targets_max.unwrap_or(usual.targets_max),
+            target_devices_max: said.target_devices_max.unwrap_or(usual.target_devices_max),
             sweep_interval: said.sweep_interval.unwrap_or(usual.sweep_interval),
             workers: said.workers.or(usual.workers),
             connections_max: said.connections_max.unwrap_or(usual.connections_max),
@@ -307,6 +323,8 @@ impl Settings {
             ("--packages-max", self.limits.packages_max),
             ("--package-bytes-max", self.admission.package_bytes_max),
             ("--batch-packages-max", self.batch_packages_max),
+            ("--targets-max", self.targets_max),
+            ("--target-devices-max", self.target_devices_max),
             ("--body-bytes-max", self.body_bytes_max),
             ("--connections-max", self.connections_max),
             ("--workers", self.workers.unwrap_or(1)),

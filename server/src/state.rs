@@ -37,6 +37,10 @@ pub(crate) struct State {
     pub(crate) body_timeout: Duration,
     /// How many packages one upload may hold.
     pub(crate) batch_packages_max: usize,
+    /// How many targets one request for packages may name.
+    pub(crate) targets_max: usize,
+    /// How many devices these may have in all.
+    pub(crate) target_devices_max: usize,
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Whether the server is stopping: whoever waits for something to come waits no longer.

@@ -28,6 +28,9 @@ mod signatures;
 #[path = "server/repeats.rs"]
 mod repeats;
 
+#[path = "server/many.rs"]
+mod many;
+
 #[path = "server/rotation.rs"]
 mod rotation;
 

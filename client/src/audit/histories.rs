@@ -6,7 +6,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    Event, EventEnvelope, GroupId, KeyPackageRef, PoolId, ReleaseReason, ReservationId, Timestamp,
+    Event, EventEnvelope, GroupId, KeyPackageRef, PoolId, ReleaseReason, ReservationId,
+    RevokeReason, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -186,6 +187,11 @@ impl Told {
                 self.open = None;
                 self.spent = Some(Spend { holder: by, group: group.clone(), at });
                 found
+            }
+            Event::Revoked { reason: RevokeReason::Reported, check, .. } => {
+                let holder = self.open.and_then(|open| self.holder_of(open)).cloned();
+                let (keypackage_ref, check) = (keypackage_ref.clone(), check.clone());
+                Some(AuditFinding::Reported { keypackage_ref, holder, check, at })
             }
             Event::Conflict { lost, holds, .. } => Some(AuditFinding::Conflict {
                 keypackage_ref: keypackage_ref.clone(),

@@ -275,7 +275,7 @@ impl Step {
             2 => released(seed, number, ReleaseReason::Cancelled),
             3 => released(seed, number, ReleaseReason::Lapsed),
             4 => spent(seed, number, holder),
-            5 => Event::Revoked { keypackage_ref, reason },
+            5 => Event::Revoked { keypackage_ref, reason, check: None },
             _ => Event::Expired { keypackage_ref },
         }
     }

@@ -1,44 +1,19 @@
 //! Why nobody was invited, and why a group was not changed otherwise.
 
-use keypool_ledger::{GroupId, PoolId};
-use keypool_projections::wire::Code;
+use keypool_ledger::GroupId;
 
-use super::{AddError, BoxError, GroupError, StorageError};
-use crate::{ApiError, DeliveryError};
+use super::{BoxError, GroupError, StorageError};
+use crate::{ApiError, DeliveryError, Missing};
 
 /// Why nobody was invited.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
-    /// The user has no package left. Try again when they were online.
-    #[error("{target} has no KeyPackage left; try again when they have been online")]
-    PoolExhausted {
-        /// Who was to be invited.
-        target: String,
+    /// Nobody could be added; it says of each why. The group is as it was.
+    #[error("nobody was invited: {}", sentences(missing))]
+    Nobody {
+        /// Who was to be invited, and why they were not.
+        missing: Vec<Missing>,
     },
-    /// The user is not registered at this server.
-    #[error("{target} is not registered at this server; check the name")]
-    UnknownUser {
-        /// Who was to be invited.
-        target: String,
-    },
-    /// None of the user's packages has the group's ciphersuite.
-    #[error("{target} has no KeyPackage for this group's ciphersuite")]
-    NothingCompatible {
-        /// Who was to be invited.
-        target: String,
-    },
-    /// Every package that was tried was lost to a faster inviter. Invite again.
-    #[error("{target} was not added: {attempts} reservations were lost; invite them again")]
-    ReservationLost {
-        /// Who was to be invited.
-        target: String,
-        /// How many packages were tried.
-        attempts: u32,
-    },
-    /// The package cannot be used; the error names the check. It was given back: invite again for
-    /// another one.
-    #[error(transparent)]
-    PackageRejected(AddError),
     /// The server cannot be reached. The group is as it was.
     #[error("nobody was invited: {0}")]
     ServerUnreachable(#[source] ApiError),
@@ -79,19 +54,6 @@ pub enum InviteError {
         /// Who was to be invited.
         target: String,
     },
-    /// The Delivery Service will not take the Welcome. The device is in the group and cannot join.
-    #[error(
-        "{device} is in group {group} and its Welcome was refused: {source}; remove it and invite \
-         it again"
-    )]
-    WelcomeRefused {
-        /// The group.
-        group: GroupId,
-        /// The device that was added.
-        device: PoolId,
-        /// What the Delivery Service said.
-        source: DeliveryError,
-    },
     /// The group cannot take an invitation.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -102,15 +64,14 @@ pub enum InviteError {
 
 impl InviteError {
     /// What a refusal of the server means for an invitation.
-    pub(crate) fn from_api(target: String, error: ApiError) -> Self {
-        match error.code() {
-            Some(Code::PoolExhausted) => Self::PoolExhausted { target },
-            Some(Code::UnknownUser) => Self::UnknownUser { target },
-            Some(Code::NothingCompatible) => Self::NothingCompatible { target },
-            _ if error.is_unanswered() => Self::ServerUnreachable(error),
-            _ => Self::Refused(error),
-        }
+    pub(crate) fn from_api(error: ApiError) -> Self {
+        if error.is_unanswered() { Self::ServerUnreachable(error) } else { Self::Refused(error) }
     }
+}
+
+fn sentences(missing: &[Missing]) -> String {
+    let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    all.join("; ")
 }
 
 /// Why the device's keys in a group were not updated, or nobody was removed from it.

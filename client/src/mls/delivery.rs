@@ -60,13 +60,16 @@ pub struct CommitPost {
     /// The devices that are not in the group any more once it is accepted.
     #[serde(default)]
     pub removed: Vec<PoolId>,
-    /// The device it adds, for the server's own delivery, which spends the package and hands over the
-    /// Welcome with the Commit. For every other one it is left out.
+    /// The devices it adds, for the server's own delivery, which spends the packages and hands over the
+    /// Welcome with the Commit. For every other one they are left out.
     #[serde(default)]
-    pub added: Option<AddedMember>,
+    pub added: Vec<AddedMember>,
+    /// The bytes of the Welcome for these.
+    #[serde(default)]
+    pub welcome: Vec<u8>,
 }
 
-/// A device that a Commit adds, and what welcomes it.
+/// A device that a Commit adds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddedMember {
     /// The device.
@@ -75,8 +78,6 @@ pub struct AddedMember {
     pub keypackage_ref: KeyPackageRef,
     /// The reservation that holds the package.
     pub reservation_id: ReservationId,
-    /// The bytes of the Welcome.
-    pub welcome: Vec<u8>,
 }
 
 /// A Welcome on its way to a new member.

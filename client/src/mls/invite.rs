@@ -1,31 +1,34 @@
-//! An invitation, from the reservation to the Welcome, as a sequence of steps that survive a crash.
+//! An invitation, from the reservations to the Welcome, as a sequence of steps that survive a crash.
 //!
 //! ```text
 //! Reserving ──► Added ──► Posting ──► Posted ──► Spent ──► done
-//!                 │ refused  │ not accepted │ lost
-//!                 ▼          ▼              ▼
-//!            cleared and released       Removing ──► Reserving, with a fresh package
+//!   ▲   ▲ a bad │ refused  │ not accepted          │ some are lost
+//!   └───┘ one is▼          ▼                       ▼
+//!  replaced  cleared and released              Removing ──► Reserving, with fresh packages
 //! ```
 //!
 //! Over the server's own delivery it is shorter, since one request does all the rest:
 //!
 //! ```text
 //! Reserving ──► Added ──► done
-//!     ▲           │ not accepted: another Commit was first, or the package is lost
+//!     ▲           │ not accepted: another Commit was first, or packages are lost
 //!     └───────────┘
 //! ```
 //!
-//! Each step is stored, together with what it changes in the group, before the next one is tried. A
-//! step that is repeated repeats its request under the same id, and the server answers it as it did
-//! before; but a renewal always asks anew, since what it asks is how things stand now.
+//! All devices of all who are invited are added by one Commit. Each step is stored, together with what
+//! it changes in the group, before the next one is tried. A step that is repeated repeats its requests
+//! under the same ids, and the server answers them as it did before; but a renewal always asks anew,
+//! since what it asks is how things stand now.
 
+mod people;
 mod record;
+mod reserving;
 mod steps;
 mod whole;
 
-use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
-use serde::Serialize;
+use keypool_ledger::{GroupId, Timestamp};
 
+pub use self::people::{Invited, InvitedDevice, Invitee, Missing, Why};
 use self::{
     record::{Invitation, RECORD_PREFIX, Step},
     whole::Progress,
@@ -33,31 +36,14 @@ use self::{
 use super::{
     RACES_MAX, connection::MlsConnection, delivery::mailbox::Mailbox, membership::MlsMembership,
 };
-use crate::{
-    AddError, DeliveryError, DeliveryService, GroupError, InviteError, LocalStore, StorageError,
-};
-
-/// An invitation that has been carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Invited {
-    /// The group.
-    pub group: GroupId,
-    /// The device that was added.
-    pub device: PoolId,
-    /// The package that was used.
-    pub keypackage_ref: KeyPackageRef,
-    /// Whether it is a last-resort package, which others may be given as well.
-    pub last_resort: bool,
-    /// How many packages were tried.
-    pub attempts: u32,
-}
+use crate::{DeliveryError, DeliveryService, GroupError, InviteError, LocalStore, StorageError};
 
 /// An unfinished invitation that was gone on with, and what became of it.
 #[derive(Debug)]
 pub struct ResumedInvitation {
     /// The group.
     pub group: GroupId,
-    /// Who was to be invited: a user, or `user/device`.
+    /// Who was to be invited, as it was asked for.
     pub target: String,
     /// What became of it. After [`InviteError::Unfinished`] it is to be resumed again; every other
     /// outcome is its end.
@@ -73,23 +59,28 @@ pub(crate) struct Inviter<'a, D> {
 }
 
 impl<D: DeliveryService> Inviter<'_, D> {
-    /// Invites a user to a group.
+    /// Invites people to a group.
     pub(crate) async fn invite(
         &self,
         group: &GroupId,
-        user: &str,
-        device: Option<&str>,
+        invitees: Vec<Invitee>,
     ) -> Result<Invited, InviteError> {
-        let invitation = self.begin(group, user, device)?;
+        self.check_free(group)?;
+        let resolved = self.resolve(group, &invitees).await?;
+        let invitation = Invitation::new(group, invitees, resolved);
+        if invitation.wanted.is_empty() {
+            return Err(InviteError::Nobody { missing: invitation.missing });
+        }
+        {
+            let staged = self.store.stage()?;
+            staged.put_app_record(&invitation.record_name(), &invitation)?;
+            staged.commit()?;
+        }
         self.carry_out(invitation).await
     }
 
-    fn begin(
-        &self,
-        group: &GroupId,
-        user: &str,
-        device: Option<&str>,
-    ) -> Result<Invitation, InviteError> {
+    /// Refuses where something else is under way in the group.
+    fn check_free(&self, group: &GroupId) -> Result<(), InviteError> {
         let in_this_group = |other: &Invitation| other.group == *group;
         if let Some(other) = self.unfinished()?.into_iter().find(in_this_group) {
             let (group, target) = (group.clone(), other.target());
@@ -98,11 +89,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         if self.membership.has_pending_commit(group)? {
             return Err(GroupError::CommitPending { group: group.clone() }.into());
         }
-        let invitation = Invitation::new(group, user, device);
-        let staged = self.store.stage()?;
-        staged.put_app_record(&invitation.record_name(), &invitation)?;
-        staged.commit()?;
-        Ok(invitation)
+        Ok(())
     }
 
     /// Goes on with every invitation that a crash or a lost answer has left unfinished.
@@ -136,15 +123,14 @@ impl<D: DeliveryService> Inviter<'_, D> {
             if !is_the_servers {
                 return outcome;
             }
-            let addition = invitation.addition().cloned();
             if !matches!(lost, DeliveryError::EpochTaken) || races == RACES_MAX {
-                self.end(&invitation, addition.as_ref()).await?;
+                self.end(&invitation).await?;
                 return outcome;
             }
             races += 1;
             let caught_up = self.mailbox().take_in_all().await;
             caught_up.map_err(|error| steps::unfinished(&invitation, error))?;
-            // The same reservation, and so the same package, unless it is lost by now.
+            // The same packages, unless they are lost by now.
             invitation.step = Step::Reserving;
         }
     }
@@ -169,7 +155,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     async fn step(&self, invitation: &mut Invitation) -> Result<Progress, InviteError> {
         let is_whole = self.connection.delivery().is_the_servers();
         let next = match invitation.step.clone() {
-            Step::Reserving => self.reserve_and_add(invitation).await,
+            Step::Reserving => return self.reserve_and_add(invitation).await,
             Step::Added(addition) | Step::Posting(addition) if is_whole => {
                 return self.post_whole(invitation, addition).await;
             }
@@ -177,8 +163,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
             Step::Posting(addition) => self.post(invitation, addition).await,
             Step::Posted(addition) => self.spend(invitation, addition).await,
             Step::Removing(removal) => self.remove(invitation, removal).await,
-            Step::Spent(addition) => {
-                return self.hand_over(invitation, addition).await.map(Progress::Done);
+            Step::Spent(addition, lost) => {
+                return self.hand_over(invitation, addition, lost).await;
             }
         };
         next.map(Progress::At)
@@ -187,14 +173,5 @@ impl<D: DeliveryService> Inviter<'_, D> {
     fn mailbox(&self) -> Mailbox<'_, D> {
         let Self { store, membership, connection, now } = *self;
         Mailbox { store, membership, connection, now }
-    }
-}
-
-impl From<AddError> for InviteError {
-    fn from(error: AddError) -> Self {
-        match error {
-            AddError::Group(error) => Self::Group(error),
-            error => Self::PackageRejected(error),
-        }
     }
 }

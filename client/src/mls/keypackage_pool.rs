@@ -362,7 +362,7 @@ pub(super) fn record_revoked(
     for keypackage_ref in keypackage_refs {
         if own_package(staged, keypackage_ref)?.stage.is_live() {
             let keypackage_ref = keypackage_ref.clone();
-            staged.record(Event::Revoked { keypackage_ref, reason }, now, command)?;
+            staged.record(Event::Revoked { keypackage_ref, reason, check: None }, now, command)?;
             revoked = revoked.saturating_add(1);
         }
     }

@@ -3,6 +3,7 @@
 //! Every operation is staged on the store and committed as one write, before anything of it leaves
 //! this device.
 
+mod adding;
 mod attempts;
 mod commits;
 mod joining;
@@ -24,13 +25,15 @@ use openmls::{
 use openmls_traits::types::Ciphersuite;
 
 pub use self::{
+    adding::PendingAdd,
     attempts::WELCOME_ATTEMPTS_MAX,
-    commits::{PendingAdd, PendingCommit},
+    commits::PendingCommit,
     joining::Joined,
     messages::{Change, Received},
     offers::OfferedPackage,
 };
 pub(crate) use self::{
+    adding::Sorted,
     attempts::{count_attempt, forget_attempts},
     commits::{Standing, clear_on, merge_on, standing_on},
     joining::join_on,

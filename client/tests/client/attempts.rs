@@ -117,7 +117,7 @@ fn bad_welcomes_in_the_mailbox_are_counted_too() {
     run(async {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
-        let invited = alice.invite(&group, "bob", None).await.unwrap();
+        let invited = alice.invite(&group, ["bob"]).await.unwrap();
         let welcome = service.mail.welcomes("bob").remove(0);
         let bad = Base64(tampered(&welcome));
         let item = |position| MailboxItem {
@@ -149,7 +149,8 @@ fn bad_welcomes_in_the_mailbox_are_counted_too() {
         };
         assert_eq!(told.len(), 18);
         assert_eq!(told.iter().filter(|happening| said(happening)).count(), 2);
-        let failed = bob.membership().allow_more_attempts(&invited.keypackage_ref).unwrap();
+        let failed =
+            bob.membership().allow_more_attempts(&invited.added[0].keypackage_ref).unwrap();
         assert_eq!(failed, WELCOME_ATTEMPTS_MAX);
         assert_eq!(bob.join(&welcome).unwrap().group, group);
     });

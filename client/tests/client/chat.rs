@@ -121,9 +121,9 @@ fn every_command_is_answered_and_so_is_bad_input() {
     nobody else is here yet; /invite USER… first
     whom? /invite USER…
     bob is in friday; they see what is said from now on
+    b/c/d was not invited: device "c/d" is not valid: 1 to 64 characters of A-Z a-z 0-9 . _ @ : + -
+    !! was not invited: user "!!" is not valid: 1 to 128 characters of A-Z a-z 0-9 . _ @ : + -
     carol is not registered at this server; check the name
-    nobody was invited: invalid_name: device "c/d" is not valid: 1 to 64 characters of A-Z a-z 0-9 . _ @ : + -. The detail says what a valid one looks like.
-    nobody was invited: invalid_name: user "!!" is not valid: 1 to 128 characters of A-Z a-z 0-9 . _ @ : + -. The detail says what a valid one looks like.
     bob is here already
     alice is here already
     in friday: alice (you), bob

@@ -39,7 +39,7 @@ pub(super) async fn alice_and(
 /// Alice and Bob in a group; both have taken in everything.
 pub(super) async fn alice_and_bob(service: &Service) -> (Client, Client, GroupId) {
     let (alice, group) = alice_and(service, &["bob"], 2).await;
-    alice.invite(&group, "bob", None).await.unwrap();
+    alice.invite(&group, ["bob"]).await.unwrap();
     let bob = open(service, "bob");
     assert_eq!(told(&bob).await, ["joined by alice/main"]);
     (alice, bob, group)
@@ -99,9 +99,12 @@ fn somebody_invited_offline_joins_and_both_talk_in_order() {
         let (alice, group) = alice_and(&service, &["bob"], 2).await;
         assert_eq!(alice.send(&group, b"nobody hears this").await.unwrap(), None);
         let before = service.tunnel.requests();
-        let invited = alice.invite(&group, "bob", None).await.unwrap();
+        let invited = alice.invite(&group, ["bob"]).await.unwrap();
         assert_eq!(service.tunnel.requests() - before, 2, "reserve, and all the rest");
-        assert_eq!((invited.device.to_string().as_str(), invited.attempts), ("bob/main", 1));
+        assert_eq!(
+            (invited.added[0].device.to_string().as_str(), invited.attempts),
+            ("bob/main", 1)
+        );
         alice.send(&group, b"one").await.unwrap();
         alice.send(&group, b"two").await.unwrap();
         let bob = open(&service, "bob");
@@ -167,7 +170,7 @@ fn the_end_is_the_same_whichever_answers_are_lost() {
             let bob = open(&service, "bob");
             // Two to invite, one to send, and three to take in: what waits, that it is all, thanks.
             service.tunnel.lose(lost);
-            alice.invite(&group, "bob", None).await.unwrap();
+            alice.invite(&group, ["bob"]).await.unwrap();
             alice.send(&group, b"hello").await.unwrap().unwrap();
             let expected = ["joined by alice/main", "alice/main: hello"];
             assert_eq!(told(&bob).await, expected, "lost {lost:?}");
@@ -185,7 +188,7 @@ fn two_who_invite_at_the_same_time_both_succeed() {
             drop(service.device(name, 2).await);
         }
         let (one, other) =
-            tokio::join!(alice.invite(&group, "carol", None), bob.invite(&group, "dave", None));
+            tokio::join!(alice.invite(&group, ["carol"]), bob.invite(&group, ["dave"]));
         assert_eq!((one.unwrap().attempts, other.unwrap().attempts), (1, 1));
         let (carol, dave) = (open(&service, "carol"), open(&service, "dave"));
         for client in [&alice, &bob, &carol, &dave] {
@@ -210,7 +213,7 @@ fn a_lost_race_is_run_again_for_updates_and_removals() {
         let service = Service::start();
         let (alice, bob, group) = alice_and_bob(&service).await;
         drop(service.device("carol", 2).await);
-        alice.invite(&group, "carol", None).await.unwrap();
+        alice.invite(&group, ["carol"]).await.unwrap();
         // Bob has not heard of Carol yet.
         bob.update_keys(&group).await.unwrap();
         assert_eq!(shown(&bob), [r#"+["carol/main"] -[]"#]);
@@ -244,7 +247,7 @@ fn a_commit_with_a_lost_package_is_not_accepted_and_a_fresh_one_is_used() {
         let service = Service::start();
         let (alice, group) = alice_and(&service, &["bob"], 2).await;
         let dave = service.device("dave", 0).await;
-        let invite = async |alice: &Client| alice.invite(&group, "bob", None).await;
+        let invite = async |alice: &Client| alice.invite(&group, ["bob"]).await;
         kill(&service, "alice", Kill::Request(1, Before), alice, invite).await;
         service.clock.advance(Duration::from_secs(121));
         let fresh = super::people::reserve_for(&dave, "h").await;
@@ -278,7 +281,7 @@ fn an_invitation_goes_on_wherever_it_was_killed() {
         for (number, side) in [(0, Before), (0, After), (1, Before), (1, After)] {
             let service = Service::start();
             let (alice, group) = alice_and(&service, &["bob"], 2).await;
-            let invite = async |alice: &Client| alice.invite(&group, "bob", None).await;
+            let invite = async |alice: &Client| alice.invite(&group, ["bob"]).await;
             kill(&service, "alice", Kill::Request(number, side), alice, invite).await;
             let alice = open(&service, "alice");
             let resumed = alice.resume_invitations().await.unwrap().pop().unwrap();
@@ -327,7 +330,7 @@ fn everything_is_told_once_wherever_the_app_was_killed() {
         {
             let service = Service::start();
             let (alice, group) = alice_and(&service, &["bob"], 2).await;
-            alice.invite(&group, "bob", None).await.unwrap();
+            alice.invite(&group, ["bob"]).await.unwrap();
             alice.send(&group, b"one").await.unwrap();
             let bob = open(&service, "bob");
             let sync = async |bob: &Client| bob.sync(0).await;
@@ -389,7 +392,7 @@ fn a_removal_goes_on_wherever_it_was_killed() {
             assert_eq!(members(&alice, &group), ["alice/main"]);
             assert_eq!(told(&bob).await, [r#"+[] -["bob/main"], and this is me"#]);
             // Whoever was removed can be invited again.
-            alice.invite(&group, "bob", None).await.unwrap();
+            alice.invite(&group, ["bob"]).await.unwrap();
             assert_eq!(told(&bob).await, ["joined by alice/main"]);
             they_talk(&alice, &bob, &group).await;
         }
@@ -404,7 +407,7 @@ fn an_invitation_of_unknown_outcome_is_settled_by_taking_in_the_mailbox() {
         let (alice, bob, group) = alice_and_bob(&service).await;
         drop(service.device("carol", 2).await);
         service.tunnel.lose(&[1, 2, 3, 4]);
-        let unfinished = alice.invite(&group, "carol", None).await.unwrap_err();
+        let unfinished = alice.invite(&group, ["carol"]).await.unwrap_err();
         assert!(matches!(unfinished, InviteError::Unfinished { .. }), "{unfinished:?}");
         assert_eq!(told(&bob).await, [r#"+["carol/main"] -[]"#]);
         bob.update_keys(&group).await.unwrap();

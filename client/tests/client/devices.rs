@@ -1,10 +1,11 @@
 //! A user with several devices: each vouched for by another, all of them invited.
 
-use keypool_client::{InviteError, RotateError};
+use keypool_client::{RotateError, Why};
 use keypool_projections::wire::{Code, Voucher};
 
 use super::{
     delivery::{Client, alice_and, members, open, told},
+    people::why,
     service::{Service, group, run},
 };
 
@@ -26,11 +27,12 @@ fn all_devices_of_a_user_are_invited_and_hear_each_other() {
         let (alice, group) = alice_and(&service, &["bob"], 2).await;
         let bob = open(&service, "bob");
         let phone = second_device(&service, &bob, "phone").await;
-        let invited = alice.invite_devices(&group, "bob").await.unwrap();
-        assert_eq!(invited.len(), 2);
-        assert!(invited.iter().all(|(_, outcome)| outcome.is_ok()), "{invited:?}");
+        let invited = alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!((invited.added.len(), invited.missing.len()), (2, 0));
+        assert_eq!(alice.membership().epoch(&group).unwrap(), 1, "one Commit adds both");
         assert_eq!(members(&alice, &group), ["alice/main", "bob/main", "bob/phone"]);
-        assert!(alice.invite_devices(&group, "bob").await.unwrap().is_empty(), "nobody is left");
+        let nobody = alice.invite(&group, ["bob"]).await.unwrap_err();
+        assert_eq!(why(&nobody), &Why::AlreadyMember);
         told(&bob).await;
         told(&phone).await;
         alice.send(&group, b"to all of you").await.unwrap();
@@ -43,7 +45,8 @@ fn all_devices_of_a_user_are_invited_and_hear_each_other() {
         // One device is removed, then all of the user.
         alice.remove(&group, "bob", Some("main")).await.unwrap();
         assert_eq!(members(&alice, &group), ["alice/main", "bob/phone"]);
-        alice.invite_devices(&group, "bob").await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!(members(&alice, &group), ["alice/main", "bob/main", "bob/phone"]);
         alice.remove(&group, "bob", None).await.unwrap();
         assert_eq!(members(&alice, &group), ["alice/main"]);
     });
@@ -59,14 +62,16 @@ fn a_device_without_packages_holds_up_no_other_and_is_named() {
         let key = phone.identity().signature_key();
         let voucher = bob.identity().vouch_for("phone", &key).unwrap();
         phone.register_vouched(Some(voucher)).await.unwrap();
-        let invited = alice.invite_devices(&group, "bob").await.unwrap();
-        assert!(invited[0].1.is_ok(), "{invited:?}");
-        let (device, Err(InviteError::PoolExhausted { target })) = &invited[1] else {
-            panic!("{invited:?}");
-        };
-        assert_eq!((device.to_string().as_str(), target.as_str()), ("bob/phone", "bob/phone"));
-        let nobody = alice.invite_devices(&group, "nobody").await;
-        assert!(matches!(nobody, Err(InviteError::UnknownUser { .. })), "{nobody:?}");
+        let invited = alice.invite(&group, ["bob", "nobody", "b/c/d"]).await.unwrap();
+        assert_eq!(invited.added.len(), 1);
+        let missing: Vec<String> = invited.missing.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(missing.join("\n"), @r#"
+        b/c/d was not invited: device "c/d" is not valid: 1 to 64 characters of A-Z a-z 0-9 . _ @ : + -
+        nobody is not registered at this server; check the name
+        bob/phone has no KeyPackage left; try again when they have been online
+        "#);
+        let nobody = alice.invite(&group, ["nobody"]).await.unwrap_err();
+        assert_eq!(why(&nobody), &Why::UnknownUser);
     });
 }
 
@@ -79,8 +84,8 @@ fn a_user_invites_their_own_other_device() {
         let phone = second_device(&service, &bob, "phone").await;
         let group = group("mine");
         bob.create_group(&group).unwrap();
-        let invited = bob.invite_devices(&group, "bob").await.unwrap();
-        assert_eq!(invited.len(), 1);
+        let invited = bob.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!((invited.added.len(), invited.missing.len()), (1, 0));
         assert_eq!(told(&phone).await, ["joined by bob/main"]);
     });
 }

@@ -109,7 +109,7 @@ fn a_package_of_mls_rs_goes_through_the_server_into_a_group() {
 
         let alice = service.device("alice", 0).await;
         alice.create_group(&group("g")).unwrap();
-        alice.invite(&group("g"), "bob", None).await.unwrap();
+        alice.invite(&group("g"), ["bob"]).await.unwrap();
 
         let welcome = MlsMessage::from_bytes(&service.mail.welcomes("bob/laptop")[0]).unwrap();
         let (mut bobs, _) = bob.join_group(None, &welcome, None).unwrap();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use keypool_client::{GroupError, InviteError, PackageUse, PoolConfig};
+use keypool_client::{GroupError, InviteError, PackageUse, PoolConfig, Why};
 use keypool_projections::wire::Code;
 
 use super::{
     people::{
-        alice_and_absent_bob, be_overtaken, bob_joins_and_hears, counts, now, reserve, resume,
+        alice_and_absent_bob, be_overtaken, bob_joins_and_hears, counts, now, reserve, resume, why,
     },
     service::{Fault, Service, group, run},
 };
@@ -17,8 +17,11 @@ fn somebody_who_is_offline_is_invited_and_joins_later() {
     run(async {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
-        let invited = alice.invite(&group, "bob", None).await.unwrap();
-        assert_eq!((invited.device.to_string().as_str(), invited.attempts), ("bob/main", 1));
+        let invited = alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!(
+            (invited.added[0].device.to_string().as_str(), invited.attempts),
+            ("bob/main", 1)
+        );
         assert_eq!(counts(&service).await, (1, 0, 1));
         bob_joins_and_hears(&service, &alice, &group);
     });
@@ -29,11 +32,11 @@ fn a_user_without_packages_or_without_a_device_is_named() {
     run(async {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 0).await;
-        let refused = alice.invite(&group, "bob", None).await.unwrap_err();
-        assert!(matches!(refused, InviteError::PoolExhausted { .. }), "{refused:?}");
-        assert!(refused.to_string().contains("bob has no KeyPackage left"), "{refused}");
-        let refused = alice.invite(&group, "nobody", None).await.unwrap_err();
-        assert!(matches!(refused, InviteError::UnknownUser { .. }), "{refused:?}");
+        let refused = alice.invite(&group, ["bob"]).await.unwrap_err();
+        assert_eq!(why(&refused), &Why::PoolExhausted);
+        assert!(refused.to_string().contains("bob/main has no KeyPackage left"), "{refused}");
+        let refused = alice.invite(&group, ["nobody"]).await.unwrap_err();
+        assert_eq!(why(&refused), &Why::UnknownUser);
         assert!(!alice.membership().has_pending_commit(&group).unwrap());
         assert!(resume(&alice).await.is_none());
     });
@@ -46,14 +49,14 @@ fn a_commit_that_is_not_accepted_leaves_nothing_and_the_package_goes_back() {
             let service = Service::start();
             let (alice, group) = alice_and_absent_bob(&service, 2).await;
             service.mail.fail_commits(&[fault]);
-            let refused = alice.invite(&group, "bob", None).await.unwrap_err();
+            let refused = alice.invite(&group, ["bob"]).await.unwrap_err();
             assert!(matches!(refused, InviteError::NotAccepted(_)), "{refused:?}");
             assert!(!alice.membership().has_pending_commit(&group).unwrap());
             assert_eq!(alice.members(&group).unwrap().len(), 1);
             assert_eq!(counts(&service).await, (2, 0, 0));
             assert!(resume(&alice).await.is_none());
             // The next try is as good as the first.
-            alice.invite(&group, "bob", None).await.unwrap();
+            alice.invite(&group, ["bob"]).await.unwrap();
             bob_joins_and_hears(&service, &alice, &group);
         }
     });
@@ -70,7 +73,7 @@ fn an_unanswered_commit_is_posted_again_and_the_invitation_goes_on() {
             let service = Service::start();
             let (alice, group) = alice_and_absent_bob(&service, 2).await;
             service.mail.fail_commits(faults);
-            let unfinished = alice.invite(&group, "bob", None).await.unwrap_err();
+            let unfinished = alice.invite(&group, ["bob"]).await.unwrap_err();
             assert!(matches!(unfinished, InviteError::Unfinished { .. }), "{unfinished:?}");
             for _ in 1..faults.len() {
                 resume(&alice).await.unwrap().unwrap_err();
@@ -88,7 +91,7 @@ fn a_welcome_that_did_not_get_through_is_handed_over_later() {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
         service.mail.fail_welcomes(&[Fault::TakenUnanswered, Fault::LostUnanswered]);
-        alice.invite(&group, "bob", None).await.unwrap_err();
+        alice.invite(&group, ["bob"]).await.unwrap_err();
         resume(&alice).await.unwrap().unwrap_err();
         resume(&alice).await.unwrap().unwrap();
         bob_joins_and_hears(&service, &alice, &group);
@@ -103,7 +106,7 @@ fn an_invitation_ends_alike_whichever_answers_are_lost() {
             let service = Service::start();
             let (alice, group) = alice_and_absent_bob(&service, 2).await;
             service.tunnel.lose(lost);
-            alice.invite(&group, "bob", None).await.unwrap();
+            alice.invite(&group, ["bob"]).await.unwrap();
             assert_eq!(counts(&service).await, (1, 0, 1), "lost {lost:?}");
             bob_joins_and_hears(&service, &alice, &group);
         }
@@ -117,7 +120,7 @@ fn a_package_lost_after_the_commit_is_taken_back_and_another_is_used() {
         let service = Arc::new(Service::start());
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
         be_overtaken(&service, service.device("carol", 0).await);
-        let invited = alice.invite(&group, "bob", None).await.unwrap();
+        let invited = alice.invite(&group, ["bob"]).await.unwrap();
         assert_eq!(invited.attempts, 2);
         assert_eq!(service.mail.commits(&group).len(), 3, "added, removed, added again");
         assert_eq!(counts(&service).await, (0, 1, 1));
@@ -137,12 +140,12 @@ fn a_package_lost_before_the_commit_is_replaced_without_a_trace() {
         let (alice, group) = alice_and_absent_bob(&service, 3).await;
         // The renewal's answers are lost until the client gives up; nothing has been posted.
         service.tunnel.lose(&[1, 2, 3, 4]);
-        let refused = alice.invite(&group, "bob", None).await.unwrap_err();
+        let refused = alice.invite(&group, ["bob"]).await.unwrap_err();
         assert!(matches!(refused, InviteError::ServerUnreachable(_)), "{refused:?}");
         assert!(service.mail.commits(&group).is_empty());
         assert!(!alice.membership().has_pending_commit(&group).unwrap());
         assert_eq!(counts(&service).await, (3, 0, 0));
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         bob_joins_and_hears(&service, &alice, &group);
     });
 }
@@ -155,7 +158,7 @@ fn a_server_that_is_gone_leaves_the_group_as_it_was() {
         let Service { server, .. } = &mut service;
         let gone = std::mem::replace(server, Service::start().server);
         gone.stop().await;
-        let refused = alice.invite(&group, "bob", None).await.unwrap_err();
+        let refused = alice.invite(&group, ["bob"]).await.unwrap_err();
         assert!(matches!(refused, InviteError::ServerUnreachable(_)), "{refused:?}");
         assert_eq!(alice.members(&group).unwrap().len(), 1);
         assert!(!alice.membership().has_pending_commit(&group).unwrap());
@@ -171,15 +174,15 @@ fn two_inviters_of_one_package_get_one_between_them() {
         let group_of_carol = group("carol's");
         carol.create_group(&group_of_carol).unwrap();
         let outcomes = tokio::join!(
-            alice.invite(&group_of_alice, "bob", None),
-            carol.invite(&group_of_carol, "bob", None)
+            alice.invite(&group_of_alice, ["bob"]),
+            carol.invite(&group_of_carol, ["bob"])
         );
         let (won, lost) = match outcomes {
             (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
             other => panic!("{other:?}"),
         };
         assert_eq!(won.attempts, 1);
-        assert!(matches!(lost, InviteError::PoolExhausted { .. }), "{lost:?}");
+        assert_eq!(why(&lost), &Why::PoolExhausted);
     });
 }
 
@@ -213,7 +216,7 @@ fn an_owner_sees_who_holds_and_who_has_used_which_package() {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 3).await;
         let dave = service.device("dave", 0).await;
-        let invited = alice.invite(&group, "bob", None).await.unwrap();
+        let invited = alice.invite(&group, ["bob"]).await.unwrap();
         let held = reserve(&dave, None).await;
         let released = reserve(&alice, None).await;
         let command = keypool_client::fresh_command();
@@ -229,7 +232,7 @@ fn an_owner_sees_who_holds_and_who_has_used_which_package() {
         let reservation =
             (held.claim.keypackage_ref, "dave/main".to_owned(), super::service::group("h"));
         assert_eq!((named(&uses[0]), uses[0].spent), (reservation, false));
-        let invitation = (invited.keypackage_ref, "alice/main".to_owned(), group);
+        let invitation = (invited.added[0].keypackage_ref.clone(), "alice/main".to_owned(), group);
         assert_eq!((named(&uses[1]), uses[1].spent), (invitation, true));
     });
 }
@@ -250,12 +253,12 @@ fn devices_of_another_ciphersuite_invite_and_are_invited() {
         let group = group("g");
         alice.create_group(&group).unwrap();
         assert_eq!(alice.membership().ciphersuite(&group).unwrap(), 3);
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         bob_joins_and_hears(&service, &alice, &group);
 
         drop(service.device("carol", 2).await);
-        let refused = alice.invite(&group, "carol", None).await.unwrap_err();
-        assert!(matches!(refused, InviteError::NothingCompatible { .. }), "{refused:?}");
+        let refused = alice.invite(&group, ["carol"]).await.unwrap_err();
+        assert_eq!(why(&refused), &Why::NothingCompatible);
         let unusable = alice.membership().create_group(&group, 2, now(&service)).unwrap_err();
         assert!(matches!(unusable, GroupError::Ciphersuite(2)), "{unusable:?}");
     });

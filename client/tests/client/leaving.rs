@@ -12,8 +12,8 @@ use super::{
 /// Alice, Bob and Carol in a group; all have taken in everything.
 async fn three(service: &Service) -> (Client, Client, Client, keypool_ledger::GroupId) {
     let (alice, group) = alice_and(service, &["bob", "carol"], 2).await;
-    alice.invite(&group, "bob", None).await.unwrap();
-    alice.invite(&group, "carol", None).await.unwrap();
+    alice.invite(&group, ["bob"]).await.unwrap();
+    alice.invite(&group, ["carol"]).await.unwrap();
     let (bob, carol) = (open(service, "bob"), open(service, "carol"));
     told(&bob).await;
     told(&carol).await;
@@ -86,7 +86,7 @@ fn whoever_left_can_be_invited_again() {
         bob.leave(&group).await.unwrap();
         told(&alice).await;
         alice.take_up_proposals(&group).await.unwrap();
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         assert_eq!(told(&bob).await.last().unwrap(), "joined by alice/main");
         bob.resume_leaving().await.unwrap();
         assert_eq!(bob.membership().groups().unwrap(), std::slice::from_ref(&group));
@@ -102,7 +102,7 @@ fn an_invitation_takes_a_leaver_out_as_well() {
         drop(service.device("dave", 2).await);
         bob.leave(&group).await.unwrap();
         told(&carol).await;
-        carol.invite(&group, "dave", None).await.unwrap();
+        carol.invite(&group, ["dave"]).await.unwrap();
         let changed = told(&alice).await.pop().unwrap();
         assert_eq!(changed, "+[\"dave/main\"] -[\"bob/main\"]");
         assert_eq!(told(&open(&service, "dave")).await, ["joined by carol/main"]);

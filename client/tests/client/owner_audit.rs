@@ -51,7 +51,7 @@ fn an_honest_story_has_nothing_to_tell() {
         drop(bob);
         // A spend whose answer is lost, and a home that is opened again.
         service.tunnel.lose(&[0, 2, 3]);
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         let bob = service.open("bob");
         assert_eq!(found(&service, &bob).await, []);
         bob.join(&service.mail.welcomes("bob")[0]).unwrap();
@@ -65,7 +65,7 @@ fn an_honest_story_has_nothing_to_tell() {
         for commit in service.mail.commits(&group).iter().skip(1) {
             drop(bob.decrypt(commit).unwrap());
         }
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         service.clock.advance(MINUTE);
         assert_eq!(found(&service, &bob).await, []);
         bob.join(&service.mail.welcomes("bob")[1]).unwrap();
@@ -82,7 +82,7 @@ fn offline_weeks_accuse_nobody_and_a_welcome_that_never_comes_is_told() {
     run(async {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 4).await;
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         service.clock.advance(DAY * 13);
         let bob = service.open("bob");
         assert_eq!(found(&service, &bob).await, [], "the Welcome is yet to be taken in");
@@ -105,7 +105,7 @@ fn a_welcome_that_comes_late_ends_the_wait() {
     run(async {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 4).await;
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         let bob = service.open("bob");
         for _ in 0..3 {
             service.clock.advance(DAY);
@@ -124,7 +124,7 @@ fn a_refused_late_spend_is_a_notice() {
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
         let by = service.device("dave", 0).await;
         be_overtaken(&service, by);
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         let bob = service.open("bob");
         let told = found(&service, &bob).await;
         let audit = bob.audit().unwrap();
@@ -274,7 +274,7 @@ fn a_welcome_from_another_than_the_holder_is_told() {
         let service = Service::start();
         let (alice, g) = alice_and_absent_bob(&service, 1).await;
         // The server thinks that Carol used the package; Alice made the Welcome.
-        alice.invite(&g, "bob", None).await.unwrap();
+        alice.invite(&g, ["bob"]).await.unwrap();
         let bob = service.open("bob");
         bob.join(&service.mail.welcomes("bob")[0]).unwrap();
         let api = bob.connection().api();
@@ -313,7 +313,7 @@ fn a_welcome_without_a_reservation_is_told() {
         let bob = service.open("bob");
         bob.connection().fetch_history(now(&service)).await.unwrap();
         let answer = with_lie(&bob, |_| Vec::new()).await;
-        alice.invite(&g, "bob", None).await.unwrap();
+        alice.invite(&g, ["bob"]).await.unwrap();
         bob.join(&service.mail.welcomes("bob")[0]).unwrap();
         assert_eq!(bob.audit().unwrap().findings, [], "the history is older than the Welcome");
         service.tunnel.forge(0, 200, &answer);

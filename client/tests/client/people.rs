@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use keypool_client::{InviteError, Invited, MlsClient, Received, fresh_command};
+use keypool_client::{InviteError, Invited, MlsClient, Received, Why, fresh_command};
 use keypool_ledger::{Clock, GroupId, ReservationId, Timestamp};
 use keypool_projections::wire::{ClaimRequest, ReserveReply, ReserveRequest};
 use uuid::Uuid;
@@ -28,7 +28,7 @@ pub(crate) async fn carol_joins(
     group: &GroupId,
 ) -> MlsClient<Mail> {
     let carol = service.device("carol", 2).await;
-    alice.invite(group, "carol", None).await.unwrap();
+    alice.invite(group, ["carol"]).await.unwrap();
     carol.join(&service.mail.welcomes("carol")[0]).unwrap();
     carol
 }
@@ -63,6 +63,15 @@ pub(crate) async fn resume(client: &MlsClient<Mail>) -> Option<Result<Invited, I
     let mut resumed = client.resume_invitations().await.unwrap();
     assert!(resumed.len() <= 1, "{resumed:?}");
     resumed.pop().map(|resumed| resumed.outcome)
+}
+
+/// Why the one who was to be invited was not.
+#[track_caller]
+pub(crate) fn why(refused: &InviteError) -> &Why {
+    match refused {
+        InviteError::Nobody { missing } if missing.len() == 1 => &missing[0].why,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What a reservation is, for a test that makes one by hand.

@@ -69,7 +69,7 @@ fn an_invitation_on_its_way_is_joined_with_the_key_before() {
     run(async {
         let service = Service::start();
         let (alice, group) = alice_and(&service, &["bob"], 2).await;
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         let bob = open(&service, "bob");
         let next = bob.rotate_key().await.unwrap();
         assert_eq!(told(&bob).await, ["joined by alice/main"]);
@@ -157,7 +157,7 @@ fn withdrawn_packages_keep_their_keys_for_welcomes_on_their_way() {
     run(async {
         let service = Service::start();
         let (alice, group) = alice_and(&service, &["bob"], 2).await;
-        alice.invite(&group, "bob", None).await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
         let bob = open(&service, "bob");
         assert_eq!(bob.invalidate_credential_keys().await.unwrap(), 2);
         assert_eq!(bob.invalidate_credential_keys().await.unwrap(), 0, "repeated");

@@ -17,8 +17,9 @@ use std::{
 };
 
 use keypool_client::{MlsClient, PoolConfig};
-use keypool_ledger::{Clock, GroupId, SystemClock, Timestamp};
-use keypool_server::{Server, Settings};
+use keypool_ledger::{Clock, GroupId, SledLog, SledLogOptions, SystemClock, Timestamp};
+use keypool_projections::{Limits, Pools};
+use keypool_server::{AdmissionRules, KeyPackageStore, Server, Settings};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
@@ -66,6 +67,25 @@ impl Service {
         let server = Server::start(settings, clock.clone()).unwrap();
         let tunnel = Tunnel::open(listener, server.address());
         Self { folder, server, clock, mail: Mail::default(), tunnel }
+    }
+
+    /// The server stops, something is done to its log below its doors, and it starts again.
+    pub(crate) async fn beneath(
+        self,
+        does: impl AsyncFnOnce(&MovableClock, &KeyPackageStore<Arc<SledLog>>),
+    ) -> Self {
+        let Self { folder, server, clock, mail, tunnel } = self;
+        server.stop().await;
+        let data = folder.path().join("server");
+        let log = Arc::new(SledLog::open(&data, SledLogOptions::default()).unwrap());
+        let pools = Pools::open(Arc::clone(&log), clock.clone(), Limits::STANDARD).unwrap();
+        let store = KeyPackageStore::new(pools, AdmissionRules::default());
+        does(&clock, &store).await;
+        drop((store, log));
+        let settings = settings(&data, &tunnel.authority());
+        let server = Server::start(settings, clock.clone()).unwrap();
+        tunnel.lead_to(server.address());
+        Self { folder, server, clock, mail, tunnel }
     }
 
     /// The server stops, and two start that both believe to be it: each has its log and its key. The

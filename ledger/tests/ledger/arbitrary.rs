@@ -82,7 +82,11 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             late: bool::arbitrary(g),
         },
         6 => Event::Expired { keypackage_ref: keypackage_ref(g) },
-        7 => Event::Revoked { keypackage_ref: keypackage_ref(g), reason: revoke_reason(g) },
+        7 => Event::Revoked {
+            keypackage_ref: keypackage_ref(g),
+            reason: revoke_reason(g),
+            check: bool::arbitrary(g).then(|| "keys".to_owned()),
+        },
         8 => Event::Conflict {
             keypackage_ref: keypackage_ref(g),
             lost: reservation(g),

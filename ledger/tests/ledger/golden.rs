@@ -105,7 +105,11 @@ fn history() -> Vec<NewEvent> {
     let group = GroupId::new(b"a group").unwrap();
     let deadline = Timestamp::from_millis(1_770_000_060_000);
     let (one, two) = (|| package(1), || package(2));
-    let revoked = |keypackage_ref: KeyPackageRef, reason| Event::Revoked { keypackage_ref, reason };
+    let revoked = |keypackage_ref: KeyPackageRef, reason| Event::Revoked {
+        keypackage_ref,
+        reason,
+        check: None,
+    };
     let reserved = |keypackage_ref, reservation, generation| Event::Reserved {
         keypackage_ref,
         reservation,

@@ -67,9 +67,10 @@ impl PoolState {
                 let known = self.reservation(*reservation).is_some();
                 if known { Vec::new() } else { vec![Forgotten::Reservation(*reservation)] }
             }
-            Command::Renew(claim) | Command::Release(claim) | Command::Spend { claim, .. } => {
-                self.forgotten_of(claim).into_iter().collect()
-            }
+            Command::Renew(claim)
+            | Command::Release(claim)
+            | Command::Report { claim, .. }
+            | Command::Spend { claim, .. } => self.forgotten_of(claim).into_iter().collect(),
             Command::Revoke { which: Which::Refs(refs), .. } => {
                 refs.iter().filter_map(unless_known).collect()
             }

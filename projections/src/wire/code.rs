@@ -84,7 +84,7 @@ codes! {
         "Use the key that registered first, or another name; an operator can tell who holds it.";
     Expired "expired" false "The KeyPackage's lifetime is over"
         "Reserve another package.";
-    Revoked "revoked" false "The KeyPackage was withdrawn by its owner"
+    Revoked "revoked" false "The KeyPackage was withdrawn, or reported as unusable"
         "Reserve another package.";
     PoolFull "pool_full" false "The pool holds as many KeyPackages as it may"
         "Upload fewer: `recommended_upload` of the status says how many.";

@@ -33,7 +33,7 @@ fn attempt(kind: u64, n: u64, minute: u64) -> Event {
             late: false,
         },
         7 => Event::Expired { keypackage_ref },
-        8 => Event::Revoked { keypackage_ref, reason: RevokeReason::Withdrawn },
+        8 => Event::Revoked { keypackage_ref, reason: RevokeReason::Withdrawn, check: None },
         _ => Event::Conflict { keypackage_ref, lost: reservation, holds: reservation },
     }
 }

@@ -113,7 +113,7 @@ pub(crate) fn events_of_a(last_resort: bool) -> Vec<Event> {
             late: false,
         },
         Event::Expired { keypackage_ref: of() },
-        Event::Revoked { keypackage_ref: of(), reason: RevokeReason::Withdrawn },
+        Event::Revoked { keypackage_ref: of(), reason: RevokeReason::Withdrawn, check: None },
         Event::Conflict { keypackage_ref: of(), lost: reservation(1), holds: reservation(2) },
     ]
 }

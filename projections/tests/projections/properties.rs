@@ -47,6 +47,7 @@ fn command(g: &mut Gen) -> Command {
             ciphersuites: g.choose(&[vec![], vec![], vec![2], vec![1, 2]]).unwrap().clone(),
         },
         6..=8 => Command::Spend { claim, group: group("g") },
+        9 if bool::arbitrary(g) => Command::Report { claim, check: None },
         9 => Command::Release(claim),
         10 => Command::Renew(claim),
         _ if bool::arbitrary(g) => Command::Settle,

@@ -337,6 +337,41 @@ fn a_revoked_package_is_lost_to_who_let_it_lapse() {
 }
 
 #[test]
+fn a_reported_package_is_quarantined_and_the_claim_on_it_has_ended() {
+    assert_snapshot!(story("
+        0 bob upload a b L
+        1 alice reserve 1
+        2 carol report a 1 keys
+        3 alice report a 1 keys
+        4 alice report a 1 keys
+        5 alice spend a 1
+        6 alice reserve 1
+        7 alice reserve 2
+        8 alice spend b 2
+        9 alice report b 2
+        10 alice reserve 3
+        11 carol reserve 4
+        12 alice report L 3
+        13 carol spend L 4
+    "), @"
+    0 bob upload a b L: a uploaded, b uploaded, L uploaded
+    1 alice reserve 1: a reserved by 1 (generation 1, 60 s)
+    2 carol report a 1 keys: refused: reservation 1 does not fit this request
+    3 alice report a 1 keys: a revoked (Reported, keys), a released (Cancelled)
+    4 alice report a 1 keys: nothing
+    5 alice spend a 1: refused: reservation 1 has ended, and its package was handed on or given back
+    6 alice reserve 1: refused: reservation 1 has ended, and its package was handed on or given back
+    7 alice reserve 2: b reserved by 2 (generation 1, 60 s)
+    8 alice spend b 2: b spent
+    9 alice report b 2: refused: package b is spent
+    10 alice reserve 3: L reserved by 3 (generation 1, 60 s)
+    11 carol reserve 4: L reserved by 4 (generation 2, 60 s)
+    12 alice report L 3: L revoked (Reported), L released (Cancelled)
+    13 carol spend L 4: L spent
+    ");
+}
+
+#[test]
 fn an_init_key_is_used_once() {
     assert_snapshot!(story("
         0 bob upload a a' a
@@ -497,6 +532,10 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
             Command::Spend { claim: claim(rest[0], number(rest[1]), who), group: group_at(2) }
         }
         "release" => Command::Release(claim(rest[0], number(rest[1]), who)),
+        "report" => Command::Report {
+            claim: claim(rest[0], number(rest[1]), who),
+            check: rest.get(2).map(|check| (*check).to_owned()),
+        },
         "renew" => Command::Renew(claim(rest[0], number(rest[1]), who)),
         "revoke" => Command::Revoke {
             which: match rest {
@@ -526,7 +565,10 @@ fn tell(event: &Event, now: Timestamp) -> String {
         }
         Event::Released { reason, .. } => format!("{name} released ({reason:?})"),
         Event::Spent { late, .. } => format!("{name} spent{}", if *late { " late" } else { "" }),
-        Event::Revoked { reason, .. } => format!("{name} revoked ({reason:?})"),
+        Event::Revoked { reason, check, .. } => {
+            let check = check.as_ref().map(|check| format!(", {check}")).unwrap_or_default();
+            format!("{name} revoked ({reason:?}{check})")
+        }
         Event::Conflict { lost, holds, .. } => {
             format!("{name} conflict: {} lost to {}", lost.0.as_u128(), holds.0.as_u128())
         }

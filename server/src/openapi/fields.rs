@@ -56,7 +56,7 @@ fn describe_field(name: &str, field: &mut RefOr<Schema>) {
             (object.min_length, object.max_length) = length_of(name);
         }
         RefOr::T(Schema::Array(array)) => {
-            array.min_items = (name == "keypackages").then_some(1);
+            array.min_items = matches!(name, "keypackages" | "targets").then_some(1);
             let ArrayItems::RefOrSchema(item) = &mut array.items else { return };
             let RefOr::T(Schema::Object(item)) = &mut **item else { return };
             item.pattern = pattern_of(name).map(str::to_owned);

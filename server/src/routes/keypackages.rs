@@ -1,5 +1,7 @@
 //! The life of packages over HTTP: uploaded, reserved, spent, withdrawn, and looked at.
 
+pub(crate) mod many;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header,
@@ -10,8 +12,9 @@ use keypool_projections::{
     Claim, ItemOutcome, Stage, Which,
     wire::{
         ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus, Problem,
-        ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply, RevokeRequest,
-        RevokeWord, SpendReply, SpendRequest, UploadItem, UploadReply, UploadRequest,
+        ReleaseReply, RenewReply, ReportReason, ReportReply, ReportRequest, ReserveReply,
+        ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest,
+        UploadItem, UploadReply, UploadRequest,
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -142,7 +145,7 @@ pub(crate) async fn reserve(
         ciphersuites: asked.ciphersuites,
     };
     let reserved = state.store()?.reserve_key_package(reservation, caller.idempotency).await?;
-    state.metrics.reserved();
+    state.metrics.reserved(1);
     let keypackage_ref = reserved.facts.keypackage_ref.clone();
     let mut response =
         if wants_raw(&request) { raw(reserved) } else { HttpResponse::Ok().json(reply(reserved)) };
@@ -228,6 +231,30 @@ pub(crate) async fn release(state: Data<State>, caller: Writer) -> Result<HttpRe
 fn claim(asked: ClaimRequest, holder: PoolId) -> Claim {
     let ClaimRequest { keypackage_ref, reservation_id: reservation } = asked;
     Claim { keypackage_ref, reservation, holder }
+}
+
+/// Says that a package which the caller holds cannot be used: it is never offered again, and its owner
+/// sees why.
+#[utoipa::path(
+    post, path = "/keypackages/report", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = ReportRequest,
+    responses(
+        (status = 200, description = "The package is quarantined", body = ReportReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn report(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+    let ReportRequest { keypackage_ref, reservation_id, reason } = caller.body.json()?;
+    let claim = claim(ClaimRequest { keypackage_ref, reservation_id }, caller.pool);
+    let keypackage_ref = claim.keypackage_ref.clone();
+    let check = reason.map(|reason| reason.word().to_owned());
+    state.store()?.report(claim, check, caller.idempotency).await?;
+    state.metrics.reported(reason.unwrap_or(ReportReason::Other).word());
+    let mut response = HttpResponse::Ok().json(ReportReply { reported: true });
+    about(&mut response, &keypackage_ref);
+    Ok(response)
 }
 
 /// Uses up a package that the caller holds: the Commit that adds its owner has been posted.

@@ -5,6 +5,7 @@
 
 mod command;
 mod doing;
+mod inviting;
 mod mail;
 mod names;
 mod screen;

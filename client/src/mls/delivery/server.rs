@@ -32,7 +32,7 @@ impl DeliveryService for ServerDelivery {
         let request = CommitRequest {
             epoch: post.epoch,
             commit: Base64(post.commit.clone()),
-            welcomes: added.clone().map(|added| Base64(added.welcome.clone())).collect(),
+            welcomes: added.clone().take(1).map(|_| Base64(post.welcome.clone())).collect(),
             spend: added.map(claim).collect(),
             removed: post.removed.clone(),
         };

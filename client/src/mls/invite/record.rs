@@ -3,103 +3,248 @@
 use keypool_ledger::{
     CommandId, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, SignatureKey,
 };
-use keypool_projections::wire::ClaimRequest;
+use keypool_projections::wire::{ClaimRequest, Code, ReserveManyReply, ReserveManyRequest};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{AddError, CommitPost, Invited, PackageCheck};
+use super::people::{Invited, InvitedDevice, Invitee, Missing, Why};
+use crate::{CommitPost, OfferedPackage};
 
 /// What the names of stored invitations begin with.
-pub(super) const RECORD_PREFIX: &str = "invitation/";
+pub(super) const RECORD_PREFIX: &str = "inviting/";
+
+/// How many packages of one device are tried.
+const TRIES_MAX: u32 = 3;
 
 /// An invitation under way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Invitation {
     pub(super) id: Uuid,
-    pub(super) user: String,
-    pub(super) device: Option<String>,
     pub(super) group: GroupId,
-    pub(super) attempt: u32,
+    /// Whom it was asked for, as it was asked.
+    pub(super) invitees: Vec<Invitee>,
+    /// How often packages were asked for, this time included.
+    pub(super) round: u32,
+    /// For whom packages are to be asked for.
+    pub(super) wanted: Vec<Wanted>,
+    /// The packages that are set aside.
+    pub(super) kept: Vec<Kept>,
+    /// Who is in the group by an earlier Commit of this invitation.
+    pub(super) added: Vec<InvitedDevice>,
+    /// Who will not be added, and why.
+    pub(super) missing: Vec<Missing>,
     pub(super) step: Step,
+}
+
+/// Somebody for whom a package is to be asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Wanted {
+    pub(super) invitee: Invitee,
+    /// How many packages were tried.
+    pub(super) tries: u32,
+    /// What was wrong with the last of them.
+    pub(super) why: Option<Why>,
+}
+
+/// A package that is set aside for this invitation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) owner: PoolId,
+    pub(super) keypackage_ref: KeyPackageRef,
+    pub(super) reservation: ReservationId,
+    pub(super) last_resort: bool,
+    pub(super) bytes: Vec<u8>,
+    /// How many packages of the device were tried before.
+    pub(super) tries: u32,
 }
 
 /// How far an invitation has come.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Step {
-    /// A package is being asked for.
+    /// Packages are being asked for, until nobody is left to ask for; then the Commit is made.
     Reserving,
     /// The Commit is made and pending, and nobody has seen it.
     Added(Addition),
     /// The Commit is being posted; it may have been accepted.
     Posting(Addition),
-    /// The Commit is accepted and merged; the package is not spent yet.
+    /// The Commit is accepted and merged; the packages are not all spent yet.
     Posted(Addition),
-    /// The package is spent; the Welcome is to be handed over.
-    Spent(Addition),
-    /// The package was lost after the Commit was accepted: the leaf that was added, and no other of
-    /// its owner's, is to be removed again.
+    /// The packages are spent, but for those that were lost; the Welcome is to be handed over.
+    Spent(Addition, Vec<KeyPackageRef>),
+    /// Packages were lost after the Commit was accepted: the leaves that were added with them, and
+    /// no others of their owners', are to be removed again.
     Removing(Removal),
 }
 
-/// A package that was added to a group.
+/// The Commit that adds the kept packages.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Addition {
-    pub(super) owner: PoolId,
-    pub(super) keypackage_ref: KeyPackageRef,
-    /// What tells the added leaf from all others of the group.
-    pub(super) signature_key: SignatureKey,
-    pub(super) last_resort: bool,
     pub(super) commit: CommitPost,
     pub(super) welcome: Vec<u8>,
+    /// What tells the added leaves from all others of the group, by their packages.
+    pub(super) leaves: Vec<(KeyPackageRef, SignatureKey)>,
 }
 
-/// A leaf that is to be removed, and the Commit that does it, once it is made.
+/// Leaves that are to be removed, and the Commit that does it, once it is made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Removal {
-    pub(super) signature_key: SignatureKey,
+    pub(super) signature_keys: Vec<SignatureKey>,
     pub(super) commit: Option<CommitPost>,
+}
+
+impl Wanted {
+    pub(super) const fn new(invitee: Invitee) -> Self {
+        Self { invitee, tries: 0, why: None }
+    }
 }
 
 impl Invitation {
     /// A new invitation, at its beginning.
-    pub(super) fn new(group: &GroupId, user: &str, device: Option<&str>) -> Self {
+    pub(super) fn new(
+        group: &GroupId,
+        invitees: Vec<Invitee>,
+        (wanted, missing): (Vec<Wanted>, Vec<Missing>),
+    ) -> Self {
         Self {
             id: Uuid::new_v4(),
-            user: user.to_owned(),
-            device: device.map(ToOwned::to_owned),
             group: group.clone(),
-            attempt: 1,
+            invitees,
+            round: 1,
+            wanted,
+            kept: Vec::new(),
+            added: Vec::new(),
+            missing,
             step: Step::Reserving,
         }
     }
 
-    /// The same invitation, a step further.
-    pub(super) fn at(&self, step: &Step) -> Self {
-        Self { step: step.clone(), ..self.clone() }
-    }
-
-    /// The package that is to be added, while its Commit may still be refused.
-    pub(super) fn addition(&self) -> Option<&Addition> {
-        match &self.step {
-            Step::Added(addition) | Step::Posting(addition) => Some(addition),
-            Step::Reserving | Step::Posted(_) | Step::Spent(_) | Step::Removing(_) => None,
-        }
-    }
-
     /// What is told of the invitation once it is carried out.
-    pub(super) fn invited(&self, addition: Addition) -> Invited {
+    pub(super) fn invited(&self) -> Invited {
         Invited {
             group: self.group.clone(),
-            device: addition.owner,
-            keypackage_ref: addition.keypackage_ref,
-            last_resort: addition.last_resort,
-            attempts: self.attempt,
+            added: self.added.clone(),
+            missing: self.missing.clone(),
+            attempts: self.round,
         }
     }
 
-    /// The claim on the package of this attempt.
-    pub(super) fn reservation(&self) -> ReservationId {
-        ReservationId(self.derived("reservation"))
+    /// The request for packages of some of those that are wanted, and its id.
+    pub(super) fn request(
+        &self,
+        part: usize,
+        wanted: &[Wanted],
+        suite: u16,
+    ) -> (ReserveManyRequest, CommandId) {
+        let request = ReserveManyRequest {
+            group_id: self.group.clone(),
+            reservation_id: ReservationId(self.derived(&format!("{} claims {part}", self.round))),
+            targets: wanted.iter().map(|wanted| wanted.invitee.target()).collect(),
+            ciphersuites: vec![suite],
+        };
+        (request, self.command(&format!("{} reserve {part}", self.round)))
+    }
+
+    /// Takes in what the server says of those for whom packages were asked for. Whoever nobody asked
+    /// for is left out, and whoever the server leaves out is named. Returns who is to be asked for again.
+    pub(super) fn take_in(&mut self, wanted: &[Wanted], reply: ReserveManyReply) -> Vec<Wanted> {
+        let mut again = Vec::new();
+        let mut heard = vec![false; wanted.len()];
+        let mut find = |user: &str, device: Option<&str>| {
+            let place = wanted.iter().position(|wanted| wanted.invitee.means(user, device));
+            place.and_then(|place| heard.get_mut(place)).into_iter().for_each(|it| *it = true);
+            place.and_then(|place| wanted.get(place))
+        };
+        for found in reply.reservations {
+            let reserved = found.reservation;
+            let owner = PoolId::new(&found.user, &reserved.device).ok();
+            let asked = find(&found.user, Some(&reserved.device));
+            let (Some(owner), Some(asked)) = (owner, asked) else {
+                tracing::warn!(user = found.user, "the server reserves what nobody asked for");
+                continue;
+            };
+            self.kept.push(Kept {
+                owner,
+                keypackage_ref: reserved.keypackage_ref,
+                reservation: reserved.reservation_id,
+                last_resort: reserved.last_resort,
+                bytes: reserved.keypackage.0,
+                tries: asked.tries,
+            });
+        }
+        for missing in reply.missing {
+            let Some(asked) = find(&missing.user, missing.device.as_deref()) else { continue };
+            let invitee = Invitee { user: missing.user, device: missing.device };
+            match (missing.code, &asked.why) {
+                (Code::ReservationLost, _) => {
+                    let attempts = asked.tries.saturating_add(1);
+                    again.extend(self.retry(
+                        invitee,
+                        asked.tries,
+                        Why::ReservationLost { attempts },
+                    ));
+                }
+                (Code::PoolExhausted, Some(why @ Why::PackageRejected { .. })) => {
+                    let why = why.clone();
+                    self.missing.push(Missing { invitee, why });
+                }
+                (code, _) => self.missing.push(Missing { invitee, why: code.into() }),
+            }
+        }
+        for (asked, _) in wanted.iter().zip(heard).filter(|(_, heard)| !heard) {
+            let invitee = asked.invitee.clone();
+            self.missing.push(Missing { invitee, why: Why::Unanswered });
+        }
+        again
+    }
+
+    /// Whether another package is to be tried; if not, they are missing.
+    pub(super) fn retry(&mut self, invitee: Invitee, tries: u32, why: Why) -> Option<Wanted> {
+        let tries = tries.saturating_add(1);
+        if tries < TRIES_MAX {
+            return Some(Wanted { invitee, tries, why: Some(why) });
+        }
+        self.missing.push(Missing { invitee, why });
+        None
+    }
+
+    /// Lets go of packages that were lost to others: other ones are to be asked for.
+    pub(super) fn lose(&mut self, lost: &[KeyPackageRef]) {
+        let kept = std::mem::take(&mut self.kept).into_iter();
+        let (gone, kept): (Vec<Kept>, Vec<Kept>) =
+            kept.partition(|kept| lost.contains(&kept.keypackage_ref));
+        self.kept = kept;
+        for Kept { owner, tries, .. } in gone {
+            let why = Why::ReservationLost { attempts: tries.saturating_add(1) };
+            let again = self.retry(owner.into(), tries, why);
+            self.wanted.extend(again);
+        }
+        self.begin_round();
+    }
+
+    /// Counts all who are not added yet as missing.
+    pub(super) fn miss(&mut self, wanted: Vec<Wanted>, why: &Why) {
+        let kept = std::mem::take(&mut self.kept).into_iter();
+        let wanted = wanted.into_iter().map(|wanted| wanted.invitee);
+        let all = kept.map(|kept| Invitee::from(kept.owner)).chain(wanted);
+        self.missing.extend(all.map(|invitee| Missing { invitee, why: why.clone() }));
+    }
+
+    /// Asks anew, if there is somebody to ask for.
+    pub(super) fn begin_round(&mut self) {
+        if !self.wanted.is_empty() {
+            self.round = self.round.saturating_add(1);
+        }
+    }
+
+    /// Counts the owners of the kept packages as added, but for those whose packages were lost.
+    pub(super) fn note_added(&mut self, lost: &[KeyPackageRef]) {
+        let is_there = |kept: &&Kept| !lost.contains(&kept.keypackage_ref);
+        let device = |kept: &Kept| InvitedDevice {
+            device: kept.owner.clone(),
+            keypackage_ref: kept.keypackage_ref.clone(),
+            last_resort: kept.last_resort,
+        };
+        self.added.extend(self.kept.iter().filter(is_there).map(device));
     }
 
     /// The id of the request that takes a step, the same each time it is repeated.
@@ -107,9 +252,14 @@ impl Invitation {
         CommandId(self.derived(step))
     }
 
-    /// An id that follows from the invitation's random one, the attempt and the step.
+    /// As [`Invitation::command`], for a step that is taken for each package.
+    pub(super) fn command_for(&self, step: &str, kept: &Kept) -> CommandId {
+        self.command(&format!("{step} {}", kept.reservation))
+    }
+
+    /// An id that follows from the invitation's random one and the step.
     fn derived(&self, step: &str) -> Uuid {
-        let name = format!("{} {} {step}", self.id, self.attempt);
+        let name = format!("{} {step}", self.id);
         let mut bytes = [0; 16];
         bytes
             .iter_mut()
@@ -118,43 +268,25 @@ impl Invitation {
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
-    pub(super) fn claim(&self, keypackage_ref: &KeyPackageRef) -> ClaimRequest {
-        let keypackage_ref = keypackage_ref.clone();
-        ClaimRequest { keypackage_ref, reservation_id: self.reservation() }
-    }
-
-    /// Whose package was handed out, by what the server says of its device. If a device was asked
-    /// for, it must be that one.
-    pub(super) fn owner(
-        &self,
-        device: &str,
-        keypackage_ref: &KeyPackageRef,
-    ) -> Result<PoolId, AddError> {
-        let rejected = |owner, source| AddError::PackageRejected {
-            keypackage_ref: keypackage_ref.clone(),
-            owner,
-            check: PackageCheck::Identity,
-            source,
-        };
-        let named = |device: &str| PoolId::new(&self.user, device);
-        let asked = self.device.as_deref().unwrap_or(device);
-        let asked = named(asked).map_err(|err| crate::GroupError::Mls(err.into()))?;
-        match named(device) {
-            Ok(owner) if owner == asked => Ok(owner),
-            Ok(_) => Err(rejected(asked, None)),
-            Err(err) => Err(rejected(asked, Some(err.into()))),
-        }
-    }
-
     pub(super) fn record_name(&self) -> String {
         format!("{RECORD_PREFIX}{}", self.id)
     }
 
     /// Who is being invited, as it was asked for.
     pub(super) fn target(&self) -> String {
-        match &self.device {
-            Some(device) => format!("{}/{device}", self.user),
-            None => self.user.clone(),
-        }
+        let names: Vec<String> = self.invitees.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    }
+}
+
+impl Kept {
+    pub(super) fn claim(&self) -> ClaimRequest {
+        let keypackage_ref = self.keypackage_ref.clone();
+        ClaimRequest { keypackage_ref, reservation_id: self.reservation }
+    }
+
+    pub(super) fn offer(&self) -> OfferedPackage {
+        let (keypackage_ref, owner) = (self.keypackage_ref.clone(), self.owner.clone());
+        OfferedPackage { keypackage_ref, owner, bytes: self.bytes.clone() }
     }
 }

@@ -1,86 +1,25 @@
-//! The steps of an invitation. Each ends with one write, which says what the next step is.
+//! The steps of an invitation after its Commit is made, over an app's own Delivery Service. Each ends
+//! with one write, which says what the next step is.
 
-use keypool_projections::wire::{ClaimRequest, Code, ReserveReply, ReserveRequest, SpendRequest};
+use keypool_ledger::KeyPackageRef;
+use keypool_projections::wire::{Code, SpendRequest};
 
 use super::{
-    Invited, Inviter,
+    Inviter,
+    people::{Missing, Why},
     record::{Addition, Invitation, Removal, Step},
+    reserving::done,
+    whole::Progress,
 };
 use crate::{
     ApiError, BoxError, CommitPost, DeliveryError, DeliveryService, GroupError, InviteError,
-    OfferedPackage, Staged, StorageError, WelcomePost,
+    Staged, StorageError, WelcomePost,
     mls::membership::{Standing, clear_on, merge_on, standing_on},
     storage::fresh_command,
 };
 
-/// How many packages an invitation tries before it gives up.
-const ATTEMPTS_MAX: u32 = 3;
-
 impl<D: DeliveryService> Inviter<'_, D> {
-    /// Reserving: a package is set aside, checked, and added in a Commit that nobody sees yet.
-    pub(super) async fn reserve_and_add(
-        &self,
-        invitation: &Invitation,
-    ) -> Result<Step, InviteError> {
-        let suite = self.membership.ciphersuite(&invitation.group)?;
-        let reply = match self.reserve(invitation, suite).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                // Nothing is posted: giving up costs at most one reservation, which lapses.
-                self.forget(invitation)?;
-                return Err(InviteError::from_api(invitation.target(), error));
-            }
-        };
-        let claim = invitation.claim(&reply.keypackage_ref);
-        let added = self.add(invitation, reply);
-        if added.is_err() {
-            self.forget(invitation)?;
-            self.release(invitation, &claim).await;
-        }
-        added
-    }
-
-    async fn reserve(&self, invitation: &Invitation, suite: u16) -> Result<ReserveReply, ApiError> {
-        let request = ReserveRequest {
-            target_user: invitation.user.clone(),
-            target_device: invitation.device.clone(),
-            group_id: invitation.group.clone(),
-            reservation_id: Some(invitation.reservation()),
-            ciphersuites: vec![suite],
-        };
-        self.connection.api().reserve(&request, invitation.command("reserve")).await
-    }
-
-    fn add(&self, invitation: &Invitation, reply: ReserveReply) -> Result<Step, InviteError> {
-        let owner = invitation.owner(&reply.device, &reply.keypackage_ref)?;
-        let offer = OfferedPackage {
-            keypackage_ref: reply.keypackage_ref.clone(),
-            owner: owner.clone(),
-            bytes: reply.keypackage.0,
-        };
-        let group = invitation.group.clone();
-        let staged = self.store.stage()?;
-        let made = self.membership.stage_add_on(&staged, &group, &[offer], self.now)?;
-        let signature_key = made.signature_keys.into_iter().next();
-        let step = Step::Added(Addition {
-            owner,
-            keypackage_ref: reply.keypackage_ref,
-            signature_key: signature_key
-                .ok_or_else(|| GroupError::Mls("the Commit adds nobody".into()))?,
-            last_resort: reply.last_resort,
-            commit: CommitPost {
-                group,
-                epoch: made.epoch,
-                commit: made.commit,
-                removed: made.removed,
-                added: None,
-            },
-            welcome: made.welcome,
-        });
-        put(staged, invitation, step)
-    }
-
-    /// Added: the reservation gets its full time once more, right before the Commit is posted.
+    /// Added: the reservations get their full time once more, right before the Commit is posted.
     pub(super) async fn renew(
         &self,
         invitation: &mut Invitation,
@@ -96,20 +35,47 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 return self.give_up(invitation, &addition, why).await;
             }
         }
-        let claim = invitation.claim(&addition.keypackage_ref);
-        // A repetition under the same id would be told the deadline of the first time, which may be
-        // long over.
-        let renewed = self.connection.api().renew(&claim, fresh_command()).await;
-        let Err(error) = renewed else {
-            return put(self.store.stage()?, invitation, Step::Posting(addition));
-        };
-        if is_lost(&error) {
-            let staged = self.store.stage()?;
-            clear_on(&staged, &addition.commit)?;
-            return start_over(staged, invitation);
+        match self.renew_all(invitation).await {
+            Ok(lost) if lost.is_empty() => {
+                put(self.store.stage()?, invitation, Step::Posting(addition))
+            }
+            Ok(lost) => self.start_over(invitation, &addition, &lost),
+            Err(error) => {
+                let error = InviteError::from_api(error);
+                self.give_up(invitation, &addition, error).await
+            }
         }
-        let error = InviteError::from_api(invitation.target(), error);
-        self.give_up(invitation, &addition, error).await
+    }
+
+    /// Asks for more time for every package. Returns those that are lost.
+    pub(super) async fn renew_all(
+        &self,
+        invitation: &Invitation,
+    ) -> Result<Vec<KeyPackageRef>, ApiError> {
+        let mut lost = Vec::new();
+        for kept in &invitation.kept {
+            // A repetition under the same id would be told the deadline of the first time, which may
+            // be long over.
+            match self.connection.api().renew(&kept.claim(), fresh_command()).await {
+                Ok(_) => {}
+                Err(error) if is_lost(&error) => lost.push(kept.keypackage_ref.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Clears the Commit, of which some packages are lost: others are asked for, and a new one is made.
+    pub(super) fn start_over(
+        &self,
+        invitation: &mut Invitation,
+        addition: &Addition,
+        lost: &[KeyPackageRef],
+    ) -> Result<Step, InviteError> {
+        let staged = self.store.stage()?;
+        clear_on(&staged, &addition.commit)?;
+        invitation.lose(lost);
+        put(staged, invitation, Step::Reserving)
     }
 
     /// Posting: the Delivery Service takes the Commit, or another one was first.
@@ -139,34 +105,83 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
     }
 
-    /// Posted: the package is used up, before its owner hears of it.
+    /// Posted: the packages are used up, before their owners hear of it.
     pub(super) async fn spend(
         &self,
         invitation: &Invitation,
         addition: Addition,
     ) -> Result<Step, InviteError> {
-        let request = SpendRequest {
-            keypackage_ref: addition.keypackage_ref.clone(),
-            reservation_id: invitation.reservation(),
-            group_id: invitation.group.clone(),
-            added_by: None,
-        };
-        let spent = self.connection.api().spend(&request, invitation.command("spend")).await;
-        let step = match spent {
-            Ok(_) => Step::Spent(addition),
-            Err(error) if may_be_mended(&error) => return Err(unfinished(invitation, error)),
-            // Somebody else has the package: whoever has been added is not to be welcomed with it.
-            Err(_) => {
-                Step::Removing(Removal { signature_key: addition.signature_key, commit: None })
+        let mut lost = Vec::new();
+        for kept in &invitation.kept {
+            let request = SpendRequest {
+                keypackage_ref: kept.keypackage_ref.clone(),
+                reservation_id: kept.reservation,
+                group_id: invitation.group.clone(),
+                added_by: None,
+            };
+            let id = invitation.command_for("spend", kept);
+            match self.connection.api().spend(&request, id).await {
+                Ok(_) => {}
+                Err(error) if may_be_mended(&error) => return Err(unfinished(invitation, error)),
+                // Somebody else has the package: its owner is not to be welcomed with it.
+                Err(_) => lost.push(kept.keypackage_ref.clone()),
             }
-        };
-        put(self.store.stage()?, invitation, step)
+        }
+        put(self.store.stage()?, invitation, Step::Spent(addition, lost))
     }
 
-    /// Removing: the leaf whose package was lost is removed, and a fresh package is tried.
-    pub(super) async fn remove(
+    /// Spent: the new members are told. Those whose packages were lost are removed again.
+    pub(super) async fn hand_over(
         &self,
         invitation: &mut Invitation,
+        addition: Addition,
+        lost: Vec<KeyPackageRef>,
+    ) -> Result<Progress, InviteError> {
+        let mut refused: Vec<(KeyPackageRef, Missing)> = Vec::new();
+        for kept in invitation.kept.iter().filter(|kept| !lost.contains(&kept.keypackage_ref)) {
+            let post = WelcomePost {
+                group: invitation.group.clone(),
+                to: kept.owner.clone(),
+                keypackage_ref: kept.keypackage_ref.clone(),
+                welcome: addition.welcome.clone(),
+            };
+            match self.connection.delivery().send_welcome(&post).await {
+                Ok(()) => {}
+                Err(error @ DeliveryError::Unanswered(_)) => {
+                    return Err(unfinished(invitation, error));
+                }
+                Err(error) => {
+                    let (invitee, why) = (
+                        kept.owner.clone().into(),
+                        Why::WelcomeRefused { said: error.to_string() },
+                    );
+                    refused.push((kept.keypackage_ref.clone(), Missing { invitee, why }));
+                }
+            }
+        }
+        let mut absent = lost.clone();
+        for (keypackage_ref, missing) in refused {
+            absent.push(keypackage_ref);
+            invitation.missing.push(missing);
+        }
+        invitation.note_added(&absent);
+        if lost.is_empty() {
+            self.forget(invitation)?;
+            return done(invitation);
+        }
+        invitation.kept.retain(|kept| lost.contains(&kept.keypackage_ref));
+        invitation.lose(&lost);
+        let is_lost = |(of, _): &(KeyPackageRef, _)| lost.contains(of);
+        let leaves = addition.leaves.into_iter().filter(is_lost);
+        let signature_keys = leaves.map(|(_, key)| key).collect();
+        let removal = Removal { signature_keys, commit: None };
+        put(self.store.stage()?, invitation, Step::Removing(removal)).map(Progress::At)
+    }
+
+    /// Removing: the leaves whose packages were lost are removed, and fresh packages are tried.
+    pub(super) async fn remove(
+        &self,
+        invitation: &Invitation,
         removal: Removal,
     ) -> Result<Step, InviteError> {
         let Some(post) = &removal.commit else {
@@ -184,7 +199,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));
                 }
-                start_over(staged, invitation)
+                put(staged, invitation, Step::Reserving)
             }
             Err(error @ DeliveryError::Unanswered(_)) => Err(unfinished(invitation, error)),
             Err(error) => {
@@ -196,84 +211,41 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
     }
 
-    /// Makes the Commit that removes the leaf, unless another member has removed it before.
+    /// Makes the Commit that removes the leaves, unless other members have removed them before.
     fn stage_removal(
         &self,
-        invitation: &mut Invitation,
+        invitation: &Invitation,
         removal: Removal,
     ) -> Result<Step, InviteError> {
         let group = invitation.group.clone();
         let staged = self.store.stage()?;
-        match self.membership.remove_leaf_on(&staged, &group, &removal.signature_key) {
+        match self.membership.remove_leaves_on(&staged, &group, &removal.signature_keys) {
             Ok(Some(made)) => {
                 let commit = Some(made.into_post(group));
                 put(staged, invitation, Step::Removing(Removal { commit, ..removal }))
             }
-            Ok(None) => start_over(staged, invitation),
+            Ok(None) => put(staged, invitation, Step::Reserving),
             Err(error @ GroupError::CommitPending { .. }) => Err(unfinished(invitation, error)),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Spent: the new member is told.
-    pub(super) async fn hand_over(
-        &self,
-        invitation: &Invitation,
-        addition: Addition,
-    ) -> Result<Invited, InviteError> {
-        let post = WelcomePost {
-            group: invitation.group.clone(),
-            to: addition.owner.clone(),
-            keypackage_ref: addition.keypackage_ref.clone(),
-            welcome: addition.welcome.clone(),
-        };
-        match self.connection.delivery().send_welcome(&post).await {
-            Ok(()) => self.forget(invitation)?,
-            Err(error @ DeliveryError::Unanswered(_)) => return Err(unfinished(invitation, error)),
-            Err(
-                source @ (DeliveryError::EpochTaken
-                | DeliveryError::PackageLost(_)
-                | DeliveryError::Refused(_)),
-            ) => {
-                self.forget(invitation)?;
-                let (group, device) = (invitation.group.clone(), addition.owner);
-                return Err(InviteError::WelcomeRefused { group, device, source });
-            }
-        }
-        Ok(invitation.invited(addition))
-    }
-
     /// Ends an invitation whose Commit is not accepted: it is cleared and the invitation forgotten in
-    /// one write; then the package is given back.
+    /// one write; then the packages are given back.
     async fn give_up(
         &self,
         invitation: &Invitation,
         addition: &Addition,
         error: impl Into<InviteError>,
     ) -> Result<Step, InviteError> {
-        self.clear_and_forget(invitation, &addition.commit)?;
-        self.release(invitation, &invitation.claim(&addition.keypackage_ref)).await;
-        Err(error.into())
-    }
-
-    fn clear_and_forget(
-        &self,
-        invitation: &Invitation,
-        post: &CommitPost,
-    ) -> Result<(), InviteError> {
-        let staged = self.store.stage()?;
-        clear_on(&staged, post)?;
-        staged.remove_app_record(&invitation.record_name());
-        Ok(staged.commit()?)
-    }
-
-    /// Gives a package back. If that fails the reservation lapses by itself.
-    pub(super) async fn release(&self, invitation: &Invitation, claim: &ClaimRequest) {
-        let released = self.connection.api().release(claim, invitation.command("release")).await;
-        if let Err(error) = released {
-            let keypackage_ref = claim.keypackage_ref.short();
-            tracing::info!(%error, keypackage_ref, "a package was not given back; it will lapse");
+        {
+            let staged = self.store.stage()?;
+            clear_on(&staged, &addition.commit)?;
+            staged.remove_app_record(&invitation.record_name());
+            staged.commit()?;
         }
+        self.release_all(invitation).await;
+        Err(error.into())
     }
 
     pub(super) fn standing(&self, post: &CommitPost) -> Result<Standing, InviteError> {
@@ -293,25 +265,10 @@ pub(super) fn put(
     invitation: &Invitation,
     step: Step,
 ) -> Result<Step, InviteError> {
-    staged.put_app_record(&invitation.record_name(), &invitation.at(&step))?;
+    let at = Invitation { step: step.clone(), ..invitation.clone() };
+    staged.put_app_record(&invitation.record_name(), &at)?;
     staged.commit()?;
     Ok(step)
-}
-
-/// A package was lost, and nothing of it is in the group: another one is tried, if any is left to
-/// try. What is staged is written in any case.
-pub(super) fn start_over(
-    staged: Staged<'_>,
-    invitation: &mut Invitation,
-) -> Result<Step, InviteError> {
-    let attempts = invitation.attempt;
-    if attempts < ATTEMPTS_MAX {
-        invitation.attempt = attempts.saturating_add(1);
-        return put(staged, invitation, Step::Reserving);
-    }
-    staged.remove_app_record(&invitation.record_name());
-    staged.commit()?;
-    Err(InviteError::ReservationLost { target: invitation.target(), attempts })
 }
 
 pub(super) fn unfinished(invitation: &Invitation, source: impl Into<BoxError>) -> InviteError {

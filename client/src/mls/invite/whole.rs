@@ -1,13 +1,17 @@
 //! The last step of an invitation over the server's own delivery, where the Commit, its Welcome and the
-//! spending of its package are one request: nothing is left to be done after it.
+//! spending of its packages are one request: nothing is left to be done after it.
+
+use keypool_ledger::KeyPackageRef;
 
 use super::{
     Inviter,
-    record::{Addition, Invitation, Step},
-    steps::{commit_missing, put, start_over, unfinished},
+    people::Invited,
+    record::{Addition, Invitation, Kept, Step},
+    reserving::done,
+    steps::{commit_missing, put, unfinished},
 };
 use crate::{
-    AddedMember, CommitPost, DeliveryError, DeliveryService, InviteError, Invited, StorageError,
+    AddedMember, ApiError, CommitPost, DeliveryError, DeliveryService, InviteError,
     mls::membership::{Standing, clear_on, merge_on},
 };
 
@@ -21,8 +25,8 @@ pub(super) enum Progress {
 
 impl<D: DeliveryService> Inviter<'_, D> {
     /// Posts the Commit with all that belongs to it. If it is accepted, it is merged and the invitation
-    /// forgotten in one write. If it is not, it is cleared, and the invitation begins again: with a
-    /// fresh package if this one is lost.
+    /// forgotten in one write. If it is not, it is cleared, and the invitation begins again: with
+    /// fresh packages for those that are lost.
     pub(super) async fn post_whole(
         &self,
         invitation: &mut Invitation,
@@ -34,30 +38,53 @@ impl<D: DeliveryService> Inviter<'_, D> {
             return Err(commit_missing(invitation));
         }
         let posted = self.connection.post_commit(&whole(invitation, &addition)).await;
-        if let Err(error @ DeliveryError::Unanswered(_)) = posted {
-            return Err(unfinished(invitation, error));
+        let error = match posted {
+            Ok(()) => return self.accepted(invitation, &addition),
+            Err(error @ DeliveryError::Unanswered(_)) => return Err(unfinished(invitation, error)),
+            Err(error) => error,
+        };
+        if let DeliveryError::PackageLost(refused) = &error {
+            let lost = self.lost(invitation, refused).await;
+            if !lost.is_empty() {
+                return self.start_over(invitation, &addition, &lost).map(Progress::At);
+            }
         }
         let staged = self.store.stage()?;
-        match posted {
-            Ok(()) => {
-                let standing = merge_on(&staged, &addition.commit)?;
-                staged.remove_app_record(&invitation.record_name());
-                staged.commit()?;
-                if standing == Standing::Cleared {
-                    return Err(commit_missing(invitation));
-                }
-                Ok(Progress::Done(invitation.invited(addition)))
-            }
-            Err(DeliveryError::PackageLost(_)) => {
-                clear_on(&staged, &addition.commit)?;
-                start_over(staged, invitation).map(Progress::At)
-            }
-            Err(error) => {
-                clear_on(&staged, &addition.commit)?;
-                put(staged, invitation, Step::Reserving)?;
-                Err(error.into())
-            }
+        clear_on(&staged, &addition.commit)?;
+        put(staged, invitation, Step::Reserving)?;
+        Err(error.into())
+    }
+
+    fn accepted(
+        &self,
+        invitation: &mut Invitation,
+        addition: &Addition,
+    ) -> Result<Progress, InviteError> {
+        let staged = self.store.stage()?;
+        let standing = merge_on(&staged, &addition.commit)?;
+        staged.remove_app_record(&invitation.record_name());
+        staged.commit()?;
+        if standing == Standing::Cleared {
+            return Err(commit_missing(invitation));
         }
+        invitation.note_added(&[]);
+        done(invitation)
+    }
+
+    /// The packages that are lost: the one that a refusal names, and whatever else is found to be.
+    async fn lost(&self, invitation: &Invitation, refused: &ApiError) -> Vec<KeyPackageRef> {
+        let named = match refused {
+            ApiError::Refused(problem) => problem.keypackage_ref.clone(),
+            _ => None,
+        };
+        let is_kept =
+            |of: &KeyPackageRef| invitation.kept.iter().any(|kept| kept.keypackage_ref == *of);
+        let mut lost: Vec<KeyPackageRef> = named.into_iter().filter(is_kept).collect();
+        // The refusal names one alone, and each Commit that is tried costs.
+        if 1 < invitation.kept.len() {
+            lost.extend(self.renew_all(invitation).await.unwrap_or_default());
+        }
+        lost
     }
 
     /// Finds out of every Commit that may have been posted whether it was accepted, by posting it again.
@@ -77,28 +104,15 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
         Ok(())
     }
-
-    /// Ends an invitation that waits at its beginning, and gives the package back that it may hold.
-    pub(super) async fn end(
-        &self,
-        invitation: &Invitation,
-        lost: Option<&Addition>,
-    ) -> Result<(), StorageError> {
-        self.forget(invitation)?;
-        if let Some(addition) = lost {
-            self.release(invitation, &invitation.claim(&addition.keypackage_ref)).await;
-        }
-        Ok(())
-    }
 }
 
-/// The Commit with its Welcome and the claim on its package.
+/// The Commit with its Welcome and the claims on its packages.
 fn whole(invitation: &Invitation, addition: &Addition) -> CommitPost {
-    let added = AddedMember {
-        device: addition.owner.clone(),
-        keypackage_ref: addition.keypackage_ref.clone(),
-        reservation_id: invitation.reservation(),
-        welcome: addition.welcome.clone(),
+    let member = |kept: &Kept| AddedMember {
+        device: kept.owner.clone(),
+        keypackage_ref: kept.keypackage_ref.clone(),
+        reservation_id: kept.reservation,
     };
-    CommitPost { added: Some(added), ..addition.commit.clone() }
+    let added = invitation.kept.iter().map(member).collect();
+    CommitPost { added, welcome: addition.welcome.clone(), ..addition.commit.clone() }
 }

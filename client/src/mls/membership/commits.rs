@@ -3,21 +3,21 @@
 use std::{collections::BTreeSet, fmt};
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, Timestamp};
+use keypool_ledger::{GroupId, Hash, PoolId, SignatureKey};
 use openmls::{
     credentials::NewSignerBundle,
     framing::Sender,
-    group::{CommitBuilder, CommitMessageBundle, Initial, Member, MlsGroup, QueuedProposal},
+    group::{
+        CommitBuilder, CommitMessageBundle, Complete, Initial, Member, MlsGroup, QueuedProposal,
+    },
     messages::proposals::Proposal,
     prelude::LeafNodeIndex,
 };
 use openmls_traits::OpenMlsProvider;
 
-use super::{
-    MlsMembership, OfferedPackage, bytes_of, names_old_key, offers, open, refused, signer_of,
-};
+use super::{MlsMembership, bytes_of, names_old_key, open, refused, signer_of};
 use crate::{
-    AddError, CommitPost, GroupError, Staged,
+    CommitPost, GroupError, Staged,
     mls::{name_in, names},
 };
 
@@ -35,30 +35,11 @@ pub struct PendingCommit {
     pub removed: Vec<PoolId>,
 }
 
-/// A Commit that adds members, and the Welcome for them: to be handed over once the Commit has
-/// been accepted, not before (RFC 9420 section 12.4.3).
-#[derive(Clone, PartialEq, Eq)]
-pub struct PendingAdd {
-    /// The bytes for the members of the group.
-    pub commit: Vec<u8>,
-    /// The bytes for the new members.
-    pub welcome: Vec<u8>,
-    /// The epoch it ends: the first Commit for an epoch wins.
-    pub epoch: u64,
-    /// The packages it uses.
-    pub keypackage_refs: Vec<KeyPackageRef>,
-    /// The signature keys of the new members, in the order of the packages.
-    pub signature_keys: Vec<SignatureKey>,
-    /// The devices that are not in the group any more once it is accepted, because a proposal of
-    /// another member was taken up with it.
-    pub removed: Vec<PoolId>,
-}
-
 impl PendingCommit {
     /// The Commit on its way to the members of its group.
     pub(crate) fn into_post(self, group: GroupId) -> CommitPost {
         let Self { commit, epoch, removed } = self;
-        CommitPost { group, epoch, commit, removed, added: None }
+        CommitPost { group, epoch, commit, removed, added: Vec::new(), welcome: Vec::new() }
     }
 }
 
@@ -82,59 +63,6 @@ impl MlsMembership {
     pub fn has_pending_commit(&self, group: &GroupId) -> Result<bool, GroupError> {
         let staged = self.store.stage()?;
         Ok(open(&staged, group)?.pending_commit().is_some())
-    }
-
-    /// Makes the Commit that adds the owners of packages, after checking each package: the server
-    /// that handed them out is not trusted.
-    ///
-    /// The Commit is stored as pending. Merge it once it has been accepted, clear it otherwise.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`AddError`] that names the package at fault. Nothing has been written then.
-    pub fn stage_add(
-        &self,
-        group: &GroupId,
-        offers: &[OfferedPackage],
-        now: Timestamp,
-    ) -> Result<PendingAdd, AddError> {
-        let staged = self.store.stage().map_err(GroupError::from)?;
-        let added = self.stage_add_on(&staged, group, offers, now)?;
-        staged.commit().map_err(GroupError::from)?;
-        Ok(added)
-    }
-
-    /// [`MlsMembership::stage_add`] as part of an operation that has more to write.
-    pub(crate) fn stage_add_on(
-        &self,
-        staged: &Staged<'_>,
-        group: &GroupId,
-        offers: &[OfferedPackage],
-        now: Timestamp,
-    ) -> Result<PendingAdd, AddError> {
-        let provider = staged.provider();
-        let mut state = open_for_commit(staged, group)?;
-        let packages = offers::admit_all(&provider, &state, offers, now)?;
-        let epoch = state.epoch().as_u64();
-        let adding = packages.clone();
-        let made = self.commit_on(staged, &mut state, |commit| {
-            commit.propose_adds(adding).force_self_update(true)
-        })?;
-        let welcome = made.to_welcome_msg().ok_or_else(|| GroupError::Mls("no Welcome".into()))?;
-        let keys =
-            packages.iter().map(|package| package.leaf_node().signature_key().as_slice().to_vec());
-        let keys: Result<Vec<_>, _> = keys.map(|key| SignatureKey::new(&key)).collect();
-        let commit = bytes_of(made.commit())?;
-        remember_pending(staged, group, &commit)?;
-        let removed = removed_by(&state);
-        Ok(PendingAdd {
-            commit,
-            removed,
-            welcome: bytes_of(&welcome)?,
-            epoch,
-            keypackage_refs: offers.iter().map(|offer| offer.keypackage_ref.clone()).collect(),
-            signature_keys: keys.map_err(refused)?,
-        })
     }
 
     /// Makes the Commit that removes every leaf whose name is that member's. It is pending, as
@@ -175,15 +103,17 @@ impl MlsMembership {
         self.remove_where_on(staged, group, is_named)
     }
 
-    /// Makes the Commit that removes the leaf with a signature key, as part of an operation; `None`
-    /// if no member has it.
-    pub(crate) fn remove_leaf_on(
+    /// Makes the Commit that removes the leaves with some signature keys, as part of an operation;
+    /// `None` if no member has one of them.
+    pub(crate) fn remove_leaves_on(
         &self,
         staged: &Staged<'_>,
         group: &GroupId,
-        key: &SignatureKey,
+        keys: &[SignatureKey],
     ) -> Result<Option<PendingCommit>, GroupError> {
-        self.remove_where_on(staged, group, |found| found.signature_key == key.as_bytes())
+        let is_meant =
+            |found: &Member| keys.iter().any(|key| found.signature_key == key.as_bytes());
+        self.remove_where_on(staged, group, is_meant)
     }
 
     fn remove_where_on(
@@ -294,12 +224,24 @@ impl MlsMembership {
 
     /// Makes a Commit with what is asked for, and with what others have proposed, as far as
     /// [`is_taken_up`] lets it in.
-    fn commit_on(
+    pub(super) fn commit_on(
         &self,
         staged: &Staged<'_>,
         state: &mut MlsGroup,
         shape: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
     ) -> Result<CommitMessageBundle, GroupError> {
+        let provider = staged.provider();
+        self.build_on(staged, state, shape, |built| built.stage_commit(&provider).map_err(refused))
+    }
+
+    /// Builds a Commit, of which nothing is staged yet, for what is then done with it.
+    pub(super) fn build_on<T>(
+        &self,
+        staged: &Staged<'_>,
+        state: &mut MlsGroup,
+        shape: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
+        then: impl FnOnce(CommitBuilder<'_, Complete>) -> Result<T, GroupError>,
+    ) -> Result<T, GroupError> {
         let (provider, own) = (staged.provider(), state.own_leaf_index());
         let take_up = |proposal: &QueuedProposal| match proposal.sender() {
             // What this Commit is made for.
@@ -307,13 +249,12 @@ impl MlsMembership {
             _ => is_taken_up(proposal, own),
         };
         let signer = signer_of(staged, state, &self.identity)?;
-        shape(state.commit_builder())
+        let built = shape(state.commit_builder())
             .load_psks(provider.storage())
             .map_err(refused)?
             .build(provider.rand(), provider.crypto(), signer.pair(), take_up)
-            .map_err(refused)?
-            .stage_commit(&provider)
-            .map_err(refused)
+            .map_err(refused)?;
+        then(built)
     }
 
     /// Takes the pending Commit as the group's new state: it has been accepted. Returns the epoch
@@ -358,7 +299,7 @@ fn removes(proposal: &QueuedProposal, leaf: LeafNodeIndex) -> bool {
 }
 
 /// The devices that the pending Commit removes with all of their leaves.
-fn removed_by(state: &MlsGroup) -> Vec<PoolId> {
+pub(super) fn removed_by(state: &MlsGroup) -> Vec<PoolId> {
     let Some(commit) = state.pending_commit() else { return Vec::new() };
     let leaves: Vec<LeafNodeIndex> =
         commit.remove_proposals().map(|remove| remove.remove_proposal().removed()).collect();
@@ -402,7 +343,11 @@ pub(crate) fn clear_on(staged: &Staged<'_>, post: &CommitPost) -> Result<(), Gro
 }
 
 /// Notes which Commit is pending, so that no other one is taken for it.
-fn remember_pending(staged: &Staged<'_>, group: &GroupId, commit: &[u8]) -> Result<(), GroupError> {
+pub(super) fn remember_pending(
+    staged: &Staged<'_>,
+    group: &GroupId,
+    commit: &[u8],
+) -> Result<(), GroupError> {
     Ok(staged.put_app_record(&record_name(group), &Hash::of(commit))?)
 }
 
@@ -425,14 +370,5 @@ pub(super) fn open_for_commit(
 impl fmt::Debug for PendingCommit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PendingCommit").field("epoch", &self.epoch).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for PendingAdd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingAdd")
-            .field("epoch", &self.epoch)
-            .field("keypackage_refs", &self.keypackage_refs)
-            .finish_non_exhaustive()
     }
 }

@@ -1,10 +1,12 @@
 //! What the inviter checks of a package it was handed: it trusts neither server nor owner.
 
+use std::collections::HashSet;
+
 use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 use openmls::{
     framing::{MlsMessageBodyIn, MlsMessageIn},
     group::MlsGroup,
-    key_packages::{KeyPackage, KeyPackageIn},
+    key_packages::{KeyPackage, KeyPackageIn, errors::KeyPackageVerifyError},
     prelude::ProtocolVersion,
 };
 use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto};
@@ -12,7 +14,7 @@ use tls_codec::{Deserialize, Serialize, VLBytes};
 
 use super::CLOCK_SKEW;
 use crate::{
-    AddError, BoxError, GroupError, PackageCheck, Provider,
+    AddError, BoxError, PackageCheck, Provider,
     mls::{ledger_ref, names},
 };
 
@@ -30,32 +32,43 @@ pub struct OfferedPackage {
 /// A check that failed, and what MLS said if it said something.
 type Failure = (PackageCheck, Option<BoxError>);
 
-/// Checks all packages, and that they can be added together.
-pub(super) fn admit_all(
+/// Packages that are good by themselves, and the others with what is wrong with each.
+pub(super) struct Sifted<'a> {
+    pub(super) good: Vec<(&'a OfferedPackage, KeyPackage)>,
+    pub(super) bad: Vec<(KeyPackageRef, AddError)>,
+}
+
+/// Checks each package, and that no device has two or is a member already.
+pub(super) fn sift<'a>(
     provider: &Provider<'_, '_>,
     state: &MlsGroup,
-    offers: &[OfferedPackage],
+    offers: &'a [OfferedPackage],
     now: Timestamp,
-) -> Result<Vec<KeyPackage>, AddError> {
-    let mut packages: Vec<KeyPackage> = Vec::with_capacity(offers.len());
+) -> Sifted<'a> {
+    let is_member: HashSet<Vec<u8>> = state.members().map(|member| member.signature_key).collect();
+    let mut seen: HashSet<Vec<u8>> = HashSet::new();
+    let mut sifted = Sifted { good: Vec::with_capacity(offers.len()), bad: Vec::new() };
     for offer in offers {
-        let package = admit(provider, state, offer, now).map_err(|(check, source)| {
-            let (keypackage_ref, owner) = (offer.keypackage_ref.clone(), offer.owner.clone());
-            AddError::PackageRejected { keypackage_ref, owner, check, source }
-        })?;
-        let key = package.leaf_node().signature_key();
-        if state.members().any(|member| member.signature_key == key.as_slice()) {
-            return Err(AddError::AlreadyMember { owner: offer.owner.clone() });
-        }
-        if packages.iter().any(|other| other.leaf_node().signature_key() == key) {
-            return Err(AddError::SameDevice { owner: offer.owner.clone() });
-        }
-        packages.push(package);
+        let (keypackage_ref, owner) = (offer.keypackage_ref.clone(), offer.owner.clone());
+        let fault = match admit(provider, state, offer, now) {
+            Err((check, source)) => {
+                AddError::PackageRejected { keypackage_ref, owner, check, source }
+            }
+            Ok(package) => {
+                let key = package.leaf_node().signature_key().as_slice().to_vec();
+                if is_member.contains(&key) {
+                    AddError::AlreadyMember { owner }
+                } else if !seen.insert(key) {
+                    AddError::SameDevice { owner }
+                } else {
+                    sifted.good.push((offer, package));
+                    continue;
+                }
+            }
+        };
+        sifted.bad.push((offer.keypackage_ref.clone(), fault));
     }
-    if packages.is_empty() {
-        return Err(GroupError::Mls("no package was given".into()).into());
-    }
-    Ok(packages)
+    sifted
 }
 
 fn admit(
@@ -65,9 +78,12 @@ fn admit(
     now: Timestamp,
 ) -> Result<KeyPackage, Failure> {
     let package = parse(&offer.bytes).map_err(|err| (PackageCheck::Encoding, Some(err)))?;
-    let package = package
-        .validate(provider.crypto(), ProtocolVersion::Mls10)
-        .map_err(|err| (PackageCheck::Validity, Some(err.into())))?;
+    let package =
+        package.validate(provider.crypto(), ProtocolVersion::Mls10).map_err(|err| match err {
+            // OpenMLS asks the machine's clock.
+            KeyPackageVerifyError::LifetimeError(_) => (PackageCheck::Lifetime, Some(err.into())),
+            err => (PackageCheck::Validity, Some(err.into())),
+        })?;
     let keypackage_ref = package
         .hash_ref(provider.crypto())
         .map_err(BoxError::from)

@@ -78,7 +78,7 @@ fn the_server_and_the_logs_never_hold_a_private_byte() {
             secrets.extend(secrets_of(&service, name));
         }
         service.mail.fail_commits(&[Fault::TakenUnanswered]);
-        alice.invite(&group, "bob", None).await.unwrap_err();
+        alice.invite(&group, ["bob"]).await.unwrap_err();
         resume(&alice).await.unwrap().unwrap();
         let bob = service.open("bob");
         let welcome = service.mail.welcomes("bob").remove(0);

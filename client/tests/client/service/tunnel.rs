@@ -13,10 +13,15 @@ use std::{
 
 use super::{Hook, Side};
 
+/// What changes an answer.
+type Tamper = Box<dyn FnOnce(&str) -> String + Send>;
+
 /// What happens to one request.
 enum Plan {
     /// The server carries it out, and the answer is lost.
     Lost,
+    /// The server carries it out, and its answer is changed on its way back, to one of the same length.
+    Tampered(Tamper),
     /// It never reaches the server, and somebody else answers.
     Forged(Vec<u8>),
     /// The app dies, and hears nothing any more.
@@ -89,6 +94,11 @@ impl Tunnel {
         self.plan(number, Plan::Forged(answer.into_bytes()));
     }
 
+    /// Changes the answer to one of the requests to come; it must keep its length.
+    pub(crate) fn tamper(&self, number: usize, how: impl FnOnce(&str) -> String + Send + 'static) {
+        self.plan(number, Plan::Tampered(Box::new(how)));
+    }
+
     pub(super) fn kill(&self, number: usize, side: Side, hook: Hook) {
         self.plan(number, Plan::Killed(side, hook));
     }
@@ -113,6 +123,10 @@ fn serve(mut client: TcpStream, server: SocketAddr, plan: Option<Plan>) -> Optio
     let request = read(&mut client)?;
     match plan {
         Some(Plan::Forged(answer)) => drop(client.write_all(&answer)),
+        Some(Plan::Tampered(how)) => {
+            let answer = String::from_utf8(pass_on(&request, server)?).unwrap();
+            drop(client.write_all(how(&answer).as_bytes()));
+        }
         Some(Plan::Killed(side, hook)) => {
             if side == Side::After {
                 pass_on(&request, server)?;

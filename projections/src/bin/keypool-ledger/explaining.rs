@@ -179,8 +179,9 @@ impl Story {
                 self.fate = Some(format!("it expired at {when}, before anybody used it"));
                 format!("At {when} it expired: its lifetime was over.")
             }
-            Event::Revoked { reason, .. } => {
-                let why = why_revoked(*reason);
+            Event::Revoked { reason, check, .. } => {
+                let check = check.as_ref().map(|check| format!(" (it failed the check {check})"));
+                let why = why_revoked(*reason).to_owned() + &check.unwrap_or_default();
                 self.fate = Some(format!("it was withdrawn at {when}, because {why}"));
                 format!("At {when} it was withdrawn, because {why}.")
             }

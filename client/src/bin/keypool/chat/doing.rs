@@ -3,8 +3,8 @@
 use std::{future::Future, time::Duration};
 
 use keypool_client::{
-    AddError, ApiError, Gravity, GroupError, InviteError, Invited, RefreshError, RotateError,
-    SendError, UpdateError,
+    ApiError, Gravity, GroupError, InviteError, Invited, RefreshError, RotateError, SendError,
+    UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, SystemClock};
 use keypool_projections::wire::Code;
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::{
     Chat, End,
     command::{Command, HELP, parse},
+    inviting::{are, left_out},
     names::{find, fresh_group, name_among, person, target},
 };
 use crate::{
@@ -72,11 +73,7 @@ impl Chat<'_> {
         let mut said = Vec::new();
         match command {
             Command::Say(text) => said.push(self.speak(group, &text).await?),
-            Command::Invite(people) => {
-                for who in people {
-                    said.push(self.invite(group, &who).await?);
-                }
-            }
+            Command::Invite(people) => said.push(self.invite(group, people).await?),
             Command::Remove(people) => {
                 for who in people {
                     said.push(self.remove(group, &who).await?);
@@ -157,46 +154,43 @@ impl Chat<'_> {
         }
     }
 
-    async fn invite(&mut self, group: &GroupId, who: &str) -> Result<String, End> {
-        let (user, device) = target(who);
-        if device.is_some() {
-            return match in_time(self.client.invite(group, user, device)).await {
-                Some(outcome) => self.invited(who, outcome),
-                None => Ok(self.waits(&format!("the invitation of {}", plain(who)))),
-            };
-        }
-        match in_time(self.client.invite_devices(group, user)).await {
-            Some(Ok(invited)) if invited.is_empty() => {
-                Ok(format!("{} is here already", plain(who)))
-            }
-            Some(Ok(invited)) => {
-                let mut said = Vec::new();
-                for (device, outcome) in invited {
-                    // Errors name the device in full, which nobody has typed.
-                    let (device, known) = (device.to_string(), person(&device.to_string()));
-                    said.push(self.invited(&known, outcome)?.replace(&device, &known));
-                }
-                Ok(said.join("\n"))
-            }
-            Some(Err(error)) => self.told(&error),
-            None => Ok(self.waits(&format!("the invitation of {}", plain(who)))),
+    async fn invite(&mut self, group: &GroupId, people: Vec<String>) -> Result<String, End> {
+        let who = people.join(", ");
+        match in_time(self.client.invite(group, people)).await {
+            Some(outcome) => self.invited(&who, outcome),
+            None => Ok(self.waits(&format!("the invitation of {}", plain(&who)))),
         }
     }
 
     /// What is said of an invitation.
     fn invited(&mut self, who: &str, outcome: Result<Invited, InviteError>) -> Result<String, End> {
-        let who = plain(who);
         match outcome {
-            Ok(Invited { group, device, last_resort, .. }) => {
-                let (device, group) = (person(&device.to_string()), self.name(&group));
-                let worn = if last_resort { ", by their last-resort KeyPackage" } else { "" };
-                Ok(format!("{device} is in {group}{worn}; they see what is said from now on"))
+            Ok(Invited { group, added, missing, .. }) => {
+                let (worn, fresh): (Vec<_>, Vec<_>) =
+                    added.into_iter().partition(|added| added.last_resort);
+                let group = self.name(&group);
+                let mut said = Vec::new();
+                if !fresh.is_empty() {
+                    said.push(format!(
+                        "{} in {group}; they see what is said from now on",
+                        are(&fresh)
+                    ));
+                }
+                if !worn.is_empty() {
+                    said.push(format!(
+                        "{} in {group}, by their last-resort KeyPackage; they see what is said from \
+                         now on",
+                        are(&worn)
+                    ));
+                }
+                said.extend(missing.iter().map(left_out));
+                Ok(said.join("\n"))
+            }
+            Err(InviteError::Nobody { missing }) => {
+                Ok(missing.iter().map(left_out).collect::<Vec<_>>().join("\n"))
             }
             Err(InviteError::Unfinished { .. }) => {
-                Ok(self.waits(&format!("the invitation of {who}")))
-            }
-            Err(InviteError::PackageRejected(AddError::AlreadyMember { owner })) => {
-                Ok(format!("{} is here already", person(&owner.to_string())))
+                Ok(self.waits(&format!("the invitation of {}", plain(who))))
             }
             Err(error) => self.told(&error),
         }

@@ -1,0 +1,193 @@
+//! Who is invited, who was added, and who was not, and why.
+
+use std::fmt;
+
+use keypool_ledger::{GroupId, KeyPackageRef, NameError, PoolId};
+use keypool_projections::wire::{Code, ReserveTarget};
+use serde::{Deserialize, Serialize};
+
+use crate::PackageCheck;
+
+/// Whom to invite: a user with all their devices, or one device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Invitee {
+    /// The user.
+    pub user: String,
+    /// Which of their devices; all of them if it is left out.
+    pub device: Option<String>,
+}
+
+/// An invitation that has been carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Invited {
+    /// The group.
+    pub group: GroupId,
+    /// The devices that were added.
+    pub added: Vec<InvitedDevice>,
+    /// Who was not added, and why.
+    pub missing: Vec<Missing>,
+    /// How often packages were asked for: more than once if some were lost or could not be used.
+    pub attempts: u32,
+}
+
+/// A device that was added to a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitedDevice {
+    /// The device.
+    pub device: PoolId,
+    /// The package that was used.
+    pub keypackage_ref: KeyPackageRef,
+    /// Whether it is a last-resort package, which others may be given as well.
+    pub last_resort: bool,
+}
+
+/// Somebody who was not added to a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The device, or the user if it is about all of their devices.
+    pub invitee: Invitee,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why somebody was not added to a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// No package is left. Try again when they have been online.
+    PoolExhausted,
+    /// They are not registered at this server. Check the name.
+    UnknownUser,
+    /// The name is none.
+    InvalidName {
+        /// What is wrong with it.
+        said: String,
+    },
+    /// None of their packages has the group's ciphersuite.
+    NothingCompatible,
+    /// They are in the group already. There is nothing to do.
+    AlreadyMember,
+    /// A package failed a check, and no other could be had. Unless the fault may be the group's or
+    /// the clock's, the package is quarantined, and its owner told.
+    PackageRejected {
+        /// The check that the last one failed.
+        check: PackageCheck,
+    },
+    /// Every package that was tried was lost to a faster inviter. Invite again.
+    ReservationLost {
+        /// How many were tried.
+        attempts: u32,
+    },
+    /// The Delivery Service will not take the Welcome. The device is in the group and cannot join:
+    /// remove it, and invite it again.
+    WelcomeRefused {
+        /// What the Delivery Service said.
+        said: String,
+    },
+    /// The server refused otherwise.
+    Refused {
+        /// Its code.
+        code: Code,
+    },
+    /// The server has said nothing of them.
+    Unanswered,
+}
+
+impl Invitee {
+    /// The one device that is meant, or the main one of the user.
+    pub(super) fn pool(&self) -> Result<PoolId, NameError> {
+        PoolId::of(&self.user, self.device.as_deref())
+    }
+
+    /// Whether a device is meant.
+    pub(super) fn means(&self, user: &str, device: Option<&str>) -> bool {
+        let is_it = |asked: &str| device.is_some_and(|device| device == asked);
+        self.user == user && self.device.as_deref().is_none_or(is_it)
+    }
+
+    pub(super) fn target(&self) -> ReserveTarget {
+        ReserveTarget { user: self.user.clone(), device: self.device.clone() }
+    }
+}
+
+impl From<&str> for Invitee {
+    /// As it is typed: `user` or `user/device`.
+    fn from(name: &str) -> Self {
+        let (user, device) = match name.split_once('/') {
+            Some((user, device)) => (user, Some(device.to_owned())),
+            None => (name, None),
+        };
+        Self { user: user.to_owned(), device }
+    }
+}
+
+impl From<String> for Invitee {
+    fn from(name: String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl From<PoolId> for Invitee {
+    fn from(pool: PoolId) -> Self {
+        Self { user: pool.user().to_owned(), device: Some(pool.device().to_owned()) }
+    }
+}
+
+impl From<Code> for Why {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::PoolExhausted => Self::PoolExhausted,
+            Code::UnknownUser => Self::UnknownUser,
+            Code::NothingCompatible => Self::NothingCompatible,
+            code => Self::Refused { code },
+        }
+    }
+}
+
+impl fmt::Display for Invitee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.device {
+            Some(device) => write!(f, "{}/{device}", self.user),
+            None => f.write_str(&self.user),
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = &self.invitee;
+        match &self.why {
+            Why::PoolExhausted => {
+                write!(f, "{who} has no KeyPackage left; try again when they have been online")
+            }
+            Why::UnknownUser => {
+                write!(f, "{who} is not registered at this server; check the name")
+            }
+            Why::InvalidName { said } => write!(f, "{who} was not invited: {said}"),
+            Why::NothingCompatible => {
+                write!(f, "{who} has no KeyPackage for this group's ciphersuite")
+            }
+            Why::AlreadyMember => write!(f, "{who} is in the group already"),
+            Why::PackageRejected { check } => write!(
+                f,
+                "{who} could not be invited: their KeyPackage failed the check {check}, and no other \
+                 could be had"
+            ),
+            Why::ReservationLost { attempts } => {
+                write!(
+                    f,
+                    "{who} was not added: {attempts} reservations were lost; invite them again"
+                )
+            }
+            Why::WelcomeRefused { said } => write!(
+                f,
+                "{who} is in the group and its Welcome was refused: {said}; remove it and invite it \
+                 again"
+            ),
+            Why::Refused { code } => {
+                write!(f, "{who} could not be invited: {code}. {}", code.hint())
+            }
+            Why::Unanswered => write!(f, "{who} was not invited: the server says nothing of them"),
+        }
+    }
+}

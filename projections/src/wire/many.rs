@@ -1,0 +1,134 @@
+//! Packages for many devices at once, and packages that could not be used, on the wire.
+
+use keypool_ledger::{GroupId, KeyPackageRef, ReservationId};
+use serde::{Deserialize, Serialize};
+
+use super::{Code, ReserveReply};
+
+/// `POST /keypackages/reserve-many`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReserveManyRequest {
+    /// The group the invitation is for.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group_id: GroupId,
+    /// A random UUID (version 4). The id of each reservation follows from it and the device.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
+    pub reservation_id: ReservationId,
+    /// Whom to invite; who is named twice counts once.
+    pub targets: Vec<ReserveTarget>,
+    /// The ciphersuites the group can use; any if it is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ciphersuites: Vec<u16>,
+}
+
+/// One whom a group is to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReserveTarget {
+    /// The user.
+    pub user: String,
+    /// Which of their devices; all of them if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+/// The answer to `POST /keypackages/reserve-many`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReserveManyReply {
+    /// One package for each device that has one, in the order of the targets and of the devices' names.
+    pub reservations: Vec<DeviceReservation>,
+    /// Who has none, and why.
+    pub missing: Vec<MissingDevice>,
+}
+
+/// A package that was set aside, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeviceReservation {
+    /// The user whose package it is.
+    pub user: String,
+    /// The package and the claim on it.
+    #[serde(flatten)]
+    pub reservation: ReserveReply,
+}
+
+/// A device, or a user, for whom no package was set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MissingDevice {
+    /// The user.
+    pub user: String,
+    /// The device, unless none of the user's is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Why: what reserving a package of it alone would be refused with.
+    pub code: Code,
+}
+
+/// `POST /keypackages/report`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReportRequest {
+    /// The package.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub keypackage_ref: KeyPackageRef,
+    /// The claim on it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
+    pub reservation_id: ReservationId,
+    /// What is wrong with it, for its owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ReportReason>,
+}
+
+/// What is wrong with a package: the check it failed at the inviter's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ReportReason {
+    /// The bytes are not exactly one package.
+    Encoding,
+    /// The bytes are not those of the reference.
+    Reference,
+    /// The credential names somebody else.
+    Identity,
+    /// It is not now within its lifetime.
+    Lifetime,
+    /// It has another ciphersuite than the server says.
+    Ciphersuite,
+    /// A signature, the version, a key or an extension is not valid.
+    Validity,
+    /// Nothing can be encrypted to its keys.
+    Keys,
+    /// Something else.
+    Other,
+}
+
+impl ReportReason {
+    /// The word, as it stands in a request.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Encoding => "encoding",
+            Self::Reference => "reference",
+            Self::Identity => "identity",
+            Self::Lifetime => "lifetime",
+            Self::Ciphersuite => "ciphersuite",
+            Self::Validity => "validity",
+            Self::Keys => "keys",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The answer to `POST /keypackages/report`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReportReply {
+    /// Always true: the package is never offered again, and the claim has ended.
+    pub reported: bool,
+}

@@ -1,0 +1,249 @@
+//! One package for each of many devices, as one request that may be repeated.
+//!
+//! Each pool has a reservation and a command of its own, whose ids follow from those of the request: a
+//! distributed log need not write to many pools at once. Whatever a crash has left undone is done when
+//! the request is repeated, and what was done is answered as it was.
+
+use std::{
+    collections::BTreeSet,
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+};
+
+use keypool_ledger::{
+    CommandId, Event, EventLog, GroupId, Hash, PoolId, Record, ReservationId, StreamId,
+};
+use keypool_projections::{Answer, Command, ExecuteError, Rejection, Reply, Request, Target};
+use uuid::Uuid;
+
+use super::{Idempotency, Invitee, KeyPackageStore, ReservedKeyPackage, StoreError};
+
+/// How many commands of one request wait for the log at a time: as many as share one write.
+const AT_ONCE_MAX: usize = 256;
+
+/// What an inviter asks for who invites many.
+#[derive(Clone, Debug)]
+pub struct ManyReservations {
+    /// Whom to invite: a user means all registered devices.
+    pub invitees: Vec<Invitee>,
+    /// The inviter's device.
+    pub holder: PoolId,
+    /// The group the invitation is for.
+    pub group: GroupId,
+    /// What the claims follow from, drawn at random by the inviter.
+    pub id: ReservationId,
+    /// The ciphersuites the group can use; any if empty.
+    pub ciphersuites: Vec<u16>,
+    /// How many devices there may be in all.
+    pub devices_max: usize,
+}
+
+/// What was set aside for an inviter who invites many.
+#[derive(Clone, Debug, Default)]
+pub struct ReservedMany {
+    /// One package for each device that has one, in the order of the invitees.
+    pub reserved: Vec<ReservedKeyPackage>,
+    /// Who has none, and why.
+    pub missing: Vec<(Invitee, Rejection)>,
+}
+
+/// A device on the list, and whether it was named; if not, it is one of all devices of its user.
+struct Wanted {
+    device: PoolId,
+    named: bool,
+}
+
+impl<L: EventLog + 'static> KeyPackageStore<L> {
+    /// Sets one package of each device aside for an inviter, whose own device is left out.
+    ///
+    /// A repeated request is answered alike: with the same packages, and without the devices that were
+    /// registered since. Who was missing is tried again.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if there are too many devices, or the ids were used for another request:
+    /// nothing has changed then. If the log does not take events, some may be reserved: repeat it.
+    pub async fn reserve_many(
+        &self,
+        asked: ManyReservations,
+        idempotency: Idempotency,
+    ) -> Result<ReservedMany, StoreError> {
+        let mut outcome = ReservedMany::default();
+        let wanted = self.devices_wanted(&asked, &mut outcome.missing)?;
+        let requests = self.requests(&asked, wanted, idempotency)?;
+        for some in requests.chunks(AT_ONCE_MAX) {
+            let replies = all(some.iter().map(|(_, request)| self.pools.execute(request.clone())));
+            for ((device, _), reply) in some.iter().zip(replies.await) {
+                match reply {
+                    Ok(reply) => outcome.reserved.push(self.reserved(reply)?),
+                    Err(ExecuteError::Rejected(why)) if is_of_one(&why) => {
+                        outcome.missing.push((Invitee::Device(device.clone()), why));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The devices that are meant, each once.
+    fn devices_wanted(
+        &self,
+        asked: &ManyReservations,
+        missing: &mut Vec<(Invitee, Rejection)>,
+    ) -> Result<Vec<Wanted>, StoreError> {
+        let (mut seen, mut wanted) = (BTreeSet::new(), Vec::new());
+        for invitee in &asked.invitees {
+            let (devices, named) = match invitee {
+                Invitee::Device(device) => (vec![device.clone()], true),
+                Invitee::User(user) => {
+                    let devices = self.pools.registered_devices(user);
+                    let unknown = (invitee.clone(), Rejection::UnknownUser(user.clone()));
+                    if devices.is_empty() && !missing.contains(&unknown) {
+                        missing.push(unknown);
+                    }
+                    (devices, false)
+                }
+            };
+            let others = devices.into_iter().filter(|device| named || *device != asked.holder);
+            for device in others {
+                if seen.insert(device.clone()) {
+                    wanted.push(Wanted { device, named });
+                }
+            }
+        }
+        if asked.devices_max < wanted.len() {
+            return Err(StoreError::TooManyDevices(wanted.len(), asked.devices_max));
+        }
+        Ok(wanted)
+    }
+
+    /// The request of each device; those of a request that was made before have the ids they had.
+    fn requests(
+        &self,
+        asked: &ManyReservations,
+        wanted: Vec<Wanted>,
+        Idempotency { key, digest }: Idempotency,
+    ) -> Result<Vec<(PoolId, Request)>, StoreError> {
+        let log = self.pools.log();
+        let is_this = |record: &Record| {
+            let is_it = record.envelope.request == digest;
+            if is_it { Ok(()) } else { Err(ExecuteError::IdempotencyMismatch(key)) }
+        };
+        // The first device that got a package has the request's own id for its command: so that id
+        // cannot be used for anything else.
+        let anchor = log.find(key)?.into_iter().next();
+        anchor.as_ref().map_or(Ok(()), is_this)?;
+        let mut began = anchor.as_ref().map(|record| record.seq);
+        let anchored = anchor.and_then(|record| record.envelope.stream.pool().cloned());
+        let first = anchored.or_else(|| wanted.first().map(|first| first.device.clone()));
+        let (mut requests, mut fresh) = (Vec::new(), Vec::new());
+        for Wanted { device, named } in wanted {
+            let reservation = ReservationId(derived("reservation", asked.id.0, &device));
+            let is_first = first.as_ref() == Some(&device);
+            let id = if is_first { key } else { CommandId(derived("command", key.0, &device)) };
+            let (made, done) = (log.find_reservation(reservation)?, log.find(id)?);
+            done.first().map_or(Ok(()), is_this)?;
+            made.as_ref().map_or(Ok(()), |made| fits(made, asked))?;
+            let records = made.iter().chain(done.first());
+            let place = records.map(|record| record.seq).min();
+            began = [began, place].into_iter().flatten().min();
+            if place.is_none() && !named {
+                fresh.push(device.clone());
+            }
+            let (holder, group) = (asked.holder.clone(), asked.group.clone());
+            let ciphersuites = asked.ciphersuites.clone();
+            let command = Command::Reserve { reservation, holder, group, ciphersuites };
+            let target = Target::Pool(device.clone());
+            requests.push((device, Request { target, command, id, digest }));
+        }
+        let later = self.registered_since(began, fresh)?;
+        requests.retain(|(device, _)| !later.contains(device));
+        Ok(requests)
+    }
+
+    /// Those devices that were not there when the request was carried out first.
+    fn registered_since(
+        &self,
+        began: Option<u64>,
+        devices: Vec<PoolId>,
+    ) -> Result<BTreeSet<PoolId>, StoreError> {
+        let Some(began) = began else { return Ok(BTreeSet::new()) };
+        let mut later = BTreeSet::new();
+        for device in devices {
+            let stream = StreamId::Pool(device.clone());
+            let first = self.pools.log().read_stream(&stream, 0, 1)?;
+            if first.first().is_some_and(|first| began < first.seq) {
+                later.insert(device);
+            }
+        }
+        // A user who was not known at all was missing, and who was missing is tried again.
+        let known = |user: &str| {
+            let devices = self.pools.registered_devices(user);
+            devices.iter().any(|device| !later.contains(device))
+        };
+        Ok(later.iter().filter(|device| known(device.user())).cloned().collect())
+    }
+
+    /// What a reply to a reservation says, and the package itself.
+    pub(super) fn reserved(&self, reply: Reply) -> Result<ReservedKeyPackage, StoreError> {
+        let Answer::Reserved { facts, reservation, generation, deadline } = reply.answer else {
+            return Err(StoreError::Confused);
+        };
+        let bytes = self.pools.package_bytes(&facts.keypackage_ref)?;
+        let (pool, bytes) = (reply.pool, bytes.ok_or(StoreError::Confused)?);
+        Ok(ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline })
+    }
+}
+
+/// Whether a reservation that was made under an id is the one that is asked for.
+fn fits(made: &Record, asked: &ManyReservations) -> Result<(), ExecuteError> {
+    match &made.envelope.event {
+        Event::Reserved { holder, group, .. }
+            if (holder, group) == (&asked.holder, &asked.group) =>
+        {
+            Ok(())
+        }
+        _ => Err(Rejection::ReservationMismatch(asked.id).into()),
+    }
+}
+
+/// Whether a refusal is about one device, and says nothing of the others.
+const fn is_of_one(rejection: &Rejection) -> bool {
+    !matches!(rejection, Rejection::ReservationMismatch(_) | Rejection::Illegal(_))
+}
+
+/// The id that one device's share of a request has. Whoever does not know the request's cannot tell it.
+fn derived(of: &str, id: Uuid, device: &PoolId) -> Uuid {
+    let digest = Hash::of(format!("keypool reserve-many {of} {id} {device}").as_bytes());
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+/// Waits for all of some futures, which go on at the same time.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    enum Slot<F: Future> {
+        Going(Pin<Box<F>>),
+        Done(Option<F::Output>),
+    }
+    let mut slots: Vec<Slot<F>> = futures.map(|future| Slot::Going(Box::pin(future))).collect();
+    poll_fn(|context| {
+        let mut is_done = true;
+        for slot in &mut slots {
+            let Slot::Going(future) = slot else { continue };
+            match future.as_mut().poll(context) {
+                Poll::Ready(output) => *slot = Slot::Done(Some(output)),
+                Poll::Pending => is_done = false,
+            }
+        }
+        if is_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    let output = |slot: &mut Slot<F>| match slot {
+        Slot::Done(output) => output.take(),
+        Slot::Going(_) => None,
+    };
+    slots.iter_mut().filter_map(output).collect()
+}

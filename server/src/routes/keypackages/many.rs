@@ -1,0 +1,85 @@
+//! One package for each device of many users, in one request.
+
+use actix_web::{HttpResponse, web::Data};
+use keypool_ledger::PoolId;
+use keypool_projections::{
+    Rejection,
+    wire::{
+        Code, DeviceReservation, MissingDevice, Problem, ReserveManyReply, ReserveManyRequest,
+        ReserveTarget,
+    },
+};
+
+use super::reply;
+use crate::{
+    authentication::Writer,
+    keypackage_store::{Invitee, ManyReservations, ReservedKeyPackage},
+    problem::Failure,
+    state::State,
+};
+
+/// Sets one package of each device of each target aside for the caller, whose own device is left out.
+///
+/// Who has no package to hand out is named in `missing`, with the code that reserving it alone would be
+/// refused with. A request that is repeated, also one that was cut off in the middle, reserves what is
+/// not reserved yet, and tells the rest as it was.
+#[utoipa::path(
+    post, path = "/keypackages/reserve-many", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = ReserveManyRequest,
+    responses(
+        (status = 200, description = "The packages, and who has none", body = ReserveManyReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn reserve_many(
+    state: Data<State>,
+    caller: Writer,
+) -> Result<HttpResponse, Failure> {
+    let asked: ReserveManyRequest = caller.body.json()?;
+    let reservations = ManyReservations {
+        invitees: invitees(&asked.targets, state.targets_max)?,
+        holder: caller.pool,
+        group: asked.group_id,
+        id: asked.reservation_id,
+        ciphersuites: asked.ciphersuites,
+        devices_max: state.target_devices_max,
+    };
+    let outcome = state.store()?.reserve_many(reservations, caller.idempotency).await?;
+    state.metrics.reserved(outcome.reserved.len() as u64);
+    let missing: Vec<MissingDevice> = outcome.missing.into_iter().map(missing).collect();
+    for missing in &missing {
+        state.metrics.missing(missing.code.word());
+    }
+    let device = |reserved: ReservedKeyPackage| DeviceReservation {
+        user: reserved.pool.user().to_owned(),
+        reservation: reply(reserved),
+    };
+    let reservations = outcome.reserved.into_iter().map(device).collect();
+    Ok(HttpResponse::Ok().json(ReserveManyReply { reservations, missing }))
+}
+
+fn invitees(targets: &[ReserveTarget], targets_max: usize) -> Result<Vec<Invitee>, Failure> {
+    if targets.is_empty() || targets_max < targets.len() {
+        let count = targets.len();
+        let detail = format!("the request names {count} targets; it may name 1 to {targets_max}");
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
+    let invitee = |target: &ReserveTarget| {
+        let device = PoolId::of(&target.user, target.device.as_deref())?;
+        Ok(match target.device {
+            Some(_) => Invitee::Device(device),
+            None => Invitee::User(target.user.clone()),
+        })
+    };
+    targets.iter().map(invitee).collect()
+}
+
+fn missing((invitee, why): (Invitee, Rejection)) -> MissingDevice {
+    let (user, device) = match invitee {
+        Invitee::Device(pool) => (pool.user().to_owned(), Some(pool.device().to_owned())),
+        Invitee::User(user) => (user, None),
+    };
+    MissingDevice { user, device, code: Failure::from(why).code() }
+}
