@@ -175,6 +175,31 @@ pub trait EventLog: Send + Sync {
     /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
     fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError>;
 
+    /// As [`EventLog::find`], of the records behind a position only: for who has looked at the others. It is
+    /// here because a log that is long may find the last records much faster.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventLog::find`].
+    fn find_after(&self, command: CommandId, after: u64) -> Result<Vec<Record>, ReadError> {
+        let mut found = self.find(command)?;
+        found.retain(|record| after < record.seq);
+        Ok(found)
+    }
+
+    /// As [`EventLog::find_reservation`], if it was made behind a position.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventLog::find_reservation`].
+    fn find_reservation_after(
+        &self,
+        reservation: ReservationId,
+        after: u64,
+    ) -> Result<Option<Record>, ReadError> {
+        Ok(self.find_reservation(reservation)?.filter(|record| after < record.seq))
+    }
+
     /// Where the log ends.
     ///
     /// # Errors
@@ -377,6 +402,18 @@ impl<L: EventLog + ?Sized> EventLog for std::sync::Arc<L> {
 
     fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError> {
         (**self).find_reservation(reservation)
+    }
+
+    fn find_after(&self, command: CommandId, after: u64) -> Result<Vec<Record>, ReadError> {
+        (**self).find_after(command, after)
+    }
+
+    fn find_reservation_after(
+        &self,
+        reservation: ReservationId,
+        after: u64,
+    ) -> Result<Option<Record>, ReadError> {
+        (**self).find_reservation_after(reservation, after)
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {

@@ -31,9 +31,19 @@ impl PoolState {
     /// next command that succeeds, or by the sweep.
     #[must_use]
     pub fn decide(&self, command: &Command, now: Timestamp, limits: &Limits) -> Decision {
+        self.decide_with_outcome(command, now, limits).0
+    }
+
+    /// As [`PoolState::decide`], with the pool as the events will leave it; `None` without events.
+    pub(crate) fn decide_with_outcome(
+        &self,
+        command: &Command,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> (Decision, Option<Self>) {
         let mut draft = Draft { pool: self.clone(), events: Vec::new(), now, limits };
         if let Err(rejection) = draft.settle() {
-            return Decision { events: Vec::new(), answer: Err(rejection) };
+            return (Decision { events: Vec::new(), answer: Err(rejection) }, None);
         }
         let settled = draft.events.len();
         let answer = draft.carry_out(command);
@@ -43,8 +53,10 @@ impl PoolState {
             Ok(_) => settled < draft.events.len() || *command == Command::Settle,
             Err(_) => matches!(draft.events.last(), Some(Event::Conflict { .. })),
         };
-        let events = if adds { draft.events } else { Vec::new() };
-        Decision { events, answer }
+        let (events, after) =
+            if adds { (draft.events, Some(draft.pool)) } else { (Vec::new(), None) };
+        let after = after.filter(|_| !events.is_empty());
+        (Decision { events, answer }, after)
     }
 
     /// The pool as it is at `now`: with everything settled that time has done to it.
@@ -151,6 +163,9 @@ impl Draft<'_> {
 
     /// Ends the reservations that have lapsed and the lifetimes that are over.
     fn settle(&mut self) -> Result<(), Rejection> {
+        if !self.pool.is_due(self.now, self.limits) {
+            return Ok(());
+        }
         let lapsed: Vec<(ReservationId, KeyPackageRef)> = self
             .pool
             .open_reservations()

@@ -25,7 +25,7 @@ pub(crate) const SPEND_WINDOW: Duration = Duration::from_hours(24);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolState {
     version: u64,
-    registration: Option<Registration>,
+    registration: Option<Arc<Registration>>,
     /// Packages that may still be handed out or used: few, and walked by every decision.
     live: OrdMap<KeyPackageRef, Arc<Package>>,
     /// Packages whose fate is sealed: many, and only ever looked up.
@@ -178,7 +178,7 @@ impl PoolState {
             Event::Registered { signature_key, credential, .. }
             | Event::KeyRotated { signature_key, credential } => {
                 let (signature_key, credential) = (signature_key.clone(), credential.clone());
-                self.registration = Some(Registration { signature_key, credential });
+                self.registration = Some(Arc::new(Registration { signature_key, credential }));
             }
             Event::DeviceRemoved {} => self.registration = None,
             // Not about a pool: the shell lets no such event into a pool's history.
@@ -312,8 +312,8 @@ impl PoolState {
 
     /// The key that speaks for the pool, if one does.
     #[must_use]
-    pub const fn registration(&self) -> Option<&Registration> {
-        self.registration.as_ref()
+    pub fn registration(&self) -> Option<&Registration> {
+        self.registration.as_deref()
     }
 
     /// How many single-use packages stand where, as recorded.

@@ -160,13 +160,14 @@ impl<L: EventLog + 'static> Pools<L> {
     pub async fn execute(&self, request: Request) -> Result<Reply, ExecuteError> {
         // Most repetitions are answered here, so that folding an old history keeps nobody waiting but
         // whoever asked. The committer looks again, for those that are under way at this moment.
+        let looked = self.shared.log.head()?.seq;
         let records = self.shared.log.find(request.id)?;
         if !records.is_empty() {
             return recall(&self.shared, &request, &records);
         }
-        self.shared.bring(&request)?;
+        let looked = if self.shared.bring(&request)? { 0 } else { looked };
         let (sender, answer) = oneshot::channel();
-        self.enqueue(Work::Command(Box::new(request), sender))?;
+        self.enqueue(Job::new(Work::Command(Box::new(request), sender), looked))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 
@@ -180,7 +181,7 @@ impl<L: EventLog + 'static> Pools<L> {
     /// reservation is recorded as a `Conflict`).
     pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
         let (sender, answer) = oneshot::channel();
-        self.enqueue(Work::Deliver(Box::new(request), sender))?;
+        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), 0))?;
         answer.await.unwrap_or_else(|_| Err(ExecuteError::LogUnavailable.into()))
     }
 
@@ -196,15 +197,15 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Returns an [`ExecuteError`] if the log does not take events.
     pub async fn sweep(&self) -> Result<u64, ExecuteError> {
         let (sender, answer) = oneshot::channel();
-        self.enqueue(Work::Sweep(sender))?;
+        self.enqueue(Job::new(Work::Sweep(sender), 0))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 
-    fn enqueue(&self, work: Work) -> Result<(), ExecuteError> {
+    fn enqueue(&self, job: Job) -> Result<(), ExecuteError> {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         let sender = queue.as_ref().ok_or(ExecuteError::LogUnavailable)?;
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        sender.try_send(Job::new(work)).map_err(|err| {
+        sender.try_send(job).map_err(|err| {
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             match err {
                 TrySendError::Full(_) => ExecuteError::Busy,

@@ -15,7 +15,13 @@ use actix_rt::signal::unix::{SignalKind, signal};
 use clap::{Parser, ValueEnum};
 use keypool_ledger::SystemClock;
 use keypool_server::{Ended, Options, Server, Settings, SettingsError};
+use mimalloc::MiMalloc;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
+
+/// What is allocated for a request is freed by another thread more often than not, and the C library's
+/// allocator is slow at that.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The process ends with this when its settings are wrong, as clap's own errors do.
 const EXIT_SETTINGS: u8 = 2;

@@ -94,12 +94,12 @@ struct Recent {
 }
 
 impl Recent {
-    fn add(&mut self, record: &Record, place: Place) {
+    fn add(&mut self, keys: impl Iterator<Item = Fingerprint>, record: &Record, place: Place) {
         if self.last_seq == 0 {
             self.first_seq = place.seq;
         }
         self.last_seq = place.seq;
-        for fingerprint in keys_of(record) {
+        for fingerprint in keys {
             match self.places.entry(fingerprint) {
                 hash_map::Entry::Vacant(vacant) => drop(vacant.insert(Places::One(place))),
                 hash_map::Entry::Occupied(mut occupied) => match occupied.get_mut() {
@@ -234,7 +234,7 @@ impl Index {
         let place = Place::new(raw.seq, offset, &codec::chain_hash(raw.envelope_bytes));
         let full = {
             let mut state = self.write();
-            state.recent.add(&record, place);
+            state.recent.add(keys_of(&record), &record, place);
             self.seal_records <= state.recent.records()
         };
         if full { Ok(self.tend()?) } else { Ok(()) }
@@ -247,17 +247,19 @@ impl Index {
     /// Takes in new records, which stand at these places. Returns whether there is something to
     /// [`Index::tend`] to.
     pub(super) fn add(&self, records: &[&Record], places: &[Place]) -> bool {
+        // Nobody reads while something is added: what can be worked out before is.
+        let keys: Vec<_> = records.iter().copied().map(keys_of).collect();
         let mut state = self.write();
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-        for (record, place) in records.iter().zip(places) {
+        for ((record, place), keys) in records.iter().zip(places).zip(keys) {
             heads.remove(&record.envelope.stream);
-            state.recent.add(record, *place);
+            state.recent.add(keys, record, *place);
         }
         self.seal_records <= state.recent.records()
     }
 
-    /// Where everything stands that is found by a key, in the order of the log.
-    pub(super) fn find(&self, key: Sought<'_>) -> Result<Vec<Place>, ReadError> {
+    /// Where everything behind a record stands that is found by a key, in the order of the log.
+    pub(super) fn find_after(&self, key: Sought<'_>, after: u64) -> Result<Vec<Place>, ReadError> {
         let fingerprint = key.fingerprint();
         let (newest, runs) = {
             let state = self.read();
@@ -267,10 +269,11 @@ impl Index {
             (newest, Arc::clone(&state.runs))
         };
         let mut found = Vec::new();
-        for run in runs.iter() {
+        for run in runs.iter().filter(|run| after < run.extent.last_seq) {
             found.extend(run.find(&self.database, fingerprint)?.iter().map(Entry::place));
         }
         found.extend(newest);
+        found.retain(|place| after < place.seq);
         Ok(found)
     }
 
@@ -334,7 +337,16 @@ impl Index {
         let (recent, id) = {
             let mut state = self.write();
             if state.sealing.is_none() && self.seal_records <= state.recent.records() {
-                state.sealing = Some(Arc::new(mem::take(&mut state.recent)));
+                // The next one will have as many: it need not grow while everybody waits.
+                let next = Recent {
+                    places: HashMap::with_capacity_and_hasher(
+                        state.recent.places.len(),
+                        BuildHasherDefault::default(),
+                    ),
+                    heads: HashMap::with_capacity(state.recent.heads.len()),
+                    ..Recent::default()
+                };
+                state.sealing = Some(Arc::new(mem::replace(&mut state.recent, next)));
             }
             let Some(sealing) = state.sealing.clone() else { return Ok(()) };
             state.next_id += 1;

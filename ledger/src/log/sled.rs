@@ -279,10 +279,11 @@ impl Core {
     fn found(
         &self,
         key: Sought<'_>,
+        after: u64,
         sought: impl Fn(&Record) -> bool,
     ) -> Result<Vec<Record>, ReadError> {
         let visible = self.visible.load(Ordering::Acquire);
-        let places = self.index.find(key)?;
+        let places = self.index.find_after(key, after)?;
         let seen = places.into_iter().filter(|place| place.seq <= visible);
         let records = seen.map(|place| self.record_at(place)).collect::<Result<Vec<_>, _>>()?;
         Ok(records.into_iter().filter(sought).collect())
@@ -340,7 +341,7 @@ impl EventLog for SledLog {
             let visible = self.core.visible.load(Ordering::Acquire);
             // The place of a version among those of its block: there is no version 0.
             let skipped = next - block.max(1);
-            let places = self.core.index.find(Sought::History(stream, next))?.into_iter();
+            let places = self.core.index.find_after(Sought::History(stream, next), 0)?.into_iter();
             let places = places.filter(|place| place.seq <= visible);
             let places = places.skip(usize::try_from(skipped).unwrap_or(usize::MAX));
             let before = next;
@@ -365,15 +366,20 @@ impl EventLog for SledLog {
     }
 
     fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError> {
+        self.find_after(command, 0)
+    }
+
+    fn find_after(&self, command: CommandId, after: u64) -> Result<Vec<Record>, ReadError> {
         if self.core.in_doubt.load(Ordering::Acquire) {
             let cause = "the outcome of an append is not known until the log is opened again";
             return Err(ReadError::Unavailable(cause.into()));
         }
-        self.core.found(Sought::Command(command), |record| record.envelope.command == command)
+        let caused = |record: &Record| record.envelope.command == command;
+        self.core.found(Sought::Command(command), after, caused)
     }
 
     fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
-        let places = self.core.index.find(Sought::Package(keypackage_ref))?;
+        let places = self.core.index.find_after(Sought::Package(keypackage_ref), 0)?;
         let visible = self.core.visible.load(Ordering::Acquire);
         for place in places.into_iter().filter(|place| place.seq <= visible) {
             let record = self.core.record_at(place)?;
@@ -387,7 +393,7 @@ impl EventLog for SledLog {
     fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {
         let about =
             |record: &Record| record.envelope.event.keypackage_ref() == Some(keypackage_ref);
-        let records = self.core.found(Sought::Package(keypackage_ref), about)?.into_iter();
+        let records = self.core.found(Sought::Package(keypackage_ref), 0, about)?.into_iter();
         let mut records = records.skip_while(|record| !brings(record, keypackage_ref));
         let Some(first) = records.next() else { return Ok(Vec::new()) };
         let mut found = vec![first];
@@ -405,12 +411,20 @@ impl EventLog for SledLog {
             record.envelope.stream.pool() == Some(pool)
                 && matches!(&record.envelope.event, Event::Uploaded(facts) if facts.init_key == *init_key)
         };
-        Ok(!self.core.found(Sought::InitKey(pool, init_key), has_it)?.is_empty())
+        Ok(!self.core.found(Sought::InitKey(pool, init_key), 0, has_it)?.is_empty())
     }
 
     fn find_reservation(&self, sought: ReservationId) -> Result<Option<Record>, ReadError> {
+        self.find_reservation_after(sought, 0)
+    }
+
+    fn find_reservation_after(
+        &self,
+        sought: ReservationId,
+        after: u64,
+    ) -> Result<Option<Record>, ReadError> {
         let made = |record: &Record| matches!(&record.envelope.event, Event::Reserved { reservation, .. } if *reservation == sought);
-        Ok(self.core.found(Sought::Reservation(sought), made)?.into_iter().next())
+        Ok(self.core.found(Sought::Reservation(sought), after, made)?.into_iter().next())
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {

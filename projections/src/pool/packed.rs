@@ -57,7 +57,7 @@ impl PoolState {
     fn pack(&self, out: &mut Packer) {
         out.number(self.version);
         out.flag(self.registration.is_some());
-        if let Some(Registration { signature_key, credential }) = &self.registration {
+        if let Some(Registration { signature_key, credential }) = self.registration() {
             out.bytes(signature_key.as_bytes());
             out.bytes(credential.as_bytes());
         }
@@ -99,7 +99,7 @@ impl PoolState {
         if rest.flag()? {
             let signature_key = SignatureKey::new(rest.bytes()?).ok()?;
             let credential = rest.text()?;
-            state.registration = Some(Registration { signature_key, credential });
+            state.registration = Some(Arc::new(Registration { signature_key, credential }));
         }
         state.counts = Counts {
             created: rest.number()?,

@@ -1,14 +1,17 @@
 //! What is asked of the pools, and what they answer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use keypool_ledger::{CommandId, Hash, KeyPackageRef, PoolId, ReadError, StreamId, Timestamp};
 
+use super::PoolView;
 use crate::{
     command::{Answer, Command, Limits, Rejection},
     health::Health,
     lifecycle::IllegalChange,
-    pool::PoolState,
 };
 
 /// A command on its way to a pool.
@@ -45,7 +48,7 @@ pub struct Reply {
     /// The place of the pool's last event in the log.
     pub position: u64,
     /// The pool afterwards, and when that was.
-    pub(super) after: (PoolState, Timestamp),
+    pub(super) after: (Arc<PoolView>, Timestamp),
     pub(super) limits: Limits,
 }
 
@@ -53,8 +56,8 @@ impl Reply {
     /// How full the pool was afterwards.
     #[must_use]
     pub fn health(&self) -> Health {
-        let (state, at) = &self.after;
-        Health::of(state, *at, &self.limits)
+        let (after, at) = &self.after;
+        Health::of(&after.state, *at, &self.limits)
     }
 }
 

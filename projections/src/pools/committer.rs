@@ -15,11 +15,13 @@ use super::{
     delivering::{Delivered, DeliveryOutcome, DeliveryRequest, recall_delivery},
     group::{Group, Plan},
     recall::recall,
-    views::replay_pool,
+    views::{News, replay_pool},
 };
 
 /// How many commands share one durability point.
 const GROUP_MAX: usize = 256;
+/// How many pools are published before readers get their turn.
+const PUBLISHED_AT_ONCE: usize = 8;
 /// How often a command is decided again after another writer came first.
 const ATTEMPTS_MAX: u32 = 8;
 
@@ -28,6 +30,8 @@ pub(super) type Outcome = Result<Reply, ExecuteError>;
 /// Something for the committer to do.
 pub(super) struct Job {
     pub(super) work: Work,
+    /// Up to which record whoever asks has looked for what it names, and found nothing of it.
+    pub(super) looked: u64,
     attempts: u32,
 }
 
@@ -41,8 +45,8 @@ pub(super) enum Work {
 }
 
 impl Job {
-    pub(super) const fn new(work: Work) -> Self {
-        Self { work, attempts: 0 }
+    pub(super) const fn new(work: Work, looked: u64) -> Self {
+        Self { work, looked, attempts: 0 }
     }
 
     /// Answers a job that did not come to a reply. Whoever asked may have gone; that is no error.
@@ -117,8 +121,9 @@ impl<L: EventLog> Committer<L> {
     }
 
     /// Publishes the states that were written as planned, and folds the others from the log again.
-    fn publish(&self, working: HashMap<PoolId, PoolView>, group: &Written) {
-        let mut fresh = working;
+    fn publish(&self, working: HashMap<PoolId, Arc<PoolView>>, group: &Written) {
+        let own = |(pool, view)| (pool, Arc::unwrap_or_clone(view));
+        let mut fresh: HashMap<PoolId, PoolView> = working.into_iter().map(own).collect();
         let mut stale = HashSet::new();
         let mut delivered = Vec::new();
         for (result, streams) in group.results.iter().zip(&group.touched) {
@@ -152,10 +157,13 @@ impl<L: EventLog> Committer<L> {
             }
         }
         let limits = self.shared.limits_now();
-        let mut views = self.shared.views_mut();
-        for (pool, view) in fresh {
-            views.publish(pool, view, &limits);
+        let news = fresh.into_iter().map(|(pool, view)| News::of(pool, view, &limits));
+        let mut news = news.collect::<Vec<_>>().into_iter();
+        while !news.as_slice().is_empty() {
+            let mut views = self.shared.views_mut();
+            news.by_ref().take(PUBLISHED_AT_ONCE).for_each(|news| views.publish(news));
         }
+        let mut views = self.shared.views_mut();
         for record in delivered {
             views.take_in_delivery(record);
         }
@@ -299,7 +307,7 @@ fn is_conflict(error: &AppendError) -> bool {
 
 /// A job that is to be decided once more, unless that was done often enough.
 fn again(attempts: u32, work: Work) -> Option<Job> {
-    let job = Job { work, attempts: attempts + 1 };
+    let job = Job { work, looked: 0, attempts: attempts + 1 };
     if ATTEMPTS_MAX < job.attempts {
         job.refuse(ExecuteError::Busy);
         return None;

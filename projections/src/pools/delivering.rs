@@ -121,7 +121,8 @@ impl<L: EventLog> Group<'_, L> {
     }
 
     fn try_deliver(&mut self, request: &DeliveryRequest) -> Result<Plan, DeliverError> {
-        let records = self.shared.log.find(request.id).map_err(ExecuteError::from)?;
+        let records =
+            self.shared.log.find_after(request.id, self.looked).map_err(ExecuteError::from)?;
         if !records.is_empty() {
             return Ok(Plan::Deliver(None, recall_delivery(request, &records)));
         }
@@ -303,10 +304,11 @@ impl<L: EventLog> Group<'_, L> {
         match stream {
             StreamId::Pool(pool) => {
                 let mut view = self.pool_view(pool)?;
+                let evolved = Arc::make_mut(&mut view);
                 for (event, _) in events {
-                    view.state.evolve(event, at).map_err(Rejection::from)?;
+                    evolved.state.evolve(event, at).map_err(Rejection::from)?;
                 }
-                view.head.at = at;
+                evolved.head.at = at;
                 self.working.insert(pool.clone(), view);
             }
             StreamId::Group(group) => {
@@ -436,10 +438,10 @@ impl<L> Shared<L> {
 
 impl<L: EventLog> Group<'_, L> {
     /// A pool as the commands before this one will leave it.
-    pub(super) fn pool_view(&self, pool: &PoolId) -> Result<PoolView, ExecuteError> {
+    pub(super) fn pool_view(&self, pool: &PoolId) -> Result<Arc<PoolView>, ExecuteError> {
         if let Some(working) = self.working.get(pool) {
-            return Ok(working.clone());
+            return Ok(Arc::clone(working));
         }
-        Ok(self.shared.view(pool)?.map(Arc::unwrap_or_clone).unwrap_or_default())
+        Ok(self.shared.view(pool)?.unwrap_or_default())
     }
 }

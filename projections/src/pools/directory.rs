@@ -75,15 +75,20 @@ const fn place_of(level: Level) -> usize {
 }
 
 impl Directory {
-    /// Takes in a pool as it is now.
-    pub(super) fn note(&mut self, pool: &PoolId, brief: Brief) {
+    /// Takes in a pool as it is now, and returns the version of which there is a snapshot. What the brief
+    /// says of that counts where it is the later one.
+    pub(super) fn note(&mut self, pool: &PoolId, mut brief: Brief) -> u64 {
         let old = self.briefs.get(pool).cloned();
+        let kept = old.as_ref().map_or(0, |old| old.kept).max(brief.kept);
+        brief.kept = kept;
         if old.as_ref() == Some(&brief) {
-            return;
+            return kept;
         }
         match &old {
             Some(old) => {
-                if let Some(due) = old.due {
+                if old.due != brief.due
+                    && let Some(due) = old.due
+                {
                     self.due.remove(&(due, pool.clone()));
                 }
                 if old.key != brief.key
@@ -95,7 +100,9 @@ impl Directory {
             }
             None => drop(self.pools.insert(pool.clone())),
         }
-        if let Some(due) = brief.due {
+        if let Some(due) = brief.due
+            && old.as_ref().is_none_or(|old| old.due != brief.due)
+        {
             self.due.insert((due, pool.clone()));
         }
         if let Some(key) = &brief.key {
@@ -103,6 +110,7 @@ impl Directory {
         }
         self.count(brief.level, 1);
         self.briefs.insert(pool.clone(), brief);
+        kept
     }
 
     fn count(&mut self, level: Level, by: i64) {

@@ -1,10 +1,13 @@
 //! A group of commands: decided in order, each on the state as those before it will leave it.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use keypool_ledger::{
     Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId,
-    ReservationId, StreamId, StreamWrite, Timestamp,
+    ReservationId, StreamHead, StreamId, StreamWrite, Timestamp,
 };
 
 use super::{
@@ -12,12 +15,14 @@ use super::{
     committer::{Job, Outcome, Work},
     delivering::DeliveryOutcome,
     recall::recall,
+    views::News,
     watch::Look,
 };
 use crate::{
     command::{Answer, Command, Limits, NewPackage, Rejection},
     decide::Decision,
     delivery::{GroupState, MailboxState},
+    pool::PoolState,
 };
 
 /// How many pools one sweep settles.
@@ -36,12 +41,24 @@ pub(super) enum Plan {
     Sweep(Vec<usize>),
 }
 
+/// What a command leads to, and where.
+struct Decided {
+    pool: PoolId,
+    /// The pool before.
+    view: Arc<PoolView>,
+    decision: Decision,
+    /// The pool after; `None` if nothing is to be recorded.
+    after: Option<PoolState>,
+}
+
 /// A group of commands under way: the states as they will be once its batches are written.
 pub(super) struct Group<'a, L> {
     pub(super) shared: &'a Shared<L>,
     pub(super) look: Look,
     pub(super) limits: Limits,
-    pub(super) working: HashMap<PoolId, PoolView>,
+    /// Up to which record whoever asks has looked for what the command names, and found nothing.
+    pub(super) looked: u64,
+    pub(super) working: HashMap<PoolId, Arc<PoolView>>,
     pub(super) batches: Vec<Batch>,
     /// The histories that each batch writes to.
     pub(super) touched: Vec<Vec<StreamId>>,
@@ -61,6 +78,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             shared,
             look,
             limits: shared.limits_now(),
+            looked: 0,
             working: HashMap::new(),
             batches: Vec::new(),
             touched: Vec::new(),
@@ -75,6 +93,7 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// Decides a job, or returns `None` if it must wait for what this group writes.
     pub(super) fn plan(&mut self, job: &Job) -> Option<Plan> {
+        self.looked = job.looked;
         let request = match &job.work {
             _ if self.full => return None,
             Work::Sweep(_) => return Some(self.sweep()),
@@ -116,7 +135,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     }
 
     fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
-        let records = self.shared.log.find(request.id)?;
+        let records = self.shared.log.find_after(request.id, self.looked)?;
         if !records.is_empty() {
             return Ok(Plan::Reply(recall(self.shared, request, &records)));
         }
@@ -124,41 +143,49 @@ impl<'a, L: EventLog> Group<'a, L> {
         if self.look.regressed && clocked {
             return Err(ExecuteError::ClockRegressed);
         }
-        let (pool, decision) = self.decide(request)?;
-        let Decision { events, answer } = decision;
-        if events.is_empty() {
-            let reply = self.reply(&pool, answer?)?;
-            return Ok(Plan::Reply(Ok(reply)));
-        }
-        let index = self.write(&pool, &events, request)?;
-        let outcome = match answer {
-            Ok(answer) => self.reply(&pool, answer),
-            Err(rejection) => Err(rejection.into()),
+        let decided = self.decide(request)?;
+        Ok(self.take_up(request, decided))
+    }
+
+    /// Adds what was decided to what the group writes.
+    fn take_up(&mut self, request: &Request, decided: Decided) -> Plan {
+        let Decided { pool, view, decision: Decision { events, answer }, after } = decided;
+        let Some(state) = after else {
+            let outcome = answer.map(|answer| self.reply(pool, view, answer));
+            return Plan::Reply(outcome.map_err(Into::into));
         };
-        Ok(Plan::Write(index, outcome))
+        let expected = view.state.version();
+        let at = self.look.now.max(view.head.at);
+        let head = StreamHead { at, ..view.head };
+        let after = Arc::new(PoolView { state, head, position: view.position });
+        self.working.insert(pool.clone(), Arc::clone(&after));
+        let index = self.write(&pool, expected, new_events(events, request, at));
+        let outcome = answer.map(|answer| self.reply(pool, after, answer));
+        Plan::Write(index, outcome.map_err(Into::into))
     }
 
     /// Finds the pool a command is for, and decides it there.
-    fn decide(&mut self, request: &Request) -> Result<(PoolId, Decision), ExecuteError> {
+    fn decide(&mut self, request: &Request) -> Result<Decided, ExecuteError> {
         match &request.target {
             Target::Pool(pool) => {
                 self.check(pool, &request.command)?;
-                Ok((pool.clone(), self.decide_on(pool, &request.command)?))
+                self.decide_on(pool, &request.command)
             }
             Target::Package(keypackage_ref) => {
                 let unknown = || Rejection::UnknownKeyPackage(keypackage_ref.clone());
                 let record = self.shared.log.find_package(keypackage_ref)?.ok_or_else(unknown)?;
                 let pool = record.envelope.stream.pool().cloned().ok_or_else(unknown)?;
-                let decision = self.decide_on(&pool, &request.command)?;
-                Ok((pool, decision))
+                self.decide_on(&pool, &request.command)
             }
             Target::User(user) => self.decide_on_any(user, &request.command),
         }
     }
 
-    fn decide_on(&mut self, pool: &PoolId, command: &Command) -> Result<Decision, ExecuteError> {
+    fn decide_on(&mut self, pool: &PoolId, command: &Command) -> Result<Decided, ExecuteError> {
         let view = self.prepared(pool, command)?;
-        Ok(view.state.decide(command, self.look.now.max(view.head.at), &self.limits))
+        let now = self.look.now.max(view.head.at);
+        let (decision, after) = view.state.decide_with_outcome(command, now, &self.limits);
+        Ok(Decided { pool: pool.clone(), view, decision, after })
     }
 
     /// A pool as the commands before this one will leave it, with everything that this one names.
@@ -166,10 +193,10 @@ impl<'a, L: EventLog> Group<'a, L> {
         &mut self,
         pool: &PoolId,
         command: &Command,
-    ) -> Result<PoolView, ExecuteError> {
+    ) -> Result<Arc<PoolView>, ExecuteError> {
         let mut view = self.pool_view(pool)?;
-        if self.shared.recall(pool, &mut view, command)? {
-            self.working.insert(pool.clone(), view.clone());
+        if self.shared.recall(pool, &mut view, command, self.looked)? {
+            self.working.insert(pool.clone(), Arc::clone(&view));
         }
         Ok(view)
     }
@@ -179,7 +206,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         &mut self,
         user: &str,
         command: &Command,
-    ) -> Result<(PoolId, Decision), ExecuteError> {
+    ) -> Result<Decided, ExecuteError> {
         let unknown = || Rejection::UnknownUser(user.to_owned());
         let devices: Vec<PoolId> =
             self.shared.views().directory.devices_of(user).cloned().collect();
@@ -190,14 +217,13 @@ impl<'a, L: EventLog> Group<'a, L> {
             if !devices.contains(&made) {
                 return Err(Rejection::ReservationMismatch(*reservation).into());
             }
-            let decision = self.decide_on(&made, command)?;
-            return Ok((made, decision));
+            return self.decide_on(&made, command);
         }
         let mut refusal = if devices.is_empty() { unknown() } else { Rejection::OwnPool };
         for pool in devices.into_iter().filter(|pool| pool != holder) {
-            let decision = self.decide_on(&pool, command)?;
-            match decision.answer {
-                Ok(_) => return Ok((pool, decision)),
+            let decided = self.decide_on(&pool, command)?;
+            match decided.decision.answer {
+                Ok(_) => return Ok(decided),
                 Err(Rejection::PoolExhausted) if refusal == Rejection::NothingCompatible => {}
                 Err(rejection) => refusal = rejection,
             }
@@ -245,28 +271,14 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// The pool in which a reservation was made.
     fn reservation(&self, id: ReservationId) -> Result<Option<PoolId>, ExecuteError> {
-        let record = self.shared.log.find_reservation(id)?;
+        let record = self.shared.log.find_reservation_after(id, self.looked)?;
         Ok(record.and_then(|record| record.envelope.stream.pool().cloned()))
     }
 
-    /// Adds a batch to the group and evolves the pool as the batch will leave it.
-    fn write(
-        &mut self,
-        pool: &PoolId,
-        events: &[Event],
-        request: &Request,
-    ) -> Result<usize, ExecuteError> {
-        let published = self.pool_view(pool)?;
-        let view = self.working.entry(pool.clone()).or_insert(published);
-        let expected = view.state.version();
-        let at = self.look.now.max(view.head.at);
-        for event in events {
-            view.state.evolve(event, at).map_err(Rejection::from)?;
-        }
-        view.head.at = at;
-        let events = new_events(events, request, at);
+    /// Adds a batch for one pool to the group, and returns its index.
+    fn write(&mut self, pool: &PoolId, expected: u64, events: Vec<NewEvent>) -> usize {
         let stream = StreamId::Pool(pool.clone());
-        Ok(self.add(Batch { writes: vec![StreamWrite { stream, expected, events }] }))
+        self.add(Batch { writes: vec![StreamWrite { stream, expected, events }] })
     }
 
     /// Adds a batch to the group, and returns its index.
@@ -301,19 +313,21 @@ impl<'a, L: EventLog> Group<'a, L> {
         let view = self.pool_view(pool)?;
         if !view.state.is_due(now, limits) {
             // Reservations have more time than when it was noted: a restart, a clock that leapt.
-            self.shared.views_mut().publish(pool.clone(), view, limits);
+            let news = News::of(pool.clone(), Arc::unwrap_or_clone(view), limits);
+            self.shared.views_mut().publish(news);
             return Ok(None);
         }
-        let decision = self.decide_on(pool, &Command::Settle)?;
         let request = settling(pool, view.head.version, now);
-        self.write(pool, &decision.events, &request).map(Some)
+        let decided = self.decide_on(pool, &Command::Settle)?;
+        match self.take_up(&request, decided) {
+            Plan::Write(index, _) => Ok(Some(index)),
+            _ => Ok(None),
+        }
     }
 
     /// The reply as it will be once the group is written; its place in the log is filled in then.
-    fn reply(&self, pool: &PoolId, answer: Answer) -> Outcome {
-        let state = self.pool_view(pool)?.state;
-        let (after, limits) = ((state, self.look.now), self.limits);
-        Ok(Reply { pool: pool.clone(), answer, position: 0, after, limits })
+    fn reply(&self, pool: PoolId, after: Arc<PoolView>, answer: Answer) -> Reply {
+        Reply { pool, answer, position: 0, after: (after, self.look.now), limits: self.limits }
     }
 }
 
@@ -331,15 +345,15 @@ fn settling(pool: &PoolId, version: u64, now: Timestamp) -> Request {
     }
 }
 
-fn new_events(events: &[Event], request: &Request, at: Timestamp) -> Vec<NewEvent> {
-    let wrap = |event: &Event| NewEvent {
+fn new_events(events: Vec<Event>, request: &Request, at: Timestamp) -> Vec<NewEvent> {
+    let wrap = |event: Event| NewEvent {
         at,
         command: request.id,
         request: request.digest,
-        event: event.clone(),
-        payload: payload(event, &request.command),
+        payload: payload(&event, &request.command),
+        event,
     };
-    events.iter().map(wrap).collect()
+    events.into_iter().map(wrap).collect()
 }
 
 /// The bytes that go with an event: the package's, when it is uploaded.

@@ -17,7 +17,7 @@ use super::{
     Progress, ReplayError, Shared,
     directory::Brief,
     loading::snapshot_name,
-    views::{Changed, PAGE, Views},
+    views::{Changed, News, PAGE, Views},
 };
 use crate::{
     command::Limits,
@@ -99,7 +99,7 @@ pub(super) fn restore(
             Some((view, _)) => view,
             None => Arc::new(super::loading::load(log, &pool)?),
         };
-        views.publish(pool, Arc::unwrap_or_clone(view), limits);
+        views.publish(News::of(pool, Arc::unwrap_or_clone(view), limits));
     }
     Ok(views)
 }

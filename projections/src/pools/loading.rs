@@ -35,8 +35,9 @@ impl<L: EventLog> Shared<L> {
         Ok(Some(view))
     }
 
-    /// Brings what a request needs into memory, so that the committer does not wait for the disk.
-    pub(super) fn bring(&self, request: &Request) -> Result<(), ExecuteError> {
+    /// Brings what a request needs into memory, so that the committer does not wait for the disk. Returns
+    /// whether there is a reservation that the request wants to make.
+    pub(super) fn bring(&self, request: &Request) -> Result<bool, ExecuteError> {
         let pools = match &request.target {
             Target::Pool(pool) => vec![pool.clone()],
             Target::User(user) => self.views().directory.devices_of(user).cloned().collect(),
@@ -52,22 +53,29 @@ impl<L: EventLog> Shared<L> {
             self.view(&pool)?;
             self.log.stream_head(&StreamId::Pool(pool))?;
         }
-        Ok(())
+        match &request.command {
+            Command::Reserve { reservation, .. } => {
+                Ok(self.log.find_reservation(*reservation)?.is_some())
+            }
+            _ => Ok(false),
+        }
     }
 
-    /// Recalls what a command names and a pool has forgotten; returns whether there was anything.
+    /// Recalls what a command names and a pool has forgotten; returns whether there was anything. No
+    /// reservation that it names was made up to the record `looked`.
     pub(super) fn recall(
         &self,
         pool: &PoolId,
-        view: &mut PoolView,
+        view: &mut Arc<PoolView>,
         command: &Command,
+        looked: u64,
     ) -> Result<bool, ExecuteError> {
         let mut recalled = false;
         for forgotten in view.state.forgotten_by(command) {
             let records = match forgotten {
                 Forgotten::Package(keypackage_ref) => self.log.read_package(&keypackage_ref)?,
                 Forgotten::Reservation(id) => {
-                    let made = self.log.find_reservation(id)?;
+                    let made = self.log.find_reservation_after(id, looked)?;
                     let named = made.as_ref().and_then(|made| made.envelope.event.keypackage_ref());
                     match named {
                         Some(keypackage_ref) => self.log.read_package(keypackage_ref)?,
@@ -76,14 +84,14 @@ impl<L: EventLog> Shared<L> {
                 }
                 Forgotten::InitKey(init_key) => {
                     if self.log.knows_init_key(pool, &init_key)? {
-                        view.state.recall_init_key(init_key);
+                        Arc::make_mut(view).state.recall_init_key(init_key);
                         recalled = true;
                     }
                     continue;
                 }
             };
             if records.first().and_then(|first| first.envelope.stream.pool()) == Some(pool) {
-                view.state.recall(&records).map_err(|source| {
+                Arc::make_mut(view).state.recall(&records).map_err(|source| {
                     let seq = records.last().map_or(0, |last| last.seq);
                     unreadable(ReplayError::Illegal { seq, source })
                 })?;

@@ -1,5 +1,7 @@
 //! Answers to repeated requests, from what the log has recorded of the first one.
 
+use std::sync::Arc;
+
 use keypool_ledger::{Event, EventLog, KeyPackageRef, Record, ReleaseReason, RevokeReason};
 
 use super::{
@@ -44,7 +46,7 @@ pub(super) fn recall<L: EventLog>(
     });
     let answer = with_recorded_uploads(answer?, &events);
     let (position, limits) = (after.position, shared.limits_now());
-    Ok(Reply { pool, answer, position, after: (after.state, at), limits })
+    Ok(Reply { pool, answer, position, after: (Arc::new(after), at), limits })
 }
 
 /// Whether a record says what time has done, not what a command wanted.

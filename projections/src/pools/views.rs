@@ -35,6 +35,29 @@ pub(super) struct Views {
     pub(super) changed: Changed,
 }
 
+/// A pool as it is now, on its way to be published. What can be worked out before is, because nobody
+/// reads while something is published.
+#[derive(Debug)]
+pub(super) struct News {
+    pool: PoolId,
+    view: Arc<PoolView>,
+    brief: Brief,
+}
+
+impl News {
+    /// What a pool need not remember it forgets.
+    pub(super) fn of(pool: PoolId, mut view: PoolView, limits: &Limits) -> Self {
+        view.state.forget();
+        let brief = Brief {
+            key: view.state.registration().map(|registered| registered.signature_key.clone()),
+            due: view.state.next_due(limits),
+            level: Level::of(view.state.counts().available),
+            kept: 0,
+        };
+        Self { pool, view: Arc::new(view), brief }
+    }
+}
+
 /// What is not in the snapshots yet.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
@@ -59,22 +82,14 @@ impl Changed {
 }
 
 impl Views {
-    /// Publishes a pool as it is now. What it need not remember it forgets.
-    pub(super) fn publish(&mut self, pool: PoolId, mut view: PoolView, limits: &Limits) {
-        view.state.forget();
-        let kept = self.directory.brief(&pool).kept;
+    /// Publishes a pool as it is now.
+    pub(super) fn publish(&mut self, News { pool, view, brief }: News) {
+        let kept = self.directory.note(&pool, brief);
         if KEPT_EVERY <= view.head.version.saturating_sub(kept) {
             self.changed.pools.insert(pool.clone());
         }
-        let brief = Brief {
-            key: view.state.registration().map(|registered| registered.signature_key.clone()),
-            due: view.state.next_due(limits),
-            level: Level::of(view.state.counts().available),
-            kept,
-        };
-        self.directory.note(&pool, brief);
         self.changed.briefs.insert(pool.clone());
-        self.residents.put(pool, Arc::new(view));
+        self.residents.put(pool, view);
     }
 
     /// Takes in a record of a pool that is not folded now: whoever asks for the pool folds it.
