@@ -252,6 +252,11 @@ fn a_command_finds_its_records(log: &impl EventLog) {
     assert_eq!(found(8), [2, 5]);
     assert_eq!(found(9), []);
     assert_eq!(log.find(command(8)).unwrap()[1], log.read(5, 1).unwrap()[0]);
+    for after in 0..=7 {
+        let mut later = log.find(command(7)).unwrap();
+        later.retain(|record| after < record.seq);
+        assert_eq!(log.find_after(command(7), after).unwrap(), later, "behind {after}");
+    }
 }
 
 fn a_package_finds_what_brought_it(log: &impl EventLog) {
@@ -324,6 +329,10 @@ fn a_reservation_finds_what_made_it(log: &impl EventLog) {
     assert_eq!(found(7), log.read(2, 1).unwrap().pop());
     assert_eq!(found(8), log.read(3, 1).unwrap().pop());
     assert_eq!(found(9), None);
+    let found_after = |after| {
+        log.find_reservation_after(ReservationId(Uuid::from_u128(8)), after).unwrap().is_some()
+    };
+    assert_eq!([0, 1, 2, 3, 4].map(found_after), [true, true, true, false, false]);
 }
 
 fn payloads_come_back_whole(log: &impl EventLog) {

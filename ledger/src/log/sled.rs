@@ -231,9 +231,9 @@ fn tend(core: &Core, growth: &Receiver<()>) {
 }
 
 /// Checks what of the journal was not checked when it was opened, and lets the log fail where it is
-/// damaged. It works a tenth of the time, so that who asks is not kept waiting.
+/// damaged. It works a small part of the time, so that who asks is not kept waiting.
 fn scrub(core: &Core, journal_dir: &Path, before: u64) {
-    let pause = Duration::from_millis(50);
+    let pause = Duration::from_millis(250);
     let checked = journal::scrub(journal_dir, before, &mut || {
         thread::park_timeout(pause);
         !core.ending.load(Ordering::Relaxed)

@@ -156,13 +156,7 @@ impl<L: EventLog> Committer<L> {
                 }
             }
         }
-        let limits = self.shared.limits_now();
-        let news = fresh.into_iter().map(|(pool, view)| News::of(pool, view, &limits));
-        let mut news = news.collect::<Vec<_>>().into_iter();
-        while !news.as_slice().is_empty() {
-            let mut views = self.shared.views_mut();
-            news.by_ref().take(PUBLISHED_AT_ONCE).for_each(|news| views.publish(news));
-        }
+        self.publish_pools(fresh);
         let mut views = self.shared.views_mut();
         for record in delivered {
             views.take_in_delivery(record);
@@ -181,6 +175,18 @@ impl<L: EventLog> Committer<L> {
         if let Some(last) = last {
             self.shared.written.send_replace(last.seq);
             self.shared.tell_keeper();
+            self.shared.pack_idle();
+        }
+    }
+
+    /// Publishes pools, a few at a time, so that readers get their turn.
+    fn publish_pools(&self, fresh: HashMap<PoolId, PoolView>) {
+        let limits = self.shared.limits_now();
+        let news = fresh.into_iter().map(|(pool, view)| News::of(pool, view, &limits));
+        let mut news = news.collect::<Vec<_>>().into_iter();
+        while !news.as_slice().is_empty() {
+            let mut views = self.shared.views_mut();
+            news.by_ref().take(PUBLISHED_AT_ONCE).for_each(|news| views.publish(news));
         }
     }
 

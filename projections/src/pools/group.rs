@@ -202,11 +202,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     }
 
     /// Decides on the first device of a user that can answer: the one that did before, if one did.
-    fn decide_on_any(
-        &mut self,
-        user: &str,
-        command: &Command,
-    ) -> Result<Decided, ExecuteError> {
+    fn decide_on_any(&mut self, user: &str, command: &Command) -> Result<Decided, ExecuteError> {
         let unknown = || Rejection::UnknownUser(user.to_owned());
         let devices: Vec<PoolId> =
             self.shared.views().directory.devices_of(user).cloned().collect();

@@ -100,6 +100,7 @@ pub(super) fn restore(
             None => Arc::new(super::loading::load(log, &pool)?),
         };
         views.publish(News::of(pool, Arc::unwrap_or_clone(view), limits));
+        views.residents.make_room();
     }
     Ok(views)
 }

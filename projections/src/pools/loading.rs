@@ -32,7 +32,25 @@ impl<L: EventLog> Shared<L> {
             None => Arc::new(load(&self.log, pool).map_err(unreadable)?),
         };
         self.views_mut().residents.put(pool.clone(), Arc::clone(&view));
+        self.pack_idle();
         Ok(Some(view))
+    }
+
+    /// Packs pools that were not asked for lately, if there are many that are not packed.
+    pub(super) fn pack_idle(&self) {
+        if !self.views().residents.is_crowded() {
+            return;
+        }
+        let idle = self.views_mut().residents.idle();
+        let pack = |(pool, view): (PoolId, Arc<PoolView>)| {
+            let packed = view.pack();
+            (pool, view, packed)
+        };
+        let packed: Vec<_> = idle.into_iter().map(pack).collect();
+        let mut views = self.views_mut();
+        for (pool, view, bytes) in packed {
+            views.residents.replace(pool, &view, bytes);
+        }
     }
 
     /// Brings what a request needs into memory, so that the committer does not wait for the disk. Returns
@@ -119,6 +137,7 @@ impl Views {
         fold(log, &mut view, record)?;
         view.state.forget();
         self.residents.put(pool.clone(), Arc::new(view));
+        self.residents.make_room();
         Ok(())
     }
 }

@@ -17,6 +17,8 @@ use super::PoolView;
 
 /// How many pools are kept unpacked: some ten kilobytes each.
 const UNPACKED_MAX: usize = 4096;
+/// How many are packed at a time.
+const PACKED_AT_ONCE: usize = 32;
 /// How many bytes of packed pools are kept: three kilobytes for a pool of 32 packages.
 const PACKED_BYTES_MAX: usize = 1 << 30;
 
@@ -65,29 +67,56 @@ impl Residents {
             self.packed_bytes -= packed.len();
             self.packed.remove(&pool);
         }
-        self.make_room();
         self.unpacked_order.push_back(pool.clone());
         self.unpacked.insert(pool, Unpacked { view, used: AtomicBool::new(false) });
     }
 
-    /// Packs one that was not asked for lately, if there are too many.
-    fn make_room(&mut self) {
-        while UNPACKED_MAX <= self.unpacked.len() {
-            let Some(pool) = self.unpacked_order.pop_front() else { return };
-            let used = self
-                .unpacked
-                .get(&pool)
-                .is_some_and(|here| here.used.swap(false, Ordering::Relaxed));
-            if used {
-                self.unpacked_order.push_back(pool);
-            } else if let Some(idle) = self.unpacked.remove(&pool) {
-                self.pack(pool, &idle.view);
+    /// Whether there are so many unpacked ones that some should be packed: see [`Residents::idle`].
+    pub(super) fn is_crowded(&self) -> bool {
+        UNPACKED_MAX + PACKED_AT_ONCE <= self.unpacked.len()
+    }
+
+    /// Some pools that were not asked for lately. To pack them takes a while, so whoever asks does it
+    /// where nobody waits, and gives them to [`Residents::replace`].
+    pub(super) fn idle(&mut self) -> Vec<(PoolId, Arc<PoolView>)> {
+        let mut idle = Vec::new();
+        let mut left = self.unpacked.len().saturating_sub(UNPACKED_MAX);
+        while 0 < left {
+            let Some(pool) = self.unpacked_order.pop_front() else { break };
+            match self.unpacked.get(&pool) {
+                Some(here) if !here.used.swap(false, Ordering::Relaxed) => {
+                    idle.push((pool, Arc::clone(&here.view)));
+                    left -= 1;
+                }
+                Some(_) => self.unpacked_order.push_back(pool),
+                None => {}
+            }
+        }
+        idle
+    }
+
+    /// Takes a pool packed, if it is still as it was.
+    pub(super) fn replace(&mut self, pool: PoolId, view: &Arc<PoolView>, packed: Box<[u8]>) {
+        match self.unpacked.get(&pool) {
+            Some(here) if Arc::ptr_eq(&here.view, view) => {
+                self.unpacked.remove(&pool);
+                self.keep_packed(pool, packed);
+            }
+            Some(_) => self.unpacked_order.push_back(pool),
+            None => {}
+        }
+    }
+
+    /// Packs the idle ones at once, where nobody else asks for pools yet.
+    pub(super) fn make_room(&mut self) {
+        if self.is_crowded() {
+            for (pool, view) in self.idle() {
+                self.replace(pool, &view, view.pack());
             }
         }
     }
 
-    fn pack(&mut self, pool: PoolId, view: &PoolView) {
-        let bytes = view.pack();
+    fn keep_packed(&mut self, pool: PoolId, bytes: Box<[u8]>) {
         self.packed_bytes += bytes.len();
         self.packed_order.push_back(pool.clone());
         self.packed.insert(pool, bytes);
@@ -97,7 +126,7 @@ impl Residents {
                 self.packed_bytes -= gone.len();
             }
         }
-        if 2 * self.packed.len() + UNPACKED_MAX < self.packed_order.len() {
+        if 2 * self.packed.len() + UNPACKED_MAX + PACKED_AT_ONCE < self.packed_order.len() {
             let packed = &self.packed;
             self.packed_order.retain(|pool| packed.contains_key(pool));
         }
@@ -119,6 +148,11 @@ mod tests {
         Arc::new(view)
     }
 
+    fn put(residents: &mut Residents, pool: PoolId, view: Arc<PoolView>) {
+        residents.put(pool, view);
+        residents.make_room();
+    }
+
     fn pool(n: usize) -> PoolId {
         PoolId::new(&format!("user{n}"), "phone").unwrap()
     }
@@ -126,12 +160,12 @@ mod tests {
     #[test]
     fn pools_that_nobody_asks_for_are_packed_and_come_back_as_they_were() {
         let mut residents = Residents::default();
-        for n in 0..UNPACKED_MAX + 100 {
-            residents.put(pool(n), view(n as u64));
+        for n in 0..UNPACKED_MAX + 3 * PACKED_AT_ONCE {
+            put(&mut residents, pool(n), view(n as u64));
             assert!(residents.get(&pool(0)).is_some(), "the first is asked for all the time");
         }
         assert_eq!(residents.unpacked.len(), UNPACKED_MAX);
-        assert_eq!(residents.packed.len(), 100);
+        assert_eq!(residents.packed.len(), 3 * PACKED_AT_ONCE);
         let (first, unpacked) = residents.get(&pool(0)).unwrap();
         assert_eq!((first.head.version, unpacked), (0, false));
         let (second, unpacked) = residents.get(&pool(7)).unwrap();
@@ -139,7 +173,7 @@ mod tests {
         assert_eq!(second.state, view(7).state);
         residents.put(pool(7), second);
         assert!(!residents.get(&pool(7)).unwrap().1);
-        assert_eq!(residents.packed.len(), 100, "another had to go");
+        assert_eq!(residents.packed.len(), 3 * PACKED_AT_ONCE - 1);
         assert!(residents.get(&pool(999_999)).is_none());
     }
 
@@ -152,10 +186,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_changes_while_it_is_packed_stays_as_it_is_now() {
+        let mut residents = Residents::default();
+        (0..UNPACKED_MAX + PACKED_AT_ONCE).for_each(|n| residents.put(pool(n), view(1)));
+        let idle = residents.idle();
+        assert_eq!(idle.len(), PACKED_AT_ONCE);
+        let (changed, _) = idle[0].clone();
+        residents.put(changed.clone(), view(2));
+        for (pool, view) in idle {
+            residents.replace(pool, &view, view.pack());
+        }
+        let (here, unpacked) = residents.get(&changed).unwrap();
+        assert_eq!((here.head.version, unpacked), (2, false));
+        assert_eq!(residents.packed.len(), PACKED_AT_ONCE - 1);
+        assert_eq!(residents.unpacked_order.len(), residents.unpacked.len());
+    }
+
+    #[test]
     fn what_is_remembered_of_the_order_does_not_grow() {
         let mut residents = Residents::default();
         for n in 0..20 * UNPACKED_MAX {
-            residents.put(pool(n % (UNPACKED_MAX + 50)), view(1));
+            put(&mut residents, pool(n % (UNPACKED_MAX + 50)), view(1));
         }
         assert_eq!(residents.unpacked.len() + residents.packed.len(), UNPACKED_MAX + 50);
         assert!(residents.packed_order.len() < 3 * UNPACKED_MAX);

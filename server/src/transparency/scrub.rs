@@ -20,7 +20,7 @@ use super::{
 use crate::observation::timed;
 
 /// How many times as long as it has worked it rests, so that who asks is not kept waiting.
-const REST_PER_WORK: u32 = 10;
+const REST_PER_WORK: u32 = 30;
 /// How long to wait before trying again what has failed.
 const RETRY: Duration = Duration::from_secs(1);
 
