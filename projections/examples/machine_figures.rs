@@ -1,14 +1,18 @@
 //! What a machine's disk and memory give the pools, for docs/figures.toml: `just bench-machine`.
 //!
-//! Pools are registered, filled with 32 packages each, and used up: first in memory alone, then over the
-//! log on the disk, 64 commands to a group, as many as wait when 64 requests are under way.
+//! Pools are registered, filled with 32 packages each, and used up over the log on the disk, 64 commands to
+//! a group, as many as wait when 64 requests are under way. What they take of the memory is asked of another
+//! process, which opens them as a server does at its start.
 
 use std::{
+    env,
     error::Error,
     fs::{self, File},
     io::{self, Seek, SeekFrom, Write},
     os::unix::fs::MetadataExt,
     path::Path,
+    process::{Command as Process, ExitStatus},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,13 +21,17 @@ use keypool_ledger::{
     PoolId, ReservationId, SignatureKey, SledLog, SledLogOptions, StreamId, StreamWrite,
     SystemClock, Timestamp,
 };
-use keypool_projections::{Claim, Command, Limits, NewPackage, PoolState};
+use keypool_projections::{Claim, Command, Limits, NewPackage, PoolState, Pools};
 use uuid::Uuid;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// How many pools there are.
 const POOLS: usize = 2_000;
+/// How many there are where memory is measured: more than are kept unpacked.
+const MANY_POOLS: usize = 12_000;
+/// After how many of them only packed ones are added.
+const UNPACKED_POOLS: usize = 6_000;
 /// How many packages each is filled with.
 const PACKAGES: usize = 32;
 /// How many bytes a package has: as many as those of the client.
@@ -34,21 +42,22 @@ const GROUP: usize = 64;
 const SYNCS: usize = 300;
 const LIMITS: Limits = Limits::STANDARD;
 
-/// The pools, and the log they are kept in, if any.
+/// The pools, and the log they are kept in.
 struct Machine {
     pools: Vec<PoolState>,
-    log: Option<SledLog>,
+    log: SledLog,
     commands: usize,
 }
 
 impl Machine {
-    fn new(log: Option<SledLog>) -> Self {
-        Self { pools: vec![PoolState::default(); POOLS], log, commands: 0 }
+    fn new(data: &Path, pools: usize) -> Outcome<Self> {
+        let log = SledLog::open(data, SledLogOptions::default())?;
+        Ok(Self { pools: vec![PoolState::default(); pools], log, commands: 0 })
     }
 
     /// Gives each pool the command that is made for it, in groups.
     fn each(&mut self, make: impl Fn(usize, &PoolState) -> Outcome<Command>) -> Outcome<()> {
-        let places: Vec<usize> = (0..POOLS).collect();
+        let places: Vec<usize> = (0..self.pools.len()).collect();
         for group in places.chunks(GROUP) {
             self.group(group, &make)?;
         }
@@ -71,14 +80,12 @@ impl Machine {
             self.commands += 1;
             let id = CommandId(Uuid::from_u128(self.commands as u128));
             let events = with_payloads(&decision.events, &command, (now, id));
-            let stream = StreamId::Pool(PoolId::new(&format!("user{place}"), "phone")?);
+            let stream = StreamId::Pool(pool_id(*place)?);
             let write = StreamWrite { stream, expected: pool.version(), events };
             batches.push(Batch { writes: vec![write] });
             decided.push((*place, decision.events));
         }
-        if let Some(log) = &self.log {
-            log.append(batches).into_iter().try_for_each(|outcome| outcome.map(drop))?;
-        }
+        self.log.append(batches).into_iter().try_for_each(|outcome| outcome.map(drop))?;
         for (place, events) in decided {
             let pool = self.pools.get_mut(place).ok_or("no such pool")?;
             events.iter().try_for_each(|event| pool.evolve(event, now))?;
@@ -141,6 +148,10 @@ fn with_payloads(
     events.iter().map(new).collect()
 }
 
+fn pool_id(place: usize) -> Outcome<PoolId> {
+    Ok(PoolId::new(&format!("user{place}"), "phone")?)
+}
+
 fn register(place: usize) -> Outcome<Command> {
     let key = Hash::of(&place.to_be_bytes());
     let (signature_key, credential) =
@@ -191,25 +202,65 @@ fn print(name: &str, value: usize) -> io::Result<()> {
     writeln!(io::stdout(), "{name} = {value}")
 }
 
-fn measure_memory() -> Outcome<()> {
-    let mut machine = Machine::new(None);
-    let empty = memory_bytes();
+fn measure_memory(folder: &Path) -> Outcome<()> {
+    let data = folder.join("memory");
+    let empty = memory_of(&folder.join("empty"), 0)?;
+    let mut machine = Machine::new(&data, MANY_POOLS)?;
     machine.each(|place, _| register(place))?;
-    let registered = memory_bytes();
+    drop(machine);
+    // Twice: the first start keeps what the second begins with.
+    memory_of(&data, 0)?;
+    let registered = memory_of(&data, 0)?;
+    let mut machine = Machine::new(&data, 0)?;
+    machine.pools = vec![registered_pool()?; MANY_POOLS];
+    machine.commands = MANY_POOLS;
     machine.fill()?;
-    let full = memory_bytes();
-    machine.use_up()?;
-    let used = memory_bytes();
-    let packages = POOLS * PACKAGES;
-    print("bytes_per_idle_pool", registered.saturating_sub(empty) / POOLS)?;
-    print("bytes_per_package_memory", full.saturating_sub(registered) / packages)?;
-    print("bytes_per_ended_package_memory", used.saturating_sub(registered) / packages)?;
+    drop(machine);
+    fs::remove_dir_all(data.join("sled"))?;
+    memory_of(&data, 0)?;
+    let [some, all] = [UNPACKED_POOLS, MANY_POOLS].map(|asked| memory_of(&data, asked));
+    let packed = all?.saturating_sub(some?);
+    print("bytes_per_idle_pool", registered.saturating_sub(empty) / MANY_POOLS)?;
+    let added = (MANY_POOLS - UNPACKED_POOLS) * PACKAGES;
+    print("bytes_per_package_memory", packed / added)?;
+    Ok(())
+}
+
+/// A pool as its registration leaves it.
+fn registered_pool() -> Outcome<PoolState> {
+    let mut pool = PoolState::default();
+    let now = SystemClock.now();
+    for event in pool.decide(&register(0)?, now, &LIMITS).events {
+        pool.evolve(&event, now)?;
+    }
+    Ok(pool)
+}
+
+/// What a process takes of the memory that has opened these pools and been asked for so many of them.
+fn memory_of(data: &Path, asked: usize) -> Outcome<usize> {
+    let mut process = Process::new(env::current_exe()?);
+    let output = process.arg("open").arg(data).arg(asked.to_string()).output()?;
+    if !ExitStatus::success(&output.status) {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+/// Opens pools, asks for some, says what memory that takes, and closes them.
+fn open(data: &Path, asked: usize) -> Outcome<()> {
+    let log = SledLog::open(data, SledLogOptions::default())?;
+    let pools = Pools::open(log, Arc::new(SystemClock), LIMITS)?;
+    for place in 0..asked {
+        pools.pool(&pool_id(place)?).ok_or("no such pool")?;
+    }
+    writeln!(io::stdout(), "{}", memory_bytes())?;
+    pools.close();
     Ok(())
 }
 
 fn measure_log(folder: &Path) -> Outcome<()> {
     let data = folder.join("data");
-    let mut machine = Machine::new(Some(SledLog::open(&data, SledLogOptions::default())?));
+    let mut machine = Machine::new(&data, POOLS)?;
     machine.each(|place, _| register(place))?;
     let empty = disk_bytes(&data)?;
     machine.fill()?;
@@ -263,8 +314,14 @@ fn measure_writing(folder: &Path) -> Outcome<()> {
 }
 
 fn main() -> Outcome<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [open_pools, data, asked] = arguments.as_slice()
+        && open_pools == "open"
+    {
+        return open(Path::new(data), asked.parse()?);
+    }
     let folder = tempfile::tempdir()?;
-    measure_memory()?;
+    measure_memory(folder.path())?;
     measure_syncs(folder.path())?;
     measure_writing(folder.path())?;
     measure_log(folder.path())

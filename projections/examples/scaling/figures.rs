@@ -41,8 +41,8 @@ pub(crate) struct Measured {
     pub(crate) bytes_per_event_disk: Figure,
     pub(crate) bytes_per_idle_pool: Figure,
     pub(crate) bytes_per_package_memory: Figure,
-    pub(crate) bytes_per_ended_package_memory: Figure,
-    pub(crate) start_ms_10m_events: Figure,
+    pub(crate) bytes_per_event_memory: Figure,
+    pub(crate) start_ms_200k_pools: Figure,
 }
 
 impl Measured {
@@ -61,8 +61,8 @@ impl Measured {
             ("bytes_per_event_disk", &self.bytes_per_event_disk),
             ("bytes_per_idle_pool", &self.bytes_per_idle_pool),
             ("bytes_per_package_memory", &self.bytes_per_package_memory),
-            ("bytes_per_ended_package_memory", &self.bytes_per_ended_package_memory),
-            ("start_ms_10m_events", &self.start_ms_10m_events),
+            ("bytes_per_event_memory", &self.bytes_per_event_memory),
+            ("start_ms_200k_pools", &self.start_ms_200k_pools),
         ]
     }
 }

@@ -115,13 +115,13 @@ fn moves(file: &File) -> Outcome<String> {
         row(&mut table, &[what, wall.name, &grouped(devices), &machines])
     };
     line("as it is", &moved)?;
-    moved.machine.pools_in_memory_share = 0.01;
-    line("one pool in a hundred is kept in memory", &moved)?;
     moved.usage.pool_target = 8.0;
     moved.usage.pool_low = 2.0;
     line("pools of 8 packages instead of 32", &moved)?;
     moved.machine.history_years = 0.25;
     line("histories leave the machine after three months", &moved)?;
+    moved.machine.pools_in_memory_share = 0.01;
+    line("one pool in a hundred is kept in memory", &moved)?;
     Ok(table)
 }
 
