@@ -1,5 +1,7 @@
 //! The rules of a pool: which events a command leads to. Pure; see [`PoolState::decide`].
 
+mod replacing;
+
 use keypool_ledger::{
     Event, GroupId, KeyPackageRef, PackageFacts, PoolId, ReleaseReason, ReservationId,
     RevokeReason, SignatureKey, Timestamp,
@@ -127,7 +129,12 @@ impl Draft<'_> {
             Command::Rotate { previous, signature_key, credential } => {
                 self.rotate(previous, signature_key, credential)
             }
-            Command::Upload(packages) => self.upload(packages),
+            Command::Admit { signature_key, credential } => {
+                self.register(signature_key, credential, None)
+            }
+            Command::Remove { .. } => self.remove(),
+            Command::Upload(packages) => self.upload(packages).map(Answer::Uploaded),
+            Command::Replace { packages, next } => self.replace(packages, next.as_ref()),
             Command::Reserve { reservation, holder, group, ciphersuites } => {
                 if let Some(made) = self.pool.reservation(*reservation) {
                     return self.reserved_before(*reservation, made, (holder, group, ciphersuites));
@@ -214,7 +221,10 @@ impl Draft<'_> {
         }
     }
 
-    fn upload(&mut self, packages: &[NewPackage]) -> Result<Answer, Rejection> {
+    fn upload(&mut self, packages: &[NewPackage]) -> Result<Vec<ItemOutcome>, Rejection> {
+        if self.pool.is_removed() {
+            return Err(Rejection::NotRegistered);
+        }
         let mut outcomes = Vec::with_capacity(packages.len());
         for NewPackage { facts, .. } in packages {
             let keypackage_ref = facts.keypackage_ref.clone();
@@ -230,7 +240,7 @@ impl Draft<'_> {
                 }
             });
         }
-        Ok(Answer::Uploaded(outcomes))
+        Ok(outcomes)
     }
 
     /// Why a package that was never seen may not enter the pool.
@@ -259,6 +269,9 @@ impl Draft<'_> {
         group: &GroupId,
         ciphersuites: &[u16],
     ) -> Result<Answer, Rejection> {
+        if self.pool.is_removed() {
+            return Err(Rejection::NotRegistered);
+        }
         let offerable = || self.pool.offerable(self.now, self.limits);
         let first = offerable()
             .filter(|package| is_compatible(&package.facts, ciphersuites))
@@ -431,6 +444,14 @@ impl Draft<'_> {
             }
             Which::All => self.live_refs(|_, _| true),
         };
+        self.revoke_each(refs, reason).map(Answer::Revoked)
+    }
+
+    fn revoke_each(
+        &mut self,
+        refs: Vec<KeyPackageRef>,
+        reason: RevokeReason,
+    ) -> Result<Vec<KeyPackageRef>, Rejection> {
         // All of them are looked up before any is withdrawn: a wrong reference changes nothing.
         refs.iter().try_for_each(|keypackage_ref| self.package(keypackage_ref).map(drop))?;
         let mut revoked = Vec::new();
@@ -444,7 +465,7 @@ impl Draft<'_> {
             }
             revoked.push(keypackage_ref);
         }
-        Ok(Answer::Revoked(revoked))
+        Ok(revoked)
     }
 
     fn package(&self, keypackage_ref: &KeyPackageRef) -> Result<&Package, Rejection> {

@@ -174,7 +174,7 @@ impl From<Rejection> for Failure {
         let (code, keypackage_ref) = match &rejection {
             Rejection::PoolExhausted => (Code::PoolExhausted, None),
             Rejection::NothingCompatible => (Code::NothingCompatible, None),
-            Rejection::UnknownUser(_) => (Code::UnknownUser, None),
+            Rejection::UnknownUser(_) | Rejection::NotRegistered => (Code::UnknownUser, None),
             Rejection::UnknownKeyPackage(package) => (Code::UnknownKeyPackage, Some(package)),
             Rejection::OwnPool => (Code::NotAllowed, None),
             Rejection::UploadedElsewhere(package) => (Code::NotAllowed, Some(package)),
