@@ -23,7 +23,10 @@ pub use self::{
         AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, MailboxItem, MailboxKind,
         MailboxReply, MessageReply, MessageRequest,
     },
-    devices::{DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RotateRequest, Voucher},
+    devices::{
+        DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RemoveReply, RotatePackagesReply,
+        RotatePackagesRequest, RotateRequest, Voucher,
+    },
     many::{
         DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,
         ReserveManyReply, ReserveManyRequest, ReserveTarget,

@@ -23,6 +23,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
     paths(
         devices::register,
         devices::rotate,
+        devices::remove,
         devices::of_user,
         keypackages::upload,
         keypackages::reserve,
@@ -32,6 +33,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
         keypackages::report,
         keypackages::spend,
         keypackages::revoke,
+        keypackages::rotate::rotate,
         keypackages::status,
         keypackages::events,
         ledger::receipt,
