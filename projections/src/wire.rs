@@ -11,6 +11,8 @@ mod devices;
 
 mod many;
 
+mod stream;
+
 mod transparency;
 
 use data_encoding::BASE64;
@@ -31,6 +33,7 @@ pub use self::{
         DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,
         ReserveManyReply, ReserveManyRequest, ReserveTarget,
     },
+    stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
 use crate::health::Health;

@@ -15,6 +15,8 @@ mod server;
 
 mod state;
 
+mod streams;
+
 mod transparency;
 
 mod authentication;

@@ -34,6 +34,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/rotate", keypackages::rotate::rotate))
         .service(get("/keypackages/status", keypackages::status))
         .service(get("/keypackages/events", keypackages::events))
+        .service(get("/keypackages/stream", keypackages::stream::stream))
         .service(get("/keypackages/receipt/{reservation_id}", ledger::receipt))
         .service(post("/groups/{group_id}/commits", delivery::commit))
         .service(post("/groups/{group_id}/messages", delivery::message))

@@ -27,6 +27,7 @@ use crate::{
     routes,
     settings::{Settings, SettingsError},
     state::{State, Store, public_names},
+    streams::Streams,
     transparency::{Follower, Following, LedgerError, Places, quarantine, set_aside},
 };
 
@@ -220,6 +221,7 @@ fn state(
         batch_packages_max: settings.batch_packages_max,
         targets_max: settings.targets_max,
         target_devices_max: settings.target_devices_max,
+        streams: Streams::at_most(settings.streams_max),
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),
     })

@@ -50,6 +50,8 @@ pub struct Settings {
     pub targets_max: usize,
     /// How many devices these may have in all.
     pub target_devices_max: usize,
+    /// How many streams may be open at a time.
+    pub streams_max: usize,
     /// How often what time has done is recorded.
     pub sweep_interval: Duration,
     /// How many threads answer requests; as many as there are processors if it is not said.
@@ -80,6 +82,7 @@ impl Default for Settings {
             batch_packages_max: 64,
             targets_max: 256,
             target_devices_max: 768,
+            streams_max: 1024,
             sweep_interval: Duration::from_secs(10),
             workers: None,
             connections_max: 4096,
@@ -157,6 +160,9 @@ pub struct Options {
     /// How many devices these may have in all [default: 768]
     #[arg(long, env = "KEYPOOL_TARGET_DEVICES_MAX", value_name = "COUNT")]
     pub target_devices_max: Option<usize>,
+    /// How many streams of pools may be open at a time [default: 1024]
+    #[arg(long, env = "KEYPOOL_STREAMS_MAX", value_name = "COUNT")]
+    pub streams_max: Option<usize>,
     /// How many bytes the body of a request may have [default: 2097152]
     #[arg(long, env = "KEYPOOL_BODY_BYTES_MAX", value_name = "BYTES")]
     pub body_bytes_max: Option<usize>,
@@ -284,6 +290,7 @@ impl Options {
             batch_packages_max: self.batch_packages_max.or(file.batch_packages_max),
             targets_max: self.targets_max.or(file.targets_max),
             target_devices_max: self.target_devices_max.or(file.target_devices_max),
+            streams_max: self.streams_max.or(file.streams_max),
             body_bytes_max: self.body_bytes_max.or(file.body_bytes_max),
             body_timeout: self.body_timeout.or(file.body_timeout),
             sweep_interval: self.sweep_interval.or(file.sweep_interval),
@@ -339,6 +346,7 @@ impl From<Options> for Settings {
             batch_packages_max: said.batch_packages_max.unwrap_or(usual.batch_packages_max),
             targets_max: said.targets_max.unwrap_or(usual.targets_max),
             target_devices_max: said.target_devices_max.unwrap_or(usual.target_devices_max),
+            streams_max: said.streams_max.unwrap_or(usual.streams_max),
             sweep_interval: said.sweep_interval.unwrap_or(usual.sweep_interval),
             workers: said.workers.or(usual.workers),
             connections_max: said.connections_max.unwrap_or(usual.connections_max),
@@ -365,6 +373,7 @@ impl Settings {
             ("--batch-packages-max", self.batch_packages_max),
             ("--targets-max", self.targets_max),
             ("--target-devices-max", self.target_devices_max),
+            ("--streams-max", self.streams_max),
             ("--body-bytes-max", self.body_bytes_max),
             ("--connections-max", self.connections_max),
             ("--workers", self.workers.unwrap_or(1)),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, registration::Registrar,
-    transparency::Ledger,
+    streams::Streams, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) targets_max: usize,
     /// How many devices these may have in all.
     pub(crate) target_devices_max: usize,
+    /// The streams that are open.
+    pub(crate) streams: Streams,
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Whether the server is stopping: whoever waits for something to come waits no longer.

@@ -37,6 +37,9 @@ mod rotation;
 #[path = "server/replacing.rs"]
 mod replacing;
 
+#[path = "server/stream.rs"]
+mod stream;
+
 #[path = "server/registration.rs"]
 mod registration;
 

@@ -4,6 +4,8 @@ pub(crate) mod many;
 
 pub(crate) mod rotate;
 
+pub(crate) mod stream;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header,
