@@ -5,6 +5,8 @@
 
 mod delivery;
 
+mod devices;
+
 mod ledger;
 
 mod many;
@@ -12,7 +14,7 @@ mod many;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, RwLock,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -112,6 +114,8 @@ pub struct ApiClient {
     clock: Arc<dyn Clock>,
     /// How far the server's clock is ahead of this one, in seconds, as it has said.
     ahead_s: Arc<AtomicI64>,
+    /// The operator's word that the device may register, where there is one.
+    token: Arc<RwLock<Option<String>>>,
 }
 
 impl ApiClient {
@@ -137,7 +141,8 @@ impl ApiClient {
         let http =
             reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
         let ahead_s = Arc::new(AtomicI64::new(0));
-        Ok(Self { http, server, authority, identity, clock, ahead_s })
+        let token = Arc::default();
+        Ok(Self { http, server, authority, identity, clock, ahead_s, token })
     }
 
     /// Whose requests these are.
@@ -170,7 +175,9 @@ impl ApiClient {
             device: Some(pool.device().to_owned()),
             voucher,
         };
-        self.post("/devices", &request, id).await
+        let (body, token) = (Some(Body::json(&request, id)), self.token());
+        let call = Call { body, authorization: token, ..Call::to(Method::POST, "/devices") };
+        self.repeated(&call).await
     }
 
     /// The registered devices of a user.
@@ -181,9 +188,7 @@ impl ApiClient {
     pub async fn devices_of(&self, user: &str) -> Result<Vec<PoolId>, ApiError> {
         // A name that is none is for the server to say so, at this address and no other.
         let unknown = || ApiError::Address(self.server.to_string());
-        let mut url = self.server.clone();
-        url.path_segments_mut().map_err(|()| unknown())?.clear().extend(["users", user, "devices"]);
-        let path = url.path().to_owned();
+        let path = self.path_of(&["users", user, "devices"])?;
         let reply: DevicesReply = self.get(&path, "").await?;
         let devices = reply.devices.iter().map(|device| PoolId::new(user, device));
         devices.collect::<Result<_, _>>().map_err(|_| unknown())
@@ -300,8 +305,7 @@ impl ApiClient {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T, ApiError> {
-        let (method, wait) = (Method::GET, Duration::ZERO);
-        self.repeated(&Call { method, path, query, body: None, wait }).await
+        self.repeated(&Call { query, ..Call::to(Method::GET, path) }).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -310,11 +314,8 @@ impl ApiClient {
         body: &impl Serialize,
         id: CommandId,
     ) -> Result<T, ApiError> {
-        // The wire types are plain data: writing them as JSON cannot fail.
-        let bytes = serde_json::to_vec(body).unwrap_or_default();
-        let body = Some(Body { digest: content_digest(&bytes), bytes, key: id.to_string() });
-        let (method, wait) = (Method::POST, Duration::ZERO);
-        self.repeated(&Call { method, path, query: "", body, wait }).await
+        let body = Some(Body::json(body, id));
+        self.repeated(&Call { body, ..Call::to(Method::POST, path) }).await
     }
 
     /// Sends a call, and again while its answer is not known. Each time it is signed anew.
@@ -393,7 +394,7 @@ impl ApiClient {
                 content_digest: &body.digest,
                 idempotency_key: &body.key,
             }),
-            authorization: None,
+            authorization: call.authorization.as_deref(),
         };
         // One key for both: another may take its place meanwhile.
         let keys = self.identity.keys();
@@ -406,6 +407,9 @@ impl ApiClient {
             .timeout(call.wait.saturating_add(Duration::from_secs(TIMEOUT_S)))
             .header("signature-input", headers.signature_input)
             .header("signature", headers.signature);
+        if let Some(authorization) = &call.authorization {
+            request = request.header("authorization", authorization);
+        }
         if let Some(body) = &call.body {
             request = request
                 .header("content-type", "application/json")
@@ -425,12 +429,32 @@ struct Call<'a> {
     body: Option<Body>,
     /// How long the server is asked to wait before it answers.
     wait: Duration,
+    /// The `Authorization` header, which is signed as well.
+    authorization: Option<String>,
+}
+
+impl<'a> Call<'a> {
+    /// One without a query and a body.
+    const fn to(method: Method, path: &'a str) -> Self {
+        Self { method, path, query: "", body: None, wait: Duration::ZERO, authorization: None }
+    }
 }
 
 struct Body {
     bytes: Vec<u8>,
     digest: String,
     key: String,
+}
+
+impl Body {
+    fn json(value: &impl Serialize, id: CommandId) -> Self {
+        // The wire types are plain data: writing them as JSON cannot fail.
+        Self::of(serde_json::to_vec(value).unwrap_or_default(), id)
+    }
+
+    fn of(bytes: Vec<u8>, id: CommandId) -> Self {
+        Self { digest: content_digest(&bytes), bytes, key: id.to_string() }
+    }
 }
 
 /// Whether an address has nothing beyond its host and port: what signatures cover begins there.

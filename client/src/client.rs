@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
     Moment, ReservationStatus, timeline,
-    wire::{PoolStatus, RegisterReply, Voucher},
+    wire::{PoolStatus, RegisterReply, RemoveReply, Voucher},
 };
 
 use crate::{
@@ -205,8 +205,28 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.register(voucher, self.now()).await
     }
 
-    /// Replaces the device's signature key: see [`MlsConnection::rotate_key`]. Afterwards refresh the pool,
-    /// and [`MlsClient::update_keys`] in each group of which
+    /// Lets the device's key speak for it, with a token of the server's operator: for servers that ask for
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsClient::register`]; the code is `not_allowed` if the token does not say so.
+    pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RotateError> {
+        self.connection.api().set_registration_token(Some(token.to_owned()));
+        self.register().await
+    }
+
+    /// Removes a device of this one's user: see [`MlsConnection::remove_device`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn remove_device(&self, device: &str) -> Result<RemoveReply, ApiError> {
+        self.connection.remove_device(device).await
+    }
+
+    /// Replaces the device's signature key: see [`MlsConnection::rotate_key`]. Afterwards
+    /// [`MlsClient::update_keys`] in each group of which
     /// [`needs_fresh_keys`](MlsMembership::needs_fresh_keys) says so.
     ///
     /// # Errors

@@ -93,8 +93,28 @@ pub enum Command {
         /// The identity in the device's Basic credential.
         credential: String,
     },
+    /// Let this key speak for the pool because the operator says so: nobody has to vouch for it.
+    Admit {
+        /// The key that signs the device's packages and requests.
+        signature_key: SignatureKey,
+        /// The identity in the device's Basic credential.
+        credential: String,
+    },
+    /// Let no key speak for the pool any more, and withdraw its packages.
+    Remove {
+        /// A key of the user, that of the device itself or of another one.
+        by: SignatureKey,
+    },
     /// Take packages into the pool.
     Upload(Vec<NewPackage>),
+    /// Take packages into the pool in the place of all that are live. These are withdrawn, unless none of
+    /// the new ones is acceptable: then nothing changes.
+    Replace {
+        /// The new ones.
+        packages: Vec<NewPackage>,
+        /// The key that has signed them, if it is to take the place of the one before.
+        next: Option<NextKey>,
+    },
     /// Set one package aside for an inviter.
     Reserve {
         /// The inviter's claim, drawn by the inviter.
@@ -133,6 +153,39 @@ pub enum Command {
     },
     /// Record what time has done: reservations that lapsed, lifetimes that ended.
     Settle,
+}
+
+impl Command {
+    /// The packages that the command brings.
+    pub(crate) fn packages(&self) -> &[NewPackage] {
+        match self {
+            Self::Upload(packages) | Self::Replace { packages, .. } => packages,
+            _ => &[],
+        }
+    }
+
+    /// Whether it changes which key speaks for a pool.
+    pub(crate) const fn changes_keys(&self) -> bool {
+        matches!(
+            self,
+            Self::Register { .. }
+                | Self::Rotate { .. }
+                | Self::Admit { .. }
+                | Self::Remove { .. }
+                | Self::Replace { next: Some(_), .. }
+        )
+    }
+}
+
+/// A key that takes the place of another one, which has agreed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextKey {
+    /// The key that speaks for the pool until now.
+    pub previous: SignatureKey,
+    /// The key that signs the device's packages and requests from now on.
+    pub signature_key: SignatureKey,
+    /// The identity in the device's Basic credential.
+    pub credential: String,
 }
 
 /// A holder's word on a package: all three must fit.
@@ -174,8 +227,17 @@ pub enum Answer {
         /// Whether it did before.
         known: bool,
     },
+    /// No key speaks for the pool any more.
+    Removed,
     /// What became of each uploaded package, in the order of the request.
     Uploaded(Vec<ItemOutcome>),
+    /// What became of each new package, in the order of the request, and which were withdrawn for them.
+    Replaced {
+        /// The new ones. If none is acceptable, nothing has changed.
+        outcomes: Vec<ItemOutcome>,
+        /// Those in whose place they are.
+        revoked: Vec<KeyPackageRef>,
+    },
     /// A package was set aside.
     Reserved {
         /// The package's facts.
@@ -252,6 +314,9 @@ pub enum Rejection {
     /// The user has no pool.
     #[error("user {0} has no such device here")]
     UnknownUser(String),
+    /// No key speaks for the device, or none any more.
+    #[error("the device is not registered, or was removed")]
+    NotRegistered,
     /// The package is in another pool, and a package is in one pool only.
     #[error("package {} was uploaded to another pool", .0.short())]
     UploadedElsewhere(KeyPackageRef),

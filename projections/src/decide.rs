@@ -1,10 +1,15 @@
 //! The rules of a pool: which events a command leads to. Pure; see [`PoolState::decide`].
 
+mod offering;
+mod replacing;
+
 use keypool_ledger::{
     Event, GroupId, KeyPackageRef, PackageFacts, PoolId, ReleaseReason, ReservationId,
     RevokeReason, SignatureKey, Timestamp,
 };
 
+pub(crate) use self::offering::is_worn;
+use self::offering::{is_offerable, offer_order};
 use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection, Which,
@@ -92,33 +97,6 @@ impl PoolState {
     }
 }
 
-/// Whether a package may be handed out at `now`: it will outlive the reservation.
-fn is_offerable(package: &Package, now: Timestamp, limits: &Limits) -> bool {
-    let needed = now.after(limits.reservation_ttl).after(limits.life_margin);
-    package.stage == Stage::Available
-        && !is_worn(package, limits)
-        && package.facts.not_before <= now
-        && needed <= package.facts.not_after
-}
-
-/// Whether reservations of a package lapsed so often that it is not offered again.
-pub(crate) fn is_worn(package: &Package, limits: &Limits) -> bool {
-    package.stage == Stage::Available
-        && !package.facts.last_resort
-        && limits.on_lapse.lapses_max() <= package.lapsed
-}
-
-/// The place of a package in the order of offers: single-use before last resort, fresh before given
-/// back before lapsed, and then the oldest.
-fn offer_order(package: &Package) -> (bool, u8, u64) {
-    let class = match package {
-        Package { lapsed: 1.., .. } => 2,
-        Package { cancelled: 1.., .. } => 1,
-        _ => 0,
-    };
-    (package.facts.last_resort, class, package.order)
-}
-
 /// A decision under way: the events so far, and the pool as they leave it.
 ///
 /// Each event is evolved as it is recorded, so that a rule sees the effect of the one before it, and
@@ -139,7 +117,12 @@ impl Draft<'_> {
             Command::Rotate { previous, signature_key, credential } => {
                 self.rotate(previous, signature_key, credential)
             }
-            Command::Upload(packages) => self.upload(packages),
+            Command::Admit { signature_key, credential } => {
+                self.register(signature_key, credential, None)
+            }
+            Command::Remove { .. } => self.remove(),
+            Command::Upload(packages) => self.upload(packages).map(Answer::Uploaded),
+            Command::Replace { packages, next } => self.replace(packages, next.as_ref()),
             Command::Reserve { reservation, holder, group, ciphersuites } => {
                 if let Some(made) = self.pool.reservation(*reservation) {
                     return self.reserved_before(*reservation, made, (holder, group, ciphersuites));
@@ -229,7 +212,10 @@ impl Draft<'_> {
         }
     }
 
-    fn upload(&mut self, packages: &[NewPackage]) -> Result<Answer, Rejection> {
+    fn upload(&mut self, packages: &[NewPackage]) -> Result<Vec<ItemOutcome>, Rejection> {
+        if self.pool.is_removed() {
+            return Err(Rejection::NotRegistered);
+        }
         let mut outcomes = Vec::with_capacity(packages.len());
         for NewPackage { facts, .. } in packages {
             let keypackage_ref = facts.keypackage_ref.clone();
@@ -245,7 +231,7 @@ impl Draft<'_> {
                 }
             });
         }
-        Ok(Answer::Uploaded(outcomes))
+        Ok(outcomes)
     }
 
     /// Why a package that was never seen may not enter the pool.
@@ -274,6 +260,9 @@ impl Draft<'_> {
         group: &GroupId,
         ciphersuites: &[u16],
     ) -> Result<Answer, Rejection> {
+        if self.pool.is_removed() {
+            return Err(Rejection::NotRegistered);
+        }
         let offerable = || self.pool.offerable(self.now, self.limits);
         let first = offerable()
             .filter(|package| is_compatible(&package.facts, ciphersuites))
@@ -446,6 +435,14 @@ impl Draft<'_> {
             }
             Which::All => self.live_refs(|_, _| true),
         };
+        self.revoke_each(refs, reason).map(Answer::Revoked)
+    }
+
+    fn revoke_each(
+        &mut self,
+        refs: Vec<KeyPackageRef>,
+        reason: RevokeReason,
+    ) -> Result<Vec<KeyPackageRef>, Rejection> {
         // All of them are looked up before any is withdrawn: a wrong reference changes nothing.
         refs.iter().try_for_each(|keypackage_ref| self.package(keypackage_ref).map(drop))?;
         let mut revoked = Vec::new();
@@ -459,7 +456,7 @@ impl Draft<'_> {
             }
             revoked.push(keypackage_ref);
         }
-        Ok(Answer::Revoked(revoked))
+        Ok(revoked)
     }
 
     fn package(&self, keypackage_ref: &KeyPackageRef) -> Result<&Package, Rejection> {

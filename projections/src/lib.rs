@@ -48,8 +48,8 @@ pub mod wire;
 
 pub use crate::{
     command::{
-        Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, OnLapse, Rejection,
-        Which,
+        Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, NextKey, OnLapse,
+        Rejection, Which,
     },
     decide::Decision,
     delivery::{DeliveryLimits, DeliveryRejection, GroupState, MailboxState, Waiting},

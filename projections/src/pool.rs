@@ -26,6 +26,8 @@ pub(crate) const SPEND_WINDOW: Duration = Duration::from_hours(24);
 pub struct PoolState {
     version: u64,
     registration: Option<Arc<Registration>>,
+    /// Whether the device was removed, and not registered again since.
+    removed: bool,
     /// Packages that may still be handed out or used: few, and walked by every decision.
     live: OrdMap<KeyPackageRef, Arc<Package>>,
     /// Packages whose fate is sealed: many, and only ever looked up.
@@ -179,8 +181,12 @@ impl PoolState {
             | Event::KeyRotated { signature_key, credential } => {
                 let (signature_key, credential) = (signature_key.clone(), credential.clone());
                 self.registration = Some(Arc::new(Registration { signature_key, credential }));
+                self.removed = false;
             }
-            Event::DeviceRemoved {} => self.registration = None,
+            Event::DeviceRemoved {} => {
+                self.registration = None;
+                self.removed = true;
+            }
             // Not about a pool: the shell lets no such event into a pool's history.
             _ => {}
         }
@@ -314,6 +320,12 @@ impl PoolState {
     #[must_use]
     pub fn registration(&self) -> Option<&Registration> {
         self.registration.as_deref()
+    }
+
+    /// Whether the device was removed, and not registered again since.
+    #[must_use]
+    pub const fn is_removed(&self) -> bool {
+        self.removed
     }
 
     /// How many single-use packages stand where, as recorded.

@@ -11,6 +11,8 @@ mod devices;
 
 mod many;
 
+mod stream;
+
 mod transparency;
 
 use data_encoding::BASE64;
@@ -23,11 +25,15 @@ pub use self::{
         AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, MailboxItem, MailboxKind,
         MailboxReply, MessageReply, MessageRequest,
     },
-    devices::{DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RotateRequest, Voucher},
+    devices::{
+        DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RemoveReply, RotatePackagesReply,
+        RotatePackagesRequest, RotateRequest, Voucher,
+    },
     many::{
         DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,
         ReserveManyReply, ReserveManyRequest, ReserveTarget,
     },
+    stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
 use crate::health::Health;

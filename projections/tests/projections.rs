@@ -16,6 +16,9 @@ mod properties;
 #[path = "projections/pools.rs"]
 mod pools;
 
+#[path = "projections/replacing.rs"]
+mod replacing;
+
 #[path = "projections/residency.rs"]
 mod residency;
 

@@ -78,6 +78,19 @@ impl AuthenticationError {
 pub(crate) struct Reader {
     /// The pool of the device that asks.
     pub(crate) pool: PoolId,
+    /// The key that signed it; none where requests need not be signed.
+    key: Option<SignatureKey>,
+}
+
+impl Reader {
+    /// Refuses a caller whose key has ceased to speak for the device while it was waiting.
+    pub(crate) fn still_speaks(&self, state: &State) -> Result<(), Failure> {
+        let Some(key) = &self.key else { return Ok(()) };
+        if state.store()?.pools().pool_of_key(key).as_ref() == Some(&self.pool) {
+            return Ok(());
+        }
+        Err(AuthenticationError::Unregistered(key.clone()).into())
+    }
 }
 
 /// A changing request of a registered device.
@@ -98,6 +111,8 @@ pub(crate) struct Newcomer {
     pub(crate) key: SignatureKey,
     /// What makes repeating the request safe.
     pub(crate) idempotency: Idempotency,
+    /// The `Authorization` header, which the signature covers.
+    pub(crate) authorization: Option<String>,
     /// The body.
     pub(crate) body: Body,
 }
@@ -144,7 +159,11 @@ impl FromRequest for Reader {
         Box::pin(async move {
             let state = State::of(&request)?;
             let sender = sender(&request, None, state)?;
-            Ok(Self { pool: pool_of(sender, state)? })
+            let key = match &sender {
+                Sender::Key(key) => Some(key.clone()),
+                Sender::Named(_) => None,
+            };
+            Ok(Self { pool: pool_of(sender, state)?, key })
         })
     }
 }
@@ -180,7 +199,8 @@ impl FromRequest for Newcomer {
             };
             let digest = request_digest(&request, &key.to_string(), &body);
             let idempotency = Idempotency { key: idempotency_key, digest };
-            Ok(Self { key, idempotency, body })
+            let authorization = header(request.headers(), "authorization")?.map(str::to_owned);
+            Ok(Self { key, idempotency, authorization, body })
         })
     }
 }
@@ -298,6 +318,12 @@ pub(crate) fn has_signed(key: &SignatureKey, bytes: &[u8], signature: &[u8]) -> 
     let key = key.and_then(|key| VerifyingKey::from_bytes(&key).ok());
     let signature = Signature::from_slice(signature).ok();
     key.zip(signature).is_some_and(|(key, signature)| key.verify_strict(bytes, &signature).is_ok())
+}
+
+/// Whether some bytes are an Ed25519 public key.
+pub(crate) fn is_public_key(key: &SignatureKey) -> bool {
+    let key: Option<[u8; 32]> = key.as_bytes().try_into().ok();
+    key.is_some_and(|key| VerifyingKey::from_bytes(&key).is_ok())
 }
 
 /// The pool that the sender speaks for.

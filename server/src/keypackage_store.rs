@@ -2,6 +2,8 @@
 
 mod many;
 
+mod replacing;
+
 use std::{sync::Arc, thread};
 
 use keypool_ledger::{
@@ -14,7 +16,10 @@ use keypool_projections::{
 };
 use uuid::Uuid;
 
-pub use self::many::{ManyReservations, ReservedMany};
+pub use self::{
+    many::{ManyReservations, ReservedMany},
+    replacing::Replaced,
+};
 use crate::admission::{AdmissionError, AdmissionRules, Owner, admit};
 
 /// The packages of all users, admitted and handed out.
@@ -206,7 +211,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         packages: Vec<Vec<u8>>,
         idempotency: Idempotency,
     ) -> Result<Saved, StoreError> {
-        let admitted = self.admit_all(pool, packages, idempotency.key).await?;
+        let admitted = self.admit_all(pool, None, packages, idempotency.key).await?;
         let (mut good, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
         for result in admitted {
             verdicts.push(result.map(|package| good.push(package)));
@@ -221,12 +226,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let reply = self.execute(target, Command::Upload(good), idempotency).await?;
         let health = reply.health();
         let Answer::Uploaded(outcomes) = reply.answer else { return Err(StoreError::Confused) };
-        let mut outcomes = outcomes.into_iter();
-        let merge = |verdict: Result<(), AdmissionError>| match verdict {
-            Ok(()) => outcomes.next().map(Ok).ok_or(StoreError::Confused),
-            Err(error) => Ok(Err(error)),
-        };
-        let items = verdicts.into_iter().map(merge).collect::<Result<_, _>>()?;
+        let items = merged(verdicts, outcomes)?;
         Ok(Saved { items, health, position: reply.position })
     }
 
@@ -425,25 +425,27 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(self.pools.execute(Request { target, command, id, digest }).await?)
     }
 
-    /// Judges each package, on threads that may compute for long: as many as there are cores.
+    /// Judges each package, on threads that may compute for long: as many as there are cores. It is to be
+    /// signed with the key that speaks for the pool, unless another one is named.
     ///
     /// A repeated request is judged as of the moment the first one was recorded, so that it gets the
     /// same answer after its packages have expired.
     async fn admit_all(
         &self,
         pool: &PoolId,
+        signer: Option<&SignatureKey>,
         packages: Vec<Vec<u8>>,
         key: CommandId,
     ) -> Result<Vec<Result<keypool_projections::NewPackage, AdmissionError>>, StoreError> {
         let recorded = self.pools.log().find(key)?;
         let now =
             recorded.first().map_or_else(|| self.pools.wall_clock(), |first| first.envelope.at);
-        let registration = self.view(pool).state.registration().cloned();
-        let owner = Owner {
-            pool: pool.clone(),
-            signature_key: registration.map(|registration| registration.signature_key),
+        let registered = || {
+            let registration = self.view(pool).state.registration().cloned();
+            registration.map(|registration| registration.signature_key)
         };
-        let owner = Arc::new(owner);
+        let signature_key = signer.cloned().or_else(registered);
+        let owner = Arc::new(Owner { pool: pool.clone(), signature_key });
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let share = packages.len().div_ceil(cores).max(1);
         let mut packages = packages.into_iter();
@@ -463,4 +465,17 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
         Ok(judged)
     }
+}
+
+/// What became of each package, of those that were admitted and of the others.
+fn merged(
+    verdicts: Vec<Result<(), AdmissionError>>,
+    outcomes: Vec<ItemOutcome>,
+) -> Result<Vec<Result<ItemOutcome, AdmissionError>>, StoreError> {
+    let mut outcomes = outcomes.into_iter();
+    let merge = |verdict: Result<(), AdmissionError>| match verdict {
+        Ok(()) => outcomes.next().map(Ok).ok_or(StoreError::Confused),
+        Err(error) => Ok(Err(error)),
+    };
+    verdicts.into_iter().map(merge).collect()
 }

@@ -7,11 +7,15 @@ mod admission;
 
 mod keypackage_store;
 
+mod registration;
+
 mod settings;
 
 mod server;
 
 mod state;
+
+mod streams;
 
 mod transparency;
 
@@ -32,9 +36,10 @@ mod openapi;
 pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, admit},
     keypackage_store::{
-        Idempotency, Invitee, KeyPackageStore, ManyReservations, Reservation, ReservedKeyPackage,
-        ReservedMany, Saved, Spent, StoreError, Withdrawn,
+        Idempotency, Invitee, KeyPackageStore, ManyReservations, Replaced, Reservation,
+        ReservedKeyPackage, ReservedMany, Saved, Spent, StoreError, Withdrawn,
     },
+    registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
     server::{Ended, Server, StartError},
     settings::{OnLapseWord, Options, Settings, SettingsError},
     transparency::LedgerError,

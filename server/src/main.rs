@@ -14,7 +14,9 @@ use std::{
 use actix_rt::signal::unix::{SignalKind, signal};
 use clap::{Parser, ValueEnum};
 use keypool_ledger::SystemClock;
-use keypool_server::{Ended, Options, Server, Settings, SettingsError};
+use keypool_server::{
+    Ended, Options, RegistrationPolicy, Server, Settings, SettingsError, StartError,
+};
 use mimalloc::MiMalloc;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
@@ -95,14 +97,23 @@ async fn serve(settings: Settings) -> ExitCode {
         tracing::warn!("--insecure-no-auth: anyone who reaches the port is anyone");
     }
     let (data, name) = (settings.data.clone(), settings.public_names.first().cloned());
+    let has_files = settings.registration.policy != RegistrationPolicy::Tofu;
     let server = match Server::start(settings, Arc::new(SystemClock)) {
         Ok(server) => server,
+        Err(error @ StartError::Settings(_)) => return fail(&error, EXIT_SETTINGS),
         Err(error) => return fail(&error, 1),
     };
     if let Err(error) = greet(&server, &data, name.as_deref()) {
         tracing::warn!(%error, "standard output cannot be written");
     }
-    let ended = either(asked_to_stop(), server.ended()).await;
+    let asked = either(reloading(&server, has_files), asked_to_stop());
+    let ended = either(
+        async {
+            asked.await;
+        },
+        server.ended(),
+    )
+    .await;
     let ended = match ended {
         Some(ended) => ended,
         None => server.stop().await,
@@ -150,6 +161,22 @@ async fn asked_to_stop() {
         terminate.recv().await;
     };
     either(terminated, interrupt.recv()).await;
+}
+
+/// Reads the operator's files again on each SIGHUP, for ever. Where there are none, the signal ends the
+/// process, as it does by itself.
+async fn reloading(server: &Server, has_files: bool) {
+    let hangup = if has_files { signal(SignalKind::hangup()).ok() } else { None };
+    let Some(mut hangup) = hangup else { return std::future::pending().await };
+    while hangup.recv().await.is_some() {
+        match server.reload() {
+            Ok(entries) => tracing::info!(entries, "who may register was read again"),
+            Err(error) => {
+                let cause = error.source().map(ToString::to_string);
+                tracing::error!(%error, cause, "who may register stays as it was");
+            }
+        }
+    }
 }
 
 /// Waits for the first of two; `Some` if it is the second.

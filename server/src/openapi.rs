@@ -4,7 +4,7 @@ mod fields;
 
 use std::sync::LazyLock;
 
-use keypool_projections::wire::Problem;
+use keypool_projections::wire::{EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::OpenApi;
 
 use self::fields::Fields;
@@ -23,6 +23,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
     paths(
         devices::register,
         devices::rotate,
+        devices::remove,
         devices::of_user,
         keypackages::upload,
         keypackages::reserve,
@@ -32,8 +33,10 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
         keypackages::report,
         keypackages::spend,
         keypackages::revoke,
+        keypackages::rotate::rotate,
         keypackages::status,
         keypackages::events,
+        keypackages::stream::stream,
         ledger::receipt,
         delivery::commit,
         delivery::message,
@@ -47,7 +50,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
         operations::livez,
         operations::readyz,
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, EventView, LastResortNotice, LevelNotice)),
     modifiers(&Fields),
     tags(
         (name = "devices", description = "Which key speaks for which device"),

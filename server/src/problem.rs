@@ -16,6 +16,7 @@ use crate::{
     admission::{AdmissionError, Check},
     authentication::AuthenticationError,
     keypackage_store::StoreError,
+    registration::NotAdmitted,
     transparency::ProveError,
 };
 
@@ -73,6 +74,13 @@ impl Failure {
     fn about(mut self, keypackage_ref: Option<KeyPackageRef>) -> Self {
         self.0.keypackage_ref = keypackage_ref;
         self
+    }
+
+    /// The refusal of a device that the operator does not let in.
+    pub(crate) fn of_registration(error: &NotAdmitted) -> Self {
+        let mut failure = Self::new(Code::NotAllowed, error.to_string());
+        failure.0.hint = "Ask the operator of this server to let the device in.".to_owned();
+        failure
     }
 
     pub(crate) fn code(&self) -> Code {
@@ -174,7 +182,7 @@ impl From<Rejection> for Failure {
         let (code, keypackage_ref) = match &rejection {
             Rejection::PoolExhausted => (Code::PoolExhausted, None),
             Rejection::NothingCompatible => (Code::NothingCompatible, None),
-            Rejection::UnknownUser(_) => (Code::UnknownUser, None),
+            Rejection::UnknownUser(_) | Rejection::NotRegistered => (Code::UnknownUser, None),
             Rejection::UnknownKeyPackage(package) => (Code::UnknownKeyPackage, Some(package)),
             Rejection::OwnPool => (Code::NotAllowed, None),
             Rejection::UploadedElsewhere(package) => (Code::NotAllowed, Some(package)),

@@ -21,7 +21,7 @@ use crate::problem::{no_such_path, wrong_method};
 pub(crate) fn public(config: &mut ServiceConfig) {
     config
         .service(post("/devices", devices::register))
-        .service(post("/devices/rotate", devices::rotate))
+        .service(device())
         .service(get("/users/{user}/devices", devices::of_user))
         .service(post("/keypackages/upload", keypackages::upload))
         .service(post("/keypackages/reserve", keypackages::reserve))
@@ -31,8 +31,10 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/report", keypackages::report))
         .service(post("/keypackages/spend", keypackages::spend))
         .service(post("/keypackages/revoke", keypackages::revoke))
+        .service(post("/keypackages/rotate", keypackages::rotate::rotate))
         .service(get("/keypackages/status", keypackages::status))
         .service(get("/keypackages/events", keypackages::events))
+        .service(get("/keypackages/stream", keypackages::stream::stream))
         .service(get("/keypackages/receipt/{reservation_id}", ledger::receipt))
         .service(post("/groups/{group_id}/commits", delivery::commit))
         .service(post("/groups/{group_id}/messages", delivery::message))
@@ -78,6 +80,21 @@ where
 {
     let method = guard::Any(guard::Get()).or(guard::Head());
     only(path, "GET", web::route().guard(method).to(handler))
+}
+
+/// A device is removed at its name; and at `rotate`, which may be one, the next key takes over.
+fn device() -> Resource {
+    const ROTATE: &str = "/devices/rotate";
+    let rotate = web::post().guard(guard::fn_guard(|context| context.head().uri.path() == ROTATE));
+    let refuse = |request: HttpRequest| {
+        let allowed = if request.path() == ROTATE { "POST, DELETE" } else { "DELETE" };
+        let response = wrong_method(&request, allowed);
+        async move { response }
+    };
+    web::resource("/devices/{device}")
+        .route(rotate.to(devices::rotate))
+        .route(web::delete().to(devices::remove))
+        .default_service(web::to(refuse))
 }
 
 /// A path that takes one method and names it to whoever tries another.

@@ -23,9 +23,11 @@ use crate::{
     keypackage_store::KeyPackageStore,
     metrics::Metrics,
     observation::observe,
+    registration::{Registrar, RegistrationError},
     routes,
     settings::{Settings, SettingsError},
-    state::{State, Store},
+    state::{State, Store, public_names},
+    streams::Streams,
     transparency::{Follower, Following, LedgerError, Places, quarantine, set_aside},
 };
 
@@ -49,6 +51,7 @@ pub struct Server {
     ended: watch::Receiver<Option<Ended>>,
     thread: Option<JoinHandle<()>>,
     ledger_key: String,
+    registrar: Arc<Registrar>,
 }
 
 /// Why a server has ended.
@@ -104,6 +107,7 @@ impl Server {
         let address = address_of(&listeners.0, settings.listen)?;
         let admin_address = address_of(&listeners.1, settings.admin_listen)?;
         let state = Data::new(state(&settings, clock, address)?);
+        let registrar = Arc::clone(&state.registrar);
         let (started, starting) = mpsc::sync_channel(1);
         let (stop, stopping) = signals::channel(4);
         let (end, ended) = watch::channel(None);
@@ -118,7 +122,7 @@ impl Server {
         match starting.recv() {
             Ok(Ok(ledger_key)) => {
                 let thread = Some(thread);
-                Ok(Self { address, admin_address, stop, ended, thread, ledger_key })
+                Ok(Self { address, admin_address, stop, ended, thread, ledger_key, registrar })
             }
             Ok(Err(error)) => {
                 drop(thread.join());
@@ -151,6 +155,16 @@ impl Server {
     #[must_use]
     pub fn ledger_key(&self) -> &str {
         &self.ledger_key
+    }
+
+    /// Reads the file again that says who may register, and returns how many entries it has; `None` if there
+    /// is none. Who is registered already stays so.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RegistrationError`] if the file cannot be used: what was read before stays in force.
+    pub fn reload(&self) -> Result<Option<usize>, RegistrationError> {
+        self.registrar.reload()
     }
 
     /// Waits until the server ends, whether it was asked to or not.
@@ -201,29 +215,16 @@ fn state(
         clock,
         public_names: public_names(&settings.public_names, address),
         insecure_no_auth: settings.insecure_no_auth,
+        registrar: Arc::new(Registrar::open(&settings.registration).map_err(SettingsError::from)?),
         body_bytes_max: settings.body_bytes_max,
         body_timeout: settings.body_timeout,
         batch_packages_max: settings.batch_packages_max,
         targets_max: settings.targets_max,
         target_devices_max: settings.target_devices_max,
+        streams: Streams::at_most(settings.streams_max),
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),
     })
-}
-
-/// The names the operator has given, or the address and `localhost`; without the port too where it
-/// is the scheme's own.
-fn public_names(given: &[String], address: SocketAddr) -> Vec<String> {
-    if !given.is_empty() {
-        return given.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
-    }
-    let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
-    if address.port() == 80 {
-        let host = address.to_string();
-        names.extend(host.strip_suffix(":80").map(str::to_owned));
-        names.push("localhost".to_owned());
-    }
-    names
 }
 
 /// What the server's own thread works with.
@@ -472,17 +473,5 @@ mod tests {
         assert_eq!(status, 503);
         assert!(body.contains("\"not_ready\"") && body.contains("replaying its log"), "{body}");
         assert!(fetch("/metrics").await.1.contains("keypool_ready 0"));
-    }
-
-    #[test]
-    fn the_names_are_those_given_or_the_address_and_localhost() {
-        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let given = ["Keypool.example".to_owned()];
-        assert_eq!(public_names(&given, at(80)), ["keypool.example"]);
-        assert_eq!(public_names(&[], at(8080)), ["127.0.0.1:8080", "localhost:8080"]);
-        let names = public_names(&[], at(80));
-        assert_eq!(names, ["127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"]);
-        let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080));
-        assert_eq!(public_names(&[], v6), ["[::1]:8080", "localhost:8080"]);
     }
 }

@@ -6,7 +6,10 @@ use clap::{Args, ValueEnum};
 use keypool_projections::{Limits, OnLapse};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::admission::AdmissionRules;
+use crate::{
+    admission::AdmissionRules,
+    registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
+};
 
 /// How a server is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// Whether requests may name their caller instead of being signed. On loopback only.
     pub insecure_no_auth: bool,
+    /// Who may register a device.
+    pub registration: RegistrationSettings,
     /// The numbers that bound a pool.
     pub limits: Limits,
     /// What is admitted.
@@ -45,6 +50,8 @@ pub struct Settings {
     pub targets_max: usize,
     /// How many devices these may have in all.
     pub target_devices_max: usize,
+    /// How many streams may be open at a time.
+    pub streams_max: usize,
     /// How often what time has done is recorded.
     pub sweep_interval: Duration,
     /// How many threads answer requests; as many as there are processors if it is not said.
@@ -67,6 +74,7 @@ impl Default for Settings {
             accept_restore: false,
             checkpoint_interval: Duration::from_secs(1),
             insecure_no_auth: false,
+            registration: RegistrationSettings::default(),
             limits: Limits::STANDARD,
             admission: AdmissionRules::default(),
             body_bytes_max: 2 * 1024 * 1024,
@@ -74,6 +82,7 @@ impl Default for Settings {
             batch_packages_max: 64,
             targets_max: 256,
             target_devices_max: 768,
+            streams_max: 1024,
             sweep_interval: Duration::from_secs(10),
             workers: None,
             connections_max: 4096,
@@ -151,6 +160,9 @@ pub struct Options {
     /// How many devices these may have in all [default: 768]
     #[arg(long, env = "KEYPOOL_TARGET_DEVICES_MAX", value_name = "COUNT")]
     pub target_devices_max: Option<usize>,
+    /// How many streams of pools may be open at a time [default: 1024]
+    #[arg(long, env = "KEYPOOL_STREAMS_MAX", value_name = "COUNT")]
+    pub streams_max: Option<usize>,
     /// How many bytes the body of a request may have [default: 2097152]
     #[arg(long, env = "KEYPOOL_BODY_BYTES_MAX", value_name = "BYTES")]
     pub body_bytes_max: Option<usize>,
@@ -168,6 +180,20 @@ pub struct Options {
     /// How many connections each of them holds at a time [default: 4096]
     #[arg(long, env = "KEYPOOL_CONNECTIONS_MAX", value_name = "COUNT")]
     pub connections_max: Option<usize>,
+    /// Who may register a device [default: tofu]
+    #[arg(long, env = "KEYPOOL_REGISTRATION", value_enum)]
+    pub registration: Option<RegistrationPolicy>,
+    /// A file of lines `user device keyid`: who may register, with --registration allow-list. It is read
+    /// again on SIGHUP
+    #[arg(long, env = "KEYPOOL_ALLOW_LIST", value_name = "FILE")]
+    pub allow_list: Option<PathBuf>,
+    /// The Ed25519 public keys, in PEM, of who issues tokens, with --registration jwt. It is read again on
+    /// SIGHUP
+    #[arg(long, env = "KEYPOOL_JWT_KEY", value_name = "FILE")]
+    pub jwt_key: Option<PathBuf>,
+    /// Whom a token must be for (its `aud`), with --registration jwt
+    #[arg(long, env = "KEYPOOL_JWT_AUDIENCE", value_name = "NAME")]
+    pub jwt_audience: Option<String>,
     /// Let requests name their caller in X-Keypool-Caller instead of being signed. For experiments:
     /// anyone who reaches the port is anyone. On loopback only
     #[arg(long, env = "KEYPOOL_INSECURE_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -209,6 +235,15 @@ pub enum SettingsError {
     /// A number is zero that must not be.
     #[error("{0} must be greater than zero")]
     Zero(&'static str),
+    /// A policy lacks what it needs.
+    #[error("{0} is missing; --registration {1} needs it")]
+    Missing(&'static str, &'static str),
+    /// Something is set that has no effect.
+    #[error("{0} has no effect without --registration {1}")]
+    Idle(&'static str, &'static str),
+    /// A file that says who may register cannot be used.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
     /// Requests would not be signed, and others than this machine could send them.
     #[error("--insecure-no-auth works on loopback only, and {0} is not: others could reach it")]
     InsecureInPublic(SocketAddr),
@@ -255,11 +290,16 @@ impl Options {
             batch_packages_max: self.batch_packages_max.or(file.batch_packages_max),
             targets_max: self.targets_max.or(file.targets_max),
             target_devices_max: self.target_devices_max.or(file.target_devices_max),
+            streams_max: self.streams_max.or(file.streams_max),
             body_bytes_max: self.body_bytes_max.or(file.body_bytes_max),
             body_timeout: self.body_timeout.or(file.body_timeout),
             sweep_interval: self.sweep_interval.or(file.sweep_interval),
             workers: self.workers.or(file.workers),
             connections_max: self.connections_max.or(file.connections_max),
+            registration: self.registration.or(file.registration),
+            allow_list: self.allow_list.or(file.allow_list),
+            jwt_key: self.jwt_key.or(file.jwt_key),
+            jwt_audience: self.jwt_audience.or(file.jwt_audience),
             insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
         }
     }
@@ -293,6 +333,12 @@ impl From<Options> for Settings {
             accept_restore: said.accept_restore.unwrap_or(usual.accept_restore),
             checkpoint_interval: said.checkpoint_interval.unwrap_or(usual.checkpoint_interval),
             insecure_no_auth: said.insecure_no_auth.unwrap_or(usual.insecure_no_auth),
+            registration: RegistrationSettings {
+                policy: said.registration.unwrap_or_default(),
+                allow_list: said.allow_list,
+                jwt_key: said.jwt_key,
+                jwt_audience: said.jwt_audience,
+            },
             limits,
             admission,
             body_bytes_max: said.body_bytes_max.unwrap_or(usual.body_bytes_max),
@@ -300,6 +346,7 @@ impl From<Options> for Settings {
             batch_packages_max: said.batch_packages_max.unwrap_or(usual.batch_packages_max),
             targets_max: said.targets_max.unwrap_or(usual.targets_max),
             target_devices_max: said.target_devices_max.unwrap_or(usual.target_devices_max),
+            streams_max: said.streams_max.unwrap_or(usual.streams_max),
             sweep_interval: said.sweep_interval.unwrap_or(usual.sweep_interval),
             workers: said.workers.or(usual.workers),
             connections_max: said.connections_max.unwrap_or(usual.connections_max),
@@ -319,12 +366,14 @@ impl Settings {
         if let (true, Some(address)) = (self.insecure_no_auth, public) {
             return Err(SettingsError::InsecureInPublic(address));
         }
+        self.registration.check()?;
         let numbers = [
             ("--packages-max", self.limits.packages_max),
             ("--package-bytes-max", self.admission.package_bytes_max),
             ("--batch-packages-max", self.batch_packages_max),
             ("--targets-max", self.targets_max),
             ("--target-devices-max", self.target_devices_max),
+            ("--streams-max", self.streams_max),
             ("--body-bytes-max", self.body_bytes_max),
             ("--connections-max", self.connections_max),
             ("--workers", self.workers.unwrap_or(1)),

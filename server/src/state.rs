@@ -1,6 +1,7 @@
 //! What every handler of one server shares.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -11,7 +12,8 @@ use keypool_projections::{Progress, wire::Code};
 use tokio::sync::watch;
 
 use crate::{
-    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, transparency::Ledger,
+    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, registration::Registrar,
+    streams::Streams, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -31,6 +33,8 @@ pub(crate) struct State {
     pub(crate) public_names: Vec<String>,
     /// Whether requests may name their caller instead of being signed.
     pub(crate) insecure_no_auth: bool,
+    /// Who may register a device.
+    pub(crate) registrar: Arc<Registrar>,
     /// How many bytes a body may have.
     pub(crate) body_bytes_max: usize,
     /// How long a body may take to arrive.
@@ -41,6 +45,8 @@ pub(crate) struct State {
     pub(crate) targets_max: usize,
     /// How many devices these may have in all.
     pub(crate) target_devices_max: usize,
+    /// The streams that are open.
+    pub(crate) streams: Streams,
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Whether the server is stopping: whoever waits for something to come waits no longer.
@@ -74,5 +80,37 @@ impl State {
     /// What is published of the log, once it has been replayed.
     pub(crate) fn ledger(&self) -> Result<&Arc<Ledger>, Failure> {
         self.ledger.get().ok_or_else(|| self.not_ready())
+    }
+}
+
+/// The names the operator has given, or the address and `localhost`; without the port too where it
+/// is the scheme's own.
+pub(crate) fn public_names(given: &[String], address: SocketAddr) -> Vec<String> {
+    if !given.is_empty() {
+        return given.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
+    }
+    let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
+    if address.port() == 80 {
+        let host = address.to_string();
+        names.extend(host.strip_suffix(":80").map(str::to_owned));
+        names.push("localhost".to_owned());
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_given_or_the_address_and_localhost() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let given = ["Keypool.example".to_owned()];
+        assert_eq!(public_names(&given, at(80)), ["keypool.example"]);
+        assert_eq!(public_names(&[], at(8080)), ["127.0.0.1:8080", "localhost:8080"]);
+        let names = public_names(&[], at(80));
+        assert_eq!(names, ["127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"]);
+        let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080));
+        assert_eq!(public_names(&[], v6), ["[::1]:8080", "localhost:8080"]);
     }
 }

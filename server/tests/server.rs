@@ -34,6 +34,15 @@ mod many;
 #[path = "server/rotation.rs"]
 mod rotation;
 
+#[path = "server/replacing.rs"]
+mod replacing;
+
+#[path = "server/stream.rs"]
+mod stream;
+
+#[path = "server/registration.rs"]
+mod registration;
+
 #[path = "server/transport.rs"]
 mod transport;
 

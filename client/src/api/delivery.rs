@@ -57,8 +57,8 @@ impl ApiClient {
         wait_s: u64,
     ) -> Result<MailboxReply, ApiError> {
         let query = format!("after={after}&limit={limit}&wait={wait_s}");
-        let (method, wait) = (Method::GET, Duration::from_secs(wait_s));
-        self.repeated(&Call { method, path: "/mailbox", query: &query, body: None, wait }).await
+        let wait = Duration::from_secs(wait_s);
+        self.repeated(&Call { query: &query, wait, ..Call::to(Method::GET, "/mailbox") }).await
     }
 
     /// Lets the server forget what waits for the device up to a position.

@@ -132,7 +132,7 @@ impl<D> MlsConnection<D> {
     ///
     /// Returns a [`RefreshError`]; what was done before it is kept.
     pub async fn refresh_key_packages(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
-        if self.is_fresh(now)? {
+        if self.is_fresh(now)? && !self.is_rotating()? {
             let available = self.pool.get_available_count(now)? as u64;
             return Ok(Refresh { skipped: true, available, ..Refresh::default() });
         }
@@ -312,7 +312,7 @@ fn shorter(known: u64) -> StorageError {
 /// Sorts uploaded packages into those the server has and those it will never take. One for which it
 /// has no room now is neither, nor is one whose lifetime it does not like, which may be the fault of
 /// a clock: they wait for the next refresh.
-fn sorted(
+pub(super) fn sorted(
     batch: &[CreatedPackage],
     items: &[UploadItem],
     rejected: &mut Vec<String>,
@@ -347,7 +347,7 @@ impl<D: DeliveryService> MlsConnection<D> {
 }
 
 /// What the server says of the pool, as the pool keeps it.
-fn said(counts: &PoolCounts, position: u64) -> ServerStatus {
+pub(super) fn said(counts: &PoolCounts, position: u64) -> ServerStatus {
     let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     ServerStatus { available: count(counts.available), reserved: count(counts.reserved), position }
 }

@@ -2,6 +2,7 @@
 
 mod checkup;
 mod config;
+mod replacing;
 
 use std::{fmt, sync::Arc};
 

@@ -1,32 +1,39 @@
 //! Another key for the device, in place of one that may have leaked or has served long enough.
 //!
 //! ```text
-//! made and noted ──► the server has it ──► it is the device's ──► each group's leaf names it ──► the
-//!                                          the packages of the one before are withdrawn         old one is deleted
+//! made and noted ──► packages of it ──► the server has both ──► it is the device's ──► each group's ──► the
+//!                    are made           in one batch, and the   here as well           leaf names it     old one is
+//!                                       old packages are gone                                            deleted
 //! ```
 //!
 //! The new key is stored before the server hears of it, and it is the new one that asks: so a crash or a
-//! lost answer anywhere is made good by asking again.
+//! lost answer anywhere is made good by asking again. It brings its packages along, so that nobody who
+//! invites finds an empty pool.
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{RevokeReason, SignatureKey, Timestamp};
+use keypool_ledger::{CommandId, RevokeReason, SignatureKey, Timestamp};
 use keypool_projections::{
     signing::rotation_statement,
-    wire::{Base64, Code, RegisterReply, RevokeRequest, RevokeWord, RotateRequest, Voucher},
+    wire::{
+        Base64, Code, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, RotatePackagesRequest,
+        RotateRequest, UploadItem, Voucher,
+    },
 };
 use openmls_basic_credential::SignatureKeyPair;
 use serde::{Deserialize, Serialize};
 
 use super::{
     CLOCK_SKEW, SIGNATURE_SCHEME,
-    connection::{MlsConnection, RefreshError},
+    connection::{MlsConnection, RefreshError, said, sorted},
     identity::{DeviceKeys, make_keys, note_keys, stored_keys},
-    keypackage_pool::record_revoked,
+    keypackage_pool::{
+        CreatedPackage, ServerStatus, record_revoked, record_server_status, record_uploaded,
+    },
     membership::names_key_anywhere,
 };
 use crate::{
-    ApiError, DeviceIdentity, IdentityError, PoolError, Staged, StorageError,
-    storage::fresh_command,
+    ApiClient, ApiError, DeviceIdentity, IdentityError, OwnPackage, PoolError, Staged,
+    StorageError, storage::fresh_command,
 };
 
 /// The name of the record of a rotation under way.
@@ -38,6 +45,14 @@ const OLD_PREFIX: &str = "old-key/";
 #[derive(Serialize, Deserialize)]
 struct Rotation {
     next: SignatureKey,
+}
+
+/// The packages that came with the next key, and what the server has said of them.
+struct Brought {
+    packages: Vec<CreatedPackage>,
+    items: Vec<UploadItem>,
+    status: Option<ServerStatus>,
+    command: CommandId,
 }
 
 /// A key that was followed by another, and until when a Welcome for a package of it may come.
@@ -92,9 +107,19 @@ impl<D> MlsConnection<D> {
         Ok(self.api().register(voucher, fresh_command()).await?)
     }
 
-    /// Replaces the device's signature key: at the server, where all live packages of the key before are
-    /// withdrawn, and here. Refill the pool afterwards, and update the keys of each group: until then the
-    /// group knows the key before.
+    /// Removes a device of this one's user at the server, this one included: its key speaks for nothing any
+    /// more, nobody is given a package of it, and its name comes back by a voucher only. What it is a member
+    /// of it stays in, until it is removed there.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `unknown_user` if there is no such device.
+    pub async fn remove_device(&self, device: &str) -> Result<RemoveReply, ApiError> {
+        self.api().remove_device(device, fresh_command()).await
+    }
+
+    /// Replaces the device's signature key: at the server, where new packages take the place of all that are
+    /// live, and here. Update the keys of each group afterwards: until then the group knows the key before.
     ///
     /// The private keys of the withdrawn packages stay until their lifetimes end, for Welcomes on their
     /// way; the key before stays until then, and as long as a group names it.
@@ -116,6 +141,11 @@ impl<D> MlsConnection<D> {
             staged.put_app_record(RECORD, &Rotation { next })?;
         }
         Ok(staged.commit()?)
+    }
+
+    /// Whether a rotation was begun and is not finished: until it is, the server may know the next key only.
+    pub(super) fn is_rotating(&self) -> Result<bool, StorageError> {
+        Ok(self.store().stage()?.app_record::<Rotation>(RECORD)?.is_some())
     }
 
     /// The next key, if a rotation is under way.
@@ -143,8 +173,31 @@ impl<D> MlsConnection<D> {
             previous_keyid: previous.clone(),
         };
         let speaker = DeviceIdentity::with_keys(pool, next.clone())?;
-        self.api().speaking_as(speaker).rotate(&request, fresh_command()).await?;
-        self.take_over(next, previous, now)
+        let packages = self.pool().packages_of_next(&speaker, now)?;
+        let brought = self.bring(&self.api().speaking_as(speaker), request, packages).await?;
+        self.take_over(next, previous, &brought, now)
+    }
+
+    /// Tells the server of the next key and its packages. If it takes none of them, which may be the fault of
+    /// a clock, the key alone takes over: one that may have leaked is not kept for that.
+    async fn bring(
+        &self,
+        api: &ApiClient,
+        request: RotateRequest,
+        packages: Vec<CreatedPackage>,
+    ) -> Result<Brought, ApiError> {
+        let command = fresh_command();
+        let keypackages = packages.iter().map(|package| Base64(package.bytes.clone())).collect();
+        let whole = RotatePackagesRequest { keypackages, key: Some(request.clone()) };
+        let (items, status) = match api.rotate_packages(&whole, command).await {
+            Ok(reply) => (reply.items, Some(said(&reply.pool, reply.position))),
+            Err(ApiError::Refused(problem)) if is_about_packages(problem.code) => {
+                api.rotate(&request, fresh_command()).await?;
+                (problem.items, None)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Brought { packages, items, status, command })
     }
 
     /// The server has the next key: it is the device's from now on.
@@ -152,12 +205,24 @@ impl<D> MlsConnection<D> {
         &self,
         next: DeviceKeys,
         previous: SignatureKey,
+        Brought { packages, items, status, command }: &Brought,
         now: Timestamp,
     ) -> Result<(), RotateError> {
+        let mut rejected = Vec::new();
+        let (there, refused) = sorted(packages, items, &mut rejected);
+        if !rejected.is_empty() {
+            tracing::warn!(?rejected, "packages of the next key were refused");
+        }
         let staged = self.store().stage()?;
-        let live = staged.packages_where(|own| own.stage.is_live());
+        let is_new = |own: &OwnPackage| {
+            packages.iter().any(|new| *new.keypackage_ref() == own.facts.keypackage_ref)
+        };
+        let live = staged.packages_where(|own| own.stage.is_live() && !is_new(own));
         let refs: Vec<_> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
-        record_revoked(&staged, &refs, RevokeReason::Rotated, (now, fresh_command()))?;
+        record_revoked(&staged, &refs, RevokeReason::Rotated, (now, *command))?;
+        record_uploaded(&staged, &there, now, *command)?;
+        record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, *command))?;
+        status.map_or(Ok(()), |status| record_server_status(&staged, status))?;
         let kept = staged.packages_where(|own| own.stage.keeps_keys());
         let last = kept.iter().map(|own| own.facts.not_after).max().unwrap_or(now);
         let old = OldKey { signature_key: previous, until: last.after(CLOCK_SKEW) };
@@ -205,6 +270,11 @@ impl<D> MlsConnection<D> {
         }
         staged.commit()
     }
+}
+
+/// Whether a rotation was refused for the packages it brought, and not for its keys.
+const fn is_about_packages(code: Code) -> bool {
+    matches!(code, Code::InvalidKeyPackage | Code::PoolFull | Code::TooLarge)
 }
 
 fn delete(staged: &Staged<'_>, key: &SignatureKey) -> Result<(), StorageError> {

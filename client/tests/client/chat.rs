@@ -1,7 +1,7 @@
 //! The chat, as it is typed: what it prints, and that it goes on whatever happens to it.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Output, Stdio},
     sync::mpsc::{self, Receiver},
@@ -11,7 +11,10 @@ use std::{
 
 use insta::assert_snapshot;
 
-use super::service::Service;
+use super::{
+    delivery::open,
+    service::{Service, run},
+};
 
 /// How long a line may take to come.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -344,4 +347,31 @@ fn size_of_largest(folder: &Path) -> u64 {
         if path.is_dir() { size_of_largest(&path) } else { path.metadata().unwrap().len() }
     });
     sizes.max().unwrap_or_default()
+}
+
+#[test]
+fn a_device_that_was_removed_is_told_so_and_how_it_comes_back() {
+    let service = Service::start();
+    let alice = run(async {
+        drop(service.device("alice", 0).await);
+        let (alice, phone) = (open(&service, "alice"), open(&service, "alice/phone"));
+        let key = phone.identity().signature_key();
+        let voucher = alice.identity().vouch_for("phone", &key).unwrap();
+        phone.register_vouched(Some(voucher)).await.unwrap();
+        alice
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keypool"));
+    command.args(["chat", "--user", "alice", "--device", "phone", "--home"]);
+    command.arg(service.folder.path().join("alice/phone"));
+    command.args(["--server", &service.tunnel.url()]).stderr(Stdio::piped());
+    let mut phone = Person::opens(&mut command);
+    phone.says("/create friday");
+    phone.reads("friday is made");
+    run(async { alice.remove_device("phone").await.unwrap() });
+    // What waited for its mail is told at once; typing is not needed for it.
+    phone.reads("the server does not know this device any more: it was removed");
+    let mut said = String::new();
+    phone.program.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("type `keypool vouch phone "), "{said}");
+    assert_eq!(phone.ends().1, 1);
 }

@@ -161,20 +161,22 @@ fn the_help_says_what_there_is() {
     Usage: keypool [OPTIONS] <COMMAND>
 
     Commands:
-      chat        Talk to others: groups, invitations, messages
-      register    Make the device's keys and register them at the server
-      vouch       Vouch for another device of the user, so that it can register
-      status      Show how full the pool is
-      refresh     Keep the pool: fetch its history, clean up, refill it if it is low
-      history     Show what happened to the pool, or to one package
-      doctor      Look for what the device's history and its store disagree on
-      audit       Look for what the server has told that cannot be so; ends with 3 if a rule is broken,
-                  with 4 if the server has told two histories
-      rotate-key  Give the device another signature key, and withdraw the packages of the one before
-      withdraw    Withdraw all packages: nobody is given one until the next refresh makes new ones
-      reseal      Seal the device's keys with another passphrase, or with a new key file
-      explain     Say what an error code means, or list them all
-      help        Print this message or the help of the given subcommand(s)
+      chat           Talk to others: groups, invitations, messages
+      register       Make the device's keys and register them at the server
+      vouch          Vouch for another device of the user, so that it can register
+      remove-device  Remove a device of the user, this one or another: its key speaks for nothing any
+                     more
+      status         Show how full the pool is
+      refresh        Keep the pool: fetch its history, clean up, refill it if it is low
+      history        Show what happened to the pool, or to one package
+      doctor         Look for what the device's history and its store disagree on
+      audit          Look for what the server has told that cannot be so; ends with 3 if a rule is
+                     broken, with 4 if the server has told two histories
+      rotate-key     Give the device another signature key, and withdraw the packages of the one before
+      withdraw       Withdraw all packages: nobody is given one until the next refresh makes new ones
+      reseal         Seal the device's keys with another passphrase, or with a new key file
+      explain        Say what an error code means, or list them all
+      help           Print this message or the help of the given subcommand(s)
 
     Options:
           --home <DIR>              Where the device's keys and groups are [env: KEYPOOL_HOME=]
@@ -184,6 +186,8 @@ fn the_help_says_what_there_is() {
           --passphrase-file <FILE>  A file whose first line is the passphrase that seals the device's
                                     keys; without it they are sealed with a key file in the home [env:
                                     KEYPOOL_PASSPHRASE_FILE=]
+          --token <TOKEN>           A token of the server's operator, for registering where the server
+                                    asks for one [env: KEYPOOL_TOKEN]
           --json                    Print JSON, one object a line
       -h, --help                    Print help
       -V, --version                 Print version
@@ -290,6 +294,41 @@ fn packages_are_withdrawn_and_the_key_is_replaced() {
     next: keypool refresh
     [0]
     "#);
+}
+
+#[test]
+fn a_device_is_removed_and_stays_its_users() {
+    let service = Service::start();
+    let played = [
+        &["register"][..],
+        &["remove-device", "phone"],
+        &["remove-device", "main"],
+        &["status"],
+        &["--token", "secret", "register"],
+    ]
+    .map(|arguments| told(&keypool(&service, arguments)));
+    let said = played.join("\n\n");
+    let how = |line: &&str| line.starts_with("if alice is yours: type `keypool vouch main ");
+    assert_eq!(said.lines().filter(how).count(), 1);
+    let said: Vec<&str> = said.lines().filter(|line| !how(line)).collect();
+    assert_snapshot!(said.join("\n"), @"
+    alice/main is registered; its key is KEY
+    next: keypool refresh
+    [0]
+
+    error: unknown_user: the device is not registered, or was removed. Check the name; the owner registers with POST /devices.
+    [1]
+
+    alice/main is removed: nobody is given a package of it, and its key speaks for nothing any more
+    remove it from your groups as well; it comes back with a voucher only
+    [0]
+
+    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
+    [1]
+
+    error: identity_bound: the name is bound to another key, or the key to another name. Use the key that registered first, or another name; an operator can tell who holds it.
+    [1]
+    ");
 }
 
 #[test]

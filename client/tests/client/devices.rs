@@ -1,7 +1,11 @@
 //! A user with several devices: each vouched for by another, all of them invited.
 
-use keypool_client::{RotateError, Why};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use keypool_client::{DeviceIdentity, RotateError, Why};
+use keypool_ledger::Clock;
 use keypool_projections::wire::{Code, Voucher};
+use keypool_server::{RegistrationPolicy, RegistrationSettings};
+use serde_json::json;
 
 use super::{
     delivery::{Client, alice_and, members, open, told},
@@ -102,5 +106,101 @@ fn without_a_voucher_another_device_is_refused() {
         for word in ["", "a", "a.b", "....", "\u{7f}.x"] {
             assert!(word.parse::<Voucher>().is_err(), "{word:?}");
         }
+    });
+}
+
+#[test]
+fn a_lost_device_is_removed_by_another() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &["bob"], 2).await;
+        let bob = open(&service, "bob");
+        let phone = second_device(&service, &bob, "phone").await;
+        let removed = bob.remove_device("phone").await.unwrap();
+        assert_eq!((removed.user.as_str(), removed.device.as_str()), ("bob", "phone"));
+        let unknown = bob.remove_device("phone").await.unwrap_err();
+        assert_eq!(unknown.code(), Some(Code::UnknownUser), "repeated");
+        let strange = bob.remove_device("a b/c").await.unwrap_err();
+        assert_eq!(strange.code(), Some(Code::InvalidName));
+
+        // Whoever has it can do nothing with it, and Bob is invited without it.
+        let refused = phone.status().await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::Unauthenticated));
+        assert_eq!(phone.register().await.unwrap_err().code(), Some(Code::IdentityBound));
+        let refused = phone.remove_device("main").await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::Unauthenticated));
+        alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!(members(&alice, &group), ["alice/main", "bob/main"]);
+
+        // Found again: with a voucher it is back, and takes in what became of its packages.
+        let key = phone.identity().signature_key();
+        let voucher = bob.identity().vouch_for("phone", &key).unwrap();
+        phone.register_vouched(Some(voucher)).await.unwrap();
+        phone.connection().refresh_now(service.clock.now()).await.unwrap();
+        let counts = phone.status().await.unwrap().counts;
+        assert_eq!((counts.available, counts.revoked), (4, 4));
+        alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!(members(&alice, &group), ["alice/main", "bob/main", "bob/phone"]);
+    });
+}
+
+#[test]
+fn a_removal_whose_answer_was_lost_is_answered_also_to_the_device_that_has_gone() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("bob", 1).await);
+        let bob = open(&service, "bob");
+        service.tunnel.lose(&[0]);
+        bob.remove_device("main").await.unwrap();
+        assert_eq!(bob.status().await.unwrap_err().code(), Some(Code::Unauthenticated));
+    });
+}
+
+/// A token for a device, as the operator's own service would issue it.
+fn token(issuer: &DeviceIdentity, device: &Client, exp: u64) -> String {
+    let identity = device.identity();
+    let kid = identity.signature_key().to_string();
+    let claims = json!({
+        "sub": identity.pool().user(), "aud": "chat.example", "exp": exp, "cnf": { "kid": kid },
+    });
+    let part = |value: &serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let signed = format!("{}.{}", part(&json!({ "alg": "EdDSA" })), part(&claims));
+    let signature = issuer.sign(signed.as_bytes());
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+}
+
+#[test]
+fn a_token_of_the_operators_takes_the_place_of_a_voucher() {
+    run(async {
+        // Any Ed25519 key will do for the operator: here, that of a device that takes no part.
+        let elsewhere = super::support::Device::new("issuer");
+        let issuer = elsewhere.identity.clone();
+        let info = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        let info = [&info[..], issuer.signature_key().as_bytes()].concat();
+        let file = elsewhere.home.path().join("issuer.pem");
+        let (begin, end) = ("-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----");
+        std::fs::write(&file, format!("{begin}\n{}\n{end}\n", BASE64.encode(&info))).unwrap();
+        let service = Service::start_set(|settings| {
+            settings.registration = RegistrationSettings {
+                policy: RegistrationPolicy::Jwt,
+                jwt_key: Some(file.clone()),
+                jwt_audience: Some("chat.example".to_owned()),
+                allow_list: None,
+            };
+        });
+        let (bob, phone) = (open(&service, "bob"), open(&service, "bob/phone"));
+        let exp = service.clock.now().as_secs() + 600;
+        assert_eq!(bob.register().await.unwrap_err().code(), Some(Code::NotAllowed));
+        let stolen = phone.register_with_token(&token(&issuer, &bob, exp)).await;
+        assert_eq!(stolen.unwrap_err().code(), Some(Code::NotAllowed));
+        for device in [&bob, &phone] {
+            device.register_with_token(&token(&issuer, device, exp)).await.unwrap();
+            device.refresh_key_packages().await.unwrap();
+        }
+        // The token is for registering alone: everything else goes without it, also another key.
+        bob.connection().api().set_registration_token(None);
+        bob.register().await.unwrap();
+        bob.rotate_key().await.unwrap();
+        bob.register().await.unwrap();
     });
 }

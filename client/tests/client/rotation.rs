@@ -39,10 +39,12 @@ fn the_next_key_is_the_devices_everywhere_and_groups_go_on_meanwhile() {
         assert_ne!(next, before);
         assert_eq!(bob.identity().signature_key(), next);
 
-        // The packages of the key before are withdrawn, and fresh ones are of the next.
+        // The packages of the key before are withdrawn, and fresh ones of the next are there at once.
+        assert_eq!(bob.status().await.unwrap().counts.available, 4);
+        assert_eq!(bob.connection().pool().get_available_count(service.clock.now()).unwrap(), 4);
         let refreshed = bob.connection().refresh_now(service.clock.now()).await.unwrap();
         let counts = bob.status().await.unwrap().counts;
-        assert_eq!((refreshed.created, counts.available, counts.revoked), (4, 4, 1));
+        assert_eq!((refreshed.created, counts.available, counts.revoked), (0, 4, 1));
 
         // In the group the key before speaks until it is replaced there too.
         assert!(bob.membership().needs_fresh_keys(&group).unwrap());
@@ -132,6 +134,47 @@ fn a_rotation_goes_on_wherever_it_was_killed() {
             });
         }
     }
+}
+
+/// A server that takes none of the packages, because the device's clock is wrong, takes the key: it may
+/// have leaked.
+#[test]
+fn a_key_is_replaced_even_if_its_packages_are_refused() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, _) = alice_and_bob(&service).await;
+        let before = bob.identity().signature_key();
+        let later = service.clock.now().after(Duration::from_hours(48));
+        let next = bob.connection().rotate_key(later).await.unwrap();
+        assert_ne!(next, before);
+        assert_eq!(bob.identity().signature_key(), next);
+        assert_eq!(bob.status().await.unwrap().counts.available, 0);
+        bob.connection().refresh_now(service.clock.now()).await.unwrap();
+        assert_eq!(bob.status().await.unwrap().counts.available, 4);
+        drop(alice);
+    });
+}
+
+#[test]
+fn an_app_that_dies_in_a_rotation_leaves_a_full_pool() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &["bob"], 2).await;
+        let bob = open(&service, "bob");
+        let kill = Kill::Request(0, Side::After);
+        service
+            .kill_any("bob", kill, bob, async |bob: &Client| bob.rotate_key().await.unwrap())
+            .await;
+        // Before Bob is back: his old packages are withdrawn, and there are others.
+        let invited = alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!((invited.added.len(), invited.missing.len()), (1, 0));
+        let bob = open(&service, "bob");
+        bob.refresh_key_packages().await.unwrap();
+        assert_eq!(told(&bob).await, ["joined by alice/main"]);
+        they_talk(&alice, &bob, &group).await;
+        let counts = bob.status().await.unwrap().counts;
+        assert_eq!((counts.available, counts.spent, counts.revoked), (3, 1, 2));
+    });
 }
 
 #[test]

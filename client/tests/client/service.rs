@@ -59,11 +59,17 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn start() -> Self {
+        Self::start_set(|_| {})
+    }
+
+    /// A server with other settings than the usual.
+    pub(crate) fn start_set(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = TempDir::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let clock = Arc::new(MovableClock::default());
-        let settings = settings(&folder.path().join("server"), &address.to_string());
+        let mut settings = settings(&folder.path().join("server"), &address.to_string());
+        change(&mut settings);
         let server = Server::start(settings, clock.clone()).unwrap();
         let tunnel = Tunnel::open(listener, server.address());
         Self { folder, server, clock, mail: Mail::default(), tunnel }

@@ -56,7 +56,7 @@ impl PoolState {
             unknown.then(|| Forgotten::Package(keypackage_ref.clone()))
         };
         match command {
-            Command::Upload(packages) => {
+            Command::Upload(packages) | Command::Replace { packages, .. } => {
                 let named = |NewPackage { facts, .. }: &NewPackage| {
                     let init_key = Some(Forgotten::InitKey(facts.init_key));
                     [unless_known(&facts.keypackage_ref), init_key]
@@ -77,6 +77,8 @@ impl PoolState {
             Command::Revoke { which: Which::Credential(_) | Which::All, .. }
             | Command::Register { .. }
             | Command::Rotate { .. }
+            | Command::Admit { .. }
+            | Command::Remove { .. }
             | Command::Settle => Vec::new(),
         }
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The number of this form and of the fold it is of. What has another number is folded anew.
-const FOLD: u8 = 1;
+const FOLD: u8 = 2;
 
 impl PoolView {
     /// The pool as bytes, without which `init_key`s it has seen: what [`PoolState::forget`] leaves of it.
@@ -61,6 +61,7 @@ impl PoolState {
             out.bytes(signature_key.as_bytes());
             out.bytes(credential.as_bytes());
         }
+        out.flag(self.removed);
         let Counts { created, available, reserved, spent, expired, revoked } = self.counts;
         for count in [created, available, reserved, spent, expired, revoked] {
             out.number(count);
@@ -101,6 +102,7 @@ impl PoolState {
             let credential = rest.text()?;
             state.registration = Some(Arc::new(Registration { signature_key, credential }));
         }
+        state.removed = rest.flag()?;
         state.counts = Counts {
             created: rest.number()?,
             available: rest.number()?,

@@ -19,7 +19,7 @@ use super::{
     watch::Look,
 };
 use crate::{
-    command::{Answer, Command, Limits, NewPackage, Rejection},
+    command::{Answer, Command, Limits, NewPackage, NextKey, Rejection},
     decide::Decision,
     delivery::{GroupState, MailboxState},
     pool::PoolState,
@@ -101,7 +101,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             Work::Deliver(request, _) => return Some(self.deliver(request)),
             Work::Command(request, _) => request,
         };
-        if matches!(request.command, Command::Register { .. } | Command::Rotate { .. }) {
+        if request.command.changes_keys() {
             if !self.batches.is_empty() {
                 return None;
             }
@@ -121,10 +121,8 @@ impl<'a, L: EventLog> Group<'a, L> {
     /// Notes which packages this group brings to which pool; false if one of them goes to another pool
     /// as well, whose upload must be written first.
     fn claim_uploads(&mut self, request: &Request) -> bool {
-        let (Target::Pool(pool), Command::Upload(packages)) = (&request.target, &request.command)
-        else {
-            return true;
-        };
+        let Target::Pool(pool) = &request.target else { return true };
+        let packages = request.command.packages();
         let refs = || packages.iter().map(|package| &package.facts.keypackage_ref);
         let elsewhere = |r: &KeyPackageRef| self.uploads.get(r).is_some_and(|other| other != pool);
         if refs().any(elsewhere) {
@@ -215,11 +213,13 @@ impl<'a, L: EventLog> Group<'a, L> {
             }
             return self.decide_on(&made, command);
         }
-        let mut refusal = if devices.is_empty() { unknown() } else { Rejection::OwnPool };
+        let mut refusal = if devices.contains(holder) { Rejection::OwnPool } else { unknown() };
         for pool in devices.into_iter().filter(|pool| pool != holder) {
             let decided = self.decide_on(&pool, command)?;
             match decided.decision.answer {
                 Ok(_) => return Ok(decided),
+                // A device that was removed says nothing of the others.
+                Err(Rejection::NotRegistered) => {}
                 Err(Rejection::PoolExhausted) if refusal == Rejection::NothingCompatible => {}
                 Err(rejection) => refusal = rejection,
             }
@@ -235,7 +235,12 @@ impl<'a, L: EventLog> Group<'a, L> {
             {
                 return Err(Rejection::IdentityBound.into());
             }
+            Command::Register { .. } if self.was_removed(pool)? => {
+                return Err(Rejection::IdentityBound.into());
+            }
             Command::Rotate { signature_key, .. }
+            | Command::Admit { signature_key, .. }
+            | Command::Replace { next: Some(NextKey { signature_key, .. }), .. }
                 if !self.shared.views().directory.is_free(pool, signature_key) =>
             {
                 return Err(Rejection::IdentityBound.into());
@@ -251,18 +256,41 @@ impl<'a, L: EventLog> Group<'a, L> {
                     return Err(Rejection::ReservationMismatch(*reservation).into());
                 }
             }
-            Command::Upload(packages) => {
-                for package in packages {
-                    let keypackage_ref = &package.facts.keypackage_ref;
-                    let known = self.shared.log.find_package(keypackage_ref)?;
-                    if known.is_some_and(|known| known.envelope.stream.pool() != Some(pool)) {
-                        return Err(Rejection::UploadedElsewhere(keypackage_ref.clone()).into());
-                    }
+            Command::Remove { by } => {
+                let views = self.shared.views();
+                let by = views.directory.pool_of_key(by);
+                if by.is_none_or(|by| by.user() != pool.user()) {
+                    return Err(Rejection::NotRegistered.into());
                 }
             }
             _ => {}
         }
+        for package in command.packages() {
+            let keypackage_ref = &package.facts.keypackage_ref;
+            let known = self.shared.log.find_package(keypackage_ref)?;
+            if known.is_some_and(|known| known.envelope.stream.pool() != Some(pool)) {
+                return Err(Rejection::UploadedElsewhere(keypackage_ref.clone()).into());
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the user has had devices and has none left: then the name is not free, and nobody is left to
+    /// vouch. Registering again what is registered is no matter of this.
+    fn was_removed(&self, pool: &PoolId) -> Result<bool, ExecuteError> {
+        let devices: Vec<PoolId> = {
+            let views = self.shared.views();
+            if !views.directory.registered_of(pool.user()).is_empty() {
+                return Ok(false);
+            }
+            views.directory.devices_of(pool.user()).cloned().collect()
+        };
+        for device in devices {
+            if self.pool_view(&device)?.state.is_removed() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The pool in which a reservation was made.
@@ -354,9 +382,7 @@ fn new_events(events: Vec<Event>, request: &Request, at: Timestamp) -> Vec<NewEv
 
 /// The bytes that go with an event: the package's, when it is uploaded.
 fn payload(event: &Event, command: &Command) -> Vec<u8> {
-    let (Event::Uploaded(facts), Command::Upload(packages)) = (event, command) else {
-        return Vec::new();
-    };
+    let Event::Uploaded(facts) = event else { return Vec::new() };
     let is_it = |package: &&NewPackage| package.facts.keypackage_ref == facts.keypackage_ref;
-    packages.iter().find(is_it).map(|package| package.bytes.clone()).unwrap_or_default()
+    command.packages().iter().find(is_it).map(|package| package.bytes.clone()).unwrap_or_default()
 }

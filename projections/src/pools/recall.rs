@@ -86,17 +86,17 @@ fn recorded(
         (Command::Spend { .. }, Event::Conflict { lost, .. }) => {
             Some(Err(Rejection::ReservationLost(*lost)))
         }
-        (Command::Register { .. }, Event::Registered { .. })
+        (Command::Register { .. } | Command::Admit { .. }, Event::Registered { .. })
         | (Command::Rotate { .. }, Event::KeyRotated { .. }) => {
             Some(Ok(Answer::Registered { known: false }))
         }
+        (Command::Remove { .. }, Event::DeviceRemoved {}) => Some(Ok(Answer::Removed)),
         _ => None,
     })
 }
 
 /// What the log has taken in was stored and nothing else, whatever the limits say today.
 fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
-    let Answer::Uploaded(outcomes) = answer else { return answer };
     let taken = |sought: &KeyPackageRef| {
         events
             .iter()
@@ -110,5 +110,25 @@ fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
         }
         other => other,
     };
-    Answer::Uploaded(outcomes.into_iter().map(as_recorded).collect())
+    match answer {
+        Answer::Uploaded(outcomes) => {
+            Answer::Uploaded(outcomes.into_iter().map(as_recorded).collect())
+        }
+        Answer::Replaced { outcomes, .. } => {
+            let outcomes = outcomes.into_iter().map(as_recorded).collect();
+            Answer::Replaced { outcomes, revoked: rotated(events) }
+        }
+        other => other,
+    }
+}
+
+/// The packages that were withdrawn for others.
+fn rotated(events: &[&Event]) -> Vec<KeyPackageRef> {
+    let withdrawn = |event: &&Event| match event {
+        Event::Revoked { keypackage_ref, reason: RevokeReason::Rotated, .. } => {
+            Some(keypackage_ref.clone())
+        }
+        _ => None,
+    };
+    events.iter().filter_map(withdrawn).collect()
 }

@@ -3,10 +3,10 @@
 use std::{fmt, str::FromStr};
 
 use data_encoding::BASE64URL_NOPAD;
-use keypool_ledger::SignatureKey;
+use keypool_ledger::{KeyPackageRef, SignatureKey};
 use serde::{Deserialize, Serialize};
 
-use super::Base64;
+use super::{Base64, PoolCounts, UploadItem};
 
 /// `POST /devices`: let the key that signs this request speak for a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,50 @@ pub struct RotateRequest {
     /// line feed after it.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = Byte))]
     pub proof: Base64,
+}
+
+/// The answer to `DELETE /devices/{device}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RemoveReply {
+    /// The user.
+    pub user: String,
+    /// The device.
+    pub device: String,
+    /// Always true: no key speaks for it any more, and nobody is given a package of it.
+    pub removed: bool,
+    /// The place of the last thing that was recorded of it in the log.
+    pub position: u64,
+}
+
+/// `POST /keypackages/rotate`: packages in the place of all that are live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RotatePackagesRequest {
+    /// The packages: each a `KeyPackage`, or an `MLSMessage` that holds one.
+    pub keypackages: Vec<Base64>,
+    /// Whom the key that signs this request and the packages is to speak for, if it does not yet: as for
+    /// `POST /devices/rotate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RotateRequest>,
+}
+
+/// The answer to `POST /keypackages/rotate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RotatePackagesReply {
+    /// How many packages of this request are in the pool because of it.
+    pub accepted: u64,
+    /// What became of each, in the order of the request.
+    pub items: Vec<UploadItem>,
+    /// The packages that were withdrawn for them.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub revoked: Vec<KeyPackageRef>,
+    /// The pool afterwards.
+    pub pool: PoolCounts,
+    /// The place of the pool's last event in the log.
+    pub position: u64,
 }
 
 impl fmt::Display for Voucher {

@@ -22,14 +22,14 @@ use crate::history::{START, at, claim, group, package, pool, reference, reservat
 type Shared = Arc<MemoryLog>;
 
 /// A service on a log in memory, with a clock that stands still.
-struct Service {
-    log: Shared,
+pub(crate) struct Service {
+    pub(crate) log: Shared,
     clock: Arc<ManualClock>,
-    pools: Arc<Pools<Shared>>,
+    pub(crate) pools: Arc<Pools<Shared>>,
 }
 
 impl Service {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on(Arc::new(MemoryLog::default()), Arc::new(ManualClock::at(START)))
     }
 
@@ -40,22 +40,27 @@ impl Service {
     }
 
     /// The same service after a restart.
-    fn restarted(self) -> Self {
+    pub(crate) fn restarted(self) -> Self {
         let Self { log, clock, pools } = self;
         drop(pools);
         Self::on(log, clock)
     }
 
-    fn run(&self, id: u128, target: &str, command: Command) -> Result<Reply, ExecuteError> {
+    pub(crate) fn run(
+        &self,
+        id: u128,
+        target: &str,
+        command: Command,
+    ) -> Result<Reply, ExecuteError> {
         block_on(self.pools.execute(request(id, Target::Pool(pool(target)), command)))
     }
 
-    fn upload(&self, id: u128, owner: &str, names: &[&str]) -> Reply {
+    pub(crate) fn upload(&self, id: u128, owner: &str, names: &[&str]) -> Reply {
         let packages = names.iter().map(|name| package(name)).collect();
         self.run(id, owner, Command::Upload(packages)).unwrap()
     }
 
-    fn events(&self) -> Vec<&'static str> {
+    pub(crate) fn events(&self) -> Vec<&'static str> {
         let records = self.log.read(1, usize::MAX).unwrap();
         records.iter().map(|record| record.envelope.event.name()).collect()
     }
@@ -217,7 +222,7 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
     );
 }
 
-fn register(key: u8, credential: &str) -> Command {
+pub(crate) fn register(key: u8, credential: &str) -> Command {
     let signature_key = SignatureKey::new(&[key; 32]).unwrap();
     Command::Register { signature_key, credential: credential.to_owned(), voucher: None }
 }

@@ -50,6 +50,10 @@ fn command(g: &mut Gen) -> Command {
         9 if bool::arbitrary(g) => Command::Report { claim, check: None },
         9 => Command::Release(claim),
         10 => Command::Renew(claim),
+        _ if u8::arbitrary(g) % 3 == 0 => Command::Replace {
+            packages: (0..u8::arbitrary(g) % 4).map(|_| package(name(g))).collect(),
+            next: None,
+        },
         _ if bool::arbitrary(g) => Command::Settle,
         _ => Command::Revoke {
             which: Which::Refs(vec![reference(named), reference(name(g))]),

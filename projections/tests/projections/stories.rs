@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use insta::assert_snapshot;
-use keypool_ledger::{Event, Hash, RevokeReason, Timestamp};
+use keypool_ledger::{Event, Hash, RevokeReason, SignatureKey, Timestamp};
 use keypool_projections::{
     Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection, Which,
 };
@@ -50,6 +50,62 @@ fn the_oldest_is_offered_first_and_never_offered_ones_before_all_others() {
     130 alice reserve 5: a reserved by 5 (generation 2, 60 s)
     130 alice reserve 6: b reserved by 6 (generation 2, 60 s)
     130 alice reserve 7: refused: no package of the pool can be handed out now
+    ");
+}
+
+#[test]
+fn new_packages_take_the_place_of_all_that_are_live_or_of_none() {
+    assert_snapshot!(story("
+        0 bob upload a b L
+        1 alice reserve 1
+        2 bob replace c LL a'
+        3 alice spend a 1
+        4 bob replace a
+        5 bob replace c LL
+        6 bob replace c d
+        7 alice reserve 2
+    "), @"
+    0 bob upload a b L: a uploaded, b uploaded, L uploaded
+    1 alice reserve 1: a reserved by 1 (generation 1, 60 s)
+    2 bob replace c LL a': b revoked (Rotated), a revoked (Rotated), L revoked (Rotated), c uploaded, LL uploaded, a' refused: InitKeySeen
+    3 alice spend a 1: a spent
+    4 bob replace a: a is known: Spent
+    5 bob replace c LL: c is known: Available, LL is known: Available
+    6 bob replace c d: LL revoked (Rotated), d uploaded, c is known: Available
+    7 alice reserve 2: c reserved by 2 (generation 1, 60 s)
+    ");
+}
+
+#[test]
+fn a_device_that_is_removed_offers_nothing_and_takes_nothing() {
+    assert_snapshot!(story("
+        0 bob register
+        0 bob upload a b
+        1 alice reserve 1
+        2 bob remove
+        3 bob remove
+        3 bob upload c
+        3 bob replace c
+        3 alice reserve 2
+        4 alice reserve 1
+        5 alice spend a 1
+        6 bob register
+        7 bob upload c
+        8 alice reserve 2
+    "), @"
+    0 bob register: registered
+    0 bob upload a b: a uploaded, b uploaded
+    1 alice reserve 1: a reserved by 1 (generation 1, 60 s)
+    2 bob remove: device_removed, b revoked (Withdrawn), a revoked (Withdrawn)
+    3 bob remove: refused: the device is not registered, or was removed
+    3 bob upload c: refused: the device is not registered, or was removed
+    3 bob replace c: refused: the device is not registered, or was removed
+    3 alice reserve 2: refused: the device is not registered, or was removed
+    4 alice reserve 1: again a (generation 1)
+    5 alice spend a 1: a spent
+    6 bob register: registered
+    7 bob upload c: c uploaded
+    8 alice reserve 2: c reserved by 2 (generation 1, 60 s)
     ");
 }
 
@@ -519,6 +575,16 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
     let number = |word: &str| word.parse::<u8>().unwrap();
     match verb {
         "upload" => Command::Upload(rest.iter().map(|name| package(name)).collect()),
+        "replace" => {
+            let packages = rest.iter().map(|name| package(name)).collect();
+            Command::Replace { packages, next: None }
+        }
+        "remove" => Command::Remove { by: SignatureKey::new(&[1; 32]).unwrap() },
+        "register" => Command::Register {
+            signature_key: SignatureKey::new(&[1; 32]).unwrap(),
+            credential: who.to_owned(),
+            voucher: None,
+        },
         "reserve" => Command::Reserve {
             reservation: reservation(number(rest[0])),
             holder: pool(who),
@@ -572,14 +638,14 @@ fn tell(event: &Event, now: Timestamp) -> String {
         Event::Conflict { lost, holds, .. } => {
             format!("{name} conflict: {} lost to {}", lost.0.as_u128(), holds.0.as_u128())
         }
-        other => format!("{name} {}", other.name()),
+        other => format!("{name} {}", other.name()).trim_start().to_owned(),
     }
 }
 
 /// What an answer says beyond the events.
 fn answered(answer: &Answer, silent: bool) -> Vec<String> {
     match answer {
-        Answer::Uploaded(items) => items
+        Answer::Uploaded(items) | Answer::Replaced { outcomes: items, .. } => items
             .iter()
             .filter_map(|item| match item {
                 ItemOutcome::Stored(_) => None,

@@ -145,6 +145,7 @@ pub(crate) async fn mailbox(
     tokio::pin!(deadline);
     loop {
         written.mark_unchanged();
+        caller.still_speaks(&state)?;
         let reply = waiting(&state, &caller.pool, &which)?;
         if !reply.items.is_empty() || wait.is_zero() {
             return Ok(HttpResponse::Ok().json(reply));

@@ -2,6 +2,10 @@
 
 pub(crate) mod many;
 
+pub(crate) mod rotate;
+
+pub(crate) mod stream;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header,
@@ -11,8 +15,8 @@ use keypool_ledger::{PoolId, ReservationId, RevokeReason};
 use keypool_projections::{
     Claim, ItemOutcome, Stage, Which,
     wire::{
-        ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus, Problem,
-        ReleaseReply, RenewReply, ReportReason, ReportReply, ReportRequest, ReserveReply,
+        Base64, ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus,
+        Problem, ReleaseReply, RenewReply, ReportReason, ReportReply, ReportRequest, ReserveReply,
         ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest,
         UploadItem, UploadReply, UploadRequest,
     },
@@ -76,6 +80,11 @@ fn packages_of(body: &Body, packages_max: usize) -> Result<Vec<Vec<u8>>, Failure
         return Ok(vec![body.bytes.to_vec()]);
     }
     let UploadRequest { keypackages } = body.json()?;
+    checked(keypackages, packages_max)
+}
+
+/// The packages of a request, if it may hold so many.
+fn checked(keypackages: Vec<Base64>, packages_max: usize) -> Result<Vec<Vec<u8>>, Failure> {
     if packages_max < keypackages.len() {
         let count = keypackages.len();
         let detail =
@@ -163,7 +172,7 @@ fn reply(reserved: ReservedKeyPackage) -> ReserveReply {
     let ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline } = reserved;
     ReserveReply {
         keypackage_ref: facts.keypackage_ref,
-        keypackage: keypool_projections::wire::Base64(bytes),
+        keypackage: Base64(bytes),
         reservation_id: reservation,
         generation,
         reservation_expires_at: deadline.as_secs(),

@@ -142,6 +142,9 @@ async fn play(running: &Running, request: &Message, names: &mut Names) -> Answer
     };
     let body = filled_in(&request.body, &caller, names);
     let mut draft = Draft::get(path);
+    if method == "DELETE" {
+        draft = Draft::delete(path);
+    }
     if method == "POST" {
         draft = Draft::post(path, &Value::Null);
         draft.content_type =
@@ -209,7 +212,7 @@ async fn every_route_has_an_example() {
     for (path, methods) in api.await.unwrap().body["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
             let path = path.replace("{group_id}", "Z3JvdXAtMQ").replace("{user}", "alice");
-            let path = path.replace("{path}", "0/000");
+            let path = path.replace("{path}", "0/000").replace("{device}", "laptop");
             let reservation = "5c0f7b52-4f0e-4e53-9a55-0d6d3c5a9a3e";
             let path = path.replace("{reservation_id}", reservation);
             let start = format!("{} {path}", method.to_ascii_uppercase());

@@ -38,7 +38,7 @@ const BALLAST: u16 = 0xff01;
 #[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) pool: PoolId,
-    key: SigningKey,
+    pub(crate) key: SigningKey,
 }
 
 impl Device {
@@ -133,6 +133,7 @@ pub(crate) struct Draft {
     pub(crate) body: Option<Vec<u8>>,
     pub(crate) content_type: String,
     pub(crate) key: Uuid,
+    pub(crate) authorization: Option<String>,
 }
 
 /// An answer that has arrived whole.
@@ -152,17 +153,29 @@ impl Draft {
             body: Some(serde_json::to_vec(body).unwrap()),
             content_type: "application/json".to_owned(),
             key: Uuid::now_v7(),
+            authorization: None,
         }
+    }
+
+    /// As a request with a body, which is empty.
+    pub(crate) fn delete(path: &str) -> Self {
+        let (key, body) = (Uuid::now_v7(), Some(Vec::new()));
+        Self { method: "DELETE", body, key, ..Self::get(path) }
     }
 
     pub(crate) fn get(path: &str) -> Self {
         let content_type = String::new();
         let key = Uuid::nil();
-        Self { method: "GET", path: path.to_owned(), body: None, content_type, key }
+        let path = path.to_owned();
+        Self { method: "GET", path, body: None, content_type, key, authorization: None }
     }
 
     pub(crate) fn key(self, key: Uuid) -> Self {
         Self { key, ..self }
+    }
+
+    pub(crate) fn with_token(self, token: &str) -> Self {
+        Self { authorization: Some(format!("Bearer {token}")), ..self }
     }
 
     /// The headers that sign this request for a server of this authority.
@@ -186,7 +199,7 @@ impl Draft {
                 content_digest,
                 idempotency_key: &key,
             }),
-            authorization: None,
+            authorization: self.authorization.as_deref(),
         };
         let sign = |base: &[u8]| Ok::<_, ()>(device.key.sign(base).to_bytes().to_vec());
         let signed = parts.sign(&device.keyid(), now, 60, sign).unwrap();
@@ -197,6 +210,7 @@ impl Draft {
             headers.push(("content-digest", digest));
             headers.push(("idempotency-key", key));
         }
+        headers.extend(self.authorization.clone().map(|value| ("authorization", value)));
         headers
     }
 }
@@ -255,6 +269,10 @@ impl Api {
     pub(crate) async fn register(&self, device: &Device) -> Answer {
         let (user, name) = (device.pool.user(), device.pool.device());
         self.post(device, "/devices", json!({ "user": user, "device": name })).await
+    }
+
+    pub(crate) async fn delete(&self, device: &Device, path: &str) -> Answer {
+        self.send(device, &Draft::delete(path)).await
     }
 
     pub(crate) async fn upload(&self, device: &Device, packages: &[Vec<u8>]) -> Answer {
@@ -409,6 +427,24 @@ impl Process {
         let mut said = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         (self.child.wait().unwrap(), said)
+    }
+
+    /// Asks it to read its files again, and waits until it has said something of it.
+    pub(crate) fn reload(&mut self, words: &str) -> String {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        let said = self.child.stderr.as_mut().unwrap();
+        let mut line = Vec::new();
+        for byte in said.bytes().map(Result::unwrap) {
+            line.push(byte);
+            if byte == b'\n' {
+                let text = String::from_utf8(std::mem::take(&mut line)).unwrap();
+                if text.contains(words) {
+                    return text;
+                }
+            }
+        }
+        panic!("the server has ended");
     }
 
     /// Asks it to end, and waits until it has.

@@ -83,6 +83,7 @@ pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn 
         ..ClientOptions::new(Arc::new(SystemClock))
     };
     let client = MlsClient::open_at_server(home, &owner, &whose.server, opened)?;
+    client.connection().api().set_registration_token(whose.token.clone());
     let mut chat = Chat::new(&client, Screen::open()?, *options);
     let sealed = match whose.passphrase_file {
         Some(_) => "sealed with your passphrase",

@@ -22,7 +22,7 @@ use serde_json::json;
 use self::output::{complain, say};
 
 /// Keeps a device's pool of MLS KeyPackages, and chats over it.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "keypool", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
@@ -32,7 +32,7 @@ struct Cli {
 }
 
 /// Which device this is, and where.
-#[derive(Args, Debug)]
+#[derive(Args)]
 struct Whose {
     /// Where the device's keys and groups are
     #[arg(long, env = "KEYPOOL_HOME", value_name = "DIR", global = true)]
@@ -62,6 +62,15 @@ struct Whose {
     /// sealed with a key file in the home
     #[arg(long, env = "KEYPOOL_PASSPHRASE_FILE", value_name = "FILE", global = true)]
     passphrase_file: Option<PathBuf>,
+    /// A token of the server's operator, for registering where the server asks for one
+    #[arg(
+        long,
+        env = "KEYPOOL_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        global = true
+    )]
+    token: Option<String>,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     json: bool,
@@ -84,6 +93,12 @@ enum Command {
         other: String,
         /// Its key, as it says when it is refused
         keyid: SignatureKey,
+    },
+    /// Remove a device of the user, this one or another: its key speaks for nothing any more
+    RemoveDevice {
+        /// What it is called
+        #[arg(value_name = "DEVICE")]
+        other: String,
     },
     /// Show how full the pool is
     Status,

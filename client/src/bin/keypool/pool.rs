@@ -42,6 +42,7 @@ impl Device {
         let identity = DeviceIdentity::load_or_create(&store)?;
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
         let api = ApiClient::new(&whose.server, identity.clone(), Arc::new(SystemClock))?;
+        api.set_registration_token(whose.token.clone());
         let connection = MlsConnection::new(Arc::clone(&store), pool, api, ());
         Ok(Self { store, identity, connection })
     }
@@ -81,6 +82,7 @@ impl Device {
             }
             Command::Doctor { repair } => self.check_up(whose.json, *repair).await,
             Command::RotateKey => self.rotate_key(whose.json).await,
+            Command::RemoveDevice { other } => self.remove(whose.json, other).await,
             Command::Withdraw => {
                 let count = self.connection.invalidate_credential_keys(now).await?;
                 let text = format!("{count} packages are withdrawn\nnext: keypool refresh");
@@ -110,6 +112,17 @@ impl Device {
             refresh.available
         );
         say(json, &value, &text)
+    }
+
+    /// Removes a device of the user, which may be this one.
+    async fn remove(&self, json: bool, device: &str) -> Result<(), Box<dyn Error>> {
+        let reply = self.connection.remove_device(device).await?;
+        let text = format!(
+            "{}/{} is removed: nobody is given a package of it, and its key speaks for nothing any more\n\
+             remove it from your groups as well; it comes back with a voucher only",
+            reply.user, reply.device
+        );
+        say(json, &serde_json::to_value(&reply)?, &text)
     }
 
     /// Registers the device. Where another device of the user could help, how it can is said.

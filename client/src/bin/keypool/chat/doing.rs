@@ -7,7 +7,7 @@ use keypool_client::{
     UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, SystemClock};
-use keypool_projections::wire::Code;
+use keypool_projections::wire::{Code, Problem};
 use tokio::time::timeout;
 
 use super::{
@@ -275,6 +275,10 @@ impl Chat<'_> {
                     .then(|| format!("KeyPackages refused: {}", refused.join(", ")))
             }
             Ok(Err(RefreshError::Storage(error))) => Some(self.told(&error)?),
+            Ok(Err(RefreshError::Api(error))) if self.is_disowned(&error) => {
+                self.disown();
+                return self.go_on().await;
+            }
             Ok(Err(error)) => Some(self.told(&error)?),
             Err(_) => Some(NO_ANSWER.to_owned()),
         };
@@ -385,6 +389,20 @@ impl Chat<'_> {
             Ok(_) => Ok(text),
             Err(_) => Err(End::Broken(format!("{text}; look at the disk, and start again").into())),
         }
+    }
+
+    /// Whether the server refuses the device that it knew before.
+    pub(super) fn is_disowned(&self, error: &ApiError) -> bool {
+        let is_unknown = |problem: &Problem| {
+            problem.code == Code::Unauthenticated && problem.detail.starts_with("unregistered key")
+        };
+        self.is_registered && matches!(error, ApiError::Refused(problem) if is_unknown(problem))
+    }
+
+    /// Says that the device is not registered any more. What is gone on with next is registering it.
+    pub(super) fn disown(&mut self) {
+        (self.is_registered, self.is_waiting) = (false, true);
+        self.screen.say("the server does not know this device any more: it was removed");
     }
 
     /// Why the device cannot take part at all.

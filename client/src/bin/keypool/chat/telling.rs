@@ -24,6 +24,10 @@ impl Chat<'_> {
                 self.tell_all(happenings)
             }
             Err(SyncError::Storage(error)) => Err(error.into()),
+            Err(SyncError::Api(error)) if self.is_disowned(&error) => {
+                self.disown();
+                Ok(())
+            }
             Err(error) => {
                 self.is_waiting = true;
                 let text = sentence(&error);

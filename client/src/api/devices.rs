@@ -1,0 +1,63 @@
+//! Which devices there are: the operator's word for one that registers, the next key with its packages,
+//! and the end of a device.
+
+use std::sync::PoisonError;
+
+use keypool_ledger::CommandId;
+use keypool_projections::wire::{RemoveReply, RotatePackagesReply, RotatePackagesRequest};
+use reqwest::Method;
+
+use super::{ApiClient, ApiError, Body, Call};
+
+impl ApiClient {
+    /// Sets the token of the server's operator that goes along when the device registers. It is kept in
+    /// memory, and goes with no other request.
+    pub fn set_registration_token(&self, token: Option<String>) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// The `Authorization` header of a registration.
+    pub(super) fn token(&self) -> Option<String> {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().map(|token| format!("Bearer {token}"))
+    }
+
+    /// Removes a device of the caller's user: no key speaks for it any more, and nobody is given a package of
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `unknown_user` if the user has no such device registered.
+    pub async fn remove_device(
+        &self,
+        device: &str,
+        id: CommandId,
+    ) -> Result<RemoveReply, ApiError> {
+        let path = self.path_of(&["devices", device])?;
+        let body = Some(Body::of(Vec::new(), id));
+        self.repeated(&Call { body, ..Call::to(Method::DELETE, &path) }).await
+    }
+
+    /// Puts packages in the place of all that are live, with the next key, if there is one: then this API
+    /// speaks as that.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; if none of the packages is acceptable nothing has changed, and its problem
+    /// carries the items.
+    pub async fn rotate_packages(
+        &self,
+        request: &RotatePackagesRequest,
+        id: CommandId,
+    ) -> Result<RotatePackagesReply, ApiError> {
+        self.post("/keypackages/rotate", request, id).await
+    }
+
+    /// The path of some segments, each of which may hold anything.
+    pub(super) fn path_of(&self, segments: &[&str]) -> Result<String, ApiError> {
+        let mut url = self.server.clone();
+        let no_address = |()| ApiError::Address(self.server.to_string());
+        url.path_segments_mut().map_err(no_address)?.clear().extend(segments);
+        Ok(url.path().to_owned())
+    }
+}

@@ -1,0 +1,98 @@
+//! What takes the place of a pool's packages: others, of its key or of the next; or none, when its device
+//! is removed. And the device that the operator lets in.
+
+use keypool_ledger::{EventLog, KeyPackageRef, PoolId, SignatureKey};
+use keypool_projections::{Answer, Command, Health, ItemOutcome, NextKey, Target};
+
+use super::{Idempotency, KeyPackageStore, StoreError, merged};
+use crate::admission::AdmissionError;
+
+/// What became of packages that were to take the place of others.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    /// What became of each, in the order of the request. If none is acceptable, nothing has changed.
+    pub items: Vec<Result<ItemOutcome, AdmissionError>>,
+    /// The packages in whose place they are.
+    pub revoked: Vec<KeyPackageRef>,
+    /// The pool afterwards.
+    pub health: Health,
+    /// The place of the pool's last event in the log.
+    pub position: u64,
+}
+
+impl<L: EventLog + 'static> KeyPackageStore<L> {
+    /// Admits packages and takes them into a pool in the place of all that are live, together with the next
+    /// key, if there is one: all of it or, if none of them is acceptable, nothing. That the key before
+    /// agrees is for the caller to check.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if neither of the keys speaks for the device, or the next one speaks for
+    /// another one, or if the log does not take events. Nothing has changed then.
+    pub async fn replace_key_packages(
+        &self,
+        pool: &PoolId,
+        next: Option<NextKey>,
+        packages: Vec<Vec<u8>>,
+        idempotency: Idempotency,
+    ) -> Result<Replaced, StoreError> {
+        let signer = next.as_ref().map(|next| &next.signature_key);
+        let admitted = self.admit_all(pool, signer, packages, idempotency.key).await?;
+        let (mut packages, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
+        for result in admitted {
+            verdicts.push(result.map(|package| packages.push(package)));
+        }
+        if packages.is_empty() {
+            let items = merged(verdicts, Vec::new())?;
+            let (health, position) = (self.health(pool), self.view(pool).position);
+            return Ok(Replaced { items, revoked: Vec::new(), health, position });
+        }
+        let command = Command::Replace { packages, next };
+        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+        let (health, position) = (reply.health(), reply.position);
+        let Answer::Replaced { outcomes, revoked } = reply.answer else {
+            return Err(StoreError::Confused);
+        };
+        Ok(Replaced { items: merged(verdicts, outcomes)?, revoked, health, position })
+    }
+
+    /// Lets no key speak for a device any more, and withdraws its packages; returns where that stands in the
+    /// log. `by` is a key of the user: that of the device or of another one.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the device is not registered, or the key speaks for none of the user's, or
+    /// if the log does not take events. Nothing has changed then.
+    pub async fn remove_device(
+        &self,
+        pool: &PoolId,
+        by: SignatureKey,
+        idempotency: Idempotency,
+    ) -> Result<u64, StoreError> {
+        let target = Target::Pool(pool.clone());
+        let reply = self.execute(target, Command::Remove { by }, idempotency).await?;
+        match reply.answer {
+            Answer::Removed => Ok(reply.position),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// As [`KeyPackageStore::register`], because the operator says so: nobody has to vouch.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyPackageStore::register`].
+    pub async fn admit_device(
+        &self,
+        pool: &PoolId,
+        signature_key: SignatureKey,
+        idempotency: Idempotency,
+    ) -> Result<(bool, u64), StoreError> {
+        let command = Command::Admit { signature_key, credential: pool.user().to_owned() };
+        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+        match reply.answer {
+            Answer::Registered { known } => Ok((known, reply.position)),
+            _ => Err(StoreError::Confused),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Whom the operator lets register: the first who comes, those on a list, or those with a token.
+//!
+//! A key that speaks for a device already needs nothing of this, and rotating a key is its own affair:
+//! the one before has agreed.
+
+mod list;
+
+mod token;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+};
+
+use clap::ValueEnum;
+use keypool_ledger::{PoolId, SignatureKey, Timestamp};
+use serde::Deserialize;
+
+use self::{
+    list::AllowList,
+    token::{Claimed, Issuer, TokenError},
+};
+use crate::settings::SettingsError;
+
+/// Who may register a device.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistrationPolicy {
+    /// The first key to register a user's device has the name; another device of the user needs a voucher by
+    /// one that is registered
+    #[default]
+    Tofu,
+    /// Who stands in the file of --allow-list
+    AllowList,
+    /// Who brings a token that the key of --jwt-key has signed
+    Jwt,
+}
+
+/// What the operator has set of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistrationSettings {
+    /// Who may register.
+    pub policy: RegistrationPolicy,
+    /// The file that lists them, where there is a list.
+    pub allow_list: Option<PathBuf>,
+    /// The file with the public keys of who issues tokens, where there are tokens.
+    pub jwt_key: Option<PathBuf>,
+    /// Whom a token must be for.
+    pub jwt_audience: Option<String>,
+}
+
+impl RegistrationSettings {
+    /// Refuses what is missing, and what would be of no effect: who sets it means it to have one.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        let Self { policy, allow_list, jwt_key, jwt_audience } = self;
+        let said = [
+            ("--allow-list", allow_list.is_some(), RegistrationPolicy::AllowList),
+            ("--jwt-key", jwt_key.is_some(), RegistrationPolicy::Jwt),
+            ("--jwt-audience", jwt_audience.is_some(), RegistrationPolicy::Jwt),
+        ];
+        for (flag, is_said, needed_by) in said {
+            match (is_said, needed_by == *policy) {
+                (false, true) => return Err(SettingsError::Missing(flag, needed_by.word())),
+                (true, false) => return Err(SettingsError::Idle(flag, needed_by.word())),
+                (true, true) | (false, false) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RegistrationPolicy {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Tofu => "tofu",
+            Self::AllowList => "allow-list",
+            Self::Jwt => "jwt",
+        }
+    }
+}
+
+/// A file of the operator's that cannot be used. What was read of it before stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationError {
+    /// It cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It holds something else than it should.
+    #[error("{}, line {line}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+}
+
+/// Why a device may not register.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotAdmitted {
+    /// The list does not have it.
+    #[error("the key {key} is not listed for {pool}")]
+    NotListed {
+        /// The device.
+        pool: PoolId,
+        /// The key that would speak for it.
+        key: SignatureKey,
+    },
+    /// Its token does not say so.
+    #[error("the token in the Authorization header {0}")]
+    Token(#[from] TokenError),
+}
+
+/// How a device comes to be registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is the first of its user, or another one vouches for it.
+    OfItself,
+    /// The operator says so.
+    ByOperator,
+}
+
+/// Whom the operator lets register, as the files say that were read last.
+#[derive(Debug)]
+pub(crate) enum Registrar {
+    Tofu,
+    AllowList { path: PathBuf, list: RwLock<AllowList> },
+    Jwt { path: PathBuf, issuer: RwLock<Issuer> },
+}
+
+impl Registrar {
+    /// Reads what the settings name.
+    pub(crate) fn open(settings: &RegistrationSettings) -> Result<Self, RegistrationError> {
+        let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+        let registrar = match settings.policy {
+            RegistrationPolicy::Tofu => Self::Tofu,
+            RegistrationPolicy::AllowList => {
+                Self::AllowList { path: path(&settings.allow_list), list: RwLock::default() }
+            }
+            RegistrationPolicy::Jwt => {
+                let issuer = Issuer::of(settings.jwt_audience.clone().unwrap_or_default());
+                Self::Jwt { path: path(&settings.jwt_key), issuer: RwLock::new(issuer) }
+            }
+        };
+        registrar.reload()?;
+        Ok(registrar)
+    }
+
+    /// Reads its file again, and says how many entries it has now; `None` if there is no file.
+    pub(crate) fn reload(&self) -> Result<Option<usize>, RegistrationError> {
+        match self {
+            Self::Tofu => Ok(None),
+            Self::AllowList { path, list } => {
+                let read: AllowList = parsed(path, AllowList::parse)?;
+                let count = read.len();
+                *list.write().unwrap_or_else(PoisonError::into_inner) = read;
+                Ok(Some(count))
+            }
+            Self::Jwt { path, issuer } => {
+                let keys = parsed(path, token::public_keys)?;
+                let count = keys.len();
+                issuer.write().unwrap_or_else(PoisonError::into_inner).keys = keys;
+                Ok(Some(count))
+            }
+        }
+    }
+
+    /// Whether a key may come to speak for a device, by what the request brings.
+    pub(crate) fn judge(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        authorization: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Admission, NotAdmitted> {
+        match self {
+            Self::Tofu => Ok(Admission::OfItself),
+            Self::AllowList { list, .. } => {
+                let list = list.read().unwrap_or_else(PoisonError::into_inner);
+                if list.has(pool, key) {
+                    return Ok(Admission::ByOperator);
+                }
+                Err(NotAdmitted::NotListed { pool: pool.clone(), key: key.clone() })
+            }
+            Self::Jwt { issuer, .. } => {
+                let issuer = issuer.read().unwrap_or_else(PoisonError::into_inner);
+                issuer.check(authorization, &Claimed { user: pool.user(), key }, now)?;
+                Ok(Admission::ByOperator)
+            }
+        }
+    }
+}
+
+/// What a file says.
+fn parsed<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, (usize, String)>,
+) -> Result<T, RegistrationError> {
+    let path = path.to_owned();
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(RegistrationError::Unreadable { path, source }),
+    };
+    parse(&text).map_err(|(line, message)| RegistrationError::Malformed { path, line, message })
+}

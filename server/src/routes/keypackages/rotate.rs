@@ -1,0 +1,72 @@
+//! New packages in the place of all that are live, and with them, if so asked, the device's next key.
+
+use actix_web::{HttpResponse, web::Data};
+use keypool_projections::{
+    NextKey,
+    wire::{Outcome, PoolCounts, Problem, RotatePackagesReply, RotatePackagesRequest, UploadItem},
+};
+
+use super::{checked, item};
+use crate::{
+    authentication::{AuthenticationError, Newcomer},
+    problem::Failure,
+    routes::devices::agreed,
+    state::State,
+};
+
+/// Takes packages into the caller's pool in the place of all that are live, which are withdrawn; what is
+/// reserved of them can still be spent. All of it happens, or nothing.
+///
+/// If none of the new ones is acceptable nothing changes, and the answer is a problem with the same
+/// `items`. With `key`, the key that signs this request and the packages comes to speak for the device as
+/// well, as by `POST /devices/rotate`: so the pool is never without packages.
+#[utoipa::path(
+    post, path = "/keypackages/rotate", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = RotatePackagesRequest,
+    responses(
+        (status = 200, description = "At least one package was acceptable", body = RotatePackagesReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn rotate(
+    state: Data<State>,
+    newcomer: Newcomer,
+) -> Result<HttpResponse, Failure> {
+    let RotatePackagesRequest { keypackages, key: change } = newcomer.body.json()?;
+    let packages = checked(keypackages, state.batch_packages_max)?;
+    let (store, key) = (state.store()?, newcomer.key);
+    let (pool, next) = match change {
+        Some(change) => {
+            let pool = agreed(&change, &key)?;
+            let (previous, credential) = (change.previous_keyid, pool.user().to_owned());
+            (pool, Some(NextKey { previous, signature_key: key, credential }))
+        }
+        None => match store.pools().pool_of_key(&key) {
+            Some(pool) => (pool, None),
+            None => return Err(AuthenticationError::Unregistered(key).into()),
+        },
+    };
+    let replaced = store.replace_key_packages(&pool, next, packages, newcomer.idempotency).await?;
+    let items: Vec<UploadItem> = replaced.items.into_iter().map(item).collect();
+    let accepted = items.iter().filter(|item| item.outcome == Outcome::Stored).count() as u64;
+    state.metrics.uploaded(accepted);
+    for check in items.iter().filter_map(|item| item.check.as_deref()) {
+        state.metrics.not_admitted(check);
+    }
+    if !items.iter().any(|item| is_acceptable(item.outcome)) {
+        return Err(Failure::of_upload(items));
+    }
+    let (pool, position) = (PoolCounts::from(&replaced.health), replaced.position);
+    let revoked = replaced.revoked;
+    Ok(HttpResponse::Ok().json(RotatePackagesReply { accepted, items, revoked, pool, position }))
+}
+
+/// Whether a package can take the place of others: it is in the pool, and may still be used.
+const fn is_acceptable(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Stored | Outcome::Duplicate | Outcome::Reserved => true,
+        Outcome::Spent | Outcome::Expired | Outcome::Revoked | Outcome::Rejected => false,
+    }
+}

@@ -1,0 +1,217 @@
+//! What happens to the caller's pool, as it happens: server-sent events.
+//!
+//! Each event of the history is one, with its version as the id, so that whoever comes back says which was
+//! the last. Between them stands what follows from them: that the pool is low or empty now, and that its
+//! last-resort package was given out.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix_web::{
+    Error, HttpRequest, HttpResponse,
+    http::header,
+    web::{Bytes, Data},
+};
+use futures_core::Stream;
+use keypool_ledger::{Event, Record};
+use keypool_projections::{
+    Health, Level,
+    wire::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts, Problem},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+
+use super::query;
+use crate::{
+    authentication::Reader,
+    problem::Failure,
+    state::{State, Store},
+    streams::Place,
+};
+
+/// How many records are read at a time.
+const PAGE: usize = 100;
+/// How many pieces wait for a slow reader.
+const AHEAD_MAX: usize = 4;
+/// How often a stream says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How much time lies between two looks at least, however much is written meanwhile.
+const LOOK_APART: Duration = Duration::from_millis(100);
+/// When a client that was cut off is to come back, in milliseconds.
+const RETRY: &str = "retry: 3000\n\n";
+
+/// Where to begin.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamQuery {
+    after: Option<u64>,
+}
+
+/// The history of the caller's pool as it goes on, and what follows from it: server-sent events.
+///
+/// It begins after the version in `Last-Event-ID`, or in `after`, or else with what comes next. Each event
+/// of the history has its name, its version as its id, and an `EventView` as its data. `low` and `empty`
+/// tell that the pool is so now, also at the beginning; `last_resort_used` that its last-resort package was
+/// given out. The stream ends when the server stops, or when the caller's key has ceased to speak for the
+/// device.
+#[utoipa::path(
+    get, path = "/keypackages/stream", tag = "keypackages",
+    params(
+        ("after" = Option<u64>, Query, description = "Tell what comes after this version"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "The same, from a client that comes back; it goes before `after`"),
+    ),
+    responses(
+        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn stream(
+    request: HttpRequest,
+    state: Data<State>,
+    caller: Reader,
+) -> Result<HttpResponse, Failure> {
+    let StreamQuery { after } = query(&request)?;
+    let after = last_event_id(&request)?.or(after);
+    let store = state.store()?;
+    let after = after.unwrap_or_else(|| store.view(&caller.pool).head.version);
+    let Some(place) = state.streams.enter(&caller.pool) else {
+        return Err(Failure::new(Code::Busy, "too many streams are open; close one first"));
+    };
+    let (sender, receiver) = mpsc::channel(AHEAD_MAX);
+    let told = Told { after, level: None, sender, stopping: state.stopping.subscribe() };
+    actix_rt::spawn(told.tell(state, caller, place));
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(Pieces(receiver)))
+}
+
+fn last_event_id(request: &HttpRequest) -> Result<Option<u64>, Failure> {
+    let Some(value) = request.headers().get("last-event-id") else { return Ok(None) };
+    let version = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let wrong = || Failure::new(Code::BadRequest, "Last-Event-ID is a version: a whole number");
+    version.map(Some).ok_or_else(wrong)
+}
+
+/// The pieces of a body, as they come.
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl Stream for Pieces {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|piece| piece.map(Ok))
+    }
+}
+
+/// Nothing more is told: nobody listens, or the server stops, or the pool cannot be read.
+struct End;
+
+/// How far a stream is.
+struct Told {
+    after: u64,
+    /// The level that was told last.
+    level: Option<Level>,
+    sender: mpsc::Sender<Bytes>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Told {
+    /// Tells what there is, and what comes, until the end.
+    async fn tell(mut self, state: Data<State>, caller: Reader, _place: Place) {
+        let Ok(store) = state.store() else { return };
+        let mut written = store.pools().written();
+        let mut piece = RETRY.to_owned();
+        loop {
+            written.mark_unchanged();
+            if caller.still_speaks(&state).is_err() {
+                return;
+            }
+            if self.catch_up(store, &caller, &mut piece).await.is_err() {
+                return;
+            }
+            let mut stopping = self.stopping.clone();
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                () = self.sender.closed() => return,
+                changed = written.changed() => if changed.is_err() { return },
+                () = actix_rt::time::sleep(HEARTBEAT) => ":\n\n".clone_into(&mut piece),
+            }
+            actix_rt::time::sleep(LOOK_APART).await;
+        }
+    }
+
+    /// Tells what is recorded and was not told, and how full the pool is if that has changed.
+    async fn catch_up(
+        &mut self,
+        store: &Store,
+        caller: &Reader,
+        piece: &mut String,
+    ) -> Result<(), End> {
+        while self.after < store.view(&caller.pool).head.version {
+            let records = store.history(&caller.pool, self.after, PAGE).map_err(|_| End)?;
+            let Some(last) = records.last() else { break };
+            self.after = last.envelope.version;
+            for record in &records {
+                add_record(piece, store, record);
+            }
+            self.send(std::mem::take(piece)).await?;
+        }
+        let health = store.health(&caller.pool);
+        if self.level != Some(health.level) {
+            self.level = Some(health.level);
+            add_level(piece, &health);
+        }
+        if piece.is_empty() { Ok(()) } else { self.send(std::mem::take(piece)).await }
+    }
+
+    /// Hands a piece over. A reader who takes nothing keeps nobody waiting when the server stops.
+    async fn send(&mut self, piece: String) -> Result<(), End> {
+        tokio::select! {
+            sent = self.sender.send(Bytes::from(piece)) => sent.map_err(|_| End),
+            _ = self.stopping.wait_for(|stopping| *stopping) => Err(End),
+        }
+    }
+}
+
+/// An event of the history, and what it says beyond itself.
+fn add_record(piece: &mut String, store: &Store, record: &Record) {
+    let event = &record.envelope.event;
+    let version = record.envelope.version;
+    add(piece, Some(version), event.name(), &EventView::from(record));
+    let Event::Reserved { keypackage_ref, .. } = event else { return };
+    let found = store.get_key_package(keypackage_ref).ok().flatten();
+    if found.is_some_and(|(_, package, _)| package.facts.last_resort) {
+        let keypackage_ref = keypackage_ref.clone();
+        add(piece, None, "last_resort_used", &LastResortNotice { keypackage_ref, version });
+    }
+}
+
+/// That the pool is low or empty now. That it is full again its own uploads have told.
+fn add_level(piece: &mut String, health: &Health) {
+    let name = match health.level {
+        Level::Healthy => return,
+        Level::Low | Level::Critical => "low",
+        Level::Empty => "empty",
+    };
+    let notice = LevelNotice {
+        pool: PoolCounts::from(health),
+        pool_health: health.level.word().to_owned(),
+        recommended_upload: health.recommended_upload(),
+    };
+    add(piece, None, name, &notice);
+}
+
+/// Adds one event. What is JSON on one line needs no more than one line of data.
+fn add(piece: &mut String, id: Option<u64>, name: &str, data: &impl Serialize) {
+    let data = serde_json::to_string(data).unwrap_or_default();
+    if let Some(id) = id {
+        piece.push_str(&format!("id: {id}\n"));
+    }
+    piece.push_str(&format!("event: {name}\ndata: {data}\n\n"));
+}

@@ -1,0 +1,212 @@
+//! New packages in the place of the old ones, alone or with the next key; devices that are removed.
+
+use keypool_ledger::KeyPackageRef;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::harness::{Answer, Device, Draft, GROUP, NOW, Running, upload};
+
+const ROTATE: &str = "/keypackages/rotate";
+
+fn with_key(previous: &Device, next: &Device, packages: &[Vec<u8>]) -> Value {
+    let (user, device) = (previous.pool.user(), previous.pool.device());
+    let mut body = upload(packages);
+    body["key"] = json!({
+        "user": user, "device": device, "previous_keyid": previous.keyid(),
+        "proof": previous.agrees_to(next),
+    });
+    body
+}
+
+fn counts(answer: &Answer) -> (u64, u64) {
+    let pool = if answer.body["pool"].is_object() { &answer.body["pool"] } else { &answer.body };
+    (pool["available"].as_u64().unwrap(), pool["revoked"].as_u64().unwrap())
+}
+
+#[actix_web::test]
+async fn new_packages_take_the_place_of_the_old_ones_in_one_batch() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start().with(&[&alice, &bob], 3).await;
+    let api = &running.api;
+    let reserved = api.reserve(&alice, "bob").await.ok();
+    let fresh = bob.packages(NOW, 2);
+    let draft = Draft::post(ROTATE, &upload(&fresh)).key(Uuid::new_v4());
+    let rotated = api.send(&bob, &draft).await.ok();
+    assert_eq!((&rotated.body["accepted"], counts(&rotated)), (&json!(2), (2, 3)));
+    let revoked: Vec<KeyPackageRef> =
+        serde_json::from_value(rotated.body["revoked"].clone()).unwrap();
+    assert_eq!(revoked.len(), 3);
+    assert!(revoked.iter().any(|gone| gone.to_string() == reserved.text("keypackage_ref")));
+
+    // Asked again, by the same request or by a new one, nothing more happens.
+    assert_eq!(api.send(&bob, &draft).await.ok().body, rotated.body);
+    let again = api.post(&bob, ROTATE, upload(&fresh)).await.ok();
+    assert_eq!((&again.body["accepted"], &again.body["revoked"]), (&json!(0), &json!([])));
+    // What was handed out before can still be spent; nobody is given an old one.
+    assert_eq!(api.claim(&alice, "/keypackages/spend", &reserved).await.status, 200);
+    let next = api.reserve(&alice, "bob").await.ok();
+    assert!(!revoked.iter().any(|gone| gone.to_string() == next.text("keypackage_ref")));
+}
+
+#[actix_web::test]
+async fn where_no_new_package_is_acceptable_the_old_ones_stay() {
+    let bob = Device::new("bob");
+    let next = bob.impostor();
+    let running = Running::start().with(&[&bob], 2).await;
+    let api = &running.api;
+    let junk = upload(&[vec![7; 100], next.package(NOW)]);
+    let refused = api.post(&bob, ROTATE, junk).await;
+    assert_eq!((refused.status, refused.code()), (400, "invalid_key_package"));
+    assert_eq!(refused.body["items"][1]["check"], "signature_key");
+    // Nor does the key change: these packages are the key's before.
+    let refused = api.post(&next, ROTATE, with_key(&bob, &next, &[bob.package(NOW)])).await;
+    assert_eq!(refused.code(), "invalid_key_package");
+    assert_eq!(api.post(&bob, ROTATE, upload(&[])).await.code(), "bad_request");
+    assert_eq!(counts(&api.get(&bob, "/keypackages/status").await.ok()), (2, 0));
+    // One good one among bad ones is enough.
+    let some = api.post(&bob, ROTATE, upload(&[vec![7; 100], bob.package(NOW)])).await.ok();
+    assert_eq!((&some.body["accepted"], counts(&some)), (&json!(1), (1, 2)));
+}
+
+#[actix_web::test]
+async fn the_next_key_brings_its_packages_along() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let (next, thief) = (bob.impostor(), bob.impostor().impostor());
+    let running = Running::start().with(&[&alice, &bob], 3).await;
+    let api = &running.api;
+    let mut stolen = with_key(&bob, &thief, &[thief.package(NOW)]);
+    stolen["key"]["proof"] = thief.agrees_to(&thief).into();
+    assert_eq!(api.post(&thief, ROTATE, stolen).await.code(), "not_allowed");
+    assert_eq!(
+        api.post(&thief, ROTATE, upload(&[thief.package(NOW)])).await.code(),
+        "unauthenticated"
+    );
+
+    let draft = Draft::post(ROTATE, &with_key(&bob, &next, &next.packages(NOW, 4)));
+    let rotated = api.send(&next, &draft).await.ok();
+    assert_eq!((&rotated.body["accepted"], counts(&rotated)), (&json!(4), (4, 3)));
+    assert_eq!(api.send(&next, &draft).await.ok().body, rotated.body, "repeated");
+    assert_eq!(api.get(&bob, "/keypackages/status").await.code(), "unauthenticated");
+    let events = api.get(&next, "/keypackages/events?after=4").await.ok();
+    let names: Vec<String> = events.body["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["event"].as_object().unwrap().keys().next().unwrap().clone())
+        .collect();
+    let mut expected = vec!["key_rotated"];
+    expected.extend(["revoked"; 3]);
+    expected.extend(["uploaded"; 4]);
+    assert_eq!(names, expected);
+    let commands = events.body["events"].as_array().unwrap();
+    assert!(commands.iter().all(|event| event["command"] == commands[0]["command"]), "one batch");
+
+    // A key that is no longer the device's brings nothing, and one of another device neither.
+    let late = api.post(&thief, ROTATE, with_key(&bob, &thief, &[thief.package(NOW)])).await;
+    assert_eq!(late.code(), "identity_bound");
+    let both = api.post(&alice, ROTATE, with_key(&next, &alice, &[alice.package(NOW)])).await;
+    assert_ne!(both.status, 200, "{}", both.body);
+}
+
+#[actix_web::test]
+async fn a_device_is_removed_by_itself_or_by_another_of_its_user() {
+    let (carol, alice) = (Device::new("carol"), Device::new("alice"));
+    let phone = Device::new("alice/phone");
+    let running = Running::start().with(&[&carol, &alice], 1).await;
+    let api = &running.api;
+    let voucher = |by: &Device, device: &Device| {
+        json!({
+            "user": device.pool.user(), "device": device.pool.device(),
+            "voucher": { "keyid": by.keyid(), "proof": by.vouches_for(device) },
+        })
+    };
+    api.post(&phone, "/devices", voucher(&alice, &phone)).await.ok();
+    api.upload(&phone, &phone.packages(NOW, 2)).await.ok();
+    let held = api.reserve(&phone, "carol").await;
+    assert_eq!(held.code(), "pool_exhausted");
+    let body = json!({ "target_user": "alice", "target_device": "phone", "group_id": GROUP });
+    let reserved = api.post(&carol, "/keypackages/reserve", body.clone()).await.ok();
+
+    // A stranger removes a device of theirs, which they have not; a name that is none is said.
+    assert_eq!(api.delete(&carol, "/devices/phone").await.code(), "unknown_user");
+    assert_eq!(api.delete(&alice, "/devices/a~b").await.code(), "invalid_name");
+    assert_eq!(
+        api.delete(&Device::new("mallory"), "/devices/main").await.code(),
+        "unauthenticated"
+    );
+    let mut talkative = Draft::delete("/devices/phone");
+    talkative.body = Some(b"{}".to_vec());
+    assert_eq!(api.send(&alice, &talkative).await.code(), "bad_request");
+
+    let draft = Draft::delete("/devices/phone");
+    let removed = api.send(&alice, &draft).await.ok();
+    let position = removed.body["position"].clone();
+    assert_eq!(
+        removed.body,
+        json!({ "user": "alice", "device": "phone", "removed": true, "position": position })
+    );
+    assert_eq!(api.send(&alice, &draft).await.ok().body, removed.body, "repeated");
+    assert_eq!(api.delete(&alice, "/devices/phone").await.code(), "unknown_user");
+
+    // It can do nothing any more, and nobody is given a package of it: but of its user's other device.
+    assert_eq!(api.get(&phone, "/keypackages/status").await.code(), "unauthenticated");
+    assert_eq!(api.upload(&phone, &phone.packages(NOW, 1)).await.code(), "unauthenticated");
+    assert_eq!(api.post(&carol, "/keypackages/reserve", body).await.code(), "unknown_user");
+    let listed = api.get(&carol, "/users/alice/devices").await.ok();
+    assert_eq!(listed.body["devices"], json!(["main"]));
+    let many = json!({
+        "group_id": GROUP, "reservation_id": Uuid::new_v4(),
+        "targets": [{ "user": "alice" }, { "user": "alice", "device": "phone" }],
+    });
+    let many = api.post(&carol, "/keypackages/reserve-many", many).await.ok();
+    assert_eq!(many.body["reservations"][0]["device"], "main");
+    assert_eq!(
+        many.body["missing"],
+        json!([{ "user": "alice", "device": "phone", "code": "unknown_user" }])
+    );
+    // What was reserved before can still be spent: its Commit may be posted already.
+    assert_eq!(api.claim(&carol, "/keypackages/spend", &reserved).await.status, 200);
+
+    // The name is the user's still.
+    let thief = phone.impostor();
+    assert_eq!(api.register(&phone).await.code(), "identity_bound");
+    assert_eq!(api.register(&thief).await.code(), "identity_bound");
+    assert_eq!(api.post(&phone, "/devices", voucher(&alice, &phone)).await.status, 201);
+
+    // A device removes itself; its answer is there for it although its key speaks for nothing now.
+    let draft = Draft::delete("/devices/phone");
+    let gone = api.send(&phone, &draft).await.ok();
+    assert_eq!(api.send(&phone, &draft).await.ok().body, gone.body);
+    assert_eq!(api.delete(&phone, "/devices/phone").await.code(), "unauthenticated");
+    // The last one leaves the name bound to nobody, and to nobody else.
+    api.delete(&alice, "/devices/main").await.ok();
+    assert_eq!(api.register(&alice).await.code(), "identity_bound");
+    assert_eq!(api.register(&Device::new("alice/new")).await.code(), "identity_bound");
+    assert_eq!(api.get(&carol, "/users/alice/devices").await.code(), "unknown_user");
+}
+
+#[actix_web::test]
+async fn a_device_called_rotate_is_a_device() {
+    let (alice, rotate) = (Device::new("alice/rotate"), Device::new("bob"));
+    let running = Running::start().with(&[&rotate, &alice], 0).await;
+    assert_eq!(running.api.delete(&alice, "/devices/rotate").await.ok().body["device"], "rotate");
+    let wrong = running.api.get(&rotate, "/devices/rotate").await;
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "POST, DELETE"));
+    let wrong = running.api.post(&rotate, "/devices/phone", json!({})).await;
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "DELETE"));
+}
+
+#[actix_web::test]
+async fn a_removal_cannot_be_repeated_under_another_idempotency_key() {
+    let (bob, alice) = (Device::new("bob"), Device::new("alice"));
+    let running = Running::start().with(&[&bob, &alice], 0).await;
+    let draft = Draft::delete("/devices/main");
+    let mut headers = draft.headers(&alice, running.api.authority(), NOW);
+    for (name, value) in &mut headers {
+        if *name == "idempotency-key" {
+            *value = Uuid::new_v4().to_string();
+        }
+    }
+    let forged = crate::harness::answer(running.api.with_headers(&draft, &headers)).await.unwrap();
+    assert_eq!((forged.status, forged.code()), (401, "unauthenticated"));
+}
