@@ -9,6 +9,8 @@ mod ledger;
 
 mod many;
 
+mod policy;
+
 use std::{
     fmt,
     sync::{

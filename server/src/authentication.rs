@@ -158,7 +158,7 @@ impl FromRequest for Writer {
         Box::pin(async move {
             let state = State::of(&request)?;
             let (body, key) = receive(&request, payload, state).await?;
-            let sender = sender(&request, Some(&body.bytes), state)?;
+            let sender = counted_sender(&request, &body.bytes, state)?;
             let pool = pool_of(sender, state)?;
             let digest = request_digest(&request, &pool.to_string(), &body);
             Ok(Self { pool, idempotency: Idempotency { key, digest }, body })
@@ -175,7 +175,7 @@ impl FromRequest for Newcomer {
         Box::pin(async move {
             let state = State::of(&request)?;
             let (body, idempotency_key) = receive(&request, payload, state).await?;
-            let Sender::Key(key) = sender(&request, Some(&body.bytes), state)? else {
+            let Sender::Key(key) = counted_sender(&request, &body.bytes, state)? else {
                 return Err(AuthenticationError::Missing.into());
             };
             let digest = request_digest(&request, &key.to_string(), &body);
@@ -229,6 +229,18 @@ async fn read_body(
             Err(Failure::new(Code::RequestTimeout, detail))
         }
     }
+}
+
+/// Finds out who sent a changing request, unless too many from its address had a wrong signature. Reading
+/// ones are not refused for that.
+fn counted_sender(request: &HttpRequest, body: &[u8], state: &State) -> Result<Sender, Failure> {
+    let (address, now) = (state.addresses.of(request), state.clock.now());
+    state.addresses.may_fail(address, now)?;
+    let sender = sender(request, Some(body), state);
+    if matches!(sender, Err(AuthenticationError::Bad(_) | AuthenticationError::Header(_))) {
+        state.addresses.failed(address, now);
+    }
+    Ok(sender?)
 }
 
 /// Finds out who sent a request. `body` is there for the methods that have one.

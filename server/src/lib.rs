@@ -21,6 +21,8 @@ mod routes;
 
 mod problem;
 
+mod quota;
+
 mod observation;
 
 mod unread;

@@ -8,7 +8,7 @@ use keypool_projections::wire::Problem;
 use utoipa::OpenApi;
 
 use self::fields::Fields;
-use crate::routes::{delivery, devices, keypackages, ledger, operations};
+use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -34,6 +34,8 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
         keypackages::revoke,
         keypackages::status,
         keypackages::events,
+        policy::set_policy,
+        policy::policy,
         ledger::receipt,
         delivery::commit,
         delivery::message,

@@ -8,6 +8,8 @@ pub(crate) mod delivery;
 
 pub(crate) mod ledger;
 
+pub(crate) mod policy;
+
 pub(crate) mod operations;
 
 use actix_web::{
@@ -32,6 +34,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/spend", keypackages::spend))
         .service(post("/keypackages/revoke", keypackages::revoke))
         .service(get("/keypackages/status", keypackages::status))
+        .service(policy::resource())
         .service(get("/keypackages/events", keypackages::events))
         .service(get("/keypackages/receipt/{reservation_id}", ledger::receipt))
         .service(post("/groups/{group_id}/commits", delivery::commit))

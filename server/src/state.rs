@@ -11,7 +11,8 @@ use keypool_projections::{Progress, wire::Code};
 use tokio::sync::watch;
 
 use crate::{
-    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, transparency::Ledger,
+    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, quota::Addresses,
+    transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -41,6 +42,8 @@ pub(crate) struct State {
     pub(crate) targets_max: usize,
     /// How many devices these may have in all.
     pub(crate) target_devices_max: usize,
+    /// What is counted of the addresses that requests come from.
+    pub(crate) addresses: Addresses,
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Whether the server is stopping: whoever waits for something to come waits no longer.

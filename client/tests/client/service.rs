@@ -59,11 +59,16 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    pub(crate) fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = TempDir::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let clock = Arc::new(MovableClock::default());
-        let settings = settings(&folder.path().join("server"), &address.to_string());
+        let mut settings = settings(&folder.path().join("server"), &address.to_string());
+        change(&mut settings);
         let server = Server::start(settings, clock.clone()).unwrap();
         let tunnel = Tunnel::open(listener, server.address());
         Self { folder, server, clock, mail: Mail::default(), tunnel }
@@ -185,7 +190,7 @@ fn settings(data: &Path, public_name: &str) -> Settings {
         data: data.to_owned(),
         public_names: vec![public_name.to_owned()],
         workers: Some(1),
-        ..Settings::default()
+        ..Settings::default().without_quotas()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use keypool_ledger::{
     CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NewEvent, PackageFacts, PoolId,
-    ReleaseReason, ReservationId, RevokeReason, SignatureKey, StreamId, Timestamp, codec,
+    ReleaseReason, ReservationId, ReservePolicy, RevokeReason, SignatureKey, StreamId, Timestamp,
+    codec,
 };
 use quickcheck::{Arbitrary, Gen};
 use uuid::Uuid;
@@ -16,7 +17,7 @@ pub(crate) struct AnyEvent(pub(crate) Event);
 pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 
 /// The number of kinds of events.
-pub(crate) const N_KINDS: u8 = 12;
+pub(crate) const N_KINDS: u8 = 15;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -98,6 +99,9 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             voucher: bool::arbitrary(g).then(|| key(g)),
         },
         10 => Event::KeyRotated { signature_key: key(g), credential: String::arbitrary(g) },
+        11 => Event::ContactAdded { user: "ann".to_owned(), reservation: reservation(g) },
+        12 => Event::ContactRemoved { user: "ann".to_owned() },
+        13 => Event::PolicySet { reserve: ReservePolicy::Contacts },
         _ => Event::DeviceRemoved {},
     }
 }

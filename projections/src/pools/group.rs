@@ -128,7 +128,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         let Decision { events, answer } = decision;
         if events.is_empty() {
             let reply = self.reply(&pool, answer?)?;
-            return Ok(Plan::Reply(Ok(reply)));
+            return Ok(Plan::Reply(Ok(Reply { repeated: true, ..reply })));
         }
         let index = self.write(&pool, &events, request)?;
         let outcome = match answer {
@@ -313,7 +313,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     fn reply(&self, pool: &PoolId, answer: Answer) -> Outcome {
         let state = self.pool_view(pool)?.state;
         let (after, limits) = ((state, self.look.now), self.limits);
-        Ok(Reply { pool: pool.clone(), answer, position: 0, after, limits })
+        Ok(Reply { pool: pool.clone(), answer, position: 0, repeated: false, after, limits })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Registration: which key speaks for which device.
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     web::{Data, Path},
 };
 use keypool_ledger::PoolId;
@@ -35,6 +35,7 @@ use crate::{
     ),
 )]
 pub(crate) async fn register(
+    request: HttpRequest,
     state: Data<State>,
     newcomer: Newcomer,
 ) -> Result<HttpResponse, Failure> {
@@ -47,8 +48,12 @@ pub(crate) async fn register(
         let detail = "the voucher is not a signature for this device by the key it names";
         return Err(Failure::new(Code::NotAllowed, detail));
     }
+    let store = state.store()?;
+    if store.pools().pool_of_key(&keyid).as_ref() != Some(&pool) {
+        state.addresses.register(state.addresses.of(&request), state.clock.now())?;
+    }
     let keys = (keyid.clone(), voucher.map(|voucher| voucher.keyid));
-    let (known, position) = state.store()?.register(&pool, keys, newcomer.idempotency).await?;
+    let (known, position) = store.register(&pool, keys, newcomer.idempotency).await?;
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     let reply = RegisterReply { user, device, keyid, position };
     Ok(if known { HttpResponse::Ok().json(reply) } else { HttpResponse::Created().json(reply) })
