@@ -11,6 +11,8 @@ mod ledger;
 
 mod many;
 
+mod policy;
+
 use std::{
     fmt,
     sync::{

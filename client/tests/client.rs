@@ -6,6 +6,7 @@ mod client {
     mod audit_command;
     mod chat;
     mod command_line;
+    mod contacts;
     mod crashes;
     mod crowds;
     mod delivery;

@@ -108,6 +108,23 @@ pub enum Event {
     },
     /// The device was removed: no key speaks for the pool any more.
     DeviceRemoved {},
+    /// The owner has said who may reserve packages of the pool.
+    PolicySet {
+        /// Who may.
+        reserve: ReservePolicy,
+    },
+    /// The owner has joined an invitation: who made it is no stranger to the pool any more.
+    ContactAdded {
+        /// The inviter's user.
+        user: String,
+        /// The reservation that was spent for the invitation.
+        reservation: ReservationId,
+    },
+    /// The owner takes a user for a stranger again.
+    ContactRemoved {
+        /// The user.
+        user: String,
+    },
     /// A Commit was accepted: it was the first for its epoch. Its bytes are the payload.
     Committed {
         /// The epoch it ended.
@@ -160,6 +177,9 @@ impl Event {
             Self::Registered { .. }
             | Self::KeyRotated { .. }
             | Self::DeviceRemoved {}
+            | Self::PolicySet { .. }
+            | Self::ContactAdded { .. }
+            | Self::ContactRemoved { .. }
             | Self::Committed { .. }
             | Self::Welcomed { .. }
             | Self::Posted { .. }
@@ -184,6 +204,9 @@ impl Event {
             Self::Registered { .. } => "registered",
             Self::KeyRotated { .. } => "key_rotated",
             Self::DeviceRemoved {} => "device_removed",
+            Self::PolicySet { .. } => "policy_set",
+            Self::ContactAdded { .. } => "contact_added",
+            Self::ContactRemoved { .. } => "contact_removed",
             Self::Committed { .. } => "committed",
             Self::Welcomed { .. } => "welcomed",
             Self::Posted { .. } => "posted",
@@ -210,6 +233,17 @@ pub struct PackageFacts {
     pub init_key: Hash,
     /// Whether it may be used more than once when nothing else is left.
     pub last_resort: bool,
+}
+
+/// Who may reserve packages of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReservePolicy {
+    /// Any registered device.
+    #[default]
+    Open,
+    /// The owner's contacts, and whom the owner has introduced.
+    Contacts,
 }
 
 /// Why a claim ended without an invitation.

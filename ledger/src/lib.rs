@@ -17,7 +17,7 @@ pub mod codec;
 pub mod log;
 
 pub use crate::{
-    event::{Event, EventEnvelope, PackageFacts, ReleaseReason, RevokeReason},
+    event::{Event, EventEnvelope, PackageFacts, ReleaseReason, ReservePolicy, RevokeReason},
     ids::{
         CommandId, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId, SignatureKey,
         StreamId,

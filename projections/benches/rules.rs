@@ -91,7 +91,13 @@ fn group() -> Outcome<GroupId> {
 
 fn reserve(n: u64) -> Outcome<Command> {
     let (reservation, holder) = (ReservationId(Uuid::from_u128(u128::from(n))), inviter()?);
-    Ok(Command::Reserve { reservation, holder, group: group()?, ciphersuites: vec![1] })
+    Ok(Command::Reserve {
+        reservation,
+        holder,
+        group: group()?,
+        ciphersuites: vec![1],
+        introduced: false,
+    })
 }
 
 fn spend(claim: Claim) -> Outcome<Command> {

@@ -112,7 +112,13 @@ impl Machine {
             self.each(|place, _| {
                 let (holder, group) = (holder.clone(), group.clone());
                 let reservation = reservation(place);
-                Ok(Command::Reserve { reservation, holder, group, ciphersuites: Vec::new() })
+                Ok(Command::Reserve {
+                    reservation,
+                    holder,
+                    group,
+                    ciphersuites: Vec::new(),
+                    introduced: false,
+                })
             })?;
             self.each(|place, pool| {
                 let (id, holder, group) = (reservation(place), holder.clone(), group.clone());

@@ -226,5 +226,13 @@ fn short(reservation: ReservationId) -> String {
 
 /// Whether an event belongs to a device itself.
 fn is_of_device(event: &Event) -> bool {
-    matches!(event, Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {})
+    matches!(
+        event,
+        Event::Registered { .. }
+            | Event::KeyRotated { .. }
+            | Event::DeviceRemoved {}
+            | Event::PolicySet { .. }
+            | Event::ContactAdded { .. }
+            | Event::ContactRemoved { .. }
+    )
 }

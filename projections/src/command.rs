@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use keypool_ledger::{
-    GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason, SignatureKey,
-    Timestamp,
+    GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, ReservePolicy, RevokeReason,
+    SignatureKey, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::{IllegalChange, Stage};
+use crate::{
+    lifecycle::{IllegalChange, Stage},
+    quota::OverQuota,
+};
 
 /// The numbers that bound a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +28,16 @@ pub struct Limits {
     pub renewals_max: u32,
     /// What becomes of a package whose reservation lapsed.
     pub on_lapse: OnLapse,
+    /// How many packages of a ciphersuite that were never handed out are kept for the owner's contacts.
+    pub strangers_floor: usize,
     /// No reservation lapses before this moment and the grace after it: a restart, or a clock that
     /// leapt, gives all open reservations a full TTL again.
     pub lapse_floor: Timestamp,
 }
 
 impl Limits {
-    /// The defaults: 64 packages, 60 s and 60 s of grace, five renewals, requeue.
+    /// The defaults: 64 packages, 60 s and 60 s of grace, five renewals, requeue; nothing is kept from
+    /// strangers.
     pub const STANDARD: Self = Self {
         packages_max: 64,
         reservation_ttl: Duration::from_mins(1),
@@ -39,6 +45,7 @@ impl Limits {
         life_margin: Duration::from_mins(1),
         renewals_max: 5,
         on_lapse: OnLapse::Requeue,
+        strangers_floor: 0,
         lapse_floor: Timestamp::from_millis(0),
     };
 
@@ -125,6 +132,9 @@ pub enum Command {
         group: GroupId,
         /// Which ciphersuites the group can use; any if empty.
         ciphersuites: Vec<u16>,
+        /// Whether the owner has introduced the inviter, or both are one user. That it is so is for the
+        /// caller to check.
+        introduced: bool,
     },
     /// Give the holder of a reservation more time.
     Renew(Claim),
@@ -150,6 +160,15 @@ pub enum Command {
         which: Which,
         /// Why.
         reason: RevokeReason,
+    },
+    /// Say who may reserve, whose invitations were joined, and who is a stranger again.
+    SetPolicy {
+        /// Who may reserve; as before if it is not said.
+        reserve: Option<ReservePolicy>,
+        /// The reservations whose invitations the owner has joined.
+        joined: Vec<ReservationId>,
+        /// The users that are contacts no more.
+        removed: Vec<String>,
     },
     /// Record what time has done: reservations that lapsed, lifetimes that ended.
     Settle,
@@ -267,6 +286,13 @@ pub enum Answer {
     },
     /// These packages were withdrawn, by this command or before.
     Revoked(Vec<KeyPackageRef>),
+    /// Who may reserve is as it was asked for.
+    PolicySet {
+        /// Who may reserve now.
+        reserve: ReservePolicy,
+        /// The owner's contacts now, in the order of their names.
+        contacts: Vec<String>,
+    },
     /// What time has done is recorded.
     Settled,
 }
@@ -311,6 +337,15 @@ pub enum Rejection {
     /// Something can be offered, but nothing for the ciphersuites that were asked for.
     #[error("no package of the pool has one of the ciphersuites asked for")]
     NothingCompatible,
+    /// What is left is kept for the owner's contacts.
+    #[error("the packages that are left are kept for the owner's contacts")]
+    KeptForContacts,
+    /// The owner lets contacts reserve only, and the inviter is none.
+    #[error("the owner lets contacts reserve only; ask for a contact token")]
+    ContactsOnly,
+    /// The inviter, or the pool, has had as many reservations as it may for now.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// The user has no pool.
     #[error("user {0} has no such device here")]
     UnknownUser(String),

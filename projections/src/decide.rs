@@ -15,7 +15,7 @@ use crate::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection, Which,
     },
     lifecycle::Stage,
-    pool::{Package, PoolState, Reservation, ReservationStatus},
+    pool::{Package, PoolState, Reservation, ReservationStatus, is_spared},
 };
 
 /// What a command leads to.
@@ -123,17 +123,24 @@ impl Draft<'_> {
             Command::Remove { .. } => self.remove(),
             Command::Upload(packages) => self.upload(packages).map(Answer::Uploaded),
             Command::Replace { packages, next } => self.replace(packages, next.as_ref()),
-            Command::Reserve { reservation, holder, group, ciphersuites } => {
+            Command::Reserve { reservation, holder, group, ciphersuites, introduced } => {
                 if let Some(made) = self.pool.reservation(*reservation) {
                     return self.reserved_before(*reservation, made, (holder, group, ciphersuites));
                 }
-                self.reserve(*reservation, holder, group, ciphersuites)
+                let spared = self.pool.spared(holder, *introduced, self.now, self.limits)?;
+                self.reserve(*reservation, holder, group, (ciphersuites, &spared))
             }
             Command::Renew(claim) => self.renew(claim),
             Command::Release(claim) => self.release(claim),
             Command::Report { claim, check } => self.report(claim, check.as_ref()),
             Command::Spend { claim, group } => self.spend(claim, group),
             Command::Revoke { which, reason } => self.revoke(which, *reason),
+            Command::SetPolicy { reserve, joined, removed } => {
+                for event in self.pool.decide_policy(*reserve, joined, removed)? {
+                    self.record(event)?;
+                }
+                Ok(self.pool.circle().answer())
+            }
             Command::Settle => Ok(Answer::Settled),
         }
     }
@@ -252,24 +259,27 @@ impl Draft<'_> {
         (self.limits.packages_max <= live).then_some(ItemRefusal::PoolFull)
     }
 
-    /// Sets aside the package that is first in the order of offers.
+    /// Sets aside the package that is first in the order of offers, of those not spared.
     fn reserve(
         &mut self,
         reservation: ReservationId,
         holder: &PoolId,
         group: &GroupId,
-        ciphersuites: &[u16],
+        (ciphersuites, spared): (&[u16], &[u16]),
     ) -> Result<Answer, Rejection> {
         if self.pool.is_removed() {
             return Err(Rejection::NotRegistered);
         }
         let offerable = || self.pool.offerable(self.now, self.limits);
-        let first = offerable()
-            .filter(|package| is_compatible(&package.facts, ciphersuites))
+        let compatible =
+            || offerable().filter(|package| is_compatible(&package.facts, ciphersuites));
+        let first = compatible()
+            .filter(|package| spared.is_empty() || !is_spared(package, spared))
             .min_by_key(|package| offer_order(package));
         let Some(package) = first else {
-            let any = offerable().next().is_some();
-            return Err(if any { Rejection::NothingCompatible } else { Rejection::PoolExhausted });
+            let kept = compatible().next().map(|_| Rejection::KeptForContacts);
+            let other = offerable().next().map(|_| Rejection::NothingCompatible);
+            return Err(kept.or(other).unwrap_or(Rejection::PoolExhausted));
         };
         let (facts, generation) = (package.facts.clone(), package.generation.saturating_add(1));
         let deadline = self.now.after(self.limits.reservation_ttl);

@@ -18,6 +18,8 @@ mod command;
 
 mod decide;
 
+pub mod quota;
+
 mod health;
 
 mod delivery;
@@ -55,7 +57,7 @@ pub use crate::{
     delivery::{DeliveryLimits, DeliveryRejection, GroupState, MailboxState, Waiting},
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, TARGET},
     lifecycle::{IllegalChange, Stage, next},
-    pool::{Counts, Package, PoolState, Registration, Reservation, ReservationStatus},
+    pool::{Circle, Counts, Package, PoolState, Registration, Reservation, ReservationStatus},
     pools::{
         DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, PoolView, Pools,
         Progress, ReplayError, Reply, Request, Target, Welcome,

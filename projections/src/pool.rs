@@ -1,5 +1,7 @@
 //! A pool as its events have left it. The rules that produce the events are in `decide`.
 
+mod circle;
+
 mod forgetting;
 
 mod packed;
@@ -12,6 +14,8 @@ use keypool_ledger::{
     RevokeReason, SignatureKey, Timestamp,
 };
 
+pub use self::circle::Circle;
+pub(crate) use self::circle::is_spared;
 pub(crate) use self::forgetting::Forgotten;
 use crate::lifecycle::{self, IllegalChange, Stage};
 
@@ -39,6 +43,7 @@ pub struct PoolState {
     counts: Counts,
     spent_lately: Vector<Timestamp>,
     last_upload: Option<Timestamp>,
+    circle: Arc<Circle>,
 }
 
 /// The key that speaks for a pool.
@@ -187,6 +192,9 @@ impl PoolState {
                 self.registration = None;
                 self.removed = true;
             }
+            Event::PolicySet { .. } | Event::ContactAdded { .. } | Event::ContactRemoved { .. } => {
+                Arc::make_mut(&mut self.circle).evolve(event);
+            }
             // Not about a pool: the shell lets no such event into a pool's history.
             _ => {}
         }
@@ -326,6 +334,12 @@ impl PoolState {
     #[must_use]
     pub const fn is_removed(&self) -> bool {
         self.removed
+    }
+
+    /// Whom the owner lets reserve, and whom the owner knows.
+    #[must_use]
+    pub fn circle(&self) -> &Circle {
+        &self.circle
     }
 
     /// How many single-use packages stand where, as recorded.

@@ -306,6 +306,16 @@ pub fn voucher_statement(
     format!("keypool-vouch-v1\n{pool}\n{voucher}\n{signature_key}\n").into_bytes()
 }
 
+/// What a device of a user signs for a contact token: whoever shows it until the moment it names is no
+/// stranger to the user's devices.
+///
+/// It is text, as [`rotation_statement`] is, and begins otherwise.
+#[must_use]
+pub fn contact_statement(user: &str, signature_key: &SignatureKey, until: Timestamp) -> Vec<u8> {
+    let until = until.as_secs();
+    format!("keypool-contact-v1\n{user}\n{signature_key}\n{until}\n").into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

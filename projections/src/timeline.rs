@@ -82,6 +82,11 @@ fn detail(envelope: &EventEnvelope) -> String {
             format!("key {signature_key} speaks for {credential}")
         }
         Event::DeviceRemoved {} => String::new(),
+        Event::PolicySet { reserve } => format!("who may reserve: {}", word(reserve)),
+        Event::ContactAdded { user, reservation } => {
+            format!("{user} is a contact: reservation {} was joined", short(reservation))
+        }
+        Event::ContactRemoved { user } => format!("{user} is a stranger again"),
         Event::Committed { epoch, committer, added, removed } => {
             format!(
                 "epoch {epoch} by {committer}, added {}, removed {}",

@@ -11,6 +11,8 @@ mod devices;
 
 mod many;
 
+mod policy;
+
 mod stream;
 
 mod transparency;
@@ -33,6 +35,7 @@ pub use self::{
         DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,
         ReserveManyReply, ReserveManyRequest, ReserveTarget,
     },
+    policy::{ContactToken, NoContactToken, PolicyReply, PolicyRequest},
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
@@ -183,6 +186,10 @@ pub struct ReserveRequest {
     /// The ciphersuites the group can use; any if it is left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ciphersuites: Vec<u16>,
+    /// What a device of the target has signed to introduce whoever shows it: `KEYID.UNTIL.PROOF`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub contact_token: Option<ContactToken>,
 }
 
 /// The answer to `POST /keypackages/reserve`.

@@ -3,22 +3,23 @@
 //! The body is read here too, within a size and a time, because its digest is part of what is signed.
 //! Cheap checks come first: size and deadline, syntax and time, digest, signature, directory.
 
-use std::{future::Future, pin::Pin, time::Duration};
+mod body;
+
+use std::{future::Future, pin::Pin};
 
 use actix_web::{
     FromRequest, HttpRequest,
     dev::Payload,
     http::{Method, header::HeaderMap},
-    web::{self, Bytes},
 };
 use ed25519_dalek::{Signature, VerifyingKey};
-use keypool_ledger::{CommandId, Hash, PoolId, SignatureKey, Timestamp};
-use keypool_projections::{
-    signing::{BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest},
-    wire::Code,
+use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
+use keypool_projections::signing::{
+    BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest,
 };
-use serde::de::DeserializeOwned;
 
+pub(crate) use self::body::Body;
+use self::body::receive;
 use crate::{keypackage_store::Idempotency, problem::Failure, state::State};
 
 /// The header that names the caller where requests need not be signed.
@@ -117,31 +118,6 @@ pub(crate) struct Newcomer {
     pub(crate) body: Body,
 }
 
-/// A body that has arrived.
-#[derive(Debug)]
-pub(crate) struct Body {
-    /// What it says it is, without parameters, in lower case.
-    pub(crate) media_type: String,
-    /// Its bytes.
-    pub(crate) bytes: Bytes,
-}
-
-impl Body {
-    /// The value that a JSON body holds.
-    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        if self.media_type != "application/json" {
-            let detail = format!("the body is {:?}, not application/json", self.media_type);
-            return Err(Failure::new(Code::UnsupportedMediaType, detail));
-        }
-        // serde takes an array for a struct, which the API document does not offer.
-        if self.bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-            return Err(Failure::new(Code::BadRequest, "the body: expected a JSON object"));
-        }
-        serde_json::from_slice(&self.bytes)
-            .map_err(|err| Failure::new(Code::BadRequest, format!("the body: {err}")))
-    }
-}
-
 /// Who sent a request, as far as its signature says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Sender {
@@ -177,7 +153,7 @@ impl FromRequest for Writer {
         Box::pin(async move {
             let state = State::of(&request)?;
             let (body, key) = receive(&request, payload, state).await?;
-            let sender = sender(&request, Some(&body.bytes), state)?;
+            let sender = counted_sender(&request, &body.bytes, state)?;
             let pool = pool_of(sender, state)?;
             let digest = request_digest(&request, &pool.to_string(), &body);
             Ok(Self { pool, idempotency: Idempotency { key, digest }, body })
@@ -194,7 +170,7 @@ impl FromRequest for Newcomer {
         Box::pin(async move {
             let state = State::of(&request)?;
             let (body, idempotency_key) = receive(&request, payload, state).await?;
-            let Sender::Key(key) = sender(&request, Some(&body.bytes), state)? else {
+            let Sender::Key(key) = counted_sender(&request, &body.bytes, state)? else {
                 return Err(AuthenticationError::Missing.into());
             };
             let digest = request_digest(&request, &key.to_string(), &body);
@@ -205,50 +181,16 @@ impl FromRequest for Newcomer {
     }
 }
 
-/// Reads the body, within the size and the time a request has, and the idempotency key.
-async fn receive(
-    request: &HttpRequest,
-    payload: Payload,
-    state: &State,
-) -> Result<(Body, CommandId), Failure> {
-    let bytes = read_body(payload, request, state.body_bytes_max, state.body_timeout).await?;
-    let key = header(request.headers(), "idempotency-key")?.ok_or_else(|| {
-        Failure::new(Code::BadRequest, "the header Idempotency-Key is missing; send a new UUID")
-    })?;
-    let key: CommandId = key.parse()?;
-    let content_type = header(request.headers(), "content-type")?.unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default();
-    let media_type = media_type.trim().to_ascii_lowercase();
-    if request.uri().query().is_some() {
-        return Err(Failure::new(Code::BadRequest, "this address takes no query"));
+/// Finds out who sent a changing request, unless too many from its address had a wrong signature. Reading
+/// ones are not refused for that.
+fn counted_sender(request: &HttpRequest, body: &[u8], state: &State) -> Result<Sender, Failure> {
+    let (address, now) = (state.addresses.of(request), state.clock.now());
+    state.addresses.may_fail(address, now)?;
+    let sender = sender(request, Some(body), state);
+    if matches!(sender, Err(AuthenticationError::Bad(_) | AuthenticationError::Header(_))) {
+        state.addresses.failed(address, now);
     }
-    Ok((Body { media_type, bytes }, key))
-}
-
-async fn read_body(
-    payload: Payload,
-    request: &HttpRequest,
-    bytes_max: usize,
-    timeout: Duration,
-) -> Result<Bytes, Failure> {
-    let too_large =
-        || Failure::new(Code::TooLarge, format!("the body may have {bytes_max} bytes at most"));
-    let declared = header(request.headers(), "content-length")?.and_then(|text| text.parse().ok());
-    if declared.is_some_and(|len: u64| u64::try_from(bytes_max).is_ok_and(|max| max < len)) {
-        return Err(too_large());
-    }
-    let mut payload = payload;
-    let payload = web::Payload::from_request(request, &mut payload).await;
-    let payload = payload.map_err(|_| Failure::new(Code::BadRequest, "the body cannot be read"))?;
-    match actix_rt::time::timeout(timeout, payload.to_bytes_limited(bytes_max)).await {
-        Ok(Ok(Ok(bytes))) => Ok(bytes),
-        Ok(Ok(Err(_))) => Err(Failure::new(Code::BadRequest, "the body did not arrive whole")),
-        Ok(Err(_)) => Err(too_large()),
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s", timeout.as_secs());
-            Err(Failure::new(Code::RequestTimeout, detail))
-        }
-    }
+    Ok(sender?)
 }
 
 /// Finds out who sent a request. `body` is there for the methods that have one.

@@ -1,8 +1,12 @@
 //! The store of packages: admission in front of the pools, for the routes and for other programs.
 
+mod counted;
+
 mod many;
 
 mod replacing;
+
+mod saving;
 
 use std::{sync::Arc, thread};
 
@@ -20,13 +24,17 @@ pub use self::{
     many::{ManyReservations, ReservedMany},
     replacing::Replaced,
 };
-use crate::admission::{AdmissionError, AdmissionRules, Owner, admit};
+use crate::{
+    admission::{AdmissionError, AdmissionRules, Owner, admit},
+    quota::Counter,
+};
 
 /// The packages of all users, admitted and handed out.
 #[derive(Debug)]
 pub struct KeyPackageStore<L> {
     pools: Pools<L>,
     rules: AdmissionRules,
+    counter: Option<Counter>,
 }
 
 /// What makes repeating a request safe: it has one effect, and one answer for ever.
@@ -120,6 +128,8 @@ pub struct Reservation {
     pub id: ReservationId,
     /// The ciphersuites the group can use; any if empty.
     pub ciphersuites: Vec<u16>,
+    /// Whether a device of the target has introduced the inviter. That it has is for the caller to check.
+    pub introduced: bool,
 }
 
 /// How a package was spent.
@@ -143,10 +153,10 @@ pub struct Withdrawn {
 }
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
-    /// A store over some pools.
+    /// A store over some pools, of which as much may be asked for as anybody likes.
     #[must_use]
     pub const fn new(pools: Pools<L>, rules: AdmissionRules) -> Self {
-        Self { pools, rules }
+        Self { pools, rules, counter: None }
     }
 
     /// The pools beneath.
@@ -200,51 +210,6 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
-    /// Admits packages and takes them into a pool; good ones are kept, bad ones refused one by one.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`StoreError`] if the log does not take events. Nothing has changed then.
-    pub async fn save_key_packages(
-        &self,
-        pool: &PoolId,
-        packages: Vec<Vec<u8>>,
-        idempotency: Idempotency,
-    ) -> Result<Saved, StoreError> {
-        let admitted = self.admit_all(pool, None, packages, idempotency.key).await?;
-        let (mut good, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
-        for result in admitted {
-            verdicts.push(result.map(|package| good.push(package)));
-        }
-        if good.is_empty() {
-            let view = self.view(pool);
-            let items = verdicts.into_iter().filter_map(Result::err).map(Err).collect();
-            let health = self.health(pool);
-            return Ok(Saved { items, health, position: view.position });
-        }
-        let target = Target::Pool(pool.clone());
-        let reply = self.execute(target, Command::Upload(good), idempotency).await?;
-        let health = reply.health();
-        let Answer::Uploaded(outcomes) = reply.answer else { return Err(StoreError::Confused) };
-        let items = merged(verdicts, outcomes)?;
-        Ok(Saved { items, health, position: reply.position })
-    }
-
-    /// Admits one package and takes it into a pool.
-    ///
-    /// # Errors
-    ///
-    /// As [`KeyPackageStore::save_key_packages`]; the inner result says whether it was admitted.
-    pub async fn save_key_package(
-        &self,
-        pool: &PoolId,
-        package: Vec<u8>,
-        idempotency: Idempotency,
-    ) -> Result<Result<ItemOutcome, AdmissionError>, StoreError> {
-        let mut saved = self.save_key_packages(pool, vec![package], idempotency).await?;
-        saved.items.pop().ok_or(StoreError::Confused)
-    }
-
     /// A package wherever it is: whose, where it stands, and its exact bytes.
     ///
     /// # Errors
@@ -279,13 +244,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         asked: Reservation,
         idempotency: Idempotency,
     ) -> Result<ReservedKeyPackage, StoreError> {
-        let Reservation { invitee, holder, group, id: reservation, ciphersuites } = asked;
-        let target = match invitee {
-            Invitee::Device(pool) => Target::Pool(pool),
-            Invitee::User(user) => Target::User(user),
-        };
-        let command = Command::Reserve { reservation, holder, group, ciphersuites };
-        let reply = self.execute(target, command, idempotency).await?;
+        let reply = self.reserve_counted(asked, idempotency).await?;
         self.reserved(reply)
     }
 
@@ -300,9 +259,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Timestamp, StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let reply = self.execute(target, Command::Renew(claim), idempotency).await?;
+        let reply = self.execute(target, Command::Renew(claim.clone()), idempotency).await?;
         match reply.answer {
-            Answer::Renewed { deadline } => Ok(deadline),
+            Answer::Renewed { deadline } => {
+                self.claim_extended(&claim, deadline);
+                Ok(deadline)
+            }
             _ => Err(StoreError::Confused),
         }
     }
@@ -314,7 +276,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Returns a [`StoreError`] if the claim is not this holder's or has spent the package.
     pub async fn release(&self, claim: Claim, idempotency: Idempotency) -> Result<(), StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let reply = self.execute(target, Command::Release(claim), idempotency).await?;
+        let reply = self.execute(target, Command::Release(claim.clone()), idempotency).await?;
+        self.claim_ended(&claim);
         match reply.answer {
             Answer::Released => Ok(()),
             _ => Err(StoreError::Confused),
@@ -333,7 +296,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<(), StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let reply = self.execute(target, Command::Report { claim, check }, idempotency).await?;
+        let command = Command::Report { claim: claim.clone(), check };
+        let reply = self.execute(target, command, idempotency).await?;
+        self.claim_ended(&claim);
         match reply.answer {
             Answer::Reported => Ok(()),
             _ => Err(StoreError::Confused),
@@ -353,7 +318,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Spent, StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let reply = self.execute(target, Command::Spend { claim, group }, idempotency).await?;
+        let command = Command::Spend { claim: claim.clone(), group };
+        let reply = self.execute(target, command, idempotency).await?;
+        self.claim_ended(&claim);
         match reply.answer {
             Answer::Spent { late, replayed } => Ok(Spent { late, replayed }),
             _ => Err(StoreError::Confused),
@@ -386,6 +353,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ///
     /// Returns a [`StoreError`] if the log does not take events.
     pub async fn cleanup_expired(&self) -> Result<u64, StoreError> {
+        if let Some(counter) = &self.counter {
+            counter.sweep(self.pools.now());
+        }
         Ok(self.pools.sweep().await?)
     }
 

@@ -25,6 +25,8 @@ mod routes;
 
 mod problem;
 
+mod quota;
+
 mod observation;
 
 mod unread;

@@ -1,6 +1,7 @@
 //! What the server counts, for Prometheus. No user, device or key is ever a label.
 
 use keypool_ledger::EventLog;
+use keypool_projections::quota::Quota;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -8,7 +9,7 @@ use metrics_exporter_prometheus::{
     BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::{keypackage_store::KeyPackageStore, transparency::Ledger};
+use crate::{keypackage_store::KeyPackageStore, quota::Addresses, transparency::Ledger};
 
 /// The upper ends of the latency histogram, in seconds.
 const LATENCY_BUCKETS: [f64; 12] =
@@ -32,6 +33,8 @@ pub(crate) struct Served {
     pub(crate) seconds: f64,
     /// The code of the problem, if it was one.
     pub(crate) code: Option<&'static str>,
+    /// What was asked for too often, if it was refused for that.
+    pub(crate) quota: Option<Quota>,
     /// The package it was about, in short, for the log alone.
     pub(crate) package: Option<String>,
 }
@@ -56,6 +59,16 @@ impl Metrics {
             if let Some(code) = served.code {
                 counter!("keypool_problems_total", "code" => code).increment(1);
             }
+        });
+        if let Some(quota) = served.quota {
+            self.over_quota(quota);
+        }
+    }
+
+    /// Counts what was asked for too often.
+    pub(crate) fn over_quota(&self, quota: Quota) {
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("keypool_quota_refusals_total", "quota" => quota.word()).increment(1);
         });
     }
 
@@ -111,12 +124,14 @@ impl Metrics {
         &self,
         store: Option<&KeyPackageStore<L>>,
         ledger: Option<&Ledger>,
+        addresses: &Addresses,
     ) -> String {
         metrics::with_local_recorder(&self.recorder, || {
             gauge!("keypool_ready").set(if store.is_some() { 1.0 } else { 0.0 });
             if let Some(store) = store {
                 measure(store);
             }
+            entries("addresses", addresses.len());
             if let Some(ledger) = ledger {
                 position("keypool_checkpoint_position", ledger.published().size());
                 position("keypool_scrub_position", ledger.compared());
@@ -132,11 +147,19 @@ fn measure<L: EventLog + 'static>(store: &KeyPackageStore<L>) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         gauge!("keypool_pools", "level" => level.word()).set(f64::from(count));
     }
+    let (inviters, buckets) = store.counted();
+    entries("inviters", inviters);
+    entries("pools", buckets);
     let queued = u32::try_from(pools.queued()).unwrap_or(u32::MAX);
     gauge!("keypool_queue_commands").set(f64::from(queued));
     if let Ok(head) = pools.log().head() {
         position("keypool_log_position", head.seq);
     }
+}
+
+fn entries(of: &'static str, count: usize) {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    gauge!("keypool_quota_entries", "of" => of).set(f64::from(count));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to nine quadrillion events")]
@@ -152,6 +175,11 @@ fn describe() {
         "How long requests took, by route."
     );
     describe_counter!("keypool_problems_total", "Requests refused, by code.");
+    describe_counter!(
+        "keypool_quota_refusals_total",
+        "What was asked for too often, by which limit; devices of a request for many included."
+    );
+    describe_gauge!("keypool_quota_entries", "What is counted for the limits, by what it is of.");
     describe_counter!("keypool_packages_stored_total", "Packages taken into a pool.");
     describe_counter!("keypool_packages_refused_total", "Packages refused, by admission check.");
     describe_counter!(

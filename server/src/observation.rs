@@ -20,7 +20,7 @@ use actix_web::{
     web::Data,
 };
 use keypool_ledger::KeyPackageRef;
-use keypool_projections::wire::Code;
+use keypool_projections::{quota::Quota, wire::Code};
 use uuid::Uuid;
 
 use crate::{metrics::Served, problem::Failure, state::State, unread::Unread};
@@ -108,19 +108,23 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> Served 
         status: response.status().as_u16(),
         seconds,
         code: extensions.get::<Code>().map(|code| code.word()),
+        quota: extensions.get::<Quota>().copied(),
         package: extensions.get::<About>().map(|about| about.0.clone()),
     }
 }
 
 fn note(state: Option<&State>, served: &Served, request_id: &str) {
-    let Served { route, method, status, seconds, code, package } = served;
+    let Served { route, method, status, seconds, code, quota, package } = served;
     let ms = (seconds * 1_000_000.0).round() / 1000.0;
     let package = package.as_deref();
+    let quota = quota.map(Quota::word);
     if state.is_some_and(|state| state.insecure_no_auth) {
         let insecure = true;
-        tracing::info!(insecure, method, route, status, code, package, ms, request_id, "request");
+        tracing::info!(
+            insecure, method, route, status, code, quota, package, ms, request_id, "request"
+        );
     } else {
-        tracing::info!(method, route, status, code, package, ms, request_id, "request");
+        tracing::info!(method, route, status, code, quota, package, ms, request_id, "request");
     }
     if let Some(state) = state {
         state.metrics.served(served);

@@ -8,7 +8,7 @@ use keypool_projections::wire::{EventView, LastResortNotice, LevelNotice, Proble
 use utoipa::OpenApi;
 
 use self::fields::Fields;
-use crate::routes::{delivery, devices, keypackages, ledger, operations};
+use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -37,6 +37,8 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
         keypackages::status,
         keypackages::events,
         keypackages::stream::stream,
+        policy::set_policy,
+        policy::policy,
         ledger::receipt,
         delivery::commit,
         delivery::message,

@@ -9,6 +9,7 @@ use actix_web::{
 use keypool_ledger::{KeyPackageRef, NameError};
 use keypool_projections::{
     DeliverError, DeliveryRejection, ExecuteError, ItemRefusal, Rejection,
+    quota::{OverQuota, Quota},
     wire::{Code, Problem, UploadItem},
 };
 
@@ -25,12 +26,12 @@ pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A refusal on its way to the caller.
 #[derive(Debug)]
-pub(crate) struct Failure(Box<Problem>);
+pub(crate) struct Failure(Box<Problem>, Option<Quota>);
 
 impl Failure {
     /// A refusal with a code of the API, and what happened as a sentence.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self(Box::new(Problem {
+        let problem = Problem {
             kind: format!("urn:keypool:{code}"),
             title: code.title().to_owned(),
             status: status_of(code),
@@ -44,7 +45,8 @@ impl Failure {
             retry_after_s: retry_after(code).map(|wait| wait.as_secs()),
             server_time: None,
             items: Vec::new(),
-        }))
+        };
+        Self(Box::new(problem), None)
     }
 
     /// The refusal of an upload of which no package was acceptable.
@@ -86,6 +88,16 @@ impl Failure {
     pub(crate) fn code(&self) -> Code {
         self.0.code
     }
+
+    /// How many seconds to wait before the same request may succeed, where that is known.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.0.retry_after_s
+    }
+
+    /// What was asked for too often, if that is why.
+    pub(crate) fn quota(&self) -> Option<Quota> {
+        self.1
+    }
 }
 
 /// The HTTP status of a code.
@@ -115,6 +127,7 @@ const fn status_of(code: Code) -> u16 {
         Code::MailboxOverrun => 410,
         Code::TooLarge => 413,
         Code::UnsupportedMediaType => 415,
+        Code::RateLimited | Code::TooManyReservations => 429,
         Code::Internal => 500,
         Code::NotReady | Code::LogUnavailable | Code::ClockRegressed | Code::Busy => 503,
     }
@@ -180,11 +193,12 @@ impl From<ExecuteError> for Failure {
 impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
         let (code, keypackage_ref) = match &rejection {
-            Rejection::PoolExhausted => (Code::PoolExhausted, None),
+            Rejection::PoolExhausted | Rejection::KeptForContacts => (Code::PoolExhausted, None),
             Rejection::NothingCompatible => (Code::NothingCompatible, None),
             Rejection::UnknownUser(_) | Rejection::NotRegistered => (Code::UnknownUser, None),
             Rejection::UnknownKeyPackage(package) => (Code::UnknownKeyPackage, Some(package)),
-            Rejection::OwnPool => (Code::NotAllowed, None),
+            Rejection::OwnPool | Rejection::ContactsOnly => (Code::NotAllowed, None),
+            Rejection::OverQuota(over) => return (*over).into(),
             Rejection::UploadedElsewhere(package) => (Code::NotAllowed, Some(package)),
             Rejection::ReservationMismatch(_) => (Code::ReservationMismatch, None),
             Rejection::ReservationLost(_) => (Code::ReservationLost, None),
@@ -196,6 +210,25 @@ impl From<Rejection> for Failure {
             Rejection::Illegal(_) => return internal(&rejection),
         };
         Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())
+    }
+}
+
+impl From<OverQuota> for Failure {
+    fn from(over: OverQuota) -> Self {
+        let code = match over.quota {
+            Quota::PairHeld | Quota::Held => Code::TooManyReservations,
+            Quota::Pair
+            | Quota::Requests
+            | Quota::Strangers
+            | Quota::Devices
+            | Quota::Uploads
+            | Quota::Failures
+            | Quota::Room => Code::RateLimited,
+        };
+        let mut failure = Self::new(code, over.to_string());
+        failure.0.retry_after_s = Some(over.retry_after_s());
+        failure.1 = Some(over.quota);
+        failure
     }
 }
 
@@ -314,6 +347,9 @@ impl ResponseError for Failure {
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
         let mut response = response.body(body);
         response.extensions_mut().insert(self.code());
+        if let Some(quota) = self.1 {
+            response.extensions_mut().insert(quota);
+        }
         response
     }
 }

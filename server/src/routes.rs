@@ -8,6 +8,8 @@ pub(crate) mod delivery;
 
 pub(crate) mod ledger;
 
+pub(crate) mod policy;
+
 pub(crate) mod operations;
 
 use actix_web::{
@@ -33,6 +35,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/revoke", keypackages::revoke))
         .service(post("/keypackages/rotate", keypackages::rotate::rotate))
         .service(get("/keypackages/status", keypackages::status))
+        .service(policy::resource())
         .service(get("/keypackages/events", keypackages::events))
         .service(get("/keypackages/stream", keypackages::stream::stream))
         .service(get("/keypackages/receipt/{reservation_id}", ledger::receipt))

@@ -23,6 +23,7 @@ use crate::{
     keypackage_store::KeyPackageStore,
     metrics::Metrics,
     observation::observe,
+    quota::Addresses,
     registration::{Registrar, RegistrationError},
     routes,
     settings::{Settings, SettingsError},
@@ -222,6 +223,7 @@ fn state(
         targets_max: settings.targets_max,
         target_devices_max: settings.target_devices_max,
         streams: Streams::at_most(settings.streams_max),
+        addresses: Addresses::new(settings.quotas, settings.trusted_proxies.clone()),
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),
     })
@@ -361,7 +363,14 @@ fn open_store(
     let log = Arc::new(SledLog::open(&settings.data, SledLogOptions::default())?);
     let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
     let pools = Pools::open_with(Arc::clone(&log), clock, limits, delivery, replaying)?;
-    Ok((KeyPackageStore::new(pools, settings.admission.clone()), log))
+    let store = KeyPackageStore::new(pools, settings.admission.clone());
+    let store = match settings.quotas {
+        Some(quotas) => store.with_quotas(quotas).map_err(|error| {
+            StartError::Setup(format!("what counts for the quotas cannot be read: {error}"))
+        })?,
+        None => store,
+    };
+    Ok((store, log))
 }
 
 /// Where the ledger's files are.
@@ -421,6 +430,7 @@ async fn sweep(state: Data<State>, interval: Duration) {
     loop {
         actix_rt::time::sleep(interval).await;
         state.metrics.upkeep();
+        state.addresses.sweep(state.clock.now());
         let Some(store) = state.store.get() else { continue };
         match store.cleanup_expired().await {
             Ok(0) => {}

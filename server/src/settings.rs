@@ -1,15 +1,29 @@
 //! What an operator can set: flags over environment over a file over the defaults.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+mod rates;
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
-use keypool_projections::{Limits, OnLapse};
+use keypool_projections::{
+    Limits, OnLapse,
+    quota::{Quotas, Rate},
+};
 use serde::{Deserialize, Deserializer, de};
 
+use self::rates::{rate, read_rate};
 use crate::{
     admission::AdmissionRules,
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
 };
+
+/// How many packages that were never handed out are kept for contacts.
+const STRANGERS_FLOOR: usize = 8;
 
 /// How a server is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +52,10 @@ pub struct Settings {
     pub registration: RegistrationSettings,
     /// The numbers that bound a pool.
     pub limits: Limits,
+    /// How much may be asked for; without end if it is not said.
+    pub quotas: Option<Quotas>,
+    /// The proxies whose word for the address of a client is believed.
+    pub trusted_proxies: Vec<IpAddr>,
     /// What is admitted.
     pub admission: AdmissionRules,
     /// How many bytes a body may have.
@@ -75,7 +93,9 @@ impl Default for Settings {
             checkpoint_interval: Duration::from_secs(1),
             insecure_no_auth: false,
             registration: RegistrationSettings::default(),
-            limits: Limits::STANDARD,
+            limits: Limits { strangers_floor: STRANGERS_FLOOR, ..Limits::STANDARD },
+            quotas: Some(Quotas::STANDARD),
+            trusted_proxies: Vec::new(),
             admission: AdmissionRules::default(),
             body_bytes_max: 2 * 1024 * 1024,
             body_timeout: Duration::from_secs(10),
@@ -194,6 +214,47 @@ pub struct Options {
     /// Whom a token must be for (its `aud`), with --registration jwt
     #[arg(long, env = "KEYPOOL_JWT_AUDIENCE", value_name = "NAME")]
     pub jwt_audience: Option<String>,
+    /// Packages of one pool for one inviter: so many at once, and as many again in this time [default:
+    /// 6/1h]
+    #[arg(long, env = "KEYPOOL_QUOTA_PAIR", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_pair: Option<Rate>,
+    /// How many reservations of one pool an inviter holds at once [default: 2]
+    #[arg(long, env = "KEYPOOL_QUOTA_PAIR_HELD", value_name = "COUNT")]
+    pub quota_pair_held: Option<usize>,
+    /// How many reservations an inviter holds at once [default: 128]
+    #[arg(long, env = "KEYPOOL_QUOTA_HELD", value_name = "COUNT")]
+    pub quota_held: Option<usize>,
+    /// Packages that one inviter asks for, whether there are any or not [default: 600/12s]
+    #[arg(long, env = "KEYPOOL_QUOTA_REQUESTS", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_requests: Option<Rate>,
+    /// Packages of one pool for all who are no contacts of its owner [default: 32/640s]
+    #[arg(long, env = "KEYPOOL_QUOTA_STRANGERS", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_strangers: Option<Rate>,
+    /// How many packages that were never handed out are kept for contacts [default: 8]
+    #[arg(long, env = "KEYPOOL_STRANGERS_FLOOR", value_name = "COUNT")]
+    pub strangers_floor: Option<usize>,
+    /// Devices that are registered from one address [default: 30/1day]
+    #[arg(long, env = "KEYPOOL_QUOTA_DEVICES", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_devices: Option<Rate>,
+    /// Packages that one device uploads [default: 256/1day]
+    #[arg(long, env = "KEYPOOL_QUOTA_UPLOADS", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_uploads: Option<Rate>,
+    /// Changing requests from one address whose signature is wrong [default: 10/1min]
+    #[arg(long, env = "KEYPOOL_QUOTA_FAILURES", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_failures: Option<Rate>,
+    /// A proxy whose X-Forwarded-For is believed, by address; may be given several times. Without one,
+    /// what comes from this machine is not counted by address
+    #[arg(long, env = "KEYPOOL_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',')]
+    pub trusted_proxy: Option<Vec<IpAddr>>,
+    /// Let everybody ask for as much as they like, and keep nothing for contacts
+    #[arg(long, env = "KEYPOOL_NO_QUOTAS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub no_quotas: Option<bool>,
     /// Let requests name their caller in X-Keypool-Caller instead of being signed. For experiments:
     /// anyone who reaches the port is anyone. On loopback only
     #[arg(long, env = "KEYPOOL_INSECURE_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -300,6 +361,17 @@ impl Options {
             allow_list: self.allow_list.or(file.allow_list),
             jwt_key: self.jwt_key.or(file.jwt_key),
             jwt_audience: self.jwt_audience.or(file.jwt_audience),
+            quota_pair: self.quota_pair.or(file.quota_pair),
+            quota_pair_held: self.quota_pair_held.or(file.quota_pair_held),
+            quota_held: self.quota_held.or(file.quota_held),
+            quota_requests: self.quota_requests.or(file.quota_requests),
+            quota_strangers: self.quota_strangers.or(file.quota_strangers),
+            strangers_floor: self.strangers_floor.or(file.strangers_floor),
+            quota_devices: self.quota_devices.or(file.quota_devices),
+            quota_uploads: self.quota_uploads.or(file.quota_uploads),
+            quota_failures: self.quota_failures.or(file.quota_failures),
+            trusted_proxy: self.trusted_proxy.or(file.trusted_proxy),
+            no_quotas: self.no_quotas.or(file.no_quotas),
             insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
         }
     }
@@ -308,12 +380,15 @@ impl Options {
 impl From<Options> for Settings {
     fn from(said: Options) -> Self {
         let usual = Self::default();
+        let quotas = said.quotas();
+        let floor = said.strangers_floor.unwrap_or(usual.limits.strangers_floor);
         let limits = Limits {
             packages_max: said.packages_max.unwrap_or(usual.limits.packages_max),
             reservation_ttl: said.reservation_ttl.unwrap_or(usual.limits.reservation_ttl),
             grace: said.grace.unwrap_or(usual.limits.grace),
             renewals_max: said.renewals_max.unwrap_or(usual.limits.renewals_max),
             on_lapse: said.on_lapse.map_or(usual.limits.on_lapse, OnLapse::from),
+            strangers_floor: if quotas.is_some() { floor } else { 0 },
             ..usual.limits
         };
         let admission = AdmissionRules {
@@ -340,6 +415,8 @@ impl From<Options> for Settings {
                 jwt_audience: said.jwt_audience,
             },
             limits,
+            quotas,
+            trusted_proxies: said.trusted_proxy.unwrap_or(usual.trusted_proxies),
             admission,
             body_bytes_max: said.body_bytes_max.unwrap_or(usual.body_bytes_max),
             body_timeout: said.body_timeout.unwrap_or(usual.body_timeout),
@@ -356,6 +433,13 @@ impl From<Options> for Settings {
 }
 
 impl Settings {
+    /// The same settings, under which everybody may ask for as much as they like.
+    #[must_use]
+    pub fn without_quotas(self) -> Self {
+        let limits = Limits { strangers_floor: 0, ..self.limits };
+        Self { quotas: None, limits, ..self }
+    }
+
     /// Refuses settings that no server can run with.
     ///
     /// # Errors
@@ -377,6 +461,8 @@ impl Settings {
             ("--body-bytes-max", self.body_bytes_max),
             ("--connections-max", self.connections_max),
             ("--workers", self.workers.unwrap_or(1)),
+            ("--quota-pair-held", self.quotas.map_or(1, |quotas| quotas.pair_held_max)),
+            ("--quota-held", self.quotas.map_or(1, |quotas| quotas.held_max)),
         ];
         let times = [
             ("--reservation-ttl", self.limits.reservation_ttl),

@@ -12,8 +12,8 @@ use keypool_projections::{Progress, wire::Code};
 use tokio::sync::watch;
 
 use crate::{
-    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, registration::Registrar,
-    streams::Streams, transparency::Ledger,
+    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, quota::Addresses,
+    registration::Registrar, streams::Streams, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) target_devices_max: usize,
     /// The streams that are open.
     pub(crate) streams: Streams,
+    /// What is counted of the addresses that requests come from.
+    pub(crate) addresses: Addresses,
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Whether the server is stopping: whoever waits for something to come waits no longer.

@@ -31,6 +31,15 @@ mod repeats;
 #[path = "server/many.rs"]
 mod many;
 
+#[path = "server/quotas.rs"]
+mod quotas;
+
+#[path = "server/policy.rs"]
+mod policy;
+
+#[path = "server/drain.rs"]
+mod drain;
+
 #[path = "server/rotation.rs"]
 mod rotation;
 

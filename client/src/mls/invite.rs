@@ -67,7 +67,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
     ) -> Result<Invited, InviteError> {
         self.check_free(group)?;
         let resolved = self.resolve(group, &invitees).await?;
-        let invitation = Invitation::new(group, invitees, resolved);
+        let tokens = self.connection.contact_tokens(self.now)?;
+        let invitation = Invitation::new(group, invitees, resolved, tokens);
         if invitation.wanted.is_empty() {
             return Err(InviteError::Nobody { missing: invitation.missing });
         }

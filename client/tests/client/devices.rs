@@ -180,7 +180,7 @@ fn a_token_of_the_operators_takes_the_place_of_a_voucher() {
         let file = elsewhere.home.path().join("issuer.pem");
         let (begin, end) = ("-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----");
         std::fs::write(&file, format!("{begin}\n{}\n{end}\n", BASE64.encode(&info))).unwrap();
-        let service = Service::start_set(|settings| {
+        let service = Service::start_with(|settings| {
             settings.registration = RegistrationSettings {
                 policy: RegistrationPolicy::Jwt,
                 jwt_key: Some(file.clone()),

@@ -92,6 +92,7 @@ async fn reserve_in(by: &MlsClient<Mail>, device: Option<&str>, name: &str) -> M
         group_id: group(name),
         reservation_id: Some(ReservationId(Uuid::new_v4())),
         ciphersuites: Vec::new(),
+        contact_token: None,
     };
     let reply = by.connection().api().reserve(&request, fresh_command()).await.unwrap();
     let (keypackage_ref, reservation_id) = (reply.keypackage_ref.clone(), reply.reservation_id);

@@ -59,11 +59,11 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn start() -> Self {
-        Self::start_set(|_| {})
+        Self::start_with(|_| {})
     }
 
     /// A server with other settings than the usual.
-    pub(crate) fn start_set(change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = TempDir::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -191,7 +191,7 @@ fn settings(data: &Path, public_name: &str) -> Settings {
         data: data.to_owned(),
         public_names: vec![public_name.to_owned()],
         workers: Some(1),
-        ..Settings::default()
+        ..Settings::default().without_quotas()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use keypool_ledger::{
     CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NewEvent, PackageFacts, PoolId,
-    ReleaseReason, ReservationId, RevokeReason, SignatureKey, StreamId, Timestamp, codec,
+    ReleaseReason, ReservationId, ReservePolicy, RevokeReason, SignatureKey, StreamId, Timestamp,
+    codec,
 };
 use quickcheck::{Arbitrary, Gen};
 use uuid::Uuid;
@@ -15,12 +16,14 @@ pub(crate) struct AnyEvent(pub(crate) Event);
 #[derive(Clone, Debug)]
 pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 
-/// The number of kinds of events.
+/// The number of kinds of events that the golden log has.
 pub(crate) const N_KINDS: u8 = 12;
+/// The number of kinds that came later, in the same schema.
+const N_LATER: u8 = 3;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
-        let kind = u8::arbitrary(g) % N_KINDS;
+        let kind = u8::arbitrary(g) % (N_KINDS + N_LATER);
         Self(event(kind, g))
     }
 }
@@ -98,6 +101,9 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             voucher: bool::arbitrary(g).then(|| key(g)),
         },
         10 => Event::KeyRotated { signature_key: key(g), credential: String::arbitrary(g) },
+        11 => Event::ContactAdded { user: "ann".to_owned(), reservation: reservation(g) },
+        12 => Event::ContactRemoved { user: "ann".to_owned() },
+        13 => Event::PolicySet { reserve: ReservePolicy::Contacts },
         _ => Event::DeviceRemoved {},
     }
 }

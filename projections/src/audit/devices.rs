@@ -22,6 +22,9 @@ impl Devices {
             let what = format!("an event {} stands in the history of {pool}.", event.name());
             findings.push(broken("device", &[seq], what));
         }
+        if is_of_circle(event) {
+            return findings;
+        }
         let before = self.keys.get(pool).map(|(_, since)| *since);
         match (event, before) {
             (Event::Registered { .. }, Some(since)) => {
@@ -55,4 +58,12 @@ impl Devices {
         }
         findings
     }
+}
+
+/// Whether an event says who may reserve, and nothing about keys.
+fn is_of_circle(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::PolicySet { .. } | Event::ContactAdded { .. } | Event::ContactRemoved { .. }
+    )
 }

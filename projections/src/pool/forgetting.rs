@@ -74,6 +74,10 @@ impl PoolState {
             Command::Revoke { which: Which::Refs(refs), .. } => {
                 refs.iter().filter_map(unless_known).collect()
             }
+            Command::SetPolicy { joined, .. } => {
+                let unknown = joined.iter().filter(|id| self.reservation(**id).is_none());
+                unknown.map(|id| Forgotten::Reservation(*id)).collect()
+            }
             Command::Revoke { which: Which::Credential(_) | Which::All, .. }
             | Command::Register { .. }
             | Command::Rotate { .. }

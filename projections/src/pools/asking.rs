@@ -47,6 +47,8 @@ pub struct Reply {
     pub answer: Answer,
     /// The place of the pool's last event in the log.
     pub position: u64,
+    /// Whether nothing was written for it: it repeats what was done before.
+    pub repeated: bool,
     /// The pool afterwards, and when that was.
     pub(super) after: (Arc<PoolView>, Timestamp),
     pub(super) limits: Limits,

@@ -149,8 +149,8 @@ impl<'a, L: EventLog> Group<'a, L> {
     fn take_up(&mut self, request: &Request, decided: Decided) -> Plan {
         let Decided { pool, view, decision: Decision { events, answer }, after } = decided;
         let Some(state) = after else {
-            let outcome = answer.map(|answer| self.reply(pool, view, answer));
-            return Plan::Reply(outcome.map_err(Into::into));
+            let repeated = |answer| Reply { repeated: true, ..self.reply(pool, view, answer) };
+            return Plan::Reply(answer.map(repeated).map_err(Into::into));
         };
         let expected = view.state.version();
         let at = self.look.now.max(view.head.at);
@@ -351,7 +351,8 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// The reply as it will be once the group is written; its place in the log is filled in then.
     fn reply(&self, pool: PoolId, after: Arc<PoolView>, answer: Answer) -> Reply {
-        Reply { pool, answer, position: 0, after: (after, self.look.now), limits: self.limits }
+        let (after, limits) = ((after, self.look.now), self.limits);
+        Reply { pool, answer, position: 0, repeated: false, after, limits }
     }
 }
 

@@ -79,8 +79,8 @@ impl<L: EventLog> Shared<L> {
         }
     }
 
-    /// Recalls what a command names and a pool has forgotten; returns whether there was anything. No
-    /// reservation that it names was made up to the record `looked`.
+    /// Recalls what a command names and a pool has forgotten; returns whether there was anything. The
+    /// reservation that it wants to make was not made up to the record `looked`.
     pub(super) fn recall(
         &self,
         pool: &PoolId,
@@ -89,6 +89,7 @@ impl<L: EventLog> Shared<L> {
         looked: u64,
     ) -> Result<bool, ExecuteError> {
         let mut recalled = false;
+        let looked = if matches!(command, Command::Reserve { .. }) { looked } else { 0 };
         for forgotten in view.state.forgotten_by(command) {
             let records = match forgotten {
                 Forgotten::Package(keypackage_ref) => self.log.read_package(&keypackage_ref)?,

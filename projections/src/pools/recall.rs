@@ -46,7 +46,7 @@ pub(super) fn recall<L: EventLog>(
     });
     let answer = with_recorded_uploads(answer?, &events);
     let (position, limits) = (after.position, shared.limits_now());
-    Ok(Reply { pool, answer, position, after: (Arc::new(after), at), limits })
+    Ok(Reply { pool, answer, position, repeated: true, after: (Arc::new(after), at), limits })
 }
 
 /// Whether a record says what time has done, not what a command wanted.

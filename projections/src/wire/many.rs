@@ -3,7 +3,7 @@
 use keypool_ledger::{GroupId, KeyPackageRef, ReservationId};
 use serde::{Deserialize, Serialize};
 
-use super::{Code, ReserveReply};
+use super::{Code, ContactToken, ReserveReply};
 
 /// `POST /keypackages/reserve-many`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,10 @@ pub struct ReserveTarget {
     /// Which of their devices; all of them if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// What a device of the user has signed to introduce whoever shows it: `KEYID.UNTIL.PROOF`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub contact_token: Option<ContactToken>,
 }
 
 /// The answer to `POST /keypackages/reserve-many`.
@@ -67,6 +71,9 @@ pub struct MissingDevice {
     pub device: Option<String>,
     /// Why: what reserving a package of it alone would be refused with.
     pub code: Code,
+    /// When to try again, in seconds, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
 }
 
 /// `POST /keypackages/report`.

@@ -45,6 +45,7 @@ fn command(g: &mut Gen) -> Command {
             holder: pool(who),
             group: group("g"),
             ciphersuites: g.choose(&[vec![], vec![], vec![2], vec![1, 2]]).unwrap().clone(),
+            introduced: false,
         },
         6..=8 => Command::Spend { claim, group: group("g") },
         9 if bool::arbitrary(g) => Command::Report { claim, check: None },

@@ -163,7 +163,13 @@ fn use_up<L: EventLog + 'static>(pools: &Pools<L>, from: u32, count: u32) {
         let (holder, ciphersuites) = (pool("alice"), Vec::new());
         run(
             id + 2,
-            Command::Reserve { reservation: made, holder, group: group("g"), ciphersuites },
+            Command::Reserve {
+                reservation: made,
+                holder,
+                group: group("g"),
+                ciphersuites,
+                introduced: false,
+            },
         );
         let claim = keypool_projections::Claim {
             keypackage_ref: reference(&name),
@@ -194,6 +200,7 @@ fn what_is_over_is_not_in_memory_and_costs_no_reads() {
             holder: pool("alice"),
             group: group("g"),
             ciphersuites: Vec::new(),
+            introduced: false,
         };
         let refused = block_on(pools.execute(request(u128::from(round) + 900_000, "bob", command)));
         assert!(matches!(refused, Err(ExecuteError::Rejected(Rejection::PoolExhausted))));
@@ -259,6 +266,7 @@ fn a_sweep_finds_what_became_due_while_nothing_ran() {
                 holder: pool("alice"),
                 group: group("g"),
                 ciphersuites: Vec::new(),
+                introduced: false,
             },
         );
         pools.close();

@@ -593,6 +593,7 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
                 .get(2)
                 .map(|suites| suites.split(',').map(|suite| suite.parse().unwrap()).collect())
                 .unwrap_or_default(),
+            introduced: false,
         },
         "spend" => {
             Command::Spend { claim: claim(rest[0], number(rest[1]), who), group: group_at(2) }

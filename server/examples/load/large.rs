@@ -219,6 +219,7 @@ fn reserve_and_release(number: u64, fresh: bool) -> Outcome<Vec<Operation>> {
             group_id: GroupId::new(b"a group of some friends")?,
             reservation_id: Some(reservation_id),
             ciphersuites: Vec::new(),
+            contact_token: None,
         };
         let expect = Some(keypackage_ref.to_string());
         let release = ClaimRequest { keypackage_ref, reservation_id };

@@ -240,6 +240,7 @@ impl ScriptWriter {
             group_id: group_id.clone(),
             reservation_id: Some(reservation_id),
             ciphersuites: Vec::new(),
+            contact_token: None,
         };
         let request = post(self.auth, caller, "/keypackages/reserve", &asked)?;
         let expect = self.keeps_packages.then(|| keypackage_ref.to_string());

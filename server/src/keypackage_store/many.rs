@@ -37,6 +37,8 @@ pub struct ManyReservations {
     pub ciphersuites: Vec<u16>,
     /// How many devices there may be in all.
     pub devices_max: usize,
+    /// The users of whom a device has introduced the inviter. That it has is for the caller to check.
+    pub introduced: BTreeSet<String>,
 }
 
 /// What was set aside for an inviter who invites many.
@@ -73,7 +75,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let wanted = self.devices_wanted(&asked, &mut outcome.missing)?;
         let requests = self.requests(&asked, wanted, idempotency)?;
         for some in requests.chunks(AT_ONCE_MAX) {
-            let replies = all(some.iter().map(|(_, request)| self.pools.execute(request.clone())));
+            let asks = some.iter().map(|(pool, request)| self.reserve_of(pool, request.clone()));
+            let replies = all(asks);
             for ((device, _), reply) in some.iter().zip(replies.await) {
                 match reply {
                     Ok(reply) => outcome.reserved.push(self.reserved(reply)?),
@@ -154,7 +157,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             }
             let (holder, group) = (asked.holder.clone(), asked.group.clone());
             let ciphersuites = asked.ciphersuites.clone();
-            let command = Command::Reserve { reservation, holder, group, ciphersuites };
+            let introduced = asked.introduced.contains(device.user());
+            let command = Command::Reserve { reservation, holder, group, ciphersuites, introduced };
             let target = Target::Pool(device.clone());
             requests.push((device, Request { target, command, id, digest }));
         }

@@ -36,6 +36,20 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         packages: Vec<Vec<u8>>,
         idempotency: Idempotency,
     ) -> Result<Replaced, StoreError> {
+        let counted = self.count_upload(pool, packages.len(), idempotency.key)?;
+        let replaced = self.replace_counted(pool, next, packages, idempotency).await;
+        let items = replaced.as_ref().map(|replaced| replaced.items.as_slice());
+        self.settle_upload(pool, counted, items);
+        replaced
+    }
+
+    async fn replace_counted(
+        &self,
+        pool: &PoolId,
+        next: Option<NextKey>,
+        packages: Vec<Vec<u8>>,
+        idempotency: Idempotency,
+    ) -> Result<Replaced, StoreError> {
         let signer = next.as_ref().map(|next| &next.signature_key);
         let admitted = self.admit_all(pool, signer, packages, idempotency.key).await?;
         let (mut packages, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));

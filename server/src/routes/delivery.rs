@@ -75,7 +75,7 @@ pub(crate) async fn commit(
         spends: spends.collect(),
         removed: asked.removed,
     };
-    let delivered = state.store()?.pools().deliver(request(&caller, command)).await?;
+    let delivered = state.store()?.deliver(request(&caller, command)).await?;
     let reply = CommitReply { epoch: delivered.epoch, position: delivered.position };
     Ok(HttpResponse::Ok().json(reply))
 }
@@ -102,7 +102,7 @@ pub(crate) async fn message(
     let group = GroupId::from_path(&group)?;
     let MessageRequest { message } = caller.body.json()?;
     let command = DeliveryCommand::Post { group, message: message.0 };
-    let delivered = state.store()?.pools().deliver(request(&caller, command)).await?;
+    let delivered = state.store()?.deliver(request(&caller, command)).await?;
     Ok(HttpResponse::Ok().json(MessageReply { position: delivered.position }))
 }
 

@@ -1,7 +1,7 @@
 //! Registration: which key speaks for which device.
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     web::{Data, Path},
 };
 use keypool_ledger::{EventLog, PoolId, SignatureKey};
@@ -39,6 +39,7 @@ use crate::{
     ),
 )]
 pub(crate) async fn register(
+    request: HttpRequest,
     state: Data<State>,
     newcomer: Newcomer,
 ) -> Result<HttpResponse, Failure> {
@@ -57,7 +58,9 @@ pub(crate) async fn register(
         Admission::OfItself
     } else {
         let judged = state.registrar.judge(&pool, &keyid, authorization, state.clock.now());
-        judged.map_err(|error| Failure::of_registration(&error))?
+        let judged = judged.map_err(|error| Failure::of_registration(&error))?;
+        state.addresses.register(state.addresses.of(&request), state.clock.now())?;
+        judged
     };
     let (known, position) = match admission {
         Admission::OfItself => {

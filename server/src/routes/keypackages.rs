@@ -29,6 +29,7 @@ use crate::{
     keypackage_store::{Invitee, Reservation, ReservedKeyPackage},
     observation::about,
     problem::{Failure, check_of, code_of},
+    routes::policy::is_introduced,
     state::State,
 };
 
@@ -143,6 +144,7 @@ pub(crate) async fn reserve(
 ) -> Result<HttpResponse, Failure> {
     let asked: ReserveRequest = caller.body.json()?;
     let device = PoolId::of(&asked.target_user, asked.target_device.as_deref())?;
+    let introduced = is_introduced(&state, device.user(), asked.contact_token.as_ref())?;
     let reservation = Reservation {
         invitee: match asked.target_device {
             Some(_) => Invitee::Device(device),
@@ -152,6 +154,7 @@ pub(crate) async fn reserve(
         group: asked.group_id,
         id: asked.reservation_id.unwrap_or(ReservationId(caller.idempotency.key.0)),
         ciphersuites: asked.ciphersuites,
+        introduced,
     };
     let reserved = state.store()?.reserve_key_package(reservation, caller.idempotency).await?;
     state.metrics.reserved(1);

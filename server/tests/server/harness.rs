@@ -11,8 +11,12 @@ use std::{
 use data_encoding::BASE64;
 use ed25519_dalek::{Signer, SigningKey};
 use keypool_ledger::{Clock, Hash, ManualClock, PoolId, SignatureKey, SystemClock, Timestamp};
-use keypool_projections::signing::{
-    BodyParts, SignedParts, content_digest, rotation_statement, voucher_statement,
+use keypool_projections::{
+    signing::{
+        BodyParts, SignedParts, contact_statement, content_digest, rotation_statement,
+        voucher_statement,
+    },
+    wire::ContactToken,
 };
 use keypool_server::{Server, Settings};
 use openmls::prelude::{
@@ -64,6 +68,14 @@ impl Device {
     pub(crate) fn vouches_for(&self, other: &Self) -> String {
         let statement = voucher_statement(&other.pool, &self.keyid(), &other.keyid());
         BASE64.encode(&self.key.sign(&statement).to_bytes())
+    }
+
+    /// What introduces whoever shows it to this device's user.
+    pub(crate) fn introduces(&self, until: Timestamp) -> ContactToken {
+        let keyid = self.keyid();
+        let statement = contact_statement(self.pool.user(), &keyid, until);
+        let proof = self.key.sign(&statement).to_bytes().to_vec();
+        ContactToken { keyid, until: until.as_secs(), proof }
     }
 
     pub(crate) fn keyid(&self) -> SignatureKey {
@@ -379,6 +391,7 @@ pub(crate) fn local_settings(data: &Path) -> Settings {
     let (data, checkpoint_interval) = (data.join("log"), Duration::from_millis(1));
     let workers = Some(2);
     let usual = Settings::default();
+    let usual = usual.without_quotas();
     Settings { listen: free, admin_listen: free, data, checkpoint_interval, workers, ..usual }
 }
 

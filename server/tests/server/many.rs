@@ -1,6 +1,9 @@
 //! Packages of many devices in one request, and packages that could not be used.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use keypool_ledger::{
     CommandId, EventLog, Fault, Faulty, GroupId, Hash, ManualClock, MemoryLog, ReservationId,
@@ -195,6 +198,7 @@ fn asked(people: &[Device], id: ReservationId) -> ManyReservations {
         id,
         ciphersuites: Vec::new(),
         devices_max: 100,
+        introduced: BTreeSet::new(),
     }
 }
 

@@ -26,6 +26,7 @@ fn reservation(user: &str) -> Reservation {
         group: GroupId::new(b"group").unwrap(),
         id: ReservationId(Uuid::new_v4()),
         ciphersuites: Vec::new(),
+        introduced: false,
     }
 }
 

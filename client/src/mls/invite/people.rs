@@ -6,7 +6,7 @@ use keypool_ledger::{GroupId, KeyPackageRef, NameError, PoolId};
 use keypool_projections::wire::{Code, ReserveTarget};
 use serde::{Deserialize, Serialize};
 
-use crate::PackageCheck;
+use crate::{PackageCheck, mls::acquainting::ContactTokens};
 
 /// Whom to invite: a user with all their devices, or one device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,6 +84,11 @@ pub enum Why {
         /// What the Delivery Service said.
         said: String,
     },
+    /// The server gives no more of their packages for now. Invite again later.
+    OverQuota {
+        /// After how many seconds, as the server says.
+        retry_after_s: Option<u64>,
+    },
     /// The server refused otherwise.
     Refused {
         /// Its code.
@@ -105,8 +110,12 @@ impl Invitee {
         self.user == user && self.device.as_deref().is_none_or(is_it)
     }
 
-    pub(super) fn target(&self) -> ReserveTarget {
-        ReserveTarget { user: self.user.clone(), device: self.device.clone() }
+    pub(super) fn target(&self, tokens: &ContactTokens) -> ReserveTarget {
+        ReserveTarget {
+            user: self.user.clone(),
+            device: self.device.clone(),
+            contact_token: tokens.get(&self.user).cloned(),
+        }
     }
 }
 
@@ -139,6 +148,9 @@ impl From<Code> for Why {
             Code::PoolExhausted => Self::PoolExhausted,
             Code::UnknownUser => Self::UnknownUser,
             Code::NothingCompatible => Self::NothingCompatible,
+            Code::RateLimited | Code::TooManyReservations => {
+                Self::OverQuota { retry_after_s: None }
+            }
             code => Self::Refused { code },
         }
     }
@@ -184,6 +196,12 @@ impl fmt::Display for Missing {
                 "{who} is in the group and its Welcome was refused: {said}; remove it and invite it \
                  again"
             ),
+            Why::OverQuota { retry_after_s: Some(wait_s) } => {
+                write!(f, "{who} cannot be invited by you for now; try again in {wait_s} s")
+            }
+            Why::OverQuota { retry_after_s: None } => {
+                write!(f, "{who} cannot be invited by you for now; try again later")
+            }
             Why::Refused { code } => {
                 write!(f, "{who} could not be invited: {code}. {}", code.hint())
             }

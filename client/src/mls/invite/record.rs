@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::people::{Invited, InvitedDevice, Invitee, Missing, Why};
-use crate::{CommitPost, OfferedPackage};
+use crate::{CommitPost, OfferedPackage, mls::acquainting::ContactTokens};
 
 /// What the names of stored invitations begin with.
 pub(super) const RECORD_PREFIX: &str = "inviting/";
@@ -34,6 +34,9 @@ pub(super) struct Invitation {
     /// Who will not be added, and why.
     pub(super) missing: Vec<Missing>,
     pub(super) step: Step,
+    /// What introduces this user to others, by user, as it was when the invitation began.
+    #[serde(default)]
+    pub(super) tokens: ContactTokens,
 }
 
 /// Somebody for whom a package is to be asked for.
@@ -104,6 +107,7 @@ impl Invitation {
         group: &GroupId,
         invitees: Vec<Invitee>,
         (wanted, missing): (Vec<Wanted>, Vec<Missing>),
+        tokens: ContactTokens,
     ) -> Self {
         Self {
             id: Uuid::new_v4(),
@@ -115,6 +119,7 @@ impl Invitation {
             added: Vec::new(),
             missing,
             step: Step::Reserving,
+            tokens,
         }
     }
 
@@ -138,7 +143,7 @@ impl Invitation {
         let request = ReserveManyRequest {
             group_id: self.group.clone(),
             reservation_id: ReservationId(self.derived(&format!("{} claims {part}", self.round))),
-            targets: wanted.iter().map(|wanted| wanted.invitee.target()).collect(),
+            targets: wanted.iter().map(|wanted| wanted.invitee.target(&self.tokens)).collect(),
             ciphersuites: vec![suite],
         };
         (request, self.command(&format!("{} reserve {part}", self.round)))
@@ -185,6 +190,10 @@ impl Invitation {
                 }
                 (Code::PoolExhausted, Some(why @ Why::PackageRejected { .. })) => {
                     let why = why.clone();
+                    self.missing.push(Missing { invitee, why });
+                }
+                (Code::RateLimited | Code::TooManyReservations, _) => {
+                    let why = Why::OverQuota { retry_after_s: missing.retry_after_s };
                     self.missing.push(Missing { invitee, why });
                 }
                 (code, _) => self.missing.push(Missing { invitee, why: code.into() }),

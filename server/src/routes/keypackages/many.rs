@@ -1,13 +1,12 @@
 //! One package for each device of many users, in one request.
 
+use std::collections::BTreeSet;
+
 use actix_web::{HttpResponse, web::Data};
 use keypool_ledger::PoolId;
-use keypool_projections::{
-    Rejection,
-    wire::{
-        Code, DeviceReservation, MissingDevice, Problem, ReserveManyReply, ReserveManyRequest,
-        ReserveTarget,
-    },
+use keypool_projections::wire::{
+    Code, DeviceReservation, MissingDevice, Problem, ReserveManyReply, ReserveManyRequest,
+    ReserveTarget,
 };
 
 use super::reply;
@@ -15,6 +14,7 @@ use crate::{
     authentication::Writer,
     keypackage_store::{Invitee, ManyReservations, ReservedKeyPackage},
     problem::Failure,
+    routes::policy::is_introduced,
     state::State,
 };
 
@@ -38,6 +38,12 @@ pub(crate) async fn reserve_many(
     caller: Writer,
 ) -> Result<HttpResponse, Failure> {
     let asked: ReserveManyRequest = caller.body.json()?;
+    let mut introduced = BTreeSet::new();
+    for ReserveTarget { user, contact_token, .. } in &asked.targets {
+        if is_introduced(&state, user, contact_token.as_ref())? {
+            introduced.insert(user.clone());
+        }
+    }
     let reservations = ManyReservations {
         invitees: invitees(&asked.targets, state.targets_max)?,
         holder: caller.pool,
@@ -45,12 +51,18 @@ pub(crate) async fn reserve_many(
         id: asked.reservation_id,
         ciphersuites: asked.ciphersuites,
         devices_max: state.target_devices_max,
+        introduced,
     };
     let outcome = state.store()?.reserve_many(reservations, caller.idempotency).await?;
     state.metrics.reserved(outcome.reserved.len() as u64);
-    let missing: Vec<MissingDevice> = outcome.missing.into_iter().map(missing).collect();
-    for missing in &missing {
-        state.metrics.missing(missing.code.word());
+    let mut missing = Vec::with_capacity(outcome.missing.len());
+    for (invitee, why) in outcome.missing {
+        let why = Failure::from(why);
+        state.metrics.missing(why.code().word());
+        if let Some(quota) = why.quota() {
+            state.metrics.over_quota(quota);
+        }
+        missing.push(missing_device(invitee, &why));
     }
     let device = |reserved: ReservedKeyPackage| DeviceReservation {
         user: reserved.pool.user().to_owned(),
@@ -76,10 +88,10 @@ fn invitees(targets: &[ReserveTarget], targets_max: usize) -> Result<Vec<Invitee
     targets.iter().map(invitee).collect()
 }
 
-fn missing((invitee, why): (Invitee, Rejection)) -> MissingDevice {
+fn missing_device(invitee: Invitee, why: &Failure) -> MissingDevice {
     let (user, device) = match invitee {
         Invitee::Device(pool) => (pool.user().to_owned(), Some(pool.device().to_owned())),
         Invitee::User(user) => (user, None),
     };
-    MissingDevice { user, device, code: Failure::from(why).code() }
+    MissingDevice { user, device, code: why.code(), retry_after_s: why.retry_after_s() }
 }

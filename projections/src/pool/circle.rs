@@ -1,0 +1,223 @@
+//! Whom a pool's owner lets reserve, and whom the owner knows: contacts, and strangers.
+//!
+//! A contact is a user whose invitation the owner has joined. The server cannot see that: whoever has a
+//! reservation can spend the package and invite nobody. So it is the owner who says so, and names the
+//! reservation that was spent; who made it is the server's to know.
+
+use std::collections::BTreeMap;
+
+use keypool_ledger::{Event, PoolId, ReservationId, ReservePolicy, Timestamp};
+
+use super::{Package, PoolState, ReservationStatus};
+use crate::{
+    command::{Answer, Limits, Rejection},
+    packing::{Packer, Unpacker},
+};
+
+/// How many contacts a pool remembers, and how many that were removed: the ones that came last.
+const REMEMBERED_MAX: usize = 1024;
+
+/// Whom the owner of a pool lets reserve, and whom the owner knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Circle {
+    reserve: ReservePolicy,
+    /// Users, each with its place in the order of additions.
+    contacts: BTreeMap<String, u64>,
+    /// Users that were contacts, likewise.
+    removed: BTreeMap<String, u64>,
+    changes: u64,
+}
+
+impl Circle {
+    /// Who may reserve.
+    #[must_use]
+    pub const fn reserve(&self) -> ReservePolicy {
+        self.reserve
+    }
+
+    /// The users whose invitations the owner has joined, by name.
+    pub fn contacts(&self) -> impl Iterator<Item = &str> {
+        self.contacts.keys().map(String::as_str)
+    }
+
+    /// Whether the owner has joined an invitation of a user.
+    #[must_use]
+    pub fn is_contact(&self, user: &str) -> bool {
+        self.contacts.contains_key(user)
+    }
+
+    /// Whether the owner has said that a user is no contact any more.
+    #[must_use]
+    pub fn is_removed(&self, user: &str) -> bool {
+        self.removed.contains_key(user)
+    }
+
+    /// What a command about it is answered with.
+    pub(crate) fn answer(&self) -> Answer {
+        let contacts = self.contacts().map(str::to_owned).collect();
+        Answer::PolicySet { reserve: self.reserve, contacts }
+    }
+
+    pub(super) fn evolve(&mut self, event: &Event) {
+        self.changes = self.changes.saturating_add(1);
+        match event {
+            Event::PolicySet { reserve } => self.reserve = *reserve,
+            Event::ContactAdded { user, .. } => {
+                self.removed.remove(user);
+                remember(&mut self.contacts, user, self.changes);
+            }
+            Event::ContactRemoved { user } => {
+                self.contacts.remove(user);
+                remember(&mut self.removed, user, self.changes);
+            }
+            // Not about whom the owner knows: never here.
+            _ => {}
+        }
+    }
+
+    pub(super) fn pack(&self, out: &mut Packer) {
+        out.flag(self.reserve == ReservePolicy::Contacts);
+        out.number(self.changes);
+        for users in [&self.contacts, &self.removed] {
+            out.number(users.len() as u64);
+            for (user, place) in users {
+                out.bytes(user.as_bytes());
+                out.number(*place);
+            }
+        }
+    }
+
+    pub(super) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        let reserve = if rest.flag()? { ReservePolicy::Contacts } else { ReservePolicy::Open };
+        let mut circle = Self { reserve, changes: rest.number()?, ..Self::default() };
+        for users in [&mut circle.contacts, &mut circle.removed] {
+            for _ in 0..rest.number()? {
+                users.insert(rest.text()?, rest.number()?);
+            }
+        }
+        Some(circle)
+    }
+}
+
+/// Adds a user, in place of the one that came first if there are too many.
+fn remember(users: &mut BTreeMap<String, u64>, user: &str, place: u64) {
+    users.insert(user.to_owned(), place);
+    if REMEMBERED_MAX < users.len() {
+        let first = users.iter().min_by_key(|(_, place)| **place).map(|(user, _)| user.clone());
+        first.and_then(|first| users.remove(&first));
+    }
+}
+
+impl PoolState {
+    /// Which events say who may reserve, whose invitations were joined and who is a stranger again; what
+    /// is so already adds none.
+    pub(crate) fn decide_policy(
+        &self,
+        reserve: Option<ReservePolicy>,
+        joined: &[ReservationId],
+        removed: &[String],
+    ) -> Result<Vec<Event>, Rejection> {
+        let mut events = Vec::new();
+        if let Some(reserve) = reserve.filter(|reserve| *reserve != self.circle.reserve) {
+            events.push(Event::PolicySet { reserve });
+        }
+        let mut circle = (*self.circle).clone();
+        for id in joined {
+            let spent = self.reservation(*id).filter(|made| is_spent(made.status));
+            let holder = &spent.ok_or(Rejection::ReservationMismatch(*id))?.holder;
+            if !circle.is_contact(holder.user()) {
+                let added =
+                    Event::ContactAdded { user: holder.user().to_owned(), reservation: *id };
+                circle.evolve(&added);
+                events.push(added);
+            }
+        }
+        for user in removed {
+            if circle.is_contact(user) {
+                let gone = Event::ContactRemoved { user: user.clone() };
+                circle.evolve(&gone);
+                events.push(gone);
+            }
+        }
+        Ok(events)
+    }
+
+    /// The ciphersuites of which this inviter is handed no package that was never handed out, because
+    /// those that are left are kept for the owner's contacts.
+    pub(crate) fn spared(
+        &self,
+        holder: &PoolId,
+        introduced: bool,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<Vec<u16>, Rejection> {
+        if introduced || self.circle.is_contact(holder.user()) {
+            return Ok(Vec::new());
+        }
+        if self.circle.reserve == ReservePolicy::Contacts {
+            return Err(Rejection::ContactsOnly);
+        }
+        if limits.strangers_floor == 0 {
+            return Ok(Vec::new());
+        }
+        let mut fresh: Vec<(u16, usize)> = Vec::new();
+        for package in self.offerable(now, limits).filter(|package| is_fresh(package)) {
+            let suite = package.facts.ciphersuite;
+            match fresh.iter_mut().find(|(known, _)| *known == suite) {
+                Some((_, count)) => *count += 1,
+                None => fresh.push((suite, 1)),
+            }
+        }
+        fresh.retain(|(_, count)| *count <= limits.strangers_floor);
+        Ok(fresh.into_iter().map(|(suite, _)| suite).collect())
+    }
+}
+
+/// Whether a package is among those that are kept for contacts.
+pub(crate) fn is_spared(package: &Package, suites: &[u16]) -> bool {
+    is_fresh(package) && suites.contains(&package.facts.ciphersuite)
+}
+
+const fn is_fresh(package: &Package) -> bool {
+    package.generation == 0 && !package.facts.last_resort
+}
+
+const fn is_spent(status: ReservationStatus) -> bool {
+    matches!(status, ReservationStatus::Spent { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn added(user: &str) -> Event {
+        let reservation = ReservationId(uuid::Uuid::from_u128(7));
+        Event::ContactAdded { user: user.to_owned(), reservation }
+    }
+
+    #[test]
+    fn a_circle_comes_back_as_it_was_packed() {
+        let mut circle = Circle::default();
+        circle.evolve(&Event::PolicySet { reserve: ReservePolicy::Contacts });
+        for user in ["alice", "bob", "mallory"] {
+            circle.evolve(&added(user));
+        }
+        circle.evolve(&Event::ContactRemoved { user: "mallory".to_owned() });
+        let mut out = Packer::default();
+        circle.pack(&mut out);
+        let bytes = out.into_bytes();
+        assert_eq!(Circle::unpack(&mut Unpacker(&bytes)), Some(circle.clone()));
+        assert!(circle.is_contact("bob") && circle.is_removed("mallory"));
+        assert!(!circle.is_contact("mallory"));
+    }
+
+    #[test]
+    fn the_contacts_that_came_first_make_room() {
+        let mut circle = Circle::default();
+        for number in 0..REMEMBERED_MAX + 2 {
+            circle.evolve(&added(&format!("u{number}")));
+        }
+        assert_eq!(circle.contacts().count(), REMEMBERED_MAX);
+        assert!(!circle.is_contact("u0") && !circle.is_contact("u1") && circle.is_contact("u2"));
+    }
+}

@@ -1,0 +1,120 @@
+//! Who may reserve packages of a pool, and how an owner introduces somebody, on the wire.
+
+use std::{fmt, str::FromStr};
+
+use data_encoding::BASE64URL_NOPAD;
+use keypool_ledger::{ReservationId, ReservePolicy, SignatureKey, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// `POST /keypackages/policy`: what is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyRequest {
+    /// Who may reserve: `open`, or `contacts` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub reserve: Option<ReservePolicy>,
+    /// Reservations whose invitations the device has joined: their holders are contacts from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub joined: Vec<ReservationId>,
+    /// Users that are contacts no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+}
+
+/// The answer to `GET` and `POST /keypackages/policy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyReply {
+    /// Who may reserve: `open`, or `contacts` alone.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub reserve: ReservePolicy,
+    /// The contacts, by name.
+    pub contacts: Vec<String>,
+    /// The place of the pool's last event in the log.
+    pub position: u64,
+}
+
+/// That a device of a user introduces whoever shows it: a capability, so keep it secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ContactToken {
+    /// The key that has signed it, which speaks for a device of the user.
+    pub keyid: SignatureKey,
+    /// When it ends, in Unix seconds.
+    pub until: u64,
+    /// Its signature of [`contact_statement`](crate::signing::contact_statement).
+    pub proof: Vec<u8>,
+}
+
+impl ContactToken {
+    /// When it ends.
+    #[must_use]
+    pub const fn until(&self) -> Timestamp {
+        Timestamp::from_secs(self.until)
+    }
+}
+
+impl fmt::Debug for ContactToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ContactToken")
+    }
+}
+
+impl fmt::Display for ContactToken {
+    /// One word, to be given to whoever is to be introduced.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.keyid, self.until, BASE64URL_NOPAD.encode(&self.proof))
+    }
+}
+
+/// A word that is no contact token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("that is no contact token; one looks like KEYID.UNTIL.PROOF")]
+pub struct NoContactToken;
+
+impl FromStr for ContactToken {
+    type Err = NoContactToken;
+
+    fn from_str(text: &str) -> Result<Self, NoContactToken> {
+        let mut parts = text.trim().split('.');
+        let (Some(keyid), Some(until), Some(proof), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(NoContactToken);
+        };
+        let keyid = keyid.parse().map_err(|_| NoContactToken)?;
+        let until = until.parse().map_err(|_| NoContactToken)?;
+        let proof = BASE64URL_NOPAD.decode(proof.as_bytes()).map_err(|_| NoContactToken)?;
+        Ok(Self { keyid, until, proof })
+    }
+}
+
+impl Serialize for ContactToken {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ContactToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_as_it_is_written_and_tells_nothing_of_itself() {
+        let keyid = SignatureKey::new(&[7; 32]).unwrap();
+        let token = ContactToken { keyid, until: 1_766_400_000, proof: vec![1; 64] };
+        assert_eq!(token.to_string().parse(), Ok(token.clone()));
+        assert_eq!(format!("{token:?}"), "ContactToken");
+        for word in ["", "a.b", "a.b.c", "a.b.c.d"] {
+            assert_eq!(word.parse::<ContactToken>(), Err(NoContactToken), "{word}");
+        }
+    }
+}

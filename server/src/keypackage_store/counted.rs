@@ -1,0 +1,260 @@
+//! Reservations and uploads within the limits: counted before they are carried out, and given back if
+//! they are not.
+
+use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, ReservePolicy, Timestamp};
+use keypool_projections::{
+    Answer, Claim, Command, DeliverError, Delivered, DeliveryCommand, DeliveryRequest,
+    ExecuteError, ItemOutcome, Rejection, Reply, Request, Target,
+    quota::{OverQuota, Quotas},
+    wire::PolicyRequest,
+};
+
+use super::{Idempotency, Invitee, KeyPackageStore, Reservation, StoreError};
+use crate::{
+    admission::AdmissionError,
+    quota::{Came, Counter, Taken},
+};
+
+impl<L: EventLog + 'static> KeyPackageStore<L> {
+    /// The same store with limits on what inviters and owners may ask for. What counts already is read
+    /// from the end of the log.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the log cannot be read.
+    pub fn with_quotas(self, quotas: Quotas) -> Result<Self, StoreError> {
+        let counter = Counter::new(quotas);
+        counter.restore(&self.pools)?;
+        Ok(Self { counter: Some(counter), ..self })
+    }
+
+    /// Reserves a package of the device that is meant, or of the first of a user's that has one for this
+    /// inviter.
+    pub(super) async fn reserve_counted(
+        &self,
+        asked: Reservation,
+        idempotency: Idempotency,
+    ) -> Result<Reply, StoreError> {
+        let Reservation { invitee, holder, group, id: reservation, ciphersuites, introduced } =
+            asked;
+        let Idempotency { key: id, digest } = idempotency;
+        let request = |target, holder: &PoolId, introduced| {
+            let (holder, group) = (holder.clone(), group.clone());
+            let ciphersuites = ciphersuites.clone();
+            let command = Command::Reserve { reservation, holder, group, ciphersuites, introduced };
+            Request { target, command, id, digest }
+        };
+        let user = match invitee {
+            Invitee::Device(pool) => {
+                let request = request(Target::Pool(pool.clone()), &holder, introduced);
+                return Ok(self.reserve_of(&pool, request).await?);
+            }
+            Invitee::User(user) => user,
+        };
+        let mut devices = self.pools.devices_of(&user);
+        devices.retain(|device| *device != holder);
+        let is_one_of_many = 1 < devices.len();
+        if devices.is_empty() || is_one_of_many && self.is_made(id, reservation)? {
+            let request = request(Target::User(user), &holder, introduced);
+            return Ok(self.pools.execute(request).await?);
+        }
+        let mut refusal = Rejection::UnknownUser(user);
+        for device in devices {
+            let request = request(Target::Pool(device.clone()), &holder, introduced);
+            match self.reserve_of(&device, request).await {
+                Err(ExecuteError::Rejected(why)) if is_of_device(&why) => {
+                    refusal = more_telling(refusal, why);
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+        Err(ExecuteError::from(refusal).into())
+    }
+
+    /// Carries out a reservation of one pool's package, if it is within the limits or was made before.
+    pub(super) async fn reserve_of(
+        &self,
+        pool: &PoolId,
+        mut request: Request,
+    ) -> Result<Reply, ExecuteError> {
+        let Command::Reserve { reservation, holder, introduced, .. } = &mut request.command else {
+            return Err(ExecuteError::LogUnavailable);
+        };
+        *introduced |= holder.user() == pool.user();
+        let (reservation, holder, introduced) = (*reservation, holder.clone(), *introduced);
+        let taken = match self.take(pool, &holder, reservation, introduced) {
+            Ok(taken) => taken,
+            // What was answered once is answered again, however much was asked for since.
+            Err(_) if self.is_made(request.id, reservation)? => None,
+            Err(over) => return Err(Rejection::from(over).into()),
+        };
+        let outcome = self.pools.execute(request).await;
+        self.settle(taken, &outcome);
+        outcome
+    }
+
+    /// Counts a package for an inviter before it is reserved.
+    fn take(
+        &self,
+        pool: &PoolId,
+        holder: &PoolId,
+        reservation: ReservationId,
+        introduced: bool,
+    ) -> Result<Option<Taken>, OverQuota> {
+        let Some(counter) = &self.counter else { return Ok(None) };
+        let (now, limits) = (self.pools.now(), self.pools.limits());
+        let view = if introduced { None } else { self.pools.pool(pool) };
+        let is_contact = view.is_some_and(|view| view.state.circle().is_contact(holder.user()));
+        let until = limits.lapses_at(now.after(limits.reservation_ttl));
+        let claim = (reservation, !introduced && !is_contact, until);
+        counter.take(holder, pool, claim, now).map(Some)
+    }
+
+    fn settle(&self, taken: Option<Taken>, outcome: &Result<Reply, ExecuteError>) {
+        let Some((counter, taken)) = self.counter.as_ref().zip(taken) else { return };
+        let came = match outcome {
+            Ok(reply) if reply.repeated => Came::Repeated,
+            Ok(Reply { answer: Answer::Reserved { deadline, .. }, .. }) => {
+                Came::Reserved(self.pools.limits().lapses_at(*deadline))
+            }
+            // Nobody knows whether it was reserved: it stays counted.
+            Err(ExecuteError::LogUnavailable) => return,
+            Ok(_) | Err(_) => Came::Refused,
+        };
+        counter.settle(taken, came);
+    }
+
+    /// Whether a request, or its reservation, was carried out before.
+    fn is_made(&self, id: CommandId, reservation: ReservationId) -> Result<bool, ExecuteError> {
+        let log = self.pools.log();
+        Ok(!log.find(id)?.is_empty() || log.find_reservation(reservation)?.is_some())
+    }
+
+    /// Takes in that a claim has ended.
+    pub(super) fn claim_ended(&self, claim: &Claim) {
+        if let Some(counter) = &self.counter {
+            counter.end(&claim.holder, claim.reservation);
+        }
+    }
+
+    /// Takes in that a claim has more time.
+    pub(super) fn claim_extended(&self, claim: &Claim, deadline: Timestamp) {
+        if let Some(counter) = &self.counter {
+            let until = self.pools.limits().lapses_at(deadline);
+            counter.extend(&claim.holder, claim.reservation, until);
+        }
+    }
+
+    /// Carries out a command to the delivery; the reservations that a Commit spends have ended then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pools::deliver`](keypool_projections::Pools::deliver).
+    pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
+        let spends = match &request.command {
+            DeliveryCommand::Commit { spends, .. } => spends.clone(),
+            DeliveryCommand::Post { .. } | DeliveryCommand::Acknowledge { .. } => Vec::new(),
+        };
+        let delivered = self.pools.deliver(request).await?;
+        for claim in &spends {
+            self.claim_ended(claim);
+        }
+        Ok(delivered)
+    }
+
+    /// Says who may reserve packages of a pool, and whose invitations its owner has joined; returns what
+    /// holds now, and where that stands in the log.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if one of the reservations was not spent. Nothing has changed then.
+    pub async fn set_policy(
+        &self,
+        pool: &PoolId,
+        asked: PolicyRequest,
+        idempotency: Idempotency,
+    ) -> Result<(ReservePolicy, Vec<String>, u64), StoreError> {
+        let PolicyRequest { reserve, joined, removed } = asked;
+        let command = Command::SetPolicy { reserve, joined, removed };
+        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+        match reply.answer {
+            Answer::PolicySet { reserve, contacts } => Ok((reserve, contacts, reply.position)),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Counts the packages of an upload, unless it was carried out before; returns how many were.
+    pub(super) fn count_upload(
+        &self,
+        pool: &PoolId,
+        count: usize,
+        id: CommandId,
+    ) -> Result<usize, StoreError> {
+        let Some(counter) = &self.counter else { return Ok(0) };
+        if !self.pools.log().find(id)?.is_empty() {
+            return Ok(0);
+        }
+        let may = counter.upload(pool, count, self.pools.now());
+        may.map_err(|over| ExecuteError::from(Rejection::from(over)))?;
+        Ok(count)
+    }
+
+    /// Gives back what was counted for packages that are not in the pool because of this upload; those that
+    /// were not admitted have cost the check of them.
+    pub(super) fn settle_upload(
+        &self,
+        pool: &PoolId,
+        counted: usize,
+        items: Result<&[Result<ItemOutcome, AdmissionError>], &StoreError>,
+    ) {
+        let stored = match items {
+            Ok(items) => {
+                let is_stored = |item: &&_| matches!(item, Ok(ItemOutcome::Stored(_)) | Err(_));
+                items.iter().filter(is_stored).count()
+            }
+            Err(StoreError::Execute(ExecuteError::LogUnavailable)) => counted,
+            Err(_) => 0,
+        };
+        if let Some(counter) = &self.counter {
+            counter.give_back_upload(pool, counted.saturating_sub(stored));
+        }
+    }
+
+    /// How many inviters and pools something is counted of.
+    pub(crate) fn counted(&self) -> (usize, usize) {
+        self.counter.as_ref().map_or((0, 0), Counter::len)
+    }
+}
+
+/// Whether a refusal is about one device of a user, so that another may do.
+const fn is_of_device(rejection: &Rejection) -> bool {
+    matches!(
+        rejection,
+        Rejection::PoolExhausted
+            | Rejection::NothingCompatible
+            | Rejection::KeptForContacts
+            | Rejection::ContactsOnly
+            | Rejection::OverQuota(_)
+            | Rejection::NotRegistered
+    )
+}
+
+/// Which of two devices' refusals is told: the one that can be waited for, the sooner the better; else the
+/// one that says more than that nothing is left.
+fn more_telling(before: Rejection, new: Rejection) -> Rejection {
+    match (&before, &new) {
+        // A device that was removed says nothing of the others.
+        (_, Rejection::NotRegistered) => before,
+        (Rejection::OverQuota(first), Rejection::OverQuota(second))
+            if first.wait <= second.wait =>
+        {
+            before
+        }
+        (_, Rejection::OverQuota(_)) => new,
+        (Rejection::OverQuota(_), _) => before,
+        (Rejection::KeptForContacts | Rejection::NothingCompatible, Rejection::PoolExhausted) => {
+            before
+        }
+        _ => new,
+    }
+}

@@ -1,0 +1,153 @@
+//! The counts as the end of the log tells them, for a start.
+//!
+//! Who is a stranger is not in a reservation's event, but follows from what the owner had said until then.
+//! Only an introduction leaves no trace: whoever has shown a token counts as a stranger here.
+
+use std::collections::HashMap;
+
+use keypool_ledger::{Event, EventLog, PoolId, ReadError, Record, ReservationId, Timestamp};
+use keypool_projections::{Limits, Pools, quota::Ask};
+
+use super::Counter;
+
+/// How many records are read at a time.
+const PAGE: usize = 4096;
+/// How many records are read at most. What is older than they are is not counted any more.
+const RECORDS_MAX: u64 = 2_000_000;
+
+/// What a reading of the end of the log remembers.
+#[derive(Default)]
+struct Reading {
+    /// Who holds each reservation that is open.
+    holders: HashMap<ReservationId, PoolId>,
+    /// Reservations that may have been a stranger's and may count still, in the order of the log.
+    asked: Vec<Asked>,
+    /// What owners have said of users: where in the log, and whether they are contacts since.
+    said: HashMap<(PoolId, String), Vec<(u64, bool)>>,
+}
+
+struct Asked {
+    seq: u64,
+    at: Timestamp,
+    user: String,
+    pool: PoolId,
+}
+
+impl Counter {
+    /// Counts what the end of the log tells, as far back as anything counts.
+    pub(crate) fn restore<L: EventLog + 'static>(&self, pools: &Pools<L>) -> Result<(), ReadError> {
+        let (log, limits, now) = (pools.log(), pools.limits(), pools.now());
+        let head = log.head()?.seq;
+        let mut from = first_since(log, head, now.before(self.quotas.window()))?;
+        if RECORDS_MAX < head.saturating_sub(from) {
+            tracing::warn!(records = RECORDS_MAX, "older reservations and uploads are not counted");
+            from = head - RECORDS_MAX;
+        }
+        let strangers_since = now.before(self.quotas.strangers.window());
+        let mut reading = Reading::default();
+        loop {
+            let page = log.read(from, PAGE)?;
+            let Some(last) = page.last() else { break };
+            from = last.seq.saturating_add(1);
+            for record in &page {
+                self.count_record(record, &mut reading, &limits);
+                reading.take_in(record, strangers_since);
+            }
+        }
+        for asked in &reading.asked {
+            if reading.was_stranger(asked, pools) {
+                let key = self.keys.pool(&asked.pool);
+                if let Some(mut targets) = self.targets.of(key) {
+                    targets.count_stranger(key, &self.quotas.strangers, asked.at);
+                }
+            }
+        }
+        self.sweep(now);
+        Ok(())
+    }
+
+    /// Counts what needs no more than the record and who holds what.
+    fn count_record(&self, record: &Record, reading: &mut Reading, limits: &Limits) {
+        let at = record.envelope.at;
+        let Some(pool) = record.envelope.stream.pool() else { return };
+        match &record.envelope.event {
+            Event::Reserved { reservation, holder, deadline, .. } => {
+                reading.holders.insert(*reservation, holder.clone());
+                let claim = (*reservation, false, limits.lapses_at(*deadline));
+                let ask = Ask::new(&self.keys, holder, pool, claim);
+                self.both(&ask, |inviters, targets| {
+                    inviters.count(targets, &ask, &self.quotas, at);
+                });
+            }
+            Event::Renewed { reservation, deadline, .. } => {
+                if let Some(holder) = reading.holders.get(reservation) {
+                    self.extend(holder, *reservation, limits.lapses_at(*deadline));
+                }
+            }
+            Event::Released { reservation, .. }
+            | Event::Spent { reservation: Some(reservation), .. } => {
+                if let Some(holder) = reading.holders.remove(reservation) {
+                    self.end(&holder, *reservation);
+                }
+            }
+            Event::Uploaded(_) => {
+                let key = self.keys.pool(pool);
+                if let Some(mut targets) = self.targets.of(key) {
+                    targets.count_upload(key, 1, &self.quotas.uploads, at);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Reading {
+    /// Remembers who may have been a stranger, and what owners say.
+    fn take_in(&mut self, record: &Record, since: Timestamp) {
+        let (seq, at) = (record.seq, record.envelope.at);
+        let Some(pool) = record.envelope.stream.pool() else { return };
+        match &record.envelope.event {
+            Event::Reserved { holder, .. } if since <= at && holder.user() != pool.user() => {
+                let (user, pool) = (holder.user().to_owned(), pool.clone());
+                self.asked.push(Asked { seq, at, user, pool });
+            }
+            Event::ContactAdded { user, .. } => self.note(pool, user, (seq, true)),
+            Event::ContactRemoved { user } => self.note(pool, user, (seq, false)),
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, pool: &PoolId, user: &str, said: (u64, bool)) {
+        self.said.entry((pool.clone(), user.to_owned())).or_default().push(said);
+    }
+
+    /// Whether an inviter was a stranger to the pool's owner when the reservation was made.
+    fn was_stranger<L: EventLog + 'static>(&self, asked: &Asked, pools: &Pools<L>) -> bool {
+        let (user, pool) = (&asked.user, &asked.pool);
+        let said = self.said.get(&(pool.clone(), user.clone()));
+        let (before, after): (Vec<_>, Vec<_>) =
+            said.into_iter().flatten().partition(|(seq, _)| *seq < asked.seq);
+        let was = before.last().map(|(_, is_contact)| *is_contact);
+        // Who becomes a contact was none, and who is one no more was one.
+        let was = was.or_else(|| after.first().map(|(_, is_contact)| !is_contact));
+        !was.unwrap_or_else(|| {
+            pools.pool(pool).is_some_and(|view| view.state.circle().is_contact(user))
+        })
+    }
+}
+
+/// The first record that is not older than a moment, or one near it: in the whole log time may step back
+/// by as much as the clock did.
+fn first_since(log: &impl EventLog, head: u64, since: Timestamp) -> Result<u64, ReadError> {
+    let (mut old, mut new) = (0, head.saturating_add(1));
+    while old + 1 < new {
+        let middle = old + (new - old) / 2;
+        let record = log.read(middle, 1)?.pop();
+        if record.is_some_and(|record| record.envelope.at < since) {
+            old = middle;
+        } else {
+            new = middle;
+        }
+    }
+    Ok(new)
+}

@@ -1,0 +1,106 @@
+//! Who may reserve: what an owner says of it, and what introduces an inviter.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest, HttpResponse, Resource, guard,
+    web::{self, Data},
+};
+use keypool_ledger::PoolId;
+use keypool_projections::{
+    signing::contact_statement,
+    wire::{Code, ContactToken, PolicyReply, PolicyRequest, Problem},
+};
+
+use crate::{
+    authentication::{Reader, Writer, has_signed},
+    problem::{Failure, wrong_method},
+    state::State,
+};
+
+/// How many reservations and users one request may name.
+const NAMED_MAX: usize = 256;
+/// How long before its end a contact token introduces somebody at most.
+const TOKEN_VALID_MAX: Duration = Duration::from_hours(366 * 24);
+
+/// Both methods of the address.
+pub(crate) fn resource() -> Resource {
+    let reading = guard::Any(guard::Get()).or(guard::Head());
+    web::resource("/keypackages/policy")
+        .route(web::post().to(set_policy))
+        .route(web::route().guard(reading).to(policy))
+        .default_service(web::to(|request: HttpRequest| {
+            let response = wrong_method(&request, "GET, POST");
+            async move { response }
+        }))
+}
+
+/// Says who may reserve packages of the caller's pool, and who is a contact of its.
+///
+/// A contact is a user whose invitation the device has joined: it names the reservation that was spent.
+/// What is left out stays as it is; asking again changes nothing.
+#[utoipa::path(
+    post, path = "/keypackages/policy", tag = "keypackages",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = PolicyRequest,
+    responses(
+        (status = 200, description = "It is so", body = PolicyReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn set_policy(
+    state: Data<State>,
+    caller: Writer,
+) -> Result<HttpResponse, Failure> {
+    let asked: PolicyRequest = caller.body.json()?;
+    let count = asked.joined.len().max(asked.removed.len());
+    if NAMED_MAX < count {
+        let detail = format!("the request names {count}; it may name {NAMED_MAX} at most");
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
+    for user in &asked.removed {
+        PoolId::of(user, None)?;
+    }
+    let set = state.store()?.set_policy(&caller.pool, asked, caller.idempotency).await?;
+    let (reserve, contacts, position) = set;
+    Ok(HttpResponse::Ok().json(PolicyReply { reserve, contacts, position }))
+}
+
+/// Who may reserve packages of the caller's pool, and who is a contact of its.
+#[utoipa::path(
+    get, path = "/keypackages/policy", tag = "keypackages",
+    responses(
+        (status = 200, description = "Who may", body = PolicyReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn policy(state: Data<State>, caller: Reader) -> Result<HttpResponse, Failure> {
+    let view = state.store()?.view(&caller.pool);
+    let circle = view.state.circle();
+    Ok(HttpResponse::Ok().json(PolicyReply {
+        reserve: circle.reserve(),
+        contacts: circle.contacts().map(str::to_owned).collect(),
+        position: view.position,
+    }))
+}
+
+/// Whether a token introduces whoever shows it to a user's devices. One that has ended, or whose key
+/// speaks for the user no more, introduces nobody; one that nobody has signed is refused.
+pub(crate) fn is_introduced(
+    state: &State,
+    user: &str,
+    token: Option<&ContactToken>,
+) -> Result<bool, Failure> {
+    let Some(token) = token else { return Ok(false) };
+    let statement = contact_statement(user, &token.keyid, token.until());
+    if !has_signed(&token.keyid, &statement, &token.proof) {
+        let detail = "the contact token is not a signature for this user by the key it names";
+        return Err(Failure::new(Code::NotAllowed, detail));
+    }
+    let now = state.clock.now();
+    let speaks_for = state.store()?.pools().pool_of_key(&token.keyid);
+    let is_valid = now < token.until() && token.until() <= now.after(TOKEN_VALID_MAX);
+    Ok(is_valid && speaks_for.is_some_and(|pool| pool.user() == user))
+}

@@ -1,0 +1,73 @@
+//! How much may be asked for, as an operator writes it.
+
+use keypool_projections::quota::{Quotas, Rate};
+use serde::{Deserialize, Deserializer, de};
+
+use super::{Options, duration};
+
+impl Options {
+    /// How much may be asked for; `None` if that is without end.
+    pub(super) fn quotas(&self) -> Option<Quotas> {
+        let usual = Quotas::STANDARD;
+        let quotas = Quotas {
+            pair: self.quota_pair.unwrap_or(usual.pair),
+            pair_held_max: self.quota_pair_held.unwrap_or(usual.pair_held_max),
+            held_max: self.quota_held.unwrap_or(usual.held_max),
+            requests: self.quota_requests.unwrap_or(usual.requests),
+            strangers: self.quota_strangers.unwrap_or(usual.strangers),
+            devices: self.quota_devices.unwrap_or(usual.devices),
+            uploads: self.quota_uploads.unwrap_or(usual.uploads),
+            failures: self.quota_failures.unwrap_or(usual.failures),
+        };
+        (!self.no_quotas.unwrap_or_default()).then_some(quotas)
+    }
+}
+
+/// A rate as `6/1h`: six at once, and six again in an hour, evenly.
+pub(super) fn rate(text: &str) -> Result<Rate, String> {
+    let none =
+        || format!("{text:?} is no rate such as \"6/1h\": a count, and the time for as many");
+    let (count, time) = text.split_once('/').ok_or_else(none)?;
+    let burst: u32 = count.trim().parse().map_err(|_| none())?;
+    let every = duration(time)?.checked_div(burst).ok_or_else(none)?;
+    // Time is counted in milliseconds.
+    if every.as_millis() == 0 {
+        return Err(format!("{text:?} is more than one in a millisecond; use --no-quotas"));
+    }
+    Ok(Rate::new(burst, every))
+}
+
+pub(super) fn read_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Rate>, D::Error> {
+    let text = String::deserialize(from)?;
+    rate(&text).map(Some).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_rates_are_what_the_help_says() {
+        let usual = Quotas::STANDARD;
+        let said = [
+            ("6/1h", usual.pair),
+            ("600/12s", usual.requests),
+            ("32/640s", usual.strangers),
+            ("30/1day", usual.devices),
+            ("256/1day", usual.uploads),
+            ("10/1min", usual.failures),
+        ];
+        for (text, usual) in said {
+            assert_eq!(rate(text), Ok(usual), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rate_is_refused_in_words() {
+        for text in ["6", "six/1h", "0/1h", "6/soon", "2000/1s"] {
+            let said = rate(text).unwrap_err();
+            assert!(said.contains(" is no ") || said.contains("more than one"), "{said}");
+        }
+        assert!(Options { no_quotas: Some(true), ..Options::default() }.quotas().is_none());
+    }
+}

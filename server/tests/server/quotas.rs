@@ -1,0 +1,313 @@
+//! The limits on what inviters and owners may ask for, through the real server.
+
+use std::{sync::Arc, time::Duration};
+
+use keypool_ledger::{Clock, ManualClock};
+use keypool_projections::quota::{Quotas, Rate};
+use keypool_server::{Server, Settings};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    delivery::welcome_for,
+    harness::{Answer, Api, Device, Draft, GROUP, NOW, Running, answer, local_settings, upload},
+};
+
+/// A server with limits, and nothing kept for contacts.
+pub(crate) fn limited(quotas: Quotas) -> Running {
+    Running::start_with(|settings| settings.quotas = Some(quotas))
+}
+
+#[track_caller]
+pub(crate) fn refused(answer: &Answer, code: &str) -> Duration {
+    assert_eq!((answer.status, answer.code()), (429, code), "{}", answer.body);
+    let wait = answer.body["retry_after_s"].as_u64().unwrap();
+    assert_eq!(answer.header("retry-after"), wait.to_string());
+    assert!(1 <= wait && answer.body["retryable"] == true, "{}", answer.body);
+    Duration::from_secs(wait)
+}
+
+async fn reserve_and_spend(api: &Api, by: &Device, user: &str) -> Answer {
+    let reserved = api.reserve(by, user).await;
+    if reserved.status == 200 {
+        api.claim(by, "/keypackages/spend", &reserved).await.ok();
+    }
+    reserved
+}
+
+#[actix_web::test]
+async fn an_inviter_has_six_packages_of_a_pool_and_one_more_each_ten_minutes() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 20).await;
+    let api = &running.api;
+    for _ in 0..6 {
+        reserve_and_spend(api, &alice, "bob").await.ok();
+    }
+    let wait = refused(&api.reserve(&alice, "bob").await, "rate_limited");
+    assert_eq!(wait, Duration::from_mins(10));
+    running.clock.advance(Duration::from_secs(10 * 60 - 1));
+    assert_eq!(refused(&api.reserve(&alice, "bob").await, "rate_limited").as_secs(), 1);
+    running.clock.advance(Duration::from_secs(1));
+    reserve_and_spend(api, &alice, "bob").await.ok();
+    refused(&api.reserve(&alice, "bob").await, "rate_limited");
+
+    let metrics = answer(api.http.get(format!("{}/metrics", running.admin_url()))).await.unwrap();
+    let metrics = String::from_utf8(metrics.bytes).unwrap();
+    assert!(metrics.contains("keypool_quota_refusals_total{quota=\"pair\"} 3"), "{metrics}");
+    assert!(!metrics.contains("alice"));
+}
+
+#[actix_web::test]
+async fn an_inviter_holds_two_reservations_of_a_pool_until_one_has_ended() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running =
+        limited(Quotas { pair: Rate::new(20, Duration::from_mins(1)), ..Quotas::STANDARD })
+            .with(&[&alice, &bob], 20)
+            .await;
+    let api = &running.api;
+    let first = api.reserve(&alice, "bob").await.ok();
+    running.clock.advance(Duration::from_secs(30));
+    api.reserve(&alice, "bob").await.ok();
+    // The first lapses when its minute and a minute of grace are over.
+    let wait = refused(&api.reserve(&alice, "bob").await, "too_many_reservations");
+    assert_eq!(wait, Duration::from_secs(90));
+    api.claim(&alice, "/keypackages/renew", &first).await.ok();
+    let wait = refused(&api.reserve(&alice, "bob").await, "too_many_reservations");
+    assert_eq!(wait, Duration::from_mins(2));
+    running.clock.advance(wait);
+    let third = api.reserve(&alice, "bob").await.ok();
+    for path in ["/keypackages/release", "/keypackages/report", "/keypackages/spend"] {
+        let other = api.reserve(&alice, "bob").await.ok();
+        refused(&api.reserve(&alice, "bob").await, "too_many_reservations");
+        api.claim(&alice, path, &other).await.ok();
+    }
+    api.claim(&alice, "/keypackages/spend", &third).await.ok();
+}
+
+#[actix_web::test]
+async fn of_many_requests_at_once_no_more_pass_than_may() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 20).await;
+    let ask = |_| {
+        let (api, alice) = (running.api.clone(), alice.clone());
+        actix_rt::spawn(async move { api.reserve(&alice, "bob").await.status })
+    };
+    let asked: Vec<_> = (0..16).map(ask).collect();
+    let mut passed = 0;
+    for one in asked {
+        passed += usize::from(one.await.unwrap() == 200);
+    }
+    assert_eq!(passed, 2);
+}
+
+#[actix_web::test]
+async fn a_repeated_request_is_answered_over_the_limit_and_not_counted_twice() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let quotas = Quotas { pair: Rate::new(3, Duration::from_mins(10)), ..Quotas::STANDARD };
+    let running = limited(quotas).with(&[&alice, &bob], 20).await;
+    let api = &running.api;
+    let (id, body) = (
+        Uuid::new_v4(),
+        |id: Uuid| json!({ "target_user": "bob", "group_id": GROUP, "reservation_id": id }),
+    );
+    let draft = Draft::post("/keypackages/reserve", &body(id));
+    let first = api.send(&alice, &draft).await.ok();
+    for _ in 0..5 {
+        assert_eq!(api.send(&alice, &draft).await.ok().body, first.body);
+        assert_eq!(api.reserve_as(&alice, "bob", id).await.ok().body, first.body);
+    }
+    api.reserve(&alice, "bob").await.ok();
+    refused(&api.reserve(&alice, "bob").await, "too_many_reservations");
+    assert_eq!(api.send(&alice, &draft).await.ok().body, first.body);
+    assert_eq!(api.reserve_as(&alice, "bob", id).await.ok().body, first.body);
+    api.claim(&alice, "/keypackages/spend", &first).await.ok();
+    reserve_and_spend(api, &alice, "bob").await.ok();
+    refused(&api.reserve(&alice, "bob").await, "rate_limited");
+    assert_eq!(api.send(&alice, &draft).await.ok().body, first.body);
+}
+
+#[actix_web::test]
+async fn what_is_refused_otherwise_is_given_back() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 0).await;
+    let api = &running.api;
+    for _ in 0..20 {
+        assert_eq!(api.reserve(&alice, "bob").await.code(), "pool_exhausted");
+    }
+    api.upload(&bob, &bob.packages(NOW, 2)).await.ok();
+    reserve_and_spend(api, &alice, "bob").await.ok();
+}
+
+#[actix_web::test]
+async fn a_device_over_the_limit_is_named_missing_and_the_others_are_reserved() {
+    let (alice, bob, carol) = (Device::new("alice"), Device::new("bob"), Device::new("carol"));
+    let quotas = Quotas { held_max: 3, ..Quotas::STANDARD };
+    let running = limited(quotas).with(&[&alice, &carol, &bob], 10).await;
+    let api = &running.api;
+    api.upload(&carol, &carol.packages(NOW, 10)).await.ok();
+    for _ in 0..2 {
+        api.reserve(&alice, "bob").await.ok();
+    }
+    let both = |group: &str| {
+        let targets = json!([{ "user": "bob" }, { "user": "carol" }]);
+        let id = Uuid::new_v4();
+        json!({ "group_id": group, "reservation_id": id, "targets": targets })
+    };
+    let request = Draft::post("/keypackages/reserve-many", &both(GROUP));
+    let many = api.send(&alice, &request).await.ok();
+    assert_eq!(many.body["reservations"][0]["user"], "carol");
+    let missing = json!([{
+        "user": "bob", "device": "main", "code": "too_many_reservations", "retry_after_s": 120
+    }]);
+    assert_eq!(many.body["missing"], missing);
+    // All three are held now; what was answered is answered again.
+    let again = api.post(&alice, "/keypackages/reserve-many", both(GROUP)).await.ok();
+    assert_eq!(again.body["missing"].as_array().unwrap().len(), 2);
+    assert_eq!(api.send(&alice, &request).await.ok().body, many.body);
+}
+
+#[actix_web::test]
+async fn a_commit_that_spends_its_packages_makes_room_for_others() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = limited(Quotas { pair_held_max: 1, ..Quotas::STANDARD });
+    let running = running.with(&[&alice, &bob], 4).await;
+    let api = &running.api;
+    let reserved = api.reserve(&alice, "bob").await.ok();
+    refused(&api.reserve(&alice, "bob").await, "too_many_reservations");
+    let package = reserved.text("keypackage_ref");
+    let spend = json!([{
+        "keypackage_ref": package, "reservation_id": reserved.text("reservation_id")
+    }]);
+    let commit = json!({
+        "epoch": 0, "commit": "Y29tbWl0", "welcomes": [welcome_for(package)], "spend": spend
+    });
+    api.post(&alice, "/groups/Z3JvdXAtMQ/commits", commit).await.ok();
+    api.reserve(&alice, "bob").await.ok();
+}
+
+#[actix_web::test]
+async fn a_device_uploads_so_many_a_day_and_repeats_what_it_likes() {
+    let bob = Device::new("bob");
+    let quotas = Quotas { uploads: Rate::new(4, Duration::from_hours(6)), ..Quotas::STANDARD };
+    let running = limited(quotas).with(&[&bob], 0).await;
+    let api = &running.api;
+    let packages = bob.packages(NOW, 4);
+    let first = Draft::post("/keypackages/upload", &upload(&packages));
+    let told = api.send(&bob, &first).await.ok();
+    let wait = refused(&api.upload(&bob, &bob.packages(NOW, 1)).await, "rate_limited");
+    assert_eq!(wait, Duration::from_hours(6));
+    assert_eq!(api.send(&bob, &first).await.ok().body, told.body);
+}
+
+/// Sends a request as if it came through a proxy, from an address.
+pub(crate) async fn send_from(api: &Api, address: &str, by: &Device, draft: &Draft) -> Answer {
+    answer(api.signed(by, draft).header("x-forwarded-for", address)).await.unwrap()
+}
+
+pub(crate) fn behind_a_proxy(quotas: Quotas) -> Running {
+    Running::start_with(|settings| {
+        settings.quotas = Some(quotas);
+        settings.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    })
+}
+
+pub(crate) fn registration(device: &Device) -> Draft {
+    Draft::post("/devices", &json!({ "user": device.pool.user() }))
+}
+
+#[actix_web::test]
+async fn thirty_devices_a_day_are_registered_from_an_address() {
+    let running = behind_a_proxy(Quotas::STANDARD);
+    let api = &running.api;
+    for n in 0..30 {
+        let device = Device::new(&format!("u{n}"));
+        send_from(api, "192.0.2.1", &device, &registration(&device)).await.ok();
+        send_from(api, "192.0.2.1", &device, &registration(&device)).await.ok();
+    }
+    let late = Device::new("late");
+    let draft = registration(&late);
+    let wait = refused(&send_from(api, "192.0.2.1", &late, &draft).await, "rate_limited");
+    assert_eq!(wait, Duration::from_mins(48));
+    send_from(api, "192.0.2.2", &Device::new("other"), &registration(&Device::new("other")))
+        .await
+        .ok();
+    running.clock.advance(wait);
+    send_from(api, "192.0.2.1", &late, &registration(&late)).await.ok();
+}
+
+#[actix_web::test]
+async fn an_address_with_ten_wrong_signatures_in_a_minute_has_to_wait() {
+    let bob = Device::new("bob");
+    let running = behind_a_proxy(Quotas::STANDARD).with(&[&bob], 0).await;
+    let api = &running.api;
+    let wrong = || {
+        let draft = Draft::post("/keypackages/revoke", &json!({}));
+        let mut headers = draft.headers(&bob, api.authority(), running.clock.now());
+        headers[1].1 = headers[1].1.replace("kp=:", "kp=:AAAA");
+        api.with_headers(&draft, &headers).header("x-forwarded-for", "192.0.2.1")
+    };
+    for _ in 0..10 {
+        assert_eq!(answer(wrong()).await.unwrap().status, 401);
+    }
+    let right = Draft::post("/keypackages/upload", &upload(&bob.packages(NOW, 1)));
+    let wait = refused(&send_from(api, "192.0.2.1", &bob, &right).await, "rate_limited");
+    let status = Draft::get("/keypackages/status");
+    send_from(api, "192.0.2.1", &bob, &status).await.ok();
+    send_from(api, "192.0.2.2", &bob, &right).await.ok();
+    running.clock.advance(wait);
+    send_from(api, "192.0.2.1", &bob, &right).await.ok();
+}
+
+#[actix_web::test]
+async fn after_a_restart_everything_counts_that_counted_before() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let quotas = Quotas {
+        strangers: Rate::new(9, Duration::from_secs(20)),
+        uploads: Rate::new(20, Duration::from_mins(1)),
+        ..Quotas::STANDARD
+    };
+    let settings = || Settings { quotas: Some(quotas), ..local_settings(data.path()) };
+    let start = || {
+        let server = Server::start(settings(), clock.clone()).unwrap();
+        let api = Api::new(server.url(), clock.clone());
+        (server, api)
+    };
+    let (server, api) = start();
+    let [alice, bob, carol, dave] = ["alice", "bob", "carol", "dave"].map(Device::new);
+    for device in [&alice, &bob, &carol, &dave] {
+        api.register(device).await.ok();
+    }
+    api.upload(&bob, &bob.packages(NOW, 20)).await.ok();
+    for _ in 0..6 {
+        reserve_and_spend(&api, &alice, "bob").await.ok();
+        clock.advance(Duration::from_secs(1));
+    }
+    // Carol becomes a contact after her first reservation: that one was a stranger's.
+    let first = reserve_and_spend(&api, &carol, "bob").await.ok();
+    let joined = json!({ "joined": [first.text("reservation_id")] });
+    api.post(&bob, "/keypackages/policy", joined).await.ok();
+    reserve_and_spend(&api, &carol, "bob").await.ok();
+    for _ in 0..2 {
+        api.reserve(&dave, "bob").await.ok();
+    }
+    let tell = async |api: &Api| {
+        let more = api.upload(&bob, &bob.packages(NOW, 10)).await;
+        let stranger = Device::new("erin");
+        api.register(&stranger).await.ok();
+        let waits = [
+            refused(&api.reserve(&alice, "bob").await, "rate_limited"),
+            refused(&api.reserve(&stranger, "bob").await, "rate_limited"),
+            refused(&more, "rate_limited"),
+        ];
+        let held = api.reserve(&dave, "bob").await;
+        (waits, held.code().to_owned())
+    };
+    let before = tell(&api).await;
+    assert_eq!(before.1, "too_many_reservations");
+    server.stop().await;
+
+    let (_server, api) = start();
+    assert_eq!(tell(&api).await, before);
+    reserve_and_spend(&api, &carol, "bob").await.ok();
+}
