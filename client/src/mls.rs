@@ -17,6 +17,8 @@ pub(crate) mod auditing;
 
 pub(crate) mod rotation;
 
+pub(crate) mod listening;
+
 pub(crate) mod invite;
 
 pub(crate) mod update;

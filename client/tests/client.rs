@@ -15,6 +15,7 @@ mod client {
     mod interop;
     mod invitations;
     mod leaving;
+    mod listening;
     mod membership;
     mod moved_clock;
     mod owner_audit;
