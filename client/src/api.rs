@@ -12,6 +12,7 @@ mod ledger;
 mod many;
 
 mod policy;
+pub(crate) mod stream;
 
 use std::{
     fmt,
@@ -122,7 +123,7 @@ pub struct ApiClient {
 
 impl ApiClient {
     /// The API of the server at an address such as `http://127.0.0.1:8080`. The clock dates the
-    /// signatures; nothing else of it is used. Where it is so wrong that the server refuses them, they
+    /// signatures, and what a stream tells. Where it is so wrong that the server refuses them, they
     /// are dated by the server's from then on.
     ///
     /// # Errors
@@ -354,6 +355,11 @@ impl ApiClient {
         true
     }
 
+    /// What time it is by the clock that dates the signatures.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// What time it is for the server at a moment of this clock, as far as is known.
     pub(crate) fn server_time(&self, ours: Timestamp) -> Timestamp {
         let ahead_ms = self.ahead_s.load(Ordering::Relaxed).saturating_mul(1000);
@@ -361,13 +367,9 @@ impl ApiClient {
     }
 
     async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
-        let unreachable = |err: reqwest::Error| ApiError::Unreachable {
-            server: self.server.to_string(),
-            source: err.without_url().into(),
-        };
-        let reply = self.signed(call)?.send().await.map_err(unreachable)?;
+        let reply = self.signed(call)?.send().await.map_err(|err| self.unreachable(err))?;
         let status = reply.status();
-        let bytes = reply.bytes().await.map_err(unreachable)?;
+        let bytes = reply.bytes().await.map_err(|err| self.unreachable(err))?;
         let unexpected =
             || ApiError::Unexpected { server: self.server.to_string(), status: status.as_u16() };
         if status.is_success() {
@@ -377,6 +379,11 @@ impl ApiClient {
             Ok(problem) => Err(ApiError::Refused(Box::new(problem))),
             Err(_) => Err(unexpected()),
         }
+    }
+
+    fn unreachable(&self, err: reqwest::Error) -> ApiError {
+        let source = err.without_url().into();
+        ApiError::Unreachable { server: self.server.to_string(), source }
     }
 
     fn signed(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ApiError> {

@@ -13,8 +13,8 @@ use keypool_projections::{
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
     GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool,
-    LocalStore, MessageError, MlsConnection, MlsMembership, OwnerAudit, PoolConfig, Received,
-    Refresh, RefreshError, ResumedInvitation, ResumedUpdate, RotateError, StorageError,
+    LocalStore, MessageError, MlsConnection, MlsMembership, OwnerAudit, PoolConfig, PoolListener,
+    Received, Refresh, RefreshError, ResumedInvitation, ResumedUpdate, RotateError, StorageError,
     UpdateError,
     mls::{
         invite::Inviter,
@@ -253,6 +253,15 @@ impl<D: DeliveryService> MlsClient<D> {
     /// Returns a [`RefreshError`]; what was done before it is kept.
     pub async fn refresh_key_packages(&self) -> Result<Refresh, RefreshError> {
         self.connection.refresh_key_packages(self.now()).await
+    }
+
+    /// Listens to what happens to the pool: see [`MlsConnection::listen`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`].
+    pub async fn listen(&self) -> Result<PoolListener<'_, D>, RefreshError> {
+        self.connection.listen().await
     }
 
     /// Looks at what the server has told, and at what this device has seen itself: see

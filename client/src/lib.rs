@@ -20,7 +20,10 @@ mod audit;
 mod client;
 
 pub use crate::{
-    api::{ApiClient, ApiError},
+    api::{
+        ApiClient, ApiError,
+        stream::{EventStream, Told},
+    },
     audit::{AuditFinding, Evidence, EvidenceKind, Gravity, KeptCheckpoint, OwnerAudit},
     client::{ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
@@ -42,6 +45,7 @@ pub use crate::{
             Checkup, CreatedPackage, Finding, KeyPackagePool, PoolConfig, PoolCounts,
             Replenishment, ServerStatus,
         },
+        listening::{PoolListener, PoolNews},
         membership::{
             Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
             Received, WELCOME_ATTEMPTS_MAX,

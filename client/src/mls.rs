@@ -19,6 +19,8 @@ pub(crate) mod acquainting;
 
 pub(crate) mod rotation;
 
+pub(crate) mod listening;
+
 pub(crate) mod invite;
 
 pub(crate) mod update;

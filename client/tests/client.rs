@@ -16,6 +16,7 @@ mod client {
     mod interop;
     mod invitations;
     mod leaving;
+    mod listening;
     mod membership;
     mod moved_clock;
     mod owner_audit;

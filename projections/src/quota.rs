@@ -194,7 +194,7 @@ impl Quotas {
     pub const STANDARD: Self = Self {
         pair: Rate::new(6, Duration::from_mins(10)),
         pair_held_max: 2,
-        held_max: 128,
+        held_max: 512,
         requests: Rate::new(600, Duration::from_millis(20)),
         strangers: Rate::new(32, Duration::from_secs(20)),
         devices: Rate::new(30, Duration::from_mins(48)),

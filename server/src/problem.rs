@@ -80,9 +80,9 @@ impl Failure {
 
     /// The refusal of a device that the operator does not let in.
     pub(crate) fn of_registration(error: &NotAdmitted) -> Self {
-        let mut failure = Self::new(Code::NotAllowed, error.to_string());
-        failure.0.hint = "Ask the operator of this server to let the device in.".to_owned();
-        failure
+        let Self(problem, quota) = Self::new(Code::NotAllowed, error.to_string());
+        let hint = "Ask the operator of this server to let the device in.".to_owned();
+        Self(Box::new(Problem { hint, ..*problem }), quota)
     }
 
     pub(crate) fn code(&self) -> Code {

@@ -222,7 +222,7 @@ pub struct Options {
     /// How many reservations of one pool an inviter holds at once [default: 2]
     #[arg(long, env = "KEYPOOL_QUOTA_PAIR_HELD", value_name = "COUNT")]
     pub quota_pair_held: Option<usize>,
-    /// How many reservations an inviter holds at once [default: 128]
+    /// How many reservations an inviter holds at once [default: 512]
     #[arg(long, env = "KEYPOOL_QUOTA_HELD", value_name = "COUNT")]
     pub quota_held: Option<usize>,
     /// Packages that one inviter asks for, whether there are any or not [default: 600/12s]

@@ -282,7 +282,7 @@ impl<D> MlsConnection<D> {
 
 /// Takes in what an event of the server says of an own package, as part of the operation that mirrors
 /// it.
-fn take_in(
+pub(super) fn take_in(
     staged: &Staged<'_>,
     envelope: &EventEnvelope,
     now: Timestamp,

@@ -446,15 +446,10 @@ impl Process {
     pub(crate) fn reload(&mut self, words: &str) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-        let said = self.child.stderr.as_mut().unwrap();
-        let mut line = Vec::new();
-        for byte in said.bytes().map(Result::unwrap) {
-            line.push(byte);
-            if byte == b'\n' {
-                let text = String::from_utf8(std::mem::take(&mut line)).unwrap();
-                if text.contains(words) {
-                    return text;
-                }
+        let said = BufReader::new(self.child.stderr.as_mut().unwrap());
+        for line in said.lines().map(Result::unwrap) {
+            if line.contains(words) {
+                return line;
             }
         }
         panic!("the server has ended");

@@ -210,8 +210,6 @@ fn add_level(piece: &mut String, health: &Health) {
 /// Adds one event. What is JSON on one line needs no more than one line of data.
 fn add(piece: &mut String, id: Option<u64>, name: &str, data: &impl Serialize) {
     let data = serde_json::to_string(data).unwrap_or_default();
-    if let Some(id) = id {
-        piece.push_str(&format!("id: {id}\n"));
-    }
-    piece.push_str(&format!("event: {name}\ndata: {data}\n\n"));
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    piece.extend([id.as_str(), "event: ", name, "\ndata: ", &data, "\n\n"]);
 }

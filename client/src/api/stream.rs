@@ -1,0 +1,133 @@
+//! What the server tells of the own pool as it happens: server-sent events, read piece by piece.
+
+use std::time::Duration;
+
+use keypool_projections::wire::{EventView, LastResortNotice, LevelNotice};
+use reqwest::{Method, Response};
+use serde::de::DeserializeOwned;
+
+use super::{ApiClient, ApiError, Call};
+
+/// How long a stream lasts at most: then it is begun anew.
+const STREAM_MAX: Duration = Duration::from_hours(24);
+/// How long nothing may come: the server says every 15 seconds that it is there.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// How many bytes one event may have.
+const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// What a stream tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Something that happened to the pool.
+    Event(Box<EventView>),
+    /// The pool is low, or critical.
+    Low(LevelNotice),
+    /// Nothing is left.
+    Empty(LevelNotice),
+    /// The last-resort package was given out.
+    LastResortUsed(LastResortNotice),
+}
+
+/// A stream that is open. Dropping it closes it.
+#[derive(Debug)]
+pub struct EventStream {
+    response: Response,
+    server: String,
+    come: Vec<u8>,
+}
+
+impl ApiClient {
+    /// Listens to what happens to the own pool after a version of its history.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn stream(&self, after: u64) -> Result<EventStream, ApiError> {
+        let query = format!("after={after}");
+        let call = Call {
+            query: &query,
+            wait: STREAM_MAX,
+            ..Call::to(Method::GET, "/keypackages/stream")
+        };
+        let response = tokio::time::timeout(SILENCE_MAX, self.signed(&call)?.send());
+        let silent = |silence: tokio::time::error::Elapsed| ApiError::Unreachable {
+            server: self.server().to_owned(),
+            source: silence.into(),
+        };
+        let response = response.await.map_err(silent)?.map_err(|err| self.unreachable(err))?;
+        let status = response.status();
+        let server = self.server().to_owned();
+        if status.is_success() {
+            return Ok(EventStream { response, server, come: Vec::new() });
+        }
+        let bytes = response.bytes().await.map_err(|err| self.unreachable(err))?;
+        match serde_json::from_slice(&bytes) {
+            Ok(problem) => Err(ApiError::Refused(Box::new(problem))),
+            Err(_) => Err(ApiError::Unexpected { server, status: status.as_u16() }),
+        }
+    }
+}
+
+impl EventStream {
+    /// What is told next; `None` at the end. What this version does not know is passed over. Cancelling it
+    /// loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`] if nothing comes any more, or something else than a stream's events: listen
+    /// again then.
+    pub async fn next(&mut self) -> Result<Option<Told>, ApiError> {
+        loop {
+            while let Some(block) = self.block() {
+                if let Some(told) = told(&block).map_err(|()| self.unexpected())? {
+                    return Ok(Some(told));
+                }
+            }
+            if EVENT_BYTES_MAX < self.come.len() {
+                return Err(self.unexpected());
+            }
+            let piece = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await;
+            let piece = piece.map_err(|silence| self.unreachable(silence.into()))?;
+            match piece.map_err(|err| self.unreachable(err.without_url().into()))? {
+                Some(piece) => self.come.extend(piece),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next whole block, without the empty line at its end.
+    fn block(&mut self) -> Option<Vec<u8>> {
+        let end = self.come.windows(2).position(|two| two == b"\n\n")?;
+        let rest = self.come.split_off(end + 2);
+        let mut block = std::mem::replace(&mut self.come, rest);
+        block.truncate(end);
+        Some(block)
+    }
+
+    fn unreachable(&self, source: crate::BoxError) -> ApiError {
+        ApiError::Unreachable { server: self.server.clone(), source }
+    }
+
+    fn unexpected(&self) -> ApiError {
+        let (server, status) = (self.server.clone(), self.response.status().as_u16());
+        ApiError::Unexpected { server, status }
+    }
+}
+
+/// What a block says; nothing if it is a comment, or something that is not known here.
+fn told(block: &[u8]) -> Result<Option<Told>, ()> {
+    let block = std::str::from_utf8(block).map_err(drop)?;
+    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+    let (Some(name), Some(data)) = (field("event: "), field("data: ")) else { return Ok(None) };
+    Ok(match (name, field("id: ")) {
+        (_, Some(_)) => Some(Told::Event(Box::new(read(data)?))),
+        ("low", None) => Some(Told::Low(read(data)?)),
+        ("empty", None) => Some(Told::Empty(read(data)?)),
+        ("last_resort_used", None) => Some(Told::LastResortUsed(read(data)?)),
+        _ => None,
+    })
+}
+
+fn read<T: DeserializeOwned>(data: &str) -> Result<T, ()> {
+    serde_json::from_str(data).map_err(drop)
+}

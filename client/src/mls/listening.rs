@@ -1,0 +1,93 @@
+//! What happens to the device's pool, taken into its mirror of the server's history as it happens.
+
+use keypool_projections::{
+    Moment, timeline,
+    wire::{LastResortNotice, LevelNotice},
+};
+
+use super::{
+    auditing::note_spent,
+    connection::{MlsConnection, RefreshError, take_in},
+};
+use crate::api::stream::{EventStream, Told};
+
+/// What has happened to the device's pool.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PoolNews {
+    /// An event of its history, which is in the mirror now.
+    Happened(Moment),
+    /// It is low, or critical: refresh it.
+    Low(LevelNotice),
+    /// Nothing is left: refresh it.
+    Empty(LevelNotice),
+    /// Its last-resort package was given out.
+    LastResortUsed(LastResortNotice),
+}
+
+/// Listens to what happens to the device's pool. Dropping it ends that.
+#[derive(Debug)]
+pub struct PoolListener<'a, D> {
+    connection: &'a MlsConnection<D>,
+    stream: EventStream,
+}
+
+impl<D> MlsConnection<D> {
+    /// Listens to what happens to the device's pool, from where the mirror ends on.
+    ///
+    /// It takes the place of no refresh: that also cleans up, refills, and holds the server to what it has
+    /// said. It tells when one is worth it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`].
+    pub async fn listen(&self) -> Result<PoolListener<'_, D>, RefreshError> {
+        let known = self.store().mirror_head().version;
+        // The last known event is told once more: a server that was set back tells another.
+        let stream = self.api().stream(known.saturating_sub(1)).await?;
+        Ok(PoolListener { connection: self, stream })
+    }
+}
+
+impl<D> PoolListener<'_, D> {
+    /// What has happened; `None` when the server ends the stream: listen again after a pause. Cancelling it
+    /// loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`](crate::StorageError) if the
+    /// server tells another history than before, or one that no pool can have.
+    pub async fn next(&mut self) -> Result<Option<PoolNews>, RefreshError> {
+        loop {
+            let Some(told) = self.stream.next().await? else { return Ok(None) };
+            return Ok(Some(match told {
+                Told::Event(view) => match self.take_in_event(view.envelope.0)? {
+                    Some(moment) => PoolNews::Happened(moment),
+                    None => continue,
+                },
+                Told::Low(notice) => PoolNews::Low(notice),
+                Told::Empty(notice) => PoolNews::Empty(notice),
+                Told::LastResortUsed(notice) => PoolNews::LastResortUsed(notice),
+            }));
+        }
+    }
+
+    /// Adds an event to the mirror, and takes in what it says of an own package; `None` if it was there.
+    fn take_in_event(&self, record: Vec<u8>) -> Result<Option<Moment>, RefreshError> {
+        let (connection, now) = (self.connection, self.connection.api().now());
+        let records = [record];
+        let staged = connection.store().stage()?;
+        let new = match staged.extend_mirror(&records) {
+            Ok(new) => new,
+            Err(error) => {
+                drop(staged);
+                return Err(connection.note_refusal(error, Some(&records), now)?.into());
+            }
+        };
+        for envelope in &new {
+            take_in(&staged, envelope, now)?;
+        }
+        note_spent(&staged, &new, connection.api().server_time(now))?;
+        staged.commit()?;
+        Ok(timeline(&new, None).pop())
+    }
+}

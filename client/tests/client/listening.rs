@@ -1,0 +1,76 @@
+//! What happens to a pool, heard as it happens, and after the line was cut.
+
+use std::{net::TcpListener, sync::Arc};
+
+use keypool_client::{MlsClient, PoolConfig, PoolNews};
+use keypool_ledger::Clock;
+
+use super::{
+    delivery::alice_and,
+    service::{Service, group as other, run},
+};
+
+fn name(news: Option<PoolNews>) -> String {
+    match news {
+        Some(PoolNews::Happened(moment)) => moment.event,
+        Some(PoolNews::Low(notice)) => format!("{} {}", notice.pool_health, notice.pool.available),
+        Some(PoolNews::Empty(_)) => "empty".to_owned(),
+        Some(PoolNews::LastResortUsed(_)) => "last resort".to_owned(),
+        None => "the end".to_owned(),
+    }
+}
+
+#[test]
+fn what_happens_is_heard_and_is_in_the_mirror_at_once() {
+    run(async {
+        // Not through the tunnel, which hands on whole answers only.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let service = Service::start_with(|settings| {
+            settings.listen = free;
+            settings.public_names.push(free.to_string());
+        });
+        let (alice, group) = alice_and(&service, &["bob"], 2).await;
+        let (home, clock) = (service.folder.path().join("bob"), service.clock.clone());
+        let config = PoolConfig { target: 4, low_watermark: 1, ..PoolConfig::default() };
+        let options = (clock as Arc<dyn Clock>, config);
+        let bob = "bob".parse().unwrap();
+        let url = format!("http://{free}");
+        let bob = MlsClient::open_at_server(&home, &bob, &url, options).unwrap();
+        let mut listener = bob.listen().await.unwrap();
+        let mut heard = Vec::new();
+        for _ in 0..3 {
+            heard.push(name(listener.next().await.unwrap()));
+        }
+        // The refresh that filled the pool did not fetch what it uploaded.
+        assert_eq!(heard, ["uploaded", "uploaded", "critical 2"]);
+        alice.invite(&group, ["bob"]).await.unwrap();
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|last| last != "spent") {
+            heard.push(name(listener.next().await.unwrap()));
+        }
+        heard.retain(|news| !news.starts_with("critical"));
+        assert_eq!(heard, ["reserved", "spent"]);
+        assert_eq!(bob.package_uses().len(), 1, "without a refresh");
+
+        // Cut off, and back: what happened meanwhile is heard, and nothing twice.
+        drop(listener);
+        let elsewhere = other("other");
+        alice.create_group(&elsewhere).unwrap();
+        alice.invite(&elsewhere, ["bob"]).await.unwrap();
+        let mut listener = bob.listen().await.unwrap();
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|last| last != "empty") {
+            heard.push(name(listener.next().await.unwrap()));
+        }
+        assert_eq!(heard, ["reserved", "spent", "empty"]);
+        let mirror = bob.history(None).unwrap();
+        let refreshed = bob.connection().refresh_now(service.clock.now()).await;
+        assert_eq!(refreshed.unwrap().events, 0, "there was nothing left to fetch");
+        assert_eq!(bob.history(None).unwrap(), mirror);
+        drop(listener);
+        let mut listener = bob.listen().await.unwrap();
+        while name(listener.next().await.unwrap()) != "uploaded" {}
+        service.server.stop().await;
+        while listener.next().await.unwrap().is_some() {}
+    });
+}
