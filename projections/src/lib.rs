@@ -20,6 +20,8 @@ mod decide;
 
 mod health;
 
+pub mod reconcile;
+
 mod delivery;
 
 mod timeline;

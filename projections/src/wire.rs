@@ -11,6 +11,8 @@ mod devices;
 
 mod many;
 
+mod reconcile;
+
 mod transparency;
 
 use data_encoding::BASE64;
@@ -28,6 +30,7 @@ pub use self::{
         DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,
         ReserveManyReply, ReserveManyRequest, ReserveTarget,
     },
+    reconcile::{PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
 use crate::health::Health;
@@ -340,7 +343,7 @@ pub struct PoolStatus {
     /// The chain hash of the pool's last event.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub head: Hash,
-    /// A digest of the live packages: two sides with the same digest agree.
+    /// The digest of the live packages: two sides with the same digest agree.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub digest: Hash,
 }

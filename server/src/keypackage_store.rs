@@ -2,6 +2,8 @@
 
 mod many;
 
+mod reconciling;
+
 use std::{sync::Arc, thread};
 
 use keypool_ledger::{
@@ -14,7 +16,10 @@ use keypool_projections::{
 };
 use uuid::Uuid;
 
-pub use self::many::{ManyReservations, ReservedMany};
+pub use self::{
+    many::{ManyReservations, ReservedMany},
+    reconciling::{Held, Reconciled},
+};
 use crate::admission::{AdmissionError, AdmissionRules, Owner, admit};
 
 /// The packages of all users, admitted and handed out.

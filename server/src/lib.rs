@@ -32,8 +32,8 @@ mod openapi;
 pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, admit},
     keypackage_store::{
-        Idempotency, Invitee, KeyPackageStore, ManyReservations, Reservation, ReservedKeyPackage,
-        ReservedMany, Saved, Spent, StoreError, Withdrawn,
+        Held, Idempotency, Invitee, KeyPackageStore, ManyReservations, Reconciled, Reservation,
+        ReservedKeyPackage, ReservedMany, Saved, Spent, StoreError, Withdrawn,
     },
     server::{Ended, Server, StartError},
     settings::{OnLapseWord, Options, Settings, SettingsError},

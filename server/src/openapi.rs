@@ -32,6 +32,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations};
         keypackages::report,
         keypackages::spend,
         keypackages::revoke,
+        keypackages::reconciling::reconcile,
         keypackages::status,
         keypackages::events,
         ledger::receipt,

@@ -31,6 +31,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/report", keypackages::report))
         .service(post("/keypackages/spend", keypackages::spend))
         .service(post("/keypackages/revoke", keypackages::revoke))
+        .service(post("/keypackages/reconcile", keypackages::reconciling::reconcile))
         .service(get("/keypackages/status", keypackages::status))
         .service(get("/keypackages/events", keypackages::events))
         .service(get("/keypackages/receipt/{reservation_id}", ledger::receipt))

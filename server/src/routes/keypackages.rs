@@ -2,6 +2,8 @@
 
 pub(crate) mod many;
 
+pub(crate) mod reconciling;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header,
