@@ -9,6 +9,8 @@ mod ledger;
 
 mod many;
 
+mod reconciling;
+
 use std::{
     fmt,
     sync::{

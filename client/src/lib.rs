@@ -36,6 +36,7 @@ pub use crate::{
             outbox::ResumedMessage,
             server::ServerDelivery,
         },
+        drift::Drift,
         identity::DeviceIdentity,
         invite::{Invited, InvitedDevice, Invitee, Missing, ResumedInvitation, Why},
         keypackage_pool::{

@@ -15,6 +15,8 @@ pub(crate) mod connection;
 
 pub(crate) mod auditing;
 
+pub(crate) mod drift;
+
 pub(crate) mod rotation;
 
 pub(crate) mod invite;

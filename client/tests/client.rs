@@ -11,6 +11,7 @@ mod client {
     mod delivery;
     mod devices;
     mod doctor;
+    mod drift;
     mod forgeries;
     mod interop;
     mod invitations;

@@ -66,11 +66,11 @@ impl PoolState {
             .filter(|package| letter(package.stage).is_some())
             .map(|package| (&package.facts.keypackage_ref, package.stage))
             .collect();
-        let only_here = live.iter().filter(|(live, _)| !named.contains(**live));
-        let only_there = named.iter().filter(|named| !live.contains_key(named));
+        let unnamed = live.iter().filter(|(live, _)| !named.contains(**live));
+        let missing = named.iter().filter(|named| !live.contains_key(named));
         Difference {
-            only_here: only_here.map(|(live, stage)| ((*live).clone(), *stage)).collect(),
-            only_there: only_there.cloned().collect(),
+            only_here: unnamed.map(|(live, stage)| ((*live).clone(), *stage)).collect(),
+            only_there: missing.cloned().collect(),
         }
     }
 }

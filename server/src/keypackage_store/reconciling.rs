@@ -49,20 +49,20 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             Held::Refs(refs) => refs.clone(),
         };
         let difference = view.state.difference(&named);
-        let mut only_there = Vec::with_capacity(difference.only_there.len());
+        let mut missing = Vec::with_capacity(difference.only_there.len());
         for keypackage_ref in difference.only_there {
             match self.fate_in(pool, &keypackage_ref)? {
                 // It has come into the pool meanwhile.
                 Some(Stage::Available | Stage::Reserved) => {}
-                fate => only_there.push((keypackage_ref, fate)),
+                fate => missing.push((keypackage_ref, fate)),
             }
         }
-        let (version, only_here) = (view.head.version, difference.only_here);
+        let (version, unnamed) = (view.head.version, difference.only_here);
         let agrees = match held {
             Held::Digest(theirs) => *theirs == digest,
-            Held::Refs(_) => only_here.is_empty() && only_there.is_empty(),
+            Held::Refs(_) => unnamed.is_empty() && missing.is_empty(),
         };
-        Ok(Reconciled { agrees, digest, version, only_here, only_there })
+        Ok(Reconciled { agrees, digest, version, only_here: unnamed, only_there: missing })
     }
 
     /// What has become of a package of this pool; of another pool's nothing is said.

@@ -45,16 +45,16 @@ async fn what_each_side_alone_takes_to_be_live_is_told_with_what_became_of_it() 
     let named = json!({ "keypackage_refs": [refs[1], refs[2], refs[3], stranger] });
     let told = reconcile(&running, &bob, named).await.ok().body;
     assert_eq!(told["agrees"], false);
-    let only_here = json!([{ "keypackage_ref": refs[0], "state": "reserved" }]);
-    assert_eq!(told["only_here"], only_here);
-    let mut only_there = told["only_there"].as_array().unwrap().clone();
-    only_there.sort_by_key(|package| package["state"].as_str().unwrap().to_owned());
+    let unnamed = json!([{ "keypackage_ref": refs[0], "state": "reserved" }]);
+    assert_eq!(told["only_here"], unnamed);
+    let mut missing = told["only_there"].as_array().unwrap().clone();
+    missing.sort_by_key(|package| package["state"].as_str().unwrap().to_owned());
     let expected = json!([
         { "keypackage_ref": refs[2], "state": "revoked" },
         { "keypackage_ref": refs[1], "state": "spent" },
         { "keypackage_ref": stranger, "state": "unknown" },
     ]);
-    assert_eq!(Value::from(only_there), expected);
+    assert_eq!(Value::from(missing), expected);
     // Nothing is changed by looking.
     assert_eq!(running.api.get(&bob, "/keypackages/status").await.ok().body, before);
 }
@@ -71,7 +71,7 @@ async fn a_digest_says_whether_anything_differs() {
 
     let told = reconcile(&running, &bob, json!({ "digest": Hash::ZERO })).await.ok().body;
     assert_eq!(told["agrees"], false);
-    let mut live = vec![(&refs[0], "reserved"), (&refs[3], "available")];
+    let mut live = [(&refs[0], "reserved"), (&refs[3], "available")];
     live.sort();
     let live: Vec<Value> = live
         .iter()

@@ -40,18 +40,17 @@ pub(crate) async fn reconcile(state: Data<State>, caller: Writer) -> Result<Http
         }
     };
     let reconciled = state.store()?.reconcile(&caller.pool, &held)?;
-    let only_here = reconciled.only_here.into_iter();
-    let only_there = reconciled.only_there.into_iter();
+    let (unnamed, missing) = (reconciled.only_here.into_iter(), reconciled.only_there.into_iter());
     Ok(HttpResponse::Ok().json(ReconcileReply {
         agrees: reconciled.agrees,
         digest: reconciled.digest,
         version: reconciled.version,
-        only_here: only_here.map(|(live, stage)| package(live, Some(stage))).collect(),
-        only_there: only_there.map(|(gone, stage)| package(gone, stage)).collect(),
+        only_here: unnamed.map(|(live, stage)| package(live, Some(stage))).collect(),
+        only_there: missing.map(|(gone, stage)| package(gone, stage)).collect(),
     }))
 }
 
-fn package(keypackage_ref: KeyPackageRef, stage: Option<Stage>) -> ReconciledPackage {
-    let state = stage.map_or(PackageState::Unknown, PackageState::from);
+fn package(keypackage_ref: KeyPackageRef, fate: Option<Stage>) -> ReconciledPackage {
+    let state = fate.map_or(PackageState::Unknown, PackageState::from);
     ReconciledPackage { keypackage_ref, state }
 }
