@@ -28,5 +28,6 @@ mod client {
     mod service;
     mod storage;
     mod support;
+    mod tunnels;
     mod unfinished;
 }
