@@ -12,6 +12,9 @@ mod ledger;
 mod many;
 
 mod policy;
+
+mod reconciling;
+
 pub(crate) mod stream;
 
 use std::{

@@ -39,6 +39,7 @@ pub use crate::{
             outbox::ResumedMessage,
             server::ServerDelivery,
         },
+        drift::Drift,
         identity::DeviceIdentity,
         invite::{Invited, InvitedDevice, Invitee, Missing, ResumedInvitation, Why},
         keypackage_pool::{

@@ -17,6 +17,8 @@ pub(crate) mod auditing;
 
 pub(crate) mod acquainting;
 
+pub(crate) mod drift;
+
 pub(crate) mod rotation;
 
 pub(crate) mod listening;

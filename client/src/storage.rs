@@ -21,6 +21,7 @@ mod tests;
 mod witness;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -208,6 +209,23 @@ impl LocalStore {
     /// Returns a [`StorageError`] if the database cannot be read.
     pub fn mirror(&self) -> Result<Vec<EventEnvelope>, StorageError> {
         self.events(keys::MIRROR)
+    }
+
+    /// The histories of the pool that the server had told before it was set back or told another one, the
+    /// first ones at most, each in order.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the database cannot be read.
+    pub fn earlier_mirrors(&self) -> Result<Vec<Vec<EventEnvelope>>, StorageError> {
+        let mut told: BTreeMap<u32, Vec<EventEnvelope>> = BTreeMap::new();
+        for (key, bytes) in self.vault.events(keys::PAST)? {
+            let envelope = keypool_ledger::codec::decode(&bytes);
+            let envelope = envelope.map_err(|err| StorageError::Unreadable(err.into()))?;
+            let number = keys::past_number(&key).unwrap_or_default();
+            told.entry(number).or_default().push(envelope);
+        }
+        Ok(told.into_values().collect())
     }
 
     fn events(&self, kind: u8) -> Result<Vec<EventEnvelope>, StorageError> {

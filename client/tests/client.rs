@@ -12,6 +12,7 @@ mod client {
     mod delivery;
     mod devices;
     mod doctor;
+    mod drift;
     mod forgeries;
     mod interop;
     mod invitations;
@@ -29,5 +30,6 @@ mod client {
     mod service;
     mod storage;
     mod support;
+    mod tunnels;
     mod unfinished;
 }

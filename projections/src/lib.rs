@@ -22,6 +22,8 @@ pub mod quota;
 
 mod health;
 
+pub mod reconcile;
+
 mod delivery;
 
 mod timeline;

@@ -395,17 +395,6 @@ impl PoolState {
         let window = now.before(SPEND_WINDOW);
         self.spent_lately.iter().filter(|spent| window <= **spent).count() as u64
     }
-
-    /// A digest of the live packages and their stages: two sides with the same digest agree.
-    #[must_use]
-    pub fn digest(&self) -> Hash {
-        let mut bytes = Vec::new();
-        for package in self.live.values() {
-            bytes.extend(package.facts.keypackage_ref.as_bytes());
-            bytes.push(u8::from(package.stage == Stage::Reserved));
-        }
-        Hash::of(&bytes)
-    }
 }
 
 impl Package {

@@ -13,6 +13,8 @@ mod many;
 
 mod policy;
 
+mod reconcile;
+
 mod stream;
 
 mod transparency;
@@ -36,6 +38,7 @@ pub use self::{
         ReserveManyReply, ReserveManyRequest, ReserveTarget,
     },
     policy::{ContactToken, NoContactToken, PolicyReply, PolicyRequest},
+    reconcile::{PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage},
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
@@ -353,7 +356,7 @@ pub struct PoolStatus {
     /// The chain hash of the pool's last event.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub head: Hash,
-    /// A digest of the live packages: two sides with the same digest agree.
+    /// The digest of the live packages: two sides with the same digest agree.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub digest: Hash,
 }

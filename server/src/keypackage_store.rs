@@ -4,6 +4,8 @@ mod counted;
 
 mod many;
 
+mod reconciling;
+
 mod replacing;
 
 mod saving;
@@ -22,6 +24,7 @@ use uuid::Uuid;
 
 pub use self::{
     many::{ManyReservations, ReservedMany},
+    reconciling::{Held, Reconciled},
     replacing::Replaced,
 };
 use crate::{

@@ -38,8 +38,8 @@ mod openapi;
 pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, admit},
     keypackage_store::{
-        Idempotency, Invitee, KeyPackageStore, ManyReservations, Replaced, Reservation,
-        ReservedKeyPackage, ReservedMany, Saved, Spent, StoreError, Withdrawn,
+        Held, Idempotency, Invitee, KeyPackageStore, ManyReservations, Reconciled, Replaced,
+        Reservation, ReservedKeyPackage, ReservedMany, Saved, Spent, StoreError, Withdrawn,
     },
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
     server::{Ended, Server, StartError},

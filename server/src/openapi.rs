@@ -33,6 +33,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
         keypackages::report,
         keypackages::spend,
         keypackages::revoke,
+        keypackages::reconciling::reconcile,
         keypackages::rotate::rotate,
         keypackages::status,
         keypackages::events,

@@ -33,6 +33,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/report", keypackages::report))
         .service(post("/keypackages/spend", keypackages::spend))
         .service(post("/keypackages/revoke", keypackages::revoke))
+        .service(post("/keypackages/reconcile", keypackages::reconciling::reconcile))
         .service(post("/keypackages/rotate", keypackages::rotate::rotate))
         .service(get("/keypackages/status", keypackages::status))
         .service(policy::resource())

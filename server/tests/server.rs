@@ -64,6 +64,9 @@ mod ledger;
 #[path = "server/restoring.rs"]
 mod restoring;
 
+#[path = "server/reconciling.rs"]
+mod reconciling;
+
 #[path = "server/documents.rs"]
 mod documents;
 

@@ -20,6 +20,10 @@ pub(crate) struct Fetched {
     pub(crate) own: u64,
     /// The version of the mirror afterwards.
     pub(crate) mirror: u64,
+    /// The version of the own history when the mirror began anew, because the server was set back: what
+    /// was joined by then need not be in it.
+    #[serde(default)]
+    pub(crate) anew_after: u64,
 }
 
 /// What is looked at.
@@ -122,7 +126,8 @@ impl Histories<'_> {
     /// one that was joined after the server's history was fetched.
     fn misfit(&self, join: &Join<'_>, told: Option<&Told>) -> Option<AuditFinding> {
         let is_known = (self.mirror.len() as u64) >= self.fetched.mirror;
-        if !is_known || self.fetched.own < join.version {
+        let is_older = join.version <= self.fetched.anew_after;
+        if !is_known || is_older || self.fetched.own < join.version {
             return None;
         }
         let keypackage_ref = join.keypackage_ref.clone();

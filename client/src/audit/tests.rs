@@ -103,7 +103,7 @@ fn history(events: Vec<(u64, Event)>) -> Vec<EventEnvelope> {
 /// What is found where the device was there at `present`, and both histories are known to their ends.
 fn found(mirror: Vec<(u64, Event)>, own: Vec<(u64, Event)>, present: u64) -> String {
     let (mirror, own) = (history(mirror), history(own));
-    let fetched = Fetched { own: own.len() as u64, mirror: mirror.len() as u64 };
+    let fetched = Fetched { own: own.len() as u64, mirror: mirror.len() as u64, anew_after: 0 };
     let awaited = BTreeMap::new();
     let present = at(present);
     let histories = Histories { mirror: &mirror, own: &own, fetched, awaited: &awaited, present };
@@ -168,7 +168,7 @@ fn what_was_heard_of_lately_is_still_waited_for() {
     let own = history(made());
     let awaited = BTreeMap::from([(package(1), at(500 * HOUR))]);
     let count = |present| {
-        let fetched = Fetched { own: 1, mirror: 3 };
+        let fetched = Fetched { own: 1, mirror: 3, anew_after: 0 };
         let (mirror, own, awaited) = (&mirror[..], &own[..], &awaited);
         Histories { mirror, own, fetched, awaited, present }.examine().len()
     };
@@ -180,7 +180,11 @@ fn a_welcome_without_a_reservation_is_told_once_the_history_is_known() {
     let own = vec![(0, Event::Created(facts(1, false))), (3, joined(1, Some("alice/main")))];
     assert_snapshot!(found(vec![uploaded()], own.clone(), 0), @"A Welcome for package 01010101 was joined, and by the server's history nobody was ever given it. Ask the inviter where the package came from: it was given out behind the history's back.");
     let (mirror, own) = (history(vec![uploaded()]), history(own));
-    for fetched in [Fetched { own: 1, mirror: 1 }, Fetched { own: 2, mirror: 2 }] {
+    for fetched in [(1, 1, 0), (2, 2, 0), (2, 1, 2)].map(|(own, mirror, anew_after)| Fetched {
+        own,
+        mirror,
+        anew_after,
+    }) {
         let (present, awaited) = (at(0), BTreeMap::new());
         let (mirror, own, awaited) = (&mirror[..], &own[..], &awaited);
         let histories = Histories { mirror, own, fetched, awaited, present };

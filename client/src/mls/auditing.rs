@@ -193,6 +193,14 @@ pub(super) struct SeenLedger {
     now: KnownLedger,
 }
 
+impl SeenLedger {
+    /// Whether the server has contradicted its ledger as it was seen before, for the first time so.
+    pub(super) fn contradicts(&self) -> bool {
+        let known = self.before.as_ref().map_or(0, |before| before.evidence().len());
+        known < self.now.evidence().len()
+    }
+}
+
 /// Keeps what is known of the ledger now, as part of an operation, unless another refresh has been faster.
 pub(super) fn note_ledger(staged: &Staged<'_>, seen: &SeenLedger) -> Result<(), StorageError> {
     if staged.app_record(LEDGER_RECORD)? == seen.before {
@@ -250,11 +258,32 @@ pub(super) fn note_spent(
 
 /// Notes how far the two histories are, as part of the operation that has fetched the server's to its end.
 pub(super) fn note_fetched(staged: &Staged<'_>, own: u64, mirror: u64) -> Result<(), StorageError> {
-    let fetched = Fetched { own, mirror };
-    if staged.app_record(FETCHED_RECORD)? == Some(fetched) {
+    let known: Fetched = staged.app_record(FETCHED_RECORD)?.unwrap_or_default();
+    let fetched = Fetched { own, mirror, ..known };
+    if known == fetched {
         return Ok(());
     }
     staged.put_app_record(FETCHED_RECORD, &fetched)
+}
+
+/// Notes that the mirror begins anew, as part of an operation: what was joined by now need not be in it.
+pub(super) fn note_set_back(staged: &Staged<'_>) -> Result<(), StorageError> {
+    let anew_after = staged.history_version();
+    staged.put_app_record(FETCHED_RECORD, &Fetched { own: 0, mirror: 0, anew_after })
+}
+
+/// Waits no more for the Welcomes of packages that are spent, as part of an operation: this home is an
+/// older copy of itself, and may have joined by them. Those that come are joined all the same.
+pub(super) fn excuse_awaited(staged: &Staged<'_>) -> Result<(), StorageError> {
+    let never = Timestamp::from_millis(u64::MAX);
+    let Some(mut awaited) = staged.app_record::<Awaited>(AWAITED_RECORD)? else { return Ok(()) };
+    if awaited.values().all(|since| *since == never) {
+        return Ok(());
+    }
+    for since in awaited.values_mut() {
+        *since = never;
+    }
+    staged.put_app_record(AWAITED_RECORD, &awaited)
 }
 
 /// Notes that the device is there, and forgets what it waited for and has come, as part of a refresh.

@@ -9,7 +9,8 @@ use keypool_projections::wire::{
 use serde::Serialize;
 
 use super::{
-    auditing::{SeenLedger, note_fetched, note_ledger, note_present, note_spent},
+    auditing::{SeenLedger, excuse_awaited, note_fetched, note_ledger, note_present, note_spent},
+    drift::{self, Drift},
     keypackage_pool::{
         CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_server_status,
         record_uploaded,
@@ -48,6 +49,9 @@ pub struct Refresh {
     pub rejected: Vec<String>,
     /// How many can be handed out now.
     pub available: u64,
+    /// What had drifted apart between the device and the server, and is mended. Tell your user, if there
+    /// is something.
+    pub drift: Drift,
 }
 
 /// Why a refresh has ended early. What was done before is kept, and the next one goes on.
@@ -85,13 +89,15 @@ pub struct MlsConnection<D> {
     pool: KeyPackagePool,
     api: ApiClient,
     delivery: D,
+    /// Held while the pool is refreshed: what one refresh has found is not to be changed by another.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 impl<D> MlsConnection<D> {
     /// Puts the parts together.
     #[must_use]
     pub fn new(store: Arc<LocalStore>, pool: KeyPackagePool, api: ApiClient, delivery: D) -> Self {
-        Self { store, pool, api, delivery }
+        Self { store, pool, api, delivery, refreshing: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn store(&self) -> &LocalStore {
@@ -145,37 +151,53 @@ impl<D> MlsConnection<D> {
     ///
     /// As [`MlsConnection::refresh_key_packages`].
     pub async fn refresh_now(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        let _alone = self.refreshing.lock().await;
         self.resume_rotation(now).await?;
-        let known = self.store.mirror_head().version;
+        let (known, held) = (self.store.mirror_head(), self.pool.uploaded(now)?);
         let status = self.api.status().await?;
-        if status.version < known {
-            return Err(self.note_refusal(shorter(known), None, now)?.into());
-        }
-        let told = said(&status.counts, status.position);
-        let events = self.take_history(Some(told), now).await?;
+        let events = self.catch_up(&status, known, now).await?;
         let mut refresh = Refresh { events, ..Refresh::default() };
         refresh.expired = self.pool.expire(now)?.len();
         self.forget_old_keys(now)?;
-        let needed = self.pool.get_replenishment_needed(now)?;
-        if !needed.is_empty() {
-            let pending = self.pool.pending_upload(now)?;
-            let again: Vec<CreatedPackage> = pending.into_iter().take(needed.reupload).collect();
-            refresh.reuploaded = self.upload(&again, now, &mut refresh).await?;
-            let made = self.pool.generate_and_store(needed.create, now)?;
-            refresh.created = self.upload(&made, now, &mut refresh).await?;
+        self.mend(&status, &held, now).await?;
+        self.refill(&mut refresh, now).await?;
+        let seen = self.look_at_ledger(now).await?;
+        if seen.as_ref().is_some_and(SeenLedger::contradicts) && !self.knows_of_set_back()? {
+            // The pool's own history did not show it: what is lost of it was not seen here.
+            self.withdraw_everything(now).await?;
+            self.refill(&mut refresh, now).await?;
         }
         refresh.available = self.pool.get_available_count(now)? as u64;
-        let seen = self.look_at_ledger(now).await?;
-        self.note_refreshed(seen, now)?;
+        refresh.drift = self.note_refreshed(seen, now)?;
         Ok(refresh)
     }
 
-    fn note_refreshed(&self, seen: Option<SeenLedger>, now: Timestamp) -> Result<(), StorageError> {
+    /// Fills the pool to its target if it is low: first with what is made already.
+    async fn refill(&self, refresh: &mut Refresh, now: Timestamp) -> Result<(), RefreshError> {
+        let needed = self.pool.get_replenishment_needed(now)?;
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let pending = self.pool.pending_upload(now)?;
+        let again: Vec<CreatedPackage> = pending.into_iter().take(needed.reupload).collect();
+        refresh.reuploaded += self.upload(&again, now, refresh).await?;
+        let made = self.pool.generate_and_store(needed.create, now)?;
+        refresh.created += self.upload(&made, now, refresh).await?;
+        Ok(())
+    }
+
+    fn note_refreshed(
+        &self,
+        seen: Option<SeenLedger>,
+        now: Timestamp,
+    ) -> Result<Drift, StorageError> {
         let staged = self.store.stage()?;
         staged.put_app_record(REFRESHED_RECORD, &now)?;
         note_present(&staged, self.api.server_time(now))?;
         seen.map_or(Ok(()), |seen| note_ledger(&staged, &seen))?;
-        staged.commit()
+        let drift = drift::told(&staged)?;
+        staged.commit()?;
+        Ok(drift)
     }
 
     /// How full the pool is, as the server says.
@@ -209,7 +231,7 @@ impl<D> MlsConnection<D> {
 
     /// As [`MlsConnection::fetch_history`]; what the server has said of the pool beside it is kept with
     /// the end of it, in the same write.
-    async fn take_history(
+    pub(super) async fn take_history(
         &self,
         told: Option<ServerStatus>,
         now: Timestamp,
@@ -238,6 +260,9 @@ impl<D> MlsConnection<D> {
             let is_end = !reply.more || new.is_empty();
             if is_end {
                 note_fetched(&staged, own, known.saturating_add(new.len() as u64))?;
+                if drift::is_older_home(&staged)? {
+                    excuse_awaited(&staged)?;
+                }
                 told.map_or(Ok(()), |told| record_server_status(&staged, told))?;
             }
             staged.commit()?;
@@ -290,7 +315,8 @@ pub(super) fn take_in(
     let Some(keypackage_ref) = envelope.event.keypackage_ref() else { return Ok(()) };
     if staged.package(keypackage_ref).is_none() {
         // Uploaded by this device before it was restored from a backup: its keys are not here.
-        return Ok(());
+        let is_made_later = matches!(envelope.event, Event::Uploaded(_));
+        return if is_made_later { Ok(drift::note_older_home(staged)?) } else { Ok(()) };
     }
     let refs = std::slice::from_ref(keypackage_ref);
     match &envelope.event {
@@ -304,7 +330,7 @@ pub(super) fn take_in(
 }
 
 /// The refusal of a history that ends before what it has told already.
-fn shorter(known: u64) -> StorageError {
+pub(super) fn shorter(known: u64) -> StorageError {
     let why = "it is not there any more, the server's history is shorter than before".to_owned();
     StorageError::MirrorRefused { version: known, why }
 }

@@ -4,7 +4,7 @@ mod checkup;
 mod config;
 mod replacing;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use keypool_ledger::{
     CommandId, Event, GroupId, KeyPackageRef, PackageFacts, PoolId, RevokeReason, Timestamp,
@@ -303,6 +303,13 @@ impl KeyPackagePool {
         Ok(expired)
     }
 
+    /// The packages that the server has said to have, and whose lifetimes have not ended.
+    pub(super) fn uploaded(&self, now: Timestamp) -> Result<BTreeSet<KeyPackageRef>, StorageError> {
+        let is_held = |own: &OwnPackage| own.stage == OwnStage::Uploaded && !own.is_expired(now);
+        let held = self.store.stage()?.packages_where(is_held);
+        Ok(held.into_iter().map(|own| own.facts.keypackage_ref).collect())
+    }
+
     pub(super) fn identity(&self) -> &DeviceIdentity {
         &self.identity
     }
@@ -328,6 +335,11 @@ pub(super) fn record_server_status(
         return Ok(());
     }
     staged.put_app_record(STATUS_RECORD, &status)
+}
+
+/// Forgets what the server has said of the pool, as part of an operation: the next it says stands.
+pub(super) fn forget_server_status(staged: &Staged<'_>) {
+    staged.remove_app_record(STATUS_RECORD);
 }
 
 /// Records that the server has packages, as part of an operation. Returns how many are news.

@@ -6,6 +6,8 @@ pub(super) const ABOUT: &[u8] = b"m";
 pub(super) const HISTORY: u8 = b'e';
 /// The mirror of the server's history, by version.
 pub(super) const MIRROR: u8 = b's';
+/// Histories that the server had told before the mirror began anew, by their number and version.
+pub(super) const PAST: u8 = b'h';
 /// Records of the application's side, by name.
 const APP: u8 = b'a';
 /// What `OpenMLS` stores, by its label and key.
@@ -36,6 +38,19 @@ pub(super) fn event(kind: u8, version: u64) -> Vec<u8> {
     let mut key = vec![kind];
     key.extend_from_slice(&version.to_be_bytes());
     key
+}
+
+/// The key of an event of a history that was told before.
+pub(super) fn past(number: u32, version: u64) -> Vec<u8> {
+    let mut key = vec![PAST];
+    key.extend_from_slice(&number.to_be_bytes());
+    key.extend_from_slice(&version.to_be_bytes());
+    key
+}
+
+/// The number of the history that a key which [`past`] has made is of.
+pub(super) fn past_number(key: &[u8]) -> Option<u32> {
+    key.strip_prefix(&[PAST])?.first_chunk().copied().map(u32::from_be_bytes)
 }
 
 /// The key of a record of the application's side, or what the keys of several begin with.

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::StorageError;
 
+/// How many histories are kept that a server has told before it was set back.
+const PAST_MAX: u32 = 4;
+
 /// An operation on the store: its reads see its own writes, and its writes wait in memory.
 ///
 /// [`Staged::commit`] makes all of them durable at once. Dropping it forgets them.
@@ -113,6 +116,35 @@ impl<'s> Staged<'s> {
         draft.values.insert(keys::event(keys::MIRROR, head.version), Some(bytes.to_vec().into()));
         draft.mirror = head;
         Ok(Some(envelope))
+    }
+
+    /// Lets the mirror begin anew. What it held is kept beside it, of four histories at most: the first
+    /// ones that the server has told.
+    pub(crate) fn set_mirror_aside(&self) -> Result<(), StorageError> {
+        let kept = self.store.vault.events(keys::PAST)?;
+        let last = kept.iter().filter_map(|(key, _)| keys::past_number(key)).max();
+        let number = last.map_or(0, |last| last.saturating_add(1));
+        let told = self.store.vault.events(keys::MIRROR)?;
+        let mut draft = self.draft.borrow_mut();
+        for ((key, bytes), version) in told.into_iter().zip(1..) {
+            if number < PAST_MAX {
+                draft.values.insert(keys::past(number, version), Some(bytes.into()));
+            }
+            draft.values.insert(key, None);
+        }
+        draft.mirror = StreamHead::default();
+        draft.server_pool = PoolState::default();
+        Ok(())
+    }
+
+    /// Where the mirror ends, as this operation leaves it.
+    pub(crate) fn mirror_head(&self) -> StreamHead {
+        self.draft.borrow().mirror
+    }
+
+    /// The version of the device's own history, as this operation leaves it.
+    pub(crate) fn history_version(&self) -> u64 {
+        self.draft.borrow().history.version
     }
 
     /// One of the device's own packages, as this operation leaves it.

@@ -10,8 +10,10 @@ use std::{
 };
 
 use insta::assert_snapshot;
+use keypool_client::LocalStore;
 
 use super::{
+    command_line::lose_a_package,
     delivery::open,
     service::{Service, run},
 };
@@ -161,6 +163,17 @@ fn every_command_is_answered_and_so_is_bad_input() {
     [0]
     "#
     );
+}
+
+#[test]
+fn what_has_drifted_apart_is_said() {
+    let service = Service::start();
+    typed(&service, "alice", "/refresh\n");
+    let home = service.folder.path().join("alice");
+    lose_a_package(&LocalStore::open(&home, &"alice".parse().unwrap()).unwrap());
+    let said = typed(&service, "alice", "/refresh\n");
+    let sentence = "1 package that this device does not answer for was withdrawn from the server";
+    assert_eq!(said.matches(sentence).count(), 1, "{said}");
 }
 
 #[test]

@@ -379,7 +379,7 @@ fn the_doctor_says_what_is_lost_and_mends_what_can_be() {
 }
 
 /// Removes the private keys of one live package, as nothing in keypool does.
-fn lose_a_package(store: &keypool_client::LocalStore) {
+pub(crate) fn lose_a_package(store: &keypool_client::LocalStore) {
     use openmls_traits::storage::StorageProvider;
     use tls_codec::{Deserialize, Serialize, VLBytes};
 

@@ -27,7 +27,7 @@ type Store = KeyPackageStore<Arc<SledLog>>;
 
 /// What is wrong with a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Poison {
+pub(super) enum Poison {
     Nothing,
     /// Its signature is not valid.
     Signature,
@@ -106,7 +106,7 @@ impl Doll {
 }
 
 /// A service with dolls, each with packages of that kind, oldest first.
-async fn with_dolls(dolls: &[(&str, &[Poison])]) -> Service {
+pub(super) async fn with_dolls(dolls: &[(&str, &[Poison])]) -> Service {
     Service::start()
         .beneath(async |clock, store| {
             for (name, packages) in dolls {
@@ -117,7 +117,7 @@ async fn with_dolls(dolls: &[(&str, &[Poison])]) -> Service {
 }
 
 /// What the server counts of a pool: available, reserved, spent, revoked.
-async fn counts(service: Service, name: &str) -> (u64, u64, u64, u64) {
+pub(super) async fn counts(service: Service, name: &str) -> (u64, u64, u64, u64) {
     let (pool, found) = (name.parse().unwrap(), std::cell::Cell::default());
     let look = async |_: &MovableClock, store: &Store| {
         let counts = store.view(&pool).state.counts();

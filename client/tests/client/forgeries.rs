@@ -125,11 +125,9 @@ fn a_server_that_has_lost_its_log_is_noticed() {
         // Another server, or the same one after a restore: it knows less, and then something else.
         let bob = other.open_at(&home, "bob", PoolConfig::default());
         bob.register().await.unwrap();
-        let (known, text) = refusal(bob.connection().refresh_now(now(&other)).await.unwrap_err());
+        let (known, text) = refusal(bob.connection().fetch_history(now(&other)).await.unwrap_err());
         assert_eq!(known, 5);
         assert!(text.contains("shorter than before"), "{text}");
-        let fetched = bob.connection().fetch_history(now(&other)).await.unwrap_err();
-        assert_eq!(refusal(fetched).0, 5);
 
         let twin = other.folder.path().join("twin");
         std::fs::create_dir(&twin).unwrap();
@@ -143,9 +141,13 @@ fn a_server_that_has_lost_its_log_is_noticed() {
         let made = bob.connection().pool().generate_and_store(8, now(&other)).unwrap();
         let command = keypool_client::fresh_command();
         bob.connection().api().upload(&upload(made), command).await.unwrap();
-        let (version, text) = refusal(bob.connection().refresh_now(now(&other)).await.unwrap_err());
+        let fetched = bob.connection().fetch_history(now(&other)).await.unwrap_err();
+        let (version, text) = refusal(fetched);
         assert_eq!(version, 5);
         assert!(text.contains("not what the server told before"), "{text}");
+        // A refresh goes on from what there is now.
+        assert!(bob.connection().refresh_now(now(&other)).await.unwrap().drift.server_set_back);
+        bob.connection().fetch_history(now(&other)).await.unwrap();
     });
 }
 
@@ -174,6 +176,9 @@ fn a_status_from_before_what_is_known_is_refused() {
         service.tunnel.forge(0, 200, &serde_json::to_string(&status).unwrap());
         let refused = bob.connection().refresh_now(now(&service)).await.unwrap_err();
         assert_eq!(refusal(refused).0, 5);
-        bob.connection().refresh_now(now(&service)).await.unwrap();
+        // The history is there: nothing is lost, and nothing is withdrawn for it.
+        let refresh = bob.connection().refresh_now(now(&service)).await.unwrap();
+        assert!(refresh.drift.is_none() && refresh.available == 32, "{refresh:?}");
+        assert_eq!(bob.status().await.unwrap().counts.revoked, 0);
     });
 }

@@ -1,6 +1,7 @@
 //! The real server on a free port, devices that speak to it, a mail service that can fail on plan, a
 //! tunnel that loses answers, and apps that are killed at any moment.
 
+mod backup;
 mod mail;
 mod tunnel;
 

@@ -30,7 +30,8 @@ impl Modify for Fields {
                     object.pattern = Some(BASE64.to_owned());
                     "base64".clone_into(&mut object.content_encoding);
                 }
-                "RevokeRequest" => one_way_to_say_which(object),
+                "RevokeRequest" => one_way_to_say_which(object, 2),
+                "ReconcileRequest" => one_way_to_say_which(object, 1),
                 _ => {}
             }
         }
@@ -89,13 +90,13 @@ fn length_of(field: &str) -> (Option<usize>, Option<usize>) {
     }
 }
 
-/// The reason, and one of the three ways to say which packages.
-fn one_way_to_say_which(request: &mut Object) {
-    (request.min_properties, request.max_properties) = (Some(2), Some(2));
+/// One of the ways to say which packages, and what else belongs to the request: so many fields in all.
+fn one_way_to_say_which(request: &mut Object, fields: usize) {
+    (request.min_properties, request.max_properties) = (Some(fields), Some(fields));
     for (name, field) in &mut request.properties {
         match (name.as_str(), field) {
             ("all", RefOr::T(Schema::Object(all))) => all.enum_values = Some(vec![true.into()]),
-            ("credential_hash", RefOr::T(Schema::Object(hash))) => {
+            ("credential_hash" | "digest", RefOr::T(Schema::Object(hash))) => {
                 hash.schema_type = Type::String.into();
             }
             ("keypackage_refs", RefOr::T(Schema::Array(refs))) => {

@@ -2,6 +2,8 @@
 
 pub(crate) mod many;
 
+pub(crate) mod reconciling;
+
 pub(crate) mod rotate;
 
 pub(crate) mod stream;

@@ -235,6 +235,9 @@ fn refresh_text(refresh: &Refresh) -> String {
         "{} new events, {} packages expired, {} uploaded again, {} made and uploaded",
         refresh.events, refresh.expired, refresh.reuploaded, refresh.created
     )];
+    if !refresh.drift.is_none() {
+        lines.push(refresh.drift.to_string());
+    }
     lines.extend(refresh.rejected.iter().map(|rejected| format!("rejected {rejected}")));
     lines.push(format!("{} packages available", refresh.available));
     lines.join("\n")

@@ -1,4 +1,4 @@
-//! The way to the server. It can lose answers, forge them, and see the app die.
+//! The way to the server. It can lose answers, forge them, repeat and delay requests, and see the app die.
 
 use std::{
     collections::HashMap,
@@ -20,6 +20,10 @@ type Tamper = Box<dyn FnOnce(&str) -> String + Send>;
 enum Plan {
     /// The server carries it out, and the answer is lost.
     Lost,
+    /// It reaches the server twice, and the second answer arrives.
+    Twice,
+    /// It reaches the server after the next one has, and its answer is lost.
+    Late,
     /// The server carries it out, and its answer is changed on its way back, to one of the same length.
     Tampered(Tamper),
     /// It never reaches the server, and somebody else answers.
@@ -30,6 +34,9 @@ enum Plan {
 
 /// The plans of the requests to come, by their numbers from the first one on.
 type Plans = Arc<Mutex<HashMap<usize, Plan>>>;
+
+/// Requests that are still on their way.
+type Late = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// The way to the server. One request for each connection, so that requests can be counted.
 pub(crate) struct Tunnel {
@@ -49,14 +56,16 @@ impl Tunnel {
         thread::spawn(move || {
             // Connections of apps that have died stay open, as they do when a machine is gone.
             let dead = Arc::<Mutex<Vec<TcpStream>>>::default();
+            let late = Late::default();
             for connection in listener.incoming() {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 let plan = plan.lock().unwrap().remove(&number);
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
+                let late = Arc::clone(&late);
                 // Some requests wait at the server, and others go on meanwhile.
                 let server = *leads_to.lock().unwrap();
                 thread::spawn(move || {
-                    let died = serve(connection, server, plan);
+                    let died = serve(connection, server, plan, &late);
                     dead.lock().unwrap().extend(died);
                 });
             }
@@ -85,6 +94,20 @@ impl Tunnel {
         }
     }
 
+    /// Brings these of the requests to come to the server twice.
+    pub(crate) fn repeat(&self, numbers: &[usize]) {
+        for number in numbers {
+            self.plan(*number, Plan::Twice);
+        }
+    }
+
+    /// Lets the one after each of these overtake it, and loses the answer.
+    pub(crate) fn delay(&self, numbers: &[usize]) {
+        for number in numbers {
+            self.plan(*number, Plan::Late);
+        }
+    }
+
     /// Answers one of the requests to come in the server's place.
     pub(crate) fn forge(&self, number: usize, status: u16, body: &str) {
         let answer = format!(
@@ -107,6 +130,11 @@ impl Tunnel {
         self.plans.lock().unwrap().insert(self.requests() + number, plan);
     }
 
+    /// How much is planned and has not happened yet.
+    pub(crate) fn planned(&self) -> usize {
+        self.plans.lock().unwrap().len()
+    }
+
     /// Nothing that was planned happens any more.
     pub(crate) fn forget_plans(&self) {
         self.plans.lock().unwrap().clear();
@@ -119,7 +147,12 @@ impl Tunnel {
 }
 
 /// Serves one request as planned. Returns the connection of an app that has died.
-fn serve(mut client: TcpStream, server: SocketAddr, plan: Option<Plan>) -> Option<TcpStream> {
+fn serve(
+    mut client: TcpStream,
+    server: SocketAddr,
+    plan: Option<Plan>,
+    late: &Late,
+) -> Option<TcpStream> {
     let request = read(&mut client)?;
     match plan {
         Some(Plan::Forged(answer)) => drop(client.write_all(&answer)),
@@ -135,7 +168,18 @@ fn serve(mut client: TcpStream, server: SocketAddr, plan: Option<Plan>) -> Optio
             return Some(client);
         }
         Some(Plan::Lost) => drop(pass_on(&request, server)?),
-        None => drop(client.write_all(&pass_on(&request, server)?)),
+        Some(Plan::Late) => late.lock().unwrap().push(request),
+        Some(Plan::Twice) => {
+            pass_on(&request, server)?;
+            drop(client.write_all(&pass_on(&request, server)?));
+        }
+        None => {
+            let answer = pass_on(&request, server)?;
+            for overtaken in late.lock().unwrap().drain(..) {
+                pass_on(&overtaken, server)?;
+            }
+            drop(client.write_all(&answer));
+        }
     }
     None
 }

@@ -270,6 +270,9 @@ impl Chat<'_> {
         let refresh = self.client.connection().refresh_now(SystemClock.now());
         let trouble = match timeout(REFRESH_WAIT, refresh).await {
             Ok(Ok(refresh)) => {
+                if !refresh.drift.is_none() {
+                    self.screen.say(&refresh.drift.to_string());
+                }
                 let refused: Vec<String> = refresh.rejected;
                 (!refused.is_empty())
                     .then(|| format!("KeyPackages refused: {}", refused.join(", ")))

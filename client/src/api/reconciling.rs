@@ -1,0 +1,21 @@
+//! Whether the server and this device know the same of the device's pool.
+
+use keypool_ledger::CommandId;
+use keypool_projections::wire::{ReconcileReply, ReconcileRequest};
+
+use super::{ApiClient, ApiError};
+
+impl ApiClient {
+    /// Asks how the own pool differs from what this device takes to be live in it. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `too_large` if more than 256 packages are named.
+    pub async fn reconcile(
+        &self,
+        request: &ReconcileRequest,
+        id: CommandId,
+    ) -> Result<ReconcileReply, ApiError> {
+        self.post("/keypackages/reconcile", request, id).await
+    }
+}

@@ -1,0 +1,78 @@
+//! What the server and an owner each take to be live in a pool, held against each other.
+
+use std::collections::BTreeSet;
+
+use keypool_ledger::{EventLog, Hash, KeyPackageRef, PoolId};
+use keypool_projections::Stage;
+
+use super::{KeyPackageStore, StoreError};
+
+/// What somebody takes to be live in a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Packages of this digest.
+    Digest(Hash),
+    /// These.
+    Refs(BTreeSet<KeyPackageRef>),
+}
+
+/// How a pool differs from what somebody takes to be live in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Whether it does not differ.
+    pub agrees: bool,
+    /// The digest of what is live in the pool.
+    pub digest: Hash,
+    /// The version of the pool's history that this is said of.
+    pub version: u64,
+    /// Live in the pool, and not named; all that are live, where a digest is another one.
+    pub only_here: Vec<(KeyPackageRef, Stage)>,
+    /// Named, and not live in the pool; without a stage if they were never in it.
+    pub only_there: Vec<(KeyPackageRef, Option<Stage>)>,
+}
+
+impl<L: EventLog + 'static> KeyPackageStore<L> {
+    /// Says how a pool, as it is recorded, differs from what somebody takes to be live in it. Nothing is
+    /// changed. What a pool has forgotten is read from the log.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the log cannot be read.
+    pub fn reconcile(&self, pool: &PoolId, held: &Held) -> Result<Reconciled, StoreError> {
+        let view = self.view(pool);
+        let digest = view.state.digest();
+        let named = match held {
+            Held::Digest(theirs) if *theirs == digest => {
+                view.state.live().map(|package| package.facts.keypackage_ref.clone()).collect()
+            }
+            Held::Digest(_) => BTreeSet::new(),
+            Held::Refs(refs) => refs.clone(),
+        };
+        let difference = view.state.difference(&named);
+        let mut missing = Vec::with_capacity(difference.only_there.len());
+        for keypackage_ref in difference.only_there {
+            match self.fate_in(pool, &keypackage_ref)? {
+                // It has come into the pool meanwhile.
+                Some(Stage::Available | Stage::Reserved) => {}
+                fate => missing.push((keypackage_ref, fate)),
+            }
+        }
+        let (version, unnamed) = (view.head.version, difference.only_here);
+        let agrees = match held {
+            Held::Digest(theirs) => *theirs == digest,
+            Held::Refs(_) => unnamed.is_empty() && missing.is_empty(),
+        };
+        Ok(Reconciled { agrees, digest, version, only_here: unnamed, only_there: missing })
+    }
+
+    /// What has become of a package of this pool; of another pool's nothing is said.
+    fn fate_in(
+        &self,
+        pool: &PoolId,
+        keypackage_ref: &KeyPackageRef,
+    ) -> Result<Option<Stage>, StoreError> {
+        let found = self.get_key_package(keypackage_ref)?;
+        let own = found.filter(|(owner, _, _)| owner == pool);
+        Ok(own.map(|(_, package, _)| package.stage))
+    }
+}
