@@ -14,6 +14,7 @@ mod client {
     mod forgeries;
     mod interop;
     mod invitations;
+    mod last_resort;
     mod leaving;
     mod membership;
     mod moved_clock;
