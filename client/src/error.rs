@@ -364,6 +364,13 @@ pub enum JoinError {
         #[source]
         source: BoxError,
     },
+    /// The Welcome was joined before, by a package of last resort, which keeps its private keys for a
+    /// while. There is nothing to do.
+    #[error("this Welcome for the last-resort package {keypackage_ref} was joined before")]
+    Replayed {
+        /// The package the Welcome was made for.
+        keypackage_ref: KeyPackageRef,
+    },
     /// Too many Welcomes for the package were not valid, so that no more are tried. The private keys
     /// are kept. Ask to be invited again, or allow the package more attempts.
     #[error(

@@ -16,6 +16,7 @@ mod client {
     mod forgeries;
     mod interop;
     mod invitations;
+    mod last_resort;
     mod leaving;
     mod listening;
     mod membership;

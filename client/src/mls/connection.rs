@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, RevokeReason, Timestamp};
 use keypool_projections::wire::{
-    Base64, Code, Outcome, PoolCounts, PoolStatus, UploadItem, UploadRequest,
+    Base64, Code, Outcome, PoolCounts, PoolStatus, RevokeRequest, RevokeWord, UploadItem,
+    UploadRequest,
 };
 use serde::Serialize;
 
@@ -12,8 +13,8 @@ use super::{
     auditing::{SeenLedger, excuse_awaited, note_fetched, note_ledger, note_present, note_spent},
     drift::{self, Drift},
     keypackage_pool::{
-        CreatedPackage, KeyPackagePool, ServerStatus, record_revoked, record_server_status,
-        record_uploaded,
+        CreatedPackage, KeyPackagePool, ServerStatus, note_used, record_revoked,
+        record_server_status, record_uploaded, tell_used,
     },
 };
 use crate::{
@@ -45,6 +46,11 @@ pub struct Refresh {
     pub reuploaded: usize,
     /// How many packages were made and uploaded.
     pub created: usize,
+    /// How many packages of last resort were uploaded.
+    pub last_resort_uploaded: usize,
+    /// How many packages of last resort were used since the last refresh: the pool was empty then. They
+    /// are withdrawn.
+    pub last_resort_used: usize,
     /// Packages the server would not take, with the check each failed.
     pub rejected: Vec<String>,
     /// How many can be handed out now.
@@ -131,14 +137,16 @@ impl<D> MlsConnection<D> {
     /// [`MlsConnection::watch_ledger`]. This is all the upkeep there is.
     ///
     /// Call it when the app starts, after each Welcome, and now and then. Within a minute of the last
-    /// one it asks nothing. Repeating it changes nothing: a crash or a lost answer anywhere in it is
+    /// one it asks nothing, unless a package of last resort was used or a rotation is unfinished. Repeating it
+    /// changes nothing: a crash or a lost answer anywhere in it is
     /// made good by the next.
     ///
     /// # Errors
     ///
     /// Returns a [`RefreshError`]; what was done before it is kept.
     pub async fn refresh_key_packages(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
-        if self.is_fresh(now)? && !self.is_rotating()? {
+        let is_urgent = self.is_rotating()? || self.pool.is_last_resort_used()?;
+        if self.is_fresh(now)? && !is_urgent {
             let available = self.pool.get_available_count(now)? as u64;
             return Ok(Refresh { skipped: true, available, ..Refresh::default() });
         }
@@ -160,6 +168,7 @@ impl<D> MlsConnection<D> {
         refresh.expired = self.pool.expire(now)?.len();
         self.forget_old_keys(now)?;
         self.mend(&status, &held, now).await?;
+        self.withdraw_last_resort(now).await?;
         self.refill(&mut refresh, now).await?;
         let seen = self.look_at_ledger(now).await?;
         if seen.as_ref().is_some_and(SeenLedger::contradicts) && !self.knows_of_set_back()? {
@@ -168,36 +177,55 @@ impl<D> MlsConnection<D> {
             self.refill(&mut refresh, now).await?;
         }
         refresh.available = self.pool.get_available_count(now)? as u64;
-        refresh.drift = self.note_refreshed(seen, now)?;
+        (refresh.drift, refresh.last_resort_used) = self.note_refreshed(seen, now)?;
         Ok(refresh)
     }
 
-    /// Fills the pool to its target if it is low: first with what is made already.
+    /// Fills the pool to its target if it is low, first with what is made already; and sees to it that there
+    /// is a package of last resort.
     async fn refill(&self, refresh: &mut Refresh, now: Timestamp) -> Result<(), RefreshError> {
+        let last_resort = self.pool.last_resort_to_upload(now)?;
         let needed = self.pool.get_replenishment_needed(now)?;
-        if needed.is_empty() {
+        if needed.is_empty() && last_resort.is_empty() {
             return Ok(());
         }
         let pending = self.pool.pending_upload(now)?;
         let again: Vec<CreatedPackage> = pending.into_iter().take(needed.reupload).collect();
         refresh.reuploaded += self.upload(&again, now, refresh).await?;
-        let made = self.pool.generate_and_store(needed.create, now)?;
+        let mut made = self.pool.generate_and_store(needed.create, now)?;
+        made.extend(last_resort);
         refresh.created += self.upload(&made, now, refresh).await?;
         Ok(())
     }
 
+    /// Withdraws the packages of last resort that were used or are too old, at the server and here.
+    async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), RefreshError> {
+        let worn = self.pool.worn_last_resort(now)?;
+        if !worn.at_server.is_empty() {
+            let request = RevokeRequest {
+                keypackage_refs: Some(worn.at_server),
+                reason: RevokeWord::Withdrawn,
+                ..RevokeRequest::default()
+            };
+            self.api.revoke(&request, fresh_command()).await?;
+        }
+        Ok(self.pool.withdraw_last_resort(&worn.own, now)?)
+    }
+
+    /// Notes that a refresh is at its end. Returns what had drifted apart, and how many packages of last
+    /// resort were used: what the app is to be told of.
     fn note_refreshed(
         &self,
         seen: Option<SeenLedger>,
         now: Timestamp,
-    ) -> Result<Drift, StorageError> {
+    ) -> Result<(Drift, usize), StorageError> {
         let staged = self.store.stage()?;
         staged.put_app_record(REFRESHED_RECORD, &now)?;
         note_present(&staged, self.api.server_time(now))?;
         seen.map_or(Ok(()), |seen| note_ledger(&staged, &seen))?;
-        let drift = drift::told(&staged)?;
+        let told = (drift::told(&staged)?, tell_used(&staged)?);
         staged.commit()?;
-        Ok(drift)
+        Ok(told)
     }
 
     /// How full the pool is, as the server says.
@@ -273,7 +301,8 @@ impl<D> MlsConnection<D> {
         }
     }
 
-    /// Uploads packages, and records of each what the server says. Returns how many it has now.
+    /// Uploads packages, and records of each what the server says. Returns how many single-use ones of them
+    /// it has now; those of last resort are counted in `refresh`.
     async fn upload(
         &self,
         packages: &[CreatedPackage],
@@ -299,7 +328,11 @@ impl<D> MlsConnection<D> {
             record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, command))?;
             said.map_or(Ok(()), |said| record_server_status(&staged, said))?;
             staged.commit()?;
-            uploaded += there.len();
+            let last_resort = batch.iter().filter(|package| package.facts.last_resort);
+            let last_resort =
+                last_resort.filter(|package| there.contains(package.keypackage_ref())).count();
+            refresh.last_resort_uploaded += last_resort;
+            uploaded += there.len() - last_resort;
         }
         Ok(uploaded)
     }
@@ -321,6 +354,7 @@ pub(super) fn take_in(
     let refs = std::slice::from_ref(keypackage_ref);
     match &envelope.event {
         Event::Uploaded(_) => drop(record_uploaded(staged, refs, now, envelope.command)?),
+        Event::Spent { .. } => note_used(staged, keypackage_ref, now)?,
         Event::Revoked { reason, .. } => {
             record_revoked(staged, refs, *reason, (now, envelope.command))?;
         }

@@ -2,17 +2,28 @@
 
 mod checkup;
 mod config;
+mod last_resort;
 mod replacing;
+mod status;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use keypool_ledger::{
     CommandId, Event, GroupId, KeyPackageRef, PackageFacts, PoolId, RevokeReason, Timestamp,
 };
-use openmls::key_packages::{KeyPackage, KeyPackageBundle, Lifetime};
-use openmls_traits::{OpenMlsProvider, storage::StorageProvider, types::Ciphersuite};
+use openmls::{
+    extensions::ExtensionType,
+    key_packages::{KeyPackage, KeyPackageBundle, Lifetime},
+    prelude::Capabilities,
+};
+use openmls_traits::{
+    OpenMlsProvider, crypto::OpenMlsCrypto, storage::StorageProvider, types::Ciphersuite,
+};
 use tls_codec::Serialize;
 
+pub(crate) use self::last_resort::{is_last_resort, note_joined, note_used, tell_used, was_joined};
+use self::status::{STATUS_RECORD, counts, server_status};
+pub(super) use self::status::{forget_server_status, record_server_status};
 pub use self::{
     checkup::{Checkup, Finding},
     config::{PoolConfig, PoolCounts, Replenishment, ServerStatus},
@@ -25,9 +36,6 @@ use crate::{
     BoxError, ConfigError, DeviceIdentity, LocalStore, OwnPackage, OwnStage, PoolError, Staged,
     StorageError, storage::fresh_command,
 };
-
-/// The name of the record that holds what the server has last said.
-const STATUS_RECORD: &str = "server-status";
 
 /// A package that is made, and whose private half is safely stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -145,7 +153,8 @@ impl KeyPackagePool {
         let command = fresh_command();
         let mut made = Vec::with_capacity(count);
         for _ in 0..count {
-            let package = self.make_package(&staged, now).map_err(PoolError::Mls)?;
+            let package =
+                self.make_package(&staged, (self.suite, false), now).map_err(PoolError::Mls)?;
             staged.record(Event::Created(package.facts.clone()), now, command)?;
             made.push(package);
         }
@@ -153,10 +162,16 @@ impl KeyPackagePool {
         Ok(made)
     }
 
-    /// Makes one package. `OpenMLS` stores its private half on the staged operation.
+    /// The ciphersuites that packages are kept of.
+    fn suites(&self) -> impl Iterator<Item = Ciphersuite> + use<> {
+        [self.suite].into_iter()
+    }
+
+    /// Makes one package, of last resort or not. `OpenMLS` stores its private half on the staged operation.
     fn make_package(
         &self,
         staged: &Staged<'_>,
+        (suite, last_resort): (Ciphersuite, bool),
         now: Timestamp,
     ) -> Result<CreatedPackage, BoxError> {
         let provider = staged.provider();
@@ -164,15 +179,16 @@ impl KeyPackagePool {
             now.before(CLOCK_SKEW).as_secs(),
             now.after(self.config.lifetime).as_secs(),
         );
-        let bundle = KeyPackage::builder()
-            .key_package_lifetime(lifetime)
-            .leaf_node_capabilities(capabilities(&provider))
-            .build(
-                self.suite,
-                &provider,
-                self.identity.signer().as_ref(),
-                self.identity.credential(),
-            )?;
+        let (signer, credential) = (self.identity.signer(), self.identity.credential());
+        let mut builder = KeyPackage::builder().key_package_lifetime(lifetime);
+        builder = if last_resort {
+            builder
+                .leaf_node_capabilities(last_resort_capabilities(&provider))
+                .mark_as_last_resort()
+        } else {
+            builder.leaf_node_capabilities(capabilities(&provider))
+        };
+        let bundle = builder.build(suite, &provider, signer.as_ref(), credential)?;
         let package = bundle.key_package();
         let keypackage_ref = ledger_ref(&package.hash_ref(provider.crypto())?)?;
         let facts = facts_of(keypackage_ref, package)?;
@@ -180,14 +196,15 @@ impl KeyPackagePool {
     }
 
     /// The packages that were made, were not heard to have reached the server, and have not ended:
-    /// to be uploaded before new ones are made. Those that end first come first.
+    /// to be uploaded before new ones are made. Those that end first come first. Packages of last resort
+    /// are not among them: see [`KeyPackagePool::last_resort_to_upload`].
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read or lacks one of them.
     pub fn pending_upload(&self, now: Timestamp) -> Result<Vec<CreatedPackage>, StorageError> {
         let staged = self.store.stage()?;
-        let mut pending = staged.packages_where(|own| is_pending(own, now));
+        let mut pending = staged.packages_where(|own| is_single_use(own) && is_pending(own, now));
         pending.sort_by_key(|own| own.facts.not_after);
         let with_bytes = |own: OwnPackage| {
             let bytes = stored_bytes(&staged, &own.facts.keypackage_ref)?;
@@ -229,8 +246,8 @@ impl KeyPackagePool {
         staged.commit()
     }
 
-    /// Records that a Welcome for the package was joined, and deletes its private keys, in one
-    /// write. `MlsMembership::join_from_welcome` does this itself.
+    /// Records that a Welcome for the package was joined, and deletes its private keys unless it is one
+    /// of last resort, in one write. `MlsMembership::join_from_welcome` does this itself.
     ///
     /// Returns whether it was not spent before.
     ///
@@ -276,7 +293,8 @@ impl KeyPackagePool {
     }
 
     /// Cleans up: packages whose lifetime ended more than an hour ago are recorded as expired, and
-    /// their private keys and those of withdrawn ones are deleted, in one write.
+    /// their private keys and those of withdrawn ones are deleted, in one write. So are those of packages of
+    /// last resort that were withdrawn a day ago.
     ///
     /// Returns the packages that have expired now.
     ///
@@ -299,6 +317,7 @@ impl KeyPackagePool {
                 forget_private_keys(&staged, &keypackage_ref)?;
             }
         }
+        last_resort::delete_due(&staged, now)?;
         staged.commit()?;
         Ok(expired)
     }
@@ -324,25 +343,8 @@ impl KeyPackagePool {
     }
 }
 
-/// Keeps what the server has said of the pool, as part of an operation, unless it has said it already
-/// or something else at a later place of its log.
-pub(super) fn record_server_status(
-    staged: &Staged<'_>,
-    status: ServerStatus,
-) -> Result<(), StorageError> {
-    let known = server_status(staged)?;
-    if known.is_some_and(|known| known == status || known.position > status.position) {
-        return Ok(());
-    }
-    staged.put_app_record(STATUS_RECORD, &status)
-}
-
-/// Forgets what the server has said of the pool, as part of an operation: the next it says stands.
-pub(super) fn forget_server_status(staged: &Staged<'_>) {
-    staged.remove_app_record(STATUS_RECORD);
-}
-
-/// Records that the server has packages, as part of an operation. Returns how many are news.
+/// Records that the server has packages, as part of an operation. Returns how many single-use ones are
+/// news.
 pub(super) fn record_uploaded(
     staged: &Staged<'_>,
     keypackage_refs: &[KeyPackageRef],
@@ -353,8 +355,8 @@ pub(super) fn record_uploaded(
     for keypackage_ref in keypackage_refs {
         let own = own_package(staged, keypackage_ref)?;
         if own.stage == OwnStage::Created {
+            uploaded = uploaded.saturating_add(usize::from(is_single_use(&own)));
             staged.record(Event::Uploaded(own.facts), now, command)?;
-            uploaded = uploaded.saturating_add(1);
         }
     }
     if let Some(mut status) = server_status(staged)? {
@@ -374,6 +376,7 @@ pub(super) fn record_revoked(
     let mut revoked = 0_usize;
     for keypackage_ref in keypackage_refs {
         if own_package(staged, keypackage_ref)?.stage.is_live() {
+            last_resort::note_withdrawn(staged, keypackage_ref, now)?;
             let keypackage_ref = keypackage_ref.clone();
             staged.record(Event::Revoked { keypackage_ref, reason, check: None }, now, command)?;
             revoked = revoked.saturating_add(1);
@@ -383,7 +386,7 @@ pub(super) fn record_revoked(
 }
 
 /// Records that a package was joined with, and by whose Welcome where that is known, and removes its
-/// private keys, as part of an operation.
+/// private keys unless it is one of last resort, as part of an operation.
 pub(super) fn record_spent(
     staged: &Staged<'_>,
     keypackage_ref: &KeyPackageRef,
@@ -398,8 +401,11 @@ pub(super) fn record_spent(
         late: false,
     };
     staged.record(event, now, fresh_command())?;
-    let last_resort = staged.package(keypackage_ref).is_some_and(|own| own.facts.last_resort);
-    if last_resort { Ok(()) } else { forget_private_keys(staged, keypackage_ref) }
+    if is_last_resort(staged, keypackage_ref) {
+        note_used(staged, keypackage_ref, now)
+    } else {
+        forget_private_keys(staged, keypackage_ref)
+    }
 }
 
 /// Removes a package's private keys and what is kept beside them, as part of an operation.
@@ -408,6 +414,7 @@ fn forget_private_keys(
     keypackage_ref: &KeyPackageRef,
 ) -> Result<(), StorageError> {
     forget_attempts(staged, keypackage_ref);
+    last_resort::forget_joined(staged, keypackage_ref);
     delete_private_keys(staged, keypackage_ref)
 }
 
@@ -447,23 +454,20 @@ fn own_package(
         .ok_or_else(|| PoolError::NotOurs { keypackage_ref: keypackage_ref.clone() })
 }
 
+/// What the leaf of a package of last resort says it can do: the mark is an extension that it must know.
+fn last_resort_capabilities(provider: &impl OpenMlsProvider) -> Capabilities {
+    Capabilities::builder()
+        .ciphersuites(provider.crypto().supported_ciphersuites())
+        .extensions(vec![ExtensionType::LastResort])
+        .build()
+}
+
+fn is_single_use(own: &OwnPackage) -> bool {
+    !own.facts.last_resort
+}
+
 /// Whether a package waits to be uploaded. One whose lifetime has not begun was made by a clock that
 /// was wrong: no server would take it now.
 fn is_pending(own: &OwnPackage, now: Timestamp) -> bool {
     own.stage == OwnStage::Created && !own.is_expired(now) && own.facts.not_before <= now
-}
-
-fn server_status(staged: &Staged<'_>) -> Result<Option<ServerStatus>, StorageError> {
-    staged.app_record(STATUS_RECORD)
-}
-
-fn counts(staged: &Staged<'_>, now: Timestamp) -> Result<PoolCounts, StorageError> {
-    let pending = staged.packages_where(|own| is_pending(own, now)).len();
-    let Some(status) = server_status(staged)? else {
-        let is_uploaded = |own: &OwnPackage| own.stage == OwnStage::Uploaded;
-        let uploaded = staged.packages_where(|own| is_uploaded(own) && !own.is_expired(now)).len();
-        return Ok(PoolCounts { available: uploaded, live: uploaded, pending });
-    };
-    let live = status.available.saturating_add(status.reserved);
-    Ok(PoolCounts { available: status.available, live, pending })
 }

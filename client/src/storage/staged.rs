@@ -168,6 +168,13 @@ impl<'s> Staged<'s> {
         draft.server_pool.live().any(|package| package.facts.keypackage_ref == *keypackage_ref)
     }
 
+    /// The packages of last resort that the server may hand out, by its history as it is mirrored.
+    pub(crate) fn last_resort_at_server(&self) -> Vec<KeyPackageRef> {
+        let draft = self.draft.borrow();
+        let live = draft.server_pool.live().filter(|package| package.facts.last_resort);
+        live.map(|package| package.facts.keypackage_ref.clone()).collect()
+    }
+
     /// A record of the application's side.
     ///
     /// # Errors

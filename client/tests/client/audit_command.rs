@@ -62,13 +62,13 @@ fn what_was_checked_is_said_where_nothing_is_found() {
     nothing was found
     [1]
 
-    3 events of the server's history, each chained to the one before; the last is REF
+    4 events of the server's history, each chained to the one before; the last is REF
     0 Welcomes joined here
     a checkpoint at N records, signed by LEDGER-KEY
     nothing was found
     [0]
 
-    3 events of the server's history, each chained to the one before; the last is REF
+    4 events of the server's history, each chained to the one before; the last is REF
     0 Welcomes joined here
     a checkpoint at N records, signed by LEDGER-KEY
     nothing was found
@@ -90,7 +90,7 @@ fn what_breaks_a_rule_ends_with_3_and_is_said_once_in_the_chat() {
     service.tunnel.forge(1, 200, &foreign_note(&service));
     let other_key = audit(&service, &[]);
     assert_snapshot!(without_size(&other_key), @"
-    3 events of the server's history, each chained to the one before; the last is REF
+    4 events of the server's history, each chained to the one before; the last is REF
     0 Welcomes joined here
     a checkpoint at N records, signed by LEDGER-KEY
     broken: The server's ledger is signed by keys.example+ID now; it was LEDGER-KEY. Ask who runs the server for the ledger's key, by another way than this server, and say it with --ledger-key.
@@ -118,7 +118,7 @@ fn two_histories_end_with_4_and_their_evidence_is_saved() {
                 let note = device.connection().api().ledger_checkpoint().await.unwrap().unwrap();
                 note.parse::<Paper>().unwrap().checkpoint.size()
             };
-            while size().await < 4 {
+            while size().await < 5 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -130,22 +130,22 @@ fn two_histories_end_with_4_and_their_evidence_is_saved() {
         let found = audit(&service, &["--evidence", file.to_str().unwrap()]);
         let again = audit(&service, &["--evidence", file.to_str().unwrap()]);
         assert_snapshot!([sound, found, again].join("\n\n"), @"
-        3 events of the server's history, each chained to the one before; the last is REF
+        4 events of the server's history, each chained to the one before; the last is REF
         0 Welcomes joined here
-        a checkpoint of keys.example at 4 records, signed by LEDGER-KEY
+        a checkpoint of keys.example at 5 records, signed by LEDGER-KEY
         nothing was found
         [0]
 
-        3 events of the server's history, each chained to the one before; the last is REF
+        4 events of the server's history, each chained to the one before; the last is REF
         0 Welcomes joined here
-        a checkpoint of keys.example at 4 records, signed by LEDGER-KEY
-        equivocation: The server has told two histories, both signed by its key: two checkpoints of 4 records have other ones. Do not trust this server any more; save the evidence with --evidence, and show it to others who use it.
+        a checkpoint of keys.example at 5 records, signed by LEDGER-KEY
+        equivocation: The server has told two histories, both signed by its key: two checkpoints of 5 records have other ones. Do not trust this server any more; save the evidence with --evidence, and show it to others who use it.
         [4]
 
-        3 events of the server's history, each chained to the one before; the last is REF
+        4 events of the server's history, each chained to the one before; the last is REF
         0 Welcomes joined here
-        a checkpoint of keys.example at 4 records, signed by LEDGER-KEY
-        equivocation: The server has told two histories, both signed by its key: two checkpoints of 4 records have other ones. Do not trust this server any more; save the evidence with --evidence, and show it to others who use it.
+        a checkpoint of keys.example at 5 records, signed by LEDGER-KEY
+        equivocation: The server has told two histories, both signed by its key: two checkpoints of 5 records have other ones. Do not trust this server any more; save the evidence with --evidence, and show it to others who use it.
         [4]
         ");
         let evidence = fs::read_to_string(file).unwrap();

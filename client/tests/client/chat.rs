@@ -143,7 +143,7 @@ fn every_command_is_answered_and_so_is_bad_input() {
     you have left friday
     1 work: 1 member <- here
     no KeyPackage here has a reference that begins with ffff
-    pool: healthy [################################] 32 of 32 available, 0 reserved, 0 spent
+    pool: healthy [################################] 32 of 32 available, 1 of last resort, 0 reserved, 0 spent
     there is no /nonsense; /help lists the commands
     there is no /; /help lists the commands
     nobody else is here yet; /invite USER… first

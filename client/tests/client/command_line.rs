@@ -72,11 +72,13 @@ fn a_device_is_registered_and_its_pool_kept() {
     [--------------------------------] 0 available
     reserved 0, spent 0, expired 0, revoked 0, uploaded 0 in all
     expiring within two days: 0
+    of last resort: 0
     next: upload 32 packages
     [0]
 
     $ keypool refresh
     1 new events, 0 packages expired, 0 uploaded again, 32 made and uploaded
+    a new package of last resort stands behind the others
     32 packages available
     [0]
 
@@ -89,6 +91,7 @@ fn a_device_is_registered_and_its_pool_kept() {
     [################################] 32 available
     reserved 0, spent 0, expired 0, revoked 0, uploaded 32 in all
     expiring within two days: 0
+    of last resort: 1
     next: nothing to do
     [0]
 
@@ -114,11 +117,12 @@ fn the_history_is_a_table_or_one_object_a_line() {
     keypool(&service, &["register"]);
     keypool(&service, &["refresh"]);
     let table = told(&keypool(&service, &["history"]));
-    assert_eq!(table.lines().filter(|line| line.contains("uploaded")).count(), 32);
+    assert_eq!(table.lines().filter(|line| line.contains("uploaded")).count(), 33);
+    assert_eq!(table.lines().filter(|line| line.contains("last resort")).count(), 1);
     let own = told(&keypool(&service, &["history", "--own"]));
-    assert_eq!(own.lines().filter(|line| line.contains("created")).count(), 32);
+    assert_eq!(own.lines().filter(|line| line.contains("created")).count(), 33);
     let json = is_json(&keypool(&service, &["history", "--json"]));
-    assert_eq!(json.lines().count(), 33);
+    assert_eq!(json.lines().count(), 34);
 }
 
 #[test]
@@ -269,10 +273,11 @@ fn packages_are_withdrawn_and_the_key_is_replaced() {
     [0]
 
     1 new events, 0 packages expired, 0 uploaded again, 3 made and uploaded
+    a new package of last resort stands behind the others
     3 packages available
     [0]
 
-    3 packages are withdrawn
+    4 packages are withdrawn
     next: keypool refresh
     [0]
 
@@ -287,6 +292,7 @@ fn packages_are_withdrawn_and_the_key_is_replaced() {
     [################################] 32 available
     reserved 0, spent 0, expired 0, revoked 3, uploaded 35 in all
     expiring within two days: 0
+    of last resort: 1
     next: nothing to do
     [0]
 
@@ -373,6 +379,7 @@ fn the_doctor_says_what_is_lost_and_mends_what_can_be() {
     [##------------------------------] 2 available
     reserved 0, spent 0, expired 0, revoked 1, uploaded 3 in all
     expiring within two days: 0
+    of last resort: 1
     next: upload 30 packages
     [0]
     ");
@@ -384,7 +391,7 @@ pub(crate) fn lose_a_package(store: &keypool_client::LocalStore) {
     use tls_codec::{Deserialize, Serialize, VLBytes};
 
     let staged = store.stage().unwrap();
-    let own = staged.packages_where(|own| own.stage.is_live());
+    let own = staged.packages_where(|own| own.stage.is_live() && !own.facts.last_resort);
     let bytes = VLBytes::from(own[0].facts.keypackage_ref.as_bytes());
     let bytes = bytes.tls_serialize_detached().unwrap();
     let reference =

@@ -111,7 +111,8 @@ impl Service {
         (Self { folder, server, clock, mail, tunnel }, other)
     }
 
-    /// A registered device with a pool of that many packages; its home is kept by its name.
+    /// A registered device with a pool of that many packages and none of last resort; its home is kept by
+    /// its name.
     pub(crate) async fn device(&self, name: &str, packages: usize) -> MlsClient<Mail> {
         let device = self.open_sized(name, packages);
         device.register().await.unwrap();
@@ -131,6 +132,7 @@ impl Service {
         let config = PoolConfig {
             target: packages.max(1),
             low_watermark: (packages.max(1) - 1).min(8),
+            last_resort: false,
             ..PoolConfig::default()
         };
         self.open_at(&self.folder.path().join(name), name, config)

@@ -148,13 +148,18 @@ struct PoolSize {
     /// At how many packages or fewer it is refilled [default: 8, or one less than the target]
     #[arg(long, value_name = "COUNT")]
     low: Option<usize>,
+    /// Keep no package of last resort, which inviters are given when no other is left
+    #[arg(long)]
+    no_last_resort: bool,
 }
 
 impl PoolSize {
     fn config(self) -> PoolConfig {
         let usual = PoolConfig::default();
         let low = usual.low_watermark.min(self.target.saturating_sub(1));
-        PoolConfig { target: self.target, low_watermark: self.low.unwrap_or(low), ..usual }
+        let low_watermark = self.low.unwrap_or(low);
+        let last_resort = !self.no_last_resort;
+        PoolConfig { target: self.target, low_watermark, last_resort, ..usual }
     }
 }
 

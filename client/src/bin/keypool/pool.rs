@@ -216,6 +216,7 @@ fn status_text(status: &PoolStatus) -> String {
             counts.reserved, counts.spent, counts.expired, counts.revoked, counts.total
         ),
         format!("expiring within two days: {}", status.expiring_soon),
+        format!("of last resort: {}", counts.last_resort),
     ];
     if let Some(seconds) = status.seconds_to_empty {
         lines.push(format!("at today's pace it lasts {} hours", seconds / 3600));
@@ -239,6 +240,13 @@ fn refresh_text(refresh: &Refresh) -> String {
         lines.push(refresh.drift.to_string());
     }
     lines.extend(refresh.rejected.iter().map(|rejected| format!("rejected {rejected}")));
+    if refresh.last_resort_used > 0 {
+        let what = "the pool was empty, and your last-resort package was used; it is withdrawn";
+        lines.push(what.to_owned());
+    }
+    if refresh.last_resort_uploaded > 0 {
+        lines.push("a new package of last resort stands behind the others".to_owned());
+    }
     lines.push(format!("{} packages available", refresh.available));
     lines.join("\n")
 }

@@ -8,7 +8,7 @@ use keypool_projections::wire::{AcknowledgeRequest, Base64, Code, MailboxItem, M
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Change, DeliveryService, GroupError, InviteError, JoinError, LocalStore, MessageError,
+    Change, DeliveryService, GroupError, InviteError, JoinError, Joined, LocalStore, MessageError,
     MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError, UpdateError,
     mls::{
         invite::Inviter,
@@ -51,6 +51,9 @@ pub enum What {
         group: GroupId,
         /// The name of the member who sent the Welcome.
         inviter: String,
+        /// Whether that was by the package of last resort, because the pool was empty.
+        #[serde(default)]
+        last_resort: bool,
     },
     /// A member said something.
     Message {
@@ -82,9 +85,12 @@ pub enum What {
 impl std::fmt::Debug for What {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Joined { group, inviter } => {
-                f.debug_struct("Joined").field("group", group).field("inviter", inviter).finish()
-            }
+            Self::Joined { group, inviter, last_resort } => f
+                .debug_struct("Joined")
+                .field("group", group)
+                .field("inviter", inviter)
+                .field("last_resort", last_resort)
+                .finish(),
             Self::Message { group, sender, bytes: _ } => f
                 .debug_struct("Message")
                 .field("group", group)
@@ -256,8 +262,8 @@ fn open(staged: &Staged<'_>, item: MailboxItem, now: Timestamp) -> Result<Option
     let Base64(bytes) = item.bytes;
     match item.kind {
         MailboxKind::Welcome => {
-            let joined = join_on(staged, &bytes, now)?;
-            Ok(Some(What::Joined { group: joined.group, inviter: joined.inviter }))
+            let Joined { group, inviter, last_resort, .. } = join_on(staged, &bytes, now)?;
+            Ok(Some(What::Joined { group, inviter, last_resort }))
         }
         MailboxKind::Commit | MailboxKind::Message => match decrypt_on(staged, &bytes) {
             Ok(received) => Ok(told_of(received)),

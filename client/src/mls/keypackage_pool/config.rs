@@ -27,10 +27,13 @@ pub struct PoolConfig {
     pub lifetime: Duration,
     /// The ciphersuite of the packages: 1 or 3, those of Ed25519.
     pub ciphersuite: u16,
+    /// Whether a package of last resort is kept as well: inviters are given it when no other is left.
+    pub last_resort: bool,
 }
 
 impl Default for PoolConfig {
-    /// Refilled to 32 packages once 8 are left, never above 64; each lives 14 days.
+    /// Refilled to 32 packages once 8 are left, never above 64; each lives 14 days. One of last resort
+    /// stands behind them.
     fn default() -> Self {
         Self {
             target: 32,
@@ -38,6 +41,7 @@ impl Default for PoolConfig {
             hard_cap: 64,
             lifetime: LIFETIME_MAX,
             ciphersuite: CIPHERSUITE.into(),
+            last_resort: true,
         }
     }
 }
@@ -49,7 +53,7 @@ impl PoolConfig {
     ///
     /// Returns the [`ConfigError`] that names the figure to change.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { target, low_watermark, hard_cap, lifetime, ciphersuite } = *self;
+        let Self { target, low_watermark, hard_cap, lifetime, ciphersuite, last_resort: _ } = *self;
         if !(1..=hard_cap).contains(&target) {
             return Err(ConfigError::Target { target, hard_cap });
         }

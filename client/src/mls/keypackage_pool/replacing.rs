@@ -26,7 +26,9 @@ impl KeyPackagePool {
         let staged = self.store.stage()?;
         let command = fresh_command();
         while made.len() < self.config.target {
-            let package = of_next.make_package(&staged, now).map_err(PoolError::Mls)?;
+            let package = of_next
+                .make_package(&staged, (of_next.suite, false), now)
+                .map_err(PoolError::Mls)?;
             staged.record(Event::Created(package.facts.clone()), now, command)?;
             made.push(package);
         }

@@ -58,6 +58,14 @@ pub(super) fn refuse_after_too_many(
     Ok(())
 }
 
+/// Whether no more are tried for a package.
+pub(crate) fn has_no_attempts_left(
+    staged: &Staged<'_>,
+    keypackage_ref: &KeyPackageRef,
+) -> Result<bool, StorageError> {
+    Ok(WELCOME_ATTEMPTS_MAX <= attempts(staged, keypackage_ref)?)
+}
+
 fn attempts(staged: &Staged<'_>, keypackage_ref: &KeyPackageRef) -> Result<u32, StorageError> {
     Ok(staged.app_record(&record_name(keypackage_ref))?.unwrap_or_default())
 }

@@ -1,12 +1,12 @@
 //! Joining from a Welcome: all of it in one write, or nothing, so that a bad Welcome costs no keys.
 
-use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
+use keypool_ledger::{GroupId, Hash, KeyPackageRef, PoolId, Timestamp};
 use openmls::{
     framing::{MlsMessageBodyIn, MlsMessageIn},
     group::{StagedWelcome, WelcomeError},
     messages::Welcome,
 };
-use tls_codec::Deserialize;
+use tls_codec::{Deserialize, Serialize};
 
 use super::{
     MlsMembership,
@@ -18,7 +18,9 @@ use super::{
 use crate::{
     BoxError, JoinError, KeyFate, OwnStage, Staged, StorageError,
     mls::{
-        keypackage_pool::{has_private_keys, record_spent},
+        keypackage_pool::{
+            has_private_keys, is_last_resort, note_joined, record_spent, was_joined,
+        },
         ledger_ref, name_in,
     },
 };
@@ -30,15 +32,18 @@ pub struct Joined {
     pub group: GroupId,
     /// The epoch it is in.
     pub epoch: u64,
-    /// The package that was used; its private keys are gone.
+    /// The package that was used; its private keys are gone, unless it is one of last resort.
     pub keypackage_ref: KeyPackageRef,
+    /// Whether it is one of last resort: the pool was empty. The next refresh replaces it.
+    pub last_resort: bool,
     /// The name of the member who sent the Welcome.
     pub inviter: String,
 }
 
 impl MlsMembership {
     /// Joins the group that a Welcome is for. The group's state, the event that the package is
-    /// spent, and the deletion of its private keys are one write.
+    /// spent, and the deletion of its private keys are one write. A package of last resort keeps its
+    /// keys, for other Welcomes than this one: which was joined is part of the same write.
     ///
     /// Lifetimes of other members' leaves are not checked: else one member who never updated would
     /// close the group to everyone new.
@@ -74,7 +79,10 @@ pub(crate) fn join_on(
     now: Timestamp,
 ) -> Result<Joined, JoinError> {
     let welcome = parse(welcome).map_err(JoinError::NotAWelcome)?;
-    let keypackage_ref = own_ref(staged, &welcome)?;
+    let (keypackage_ref, secrets) = own_part(staged, &welcome)?;
+    if was_joined(staged, &keypackage_ref, &secrets)? {
+        return Err(JoinError::Replayed { keypackage_ref });
+    }
     refuse_after_too_many(staged, &keypackage_ref)?;
     let rejected = |source| JoinError::Rejected { keypackage_ref: keypackage_ref.clone(), source };
     let failed = |err: WelcomeError<StorageError>| match err {
@@ -92,9 +100,11 @@ pub(crate) fn join_on(
     let inviter = name_in(sender.credential()).unwrap_or_default();
     let state = invitation.into_group(&provider).map_err(failed)?;
     record_spent(staged, &keypackage_ref, (&group, device_named(&inviter)), now)?;
+    note_joined(staged, &keypackage_ref, secrets)?;
     remember(staged, &group)?;
     end_on(staged, &group);
-    Ok(Joined { group, epoch: state.epoch().as_u64(), keypackage_ref, inviter })
+    let last_resort = is_last_resort(staged, &keypackage_ref);
+    Ok(Joined { group, epoch: state.epoch().as_u64(), keypackage_ref, last_resort, inviter })
 }
 
 /// The device a member's name is of; none if it names a user alone, as other implementations may.
@@ -111,13 +121,17 @@ fn parse(bytes: &[u8]) -> Result<Welcome, BoxError> {
     }
 }
 
-/// The package of this device that a Welcome is for. It may be for several devices' at once.
-fn own_ref(staged: &Staged<'_>, welcome: &Welcome) -> Result<KeyPackageRef, JoinError> {
+/// The package of this device that a Welcome is for, and the digest of what is sealed to it. The Welcome
+/// may be for several devices' at once; their parts can be taken away or put in another order without
+/// making it another one.
+fn own_part(staged: &Staged<'_>, welcome: &Welcome) -> Result<(KeyPackageRef, Hash), JoinError> {
     let mut missing = None;
     for secrets in welcome.secrets() {
         let keypackage_ref = ledger_ref(&secrets.new_member()).map_err(JoinError::NotAWelcome)?;
         if has_private_keys(staged, &keypackage_ref)? {
-            return Ok(keypackage_ref);
+            let sealed = secrets.tls_serialize_detached();
+            let sealed = sealed.map_err(|err| JoinError::NotAWelcome(err.into()))?;
+            return Ok((keypackage_ref, Hash::of(&sealed)));
         }
         let fate = fate_of(staged, &keypackage_ref);
         if missing.is_none() || fate != KeyFate::NeverOurs {

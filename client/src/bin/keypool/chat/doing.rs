@@ -26,6 +26,10 @@ const COMMAND_WAIT: Duration = Duration::from_secs(20);
 /// How long a refresh may hold up the next line.
 const REFRESH_WAIT: Duration = Duration::from_secs(5);
 
+/// What is said once the package of last resort was used.
+const WORN: &str = "your pool was empty, and your last-resort KeyPackage was used; it is withdrawn, and \
+                    another one takes its place";
+
 /// What is said where there is no group to do something in.
 const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lists yours";
 
@@ -235,10 +239,11 @@ impl Chat<'_> {
         let lasts = status.seconds_to_empty.map(|seconds| seconds / 3600);
         let lasts = lasts.map(|hours| format!("; at today's pace it lasts {hours} hours"));
         Ok(format!(
-            "pool: {} {} {} of {size} available, {} reserved, {} spent{}",
+            "pool: {} {} {} of {size} available, {} of last resort, {} reserved, {} spent{}",
             status.pool_health,
             bar(counts.available),
             counts.available,
+            counts.last_resort,
             counts.reserved,
             counts.spent,
             lasts.unwrap_or_default()
@@ -272,6 +277,9 @@ impl Chat<'_> {
             Ok(Ok(refresh)) => {
                 if !refresh.drift.is_none() {
                     self.screen.say(&refresh.drift.to_string());
+                }
+                if refresh.last_resort_used > 0 {
+                    self.screen.say(WORN);
                 }
                 let refused: Vec<String> = refresh.rejected;
                 (!refused.is_empty())

@@ -56,13 +56,14 @@ impl Chat<'_> {
     /// What is said of a happening, and what it changes here. `None` if it is nobody's concern.
     fn text_of(&mut self, what: What) -> Result<Option<String>, End> {
         Ok(match what {
-            What::Joined { group, inviter } => {
+            What::Joined { group, inviter, last_resort } => {
                 self.is_refresh_due = true;
                 let name = self.name(&group);
                 let is_first = self.current.is_none();
                 let where_to = if is_first { String::new() } else { format!("; /switch {name}") };
                 self.current.get_or_insert(group);
-                Some(format!("{} has brought you into {name}{where_to}", person(&inviter)))
+                let how = if last_resort { ", by your last-resort KeyPackage" } else { "" };
+                Some(format!("{} has brought you into {name}{how}{where_to}", person(&inviter)))
             }
             What::Message { group, sender, bytes } => {
                 self.messages = self.messages.saturating_add(1);

@@ -1,0 +1,43 @@
+//! What the server has last said of the pool, and how full it is by that.
+
+use keypool_ledger::Timestamp;
+
+use super::{PoolCounts, ServerStatus, is_pending, is_single_use};
+use crate::{OwnPackage, OwnStage, Staged, StorageError};
+
+/// The name of the record that holds what the server has last said.
+pub(super) const STATUS_RECORD: &str = "server-status";
+
+/// Keeps what the server has said of the pool, as part of an operation, unless it has said it already
+/// or something else at a later place of its log.
+pub(in crate::mls) fn record_server_status(
+    staged: &Staged<'_>,
+    status: ServerStatus,
+) -> Result<(), StorageError> {
+    let known = server_status(staged)?;
+    if known.is_some_and(|known| known == status || known.position > status.position) {
+        return Ok(());
+    }
+    staged.put_app_record(STATUS_RECORD, &status)
+}
+
+/// Forgets what the server has said of the pool, as part of an operation: the next it says stands.
+pub(in crate::mls) fn forget_server_status(staged: &Staged<'_>) {
+    staged.remove_app_record(STATUS_RECORD);
+}
+
+pub(super) fn server_status(staged: &Staged<'_>) -> Result<Option<ServerStatus>, StorageError> {
+    staged.app_record(STATUS_RECORD)
+}
+
+pub(super) fn counts(staged: &Staged<'_>, now: Timestamp) -> Result<PoolCounts, StorageError> {
+    let is_counted = |own: &OwnPackage| is_single_use(own) && is_pending(own, now);
+    let pending = staged.packages_where(is_counted).len();
+    let Some(status) = server_status(staged)? else {
+        let is_uploaded = |own: &OwnPackage| is_single_use(own) && own.stage == OwnStage::Uploaded;
+        let uploaded = staged.packages_where(|own| is_uploaded(own) && !own.is_expired(now)).len();
+        return Ok(PoolCounts { available: uploaded, live: uploaded, pending });
+    };
+    let live = status.available.saturating_add(status.reserved);
+    Ok(PoolCounts { available: status.available, live, pending })
+}
