@@ -24,9 +24,13 @@ use super::{
 const DAY: Duration = Duration::from_hours(24);
 const MINUTE: Duration = Duration::from_secs(61);
 
-/// Bob with a pool of four, refilled at one.
+/// Bob with a pool of four, refilled at one, and no package of last resort.
 fn open(service: &Service) -> MlsClient<Mail> {
-    let config = PoolConfig { target: 4, low_watermark: 1, ..PoolConfig::default() };
+    open_with(service, false)
+}
+
+fn open_with(service: &Service, last_resort: bool) -> MlsClient<Mail> {
+    let config = PoolConfig { target: 4, low_watermark: 1, last_resort, ..PoolConfig::default() };
     service.open_at(&service.folder.path().join("bob"), "bob", config)
 }
 
@@ -186,6 +190,28 @@ fn a_server_that_was_set_back_hands_out_nothing_that_was_handed_out_before() {
             ["registered", "uploaded", "uploaded", "uploaded", "uploaded", "reserved"]
         );
         assert!(matches!(store.package(&lost).unwrap().stage, OwnStage::Revoked { .. }));
+    });
+}
+
+#[test]
+fn a_package_of_last_resort_is_replaced_as_well_when_the_server_was_set_back() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("bob", 4).await);
+        let bob = open_with(&service, true);
+        refreshed(&service, &bob).await;
+        let service = service.back_up().await;
+        let before = live(&bob).await;
+        reserve_for(&service.device("dave", 0).await, "g").await;
+        refreshed(&service, &bob).await;
+        let service = service.restore().await;
+
+        let refresh = refreshed(&service, &bob).await;
+        assert_eq!((refresh.drift.retired, refresh.drift.withdrawn), (5, 5));
+        let after = live(&bob).await;
+        assert!(before.len() == 5 && after.len() == 5 && after.is_disjoint(&before));
+        assert_eq!(bob.status().await.unwrap().counts.last_resort, 1);
+        agrees(&service, &bob).await;
     });
 }
 
