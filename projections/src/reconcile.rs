@@ -19,10 +19,11 @@ const DOMAIN: &[u8] = b"keypool-pool-digest-v1\n";
 /// consequence.
 #[must_use]
 pub fn digest<'a>(packages: impl IntoIterator<Item = (&'a KeyPackageRef, Stage)>) -> Hash {
-    let live: BTreeMap<&KeyPackageRef, u8> = packages
+    let mut live: Vec<(&KeyPackageRef, u8)> = packages
         .into_iter()
         .filter_map(|(keypackage_ref, stage)| Some((keypackage_ref, letter(stage)?)))
         .collect();
+    live.sort_unstable();
     let mut bytes = DOMAIN.to_vec();
     for (keypackage_ref, letter) in live {
         let name = keypackage_ref.as_bytes();

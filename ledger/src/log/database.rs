@@ -37,7 +37,7 @@ const ASIDE: &str = "sled.damaged";
 /// This file says that the database is to be built anew at the next open.
 const DISTRUSTED: &str = "sled.distrusted";
 /// The number of this layout; a database that holds another one is built anew.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 /// The key of that number.
 const LAYOUT_KEY: [u8; 1] = *b"l";
 /// The key of up to where the log went.
@@ -55,6 +55,17 @@ const VALUE_BYTES_MAX: usize = 4096;
 const LOCK_TRIES: u32 = 500;
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// A value that was found to be what was written.
+#[derive(Clone, Debug)]
+pub(in crate::log) struct Stored(sled::IVec);
+
+impl Stored {
+    /// What was written, without its check.
+    pub(in crate::log) fn bytes(&self) -> &[u8] {
+        self.0.get(CHECK_LEN..).unwrap_or_default()
+    }
+}
 
 /// A piece of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +182,7 @@ impl Database {
     /// Up to where the log went when this database heard of it last; `None` if it never did.
     pub(in crate::log) fn note(&self) -> Result<Option<Note>, ReadError> {
         let Some(value) = self.get(&NOTE_KEY)? else { return Ok(None) };
-        Note::decode(&value).map(Some).ok_or_else(|| self.damaged())
+        Note::decode(value.bytes()).map(Some).ok_or_else(|| self.damaged())
     }
 
     /// Notes up to where the log goes.
@@ -190,7 +201,7 @@ impl Database {
     }
 
     /// One piece of a run, which must be there.
-    pub(in crate::log) fn part(&self, part: Part) -> Result<Vec<u8>, ReadError> {
+    pub(in crate::log) fn part(&self, part: Part) -> Result<Stored, ReadError> {
         self.get(&part.key())?.ok_or_else(|| self.damaged())
     }
 
@@ -277,12 +288,12 @@ impl Database {
             let Some(name) = snapshot_name(&key).filter(|name| name.starts_with(prefix)) else {
                 break;
             };
-            let value = self.check(&value)?;
+            let value = self.check(value)?;
             let n_found = found.len();
             match found.last_mut() {
-                Some(last) if last.name == name => last.bytes.extend(value),
+                Some(last) if last.name == name => last.bytes.extend(value.bytes()),
                 _ if limit <= n_found => break,
-                _ => found.push(Snapshot { name, bytes: value }),
+                _ => found.push(Snapshot { name, bytes: value.bytes().to_vec() }),
             }
         }
         Ok(found)
@@ -304,21 +315,21 @@ impl Database {
         self.trust(guarded(|| self.db.apply_batch(batch)))
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+    fn get(&self, key: &[u8]) -> Result<Option<Stored>, ReadError> {
         let value = self.trust(guarded(|| self.db.get(key)))?;
-        value.map(|value| self.check(&value)).transpose()
+        value.map(|value| self.check(value)).transpose()
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Vec<(sled::IVec, Vec<u8>)>, ReadError> {
         let found = || self.db.scan_prefix(prefix).collect::<sled::Result<Vec<_>>>();
         let found = self.trust(guarded(found))?.into_iter();
-        found.map(|(key, value)| Ok((key, self.check(&value)?))).collect()
+        found.map(|(key, value)| Ok((key, self.check(value)?.bytes().to_vec()))).collect()
     }
 
     /// What stands behind the check of a value, if it is what was written.
-    fn check(&self, value: &[u8]) -> Result<Vec<u8>, ReadError> {
-        let intact = value.split_first_chunk().filter(|(stored, rest)| **stored == check(rest));
-        intact.map(|(_, rest)| rest.to_vec()).ok_or_else(|| self.damaged())
+    fn check(&self, value: sled::IVec) -> Result<Stored, ReadError> {
+        let intact = value.split_first_chunk().is_some_and(|(stored, rest)| *stored == check(rest));
+        if intact { Ok(Stored(value)) } else { Err(self.damaged()) }
     }
 
     /// Passes on what was read; after a failure the database is built anew at the next open.

@@ -261,13 +261,7 @@ impl Index {
     /// Where everything behind a record stands that is found by a key, in the order of the log.
     pub(super) fn find_after(&self, key: Sought<'_>, after: u64) -> Result<Vec<Place>, ReadError> {
         let fingerprint = key.fingerprint();
-        let (newest, runs) = {
-            let state = self.read();
-            let sealing = state.sealing.iter().flat_map(|sealing| sealing.find(fingerprint));
-            let newest: Vec<Place> =
-                sealing.chain(state.recent.find(fingerprint)).copied().collect();
-            (newest, Arc::clone(&state.runs))
-        };
+        let (newest, runs) = self.with(fingerprint);
         let mut found = Vec::new();
         for run in runs.iter().filter(|run| after < run.extent.last_seq) {
             found.extend(run.find(&self.database, fingerprint)?.iter().map(Entry::place));
@@ -275,6 +269,42 @@ impl Index {
         found.extend(newest);
         found.retain(|place| after < place.seq);
         Ok(found)
+    }
+
+    /// What `look` finds at the first place that a key leads to and where it finds something.
+    pub(super) fn find_first<T>(
+        &self,
+        key: Sought<'_>,
+        mut look: impl FnMut(Place) -> Result<Option<T>, ReadError>,
+    ) -> Result<Option<T>, ReadError> {
+        let fingerprint = key.fingerprint();
+        let (newest, runs) = self.with(fingerprint);
+        for run in runs {
+            for entry in run.find(&self.database, fingerprint)? {
+                if let Some(found) = look(entry.place())? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        for place in newest {
+            if let Some(found) = look(place)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where in memory a fingerprint leads to, and the runs that may know of other places, by the records
+    /// they find.
+    fn with(&self, fingerprint: Fingerprint) -> (Vec<Place>, Vec<Arc<Run>>) {
+        let (newest, runs) = {
+            let state = self.read();
+            let sealing = state.sealing.iter().flat_map(|sealing| sealing.find(fingerprint));
+            let newest: Vec<Place> =
+                sealing.chain(state.recent.find(fingerprint)).copied().collect();
+            (newest, Arc::clone(&state.runs))
+        };
+        (newest, runs.iter().filter(|run| run.may_have(fingerprint)).cloned().collect())
     }
 
     /// Where a history ends; `record_at` reads the record that stands at a place.
@@ -295,7 +325,7 @@ impl Index {
         }
         let fingerprint = Sought::Head(stream).fingerprint();
         let mut head = StreamHead::default();
-        for run in state.runs.iter().rev() {
+        for run in state.runs.iter().rev().filter(|run| run.may_have(fingerprint)) {
             if let Some(last) = run.find(&self.database, fingerprint)?.last() {
                 let record = record_at(last.place())?;
                 // Another history with this fingerprint would stand for it: it does not.

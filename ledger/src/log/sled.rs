@@ -379,15 +379,12 @@ impl EventLog for SledLog {
     }
 
     fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
-        let places = self.core.index.find_after(Sought::Package(keypackage_ref), 0)?;
         let visible = self.core.visible.load(Ordering::Acquire);
-        for place in places.into_iter().filter(|place| place.seq <= visible) {
-            let record = self.core.record_at(place)?;
-            if brings(&record, keypackage_ref) {
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
+        self.core.index.find_first(Sought::Package(keypackage_ref), |place| {
+            let record =
+                if place.seq <= visible { Some(self.core.record_at(place)?) } else { None };
+            Ok(record.filter(|record| brings(record, keypackage_ref)))
+        })
     }
 
     fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {

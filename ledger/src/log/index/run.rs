@@ -11,13 +11,13 @@ use super::{
 use crate::{
     ReadError,
     log::{
-        database::{Database, Part},
+        database::{Database, Part, Stored},
         packing::{Unpacker, put_u64},
     },
 };
 
 /// How many entries a chunk has.
-const CHUNK_ENTRIES: usize = 80;
+const CHUNK_ENTRIES: usize = 40;
 /// How many chunks are handed to the database at once.
 const CHUNKS_AT_A_TIME: usize = 256;
 /// How many bytes of fences or of a filter stand in one value of the database.
@@ -123,32 +123,35 @@ impl Run {
         Ok(whole.then(|| Self { extent, fences, filter: Filter::from_bytes(filter) }))
     }
 
+    /// Whether it is worth looking into for a fingerprint; this reads no disk.
+    pub(super) fn may_have(&self, fingerprint: Fingerprint) -> bool {
+        self.filter.may_have(fingerprint)
+    }
+
     /// The entries with a fingerprint, in the order of the log.
     pub(super) fn find(
         &self,
         database: &Database,
         fingerprint: Fingerprint,
     ) -> Result<Vec<Entry>, ReadError> {
-        if !self.filter.may_have(fingerprint) {
-            return Ok(Vec::new());
-        }
         // The chunk before the first that begins with it may end with it.
         let begin = self.fences.partition_point(|fence| *fence < fingerprint).saturating_sub(1);
         let end = self.fences.partition_point(|fence| *fence <= fingerprint);
         let mut found = Vec::new();
         for number in begin..end {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            let entries = self.chunk(database, number)?;
-            let from = entries.partition_point(|entry| entry.fingerprint() < fingerprint);
-            let rest = entries.into_iter().skip(from);
+            let chunk = self.chunk(database, number)?;
+            let entries = chunk.bytes().as_chunks::<ENTRY_LEN>().0;
+            let before = |entry: &[u8; ENTRY_LEN]| Entry(*entry).fingerprint() < fingerprint;
+            let from = entries.partition_point(before);
+            let rest = entries.iter().skip(from).map(|entry| Entry(*entry));
             found.extend(rest.take_while(|entry| entry.fingerprint() == fingerprint));
         }
         Ok(found)
     }
 
-    fn chunk(&self, database: &Database, number: u32) -> Result<Vec<Entry>, ReadError> {
-        let bytes = database.part(Part { kind: Part::CHUNK, run: self.extent.id, number })?;
-        Ok(bytes.as_chunks::<ENTRY_LEN>().0.iter().map(|entry| Entry(*entry)).collect())
+    fn chunk(&self, database: &Database, number: u32) -> Result<Stored, ReadError> {
+        database.part(Part { kind: Part::CHUNK, run: self.extent.id, number })
     }
 
     /// How many chunks it has.
@@ -189,7 +192,11 @@ impl<'a> Merged<'a> {
         let mut next = cursor.chunk.next();
         if next.is_none() && cursor.next_chunk < cursor.run.chunks() {
             match cursor.run.chunk(self.database, cursor.next_chunk) {
-                Ok(chunk) => cursor.chunk = chunk.into_iter(),
+                Ok(chunk) => {
+                    let entries = chunk.bytes().as_chunks::<ENTRY_LEN>().0.iter();
+                    cursor.chunk =
+                        entries.map(|entry| Entry(*entry)).collect::<Vec<_>>().into_iter();
+                }
                 Err(error) => self.failed = Some(error),
             }
             cursor.next_chunk += 1;
