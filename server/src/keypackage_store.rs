@@ -2,6 +2,8 @@
 
 mod counted;
 
+mod judging;
+
 mod many;
 
 mod reconciling;
@@ -10,7 +12,7 @@ mod replacing;
 
 mod saving;
 
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
@@ -22,13 +24,14 @@ use keypool_projections::{
 };
 use uuid::Uuid;
 
+use self::judging::{Bench, Judgement, judge};
 pub use self::{
     many::{ManyReservations, ReservedMany},
     reconciling::{Held, Reconciled},
     replacing::Replaced,
 };
 use crate::{
-    admission::{AdmissionError, AdmissionRules, Owner, admit},
+    admission::{AdmissionError, AdmissionRules, Owner},
     quota::Counter,
 };
 
@@ -398,8 +401,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(self.pools.execute(Request { target, command, id, digest }).await?)
     }
 
-    /// Judges each package, on threads that may compute for long: as many as there are cores. It is to be
-    /// signed with the key that speaks for the pool, unless another one is named.
+    /// Judges each package. It is to be signed with the key that speaks for the pool, unless another one
+    /// is named.
     ///
     /// A repeated request is judged as of the moment the first one was recorded, so that it gets the
     /// same answer after its packages have expired.
@@ -409,7 +412,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         signer: Option<&SignatureKey>,
         packages: Vec<Vec<u8>>,
         key: CommandId,
-    ) -> Result<Vec<Result<keypool_projections::NewPackage, AdmissionError>>, StoreError> {
+    ) -> Result<Vec<Judgement>, StoreError> {
         let recorded = self.pools.log().find(key)?;
         let now =
             recorded.first().map_or_else(|| self.pools.wall_clock(), |first| first.envelope.at);
@@ -418,25 +421,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             registration.map(|registration| registration.signature_key)
         };
         let signature_key = signer.cloned().or_else(registered);
-        let owner = Arc::new(Owner { pool: pool.clone(), signature_key });
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let share = packages.len().div_ceil(cores).max(1);
-        let mut packages = packages.into_iter();
-        let mut under_way = Vec::with_capacity(cores);
-        while packages.len() > 0 {
-            let share: Vec<Vec<u8>> = packages.by_ref().take(share).collect();
-            let (owner, rules) = (Arc::clone(&owner), self.rules.clone());
-            // Begun at once; only their answers are waited for in order.
-            under_way.push(actix_web::web::block(move || {
-                let judged = share.iter().map(|bytes| admit(bytes, &owner, now, &rules));
-                judged.collect::<Vec<_>>()
-            }));
-        }
-        let mut judged = Vec::new();
-        for share in under_way {
-            judged.extend(share.await.map_err(|_| StoreError::Cancelled)?);
-        }
-        Ok(judged)
+        let owner = Owner { pool: pool.clone(), signature_key };
+        let bench = Bench { packages, owner, now, rules: self.rules.clone() };
+        judge(bench).await.ok_or(StoreError::Cancelled)
     }
 }
 
