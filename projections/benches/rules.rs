@@ -1,13 +1,16 @@
 //! What the rules cost: the fold of a history, each decision, and the count of a pool. `just bench-rules`.
 
-use std::{error::Error, hint::black_box};
+use std::{error::Error, hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion};
 use keypool_ledger::{
     Event, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, SignatureKey,
     Timestamp,
 };
-use keypool_projections::{Answer, Claim, Command, Health, Limits, NewPackage, PoolState};
+use keypool_projections::{
+    Answer, Claim, Command, Health, Limits, NewPackage, PoolState,
+    quota::{Ask, Inviters, Keys, Quotas, Targets},
+};
 use uuid::Uuid;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -19,6 +22,10 @@ const USED: u64 = 1_024;
 /// The moment at which everything is decided: some day in 2027.
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const LIMITS: Limits = Limits::STANDARD;
+/// How many inviters something is counted of.
+const INVITERS: u64 = 10_000;
+/// How long they hold a package at most.
+const TTL: Duration = Duration::from_mins(2);
 
 /// A pool, and the history that has led to it.
 #[derive(Clone, Default)]
@@ -168,6 +175,35 @@ fn bench_invitation(criterion: &mut Criterion, name: &str, grown: &Grown) {
     });
 }
 
+/// What the limits cost a reservation: asked, counted, and the claim ended, among many inviters of as many
+/// pools.
+fn bench_limits(criterion: &mut Criterion) -> Outcome<()> {
+    let (keys, quotas) = (Keys::default(), Quotas::STANDARD);
+    let names = |kind: &str| -> Outcome<Vec<PoolId>> {
+        (0..INVITERS).map(|n| Ok(PoolId::new(&format!("{kind}{n}"), "phone")?)).collect()
+    };
+    let (inviters, pools) = (names("inviter")?, names("pool")?);
+    let (mut counted, mut targets) = (Inviters::default(), Targets::default());
+    let (mut now, mut turn) = (NOW, 0_u64);
+    criterion.bench_function("limits/asked, counted and ended, 10,000 inviters", |bench| {
+        bench.iter(|| {
+            turn += 1;
+            // Slow enough for everybody to be within the limits.
+            now = now.after(Duration::from_millis(100));
+            let place = usize::try_from(turn % INVITERS).unwrap_or_default();
+            let Some((inviter, pool)) = inviters.get(place).zip(pools.get(place)) else {
+                return false;
+            };
+            let claim = (ReservationId(Uuid::from_u128(u128::from(turn))), true, now.after(TTL));
+            let ask = Ask::new(&keys, black_box(inviter), black_box(pool), claim);
+            let granted = counted.ask(&mut targets, &ask, &quotas, now);
+            counted.end(ask.inviter, ask.reservation);
+            granted.is_ok()
+        });
+    });
+    Ok(())
+}
+
 fn main() -> Outcome<()> {
     let mut criterion = Criterion::default().configure_from_args();
     let (fresh, long) = (Grown::after(0)?, Grown::after(USED)?);
@@ -176,6 +212,7 @@ fn main() -> Outcome<()> {
         bench_decisions(&mut criterion, name, grown)?;
         bench_invitation(&mut criterion, name, grown);
     }
+    bench_limits(&mut criterion)?;
     criterion.final_summary();
     Ok(())
 }

@@ -17,7 +17,10 @@ use keypool_ledger::{
 pub use self::circle::Circle;
 pub(crate) use self::circle::is_spared;
 pub(crate) use self::forgetting::Forgotten;
-use crate::lifecycle::{self, IllegalChange, Stage};
+use crate::{
+    lifecycle::{self, IllegalChange, Stage},
+    reconcile::Memo,
+};
 
 /// How long a spend counts for the forecast.
 pub(crate) const SPEND_WINDOW: Duration = Duration::from_hours(24);
@@ -44,6 +47,8 @@ pub struct PoolState {
     spent_lately: Vector<Timestamp>,
     last_upload: Option<Timestamp>,
     circle: Arc<Circle>,
+    /// What the live packages come to, once somebody has asked.
+    digest: Memo,
 }
 
 /// The key that speaks for a pool.
@@ -316,6 +321,7 @@ impl PoolState {
         };
         there.remove(keypackage_ref);
         here.insert(keypackage_ref.clone(), Arc::new(package));
+        self.digest = Memo::default();
     }
 
     /// How many events the pool has had.
@@ -354,6 +360,10 @@ impl PoolState {
     #[must_use]
     pub const fn last_upload(&self) -> Option<Timestamp> {
         self.last_upload
+    }
+
+    pub(crate) const fn memo(&self) -> &Memo {
+        &self.digest
     }
 
     /// The package with a reference, if the pool has ever seen it.

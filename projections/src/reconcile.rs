@@ -1,7 +1,10 @@
 //! Two views of one pool, held against each other: a digest that says whether they agree, and what
 //! differs where they do not. Pure, and shared by server and client.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
 
 use keypool_ledger::{Hash, KeyPackageRef};
 
@@ -43,6 +46,25 @@ const fn letter(stage: Stage) -> Option<u8> {
     }
 }
 
+/// A digest that was worked out. It is no part of what it is of: two pools that are alike are alike whether
+/// or not somebody has asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memo(OnceLock<Hash>);
+
+impl Memo {
+    fn get_or(&self, work_out: impl FnOnce() -> Hash) -> Hash {
+        *self.0.get_or_init(work_out)
+    }
+}
+
+impl PartialEq for Memo {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Memo {}
+
 /// What a pool and a list of packages differ in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
@@ -53,10 +75,11 @@ pub struct Difference {
 }
 
 impl PoolState {
-    /// The [`digest`] of the pool as it is recorded.
+    /// The [`digest`] of the pool as it is recorded. Worked out once, and again when the pool has changed.
     #[must_use]
     pub fn digest(&self) -> Hash {
-        digest(self.live().map(|package| (&package.facts.keypackage_ref, package.stage)))
+        let live = || self.live().map(|package| (&package.facts.keypackage_ref, package.stage));
+        self.memo().get_or(|| digest(live()))
     }
 
     /// How the pool, as it is recorded, differs from what somebody else takes to be live in it.

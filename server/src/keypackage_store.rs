@@ -367,14 +367,16 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 
     /// A pool as it is recorded; an empty one if it has no history.
     #[must_use]
-    pub fn view(&self, pool: &PoolId) -> PoolView {
-        self.pools.pool(pool).map(Arc::unwrap_or_clone).unwrap_or_default()
+    pub fn view(&self, pool: &PoolId) -> Arc<PoolView> {
+        self.pools.pool(pool).unwrap_or_default()
     }
 
-    /// How full a pool is now; empty if it has no history.
+    /// A pool as it is recorded, and how full it is now.
     #[must_use]
-    pub fn health(&self, pool: &PoolId) -> Health {
-        self.pools.health(pool).unwrap_or_default()
+    pub fn status(&self, pool: &PoolId) -> (Arc<PoolView>, Health) {
+        let view = self.view(pool);
+        let health = Health::of(&view.state, self.pools.now(), &self.pools.limits());
+        (view, health)
     }
 
     /// The history of a pool after a version, at most `limit` records of it.

@@ -9,6 +9,7 @@ use keypool_ledger::{Event, KeyPackageRef, ReleaseReason, ReservationId, RevokeR
 use keypool_projections::{
     Answer, Command, Health, Limits, OnLapse, PoolState, Rejection, Which,
     audit::{self, Promises},
+    reconcile::digest,
     verify::Finding,
 };
 use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult};
@@ -201,6 +202,11 @@ fn audit(steps: &[Step], limits: &Limits) -> Result<Vec<(Event, Timestamp)>, Str
         check_repeat(&state, command, &decision.answer, now, limits)?;
         if PoolState::replay(log.iter().map(|(event, at)| (event, *at))).as_ref() != Ok(&state) {
             return Err("I6: the fold of the log is not the live state".to_owned());
+        }
+        // Asked for at each step, so that one that was worked out before the last one would be told.
+        let live = state.live().map(|package| (&package.facts.keypackage_ref, package.stage));
+        if state.digest() != digest(live) {
+            return Err("the digest is not that of the pool as it is now".to_owned());
         }
         let health = Health::of(&state, now, limits);
         let Health { available, reserved, spent, expired, revoked, total, .. } = health;

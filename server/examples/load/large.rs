@@ -1,7 +1,7 @@
 //! A large log: how long the server takes to start on it, the memory and the disk it takes, and whether
 //! it is slower for it.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use actix_rt::time::Instant;
 use clap::Args;
@@ -90,6 +90,8 @@ pub(crate) async fn large(work: &Path, size: Size) -> Outcome<Large> {
     let (first_start_s, running) = timed_start(&data)?;
     running.stop()?;
     let disk = on_disk(&data)?;
+    // What was written to make the log is not the next start's.
+    Command::new("sync").status()?;
     let (clean_start_s, running) = timed_start(&data)?;
     thread::sleep(Duration::from_secs(1));
     let started = resident(running.pid())?;

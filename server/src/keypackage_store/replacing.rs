@@ -58,8 +58,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
         if packages.is_empty() {
             let items = merged(verdicts, Vec::new())?;
-            let (health, position) = (self.health(pool), self.view(pool).position);
-            return Ok(Replaced { items, revoked: Vec::new(), health, position });
+            let (view, health) = self.status(pool);
+            return Ok(Replaced { items, revoked: Vec::new(), health, position: view.position });
         }
         let command = Command::Replace { packages, next };
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;

@@ -36,9 +36,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             verdicts.push(result.map(|package| good.push(package)));
         }
         if good.is_empty() {
-            let view = self.view(pool);
             let items = verdicts.into_iter().filter_map(Result::err).map(Err).collect();
-            let health = self.health(pool);
+            let (view, health) = self.status(pool);
             return Ok(Saved { items, health, position: view.position });
         }
         let target = Target::Pool(pool.clone());

@@ -372,7 +372,7 @@ pub(crate) async fn status(
         return Err(Failure::new(Code::NotAllowed, detail));
     }
     let store = state.store()?;
-    let (view, health) = (store.view(&pool), store.health(&pool));
+    let (view, health) = store.status(&pool);
     Ok(HttpResponse::Ok().json(PoolStatus {
         user: pool.user().to_owned(),
         device: pool.device().to_owned(),

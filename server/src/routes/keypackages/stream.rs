@@ -162,7 +162,7 @@ impl Told {
             }
             self.send(std::mem::take(piece)).await?;
         }
-        let health = store.health(&caller.pool);
+        let health = store.status(&caller.pool).1;
         if self.level != Some(health.level) {
             self.level = Some(health.level);
             add_level(piece, &health);
