@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use actix_web::{HttpRequest, http::header::HeaderMap};
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_ledger::{Clock, SignatureKey, SystemClock};
-use keypool_projections::signing::{BodyParts, ReceivedSignature, SignedParts, content_digest};
+use keypool_projections::signing::{
+    BodyParts, ReceivedSignature, Signatory, SignedParts, content_digest,
+};
 use uuid::Uuid;
 
 use crate::{Outcome, population::Device, request::AUTHORITY};
@@ -84,10 +86,11 @@ fn verified(
     {
         return Err("Content-Digest is not the SHA-256 of the body".into());
     }
-    let key = VerifyingKey::from_bytes(received.keyid.as_bytes().try_into()?)?;
+    let Signatory::Key(keyid) = received.by else { return Err("there are no sessions".into()) };
+    let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into()?)?;
     let signature = Signature::from_slice(&received.signature)?;
     key.verify_strict(parts.base(&received.params).as_bytes(), &signature)?;
-    Ok(received.keyid)
+    Ok(keyid)
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Outcome<&'a str> {
