@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use data_encoding::BASE64;
 use ed25519_dalek::Signer;
 use keypool_ledger::{ManualClock, Timestamp};
-use keypool_projections::signing::{Exchange, Session, SessionId, SignedParts};
+use keypool_projections::{
+    quota::Quotas,
+    signing::{Exchange, Session, SessionId, SignedParts},
+};
 use keypool_server::{Server, SessionKeys, Settings};
 use serde_json::{Value, json};
 
@@ -337,6 +340,49 @@ async fn sessions_are_offered_on_loopback_or_where_the_operator_says_that_tls_en
     let running = running.with(&[&alice], 0).await;
     let refused = running.api.send(&alice, &asking()).await;
     assert_eq!((refused.status, refused.code()), (403, "not_allowed"), "{}", refused.body);
+}
+
+#[actix_web::test]
+async fn a_wrong_signature_in_a_session_counts_and_a_session_that_has_ended_does_not() {
+    let alice = Device::new("alice");
+    let running = Running::start_with(|settings| {
+        settings.quotas = Some(Quotas::STANDARD);
+        settings.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    });
+    let running = running.with(&[&alice], 0).await;
+    let api = &running.api;
+    let session = agree(api, &alice).await;
+    let sent = async |session: &Session| {
+        let draft = Draft::post("/keypackages/policy", &json!({ "reserve": "open" }));
+        let headers =
+            draft.signed_headers(api.authority(), |parts| parts.sign_in(session, NOW, 60));
+        let request = api.with_headers(&draft, &headers).header("x-forwarded-for", "192.0.2.1");
+        answer(request).await.unwrap()
+    };
+    // As after a restart, when many behind one address have a session that is not known any more.
+    let ended = Session::with_key(SessionId::from_bytes([0; 16]), [0; 32].into());
+    for _ in 0..20 {
+        check_refused(&sent(&ended).await, "session: ");
+    }
+    sent(&session).await.ok();
+    let wrong = Session::with_key(session.id(), [0; 32].into());
+    for _ in 0..10 {
+        check_refused(&sent(&wrong).await, "bad signature: ");
+    }
+    assert_eq!(sent(&session).await.code(), "rate_limited");
+}
+
+#[actix_web::test]
+async fn a_device_may_be_named_as_the_address_is() {
+    let (alice, named) = (Device::new("alice"), Device::new("alice/sessions"));
+    let running = Running::start().with(&[&alice], 0).await;
+    let api = &running.api;
+    let voucher = json!({ "keyid": alice.keyid(), "proof": alice.vouches_for(&named) });
+    let vouched = json!({ "user": "alice", "device": "sessions", "voucher": voucher });
+    api.post(&named, "/devices", vouched).await.ok();
+    let wrong = api.get(&alice, SESSIONS).await;
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "POST, DELETE"));
+    assert_eq!(api.delete(&alice, SESSIONS).await.ok().body["device"], "sessions");
 }
 
 #[actix_web::test]
