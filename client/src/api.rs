@@ -15,6 +15,10 @@ mod policy;
 
 mod reconciling;
 
+mod sending;
+
+mod sessions;
+
 pub(crate) mod stream;
 
 use std::{
@@ -29,7 +33,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use keypool_ledger::{Clock, CommandId, PoolId, Timestamp};
 use keypool_projections::{
-    signing::{BodyParts, SignedParts, content_digest},
+    signing::content_digest,
     wire::{
         ClaimRequest, Code, DevicesReply, EventsReply, PoolStatus, Problem, RegisterReply,
         RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply,
@@ -40,6 +44,7 @@ use keypool_projections::{
 use reqwest::{Method, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
+use self::sessions::Sessions;
 use crate::{BoxError, DeviceIdentity};
 
 /// How long a request may take, in seconds, besides what it asks the server to wait.
@@ -122,6 +127,7 @@ pub struct ApiClient {
     ahead_s: Arc<AtomicI64>,
     /// The operator's word that the device may register, where there is one.
     token: Arc<RwLock<Option<String>>>,
+    sessions: Arc<Sessions>,
 }
 
 impl ApiClient {
@@ -147,8 +153,8 @@ impl ApiClient {
         let http =
             reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
         let ahead_s = Arc::new(AtomicI64::new(0));
-        let token = Arc::default();
-        Ok(Self { http, server, authority, identity, clock, ahead_s, token })
+        let (token, sessions) = (Arc::default(), Arc::new(Sessions::with(&server)));
+        Ok(Self { http, server, authority, identity, clock, ahead_s, token, sessions })
     }
 
     /// Whose requests these are.
@@ -202,7 +208,8 @@ impl ApiClient {
 
     /// The same server, spoken to by somebody else.
     pub(crate) fn speaking_as(&self, identity: DeviceIdentity) -> Self {
-        Self { identity, ..self.clone() }
+        let sessions = Arc::new(self.sessions.for_another());
+        Self { identity, sessions, ..self.clone() }
     }
 
     /// Lets the key that speaks here take the place of the device's key before, which has agreed.
@@ -338,26 +345,6 @@ impl ApiClient {
             .await
     }
 
-    /// Sends a call; once more if the server refuses it for its time alone, with the server's time.
-    async fn sent_in_time<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
-        match self.send(call).await {
-            Err(ApiError::Refused(problem)) if self.follow_clock(&problem) => self.send(call).await,
-            answer => answer,
-        }
-    }
-
-    /// Takes note of the server's time, where a refusal tells it.
-    fn follow_clock(&self, problem: &Problem) -> bool {
-        let Some(theirs) = problem.server_time.and_then(|secs| i64::try_from(secs).ok()) else {
-            return false;
-        };
-        let ours = i64::try_from(self.clock.now().as_secs()).unwrap_or(i64::MAX);
-        let ahead_s = theirs.saturating_sub(ours);
-        tracing::warn!(ahead_s, "the server's clock differs; signatures are dated by it");
-        self.ahead_s.store(ahead_s, Ordering::Relaxed);
-        true
-    }
-
     /// What time it is by the clock that dates the signatures.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
@@ -367,69 +354,6 @@ impl ApiClient {
     pub(crate) fn server_time(&self, ours: Timestamp) -> Timestamp {
         let ahead_ms = self.ahead_s.load(Ordering::Relaxed).saturating_mul(1000);
         Timestamp::from_millis(ours.as_millis().saturating_add_signed(ahead_ms))
-    }
-
-    async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
-        let reply = self.signed(call)?.send().await.map_err(|err| self.unreachable(err))?;
-        let status = reply.status();
-        let bytes = reply.bytes().await.map_err(|err| self.unreachable(err))?;
-        let unexpected =
-            || ApiError::Unexpected { server: self.server.to_string(), status: status.as_u16() };
-        if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|_| unexpected());
-        }
-        match serde_json::from_slice(&bytes) {
-            Ok(problem) => Err(ApiError::Refused(Box::new(problem))),
-            Err(_) => Err(unexpected()),
-        }
-    }
-
-    fn unreachable(&self, err: reqwest::Error) -> ApiError {
-        let source = err.without_url().into();
-        ApiError::Unreachable { server: self.server.to_string(), source }
-    }
-
-    fn signed(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ApiError> {
-        let mut url =
-            self.server.join(call.path).map_err(|_| ApiError::Address(self.server.to_string()))?;
-        if !call.query.is_empty() {
-            url.set_query(Some(call.query));
-        }
-        let query = format!("?{}", call.query);
-        let parts = SignedParts {
-            method: call.method.as_str(),
-            authority: &self.authority,
-            path: url.path(),
-            query: &query,
-            body: call.body.as_ref().map(|body| BodyParts {
-                content_type: "application/json",
-                content_digest: &body.digest,
-                idempotency_key: &body.key,
-            }),
-            authorization: call.authorization.as_deref(),
-        };
-        // One key for both: another may take its place meanwhile.
-        let keys = self.identity.keys();
-        let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(keys.sign(base));
-        let now = self.server_time(self.clock.now());
-        let Ok(headers) = parts.sign(keys.signature_key(), now, SIGNATURE_VALID_S, sign);
-        let mut request = self
-            .http
-            .request(call.method.clone(), url.clone())
-            .timeout(call.wait.saturating_add(Duration::from_secs(TIMEOUT_S)))
-            .header("signature-input", headers.signature_input)
-            .header("signature", headers.signature);
-        if let Some(authorization) = &call.authorization {
-            request = request.header("authorization", authorization);
-        }
-        if let Some(body) = &call.body {
-            request = request
-                .header("content-type", "application/json")
-                .header("content-digest", &body.digest)
-                .header("idempotency-key", &body.key)
-                .body(body.bytes.clone());
-        }
-        Ok(request)
     }
 }
 

@@ -29,6 +29,7 @@ mod client {
     mod rotation;
     mod sealing;
     mod service;
+    mod sessions;
     mod storage;
     mod support;
     mod tunnels;

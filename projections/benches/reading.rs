@@ -9,7 +9,9 @@ use keypool_ledger::{
     PackageFacts, PoolId, Record, SignatureKey, StreamHead, StreamId, Timestamp, codec,
 };
 use keypool_projections::{
-    signing::{BodyParts, ReceivedSignature, SignedParts, content_digest},
+    signing::{
+        BodyParts, ReceivedSignature, Session, SessionId, Signatory, SignedParts, content_digest,
+    },
     source::Source,
     verify::verify,
 };
@@ -56,10 +58,15 @@ fn bench_signatures(criterion: &mut Criterion) -> Outcome<()> {
             Ok(parts.base(&received.params))
         });
     });
-    let verifying = VerifyingKey::try_from(received.keyid.as_bytes())?;
+    let verifying = verifying_key(&received)?;
     let (base, raw) = (parts.base(&received.params), Signature::from_slice(&received.signature)?);
     criterion.bench_function("signature/ed25519 verify_strict", |bench| {
         bench.iter(|| verifying.verify_strict(black_box(base.as_bytes()), &raw));
+    });
+    let session = Session::with_key(SessionId::from_bytes([7; 16]), [7; 32].into());
+    let mac = session.sign(base.as_bytes());
+    criterion.bench_function("signature/hmac-sha256 of a session", |bench| {
+        bench.iter(|| session.has_signed(black_box(base.as_bytes()), &mac));
     });
     criterion.bench_function("signature/a request, digest included", |bench| {
         bench.iter(|| verify_request(black_box(&parts), input, signature));
@@ -75,9 +82,16 @@ fn verify_request(parts: &SignedParts<'_>, input: &str, signature: &str) -> Outc
     if !fits {
         return Err("the digest is another one".into());
     }
-    let key = VerifyingKey::try_from(received.keyid.as_bytes())?;
+    let key = verifying_key(&received)?;
     let raw = Signature::from_slice(&received.signature)?;
     Ok(key.verify_strict(parts.base(&received.params).as_bytes(), &raw)?)
+}
+
+fn verifying_key(received: &ReceivedSignature) -> Outcome<VerifyingKey> {
+    match &received.by {
+        Signatory::Key(key) => Ok(VerifyingKey::try_from(key.as_bytes())?),
+        Signatory::Session(_) => Err("it is signed in a session".into()),
+    }
 }
 
 fn bench_verify(criterion: &mut Criterion) -> Outcome<()> {

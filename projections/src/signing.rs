@@ -3,18 +3,32 @@
 //! The key that signs a device's packages signs its requests, so that ownership needs no accounts. The
 //! client builds the signature base here and signs it; the server rebuilds it here from what arrived
 //! and verifies. Headers are plain text in this file, so that neither side's HTTP types are shared.
+//! For a while a [`Session`] may stand for the key.
+
+mod session;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 
 use data_encoding::BASE64;
 use keypool_ledger::{PoolId, SignatureKey, Timestamp};
 use sfv::{BareItem, Dictionary, FieldType, InnerList, ListEntry, Parser};
 use sha2::{Digest, Sha256};
 
+pub use self::session::{Exchange, NoSessionId, Session, SessionId};
+
 /// The tag that marks signatures of this profile.
 pub const TAG: &str = "keypool-v1";
 /// The label of a request's signature.
 pub const LABEL: &str = "kp";
-/// The only algorithm of the profile.
+/// The algorithm of a device's key.
 pub const ALGORITHM: &str = "ed25519";
+/// The algorithm of a session's key.
+pub const SESSION_ALGORITHM: &str = "hmac-sha256";
+/// What stands before a session's name in `keyid`.
+const SESSION_PREFIX: &str = "session:";
 /// The longest time a signature may be valid for, in seconds.
 pub const VALID_SECS_MAX: u64 = 120;
 /// How far the two clocks may differ, in seconds.
@@ -75,9 +89,52 @@ pub struct ReceivedSignature {
     /// When it ends.
     pub expires: Timestamp,
     /// Whose it claims to be.
-    pub keyid: SignatureKey,
+    pub by: Signatory,
     /// The signature's bytes.
     pub signature: Vec<u8>,
+}
+
+/// Whose a signature claims to be. The two have different algorithms and different forms of `keyid`: no
+/// signature is one of both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signatory {
+    /// A device's, by its key.
+    Key(SignatureKey),
+    /// That of whoever has agreed on a session.
+    Session(SessionId),
+}
+
+impl Signatory {
+    fn parse(algorithm: Option<&str>, keyid: &str) -> Result<Self, SignatureError> {
+        use SignatureError::Malformed;
+        match algorithm {
+            Some(ALGORITHM) => match keyid.parse() {
+                Ok(key) => Ok(Self::Key(key)),
+                Err(_) => Err(Malformed("keyid is not the base64url of a public key")),
+            },
+            Some(SESSION_ALGORITHM) => {
+                let id = keyid.strip_prefix(SESSION_PREFIX).and_then(|id| id.parse().ok());
+                id.map(Self::Session).ok_or(Malformed("keyid is not session: and its name"))
+            }
+            _ => Err(Malformed("alg is ed25519, or hmac-sha256 for a session")),
+        }
+    }
+
+    const fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Key(_) => ALGORITHM,
+            Self::Session(_) => SESSION_ALGORITHM,
+        }
+    }
+}
+
+impl fmt::Display for Signatory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => key.fmt(f),
+            Self::Session(id) => write!(f, "{SESSION_PREFIX}{id}"),
+        }
+    }
 }
 
 /// Why a signature cannot be accepted, before any cryptography.
@@ -152,13 +209,32 @@ impl SignedParts<'_> {
         valid_secs: u64,
         sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
     ) -> Result<SignatureHeaders, E> {
+        self.sign_as(&Signatory::Key(keyid.clone()), now, valid_secs, sign)
+    }
+
+    /// Signs the request with the key of a session, for `valid_secs` seconds from `now` on.
+    #[must_use]
+    pub fn sign_in(&self, session: &Session, now: Timestamp, valid_secs: u64) -> SignatureHeaders {
+        let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(session.sign(base));
+        let Ok(headers) = self.sign_as(&Signatory::Session(session.id()), now, valid_secs, sign);
+        headers
+    }
+
+    fn sign_as<E>(
+        &self,
+        by: &Signatory,
+        now: Timestamp,
+        valid_secs: u64,
+        sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+    ) -> Result<SignatureHeaders, E> {
         let names: Vec<String> =
             self.components().iter().map(|name| format!("\"{name}\"")).collect();
         let created = now.as_secs();
         let expires = created.saturating_add(valid_secs.min(VALID_SECS_MAX));
         let params = format!(
-            "({});created={created};keyid=\"{keyid}\";alg=\"{ALGORITHM}\";expires={expires};tag=\"{TAG}\"",
+            "({});created={created};keyid=\"{by}\";alg=\"{}\";expires={expires};tag=\"{TAG}\"",
             names.join(" "),
+            by.algorithm(),
         );
         let signature = sign(self.base(&params).as_bytes())?;
         Ok(SignatureHeaders {
@@ -227,18 +303,16 @@ impl ReceivedSignature {
             _ => None,
         };
         let signature = bytes.ok_or(Malformed("Signature has no bytes for it"))?.to_vec();
-        if list.params.len() != 5 || text(list, "alg") != Some(ALGORITHM) {
-            return Err(Malformed(
-                "its parameters are created, keyid, alg=\"ed25519\", expires, tag",
-            ));
+        if list.params.len() != 5 {
+            return Err(Malformed("its parameters are created, keyid, alg, expires, tag"));
         }
-        let keyid = text(list, "keyid").and_then(|keyid| keyid.parse().ok());
+        let by = Signatory::parse(text(list, "alg"), text(list, "keyid").unwrap_or_default())?;
         Ok(Self {
             components: component_names(list)?,
             params: params_text(list).ok_or(Malformed("its parameters cannot be read"))?,
             created: seconds(list, "created").ok_or(Malformed("created is missing"))?,
             expires: seconds(list, "expires").ok_or(Malformed("expires is missing"))?,
-            keyid: keyid.ok_or(Malformed("keyid is not the base64url of a public key"))?,
+            by,
             signature,
         })
     }
@@ -314,114 +388,4 @@ pub fn voucher_statement(
 pub fn contact_statement(user: &str, signature_key: &SignatureKey, until: Timestamp) -> Vec<u8> {
     let until = until.as_secs();
     format!("keypool-contact-v1\n{user}\n{signature_key}\n{until}\n").into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INPUT: &str = "kp=(\"@method\" \"@authority\" \"@path\" \"content-type\" \"content-digest\" \"idempotency-key\");created=1766400000;keyid=\"A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg\";alg=\"ed25519\";expires=1766400060;tag=\"keypool-v1\"";
-    const SIGNATURE: &str = "kp=:ulJWxNwpZLo4rGM8EJGZ8LjqWid4k6GY+VSGPMwKX3eXf2BRvmViKRWSe5G2EUDO3dGSfzCOzkqVtv9ArdKICg==:";
-    const BODY: &[u8] = br#"{"target_user":"bob","group_id":"Z3JvdXAtMQ=="}"#;
-
-    fn known_parts(digest: &str) -> SignedParts<'_> {
-        SignedParts {
-            method: "POST",
-            authority: "keypool.example",
-            path: "/keypackages/reserve",
-            query: "?",
-            body: Some(BodyParts {
-                content_type: "application/json",
-                content_digest: digest,
-                idempotency_key: "018f2f3e-7c1a-7d3b-9a5e-0123456789ab",
-            }),
-            authorization: None,
-        }
-    }
-
-    #[test]
-    fn the_base_is_the_one_another_implementation_signed() {
-        let digest = content_digest(BODY);
-        assert_eq!(digest, "sha-256=:QdSe66gutd5VwrsoooNmZU6HdVauWNi5JJ+TnReV1Y8=:");
-
-        let received = ReceivedSignature::parse(INPUT, SIGNATURE).unwrap();
-        let base = known_parts(&digest).base(&received.params);
-
-        assert_eq!(base.len(), 462);
-        let sha = data_encoding::HEXLOWER.encode(&Sha256::digest(base.as_bytes()));
-        assert_eq!(sha, "21ec63b13e56628ee3e55759dd9538520e7f62598af061a18d824bdfb23c2930");
-    }
-
-    #[test]
-    fn what_is_signed_here_is_read_here() {
-        let digest = content_digest(BODY);
-        let parts = known_parts(&digest);
-        let received = ReceivedSignature::parse(INPUT, SIGNATURE).unwrap();
-        let signed = parts.sign(&received.keyid, received.created, 60, |_| {
-            Ok::<_, std::convert::Infallible>(received.signature.clone())
-        });
-
-        let signed = signed.unwrap();
-
-        assert_eq!(signed.signature_input, INPUT);
-        assert_eq!(signed.signature, SIGNATURE);
-        parts.check(&received, received.created).unwrap();
-    }
-
-    #[test]
-    fn a_signature_of_another_form_is_refused() {
-        let refused = |input: &str| ReceivedSignature::parse(input, SIGNATURE).unwrap_err();
-        let twice = format!("{INPUT};created=1766400000");
-        let two = format!("{INPUT}, kp2={}", INPUT.trim_start_matches("kp="));
-        let cases = [
-            ("", SignatureError::Missing),
-            ("kp=(\"@method\");tag=\"other\"", SignatureError::Missing),
-            (
-                &twice,
-                SignatureError::Malformed(
-                    "its headers are not in canonical form, or repeat a name",
-                ),
-            ),
-            (&two, SignatureError::Malformed("more than one signature has its tag")),
-            (
-                "not structured \u{1}",
-                SignatureError::Malformed("its headers are no structured fields (RFC 9651)"),
-            ),
-        ];
-        for (input, error) in cases {
-            assert_eq!(refused(input), error, "{input}");
-        }
-    }
-
-    #[test]
-    fn a_signature_holds_for_its_time_and_its_components_only() {
-        let digest = content_digest(BODY);
-        let parts = known_parts(&digest);
-        let received = ReceivedSignature::parse(INPUT, SIGNATURE).unwrap();
-        let at = |secs: u64| parts.check(&received, Timestamp::from_secs(secs));
-        assert!(matches!(at(1_766_399_969), Err(SignatureError::Clock(_))));
-        assert_eq!(at(1_766_399_970), Ok(()));
-        assert_eq!(at(1_766_400_090), Ok(()));
-        assert!(matches!(at(1_766_400_091), Err(SignatureError::Clock(_))));
-
-        let long =
-            ReceivedSignature { expires: Timestamp::from_secs(1_766_400_121), ..received.clone() };
-        let checked = parts.check(&long, received.created);
-        assert!(matches!(checked, Err(SignatureError::Clock(_))), "{checked:?}");
-
-        let without_body = SignedParts { body: None, ..parts };
-        let checked = without_body.check(&received, received.created);
-        assert!(matches!(checked, Err(SignatureError::Components(_))), "{checked:?}");
-    }
-
-    /// RFC 9420 section 5.1.2: MLS signs `SignContent`, which begins with the length of a label that
-    /// begins with `MLS 1.0 `. A signature base begins with `"@`: no bytes are both.
-    #[test]
-    fn no_signature_base_is_an_mls_sign_content() {
-        let digest = content_digest(BODY);
-        let base = known_parts(&digest).base("()");
-        assert!(base.starts_with("\"@"));
-        // 0x22 as a length would put 34 bytes of label behind it, beginning with "MLS 1.0 ".
-        assert!(!base.get(1..).unwrap_or_default().starts_with("MLS 1.0 "));
-    }
 }

@@ -15,6 +15,8 @@ mod policy;
 
 mod reconcile;
 
+mod session;
+
 mod stream;
 
 mod transparency;
@@ -39,6 +41,7 @@ pub use self::{
     },
     policy::{ContactToken, NoContactToken, PolicyReply, PolicyRequest},
     reconcile::{PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage},
+    session::{SessionReply, SessionRequest},
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };

@@ -15,12 +15,12 @@ use actix_web::{
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
 use keypool_projections::signing::{
-    BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest,
+    BodyParts, ReceivedSignature, Signatory, SignatureError, SignedParts, content_digest,
 };
 
 pub(crate) use self::body::Body;
 use self::body::receive;
-use crate::{keypackage_store::Idempotency, problem::Failure, state::State};
+use crate::{keypackage_store::Idempotency, problem::Failure, sessions::Sessions, state::State};
 
 /// The header that names the caller where requests need not be signed.
 const CALLER_HEADER: &str = "x-keypool-caller";
@@ -56,6 +56,9 @@ pub(crate) enum AuthenticationError {
     /// The key speaks for no device.
     #[error("unregistered key: {0} speaks for no device here; register it with POST /devices")]
     Unregistered(SignatureKey),
+    /// The session is not known, or does not do for this request: sign it with the device's key.
+    #[error("session: {0}")]
+    Session(&'static str),
     /// Requests need not be signed here, and this one does not name its caller either.
     #[error("no caller: sign the request, or name USER/DEVICE in X-Keypool-Caller")]
     Unnamed,
@@ -105,7 +108,8 @@ pub(crate) struct Writer {
     pub(crate) body: Body,
 }
 
-/// A changing request signed by a key that need not be registered.
+/// A changing request signed by a key that need not be registered. No session stands for it: what such a
+/// request changes is which keys there are.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     /// The key that signed it.
@@ -122,6 +126,8 @@ pub(crate) struct Newcomer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Sender {
     Key(SignatureKey),
+    /// A session that this key has agreed on.
+    Session(SignatureKey),
     /// Only where requests need not be signed.
     Named(PoolId),
 }
@@ -136,7 +142,7 @@ impl FromRequest for Reader {
             let state = State::of(&request)?;
             let sender = sender(&request, None, state)?;
             let key = match &sender {
-                Sender::Key(key) => Some(key.clone()),
+                Sender::Key(key) | Sender::Session(key) => Some(key.clone()),
                 Sender::Named(_) => None,
             };
             Ok(Self { pool: pool_of(sender, state)?, key })
@@ -170,8 +176,13 @@ impl FromRequest for Newcomer {
         Box::pin(async move {
             let state = State::of(&request)?;
             let (body, idempotency_key) = receive(&request, payload, state).await?;
-            let Sender::Key(key) = counted_sender(&request, &body.bytes, state)? else {
-                return Err(AuthenticationError::Missing.into());
+            let key = match counted_sender(&request, &body.bytes, state)? {
+                Sender::Key(key) => key,
+                Sender::Session(_) => {
+                    let why = "it does not do here; sign this request with the device's key";
+                    return Err(AuthenticationError::Session(why).into());
+                }
+                Sender::Named(_) => return Err(AuthenticationError::Missing.into()),
             };
             let digest = request_digest(&request, &key.to_string(), &body);
             let idempotency = Idempotency { key: idempotency_key, digest };
@@ -223,16 +234,16 @@ fn sender(
         },
         authorization: header(headers, "authorization")?,
     };
-    verify(headers, &parts, body, state.clock.now()).map(Sender::Key)
+    verify(headers, &parts, body, (state.clock.now(), &state.sessions))
 }
 
-/// Verifies a request's signature, and returns the key that made it.
+/// Verifies a request's signature, and returns whose it is.
 fn verify(
     headers: &HeaderMap,
     parts: &SignedParts<'_>,
     body: Option<&[u8]>,
-    now: Timestamp,
-) -> Result<SignatureKey, AuthenticationError> {
+    (now, sessions): (Timestamp, &Sessions),
+) -> Result<Sender, AuthenticationError> {
     let bad = |why: &str| AuthenticationError::Bad(why.to_owned());
     let input = header(headers, "signature-input")?.ok_or(AuthenticationError::Missing)?;
     let signature = header(headers, "signature")?.ok_or(AuthenticationError::Missing)?;
@@ -244,14 +255,38 @@ fn verify(
     {
         return Err(bad("Content-Digest is not the SHA-256 of the body"));
     }
-    let key: Result<[u8; 32], _> = received.keyid.as_bytes().try_into();
+    let base = parts.base(&received.params);
+    match received.by {
+        Signatory::Key(key) => {
+            verify_key(&key, base.as_bytes(), &received.signature)?;
+            Ok(Sender::Key(key))
+        }
+        Signatory::Session(id) => {
+            let unknown =
+                "it has ended, or is not known; sign with the device's key, and agree anew";
+            let held = sessions.find(id, now).ok_or(AuthenticationError::Session(unknown))?;
+            if !held.session.has_signed(base.as_bytes(), &received.signature) {
+                return Err(bad("it does not verify with this session for this request"));
+            }
+            Ok(Sender::Session(held.key.clone()))
+        }
+    }
+}
+
+/// Verifies the signature of a device's key.
+fn verify_key(
+    key: &SignatureKey,
+    base: &[u8],
+    signature: &[u8],
+) -> Result<(), AuthenticationError> {
+    let bad = |why: &str| AuthenticationError::Bad(why.to_owned());
+    let key: Result<[u8; 32], _> = key.as_bytes().try_into();
     let key = key.ok().and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
     let key = key.ok_or_else(|| bad("keyid is not an Ed25519 public key"))?;
-    let signature = Signature::from_slice(&received.signature);
+    let signature = Signature::from_slice(signature);
     let signature = signature.map_err(|_| bad("an Ed25519 signature has 64 bytes"))?;
-    key.verify_strict(parts.base(&received.params).as_bytes(), &signature)
-        .map_err(|_| bad("it does not verify with this key for this request"))?;
-    Ok(received.keyid)
+    key.verify_strict(base, &signature)
+        .map_err(|_| bad("it does not verify with this key for this request"))
 }
 
 /// Whether a key has signed some bytes, which are no request.
@@ -272,7 +307,7 @@ pub(crate) fn is_public_key(key: &SignatureKey) -> bool {
 fn pool_of(sender: Sender, state: &State) -> Result<PoolId, Failure> {
     match sender {
         Sender::Named(pool) => Ok(pool),
-        Sender::Key(key) => {
+        Sender::Key(key) | Sender::Session(key) => {
             let pool = state.store()?.pools().pool_of_key(&key);
             pool.ok_or_else(|| AuthenticationError::Unregistered(key).into())
         }
@@ -321,15 +356,23 @@ fn request_digest(request: &HttpRequest, caller: &str, body: &Body) -> Hash {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use actix_web::http::header::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::sessions::SessionSettings;
 
     const BODY: &[u8] = br#"{"target_user":"bob","group_id":"Z3JvdXAtMQ=="}"#;
     const KEY: &str = "018f2f3e-7c1a-7d3b-9a5e-0123456789ab";
     const INPUT: &str = "kp=(\"@method\" \"@authority\" \"@path\" \"content-type\" \"content-digest\" \"idempotency-key\");created=1766400000;keyid=\"A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg\";alg=\"ed25519\";expires=1766400060;tag=\"keypool-v1\"";
     const SIGNATURE: &str = "kp=:ulJWxNwpZLo4rGM8EJGZ8LjqWid4k6GY+VSGPMwKX3eXf2BRvmViKRWSe5G2EUDO3dGSfzCOzkqVtv9ArdKICg==:";
     const NOW: Timestamp = Timestamp::from_secs(1_766_400_000);
+
+    fn none() -> Sessions {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 8080));
+        Sessions::at(loopback, SessionSettings::default())
+    }
 
     fn known_headers() -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -357,7 +400,9 @@ mod tests {
     #[test]
     fn a_request_signed_by_another_implementation_is_verified() {
         let digest = content_digest(BODY);
-        let key = verify(&known_headers(), &known_parts(&digest), Some(BODY), NOW).unwrap();
+        let sender =
+            verify(&known_headers(), &known_parts(&digest), Some(BODY), (NOW, &none())).unwrap();
+        let Sender::Key(key) = sender else { panic!("{sender:?}") };
         assert_eq!(key.to_string(), "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg");
     }
 
@@ -369,7 +414,8 @@ mod tests {
         assert_ne!(exchanged, SIGNATURE);
         let exchanged = HeaderValue::from_str(&exchanged).unwrap();
         headers.insert(HeaderName::from_static("signature"), exchanged);
-        let refused = verify(&headers, &known_parts(&digest), Some(BODY), NOW).unwrap_err();
+        let refused =
+            verify(&headers, &known_parts(&digest), Some(BODY), (NOW, &none())).unwrap_err();
         let why = "it does not verify with this key for this request";
         assert_eq!(refused, AuthenticationError::Bad(why.to_owned()));
     }
@@ -396,7 +442,7 @@ mod tests {
             },
         ];
         for parts in changed {
-            let refused = verify(&known_headers(), &parts, Some(BODY), NOW).unwrap_err();
+            let refused = verify(&known_headers(), &parts, Some(BODY), (NOW, &none())).unwrap_err();
             let why = "it does not verify with this key for this request";
             assert_eq!(refused, AuthenticationError::Bad(why.to_owned()), "{parts:?}");
         }
@@ -405,7 +451,7 @@ mod tests {
     #[test]
     fn a_body_that_its_digest_does_not_fit_is_refused() {
         let digest = content_digest(BODY);
-        let refused = verify(&known_headers(), &known_parts(&digest), Some(b"{}"), NOW);
+        let refused = verify(&known_headers(), &known_parts(&digest), Some(b"{}"), (NOW, &none()));
         let why = "Content-Digest is not the SHA-256 of the body";
         assert_eq!(refused, Err(AuthenticationError::Bad(why.to_owned())));
     }
@@ -416,7 +462,7 @@ mod tests {
         for name in ["signature-input", "signature"] {
             let mut headers = known_headers();
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("x=1"));
-            let refused = verify(&headers, &known_parts(&digest), Some(BODY), NOW);
+            let refused = verify(&headers, &known_parts(&digest), Some(BODY), (NOW, &none()));
             assert_eq!(refused, Err(AuthenticationError::Header(name)));
         }
     }
@@ -432,7 +478,8 @@ mod tests {
         for (name, value) in [("signature-input", &input), ("signature", &signature)] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
-        let refused = verify(&headers, &known_parts(&digest), Some(BODY), NOW).unwrap_err();
+        let refused =
+            verify(&headers, &known_parts(&digest), Some(BODY), (NOW, &none())).unwrap_err();
         let why = "it does not verify with this key for this request";
         assert_eq!(refused, AuthenticationError::Bad(why.to_owned()));
     }

@@ -9,6 +9,8 @@ mod keypackage_store;
 
 mod registration;
 
+mod sessions;
+
 mod settings;
 
 mod server;
@@ -43,6 +45,7 @@ pub use crate::{
     },
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
     server::{Ended, Server, StartError},
+    sessions::{SessionKeys, SessionSettings},
     settings::{OnLapseWord, Options, Settings, SettingsError},
     transparency::LedgerError,
 };

@@ -12,6 +12,8 @@ pub(crate) mod policy;
 
 pub(crate) mod operations;
 
+pub(crate) mod sessions;
+
 use actix_web::{
     Handler, HttpRequest, Resource, Responder, Route, guard,
     web::{self, ServiceConfig},
@@ -86,17 +88,22 @@ where
     only(path, "GET", web::route().guard(method).to(handler))
 }
 
-/// A device is removed at its name; and at `rotate`, which may be one, the next key takes over.
+/// A device is removed at its name; and at `rotate` and `sessions`, which may be names, a key takes over, or
+/// one is agreed on.
 fn device() -> Resource {
     const ROTATE: &str = "/devices/rotate";
-    let rotate = web::post().guard(guard::fn_guard(|context| context.head().uri.path() == ROTATE));
+    const SESSIONS: &str = "/devices/sessions";
+    let at = |path: &'static str| {
+        web::post().guard(guard::fn_guard(move |context| context.head().uri.path() == path))
+    };
     let refuse = |request: HttpRequest| {
-        let allowed = if request.path() == ROTATE { "POST, DELETE" } else { "DELETE" };
-        let response = wrong_method(&request, allowed);
+        let posts = [ROTATE, SESSIONS].contains(&request.path());
+        let response = wrong_method(&request, if posts { "POST, DELETE" } else { "DELETE" });
         async move { response }
     };
     web::resource("/devices/{device}")
-        .route(rotate.to(devices::rotate))
+        .route(at(ROTATE).to(devices::rotate))
+        .route(at(SESSIONS).to(sessions::agree))
         .route(web::delete().to(devices::remove))
         .default_service(web::to(refuse))
 }

@@ -26,6 +26,7 @@ use crate::{
     quota::Addresses,
     registration::{Registrar, RegistrationError},
     routes,
+    sessions::Sessions,
     settings::{Settings, SettingsError},
     state::{State, Store, public_names},
     streams::Streams,
@@ -217,6 +218,7 @@ fn state(
         public_names: public_names(&settings.public_names, address),
         insecure_no_auth: settings.insecure_no_auth,
         registrar: Arc::new(Registrar::open(&settings.registration).map_err(SettingsError::from)?),
+        sessions: Sessions::at(address, settings.sessions),
         body_bytes_max: settings.body_bytes_max,
         body_timeout: settings.body_timeout,
         batch_packages_max: settings.batch_packages_max,
@@ -431,6 +433,7 @@ async fn sweep(state: Data<State>, interval: Duration) {
         actix_rt::time::sleep(interval).await;
         state.metrics.upkeep();
         state.addresses.sweep(state.clock.now());
+        state.sessions.sweep(state.clock.now());
         let Some(store) = state.store.get() else { continue };
         match store.cleanup_expired().await {
             Ok(0) => {}

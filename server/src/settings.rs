@@ -1,5 +1,6 @@
 //! What an operator can set: flags over environment over a file over the defaults.
 
+mod error;
 mod rates;
 
 use std::{
@@ -16,10 +17,12 @@ use keypool_projections::{
 };
 use serde::{Deserialize, Deserializer, de};
 
+pub use self::error::SettingsError;
 use self::rates::{rate, read_rate};
 use crate::{
     admission::AdmissionRules,
-    registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
+    registration::{RegistrationPolicy, RegistrationSettings},
+    sessions::{SessionKeys, SessionSettings},
 };
 
 /// How many packages that were never handed out are kept for contacts.
@@ -50,6 +53,8 @@ pub struct Settings {
     pub insecure_no_auth: bool,
     /// Who may register a device.
     pub registration: RegistrationSettings,
+    /// Whether devices may agree on session keys, and for how long.
+    pub sessions: SessionSettings,
     /// The numbers that bound a pool.
     pub limits: Limits,
     /// How much may be asked for; without end if it is not said.
@@ -93,6 +98,7 @@ impl Default for Settings {
             checkpoint_interval: Duration::from_secs(1),
             insecure_no_auth: false,
             registration: RegistrationSettings::default(),
+            sessions: SessionSettings::default(),
             limits: Limits { strangers_floor: STRANGERS_FLOOR, ..Limits::STANDARD },
             quotas: Some(Quotas::STANDARD),
             trusted_proxies: Vec::new(),
@@ -214,6 +220,17 @@ pub struct Options {
     /// Whom a token must be for (its `aud`), with --registration jwt
     #[arg(long, env = "KEYPOOL_JWT_AUDIENCE", value_name = "NAME")]
     pub jwt_audience: Option<String>,
+    /// Where devices may agree on session keys, which spare them and this server signatures. Say `on` only
+    /// where TLS ends before this server [default: loopback]
+    #[arg(long, env = "KEYPOOL_SESSION_KEYS", value_enum)]
+    pub session_keys: Option<SessionKeys>,
+    /// How long a session key lasts; an hour at most [default: 10min]
+    #[arg(long, env = "KEYPOOL_SESSION_LIFETIME", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub session_lifetime: Option<Duration>,
+    /// How many sessions there are at a time; beyond that the oldest one ends [default: 65536]
+    #[arg(long, env = "KEYPOOL_SESSIONS_MAX", value_name = "COUNT")]
+    pub sessions_max: Option<usize>,
     /// Packages of one pool for one inviter: so many at once, and as many again in this time [default:
     /// 6/1h]
     #[arg(long, env = "KEYPOOL_QUOTA_PAIR", value_name = "COUNT/TIME", value_parser = rate)]
@@ -271,45 +288,6 @@ pub enum OnLapseWord {
     Retire,
 }
 
-/// Settings that make no sense, or cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// The file cannot be read.
-    #[error("the settings in {} cannot be read", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file holds something that is no setting.
-    #[error("{}, line {line}: {message}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong there.
-        message: String,
-    },
-    /// A number is zero that must not be.
-    #[error("{0} must be greater than zero")]
-    Zero(&'static str),
-    /// A policy lacks what it needs.
-    #[error("{0} is missing; --registration {1} needs it")]
-    Missing(&'static str, &'static str),
-    /// Something is set that has no effect.
-    #[error("{0} has no effect without --registration {1}")]
-    Idle(&'static str, &'static str),
-    /// A file that says who may register cannot be used.
-    #[error(transparent)]
-    Registration(#[from] RegistrationError),
-    /// Requests would not be signed, and others than this machine could send them.
-    #[error("--insecure-no-auth works on loopback only, and {0} is not: others could reach it")]
-    InsecureInPublic(SocketAddr),
-}
-
 impl Options {
     /// Reads options from a TOML file. Names that are no setting are refused.
     ///
@@ -361,6 +339,9 @@ impl Options {
             allow_list: self.allow_list.or(file.allow_list),
             jwt_key: self.jwt_key.or(file.jwt_key),
             jwt_audience: self.jwt_audience.or(file.jwt_audience),
+            session_keys: self.session_keys.or(file.session_keys),
+            session_lifetime: self.session_lifetime.or(file.session_lifetime),
+            sessions_max: self.sessions_max.or(file.sessions_max),
             quota_pair: self.quota_pair.or(file.quota_pair),
             quota_pair_held: self.quota_pair_held.or(file.quota_pair_held),
             quota_held: self.quota_held.or(file.quota_held),
@@ -414,6 +395,11 @@ impl From<Options> for Settings {
                 jwt_key: said.jwt_key,
                 jwt_audience: said.jwt_audience,
             },
+            sessions: SessionSettings {
+                keys: said.session_keys.unwrap_or(usual.sessions.keys),
+                lifetime: said.session_lifetime.unwrap_or(usual.sessions.lifetime),
+                sessions_max: said.sessions_max.unwrap_or(usual.sessions.sessions_max),
+            },
             limits,
             quotas,
             trusted_proxies: said.trusted_proxy.unwrap_or(usual.trusted_proxies),
@@ -451,6 +437,7 @@ impl Settings {
             return Err(SettingsError::InsecureInPublic(address));
         }
         self.registration.check()?;
+        self.sessions.check()?;
         let numbers = [
             ("--packages-max", self.limits.packages_max),
             ("--package-bytes-max", self.admission.package_bytes_max),

@@ -25,6 +25,9 @@ mod delivery;
 #[path = "server/signatures.rs"]
 mod signatures;
 
+#[path = "server/sessions.rs"]
+mod sessions;
+
 #[path = "server/repeats.rs"]
 mod repeats;
 

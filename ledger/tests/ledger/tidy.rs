@@ -25,7 +25,13 @@ const HOMES: &[(&str, &[&str])] = &[
     ("openmls", &["server/src/admission.rs", "server/src/admission/", "client/src/"]),
     ("chacha20poly1305", &["client/src/storage/sealing/cipher.rs"]),
     ("argon2", &["client/src/storage/sealing/device_key.rs"]),
-    ("getrandom", &["server/src/transparency.rs", "server/src/transparency/"]),
+    (
+        "getrandom",
+        &["server/src/sessions.rs", "server/src/transparency.rs", "server/src/transparency/"],
+    ),
+    ("x25519_dalek", &["projections/src/signing/session.rs"]),
+    ("hkdf::", &["projections/src/signing/session.rs"]),
+    ("hmac::", &["projections/src/signing/session.rs"]),
     ("SystemTime::now", &["ledger/src/time.rs"]),
     // How long a request took is measured there, and nothing is decided by it.
     ("Instant::now", &["ledger/src/time.rs", "server/src/observation.rs"]),

@@ -108,30 +108,28 @@ async fn play(
 }
 
 /// A connection that is kept alive.
-struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Outcome<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> Outcome<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, received: Vec::with_capacity(16 * 1024) })
     }
 
+    /// Sends a request, and returns the status and the body of its answer.
+    pub(crate) async fn fetch(&mut self, request: &[u8]) -> Outcome<(u16, Vec<u8>)> {
+        let answer = self.answer(request).await?;
+        let body = self.received.get(answer.head_len..).unwrap_or_default();
+        Ok((answer.status, body.to_vec()))
+    }
+
     /// Sends a request and waits for the whole answer, which must be a 200.
     async fn ask(&mut self, step: &Step) -> Outcome<()> {
-        self.stream.write_all(&step.request).await?;
-        self.received.clear();
-        let answer = loop {
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err("the connection was closed".into());
-            }
-            if let Some(answer) = whole_answer(&self.received)? {
-                break answer;
-            }
-        };
+        let answer = self.answer(&step.request).await?;
         let body = self.received.get(answer.head_len..).unwrap_or_default();
         let expected = step.expect.as_ref();
         let fits = expected.is_none_or(|text| holds(body, text.as_bytes()));
@@ -142,6 +140,20 @@ impl Connection {
         let body = String::from_utf8_lossy(body);
         Err(format!("{request}\nwas answered {}, expected {expected:?}:\n{body}", answer.status)
             .into())
+    }
+
+    /// Sends a request, and waits until all of its answer is there.
+    async fn answer(&mut self, request: &[u8]) -> Outcome<Answer> {
+        self.stream.write_all(request).await?;
+        self.received.clear();
+        loop {
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err("the connection was closed".into());
+            }
+            if let Some(answer) = whole_answer(&self.received)? {
+                return Ok(answer);
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Requests as bytes, made and signed before the measuring begins.
 
+use std::convert::Infallible;
+
 use ed25519_dalek::Signer;
 use keypool_ledger::{Clock, SystemClock};
 use keypool_projections::signing::{BodyParts, SignatureHeaders, SignedParts, content_digest};
@@ -19,8 +21,10 @@ const VALID_SECS: u64 = 120;
 pub(crate) enum Auth {
     /// By name, to a server with `--insecure-no-auth`.
     Named,
-    /// By a signature.
+    /// By a signature of its key.
     Signed,
+    /// By a signature in a session that stands for its key.
+    Session,
 }
 
 /// A `POST` with a JSON body and a new idempotency key.
@@ -47,7 +51,9 @@ pub(crate) fn post(
     };
     let who = match auth {
         Auth::Named => named(caller),
-        Auth::Signed => format!("content-digest: {digest}\r\n{}", signed(caller, &parts)?),
+        Auth::Signed | Auth::Session => {
+            format!("content-digest: {digest}\r\n{}", signed(auth, caller, &parts)?)
+        }
     };
     let len = body.len();
     let head = format!(
@@ -69,7 +75,7 @@ pub(crate) fn get(auth: Auth, caller: &Device, path: &str, query: &str) -> Outco
     };
     let who = match auth {
         Auth::Named => named(caller),
-        Auth::Signed => signed(caller, &parts)?,
+        Auth::Signed | Auth::Session => signed(auth, caller, &parts)?,
     };
     Ok(format!("GET {path}{query} HTTP/1.1\r\nhost: {AUTHORITY}\r\n{who}\r\n").into_bytes())
 }
@@ -78,10 +84,16 @@ fn named(caller: &Device) -> String {
     format!("x-keypool-caller: {}\r\n", caller.pool)
 }
 
-fn signed(caller: &Device, parts: &SignedParts<'_>) -> Outcome<String> {
-    let sign = |base: &[u8]| Ok(caller.key.sign(base).to_bytes().to_vec());
-    let headers = parts.sign(&caller.keyid()?, SystemClock.now(), VALID_SECS, sign);
-    let SignatureHeaders { signature_input, signature } =
-        headers.map_err(|never: std::convert::Infallible| never.to_string())?;
+fn signed(auth: Auth, caller: &Device, parts: &SignedParts<'_>) -> Outcome<String> {
+    let now = SystemClock.now();
+    let headers = if auth == Auth::Session {
+        let session = caller.session.as_ref().ok_or("the device has no session")?;
+        parts.sign_in(session, now, VALID_SECS)
+    } else {
+        let sign = |base: &[u8]| Ok::<_, Infallible>(caller.key.sign(base).to_bytes().to_vec());
+        let Ok(headers) = parts.sign(&caller.keyid()?, now, VALID_SECS, sign);
+        headers
+    };
+    let SignatureHeaders { signature_input, signature } = headers;
     Ok(format!("signature-input: {signature_input}\r\nsignature: {signature}\r\n"))
 }

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     Outcome,
+    agreeing::agree,
     client::{self, Operation, Until},
     image::{self, Contents},
     measure::{Usage, approx, disk_written, percentile},
@@ -79,6 +80,11 @@ impl Stage {
         Ok(Self { work: work.to_owned(), cells, contents, devices, packages })
     }
 
+    /// What can be measured.
+    pub(crate) fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
     /// Runs a subject from its start to its end, and measures those of the measurements that are wanted.
     pub(crate) async fn play(
         &mut self,
@@ -91,6 +97,9 @@ impl Stage {
             image::copy(&self.work.join("image"), &dir)?;
         }
         let running = Running::start(subject, auth, &dir, self.contents)?;
+        if auth == Auth::Session {
+            agree(&running, subject, &mut self.devices).await?;
+        }
         let mut stock = Stock::new(self.contents, &self.devices, &mut self.packages);
         let mut found = Vec::new();
         for cell in &self.cells {

@@ -221,7 +221,7 @@ fn baseline(kind: Kind, auth: Auth, dir: &Path, contents: Contents) -> Outcome<C
     command.args(["baseline", "--kind", kind.get_name()]).arg("--dir").arg(dir);
     command.args(["--stocked", &contents.stocked.to_string()]);
     command.args(["--devices", &contents.devices.to_string()]);
-    if auth == Auth::Signed {
+    if auth != Auth::Named {
         command.arg("--signed");
     }
     Ok(command)

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fs};
 use data_encoding::BASE64;
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_projections::{
-    signing::{BodyParts, ReceivedSignature, SignedParts, content_digest},
+    signing::{BodyParts, ReceivedSignature, Signatory, SignedParts, content_digest},
     wire::Code,
 };
 use serde_json::Value;
@@ -258,7 +258,8 @@ fn the_known_answer_of_the_api_page_verifies() {
     };
     let received = ReceivedSignature::parse(value("signature-input"), value("signature")).unwrap();
     parts.check(&received, NOW).unwrap();
-    let key = VerifyingKey::from_bytes(received.keyid.as_bytes().try_into().unwrap()).unwrap();
+    let Signatory::Key(keyid) = received.by else { panic!("{:?}", received.by) };
+    let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into().unwrap()).unwrap();
     let secret: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap());
     assert_eq!(key, ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key());
     let signature = Signature::from_slice(&received.signature).unwrap();

@@ -13,8 +13,8 @@ use ed25519_dalek::{Signer, SigningKey};
 use keypool_ledger::{Clock, Hash, ManualClock, PoolId, SignatureKey, SystemClock, Timestamp};
 use keypool_projections::{
     signing::{
-        BodyParts, SignedParts, contact_statement, content_digest, rotation_statement,
-        voucher_statement,
+        BodyParts, SignatureHeaders, SignedParts, contact_statement, content_digest,
+        rotation_statement, voucher_statement,
     },
     wire::ContactToken,
 };
@@ -197,6 +197,16 @@ impl Draft {
         authority: &str,
         now: Timestamp,
     ) -> Vec<(&'static str, String)> {
+        let sign = |base: &[u8]| Ok::<_, ()>(device.key.sign(base).to_bytes().to_vec());
+        self.signed_headers(authority, |parts| parts.sign(&device.keyid(), now, 60, sign).unwrap())
+    }
+
+    /// The headers of this request, signed in whatever way.
+    pub(crate) fn signed_headers(
+        &self,
+        authority: &str,
+        sign: impl FnOnce(&SignedParts<'_>) -> SignatureHeaders,
+    ) -> Vec<(&'static str, String)> {
         let digest = self.body.as_ref().map(|body| content_digest(body));
         let key = self.key.to_string();
         let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
@@ -213,8 +223,7 @@ impl Draft {
             }),
             authorization: self.authorization.as_deref(),
         };
-        let sign = |base: &[u8]| Ok::<_, ()>(device.key.sign(base).to_bytes().to_vec());
-        let signed = parts.sign(&device.keyid(), now, 60, sign).unwrap();
+        let signed = sign(&parts);
         let mut headers =
             vec![("signature-input", signed.signature_input), ("signature", signed.signature)];
         if let Some(digest) = digest {

@@ -44,6 +44,7 @@ pub(crate) struct Tunnel {
     server: Arc<Mutex<SocketAddr>>,
     plans: Plans,
     requests: Arc<AtomicUsize>,
+    in_sessions: Arc<AtomicUsize>,
 }
 
 impl Tunnel {
@@ -53,6 +54,8 @@ impl Tunnel {
         let server = Arc::new(Mutex::new(server));
         let leads_to = Arc::clone(&server);
         let (plan, counter) = (Arc::clone(&plans), Arc::clone(&requests));
+        let in_sessions = Arc::<AtomicUsize>::default();
+        let sessions = Arc::clone(&in_sessions);
         thread::spawn(move || {
             // Connections of apps that have died stay open, as they do when a machine is gone.
             let dead = Arc::<Mutex<Vec<TcpStream>>>::default();
@@ -61,16 +64,16 @@ impl Tunnel {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 let plan = plan.lock().unwrap().remove(&number);
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
-                let late = Arc::clone(&late);
+                let (late, sessions) = (Arc::clone(&late), Arc::clone(&sessions));
                 // Some requests wait at the server, and others go on meanwhile.
                 let server = *leads_to.lock().unwrap();
                 thread::spawn(move || {
-                    let died = serve(connection, server, plan, &late);
+                    let died = serve(connection, server, plan, (&late, &sessions));
                     dead.lock().unwrap().extend(died);
                 });
             }
         });
-        Self { address, server, plans, requests }
+        Self { address, server, plans, requests, in_sessions }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -144,6 +147,11 @@ impl Tunnel {
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
+
+    /// How many of them were signed in a session.
+    pub(crate) fn in_sessions(&self) -> usize {
+        self.in_sessions.load(Ordering::SeqCst)
+    }
 }
 
 /// Serves one request as planned. Returns the connection of an app that has died.
@@ -151,9 +159,12 @@ fn serve(
     mut client: TcpStream,
     server: SocketAddr,
     plan: Option<Plan>,
-    late: &Late,
+    (late, in_sessions): (&Late, &AtomicUsize),
 ) -> Option<TcpStream> {
     let request = read(&mut client)?;
+    if String::from_utf8_lossy(&request).contains("alg=\"hmac-sha256\"") {
+        in_sessions.fetch_add(1, Ordering::SeqCst);
+    }
     match plan {
         Some(Plan::Forged(answer)) => drop(client.write_all(&answer)),
         Some(Plan::Tampered(how)) => {

@@ -5,28 +5,39 @@ use std::collections::HashMap;
 use actix_web::{HttpRequest, http::header::HeaderMap};
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_ledger::{Clock, SignatureKey, SystemClock};
-use keypool_projections::signing::{BodyParts, ReceivedSignature, SignedParts, content_digest};
+use keypool_projections::signing::{
+    BodyParts, ReceivedSignature, Session, SessionId, Signatory, SignedParts, content_digest,
+};
 use uuid::Uuid;
 
-use crate::{Outcome, population::Device, request::AUTHORITY};
+use crate::{Outcome, agreeing::known, population::Device, request::AUTHORITY};
 
 /// The devices that may ask.
 pub(crate) struct Door {
-    /// Which device a key speaks for; `None` where requests are not signed.
-    keys: Option<HashMap<SignatureKey, String>>,
+    /// `None` where requests are not signed.
+    known: Option<Known>,
+}
+
+/// Which device a key speaks for, and which key a session stands for.
+#[derive(Default)]
+struct Known {
+    keys: HashMap<SignatureKey, String>,
+    sessions: HashMap<SessionId, (Session, SignatureKey)>,
 }
 
 impl Door {
     pub(crate) fn new(signed: bool, devices: u64) -> Outcome<Self> {
         if !signed {
-            return Ok(Self { keys: None });
+            return Ok(Self { known: None });
         }
-        let mut keys = HashMap::new();
+        let mut all = Known::default();
         for number in 0..devices {
             let device = Device::new(number)?;
-            keys.insert(device.keyid()?, device.pool.to_string());
+            let session = known(&device);
+            all.sessions.insert(session.id(), (session, device.keyid()?));
+            all.keys.insert(device.keyid()?, device.pool.to_string());
         }
-        Ok(Self { keys: Some(keys) })
+        Ok(Self { known: Some(all) })
     }
 
     /// Who sends a request that has a body, and its idempotency key.
@@ -46,7 +57,7 @@ impl Door {
         if authority != AUTHORITY {
             return Err("the request was sent to another server".into());
         }
-        let Some(keys) = &self.keys else {
+        let Some(known) = &self.known else {
             return Ok(header(headers, "x-keypool-caller")?.to_owned());
         };
         let query = format!("?{}", request.uri().query().unwrap_or_default());
@@ -65,29 +76,44 @@ impl Door {
             },
             authorization: None,
         };
-        let key = verified(headers, &parts, body)?;
-        keys.get(&key).cloned().ok_or_else(|| "the key speaks for no device".into())
+        let key = known.verified(headers, &parts, body)?;
+        known.keys.get(&key).cloned().ok_or_else(|| "the key speaks for no device".into())
     }
 }
 
-/// The key that has signed a request.
-fn verified(
-    headers: &HeaderMap,
-    parts: &SignedParts<'_>,
-    body: Option<&[u8]>,
-) -> Outcome<SignatureKey> {
-    let input = header(headers, "signature-input")?;
-    let received = ReceivedSignature::parse(input, header(headers, "signature")?)?;
-    parts.check(&received, SystemClock.now())?;
-    if let (Some(body), Some(described)) = (body, &parts.body)
-        && described.content_digest != content_digest(body)
-    {
-        return Err("Content-Digest is not the SHA-256 of the body".into());
+impl Known {
+    /// The key that has signed a request, itself or in a session.
+    fn verified(
+        &self,
+        headers: &HeaderMap,
+        parts: &SignedParts<'_>,
+        body: Option<&[u8]>,
+    ) -> Outcome<SignatureKey> {
+        let input = header(headers, "signature-input")?;
+        let received = ReceivedSignature::parse(input, header(headers, "signature")?)?;
+        parts.check(&received, SystemClock.now())?;
+        if let (Some(body), Some(described)) = (body, &parts.body)
+            && described.content_digest != content_digest(body)
+        {
+            return Err("Content-Digest is not the SHA-256 of the body".into());
+        }
+        let base = parts.base(&received.params);
+        match received.by {
+            Signatory::Key(keyid) => {
+                let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into()?)?;
+                let signature = Signature::from_slice(&received.signature)?;
+                key.verify_strict(base.as_bytes(), &signature)?;
+                Ok(keyid)
+            }
+            Signatory::Session(id) => {
+                let (session, key) = self.sessions.get(&id).ok_or("the session is not known")?;
+                if !session.has_signed(base.as_bytes(), &received.signature) {
+                    return Err("it does not verify in this session".into());
+                }
+                Ok(key.clone())
+            }
+        }
     }
-    let key = VerifyingKey::from_bytes(received.keyid.as_bytes().try_into()?)?;
-    let signature = Signature::from_slice(&received.signature)?;
-    key.verify_strict(parts.base(&received.params).as_bytes(), &signature)?;
-    Ok(received.keyid)
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Outcome<&'a str> {

@@ -1,0 +1,47 @@
+//! What is wrong with settings.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::registration::RegistrationError;
+
+/// Settings that make no sense, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("the settings in {} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file holds something that is no setting.
+    #[error("{}, line {line}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A number is zero that must not be.
+    #[error("{0} must be greater than zero")]
+    Zero(&'static str),
+    /// A policy lacks what it needs.
+    #[error("{0} is missing; --registration {1} needs it")]
+    Missing(&'static str, &'static str),
+    /// Something is set that has no effect.
+    #[error("{0} has no effect without --registration {1}")]
+    Idle(&'static str, &'static str),
+    /// A file that says who may register cannot be used.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    /// A time is longer than it may be.
+    #[error("{0} may be {1} at most")]
+    TooLong(&'static str, &'static str),
+    /// Requests would not be signed, and others than this machine could send them.
+    #[error("--insecure-no-auth works on loopback only, and {0} is not: others could reach it")]
+    InsecureInPublic(SocketAddr),
+}
