@@ -31,6 +31,7 @@ mod client {
     mod service;
     mod storage;
     mod support;
+    mod told;
     mod tunnels;
     mod unfinished;
 }
