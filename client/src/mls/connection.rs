@@ -164,6 +164,7 @@ impl<D> MlsConnection<D> {
                 return Ok(Refresh { skipped: true, available, ..Refresh::default() });
             }
             Course::Told => {
+                let _alone = self.refreshing.lock().await;
                 if let Some(refresh) = self.keep_by_ear(now)? {
                     return Ok(refresh);
                 }

@@ -163,3 +163,17 @@ fn a_line_on_which_nothing_happens_is_known_to_be_there() {
         .await;
     });
 }
+
+#[test]
+fn a_line_that_broke_tells_nothing_any_more() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 10).await;
+        let mut listener = bob.listen().await.unwrap();
+        bob.connection().refresh_now(now(&service)).await.unwrap();
+        assert!(bob.connection().is_kept_told());
+        service.server.stop().await;
+        while let Ok(Some(_)) = listener.next().await {}
+        assert!(!bob.connection().is_kept_told(), "though it was heard a moment ago");
+    });
+}
