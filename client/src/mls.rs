@@ -21,6 +21,8 @@ pub(crate) mod drift;
 
 pub(crate) mod rotation;
 
+pub(crate) mod hearing;
+
 pub(crate) mod listening;
 
 pub(crate) mod invite;

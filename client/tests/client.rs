@@ -32,6 +32,7 @@ mod client {
     mod sessions;
     mod storage;
     mod support;
+    mod told;
     mod tunnels;
     mod unfinished;
 }

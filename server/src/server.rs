@@ -225,6 +225,7 @@ fn state(
         targets_max: settings.targets_max,
         target_devices_max: settings.target_devices_max,
         streams: Streams::at_most(settings.streams_max),
+        stream_heartbeat: settings.stream_heartbeat,
         addresses: Addresses::new(settings.quotas, settings.trusted_proxies.clone()),
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),

@@ -75,6 +75,8 @@ pub struct Settings {
     pub target_devices_max: usize,
     /// How many streams may be open at a time.
     pub streams_max: usize,
+    /// How often a stream says that it is alive.
+    pub stream_heartbeat: Duration,
     /// How often what time has done is recorded.
     pub sweep_interval: Duration,
     /// How many threads answer requests; as many as there are processors if it is not said.
@@ -109,6 +111,7 @@ impl Default for Settings {
             targets_max: 256,
             target_devices_max: 768,
             streams_max: 1024,
+            stream_heartbeat: Duration::from_secs(15),
             sweep_interval: Duration::from_secs(10),
             workers: None,
             connections_max: 4096,
@@ -413,7 +416,7 @@ impl From<Options> for Settings {
             sweep_interval: said.sweep_interval.unwrap_or(usual.sweep_interval),
             workers: said.workers.or(usual.workers),
             connections_max: said.connections_max.unwrap_or(usual.connections_max),
-            shutdown_timeout: usual.shutdown_timeout,
+            ..usual
         }
     }
 }

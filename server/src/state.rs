@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) target_devices_max: usize,
     /// The streams that are open.
     pub(crate) streams: Streams,
+    /// How often each of them says that it is alive.
+    pub(crate) stream_heartbeat: Duration,
     /// What is counted of the addresses that requests come from.
     pub(crate) addresses: Addresses,
     /// What is counted.

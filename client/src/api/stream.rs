@@ -26,6 +26,8 @@ pub enum Told {
     Empty(LevelNotice),
     /// The last-resort package was given out.
     LastResortUsed(LastResortNotice),
+    /// Nothing: the server says that it is there.
+    Alive,
 }
 
 /// A stream that is open. Dropping it closes it.
@@ -114,9 +116,12 @@ impl EventStream {
     }
 }
 
-/// What a block says; nothing if it is a comment, or something that is not known here.
+/// What a block says; nothing if it is something that is not known here.
 fn told(block: &[u8]) -> Result<Option<Told>, ()> {
     let block = std::str::from_utf8(block).map_err(drop)?;
+    if block.starts_with(':') {
+        return Ok(Some(Told::Alive));
+    }
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
     let (Some(name), Some(data)) = (field("event: "), field("data: ")) else { return Ok(None) };
     Ok(match (name, field("id: ")) {

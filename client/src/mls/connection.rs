@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     auditing::{SeenLedger, excuse_awaited, note_fetched, note_ledger, note_present, note_spent},
     drift::{self, Drift},
+    hearing::{Course, Hearing},
     keypackage_pool::{
         CreatedPackage, KeyPackagePool, ServerStatus, note_used, record_revoked,
         record_server_status, record_uploaded, tell_used,
@@ -36,7 +37,8 @@ const LIFETIME_CHECK: &str = "lifetime";
 /// What a refresh has found and done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Refresh {
-    /// Whether it was skipped, because the last one is less than a minute ago.
+    /// Whether nothing was asked, because the last one is less than a minute ago, or because a listener has
+    /// told all there is and the pool is well.
     pub skipped: bool,
     /// How many events of the server's history were new.
     pub events: usize,
@@ -97,13 +99,20 @@ pub struct MlsConnection<D> {
     delivery: D,
     /// Held while the pool is refreshed: what one refresh has found is not to be changed by another.
     refreshing: tokio::sync::Mutex<()>,
+    /// What listeners have told.
+    hearing: Hearing,
 }
 
 impl<D> MlsConnection<D> {
     /// Puts the parts together.
     #[must_use]
     pub fn new(store: Arc<LocalStore>, pool: KeyPackagePool, api: ApiClient, delivery: D) -> Self {
-        Self { store, pool, api, delivery, refreshing: tokio::sync::Mutex::default() }
+        let (refreshing, hearing) = (tokio::sync::Mutex::default(), Hearing::default());
+        Self { store, pool, api, delivery, refreshing, hearing }
+    }
+
+    pub(super) const fn hearing(&self) -> &Hearing {
+        &self.hearing
     }
 
     pub(super) fn store(&self) -> &LocalStore {
@@ -137,18 +146,30 @@ impl<D> MlsConnection<D> {
     /// [`MlsConnection::watch_ledger`]. This is all the upkeep there is.
     ///
     /// Call it when the app starts, after each Welcome, and now and then. Within a minute of the last
-    /// one it asks nothing, unless a package of last resort was used or a rotation is unfinished. Repeating it
-    /// changes nothing: a crash or a lost answer anywhere in it is
-    /// made good by the next.
+    /// one it asks nothing, unless a package of last resort was used or a rotation is unfinished, or a
+    /// [`PoolListener`](crate::PoolListener) was told that the pool is low or empty. While a listener tells
+    /// what happens, it goes by that and asks nothing as long as the pool is well, for five minutes at most.
+    /// Repeating it changes nothing: a crash or a lost answer anywhere in it is made good by the next.
     ///
     /// # Errors
     ///
     /// Returns a [`RefreshError`]; what was done before it is kept.
     pub async fn refresh_key_packages(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
-        let is_urgent = self.is_rotating()? || self.pool.is_last_resort_used()?;
-        if self.is_fresh(now)? && !is_urgent {
-            let available = self.pool.get_available_count(now)? as u64;
-            return Ok(Refresh { skipped: true, available, ..Refresh::default() });
+        if self.is_rotating()? || self.pool.is_last_resort_used()? {
+            return self.refresh_now(now).await;
+        }
+        match self.hearing.course(!self.is_fresh(now)?, now) {
+            Course::Rest => {
+                let available = self.pool.get_available_count(now)? as u64;
+                return Ok(Refresh { skipped: true, available, ..Refresh::default() });
+            }
+            Course::Told => {
+                let _alone = self.refreshing.lock().await;
+                if let Some(refresh) = self.keep_by_ear(now)? {
+                    return Ok(refresh);
+                }
+            }
+            Course::Ask => {}
         }
         self.refresh_now(now).await
     }
@@ -160,6 +181,7 @@ impl<D> MlsConnection<D> {
     /// As [`MlsConnection::refresh_key_packages`].
     pub async fn refresh_now(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
         let _alone = self.refreshing.lock().await;
+        let round = self.hearing.begin_round();
         self.resume_rotation(now).await?;
         let (known, held) = (self.store.mirror_head(), self.pool.uploaded(now)?);
         let status = self.api.status().await?;
@@ -178,6 +200,7 @@ impl<D> MlsConnection<D> {
         }
         refresh.available = self.pool.get_available_count(now)? as u64;
         (refresh.drift, refresh.last_resort_used) = self.note_refreshed(seen, now)?;
+        self.hearing.end_round(round, now);
         Ok(refresh)
     }
 

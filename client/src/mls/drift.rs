@@ -157,6 +157,7 @@ impl<D> MlsConnection<D> {
     /// Keeps the history that was told before beside the mirror, which begins anew, and offers nothing
     /// again that may have been handed out in it.
     fn begin_anew(&self, now: Timestamp) -> Result<(), RefreshError> {
+        self.hearing().close_all();
         let staged = self.store().stage()?;
         staged.set_mirror_aside()?;
         note_set_back(&staged)?;
@@ -235,7 +236,7 @@ impl<D> MlsConnection<D> {
 
     /// The packages that the device answers for, as the server should have them: those that are live in its
     /// history, and those it has said to have taken in and of which the history does not tell.
-    fn answered_for(
+    pub(super) fn answered_for(
         &self,
         held: &BTreeSet<KeyPackageRef>,
     ) -> Result<Vec<(KeyPackageRef, Stage)>, StorageError> {
@@ -316,6 +317,11 @@ pub(super) fn note_older_home(staged: &Staged<'_>) -> Result<(), StorageError> {
 /// Whether it is noted that this home is an older copy of itself.
 pub(super) fn is_older_home(staged: &Staged<'_>) -> Result<bool, StorageError> {
     Ok(staged.app_record::<Drift>(DRIFT_RECORD)?.is_some_and(|drift| drift.home_set_back))
+}
+
+/// Whether something was found that is not told yet.
+pub(super) fn is_noted(staged: &Staged<'_>) -> Result<bool, StorageError> {
+    Ok(staged.app_record::<Drift>(DRIFT_RECORD)?.is_some())
 }
 
 /// What was found and is told now, as part of an operation.

@@ -5,6 +5,7 @@ mod config;
 mod last_resort;
 mod replacing;
 mod status;
+mod told;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 

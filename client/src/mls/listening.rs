@@ -24,18 +24,28 @@ pub enum PoolNews {
     LastResortUsed(LastResortNotice),
 }
 
-/// Listens to what happens to the device's pool. Dropping it ends that.
+/// Listens to what happens to the device's pool, as long as [`PoolListener::next`] is waited for. Dropping it
+/// ends that.
 #[derive(Debug)]
 pub struct PoolListener<'a, D> {
     connection: &'a MlsConnection<D>,
     stream: EventStream,
+    /// The number of its line.
+    line: u64,
+}
+
+impl<D> Drop for PoolListener<'_, D> {
+    fn drop(&mut self) {
+        self.connection.hearing().close(self.line);
+    }
 }
 
 impl<D> MlsConnection<D> {
     /// Listens to what happens to the device's pool, from where the mirror ends on.
     ///
     /// It takes the place of no refresh: that also cleans up, refills, and holds the server to what it has
-    /// said. It tells when one is worth it.
+    /// said. It tells when one is worth it, and a refresh meanwhile asks the server only if there is a need
+    /// to: see [`MlsConnection::is_kept_told`].
     ///
     /// # Errors
     ///
@@ -44,7 +54,8 @@ impl<D> MlsConnection<D> {
         let known = self.store().mirror_head().version;
         // The last known event is told once more: a server that was set back tells another.
         let stream = self.api().stream(known.saturating_sub(1)).await?;
-        Ok(PoolListener { connection: self, stream })
+        let line = self.hearing().open(self.api().now());
+        Ok(PoolListener { connection: self, stream, line })
     }
 }
 
@@ -57,18 +68,32 @@ impl<D> PoolListener<'_, D> {
     /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`](crate::StorageError) if the
     /// server tells another history than before, or one that no pool can have.
     pub async fn next(&mut self) -> Result<Option<PoolNews>, RefreshError> {
-        loop {
-            let Some(told) = self.stream.next().await? else { return Ok(None) };
-            return Ok(Some(match told {
-                Told::Event(view) => match self.take_in_event(view.envelope.0)? {
-                    Some(moment) => PoolNews::Happened(moment),
-                    None => continue,
-                },
-                Told::Low(notice) => PoolNews::Low(notice),
-                Told::Empty(notice) => PoolNews::Empty(notice),
-                Told::LastResortUsed(notice) => PoolNews::LastResortUsed(notice),
-            }));
+        let news = self.listen().await;
+        if !matches!(news, Ok(Some(_))) {
+            self.connection.hearing().close(self.line);
         }
+        news
+    }
+
+    async fn listen(&mut self) -> Result<Option<PoolNews>, RefreshError> {
+        let connection = self.connection;
+        while let Some(told) = self.stream.next().await? {
+            let news = match told {
+                Told::Event(view) => self.take_in_event(view.envelope.0)?.map(PoolNews::Happened),
+                Told::Low(notice) => Some(PoolNews::Low(notice)),
+                Told::Empty(notice) => Some(PoolNews::Empty(notice)),
+                Told::LastResortUsed(notice) => Some(PoolNews::LastResortUsed(notice)),
+                Told::Alive => None,
+            };
+            connection.hearing().hear(self.line, connection.api().now());
+            if !matches!(news, None | Some(PoolNews::Happened(_))) {
+                connection.hearing().alarm();
+            }
+            if news.is_some() {
+                return Ok(news);
+            }
+        }
+        Ok(None)
     }
 
     /// Adds an event to the mirror, and takes in what it says of an own package; `None` if it was there.

@@ -15,6 +15,7 @@ use keypool_client::LocalStore;
 use super::{
     command_line::lose_a_package,
     delivery::open,
+    people::reserve,
     service::{Service, run},
 };
 
@@ -387,4 +388,54 @@ fn a_device_that_was_removed_is_told_so_and_how_it_comes_back() {
     phone.program.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("type `keypool vouch phone "), "{said}");
     assert_eq!(phone.ends().1, 1);
+}
+
+/// A chat that refreshes by itself once a day.
+fn patient_chat(service: &Service, name: &str) -> Command {
+    let mut command = chat(service, name);
+    command.args(["--refresh-s", "86400", "--refresh-messages", "1000000"]);
+    command
+}
+
+/// Alice reserves that many of Bob's packages, and his chat has made it good soon after.
+fn drained_and_filled(service: &Service, bob: &mut Person, packages: usize, so: &str) {
+    run(async {
+        let alice = service.device("alice", 0).await;
+        for _ in 0..packages {
+            reserve(&alice, None).await;
+        }
+    });
+    let is_filled = (0..1000).any(|_| {
+        bob.says("/pool");
+        bob.reads("pool:").contains(so)
+    });
+    assert!(is_filled, "never so: {so}");
+}
+
+#[test]
+fn a_pool_that_is_told_to_be_low_is_filled_at_once_and_again_after_the_line_broke() {
+    let service = Service::start();
+    let mut bob = Person::opens(&mut patient_chat(&service, "bob"));
+    bob.says("/pool");
+    bob.reads("32 of 32 available");
+    drained_and_filled(&service, &mut bob, 24, "32 of 32 available, 1 of last resort, 24 reserved");
+    let service = run(service.beneath(async |_, _| {}));
+    // There is room for eight more.
+    drained_and_filled(&service, &mut bob, 24, "16 of 32 available, 1 of last resort, 48 reserved");
+    assert_eq!(bob.ends().1, 0);
+}
+
+#[test]
+fn whoever_brings_somebody_in_is_their_contact() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    let mut bob = Person::opens(&mut patient_chat(&service, "bob"));
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    bob.reads("alice has brought you into friday");
+    // What follows from it goes before the next line.
+    bob.says("/pool");
+    bob.reads("pool:");
+    assert_eq!(bob.ends().1, 0);
+    let policy = run(async { open(&service, "bob").connection().api().policy().await.unwrap() });
+    assert_eq!(policy.contacts, ["alice"]);
 }

@@ -1,6 +1,6 @@
 //! What happens to a pool, heard as it happens, and after the line was cut.
 
-use std::{net::TcpListener, sync::Arc};
+use std::sync::Arc;
 
 use keypool_client::{MlsClient, PoolConfig, PoolNews};
 use keypool_ledger::Clock;
@@ -10,7 +10,7 @@ use super::{
     service::{Service, group as other, run},
 };
 
-fn name(news: Option<PoolNews>) -> String {
+pub(crate) fn name(news: Option<PoolNews>) -> String {
     match news {
         Some(PoolNews::Happened(moment)) => moment.event,
         Some(PoolNews::Low(notice)) => format!("{} {}", notice.pool_health, notice.pool.available),
@@ -23,19 +23,13 @@ fn name(news: Option<PoolNews>) -> String {
 #[test]
 fn what_happens_is_heard_and_is_in_the_mirror_at_once() {
     run(async {
-        // Not through the tunnel, which hands on whole answers only.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let service = Service::start_with(|settings| {
-            settings.listen = free;
-            settings.public_names.push(free.to_string());
-        });
+        let service = Service::start();
         let (alice, group) = alice_and(&service, &["bob"], 2).await;
         let (home, clock) = (service.folder.path().join("bob"), service.clock.clone());
         let config = PoolConfig { target: 4, low_watermark: 1, ..PoolConfig::default() };
         let options = (clock as Arc<dyn Clock>, config);
         let bob = "bob".parse().unwrap();
-        let url = format!("http://{free}");
-        let bob = MlsClient::open_at_server(&home, &bob, &url, options).unwrap();
+        let bob = MlsClient::open_at_server(&home, &bob, &service.tunnel.url(), options).unwrap();
         let mut listener = bob.listen().await.unwrap();
         let mut heard = Vec::new();
         for _ in 0..3 {

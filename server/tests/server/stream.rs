@@ -32,13 +32,20 @@ impl Listener {
     /// The next block that is no heartbeat; `None` at the end.
     async fn block(&mut self) -> Option<String> {
         loop {
+            match self.any_block().await {
+                Some(block) if block == ":" => {}
+                block => return block,
+            }
+        }
+    }
+
+    /// The next block; `None` at the end.
+    async fn any_block(&mut self) -> Option<String> {
+        loop {
             if let Some((block, rest)) = self.come.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
                 self.come = rest;
-                if block != ":" {
-                    return Some(block);
-                }
-                continue;
+                return Some(block);
             }
             let piece = self.response.chunk().await.unwrap()?;
             self.come.push_str(std::str::from_utf8(&piece).unwrap());
@@ -165,4 +172,22 @@ async fn no_device_holds_more_than_four_streams_and_a_wrong_beginning_is_refused
     assert_eq!(api.get(&alice, "/keypackages/stream?after=x").await.code(), "bad_request");
     let stranger = api.get(&Device::new("stranger"), "/keypackages/stream").await;
     assert_eq!(stranger.code(), "unauthenticated");
+}
+
+#[actix_web::test]
+async fn a_stream_on_which_nothing_happens_says_that_it_is_alive() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start_with(|settings| {
+        settings.stream_heartbeat = Duration::from_millis(1);
+    });
+    let running = running.with(&[&alice, &bob], 10).await;
+    let mut listener = Listener::of(&running.api, &bob, None).await;
+    for _ in 0..3 {
+        assert_eq!(listener.any_block().await.unwrap(), ":");
+    }
+    // What happens comes between.
+    running.api.reserve(&alice, "bob").await.ok();
+    let (id, name, _) = listener.next().await.unwrap();
+    assert_eq!((id, name.as_str()), (Some(12), "reserved"));
+    assert_eq!(listener.any_block().await.unwrap(), ":");
 }

@@ -1,10 +1,12 @@
 //! `keypool chat`: groups, invitations and messages in a terminal; the worked example of an app.
 //!
-//! One loop waits for a line, for the mailbox, and for the time of the next refresh. Nothing runs beside
-//! it but the terminal's threads, and the mailbox is being asked while something else is done.
+//! One loop waits for a line, for the mailbox, for what the server tells of the pool, and for the time of the
+//! next refresh. Nothing runs beside it but the terminal's threads, and the mailbox is being asked while
+//! something else is done.
 
 mod command;
 mod doing;
+mod ears;
 mod inviting;
 mod mail;
 mod names;
@@ -24,6 +26,7 @@ use keypool_ledger::{GroupId, SystemClock};
 use tokio::time::sleep;
 
 use self::{
+    ears::Ears,
     mail::Mail,
     screen::{Input, Screen},
 };
@@ -123,14 +126,14 @@ impl<'a> Chat<'a> {
 
     /// Turn after turn, until standard input ends: whatever comes first is dealt with.
     async fn talk(&mut self) -> Result<(), End> {
-        let mut mail = Mail::new(self.client);
+        let (mut mail, mut ears) = (Mail::new(self.client), Ears::new(self.client));
         self.current = self.groups()?.into_iter().next();
         self.go_on().await?;
         let period = Duration::from_secs(self.options.refresh_s);
         let mut refresh = Box::pin(sleep(period));
         loop {
             if self.is_refresh_due {
-                mail.alongside(Box::pin(self.refresh())).await?;
+                mail.alongside(Box::pin(self.refresh_if_needed())).await?;
                 refresh.set(sleep(period));
             }
             let prompt = self.prompt()?;
@@ -146,11 +149,12 @@ impl<'a> Chat<'a> {
                     self.receive(outcome)?;
                     mail.alongside(Box::pin(self.follow_up())).await?;
                 }
+                () = ears.next(), if self.is_registered => self.is_refresh_due = true,
                 () = &mut refresh => self.is_refresh_due = true,
             }
         }
         // What it was doing is broken off, so that the mailbox can be asked once more.
-        drop(mail);
+        drop((mail, ears));
         self.part().await
     }
 

@@ -1,9 +1,10 @@
-//! The way to the server. It can lose answers, forge them, repeat and delay requests, and see the app die.
+//! The way to the server. It can lose answers, forge them, repeat and delay requests, and see the app die. What
+//! has no end, a stream, is handed on as it comes.
 
 use std::{
     collections::HashMap,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -184,6 +185,7 @@ fn serve(
             pass_on(&request, server)?;
             drop(client.write_all(&pass_on(&request, server)?));
         }
+        None if is_stream(&request) => hand_on(client, &request, server)?,
         None => {
             let answer = pass_on(&request, server)?;
             for overtaken in late.lock().unwrap().drain(..) {
@@ -208,17 +210,38 @@ fn read(client: &mut TcpStream) -> Option<Vec<u8>> {
     Some(request)
 }
 
+fn is_stream(request: &[u8]) -> bool {
+    request.starts_with(b"GET /keypackages/stream?")
+}
+
+/// Passes a request on and hands the answer back as it comes, until either side has gone.
+fn hand_on(mut client: TcpStream, request: &[u8], server: SocketAddr) -> Option<()> {
+    let mut upstream = send_on(request, server)?;
+    let (mut silent, gone) = (client.try_clone().ok()?, upstream.try_clone().ok()?);
+    thread::spawn(move || {
+        // An app that listens says nothing more: what comes is its end.
+        let _ = silent.read(&mut [0]);
+        gone.shutdown(Shutdown::Both)
+    });
+    let _ = std::io::copy(&mut upstream, &mut client);
+    client.shutdown(Shutdown::Both).ok()
+}
+
 /// Passes a request on and reads the whole answer.
 fn pass_on(request: &[u8], server: SocketAddr) -> Option<Vec<u8>> {
+    let mut answer = Vec::new();
+    send_on(request, server)?.read_to_end(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn send_on(request: &[u8], server: SocketAddr) -> Option<TcpStream> {
     let head = String::from_utf8_lossy(request).replacen("\r\n", "\r\nconnection: close\r\n", 1);
     let split = head.find("\r\n\r\n")? + 4;
     let body_at = request.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let mut upstream = TcpStream::connect(server).ok()?;
     upstream.write_all(&head.as_bytes()[..split]).ok()?;
     upstream.write_all(&request[body_at..]).ok()?;
-    let mut answer = Vec::new();
-    upstream.read_to_end(&mut answer).ok()?;
-    Some(answer)
+    Some(upstream)
 }
 
 /// Whether the head and as much of a body as it announces have arrived.

@@ -36,8 +36,6 @@ use crate::{
 const PAGE: usize = 100;
 /// How many pieces wait for a slow reader.
 const AHEAD_MAX: usize = 4;
-/// How often a stream says that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How much time lies between two looks at least, however much is written meanwhile.
 const LOOK_APART: Duration = Duration::from_millis(100);
 /// When a client that was cut off is to come back, in milliseconds.
@@ -140,7 +138,7 @@ impl Told {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.sender.closed() => return,
                 changed = written.changed() => if changed.is_err() { return },
-                () = actix_rt::time::sleep(HEARTBEAT) => ":\n\n".clone_into(&mut piece),
+                () = actix_rt::time::sleep(state.stream_heartbeat) => ":\n\n".clone_into(&mut piece),
             }
             actix_rt::time::sleep(LOOK_APART).await;
         }

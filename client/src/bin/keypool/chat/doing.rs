@@ -3,8 +3,8 @@
 use std::{future::Future, time::Duration};
 
 use keypool_client::{
-    ApiError, Gravity, GroupError, InviteError, Invited, RefreshError, RotateError, SendError,
-    UpdateError,
+    ApiError, Gravity, GroupError, InviteError, Invited, Refresh, RefreshError, RotateError,
+    SendError, UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, SystemClock};
 use keypool_projections::wire::{Code, Problem};
@@ -265,14 +265,31 @@ impl Chat<'_> {
         })
     }
 
+    /// Keeps the pool, as [`Chat::refresh`]; the server is asked only if what it tells by itself gives a reason
+    /// to, or if it tells nothing.
+    pub(super) async fn refresh_if_needed(&mut self) -> Result<(), End> {
+        let connection = self.client.connection();
+        if connection.is_kept_told() {
+            self.refresh_by(connection.refresh_key_packages(SystemClock.now())).await
+        } else {
+            self.refresh().await
+        }
+    }
+
     /// Keeps the pool, and the device's keys in its groups. What goes wrong is said once, until it
     /// works again.
-    pub(super) async fn refresh(&mut self) -> Result<(), End> {
+    async fn refresh(&mut self) -> Result<(), End> {
+        self.refresh_by(self.client.connection().refresh_now(SystemClock.now())).await
+    }
+
+    async fn refresh_by(
+        &mut self,
+        refresh: impl Future<Output = Result<Refresh, RefreshError>>,
+    ) -> Result<(), End> {
         (self.messages, self.is_refresh_due) = (0, false);
         if !self.is_registered {
             return Ok(());
         }
-        let refresh = self.client.connection().refresh_now(SystemClock.now());
         let trouble = match timeout(REFRESH_WAIT, refresh).await {
             Ok(Ok(refresh)) => {
                 if !refresh.drift.is_none() {
@@ -302,7 +319,17 @@ impl Chat<'_> {
             return Ok(());
         }
         self.refresh_trouble = None;
+        self.tell_contacts().await?;
         self.renew_keys().await
+    }
+
+    /// Tells the server who has invited this device: what is kept from strangers is not kept from them. What
+    /// cannot be told now is told after the next refresh.
+    async fn tell_contacts(&mut self) -> Result<(), End> {
+        match timeout(REFRESH_WAIT, self.client.connection().tell_contacts()).await {
+            Ok(Err(RefreshError::Storage(error))) => self.told(&error).map(drop),
+            Ok(Ok(_) | Err(_)) | Err(_) => Ok(()),
+        }
     }
 
     /// Says once, of everything that is found, that something is wrong.
