@@ -30,6 +30,7 @@ mod client {
     mod sealing;
     mod service;
     mod storage;
+    mod suites;
     mod support;
     mod tunnels;
     mod unfinished;

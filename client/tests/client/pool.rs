@@ -20,7 +20,7 @@ fn refs(made: &[keypool_client::CreatedPackage]) -> Vec<KeyPackageRef> {
 }
 
 fn status(available: usize, reserved: usize) -> ServerStatus {
-    ServerStatus { available, reserved, position: 7 }
+    ServerStatus { available, reserved, position: 7, suites: None }
 }
 
 #[test]
@@ -33,8 +33,16 @@ fn a_configuration_that_contradicts_itself_is_refused() {
     assert_eq!(PoolConfig { low_watermark: 32, ..good() }.validate(), Err(low));
     let lifetime = ConfigError::Lifetime { lifetime_s: 15 * 86_400 };
     assert_eq!(PoolConfig { lifetime: 15 * DAY, ..good() }.validate(), Err(lifetime));
-    let suite = ConfigError::Ciphersuite(2);
-    assert_eq!(PoolConfig { ciphersuite: 2, ..good() }.validate(), Err(suite));
+    let suites = |ciphersuites: &[u16]| {
+        PoolConfig { ciphersuites: ciphersuites.to_vec(), ..good() }.validate()
+    };
+    assert_eq!(suites(&[1, 2]), Ok(()));
+    assert_eq!(suites(&[1, 4]), Err(ConfigError::Ciphersuite(4)));
+    assert_eq!(suites(&[]), Err(ConfigError::NoCiphersuite));
+    assert_eq!(suites(&[1, 2, 1]), Err(ConfigError::CiphersuiteTwice(1)));
+    let all = ConfigError::TargetOfAll { target: 32, suites: 3, hard_cap: 64 };
+    assert!(all.to_string().ends_with("at most 21 each fit"), "{all}");
+    assert_eq!(suites(&[1, 2, 3]), Err(all));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn the_user_and_the_device_may_stand_in_the_credential() {
 }
 
 #[test]
-fn grease_is_tolerated_in_the_capabilities() {
+fn grease_and_what_is_not_known_are_tolerated_in_the_capabilities() {
     let maker = Maker::new(1);
     let package = maker.spoiled(|content| {
         let can = capabilities(content);
@@ -101,6 +101,15 @@ fn grease_is_tolerated_in_the_capabilities() {
         can.extensions.insert(0, 0x1a1a);
         can.proposals.insert(0, 0x1a1a);
         can.credentials.insert(0, 0x1a1a);
+    });
+    admitted(&maker, &package).unwrap();
+    let package = maker.spoiled(|content| {
+        let can = capabilities(content);
+        can.versions.push(0x7001);
+        can.ciphersuites.extend([0x7002, 5, 0x004f]);
+        can.extensions.push(0x7003);
+        can.proposals.push(0x7004);
+        can.credentials.push(0x7005);
     });
     admitted(&maker, &package).unwrap();
 }
