@@ -290,7 +290,7 @@ impl<D> MlsConnection<D> {
                 if drift::is_older_home(&staged)? {
                     excuse_awaited(&staged)?;
                 }
-                told.clone().map_or(Ok(()), |told| record_server_status(&staged, told))?;
+                told.as_ref().map_or(Ok(()), |told| record_server_status(&staged, told))?;
             }
             staged.commit()?;
             count += new.len();
@@ -325,7 +325,7 @@ impl<D> MlsConnection<D> {
             let staged = self.store.stage()?;
             record_uploaded(&staged, &there, now, command)?;
             record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, command))?;
-            said.map_or(Ok(()), |said| record_server_status(&staged, said))?;
+            said.as_ref().map_or(Ok(()), |said| record_server_status(&staged, said))?;
             staged.commit()?;
             let last_resort = batch.iter().filter(|package| package.facts.last_resort);
             let last_resort =

@@ -229,7 +229,7 @@ impl KeyPackagePool {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store fails.
-    pub fn note_server_status(&self, status: ServerStatus) -> Result<(), StorageError> {
+    pub fn note_server_status(&self, status: &ServerStatus) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         record_server_status(&staged, status)?;
         staged.commit()
@@ -351,7 +351,9 @@ pub(super) fn record_uploaded(
     let uploaded = news.len();
     if let Some(mut status) = server_status(staged)? {
         status.available = status.available.saturating_add(uploaded);
-        news.into_iter().for_each(|suite| status.note_uploaded(suite));
+        for suite in news {
+            status.note_uploaded(suite);
+        }
         staged.put_app_record(STATUS_RECORD, &status)?;
     }
     Ok(uploaded)

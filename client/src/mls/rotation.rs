@@ -222,7 +222,7 @@ impl<D> MlsConnection<D> {
         record_revoked(&staged, &refs, RevokeReason::Rotated, (now, *command))?;
         record_uploaded(&staged, &there, now, *command)?;
         record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, *command))?;
-        status.clone().map_or(Ok(()), |status| record_server_status(&staged, status))?;
+        status.as_ref().map_or(Ok(()), |status| record_server_status(&staged, status))?;
         let kept = staged.packages_where(|own| own.stage.keeps_keys());
         let last = kept.iter().map(|own| own.facts.not_after).max().unwrap_or(now);
         let old = OldKey { signature_key: previous, until: last.after(CLOCK_SKEW) };

@@ -90,15 +90,15 @@ fn what_the_server_says_is_left_counts() {
     let bob = Device::new("bob/phone");
     let made = bob.pool.generate_and_store(32, START).unwrap();
     bob.pool.mark_uploaded(&refs(&made), START, fresh_command()).unwrap();
-    bob.pool.note_server_status(status(8, 4)).unwrap();
+    bob.pool.note_server_status(&status(8, 4)).unwrap();
     assert_eq!(bob.pool.get_available_count(START).unwrap(), 8);
     let needed = bob.pool.get_replenishment_needed(START).unwrap();
     assert_eq!(needed, Replenishment { reupload: 0, create: 24 });
-    bob.pool.note_server_status(ServerStatus { position: 6, ..status(1, 0) }).unwrap();
+    bob.pool.note_server_status(&ServerStatus { position: 6, ..status(1, 0) }).unwrap();
     assert_eq!(bob.pool.get_available_count(START).unwrap(), 8, "what is older does not count");
-    bob.pool.note_server_status(ServerStatus { position: 7, ..status(5, 3) }).unwrap();
+    bob.pool.note_server_status(&ServerStatus { position: 7, ..status(5, 3) }).unwrap();
     assert_eq!(bob.pool.get_available_count(START).unwrap(), 5, "a reservation may have lapsed");
-    bob.pool.note_server_status(status(2, 60)).unwrap();
+    bob.pool.note_server_status(&status(2, 60)).unwrap();
     let needed = bob.pool.get_replenishment_needed(START).unwrap();
     assert_eq!(needed, Replenishment { reupload: 0, create: 2 }, "reserved ones take places");
 }

@@ -113,15 +113,16 @@ impl PoolConfig {
     pub fn replenishments(&self, counts: &[(u16, PoolCounts)]) -> Vec<(u16, Replenishment)> {
         let live = counts.iter().map(|(_, of)| of.live.max(of.available)).max().unwrap_or(0);
         let mut room = self.hard_cap.saturating_sub(live);
-        let mut shared: Vec<(u16, PoolCounts)> = counts.to_vec();
-        shared.sort_by_key(|(_, of)| self.missing(*of));
-        let mut left = shared.len();
+        let mut wanting: Vec<(u16, PoolCounts)> = counts.to_vec();
+        wanting.sort_by_key(|(_, of)| self.missing(*of));
+        let mut left = wanting.len();
         let mut share = |of: PoolCounts| {
             let needed = self.missing(of).min(room.div_ceil(left.max(1)));
             (room, left) = (room - needed, left - 1);
             Replenishment::of(needed, of)
         };
-        let mut shares: Vec<_> = shared.into_iter().map(|(suite, of)| (suite, share(of))).collect();
+        let shares = wanting.into_iter().map(|(suite, of)| (suite, share(of)));
+        let mut shares: Vec<_> = shares.collect();
         let place = |suite: u16| counts.iter().position(|(known, _)| *known == suite);
         shares.sort_by_key(|(suite, _)| place(*suite));
         shares

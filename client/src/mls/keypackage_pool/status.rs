@@ -12,13 +12,13 @@ pub(super) const STATUS_RECORD: &str = "server-status";
 /// or something else at a later place of its log.
 pub(in crate::mls) fn record_server_status(
     staged: &Staged<'_>,
-    status: ServerStatus,
+    status: &ServerStatus,
 ) -> Result<(), StorageError> {
     let known = server_status(staged)?;
-    if known.is_some_and(|known| known == status || known.position > status.position) {
+    if known.is_some_and(|known| known == *status || known.position > status.position) {
         return Ok(());
     }
-    staged.put_app_record(STATUS_RECORD, &status)
+    staged.put_app_record(STATUS_RECORD, status)
 }
 
 /// Forgets what the server has said of the pool, as part of an operation: the next it says stands.
