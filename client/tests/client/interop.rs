@@ -6,7 +6,10 @@ use keypool_client::{MlsClient, OfferedPackage, Received, fresh_command};
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, SignatureKey};
 use keypool_projections::{
     signing::{BodyParts, SignedParts, content_digest},
-    wire::{Base64, Outcome, RegisterRequest, UploadReply, UploadRequest},
+    wire::{
+        Base64, Outcome, RegisterRequest, RotatePackagesReply, RotatePackagesRequest, UploadReply,
+        UploadRequest,
+    },
 };
 use mls_rs::{
     CipherSuite, CipherSuiteProvider, Client, CryptoProvider, ExtensionList, MlsMessage,
@@ -185,6 +188,27 @@ fn the_p256_key_of_a_pool_is_known_after_a_restart_and_speaks_for_nothing() {
         assert_eq!(reply.items[1].outcome, Outcome::Stored);
         let (status, why) = answer(&service, (&p256, P256), "/keypackages/upload", b"{}").await;
         assert_eq!(status, 401, "{}", String::from_utf8_lossy(&why));
+    });
+}
+
+/// Withdrawing the packages of a key and uploading those of another is one request.
+#[test]
+fn another_p256_key_takes_the_place_of_the_one_before_in_one_request() {
+    run(async {
+        let service = Service::start();
+        let keys = keys_of(SUITE);
+        register(&service, &keys).await;
+        let [old, new] = [keys_of(P256), keys_of(P256)];
+        let [old, new] = [old, new].map(|p256| client_with("bob/laptop", p256, P256));
+        upload(&service, &keys, &[package_of(&old), package_of(&old)]).await;
+        let keypackages = vec![Base64(package_of(&new).to_bytes().unwrap())];
+        let rotate = RotatePackagesRequest { keypackages, key: None };
+        let reply = signed(&service, &keys, "/keypackages/rotate", &rotate).await;
+        let reply: RotatePackagesReply = serde_json::from_slice(&reply).unwrap();
+        assert_eq!((reply.accepted, reply.revoked.len()), (1, 2));
+        let reply = upload(&service, &keys, &[package_of(&old), package_of(&new)]).await;
+        assert_eq!(reply.items[0].check.as_deref(), Some("signature_key"));
+        assert_eq!(reply.items[1].outcome, Outcome::Stored);
     });
 }
 

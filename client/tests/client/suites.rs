@@ -18,7 +18,7 @@ use openmls_traits::types::SignatureScheme;
 use tls_codec::{Deserialize, Serialize};
 
 use super::{
-    service::{Mail, Service, run},
+    service::{Kill, Mail, Service, Side, run},
     support::{Device, group, now, pool},
 };
 
@@ -153,6 +153,52 @@ fn rotating_replaces_both_keys_and_the_one_before_goes_when_nothing_names_it() {
         assert!(!is_kept(&service, &before) && is_kept(&service, &after));
         they_talk(&alice, &open(&service, "bob", &[1, 2]), &two);
     });
+}
+
+/// Each request of a rotation and of the refresh after it: the app dies before it or after it.
+#[test]
+fn a_rotation_of_both_keys_goes_on_wherever_it_was_killed() {
+    for number in 0..3 {
+        for side in [Side::Before, Side::After] {
+            run(async {
+                let service = Service::start();
+                let alice = registered(&service, "alice", &[1]).await;
+                let bob = registered(&service, "bob", &[1, 2]).await;
+                let group = with_bob(&service, &alice, &bob, ("two", 2)).await;
+                let kill = Kill::Request(number, side);
+                service
+                    .kill("bob", kill, bob, async |bob: &MlsClient<Mail>| {
+                        bob.rotate_key().await.unwrap();
+                        bob.connection().refresh_now(service.clock.now()).await.unwrap();
+                    })
+                    .await;
+                let bob = open(&service, "bob", &[1, 2]);
+                bob.register().await.unwrap();
+                let refresh = bob.connection().refresh_now(service.clock.now()).await.unwrap();
+                assert_eq!(refresh.rejected, Vec::<String>::new(), "{kill:?}");
+                assert_eq!(counts(&bob).await, [(1, 4, 1), (2, 4, 1)], "{kill:?}");
+                they_talk(&alice, &bob, &group);
+                with_bob(&service, &alice, &bob, ("another", 2)).await;
+            });
+        }
+    }
+}
+
+#[test]
+fn lost_answers_of_a_first_refresh_end_the_same() {
+    for lost in 0..5 {
+        run(async {
+            let service = Service::start();
+            let bob = open(&service, "bob", &[2, 1]);
+            bob.register().await.unwrap();
+            service.tunnel.lose(&[lost]);
+            let refresh = bob.connection().refresh_now(service.clock.now()).await.unwrap();
+            assert_eq!(refresh.rejected, Vec::<String>::new(), "{lost}");
+            assert_eq!(counts(&bob).await, [(1, 4, 1), (2, 4, 1)], "{lost}");
+            let again = bob.connection().refresh_now(service.clock.now()).await.unwrap();
+            assert_eq!((again.created, again.reuploaded), (0, 0));
+        });
+    }
 }
 
 #[test]
