@@ -283,14 +283,23 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.status().await
     }
 
-    /// Makes a group with this device as its only member, with the ciphersuite of its pool.
+    /// Makes a group with this device as its only member, with the first ciphersuite of its pool.
     ///
     /// # Errors
     ///
     /// Returns a [`GroupError`]. Nothing has been written then.
     pub fn create_group(&self, group: &GroupId) -> Result<(), GroupError> {
-        let suite = self.connection.pool().config().ciphersuite;
-        self.membership.create_group(group, suite, self.now())
+        self.create_group_in(group, self.connection.pool().config().first_suite())
+    }
+
+    /// As [`MlsClient::create_group`], with another ciphersuite: whoever is to be invited must have packages
+    /// of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsClient::create_group`].
+    pub fn create_group_in(&self, group: &GroupId, ciphersuite: u16) -> Result<(), GroupError> {
+        self.membership.create_group(group, ciphersuite, self.now())
     }
 
     /// The members of a group.

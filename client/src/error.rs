@@ -192,9 +192,28 @@ pub enum ConfigError {
         /// The lifetime, in seconds.
         lifetime_s: u64,
     },
-    /// The ciphersuite is none that the device can use with an Ed25519 key.
-    #[error("ciphersuite {0} is not one the device can use; 1 and 3 are")]
+    /// The ciphersuite is none that the device can use, or none of the pool's.
+    #[error("ciphersuite {0} is not one the device can use; 1, 2 and 3 are")]
     Ciphersuite(u16),
+    /// No ciphersuite is named.
+    #[error("a pool needs a ciphersuite; 1 is the usual one")]
+    NoCiphersuite,
+    /// A ciphersuite is named twice.
+    #[error("ciphersuite {0} is named twice")]
+    CiphersuiteTwice(u16),
+    /// The targets of all ciphersuites together are above the cap.
+    #[error(
+        "a target of {target} packages for each of {suites} ciphersuites is above the cap of {hard_cap}; \
+         at most {} each fit", hard_cap / suites
+    )]
+    TargetOfAll {
+        /// The target for each ciphersuite, in packages.
+        target: usize,
+        /// How many ciphersuites there are.
+        suites: usize,
+        /// The cap, in packages.
+        hard_cap: usize,
+    },
 }
 
 /// Why an operation on the device's own pool failed. Nothing of it was written.
@@ -257,8 +276,8 @@ pub enum GroupError {
         /// Who was named.
         member: PoolId,
     },
-    /// The device cannot use the ciphersuite with its Ed25519 key. Take 1 or 3.
-    #[error("ciphersuite {0} is not one the device can use; 1 and 3 are")]
+    /// The device cannot use the ciphersuite. Take 1, 2 or 3.
+    #[error("ciphersuite {0} is not one the device can use; 1, 2 and 3 are")]
     Ciphersuite(u16),
     /// MLS refused the operation.
     #[error("MLS refused the operation")]

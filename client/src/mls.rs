@@ -54,17 +54,18 @@ pub(crate) const CLOCK_SKEW: Duration = Duration::from_hours(1);
 /// How often a Commit is made anew because another one was first, over the server's own delivery.
 const RACES_MAX: u32 = 3;
 
-/// The signature scheme of the device's key.
+/// The signature scheme of the device's key, which signs its requests.
 pub(crate) const SIGNATURE_SCHEME: SignatureScheme = SignatureScheme::ED25519;
 
 /// The ciphersuite of packages, unless another is named.
 pub(crate) const CIPHERSUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
-/// The suite with that number, if the device can use it with its Ed25519 key.
+/// The suite with that number, if the device can use it.
 fn usable_suite(number: u16) -> Option<Ciphersuite> {
+    let p256 = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
     let chacha = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
-    [CIPHERSUITE, chacha].into_iter().find(|suite| u16::from(*suite) == number)
+    [CIPHERSUITE, p256, chacha].into_iter().find(|suite| u16::from(*suite) == number)
 }
 
 /// What the device says it can do: what its crypto provider supports, no more.

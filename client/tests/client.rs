@@ -31,6 +31,7 @@ mod client {
     mod service;
     mod sessions;
     mod storage;
+    mod suites;
     mod support;
     mod told;
     mod tunnels;

@@ -108,6 +108,14 @@ pub enum Event {
     },
     /// The device was removed: no key speaks for the pool any more.
     DeviceRemoved {},
+    /// The device's packages of another signature scheme than the registered key's are signed with this
+    /// key from now on. Recorded in front of the first of them; it speaks for nothing else.
+    LeafKeyPinned {
+        /// The scheme, RFC 9420 section 5.1.2: 0x0403 is ECDSA over P-256.
+        signature_scheme: u16,
+        /// The signature key in the leaves of the packages.
+        signature_key: SignatureKey,
+    },
     /// The owner has said who may reserve packages of the pool.
     PolicySet {
         /// Who may.
@@ -177,6 +185,7 @@ impl Event {
             Self::Registered { .. }
             | Self::KeyRotated { .. }
             | Self::DeviceRemoved {}
+            | Self::LeafKeyPinned { .. }
             | Self::PolicySet { .. }
             | Self::ContactAdded { .. }
             | Self::ContactRemoved { .. }
@@ -204,6 +213,7 @@ impl Event {
             Self::Registered { .. } => "registered",
             Self::KeyRotated { .. } => "key_rotated",
             Self::DeviceRemoved {} => "device_removed",
+            Self::LeafKeyPinned { .. } => "leaf_key_pinned",
             Self::PolicySet { .. } => "policy_set",
             Self::ContactAdded { .. } => "contact_added",
             Self::ContactRemoved { .. } => "contact_removed",

@@ -124,7 +124,7 @@ fn upload(first: u64) -> Outcome<Command> {
             init_key: digest,
             last_resort: false,
         };
-        Ok(NewPackage { facts, bytes: vec![7; 300] })
+        Ok(NewPackage { facts, bytes: vec![7; 300], leaf_key: None })
     };
     Ok(Command::Upload((first..first + REFILL).map(package).collect::<Outcome<_>>()?))
 }

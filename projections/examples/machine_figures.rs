@@ -176,7 +176,7 @@ fn new_package(n: usize) -> Outcome<NewPackage> {
         init_key: digest,
         last_resort: false,
     };
-    Ok(NewPackage { facts, bytes: vec![7; PACKAGE_BYTES] })
+    Ok(NewPackage { facts, bytes: vec![7; PACKAGE_BYTES], leaf_key: None })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a measurement, by which nothing is decided")]

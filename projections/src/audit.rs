@@ -13,6 +13,8 @@ mod offers;
 
 mod packages;
 
+mod pins;
+
 mod spends;
 
 use std::{
@@ -28,6 +30,7 @@ use self::{
     deliveries::Deliveries,
     devices::Devices,
     packages::{Claim, Life, PoolTally},
+    pins::Pins,
 };
 use crate::verify::{Finding, Gravity};
 
@@ -88,6 +91,7 @@ pub struct Auditor {
     pools: BTreeMap<PoolId, PoolTally>,
     commands: HashMap<CommandId, Asked>,
     devices: Devices,
+    pins: Pins,
     deliveries: Deliveries,
     findings: Vec<Finding>,
 }
@@ -117,6 +121,7 @@ impl Auditor {
             pools: BTreeMap::new(),
             commands: HashMap::new(),
             devices: Devices::default(),
+            pins: Pins::default(),
             deliveries: Deliveries::default(),
             findings: Vec::new(),
         }
@@ -132,7 +137,10 @@ impl Auditor {
             StreamId::Pool(pool) if envelope.event.keypackage_ref().is_some() => {
                 self.see_package(seen, pool);
             }
-            StreamId::Pool(pool) => self.findings.extend(self.devices.see(seen, pool)),
+            StreamId::Pool(pool) => {
+                self.see_pin(seen, pool);
+                self.findings.extend(self.devices.see(seen, pool));
+            }
             StreamId::Group(_) | StreamId::Mailbox(_) => {}
         }
         if let (Some(of), true) =
@@ -231,6 +239,7 @@ fn is_of_device(event: &Event) -> bool {
         Event::Registered { .. }
             | Event::KeyRotated { .. }
             | Event::DeviceRemoved {}
+            | Event::LeafKeyPinned { .. }
             | Event::PolicySet { .. }
             | Event::ContactAdded { .. }
             | Event::ContactRemoved { .. }

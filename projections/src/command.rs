@@ -236,6 +236,18 @@ pub struct NewPackage {
     pub facts: PackageFacts,
     /// The exact bytes that arrived.
     pub bytes: Vec<u8>,
+    /// The key that has signed it, where that is not the one which speaks for the pool.
+    pub leaf_key: Option<LeafKey>,
+}
+
+/// A signature key of another scheme than that of the keys which speak for pools: it signs packages and
+/// nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafKey {
+    /// The scheme, RFC 9420 section 5.1.2.
+    pub signature_scheme: u16,
+    /// The public key, as it stands in the leaf.
+    pub signature_key: SignatureKey,
 }
 
 /// What a command that was carried out has done.
@@ -323,6 +335,12 @@ pub enum ItemRefusal {
     /// A last-resort package for this ciphersuite is live already.
     #[error("the pool has a last-resort package for this ciphersuite already")]
     LastResortHeld,
+    /// Live packages of its signature scheme are signed with another key.
+    #[error(
+        "the leaf's signature key is not the one that signs the pool's live packages of its signature \
+         scheme; withdraw these first, or replace them by rotating"
+    )]
+    LeafKeyDiffers,
 }
 
 /// Why the pool refuses a command.

@@ -1,6 +1,7 @@
 //! The rules of a pool: which events a command leads to. Pure; see [`PoolState::decide`].
 
 mod offering;
+mod pinning;
 mod replacing;
 
 use keypool_ledger::{
@@ -224,15 +225,17 @@ impl Draft<'_> {
             return Err(Rejection::NotRegistered);
         }
         let mut outcomes = Vec::with_capacity(packages.len());
-        for NewPackage { facts, .. } in packages {
+        for NewPackage { facts, leaf_key, .. } in packages {
             let keypackage_ref = facts.keypackage_ref.clone();
             let known = self.pool.get(&keypackage_ref).map(|package| package.stage);
-            outcomes.push(match (known, self.refusal(facts)) {
+            let refusal = self.refusal(facts).or_else(|| self.pin_refusal(leaf_key.as_ref()));
+            outcomes.push(match (known, refusal) {
                 (Some(stage), _) if stage != Stage::Created => {
                     ItemOutcome::Known(keypackage_ref, stage)
                 }
                 (_, Some(refusal)) => ItemOutcome::Refused(keypackage_ref, refusal),
                 (_, None) => {
+                    self.pin(leaf_key.as_ref())?;
                     self.record(Event::Uploaded(facts.clone()))?;
                     ItemOutcome::Stored(keypackage_ref)
                 }

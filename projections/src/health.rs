@@ -1,13 +1,14 @@
 //! How full a pool is, and when it will be empty.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use keypool_ledger::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     command::Limits,
-    pool::{Package, PoolState, SPEND_WINDOW},
+    lifecycle::Stage,
+    pool::{PoolState, SPEND_WINDOW},
 };
 
 /// How many packages a well-kept pool holds.
@@ -23,7 +24,7 @@ const EXPIRING_SOON: Duration = Duration::from_hours(48);
 ///
 /// All counts but `last_resort` are of single-use packages, and
 /// `available + reserved + spent + expired + revoked = total` (invariant I3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Packages that can be handed out now: `fresh + requeued`.
     pub available: u64,
@@ -54,6 +55,22 @@ pub struct Health {
     pub room: u64,
     /// The word for it.
     pub level: Level,
+    /// The packages that are live, by ciphersuite, in the order of its number.
+    pub suites: Vec<SuiteCounts>,
+}
+
+/// How many live packages of one ciphersuite stand where. A suite of which nothing is live has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SuiteCounts {
+    /// The number of the ciphersuite.
+    pub ciphersuite: u16,
+    /// Single-use packages that can be handed out now.
+    pub available: u64,
+    /// Single-use packages set aside for an inviter.
+    pub reserved: u64,
+    /// Live last-resort packages: one, or none.
+    pub last_resort: u64,
 }
 
 /// How full a pool is, in a word.
@@ -85,14 +102,24 @@ impl Health {
             spent_24h: pool.spent_since_yesterday(now),
             ..Self::default()
         };
-        let last_resort = |package: &&Package| package.facts.last_resort;
-        health.last_resort = pool.live().filter(last_resort).count() as u64;
-        for package in pool.offerable(now, limits).filter(|package| !last_resort(package)) {
+        let mut suites: BTreeMap<u16, SuiteCounts> = BTreeMap::new();
+        for package in pool.live() {
+            let ciphersuite = package.facts.ciphersuite;
+            let suite = suites.entry(ciphersuite).or_default();
+            suite.ciphersuite = ciphersuite;
+            suite.last_resort += u64::from(package.facts.last_resort);
+            let is_held = package.stage == Stage::Reserved && !package.facts.last_resort;
+            suite.reserved += u64::from(is_held);
+            health.last_resort += u64::from(package.facts.last_resort);
+        }
+        for package in pool.offerable(now, limits).filter(|package| !package.facts.last_resort) {
             health.available += 1;
+            suites.entry(package.facts.ciphersuite).or_default().available += 1;
             health.fresh += u64::from(package.generation == 0);
             let soon = package.facts.not_after < now.after(EXPIRING_SOON);
             health.expiring_soon += u64::from(soon);
         }
+        health.suites = suites.into_values().collect();
         health.requeued = health.available - health.fresh;
         health.expired = counts.expired + (counts.available - health.available);
         health.seconds_to_empty = seconds_to_empty(health.available, health.spent_24h);

@@ -12,6 +12,8 @@
 
 mod lifecycle;
 
+mod suites;
+
 mod pool;
 
 mod command;
@@ -52,12 +54,12 @@ pub mod wire;
 
 pub use crate::{
     command::{
-        Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, NextKey, OnLapse,
-        Rejection, Which,
+        Answer, Claim, Command, ItemOutcome, ItemRefusal, LeafKey, Limits, NewPackage, NextKey,
+        OnLapse, Rejection, Which,
     },
     decide::Decision,
     delivery::{DeliveryLimits, DeliveryRejection, GroupState, MailboxState, Waiting},
-    health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, TARGET},
+    health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, SuiteCounts, TARGET},
     lifecycle::{IllegalChange, Stage, next},
     pool::{Circle, Counts, Package, PoolState, Registration, Reservation, ReservationStatus},
     pools::{

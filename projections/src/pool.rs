@@ -6,7 +6,7 @@ mod forgetting;
 
 mod packed;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use imbl::{HashSet, OrdMap, OrdSet, Vector};
 use keypool_ledger::{
@@ -33,6 +33,8 @@ pub(crate) const SPEND_WINDOW: Duration = Duration::from_hours(24);
 pub struct PoolState {
     version: u64,
     registration: Option<Arc<Registration>>,
+    /// The keys that sign packages of other signature schemes than the registered key's, by scheme.
+    pinned: Option<Arc<BTreeMap<u16, SignatureKey>>>,
     /// Whether the device was removed, and not registered again since.
     removed: bool,
     /// Packages that may still be handed out or used: few, and walked by every decision.
@@ -191,11 +193,17 @@ impl PoolState {
             | Event::KeyRotated { signature_key, credential } => {
                 let (signature_key, credential) = (signature_key.clone(), credential.clone());
                 self.registration = Some(Arc::new(Registration { signature_key, credential }));
+                self.pinned = None;
                 self.removed = false;
             }
             Event::DeviceRemoved {} => {
                 self.registration = None;
+                self.pinned = None;
                 self.removed = true;
+            }
+            Event::LeafKeyPinned { signature_scheme, signature_key } => {
+                let pinned = Arc::make_mut(self.pinned.get_or_insert_default());
+                pinned.insert(*signature_scheme, signature_key.clone());
             }
             Event::PolicySet { .. } | Event::ContactAdded { .. } | Event::ContactRemoved { .. } => {
                 Arc::make_mut(&mut self.circle).evolve(event);
@@ -334,6 +342,13 @@ impl PoolState {
     #[must_use]
     pub fn registration(&self) -> Option<&Registration> {
         self.registration.as_deref()
+    }
+
+    /// The key that signs the device's packages of a signature scheme, where that is not the registered
+    /// one: it came with the first of them.
+    #[must_use]
+    pub fn pinned_key(&self, signature_scheme: u16) -> Option<&SignatureKey> {
+        self.pinned.as_ref()?.get(&signature_scheme)
     }
 
     /// Whether the device was removed, and not registered again since.

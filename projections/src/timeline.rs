@@ -82,6 +82,9 @@ fn detail(envelope: &EventEnvelope) -> String {
             format!("key {signature_key} speaks for {credential}")
         }
         Event::DeviceRemoved {} => String::new(),
+        Event::LeafKeyPinned { signature_scheme, signature_key } => {
+            format!("key {signature_key} signs packages of scheme {signature_scheme:#06x}")
+        }
         Event::PolicySet { reserve } => format!("who may reserve: {}", word(reserve)),
         Event::ContactAdded { user, reservation } => {
             format!("{user} is a contact: reservation {} was joined", short(reservation))

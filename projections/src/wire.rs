@@ -45,7 +45,7 @@ pub use self::{
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
-use crate::health::Health;
+use crate::health::{Health, SuiteCounts};
 
 /// Bytes that travel as base64 with padding (RFC 4648 section 4).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ pub enum Outcome {
 }
 
 /// How many single-use packages of a pool stand where; `last_resort` counts the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PoolCounts {
     /// Can be handed out now: `fresh + requeued`.
@@ -154,6 +154,9 @@ pub struct PoolCounts {
     pub total: u64,
     /// Live last-resort packages.
     pub last_resort: u64,
+    /// The live packages by ciphersuite, in the order of its number.
+    #[serde(default)]
+    pub suites: Vec<SuiteCounts>,
 }
 
 impl From<&Health> for PoolCounts {
@@ -168,6 +171,7 @@ impl From<&Health> for PoolCounts {
             revoked: health.revoked,
             total: health.total,
             last_resort: health.last_resort,
+            suites: health.suites.clone(),
         }
     }
 }

@@ -39,6 +39,10 @@ mod fixtures;
 mod tool;
 
 #[cfg(feature = "tool")]
+#[path = "projections/pinning.rs"]
+mod pinning;
+
+#[cfg(feature = "tool")]
 #[path = "projections/serving.rs"]
 mod serving;
 

@@ -6,6 +6,8 @@
 
 mod check;
 
+mod leaf_key;
+
 mod structure;
 
 mod welcome;
@@ -13,7 +15,7 @@ mod welcome;
 use std::time::Duration;
 
 use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, SignatureKey, Timestamp};
-use keypool_projections::NewPackage;
+use keypool_projections::{LeafKey, NewPackage};
 use openmls::prelude::{KeyPackageIn, KeyPackageVerifyError, ProtocolVersion, hash_ref};
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::{
@@ -22,10 +24,13 @@ use openmls_traits::{
 };
 use tls_codec::{Deserialize, Serialize};
 
-use self::structure::{
-    COMPONENT_LAST_RESORT, CREDENTIAL_BASIC, Capabilities, Component, EXTENSION_APP_DATA,
-    EXTENSION_LAST_RESORT, Extension, KeyPackage, KeyPackageContent, LeafSource, Lifetime, MLS10,
-    WIRE_FORMAT_KEY_PACKAGE,
+use self::{
+    leaf_key::check_signature_key,
+    structure::{
+        COMPONENT_LAST_RESORT, CREDENTIAL_BASIC, Capabilities, Component, EXTENSION_APP_DATA,
+        EXTENSION_LAST_RESORT, Extension, KeyPackage, KeyPackageContent, LeafSource, Lifetime,
+        MLS10, WIRE_FORMAT_KEY_PACKAGE,
+    },
 };
 
 pub use self::check::Check;
@@ -105,10 +110,10 @@ pub fn admit(
     let suite = supported_suite(&package.content, &crypto, rules)?;
     let keypackage_ref = reference(exact, suite, &crypto)?;
     let judged = judge(&package, exact, &Bench { owner, now, rules, suite, crypto: &crypto });
-    let last_resort = judged
+    let (last_resort, leaf_key) = judged
         .map_err(|err| AdmissionError { keypackage_ref: Some(keypackage_ref.clone()), ..err })?;
     let facts = facts(&package, keypackage_ref, last_resort)?;
-    Ok(NewPackage { facts, bytes: bytes.to_vec() })
+    Ok(NewPackage { facts, bytes: bytes.to_vec(), leaf_key })
 }
 
 /// What a package is judged by.
@@ -120,8 +125,13 @@ struct Bench<'a> {
     crypto: &'a RustCrypto,
 }
 
-/// Makes all checks that come after the reference is known; says whether it is a last resort.
-fn judge(package: &KeyPackage, exact: &[u8], bench: &Bench<'_>) -> Result<bool, AdmissionError> {
+/// Makes all checks that come after the reference is known; says whether it is a last resort, and which
+/// key the pool is to hold it to.
+fn judge(
+    package: &KeyPackage,
+    exact: &[u8],
+    bench: &Bench<'_>,
+) -> Result<(bool, Option<LeafKey>), AdmissionError> {
     let KeyPackageContent { init_key, leaf, extensions, .. } = &package.content;
     let leaf = &leaf.content;
     check_lifetime(&leaf.source, bench)?;
@@ -133,16 +143,12 @@ fn judge(package: &KeyPackage, exact: &[u8], bench: &Bench<'_>) -> Result<bool, 
     check_extensions(extensions, Place::Package, &leaf.capabilities)?;
     check_extensions(&leaf.extensions, Place::Leaf, &leaf.capabilities)?;
     check_identity(&leaf.credential, &bench.owner.pool)?;
-    let owner_key = bench.owner.signature_key.as_ref();
-    if owner_key.is_some_and(|key| key.as_bytes() != leaf.signature_key.as_slice()) {
-        let detail = "the leaf's signature key is not the device's registered key";
-        return Err(refuse(Check::SignatureKey, detail));
-    }
+    let leaf_key = check_signature_key(leaf.signature_key.as_slice(), bench)?;
     let last_resort = is_last_resort(extensions)?;
     check_signatures(exact, bench.crypto)?;
     check_usable(init_key.as_slice(), "init_key", bench)?;
     check_usable(leaf.encryption_key.as_slice(), "the leaf's encryption key", bench)?;
-    Ok(last_resort)
+    Ok((last_resort, leaf_key))
 }
 
 /// The package that some bytes hold, and those of the bytes that are the package itself.

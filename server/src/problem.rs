@@ -149,6 +149,7 @@ pub(crate) const fn check_of(refusal: ItemRefusal) -> Check {
         ItemRefusal::InitKeySeen => Check::InitKeyUnique,
         ItemRefusal::LastResortHeld => Check::LastResort,
         ItemRefusal::LifetimeOver => Check::Lifetime,
+        ItemRefusal::LeafKeyDiffers => Check::SignatureKey,
     }
 }
 
@@ -156,9 +157,10 @@ pub(crate) const fn check_of(refusal: ItemRefusal) -> Check {
 pub(crate) const fn code_of(refusal: ItemRefusal) -> Code {
     match refusal {
         ItemRefusal::PoolFull => Code::PoolFull,
-        ItemRefusal::InitKeySeen | ItemRefusal::LastResortHeld | ItemRefusal::LifetimeOver => {
-            Code::InvalidKeyPackage
-        }
+        ItemRefusal::InitKeySeen
+        | ItemRefusal::LastResortHeld
+        | ItemRefusal::LifetimeOver
+        | ItemRefusal::LeafKeyDiffers => Code::InvalidKeyPackage,
     }
 }
 

@@ -208,14 +208,13 @@ impl<D> MlsConnection<D> {
     /// is a package of last resort.
     async fn refill(&self, refresh: &mut Refresh, now: Timestamp) -> Result<(), RefreshError> {
         let last_resort = self.pool.last_resort_to_upload(now)?;
-        let needed = self.pool.get_replenishment_needed(now)?;
-        if needed.is_empty() && last_resort.is_empty() {
+        let needed = self.pool.replenishments(now)?;
+        if needed.iter().all(|(_, needed)| needed.is_empty()) && last_resort.is_empty() {
             return Ok(());
         }
-        let pending = self.pool.pending_upload(now)?;
-        let again: Vec<CreatedPackage> = pending.into_iter().take(needed.reupload).collect();
+        let again = self.pool.again_by_suite(&needed, now)?;
         refresh.reuploaded += self.upload(&again, now, refresh).await?;
-        let mut made = self.pool.generate_and_store(needed.create, now)?;
+        let mut made = self.pool.generate_by_suite(&needed, now)?;
         made.extend(last_resort);
         refresh.created += self.upload(&made, now, refresh).await?;
         Ok(())
@@ -314,7 +313,7 @@ impl<D> MlsConnection<D> {
                 if drift::is_older_home(&staged)? {
                     excuse_awaited(&staged)?;
                 }
-                told.map_or(Ok(()), |told| record_server_status(&staged, told))?;
+                told.as_ref().map_or(Ok(()), |told| record_server_status(&staged, told))?;
             }
             staged.commit()?;
             count += new.len();
@@ -349,7 +348,7 @@ impl<D> MlsConnection<D> {
             let staged = self.store.stage()?;
             record_uploaded(&staged, &there, now, command)?;
             record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, command))?;
-            said.map_or(Ok(()), |said| record_server_status(&staged, said))?;
+            said.as_ref().map_or(Ok(()), |said| record_server_status(&staged, said))?;
             staged.commit()?;
             let last_resort = batch.iter().filter(|package| package.facts.last_resort);
             let last_resort =
@@ -432,5 +431,10 @@ impl<D: DeliveryService> MlsConnection<D> {
 /// What the server says of the pool, as the pool keeps it.
 pub(super) fn said(counts: &PoolCounts, position: u64) -> ServerStatus {
     let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    ServerStatus { available: count(counts.available), reserved: count(counts.reserved), position }
+    let suites = counts.suites.iter().map(|suite| (suite.ciphersuite, count(suite.available)));
+    // A server that does not count them apart says nothing of any, however many packages there are.
+    let live = counts.available.saturating_add(counts.reserved).saturating_add(counts.last_resort);
+    let suites = (!counts.suites.is_empty() || live == 0).then(|| suites.collect());
+    let (available, reserved) = (count(counts.available), count(counts.reserved));
+    ServerStatus { available, reserved, position, suites }
 }

@@ -142,7 +142,7 @@ impl<D> MlsConnection<D> {
             return Ok(false);
         }
         note_fetched(&staged, own, mirror.version)?;
-        record_server_status(&staged, said(&status.counts, status.position))?;
+        record_server_status(&staged, &said(&status.counts, status.position))?;
         staged.commit()?;
         Ok(true)
     }
@@ -219,7 +219,7 @@ impl<D> MlsConnection<D> {
             reply.revoked.into_iter().filter(|own| staged.package(own).is_some()).collect();
         record_revoked(&staged, &known, reason, (now, command))?;
         note(&staged, |drift| drift.withdrawn = drift.withdrawn.saturating_add(withdrawn))?;
-        record_server_status(&staged, said(&reply.pool, reply.position))?;
+        record_server_status(&staged, &said(&reply.pool, reply.position))?;
         Ok(staged.commit()?)
     }
 

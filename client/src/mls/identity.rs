@@ -1,4 +1,7 @@
-//! The device's identity: the key that signs its packages and its requests, and its credential.
+//! The device's identity: the key that signs its requests and its packages, those of other schemes that
+//! go with it, and its credential.
+
+mod leaf_keys;
 
 use std::{
     fmt,
@@ -15,6 +18,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::signatures::Signer;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::leaf_keys::{delete_leaf_keys, leaf_keys_of, stored_pair};
 use super::{SIGNATURE_SCHEME, credential_hash};
 use crate::{IdentityError, LocalStore, Staged, StorageError};
 
@@ -125,12 +129,9 @@ impl DeviceIdentity {
         Ok(Voucher { keyid, proof: Base64(proof) })
     }
 
-    pub(crate) fn signer(&self) -> Arc<SignatureKeyPair> {
-        self.keys().pair
-    }
-
-    pub(crate) fn credential(&self) -> CredentialWithKey {
-        let signature_key = self.signer().public().into();
+    /// The credential with the key that signs for the device by some scheme.
+    pub(crate) fn credential_with(&self, pair: &SignatureKeyPair) -> CredentialWithKey {
+        let signature_key = pair.public().into();
         CredentialWithKey { credential: self.credential.clone(), signature_key }
     }
 }
@@ -146,10 +147,6 @@ impl DeviceKeys {
 
     pub(crate) const fn signature_key(&self) -> &SignatureKey {
         &self.signature_key
-    }
-
-    pub(crate) fn pair(&self) -> &SignatureKeyPair {
-        &self.pair
     }
 
     pub(crate) fn sign(&self, bytes: &[u8]) -> Vec<u8> {
@@ -169,8 +166,7 @@ pub(crate) fn stored_keys(
     staged: &Staged<'_>,
     signature_key: &SignatureKey,
 ) -> Result<DeviceKeys, IdentityError> {
-    let pair = SignatureKeyPair::read(staged, signature_key.as_bytes(), SIGNATURE_SCHEME);
-    DeviceKeys::of(pair.ok_or(IdentityError::KeyMissing { signature_key: signature_key.clone() })?)
+    DeviceKeys::of(stored_pair(staged, signature_key, SIGNATURE_SCHEME)?)
 }
 
 /// Notes which key is the device's, as part of the operation.

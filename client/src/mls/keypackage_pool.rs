@@ -5,6 +5,7 @@ mod config;
 mod last_resort;
 mod replacing;
 mod status;
+mod suites;
 mod told;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
@@ -69,7 +70,7 @@ pub struct KeyPackagePool {
     store: Arc<LocalStore>,
     identity: DeviceIdentity,
     config: PoolConfig,
-    suite: Ciphersuite,
+    suites: Vec<Ciphersuite>,
 }
 
 impl KeyPackagePool {
@@ -84,9 +85,9 @@ impl KeyPackagePool {
         config: PoolConfig,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        let suite =
-            usable_suite(config.ciphersuite).ok_or(ConfigError::Ciphersuite(config.ciphersuite))?;
-        Ok(Self { store, identity, config, suite })
+        let suites =
+            config.ciphersuites.iter().filter_map(|number| usable_suite(*number)).collect();
+        Ok(Self { store, identity, config, suites })
     }
 
     /// How large the pool is kept.
@@ -116,25 +117,32 @@ impl KeyPackagePool {
         Ok(self.counts(now)?.available)
     }
 
-    /// Whether the pool has come down to its low watermark.
+    /// Whether the pool has come down to its low watermark in one of its ciphersuites.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn should_replenish(&self, now: Timestamp) -> Result<bool, StorageError> {
-        Ok(self.config.is_low(self.get_available_count(now)?))
+        let counts = self.counts_by_suite(now)?;
+        Ok(counts.iter().any(|(_, counts)| self.config.is_low(counts.available)))
     }
 
-    /// What a refill would do now; nothing while the pool is not low.
+    /// What a refill would do now, of all ciphersuites together; nothing while none is low.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn get_replenishment_needed(&self, now: Timestamp) -> Result<Replenishment, StorageError> {
-        Ok(self.config.replenishment(self.counts(now)?))
+        let mut all = Replenishment::default();
+        for (_, its) in self.replenishments(now)? {
+            all.reupload += its.reupload;
+            all.create += its.create;
+        }
+        Ok(all)
     }
 
-    /// Makes `count` packages and stores their private halves, all in one write.
+    /// Makes `count` packages of the first ciphersuite and stores their private halves, all in one write.
+    /// [`KeyPackagePool::generate_and_store_of`] makes those of another.
     ///
     /// # Errors
     ///
@@ -145,27 +153,7 @@ impl KeyPackagePool {
         count: usize,
         now: Timestamp,
     ) -> Result<Vec<CreatedPackage>, PoolError> {
-        let staged = self.store.stage()?;
-        let taken = counts(&staged, now)?;
-        let room = self.config.hard_cap.saturating_sub(taken.live.saturating_add(taken.pending));
-        if count > room {
-            return Err(PoolError::AboveCap { asked: count, room });
-        }
-        let command = fresh_command();
-        let mut made = Vec::with_capacity(count);
-        for _ in 0..count {
-            let package =
-                self.make_package(&staged, (self.suite, false), now).map_err(PoolError::Mls)?;
-            staged.record(Event::Created(package.facts.clone()), now, command)?;
-            made.push(package);
-        }
-        staged.commit()?;
-        Ok(made)
-    }
-
-    /// The ciphersuites that packages are kept of.
-    fn suites(&self) -> impl Iterator<Item = Ciphersuite> + use<> {
-        [self.suite].into_iter()
+        self.generate_and_store_of(self.config.first_suite(), count, now)
     }
 
     /// Makes one package, of last resort or not. `OpenMLS` stores its private half on the staged operation.
@@ -180,7 +168,8 @@ impl KeyPackagePool {
             now.before(CLOCK_SKEW).as_secs(),
             now.after(self.config.lifetime).as_secs(),
         );
-        let (signer, credential) = (self.identity.signer(), self.identity.credential());
+        let signer = self.identity.keys().pair_or_new(staged, suite.signature_algorithm())?;
+        let credential = self.identity.credential_with(&signer);
         let mut builder = KeyPackage::builder().key_package_lifetime(lifetime);
         builder = if last_resort {
             builder
@@ -241,7 +230,7 @@ impl KeyPackagePool {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store fails.
-    pub fn note_server_status(&self, status: ServerStatus) -> Result<(), StorageError> {
+    pub fn note_server_status(&self, status: &ServerStatus) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         record_server_status(&staged, status)?;
         staged.commit()
@@ -352,16 +341,20 @@ pub(super) fn record_uploaded(
     now: Timestamp,
     command: CommandId,
 ) -> Result<usize, PoolError> {
-    let mut uploaded = 0_usize;
+    let mut news = Vec::new();
     for keypackage_ref in keypackage_refs {
         let own = own_package(staged, keypackage_ref)?;
         if own.stage == OwnStage::Created {
-            uploaded = uploaded.saturating_add(usize::from(is_single_use(&own)));
+            news.extend(is_single_use(&own).then_some(own.facts.ciphersuite));
             staged.record(Event::Uploaded(own.facts), now, command)?;
         }
     }
+    let uploaded = news.len();
     if let Some(mut status) = server_status(staged)? {
         status.available = status.available.saturating_add(uploaded);
+        for suite in news {
+            status.note_uploaded(suite);
+        }
         staged.put_app_record(STATUS_RECORD, &status)?;
     }
     Ok(uploaded)

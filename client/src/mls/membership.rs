@@ -22,6 +22,7 @@ use openmls::{
     },
     key_packages::Lifetime,
 };
+use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::types::Ciphersuite;
 
 pub use self::{
@@ -39,11 +40,7 @@ pub(crate) use self::{
     joining::join_on,
     messages::decrypt_on,
 };
-use super::{
-    CLOCK_SKEW, capabilities,
-    identity::{DeviceKeys, stored_keys},
-    name_in, usable_suite,
-};
+use super::{CLOCK_SKEW, capabilities, identity::stored_pair, name_in, usable_suite};
 use crate::{DeviceIdentity, GroupError, LocalStore, Staged, StorageError};
 
 /// What the names of the records of groups begin with.
@@ -81,7 +78,7 @@ impl MlsMembership {
     }
 
     /// Makes a group with this device as its only member. Whoever is invited to it must have a
-    /// package of its ciphersuite, 1 or 3.
+    /// package of its ciphersuite, 1, 2 or 3.
     ///
     /// # Errors
     ///
@@ -110,7 +107,9 @@ impl MlsMembership {
             .max_past_epochs(PAST_EPOCHS_MAX)
             .use_ratchet_tree_extension(true)
             .build();
-        let (signer, credential) = (self.identity.signer(), self.identity.credential());
+        let keys = self.identity.keys();
+        let signer = keys.pair_or_new(&staged, suite.signature_algorithm()).map_err(refused)?;
+        let credential = self.identity.credential_with(&signer);
         let id = openmls::group::GroupId::from_slice(group.as_bytes());
         MlsGroup::new_with_group_id(&provider, signer.as_ref(), &config, id, credential)
             .map_err(refused)?;
@@ -177,9 +176,15 @@ fn open(staged: &Staged<'_>, group: &GroupId) -> Result<MlsGroup, GroupError> {
 }
 
 /// Whether this device's leaf in a group names a key before the device's own.
-fn names_old_key(state: &MlsGroup, identity: &DeviceIdentity) -> bool {
-    let leaf = state.own_leaf_node().map(|leaf| leaf.signature_key().as_slice());
-    leaf.is_some_and(|named| named != identity.signature_key().as_bytes())
+fn names_old_key(
+    staged: &Staged<'_>,
+    state: &MlsGroup,
+    identity: &DeviceIdentity,
+) -> Result<bool, GroupError> {
+    let Some(leaf) = state.own_leaf_node() else { return Ok(false) };
+    let scheme = suite_of(state).signature_algorithm();
+    let own = identity.keys().pair_of(staged, scheme).map_err(refused)?;
+    Ok(own.is_none_or(|own| own.public() != leaf.signature_key().as_slice()))
 }
 
 /// Whether this device's leaf names that key in any group, those that are being left included.
@@ -206,13 +211,14 @@ fn signer_of(
     staged: &Staged<'_>,
     state: &MlsGroup,
     identity: &DeviceIdentity,
-) -> Result<DeviceKeys, GroupError> {
+) -> Result<Arc<SignatureKeyPair>, GroupError> {
+    let scheme = suite_of(state).signature_algorithm();
     match state.own_leaf_node() {
-        Some(leaf) if names_old_key(state, identity) => {
+        Some(leaf) if names_old_key(staged, state, identity)? => {
             let named = SignatureKey::new(leaf.signature_key().as_slice()).map_err(refused)?;
-            stored_keys(staged, &named).map_err(refused)
+            stored_pair(staged, &named, scheme).map(Arc::new).map_err(refused)
         }
-        _ => Ok(identity.keys()),
+        _ => identity.keys().pair_or_new(staged, scheme).map_err(refused),
     }
 }
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     CLOCK_SKEW, SIGNATURE_SCHEME,
     connection::{MlsConnection, RefreshError, said, sorted},
-    identity::{DeviceKeys, make_keys, note_keys, stored_keys},
+    identity::{DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_keys, stored_keys},
     keypackage_pool::{
         CreatedPackage, ServerStatus, record_revoked, record_server_status, record_uploaded,
     },
@@ -222,7 +222,7 @@ impl<D> MlsConnection<D> {
         record_revoked(&staged, &refs, RevokeReason::Rotated, (now, *command))?;
         record_uploaded(&staged, &there, now, *command)?;
         record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, *command))?;
-        status.map_or(Ok(()), |status| record_server_status(&staged, status))?;
+        status.as_ref().map_or(Ok(()), |status| record_server_status(&staged, status))?;
         let kept = staged.packages_where(|own| own.stage.keeps_keys());
         let last = kept.iter().map(|own| own.facts.not_after).max().unwrap_or(now);
         let old = OldKey { signature_key: previous, until: last.after(CLOCK_SKEW) };
@@ -263,7 +263,7 @@ impl<D> MlsConnection<D> {
         let staged = self.store().stage()?;
         for name in staged.app_record_names(OLD_PREFIX)? {
             let Some(old) = staged.app_record::<OldKey>(&name)? else { continue };
-            if old.until <= now && !names_key_anywhere(&staged, &old.signature_key)? {
+            if old.until <= now && !is_in_use(&staged, &old.signature_key)? {
                 delete(&staged, &old.signature_key)?;
                 staged.remove_app_record(&name);
             }
@@ -277,7 +277,18 @@ const fn is_about_packages(code: Code) -> bool {
     matches!(code, Code::InvalidKeyPackage | Code::PoolFull | Code::TooLarge)
 }
 
+/// Whether a group names a key that the device had, or one of another scheme that goes with it.
+fn is_in_use(staged: &Staged<'_>, key: &SignatureKey) -> Result<bool, StorageError> {
+    for named in leaf_keys_of(staged, key)?.iter().chain([key]) {
+        if names_key_anywhere(staged, named)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn delete(staged: &Staged<'_>, key: &SignatureKey) -> Result<(), StorageError> {
+    delete_leaf_keys(staged, key)?;
     SignatureKeyPair::delete(staged, key.as_bytes(), SIGNATURE_SCHEME)
 }
 

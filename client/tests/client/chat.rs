@@ -105,6 +105,23 @@ fn told(output: Output) -> String {
 }
 
 #[test]
+fn a_group_is_made_in_another_ciphersuite_of_the_pool() {
+    let service = Service::start();
+    let mut alice = Person::opens(chat(&service, "alice").args(["--ciphersuites", "1,2"]));
+    alice.says("/create friday evening suite=2");
+    alice.reads("friday evening is made");
+    alice.says("/create monday suite=9");
+    alice.reads("ciphersuite 9 is not one the device can use");
+    alice.ends();
+    let alice = open(&service, "alice");
+    let groups = alice.membership().groups().unwrap();
+    assert_eq!(groups.len(), 1);
+    assert_eq!(alice.membership().ciphersuite(&groups[0]).unwrap(), 2);
+    let suites = run(alice.status()).unwrap().counts.suites;
+    assert_eq!(suites.iter().map(|suite| suite.ciphersuite).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
 fn every_command_is_answered_and_so_is_bad_input() {
     let service = Service::start();
     typed(&service, "bob", "");
@@ -148,7 +165,7 @@ fn every_command_is_answered_and_so_is_bad_input() {
     there is no /nonsense; /help lists the commands
     there is no /; /help lists the commands
     nobody else is here yet; /invite USER… first
-    /create NAME     make a group and go to it
+    /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
     /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
     /groups          your groups, and what you have not read
     /switch NAME     go to another group, by its name or its number

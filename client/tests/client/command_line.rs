@@ -303,6 +303,56 @@ fn packages_are_withdrawn_and_the_key_is_replaced() {
 }
 
 #[test]
+fn a_pool_is_kept_of_two_ciphersuites() {
+    let service = Service::start();
+    let both = ["--ciphersuites", "1,2", "--target", "3"];
+    keypool(&service, &["register"]);
+    let played = [
+        &[&["refresh"][..], &both].concat()[..],
+        &["status"],
+        &[&["rotate-key"][..], &both].concat(),
+        &["status"],
+        &["refresh", "--ciphersuites", "1,4"],
+        &["refresh", "--ciphersuites", "1,2,3"],
+    ]
+    .map(|arguments| told(&keypool(&service, arguments)));
+    assert_snapshot!(played.join("\n\n"), @"
+    1 new events, 0 packages expired, 0 uploaded again, 6 made and uploaded
+    a new package of last resort stands behind the others
+    6 packages available
+    [0]
+
+    alice/main  low
+    [######--------------------------] 6 available
+    of these 3 of ciphersuite 1, 3 of ciphersuite 2
+    reserved 0, spent 0, expired 0, revoked 0, uploaded 6 in all
+    expiring within two days: 0
+    of last resort: 2
+    next: upload 26 packages
+    [0]
+
+    the key is KEY now; 6 new packages are available
+    the chat brings it into your groups
+    [0]
+
+    alice/main  low
+    [######--------------------------] 6 available
+    of these 3 of ciphersuite 1, 3 of ciphersuite 2
+    reserved 0, spent 0, expired 0, revoked 6, uploaded 12 in all
+    expiring within two days: 0
+    of last resort: 2
+    next: upload 26 packages
+    [0]
+
+    error: ciphersuite 4 is not one the device can use; 1, 2 and 3 are
+    [1]
+
+    error: a target of 32 packages for each of 3 ciphersuites is above the cap of 64; at most 21 each fit
+    [1]
+    ");
+}
+
+#[test]
 fn a_device_is_removed_and_stays_its_users() {
     let service = Service::start();
     let played = [

@@ -241,7 +241,7 @@ fn an_owner_sees_who_holds_and_who_has_used_which_package() {
 fn devices_of_another_ciphersuite_invite_and_are_invited() {
     run(async {
         let service = Service::start();
-        let chacha = PoolConfig { ciphersuite: 3, ..PoolConfig::default() };
+        let chacha = PoolConfig { ciphersuites: vec![3], ..PoolConfig::default() };
         let open =
             |name: &str| service.open_at(&service.folder.path().join(name), name, chacha.clone());
         let (alice, bob) = (open("alice"), open("bob"));
@@ -259,7 +259,7 @@ fn devices_of_another_ciphersuite_invite_and_are_invited() {
         drop(service.device("carol", 2).await);
         let refused = alice.invite(&group, ["carol"]).await.unwrap_err();
         assert_eq!(why(&refused), &Why::NothingCompatible);
-        let unusable = alice.membership().create_group(&group, 2, now(&service)).unwrap_err();
-        assert!(matches!(unusable, GroupError::Ciphersuite(2)), "{unusable:?}");
+        let unusable = alice.membership().create_group(&group, 4, now(&service)).unwrap_err();
+        assert!(matches!(unusable, GroupError::Ciphersuite(4)), "{unusable:?}");
     });
 }

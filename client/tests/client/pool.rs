@@ -20,7 +20,7 @@ fn refs(made: &[keypool_client::CreatedPackage]) -> Vec<KeyPackageRef> {
 }
 
 fn status(available: usize, reserved: usize) -> ServerStatus {
-    ServerStatus { available, reserved, position: 7 }
+    ServerStatus { available, reserved, position: 7, suites: None }
 }
 
 #[test]
@@ -33,8 +33,16 @@ fn a_configuration_that_contradicts_itself_is_refused() {
     assert_eq!(PoolConfig { low_watermark: 32, ..good() }.validate(), Err(low));
     let lifetime = ConfigError::Lifetime { lifetime_s: 15 * 86_400 };
     assert_eq!(PoolConfig { lifetime: 15 * DAY, ..good() }.validate(), Err(lifetime));
-    let suite = ConfigError::Ciphersuite(2);
-    assert_eq!(PoolConfig { ciphersuite: 2, ..good() }.validate(), Err(suite));
+    let suites = |ciphersuites: &[u16]| {
+        PoolConfig { ciphersuites: ciphersuites.to_vec(), ..good() }.validate()
+    };
+    assert_eq!(suites(&[1, 2]), Ok(()));
+    assert_eq!(suites(&[1, 4]), Err(ConfigError::Ciphersuite(4)));
+    assert_eq!(suites(&[]), Err(ConfigError::NoCiphersuite));
+    assert_eq!(suites(&[1, 2, 1]), Err(ConfigError::CiphersuiteTwice(1)));
+    let all = ConfigError::TargetOfAll { target: 32, suites: 3, hard_cap: 64 };
+    assert!(all.to_string().ends_with("at most 21 each fit"), "{all}");
+    assert_eq!(suites(&[1, 2, 3]), Err(all));
 }
 
 #[test]
@@ -82,15 +90,15 @@ fn what_the_server_says_is_left_counts() {
     let bob = Device::new("bob/phone");
     let made = bob.pool.generate_and_store(32, START).unwrap();
     bob.pool.mark_uploaded(&refs(&made), START, fresh_command()).unwrap();
-    bob.pool.note_server_status(status(8, 4)).unwrap();
+    bob.pool.note_server_status(&status(8, 4)).unwrap();
     assert_eq!(bob.pool.get_available_count(START).unwrap(), 8);
     let needed = bob.pool.get_replenishment_needed(START).unwrap();
     assert_eq!(needed, Replenishment { reupload: 0, create: 24 });
-    bob.pool.note_server_status(ServerStatus { position: 6, ..status(1, 0) }).unwrap();
+    bob.pool.note_server_status(&ServerStatus { position: 6, ..status(1, 0) }).unwrap();
     assert_eq!(bob.pool.get_available_count(START).unwrap(), 8, "what is older does not count");
-    bob.pool.note_server_status(ServerStatus { position: 7, ..status(5, 3) }).unwrap();
+    bob.pool.note_server_status(&ServerStatus { position: 7, ..status(5, 3) }).unwrap();
     assert_eq!(bob.pool.get_available_count(START).unwrap(), 5, "a reservation may have lapsed");
-    bob.pool.note_server_status(status(2, 60)).unwrap();
+    bob.pool.note_server_status(&status(2, 60)).unwrap();
     let needed = bob.pool.get_replenishment_needed(START).unwrap();
     assert_eq!(needed, Replenishment { reupload: 0, create: 2 }, "reserved ones take places");
 }

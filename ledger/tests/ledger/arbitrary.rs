@@ -19,7 +19,7 @@ pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 /// The number of kinds of events that the golden log has.
 pub(crate) const N_KINDS: u8 = 12;
 /// The number of kinds that came later, in the same schema.
-pub(crate) const N_LATER: u8 = 3;
+pub(crate) const N_LATER: u8 = 4;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -104,6 +104,7 @@ fn event(kind: u8, g: &mut Gen) -> Event {
         11 => Event::ContactAdded { user: "ann".to_owned(), reservation: reservation(g) },
         12 => Event::ContactRemoved { user: "ann".to_owned() },
         13 => Event::PolicySet { reserve: ReservePolicy::Contacts },
+        14 => Event::LeafKeyPinned { signature_scheme: u16::arbitrary(g), signature_key: key(g) },
         _ => Event::DeviceRemoved {},
     }
 }

@@ -22,7 +22,7 @@ impl Devices {
             let what = format!("an event {} stands in the history of {pool}.", event.name());
             findings.push(broken("device", &[seq], what));
         }
-        if is_of_circle(event) {
+        if is_of_circle(event) || matches!(event, Event::LeafKeyPinned { .. }) {
             return findings;
         }
         let before = self.keys.get(pool).map(|(_, since)| *since);
@@ -57,6 +57,11 @@ impl Devices {
             self.keys.insert(pool.clone(), (signature_key.clone(), seq));
         }
         findings
+    }
+
+    /// Whether a key speaks for a device.
+    pub(super) fn speaks(&self, pool: &PoolId) -> bool {
+        self.keys.contains_key(pool)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A pool in as few bytes as it needs: how one that nobody asks for lies in memory, and how it is kept
 //! beside the log.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use keypool_ledger::{
     GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason, SignatureKey,
@@ -94,6 +94,11 @@ impl PoolState {
             out.array(id.0.as_bytes());
             pack_reservation(out, made);
         }
+        // Most pools have none: their bytes end here, as they did before there could be one.
+        for (scheme, key) in self.pinned.iter().flat_map(|pinned| pinned.iter()) {
+            out.number(u64::from(*scheme));
+            out.bytes(key.as_bytes());
+        }
     }
 
     fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
@@ -138,6 +143,12 @@ impl PoolState {
             }
             state.reservations.insert(id, Arc::new(made));
         }
+        let mut pinned = BTreeMap::new();
+        while !rest.0.is_empty() {
+            let scheme = u16::try_from(rest.number()?).ok()?;
+            pinned.insert(scheme, SignatureKey::new(rest.bytes()?).ok()?);
+        }
+        state.pinned = (!pinned.is_empty()).then(|| Arc::new(pinned));
         Some(state)
     }
 }
@@ -254,4 +265,39 @@ fn unpack_reservation(rest: &mut Unpacker<'_>) -> Option<Reservation> {
         _ => return None,
     };
     Some(Reservation { keypackage_ref, holder, group, generation, deadline, renewals, status })
+}
+
+#[cfg(test)]
+mod tests {
+    use keypool_ledger::Event;
+
+    use super::*;
+
+    fn packed(events: &[Event]) -> (PoolState, Vec<u8>) {
+        let at = Timestamp::from_secs(7);
+        let state = PoolState::replay(events.iter().map(|event| (event, at))).unwrap();
+        let mut out = Packer::default();
+        state.pack(&mut out);
+        (state, out.into_bytes().into_vec())
+    }
+
+    #[test]
+    fn the_keys_of_other_schemes_stand_behind_what_every_pool_has() {
+        let registered = Event::Registered {
+            signature_key: SignatureKey::new(&[1; 32]).unwrap(),
+            credential: "bob".to_owned(),
+            voucher: None,
+        };
+        let pinned = |signature_scheme, byte| Event::LeafKeyPinned {
+            signature_scheme,
+            signature_key: SignatureKey::new(&[byte; 65]).unwrap(),
+        };
+        let both = [registered.clone(), pinned(0x0403, 2), pinned(0x0503, 3), pinned(0x0403, 4)];
+        let (state, bytes) = packed(&both);
+        assert_eq!(PoolState::unpack(&mut Unpacker(&bytes)), Some(state));
+        let (plain, begins) = packed(&[registered]);
+        assert_eq!(PoolState::unpack(&mut Unpacker(&begins)), Some(plain));
+        assert!(bytes[1..].starts_with(&begins[1..]), "but for the version, which comes first");
+        assert_eq!(PoolState::unpack(&mut Unpacker(&bytes[..bytes.len() - 1])), None);
+    }
 }

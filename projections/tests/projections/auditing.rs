@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use keypool_ledger::{Event, ReleaseReason};
-use keypool_projections::audit::{Auditor, Promises};
+use keypool_ledger::{Event, ReleaseReason, RevokeReason, SignatureKey};
+use keypool_projections::{
+    LeafKey,
+    audit::{Auditor, Promises},
+};
 
-use crate::history::{at, envelope, group, package, pool, reference, reservation};
+use crate::history::{at, envelope, group, leaf_key, package, pool, reference, reservation};
 
 /// The rules that a history of one package breaks, its first event being an upload at second 0.
 fn broken(events: &[(Event, Duration)]) -> Vec<&'static str> {
@@ -63,4 +66,38 @@ fn a_package_must_outlive_its_reservation_and_the_margin() {
     assert_eq!(offered(end.before(margin)), [""; 0]);
     assert_eq!(offered(end.before(margin).after(Duration::from_millis(1))), ["offer"]);
     assert_eq!(offered(at(10)), ["offer"], "a claim for no time at all");
+}
+
+#[test]
+fn the_key_of_another_scheme_changes_only_when_no_package_of_it_is_live() {
+    let registered = Event::Registered {
+        signature_key: SignatureKey::new(&[1; 32]).unwrap(),
+        credential: "bob".to_owned(),
+        voucher: None,
+    };
+    let pinned = |number| {
+        let LeafKey { signature_scheme, signature_key } = leaf_key(number);
+        Event::LeafKeyPinned { signature_scheme, signature_key }
+    };
+    let withdrawn = Event::Revoked {
+        keypackage_ref: reference("a:1"),
+        reason: RevokeReason::Withdrawn,
+        check: None,
+    };
+    let rotated = Event::KeyRotated {
+        signature_key: SignatureKey::new(&[2; 32]).unwrap(),
+        credential: "bob".to_owned(),
+    };
+    let uploaded = || Event::Uploaded(package("a:1").facts);
+    let broken = |events: &[Event]| {
+        broken(&events.iter().map(|event| (event.clone(), Duration::ZERO)).collect::<Vec<_>>())
+    };
+    let pool_of_1 = [registered.clone(), pinned(1), uploaded()];
+    let then = |more: &[Event]| broken(&[&pool_of_1, more].concat());
+    assert_eq!(then(&[]), [""; 0]);
+    assert_eq!(then(&[pinned(2)]), ["device"]);
+    assert_eq!(then(&[withdrawn, pinned(2)]), [""; 0]);
+    assert_eq!(then(&[rotated, pinned(2)]), [""; 0]);
+    assert_eq!(broken(&[registered, uploaded(), pinned(1)]), [""; 0], "none was known before");
+    assert_eq!(broken(&[pinned(1)]), ["device"], "nobody speaks for the device");
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use keypool_ledger::{
     CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId,
-    ReservationId, StreamId, Timestamp, codec,
+    ReservationId, SignatureKey, StreamId, Timestamp, codec,
 };
-use keypool_projections::{Claim, NewPackage};
+use keypool_projections::{Claim, LeafKey, NewPackage};
 use uuid::Uuid;
 
 /// When every story begins.
@@ -40,10 +40,11 @@ pub(crate) fn reference(name: &str) -> KeyPackageRef {
 }
 
 /// A package. Its name tells what it is: `a` to `z` are plain, `a2` has ciphersuite 2, `L…` is a last
-/// resort, and `a'` has the init key of `a`.
+/// resort, and `a'` has the init key of `a`; `a:5` has ciphersuite 2 and is signed with leaf key 5.
 pub(crate) fn package(name: &str) -> NewPackage {
     let plain = name.trim_end_matches('\'');
-    let ciphersuite = if plain.ends_with('2') { 2 } else { 1 };
+    let leaf_key = plain.rsplit_once(':').map(|(_, number)| leaf_key(number.parse().unwrap()));
+    let ciphersuite = if plain.ends_with('2') || leaf_key.is_some() { 2 } else { 1 };
     NewPackage {
         facts: PackageFacts {
             keypackage_ref: reference(name),
@@ -55,7 +56,14 @@ pub(crate) fn package(name: &str) -> NewPackage {
             last_resort: name.starts_with('L'),
         },
         bytes: name.as_bytes().to_vec(),
+        leaf_key,
     }
+}
+
+/// A key that signs packages of ciphersuite 2.
+pub(crate) fn leaf_key(number: u8) -> LeafKey {
+    let signature_key = SignatureKey::new(&[number; 65]).unwrap();
+    LeafKey { signature_scheme: 0x0403, signature_key }
 }
 
 /// A holder's word on a package.

@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use keypool_ledger::{Event, KeyPackageRef, ReleaseReason, ReservationId, RevokeReason, Timestamp};
+use keypool_ledger::{
+    Event, KeyPackageRef, ReleaseReason, ReservationId, RevokeReason, SignatureKey, Timestamp,
+};
 use keypool_projections::{
     Answer, Command, Health, Limits, OnLapse, PoolState, Rejection, Which,
     audit::{self, Promises},
@@ -16,7 +18,7 @@ use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult};
 
 use crate::history::{at, claim, envelope, group, package, pool, reference, reservation};
 
-const NAMES: [&str; 9] = ["a", "b", "c", "d", "e2", "f", "a'", "L", "L2"];
+const NAMES: [&str; 12] = ["a", "b", "c", "d", "e2", "f", "a'", "L", "L2", "g:1", "h:1", "i:2"];
 
 /// One step of a history: a command, and how long before it nothing happened.
 #[derive(Clone, Debug)]
@@ -303,7 +305,11 @@ fn audited(log: &[(Event, Timestamp)], limits: &Limits) -> Vec<Finding> {
         packages_max: limits.packages_max,
         life_margin: limits.life_margin,
     });
-    for (seq, (event, at)) in (1..).zip(log) {
+    let signature_key = SignatureKey::new(&[1; 32]).unwrap();
+    let registered =
+        Event::Registered { signature_key, credential: "bob".to_owned(), voucher: None };
+    let first = (registered, at(0));
+    for (seq, (event, at)) in (1..).zip(std::iter::once(&first).chain(log)) {
         auditor.see(seq, &envelope(seq, pool("bob"), event.clone(), *at));
     }
     auditor.finish()

@@ -2,11 +2,11 @@
 
 use keypool_ledger::{Event, EventLog, SignatureKey};
 use keypool_projections::{
-    Answer, Command, ExecuteError, ItemOutcome, NextKey, Rejection, Stage, Target,
+    Answer, Command, ExecuteError, ItemOutcome, ItemRefusal, NextKey, Rejection, Stage, Target,
 };
 
 use crate::{
-    history::{package, pool, reference},
+    history::{leaf_key, package, pool, reference},
     pools::{Service, block_on, register, request, reserve},
 };
 
@@ -161,4 +161,46 @@ fn where_the_last_device_is_removed_the_name_stays_bound() {
     assert_eq!(rejection(service.run(11, "carol", admit(2))), Some(Rejection::IdentityBound));
     let record = service.log.read(1, 100).unwrap().pop().unwrap();
     assert!(matches!(record.envelope.event, Event::Registered { voucher: None, .. }));
+}
+
+/// The key that the packages of another scheme are signed with.
+fn pinned(service: &Service) -> Option<SignatureKey> {
+    service.pools.pool(&pool("bob")).unwrap().state.pinned_key(0x0403).cloned()
+}
+
+#[test]
+fn an_upload_that_brings_a_key_is_answered_alike_when_it_is_repeated() {
+    let service = Service::new();
+    service.run(1, "bob", register(1, "bob")).unwrap();
+    let first = service.upload(2, "bob", &["a", "a:5", "b:6", "b:5"]);
+    let Answer::Uploaded(outcomes) = &first.answer else { panic!("{first:?}") };
+    let differs = ItemOutcome::Refused(reference("b:6"), ItemRefusal::LeafKeyDiffers);
+    assert_eq!(outcomes[2], differs);
+    let events = ["registered", "uploaded", "leaf_key_pinned", "uploaded", "uploaded"];
+    assert_eq!(service.events(), events);
+    assert_eq!(pinned(&service), Some(leaf_key(5).signature_key));
+
+    // Again at once, after a restart, and when another key has taken its place.
+    assert_eq!(service.upload(2, "bob", &["a", "a:5", "b:6", "b:5"]).answer, first.answer);
+    let service = service.restarted();
+    assert_eq!(pinned(&service), Some(leaf_key(5).signature_key));
+    assert_eq!(service.upload(2, "bob", &["a", "a:5", "b:6", "b:5"]).answer, first.answer);
+    assert_eq!(service.events(), events);
+    let replaced = service.run(3, "bob", replace(1, 2, &["c:6"])).unwrap();
+    assert_eq!(replaced.health().suites[0].available, 1);
+    assert_eq!(pinned(&service), Some(leaf_key(6).signature_key));
+    assert_eq!(service.upload(2, "bob", &["a", "a:5", "b:6", "b:5"]).answer, first.answer);
+    assert_eq!(service.pools.pool_of_key(&leaf_key(6).signature_key), None, "it speaks for nobody");
+    service
+        .run(
+            4,
+            "bob",
+            Command::Rotate {
+                previous: key(2),
+                signature_key: key(3),
+                credential: "bob".to_owned(),
+            },
+        )
+        .unwrap();
+    assert_eq!(pinned(&service), None);
 }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use insta::assert_snapshot;
 use keypool_ledger::{Event, Hash, RevokeReason, SignatureKey, Timestamp};
 use keypool_projections::{
-    Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection, Which,
+    Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection, SuiteCounts, Which,
 };
 
 use crate::history::{at, claim, group, package, pool, reference, reservation};
@@ -73,6 +73,41 @@ fn new_packages_take_the_place_of_all_that_are_live_or_of_none() {
     5 bob replace c LL: c is known: Available, LL is known: Available
     6 bob replace c d: LL revoked (Rotated), d uploaded, c is known: Available
     7 alice reserve 2: c reserved by 2 (generation 1, 60 s)
+    ");
+}
+
+#[test]
+fn the_key_of_another_scheme_comes_with_its_first_package_and_stays_while_one_is_live() {
+    assert_snapshot!(story("
+        0 bob register
+        1 bob upload a a:1 b:1 b:2
+        2 bob upload c:2 d:1
+        3 alice reserve 1 g 2
+        4 bob revoke b:1 d:1
+        5 bob upload c:2
+        6 bob revoke a:1
+        7 bob upload c:2
+        8 bob upload d:2
+        9 bob replace e:3 e:4
+        10 bob upload f
+        11 bob remove
+        12 bob register
+        13 bob upload f:4
+    "), @"
+    0 bob register: registered
+    1 bob upload a a:1 b:1 b:2: a uploaded, leaf_key_pinned, a:1 uploaded, b:1 uploaded, b:2 refused: LeafKeyDiffers
+    2 bob upload c:2 d:1: d:1 uploaded, c:2 refused: LeafKeyDiffers
+    3 alice reserve 1 g 2: a:1 reserved by 1 (generation 1, 60 s)
+    4 bob revoke b:1 d:1: b:1 revoked (Withdrawn), d:1 revoked (Withdrawn)
+    5 bob upload c:2: c:2 refused: LeafKeyDiffers
+    6 bob revoke a:1: a:1 revoked (Withdrawn)
+    7 bob upload c:2: leaf_key_pinned, c:2 uploaded
+    8 bob upload d:2: d:2 uploaded
+    9 bob replace e:3 e:4: a revoked (Rotated), d:2 revoked (Rotated), c:2 revoked (Rotated), leaf_key_pinned, e:3 uploaded, e:4 refused: LeafKeyDiffers
+    10 bob upload f: f uploaded
+    11 bob remove: device_removed, f revoked (Withdrawn), e:3 revoked (Withdrawn)
+    12 bob register: registered
+    13 bob upload f:4: leaf_key_pinned, f:4 uploaded
     ");
 }
 
@@ -530,11 +565,11 @@ fn what_is_counted_is_what_the_next_reservation_finds() {
     assert_snapshot!(
         [2, 120, 121, 881, 1000].map(|second| format!("{second}: {}", health(second))).join("\n"),
         @r#"
-    2: {"available":2,"fresh":2,"requeued":0,"reserved":1,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":2,"spent_24h":1,"seconds_to_empty":172800,"room":61,"level":"critical"}
-    120: {"available":2,"fresh":2,"requeued":0,"reserved":1,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":2,"spent_24h":1,"seconds_to_empty":172800,"room":61,"level":"critical"}
-    121: {"available":3,"fresh":2,"requeued":1,"reserved":0,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":3,"spent_24h":1,"seconds_to_empty":259200,"room":61,"level":"low"}
-    881: {"available":0,"fresh":0,"requeued":0,"reserved":0,"spent":1,"expired":3,"revoked":1,"total":5,"last_resort":1,"expiring_soon":0,"spent_24h":1,"seconds_to_empty":0,"room":61,"level":"empty"}
-    1000: {"available":0,"fresh":0,"requeued":0,"reserved":0,"spent":1,"expired":3,"revoked":1,"total":5,"last_resort":0,"expiring_soon":0,"spent_24h":1,"seconds_to_empty":0,"room":64,"level":"empty"}
+    2: {"available":2,"fresh":2,"requeued":0,"reserved":1,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":2,"spent_24h":1,"seconds_to_empty":172800,"room":61,"level":"critical","suites":[{"ciphersuite":1,"available":2,"reserved":1,"last_resort":1}]}
+    120: {"available":2,"fresh":2,"requeued":0,"reserved":1,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":2,"spent_24h":1,"seconds_to_empty":172800,"room":61,"level":"critical","suites":[{"ciphersuite":1,"available":2,"reserved":1,"last_resort":1}]}
+    121: {"available":3,"fresh":2,"requeued":1,"reserved":0,"spent":1,"expired":0,"revoked":1,"total":5,"last_resort":1,"expiring_soon":3,"spent_24h":1,"seconds_to_empty":259200,"room":61,"level":"low","suites":[{"ciphersuite":1,"available":3,"reserved":0,"last_resort":1}]}
+    881: {"available":0,"fresh":0,"requeued":0,"reserved":0,"spent":1,"expired":3,"revoked":1,"total":5,"last_resort":1,"expiring_soon":0,"spent_24h":1,"seconds_to_empty":0,"room":61,"level":"empty","suites":[{"ciphersuite":1,"available":0,"reserved":0,"last_resort":1}]}
+    1000: {"available":0,"fresh":0,"requeued":0,"reserved":0,"spent":1,"expired":3,"revoked":1,"total":5,"last_resort":0,"expiring_soon":0,"spent_24h":1,"seconds_to_empty":0,"room":64,"level":"empty","suites":[]}
     "#
     );
 }
@@ -674,12 +709,33 @@ fn refused(rejection: &Rejection) -> String {
 
 /// Replaces references and reservation ids by the names the script has for them.
 fn nickname(text: &str) -> String {
-    let names = ["a", "b", "c", "d", "e", "a'", "L", "LL", "b2"];
+    let names = [
+        "a", "b", "c", "d", "e", "f", "a'", "L", "LL", "b2", "a:1", "b:1", "b:2", "c:2", "d:1",
+        "d:2", "e:3", "e:4", "f:4",
+    ];
     let text = names.iter().fold(text.to_owned(), |text, name| {
         let full = reference(name).to_string();
         text.replace(&full, name).replace(&reference(name).short(), name)
     });
     (0..10).fold(text, |text, n| text.replace(&reservation(n).to_string(), &n.to_string()))
+}
+
+#[test]
+fn each_ciphersuite_is_counted_by_itself() {
+    let (mut pool, limits) = (PoolState::default(), Limits::STANDARD);
+    play(&mut pool, "0 bob upload a b2 c:1 L L2", &limits);
+    play(&mut pool, "1 alice reserve 1 g 2", &limits);
+    play(&mut pool, "2 alice reserve 2 g 1", &limits);
+    play(&mut pool, "3 alice spend a 2", &limits);
+    let health = Health::of(&pool, at(4), &limits);
+    let counts = |ciphersuite, available, reserved| SuiteCounts {
+        ciphersuite,
+        available,
+        reserved,
+        last_resort: 1,
+    };
+    assert_eq!(health.suites, [counts(1, 0, 0), counts(2, 1, 1)]);
+    assert_eq!((health.available, health.reserved, health.last_resort), (1, 1, 2));
 }
 
 #[test]

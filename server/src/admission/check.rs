@@ -24,7 +24,8 @@ pub enum Check {
     Capabilities,
     /// Its credential is Basic and names the pool's user, or the user and the device.
     Identity,
-    /// Its leaf's signature key is the device's registered key.
+    /// Its leaf's signature key is the device's registered key; or, of another signature scheme, that of
+    /// the pool's live packages of the scheme.
     SignatureKey,
     /// It was not uploaded before; if it was, the answer tells what became of it.
     Known,

@@ -33,7 +33,7 @@ use self::{
 use crate::{PoolSize, Whose};
 
 /// How the chat is run.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// The pool is refreshed after this many messages, sent or received
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -87,7 +87,7 @@ pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn 
     };
     let client = MlsClient::open_at_server(home, &owner, &whose.server, opened)?;
     client.connection().api().set_registration_token(whose.token.clone());
-    let mut chat = Chat::new(&client, Screen::open()?, *options);
+    let mut chat = Chat::new(&client, Screen::open()?, options.clone());
     let sealed = match whose.passphrase_file {
         Some(_) => "sealed with your passphrase",
         None => "sealed with a key file there (--passphrase-file is safer)",

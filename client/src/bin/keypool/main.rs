@@ -123,7 +123,7 @@ enum Command {
     /// the server has told two histories
     Audit(audit::Options),
     /// Give the device another signature key, and withdraw the packages of the one before
-    RotateKey,
+    RotateKey(PoolSize),
     /// Withdraw all packages: nobody is given one until the next refresh makes new ones
     Withdraw,
     /// Seal the device's keys with another passphrase, or with a new key file
@@ -140,9 +140,18 @@ enum Command {
 }
 
 /// How large the pool is kept.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 struct PoolSize {
-    /// How many packages a refill brings the pool to
+    /// The ciphersuites to keep packages of, by number; the first one is that of new groups
+    #[arg(
+        long,
+        env = "KEYPOOL_CIPHERSUITES",
+        value_name = "NUMBER,…",
+        value_delimiter = ',',
+        default_values_t = PoolConfig::default().ciphersuites
+    )]
+    ciphersuites: Vec<u16>,
+    /// How many packages of each ciphersuite a refill brings the pool to
     #[arg(long, value_name = "COUNT", default_value_t = PoolConfig::default().target)]
     target: usize,
     /// At how many packages or fewer it is refilled [default: 8, or one less than the target]
@@ -154,12 +163,13 @@ struct PoolSize {
 }
 
 impl PoolSize {
-    fn config(self) -> PoolConfig {
+    fn config(&self) -> PoolConfig {
         let usual = PoolConfig::default();
         let low = usual.low_watermark.min(self.target.saturating_sub(1));
         let low_watermark = self.low.unwrap_or(low);
         let last_resort = !self.no_last_resort;
-        PoolConfig { target: self.target, low_watermark, last_resort, ..usual }
+        let ciphersuites = self.ciphersuites.clone();
+        PoolConfig { target: self.target, low_watermark, last_resort, ciphersuites, ..usual }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
 /// Carries one of them out.
 pub(crate) async fn carry_out(whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
     let config = match command {
-        Command::Refresh(size) => size.config(),
+        Command::Refresh(size) | Command::RotateKey(size) => size.config(),
         _ => PoolConfig::default(),
     };
     Device::open(whose, config)?.carry_out(whose, command).await
@@ -81,7 +81,7 @@ impl Device {
                 self.history(whose.json, keypackage_ref.as_deref().unwrap_or_default(), *own)
             }
             Command::Doctor { repair } => self.check_up(whose.json, *repair).await,
-            Command::RotateKey => self.rotate_key(whose.json).await,
+            Command::RotateKey(_) => self.rotate_key(whose.json).await,
             Command::RemoveDevice { other } => self.remove(whose.json, other).await,
             Command::Withdraw => {
                 let count = self.connection.invalidate_credential_keys(now).await?;
@@ -218,6 +218,13 @@ fn status_text(status: &PoolStatus) -> String {
         format!("expiring within two days: {}", status.expiring_soon),
         format!("of last resort: {}", counts.last_resort),
     ];
+    if 1 < counts.suites.len() {
+        let each = counts
+            .suites
+            .iter()
+            .map(|suite| format!("{} of ciphersuite {}", suite.available, suite.ciphersuite));
+        lines.insert(2, format!("of these {}", each.collect::<Vec<_>>().join(", ")));
+    }
     if let Some(seconds) = status.seconds_to_empty {
         lines.push(format!("at today's pace it lasts {} hours", seconds / 3600));
     }

@@ -17,17 +17,20 @@ const LIFETIME_MAX: Duration = Duration::from_hours(14 * 24);
 /// How large the pool is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// How many packages a refill brings the pool to.
+    /// How many packages of each ciphersuite a refill brings the pool to.
     pub target: usize,
-    /// At this many packages or fewer the pool is refilled; below the target.
+    /// At this many packages of a ciphersuite or fewer it is refilled; below the target.
     pub low_watermark: usize,
-    /// How many packages the server keeps at most, reserved ones included.
+    /// How many packages the server keeps at most, of all ciphersuites and reserved ones included: the
+    /// targets together are no more.
     pub hard_cap: usize,
     /// How long a package may be used: 1 hour to 14 days.
     pub lifetime: Duration,
-    /// The ciphersuite of the packages: 1 or 3, those of Ed25519.
-    pub ciphersuite: u16,
-    /// Whether a package of last resort is kept as well: inviters are given it when no other is left.
+    /// The ciphersuites that packages are kept of: 1, 2 or 3, each once. The first one is that of new
+    /// groups. Those of 2 are signed with a P-256 key, which goes with the device's own.
+    pub ciphersuites: Vec<u16>,
+    /// Whether a package of last resort of each ciphersuite is kept as well: inviters are given it when no
+    /// other is left.
     pub last_resort: bool,
 }
 
@@ -40,7 +43,7 @@ impl Default for PoolConfig {
             low_watermark: 8,
             hard_cap: 64,
             lifetime: LIFETIME_MAX,
-            ciphersuite: CIPHERSUITE.into(),
+            ciphersuites: vec![CIPHERSUITE.into()],
             last_resort: true,
         }
     }
@@ -53,7 +56,7 @@ impl PoolConfig {
     ///
     /// Returns the [`ConfigError`] that names the figure to change.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { target, low_watermark, hard_cap, lifetime, ciphersuite, last_resort: _ } = *self;
+        let Self { target, low_watermark, hard_cap, lifetime, .. } = *self;
         if !(1..=hard_cap).contains(&target) {
             return Err(ConfigError::Target { target, hard_cap });
         }
@@ -63,13 +66,30 @@ impl PoolConfig {
         if !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
             return Err(ConfigError::Lifetime { lifetime_s: lifetime.as_secs() });
         }
-        match usable_suite(ciphersuite) {
-            Some(_) => Ok(()),
-            None => Err(ConfigError::Ciphersuite(ciphersuite)),
+        for (place, suite) in self.ciphersuites.iter().enumerate() {
+            if usable_suite(*suite).is_none() {
+                return Err(ConfigError::Ciphersuite(*suite));
+            }
+            if self.ciphersuites.iter().take(place).any(|before| before == suite) {
+                return Err(ConfigError::CiphersuiteTwice(*suite));
+            }
+        }
+        match self.ciphersuites.len() {
+            0 => Err(ConfigError::NoCiphersuite),
+            suites if hard_cap < target.saturating_mul(suites) => {
+                Err(ConfigError::TargetOfAll { target, suites, hard_cap })
+            }
+            _ => Ok(()),
         }
     }
 
-    /// Whether a pool with that many packages left is to be refilled.
+    /// The ciphersuite of new groups.
+    #[must_use]
+    pub fn first_suite(&self) -> u16 {
+        self.ciphersuites.first().copied().unwrap_or(CIPHERSUITE.into())
+    }
+
+    /// Whether a ciphersuite with that many packages left is to be refilled.
     #[must_use]
     pub const fn is_low(&self, available: usize) -> bool {
         available <= self.low_watermark
@@ -80,14 +100,37 @@ impl PoolConfig {
     /// It brings what is available to the target, unless the cap on live packages comes first.
     #[must_use]
     pub fn replenishment(&self, counts: PoolCounts) -> Replenishment {
-        if !self.is_low(counts.available) {
-            return Replenishment::default();
-        }
-        let missing = self.target.saturating_sub(counts.available);
         let room = self.hard_cap.saturating_sub(counts.live.max(counts.available));
-        let needed = missing.min(room);
-        let reupload = counts.pending.min(needed);
-        Replenishment { reupload, create: needed - reupload }
+        Replenishment::of(self.missing(counts).min(room), counts)
+    }
+
+    /// What a refill does for each ciphersuite. Where there is not room enough below the cap, as there may
+    /// be while many packages are reserved, each has its share of it, and what one does not need is the
+    /// others'.
+    ///
+    /// Of the counts, `live` is that of the whole pool and the same for all.
+    #[must_use]
+    pub fn replenishments(&self, counts: &[(u16, PoolCounts)]) -> Vec<(u16, Replenishment)> {
+        let live = counts.iter().map(|(_, of)| of.live.max(of.available)).max().unwrap_or(0);
+        let mut room = self.hard_cap.saturating_sub(live);
+        let mut wanting: Vec<(u16, PoolCounts)> = counts.to_vec();
+        wanting.sort_by_key(|(_, of)| self.missing(*of));
+        let mut left = wanting.len();
+        let mut share = |of: PoolCounts| {
+            let needed = self.missing(of).min(room.div_ceil(left.max(1)));
+            (room, left) = (room - needed, left - 1);
+            Replenishment::of(needed, of)
+        };
+        let shares = wanting.into_iter().map(|(suite, of)| (suite, share(of)));
+        let mut shares: Vec<_> = shares.collect();
+        let place = |suite: u16| counts.iter().position(|(known, _)| *known == suite);
+        shares.sort_by_key(|(suite, _)| place(*suite));
+        shares
+    }
+
+    /// How many packages a refill would add if there were room.
+    const fn missing(&self, counts: PoolCounts) -> usize {
+        if self.is_low(counts.available) { self.target.saturating_sub(counts.available) } else { 0 }
     }
 }
 
@@ -112,6 +155,12 @@ pub struct Replenishment {
 }
 
 impl Replenishment {
+    /// So many packages: first those that are made already.
+    fn of(needed: usize, counts: PoolCounts) -> Self {
+        let reupload = counts.pending.min(needed);
+        Self { reupload, create: needed - reupload }
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -120,7 +169,7 @@ impl Replenishment {
 }
 
 /// What the server has last said of the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// How many packages it can still hand out.
     pub available: usize,
@@ -129,4 +178,7 @@ pub struct ServerStatus {
     /// The place in its log of the pool's last event then: what it said at a later place is newer,
     /// whatever the clocks say.
     pub position: u64,
+    /// How many it can still hand out of each ciphersuite, by number; `None` if it has not said.
+    #[serde(default)]
+    pub suites: Option<Vec<(u16, usize)>>,
 }

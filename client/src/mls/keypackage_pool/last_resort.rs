@@ -151,7 +151,7 @@ fn live_one(staged: &Staged<'_>, suite: Ciphersuite, now: Timestamp) -> Option<O
 }
 
 fn wants(config: &PoolConfig, suite: u16) -> bool {
-    config.last_resort && config.ciphersuite == suite
+    config.last_resort && config.ciphersuites.contains(&suite)
 }
 
 /// Whether half of a package's life is over: a device that is away from now on leaves the other half.

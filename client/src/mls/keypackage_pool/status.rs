@@ -12,13 +12,13 @@ pub(super) const STATUS_RECORD: &str = "server-status";
 /// or something else at a later place of its log.
 pub(in crate::mls) fn record_server_status(
     staged: &Staged<'_>,
-    status: ServerStatus,
+    status: &ServerStatus,
 ) -> Result<(), StorageError> {
     let known = server_status(staged)?;
-    if known.is_some_and(|known| known == status || known.position > status.position) {
+    if known.is_some_and(|known| known == *status || known.position > status.position) {
         return Ok(());
     }
-    staged.put_app_record(STATUS_RECORD, &status)
+    staged.put_app_record(STATUS_RECORD, status)
 }
 
 /// Forgets what the server has said of the pool, as part of an operation: the next it says stands.
@@ -28,6 +28,33 @@ pub(in crate::mls) fn forget_server_status(staged: &Staged<'_>) {
 
 pub(super) fn server_status(staged: &Staged<'_>) -> Result<Option<ServerStatus>, StorageError> {
     staged.app_record(STATUS_RECORD)
+}
+
+/// As [`counts`], of one ciphersuite; what is live is that of all of them. `is_only` says that packages are
+/// kept of no other: then whatever a server has said that says nothing of ciphersuites is of this one.
+pub(super) fn counts_of(
+    staged: &Staged<'_>,
+    (suite, is_only): (u16, bool),
+    now: Timestamp,
+) -> Result<PoolCounts, StorageError> {
+    let all = counts(staged, now)?;
+    let is_of_suite = |own: &OwnPackage| is_single_use(own) && own.facts.ciphersuite == suite;
+    let pending = staged.packages_where(|own| is_of_suite(own) && is_pending(own, now)).len();
+    let said = server_status(staged)?;
+    let available = match said.as_ref().map(|said| &said.suites) {
+        Some(Some(suites)) => {
+            let its = suites.iter().find(|(named, _)| *named == suite);
+            its.map_or(0, |(_, available)| *available)
+        }
+        Some(None) if is_only => all.available,
+        Some(None) | None => {
+            let is_held = |own: &OwnPackage| {
+                is_of_suite(own) && own.stage == OwnStage::Uploaded && !own.is_expired(now)
+            };
+            staged.packages_where(is_held).len()
+        }
+    };
+    Ok(PoolCounts { available, live: all.live, pending })
 }
 
 pub(super) fn counts(staged: &Staged<'_>, now: Timestamp) -> Result<PoolCounts, StorageError> {

@@ -169,7 +169,7 @@ impl MlsMembership {
         group: &GroupId,
     ) -> Result<PendingCommit, GroupError> {
         let state = open_for_commit(staged, group)?;
-        if names_old_key(&state, &self.identity) {
+        if names_old_key(staged, &state, &self.identity)? {
             return self.rekey_on(staged, group, state);
         }
         self.pending_on(staged, group, state, |commit| commit.force_self_update(true))
@@ -184,8 +184,10 @@ impl MlsMembership {
     ) -> Result<PendingCommit, GroupError> {
         let epoch = state.epoch().as_u64();
         let (provider, own) = (staged.provider(), state.own_leaf_index());
-        let (old, new) = (signer_of(staged, &state, &self.identity)?, self.identity.signer());
-        let credential_with_key = self.identity.credential();
+        let old = signer_of(staged, &state, &self.identity)?;
+        let scheme = state.ciphersuite().signature_algorithm();
+        let new = self.identity.keys().pair_or_new(staged, scheme).map_err(refused)?;
+        let credential_with_key = self.identity.credential_with(&new);
         let new = NewSignerBundle { signer: new.as_ref(), credential_with_key };
         let made = state
             .commit_builder()
@@ -195,7 +197,7 @@ impl MlsMembership {
             .build_with_new_signer(
                 provider.rand(),
                 provider.crypto(),
-                old.pair(),
+                old.as_ref(),
                 new,
                 |proposal| is_taken_up(proposal, own),
             )
@@ -252,7 +254,7 @@ impl MlsMembership {
         let built = shape(state.commit_builder())
             .load_psks(provider.storage())
             .map_err(refused)?
-            .build(provider.rand(), provider.crypto(), signer.pair(), take_up)
+            .build(provider.rand(), provider.crypto(), signer.as_ref(), take_up)
             .map_err(refused)?;
         then(built)
     }

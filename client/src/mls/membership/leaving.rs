@@ -44,7 +44,7 @@ impl MlsMembership {
         let state = open(&staged, group)?;
         let source = state.own_leaf_node().map(LeafNode::leaf_node_source);
         let is_from_package = matches!(source, Some(LeafNodeSource::KeyPackage(_)));
-        let is_due = is_from_package || names_old_key(&state, &self.identity);
+        let is_due = is_from_package || names_old_key(&staged, &state, &self.identity)?;
         Ok(is_due && state.members().count() > 1)
     }
 
@@ -76,7 +76,7 @@ impl MlsMembership {
         }
         let mut state = open_for_commit(staged, group)?;
         let signer = signer_of(staged, &state, &self.identity)?;
-        let proposal = state.leave_group(&staged.provider(), signer.pair()).map_err(refused)?;
+        let proposal = state.leave_group(&staged.provider(), signer.as_ref()).map_err(refused)?;
         forget(staged, group);
         let leaving = Leaving { group: group.clone(), proposed_in: epoch };
         staged.put_app_record(&record_name(group), &leaving)?;

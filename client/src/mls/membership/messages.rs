@@ -89,7 +89,7 @@ impl MlsMembership {
         let mut state = open(staged, group)?;
         let signer = signer_of(staged, &state, &self.identity)?;
         let sealed =
-            state.create_message(&staged.provider(), signer.pair(), message).map_err(refused)?;
+            state.create_message(&staged.provider(), signer.as_ref(), message).map_err(refused)?;
         bytes_of(&sealed)
     }
 

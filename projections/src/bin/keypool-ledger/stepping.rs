@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, ops::ControlFlow, path::Path};
 
-use keypool_ledger::{EventEnvelope, GroupId, PoolId, StreamId};
+use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, SignatureKey, StreamId};
 use keypool_projections::{
     GroupState, IllegalChange, PoolState, Registration,
     audit::{Auditor, Promises, Standing},
@@ -50,6 +50,8 @@ pub(crate) fn step(
 struct Glance {
     package: Option<(String, Option<String>)>,
     key: Option<Registration>,
+    /// The key of the scheme that the event is about.
+    pinned: Option<SignatureKey>,
     counts: Option<Standing>,
     group: Option<(u64, Vec<String>)>,
 }
@@ -65,7 +67,13 @@ impl Glance {
                 });
                 let key = state.and_then(PoolState::registration).cloned();
                 let counts = Some(standing(state.map(PoolState::counts).unwrap_or_default()));
-                Self { package, key, counts, group: None }
+                let pinned = match &envelope.event {
+                    Event::LeafKeyPinned { signature_scheme, .. } => {
+                        state.and_then(|state| state.pinned_key(*signature_scheme)).cloned()
+                    }
+                    _ => None,
+                };
+                Self { package, key, pinned, counts, group: None }
             }
             StreamId::Group(group) => {
                 let state = fold.groups().get(group);
@@ -106,6 +114,9 @@ impl Glance {
                 change
             }
             (_, _, Some(before), Some(after)) => group_change(before, after),
+            _ if self.pinned != after.pinned => {
+                "another key signs its packages of that scheme".to_owned()
+            }
             _ => key_change(self.key.as_ref(), after.key.as_ref()).to_owned(),
         }
     }

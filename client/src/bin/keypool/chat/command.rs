@@ -35,7 +35,7 @@ pub(super) enum Command {
 
 /// What `/help` prints.
 pub(super) const HELP: &str = "\
-/create NAME     make a group and go to it
+/create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
 /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
 /groups          your groups, and what you have not read
 /switch NAME     go to another group, by its name or its number

@@ -14,7 +14,7 @@ use super::{
     Chat, End,
     command::{Command, HELP, parse},
     inviting::{are, left_out},
-    names::{find, fresh_group, name_among, person, target},
+    names::{find, fresh_group, name_among, name_and_suite, person, target},
 };
 use crate::{
     output::{bar, plain, sentence},
@@ -93,11 +93,16 @@ impl Chat<'_> {
     }
 
     fn create(&mut self, name: &str) -> Result<String, End> {
+        let (name, suite) = name_and_suite(name);
         let group = match fresh_group(name) {
             Ok(group) => group,
             Err(why) => return Ok(why),
         };
-        if let Err(error) = self.client.create_group(&group) {
+        let made = match suite {
+            Some(suite) => self.client.create_group_in(&group, suite),
+            None => self.client.create_group(&group),
+        };
+        if let Err(error) = made {
             return self.told(&error);
         }
         self.current = Some(group.clone());

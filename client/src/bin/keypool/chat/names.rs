@@ -36,6 +36,13 @@ pub(super) fn fresh_group(name: &str) -> Result<GroupId, String> {
     id.map_err(|error: NameError| error.to_string())
 }
 
+/// The name of a group to be made, and its ciphersuite if one stands behind the name.
+pub(super) fn name_and_suite(text: &str) -> (&str, Option<u16>) {
+    let parted = text.rsplit_once(" suite=");
+    let named = parted.and_then(|(name, suite)| Some((name.trim_end(), suite.parse().ok()?)));
+    named.map_or((text, None), |(name, suite)| (name, Some(suite)))
+}
+
 /// A group's name and the random part of its id; the whole id, readable, if it was not made here.
 fn parts(group: &GroupId) -> (String, String) {
     let text = String::from_utf8_lossy(group.as_bytes());
@@ -113,6 +120,14 @@ mod tests {
         assert_eq!(find("3", &all), Ok(&all[2]));
         for nobody in ["friday", "0", "4", ""] {
             assert!(find(nobody, &all).is_err(), "{nobody:?}");
+        }
+    }
+
+    #[test]
+    fn a_ciphersuite_may_stand_behind_the_name_of_a_new_group() {
+        assert_eq!(name_and_suite("friday evening suite=2"), ("friday evening", Some(2)));
+        for plain in ["friday", "suite=2", "a suite=soft", "a suite=2 b"] {
+            assert_eq!(name_and_suite(plain), (plain, None));
         }
     }
 

@@ -1,0 +1,113 @@
+//! Keys of another signature scheme than the device's own: they sign packages, and what is said in the
+//! groups that are joined with these, and nothing else.
+//!
+//! Each goes with one key of the device and is made when it is first needed, by the operation that needs
+//! it. Another key for the device brings others along, and they are deleted together.
+
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use keypool_ledger::SignatureKey;
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_traits::types::SignatureScheme;
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceKeys, unusable};
+use crate::{IdentityError, Staged, StorageError, mls::SIGNATURE_SCHEME};
+
+/// What the names of the records of these keys begin with.
+const PREFIX: &str = "leaf-key/";
+
+/// A key that goes with a key of the device. The private half is with the values of `OpenMLS`.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    signature_scheme: u16,
+    signature_key: SignatureKey,
+}
+
+impl DeviceKeys {
+    /// The key that signs for the device by a scheme; `None` if it was not needed yet.
+    pub(crate) fn pair_of(
+        &self,
+        staged: &Staged<'_>,
+        scheme: SignatureScheme,
+    ) -> Result<Option<Arc<SignatureKeyPair>>, IdentityError> {
+        if scheme == SIGNATURE_SCHEME {
+            return Ok(Some(Arc::clone(&self.pair)));
+        }
+        match staged.app_record::<Record>(&name_of(self.signature_key(), scheme as u16))? {
+            Some(Record { signature_key, .. }) => {
+                stored_pair(staged, &signature_key, scheme).map(|pair| Some(Arc::new(pair)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The key that signs for the device by a scheme, which is made as part of the operation if it was not
+    /// needed yet.
+    pub(crate) fn pair_or_new(
+        &self,
+        staged: &Staged<'_>,
+        scheme: SignatureScheme,
+    ) -> Result<Arc<SignatureKeyPair>, IdentityError> {
+        if let Some(pair) = self.pair_of(staged, scheme)? {
+            return Ok(pair);
+        }
+        let pair = SignatureKeyPair::new(scheme).map_err(unusable)?;
+        pair.store(staged)?;
+        let signature_key = SignatureKey::new(pair.public()).map_err(unusable)?;
+        let name = name_of(self.signature_key(), scheme as u16);
+        let record = Record { signature_scheme: scheme as u16, signature_key };
+        staged.put_app_record(&name, &record)?;
+        Ok(Arc::new(pair))
+    }
+}
+
+/// A key whose private half is in the store.
+pub(crate) fn stored_pair(
+    staged: &Staged<'_>,
+    signature_key: &SignatureKey,
+    scheme: SignatureScheme,
+) -> Result<SignatureKeyPair, IdentityError> {
+    let pair = SignatureKeyPair::read(staged, signature_key.as_bytes(), scheme);
+    pair.ok_or(IdentityError::KeyMissing { signature_key: signature_key.clone() })
+}
+
+/// The keys that go with a key of the device.
+pub(crate) fn leaf_keys_of(
+    staged: &Staged<'_>,
+    of: &SignatureKey,
+) -> Result<Vec<SignatureKey>, StorageError> {
+    Ok(records_of(staged, of)?.into_iter().map(|(_, record)| record.signature_key).collect())
+}
+
+/// Deletes the keys that go with a key of the device, as part of the operation.
+pub(crate) fn delete_leaf_keys(staged: &Staged<'_>, of: &SignatureKey) -> Result<(), StorageError> {
+    for (name, Record { signature_scheme, signature_key }) in records_of(staged, of)? {
+        if let Ok(scheme) = SignatureScheme::try_from(signature_scheme) {
+            SignatureKeyPair::delete(staged, signature_key.as_bytes(), scheme)?;
+        }
+        staged.remove_app_record(&name);
+    }
+    Ok(())
+}
+
+fn records_of(
+    staged: &Staged<'_>,
+    of: &SignatureKey,
+) -> Result<Vec<(String, Record)>, StorageError> {
+    let mut found = Vec::new();
+    for name in staged.app_record_names(&prefix_of(of))? {
+        let record: Option<Record> = staged.app_record(&name)?;
+        found.extend(record.map(|record| (name, record)));
+    }
+    Ok(found)
+}
+
+fn prefix_of(of: &SignatureKey) -> String {
+    format!("{PREFIX}{}/", HEXLOWER.encode(of.as_bytes()))
+}
+
+fn name_of(of: &SignatureKey, scheme: u16) -> String {
+    format!("{}{scheme:04x}", prefix_of(of))
+}

@@ -1,0 +1,19 @@
+//! What RFC 9420 says of the ciphersuites, as far as a pool needs it.
+
+/// The signature scheme of a ciphersuite, RFC 9420 section 17.1; `None` for a suite of another document.
+pub(crate) const fn signature_scheme(ciphersuite: u16) -> Option<u16> {
+    match ciphersuite {
+        1 | 3 => Some(0x0807),
+        2 => Some(0x0403),
+        4 | 6 => Some(0x0808),
+        5 => Some(0x0603),
+        7 => Some(0x0503),
+        _ => None,
+    }
+}
+
+/// Whether packages of a ciphersuite may be signed by that scheme. Of a suite that is not known here each
+/// may be.
+pub(crate) fn may_be_signed_by(ciphersuite: u16, scheme: u16) -> bool {
+    signature_scheme(ciphersuite).is_none_or(|its| its == scheme)
+}

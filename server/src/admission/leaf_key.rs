@@ -1,0 +1,41 @@
+//! Check 11: whose signature key stands in the leaf.
+//!
+//! The keys that speak for devices are Ed25519 keys, and so is the key in a leaf of ciphersuites 1 and 3:
+//! it must be the registered one. In a leaf of ciphersuite 2 stands a P-256 key. Who uploads it has signed
+//! the request with the registered key, the package is signed with its own and names the device: so both
+//! together say whose it is, and the pool holds the packages that follow to it.
+
+use keypool_ledger::SignatureKey;
+use keypool_projections::LeafKey;
+use openmls_traits::types::SignatureScheme;
+
+use super::{AdmissionError, Bench, Check, refuse};
+
+/// How many bytes a P-256 key has in a leaf: a point that is not compressed (RFC 9420 section 5.1.1).
+const P256_KEY_BYTES: usize = 65;
+/// What the bytes of such a point begin with.
+const P256_KEY_BEGIN: u8 = 4;
+
+/// The key that the pool is to hold the package to, where it is not the registered one.
+pub(super) fn check_signature_key(
+    key: &[u8],
+    bench: &Bench<'_>,
+) -> Result<Option<LeafKey>, AdmissionError> {
+    let Some(registered) = &bench.owner.signature_key else { return Ok(None) };
+    let refuse = |detail: &str| Err(refuse(Check::SignatureKey, detail));
+    let scheme = bench.suite.signature_algorithm();
+    if scheme == SignatureScheme::ED25519 {
+        if registered.as_bytes() == key {
+            return Ok(None);
+        }
+        return refuse("the leaf's signature key is not the device's registered key");
+    }
+    let is_compressed = key.len() != P256_KEY_BYTES || key.first() != Some(&P256_KEY_BEGIN);
+    if scheme == SignatureScheme::ECDSA_SECP256R1_SHA256 && is_compressed {
+        return refuse("the leaf's signature key is no point of P-256 in 65 bytes");
+    }
+    match SignatureKey::new(key) {
+        Ok(signature_key) => Ok(Some(LeafKey { signature_scheme: scheme as u16, signature_key })),
+        Err(_) => refuse("the leaf's signature key is longer or shorter than any of its kind"),
+    }
+}

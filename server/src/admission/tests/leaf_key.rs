@@ -1,0 +1,57 @@
+//! Check 11: the key in the leaf is the registered one, or that of the pool's packages of its scheme.
+
+use super::*;
+
+#[test]
+fn check_11_signature_key() {
+    let (maker, other) = (Maker::new(1), Maker::new(1));
+    let package = bytes(&maker.sign(maker.content()));
+    let detail = "the leaf's signature key is not the device's registered key";
+    check_refused(&other, &package, Check::SignatureKey, detail);
+
+    let unsigned = Owner { signature_key: None, ..maker.owner() };
+    admit(&package, &unsigned, NOW, &rules()).unwrap();
+}
+
+#[test]
+fn check_11_signature_key_of_p256() {
+    let maker = Maker::new(2);
+    let compressed = maker.spoiled(|content| {
+        let key = &maker.public_key;
+        let begins = if key[64].is_multiple_of(2) { 2 } else { 3 };
+        content.leaf.content.signature_key = [&[begins], &key[1..33]].concat().into();
+    });
+    let detail = "the leaf's signature key is no point of P-256 in 65 bytes";
+    check_refused(&maker, &compressed, Check::SignatureKey, detail);
+    let unsigned = Owner { signature_key: None, ..maker.owner() };
+    let package = bytes(&maker.sign(maker.content()));
+    assert_eq!(admit(&package, &unsigned, NOW, &rules()).unwrap().leaf_key, None);
+}
+
+#[actix_web::test]
+async fn check_11_of_p256_is_made_by_the_pool() {
+    let (maker, other, clock) = (Maker::new(2), Maker::new(2), Arc::new(ManualClock::at(NOW)));
+    let pools = Pools::open(MemoryLog::default(), clock, Limits::STANDARD).unwrap();
+    let (store, pool) = (KeyPackageStore::new(pools, rules()), maker.owner().pool);
+    let registered = (maker.owner().signature_key.unwrap(), None);
+    store.register(&pool, registered, Idempotency::fresh()).await.unwrap();
+    let package =
+        |maker: &Maker, seed| maker.spoiled(|content| content.init_key = maker.hpke_key(seed));
+    let batch = vec![package(&maker, 3), package(&other, 4), package(&maker, 5)];
+    let saved = store.save_key_packages(&pool, batch, Idempotency::fresh()).await.unwrap();
+    let outcomes: Vec<_> = saved.items.into_iter().map(Result::unwrap).collect();
+    assert!(
+        matches!(
+            outcomes.as_slice(),
+            [
+                ItemOutcome::Stored(_),
+                ItemOutcome::Refused(_, ItemRefusal::LeafKeyDiffers),
+                ItemOutcome::Stored(_)
+            ]
+        ),
+        "{outcomes:?}"
+    );
+    assert_eq!(saved.health.suites[0].available, 2);
+    let pinned = store.view(&pool).state.pinned_key(0x0403).cloned();
+    assert_eq!(pinned, Some(SignatureKey::new(&maker.public_key).unwrap()));
+}
