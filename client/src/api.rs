@@ -17,8 +17,6 @@ mod reconciling;
 
 mod sending;
 
-mod sessions;
-
 pub(crate) mod stream;
 
 use std::{
@@ -44,7 +42,6 @@ use keypool_projections::{
 use reqwest::{Method, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::sessions::Sessions;
 use crate::{BoxError, DeviceIdentity};
 
 /// How long a request may take, in seconds, besides what it asks the server to wait.
@@ -127,7 +124,6 @@ pub struct ApiClient {
     ahead_s: Arc<AtomicI64>,
     /// The operator's word that the device may register, where there is one.
     token: Arc<RwLock<Option<String>>>,
-    sessions: Arc<Sessions>,
 }
 
 impl ApiClient {
@@ -153,8 +149,7 @@ impl ApiClient {
         let http =
             reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
         let ahead_s = Arc::new(AtomicI64::new(0));
-        let (token, sessions) = (Arc::default(), Arc::new(Sessions::with(&server)));
-        Ok(Self { http, server, authority, identity, clock, ahead_s, token, sessions })
+        Ok(Self { http, server, authority, identity, clock, ahead_s, token: Arc::default() })
     }
 
     /// Whose requests these are.
@@ -208,8 +203,7 @@ impl ApiClient {
 
     /// The same server, spoken to by somebody else.
     pub(crate) fn speaking_as(&self, identity: DeviceIdentity) -> Self {
-        let sessions = Arc::new(self.sessions.for_another());
-        Self { identity, sessions, ..self.clone() }
+        Self { identity, ..self.clone() }
     }
 
     /// Lets the key that speaks here take the place of the device's key before, which has agreed.

@@ -29,7 +29,6 @@ mod client {
     mod rotation;
     mod sealing;
     mod service;
-    mod sessions;
     mod storage;
     mod suites;
     mod support;

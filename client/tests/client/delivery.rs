@@ -18,10 +18,7 @@ pub(super) fn open(service: &Service, name: &str) -> Client {
     let clock: Arc<dyn Clock> = service.clock.clone();
     let config = PoolConfig { target: 4, low_watermark: 1, ..PoolConfig::default() };
     let url = service.tunnel.url();
-    let client = MlsClient::open_at_server(&home, &owner, &url, (clock, config)).unwrap();
-    // What is lost, and when an app is killed, is told by the numbers of its requests.
-    client.connection().api().use_session_keys(false);
-    client
+    MlsClient::open_at_server(&home, &owner, &url, (clock, config)).unwrap()
 }
 
 /// Alice with a group; everyone else has a pool of that many packages, and is offline.

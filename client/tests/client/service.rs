@@ -183,10 +183,7 @@ impl Service {
     pub(crate) fn open_at(&self, home: &Path, name: &str, config: PoolConfig) -> MlsClient<Mail> {
         let (owner, mail, url) = (name.parse().unwrap(), self.mail.clone(), self.tunnel.url());
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let client = MlsClient::open_with(home, &owner, &url, mail, (clock, config)).unwrap();
-        // What is lost, and when an app is killed, is told by the numbers of its requests.
-        client.connection().api().use_session_keys(false);
-        client
+        MlsClient::open_with(home, &owner, &url, mail, (clock, config)).unwrap()
     }
 }
 

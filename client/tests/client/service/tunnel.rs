@@ -45,7 +45,6 @@ pub(crate) struct Tunnel {
     server: Arc<Mutex<SocketAddr>>,
     plans: Plans,
     requests: Arc<AtomicUsize>,
-    in_sessions: Arc<AtomicUsize>,
 }
 
 impl Tunnel {
@@ -55,8 +54,6 @@ impl Tunnel {
         let server = Arc::new(Mutex::new(server));
         let leads_to = Arc::clone(&server);
         let (plan, counter) = (Arc::clone(&plans), Arc::clone(&requests));
-        let in_sessions = Arc::<AtomicUsize>::default();
-        let sessions = Arc::clone(&in_sessions);
         thread::spawn(move || {
             // Connections of apps that have died stay open, as they do when a machine is gone.
             let dead = Arc::<Mutex<Vec<TcpStream>>>::default();
@@ -65,16 +62,16 @@ impl Tunnel {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 let plan = plan.lock().unwrap().remove(&number);
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
-                let (late, sessions) = (Arc::clone(&late), Arc::clone(&sessions));
+                let late = Arc::clone(&late);
                 // Some requests wait at the server, and others go on meanwhile.
                 let server = *leads_to.lock().unwrap();
                 thread::spawn(move || {
-                    let died = serve(connection, server, plan, (&late, &sessions));
+                    let died = serve(connection, server, plan, &late);
                     dead.lock().unwrap().extend(died);
                 });
             }
         });
-        Self { address, server, plans, requests, in_sessions }
+        Self { address, server, plans, requests }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -148,11 +145,6 @@ impl Tunnel {
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
-
-    /// How many of them were signed in a session.
-    pub(crate) fn in_sessions(&self) -> usize {
-        self.in_sessions.load(Ordering::SeqCst)
-    }
 }
 
 /// Serves one request as planned. Returns the connection of an app that has died.
@@ -160,12 +152,9 @@ fn serve(
     mut client: TcpStream,
     server: SocketAddr,
     plan: Option<Plan>,
-    (late, in_sessions): (&Late, &AtomicUsize),
+    late: &Late,
 ) -> Option<TcpStream> {
     let request = read(&mut client)?;
-    if String::from_utf8_lossy(&request).contains("alg=\"hmac-sha256\"") {
-        in_sessions.fetch_add(1, Ordering::SeqCst);
-    }
     match plan {
         Some(Plan::Forged(answer)) => drop(client.write_all(&answer)),
         Some(Plan::Tampered(how)) => {
