@@ -10,6 +10,7 @@ mod ears;
 mod inviting;
 mod mail;
 mod names;
+mod pause;
 mod screen;
 mod telling;
 
@@ -146,6 +147,9 @@ impl<'a> Chat<'a> {
                     Input::Failed(why) => return Err(End::Broken(why.into())),
                 },
                 outcome = mail.next() => {
+                    if outcome.is_ok() && self.mail_trouble.is_some() {
+                        ears.server_is_back();
+                    }
                     self.receive(outcome)?;
                     mail.alongside(Box::pin(self.follow_up())).await?;
                 }

@@ -5,14 +5,13 @@ use std::{
     collections::HashMap,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread,
 };
 
-use super::{Hook, Side};
+use tokio::sync::watch;
+
+use super::{super::support::in_a_minute, Hook, Side};
 
 /// What changes an answer.
 type Tamper = Box<dyn FnOnce(&str) -> String + Send>;
@@ -44,22 +43,23 @@ pub(crate) struct Tunnel {
     address: SocketAddr,
     server: Arc<Mutex<SocketAddr>>,
     plans: Plans,
-    requests: Arc<AtomicUsize>,
+    requests: watch::Sender<usize>,
 }
 
 impl Tunnel {
     pub(super) fn open(listener: TcpListener, server: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
-        let (plans, requests) = (Plans::default(), Arc::<AtomicUsize>::default());
+        let (plans, requests) = (Plans::default(), watch::Sender::new(0));
         let server = Arc::new(Mutex::new(server));
         let leads_to = Arc::clone(&server);
-        let (plan, counter) = (Arc::clone(&plans), Arc::clone(&requests));
+        let (plan, counter) = (Arc::clone(&plans), requests.clone());
         thread::spawn(move || {
             // Connections of apps that have died stay open, as they do when a machine is gone.
             let dead = Arc::<Mutex<Vec<TcpStream>>>::default();
             let late = Late::default();
             for connection in listener.incoming() {
-                let number = counter.fetch_add(1, Ordering::SeqCst);
+                let number = *counter.borrow();
+                counter.send_replace(number + 1);
                 let plan = plan.lock().unwrap().remove(&number);
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
                 let late = Arc::clone(&late);
@@ -143,7 +143,13 @@ impl Tunnel {
 
     /// How many requests there were.
     pub(crate) fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
+        *self.requests.borrow()
+    }
+
+    /// Waits until there were so many.
+    pub(crate) async fn reached(&self, requests: usize) {
+        let mut so_far = self.requests.subscribe();
+        in_a_minute(so_far.wait_for(|so_far| requests <= *so_far)).await.unwrap();
     }
 }
 
