@@ -469,3 +469,36 @@ fn whoever_brings_somebody_in_is_their_contact() {
     let policy = run(async { open(&service, "bob").connection().api().policy().await.unwrap() });
     assert_eq!(policy.contacts, ["alice"]);
 }
+
+/// Carol is in `friday`, which she speaks to, and in `saturday`.
+#[test]
+fn a_line_for_a_group_that_the_user_was_removed_from_goes_nowhere_else() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "carol", "");
+    typed(
+        &service,
+        "alice",
+        "/create friday\n/invite carol\n/create saturday\n/invite bob carol\n",
+    );
+    typed(&service, "carol", "/switch saturday\nhello\n");
+    let mut carol = Person::opens(&mut patient_chat(&service, "carol"));
+    carol.says("/groups");
+    carol.reads("friday: 2 members <- here");
+    typed(&service, "alice", "/switch friday\n/remove carol\n");
+    carol.reads("you are out of friday; alice has seen to it");
+    carol.says("alice must not know");
+    carol.reads("nothing was done with that line: it was for friday, which you are out of");
+    carol.says("nor this");
+    carol.reads("no group is chosen; /switch NAME goes to one");
+    carol.says("/groups");
+    let line = carol.reads("saturday");
+    assert!(!line.contains("<- here"), "{line}");
+    carol.says("/switch saturday");
+    carol.says("it is for you all");
+    assert_eq!(carol.ends().1, 0);
+    let bob = typed(&service, "bob", "/list\n");
+    let heard: Vec<&str> =
+        bob.lines().filter_map(|line| line.split_once("carol: ")).map(|it| it.1).collect();
+    assert_eq!(heard, ["hello", "it is for you all"], "{bob}");
+}

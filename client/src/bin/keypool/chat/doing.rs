@@ -32,6 +32,8 @@ const WORN: &str = "your pool was empty, and your last-resort KeyPackage was use
 
 /// What is said where there is no group to do something in.
 const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lists yours";
+/// What is said where the device is in groups, and none of them is spoken to.
+const NO_GROUP_CHOSEN: &str = "no group is chosen; /switch NAME goes to one, /groups lists yours";
 
 impl Chat<'_> {
     /// Does what a line asks for, and says what came of it.
@@ -61,15 +63,30 @@ impl Chat<'_> {
             | Command::Invite(_)
             | Command::List
             | Command::Remove(_)
-            | Command::Leave => match self.current.clone() {
-                Some(group) => self.in_group(&group, command).await?,
-                None => NO_GROUP.to_owned(),
+            | Command::Leave => match self.group_of_line() {
+                Ok(group) => self.in_group(&group, command).await?,
+                Err(why) => why,
             },
         };
         if !text.is_empty() {
             self.screen.say(&text);
         }
         Ok(())
+    }
+
+    /// The group that a line is for: the one of the prompt it was typed under, if it is still the current
+    /// one. A line typed under no group is for the first one that the device was brought into meanwhile.
+    fn group_of_line(&self) -> Result<GroupId, String> {
+        match (&self.prompted, &self.current) {
+            (Some(prompted), current) if current.as_ref() != Some(prompted) => Err(format!(
+                "nothing was done with that line: it was for {}, which you are out of; /switch NAME goes to \
+                 another group",
+                self.name(prompted)
+            )),
+            (_, Some(current)) => Ok(current.clone()),
+            (_, None) if self.groups().is_ok_and(|all| all.is_empty()) => Err(NO_GROUP.to_owned()),
+            (_, None) => Err(NO_GROUP_CHOSEN.to_owned()),
+        }
     }
 
     /// Does something in a group. Returns what is to be said of it.

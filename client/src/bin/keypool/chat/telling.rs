@@ -61,7 +61,10 @@ impl Chat<'_> {
                 let name = self.name(&group);
                 let is_first = self.current.is_none();
                 let where_to = if is_first { String::new() } else { format!("; /switch {name}") };
-                self.current.get_or_insert(group);
+                if is_first {
+                    self.current = Some(group);
+                    self.redraw_first()?;
+                }
                 let how = if last_resort { ", by your last-resort KeyPackage" } else { "" };
                 Some(format!("{} has brought you into {name}{how}{where_to}", person(&inviter)))
             }
@@ -70,7 +73,7 @@ impl Chat<'_> {
                 self.is_refresh_due |= self.messages >= self.options.refresh_messages;
                 self.message(&group, &sender, &bytes)?
             }
-            What::Changed(change) => self.changed(&change)?,
+            What::Changed(change) => self.changed(&change),
             What::Proposed { group, sender } => {
                 let name = self.name(&group);
                 self.proposed.insert(group);
@@ -105,13 +108,15 @@ impl Chat<'_> {
     }
 
     /// Who came and who went, and by whom.
-    fn changed(&mut self, change: &Change) -> Result<Option<String>, End> {
+    fn changed(&mut self, change: &Change) -> Option<String> {
         let (who, name) = (person(&change.sender), self.name(&change.group));
         if change.removed_self {
-            if self.current.as_ref() == Some(&change.group) {
-                self.current = self.groups()?.into_iter().next();
+            // Nobody is spoken to by accident: the next group is chosen by the user.
+            self.current.take_if(|current| *current == change.group);
+            if self.prompted.as_ref() == Some(&change.group) {
+                self.screen.redraw(&["(no group)> ", "(none)> ", "> "]);
             }
-            return Ok(Some(format!("you are out of {name}; {who} has seen to it")));
+            return Some(format!("you are out of {name}; {who} has seen to it"));
         }
         let list =
             |names: &[String]| names.iter().map(|name| person(name)).collect::<Vec<_>>().join(", ");
@@ -122,6 +127,6 @@ impl Chat<'_> {
         if !change.removed.is_empty() {
             parts.push(format!("took {} out of {name}", list(&change.removed)));
         }
-        Ok((!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and "))))
+        (!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and ")))
     }
 }
