@@ -50,6 +50,11 @@ const TIMEOUT_S: u64 = 20;
 const RETRIES_MAX: usize = 3;
 /// The longest wait before a repetition that the server may ask for, in seconds.
 const RETRY_AFTER_MAX_S: u64 = 10;
+/// The statuses below 500 by which a proxy says that the same request may succeed later: a timeout, a replay
+/// that is too early, too many requests.
+const LATER_STATUSES: [u16; 3] = [408, 425, 429];
+/// The status of a request that is too large.
+const TOO_LARGE_STATUS: u16 = 413;
 /// How long a signature is valid, in seconds.
 const SIGNATURE_VALID_S: u64 = 60;
 
@@ -69,9 +74,9 @@ pub enum ApiError {
     /// The server refused, and said why.
     #[error("{}: {}. {}", .0.code, .0.detail.trim_end_matches('.'), .0.hint)]
     Refused(Box<Problem>),
-    /// The answer is not one of a keypool server. With a status of 500 or more it is one of a proxy
-    /// before it, and nobody knows whether the request was carried out.
-    #[error("the answer of {server} is not one of a keypool server (status {status})")]
+    /// The answer is not one of a keypool server, but of a proxy before it, say. With a status of 500 or
+    /// more, or one that means later, nobody knows whether the request was carried out.
+    #[error("the answer of {server} is not one of a keypool server (status {status}){}", advice(*status))]
     Unexpected {
         /// The server's address.
         server: String,
@@ -109,6 +114,24 @@ impl ApiError {
             Self::Unexpected { status, .. } => *status >= 500,
             Self::Address(_) | Self::Client(_) => false,
         }
+    }
+
+    /// Whether a proxy before the server has refused the request for good: it never reached the server, and
+    /// would not the next time.
+    pub(crate) fn is_refusal_of_a_proxy(&self) -> bool {
+        let Self::Unexpected { status, .. } = self else { return false };
+        (400..500).contains(status) && !LATER_STATUSES.contains(status)
+    }
+}
+
+/// What to do about an answer of a proxy, as the end of a sentence.
+fn advice(status: u16) -> &'static str {
+    match status {
+        TOO_LARGE_STATUS => {
+            "; a proxy before the server takes smaller requests only: send less at once, or let the operator \
+             raise its limit, which is client_max_body_size in nginx"
+        }
+        _ => "",
     }
 }
 

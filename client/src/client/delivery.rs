@@ -84,7 +84,7 @@ impl MlsClient<ServerDelivery> {
 
     /// Seals a message for a group and posts it, after those of the group that were left in the outbox.
     /// Returns its place in the server's log; `None` if nobody else is in the group, and nothing was
-    /// sent.
+    /// sent. It may have [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX) bytes.
     ///
     /// # Errors
     ///

@@ -502,3 +502,23 @@ fn a_line_for_a_group_that_the_user_was_removed_from_goes_nowhere_else() {
         bob.lines().filter_map(|line| line.split_once("carol: ")).map(|it| it.1).collect();
     assert_eq!(heard, ["hello", "it is for you all"], "{bob}");
 }
+
+/// The limit of nginx unless it is told otherwise, and that of the library.
+#[test]
+fn a_line_that_is_too_large_for_a_proxy_is_dropped_and_said_and_the_group_goes_on() {
+    let service = Service::start();
+    service.tunnel.limit_bodies(1 << 20);
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    let lines = format!("{}\n{}\nhello\n", "a".repeat(1_400_000), "b".repeat(1_500_001));
+    let said = typed(&service, "alice", &lines);
+    assert!(
+        said.contains("(status 413); a proxy before the server takes smaller requests"),
+        "{said}"
+    );
+    assert!(said.contains("client_max_body_size"), "{said}");
+    assert!(said.contains("has 1500001 bytes, and 1500000 is the most that can be sent"), "{said}");
+    let bob = typed(&service, "bob", "/list\n");
+    let heard: Vec<&str> = bob.lines().filter_map(said_by_alice).collect();
+    assert_eq!(heard, ["hello"]);
+}

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use keypool_client::{
-    InviteError, MlsClient, PoolConfig, SendError, ServerDelivery, SyncError, What,
+    InviteError, MESSAGE_BYTES_MAX, MlsClient, PoolConfig, SendError, ServerDelivery, SyncError,
+    What,
 };
 use keypool_ledger::{Clock, GroupId};
 
@@ -493,5 +494,46 @@ fn a_message_whose_answers_are_all_lost_is_kept_and_sent_once() {
         alice.send(&group, b"two").await.unwrap();
         assert_eq!(told(&bob).await, ["alice/main: one", "alice/main: two"]);
         assert!(alice.resume_outbox().await.unwrap().is_empty());
+    });
+}
+
+/// What a proxy says for good is final; what it says of the moment is not.
+#[test]
+fn a_message_that_a_proxy_refuses_is_forgotten_unless_it_may_pass_later() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        for status in [400, 403, 413, 431] {
+            service.tunnel.forge(0, status, "<html>no</html>");
+            let refused = alice.send(&group, b"refused").await.unwrap_err();
+            assert!(matches!(refused, SendError::Refused(_)), "{status}: {refused:?}");
+            assert!(alice.resume_outbox().await.unwrap().is_empty(), "{status}");
+        }
+        for status in [408, 425, 429] {
+            service.tunnel.forge(0, status, "<html>later</html>");
+            let later = alice.send(&group, b"later").await.unwrap_err();
+            assert!(matches!(later, SendError::Unfinished(_)), "{status}: {later:?}");
+            let resumed = alice.resume_outbox().await.unwrap();
+            assert!(resumed.iter().all(|it| it.outcome.is_ok()) && resumed.len() == 1, "{status}");
+        }
+        assert_eq!(told(&bob).await, ["alice/main: later"; 3]);
+    });
+}
+
+#[test]
+fn a_message_that_is_too_large_for_any_server_is_not_sealed() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        let before = service.tunnel.requests();
+        let refused = alice.send(&group, &vec![0; MESSAGE_BYTES_MAX + 1]).await.unwrap_err();
+        assert!(matches!(refused, SendError::TooLarge { .. }), "{refused:?}");
+        assert!(alice.resume_outbox().await.unwrap().is_empty());
+        assert_eq!(service.tunnel.requests(), before);
+        // The largest one passes.
+        alice.send(&group, &vec![b'x'; MESSAGE_BYTES_MAX]).await.unwrap().unwrap();
+        let heard = told(&bob).await;
+        assert_eq!(heard.len(), 1);
+        assert_eq!(heard[0].len(), "alice/main: ".len() + MESSAGE_BYTES_MAX);
     });
 }

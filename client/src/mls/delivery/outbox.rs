@@ -10,6 +10,10 @@ use crate::{
     StorageError,
 };
 
+/// How many bytes a message may have. Sealed and written in base64, it fits into the 2 MiB that a server takes
+/// by default; a proxy before it may take less, as nginx does unless it is told otherwise.
+pub const MESSAGE_BYTES_MAX: usize = 1_500_000;
+
 /// What the names of the records of messages on their way begin with.
 const RECORD_PREFIX: &str = "outbox/";
 
@@ -47,6 +51,10 @@ impl Outbox<'_> {
         group: &GroupId,
         message: &[u8],
     ) -> Result<Option<u64>, SendError> {
+        let (bytes, bytes_max) = (message.len(), MESSAGE_BYTES_MAX);
+        if bytes_max < bytes {
+            return Err(SendError::TooLarge { bytes, bytes_max });
+        }
         if self.membership.members(group)?.len() < 2 {
             return Ok(None);
         }

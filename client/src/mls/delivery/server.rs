@@ -61,8 +61,9 @@ pub(super) fn command_of(sealed: &[u8]) -> CommandId {
 
 /// What a refusal of the server means for what was posted.
 ///
-/// The request may have been carried out before, and its answer lost. Only what the server says once it
-/// has looked for that in its log tells that it was not; after all else it is posted again.
+/// The request may have been carried out before, and its answer lost. What the server says once it has
+/// looked for that in its log tells that it was not, and so does a proxy that refuses the request for good:
+/// it lets no such request through. After all else it is posted again.
 pub(super) fn refusal(error: ApiError) -> DeliveryError {
     match error.code() {
         Some(Code::EpochTaken) => DeliveryError::EpochTaken,
@@ -82,6 +83,7 @@ pub(super) fn refusal(error: ApiError) -> DeliveryError {
             | Code::NotFound
             | Code::TooLarge,
         ) => DeliveryError::Refused(error.into()),
+        None if error.is_refusal_of_a_proxy() => DeliveryError::Refused(error.into()),
         _ => DeliveryError::Unanswered(error.into()),
     }
 }

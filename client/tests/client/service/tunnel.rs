@@ -5,7 +5,10 @@ use std::{
     collections::HashMap,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -44,6 +47,7 @@ pub(crate) struct Tunnel {
     server: Arc<Mutex<SocketAddr>>,
     plans: Plans,
     requests: watch::Sender<usize>,
+    body_bytes_max: Arc<AtomicUsize>,
 }
 
 impl Tunnel {
@@ -51,6 +55,8 @@ impl Tunnel {
         let address = listener.local_addr().unwrap();
         let (plans, requests) = (Plans::default(), watch::Sender::new(0));
         let server = Arc::new(Mutex::new(server));
+        let body_bytes_max = Arc::new(AtomicUsize::new(usize::MAX));
+        let limit = Arc::clone(&body_bytes_max);
         let leads_to = Arc::clone(&server);
         let (plan, counter) = (Arc::clone(&plans), requests.clone());
         thread::spawn(move || {
@@ -62,16 +68,16 @@ impl Tunnel {
                 counter.send_replace(number + 1);
                 let plan = plan.lock().unwrap().remove(&number);
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
-                let late = Arc::clone(&late);
+                let (late, limit) = (Arc::clone(&late), limit.load(Ordering::SeqCst));
                 // Some requests wait at the server, and others go on meanwhile.
                 let server = *leads_to.lock().unwrap();
                 thread::spawn(move || {
-                    let died = serve(connection, server, plan, &late);
+                    let died = serve(connection, server, plan, (&late, limit));
                     dead.lock().unwrap().extend(died);
                 });
             }
         });
-        Self { address, server, plans, requests }
+        Self { address, server, plans, requests, body_bytes_max }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -107,6 +113,11 @@ impl Tunnel {
         for number in numbers {
             self.plan(*number, Plan::Late);
         }
+    }
+
+    /// Refuses larger bodies from now on, in the server's place and as nginx does.
+    pub(crate) fn limit_bodies(&self, bytes_max: usize) {
+        self.body_bytes_max.store(bytes_max, Ordering::SeqCst);
     }
 
     /// Answers one of the requests to come in the server's place.
@@ -153,14 +164,23 @@ impl Tunnel {
     }
 }
 
+/// The answer of nginx to a body that is larger than its `client_max_body_size`.
+const NGINX_TOO_LARGE: &[u8] = b"HTTP/1.1 413 Request Entity Too Large\r\nserver: nginx\r\n\
+    content-type: text/html\r\nconnection: close\r\n\r\n\
+    <html><head><title>413 Request Entity Too Large</title></head></html>\r\n";
+
 /// Serves one request as planned. Returns the connection of an app that has died.
 fn serve(
     mut client: TcpStream,
     server: SocketAddr,
     plan: Option<Plan>,
-    late: &Late,
+    (late, body_bytes_max): (&Late, usize),
 ) -> Option<TcpStream> {
     let request = read(&mut client)?;
+    if body_bytes_max < body_of(&request).len() {
+        drop(client.write_all(NGINX_TOO_LARGE));
+        return None;
+    }
     match plan {
         Some(Plan::Forged(answer)) => drop(client.write_all(&answer)),
         Some(Plan::Tampered(how)) => {
@@ -205,6 +225,12 @@ fn read(client: &mut TcpStream) -> Option<Vec<u8>> {
     Some(request)
 }
 
+/// The body of a whole request.
+fn body_of(request: &[u8]) -> &[u8] {
+    let head = request.windows(4).position(|window| window == b"\r\n\r\n");
+    head.map_or(&[], |end| &request[end + 4..])
+}
+
 fn is_stream(request: &[u8]) -> bool {
     request.starts_with(b"GET /keypackages/stream?")
 }
@@ -232,10 +258,9 @@ fn pass_on(request: &[u8], server: SocketAddr) -> Option<Vec<u8>> {
 fn send_on(request: &[u8], server: SocketAddr) -> Option<TcpStream> {
     let head = String::from_utf8_lossy(request).replacen("\r\n", "\r\nconnection: close\r\n", 1);
     let split = head.find("\r\n\r\n")? + 4;
-    let body_at = request.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let mut upstream = TcpStream::connect(server).ok()?;
     upstream.write_all(&head.as_bytes()[..split]).ok()?;
-    upstream.write_all(&request[body_at..]).ok()?;
+    upstream.write_all(body_of(request)).ok()?;
     Some(upstream)
 }
 
