@@ -28,6 +28,7 @@ mod client {
     mod refresh_again;
     mod rotation;
     mod sealing;
+    mod sendable;
     mod service;
     mod storage;
     mod suites;

@@ -55,7 +55,7 @@ pub struct Refresh {
     pub last_resort_used: usize,
     /// Packages the server would not take, with the check each failed.
     pub rejected: Vec<String>,
-    /// How many can be handed out now.
+    /// How many can be handed out now; if nothing was asked, by what the server has said before.
     pub available: u64,
     /// What had drifted apart between the device and the server, and is mended. Tell your user, if there
     /// is something.
@@ -358,6 +358,11 @@ impl<D> MlsConnection<D> {
         }
         Ok(uploaded)
     }
+}
+
+/// Ends the freshness of the last refresh, as part of an operation: the next one asks the server.
+pub(super) fn forget_refreshed(staged: &Staged<'_>) {
+    staged.remove_app_record(REFRESHED_RECORD);
 }
 
 /// Takes in what an event of the server says of an own package, as part of the operation that mirrors

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CLOCK_SKEW, SIGNATURE_SCHEME,
-    connection::{MlsConnection, RefreshError, said, sorted},
+    connection::{MlsConnection, RefreshError, forget_refreshed, said, sorted},
     identity::{DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_keys, stored_keys},
     keypackage_pool::{
         CreatedPackage, ServerStatus, record_revoked, record_server_status, record_uploaded,
@@ -236,7 +236,7 @@ impl<D> MlsConnection<D> {
 
     /// Withdraws all live packages of the device's credential, at the server and here: nobody is given one
     /// any more. Their private keys stay until their lifetimes end, for Welcomes on their way. Returns how
-    /// many were live here. The next refresh makes fresh ones.
+    /// many were live here. The next refresh makes fresh ones, however soon it comes.
     ///
     /// # Errors
     ///
@@ -249,11 +249,13 @@ impl<D> MlsConnection<D> {
             reason: RevokeWord::Rotated,
         };
         let command = fresh_command();
-        self.api().revoke(&request, command).await?;
+        let reply = self.api().revoke(&request, command).await?;
         let staged = self.store().stage()?;
         let live = staged.packages_where(|own| own.stage.is_live());
         let refs: Vec<_> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
         let count = record_revoked(&staged, &refs, RevokeReason::Rotated, (now, command))?;
+        record_server_status(&staged, &said(&reply.pool, reply.position))?;
+        forget_refreshed(&staged);
         staged.commit()?;
         Ok(count)
     }

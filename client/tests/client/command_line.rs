@@ -83,7 +83,8 @@ fn a_device_is_registered_and_its_pool_kept() {
     [0]
 
     $ keypool refresh
-    refreshed less than a minute ago; 32 packages available
+    33 new events, 0 packages expired, 0 uploaded again, 0 made and uploaded
+    32 packages available
     [0]
 
     $ keypool status

@@ -71,7 +71,7 @@ impl Device {
                 say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
             }
             Command::Refresh(_) => {
-                let refresh = self.connection.refresh_key_packages(now).await?;
+                let refresh = self.connection.refresh_now(now).await?;
                 say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))
             }
             Command::History { keypackage_ref, own } => {
@@ -233,12 +233,6 @@ fn status_text(status: &PoolStatus) -> String {
 }
 
 fn refresh_text(refresh: &Refresh) -> String {
-    if refresh.skipped {
-        return format!(
-            "refreshed less than a minute ago; {} packages available",
-            refresh.available
-        );
-    }
     let mut lines = vec![format!(
         "{} new events, {} packages expired, {} uploaded again, {} made and uploaded",
         refresh.events, refresh.expired, refresh.reuploaded, refresh.created

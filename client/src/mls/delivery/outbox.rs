@@ -58,25 +58,35 @@ impl Outbox<'_> {
         if self.membership.members(group)?.len() < 2 {
             return Ok(None);
         }
+        let own = self.seal(group, message)?;
+        self.post_through(group, &own).await
+    }
+
+    /// Seals a message and keeps it in the outbox, in one write. Returns the name of its record.
+    fn seal(&self, group: &GroupId, message: &[u8]) -> Result<String, SendError> {
         let staged = self.store.stage()?;
         let sealed = self.membership.encrypt_on(&staged, group, message)?;
         let own = put(&staged, group, sealed)?;
         staged.commit()?;
-        self.post_through(group, &own).await
+        Ok(own)
     }
 
     /// Proposes that this device be removed from a group. What the group's outbox holds goes before.
     pub(crate) async fn leave(&self, group: &GroupId) -> Result<(), SendError> {
-        let staged = self.store.stage()?;
-        let own = match self.membership.leave_on(&staged, group)? {
-            Some(proposal) => Some(put(&staged, group, proposal)?),
-            None => None,
-        };
-        staged.commit()?;
-        match own {
+        match self.propose_to_leave(group)? {
             Some(own) => self.post_through(group, &own).await.map(drop),
             None => Ok(()),
         }
+    }
+
+    /// Keeps the proposal that this device be removed in the outbox, in one write. Returns the name of its
+    /// record; `None` if there is nothing to propose.
+    fn propose_to_leave(&self, group: &GroupId) -> Result<Option<String>, SendError> {
+        let staged = self.store.stage()?;
+        let proposal = self.membership.leave_on(&staged, group)?;
+        let own = proposal.map(|proposal| put(&staged, group, proposal)).transpose()?;
+        staged.commit()?;
+        Ok(own)
     }
 
     /// Posts what a group's outbox holds, to the one with that name, which is the last.
