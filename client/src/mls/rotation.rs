@@ -27,7 +27,8 @@ use super::{
     connection::{MlsConnection, RefreshError, forget_refreshed, said, sorted},
     identity::{DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_keys, stored_keys},
     keypackage_pool::{
-        CreatedPackage, ServerStatus, record_revoked, record_server_status, record_uploaded,
+        CreatedPackage, ServerStatus, keys_end, record_revoked, record_server_status,
+        record_uploaded,
     },
     membership::names_key_anywhere,
 };
@@ -223,8 +224,8 @@ impl<D> MlsConnection<D> {
         record_uploaded(&staged, &there, now, *command)?;
         record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, *command))?;
         status.as_ref().map_or(Ok(()), |status| record_server_status(&staged, status))?;
-        let kept = staged.packages_where(|own| own.stage.keeps_keys());
-        let last = kept.iter().map(|own| own.facts.not_after).max().unwrap_or(now);
+        let kept = staged.packages_where(|own| own.stage.keeps_keys() && !is_new(own));
+        let last = kept.iter().map(|own| keys_end(own, now)).max().unwrap_or(now);
         let old = OldKey { signature_key: previous, until: last.after(CLOCK_SKEW) };
         staged.put_app_record(&old_name(&old.signature_key), &old)?;
         note_keys(&staged, next.signature_key())?;
