@@ -29,7 +29,7 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use keypool_ledger::{Clock, CommandId, PoolId, Timestamp};
+use keypool_ledger::{Clock, CommandId, NameError, PoolId, Timestamp};
 use keypool_projections::{
     signing::content_digest,
     wire::{
@@ -89,6 +89,9 @@ pub enum ApiError {
          or user name"
     )]
     Address(String),
+    /// The name is none that a user or a device can have. Nothing was sent.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The HTTP client cannot be made; on a system without CA certificates it never can.
     #[error("the HTTP client cannot be made; are the system's CA certificates installed?")]
     Client(#[source] BoxError),
@@ -112,7 +115,7 @@ impl ApiError {
             Self::Refused(problem) => problem.status >= 500,
             // What stands between may have given up on a server that goes on.
             Self::Unexpected { status, .. } => *status >= 500,
-            Self::Address(_) | Self::Client(_) => false,
+            Self::Address(_) | Self::Name(_) | Self::Client(_) => false,
         }
     }
 
@@ -216,12 +219,10 @@ impl ApiClient {
     ///
     /// Returns an [`ApiError`]; its code is `unknown_user` if nobody of that name is registered.
     pub async fn devices_of(&self, user: &str) -> Result<Vec<PoolId>, ApiError> {
-        // A name that is none is for the server to say so, at this address and no other.
-        let unknown = || ApiError::Address(self.server.to_string());
         let path = self.path_of(&["users", user, "devices"])?;
         let reply: DevicesReply = self.get(&path, "").await?;
         let devices = reply.devices.iter().map(|device| PoolId::new(user, device));
-        devices.collect::<Result<_, _>>().map_err(|_| unknown())
+        Ok(devices.collect::<Result<_, _>>()?)
     }
 
     /// The same server, spoken to by somebody else.

@@ -3,11 +3,14 @@
 
 use std::sync::PoisonError;
 
-use keypool_ledger::CommandId;
+use keypool_ledger::{CommandId, NameError};
 use keypool_projections::wire::{RemoveReply, RotatePackagesReply, RotatePackagesRequest};
 use reqwest::Method;
 
 use super::{ApiClient, ApiError, Body, Call};
+
+/// What is asked of a name that stands in a path.
+const PATH_NAME_RULE: &str = "other than . and .., which mean folders in an address";
 
 impl ApiClient {
     /// Sets the token of the server's operator that goes along when the device registers. It is kept in
@@ -53,11 +56,17 @@ impl ApiClient {
         self.post("/keypackages/rotate", request, id).await
     }
 
-    /// The path of some segments, each of which may hold anything.
+    /// The path of some segments. Two names mean other folders in a path, and no device is called so.
     pub(super) fn path_of(&self, segments: &[&str]) -> Result<String, ApiError> {
+        segments.iter().try_for_each(|name| check_segment(name))?;
         let mut url = self.server.clone();
         let no_address = |()| ApiError::Address(self.server.to_string());
         url.path_segments_mut().map_err(no_address)?.clear().extend(segments);
         Ok(url.path().to_owned())
     }
+}
+
+fn check_segment(name: &str) -> Result<(), NameError> {
+    let error = || NameError { what: "name", value: name.to_owned(), rule: PATH_NAME_RULE };
+    if matches!(name, "." | "..") { Err(error()) } else { Ok(()) }
 }

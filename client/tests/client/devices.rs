@@ -1,7 +1,7 @@
 //! A user with several devices: each vouched for by another, all of them invited.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
-use keypool_client::{DeviceIdentity, RotateError, Why};
+use keypool_client::{ApiError, DeviceIdentity, RotateError, Why};
 use keypool_ledger::Clock;
 use keypool_projections::wire::{Code, Voucher};
 use keypool_server::{RegistrationPolicy, RegistrationSettings};
@@ -202,5 +202,26 @@ fn a_token_of_the_operators_takes_the_place_of_a_voucher() {
         bob.register().await.unwrap();
         bob.rotate_key().await.unwrap();
         bob.register().await.unwrap();
+    });
+}
+
+#[test]
+fn a_name_that_no_device_can_have_is_said_to_be_none_before_anything_is_sent() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("alice", 0).await);
+        let alice = open(&service, "alice");
+        let before = service.tunnel.requests();
+        for name in [".", ".."] {
+            let refused = alice.remove_device(name).await.unwrap_err();
+            assert!(matches!(refused, ApiError::Name(_)), "{refused:?}");
+            let expected = format!(
+                "name {name:?} is not valid: other than . and .., which mean folders in an address"
+            );
+            assert_eq!(refused.to_string(), expected);
+            let refused = alice.connection().api().devices_of(name).await.unwrap_err();
+            assert!(matches!(refused, ApiError::Name(_)), "{refused:?}");
+        }
+        assert_eq!(service.tunnel.requests(), before);
     });
 }
