@@ -17,10 +17,13 @@ pub mod codec;
 pub mod log;
 
 pub use crate::{
-    event::{Event, EventEnvelope, PackageFacts, ReleaseReason, ReservePolicy, RevokeReason},
+    event::{
+        Event, EventEnvelope, LeaveCause, PackageFacts, ReleaseReason, ReservePolicy, RevokeReason,
+        RuleSettings, SignedStatement,
+    },
     ids::{
-        CommandId, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId, SignatureKey,
-        StreamId,
+        CommandId, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId, Signature,
+        SignatureKey, StreamId,
     },
     log::{
         AppendError, Appended, Batch, EventLog, Fault, Faulty, JournalReader, JournalWriter,

@@ -195,7 +195,12 @@ impl Draft<'_> {
             None => {
                 let (signature_key, credential) = (key.clone(), credential.to_owned());
                 let voucher = voucher.cloned();
-                self.record(Event::Registered { signature_key, credential, voucher })?;
+                self.record(Event::Registered {
+                    signature_key,
+                    credential,
+                    voucher,
+                    statement: None,
+                })?;
                 Ok(Answer::Registered { known: false })
             }
         }
@@ -212,7 +217,7 @@ impl Draft<'_> {
             Some(known) if known.signature_key == *key => Ok(Answer::Registered { known: true }),
             Some(known) if known.signature_key == *previous => {
                 let (signature_key, credential) = (key.clone(), credential.to_owned());
-                self.record(Event::KeyRotated { signature_key, credential })?;
+                self.record(Event::KeyRotated { signature_key, credential, statement: None })?;
                 self.revoke(&Which::All, RevokeReason::Rotated)?;
                 Ok(Answer::Registered { known: false })
             }

@@ -134,7 +134,7 @@ impl GroupState {
     #[must_use]
     pub fn recipients(&self, event: &Event) -> Vec<PoolId> {
         match event {
-            Event::Committed { committer: sender, .. } | Event::Posted { sender } => {
+            Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
                 self.members.iter().filter(|member| *member != sender).cloned().collect()
             }
             Event::Welcomed { to } => to.clone(),
@@ -145,7 +145,7 @@ impl GroupState {
     /// Takes in one event of the group.
     pub fn evolve(&mut self, event: &Event) {
         self.version = self.version.saturating_add(1);
-        if let Event::Committed { epoch, committer, added, removed } = event {
+        if let Event::Committed { epoch, committer, added, removed, .. } = event {
             self.epoch = epoch.saturating_add(1);
             self.members.insert(committer.clone());
             self.members.extend(added.iter().cloned());
@@ -178,7 +178,13 @@ impl GroupState {
                 return Err(DeliveryRejection::EpochAhead { group, epoch, current });
             }
         }
-        Ok(Event::Committed { epoch, committer: committer.clone(), added, removed })
+        Ok(Event::Committed {
+            epoch,
+            committer: committer.clone(),
+            added,
+            removed,
+            not_kept: Vec::new(),
+        })
     }
 
     /// Decides whether a device may post a message.
@@ -192,7 +198,7 @@ impl GroupState {
         sender: &PoolId,
     ) -> Result<Event, DeliveryRejection> {
         self.check_member(group, sender)?;
-        Ok(Event::Posted { sender: sender.clone() })
+        Ok(Event::Posted { sender: sender.clone(), not_kept: Vec::new() })
     }
 
     fn check_member(&self, group: &GroupId, member: &PoolId) -> Result<(), DeliveryRejection> {
@@ -244,12 +250,12 @@ impl MailboxState {
     pub fn evolve(&mut self, event: &Event) {
         self.version = self.version.saturating_add(1);
         match event {
-            Event::Acknowledged { through, overrun } => {
+            Event::Acknowledged { through, overrun, .. } => {
                 self.acknowledged = self.acknowledged.max(*through);
                 self.drop_through(*through);
                 self.overrun &= !overrun;
             }
-            Event::Overrun { dropped_through } => {
+            Event::Overrun { dropped_through, .. } => {
                 self.drop_through(*dropped_through);
                 self.overrun = true;
             }
@@ -281,7 +287,12 @@ impl MailboxState {
         }
         let told = overrun && self.overrun;
         let changes = told || self.waiting.front().is_some_and(|w| w.position <= through);
-        Ok(changes.then_some(Event::Acknowledged { through, overrun: told }))
+        Ok(changes.then_some(Event::Acknowledged {
+            through,
+            overrun: told,
+            accepted: Vec::new(),
+            told: Vec::new(),
+        }))
     }
 
     /// What becomes of a mailbox that is given `bytes` more at `now`; `None` if it has room.
@@ -306,7 +317,11 @@ impl MailboxState {
         if !full && dropped_through.is_none() {
             return None;
         }
-        Some(Event::Overrun { dropped_through: dropped_through.unwrap_or_default() })
+        Some(Event::Overrun {
+            dropped_through: dropped_through.unwrap_or_default(),
+            group: None,
+            sender: None,
+        })
     }
 }
 

@@ -91,7 +91,7 @@ impl Fold {
             StreamId::Group(group) => {
                 self.groups.entry(group.clone()).or_default().evolve(&envelope.event);
             }
-            StreamId::Mailbox(_) => {}
+            StreamId::Mailbox(_) | StreamId::Server => {}
         }
         Ok(())
     }

@@ -190,7 +190,7 @@ impl PoolState {
     fn evolve_registration(&mut self, event: &Event) {
         match event {
             Event::Registered { signature_key, credential, .. }
-            | Event::KeyRotated { signature_key, credential } => {
+            | Event::KeyRotated { signature_key, credential, .. } => {
                 let (signature_key, credential) = (signature_key.clone(), credential.clone());
                 self.registration = Some(Arc::new(Registration { signature_key, credential }));
                 self.pinned = None;
@@ -201,7 +201,7 @@ impl PoolState {
                 self.pinned = None;
                 self.removed = true;
             }
-            Event::LeafKeyPinned { signature_scheme, signature_key } => {
+            Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
                 let pinned = Arc::make_mut(self.pinned.get_or_insert_default());
                 pinned.insert(*signature_scheme, signature_key.clone());
             }

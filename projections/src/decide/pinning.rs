@@ -28,6 +28,6 @@ impl Draft<'_> {
             return Ok(());
         }
         let (signature_scheme, signature_key) = (*signature_scheme, signature_key.clone());
-        self.record(Event::LeafKeyPinned { signature_scheme, signature_key })
+        self.record(Event::LeafKeyPinned { signature_scheme, signature_key, statement: None })
     }
 }

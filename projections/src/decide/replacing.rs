@@ -55,7 +55,7 @@ impl Draft<'_> {
             Some(known) if known.signature_key == *signature_key => Ok(()),
             Some(known) if known.signature_key == *previous => {
                 let (signature_key, credential) = (signature_key.clone(), credential.clone());
-                self.record(Event::KeyRotated { signature_key, credential })
+                self.record(Event::KeyRotated { signature_key, credential, statement: None })
             }
             _ => Err(Rejection::IdentityBound),
         }

@@ -287,10 +287,12 @@ mod tests {
             signature_key: SignatureKey::new(&[1; 32]).unwrap(),
             credential: "bob".to_owned(),
             voucher: None,
+            statement: None,
         };
         let pinned = |signature_scheme, byte| Event::LeafKeyPinned {
             signature_scheme,
             signature_key: SignatureKey::new(&[byte; 65]).unwrap(),
+            statement: None,
         };
         let both = [registered.clone(), pinned(0x0403, 2), pinned(0x0503, 3), pinned(0x0403, 4)];
         let (state, bytes) = packed(&both);

@@ -325,13 +325,14 @@ impl<L: EventLog> Group<'_, L> {
                 }
                 self.mailboxes.insert(device.clone(), (state, at));
             }
+            StreamId::Server => {}
         }
         Ok(())
     }
 
     fn stream_at(&self, stream: &StreamId) -> Result<keypool_ledger::Timestamp, ExecuteError> {
         let published = |views: &Views| match stream {
-            StreamId::Pool(_) => None,
+            StreamId::Pool(_) | StreamId::Server => None,
             StreamId::Group(group) => views.groups.get(group).map(|(_, at)| *at),
             StreamId::Mailbox(device) => views.mailboxes.get(device).map(|(_, at)| *at),
         };
@@ -339,6 +340,7 @@ impl<L: EventLog> Group<'_, L> {
             StreamId::Pool(pool) => Some(self.pool_view(pool)?.head.at),
             StreamId::Group(group) => self.groups.get(group).map(|(_, at)| *at),
             StreamId::Mailbox(device) => self.mailboxes.get(device).map(|(_, at)| *at),
+            StreamId::Server => None,
         };
         Ok(working.or_else(|| published(&self.shared.views())).unwrap_or_default())
     }
@@ -383,7 +385,7 @@ impl Views {
     pub(super) fn take_in_delivery(&mut self, record: &Record) {
         let (event, at) = (&record.envelope.event, record.envelope.at);
         match &record.envelope.stream {
-            StreamId::Pool(_) => {}
+            StreamId::Pool(_) | StreamId::Server => {}
             StreamId::Group(group) => {
                 let (state, last_at) = self.groups.entry(group.clone()).or_default();
                 let waiting =
@@ -413,7 +415,7 @@ impl Views {
         stream: &StreamId,
     ) -> Result<(), ReadError> {
         let version = match stream {
-            StreamId::Pool(_) => return Ok(()),
+            StreamId::Pool(_) | StreamId::Server => return Ok(()),
             StreamId::Group(group) => self.groups.get(group).map(|(state, _)| state.version()),
             StreamId::Mailbox(device) => {
                 self.mailboxes.get(device).map(|(state, _)| state.version())

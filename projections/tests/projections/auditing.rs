@@ -74,6 +74,7 @@ fn the_key_of_another_scheme_changes_only_when_no_package_of_it_is_live() {
         signature_key: SignatureKey::new(&[1; 32]).unwrap(),
         credential: "bob".to_owned(),
         voucher: None,
+        statement: None,
     };
     let pinned = |number| {
         let LeafKey { signature_scheme, signature_key } = leaf_key(number);

@@ -336,6 +336,7 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
                     signature_key: SignatureKey::new(&[1; 32]).unwrap(),
                     credential: "mallory".to_owned(),
                     voucher: None,
+                    statement: None,
                 },
                 &[],
             )],

@@ -81,6 +81,7 @@ fn update_stream(hasher: &mut blake3::Hasher, stream: &StreamId) {
             hasher.update(b"g").update(group.as_bytes());
         }
         StreamId::Mailbox(device) => update_pool(hasher.update(b"m"), device),
+        StreamId::Server => drop(hasher.update(b"s")),
     }
 }
 
