@@ -18,6 +18,8 @@ mod directory;
 
 mod residents;
 
+mod listeners;
+
 mod loading;
 
 mod keeping;
@@ -36,7 +38,7 @@ use std::{
 };
 
 use keypool_ledger::{
-    Clock, EventLog, GroupId, KeyPackageRef, PoolId, ReadError, Record, ReservationId,
+    Clock, EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record, ReservationId,
     SignatureKey, StreamHead, StreamId, Timestamp,
 };
 use tokio::sync::{oneshot, watch as signal};
@@ -48,6 +50,7 @@ pub use self::{
 use self::{
     committer::{Committer, Job, Work},
     keeping::{Keeper, restore},
+    listeners::Listeners,
     recall::recall,
     views::Views,
     watch::Watch,
@@ -92,6 +95,7 @@ struct Shared<L> {
     failed: signal::Sender<bool>,
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
+    listeners: Listeners,
     delivery_limits: DeliveryLimits,
     /// Told when there is something to keep a snapshot of; gone once the pools are closed.
     to_keep: Mutex<Option<SyncSender<()>>>,
@@ -131,6 +135,7 @@ impl<L: EventLog + 'static> Pools<L> {
             queued: AtomicUsize::new(0),
             failed: signal::Sender::new(false),
             written: signal::Sender::new(0),
+            listeners: Listeners::default(),
             delivery_limits,
             to_keep: Mutex::new(Some(to_keep)),
         });
@@ -196,6 +201,7 @@ impl<L: EventLog + 'static> Pools<L> {
     ///
     /// Returns an [`ExecuteError`] if the log does not take events.
     pub async fn sweep(&self) -> Result<u64, ExecuteError> {
+        self.shared.listeners.sweep();
         let (sender, answer) = oneshot::channel();
         self.enqueue(Job::new(Work::Sweep(sender), 0))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
@@ -287,7 +293,25 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.mailbox(device)
     }
 
-    /// Changes whenever something was written: the position of the last record. To wait for a mailbox.
+    /// Listens to a device: the receiver changes whenever its pool or its mailbox has changed.
+    #[must_use]
+    pub fn listen(&self, device: &PoolId) -> signal::Receiver<u64> {
+        self.shared.listeners.listen(device)
+    }
+
+    /// The head of a user's device list, which statements name.
+    #[must_use]
+    pub fn device_list_head(&self, user: &str) -> Hash {
+        self.shared.views().directory.head_of(user)
+    }
+
+    /// Whether a key was removed or rotated away: then it is nobody's ever after.
+    #[must_use]
+    pub fn is_retired(&self, key: &SignatureKey) -> bool {
+        self.shared.views().directory.is_retired(key)
+    }
+
+    /// Changes whenever something was written: the position of the last record.
     #[must_use]
     pub fn written(&self) -> signal::Receiver<u64> {
         self.shared.written.subscribe()

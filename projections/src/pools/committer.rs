@@ -130,13 +130,13 @@ impl<L: EventLog> Committer<L> {
             match result {
                 Ok(appended) => {
                     for record in &appended.records {
-                        match record.envelope.stream.pool().and_then(|pool| fresh.get_mut(pool)) {
-                            Some(view) => {
-                                view.head = record.stream_head();
-                                view.position = record.seq;
-                            }
-                            None => delivered.push(record),
+                        if let Some(view) =
+                            record.envelope.stream.pool().and_then(|pool| fresh.get_mut(pool))
+                        {
+                            view.head = record.stream_head();
+                            view.position = record.seq;
                         }
+                        delivered.push(record);
                     }
                 }
                 Err(error) => {
@@ -171,7 +171,9 @@ impl<L: EventLog> Committer<L> {
             views.changed.through = last.seq;
             views.changed.at = views.changed.at.max(last.envelope.at);
         }
+        let woken = mem::take(&mut views.woken);
         drop(views);
+        self.shared.listeners.wake(&woken);
         if let Some(last) = last {
             self.shared.written.send_replace(last.seq);
             self.shared.tell_keeper();
