@@ -6,6 +6,8 @@
 
 mod check;
 
+mod framing;
+
 mod leaf_key;
 
 mod structure;
@@ -34,7 +36,10 @@ use self::{
 };
 
 pub use self::check::Check;
-pub(crate) use self::welcome::welcomed;
+pub(crate) use self::{
+    framing::{Framed, check_framing},
+    welcome::welcomed,
+};
 
 /// The numbers that bound what is admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]

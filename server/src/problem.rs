@@ -103,9 +103,11 @@ impl Failure {
 /// The HTTP status of a code.
 const fn status_of(code: Code) -> u16 {
     match code {
-        Code::BadRequest | Code::InvalidKeyPackage | Code::InvalidName => 400,
+        Code::BadRequest | Code::InvalidKeyPackage | Code::InvalidName | Code::InvalidMessage => {
+            400
+        }
         Code::Unauthenticated => 401,
-        Code::NotAllowed => 403,
+        Code::NotAllowed | Code::StatementExpired | Code::OtherLedger => 403,
         Code::NotFound
         | Code::UnknownUser
         | Code::UnknownKeyPackage
@@ -120,6 +122,12 @@ const fn status_of(code: Code) -> u16 {
         | Code::RenewalLimit
         | Code::IdempotencyMismatch
         | Code::IdentityBound
+        | Code::KeyRetired
+        | Code::StatementStale
+        | Code::NameTaken
+        | Code::TooManyDevices
+        | Code::GroupExists
+        | Code::InvitationsFull
         | Code::Expired
         | Code::Revoked
         | Code::PoolFull
@@ -209,6 +217,15 @@ impl From<Rejection> for Failure {
             Rejection::Revoked(package) => (Code::Revoked, Some(package)),
             Rejection::Expired(package) => (Code::Expired, Some(package)),
             Rejection::IdentityBound => (Code::IdentityBound, None),
+            Rejection::KeyRetired(_) => (Code::KeyRetired, None),
+            Rejection::StatementStale => (Code::StatementStale, None),
+            Rejection::StatementTime(_) => (Code::StatementExpired, None),
+            Rejection::NameTaken(..) => (Code::NameTaken, None),
+            Rejection::Name(_) => (Code::InvalidName, None),
+            Rejection::TooManyKeys(_) | Rejection::TooManyDevices(..) => {
+                (Code::TooManyDevices, None)
+            }
+            Rejection::LeafKeyInUse | Rejection::NotAMember { .. } => (Code::NotAllowed, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };
         Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())
@@ -244,11 +261,19 @@ impl From<DeliverError> for Failure {
             DeliverError::Refused(refused) => {
                 let code = match &refused {
                     DeliveryRejection::UnknownGroup(_) => Code::UnknownGroup,
-                    DeliveryRejection::NotAMember { .. } => Code::NotAllowed,
+                    DeliveryRejection::NotAMember { .. } | DeliveryRejection::Blocked(_) => {
+                        Code::NotAllowed
+                    }
+                    DeliveryRejection::GroupExists(_) => Code::GroupExists,
+                    DeliveryRejection::InvitationsFull(_) => Code::InvitationsFull,
+                    DeliveryRejection::WelcomeTooLarge { .. } => Code::TooLarge,
                     DeliveryRejection::EpochTaken { .. } => Code::EpochTaken,
                     DeliveryRejection::EpochAhead { .. }
                     | DeliveryRejection::WelcomeMismatch
                     | DeliveryRejection::SameDevice(_)
+                    | DeliveryRejection::MemberAlready(_)
+                    | DeliveryRejection::TooManyMembers(_)
+                    | DeliveryRejection::RemovesTooMany { .. }
                     | DeliveryRejection::NeverGiven(_) => Code::BadRequest,
                 };
                 Self::new(code, refused.to_string())

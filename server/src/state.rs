@@ -8,7 +8,7 @@ use std::{
 
 use actix_web::{HttpRequest, web};
 use keypool_ledger::{Clock, SledLog};
-use keypool_projections::{Progress, wire::Code};
+use keypool_projections::{Progress, statement::LedgerId, wire::Code};
 use tokio::sync::watch;
 
 use crate::{
@@ -67,6 +67,12 @@ impl State {
             tracing::error!("the application has no state");
             Failure::new(Code::Internal, "an internal error occurred")
         })
+    }
+
+    /// The identity of the ledger that statements are for.
+    pub(crate) fn ledger_id(&self) -> Result<LedgerId, Failure> {
+        let ledger = self.ledger.get().ok_or_else(|| self.not_ready())?;
+        LedgerId::of_verifier_key(&ledger.key().to_string()).ok_or_else(|| self.not_ready())
     }
 
     /// The store, once the log has been replayed.

@@ -123,10 +123,10 @@ impl Told {
     /// Tells what there is, and what comes, until the end.
     async fn tell(mut self, state: Data<State>, caller: Reader, _place: Place) {
         let Ok(store) = state.store() else { return };
-        let mut written = store.pools().written();
+        let mut changes = store.pools().listen(&caller.pool);
         let mut piece = RETRY.to_owned();
         loop {
-            written.mark_unchanged();
+            changes.mark_unchanged();
             if caller.still_speaks(&state).is_err() {
                 return;
             }
@@ -137,7 +137,7 @@ impl Told {
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.sender.closed() => return,
-                changed = written.changed() => if changed.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
                 () = actix_rt::time::sleep(state.stream_heartbeat) => ":\n\n".clone_into(&mut piece),
             }
             actix_rt::time::sleep(LOOK_APART).await;
