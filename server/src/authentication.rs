@@ -20,7 +20,7 @@ use keypool_projections::signing::{
 
 pub(crate) use self::body::Body;
 use self::body::receive;
-use crate::{keypackage_store::Idempotency, problem::Failure, sessions::Sessions, state::State};
+use crate::{keypackage_store::Idempotency, problem::Failure, state::State};
 
 /// The header that names the caller where requests need not be signed.
 const CALLER_HEADER: &str = "x-keypool-caller";
@@ -56,9 +56,6 @@ pub(crate) enum AuthenticationError {
     /// The key speaks for no device.
     #[error("unregistered key: {0} speaks for no device here; register it with POST /devices")]
     Unregistered(SignatureKey),
-    /// The session is not known, or does not do for this request: sign it with the device's key.
-    #[error("session: {0}")]
-    Session(&'static str),
     /// Requests need not be signed here, and this one does not name its caller either.
     #[error("no caller: sign the request, or name USER/DEVICE in X-Keypool-Caller")]
     Unnamed,
@@ -108,8 +105,7 @@ pub(crate) struct Writer {
     pub(crate) body: Body,
 }
 
-/// A changing request signed by a key that need not be registered. No session stands for it: what such a
-/// request changes is which keys there are.
+/// A changing request signed by a key that need not be registered.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     /// The key that signed it.
@@ -126,8 +122,6 @@ pub(crate) struct Newcomer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Sender {
     Key(SignatureKey),
-    /// A session that this key has agreed on.
-    Session(SignatureKey),
     /// Only where requests need not be signed.
     Named(PoolId),
 }
@@ -142,7 +136,7 @@ impl FromRequest for Reader {
             let state = State::of(&request)?;
             let sender = sender(&request, None, state)?;
             let key = match &sender {
-                Sender::Key(key) | Sender::Session(key) => Some(key.clone()),
+                Sender::Key(key) => Some(key.clone()),
                 Sender::Named(_) => None,
             };
             Ok(Self { pool: pool_of(sender, state)?, key })
@@ -178,10 +172,6 @@ impl FromRequest for Newcomer {
             let (body, idempotency_key) = receive(&request, payload, state).await?;
             let key = match counted_sender(&request, &body.bytes, state)? {
                 Sender::Key(key) => key,
-                Sender::Session(_) => {
-                    let why = "it does not do here; sign this request with the device's key";
-                    return Err(AuthenticationError::Session(why).into());
-                }
                 Sender::Named(_) => return Err(AuthenticationError::Missing.into()),
             };
             let digest = request_digest(&request, &key.to_string(), &body);
@@ -234,7 +224,7 @@ fn sender(
         },
         authorization: header(headers, "authorization")?,
     };
-    verify(headers, &parts, body, (state.clock.now(), &state.sessions))
+    verify(headers, &parts, body, state.clock.now())
 }
 
 /// Verifies a request's signature, and returns whose it is.
@@ -242,7 +232,7 @@ fn verify(
     headers: &HeaderMap,
     parts: &SignedParts<'_>,
     body: Option<&[u8]>,
-    (now, sessions): (Timestamp, &Sessions),
+    now: Timestamp,
 ) -> Result<Sender, AuthenticationError> {
     let bad = |why: &str| AuthenticationError::Bad(why.to_owned());
     let input = header(headers, "signature-input")?.ok_or(AuthenticationError::Missing)?;
@@ -256,21 +246,11 @@ fn verify(
         return Err(bad("Content-Digest is not the SHA-256 of the body"));
     }
     let base = parts.base(&received.params);
-    match received.by {
-        Signatory::Key(key) => {
-            verify_key(&key, base.as_bytes(), &received.signature)?;
-            Ok(Sender::Key(key))
-        }
-        Signatory::Session(id) => {
-            let unknown =
-                "it has ended, or is not known; sign with the device's key, and agree anew";
-            let held = sessions.find(id, now).ok_or(AuthenticationError::Session(unknown))?;
-            if !held.session.has_signed(base.as_bytes(), &received.signature) {
-                return Err(bad("it does not verify with this session for this request"));
-            }
-            Ok(Sender::Session(held.key.clone()))
-        }
-    }
+    let Signatory::Key(key) = received.by else {
+        return Err(bad("alg is ed25519: sign with the device's key"));
+    };
+    verify_key(&key, base.as_bytes(), &received.signature)?;
+    Ok(Sender::Key(key))
 }
 
 /// Verifies the signature of a device's key.
@@ -307,7 +287,7 @@ pub(crate) fn is_public_key(key: &SignatureKey) -> bool {
 fn pool_of(sender: Sender, state: &State) -> Result<PoolId, Failure> {
     match sender {
         Sender::Named(pool) => Ok(pool),
-        Sender::Key(key) | Sender::Session(key) => {
+        Sender::Key(key) => {
             let pool = state.store()?.pools().pool_of_key(&key);
             pool.ok_or_else(|| AuthenticationError::Unregistered(key).into())
         }
@@ -356,23 +336,15 @@ fn request_digest(request: &HttpRequest, caller: &str, body: &Body) -> Hash {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use actix_web::http::header::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::sessions::SessionSettings;
 
     const BODY: &[u8] = br#"{"target_user":"bob","group_id":"Z3JvdXAtMQ=="}"#;
     const KEY: &str = "018f2f3e-7c1a-7d3b-9a5e-0123456789ab";
     const INPUT: &str = "kp=(\"@method\" \"@authority\" \"@path\" \"content-type\" \"content-digest\" \"idempotency-key\");created=1766400000;keyid=\"A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg\";alg=\"ed25519\";expires=1766400060;tag=\"keypool-v1\"";
     const SIGNATURE: &str = "kp=:ulJWxNwpZLo4rGM8EJGZ8LjqWid4k6GY+VSGPMwKX3eXf2BRvmViKRWSe5G2EUDO3dGSfzCOzkqVtv9ArdKICg==:";
     const NOW: Timestamp = Timestamp::from_secs(1_766_400_000);
-
-    fn none() -> Sessions {
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 8080));
-        Sessions::at(loopback, SessionSettings::default())
-    }
 
     fn known_headers() -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -401,7 +373,7 @@ mod tests {
     fn a_request_signed_by_another_implementation_is_verified() {
         let digest = content_digest(BODY);
         let sender =
-            verify(&known_headers(), &known_parts(&digest), Some(BODY), (NOW, &none())).unwrap();
+            verify(&known_headers(), &known_parts(&digest), Some(BODY), NOW).unwrap();
         let Sender::Key(key) = sender else { panic!("{sender:?}") };
         assert_eq!(key.to_string(), "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg");
     }
@@ -415,7 +387,7 @@ mod tests {
         let exchanged = HeaderValue::from_str(&exchanged).unwrap();
         headers.insert(HeaderName::from_static("signature"), exchanged);
         let refused =
-            verify(&headers, &known_parts(&digest), Some(BODY), (NOW, &none())).unwrap_err();
+            verify(&headers, &known_parts(&digest), Some(BODY), NOW).unwrap_err();
         let why = "it does not verify with this key for this request";
         assert_eq!(refused, AuthenticationError::Bad(why.to_owned()));
     }
@@ -442,7 +414,7 @@ mod tests {
             },
         ];
         for parts in changed {
-            let refused = verify(&known_headers(), &parts, Some(BODY), (NOW, &none())).unwrap_err();
+            let refused = verify(&known_headers(), &parts, Some(BODY), NOW).unwrap_err();
             let why = "it does not verify with this key for this request";
             assert_eq!(refused, AuthenticationError::Bad(why.to_owned()), "{parts:?}");
         }
@@ -451,7 +423,7 @@ mod tests {
     #[test]
     fn a_body_that_its_digest_does_not_fit_is_refused() {
         let digest = content_digest(BODY);
-        let refused = verify(&known_headers(), &known_parts(&digest), Some(b"{}"), (NOW, &none()));
+        let refused = verify(&known_headers(), &known_parts(&digest), Some(b"{}"), NOW);
         let why = "Content-Digest is not the SHA-256 of the body";
         assert_eq!(refused, Err(AuthenticationError::Bad(why.to_owned())));
     }
@@ -462,7 +434,7 @@ mod tests {
         for name in ["signature-input", "signature"] {
             let mut headers = known_headers();
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("x=1"));
-            let refused = verify(&headers, &known_parts(&digest), Some(BODY), (NOW, &none()));
+            let refused = verify(&headers, &known_parts(&digest), Some(BODY), NOW);
             assert_eq!(refused, Err(AuthenticationError::Header(name)));
         }
     }
@@ -479,7 +451,7 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
         let refused =
-            verify(&headers, &known_parts(&digest), Some(BODY), (NOW, &none())).unwrap_err();
+            verify(&headers, &known_parts(&digest), Some(BODY), NOW).unwrap_err();
         let why = "it does not verify with this key for this request";
         assert_eq!(refused, AuthenticationError::Bad(why.to_owned()));
     }

@@ -9,8 +9,6 @@ mod keypackage_store;
 
 mod registration;
 
-mod sessions;
-
 mod settings;
 
 mod server;
@@ -45,7 +43,6 @@ pub use crate::{
     },
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
     server::{Ended, Server, StartError},
-    sessions::{SessionKeys, SessionSettings},
     settings::{OnLapseWord, Options, Settings, SettingsError},
     transparency::LedgerError,
 };

@@ -9,9 +9,7 @@ use metrics_exporter_prometheus::{
     BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::{
-    keypackage_store::KeyPackageStore, quota::Addresses, sessions::Sessions, transparency::Ledger,
-};
+use crate::{keypackage_store::KeyPackageStore, quota::Addresses, transparency::Ledger};
 
 /// The upper ends of the latency histogram, in seconds.
 const LATENCY_BUCKETS: [f64; 12] =
@@ -126,7 +124,7 @@ impl Metrics {
         &self,
         store: Option<&KeyPackageStore<L>>,
         ledger: Option<&Ledger>,
-        (addresses, sessions): (&Addresses, &Sessions),
+        addresses: &Addresses,
     ) -> String {
         metrics::with_local_recorder(&self.recorder, || {
             gauge!("keypool_ready").set(if store.is_some() { 1.0 } else { 0.0 });
@@ -134,8 +132,6 @@ impl Metrics {
                 measure(store);
             }
             entries("addresses", addresses.len());
-            let sessions = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
-            gauge!("keypool_sessions").set(f64::from(sessions));
             if let Some(ledger) = ledger {
                 position("keypool_checkpoint_position", ledger.published().size());
                 position("keypool_scrub_position", ledger.compared());
@@ -205,6 +201,5 @@ fn describe() {
         "keypool_scrub_position",
         "The last event that was compared with what was published of it, since the start."
     );
-    describe_gauge!("keypool_sessions", "Session keys that devices have agreed on.");
     describe_gauge!("keypool_ready", "1 once the log has been replayed.");
 }

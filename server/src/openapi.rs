@@ -8,14 +8,14 @@ use keypool_projections::wire::{EventView, LastResortNotice, LevelNotice, Proble
 use utoipa::OpenApi;
 
 use self::fields::Fields;
-use crate::routes::{delivery, devices, keypackages, ledger, operations, policy, sessions};
+use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "keypool",
         description = "A pool of MLS KeyPackages for each device: uploaded by its owner, handed out once.\n\n\
-            Every request under /devices, /keypackages, /groups and /mailbox is signed with the device's MLS signature key, or a session key that stands for it: \
+            Every request under /devices, /keypackages, /groups and /mailbox is signed with the device's MLS signature key: \
             HTTP Message Signatures (RFC 9421), tag `keypool-v1`; see docs/api.md. Every error is a problem \
             (RFC 9457) with a stable `code`.",
         license(name = "MIT OR Apache-2.0"),
@@ -25,7 +25,6 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy, 
         devices::rotate,
         devices::remove,
         devices::of_user,
-        sessions::agree,
         keypackages::upload,
         keypackages::reserve,
         keypackages::many::reserve_many,

@@ -12,8 +12,6 @@ pub(crate) mod policy;
 
 pub(crate) mod operations;
 
-pub(crate) mod sessions;
-
 use actix_web::{
     Handler, HttpRequest, Resource, Responder, Route, guard,
     web::{self, ServiceConfig},
@@ -88,22 +86,17 @@ where
     only(path, "GET", web::route().guard(method).to(handler))
 }
 
-/// A device is removed at its name; and at `rotate` and `sessions`, which may be names, a key takes over, or
-/// one is agreed on.
+/// A device is removed at its name; and at `rotate`, which may be a name, a key takes over.
 fn device() -> Resource {
     const ROTATE: &str = "/devices/rotate";
-    const SESSIONS: &str = "/devices/sessions";
-    let at = |path: &'static str| {
-        web::post().guard(guard::fn_guard(move |context| context.head().uri.path() == path))
-    };
+    let at_rotate = guard::fn_guard(|context| context.head().uri.path() == ROTATE);
     let refuse = |request: HttpRequest| {
-        let posts = [ROTATE, SESSIONS].contains(&request.path());
+        let posts = request.path() == ROTATE;
         let response = wrong_method(&request, if posts { "POST, DELETE" } else { "DELETE" });
         async move { response }
     };
     web::resource("/devices/{device}")
-        .route(at(ROTATE).to(devices::rotate))
-        .route(at(SESSIONS).to(sessions::agree))
+        .route(web::post().guard(at_rotate).to(devices::rotate))
         .route(web::delete().to(devices::remove))
         .default_service(web::to(refuse))
 }

@@ -26,7 +26,6 @@ use crate::{
     quota::Addresses,
     registration::{Registrar, RegistrationError},
     routes,
-    sessions::Sessions,
     settings::{Settings, SettingsError},
     state::{State, Store, public_names},
     streams::Streams,
@@ -218,7 +217,6 @@ fn state(
         public_names: public_names(&settings.public_names, address),
         insecure_no_auth: settings.insecure_no_auth,
         registrar: Arc::new(Registrar::open(&settings.registration).map_err(SettingsError::from)?),
-        sessions: Sessions::at(address, settings.sessions),
         body_bytes_max: settings.body_bytes_max,
         body_timeout: settings.body_timeout,
         batch_packages_max: settings.batch_packages_max,
@@ -434,7 +432,6 @@ async fn sweep(state: Data<State>, interval: Duration) {
         actix_rt::time::sleep(interval).await;
         state.metrics.upkeep();
         state.addresses.sweep(state.clock.now());
-        state.sessions.sweep(state.clock.now());
         let Some(store) = state.store.get() else { continue };
         match store.cleanup_expired().await {
             Ok(0) => {}

@@ -22,7 +22,6 @@ use self::rates::{rate, read_rate};
 use crate::{
     admission::AdmissionRules,
     registration::{RegistrationPolicy, RegistrationSettings},
-    sessions::{SessionKeys, SessionSettings},
 };
 
 /// How many packages that were never handed out are kept for contacts.
@@ -53,8 +52,6 @@ pub struct Settings {
     pub insecure_no_auth: bool,
     /// Who may register a device.
     pub registration: RegistrationSettings,
-    /// Whether devices may agree on session keys, and for how long.
-    pub sessions: SessionSettings,
     /// The numbers that bound a pool.
     pub limits: Limits,
     /// How much may be asked for; without end if it is not said.
@@ -100,7 +97,6 @@ impl Default for Settings {
             checkpoint_interval: Duration::from_secs(1),
             insecure_no_auth: false,
             registration: RegistrationSettings::default(),
-            sessions: SessionSettings::default(),
             limits: Limits { strangers_floor: STRANGERS_FLOOR, ..Limits::STANDARD },
             quotas: Some(Quotas::STANDARD),
             trusted_proxies: Vec::new(),
@@ -223,17 +219,6 @@ pub struct Options {
     /// Whom a token must be for (its `aud`), with --registration jwt
     #[arg(long, env = "KEYPOOL_JWT_AUDIENCE", value_name = "NAME")]
     pub jwt_audience: Option<String>,
-    /// Where devices may agree on session keys, which spare them and this server signatures. Say `on` only
-    /// where TLS ends before this server [default: loopback]
-    #[arg(long, env = "KEYPOOL_SESSION_KEYS", value_enum)]
-    pub session_keys: Option<SessionKeys>,
-    /// How long a session key lasts; an hour at most [default: 10min]
-    #[arg(long, env = "KEYPOOL_SESSION_LIFETIME", value_name = "TIME", value_parser = duration)]
-    #[serde(deserialize_with = "read_duration")]
-    pub session_lifetime: Option<Duration>,
-    /// How many sessions there are at a time; beyond that the oldest one ends [default: 65536]
-    #[arg(long, env = "KEYPOOL_SESSIONS_MAX", value_name = "COUNT")]
-    pub sessions_max: Option<usize>,
     /// Packages of one pool for one inviter: so many at once, and as many again in this time [default:
     /// 6/1h]
     #[arg(long, env = "KEYPOOL_QUOTA_PAIR", value_name = "COUNT/TIME", value_parser = rate)]
@@ -342,9 +327,6 @@ impl Options {
             allow_list: self.allow_list.or(file.allow_list),
             jwt_key: self.jwt_key.or(file.jwt_key),
             jwt_audience: self.jwt_audience.or(file.jwt_audience),
-            session_keys: self.session_keys.or(file.session_keys),
-            session_lifetime: self.session_lifetime.or(file.session_lifetime),
-            sessions_max: self.sessions_max.or(file.sessions_max),
             quota_pair: self.quota_pair.or(file.quota_pair),
             quota_pair_held: self.quota_pair_held.or(file.quota_pair_held),
             quota_held: self.quota_held.or(file.quota_held),
@@ -398,11 +380,6 @@ impl From<Options> for Settings {
                 jwt_key: said.jwt_key,
                 jwt_audience: said.jwt_audience,
             },
-            sessions: SessionSettings {
-                keys: said.session_keys.unwrap_or(usual.sessions.keys),
-                lifetime: said.session_lifetime.unwrap_or(usual.sessions.lifetime),
-                sessions_max: said.sessions_max.unwrap_or(usual.sessions.sessions_max),
-            },
             limits,
             quotas,
             trusted_proxies: said.trusted_proxy.unwrap_or(usual.trusted_proxies),
@@ -440,7 +417,6 @@ impl Settings {
             return Err(SettingsError::InsecureInPublic(address));
         }
         self.registration.check()?;
-        self.sessions.check()?;
         let numbers = [
             ("--packages-max", self.limits.packages_max),
             ("--package-bytes-max", self.admission.package_bytes_max),

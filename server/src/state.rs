@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, quota::Addresses,
-    registration::Registrar, sessions::Sessions, streams::Streams, transparency::Ledger,
+    registration::Registrar, streams::Streams, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -35,8 +35,6 @@ pub(crate) struct State {
     pub(crate) insecure_no_auth: bool,
     /// Who may register a device.
     pub(crate) registrar: Arc<Registrar>,
-    /// The keys that stand for devices' own for a while.
-    pub(crate) sessions: Sessions,
     /// How many bytes a body may have.
     pub(crate) body_bytes_max: usize,
     /// How long a body may take to arrive.

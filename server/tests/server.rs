@@ -25,9 +25,6 @@ mod delivery;
 #[path = "server/signatures.rs"]
 mod signatures;
 
-#[path = "server/sessions.rs"]
-mod sessions;
-
 #[path = "server/repeats.rs"]
 mod repeats;
 

@@ -38,7 +38,7 @@ pub(crate) async fn readyz(state: Data<State>) -> Result<HttpResponse, Failure> 
 pub(crate) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
     let render = move || {
         let ledger = state.ledger.get().map(AsRef::as_ref);
-        state.metrics.render(state.store.get(), ledger, (&state.addresses, &state.sessions))
+        state.metrics.render(state.store.get(), ledger, &state.addresses)
     };
     let text = web::block(render).await;
     let text = text.map_err(|_| crate::keypackage_store::StoreError::Cancelled)?;

@@ -38,9 +38,6 @@ pub enum SettingsError {
     /// A file that says who may register cannot be used.
     #[error(transparent)]
     Registration(#[from] RegistrationError),
-    /// A time is longer than it may be.
-    #[error("{0} may be {1} at most")]
-    TooLong(&'static str, &'static str),
     /// Requests would not be signed, and others than this machine could send them.
     #[error("--insecure-no-auth works on loopback only, and {0} is not: others could reach it")]
     InsecureInPublic(SocketAddr),
