@@ -5,6 +5,8 @@
 
 mod admission;
 
+mod connections;
+
 mod keypackage_store;
 
 mod registration;
@@ -15,7 +17,7 @@ mod server;
 
 mod state;
 
-mod streams;
+mod open_requests;
 
 mod transparency;
 
@@ -37,6 +39,7 @@ mod openapi;
 
 pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, admit},
+    connections::TooFewDescriptors,
     keypackage_store::{
         Held, Idempotency, Invitee, KeyPackageStore, ManyReservations, Reconciled, Replaced,
         Reservation, ReservedKeyPackage, ReservedMany, Saved, Spent, StoreError, Withdrawn,

@@ -9,7 +9,13 @@ use metrics_exporter_prometheus::{
     BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::{keypackage_store::KeyPackageStore, quota::Addresses, transparency::Ledger};
+use crate::{
+    connections::{Bound, Connections},
+    keypackage_store::KeyPackageStore,
+    open_requests::OpenRequests,
+    quota::Addresses,
+    transparency::Ledger,
+};
 
 /// The upper ends of the latency histogram, in seconds.
 const LATENCY_BUCKETS: [f64; 12] =
@@ -19,6 +25,14 @@ const LATENCY_BUCKETS: [f64; 12] =
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+}
+
+/// What is open and counted at a moment, beside the store.
+pub(crate) struct Figures<'a> {
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) connections: &'a Connections,
+    pub(crate) streams: &'a OpenRequests,
+    pub(crate) polls: &'a OpenRequests,
 }
 
 /// One request that was answered.
@@ -110,6 +124,12 @@ impl Metrics {
         self.count("keypool_conflicts_total", 1);
     }
 
+    pub(crate) fn connection_refused(&self, bound: Bound) {
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("keypool_connections_refused_total", "bound" => bound.word()).increment(1);
+        });
+    }
+
     fn count(&self, name: &'static str, by: u64) {
         metrics::with_local_recorder(&self.recorder, || counter!(name).increment(by));
     }
@@ -124,14 +144,17 @@ impl Metrics {
         &self,
         store: Option<&KeyPackageStore<L>>,
         ledger: Option<&Ledger>,
-        addresses: &Addresses,
+        open: &Figures<'_>,
     ) -> String {
         metrics::with_local_recorder(&self.recorder, || {
             gauge!("keypool_ready").set(if store.is_some() { 1.0 } else { 0.0 });
             if let Some(store) = store {
                 measure(store);
             }
-            entries("addresses", addresses.len());
+            entries("addresses", open.addresses.len());
+            number("keypool_connections", open.connections.len());
+            number("keypool_streams", open.streams.len());
+            number("keypool_mailbox_polls", open.polls.len());
             if let Some(ledger) = ledger {
                 position("keypool_checkpoint_position", ledger.published().size());
                 position("keypool_scrub_position", ledger.compared());
@@ -139,6 +162,10 @@ impl Metrics {
         });
         self.handle.render()
     }
+}
+
+fn number(name: &'static str, count: usize) {
+    gauge!(name).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }
 
 fn measure<L: EventLog + 'static>(store: &KeyPackageStore<L>) {
@@ -200,6 +227,16 @@ fn describe() {
     describe_gauge!(
         "keypool_scrub_position",
         "The last event that was compared with what was published of it, since the start."
+    );
+    describe_gauge!("keypool_connections", "Open connections of clients.");
+    describe_counter!(
+        "keypool_connections_refused_total",
+        "Connections refused, by the bound they were beyond: of the process or of an address."
+    );
+    describe_gauge!("keypool_streams", "Open streams of pools.");
+    describe_gauge!(
+        "keypool_mailbox_polls",
+        "Requests that wait for something to come into a mailbox."
     );
     describe_gauge!("keypool_ready", "1 once the log has been replayed.");
 }

@@ -12,8 +12,9 @@ use keypool_projections::{Progress, wire::Code};
 use tokio::sync::watch;
 
 use crate::{
-    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, quota::Addresses,
-    registration::Registrar, streams::Streams, transparency::Ledger,
+    authentication::BodyBudget, connections::Connections, keypackage_store::KeyPackageStore,
+    metrics::Metrics, open_requests::OpenRequests, problem::Failure, quota::Addresses,
+    registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -37,6 +38,8 @@ pub(crate) struct State {
     pub(crate) registrar: Arc<Registrar>,
     /// How many bytes a body may have.
     pub(crate) body_bytes_max: usize,
+    /// How many bytes of bodies are held at a time.
+    pub(crate) bodies: BodyBudget,
     /// How long a body may take to arrive.
     pub(crate) body_timeout: Duration,
     /// How many packages one upload may hold.
@@ -45,8 +48,12 @@ pub(crate) struct State {
     pub(crate) targets_max: usize,
     /// How many devices these may have in all.
     pub(crate) target_devices_max: usize,
+    /// The open connections.
+    pub(crate) connections: Arc<Connections>,
     /// The streams that are open.
-    pub(crate) streams: Streams,
+    pub(crate) streams: OpenRequests,
+    /// The long polls of mailboxes that are open.
+    pub(crate) polls: OpenRequests,
     /// How often each of them says that it is alive.
     pub(crate) stream_heartbeat: Duration,
     /// What is counted of the addresses that requests come from.
@@ -94,6 +101,11 @@ pub(crate) fn public_names(given: &[String], address: SocketAddr) -> Vec<String>
         return given.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
     }
     let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
+    if address.ip().is_unspecified() {
+        // Whoever is on this machine reaches it here.
+        names.push(format!("127.0.0.1:{}", address.port()));
+        names.push(format!("[::1]:{}", address.port()));
+    }
     if address.port() == 80 {
         let host = address.to_string();
         names.extend(host.strip_suffix(":80").map(str::to_owned));
@@ -116,5 +128,7 @@ mod tests {
         assert_eq!(names, ["127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"]);
         let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080));
         assert_eq!(public_names(&[], v6), ["[::1]:8080", "localhost:8080"]);
+        let all = public_names(&[], SocketAddr::from(([0, 0, 0, 0], 8080)));
+        assert_eq!(all, ["0.0.0.0:8080", "localhost:8080", "127.0.0.1:8080", "[::1]:8080"]);
     }
 }

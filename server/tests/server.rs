@@ -52,6 +52,9 @@ mod stream;
 #[path = "server/registration.rs"]
 mod registration;
 
+#[path = "server/connections.rs"]
+mod connections;
+
 #[path = "server/transport.rs"]
 mod transport;
 

@@ -21,10 +21,8 @@ const HEAD: &str = "| load | at | operations/s | p50 ms | p99 ms | p99.9 ms | se
 |---|---|---|---|---|---|---|---|---|
 ";
 
-const AUTHS: [(Auth, &str); 2] = [
-    (Auth::Named, "With `--insecure-no-auth`"),
-    (Auth::Signed, "With signed requests"),
-];
+const AUTHS: [(Auth, &str); 2] =
+    [(Auth::Named, "With `--insecure-no-auth`"), (Auth::Signed, "With signed requests")];
 
 /// What a run has found.
 pub(crate) struct Report<'a> {
@@ -135,9 +133,7 @@ impl Report<'_> {
 }
 
 fn goals_table(goals: &[Goal]) -> Outcome<String> {
-    let mut text =
-        "| | goal | no auth | | signed | |\n|---|---|---|---|---|---|\n"
-            .to_owned();
+    let mut text = "| | goal | no auth | | signed | |\n|---|---|---|---|---|---|\n".to_owned();
     for goal in goals {
         let Goal { text: name, wanted, unit, named, signed } = goal;
         let wanted_text = match wanted {

@@ -143,6 +143,7 @@ pub(crate) async fn mailbox(
     let wait = Duration::from_secs(which.wait.unwrap_or_default().min(WAIT_MAX_S));
     let deadline = actix_rt::time::sleep(wait);
     tokio::pin!(deadline);
+    let mut place = None;
     loop {
         written.mark_unchanged();
         caller.still_speaks(&state)?;
@@ -150,12 +151,17 @@ pub(crate) async fn mailbox(
         if !reply.items.is_empty() || wait.is_zero() {
             return Ok(HttpResponse::Ok().json(reply));
         }
+        let place = match &mut place {
+            Some(place) => place,
+            None => place.insert(state.polls.enter(&caller.pool).ok_or_else(too_many_polls)?),
+        };
         tokio::select! {
             () = &mut deadline => return Ok(HttpResponse::Ok().json(reply)),
             // Nothing more comes: a server that stops keeps nobody waiting, and waits for nobody.
             _ = stopping.wait_for(|stopping| *stopping) => {
                 return Ok(HttpResponse::Ok().json(reply));
             }
+            () = place.displaced() => return Err(too_many_polls()),
             changed = written.changed() => {
                 if changed.is_err() {
                     return Err(Failure::new(Code::NotReady, "the server is stopping"));
@@ -163,6 +169,10 @@ pub(crate) async fn mailbox(
             }
         }
     }
+}
+
+fn too_many_polls() -> Failure {
+    Failure::new(Code::Busy, "too many requests wait for something to come into this mailbox")
 }
 
 /// What waits now. An overrun is said once everything that was kept has been given out.

@@ -7,7 +7,7 @@ use actix_web::{
 };
 use keypool_projections::wire::Problem;
 
-use crate::{openapi, problem::Failure, state::State};
+use crate::{metrics::Figures, openapi, problem::Failure, state::State};
 
 /// Whether the process answers at all.
 #[utoipa::path(
@@ -38,7 +38,9 @@ pub(crate) async fn readyz(state: Data<State>) -> Result<HttpResponse, Failure> 
 pub(crate) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
     let render = move || {
         let ledger = state.ledger.get().map(AsRef::as_ref);
-        state.metrics.render(state.store.get(), ledger, &state.addresses)
+        let State { addresses, connections, streams, polls, .. } = state.get_ref();
+        let open = Figures { addresses, connections, streams, polls };
+        state.metrics.render(state.store.get(), ledger, &open)
     };
     let text = web::block(render).await;
     let text = text.map_err(|_| crate::keypackage_store::StoreError::Cancelled)?;

@@ -27,9 +27,9 @@ use tokio::sync::{mpsc, watch};
 use super::query;
 use crate::{
     authentication::Reader,
+    open_requests::Place,
     problem::Failure,
     state::{State, Store},
-    streams::Place,
 };
 
 /// How many records are read at a time.
@@ -53,8 +53,8 @@ struct StreamQuery {
 /// It begins after the version in `Last-Event-ID`, or in `after`, or else with what comes next. Each event
 /// of the history has its name, its version as its id, and an `EventView` as its data. `low` and `empty`
 /// tell that the pool is so now, also at the beginning; `last_resort_used` that its last-resort package was
-/// given out. The stream ends when the server stops, or when the caller's key has ceased to speak for the
-/// device.
+/// given out. The stream ends when the server stops, when the caller's key has ceased to speak for the
+/// device, or when the device has opened two newer ones.
 #[utoipa::path(
     get, path = "/keypackages/stream", tag = "keypackages",
     params(
@@ -77,7 +77,10 @@ pub(crate) async fn stream(
     let store = state.store()?;
     let after = after.unwrap_or_else(|| store.view(&caller.pool).head.version);
     let Some(place) = state.streams.enter(&caller.pool) else {
-        return Err(Failure::new(Code::Busy, "too many streams are open; close one first"));
+        return Err(Failure::new(
+            Code::Busy,
+            "as many streams are open as may be; try again later",
+        ));
     };
     let (sender, receiver) = mpsc::channel(AHEAD_MAX);
     let told = Told { after, level: None, sender, stopping: state.stopping.subscribe() };
@@ -121,7 +124,7 @@ struct Told {
 
 impl Told {
     /// Tells what there is, and what comes, until the end.
-    async fn tell(mut self, state: Data<State>, caller: Reader, _place: Place) {
+    async fn tell(mut self, state: Data<State>, caller: Reader, mut place: Place) {
         let Ok(store) = state.store() else { return };
         let mut written = store.pools().written();
         let mut piece = RETRY.to_owned();
@@ -137,6 +140,7 @@ impl Told {
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.sender.closed() => return,
+                () = place.displaced() => return,
                 changed = written.changed() => if changed.is_err() { return },
                 () = actix_rt::time::sleep(state.stream_heartbeat) => ":\n\n".clone_into(&mut piece),
             }
