@@ -3,9 +3,15 @@
 //! [`Server::start`] runs the whole server, in a program of its own or inside another's tests.
 //! [`KeyPackageStore`] is the same without HTTP. Read the modules in this order.
 
+mod admin_guard;
+
 mod admission;
 
 mod connections;
+
+mod disk;
+
+mod history_reads;
 
 mod keypackage_store;
 
@@ -40,6 +46,7 @@ mod openapi;
 pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, admit},
     connections::TooFewDescriptors,
+    disk::LowWater,
     keypackage_store::{
         Held, Idempotency, Invitee, KeyPackageStore, ManyReservations, Reconciled, Replaced,
         Reservation, ReservedKeyPackage, ReservedMany, Saved, Spent, StoreError, Withdrawn,

@@ -5,7 +5,7 @@ mod fields;
 use std::sync::LazyLock;
 
 use keypool_projections::wire::{EventView, LastResortNotice, LevelNotice, Problem};
-use utoipa::OpenApi;
+use utoipa::{OpenApi, openapi::PathItem};
 
 use self::fields::Fields;
 use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
@@ -67,6 +67,18 @@ struct Document;
 
 static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_default());
+
+/// Each route of the description, with its methods.
+pub(crate) fn served_routes() -> Vec<(String, &'static str)> {
+    let paths = Document::openapi().paths.paths;
+    let methods = |(path, item): (String, PathItem)| {
+        let PathItem { get, post, delete, .. } = item;
+        let named = [("GET", get), ("POST", post), ("DELETE", delete)];
+        let served = named.into_iter().filter(|(_, operation)| operation.is_some());
+        served.map(move |(method, _)| (path.clone(), method)).collect::<Vec<_>>()
+    };
+    paths.into_iter().flat_map(methods).collect()
+}
 
 /// The description as JSON.
 pub(crate) fn document() -> &'static str {

@@ -22,10 +22,13 @@ use tokio::sync::{mpsc as signals, watch};
 pub use self::error::StartError;
 use self::opening::{blocking, open_or_restore, open_store};
 use crate::{
+    admin_guard::AdminGuard,
     authentication::BodyBudget,
     connections::{
         Bounds, Connections, TooFewDescriptors, close_stalled_readers, raise_descriptor_limit,
     },
+    disk::{Disk, Room},
+    history_reads::HistoryReads,
     metrics::Metrics,
     observation::observe,
     open_requests::OpenRequests,
@@ -43,6 +46,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is kept without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often it is looked how much room the log has.
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
 /// How many connections the operator may have open.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How many streams a device has open: its app, and one whose connection broke unnoticed.
@@ -217,10 +222,13 @@ fn state(
         batch_packages_max: settings.batch_packages_max,
         targets_max: settings.targets_max,
         target_devices_max: settings.target_devices_max,
+        admin: AdminGuard::open(settings.admin_token_file.as_deref())?,
         connections: Arc::new(Connections::new(bounds)),
         streams: OpenRequests::at_most(settings.streams_max, DEVICE_STREAMS_MAX),
         polls: OpenRequests::at_most(usize::MAX, DEVICE_POLLS_MAX),
         stream_heartbeat: settings.stream_heartbeat,
+        disk: Disk::default(),
+        history_reads: HistoryReads::default(),
         addresses: Addresses::new(settings.quotas, settings.trusted_proxies.clone()),
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),
@@ -264,13 +272,17 @@ impl Run {
         if self.settings.public_names.is_empty() && self.settings.listen.ip().is_unspecified() {
             tracing::warn!("signed requests name the server: say its names with --public-name");
         }
+        look_at_disk(&self.state, &self.settings).await;
         drop(started.send(Ok(ledger_key)));
         let sweeper = actix_rt::spawn(sweep(self.state.clone(), self.settings.sweep_interval));
+        let disk_watch = actix_rt::spawn(watch_disk(self.state.clone(), self.settings.clone()));
         let how = self.stopping.recv().await.unwrap_or(Ended::Failed);
         tracing::info!(?how, "stopping");
         self.state.stopping.send_replace(true);
-        sweeper.abort();
-        drop(sweeper.await);
+        for task in [sweeper, disk_watch] {
+            task.abort();
+            drop(task.await);
+        }
         stop_all(&handles).await;
         if let Some(store) = self.state.store.get() {
             store.pools().close();
@@ -390,6 +402,23 @@ async fn sweep(state: Data<State>, interval: Duration) {
     }
 }
 
+/// Looks again and again how much room the log has.
+async fn watch_disk(state: Data<State>, settings: Settings) {
+    loop {
+        actix_rt::time::sleep(DISK_INTERVAL).await;
+        look_at_disk(&state, &settings).await;
+    }
+}
+
+async fn look_at_disk(state: &State, settings: &Settings) {
+    let dir = settings.data.clone();
+    match blocking(move || Room::of(&dir)).await {
+        Ok(Ok(room)) => state.disk.observe(room, settings.disk_low_water),
+        Ok(Err(error)) => tracing::warn!(%error, "the room on the disk of the log cannot be read"),
+        Err(_) => {}
+    }
+}
+
 async fn stop_all(handles: &[ServerHandle; 2]) {
     let [public, admin] = handles;
     public.stop(true).await;
@@ -425,7 +454,8 @@ mod tests {
         let app = App::new().app_data(Data::new(state)).configure(routes::admin);
         let app = init_service(app).await;
         let fetch = async |path| {
-            let request = TestRequest::get().uri(path).to_request();
+            let request = TestRequest::get().uri(path).insert_header(("host", "localhost"));
+            let request = request.to_request();
             let response = call_service(&app, request).await;
             let status = response.status().as_u16();
             (status, String::from_utf8(read_body(response).await.to_vec()).unwrap())

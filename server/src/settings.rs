@@ -16,7 +16,7 @@ pub use self::{
     error::SettingsError,
     options::{OnLapseWord, Options},
 };
-use crate::{admission::AdmissionRules, registration::RegistrationSettings};
+use crate::{admission::AdmissionRules, disk::LowWater, registration::RegistrationSettings};
 
 /// How many packages that were never handed out are kept for contacts.
 const STRANGERS_FLOOR: usize = 8;
@@ -28,11 +28,15 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where the operator connects; port 0 picks a free one.
     pub admin_listen: SocketAddr,
+    /// The file with the token that the operator's listener asks for.
+    pub admin_token_file: Option<PathBuf>,
     /// The names clients reach the server by, with the port unless it is the scheme's own; if empty,
     /// the listening address and `localhost`.
     pub public_names: Vec<String>,
     /// The directory that holds the log.
     pub data: PathBuf,
+    /// Below how much room on the disk of the log what matters less is refused.
+    pub disk_low_water: LowWater,
     /// What the ledger is called in its checkpoints; the first public name, or `localhost`, if it is not
     /// said. It keeps the name of its first start.
     pub ledger_name: Option<String>,
@@ -89,8 +93,10 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            admin_token_file: None,
             public_names: Vec::new(),
             data: PathBuf::from("./keypool-data"),
+            disk_low_water: LowWater::Usual,
             ledger_name: None,
             checkpoint_file: None,
             accept_restore: false,
@@ -136,6 +142,9 @@ impl From<Options> for Settings {
         let admission = AdmissionRules {
             package_bytes_max: said.package_bytes_max.unwrap_or(usual.admission.package_bytes_max),
             lifetime_max: said.lifetime_max.unwrap_or(usual.admission.lifetime_max),
+            last_resort_lifetime_max: said
+                .last_resort_lifetime_max
+                .unwrap_or(usual.admission.last_resort_lifetime_max),
             life_left_min: limits.reservation_ttl.saturating_add(limits.life_margin),
             ciphersuites: said.ciphersuite.unwrap_or(usual.admission.ciphersuites),
             ..usual.admission
@@ -143,8 +152,10 @@ impl From<Options> for Settings {
         Self {
             listen: said.listen.unwrap_or(usual.listen),
             admin_listen: said.admin_listen.unwrap_or(usual.admin_listen),
+            admin_token_file: said.admin_token_file.or(usual.admin_token_file),
             public_names: said.public_name.unwrap_or(usual.public_names),
             data: said.data.unwrap_or(usual.data),
+            disk_low_water: said.disk_low_water.unwrap_or(usual.disk_low_water),
             ledger_name: said.ledger_name.or(usual.ledger_name),
             checkpoint_file: said.checkpoint_file.or(usual.checkpoint_file),
             accept_restore: said.accept_restore.unwrap_or(usual.accept_restore),
@@ -196,6 +207,9 @@ impl Settings {
         if let (true, Some(address)) = (self.insecure_no_auth, public) {
             return Err(SettingsError::InsecureInPublic(address));
         }
+        if self.admin_token_file.is_none() && !is_loopback(self.admin_listen) {
+            return Err(SettingsError::AdminInPublic(self.admin_listen));
+        }
         self.registration.check()?;
         let numbers = [
             ("--packages-max", self.limits.packages_max),
@@ -215,6 +229,7 @@ impl Settings {
         let times = [
             ("--reservation-ttl", self.limits.reservation_ttl),
             ("--lifetime-max", self.admission.lifetime_max),
+            ("--last-resort-lifetime-max", self.admission.last_resort_lifetime_max),
             ("--body-timeout", self.body_timeout),
             ("--sweep-interval", self.sweep_interval),
             ("--checkpoint-interval", self.checkpoint_interval),
@@ -223,4 +238,9 @@ impl Settings {
         let none = times.into_iter().find(|(_, time)| time.is_zero()).map(|(name, _)| name);
         zero.or(none).map_or(Ok(()), |name| Err(SettingsError::Zero(name)))
     }
+}
+
+/// Whether only this machine reaches an address.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }

@@ -12,9 +12,10 @@ use keypool_projections::{Progress, wire::Code};
 use tokio::sync::watch;
 
 use crate::{
-    authentication::BodyBudget, connections::Connections, keypackage_store::KeyPackageStore,
-    metrics::Metrics, open_requests::OpenRequests, problem::Failure, quota::Addresses,
-    registration::Registrar, transparency::Ledger,
+    admin_guard::AdminGuard, authentication::BodyBudget, connections::Connections, disk::Disk,
+    history_reads::HistoryReads, keypackage_store::KeyPackageStore, metrics::Metrics,
+    open_requests::OpenRequests, problem::Failure, quota::Addresses, registration::Registrar,
+    transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -48,6 +49,8 @@ pub(crate) struct State {
     pub(crate) targets_max: usize,
     /// How many devices these may have in all.
     pub(crate) target_devices_max: usize,
+    /// Who may use the operator's listener.
+    pub(crate) admin: AdminGuard,
     /// The open connections.
     pub(crate) connections: Arc<Connections>,
     /// The streams that are open.
@@ -56,6 +59,10 @@ pub(crate) struct State {
     pub(crate) polls: OpenRequests,
     /// How often each of them says that it is alive.
     pub(crate) stream_heartbeat: Duration,
+    /// The room on the disk of the log.
+    pub(crate) disk: Disk,
+    /// The histories that are read.
+    pub(crate) history_reads: HistoryReads,
     /// What is counted of the addresses that requests come from.
     pub(crate) addresses: Addresses,
     /// What is counted.

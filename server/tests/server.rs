@@ -55,6 +55,9 @@ mod registration;
 #[path = "server/connections.rs"]
 mod connections;
 
+#[path = "server/operating.rs"]
+mod operating;
+
 #[path = "server/transport.rs"]
 mod transport;
 

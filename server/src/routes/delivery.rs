@@ -61,7 +61,7 @@ pub(crate) async fn commit(
         Ok(Welcome { keypackage_refs: welcomed(&bytes).ok_or_else(not_one)?, bytes })
     };
     let welcomes: Result<Vec<Welcome>, Failure> = asked.welcomes.into_iter().map(read).collect();
-    let holder = &caller.pool;
+    let (holder, spent) = (&caller.pool, asked.spend.len() as u64);
     let spends = asked.spend.into_iter().map(|claim| Claim {
         keypackage_ref: claim.keypackage_ref,
         reservation: claim.reservation_id,
@@ -75,7 +75,13 @@ pub(crate) async fn commit(
         spends: spends.collect(),
         removed: asked.removed,
     };
-    let delivered = state.store()?.deliver(request(&caller, command)).await?;
+    let delivered = state.store()?.deliver(request(&caller, command)).await;
+    let delivered = delivered.map_err(Failure::from).inspect_err(|failure| {
+        if failure.code() == Code::ReservationLost {
+            state.metrics.conflict();
+        }
+    })?;
+    state.metrics.spent_in_commit(spent);
     let reply = CommitReply { epoch: delivered.epoch, position: delivered.position };
     Ok(HttpResponse::Ok().json(reply))
 }

@@ -15,7 +15,7 @@ use super::{
     SettingsError,
     rates::{rate, read_rate},
 };
-use crate::registration::RegistrationPolicy;
+use crate::{disk::LowWater, registration::RegistrationPolicy};
 
 /// Settings as they are written on the command line, in the environment or in a file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Options {
     /// Where /metrics is, for the operator [default: 127.0.0.1:8081]
     #[arg(long, env = "KEYPOOL_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<SocketAddr>,
+    /// A file with the token that is asked for there; without it the address must be a loopback one
+    #[arg(long, env = "KEYPOOL_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// A name clients reach this server by, with the port unless it is the scheme's own; may be
     /// given several times [default: the listening address and localhost]
     #[arg(long, env = "KEYPOOL_PUBLIC_NAME", value_name = "NAME", value_delimiter = ',')]
@@ -34,6 +37,12 @@ pub struct Options {
     /// The directory that holds the log [default: ./keypool-data]
     #[arg(long, env = "KEYPOOL_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Below how much room on the disk of the log the delivery is refused: a share as 5%, or a size as
+    /// 512MiB. At half of it uploads and registrations are refused too, at a quarter reserving and spending;
+    /// 0 refuses nothing [default: 5%, and 256MiB at least]
+    #[arg(long, env = "KEYPOOL_DISK_LOW_WATER", value_name = "SIZE")]
+    #[serde(deserialize_with = "read_low_water")]
+    pub disk_low_water: Option<LowWater>,
     /// What the ledger is called in its checkpoints, for ever [default: the first public name, or
     /// localhost]
     #[arg(long, env = "KEYPOOL_LEDGER_NAME", value_name = "NAME")]
@@ -71,6 +80,10 @@ pub struct Options {
     #[arg(long, env = "KEYPOOL_LIFETIME_MAX", value_name = "TIME", value_parser = duration)]
     #[serde(deserialize_with = "read_duration")]
     pub lifetime_max: Option<Duration>,
+    /// How long the whole lifetime of a package marked as a last resort may be [default: 84days 1h]
+    #[arg(long, env = "KEYPOOL_LAST_RESORT_LIFETIME_MAX", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub last_resort_lifetime_max: Option<Duration>,
     /// A ciphersuite that is welcome, by number; may be given several times [default: 1 2 3]
     #[arg(long, env = "KEYPOOL_CIPHERSUITE", value_name = "NUMBER", value_delimiter = ',')]
     pub ciphersuite: Option<Vec<u16>>,
@@ -210,8 +223,10 @@ impl Options {
         Self {
             listen: self.listen.or(file.listen),
             admin_listen: self.admin_listen.or(file.admin_listen),
+            admin_token_file: self.admin_token_file.or(file.admin_token_file),
             public_name: self.public_name.or(file.public_name),
             data: self.data.or(file.data),
+            disk_low_water: self.disk_low_water.or(file.disk_low_water),
             ledger_name: self.ledger_name.or(file.ledger_name),
             checkpoint_file: self.checkpoint_file.or(file.checkpoint_file),
             accept_restore: self.accept_restore.or(file.accept_restore),
@@ -222,6 +237,9 @@ impl Options {
             packages_max: self.packages_max.or(file.packages_max),
             renewals_max: self.renewals_max.or(file.renewals_max),
             lifetime_max: self.lifetime_max.or(file.lifetime_max),
+            last_resort_lifetime_max: self
+                .last_resort_lifetime_max
+                .or(file.last_resort_lifetime_max),
             ciphersuite: self.ciphersuite.or(file.ciphersuite),
             package_bytes_max: self.package_bytes_max.or(file.package_bytes_max),
             batch_packages_max: self.batch_packages_max.or(file.batch_packages_max),
@@ -274,4 +292,9 @@ pub(super) fn read_duration<'de, D: Deserializer<'de>>(
 ) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
     duration(&text).map(Some).map_err(de::Error::custom)
+}
+
+fn read_low_water<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LowWater>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(de::Error::custom)
 }

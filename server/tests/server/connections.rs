@@ -112,9 +112,17 @@ async fn a_server_that_may_open_too_few_files_does_not_start_and_says_what_to_do
 async fn a_request_on_a_connection_too_many_is_answered_with_a_time_to_come_again() {
     let running = Running::start_with(|settings| settings.connections_max = 2);
     let address = running.server.address();
-    let _held = [connect(address), connect(address)];
-    let mut third = connect(address);
-    third.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let asking = || {
+        let mut stream = connect(address);
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream
+    };
+    let mut held = [asking(), asking()];
+    for stream in &mut held {
+        // It is counted once it is answered.
+        stream.read_exact(&mut [0; 15]).unwrap();
+    }
+    let mut third = asking();
     let told = read_to_end(&mut third);
     assert!(told.starts_with(BUSY) && told.contains("retry-after: 1"), "{told}");
     assert!(told.contains("connection: close"), "{told}");
