@@ -12,6 +12,9 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 /// A signature base is about as long: that of the known answer in docs/api.md has so many bytes.
 const BASE_BYTES: usize = 462;
 
+/// Whether a key has signed some bytes.
+type Verify = fn(&[u8; 32], &[u8], &[u8; 64]) -> bool;
+
 fn strictly(key: &[u8; 32], base: &[u8], signature: &[u8; 64]) -> bool {
     let key = VerifyingKey::from_bytes(key);
     key.is_ok_and(|key| key.verify_strict(base, &Signature::from_bytes(signature)).is_ok())
@@ -26,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = [b'x'; BASE_BYTES];
     let (public, signature) = (key.verifying_key().to_bytes(), key.sign(&base).to_bytes());
     let mut criterion = Criterion::default().configure_from_args();
-    let ways: [(&str, fn(&[u8; 32], &[u8], &[u8; 64]) -> bool); 2] =
+    let ways: [(&str, Verify); 2] =
         [("ed25519-dalek, strictly", strictly), ("aws-lc-rs", by_aws_lc)];
     for (name, verify) in ways {
         if !verify(&public, &base, &signature) {

@@ -276,20 +276,20 @@ mod tests {
         Arc::new(Connections::new(Bounds { served_max, address_max }))
     }
 
-    fn network(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[test]
     fn an_address_and_the_process_have_so_many_and_one_more_when_one_is_closed() {
         let connections = connections(3, 2);
-        let one = connections.serve(network("192.0.2.1")).unwrap();
-        let _two = connections.serve(network("192.0.2.1")).unwrap();
-        assert_eq!(connections.serve(network("192.0.2.1")).unwrap_err(), Bound::Address);
-        let _other = connections.serve(network("192.0.2.2")).unwrap();
+        let one = connections.serve(Some(ip("192.0.2.1"))).unwrap();
+        let _two = connections.serve(Some(ip("192.0.2.1"))).unwrap();
+        assert_eq!(connections.serve(Some(ip("192.0.2.1"))).unwrap_err(), Bound::Address);
+        let _other = connections.serve(Some(ip("192.0.2.2"))).unwrap();
         assert_eq!(connections.serve(None).unwrap_err(), Bound::Process);
         drop(one);
-        let _again = connections.serve(network("192.0.2.1")).unwrap();
+        let _again = connections.serve(Some(ip("192.0.2.1"))).unwrap();
         assert_eq!(connections.len(), 3);
     }
 

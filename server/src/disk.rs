@@ -155,7 +155,7 @@ impl Disk {
         match level.refused() {
             Some(refused) if level != before => tracing::warn!(free_bytes, "{refused}"),
             None if level != before => {
-                tracing::info!(free_bytes, "the disk of the log has room again")
+                tracing::info!(free_bytes, "the disk of the log has room again");
             }
             Some(_) | None => {}
         }

@@ -39,14 +39,19 @@ impl Default for HistoryReads {
 }
 
 impl HistoryReads {
+    /// Waits for a turn of whoever reads one page after the other, and is bounded otherwise.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
+    }
+
     /// Waits for a device's turn; `None` if the device has a read under way or waiting already.
     pub(crate) async fn enter(&self, pool: &PoolId) -> Option<Turn> {
         if !self.devices().insert(pool.clone()) {
             return None;
         }
         let device = Device { reads: self.clone(), pool: pool.clone() };
-        // It is never closed.
-        let turn = Arc::clone(&self.turns).acquire_owned().await.ok();
+        let turn = self.turn().await;
         Some(Turn { _device: device, _turn: turn })
     }
 

@@ -119,12 +119,11 @@ async fn serve(settings: Settings) -> ExitCode {
         server.ended(),
     )
     .await;
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            end_after(shutdown_timeout + CLOSE_TIMEOUT);
-            server.stop().await
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        end_after(shutdown_timeout + CLOSE_TIMEOUT);
+        server.stop().await
     };
     match ended {
         Ended::Stopped => ExitCode::SUCCESS,

@@ -108,18 +108,21 @@ impl BodyHead {
 }
 
 /// Reads the body, within the size and the time a request has.
-pub(super) async fn read(head: BodyHead, payload: Payload, state: &State) -> Result<Body, Failure> {
-    let BodyHead { media_type, bytes_max, .. } = head;
+pub(super) async fn read(
+    announced: BodyHead,
+    payload: Payload,
+    state: &State,
+) -> Result<Body, Failure> {
+    let BodyHead { media_type, bytes_max, .. } = announced;
     let BodyBudget { small, large } = &state.bodies;
     let budget = if bytes_max <= SMALL_BYTES_MAX { small } else { large };
     let timeout = state.body_timeout;
-    match actix_rt::time::timeout(timeout, read_all(payload, bytes_max, budget)).await {
-        Ok(read) => read.map(|(bytes, _held)| Body { media_type, bytes, _held }),
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s", timeout.as_secs());
-            Err(Failure::new(Code::RequestTimeout, detail))
-        }
-    }
+    let whole = actix_rt::time::timeout(timeout, read_all(payload, bytes_max, budget)).await;
+    let (bytes, held) = whole.map_err(|_| {
+        let detail = format!("the body did not arrive within {} s", timeout.as_secs());
+        Failure::new(Code::RequestTimeout, detail)
+    })??;
+    Ok(Body { media_type, bytes, _held: held })
 }
 
 /// Reads all there is. What has arrived is held against the budget, not what was announced: who announces

@@ -47,7 +47,7 @@ struct Network {
 }
 
 impl Addresses {
-    pub(crate) fn new(quotas: Option<Quotas>, trusted_proxies: Vec<IpAddr>) -> Self {
+    pub(crate) fn new(quotas: Option<Quotas>, trusted_proxies: &[IpAddr]) -> Self {
         let trusted_proxies = trusted_proxies.iter().map(IpAddr::to_canonical).collect();
         Self { quotas, trusted_proxies, ..Self::default() }
     }
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn only_what_a_trusted_proxy_has_written_is_believed() {
-        let addresses = Addresses::new(None, vec![ip("127.0.0.1"), ip("10.0.0.1")]);
+        let addresses = Addresses::new(None, &[ip("127.0.0.1"), ip("10.0.0.1")]);
         let mut headers = HeaderMap::new();
         let origin = |peer, headers: &HeaderMap| addresses.origin(ip(peer), headers);
         assert_eq!(origin("127.0.0.1", &headers), None);
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn connections_of_this_machine_and_of_trusted_proxies_are_not_counted() {
-        let addresses = Addresses::new(None, vec![ip("::ffff:10.0.0.1")]);
+        let addresses = Addresses::new(None, &[ip("::ffff:10.0.0.1")]);
         let network = |text| addresses.network_of_peer(ip(text));
         assert_eq!(network("::ffff:127.0.0.1"), None);
         assert_eq!(network("10.0.0.1"), None);
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn whoever_has_many_networks_has_four_or_sixteen_times_as_much_and_no_more() {
-        let addresses = Addresses::new(Some(Quotas::STANDARD), Vec::new());
+        let addresses = Addresses::new(Some(Quotas::STANDARD), &[]);
         let now = Timestamp::from_secs(1_000);
         let registered = |of: fn(u32) -> String| {
             let passed = |n: &u32| addresses.register(Some(ip(&of(*n))), now).is_ok();
@@ -295,12 +295,15 @@ mod tests {
         };
         assert_eq!(registered(|_| "2001:db8:0:1::1".to_owned()), 30);
         assert_eq!(registered(|n| format!("2001:db8:1:{:x}::1", n % 256)), 120);
-        assert_eq!(registered(|n| format!("2001:db8:2:{:x}::1", n % 256 << 8 | n / 256)), 480);
+        assert_eq!(
+            registered(|n| format!("2001:db8:2:{:x}::1", ((n % 256) << 8) | (n / 256))),
+            480
+        );
     }
 
     #[test]
     fn addresses_are_refused_apart_and_forgotten_when_nothing_is_missing() {
-        let addresses = Addresses::new(Some(Quotas::STANDARD), Vec::new());
+        let addresses = Addresses::new(Some(Quotas::STANDARD), &[]);
         let (one, other) = (Some(ip("192.0.2.1")), Some(ip("192.0.2.2")));
         let now = Timestamp::from_secs(1_000);
         for _ in 0..10 {

@@ -4,7 +4,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -55,7 +55,7 @@ fn raise_own_descriptors() {
 }
 
 /// The counters of a server, read on its own listener.
-async fn metric(api: &Api, admin_url: &str, name: &str) -> f64 {
+async fn metric(api: &Api, admin_url: &str, name: &str) -> u64 {
     let answered = answer(api.http.get(format!("{admin_url}/metrics"))).await.unwrap();
     let text = String::from_utf8(answered.bytes).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -83,7 +83,7 @@ async fn a_server_with_the_usual_descriptors_outlives_1100_idle_sockets_and_keep
     assert!(told.starts_with(BUSY) && told.contains("retry-after: 1"), "{told:?}");
     assert!(told.contains("\"code\":\"busy\""), "{told}");
     let refused = "keypool_connections_refused_total{bound=\"process\"}";
-    assert!(metric(api, &admin, refused).await >= 400.0);
+    assert!(metric(api, &admin, refused).await >= 400);
 
     // Idle ones are closed after a few seconds; then there is room again.
     for socket in &mut idle {
@@ -128,9 +128,9 @@ async fn a_request_on_a_connection_too_many_is_answered_with_a_time_to_come_agai
     assert!(told.contains("connection: close"), "{told}");
     let api = &running.api;
     let admin = running.admin_url();
-    assert!(metric(api, &admin, "keypool_connections").await >= 2.0);
+    assert!(metric(api, &admin, "keypool_connections").await >= 2);
     let other = "keypool_connections_refused_total{bound=\"address\"}";
-    assert_eq!(metric(api, &admin, other).await, 0.0);
+    assert_eq!(metric(api, &admin, other).await, 0);
 }
 
 #[actix_web::test]
@@ -141,11 +141,9 @@ async fn a_reader_that_takes_nothing_of_its_answers_is_closed() {
     let request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(400);
     reader.set_write_timeout(Some(DEADLINE)).unwrap();
     reader.write_all(&request).unwrap();
-    let begun = Instant::now();
     let admin = running.admin_url();
-    while metric(&running.api, &admin, "keypool_connections").await > 0.0 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it is still open");
-    }
+    let closed = async { while metric(&running.api, &admin, "keypool_connections").await > 0 {} };
+    actix_rt::time::timeout(DEADLINE, closed).await.unwrap();
 }
 
 #[actix_web::test]

@@ -13,10 +13,10 @@ use std::{
 use actix_web::{
     Error, HttpRequest, HttpResponse,
     http::header,
-    web::{Bytes, Data},
+    web::{self, Bytes, Data},
 };
 use futures_core::Stream;
-use keypool_ledger::{Event, Record};
+use keypool_ledger::{Event, PoolId, Record};
 use keypool_projections::{
     Health, Level,
     wire::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts, Problem},
@@ -133,7 +133,7 @@ impl Told {
             if caller.still_speaks(&state).is_err() {
                 return;
             }
-            if self.catch_up(store, &caller, &mut piece).await.is_err() {
+            if self.catch_up(&state, &caller, &mut piece).await.is_err() {
                 return;
             }
             let mut stopping = self.stopping.clone();
@@ -151,17 +151,15 @@ impl Told {
     /// Tells what is recorded and was not told, and how full the pool is if that has changed.
     async fn catch_up(
         &mut self,
-        store: &Store,
+        state: &Data<State>,
         caller: &Reader,
         piece: &mut String,
     ) -> Result<(), End> {
+        let store = state.store().map_err(|_| End)?;
         while self.after < store.view(&caller.pool).head.version {
-            let records = store.history(&caller.pool, self.after, PAGE).map_err(|_| End)?;
-            let Some(last) = records.last() else { break };
-            self.after = last.envelope.version;
-            for record in &records {
-                add_record(piece, store, record);
-            }
+            let Some((last, told)) = page(state, &caller.pool, self.after).await? else { break };
+            self.after = last;
+            piece.push_str(&told);
             self.send(std::mem::take(piece)).await?;
         }
         let health = store.status(&caller.pool).1;
@@ -179,6 +177,28 @@ impl Told {
             _ = self.stopping.wait_for(|stopping| *stopping) => Err(End),
         }
     }
+}
+
+/// The events after a version, as they are told, and the version of the last of them. They are read where
+/// that keeps no requests waiting.
+async fn page(
+    state: &Data<State>,
+    pool: &PoolId,
+    after: u64,
+) -> Result<Option<(u64, String)>, End> {
+    let turn = state.history_reads.turn().await;
+    let (state, pool) = (state.clone(), pool.clone());
+    let read = web::block(move || {
+        let _turn = turn;
+        let store = state.store().ok()?;
+        let records = store.history(&pool, after, PAGE).ok()?;
+        let mut told = String::new();
+        for record in &records {
+            add_record(&mut told, store, record);
+        }
+        Some(records.last().map(|last| (last.envelope.version, told)))
+    });
+    read.await.ok().flatten().ok_or(End)
 }
 
 /// An event of the history, and what it says beyond itself.
