@@ -85,6 +85,11 @@ impl Failure {
         Self(Box::new(Problem { hint, ..*problem }), quota)
     }
 
+    /// The body of its answer.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.0).unwrap_or_default()
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.0.code
     }
@@ -371,8 +376,7 @@ impl ResponseError for Failure {
             }
             _ => {}
         }
-        let body = serde_json::to_vec(&self.0).unwrap_or_default();
-        let mut response = response.body(body);
+        let mut response = response.body(self.to_json());
         response.extensions_mut().insert(self.code());
         if let Some(quota) = self.1 {
             response.extensions_mut().insert(quota);

@@ -12,14 +12,16 @@ pub(crate) mod policy;
 
 pub(crate) mod operations;
 
-pub(crate) mod sessions;
-
 use actix_web::{
-    Handler, HttpRequest, Resource, Responder, Route, guard,
+    Handler, HttpRequest, Resource, Responder, Route, guard as route_guard,
+    middleware::from_fn,
     web::{self, ServiceConfig},
 };
 
-use crate::problem::{no_such_path, wrong_method};
+use crate::{
+    admin_guard::guard,
+    problem::{no_such_path, wrong_method},
+};
 
 /// Adds the public routes.
 pub(crate) fn public(config: &mut ServiceConfig) {
@@ -62,11 +64,13 @@ pub(crate) fn public(config: &mut ServiceConfig) {
 
 /// Adds the routes of the operator's own listener.
 pub(crate) fn admin(config: &mut ServiceConfig) {
-    config
+    let guarded = web::scope("")
+        .wrap(from_fn(guard))
         .service(get("/metrics", operations::metrics))
         .service(get("/ledger/events", ledger::events))
         .configure(health)
         .default_service(web::to(no_such_path));
+    config.service(guarded);
 }
 
 fn health(config: &mut ServiceConfig) {
@@ -88,7 +92,7 @@ where
     Args: actix_web::FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    let method = guard::Any(guard::Get()).or(guard::Head());
+    let method = route_guard::Any(route_guard::Get()).or(route_guard::Head());
     only(path, "GET", web::route().guard(method).to(handler))
 }
 

@@ -111,7 +111,7 @@ pub(crate) async fn commit(
     };
     let welcomes: Result<Vec<Welcome>, Failure> = asked.welcomes.into_iter().map(read).collect();
     check_framing(&asked.commit.0, &group, Framed::Commit(asked.epoch))?;
-    let holder = &caller.pool;
+    let (holder, spent) = (&caller.pool, asked.spend.len() as u64);
     let spends = asked.spend.into_iter().map(|claim| Claim {
         keypackage_ref: claim.keypackage_ref,
         reservation: claim.reservation_id,
@@ -125,7 +125,13 @@ pub(crate) async fn commit(
         spends: spends.collect(),
         removed: asked.removed,
     };
-    let delivered = state.store()?.deliver(request(&caller, command)).await?;
+    let delivered = state.store()?.deliver(request(&caller, command)).await;
+    let delivered = delivered.map_err(Failure::from).inspect_err(|failure| {
+        if failure.code() == Code::ReservationLost {
+            state.metrics.conflict();
+        }
+    })?;
+    state.metrics.spent_in_commit(spent);
     let Delivered { epoch, position, not_kept } = delivered;
     Ok(HttpResponse::Ok().json(CommitReply { epoch, position, not_kept }))
 }
@@ -196,6 +202,7 @@ pub(crate) async fn mailbox(
     let wait = Duration::from_secs(which.wait.unwrap_or_default().min(WAIT_MAX_S));
     let deadline = actix_rt::time::sleep(wait);
     tokio::pin!(deadline);
+    let mut place = None;
     loop {
         changes.mark_unchanged();
         caller.still_speaks(&state)?;
@@ -203,12 +210,17 @@ pub(crate) async fn mailbox(
         if !reply.items.is_empty() || !reply.not_kept.is_empty() || wait.is_zero() {
             return Ok(HttpResponse::Ok().json(reply));
         }
+        let place = match &mut place {
+            Some(place) => place,
+            None => place.insert(state.polls.enter(&caller.pool).ok_or_else(too_many_polls)?),
+        };
         tokio::select! {
             () = &mut deadline => return Ok(HttpResponse::Ok().json(reply)),
             // Nothing more comes: a server that stops keeps nobody waiting, and waits for nobody.
             _ = stopping.wait_for(|stopping| *stopping) => {
                 return Ok(HttpResponse::Ok().json(reply));
             }
+            () = place.displaced() => return Err(too_many_polls()),
             changed = changes.changed() => {
                 if changed.is_err() {
                     return Err(Failure::new(Code::NotReady, "the server is stopping"));
@@ -216,6 +228,10 @@ pub(crate) async fn mailbox(
             }
         }
     }
+}
+
+fn too_many_polls() -> Failure {
+    Failure::new(Code::Busy, "too many requests wait for something to come into this mailbox")
 }
 
 /// What waits now. An overrun is said once everything that was kept has been given out.
