@@ -63,8 +63,8 @@ pub use crate::{
     lifecycle::{IllegalChange, Stage, next},
     pool::{Circle, Counts, Package, PoolState, Registration, Reservation, ReservationStatus},
     pools::{
-        DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, PoolView, Pools,
-        Progress, ReplayError, Reply, Request, Target, Welcome,
+        ClockState, DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError,
+        PoolView, Pools, Progress, ReplayError, Reply, Request, Target, Welcome,
     },
     timeline::{Moment, timeline},
 };

@@ -22,7 +22,9 @@ mod loading;
 
 mod keeping;
 
-mod watch;
+mod clock_guard;
+
+mod server_stream;
 
 mod views;
 
@@ -43,14 +45,15 @@ use tokio::sync::{oneshot, watch as signal};
 
 pub use self::{
     asking::{ExecuteError, Progress, ReplayError, Reply, Request, Target},
+    clock_guard::ClockState,
     delivering::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
 };
 use self::{
+    clock_guard::{ClockGuard, Reading},
     committer::{Committer, Job, Work},
     keeping::{Keeper, restore},
     recall::recall,
     views::Views,
-    watch::Watch,
 };
 use crate::{
     command::Limits,
@@ -86,7 +89,7 @@ struct Shared<L> {
     log: L,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    watch: Mutex<Watch>,
+    clock_guard: Mutex<ClockGuard>,
     views: RwLock<Views>,
     queued: AtomicUsize,
     failed: signal::Sender<bool>,
@@ -120,13 +123,14 @@ impl<L: EventLog + 'static> Pools<L> {
         progress: &Progress,
     ) -> Result<Self, ReplayError> {
         let views = restore(&log, &limits, progress)?;
-        let watch = Watch::starting(clock.now(), views.changed.at, limits.reservation_ttl);
+        let reading = Reading::of(&*clock);
+        let clock_guard = ClockGuard::starting(reading, views.changed.at, limits.reservation_ttl);
         let (to_keep, something_to_keep) = sync_channel(1);
         let shared = Arc::new(Shared {
             log,
             clock,
             limits,
-            watch: Mutex::new(watch),
+            clock_guard: Mutex::new(clock_guard),
             views: RwLock::new(views),
             queued: AtomicUsize::new(0),
             failed: signal::Sender::new(false),
@@ -188,13 +192,12 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Records what time has done to the pools, at most 1,024 of them, and returns how many it has
     /// changed.
     ///
-    /// The rules are right without it as long as commands come: it keeps the history close to what
-    /// happened, and it is a look at the clock. Where nothing looks for more than an hour, the next
-    /// two looks must agree before time goes on; so sweep every few seconds.
+    /// The rules are right without it: it keeps the history close to what happened, and accepts the
+    /// clock after a leap when devices have agreed with it. So sweep every few seconds.
     ///
     /// # Errors
     ///
-    /// Returns an [`ExecuteError`] if the log does not take events.
+    /// Returns an [`ExecuteError`] if the log does not take events, or the clock has leapt.
     pub async fn sweep(&self) -> Result<u64, ExecuteError> {
         let (sender, answer) = oneshot::channel();
         self.enqueue(Job::new(Work::Sweep(sender), 0))?;
@@ -248,7 +251,7 @@ impl<L: EventLog + 'static> Pools<L> {
     /// The time, as far as the clock is trusted.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.shared.watch().read(self.shared.clock.now())
+        self.shared.clock_guard().read(self.shared.reading())
     }
 
     /// A pool, if it has any history: what may still happen in it, and its counts. What became of a package
@@ -291,6 +294,30 @@ impl<L: EventLog + 'static> Pools<L> {
     #[must_use]
     pub fn written(&self) -> signal::Receiver<u64> {
         self.shared.written.subscribe()
+    }
+
+    /// The state of the machine's clock, for readiness and the log.
+    #[must_use]
+    pub fn clock_state(&self) -> ClockState {
+        self.shared.clock_guard().state(self.shared.reading())
+    }
+
+    /// Hears the time that a registered device has signed: a second opinion while the machine's clock is
+    /// not trusted. That the signature is right is for the caller to check; whether the time is, is not.
+    pub fn hear_time(&self, device: &PoolId, signed: Timestamp) {
+        self.shared.clock_guard().hear(device, signed, self.shared.reading());
+    }
+
+    /// Accepts the machine's clock by the operator's word, if it has leapt or regressed. Returns whether it
+    /// had. The log's time goes on from the clock, forward or back, and the change is recorded.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`] if the log does not take events.
+    pub async fn accept_clock(&self) -> Result<bool, ExecuteError> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Job::new(Work::AcceptClock(sender), 0))?;
+        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 
     /// The machine's time, trusted or not: to judge what comes in, never what is there.
@@ -435,11 +462,15 @@ impl<L> Shared<L> {
         self.views.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reading(&self) -> Reading {
+        Reading::of(&*self.clock)
+    }
+
+    fn clock_guard(&self) -> MutexGuard<'_, ClockGuard> {
+        self.clock_guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn limits_now(&self) -> Limits {
-        Limits { lapse_floor: self.watch().lapse_floor(), ..self.limits }
+        Limits { lapse_floor: self.clock_guard().lapse_floor(), ..self.limits }
     }
 }

@@ -80,8 +80,11 @@ pub enum ExecuteError {
     #[error("idempotency key {0} was used for another request")]
     IdempotencyMismatch(CommandId),
     /// The clock has stepped back too far to hand out or spend anything.
-    #[error("the clock stands before the last event")]
+    #[error("the server's clock stands before the last event of its log")]
     ClockRegressed,
+    /// The clock has leapt ahead: nothing that depends on time is done until it is right, or accepted.
+    #[error("the server's clock has leapt ahead of its log, and was not accepted yet")]
+    ClockLeapt,
     /// Too many commands are waiting, or others kept coming first.
     #[error("too many commands are waiting")]
     Busy,

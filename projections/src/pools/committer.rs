@@ -42,6 +42,8 @@ pub(super) enum Work {
     Deliver(Box<DeliveryRequest>, oneshot::Sender<DeliveryOutcome>),
     /// Record what time has done to every pool.
     Sweep(oneshot::Sender<Result<u64, ExecuteError>>),
+    /// Accept the machine's clock, by the operator's word.
+    AcceptClock(oneshot::Sender<Result<bool, ExecuteError>>),
 }
 
 impl Job {
@@ -55,6 +57,7 @@ impl Job {
             Work::Command(_, sender) => drop(sender.send(Err(error))),
             Work::Deliver(_, sender) => drop(sender.send(Err(error.into()))),
             Work::Sweep(sender) => drop(sender.send(Err(error))),
+            Work::AcceptClock(sender) => drop(sender.send(Err(error))),
         }
     }
 }
@@ -100,8 +103,8 @@ impl<L: EventLog> Committer<L> {
             }
             return Vec::new();
         }
-        let sweep = jobs.iter().any(|job| matches!(job.work, Work::Sweep(_)));
-        let look = self.shared.watch().observe(self.shared.clock.now(), sweep);
+        let jobs = self.look_at_clock(jobs);
+        let look = self.shared.clock_guard().observe(self.shared.reading());
         let mut group = Group::new(&self.shared, look);
         let (mut planned, mut deferred) = (Vec::new(), Vec::new());
         for job in jobs {
@@ -118,6 +121,37 @@ impl<L: EventLog> Committer<L> {
             deferred.extend(self.conclude(job, plan, &group));
         }
         deferred
+    }
+
+    /// Accepts the clock if it is to be, and answers the jobs that ask for it.
+    fn look_at_clock(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let is_asked = jobs.iter().any(|job| matches!(job.work, Work::AcceptClock(_)));
+        let mut outcome = Some(self.accept_clock(is_asked));
+        let mut rest = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match job.work {
+                Work::AcceptClock(sender) => {
+                    drop(sender.send(outcome.take().unwrap_or(Ok(false))));
+                }
+                _ => rest.push(job),
+            }
+        }
+        rest
+    }
+
+    pub(super) fn shared(&self) -> &Shared<L> {
+        &self.shared
+    }
+
+    /// What a refusal of the log means for the command, and for those that follow.
+    pub(super) fn refused(&self, error: &AppendError) -> ExecuteError {
+        match error {
+            AppendError::Conflict { .. } => ExecuteError::Busy,
+            AppendError::NotWritten(_) | AppendError::Unknown(_) => {
+                self.fail(error);
+                ExecuteError::LogUnavailable
+            }
+        }
     }
 
     /// Publishes the states that were written as planned, and folds the others from the log again.
@@ -169,7 +203,7 @@ impl<L: EventLog> Committer<L> {
         let last = group.results.iter().flatten().flat_map(|appended| &appended.records).last();
         if let Some(last) = last {
             views.changed.through = last.seq;
-            views.changed.at = views.changed.at.max(last.envelope.at);
+            views.changed.note_time(&last.envelope);
         }
         drop(views);
         if let Some(last) = last {
@@ -219,6 +253,10 @@ impl<L: EventLog> Committer<L> {
                     }
                 };
                 drop(sender.send(outcome));
+                None
+            }
+            (Plan::Reply(Err(error)), Work::Sweep(sender)) => {
+                drop(sender.send(Err(error)));
                 None
             }
             (plan, Work::Command(request, sender)) => {

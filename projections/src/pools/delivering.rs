@@ -157,8 +157,8 @@ impl<L: EventLog> Group<'_, L> {
         else {
             return Err(ExecuteError::LogUnavailable.into());
         };
-        if self.look.regressed && !spends.is_empty() {
-            return Err(ExecuteError::ClockRegressed.into());
+        if !spends.is_empty() {
+            self.look.relied_on()?;
         }
         let welcomed: BTreeSet<&KeyPackageRef> =
             welcomes.iter().flat_map(|welcome| &welcome.keypackage_refs).collect();

@@ -117,7 +117,7 @@ fn each_record(
         let page = log.read(views.changed.through.saturating_add(1), PAGE)?;
         let Some(last) = page.last() else { return Ok(()) };
         for record in &page {
-            views.changed.at = views.changed.at.max(record.envelope.at);
+            views.changed.note_time(&record.envelope);
             match record.envelope.stream.pool() {
                 Some(pool) => take(views, pool, record)?,
                 None => views.take_in_delivery(record),
