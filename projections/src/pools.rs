@@ -29,6 +29,7 @@ mod server_stream;
 mod views;
 
 use std::{
+    error::Error,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -38,7 +39,7 @@ use std::{
 };
 
 use keypool_ledger::{
-    Clock, EventLog, GroupId, KeyPackageRef, PoolId, ReadError, Record, ReservationId,
+    AppendError, Clock, EventLog, GroupId, KeyPackageRef, PoolId, ReadError, Record, ReservationId,
     SignatureKey, StreamHead, StreamId, Timestamp,
 };
 use tokio::sync::{oneshot, watch as signal};
@@ -93,6 +94,8 @@ struct Shared<L> {
     views: RwLock<Views>,
     queued: AtomicUsize,
     failed: signal::Sender<bool>,
+    /// Why the log took no events the last time, if it did not.
+    refusal: Mutex<Option<String>>,
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
     delivery_limits: DeliveryLimits,
@@ -134,6 +137,7 @@ impl<L: EventLog + 'static> Pools<L> {
             views: RwLock::new(views),
             queued: AtomicUsize::new(0),
             failed: signal::Sender::new(false),
+            refusal: Mutex::new(None),
             written: signal::Sender::new(0),
             delivery_limits,
             to_keep: Mutex::new(Some(to_keep)),
@@ -223,8 +227,15 @@ impl<L: EventLog + 'static> Pools<L> {
         self.end();
     }
 
-    /// Becomes true when the log has refused a write: then nothing more is written, and the process
-    /// should end, because a failed fsync must never be tried again.
+    /// Why the log took no events the last time: for want of space or descriptors. It is tried again with
+    /// the next command. `None` if it took them.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.shared.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Becomes true when a write has failed: then nothing more is written, and the process should end,
+    /// because a failed fsync must never be tried again.
     #[must_use]
     pub fn failed(&self) -> signal::Receiver<bool> {
         self.shared.failed.subscribe()
@@ -468,6 +479,19 @@ impl<L> Shared<L> {
 
     fn clock_guard(&self) -> MutexGuard<'_, ClockGuard> {
         self.clock_guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether the log takes events, and says so when that has changed.
+    fn note_refusal(&self, error: Option<&AppendError>) {
+        let why = |error: &AppendError| error.source().unwrap_or(error).to_string();
+        let now = error.map(why);
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*refusal, &now) {
+            (None, Some(cause)) => tracing::error!(cause, "the log takes no events at the moment"),
+            (Some(_), None) => tracing::info!("the log takes events again"),
+            _ => {}
+        }
+        *refusal = now;
     }
 
     fn limits_now(&self) -> Limits {

@@ -189,7 +189,7 @@ impl From<ExecuteError> for Failure {
             ExecuteError::ClockRegressed => Code::ClockRegressed,
             ExecuteError::ClockLeapt => Code::ClockLeapt,
             ExecuteError::Busy => Code::Busy,
-            ExecuteError::LogUnavailable => Code::LogUnavailable,
+            ExecuteError::LogUnavailable | ExecuteError::LogRefuses => Code::LogUnavailable,
             ExecuteError::Read(read) => {
                 tracing::error!(error = read as &dyn std::error::Error, "the log cannot be read");
                 return Self::new(Code::LogUnavailable, "the log cannot be read");

@@ -88,7 +88,11 @@ pub enum ExecuteError {
     /// Too many commands are waiting, or others kept coming first.
     #[error("too many commands are waiting")]
     Busy,
-    /// The log refuses writes, or the pools are closed. Nobody knows whether the command was carried
+    /// The log took no events this time, for want of space or descriptors: nothing has changed, and
+    /// repeating the command later may succeed.
+    #[error("the log takes no events at the moment; nothing has changed")]
+    LogRefuses,
+    /// The log has failed, or the pools are closed. Nobody knows whether the command was carried
     /// out: repeating it with the same id is safe.
     #[error("the log does not take events")]
     LogUnavailable,

@@ -143,14 +143,15 @@ impl<L: EventLog> Committer<L> {
         &self.shared
     }
 
-    /// What a refusal of the log means for the command, and for those that follow.
-    pub(super) fn refused(&self, error: &AppendError) -> ExecuteError {
-        match error {
-            AppendError::Conflict { .. } => ExecuteError::Busy,
-            AppendError::NotWritten(_) | AppendError::Unknown(_) => {
-                self.fail(error);
-                ExecuteError::LogUnavailable
-            }
+    /// Notes whether the log takes batches. One that was not written may be tried again; after one whose
+    /// outcome is not known nothing more is written.
+    pub(super) fn note(&self, result: &Result<Appended, AppendError>) {
+        match result {
+            Ok(appended) if appended.records.is_empty() => {}
+            Ok(_) => self.shared.note_refusal(None),
+            Err(AppendError::Conflict { .. }) => {}
+            Err(error @ AppendError::NotWritten(_)) => self.shared.note_refusal(Some(error)),
+            Err(error @ AppendError::Unknown(_)) => self.fail(error),
         }
     }
 
@@ -158,9 +159,10 @@ impl<L: EventLog> Committer<L> {
     fn publish(&self, working: HashMap<PoolId, Arc<PoolView>>, group: &Written) {
         let own = |(pool, view)| (pool, Arc::unwrap_or_clone(view));
         let mut fresh: HashMap<PoolId, PoolView> = working.into_iter().map(own).collect();
-        let mut stale = HashSet::new();
+        let (mut stale, mut unchanged) = (HashSet::new(), HashSet::new());
         let mut delivered = Vec::new();
         for (result, streams) in group.results.iter().zip(&group.touched) {
+            self.note(result);
             match result {
                 Ok(appended) => {
                     for record in &appended.records {
@@ -173,13 +175,16 @@ impl<L: EventLog> Committer<L> {
                         }
                     }
                 }
-                Err(error) => {
-                    if !matches!(error, AppendError::Conflict { .. }) {
-                        self.fail(error);
-                    }
+                Err(AppendError::NotWritten(_)) => unchanged.extend(streams.iter().cloned()),
+                Err(AppendError::Conflict { .. } | AppendError::Unknown(_)) => {
                     stale.extend(streams.iter().cloned());
                 }
             }
+        }
+        // A history that another batch of the group has written to is not as it was published.
+        stale.extend(unchanged.extract_if(|stream| group.has_written(stream)));
+        for pool in unchanged.iter().filter_map(StreamId::pool) {
+            fresh.remove(pool);
         }
         for pool in stale.iter().filter_map(StreamId::pool) {
             match replay_pool(&self.shared.log, pool, u64::MAX) {
@@ -230,11 +235,8 @@ impl<L: EventLog> Committer<L> {
             (Plan::Sweep(indexes), Work::Sweep(sender)) => {
                 let mut failures = indexes.iter().filter_map(|index| group.failure(*index));
                 // What another writer has changed meanwhile, the next sweep settles.
-                let outcome = if failures.any(|err| !is_conflict(err)) {
-                    Err(ExecuteError::LogUnavailable)
-                } else {
-                    Ok(indexes.len() as u64)
-                };
+                let failure = failures.find(|err| !is_conflict(err));
+                let outcome = failure.map_or(Ok(indexes.len() as u64), |err| Err(meaning_of(err)));
                 drop(sender.send(outcome));
                 None
             }
@@ -345,6 +347,15 @@ enum Decided<T, E> {
     Unknown,
 }
 
+/// What a refusal of the log means for the command whose batch it was.
+pub(super) fn meaning_of(error: &AppendError) -> ExecuteError {
+    match error {
+        AppendError::Conflict { .. } => ExecuteError::Busy,
+        AppendError::NotWritten(_) => ExecuteError::LogRefuses,
+        AppendError::Unknown(_) => ExecuteError::LogUnavailable,
+    }
+}
+
 fn is_conflict(error: &AppendError) -> bool {
     matches!(error, AppendError::Conflict { .. })
 }
@@ -362,7 +373,7 @@ fn again(attempts: u32, work: Work) -> Option<Job> {
 
 impl Written {
     /// What has become of a plan, now that its group is written.
-    fn decided<T, E>(
+    fn decided<T, E: From<ExecuteError>>(
         &self,
         index: Option<usize>,
         outcome: Result<T, E>,
@@ -377,8 +388,17 @@ impl Written {
                 Decided::Final(outcome.map(|answer| placed(place, answer)))
             }
             Some(Some(Err(AppendError::Conflict { .. })) | None) => Decided::Again,
+            Some(Some(Err(error @ AppendError::NotWritten(_)))) => {
+                Decided::Final(Err(meaning_of(error).into()))
+            }
             Some(Some(Err(_))) => Decided::Unknown,
         }
+    }
+
+    /// Whether a batch was written to a history.
+    fn has_written(&self, stream: &StreamId) -> bool {
+        let mut batches = self.results.iter().zip(&self.touched);
+        batches.any(|(result, touched)| result.is_ok() && touched.contains(stream))
     }
 
     fn failure(&self, index: usize) -> Option<&AppendError> {

@@ -5,7 +5,10 @@ use keypool_ledger::{
     StreamWrite, Timestamp,
 };
 
-use super::{ExecuteError, Shared, committer::Committer};
+use super::{
+    ExecuteError, Shared,
+    committer::{Committer, meaning_of},
+};
 
 /// Appends an event to the server's history. Its id follows from what it says, so that the same history
 /// and the same clock give the same bytes.
@@ -41,15 +44,13 @@ impl<L: EventLog> Committer<L> {
         let registered = shared.views().directory.registered();
         let acceptance = shared.clock_guard().acceptance(reading, by_operator, registered);
         let Some(event @ Event::ClockAccepted { from, to }) = acceptance else { return Ok(false) };
-        match append(&shared.log, to, event) {
-            Ok(appended) => {
-                tracing::warn!(%from, %to, by_operator, "the server's clock was accepted");
-                shared.clock_guard().accept(to, reading);
-                shared.publish_server_events(&appended);
-                Ok(true)
-            }
-            Err(error) => Err(self.refused(&error)),
-        }
+        let result = append(&shared.log, to, event);
+        self.note(&result);
+        let appended = result.map_err(|error| meaning_of(&error))?;
+        tracing::warn!(%from, %to, by_operator, "the server's clock was accepted");
+        shared.clock_guard().accept(to, reading);
+        shared.publish_server_events(&appended);
+        Ok(true)
     }
 }
 
