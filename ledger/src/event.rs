@@ -430,7 +430,8 @@ pub struct EventEnvelope {
     pub stream: StreamId,
     /// The position in that history, from 1, without gaps.
     pub version: u64,
-    /// When it was recorded; never smaller than the one before it in the history.
+    /// When it was recorded; smaller than the one before it in the history only where a
+    /// [`Event::ClockAccepted`] between them set the time back.
     pub at: Timestamp,
     /// The request that caused it. Many events may share one.
     pub command: CommandId,

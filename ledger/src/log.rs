@@ -271,7 +271,7 @@ pub struct StreamWrite {
 /// An event that has not been recorded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
-    /// When it happened; not before the last event of the history.
+    /// When it happened. The writer keeps it from falling; the log takes what it is given.
     pub at: Timestamp,
     /// The request that caused it.
     pub command: CommandId,

@@ -70,8 +70,8 @@ pub use crate::{
         Circle, Counts, Identity, Package, PoolState, Registration, Reservation, ReservationStatus,
     },
     pools::{
-        DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, PoolView, Pools,
-        Progress, ReplayError, Reply, Request, Target, Welcome,
+        ClockState, DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError,
+        PoolView, Pools, Progress, ReplayError, Reply, Request, Target, Welcome,
     },
     timeline::{Moment, timeline},
 };

@@ -142,7 +142,11 @@ const fn status_of(code: Code) -> u16 {
         Code::UnsupportedMediaType => 415,
         Code::RateLimited | Code::TooManyReservations => 429,
         Code::Internal => 500,
-        Code::NotReady | Code::LogUnavailable | Code::ClockRegressed | Code::Busy => 503,
+        Code::NotReady
+        | Code::LogUnavailable
+        | Code::ClockRegressed
+        | Code::ClockLeapt
+        | Code::Busy => 503,
     }
 }
 
@@ -150,7 +154,9 @@ const fn status_of(code: Code) -> u16 {
 const fn retry_after(code: Code) -> Option<Duration> {
     match code {
         Code::Busy | Code::NotReady => Some(Duration::from_secs(1)),
-        Code::LogUnavailable | Code::ClockRegressed => Some(Duration::from_secs(10)),
+        Code::LogUnavailable | Code::ClockRegressed | Code::ClockLeapt => {
+            Some(Duration::from_secs(10))
+        }
         _ => None,
     }
 }
@@ -194,8 +200,9 @@ impl From<ExecuteError> for Failure {
             ExecuteError::Rejected(rejection) => return rejection.clone().into(),
             ExecuteError::IdempotencyMismatch(_) => Code::IdempotencyMismatch,
             ExecuteError::ClockRegressed => Code::ClockRegressed,
+            ExecuteError::ClockLeapt => Code::ClockLeapt,
             ExecuteError::Busy => Code::Busy,
-            ExecuteError::LogUnavailable => Code::LogUnavailable,
+            ExecuteError::LogUnavailable | ExecuteError::LogRefuses => Code::LogUnavailable,
             ExecuteError::Read(read) => {
                 tracing::error!(error = read as &dyn std::error::Error, "the log cannot be read");
                 return Self::new(Code::LogUnavailable, "the log cannot be read");

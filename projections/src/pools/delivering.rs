@@ -206,8 +206,8 @@ impl<L: EventLog> Group<'_, L> {
         else {
             return Err(ExecuteError::LogUnavailable.into());
         };
-        if self.look.regressed && !spends.is_empty() {
-            return Err(ExecuteError::ClockRegressed.into());
+        if !spends.is_empty() {
+            self.look.relied_on()?;
         }
         let limits = self.shared.delivery_limits;
         check_welcomes(welcomes, spends, limits.welcome_bytes_max)?;

@@ -184,6 +184,11 @@ impl Directory {
         self.briefs.contains_key(pool)
     }
 
+    /// How many devices a key speaks for.
+    pub(super) fn registered(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Every pool, by name.
     pub(super) fn pools(&self) -> impl Iterator<Item = &PoolId> {
         self.pools.iter()

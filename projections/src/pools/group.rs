@@ -6,17 +6,18 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId,
-    ReservationId, SignatureKey, SignedStatement, StreamHead, StreamId, StreamWrite, Timestamp,
+    Batch, CommandId, Event, EventLog, GroupId, KeyPackageRef, NewEvent, PoolId, ReservationId,
+    SignatureKey, SignedStatement, StreamHead, StreamId, StreamWrite, Timestamp,
 };
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared, Target,
+    clock_guard::ClockReading,
     committer::{Job, Outcome, Work},
     delivering::DeliveryOutcome,
     recall::recall,
+    server_stream::derived_id,
     views::News,
-    watch::Look,
 };
 use crate::{
     command::{Answer, Command, LeafKey, Limits, NewPackage, NextKey, Rejection},
@@ -59,7 +60,7 @@ struct Decided {
 /// A group of commands under way: the states as they will be once its batches are written.
 pub(super) struct Group<'a, L> {
     pub(super) shared: &'a Shared<L>,
-    pub(super) look: Look,
+    pub(super) look: ClockReading,
     pub(super) limits: Limits,
     /// Up to which record whoever asks has looked for what the command names, and found nothing.
     pub(super) looked: u64,
@@ -78,7 +79,7 @@ pub(super) struct Group<'a, L> {
 }
 
 impl<'a, L: EventLog> Group<'a, L> {
-    pub(super) fn new(shared: &'a Shared<L>, look: Look) -> Self {
+    pub(super) fn new(shared: &'a Shared<L>, look: ClockReading) -> Self {
         Self {
             shared,
             look,
@@ -101,6 +102,8 @@ impl<'a, L: EventLog> Group<'a, L> {
         let request = match &job.work {
             _ if self.full => return None,
             Work::Sweep(_) => return Some(self.sweep()),
+            // The committer does it in front of the group.
+            Work::AcceptClock(_) => return None,
             Work::Deliver(request, _) if !self.commands.insert(request.id) => return None,
             Work::Deliver(request, _) => return Some(self.deliver(request)),
             Work::Command(request, _) => request,
@@ -141,9 +144,12 @@ impl<'a, L: EventLog> Group<'a, L> {
         if !records.is_empty() {
             return Ok(Plan::Reply(recall(self.shared, request, &records)));
         }
-        let clocked = matches!(request.command, Command::Reserve { .. } | Command::Spend { .. });
-        if self.look.regressed && clocked {
-            return Err(ExecuteError::ClockRegressed);
+        match request.command {
+            Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,
+            Command::Upload(_) | Command::Replace { .. } | Command::Renew(_) => {
+                self.look.not_leapt()?;
+            }
+            _ => {}
         }
         let decided = self.decide(request)?;
         Ok(self.take_up(request, decided))
@@ -157,7 +163,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             return Plan::Reply(answer.map(repeated).map_err(Into::into));
         };
         let expected = view.state.version();
-        let at = self.look.now.max(view.head.at);
+        let at = self.look.now;
         let head = StreamHead { at, ..view.head };
         let after = Arc::new(PoolView { state, head, position: view.position });
         self.working.insert(pool.clone(), Arc::clone(&after));
@@ -188,8 +194,8 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     fn decide_on(&mut self, pool: &PoolId, command: &Command) -> Result<Decided, ExecuteError> {
         let view = self.prepared(pool, command)?;
-        let now = self.look.now.max(view.head.at);
-        let (decision, after) = view.state.decide_with_outcome(command, now, &self.limits);
+        let (decision, after) =
+            view.state.decide_with_outcome(command, self.look.now, &self.limits);
         Ok(Decided { pool: pool.clone(), view, decision, after })
     }
 
@@ -433,6 +439,9 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// Settles the pools that are due, as far as this group has room; what is left is due still.
     fn sweep(&mut self) -> Plan {
+        if let Err(error) = self.look.not_leapt() {
+            return Plan::Reply(Err(error));
+        }
         let (now, limits) = (self.look.now, self.limits);
         let mut due = self.shared.views().directory.due(now, SETTLED_MAX);
         due.retain(|pool| !self.working.contains_key(pool));
@@ -478,15 +487,8 @@ impl<'a, L: EventLog> Group<'a, L> {
 /// The request of a sweep for one pool. Its id follows from what it settles, so that the same history
 /// and the same clock give the same bytes.
 fn settling(pool: &PoolId, version: u64, now: Timestamp) -> Request {
-    let digest = Hash::of(format!("settle {pool} {version} {}", now.as_millis()).as_bytes());
-    let mut id = [0; 16];
-    id.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-    Request {
-        target: Target::Pool(pool.clone()),
-        command: Command::Settle,
-        id: CommandId(uuid::Builder::from_random_bytes(id).into_uuid()),
-        digest,
-    }
+    let (id, digest) = derived_id(&format!("settle {pool} {version} {}", now.as_millis()));
+    Request { target: Target::Pool(pool.clone()), command: Command::Settle, id, digest }
 }
 
 fn new_events(events: Vec<Event>, request: &Request, at: Timestamp) -> Vec<NewEvent> {

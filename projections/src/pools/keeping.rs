@@ -119,7 +119,7 @@ fn each_record(
         let page = log.read(views.changed.through.saturating_add(1), PAGE)?;
         let Some(last) = page.last() else { return Ok(()) };
         for record in &page {
-            views.changed.at = views.changed.at.max(record.envelope.at);
+            views.changed.note_time(&record.envelope);
             if let Some(pool) = record.envelope.stream.pool() {
                 take(views, pool, record)?;
             }

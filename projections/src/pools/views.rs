@@ -106,9 +106,6 @@ impl PoolView {
         if envelope.prev != self.head.hash {
             return Err(broken("the hash of the record before it"));
         }
-        if envelope.at < self.head.at {
-            return Err(broken("its time"));
-        }
         let illegal = |source| ReplayError::Illegal { seq: record.seq, source };
         self.state.evolve(&envelope.event, envelope.at).map_err(illegal)?;
         self.head = StreamHead {

@@ -128,6 +128,8 @@ codes! {
         "Repeat the request with the same Idempotency-Key once the operator has mended it.";
     ClockRegressed "clock_regressed" true "The server's clock has stepped back"
         "Wait until the operator has set the clock.";
+    ClockLeapt "clock_leapt" true "The server's clock has leapt ahead"
+        "Wait until devices have confirmed the clock, or the operator has set or accepted it.";
     Busy "busy" true "Too many requests are waiting"
         "Repeat the request with the same Idempotency-Key after Retry-After seconds.";
 }
