@@ -48,7 +48,7 @@ bench-audit:
 
 # What codec, rules, signatures and admission cost, each by itself.
 bench-rules *ARGS:
-    cargo bench --locked -p keypool-ledger -p keypool-projections -p keypool-server --bench codec --bench rules --bench reading --bench admission -- {{ARGS}}
+    cargo bench --locked -p keypool-ledger -p keypool-projections -p keypool-server --bench codec --bench rules --bench reading --bench admission --bench verification -- {{ARGS}}
 
 # A refresh and a join beside what bare OpenMLS does in memory, as docs/benchmarks.md has it.
 bench-client *ROUNDS:

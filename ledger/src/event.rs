@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CommandId, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, SignatureKey, StreamId,
-    Timestamp,
+    CommandId, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, Signature, SignatureKey,
+    StreamId, Timestamp,
 };
 
 /// One change in the life of a package or of the pool itself. Events are named in the past tense.
@@ -89,6 +89,16 @@ pub enum Event {
         /// The claim that holds or has used the package.
         holds: ReservationId,
     },
+    /// A holder reported that the package cannot be used, and the server found nothing wrong with it.
+    Reported {
+        /// The package.
+        keypackage_ref: KeyPackageRef,
+        /// The holder's claim.
+        reservation: ReservationId,
+        /// The check that failed, by the holder's word.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        check: Option<String>,
+    },
     /// The device was registered: from now on this key speaks for the pool.
     Registered {
         /// The key that signs the device's packages and requests.
@@ -98,6 +108,9 @@ pub enum Event {
         /// The key of another device of the user that has vouched for this one; `None` for the first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         voucher: Option<SignatureKey>,
+        /// The statement by which that device vouched; `None` in records from before statements.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        statement: Option<SignedStatement>,
     },
     /// Another key speaks for the pool from now on.
     KeyRotated {
@@ -105,9 +118,14 @@ pub enum Event {
         signature_key: SignatureKey,
         /// The identity in the device's Basic credential.
         credential: String,
+        /// The statement by which the previous key agreed; `None` in records from before statements.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        statement: Option<SignedStatement>,
     },
     /// The device was removed: no key speaks for the pool any more.
     DeviceRemoved {},
+    /// The operator released the name of the user: anyone may register it again, with a new key.
+    NameReleased {},
     /// The device's packages of another signature scheme than the registered key's are signed with this
     /// key from now on. Recorded in front of the first of them; it speaks for nothing else.
     LeafKeyPinned {
@@ -115,11 +133,30 @@ pub enum Event {
         signature_scheme: u16,
         /// The signature key in the leaves of the packages.
         signature_key: SignatureKey,
+        /// The statement by which the device's key declared it; `None` in records from before statements.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        statement: Option<SignedStatement>,
     },
     /// The owner has said who may reserve packages of the pool.
     PolicySet {
         /// Who may.
         reserve: ReservePolicy,
+    },
+    /// The owner set how many packages of the pool strangers may take together in an hour.
+    StrangersLimitSet {
+        /// The number; `None` for the server's own limit.
+        per_hour: Option<u32>,
+    },
+    /// The owner blocked a user: nothing the user sends reaches the device, and nothing of the pool is
+    /// handed to the user.
+    UserBlocked {
+        /// The user.
+        user: String,
+    },
+    /// The owner unblocked a user.
+    UserUnblocked {
+        /// The user.
+        user: String,
     },
     /// The owner has joined an invitation: who made it is no stranger to the pool any more.
     ContactAdded {
@@ -133,6 +170,18 @@ pub enum Event {
         /// The user.
         user: String,
     },
+    /// A device made the group: it is the first member, in epoch 0.
+    GroupMade {
+        /// The device.
+        creator: PoolId,
+    },
+    /// A device ended its membership in the delivery: nothing of the group reaches it any more.
+    Left {
+        /// The device.
+        device: PoolId,
+        /// Why.
+        cause: LeaveCause,
+    },
     /// A Commit was accepted: it was the first for its epoch. Its bytes are the payload.
     Committed {
         /// The epoch it ended.
@@ -143,6 +192,9 @@ pub enum Event {
         added: Vec<PoolId>,
         /// The devices that are no members any more.
         removed: Vec<PoolId>,
+        /// The members whose mailboxes had no room for it, the first hundred by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        not_kept: Vec<PoolId>,
     },
     /// A Welcome was accepted, together with its Commit. Its bytes are the payload.
     Welcomed {
@@ -153,6 +205,9 @@ pub enum Event {
     Posted {
         /// The device that posted it.
         sender: PoolId,
+        /// The members whose mailboxes had no room for it, the first hundred by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        not_kept: Vec<PoolId>,
     },
     /// A device has taken everything from its mailbox up to a position of the log.
     Acknowledged {
@@ -160,12 +215,34 @@ pub enum Event {
         through: u64,
         /// Whether it has been told that something was not kept: then the mailbox takes in again.
         overrun: bool,
+        /// The groups that the device has joined: their messages have the full budget from now on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        accepted: Vec<GroupId>,
+        /// The groups of which the device has been told that something was not kept.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        told: Vec<GroupId>,
     },
     /// A mailbox is over its limits: nothing more is kept in it until its device has come for it.
     Overrun {
         /// What waited up to this position of the log is too old and is not kept any more; 0 if all
         /// that waits is kept.
         dropped_through: u64,
+        /// The group whose budget is used up; `None` for the whole mailbox, in records from before
+        /// budgets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<GroupId>,
+        /// The sender whose share of that budget is used up; `None` if the whole budget is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sender: Option<PoolId>,
+    },
+    /// The server started with these settings, which its rules depend on.
+    Configured(RuleSettings),
+    /// The operator accepted the machine's clock after a leap.
+    ClockAccepted {
+        /// The time of the log before.
+        from: Timestamp,
+        /// The time of the log from now on; earlier than `from` where the log had run ahead.
+        to: Timestamp,
     },
 }
 
@@ -181,19 +258,28 @@ impl Event {
             | Self::Spent { keypackage_ref, .. }
             | Self::Expired { keypackage_ref }
             | Self::Revoked { keypackage_ref, .. }
+            | Self::Reported { keypackage_ref, .. }
             | Self::Conflict { keypackage_ref, .. } => Some(keypackage_ref),
             Self::Registered { .. }
             | Self::KeyRotated { .. }
             | Self::DeviceRemoved {}
+            | Self::NameReleased {}
             | Self::LeafKeyPinned { .. }
             | Self::PolicySet { .. }
+            | Self::StrangersLimitSet { .. }
+            | Self::UserBlocked { .. }
+            | Self::UserUnblocked { .. }
             | Self::ContactAdded { .. }
             | Self::ContactRemoved { .. }
+            | Self::GroupMade { .. }
+            | Self::Left { .. }
             | Self::Committed { .. }
             | Self::Welcomed { .. }
             | Self::Posted { .. }
             | Self::Acknowledged { .. }
-            | Self::Overrun { .. } => None,
+            | Self::Overrun { .. }
+            | Self::Configured(_)
+            | Self::ClockAccepted { .. } => None,
         }
     }
 
@@ -209,19 +295,28 @@ impl Event {
             Self::Spent { .. } => "spent",
             Self::Expired { .. } => "expired",
             Self::Revoked { .. } => "revoked",
+            Self::Reported { .. } => "reported",
             Self::Conflict { .. } => "conflict",
             Self::Registered { .. } => "registered",
             Self::KeyRotated { .. } => "key_rotated",
             Self::DeviceRemoved {} => "device_removed",
+            Self::NameReleased {} => "name_released",
             Self::LeafKeyPinned { .. } => "leaf_key_pinned",
             Self::PolicySet { .. } => "policy_set",
+            Self::StrangersLimitSet { .. } => "strangers_limit_set",
+            Self::UserBlocked { .. } => "user_blocked",
+            Self::UserUnblocked { .. } => "user_unblocked",
             Self::ContactAdded { .. } => "contact_added",
             Self::ContactRemoved { .. } => "contact_removed",
+            Self::GroupMade { .. } => "group_made",
+            Self::Left { .. } => "left",
             Self::Committed { .. } => "committed",
             Self::Welcomed { .. } => "welcomed",
             Self::Posted { .. } => "posted",
             Self::Acknowledged { .. } => "acknowledged",
             Self::Overrun { .. } => "overrun",
+            Self::Configured(_) => "configured",
+            Self::ClockAccepted { .. } => "clock_accepted",
         }
     }
 }
@@ -243,6 +338,49 @@ pub struct PackageFacts {
     pub init_key: Hash,
     /// Whether it may be used more than once when nothing else is left.
     pub last_resort: bool,
+}
+
+/// A statement that a device signed, kept so that a reader of the log can verify the change it led to.
+///
+/// The signed line is built from these parts and the event's own; see the statement format in the API
+/// documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedStatement {
+    /// The key that signed.
+    pub by: SignatureKey,
+    /// The head of the user's device list that it was made on.
+    pub head: Hash,
+    /// The moment at which it ended.
+    pub until: Timestamp,
+    /// The signature.
+    pub proof: Signature,
+}
+
+/// The settings that the rules of pools depend on, as the server ran with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleSettings {
+    /// How long a reservation lasts, in milliseconds.
+    pub reservation_ttl_ms: u64,
+    /// How much longer the server waits before a reservation lapses, in milliseconds.
+    pub grace_ms: u64,
+    /// How much more life than the TTL a package needs to be offered, in milliseconds.
+    pub life_margin_ms: u64,
+    /// How often a reservation may be renewed.
+    pub renewals_max: u32,
+    /// How many lapses retire a package.
+    pub lapses_max: u32,
+    /// How many live single-use packages a pool may hold.
+    pub packages_max: u64,
+}
+
+/// Why a device ended its membership in a group's delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveCause {
+    /// It asked to.
+    Left,
+    /// It did not accept the group within the time there is for that.
+    Ignored,
 }
 
 /// Who may reserve packages of a pool.
@@ -292,7 +430,8 @@ pub struct EventEnvelope {
     pub stream: StreamId,
     /// The position in that history, from 1, without gaps.
     pub version: u64,
-    /// When it was recorded; never smaller than the one before it in the history.
+    /// When it was recorded; smaller than the one before it in the history only where a
+    /// [`Event::ClockAccepted`] between them set the time back.
     pub at: Timestamp,
     /// The request that caused it. Many events may share one.
     pub command: CommandId,

@@ -64,6 +64,21 @@ impl PoolId {
         Self::new(user, device.unwrap_or(DEVICE_DEFAULT))
     }
 
+    /// Checks that user and device may be registered: stricter than what a log may hold from before.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`NameError`] if one of them is `.` or `..`, which cannot stand in an address, or begins
+    /// with `-`, which a command line takes for a flag.
+    pub fn check_registrable(&self) -> Result<(), NameError> {
+        for (what, name) in [("user", self.user()), ("device", self.device())] {
+            if matches!(name, "." | "..") || name.starts_with('-') {
+                return Err(NameError::new(what, name, "not . or .., and no - at its beginning"));
+            }
+        }
+        Ok(())
+    }
+
     /// The user's name.
     #[must_use]
     pub fn user(&self) -> &str {
@@ -116,6 +131,8 @@ pub enum StreamId {
     Group(GroupId),
     /// The history of what one device has taken from its mailbox.
     Mailbox(PoolId),
+    /// The history of the server itself: its settings, and clocks that its operator accepted.
+    Server,
 }
 
 impl StreamId {
@@ -124,7 +141,7 @@ impl StreamId {
     pub fn pool(&self) -> Option<&PoolId> {
         match self {
             Self::Pool(pool) => Some(pool),
-            Self::Group(_) | Self::Mailbox(_) => None,
+            Self::Group(_) | Self::Mailbox(_) | Self::Server => None,
         }
     }
 }
@@ -135,6 +152,7 @@ impl fmt::Display for StreamId {
             Self::Pool(pool) => write!(f, "pool/{pool}"),
             Self::Group(group) => write!(f, "group/{group}"),
             Self::Mailbox(pool) => write!(f, "mailbox/{pool}"),
+            Self::Server => f.write_str("server"),
         }
     }
 }
@@ -144,11 +162,12 @@ impl FromStr for StreamId {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         match text.split_once('/') {
+            None if text == "server" => Ok(Self::Server),
             Some(("pool", pool)) => Ok(Self::Pool(pool.parse()?)),
             Some(("group", group)) => Ok(Self::Group(group.parse()?)),
             Some(("mailbox", pool)) => Ok(Self::Mailbox(pool.parse()?)),
             _ => {
-                let rule = "pool/USER/DEVICE, group/BASE64 or mailbox/USER/DEVICE";
+                let rule = "pool/USER/DEVICE, group/BASE64, mailbox/USER/DEVICE or server";
                 Err(NameError::new("stream", text, rule))
             }
         }
@@ -403,6 +422,52 @@ impl fmt::Debug for SignatureKey {
 }
 
 impl FromStr for SignatureKey {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap_or_default();
+        Self::new(&bytes).map_err(|err| NameError::new(err.what, text, err.rule))
+    }
+}
+
+/// An Ed25519 or ECDSA signature, base64url without padding as text.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Signature(Arc<[u8]>);
+
+impl Signature {
+    /// Wraps the bytes of a signature.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`NameError`] unless there are 32 to 256 bytes.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if (32..=256).contains(&bytes.len()) {
+            return Ok(Self(bytes.into()));
+        }
+        let rule = "the base64url of 32 to 256 bytes, without padding";
+        Err(NameError::new("signature", &BASE64URL_NOPAD.encode(bytes), rule))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64URL_NOPAD.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature({self})")
+    }
+}
+
+impl FromStr for Signature {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {

@@ -17,15 +17,19 @@ pub mod codec;
 pub mod log;
 
 pub use crate::{
-    event::{Event, EventEnvelope, PackageFacts, ReleaseReason, ReservePolicy, RevokeReason},
+    event::{
+        Event, EventEnvelope, LeaveCause, PackageFacts, ReleaseReason, ReservePolicy, RevokeReason,
+        RuleSettings, SignedStatement,
+    },
     ids::{
-        CommandId, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId, SignatureKey,
-        StreamId,
+        CommandId, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId, Signature,
+        SignatureKey, StreamId,
     },
     log::{
-        AppendError, Appended, Batch, EventLog, Fault, Faulty, JournalReader, JournalWriter,
-        JournalWriterOptions, LogHead, MemoryLog, NewEvent, OpenError, RawRecord, ReadError,
-        ReadLock, Record, SledLog, SledLogOptions, Snapshot, StreamHead, StreamWrite, TornTail,
+        AppendError, Appended, Batch, DiskSpace, EventLog, Fault, Faulty, JournalReader,
+        JournalWriter, JournalWriterOptions, LogHead, LogHealth, MemoryLog, NewEvent, OpenError,
+        RawRecord, ReadError, ReadLock, Record, SledLog, SledLogOptions, Snapshot, StreamHead,
+        StreamWrite, TornTail,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

@@ -16,6 +16,12 @@ mod packing;
 
 mod directory;
 
+mod disk;
+
+mod health;
+
+mod histories;
+
 mod faulty;
 
 #[cfg(feature = "conformance")]
@@ -29,7 +35,9 @@ use crate::{
 pub use self::sled::{SledLog, SledLogOptions};
 pub use self::{
     directory::{OpenError, ReadLock},
+    disk::DiskSpace,
     faulty::{Fault, Faulty},
+    health::LogHealth,
     journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
     memory::MemoryLog,
 };
@@ -200,6 +208,14 @@ pub trait EventLog: Send + Sync {
         Ok(self.find_reservation(reservation)?.filter(|record| after < record.seq))
     }
 
+    /// Whether the log takes events, and the reason if it does not.
+    ///
+    /// After [`AppendError::NotWritten`] it tells an append that may be tried again in a moment from a log
+    /// that has failed. A log that never refuses is always writable.
+    fn health(&self) -> LogHealth {
+        LogHealth::Writable
+    }
+
     /// Where the log ends.
     ///
     /// # Errors
@@ -255,7 +271,7 @@ pub struct StreamWrite {
 /// An event that has not been recorded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
-    /// When it happened; not before the last event of the history.
+    /// When it happened. The writer keeps it from falling; the log takes what it is given.
     pub at: Timestamp,
     /// The request that caused it.
     pub command: CommandId,
@@ -414,6 +430,10 @@ impl<L: EventLog + ?Sized> EventLog for std::sync::Arc<L> {
         after: u64,
     ) -> Result<Option<Record>, ReadError> {
         (**self).find_reservation_after(reservation, after)
+    }
+
+    fn health(&self) -> LogHealth {
+        (**self).health()
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {

@@ -2,8 +2,11 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -78,7 +81,19 @@ fn millis(span: Duration) -> u64 {
 pub trait Clock: Send + Sync {
     /// The current time, which may step back or leap as the machine's clock does.
     fn now(&self) -> Timestamp;
+
+    /// The time that has passed since some fixed moment, by a clock that nobody sets. Compared with
+    /// [`Clock::now`] it tells a leap of the clock from time that has passed.
+    ///
+    /// As provided, time passes as [`Clock::now`] says: a clock for simulations, which never leaps.
+    fn monotonic(&self) -> Duration {
+        self.now().since(Timestamp::default())
+    }
 }
+
+/// The monotonic clock's reading when it was read first.
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+static FIRST_READING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,32 +105,44 @@ impl Clock for SystemClock {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(0).after(since_epoch)
     }
+
+    fn monotonic(&self) -> Duration {
+        FIRST_READING.elapsed()
+    }
 }
 
 /// A clock that stands still until it is moved.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicU64);
+pub struct ManualClock {
+    now: AtomicU64,
+    passed: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that stands at the given moment.
     #[must_use]
     pub const fn at(now: Timestamp) -> Self {
-        Self(AtomicU64::new(now.0))
+        Self { now: AtomicU64::new(now.0), passed: AtomicU64::new(0) }
     }
 
-    /// Moves the clock forward.
+    /// Lets time pass.
     pub fn advance(&self, span: Duration) {
+        self.passed.fetch_add(millis(span), Ordering::SeqCst);
         self.set(self.now().after(span));
     }
 
-    /// Moves the clock to a moment, which may lie in the past.
+    /// Sets the clock to a moment, which may lie in the past, while no time passes.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.0, Ordering::SeqCst);
+        self.now.store(now.0, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.now.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.passed.load(Ordering::SeqCst))
     }
 }

@@ -4,11 +4,14 @@
 mod ledger {
     mod arbitrary;
     mod codec;
+    mod collisions;
     mod contract;
+    mod damage;
     mod database;
     mod golden;
     mod index;
     mod journal;
+    mod machine;
     mod opening;
     mod properties;
     mod restoring;

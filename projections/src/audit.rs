@@ -141,7 +141,7 @@ impl Auditor {
                 self.see_pin(seen, pool);
                 self.findings.extend(self.devices.see(seen, pool));
             }
-            StreamId::Group(_) | StreamId::Mailbox(_) => {}
+            StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Server => {}
         }
         if let (Some(of), true) =
             (envelope.event.keypackage_ref(), envelope.stream.pool().is_none())

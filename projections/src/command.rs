@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use keypool_ledger::{
-    GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, ReservePolicy, RevokeReason,
-    SignatureKey, Timestamp,
+    GroupId, Hash, KeyPackageRef, NameError, PackageFacts, PoolId, ReservationId, ReservePolicy,
+    RevokeReason, SignatureKey, SignedStatement, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     lifecycle::{IllegalChange, Stage},
     quota::OverQuota,
+    statement::StatementTime,
 };
 
 /// The numbers that bound a pool.
@@ -88,13 +89,15 @@ pub enum Command {
         signature_key: SignatureKey,
         /// The identity in the device's Basic credential.
         credential: String,
-        /// The key of another device of the user that has vouched for this one.
-        voucher: Option<SignatureKey>,
+        /// The statement of another device of the user that vouches for this one. That it is signed so is
+        /// for the caller to check.
+        statement: Option<SignedStatement>,
     },
     /// Let another key speak for the pool, and withdraw the packages that the one before has signed.
     Rotate {
-        /// The key that speaks for the pool until now; it has agreed.
-        previous: SignatureKey,
+        /// The statement of the key that speaks for the pool until now. That it is signed so is for the
+        /// caller to check.
+        statement: SignedStatement,
         /// The key that signs the device's packages and requests from now on.
         signature_key: SignatureKey,
         /// The identity in the device's Basic credential.
@@ -112,6 +115,16 @@ pub enum Command {
         /// A key of the user, that of the device itself or of another one.
         by: SignatureKey,
     },
+    /// Let this key sign the device's packages of a signature scheme.
+    DeclareLeafKey {
+        /// The statement of the key that speaks for the pool. That it is signed so is for the caller to
+        /// check.
+        statement: SignedStatement,
+        /// The key, and its scheme.
+        leaf_key: LeafKey,
+    },
+    /// Let anyone register the name again: its user has lost every key. What there is ends first.
+    ReleaseName,
     /// Take packages into the pool.
     Upload(Vec<NewPackage>),
     /// Take packages into the pool in the place of all that are live. These are withdrawn, unless none of
@@ -191,6 +204,8 @@ impl Command {
                 | Self::Rotate { .. }
                 | Self::Admit { .. }
                 | Self::Remove { .. }
+                | Self::DeclareLeafKey { .. }
+                | Self::ReleaseName
                 | Self::Replace { next: Some(_), .. }
         )
     }
@@ -199,12 +214,14 @@ impl Command {
 /// A key that takes the place of another one, which has agreed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextKey {
-    /// The key that speaks for the pool until now.
-    pub previous: SignatureKey,
+    /// The statement of the key that speaks for the pool until now.
+    pub statement: SignedStatement,
     /// The key that signs the device's packages and requests from now on.
     pub signature_key: SignatureKey,
     /// The identity in the device's Basic credential.
     pub credential: String,
+    /// The keys of other signature schemes that come with it, each with a statement of the new key.
+    pub leaf_keys: Vec<(SignedStatement, LeafKey)>,
 }
 
 /// A holder's word on a package: all three must fit.
@@ -260,6 +277,8 @@ pub enum Answer {
     },
     /// No key speaks for the pool any more.
     Removed,
+    /// The key signs the device's packages of its scheme.
+    LeafKeyDeclared,
     /// What became of each uploaded package, in the order of the request.
     Uploaded(Vec<ItemOutcome>),
     /// What became of each new package, in the order of the request, and which were withdrawn for them.
@@ -335,10 +354,10 @@ pub enum ItemRefusal {
     /// A last-resort package for this ciphersuite is live already.
     #[error("the pool has a last-resort package for this ciphersuite already")]
     LastResortHeld,
-    /// Live packages of its signature scheme are signed with another key.
+    /// The device has not declared the key that signed it.
     #[error(
-        "the leaf's signature key is not the one that signs the pool's live packages of its signature \
-         scheme; withdraw these first, or replace them by rotating"
+        "the leaf's signature key is not the one that the device has declared for this signature scheme; \
+         declare it with POST /devices/leaf-key"
     )]
     LeafKeyDiffers,
 }
@@ -400,6 +419,40 @@ pub enum Rejection {
     /// Another key speaks for the pool or for the user, or this key speaks for another pool.
     #[error("the name is bound to another key, or the key to another name")]
     IdentityBound,
+    /// The key was removed or rotated away, and is nobody's ever after.
+    #[error("key {0} was removed or replaced before; make a new one")]
+    KeyRetired(SignatureKey),
+    /// The device has had as many keys as it may.
+    #[error("the device has had {0} keys; register another device")]
+    TooManyKeys(usize),
+    /// The user's device list has changed since the statement was made, or it was used already.
+    #[error("the statement was made on an older list of the user's devices, or was used already")]
+    StatementStale,
+    /// The statement's time does not fit.
+    #[error(transparent)]
+    StatementTime(#[from] StatementTime),
+    /// The name differs from another one in capital letters only.
+    #[error("the name {0:?} is too similar to {1:?}, which exists")]
+    NameTaken(String, String),
+    /// The name may not be registered.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The user has as many devices as a user may have.
+    #[error("user {0} has {1} devices already; remove one first")]
+    TooManyDevices(String, usize),
+    /// Packages of the scheme that another key signed are live.
+    #[error(
+        "live packages of this signature scheme are signed with another key; withdraw them first"
+    )]
+    LeafKeyInUse,
+    /// The inviter is no member of the group that the reservation is for.
+    #[error("{holder} is not a member of group {group}, which exists here")]
+    NotAMember {
+        /// The group.
+        group: GroupId,
+        /// The inviter.
+        holder: PoolId,
+    },
     /// The rules asked for a change that the lifecycle forbids: a bug, caught before it is written.
     #[error("the rules of the pool contradict themselves")]
     Illegal(#[from] IllegalChange),

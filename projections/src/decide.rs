@@ -6,7 +6,7 @@ mod replacing;
 
 use keypool_ledger::{
     Event, GroupId, KeyPackageRef, PackageFacts, PoolId, ReleaseReason, ReservationId,
-    RevokeReason, SignatureKey, Timestamp,
+    RevokeReason, SignatureKey, SignedStatement, Timestamp,
 };
 
 pub(crate) use self::offering::is_worn;
@@ -112,16 +112,18 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn carry_out(&mut self, command: &Command) -> Result<Answer, Rejection> {
         match command {
-            Command::Register { signature_key, credential, voucher } => {
-                self.register(signature_key, credential, voucher.as_ref())
+            Command::Register { signature_key, credential, statement } => {
+                self.register(signature_key, credential, statement.as_ref())
             }
-            Command::Rotate { previous, signature_key, credential } => {
-                self.rotate(previous, signature_key, credential)
+            Command::Rotate { statement, signature_key, credential } => {
+                self.rotate(statement, signature_key, credential)
             }
             Command::Admit { signature_key, credential } => {
                 self.register(signature_key, credential, None)
             }
             Command::Remove { .. } => self.remove(),
+            Command::DeclareLeafKey { statement, leaf_key } => self.declare(statement, leaf_key),
+            Command::ReleaseName => self.release_name(),
             Command::Upload(packages) => self.upload(packages).map(Answer::Uploaded),
             Command::Replace { packages, next } => self.replace(packages, next.as_ref()),
             Command::Reserve { reservation, holder, group, ciphersuites, introduced } => {
@@ -187,15 +189,16 @@ impl Draft<'_> {
         &mut self,
         key: &SignatureKey,
         credential: &str,
-        voucher: Option<&SignatureKey>,
+        statement: Option<&SignedStatement>,
     ) -> Result<Answer, Rejection> {
         match self.pool.registration() {
             Some(known) if known.signature_key == *key => Ok(Answer::Registered { known: true }),
             Some(_) => Err(Rejection::IdentityBound),
             None => {
                 let (signature_key, credential) = (key.clone(), credential.to_owned());
-                let voucher = voucher.cloned();
-                self.record(Event::Registered { signature_key, credential, voucher })?;
+                let statement = statement.cloned();
+                let voucher = statement.as_ref().map(|statement| statement.by.clone());
+                self.record(Event::Registered { signature_key, credential, voucher, statement })?;
                 Ok(Answer::Registered { known: false })
             }
         }
@@ -204,15 +207,16 @@ impl Draft<'_> {
     /// All live packages are withdrawn with the key: those that are reserved can still be spent.
     fn rotate(
         &mut self,
-        previous: &SignatureKey,
+        statement: &SignedStatement,
         key: &SignatureKey,
         credential: &str,
     ) -> Result<Answer, Rejection> {
         match self.pool.registration() {
             Some(known) if known.signature_key == *key => Ok(Answer::Registered { known: true }),
-            Some(known) if known.signature_key == *previous => {
+            Some(known) if known.signature_key == statement.by => {
                 let (signature_key, credential) = (key.clone(), credential.to_owned());
-                self.record(Event::KeyRotated { signature_key, credential })?;
+                let statement = Some(statement.clone());
+                self.record(Event::KeyRotated { signature_key, credential, statement })?;
                 self.revoke(&Which::All, RevokeReason::Rotated)?;
                 Ok(Answer::Registered { known: false })
             }
@@ -235,7 +239,6 @@ impl Draft<'_> {
                 }
                 (_, Some(refusal)) => ItemOutcome::Refused(keypackage_ref, refusal),
                 (_, None) => {
-                    self.pin(leaf_key.as_ref())?;
                     self.record(Event::Uploaded(facts.clone()))?;
                     ItemOutcome::Stored(keypackage_ref)
                 }

@@ -1,77 +1,87 @@
 //! Groups and mailboxes as their events have left them, and the rules of the delivery. Pure.
 //!
-//! A group is an order of Commits: the first for an epoch wins. Whoever the accepted Commits have made
-//! a member may post, and what is posted waits in the mailbox of every other member's device, in the
-//! order of the log, until the device has acknowledged it.
+//! A group is an order of Commits: the first for an epoch wins. The device that makes a group is its
+//! first member; accepted Commits add and remove members. A message waits in the mailbox of every other
+//! member, in the order of the log, until its device acknowledges it.
+//!
+//! Each group has a budget of its own in each mailbox, and each sender a share of that budget, so that
+//! no group and no sender costs a message of another. Until a device has accepted a group, the budget is
+//! small.
 
-use std::time::Duration;
+mod group;
 
-use imbl::{OrdSet, Vector};
-use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
+mod mailbox;
 
-use crate::packing::{Packer, Unpacker};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-/// The numbers that bound a mailbox.
+use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, StreamId, Timestamp};
+
+pub use self::{
+    group::{GroupChange, GroupState},
+    mailbox::{Acknowledgement, Closed, MailboxState, Waiting},
+};
+
+/// The numbers that bound groups and mailboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryLimits {
-    /// How many messages wait in a mailbox.
-    pub messages_max: usize,
-    /// How many bytes wait in a mailbox.
-    pub bytes_max: u64,
+    /// How many messages of one group wait in a mailbox.
+    pub group_messages_max: usize,
+    /// How many bytes of one group wait in a mailbox.
+    pub group_bytes_max: u64,
+    /// How many messages of a group wait that the device has not accepted.
+    pub invited_messages_max: usize,
+    /// How many bytes of a group wait that the device has not accepted, its Welcome apart.
+    pub invited_bytes_max: u64,
+    /// How many bytes a Welcome may have.
+    pub welcome_bytes_max: usize,
+    /// How many groups may wait for a device to accept them.
+    pub invitations_max: usize,
+    /// How many of these one user may have caused.
+    pub invitations_of_user_max: usize,
+    /// How long a group waits for a device to accept it.
+    pub invitation_age_max: Duration,
     /// How long a message waits.
     pub age_max: Duration,
+    /// How many members a group may have.
+    pub members_max: usize,
 }
 
 impl DeliveryLimits {
-    /// The defaults: 10,000 messages, 64 MiB, 30 days.
+    /// The defaults: 2,000 messages and 16 MiB for a group; 100 messages and 64 KiB before it is
+    /// accepted, and a Welcome of 256 KiB; 64 groups to be accepted, 8 by one user, for 7 days; 30 days
+    /// for a message; 2,000 members.
     pub const STANDARD: Self = Self {
-        messages_max: 10_000,
-        bytes_max: 64 * 1024 * 1024,
+        group_messages_max: 2_000,
+        group_bytes_max: 16 * 1024 * 1024,
+        invited_messages_max: 100,
+        invited_bytes_max: 64 * 1024,
+        welcome_bytes_max: 256 * 1024,
+        invitations_max: 64,
+        invitations_of_user_max: 8,
+        invitation_age_max: Duration::from_hours(7 * 24),
         age_max: Duration::from_hours(720),
+        members_max: 2_000,
     };
 }
 
-/// The fold of a group's events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupState {
-    version: u64,
-    epoch: u64,
-    members: OrdSet<PoolId>,
-}
-
-/// The fold of what was posted to a device and what it has acknowledged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MailboxState {
-    version: u64,
-    waiting: Vector<Waiting>,
-    bytes: u64,
-    acknowledged: u64,
-    overrun: bool,
-}
-
-/// Something that waits in a mailbox: where it stands in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// The position of its record.
-    pub position: u64,
-    /// How many bytes it has.
-    pub bytes: u64,
-    /// When it was posted.
-    pub at: Timestamp,
-}
-
-/// Why the delivery refuses a command. Nothing has changed when one is returned.
+/// The reason why the delivery refuses a command. Nothing has changed when one is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryRejection {
-    /// The group has no history here: its first Commit makes one.
-    #[error("group {0} is not known here")]
+    /// The group has no history here.
+    #[error("group {0} is not known here; make it with POST /groups")]
     UnknownGroup(GroupId),
+    /// The group exists already.
+    #[error("group {0} exists already; draw another id at random")]
+    GroupExists(GroupId),
     /// The device is not a member by any Commit that was accepted.
     #[error("{member} is not a member of group {group}")]
     NotAMember {
         /// The group.
         group: GroupId,
-        /// Who asked.
+        /// The device that asked.
         member: PoolId,
     },
     /// Another Commit was accepted for the epoch.
@@ -97,267 +107,220 @@ pub enum DeliveryRejection {
     /// The Welcomes are not for exactly the packages that are spent.
     #[error("the Welcomes are not for exactly the packages that are spent")]
     WelcomeMismatch,
+    /// A Welcome is too large.
+    #[error("a Welcome of {bytes} bytes is too large; it may have {max}")]
+    WelcomeTooLarge {
+        /// How many bytes it has.
+        bytes: usize,
+        /// How many it may have.
+        max: usize,
+    },
     /// Two of the packages are one device's: a Commit takes one.
     #[error("two of the packages are of {0}; one Commit takes one of them")]
     SameDevice(PoolId),
+    /// The device is in the group already.
+    #[error("{0} is a member of the group already")]
+    MemberAlready(PoolId),
+    /// Too many groups wait for the device to accept them.
+    #[error("{0} has too many invitations that wait to be accepted; try again after it was online")]
+    InvitationsFull(PoolId),
+    /// The device's owner has blocked the user who adds it.
+    #[error("{0} does not accept invitations from you")]
+    Blocked(PoolId),
+    /// The group has as many members as it may.
+    #[error("a group may have {0} members")]
+    TooManyMembers(usize),
+    /// One Commit may not remove so many.
+    #[error(
+        "one Commit may remove the devices of {max} of the other users at most; remove the rest in the next"
+    )]
+    RemovesTooMany {
+        /// Of how many users it may remove the devices.
+        max: usize,
+    },
     /// The position lies beyond what the mailbox was ever given.
     #[error("position {0} was never given out")]
     NeverGiven(u64),
 }
 
-impl GroupState {
-    /// How many events the group has had; 0 for a group without a history.
+/// Every group and every mailbox as the events of a log have left them.
+#[derive(Clone, Debug, Default)]
+pub struct Deliveries {
+    groups: BTreeMap<GroupId, GroupState>,
+    mailboxes: HashMap<PoolId, MailboxState>,
+}
+
+/// The groups and mailboxes that an event changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// The groups.
+    pub groups: Vec<GroupId>,
+    /// The mailboxes, by device.
+    pub mailboxes: Vec<PoolId>,
+}
+
+impl Deliveries {
+    /// The groups that have had an event.
     #[must_use]
-    pub const fn version(&self) -> u64 {
-        self.version
+    pub const fn groups(&self) -> &BTreeMap<GroupId, GroupState> {
+        &self.groups
     }
 
-    /// The epoch the group is in: the next Commit must be for it.
+    /// A group; an empty one if it has no history.
     #[must_use]
-    pub const fn epoch(&self) -> u64 {
-        self.epoch
+    pub fn group(&self, group: &GroupId) -> GroupState {
+        self.groups.get(group).cloned().unwrap_or_default()
     }
 
-    /// The devices that the accepted Commits have made members, in order.
-    pub fn members(&self) -> impl Iterator<Item = &PoolId> {
-        self.members.iter()
+    /// A device's mailbox, if anything ever came for it.
+    pub(crate) fn known_mailbox(&self, device: &PoolId) -> Option<&MailboxState> {
+        self.mailboxes.get(device)
     }
 
-    /// Whether a device is a member.
+    /// A device's mailbox; an empty one if nothing ever came for it.
     #[must_use]
-    pub fn has_member(&self, device: &PoolId) -> bool {
-        self.members.contains(device)
+    pub fn mailbox(&self, device: &PoolId) -> MailboxState {
+        self.mailboxes.get(device).cloned().unwrap_or_default()
     }
 
-    /// Who is to receive what an event says: the members of that moment but the one who sent it, or the
-    /// new members a Welcome is for.
-    #[must_use]
-    pub fn recipients(&self, event: &Event) -> Vec<PoolId> {
+    /// Puts in a group as it was kept.
+    pub(crate) fn put_group(&mut self, group: GroupId, state: GroupState) {
+        self.groups.insert(group, state);
+    }
+
+    /// Puts in a mailbox as it was kept.
+    pub(crate) fn put_mailbox(&mut self, device: PoolId, state: MailboxState) {
+        self.mailboxes.insert(device, state);
+    }
+
+    /// Copies groups and mailboxes from another one, unless they are here already.
+    pub(crate) fn borrow(&mut self, from: &Self, groups: &[GroupId], devices: &[PoolId]) {
+        for group in groups {
+            if !self.groups.contains_key(group) {
+                self.groups.insert(group.clone(), from.group(group));
+            }
+        }
+        for device in devices {
+            if !self.mailboxes.contains_key(device) {
+                self.mailboxes.insert(device.clone(), from.mailbox(device));
+            }
+        }
+    }
+
+    /// Takes in the next event of the log, of whatever history, with the size of its payload, and
+    /// returns what it changed.
+    ///
+    /// Pools matter too: a device that is removed ends its memberships and closes its mailbox, and what
+    /// a blocked user posts is not delivered.
+    pub fn evolve(&mut self, seq: u64, envelope: &EventEnvelope, bytes: u64) -> Touched {
+        let EventEnvelope { stream, event, at, .. } = envelope;
+        self.take(stream, event, (seq, *at, bytes))
+    }
+
+    /// As [`Deliveries::evolve`], of an event that may not stand in the log yet: position, time and size
+    /// of its payload are the ones it is given.
+    pub(crate) fn take(
+        &mut self,
+        stream: &StreamId,
+        event: &Event,
+        place: (u64, Timestamp, u64),
+    ) -> Touched {
+        match stream {
+            StreamId::Pool(pool) => self.evolve_device(pool, event),
+            StreamId::Group(group) => self.evolve_group(group, event, place),
+            StreamId::Mailbox(device) => {
+                self.mailboxes.entry(device.clone()).or_default().evolve(event);
+                Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
+            }
+            StreamId::Server => Touched::default(),
+        }
+    }
+
+    fn evolve_device(&mut self, device: &PoolId, event: &Event) -> Touched {
         match event {
-            Event::Committed { committer: sender, .. } | Event::Posted { sender } => {
-                self.members.iter().filter(|member| *member != sender).cloned().collect()
+            Event::DeviceRemoved {} => {
+                let groups: Vec<GroupId> = match self.mailboxes.get_mut(device) {
+                    Some(mailbox) => mailbox.close(),
+                    None => Vec::new(),
+                };
+                for group in &groups {
+                    if let Some(state) = self.groups.get_mut(group) {
+                        state.end_membership(device);
+                    }
+                }
+                Touched { groups, mailboxes: vec![device.clone()] }
             }
-            Event::Welcomed { to } => to.clone(),
-            _ => Vec::new(),
+            Event::UserBlocked { user } => {
+                self.mailboxes.entry(device.clone()).or_default().block(user);
+                Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
+            }
+            // The key that listens at the mailbox speaks for the device no more.
+            Event::KeyRotated { .. } => {
+                Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
+            }
+            Event::UserUnblocked { user } => {
+                self.mailboxes.entry(device.clone()).or_default().unblock(user);
+                Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
+            }
+            _ => Touched::default(),
         }
     }
 
-    /// Takes in one event of the group.
-    pub fn evolve(&mut self, event: &Event) {
-        self.version = self.version.saturating_add(1);
-        if let Event::Committed { epoch, committer, added, removed } = event {
-            self.epoch = epoch.saturating_add(1);
-            self.members.insert(committer.clone());
-            self.members.extend(added.iter().cloned());
-            for gone in removed {
-                self.members.remove(gone);
-            }
-        }
-    }
-
-    /// Decides whether a device's Commit is the first for its epoch. The first Commit of a group with no
-    /// history makes the group, and its sender the first member.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`DeliveryRejection`] if another was first, or the device is no member.
-    pub fn decide_commit(
-        &self,
+    fn evolve_group(
+        &mut self,
         group: &GroupId,
-        committer: &PoolId,
-        epoch: u64,
-        (added, removed): (Vec<PoolId>, Vec<PoolId>),
-    ) -> Result<Event, DeliveryRejection> {
-        if 0 < self.version {
-            self.check_member(group, committer)?;
-            let (group, current) = (group.clone(), self.epoch);
-            if epoch < current {
-                return Err(DeliveryRejection::EpochTaken { group, epoch, current });
+        event: &Event,
+        (position, at, bytes): (u64, Timestamp, u64),
+    ) -> Touched {
+        let state = self.groups.entry(group.clone()).or_default();
+        let recipients = state.recipients(event);
+        let joining = state.joining(event);
+        let is_made = state.is_made();
+        state.evolve(event);
+        let mut touched = Touched { groups: vec![group.clone()], mailboxes: recipients.clone() };
+        let sender = sender_of(event).cloned();
+        for recipient in recipients {
+            let waiting =
+                Waiting { position, bytes, at, group: group.clone(), sender: sender.clone() };
+            let mailbox = self.mailboxes.entry(recipient).or_default();
+            mailbox.deliver(waiting, matches!(event, Event::Posted { .. }));
+        }
+        for (device, inviter) in joining {
+            // Groups from before consent are accepted as they stand, and so is what a user's own device does.
+            let stranger = |inviter: &PoolId| is_made && inviter.user() != device.user();
+            let mailbox = self.mailboxes.entry(device.clone()).or_default();
+            mailbox.join(group, inviter.filter(stranger), at);
+            touched.mailboxes.push(device);
+        }
+        let leaving: &[PoolId] = match event {
+            Event::Committed { removed, .. } => removed,
+            _ => &[],
+        };
+        for device in leaving {
+            if let Some(mailbox) = self.mailboxes.get_mut(device) {
+                mailbox.end_membership(group);
             }
-            if current < epoch {
-                return Err(DeliveryRejection::EpochAhead { group, epoch, current });
-            }
         }
-        Ok(Event::Committed { epoch, committer: committer.clone(), added, removed })
-    }
-
-    /// Decides whether a device may post a message.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`DeliveryRejection`] if it is no member.
-    pub fn decide_post(
-        &self,
-        group: &GroupId,
-        sender: &PoolId,
-    ) -> Result<Event, DeliveryRejection> {
-        self.check_member(group, sender)?;
-        Ok(Event::Posted { sender: sender.clone() })
-    }
-
-    fn check_member(&self, group: &GroupId, member: &PoolId) -> Result<(), DeliveryRejection> {
-        if self.version == 0 {
-            return Err(DeliveryRejection::UnknownGroup(group.clone()));
+        if let Event::Left { device, .. } = event
+            && let Some(mailbox) = self.mailboxes.get_mut(device)
+        {
+            mailbox.leave(group);
+            touched.mailboxes.push(device.clone());
         }
-        if self.has_member(member) {
-            return Ok(());
+        if let Some(sender) = sender
+            && let Some(mailbox) = self.mailboxes.get_mut(&sender)
+            && mailbox.accept(group)
+        {
+            touched.mailboxes.push(sender);
         }
-        Err(DeliveryRejection::NotAMember { group: group.clone(), member: member.clone() })
+        touched
     }
 }
 
-impl MailboxState {
-    /// How many events the device's own history of it has had.
-    #[must_use]
-    pub const fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// What waits, in the order of the log, after a position.
-    pub fn after(&self, position: u64) -> impl Iterator<Item = &Waiting> {
-        let found = self.waiting.binary_search_by_key(&position, |waiting| waiting.position);
-        let start = found.map_or_else(|place| place, |place| place + 1);
-        self.waiting.iter().skip(start)
-    }
-
-    /// The position up to which the device has everything.
-    #[must_use]
-    pub const fn acknowledged(&self) -> u64 {
-        self.acknowledged
-    }
-
-    /// Whether something was not kept, because the mailbox was over its limits.
-    #[must_use]
-    pub const fn is_overrun(&self) -> bool {
-        self.overrun
-    }
-
-    /// Keeps something for the device, unless the mailbox is overrun.
-    pub fn deliver(&mut self, waiting: Waiting) {
-        if !self.overrun {
-            self.bytes = self.bytes.saturating_add(waiting.bytes);
-            self.waiting.push_back(waiting);
-        }
-    }
-
-    /// Takes in one event of the device's own history of its mailbox.
-    pub fn evolve(&mut self, event: &Event) {
-        self.version = self.version.saturating_add(1);
-        match event {
-            Event::Acknowledged { through, overrun } => {
-                self.acknowledged = self.acknowledged.max(*through);
-                self.drop_through(*through);
-                self.overrun &= !overrun;
-            }
-            Event::Overrun { dropped_through } => {
-                self.drop_through(*dropped_through);
-                self.overrun = true;
-            }
-            _ => {}
-        }
-    }
-
-    fn drop_through(&mut self, position: u64) {
-        while let Some(first) = self.waiting.front().filter(|first| first.position <= position) {
-            self.bytes = self.bytes.saturating_sub(first.bytes);
-            self.waiting.pop_front();
-        }
-    }
-
-    /// Decides what an acknowledgement changes; `None` if nothing. `overrun` says that the device has been
-    /// told that something was not kept; until then the mailbox stays overrun.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`DeliveryRejection::NeverGiven`] if the position lies beyond `last`, the last of the log.
-    pub fn decide_acknowledge(
-        &self,
-        through: u64,
-        overrun: bool,
-        last: u64,
-    ) -> Result<Option<Event>, DeliveryRejection> {
-        if last < through {
-            return Err(DeliveryRejection::NeverGiven(through));
-        }
-        let told = overrun && self.overrun;
-        let changes = told || self.waiting.front().is_some_and(|w| w.position <= through);
-        Ok(changes.then_some(Event::Acknowledged { through, overrun: told }))
-    }
-
-    /// What becomes of a mailbox that is given `bytes` more at `now`; `None` if it has room.
-    ///
-    /// Nothing is dropped without a word: an overrun is an event, and the device is told before it gets
-    /// anything that came afterwards.
-    #[must_use]
-    pub fn decide_overrun(
-        &self,
-        bytes: u64,
-        now: Timestamp,
-        limits: &DeliveryLimits,
-    ) -> Option<Event> {
-        if self.overrun {
-            return None;
-        }
-        let full = limits.messages_max <= self.waiting.len()
-            || limits.bytes_max < self.bytes.saturating_add(bytes);
-        let too_old = |waiting: &&Waiting| waiting.at.after(limits.age_max) <= now;
-        let dropped_through = self.waiting.iter().take_while(too_old).last();
-        let dropped_through = dropped_through.map(|waiting| waiting.position);
-        if !full && dropped_through.is_none() {
-            return None;
-        }
-        Some(Event::Overrun { dropped_through: dropped_through.unwrap_or_default() })
-    }
-}
-
-impl GroupState {
-    /// The state as bytes, for a snapshot.
-    pub(crate) fn pack(&self, out: &mut Packer) {
-        out.number(self.version);
-        out.number(self.epoch);
-        out.number(self.members.len() as u64);
-        self.members.iter().for_each(|member| out.pool(member));
-    }
-
-    /// The state that some bytes are.
-    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
-        let (version, epoch) = (rest.number()?, rest.number()?);
-        let mut members = OrdSet::new();
-        for _ in 0..rest.number()? {
-            members.insert(rest.pool()?);
-        }
-        Some(Self { version, epoch, members })
-    }
-}
-
-impl MailboxState {
-    /// The state as bytes, for a snapshot.
-    pub(crate) fn pack(&self, out: &mut Packer) {
-        out.number(self.version);
-        out.number(self.acknowledged);
-        out.flag(self.overrun);
-        out.number(self.waiting.len() as u64);
-        let mut before = 0;
-        for Waiting { position, bytes, at } in &self.waiting {
-            out.number(position.saturating_sub(before));
-            out.number(*bytes);
-            out.number(at.as_millis());
-            before = *position;
-        }
-    }
-
-    /// The state that some bytes are.
-    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
-        let mut state =
-            Self { version: rest.number()?, acknowledged: rest.number()?, ..Self::default() };
-        state.overrun = rest.flag()?;
-        let mut position = 0_u64;
-        for _ in 0..rest.number()? {
-            position = position.checked_add(rest.number()?)?;
-            let waiting = Waiting { position, bytes: rest.number()?, at: rest.time()? };
-            state.bytes = state.bytes.checked_add(waiting.bytes)?;
-            state.waiting.push_back(waiting);
-        }
-        Some(state)
+/// The device that an event of a group comes from, where it is one that waits for the others.
+const fn sender_of(event: &Event) -> Option<&PoolId> {
+    match event {
+        Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => Some(sender),
+        _ => None,
     }
 }

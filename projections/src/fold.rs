@@ -8,7 +8,7 @@ use std::{
 use keypool_ledger::{EventEnvelope, GroupId, PoolId, StreamId, Timestamp};
 
 use crate::{
-    GroupState, IllegalChange, PoolState,
+    Deliveries, GroupState, IllegalChange, PoolState,
     verify::{Finding, Gravity},
 };
 
@@ -36,7 +36,7 @@ pub enum Keep {
 pub struct Fold {
     keep: Keep,
     pools: HashMap<PoolId, Folded>,
-    groups: BTreeMap<GroupId, GroupState>,
+    deliveries: Deliveries,
     refused: Vec<Finding>,
     passed_over: u64,
     records: u64,
@@ -88,11 +88,9 @@ impl Fold {
                     Ok(()) => {}
                 }
             }
-            StreamId::Group(group) => {
-                self.groups.entry(group.clone()).or_default().evolve(&envelope.event);
-            }
-            StreamId::Mailbox(_) => {}
+            StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Server => {}
         }
+        self.deliveries.evolve(seq, envelope, 0);
         Ok(())
     }
 
@@ -111,7 +109,7 @@ impl Fold {
     /// The groups that have had an event.
     #[must_use]
     pub const fn groups(&self) -> &BTreeMap<GroupId, GroupState> {
-        &self.groups
+        self.deliveries.groups()
     }
 
     /// The events that the lifecycle forbids.

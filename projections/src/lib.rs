@@ -50,6 +50,8 @@ pub mod transparency;
 
 pub mod signing;
 
+pub mod statement;
+
 pub mod wire;
 
 pub use crate::{
@@ -58,13 +60,18 @@ pub use crate::{
         OnLapse, Rejection, Which,
     },
     decide::Decision,
-    delivery::{DeliveryLimits, DeliveryRejection, GroupState, MailboxState, Waiting},
+    delivery::{
+        Acknowledgement, Closed, Deliveries, DeliveryLimits, DeliveryRejection, GroupChange,
+        GroupState, MailboxState, Touched, Waiting,
+    },
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, SuiteCounts, TARGET},
     lifecycle::{IllegalChange, Stage, next},
-    pool::{Circle, Counts, Package, PoolState, Registration, Reservation, ReservationStatus},
+    pool::{
+        Circle, Counts, Identity, Package, PoolState, Registration, Reservation, ReservationStatus,
+    },
     pools::{
-        DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, PoolView, Pools,
-        Progress, ReplayError, Reply, Request, Target, Welcome,
+        ClockState, DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError,
+        PoolView, Pools, Progress, ReplayError, Reply, Request, Target, Welcome,
     },
     timeline::{Moment, timeline},
 };

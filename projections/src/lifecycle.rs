@@ -63,6 +63,7 @@ pub fn next(stage: Option<Stage>, event: &Event, last_resort: bool) -> Option<St
         (Some(Created | Available | Reserved | Expired | Revoked), Event::Spent { .. }) => {
             Some(Spent)
         }
+        (Some(stage), Event::Reported { .. }) if stage != Created => Some(stage),
         (Some(Created | Available | Reserved), Event::Expired { .. }) => Some(Expired),
         (Some(Created | Available | Reserved), Event::Revoked { .. }) => Some(Revoked),
         (

@@ -33,10 +33,13 @@ pub(crate) const SPEND_WINDOW: Duration = Duration::from_hours(24);
 pub struct PoolState {
     version: u64,
     registration: Option<Arc<Registration>>,
+    identity: Arc<Identity>,
     /// The keys that sign packages of other signature schemes than the registered key's, by scheme.
     pinned: Option<Arc<BTreeMap<u16, SignatureKey>>>,
     /// Whether the device was removed, and not registered again since.
     removed: bool,
+    /// Whether its operator has released its name since then.
+    released: bool,
     /// Packages that may still be handed out or used: few, and walked by every decision.
     live: OrdMap<KeyPackageRef, Arc<Package>>,
     /// Packages whose fate is sealed: many, and only ever looked up.
@@ -60,6 +63,19 @@ pub struct Registration {
     pub signature_key: SignatureKey,
     /// The identity in the device's Basic credential.
     pub credential: String,
+    /// The key of the device that vouched for this one, if one did.
+    pub voucher: Option<SignatureKey>,
+}
+
+/// The keys that a pool has had, over all its registrations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// How often the keys changed: registrations, rotations, removals, declared leaf keys, releases.
+    pub changes: u64,
+    /// How often the device was registered: the number of its present incarnation.
+    pub incarnation: u32,
+    /// The keys that were removed or rotated away, the oldest first. None is anyone's ever after.
+    pub retired: Vec<SignatureKey>,
 }
 
 /// One package of a pool.
@@ -189,21 +205,31 @@ impl PoolState {
 
     fn evolve_registration(&mut self, event: &Event) {
         match event {
-            Event::Registered { signature_key, credential, .. }
-            | Event::KeyRotated { signature_key, credential } => {
-                let (signature_key, credential) = (signature_key.clone(), credential.clone());
-                self.registration = Some(Arc::new(Registration { signature_key, credential }));
-                self.pinned = None;
-                self.removed = false;
+            Event::Registered { signature_key, credential, voucher, statement } => {
+                let by = || statement.as_ref().map(|statement| statement.by.clone());
+                self.bind(signature_key, credential, voucher.clone().or_else(by));
+                Arc::make_mut(&mut self.identity).incarnation += 1;
+                (self.removed, self.released) = (false, false);
+            }
+            Event::KeyRotated { signature_key, credential, .. } => {
+                let voucher = self.registration().and_then(|before| before.voucher.clone());
+                self.retire();
+                self.bind(signature_key, credential, voucher);
             }
             Event::DeviceRemoved {} => {
-                self.registration = None;
-                self.pinned = None;
+                self.retire();
                 self.removed = true;
+                // A later incarnation is another device: it knows nobody, and lets anyone reserve.
+                self.circle = Arc::default();
             }
-            Event::LeafKeyPinned { signature_scheme, signature_key } => {
+            Event::NameReleased {} => {
+                self.released = true;
+                Arc::make_mut(&mut self.identity).changes += 1;
+            }
+            Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
                 let pinned = Arc::make_mut(self.pinned.get_or_insert_default());
                 pinned.insert(*signature_scheme, signature_key.clone());
+                Arc::make_mut(&mut self.identity).changes += 1;
             }
             Event::PolicySet { .. } | Event::ContactAdded { .. } | Event::ContactRemoved { .. } => {
                 Arc::make_mut(&mut self.circle).evolve(event);
@@ -211,6 +237,21 @@ impl PoolState {
             // Not about a pool: the shell lets no such event into a pool's history.
             _ => {}
         }
+    }
+
+    fn bind(&mut self, key: &SignatureKey, credential: &str, voucher: Option<SignatureKey>) {
+        let (signature_key, credential) = (key.clone(), credential.to_owned());
+        self.registration = Some(Arc::new(Registration { signature_key, credential, voucher }));
+        self.pinned = None;
+        Arc::make_mut(&mut self.identity).changes += 1;
+    }
+
+    /// Takes the key away that speaks for the pool.
+    fn retire(&mut self) {
+        let identity = Arc::make_mut(&mut self.identity);
+        identity.changes += 1;
+        identity.retired.extend(self.registration.take().map(|known| known.signature_key.clone()));
+        self.pinned = None;
     }
 
     fn evolve_package(
@@ -355,6 +396,18 @@ impl PoolState {
     #[must_use]
     pub const fn is_removed(&self) -> bool {
         self.removed
+    }
+
+    /// Whether the operator has released the name since the device was removed.
+    #[must_use]
+    pub const fn is_released(&self) -> bool {
+        self.released
+    }
+
+    /// The keys that the pool has had, and how often they changed.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Whom the owner lets reserve, and whom the owner knows.

@@ -18,15 +18,20 @@ mod directory;
 
 mod residents;
 
+mod listeners;
+
 mod loading;
 
 mod keeping;
 
-mod watch;
+mod clock_guard;
+
+mod server_stream;
 
 mod views;
 
 use std::{
+    error::Error,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -36,21 +41,23 @@ use std::{
 };
 
 use keypool_ledger::{
-    Clock, EventLog, GroupId, KeyPackageRef, PoolId, ReadError, Record, ReservationId,
-    SignatureKey, StreamHead, StreamId, Timestamp,
+    AppendError, Clock, EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record,
+    ReservationId, SignatureKey, StreamHead, StreamId, Timestamp,
 };
 use tokio::sync::{oneshot, watch as signal};
 
 pub use self::{
     asking::{ExecuteError, Progress, ReplayError, Reply, Request, Target},
+    clock_guard::ClockState,
     delivering::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
 };
 use self::{
+    clock_guard::{ClockGuard, Reading},
     committer::{Committer, Job, Work},
     keeping::{Keeper, restore},
+    listeners::Listeners,
     recall::recall,
     views::Views,
-    watch::Watch,
 };
 use crate::{
     command::Limits,
@@ -86,12 +93,15 @@ struct Shared<L> {
     log: L,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    watch: Mutex<Watch>,
+    clock_guard: Mutex<ClockGuard>,
     views: RwLock<Views>,
     queued: AtomicUsize,
     failed: signal::Sender<bool>,
+    /// Why the log took no events the last time, if it did not.
+    refusal: Mutex<Option<String>>,
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
+    listeners: Listeners,
     delivery_limits: DeliveryLimits,
     /// Told when there is something to keep a snapshot of; gone once the pools are closed.
     to_keep: Mutex<Option<SyncSender<()>>>,
@@ -120,17 +130,20 @@ impl<L: EventLog + 'static> Pools<L> {
         progress: &Progress,
     ) -> Result<Self, ReplayError> {
         let views = restore(&log, &limits, progress)?;
-        let watch = Watch::starting(clock.now(), views.changed.at, limits.reservation_ttl);
+        let reading = Reading::of(&*clock);
+        let clock_guard = ClockGuard::starting(reading, views.changed.at, limits.reservation_ttl);
         let (to_keep, something_to_keep) = sync_channel(1);
         let shared = Arc::new(Shared {
             log,
             clock,
             limits,
-            watch: Mutex::new(watch),
+            clock_guard: Mutex::new(clock_guard),
             views: RwLock::new(views),
             queued: AtomicUsize::new(0),
             failed: signal::Sender::new(false),
+            refusal: Mutex::new(None),
             written: signal::Sender::new(0),
+            listeners: Listeners::default(),
             delivery_limits,
             to_keep: Mutex::new(Some(to_keep)),
         });
@@ -188,14 +201,14 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Records what time has done to the pools, at most 1,024 of them, and returns how many it has
     /// changed.
     ///
-    /// The rules are right without it as long as commands come: it keeps the history close to what
-    /// happened, and it is a look at the clock. Where nothing looks for more than an hour, the next
-    /// two looks must agree before time goes on; so sweep every few seconds.
+    /// The rules are right without it: it keeps the history close to what happened, and accepts the
+    /// clock after a leap when devices have agreed with it. So sweep every few seconds.
     ///
     /// # Errors
     ///
-    /// Returns an [`ExecuteError`] if the log does not take events.
+    /// Returns an [`ExecuteError`] if the log does not take events, or the clock has leapt.
     pub async fn sweep(&self) -> Result<u64, ExecuteError> {
+        self.shared.listeners.sweep();
         let (sender, answer) = oneshot::channel();
         self.enqueue(Job::new(Work::Sweep(sender), 0))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
@@ -220,8 +233,15 @@ impl<L: EventLog + 'static> Pools<L> {
         self.end();
     }
 
-    /// Becomes true when the log has refused a write: then nothing more is written, and the process
-    /// should end, because a failed fsync must never be tried again.
+    /// Why the log took no events the last time: for want of space or descriptors. It is tried again with
+    /// the next command. `None` if it took them.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.shared.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Becomes true when a write has failed: then nothing more is written, and the process should end,
+    /// because a failed fsync must never be tried again.
     #[must_use]
     pub fn failed(&self) -> signal::Receiver<bool> {
         self.shared.failed.subscribe()
@@ -248,7 +268,7 @@ impl<L: EventLog + 'static> Pools<L> {
     /// The time, as far as the clock is trusted.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.shared.watch().read(self.shared.clock.now())
+        self.shared.clock_guard().read(self.shared.reading())
     }
 
     /// A pool, if it has any history: what may still happen in it, and its counts. What became of a package
@@ -287,10 +307,52 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.mailbox(device)
     }
 
-    /// Changes whenever something was written: the position of the last record. To wait for a mailbox.
+    /// Listens to a device: the receiver changes whenever its pool or its mailbox has changed.
+    #[must_use]
+    pub fn listen(&self, device: &PoolId) -> signal::Receiver<u64> {
+        self.shared.listeners.listen(device)
+    }
+
+    /// The head of a user's device list, which statements name.
+    #[must_use]
+    pub fn device_list_head(&self, user: &str) -> Hash {
+        self.shared.views().directory.head_of(user)
+    }
+
+    /// Whether a key was removed or rotated away: then it is nobody's ever after.
+    #[must_use]
+    pub fn is_retired(&self, key: &SignatureKey) -> bool {
+        self.shared.views().directory.is_retired(key)
+    }
+
+    /// Changes whenever something was written: the position of the last record.
     #[must_use]
     pub fn written(&self) -> signal::Receiver<u64> {
         self.shared.written.subscribe()
+    }
+
+    /// The state of the machine's clock, for readiness and the log.
+    #[must_use]
+    pub fn clock_state(&self) -> ClockState {
+        self.shared.clock_guard().state(self.shared.reading())
+    }
+
+    /// Hears the time that a registered device has signed: a second opinion while the machine's clock is
+    /// not trusted. That the signature is right is for the caller to check; whether the time is, is not.
+    pub fn hear_time(&self, device: &PoolId, signed: Timestamp) {
+        self.shared.clock_guard().hear(device, signed, self.shared.reading());
+    }
+
+    /// Accepts the machine's clock by the operator's word, if it has leapt or regressed. Returns whether it
+    /// had. The log's time goes on from the clock, forward or back, and the change is recorded.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`] if the log does not take events.
+    pub async fn accept_clock(&self) -> Result<bool, ExecuteError> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Job::new(Work::AcceptClock(sender), 0))?;
+        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 
     /// The machine's time, trusted or not: to judge what comes in, never what is there.
@@ -435,11 +497,28 @@ impl<L> Shared<L> {
         self.views.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reading(&self) -> Reading {
+        Reading::of(&*self.clock)
+    }
+
+    fn clock_guard(&self) -> MutexGuard<'_, ClockGuard> {
+        self.clock_guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether the log takes events, and says so when that has changed.
+    fn note_refusal(&self, error: Option<&AppendError>) {
+        let why = |error: &AppendError| error.source().unwrap_or(error).to_string();
+        let now = error.map(why);
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*refusal, &now) {
+            (None, Some(cause)) => tracing::error!(cause, "the log takes no events at the moment"),
+            (Some(_), None) => tracing::info!("the log takes events again"),
+            _ => {}
+        }
+        *refusal = now;
     }
 
     fn limits_now(&self) -> Limits {
-        Limits { lapse_floor: self.watch().lapse_floor(), ..self.limits }
+        Limits { lapse_floor: self.clock_guard().lapse_floor(), ..self.limits }
     }
 }

@@ -13,7 +13,7 @@ mod tests;
 use std::fmt;
 
 use data_encoding::BASE64;
-use keypool_ledger::{PoolId, SignatureKey, Timestamp};
+use keypool_ledger::{SignatureKey, Timestamp};
 use sfv::{BareItem, Dictionary, FieldType, InnerList, ListEntry, Parser};
 use sha2::{Digest, Sha256};
 
@@ -354,38 +354,4 @@ fn text<'a>(list: &'a InnerList, name: &str) -> Option<&'a str> {
 fn seconds(list: &InnerList, name: &str) -> Option<Timestamp> {
     let seconds = list.params.get(name).and_then(BareItem::as_integer)?;
     u64::try_from(i64::from(seconds)).ok().map(Timestamp::from_secs)
-}
-
-/// What the key that speaks for a device signs to let another one speak for it.
-///
-/// It is text, and neither a signature base, which begins with `"@`, nor anything that MLS signs.
-#[must_use]
-pub fn rotation_statement(
-    pool: &PoolId,
-    previous: &SignatureKey,
-    signature_key: &SignatureKey,
-) -> Vec<u8> {
-    format!("keypool-rotate-v1\n{pool}\n{previous}\n{signature_key}\n").into_bytes()
-}
-
-/// What a device of a user signs to vouch for another device of that user.
-///
-/// It is text, as [`rotation_statement`] is, and begins otherwise.
-#[must_use]
-pub fn voucher_statement(
-    pool: &PoolId,
-    voucher: &SignatureKey,
-    signature_key: &SignatureKey,
-) -> Vec<u8> {
-    format!("keypool-vouch-v1\n{pool}\n{voucher}\n{signature_key}\n").into_bytes()
-}
-
-/// What a device of a user signs for a contact token: whoever shows it until the moment it names is no
-/// stranger to the user's devices.
-///
-/// It is text, as [`rotation_statement`] is, and begins otherwise.
-#[must_use]
-pub fn contact_statement(user: &str, signature_key: &SignatureKey, until: Timestamp) -> Vec<u8> {
-    let until = until.as_secs();
-    format!("keypool-contact-v1\n{user}\n{signature_key}\n{until}\n").into_bytes()
 }

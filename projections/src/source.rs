@@ -95,6 +95,11 @@ impl From<OpenError> for SourceError {
             OpenError::Damaged { file, offset, what } => Self::Damaged { file, offset, what },
             OpenError::LedgerTruncated { expected, found } => Self::Truncated { expected, found },
             OpenError::Io { path, source } => Self::Io { path, source },
+            error @ (OpenError::Contradiction { .. }
+            | OpenError::Newer { .. }
+            | OpenError::DiskFull { .. }) => {
+                Self::Io { path: PathBuf::new(), source: io::Error::other(error) }
+            }
             OpenError::Engine(cause) => {
                 Self::Io { path: PathBuf::new(), source: io::Error::other(cause) }
             }

@@ -78,11 +78,12 @@ fn detail(envelope: &EventEnvelope) -> String {
             format!("late spend of {} refused, {} was given it", short(lost), short(holds))
         }
         Event::Registered { signature_key, credential, .. }
-        | Event::KeyRotated { signature_key, credential } => {
+        | Event::KeyRotated { signature_key, credential, .. } => {
             format!("key {signature_key} speaks for {credential}")
         }
         Event::DeviceRemoved {} => String::new(),
-        Event::LeafKeyPinned { signature_scheme, signature_key } => {
+        Event::NameReleased {} => "the operator released the name".to_owned(),
+        Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
             format!("key {signature_key} signs packages of scheme {signature_scheme:#06x}")
         }
         Event::PolicySet { reserve } => format!("who may reserve: {}", word(reserve)),
@@ -90,7 +91,21 @@ fn detail(envelope: &EventEnvelope) -> String {
             format!("{user} is a contact: reservation {} was joined", short(reservation))
         }
         Event::ContactRemoved { user } => format!("{user} is a stranger again"),
-        Event::Committed { epoch, committer, added, removed } => {
+        Event::StrangersLimitSet { per_hour: Some(count) } => {
+            format!("strangers may take {count} packages an hour")
+        }
+        Event::StrangersLimitSet { per_hour: None } => {
+            "strangers may take what the server lets them".to_owned()
+        }
+        Event::UserBlocked { user } => format!("{user} is blocked"),
+        Event::UserUnblocked { user } => format!("{user} is not blocked any more"),
+        Event::Reported { reservation, check, .. } => {
+            let check = check.as_deref().unwrap_or("no check named");
+            format!("{check}, reservation {}; it passes admission", short(reservation))
+        }
+        Event::GroupMade { creator } => format!("by {creator}"),
+        Event::Left { device, cause } => format!("{device}: {}", word(cause)),
+        Event::Committed { epoch, committer, added, removed, .. } => {
             format!(
                 "epoch {epoch} by {committer}, added {}, removed {}",
                 added.len(),
@@ -98,9 +113,26 @@ fn detail(envelope: &EventEnvelope) -> String {
             )
         }
         Event::Welcomed { to } => format!("to {} devices", to.len()),
-        Event::Posted { sender } => format!("by {sender}"),
+        Event::Posted { sender, .. } => format!("by {sender}"),
         Event::Acknowledged { through, .. } => format!("up to position {through}"),
-        Event::Overrun { .. } => "nothing more is kept until the device has been here".to_owned(),
+        Event::Overrun { group, sender, .. } => match (group, sender) {
+            (Some(group), Some(sender)) => {
+                format!(
+                    "nothing more of {sender} in group {group} is kept until the device is told"
+                )
+            }
+            (Some(group), None) => {
+                format!("nothing more of group {group} is kept until the device is told")
+            }
+            (None, _) => "nothing more is kept until the device has been here".to_owned(),
+        },
+        Event::Configured(settings) => format!(
+            "reservations last {} s and {} s of grace; {} lapses retire a package",
+            settings.reservation_ttl_ms / 1000,
+            settings.grace_ms / 1000,
+            settings.lapses_max
+        ),
+        Event::ClockAccepted { from, to } => format!("from {from} to {to}"),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock};
 
 use keypool_ledger::{
-    Event, EventEnvelope, Hash, KeyPackageRef, RawRecord, StreamHead, StreamId, codec,
+    Event, EventEnvelope, Hash, KeyPackageRef, RawRecord, StreamHead, StreamId, Timestamp, codec,
 };
 use serde::Serialize;
 
@@ -211,11 +211,20 @@ impl Verifier {
             };
             self.find(Gravity::Damage, "chain", raw, &what);
         }
-        if at < head.at {
-            let back = head.at.since(at).as_millis();
+        self.check_time(raw, envelope, head.at);
+    }
+
+    /// Checks that time has not fallen since the event before in the history, but where a clock that had
+    /// run ahead was set back between them.
+    fn check_time(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope, before: Timestamp) {
+        let (stream, at) = (&envelope.stream, envelope.at);
+        if let (StreamId::Server, Event::ClockAccepted { to, .. }) = (stream, &envelope.event) {
+            self.heads.values_mut().for_each(|head| head.at = head.at.min(*to));
+        } else if at < before {
+            let back = before.since(at).as_millis();
             let what = format!(
-                "it was recorded {back} ms before the one it follows in {stream}: time in a history \
-                 never falls."
+                "it was recorded {back} ms before the one it follows in {stream}, and the clock was \
+                 not set back between them."
             );
             self.find(Gravity::Rule, "clock", raw, &what);
         }

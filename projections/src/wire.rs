@@ -28,12 +28,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub use self::{
     code::{Code, UnknownCode},
     delivery::{
-        AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, MailboxItem, MailboxKind,
-        MailboxReply, MessageReply, MessageRequest,
+        AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, GroupReply, GroupRequest,
+        MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, NotKept,
     },
     devices::{
-        DevicesReply, NoVoucher, RegisterReply, RegisterRequest, RemoveReply, RotatePackagesReply,
-        RotatePackagesRequest, RotateRequest, Voucher,
+        DevicesReply, LeafKeyReply, LeafKeyRequest, NoVoucher, RegisterReply, RegisterRequest,
+        RemoveReply, RemoveRequest, RotatePackagesReply, RotatePackagesRequest, RotateRequest,
+        Voucher,
     },
     many::{
         DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,

@@ -19,6 +19,9 @@ mod pools;
 #[path = "projections/replacing.rs"]
 mod replacing;
 
+#[path = "projections/clock.rs"]
+mod clock;
+
 #[path = "projections/residency.rs"]
 mod residency;
 

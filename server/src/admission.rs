@@ -6,6 +6,8 @@
 
 mod check;
 
+mod framing;
+
 mod leaf_key;
 
 mod structure;
@@ -34,7 +36,10 @@ use self::{
 };
 
 pub use self::check::Check;
-pub(crate) use self::welcome::welcomed;
+pub(crate) use self::{
+    framing::{Framed, check_framing},
+    welcome::welcomed,
+};
 
 /// The numbers that bound what is admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub struct AdmissionRules {
     pub package_bytes_max: usize,
     /// How long a package's whole lifetime may be.
     pub lifetime_max: Duration,
+    /// How long the whole lifetime of a package marked as a last resort may be.
+    pub last_resort_lifetime_max: Duration,
     /// How far ahead of this machine's clock the maker's clock may be.
     pub clock_skew_max: Duration,
     /// How much life a package must have left: enough for one reservation.
@@ -52,11 +59,12 @@ pub struct AdmissionRules {
 }
 
 impl Default for AdmissionRules {
-    /// 16 KiB, 14 days and an hour, an hour of skew, two minutes of life, ciphersuites 1, 2 and 3.
+    /// 16 KiB, 14 days and an hour, 84 days and an hour for a last resort, an hour of skew, two minutes of life, ciphersuites 1, 2 and 3.
     fn default() -> Self {
         Self {
             package_bytes_max: 16 * 1024,
             lifetime_max: Duration::from_hours(14 * 24 + 1),
+            last_resort_lifetime_max: Duration::from_hours(84 * 24 + 1),
             clock_skew_max: Duration::from_hours(1),
             life_left_min: Duration::from_mins(2),
             ciphersuites: vec![1, 2, 3],
@@ -134,7 +142,12 @@ fn judge(
 ) -> Result<(bool, Option<LeafKey>), AdmissionError> {
     let KeyPackageContent { init_key, leaf, extensions, .. } = &package.content;
     let leaf = &leaf.content;
-    check_lifetime(&leaf.source, bench)?;
+    // A mark that is not well-formed is refused later, by a check of its own.
+    let lifetime_max = match is_last_resort(extensions) {
+        Ok(true) => bench.rules.last_resort_lifetime_max,
+        Ok(false) | Err(_) => bench.rules.lifetime_max,
+    };
+    check_lifetime(&leaf.source, lifetime_max, bench)?;
     if init_key.as_slice() == leaf.encryption_key.as_slice() {
         return Err(refuse(Check::InitKeyDistinct, "init_key equals the leaf's encryption key"));
     }
@@ -196,7 +209,11 @@ fn reference(
     KeyPackageRef::new(hash.as_slice()).map_err(|err| refuse(Check::Protocol, err.to_string()))
 }
 
-fn check_lifetime(source: &LeafSource, bench: &Bench<'_>) -> Result<(), AdmissionError> {
+fn check_lifetime(
+    source: &LeafSource,
+    lifetime_max: Duration,
+    bench: &Bench<'_>,
+) -> Result<(), AdmissionError> {
     let LeafSource::KeyPackage(Lifetime { not_before, not_after }) = *source else {
         let detail = "the leaf was made by an update or a commit, not for a key package";
         return Err(refuse(Check::LeafSignature, detail));
@@ -207,8 +224,8 @@ fn check_lifetime(source: &LeafSource, bench: &Bench<'_>) -> Result<(), Admissio
     if not_after < not_before {
         return refuse(format!("it ends at {not_after}, before it begins at {not_before}"));
     }
-    if rules.lifetime_max.as_secs() < not_after - not_before {
-        let (range, max) = (not_after - not_before, rules.lifetime_max.as_secs());
+    if lifetime_max.as_secs() < not_after - not_before {
+        let (range, max) = (not_after - not_before, lifetime_max.as_secs());
         return refuse(format!("its lifetime spans {range} s; at most {max} s"));
     }
     if now.after(rules.clock_skew_max) < Timestamp::from_secs(not_before) {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
-    ReservationId, RevokeReason, SignatureKey, Timestamp,
+    ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp,
 };
 use keypool_projections::{
     Answer, Claim, Command, ExecuteError, Health, ItemOutcome, Package, PoolView, Pools, Reply,
@@ -171,8 +171,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         &self.pools
     }
 
-    /// Lets a key speak for a device; returns whether it did before, and where that stands in the log. Once
-    /// the user has a device, one of theirs must have vouched for it; that it has is for the caller to check.
+    /// Registers a key for a device; returns whether it was registered before, and where that stands in the
+    /// log. Once the user has a device, one of theirs must have vouched for it by a statement; that the
+    /// statement is signed is for the caller to check.
     ///
     /// # Errors
     ///
@@ -181,11 +182,11 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub async fn register(
         &self,
         pool: &PoolId,
-        (signature_key, voucher): (SignatureKey, Option<SignatureKey>),
+        (signature_key, statement): (SignatureKey, Option<SignedStatement>),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
         let credential = pool.user().to_owned();
-        let command = Command::Register { signature_key, credential, voucher };
+        let command = Command::Register { signature_key, credential, statement };
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
         match reply.answer {
             Answer::Registered { known } => Ok((known, reply.position)),
@@ -204,11 +205,11 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub async fn rotate(
         &self,
         pool: &PoolId,
-        (previous, signature_key): (SignatureKey, SignatureKey),
+        (statement, signature_key): (SignedStatement, SignatureKey),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
         let credential = pool.user().to_owned();
-        let command = Command::Rotate { previous, signature_key, credential };
+        let command = Command::Rotate { statement, signature_key, credential };
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
         match reply.answer {
             Answer::Registered { known } => Ok((known, reply.position)),

@@ -3,13 +3,19 @@
 //! [`Server::start`] runs the whole server, in a program of its own or inside another's tests.
 //! [`KeyPackageStore`] is the same without HTTP. Read the modules in this order.
 
+mod admin_guard;
+
 mod admission;
+
+mod connections;
+
+mod disk;
+
+mod history_reads;
 
 mod keypackage_store;
 
 mod registration;
-
-mod sessions;
 
 mod settings;
 
@@ -17,7 +23,7 @@ mod server;
 
 mod state;
 
-mod streams;
+mod open_requests;
 
 mod transparency;
 
@@ -39,13 +45,14 @@ mod openapi;
 
 pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, admit},
+    connections::TooFewDescriptors,
+    disk::LowWater,
     keypackage_store::{
         Held, Idempotency, Invitee, KeyPackageStore, ManyReservations, Reconciled, Replaced,
         Reservation, ReservedKeyPackage, ReservedMany, Saved, Spent, StoreError, Withdrawn,
     },
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
     server::{Ended, Server, StartError},
-    sessions::{SessionKeys, SessionSettings},
     settings::{OnLapseWord, Options, Settings, SettingsError},
     transparency::LedgerError,
 };

@@ -6,9 +6,11 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     pin::pin,
-    process::ExitCode,
+    process::{self, ExitCode},
     sync::Arc,
     task::Poll,
+    thread,
+    time::Duration,
 };
 
 use actix_rt::signal::unix::{SignalKind, signal};
@@ -27,6 +29,8 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The process ends with this when its settings are wrong, as clap's own errors do.
 const EXIT_SETTINGS: u8 = 2;
+/// How long the log may take to close when requests are answered.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What actix says of its threads, and of bytes that are no HTTP, is not the operator's concern.
 const QUIET: &str = "actix_server=warn,actix_http=off";
 
@@ -98,6 +102,7 @@ async fn serve(settings: Settings) -> ExitCode {
     }
     let (data, name) = (settings.data.clone(), settings.public_names.first().cloned());
     let has_files = settings.registration.policy != RegistrationPolicy::Tofu;
+    let shutdown_timeout = settings.shutdown_timeout;
     let server = match Server::start(settings, Arc::new(SystemClock)) {
         Ok(server) => server,
         Err(error @ StartError::Settings(_)) => return fail(&error, EXIT_SETTINGS),
@@ -114,9 +119,11 @@ async fn serve(settings: Settings) -> ExitCode {
         server.ended(),
     )
     .await;
-    let ended = match ended {
-        Some(ended) => ended,
-        None => server.stop().await,
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        end_after(shutdown_timeout + CLOSE_TIMEOUT);
+        server.stop().await
     };
     match ended {
         Ended::Stopped => ExitCode::SUCCESS,
@@ -177,6 +184,18 @@ async fn reloading(server: &Server, has_files: bool) {
             }
         }
     }
+}
+
+/// Ends the process when stopping has taken so long: a disk that hangs would keep it for ever.
+fn end_after(limit: Duration) {
+    thread::spawn(move || {
+        thread::sleep(limit);
+        complain(
+            "the disk does not answer, so the log cannot be closed; the server ends without it, and \
+             nothing that was acknowledged is lost. Look at the disk before starting again",
+        );
+        process::exit(1);
+    });
 }
 
 /// Waits for the first of two; `Some` if it is the second.

@@ -1,7 +1,10 @@
 //! What the server counts, for Prometheus. No user, device or key is ever a label.
 
 use keypool_ledger::EventLog;
-use keypool_projections::quota::Quota;
+use keypool_projections::{
+    quota::Quota,
+    wire::{Code, ReportReason},
+};
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -10,17 +13,55 @@ use metrics_exporter_prometheus::{
 };
 
 use crate::{
-    keypackage_store::KeyPackageStore, quota::Addresses, sessions::Sessions, transparency::Ledger,
+    admission::Check,
+    connections::{Bound, Connections},
+    disk::Disk,
+    keypackage_store::KeyPackageStore,
+    open_requests::OpenRequests,
+    openapi::served_routes,
+    quota::Addresses,
+    transparency::Ledger,
 };
 
 /// The upper ends of the latency histogram, in seconds.
 const LATENCY_BUCKETS: [f64; 12] =
     [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
+/// What a request for many may have no package for.
+const MISSING: [Code; 6] = [
+    Code::PoolExhausted,
+    Code::NothingCompatible,
+    Code::UnknownUser,
+    Code::NotAllowed,
+    Code::RateLimited,
+    Code::TooManyReservations,
+];
+/// What a package is reported for.
+const REASONS: [ReportReason; 8] = [
+    ReportReason::Encoding,
+    ReportReason::Reference,
+    ReportReason::Identity,
+    ReportReason::Lifetime,
+    ReportReason::Ciphersuite,
+    ReportReason::Validity,
+    ReportReason::Keys,
+    ReportReason::Other,
+];
+
 /// The counters of one server. They are its own, so that several can run in one process.
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+}
+
+/// What is open and counted at a moment, beside the store.
+pub(crate) struct Figures<'a> {
+    pub(crate) is_ready: bool,
+    pub(crate) disk: &'a Disk,
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) connections: &'a Connections,
+    pub(crate) streams: &'a OpenRequests,
+    pub(crate) polls: &'a OpenRequests,
 }
 
 /// One request that was answered.
@@ -44,7 +85,10 @@ pub(crate) struct Served {
 impl Metrics {
     pub(crate) fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS)?.build_recorder();
-        metrics::with_local_recorder(&recorder, describe);
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            start_at_zero();
+        });
         Ok(Self { handle: recorder.handle(), recorder })
     }
 
@@ -101,6 +145,13 @@ impl Metrics {
         });
     }
 
+    /// Counts spends inside a Commit, which was accepted with them.
+    pub(crate) fn spent_in_commit(&self, count: u64) {
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("keypool_spends_total", "late" => "false").increment(count);
+        });
+    }
+
     pub(crate) fn spent(&self, late: bool) {
         let late = if late { "true" } else { "false" };
         metrics::with_local_recorder(&self.recorder, || {
@@ -110,6 +161,12 @@ impl Metrics {
 
     pub(crate) fn conflict(&self) {
         self.count("keypool_conflicts_total", 1);
+    }
+
+    pub(crate) fn connection_refused(&self, bound: Bound) {
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("keypool_connections_refused_total", "bound" => bound.word()).increment(1);
+        });
     }
 
     fn count(&self, name: &'static str, by: u64) {
@@ -126,16 +183,19 @@ impl Metrics {
         &self,
         store: Option<&KeyPackageStore<L>>,
         ledger: Option<&Ledger>,
-        (addresses, sessions): (&Addresses, &Sessions),
+        open: &Figures<'_>,
     ) -> String {
         metrics::with_local_recorder(&self.recorder, || {
-            gauge!("keypool_ready").set(if store.is_some() { 1.0 } else { 0.0 });
+            gauge!("keypool_ready").set(if open.is_ready { 1.0 } else { 0.0 });
+            position("keypool_disk_free_bytes", open.disk.free());
+            gauge!("keypool_disk_level").set(f64::from(open.disk.level() as u8));
             if let Some(store) = store {
                 measure(store);
             }
-            entries("addresses", addresses.len());
-            let sessions = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
-            gauge!("keypool_sessions").set(f64::from(sessions));
+            entries("addresses", open.addresses.len());
+            number("keypool_connections", open.connections.len());
+            number("keypool_streams", open.streams.len());
+            number("keypool_mailbox_polls", open.polls.len());
             if let Some(ledger) = ledger {
                 position("keypool_checkpoint_position", ledger.published().size());
                 position("keypool_scrub_position", ledger.compared());
@@ -143,6 +203,10 @@ impl Metrics {
         });
         self.handle.render()
     }
+}
+
+fn number(name: &'static str, count: usize) {
+    gauge!(name).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }
 
 fn measure<L: EventLog + 'static>(store: &KeyPackageStore<L>) {
@@ -169,6 +233,39 @@ fn entries(of: &'static str, count: usize) {
 #[expect(clippy::cast_precision_loss, reason = "exact up to nine quadrillion events")]
 fn position(name: &'static str, seq: u64) {
     gauge!(name).set(seq as f64);
+}
+
+/// Makes each counter whose labels are known stand at zero: what is counted for the first time is an
+/// increase then.
+fn start_at_zero() {
+    for (route, method) in served_routes() {
+        let labels =
+            [("route", route), ("method", method.to_owned()), ("status", "200".to_owned())];
+        counter!("keypool_http_requests_total", &labels).absolute(0);
+    }
+    let labelled: [(&'static str, &'static str, Vec<&'static str>); 7] = [
+        ("keypool_problems_total", "code", words(Code::ALL.iter().copied(), Code::word)),
+        ("keypool_quota_refusals_total", "quota", words(Quota::ALL, Quota::word)),
+        ("keypool_packages_refused_total", "check", words(Check::ALL, Check::name)),
+        ("keypool_missing_total", "code", words(MISSING, Code::word)),
+        ("keypool_reports_total", "reason", words(REASONS, ReportReason::word)),
+        ("keypool_spends_total", "late", vec!["false", "true"]),
+        ("keypool_connections_refused_total", "bound", words(Bound::ALL, Bound::word)),
+    ];
+    for (name, label, values) in labelled {
+        for value in values {
+            counter!(name, label => value).absolute(0);
+        }
+    }
+    let plain =
+        ["keypool_packages_stored_total", "keypool_reservations_total", "keypool_conflicts_total"];
+    for name in plain {
+        counter!(name).absolute(0);
+    }
+}
+
+fn words<T>(all: impl IntoIterator<Item = T>, word: fn(T) -> &'static str) -> Vec<&'static str> {
+    all.into_iter().map(word).collect()
 }
 
 fn describe() {
@@ -205,6 +302,20 @@ fn describe() {
         "keypool_scrub_position",
         "The last event that was compared with what was published of it, since the start."
     );
-    describe_gauge!("keypool_sessions", "Session keys that devices have agreed on.");
-    describe_gauge!("keypool_ready", "1 once the log has been replayed.");
+    describe_gauge!("keypool_disk_free_bytes", Unit::Bytes, "Free bytes on the disk of the log.");
+    describe_gauge!(
+        "keypool_disk_level",
+        "What is refused for want of room: 0 nothing, 1 the delivery, 2 uploads too, 3 reserving too."
+    );
+    describe_gauge!("keypool_connections", "Open connections of clients.");
+    describe_counter!(
+        "keypool_connections_refused_total",
+        "Connections refused, by the bound they were beyond: of the process or of an address."
+    );
+    describe_gauge!("keypool_streams", "Open streams of pools.");
+    describe_gauge!(
+        "keypool_mailbox_polls",
+        "Requests that wait for something to come into a mailbox."
+    );
+    describe_gauge!("keypool_ready", "1 while requests are taken, as /readyz says.");
 }

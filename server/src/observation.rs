@@ -23,7 +23,9 @@ use keypool_ledger::KeyPackageRef;
 use keypool_projections::{quota::Quota, wire::Code};
 use uuid::Uuid;
 
-use crate::{metrics::Served, problem::Failure, state::State, unread::Unread};
+use crate::{
+    connections::refusal, metrics::Served, problem::Failure, state::State, unread::Unread,
+};
 
 /// The header that follows a request through all logs.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -52,6 +54,9 @@ pub(crate) async fn observe(
     let begun = Instant::now();
     let id = request_id(&request);
     let state = request.app_data::<Data<State>>().cloned();
+    if let Some(refused) = refusal(&request) {
+        return Ok(request.into_response(refused).map_body(|_, body| unread.keep_until_sent(body)));
+    }
     // The request itself must not be kept: routing needs it to be the only one.
     let answered = catch_panic(next.call(request)).await;
     match answered {

@@ -5,17 +5,17 @@ mod fields;
 use std::sync::LazyLock;
 
 use keypool_projections::wire::{EventView, LastResortNotice, LevelNotice, Problem};
-use utoipa::OpenApi;
+use utoipa::{OpenApi, openapi::PathItem};
 
 use self::fields::Fields;
-use crate::routes::{delivery, devices, keypackages, ledger, operations, policy, sessions};
+use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "keypool",
         description = "A pool of MLS KeyPackages for each device: uploaded by its owner, handed out once.\n\n\
-            Every request under /devices, /keypackages, /groups and /mailbox is signed with the device's MLS signature key, or a session key that stands for it: \
+            Every request under /devices, /keypackages, /groups and /mailbox is signed with the device's MLS signature key: \
             HTTP Message Signatures (RFC 9421), tag `keypool-v1`; see docs/api.md. Every error is a problem \
             (RFC 9457) with a stable `code`.",
         license(name = "MIT OR Apache-2.0"),
@@ -25,7 +25,6 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy, 
         devices::rotate,
         devices::remove,
         devices::of_user,
-        sessions::agree,
         keypackages::upload,
         keypackages::reserve,
         keypackages::many::reserve_many,
@@ -68,6 +67,18 @@ struct Document;
 
 static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_default());
+
+/// Each route of the description, with its methods.
+pub(crate) fn served_routes() -> Vec<(String, &'static str)> {
+    let paths = Document::openapi().paths.paths;
+    let methods = |(path, item): (String, PathItem)| {
+        let PathItem { get, post, delete, .. } = item;
+        let named = [("GET", get), ("POST", post), ("DELETE", delete)];
+        let served = named.into_iter().filter(|(_, operation)| operation.is_some());
+        served.map(move |(method, _)| (path.clone(), method)).collect::<Vec<_>>()
+    };
+    paths.into_iter().flat_map(methods).collect()
+}
 
 /// The description as JSON.
 pub(crate) fn document() -> &'static str {

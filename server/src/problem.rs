@@ -85,6 +85,11 @@ impl Failure {
         Self(Box::new(Problem { hint, ..*problem }), quota)
     }
 
+    /// The body of its answer.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.0).unwrap_or_default()
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.0.code
     }
@@ -103,9 +108,11 @@ impl Failure {
 /// The HTTP status of a code.
 const fn status_of(code: Code) -> u16 {
     match code {
-        Code::BadRequest | Code::InvalidKeyPackage | Code::InvalidName => 400,
+        Code::BadRequest | Code::InvalidKeyPackage | Code::InvalidName | Code::InvalidMessage => {
+            400
+        }
         Code::Unauthenticated => 401,
-        Code::NotAllowed => 403,
+        Code::NotAllowed | Code::StatementExpired | Code::OtherLedger => 403,
         Code::NotFound
         | Code::UnknownUser
         | Code::UnknownKeyPackage
@@ -120,6 +127,12 @@ const fn status_of(code: Code) -> u16 {
         | Code::RenewalLimit
         | Code::IdempotencyMismatch
         | Code::IdentityBound
+        | Code::KeyRetired
+        | Code::StatementStale
+        | Code::NameTaken
+        | Code::TooManyDevices
+        | Code::GroupExists
+        | Code::InvitationsFull
         | Code::Expired
         | Code::Revoked
         | Code::PoolFull
@@ -129,7 +142,11 @@ const fn status_of(code: Code) -> u16 {
         Code::UnsupportedMediaType => 415,
         Code::RateLimited | Code::TooManyReservations => 429,
         Code::Internal => 500,
-        Code::NotReady | Code::LogUnavailable | Code::ClockRegressed | Code::Busy => 503,
+        Code::NotReady
+        | Code::LogUnavailable
+        | Code::ClockRegressed
+        | Code::ClockLeapt
+        | Code::Busy => 503,
     }
 }
 
@@ -137,7 +154,9 @@ const fn status_of(code: Code) -> u16 {
 const fn retry_after(code: Code) -> Option<Duration> {
     match code {
         Code::Busy | Code::NotReady => Some(Duration::from_secs(1)),
-        Code::LogUnavailable | Code::ClockRegressed => Some(Duration::from_secs(10)),
+        Code::LogUnavailable | Code::ClockRegressed | Code::ClockLeapt => {
+            Some(Duration::from_secs(10))
+        }
         _ => None,
     }
 }
@@ -181,8 +200,9 @@ impl From<ExecuteError> for Failure {
             ExecuteError::Rejected(rejection) => return rejection.clone().into(),
             ExecuteError::IdempotencyMismatch(_) => Code::IdempotencyMismatch,
             ExecuteError::ClockRegressed => Code::ClockRegressed,
+            ExecuteError::ClockLeapt => Code::ClockLeapt,
             ExecuteError::Busy => Code::Busy,
-            ExecuteError::LogUnavailable => Code::LogUnavailable,
+            ExecuteError::LogUnavailable | ExecuteError::LogRefuses => Code::LogUnavailable,
             ExecuteError::Read(read) => {
                 tracing::error!(error = read as &dyn std::error::Error, "the log cannot be read");
                 return Self::new(Code::LogUnavailable, "the log cannot be read");
@@ -209,6 +229,15 @@ impl From<Rejection> for Failure {
             Rejection::Revoked(package) => (Code::Revoked, Some(package)),
             Rejection::Expired(package) => (Code::Expired, Some(package)),
             Rejection::IdentityBound => (Code::IdentityBound, None),
+            Rejection::KeyRetired(_) => (Code::KeyRetired, None),
+            Rejection::StatementStale => (Code::StatementStale, None),
+            Rejection::StatementTime(_) => (Code::StatementExpired, None),
+            Rejection::NameTaken(..) => (Code::NameTaken, None),
+            Rejection::Name(_) => (Code::InvalidName, None),
+            Rejection::TooManyKeys(_) | Rejection::TooManyDevices(..) => {
+                (Code::TooManyDevices, None)
+            }
+            Rejection::LeafKeyInUse | Rejection::NotAMember { .. } => (Code::NotAllowed, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };
         Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())
@@ -244,11 +273,19 @@ impl From<DeliverError> for Failure {
             DeliverError::Refused(refused) => {
                 let code = match &refused {
                     DeliveryRejection::UnknownGroup(_) => Code::UnknownGroup,
-                    DeliveryRejection::NotAMember { .. } => Code::NotAllowed,
+                    DeliveryRejection::NotAMember { .. } | DeliveryRejection::Blocked(_) => {
+                        Code::NotAllowed
+                    }
+                    DeliveryRejection::GroupExists(_) => Code::GroupExists,
+                    DeliveryRejection::InvitationsFull(_) => Code::InvitationsFull,
+                    DeliveryRejection::WelcomeTooLarge { .. } => Code::TooLarge,
                     DeliveryRejection::EpochTaken { .. } => Code::EpochTaken,
                     DeliveryRejection::EpochAhead { .. }
                     | DeliveryRejection::WelcomeMismatch
                     | DeliveryRejection::SameDevice(_)
+                    | DeliveryRejection::MemberAlready(_)
+                    | DeliveryRejection::TooManyMembers(_)
+                    | DeliveryRejection::RemovesTooMany { .. }
                     | DeliveryRejection::NeverGiven(_) => Code::BadRequest,
                 };
                 Self::new(code, refused.to_string())
@@ -346,8 +383,7 @@ impl ResponseError for Failure {
             }
             _ => {}
         }
-        let body = serde_json::to_vec(&self.0).unwrap_or_default();
-        let mut response = response.body(body);
+        let mut response = response.body(self.to_json());
         response.extensions_mut().insert(self.code());
         if let Some(quota) = self.1 {
             response.extensions_mut().insert(quota);

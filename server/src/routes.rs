@@ -12,20 +12,24 @@ pub(crate) mod policy;
 
 pub(crate) mod operations;
 
-pub(crate) mod sessions;
-
 use actix_web::{
-    Handler, HttpRequest, Resource, Responder, Route, guard,
+    Handler, HttpRequest, Resource, Responder, Route, guard as route_guard,
+    middleware::from_fn,
     web::{self, ServiceConfig},
 };
 
-use crate::problem::{no_such_path, wrong_method};
+use crate::{
+    admin_guard::guard,
+    problem::{no_such_path, wrong_method},
+};
 
 /// Adds the public routes.
 pub(crate) fn public(config: &mut ServiceConfig) {
     config
         .service(post("/devices", devices::register))
-        .service(device())
+        .service(post("/devices/rotate", devices::rotate))
+        .service(post("/devices/remove", devices::remove))
+        .service(post("/devices/leaf-key", devices::leaf_key))
         .service(get("/users/{user}/devices", devices::of_user))
         .service(post("/keypackages/upload", keypackages::upload))
         .service(post("/keypackages/reserve", keypackages::reserve))
@@ -42,6 +46,8 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(get("/keypackages/events", keypackages::events))
         .service(get("/keypackages/stream", keypackages::stream::stream))
         .service(get("/keypackages/receipt/{reservation_id}", ledger::receipt))
+        .service(post("/groups", delivery::make))
+        .service(post("/groups/{group_id}/leave", delivery::leave))
         .service(post("/groups/{group_id}/commits", delivery::commit))
         .service(post("/groups/{group_id}/messages", delivery::message))
         .service(get("/mailbox", delivery::mailbox))
@@ -58,11 +64,13 @@ pub(crate) fn public(config: &mut ServiceConfig) {
 
 /// Adds the routes of the operator's own listener.
 pub(crate) fn admin(config: &mut ServiceConfig) {
-    config
+    let guarded = web::scope("")
+        .wrap(from_fn(guard))
         .service(get("/metrics", operations::metrics))
         .service(get("/ledger/events", ledger::events))
         .configure(health)
         .default_service(web::to(no_such_path));
+    config.service(guarded);
 }
 
 fn health(config: &mut ServiceConfig) {
@@ -84,28 +92,8 @@ where
     Args: actix_web::FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    let method = guard::Any(guard::Get()).or(guard::Head());
+    let method = route_guard::Any(route_guard::Get()).or(route_guard::Head());
     only(path, "GET", web::route().guard(method).to(handler))
-}
-
-/// A device is removed at its name; and at `rotate` and `sessions`, which may be names, a key takes over, or
-/// one is agreed on.
-fn device() -> Resource {
-    const ROTATE: &str = "/devices/rotate";
-    const SESSIONS: &str = "/devices/sessions";
-    let at = |path: &'static str| {
-        web::post().guard(guard::fn_guard(move |context| context.head().uri.path() == path))
-    };
-    let refuse = |request: HttpRequest| {
-        let posts = [ROTATE, SESSIONS].contains(&request.path());
-        let response = wrong_method(&request, if posts { "POST, DELETE" } else { "DELETE" });
-        async move { response }
-    };
-    web::resource("/devices/{device}")
-        .route(at(ROTATE).to(devices::rotate))
-        .route(at(SESSIONS).to(sessions::agree))
-        .route(web::delete().to(devices::remove))
-        .default_service(web::to(refuse))
 }
 
 /// A path that takes one method and names it to whoever tries another.

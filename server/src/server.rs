@@ -1,9 +1,10 @@
 //! A running server: it binds, replays its log, serves, sweeps, and stops without losing anything.
 
+mod error;
+mod opening;
+
 use std::{
-    io,
     net::{SocketAddr, TcpListener},
-    path::Path,
     sync::{Arc, OnceLock, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -13,24 +14,30 @@ use actix_web::{
     App, HttpServer,
     dev::ServerHandle,
     middleware::from_fn,
-    web::{self, Data, ServiceConfig},
+    web::{Data, ServiceConfig},
 };
-use keypool_ledger::{Clock, OpenError, SledLog, SledLogOptions};
-use keypool_projections::{DeliveryLimits, Pools, Progress, ReplayError};
+use keypool_ledger::{Clock, SledLog};
 use tokio::sync::{mpsc as signals, watch};
 
+pub use self::error::StartError;
+use self::opening::{blocking, open_or_restore, open_store};
 use crate::{
-    keypackage_store::KeyPackageStore,
+    admin_guard::AdminGuard,
+    authentication::BodyBudget,
+    connections::{
+        Bounds, Connections, TooFewDescriptors, close_stalled_readers, raise_descriptor_limit,
+    },
+    disk::{Disk, Room},
+    history_reads::HistoryReads,
     metrics::Metrics,
     observation::observe,
+    open_requests::OpenRequests,
     quota::Addresses,
     registration::{Registrar, RegistrationError},
     routes,
-    sessions::Sessions,
     settings::{Settings, SettingsError},
     state::{State, Store, public_names},
-    streams::Streams,
-    transparency::{Follower, Following, LedgerError, Places, quarantine, set_aside},
+    transparency::{Follower, Following},
 };
 
 /// How long a client may take to send the head of a request.
@@ -39,6 +46,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is kept without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often it is looked how much room the log has.
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
+/// How many connections the operator may have open.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How many streams a device has open: its app, and one whose connection broke unnoticed.
+const DEVICE_STREAMS_MAX: usize = 2;
+/// How many requests of a device wait for its mailbox.
+const DEVICE_POLLS_MAX: usize = 4;
 /// How often it is looked whether the threads that answered requests have gone.
 const WORKERS_GONE_TRIES: u32 = 1000;
 
@@ -65,38 +80,6 @@ pub enum Ended {
     Failed,
 }
 
-/// Why a server did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The settings make no sense.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The address cannot be listened at: it may be in use.
-    #[error("cannot listen at {address} (is another server running there?)")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The log cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The log is not one of pools.
-    #[error("the log cannot be replayed; restore its directory from a backup")]
-    Replay(#[from] ReplayError),
-    /// The log is not the one that was published, or what proves it is not there.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The machine did not give what a server needs.
-    #[error("the server's threads could not be started")]
-    Threads(#[source] io::Error),
-    /// The counters could not be set up, or the server's thread has panicked: a bug.
-    #[error("the server could not be set up: {0}")]
-    Setup(String),
-}
-
 impl Server {
     /// Starts a server, and returns when it has replayed its log and takes requests.
     ///
@@ -105,10 +88,13 @@ impl Server {
     /// Returns a [`StartError`]; nothing is left running then.
     pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         settings.check()?;
+        let bounds = bounds(&settings)?;
         let listeners = (bind(settings.listen)?, bind(settings.admin_listen)?);
+        close_stalled_readers(&listeners.0, settings.stalled_timeout)
+            .map_err(|source| StartError::Listen { address: settings.listen, source })?;
         let address = address_of(&listeners.0, settings.listen)?;
         let admin_address = address_of(&listeners.1, settings.admin_listen)?;
-        let state = Data::new(state(&settings, clock, address)?);
+        let state = Data::new(state(&settings, clock, (address, bounds))?);
         let registrar = Arc::clone(&state.registrar);
         let (started, starting) = mpsc::sync_channel(1);
         let (stop, stopping) = signals::channel(4);
@@ -197,6 +183,18 @@ impl Drop for Server {
     }
 }
 
+/// How many connections this process may have, once it may open as many files as the system lets it.
+fn bounds(settings: &Settings) -> Result<Bounds, TooFewDescriptors> {
+    let descriptors = raise_descriptor_limit();
+    let bounds =
+        Bounds::within(descriptors, settings.connections_max, settings.address_connections_max)?;
+    if bounds.served_max < settings.connections_max {
+        let (descriptors, connections) = (descriptors, bounds.served_max);
+        tracing::warn!(descriptors, connections, "the limit of open files bounds the connections");
+    }
+    Ok(bounds)
+}
+
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })
 }
@@ -208,7 +206,7 @@ fn address_of(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, S
 fn state(
     settings: &Settings,
     clock: Arc<dyn Clock>,
-    address: SocketAddr,
+    (address, bounds): (SocketAddr, Bounds),
 ) -> Result<State, StartError> {
     Ok(State {
         store: OnceLock::new(),
@@ -218,15 +216,20 @@ fn state(
         public_names: public_names(&settings.public_names, address),
         insecure_no_auth: settings.insecure_no_auth,
         registrar: Arc::new(Registrar::open(&settings.registration).map_err(SettingsError::from)?),
-        sessions: Sessions::at(address, settings.sessions),
         body_bytes_max: settings.body_bytes_max,
+        bodies: BodyBudget::of_bytes(settings.bodies_bytes_max),
         body_timeout: settings.body_timeout,
         batch_packages_max: settings.batch_packages_max,
         targets_max: settings.targets_max,
         target_devices_max: settings.target_devices_max,
-        streams: Streams::at_most(settings.streams_max),
+        admin: AdminGuard::open(settings.admin_token_file.as_deref())?,
+        connections: Arc::new(Connections::new(bounds)),
+        streams: OpenRequests::at_most(settings.streams_max, DEVICE_STREAMS_MAX),
+        polls: OpenRequests::at_most(usize::MAX, DEVICE_POLLS_MAX),
         stream_heartbeat: settings.stream_heartbeat,
-        addresses: Addresses::new(settings.quotas, settings.trusted_proxies.clone()),
+        disk: Disk::default(),
+        history_reads: HistoryReads::default(),
+        addresses: Addresses::new(settings.quotas, &settings.trusted_proxies),
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),
     })
@@ -238,6 +241,16 @@ struct Run {
     state: Data<State>,
     stop: signals::Sender<Ended>,
     stopping: signals::Receiver<Ended>,
+}
+
+/// How one of the two addresses is served.
+struct Site {
+    workers: usize,
+    /// How many connections each worker has at a time.
+    connections: usize,
+    routes: fn(&mut ServiceConfig),
+    /// Whether its connections are those of clients.
+    counts: bool,
 }
 
 /// The ledger's key, once the server takes requests.
@@ -259,13 +272,17 @@ impl Run {
         if self.settings.public_names.is_empty() && self.settings.listen.ip().is_unspecified() {
             tracing::warn!("signed requests name the server: say its names with --public-name");
         }
+        look_at_disk(&self.state, &self.settings).await;
         drop(started.send(Ok(ledger_key)));
         let sweeper = actix_rt::spawn(sweep(self.state.clone(), self.settings.sweep_interval));
+        let disk_watch = actix_rt::spawn(watch_disk(self.state.clone(), self.settings.clone()));
         let how = self.stopping.recv().await.unwrap_or(Ended::Failed);
         tracing::info!(?how, "stopping");
         self.state.stopping.send_replace(true);
-        sweeper.abort();
-        drop(sweeper.await);
+        for task in [sweeper, disk_watch] {
+            task.abort();
+            drop(task.await);
+        }
         stop_all(&handles).await;
         if let Some(store) = self.state.store.get() {
             store.pools().close();
@@ -280,9 +297,16 @@ impl Run {
         &self,
         listeners: (TcpListener, TcpListener),
     ) -> Result<([ServerHandle; 2], Following, String), StartError> {
-        let workers = self.settings.workers;
-        let public = self.serve(listeners.0, workers, routes::public)?;
-        let admin = self.serve(listeners.1, Some(1), routes::admin)?;
+        let workers = self
+            .settings
+            .workers
+            .unwrap_or_else(|| thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let connections = self.state.connections.bounds().accepted_by_each(workers);
+        let public = Site { workers, connections, routes: routes::public, counts: true };
+        let (workers, connections) = (1, ADMIN_CONNECTIONS_MAX);
+        let admin = Site { workers, connections, routes: routes::admin, counts: false };
+        let public = self.serve(listeners.0, public)?;
+        let admin = self.serve(listeners.1, admin)?;
         let handles = [public, admin];
         match self.open_log().await {
             Ok((store, follower)) => {
@@ -315,10 +339,10 @@ impl Run {
     fn serve(
         &self,
         listener: TcpListener,
-        workers: Option<usize>,
-        routes: fn(&mut ServiceConfig),
+        Site { workers, connections, routes, counts }: Site,
     ) -> Result<ServerHandle, StartError> {
         let state = self.state.clone();
+        let connected = self.state.clone();
         let address = address_of(&listener, self.settings.listen)?;
         let app =
             move || App::new().app_data(state.clone()).wrap(from_fn(observe)).configure(routes);
@@ -327,12 +351,17 @@ impl Run {
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(HEAD_TIMEOUT)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            .max_connections(self.settings.connections_max)
+            // A client that is gone leaves its stream and its place in the mailbox at once.
+            .h1_allow_half_closed(false)
+            .max_connections(connections)
+            .workers(workers)
+            .on_connect(move |connection, data| {
+                if counts {
+                    let State { connections, addresses, metrics, .. } = connected.get_ref();
+                    connections.admit(connection, (addresses, metrics), data);
+                }
+            })
             .shutdown_timeout(self.settings.shutdown_timeout.as_secs());
-        let server = match workers {
-            Some(count) => server.workers(count),
-            None => server,
-        };
         let server =
             server.listen(listener).map_err(|source| StartError::Listen { address, source })?.run();
         let handle = server.handle();
@@ -358,89 +387,35 @@ impl Run {
     }
 }
 
-fn open_store(
-    settings: &Settings,
-    clock: Arc<dyn Clock>,
-    replaying: &Progress,
-) -> Result<(Store, Arc<SledLog>), StartError> {
-    let log = Arc::new(SledLog::open(&settings.data, SledLogOptions::default())?);
-    let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
-    let pools = Pools::open_with(Arc::clone(&log), clock, limits, delivery, replaying)?;
-    let store = KeyPackageStore::new(pools, settings.admission.clone());
-    let store = match settings.quotas {
-        Some(quotas) => store.with_quotas(quotas).map_err(|error| {
-            StartError::Setup(format!("what counts for the quotas cannot be read: {error}"))
-        })?,
-        None => store,
-    };
-    Ok((store, log))
-}
-
-/// Where the ledger's files are.
-fn places(settings: &Settings) -> Places {
-    let dir: &Path = &settings.data;
-    Places {
-        key: dir.join("checkpoint.key"),
-        checkpoint: settings.checkpoint_file.clone().unwrap_or_else(|| dir.join("checkpoint")),
-        tiles: dir.join("tiles"),
-    }
-}
-
-/// Holds the log against what was published of it.
-fn open_ledger(
-    settings: &Settings,
-    log: Arc<SledLog>,
-) -> Result<Follower<Arc<SledLog>>, LedgerError> {
-    let first_name = settings.public_names.first().map(|name| name.trim().to_ascii_lowercase());
-    let usual = first_name.as_deref().unwrap_or("localhost");
-    Follower::open(log, &places(settings), settings.ledger_name.as_deref(), usual)
-}
-
-/// As [`open_ledger`]; and where the operator accepts that the newer copy is lost, begins another ledger
-/// once all packages are withdrawn.
-async fn open_or_restore(
-    settings: &Settings,
-    store: &Store,
-    log: Arc<SledLog>,
-) -> Result<Follower<Arc<SledLog>>, StartError> {
-    let (asked, at) = (settings.clone(), Arc::clone(&log));
-    match blocking(move || open_ledger(&asked, at)).await? {
-        Err(error) if error.is_restored_copy() && settings.accept_restore => {
-            let withdrawn = quarantine(store).await;
-            let withdrawn = withdrawn.map_err(|error| StartError::Setup(error.to_string()))?;
-            let settings = settings.clone();
-            let begin = move || {
-                let places = places(&settings);
-                let name = set_aside(&places)?;
-                tracing::warn!(%error, withdrawn, name, "an older copy is gone on with");
-                Follower::open(log, &places, None, &name)
-            };
-            Ok(blocking(begin).await??)
-        }
-        opened => Ok(opened?),
-    }
-}
-
-/// Does something where it keeps no requests waiting.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, StartError> {
-    web::block(work).await.map_err(|err| StartError::Setup(err.to_string()))
-}
-
 /// Records now and then what time has done.
 async fn sweep(state: Data<State>, interval: Duration) {
     loop {
         actix_rt::time::sleep(interval).await;
         state.metrics.upkeep();
         state.addresses.sweep(state.clock.now());
-        state.sessions.sweep(state.clock.now());
         let Some(store) = state.store.get() else { continue };
         match store.cleanup_expired().await {
             Ok(0) => {}
             Ok(pools) => tracing::info!(pools, "recorded lapses and expiries"),
             Err(error) => tracing::warn!(%error, "the sweep was not recorded"),
         }
+    }
+}
+
+/// Looks again and again how much room the log has.
+async fn watch_disk(state: Data<State>, settings: Settings) {
+    loop {
+        actix_rt::time::sleep(DISK_INTERVAL).await;
+        look_at_disk(&state, &settings).await;
+    }
+}
+
+async fn look_at_disk(state: &State, settings: &Settings) {
+    let dir = settings.data.clone();
+    match blocking(move || Room::of(&dir)).await {
+        Ok(Ok(room)) => state.disk.observe(room, settings.disk_low_water),
+        Ok(Err(error)) => tracing::warn!(%error, "the room on the disk of the log cannot be read"),
+        Err(_) => {}
     }
 }
 
@@ -473,11 +448,14 @@ mod tests {
     #[actix_web::test]
     async fn until_the_log_is_replayed_the_server_lives_and_is_not_ready() {
         let address = SocketAddr::from(([127, 0, 0, 1], 8080));
-        let state = state(&Settings::default(), Arc::new(SystemClock), address).unwrap();
+        let settings = Settings::default();
+        let at = (address, bounds(&settings).unwrap());
+        let state = state(&settings, Arc::new(SystemClock), at).unwrap();
         let app = App::new().app_data(Data::new(state)).configure(routes::admin);
         let app = init_service(app).await;
         let fetch = async |path| {
-            let request = TestRequest::get().uri(path).to_request();
+            let request = TestRequest::get().uri(path).insert_header(("host", "localhost"));
+            let request = request.to_request();
             let response = call_service(&app, request).await;
             let status = response.status().as_u16();
             (status, String::from_utf8(read_body(response).await.to_vec()).unwrap())

@@ -8,12 +8,14 @@ use std::{
 
 use actix_web::{HttpRequest, web};
 use keypool_ledger::{Clock, SledLog};
-use keypool_projections::{Progress, wire::Code};
+use keypool_projections::{Progress, statement::LedgerId, wire::Code};
 use tokio::sync::watch;
 
 use crate::{
-    keypackage_store::KeyPackageStore, metrics::Metrics, problem::Failure, quota::Addresses,
-    registration::Registrar, sessions::Sessions, streams::Streams, transparency::Ledger,
+    admin_guard::AdminGuard, authentication::BodyBudget, connections::Connections, disk::Disk,
+    history_reads::HistoryReads, keypackage_store::KeyPackageStore, metrics::Metrics,
+    open_requests::OpenRequests, problem::Failure, quota::Addresses, registration::Registrar,
+    transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -35,10 +37,10 @@ pub(crate) struct State {
     pub(crate) insecure_no_auth: bool,
     /// Who may register a device.
     pub(crate) registrar: Arc<Registrar>,
-    /// The keys that stand for devices' own for a while.
-    pub(crate) sessions: Sessions,
     /// How many bytes a body may have.
     pub(crate) body_bytes_max: usize,
+    /// How many bytes of bodies are held at a time.
+    pub(crate) bodies: BodyBudget,
     /// How long a body may take to arrive.
     pub(crate) body_timeout: Duration,
     /// How many packages one upload may hold.
@@ -47,10 +49,20 @@ pub(crate) struct State {
     pub(crate) targets_max: usize,
     /// How many devices these may have in all.
     pub(crate) target_devices_max: usize,
+    /// Who may use the operator's listener.
+    pub(crate) admin: AdminGuard,
+    /// The open connections.
+    pub(crate) connections: Arc<Connections>,
     /// The streams that are open.
-    pub(crate) streams: Streams,
+    pub(crate) streams: OpenRequests,
+    /// The long polls of mailboxes that are open.
+    pub(crate) polls: OpenRequests,
     /// How often each of them says that it is alive.
     pub(crate) stream_heartbeat: Duration,
+    /// The room on the disk of the log.
+    pub(crate) disk: Disk,
+    /// The histories that are read.
+    pub(crate) history_reads: HistoryReads,
     /// What is counted of the addresses that requests come from.
     pub(crate) addresses: Addresses,
     /// What is counted.
@@ -67,6 +79,12 @@ impl State {
             tracing::error!("the application has no state");
             Failure::new(Code::Internal, "an internal error occurred")
         })
+    }
+
+    /// The identity of the ledger that statements are for.
+    pub(crate) fn ledger_id(&self) -> Result<LedgerId, Failure> {
+        let ledger = self.ledger.get().ok_or_else(|| self.not_ready())?;
+        LedgerId::of_verifier_key(&ledger.key().to_string()).ok_or_else(|| self.not_ready())
     }
 
     /// The store, once the log has been replayed.
@@ -96,6 +114,11 @@ pub(crate) fn public_names(given: &[String], address: SocketAddr) -> Vec<String>
         return given.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
     }
     let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
+    if address.ip().is_unspecified() {
+        // Whoever is on this machine reaches it here.
+        names.push(format!("127.0.0.1:{}", address.port()));
+        names.push(format!("[::1]:{}", address.port()));
+    }
     if address.port() == 80 {
         let host = address.to_string();
         names.extend(host.strip_suffix(":80").map(str::to_owned));
@@ -118,5 +141,7 @@ mod tests {
         assert_eq!(names, ["127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"]);
         let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080));
         assert_eq!(public_names(&[], v6), ["[::1]:8080", "localhost:8080"]);
+        let all = public_names(&[], SocketAddr::from(([0, 0, 0, 0], 8080)));
+        assert_eq!(all, ["0.0.0.0:8080", "localhost:8080", "127.0.0.1:8080", "[::1]:8080"]);
     }
 }

@@ -116,7 +116,7 @@ pub enum LedgerError {
     /// The checkpoint is not one of this key.
     #[error(
         "the checkpoint in {} is damaged, or not signed by the key in {}: put back the two that \
-         belong together",
+         belong together; an older copy of the checkpoint will do",
         file.display(), key.display()
     )]
     Foreign {

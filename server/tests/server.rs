@@ -25,9 +25,6 @@ mod delivery;
 #[path = "server/signatures.rs"]
 mod signatures;
 
-#[path = "server/sessions.rs"]
-mod sessions;
-
 #[path = "server/repeats.rs"]
 mod repeats;
 
@@ -54,6 +51,12 @@ mod stream;
 
 #[path = "server/registration.rs"]
 mod registration;
+
+#[path = "server/connections.rs"]
+mod connections;
+
+#[path = "server/operating.rs"]
+mod operating;
 
 #[path = "server/transport.rs"]
 mod transport;

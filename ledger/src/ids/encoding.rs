@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{GroupId, Hash, KeyPackageRef, NameError, PoolId, SignatureKey, StreamId};
+use super::{GroupId, Hash, KeyPackageRef, NameError, PoolId, Signature, SignatureKey, StreamId};
 
 /// Serializes as text where a person may read it.
 fn write_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -148,6 +148,18 @@ impl Serialize for SignatureKey {
 }
 
 impl<'de> Deserialize<'de> for SignatureKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_bytes(deserializer, Self::new)
+    }
+}
+
+impl Serialize for Signature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write_bytes(self, &self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Signature {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read_bytes(deserializer, Self::new)
     }

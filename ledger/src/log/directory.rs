@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::BoxError;
+use super::{BoxError, disk};
+use crate::StreamId;
 
 /// Why a log could not be opened. Each case calls for another reaction.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,48 @@ pub enum OpenError {
         expected: u64,
         /// The sequence number of the last record that is there.
         found: u64,
+    },
+    /// Two records of one history have the same version, so nobody can say which of the two is right.
+    #[error(
+        "history {stream} contradicts itself: record {seq} of the ledger is a second one with version \
+         {version}; nothing was changed. Restore a copy of the directory from before that record, or \
+         keep this one with the version of keypool that wrote it until there is one"
+    )]
+    Contradiction {
+        /// Whose history.
+        stream: StreamId,
+        /// The version that two records have.
+        version: u64,
+        /// The sequence number of the second.
+        seq: u64,
+    },
+    /// A newer version of keypool wrote to the log. Use that version; nothing is damaged.
+    #[error(
+        "{} was written by a newer version of keypool: {what}; nothing is damaged and nothing was \
+         changed, start that version again",
+        file.display()
+    )]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// What this version does not read.
+        what: String,
+    },
+    /// The disk has no room. Nothing is damaged: free some of it and start again.
+    #[error(
+        "the disk of {} is full: {} KiB are free; nothing was changed, free some space on it and \
+         start again",
+        dir.display(),
+        free / 1024
+    )]
+    DiskFull {
+        /// The directory of the log.
+        dir: PathBuf,
+        /// How many bytes are free.
+        free: u64,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
     },
     /// The operating system refused. Look at the disk, the permissions and the limits.
     #[error("{} cannot be read or written", path.display())]
@@ -112,8 +155,10 @@ impl LockedDirectory {
         }
         // The number only serves the message above: a lock without it locks as well.
         let said = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        said.map_err(OpenError::io(&path))?;
-        Ok(Self { lock })
+        match said {
+            Err(error) if !disk::is_full(&error) => Err(OpenError::io(&path)(error)),
+            _ => Ok(Self { lock }),
+        }
     }
 }
 

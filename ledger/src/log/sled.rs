@@ -5,27 +5,40 @@
 //! be thrown away: what it lacks at the next open is read from the journal. sled 0.34 can lose what it
 //! has acknowledged and panics on damaged files, which is why nothing depends on it.
 
+mod core;
+
+mod opening;
+
+mod tending;
+
 use std::{
-    fmt,
+    fmt, io,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        Arc,
+        mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
+use self::{
+    core::Core,
+    opening::{open_index, own_database},
+    tending::{scrub, tend},
+};
 use super::{
     AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
-    database::{Database, Note},
     directory::{LockedDirectory, OpenError, sync_directory},
-    index::{BLOCK, Index, IndexError, Place, Sought},
-    journal::{self, CommitError, Journal, Segments},
+    disk::{self, Ballast, DiskSpace},
+    health::LogHealth,
+    index::{Fingerprints, Index, IndexSettings, Sought},
+    journal::{CommitError, Journal},
     staging::Staging,
 };
 use crate::{CommandId, Event, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};
+
+/// How many bytes an open needs on the disk beside two segments.
+const OPEN_BYTES: u64 = 6 << 20;
 
 /// How a [`SledLog`] uses the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +52,12 @@ pub struct SledLogOptions {
     pub check_bytes: u64,
     /// After how many records the newest part of the index goes from memory to the database.
     pub seal_records: u64,
+    /// How many bits of a name's hash the index keeps: 128. Fewer force names to collide, for tests;
+    /// a log with another number builds its index anew.
+    pub fingerprint_bits: u32,
+    /// The length of a file that only takes room, in bytes; 0 for none. When the disk is full at an open it
+    /// is given up, so that the log opens, and it is made again when there is room.
+    pub ballast_bytes: u64,
 }
 
 impl Default for SledLogOptions {
@@ -48,34 +67,35 @@ impl Default for SledLogOptions {
             cache_bytes: 32 << 20,
             check_bytes: 128 << 20,
             seal_records: 65_536,
+            fingerprint_bits: Fingerprints::BITS,
+            ballast_bytes: 0,
+        }
+    }
+}
+
+impl SledLogOptions {
+    fn of_the_index(&self) -> IndexSettings {
+        IndexSettings {
+            cache_bytes: self.cache_bytes,
+            seal_records: self.seal_records.max(1),
+            fingerprint_bits: self.fingerprint_bits,
+            ending: Arc::default(),
         }
     }
 }
 
 /// An [`EventLog`] in a directory of the local disk.
 ///
-/// One process has the directory open at a time. After an error of the disk it accepts no more
-/// events, and must be opened again; what was acknowledged stays readable.
+/// One process has the directory open at a time. After a write or an fsync that failed it takes no more
+/// events and must be opened again; what was acknowledged stays readable. While it has no descriptor or no
+/// room for another segment it refuses events, and goes on by itself when there is one.
 pub struct SledLog {
     core: Arc<Core>,
-    /// Told when the index has grown; dropped first, which ends who is told.
-    grown: Option<SyncSender<()>>,
+    /// Wakes the thread that keeps the index; dropped first, which ends it.
+    wake: Option<SyncSender<()>>,
     threads: Vec<JoinHandle<()>>,
     /// Given up last.
     _directory: LockedDirectory,
-}
-
-struct Core {
-    writer: Mutex<Journal>,
-    segments: Arc<Segments>,
-    index: Index,
-    /// Which journal this is.
-    journal: Hash,
-    /// The last record that readers may see. The index fills up behind it.
-    visible: AtomicU64,
-    /// Whether the outcome of an append is not known until the log is opened again.
-    in_doubt: AtomicBool,
-    ending: AtomicBool,
 }
 
 impl SledLog {
@@ -88,39 +108,55 @@ impl SledLog {
     ///
     /// Returns an [`OpenError`]. Nothing that was acknowledged has been changed then.
     pub fn open(dir: &Path, options: SledLogOptions) -> Result<Self, OpenError> {
+        Self::try_open(dir, options).map_err(|error| disk::told(dir, error))
+    }
+
+    fn try_open(dir: &Path, options: SledLogOptions) -> Result<Self, OpenError> {
         let directory = LockedDirectory::open(dir)?;
+        let ballast = Ballast::of(dir, options.ballast_bytes);
+        ballast.give_up_below(options.segment_bytes.saturating_mul(2).saturating_add(OPEN_BYTES));
         let journal_dir = dir.join("journal");
-        let database = own_database(dir, &journal_dir, options.cache_bytes)?;
-        let note = database.note().map_err(engine)?;
-        let witness = note.map_or(0, |note| note.seq);
+        let database = own_database(dir, &journal_dir, &options)?;
+        let witness = database.as_ref().map_or(0, |(_, note)| note.map_or(0, |note| note.seq));
         let sizes = (options.segment_bytes, options.check_bytes);
         let journal = Journal::open(&journal_dir, sizes, witness)?;
         sync_directory(dir).map_err(OpenError::io(dir))?;
-        let index = open_index(database, &journal, &journal_dir, &options)?;
-        let core = Arc::new(Core {
-            segments: journal.segments(),
-            journal: journal.id(),
-            visible: AtomicU64::new(journal.last_seq()),
-            writer: Mutex::new(journal),
-            index,
-            in_doubt: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
-        });
-        let (grown, growth) = sync_channel(1);
+        let settings = options.of_the_index();
+        let index = open_index(dir, database, &journal, &settings)?;
+        let core = Arc::new(Core::new(dir, journal, index, settings));
+        if let Err(error) = ballast.keep() {
+            tracing::warn!(dir = %dir.display(), %error, "the ballast was not made");
+        }
+        let (wake, woken) = sync_channel(1);
         let mut log = Self {
             core: Arc::clone(&core),
-            grown: Some(grown),
+            wake: Some(wake),
             threads: Vec::new(),
             _directory: directory,
         };
         let tending = Arc::clone(&core);
-        log.start("keypool-index", dir, move || tend(&tending, &growth))?;
+        log.start("keypool-index", dir, move || tend(&tending, &ballast, &woken))?;
         let checked_from = core.writer().checked_from();
         if 1 < checked_from {
             let scrub = move || scrub(&core, &journal_dir, checked_from);
             log.start("keypool-scrub", dir, scrub)?;
         }
         Ok(log)
+    }
+
+    /// Whether the log takes events, and the reason if it does not. It never waits for the disk.
+    #[must_use]
+    pub fn health(&self) -> LogHealth {
+        self.core.health()
+    }
+
+    /// Asks how much room the disk of the log has.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the operating system.
+    pub fn free_space(&self) -> io::Result<DiskSpace> {
+        disk::space(self.core.dir())
     }
 
     fn start(
@@ -133,13 +169,28 @@ impl SledLog {
         self.threads.push(thread.map_err(OpenError::io(dir))?);
         Ok(())
     }
+
+    /// Wakes the thread that keeps the index. One that is awake need not be told twice.
+    fn wake(&self) {
+        let told = self.wake.as_ref().is_some_and(|wake| wake.try_send(()).is_ok());
+        tracing::trace!(told, "there is something to do for the index");
+    }
+
+    /// Looks something up in the index. One that turns out damaged is built anew at once.
+    fn look<T>(&self, up: impl FnOnce(&Index) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let index = self.core.index()?;
+        let found = up(&index);
+        if index.database().is_distrusted() {
+            self.wake();
+        }
+        found
+    }
 }
 
 impl Drop for SledLog {
     fn drop(&mut self) {
-        self.core.ending.store(true, Ordering::Relaxed);
-        self.core.index.end();
-        self.grown = None;
+        self.core.end();
+        self.wake = None;
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
             drop(thread.join());
@@ -149,144 +200,7 @@ impl Drop for SledLog {
 
 impl fmt::Debug for SledLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dir = self.core.index.database().dir();
-        f.debug_struct("SledLog").field("dir", &dir).finish_non_exhaustive()
-    }
-}
-
-/// Opens the database, or a new one if it is of another journal than the one that is here.
-fn own_database(dir: &Path, journal_dir: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
-    let database = Database::open(dir, cache_bytes)?;
-    let reason = match database.note() {
-        Ok(Some(note)) => match journal::id_in(journal_dir) {
-            Some(id) if id != note.journal => "it is of another journal".to_owned(),
-            Some(_) | None => return Ok(database),
-        },
-        Ok(None) => return Ok(database),
-        Err(err) => err.to_string(),
-    };
-    drop(database);
-    Database::renew(dir, cache_bytes, &reason)
-}
-
-/// Opens the index, anew if the database is damaged or holds another history than the journal.
-fn open_index(
-    database: Database,
-    journal: &Journal,
-    journal_dir: &Path,
-    options: &SledLogOptions,
-) -> Result<Index, OpenError> {
-    let dir = database.dir().to_owned();
-    let opened = match agrees(&database, journal) {
-        Ok(true) => Index::open(database, journal_dir, options.seal_records),
-        Ok(false) => {
-            drop(database);
-            Err(IndexError::Database(ReadError::Unavailable(
-                "it holds another history than the journal".into(),
-            )))
-        }
-        Err(error) => Err(error.into()),
-    };
-    match opened {
-        Ok(index) => Ok(index),
-        Err(IndexError::Journal(error)) => Err(error),
-        Err(IndexError::Database(error)) => {
-            let database = Database::renew(&dir, options.cache_bytes, &error.to_string())?;
-            match Index::open(database, journal_dir, options.seal_records) {
-                Ok(index) => Ok(index),
-                Err(IndexError::Journal(error)) => Err(error),
-                Err(IndexError::Database(error)) => Err(engine(error)),
-            }
-        }
-    }
-}
-
-/// Whether the last record that the database knows of is the journal's.
-fn agrees(database: &Database, journal: &Journal) -> Result<bool, ReadError> {
-    let Some(Note { seq, envelope, .. }) = database.note()? else { return Ok(true) };
-    if seq == 0 || journal.last_seq() < seq {
-        return Ok(seq == 0);
-    }
-    let record = journal.segments().records(seq, seq, 1)?.pop();
-    Ok(record.is_some_and(|record| record.stream_head().hash == envelope))
-}
-
-fn engine(error: ReadError) -> OpenError {
-    OpenError::Engine(Box::new(error))
-}
-
-/// Tends the index whenever it has grown, until the log is closed.
-fn tend(core: &Core, growth: &Receiver<()>) {
-    let mut failing = false;
-    while growth.recv().is_ok() {
-        let tended = core.index.tend();
-        if let Err(error) = &tended
-            && !failing
-        {
-            let error: &dyn std::error::Error = error;
-            tracing::error!(error, "the index stays in memory; the next start makes it anew");
-        }
-        failing = tended.is_err();
-    }
-}
-
-/// Checks what of the journal was not checked when it was opened, and lets the log fail where it is
-/// damaged. It works a small part of the time, so that who asks is not kept waiting.
-fn scrub(core: &Core, journal_dir: &Path, before: u64) {
-    let pause = Duration::from_millis(250);
-    let checked = journal::scrub(journal_dir, before, &mut || {
-        thread::park_timeout(pause);
-        !core.ending.load(Ordering::Relaxed)
-    });
-    match checked {
-        Ok(()) => tracing::debug!(before, "the older part of the journal is whole"),
-        Err(error) => drop(core.writer().poison(error)),
-    }
-}
-
-impl Core {
-    fn writer(&self) -> MutexGuard<'_, Journal> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes what was accepted: to the journal, then to the index, then readers may see it. Returns
-    /// whether the index has grown.
-    fn commit(
-        &self,
-        journal: &mut Journal,
-        staged: &[Result<Vec<Record>, AppendError>],
-    ) -> Result<bool, CommitError> {
-        let accepted = staged.iter().flatten().filter(|records| !records.is_empty());
-        let batches: Vec<&[Record]> = accepted.map(Vec::as_slice).collect();
-        let places = journal.append(&batches)?;
-        let records: Vec<&Record> = batches.into_iter().flatten().collect();
-        let Some(last) = records.last() else { return Ok(false) };
-        let grown = self.index.add(&records, &places);
-        self.visible.store(journal.last_seq(), Ordering::Release);
-        let note = Note { journal: self.journal, seq: last.seq, envelope: last.stream_head().hash };
-        if let Err(err) = self.index.database().set_note(&note) {
-            // Nobody depends on it: what is acknowledged stands in the journal.
-            tracing::warn!(error = &*err as &dyn std::error::Error, "the database does not write");
-        }
-        Ok(grown)
-    }
-
-    fn record_at(&self, place: Place) -> Result<Record, ReadError> {
-        self.segments.record_at(place)
-    }
-
-    /// The records that are found by a key and are what was sought, in order.
-    fn found(
-        &self,
-        key: Sought<'_>,
-        after: u64,
-        sought: impl Fn(&Record) -> bool,
-    ) -> Result<Vec<Record>, ReadError> {
-        let visible = self.visible.load(Ordering::Acquire);
-        let places = self.index.find_after(key, after)?;
-        let seen = places.into_iter().filter(|place| place.seq <= visible);
-        let records = seen.map(|place| self.record_at(place)).collect::<Result<Vec<_>, _>>()?;
-        Ok(records.into_iter().filter(sought).collect())
+        f.debug_struct("SledLog").field("dir", &self.core.dir()).finish_non_exhaustive()
     }
 }
 
@@ -309,11 +223,8 @@ impl EventLog for SledLog {
             .collect();
         let committed = core.commit(&mut journal, &staged);
         drop(journal);
-        match (&committed, &self.grown) {
-            // Who is told already need not be told twice.
-            (Ok(true), Some(grown)) => drop(grown.try_send(())),
-            (Err(CommitError::Unknown(_)), _) => core.in_doubt.store(true, Ordering::Release),
-            _ => {}
+        if let Ok(true) = committed {
+            self.wake();
         }
         let answer = |staged: Result<Vec<Record>, AppendError>| match &committed {
             Ok(_) => staged.map(|records| Appended { records }),
@@ -323,7 +234,7 @@ impl EventLog for SledLog {
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
-        self.core.segments.records(from.max(1), self.core.visible.load(Ordering::Acquire), limit)
+        self.core.read(from, limit)
     }
 
     fn read_stream(
@@ -333,36 +244,7 @@ impl EventLog for SledLog {
         limit: usize,
     ) -> Result<Vec<Record>, ReadError> {
         let head = self.stream_head(stream)?.version;
-        let mut records = Vec::new();
-        let mut next = after.saturating_add(1);
-        while next <= head && records.len() < limit {
-            let sought = |record: &Record| record.envelope.stream == *stream;
-            let block = next / BLOCK * BLOCK;
-            let visible = self.core.visible.load(Ordering::Acquire);
-            // The place of a version among those of its block: there is no version 0.
-            let skipped = next - block.max(1);
-            let places = self.core.index.find_after(Sought::History(stream, next), 0)?.into_iter();
-            let places = places.filter(|place| place.seq <= visible);
-            let places = places.skip(usize::try_from(skipped).unwrap_or(usize::MAX));
-            let before = next;
-            for place in places.take(limit - records.len()) {
-                let record = self.core.record_at(place)?;
-                if sought(&record) && record.envelope.version == next {
-                    records.push(record);
-                    next = next.saturating_add(1);
-                }
-            }
-            if next == before {
-                // Another writer's events may not be visible yet; anything else is damage.
-                let hidden = visible < self.core.visible.load(Ordering::Acquire);
-                return if hidden {
-                    Ok(records)
-                } else {
-                    Err(self.core.index.database().damaged())
-                };
-            }
-        }
-        Ok(records)
+        self.look(|index| self.core.read_stream(index, (stream, head), after, limit))
     }
 
     fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError> {
@@ -370,27 +252,23 @@ impl EventLog for SledLog {
     }
 
     fn find_after(&self, command: CommandId, after: u64) -> Result<Vec<Record>, ReadError> {
-        if self.core.in_doubt.load(Ordering::Acquire) {
-            let cause = "the outcome of an append is not known until the log is opened again";
-            return Err(ReadError::Unavailable(cause.into()));
-        }
+        self.core.check_certain()?;
         let caused = |record: &Record| record.envelope.command == command;
-        self.core.found(Sought::Command(command), after, caused)
+        self.look(|index| self.core.found(index, Sought::Command(command), after, caused))
     }
 
     fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
-        let visible = self.core.visible.load(Ordering::Acquire);
-        self.core.index.find_first(Sought::Package(keypackage_ref), |place| {
-            let record =
-                if place.seq <= visible { Some(self.core.record_at(place)?) } else { None };
-            Ok(record.filter(|record| brings(record, keypackage_ref)))
+        self.look(|index| {
+            let brings = |record: &Record| brings(record, keypackage_ref);
+            self.core.first(index, Sought::Package(keypackage_ref), brings)
         })
     }
 
     fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {
         let about =
             |record: &Record| record.envelope.event.keypackage_ref() == Some(keypackage_ref);
-        let records = self.core.found(Sought::Package(keypackage_ref), 0, about)?.into_iter();
+        let key = Sought::Package(keypackage_ref);
+        let records = self.look(|index| self.core.found(index, key, 0, about))?.into_iter();
         let mut records = records.skip_while(|record| !brings(record, keypackage_ref));
         let Some(first) = records.next() else { return Ok(Vec::new()) };
         let mut found = vec![first];
@@ -408,7 +286,8 @@ impl EventLog for SledLog {
             record.envelope.stream.pool() == Some(pool)
                 && matches!(&record.envelope.event, Event::Uploaded(facts) if facts.init_key == *init_key)
         };
-        Ok(!self.core.found(Sought::InitKey(pool, init_key), 0, has_it)?.is_empty())
+        let key = Sought::InitKey(pool, init_key);
+        Ok(!self.look(|index| self.core.found(index, key, 0, has_it))?.is_empty())
     }
 
     fn find_reservation(&self, sought: ReservationId) -> Result<Option<Record>, ReadError> {
@@ -421,15 +300,20 @@ impl EventLog for SledLog {
         after: u64,
     ) -> Result<Option<Record>, ReadError> {
         let made = |record: &Record| matches!(&record.envelope.event, Event::Reserved { reservation, .. } if *reservation == sought);
-        Ok(self.core.found(Sought::Reservation(sought), after, made)?.into_iter().next())
+        let key = Sought::Reservation(sought);
+        Ok(self.look(|index| self.core.found(index, key, after, made))?.into_iter().next())
+    }
+
+    fn health(&self) -> LogHealth {
+        self.health()
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {
-        Ok(LogHead { seq: self.core.visible.load(Ordering::Acquire) })
+        Ok(LogHead { seq: self.core.visible() })
     }
 
     fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
-        self.core.index.head(stream, |place| self.core.record_at(place))
+        self.look(|index| index.head(stream, |place| self.core.record_at(index, place)))
     }
 
     fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError> {
@@ -438,7 +322,7 @@ impl EventLog for SledLog {
     }
 
     fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        self.core.index.database().snapshot(name)
+        self.look(|index| index.database().snapshot(name))
     }
 
     fn snapshots(
@@ -447,11 +331,11 @@ impl EventLog for SledLog {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Snapshot>, ReadError> {
-        self.core.index.database().snapshots(prefix, after, limit)
+        self.look(|index| index.database().snapshots(prefix, after, limit))
     }
 
     fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
-        self.core.index.database().keep(snapshots)
+        self.look(|index| index.database().keep(snapshots))
     }
 }
 

@@ -63,10 +63,6 @@ fn seal(
     head: StreamHead,
     new: NewEvent,
 ) -> Result<Record, AppendError> {
-    if new.at < head.at {
-        let cause = format!("an event at {} follows one at {} in {stream}", new.at, head.at);
-        return Err(AppendError::NotWritten(cause.into()));
-    }
     let envelope = EventEnvelope {
         schema: codec::SCHEMA,
         stream: stream.clone(),

@@ -1,9 +1,9 @@
 //! Random events and envelopes of every kind, for the properties.
 
 use keypool_ledger::{
-    CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NewEvent, PackageFacts, PoolId,
-    ReleaseReason, ReservationId, ReservePolicy, RevokeReason, SignatureKey, StreamId, Timestamp,
-    codec,
+    CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, LeaveCause, NewEvent,
+    PackageFacts, PoolId, ReleaseReason, ReservationId, ReservePolicy, RevokeReason, RuleSettings,
+    Signature, SignatureKey, SignedStatement, StreamId, Timestamp, codec,
 };
 use quickcheck::{Arbitrary, Gen};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 /// The number of kinds of events that the golden log has.
 pub(crate) const N_KINDS: u8 = 12;
 /// The number of kinds that came later, in the same schema.
-pub(crate) const N_LATER: u8 = 4;
+pub(crate) const N_LATER: u8 = 15;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -99,12 +99,45 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             signature_key: key(g),
             credential: String::arbitrary(g),
             voucher: bool::arbitrary(g).then(|| key(g)),
+            statement: statement(g),
         },
-        10 => Event::KeyRotated { signature_key: key(g), credential: String::arbitrary(g) },
+        10 => Event::KeyRotated {
+            signature_key: key(g),
+            credential: String::arbitrary(g),
+            statement: statement(g),
+        },
         11 => Event::ContactAdded { user: "ann".to_owned(), reservation: reservation(g) },
         12 => Event::ContactRemoved { user: "ann".to_owned() },
         13 => Event::PolicySet { reserve: ReservePolicy::Contacts },
-        14 => Event::LeafKeyPinned { signature_scheme: u16::arbitrary(g), signature_key: key(g) },
+        14 => Event::LeafKeyPinned {
+            signature_scheme: u16::arbitrary(g),
+            signature_key: key(g),
+            statement: statement(g),
+        },
+        15 => Event::NameReleased {},
+        16 => Event::UserBlocked { user: "ann".to_owned() },
+        17 => Event::UserUnblocked { user: "ann".to_owned() },
+        18 => Event::StrangersLimitSet { per_hour: Option::arbitrary(g) },
+        19 => Event::Reported {
+            keypackage_ref: keypackage_ref(g),
+            reservation: reservation(g),
+            check: bool::arbitrary(g).then(|| "keys".to_owned()),
+        },
+        20 => Event::GroupMade { creator: pool(g) },
+        21 => Event::Left { device: pool(g), cause: LeaveCause::Ignored },
+        22 => Event::Acknowledged {
+            through: u64::arbitrary(g),
+            overrun: bool::arbitrary(g),
+            accepted: vec![group(g)],
+            told: vec![group(g)],
+        },
+        23 => Event::Overrun {
+            dropped_through: u64::arbitrary(g),
+            group: Some(group(g)),
+            sender: bool::arbitrary(g).then(|| pool(g)),
+        },
+        24 => Event::ClockAccepted { from: timestamp(g), to: timestamp(g) },
+        25 => Event::Configured(settings(g)),
         _ => Event::DeviceRemoved {},
     }
 }
@@ -118,6 +151,26 @@ fn facts(g: &mut Gen) -> PackageFacts {
         credential: hash(g),
         init_key: hash(g),
         last_resort: bool::arbitrary(g),
+    }
+}
+
+fn statement(g: &mut Gen) -> Option<SignedStatement> {
+    bool::arbitrary(g).then(|| SignedStatement {
+        by: key(g),
+        head: hash(g),
+        until: timestamp(g),
+        proof: Signature::new(&[u8::arbitrary(g); 64]).unwrap(),
+    })
+}
+
+fn settings(g: &mut Gen) -> RuleSettings {
+    RuleSettings {
+        reservation_ttl_ms: u64::arbitrary(g),
+        grace_ms: u64::arbitrary(g),
+        life_margin_ms: u64::arbitrary(g),
+        renewals_max: u32::arbitrary(g),
+        lapses_max: u32::arbitrary(g),
+        packages_max: u64::arbitrary(g),
     }
 }
 

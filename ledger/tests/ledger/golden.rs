@@ -138,10 +138,21 @@ fn later_history() -> Vec<(StreamId, NewEvent)> {
     let group = || StreamId::Group(GroupId::new(b"a group").unwrap());
     let mailbox = || StreamId::Mailbox(device("bob/laptop"));
     let user = || "bob".to_owned();
+    let acknowledged = |through, overrun| Event::Acknowledged {
+        through,
+        overrun,
+        accepted: Vec::new(),
+        told: Vec::new(),
+    };
+    let overrun = |dropped_through| Event::Overrun { dropped_through, group: None, sender: None };
     let reservation = ReservationId(Uuid::from_u128(1));
     let signature_key = SignatureKey::new(&[4; 65]).unwrap();
     let events = vec![
-        (pool(), Event::LeafKeyPinned { signature_scheme: 0x0403, signature_key }, 0),
+        (
+            pool(),
+            Event::LeafKeyPinned { signature_scheme: 0x0403, signature_key, statement: None },
+            0,
+        ),
         (pool(), Event::PolicySet { reserve: ReservePolicy::Contacts }, 0),
         (pool(), Event::PolicySet { reserve: ReservePolicy::Open }, 0),
         (pool(), Event::ContactAdded { user: user(), reservation }, 0),
@@ -153,15 +164,16 @@ fn later_history() -> Vec<(StreamId, NewEvent)> {
                 committer: device("alice/phone"),
                 added: vec![device("bob/laptop")],
                 removed: vec![device("carol")],
+                not_kept: Vec::new(),
             },
             700,
         ),
         (group(), Event::Welcomed { to: vec![device("bob/laptop")] }, 3_000),
-        (group(), Event::Posted { sender: device("bob/laptop") }, 90),
-        (mailbox(), Event::Acknowledged { through: 8, overrun: false }, 0),
-        (mailbox(), Event::Overrun { dropped_through: 0 }, 0),
-        (mailbox(), Event::Overrun { dropped_through: 7 }, 0),
-        (mailbox(), Event::Acknowledged { through: 9, overrun: true }, 0),
+        (group(), Event::Posted { sender: device("bob/laptop"), not_kept: Vec::new() }, 90),
+        (mailbox(), acknowledged(8, false), 0),
+        (mailbox(), overrun(0), 0),
+        (mailbox(), overrun(7), 0),
+        (mailbox(), acknowledged(9, true), 0),
     ];
     let numbered = (0..).zip(events);
     numbered.map(|(n, (stream, event, len))| (stream, recorded(n, event, len))).collect()
@@ -223,6 +235,7 @@ fn history() -> Vec<NewEvent> {
                 signature_key: signature_key(1),
                 credential: credential(),
                 voucher: None,
+                statement: None,
             },
             0,
         ),
@@ -242,7 +255,14 @@ fn history() -> Vec<NewEvent> {
         (revoked(package(5), RevokeReason::Withdrawn), 0),
         (revoked(package(6), RevokeReason::Reported), 0),
         (revoked(package(7), RevokeReason::Lapsed), 0),
-        (Event::KeyRotated { signature_key: signature_key(2), credential: credential() }, 0),
+        (
+            Event::KeyRotated {
+                signature_key: signature_key(2),
+                credential: credential(),
+                statement: None,
+            },
+            0,
+        ),
         (Event::DeviceRemoved {}, 0),
     ];
     (0..).zip(events).map(|(n, (event, payload_len))| recorded(n, event, payload_len)).collect()

@@ -4,12 +4,13 @@ use std::{
     cell::RefCell,
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use keypool_ledger::{
-    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, JournalReader, KeyPackageRef,
-    NewEvent, OpenError, PackageFacts, Record, SledLog, SledLogOptions, StreamId, StreamWrite,
-    Timestamp,
+    AppendError, Appended, Batch, Clock, CommandId, Event, EventLog, Hash, JournalReader,
+    KeyPackageRef, NewEvent, OpenError, PackageFacts, ReadError, Record, SledLog, SledLogOptions,
+    StreamId, StreamWrite, SystemClock, Timestamp,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -20,6 +21,8 @@ pub(crate) const SMALL: SledLogOptions = SledLogOptions {
     cache_bytes: 1 << 20,
     check_bytes: u64::MAX,
     seal_records: 8,
+    fingerprint_bits: 128,
+    ballast_bytes: 0,
 };
 
 /// Makes logs in directories that live as long as this does.
@@ -124,4 +127,16 @@ pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
 /// Reads a journal without opening the log.
 pub(crate) fn read_journal(dir: &Path) -> Result<Vec<Record>, OpenError> {
     JournalReader::open(&dir.join("journal"))?.collect()
+}
+
+/// Reads until the log can answer: it may be building its index anew.
+pub(crate) fn in_the_end<T>(read: impl Fn() -> Result<T, ReadError>) -> T {
+    let deadline = SystemClock.now().as_millis() + 60_000;
+    loop {
+        match read() {
+            Ok(found) => return found,
+            Err(error) => assert!(SystemClock.now().as_millis() < deadline, "{error}: {error:?}"),
+        }
+        thread::yield_now();
+    }
 }

@@ -97,7 +97,7 @@ impl Deliveries {
         let seq = seen.seq;
         let group = self.groups.entry(id.clone()).or_default();
         let recipients: Vec<PoolId> = match event {
-            Event::Committed { committer: sender, .. } | Event::Posted { sender } => {
+            Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
                 if group.ended.is_some() && !group.members.contains(sender) {
                     let what = format!("{sender} is no member of group {id}, and posts at {seq}.");
                     findings.push(broken("member", &[seq], what));
@@ -136,7 +136,7 @@ impl Deliveries {
         event: &Event,
         findings: &mut Vec<Finding>,
     ) {
-        let Event::Committed { epoch, committer, added, removed } = event else { return };
+        let Event::Committed { epoch, committer, added, removed, .. } = event else { return };
         let seq = seen.seq;
         let group = self.groups.entry(id.clone()).or_default();
         if let Some((ended, before)) = group.ended
@@ -213,7 +213,7 @@ impl Deliveries {
             findings.push(broken("mailbox", &[seq], what));
         };
         match event {
-            Event::Acknowledged { through, overrun } => {
+            Event::Acknowledged { through, overrun, .. } => {
                 if seq <= *through {
                     wrong("it acknowledges what was not there yet");
                 }
@@ -233,7 +233,7 @@ impl Deliveries {
                     mailbox.overrun = None;
                 }
             }
-            Event::Overrun { dropped_through } => {
+            Event::Overrun { dropped_through, .. } => {
                 if seq <= *dropped_through {
                     wrong("it drops what was not there yet");
                 }

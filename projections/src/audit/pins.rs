@@ -18,7 +18,7 @@ impl Auditor {
             Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {} => {
                 self.pins.retain(|(of, _), _| of != pool);
             }
-            Event::LeafKeyPinned { signature_scheme, signature_key } => {
+            Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
                 self.check_pin(seen, pool, (*signature_scheme, signature_key));
                 let pinned = (signature_key.clone(), seen.seq);
                 self.pins.insert((pool.clone(), *signature_scheme), pinned);

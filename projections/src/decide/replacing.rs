@@ -5,7 +5,7 @@ use keypool_ledger::{Event, KeyPackageRef, RevokeReason};
 
 use super::Draft;
 use crate::{
-    command::{Answer, ItemOutcome, NewPackage, NextKey, Rejection, Which},
+    command::{Answer, ItemOutcome, LeafKey, NewPackage, NextKey, Rejection, Which},
     lifecycle::Stage,
 };
 
@@ -18,6 +18,18 @@ impl Draft<'_> {
         }
         self.record(Event::DeviceRemoved {})?;
         self.revoke(&Which::All, RevokeReason::Withdrawn)?;
+        Ok(Answer::Removed)
+    }
+
+    /// The name is anyone's again. What there is under it ends first, as with a removal.
+    pub(super) fn release_name(&mut self) -> Result<Answer, Rejection> {
+        if self.pool.is_released() {
+            return Ok(Answer::Removed);
+        }
+        if self.pool.registration().is_some() {
+            self.remove()?;
+        }
+        self.record(Event::NameReleased {})?;
         Ok(Answer::Removed)
     }
 
@@ -50,12 +62,21 @@ impl Draft<'_> {
 
     /// Lets the next key speak for the pool, if it does not already.
     fn follow(&mut self, next: &NextKey) -> Result<(), Rejection> {
-        let NextKey { previous, signature_key, credential } = next;
+        let NextKey { statement, signature_key, credential, leaf_keys } = next;
         match self.pool.registration() {
             Some(known) if known.signature_key == *signature_key => Ok(()),
-            Some(known) if known.signature_key == *previous => {
+            Some(known) if known.signature_key == statement.by => {
                 let (signature_key, credential) = (signature_key.clone(), credential.clone());
-                self.record(Event::KeyRotated { signature_key, credential })
+                let statement = Some(statement.clone());
+                self.record(Event::KeyRotated { signature_key, credential, statement })?;
+                for (statement, LeafKey { signature_scheme, signature_key }) in leaf_keys {
+                    self.record(Event::LeafKeyPinned {
+                        signature_scheme: *signature_scheme,
+                        signature_key: signature_key.clone(),
+                        statement: Some(statement.clone()),
+                    })?;
+                }
+                Ok(())
             }
             _ => Err(Rejection::IdentityBound),
         }

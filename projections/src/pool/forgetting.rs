@@ -83,6 +83,8 @@ impl PoolState {
             | Command::Rotate { .. }
             | Command::Admit { .. }
             | Command::Remove { .. }
+            | Command::DeclareLeafKey { .. }
+            | Command::ReleaseName
             | Command::Settle => Vec::new(),
         }
     }

@@ -9,7 +9,9 @@ use keypool_ledger::{
 };
 use uuid::Uuid;
 
-use super::{Circle, Counts, Package, PoolState, Registration, Reservation, ReservationStatus};
+use super::{
+    Circle, Counts, Identity, Package, PoolState, Registration, Reservation, ReservationStatus,
+};
 use crate::{
     lifecycle::Stage,
     packing::{Packer, Unpacker},
@@ -17,7 +19,7 @@ use crate::{
 };
 
 /// The number of this form and of the fold it is of. What has another number is folded anew.
-const FOLD: u8 = 2;
+const FOLD: u8 = 3;
 
 impl PoolView {
     /// The pool as bytes, without which `init_key`s it has seen: what [`PoolState::forget`] leaves of it.
@@ -57,11 +59,14 @@ impl PoolState {
     fn pack(&self, out: &mut Packer) {
         out.number(self.version);
         out.flag(self.registration.is_some());
-        if let Some(Registration { signature_key, credential }) = self.registration() {
+        if let Some(Registration { signature_key, credential, voucher }) = self.registration() {
             out.bytes(signature_key.as_bytes());
             out.bytes(credential.as_bytes());
+            out.bytes(voucher.as_ref().map_or(&[], SignatureKey::as_bytes));
         }
         out.flag(self.removed);
+        out.flag(self.released);
+        self.identity.pack(out);
         let Counts { created, available, reserved, spent, expired, revoked } = self.counts;
         for count in [created, available, reserved, spent, expired, revoked] {
             out.number(count);
@@ -106,9 +111,16 @@ impl PoolState {
         if rest.flag()? {
             let signature_key = SignatureKey::new(rest.bytes()?).ok()?;
             let credential = rest.text()?;
-            state.registration = Some(Arc::new(Registration { signature_key, credential }));
+            let voucher = match rest.bytes()? {
+                [] => None,
+                key => Some(SignatureKey::new(key).ok()?),
+            };
+            let registration = Registration { signature_key, credential, voucher };
+            state.registration = Some(Arc::new(registration));
         }
         state.removed = rest.flag()?;
+        state.released = rest.flag()?;
+        state.identity = Arc::new(Identity::unpack(rest)?);
         state.counts = Counts {
             created: rest.number()?,
             available: rest.number()?,
@@ -150,6 +162,24 @@ impl PoolState {
         }
         state.pinned = (!pinned.is_empty()).then(|| Arc::new(pinned));
         Some(state)
+    }
+}
+
+impl Identity {
+    pub(crate) fn pack(&self, out: &mut Packer) {
+        out.number(self.changes);
+        out.number(u64::from(self.incarnation));
+        out.number(self.retired.len() as u64);
+        self.retired.iter().for_each(|key| out.bytes(key.as_bytes()));
+    }
+
+    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        let (changes, incarnation) = (rest.number()?, u32::try_from(rest.number()?).ok()?);
+        let mut retired = Vec::new();
+        for _ in 0..rest.number()? {
+            retired.push(SignatureKey::new(rest.bytes()?).ok()?);
+        }
+        Some(Self { changes, incarnation, retired })
     }
 }
 
@@ -287,10 +317,12 @@ mod tests {
             signature_key: SignatureKey::new(&[1; 32]).unwrap(),
             credential: "bob".to_owned(),
             voucher: None,
+            statement: None,
         };
         let pinned = |signature_scheme, byte| Event::LeafKeyPinned {
             signature_scheme,
             signature_key: SignatureKey::new(&[byte; 65]).unwrap(),
+            statement: None,
         };
         let both = [registered.clone(), pinned(0x0403, 2), pinned(0x0503, 3), pinned(0x0403, 4)];
         let (state, bytes) = packed(&both);

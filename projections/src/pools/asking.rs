@@ -80,12 +80,19 @@ pub enum ExecuteError {
     #[error("idempotency key {0} was used for another request")]
     IdempotencyMismatch(CommandId),
     /// The clock has stepped back too far to hand out or spend anything.
-    #[error("the clock stands before the last event")]
+    #[error("the server's clock stands before the last event of its log")]
     ClockRegressed,
+    /// The clock has leapt ahead: nothing that depends on time is done until it is right, or accepted.
+    #[error("the server's clock has leapt ahead of its log, and was not accepted yet")]
+    ClockLeapt,
     /// Too many commands are waiting, or others kept coming first.
     #[error("too many commands are waiting")]
     Busy,
-    /// The log refuses writes, or the pools are closed. Nobody knows whether the command was carried
+    /// The log took no events this time, for want of space or descriptors: nothing has changed, and
+    /// repeating the command later may succeed.
+    #[error("the log takes no events at the moment; nothing has changed")]
+    LogRefuses,
+    /// The log has failed, or the pools are closed. Nobody knows whether the command was carried
     /// out: repeating it with the same id is safe.
     #[error("the log does not take events")]
     LogUnavailable,

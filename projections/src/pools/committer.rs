@@ -42,6 +42,8 @@ pub(super) enum Work {
     Deliver(Box<DeliveryRequest>, oneshot::Sender<DeliveryOutcome>),
     /// Record what time has done to every pool.
     Sweep(oneshot::Sender<Result<u64, ExecuteError>>),
+    /// Accept the machine's clock, by the operator's word.
+    AcceptClock(oneshot::Sender<Result<bool, ExecuteError>>),
 }
 
 impl Job {
@@ -55,6 +57,7 @@ impl Job {
             Work::Command(_, sender) => drop(sender.send(Err(error))),
             Work::Deliver(_, sender) => drop(sender.send(Err(error.into()))),
             Work::Sweep(sender) => drop(sender.send(Err(error))),
+            Work::AcceptClock(sender) => drop(sender.send(Err(error))),
         }
     }
 }
@@ -100,8 +103,8 @@ impl<L: EventLog> Committer<L> {
             }
             return Vec::new();
         }
-        let sweep = jobs.iter().any(|job| matches!(job.work, Work::Sweep(_)));
-        let look = self.shared.watch().observe(self.shared.clock.now(), sweep);
+        let jobs = self.look_at_clock(jobs);
+        let look = self.shared.clock_guard().observe(self.shared.reading());
         let mut group = Group::new(&self.shared, look);
         let (mut planned, mut deferred) = (Vec::new(), Vec::new());
         for job in jobs {
@@ -120,32 +123,68 @@ impl<L: EventLog> Committer<L> {
         deferred
     }
 
+    /// Accepts the clock if it is to be, and answers the jobs that ask for it.
+    fn look_at_clock(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let is_asked = jobs.iter().any(|job| matches!(job.work, Work::AcceptClock(_)));
+        let mut outcome = Some(self.accept_clock(is_asked));
+        let mut rest = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match job.work {
+                Work::AcceptClock(sender) => {
+                    drop(sender.send(outcome.take().unwrap_or(Ok(false))));
+                }
+                _ => rest.push(job),
+            }
+        }
+        rest
+    }
+
+    pub(super) fn shared(&self) -> &Shared<L> {
+        &self.shared
+    }
+
+    /// Notes whether the log takes batches. One that was not written may be tried again; after one whose
+    /// outcome is not known nothing more is written.
+    pub(super) fn note(&self, result: &Result<Appended, AppendError>) {
+        match result {
+            Ok(appended) if appended.records.is_empty() => {}
+            Ok(_) => self.shared.note_refusal(None),
+            Err(AppendError::Conflict { .. }) => {}
+            Err(error @ AppendError::NotWritten(_)) => self.shared.note_refusal(Some(error)),
+            Err(error @ AppendError::Unknown(_)) => self.fail(error),
+        }
+    }
+
     /// Publishes the states that were written as planned, and folds the others from the log again.
     fn publish(&self, working: HashMap<PoolId, Arc<PoolView>>, group: &Written) {
         let own = |(pool, view)| (pool, Arc::unwrap_or_clone(view));
         let mut fresh: HashMap<PoolId, PoolView> = working.into_iter().map(own).collect();
-        let mut stale = HashSet::new();
+        let (mut stale, mut unchanged) = (HashSet::new(), HashSet::new());
         let mut delivered = Vec::new();
         for (result, streams) in group.results.iter().zip(&group.touched) {
+            self.note(result);
             match result {
                 Ok(appended) => {
                     for record in &appended.records {
-                        match record.envelope.stream.pool().and_then(|pool| fresh.get_mut(pool)) {
-                            Some(view) => {
-                                view.head = record.stream_head();
-                                view.position = record.seq;
-                            }
-                            None => delivered.push(record),
+                        if let Some(view) =
+                            record.envelope.stream.pool().and_then(|pool| fresh.get_mut(pool))
+                        {
+                            view.head = record.stream_head();
+                            view.position = record.seq;
                         }
+                        delivered.push(record);
                     }
                 }
-                Err(error) => {
-                    if !matches!(error, AppendError::Conflict { .. }) {
-                        self.fail(error);
-                    }
+                Err(AppendError::NotWritten(_)) => unchanged.extend(streams.iter().cloned()),
+                Err(AppendError::Conflict { .. } | AppendError::Unknown(_)) => {
                     stale.extend(streams.iter().cloned());
                 }
             }
+        }
+        // A history that another batch of the group has written to is not as it was published.
+        stale.extend(unchanged.extract_if(|stream| group.has_written(stream)));
+        for pool in unchanged.iter().filter_map(StreamId::pool) {
+            fresh.remove(pool);
         }
         for pool in stale.iter().filter_map(StreamId::pool) {
             match replay_pool(&self.shared.log, pool, u64::MAX) {
@@ -169,9 +208,11 @@ impl<L: EventLog> Committer<L> {
         let last = group.results.iter().flatten().flat_map(|appended| &appended.records).last();
         if let Some(last) = last {
             views.changed.through = last.seq;
-            views.changed.at = views.changed.at.max(last.envelope.at);
+            views.changed.note_time(&last.envelope);
         }
+        let woken = mem::take(&mut views.woken);
         drop(views);
+        self.shared.listeners.wake(&woken);
         if let Some(last) = last {
             self.shared.written.send_replace(last.seq);
             self.shared.tell_keeper();
@@ -196,11 +237,8 @@ impl<L: EventLog> Committer<L> {
             (Plan::Sweep(indexes), Work::Sweep(sender)) => {
                 let mut failures = indexes.iter().filter_map(|index| group.failure(*index));
                 // What another writer has changed meanwhile, the next sweep settles.
-                let outcome = if failures.any(|err| !is_conflict(err)) {
-                    Err(ExecuteError::LogUnavailable)
-                } else {
-                    Ok(indexes.len() as u64)
-                };
+                let failure = failures.find(|err| !is_conflict(err));
+                let outcome = failure.map_or(Ok(indexes.len() as u64), |err| Err(meaning_of(err)));
                 drop(sender.send(outcome));
                 None
             }
@@ -219,6 +257,10 @@ impl<L: EventLog> Committer<L> {
                     }
                 };
                 drop(sender.send(outcome));
+                None
+            }
+            (Plan::Reply(Err(error)), Work::Sweep(sender)) => {
+                drop(sender.send(Err(error)));
                 None
             }
             (plan, Work::Command(request, sender)) => {
@@ -307,6 +349,15 @@ enum Decided<T, E> {
     Unknown,
 }
 
+/// What a refusal of the log means for the command whose batch it was.
+pub(super) fn meaning_of(error: &AppendError) -> ExecuteError {
+    match error {
+        AppendError::Conflict { .. } => ExecuteError::Busy,
+        AppendError::NotWritten(_) => ExecuteError::LogRefuses,
+        AppendError::Unknown(_) => ExecuteError::LogUnavailable,
+    }
+}
+
 fn is_conflict(error: &AppendError) -> bool {
     matches!(error, AppendError::Conflict { .. })
 }
@@ -324,7 +375,7 @@ fn again(attempts: u32, work: Work) -> Option<Job> {
 
 impl Written {
     /// What has become of a plan, now that its group is written.
-    fn decided<T, E>(
+    fn decided<T, E: From<ExecuteError>>(
         &self,
         index: Option<usize>,
         outcome: Result<T, E>,
@@ -339,8 +390,17 @@ impl Written {
                 Decided::Final(outcome.map(|answer| placed(place, answer)))
             }
             Some(Some(Err(AppendError::Conflict { .. })) | None) => Decided::Again,
+            Some(Some(Err(error @ AppendError::NotWritten(_)))) => {
+                Decided::Final(Err(meaning_of(error).into()))
+            }
             Some(Some(Err(_))) => Decided::Unknown,
         }
+    }
+
+    /// Whether a batch was written to a history.
+    fn has_written(&self, stream: &StreamId) -> bool {
+        let mut batches = self.results.iter().zip(&self.touched);
+        batches.any(|(result, touched)| result.is_ok() && touched.contains(stream))
     }
 
     fn failure(&self, index: usize) -> Option<&AppendError> {

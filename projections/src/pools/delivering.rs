@@ -3,12 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    slice,
     sync::Arc,
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId, ReadError,
-    Record, StreamId, StreamWrite,
+    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, LeaveCause, NewEvent, PoolId,
+    ReadError, Record, StreamId, StreamWrite,
 };
 
 use super::{
@@ -18,8 +19,13 @@ use super::{
 };
 use crate::{
     command::{Answer, Claim, Command, Rejection},
-    delivery::{DeliveryRejection, GroupState, MailboxState, Waiting},
+    delivery::{
+        Acknowledgement, DeliveryRejection, GroupChange, GroupState, MailboxState, Touched,
+    },
 };
+
+/// How many members without room for a message are named.
+const NOT_KEPT_NAMED: usize = 100;
 
 /// A command on its way to the delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +40,14 @@ pub struct DeliveryRequest {
     pub digest: Hash,
 }
 
-/// What is asked of the delivery.
+/// A request of the delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryCommand {
+    /// Make a group with the caller as its first member.
+    Make {
+        /// The group.
+        group: GroupId,
+    },
     /// Accept a Commit, its Welcomes, and the spending of its packages: all or nothing.
     Commit {
         /// The group.
@@ -59,13 +70,13 @@ pub enum DeliveryCommand {
         /// The bytes.
         message: Vec<u8>,
     },
-    /// Forget what waits for the caller up to a position of the log.
-    Acknowledge {
-        /// The position of the last thing it has.
-        through: u64,
-        /// Whether it has been told that something was not kept.
-        overrun: bool,
+    /// End the caller's membership in the delivery of a group.
+    Leave {
+        /// The group.
+        group: GroupId,
     },
+    /// Forget what waits for the caller up to a position of the log, and note what the caller has joined.
+    Acknowledge(Acknowledgement),
 }
 
 /// A Welcome on its way.
@@ -77,13 +88,15 @@ pub struct Welcome {
     pub keypackage_refs: Vec<KeyPackageRef>,
 }
 
-/// What a command to the delivery has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The effect of a command to the delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
     /// The epoch the group is in then; 0 for an acknowledgement.
     pub epoch: u64,
     /// The place of the command's last event in the log; 0 if it changed nothing.
     pub position: u64,
+    /// The members whose mailboxes had no room for the message, the first hundred by name.
+    pub not_kept: Vec<PoolId>,
 }
 
 /// Why a command to the delivery was not carried out.
@@ -127,27 +140,63 @@ impl<L: EventLog> Group<'_, L> {
             return Ok(Plan::Deliver(None, recall_delivery(request, &records)));
         }
         match &request.command {
-            DeliveryCommand::Commit { .. } => self.commit(request),
-            DeliveryCommand::Post { group, message } => {
+            DeliveryCommand::Make { group } => {
                 let state = self.group_state(group);
-                let event = state.decide_post(group, &request.caller)?;
-                let mut writes = Writes::new();
-                self.overruns(&mut writes, &state, &event, message.len());
-                let stream = StreamId::Group(group.clone());
-                writes.insert(stream, (state.version(), vec![(event, message.clone())]));
-                Ok(self.write_delivery(writes, request, state.epoch()))
+                let event = state.decide_make(group, &request.caller)?;
+                let writes = one_write(StreamId::Group(group.clone()), state.version(), event);
+                self.write_delivery(writes, request, Delivered::default())
             }
-            DeliveryCommand::Acknowledge { through, overrun } => {
+            DeliveryCommand::Commit { .. } => self.commit(request),
+            DeliveryCommand::Post { group, message } => self.post(request, group, message),
+            DeliveryCommand::Leave { group } => {
+                let state = self.group_state(group);
+                let Some(event) = state.decide_leave(&request.caller, LeaveCause::Left) else {
+                    return Ok(Plan::Deliver(None, Ok(Delivered::default())));
+                };
+                let writes = one_write(StreamId::Group(group.clone()), state.version(), event);
+                self.write_delivery(writes, request, Delivered::default())
+            }
+            DeliveryCommand::Acknowledge(acknowledgement) => {
                 let mailbox = self.mailbox_state(&request.caller);
                 let last = self.shared.log.head().map_err(ExecuteError::from)?.seq;
-                let Some(event) = mailbox.decide_acknowledge(*through, *overrun, last)? else {
-                    return Ok(Plan::Deliver(None, Ok(Delivered { epoch: 0, position: 0 })));
+                let Some(event) = mailbox.decide_acknowledge(acknowledgement, last)? else {
+                    return Ok(Plan::Deliver(None, Ok(Delivered::default())));
                 };
                 let stream = StreamId::Mailbox(request.caller.clone());
-                let writes = Writes::from([(stream, (mailbox.version(), vec![(event, vec![])]))]);
-                Ok(self.write_delivery(writes, request, 0))
+                let writes = one_write(stream, mailbox.version(), event);
+                self.write_delivery(writes, request, Delivered::default())
             }
         }
+    }
+
+    /// A message for the other members. Nothing is stored for nobody.
+    fn post(
+        &mut self,
+        request: &DeliveryRequest,
+        group: &GroupId,
+        message: &[u8],
+    ) -> Result<Plan, DeliverError> {
+        let state = self.group_state(group);
+        let event = state.decide_post(group, &request.caller)?;
+        let mut writes = Writes::new();
+        let (state, left) = self.without_ignored(group, &state);
+        if state.recipients(&event).is_empty() {
+            return Ok(Plan::Deliver(
+                None,
+                Ok(Delivered { epoch: state.epoch(), ..Delivered::default() }),
+            ));
+        }
+        let (event, not_kept) = self.kept(&mut writes, (group, &state), event, message.len());
+        let mut events: Vec<(Event, Vec<u8>)> =
+            left.into_iter().map(|left| (left, Vec::new())).collect();
+        events.push((event, message.to_vec()));
+        let version = self.group_state(group).version();
+        writes.insert(StreamId::Group(group.clone()), (version, events));
+        self.write_delivery(
+            writes,
+            request,
+            Delivered { epoch: state.epoch(), position: 0, not_kept },
+        )
     }
 
     /// A Commit, its Welcomes and the spending of its packages: one batch, or nothing.
@@ -157,42 +206,62 @@ impl<L: EventLog> Group<'_, L> {
         else {
             return Err(ExecuteError::LogUnavailable.into());
         };
-        if self.look.regressed && !spends.is_empty() {
-            return Err(ExecuteError::ClockRegressed.into());
+        if !spends.is_empty() {
+            self.look.relied_on()?;
         }
-        let welcomed: BTreeSet<&KeyPackageRef> =
-            welcomes.iter().flat_map(|welcome| &welcome.keypackage_refs).collect();
-        let spent: BTreeSet<&KeyPackageRef> =
-            spends.iter().map(|claim| &claim.keypackage_ref).collect();
-        if welcomed != spent || spent.len() != spends.len() {
-            return Err(DeliveryRejection::WelcomeMismatch.into());
-        }
+        let limits = self.shared.delivery_limits;
+        check_welcomes(welcomes, spends, limits.welcome_bytes_max)?;
         let state = self.group_state(group);
+        let mut change = GroupChange { added: Vec::new(), removed: removed.clone() };
         // Whether the epoch is free is told before anything about packages.
-        state.decide_commit(group, &request.caller, *epoch, (Vec::new(), Vec::new()))?;
+        state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
+        let (state, left) = self.without_ignored(group, &state);
         let mut writes = Writes::new();
         let mut owners: BTreeMap<&KeyPackageRef, PoolId> = BTreeMap::new();
         for claim in spends {
             match self.spend(group, claim, &owners, &mut writes)? {
                 Ok(owner) => drop(owners.insert(&claim.keypackage_ref, owner)),
                 Err((conflict, rejection)) => {
-                    return Ok(self.refuse_commit(request, claim, conflict, rejection));
+                    return self.refuse_commit(request, claim, conflict, rejection);
                 }
             }
         }
-        let added = owners.values().cloned().collect();
-        let changes = (added, removed.clone());
-        let event = state.decide_commit(group, &request.caller, *epoch, changes)?;
-        let mut events = vec![(event, commit.clone())];
+        for owner in owners.values() {
+            if state.has_member(owner) && !removed.contains(owner) {
+                return Err(DeliveryRejection::MemberAlready(owner.clone()).into());
+            }
+            let mailbox = self.mailbox_state(owner);
+            mailbox.decide_invitation(owner, &request.caller, self.look.now, &limits)?;
+        }
+        change.added = owners.values().cloned().collect();
+        let event = state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
+        // Nothing is stored for nobody: a Commit in a group of one only counts the epoch.
+        let bytes = if state.recipients(&event).is_empty() { Vec::new() } else { commit.clone() };
+        let (event, not_kept) = self.kept(&mut writes, (group, &state), event, bytes.len());
+        let mut events: Vec<(Event, Vec<u8>)> =
+            left.into_iter().map(|left| (left, Vec::new())).collect();
+        events.push((event, bytes));
         for welcome in welcomes {
             let to = welcome.keypackage_refs.iter().filter_map(|r| owners.get(r).cloned());
             events.push((Event::Welcomed { to: to.collect() }, welcome.bytes.clone()));
         }
-        for (event, bytes) in &events {
-            self.overruns(&mut writes, &state, event, bytes.len());
-        }
-        writes.insert(StreamId::Group(group.clone()), (state.version(), events));
-        Ok(self.write_delivery(writes, request, epoch.saturating_add(1)))
+        let version = self.group_state(group).version();
+        writes.insert(StreamId::Group(group.clone()), (version, events));
+        let delivered = Delivered { epoch: epoch.saturating_add(1), position: 0, not_kept };
+        self.write_delivery(writes, request, delivered)
+    }
+
+    /// The group without the members that have not accepted it in time, and the events that say so.
+    fn without_ignored(&self, group: &GroupId, state: &GroupState) -> (GroupState, Vec<Event>) {
+        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
+        let ignored = state.members().filter(|member| {
+            self.with_mailbox(member, |mailbox| mailbox.has_ignored(group, now, limits))
+        });
+        let left = ignored.filter_map(|member| state.decide_leave(member, LeaveCause::Ignored));
+        let left: Vec<Event> = left.collect();
+        let mut state = state.clone();
+        left.iter().for_each(|event| state.evolve(event));
+        (state, left)
     }
 
     /// Decides the spending of one package, and adds it to what is written. A refusal may bring the
@@ -216,16 +285,17 @@ impl<L: EventLog> Group<'_, L> {
         }
         let command = Command::Spend { claim: claim.clone(), group: group.clone() };
         let view = self.prepared(&pool, &command)?;
-        let decision = view.state.decide(&command, self.look.now.max(view.head.at), &self.limits);
+        let decision = view.state.decide(&command, self.look.now, &self.limits);
         let stream = StreamId::Pool(pool.clone());
         let version = view.state.version();
         match decision.answer {
-            // A package that was spent by this reservation before adds nothing to the batch.
+            // One spend adds a device once: what was spent before adds nobody.
+            Ok(Answer::Spent { replayed: true, .. }) => {
+                Ok(Err((None, Rejection::AlreadySpent(claim.keypackage_ref.clone()))))
+            }
             Ok(Answer::Spent { .. }) => {
-                if !decision.events.is_empty() {
-                    let events = decision.events.into_iter().map(|event| (event, Vec::new()));
-                    writes.insert(stream, (version, events.collect()));
-                }
+                let events = decision.events.into_iter().map(|event| (event, Vec::new()));
+                writes.insert(stream, (version, events.collect()));
                 Ok(Ok(pool))
             }
             Ok(_) => Ok(Err((None, unknown()))),
@@ -243,45 +313,69 @@ impl<L: EventLog> Group<'_, L> {
         claim: &Claim,
         conflict: Option<(StreamId, u64, Event)>,
         rejection: Rejection,
-    ) -> Plan {
+    ) -> Result<Plan, DeliverError> {
         let keypackage_ref = claim.keypackage_ref.clone();
         let refusal = Err(DeliverError::Spend { keypackage_ref, rejection });
         let Some((stream, version, event)) = conflict else {
-            return Plan::Deliver(None, refusal);
+            return Ok(Plan::Deliver(None, refusal));
         };
-        let writes = Writes::from([(stream, (version, vec![(event, Vec::new())]))]);
-        match self.write_delivery(writes, request, 0) {
-            Plan::Deliver(index, Ok(_)) => Plan::Deliver(index, refusal),
-            other => other,
+        let writes = one_write(stream, version, event);
+        match self.write_delivery(writes, request, Delivered::default())? {
+            Plan::Deliver(index, Ok(_)) => Ok(Plan::Deliver(index, refusal)),
+            other => Ok(other),
         }
     }
 
-    /// Adds the overrun of every mailbox that has no room for what an event brings to it.
-    fn overruns(&self, writes: &mut Writes, state: &GroupState, event: &Event, bytes: usize) {
-        for recipient in state.recipients(event) {
-            let mailbox = self.mailbox_state(&recipient);
-            let limits = &self.shared.delivery_limits;
-            let overrun = mailbox.decide_overrun(bytes as u64, self.look.now, limits);
-            if let Some(overrun) = overrun {
-                let stream = StreamId::Mailbox(recipient);
-                writes.entry(stream).or_insert((mailbox.version(), vec![(overrun, Vec::new())]));
+    /// Decides for every mailbox whether it keeps an event, adds what is recorded of those that do not, and
+    /// names them in the event.
+    fn kept(
+        &self,
+        writes: &mut Writes,
+        (group, state): (&GroupId, &GroupState),
+        mut event: Event,
+        bytes: usize,
+    ) -> (Event, Vec<PoolId>) {
+        let (sender, posted) = match &event {
+            Event::Posted { sender, .. } => (sender.clone(), true),
+            Event::Committed { committer, .. } => (committer.clone(), false),
+            _ => return (event, Vec::new()),
+        };
+        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
+        let mut missing = Vec::new();
+        for recipient in state.recipients(&event) {
+            let decide = |mailbox: &MailboxState| {
+                let keep = mailbox.decide_keep(group, (&sender, posted), bytes as u64, now, limits);
+                (keep, mailbox.version())
+            };
+            let (keep, version) = self.with_mailbox(&recipient, decide);
+            if !keep.kept && !keep.blocked && missing.len() < NOT_KEPT_NAMED {
+                missing.push(recipient.clone());
+            }
+            if !keep.closing.is_empty() {
+                let closing = keep.closing.into_iter().map(|event| (event, Vec::new()));
+                writes.insert(StreamId::Mailbox(recipient), (version, closing.collect()));
             }
         }
+        if let Event::Posted { not_kept, .. } | Event::Committed { not_kept, .. } = &mut event {
+            not_kept.clone_from(&missing);
+        }
+        (event, missing)
     }
 
     /// Adds a batch over several histories, and evolves what the commands after it will read.
-    fn write_delivery(&mut self, writes: Writes, request: &DeliveryRequest, epoch: u64) -> Plan {
+    fn write_delivery(
+        &mut self,
+        writes: Writes,
+        request: &DeliveryRequest,
+        delivered: Delivered,
+    ) -> Result<Plan, DeliverError> {
         let mut batch = Batch::default();
-        // A mailbox is overrun before the message comes that it has no room for.
+        let at = self.look.now;
+        // A mailbox is closed before the message comes that it has no room for.
         let (first, then): (Vec<_>, Vec<_>) =
             writes.into_iter().partition(|(stream, _)| matches!(stream, StreamId::Mailbox(_)));
         for (stream, (expected, events)) in first.into_iter().chain(then) {
-            let at = self.stream_at(&stream).map(|last| self.look.now.max(last));
-            let at = match at.and_then(|at| self.evolve_working(&stream, &events, at).map(|()| at))
-            {
-                Ok(at) => at,
-                Err(error) => return Plan::Deliver(None, Err(error.into())),
-            };
+            self.evolve_working(&stream, &events)?;
             let events = events.into_iter().map(|(event, payload)| NewEvent {
                 at,
                 command: request.id,
@@ -292,65 +386,99 @@ impl<L: EventLog> Group<'_, L> {
             batch.writes.push(StreamWrite { stream, expected, events: events.collect() });
         }
         let index = self.add(batch);
-        Plan::Deliver(Some(index), Ok(Delivered { epoch, position: 0 }))
+        Ok(Plan::Deliver(Some(index), Ok(delivered)))
     }
 
     fn evolve_working(
         &mut self,
         stream: &StreamId,
         events: &[(Event, Vec<u8>)],
-        at: keypool_ledger::Timestamp,
     ) -> Result<(), ExecuteError> {
-        match stream {
-            StreamId::Pool(pool) => {
-                let mut view = self.pool_view(pool)?;
-                let evolved = Arc::make_mut(&mut view);
-                for (event, _) in events {
-                    evolved.state.evolve(event, at).map_err(Rejection::from)?;
-                }
-                evolved.head.at = at;
-                self.working.insert(pool.clone(), view);
+        if let StreamId::Pool(pool) = stream {
+            let mut view = self.pool_view(pool)?;
+            let evolved = Arc::make_mut(&mut view);
+            for (event, _) in events {
+                evolved.state.evolve(event, self.look.now).map_err(Rejection::from)?;
             }
-            StreamId::Group(group) => {
-                let mut state = self.group_state(group);
-                for (event, _) in events {
-                    state.evolve(event);
-                }
-                self.groups.insert(group.clone(), (state, at));
-            }
-            StreamId::Mailbox(device) => {
-                let mut state = self.mailbox_state(device);
-                for (event, _) in events {
-                    state.evolve(event);
-                }
-                self.mailboxes.insert(device.clone(), (state, at));
-            }
+            evolved.head.at = self.look.now;
+            self.working.insert(pool.clone(), view);
+        }
+        for (event, bytes) in events {
+            self.evolve_deliveries(stream, event, bytes.len());
         }
         Ok(())
     }
 
-    fn stream_at(&self, stream: &StreamId) -> Result<keypool_ledger::Timestamp, ExecuteError> {
-        let published = |views: &Views| match stream {
-            StreamId::Pool(_) => None,
-            StreamId::Group(group) => views.groups.get(group).map(|(_, at)| *at),
-            StreamId::Mailbox(device) => views.mailboxes.get(device).map(|(_, at)| *at),
+    /// Lets the commands after this one see an event that is not written yet: it counts in the budgets.
+    fn evolve_deliveries(&mut self, stream: &StreamId, event: &Event, bytes: usize) {
+        let (groups, devices) = match stream {
+            StreamId::Group(group) => {
+                let mut concerned = self.group_state(group).recipients(event);
+                concerned.extend(concerned_by(event));
+                (vec![group.clone()], concerned)
+            }
+            StreamId::Mailbox(device) => (Vec::new(), vec![device.clone()]),
+            StreamId::Pool(_) | StreamId::Server => return,
         };
-        let working = match stream {
-            StreamId::Pool(pool) => Some(self.pool_view(pool)?.head.at),
-            StreamId::Group(group) => self.groups.get(group).map(|(_, at)| *at),
-            StreamId::Mailbox(device) => self.mailboxes.get(device).map(|(_, at)| *at),
-        };
-        Ok(working.or_else(|| published(&self.shared.views())).unwrap_or_default())
+        self.deliveries.borrow(&self.shared.views().deliveries, &groups, &devices);
+        self.deliveries.take(stream, event, (u64::MAX, self.look.now, bytes as u64));
     }
 
-    fn group_state(&self, group: &GroupId) -> GroupState {
-        let working = self.groups.get(group).map(|(state, _)| state.clone());
-        working.unwrap_or_else(|| self.shared.group(group))
+    pub(super) fn group_state(&self, group: &GroupId) -> GroupState {
+        match self.deliveries.groups().get(group) {
+            Some(working) => working.clone(),
+            None => self.shared.group(group),
+        }
     }
 
     fn mailbox_state(&self, device: &PoolId) -> MailboxState {
-        let working = self.mailboxes.get(device).map(|(state, _)| state.clone());
-        working.unwrap_or_else(|| self.shared.mailbox(device))
+        self.with_mailbox(device, MailboxState::clone)
+    }
+
+    fn with_mailbox<T>(&self, device: &PoolId, look: impl FnOnce(&MailboxState) -> T) -> T {
+        match self.deliveries.known_mailbox(device) {
+            Some(working) => look(working),
+            None => look(&self.shared.mailbox(device)),
+        }
+    }
+}
+
+/// The devices, besides those it is for, whose mailboxes an event of a group changes.
+fn concerned_by(event: &Event) -> Vec<PoolId> {
+    match event {
+        Event::GroupMade { creator } => vec![creator.clone()],
+        Event::Left { device, .. } => vec![device.clone()],
+        Event::Posted { sender, .. } => vec![sender.clone()],
+        Event::Committed { committer, added, removed, .. } => {
+            [slice::from_ref(committer), added, removed].concat()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// One event for one history.
+fn one_write(stream: StreamId, version: u64, event: Event) -> Writes {
+    Writes::from([(stream, (version, vec![(event, Vec::new())]))])
+}
+
+/// Checks that the Welcomes are for exactly the packages that are spent, and none is too large.
+fn check_welcomes(
+    welcomes: &[Welcome],
+    spends: &[Claim],
+    bytes_max: usize,
+) -> Result<(), DeliveryRejection> {
+    let welcomed: BTreeSet<&KeyPackageRef> =
+        welcomes.iter().flat_map(|welcome| &welcome.keypackage_refs).collect();
+    let spent: BTreeSet<&KeyPackageRef> =
+        spends.iter().map(|claim| &claim.keypackage_ref).collect();
+    if welcomed != spent || spent.len() != spends.len() {
+        return Err(DeliveryRejection::WelcomeMismatch);
+    }
+    match welcomes.iter().map(|welcome| welcome.bytes.len()).max() {
+        Some(bytes) if bytes_max < bytes => {
+            Err(DeliveryRejection::WelcomeTooLarge { bytes, max: bytes_max })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -363,10 +491,17 @@ pub(super) fn recall_delivery(request: &DeliveryRequest, records: &[Record]) -> 
     if first.envelope.request != request.digest {
         return Err(mismatch().into());
     }
-    let epoch = records.iter().find_map(|record| match &record.envelope.event {
-        Event::Committed { epoch, .. } => Some(epoch.saturating_add(1)),
-        _ => None,
-    });
+    let (mut epoch, mut not_kept) = (0, Vec::new());
+    for record in records {
+        match &record.envelope.event {
+            Event::Committed { epoch: ended, not_kept: missing, .. } => {
+                epoch = ended.saturating_add(1);
+                not_kept.clone_from(missing);
+            }
+            Event::Posted { not_kept: missing, .. } => not_kept.clone_from(missing),
+            _ => {}
+        }
+    }
     let conflict = records.iter().find_map(|record| match &record.envelope.event {
         Event::Conflict { keypackage_ref, lost, .. } => Some((keypackage_ref.clone(), *lost)),
         _ => None,
@@ -375,35 +510,18 @@ pub(super) fn recall_delivery(request: &DeliveryRequest, records: &[Record]) -> 
         let rejection = Rejection::ReservationLost(lost);
         return Err(DeliverError::Spend { keypackage_ref, rejection });
     }
-    Ok(Delivered { epoch: epoch.unwrap_or_default(), position: last.seq })
+    Ok(Delivered { epoch, position: last.seq, not_kept })
 }
 
 impl Views {
-    /// Takes in a record of a group's or a mailbox's history.
+    /// Takes in a record that may concern groups and mailboxes: one of theirs, or a pool's.
     pub(super) fn take_in_delivery(&mut self, record: &Record) {
-        let (event, at) = (&record.envelope.event, record.envelope.at);
-        match &record.envelope.stream {
-            StreamId::Pool(_) => {}
-            StreamId::Group(group) => {
-                let (state, last_at) = self.groups.entry(group.clone()).or_default();
-                let waiting =
-                    Waiting { position: record.seq, bytes: record.payload.len() as u64, at };
-                let recipients = state.recipients(event);
-                state.evolve(event);
-                *last_at = at;
-                self.changed.groups.insert(group.clone());
-                for recipient in recipients {
-                    self.changed.mailboxes.insert(recipient.clone());
-                    self.mailboxes.entry(recipient).or_default().0.deliver(waiting);
-                }
-            }
-            StreamId::Mailbox(device) => {
-                let (state, last_at) = self.mailboxes.entry(device.clone()).or_default();
-                state.evolve(event);
-                *last_at = at;
-                self.changed.mailboxes.insert(device.clone());
-            }
-        }
+        let bytes = record.payload.len() as u64;
+        let Touched { groups, mailboxes } =
+            self.deliveries.evolve(record.seq, &record.envelope, bytes);
+        self.changed.groups.extend(groups);
+        self.changed.mailboxes.extend(mailboxes.iter().cloned());
+        self.woken.extend(mailboxes);
     }
 
     /// Takes in what another writer has added to a group's or a mailbox's history.
@@ -413,13 +531,11 @@ impl Views {
         stream: &StreamId,
     ) -> Result<(), ReadError> {
         let version = match stream {
-            StreamId::Pool(_) => return Ok(()),
-            StreamId::Group(group) => self.groups.get(group).map(|(state, _)| state.version()),
-            StreamId::Mailbox(device) => {
-                self.mailboxes.get(device).map(|(state, _)| state.version())
-            }
+            StreamId::Pool(_) | StreamId::Server => return Ok(()),
+            StreamId::Group(group) => self.deliveries.group(group).version(),
+            StreamId::Mailbox(device) => self.deliveries.mailbox(device).version(),
         };
-        for record in log.read_stream(stream, version.unwrap_or_default(), usize::MAX)? {
+        for record in log.read_stream(stream, version, usize::MAX)? {
             self.take_in_delivery(&record);
         }
         Ok(())
@@ -428,11 +544,11 @@ impl Views {
 
 impl<L> Shared<L> {
     pub(super) fn group(&self, group: &GroupId) -> GroupState {
-        self.views().groups.get(group).map(|(state, _)| state.clone()).unwrap_or_default()
+        self.views().deliveries.group(group)
     }
 
     pub(super) fn mailbox(&self, device: &PoolId) -> MailboxState {
-        self.views().mailboxes.get(device).map(|(state, _)| state.clone()).unwrap_or_default()
+        self.views().deliveries.mailbox(device)
     }
 }
 

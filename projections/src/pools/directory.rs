@@ -1,13 +1,15 @@
 //! What is known of every pool, whether or not it is in memory: which key speaks for it, when time does
 //! something to it next, how full it was when it changed last. A fold of the pools.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use keypool_ledger::{Event, PoolId, SignatureKey, Timestamp};
+use keypool_ledger::{Event, Hash, PoolId, SignatureKey, Timestamp};
 
 use crate::{
     health::Level,
     packing::{Packer, Unpacker},
+    pool::Identity,
+    statement::device_list_head,
 };
 
 /// The least name a device can have.
@@ -17,6 +19,10 @@ const LEAST_DEVICE: &str = "+";
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     keys: HashMap<SignatureKey, PoolId>,
+    /// The keys that were removed or rotated away: they are nobody's ever after.
+    retired: HashSet<SignatureKey>,
+    /// Users by their names in small letters: of two that differ in capitals only, the first.
+    folded: HashMap<String, String>,
     /// All pools, those of a user together, by device.
     pools: BTreeSet<PoolId>,
     briefs: HashMap<PoolId, Brief>,
@@ -30,6 +36,10 @@ pub(super) struct Directory {
 pub(super) struct Brief {
     /// The key that speaks for it.
     pub(super) key: Option<SignatureKey>,
+    /// The keys that it has had.
+    pub(super) identity: Identity,
+    /// The version of its history that this is of.
+    pub(super) version: u64,
     /// When time does something to it next.
     pub(super) due: Option<Timestamp>,
     /// How full it was when it changed last.
@@ -42,6 +52,8 @@ impl Brief {
     pub(super) fn pack(&self) -> Vec<u8> {
         let mut out = Packer::default();
         out.bytes(self.key.as_ref().map_or(&[], SignatureKey::as_bytes));
+        self.identity.pack(&mut out);
+        out.number(self.version);
         out.flag(self.due.is_some());
         out.number(self.due.unwrap_or_default().as_millis());
         out.number(place_of(self.level) as u64);
@@ -55,11 +67,13 @@ impl Brief {
             [] => None,
             key => Some(SignatureKey::new(key).ok()?),
         };
+        let (identity, version) = (Identity::unpack(&mut rest)?, rest.number()?);
         let due = rest.flag()?;
         let at = rest.time()?;
         let level = LEVELS.get(usize::try_from(rest.number()?).ok()?).copied()?;
         let kept = rest.number()?;
-        rest.0.is_empty().then_some(Self { key, due: due.then_some(at), level, kept })
+        let due = due.then_some(at);
+        rest.0.is_empty().then_some(Self { key, identity, version, due, level, kept })
     }
 }
 
@@ -98,8 +112,13 @@ impl Directory {
                 }
                 self.count(old.level, -1);
             }
-            None => drop(self.pools.insert(pool.clone())),
+            None => {
+                self.pools.insert(pool.clone());
+                let folded = self.folded.entry(pool.user().to_ascii_lowercase());
+                folded.or_insert_with(|| pool.user().to_owned());
+            }
         }
+        self.retired.extend(brief.identity.retired.iter().cloned());
         if let Some(due) = brief.due
             && old.as_ref().is_none_or(|old| old.due != brief.due)
         {
@@ -121,13 +140,27 @@ impl Directory {
 
     /// Takes in that something happened to a pool that is not in memory: who speaks for it now, and that
     /// it should be looked at.
-    pub(super) fn note_event(&mut self, pool: &PoolId, event: &Event) {
+    pub(super) fn note_event(&mut self, pool: &PoolId, version: u64, event: &Event) {
         let mut brief = self.brief(pool);
+        if version <= brief.version {
+            return;
+        }
+        brief.version = version;
         match event {
-            Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } => {
+            Event::Registered { signature_key, .. } => {
                 brief.key = Some(signature_key.clone());
+                brief.identity.incarnation += 1;
+                brief.identity.changes += 1;
             }
-            Event::DeviceRemoved {} => brief.key = None,
+            Event::KeyRotated { signature_key, .. } => {
+                brief.identity.retired.extend(brief.key.replace(signature_key.clone()));
+                brief.identity.changes += 1;
+            }
+            Event::DeviceRemoved {} => {
+                brief.identity.retired.extend(brief.key.take());
+                brief.identity.changes += 1;
+            }
+            Event::NameReleased {} | Event::LeafKeyPinned { .. } => brief.identity.changes += 1,
             _ => {}
         }
         brief.due = Some(Timestamp::default());
@@ -149,6 +182,11 @@ impl Directory {
     /// Whether a pool has a history.
     pub(super) fn knows(&self, pool: &PoolId) -> bool {
         self.briefs.contains_key(pool)
+    }
+
+    /// How many devices a key speaks for.
+    pub(super) fn registered(&self) -> usize {
+        self.keys.len()
     }
 
     /// Every pool, by name.
@@ -184,6 +222,35 @@ impl Directory {
     /// Whether a key speaks for no other pool.
     pub(super) fn is_free(&self, pool: &PoolId, key: &SignatureKey) -> bool {
         self.keys.get(key).is_none_or(|other| other == pool)
+    }
+
+    /// Whether a key was removed or rotated away, from whichever pool.
+    pub(super) fn is_retired(&self, key: &SignatureKey) -> bool {
+        self.retired.contains(key)
+    }
+
+    /// The head of a user's device list: see [`device_list_head`].
+    pub(super) fn head_of(&self, user: &str) -> Hash {
+        let devices = self.devices_of(user).filter_map(|pool| {
+            let brief = self.briefs.get(pool)?;
+            Some((pool.device(), brief.identity.changes, brief.key.as_ref()))
+        });
+        device_list_head(user, devices)
+    }
+
+    /// The name that stands in the way of registering a new one, because it differs in capital letters
+    /// only: another user's, or another device's of the user.
+    pub(super) fn similar_name(&self, pool: &PoolId) -> Option<String> {
+        let user = self.folded.get(&pool.user().to_ascii_lowercase());
+        if let Some(user) = user.filter(|user| *user != pool.user()) {
+            let is_known = self.devices_of(pool.user()).next().is_some();
+            return (!is_known).then(|| user.clone());
+        }
+        if self.knows(pool) {
+            return None;
+        }
+        let is_similar = |other: &&PoolId| other.device().eq_ignore_ascii_case(pool.device());
+        self.devices_of(pool.user()).find(is_similar).map(|other| other.device().to_owned())
     }
 
     /// Whether a key may be registered for a pool: the first key of a user is trusted on first use, one for

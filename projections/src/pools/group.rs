@@ -6,25 +6,31 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId,
-    ReservationId, StreamHead, StreamId, StreamWrite, Timestamp,
+    Batch, CommandId, Event, EventLog, GroupId, KeyPackageRef, NewEvent, PoolId, ReservationId,
+    SignatureKey, SignedStatement, StreamHead, StreamId, StreamWrite, Timestamp,
 };
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared, Target,
+    clock_guard::ClockReading,
     committer::{Job, Outcome, Work},
     delivering::DeliveryOutcome,
     recall::recall,
+    server_stream::derived_id,
     views::News,
-    watch::Look,
 };
 use crate::{
-    command::{Answer, Command, Limits, NewPackage, NextKey, Rejection},
+    command::{Answer, Command, LeafKey, Limits, NewPackage, NextKey, Rejection},
     decide::Decision,
-    delivery::{GroupState, MailboxState},
+    delivery::Deliveries,
     pool::PoolState,
+    statement::Agreement,
 };
 
+/// How many keys a device may have had before its present one.
+const RETIRED_MAX: usize = 1024;
+/// How many devices a user may have.
+const DEVICES_MAX: usize = 32;
 /// How many pools one sweep settles.
 const SETTLED_MAX: usize = 1024;
 
@@ -54,7 +60,7 @@ struct Decided {
 /// A group of commands under way: the states as they will be once its batches are written.
 pub(super) struct Group<'a, L> {
     pub(super) shared: &'a Shared<L>,
-    pub(super) look: Look,
+    pub(super) look: ClockReading,
     pub(super) limits: Limits,
     /// Up to which record whoever asks has looked for what the command names, and found nothing.
     pub(super) looked: u64,
@@ -62,8 +68,8 @@ pub(super) struct Group<'a, L> {
     pub(super) batches: Vec<Batch>,
     /// The histories that each batch writes to.
     pub(super) touched: Vec<Vec<StreamId>>,
-    pub(super) groups: HashMap<GroupId, (GroupState, Timestamp)>,
-    pub(super) mailboxes: HashMap<PoolId, (MailboxState, Timestamp)>,
+    /// The groups and mailboxes that this group of commands changes.
+    pub(super) deliveries: Deliveries,
     commands: HashSet<CommandId>,
     reservations: HashSet<ReservationId>,
     uploads: HashMap<KeyPackageRef, PoolId>,
@@ -73,7 +79,7 @@ pub(super) struct Group<'a, L> {
 }
 
 impl<'a, L: EventLog> Group<'a, L> {
-    pub(super) fn new(shared: &'a Shared<L>, look: Look) -> Self {
+    pub(super) fn new(shared: &'a Shared<L>, look: ClockReading) -> Self {
         Self {
             shared,
             look,
@@ -82,8 +88,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             working: HashMap::new(),
             batches: Vec::new(),
             touched: Vec::new(),
-            groups: HashMap::new(),
-            mailboxes: HashMap::new(),
+            deliveries: Deliveries::default(),
             commands: HashSet::new(),
             reservations: HashSet::new(),
             uploads: HashMap::new(),
@@ -97,6 +102,8 @@ impl<'a, L: EventLog> Group<'a, L> {
         let request = match &job.work {
             _ if self.full => return None,
             Work::Sweep(_) => return Some(self.sweep()),
+            // The committer does it in front of the group.
+            Work::AcceptClock(_) => return None,
             Work::Deliver(request, _) if !self.commands.insert(request.id) => return None,
             Work::Deliver(request, _) => return Some(self.deliver(request)),
             Work::Command(request, _) => request,
@@ -137,9 +144,12 @@ impl<'a, L: EventLog> Group<'a, L> {
         if !records.is_empty() {
             return Ok(Plan::Reply(recall(self.shared, request, &records)));
         }
-        let clocked = matches!(request.command, Command::Reserve { .. } | Command::Spend { .. });
-        if self.look.regressed && clocked {
-            return Err(ExecuteError::ClockRegressed);
+        match request.command {
+            Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,
+            Command::Upload(_) | Command::Replace { .. } | Command::Renew(_) => {
+                self.look.not_leapt()?;
+            }
+            _ => {}
         }
         let decided = self.decide(request)?;
         Ok(self.take_up(request, decided))
@@ -153,7 +163,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             return Plan::Reply(answer.map(repeated).map_err(Into::into));
         };
         let expected = view.state.version();
-        let at = self.look.now.max(view.head.at);
+        let at = self.look.now;
         let head = StreamHead { at, ..view.head };
         let after = Arc::new(PoolView { state, head, position: view.position });
         self.working.insert(pool.clone(), Arc::clone(&after));
@@ -164,6 +174,9 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// Finds the pool a command is for, and decides it there.
     fn decide(&mut self, request: &Request) -> Result<Decided, ExecuteError> {
+        if let Command::Reserve { holder, group, .. } = &request.command {
+            self.check_membership(holder, group)?;
+        }
         match &request.target {
             Target::Pool(pool) => {
                 self.check(pool, &request.command)?;
@@ -181,8 +194,8 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     fn decide_on(&mut self, pool: &PoolId, command: &Command) -> Result<Decided, ExecuteError> {
         let view = self.prepared(pool, command)?;
-        let now = self.look.now.max(view.head.at);
-        let (decision, after) = view.state.decide_with_outcome(command, now, &self.limits);
+        let (decision, after) =
+            view.state.decide_with_outcome(command, self.look.now, &self.limits);
         Ok(Decided { pool: pool.clone(), view, decision, after })
     }
 
@@ -227,23 +240,48 @@ impl<'a, L: EventLog> Group<'a, L> {
         Err(refusal.into())
     }
 
-    /// Refuses what the state of one pool alone cannot tell.
+    /// A group that is known here is its members' to invite to: an id that somebody has seen in a
+    /// reservation is of no use.
+    fn check_membership(&self, holder: &PoolId, group: &GroupId) -> Result<(), Rejection> {
+        let state = self.group_state(group);
+        if 0 < state.version() && !state.has_member(holder) {
+            let (group, holder) = (group.clone(), holder.clone());
+            return Err(Rejection::NotAMember { group, holder });
+        }
+        Ok(())
+    }
+
+    /// Refuses a command for what the state of one pool alone cannot tell.
     fn check(&self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
         match command {
-            Command::Register { signature_key, voucher, .. }
-                if !self.shared.views().directory.admits(pool, signature_key, voucher.as_ref()) =>
-            {
-                return Err(Rejection::IdentityBound.into());
+            Command::Register { signature_key, statement, .. } => {
+                self.check_registration(pool, signature_key, statement.as_ref())?;
             }
-            Command::Register { .. } if self.was_removed(pool)? => {
-                return Err(Rejection::IdentityBound.into());
+            Command::Admit { signature_key, .. } => {
+                if !self.speaks_for(pool, signature_key) {
+                    self.check_new_key(pool, signature_key)?;
+                    self.check_new_name(pool)?;
+                }
             }
-            Command::Rotate { signature_key, .. }
-            | Command::Admit { signature_key, .. }
-            | Command::Replace { next: Some(NextKey { signature_key, .. }), .. }
-                if !self.shared.views().directory.is_free(pool, signature_key) =>
-            {
-                return Err(Rejection::IdentityBound.into());
+            Command::Rotate { signature_key, statement, .. } => {
+                self.check_rotation(pool, signature_key, statement)?;
+            }
+            Command::Replace { next: Some(next), .. } => {
+                let NextKey { signature_key, statement, leaf_keys, .. } = next;
+                if self.check_rotation(pool, signature_key, statement)? {
+                    for (statement, LeafKey { signature_scheme, signature_key }) in leaf_keys {
+                        self.check_new_key(pool, signature_key)?;
+                        let agreement = Agreement::LeafKey(*signature_scheme, signature_key);
+                        self.check_statement(pool, statement, agreement)?;
+                    }
+                }
+            }
+            Command::DeclareLeafKey { statement, leaf_key } => {
+                let LeafKey { signature_scheme: scheme, signature_key: key } = leaf_key;
+                if self.pool_view(pool)?.state.pinned_key(*scheme) != Some(key) {
+                    self.check_new_key(pool, key)?;
+                    self.check_statement(pool, statement, Agreement::LeafKey(*scheme, key))?;
+                }
             }
             Command::Reserve { reservation, holder, .. } => {
                 if holder == pool {
@@ -275,8 +313,94 @@ impl<'a, L: EventLog> Group<'a, L> {
         Ok(())
     }
 
+    /// Whether a key speaks for a pool already: then there is nothing to agree to.
+    fn speaks_for(&self, pool: &PoolId, key: &SignatureKey) -> bool {
+        self.shared.views().directory.pool_of_key(key) == Some(pool)
+    }
+
+    /// Checks that a key may follow the one that speaks for a pool; false if it does already.
+    fn check_rotation(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        statement: &SignedStatement,
+    ) -> Result<bool, ExecuteError> {
+        if self.speaks_for(pool, key) {
+            return Ok(false);
+        }
+        self.check_new_key(pool, key)?;
+        self.check_statement(pool, statement, Agreement::Rotate(key))?;
+        Ok(true)
+    }
+
+    fn check_registration(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        statement: Option<&SignedStatement>,
+    ) -> Result<(), ExecuteError> {
+        if self.speaks_for(pool, key) {
+            return Ok(());
+        }
+        self.check_new_key(pool, key)?;
+        self.check_new_name(pool)?;
+        let voucher = statement.map(|statement| &statement.by);
+        if !self.shared.views().directory.admits(pool, key, voucher) || self.was_removed(pool)? {
+            return Err(Rejection::IdentityBound.into());
+        }
+        match statement {
+            Some(statement) => self.check_statement(pool, statement, Agreement::Vouch(key)),
+            None => Ok(()),
+        }
+    }
+
+    /// A key that is to speak for a pool, or sign its packages, must be nobody's, and never have been.
+    fn check_new_key(&self, pool: &PoolId, key: &SignatureKey) -> Result<(), ExecuteError> {
+        let views = self.shared.views();
+        if views.directory.is_retired(key) {
+            return Err(Rejection::KeyRetired(key.clone()).into());
+        }
+        if !views.directory.is_free(pool, key) {
+            return Err(Rejection::IdentityBound.into());
+        }
+        if RETIRED_MAX <= views.directory.brief(pool).identity.retired.len() {
+            return Err(Rejection::TooManyKeys(RETIRED_MAX).into());
+        }
+        Ok(())
+    }
+
+    /// A name that is registered must be plain, unlike all others, and one of not too many of its user.
+    fn check_new_name(&self, pool: &PoolId) -> Result<(), ExecuteError> {
+        pool.check_registrable().map_err(Rejection::from)?;
+        let views = self.shared.views();
+        if let Some(similar) = views.directory.similar_name(pool) {
+            let name =
+                if similar.eq_ignore_ascii_case(pool.user()) { pool.user() } else { pool.device() };
+            return Err(Rejection::NameTaken(name.to_owned(), similar).into());
+        }
+        let devices = views.directory.registered_of(pool.user()).len();
+        if DEVICES_MAX <= devices {
+            return Err(Rejection::TooManyDevices(pool.user().to_owned(), devices).into());
+        }
+        Ok(())
+    }
+
+    /// A statement must be in its time, and made on the user's device list as it is.
+    fn check_statement(
+        &self,
+        pool: &PoolId,
+        statement: &SignedStatement,
+        agreement: Agreement<'_>,
+    ) -> Result<(), ExecuteError> {
+        agreement.check_time(statement.until, self.look.now).map_err(Rejection::from)?;
+        if self.shared.views().directory.head_of(pool.user()) != statement.head {
+            return Err(Rejection::StatementStale.into());
+        }
+        Ok(())
+    }
+
     /// Whether the user has had devices and has none left: then the name is not free, and nobody is left to
-    /// vouch. Registering again what is registered is no matter of this.
+    /// vouch, until the operator releases it.
     fn was_removed(&self, pool: &PoolId) -> Result<bool, ExecuteError> {
         let devices: Vec<PoolId> = {
             let views = self.shared.views();
@@ -286,7 +410,8 @@ impl<'a, L: EventLog> Group<'a, L> {
             views.directory.devices_of(pool.user()).cloned().collect()
         };
         for device in devices {
-            if self.pool_view(&device)?.state.is_removed() {
+            let state = &self.pool_view(&device)?.state;
+            if state.is_removed() && !state.is_released() {
                 return Ok(true);
             }
         }
@@ -314,6 +439,9 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// Settles the pools that are due, as far as this group has room; what is left is due still.
     fn sweep(&mut self) -> Plan {
+        if let Err(error) = self.look.not_leapt() {
+            return Plan::Reply(Err(error));
+        }
         let (now, limits) = (self.look.now, self.limits);
         let mut due = self.shared.views().directory.due(now, SETTLED_MAX);
         due.retain(|pool| !self.working.contains_key(pool));
@@ -359,15 +487,8 @@ impl<'a, L: EventLog> Group<'a, L> {
 /// The request of a sweep for one pool. Its id follows from what it settles, so that the same history
 /// and the same clock give the same bytes.
 fn settling(pool: &PoolId, version: u64, now: Timestamp) -> Request {
-    let digest = Hash::of(format!("settle {pool} {version} {}", now.as_millis()).as_bytes());
-    let mut id = [0; 16];
-    id.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-    Request {
-        target: Target::Pool(pool.clone()),
-        command: Command::Settle,
-        id: CommandId(uuid::Builder::from_random_bytes(id).into_uuid()),
-        digest,
-    }
+    let (id, digest) = derived_id(&format!("settle {pool} {version} {}", now.as_millis()));
+    Request { target: Target::Pool(pool.clone()), command: Command::Settle, id, digest }
 }
 
 fn new_events(events: Vec<Event>, request: &Request, at: Timestamp) -> Vec<NewEvent> {

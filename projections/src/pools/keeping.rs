@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The number of the form of these snapshots, and of the folds they are of.
-const FOLD: u8 = 1;
+const FOLD: u8 = 2;
 /// Under which name the place is kept that the others reach to.
 const REACH: &[u8] = b"reach";
 /// What the names of the briefs begin with.
@@ -78,7 +78,7 @@ pub(super) fn restore(
     progress.set(0, head);
     let reach = log.snapshot(REACH)?.and_then(|bytes| Reach::unpack(&bytes));
     if let Some(reach) = reach.filter(|reach| reach.seq <= head)
-        && let Some(mut views) = kept_views(log)?
+        && let Some(mut views) = kept_views(log, reach)?
     {
         (views.changed.through, views.changed.at) = (reach.seq, reach.at);
         views.changed.reached = reach.seq;
@@ -86,6 +86,7 @@ pub(super) fn restore(
             views.note_pool(pool, record);
             Ok(())
         })?;
+        views.woken.clear();
         return Ok(views);
     }
     let mut views = Views::default();
@@ -102,6 +103,7 @@ pub(super) fn restore(
         views.publish(News::of(pool, Arc::unwrap_or_clone(view), limits));
         views.residents.make_room();
     }
+    views.woken.clear();
     Ok(views)
 }
 
@@ -117,32 +119,33 @@ fn each_record(
         let page = log.read(views.changed.through.saturating_add(1), PAGE)?;
         let Some(last) = page.last() else { return Ok(()) };
         for record in &page {
-            views.changed.at = views.changed.at.max(record.envelope.at);
-            match record.envelope.stream.pool() {
-                Some(pool) => take(views, pool, record)?,
-                None => views.take_in_delivery(record),
+            views.changed.note_time(&record.envelope);
+            if let Some(pool) = record.envelope.stream.pool() {
+                take(views, pool, record)?;
             }
+            views.take_in_delivery(record);
         }
         views.changed.through = last.seq;
         progress.set(last.seq, of);
     }
 }
 
-/// What was kept of all pools, groups and mailboxes; `None` if some of it is not what was kept.
-fn kept_views(log: &impl EventLog) -> Result<Option<Views>, ReadError> {
+/// Everything that was kept of pools, groups and mailboxes; `None` if some of it is of another form, or
+/// of a later record than all of it is known to be of: keeping was interrupted then, and what an event did
+/// to a group and to a mailbox cannot be told apart.
+fn kept_views(log: &impl EventLog, reach: Reach) -> Result<Option<Views>, ReadError> {
     let mut views = Views::default();
     let whole = each_snapshot(log, BRIEF, |name, bytes| {
         let pool = str::from_utf8(name).ok()?.parse().ok()?;
         views.directory.note(&pool, Brief::unpack(bytes)?);
         Some(())
     })? && each_snapshot(log, GROUP, |name, bytes| {
-        let (at, mut rest) = unpack_at(bytes)?;
-        views.groups.insert(GroupId::new(name).ok()?, (GroupState::unpack(&mut rest)?, at));
+        let state = unpack(bytes, reach, GroupState::unpack)?;
+        views.deliveries.put_group(GroupId::new(name).ok()?, state);
         Some(())
     })? && each_snapshot(log, MAILBOX, |name, bytes| {
         let device = str::from_utf8(name).ok()?.parse().ok()?;
-        let (at, mut rest) = unpack_at(bytes)?;
-        views.mailboxes.insert(device, (MailboxState::unpack(&mut rest)?, at));
+        views.deliveries.put_mailbox(device, unpack(bytes, reach, MailboxState::unpack)?);
         Some(())
     })?;
     Ok(whole.then_some(views))
@@ -168,16 +171,24 @@ fn each_snapshot(
     }
 }
 
-fn pack_at(at: Timestamp, pack: impl FnOnce(&mut Packer)) -> Vec<u8> {
+/// Bytes of a state, behind the record it is of.
+fn pack(through: u64, pack: impl FnOnce(&mut Packer)) -> Vec<u8> {
     let mut out = Packer::default();
-    out.number(at.as_millis());
+    out.number(through);
     pack(&mut out);
     out.into_bytes().into_vec()
 }
 
-fn unpack_at(bytes: &[u8]) -> Option<(Timestamp, Unpacker<'_>)> {
+/// The state that some bytes are, if it is not of a later record than `reach`.
+fn unpack<T>(
+    bytes: &[u8],
+    reach: Reach,
+    unpack: impl FnOnce(&mut Unpacker<'_>) -> Option<T>,
+) -> Option<T> {
     let mut rest = Unpacker(bytes);
-    Some((rest.time()?, rest))
+    rest.number().filter(|through| *through <= reach.seq)?;
+    let state = unpack(&mut rest)?;
+    rest.0.is_empty().then_some(state)
 }
 
 /// The thread that keeps snapshots, behind everybody else.
@@ -266,33 +277,35 @@ impl<L: EventLog> Shared<L> {
 
     /// Keeps everything that has changed, and then notes up to where that is.
     fn keep_changed(&self) -> Result<(), ReadError> {
-        let (changed, reach) = {
+        // Groups and mailboxes are folded from the same events, so they are taken at the same record.
+        let (briefs, groups, mailboxes, reach) = {
             let mut views = self.views_mut();
             let Changed { through, at, .. } = views.changed;
             // The pools are kept by themselves, whenever they are due.
             let pools = mem::take(&mut views.changed.pools);
             let fresh = Changed { pools, through, at, reached: through, ..Changed::default() };
-            (mem::replace(&mut views.changed, fresh), Reach { seq: through, at })
+            let changed = mem::replace(&mut views.changed, fresh);
+            let group = |group| (views.deliveries.group(&group), group);
+            let groups: Vec<_> = changed.groups.into_iter().map(group).collect();
+            let mailbox = |device| (views.deliveries.mailbox(&device), device);
+            let mailboxes: Vec<_> = changed.mailboxes.into_iter().map(mailbox).collect();
+            (changed.briefs, groups, mailboxes, Reach { seq: through, at })
         };
         let brief = |pool: &PoolId| {
             let bytes = self.views().directory.brief(pool).pack();
             Snapshot { name: [BRIEF, pool.to_string().as_bytes()].concat(), bytes }
         };
-        let group = |group: &GroupId| {
-            let (state, at) = self.views().groups.get(group).cloned().unwrap_or_default();
-            let bytes = pack_at(at, |out| state.pack(out));
+        let group = |(state, group): &(GroupState, GroupId)| {
+            let bytes = pack(reach.seq, |out| state.pack(out));
             Snapshot { name: [GROUP, group.as_bytes()].concat(), bytes }
         };
-        let mailbox = |device: &PoolId| {
-            let (state, at) = self.views().mailboxes.get(device).cloned().unwrap_or_default();
-            let bytes = pack_at(at, |out| state.pack(out));
+        let mailbox = |(state, device): &(MailboxState, PoolId)| {
+            let bytes = pack(reach.seq, |out| state.pack(out));
             Snapshot { name: [MAILBOX, device.to_string().as_bytes()].concat(), bytes }
         };
-        let all = changed.briefs.iter().map(brief);
-        let mut all = all
-            .chain(changed.groups.iter().map(group))
-            .chain(changed.mailboxes.iter().map(mailbox))
-            .peekable();
+        let all = briefs.iter().map(brief);
+        let mut all =
+            all.chain(groups.iter().map(group)).chain(mailboxes.iter().map(mailbox)).peekable();
         while all.peek().is_some() {
             self.log.keep_snapshots(all.by_ref().take(AT_ONCE).collect())?;
         }

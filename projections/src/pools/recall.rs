@@ -90,7 +90,11 @@ fn recorded(
         | (Command::Rotate { .. }, Event::KeyRotated { .. }) => {
             Some(Ok(Answer::Registered { known: false }))
         }
-        (Command::Remove { .. }, Event::DeviceRemoved {}) => Some(Ok(Answer::Removed)),
+        (Command::Remove { .. }, Event::DeviceRemoved {})
+        | (Command::ReleaseName, Event::NameReleased {}) => Some(Ok(Answer::Removed)),
+        (Command::DeclareLeafKey { .. }, Event::LeafKeyPinned { .. }) => {
+            Some(Ok(Answer::LeafKeyDeclared))
+        }
         _ => None,
     })
 }

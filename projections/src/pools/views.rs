@@ -1,9 +1,6 @@
 //! The published states, and how they are folded from the log.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use keypool_ledger::{EventLog, GroupId, PoolId, Record, StreamHead, StreamId, Timestamp, codec};
 
@@ -12,11 +9,7 @@ use super::{
     directory::{Brief, Directory},
     residents::Residents,
 };
-use crate::{
-    command::Limits,
-    delivery::{GroupState, MailboxState},
-    health::Level,
-};
+use crate::{command::Limits, delivery::Deliveries, health::Level};
 
 /// How many records are read at a time.
 pub(super) const PAGE: usize = 4096;
@@ -28,11 +21,10 @@ const KEPT_EVERY: u64 = 32;
 pub(super) struct Views {
     pub(super) residents: Residents,
     pub(super) directory: Directory,
-    /// Each group, and when its last event was recorded.
-    pub(super) groups: HashMap<GroupId, (GroupState, Timestamp)>,
-    /// Each device's mailbox, and when the last event of its own history was recorded.
-    pub(super) mailboxes: HashMap<PoolId, (MailboxState, Timestamp)>,
+    pub(super) deliveries: Deliveries,
     pub(super) changed: Changed,
+    /// The devices whose pool or mailbox has changed, and whose listeners are to be woken.
+    pub(super) woken: HashSet<PoolId>,
 }
 
 /// A pool as it is now, on its way to be published. What can be worked out before is, because nobody
@@ -50,6 +42,8 @@ impl News {
         view.state.forget();
         let brief = Brief {
             key: view.state.registration().map(|registered| registered.signature_key.clone()),
+            identity: view.state.identity().clone(),
+            version: view.state.version(),
             due: view.state.next_due(limits),
             level: Level::of(view.state.counts().available),
             kept: 0,
@@ -89,12 +83,13 @@ impl Views {
             self.changed.pools.insert(pool.clone());
         }
         self.changed.briefs.insert(pool.clone());
+        self.woken.insert(pool.clone());
         self.residents.put(pool, view);
     }
 
     /// Takes in a record of a pool that is not folded now: whoever asks for the pool folds it.
     pub(super) fn note_pool(&mut self, pool: &PoolId, record: &Record) {
-        self.directory.note_event(pool, &record.envelope.event);
+        self.directory.note_event(pool, record.envelope.version, &record.envelope.event);
         self.changed.briefs.insert(pool.clone());
     }
 }
@@ -110,9 +105,6 @@ impl PoolView {
         }
         if envelope.prev != self.head.hash {
             return Err(broken("the hash of the record before it"));
-        }
-        if envelope.at < self.head.at {
-            return Err(broken("its time"));
         }
         let illegal = |source| ReplayError::Illegal { seq: record.seq, source };
         self.state.evolve(&envelope.event, envelope.at).map_err(illegal)?;

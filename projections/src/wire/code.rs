@@ -82,6 +82,18 @@ codes! {
         "Draw a new key for a new request; keep the key when repeating one.";
     IdentityBound "identity_bound" false "The name is bound to another key"
         "Use the key that registered first, or another name; an operator can tell who holds it.";
+    KeyRetired "key_retired" false "The key was removed or replaced before"
+        "Make a new key: one that was removed or rotated away is nobody's ever after.";
+    StatementStale "statement_stale" false "The statement was used, or the user's devices have changed since"
+        "Fetch the head from GET /users/{user}/devices and sign a new statement.";
+    StatementExpired "statement_expired" false "The statement's time does not fit"
+        "Sign a new statement: it is good for ten minutes to vouch, for five otherwise; check the clock.";
+    OtherLedger "other_ledger" false "The statement is for another ledger"
+        "Sign it for the ledger that GET /users/{user}/devices names.";
+    NameTaken "name_taken" false "The name differs from another one in capital letters only"
+        "Choose another name.";
+    TooManyDevices "too_many_devices" false "The user has as many devices as a user may have"
+        "Remove a device that is not used any more.";
     Expired "expired" false "The KeyPackage's lifetime is over"
         "Reserve another package.";
     Revoked "revoked" false "The KeyPackage was withdrawn, or reported as unusable"
@@ -91,7 +103,13 @@ codes! {
     EpochTaken "epoch_taken" false "Another Commit was accepted for this epoch"
         "Take in what is in the mailbox, make the Commit anew in the group's epoch, and post that.";
     UnknownGroup "unknown_group" false "The group has no history here"
-        "Check the id; a group's first Commit makes it known.";
+        "Check the id; POST /groups makes a group.";
+    GroupExists "group_exists" false "The group exists already"
+        "Draw another group id at random.";
+    InvalidMessage "invalid_message" false "The bytes are no MLS message of this group and epoch"
+        "Send an MLSMessage that holds a Commit, or application data or a proposal, for this group and epoch.";
+    InvitationsFull "invitations_full" true "Too many invitations wait for the device to accept them"
+        "Leave the device out, and invite it again after it was online.";
     MailboxOverrun "mailbox_overrun" false "The mailbox was over its limits, and something was not kept"
         "Acknowledge what there is; then ask to be removed from and added to the groups again.";
     RateLimited "rate_limited" true "The caller asks for more than it may"
@@ -110,6 +128,8 @@ codes! {
         "Repeat the request with the same Idempotency-Key once the operator has mended it.";
     ClockRegressed "clock_regressed" true "The server's clock has stepped back"
         "Wait until the operator has set the clock.";
+    ClockLeapt "clock_leapt" true "The server's clock has leapt ahead"
+        "Wait until devices have confirmed the clock, or the operator has set or accepted it.";
     Busy "busy" true "Too many requests are waiting"
         "Repeat the request with the same Idempotency-Key after Retry-After seconds.";
 }

@@ -7,6 +7,24 @@ use serde::{Deserialize, Serialize};
 
 use super::{Base64, ClaimRequest};
 
+/// `POST /groups`: make a group with the caller as its first member, in epoch 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GroupRequest {
+    /// The group's id, drawn at random.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group_id: GroupId,
+}
+
+/// The answer to `POST /groups` and `POST /groups/{group_id}/leave`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GroupReply {
+    /// The place of the change in the log; 0 if nothing had to change.
+    pub position: u64,
+}
+
 /// `POST /groups/{group_id}/commits`: a Commit, its Welcomes, and the spending of its packages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +54,11 @@ pub struct CommitReply {
     pub epoch: u64,
     /// The place of the Commit's last event in the log.
     pub position: u64,
+    /// The members whose mailboxes had no room for it, the first hundred by name: they are told, and have
+    /// to be added again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub not_kept: Vec<PoolId>,
 }
 
 /// `POST /groups/{group_id}/messages`.
@@ -51,8 +74,12 @@ pub struct MessageRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MessageReply {
-    /// The place of the message in the log.
+    /// The place of the message in the log; 0 if there is nobody to pass it on to.
     pub position: u64,
+    /// The members whose mailboxes had no room for it, the first hundred by name: they are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub not_kept: Vec<PoolId>,
 }
 
 /// The answer to `GET /mailbox`.
@@ -63,6 +90,24 @@ pub struct MailboxReply {
     pub items: Vec<MailboxItem>,
     /// Whether more waits: ask again after the last position.
     pub more: bool,
+    /// The groups of which something was not kept, because their part of the mailbox was full. Nothing
+    /// more is kept there until the device acknowledges that it was told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_kept: Vec<NotKept>,
+}
+
+/// A part of a mailbox that was full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NotKept {
+    /// The group.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group_id: GroupId,
+    /// The device whose messages were not kept; left out if nothing of the group was, Commits included:
+    /// the device has to be added to the group again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sender: Option<PoolId>,
 }
 
 /// Something that waits for a device.
@@ -84,6 +129,14 @@ pub struct MailboxItem {
     pub sender: Option<PoolId>,
     /// The bytes that were posted.
     pub bytes: Base64,
+    /// The devices that a Commit has added, by the packages it has spent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub added: Vec<PoolId>,
+    /// The devices that a Commit removes by the word of its sender: the server cannot read it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub removed: Vec<PoolId>,
 }
 
 /// What waits in a mailbox.
@@ -109,6 +162,14 @@ pub struct AcknowledgeRequest {
     /// Whether the device has seen `mailbox_overrun`: only then does the mailbox take in again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overrun: bool,
+    /// The groups that the device has joined: until then little of a group waits, for seven days.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub accepted: Vec<GroupId>,
+    /// The groups of which the device was told, by `not_kept`, that something was not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub told: Vec<GroupId>,
 }
 
 /// The answer to `POST /mailbox/acknowledge`.

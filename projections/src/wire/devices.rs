@@ -2,11 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use data_encoding::BASE64URL_NOPAD;
-use keypool_ledger::{KeyPackageRef, SignatureKey};
+use keypool_ledger::{
+    Hash, KeyPackageRef, PoolId, Signature, SignatureKey, SignedStatement, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Base64, PoolCounts, UploadItem};
+use crate::statement::{Agreement, LedgerId, Statement};
 
 /// `POST /devices`: let the key that signs this request speak for a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,10 +33,14 @@ pub struct Voucher {
     /// The key of the device that vouches.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub keyid: SignatureKey,
-    /// Its signature of `keypool-vouch-v1`, the device that is vouched for, its own key and the other
-    /// device's, each with a line feed after it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Byte))]
-    pub proof: Base64,
+    /// The head of the user's device list that it was made on, hex.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub head: Hash,
+    /// When it ends, in Unix seconds: ten minutes ahead at most.
+    pub until: u64,
+    /// The key's signature of the statement `vouch`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub proof: Signature,
 }
 
 /// The answer to `GET /users/{user}/devices`.
@@ -45,6 +51,12 @@ pub struct DevicesReply {
     pub user: String,
     /// The user's registered devices, in the order of their names.
     pub devices: Vec<String>,
+    /// The head of the list, hex: statements are made on it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub head: Hash,
+    /// The ledger that statements are for: the name and key hash of its checkpoints, `NAME+HASH`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub ledger: LedgerId,
 }
 
 /// The answer to `POST /devices`.
@@ -76,13 +88,54 @@ pub struct RotateRequest {
     /// The key that speaks for it until now.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub previous_keyid: SignatureKey,
-    /// That key's signature of `keypool-rotate-v1`, the device, the previous and the new key, each with a
-    /// line feed after it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Byte))]
-    pub proof: Base64,
+    /// The head of the user's device list that the statement was made on, hex.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub head: Hash,
+    /// When it ends, in Unix seconds: five minutes ahead at most.
+    pub until: u64,
+    /// The previous key's signature of the statement `rotate`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub proof: Signature,
 }
 
-/// The answer to `DELETE /devices/{device}`.
+/// `POST /devices/leaf-key`: declare the key that signs the device's packages of a signature scheme.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LeafKeyRequest {
+    /// The scheme, RFC 9420 section 5.1.2: 1027 (0x0403) is ECDSA over P-256.
+    pub signature_scheme: u16,
+    /// The public key, as it stands in the leaf.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub leaf_keyid: SignatureKey,
+    /// The head of the user's device list that the statement was made on, hex.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub head: Hash,
+    /// When it ends, in Unix seconds: five minutes ahead at most.
+    pub until: u64,
+    /// The device's key's signature of the statement `leaf-key`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub proof: Signature,
+}
+
+/// The answer to `POST /devices/leaf-key`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LeafKeyReply {
+    /// The place of the declaration in the log.
+    pub position: u64,
+}
+
+/// `POST /devices/remove`: remove a device of the caller's user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RemoveRequest {
+    /// The device: the caller's own, or another one of its user.
+    pub device: String,
+}
+
+/// The answer to `POST /devices/remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RemoveReply {
@@ -92,6 +145,9 @@ pub struct RemoveReply {
     pub device: String,
     /// Always true: no key speaks for it any more, and nobody is given a package of it.
     pub removed: bool,
+    /// The user's registered devices that this one has vouched for, directly or through others: remove
+    /// them as well if the device was stolen.
+    pub introduced: Vec<String>,
     /// The place of the last thing that was recorded of it in the log.
     pub position: u64,
 }
@@ -107,6 +163,10 @@ pub struct RotatePackagesRequest {
     /// `POST /devices/rotate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<RotateRequest>,
+    /// The keys of other signature schemes that the new key declares with it: a rotation ends those that
+    /// the one before had declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaf_keys: Vec<LeafKeyRequest>,
 }
 
 /// The answer to `POST /keypackages/rotate`.
@@ -127,24 +187,82 @@ pub struct RotatePackagesReply {
 }
 
 impl fmt::Display for Voucher {
-    /// One word, to be carried from one device to the other: the key and the proof, each base64url.
+    /// One word, to be carried from one device to the other: key, head, end and proof.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.keyid, BASE64URL_NOPAD.encode(&self.proof.0))
+        write!(f, "{}.{}.{}.{}", self.keyid, self.head, self.until, self.proof)
     }
 }
 
 /// A word that is no voucher.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("that is no voucher; one looks like KEYID.PROOF, as `keypool vouch` prints it")]
+#[error("that is no voucher; one looks like KEYID.HEAD.UNTIL.PROOF, as `keypool vouch` prints it")]
 pub struct NoVoucher;
 
 impl FromStr for Voucher {
     type Err = NoVoucher;
 
     fn from_str(text: &str) -> Result<Self, NoVoucher> {
-        let (keyid, proof) = text.trim().split_once('.').ok_or(NoVoucher)?;
-        let keyid = keyid.parse().map_err(|_| NoVoucher)?;
-        let proof = BASE64URL_NOPAD.decode(proof.as_bytes()).map_err(|_| NoVoucher)?;
-        Ok(Self { keyid, proof: Base64(proof) })
+        let parts: Vec<&str> = text.trim().split('.').collect();
+        let &[keyid, head, until, proof] = parts.as_slice() else { return Err(NoVoucher) };
+        Ok(Self {
+            keyid: keyid.parse().map_err(|_| NoVoucher)?,
+            head: head.parse().map_err(|_| NoVoucher)?,
+            until: until.parse().map_err(|_| NoVoucher)?,
+            proof: proof.parse().map_err(|_| NoVoucher)?,
+        })
     }
+}
+
+impl Voucher {
+    /// The bytes whose signature it is, for a device and its key.
+    #[must_use]
+    pub fn statement(&self, ledger: &LedgerId, device: &PoolId, key: &SignatureKey) -> Vec<u8> {
+        let (by, head, until) = (&self.keyid, &self.head, Timestamp::from_secs(self.until));
+        let agreement = Agreement::Vouch(key);
+        Statement { ledger, subject: device, by, agreement, head, until }.to_bytes()
+    }
+
+    /// The statement as the log keeps it.
+    #[must_use]
+    pub fn signed(&self) -> SignedStatement {
+        signed(&self.keyid, self.head, self.until, &self.proof)
+    }
+}
+
+impl RotateRequest {
+    /// The bytes whose signature its proof is, for a device and the key that follows.
+    #[must_use]
+    pub fn statement(&self, ledger: &LedgerId, device: &PoolId, next: &SignatureKey) -> Vec<u8> {
+        let (by, head, until) =
+            (&self.previous_keyid, &self.head, Timestamp::from_secs(self.until));
+        let agreement = Agreement::Rotate(next);
+        Statement { ledger, subject: device, by, agreement, head, until }.to_bytes()
+    }
+
+    /// The statement as the log keeps it.
+    #[must_use]
+    pub fn signed(&self) -> SignedStatement {
+        signed(&self.previous_keyid, self.head, self.until, &self.proof)
+    }
+}
+
+impl LeafKeyRequest {
+    /// The bytes whose signature its proof is, for a device and the key that speaks for it.
+    #[must_use]
+    pub fn statement(&self, ledger: &LedgerId, device: &PoolId, by: &SignatureKey) -> Vec<u8> {
+        let (head, until) = (&self.head, Timestamp::from_secs(self.until));
+        let agreement = Agreement::LeafKey(self.signature_scheme, &self.leaf_keyid);
+        Statement { ledger, subject: device, by, agreement, head, until }.to_bytes()
+    }
+
+    /// The statement as the log keeps it.
+    #[must_use]
+    pub fn signed(&self, by: &SignatureKey) -> SignedStatement {
+        signed(by, self.head, self.until, &self.proof)
+    }
+}
+
+fn signed(by: &SignatureKey, head: Hash, until: u64, proof: &Signature) -> SignedStatement {
+    let until = Timestamp::from_secs(until);
+    SignedStatement { by: by.clone(), head, until, proof: proof.clone() }
 }

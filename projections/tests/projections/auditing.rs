@@ -74,10 +74,11 @@ fn the_key_of_another_scheme_changes_only_when_no_package_of_it_is_live() {
         signature_key: SignatureKey::new(&[1; 32]).unwrap(),
         credential: "bob".to_owned(),
         voucher: None,
+        statement: None,
     };
     let pinned = |number| {
         let LeafKey { signature_scheme, signature_key } = leaf_key(number);
-        Event::LeafKeyPinned { signature_scheme, signature_key }
+        Event::LeafKeyPinned { signature_scheme, signature_key, statement: None }
     };
     let withdrawn = Event::Revoked {
         keypackage_ref: reference("a:1"),
@@ -87,6 +88,7 @@ fn the_key_of_another_scheme_changes_only_when_no_package_of_it_is_live() {
     let rotated = Event::KeyRotated {
         signature_key: SignatureKey::new(&[2; 32]).unwrap(),
         credential: "bob".to_owned(),
+        statement: None,
     };
     let uploaded = || Event::Uploaded(package("a:1").facts);
     let broken = |events: &[Event]| {

@@ -3,6 +3,7 @@
 use std::{
     sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
 
 use keypool_ledger::{
@@ -10,12 +11,14 @@ use keypool_ledger::{
     StreamWrite,
     log::{Fault, Faulty},
 };
-use keypool_projections::{Command, ExecuteError, Limits, Pools, Rejection, Request, Target};
+use keypool_projections::{
+    ClockState, Command, ExecuteError, Limits, Pools, Rejection, Request, Target,
+};
 use uuid::Uuid;
 
 use crate::{
     history::{START, at, group, package, pool, reference, reservation},
-    pools::{block_on, request, reserve, reserved, spend},
+    pools::{block_on, register, request, reserve, reserved, spend},
 };
 
 type Log = Arc<Faulty<MemoryLog>>;
@@ -93,19 +96,55 @@ fn what_was_written_though_nobody_said_so_is_answered_as_written() {
 
 #[test]
 fn what_was_not_written_is_not_acknowledged_and_not_shown() {
-    for fault in [Fault::UnknownNotApplied, Fault::NotWritten] {
-        let (log, pools) = bobs(&["a"]);
-        log.fail_append(2, fault);
-        let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
-        assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
-        assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
-        assert!(*pools.failed().borrow());
+    let (log, pools) = bobs(&["a"]);
+    log.fail_append(2, Fault::UnknownNotApplied);
+    let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
+    assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
+    assert!(*pools.failed().borrow());
 
-        drop(pools);
-        let pools = open(&log);
+    drop(pools);
+    let pools = open(&log);
+    assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
+    block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+}
+
+#[test]
+fn a_log_that_takes_nothing_for_a_while_ends_nothing() {
+    let (log, pools) = bobs(&["a"]);
+    for attempt in 2..5 {
+        log.fail_append(attempt, Fault::NotWritten);
+        let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
+        assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
         assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
-        block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+        assert!(pools.refusal().is_some() && !*pools.failed().borrow());
     }
+    let reply = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+    assert_eq!((reserved(&reply), reply.position), (reference("a"), 2));
+    assert_eq!(pools.refusal(), None);
+    block_on(pools.execute(to_bob(3, spend("a", 7, "alice")))).unwrap();
+}
+
+#[test]
+fn a_sweep_and_an_acceptance_of_the_clock_wait_for_a_log_that_takes_nothing() {
+    let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
+    let clock = Arc::new(ManualClock::at(START));
+    let pools =
+        Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, Limits::STANDARD).unwrap();
+    block_on(pools.execute(to_bob(1, register(1, "bob")))).unwrap();
+    block_on(pools.execute(to_bob(2, Command::Upload(vec![package("a")])))).unwrap();
+    clock.advance(Duration::from_hours(1));
+    log.fail_append(3, Fault::NotWritten);
+    let refused = block_on(pools.sweep()).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
+    assert_eq!(block_on(pools.sweep()).unwrap(), 1);
+    clock.set(at(0).after(Duration::from_hours(9)));
+    log.fail_append(log.n_appends() + 1, Fault::NotWritten);
+    let refused = block_on(pools.accept_clock()).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
+    assert!(matches!(pools.clock_state(), ClockState::Leapt { .. }));
+    assert!(block_on(pools.accept_clock()).unwrap());
+    assert_eq!(pools.clock_state(), ClockState::Fine);
 }
 
 #[test]

@@ -306,8 +306,12 @@ fn audited(log: &[(Event, Timestamp)], limits: &Limits) -> Vec<Finding> {
         life_margin: limits.life_margin,
     });
     let signature_key = SignatureKey::new(&[1; 32]).unwrap();
-    let registered =
-        Event::Registered { signature_key, credential: "bob".to_owned(), voucher: None };
+    let registered = Event::Registered {
+        signature_key,
+        credential: "bob".to_owned(),
+        voucher: None,
+        statement: None,
+    };
     let first = (registered, at(0));
     for (seq, (event, at)) in (1..).zip(std::iter::once(&first).chain(log)) {
         auditor.see(seq, &envelope(seq, pool("bob"), event.clone(), *at));

@@ -49,8 +49,6 @@ pub(crate) struct Goal {
     /// Without signatures, and with them; `None` where it was not measured.
     pub(crate) named: Option<Spread>,
     pub(crate) signed: Option<Spread>,
-    /// With signatures in sessions.
-    pub(crate) in_session: Option<Spread>,
 }
 
 /// All goals of the rounds.
@@ -143,8 +141,8 @@ fn goal(
     ratio: impl Fn(&Round, Auth) -> Option<f64>,
 ) -> Goal {
     let of = |auth| spread(rounds, |round| ratio(round, auth));
-    let (named, signed, in_session) = (of(Auth::Named), of(Auth::Signed), of(Auth::Session));
-    Goal { text, wanted, unit: "×", named, signed, in_session }
+    let (named, signed) = (of(Auth::Named), of(Auth::Signed));
+    Goal { text, wanted, unit: "×", named, signed }
 }
 
 /// Whether a log is as large as the goals are for.
@@ -158,7 +156,7 @@ pub(crate) fn of_large(large: &Large) -> Vec<Goal> {
     let row = |text: &str, wanted, unit, named| {
         let wanted = if is_large_enough(large) { wanted } else { Wanted::Told };
         let text = text.to_owned();
-        Goal { text, wanted, unit, named, signed: None, in_session: None }
+        Goal { text, wanted, unit, named, signed: None }
     };
     let pools = approx(large.size.pools);
     let packages = pools * approx(crate::population::PACKAGES);

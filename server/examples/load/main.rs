@@ -4,7 +4,6 @@
 //! `keypool-server`, or itself as a baseline), puts load on it over HTTP, and writes what it found into
 //! docs/benchmarks.md.
 
-mod agreeing;
 mod baseline;
 mod ceiling;
 mod client;
@@ -97,9 +96,6 @@ struct Once {
     /// Sign the requests
     #[arg(long)]
     signed: bool,
-    /// Sign them with session keys
-    #[arg(long, conflicts_with = "signed")]
-    session: bool,
     /// How often it is measured
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -187,12 +183,8 @@ fn there() -> (Vec<Subject>, Vec<String>) {
 
 impl Once {
     async fn run(self) -> Outcome<()> {
-        let Self { subject, workload, concurrency, operations, signed, session, rounds } = self;
-        let auth = match (signed, session) {
-            (_, true) => Auth::Session,
-            (true, false) => Auth::Signed,
-            (false, false) => Auth::Named,
-        };
+        let Self { subject, workload, concurrency, operations, signed, rounds } = self;
+        let auth = if signed { Auth::Signed } else { Auth::Named };
         let work = work_dir()?;
         let cell = Cell { workload, concurrency, operations };
         let mut stage = Stage::set(work.path(), vec![cell])?;

@@ -3,7 +3,6 @@
 
 use ed25519_dalek::SigningKey;
 use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, SignatureKey, Timestamp};
-use keypool_projections::signing::Session;
 use uuid::Uuid;
 
 use crate::Outcome;
@@ -19,8 +18,6 @@ const LIFETIME_S: u64 = 14 * 24 * 3600;
 pub(crate) struct Device {
     pub(crate) pool: PoolId,
     pub(crate) key: SigningKey,
-    /// The session that stands for the key, where requests are signed in one.
-    pub(crate) session: Option<Session>,
 }
 
 impl Device {
@@ -28,7 +25,7 @@ impl Device {
     pub(crate) fn new(number: u64) -> Outcome<Self> {
         let pool = pool(number)?;
         let key = SigningKey::from_bytes(Hash::of(pool.to_string().as_bytes()).as_bytes());
-        Ok(Self { pool, key, session: None })
+        Ok(Self { pool, key })
     }
 
     pub(crate) fn keyid(&self) -> Outcome<SignatureKey> {

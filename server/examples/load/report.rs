@@ -21,11 +21,8 @@ const HEAD: &str = "| load | at | operations/s | p50 ms | p99 ms | p99.9 ms | se
 |---|---|---|---|---|---|---|---|---|
 ";
 
-const AUTHS: [(Auth, &str); 3] = [
-    (Auth::Named, "With `--insecure-no-auth`"),
-    (Auth::Signed, "With signed requests"),
-    (Auth::Session, "With session keys"),
-];
+const AUTHS: [(Auth, &str); 2] =
+    [(Auth::Named, "With `--insecure-no-auth`"), (Auth::Signed, "With signed requests")];
 
 /// What a run has found.
 pub(crate) struct Report<'a> {
@@ -136,11 +133,9 @@ impl Report<'_> {
 }
 
 fn goals_table(goals: &[Goal]) -> Outcome<String> {
-    let mut text =
-        "| | goal | no auth | | signed | | session keys | |\n|---|---|---|---|---|---|---|---|\n"
-            .to_owned();
+    let mut text = "| | goal | no auth | | signed | |\n|---|---|---|---|---|---|\n".to_owned();
     for goal in goals {
-        let Goal { text: name, wanted, unit, named, signed, in_session } = goal;
+        let Goal { text: name, wanted, unit, named, signed } = goal;
         let wanted_text = match wanted {
             Wanted::AtLeast(least) => format!("≥ {least}{unit}"),
             Wanted::AtMost(most) => format!("≤ {most}{unit}"),
@@ -152,7 +147,7 @@ fn goals_table(goals: &[Goal]) -> Outcome<String> {
             }
             None => "| ".to_owned(),
         };
-        let found = [*named, *signed, *in_session].map(of);
+        let found = [*named, *signed].map(of);
         writeln!(text, "| {name} | {wanted_text} | {} |", found.join(" | "))?;
     }
     Ok(text)
@@ -233,7 +228,6 @@ mod tests {
             unit: "×",
             named,
             signed,
-            in_session: None,
         };
         let goals = [
             goal(Wanted::AtLeast(0.8), spread(0.8), spread(0.79)),
@@ -241,11 +235,11 @@ mod tests {
             goal(Wanted::Told, None, spread(123.0)),
         ];
         insta::assert_snapshot!(goals_table(&goals).unwrap(), @r"
-        | | goal | no auth | | signed | | session keys | |
-        |---|---|---|---|---|---|---|---|
-        | a ratio | ≥ 0.8× | 0.800 (0.700 to 0.900) | holds | 0.790 (0.690 to 0.890) | **does not hold** | |  |
-        | a ratio | ≤ 1.3× | 1.30 (1.20 to 1.40) | holds | 1.31 (1.21 to 1.41) | **does not hold** | |  |
-        | a ratio | – | |  | 123 |  | |  |
+        | | goal | no auth | | signed | |
+        |---|---|---|---|---|---|
+        | a ratio | ≥ 0.8× | 0.800 (0.700 to 0.900) | holds | 0.790 (0.690 to 0.890) | **does not hold** |
+        | a ratio | ≤ 1.3× | 1.30 (1.20 to 1.40) | holds | 1.31 (1.21 to 1.41) | **does not hold** |
+        | a ratio | – | |  | 123 |  |
         ");
     }
 

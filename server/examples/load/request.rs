@@ -23,8 +23,6 @@ pub(crate) enum Auth {
     Named,
     /// By a signature of its key.
     Signed,
-    /// By a signature in a session that stands for its key.
-    Session,
 }
 
 /// A `POST` with a JSON body and a new idempotency key.
@@ -51,9 +49,7 @@ pub(crate) fn post(
     };
     let who = match auth {
         Auth::Named => named(caller),
-        Auth::Signed | Auth::Session => {
-            format!("content-digest: {digest}\r\n{}", signed(auth, caller, &parts)?)
-        }
+        Auth::Signed => format!("content-digest: {digest}\r\n{}", signed(caller, &parts)?),
     };
     let len = body.len();
     let head = format!(
@@ -75,7 +71,7 @@ pub(crate) fn get(auth: Auth, caller: &Device, path: &str, query: &str) -> Outco
     };
     let who = match auth {
         Auth::Named => named(caller),
-        Auth::Signed | Auth::Session => signed(auth, caller, &parts)?,
+        Auth::Signed => signed(caller, &parts)?,
     };
     Ok(format!("GET {path}{query} HTTP/1.1\r\nhost: {AUTHORITY}\r\n{who}\r\n").into_bytes())
 }
@@ -84,16 +80,10 @@ fn named(caller: &Device) -> String {
     format!("x-keypool-caller: {}\r\n", caller.pool)
 }
 
-fn signed(auth: Auth, caller: &Device, parts: &SignedParts<'_>) -> Outcome<String> {
+fn signed(caller: &Device, parts: &SignedParts<'_>) -> Outcome<String> {
     let now = SystemClock.now();
-    let headers = if auth == Auth::Session {
-        let session = caller.session.as_ref().ok_or("the device has no session")?;
-        parts.sign_in(session, now, VALID_SECS)
-    } else {
-        let sign = |base: &[u8]| Ok::<_, Infallible>(caller.key.sign(base).to_bytes().to_vec());
-        let Ok(headers) = parts.sign(&caller.keyid()?, now, VALID_SECS, sign);
-        headers
-    };
+    let sign = |base: &[u8]| Ok::<_, Infallible>(caller.key.sign(base).to_bytes().to_vec());
+    let Ok(headers) = parts.sign(&caller.keyid()?, now, VALID_SECS, sign);
     let SignatureHeaders { signature_input, signature } = headers;
     Ok(format!("signature-input: {signature_input}\r\nsignature: {signature}\r\n"))
 }

@@ -81,20 +81,12 @@ const fn operations(workload: Workload) -> [u32; 4] {
     }
 }
 
-/// Whether something is measured: the server all over, the others where they say something about it. In
-/// sessions it is what a signature weighs most in, and what the check alone allows.
+/// Whether something is measured: the server all over, the others where they say something about it.
 fn wanted(subject: Subject, auth: Auth, cell: &Cell) -> bool {
-    if auth == Auth::Session {
-        let subjects = [Subject::Keypool, Subject::Baseline(Kind::Echo)];
-        let workloads = [Workload::Reserve, Workload::Pair, Workload::Status];
-        return subjects.contains(&subject)
-            && workloads.contains(&cell.workload)
-            && cell.concurrency == 64;
-    }
     let Subject::Baseline(kind) = subject else { return true };
     match (cell.workload, auth) {
         (Workload::Reserve, Auth::Named) => true,
-        (Workload::Reserve, Auth::Signed | Auth::Session) => match kind {
+        (Workload::Reserve, Auth::Signed) => match kind {
             Kind::Echo | Kind::FsyncFile => [1, 64].contains(&cell.concurrency),
             Kind::Sqlite | Kind::Postgres | Kind::Redis => cell.concurrency == 64,
         },
@@ -112,7 +104,7 @@ pub(crate) async fn round(
     out: &mut impl Write,
 ) -> Outcome<Round> {
     let mut round = Round { admissions: admissions(&Device::new(ADMITTED)?)?, ..Round::default() };
-    for auth in [Auth::Named, Auth::Signed, Auth::Session] {
+    for auth in [Auth::Named, Auth::Signed] {
         round.fdatasync_ms.insert(auth, fdatasync_ms(work)?);
         for subject in subjects.iter().copied() {
             if !stage.cells().iter().any(|cell| wanted(subject, auth, cell)) {

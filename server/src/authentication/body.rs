@@ -1,18 +1,32 @@
-//! The body of a request: read within a size and a time.
+//! The body of a request: read within a size, a time and a budget of all bodies together.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::Pin, sync::Arc};
 
 use actix_web::{
-    FromRequest, HttpRequest,
+    HttpRequest,
     dev::Payload,
-    web::{self, Bytes},
+    web::{Bytes, BytesMut},
 };
+use futures_core::Stream;
 use keypool_ledger::CommandId;
 use keypool_projections::wire::Code;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::header;
 use crate::{problem::Failure, state::State};
+
+/// The largest body of a request that carries neither packages nor messages.
+const SMALL_BYTES_MAX: usize = 64 * 1024;
+/// The routes whose bodies may be larger.
+const LARGE: [&str; 4] = [
+    "/keypackages/upload",
+    "/keypackages/rotate",
+    "/groups/{group_id}/commits",
+    "/groups/{group_id}/messages",
+];
+/// The unit of the budget, in bytes.
+const UNIT: usize = 1024;
 
 /// A body that has arrived.
 #[derive(Debug)]
@@ -21,6 +35,8 @@ pub(crate) struct Body {
     pub(crate) media_type: String,
     /// Its bytes.
     pub(crate) bytes: Bytes,
+    /// Its part of the budget.
+    _held: Option<OwnedSemaphorePermit>,
 }
 
 impl Body {
@@ -39,48 +55,113 @@ impl Body {
     }
 }
 
-/// Reads the body, within the size and the time a request has, and the idempotency key.
-pub(super) async fn receive(
-    request: &HttpRequest,
-    payload: Payload,
-    state: &State,
-) -> Result<(Body, CommandId), Failure> {
-    let bytes = read_body(payload, request, state.body_bytes_max, state.body_timeout).await?;
-    let key = header(request.headers(), "idempotency-key")?.ok_or_else(|| {
-        Failure::new(Code::BadRequest, "the header Idempotency-Key is missing; send a new UUID")
-    })?;
-    let key: CommandId = key.parse()?;
-    let content_type = header(request.headers(), "content-type")?.unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default();
-    let media_type = media_type.trim().to_ascii_lowercase();
-    if request.uri().query().is_some() {
-        return Err(Failure::new(Code::BadRequest, "this address takes no query"));
-    }
-    Ok((Body { media_type, bytes }, key))
+/// Bytes of bodies that the process holds at a time. Small bodies have a part of their own, so that large
+/// ones that trickle in keep no reservation waiting.
+#[derive(Debug)]
+pub(crate) struct BodyBudget {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
 }
 
-async fn read_body(
-    payload: Payload,
-    request: &HttpRequest,
-    bytes_max: usize,
-    timeout: Duration,
-) -> Result<Bytes, Failure> {
-    let too_large =
-        || Failure::new(Code::TooLarge, format!("the body may have {bytes_max} bytes at most"));
-    let declared = header(request.headers(), "content-length")?.and_then(|text| text.parse().ok());
-    if declared.is_some_and(|len: u64| u64::try_from(bytes_max).is_ok_and(|max| max < len)) {
-        return Err(too_large());
-    }
-    let mut payload = payload;
-    let payload = web::Payload::from_request(request, &mut payload).await;
-    let payload = payload.map_err(|_| Failure::new(Code::BadRequest, "the body cannot be read"))?;
-    match actix_rt::time::timeout(timeout, payload.to_bytes_limited(bytes_max)).await {
-        Ok(Ok(Ok(bytes))) => Ok(bytes),
-        Ok(Ok(Err(_))) => Err(Failure::new(Code::BadRequest, "the body did not arrive whole")),
-        Ok(Err(_)) => Err(too_large()),
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s", timeout.as_secs());
-            Err(Failure::new(Code::RequestTimeout, detail))
+impl BodyBudget {
+    /// So many bytes in all, a quarter of them for small bodies.
+    pub(crate) fn of_bytes(bytes: usize) -> Self {
+        let units = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
+        let small = units / 4;
+        Self {
+            small: Arc::new(Semaphore::new(small)),
+            large: Arc::new(Semaphore::new(units - small)),
         }
     }
+}
+
+/// What the head of a request says of its body.
+#[derive(Debug)]
+pub(super) struct BodyHead {
+    pub(super) idempotency_key: CommandId,
+    media_type: String,
+    bytes_max: usize,
+}
+
+impl BodyHead {
+    /// Reads the head, and refuses a body that says it is larger than its route takes.
+    pub(super) fn of(request: &HttpRequest, bytes_max: usize) -> Result<Self, Failure> {
+        let large = request.match_pattern().is_some_and(|route| LARGE.contains(&route.as_str()));
+        let bytes_max = if large { bytes_max } else { bytes_max.min(SMALL_BYTES_MAX) };
+        let declared = header(request.headers(), "content-length")?;
+        let declared = declared.and_then(|text| text.parse::<usize>().ok());
+        if declared.is_some_and(|len| bytes_max < len) {
+            return Err(too_large(bytes_max));
+        }
+        let key = header(request.headers(), "idempotency-key")?.ok_or_else(|| {
+            Failure::new(Code::BadRequest, "the header Idempotency-Key is missing; send a new UUID")
+        })?;
+        let idempotency_key: CommandId = key.parse()?;
+        if request.uri().query().is_some() {
+            return Err(Failure::new(Code::BadRequest, "this address takes no query"));
+        }
+        let content_type = header(request.headers(), "content-type")?.unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default();
+        let media_type = media_type.trim().to_ascii_lowercase();
+        Ok(Self { idempotency_key, media_type, bytes_max })
+    }
+}
+
+/// Reads the body, within the size and the time a request has.
+pub(super) async fn read(
+    announced: BodyHead,
+    payload: Payload,
+    state: &State,
+) -> Result<Body, Failure> {
+    let BodyHead { media_type, bytes_max, .. } = announced;
+    let BodyBudget { small, large } = &state.bodies;
+    let budget = if bytes_max <= SMALL_BYTES_MAX { small } else { large };
+    let timeout = state.body_timeout;
+    let whole = actix_rt::time::timeout(timeout, read_all(payload, bytes_max, budget)).await;
+    let (bytes, held) = whole.map_err(|_| {
+        let detail = format!("the body did not arrive within {} s", timeout.as_secs());
+        Failure::new(Code::RequestTimeout, detail)
+    })??;
+    Ok(Body { media_type, bytes, _held: held })
+}
+
+/// Reads all there is. What has arrived is held against the budget, not what was announced: who announces
+/// much and sends little takes nothing from others.
+async fn read_all(
+    mut payload: Payload,
+    bytes_max: usize,
+    budget: &Arc<Semaphore>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Failure> {
+    let (mut bytes, mut held) = (BytesMut::new(), None);
+    while let Some(chunk) = poll_fn(|cx| Pin::new(&mut payload).poll_next(cx)).await {
+        let chunk =
+            chunk.map_err(|_| Failure::new(Code::BadRequest, "the body did not arrive whole"))?;
+        if bytes_max < bytes.len().saturating_add(chunk.len()) {
+            return Err(too_large(bytes_max));
+        }
+        hold(&mut held, chunk.len(), budget)?;
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok((bytes.freeze(), held))
+}
+
+/// Takes so many bytes more from the budget.
+fn hold(
+    held: &mut Option<OwnedSemaphorePermit>,
+    bytes: usize,
+    budget: &Arc<Semaphore>,
+) -> Result<(), Failure> {
+    let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+    let more = Arc::clone(budget).try_acquire_many_owned(units).map_err(|_| {
+        Failure::new(Code::Busy, "the server holds as many bodies as it may; try again in a second")
+    })?;
+    match held {
+        Some(held) => held.merge(more),
+        None => *held = Some(more),
+    }
+    Ok(())
+}
+
+fn too_large(bytes_max: usize) -> Failure {
+    Failure::new(Code::TooLarge, format!("the body may have {bytes_max} bytes at most"))
 }

@@ -153,7 +153,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
         let spends = match &request.command {
             DeliveryCommand::Commit { spends, .. } => spends.clone(),
-            DeliveryCommand::Post { .. } | DeliveryCommand::Acknowledge { .. } => Vec::new(),
+            DeliveryCommand::Make { .. }
+            | DeliveryCommand::Post { .. }
+            | DeliveryCommand::Leave { .. }
+            | DeliveryCommand::Acknowledge(_) => Vec::new(),
         };
         let delivered = self.pools.deliver(request).await?;
         for claim in &spends {

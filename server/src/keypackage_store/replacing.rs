@@ -1,8 +1,11 @@
 //! What takes the place of a pool's packages: others, of its key or of the next; or none, when its device
 //! is removed. And the device that the operator lets in.
 
-use keypool_ledger::{EventLog, KeyPackageRef, PoolId, SignatureKey};
-use keypool_projections::{Answer, Command, Health, ItemOutcome, NextKey, Target};
+use keypool_ledger::{
+    CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement,
+};
+use keypool_projections::{Answer, Command, Health, ItemOutcome, LeafKey, NextKey, Target};
+use uuid::Uuid;
 
 use super::{Idempotency, KeyPackageStore, StoreError, merged};
 use crate::admission::AdmissionError;
@@ -91,6 +94,49 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
+    /// Declares the key that signs a device's packages of a signature scheme; returns where that stands in
+    /// the log. That the device's key has signed the statement is for the caller to check.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if live packages are signed with another key, the statement is stale, or the
+    /// log does not take events. Nothing has changed then.
+    pub async fn declare_leaf_key(
+        &self,
+        pool: &PoolId,
+        (statement, leaf_key): (SignedStatement, LeafKey),
+        idempotency: Idempotency,
+    ) -> Result<u64, StoreError> {
+        let command = Command::DeclareLeafKey { statement, leaf_key };
+        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+        match reply.answer {
+            Answer::LeafKeyDeclared => Ok(reply.position),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Releases a user's name: every device of the user is removed, and anyone may register the name again,
+    /// with a new key. Returns the devices.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the log does not take events: the devices before are released then, and
+    /// asking again releases the rest.
+    pub async fn release_name(
+        &self,
+        user: &str,
+        idempotency: Idempotency,
+    ) -> Result<Vec<PoolId>, StoreError> {
+        let devices = self.pools.devices_of(user);
+        for device in &devices {
+            let digest = Hash::of(format!("{} {device}", idempotency.digest).as_bytes());
+            let key = CommandId(Uuid::from_bytes(first_half(&digest)));
+            let target = Target::Pool(device.clone());
+            self.execute(target, Command::ReleaseName, Idempotency { key, digest }).await?;
+        }
+        Ok(devices)
+    }
+
     /// As [`KeyPackageStore::register`], because the operator says so: nobody has to vouch.
     ///
     /// # Errors
@@ -109,4 +155,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             _ => Err(StoreError::Confused),
         }
     }
+}
+
+fn first_half(digest: &Hash) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
+    half
 }

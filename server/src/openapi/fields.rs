@@ -76,7 +76,6 @@ fn pattern_of(field: &str) -> Option<&'static str> {
         "keypackage_ref" | "keypackage_refs" | "revoked" => "^([0-9a-f]{2}){16,64}$",
         "credential_hash" | "head" | "digest" => "^[0-9a-f]{64}$",
         "keyid" => "^[A-Za-z0-9_-]{43}$",
-        "session" => "^[A-Za-z0-9_-]{22}$",
         "pool_health" => "^(healthy|low|critical|empty)$",
         _ => return None,
     })

@@ -8,16 +8,18 @@ use actix_web::{
 };
 use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
 use keypool_projections::{
-    Claim, DeliveryCommand, DeliveryRequest, ExecuteError, Welcome,
+    Acknowledgement, Claim, Closed, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError,
+    Welcome,
     wire::{
-        AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest,
-        MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, Problem,
+        AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest, GroupReply,
+        GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest,
+        NotKept, Problem,
     },
 };
 use serde::Deserialize;
 
 use crate::{
-    admission::welcomed,
+    admission::{Framed, check_framing, welcomed},
     authentication::{Reader, Writer},
     keypackage_store::Idempotency,
     problem::Failure,
@@ -29,13 +31,60 @@ use crate::{
 const ITEMS_MAX: u16 = 100;
 /// How many bytes of a mailbox are given out at once, but for the first item.
 const BYTES_MAX: u64 = 1024 * 1024;
+/// How many groups one acknowledgement names.
+const GROUPS_NAMED_MAX: usize = 1024;
 /// How long a device may wait for something to come, in seconds.
 const WAIT_MAX_S: u64 = 30;
 
+/// Makes a group: the caller is its first member, in epoch 0.
+#[utoipa::path(
+    post, path = "/groups", tag = "delivery",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = GroupRequest,
+    responses(
+        (status = 201, description = "The group is made", body = GroupReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn make(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+    let GroupRequest { group_id: group } = caller.body.json()?;
+    let command = DeliveryCommand::Make { group };
+    let delivered = state.store()?.deliver(request(&caller, command)).await?;
+    Ok(HttpResponse::Created().json(GroupReply { position: delivered.position }))
+}
+
+/// Ends the caller's membership in the delivery of a group: nothing of it reaches the device any more, and
+/// what waits is dropped. A device that is no member is answered alike.
+///
+/// The other members see it in MLS only when one of them commits the removal.
+#[utoipa::path(
+    post, path = "/groups/{group_id}/leave", tag = "delivery",
+    params(
+        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
+        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
+    ),
+    responses(
+        (status = 200, description = "The device is no member", body = GroupReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn leave(
+    state: Data<State>,
+    group: Path<String>,
+    caller: Writer,
+) -> Result<HttpResponse, Failure> {
+    let command = DeliveryCommand::Leave { group: GroupId::from_path(&group)? };
+    let delivered = state.store()?.deliver(request(&caller, command)).await?;
+    Ok(HttpResponse::Ok().json(GroupReply { position: delivered.position }))
+}
+
 /// Accepts a Commit, with its Welcomes and the spending of its packages: all of it or nothing.
 ///
-/// The first Commit for an epoch wins. The first of a group with no history makes the group, with its
-/// sender as the first member. The Welcomes go out with it, to exactly the owners of the packages.
+/// The first Commit for an epoch wins. It is an MLSMessage of the group and the epoch. The Welcomes go out
+/// with it, to exactly the owners of the packages, who have seven days to accept the group. The answer names
+/// the members whose mailboxes had no room for it.
 #[utoipa::path(
     post, path = "/groups/{group_id}/commits", tag = "delivery",
     params(
@@ -61,7 +110,8 @@ pub(crate) async fn commit(
         Ok(Welcome { keypackage_refs: welcomed(&bytes).ok_or_else(not_one)?, bytes })
     };
     let welcomes: Result<Vec<Welcome>, Failure> = asked.welcomes.into_iter().map(read).collect();
-    let holder = &caller.pool;
+    check_framing(&asked.commit.0, &group, Framed::Commit(asked.epoch))?;
+    let (holder, spent) = (&caller.pool, asked.spend.len() as u64);
     let spends = asked.spend.into_iter().map(|claim| Claim {
         keypackage_ref: claim.keypackage_ref,
         reservation: claim.reservation_id,
@@ -75,12 +125,19 @@ pub(crate) async fn commit(
         spends: spends.collect(),
         removed: asked.removed,
     };
-    let delivered = state.store()?.deliver(request(&caller, command)).await?;
-    let reply = CommitReply { epoch: delivered.epoch, position: delivered.position };
-    Ok(HttpResponse::Ok().json(reply))
+    let delivered = state.store()?.deliver(request(&caller, command)).await;
+    let delivered = delivered.map_err(Failure::from).inspect_err(|failure| {
+        if failure.code() == Code::ReservationLost {
+            state.metrics.conflict();
+        }
+    })?;
+    state.metrics.spent_in_commit(spent);
+    let Delivered { epoch, position, not_kept } = delivered;
+    Ok(HttpResponse::Ok().json(CommitReply { epoch, position, not_kept }))
 }
 
-/// Passes a message on to the other members' devices.
+/// Passes a message on to the other members' devices: application data or a proposal, as an MLSMessage of
+/// the group. The answer names the members whose mailboxes had no room for it.
 #[utoipa::path(
     post, path = "/groups/{group_id}/messages", tag = "delivery",
     params(
@@ -101,9 +158,11 @@ pub(crate) async fn message(
 ) -> Result<HttpResponse, Failure> {
     let group = GroupId::from_path(&group)?;
     let MessageRequest { message } = caller.body.json()?;
+    check_framing(&message.0, &group, Framed::Message)?;
     let command = DeliveryCommand::Post { group, message: message.0 };
     let delivered = state.store()?.deliver(request(&caller, command)).await?;
-    Ok(HttpResponse::Ok().json(MessageReply { position: delivered.position }))
+    let Delivered { position, not_kept, .. } = delivered;
+    Ok(HttpResponse::Ok().json(MessageReply { position, not_kept }))
 }
 
 /// Which part of a mailbox is asked for.
@@ -139,30 +198,40 @@ pub(crate) async fn mailbox(
 ) -> Result<HttpResponse, Failure> {
     let which: Which = query(&request)?;
     let pools = state.store()?.pools();
-    let (mut written, mut stopping) = (pools.written(), state.stopping.subscribe());
+    let (mut changes, mut stopping) = (pools.listen(&caller.pool), state.stopping.subscribe());
     let wait = Duration::from_secs(which.wait.unwrap_or_default().min(WAIT_MAX_S));
     let deadline = actix_rt::time::sleep(wait);
     tokio::pin!(deadline);
+    let mut place = None;
     loop {
-        written.mark_unchanged();
+        changes.mark_unchanged();
         caller.still_speaks(&state)?;
         let reply = waiting(&state, &caller.pool, &which)?;
-        if !reply.items.is_empty() || wait.is_zero() {
+        if !reply.items.is_empty() || !reply.not_kept.is_empty() || wait.is_zero() {
             return Ok(HttpResponse::Ok().json(reply));
         }
+        let place = match &mut place {
+            Some(place) => place,
+            None => place.insert(state.polls.enter(&caller.pool).ok_or_else(too_many_polls)?),
+        };
         tokio::select! {
             () = &mut deadline => return Ok(HttpResponse::Ok().json(reply)),
             // Nothing more comes: a server that stops keeps nobody waiting, and waits for nobody.
             _ = stopping.wait_for(|stopping| *stopping) => {
                 return Ok(HttpResponse::Ok().json(reply));
             }
-            changed = written.changed() => {
+            () = place.displaced() => return Err(too_many_polls()),
+            changed = changes.changed() => {
                 if changed.is_err() {
                     return Err(Failure::new(Code::NotReady, "the server is stopping"));
                 }
             }
         }
     }
+}
+
+fn too_many_polls() -> Failure {
+    Failure::new(Code::Busy, "too many requests wait for something to come into this mailbox")
 }
 
 /// What waits now. An overrun is said once everything that was kept has been given out.
@@ -186,22 +255,30 @@ fn waiting(state: &State, device: &PoolId, which: &Which) -> Result<MailboxReply
         let detail = format!("what came after position {through} was not kept");
         return Err(Failure::new(Code::MailboxOverrun, detail));
     }
-    Ok(MailboxReply { items, more })
+    let closed = mailbox.closed().filter(|_| !more);
+    let not_kept = closed.map(|Closed { group, sender }| NotKept { group_id: group, sender });
+    Ok(MailboxReply { items, more, not_kept: not_kept.collect() })
 }
 
 fn item(record: Record) -> Option<MailboxItem> {
     let StreamId::Group(group_id) = record.envelope.stream else { return None };
+    let (mut added, mut removed) = (Vec::new(), Vec::new());
     let (kind, sender) = match record.envelope.event {
-        Event::Committed { committer, .. } => (MailboxKind::Commit, Some(committer)),
+        Event::Committed { committer, added: new, removed: gone, .. } => {
+            (added, removed) = (new, gone);
+            (MailboxKind::Commit, Some(committer))
+        }
         Event::Welcomed { .. } => (MailboxKind::Welcome, None),
-        Event::Posted { sender } => (MailboxKind::Message, Some(sender)),
+        Event::Posted { sender, .. } => (MailboxKind::Message, Some(sender)),
         _ => return None,
     };
     let (position, at_ms) = (record.seq, record.envelope.at.as_millis());
-    Some(MailboxItem { position, at_ms, kind, group_id, sender, bytes: Base64(record.payload) })
+    let bytes = Base64(record.payload);
+    Some(MailboxItem { position, at_ms, kind, group_id, sender, bytes, added, removed })
 }
 
-/// Forgets what waits up to a position: the device has it safely.
+/// Forgets what waits up to a position: the device has it safely. It accepts the groups that the device has
+/// joined, and takes note that the device was told of what was not kept.
 #[utoipa::path(
     post, path = "/mailbox/acknowledge", tag = "delivery",
     params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
@@ -216,10 +293,15 @@ pub(crate) async fn acknowledge(
     state: Data<State>,
     caller: Writer,
 ) -> Result<HttpResponse, Failure> {
-    let AcknowledgeRequest { through, overrun } = caller.body.json()?;
+    let AcknowledgeRequest { through, overrun, accepted, told } = caller.body.json()?;
+    if GROUPS_NAMED_MAX < accepted.len().max(told.len()) {
+        let detail = format!("one request names {GROUPS_NAMED_MAX} groups at most");
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
     let pools = state.store()?.pools();
-    pools.deliver(request(&caller, DeliveryCommand::Acknowledge { through, overrun })).await?;
-    let waiting = pools.mailbox(&caller.pool).after(0).count() as u64;
+    let acknowledgement = Acknowledgement { through, overrun, accepted, told };
+    pools.deliver(request(&caller, DeliveryCommand::Acknowledge(acknowledgement))).await?;
+    let waiting = pools.mailbox(&caller.pool).len() as u64;
     Ok(HttpResponse::Ok().json(AcknowledgeReply { waiting }))
 }
 

@@ -4,13 +4,12 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path},
 };
-use keypool_ledger::{EventLog, PoolId, SignatureKey};
+use keypool_ledger::{EventLog, PoolId, Signature, SignatureKey, SignedStatement};
 use keypool_projections::{
-    ExecuteError, Rejection,
-    signing::{rotation_statement, voucher_statement},
+    ExecuteError, LeafKey, PoolView, Rejection,
     wire::{
-        Base64, Code, DevicesReply, Problem, RegisterReply, RegisterRequest, RemoveReply,
-        RotateRequest, Voucher,
+        Code, DevicesReply, LeafKeyReply, LeafKeyRequest, Problem, RegisterReply, RegisterRequest,
+        RemoveReply, RemoveRequest, RotateRequest,
     },
 };
 
@@ -19,7 +18,7 @@ use crate::{
     keypackage_store::Idempotency,
     problem::Failure,
     registration::Admission,
-    state::State,
+    state::{State, Store},
 };
 
 /// Lets the key that signs this request speak for a device.
@@ -46,11 +45,9 @@ pub(crate) async fn register(
     let RegisterRequest { user, device, voucher } = newcomer.body.json()?;
     let pool = PoolId::of(&user, device.as_deref())?;
     let keyid = newcomer.key;
-    if let Some(Voucher { keyid: by, proof: Base64(proof) }) = &voucher
-        && !has_signed(by, &voucher_statement(&pool, by, &keyid), proof)
-    {
-        let detail = "the voucher is not a signature for this device by the key it names";
-        return Err(Failure::new(Code::NotAllowed, detail));
+    if let Some(voucher) = &voucher {
+        let statement = voucher.statement(&state.ledger_id()?, &pool, &keyid);
+        check_proof(&voucher.keyid, &statement, &voucher.proof, "voucher")?;
     }
     let (store, idempotency) = (state.store()?, newcomer.idempotency);
     let authorization = newcomer.authorization.as_deref();
@@ -64,7 +61,7 @@ pub(crate) async fn register(
     };
     let (known, position) = match admission {
         Admission::OfItself => {
-            let keys = (keyid.clone(), voucher.map(|voucher| voucher.keyid));
+            let keys = (keyid.clone(), voucher.map(|voucher| voucher.signed()));
             store.register(&pool, keys, idempotency).await?
         }
         Admission::ByOperator => store.admit_device(&pool, keyid.clone(), idempotency).await?,
@@ -87,17 +84,15 @@ fn is_settled(
         || carried_out_on(state, idempotency)?.is_some())
 }
 
-/// Removes a device of the caller's user: no key speaks for it any more, its packages are withdrawn, and what
-/// is reserved of them can still be spent.
+/// Removes a device of the caller's user: no key speaks for it any more, and none that did ever will again.
+/// Its packages are withdrawn, its mailbox is closed, and it is a member of no group of the delivery.
 ///
-/// Its name stays the user's: it is registered again with a voucher by another of their devices. The
-/// request has no body, and is signed as one with an empty body.
+/// What is reserved of it can still be spent. Its name stays the user's: it is registered again, with a new
+/// key, by a voucher of another of their devices. The answer names the devices that it had vouched for.
 #[utoipa::path(
-    delete, path = "/devices/{device}", tag = "devices",
-    params(
-        ("device" = String, Path, description = "The device: the caller's own, or another one of its user"),
-        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
-    ),
+    post, path = "/devices/remove", tag = "devices",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = RemoveRequest,
     responses(
         (status = 200, description = "It is removed", body = RemoveReply),
         (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
@@ -106,12 +101,9 @@ fn is_settled(
 )]
 pub(crate) async fn remove(
     state: Data<State>,
-    device: Path<String>,
     newcomer: Newcomer,
 ) -> Result<HttpResponse, Failure> {
-    if !newcomer.body.bytes.is_empty() {
-        return Err(Failure::new(Code::BadRequest, "this request has no body"));
-    }
+    let RemoveRequest { device } = newcomer.body.json()?;
     let (store, by) = (state.store()?, newcomer.key);
     let pool = match store.pools().pool_of_key(&by) {
         Some(caller) => PoolId::new(caller.user(), &device)?,
@@ -122,8 +114,91 @@ pub(crate) async fn remove(
         },
     };
     let position = store.remove_device(&pool, by, newcomer.idempotency).await?;
+    let introduced = introduced_by(store, &pool);
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
-    Ok(HttpResponse::Ok().json(RemoveReply { user, device, removed: true, position }))
+    Ok(HttpResponse::Ok().json(RemoveReply { user, device, removed: true, introduced, position }))
+}
+
+/// The registered devices of a user that a device has vouched for, directly or through others.
+fn introduced_by(store: &Store, pool: &PoolId) -> Vec<String> {
+    let views = store.pools().devices_of(pool.user()).into_iter();
+    let devices: Vec<_> = views.map(|device| (store.view(&device), device)).collect();
+    let keys_of = |view: &PoolView| {
+        let now = view.state.registration().map(|registered| registered.signature_key.clone());
+        view.state.identity().retired.iter().cloned().chain(now).collect::<Vec<_>>()
+    };
+    let mut keys = keys_of(&store.view(pool));
+    let mut found: Vec<String> = Vec::new();
+    loop {
+        let next = devices.iter().find(|(view, device)| {
+            let voucher = view.state.registration().and_then(|known| known.voucher.as_ref());
+            device != pool
+                && !found.iter().any(|known| known == device.device())
+                && voucher.is_some_and(|key| keys.contains(key))
+        });
+        let Some((view, device)) = next else { return found };
+        keys.extend(keys_of(view));
+        found.push(device.device().to_owned());
+    }
+}
+
+/// Declares the key that signs the device's packages of another signature scheme.
+///
+/// The first package of that scheme can be uploaded then. While packages that one key has signed are live,
+/// no other is declared; `POST /keypackages/rotate` brings another along with another key of the device.
+#[utoipa::path(
+    post, path = "/devices/leaf-key", tag = "devices",
+    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
+    request_body = LeafKeyRequest,
+    responses(
+        (status = 200, description = "The key signs the device's packages of its scheme", body = LeafKeyReply),
+        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn leaf_key(
+    state: Data<State>,
+    newcomer: Newcomer,
+) -> Result<HttpResponse, Failure> {
+    let asked: LeafKeyRequest = newcomer.body.json()?;
+    let (store, key) = (state.store()?, newcomer.key);
+    let Some(pool) = store.pools().pool_of_key(&key) else {
+        return Err(AuthenticationError::Unregistered(key).into());
+    };
+    let declared = declared(&state, &pool, &asked, &key)?;
+    let position = store.declare_leaf_key(&pool, declared, newcomer.idempotency).await?;
+    Ok(HttpResponse::Ok().json(LeafKeyReply { position }))
+}
+
+/// A leaf key and the statement of a device's key that declares it.
+pub(crate) fn declared(
+    state: &State,
+    pool: &PoolId,
+    asked: &LeafKeyRequest,
+    by: &SignatureKey,
+) -> Result<(SignedStatement, LeafKey), Failure> {
+    let statement = asked.statement(&state.ledger_id()?, pool, by);
+    check_proof(by, &statement, &asked.proof, "declaration of the leaf key")?;
+    let signature_key = asked.leaf_keyid.clone();
+    let leaf_key = LeafKey { signature_scheme: asked.signature_scheme, signature_key };
+    Ok((asked.signed(by), leaf_key))
+}
+
+/// Refuses a statement that the key it names has not signed for this ledger.
+fn check_proof(
+    by: &SignatureKey,
+    statement: &[u8],
+    proof: &Signature,
+    what: &str,
+) -> Result<(), Failure> {
+    if has_signed(by, statement, proof.as_bytes()) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the {what} is not a signature by the key it names, for this device, in this ledger, on the head and \
+         until the time it names"
+    );
+    Err(Failure::new(Code::NotAllowed, detail))
 }
 
 /// The pool that a request with this idempotency key was carried out on. If that was another request, the
@@ -153,25 +228,26 @@ pub(crate) async fn rotate(
     newcomer: Newcomer,
 ) -> Result<HttpResponse, Failure> {
     let asked: RotateRequest = newcomer.body.json()?;
-    let (pool, keyid) = (agreed(&asked, &newcomer.key)?, newcomer.key);
-    let keys = (asked.previous_keyid, keyid.clone());
+    let (pool, keyid) = (agreed(&state, &asked, &newcomer.key)?, newcomer.key);
+    let keys = (asked.signed(), keyid.clone());
     let (_, position) = state.store()?.rotate(&pool, keys, newcomer.idempotency).await?;
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     Ok(HttpResponse::Ok().json(RegisterReply { user, device, keyid, position }))
 }
 
 /// The device for which the previous key has agreed to be followed by this one.
-pub(crate) fn agreed(asked: &RotateRequest, key: &SignatureKey) -> Result<PoolId, Failure> {
-    let RotateRequest { user, device, previous_keyid, proof: Base64(proof) } = asked;
-    let pool = PoolId::of(user, device.as_deref())?;
-    if !has_signed(previous_keyid, &rotation_statement(&pool, previous_keyid, key), proof) {
-        let detail = "the proof is not a signature of the rotation by the previous key";
-        return Err(Failure::new(Code::NotAllowed, detail));
-    }
+pub(crate) fn agreed(
+    state: &State,
+    asked: &RotateRequest,
+    key: &SignatureKey,
+) -> Result<PoolId, Failure> {
+    let pool = PoolId::of(&asked.user, asked.device.as_deref())?;
+    let statement = asked.statement(&state.ledger_id()?, &pool, key);
+    check_proof(&asked.previous_keyid, &statement, &asked.proof, "rotation")?;
     Ok(pool)
 }
 
-/// The registered devices of a user: whoever invites them invites all of these.
+/// Lists the registered devices of a user, with the head and the ledger that statements of theirs name.
 #[utoipa::path(
     get, path = "/users/{user}/devices", tag = "devices",
     params(("user" = String, Path, description = "The user")),
@@ -192,5 +268,7 @@ pub(crate) async fn of_user(
         return Err(Rejection::UnknownUser(user).into());
     }
     let devices = devices.iter().map(|pool| pool.device().to_owned()).collect();
-    Ok(HttpResponse::Ok().json(DevicesReply { user, devices }))
+    let head = state.store()?.pools().device_list_head(&user);
+    let ledger = state.ledger_id()?;
+    Ok(HttpResponse::Ok().json(DevicesReply { user, devices, head, ledger }))
 }

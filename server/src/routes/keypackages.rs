@@ -11,7 +11,7 @@ pub(crate) mod stream;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header,
-    web::{Data, Query},
+    web::{self, Data, Query},
 };
 use keypool_ledger::{PoolId, ReservationId, RevokeReason};
 use keypool_projections::{
@@ -28,7 +28,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::{
     admission::AdmissionError,
     authentication::{Body, Reader, Writer},
-    keypackage_store::{Invitee, Reservation, ReservedKeyPackage},
+    keypackage_store::{Invitee, Reservation, ReservedKeyPackage, StoreError},
     observation::about,
     problem::{Failure, check_of, code_of},
     routes::policy::is_introduced,
@@ -422,10 +422,24 @@ pub(crate) async fn events(
     let limit = limit.map_or(EVENTS_DEFAULT, |limit| {
         usize::try_from(limit).unwrap_or(EVENTS_MAX).clamp(1, EVENTS_MAX)
     });
-    let records = state.store()?.history(&caller.pool, after, limit + 1)?;
+    let turn = state.history_reads.enter(&caller.pool).await.ok_or_else(|| {
+        Failure::new(Code::Busy, "this device reads its history already; ask again when it has it")
+    })?;
+    let read = web::block(move || {
+        let _turn = turn;
+        page(&state, &caller.pool, after, limit)
+    });
+    let page = read.await.map_err(|_| StoreError::Cancelled)??;
+    Ok(HttpResponse::Ok().content_type(header::ContentType::json()).body(page))
+}
+
+/// A page of a history, as JSON.
+fn page(state: &State, pool: &PoolId, after: u64, limit: usize) -> Result<Vec<u8>, Failure> {
+    let records = state.store()?.history(pool, after, limit + 1)?;
     let more = limit < records.len();
     let events = records.iter().take(limit).map(EventView::from).collect();
-    Ok(HttpResponse::Ok().json(EventsReply { events, more }))
+    let page = serde_json::to_vec(&EventsReply { events, more });
+    page.map_err(|_| Failure::new(Code::Internal, "the history cannot be written as JSON"))
 }
 
 /// What a query says. One that says something else is a problem, as every error is.

@@ -1,13 +1,21 @@
 //! For whoever runs the server: is it alive, is it ready, what does it count, what does it offer.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpResponse,
     http::header,
     web::{self, Data},
 };
-use keypool_projections::wire::Problem;
+use keypool_projections::{
+    ExecuteError,
+    wire::{Code, Problem},
+};
 
-use crate::{openapi, problem::Failure, state::State};
+use crate::{disk::Level, metrics::Figures, openapi, problem::Failure, state::State};
+
+/// How far the clock may step back behind the log: beyond that reserving and spending are refused.
+const STEP_BACK_MAX: Duration = Duration::from_secs(2);
 
 /// Whether the process answers at all.
 #[utoipa::path(
@@ -18,7 +26,8 @@ pub(crate) async fn livez() -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::plaintext()).body("alive\n")
 }
 
-/// Whether the server takes requests: it does once it has replayed its log.
+/// Whether the server takes requests: it does once it has replayed its log, unless the clock has stepped back
+/// or the disk of the log is full. A line more says what it refuses for want of room.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
@@ -27,18 +36,39 @@ pub(crate) async fn livez() -> HttpResponse {
     ),
 )]
 pub(crate) async fn readyz(state: Data<State>) -> Result<HttpResponse, Failure> {
-    let store = state.store()?;
-    if *store.pools().failed().borrow() {
-        return Err(keypool_projections::ExecuteError::LogUnavailable.into());
+    let text = match readiness(&state)? {
+        Some(refused) => format!("ready\n{refused}\n"),
+        None => "ready\n".to_owned(),
+    };
+    Ok(HttpResponse::Ok().content_type(header::ContentType::plaintext()).body(text))
+}
+
+/// What a server that is ready refuses all the same, if anything; or why it is not ready.
+fn readiness(state: &State) -> Result<Option<&'static str>, Failure> {
+    let pools = state.store()?.pools();
+    if *pools.failed().borrow() {
+        return Err(ExecuteError::LogUnavailable.into());
     }
-    Ok(HttpResponse::Ok().content_type(header::ContentType::plaintext()).body("ready\n"))
+    if pools.wall_clock().after(STEP_BACK_MAX) < pools.now() {
+        return Err(ExecuteError::ClockRegressed.into());
+    }
+    match state.disk.level() {
+        Level::Full => {
+            let detail = Level::Full.refused().unwrap_or_default();
+            Err(Failure::new(Code::LogUnavailable, detail))
+        }
+        level => Ok(level.refused()),
+    }
 }
 
 /// The counters, for Prometheus.
 pub(crate) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
     let render = move || {
         let ledger = state.ledger.get().map(AsRef::as_ref);
-        state.metrics.render(state.store.get(), ledger, (&state.addresses, &state.sessions))
+        let State { disk, addresses, connections, streams, polls, .. } = state.get_ref();
+        let is_ready = readiness(&state).is_ok();
+        let open = Figures { is_ready, disk, addresses, connections, streams, polls };
+        state.metrics.render(state.store.get(), ledger, &open)
     };
     let text = web::block(render).await;
     let text = text.map_err(|_| crate::keypackage_store::StoreError::Cancelled)?;

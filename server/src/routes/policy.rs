@@ -8,7 +8,7 @@ use actix_web::{
 };
 use keypool_ledger::PoolId;
 use keypool_projections::{
-    signing::contact_statement,
+    statement::contact_statement,
     wire::{Code, ContactToken, PolicyReply, PolicyRequest, Problem},
 };
 
@@ -94,7 +94,8 @@ pub(crate) fn is_introduced(
     token: Option<&ContactToken>,
 ) -> Result<bool, Failure> {
     let Some(token) = token else { return Ok(false) };
-    let statement = contact_statement(user, &token.keyid, token.until());
+    let ledger = state.ledger_id()?;
+    let statement = contact_statement(&ledger, user, &token.keyid, token.until());
     if !has_signed(&token.keyid, &statement, &token.proof) {
         let detail = "the contact token is not a signature for this user by the key it names";
         return Err(Failure::new(Code::NotAllowed, detail));

@@ -38,9 +38,18 @@ pub enum SettingsError {
     /// A file that says who may register cannot be used.
     #[error(transparent)]
     Registration(#[from] RegistrationError),
-    /// A time is longer than it may be.
-    #[error("{0} may be {1} at most")]
-    TooLong(&'static str, &'static str),
+    /// Others than this machine could read the records of the log.
+    #[error(
+        "others than this machine reach {0}, where whole records are read: say --admin-token-file FILE \
+         with a token that is asked for, or let --admin-listen be a loopback address"
+    )]
+    AdminInPublic(SocketAddr),
+    /// The file of the operator's token holds none.
+    #[error(
+        "{} holds no token: one line of 16 characters at least, without spaces, as `openssl rand -hex 32` \
+         makes one", .0.display()
+    )]
+    AdminToken(PathBuf),
     /// Requests would not be signed, and others than this machine could send them.
     #[error("--insecure-no-auth works on loopback only, and {0} is not: others could reach it")]
     InsecureInPublic(SocketAddr),

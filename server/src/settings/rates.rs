@@ -3,7 +3,7 @@
 use keypool_projections::quota::{Quotas, Rate};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Options, duration};
+use super::options::{Options, duration};
 
 impl Options {
     /// How much may be asked for; `None` if that is without end.

@@ -1,5 +1,7 @@
 //! The delivery over HTTP: a group is made, grows, talks, and everyone gets everything once, in order.
 
+use std::{pin::Pin, task::Poll};
+
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -110,6 +112,39 @@ async fn a_device_that_waits_is_answered_when_something_comes() {
         );
     say(&running.api, &alice, "at last").await.ok();
     assert_eq!(waits.await.unwrap(), ["message: at last"]);
+}
+
+#[actix_web::test]
+async fn of_five_requests_that_wait_for_a_mailbox_the_oldest_is_told_to_come_again() {
+    let bob = Device::new("bob");
+    let running = Running::start().with(&[&bob], 0).await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let (api, bob, draft) = (running.api.clone(), bob.clone(), Draft::get("/mailbox?wait=30"));
+        waiting.push(actix_rt::spawn(async move { api.send(&bob, &draft).await }));
+    }
+    // One of them is answered although nothing comes; the others when the server stops.
+    let displaced = futures_any(&mut waiting).await;
+    assert_eq!((displaced.status, displaced.code()), (503, "busy"));
+    running.server.stop().await;
+    for waits in waiting {
+        assert_eq!(waits.await.unwrap().status, 200);
+    }
+}
+
+/// The answer of the first task that has one, which is taken out.
+async fn futures_any(tasks: &mut Vec<actix_rt::task::JoinHandle<Answer>>) -> Answer {
+    let (place, answer) = std::future::poll_fn(|cx| {
+        for (place, task) in tasks.iter_mut().enumerate() {
+            if let Poll::Ready(answer) = Pin::new(task).poll(cx) {
+                return Poll::Ready((place, answer.unwrap()));
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    drop(tasks.remove(place));
+    answer
 }
 
 #[actix_web::test]

@@ -18,7 +18,7 @@ use keypool_projections::{
     },
     wire::ContactToken,
 };
-use keypool_server::{Server, Settings};
+use keypool_server::{LowWater, Server, Settings};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, ExtensionType,
     Extensions, KeyPackage, KeyPackageBuilder, Lifetime, UnknownExtension,
@@ -398,10 +398,19 @@ impl Running {
 pub(crate) fn local_settings(data: &Path) -> Settings {
     let free = "127.0.0.1:0".parse().unwrap();
     let (data, checkpoint_interval) = (data.join("log"), Duration::from_millis(1));
-    let workers = Some(2);
+    // However full the disk of whoever tests is.
+    let (workers, disk_low_water) = (Some(2), LowWater::Bytes(0));
     let usual = Settings::default();
     let usual = usual.without_quotas();
-    Settings { listen: free, admin_listen: free, data, checkpoint_interval, workers, ..usual }
+    Settings {
+        listen: free,
+        admin_listen: free,
+        data,
+        checkpoint_interval,
+        workers,
+        disk_low_water,
+        ..usual
+    }
 }
 
 /// The real binary, beside the test.
@@ -482,7 +491,7 @@ impl Drop for Process {
 pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-server"));
     command.env_clear().args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-    command.arg("--data").arg(data);
+    command.args(["--disk-low-water", "0"]).arg("--data").arg(data);
     command
 }
 

@@ -249,13 +249,60 @@ async fn an_address_with_ten_wrong_signatures_in_a_minute_has_to_wait() {
     for _ in 0..10 {
         assert_eq!(answer(wrong()).await.unwrap().status, 401);
     }
+    let wait = refused(&answer(wrong()).await.unwrap(), "rate_limited");
+    let alice = Device::new("alice");
+    let newcomer = registration(&alice);
+    refused(&send_from(api, "192.0.2.1", &alice, &newcomer).await, "rate_limited");
+    // A registered device is not locked out by others at its address.
     let right = Draft::post("/keypackages/upload", &upload(&bob.packages(NOW, 1)));
-    let wait = refused(&send_from(api, "192.0.2.1", &bob, &right).await, "rate_limited");
-    let status = Draft::get("/keypackages/status");
-    send_from(api, "192.0.2.1", &bob, &status).await.ok();
-    send_from(api, "192.0.2.2", &bob, &right).await.ok();
-    running.clock.advance(wait);
     send_from(api, "192.0.2.1", &bob, &right).await.ok();
+    send_from(api, "192.0.2.1", &bob, &Draft::get("/keypackages/status")).await.ok();
+    running.clock.advance(wait);
+    assert_eq!(answer(wrong()).await.unwrap().status, 401);
+    running.clock.advance(wait);
+    send_from(api, "192.0.2.1", &alice, &newcomer).await.ok();
+}
+
+#[actix_web::test]
+async fn a_port_or_brackets_make_an_address_no_other_and_lift_no_limit() {
+    let same: [(&str, &[&str]); 2] = [
+        ("192.0.2.1", &["192.0.2.1:4711", "::ffff:192.0.2.1", "198.51.100.9, 192.0.2.1:1"]),
+        ("2001:db8::7", &["[2001:db8::7]:443", "[2001:db8::7]", "2001:db8::8"]),
+    ];
+    let running = behind_a_proxy(Quotas::STANDARD);
+    for (address, forms) in same {
+        for n in 0..30 {
+            let device = Device::new(&format!("{}{n}", address.replace(':', ".")));
+            send_from(&running.api, address, &device, &registration(&device)).await.ok();
+        }
+        for form in forms {
+            let late = Device::new("late");
+            let answered = send_from(&running.api, form, &late, &registration(&late)).await;
+            refused(&answered, "rate_limited");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn behind_a_proxy_at_a_listener_of_both_kinds_of_addresses_each_client_has_its_own() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let server = Server::start(
+        Settings {
+            listen: "[::]:0".parse().unwrap(),
+            quotas: Some(Quotas::STANDARD),
+            trusted_proxies: vec!["127.0.0.1".parse().unwrap()],
+            ..local_settings(data.path())
+        },
+        clock.clone(),
+    )
+    .unwrap();
+    let api = Api::new(format!("http://127.0.0.1:{}", server.address().port()), clock);
+    for n in 1..33 {
+        let device = Device::new(&format!("u{n}"));
+        let address = format!("198.51.100.{n}");
+        send_from(&api, &address, &device, &registration(&device)).await.ok();
+    }
 }
 
 #[actix_web::test]

@@ -130,6 +130,7 @@ fn write_log(data: &Path, first: &str) {
             signature_key: SignatureKey::new(Hash::of(name.as_bytes()).as_bytes()).unwrap(),
             credential: format!("device-{number}"),
             voucher: None,
+            statement: None,
         };
         let command = CommandId(Uuid::from_u128(u128::from(number)));
         let request = Hash::of(&number.to_be_bytes());

@@ -154,18 +154,49 @@ async fn a_stream_ends_with_its_device_and_with_the_server() {
 }
 
 #[actix_web::test]
-async fn no_device_holds_more_than_four_streams_and_a_wrong_beginning_is_refused() {
-    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
-    let running = Running::start().with(&[&alice, &bob], 1).await;
+async fn the_newest_stream_of_a_device_ends_its_oldest() {
+    let bob = Device::new("bob");
+    let running = Running::start().with(&[&bob], 20).await;
     let api = &running.api;
+    // Whoever comes back again and again, after connections that broke unnoticed, is never refused.
     let mut open = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..6 {
         open.push(Listener::of(api, &bob, None).await);
     }
+    let newest = open.split_off(4);
+    for mut displaced in open {
+        assert!(displaced.next().await.is_none());
+    }
+    api.upload(&bob, &bob.packages(NOW, 1)).await.ok();
+    for mut listener in newest {
+        assert_eq!(listener.next().await.unwrap().1, "uploaded");
+    }
+}
+
+#[actix_web::test]
+async fn a_stream_that_its_client_has_closed_leaves_its_place_at_once() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start_with(|settings| {
+        settings.streams_max = 1;
+        settings.stream_heartbeat = Duration::from_hours(1);
+    });
+    let running = running.with(&[&alice, &bob], 0).await;
+    let api = &running.api;
+    let only = Listener::of(api, &alice, None).await;
     let refused = api.get(&bob, "/keypackages/stream").await;
     assert_eq!((refused.status, refused.code()), (503, "busy"));
     assert_eq!(refused.header("retry-after"), "1");
-    drop(Listener::of(api, &alice, None).await);
+    drop(only);
+    let draft = Draft::get("/keypackages/stream");
+    let served = async { while api.signed(&bob, &draft).send().await.unwrap().status() != 200 {} };
+    actix_rt::time::timeout(Duration::from_mins(1), served).await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_wrong_beginning_of_a_stream_is_refused() {
+    let alice = Device::new("alice");
+    let running = Running::start().with(&[&alice], 0).await;
+    let api = &running.api;
     let wrong = api.signed(&alice, &Draft::get("/keypackages/stream")).header("last-event-id", "x");
     let wrong = crate::harness::answer(wrong).await.unwrap();
     assert_eq!((wrong.status, wrong.code()), (400, "bad_request"));

@@ -8,7 +8,10 @@ use std::{
 
 use keypool_server::Ended;
 
-use crate::harness::{Device, NOW, Running, answer};
+use crate::{
+    connections::head_of,
+    harness::{Device, Draft, NOW, Running, answer},
+};
 
 /// Longer than anything here may take; only a failing test waits that long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -47,6 +50,13 @@ fn head(length: &str) -> String {
     )
 }
 
+/// The head of an upload that its device has signed.
+fn signed_head(running: &Running, device: &Device, length: &str) -> String {
+    let (api, draft) = (&running.api, Draft::post("/keypackages/upload", &serde_json::json!({})));
+    let head = head_of(api, device, &draft, 0);
+    head.replace("content-length: 0", length)
+}
+
 #[track_caller]
 fn check_status(answer: &str, status: u16, code: &str) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
@@ -56,9 +66,11 @@ fn check_status(answer: &str, status: u16, code: &str) {
 
 #[actix_web::test]
 async fn a_body_that_drips_is_cut_off() {
+    let alice = Device::new("alice");
     let running =
         Running::start_with(|settings| settings.body_timeout = Duration::from_millis(200));
-    let mut request = head("Content-Length: 100");
+    let running = running.with(&[&alice], 0).await;
+    let mut request = signed_head(&running, &alice, "Content-Length: 100");
     request.push_str("{\"keypack");
     let answer = exchange(running.server.address(), request.as_bytes());
     check_status(&answer, 408, "request_timeout");
@@ -66,11 +78,13 @@ async fn a_body_that_drips_is_cut_off() {
 
 #[actix_web::test]
 async fn a_body_that_is_too_large_is_refused_before_and_while_it_arrives() {
+    let alice = Device::new("alice");
     let running = Running::start_with(|settings| settings.body_bytes_max = 10_000);
+    let running = running.with(&[&alice], 0).await;
     let address = running.server.address();
     let declared = head("Content-Length: 10001");
     check_status(&exchange(address, declared.as_bytes()), 413, "too_large");
-    let mut chunked = head("Transfer-Encoding: chunked");
+    let mut chunked = signed_head(&running, &alice, "Transfer-Encoding: chunked");
     chunked.push_str(&["3e8\r\n", &"x".repeat(1000), "\r\n"].concat().repeat(11));
     check_status(&exchange(address, chunked.as_bytes()), 413, "too_large");
 }
@@ -97,7 +111,7 @@ async fn a_body_of_the_usual_largest_size_is_read() {
     assert_eq!((refused.status, refused.text("check")), (400, "size"));
     assert_eq!(refused.body["items"].as_array().unwrap().len(), 64);
     let more: Vec<Vec<u8>> = (0..64).map(|_| vec![7; 32 * 1024]).collect();
-    let draft = crate::harness::Draft::post("/keypackages/upload", &crate::harness::upload(&more));
+    let draft = Draft::post("/keypackages/upload", &crate::harness::upload(&more));
     // The refusal may overtake the body, and the connection is closed then.
     if let Ok(answer) = running.api.try_send(&bob, &draft).await {
         assert_eq!((answer.status, answer.code()), (413, "too_large"));
@@ -138,7 +152,8 @@ async fn a_server_stops_although_a_client_is_slow_and_what_it_wrote_is_there() {
         Running::start_with(|settings| settings.body_timeout = Duration::from_millis(300));
     let running = running.with(&[&bob], 3).await;
     let mut slow = connect(running.server.address());
-    slow.write_all(head("Content-Length: 100").as_bytes()).unwrap();
+    let head = signed_head(&running, &bob, "Content-Length: 100");
+    slow.write_all(head.as_bytes()).unwrap();
     let idle = connect(running.server.address());
 
     let Running { server, clock, data, .. } = running;

@@ -6,11 +6,11 @@ use actix_web::{HttpRequest, http::header::HeaderMap};
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_ledger::{Clock, SignatureKey, SystemClock};
 use keypool_projections::signing::{
-    BodyParts, ReceivedSignature, Session, SessionId, Signatory, SignedParts, content_digest,
+    BodyParts, ReceivedSignature, Signatory, SignedParts, content_digest,
 };
 use uuid::Uuid;
 
-use crate::{Outcome, agreeing::known, population::Device, request::AUTHORITY};
+use crate::{Outcome, population::Device, request::AUTHORITY};
 
 /// The devices that may ask.
 pub(crate) struct Door {
@@ -18,11 +18,10 @@ pub(crate) struct Door {
     known: Option<Known>,
 }
 
-/// Which device a key speaks for, and which key a session stands for.
+/// Which device a key speaks for.
 #[derive(Default)]
 struct Known {
     keys: HashMap<SignatureKey, String>,
-    sessions: HashMap<SessionId, (Session, SignatureKey)>,
 }
 
 impl Door {
@@ -33,8 +32,6 @@ impl Door {
         let mut all = Known::default();
         for number in 0..devices {
             let device = Device::new(number)?;
-            let session = known(&device);
-            all.sessions.insert(session.id(), (session, device.keyid()?));
             all.keys.insert(device.keyid()?, device.pool.to_string());
         }
         Ok(Self { known: Some(all) })
@@ -82,7 +79,7 @@ impl Door {
 }
 
 impl Known {
-    /// The key that has signed a request, itself or in a session.
+    /// The key that has signed a request.
     fn verified(
         &self,
         headers: &HeaderMap,
@@ -98,21 +95,11 @@ impl Known {
             return Err("Content-Digest is not the SHA-256 of the body".into());
         }
         let base = parts.base(&received.params);
-        match received.by {
-            Signatory::Key(keyid) => {
-                let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into()?)?;
-                let signature = Signature::from_slice(&received.signature)?;
-                key.verify_strict(base.as_bytes(), &signature)?;
-                Ok(keyid)
-            }
-            Signatory::Session(id) => {
-                let (session, key) = self.sessions.get(&id).ok_or("the session is not known")?;
-                if !session.has_signed(base.as_bytes(), &received.signature) {
-                    return Err("it does not verify in this session".into());
-                }
-                Ok(key.clone())
-            }
-        }
+        let Signatory::Key(keyid) = received.by else { return Err("no key has signed it".into()) };
+        let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into()?)?;
+        let signature = Signature::from_slice(&received.signature)?;
+        key.verify_strict(base.as_bytes(), &signature)?;
+        Ok(keyid)
     }
 }
 

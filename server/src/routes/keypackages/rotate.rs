@@ -10,7 +10,7 @@ use super::{checked, item};
 use crate::{
     authentication::{AuthenticationError, Newcomer},
     problem::Failure,
-    routes::devices::agreed,
+    routes::devices::{agreed, declared},
     state::State,
 };
 
@@ -34,14 +34,20 @@ pub(crate) async fn rotate(
     state: Data<State>,
     newcomer: Newcomer,
 ) -> Result<HttpResponse, Failure> {
-    let RotatePackagesRequest { keypackages, key: change } = newcomer.body.json()?;
+    let RotatePackagesRequest { keypackages, key: change, leaf_keys } = newcomer.body.json()?;
     let packages = checked(keypackages, state.batch_packages_max)?;
     let (store, key) = (state.store()?, newcomer.key);
     let (pool, next) = match change {
         Some(change) => {
-            let pool = agreed(&change, &key)?;
-            let (previous, credential) = (change.previous_keyid, pool.user().to_owned());
-            (pool, Some(NextKey { previous, signature_key: key, credential }))
+            let pool = agreed(&state, &change, &key)?;
+            let declared = leaf_keys.iter().map(|asked| declared(&state, &pool, asked, &key));
+            let next = NextKey {
+                statement: change.signed(),
+                credential: pool.user().to_owned(),
+                leaf_keys: declared.collect::<Result<_, _>>()?,
+                signature_key: key,
+            };
+            (pool, Some(next))
         }
         None => match store.pools().pool_of_key(&key) {
             Some(pool) => (pool, None),

@@ -13,10 +13,10 @@ use std::{
 use actix_web::{
     Error, HttpRequest, HttpResponse,
     http::header,
-    web::{Bytes, Data},
+    web::{self, Bytes, Data},
 };
 use futures_core::Stream;
-use keypool_ledger::{Event, Record};
+use keypool_ledger::{Event, PoolId, Record};
 use keypool_projections::{
     Health, Level,
     wire::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts, Problem},
@@ -27,9 +27,9 @@ use tokio::sync::{mpsc, watch};
 use super::query;
 use crate::{
     authentication::Reader,
+    open_requests::Place,
     problem::Failure,
     state::{State, Store},
-    streams::Place,
 };
 
 /// How many records are read at a time.
@@ -53,8 +53,8 @@ struct StreamQuery {
 /// It begins after the version in `Last-Event-ID`, or in `after`, or else with what comes next. Each event
 /// of the history has its name, its version as its id, and an `EventView` as its data. `low` and `empty`
 /// tell that the pool is so now, also at the beginning; `last_resort_used` that its last-resort package was
-/// given out. The stream ends when the server stops, or when the caller's key has ceased to speak for the
-/// device.
+/// given out. The stream ends when the server stops, when the caller's key has ceased to speak for the
+/// device, or when the device has opened two newer ones.
 #[utoipa::path(
     get, path = "/keypackages/stream", tag = "keypackages",
     params(
@@ -77,7 +77,10 @@ pub(crate) async fn stream(
     let store = state.store()?;
     let after = after.unwrap_or_else(|| store.view(&caller.pool).head.version);
     let Some(place) = state.streams.enter(&caller.pool) else {
-        return Err(Failure::new(Code::Busy, "too many streams are open; close one first"));
+        return Err(Failure::new(
+            Code::Busy,
+            "as many streams are open as may be; try again later",
+        ));
     };
     let (sender, receiver) = mpsc::channel(AHEAD_MAX);
     let told = Told { after, level: None, sender, stopping: state.stopping.subscribe() };
@@ -121,23 +124,24 @@ struct Told {
 
 impl Told {
     /// Tells what there is, and what comes, until the end.
-    async fn tell(mut self, state: Data<State>, caller: Reader, _place: Place) {
+    async fn tell(mut self, state: Data<State>, caller: Reader, mut place: Place) {
         let Ok(store) = state.store() else { return };
-        let mut written = store.pools().written();
+        let mut changes = store.pools().listen(&caller.pool);
         let mut piece = RETRY.to_owned();
         loop {
-            written.mark_unchanged();
+            changes.mark_unchanged();
             if caller.still_speaks(&state).is_err() {
                 return;
             }
-            if self.catch_up(store, &caller, &mut piece).await.is_err() {
+            if self.catch_up(&state, &caller, &mut piece).await.is_err() {
                 return;
             }
             let mut stopping = self.stopping.clone();
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.sender.closed() => return,
-                changed = written.changed() => if changed.is_err() { return },
+                () = place.displaced() => return,
+                changed = changes.changed() => if changed.is_err() { return },
                 () = actix_rt::time::sleep(state.stream_heartbeat) => ":\n\n".clone_into(&mut piece),
             }
             actix_rt::time::sleep(LOOK_APART).await;
@@ -147,17 +151,15 @@ impl Told {
     /// Tells what is recorded and was not told, and how full the pool is if that has changed.
     async fn catch_up(
         &mut self,
-        store: &Store,
+        state: &Data<State>,
         caller: &Reader,
         piece: &mut String,
     ) -> Result<(), End> {
+        let store = state.store().map_err(|_| End)?;
         while self.after < store.view(&caller.pool).head.version {
-            let records = store.history(&caller.pool, self.after, PAGE).map_err(|_| End)?;
-            let Some(last) = records.last() else { break };
-            self.after = last.envelope.version;
-            for record in &records {
-                add_record(piece, store, record);
-            }
+            let Some((last, told)) = page(state, &caller.pool, self.after).await? else { break };
+            self.after = last;
+            piece.push_str(&told);
             self.send(std::mem::take(piece)).await?;
         }
         let health = store.status(&caller.pool).1;
@@ -175,6 +177,28 @@ impl Told {
             _ = self.stopping.wait_for(|stopping| *stopping) => Err(End),
         }
     }
+}
+
+/// The events after a version, as they are told, and the version of the last of them. They are read where
+/// that keeps no requests waiting.
+async fn page(
+    state: &Data<State>,
+    pool: &PoolId,
+    after: u64,
+) -> Result<Option<(u64, String)>, End> {
+    let turn = state.history_reads.turn().await;
+    let (state, pool) = (state.clone(), pool.clone());
+    let read = web::block(move || {
+        let _turn = turn;
+        let store = state.store().ok()?;
+        let records = store.history(&pool, after, PAGE).ok()?;
+        let mut told = String::new();
+        for record in &records {
+            add_record(&mut told, store, record);
+        }
+        Some(records.last().map(|last| (last.envelope.version, told)))
+    });
+    read.await.ok().flatten().ok_or(End)
 }
 
 /// An event of the history, and what it says beyond itself.

@@ -1,0 +1,538 @@
+//! A mailbox: the messages that wait for a device, and the budget of each group in it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use imbl::{OrdMap, OrdSet, Vector};
+use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
+
+use super::{DeliveryLimits, DeliveryRejection};
+use crate::packing::{Packer, Unpacker};
+
+/// The fold of the messages for a device and of what the device has acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MailboxState {
+    version: u64,
+    waiting: Vector<Waiting>,
+    acknowledged: u64,
+    /// Whether the whole mailbox keeps nothing more: only in logs from before budgets of groups.
+    overrun: bool,
+    groups: OrdMap<GroupId, Share>,
+    blocked: OrdSet<Arc<str>>,
+}
+
+/// A message that waits in a mailbox: its place in the log, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The position of its record.
+    pub position: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// When it was posted.
+    pub at: Timestamp,
+    /// The group it is of.
+    pub group: GroupId,
+    /// The device it comes from; `None` for a Welcome.
+    pub sender: Option<PoolId>,
+}
+
+/// The part of a mailbox that one group has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Share {
+    /// The device that added this one, and when, until this one has accepted the group.
+    invited: Option<(PoolId, Timestamp)>,
+    /// Whether the device is a member still; what waits is delivered in any case.
+    ended: bool,
+    used: Used,
+    /// What each sender's messages use of it.
+    senders: OrdMap<PoolId, Used>,
+    /// Whether nothing more of the group is kept until the device was told.
+    closed: bool,
+    /// The senders of whom nothing more is kept until the device was told.
+    closed_senders: OrdSet<PoolId>,
+}
+
+/// How much of a budget is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Used {
+    messages: usize,
+    bytes: u64,
+}
+
+/// Whether a mailbox keeps a message, and what is recorded of it first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Whether it does.
+    pub kept: bool,
+    /// Whether it does not because its owner has blocked the sender, who is not told.
+    pub blocked: bool,
+    /// The parts of the mailbox that are closed from now on.
+    pub closing: Vec<Event>,
+}
+
+/// A part of a mailbox that is closed until its device was told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Closed {
+    /// The group.
+    pub group: GroupId,
+    /// The sender whose messages were not kept; `None` if nothing of the group was.
+    pub sender: Option<PoolId>,
+}
+
+impl Used {
+    fn add(&mut self, bytes: u64) {
+        self.messages = self.messages.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn subtract(&mut self, bytes: u64) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    const fn has_room(&self, bytes: u64, messages_max: usize, bytes_max: u64) -> bool {
+        self.messages < messages_max && self.bytes.saturating_add(bytes) <= bytes_max
+    }
+}
+
+impl MailboxState {
+    /// How many events the device's own history of it has had.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The messages that wait after a position, in the order of the log.
+    pub fn after(&self, position: u64) -> impl Iterator<Item = &Waiting> {
+        let found = self.waiting.binary_search_by_key(&position, |waiting| waiting.position);
+        let start = found.map_or_else(|place| place, |place| place + 1);
+        self.waiting.iter().skip(start)
+    }
+
+    /// How many messages wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether no message waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The position up to which the device has everything.
+    #[must_use]
+    pub const fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Whether the whole mailbox keeps nothing more, as logs from before budgets of groups have it.
+    #[must_use]
+    pub const fn is_overrun(&self) -> bool {
+        self.overrun
+    }
+
+    /// The groups and senders of which something was not kept and the device is still to be told.
+    pub fn closed(&self) -> impl Iterator<Item = Closed> + '_ {
+        self.groups.iter().flat_map(|(group, share)| {
+            let whole = share.closed.then_some(None).into_iter();
+            let senders = share.closed_senders.iter().cloned().map(Some);
+            whole.chain(senders).map(|sender| Closed { group: group.clone(), sender })
+        })
+    }
+
+    /// The groups in which the device is a member, accepted or not.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupId> {
+        self.groups.iter().filter(|(_, share)| !share.ended).map(|(group, _)| group)
+    }
+
+    /// Whether the device has not accepted a group yet, and the time for that is over at `now`.
+    #[must_use]
+    pub fn has_ignored(&self, group: &GroupId, now: Timestamp, limits: &DeliveryLimits) -> bool {
+        let invited = self.groups.get(group).and_then(|share| share.invited.as_ref());
+        invited.is_some_and(|(_, since)| since.after(limits.invitation_age_max) <= now)
+    }
+
+    /// Decides whether a device may be added to a group by another.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DeliveryRejection::Blocked`] if its owner has blocked the user who adds it, and
+    /// [`DeliveryRejection::InvitationsFull`] if too many groups wait to be accepted.
+    pub fn decide_invitation(
+        &self,
+        device: &PoolId,
+        inviter: &PoolId,
+        now: Timestamp,
+        limits: &DeliveryLimits,
+    ) -> Result<(), DeliveryRejection> {
+        if self.blocked.contains(inviter.user()) {
+            return Err(DeliveryRejection::Blocked(device.clone()));
+        }
+        if device.user() == inviter.user() {
+            return Ok(());
+        }
+        let open = self.groups.iter().filter(|(_, share)| !share.ended);
+        let invited =
+            open.filter_map(|(group, share)| share.invited.as_ref().map(|(by, _)| (group, by)));
+        let (mut all, mut of_user) = (0_usize, 0_usize);
+        for (_, by) in invited.filter(|(group, _)| !self.has_ignored(group, now, limits)) {
+            all += 1;
+            of_user += usize::from(by.user() == inviter.user());
+        }
+        if limits.invitations_max <= all || limits.invitations_of_user_max <= of_user {
+            return Err(DeliveryRejection::InvitationsFull(device.clone()));
+        }
+        Ok(())
+    }
+
+    /// Decides whether a Commit or a message of a group is kept; `posted` for a message.
+    ///
+    /// A sender's messages have half of the group's budget, so that others' still fit; a Commit is
+    /// everybody's, and counts against the whole.
+    #[must_use]
+    pub fn decide_keep(
+        &self,
+        group: &GroupId,
+        (sender, posted): (&PoolId, bool),
+        bytes: u64,
+        now: Timestamp,
+        limits: &DeliveryLimits,
+    ) -> Keep {
+        if posted && self.blocked.contains(sender.user()) {
+            return Keep { blocked: true, ..Keep::default() };
+        }
+        let empty = Share::default();
+        let share = self.groups.get(group).unwrap_or(&empty);
+        if self.overrun || share.closed || posted && share.closed_senders.contains(sender) {
+            return Keep::default();
+        }
+        let mut closing = self.decide_drops(now, limits);
+        let is_own =
+            |event: &Event| matches!(event, Event::Overrun { group: Some(of), .. } if of == group);
+        if closing.iter().any(is_own) {
+            return Keep { closing, ..Keep::default() };
+        }
+        let closes = share.decide_closing(group, (sender, posted), bytes, limits);
+        let kept = closes.is_none();
+        closing.extend(closes);
+        Keep { kept, blocked: false, closing }
+    }
+
+    /// What has waited too long is dropped, group by group.
+    fn decide_drops(&self, now: Timestamp, limits: &DeliveryLimits) -> Vec<Event> {
+        let too_old = |waiting: &&Waiting| waiting.at.after(limits.age_max) <= now;
+        let mut last: OrdMap<&GroupId, u64> = OrdMap::new();
+        for waiting in self.waiting.iter().take_while(too_old) {
+            last.insert(&waiting.group, waiting.position);
+        }
+        let dropped = |(group, position): (&&GroupId, &u64)| Event::Overrun {
+            dropped_through: *position,
+            group: Some((*group).clone()),
+            sender: None,
+        };
+        last.iter().map(dropped).collect()
+    }
+
+    /// Keeps a message for the device, unless its part of the mailbox is closed or its sender blocked.
+    /// A Welcome comes with the membership, and uses nothing of the group's budget.
+    pub(super) fn deliver(&mut self, waiting: Waiting, posted: bool) {
+        if self.overrun {
+            return;
+        }
+        if let Some(sender) = &waiting.sender {
+            if posted && self.blocked.contains(sender.user()) {
+                return;
+            }
+            let share = self.groups.entry(waiting.group.clone()).or_default();
+            if share.closed || posted && share.closed_senders.contains(sender) {
+                return;
+            }
+            if posted {
+                share.senders.entry(sender.clone()).or_default().add(waiting.bytes);
+            }
+            share.used.add(waiting.bytes);
+        }
+        self.waiting.push_back(waiting);
+    }
+
+    /// Takes in one event of the device's own history of its mailbox.
+    pub(super) fn evolve(&mut self, event: &Event) {
+        self.version = self.version.saturating_add(1);
+        match event {
+            Event::Acknowledged { through, overrun, accepted, told } => {
+                self.acknowledged = self.acknowledged.max(*through);
+                self.drop_where(|waiting| waiting.position <= *through);
+                self.overrun &= !overrun;
+                accepted.iter().for_each(|group| {
+                    self.accept(group);
+                });
+                told.iter().for_each(|group| self.reopen(group));
+            }
+            Event::Overrun { dropped_through, group: None, .. } => {
+                self.drop_where(|waiting| waiting.position <= *dropped_through);
+                self.overrun = true;
+            }
+            Event::Overrun { dropped_through, group: Some(group), sender } => {
+                self.drop_where(|waiting| {
+                    waiting.position <= *dropped_through && waiting.group == *group
+                });
+                let share = self.groups.entry(group.clone()).or_default();
+                match sender {
+                    Some(sender) => drop(share.closed_senders.insert(sender.clone())),
+                    None => share.closed = true,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Drops messages: most often the first ones, so these are looked at first.
+    fn drop_where(&mut self, is_dropped: impl Fn(&Waiting) -> bool) {
+        while let Some(first) = self.waiting.front().filter(|first| is_dropped(first)).cloned() {
+            self.waiting.pop_front();
+            self.free(&first);
+        }
+        if self.waiting.iter().any(&is_dropped) {
+            let (dropped, kept): (Vector<Waiting>, Vector<Waiting>) =
+                self.waiting.iter().cloned().partition(&is_dropped);
+            self.waiting = kept;
+            dropped.iter().for_each(|waiting| self.free(waiting));
+        }
+    }
+
+    /// Gives back what a message has used of its group's budget.
+    fn free(&mut self, waiting: &Waiting) {
+        let Some(share) = self.groups.get_mut(&waiting.group) else { return };
+        let Some(sender) = &waiting.sender else { return };
+        share.used.subtract(waiting.bytes);
+        if let Some(used) = share.senders.get_mut(sender) {
+            used.subtract(waiting.bytes);
+            if used.messages == 0 {
+                share.senders.remove(sender);
+            }
+        }
+        if share.ended && share.used.messages == 0 {
+            self.groups.remove(&waiting.group);
+        }
+    }
+
+    /// Takes in that the device is a member of a group; `inviter` if it still has to accept that.
+    pub(super) fn join(&mut self, group: &GroupId, inviter: Option<PoolId>, at: Timestamp) {
+        let share = self.groups.entry(group.clone()).or_default();
+        share.ended = false;
+        share.closed = false;
+        share.closed_senders = OrdSet::new();
+        share.invited = inviter.map(|inviter| (inviter, at));
+    }
+
+    /// Takes in that the device has accepted a group; returns whether that was news.
+    pub(super) fn accept(&mut self, group: &GroupId) -> bool {
+        let share = self.groups.get_mut(group).filter(|share| share.invited.is_some());
+        share.map(|share| share.invited = None).is_some()
+    }
+
+    fn reopen(&mut self, group: &GroupId) {
+        if let Some(share) = self.groups.get_mut(group) {
+            share.closed = false;
+            share.closed_senders = OrdSet::new();
+        }
+    }
+
+    /// Takes in that the device was removed from a group: what waits is delivered still.
+    pub(super) fn end_membership(&mut self, group: &GroupId) {
+        let Some(share) = self.groups.get_mut(group) else { return };
+        share.ended = true;
+        share.invited = None;
+        if share.used.messages == 0 {
+            self.groups.remove(group);
+        }
+    }
+
+    /// Takes in that the device has left a group: nothing of it is delivered any more.
+    pub(super) fn leave(&mut self, group: &GroupId) {
+        self.drop_where(|waiting| waiting.group == *group);
+        self.groups.remove(group);
+    }
+
+    /// Closes the mailbox of a device that was removed, and returns the groups it was in.
+    pub(super) fn close(&mut self) -> Vec<GroupId> {
+        let groups = self.groups().cloned().collect();
+        let (version, acknowledged) = (self.version, self.acknowledged);
+        *self = Self { version, acknowledged, ..Self::default() };
+        groups
+    }
+
+    pub(super) fn block(&mut self, user: &str) {
+        self.blocked.insert(user.into());
+    }
+
+    pub(super) fn unblock(&mut self, user: &str) {
+        self.blocked.remove(user);
+    }
+
+    /// Decides what an acknowledgement changes; `None` if nothing.
+    ///
+    /// `told` and `overrun` say of which groups, and whether of the whole mailbox, the device has been
+    /// told that something was not kept; until then nothing more is kept there. `accepted` are the
+    /// groups that the device has joined.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DeliveryRejection::NeverGiven`] if the position lies beyond `last`, the last of the log.
+    pub fn decide_acknowledge(
+        &self,
+        asked: &Acknowledgement,
+        last: u64,
+    ) -> Result<Option<Event>, DeliveryRejection> {
+        let Acknowledgement { through, overrun, accepted, told } = asked;
+        if last < *through {
+            return Err(DeliveryRejection::NeverGiven(*through));
+        }
+        let those = |groups: &[GroupId], is_meant: fn(&Share) -> bool| -> Vec<GroupId> {
+            let distinct = groups.iter().collect::<BTreeSet<_>>().into_iter();
+            distinct
+                .filter(|group| self.groups.get(*group).is_some_and(is_meant))
+                .cloned()
+                .collect()
+        };
+        let accepted = those(accepted, |share| share.invited.is_some());
+        let told = those(told, |share| share.closed || !share.closed_senders.is_empty());
+        let overrun = *overrun && self.overrun;
+        let drops = self.waiting.front().is_some_and(|waiting| waiting.position <= *through);
+        let changes = drops || overrun || !accepted.is_empty() || !told.is_empty();
+        Ok(changes.then_some(Event::Acknowledged { through: *through, overrun, accepted, told }))
+    }
+
+    /// The state as bytes, for a snapshot.
+    pub(crate) fn pack(&self, out: &mut Packer) {
+        out.number(self.version);
+        out.number(self.acknowledged);
+        out.flag(self.overrun);
+        out.number(self.blocked.len() as u64);
+        self.blocked.iter().for_each(|user| out.bytes(user.as_bytes()));
+        out.number(self.groups.len() as u64);
+        for (group, share) in &self.groups {
+            out.bytes(group.as_bytes());
+            share.pack(out);
+        }
+        out.number(self.waiting.len() as u64);
+        let mut before = 0;
+        for Waiting { position, bytes, at, group, sender } in &self.waiting {
+            out.number(position.saturating_sub(before));
+            out.number(*bytes);
+            out.number(at.as_millis());
+            out.bytes(group.as_bytes());
+            out.flag(sender.is_some());
+            sender.iter().for_each(|sender| out.pool(sender));
+            before = *position;
+        }
+    }
+
+    /// The state that some bytes are.
+    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        let (version, acknowledged) = (rest.number()?, rest.number()?);
+        let mut state = Self { version, acknowledged, ..Self::default() };
+        state.overrun = rest.flag()?;
+        for _ in 0..rest.number()? {
+            state.blocked.insert(rest.text()?.as_str().into());
+        }
+        for _ in 0..rest.number()? {
+            let group = GroupId::new(rest.bytes()?).ok()?;
+            state.groups.insert(group, Share::unpack(rest)?);
+        }
+        let mut position = 0_u64;
+        for _ in 0..rest.number()? {
+            position = position.checked_add(rest.number()?)?;
+            let (bytes, at) = (rest.number()?, rest.time()?);
+            let group = GroupId::new(rest.bytes()?).ok()?;
+            let sender = if rest.flag()? { Some(rest.pool()?) } else { None };
+            state.waiting.push_back(Waiting { position, bytes, at, group, sender });
+        }
+        Some(state)
+    }
+}
+
+/// A device's word on what it has taken from its mailbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The position of the last thing it has.
+    pub through: u64,
+    /// Whether it has been told that the whole mailbox was overrun.
+    pub overrun: bool,
+    /// The groups that it has joined.
+    pub accepted: Vec<GroupId>,
+    /// The groups of which it has been told that something was not kept.
+    pub told: Vec<GroupId>,
+}
+
+impl Share {
+    /// Decides whether a message closes the group's part of the mailbox, or its sender's; `None` if there
+    /// is room for it.
+    fn decide_closing(
+        &self,
+        group: &GroupId,
+        (sender, posted): (&PoolId, bool),
+        bytes: u64,
+        limits: &DeliveryLimits,
+    ) -> Option<Event> {
+        let (messages_max, bytes_max) = match self.invited {
+            None => (limits.group_messages_max, limits.group_bytes_max),
+            Some(_) => (limits.invited_messages_max, limits.invited_bytes_max),
+        };
+        let closed = |sender: Option<PoolId>| {
+            Some(Event::Overrun { dropped_through: 0, group: Some(group.clone()), sender })
+        };
+        if !self.used.has_room(bytes, messages_max, bytes_max) {
+            return closed(None);
+        }
+        let used = self.senders.get(sender).copied().unwrap_or_default();
+        if posted && !used.has_room(bytes, messages_max / 2, bytes_max / 2) {
+            return closed(Some(sender.clone()));
+        }
+        None
+    }
+
+    fn pack(&self, out: &mut Packer) {
+        out.flag(self.invited.is_some());
+        if let Some((by, since)) = &self.invited {
+            out.pool(by);
+            out.number(since.as_millis());
+        }
+        out.flag(self.ended);
+        out.flag(self.closed);
+        self.used.pack(out);
+        out.number(self.senders.len() as u64);
+        for (sender, used) in &self.senders {
+            out.pool(sender);
+            used.pack(out);
+        }
+        out.number(self.closed_senders.len() as u64);
+        self.closed_senders.iter().for_each(|sender| out.pool(sender));
+    }
+
+    fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        let invited = if rest.flag()? { Some((rest.pool()?, rest.time()?)) } else { None };
+        let (ended, closed) = (rest.flag()?, rest.flag()?);
+        let used = Used::unpack(rest)?;
+        let mut share = Self { invited, ended, closed, used, ..Self::default() };
+        for _ in 0..rest.number()? {
+            share.senders.insert(rest.pool()?, Used::unpack(rest)?);
+        }
+        for _ in 0..rest.number()? {
+            share.closed_senders.insert(rest.pool()?);
+        }
+        Some(share)
+    }
+}
+
+impl Used {
+    fn pack(self, out: &mut Packer) {
+        out.number(self.messages as u64);
+        out.number(self.bytes);
+    }
+
+    fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        Some(Self { messages: usize::try_from(rest.number()?).ok()?, bytes: rest.number()? })
+    }
+}

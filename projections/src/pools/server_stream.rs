@@ -1,0 +1,67 @@
+//! The server's own history in the log: the clock that was accepted after a leap.
+
+use keypool_ledger::{
+    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, NewEvent, StreamId,
+    StreamWrite, Timestamp,
+};
+
+use super::{
+    ExecuteError, Shared,
+    committer::{Committer, meaning_of},
+};
+
+/// Appends an event to the server's history. Its id follows from what it says, so that the same history
+/// and the same clock give the same bytes.
+pub(super) fn append(
+    log: &impl EventLog,
+    at: Timestamp,
+    event: Event,
+) -> Result<Appended, AppendError> {
+    let unreadable = |error| AppendError::NotWritten(Box::new(error));
+    let expected = log.stream_head(&StreamId::Server).map_err(unreadable)?.version;
+    let (command, request) = derived_id(&format!("server {expected} {} {event:?}", at.as_millis()));
+    let event = NewEvent { at, command, request, event, payload: Vec::new() };
+    let write = StreamWrite { stream: StreamId::Server, expected, events: vec![event] };
+    let results = log.append(vec![Batch { writes: vec![write] }]);
+    let unanswered = || Err(AppendError::Unknown("the log did not answer".into()));
+    results.into_iter().next().unwrap_or_else(unanswered)
+}
+
+/// A command id that follows from a text, and the text's digest.
+pub(super) fn derived_id(text: &str) -> (CommandId, Hash) {
+    let digest = Hash::of(text.as_bytes());
+    let mut id = [0; 16];
+    id.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
+    (CommandId(uuid::Builder::from_random_bytes(id).into_uuid()), digest)
+}
+
+impl<L: EventLog> Committer<L> {
+    /// Accepts a clock that is not trusted, if the operator or enough devices say so, and records it.
+    /// Returns whether it did.
+    pub(super) fn accept_clock(&self, by_operator: bool) -> Result<bool, ExecuteError> {
+        let shared = self.shared();
+        let reading = shared.reading();
+        let registered = shared.views().directory.registered();
+        let acceptance = shared.clock_guard().acceptance(reading, by_operator, registered);
+        let Some(event @ Event::ClockAccepted { from, to }) = acceptance else { return Ok(false) };
+        let result = append(&shared.log, to, event);
+        self.note(&result);
+        let appended = result.map_err(|error| meaning_of(&error))?;
+        tracing::warn!(%from, %to, by_operator, "the server's clock was accepted");
+        shared.clock_guard().accept(to, reading);
+        shared.publish_server_events(&appended);
+        Ok(true)
+    }
+}
+
+impl<L> Shared<L> {
+    fn publish_server_events(&self, appended: &Appended) {
+        for record in &appended.records {
+            let mut views = self.views_mut();
+            views.changed.through = record.seq;
+            views.changed.note_time(&record.envelope);
+            drop(views);
+            self.written.send_replace(record.seq);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Guards the operator's listener: with the operator's token, or on this machine by the name in `Host`.
+//!
+//! A page in the operator's browser may let its own name stand for a loopback address (DNS rebinding). Its
+//! requests have that name as their `Host`, and no token.
+
+use std::{fs, net::IpAddr, path::Path};
+
+use actix_web::{
+    Error, HttpResponse, ResponseError,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::header::{AUTHORIZATION, HOST, HeaderValue, WWW_AUTHENTICATE},
+    middleware::Next,
+};
+use keypool_projections::wire::Code;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::{problem::Failure, settings::SettingsError, state::State};
+
+/// The fewest characters of a token.
+const TOKEN_LEN_MIN: usize = 16;
+/// What is asked for by whoever looks whether the process lives.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
+/// Who may use the operator's listener.
+pub(crate) enum AdminGuard {
+    /// Whoever has the token with this digest.
+    Token([u8; 32]),
+    /// Whoever is on this machine, and asks for it by an address or by `localhost`.
+    Loopback,
+}
+
+impl AdminGuard {
+    /// The guard of a listener: with the token in a file if there is one, else on loopback.
+    pub(crate) fn open(token_file: Option<&Path>) -> Result<Self, SettingsError> {
+        let Some(path) = token_file else { return Ok(Self::Loopback) };
+        let text = fs::read_to_string(path)
+            .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
+        let token = text.trim();
+        if token.len() < TOKEN_LEN_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(SettingsError::AdminToken(path.to_owned()));
+        }
+        Ok(Self::Token(Sha256::digest(token).into()))
+    }
+
+    fn check(&self, request: &ServiceRequest) -> Result<(), Failure> {
+        let header =
+            |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        match self {
+            Self::Token(digest) => {
+                let sent = header(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+                let is_it = |token: &str| {
+                    bool::from(Sha256::digest(token.trim()).as_slice().ct_eq(digest.as_slice()))
+                };
+                if PROBES.contains(&request.path()) || sent.is_some_and(is_it) {
+                    return Ok(());
+                }
+                let detail =
+                    "the operator's listener asks for its token: Authorization: Bearer TOKEN";
+                Err(Failure::new(Code::Unauthenticated, detail))
+            }
+            Self::Loopback if header(HOST).is_some_and(is_own_host) => Ok(()),
+            Self::Loopback => {
+                let detail = "this listener is reached at its loopback address or at localhost; the Host \
+                              header names another";
+                Err(Failure::new(Code::NotAllowed, detail))
+            }
+        }
+    }
+}
+
+/// Whether a `Host` is `localhost` or a loopback address, with a port or without.
+fn is_own_host(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    name.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(is_loopback)
+}
+
+/// Answers requests of the operator, and refuses those of others.
+pub(crate) async fn guard(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let checked = State::of(request.request()).and_then(|state| state.admin.check(&request));
+    match checked {
+        Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
+        Err(failure) => Ok(request.into_response(refusal(&failure))),
+    }
+}
+
+fn refusal(failure: &Failure) -> HttpResponse {
+    let mut response = failure.error_response();
+    if failure.code() == Code::Unauthenticated {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_its_own_by_localhost_or_a_loopback_address() {
+        let own =
+            ["localhost", "LOCALHOST:8081", "127.0.0.1", "127.0.0.1:1", "[::1]:8081", "[::1]"];
+        assert!(own.into_iter().all(is_own_host));
+        let others =
+            ["", "evil.example", "evil.example:8081", "127.0.0.1.evil.example", "192.0.2.1:8081"];
+        assert!(!others.into_iter().any(is_own_host));
+    }
+}

@@ -1,0 +1,300 @@
+//! Settings as an operator writes them.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use keypool_projections::{OnLapse, quota::Rate};
+use serde::{Deserialize, Deserializer, de};
+
+use super::{
+    SettingsError,
+    rates::{rate, read_rate},
+};
+use crate::{disk::LowWater, registration::RegistrationPolicy};
+
+/// Settings as they are written on the command line, in the environment or in a file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// Where clients connect; port 0 picks a free one [default: 127.0.0.1:8080]
+    #[arg(long, env = "KEYPOOL_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where /metrics is, for the operator [default: 127.0.0.1:8081]
+    #[arg(long, env = "KEYPOOL_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+    /// A file with the token that is asked for there; without it the address must be a loopback one
+    #[arg(long, env = "KEYPOOL_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// A name clients reach this server by, with the port unless it is the scheme's own; may be
+    /// given several times [default: the listening address and localhost]
+    #[arg(long, env = "KEYPOOL_PUBLIC_NAME", value_name = "NAME", value_delimiter = ',')]
+    pub public_name: Option<Vec<String>>,
+    /// The directory that holds the log [default: ./keypool-data]
+    #[arg(long, env = "KEYPOOL_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Below how much room on the disk of the log the delivery is refused: a share as 5%, or a size as
+    /// 512MiB. At half of it uploads and registrations are refused too, at a quarter reserving and spending;
+    /// 0 refuses nothing [default: 5%, and 256MiB at least]
+    #[arg(long, env = "KEYPOOL_DISK_LOW_WATER", value_name = "SIZE")]
+    #[serde(deserialize_with = "read_low_water")]
+    pub disk_low_water: Option<LowWater>,
+    /// What the ledger is called in its checkpoints, for ever [default: the first public name, or
+    /// localhost]
+    #[arg(long, env = "KEYPOOL_LEDGER_NAME", value_name = "NAME")]
+    pub ledger_name: Option<String>,
+    /// Where the last checkpoint is kept, best on another disk [default: checkpoint in the data
+    /// directory]
+    #[arg(long, env = "KEYPOOL_CHECKPOINT_FILE", value_name = "FILE")]
+    pub checkpoint_file: Option<PathBuf>,
+    /// Go on with a copy of the data that is older than what was published, because the newer one is lost:
+    /// another ledger begins, and all packages that were available are withdrawn
+    #[arg(long, env = "KEYPOOL_ACCEPT_RESTORE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub accept_restore: Option<bool>,
+    /// How much time lies between two checkpoints at least [default: 1s]
+    #[arg(long, env = "KEYPOOL_CHECKPOINT_INTERVAL", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub checkpoint_interval: Option<Duration>,
+    /// How long a reservation lasts, as its holder is told [default: 60s]
+    #[arg(long, env = "KEYPOOL_RESERVATION_TTL", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub reservation_ttl: Option<Duration>,
+    /// How much longer the server waits before a reservation lapses [default: 60s]
+    #[arg(long, env = "KEYPOOL_GRACE", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub grace: Option<Duration>,
+    /// What becomes of a package whose reservation lapsed [default: requeue]
+    #[arg(long, env = "KEYPOOL_ON_LAPSE", value_enum)]
+    pub on_lapse: Option<OnLapseWord>,
+    /// How many single-use packages a pool holds [default: 64]
+    #[arg(long, env = "KEYPOOL_PACKAGES_MAX", value_name = "COUNT")]
+    pub packages_max: Option<usize>,
+    /// How often a reservation may be renewed [default: 5]
+    #[arg(long, env = "KEYPOOL_RENEWALS_MAX", value_name = "COUNT")]
+    pub renewals_max: Option<u32>,
+    /// How long the whole lifetime of a package may be [default: 14days 1h]
+    #[arg(long, env = "KEYPOOL_LIFETIME_MAX", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub lifetime_max: Option<Duration>,
+    /// How long the whole lifetime of a package marked as a last resort may be [default: 84days 1h]
+    #[arg(long, env = "KEYPOOL_LAST_RESORT_LIFETIME_MAX", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub last_resort_lifetime_max: Option<Duration>,
+    /// A ciphersuite that is welcome, by number; may be given several times [default: 1 2 3]
+    #[arg(long, env = "KEYPOOL_CIPHERSUITE", value_name = "NUMBER", value_delimiter = ',')]
+    pub ciphersuite: Option<Vec<u16>>,
+    /// How many bytes a package may have [default: 16384]
+    #[arg(long, env = "KEYPOOL_PACKAGE_BYTES_MAX", value_name = "BYTES")]
+    pub package_bytes_max: Option<usize>,
+    /// How many packages one upload may hold [default: 64]
+    #[arg(long, env = "KEYPOOL_BATCH_PACKAGES_MAX", value_name = "COUNT")]
+    pub batch_packages_max: Option<usize>,
+    /// How many targets one request for packages may name [default: 256]
+    #[arg(long, env = "KEYPOOL_TARGETS_MAX", value_name = "COUNT")]
+    pub targets_max: Option<usize>,
+    /// How many devices these may have in all [default: 768]
+    #[arg(long, env = "KEYPOOL_TARGET_DEVICES_MAX", value_name = "COUNT")]
+    pub target_devices_max: Option<usize>,
+    /// How many streams of pools may be open at a time [default: 1024]
+    #[arg(long, env = "KEYPOOL_STREAMS_MAX", value_name = "COUNT")]
+    pub streams_max: Option<usize>,
+    /// How many bytes the body of an upload, a rotation, a Commit or a message may have; any other has
+    /// 65536 at most [default: 2097152]
+    #[arg(long, env = "KEYPOOL_BODY_BYTES_MAX", value_name = "BYTES")]
+    pub body_bytes_max: Option<usize>,
+    /// How many bytes of bodies are held at a time, a quarter of them for small ones [default: 67108864]
+    #[arg(long, env = "KEYPOOL_BODIES_BYTES_MAX", value_name = "BYTES")]
+    pub bodies_bytes_max: Option<usize>,
+    /// How long the body of a request may take to arrive [default: 10s]
+    #[arg(long, env = "KEYPOOL_BODY_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub body_timeout: Option<Duration>,
+    /// How often lapses and expiries are recorded [default: 10s]
+    #[arg(long, env = "KEYPOOL_SWEEP_INTERVAL", value_name = "TIME", value_parser = duration)]
+    #[serde(deserialize_with = "read_duration")]
+    pub sweep_interval: Option<Duration>,
+    /// How many threads answer requests [default: one for each processor]
+    #[arg(long, env = "KEYPOOL_WORKERS", value_name = "COUNT")]
+    pub workers: Option<usize>,
+    /// How many connections are open at a time; fewer if the limit of open files leaves fewer [default:
+    /// 8192]
+    #[arg(long, env = "KEYPOOL_CONNECTIONS_MAX", value_name = "COUNT")]
+    pub connections_max: Option<usize>,
+    /// How many connections of one address are open at a time; those of this machine and of trusted proxies
+    /// are not counted [default: 256]
+    #[arg(long, env = "KEYPOOL_ADDRESS_CONNECTIONS_MAX", value_name = "COUNT")]
+    pub address_connections_max: Option<usize>,
+    /// Who may register a device [default: tofu]
+    #[arg(long, env = "KEYPOOL_REGISTRATION", value_enum)]
+    pub registration: Option<RegistrationPolicy>,
+    /// A file of lines `user device keyid`: who may register, with --registration allow-list. It is read
+    /// again on SIGHUP
+    #[arg(long, env = "KEYPOOL_ALLOW_LIST", value_name = "FILE")]
+    pub allow_list: Option<PathBuf>,
+    /// The Ed25519 public keys, in PEM, of who issues tokens, with --registration jwt. It is read again on
+    /// SIGHUP
+    #[arg(long, env = "KEYPOOL_JWT_KEY", value_name = "FILE")]
+    pub jwt_key: Option<PathBuf>,
+    /// Whom a token must be for (its `aud`), with --registration jwt
+    #[arg(long, env = "KEYPOOL_JWT_AUDIENCE", value_name = "NAME")]
+    pub jwt_audience: Option<String>,
+    /// Packages of one pool for one inviter: so many at once, and as many again in this time [default:
+    /// 6/1h]
+    #[arg(long, env = "KEYPOOL_QUOTA_PAIR", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_pair: Option<Rate>,
+    /// How many reservations of one pool an inviter holds at once [default: 2]
+    #[arg(long, env = "KEYPOOL_QUOTA_PAIR_HELD", value_name = "COUNT")]
+    pub quota_pair_held: Option<usize>,
+    /// How many reservations an inviter holds at once [default: 512]
+    #[arg(long, env = "KEYPOOL_QUOTA_HELD", value_name = "COUNT")]
+    pub quota_held: Option<usize>,
+    /// Packages that one inviter asks for, whether there are any or not [default: 600/12s]
+    #[arg(long, env = "KEYPOOL_QUOTA_REQUESTS", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_requests: Option<Rate>,
+    /// Packages of one pool for all who are no contacts of its owner [default: 32/640s]
+    #[arg(long, env = "KEYPOOL_QUOTA_STRANGERS", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_strangers: Option<Rate>,
+    /// How many packages that were never handed out are kept for contacts [default: 8]
+    #[arg(long, env = "KEYPOOL_STRANGERS_FLOOR", value_name = "COUNT")]
+    pub strangers_floor: Option<usize>,
+    /// Devices that are registered from one address [default: 30/1day]
+    #[arg(long, env = "KEYPOOL_QUOTA_DEVICES", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_devices: Option<Rate>,
+    /// Packages that one device uploads [default: 256/1day]
+    #[arg(long, env = "KEYPOOL_QUOTA_UPLOADS", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_uploads: Option<Rate>,
+    /// Changing requests from one address whose signature is wrong [default: 10/1min]
+    #[arg(long, env = "KEYPOOL_QUOTA_FAILURES", value_name = "COUNT/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "read_rate")]
+    pub quota_failures: Option<Rate>,
+    /// A proxy whose X-Forwarded-For is believed, by address; may be given several times. Without one,
+    /// what comes from this machine is not counted by address
+    #[arg(long, env = "KEYPOOL_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',')]
+    pub trusted_proxy: Option<Vec<IpAddr>>,
+    /// Let everybody ask for as much as they like, and keep nothing for contacts
+    #[arg(long, env = "KEYPOOL_NO_QUOTAS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub no_quotas: Option<bool>,
+    /// Let requests name their caller in X-Keypool-Caller instead of being signed. For experiments:
+    /// anyone who reaches the port is anyone. On loopback only
+    #[arg(long, env = "KEYPOOL_INSECURE_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub insecure_no_auth: Option<bool>,
+}
+
+/// What becomes of a package whose reservation lapsed.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLapseWord {
+    /// It is offered once more, after all others: at most one spend, and who loses it is told
+    Requeue,
+    /// It is never offered again: at most one hand-out
+    Retire,
+}
+
+impl Options {
+    /// Reads options from a TOML file. Names that are no setting are refused.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SettingsError`] if the file cannot be read or holds something else.
+    pub fn from_file(path: PathBuf) -> Result<Self, SettingsError> {
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(SettingsError::Unreadable { path, source }),
+        };
+        toml::from_str(&text).map_err(|err: toml::de::Error| {
+            let before = err.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            SettingsError::Malformed { path, line, message: err.message().to_owned() }
+        })
+    }
+
+    /// These options, and those of `file` where nothing is said here.
+    #[must_use]
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            listen: self.listen.or(file.listen),
+            admin_listen: self.admin_listen.or(file.admin_listen),
+            admin_token_file: self.admin_token_file.or(file.admin_token_file),
+            public_name: self.public_name.or(file.public_name),
+            data: self.data.or(file.data),
+            disk_low_water: self.disk_low_water.or(file.disk_low_water),
+            ledger_name: self.ledger_name.or(file.ledger_name),
+            checkpoint_file: self.checkpoint_file.or(file.checkpoint_file),
+            accept_restore: self.accept_restore.or(file.accept_restore),
+            checkpoint_interval: self.checkpoint_interval.or(file.checkpoint_interval),
+            reservation_ttl: self.reservation_ttl.or(file.reservation_ttl),
+            grace: self.grace.or(file.grace),
+            on_lapse: self.on_lapse.or(file.on_lapse),
+            packages_max: self.packages_max.or(file.packages_max),
+            renewals_max: self.renewals_max.or(file.renewals_max),
+            lifetime_max: self.lifetime_max.or(file.lifetime_max),
+            last_resort_lifetime_max: self
+                .last_resort_lifetime_max
+                .or(file.last_resort_lifetime_max),
+            ciphersuite: self.ciphersuite.or(file.ciphersuite),
+            package_bytes_max: self.package_bytes_max.or(file.package_bytes_max),
+            batch_packages_max: self.batch_packages_max.or(file.batch_packages_max),
+            targets_max: self.targets_max.or(file.targets_max),
+            target_devices_max: self.target_devices_max.or(file.target_devices_max),
+            streams_max: self.streams_max.or(file.streams_max),
+            body_bytes_max: self.body_bytes_max.or(file.body_bytes_max),
+            bodies_bytes_max: self.bodies_bytes_max.or(file.bodies_bytes_max),
+            body_timeout: self.body_timeout.or(file.body_timeout),
+            sweep_interval: self.sweep_interval.or(file.sweep_interval),
+            workers: self.workers.or(file.workers),
+            connections_max: self.connections_max.or(file.connections_max),
+            address_connections_max: self.address_connections_max.or(file.address_connections_max),
+            registration: self.registration.or(file.registration),
+            allow_list: self.allow_list.or(file.allow_list),
+            jwt_key: self.jwt_key.or(file.jwt_key),
+            jwt_audience: self.jwt_audience.or(file.jwt_audience),
+            quota_pair: self.quota_pair.or(file.quota_pair),
+            quota_pair_held: self.quota_pair_held.or(file.quota_pair_held),
+            quota_held: self.quota_held.or(file.quota_held),
+            quota_requests: self.quota_requests.or(file.quota_requests),
+            quota_strangers: self.quota_strangers.or(file.quota_strangers),
+            strangers_floor: self.strangers_floor.or(file.strangers_floor),
+            quota_devices: self.quota_devices.or(file.quota_devices),
+            quota_uploads: self.quota_uploads.or(file.quota_uploads),
+            quota_failures: self.quota_failures.or(file.quota_failures),
+            trusted_proxy: self.trusted_proxy.or(file.trusted_proxy),
+            no_quotas: self.no_quotas.or(file.no_quotas),
+            insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
+        }
+    }
+}
+
+impl From<OnLapseWord> for OnLapse {
+    fn from(word: OnLapseWord) -> Self {
+        match word {
+            OnLapseWord::Requeue => Self::Requeue,
+            OnLapseWord::Retire => Self::Retire,
+        }
+    }
+}
+
+/// A time as `60s` or `14days 1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("{text:?} is no time such as \"60s\""))
+}
+
+pub(super) fn read_duration<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    duration(&text).map(Some).map_err(de::Error::custom)
+}
+
+fn read_low_water<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LowWater>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(de::Error::custom)
+}

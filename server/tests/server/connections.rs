@@ -1,0 +1,242 @@
+//! More connections, bodies and listeners than there is room for.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+
+use crate::harness::{Api, Device, Draft, GROUP, NOW, Process, Running, answer, command, upload};
+
+/// Longer than anything here may take; only a failing test waits that long.
+const DEADLINE: Duration = Duration::from_mins(1);
+/// As many files as a shell usually lets a process open.
+const USUAL_DESCRIPTORS: usize = 1024;
+/// What a refused connection is told.
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable";
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+/// What arrives until the other side closes.
+fn read_to_end(stream: &mut TcpStream) -> String {
+    let (mut come, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(len) => come.extend(&chunk[..len]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("the server did not close the connection: {error}"),
+        }
+    }
+    String::from_utf8_lossy(&come).into_owned()
+}
+
+/// The real binary where a process may open so many files.
+fn start_with_descriptors(data: &std::path::Path, descriptors: usize) -> Process {
+    let command = command(data);
+    let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("/bin/sh");
+    shell.env_clear().arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+    Process::spawn(shell.stderr(Stdio::null()))
+}
+
+/// Lets this test open as many files as the system allows.
+fn raise_own_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
+/// The counters of a server, read on its own listener.
+async fn metric(api: &Api, admin_url: &str, name: &str) -> u64 {
+    let answered = answer(api.http.get(format!("{admin_url}/metrics"))).await.unwrap();
+    let text = String::from_utf8(answered.bytes).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not there: {text}")).parse().unwrap()
+}
+
+#[actix_web::test]
+async fn a_server_with_the_usual_descriptors_outlives_1100_idle_sockets_and_keeps_writing() {
+    raise_own_descriptors();
+    let data = tempfile::tempdir().unwrap();
+    let process = start_with_descriptors(data.path(), USUAL_DESCRIPTORS);
+    let (api, alice) = (&process.api, Device::new("alice"));
+    api.register(&alice).await.ok();
+    let admin = process.greeting[1].split_whitespace().nth(1).unwrap();
+    let admin = admin.strip_suffix("/metrics").unwrap().to_owned();
+    let address: SocketAddr = api.authority().parse().unwrap();
+    let mut idle: Vec<TcpStream> = (0..1100).map(|_| connect(address)).collect();
+
+    // Who is connected is served, and everything is written.
+    let now = api.clock.now();
+    api.upload(&alice, &alice.packages(now, 3)).await.ok();
+    // Who comes now is told at once to come again, and not kept waiting.
+    let mut late = connect(address);
+    let told = read_to_end(&mut late);
+    assert!(told.starts_with(BUSY) && told.contains("retry-after: 1"), "{told:?}");
+    assert!(told.contains("\"code\":\"busy\""), "{told}");
+    let refused = "keypool_connections_refused_total{bound=\"process\"}";
+    assert!(metric(api, &admin, refused).await >= 400);
+
+    // Idle ones are closed after a few seconds; then there is room again.
+    for socket in &mut idle {
+        read_to_end(socket);
+    }
+    drop(idle);
+    let newcomer = Api::new(api.url.clone(), api.clock.clone());
+    let status = newcomer.get(&alice, "/keypackages/status").await.ok();
+    assert_eq!(status.body["available"], 3);
+    assert!(process.terminate().success());
+}
+
+#[actix_web::test]
+async fn a_server_that_may_open_too_few_files_does_not_start_and_says_what_to_do() {
+    let data = tempfile::tempdir().unwrap();
+    let command = command(data.path());
+    let mut shell = Command::new("/bin/sh");
+    shell.env_clear().arg("-c").arg("ulimit -n 256; exec \"$0\" \"$@\"");
+    shell.arg(command.get_program()).args(command.get_args());
+    let (said, code) = crate::harness::refusal(&mut shell);
+    assert_eq!(code, 1);
+    assert!(said.contains("may open 256 files") && said.contains("ulimit -n"), "{said}");
+}
+
+#[actix_web::test]
+async fn a_request_on_a_connection_too_many_is_answered_with_a_time_to_come_again() {
+    let running = Running::start_with(|settings| settings.connections_max = 2);
+    let address = running.server.address();
+    let asking = || {
+        let mut stream = connect(address);
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream
+    };
+    let mut held = [asking(), asking()];
+    for stream in &mut held {
+        // It is counted once it is answered.
+        stream.read_exact(&mut [0; 15]).unwrap();
+    }
+    let mut third = asking();
+    let told = read_to_end(&mut third);
+    assert!(told.starts_with(BUSY) && told.contains("retry-after: 1"), "{told}");
+    assert!(told.contains("connection: close"), "{told}");
+    let api = &running.api;
+    let admin = running.admin_url();
+    assert!(metric(api, &admin, "keypool_connections").await >= 2);
+    let other = "keypool_connections_refused_total{bound=\"address\"}";
+    assert_eq!(metric(api, &admin, other).await, 0);
+}
+
+#[actix_web::test]
+async fn a_reader_that_takes_nothing_of_its_answers_is_closed() {
+    let running = Running::start_with(|settings| settings.stalled_timeout = Duration::from_secs(1));
+    let mut reader = connect(running.server.address());
+    // More than the buffers of both sides hold.
+    let request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(400);
+    reader.set_write_timeout(Some(DEADLINE)).unwrap();
+    reader.write_all(&request).unwrap();
+    let admin = running.admin_url();
+    let closed = async { while metric(&running.api, &admin, "keypool_connections").await > 0 {} };
+    actix_rt::time::timeout(DEADLINE, closed).await.unwrap();
+}
+
+#[actix_web::test]
+async fn bodies_of_strangers_are_refused_before_they_are_read() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(data.path());
+    let api = &process.api;
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    api.register(&Device::new("alice")).await.ok();
+    let before = resident();
+    // Of each but the last byte is sent, as far as the server takes it.
+    let body = vec![b'x'; 2 * 1024 * 1024 - 1];
+    let draft =
+        Draft { body: Some(body.clone()), ..Draft::post("/keypackages/upload", &json!({})) };
+    let head = head_of(api, &Device::new("stranger"), &draft, body.len() + 1);
+    let address: SocketAddr = api.authority().parse().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..500 {
+        let mut stream = connect(address);
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let _ = stream.write(&body);
+        stream.set_nonblocking(false).unwrap();
+        held.push(stream);
+    }
+    for stream in &mut held {
+        let told = read_to_end(stream);
+        assert!(told.starts_with("HTTP/1.1 401 "), "{told}");
+    }
+    let grown_kib = resident().saturating_sub(before);
+    assert!(grown_kib < 256 * 1024, "{grown_kib} KiB for bodies that nobody wants");
+}
+
+#[actix_web::test]
+async fn bodies_of_registered_devices_have_a_budget_together() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start_with(|settings| {
+        settings.bodies_bytes_max = 8 << 20;
+        settings.body_timeout = Duration::from_secs(3);
+    });
+    let running = running.with(&[&alice, &bob], 2).await;
+    let api = &running.api;
+    // One byte of each is held back: what has come is held until its time is over.
+    let body = vec![b'x'; (1 << 20) - 1];
+    let whole = [body.clone(), vec![b'x']].concat();
+    let draft = Draft { body: Some(whole), ..Draft::post("/keypackages/upload", &json!({})) };
+    let head = head_of(api, &alice, &draft, body.len() + 1);
+    let mut held = Vec::new();
+    for _ in 0..9 {
+        let mut stream = connect(running.server.address());
+        stream.write_all(head.as_bytes()).unwrap();
+        // The refusal of one too many may overtake the rest of its body.
+        let _ = stream.write_all(&body);
+        held.push(stream);
+    }
+    // Small requests have a part of the budget that large ones cannot take.
+    api.reserve(&alice, "bob").await.ok();
+    let told: Vec<String> = held.iter_mut().map(read_to_end).collect();
+    let of = |status: &str| told.iter().filter(|told| told.starts_with(status)).count();
+    assert!(of(BUSY) >= 3, "{told:?}");
+    assert_eq!(of(BUSY) + of("HTTP/1.1 408 "), 9, "{told:?}");
+    api.upload(&alice, &alice.packages(NOW, 1)).await.ok();
+}
+
+#[actix_web::test]
+async fn a_request_without_packages_or_messages_has_64_kib_at_most() {
+    let alice = Device::new("alice");
+    let running = Running::start().with(&[&alice], 0).await;
+    let padding = "x".repeat(64 * 1024);
+    let body = json!({ "target_user": "bob", "group_id": GROUP, "contact_token": padding });
+    let draft = Draft::post("/keypackages/reserve", &body);
+    // The refusal may overtake the body, and the connection is closed then.
+    if let Ok(answer) = running.api.try_send(&alice, &draft).await {
+        assert_eq!((answer.status, answer.code()), (413, "too_large"));
+    }
+    let large: Vec<Vec<u8>> = (0..12).map(|_| alice.large_package(NOW)).collect();
+    assert!(serde_json::to_vec(&upload(&large)).unwrap().len() > 64 * 1024);
+    running.api.upload(&alice, &large).await.ok();
+}
+
+/// The head of a signed request that says its body has so many bytes.
+pub(crate) fn head_of(api: &Api, device: &Device, draft: &Draft, length: usize) -> String {
+    let headers = draft.headers(device, api.authority(), api.clock.now());
+    let headers: Vec<String> =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!(
+        "POST {} HTTP/1.1\r\nhost: {}\r\n{}content-length: {length}\r\n\r\n",
+        draft.path,
+        api.authority(),
+        headers.concat()
+    )
+}
