@@ -219,10 +219,18 @@ impl ApiClient {
     ///
     /// Returns an [`ApiError`]; its code is `unknown_user` if nobody of that name is registered.
     pub async fn devices_of(&self, user: &str) -> Result<Vec<PoolId>, ApiError> {
-        let path = self.path_of(&["users", user, "devices"])?;
-        let reply: DevicesReply = self.get(&path, "").await?;
+        let reply = self.device_list(user).await?;
         let devices = reply.devices.iter().map(|device| PoolId::new(user, device));
         Ok(devices.collect::<Result<_, _>>()?)
+    }
+
+    /// A user's device list, with its head and the ledger: statements are made on these.
+    ///
+    /// # Errors
+    ///
+    /// As [`ApiClient::devices_of`].
+    pub async fn device_list(&self, user: &str) -> Result<DevicesReply, ApiError> {
+        self.get(&self.path_of(&["users", user, "devices"])?, "").await
     }
 
     /// The same server, spoken to by somebody else.

@@ -192,7 +192,7 @@ impl<D: DeliveryService> MlsClient<D> {
     }
 
     /// Lets the device's key speak for it, with what another device of the user says for it: see
-    /// [`DeviceIdentity::vouch_for`].
+    /// [`MlsClient::vouch_for`].
     ///
     /// # Errors
     ///
@@ -214,6 +214,15 @@ impl<D: DeliveryService> MlsClient<D> {
     pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RotateError> {
         self.connection.api().set_registration_token(Some(token.to_owned()));
         self.register().await
+    }
+
+    /// Vouches for another device of this one's user: see [`MlsConnection::vouch_for`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn vouch_for(&self, device: &str, key: &SignatureKey) -> Result<Voucher, ApiError> {
+        self.connection.vouch_for(device, key).await
     }
 
     /// Removes a device of this one's user: see [`MlsConnection::remove_device`].

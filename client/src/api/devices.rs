@@ -4,10 +4,12 @@
 use std::sync::PoisonError;
 
 use keypool_ledger::{CommandId, NameError};
-use keypool_projections::wire::{RemoveReply, RotatePackagesReply, RotatePackagesRequest};
-use reqwest::Method;
+use keypool_projections::wire::{
+    LeafKeyReply, LeafKeyRequest, RemoveReply, RemoveRequest, RotatePackagesReply,
+    RotatePackagesRequest,
+};
 
-use super::{ApiClient, ApiError, Body, Call};
+use super::{ApiClient, ApiError};
 
 /// What is asked of a name that stands in a path.
 const PATH_NAME_RULE: &str = "other than . and .., which mean folders in an address";
@@ -25,8 +27,8 @@ impl ApiClient {
         token.as_ref().map(|token| format!("Bearer {token}"))
     }
 
-    /// Removes a device of the caller's user: no key speaks for it any more, and nobody is given a package of
-    /// it.
+    /// Removes a device of the caller's user: its key never speaks for anything again, nobody is given a
+    /// package of it, and its mailbox is closed.
     ///
     /// # Errors
     ///
@@ -36,9 +38,22 @@ impl ApiClient {
         device: &str,
         id: CommandId,
     ) -> Result<RemoveReply, ApiError> {
-        let path = self.path_of(&["devices", device])?;
-        let body = Some(Body::of(Vec::new(), id));
-        self.repeated(&Call { body, ..Call::to(Method::DELETE, &path) }).await
+        let request = RemoveRequest { device: device.to_owned() };
+        self.post("/devices/remove", &request, id).await
+    }
+
+    /// Declares the key that signs the device's packages of another signature scheme than its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `statement_stale` if the user's devices have changed since the
+    /// statement was made.
+    pub async fn declare_leaf_key(
+        &self,
+        request: &LeafKeyRequest,
+        id: CommandId,
+    ) -> Result<LeafKeyReply, ApiError> {
+        self.post("/devices/leaf-key", request, id).await
     }
 
     /// Puts packages in the place of all that are live, with the next key, if there is one: then this API

@@ -393,7 +393,7 @@ fn a_device_that_was_removed_is_told_so_and_how_it_comes_back() {
         drop(service.device("alice", 0).await);
         let (alice, phone) = (open(&service, "alice"), open(&service, "alice/phone"));
         let key = phone.identity().signature_key();
-        let voucher = alice.identity().vouch_for("phone", &key).unwrap();
+        let voucher = alice.vouch_for("phone", &key).await.unwrap();
         phone.register_vouched(Some(voucher)).await.unwrap();
         alice
     });

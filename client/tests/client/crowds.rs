@@ -88,12 +88,7 @@ impl Doll {
     /// Registers it below the server's doors, where no package is looked at.
     async fn settle(&self, clock: &MovableClock, store: &Store, packages: &[Poison]) {
         let id = uuid::Uuid::new_v4();
-        let first = store.pools().registered_devices(self.pool.user()).into_iter().next();
-        let voucher = first.map(|first| {
-            let view = store.view(&first);
-            view.state.registration().unwrap().signature_key.clone()
-        });
-        store.register(&self.pool, (self.key(), voucher), Idempotency::fresh()).await.unwrap();
+        store.admit_device(&self.pool, self.key(), Idempotency::fresh()).await.unwrap();
         let packages = packages.iter().map(|poison| self.poisoned(clock, *poison)).collect();
         let request = Request {
             target: Target::Pool(self.pool.clone()),

@@ -73,6 +73,11 @@ fn text(what: What) -> String {
             format!("+{:?} -{:?}{gone}", change.added, change.removed)
         }
         What::Proposed { sender, .. } => format!("{sender} proposes"),
+        What::NotKept { sender: Some(sender), .. } => format!("some of {sender} lost"),
+        What::NotKept { sender: None, .. } => "the group lost".to_owned(),
+        What::RemovedOtherwise { sender, claimed, removed, .. } => {
+            format!("{sender} claims -{claimed:?}, and did -{removed:?}")
+        }
         What::Unreadable { why, .. } => format!("unreadable: {why}"),
     }
 }

@@ -202,7 +202,7 @@ fn another_p256_key_takes_the_place_of_the_one_before_in_one_request() {
         let [old, new] = [old, new].map(|p256| client_with("bob/laptop", p256, P256));
         upload(&service, &keys, &[package_of(&old), package_of(&old)]).await;
         let keypackages = vec![Base64(package_of(&new).to_bytes().unwrap())];
-        let rotate = RotatePackagesRequest { keypackages, key: None };
+        let rotate = RotatePackagesRequest { keypackages, key: None, leaf_keys: Vec::new() };
         let reply = signed(&service, &keys, "/keypackages/rotate", &rotate).await;
         let reply: RotatePackagesReply = serde_json::from_slice(&reply).unwrap();
         assert_eq!((reply.accepted, reply.revoked.len()), (1, 2));

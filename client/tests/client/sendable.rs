@@ -8,11 +8,11 @@ use keypool_client::{
     ApiClient, CommitPost, DeliveryService, EventStream, MlsClient, MlsConnection, PoolListener,
     ServerDelivery, fresh_command as id,
 };
-use keypool_ledger::{GroupId, ReservePolicy, Timestamp};
+use keypool_ledger::{GroupId, ReservePolicy, SignatureKey, Timestamp};
 use keypool_projections::wire::{
-    AcknowledgeRequest, ClaimRequest, CommitRequest, MessageRequest, PolicyRequest,
-    ReconcileRequest, ReportRequest, ReserveManyRequest, ReserveRequest, RevokeRequest,
-    RotatePackagesRequest, SpendRequest, UploadRequest,
+    AcknowledgeRequest, ClaimRequest, CommitRequest, GroupRequest, LeafKeyRequest, MessageRequest,
+    PolicyRequest, ReconcileRequest, ReportRequest, ReserveManyRequest, ReserveRequest,
+    RevokeRequest, RotatePackagesRequest, SpendRequest, UploadRequest,
 };
 
 fn is_send<T: Send>(_: T) {}
@@ -20,10 +20,13 @@ fn is_send<T: Send>(_: T) {}
 /// What the calls are about.
 struct Given {
     group: GroupId,
+    key: SignatureKey,
     now: Timestamp,
     acknowledge: AcknowledgeRequest,
     claim: ClaimRequest,
     commit: CommitRequest,
+    leaf_key: LeafKeyRequest,
+    make: GroupRequest,
     message: MessageRequest,
     policy: PolicyRequest,
     post: CommitPost,
@@ -42,6 +45,7 @@ fn client<D: DeliveryService>(client: &MlsClient<D>, given: &Given) {
     is_send(client.register());
     is_send(client.register_vouched(None));
     is_send(client.register_with_token(""));
+    is_send(client.vouch_for("", &given.key));
     is_send(client.remove_device(""));
     is_send(client.rotate_key());
     is_send(client.invalidate_credential_keys());
@@ -64,6 +68,7 @@ fn client_at_server(client: &MlsClient<ServerDelivery>, given: &Given) {
     is_send(client.resume_outbox());
     is_send(client.leave(&given.group));
     is_send(client.resume_leaving());
+    is_send(client.decline(&given.group));
 }
 
 #[expect(dead_code, reason = "compiled, and never called")]
@@ -71,6 +76,8 @@ fn connection<D: DeliveryService>(connection: &MlsConnection<D>, given: &Given) 
     is_send(connection.set_reserve_policy(ReservePolicy::Contacts));
     is_send(connection.remove_contacts(Vec::new()));
     is_send(connection.tell_contacts());
+    is_send(connection.vouch_for("", &given.key));
+    is_send(connection.introduce(given.now));
     is_send(connection.watch_ledger(given.now));
     is_send(connection.refresh_key_packages(given.now));
     is_send(connection.refresh_now(given.now));
@@ -95,6 +102,8 @@ fn streams<D: DeliveryService>(listener: &mut PoolListener<'_, D>, stream: &mut 
 fn api(api: &ApiClient, given: &Given) {
     is_send(api.register(None, id()));
     is_send(api.devices_of(""));
+    is_send(api.device_list(""));
+    is_send(api.declare_leaf_key(&given.leaf_key, id()));
     is_send(api.upload(&given.upload, id()));
     is_send(api.reserve(&given.reserve, id()));
     is_send(api.renew(&given.claim, id()));
@@ -103,6 +112,8 @@ fn api(api: &ApiClient, given: &Given) {
     is_send(api.revoke(&given.revoke, id()));
     is_send(api.status());
     is_send(api.events(0, 0));
+    is_send(api.make_group(&given.make, id()));
+    is_send(api.leave_group(&given.group, id()));
     is_send(api.post_commit(&given.group, &given.commit, id()));
     is_send(api.post_message(&given.group, &given.message, id()));
     is_send(api.mailbox(0, 0, 0));

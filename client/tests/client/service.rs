@@ -226,4 +226,9 @@ impl Clock for MovableClock {
     fn now(&self) -> Timestamp {
         SystemClock.now().after(Duration::from_secs(self.0.load(Ordering::SeqCst)))
     }
+
+    /// The time that a test lets pass has passed.
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic() + Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
 }

@@ -1,7 +1,7 @@
 //! Messages on their way out: sealed and kept in one write, then posted, then forgotten.
 
-use keypool_ledger::{CommandId, GroupId};
-use keypool_projections::wire::{Base64, MessageRequest};
+use keypool_ledger::{CommandId, GroupId, PoolId};
+use keypool_projections::wire::{Base64, MessageReply, MessageRequest};
 use serde::{Deserialize, Serialize};
 
 use super::server::{command_of, refusal};
@@ -24,7 +24,17 @@ pub struct ResumedMessage {
     pub group: GroupId,
     /// Its place in the server's log, once it is posted. After [`SendError::Unfinished`] it is still in
     /// the outbox; after every other outcome it is not.
-    pub outcome: Result<u64, SendError>,
+    pub outcome: Result<Sent, SendError>,
+}
+
+/// A message that the server has passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its place in the server's log.
+    pub position: u64,
+    /// The members whose mailboxes had no room for it, the first hundred by name: they are told, and do not
+    /// get it.
+    pub not_kept: Vec<PoolId>,
 }
 
 /// A sealed message on its way.
@@ -50,7 +60,7 @@ impl Outbox<'_> {
         &self,
         group: &GroupId,
         message: &[u8],
-    ) -> Result<Option<u64>, SendError> {
+    ) -> Result<Option<Sent>, SendError> {
         let (bytes, bytes_max) = (message.len(), MESSAGE_BYTES_MAX);
         if bytes_max < bytes {
             return Err(SendError::TooLarge { bytes, bytes_max });
@@ -90,13 +100,13 @@ impl Outbox<'_> {
     }
 
     /// Posts what a group's outbox holds, to the one with that name, which is the last.
-    async fn post_through(&self, group: &GroupId, own: &str) -> Result<Option<u64>, SendError> {
+    async fn post_through(&self, group: &GroupId, own: &str) -> Result<Option<Sent>, SendError> {
         for name in self.names()? {
             let Some(letter) = self.letter(&name)?.filter(|letter| letter.group == *group) else {
                 continue;
             };
             match self.post(&name, &letter).await {
-                Ok(position) if name == own => return Ok(Some(position)),
+                Ok(sent) if name == own => return Ok(Some(sent)),
                 Ok(_) => {}
                 Err(SendError::Refused(source)) if name != own => {
                     return Err(SendError::Unfinished(source));
@@ -129,12 +139,13 @@ impl Outbox<'_> {
     }
 
     /// Posts a message, and forgets it once it is. One that is refused is kept.
-    async fn post(&self, name: &str, letter: &Letter) -> Result<u64, SendError> {
+    async fn post(&self, name: &str, letter: &Letter) -> Result<Sent, SendError> {
         let request = MessageRequest { message: Base64(letter.sealed.clone()) };
         match self.api.post_message(&letter.group, &request, letter.command).await {
             Ok(reply) => {
                 self.forget(name)?;
-                Ok(reply.position)
+                let MessageReply { position, not_kept } = reply;
+                Ok(Sent { position, not_kept })
             }
             Err(error) => Err(match refusal(error) {
                 DeliveryError::Unanswered(source) => SendError::Unfinished(source),

@@ -1,10 +1,12 @@
 //! The server's own delivery: a Commit, its Welcome and the spending of its package are one request.
 
-use keypool_ledger::{CommandId, Hash};
-use keypool_projections::wire::{Base64, ClaimRequest, Code, CommitRequest};
+use keypool_ledger::{CommandId, GroupId, Hash};
+use keypool_projections::wire::{
+    Base64, ClaimRequest, Code, CommitReply, CommitRequest, GroupRequest,
+};
 
 use super::{AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost};
-use crate::{ApiClient, ApiError};
+use crate::{ApiClient, ApiError, storage::fresh_command};
 
 /// The delivery of the server that keeps the pools. See [`MlsClient::open_at_server`].
 ///
@@ -36,8 +38,16 @@ impl DeliveryService for ServerDelivery {
             spend: added.map(claim).collect(),
             removed: post.removed.clone(),
         };
-        let posted = self.api.post_commit(&post.group, &request, command_of(&post.commit)).await;
-        posted.map(drop).map_err(refusal)
+        let mut posted = self.post(post, &request).await;
+        if posted.as_ref().is_err_and(|error| error.code() == Some(Code::UnknownGroup)) {
+            make(&self.api, &post.group).await.map_err(refusal)?;
+            posted = self.post(post, &request).await;
+        }
+        let CommitReply { not_kept, .. } = posted.map_err(refusal)?;
+        if !not_kept.is_empty() {
+            tracing::warn!(group = %post.group, ?not_kept, "some members did not get the Commit");
+        }
+        Ok(())
     }
 
     /// Refuses: a Welcome goes out with its Commit. Nobody asks but for an invitation whose Commit was
@@ -48,6 +58,25 @@ impl DeliveryService for ServerDelivery {
 
     fn is_the_servers(&self) -> bool {
         true
+    }
+}
+
+impl ServerDelivery {
+    async fn post(
+        &self,
+        post: &CommitPost,
+        request: &CommitRequest,
+    ) -> Result<CommitReply, ApiError> {
+        self.api.post_commit(&post.group, request, command_of(&post.commit)).await
+    }
+}
+
+/// Makes a group at the server, unless it was made before.
+pub(crate) async fn make(api: &ApiClient, group: &GroupId) -> Result<(), ApiError> {
+    let request = GroupRequest { group_id: group.clone() };
+    match api.make_group(&request, fresh_command()).await {
+        Err(error) if error.code() == Some(Code::GroupExists) => Ok(()),
+        outcome => outcome.map(drop),
     }
 }
 
@@ -81,6 +110,7 @@ pub(super) fn refusal(error: ApiError) -> DeliveryError {
             | Code::BadRequest
             | Code::InvalidName
             | Code::NotFound
+            | Code::InvalidMessage
             | Code::TooLarge,
         ) => DeliveryError::Refused(error.into()),
         None if error.is_refusal_of_a_proxy() => DeliveryError::Refused(error.into()),

@@ -6,7 +6,7 @@ use keypool_client::{
     ApiError, Gravity, GroupError, InviteError, Invited, Refresh, RefreshError, RotateError,
     SendError, UpdateError,
 };
-use keypool_ledger::{Clock, GroupId, SystemClock};
+use keypool_ledger::{Clock, GroupId, PoolId, SystemClock};
 use keypool_projections::wire::{Code, Problem};
 use tokio::time::timeout;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     output::{bar, plain, sentence},
-    pool::{history_table, how_to_be_vouched_for, is_of},
+    pool::{KEY_RETIRED, history_table, how_to_be_vouched_for, is_of},
 };
 
 /// How long a command waits for the server. What is not finished then goes on when the server answers.
@@ -170,7 +170,7 @@ impl Chat<'_> {
         self.messages = self.messages.saturating_add(1);
         self.is_refresh_due |= self.messages >= self.options.refresh_messages;
         match in_time(self.client.send(group, text.as_bytes())).await {
-            Some(Ok(Some(_))) => Ok(String::new()),
+            Some(Ok(Some(sent))) => Ok(not_reached(&sent.not_kept)),
             Some(Ok(None)) => Ok("nobody else is here yet; /invite USER… first".to_owned()),
             None | Some(Err(SendError::Unfinished(_))) => {
                 self.is_waiting = true;
@@ -469,6 +469,7 @@ impl Chat<'_> {
     fn refused(&self, error: &ApiError) -> End {
         let advice = match error.code() {
             Some(Code::IdentityBound) => how_to_be_vouched_for(self.client.identity()),
+            Some(Code::KeyRetired) => KEY_RETIRED.to_owned(),
             _ => "look at --server".to_owned(),
         };
         End::Broken(format!("{}\n{advice}", sentence(error)).into())
@@ -478,6 +479,15 @@ impl Chat<'_> {
         self.is_waiting = true;
         format!("{what} is not finished; it goes on when the server answers")
     }
+}
+
+/// What is said of those whom a message did not reach.
+fn not_reached(not_kept: &[PoolId]) -> String {
+    let line = |device: &PoolId| {
+        let who = person(&device.to_string());
+        format!("{who} did not get this: their mailbox is full for this group")
+    };
+    not_kept.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// What is said where the server is silent.

@@ -82,6 +82,27 @@ impl Chat<'_> {
                     person(&sender)
                 ))
             }
+            What::NotKept { group, sender: Some(sender) } => Some(format!(
+                "some messages of {} in {} were not kept: there were too many while you were away",
+                person(&sender.to_string()),
+                self.name(&group)
+            )),
+            What::NotKept { group, sender: None } => Some(format!(
+                "messages of {name} were lost: there were too many while you were away; ask to be removed \
+                 from {name} and invited again",
+                name = self.name(&group)
+            )),
+            What::RemovedOtherwise { group, sender, claimed, removed } => {
+                let claimed: Vec<String> = claimed.iter().map(ToString::to_string).collect();
+                Some(format!(
+                    "{} told the server that {} left {}, and the group that {} did; whom only the server \
+                     was told of gets no messages any more",
+                    person(&sender),
+                    people(&claimed),
+                    self.name(&group),
+                    people(&removed)
+                ))
+            }
             What::Unreadable { group, why } => {
                 Some(format!("something in {} cannot be read: {}", self.name(&group), plain(&why)))
             }
@@ -118,15 +139,21 @@ impl Chat<'_> {
             }
             return Some(format!("you are out of {name}; {who} has seen to it"));
         }
-        let list =
-            |names: &[String]| names.iter().map(|name| person(name)).collect::<Vec<_>>().join(", ");
         let mut parts = Vec::new();
         if !change.added.is_empty() {
-            parts.push(format!("brought {} into {name}", list(&change.added)));
+            parts.push(format!("brought {} into {name}", people(&change.added)));
         }
         if !change.removed.is_empty() {
-            parts.push(format!("took {} out of {name}", list(&change.removed)));
+            parts.push(format!("took {} out of {name}", people(&change.removed)));
         }
         (!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and ")))
+    }
+}
+
+/// Some members by name, or that it is nobody.
+fn people(names: &[String]) -> String {
+    match names {
+        [] => "nobody".to_owned(),
+        names => names.iter().map(|name| person(name)).collect::<Vec<_>>().join(", "),
     }
 }
