@@ -133,6 +133,21 @@ async fn a_request_on_a_connection_too_many_is_answered_with_a_time_to_come_agai
     assert_eq!(metric(api, &admin, other).await, 0);
 }
 
+#[actix_web::test]
+async fn the_log_says_how_many_connections_were_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let mut command = command(data.path());
+    command.args(["--connections-max", "1", "--sweep-interval", "10ms"]).stderr(Stdio::piped());
+    let mut process = Process::spawn(&mut command);
+    let address: SocketAddr = process.api.authority().parse().unwrap();
+    let mut held = connect(address);
+    held.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    held.read_exact(&mut [0; 15]).unwrap();
+    let _refused = connect(address);
+    let said = process.said("connections were refused");
+    assert!(said.contains("WARN") && said.contains("refused=1"), "{said}");
+}
+
 /// An address of this machine that others reach, if it has one.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
