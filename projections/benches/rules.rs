@@ -50,7 +50,7 @@ impl Grown {
     fn register(&mut self) -> Outcome<()> {
         let signature_key = SignatureKey::new(&[7; 32])?;
         let credential = "alice/phone".to_owned();
-        self.execute(&Command::Register { signature_key, credential, voucher: None })?;
+        self.execute(&Command::Register { signature_key, credential, statement: None })?;
         Ok(())
     }
 

@@ -162,7 +162,7 @@ fn register(place: usize) -> Outcome<Command> {
     let key = Hash::of(&place.to_be_bytes());
     let (signature_key, credential) =
         (SignatureKey::new(key.as_bytes())?, format!("user{place}/phone"));
-    Ok(Command::Register { signature_key, credential, voucher: None })
+    Ok(Command::Register { signature_key, credential, statement: None })
 }
 
 fn new_package(n: usize) -> Outcome<NewPackage> {

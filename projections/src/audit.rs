@@ -239,8 +239,12 @@ fn is_of_device(event: &Event) -> bool {
         Event::Registered { .. }
             | Event::KeyRotated { .. }
             | Event::DeviceRemoved {}
+            | Event::NameReleased {}
             | Event::LeafKeyPinned { .. }
             | Event::PolicySet { .. }
+            | Event::StrangersLimitSet { .. }
+            | Event::UserBlocked { .. }
+            | Event::UserUnblocked { .. }
             | Event::ContactAdded { .. }
             | Event::ContactRemoved { .. }
     )

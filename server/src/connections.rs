@@ -112,6 +112,8 @@ pub(crate) struct Connections {
 struct Open {
     served: usize,
     waiting: usize,
+    /// Connections refused since the log said so.
+    refused: u64,
     by_network: HashMap<IpAddr, usize>,
 }
 
@@ -210,11 +212,27 @@ impl Connections {
 
     fn wait(self: &Arc<Self>, bound: Bound) -> Option<Refused> {
         let mut open = self.open();
+        open.refused += 1;
         if WAITING_MAX <= open.waiting {
             return None;
         }
         open.waiting += 1;
         Some(Refused { connections: Arc::clone(self), bound })
+    }
+
+    /// Says in the log how many connections were refused since it said so.
+    pub(crate) fn report(&self) {
+        let (refused, open) = {
+            let mut open = self.open();
+            (std::mem::take(&mut open.refused), open.served)
+        };
+        if 0 < refused {
+            tracing::warn!(
+                refused,
+                open,
+                "connections were refused, because the process or their address has as many as it may"
+            );
+        }
     }
 
     /// How many connections are served.

@@ -68,10 +68,16 @@ struct Document;
 static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_default());
 
-/// Each route of the description, with its methods.
+/// The paths of the description that are routed by another pattern.
+const PATTERNS: [(&str, &str); 2] =
+    [("/devices/rotate", "/devices/{device}"), ("/ledger/tile/{path}", "/ledger/tile/{path:.*}")];
+
+/// The pattern of each route of the description, with its methods.
 pub(crate) fn served_routes() -> Vec<(String, &'static str)> {
     let paths = Document::openapi().paths.paths;
     let methods = |(path, item): (String, PathItem)| {
+        let pattern = PATTERNS.iter().find(|(described, _)| path == *described);
+        let path = pattern.map_or(path.clone(), |(_, pattern)| (*pattern).to_owned());
         let PathItem { get, post, delete, .. } = item;
         let named = [("GET", get), ("POST", post), ("DELETE", delete)];
         let served = named.into_iter().filter(|(_, operation)| operation.is_some());

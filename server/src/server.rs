@@ -393,6 +393,7 @@ async fn sweep(state: Data<State>, interval: Duration) {
         actix_rt::time::sleep(interval).await;
         state.metrics.upkeep();
         state.addresses.sweep(state.clock.now());
+        state.connections.report();
         let Some(store) = state.store.get() else { continue };
         match store.cleanup_expired().await {
             Ok(0) => {}

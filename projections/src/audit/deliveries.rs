@@ -21,6 +21,8 @@ pub(super) struct Deliveries {
 
 #[derive(Debug, Default)]
 struct Group {
+    /// Where it was made; groups from before that began with their first Commit.
+    made: Option<u64>,
     /// The epoch that was ended last, and where.
     ended: Option<(u64, u64)>,
     members: BTreeSet<PoolId>,
@@ -28,10 +30,28 @@ struct Group {
 
 #[derive(Debug, Default)]
 struct Mailbox {
-    waiting: VecDeque<u64>,
+    /// The positions of the messages that wait, each with its group.
+    waiting: VecDeque<(u64, GroupId)>,
     through: u64,
-    /// Where it was overrun, until its device was told.
+    /// Where the whole mailbox was overrun, until its device was told.
     overrun: Option<u64>,
+    /// The groups of which nothing more is kept, or nothing of a sender, until the device was told.
+    closed: BTreeSet<(GroupId, Option<PoolId>)>,
+    blocked: BTreeSet<String>,
+}
+
+impl Mailbox {
+    fn keeps(&self, group: &GroupId, sender: Option<&PoolId>, posted: bool) -> bool {
+        let Some(sender) = sender else { return self.overrun.is_none() };
+        let closed = |sender: Option<PoolId>| self.closed.contains(&(group.clone(), sender));
+        let refused =
+            posted && (self.blocked.contains(sender.user()) || closed(Some(sender.clone())));
+        self.overrun.is_none() && !closed(None) && !refused
+    }
+
+    fn reopen(&mut self, group: &GroupId) {
+        self.closed.retain(|(closed, _)| closed != group);
+    }
 }
 
 #[derive(Debug)]
@@ -46,8 +66,12 @@ impl Deliveries {
     /// The epoch that a group is in and its members, if it has had a Commit.
     pub(super) fn group(&self, group: &GroupId) -> Option<(u64, Vec<&PoolId>)> {
         let group = self.groups.get(group)?;
-        let (ended, _) = group.ended?;
-        Some((ended.saturating_add(1), group.members.iter().collect()))
+        let epoch = match (group.ended, group.made) {
+            (Some((ended, _)), _) => ended.saturating_add(1),
+            (None, Some(_)) => 0,
+            (None, None) => return None,
+        };
+        Some((epoch, group.members.iter().collect()))
     }
 
     pub(super) fn see(&mut self, seen: Seen<'_>) -> Vec<Finding> {
@@ -57,6 +81,7 @@ impl Deliveries {
                 let spends = self.spends.entry((group.clone(), owner.clone())).or_default();
                 spends.push(holder.clone());
             }
+            (StreamId::Pool(device), event) => self.see_device(device, event),
             (StreamId::Group(group), event) => self.see_group(seen, group, event, &mut findings),
             (StreamId::Mailbox(device), event) => {
                 self.see_mailbox(seen, device, event, &mut findings);
@@ -64,6 +89,26 @@ impl Deliveries {
             _ => {}
         }
         findings
+    }
+
+    /// A device that is removed is in no group, and what waited for it is dropped.
+    fn see_device(&mut self, device: &PoolId, event: &Event) {
+        match event {
+            Event::DeviceRemoved {} => {
+                let through = self.mailboxes.remove(device).map_or(0, |mailbox| mailbox.through);
+                self.mailboxes.insert(device.clone(), Mailbox { through, ..Mailbox::default() });
+                self.groups.values_mut().for_each(|group| {
+                    group.members.remove(device);
+                });
+            }
+            Event::UserBlocked { user } => {
+                self.mailboxes.entry(device.clone()).or_default().blocked.insert(user.clone());
+            }
+            Event::UserUnblocked { user } => {
+                self.mailboxes.entry(device.clone()).or_default().blocked.remove(user);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn finish(&mut self) -> Vec<Finding> {
@@ -98,20 +143,40 @@ impl Deliveries {
         let group = self.groups.entry(id.clone()).or_default();
         let recipients: Vec<PoolId> = match event {
             Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
-                if group.ended.is_some() && !group.members.contains(sender) {
+                let began = group.ended.is_some() || group.made.is_some();
+                if began && !group.members.contains(sender) {
                     let what = format!("{sender} is no member of group {id}, and posts at {seq}.");
                     findings.push(broken("member", &[seq], what));
                 }
                 group.members.iter().filter(|member| *member != sender).cloned().collect()
             }
             Event::Welcomed { to } => to.clone(),
+            Event::GroupMade { creator } => {
+                if group.made.is_some() || group.ended.is_some() {
+                    let what = format!("group {id} is made at {seq}, and was there before.");
+                    findings.push(broken("delivery", &[seq], what));
+                }
+                group.made = Some(seq);
+                group.members.insert(creator.clone());
+                Vec::new()
+            }
+            Event::Left { device, .. } => {
+                if !group.members.remove(device) {
+                    let what = format!("{device} leaves group {id} at {seq}, and is no member.");
+                    findings.push(broken("member", &[seq], what));
+                }
+                let mailbox = self.mailboxes.entry(device.clone()).or_default();
+                mailbox.waiting.retain(|(_, of)| of != id);
+                mailbox.reopen(id);
+                Vec::new()
+            }
             _ => {
                 let what = format!("an event {} stands in the history of a group.", event.name());
                 findings.push(broken("delivery", &[seq], what));
                 Vec::new()
             }
         };
-        if let (Event::Posted { .. }, None) = (event, group.ended) {
+        if let (Event::Posted { .. }, None, None) = (event, group.ended, group.made) {
             let what =
                 format!("a message stands at {seq} in group {id}, which no Commit has made.");
             findings.push(broken("member", &[seq], what));
@@ -121,10 +186,20 @@ impl Deliveries {
             Event::Welcomed { to } => self.see_welcome(seen, id, to, findings),
             _ => {}
         }
+        let (sender, posted) = match event {
+            Event::Posted { sender, .. } => (Some(sender), true),
+            Event::Committed { committer, .. } => (Some(committer), false),
+            _ => (None, false),
+        };
         for recipient in recipients {
             let mailbox = self.mailboxes.entry(recipient).or_default();
-            if mailbox.overrun.is_none() {
-                mailbox.waiting.push_back(seq);
+            if mailbox.keeps(id, sender, posted) {
+                mailbox.waiting.push_back((seq, id.clone()));
+            }
+        }
+        if let Event::Committed { added, .. } = event {
+            for device in added {
+                self.mailboxes.entry(device.clone()).or_default().reopen(id);
             }
         }
     }
@@ -147,6 +222,15 @@ impl Deliveries {
                  {before}, ended epoch {ended}: each epoch has one Commit."
             );
             findings.push(broken("epoch", &[before, seq], what));
+        }
+        if let (None, Some(made)) = (group.ended, group.made)
+            && *epoch != 0
+        {
+            let what = format!(
+                "the first Commit of group {id}, at {seq}, is for epoch {epoch}; the group was made at \
+                 {made} in epoch 0."
+            );
+            findings.push(broken("epoch", &[made, seq], what));
         }
         group.ended = Some((*epoch, seq));
         group.members.insert(committer.clone());
@@ -213,11 +297,12 @@ impl Deliveries {
             findings.push(broken("mailbox", &[seq], what));
         };
         match event {
-            Event::Acknowledged { through, overrun, .. } => {
+            Event::Acknowledged { through, overrun, accepted, told } => {
                 if seq <= *through {
                     wrong("it acknowledges what was not there yet");
                 }
-                if !overrun && *through <= mailbox.through {
+                let says_more = *overrun || !accepted.is_empty() || !told.is_empty();
+                if !says_more && *through <= mailbox.through {
                     wrong("it acknowledges less than it did before");
                 }
                 if *overrun && mailbox.overrun.is_none() {
@@ -225,22 +310,34 @@ impl Deliveries {
                 }
                 let waited = mailbox.waiting.len();
                 mailbox.through = mailbox.through.max(*through);
-                mailbox.waiting.retain(|position| through < position);
-                if !overrun && mailbox.waiting.len() == waited {
+                mailbox.waiting.retain(|(position, _)| through < position);
+                told.iter().for_each(|group| mailbox.reopen(group));
+                if !says_more && mailbox.waiting.len() == waited {
                     wrong("it acknowledges something, and nothing waited up to there");
                 }
                 if *overrun {
                     mailbox.overrun = None;
                 }
             }
-            Event::Overrun { dropped_through, .. } => {
+            Event::Overrun { dropped_through, group: Some(group), sender } => {
+                if seq <= *dropped_through {
+                    wrong("it drops what was not there yet");
+                }
+                let mine =
+                    |(position, of): &(u64, GroupId)| position <= dropped_through && of == group;
+                mailbox.waiting.retain(|waiting| !mine(waiting));
+                if !mailbox.closed.insert((group.clone(), sender.clone())) {
+                    wrong("a group is closed in it twice, and its device was not told in between");
+                }
+            }
+            Event::Overrun { dropped_through, group: None, .. } => {
                 if seq <= *dropped_through {
                     wrong("it drops what was not there yet");
                 }
                 if mailbox.overrun.is_some() {
                     wrong("it is overrun twice, and its device was not told in between");
                 }
-                mailbox.waiting.retain(|position| dropped_through < position);
+                mailbox.waiting.retain(|(position, _)| dropped_through < position);
                 mailbox.overrun = Some(seq);
             }
             other => wrong(&format!("an event {} does not belong there", other.name())),

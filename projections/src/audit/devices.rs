@@ -12,6 +12,8 @@ use crate::verify::Finding;
 pub(super) struct Devices {
     keys: HashMap<PoolId, (SignatureKey, u64)>,
     speaks_for: HashMap<SignatureKey, PoolId>,
+    /// The keys that were removed or rotated away, and where.
+    retired: HashMap<SignatureKey, u64>,
 }
 
 impl Devices {
@@ -22,7 +24,17 @@ impl Devices {
             let what = format!("an event {} stands in the history of {pool}.", event.name());
             findings.push(broken("device", &[seq], what));
         }
-        if is_of_circle(event) || matches!(event, Event::LeafKeyPinned { .. }) {
+        if let Event::Registered { signature_key, .. }
+        | Event::KeyRotated { signature_key, .. }
+        | Event::LeafKeyPinned { signature_key, .. } = event
+            && let Some(since) = self.retired.get(signature_key)
+        {
+            let what = format!(
+                "the key that {pool} is given at {seq} was taken away at {since}: it is nobody's ever after."
+            );
+            findings.push(broken("I12", &[*since, seq], what));
+        }
+        if !changes_key(event) {
             return findings;
         }
         let before = self.keys.get(pool).map(|(_, since)| *since);
@@ -42,6 +54,7 @@ impl Devices {
         }
         if let Some((key, _)) = self.keys.remove(pool) {
             self.speaks_for.remove(&key);
+            self.retired.insert(key, seq);
         }
         if let Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } =
             event
@@ -65,10 +78,7 @@ impl Devices {
     }
 }
 
-/// Whether an event says who may reserve, and nothing about keys.
-fn is_of_circle(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::PolicySet { .. } | Event::ContactAdded { .. } | Event::ContactRemoved { .. }
-    )
+/// Whether an event gives a device another key, or takes its key away.
+const fn changes_key(event: &Event) -> bool {
+    matches!(event, Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {})
 }

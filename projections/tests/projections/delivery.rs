@@ -8,16 +8,18 @@ use std::{
 
 use keypool_ledger::{
     Clock, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, ManualClock, MemoryLog,
+    PoolId, SignatureKey,
 };
 use keypool_projections::{
-    Command, DeliverError, Delivered, DeliveryCommand, DeliveryLimits, DeliveryRejection,
-    DeliveryRequest, ExecuteError, Limits, Pools, Progress, Rejection, Target, Welcome,
+    Acknowledgement, Command, DeliverError, Delivered, DeliveryCommand, DeliveryLimits,
+    DeliveryRejection, DeliveryRequest, ExecuteError, Limits, Pools, Progress, Rejection, Target,
+    Welcome,
     audit::{Auditor, Promises},
 };
 use uuid::Uuid;
 
 use crate::{
-    history::{START, claim, group, package, pool, reference},
+    history::{START, claim, group, package, pool, reference, reservation},
     pools::{block_on, request, reserve},
 };
 
@@ -36,6 +38,7 @@ impl Service {
         let clock = Arc::new(ManualClock::at(START));
         let pools = Arc::new(open(&log, &clock, DeliveryLimits::STANDARD));
         let service = Self { log, clock, pools };
+        service.deliver(400, "alice", DeliveryCommand::Make { group: g() }).unwrap();
         for (id, user) in (1..).zip(users) {
             let upload = Command::Upload(vec![package(user)]);
             let request = request(id, Target::Pool(pool(user)), upload);
@@ -125,6 +128,10 @@ fn add(caller: &str, epoch: u64, user: &str, number: u8) -> DeliveryCommand {
     commit(epoch, &[(user, number, caller)], &[])
 }
 
+fn acknowledgement(through: u64) -> DeliveryCommand {
+    DeliveryCommand::Acknowledge(Acknowledgement { through, ..Acknowledgement::default() })
+}
+
 fn post(words: &str) -> DeliveryCommand {
     DeliveryCommand::Post { group: g(), message: words.as_bytes().to_vec() }
 }
@@ -166,7 +173,7 @@ fn what_is_acknowledged_is_gone_and_nothing_else() {
     service.add(10, "alice", 0, ("bob", 1));
     let one = service.deliver(11, "alice", post("one")).unwrap();
     service.deliver(12, "alice", post("two")).unwrap();
-    let acknowledge = |through| DeliveryCommand::Acknowledge { through, overrun: false };
+    let acknowledge = |through| acknowledgement(through);
     service.deliver(13, "bob", acknowledge(one.position)).unwrap();
     assert_eq!(service.waiting("bob"), ["two"]);
     let written = service.log.head().unwrap();
@@ -181,8 +188,9 @@ fn what_is_acknowledged_is_gone_and_nothing_else() {
 #[test]
 fn only_members_post_and_a_removed_one_is_told_so_and_nothing_more() {
     let service = Service::with(&["bob"]);
-    let unknown = refusal(service.deliver(9, "alice", post("anyone?")));
-    assert_eq!(unknown, DeliveryRejection::UnknownGroup(g()));
+    let other = DeliveryCommand::Post { group: group("other"), message: b"anyone?".to_vec() };
+    let unknown = refusal(service.deliver(9, "alice", other));
+    assert_eq!(unknown, DeliveryRejection::UnknownGroup(group("other")));
     service.add(10, "alice", 0, ("bob", 1));
     for (id, command) in [(11, post("psst")), (12, commit(1, &[], &[]))] {
         let refused = refusal(service.deliver(id, "mallory", command));
@@ -230,7 +238,15 @@ fn no_commit_without_its_spend_and_no_spend_without_its_commit() {
     let service = Service::with(&["bob", "carol"]);
     service.reserve(1, "bob", "alice");
     service.clock.advance(Duration::from_mins(2));
-    service.reserve(2, "bob", "dave");
+    let target = Target::Pool(pool("bob"));
+    let command = Command::Reserve {
+        reservation: reservation(2),
+        holder: pool("dave"),
+        group: group("another"),
+        ciphersuites: Vec::new(),
+        introduced: false,
+    };
+    block_on(service.pools.execute(request(502, target, command))).unwrap();
     service.reserve(3, "carol", "alice");
 
     // One of the two packages was handed on: neither is spent, and nobody is added.
@@ -245,7 +261,7 @@ fn no_commit_without_its_spend_and_no_spend_without_its_commit() {
             "{refused:?}"
         );
     }
-    assert_eq!(service.pools.group(&g()).version(), 0);
+    assert_eq!(service.pools.group(&g()).version(), 1, "it is made, and no more");
     let carol = service.pools.health(&pool("carol")).unwrap();
     assert_eq!((carol.reserved, carol.spent), (1, 0));
     let records = service.log.read(1, 100).unwrap();
@@ -302,41 +318,275 @@ fn a_repeated_request_gets_its_old_answer() {
     service.assert_audited();
 }
 
-#[test]
-fn a_mailbox_over_its_limits_says_so_and_keeps_what_it_has() {
-    let service = Service::with(&["bob"]);
-    service.add(10, "alice", 0, ("bob", 1));
-    let Service { log, clock, pools } = service;
-    drop(pools);
-    let limits = DeliveryLimits { messages_max: 2, ..DeliveryLimits::STANDARD };
-    let pools = Arc::new(open(&log, &clock, limits));
-    let service = Service { log, clock, pools };
-    for (id, words) in [(11, "one"), (12, "two"), (13, "three")] {
-        service.deliver(id, "alice", post(words)).unwrap();
+impl Service {
+    /// The same service with other limits.
+    fn limited(self, limits: DeliveryLimits) -> Self {
+        let Self { log, clock, pools } = self;
+        drop(pools);
+        let pools = Arc::new(open(&log, &clock, limits));
+        Self { log, clock, pools }
     }
-    assert_eq!(service.waiting("bob"), ["welcome", "one"]);
-    let bob = || service.pools.mailbox(&pool("bob"));
-    assert!(bob().is_overrun());
-    let through = bob().after(0).last().unwrap().position;
-    let acknowledge = |overrun| DeliveryCommand::Acknowledge { through, overrun };
-    service.deliver(14, "bob", acknowledge(false)).unwrap();
-    assert!(bob().is_overrun(), "the device has not been told yet");
-    service.deliver(16, "bob", acknowledge(true)).unwrap();
-    assert!(!bob().is_overrun());
-    service.deliver(15, "alice", post("four")).unwrap();
-    assert_eq!(service.waiting("bob"), ["four"]);
+
+    /// Acknowledges everything that waits for a device, and that it has joined the group.
+    fn join(&self, id: u128, device: &str) {
+        let last = self.pools.mailbox(&pool(device)).after(0).last().map(|last| last.position);
+        let acknowledgement = Acknowledgement {
+            through: last.unwrap_or_default(),
+            accepted: vec![g()],
+            ..Acknowledgement::default()
+        };
+        self.deliver(id, device, DeliveryCommand::Acknowledge(acknowledgement)).unwrap();
+    }
+
+    fn closed(&self, device: &str) -> Vec<(GroupId, Option<PoolId>)> {
+        let mailbox = self.pools.mailbox(&pool(device));
+        mailbox.closed().map(|closed| (closed.group, closed.sender)).collect()
+    }
+}
+
+const SMALL: DeliveryLimits = DeliveryLimits {
+    group_messages_max: 4,
+    invited_messages_max: 2,
+    invitations_max: 3,
+    invitations_of_user_max: 2,
+    ..DeliveryLimits::STANDARD
+};
+
+#[test]
+fn a_group_over_its_budget_is_closed_and_costs_no_other_a_message() {
+    let service = Service::with(&["bob", "carol"]).limited(SMALL);
+    service.add(10, "alice", 0, ("bob", 1));
+    service.join(11, "bob");
+    service.add(12, "alice", 1, ("carol", 2));
+    service.join(13, "carol");
+    // The Commit that added carol waits for bob, and two of alice's messages: half of four.
+    for (id, words) in [(14, "one"), (15, "two")] {
+        assert!(service.deliver(id, "alice", post(words)).unwrap().not_kept.is_empty());
+    }
+    let third = service.deliver(16, "alice", post("three")).unwrap();
+    assert_eq!(third.not_kept, [pool("bob"), pool("carol")], "alice has had her share");
+    assert_eq!(service.closed("bob"), [(g(), Some(pool("alice")))]);
+    assert!(service.deliver(17, "carol", post("mine")).unwrap().not_kept.is_empty());
+    let full = service.deliver(18, "carol", commit(2, &[], &[])).unwrap();
+    assert_eq!(full.not_kept, [pool("bob")], "one Commit, two messages and carol's are four");
+    assert_eq!(service.waiting("bob"), ["commit 1", "one", "two", "mine"]);
+    assert_eq!(service.deliver(18, "carol", commit(2, &[], &[])).unwrap(), full, "repeated");
+
+    // Another group has a budget of its own.
+    let other = || group("other");
+    service.deliver(20, "dave", DeliveryCommand::Make { group: other() }).unwrap();
+    let upload = Command::Upload(vec![package("b2")]);
+    block_on(service.pools.execute(request(21, Target::Pool(pool("bob")), upload))).unwrap();
+    let reserve = Command::Reserve {
+        reservation: reservation(9),
+        holder: pool("dave"),
+        group: other(),
+        ciphersuites: Vec::new(),
+        introduced: false,
+    };
+    block_on(service.pools.execute(request(22, Target::Pool(pool("bob")), reserve))).unwrap();
+    let welcome = Welcome { bytes: b"welcome".to_vec(), keypackage_refs: vec![reference("b2")] };
+    let add = DeliveryCommand::Commit {
+        group: other(),
+        epoch: 0,
+        commit: b"commit".to_vec(),
+        welcomes: vec![welcome],
+        spends: vec![claim("b2", 9, "dave")],
+        removed: Vec::new(),
+    };
+    service.deliver(23, "dave", add).unwrap();
+    assert_eq!(service.waiting("bob").last().map(String::as_str), Some("welcome"));
+
+    // It is open again once its device was told, and not before.
+    let last = service.pools.mailbox(&pool("bob")).after(0).last().unwrap().position;
+    service.deliver(24, "bob", acknowledgement(last)).unwrap();
+    let lost = service.deliver(25, "alice", post("lost")).unwrap();
+    assert_eq!(lost.not_kept, [pool("bob"), pool("carol")]);
+    let told = Acknowledgement { told: vec![g()], ..Acknowledgement::default() };
+    service.deliver(26, "bob", DeliveryCommand::Acknowledge(told)).unwrap();
+    let service = service.restarted();
+    assert_eq!(service.closed("bob"), []);
+    service.deliver(27, "alice", post("heard")).unwrap();
+    assert_eq!(service.waiting("bob"), ["heard"]);
     service.assert_audited();
 }
 
 #[test]
-fn what_waited_too_long_is_not_kept_and_that_is_said() {
+fn a_message_that_waited_too_long_is_dropped_and_that_is_told() {
     let service = Service::with(&["bob"]);
     service.add(10, "alice", 0, ("bob", 1));
-    for hour in 1..=720u128 {
-        service.clock.advance(Duration::from_hours(1));
-        service.deliver(1000 + hour, "alice", post(&hour.to_string())).unwrap();
+    service.join(11, "bob");
+    service.deliver(12, "alice", post("old")).unwrap();
+    service.clock.advance(Duration::from_hours(400));
+    block_on(service.pools.accept_clock()).unwrap();
+    service.deliver(13, "alice", post("newer")).unwrap();
+    service.clock.advance(Duration::from_hours(400));
+    block_on(service.pools.accept_clock()).unwrap();
+    let late = service.deliver(14, "alice", post("too late")).unwrap();
+    assert_eq!(late.not_kept, [pool("bob")]);
+    assert_eq!(service.waiting("bob"), ["newer"]);
+    assert_eq!(service.closed("bob"), [(g(), None)]);
+    service.assert_audited();
+}
+
+#[test]
+fn until_a_device_has_accepted_a_group_little_of_it_waits() {
+    let service = Service::with(&["bob"]).limited(SMALL);
+    service.add(10, "alice", 0, ("bob", 1));
+    service.deliver(11, "alice", post("one")).unwrap();
+    let second = service.deliver(12, "alice", post("two")).unwrap();
+    assert_eq!(second.not_kept, [pool("bob")], "one message of a sender, of two in all");
+    assert_eq!(service.waiting("bob"), ["welcome", "one"]);
+    // Speaking in a group accepts it as well.
+    service.deliver(13, "bob", post("hello")).unwrap();
+    assert_eq!(service.pools.mailbox(&pool("bob")).after(0).count(), 2);
+    let told = Acknowledgement { told: vec![g()], ..Acknowledgement::default() };
+    service.deliver(14, "bob", DeliveryCommand::Acknowledge(told)).unwrap();
+    service.deliver(15, "alice", post("three")).unwrap();
+    assert_eq!(service.waiting("bob"), ["welcome", "one", "three"]);
+    service.assert_audited();
+}
+
+#[test]
+fn a_group_that_nobody_accepts_ends_after_a_week() {
+    let service = Service::with(&["bob"]);
+    service.add(10, "alice", 0, ("bob", 1));
+    service.clock.advance(Duration::from_hours(7 * 24));
+    block_on(service.pools.accept_clock()).unwrap();
+    let posted = service.deliver(11, "alice", post("anyone?")).unwrap();
+    assert_eq!(posted.position, 0, "nothing is stored for nobody");
+    service.deliver(12, "alice", commit(1, &[], &[])).unwrap();
+    assert!(!service.pools.group(&g()).has_member(&pool("bob")));
+    assert_eq!(service.restarted().waiting("bob"), [""; 0]);
+}
+
+#[test]
+fn a_stranger_cannot_fill_the_invitations_of_a_device() {
+    let users: Vec<String> = (0..8).map(|n| format!("u{n}")).collect();
+    let service = Service::with(&users.iter().map(String::as_str).collect::<Vec<_>>());
+    let service = service.limited(SMALL);
+    // Every package is bob's.
+    let names: Vec<_> = (0..6).map(|n| format!("p{n}")).collect();
+    let packages = names.iter().map(|name| package(name)).collect();
+    let upload = request(50, Target::Pool(pool("bob")), Command::Upload(packages));
+    block_on(service.pools.execute(upload)).unwrap();
+    let invite = |n: u8, inviter: &str| {
+        let id = 600 + 10 * u128::from(n);
+        let into = group(&format!("g{n}"));
+        service.deliver(id, inviter, DeliveryCommand::Make { group: into.clone() }).unwrap();
+        let reserve = Command::Reserve {
+            reservation: reservation(100 + n),
+            holder: pool(inviter),
+            group: into.clone(),
+            ciphersuites: Vec::new(),
+            introduced: false,
+        };
+        let reserved = request(id + 1, Target::Pool(pool("bob")), reserve);
+        block_on(service.pools.execute(reserved)).unwrap();
+        let name = format!("p{n}");
+        let spends = vec![claim(&name, 100 + n, inviter)];
+        let welcomes =
+            vec![Welcome { bytes: b"welcome".to_vec(), keypackage_refs: vec![reference(&name)] }];
+        let command = DeliveryCommand::Commit {
+            group: into,
+            epoch: 0,
+            commit: b"commit".to_vec(),
+            welcomes,
+            spends,
+            removed: Vec::new(),
+        };
+        service.deliver(id + 2, inviter, command)
+    };
+    invite(0, "mallory/a").unwrap();
+    invite(1, "mallory/b").unwrap();
+    let refused = refusal(invite(2, "mallory/a"));
+    assert_eq!(refused, DeliveryRejection::InvitationsFull(pool("bob")), "two of one user");
+    invite(3, "carol").unwrap();
+    let refused = refusal(invite(4, "dave"));
+    assert_eq!(refused, DeliveryRejection::InvitationsFull(pool("bob")), "three in all");
+    service.assert_audited();
+}
+
+#[test]
+fn a_device_that_has_left_gets_no_more_and_is_added_by_another_spend_only() {
+    let service = Service::with(&["bob"]);
+    service.add(10, "alice", 0, ("bob", 1));
+    service.deliver(11, "alice", post("one")).unwrap();
+    service.deliver(12, "bob", DeliveryCommand::Leave { group: g() }).unwrap();
+    assert_eq!(service.waiting("bob"), [""; 0]);
+    service.deliver(13, "alice", post("two")).unwrap();
+    assert_eq!(service.waiting("bob"), [""; 0]);
+    // The spend of before adds nobody, in whatever Commit it comes again.
+    let again = service.deliver(14, "alice", add("alice", 1, "bob", 1));
+    assert!(
+        matches!(again, Err(DeliverError::Spend { rejection: Rejection::AlreadySpent(_), .. })),
+        "{again:?}"
+    );
+    let left = service.deliver(15, "bob", DeliveryCommand::Leave { group: g() }).unwrap();
+    assert_eq!(left.position, 0, "there is nothing to leave");
+    service.assert_audited();
+}
+
+#[test]
+fn a_group_is_its_makers_and_its_members_to_invite_to() {
+    let service = Service::with(&["bob", "carol"]);
+    let taken = refusal(service.deliver(9, "bob", DeliveryCommand::Make { group: g() }));
+    assert_eq!(taken, DeliveryRejection::GroupExists(g()));
+    // Bob has seen the id in the reservation, and is no member yet.
+    let target = Target::Pool(pool("carol"));
+    let refused = block_on(service.pools.execute(request(20, target, reserve(5, "bob"))));
+    assert!(
+        matches!(refused, Err(ExecuteError::Rejected(Rejection::NotAMember { .. }))),
+        "{refused:?}"
+    );
+    let unmade = DeliveryCommand::Commit {
+        group: group("unmade"),
+        epoch: 0,
+        commit: b"commit".to_vec(),
+        welcomes: Vec::new(),
+        spends: Vec::new(),
+        removed: Vec::new(),
+    };
+    let unknown = refusal(service.deliver(21, "bob", unmade));
+    assert_eq!(unknown, DeliveryRejection::UnknownGroup(group("unmade")));
+}
+
+#[test]
+fn one_commit_removes_half_of_the_others_at_most() {
+    let users = ["u1", "u2", "u3", "u4"];
+    let service = Service::with(&users);
+    for (n, user) in (1..).zip(users) {
+        service.add(10 + u128::from(n), "alice", u64::from(n) - 1, (user, n));
     }
-    assert!(service.pools.mailbox(&pool("bob")).is_overrun());
-    assert_eq!(service.waiting("bob").first().map(String::as_str), Some("1"));
+    let all = refusal(service.deliver(20, "u1", commit(4, &[], &["alice", "u2", "u3"])));
+    assert_eq!(all, DeliveryRejection::RemovesTooMany { max: 2 });
+    service.deliver(21, "u1", commit(4, &[], &["alice", "u2"])).unwrap();
+    service.deliver(22, "u1", commit(5, &[], &["u3"])).unwrap();
+    let last = refusal(service.deliver(23, "u1", commit(u64::MAX, &[], &[])));
+    assert!(matches!(last, DeliveryRejection::EpochAhead { .. }), "{last:?}");
+    service.assert_audited();
+}
+
+#[test]
+fn a_removed_device_is_in_no_group_and_its_mailbox_is_closed_for_whoever_comes_after() {
+    let service = Service::with(&["bob"]);
+    let key = |n: u8| SignatureKey::new(&[n; 32]).unwrap();
+    let target = || Target::Pool(pool("bob"));
+    let execute = |id, command| block_on(service.pools.execute(request(id, target(), command)));
+    let admit = |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned() };
+    execute(30, admit(1)).unwrap();
+    service.add(10, "alice", 0, ("bob", 1));
+    service.join(11, "bob");
+    service.deliver(12, "alice", post("for bob's eyes")).unwrap();
+    execute(31, Command::Remove { by: key(1) }).unwrap();
+    execute(32, admit(2)).unwrap();
+    assert_eq!(service.waiting("bob"), [""; 0]);
+    assert!(!service.pools.group(&g()).has_member(&pool("bob")));
+    service.deliver(13, "alice", post("nor this")).unwrap();
+    let refused = refusal(service.deliver(14, "bob", post("hey")));
+    assert!(matches!(refused, DeliveryRejection::NotAMember { .. }), "{refused:?}");
+    let service = service.restarted();
+    assert_eq!(service.waiting("bob"), [""; 0]);
+    assert!(!service.pools.group(&g()).has_member(&pool("bob")));
     service.assert_audited();
 }

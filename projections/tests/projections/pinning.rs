@@ -3,14 +3,14 @@
 use std::fs;
 
 use insta::assert_snapshot;
-use keypool_ledger::EventLog;
-use keypool_projections::Command;
+use keypool_ledger::{EventLog, RevokeReason};
+use keypool_projections::{Command, Which};
 use tempfile::TempDir;
 
 use crate::{
     histories::exported,
-    history::{leaf_key, package},
-    pools::{Service, register},
+    history::leaf_key,
+    pools::{Service, register, statement},
     tool::tool_in,
 };
 
@@ -18,8 +18,16 @@ use crate::{
 fn the_tool_shows_which_key_signs_packages_and_finds_nothing_wrong_with_it() {
     let service = Service::new();
     service.run(1, "bob", register(1, "bob")).unwrap();
-    service.upload(2, "bob", &["a", "a:5", "b:5"]);
-    service.run(3, "bob", Command::Replace { packages: vec![package("c:6")], next: None }).unwrap();
+    let declare = |number| Command::DeclareLeafKey {
+        statement: statement(&service, "bob", 1),
+        leaf_key: leaf_key(number),
+    };
+    service.run(2, "bob", declare(5)).unwrap();
+    service.upload(3, "bob", &["a", "a:5", "b:5"]);
+    let all = Command::Revoke { which: Which::All, reason: RevokeReason::Withdrawn };
+    service.run(4, "bob", all).unwrap();
+    service.run(5, "bob", declare(6)).unwrap();
+    service.upload(6, "bob", &["c:6"]);
     let records = service.log.read(1, usize::MAX).unwrap();
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("pinned.export"), exported(&records, 1024)).unwrap();

@@ -9,7 +9,7 @@ use std::{
 
 use keypool_ledger::{
     Clock, CommandId, Event, EventLog, Hash, KeyPackageRef, ManualClock, MemoryLog, PoolId,
-    RevokeReason, SignatureKey, StreamId,
+    RevokeReason, Signature, SignatureKey, SignedStatement, StreamId,
 };
 use keypool_projections::{
     Answer, Command, ExecuteError, Limits, OnLapse, Pools, Rejection, ReplayError, Reply, Request,
@@ -69,7 +69,7 @@ impl Service {
 pub(crate) fn request(id: u128, target: Target, command: Command) -> Request {
     // A request without a voucher has the digest it had before there were vouchers, as over HTTP: the
     // fixtures keep their bytes. So it is without an introduction, and without a leaf key.
-    let text = format!("{target:?} {command:?}").replace(", voucher: None", "");
+    let text = format!("{target:?} {command:?}").replace(", statement: None", "");
     let text = text.replace(", introduced: false", "").replace(", leaf_key: None", "");
     let digest = Hash::of(text.as_bytes());
     Request { target, command, id: CommandId(Uuid::from_u128(id)), digest }
@@ -225,9 +225,21 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
     );
 }
 
+/// A statement that a key has signed on a user's device list as it is, good for another five minutes.
+///
+/// The rules take the signature on trust: the server has checked it.
+pub(crate) fn statement(service: &Service, user: &str, by: u8) -> SignedStatement {
+    SignedStatement {
+        by: SignatureKey::new(&[by; 32]).unwrap(),
+        head: service.pools.device_list_head(user),
+        until: service.clock.now().after(Duration::from_mins(5)),
+        proof: Signature::new(&[0; 64]).unwrap(),
+    }
+}
+
 pub(crate) fn register(key: u8, credential: &str) -> Command {
     let signature_key = SignatureKey::new(&[key; 32]).unwrap();
-    Command::Register { signature_key, credential: credential.to_owned(), voucher: None }
+    Command::Register { signature_key, credential: credential.to_owned(), statement: None }
 }
 
 #[test]
@@ -256,7 +268,7 @@ fn a_key_is_followed_by_another_and_all_live_packages_go_with_it() {
     let service = Service::new();
     let key = |n: u8| SignatureKey::new(&[n; 32]).unwrap();
     let rotate = |previous: u8, next: u8| Command::Rotate {
-        previous: key(previous),
+        statement: statement(&service, "alice", previous),
         signature_key: key(next),
         credential: "alice".to_owned(),
     };
@@ -268,9 +280,10 @@ fn a_key_is_followed_by_another_and_all_live_packages_go_with_it() {
     service.run(3, "bob", register(9, "bob")).unwrap();
     assert!(refused(service.run(4, "alice", rotate(2, 3))), "not the key there is");
     assert!(refused(service.run(5, "alice", rotate(1, 9))), "the key of somebody else");
-    let rotated = service.run(6, "alice", rotate(1, 2)).unwrap();
+    let first = rotate(1, 2);
+    let rotated = service.run(6, "alice", first.clone()).unwrap();
     assert_eq!(rotated.answer, Answer::Registered { known: false });
-    assert_eq!(service.run(6, "alice", rotate(1, 2)).unwrap(), rotated, "repeated");
+    assert_eq!(service.run(6, "alice", first).unwrap(), rotated, "repeated");
     let again = service.run(7, "alice", rotate(1, 2)).unwrap();
     assert_eq!(again.answer, Answer::Registered { known: true });
     let whose = |service: &Service| [1, 2].map(|n| service.pools.pool_of_key(&key(n)));

@@ -6,12 +6,14 @@
 use std::fmt::Write;
 
 use insta::assert_snapshot;
-use keypool_ledger::{Event, Hash, RevokeReason, SignatureKey, Timestamp};
+use keypool_ledger::{
+    Event, Hash, RevokeReason, Signature, SignatureKey, SignedStatement, Timestamp,
+};
 use keypool_projections::{
     Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection, SuiteCounts, Which,
 };
 
-use crate::history::{at, claim, group, package, pool, reference, reservation};
+use crate::history::{at, claim, group, leaf_key, package, pool, reference, reservation};
 
 #[test]
 fn a_package_is_reserved_and_spent() {
@@ -77,37 +79,37 @@ fn new_packages_take_the_place_of_all_that_are_live_or_of_none() {
 }
 
 #[test]
-fn the_key_of_another_scheme_comes_with_its_first_package_and_stays_while_one_is_live() {
+fn the_key_of_another_scheme_is_declared_and_stays_while_a_package_of_it_is_live() {
     assert_snapshot!(story("
         0 bob register
+        1 bob declare 1
         1 bob upload a a:1 b:1 b:2
-        2 bob upload c:2 d:1
+        2 bob declare 2
         3 alice reserve 1 g 2
-        4 bob revoke b:1 d:1
-        5 bob upload c:2
+        4 bob revoke b:1
+        5 bob declare 2
         6 bob revoke a:1
-        7 bob upload c:2
-        8 bob upload d:2
-        9 bob replace e:3 e:4
-        10 bob upload f
-        11 bob remove
-        12 bob register
-        13 bob upload f:4
+        7 bob declare 2
+        8 bob upload c:2 d:1
+        9 bob replace e:3 e:2
+        10 bob remove
+        11 bob register
+        12 bob upload f:2
     "), @"
     0 bob register: registered
-    1 bob upload a a:1 b:1 b:2: a uploaded, leaf_key_pinned, a:1 uploaded, b:1 uploaded, b:2 refused: LeafKeyDiffers
-    2 bob upload c:2 d:1: d:1 uploaded, c:2 refused: LeafKeyDiffers
+    1 bob declare 1: leaf_key_pinned
+    1 bob upload a a:1 b:1 b:2: a uploaded, a:1 uploaded, b:1 uploaded, b:2 refused: LeafKeyDiffers
+    2 bob declare 2: refused: live packages of this signature scheme are signed with another key; withdraw them first
     3 alice reserve 1 g 2: a:1 reserved by 1 (generation 1, 60 s)
-    4 bob revoke b:1 d:1: b:1 revoked (Withdrawn), d:1 revoked (Withdrawn)
-    5 bob upload c:2: c:2 refused: LeafKeyDiffers
+    4 bob revoke b:1: b:1 revoked (Withdrawn)
+    5 bob declare 2: refused: live packages of this signature scheme are signed with another key; withdraw them first
     6 bob revoke a:1: a:1 revoked (Withdrawn)
-    7 bob upload c:2: leaf_key_pinned, c:2 uploaded
-    8 bob upload d:2: d:2 uploaded
-    9 bob replace e:3 e:4: a revoked (Rotated), d:2 revoked (Rotated), c:2 revoked (Rotated), leaf_key_pinned, e:3 uploaded, e:4 refused: LeafKeyDiffers
-    10 bob upload f: f uploaded
-    11 bob remove: device_removed, f revoked (Withdrawn), e:3 revoked (Withdrawn)
-    12 bob register: registered
-    13 bob upload f:4: leaf_key_pinned, f:4 uploaded
+    7 bob declare 2: leaf_key_pinned
+    8 bob upload c:2 d:1: c:2 uploaded, d:1 refused: LeafKeyDiffers
+    9 bob replace e:3 e:2: a revoked (Rotated), c:2 revoked (Rotated), e:2 uploaded, e:3 refused: LeafKeyDiffers
+    10 bob remove: device_removed, e:2 revoked (Withdrawn)
+    11 bob register: registered
+    12 bob upload f:2: f:2 refused: LeafKeyDiffers
     ");
 }
 
@@ -618,7 +620,16 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
         "register" => Command::Register {
             signature_key: SignatureKey::new(&[1; 32]).unwrap(),
             credential: who.to_owned(),
-            voucher: None,
+            statement: None,
+        },
+        "declare" => Command::DeclareLeafKey {
+            statement: SignedStatement {
+                by: SignatureKey::new(&[1; 32]).unwrap(),
+                head: Hash::ZERO,
+                until: at(0),
+                proof: Signature::new(&[0; 64]).unwrap(),
+            },
+            leaf_key: leaf_key(number(rest[0])),
         },
         "reserve" => Command::Reserve {
             reservation: reservation(number(rest[0])),
@@ -711,7 +722,7 @@ fn refused(rejection: &Rejection) -> String {
 fn nickname(text: &str) -> String {
     let names = [
         "a", "b", "c", "d", "e", "f", "a'", "L", "LL", "b2", "a:1", "b:1", "b:2", "c:2", "d:1",
-        "d:2", "e:3", "e:4", "f:4",
+        "e:3", "e:2", "f:2",
     ];
     let text = names.iter().fold(text.to_owned(), |text, name| {
         let full = reference(name).to_string();
@@ -723,6 +734,8 @@ fn nickname(text: &str) -> String {
 #[test]
 fn each_ciphersuite_is_counted_by_itself() {
     let (mut pool, limits) = (PoolState::default(), Limits::STANDARD);
+    play(&mut pool, "0 bob register", &limits);
+    play(&mut pool, "0 bob declare 1", &limits);
     play(&mut pool, "0 bob upload a b2 c:1 L L2", &limits);
     play(&mut pool, "1 alice reserve 1 g 2", &limits);
     play(&mut pool, "2 alice reserve 2 g 1", &limits);

@@ -120,13 +120,6 @@ impl Connection {
         Ok(Self { stream, received: Vec::with_capacity(16 * 1024) })
     }
 
-    /// Sends a request, and returns the status and the body of its answer.
-    pub(crate) async fn fetch(&mut self, request: &[u8]) -> Outcome<(u16, Vec<u8>)> {
-        let answer = self.answer(request).await?;
-        let body = self.received.get(answer.head_len..).unwrap_or_default();
-        Ok((answer.status, body.to_vec()))
-    }
-
     /// Sends a request and waits for the whole answer, which must be a 200.
     async fn ask(&mut self, step: &Step) -> Outcome<()> {
         let answer = self.answer(&step.request).await?;

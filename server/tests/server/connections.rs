@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -131,6 +131,56 @@ async fn a_request_on_a_connection_too_many_is_answered_with_a_time_to_come_agai
     assert!(metric(api, &admin, "keypool_connections").await >= 2);
     let other = "keypool_connections_refused_total{bound=\"address\"}";
     assert_eq!(metric(api, &admin, other).await, 0);
+}
+
+#[actix_web::test]
+async fn the_log_says_how_many_connections_were_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let mut command = command(data.path());
+    command.args(["--connections-max", "1", "--sweep-interval", "10ms"]).stderr(Stdio::piped());
+    let mut process = Process::spawn(&mut command);
+    let address: SocketAddr = process.api.authority().parse().unwrap();
+    let mut held = connect(address);
+    held.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    held.read_exact(&mut [0; 15]).unwrap();
+    let _refused = connect(address);
+    let said = process.said("connections were refused");
+    assert!(said.contains("WARN") && said.contains("refused=1"), "{said}");
+}
+
+/// An address of this machine that others reach, if it has one.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: this asks which address would be used.
+    socket.connect("192.0.2.1:9").ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
+}
+
+#[actix_web::test]
+async fn an_address_has_so_many_connections_and_others_are_served() {
+    let Some(own) = own_address() else { return };
+    let running = Running::start_with(|settings| {
+        settings.listen = "0.0.0.0:0".parse().unwrap();
+        settings.address_connections_max = 2;
+    });
+    let port = running.server.address().port();
+    let asking = |address: IpAddr| {
+        let mut stream = connect(SocketAddr::new(address, port));
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream
+    };
+    let status = |stream: &mut TcpStream| {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        String::from_utf8_lossy(&head).into_owned()
+    };
+    let mut held = [asking(own), asking(own)];
+    assert_eq!(held.each_mut().map(status), ["HTTP/1.1 200"; 2]);
+    assert_eq!(status(&mut asking(own)), "HTTP/1.1 503");
+    assert_eq!(status(&mut asking("127.0.0.1".parse().unwrap())), "HTTP/1.1 200");
+    let refused = "keypool_connections_refused_total{bound=\"address\"}";
+    assert_eq!(metric(&running.api, &running.admin_url(), refused).await, 1);
 }
 
 #[actix_web::test]

@@ -4,7 +4,7 @@ use std::{fs, process::Stdio};
 
 use keypool_projections::transparency::NoteKey;
 
-use crate::harness::{Process, Running, answer, command, refusal};
+use crate::harness::{Api, Device, Draft, Process, Running, answer, command, refusal};
 
 #[actix_web::test]
 async fn the_api_document() {
@@ -132,6 +132,27 @@ fn a_server_with_a_public_name_says_it_in_what_to_try() {
     let process = Process::spawn(command(dir.path()).args(name).stderr(Stdio::null()));
     let expected = "try          keypool --home ~/.keypool --server https://keypool.example --user alice register";
     assert_eq!(process.greeting.last().unwrap(), expected);
+}
+
+#[actix_web::test]
+async fn a_server_on_all_addresses_asks_for_its_names_and_is_reached_at_loopback() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bare = std::process::Command::new(env!("CARGO_BIN_EXE_keypool-server"));
+    bare.env_clear().arg("--data").arg(dir.path());
+    bare.args(["--listen", "0.0.0.0:0", "--admin-listen", "127.0.0.1:0"]);
+    let mut process = Process::spawn(bare.stderr(Stdio::piped()));
+    let port = process.api.url.rsplit(':').next().unwrap().to_owned();
+    let api = Api { url: format!("http://127.0.0.1:{port}"), ..process.api.clone() };
+    api.register(&Device::new("alice")).await.ok();
+    // By another name it is not, and the refusal says what to do.
+    let named = Draft::get("/keypackages/status");
+    let headers = named.headers(&Device::new("alice"), "keypool.example", api.clock.now());
+    let request = api.with_headers(&named, &headers).header("host", "keypool.example");
+    let refused = answer(request).await.unwrap();
+    assert_eq!(refused.code(), "unauthenticated");
+    assert!(refused.text("detail").contains("--public-name"), "{}", refused.body);
+    let warning = process.said("--public-name");
+    assert!(warning.contains("WARN"), "{warning}");
 }
 
 #[test]

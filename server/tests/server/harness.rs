@@ -464,6 +464,11 @@ impl Process {
     pub(crate) fn reload(&mut self, words: &str) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        self.said(words)
+    }
+
+    /// The next line on standard error with some words in it.
+    pub(crate) fn said(&mut self, words: &str) -> String {
         let said = BufReader::new(self.child.stderr.as_mut().unwrap());
         for line in said.lines().map(Result::unwrap) {
             if line.contains(words) {

@@ -214,7 +214,7 @@ async fn a_device_that_reads_its_history_again_and_again_reads_it_once_at_a_time
             _ => assert_eq!((answered.status, answered.code()), (503, "busy")),
         }
     }
-    assert!(0 < served, "one of them is served");
+    assert!((1..64).contains(&served), "{served} of 64 at once");
     // Afterwards it is read as ever.
     let events = running.api.get(&bob, "/keypackages/events?limit=1000").await.ok();
     assert_eq!(events.body["events"].as_array().unwrap().len(), 31);

@@ -14,14 +14,8 @@ use crate::{Outcome, population::Device, request::AUTHORITY};
 
 /// The devices that may ask.
 pub(crate) struct Door {
-    /// `None` where requests are not signed.
-    known: Option<Known>,
-}
-
-/// Which device a key speaks for.
-#[derive(Default)]
-struct Known {
-    keys: HashMap<SignatureKey, String>,
+    /// Which device a key speaks for; `None` where requests are not signed.
+    known: Option<HashMap<SignatureKey, String>>,
 }
 
 impl Door {
@@ -29,12 +23,12 @@ impl Door {
         if !signed {
             return Ok(Self { known: None });
         }
-        let mut all = Known::default();
+        let mut known = HashMap::new();
         for number in 0..devices {
             let device = Device::new(number)?;
-            all.keys.insert(device.keyid()?, device.pool.to_string());
+            known.insert(device.keyid()?, device.pool.to_string());
         }
-        Ok(Self { known: Some(all) })
+        Ok(Self { known: Some(known) })
     }
 
     /// Who sends a request that has a body, and its idempotency key.
@@ -73,34 +67,31 @@ impl Door {
             },
             authorization: None,
         };
-        let key = known.verified(headers, &parts, body)?;
-        known.keys.get(&key).cloned().ok_or_else(|| "the key speaks for no device".into())
+        let key = verified(headers, &parts, body)?;
+        known.get(&key).cloned().ok_or_else(|| "the key speaks for no device".into())
     }
 }
 
-impl Known {
-    /// The key that has signed a request.
-    fn verified(
-        &self,
-        headers: &HeaderMap,
-        parts: &SignedParts<'_>,
-        body: Option<&[u8]>,
-    ) -> Outcome<SignatureKey> {
-        let input = header(headers, "signature-input")?;
-        let received = ReceivedSignature::parse(input, header(headers, "signature")?)?;
-        parts.check(&received, SystemClock.now())?;
-        if let (Some(body), Some(described)) = (body, &parts.body)
-            && described.content_digest != content_digest(body)
-        {
-            return Err("Content-Digest is not the SHA-256 of the body".into());
-        }
-        let base = parts.base(&received.params);
-        let Signatory::Key(keyid) = received.by else { return Err("no key has signed it".into()) };
-        let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into()?)?;
-        let signature = Signature::from_slice(&received.signature)?;
-        key.verify_strict(base.as_bytes(), &signature)?;
-        Ok(keyid)
+/// The key that has signed a request.
+fn verified(
+    headers: &HeaderMap,
+    parts: &SignedParts<'_>,
+    body: Option<&[u8]>,
+) -> Outcome<SignatureKey> {
+    let input = header(headers, "signature-input")?;
+    let received = ReceivedSignature::parse(input, header(headers, "signature")?)?;
+    parts.check(&received, SystemClock.now())?;
+    if let (Some(body), Some(described)) = (body, &parts.body)
+        && described.content_digest != content_digest(body)
+    {
+        return Err("Content-Digest is not the SHA-256 of the body".into());
     }
+    let base = parts.base(&received.params);
+    let Signatory::Key(keyid) = received.by else { return Err("no key has signed it".into()) };
+    let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into()?)?;
+    let signature = Signature::from_slice(&received.signature)?;
+    key.verify_strict(base.as_bytes(), &signature)?;
+    Ok(keyid)
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Outcome<&'a str> {
