@@ -23,9 +23,10 @@ pub use crate::{
         StreamId,
     },
     log::{
-        AppendError, Appended, Batch, EventLog, Fault, Faulty, JournalReader, JournalWriter,
-        JournalWriterOptions, LogHead, MemoryLog, NewEvent, OpenError, RawRecord, ReadError,
-        ReadLock, Record, SledLog, SledLogOptions, Snapshot, StreamHead, StreamWrite, TornTail,
+        AppendError, Appended, Batch, DiskSpace, EventLog, Fault, Faulty, JournalReader,
+        JournalWriter, JournalWriterOptions, LogHead, MemoryLog, NewEvent, OpenError, RawRecord,
+        ReadError, ReadLock, Record, SledLog, SledLogOptions, Snapshot, StreamHead, StreamWrite,
+        TornTail,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

@@ -16,6 +16,10 @@ mod packing;
 
 mod directory;
 
+mod disk;
+
+mod histories;
+
 mod faulty;
 
 #[cfg(feature = "conformance")]
@@ -29,6 +33,7 @@ use crate::{
 pub use self::sled::{SledLog, SledLogOptions};
 pub use self::{
     directory::{OpenError, ReadLock},
+    disk::DiskSpace,
     faulty::{Fault, Faulty},
     journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
     memory::MemoryLog,

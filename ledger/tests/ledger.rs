@@ -4,6 +4,7 @@
 mod ledger {
     mod arbitrary;
     mod codec;
+    mod collisions;
     mod contract;
     mod database;
     mod golden;

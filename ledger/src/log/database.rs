@@ -3,43 +3,37 @@
 //! ```text
 //! c run number → part of a run's entries      f run number → of its fences    b run number → of its filter
 //! m run        → what the run covers          n → up to where the log went    l → number of this layout
-//! s name part  → a snapshot
+//! k            → secret of the fingerprints   s name part → a snapshot
 //! ```
 //!
-//! Numbers are big-endian, so that the order of the keys is theirs. A check stands before each value.
-//! Only this file names sled. Its panics are caught and are errors like others; after one, or after
-//! a value that is not what was written, the next open builds the database anew.
+//! Numbers are big-endian, so that the order of the keys is theirs. A check of key and value stands before
+//! each value but the number of the layout. Only this folder names sled. Its panics are caught and are
+//! errors like others; after one, or after a value that is not what was written, the database is
+//! distrusted: the log builds another from the journal, at once or at the next open.
+
+mod opening;
 
 use std::{
     collections::BTreeSet,
-    error::Error,
-    fmt, fs, io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    fmt, fs,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
+pub(in crate::log) use self::opening::{Unusable, remove_set_aside};
+use self::opening::{close, guarded};
 use crate::{
     Hash, ReadError,
     codec::DecodeError,
     log::{
         BoxError, Snapshot,
-        directory::{OpenError, create_private},
+        index::Fingerprints,
         packing::{Unpacker, put_u64},
     },
 };
 
-/// The database's folder in the directory of the log.
-const FOLDER: &str = "sled";
-/// Where a database that is of no use is kept, for whoever wants to know why.
-const ASIDE: &str = "sled.damaged";
-/// This file says that the database is to be built anew at the next open.
+/// The presence of this file has the database built anew at the next open.
 const DISTRUSTED: &str = "sled.distrusted";
-/// The number of this layout; a database that holds another one is built anew.
-const LAYOUT: u8 = 3;
-/// The key of that number.
-const LAYOUT_KEY: [u8; 1] = *b"l";
 /// The key of up to where the log went.
 const NOTE_KEY: [u8; 1] = *b"n";
 /// What the keys of runs begin with.
@@ -51,10 +45,6 @@ const CHECK_LEN: usize = 8;
 /// The longest value, in bytes: the engine writes a page, which may hold 20, into a file of its own that
 /// it never forces to the disk when the page has more than 128 KiB.
 const VALUE_BYTES_MAX: usize = 4096;
-/// How often the database's lock is tried: threads of one closed in this process may still hold it.
-const LOCK_TRIES: u32 = 500;
-/// The pause between two tries.
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A value that was found to be what was written.
 #[derive(Clone, Debug)]
@@ -129,54 +119,27 @@ impl Note {
 pub(in crate::log) struct Database {
     /// The directory of the log, in which the database has its own.
     dir: PathBuf,
-    db: sled::Db,
+    /// `None` only while it is dropped.
+    db: Option<sled::Db>,
+    fingerprints: Fingerprints,
+    /// Whether something that was read is not what was written.
+    distrusted: AtomicBool,
 }
 
 impl Database {
-    /// Opens the database, or a new one if it is damaged.
-    pub(in crate::log) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let path = dir.join(FOLDER);
-        create_private(&path)?;
-        remove_unfinished(&path)?;
-        if dir.join(DISTRUSTED).exists() {
-            return Self::renew(dir, cache_bytes, "a read from it failed");
-        }
-        let opened = match guarded(|| open_patiently(&path, cache_bytes)) {
-            Err(err) if is_of_the_machine(&err) => return Err(OpenError::Engine(err)),
-            opened => opened.and_then(|db| check_layout(&db).map(|()| db)),
-        };
-        match opened {
-            Ok(db) => Ok(Self { dir: dir.to_owned(), db }),
-            Err(err) => Self::renew(dir, cache_bytes, &err.to_string()),
-        }
-    }
-
     /// The directory of the log.
     pub(in crate::log) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Moves the database aside and makes an empty one.
-    pub(in crate::log) fn renew(
-        dir: &Path,
-        cache_bytes: u64,
-        reason: &str,
-    ) -> Result<Self, OpenError> {
-        let (path, aside) = (dir.join(FOLDER), dir.join(ASIDE));
-        let moved_to = aside.display();
-        tracing::warn!(reason, %moved_to, "the database is built anew from the journal");
-        if aside.exists() {
-            fs::remove_dir_all(&aside).map_err(OpenError::io(&aside))?;
-        }
-        fs::rename(&path, &aside).map_err(OpenError::io(&path))?;
-        create_private(&path)?;
-        let db = guarded(|| open_patiently(&path, cache_bytes)).map_err(OpenError::Engine)?;
-        check_layout(&db).map_err(OpenError::Engine)?;
-        let distrusted = dir.join(DISTRUSTED);
-        if distrusted.exists() {
-            fs::remove_file(&distrusted).map_err(OpenError::io(&distrusted))?;
-        }
-        Ok(Self { dir: dir.to_owned(), db })
+    /// What makes the fingerprints of the index in this database.
+    pub(in crate::log) const fn fingerprints(&self) -> &Fingerprints {
+        &self.fingerprints
+    }
+
+    /// Whether the database has to be built anew, because something in it is not what was written.
+    pub(in crate::log) fn is_distrusted(&self) -> bool {
+        self.distrusted.load(Ordering::Relaxed)
     }
 
     /// Up to where the log went when this database heard of it last; `None` if it never did.
@@ -187,7 +150,7 @@ impl Database {
 
     /// Notes up to where the log goes.
     pub(in crate::log) fn set_note(&self, note: &Note) -> Result<(), BoxError> {
-        guarded(|| self.db.insert(NOTE_KEY, checked(&note.encode())))?;
+        self.run(|db| db.insert(NOTE_KEY, checked(&NOTE_KEY, &note.encode())))?;
         Ok(())
     }
 
@@ -195,9 +158,11 @@ impl Database {
     pub(in crate::log) fn put_parts(&self, parts: Vec<(Part, Vec<u8>)>) -> Result<(), ReadError> {
         let mut batch = sled::Batch::default();
         for (part, bytes) in parts {
-            batch.insert(part.key(), checked(&bytes));
+            let key = part.key();
+            let value = checked(&key, &bytes);
+            batch.insert(key, value);
         }
-        self.trust(guarded(|| self.db.apply_batch(batch)))
+        self.trust(self.run(|db| db.apply_batch(batch)))
     }
 
     /// One piece of a run, which must be there.
@@ -223,11 +188,12 @@ impl Database {
         instead_of: &[u64],
     ) -> Result<(), ReadError> {
         let mut batch = sled::Batch::default();
-        batch.insert(run_key(RUN, run), checked(extent));
+        let key = run_key(RUN, run);
+        batch.insert(key.as_slice(), checked(&key, extent));
         for old in instead_of {
             batch.remove(run_key(RUN, *old));
         }
-        self.trust(guarded(|| self.db.apply_batch(batch)))
+        self.trust(self.run(|db| db.apply_batch(batch)))
     }
 
     /// Removes the pieces of all runs but some.
@@ -235,8 +201,8 @@ impl Database {
         let mut next = 0;
         loop {
             let range = run_key(Part::CHUNK, next)..run_key(Part::CHUNK + 1, 0);
-            let first = || self.db.range(range).keys().next().transpose();
-            let Some(key) = self.trust(guarded(first))? else { return Ok(()) };
+            let first = |db: &sled::Db| db.range(range).keys().next().transpose();
+            let Some(key) = self.trust(self.run(first))? else { return Ok(()) };
             let run = key.get(1..9).and_then(<[u8]>::first_chunk).copied().map(u64::from_be_bytes);
             let run = run.ok_or_else(|| self.damaged())?;
             if !known.contains(&run) {
@@ -250,13 +216,14 @@ impl Database {
     pub(in crate::log) fn remove_parts(&self, run: u64) -> Result<(), ReadError> {
         for kind in [Part::CHUNK, Part::FENCES, Part::FILTER] {
             let prefix = run_key(kind, run);
-            let keys = || self.db.scan_prefix(&prefix).keys().collect::<sled::Result<Vec<_>>>();
-            for keys in self.trust(guarded(keys))?.chunks(1024) {
+            let keys =
+                |db: &sled::Db| db.scan_prefix(&prefix).keys().collect::<sled::Result<Vec<_>>>();
+            for keys in self.trust(self.run(keys))?.chunks(1024) {
                 let mut batch = sled::Batch::default();
                 for key in keys {
                     batch.remove(key);
                 }
-                self.trust(guarded(|| self.db.apply_batch(batch)))?;
+                self.trust(self.run(|db| db.apply_batch(batch)))?;
             }
         }
         Ok(())
@@ -283,12 +250,12 @@ impl Database {
             start.extend([u8::MAX; 3]);
         }
         let mut found: Vec<Snapshot> = Vec::new();
-        for entry in self.db.range(start..) {
-            let (key, value) = self.trust(guarded(|| entry))?;
+        let mut entries = self.trust(self.run(|db| Ok(db.range(start..))))?;
+        while let Some((key, value)) = self.trust(guarded(|| entries.next().transpose()))? {
             let Some(name) = snapshot_name(&key).filter(|name| name.starts_with(prefix)) else {
                 break;
             };
-            let value = self.check(value)?;
+            let value = self.check(&key, value)?;
             let n_found = found.len();
             match found.last_mut() {
                 Some(last) if last.name == name => last.bytes.extend(value.bytes()),
@@ -304,31 +271,38 @@ impl Database {
         let mut batch = sled::Batch::default();
         for Snapshot { name, bytes } in snapshots {
             let key = snapshot_key(&name);
-            let parts = || self.db.scan_prefix(&key).keys().collect::<sled::Result<Vec<_>>>();
-            self.trust(guarded(parts))?.iter().for_each(|old| batch.remove(old));
+            let parts =
+                |db: &sled::Db| db.scan_prefix(&key).keys().collect::<sled::Result<Vec<_>>>();
+            self.trust(self.run(parts))?.iter().for_each(|old| batch.remove(old));
             for (number, part) in (0_u16..).zip(bytes.chunks(VALUE_BYTES_MAX)) {
                 let mut key = key.clone();
                 key.extend(number.to_be_bytes());
-                batch.insert(key, checked(part));
+                let value = checked(&key, part);
+                batch.insert(key, value);
             }
         }
-        self.trust(guarded(|| self.db.apply_batch(batch)))
+        self.trust(self.run(|db| db.apply_batch(batch)))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Stored>, ReadError> {
-        let value = self.trust(guarded(|| self.db.get(key)))?;
-        value.map(|value| self.check(value)).transpose()
+        let value = self.trust(self.run(|db| db.get(key)))?;
+        value.map(|value| self.check(key, value)).transpose()
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Vec<(sled::IVec, Vec<u8>)>, ReadError> {
-        let found = || self.db.scan_prefix(prefix).collect::<sled::Result<Vec<_>>>();
-        let found = self.trust(guarded(found))?.into_iter();
-        found.map(|(key, value)| Ok((key, self.check(value)?.bytes().to_vec()))).collect()
+        let found = |db: &sled::Db| db.scan_prefix(prefix).collect::<sled::Result<Vec<_>>>();
+        let mut checked = Vec::new();
+        for (key, value) in self.trust(self.run(found))? {
+            let value = self.check(&key, value)?.bytes().to_vec();
+            checked.push((key, value));
+        }
+        Ok(checked)
     }
 
     /// What stands behind the check of a value, if it is what was written.
-    fn check(&self, value: sled::IVec) -> Result<Stored, ReadError> {
-        let intact = value.split_first_chunk().is_some_and(|(stored, rest)| *stored == check(rest));
+    fn check(&self, key: &[u8], value: sled::IVec) -> Result<Stored, ReadError> {
+        let intact =
+            value.split_first_chunk().is_some_and(|(stored, rest)| *stored == check(key, rest));
         if intact { Ok(Stored(value)) } else { Err(self.damaged()) }
     }
 
@@ -347,20 +321,28 @@ impl Database {
     }
 
     fn distrust(&self) {
+        if self.distrusted.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let dir = self.dir.display();
-        tracing::error!(%dir, "the database is damaged; restart to build it anew from the journal");
+        tracing::error!(%dir, "the database is damaged; it is built anew from the journal");
         if let Err(error) = fs::write(self.dir.join(DISTRUSTED), []) {
             tracing::warn!(%dir, %error, "this could not be noted for the next start");
         }
+    }
+
+    /// Runs something in the database, whose panics are errors like others.
+    fn run<T>(&self, run: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, BoxError> {
+        let Some(db) = &self.db else { return Err("the database is closed".into()) };
+        guarded(|| run(db))
     }
 }
 
 impl Drop for Database {
     /// Hands the database's pages to the disk, which only makes the next open quicker.
     fn drop(&mut self) {
-        if let Err(err) = guarded(|| self.db.flush()) {
-            tracing::warn!(error = &*err as &dyn Error, "the database was not flushed");
-        }
+        let Some(db) = self.db.take() else { return };
+        close(db);
     }
 }
 
@@ -370,13 +352,16 @@ impl fmt::Debug for Database {
     }
 }
 
-fn check(bytes: &[u8]) -> [u8; CHECK_LEN] {
-    Hash::of(bytes).as_bytes().first_chunk().copied().unwrap_or_default()
+/// Computes the check of a value, which no other key gives.
+fn check(key: &[u8], bytes: &[u8]) -> [u8; CHECK_LEN] {
+    let len = u32::try_from(key.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let hash = blake3::Hasher::new().update(&len).update(key).update(bytes).finalize();
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 /// A value as it is stored: its check, then itself.
-fn checked(bytes: &[u8]) -> Vec<u8> {
-    [check(bytes).as_slice(), bytes].concat()
+fn checked(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    [check(key, bytes).as_slice(), bytes].concat()
 }
 
 /// What the keys of the snapshots begin with whose names begin with a prefix. A zero in a name becomes
@@ -415,64 +400,4 @@ fn snapshot_name(key: &[u8]) -> Option<Vec<u8>> {
         }
         name.push(*byte);
     }
-}
-
-/// Makes sure that a database has this layout; an empty one is given it.
-fn check_layout(db: &sled::Db) -> Result<(), BoxError> {
-    match guarded(|| db.get(LAYOUT_KEY))? {
-        Some(layout) if layout == [LAYOUT] => Ok(()),
-        None if guarded(|| db.iter().next().transpose())?.is_none() => {
-            guarded(|| db.insert(LAYOUT_KEY, &[LAYOUT]))?;
-            Ok(())
-        }
-        Some(_) | None => Err("it has another layout".into()),
-    }
-}
-
-/// Runs something in the database, whose panics are errors like others.
-fn guarded<T>(run: impl FnOnce() -> sled::Result<T>) -> Result<T, BoxError> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(BoxError::from),
-        Err(panic) => {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(format!("sled panicked: {}", said.unwrap_or("without a message")).into())
-        }
-    }
-}
-
-/// Opens a database, waiting for the threads of one that was just closed in this process.
-///
-/// Nobody else can hold its lock, because the directory's own lock is held.
-fn open_patiently(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
-    let config = || sled::Config::new().path(path).cache_capacity(cache_bytes);
-    for _ in 0..LOCK_TRIES {
-        match config().open() {
-            Err(sled::Error::Io(err)) if err.to_string().contains("could not acquire lock") => {
-                thread::sleep(LOCK_PAUSE);
-            }
-            opened => return opened,
-        }
-    }
-    config().open()
-}
-
-/// Whether an error is of the machine's making, so that a new database would not help.
-fn is_of_the_machine(err: &BoxError) -> bool {
-    let Some(sled::Error::Io(err)) = err.downcast_ref() else { return false };
-    !matches!(
-        err.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-    )
-}
-
-/// Removes snapshots that were being written when the machine stopped: sled would not open.
-fn remove_unfinished(path: &Path) -> Result<(), OpenError> {
-    for entry in fs::read_dir(path).map_err(OpenError::io(path))? {
-        let path = entry.map_err(OpenError::io(path))?.path();
-        if path.extension().is_some_and(|extension| extension == "generating") {
-            fs::remove_file(&path).map_err(OpenError::io(&path))?;
-        }
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::BoxError;
+use crate::{StreamId, codec};
 
 /// Why a log could not be opened. Each case calls for another reaction.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,51 @@ pub enum OpenError {
         expected: u64,
         /// The sequence number of the last record that is there.
         found: u64,
+    },
+    /// Two records of one history have the same version, so nobody can say which of the two is right.
+    #[error(
+        "history {stream} contradicts itself: record {seq} of the ledger is a second one with version \
+         {version}; nothing was changed. Restore a copy of the directory from before that record, or \
+         keep this one with the version of keypool that wrote it until there is one"
+    )]
+    Contradiction {
+        /// Whose history.
+        stream: StreamId,
+        /// The version that two records have.
+        version: u64,
+        /// The sequence number of the second.
+        seq: u64,
+    },
+    /// A newer version of keypool wrote to the log. Use that version; nothing is damaged.
+    #[error(
+        "{} was written by a newer version of keypool: record {seq} has schema {schema}, and this \
+         version reads up to schema {}; nothing was changed, start that version again",
+        dir.display(),
+        codec::SCHEMA
+    )]
+    Newer {
+        /// The directory of the log.
+        dir: PathBuf,
+        /// The sequence number of the first record that cannot be read.
+        seq: u64,
+        /// The schema that it has.
+        schema: u16,
+    },
+    /// The disk has no room. Nothing is damaged: free some of it and start again.
+    #[error(
+        "the disk of {} is full: {} KiB are free; nothing was changed, free some space on it and \
+         start again",
+        dir.display(),
+        free / 1024
+    )]
+    DiskFull {
+        /// The directory of the log.
+        dir: PathBuf,
+        /// How many bytes are free.
+        free: u64,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
     },
     /// The operating system refused. Look at the disk, the permissions and the limits.
     #[error("{} cannot be read or written", path.display())]

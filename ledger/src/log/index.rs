@@ -8,6 +8,7 @@
 
 mod entry;
 mod filter;
+mod heads;
 mod run;
 
 use std::{
@@ -22,18 +23,20 @@ use std::{
     },
 };
 
-pub(in crate::log) use self::entry::{BLOCK, Entry, Place, Sought};
+pub(in crate::log) use self::entry::{BLOCK, Entry, Fingerprint, Fingerprints, Place, Sought};
 use self::{
-    entry::{Fingerprint, keys_of},
+    entry::keys_of,
     run::{Extent, Merged, Run},
 };
-use super::{database::Database, journal::JournalReader};
+use super::{
+    database::Database,
+    histories::unreadable,
+    journal::{Journal, JournalReader},
+};
 use crate::{OpenError, ReadError, Record, StreamHead, StreamId, codec};
 
 /// How many runs of one level are merged into one of the next.
 const FANOUT: usize = 8;
-/// How many histories' ends are kept in mind beside those that were written lately.
-const HEADS_MAX: usize = 65_536;
 
 /// Where the records of a log stand.
 #[derive(Debug)]
@@ -128,7 +131,7 @@ impl Recent {
     }
 
     /// All entries, those of the histories' ends too, in order.
-    fn all(&self) -> Vec<Entry> {
+    fn all(&self, fingerprints: &Fingerprints) -> Vec<Entry> {
         let mut all = Vec::new();
         for fingerprint in self.places.keys() {
             all.extend(
@@ -136,7 +139,7 @@ impl Recent {
             );
         }
         for (stream, (_, place)) in &self.heads {
-            all.push(Entry::new(Sought::Head(stream).fingerprint(), *place));
+            all.push(Entry::new(fingerprints.of(Sought::Head(stream)), *place));
         }
         all.sort_unstable();
         all
@@ -161,7 +164,7 @@ impl Index {
     /// Opens the index of a database, and takes in what it lacks of the journal.
     pub(super) fn open(
         database: Database,
-        journal_dir: &Path,
+        journal: &Journal,
         seal_records: u64,
     ) -> Result<Self, IndexError> {
         let mut runs = Vec::new();
@@ -189,7 +192,7 @@ impl Index {
             heads: Mutex::default(),
             ending: AtomicBool::new(false),
         };
-        index.fill(journal_dir, next_seq)?;
+        index.fill(journal.dir(), next_seq)?;
         Ok(index)
     }
 
@@ -223,18 +226,15 @@ impl Index {
     }
 
     fn fill_one(&self, raw: &super::RawRecord<'_>) -> Result<(), IndexError> {
-        let envelope = codec::decode(raw.envelope_bytes).map_err(|err| {
-            let what = format!("record {}: {err}", raw.seq);
-            let offset = usize::try_from(raw.offset).unwrap_or(usize::MAX);
-            IndexError::Journal(OpenError::damaged(raw.file, offset, what))
-        })?;
+        let envelope = codec::decode(raw.envelope_bytes)
+            .map_err(|err| IndexError::Journal(unreadable(raw, &err)))?;
         let envelope_bytes = raw.envelope_bytes.to_vec();
         let record = Record { seq: raw.seq, envelope, envelope_bytes, payload: Vec::new() };
         let offset = u32::try_from(raw.offset).unwrap_or(u32::MAX);
         let place = Place::new(raw.seq, offset, &codec::chain_hash(raw.envelope_bytes));
         let full = {
             let mut state = self.write();
-            state.recent.add(keys_of(&record), &record, place);
+            state.recent.add(keys_of(self.fingerprints(), &record), &record, place);
             self.seal_records <= state.recent.records()
         };
         if full { Ok(self.tend()?) } else { Ok(()) }
@@ -244,11 +244,16 @@ impl Index {
         &self.database
     }
 
+    const fn fingerprints(&self) -> &Fingerprints {
+        self.database.fingerprints()
+    }
+
     /// Takes in new records, which stand at these places. Returns whether there is something to
     /// [`Index::tend`] to.
     pub(super) fn add(&self, records: &[&Record], places: &[Place]) -> bool {
         // Nobody reads while something is added: what can be worked out before is.
-        let keys: Vec<_> = records.iter().copied().map(keys_of).collect();
+        let keys = records.iter().map(|record| keys_of(self.fingerprints(), record));
+        let keys: Vec<_> = keys.collect();
         let mut state = self.write();
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
         for ((record, place), keys) in records.iter().zip(places).zip(keys) {
@@ -260,7 +265,7 @@ impl Index {
 
     /// Where everything behind a record stands that is found by a key, in the order of the log.
     pub(super) fn find_after(&self, key: Sought<'_>, after: u64) -> Result<Vec<Place>, ReadError> {
-        let fingerprint = key.fingerprint();
+        let fingerprint = self.fingerprints().of(key);
         let (newest, runs) = self.with(fingerprint);
         let mut found = Vec::new();
         for run in runs.iter().filter(|run| after < run.extent.last_seq) {
@@ -277,7 +282,7 @@ impl Index {
         key: Sought<'_>,
         mut look: impl FnMut(Place) -> Result<Option<T>, ReadError>,
     ) -> Result<Option<T>, ReadError> {
-        let fingerprint = key.fingerprint();
+        let fingerprint = self.fingerprints().of(key);
         let (newest, runs) = self.with(fingerprint);
         for run in runs {
             for entry in run.find(&self.database, fingerprint)? {
@@ -305,42 +310,6 @@ impl Index {
             (newest, Arc::clone(&state.runs))
         };
         (newest, runs.iter().filter(|run| run.may_have(fingerprint)).cloned().collect())
-    }
-
-    /// Where a history ends; `record_at` reads the record that stands at a place.
-    pub(super) fn head(
-        &self,
-        stream: &StreamId,
-        record_at: impl FnOnce(Place) -> Result<Record, ReadError>,
-    ) -> Result<StreamHead, ReadError> {
-        // Held to the end, so that nothing is written between the look and the note.
-        let state = self.read();
-        let sealing = state.sealing.as_ref().map(|sealing| &sealing.heads);
-        let newest = state.recent.heads.get(stream);
-        if let Some((head, _)) = newest.or_else(|| sealing.and_then(|heads| heads.get(stream))) {
-            return Ok(*head);
-        }
-        if let Some(head) = self.heads.lock().unwrap_or_else(PoisonError::into_inner).get(stream) {
-            return Ok(*head);
-        }
-        let fingerprint = Sought::Head(stream).fingerprint();
-        let mut head = StreamHead::default();
-        for run in state.runs.iter().rev().filter(|run| run.may_have(fingerprint)) {
-            if let Some(last) = run.find(&self.database, fingerprint)?.last() {
-                let record = record_at(last.place())?;
-                // Another history with this fingerprint would stand for it: it does not.
-                if record.envelope.stream == *stream {
-                    head = record.stream_head();
-                }
-                break;
-            }
-        }
-        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-        if HEADS_MAX <= heads.len() {
-            heads.clear();
-        }
-        heads.insert(stream.clone(), head);
-        Ok(head)
     }
 
     /// Makes runs of what has grown in memory, and merges those of which there are many.
@@ -383,9 +352,9 @@ impl Index {
             (sealing, state.next_id - 1)
         };
         let Recent { first_seq, last_seq, .. } = *recent;
-        let entries = recent.all();
+        let entries = recent.all(self.fingerprints());
         let count = entries.len() as u64;
-        let extent = Extent { id, level: 0, first_seq, last_seq, entries: count };
+        let extent = Extent { id, level: 0, first_seq, last_seq, entries: count, digest: 0 };
         let run = Run::write(&self.database, extent, entries.into_iter().map(Ok), count)?;
         self.database.install((id, &run.extent.encode()), &[])?;
         let mut state = self.write();
@@ -416,6 +385,7 @@ impl Index {
             first_seq: first.extent.first_seq,
             last_seq: last.extent.last_seq,
             entries: count,
+            digest: 0,
         };
         let mut entries = Merged::new(&self.database, runs);
         let until_the_end = std::iter::from_fn(|| {

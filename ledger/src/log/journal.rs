@@ -148,6 +148,11 @@ impl Journal {
         })
     }
 
+    /// The directory of the journal.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The sequence number of the last record.
     pub(super) fn last_seq(&self) -> u64 {
         self.last_seq
@@ -386,7 +391,7 @@ fn remove_unfinished(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Random bytes that nobody outside can know.
-fn new_key() -> JournalKey {
+pub(super) fn new_key() -> JournalKey {
     let mut bytes = Uuid::new_v4().as_bytes().to_vec();
     bytes.extend(Uuid::new_v4().as_bytes());
     *blake3::hash(&bytes).as_bytes()

@@ -5,6 +5,8 @@
 //! be thrown away: what it lacks at the next open is read from the journal. sled 0.34 can lose what it
 //! has acknowledged and panics on damaged files, which is why nothing depends on it.
 
+mod opening;
+
 use std::{
     fmt,
     path::Path,
@@ -17,11 +19,12 @@ use std::{
     time::Duration,
 };
 
+use self::opening::{open_index, own_database};
 use super::{
     AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
-    database::{Database, Note},
+    database::Note,
     directory::{LockedDirectory, OpenError, sync_directory},
-    index::{BLOCK, Index, IndexError, Place, Sought},
+    index::{BLOCK, Fingerprints, Index, Place, Sought},
     journal::{self, CommitError, Journal, Segments},
     staging::Staging,
 };
@@ -39,6 +42,9 @@ pub struct SledLogOptions {
     pub check_bytes: u64,
     /// After how many records the newest part of the index goes from memory to the database.
     pub seal_records: u64,
+    /// How many bits of a name's hash the index keeps: 128. Fewer force names to collide, for tests;
+    /// a log with another number builds its index anew.
+    pub fingerprint_bits: u32,
 }
 
 impl Default for SledLogOptions {
@@ -48,6 +54,7 @@ impl Default for SledLogOptions {
             cache_bytes: 32 << 20,
             check_bytes: 128 << 20,
             seal_records: 65_536,
+            fingerprint_bits: Fingerprints::BITS,
         }
     }
 }
@@ -90,13 +97,12 @@ impl SledLog {
     pub fn open(dir: &Path, options: SledLogOptions) -> Result<Self, OpenError> {
         let directory = LockedDirectory::open(dir)?;
         let journal_dir = dir.join("journal");
-        let database = own_database(dir, &journal_dir, options.cache_bytes)?;
-        let note = database.note().map_err(engine)?;
-        let witness = note.map_or(0, |note| note.seq);
+        let database = own_database(dir, &journal_dir, &options)?;
+        let witness = database.as_ref().map_or(0, |(_, note)| note.map_or(0, |note| note.seq));
         let sizes = (options.segment_bytes, options.check_bytes);
         let journal = Journal::open(&journal_dir, sizes, witness)?;
         sync_directory(dir).map_err(OpenError::io(dir))?;
-        let index = open_index(database, &journal, &journal_dir, &options)?;
+        let index = open_index(dir, database, &journal, &options)?;
         let core = Arc::new(Core {
             segments: journal.segments(),
             journal: journal.id(),
@@ -152,67 +158,6 @@ impl fmt::Debug for SledLog {
         let dir = self.core.index.database().dir();
         f.debug_struct("SledLog").field("dir", &dir).finish_non_exhaustive()
     }
-}
-
-/// Opens the database, or a new one if it is of another journal than the one that is here.
-fn own_database(dir: &Path, journal_dir: &Path, cache_bytes: u64) -> Result<Database, OpenError> {
-    let database = Database::open(dir, cache_bytes)?;
-    let reason = match database.note() {
-        Ok(Some(note)) => match journal::id_in(journal_dir) {
-            Some(id) if id != note.journal => "it is of another journal".to_owned(),
-            Some(_) | None => return Ok(database),
-        },
-        Ok(None) => return Ok(database),
-        Err(err) => err.to_string(),
-    };
-    drop(database);
-    Database::renew(dir, cache_bytes, &reason)
-}
-
-/// Opens the index, anew if the database is damaged or holds another history than the journal.
-fn open_index(
-    database: Database,
-    journal: &Journal,
-    journal_dir: &Path,
-    options: &SledLogOptions,
-) -> Result<Index, OpenError> {
-    let dir = database.dir().to_owned();
-    let opened = match agrees(&database, journal) {
-        Ok(true) => Index::open(database, journal_dir, options.seal_records),
-        Ok(false) => {
-            drop(database);
-            Err(IndexError::Database(ReadError::Unavailable(
-                "it holds another history than the journal".into(),
-            )))
-        }
-        Err(error) => Err(error.into()),
-    };
-    match opened {
-        Ok(index) => Ok(index),
-        Err(IndexError::Journal(error)) => Err(error),
-        Err(IndexError::Database(error)) => {
-            let database = Database::renew(&dir, options.cache_bytes, &error.to_string())?;
-            match Index::open(database, journal_dir, options.seal_records) {
-                Ok(index) => Ok(index),
-                Err(IndexError::Journal(error)) => Err(error),
-                Err(IndexError::Database(error)) => Err(engine(error)),
-            }
-        }
-    }
-}
-
-/// Whether the last record that the database knows of is the journal's.
-fn agrees(database: &Database, journal: &Journal) -> Result<bool, ReadError> {
-    let Some(Note { seq, envelope, .. }) = database.note()? else { return Ok(true) };
-    if seq == 0 || journal.last_seq() < seq {
-        return Ok(seq == 0);
-    }
-    let record = journal.segments().records(seq, seq, 1)?.pop();
-    Ok(record.is_some_and(|record| record.stream_head().hash == envelope))
-}
-
-fn engine(error: ReadError) -> OpenError {
-    OpenError::Engine(Box::new(error))
 }
 
 /// Tends the index whenever it has grown, until the log is closed.
@@ -273,6 +218,45 @@ impl Core {
 
     fn record_at(&self, place: Place) -> Result<Record, ReadError> {
         self.segments.record_at(place)
+    }
+
+    /// The records of a history from a version on to the end of its block, at most `limit`.
+    fn block_of(
+        &self,
+        stream: &StreamId,
+        first: u64,
+        limit: usize,
+        visible: u64,
+    ) -> Result<Vec<Record>, ReadError> {
+        let mut places = self.index.find_after(Sought::History(stream, first), 0)?;
+        places.retain(|place| place.seq <= visible);
+        // The place of a version among those of its block, if no other history is found by its key:
+        // there is no version 0.
+        let usual = usize::try_from(first - (first / BLOCK * BLOCK).max(1)).unwrap_or(usize::MAX);
+        let from = places.get(usual..).unwrap_or_default();
+        let found = self.successive(from, (stream, first), limit)?;
+        if found.is_empty() { self.successive(&places, (stream, first), limit) } else { Ok(found) }
+    }
+
+    /// The records at some places that are the versions of a history from one on, at most `limit`.
+    fn successive(
+        &self,
+        places: &[Place],
+        (stream, first): (&StreamId, u64),
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        let mut records = Vec::new();
+        for place in places {
+            if limit <= records.len() {
+                break;
+            }
+            let record = self.record_at(*place)?;
+            let next = first.saturating_add(records.len() as u64);
+            if record.envelope.stream == *stream && record.envelope.version == next {
+                records.push(record);
+            }
+        }
+        Ok(records)
     }
 
     /// The records that are found by a key and are what was sought, in order.
@@ -336,23 +320,9 @@ impl EventLog for SledLog {
         let mut records = Vec::new();
         let mut next = after.saturating_add(1);
         while next <= head && records.len() < limit {
-            let sought = |record: &Record| record.envelope.stream == *stream;
-            let block = next / BLOCK * BLOCK;
             let visible = self.core.visible.load(Ordering::Acquire);
-            // The place of a version among those of its block: there is no version 0.
-            let skipped = next - block.max(1);
-            let places = self.core.index.find_after(Sought::History(stream, next), 0)?.into_iter();
-            let places = places.filter(|place| place.seq <= visible);
-            let places = places.skip(usize::try_from(skipped).unwrap_or(usize::MAX));
-            let before = next;
-            for place in places.take(limit - records.len()) {
-                let record = self.core.record_at(place)?;
-                if sought(&record) && record.envelope.version == next {
-                    records.push(record);
-                    next = next.saturating_add(1);
-                }
-            }
-            if next == before {
+            let found = self.core.block_of(stream, next, limit - records.len(), visible)?;
+            if found.is_empty() {
                 // Another writer's events may not be visible yet; anything else is damage.
                 let hidden = visible < self.core.visible.load(Ordering::Acquire);
                 return if hidden {
@@ -361,6 +331,8 @@ impl EventLog for SledLog {
                     Err(self.core.index.database().damaged())
                 };
             }
+            next = next.saturating_add(found.len() as u64);
+            records.extend(found);
         }
         Ok(records)
     }

@@ -20,6 +20,7 @@ pub(crate) const SMALL: SledLogOptions = SledLogOptions {
     cache_bytes: 1 << 20,
     check_bytes: u64::MAX,
     seal_records: 8,
+    fingerprint_bits: 128,
 };
 
 /// Makes logs in directories that live as long as this does.

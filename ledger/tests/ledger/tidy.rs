@@ -16,7 +16,15 @@ const LONG: &[(&str, &str)] =
 ///
 /// A home is a file, or with a slash at its end a folder.
 const HOMES: &[(&str, &[&str])] = &[
-    ("sled::", &["ledger/src/log/database.rs", "client/src/storage.rs", "client/src/storage/"]),
+    (
+        "sled::",
+        &[
+            "ledger/src/log/database.rs",
+            "ledger/src/log/database/",
+            "client/src/storage.rs",
+            "client/src/storage/",
+        ],
+    ),
     ("rmp_serde", &["ledger/src/codec.rs", "client/src/storage.rs", "client/src/storage/"]),
     ("reqwest", &["client/src/api.rs", "client/src/api/"]),
     ("actix_web", &["server/src/"]),

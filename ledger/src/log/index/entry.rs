@@ -1,17 +1,59 @@
 //! An entry of the index: under which key a record is found, and where it stands.
 
+use std::fmt;
+
 use crate::{CommandId, Event, Hash, KeyPackageRef, PoolId, Record, ReservationId, StreamId};
 
-/// How many bytes an entry has.
-pub(in crate::log) const ENTRY_LEN: usize = 24;
-/// How many bytes of a key's hash are kept, its kind before them.
-pub(super) const FINGERPRINT_LEN: usize = 10;
+/// How many bytes a fingerprint has: the kind of the key, then its keyed hash.
+pub(super) const FINGERPRINT_LEN: usize = 1 + HASH_LEN;
+/// How many bytes an entry has: a fingerprint, and a place of 14.
+pub(in crate::log) const ENTRY_LEN: usize = FINGERPRINT_LEN + 14;
+/// How many bytes of a key's hash are kept.
+const HASH_LEN: usize = 16;
 /// How many events of a history are found under one key.
 pub(in crate::log) const BLOCK: u64 = 32;
 
-/// What stands for a key: its kind and the beginning of its hash. Two keys have the same one time in
-/// 2^72, which is why whoever reads a record looks whether it is the one that was sought.
+/// Kind and hash of a key. Two keys may have the same fingerprint, so a look-up compares the whole name
+/// in each record that it is led to, and goes on where that is another one.
 pub(in crate::log) type Fingerprint = [u8; FINGERPRINT_LEN];
+
+/// Secret of one index, which makes its fingerprints: nobody outside can find two names that collide.
+#[derive(Clone, Copy)]
+pub(in crate::log) struct Fingerprints {
+    secret: [u8; 32],
+    bits: u32,
+}
+
+impl fmt::Debug for Fingerprints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fingerprints").field("bits", &self.bits).finish_non_exhaustive()
+    }
+}
+
+impl Fingerprints {
+    /// How many bits of a hash are kept.
+    pub(in crate::log) const BITS: u32 = 8 * HASH_LEN as u32;
+
+    /// Makes fingerprints with a secret, of so many bits.
+    pub(in crate::log) const fn new(secret: [u8; 32], bits: u32) -> Self {
+        Self { secret, bits }
+    }
+
+    /// Computes the fingerprint of a key.
+    pub(in crate::log) fn of(&self, sought: Sought<'_>) -> Fingerprint {
+        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        let kind = sought.update(&mut hasher);
+        let hash: [u8; HASH_LEN] =
+            hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default();
+        let dropped = u128::MAX.checked_shr(self.bits).unwrap_or_default();
+        let hash = (u128::from_be_bytes(hash) & !dropped).to_be_bytes();
+        let mut fingerprint = [kind; FINGERPRINT_LEN];
+        if let Some(kept) = fingerprint.last_chunk_mut() {
+            *kept = hash;
+        }
+        fingerprint
+    }
+}
 
 /// What records are found by.
 #[derive(Clone, Copy, Debug)]
@@ -34,16 +76,16 @@ pub(in crate::log) enum Sought<'a> {
 const HEAD_KIND: u8 = b'h';
 
 impl Sought<'_> {
-    pub(in crate::log) fn fingerprint(self) -> Fingerprint {
-        let mut hasher = blake3::Hasher::new();
-        let kind = match self {
+    /// Hashes the name and returns the kind.
+    fn update(self, hasher: &mut blake3::Hasher) -> u8 {
+        match self {
             Self::History(stream, version) => {
                 hasher.update(&(version / BLOCK).to_be_bytes());
-                update_stream(&mut hasher, stream);
+                update_stream(hasher, stream);
                 b's'
             }
             Self::Head(stream) => {
-                update_stream(&mut hasher, stream);
+                update_stream(hasher, stream);
                 HEAD_KIND
             }
             Self::Command(command) => {
@@ -60,16 +102,10 @@ impl Sought<'_> {
             }
             Self::InitKey(pool, init_key) => {
                 hasher.update(init_key.as_bytes());
-                update_pool(&mut hasher, pool);
+                update_pool(hasher, pool);
                 b'i'
             }
-        };
-        let hash = hasher.finalize();
-        let mut fingerprint = [kind; FINGERPRINT_LEN];
-        let (_, to) = fingerprint.split_at_mut(1);
-        let (from, _) = hash.as_bytes().split_at(FINGERPRINT_LEN - 1);
-        to.copy_from_slice(from);
-        fingerprint
+        }
     }
 }
 
@@ -114,14 +150,13 @@ pub(in crate::log) struct Entry(pub(super) [u8; ENTRY_LEN]);
 
 impl Entry {
     pub(in crate::log) fn new(fingerprint: Fingerprint, place: Place) -> Self {
-        let [f0, f1, f2, f3, f4, f5, f6, f7, f8, f9] = fingerprint;
-        let [_, _, s0, s1, s2, s3, s4, s5] = place.seq.to_be_bytes();
-        let [o0, o1, o2, o3] = place.offset.to_be_bytes();
-        let [c0, c1, c2, c3] = place.check;
-        Self([
-            f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, s0, s1, s2, s3, s4, s5, o0, o1, o2, o3, c0, c1,
-            c2, c3,
-        ])
+        let [_, _, seq @ ..] = place.seq.to_be_bytes();
+        let parts: [&[u8]; 4] = [&fingerprint, &seq, &place.offset.to_be_bytes(), &place.check];
+        let mut bytes = [0; ENTRY_LEN];
+        for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        Self(bytes)
     }
 
     pub(super) fn fingerprint(&self) -> Fingerprint {
@@ -143,22 +178,23 @@ impl Entry {
     }
 }
 
-/// What a record is found by, but for its history's head.
-pub(super) fn keys_of(record: &Record) -> impl Iterator<Item = Fingerprint> {
+/// Keys that find a record, but for its history's head.
+pub(super) fn keys_of(
+    fingerprints: &Fingerprints,
+    record: &Record,
+) -> impl Iterator<Item = Fingerprint> + use<> {
     let envelope = &record.envelope;
-    let history = Sought::History(&envelope.stream, envelope.version).fingerprint();
-    let command = Sought::Command(envelope.command).fingerprint();
-    let package = envelope.event.keypackage_ref();
-    let package = package.map(|keypackage_ref| Sought::Package(keypackage_ref).fingerprint());
+    let history = Sought::History(&envelope.stream, envelope.version);
+    let command = Sought::Command(envelope.command);
+    let package = envelope.event.keypackage_ref().map(Sought::Package);
     let other = match &envelope.event {
-        Event::Reserved { reservation, .. } => {
-            Some(Sought::Reservation(*reservation).fingerprint())
-        }
+        Event::Reserved { reservation, .. } => Some(Sought::Reservation(*reservation)),
         Event::Uploaded(facts) => {
-            let pool = envelope.stream.pool();
-            pool.map(|pool| Sought::InitKey(pool, &facts.init_key).fingerprint())
+            envelope.stream.pool().map(|pool| Sought::InitKey(pool, &facts.init_key))
         }
         _ => None,
     };
-    [history, command].into_iter().chain(package).chain(other)
+    let found_by = [Some(history), Some(command), package, other];
+    let fingerprints = found_by.map(|sought| sought.map(|sought| fingerprints.of(sought)));
+    fingerprints.into_iter().flatten()
 }

@@ -36,12 +36,15 @@ pub(super) struct Extent {
     pub(super) last_seq: u64,
     /// How many entries it has.
     pub(super) entries: u64,
+    /// The beginning of the hash of its fences and its filter.
+    pub(super) digest: u64,
 }
 
 impl Extent {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for number in [self.id, self.level, self.first_seq, self.last_seq, self.entries] {
+        let Self { id, level, first_seq, last_seq, entries, digest } = *self;
+        for number in [id, level, first_seq, last_seq, entries, digest] {
             put_u64(&mut out, number);
         }
         out
@@ -50,7 +53,8 @@ impl Extent {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = Unpacker(bytes);
         let (id, level, first_seq) = (rest.u64()?, rest.u64()?, rest.u64()?);
-        let extent = Self { id, level, first_seq, last_seq: rest.u64()?, entries: rest.u64()? };
+        let (last_seq, entries, digest) = (rest.u64()?, rest.u64()?, rest.u64()?);
+        let extent = Self { id, level, first_seq, last_seq, entries, digest };
         rest.is_empty().then_some(extent)
     }
 }
@@ -96,6 +100,7 @@ impl Run {
             run.put(&mut chunks, &mut chunk);
         }
         let fences: Vec<u8> = run.fences.iter().flatten().copied().collect();
+        run.extent.digest = digest(&fences, run.filter.bytes());
         for (kind, bytes) in [(Part::FENCES, fences.as_slice()), (Part::FILTER, run.filter.bytes())]
         {
             for (number, piece) in (0_u32..).zip(bytes.chunks(PIECE_BYTES)) {
@@ -116,9 +121,10 @@ impl Run {
     pub(super) fn open(database: &Database, extent: Extent) -> Result<Option<Self>, ReadError> {
         let read = |kind| database.pieces(kind, extent.id).map(|pieces| pieces.concat());
         let (fences, filter) = (read(Part::FENCES)?, read(Part::FILTER)?);
+        let intact = digest(&fences, &filter) == extent.digest;
         let (fences, rest) = fences.as_chunks::<FINGERPRINT_LEN>();
         let chunks = extent.entries.div_ceil(CHUNK_ENTRIES as u64);
-        let whole = rest.is_empty() && fences.len() as u64 == chunks && !filter.is_empty();
+        let whole = intact && rest.is_empty() && fences.len() as u64 == chunks;
         let fences = fences.to_vec();
         Ok(whole.then(|| Self { extent, fences, filter: Filter::from_bytes(filter) }))
     }
@@ -150,14 +156,24 @@ impl Run {
         Ok(found)
     }
 
+    /// Reads a chunk, which begins with the fingerprint that is known of it.
     fn chunk(&self, database: &Database, number: u32) -> Result<Stored, ReadError> {
-        database.part(Part { kind: Part::CHUNK, run: self.extent.id, number })
+        let chunk = database.part(Part { kind: Part::CHUNK, run: self.extent.id, number })?;
+        let fence = usize::try_from(number).ok().and_then(|number| self.fences.get(number));
+        let first = chunk.bytes().first_chunk::<FINGERPRINT_LEN>();
+        if first.is_some() && first == fence { Ok(chunk) } else { Err(database.damaged()) }
     }
 
     /// How many chunks it has.
     pub(super) fn chunks(&self) -> u32 {
         u32::try_from(self.fences.len()).unwrap_or(u32::MAX)
     }
+}
+
+/// Computes what tells whether fences and filter are those that were written.
+fn digest(fences: &[u8], filter: &[u8]) -> u64 {
+    let hash = blake3::Hasher::new().update(fences).update(filter).finalize();
+    hash.as_bytes().first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
 }
 
 /// The entries of several runs in order. Of those that say where a history ends, only the last of each.

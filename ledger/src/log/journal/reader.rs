@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, fmt, ops::ControlFlow, path::Path};
 
 use super::scan::{Scan, TornTail};
-use crate::{Record, codec, log::directory::OpenError};
+use crate::{
+    Record, codec,
+    log::{directory::OpenError, histories::unreadable},
+};
 
 /// A record as it stands in a file: its bytes, not decoded, and their place.
 #[derive(Clone, Copy, Debug)]
@@ -102,10 +105,11 @@ impl JournalReader {
                 if seq < self.from {
                     continue;
                 }
-                let envelope = codec::decode(envelope_bytes).map_err(|err| {
-                    let (path, offset) = self.scan.place_of(&frame);
-                    OpenError::damaged(path, offset, format!("record {seq}: {err}"))
-                })?;
+                let (file, begin) = self.scan.place_of(&frame);
+                let offset = begin.saturating_add(record.offset) as u64;
+                let raw = RawRecord { seq, envelope_bytes, payload, file, offset };
+                let envelope =
+                    codec::decode(envelope_bytes).map_err(|err| unreadable(&raw, &err))?;
                 let (envelope_bytes, payload) = (envelope_bytes.to_vec(), payload.to_vec());
                 self.frame.push_back(Record { seq, envelope, envelope_bytes, payload });
             }
