@@ -6,6 +6,7 @@ mod ledger {
     mod codec;
     mod collisions;
     mod contract;
+    mod damage;
     mod database;
     mod golden;
     mod index;

@@ -26,12 +26,14 @@ use crate::{
     Hash, ReadError,
     codec::DecodeError,
     log::{
-        BoxError, Snapshot,
+        BoxError, Snapshot, disk,
         index::Fingerprints,
         packing::{Unpacker, put_u64},
     },
 };
 
+/// How many bytes must be free on the disk for anything to be written.
+const ROOM_BYTES: u64 = 4 << 20;
 /// The presence of this file has the database built anew at the next open.
 const DISTRUSTED: &str = "sled.distrusted";
 /// The key of up to where the log went.
@@ -142,6 +144,11 @@ impl Database {
         self.distrusted.load(Ordering::Relaxed)
     }
 
+    /// Whether the disk has room for what sled writes: an error of the disk would make it useless.
+    pub(in crate::log) fn has_room(&self) -> bool {
+        disk::space(&self.dir).is_ok_and(|space| ROOM_BYTES <= space.free)
+    }
+
     /// Up to where the log went when this database heard of it last; `None` if it never did.
     pub(in crate::log) fn note(&self) -> Result<Option<Note>, ReadError> {
         let Some(value) = self.get(&NOTE_KEY)? else { return Ok(None) };
@@ -150,7 +157,9 @@ impl Database {
 
     /// Notes up to where the log goes.
     pub(in crate::log) fn set_note(&self, note: &Note) -> Result<(), BoxError> {
-        self.run(|db| db.insert(NOTE_KEY, checked(&NOTE_KEY, &note.encode())))?;
+        if self.has_room() {
+            self.run(|db| db.insert(NOTE_KEY, checked(&NOTE_KEY, &note.encode())))?;
+        }
         Ok(())
     }
 
@@ -268,6 +277,9 @@ impl Database {
 
     /// Keeps snapshots, all of them or none.
     pub(in crate::log) fn keep(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+        if !self.has_room() {
+            return Err(ReadError::Unavailable("the disk is nearly full".into()));
+        }
         let mut batch = sled::Batch::default();
         for Snapshot { name, bytes } in snapshots {
             let key = snapshot_key(&name);

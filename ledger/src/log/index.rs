@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeSet, HashMap, hash_map},
     hash::{BuildHasherDefault, Hasher},
     mem,
-    path::Path,
+    ops::ControlFlow,
     slice,
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -31,7 +31,8 @@ use self::{
 use super::{
     database::Database,
     histories::unreadable,
-    journal::{Journal, JournalReader},
+    journal::{Contents, JournalReader},
+    sled::IndexSettings,
 };
 use crate::{OpenError, ReadError, Record, StreamHead, StreamId, codec};
 
@@ -47,7 +48,7 @@ pub(super) struct Index {
     state: RwLock<State>,
     /// Ends of histories that were looked up, and not written since.
     heads: Mutex<HashMap<StreamId, StreamHead>>,
-    ending: AtomicBool,
+    ending: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -164,8 +165,8 @@ impl Index {
     /// Opens the index of a database, and takes in what it lacks of the journal.
     pub(super) fn open(
         database: Database,
-        journal: &Journal,
-        seal_records: u64,
+        journal: &Contents,
+        settings: &IndexSettings,
     ) -> Result<Self, IndexError> {
         let mut runs = Vec::new();
         for extent in database.runs()? {
@@ -187,34 +188,36 @@ impl Index {
         let state = State { runs: Arc::new(runs), next_id, ..State::default() };
         let index = Self {
             database,
-            seal_records: seal_records.max(1),
+            seal_records: settings.seal_records,
             state: RwLock::new(state),
             heads: Mutex::default(),
-            ending: AtomicBool::new(false),
+            ending: Arc::clone(&settings.ending),
         };
-        index.fill(journal.dir(), next_seq)?;
+        index.fill(journal, next_seq)?;
         Ok(index)
     }
 
     /// Takes in the records of the journal from one on.
-    fn fill(&self, journal_dir: &Path, from: u64) -> Result<(), IndexError> {
+    fn fill(&self, journal: &Contents, from: u64) -> Result<(), IndexError> {
         let (mut filled, mut failure) = (0_u64, None);
-        let mut journal = JournalReader::from(journal_dir, from).map_err(IndexError::Journal)?;
-        journal
-            .visit(&mut |raw| {
-                if raw.seq < from {
-                    return std::ops::ControlFlow::Continue(());
+        let mut reader = JournalReader::from(&journal.dir, from).map_err(IndexError::Journal)?;
+        let visited = reader.visit(&mut |raw| {
+            if raw.seq < from {
+                return ControlFlow::Continue(());
+            }
+            if journal.last_seq < raw.seq {
+                return ControlFlow::Break(());
+            }
+            filled += 1;
+            match self.fill_one(&raw) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
                 }
-                filled += 1;
-                match self.fill_one(&raw) {
-                    Ok(()) => std::ops::ControlFlow::Continue(()),
-                    Err(error) => {
-                        failure = Some(error);
-                        std::ops::ControlFlow::Break(())
-                    }
-                }
-            })
-            .map_err(IndexError::Journal)?;
+            }
+        });
+        visited.map_err(IndexError::Journal)?;
         if let Some(failure) = failure {
             return Err(failure);
         }
@@ -226,6 +229,9 @@ impl Index {
     }
 
     fn fill_one(&self, raw: &super::RawRecord<'_>) -> Result<(), IndexError> {
+        if self.ending.load(Ordering::Relaxed) {
+            return Err(ReadError::Unavailable("the log is being closed".into()).into());
+        }
         let envelope = codec::decode(raw.envelope_bytes)
             .map_err(|err| IndexError::Journal(unreadable(raw, &err)))?;
         let envelope_bytes = raw.envelope_bytes.to_vec();
@@ -314,6 +320,9 @@ impl Index {
 
     /// Makes runs of what has grown in memory, and merges those of which there are many.
     pub(super) fn tend(&self) -> Result<(), ReadError> {
+        if !self.database.has_room() {
+            return Ok(());
+        }
         self.seal()?;
         while let Some(runs) = self.mergeable() {
             if self.ending.load(Ordering::Relaxed) {
@@ -325,11 +334,6 @@ impl Index {
             self.seal()?;
         }
         self.remove_retired()
-    }
-
-    /// Ends what [`Index::tend`] does at the next occasion.
-    pub(super) fn end(&self) {
-        self.ending.store(true, Ordering::Relaxed);
     }
 
     fn seal(&self) -> Result<(), ReadError> {

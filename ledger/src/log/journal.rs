@@ -92,6 +92,15 @@ pub(super) struct Journal {
     poisoned: Option<Cause>,
 }
 
+/// The part of a journal that an index has to find.
+#[derive(Clone, Debug)]
+pub(super) struct Contents {
+    /// The directory of the journal.
+    pub(super) dir: PathBuf,
+    /// The last record; what stands behind it was never acknowledged.
+    pub(super) last_seq: u64,
+}
+
 /// The segment that is being written.
 #[derive(Debug)]
 struct Segment {
@@ -148,9 +157,9 @@ impl Journal {
         })
     }
 
-    /// The directory of the journal.
-    pub(super) fn dir(&self) -> &Path {
-        &self.dir
+    /// What there is to be found in it.
+    pub(super) fn contents(&self) -> Contents {
+        Contents { dir: self.dir.clone(), last_seq: self.last_seq }
     }
 
     /// The sequence number of the last record.

@@ -6,7 +6,8 @@ use keypool_ledger::{EventLog, OpenError, ReadError, Record};
 use tempfile::TempDir;
 
 use super::support::{
-    all, batch, command, copy, fill, open, package, refusal, stream, try_append, uploaded,
+    all, batch, command, copy, fill, in_the_end, open, package, refusal, stream, try_append,
+    uploaded,
 };
 
 /// Checks that a log serves exactly these records, by every way of reading, and can go on.
@@ -105,6 +106,10 @@ fn an_altered_value_is_never_served() {
     let read = log.find(command(3));
     assert!(matches!(read, Err(ReadError::Unavailable(_))), "{read:?}");
     assert_eq!(log.read(1, 99).unwrap(), records, "no index is needed to read in order");
+    let read = in_the_end(|| log.find(command(3)));
+    assert_eq!(read, slice::from_ref(&records[2]), "another index is built while the log is open");
+    assert_eq!(try_append(&log, 40).unwrap(), 31);
+    let records = all(&log);
     drop(log);
     serves(dir.path(), &records);
 }

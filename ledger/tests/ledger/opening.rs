@@ -109,7 +109,7 @@ fn what_was_acknowledged_survives_kill_9_and_a_damaged_database() {
 }
 
 /// Lets a child append until it has said so a number of times, and kills it.
-fn kill_after(dir: &Path, n_more: usize) -> u64 {
+pub(crate) fn kill_after(dir: &Path, n_more: usize) -> u64 {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "ledger::opening::child_that_appends_until_it_is_killed"])
         .args(["--ignored", "--nocapture", "--quiet"])

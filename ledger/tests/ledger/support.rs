@@ -4,12 +4,14 @@ use std::{
     cell::RefCell,
     fs,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use keypool_ledger::{
     AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, JournalReader, KeyPackageRef,
-    NewEvent, OpenError, PackageFacts, Record, SledLog, SledLogOptions, StreamId, StreamWrite,
-    Timestamp,
+    NewEvent, OpenError, PackageFacts, ReadError, Record, SledLog, SledLogOptions, StreamId,
+    StreamWrite, Timestamp,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -125,4 +127,16 @@ pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
 /// Reads a journal without opening the log.
 pub(crate) fn read_journal(dir: &Path) -> Result<Vec<Record>, OpenError> {
     JournalReader::open(&dir.join("journal"))?.collect()
+}
+
+/// Reads until the log can answer: it may be building its index anew.
+pub(crate) fn in_the_end<T>(read: impl Fn() -> Result<T, ReadError>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match read() {
+            Ok(found) => return found,
+            Err(error) => assert!(Instant::now() < deadline, "{error}: {error:?}"),
+        }
+        thread::yield_now();
+    }
 }

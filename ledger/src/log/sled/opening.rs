@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::SledLogOptions;
+use super::{SledLogOptions, core::IndexSettings};
 use crate::log::{
     database::{Database, Note, Unusable, remove_set_aside},
     directory::OpenError,
     disk, histories,
     index::{Index, IndexError},
-    journal::{self, Journal},
+    journal::{self, Contents, Journal},
 };
 
 /// A database and what it notes of the journal, or why it is of no use.
@@ -41,15 +41,16 @@ pub(super) fn open_index(
     dir: &Path,
     found: Found,
     journal: &Journal,
-    options: &SledLogOptions,
+    settings: &IndexSettings,
 ) -> Result<Index, OpenError> {
+    let contents = journal.contents();
     let unusable = match found {
         Err(unusable) => unusable,
         Ok((database, note)) if agrees(note, journal) => {
             if database.runs().is_ok_and(|runs| runs.is_empty()) {
-                histories::check(journal.dir())?;
+                histories::check(&contents.dir)?;
             }
-            match Index::open(database, journal, options.seal_records) {
+            match Index::open(database, &contents, settings) {
                 Ok(index) => return Ok(index),
                 Err(IndexError::Journal(error)) => return Err(error),
                 Err(IndexError::Database(error)) => Unusable::damaged(error),
@@ -58,8 +59,8 @@ pub(super) fn open_index(
         Ok(_) => Unusable::damaged("it holds another history than the journal"),
     };
     disk::probe(dir)?;
-    histories::check(journal.dir())?;
-    let index = build_index(dir, &unusable.reason, journal, options)?;
+    histories::check(&contents.dir)?;
+    let index = build_index(dir, &unusable.reason, &contents, settings)?;
     if unusable.other_layout {
         remove_set_aside(dir)?;
     }
@@ -70,13 +71,13 @@ pub(super) fn open_index(
 pub(super) fn build_index(
     dir: &Path,
     reason: &str,
-    journal: &Journal,
-    options: &SledLogOptions,
+    contents: &Contents,
+    settings: &IndexSettings,
 ) -> Result<Index, OpenError> {
     let shown = dir.display();
     tracing::warn!(%shown, reason, "the index is built anew from the journal");
-    let database = Database::renew(dir, options.cache_bytes, options.fingerprint_bits)?;
-    match Index::open(database, journal, options.seal_records) {
+    let database = Database::renew(dir, settings.cache_bytes, settings.fingerprint_bits)?;
+    match Index::open(database, contents, settings) {
         Ok(index) => Ok(index),
         Err(IndexError::Journal(error)) => Err(error),
         Err(IndexError::Database(error)) => {

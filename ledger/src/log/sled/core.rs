@@ -1,0 +1,280 @@
+//! The heart of a log: its journal, its index, and how far readers see.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::SledLogOptions;
+use crate::{
+    AppendError, Hash, ReadError, Record, StreamId,
+    log::{
+        database::Note,
+        index::{BLOCK, Index, Place, Sought},
+        journal::{CommitError, Contents, Journal, Segments},
+    },
+};
+
+/// How an index is opened and built.
+#[derive(Clone, Debug)]
+pub(in crate::log) struct IndexSettings {
+    pub(in crate::log) cache_bytes: u64,
+    pub(in crate::log) seal_records: u64,
+    pub(in crate::log) fingerprint_bits: u32,
+    /// Ends what would take long.
+    pub(in crate::log) ending: Arc<AtomicBool>,
+}
+
+impl IndexSettings {
+    pub(super) fn new(options: &SledLogOptions) -> Self {
+        Self {
+            cache_bytes: options.cache_bytes,
+            seal_records: options.seal_records.max(1),
+            fingerprint_bits: options.fingerprint_bits,
+            ending: Arc::new(AtomicBool::new(false)),
+        }
+    }
+}
+
+/// What the methods and threads of a log share.
+pub(super) struct Core {
+    dir: PathBuf,
+    writer: Mutex<Journal>,
+    segments: Arc<Segments>,
+    /// `None` while it is being built anew.
+    index: RwLock<Option<Arc<Index>>>,
+    settings: IndexSettings,
+    /// Which journal this is.
+    journal: Hash,
+    /// The last record that readers may see. The index fills up behind it.
+    visible: AtomicU64,
+    /// Whether the outcome of an append is not known until the log is opened again.
+    in_doubt: AtomicBool,
+}
+
+impl Core {
+    pub(super) fn new(dir: &Path, journal: Journal, index: Index, settings: IndexSettings) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            segments: journal.segments(),
+            journal: journal.id(),
+            visible: AtomicU64::new(journal.last_seq()),
+            writer: Mutex::new(journal),
+            index: RwLock::new(Some(Arc::new(index))),
+            settings,
+            in_doubt: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn settings(&self) -> &IndexSettings {
+        &self.settings
+    }
+
+    /// Has the threads of the log end at the next occasion.
+    pub(super) fn end(&self) {
+        self.settings.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.settings.ending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn writer(&self) -> MutexGuard<'_, Journal> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReadError::Unavailable`] while it is being built anew.
+    pub(super) fn index(&self) -> Result<Arc<Index>, ReadError> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let rebuilding = "the index is being built anew from the journal; try again in a moment";
+        index.ok_or_else(|| ReadError::Unavailable(rebuilding.into()))
+    }
+
+    /// Takes the index away, so that nothing is appended until there is another, and says what the
+    /// journal holds that the other one has to find.
+    pub(super) fn take_index(&self) -> (Option<Arc<Index>>, Contents) {
+        let journal = self.writer();
+        let index = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
+        (index, journal.contents())
+    }
+
+    pub(super) fn put_index(&self, index: Index) {
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(index));
+    }
+
+    /// The last record that readers may see.
+    pub(super) fn visible(&self) -> u64 {
+        self.visible.load(Ordering::Acquire)
+    }
+
+    /// Makes sure that the outcome of every append is known.
+    pub(super) fn check_certain(&self) -> Result<(), ReadError> {
+        if self.in_doubt.load(Ordering::Acquire) {
+            let cause = "the outcome of an append is not known until the log is opened again";
+            return Err(ReadError::Unavailable(cause.into()));
+        }
+        Ok(())
+    }
+
+    /// Writes what was accepted: to the journal, then to the index, then readers may see it. Returns
+    /// whether the index has grown.
+    pub(super) fn commit(
+        &self,
+        journal: &mut Journal,
+        staged: &[Result<Vec<Record>, AppendError>],
+    ) -> Result<bool, CommitError> {
+        let accepted = staged.iter().flatten().filter(|records| !records.is_empty());
+        let batches: Vec<&[Record]> = accepted.map(Vec::as_slice).collect();
+        if batches.is_empty() {
+            return Ok(false);
+        }
+        // It cannot be taken away meanwhile: the journal is held.
+        let index = self.index().map_err(|error| CommitError::NotWritten(Arc::new(error)))?;
+        let places = journal.append(&batches);
+        if let Err(CommitError::Unknown(_)) = places {
+            self.in_doubt.store(true, Ordering::Release);
+        }
+        let places = places?;
+        let records: Vec<&Record> = batches.into_iter().flatten().collect();
+        let Some(last) = records.last() else { return Ok(false) };
+        let grown = index.add(&records, &places);
+        self.visible.store(journal.last_seq(), Ordering::Release);
+        let note = Note { journal: self.journal, seq: last.seq, envelope: last.stream_head().hash };
+        if let Err(err) = index.database().set_note(&note) {
+            // Nobody depends on it: what is acknowledged stands in the journal.
+            tracing::warn!(error = &*err as &dyn std::error::Error, "the database does not write");
+        }
+        Ok(grown)
+    }
+
+    /// Reads records in order; no index is needed.
+    pub(super) fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        self.segments.records(from.max(1), self.visible(), limit)
+    }
+
+    /// Reads the record that stands at a place of the index.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`]. If the journal is whole there, it is the index that is damaged.
+    pub(super) fn record_at(&self, index: &Index, place: Place) -> Result<Record, ReadError> {
+        match self.segments.record_at(place) {
+            Err(ReadError::Damaged { .. })
+                if self.visible() < place.seq || self.read(place.seq, 1).is_ok() =>
+            {
+                Err(index.database().damaged())
+            }
+            read => read,
+        }
+    }
+
+    /// Reads a history that ends at a version.
+    pub(super) fn read_stream(
+        &self,
+        index: &Index,
+        (stream, head): (&StreamId, u64),
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        let mut records = Vec::new();
+        let mut next = after.saturating_add(1);
+        while next <= head && records.len() < limit {
+            let visible = self.visible();
+            let found = self.block_of(index, (stream, next), limit - records.len(), visible)?;
+            if found.is_empty() {
+                // Another writer's events may not be visible yet; anything else is damage.
+                let hidden = visible < self.visible();
+                return if hidden { Ok(records) } else { Err(index.database().damaged()) };
+            }
+            next = next.saturating_add(found.len() as u64);
+            records.extend(found);
+        }
+        Ok(records)
+    }
+
+    /// The records of a history from a version on to the end of its block, at most `limit`.
+    fn block_of(
+        &self,
+        index: &Index,
+        (stream, first): (&StreamId, u64),
+        limit: usize,
+        visible: u64,
+    ) -> Result<Vec<Record>, ReadError> {
+        let mut places = index.find_after(Sought::History(stream, first), 0)?;
+        places.retain(|place| place.seq <= visible);
+        // The place of a version among those of its block, if no other history is found by its key:
+        // there is no version 0.
+        let usual = usize::try_from(first - (first / BLOCK * BLOCK).max(1)).unwrap_or(usize::MAX);
+        let from = places.get(usual..).unwrap_or_default();
+        let found = self.successive(index, from, (stream, first), limit)?;
+        if found.is_empty() {
+            self.successive(index, &places, (stream, first), limit)
+        } else {
+            Ok(found)
+        }
+    }
+
+    /// The records at some places that are the versions of a history from one on, at most `limit`.
+    fn successive(
+        &self,
+        index: &Index,
+        places: &[Place],
+        (stream, first): (&StreamId, u64),
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        let mut records = Vec::new();
+        for place in places {
+            if limit <= records.len() {
+                break;
+            }
+            let record = self.record_at(index, *place)?;
+            let next = first.saturating_add(records.len() as u64);
+            if record.envelope.stream == *stream && record.envelope.version == next {
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// The records that are found by a key and are what was sought, in order.
+    pub(super) fn found(
+        &self,
+        index: &Index,
+        key: Sought<'_>,
+        after: u64,
+        sought: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<Record>, ReadError> {
+        let visible = self.visible();
+        let places = index.find_after(key, after)?;
+        let seen = places.into_iter().filter(|place| place.seq <= visible);
+        let records = seen.map(|place| self.record_at(index, place));
+        let records = records.collect::<Result<Vec<_>, _>>()?;
+        Ok(records.into_iter().filter(sought).collect())
+    }
+
+    /// The first record that is found by a key and is what was sought.
+    pub(super) fn first(
+        &self,
+        index: &Index,
+        key: Sought<'_>,
+        sought: impl Fn(&Record) -> bool,
+    ) -> Result<Option<Record>, ReadError> {
+        let visible = self.visible();
+        index.find_first(key, |place| {
+            let seen = place.seq <= visible;
+            let record = seen.then(|| self.record_at(index, place)).transpose()?;
+            Ok(record.filter(&sought))
+        })
+    }
+}

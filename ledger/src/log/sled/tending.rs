@@ -1,0 +1,83 @@
+//! The threads behind a log: one keeps its index, one checks the older part of its journal.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{core::Core, opening::build_index};
+use crate::log::{directory::OpenError, disk, index::Index, journal};
+
+/// The pause before something that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The pause between two looks at whether a reader still uses an index.
+const READER_PAUSE: Duration = Duration::from_millis(5);
+
+/// Keeps the index whenever it has grown or is found damaged, until the log is closed.
+pub(super) fn tend(core: &Core, woken: &Receiver<()>) {
+    let mut failing = false;
+    loop {
+        if woken.recv_timeout(RETRY_PAUSE) == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+        let tended = tend_once(core);
+        if let Err(error) = &tended
+            && !failing
+        {
+            let error: &dyn std::error::Error = error;
+            tracing::error!(error, "the index cannot be written; trying again every second");
+        }
+        failing = tended.is_err();
+    }
+}
+
+/// Writes what has grown of a sound index; builds another in place of a damaged one.
+fn tend_once(core: &Core) -> Result<(), OpenError> {
+    if let Ok(index) = core.index() {
+        let tended = index.tend();
+        if !index.database().is_distrusted() {
+            return tended.map_err(|error| OpenError::Engine(error.into()));
+        }
+    }
+    rebuild(core)
+}
+
+/// Builds the index anew from the journal, while records are read in order and look-ups are refused.
+fn rebuild(core: &Core) -> Result<(), OpenError> {
+    // The old index may still answer much, so it stays while no other can be written.
+    disk::probe(core.dir())?;
+    let (old, contents) = core.take_index();
+    if let Some(old) = old {
+        close(core, old);
+    }
+    let reason = "the database failed while it was in use";
+    core.put_index(build_index(core.dir(), reason, &contents, core.settings())?);
+    tracing::info!(dir = %core.dir().display(), "the index is whole again");
+    Ok(())
+}
+
+/// Closes an index when its last reader is done.
+fn close(core: &Core, index: Arc<Index>) {
+    while 1 < Arc::strong_count(&index) && !core.is_ending() {
+        thread::sleep(READER_PAUSE);
+    }
+}
+
+/// Checks the part of the journal that was not checked when it was opened, and lets the log fail where it
+/// is damaged. It works a small part of the time, so that nobody is kept waiting.
+pub(super) fn scrub(core: &Core, journal_dir: &Path, before: u64) {
+    let pause = Duration::from_millis(250);
+    let checked = journal::scrub(journal_dir, before, &mut || {
+        thread::park_timeout(pause);
+        !core.is_ending()
+    });
+    match checked {
+        Ok(()) => tracing::debug!(before, "the older part of the journal is whole"),
+        Err(error) => drop(core.writer().poison(error)),
+    }
+}
