@@ -24,9 +24,9 @@ pub use crate::{
     },
     log::{
         AppendError, Appended, Batch, DiskSpace, EventLog, Fault, Faulty, JournalReader,
-        JournalWriter, JournalWriterOptions, LogHead, MemoryLog, NewEvent, OpenError, RawRecord,
-        ReadError, ReadLock, Record, SledLog, SledLogOptions, Snapshot, StreamHead, StreamWrite,
-        TornTail,
+        JournalWriter, JournalWriterOptions, LogHead, LogHealth, MemoryLog, NewEvent, OpenError,
+        RawRecord, ReadError, ReadLock, Record, SledLog, SledLogOptions, Snapshot, StreamHead,
+        StreamWrite, TornTail,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

@@ -18,6 +18,8 @@ mod directory;
 
 mod disk;
 
+mod health;
+
 mod histories;
 
 mod faulty;
@@ -35,6 +37,7 @@ pub use self::{
     directory::{OpenError, ReadLock},
     disk::DiskSpace,
     faulty::{Fault, Faulty},
+    health::LogHealth,
     journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
     memory::MemoryLog,
 };
@@ -203,6 +206,14 @@ pub trait EventLog: Send + Sync {
         after: u64,
     ) -> Result<Option<Record>, ReadError> {
         Ok(self.find_reservation(reservation)?.filter(|record| after < record.seq))
+    }
+
+    /// Whether the log takes events, and the reason if it does not.
+    ///
+    /// After [`AppendError::NotWritten`] it tells an append that may be tried again in a moment from a log
+    /// that has failed. A log that never refuses is always writable.
+    fn health(&self) -> LogHealth {
+        LogHealth::Writable
     }
 
     /// Where the log ends.
@@ -419,6 +430,10 @@ impl<L: EventLog + ?Sized> EventLog for std::sync::Arc<L> {
         after: u64,
     ) -> Result<Option<Record>, ReadError> {
         (**self).find_reservation_after(reservation, after)
+    }
+
+    fn health(&self) -> LogHealth {
+        (**self).health()
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {

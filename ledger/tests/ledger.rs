@@ -11,6 +11,7 @@ mod ledger {
     mod golden;
     mod index;
     mod journal;
+    mod machine;
     mod opening;
     mod properties;
     mod restoring;

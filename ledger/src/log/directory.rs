@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::BoxError;
+use super::{BoxError, disk};
 use crate::{StreamId, codec};
 
 /// Why a log could not be opened. Each case calls for another reaction.
@@ -158,8 +158,10 @@ impl LockedDirectory {
         }
         // The number only serves the message above: a lock without it locks as well.
         let said = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        said.map_err(OpenError::io(&path))?;
-        Ok(Self { lock })
+        match said {
+            Err(error) if !disk::is_full(&error) => Err(OpenError::io(&path)(error)),
+            _ => Ok(Self { lock }),
+        }
     }
 }
 

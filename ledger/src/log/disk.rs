@@ -2,9 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    path::Path,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
 };
+
+use rustix::{fs::FallocateFlags, io::Errno};
 
 use super::directory::OpenError;
 
@@ -12,6 +14,8 @@ use super::directory::OpenError;
 const PROBE_BYTES: usize = 2 << 20;
 /// The file of the probe. It is removed again.
 const PROBE: &str = "probe.new";
+/// The file of the ballast.
+const BALLAST: &str = "ballast";
 
 /// Room on the disk that a log lives on, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +64,70 @@ pub(super) fn told(dir: &Path, error: OpenError) -> OpenError {
         },
         other => other,
     }
+}
+
+/// Reserves room for a file, without which nothing is written to it; a file system that cannot is asked
+/// for nothing.
+pub(super) fn reserve(file: &File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        reserved => Ok(reserved?),
+    }
+}
+
+/// A file that only takes room, which is given up when a full disk would keep the log from opening.
+#[derive(Debug)]
+pub(super) struct Ballast {
+    dir: PathBuf,
+    bytes: u64,
+}
+
+impl Ballast {
+    /// The ballast of a log: so many bytes, 0 for none.
+    pub(super) fn of(dir: &Path, bytes: u64) -> Self {
+        Self { dir: dir.to_owned(), bytes }
+    }
+
+    /// Gives the ballast up if less than `needed` bytes are free.
+    pub(super) fn give_up_below(&self, needed: u64) {
+        let path = self.dir.join(BALLAST);
+        let Ok(DiskSpace { free, .. }) = space(&self.dir) else { return };
+        if needed <= free || !path.exists() {
+            return;
+        }
+        let dir = self.dir.display();
+        match fs::remove_file(&path) {
+            Ok(()) => tracing::warn!(%dir, free, "the disk is full; the ballast was given up"),
+            Err(error) => tracing::warn!(%dir, free, %error, "the ballast cannot be given up"),
+        }
+    }
+
+    /// Makes the ballast if it is missing and the disk has twice the room for it; removes one of another
+    /// size.
+    pub(super) fn keep(&self) -> io::Result<()> {
+        let path = self.dir.join(BALLAST);
+        let there = fs::metadata(&path).map_or(0, |found| found.len());
+        if there == self.bytes {
+            return Ok(());
+        }
+        if there != 0 {
+            fs::remove_file(&path)?;
+        }
+        if self.bytes == 0 || space(&self.dir)?.free < self.bytes.saturating_mul(2) {
+            return Ok(());
+        }
+        let made = File::create(&path).and_then(|file| fill(&file, self.bytes));
+        made.inspect_err(|_| drop(fs::remove_file(&path)))
+    }
+}
+
+/// Gives a file its length and its room on the disk.
+fn fill(file: &File, len: u64) -> io::Result<()> {
+    reserve(file, len)?;
+    if file.metadata()?.len() < len {
+        io::copy(&mut io::repeat(0).take(len), &mut io::BufWriter::new(file))?;
+    }
+    Ok(())
 }
 
 /// Whether an error says that there is no room.

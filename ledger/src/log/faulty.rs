@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
+    AppendError, Appended, Batch, EventLog, LogHead, LogHealth, ReadError, Record, Snapshot,
+    StreamHead,
 };
 use crate::{CommandId, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};
 
@@ -189,6 +190,10 @@ impl<L: EventLog> EventLog for Faulty<L> {
 
     fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
         self.reading()?.keep_snapshots(snapshots)
+    }
+
+    fn health(&self) -> LogHealth {
+        self.log.health()
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {

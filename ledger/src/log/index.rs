@@ -32,12 +32,21 @@ use super::{
     database::Database,
     histories::unreadable,
     journal::{Contents, JournalReader},
-    sled::IndexSettings,
 };
 use crate::{OpenError, ReadError, Record, StreamHead, StreamId, codec};
 
 /// How many runs of one level are merged into one of the next.
 const FANOUT: usize = 8;
+
+/// How an index is opened and built.
+#[derive(Clone, Debug)]
+pub(in crate::log) struct IndexSettings {
+    pub(in crate::log) cache_bytes: u64,
+    pub(in crate::log) seal_records: u64,
+    pub(in crate::log) fingerprint_bits: u32,
+    /// Ends what would take long.
+    pub(in crate::log) ending: Arc<AtomicBool>,
+}
 
 /// Where the records of a log stand.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use self::{
     acknowledged::AcknowledgedFile,
     frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, record_offsets},
     scan::{End, Scan, list_segments, segment_path},
-    spare::Spare,
+    spare::{Spare, name_segment},
 };
 pub use self::{
     reader::{JournalReader, RawRecord},
@@ -39,7 +39,9 @@ pub use self::{
 use crate::{
     Hash, Record, codec,
     log::{
-        directory::{OpenError, create_private, sync_directory},
+        directory::{OpenError, create_private},
+        disk,
+        health::{LogHealth, Reported, told},
         index::Place,
     },
 };
@@ -80,8 +82,10 @@ pub(super) struct Journal {
     segment_bytes: u64,
     key: JournalKey,
     segment: Segment,
-    /// The next segment, from when this one is half full.
-    spare: Option<Spare>,
+    /// The next segment.
+    spare: Spare,
+    /// The directory, open because naming a segment must not need another descriptor.
+    directory: File,
     segments: Arc<Segments>,
     /// The first record that was checked when it was opened: those before it were checked earlier.
     checked_from: u64,
@@ -90,6 +94,9 @@ pub(super) struct Journal {
     hash: Hash,
     /// The first error; after it nothing is written any more.
     poisoned: Option<Cause>,
+    /// Whether the last append was refused because there was no next segment.
+    refusing: bool,
+    health: Arc<Reported>,
 }
 
 /// The part of a journal that an index has to find.
@@ -104,7 +111,7 @@ pub(super) struct Contents {
 /// The segment that is being written.
 #[derive(Debug)]
 struct Segment {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     /// Where the next frame goes.
     offset: u64,
@@ -132,6 +139,7 @@ impl Journal {
             Some((key, path, offset, len)) => (*key, reopen(path, *offset, *len, &end)?),
             None => begin(dir, segment_bytes)?,
         };
+        let directory = File::open(dir).map_err(OpenError::io(dir))?;
         let mut acknowledged = AcknowledgedFile::open(dir, &end.acknowledged)?;
         if let Some(doubt) = end.acknowledged.doubt.filter(|_| end.last_seq > 0) {
             let dir = dir.display();
@@ -147,13 +155,16 @@ impl Journal {
             segment_bytes,
             key,
             segment,
-            spare: None,
+            spare: Spare::begin(dir, segment_len(segment_bytes, 0)),
+            directory,
             segments: Arc::new(Segments::new(dir, key, starts)),
             checked_from,
             acknowledged,
             last_seq: end.last_seq,
             hash: end.hash,
             poisoned: None,
+            refusing: false,
+            health: Arc::default(),
         })
     }
 
@@ -172,6 +183,11 @@ impl Journal {
         self.checked_from
     }
 
+    /// The health that it reports.
+    pub(super) fn health(&self) -> Arc<Reported> {
+        Arc::clone(&self.health)
+    }
+
     /// The segments, for reading.
     pub(super) fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.segments)
@@ -186,7 +202,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// Returns a [`CommitError`]; after any but a too long commit, all that follow fail.
+    /// Returns a [`CommitError`]. After a write or a force that failed, all that follow fail; a commit that
+    /// is too long, or for which no segment can be made, changes nothing.
     pub(super) fn append(&mut self, batches: &[&[Record]]) -> Result<Vec<Place>, CommitError> {
         if let Some(cause) = &self.poisoned {
             return Err(CommitError::NotWritten(Arc::new(Poisoned(Arc::clone(cause)))));
@@ -199,7 +216,7 @@ impl Journal {
             return Err(CommitError::NotWritten(Arc::new(TooLong)));
         };
         let n_records: usize = batches.iter().map(|batch| batch.len()).sum();
-        self.make_room(&bytes).map_err(|err| CommitError::NotWritten(self.poison(err)))?;
+        self.make_room(&bytes).map_err(|err| CommitError::NotWritten(self.refuse(err)))?;
         let last_seq = self.last_seq.saturating_add(n_records as u64);
         let begin = self.segment.offset;
         let written = self.write(&bytes, last_seq, &hash);
@@ -220,17 +237,51 @@ impl Journal {
     /// pages, so that a second one succeeds without having written anything.
     pub(super) fn poison(&mut self, err: impl Error + Send + Sync + 'static) -> Cause {
         tracing::error!(error = &err as &dyn Error, "the log stops accepting events");
+        self.health.set(LogHealth::Failed { why: told(&err) });
         let cause: Cause = Arc::new(err);
         self.poisoned.get_or_insert_with(|| Arc::clone(&cause));
         cause
+    }
+
+    /// Reports that there is no room for a commit, of which nothing was written.
+    fn refuse(&mut self, err: WriteError) -> Cause {
+        if !self.refusing {
+            tracing::error!(error = &err as &dyn Error, "the log refuses events for now");
+        }
+        self.refusing = true;
+        self.health.set(LogHealth::Refusing { why: told(&err) });
+        Arc::new(err)
+    }
+
+    /// Makes the next segment after one could not be made, and reports when there is one.
+    pub(super) fn recover(&mut self) {
+        if self.refusing {
+            self.spare.prepare();
+            if self.spare.is_ready() {
+                self.accept();
+            }
+        }
+    }
+
+    /// Reports that events are taken again.
+    fn accept(&mut self) {
+        if self.refusing {
+            tracing::info!(dir = %self.dir.display(), "the log takes events again");
+            self.health.set(LogHealth::Writable);
+        }
+        self.refusing = false;
     }
 
     /// Goes on to a new segment if a frame does not fit into this one.
     fn make_room(&mut self, frame: &[u8]) -> Result<(), WriteError> {
         let end = self.segment.offset.saturating_add(frame.len() as u64);
         if end <= self.segment.len {
+            self.spare.prepare();
             return Ok(());
         }
+        // The next segment may have its name already when something fails here, so nothing more goes
+        // into this one.
+        self.segment.len = self.segment.offset;
         let header = SegmentHeader {
             key: self.key,
             first_seq: self.last_seq.saturating_add(1),
@@ -239,12 +290,12 @@ impl Journal {
         };
         let failed =
             |source| WriteError { doing: "making a segment", path: self.dir.clone(), source };
-        let spare = self.spare.take().and_then(|spare| spare.take(&self.dir, &header));
-        self.segment = match spare {
-            Some(segment) => segment,
-            None => create_segment(&self.dir, header).map_err(failed)?,
-        };
-        self.segments.add(header.first_seq);
+        let made = self.spare.take(header.file_len);
+        let named = made.and_then(|made| name_segment(made, (&self.dir, &self.directory), &header));
+        self.segment = named.map_err(failed)?;
+        self.segments.add(header.first_seq, &self.segment.file);
+        self.spare.prepare();
+        self.accept();
         Ok(())
     }
 
@@ -258,9 +309,6 @@ impl Journal {
         file.write_all_at(frame, *offset).map_err(failed("write"))?;
         file.sync_data().map_err(failed("fdatasync"))?;
         *offset = offset.saturating_add(frame.len() as u64);
-        if self.spare.is_none() && self.segment_bytes / 2 <= *offset {
-            self.spare = Some(Spare::begin(&self.dir, self.segment_bytes));
-        }
         self.acknowledged.note(last_seq, hash).map_err(failed("noting what is acknowledged"))
     }
 }
@@ -348,22 +396,26 @@ fn reopen(path: &Path, offset: u64, len: u64, end: &End) -> Result<Segment, Open
         file.sync_all()
     })();
     repaired.map_err(OpenError::io(path))?;
-    Ok(Segment { file, path: path.to_owned(), offset, len })
+    Ok(Segment { file: Arc::new(file), path: path.to_owned(), offset, len })
 }
 
 /// Makes a segment at its full length, which takes its name only when it is on the disk.
 fn create_segment(dir: &Path, header: SegmentHeader) -> io::Result<Segment> {
-    let path = segment_path(dir, header.first_seq);
-    let new = path.with_extension("new");
-    let file = File::create(&new)?;
-    let header_bytes = header.encode();
-    let offset = header_bytes.len() as u64;
-    file.write_all_at(&header_bytes, 0)?;
-    write_zeros(&file, offset, header.file_len.saturating_sub(offset))?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    sync_directory(dir)?;
-    Ok(Segment { file, path, offset, len: header.file_len })
+    let path = segment_path(dir, header.first_seq).with_extension("new");
+    let file = make_file(&path, header.file_len)?;
+    name_segment((file, path), (dir, &File::open(dir)?), &header)
+}
+
+/// Makes a file of zeros, or none.
+fn make_file(path: &Path, len: u64) -> io::Result<File> {
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(true).open(path)?;
+    let filled = disk::reserve(&file, len).and_then(|()| write_zeros(&file, 0, len));
+    if let Err(error) = filled.and_then(|()| file.sync_all()) {
+        drop(fs::remove_file(path));
+        return Err(error);
+    }
+    Ok(file)
 }
 
 /// Writes zeros: a hole would have to be filled at the worst time, when there may be no room.

@@ -12,7 +12,7 @@ mod opening;
 mod tending;
 
 use std::{
-    fmt,
+    fmt, io,
     path::Path,
     sync::{
         Arc,
@@ -21,7 +21,6 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-pub(super) use self::core::IndexSettings;
 use self::{
     core::Core,
     opening::{open_index, own_database},
@@ -30,11 +29,16 @@ use self::{
 use super::{
     AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
     directory::{LockedDirectory, OpenError, sync_directory},
-    index::{Fingerprints, Index, Sought},
+    disk::{self, Ballast, DiskSpace},
+    health::LogHealth,
+    index::{Fingerprints, Index, IndexSettings, Sought},
     journal::{CommitError, Journal},
     staging::Staging,
 };
 use crate::{CommandId, Event, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};
+
+/// How many bytes an open needs on the disk beside two segments.
+const OPEN_BYTES: u64 = 6 << 20;
 
 /// How a [`SledLog`] uses the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,9 @@ pub struct SledLogOptions {
     /// How many bits of a name's hash the index keeps: 128. Fewer force names to collide, for tests;
     /// a log with another number builds its index anew.
     pub fingerprint_bits: u32,
+    /// The length of a file that only takes room, in bytes; 0 for none. When the disk is full at an open it
+    /// is given up, so that the log opens, and it is made again when there is room.
+    pub ballast_bytes: u64,
 }
 
 impl Default for SledLogOptions {
@@ -61,14 +68,27 @@ impl Default for SledLogOptions {
             check_bytes: 128 << 20,
             seal_records: 65_536,
             fingerprint_bits: Fingerprints::BITS,
+            ballast_bytes: 0,
+        }
+    }
+}
+
+impl SledLogOptions {
+    fn of_the_index(&self) -> IndexSettings {
+        IndexSettings {
+            cache_bytes: self.cache_bytes,
+            seal_records: self.seal_records.max(1),
+            fingerprint_bits: self.fingerprint_bits,
+            ending: Arc::default(),
         }
     }
 }
 
 /// An [`EventLog`] in a directory of the local disk.
 ///
-/// One process has the directory open at a time. After an error of the disk it accepts no more
-/// events, and must be opened again; what was acknowledged stays readable.
+/// One process has the directory open at a time. After a write or an fsync that failed it takes no more
+/// events and must be opened again; what was acknowledged stays readable. While it has no descriptor or no
+/// room for another segment it refuses events, and goes on by itself when there is one.
 pub struct SledLog {
     core: Arc<Core>,
     /// Wakes the thread that keeps the index; dropped first, which ends it.
@@ -88,16 +108,25 @@ impl SledLog {
     ///
     /// Returns an [`OpenError`]. Nothing that was acknowledged has been changed then.
     pub fn open(dir: &Path, options: SledLogOptions) -> Result<Self, OpenError> {
+        Self::try_open(dir, options).map_err(|error| disk::told(dir, error))
+    }
+
+    fn try_open(dir: &Path, options: SledLogOptions) -> Result<Self, OpenError> {
         let directory = LockedDirectory::open(dir)?;
+        let ballast = Ballast::of(dir, options.ballast_bytes);
+        ballast.give_up_below(options.segment_bytes.saturating_mul(2).saturating_add(OPEN_BYTES));
         let journal_dir = dir.join("journal");
         let database = own_database(dir, &journal_dir, &options)?;
         let witness = database.as_ref().map_or(0, |(_, note)| note.map_or(0, |note| note.seq));
         let sizes = (options.segment_bytes, options.check_bytes);
         let journal = Journal::open(&journal_dir, sizes, witness)?;
         sync_directory(dir).map_err(OpenError::io(dir))?;
-        let settings = IndexSettings::new(&options);
+        let settings = options.of_the_index();
         let index = open_index(dir, database, &journal, &settings)?;
         let core = Arc::new(Core::new(dir, journal, index, settings));
+        if let Err(error) = ballast.keep() {
+            tracing::warn!(dir = %dir.display(), %error, "the ballast was not made");
+        }
         let (wake, woken) = sync_channel(1);
         let mut log = Self {
             core: Arc::clone(&core),
@@ -106,13 +135,28 @@ impl SledLog {
             _directory: directory,
         };
         let tending = Arc::clone(&core);
-        log.start("keypool-index", dir, move || tend(&tending, &woken))?;
+        log.start("keypool-index", dir, move || tend(&tending, &ballast, &woken))?;
         let checked_from = core.writer().checked_from();
         if 1 < checked_from {
             let scrub = move || scrub(&core, &journal_dir, checked_from);
             log.start("keypool-scrub", dir, scrub)?;
         }
         Ok(log)
+    }
+
+    /// Whether the log takes events, and the reason if it does not. It never waits for the disk.
+    #[must_use]
+    pub fn health(&self) -> LogHealth {
+        self.core.health()
+    }
+
+    /// Asks how much room the disk of the log has.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the operating system.
+    pub fn free_space(&self) -> io::Result<DiskSpace> {
+        disk::space(self.core.dir())
     }
 
     fn start(
@@ -258,6 +302,10 @@ impl EventLog for SledLog {
         let made = |record: &Record| matches!(&record.envelope.event, Event::Reserved { reservation, .. } if *reservation == sought);
         let key = Sought::Reservation(sought);
         Ok(self.look(|index| self.core.found(index, key, after, made))?.into_iter().next())
+    }
+
+    fn health(&self) -> LogHealth {
+        self.health()
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {

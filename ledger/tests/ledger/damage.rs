@@ -44,7 +44,7 @@ fn damages(file: &Path, places: usize) -> Vec<Damage> {
         add(format!("cut at {place}"), bytes[..place].to_vec());
     }
     let noise = |n: usize| Vec::from(blake3_of(n));
-    add("nonsense".into(), (0..bytes.len() / 32 + 1).flat_map(noise).collect());
+    add("nonsense".into(), (0..=bytes.len() / 32).flat_map(noise).collect());
     add("nothing".into(), Vec::new());
     found.push(("removed".into(), Box::new(|path| fs::remove_file(path).unwrap())));
     found.push((
@@ -102,7 +102,7 @@ fn within_a_minute(child: Child, what: &str) -> bool {
         let mut child = child;
         tell.send(child.wait().unwrap().success()).unwrap();
     });
-    let ended = told.recv_timeout(Duration::from_secs(60));
+    let ended = told.recv_timeout(Duration::from_mins(1));
     if ended.is_err() {
         Command::new("kill").args(["-9", &pid]).status().unwrap();
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keypool_ledger::{AppendError, EventLog, JournalReader, OpenError, SledLog};
+use keypool_ledger::{AppendError, EventLog, JournalReader, LogHealth, OpenError, SledLog};
 use tempfile::TempDir;
 
 use super::support::{
@@ -375,28 +375,26 @@ fn a_segment_that_was_being_made_is_forgotten() {
 }
 
 #[test]
-fn after_an_error_of_the_disk_nothing_is_accepted_and_nothing_is_lost() {
+fn a_segment_that_cannot_be_made_is_no_failed_write() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path());
     fill(&log, 2);
-    // A directory stands where the next segment is to be made.
-    let obstacle = dir.path().join("journal/00000000000000000003.new");
+    // A directory stands where a frame that is longer than a segment needs its own.
+    let obstacle = dir.path().join("journal/long.new");
     fs::create_dir(&obstacle).unwrap();
 
     let upload = |n, len| log.append(vec![batch("ann", 2, vec![uploaded(n, len)])]).pop().unwrap();
-    let first = upload(3, 9_000).unwrap_err();
-    fs::remove_dir(&obstacle).unwrap();
-    let second = upload(4, 40).unwrap_err();
+    let refused = upload(3, 9_000).unwrap_err();
 
-    assert!(matches!(first, AppendError::NotWritten(_)));
-    let AppendError::NotWritten(cause) = second else { panic!("{second}") };
-    assert_eq!(
-        cause.to_string(),
-        "the log accepts no more events since an earlier error; free the disk and restart"
-    );
+    assert!(matches!(refused, AppendError::NotWritten(_)));
+    let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
+    assert!(why.starts_with("making a segment failed for "), "{why}");
     assert_eq!(all(&log).len(), 2, "what was acknowledged can be read");
-    assert_eq!(log.find(command(3)).unwrap(), []);
+    assert_eq!(log.find(command(3)).unwrap(), [], "nothing of it was written");
     assert_eq!(log.stream_head(&stream("ann")).unwrap().version, 2);
+    fs::remove_dir(&obstacle).unwrap();
+    upload(4, 9_000).unwrap();
+    assert_eq!(log.health(), LogHealth::Writable);
     drop(log);
-    goes_on_after(dir.path(), 2);
+    goes_on_after(dir.path(), 3);
 }

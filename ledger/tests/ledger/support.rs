@@ -5,13 +5,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
 };
 
 use keypool_ledger::{
-    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, JournalReader, KeyPackageRef,
-    NewEvent, OpenError, PackageFacts, ReadError, Record, SledLog, SledLogOptions, StreamId,
-    StreamWrite, Timestamp,
+    AppendError, Appended, Batch, Clock, CommandId, Event, EventLog, Hash, JournalReader,
+    KeyPackageRef, NewEvent, OpenError, PackageFacts, ReadError, Record, SledLog, SledLogOptions,
+    StreamId, StreamWrite, SystemClock, Timestamp,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -23,6 +22,7 @@ pub(crate) const SMALL: SledLogOptions = SledLogOptions {
     check_bytes: u64::MAX,
     seal_records: 8,
     fingerprint_bits: 128,
+    ballast_bytes: 0,
 };
 
 /// Makes logs in directories that live as long as this does.
@@ -131,11 +131,11 @@ pub(crate) fn read_journal(dir: &Path) -> Result<Vec<Record>, OpenError> {
 
 /// Reads until the log can answer: it may be building its index anew.
 pub(crate) fn in_the_end<T>(read: impl Fn() -> Result<T, ReadError>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = SystemClock.now().as_millis() + 60_000;
     loop {
         match read() {
             Ok(found) => return found,
-            Err(error) => assert!(Instant::now() < deadline, "{error}: {error:?}"),
+            Err(error) => assert!(SystemClock.now().as_millis() < deadline, "{error}: {error:?}"),
         }
         thread::yield_now();
     }

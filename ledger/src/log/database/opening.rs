@@ -14,6 +14,7 @@ use crate::log::{
     BoxError,
     directory::{OpenError, create_private},
     disk,
+    health::told,
     index::Fingerprints,
     journal::new_key,
 };
@@ -46,8 +47,8 @@ pub(in crate::log) struct Unusable {
 
 impl Unusable {
     /// A database that is damaged.
-    pub(in crate::log) fn damaged(reason: impl ToString) -> Self {
-        Self { reason: reason.to_string(), other_layout: false }
+    pub(in crate::log) fn damaged(reason: impl Into<BoxError>) -> Self {
+        Self { reason: told(&*reason.into()), other_layout: false }
     }
 }
 
@@ -160,7 +161,10 @@ pub(super) fn close(db: sled::Db) {
     let (tell, told) = sync_channel(1);
     let closing = move || {
         let flushed = guarded(|| db.flush());
-        let closed = guarded(|| Ok(drop(db)));
+        let closed = guarded(|| {
+            drop(db);
+            Ok(())
+        });
         drop(tell.send(flushed.and(closed)));
     };
     let started = thread::Builder::new().name("keypool-sled-close".to_owned()).spawn(closing);

@@ -32,7 +32,7 @@ impl fmt::Debug for Fingerprints {
 
 impl Fingerprints {
     /// How many bits of a hash are kept.
-    pub(in crate::log) const BITS: u32 = 8 * HASH_LEN as u32;
+    pub(in crate::log) const BITS: u32 = u128::BITS;
 
     /// Makes fingerprints with a secret, of so many bits.
     pub(in crate::log) const fn new(secret: [u8; 32], bits: u32) -> Self {

@@ -33,9 +33,12 @@ pub(in crate::log) struct Segments {
     key: JournalKey,
     /// The first record of each, in order.
     starts: RwLock<Vec<u64>>,
-    files: Mutex<HashMap<u64, Arc<File>>>,
+    files: Mutex<Files>,
     tables: Mutex<HashMap<u64, Table>>,
 }
+
+/// Files that are open, by their segments' first records.
+type Files = HashMap<u64, Arc<File>>;
 
 /// Where the frames of a segment begin, as far as it has been looked through.
 #[derive(Debug, Default)]
@@ -56,9 +59,10 @@ impl Segments {
         }
     }
 
-    /// Takes in that there is another segment.
-    pub(super) fn add(&self, first_seq: u64) {
+    /// Takes in that there is another segment, which is open already.
+    pub(super) fn add(&self, first_seq: u64, file: &Arc<File>) {
         self.starts.write().unwrap_or_else(PoisonError::into_inner).push(first_seq);
+        keep(&mut lock(&self.files), first_seq, file);
     }
 
     /// The record that stands at a place.
@@ -165,18 +169,28 @@ impl Segments {
         if let Some(file) = files.get(&segment) {
             return Ok(Arc::clone(file));
         }
-        if FILES_MAX <= files.len() {
-            files.clear();
-        }
         let path = segment_path(&self.dir, segment);
-        let opened = File::open(&path).map_err(|err| {
+        let opened = File::open(&path).or_else(|_| {
+            // The process may have no descriptor left but these.
+            files.clear();
+            File::open(&path)
+        });
+        let opened = opened.map_err(|err| {
             let named = format!("{}: {err}", path.display());
             unavailable(io::Error::new(err.kind(), named))
         })?;
         let file = Arc::new(opened);
-        files.insert(segment, Arc::clone(&file));
+        keep(&mut files, segment, &file);
         Ok(file)
     }
+}
+
+/// Keeps a file open, instead of all others if there are many.
+fn keep(files: &mut Files, segment: u64, file: &Arc<File>) {
+    if FILES_MAX <= files.len() {
+        files.clear();
+    }
+    files.insert(segment, Arc::clone(file));
 }
 
 /// A record from its stored bytes.

@@ -1,11 +1,12 @@
 //! Writing records that exist already into a new journal: a log that is restored from an export.
 
-use std::{path::Path, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc};
 
 use super::{
     AcknowledgedFile, Journal, Segments, create_segment,
     frame::{JournalKey, SegmentHeader},
     new_key,
+    spare::Spare,
 };
 use crate::{
     Hash, Record,
@@ -61,10 +62,12 @@ impl JournalWriter {
         let segment = create_segment(&journal_dir, header).map_err(OpenError::io(&journal_dir))?;
         let none = super::acknowledged::Acknowledged::read(&journal_dir)?;
         let acknowledged = AcknowledgedFile::open(&journal_dir, &none)?;
+        let opened = File::open(&journal_dir).map_err(OpenError::io(&journal_dir))?;
         let journal = Journal {
             segments: Arc::new(Segments::new(&journal_dir, key, vec![1])),
             checked_from: 1,
-            spare: None,
+            spare: Spare::begin(&journal_dir, file_len),
+            directory: opened,
             dir: journal_dir,
             segment_bytes: options.segment_bytes,
             key,
@@ -73,6 +76,8 @@ impl JournalWriter {
             last_seq: 0,
             hash: Hash::ZERO,
             poisoned: None,
+            refusing: false,
+            health: Arc::default(),
         };
         Ok(Self { journal, _directory: directory })
     }

@@ -8,42 +8,22 @@ use std::{
     },
 };
 
-use super::SledLogOptions;
 use crate::{
     AppendError, Hash, ReadError, Record, StreamId,
     log::{
         database::Note,
-        index::{BLOCK, Index, Place, Sought},
+        health::{LogHealth, Reported, told},
+        index::{BLOCK, Index, IndexSettings, Place, Sought},
         journal::{CommitError, Contents, Journal, Segments},
     },
 };
-
-/// How an index is opened and built.
-#[derive(Clone, Debug)]
-pub(in crate::log) struct IndexSettings {
-    pub(in crate::log) cache_bytes: u64,
-    pub(in crate::log) seal_records: u64,
-    pub(in crate::log) fingerprint_bits: u32,
-    /// Ends what would take long.
-    pub(in crate::log) ending: Arc<AtomicBool>,
-}
-
-impl IndexSettings {
-    pub(super) fn new(options: &SledLogOptions) -> Self {
-        Self {
-            cache_bytes: options.cache_bytes,
-            seal_records: options.seal_records.max(1),
-            fingerprint_bits: options.fingerprint_bits,
-            ending: Arc::new(AtomicBool::new(false)),
-        }
-    }
-}
 
 /// What the methods and threads of a log share.
 pub(super) struct Core {
     dir: PathBuf,
     writer: Mutex<Journal>,
     segments: Arc<Segments>,
+    health: Arc<Reported>,
     /// `None` while it is being built anew.
     index: RwLock<Option<Arc<Index>>>,
     settings: IndexSettings,
@@ -60,6 +40,7 @@ impl Core {
         Self {
             dir: dir.to_owned(),
             segments: journal.segments(),
+            health: journal.health(),
             journal: journal.id(),
             visible: AtomicU64::new(journal.last_seq()),
             writer: Mutex::new(journal),
@@ -111,6 +92,21 @@ impl Core {
 
     pub(super) fn put_index(&self, index: Index) {
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(index));
+    }
+
+    /// Whether events are taken.
+    pub(super) fn health(&self) -> LogHealth {
+        match (self.health.get(), self.index()) {
+            (LogHealth::Writable, Err(error)) => LogHealth::Refusing { why: told(&error) },
+            (health, _) => health,
+        }
+    }
+
+    /// Makes the next segment of the journal after one could not be made.
+    pub(super) fn recover(&self) {
+        if let LogHealth::Refusing { .. } = self.health.get() {
+            self.writer().recover();
+        }
     }
 
     /// The last record that readers may see.

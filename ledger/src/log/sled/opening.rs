@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::{SledLogOptions, core::IndexSettings};
+use super::SledLogOptions;
 use crate::log::{
     database::{Database, Note, Unusable, remove_set_aside},
     directory::OpenError,
     disk, histories,
-    index::{Index, IndexError},
+    index::{Index, IndexError, IndexSettings},
     journal::{self, Contents, Journal},
 };
 

@@ -11,26 +11,37 @@ use std::{
 };
 
 use super::{core::Core, opening::build_index};
-use crate::log::{directory::OpenError, disk, index::Index, journal};
+use crate::log::{
+    directory::OpenError,
+    disk::{self, Ballast},
+    index::Index,
+    journal,
+};
 
 /// The pause before something that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The pause between two looks at whether a reader still uses an index.
 const READER_PAUSE: Duration = Duration::from_millis(5);
 
-/// Keeps the index whenever it has grown or is found damaged, until the log is closed.
-pub(super) fn tend(core: &Core, woken: &Receiver<()>) {
+/// Keeps the index whenever it has grown or is found damaged, and the reserves on the disk, until the log is
+/// closed.
+pub(super) fn tend(core: &Core, ballast: &Ballast, woken: &Receiver<()>) {
     let mut failing = false;
     loop {
         if woken.recv_timeout(RETRY_PAUSE) == Err(RecvTimeoutError::Disconnected) {
             return;
         }
-        let tended = tend_once(core);
+        core.recover();
+        let kept = ballast.keep().map_err(OpenError::io(core.dir()));
+        let tended = tend_once(core).and(kept);
         if let Err(error) = &tended
             && !failing
         {
             let error: &dyn std::error::Error = error;
-            tracing::error!(error, "the index cannot be written; trying again every second");
+            tracing::error!(
+                error,
+                "the disk refuses what is kept beside the journal; trying again"
+            );
         }
         failing = tended.is_err();
     }
@@ -62,8 +73,8 @@ fn rebuild(core: &Core) -> Result<(), OpenError> {
 }
 
 /// Closes an index when its last reader is done.
-fn close(core: &Core, index: Arc<Index>) {
-    while 1 < Arc::strong_count(&index) && !core.is_ending() {
+fn close(core: &Core, mut index: Arc<Index>) {
+    while Arc::get_mut(&mut index).is_none() && !core.is_ending() {
         thread::sleep(READER_PAUSE);
     }
 }
