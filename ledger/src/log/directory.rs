@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{BoxError, disk};
-use crate::{StreamId, codec};
+use crate::StreamId;
 
 /// Why a log could not be opened. Each case calls for another reaction.
 #[derive(Debug, thiserror::Error)]
@@ -65,18 +65,15 @@ pub enum OpenError {
     },
     /// A newer version of keypool wrote to the log. Use that version; nothing is damaged.
     #[error(
-        "{} was written by a newer version of keypool: record {seq} has schema {schema}, and this \
-         version reads up to schema {}; nothing was changed, start that version again",
-        dir.display(),
-        codec::SCHEMA
+        "{} was written by a newer version of keypool: {what}; nothing is damaged and nothing was \
+         changed, start that version again",
+        file.display()
     )]
     Newer {
-        /// The directory of the log.
-        dir: PathBuf,
-        /// The sequence number of the first record that cannot be read.
-        seq: u64,
-        /// The schema that it has.
-        schema: u16,
+        /// The file.
+        file: PathBuf,
+        /// What this version does not read.
+        what: String,
     },
     /// The disk has no room. Nothing is damaged: free some of it and start again.
     #[error(

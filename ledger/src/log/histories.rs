@@ -51,12 +51,18 @@ impl Versions {
     }
 }
 
-/// The error of a record that is whole and cannot be decoded.
+/// The error of a record that this version cannot decode.
+///
+/// The hash of its frame has been checked, so it is what was written: a schema or an event that this
+/// version does not know comes from a newer one.
 pub(super) fn unreadable(raw: &RawRecord<'_>, error: &DecodeError) -> OpenError {
-    if let DecodeError::Newer(schema) = error {
-        let dir = raw.file.parent().and_then(Path::parent).unwrap_or(raw.file).to_owned();
-        return OpenError::Newer { dir, seq: raw.seq, schema: *schema };
-    }
-    let offset = usize::try_from(raw.offset).unwrap_or(usize::MAX);
-    OpenError::damaged(raw.file, offset, format!("record {}: {error}", raw.seq))
+    let what = match error {
+        DecodeError::Newer(_) => error.to_string(),
+        DecodeError::Malformed(cause) => format!("this version cannot read its event ({cause})"),
+        _ => {
+            let offset = usize::try_from(raw.offset).unwrap_or(usize::MAX);
+            return OpenError::damaged(raw.file, offset, format!("record {}: {error}", raw.seq));
+        }
+    };
+    OpenError::Newer { file: raw.file.to_owned(), what: format!("record {}: {what}", raw.seq) }
 }

@@ -9,10 +9,12 @@ use std::{
     process::{Command, Stdio, id},
 };
 
-use keypool_ledger::{EventLog, OpenError, SledLog, SledLogOptions};
+use keypool_ledger::{
+    EventLog, JournalWriter, JournalWriterOptions, OpenError, SledLog, SledLogOptions, codec,
+};
 use tempfile::TempDir;
 
-use super::support::{SMALL, all, copy, fill, open, read_journal, refusal, try_append};
+use super::support::{SMALL, all, copy, fill, open, read_journal, refusal, segments, try_append};
 
 /// Tells a child process of this test binary where its log is.
 const CHILD_DIR: &str = "KEYPOOL_LEDGER_TEST_CHILD_DIR";
@@ -137,4 +139,66 @@ fn child_that_appends_until_it_is_killed() {
         let seq = try_append(&log, 300).unwrap();
         writeln!(io::stdout(), "acknowledged {seq}").unwrap();
     }
+}
+
+/// A closed log whose last record has other bytes in place of its envelope's.
+fn written_by_another_version(dir: &Path, alter: impl Fn(&mut Vec<u8>)) {
+    let from = TempDir::new().unwrap();
+    let log = open(from.path());
+    fill(&log, 5);
+    let mut records = all(&log);
+    alter(&mut records[4].envelope_bytes);
+    let options = JournalWriterOptions { segment_bytes: 4096, key: None };
+    JournalWriter::create(dir, options).unwrap().append(&records).unwrap();
+}
+
+#[test]
+fn a_log_of_a_newer_version_is_told_as_one() {
+    let next = codec::SCHEMA + 1;
+    let newer_schema = |bytes: &mut Vec<u8>| bytes[..2].copy_from_slice(&next.to_be_bytes());
+    let newer_event = |bytes: &mut Vec<u8>| {
+        let place = bytes.windows(8).position(|part| part == b"uploaded").unwrap();
+        bytes[place] = b'U';
+    };
+    let alter: [&dyn Fn(&mut Vec<u8>); 2] = [&newer_schema, &newer_event];
+    for (alter, what) in alter.into_iter().zip(["has schema", "cannot read its event"]) {
+        let parent = TempDir::new().unwrap();
+        let dir = parent.path().join("data");
+        written_by_another_version(&dir, alter);
+        for _ in 0..2 {
+            let refused = refusal(&dir);
+            assert!(matches!(refused, OpenError::Newer { .. }), "{refused:?}");
+            let said = refused.to_string();
+            assert!(
+                said.contains("was written by a newer version of keypool: record 5: "),
+                "{said}"
+            );
+            assert!(said.contains(what) && !said.contains("restore"), "{said}");
+        }
+        assert!(!dir.join("sled.damaged").exists());
+    }
+}
+
+#[test]
+fn a_journal_of_a_newer_format_is_told_as_one() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 5);
+    let segment = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[7] = 2;
+    let key = bytes[8..40].try_into().unwrap();
+    let hash = blake3::keyed_hash(key, &bytes[..88]);
+    bytes[88..120].copy_from_slice(hash.as_bytes());
+    fs::write(&segment, bytes).unwrap();
+
+    let refused = refusal(dir.path());
+
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "{} was written by a newer version of keypool: the segment has format 2; nothing is \
+             damaged and nothing was changed, start that version again",
+            segment.display()
+        )
+    );
 }

@@ -23,8 +23,10 @@ const HASH_LEN: usize = 32;
 /// The longest body of a frame, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 30;
 
-/// Leads every segment; the last byte is the number of this format.
-const SEGMENT_MAGIC: [u8; 8] = *b"KPLEDGR\x01";
+/// Leads every segment; the number of the format follows.
+const SEGMENT_MAGIC: [u8; 7] = *b"KPLEDGR";
+/// The number of this format.
+const SEGMENT_FORMAT: u8 = 1;
 
 /// The key of one journal's hashes.
 pub(super) type JournalKey = [u8; 32];
@@ -41,6 +43,7 @@ pub(super) struct SegmentHeader {
 impl SegmentHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = SEGMENT_MAGIC.to_vec();
+        out.push(SEGMENT_FORMAT);
         out.extend(self.key);
         put_u64(&mut out, self.first_seq);
         out.extend(self.prev.as_bytes());
@@ -54,14 +57,14 @@ impl SegmentHeader {
         let fields = bytes.get(..SEGMENT_HEADER_LEN - HASH_LEN).ok_or("the file is too short")?;
         let mut rest = Unpacker(bytes);
         let header = (|| {
-            let magic = rest.array()?;
+            let magic = (rest.array()?, rest.array()?);
             let (key, first_seq) = (rest.array()?, rest.u64()?);
             let prev = Hash::from_bytes(rest.array()?);
             let header = Self { key, first_seq, prev, file_len: rest.u64()? };
             Some((magic, header, Hash::from_bytes(rest.array()?)))
         })();
         let (magic, header, hash) = header.ok_or("the file is too short")?;
-        if magic != SEGMENT_MAGIC {
+        if magic != (SEGMENT_MAGIC, [SEGMENT_FORMAT]) {
             return Err("it does not begin like a journal segment of this version of keypool");
         }
         if hash != keyed_hash(&header.key, fields) {
@@ -69,6 +72,15 @@ impl SegmentHeader {
         }
         Ok(header)
     }
+}
+
+/// The number of a segment's format, if a newer version of keypool wrote it: its header is whole.
+pub(super) fn newer_format(bytes: &[u8]) -> Option<u8> {
+    let (fields, rest) = bytes.split_at_checked(SEGMENT_HEADER_LEN - HASH_LEN)?;
+    let (format, behind) = fields.strip_prefix(&SEGMENT_MAGIC)?.split_first()?;
+    let key = behind.first_chunk()?;
+    let whole = rest.starts_with(keyed_hash(key, fields).as_bytes());
+    (whole && SEGMENT_FORMAT < *format).then_some(*format)
 }
 
 /// One group commit, as it stands in the journal.

@@ -10,7 +10,9 @@ use std::{
 
 use super::{
     acknowledged::{self, Acknowledged},
-    frame::{Frame, FramedRecord, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, marker},
+    frame::{
+        Frame, FramedRecord, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, marker, newer_format,
+    },
 };
 use crate::{Hash, log::directory::OpenError};
 
@@ -202,6 +204,10 @@ impl Scan {
             return Err(OpenError::damaged(&missing, 0, what));
         }
         let bytes = fs::read(&path).map_err(OpenError::io(&path))?;
+        if let Some(format) = newer_format(&bytes) {
+            let what = format!("the segment has format {format}");
+            return Err(OpenError::Newer { file: path, what });
+        }
         let header =
             SegmentHeader::decode(&bytes).map_err(|what| OpenError::damaged(&path, 0, what))?;
         let follows = header.first_seq == first_seq
