@@ -95,8 +95,12 @@ impl From<OpenError> for SourceError {
             OpenError::Damaged { file, offset, what } => Self::Damaged { file, offset, what },
             OpenError::LedgerTruncated { expected, found } => Self::Truncated { expected, found },
             OpenError::Io { path, source } => Self::Io { path, source },
-            OpenError::Engine(cause) => {
-                Self::Io { path: PathBuf::new(), source: io::Error::other(cause) }
+            OpenError::Newer { ref file, .. } => {
+                Self::Io { path: file.clone(), source: io::Error::other(error) }
+            }
+            OpenError::DiskFull { dir, source, .. } => Self::Io { path: dir, source },
+            OpenError::Contradiction { .. } | OpenError::Engine(_) => {
+                Self::Io { path: PathBuf::new(), source: io::Error::other(error) }
             }
         }
     }
