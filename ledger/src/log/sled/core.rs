@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What the methods and threads of a log share.
+/// State that the methods and threads of a log share.
 pub(super) struct Core {
     dir: PathBuf,
     writer: Mutex<Journal>,
@@ -147,9 +147,10 @@ impl Core {
         let grown = index.add(&records, &places);
         self.visible.store(journal.last_seq(), Ordering::Release);
         let note = Note { journal: self.journal, seq: last.seq, envelope: last.stream_head().hash };
-        if let Err(err) = index.database().set_note(&note) {
+        if let Err(error) = index.database().set_note(&note) {
             // Nobody depends on it: what is acknowledged stands in the journal.
-            tracing::warn!(error = &*err as &dyn std::error::Error, "the database does not write");
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "the database does not write");
         }
         Ok(grown)
     }
