@@ -210,16 +210,11 @@ impl Core {
     ) -> Result<Vec<Record>, ReadError> {
         let mut places = index.find_after(Sought::History(stream, first), 0)?;
         places.retain(|place| place.seq <= visible);
-        // The place of a version among those of its block, if no other history is found by its key:
-        // there is no version 0.
-        let usual = usize::try_from(first - (first / BLOCK * BLOCK).max(1)).unwrap_or(usize::MAX);
-        let from = places.get(usual..).unwrap_or_default();
-        let found = self.successive(index, from, (stream, first), limit)?;
-        if found.is_empty() {
-            self.successive(index, &places, (stream, first), limit)
-        } else {
-            Ok(found)
-        }
+        // So many earlier versions of the block stand before it: there is no version 0. Records of other
+        // histories with the same fingerprint only move it further back.
+        let earlier = usize::try_from(first - (first / BLOCK * BLOCK).max(1)).unwrap_or(usize::MAX);
+        let from = places.get(earlier..).unwrap_or_default();
+        self.successive(index, from, (stream, first), limit)
     }
 
     /// The records at some places that are the versions of a history from one on, at most `limit`.
