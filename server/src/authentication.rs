@@ -124,7 +124,7 @@ pub(crate) struct Newcomer {
     pub(crate) body: Body,
 }
 
-/// Who a request says has sent it.
+/// Sender that a request claims to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Claim {
     /// The owner of a key, by a signature whose form and time fit.
