@@ -168,7 +168,8 @@ pub(crate) fn framed(epoch: u64, content_type: u8, words: &str) -> Vec<u8> {
 pub(crate) fn framed_for(group: &[u8], epoch: u64, content_type: u8, words: &str) -> Vec<u8> {
     let vector = |bytes: &[u8]| {
         let len = u32::try_from(bytes.len()).unwrap();
-        let mut out = if len < 64 { vec![len as u8] } else { (len | 0x8000_0000).to_be_bytes().to_vec() };
+        let mut out =
+            if len < 64 { vec![len as u8] } else { (len | 0x8000_0000).to_be_bytes().to_vec() };
         out.extend(bytes);
         out
     };
@@ -349,6 +350,17 @@ impl Api {
 
     pub(crate) async fn get(&self, device: &Device, path: &str) -> Answer {
         self.send(device, &Draft::get(path)).await
+    }
+
+    /// The devices of a device's user, as the server lists them for that device.
+    pub(crate) async fn devices_of(&self, device: &Device) -> DevicesReply {
+        let path = format!("/users/{}/devices", device.pool.user());
+        serde_json::from_value(self.get(device, &path).await.ok().body).unwrap()
+    }
+
+    /// Removes a device by a device of its user.
+    pub(crate) async fn remove(&self, by: &Device, device: &str) -> Answer {
+        self.post(by, "/devices/remove", json!({ "device": device })).await
     }
 
     pub(crate) async fn register(&self, device: &Device) -> Answer {
