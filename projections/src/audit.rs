@@ -18,7 +18,7 @@ mod pins;
 mod spends;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -93,6 +93,8 @@ pub struct Auditor {
     devices: Devices,
     pins: Pins,
     deliveries: Deliveries,
+    /// The contacts of each pool's owner.
+    contacts: HashSet<(PoolId, String)>,
     findings: Vec<Finding>,
 }
 
@@ -123,6 +125,7 @@ impl Auditor {
             devices: Devices::default(),
             pins: Pins::default(),
             deliveries: Deliveries::default(),
+            contacts: HashSet::new(),
             findings: Vec::new(),
         }
     }
@@ -139,6 +142,7 @@ impl Auditor {
             }
             StreamId::Pool(pool) => {
                 self.see_pin(seen, pool);
+                self.see_contact(&envelope.event, pool);
                 self.findings.extend(self.devices.see(seen, pool));
             }
             StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Server => {}
@@ -148,6 +152,18 @@ impl Auditor {
         {
             let what = format!("an event of package {} stands in {}.", of.short(), envelope.stream);
             self.broken("I5", &[seq], what);
+        }
+    }
+
+    fn see_contact(&mut self, event: &Event, pool: &PoolId) {
+        match event {
+            Event::ContactAdded { user, .. } => {
+                self.contacts.insert((pool.clone(), user.clone()));
+            }
+            Event::ContactRemoved { user } => {
+                self.contacts.remove(&(pool.clone(), user.clone()));
+            }
+            _ => {}
         }
     }
 
@@ -243,5 +259,8 @@ fn is_of_device(event: &Event) -> bool {
             | Event::PolicySet { .. }
             | Event::ContactAdded { .. }
             | Event::ContactRemoved { .. }
+            | Event::UserBlocked { .. }
+            | Event::UserUnblocked { .. }
+            | Event::StrangersLimitSet { .. }
     )
 }

@@ -194,7 +194,11 @@ pub struct ReserveRequest {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Uuid))]
     pub reservation_id: Option<ReservationId>,
     /// The ciphersuites the group can use; any if it is left out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "policy::null_as_none",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub ciphersuites: Vec<u16>,
     /// What a device of the target has signed to introduce whoever shows it: `KEYID.UNTIL.PROOF`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,6 +19,9 @@ mod pools;
 #[path = "projections/replacing.rs"]
 mod replacing;
 
+#[path = "projections/policy.rs"]
+mod policy;
+
 #[path = "projections/clock.rs"]
 mod clock;
 

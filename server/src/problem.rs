@@ -206,7 +206,10 @@ impl From<Rejection> for Failure {
             Rejection::NothingCompatible => (Code::NothingCompatible, None),
             Rejection::UnknownUser(_) | Rejection::NotRegistered => (Code::UnknownUser, None),
             Rejection::UnknownKeyPackage(package) => (Code::UnknownKeyPackage, Some(package)),
-            Rejection::OwnPool | Rejection::ContactsOnly => (Code::NotAllowed, None),
+            Rejection::OwnPool | Rejection::ContactsOnly | Rejection::Blocked => {
+                (Code::NotAllowed, None)
+            }
+            Rejection::TooManyBlocked => (Code::BadRequest, None),
             Rejection::OverQuota(over) => return (*over).into(),
             Rejection::UploadedElsewhere(package) => (Code::NotAllowed, Some(package)),
             Rejection::ReservationMismatch(_) => (Code::ReservationMismatch, None),
@@ -227,6 +230,8 @@ impl From<OverQuota> for Failure {
         let code = match over.quota {
             Quota::PairHeld | Quota::Held => Code::TooManyReservations,
             Quota::Pair
+            | Quota::ContactPair
+            | Quota::Policy
             | Quota::Requests
             | Quota::Strangers
             | Quota::Devices

@@ -91,6 +91,12 @@ fn recorded(
             Some(Ok(Answer::Registered { known: false }))
         }
         (Command::Remove { .. }, Event::DeviceRemoved {}) => Some(Ok(Answer::Removed)),
+        (Command::Release(_), Event::Released { reason: ReleaseReason::Cancelled, .. }) => {
+            Some(Ok(Answer::Released))
+        }
+        (Command::Report { .. }, Event::Released { reason: ReleaseReason::Cancelled, .. }) => {
+            Some(Ok(Answer::Reported))
+        }
         _ => None,
     })
 }

@@ -70,7 +70,10 @@ pub(crate) fn request(id: u128, target: Target, command: Command) -> Request {
     // A request without a voucher has the digest it had before there were vouchers, as over HTTP: the
     // fixtures keep their bytes. So it is without an introduction, and without a leaf key.
     let text = format!("{target:?} {command:?}").replace(", voucher: None", "");
-    let text = text.replace(", introduced: false", "").replace(", leaf_key: None", "");
+    let text = text
+        .replace(", introduced: false", "")
+        .replace(", last_resort_only: false", "")
+        .replace(", leaf_key: None", "");
     let digest = Hash::of(text.as_bytes());
     Request { target, command, id: CommandId(Uuid::from_u128(id)), digest }
 }
@@ -82,6 +85,7 @@ pub(crate) fn reserve(number: u8, holder: &str) -> Command {
         group: group("g"),
         ciphersuites: Vec::new(),
         introduced: false,
+        last_resort_only: false,
     }
 }
 
@@ -206,6 +210,7 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
             group: group("g"),
             ciphersuites,
             introduced: false,
+            last_resort_only: false,
         };
         let target = Target::User("bob".to_owned());
         block_on(service.pools.execute(request(id, target, command))).map(|reply| reply.pool)

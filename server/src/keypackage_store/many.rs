@@ -158,7 +158,15 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             let (holder, group) = (asked.holder.clone(), asked.group.clone());
             let ciphersuites = asked.ciphersuites.clone();
             let introduced = asked.introduced.contains(device.user());
-            let command = Command::Reserve { reservation, holder, group, ciphersuites, introduced };
+            let last_resort_only = false;
+            let command = Command::Reserve {
+                reservation,
+                holder,
+                group,
+                ciphersuites,
+                introduced,
+                last_resort_only,
+            };
             let target = Target::Pool(device.clone());
             requests.push((device, Request { target, command, id, digest }));
         }

@@ -194,7 +194,7 @@ fn item(record: Record) -> Option<MailboxItem> {
     let (kind, sender) = match record.envelope.event {
         Event::Committed { committer, .. } => (MailboxKind::Commit, Some(committer)),
         Event::Welcomed { .. } => (MailboxKind::Welcome, None),
-        Event::Posted { sender } => (MailboxKind::Message, Some(sender)),
+        Event::Posted { sender, .. } => (MailboxKind::Message, Some(sender)),
         _ => return None,
     };
     let (position, at_ms) = (record.seq, record.envelope.at.as_millis());
