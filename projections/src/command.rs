@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keypool_ledger::{
     GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, ReservePolicy, RevokeReason,
-    SignatureKey, Timestamp,
+    RuleSettings, SignatureKey, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,35 @@ impl Limits {
         strangers_floor: 0,
         lapse_floor: Timestamp::from_millis(0),
     };
+
+    /// The settings as they stand in the log.
+    #[must_use]
+    pub fn recorded(&self) -> RuleSettings {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        RuleSettings {
+            reservation_ttl_ms: millis(self.reservation_ttl),
+            grace_ms: millis(self.grace),
+            life_margin_ms: millis(self.life_margin),
+            renewals_max: self.renewals_max,
+            lapses_max: self.on_lapse.lapses_max(),
+            packages_max: self.packages_max as u64,
+        }
+    }
+
+    /// The limits that a server ran with, as far as its log says so.
+    #[must_use]
+    pub fn of(settings: &RuleSettings) -> Self {
+        let retires = settings.lapses_max <= OnLapse::Retire.lapses_max();
+        Self {
+            packages_max: usize::try_from(settings.packages_max).unwrap_or(usize::MAX),
+            reservation_ttl: Duration::from_millis(settings.reservation_ttl_ms),
+            grace: Duration::from_millis(settings.grace_ms),
+            life_margin: Duration::from_millis(settings.life_margin_ms),
+            renewals_max: settings.renewals_max,
+            on_lapse: if retires { OnLapse::Retire } else { OnLapse::Requeue },
+            ..Self::STANDARD
+        }
+    }
 
     /// The moment at which a reservation with the given deadline is lapsed.
     #[must_use]
@@ -386,6 +415,9 @@ pub enum Rejection {
     /// The owner lets contacts reserve only, and the inviter is none.
     #[error("the owner lets contacts reserve only; ask for a contact token")]
     ContactsOnly,
+    /// The user has more devices than one request may reserve packages of.
+    #[error("the user has {0} devices; one request reserves packages of {1} at most")]
+    TooManyDevices(usize, usize),
     /// The owner has blocked the inviter.
     #[error("the owner has blocked this user")]
     Blocked,
