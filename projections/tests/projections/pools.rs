@@ -172,6 +172,30 @@ fn a_repeated_request_gets_its_old_answer_also_after_a_restart_and_much_else() {
 }
 
 #[test]
+fn a_request_repeated_by_many_at_once_keeps_no_other_waiting() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a", "b"]);
+    service.upload(2, "dave", &["c"]);
+    let which = Which::Refs(vec![reference("a")]);
+    let revoke = || Command::Revoke { which: which.clone(), reason: RevokeReason::Withdrawn };
+    let first = service.run(3, "bob", revoke()).unwrap();
+    let recorded = service.events();
+    let repeats = thread::scope(|scope| {
+        let repeat = || service.run(3, "bob", revoke());
+        let all: Vec<_> = (0..64).map(|_| scope.spawn(repeat)).collect();
+        service.run(4, "dave", reserve(7, "alice")).unwrap();
+        all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+    });
+    let answered = repeats.iter().flatten().inspect(|reply| assert_eq!(**reply, first));
+    assert!(1 <= answered.count());
+    let is_right =
+        |outcome: &Result<Reply, ExecuteError>| matches!(outcome, Ok(_) | Err(ExecuteError::Busy));
+    assert!(repeats.iter().all(is_right), "{repeats:?}");
+    assert_eq!(service.events().len(), recorded.len() + 1);
+    assert_eq!(service.run(3, "bob", revoke()).unwrap(), first, "no place is lost");
+}
+
+#[test]
 fn an_idempotency_key_belongs_to_one_request() {
     let service = Service::new();
     service.upload(1, "bob", &["a", "b"]);
