@@ -151,6 +151,7 @@ impl<L: EventLog + 'static> Pools<L> {
             repeating: Mutex::default(),
             to_keep: Mutex::new(Some(to_keep)),
         });
+        shared.record_settings()?;
         let keeper = Keeper::start(Arc::clone(&shared), something_to_keep)?;
         let repeater = start_repeating(Arc::clone(&shared), repeated)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);

@@ -22,6 +22,9 @@ mod replacing;
 #[path = "projections/policy.rs"]
 mod policy;
 
+#[path = "projections/settings.rs"]
+mod settings;
+
 #[path = "projections/clock.rs"]
 mod clock;
 
