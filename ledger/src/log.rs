@@ -1,4 +1,4 @@
-//! The log: where events are kept, and the contract that every keeper of events signs.
+//! The log: the store of all events, and the contract of its implementations.
 
 mod staging;
 
@@ -140,8 +140,8 @@ pub trait EventLog: Send + Sync {
         }
     }
 
-    /// What was kept under a name by [`EventLog::keep_snapshots`]; `None` where it was lost meanwhile, or
-    /// by a log that keeps nothing but its events.
+    /// The snapshot with a name. `None` if it was never kept or has been lost; a log that keeps nothing but
+    /// its events always returns `None`.
     ///
     /// # Errors
     ///
@@ -183,8 +183,7 @@ pub trait EventLog: Send + Sync {
     /// Returns a [`ReadError`] if the log cannot be read or holds what is no record.
     fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError>;
 
-    /// As [`EventLog::find`], of the records behind a position only: for who has looked at the others. It is
-    /// here because a log that is long may find the last records much faster.
+    /// Like [`EventLog::find`], but searches only records after `after`. Long logs answer this from memory.
     ///
     /// # Errors
     ///
@@ -195,7 +194,7 @@ pub trait EventLog: Send + Sync {
         Ok(found)
     }
 
-    /// As [`EventLog::find_reservation`], if it was made behind a position.
+    /// Like [`EventLog::find_reservation`], but searches only records after `after`.
     ///
     /// # Errors
     ///
@@ -216,14 +215,14 @@ pub trait EventLog: Send + Sync {
         LogHealth::Writable
     }
 
-    /// Where the log ends.
+    /// The position of the last record of the log.
     ///
     /// # Errors
     ///
     /// Returns a [`ReadError`] if the log cannot be read.
     fn head(&self) -> Result<LogHead, ReadError>;
 
-    /// Where one history ends.
+    /// The version, hash and time of the last event of a history.
     ///
     /// # Errors
     ///
@@ -243,7 +242,7 @@ pub trait EventLog: Send + Sync {
 pub struct Snapshot {
     /// The name it is kept under, at most 512 bytes.
     pub name: Vec<u8>,
-    /// What is kept; nothing to forget what was kept under the name.
+    /// Its bytes; empty to delete the snapshot with this name.
     pub bytes: Vec<u8>,
 }
 
@@ -253,7 +252,7 @@ const PAGE: usize = 1024;
 /// Events to be appended together: all of them or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// What goes to which history. A stream is named at most once.
+    /// The events for each history. A stream is named at most once.
     pub writes: Vec<StreamWrite>,
 }
 
@@ -264,20 +263,20 @@ pub struct StreamWrite {
     pub stream: StreamId,
     /// The version the history must be at: the number of its events.
     pub expected: u64,
-    /// What to append.
+    /// The events to append.
     pub events: Vec<NewEvent>,
 }
 
 /// An event that has not been recorded yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
-    /// When it happened. The writer keeps it from falling; the log takes what it is given.
+    /// When it happened; not before the last event of the history.
     pub at: Timestamp,
     /// The request that caused it.
     pub command: CommandId,
     /// The digest of that request.
     pub request: Hash,
-    /// What happened.
+    /// The event.
     pub event: Event,
     /// The bytes that go with it; empty for most.
     pub payload: Vec<u8>,
@@ -296,21 +295,21 @@ pub struct Record {
     pub payload: Vec<u8>,
 }
 
-/// What a successful append has written.
+/// The records that a successful append has written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// The records, in the order of the batch.
     pub records: Vec<Record>,
 }
 
-/// Where a log ends.
+/// The end of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogHead {
     /// The sequence number of the last record; 0 for an empty log.
     pub seq: u64,
 }
 
-/// Where a history ends.
+/// The end of a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamHead {
     /// The version of the last event; 0 for a history that has none.
@@ -321,9 +320,10 @@ pub struct StreamHead {
     pub at: Timestamp,
 }
 
-/// What became of a batch that was not appended.
+/// The reason why a batch was not appended.
 ///
-/// The three cases call for three reactions: decide again, stop writing, or look before deciding.
+/// The three cases call for three reactions: decide again; try later, unless [`EventLog::health`] says that
+/// the log has failed; find out before deciding.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// Another append came first, or the batch names a stream twice. Nothing was written.
@@ -336,7 +336,7 @@ pub enum AppendError {
         /// The version the history is at.
         found: u64,
     },
-    /// The log refused. Nothing was written.
+    /// The log refused, for now or until it is opened again: see [`EventLog::health`]. Nothing was written.
     #[error("the events were not written")]
     NotWritten(#[source] BoxError),
     /// The log did not say. The events may or may not have been written.
@@ -355,7 +355,7 @@ pub enum ReadError {
     Damaged {
         /// Its position.
         seq: u64,
-        /// What is wrong with it.
+        /// The fault of its bytes.
         #[source]
         source: DecodeError,
     },

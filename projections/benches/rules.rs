@@ -9,7 +9,7 @@ use keypool_ledger::{
 };
 use keypool_projections::{
     Answer, Claim, Command, Health, Limits, NewPackage, PoolState,
-    quota::{Ask, Inviters, Keys, Quotas, Targets},
+    quota::{Ask, Inviters, Keys, Quotas, Relation, Targets},
 };
 use uuid::Uuid;
 
@@ -104,6 +104,7 @@ fn reserve(n: u64) -> Outcome<Command> {
         group: group()?,
         ciphersuites: vec![1],
         introduced: false,
+        last_resort_only: false,
     })
 }
 
@@ -194,7 +195,8 @@ fn bench_limits(criterion: &mut Criterion) -> Outcome<()> {
             let Some((inviter, pool)) = inviters.get(place).zip(pools.get(place)) else {
                 return false;
             };
-            let claim = (ReservationId(Uuid::from_u128(u128::from(turn))), true, now.after(TTL));
+            let (id, relation) = (u128::from(turn), Relation::Stranger(quotas.strangers));
+            let claim = (ReservationId(Uuid::from_u128(id)), relation, now.after(TTL));
             let ask = Ask::new(&keys, black_box(inviter), black_box(pool), claim);
             let granted = counted.ask(&mut targets, &ask, &quotas, now);
             counted.end(ask.inviter, ask.reservation);

@@ -118,6 +118,7 @@ impl Machine {
                     group,
                     ciphersuites: Vec::new(),
                     introduced: false,
+                    last_resort_only: false,
                 })
             })?;
             self.each(|place, pool| {

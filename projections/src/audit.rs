@@ -18,12 +18,13 @@ mod pins;
 mod spends;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
 use keypool_ledger::{
-    CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, StreamId,
+    CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, PoolId, ReservationId,
+    RuleSettings, StreamId,
 };
 
 use self::{
@@ -41,7 +42,8 @@ pub const UNSEEN: [(&str, &str); 3] = [
     ("I10", "needs the commands and the clock again, and the log has only what came of them"),
 ];
 
-/// The numbers that were promised. They stand in no event: they are the server's settings.
+/// The numbers that were promised: the server's settings. Those that are not the defaults stand in a
+/// `Configured` event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promises {
     /// How much longer than its deadline a reservation holds.
@@ -67,6 +69,37 @@ impl Promises {
     };
 }
 
+/// Numbers that an auditor holds a server to, whatever its log says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// How much longer than its deadline a reservation holds.
+    pub grace: Option<Duration>,
+    /// How many lapses end a package.
+    pub lapses_max: Option<u32>,
+}
+
+impl Promises {
+    /// The promises of a server that ran with these settings.
+    #[must_use]
+    pub fn of(settings: &RuleSettings) -> Self {
+        Self {
+            grace: Duration::from_millis(settings.grace_ms),
+            lapses_max: settings.lapses_max,
+            renewals_max: settings.renewals_max,
+            packages_max: usize::try_from(settings.packages_max).unwrap_or(usize::MAX),
+            life_margin: Duration::from_millis(settings.life_margin_ms),
+        }
+    }
+
+    /// The same promises but for those that are overridden.
+    #[must_use]
+    pub fn overridden(self, by: Overrides) -> Self {
+        let grace = by.grace.unwrap_or(self.grace);
+        let lapses_max = by.lapses_max.unwrap_or(self.lapses_max);
+        Self { grace, lapses_max, ..self }
+    }
+}
+
 /// How many single-use packages of a pool stand where, as the auditor has derived it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -86,6 +119,7 @@ pub struct Standing {
 #[derive(Debug)]
 pub struct Auditor {
     promises: Promises,
+    overrides: Overrides,
     packages: HashMap<KeyPackageRef, Life>,
     claims: HashMap<ReservationId, Claim>,
     pools: BTreeMap<PoolId, PoolTally>,
@@ -93,6 +127,8 @@ pub struct Auditor {
     devices: Devices,
     pins: Pins,
     deliveries: Deliveries,
+    /// The contacts of each pool's owner.
+    contacts: HashSet<(PoolId, String)>,
     findings: Vec<Finding>,
 }
 
@@ -111,11 +147,12 @@ struct Seen<'a> {
 }
 
 impl Auditor {
-    /// Begins before the first event.
+    /// Begins before the first event, with these promises until the log says others.
     #[must_use]
     pub fn new(promises: Promises) -> Self {
         Self {
             promises,
+            overrides: Overrides::default(),
             packages: HashMap::new(),
             claims: HashMap::new(),
             pools: BTreeMap::new(),
@@ -123,8 +160,15 @@ impl Auditor {
             devices: Devices::default(),
             pins: Pins::default(),
             deliveries: Deliveries::default(),
+            contacts: HashSet::new(),
             findings: Vec::new(),
         }
+    }
+
+    /// The same auditor, for whom some numbers hold whatever the log says.
+    #[must_use]
+    pub fn overriding(self, overrides: Overrides) -> Self {
+        Self { promises: self.promises.overridden(overrides), overrides, ..self }
     }
 
     /// Takes the next event of the log.
@@ -139,15 +183,35 @@ impl Auditor {
             }
             StreamId::Pool(pool) => {
                 self.see_pin(seen, pool);
+                self.see_contact(&envelope.event, pool);
                 self.findings.extend(self.devices.see(seen, pool));
             }
-            StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Server => {}
+            StreamId::Server => self.see_settings(&envelope.event),
+            StreamId::Group(_) | StreamId::Mailbox(_) => {}
         }
         if let (Some(of), true) =
             (envelope.event.keypackage_ref(), envelope.stream.pool().is_none())
         {
             let what = format!("an event of package {} stands in {}.", of.short(), envelope.stream);
             self.broken("I5", &[seq], what);
+        }
+    }
+
+    fn see_settings(&mut self, event: &Event) {
+        if let Event::Configured(settings) = event {
+            self.promises = Promises::of(settings).overridden(self.overrides);
+        }
+    }
+
+    fn see_contact(&mut self, event: &Event, pool: &PoolId) {
+        match event {
+            Event::ContactAdded { user, .. } => {
+                self.contacts.insert((pool.clone(), user.clone()));
+            }
+            Event::ContactRemoved { user } => {
+                self.contacts.remove(&(pool.clone(), user.clone()));
+            }
+            _ => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keypool_ledger::{
     GroupId, Hash, KeyPackageRef, NameError, PackageFacts, PoolId, ReservationId, ReservePolicy,
-    RevokeReason, SignatureKey, SignedStatement, Timestamp,
+    RevokeReason, RuleSettings, SignatureKey, SignedStatement, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,35 @@ impl Limits {
         strangers_floor: 0,
         lapse_floor: Timestamp::from_millis(0),
     };
+
+    /// The settings as they stand in the log.
+    #[must_use]
+    pub fn recorded(&self) -> RuleSettings {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        RuleSettings {
+            reservation_ttl_ms: millis(self.reservation_ttl),
+            grace_ms: millis(self.grace),
+            life_margin_ms: millis(self.life_margin),
+            renewals_max: self.renewals_max,
+            lapses_max: self.on_lapse.lapses_max(),
+            packages_max: self.packages_max as u64,
+        }
+    }
+
+    /// The limits that a server ran with, as far as its log says so.
+    #[must_use]
+    pub fn of(settings: &RuleSettings) -> Self {
+        let retires = settings.lapses_max <= OnLapse::Retire.lapses_max();
+        Self {
+            packages_max: usize::try_from(settings.packages_max).unwrap_or(usize::MAX),
+            reservation_ttl: Duration::from_millis(settings.reservation_ttl_ms),
+            grace: Duration::from_millis(settings.grace_ms),
+            life_margin: Duration::from_millis(settings.life_margin_ms),
+            renewals_max: settings.renewals_max,
+            on_lapse: if retires { OnLapse::Retire } else { OnLapse::Requeue },
+            ..Self::STANDARD
+        }
+    }
 
     /// The moment at which a reservation with the given deadline is lapsed.
     #[must_use]
@@ -148,17 +177,23 @@ pub enum Command {
         /// Whether the owner has introduced the inviter, or both are one user. That it is so is for the
         /// caller to check.
         introduced: bool,
+        /// Whether only the last-resort package will do, because strangers have had as many of the others
+        /// as they may for now.
+        last_resort_only: bool,
     },
     /// Give the holder of a reservation more time.
     Renew(Claim),
     /// Give a reserved package back.
     Release(Claim),
-    /// Give a reserved package up for good: it cannot be used, and is not offered again.
+    /// Give a reserved package back because it cannot be used. It is not offered again if the server finds
+    /// so too, or if enough users say so.
     Report {
         /// Whose claim.
         claim: Claim,
         /// The check it failed, if the holder says so.
         check: Option<String>,
+        /// Whether the server would admit the package again. That it would is for the caller to check.
+        admissible: bool,
     },
     /// Use up a reserved package: the Commit that adds it has been posted.
     Spend {
@@ -174,15 +209,8 @@ pub enum Command {
         /// Why.
         reason: RevokeReason,
     },
-    /// Say who may reserve, whose invitations were joined, and who is a stranger again.
-    SetPolicy {
-        /// Who may reserve; as before if it is not said.
-        reserve: Option<ReservePolicy>,
-        /// The reservations whose invitations the owner has joined.
-        joined: Vec<ReservationId>,
-        /// The users that are contacts no more.
-        removed: Vec<String>,
-    },
+    /// Say who may reserve, whose invitations were joined, who is a stranger again, and who is blocked.
+    SetPolicy(PolicyChange),
     /// Record what time has done: reservations that lapsed, lifetimes that ended.
     Settle,
 }
@@ -209,6 +237,37 @@ impl Command {
                 | Self::Replace { next: Some(_), .. }
         )
     }
+}
+
+/// A change of a pool's policy. Parts that are left out stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyChange {
+    /// The new rule of who may reserve.
+    pub reserve: Option<ReservePolicy>,
+    /// The number of packages that strangers may take together in an hour; 0 for the server's own limit.
+    pub strangers_per_hour: Option<u32>,
+    /// The reservations whose invitations the owner has joined.
+    pub joined: Vec<ReservationId>,
+    /// The users that are contacts no more, also where a reservation of theirs is named as joined.
+    pub removed: Vec<String>,
+    /// The users to block.
+    pub blocked: Vec<String>,
+    /// The users to unblock, also where they are named as blocked.
+    pub unblocked: Vec<String>,
+}
+
+/// The policy of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// Who may reserve.
+    pub reserve: ReservePolicy,
+    /// The owner's contacts, in the order of their names.
+    pub contacts: Vec<String>,
+    /// The users that are blocked, in the order of their names.
+    pub blocked: Vec<String>,
+    /// The number of packages that strangers may take together in an hour; `None` for the server's own
+    /// limit.
+    pub strangers_per_hour: Option<u32>,
 }
 
 /// A key that takes the place of another one, which has agreed.
@@ -306,7 +365,7 @@ pub enum Answer {
     },
     /// The package was given back.
     Released,
-    /// The package is quarantined, and the claim has ended.
+    /// The report is noted, and the claim has ended.
     Reported,
     /// The package is used up.
     Spent {
@@ -317,13 +376,8 @@ pub enum Answer {
     },
     /// These packages were withdrawn, by this command or before.
     Revoked(Vec<KeyPackageRef>),
-    /// Who may reserve is as it was asked for.
-    PolicySet {
-        /// Who may reserve now.
-        reserve: ReservePolicy,
-        /// The owner's contacts now, in the order of their names.
-        contacts: Vec<String>,
-    },
+    /// The policy is as it was asked for.
+    PolicySet(PolicyStatus),
     /// What time has done is recorded.
     Settled,
 }
@@ -380,6 +434,15 @@ pub enum Rejection {
     /// The owner lets contacts reserve only, and the inviter is none.
     #[error("the owner lets contacts reserve only; ask for a contact token")]
     ContactsOnly,
+    /// The user has more devices than one request may reserve packages of.
+    #[error("the user has {0} devices; one request reserves packages of {1} at most")]
+    TooManyDevices(usize, usize),
+    /// The owner has blocked the inviter.
+    #[error("the owner has blocked this user")]
+    Blocked,
+    /// The pool blocks as many users as it may.
+    #[error("the pool blocks 1,024 users at most; unblock some first")]
+    TooManyBlocked,
     /// The inviter, or the pool, has had as many reservations as it may for now.
     #[error(transparent)]
     OverQuota(#[from] OverQuota),
@@ -439,7 +502,7 @@ pub enum Rejection {
     Name(#[from] NameError),
     /// The user has as many devices as a user may have.
     #[error("user {0} has {1} devices already; remove one first")]
-    TooManyDevices(String, usize),
+    DevicesFull(String, usize),
     /// Packages of the scheme that another key signed are live.
     #[error(
         "live packages of this signature scheme are signed with another key; withdraw them first"

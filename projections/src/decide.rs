@@ -19,6 +19,9 @@ use crate::{
     pool::{Package, PoolState, Reservation, ReservationStatus, is_spared},
 };
 
+/// How many users must have reported a package that the server would admit again, to have it withdrawn.
+const REPORTERS_MAX: usize = 3;
+
 /// What a command leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -109,6 +112,21 @@ struct Draft<'a> {
     limits: &'a Limits,
 }
 
+/// The packages of a pool that one inviter is not given.
+#[derive(Default)]
+struct Withheld {
+    /// Whether all that can be used once are.
+    single_use: bool,
+    /// The ciphersuites of which those are that were never handed out.
+    fresh_of: Vec<u16>,
+}
+
+impl Withheld {
+    fn has(&self, package: &Package) -> bool {
+        self.single_use && !package.facts.last_resort || is_spared(package, &self.fresh_of)
+    }
+}
+
 impl Draft<'_> {
     fn carry_out(&mut self, command: &Command) -> Result<Answer, Rejection> {
         match command {
@@ -126,20 +144,22 @@ impl Draft<'_> {
             Command::ReleaseName => self.release_name(),
             Command::Upload(packages) => self.upload(packages).map(Answer::Uploaded),
             Command::Replace { packages, next } => self.replace(packages, next.as_ref()),
-            Command::Reserve { reservation, holder, group, ciphersuites, introduced } => {
+            Command::Reserve { reservation, holder, group, ciphersuites, .. } => {
                 if let Some(made) = self.pool.reservation(*reservation) {
                     return self.reserved_before(*reservation, made, (holder, group, ciphersuites));
                 }
-                let spared = self.pool.spared(holder, *introduced, self.now, self.limits)?;
-                self.reserve(*reservation, holder, group, (ciphersuites, &spared))
+                let withheld = self.withheld(command)?;
+                self.reserve(*reservation, holder, group, (ciphersuites, &withheld))
             }
             Command::Renew(claim) => self.renew(claim),
             Command::Release(claim) => self.release(claim),
-            Command::Report { claim, check } => self.report(claim, check.as_ref()),
+            Command::Report { claim, check, admissible } => {
+                self.report(claim, check.as_ref(), *admissible)
+            }
             Command::Spend { claim, group } => self.spend(claim, group),
             Command::Revoke { which, reason } => self.revoke(which, *reason),
-            Command::SetPolicy { reserve, joined, removed } => {
-                for event in self.pool.decide_policy(*reserve, joined, removed)? {
+            Command::SetPolicy(change) => {
+                for event in self.pool.decide_policy(change)? {
                     self.record(event)?;
                 }
                 Ok(self.pool.circle().answer())
@@ -265,13 +285,22 @@ impl Draft<'_> {
         (self.limits.packages_max <= live).then_some(ItemRefusal::PoolFull)
     }
 
-    /// Sets aside the package that is first in the order of offers, of those not spared.
+    /// The packages that are not for the inviter of a reservation, because they are kept for others.
+    fn withheld(&self, command: &Command) -> Result<Withheld, Rejection> {
+        let Command::Reserve { holder, introduced, last_resort_only, .. } = command else {
+            return Ok(Withheld::default());
+        };
+        let fresh_of = self.pool.spared(holder, *introduced, self.now, self.limits)?;
+        Ok(Withheld { single_use: *last_resort_only, fresh_of })
+    }
+
+    /// Reserves the first eligible package in offer order, excluding those that are withheld.
     fn reserve(
         &mut self,
         reservation: ReservationId,
         holder: &PoolId,
         group: &GroupId,
-        (ciphersuites, spared): (&[u16], &[u16]),
+        (ciphersuites, withheld): (&[u16], &Withheld),
     ) -> Result<Answer, Rejection> {
         if self.pool.is_removed() {
             return Err(Rejection::NotRegistered);
@@ -280,7 +309,7 @@ impl Draft<'_> {
         let compatible =
             || offerable().filter(|package| is_compatible(&package.facts, ciphersuites));
         let first = compatible()
-            .filter(|package| spared.is_empty() || !is_spared(package, spared))
+            .filter(|package| !withheld.has(package))
             .min_by_key(|package| offer_order(package));
         let Some(package) = first else {
             let kept = compatible().next().map(|_| Rejection::KeptForContacts);
@@ -369,18 +398,33 @@ impl Draft<'_> {
         Ok(Answer::Released)
     }
 
-    /// Quarantines a package that its holder could not use, and ends the claim.
-    fn report(&mut self, claim: &Claim, check: Option<&String>) -> Result<Answer, Rejection> {
+    /// Notes that a holder could not use a package, and ends the claim. The package is withdrawn if the
+    /// server would not admit it again, or if so many users have reported it.
+    fn report(
+        &mut self,
+        claim: &Claim,
+        check: Option<&String>,
+        admissible: bool,
+    ) -> Result<Answer, Rejection> {
         let (package, made) = self.claimed(claim)?;
         let (keypackage_ref, reservation) = (claim.keypackage_ref.clone(), claim.reservation);
         let is_over = Stage::Spent < package.stage;
         match made.status {
             ReservationStatus::Open => {}
             ReservationStatus::Spent { .. } => return Err(Rejection::AlreadySpent(keypackage_ref)),
-            ReservationStatus::Cancelled if is_over => return Ok(Answer::Reported),
+            ReservationStatus::Cancelled
+                if is_over || package.reported_by.contains(claim.holder.user()) =>
+            {
+                return Ok(Answer::Reported);
+            }
             _ => return Err(Rejection::ReservationLost(reservation)),
         }
-        if !is_over {
+        if !is_over && admissible {
+            let (keypackage_ref, check) = (keypackage_ref.clone(), check.cloned());
+            self.record(Event::Reported { keypackage_ref, reservation, check })?;
+        }
+        let reporters = self.package(&keypackage_ref)?.reported_by.len();
+        if !is_over && (!admissible || REPORTERS_MAX <= reporters) {
             let (keypackage_ref, check) = (keypackage_ref.clone(), check.cloned());
             let reason = RevokeReason::Reported;
             self.record(Event::Revoked { keypackage_ref, reason, check })?;

@@ -57,7 +57,7 @@ pub mod wire;
 pub use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, LeafKey, Limits, NewPackage, NextKey,
-        OnLapse, Rejection, Which,
+        OnLapse, PolicyChange, PolicyStatus, Rejection, Which,
     },
     decide::Decision,
     delivery::{

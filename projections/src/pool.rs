@@ -6,7 +6,11 @@ mod forgetting;
 
 mod packed;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use imbl::{HashSet, OrdMap, OrdSet, Vector};
 use keypool_ledger::{
@@ -97,6 +101,8 @@ pub struct Package {
     pub latest: Option<ReservationId>,
     /// Why it was withdrawn, if it was.
     pub revoked: Option<RevokeReason>,
+    /// The users who have reported that it cannot be used, while the server found nothing wrong with it.
+    pub reported_by: BTreeSet<String>,
 }
 
 /// One inviter's claim on one package.
@@ -231,7 +237,12 @@ impl PoolState {
                 pinned.insert(*signature_scheme, signature_key.clone());
                 Arc::make_mut(&mut self.identity).changes += 1;
             }
-            Event::PolicySet { .. } | Event::ContactAdded { .. } | Event::ContactRemoved { .. } => {
+            Event::PolicySet { .. }
+            | Event::ContactAdded { .. }
+            | Event::ContactRemoved { .. }
+            | Event::UserBlocked { .. }
+            | Event::UserUnblocked { .. }
+            | Event::StrangersLimitSet { .. } => {
                 Arc::make_mut(&mut self.circle).evolve(event);
             }
             // Not about a pool: the shell lets no such event into a pool's history.
@@ -333,6 +344,11 @@ impl PoolState {
                 self.remember_spend(at);
             }
             Event::Revoked { reason, .. } => package.revoked = Some(*reason),
+            Event::Reported { reservation, .. } => {
+                if let Some(made) = self.reservations.get(reservation) {
+                    package.reported_by.insert(made.holder.user().to_owned());
+                }
+            }
             Event::Conflict { lost, .. } => self.close(*lost, ReservationStatus::Lost),
             // Not about a package: never here.
             _ => {}
@@ -486,6 +502,7 @@ impl Package {
             lapsed: 0,
             latest: None,
             revoked: None,
+            reported_by: BTreeSet::new(),
         }
     }
 }

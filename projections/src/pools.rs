@@ -31,6 +31,7 @@ mod server_stream;
 mod views;
 
 use std::{
+    collections::HashMap,
     error::Error,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -56,7 +57,7 @@ use self::{
     committer::{Committer, Job, Work},
     keeping::{Keeper, restore},
     listeners::Listeners,
-    recall::recall,
+    recall::{REPEATS_MAX, Repeat, start_repeating},
     views::Views,
 };
 use crate::{
@@ -86,6 +87,7 @@ pub struct Pools<L> {
     queue: RwLock<Option<SyncSender<Job>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     keeper: Mutex<Option<Keeper>>,
+    repeater: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the committer and the readers share.
@@ -103,6 +105,10 @@ struct Shared<L> {
     written: signal::Sender<u64>,
     listeners: Listeners,
     delivery_limits: DeliveryLimits,
+    /// Where repeated requests wait to be answered; gone once the pools are closed.
+    repeats: Mutex<Option<SyncSender<Repeat>>>,
+    /// How many of them are of each asker.
+    repeating: Mutex<HashMap<Option<PoolId>, usize>>,
     /// Told when there is something to keep a snapshot of; gone once the pools are closed.
     to_keep: Mutex<Option<SyncSender<()>>>,
 }
@@ -133,6 +139,7 @@ impl<L: EventLog + 'static> Pools<L> {
         let reading = Reading::of(&*clock);
         let clock_guard = ClockGuard::starting(reading, views.changed.at, limits.reservation_ttl);
         let (to_keep, something_to_keep) = sync_channel(1);
+        let (to_repeat, repeated) = sync_channel(REPEATS_MAX);
         let shared = Arc::new(Shared {
             log,
             clock,
@@ -145,9 +152,13 @@ impl<L: EventLog + 'static> Pools<L> {
             written: signal::Sender::new(0),
             listeners: Listeners::default(),
             delivery_limits,
+            repeats: Mutex::new(Some(to_repeat)),
+            repeating: Mutex::default(),
             to_keep: Mutex::new(Some(to_keep)),
         });
+        shared.record_settings()?;
         let keeper = Keeper::start(Arc::clone(&shared), something_to_keep)?;
+        let repeater = start_repeating(Arc::clone(&shared), repeated)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let committer = Committer::new(Arc::clone(&shared));
         let thread = thread::Builder::new()
@@ -159,6 +170,7 @@ impl<L: EventLog + 'static> Pools<L> {
             queue: RwLock::new(Some(sender)),
             committer: Mutex::new(Some(thread)),
             keeper: Mutex::new(Some(keeper)),
+            repeater: Mutex::new(Some(repeater)),
         })
     }
 
@@ -171,15 +183,16 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Returns an [`ExecuteError`]. Unless it is [`ExecuteError::LogUnavailable`], nothing has changed
     /// (a lost reservation is recorded as a `Conflict`).
     pub async fn execute(&self, request: Request) -> Result<Reply, ExecuteError> {
-        // Most repetitions are answered here, so that folding an old history keeps nobody waiting but
-        // whoever asked. The committer looks again, for those that are under way at this moment.
+        // A repetition is answered on a thread of its own, so that folding an old history keeps nobody
+        // waiting but the caller. The committer looks again, for those that are under way at this moment.
         let looked = self.shared.log.head()?.seq;
         let records = self.shared.log.find(request.id)?;
+        let (sender, answer) = oneshot::channel();
         if !records.is_empty() {
-            return recall(&self.shared, &request, &records);
+            self.shared.repeat(Repeat { request: Box::new(request), records, sender });
+            return answer.await.unwrap_or(Err(ExecuteError::LogUnavailable));
         }
         let looked = if self.shared.bring(&request)? { 0 } else { looked };
-        let (sender, answer) = oneshot::channel();
         self.enqueue(Job::new(Work::Command(Box::new(request), sender), looked))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
@@ -467,6 +480,11 @@ impl<L> Pools<L> {
         let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if committer.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the committer thread panicked");
+        }
+        self.shared.repeats.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let repeater = self.repeater.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if repeater.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that answers repeated requests panicked");
         }
         self.shared.to_keep.lock().unwrap_or_else(PoisonError::into_inner).take();
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();

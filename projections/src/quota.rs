@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use keypool_ledger::Timestamp;
 
-pub use self::tally::{Ask, Granted, Inviters, Keys, Targets};
+pub use self::tally::{Ask, Granted, Inviters, Keys, Relation, Targets};
+
+/// The highest count of an hourly rate.
+const HOURLY_MAX: u32 = 100_000;
 
 /// How much may be asked for at once, and how fast it comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,13 @@ impl Rate {
     #[must_use]
     pub const fn new(burst: u32, every: Duration) -> Self {
         Self { burst, every }
+    }
+
+    /// The rate by which about `count` are had in an hour, a sixth of them at once.
+    #[must_use]
+    pub fn hourly(count: u32) -> Self {
+        let count = count.clamp(1, HOURLY_MAX);
+        Self::new(count / 6 + 1, Duration::from_hours(1) / count)
     }
 
     /// How long an empty bucket takes to be full again.
@@ -81,8 +91,10 @@ impl Bucket {
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quota {
-    /// Packages of one pool for one inviter.
+    /// Packages of one pool for one inviter who is a stranger to its owner.
     Pair,
+    /// Packages of one pool for one inviter who is a contact of its owner.
+    ContactPair,
     /// Reservations of one pool that one inviter holds at once.
     PairHeld,
     /// Reservations that one inviter holds at once.
@@ -95,6 +107,8 @@ pub enum Quota {
     Devices,
     /// Packages that one device uploads.
     Uploads,
+    /// Changes of one device's policy.
+    Policy,
     /// Requests from one address whose signature was wrong.
     Failures,
     /// How much is counted at all.
@@ -103,14 +117,16 @@ pub enum Quota {
 
 impl Quota {
     /// Every quota.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Pair,
+        Self::ContactPair,
         Self::PairHeld,
         Self::Held,
         Self::Requests,
         Self::Strangers,
         Self::Devices,
         Self::Uploads,
+        Self::Policy,
         Self::Failures,
         Self::Room,
     ];
@@ -120,12 +136,14 @@ impl Quota {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Pair => "pair",
+            Self::ContactPair => "contact_pair",
             Self::PairHeld => "pair_held",
             Self::Held => "held",
             Self::Requests => "requests",
             Self::Strangers => "strangers",
             Self::Devices => "devices",
             Self::Uploads => "uploads",
+            Self::Policy => "policy",
             Self::Failures => "failures",
             Self::Room => "room",
         }
@@ -133,7 +151,13 @@ impl Quota {
 
     const fn what(self) -> &'static str {
         match self {
-            Self::Pair => "you have had as many packages of this pool as you may for now",
+            Self::Pair => {
+                "you have had as many packages of this pool as a stranger may for now; contacts of \
+                 its owner may have more"
+            }
+            Self::ContactPair => {
+                "you have had as many packages of this pool as a contact may for now"
+            }
             Self::PairHeld => "you hold as many reservations of this pool as you may",
             Self::Held => "you hold as many reservations as you may",
             Self::Requests => "you have asked for as many packages as you may for now",
@@ -143,6 +167,7 @@ impl Quota {
             }
             Self::Devices => "as many devices were registered from this address as may be for now",
             Self::Uploads => "the device has uploaded as many packages as it may for now",
+            Self::Policy => "the device has changed its policy as often as it may for now",
             Self::Failures => "too many requests from this address had a wrong signature",
             Self::Room => "the server counts as many inviters as it can",
         }
@@ -171,10 +196,14 @@ impl OverQuota {
 /// How much may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {
-    /// Packages of one pool for one inviter.
+    /// Packages of one pool for one inviter who is a stranger to its owner.
     pub pair: Rate,
-    /// How many reservations of one pool an inviter holds at once.
+    /// How many reservations of one pool a stranger holds at once.
     pub pair_held_max: usize,
+    /// Packages of one pool for one inviter who is a contact of its owner: a full pool at once.
+    pub contact_pair: Rate,
+    /// How many reservations of one pool a contact holds at once.
+    pub contact_held_max: usize,
     /// How many reservations an inviter holds at once.
     pub held_max: usize,
     /// Packages that one inviter asks for, whether it is given them or not.
@@ -185,6 +214,8 @@ pub struct Quotas {
     pub devices: Rate,
     /// Packages that one device uploads.
     pub uploads: Rate,
+    /// Changes of one device's policy.
+    pub policy: Rate,
     /// Requests from one address whose signature was wrong.
     pub failures: Rate,
 }
@@ -194,19 +225,23 @@ impl Quotas {
     pub const STANDARD: Self = Self {
         pair: Rate::new(6, Duration::from_mins(10)),
         pair_held_max: 2,
+        contact_pair: Rate::new(32, Duration::from_mins(1)),
+        contact_held_max: 32,
         held_max: 512,
         requests: Rate::new(600, Duration::from_millis(20)),
         strangers: Rate::new(32, Duration::from_secs(20)),
         devices: Rate::new(30, Duration::from_mins(48)),
         uploads: Rate::new(256, Duration::from_millis(24 * 3_600_000 / 256)),
+        policy: Rate::new(60, Duration::from_mins(1)),
         failures: Rate::new(10, Duration::from_secs(6)),
     };
 
     /// How far back the log is read for what still counts.
     #[must_use]
     pub fn window(&self) -> Duration {
-        let rates = [self.pair, self.requests, self.strangers, self.uploads];
-        rates.iter().map(Rate::window).max().unwrap_or_default()
+        let pairs = [self.pair, self.contact_pair, self.strangers];
+        let rates = pairs.into_iter().chain([self.requests, self.uploads, self.policy]);
+        rates.map(|rate| rate.window()).max().unwrap_or_default()
     }
 }
 

@@ -3,21 +3,14 @@
 //! The key that signs a device's packages signs its requests, so that ownership needs no accounts. The
 //! client builds the signature base here and signs it; the server rebuilds it here from what arrived
 //! and verifies. Headers are plain text in this file, so that neither side's HTTP types are shared.
-//! For a while a [`Session`] may stand for the key.
-
-mod session;
 
 #[cfg(test)]
 mod tests;
-
-use std::fmt;
 
 use data_encoding::BASE64;
 use keypool_ledger::{SignatureKey, Timestamp};
 use sfv::{BareItem, Dictionary, FieldType, InnerList, ListEntry, Parser};
 use sha2::{Digest, Sha256};
-
-pub use self::session::{Exchange, NoSessionId, Session, SessionId};
 
 /// The tag that marks signatures of this profile.
 pub const TAG: &str = "keypool-v1";
@@ -25,10 +18,6 @@ pub const TAG: &str = "keypool-v1";
 pub const LABEL: &str = "kp";
 /// The algorithm of a device's key.
 pub const ALGORITHM: &str = "ed25519";
-/// The algorithm of a session's key.
-pub const SESSION_ALGORITHM: &str = "hmac-sha256";
-/// What stands before a session's name in `keyid`.
-const SESSION_PREFIX: &str = "session:";
 /// The longest time a signature may be valid for, in seconds.
 pub const VALID_SECS_MAX: u64 = 120;
 /// How far the two clocks may differ, in seconds.
@@ -88,53 +77,10 @@ pub struct ReceivedSignature {
     pub created: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
-    /// Whose it claims to be.
-    pub by: Signatory,
+    /// The key that it claims to be of.
+    pub keyid: SignatureKey,
     /// The signature's bytes.
     pub signature: Vec<u8>,
-}
-
-/// Whose a signature claims to be. The two have different algorithms and different forms of `keyid`: no
-/// signature is one of both.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signatory {
-    /// A device's, by its key.
-    Key(SignatureKey),
-    /// That of whoever has agreed on a session.
-    Session(SessionId),
-}
-
-impl Signatory {
-    fn parse(algorithm: Option<&str>, keyid: &str) -> Result<Self, SignatureError> {
-        use SignatureError::Malformed;
-        match algorithm {
-            Some(ALGORITHM) => match keyid.parse() {
-                Ok(key) => Ok(Self::Key(key)),
-                Err(_) => Err(Malformed("keyid is not the base64url of a public key")),
-            },
-            Some(SESSION_ALGORITHM) => {
-                let id = keyid.strip_prefix(SESSION_PREFIX).and_then(|id| id.parse().ok());
-                id.map(Self::Session).ok_or(Malformed("keyid is not session: and its name"))
-            }
-            _ => Err(Malformed("alg is ed25519, or hmac-sha256 for a session")),
-        }
-    }
-
-    const fn algorithm(&self) -> &'static str {
-        match self {
-            Self::Key(_) => ALGORITHM,
-            Self::Session(_) => SESSION_ALGORITHM,
-        }
-    }
-}
-
-impl fmt::Display for Signatory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key(key) => key.fmt(f),
-            Self::Session(id) => write!(f, "{SESSION_PREFIX}{id}"),
-        }
-    }
 }
 
 /// Why a signature cannot be accepted, before any cryptography.
@@ -209,32 +155,13 @@ impl SignedParts<'_> {
         valid_secs: u64,
         sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
     ) -> Result<SignatureHeaders, E> {
-        self.sign_as(&Signatory::Key(keyid.clone()), now, valid_secs, sign)
-    }
-
-    /// Signs the request with the key of a session, for `valid_secs` seconds from `now` on.
-    #[must_use]
-    pub fn sign_in(&self, session: &Session, now: Timestamp, valid_secs: u64) -> SignatureHeaders {
-        let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(session.sign(base));
-        let Ok(headers) = self.sign_as(&Signatory::Session(session.id()), now, valid_secs, sign);
-        headers
-    }
-
-    fn sign_as<E>(
-        &self,
-        by: &Signatory,
-        now: Timestamp,
-        valid_secs: u64,
-        sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<SignatureHeaders, E> {
         let names: Vec<String> =
             self.components().iter().map(|name| format!("\"{name}\"")).collect();
         let created = now.as_secs();
         let expires = created.saturating_add(valid_secs.min(VALID_SECS_MAX));
         let params = format!(
-            "({});created={created};keyid=\"{by}\";alg=\"{}\";expires={expires};tag=\"{TAG}\"",
+            "({});created={created};keyid=\"{keyid}\";alg=\"{ALGORITHM}\";expires={expires};tag=\"{TAG}\"",
             names.join(" "),
-            by.algorithm(),
         );
         let signature = sign(self.base(&params).as_bytes())?;
         Ok(SignatureHeaders {
@@ -306,13 +233,17 @@ impl ReceivedSignature {
         if list.params.len() != 5 {
             return Err(Malformed("its parameters are created, keyid, alg, expires, tag"));
         }
-        let by = Signatory::parse(text(list, "alg"), text(list, "keyid").unwrap_or_default())?;
+        if text(list, "alg") != Some(ALGORITHM) {
+            return Err(Malformed("alg is ed25519"));
+        }
+        let keyid = text(list, "keyid").and_then(|keyid| keyid.parse().ok());
+        let keyid = keyid.ok_or(Malformed("keyid is not the base64url of a public key"))?;
         Ok(Self {
             components: component_names(list)?,
             params: params_text(list).ok_or(Malformed("its parameters cannot be read"))?,
             created: seconds(list, "created").ok_or(Malformed("created is missing"))?,
             expires: seconds(list, "expires").ok_or(Malformed("expires is missing"))?,
-            by,
+            keyid,
             signature,
         })
     }

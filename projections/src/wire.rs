@@ -15,8 +15,6 @@ mod policy;
 
 mod reconcile;
 
-mod session;
-
 mod stream;
 
 mod transparency;
@@ -42,7 +40,6 @@ pub use self::{
     },
     policy::{ContactToken, NoContactToken, PolicyReply, PolicyRequest},
     reconcile::{PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage},
-    session::{SessionReply, SessionRequest},
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
@@ -195,7 +192,11 @@ pub struct ReserveRequest {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Uuid))]
     pub reservation_id: Option<ReservationId>,
     /// The ciphersuites the group can use; any if it is left out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "policy::null_as_none",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub ciphersuites: Vec<u16>,
     /// What a device of the target has signed to introduce whoever shows it: `KEYID.UNTIL.PROOF`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

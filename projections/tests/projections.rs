@@ -19,6 +19,12 @@ mod pools;
 #[path = "projections/replacing.rs"]
 mod replacing;
 
+#[path = "projections/policy.rs"]
+mod policy;
+
+#[path = "projections/settings.rs"]
+mod settings;
+
 #[path = "projections/clock.rs"]
 mod clock;
 

@@ -20,14 +20,14 @@ use crate::{problem::Failure, settings::SettingsError, state::State};
 
 /// The fewest characters of a token.
 const TOKEN_LEN_MIN: usize = 16;
-/// What is asked for by whoever looks whether the process lives.
+/// Paths that probes ask for without a token.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
-/// Who may use the operator's listener.
+/// Access rule of the operator's listener.
 pub(crate) enum AdminGuard {
-    /// Whoever has the token with this digest.
+    /// Requests with the token of this digest.
     Token([u8; 32]),
-    /// Whoever is on this machine, and asks for it by an address or by `localhost`.
+    /// Requests to `localhost` or a loopback address.
     Loopback,
 }
 
@@ -70,7 +70,7 @@ impl AdminGuard {
     }
 }
 
-/// Whether a `Host` is `localhost` or a loopback address, with a port or without.
+/// Decides whether a `Host` is `localhost` or a loopback address, with a port or without.
 fn is_own_host(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

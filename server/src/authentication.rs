@@ -18,7 +18,7 @@ use actix_web::{
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
 use keypool_projections::signing::{
-    BodyParts, ReceivedSignature, Signatory, SignatureError, SignedParts, content_digest,
+    BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest,
 };
 
 pub(crate) use self::body::{Body, BodyBudget};
@@ -124,7 +124,7 @@ pub(crate) struct Newcomer {
     pub(crate) body: Body,
 }
 
-/// Who a request says has sent it.
+/// Sender that a request claims to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Claim {
     /// The owner of a key, by a signature whose form and time fit.
@@ -154,10 +154,7 @@ impl SignedClaim {
         let received = ReceivedSignature::parse(input, signature).map_err(wrong)?;
         parts.check(&received, now).map_err(wrong)?;
         let base = parts.base(&received.params);
-        let Signatory::Key(key) = received.by else {
-            return Err(bad("alg is ed25519: sign with the device's key"));
-        };
-        Ok(Self { key, base, signature: received.signature })
+        Ok(Self { key: received.keyid, base, signature: received.signature })
     }
 
     fn verify(&self) -> Result<(), AuthenticationError> {

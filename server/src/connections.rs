@@ -50,7 +50,7 @@ pub struct TooFewDescriptors {
     limit: usize,
 }
 
-/// How many connections a process may have open.
+/// Bounds on the connections of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// Connections that are served.
@@ -134,9 +134,9 @@ struct Refused {
 /// A bound that a connection is beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
-    /// That of the whole process.
+    /// Bound of the whole process.
     Process,
-    /// That of an address.
+    /// Bound of an address.
     Address,
 }
 
@@ -235,7 +235,7 @@ impl Connections {
         }
     }
 
-    /// How many connections are served.
+    /// Counts the connections that are served.
     pub(crate) fn len(&self) -> usize {
         self.open().served
     }

@@ -1,4 +1,4 @@
-//! Watches how much room the disk of the log has, and keeps the rest of it for what matters most.
+//! Watches how much room the disk of the log has, and keeps the rest of it for reservations and spends.
 //!
 //! Below a mark the delivery is refused; at half of it uploads and registrations are, too; at a quarter
 //! reservations and spends. Who gives something back or takes something away is always heard.
@@ -19,7 +19,7 @@ const USUAL_PERCENT: u64 = 5;
 /// The least that the usual mark is, in bytes.
 const USUAL_BYTES_MIN: u64 = 256 << 20;
 
-/// The mark below which room is kept for what matters most.
+/// The mark below which room is kept for reservations and spends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LowWater {
     /// A twentieth of the disk, and 256 MiB at least.
@@ -86,7 +86,7 @@ impl Room {
     }
 }
 
-/// How much room is left, by what is refused.
+/// Level of the room that is left, by the requests it refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Level {
@@ -102,7 +102,7 @@ pub(crate) enum Level {
 impl Level {
     const ALL: [Self; 4] = [Self::Enough, Self::Low, Self::VeryLow, Self::Full];
 
-    /// What is refused, as a sentence; none if nothing is.
+    /// Names the refused requests, as a sentence; none if nothing is refused.
     pub(crate) const fn refused(self) -> Option<&'static str> {
         match self {
             Self::Enough => None,
@@ -128,7 +128,7 @@ impl Level {
     }
 }
 
-/// What is known of the disk.
+/// Last look at the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     level: AtomicU8,
@@ -141,7 +141,7 @@ impl Disk {
         Level::ALL.get(level).copied().unwrap_or(Level::Enough)
     }
 
-    /// How many bytes were free at the last look.
+    /// Free bytes at the last look.
     pub(crate) fn free(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
     }

@@ -8,7 +8,7 @@ use std::{
 use keypool_ledger::PoolId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many histories are read at a time: more would keep the threads busy that answer requests.
+/// Histories that are read at a time: more would keep the threads busy that answer requests.
 const READS_MAX: usize = 2;
 
 /// The reads that are under way or wait for their turn.
@@ -39,7 +39,7 @@ impl Default for HistoryReads {
 }
 
 impl HistoryReads {
-    /// Waits for a turn of whoever reads one page after the other, and is bounded otherwise.
+    /// Waits for a turn without a device: for streams, which are bounded otherwise.
     pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         Arc::clone(&self.turns).acquire_owned().await.ok()

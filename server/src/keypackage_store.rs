@@ -291,7 +291,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
-    /// Quarantines a reserved package that cannot be used, and ends the claim.
+    /// Notes that a reserved package cannot be used, and ends the claim. It is withdrawn if it would not be
+    /// admitted again, or if enough users have said so.
     ///
     /// # Errors
     ///
@@ -303,13 +304,30 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<(), StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let command = Command::Report { claim: claim.clone(), check };
+        let admissible = self.is_admissible(&claim.keypackage_ref).await?;
+        let command = Command::Report { claim: claim.clone(), check, admissible };
         let reply = self.execute(target, command, idempotency).await?;
         self.claim_ended(&claim);
         match reply.answer {
             Answer::Reported => Ok(()),
             _ => Err(StoreError::Confused),
         }
+    }
+
+    /// Whether a package would be admitted to its pool now.
+    async fn is_admissible(&self, keypackage_ref: &KeyPackageRef) -> Result<bool, StoreError> {
+        let Some((pool, _, bytes)) = self.pools.package(keypackage_ref)? else { return Ok(false) };
+        let signature_key = self.registered_key(&pool);
+        let now = self.pools.wall_clock();
+        let owner = Owner { pool, signature_key };
+        let bench = Bench { packages: vec![bytes], owner, now, rules: self.rules.clone() };
+        let judged = judge(bench).await.ok_or(StoreError::Cancelled)?;
+        Ok(judged.iter().all(Result::is_ok))
+    }
+
+    fn registered_key(&self, pool: &PoolId) -> Option<SignatureKey> {
+        let registration = self.view(pool).state.registration().cloned();
+        registration.map(|registration| registration.signature_key)
     }
 
     /// Uses up a reserved package.
@@ -419,11 +437,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let recorded = self.pools.log().find(key)?;
         let now =
             recorded.first().map_or_else(|| self.pools.wall_clock(), |first| first.envelope.at);
-        let registered = || {
-            let registration = self.view(pool).state.registration().cloned();
-            registration.map(|registration| registration.signature_key)
-        };
-        let signature_key = signer.cloned().or_else(registered);
+        let signature_key = signer.cloned().or_else(|| self.registered_key(pool));
         let owner = Owner { pool: pool.clone(), signature_key };
         let bench = Bench { packages, owner, now, rules: self.rules.clone() };
         judge(bench).await.ok_or(StoreError::Cancelled)

@@ -29,7 +29,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The process ends with this when its settings are wrong, as clap's own errors do.
 const EXIT_SETTINGS: u8 = 2;
-/// How long the log may take to close when requests are answered.
+/// Time for the log to close when requests are answered.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What actix says of its threads, and of bytes that are no HTTP, is not the operator's concern.
 const QUIET: &str = "actix_server=warn,actix_http=off";

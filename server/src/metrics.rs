@@ -27,7 +27,7 @@ use crate::{
 const LATENCY_BUCKETS: [f64; 12] =
     [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// What a request for many may have no package for.
+/// Codes of devices for which a request for many has no package.
 const MISSING: [Code; 6] = [
     Code::PoolExhausted,
     Code::NothingCompatible,
@@ -36,7 +36,7 @@ const MISSING: [Code; 6] = [
     Code::RateLimited,
     Code::TooManyReservations,
 ];
-/// What a package is reported for.
+/// Reasons for which packages are reported.
 const REASONS: [ReportReason; 8] = [
     ReportReason::Encoding,
     ReportReason::Reference,
@@ -54,7 +54,7 @@ pub(crate) struct Metrics {
     handle: PrometheusHandle,
 }
 
-/// What is open and counted at a moment, beside the store.
+/// Figures of a moment, beside those of the store.
 pub(crate) struct Figures<'a> {
     pub(crate) is_ready: bool,
     pub(crate) disk: &'a Disk,
@@ -235,8 +235,7 @@ fn position(name: &'static str, seq: u64) {
     gauge!(name).set(seq as f64);
 }
 
-/// Makes each counter whose labels are known stand at zero: what is counted for the first time is an
-/// increase then.
+/// Starts each counter whose labels are known at zero, so that its first count is an increase.
 fn start_at_zero() {
     for (route, method) in served_routes() {
         let labels =

@@ -65,7 +65,7 @@ impl OpenRequests {
         Some(Place { requests: self.clone(), pool: pool.clone(), number, displaced })
     }
 
-    /// How many are open.
+    /// Counts the open requests.
     pub(crate) fn len(&self) -> usize {
         self.open().count
     }

@@ -219,7 +219,10 @@ impl From<Rejection> for Failure {
             Rejection::NothingCompatible => (Code::NothingCompatible, None),
             Rejection::UnknownUser(_) | Rejection::NotRegistered => (Code::UnknownUser, None),
             Rejection::UnknownKeyPackage(package) => (Code::UnknownKeyPackage, Some(package)),
-            Rejection::OwnPool | Rejection::ContactsOnly => (Code::NotAllowed, None),
+            Rejection::OwnPool | Rejection::ContactsOnly | Rejection::Blocked => {
+                (Code::NotAllowed, None)
+            }
+            Rejection::TooManyBlocked | Rejection::TooManyDevices(..) => (Code::BadRequest, None),
             Rejection::OverQuota(over) => return (*over).into(),
             Rejection::UploadedElsewhere(package) => (Code::NotAllowed, Some(package)),
             Rejection::ReservationMismatch(_) => (Code::ReservationMismatch, None),
@@ -234,9 +237,7 @@ impl From<Rejection> for Failure {
             Rejection::StatementTime(_) => (Code::StatementExpired, None),
             Rejection::NameTaken(..) => (Code::NameTaken, None),
             Rejection::Name(_) => (Code::InvalidName, None),
-            Rejection::TooManyKeys(_) | Rejection::TooManyDevices(..) => {
-                (Code::TooManyDevices, None)
-            }
+            Rejection::TooManyKeys(_) | Rejection::DevicesFull(..) => (Code::TooManyDevices, None),
             Rejection::LeafKeyInUse | Rejection::NotAMember { .. } => (Code::NotAllowed, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };
@@ -249,6 +250,8 @@ impl From<OverQuota> for Failure {
         let code = match over.quota {
             Quota::PairHeld | Quota::Held => Code::TooManyReservations,
             Quota::Pair
+            | Quota::ContactPair
+            | Quota::Policy
             | Quota::Requests
             | Quota::Strangers
             | Quota::Devices

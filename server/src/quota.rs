@@ -14,7 +14,9 @@ use std::{
 };
 
 use keypool_ledger::{PoolId, ReservationId, Timestamp};
-use keypool_projections::quota::{Ask, Granted, Inviters, Keys, OverQuota, Quotas, Targets};
+use keypool_projections::quota::{
+    Ask, Granted, Inviters, Keys, OverQuota, Quotas, Rate, Relation, Targets,
+};
 
 pub(crate) use self::addresses::Addresses;
 
@@ -62,6 +64,16 @@ pub(crate) struct Taken {
     at: Timestamp,
 }
 
+impl Taken {
+    /// Why only the last-resort package may be had, if that is so.
+    pub(crate) const fn last_resort_only(&self) -> Option<OverQuota> {
+        match self.granted {
+            Granted::LastResort(over) => Some(over),
+            Granted::Counted | Granted::Repeated => None,
+        }
+    }
+}
+
 /// What a reservation that was counted has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
@@ -84,14 +96,35 @@ impl Counter {
         &self,
         inviter: &PoolId,
         pool: &PoolId,
-        claim: (ReservationId, bool, Timestamp),
+        claim: (ReservationId, Relation, Timestamp),
         now: Timestamp,
     ) -> Result<Taken, OverQuota> {
         let ask = Ask::new(&self.keys, inviter, pool, claim);
         let granted =
             self.both(&ask, |inviters, targets| inviters.ask(targets, &ask, &self.quotas, now));
         let granted = granted.unwrap_or(Ok(Granted::Counted))?;
+        let ask = if matches!(granted, Granted::LastResort(_)) { ask.last_resort() } else { ask };
         Ok(Taken { ask, granted, at: now })
+    }
+
+    /// Who an inviter is to a pool's owner: a stranger, unless something says otherwise.
+    pub(crate) fn stranger(&self, strangers_per_hour: Option<u32>) -> Relation {
+        Relation::Stranger(strangers_per_hour.map_or(self.quotas.strangers, Rate::hourly))
+    }
+
+    /// Counts a change of a device's policy, if it may make one.
+    pub(crate) fn policy(&self, pool: &PoolId, now: Timestamp) -> Result<(), OverQuota> {
+        let key = self.keys.pool(pool);
+        let targets = self.targets.of(key);
+        targets.map_or(Ok(()), |mut all| all.policy(key, &self.quotas.policy, now))
+    }
+
+    /// Forgets a change of a device's policy that was none.
+    pub(crate) fn give_back_policy(&self, pool: &PoolId) {
+        let key = self.keys.pool(pool);
+        if let Some(mut targets) = self.targets.of(key) {
+            targets.give_back_policy(key, &self.quotas.policy);
+        }
     }
 
     /// Takes in what has become of a package that was counted. Of what was cut off nobody knows: it
@@ -107,10 +140,10 @@ impl Counter {
                 }
                 inviters.extend(ask.inviter, ask.reservation, until);
             }
-            (Granted::Counted, Came::Repeated) => {
+            (Granted::Counted | Granted::LastResort(_), Came::Repeated) => {
                 inviters.give_back(targets, &ask, &self.quotas, true);
             }
-            (Granted::Counted, Came::Refused) => {
+            (Granted::Counted | Granted::LastResort(_), Came::Refused) => {
                 inviters.give_back(targets, &ask, &self.quotas, false);
             }
             (Granted::Repeated, Came::Repeated | Came::Refused) => {}

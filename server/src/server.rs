@@ -46,13 +46,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is kept without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How often it is looked how much room the log has.
+/// Time between two looks at the room of the log.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
-/// How many connections the operator may have open.
+/// Connections that the operator may have open.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// How many streams a device has open: its app, and one whose connection broke unnoticed.
+/// Streams of a device: its app, and one whose connection broke unnoticed.
 const DEVICE_STREAMS_MAX: usize = 2;
-/// How many requests of a device wait for its mailbox.
+/// Requests of a device that wait for its mailbox.
 const DEVICE_POLLS_MAX: usize = 4;
 /// How often it is looked whether the threads that answered requests have gone.
 const WORKERS_GONE_TRIES: u32 = 1000;
@@ -183,7 +183,7 @@ impl Drop for Server {
     }
 }
 
-/// How many connections this process may have, once it may open as many files as the system lets it.
+/// Computes the connections this process may have, once it may open as many files as the system lets it.
 fn bounds(settings: &Settings) -> Result<Bounds, TooFewDescriptors> {
     let descriptors = raise_descriptor_limit();
     let bounds =
@@ -243,13 +243,13 @@ struct Run {
     stopping: signals::Receiver<Ended>,
 }
 
-/// How one of the two addresses is served.
+/// Settings of one of the two listeners.
 struct Site {
     workers: usize,
-    /// How many connections each worker has at a time.
+    /// Connections of each worker at a time.
     connections: usize,
     routes: fn(&mut ServiceConfig),
-    /// Whether its connections are those of clients.
+    /// Set where connections are those of clients.
     counts: bool,
 }
 

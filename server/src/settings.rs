@@ -35,7 +35,7 @@ pub struct Settings {
     pub public_names: Vec<String>,
     /// The directory that holds the log.
     pub data: PathBuf,
-    /// Below how much room on the disk of the log what matters less is refused.
+    /// The mark of free room on the log's disk below which the delivery is refused.
     pub disk_low_water: LowWater,
     /// What the ledger is called in its checkpoints; the first public name, or `localhost`, if it is not
     /// said. It keeps the name of its first start.
@@ -240,7 +240,7 @@ impl Settings {
     }
 }
 
-/// Whether only this machine reaches an address.
+/// Decides whether only this machine reaches an address.
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }

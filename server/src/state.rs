@@ -49,7 +49,7 @@ pub(crate) struct State {
     pub(crate) targets_max: usize,
     /// How many devices these may have in all.
     pub(crate) target_devices_max: usize,
-    /// Who may use the operator's listener.
+    /// Access rule of the operator's listener.
     pub(crate) admin: AdminGuard,
     /// The open connections.
     pub(crate) connections: Arc<Connections>,

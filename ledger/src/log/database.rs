@@ -38,9 +38,9 @@ const ROOM_BYTES: u64 = 4 << 20;
 const DISTRUSTED: &str = "sled.distrusted";
 /// The key of up to where the log went.
 const NOTE_KEY: [u8; 1] = *b"n";
-/// What the keys of runs begin with.
+/// The first byte of the keys of runs.
 const RUN: u8 = b'm';
-/// What the keys of snapshots begin with.
+/// The first byte of the keys of snapshots.
 const SNAPSHOT: u8 = b's';
 /// The bytes of the check before each value.
 const CHECK_LEN: usize = 8;
@@ -53,7 +53,7 @@ const VALUE_BYTES_MAX: usize = 4096;
 pub(in crate::log) struct Stored(sled::IVec);
 
 impl Stored {
-    /// What was written, without its check.
+    /// The value, without its check.
     pub(in crate::log) fn bytes(&self) -> &[u8] {
         self.0.get(CHECK_LEN..).unwrap_or_default()
     }
@@ -134,7 +134,7 @@ impl Database {
         &self.dir
     }
 
-    /// What makes the fingerprints of the index in this database.
+    /// The secret that makes the fingerprints of the index in this database.
     pub(in crate::log) const fn fingerprints(&self) -> &Fingerprints {
         &self.fingerprints
     }
@@ -156,11 +156,12 @@ impl Database {
     }
 
     /// Notes up to where the log goes.
-    pub(in crate::log) fn set_note(&self, note: &Note) -> Result<(), BoxError> {
-        if self.has_room() {
-            self.run(|db| db.insert(NOTE_KEY, checked(&NOTE_KEY, &note.encode())))?;
+    pub(in crate::log) fn set_note(&self, note: &Note) -> Result<(), ReadError> {
+        if !self.has_room() {
+            return Ok(());
         }
-        Ok(())
+        let value = checked(&NOTE_KEY, &note.encode());
+        self.trust(self.run(|db| db.insert(NOTE_KEY, value))).map(drop)
     }
 
     /// Stores pieces of runs.
@@ -185,7 +186,7 @@ impl Database {
         Ok(found.into_iter().map(|(_, value)| value).collect())
     }
 
-    /// What is said of each run that is part of the index, by run.
+    /// The extents of the runs that are part of the index, in the order of their numbers.
     pub(in crate::log) fn runs(&self) -> Result<Vec<Vec<u8>>, ReadError> {
         Ok(self.scan(&[RUN])?.into_iter().map(|(_, value)| value).collect())
     }
@@ -238,14 +239,14 @@ impl Database {
         Ok(())
     }
 
-    /// What was kept under a name.
+    /// The snapshot with a name.
     pub(in crate::log) fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let parts = self.scan(&snapshot_key(name))?;
         let bytes: Vec<u8> = parts.into_iter().flat_map(|(_, value)| value).collect();
         Ok((!bytes.is_empty()).then_some(bytes))
     }
 
-    /// What was kept under names that begin with a prefix, behind one of them.
+    /// The snapshots whose names begin with a prefix, after one of them.
     pub(in crate::log) fn snapshots(
         &self,
         prefix: &[u8],
@@ -311,7 +312,7 @@ impl Database {
         Ok(checked)
     }
 
-    /// What stands behind the check of a value, if it is what was written.
+    /// Checks a value that was read under a key.
     fn check(&self, key: &[u8], value: sled::IVec) -> Result<Stored, ReadError> {
         let intact =
             value.split_first_chunk().is_some_and(|(stored, rest)| *stored == check(key, rest));

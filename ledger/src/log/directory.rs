@@ -33,9 +33,9 @@ pub enum OpenError {
     Damaged {
         /// The file.
         file: PathBuf,
-        /// Where in the file the damage was noticed, in bytes from its beginning.
+        /// The offset in the file at which the damage was noticed, in bytes.
         offset: u64,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
     /// Events that were acknowledged are not there. Restore the directory from a newer backup.
@@ -72,7 +72,7 @@ pub enum OpenError {
     Newer {
         /// The file.
         file: PathBuf,
-        /// What this version does not read.
+        /// The part that this version does not read.
         what: String,
     },
     /// The disk has no room. Nothing is damaged: free some of it and start again.
@@ -87,7 +87,7 @@ pub enum OpenError {
         dir: PathBuf,
         /// How many bytes are free.
         free: u64,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -96,7 +96,7 @@ pub enum OpenError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },

@@ -20,9 +20,9 @@ const BALLAST: &str = "ballast";
 /// Room on the disk that a log lives on, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// What may still be written.
+    /// Bytes that may still be written.
     pub free: u64,
-    /// What the disk holds when it is empty.
+    /// Bytes that the disk holds when it is empty.
     pub total: u64,
 }
 

@@ -1,6 +1,6 @@
 //! The index: finds where records stand in the journal by what is known of them.
 //!
-//! What came last is in memory, sorted. When it has grown it is written to the database as a *run*,
+//! The newest part is in memory, sorted. When it has grown it is written to the database as a *run*,
 //! which is never changed; when there are many runs of one level they are merged into one of the next.
 //! So a lookup asks a handful of runs however long the log is, most of which a filter answers for, and
 //! an append writes nothing here at all. What is in memory is read from the journal again at the next
@@ -48,7 +48,7 @@ pub(in crate::log) struct IndexSettings {
     pub(in crate::log) ending: Arc<AtomicBool>,
 }
 
-/// Where the records of a log stand.
+/// The index of a log: finds the places of records.
 #[derive(Debug)]
 pub(super) struct Index {
     database: Database,
@@ -63,7 +63,7 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 struct State {
     recent: Recent,
-    /// What is becoming a run at this moment.
+    /// The part that is becoming a run at this moment.
     sealing: Option<Arc<Recent>>,
     /// By the records they find.
     runs: Arc<Vec<Arc<Run>>>,
@@ -72,7 +72,7 @@ struct State {
     next_id: u64,
 }
 
-/// Where one or several records stand.
+/// The places of one or several records.
 #[derive(Debug)]
 enum Places {
     One(Place),
@@ -97,7 +97,7 @@ impl Hasher for AsItIs {
     }
 }
 
-/// What came last.
+/// The newest part of an index.
 #[derive(Debug, Default)]
 struct Recent {
     places: HashMap<Fingerprint, Places, BuildHasherDefault<AsItIs>>,
@@ -278,7 +278,7 @@ impl Index {
         self.seal_records <= state.recent.records()
     }
 
-    /// Where everything behind a record stands that is found by a key, in the order of the log.
+    /// The places after a record that are found by a key, in the order of the log.
     pub(super) fn find_after(&self, key: Sought<'_>, after: u64) -> Result<Vec<Place>, ReadError> {
         let fingerprint = self.fingerprints().of(key);
         let (newest, runs) = self.with(fingerprint);
@@ -291,7 +291,7 @@ impl Index {
         Ok(found)
     }
 
-    /// What `look` finds at the first place that a key leads to and where it finds something.
+    /// The first result of `look` at the places that a key leads to.
     pub(super) fn find_first<T>(
         &self,
         key: Sought<'_>,
@@ -314,8 +314,7 @@ impl Index {
         Ok(None)
     }
 
-    /// Where in memory a fingerprint leads to, and the runs that may know of other places, by the records
-    /// they find.
+    /// The places in memory of a fingerprint, and the runs that may know of others, in the order of the log.
     fn with(&self, fingerprint: Fingerprint) -> (Vec<Place>, Vec<Arc<Run>>) {
         let (newest, runs) = {
             let state = self.read();

@@ -49,7 +49,7 @@ use crate::{
 /// Why a commit failed: shared by all the batches that were in it.
 pub(super) type Cause = Arc<dyn Error + Send + Sync>;
 
-/// What became of a commit that did not succeed.
+/// The reason why a commit did not succeed.
 #[derive(Clone, Debug)]
 pub(super) enum CommitError {
     /// None of it can ever be read back.
@@ -57,6 +57,9 @@ pub(super) enum CommitError {
     /// It may be there when the journal is opened again.
     Unknown(Cause),
 }
+
+/// How many bytes must be free on the disk before a log that refuses events reports that it takes them.
+const ROOM_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{} failed for {}", doing, path.display())]
@@ -113,7 +116,7 @@ pub(super) struct Contents {
 struct Segment {
     file: Arc<File>,
     path: PathBuf,
-    /// Where the next frame goes.
+    /// The offset of the next frame.
     offset: u64,
     /// How long the file is.
     len: u64,
@@ -168,7 +171,7 @@ impl Journal {
         })
     }
 
-    /// What there is to be found in it.
+    /// The part of it that an index has to find.
     pub(super) fn contents(&self) -> Contents {
         Contents { dir: self.dir.clone(), last_seq: self.last_seq }
     }
@@ -219,8 +222,9 @@ impl Journal {
         self.make_room(&bytes).map_err(|err| CommitError::NotWritten(self.refuse(err)))?;
         let last_seq = self.last_seq.saturating_add(n_records as u64);
         let begin = self.segment.offset;
-        let written = self.write(&bytes, last_seq, &hash);
-        written.map_err(|err| CommitError::Unknown(self.poison(err)))?;
+        self.write(&bytes)?;
+        self.note(last_seq, &hash).map_err(|err| CommitError::Unknown(self.poison(err)))?;
+        self.accept();
         (self.last_seq, self.hash) = (last_seq, hash);
         let records = batches.iter().copied().flatten();
         let places = records.zip(record_offsets(batches)).map(|(record, offset)| {
@@ -257,7 +261,8 @@ impl Journal {
     pub(super) fn recover(&mut self) {
         if self.refusing {
             self.spare.prepare();
-            if self.spare.is_ready() {
+            let has_room = disk::space(&self.dir).is_ok_and(|space| ROOM_BYTES <= space.free);
+            if self.spare.is_ready() && has_room {
                 self.accept();
             }
         }
@@ -295,21 +300,41 @@ impl Journal {
         self.segment = named.map_err(failed)?;
         self.segments.add(header.first_seq, &self.segment.file);
         self.spare.prepare();
-        self.accept();
         Ok(())
     }
 
-    /// Writes a frame, forces it to the disk, and notes that it will be acknowledged.
-    fn write(&mut self, frame: &[u8], last_seq: u64, hash: &Hash) -> Result<(), WriteError> {
+    /// Writes a frame and forces it to the disk.
+    fn write(&mut self, frame: &[u8]) -> Result<(), CommitError> {
         let Segment { file, path, offset, .. } = &mut self.segment;
-        let failed = |doing| {
-            let path = path.clone();
-            move |source| WriteError { doing, path, source }
-        };
-        file.write_all_at(frame, *offset).map_err(failed("write"))?;
-        file.sync_data().map_err(failed("fdatasync"))?;
+        let path = path.clone();
+        let failed = |doing, source| WriteError { doing, path, source };
+        if let Err(source) = file.write_all_at(frame, *offset) {
+            // A frame that found no room may have left its beginning, which is no frame; the next one is
+            // written over it.
+            let full = disk::is_full(&source);
+            let error = failed("write", source);
+            return Err(if full {
+                CommitError::NotWritten(self.refuse(error))
+            } else {
+                CommitError::Unknown(self.poison(error))
+            });
+        }
+        if let Err(source) = file.sync_data() {
+            return Err(CommitError::Unknown(self.poison(failed("fdatasync", source))));
+        }
         *offset = offset.saturating_add(frame.len() as u64);
-        self.acknowledged.note(last_seq, hash).map_err(failed("noting what is acknowledged"))
+        Ok(())
+    }
+
+    /// Notes that somebody is about to be told of everything up to a record.
+    fn note(&mut self, last_seq: u64, hash: &Hash) -> Result<(), WriteError> {
+        let path = &self.segment.path;
+        let failed = |source| WriteError {
+            doing: "noting what is acknowledged",
+            path: path.clone(),
+            source,
+        };
+        self.acknowledged.note(last_seq, hash).map_err(failed)
     }
 }
 
@@ -350,7 +375,7 @@ pub(super) fn scrub(
     Ok(())
 }
 
-/// What tells a journal from every other.
+/// The identity of a journal, which no other one has.
 fn id_of(key: &JournalKey) -> Hash {
     Hash::of(key)
 }

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use keypool_ledger::{EventLog, MemoryLog, SledLog, SledLogOptions, Snapshot};
+use keypool_ledger::{EventLog, LogHealth, MemoryLog, SledLog, SledLogOptions, Snapshot};
 use tempfile::TempDir;
 
 use super::{
@@ -161,6 +161,7 @@ fn an_old_segment_that_is_damaged_stops_the_log() {
     let why = cause.source().unwrap().to_string();
     assert!(why.contains(path.file_name().unwrap().to_str().unwrap()), "{why}");
     assert_eq!(log.read(n, 1).unwrap().len(), 1, "what was acknowledged is readable");
+    assert!(matches!(log.health(), LogHealth::Failed { .. }), "{:?}", log.health());
     drop(log);
     let refused = SledLog::open(dir.path(), SMALL).unwrap_err().to_string();
     assert!(refused.contains("hash"), "{refused}");

@@ -13,11 +13,15 @@ use std::{
 use keypool_ledger::{
     AppendError, EventLog, LogHealth, OpenError, ReadError, Record, SledLog, SledLogOptions,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tempfile::TempDir;
 
 use super::support::{
-    SMALL, all, command, fill, in_the_end, open, package, read_journal, stream, try_append,
+    SMALL, all, command, fill, in_the_end, open, package, read_journal, segments, stream,
+    try_append,
 };
 
 /// Tells a child process of this test binary where its log is.
@@ -201,6 +205,34 @@ fn a_full_disk_refuses_events_and_takes_them_again_when_there_is_room() {
     disk.free();
     is_writable_again(&log);
     assert_eq!(in_the_end(|| try_append(&log, 40).map_err(unavailable)), records.len() as u64 + 1);
+    serves(&log, &records);
+}
+
+#[test]
+fn a_write_that_finds_no_room_is_refused_and_leaves_nothing() {
+    let Some(disk) = Disk::mount(32) else { return };
+    let data = disk.data();
+    let log = SledLog::open(&data, SMALL_DISK).unwrap();
+    fill(&log, 3);
+    // As on a file system that gives a file new blocks whenever it is written.
+    let segment = fs::File::options().write(true).open(&segments(&data)[0]).unwrap();
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&segment, hole, 4096, (64 << 10) - 4096).unwrap();
+    disk.fill_but(0);
+
+    let refused = until_refused(&log);
+
+    assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
+    let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
+    assert!(why.starts_with("write failed for "), "{why}");
+    let records = all(&log);
+    serves(&log, &records);
+    disk.free();
+    is_writable_again(&log);
+    assert_eq!(try_append(&log, 40).unwrap(), records.len() as u64 + 1);
+    drop(log);
+    let log = SledLog::open(&data, SMALL_DISK).unwrap();
+    assert_eq!(all(&log).len(), records.len() + 1);
     serves(&log, &records);
 }
 

@@ -142,7 +142,7 @@ fn child_that_appends_until_it_is_killed() {
 }
 
 /// A closed log whose last record has other bytes in place of its envelope's.
-fn written_by_another_version(dir: &Path, alter: impl Fn(&mut Vec<u8>)) {
+fn written_by_another_version(dir: &Path, alter: fn(&mut Vec<u8>)) {
     let from = TempDir::new().unwrap();
     let log = open(from.path());
     fill(&log, 5);
@@ -152,31 +152,33 @@ fn written_by_another_version(dir: &Path, alter: impl Fn(&mut Vec<u8>)) {
     JournalWriter::create(dir, options).unwrap().append(&records).unwrap();
 }
 
+/// Checks that such a log is refused, that the reason is told, and that nothing is moved away.
+fn told_as_newer(alter: fn(&mut Vec<u8>), what: &str) {
+    let parent = TempDir::new().unwrap();
+    let dir = parent.path().join("data");
+    written_by_another_version(&dir, alter);
+    for _ in 0..2 {
+        let refused = refusal(&dir);
+        assert!(matches!(refused, OpenError::Newer { .. }), "{refused:?}");
+        let said = refused.to_string();
+        assert!(said.contains("was written by a newer version of keypool: record 5: "), "{said}");
+        assert!(said.contains(what) && !said.contains("restore"), "{said}");
+    }
+    assert!(!dir.join("sled.damaged").exists());
+}
+
 #[test]
 fn a_log_of_a_newer_version_is_told_as_one() {
-    let next = codec::SCHEMA + 1;
-    let newer_schema = |bytes: &mut Vec<u8>| bytes[..2].copy_from_slice(&next.to_be_bytes());
+    let newer_schema = |bytes: &mut Vec<u8>| {
+        let next = codec::SCHEMA + 1;
+        bytes[..2].copy_from_slice(&next.to_be_bytes());
+    };
     let newer_event = |bytes: &mut Vec<u8>| {
         let place = bytes.windows(8).position(|part| part == b"uploaded").unwrap();
         bytes[place] = b'U';
     };
-    let alter: [&dyn Fn(&mut Vec<u8>); 2] = [&newer_schema, &newer_event];
-    for (alter, what) in alter.into_iter().zip(["has schema", "cannot read its event"]) {
-        let parent = TempDir::new().unwrap();
-        let dir = parent.path().join("data");
-        written_by_another_version(&dir, alter);
-        for _ in 0..2 {
-            let refused = refusal(&dir);
-            assert!(matches!(refused, OpenError::Newer { .. }), "{refused:?}");
-            let said = refused.to_string();
-            assert!(
-                said.contains("was written by a newer version of keypool: record 5: "),
-                "{said}"
-            );
-            assert!(said.contains(what) && !said.contains("restore"), "{said}");
-        }
-        assert!(!dir.join("sled.damaged").exists());
-    }
+    told_as_newer(newer_schema, "has schema");
+    told_as_newer(newer_event, "cannot read its event");
 }
 
 #[test]

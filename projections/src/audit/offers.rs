@@ -29,7 +29,9 @@ impl Auditor {
             wrong.push("with less life left than the reservation and its margin".to_owned());
         }
         let mut events = vec![at];
-        if let Some(first) = self.first_before(seen, life, deadline) {
+        let is_stranger = holder.user() != life.pool.user()
+            && !self.contacts.contains(&(life.pool.clone(), holder.user().to_owned()));
+        if let Some(first) = self.first_before(seen, life, (deadline, is_stranger)) {
             events.insert(0, first.uploaded.unwrap_or_default());
             wrong.push(format!(
                 "although package {} of the same ciphersuite comes before it in the order of offers",
@@ -41,11 +43,18 @@ impl Auditor {
         }
     }
 
-    /// A package of the same ciphersuite that should have been offered before this one.
-    fn first_before(&self, seen: Seen<'_>, given: &Life, deadline: Timestamp) -> Option<&Life> {
+    /// A package of the same ciphersuite that should have been offered before this one. Strangers may be
+    /// given one of a later class, because those of the classes before it are kept for contacts.
+    fn first_before(
+        &self,
+        seen: Seen<'_>,
+        given: &Life,
+        (deadline, is_stranger): (Timestamp, bool),
+    ) -> Option<&Life> {
         let pool = self.pools.get(&given.pool)?;
         let offerable = |life: &&Life| {
             life.facts.ciphersuite == given.facts.ciphersuite
+                && !(is_stranger && may_be_kept(life, given))
                 && life.uploaded.is_some()
                 && life.holds.is_none()
                 && (life.facts.last_resort || life.lapsed < self.promises.lapses_max)
@@ -58,9 +67,20 @@ impl Auditor {
     }
 }
 
+/// Whether a package may be kept for contacts while a stranger is given another one: one that was never
+/// handed out may, and any that is used once while the other one is the last resort.
+fn may_be_kept(life: &Life, given: &Life) -> bool {
+    let is_fresh = class(life) == (false, 0);
+    class(life) != class(given) && (is_fresh || given.facts.last_resort)
+}
+
 /// The place in the order: single-use before last resort, never offered before given back before
 /// lapsed, and then the oldest.
-fn place(life: &Life) -> (bool, u8, u64) {
-    let class = if 0 < life.lapsed { 2 } else { u8::from(0 < life.cancelled) };
-    (life.facts.last_resort, class, life.uploaded.unwrap_or(u64::MAX))
+fn place(life: &Life) -> ((bool, u8), u64) {
+    (class(life), life.uploaded.unwrap_or(u64::MAX))
+}
+
+fn class(life: &Life) -> (bool, u8) {
+    let returned = if 0 < life.lapsed { 2 } else { u8::from(0 < life.cancelled) };
+    (life.facts.last_resort, returned)
 }

@@ -4,18 +4,20 @@
 //! reservation can spend the package and invite nobody. So it is the owner who says so, and names the
 //! reservation that was spent; who made it is the server's to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use keypool_ledger::{Event, PoolId, ReservationId, ReservePolicy, Timestamp};
+use keypool_ledger::{Event, PoolId, ReservePolicy, Timestamp};
 
 use super::{Package, PoolState, ReservationStatus};
 use crate::{
-    command::{Answer, Limits, Rejection},
+    command::{Answer, Limits, PolicyChange, PolicyStatus, Rejection},
     packing::{Packer, Unpacker},
 };
 
 /// How many contacts a pool remembers, and how many that were removed: the ones that came last.
 const REMEMBERED_MAX: usize = 1024;
+/// How many users a pool blocks.
+pub(crate) const BLOCKED_MAX: usize = 1024;
 
 /// Whom the owner of a pool lets reserve, and whom the owner knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub struct Circle {
     contacts: BTreeMap<String, u64>,
     /// Users that were contacts, likewise.
     removed: BTreeMap<String, u64>,
+    /// Users that are blocked.
+    blocked: BTreeSet<String>,
+    /// How many packages strangers may take together in an hour; `None` for the server's own limit.
+    strangers_per_hour: Option<u32>,
     changes: u64,
 }
 
@@ -52,10 +58,31 @@ impl Circle {
         self.removed.contains_key(user)
     }
 
-    /// What a command about it is answered with.
+    /// The users that are blocked, by name.
+    pub fn blocked(&self) -> impl Iterator<Item = &str> {
+        self.blocked.iter().map(String::as_str)
+    }
+
+    /// Whether the owner has blocked a user.
+    #[must_use]
+    pub fn is_blocked(&self, user: &str) -> bool {
+        self.blocked.contains(user)
+    }
+
+    /// How many packages strangers may take together in an hour; `None` for the server's own limit.
+    #[must_use]
+    pub const fn strangers_per_hour(&self) -> Option<u32> {
+        self.strangers_per_hour
+    }
+
+    /// The answer to a command about the policy.
     pub(crate) fn answer(&self) -> Answer {
-        let contacts = self.contacts().map(str::to_owned).collect();
-        Answer::PolicySet { reserve: self.reserve, contacts }
+        Answer::PolicySet(PolicyStatus {
+            reserve: self.reserve,
+            contacts: self.contacts().map(str::to_owned).collect(),
+            blocked: self.blocked().map(str::to_owned).collect(),
+            strangers_per_hour: self.strangers_per_hour,
+        })
     }
 
     pub(super) fn evolve(&mut self, event: &Event) {
@@ -70,6 +97,9 @@ impl Circle {
                 self.contacts.remove(user);
                 remember(&mut self.removed, user, self.changes);
             }
+            Event::UserBlocked { user } => drop(self.blocked.insert(user.clone())),
+            Event::UserUnblocked { user } => drop(self.blocked.remove(user)),
+            Event::StrangersLimitSet { per_hour } => self.strangers_per_hour = *per_hour,
             // Not about whom the owner knows: never here.
             _ => {}
         }
@@ -85,6 +115,10 @@ impl Circle {
                 out.number(*place);
             }
         }
+        out.number(self.blocked.len() as u64);
+        self.blocked.iter().for_each(|user| out.bytes(user.as_bytes()));
+        out.flag(self.strangers_per_hour.is_some());
+        out.number(self.strangers_per_hour.unwrap_or_default().into());
     }
 
     pub(super) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
@@ -95,6 +129,12 @@ impl Circle {
                 users.insert(rest.text()?, rest.number()?);
             }
         }
+        for _ in 0..rest.number()? {
+            circle.blocked.insert(rest.text()?);
+        }
+        let is_limited = rest.flag()?;
+        let per_hour = u32::try_from(rest.number()?).ok()?;
+        circle.strangers_per_hour = is_limited.then_some(per_hour);
         Some(circle)
     }
 }
@@ -109,37 +149,53 @@ fn remember(users: &mut BTreeMap<String, u64>, user: &str, place: u64) {
 }
 
 impl PoolState {
-    /// Which events say who may reserve, whose invitations were joined and who is a stranger again; what
-    /// is so already adds none.
-    pub(crate) fn decide_policy(
-        &self,
-        reserve: Option<ReservePolicy>,
-        joined: &[ReservationId],
-        removed: &[String],
-    ) -> Result<Vec<Event>, Rejection> {
-        let mut events = Vec::new();
-        if let Some(reserve) = reserve.filter(|reserve| *reserve != self.circle.reserve) {
-            events.push(Event::PolicySet { reserve });
-        }
-        let mut circle = (*self.circle).clone();
-        for id in joined {
-            let spent = self.reservation(*id).filter(|made| is_spent(made.status));
-            let holder = &spent.ok_or(Rejection::ReservationMismatch(*id))?.holder;
-            if !circle.is_contact(holder.user()) {
-                let added =
-                    Event::ContactAdded { user: holder.user().to_owned(), reservation: *id };
-                circle.evolve(&added);
-                events.push(added);
-            }
-        }
-        for user in removed {
-            if circle.is_contact(user) {
-                let gone = Event::ContactRemoved { user: user.clone() };
-                circle.evolve(&gone);
-                events.push(gone);
-            }
-        }
+    /// The events that lead from the policy to the one that is asked for: none for a change that is so
+    /// already, or that another part of the same request takes back.
+    pub(crate) fn decide_policy(&self, change: &PolicyChange) -> Result<Vec<Event>, Rejection> {
+        let mut events = self.settings_changed(change);
+        events.extend(self.contacts_changed(change)?);
+        events.extend(self.blocks_changed(change)?);
         Ok(events)
+    }
+
+    fn settings_changed(&self, change: &PolicyChange) -> Vec<Event> {
+        let reserve = change.reserve.filter(|reserve| *reserve != self.circle.reserve);
+        let limit = change.strangers_per_hour.map(|limit| Some(limit).filter(|limit| 0 < *limit));
+        let limit = limit.filter(|limit| *limit != self.circle.strangers_per_hour);
+        let reserve = reserve.map(|reserve| Event::PolicySet { reserve });
+        let limit = limit.map(|per_hour| Event::StrangersLimitSet { per_hour });
+        reserve.into_iter().chain(limit).collect()
+    }
+
+    fn contacts_changed(&self, change: &PolicyChange) -> Result<Vec<Event>, Rejection> {
+        let (mut events, mut named) = (Vec::new(), BTreeSet::new());
+        for reservation in change.joined.iter().copied() {
+            let spent = self.reservation(reservation).filter(|made| is_spent(made.status));
+            let user = spent.ok_or(Rejection::ReservationMismatch(reservation))?.holder.user();
+            let is_kept = !change.removed.iter().any(|removed| removed == user);
+            if is_kept && !self.circle.is_contact(user) && named.insert(user) {
+                events.push(Event::ContactAdded { user: user.to_owned(), reservation });
+            }
+        }
+        let removed = change.removed.iter().collect::<BTreeSet<_>>().into_iter();
+        let removed = removed.filter(|user| self.circle.is_contact(user)).cloned();
+        events.extend(removed.map(|user| Event::ContactRemoved { user }));
+        Ok(events)
+    }
+
+    fn blocks_changed(&self, change: &PolicyChange) -> Result<Vec<Event>, Rejection> {
+        let unblocked: BTreeSet<&String> = change.unblocked.iter().collect();
+        let blocked = change.blocked.iter().filter(|user| !unblocked.contains(user));
+        let blocked: BTreeSet<&String> =
+            blocked.filter(|user| !self.circle.is_blocked(user)).collect();
+        let unblocked = unblocked.into_iter().filter(|user| self.circle.is_blocked(user));
+        let unblocked: Vec<&String> = unblocked.collect();
+        if BLOCKED_MAX + unblocked.len() < self.circle.blocked.len() + blocked.len() {
+            return Err(Rejection::TooManyBlocked);
+        }
+        let unblocked = unblocked.into_iter().cloned().map(|user| Event::UserUnblocked { user });
+        let blocked = blocked.into_iter().cloned().map(|user| Event::UserBlocked { user });
+        Ok(unblocked.chain(blocked).collect())
     }
 
     /// The ciphersuites of which this inviter is handed no package that was never handed out, because
@@ -151,6 +207,9 @@ impl PoolState {
         now: Timestamp,
         limits: &Limits,
     ) -> Result<Vec<u16>, Rejection> {
+        if self.circle.is_blocked(holder.user()) {
+            return Err(Rejection::Blocked);
+        }
         if introduced || self.circle.is_contact(holder.user()) {
             return Ok(Vec::new());
         }
@@ -188,6 +247,8 @@ const fn is_spent(status: ReservationStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use keypool_ledger::ReservationId;
+
     use super::*;
 
     fn added(user: &str) -> Event {
@@ -203,6 +264,8 @@ mod tests {
             circle.evolve(&added(user));
         }
         circle.evolve(&Event::ContactRemoved { user: "mallory".to_owned() });
+        circle.evolve(&Event::UserBlocked { user: "mallory".to_owned() });
+        circle.evolve(&Event::StrangersLimitSet { per_hour: Some(600) });
         let mut out = Packer::default();
         circle.pack(&mut out);
         let bytes = out.into_bytes();

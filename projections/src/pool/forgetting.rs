@@ -11,7 +11,7 @@ use keypool_ledger::{Hash, KeyPackageRef, Record, ReservationId, Timestamp};
 
 use super::{Package, PoolState, Reservation};
 use crate::{
-    command::{Claim, Command, Limits, NewPackage, Which},
+    command::{Claim, Command, Limits, NewPackage, PolicyChange, Which},
     decide::is_worn,
     lifecycle::{IllegalChange, Stage},
 };
@@ -74,7 +74,7 @@ impl PoolState {
             Command::Revoke { which: Which::Refs(refs), .. } => {
                 refs.iter().filter_map(unless_known).collect()
             }
-            Command::SetPolicy { joined, .. } => {
+            Command::SetPolicy(PolicyChange { joined, .. }) => {
                 let unknown = joined.iter().filter(|id| self.reservation(**id).is_none());
                 unknown.map(|id| Forgotten::Reservation(*id)).collect()
             }

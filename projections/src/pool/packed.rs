@@ -1,7 +1,10 @@
 //! A pool in as few bytes as it needs: how one that nobody asks for lies in memory, and how it is kept
 //! beside the log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use keypool_ledger::{
     GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason, SignatureKey,
@@ -184,7 +187,8 @@ impl Identity {
 }
 
 fn pack_package(out: &mut Packer, package: &Package, credentials: &[Hash]) {
-    let Package { facts, stage, order, generation, cancelled, lapsed, latest, revoked } = package;
+    let Package { facts, stage, order, generation, cancelled, lapsed, latest, revoked, .. } =
+        package;
     out.bytes(facts.keypackage_ref.as_bytes());
     out.array(facts.init_key.as_bytes());
     out.number(facts.not_before.as_millis());
@@ -216,6 +220,8 @@ fn pack_package(out: &mut Packer, package: &Package, credentials: &[Hash]) {
         Some(RevokeReason::Reported) => 3,
         Some(RevokeReason::Lapsed) => 4,
     });
+    out.number(package.reported_by.len() as u64);
+    package.reported_by.iter().for_each(|user| out.bytes(user.as_bytes()));
 }
 
 fn unpack_package(rest: &mut Unpacker<'_>, credentials: &[Hash]) -> Option<Package> {
@@ -256,7 +262,21 @@ fn unpack_package(rest: &mut Unpacker<'_>, credentials: &[Hash]) -> Option<Packa
         4 => Some(RevokeReason::Lapsed),
         _ => return None,
     };
-    Some(Package { facts, stage, order, generation, cancelled, lapsed, latest, revoked })
+    let mut reported_by = BTreeSet::new();
+    for _ in 0..rest.number()? {
+        reported_by.insert(rest.text()?);
+    }
+    Some(Package {
+        facts,
+        stage,
+        order,
+        generation,
+        cancelled,
+        lapsed,
+        latest,
+        revoked,
+        reported_by,
+    })
 }
 
 fn pack_reservation(out: &mut Packer, made: &Reservation) {

@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use keypool_ledger::{CommandId, Hash, KeyPackageRef, PoolId, ReadError, StreamId, Timestamp};
+use keypool_ledger::{
+    AppendError, CommandId, Hash, KeyPackageRef, PoolId, ReadError, StreamId, Timestamp,
+};
 
 use super::PoolView;
 use crate::{
@@ -63,10 +65,16 @@ impl Reply {
     }
 }
 
+/// Two replies that say the same are the same. How full the pool is afterwards is said of what fills or
+/// empties it: a repeated answer about one package does not fold the pool as it was.
 impl PartialEq for Reply {
     fn eq(&self, other: &Self) -> bool {
         let said = |reply: &Self| (reply.pool.clone(), reply.answer.clone(), reply.position);
-        said(self) == said(other) && self.health() == other.health()
+        let fills = matches!(
+            self.answer,
+            Answer::Uploaded(_) | Answer::Replaced { .. } | Answer::Revoked(_)
+        );
+        said(self) == said(other) && (!fills || self.health() == other.health())
     }
 }
 
@@ -126,6 +134,9 @@ pub enum ReplayError {
         #[source]
         source: IllegalChange,
     },
+    /// The settings could not be recorded, and whether they were is not known.
+    #[error("the settings of the server could not be recorded in the log")]
+    Append(#[source] AppendError),
     /// The committer thread could not be started.
     #[error("the committer thread could not be started")]
     Thread(#[source] std::io::Error),

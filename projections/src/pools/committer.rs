@@ -14,7 +14,7 @@ use super::{
     ExecuteError, PoolView, Reply, Request, Shared,
     delivering::{Delivered, DeliveryOutcome, DeliveryRequest, recall_delivery},
     group::{Group, Plan},
-    recall::recall,
+    recall::{Repeat, recall},
     views::{News, replay_pool},
 };
 
@@ -263,11 +263,15 @@ impl<L: EventLog> Committer<L> {
                 drop(sender.send(Err(error)));
                 None
             }
+            (Plan::Repeat(records), Work::Command(request, sender)) => {
+                self.shared.repeat(Repeat { request, records, sender });
+                None
+            }
             (plan, Work::Command(request, sender)) => {
                 let (index, outcome) = match plan {
                     Plan::Write(index, outcome) => (Some(index), outcome),
                     Plan::Reply(outcome) => (None, outcome),
-                    Plan::Deliver(..) | Plan::Sweep(_) => return None,
+                    Plan::Deliver(..) | Plan::Sweep(_) | Plan::Repeat(_) => return None,
                 };
                 let decided =
                     group.decided(index, outcome, |place, reply| self.at_its_place(reply, place));

@@ -6,8 +6,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, GroupId, KeyPackageRef, NewEvent, PoolId, ReservationId,
-    SignatureKey, SignedStatement, StreamHead, StreamId, StreamWrite, Timestamp,
+    Batch, CommandId, Event, EventLog, GroupId, KeyPackageRef, NewEvent, PoolId, Record,
+    ReservationId, SignatureKey, SignedStatement, StreamHead, StreamId, StreamWrite, Timestamp,
 };
 
 use super::{
@@ -15,7 +15,6 @@ use super::{
     clock_guard::ClockReading,
     committer::{Job, Outcome, Work},
     delivering::DeliveryOutcome,
-    recall::recall,
     server_stream::derived_id,
     views::News,
 };
@@ -41,7 +40,9 @@ pub(super) enum Plan {
     /// The batch with this index in the group, and the outcome once it is durable: a reply, or the
     /// refusal of a lost reservation, which is recorded as well.
     Write(usize, Outcome),
-    /// As the two above, for a command to the delivery.
+    /// The request was carried out before, and these are its records.
+    Repeat(Vec<Record>),
+    /// As the first two, for a command to the delivery.
     Deliver(Option<usize>, DeliveryOutcome),
     /// Batches of a sweep, by index.
     Sweep(Vec<usize>),
@@ -142,7 +143,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
         let records = self.shared.log.find_after(request.id, self.looked)?;
         if !records.is_empty() {
-            return Ok(Plan::Reply(recall(self.shared, request, &records)));
+            return Ok(Plan::Repeat(records));
         }
         match request.command {
             Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,
@@ -380,7 +381,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         }
         let devices = views.directory.registered_of(pool.user()).len();
         if DEVICES_MAX <= devices {
-            return Err(Rejection::TooManyDevices(pool.user().to_owned(), devices).into());
+            return Err(Rejection::DevicesFull(pool.user().to_owned(), devices).into());
         }
         Ok(())
     }

@@ -1,17 +1,113 @@
 //! Answers to repeated requests, from what the log has recorded of the first one.
+//!
+//! An answer about one package is in its own records. Every other one needs the pool as it was, folded
+//! from its whole history: one thread does that, for one request after the other, so that repetitions
+//! take one core at most and no caller waits for them but those who repeat.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        mpsc::{Receiver, TrySendError},
+    },
+    thread::{self, JoinHandle},
+};
 
-use keypool_ledger::{Event, EventLog, KeyPackageRef, Record, ReleaseReason, RevokeReason};
+use keypool_ledger::{Event, EventLog, KeyPackageRef, PoolId, Record, ReleaseReason, RevokeReason};
+use tokio::sync::oneshot;
 
 use super::{
-    ExecuteError, Reply, Request, Shared, committer::Outcome, loading::unreadable,
-    views::replay_pool,
+    ExecuteError, ReplayError, Reply, Request, Shared, Target, committer::Outcome,
+    loading::unreadable, views::replay_pool,
 };
-use crate::{
-    command::{Answer, Command, ItemOutcome, ItemRefusal, Limits, OnLapse, Rejection},
-    pool::PoolState,
-};
+use crate::command::{Answer, Command, ItemOutcome, ItemRefusal, Limits, OnLapse, Rejection};
+
+/// How many repeated requests wait for their answers.
+pub(super) const REPEATS_MAX: usize = 256;
+/// How many of them are of one asker.
+const REPEATS_OF_ONE_MAX: usize = 4;
+
+/// A request that was carried out before, and what the log has recorded of it.
+pub(super) struct Repeat {
+    pub(super) request: Box<Request>,
+    pub(super) records: Vec<Record>,
+    pub(super) sender: oneshot::Sender<Outcome>,
+}
+
+impl Repeat {
+    /// The device that asks: the inviter, or the owner of the pool.
+    fn asker(&self) -> Option<PoolId> {
+        match (&self.request.command, &self.request.target) {
+            (Command::Reserve { holder, .. }, _) => Some(holder.clone()),
+            (
+                Command::Renew(claim)
+                | Command::Release(claim)
+                | Command::Report { claim, .. }
+                | Command::Spend { claim, .. },
+                _,
+            ) => Some(claim.holder.clone()),
+            (_, Target::Pool(pool)) => Some(pool.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Starts the thread that answers repeated requests, until nobody can send any.
+pub(super) fn start_repeating<L: EventLog + 'static>(
+    shared: Arc<Shared<L>>,
+    repeats: Receiver<Repeat>,
+) -> Result<JoinHandle<()>, ReplayError> {
+    let work = move || {
+        for repeat in repeats {
+            let outcome = recall(&shared, &repeat.request, &repeat.records);
+            shared.forget_repeat(repeat.asker());
+            // The caller may have gone.
+            let _ = repeat.sender.send(outcome);
+        }
+    };
+    let thread = thread::Builder::new().name("keypool-repeats".to_owned()).spawn(work);
+    thread.map_err(ReplayError::Thread)
+}
+
+impl<L> Shared<L> {
+    /// Has a repeated request answered, or refuses it if too many wait.
+    pub(super) fn repeat(&self, repeat: Repeat) {
+        let asker = repeat.asker();
+        if !self.note_repeat(asker.clone()) {
+            return drop(repeat.sender.send(Err(ExecuteError::Busy)));
+        }
+        let repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // A caller whose sender is dropped learns that the pools are closed.
+        let refused = repeats.and_then(|repeats| repeats.try_send(repeat).err());
+        if let Some(refused) = refused {
+            self.forget_repeat(asker);
+            if let TrySendError::Full(repeat) = refused {
+                drop(repeat.sender.send(Err(ExecuteError::Busy)));
+            }
+        }
+    }
+
+    /// Counts a repeated request; false if as many of this asker wait as may.
+    fn note_repeat(&self, asker: Option<PoolId>) -> bool {
+        let mut repeating = self.repeating();
+        let of_asker = repeating.entry(asker).or_default();
+        let may = *of_asker < REPEATS_OF_ONE_MAX;
+        *of_asker += usize::from(may);
+        may
+    }
+
+    fn forget_repeat(&self, asker: Option<PoolId>) {
+        let mut repeating = self.repeating();
+        let left = repeating.remove(&asker).unwrap_or_default().saturating_sub(1);
+        if 0 < left {
+            repeating.insert(asker, left);
+        }
+    }
+
+    fn repeating(&self) -> MutexGuard<'_, HashMap<Option<PoolId>, usize>> {
+        self.repeating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Answers a repeated request as the first one was answered, from what the log has recorded of it.
 pub(super) fn recall<L: EventLog>(
@@ -25,6 +121,14 @@ pub(super) fn recall<L: EventLog>(
     if first.envelope.request != request.digest {
         return Err(mismatch());
     }
+    let at = first.envelope.at;
+    let events: Vec<&Event> = records.iter().map(|record| &record.envelope.event).collect();
+    if let Some(answer) = recorded(&shared.log, &request.command, &events)? {
+        let view = shared.view(&pool)?.unwrap_or_default();
+        let (position, limits) = (records.last().unwrap_or(first).seq, shared.limits_now());
+        let answer = answer?;
+        return Ok(Reply { pool, answer, position, repeated: true, after: (view, at), limits });
+    }
     let mut before =
         replay_pool(&shared.log, &pool, first.envelope.version - 1).map_err(unreadable)?;
     // What time had done is recorded first; the command was decided on the pool as that left it.
@@ -36,14 +140,10 @@ pub(super) fn recall<L: EventLog>(
     for record in own {
         after.take_in(record).map_err(unreadable)?;
     }
-    let at = first.envelope.at;
-    let events: Vec<&Event> = records.iter().map(|record| &record.envelope.event).collect();
-    let answer = recorded(&request.command, &events, &after.state).unwrap_or_else(|| {
-        // What time had done by then is recorded and folded. No package that was not retired then is
-        // retired now, because the server has become stricter since.
-        let limits = Limits { on_lapse: OnLapse::Requeue, ..shared.limits_now() };
-        before.state.decide(&request.command, at, &limits).answer
-    });
+    // What time had done by then is recorded and folded. No package that was not retired then is retired
+    // now, because the server has become stricter since.
+    let limits = Limits { on_lapse: OnLapse::Requeue, ..shared.limits_now() };
+    let answer = before.state.decide(&request.command, at, &limits).answer;
     let answer = with_recorded_uploads(answer?, &events);
     let (position, limits) = (after.position, shared.limits_now());
     Ok(Reply { pool, answer, position, repeated: true, after: (Arc::new(after), at), limits })
@@ -61,22 +161,14 @@ fn is_settling(record: &Record) -> bool {
 
 /// The answer that a command's events say by themselves, whatever the limits are today.
 fn recorded(
+    log: &impl EventLog,
     command: &Command,
     events: &[&Event],
-    after: &PoolState,
-) -> Option<Result<Answer, Rejection>> {
-    events.iter().find_map(|event| match (command, event) {
-        (
-            Command::Reserve { reservation: asked, .. },
-            Event::Reserved { keypackage_ref, reservation, generation, deadline, .. },
-        ) if asked == reservation => after.get(keypackage_ref).map(|package| {
-            Ok(Answer::Reserved {
-                facts: package.facts.clone(),
-                reservation: *reservation,
-                generation: *generation,
-                deadline: *deadline,
-            })
-        }),
+) -> Result<Option<Result<Answer, Rejection>>, ExecuteError> {
+    if let Some(made) = events.iter().find(|event| matches!(event, Event::Reserved { .. })) {
+        return recorded_reservation(log, command, made);
+    }
+    Ok(events.iter().find_map(|event| match (command, event) {
         (Command::Renew(_), Event::Renewed { deadline, .. }) => {
             Some(Ok(Answer::Renewed { deadline: *deadline }))
         }
@@ -95,8 +187,34 @@ fn recorded(
         (Command::DeclareLeafKey { .. }, Event::LeafKeyPinned { .. }) => {
             Some(Ok(Answer::LeafKeyDeclared))
         }
+        (Command::Release(_), Event::Released { reason: ReleaseReason::Cancelled, .. }) => {
+            Some(Ok(Answer::Released))
+        }
+        (Command::Report { .. }, Event::Released { reason: ReleaseReason::Cancelled, .. }) => {
+            Some(Ok(Answer::Reported))
+        }
         _ => None,
-    })
+    }))
+}
+
+fn recorded_reservation(
+    log: &impl EventLog,
+    command: &Command,
+    made: &Event,
+) -> Result<Option<Result<Answer, Rejection>>, ExecuteError> {
+    let (
+        Command::Reserve { reservation: asked, .. },
+        Event::Reserved { keypackage_ref, reservation, generation, deadline, .. },
+    ) = (command, made)
+    else {
+        return Ok(None);
+    };
+    let uploaded = log.find_package(keypackage_ref)?.map(|record| record.envelope.event);
+    let Some(Event::Uploaded(facts)) = uploaded.filter(|_| asked == reservation) else {
+        return Ok(None);
+    };
+    let (reservation, generation, deadline) = (*reservation, *generation, *deadline);
+    Ok(Some(Ok(Answer::Reserved { facts, reservation, generation, deadline })))
 }
 
 /// What the log has taken in was stored and nothing else, whatever the limits say today.

@@ -1,4 +1,5 @@
-//! The server's own history in the log: the clock that was accepted after a leap.
+//! The server's own history in the log: the settings it ran with, and the clock that was accepted after a
+//! leap.
 
 use keypool_ledger::{
     AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, NewEvent, StreamId,
@@ -6,9 +7,10 @@ use keypool_ledger::{
 };
 
 use super::{
-    ExecuteError, Shared,
+    ExecuteError, ReplayError, Shared,
     committer::{Committer, meaning_of},
 };
+use crate::command::Limits;
 
 /// Appends an event to the server's history. Its id follows from what it says, so that the same history
 /// and the same clock give the same bytes.
@@ -51,6 +53,29 @@ impl<L: EventLog> Committer<L> {
         shared.clock_guard().accept(to, reading);
         shared.publish_server_events(&appended);
         Ok(true)
+    }
+}
+
+impl<L: EventLog> Shared<L> {
+    /// Records the settings that rules depend on, if they are not those that were recorded last. A log in
+    /// which none are recorded was written with the defaults.
+    pub(super) fn record_settings(&self) -> Result<(), ReplayError> {
+        let history = self.log.read_stream(&StreamId::Server, 0, usize::MAX)?;
+        let recorded = history.iter().rev().find_map(|record| match &record.envelope.event {
+            Event::Configured(settings) => Some(*settings),
+            _ => None,
+        });
+        let settings = self.limits.recorded();
+        if settings == recorded.unwrap_or_else(|| Limits::STANDARD.recorded()) {
+            return Ok(());
+        }
+        let now = self.clock_guard().observe(self.reading()).now;
+        match append(&self.log, now, Event::Configured(settings)) {
+            Ok(appended) => self.publish_server_events(&appended),
+            Err(error @ AppendError::NotWritten(_)) => self.note_refusal(Some(&error)),
+            Err(error) => return Err(ReplayError::Append(error)),
+        }
+        Ok(())
     }
 }
 

@@ -46,10 +46,21 @@ pub struct Ask {
     pub pair: u64,
     /// The claim.
     pub reservation: ReservationId,
-    /// Whether the inviter is a stranger to the pool's owner.
-    pub stranger: bool,
+    /// Who the inviter is to the pool's owner.
+    pub relation: Relation,
     /// When the claim lapses, if nothing else happens.
     pub until: Timestamp,
+}
+
+/// Who an inviter is to the owner of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// A contact, somebody introduced, or another device of the user.
+    Contact,
+    /// A stranger. All strangers together may have packages of the pool at this rate.
+    Stranger(Rate),
+    /// A stranger who may have the last-resort package only, which no rate for all of them limits.
+    LastResort,
 }
 
 impl Ask {
@@ -59,10 +70,31 @@ impl Ask {
         keys: &Keys,
         inviter: &PoolId,
         pool: &PoolId,
-        (reservation, stranger, until): (ReservationId, bool, Timestamp),
+        (reservation, relation, until): (ReservationId, Relation, Timestamp),
     ) -> Self {
         let (inviter, pool) = (keys.user(inviter.user()), keys.pool(pool));
-        Self { inviter, pool, pair: keys.pair(inviter, pool), reservation, stranger, until }
+        Self { inviter, pool, pair: keys.pair(inviter, pool), reservation, relation, until }
+    }
+
+    /// The quota for this inviter and this pool.
+    const fn pair_quota(&self, quotas: &Quotas) -> (Quota, Rate) {
+        match self.relation {
+            Relation::Contact => (Quota::ContactPair, quotas.contact_pair),
+            Relation::Stranger(_) | Relation::LastResort => (Quota::Pair, quotas.pair),
+        }
+    }
+
+    /// The same ask for the last-resort package only.
+    #[must_use]
+    pub const fn last_resort(self) -> Self {
+        Self { relation: Relation::LastResort, ..self }
+    }
+
+    const fn held_max(&self, quotas: &Quotas) -> usize {
+        match self.relation {
+            Relation::Contact => quotas.contact_held_max,
+            Relation::Stranger(_) | Relation::LastResort => quotas.pair_held_max,
+        }
     }
 }
 
@@ -88,8 +120,10 @@ struct Held {
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     pairs: HashMap<u64, Bucket>,
+    contacts: HashMap<u64, Bucket>,
     strangers: HashMap<u64, Bucket>,
     uploads: HashMap<u64, Bucket>,
+    policies: HashMap<u64, Bucket>,
     /// When there is room again; in the past if there is.
     full_until: Timestamp,
 }
@@ -99,6 +133,9 @@ pub struct Targets {
 pub enum Granted {
     /// It is within the limits, and is counted.
     Counted,
+    /// It is over the limit of all strangers together, and nothing else is in the way of an inviter who
+    /// has had no package of the pool lately: the last-resort package may be had. It is counted as that.
+    LastResort(OverQuota),
     /// The claim is held already: nothing is counted twice.
     Repeated,
 }
@@ -127,30 +164,47 @@ impl Inviters {
             inviter.requests.take(&quotas.requests, 1, now);
         }
         let all = inviter.until_fewer(quotas.held_max, |_| true);
-        let of_pool = inviter.until_fewer(quotas.pair_held_max, |held| held.pool == ask.pool);
+        let of_pool = inviter.until_fewer(ask.held_max(quotas), |held| held.pool == ask.pool);
+        let (pair_quota, rate) = ask.pair_quota(quotas);
+        let strangers = targets.wait_of_stranger(ask, now);
         let waits = [
             (Quota::Requests, asked),
             (Quota::Held, all.since(now)),
             (Quota::PairHeld, of_pool.since(now)),
-            (Quota::Pair, wait_of(&targets.pairs, ask.pair, &quotas.pair, now)),
-            (Quota::Strangers, targets.wait_of_stranger(ask, quotas, now)),
-            (Quota::Room, targets.wait_for_room(ask.pair, now)),
+            (pair_quota, wait_of(targets.pairs_of(ask), ask.pair, &rate, now)),
+            (Quota::Room, targets.wait_for_room(ask, now)),
+            (Quota::Strangers, strangers),
         ];
+        let before = targets.pairs_of(ask).get(&ask.pair);
+        let is_new = before.is_none_or(|bucket| bucket.is_full(now));
+        let is_free = waits.iter().rev().skip(1).all(|(_, wait)| wait.is_zero());
         let longest = waits.into_iter().max_by_key(|(_, wait)| *wait);
-        if let Some((quota, wait)) = longest.filter(|(_, wait)| !wait.is_zero()) {
-            return Err(OverQuota { quota, wait });
+        match longest.filter(|(_, wait)| !wait.is_zero()) {
+            Some((quota, wait)) if is_free && is_new => {
+                inviter.hold(ask);
+                targets.count(&ask.last_resort(), quotas, now);
+                Ok(Granted::LastResort(OverQuota { quota, wait }))
+            }
+            Some((quota, wait)) => Err(OverQuota { quota, wait }),
+            None => {
+                inviter.hold(ask);
+                targets.count(ask, quotas, now);
+                Ok(Granted::Counted)
+            }
         }
-        inviter.hold(ask);
-        targets.count(ask, quotas, now);
-        Ok(Granted::Counted)
     }
 
     /// Counts a package that was handed out, whether or not it was within the limits.
     pub fn count(&mut self, targets: &mut Targets, ask: &Ask, quotas: &Quotas, now: Timestamp) {
+        self.count_held(ask, quotas, now);
+        targets.count(ask, quotas, now);
+    }
+
+    /// Counts what does not depend on who the inviter is to the pool's owner.
+    pub fn count_held(&mut self, ask: &Ask, quotas: &Quotas, now: Timestamp) {
         let inviter = self.0.entry(ask.inviter).or_default();
         inviter.requests.take(&quotas.requests, 1, now);
         inviter.hold(ask);
-        targets.count(ask, quotas, now);
     }
 
     /// Forgets what was counted for a package that was not handed out; `repeated` if it was handed out
@@ -160,14 +214,14 @@ impl Inviters {
         if let Some(inviter) = self.0.get_mut(&ask.inviter).filter(|_| repeated) {
             inviter.requests.give_back(&quotas.requests, 1);
         }
-        let mut buckets = vec![(targets.pairs.get_mut(&ask.pair), &quotas.pair)];
-        if ask.stranger {
-            buckets.push((targets.strangers.get_mut(&ask.pool), &quotas.strangers));
+        let (_, rate) = ask.pair_quota(quotas);
+        if let Some(bucket) = targets.pairs_of_mut(ask).get_mut(&ask.pair) {
+            bucket.give_back(&rate, 1);
         }
-        for (bucket, rate) in buckets {
-            if let Some(bucket) = bucket {
-                bucket.give_back(rate, 1);
-            }
+        if let Relation::Stranger(rate) = ask.relation
+            && let Some(bucket) = targets.strangers.get_mut(&ask.pool)
+        {
+            bucket.give_back(&rate, 1);
         }
     }
 
@@ -230,34 +284,47 @@ impl Inviter {
 const ENTRIES_MAX: usize = 1 << 16;
 
 impl Targets {
-    fn count(&mut self, ask: &Ask, quotas: &Quotas, now: Timestamp) {
-        self.pairs.entry(ask.pair).or_default().take(&quotas.pair, 1, now);
-        if ask.stranger {
-            self.count_stranger(ask.pool, &quotas.strangers, now);
+    /// Counts a package for an inviter and a pool.
+    pub fn count(&mut self, ask: &Ask, quotas: &Quotas, now: Timestamp) {
+        let (_, rate) = ask.pair_quota(quotas);
+        self.pairs_of_mut(ask).entry(ask.pair).or_default().take(&rate, 1, now);
+        if let Relation::Stranger(rate) = ask.relation {
+            self.strangers.entry(ask.pool).or_default().take(&rate, 1, now);
         }
     }
 
-    /// Counts a package that a stranger was given.
-    pub fn count_stranger(&mut self, pool: u64, rate: &Rate, now: Timestamp) {
-        self.strangers.entry(pool).or_default().take(rate, 1, now);
+    const fn pairs_of(&self, ask: &Ask) -> &HashMap<u64, Bucket> {
+        match ask.relation {
+            Relation::Contact => &self.contacts,
+            Relation::Stranger(_) | Relation::LastResort => &self.pairs,
+        }
     }
 
-    fn wait_of_stranger(&self, ask: &Ask, quotas: &Quotas, now: Timestamp) -> Duration {
-        if !ask.stranger {
-            return Duration::ZERO;
+    const fn pairs_of_mut(&mut self, ask: &Ask) -> &mut HashMap<u64, Bucket> {
+        match ask.relation {
+            Relation::Contact => &mut self.contacts,
+            Relation::Stranger(_) | Relation::LastResort => &mut self.pairs,
         }
-        wait_of(&self.strangers, ask.pool, &quotas.strangers, now)
+    }
+
+    fn wait_of_stranger(&self, ask: &Ask, now: Timestamp) -> Duration {
+        match &ask.relation {
+            Relation::Stranger(rate) => wait_of(&self.strangers, ask.pool, rate, now),
+            Relation::Contact | Relation::LastResort => Duration::ZERO,
+        }
     }
 
     /// How long until there is room for another pair.
-    fn wait_for_room(&mut self, pair: u64, now: Timestamp) -> Duration {
-        if self.pairs.len() < ENTRIES_MAX || self.pairs.contains_key(&pair) {
+    fn wait_for_room(&mut self, ask: &Ask, now: Timestamp) -> Duration {
+        let is_known = self.pairs_of(ask).contains_key(&ask.pair);
+        if self.pairs.len() + self.contacts.len() < ENTRIES_MAX || is_known {
             return Duration::ZERO;
         }
         if self.full_until <= now {
             self.sweep(now);
-            let first = self.pairs.values().map(|bucket| bucket.full_at()).min();
-            let is_full = ENTRIES_MAX <= self.pairs.len();
+            let all = self.pairs.values().chain(self.contacts.values());
+            let first = all.map(|bucket| bucket.full_at()).min();
+            let is_full = ENTRIES_MAX <= self.pairs.len() + self.contacts.len();
             self.full_until = first.filter(|_| is_full).unwrap_or_default();
         }
         self.full_until.since(now)
@@ -295,9 +362,40 @@ impl Targets {
         }
     }
 
+    /// Counts a change of a device's policy, if it may make one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OverQuota`] if it may not; nothing is counted then.
+    pub fn policy(&mut self, pool: u64, rate: &Rate, now: Timestamp) -> Result<(), OverQuota> {
+        let wait = wait_of(&self.policies, pool, rate, now);
+        if !wait.is_zero() {
+            return Err(OverQuota { quota: Quota::Policy, wait });
+        }
+        self.count_policy(pool, rate, now);
+        Ok(())
+    }
+
+    /// Counts a change of a device's policy, whether or not it was within the limits.
+    pub fn count_policy(&mut self, pool: u64, rate: &Rate, now: Timestamp) {
+        self.policies.entry(pool).or_default().take(rate, 1, now);
+    }
+
+    /// Forgets a change of a device's policy that was none.
+    pub fn give_back_policy(&mut self, pool: u64, rate: &Rate) {
+        if let Some(bucket) = self.policies.get_mut(&pool) {
+            bucket.give_back(rate, 1);
+        }
+    }
+
+    const fn kinds(&self) -> [&HashMap<u64, Bucket>; 5] {
+        [&self.pairs, &self.contacts, &self.strangers, &self.uploads, &self.policies]
+    }
+
     /// Forgets what counts no more.
     pub fn sweep(&mut self, now: Timestamp) {
-        for buckets in [&mut self.pairs, &mut self.strangers, &mut self.uploads] {
+        let pairs = [&mut self.pairs, &mut self.contacts, &mut self.strangers];
+        for buckets in pairs.into_iter().chain([&mut self.uploads, &mut self.policies]) {
             buckets.retain(|_, bucket| !bucket.is_full(now));
         }
     }
@@ -305,7 +403,7 @@ impl Targets {
     /// How many buckets there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pairs.len() + self.strangers.len() + self.uploads.len()
+        self.kinds().iter().map(|buckets| buckets.len()).sum()
     }
 
     /// Whether nothing is counted.
@@ -370,7 +468,9 @@ mod tests {
     fn ask(keys: &Keys, step: &Step, number: usize, now: Timestamp) -> Ask {
         let device = |kind: &str, number: u8| PoolId::of(&format!("{kind}{number}"), None).unwrap();
         let reservation = ReservationId(Uuid::from_u128(number as u128));
-        let claim = (reservation, 0 < step.inviter, now.after(HELD_FOR));
+        let stranger = Relation::Stranger(QUOTAS.strangers);
+        let relation = if 0 < step.inviter { stranger } else { Relation::Contact };
+        let claim = (reservation, relation, now.after(HELD_FOR));
         Ask::new(keys, &device("inviter", step.inviter), &device("pool", step.pool), claim)
     }
 
@@ -400,7 +500,7 @@ mod tests {
                 let Err(over) = answer else { return };
                 let again = |then| {
                     let (mut inviters, mut targets) = (inviters.clone(), targets.clone());
-                    inviters.ask(&mut targets, ask, &QUOTAS, then).is_ok()
+                    inviters.ask(&mut targets, ask, &QUOTAS, then) == Ok(Granted::Counted)
                 };
                 is_right &= again(now.after(over.wait));
                 is_right &= again(now.after(Duration::from_secs(over.retry_after_s())));
@@ -413,7 +513,7 @@ mod tests {
             let mut granted: HashMap<u64, Vec<Timestamp>> = HashMap::new();
             let mut is_right = true;
             play(&steps, |inviters, _, ask, now, answer| {
-                if answer.is_ok() {
+                if answer.is_ok() && ask.relation != Relation::Contact {
                     granted.entry(ask.pair).or_default().push(now);
                 }
                 let held = inviters.0.get(&ask.inviter).map_or(0, |inviter| inviter.held.len());
@@ -430,8 +530,12 @@ mod tests {
             let (mut inviters, mut targets) = (Inviters::default(), Targets::default());
             let mut number = 0;
             let (live, counted, now) = play(&steps, |_, _, ask, now, answer| {
-                if answer.is_ok() {
-                    inviters.count(&mut targets, ask, &QUOTAS, now);
+                match answer {
+                    Ok(Granted::LastResort(_)) => {
+                        inviters.count(&mut targets, &ask.last_resort(), &QUOTAS, now);
+                    }
+                    Ok(_) => inviters.count(&mut targets, ask, &QUOTAS, now),
+                    Err(_) => {}
                 }
                 if steps.get(number).is_some_and(|step: &Step| step.ends) {
                     inviters.end(ask.inviter, ask.reservation);
@@ -447,6 +551,7 @@ mod tests {
             };
             held(&live) == held(&inviters)
                 && counted.pairs == targets.pairs
+                && counted.contacts == targets.contacts
                 && counted.strangers == targets.strangers
         }
 

@@ -113,7 +113,7 @@ codes! {
     MailboxOverrun "mailbox_overrun" false "The mailbox was over its limits, and something was not kept"
         "Acknowledge what there is; then ask to be removed from and added to the groups again.";
     RateLimited "rate_limited" true "The caller asks for more than it may"
-        "Wait for Retry-After seconds; then the same request works. Contacts of an owner wait less.";
+        "Wait for Retry-After seconds; then the same request works.";
     TooManyReservations "too_many_reservations" true "The caller holds as many reservations as it may"
         "Spend or release some, or wait for Retry-After seconds, when the first of them has lapsed.";
     TooLarge "too_large" false "The request is larger than the server takes"

@@ -3,7 +3,7 @@
 use keypool_ledger::{GroupId, KeyPackageRef, ReservationId};
 use serde::{Deserialize, Serialize};
 
-use super::{Code, ContactToken, ReserveReply};
+use super::{Code, ContactToken, ReserveReply, policy::null_as_none};
 
 /// `POST /keypackages/reserve-many`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct ReserveManyRequest {
     /// Whom to invite; who is named twice counts once.
     pub targets: Vec<ReserveTarget>,
     /// The ciphersuites the group can use; any if it is left out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     pub ciphersuites: Vec<u16>,
 }
 

@@ -16,12 +16,31 @@ pub struct PolicyRequest {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub reserve: Option<ReservePolicy>,
     /// Reservations whose invitations the device has joined: their holders are contacts from now on.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub joined: Vec<ReservationId>,
     /// Users that are contacts no more.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
+    /// Users to block: they can neither reserve packages of the pool nor add or post to the device.
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<String>,
+    /// Users that are blocked no more.
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
+    pub unblocked: Vec<String>,
+    /// How many packages of the pool strangers may take together in an hour: for a bot that many strangers
+    /// ask. 0 for the server's own limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strangers_per_hour: Option<u32>,
+}
+
+/// Reads a list that may be `null`, as if it were left out then.
+pub(super) fn null_as_none<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::<Vec<T>>::deserialize(from)?.unwrap_or_default())
 }
 
 /// The answer to `GET` and `POST /keypackages/policy`.
@@ -33,6 +52,12 @@ pub struct PolicyReply {
     pub reserve: ReservePolicy,
     /// The contacts, by name.
     pub contacts: Vec<String>,
+    /// The users that are blocked, by name.
+    #[serde(default)]
+    pub blocked: Vec<String>,
+    /// How many packages strangers may take together in an hour; absent for the server's own limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strangers_per_hour: Option<u32>,
     /// The place of the pool's last event in the log.
     pub position: u64,
 }
@@ -106,6 +131,14 @@ impl<'de> Deserialize<'de> for ContactToken {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_that_is_null_is_as_if_it_were_left_out() {
+        let nothing = r#"{"reserve":null,"joined":null,"removed":null,"blocked":null,"unblocked":null,
+            "strangers_per_hour":null}"#;
+        assert_eq!(serde_json::from_str(nothing).ok(), Some(PolicyRequest::default()));
+        assert_eq!(serde_json::to_string(&PolicyRequest::default()).unwrap(), "{}");
+    }
 
     #[test]
     fn a_token_is_read_as_it_is_written_and_tells_nothing_of_itself() {

@@ -41,7 +41,14 @@ fn claim(name: &str, number: u8, holder: &str) -> Claim {
 
 fn reserve(number: u8, holder: &str) -> Command {
     let (reservation, holder, group) = (reservation(number), pool(holder), group("g"));
-    Command::Reserve { reservation, holder, group, ciphersuites: Vec::new(), introduced: false }
+    Command::Reserve {
+        reservation,
+        holder,
+        group,
+        ciphersuites: Vec::new(),
+        introduced: false,
+        last_resort_only: false,
+    }
 }
 
 fn spend(name: &str, number: u8, holder: &str) -> Command {

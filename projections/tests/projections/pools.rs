@@ -70,7 +70,10 @@ pub(crate) fn request(id: u128, target: Target, command: Command) -> Request {
     // A request without a voucher has the digest it had before there were vouchers, as over HTTP: the
     // fixtures keep their bytes. So it is without an introduction, and without a leaf key.
     let text = format!("{target:?} {command:?}").replace(", statement: None", "");
-    let text = text.replace(", introduced: false", "").replace(", leaf_key: None", "");
+    let text = text
+        .replace(", introduced: false", "")
+        .replace(", last_resort_only: false", "")
+        .replace(", leaf_key: None", "");
     let digest = Hash::of(text.as_bytes());
     Request { target, command, id: CommandId(Uuid::from_u128(id)), digest }
 }
@@ -82,6 +85,7 @@ pub(crate) fn reserve(number: u8, holder: &str) -> Command {
         group: group("g"),
         ciphersuites: Vec::new(),
         introduced: false,
+        last_resort_only: false,
     }
 }
 
@@ -168,6 +172,30 @@ fn a_repeated_request_gets_its_old_answer_also_after_a_restart_and_much_else() {
 }
 
 #[test]
+fn a_request_repeated_by_many_at_once_keeps_no_other_waiting() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a", "b"]);
+    service.upload(2, "dave", &["c"]);
+    let which = Which::Refs(vec![reference("a")]);
+    let revoke = || Command::Revoke { which: which.clone(), reason: RevokeReason::Withdrawn };
+    let first = service.run(3, "bob", revoke()).unwrap();
+    let recorded = service.events();
+    let repeats = thread::scope(|scope| {
+        let repeat = || service.run(3, "bob", revoke());
+        let all: Vec<_> = (0..64).map(|_| scope.spawn(repeat)).collect();
+        service.run(4, "dave", reserve(7, "alice")).unwrap();
+        all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+    });
+    let answered = repeats.iter().flatten().inspect(|reply| assert_eq!(**reply, first));
+    assert!(1 <= answered.count());
+    let is_right =
+        |outcome: &Result<Reply, ExecuteError>| matches!(outcome, Ok(_) | Err(ExecuteError::Busy));
+    assert!(repeats.iter().all(is_right), "{repeats:?}");
+    assert_eq!(service.events().len(), recorded.len() + 1);
+    assert_eq!(service.run(3, "bob", revoke()).unwrap(), first, "no place is lost");
+}
+
+#[test]
 fn an_idempotency_key_belongs_to_one_request() {
     let service = Service::new();
     service.upload(1, "bob", &["a", "b"]);
@@ -206,6 +234,7 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
             group: group("g"),
             ciphersuites,
             introduced: false,
+            last_resort_only: false,
         };
         let target = Target::User("bob".to_owned());
         block_on(service.pools.execute(request(id, target, command))).map(|reply| reply.pool)

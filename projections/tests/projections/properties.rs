@@ -49,9 +49,12 @@ fn command(g: &mut Gen) -> Command {
             group: group("g"),
             ciphersuites: g.choose(&[vec![], vec![], vec![2], vec![1, 2]]).unwrap().clone(),
             introduced: false,
+            last_resort_only: false,
         },
         6..=8 => Command::Spend { claim, group: group("g") },
-        9 if bool::arbitrary(g) => Command::Report { claim, check: None },
+        9 if bool::arbitrary(g) => {
+            Command::Report { claim, check: None, admissible: bool::arbitrary(g) }
+        }
         9 => Command::Release(claim),
         10 => Command::Renew(claim),
         _ if u8::arbitrary(g) % 3 == 0 => Command::Replace {

@@ -349,5 +349,5 @@ fn a_name_is_plain_and_unlike_every_other() {
         service.run(100 + u128::from(n), &format!("alice/d{n}"), command).unwrap();
     }
     let full = rejection(service.run(9, "alice/one-more", vouch(&service)));
-    assert_eq!(full, Some(Rejection::TooManyDevices("alice".to_owned(), 32)));
+    assert_eq!(full, Some(Rejection::DevicesFull("alice".to_owned(), 32)));
 }

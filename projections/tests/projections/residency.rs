@@ -169,6 +169,7 @@ fn use_up<L: EventLog + 'static>(pools: &Pools<L>, from: u32, count: u32) {
                 group: group("g"),
                 ciphersuites,
                 introduced: false,
+                last_resort_only: false,
             },
         );
         let claim = keypool_projections::Claim {
@@ -201,6 +202,7 @@ fn what_is_over_is_not_in_memory_and_costs_no_reads() {
             group: group("g"),
             ciphersuites: Vec::new(),
             introduced: false,
+            last_resort_only: false,
         };
         let refused = block_on(pools.execute(request(u128::from(round) + 900_000, "bob", command)));
         assert!(matches!(refused, Err(ExecuteError::Rejected(Rejection::PoolExhausted))));
@@ -267,6 +269,7 @@ fn a_sweep_finds_what_became_due_while_nothing_ran() {
                 group: group("g"),
                 ciphersuites: Vec::new(),
                 introduced: false,
+                last_resort_only: false,
             },
         );
         pools.close();

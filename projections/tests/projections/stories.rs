@@ -465,6 +465,35 @@ fn a_reported_package_is_quarantined_and_the_claim_on_it_has_ended() {
 }
 
 #[test]
+fn a_package_that_the_server_finds_good_is_withdrawn_when_three_users_report_it() {
+    assert_snapshot!(story("
+        0 bob upload a
+        1 alice reserve 1
+        2 alice report-good a 1 keys
+        3 alice report-good a 1 keys
+        4 alice reserve 2
+        5 alice report-good a 2
+        6 carol reserve 3
+        7 carol report-good a 3
+        8 dave reserve 4
+        9 dave report-good a 4 other
+        10 erin reserve 5
+    "), @"
+    0 bob upload a: a uploaded
+    1 alice reserve 1: a reserved by 1 (generation 1, 60 s)
+    2 alice report-good a 1 keys: a reported, a released (Cancelled)
+    3 alice report-good a 1 keys: nothing
+    4 alice reserve 2: a reserved by 2 (generation 2, 60 s)
+    5 alice report-good a 2: a reported, a released (Cancelled)
+    6 carol reserve 3: a reserved by 3 (generation 3, 60 s)
+    7 carol report-good a 3: a reported, a released (Cancelled)
+    8 dave reserve 4: a reserved by 4 (generation 4, 60 s)
+    9 dave report-good a 4 other: a reported, a revoked (Reported, other), a released (Cancelled)
+    10 erin reserve 5: refused: no package of the pool can be handed out now
+    ");
+}
+
+#[test]
 fn an_init_key_is_used_once() {
     assert_snapshot!(story("
         0 bob upload a a' a
@@ -640,14 +669,16 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
                 .map(|suites| suites.split(',').map(|suite| suite.parse().unwrap()).collect())
                 .unwrap_or_default(),
             introduced: false,
+            last_resort_only: false,
         },
         "spend" => {
             Command::Spend { claim: claim(rest[0], number(rest[1]), who), group: group_at(2) }
         }
         "release" => Command::Release(claim(rest[0], number(rest[1]), who)),
-        "report" => Command::Report {
+        "report" | "report-good" => Command::Report {
             claim: claim(rest[0], number(rest[1]), who),
             check: rest.get(2).map(|check| (*check).to_owned()),
+            admissible: verb == "report-good",
         },
         "renew" => Command::Renew(claim(rest[0], number(rest[1]), who)),
         "revoke" => Command::Revoke {

@@ -75,7 +75,7 @@ impl BodyBudget {
     }
 }
 
-/// What the head of a request says of its body.
+/// Announcement of a body, in the head of its request.
 #[derive(Debug)]
 pub(super) struct BodyHead {
     pub(super) idempotency_key: CommandId,
@@ -125,8 +125,8 @@ pub(super) async fn read(
     Ok(Body { media_type, bytes, _held: held })
 }
 
-/// Reads all there is. What has arrived is held against the budget, not what was announced: who announces
-/// much and sends little takes nothing from others.
+/// Reads all there is. Bytes are held against the budget when they arrive, not when they are announced: a
+/// client that announces much and sends little takes nothing from others.
 async fn read_all(
     mut payload: Payload,
     bytes_max: usize,

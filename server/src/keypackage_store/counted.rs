@@ -1,11 +1,11 @@
 //! Reservations and uploads within the limits: counted before they are carried out, and given back if
 //! they are not.
 
-use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, ReservePolicy, Timestamp};
+use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
-    Answer, Claim, Command, DeliverError, Delivered, DeliveryCommand, DeliveryRequest,
-    ExecuteError, ItemOutcome, Rejection, Reply, Request, Target,
-    quota::{OverQuota, Quotas},
+    Answer, Circle, Claim, Command, DeliverError, Delivered, DeliveryCommand, DeliveryRequest,
+    ExecuteError, ItemOutcome, PolicyChange, PolicyStatus, Rejection, Reply, Request, Target,
+    quota::{OverQuota, Quotas, Relation},
     wire::PolicyRequest,
 };
 
@@ -41,7 +41,15 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let request = |target, holder: &PoolId, introduced| {
             let (holder, group) = (holder.clone(), group.clone());
             let ciphersuites = ciphersuites.clone();
-            let command = Command::Reserve { reservation, holder, group, ciphersuites, introduced };
+            let last_resort_only = false;
+            let command = Command::Reserve {
+                reservation,
+                holder,
+                group,
+                ciphersuites,
+                introduced,
+                last_resort_only,
+            };
             Request { target, command, id, digest }
         };
         let user = match invitee {
@@ -77,20 +85,29 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         pool: &PoolId,
         mut request: Request,
     ) -> Result<Reply, ExecuteError> {
-        let Command::Reserve { reservation, holder, introduced, .. } = &mut request.command else {
+        let Command::Reserve { reservation, holder, introduced, last_resort_only, .. } =
+            &mut request.command
+        else {
             return Err(ExecuteError::LogUnavailable);
         };
         *introduced |= holder.user() == pool.user();
-        let (reservation, holder, introduced) = (*reservation, holder.clone(), *introduced);
-        let taken = match self.take(pool, &holder, reservation, introduced) {
+        let taken = match self.take(pool, holder, *reservation, *introduced) {
             Ok(taken) => taken,
             // What was answered once is answered again, however much was asked for since.
-            Err(_) if self.is_made(request.id, reservation)? => None,
+            Err(_) if self.is_made(request.id, *reservation)? => None,
             Err(over) => return Err(Rejection::from(over).into()),
         };
+        let over = taken.and_then(|taken| taken.last_resort_only());
+        *last_resort_only = over.is_some();
         let outcome = self.pools.execute(request).await;
         self.settle(taken, &outcome);
-        outcome
+        match (outcome, over) {
+            // There is no last-resort package: it is the limit that is in the way.
+            (Err(ExecuteError::Rejected(why)), Some(over)) if is_for_want_of_packages(&why) => {
+                Err(Rejection::from(over).into())
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     /// Counts a package for an inviter before it is reserved.
@@ -104,9 +121,15 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let Some(counter) = &self.counter else { return Ok(None) };
         let (now, limits) = (self.pools.now(), self.pools.limits());
         let view = if introduced { None } else { self.pools.pool(pool) };
-        let is_contact = view.is_some_and(|view| view.state.circle().is_contact(holder.user()));
+        let circle = view.as_ref().map(|view| view.state.circle());
+        let is_contact = circle.is_some_and(|circle| circle.is_contact(holder.user()));
+        let relation = if introduced || is_contact {
+            Relation::Contact
+        } else {
+            counter.stranger(circle.and_then(Circle::strangers_per_hour))
+        };
         let until = limits.lapses_at(now.after(limits.reservation_ttl));
-        let claim = (reservation, !introduced && !is_contact, until);
+        let claim = (reservation, relation, until);
         counter.take(holder, pool, claim, now).map(Some)
     }
 
@@ -176,13 +199,42 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         pool: &PoolId,
         asked: PolicyRequest,
         idempotency: Idempotency,
-    ) -> Result<(ReservePolicy, Vec<String>, u64), StoreError> {
-        let PolicyRequest { reserve, joined, removed } = asked;
-        let command = Command::SetPolicy { reserve, joined, removed };
-        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+    ) -> Result<(PolicyStatus, u64), StoreError> {
+        let PolicyRequest { reserve, joined, removed, blocked, unblocked, strangers_per_hour } =
+            asked;
+        let change =
+            PolicyChange { reserve, strangers_per_hour, joined, removed, blocked, unblocked };
+        let is_counted = self.count_policy(pool, idempotency.key)?;
+        let target = Target::Pool(pool.clone());
+        let reply = self.execute(target, Command::SetPolicy(change), idempotency).await;
+        self.settle_policy(pool, is_counted, &reply);
+        let reply = reply?;
         match reply.answer {
-            Answer::PolicySet { reserve, contacts } => Ok((reserve, contacts, reply.position)),
+            Answer::PolicySet(status) => Ok((status, reply.position)),
             _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Counts a change of a policy, unless it was carried out before; returns whether it was counted.
+    fn count_policy(&self, pool: &PoolId, id: CommandId) -> Result<bool, StoreError> {
+        let Some(counter) = &self.counter else { return Ok(false) };
+        if !self.pools.log().find(id)?.is_empty() {
+            return Ok(false);
+        }
+        let may = counter.policy(pool, self.pools.now());
+        may.map_err(|over| ExecuteError::from(Rejection::from(over)))?;
+        Ok(true)
+    }
+
+    /// Gives back what was counted for a change that has changed nothing.
+    fn settle_policy(&self, pool: &PoolId, is_counted: bool, reply: &Result<Reply, StoreError>) {
+        let is_made = match reply {
+            Ok(reply) => !reply.repeated,
+            Err(StoreError::Execute(ExecuteError::LogUnavailable)) => true,
+            Err(_) => false,
+        };
+        if let Some(counter) = self.counter.as_ref().filter(|_| is_counted && !is_made) {
+            counter.give_back_policy(pool);
         }
     }
 
@@ -229,6 +281,14 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 }
 
+/// Whether a pool has refused because there is no package that fits.
+const fn is_for_want_of_packages(rejection: &Rejection) -> bool {
+    matches!(
+        rejection,
+        Rejection::PoolExhausted | Rejection::NothingCompatible | Rejection::KeptForContacts
+    )
+}
+
 /// Whether a refusal is about one device of a user, so that another may do.
 const fn is_of_device(rejection: &Rejection) -> bool {
     matches!(
@@ -237,6 +297,7 @@ const fn is_of_device(rejection: &Rejection) -> bool {
             | Rejection::NothingCompatible
             | Rejection::KeptForContacts
             | Rejection::ContactsOnly
+            | Rejection::Blocked
             | Rejection::OverQuota(_)
             | Rejection::NotRegistered
     )

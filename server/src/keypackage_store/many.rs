@@ -90,14 +90,37 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(outcome)
     }
 
-    /// The devices that are meant, each once.
+    /// The devices that are meant, each once. The users with the most devices are missing if there are too
+    /// many in all: one user never spoils the invitation of the others.
     fn devices_wanted(
         &self,
         asked: &ManyReservations,
         missing: &mut Vec<(Invitee, Rejection)>,
     ) -> Result<Vec<Wanted>, StoreError> {
-        let (mut seen, mut wanted) = (BTreeSet::new(), Vec::new());
-        for invitee in &asked.invitees {
+        let mut wanted = self.devices_by_invitee(asked, missing);
+        loop {
+            let count = wanted.iter().map(|(_, devices)| devices.len()).sum();
+            if count <= asked.devices_max {
+                return Ok(wanted.into_iter().flat_map(|(_, devices)| devices).collect());
+            }
+            let sizes = wanted.iter().map(|(_, devices)| devices.len()).enumerate();
+            let largest = sizes.max_by_key(|(_, size)| *size).filter(|(_, size)| 1 < *size);
+            let Some((place, size)) = largest else {
+                return Err(StoreError::TooManyDevices(count, asked.devices_max));
+            };
+            let (invitee, _) = wanted.remove(place);
+            missing.push((invitee.clone(), Rejection::TooManyDevices(size, asked.devices_max)));
+        }
+    }
+
+    /// The devices that each invitee means, but for those that one before means as well.
+    fn devices_by_invitee<'a>(
+        &self,
+        asked: &'a ManyReservations,
+        missing: &mut Vec<(Invitee, Rejection)>,
+    ) -> Vec<(&'a Invitee, Vec<Wanted>)> {
+        let mut seen = BTreeSet::new();
+        let mut devices_of = |invitee: &'a Invitee| {
             let (devices, named) = match invitee {
                 Invitee::Device(device) => (vec![device.clone()], true),
                 Invitee::User(user) => {
@@ -110,16 +133,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
                 }
             };
             let others = devices.into_iter().filter(|device| named || *device != asked.holder);
-            for device in others {
-                if seen.insert(device.clone()) {
-                    wanted.push(Wanted { device, named });
-                }
-            }
-        }
-        if asked.devices_max < wanted.len() {
-            return Err(StoreError::TooManyDevices(wanted.len(), asked.devices_max));
-        }
-        Ok(wanted)
+            let new = others.filter(|device| seen.insert(device.clone()));
+            (invitee, new.map(|device| Wanted { device, named }).collect())
+        };
+        asked.invitees.iter().map(&mut devices_of).collect()
     }
 
     /// The request of each device; those of a request that was made before have the ids they had.
@@ -158,7 +175,15 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             let (holder, group) = (asked.holder.clone(), asked.group.clone());
             let ciphersuites = asked.ciphersuites.clone();
             let introduced = asked.introduced.contains(device.user());
-            let command = Command::Reserve { reservation, holder, group, ciphersuites, introduced };
+            let last_resort_only = false;
+            let command = Command::Reserve {
+                reservation,
+                holder,
+                group,
+                ciphersuites,
+                introduced,
+                last_resort_only,
+            };
             let target = Target::Pool(device.clone());
             requests.push((device, Request { target, command, id, digest }));
         }

@@ -34,7 +34,7 @@ pub(crate) struct Addresses {
     failures: Shards<HashMap<u64, Bucket>>,
     /// How many addresses were let pass uncounted, because there was no room.
     passed: Mutex<u64>,
-    /// Whether it was said that a proxy is not trusted.
+    /// Set once the log has said that a proxy is not trusted.
     warned: AtomicBool,
 }
 

@@ -5,8 +5,13 @@
 
 use std::collections::HashMap;
 
-use keypool_ledger::{Event, EventLog, PoolId, ReadError, Record, ReservationId, Timestamp};
-use keypool_projections::{Limits, Pools, quota::Ask};
+use keypool_ledger::{
+    CommandId, Event, EventLog, PoolId, ReadError, Record, ReservationId, Timestamp,
+};
+use keypool_projections::{
+    Circle, Limits, Pools,
+    quota::{Ask, Relation},
+};
 
 use super::Counter;
 
@@ -20,8 +25,10 @@ const RECORDS_MAX: u64 = 2_000_000;
 struct Reading {
     /// Who holds each reservation that is open.
     holders: HashMap<ReservationId, PoolId>,
-    /// Reservations that may have been a stranger's and may count still, in the order of the log.
+    /// Reservations, in the order of the log.
     asked: Vec<Asked>,
+    /// The last command that has changed each pool's policy.
+    policies: HashMap<PoolId, CommandId>,
     /// What owners have said of users: where in the log, and whether they are contacts since.
     said: HashMap<(PoolId, String), Vec<(u64, bool)>>,
 }
@@ -29,6 +36,7 @@ struct Reading {
 struct Asked {
     seq: u64,
     at: Timestamp,
+    ask: Ask,
     user: String,
     pool: PoolId,
 }
@@ -43,23 +51,23 @@ impl Counter {
             tracing::warn!(records = RECORDS_MAX, "older reservations and uploads are not counted");
             from = head - RECORDS_MAX;
         }
-        let strangers_since = now.before(self.quotas.strangers.window());
         let mut reading = Reading::default();
         loop {
             let page = log.read(from, PAGE)?;
             let Some(last) = page.last() else { break };
             from = last.seq.saturating_add(1);
             for record in &page {
-                self.count_record(record, &mut reading, &limits);
-                reading.take_in(record, strangers_since);
+                // A record from after now is of a time that was set back: it counts as of now.
+                let at = record.envelope.at.min(now);
+                self.count_record((record, at), &mut reading, &limits);
+                reading.take_in(record);
             }
         }
         for asked in &reading.asked {
-            if reading.was_stranger(asked, pools) {
-                let key = self.keys.pool(&asked.pool);
-                if let Some(mut targets) = self.targets.of(key) {
-                    targets.count_stranger(key, &self.quotas.strangers, asked.at);
-                }
+            let relation = reading.relation(asked, pools, self);
+            let ask = Ask { relation, ..asked.ask };
+            if let Some(mut targets) = self.targets.of(ask.pool) {
+                targets.count(&ask, &self.quotas, asked.at);
             }
         }
         self.sweep(now);
@@ -67,17 +75,25 @@ impl Counter {
     }
 
     /// Counts what needs no more than the record and who holds what.
-    fn count_record(&self, record: &Record, reading: &mut Reading, limits: &Limits) {
-        let at = record.envelope.at;
+    fn count_record(
+        &self,
+        (record, at): (&Record, Timestamp),
+        reading: &mut Reading,
+        limits: &Limits,
+    ) {
         let Some(pool) = record.envelope.stream.pool() else { return };
         match &record.envelope.event {
             Event::Reserved { reservation, holder, deadline, .. } => {
                 reading.holders.insert(*reservation, holder.clone());
-                let claim = (*reservation, false, limits.lapses_at(*deadline));
+                let latest = limits.lapses_at(at.after(limits.reservation_ttl));
+                let until = limits.lapses_at(*deadline).min(latest);
+                let claim = (*reservation, Relation::Contact, until);
                 let ask = Ask::new(&self.keys, holder, pool, claim);
-                self.both(&ask, |inviters, targets| {
-                    inviters.count(targets, &ask, &self.quotas, at);
-                });
+                if let Some(mut inviters) = self.inviters.of(ask.inviter) {
+                    inviters.count_held(&ask, &self.quotas, at);
+                }
+                let (user, pool) = (holder.user().to_owned(), pool.clone());
+                reading.asked.push(Asked { seq: record.seq, at, ask, user, pool });
             }
             Event::Renewed { reservation, deadline, .. } => {
                 if let Some(holder) = reading.holders.get(reservation) {
@@ -96,21 +112,38 @@ impl Counter {
                     targets.count_upload(key, 1, &self.quotas.uploads, at);
                 }
             }
+            event if is_of_policy(event) => {
+                let command = record.envelope.command;
+                if reading.policies.insert(pool.clone(), command) != Some(command) {
+                    let key = self.keys.pool(pool);
+                    if let Some(mut targets) = self.targets.of(key) {
+                        targets.count_policy(key, &self.quotas.policy, at);
+                    }
+                }
+            }
             _ => {}
         }
     }
 }
 
+const fn is_of_policy(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::PolicySet { .. }
+            | Event::ContactAdded { .. }
+            | Event::ContactRemoved { .. }
+            | Event::UserBlocked { .. }
+            | Event::UserUnblocked { .. }
+            | Event::StrangersLimitSet { .. }
+    )
+}
+
 impl Reading {
-    /// Remembers who may have been a stranger, and what owners say.
-    fn take_in(&mut self, record: &Record, since: Timestamp) {
-        let (seq, at) = (record.seq, record.envelope.at);
+    /// Remembers what owners say of users.
+    fn take_in(&mut self, record: &Record) {
+        let seq = record.seq;
         let Some(pool) = record.envelope.stream.pool() else { return };
         match &record.envelope.event {
-            Event::Reserved { holder, .. } if since <= at && holder.user() != pool.user() => {
-                let (user, pool) = (holder.user().to_owned(), pool.clone());
-                self.asked.push(Asked { seq, at, user, pool });
-            }
             Event::ContactAdded { user, .. } => self.note(pool, user, (seq, true)),
             Event::ContactRemoved { user } => self.note(pool, user, (seq, false)),
             _ => {}
@@ -121,18 +154,30 @@ impl Reading {
         self.said.entry((pool.clone(), user.to_owned())).or_default().push(said);
     }
 
-    /// Whether an inviter was a stranger to the pool's owner when the reservation was made.
-    fn was_stranger<L: EventLog + 'static>(&self, asked: &Asked, pools: &Pools<L>) -> bool {
+    /// Who an inviter was to the pool's owner when the reservation was made.
+    fn relation<L: EventLog + 'static>(
+        &self,
+        asked: &Asked,
+        pools: &Pools<L>,
+        counter: &Counter,
+    ) -> Relation {
         let (user, pool) = (&asked.user, &asked.pool);
+        if user == pool.user() {
+            return Relation::Contact;
+        }
+        let view = pools.pool(pool);
+        let circle = view.as_ref().map(|view| view.state.circle());
         let said = self.said.get(&(pool.clone(), user.clone()));
         let (before, after): (Vec<_>, Vec<_>) =
             said.into_iter().flatten().partition(|(seq, _)| *seq < asked.seq);
         let was = before.last().map(|(_, is_contact)| *is_contact);
         // Who becomes a contact was none, and who is one no more was one.
         let was = was.or_else(|| after.first().map(|(_, is_contact)| !is_contact));
-        !was.unwrap_or_else(|| {
-            pools.pool(pool).is_some_and(|view| view.state.circle().is_contact(user))
-        })
+        let was = was.unwrap_or_else(|| circle.is_some_and(|circle| circle.is_contact(user)));
+        if was {
+            return Relation::Contact;
+        }
+        counter.stranger(circle.and_then(Circle::strangers_per_hour))
     }
 }
 

@@ -14,7 +14,7 @@ use keypool_projections::{
 
 use crate::{disk::Level, metrics::Figures, openapi, problem::Failure, state::State};
 
-/// How far the clock may step back behind the log: beyond that reserving and spending are refused.
+/// Step of the clock behind the log beyond which reserving and spending are refused.
 const STEP_BACK_MAX: Duration = Duration::from_secs(2);
 
 /// Whether the process answers at all.
@@ -43,7 +43,7 @@ pub(crate) async fn readyz(state: Data<State>) -> Result<HttpResponse, Failure> 
     Ok(HttpResponse::Ok().content_type(header::ContentType::plaintext()).body(text))
 }
 
-/// What a server that is ready refuses all the same, if anything; or why it is not ready.
+/// Names the requests that a ready server refuses, if any; fails if it is not ready.
 fn readiness(state: &State) -> Result<Option<&'static str>, Failure> {
     let pools = state.store()?.pools();
     if *pools.failed().borrow() {

@@ -8,6 +8,7 @@ use actix_web::{
 };
 use keypool_ledger::PoolId;
 use keypool_projections::{
+    PolicyStatus,
     statement::contact_statement,
     wire::{Code, ContactToken, PolicyReply, PolicyRequest, Problem},
 };
@@ -54,17 +55,19 @@ pub(crate) async fn set_policy(
     caller: Writer,
 ) -> Result<HttpResponse, Failure> {
     let asked: PolicyRequest = caller.body.json()?;
-    let count = asked.joined.len().max(asked.removed.len());
+    let users = [&asked.removed, &asked.blocked, &asked.unblocked];
+    let count = users.iter().map(|users| users.len()).sum::<usize>().max(asked.joined.len());
     if NAMED_MAX < count {
         let detail = format!("the request names {count}; it may name {NAMED_MAX} at most");
         return Err(Failure::new(Code::BadRequest, detail));
     }
-    for user in &asked.removed {
+    for user in users.into_iter().flatten() {
         PoolId::of(user, None)?;
     }
     let set = state.store()?.set_policy(&caller.pool, asked, caller.idempotency).await?;
-    let (reserve, contacts, position) = set;
-    Ok(HttpResponse::Ok().json(PolicyReply { reserve, contacts, position }))
+    let (PolicyStatus { reserve, contacts, blocked, strangers_per_hour }, position) = set;
+    let reply = PolicyReply { reserve, contacts, blocked, strangers_per_hour, position };
+    Ok(HttpResponse::Ok().json(reply))
 }
 
 /// Who may reserve packages of the caller's pool, and who is a contact of its.
@@ -82,6 +85,8 @@ pub(crate) async fn policy(state: Data<State>, caller: Reader) -> Result<HttpRes
     Ok(HttpResponse::Ok().json(PolicyReply {
         reserve: circle.reserve(),
         contacts: circle.contacts().map(str::to_owned).collect(),
+        blocked: circle.blocked().map(str::to_owned).collect(),
+        strangers_per_hour: circle.strangers_per_hour(),
         position: view.position,
     }))
 }

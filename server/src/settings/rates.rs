@@ -18,6 +18,7 @@ impl Options {
             devices: self.quota_devices.unwrap_or(usual.devices),
             uploads: self.quota_uploads.unwrap_or(usual.uploads),
             failures: self.quota_failures.unwrap_or(usual.failures),
+            ..usual
         };
         (!self.no_quotas.unwrap_or_default()).then_some(quotas)
     }

@@ -10,13 +10,13 @@ use std::{
 
 use data_encoding::BASE64;
 use ed25519_dalek::{Signer, SigningKey};
-use keypool_ledger::{Clock, Hash, ManualClock, PoolId, SignatureKey, SystemClock, Timestamp};
+use keypool_ledger::{
+    Clock, Hash, ManualClock, PoolId, Signature, SignatureKey, SystemClock, Timestamp,
+};
 use keypool_projections::{
-    signing::{
-        BodyParts, SignatureHeaders, SignedParts, contact_statement, content_digest,
-        rotation_statement, voucher_statement,
-    },
-    wire::ContactToken,
+    signing::{BodyParts, SignatureHeaders, SignedParts, content_digest},
+    statement::{Agreement, Statement, contact_statement},
+    wire::{ContactToken, DevicesReply},
 };
 use keypool_server::{LowWater, Server, Settings};
 use openmls::prelude::{
@@ -58,22 +58,57 @@ impl Device {
         Self { pool: self.pool.clone(), key }
     }
 
-    /// That this key agrees to be followed by another one: its proof, base64.
-    pub(crate) fn agrees_to(&self, next: &Self) -> String {
-        let statement = rotation_statement(&self.pool, &self.keyid(), &next.keyid());
-        BASE64.encode(&self.key.sign(&statement).to_bytes())
+    /// The statement that this key agrees to a change, made on a user's device list as it is, and good for
+    /// four minutes: its parts, as they travel.
+    pub(crate) async fn states(
+        &self,
+        api: &Api,
+        subject: &PoolId,
+        agreement: Agreement<'_>,
+    ) -> Value {
+        let list = api.devices_of(self).await;
+        let until = api.clock.now().after(Duration::from_mins(4));
+        self.states_on(&list, subject, agreement, until)
     }
 
-    /// That this device vouches for another one of its user: its proof, base64.
-    pub(crate) fn vouches_for(&self, other: &Self) -> String {
-        let statement = voucher_statement(&other.pool, &self.keyid(), &other.keyid());
-        BASE64.encode(&self.key.sign(&statement).to_bytes())
+    /// The same on a device list that was fetched before.
+    pub(crate) fn states_on(
+        &self,
+        list: &DevicesReply,
+        subject: &PoolId,
+        agreement: Agreement<'_>,
+        until: Timestamp,
+    ) -> Value {
+        let until = Timestamp::from_secs(until.as_secs());
+        let (ledger, by, head) = (&list.ledger, &self.keyid(), &list.head);
+        let statement = Statement { ledger, subject, by, agreement, head, until }.to_bytes();
+        let proof = Signature::new(&self.key.sign(&statement).to_bytes()).unwrap();
+        json!({ "head": list.head, "until": until.as_secs(), "proof": proof })
     }
 
-    /// What introduces whoever shows it to this device's user.
-    pub(crate) fn introduces(&self, until: Timestamp) -> ContactToken {
+    /// The voucher of this device for another one of its user.
+    pub(crate) async fn vouches_for(&self, api: &Api, other: &Self) -> Value {
+        let key = other.keyid();
+        let mut voucher = self.states(api, &other.pool, Agreement::Vouch(&key)).await;
+        voucher["keyid"] = json!(self.keyid());
+        voucher
+    }
+
+    /// The request by which the next key follows this one, with this one's statement.
+    pub(crate) async fn agrees_to(&self, api: &Api, next: &Self) -> Value {
+        let key = next.keyid();
+        let mut rotation = self.states(api, &self.pool, Agreement::Rotate(&key)).await;
+        rotation["user"] = json!(self.pool.user());
+        rotation["device"] = json!(self.pool.device());
+        rotation["previous_keyid"] = json!(self.keyid());
+        rotation
+    }
+
+    /// A token that introduces whoever shows it to this device's user.
+    pub(crate) async fn introduces(&self, api: &Api, until: Timestamp) -> ContactToken {
         let keyid = self.keyid();
-        let statement = contact_statement(self.pool.user(), &keyid, until);
+        let ledger = api.devices_of(self).await.ledger;
+        let statement = contact_statement(&ledger, self.pool.user(), &keyid, until);
         let proof = self.key.sign(&statement).to_bytes().to_vec();
         ContactToken { keyid, until: until.as_secs(), proof }
     }
@@ -121,6 +156,36 @@ impl Device {
     pub(crate) fn packages(&self, now: Timestamp, count: usize) -> Vec<Vec<u8>> {
         (0..count).map(|_| self.package(now)).collect()
     }
+}
+
+/// A message of the group [`GROUP`] as an MLSMessage with a PrivateMessage: 1 is application data, 3 a
+/// Commit. Its ciphertext is the words.
+pub(crate) fn framed(epoch: u64, content_type: u8, words: &str) -> Vec<u8> {
+    framed_for(b"group-1", epoch, content_type, words)
+}
+
+/// The same for another group.
+pub(crate) fn framed_for(group: &[u8], epoch: u64, content_type: u8, words: &str) -> Vec<u8> {
+    let vector = |bytes: &[u8]| {
+        let len = u32::try_from(bytes.len()).unwrap();
+        let mut out =
+            if len < 64 { vec![len as u8] } else { (len | 0x8000_0000).to_be_bytes().to_vec() };
+        out.extend(bytes);
+        out
+    };
+    let mut out = vec![0, 1, 0, 2];
+    out.extend(vector(group));
+    out.extend(epoch.to_be_bytes());
+    out.push(content_type);
+    out.extend([vector(b""), vector(b""), vector(words.as_bytes())].concat());
+    out
+}
+
+/// The words of a message that [`framed`] has made.
+pub(crate) fn unframed(bytes: &[u8]) -> Option<String> {
+    let (_, ciphertext) = bytes.split_at_checked(4 + 1 + 7 + 8 + 1 + 2)?;
+    let skipped = if ciphertext.first()? & 0xc0 == 0 { 1 } else { 4 };
+    String::from_utf8(ciphertext[skipped..].to_vec()).ok()
 }
 
 /// The body of an upload.
@@ -285,6 +350,17 @@ impl Api {
 
     pub(crate) async fn get(&self, device: &Device, path: &str) -> Answer {
         self.send(device, &Draft::get(path)).await
+    }
+
+    /// The devices of a device's user, as the server lists them for that device.
+    pub(crate) async fn devices_of(&self, device: &Device) -> DevicesReply {
+        let path = format!("/users/{}/devices", device.pool.user());
+        serde_json::from_value(self.get(device, &path).await.ok().body).unwrap()
+    }
+
+    /// Removes a device by a device of its user.
+    pub(crate) async fn remove(&self, by: &Device, device: &str) -> Answer {
+        self.post(by, "/devices/remove", json!({ "device": device })).await
     }
 
     pub(crate) async fn register(&self, device: &Device) -> Answer {

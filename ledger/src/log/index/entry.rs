@@ -55,20 +55,20 @@ impl Fingerprints {
     }
 }
 
-/// What records are found by.
+/// A key that records are found by.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::log) enum Sought<'a> {
     /// All events of a history, [`BLOCK`] versions at a time.
     History(&'a StreamId, u64),
     /// The last event of a history.
     Head(&'a StreamId),
-    /// What a command caused.
+    /// The records that a command caused.
     Command(CommandId),
-    /// What was recorded about a package.
+    /// The records about a package.
     Package(&'a KeyPackageRef),
-    /// What made a reservation.
+    /// The record that made a reservation.
     Reservation(ReservationId),
-    /// What brought a package with an `init_key` into a pool.
+    /// The record that brought a package with an `init_key` into a pool.
     InitKey(&'a PoolId, &'a Hash),
 }
 
@@ -117,7 +117,9 @@ fn update_stream(hasher: &mut blake3::Hasher, stream: &StreamId) {
             hasher.update(b"g").update(group.as_bytes());
         }
         StreamId::Mailbox(device) => update_pool(hasher.update(b"m"), device),
-        StreamId::Server => drop(hasher.update(b"s")),
+        StreamId::Server => {
+            hasher.update(b"s");
+        }
     }
 }
 
@@ -126,12 +128,12 @@ fn update_pool(hasher: &mut blake3::Hasher, pool: &PoolId) {
     hasher.update(pool.user().as_bytes()).update(b"/").update(pool.device().as_bytes());
 }
 
-/// Where a record stands.
+/// The place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::log) struct Place {
     /// Its position in the log; below 2^48.
     pub(in crate::log) seq: u64,
-    /// Where in its segment's file its bytes begin.
+    /// The offset of its bytes in its segment's file.
     pub(in crate::log) offset: u32,
     /// The beginning of its envelope's hash, to know it again.
     pub(in crate::log) check: [u8; 4],

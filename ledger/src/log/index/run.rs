@@ -23,7 +23,7 @@ const CHUNKS_AT_A_TIME: usize = 256;
 /// How many bytes of fences or of a filter stand in one value of the database.
 const PIECE_BYTES: usize = 4000;
 
-/// What is known of a run before it is opened.
+/// The description of a run, known before it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     /// Its number; no two runs ever have the same.

@@ -25,7 +25,7 @@ const SLOT_OFFSETS: [u64; 2] = [0, 512];
 /// The length of the file, in bytes.
 const FILE_LEN: usize = 1024;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Acknowledged {
     /// The last record of the last frame that was acknowledged, and the frame's hash.
@@ -69,7 +69,7 @@ impl Acknowledged {
     }
 }
 
-/// What stands in a slot.
+/// The content of a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Empty,

@@ -31,7 +31,7 @@ const SEGMENT_FORMAT: u8 = 1;
 /// The key of one journal's hashes.
 pub(super) type JournalKey = [u8; 32];
 
-/// What leads a segment.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub(super) key: JournalKey,
@@ -170,7 +170,7 @@ impl Frame {
     }
 }
 
-/// What a frame says of itself before its body.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameHeader {
     pub(super) first_seq: u64,
@@ -196,7 +196,7 @@ impl FrameHeader {
     }
 }
 
-/// Where the records of a frame's batches begin, in bytes from the beginning of the frame.
+/// The offsets of the records of a frame's batches, in bytes from the beginning of the frame.
 pub(super) fn record_offsets(batches: &[&[Record]]) -> impl Iterator<Item = usize> {
     let mut offset = FRAME_HEADER_LEN + 4;
     batches.iter().flat_map(move |batch| {
@@ -216,7 +216,7 @@ pub(super) fn record_offsets(batches: &[&[Record]]) -> impl Iterator<Item = usiz
 /// The bytes of a record in a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FramedRecord<'a> {
-    /// Where it begins, in bytes from the beginning of the frame.
+    /// Its offset in the frame, in bytes.
     pub(super) offset: usize,
     pub(super) envelope: &'a [u8],
     pub(super) payload: &'a [u8],

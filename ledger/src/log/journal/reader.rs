@@ -19,7 +19,7 @@ pub struct RawRecord<'a> {
     pub payload: &'a [u8],
     /// The file it stands in.
     pub file: &'a Path,
-    /// Where in the file it begins, in bytes.
+    /// Its offset in the file, in bytes.
     pub offset: u64,
 }
 
@@ -53,16 +53,16 @@ impl JournalReader {
 
     /// The frame that was being written when the machine stopped, if the journal ends in one.
     ///
-    /// It is known when all records have been read, and is none of them.
+    /// Known when all records have been read. It is none of them.
     #[must_use]
     pub fn torn_tail(&self) -> Option<&TornTail> {
         self.scan.torn()
     }
 
-    /// What makes the journal's word on its own end doubtful, although all its frames are whole: a note
+    /// The reason to doubt the journal's end although all its frames are whole: a note
     /// of what was acknowledged that is missing or damaged, a last segment that is too short.
     ///
-    /// It is known when all records have been read.
+    /// Known when all records have been read.
     #[must_use]
     pub fn doubt(&self) -> Option<&'static str> {
         self.scan.doubt()

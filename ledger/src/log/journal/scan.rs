@@ -24,7 +24,7 @@ const SUFFIX: &str = ".seg";
 pub struct TornTail {
     /// The segment.
     pub file: PathBuf,
-    /// Where in it the bytes begin.
+    /// The offset of the bytes in it.
     pub offset: u64,
     /// How many there are, up to the last one that is not zero.
     pub bytes: u64,
@@ -56,7 +56,7 @@ pub(super) fn list_segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError
 struct Segment {
     path: PathBuf,
     bytes: Vec<u8>,
-    /// Where the next frame begins.
+    /// The offset of the next frame.
     offset: usize,
     /// How long the file should be.
     file_len: u64,
@@ -77,7 +77,7 @@ pub(super) struct Scan {
     torn: Option<TornTail>,
 }
 
-/// Where a journal ends, once it has been read.
+/// The end of a journal that has been read.
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) last_seq: u64,
@@ -143,7 +143,7 @@ impl Scan {
         }
     }
 
-    /// Where the journal ends; to be called behind the last frame.
+    /// The end of the journal; to be called behind the last frame.
     pub(super) fn end(self) -> End {
         let Segment { path, bytes, offset, file_len } = self.segment;
         End {
@@ -173,7 +173,7 @@ impl Scan {
         self.torn.as_ref()
     }
 
-    /// What makes the journal's word on its own end doubtful, although all its frames are whole.
+    /// The reason to doubt the journal's end although all its frames are whole.
     pub(super) fn doubt(&self) -> Option<&'static str> {
         let shortened = (self.segment.bytes.len() as u64) < self.segment.file_len;
         let cut = shortened.then_some("the last segment is shorter than it was made");

@@ -40,7 +40,7 @@ pub(in crate::log) struct Segments {
 /// Files that are open, by their segments' first records.
 type Files = HashMap<u64, Arc<File>>;
 
-/// Where the frames of a segment begin, as far as it has been looked through.
+/// The offsets of the frames of a segment, as far as it has been read.
 #[derive(Debug, Default)]
 struct Table {
     /// The first record of each frame, and its offset.
@@ -129,7 +129,7 @@ impl Segments {
         Ok(bytes)
     }
 
-    /// Where the frame begins that holds a record.
+    /// The offset of the frame that holds a record.
     fn frame_offset(&self, segment: u64, file: &File, seq: u64) -> Result<u64, ReadError> {
         let mut tables = lock(&self.tables);
         if TABLES_MAX <= tables.len() && !tables.contains_key(&segment) {

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What the methods and threads of a log share.
+/// State that the methods and threads of a log share.
 pub(super) struct Core {
     dir: PathBuf,
     writer: Mutex<Journal>,
@@ -147,9 +147,10 @@ impl Core {
         let grown = index.add(&records, &places);
         self.visible.store(journal.last_seq(), Ordering::Release);
         let note = Note { journal: self.journal, seq: last.seq, envelope: last.stream_head().hash };
-        if let Err(err) = index.database().set_note(&note) {
+        if let Err(error) = index.database().set_note(&note) {
             // Nobody depends on it: what is acknowledged stands in the journal.
-            tracing::warn!(error = &*err as &dyn std::error::Error, "the database does not write");
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "the database does not write");
         }
         Ok(grown)
     }
@@ -209,16 +210,11 @@ impl Core {
     ) -> Result<Vec<Record>, ReadError> {
         let mut places = index.find_after(Sought::History(stream, first), 0)?;
         places.retain(|place| place.seq <= visible);
-        // The place of a version among those of its block, if no other history is found by its key:
-        // there is no version 0.
-        let usual = usize::try_from(first - (first / BLOCK * BLOCK).max(1)).unwrap_or(usize::MAX);
-        let from = places.get(usual..).unwrap_or_default();
-        let found = self.successive(index, from, (stream, first), limit)?;
-        if found.is_empty() {
-            self.successive(index, &places, (stream, first), limit)
-        } else {
-            Ok(found)
-        }
+        // So many earlier versions of the block stand before it: there is no version 0. Records of other
+        // histories with the same fingerprint only move it further back.
+        let earlier = usize::try_from(first - (first / BLOCK * BLOCK).max(1)).unwrap_or(usize::MAX);
+        let from = places.get(earlier..).unwrap_or_default();
+        self.successive(index, from, (stream, first), limit)
     }
 
     /// The records at some places that are the versions of a history from one on, at most `limit`.

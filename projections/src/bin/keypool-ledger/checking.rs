@@ -3,7 +3,7 @@
 use std::{fs, ops::ControlFlow, path::Path, time::Duration};
 
 use keypool_projections::{
-    audit::{Auditor, Promises, UNSEEN},
+    audit::{Auditor, Overrides, Promises, UNSEEN},
     fold::{Fold, Keep},
     source::{Source, SourceEnd, SourceError},
     transparency::{NoteKey, Paper},
@@ -22,12 +22,13 @@ use crate::{
 const SHOWN: &str = "I1 I2 I3 I4 I5 I6 I7 I11";
 
 impl PromiseArgs {
-    pub(crate) const fn promises(self) -> Promises {
-        let lapses_max = match self.on_lapse {
+    pub(crate) fn overrides(self) -> Overrides {
+        let lapses_max = |on_lapse| match on_lapse {
             OnLapse::Requeue => 2,
             OnLapse::Retire => 1,
         };
-        Promises { grace: Duration::from_secs(self.grace_s), lapses_max, ..Promises::STANDARD }
+        let grace = self.grace_s.map(Duration::from_secs);
+        Overrides { grace, lapses_max: self.on_lapse.map(lapses_max) }
     }
 }
 
@@ -122,7 +123,7 @@ pub(crate) fn audit(
     let source = Source::open(path)?;
     let progress = Progress::of(&source);
     let mut verifier = Verifier::expecting(&seen);
-    let mut auditor = Auditor::new(promises.promises());
+    let mut auditor = Auditor::new(Promises::STANDARD).overriding(promises.overrides());
     let mut fold = Fold::keeping(Keep::All);
     let outcome = source.visit(&mut |raw| {
         progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);

@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
     path::Path,
     time::Duration,
 };
 
 use keypool_ledger::{
     Event, EventEnvelope, KeyPackageRef, PoolId, ReleaseReason, ReservationId, RevokeReason,
-    Timestamp,
+    RuleSettings, Timestamp,
 };
 use keypool_projections::{Limits, OnLapse, Package, PoolState, Stage, fold::Keep};
 use serde_json::json;
@@ -17,7 +18,7 @@ use crate::{
     FINE, PromiseArgs,
     biography::{Thing, find, life},
     output::{Out, ToolError, short, span, time},
-    reading::Moment,
+    reading::{Moment, read},
     replaying::{fold, unknown},
 };
 
@@ -97,8 +98,10 @@ fn tell(
 ) -> Result<(), ToolError> {
     let life = life(path, &Thing::Package(of.clone()))?;
     out.line(&format!("package {of}"))?;
-    let mut story = Story { grace: Duration::from_secs(promises.grace_s), ..Story::default() };
+    let settings = recorded_settings(path)?;
+    let mut story = Story::default();
     for (seq, envelope) in &life {
+        story.grace = limits_at(&settings, *seq, promises).grace;
         let words = story.tell(envelope);
         sentence(out, *seq, &words)?;
     }
@@ -107,6 +110,31 @@ fn tell(
         None => story.end(of),
     };
     out.say(|| end.clone(), || json!({ "end": end }))
+}
+
+/// The settings that the server has recorded, and where.
+fn recorded_settings(path: &Path) -> Result<Vec<(u64, RuleSettings)>, ToolError> {
+    let mut settings = Vec::new();
+    read(path, &mut |raw, envelope| {
+        if let Event::Configured(configured) = envelope.event {
+            settings.push((raw.seq, configured));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(settings)
+}
+
+/// The limits at a record, as the log says, but for those that are overridden.
+fn limits_at(settings: &[(u64, RuleSettings)], seq: u64, promises: PromiseArgs) -> Limits {
+    let latest = settings.iter().rev().find(|(recorded, _)| *recorded <= seq);
+    let mut limits = latest.map_or(Limits::STANDARD, |(_, settings)| Limits::of(settings));
+    limits.grace = promises.overrides().grace.unwrap_or(limits.grace);
+    match promises.on_lapse {
+        Some(crate::OnLapse::Requeue) => limits.on_lapse = OnLapse::Requeue,
+        Some(crate::OnLapse::Retire) => limits.on_lapse = OnLapse::Retire,
+        None => {}
+    }
+    limits
 }
 
 /// What is known of a package while its life is told.
@@ -306,12 +334,7 @@ fn explain_pool(
         Some(Moment::Time(now)) => now,
         Some(Moment::Seq(_)) | None => fold.at(),
     };
-    let on_lapse = match promises.on_lapse {
-        crate::OnLapse::Requeue => OnLapse::Requeue,
-        crate::OnLapse::Retire => OnLapse::Retire,
-    };
-    let grace = Duration::from_secs(promises.grace_s);
-    let limits = Limits { grace, on_lapse, ..Limits::STANDARD };
+    let limits = limits_at(&recorded_settings(path)?, fold.records(), promises);
     let settled = state.settled(now, &limits);
     let offered: BTreeSet<&KeyPackageRef> =
         settled.offerable(now, &limits).map(|package| &package.facts.keypackage_ref).collect();

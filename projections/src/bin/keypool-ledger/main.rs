@@ -250,15 +250,15 @@ struct SignedArgs {
     evidence: PathBuf,
 }
 
-/// The server's settings, which no event tells.
+/// Settings of the server that hold whatever its log says of them.
 #[derive(Clone, Copy, Debug, Args)]
 struct PromiseArgs {
-    /// How much longer than its deadline a reservation holds, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    grace_s: u64,
-    /// What becomes of a package whose reservation lapses
-    #[arg(long, value_enum, default_value_t = OnLapse::Requeue)]
-    on_lapse: OnLapse,
+    /// How much longer than its deadline a reservation holds, in seconds; as the log says if none
+    #[arg(long, value_name = "SECONDS")]
+    grace_s: Option<u64>,
+    /// What becomes of a package whose reservation lapses; as the log says if none
+    #[arg(long, value_enum)]
+    on_lapse: Option<OnLapse>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use actix_web::{HttpRequest, http::header::HeaderMap};
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_ledger::{Clock, SignatureKey, SystemClock};
-use keypool_projections::signing::{
-    BodyParts, ReceivedSignature, Signatory, SignedParts, content_digest,
-};
+use keypool_projections::signing::{BodyParts, ReceivedSignature, SignedParts, content_digest};
 use uuid::Uuid;
 
 use crate::{Outcome, population::Device, request::AUTHORITY};
@@ -87,7 +85,7 @@ fn verified(
         return Err("Content-Digest is not the SHA-256 of the body".into());
     }
     let base = parts.base(&received.params);
-    let Signatory::Key(keyid) = received.by else { return Err("no key has signed it".into()) };
+    let keyid = received.keyid;
     let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into()?)?;
     let signature = Signature::from_slice(&received.signature)?;
     key.verify_strict(base.as_bytes(), &signature)?;
