@@ -409,7 +409,8 @@ fn a_device_that_was_removed_is_told_so_and_how_it_comes_back() {
     phone.reads("the server does not know this device any more: it was removed");
     let mut said = String::new();
     phone.program.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(said.contains("type `keypool vouch phone "), "{said}");
+    assert!(said.contains("key_retired"), "{said}");
+    assert!(said.contains("register with a new home, --home OTHER"), "{said}");
     assert_eq!(phone.ends().1, 1);
 }
 

@@ -126,17 +126,20 @@ fn a_lost_device_is_removed_by_another() {
         // Whoever has it can do nothing with it, and Bob is invited without it.
         let refused = phone.status().await.unwrap_err();
         assert_eq!(refused.code(), Some(Code::Unauthenticated));
-        assert_eq!(phone.register().await.unwrap_err().code(), Some(Code::IdentityBound));
+        assert_eq!(phone.register().await.unwrap_err().code(), Some(Code::KeyRetired));
         let refused = phone.remove_device("main").await.unwrap_err();
         assert_eq!(refused.code(), Some(Code::Unauthenticated));
         alice.invite(&group, ["bob"]).await.unwrap();
         assert_eq!(members(&alice, &group), ["alice/main", "bob/main"]);
 
-        // Found again: with a voucher it is back, and takes in what became of its packages.
+        // Found again: its key is nobody's ever after, and with a new home its name is back.
         let key = phone.identity().signature_key();
         let voucher = bob.vouch_for("phone", &key).await.unwrap();
-        phone.register_vouched(Some(voucher)).await.unwrap();
-        phone.connection().refresh_now(service.clock.now()).await.unwrap();
+        let refused = phone.register_vouched(Some(voucher)).await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::KeyRetired));
+        drop(phone);
+        std::fs::remove_dir_all(service.folder.path().join("bob/phone")).unwrap();
+        let phone = second_device(&service, &bob, "phone").await;
         let counts = phone.status().await.unwrap().counts;
         assert_eq!((counts.available, counts.revoked), (4, 4));
         alice.invite(&group, ["bob"]).await.unwrap();

@@ -150,9 +150,9 @@ impl Outbox<'_> {
             Err(error) => Err(match refusal(error) {
                 DeliveryError::Unanswered(source) => SendError::Unfinished(source),
                 DeliveryError::Refused(source) => SendError::Refused(source),
-                error @ (DeliveryError::EpochTaken | DeliveryError::PackageLost(_)) => {
-                    SendError::Refused(error.into())
-                }
+                error @ (DeliveryError::EpochTaken
+                | DeliveryError::PackageLost(_)
+                | DeliveryError::InviteeRefused(_)) => SendError::Refused(error.into()),
             }),
         }
     }

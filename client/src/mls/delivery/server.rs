@@ -104,6 +104,7 @@ pub(super) fn refusal(error: ApiError) -> DeliveryError {
             | Code::Revoked
             | Code::UnknownKeyPackage,
         ) => DeliveryError::PackageLost(error),
+        Some(Code::InvitationsFull) => DeliveryError::InviteeRefused(error),
         Some(
             Code::NotAllowed
             | Code::UnknownGroup

@@ -4,7 +4,7 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use keypool_client::{MlsClient, PoolListener, PoolNews, ServerDelivery};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 use super::pause::Pause;
 
@@ -19,42 +19,39 @@ pub(super) struct Ears<'a> {
     listening: Pin<Box<dyn Future<Output = Option<Listener<'a>>> + 'a>>,
     /// The pause after the next line that breaks.
     pause: Pause,
-    /// Whether the last line broke, and none has told anything since.
-    is_broken: bool,
+    /// The pause that is to be over before a line that broke is opened again.
+    pausing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Ears<'a> {
     /// Begins to listen.
     pub(super) fn new(client: &'a MlsClient<ServerDelivery>) -> Self {
         let listening = Box::pin(until_news(client, None));
-        Self { client, listening, pause: Pause::up_to(PAUSE_MAX), is_broken: false }
+        Self { client, listening, pause: Pause::up_to(PAUSE_MAX), pausing: None }
     }
 
     /// Waits until something was told that a refresh is worth. Cancelling this loses nothing.
     pub(super) async fn next(&mut self) {
         loop {
+            if let Some(pausing) = &mut self.pausing {
+                pausing.await;
+                self.pausing = None;
+            }
             let listener = self.listening.as_mut().await;
-            let client = self.client;
-            self.is_broken = listener.is_none();
-            if listener.is_some() {
+            let has_told = listener.is_some();
+            self.listening = Box::pin(until_news(self.client, listener));
+            if has_told {
                 self.pause.reset();
-                self.listening = Box::pin(until_news(client, listener));
                 return;
             }
-            let pause = self.pause.after_failure();
-            self.listening = Box::pin(async move {
-                sleep(pause).await;
-                until_news(client, None).await
-            });
+            self.pausing = Some(Box::pin(sleep(self.pause.after_failure())));
         }
     }
 
     /// Listens at once where a broken line waits to be opened again: the server answers.
     pub(super) fn server_is_back(&mut self) {
         self.pause.reset();
-        if self.is_broken {
-            self.listening = Box::pin(until_news(self.client, None));
-        }
+        self.pausing = None;
     }
 }
 
@@ -102,7 +99,7 @@ mod tests {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().start_paused(true).build().unwrap().block_on(async {
             let mut ears = Ears::new(&client);
-            timeout(Duration::from_mins(30), ears.next()).await.unwrap_err();
+            timeout(Duration::from_secs(1_790), ears.next()).await.unwrap_err();
             assert!((24..30).contains(&attempts()), "45 s of silence, and 30 s of pause");
             timeout(Duration::from_millis(1), ears.next()).await.unwrap_err();
             assert_eq!(attempts(), 0);
