@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
     Moment, ReservationStatus, timeline,
-    wire::{PoolStatus, RegisterReply, RemoveReply, Voucher},
+    wire::{PolicyReply, PoolStatus, RegisterReply, RemoveReply, Voucher},
 };
 
 use crate::{
@@ -281,6 +281,24 @@ impl<D: DeliveryService> MlsClient<D> {
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn audit(&self) -> Result<OwnerAudit, StorageError> {
         self.connection.audit(self.now())
+    }
+
+    /// Blocks users: see [`MlsConnection::block`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn block(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
+        self.connection.block(users).await
+    }
+
+    /// Blocks users no more: see [`MlsConnection::unblock`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn unblock(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
+        self.connection.unblock(users).await
     }
 
     /// How full the pool is, as the server says.

@@ -145,10 +145,11 @@ impl MlsClient<ServerDelivery> {
     pub async fn decline(&self, group: &GroupId) -> Result<(), SendError> {
         let _alone = self.committing.lock().await;
         let left = self.connection.api().leave_group(group, fresh_command()).await;
-        left.map_err(|error| match error.is_unanswered() {
-            true => SendError::Unfinished(error.into()),
-            false => SendError::Refused(error.into()),
-        })?;
+        if let Err(error) = left {
+            let is_unanswered = error.is_unanswered();
+            let kind = if is_unanswered { SendError::Unfinished } else { SendError::Refused };
+            return Err(kind(error.into()));
+        }
         match self.membership.delete_group(group) {
             Ok(()) | Err(GroupError::NotInGroup { .. }) => Ok(()),
             Err(error) => Err(error.into()),

@@ -94,6 +94,27 @@ impl<D> MlsConnection<D> {
         self.api().set_policy(&request, fresh_command()).await
     }
 
+    /// Blocks users: they can neither reserve packages of this device, nor add it to a group, nor post to
+    /// it. They are not told.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn block(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
+        let request = PolicyRequest { blocked: users, ..PolicyRequest::default() };
+        self.api().set_policy(&request, fresh_command()).await
+    }
+
+    /// Blocks users no more.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn unblock(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
+        let request = PolicyRequest { unblocked: users, ..PolicyRequest::default() };
+        self.api().set_policy(&request, fresh_command()).await
+    }
+
     /// Takes users for strangers again.
     ///
     /// # Errors

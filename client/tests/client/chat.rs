@@ -171,6 +171,8 @@ fn every_command_is_answered_and_so_is_bad_input() {
     /list            who is in this group
     /remove USER…    remove people from this group
     /leave           leave this group
+    /block USER…     let people neither invite you nor write to you; they are not told
+    /unblock USER…   let them again
     /pool            how many KeyPackages are left for those who invite you
     /refresh         refill the pool now
     /history REF     what happened to a KeyPackage; without REF, to all of them
@@ -522,4 +524,38 @@ fn a_line_that_is_too_large_for_a_proxy_is_dropped_and_said_and_the_group_goes_o
     let bob = typed(&service, "bob", "/list\n");
     let heard: Vec<&str> = bob.lines().filter_map(said_by_alice).collect();
     assert_eq!(heard, ["hello"]);
+}
+
+#[test]
+fn somebody_who_is_blocked_can_neither_write_nor_invite_until_that_ends() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    let said = typed(&service, "bob", "/block alice\n");
+    assert!(said.contains("alice can neither invite you nor write to you"), "{said}");
+    let said = typed(&service, "alice", "hello?\n/create saturday\n/invite bob\n");
+    assert!(said.contains("bob could not be invited: not_allowed"), "{said}");
+    let said = typed(&service, "bob", "/unblock alice\n");
+    assert!(said.contains("alice can invite you and write to you again"), "{said}");
+    assert!(!said.contains("hello?"), "{said}");
+    typed(&service, "alice", "/switch friday\nhello!\n/switch saturday\n/invite bob\n");
+    let said = typed(&service, "bob", "/groups\n");
+    assert!(said.contains("alice: hello!") && said.contains("saturday: 2 members"), "{said}");
+}
+
+/// Seven messages of 1.4 MB are more than Bob's mailbox keeps of one sender in one group: half of 16 MiB.
+#[test]
+fn somebody_whom_a_line_did_not_reach_is_named_and_told() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    typed(&service, "bob", "");
+    let line = "a".repeat(1_400_000) + "\n";
+    let said = typed(&service, "alice", &line.repeat(7));
+    assert!(said.contains("bob did not get this: their mailbox is full for this group"), "{said}");
+    let said = typed(&service, "bob", "/list\n");
+    assert!(said.contains("some messages of alice in friday were not kept"), "{said}");
+    typed(&service, "alice", "again\n");
+    let said = typed(&service, "bob", "/list\n");
+    assert!(said.contains("alice: again"), "{said}");
 }

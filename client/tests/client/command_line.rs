@@ -371,14 +371,15 @@ fn a_device_is_removed_and_stays_its_users() {
     error: unknown_user: the device is not registered, or was removed. Check the name; the owner registers with POST /devices.
     [1]
 
-    alice/main is removed: nobody is given a package of it, and its key speaks for nothing any more
-    remove it from your groups as well; it comes back with a voucher only
+    alice/main is removed: nobody is given a package of it, and its key is nobody's any more
+    remove it from your groups as well; it comes back with a new key and a voucher
     [0]
 
     error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
     [1]
 
-    error: identity_bound: the name is bound to another key, or the key to another name. Use the key that registered first, or another name; an operator can tell who holds it.
+    error: key_retired: key KEY was removed or replaced before; make a new one. Make a new key: one that was removed or rotated away is nobody's ever after.
+    this device was removed, or its home is an old copy: its key is nobody's ever after; register with a new home, --home OTHER, and have it vouched for on a device that is left
     [1]
     ");
 }

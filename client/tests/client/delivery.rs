@@ -584,14 +584,14 @@ fn a_group_that_was_joined_keeps_more_than_one_that_was_not() {
         let service = Service::start();
         let (alice, bob, group) = alice_and_bob(&service).await;
         for _ in 0..3 {
-            let sent = alice.send(&group, &[7; 40_000]).await.unwrap().unwrap();
+            let sent = alice.send(&group, &vec![7; 40_000]).await.unwrap().unwrap();
             assert_eq!(sent.not_kept, [], "accepted: 16 MiB");
         }
         assert_eq!(told(&bob).await.len(), 3);
         drop(service.device("carol", 2).await);
         alice.invite(&group, ["carol"]).await.unwrap();
-        alice.send(&group, &[7; 20_000]).await.unwrap();
-        let sent = alice.send(&group, &[7; 40_000]).await.unwrap().unwrap();
+        alice.send(&group, &vec![7; 20_000]).await.unwrap();
+        let sent = alice.send(&group, &vec![7; 40_000]).await.unwrap().unwrap();
         assert_eq!(
             sent.not_kept,
             ["carol/main".parse().unwrap()],

@@ -226,3 +226,40 @@ fn a_name_that_no_user_can_have_is_said_to_be_none_before_anything_is_sent() {
         assert_eq!(service.tunnel.requests(), before);
     });
 }
+
+/// A voucher is good for one registration, for ten minutes, at one server.
+#[test]
+fn a_voucher_that_was_used_or_is_too_old_is_refused() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("bob", 1).await);
+        let bob = open(&service, "bob");
+        let [phone, tablet] =
+            ["phone", "tablet"].map(|name| open(&service, &format!("bob/{name}")));
+        let [first, second] = [&phone, &tablet].map(|device| device.identity().signature_key());
+        let first = bob.vouch_for("phone", &first).await.unwrap();
+        let second_one = bob.vouch_for("tablet", &second).await.unwrap();
+        phone.register_vouched(Some(first)).await.unwrap();
+        let stale = tablet.register_vouched(Some(second_one)).await.unwrap_err();
+        assert_eq!(stale.code(), Some(Code::StatementStale), "bob's devices have changed");
+        let late = bob.vouch_for("tablet", &second).await.unwrap();
+        service.clock.advance(std::time::Duration::from_mins(12));
+        let late = tablet.register_vouched(Some(late)).await.unwrap_err();
+        assert_eq!(late.code(), Some(Code::StatementExpired));
+        let fresh = bob.vouch_for("tablet", &second).await.unwrap();
+        tablet.register_vouched(Some(fresh)).await.unwrap();
+    });
+}
+
+#[test]
+fn the_devices_that_a_removed_one_had_vouched_for_are_named() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("bob", 1).await);
+        let bob = open(&service, "bob");
+        let phone = second_device(&service, &bob, "phone").await;
+        drop(second_device(&service, &phone, "watch").await);
+        let removed = bob.remove_device("phone").await.unwrap();
+        assert_eq!(removed.introduced, ["watch"]);
+    });
+}

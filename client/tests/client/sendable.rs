@@ -51,6 +51,8 @@ fn client<D: DeliveryService>(client: &MlsClient<D>, given: &Given) {
     is_send(client.invalidate_credential_keys());
     is_send(client.refresh_key_packages());
     is_send(client.listen());
+    is_send(client.block(Vec::new()));
+    is_send(client.unblock(Vec::new()));
     is_send(client.status());
     is_send(client.invite(&given.group, ["bob"]));
     is_send(client.resume_invitations());
@@ -75,6 +77,8 @@ fn client_at_server(client: &MlsClient<ServerDelivery>, given: &Given) {
 fn connection<D: DeliveryService>(connection: &MlsConnection<D>, given: &Given) {
     is_send(connection.set_reserve_policy(ReservePolicy::Contacts));
     is_send(connection.remove_contacts(Vec::new()));
+    is_send(connection.block(Vec::new()));
+    is_send(connection.unblock(Vec::new()));
     is_send(connection.tell_contacts());
     is_send(connection.vouch_for("", &given.key));
     is_send(connection.introduce(given.now));

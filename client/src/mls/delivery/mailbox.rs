@@ -16,7 +16,7 @@ use crate::{
     MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError, UpdateError,
     mls::{
         invite::Inviter,
-        membership::{count_attempt, decrypt_on, join_on},
+        membership::{count_attempt, decrypt_on, is_in, join_on},
         update::Updater,
     },
     storage::fresh_command,
@@ -304,7 +304,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             Some(What::Joined { group, .. }) => after.join(group),
             // Nobody was invited by a Welcome that cannot be opened.
             Some(What::Unreadable { .. }) if kind == MailboxKind::Welcome => {
-                after.leave_unless(&group, self.membership.is_in(&staged, &group)?);
+                after.leave_unless(&group, is_in(&staged, &group)?);
             }
             Some(What::Changed(change)) if change.removed_self => {
                 after.leave_unless(&group, claimed.contains(self.store.owner()));

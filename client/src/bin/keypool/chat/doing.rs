@@ -7,7 +7,7 @@ use keypool_client::{
     SendError, UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, PoolId, SystemClock};
-use keypool_projections::wire::{Code, Problem};
+use keypool_projections::wire::{Code, PolicyReply, Problem};
 use tokio::time::timeout;
 
 use super::{
@@ -52,6 +52,14 @@ impl Chat<'_> {
             Command::Create(name) => self.create(&name)?,
             Command::Groups => self.list_groups()?,
             Command::Switch(word) => self.switch(&word)?,
+            Command::Block(people) => {
+                let said = format!("{} can neither invite you nor write to you", listed(&people));
+                self.change_policy(self.client.block(people), said).await?
+            }
+            Command::Unblock(people) => {
+                let said = format!("{} can invite you and write to you again", listed(&people));
+                self.change_policy(self.client.unblock(people), said).await?
+            }
             Command::Pool => self.pool().await?,
             Command::Refresh => {
                 self.refresh_trouble = None;
@@ -247,6 +255,19 @@ impl Chat<'_> {
                 Ok(format!("you have left {name}"))
             }
             Some(Err(error)) => self.told(&error),
+        }
+    }
+
+    /// Says what has changed once the server has taken it.
+    async fn change_policy(
+        &self,
+        change: impl Future<Output = Result<PolicyReply, ApiError>>,
+        said: String,
+    ) -> Result<String, End> {
+        match in_time(change).await {
+            Some(Ok(_)) => Ok(said),
+            Some(Err(error)) => self.told(&error),
+            None => Ok(NO_ANSWER.to_owned()),
         }
     }
 
@@ -479,6 +500,11 @@ impl Chat<'_> {
         self.is_waiting = true;
         format!("{what} is not finished; it goes on when the server answers")
     }
+}
+
+/// Some people as they were typed.
+fn listed(people: &[String]) -> String {
+    plain(&people.join(", "))
 }
 
 /// What is said of those whom a message did not reach.
