@@ -7,7 +7,9 @@ use std::{
     thread,
 };
 
-use keypool_ledger::{AppendError, Appended, CommandId, EventLog, PoolId, Record, StreamId};
+use keypool_ledger::{
+    AppendError, Appended, CommandId, EventLog, LogHealth, PoolId, Record, StreamId,
+};
 use tokio::sync::{oneshot, watch as signal};
 
 use super::{
@@ -150,7 +152,12 @@ impl<L: EventLog> Committer<L> {
             Ok(appended) if appended.records.is_empty() => {}
             Ok(_) => self.shared.note_refusal(None),
             Err(AppendError::Conflict { .. }) => {}
-            Err(error @ AppendError::NotWritten(_)) => self.shared.note_refusal(Some(error)),
+            Err(error @ AppendError::NotWritten(_)) => match self.shared.log.health() {
+                LogHealth::Failed { .. } => self.fail(error),
+                LogHealth::Writable | LogHealth::Refusing { .. } => {
+                    self.shared.note_refusal(Some(error));
+                }
+            },
             Err(error @ AppendError::Unknown(_)) => self.fail(error),
         }
     }

@@ -123,7 +123,8 @@ pub struct Targets {
     contacts: HashMap<u64, Bucket>,
     strangers: HashMap<u64, Bucket>,
     uploads: HashMap<u64, Bucket>,
-    policies: HashMap<u64, Bucket>,
+    /// What devices do, by quota.
+    devices: HashMap<(Quota, u64), Bucket>,
     /// When there is room again; in the past if there is.
     full_until: Timestamp,
 }
@@ -362,48 +363,56 @@ impl Targets {
         }
     }
 
-    /// Counts a change of a device's policy, if it may make one.
+    /// Counts something that a device does, if it may.
     ///
     /// # Errors
     ///
     /// Returns an [`OverQuota`] if it may not; nothing is counted then.
-    pub fn policy(&mut self, pool: u64, rate: &Rate, now: Timestamp) -> Result<(), OverQuota> {
-        let wait = wait_of(&self.policies, pool, rate, now);
+    pub fn device(
+        &mut self,
+        (quota, pool): (Quota, u64),
+        count: u32,
+        rate: &Rate,
+        now: Timestamp,
+    ) -> Result<(), OverQuota> {
+        let bucket = self.devices.get(&(quota, pool)).copied().unwrap_or_default();
+        let wait = bucket.wait(rate, count, now);
         if !wait.is_zero() {
-            return Err(OverQuota { quota: Quota::Policy, wait });
+            return Err(OverQuota { quota, wait });
         }
-        self.count_policy(pool, rate, now);
+        self.count_device((quota, pool), count, rate, now);
         Ok(())
     }
 
-    /// Counts a change of a device's policy, whether or not it was within the limits.
-    pub fn count_policy(&mut self, pool: u64, rate: &Rate, now: Timestamp) {
-        self.policies.entry(pool).or_default().take(rate, 1, now);
+    /// Counts something that a device has done, whether or not it was within the limits.
+    pub fn count_device(&mut self, of: (Quota, u64), count: u32, rate: &Rate, now: Timestamp) {
+        self.devices.entry(of).or_default().take(rate, count, now);
     }
 
-    /// Forgets a change of a device's policy that was none.
-    pub fn give_back_policy(&mut self, pool: u64, rate: &Rate) {
-        if let Some(bucket) = self.policies.get_mut(&pool) {
-            bucket.give_back(rate, 1);
+    /// Forgets something that a device has not done.
+    pub fn give_back_device(&mut self, of: (Quota, u64), count: u32, rate: &Rate) {
+        if let Some(bucket) = self.devices.get_mut(&of) {
+            bucket.give_back(rate, count);
         }
     }
 
-    const fn kinds(&self) -> [&HashMap<u64, Bucket>; 5] {
-        [&self.pairs, &self.contacts, &self.strangers, &self.uploads, &self.policies]
+    const fn kinds(&self) -> [&HashMap<u64, Bucket>; 4] {
+        [&self.pairs, &self.contacts, &self.strangers, &self.uploads]
     }
 
     /// Forgets what counts no more.
     pub fn sweep(&mut self, now: Timestamp) {
         let pairs = [&mut self.pairs, &mut self.contacts, &mut self.strangers];
-        for buckets in pairs.into_iter().chain([&mut self.uploads, &mut self.policies]) {
+        for buckets in pairs.into_iter().chain([&mut self.uploads]) {
             buckets.retain(|_, bucket| !bucket.is_full(now));
         }
+        self.devices.retain(|_, bucket| !bucket.is_full(now));
     }
 
     /// How many buckets there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.kinds().iter().map(|buckets| buckets.len()).sum()
+        self.devices.len() + self.kinds().iter().map(|buckets| buckets.len()).sum::<usize>()
     }
 
     /// Whether nothing is counted.
