@@ -135,7 +135,7 @@ impl<L: EventLog + 'static> Pools<L> {
         let reading = Reading::of(&*clock);
         let clock_guard = ClockGuard::starting(reading, views.changed.at, limits.reservation_ttl);
         let (to_keep, something_to_keep) = sync_channel(1);
-        let (to_repeat, repeated) = sync_channel(REPEATS_MAX);
+        let (to_repeat, asked_again) = sync_channel(REPEATS_MAX);
         let shared = Arc::new(Shared {
             log,
             clock,
@@ -153,7 +153,7 @@ impl<L: EventLog + 'static> Pools<L> {
         });
         shared.record_settings()?;
         let keeper = Keeper::start(Arc::clone(&shared), something_to_keep)?;
-        let repeater = start_repeating(Arc::clone(&shared), repeated)?;
+        let repeater = start_repeating(Arc::clone(&shared), asked_again)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let committer = Committer::new(Arc::clone(&shared));
         let thread = thread::Builder::new()
