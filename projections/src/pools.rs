@@ -184,6 +184,9 @@ impl<L: EventLog + 'static> Pools<L> {
         let records = self.shared.log.find(request.id)?;
         let (sender, answer) = oneshot::channel();
         if !records.is_empty() {
+            if let Some(reply) = self.shared.recorded_reply(&request, &records)? {
+                return Ok(reply);
+            }
             self.shared.repeat(Repeat { request: Box::new(request), records, sender });
             return answer.await.unwrap_or(Err(ExecuteError::LogUnavailable));
         }

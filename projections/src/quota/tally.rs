@@ -388,6 +388,14 @@ impl Targets {
         }
     }
 
+    /// Forgets an inviter of whom nothing counts after all.
+    pub fn forget_full(&mut self, ask: &Ask, now: Timestamp) {
+        let pairs = self.pairs_of_mut(ask);
+        if pairs.get(&ask.pair).is_some_and(|bucket| bucket.is_full(now)) {
+            pairs.remove(&ask.pair);
+        }
+    }
+
     const fn kinds(&self) -> [&HashMap<u64, Bucket>; 5] {
         [&self.pairs, &self.contacts, &self.strangers, &self.uploads, &self.policies]
     }
