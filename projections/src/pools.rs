@@ -323,30 +323,6 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.written.subscribe()
     }
 
-    /// The state of the machine's clock, for readiness and the log.
-    #[must_use]
-    pub fn clock_state(&self) -> ClockState {
-        self.shared.clock_guard().state(self.shared.reading())
-    }
-
-    /// Hears the time that a registered device has signed: a second opinion while the machine's clock is
-    /// not trusted. That the signature is right is for the caller to check; whether the time is, is not.
-    pub fn hear_time(&self, device: &PoolId, signed: Timestamp) {
-        self.shared.clock_guard().hear(device, signed, self.shared.reading());
-    }
-
-    /// Accepts the machine's clock by the operator's word, if it has leapt or regressed. Returns whether it
-    /// had. The log's time goes on from the clock, forward or back, and the change is recorded.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ExecuteError`] if the log does not take events.
-    pub async fn accept_clock(&self) -> Result<bool, ExecuteError> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(Job::new(Work::AcceptClock(sender), 0))?;
-        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
-    }
-
     /// The machine's time, trusted or not: to judge what comes in, never what is there.
     #[must_use]
     pub fn wall_clock(&self) -> Timestamp {
