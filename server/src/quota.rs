@@ -159,6 +159,7 @@ impl Counter {
             }
             (Granted::Counted | Granted::LastResort(_), Came::Refused) => {
                 inviters.give_back(targets, &ask, &self.quotas, false);
+                targets.forget_full(&ask, at);
             }
             (Granted::Repeated, Came::Repeated | Came::Refused) => {}
         });

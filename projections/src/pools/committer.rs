@@ -287,9 +287,10 @@ impl<L: EventLog> Committer<L> {
                     Decided::Again => {
                         return again(job.attempts, Work::Command(request, sender));
                     }
-                    Decided::Unknown => {
-                        self.resolve(request.id, |records| recall(&self.shared, &request, records))
-                    }
+                    Decided::Unknown => self.resolve(request.id, |records| {
+                        let reply = self.shared.recorded_reply(&request, records)?;
+                        reply.map_or_else(|| recall(&self.shared, &request, records), Ok)
+                    }),
                 };
                 drop(sender.send(outcome));
                 None
