@@ -9,9 +9,7 @@ use keypool_ledger::{
     PackageFacts, PoolId, Record, SignatureKey, StreamHead, StreamId, Timestamp, codec,
 };
 use keypool_projections::{
-    signing::{
-        BodyParts, ReceivedSignature, Session, SessionId, Signatory, SignedParts, content_digest,
-    },
+    signing::{BodyParts, ReceivedSignature, SignedParts, content_digest},
     source::Source,
     verify::verify,
 };
@@ -63,11 +61,6 @@ fn bench_signatures(criterion: &mut Criterion) -> Outcome<()> {
     criterion.bench_function("signature/ed25519 verify_strict", |bench| {
         bench.iter(|| verifying.verify_strict(black_box(base.as_bytes()), &raw));
     });
-    let session = Session::with_key(SessionId::from_bytes([7; 16]), [7; 32].into());
-    let mac = session.sign(base.as_bytes());
-    criterion.bench_function("signature/hmac-sha256 of a session", |bench| {
-        bench.iter(|| session.has_signed(black_box(base.as_bytes()), &mac));
-    });
     criterion.bench_function("signature/a request, digest included", |bench| {
         bench.iter(|| verify_request(black_box(&parts), input, signature));
     });
@@ -88,10 +81,7 @@ fn verify_request(parts: &SignedParts<'_>, input: &str, signature: &str) -> Outc
 }
 
 fn verifying_key(received: &ReceivedSignature) -> Outcome<VerifyingKey> {
-    match &received.by {
-        Signatory::Key(key) => Ok(VerifyingKey::try_from(key.as_bytes())?),
-        Signatory::Session(_) => Err("it is signed in a session".into()),
-    }
+    Ok(VerifyingKey::try_from(received.keyid.as_bytes())?)
 }
 
 fn bench_verify(criterion: &mut Criterion) -> Outcome<()> {

@@ -3,6 +3,7 @@
 mod offering;
 mod pinning;
 mod replacing;
+mod reporting;
 
 use keypool_ledger::{
     Event, GroupId, KeyPackageRef, PackageFacts, PoolId, ReleaseReason, ReservationId,
@@ -10,17 +11,14 @@ use keypool_ledger::{
 };
 
 pub(crate) use self::offering::is_worn;
-use self::offering::{is_offerable, offer_order};
+use self::offering::{Withheld, is_offerable, offer_order};
 use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection, Which,
     },
     lifecycle::Stage,
-    pool::{Package, PoolState, Reservation, ReservationStatus, is_spared},
+    pool::{Package, PoolState, Reservation, ReservationStatus},
 };
-
-/// How many users must have reported a package that the server would admit again, to have it withdrawn.
-const REPORTERS_MAX: usize = 3;
 
 /// What a command leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,21 +108,6 @@ struct Draft<'a> {
     events: Vec<Event>,
     now: Timestamp,
     limits: &'a Limits,
-}
-
-/// The packages of a pool that one inviter is not given.
-#[derive(Default)]
-struct Withheld {
-    /// Whether all that can be used once are.
-    single_use: bool,
-    /// The ciphersuites of which those are that were never handed out.
-    fresh_of: Vec<u16>,
-}
-
-impl Withheld {
-    fn has(&self, package: &Package) -> bool {
-        self.single_use && !package.facts.last_resort || is_spared(package, &self.fresh_of)
-    }
 }
 
 impl Draft<'_> {
@@ -285,15 +268,6 @@ impl Draft<'_> {
         (self.limits.packages_max <= live).then_some(ItemRefusal::PoolFull)
     }
 
-    /// The packages that are not for the inviter of a reservation, because they are kept for others.
-    fn withheld(&self, command: &Command) -> Result<Withheld, Rejection> {
-        let Command::Reserve { holder, introduced, last_resort_only, .. } = command else {
-            return Ok(Withheld::default());
-        };
-        let fresh_of = self.pool.spared(holder, *introduced, self.now, self.limits)?;
-        Ok(Withheld { single_use: *last_resort_only, fresh_of })
-    }
-
     /// Reserves the first eligible package in offer order, excluding those that are withheld.
     fn reserve(
         &mut self,
@@ -396,42 +370,6 @@ impl Draft<'_> {
             }
         }
         Ok(Answer::Released)
-    }
-
-    /// Notes that a holder could not use a package, and ends the claim. The package is withdrawn if the
-    /// server would not admit it again, or if so many users have reported it.
-    fn report(
-        &mut self,
-        claim: &Claim,
-        check: Option<&String>,
-        admissible: bool,
-    ) -> Result<Answer, Rejection> {
-        let (package, made) = self.claimed(claim)?;
-        let (keypackage_ref, reservation) = (claim.keypackage_ref.clone(), claim.reservation);
-        let is_over = Stage::Spent < package.stage;
-        match made.status {
-            ReservationStatus::Open => {}
-            ReservationStatus::Spent { .. } => return Err(Rejection::AlreadySpent(keypackage_ref)),
-            ReservationStatus::Cancelled
-                if is_over || package.reported_by.contains(claim.holder.user()) =>
-            {
-                return Ok(Answer::Reported);
-            }
-            _ => return Err(Rejection::ReservationLost(reservation)),
-        }
-        if !is_over && admissible {
-            let (keypackage_ref, check) = (keypackage_ref.clone(), check.cloned());
-            self.record(Event::Reported { keypackage_ref, reservation, check })?;
-        }
-        let reporters = self.package(&keypackage_ref)?.reported_by.len();
-        if !is_over && (!admissible || REPORTERS_MAX <= reporters) {
-            let (keypackage_ref, check) = (keypackage_ref.clone(), check.cloned());
-            let reason = RevokeReason::Reported;
-            self.record(Event::Revoked { keypackage_ref, reason, check })?;
-        }
-        let reason = ReleaseReason::Cancelled;
-        self.record(Event::Released { keypackage_ref, reservation, reason })?;
-        Ok(Answer::Reported)
     }
 
     fn spend(&mut self, claim: &Claim, group: &GroupId) -> Result<Answer, Rejection> {

@@ -139,7 +139,7 @@ impl<L: EventLog + 'static> Pools<L> {
         let reading = Reading::of(&*clock);
         let clock_guard = ClockGuard::starting(reading, views.changed.at, limits.reservation_ttl);
         let (to_keep, something_to_keep) = sync_channel(1);
-        let (to_repeat, repeated) = sync_channel(REPEATS_MAX);
+        let (to_repeat, asked_again) = sync_channel(REPEATS_MAX);
         let shared = Arc::new(Shared {
             log,
             clock,
@@ -158,7 +158,7 @@ impl<L: EventLog + 'static> Pools<L> {
         });
         shared.record_settings()?;
         let keeper = Keeper::start(Arc::clone(&shared), something_to_keep)?;
-        let repeater = start_repeating(Arc::clone(&shared), repeated)?;
+        let repeater = start_repeating(Arc::clone(&shared), asked_again)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let committer = Committer::new(Arc::clone(&shared));
         let thread = thread::Builder::new()
@@ -189,6 +189,9 @@ impl<L: EventLog + 'static> Pools<L> {
         let records = self.shared.log.find(request.id)?;
         let (sender, answer) = oneshot::channel();
         if !records.is_empty() {
+            if let Some(reply) = self.shared.recorded_reply(&request, &records)? {
+                return Ok(reply);
+            }
             self.shared.repeat(Repeat { request: Box::new(request), records, sender });
             return answer.await.unwrap_or(Err(ExecuteError::LogUnavailable));
         }
@@ -342,30 +345,6 @@ impl<L: EventLog + 'static> Pools<L> {
     #[must_use]
     pub fn written(&self) -> signal::Receiver<u64> {
         self.shared.written.subscribe()
-    }
-
-    /// The state of the machine's clock, for readiness and the log.
-    #[must_use]
-    pub fn clock_state(&self) -> ClockState {
-        self.shared.clock_guard().state(self.shared.reading())
-    }
-
-    /// Hears the time that a registered device has signed: a second opinion while the machine's clock is
-    /// not trusted. That the signature is right is for the caller to check; whether the time is, is not.
-    pub fn hear_time(&self, device: &PoolId, signed: Timestamp) {
-        self.shared.clock_guard().hear(device, signed, self.shared.reading());
-    }
-
-    /// Accepts the machine's clock by the operator's word, if it has leapt or regressed. Returns whether it
-    /// had. The log's time goes on from the clock, forward or back, and the change is recorded.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ExecuteError`] if the log does not take events.
-    pub async fn accept_clock(&self) -> Result<bool, ExecuteError> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(Job::new(Work::AcceptClock(sender), 0))?;
-        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 
     /// The machine's time, trusted or not: to judge what comes in, never what is there.

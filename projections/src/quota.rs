@@ -109,6 +109,12 @@ pub enum Quota {
     Uploads,
     /// Changes of one device's policy.
     Policy,
+    /// Commits and messages that one device posts.
+    Posts,
+    /// Bytes that one device posts, in KiB.
+    PostBytes,
+    /// Groups that one device makes.
+    Groups,
     /// Requests from one address whose signature was wrong.
     Failures,
     /// How much is counted at all.
@@ -117,7 +123,7 @@ pub enum Quota {
 
 impl Quota {
     /// Every quota.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Pair,
         Self::ContactPair,
         Self::PairHeld,
@@ -127,6 +133,9 @@ impl Quota {
         Self::Devices,
         Self::Uploads,
         Self::Policy,
+        Self::Posts,
+        Self::PostBytes,
+        Self::Groups,
         Self::Failures,
         Self::Room,
     ];
@@ -144,6 +153,9 @@ impl Quota {
             Self::Devices => "devices",
             Self::Uploads => "uploads",
             Self::Policy => "policy",
+            Self::Posts => "posts",
+            Self::PostBytes => "post_bytes",
+            Self::Groups => "groups",
             Self::Failures => "failures",
             Self::Room => "room",
         }
@@ -168,6 +180,9 @@ impl Quota {
             Self::Devices => "as many devices were registered from this address as may be for now",
             Self::Uploads => "the device has uploaded as many packages as it may for now",
             Self::Policy => "the device has changed its policy as often as it may for now",
+            Self::Posts => "the device has posted as many Commits and messages as it may for now",
+            Self::PostBytes => "the device has posted as many bytes as it may for now",
+            Self::Groups => "the device has made as many groups as it may for now",
             Self::Failures => "too many requests from this address had a wrong signature",
             Self::Room => "the server counts as many inviters as it can",
         }
@@ -216,6 +231,12 @@ pub struct Quotas {
     pub uploads: Rate,
     /// Changes of one device's policy.
     pub policy: Rate,
+    /// Commits and messages that one device posts.
+    pub posts: Rate,
+    /// KiB that one device posts.
+    pub post_kib: Rate,
+    /// Groups that one device makes.
+    pub groups: Rate,
     /// Requests from one address whose signature was wrong.
     pub failures: Rate,
 }
@@ -233,6 +254,9 @@ impl Quotas {
         devices: Rate::new(30, Duration::from_mins(48)),
         uploads: Rate::new(256, Duration::from_millis(24 * 3_600_000 / 256)),
         policy: Rate::new(60, Duration::from_mins(1)),
+        posts: Rate::new(300, Duration::from_secs(1)),
+        post_kib: Rate::new(32 * 1024, Duration::from_millis(110)),
+        groups: Rate::new(30, Duration::from_mins(2)),
         failures: Rate::new(10, Duration::from_secs(6)),
     };
 
@@ -240,8 +264,23 @@ impl Quotas {
     #[must_use]
     pub fn window(&self) -> Duration {
         let pairs = [self.pair, self.contact_pair, self.strangers];
-        let rates = pairs.into_iter().chain([self.requests, self.uploads, self.policy]);
+        let devices = [self.requests, self.uploads, self.policy, self.posts, self.post_kib];
+        let rates = pairs.into_iter().chain(devices).chain([self.groups]);
         rates.map(|rate| rate.window()).max().unwrap_or_default()
+    }
+}
+
+impl Quotas {
+    /// The rate of a quota that is counted for each device by itself; `None` for the others.
+    #[must_use]
+    pub const fn of_device(&self, quota: Quota) -> Option<Rate> {
+        match quota {
+            Quota::Policy => Some(self.policy),
+            Quota::Posts => Some(self.posts),
+            Quota::PostBytes => Some(self.post_kib),
+            Quota::Groups => Some(self.groups),
+            _ => None,
+        }
     }
 }
 

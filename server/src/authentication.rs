@@ -17,8 +17,9 @@ use actix_web::{
 };
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
-use keypool_projections::signing::{
-    BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest,
+use keypool_projections::{
+    ClockState,
+    signing::{BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest},
 };
 
 pub(crate) use self::body::{Body, BodyBudget};
@@ -45,8 +46,8 @@ pub(crate) enum AuthenticationError {
     Clock {
         /// What does not fit.
         why: &'static str,
-        /// What time it is here.
-        now: Timestamp,
+        /// The time of the server; `None` while its own clock is in doubt, so that nobody follows it.
+        now: Option<Timestamp>,
     },
     /// The request was signed for, or sent to, another server.
     #[error(
@@ -72,7 +73,7 @@ impl AuthenticationError {
     fn of_signature(error: &SignatureError, now: Timestamp) -> Self {
         match *error {
             SignatureError::Missing => Self::Missing,
-            SignatureError::Clock(why) => Self::Clock { why, now },
+            SignatureError::Clock(why) => Self::Clock { why, now: Some(now) },
             SignatureError::Malformed(_) | SignatureError::Components(_) => {
                 Self::Bad(error.to_string())
             }
@@ -137,24 +138,34 @@ enum Claim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SignedClaim {
     key: SignatureKey,
+    created: Timestamp,
     base: String,
     signature: Vec<u8>,
 }
 
 impl SignedClaim {
-    /// Reads the signature of a request, and checks its form and its time.
+    /// Reads the signature of a request and checks its form; and whether it covers what it must, in time.
     fn read(
         headers: &HeaderMap,
         parts: &SignedParts<'_>,
         now: Timestamp,
-    ) -> Result<Self, AuthenticationError> {
+    ) -> Result<(Self, Result<(), AuthenticationError>), AuthenticationError> {
         let input = header(headers, "signature-input")?.ok_or(AuthenticationError::Missing)?;
         let signature = header(headers, "signature")?.ok_or(AuthenticationError::Missing)?;
         let wrong = |error: SignatureError| AuthenticationError::of_signature(&error, now);
         let received = ReceivedSignature::parse(input, signature).map_err(wrong)?;
-        parts.check(&received, now).map_err(wrong)?;
         let base = parts.base(&received.params);
-        Ok(Self { key: received.keyid, base, signature: received.signature })
+        let in_time = parts.check(&received, now).map_err(wrong);
+        let ReceivedSignature { keyid: key, created, signature, .. } = received;
+        Ok((Self { key, created, base, signature }, in_time))
+    }
+
+    /// Lets the time that a registered device has signed count as a second opinion on this machine's clock.
+    fn hear_time(&self, state: &State) {
+        let Ok(store) = state.store() else { return };
+        if let Some(device) = store.pools().pool_of_key(&self.key) {
+            store.pools().hear_time(&device, self.created);
+        }
     }
 
     fn verify(&self) -> Result<(), AuthenticationError> {
@@ -175,6 +186,7 @@ impl FromRequest for Reader {
                 Claim::Signed(claim) => {
                     let pool = pool_of(&claim.key, state)?;
                     claim.verify()?;
+                    claim.hear_time(state);
                     Ok(Self { pool, key: Some(claim.key) })
                 }
             }
@@ -198,6 +210,7 @@ impl FromRequest for Writer {
                 Claim::Signed(claim) => {
                     let pool = pool_of(&claim.key, state)?;
                     counted_verify(claim, &request, true, state)?;
+                    claim.hear_time(state);
                     pool
                 }
             };
@@ -296,7 +309,26 @@ fn claim(
         body: if has_body { Some(body_parts(headers)?) } else { None },
         authorization: header(headers, "authorization")?,
     };
-    SignedClaim::read(headers, &parts, state.clock.now()).map(Claim::Signed)
+    let (claim, in_time) = SignedClaim::read(headers, &parts, state.clock.now())?;
+    match in_time {
+        Ok(()) => Ok(Claim::Signed(claim)),
+        Err(AuthenticationError::Clock { why, .. }) if is_in_doubt(state) => {
+            // Whoever disagrees with this machine is heard too, and is not told its time.
+            let key = &claim.key;
+            let is_known =
+                state.store().is_ok_and(|store| store.pools().pool_of_key(key).is_some());
+            if is_known && claim.verify().is_ok() {
+                claim.hear_time(state);
+            }
+            Err(AuthenticationError::Clock { why, now: None })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether this machine's clock is not trusted.
+fn is_in_doubt(state: &State) -> bool {
+    state.store().is_ok_and(|store| store.pools().clock_state() != ClockState::Fine)
 }
 
 fn body_parts(headers: &HeaderMap) -> Result<BodyParts<'_>, AuthenticationError> {

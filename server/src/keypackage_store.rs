@@ -24,6 +24,7 @@ use keypool_projections::{
 };
 use uuid::Uuid;
 
+pub(crate) use self::counted::kib;
 use self::judging::{Bench, Judgement, judge};
 pub use self::{
     many::{ManyReservations, ReservedMany},

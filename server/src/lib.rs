@@ -17,6 +17,8 @@ mod keypackage_store;
 
 mod registration;
 
+mod release_name;
+
 mod settings;
 
 mod server;
@@ -52,6 +54,7 @@ pub use crate::{
         Reservation, ReservedKeyPackage, ReservedMany, Saved, Spent, StoreError, Withdrawn,
     },
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
+    release_name::{ReleaseName, ReleaseNameError},
     server::{Ended, Server, StartError},
     settings::{OnLapseWord, Options, Settings, SettingsError},
     transparency::LedgerError,

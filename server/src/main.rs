@@ -14,10 +14,10 @@ use std::{
 };
 
 use actix_rt::signal::unix::{SignalKind, signal};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use keypool_ledger::SystemClock;
 use keypool_server::{
-    Ended, Options, RegistrationPolicy, Server, Settings, SettingsError, StartError,
+    Ended, Options, RegistrationPolicy, ReleaseName, Server, Settings, SettingsError, StartError,
 };
 use mimalloc::MiMalloc;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
@@ -51,6 +51,15 @@ struct Cli {
     log: String,
     #[command(flatten)]
     options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// A command to a server that runs already.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Let anyone register a name again whose user has lost every key
+    ReleaseName(ReleaseName),
 }
 
 /// How the log looks.
@@ -64,6 +73,9 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(Command::ReleaseName(asked)) = &cli.command {
+        return release_name(asked);
+    }
     if let Err(error) = start_log(cli.log_format, &cli.log) {
         complain(&format!("--log {:?} is not a filter such as info or warn: {error}", cli.log));
         return ExitCode::from(EXIT_SETTINGS);
@@ -73,6 +85,21 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error, EXIT_SETTINGS),
     };
     actix_rt::System::new().block_on(serve(settings))
+}
+
+fn release_name(asked: &ReleaseName) -> ExitCode {
+    match asked.run() {
+        Ok(devices) => {
+            let said = writeln!(
+                io::stdout(),
+                "the name {} is free: {} removed; whoever registers it next has it",
+                asked.user,
+                devices.join(", ")
+            );
+            if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => fail(&error, 1),
+    }
 }
 
 /// Starts the log. A filter that names what [`QUIET`] names goes before it.

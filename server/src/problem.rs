@@ -252,6 +252,9 @@ impl From<OverQuota> for Failure {
             Quota::Pair
             | Quota::ContactPair
             | Quota::Policy
+            | Quota::Posts
+            | Quota::PostBytes
+            | Quota::Groups
             | Quota::Requests
             | Quota::Strangers
             | Quota::Devices
@@ -324,7 +327,7 @@ impl From<AuthenticationError> for Failure {
     fn from(error: AuthenticationError) -> Self {
         let mut failure = Self::new(Code::Unauthenticated, error.to_string());
         if let AuthenticationError::Clock { now, .. } = error {
-            failure.0.server_time = Some(now.as_secs());
+            failure.0.server_time = now.map(|now| now.as_secs());
         }
         failure
     }

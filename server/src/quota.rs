@@ -15,7 +15,7 @@ use std::{
 
 use keypool_ledger::{PoolId, ReservationId, Timestamp};
 use keypool_projections::quota::{
-    Ask, Granted, Inviters, Keys, OverQuota, Quotas, Rate, Relation, Targets,
+    Ask, Granted, Inviters, Keys, OverQuota, Quota, Quotas, Rate, Relation, Targets,
 };
 
 pub(crate) use self::addresses::Addresses;
@@ -112,18 +112,32 @@ impl Counter {
         Relation::Stranger(strangers_per_hour.map_or(self.quotas.strangers, Rate::hourly))
     }
 
-    /// Counts a change of a device's policy, if it may make one.
-    pub(crate) fn policy(&self, pool: &PoolId, now: Timestamp) -> Result<(), OverQuota> {
+    /// Counts something that a device does, if it may.
+    pub(crate) fn device(
+        &self,
+        quota: Quota,
+        pool: &PoolId,
+        count: u32,
+        now: Timestamp,
+    ) -> Result<(), OverQuota> {
         let key = self.keys.pool(pool);
-        let targets = self.targets.of(key);
-        targets.map_or(Ok(()), |mut all| all.policy(key, &self.quotas.policy, now))
+        let counted = self.targets.of(key).zip(self.quotas.of_device(quota));
+        counted.map_or(Ok(()), |(mut all, rate)| all.device((quota, key), count, &rate, now))
     }
 
-    /// Forgets a change of a device's policy that was none.
-    pub(crate) fn give_back_policy(&self, pool: &PoolId) {
+    /// Counts something that a device has done, by the log.
+    fn count_device(&self, quota: Quota, pool: &PoolId, count: u32, at: Timestamp) {
         let key = self.keys.pool(pool);
-        if let Some(mut targets) = self.targets.of(key) {
-            targets.give_back_policy(key, &self.quotas.policy);
+        if let Some((mut all, rate)) = self.targets.of(key).zip(self.quotas.of_device(quota)) {
+            all.count_device((quota, key), count, &rate, at);
+        }
+    }
+
+    /// Forgets something that a device has not done.
+    pub(crate) fn give_back_device(&self, quota: Quota, pool: &PoolId, count: u32) {
+        let key = self.keys.pool(pool);
+        if let Some((mut all, rate)) = self.targets.of(key).zip(self.quotas.of_device(quota)) {
+            all.give_back_device((quota, key), count, &rate);
         }
     }
 
@@ -145,6 +159,7 @@ impl Counter {
             }
             (Granted::Counted | Granted::LastResort(_), Came::Refused) => {
                 inviters.give_back(targets, &ask, &self.quotas, false);
+                targets.forget_full(&ask, at);
             }
             (Granted::Repeated, Came::Repeated | Came::Refused) => {}
         });

@@ -10,6 +10,8 @@ pub(crate) mod ledger;
 
 pub(crate) mod policy;
 
+pub(crate) mod names;
+
 pub(crate) mod operations;
 
 use actix_web::{
@@ -68,6 +70,7 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .wrap(from_fn(guard))
         .service(get("/metrics", operations::metrics))
         .service(get("/ledger/events", ledger::events))
+        .service(post("/names/release", names::release))
         .configure(health)
         .default_service(web::to(no_such_path));
     config.service(guarded);

@@ -17,6 +17,7 @@ use actix_web::{
     web::{Data, ServiceConfig},
 };
 use keypool_ledger::{Clock, SledLog};
+use keypool_projections::ClockState;
 use tokio::sync::{mpsc as signals, watch};
 
 pub use self::error::StartError;
@@ -310,6 +311,7 @@ impl Run {
         let handles = [public, admin];
         match self.open_log().await {
             Ok((store, follower)) => {
+                self.check_clock(&store).await;
                 let ledger = follower.ledger();
                 self.watch(store.pools().failed());
                 self.watch(ledger.refuted());
@@ -324,6 +326,29 @@ impl Run {
                 stop_all(&handles).await;
                 Err(error)
             }
+        }
+    }
+
+    /// Goes on from the machine's clock if the operator says so, and tells what to do if it is not trusted.
+    async fn check_clock(&self, store: &Store) {
+        if self.settings.accept_clock
+            && let Err(error) = store.pools().accept_clock().await
+        {
+            tracing::error!(%error, "the clock could not be accepted");
+        }
+        let (log, wall) = (store.pools().now(), store.pools().wall_clock());
+        match store.pools().clock_state() {
+            ClockState::Fine => {}
+            ClockState::Regressed { .. } => tracing::error!(
+                %log, %wall,
+                "the clock is behind the log: packages are not handed out or spent until it has caught up; \
+                 set it, or start with --accept-clock if it is right"
+            ),
+            ClockState::Leapt { .. } => tracing::error!(
+                %log, %wall,
+                "the clock is far ahead of the log: what depends on time is refused until devices agree with \
+                 it; set it, or start with --accept-clock if it is right"
+            ),
         }
     }
 

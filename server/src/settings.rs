@@ -37,6 +37,10 @@ pub struct Settings {
     pub data: PathBuf,
     /// The mark of free room on the log's disk below which the delivery is refused.
     pub disk_low_water: LowWater,
+    /// How many bytes of the disk are kept in a file that a full disk is started with; 0 for none.
+    pub ballast_bytes: u64,
+    /// Whether to go on from the machine's clock although it has leapt, or from one that is behind the log.
+    pub accept_clock: bool,
     /// What the ledger is called in its checkpoints; the first public name, or `localhost`, if it is not
     /// said. It keeps the name of its first start.
     pub ledger_name: Option<String>,
@@ -97,6 +101,8 @@ impl Default for Settings {
             public_names: Vec::new(),
             data: PathBuf::from("./keypool-data"),
             disk_low_water: LowWater::Usual,
+            ballast_bytes: 64 << 20,
+            accept_clock: false,
             ledger_name: None,
             checkpoint_file: None,
             accept_restore: false,
@@ -156,6 +162,8 @@ impl From<Options> for Settings {
             public_names: said.public_name.unwrap_or(usual.public_names),
             data: said.data.unwrap_or(usual.data),
             disk_low_water: said.disk_low_water.unwrap_or(usual.disk_low_water),
+            ballast_bytes: said.ballast.unwrap_or(usual.ballast_bytes),
+            accept_clock: said.accept_clock.unwrap_or_default(),
             ledger_name: said.ledger_name.or(usual.ledger_name),
             checkpoint_file: said.checkpoint_file.or(usual.checkpoint_file),
             accept_restore: said.accept_restore.unwrap_or(usual.accept_restore),

@@ -8,9 +8,10 @@ use std::{
 use data_encoding::HEXLOWER;
 use insta::assert_snapshot;
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PoolId, Record,
-    ReleaseReason, ReservationId, ReservePolicy, RevokeReason, SignatureKey, SledLog,
-    SledLogOptions, StreamId, StreamWrite, Timestamp, codec,
+    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, LeaveCause, NewEvent, PoolId,
+    Record, ReleaseReason, ReservationId, ReservePolicy, RevokeReason, RuleSettings, Signature,
+    SignatureKey, SignedStatement, SledLog, SledLogOptions, StreamId, StreamWrite, Timestamp,
+    codec,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -29,8 +30,15 @@ fn later_log() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-later")
 }
 
+/// The log of the kinds that came with groups that are made, statements and the server's own history.
+fn newest_log() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-newest")
+}
+
+/// How many kinds of events the first two logs have.
+const N_LATER_KINDS: usize = 21;
 /// How many kinds of events there are.
-const N_ALL: usize = 21;
+const N_ALL: usize = 30;
 
 #[test]
 fn the_log_of_schema_1_is_read_for_ever() {
@@ -53,17 +61,37 @@ fn the_kinds_that_came_later_in_schema_1_are_read_for_ever() {
     let first = read_journal(&golden_log(1)).unwrap();
     let kinds: BTreeSet<_> =
         first.iter().chain(&records).map(|record| record.envelope.event.name()).collect();
-    assert_eq!(kinds.len(), N_ALL, "with the first log it has every kind of event");
+    assert_eq!(kinds.len(), N_LATER_KINDS, "with the first log it has every kind of its time");
+    assert_written_and_opened(&later_log(), later_history(), &records);
+}
 
+#[test]
+fn the_newest_kinds_in_schema_1_are_read_for_ever() {
+    let records = read_journal(&newest_log()).unwrap();
+    let lines: Vec<_> = records.iter().map(line).collect();
+    assert_snapshot!(lines.join("\n"));
+    let logs = [read_journal(&golden_log(1)).unwrap(), read_journal(&later_log()).unwrap()];
+    let kinds: BTreeSet<_> =
+        logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
+    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_written_and_opened(&newest_log(), newest_history(), &records);
+}
+
+/// A history is written with the bytes of its golden log, and a log opens with them.
+fn assert_written_and_opened(
+    golden: &Path,
+    history: Vec<(StreamId, NewEvent)>,
+    records: &[Record],
+) {
     let dir = TempDir::new().unwrap();
-    write_later_log(dir.path());
+    write_histories(dir.path(), history);
     let written = read_journal(dir.path()).unwrap();
     assert_eq!(written, records, "they are written with the same bytes");
-    for record in &records {
+    for record in records {
         assert_eq!(codec::encode(&record.envelope).unwrap(), record.envelope_bytes);
     }
     let dir = TempDir::new().unwrap();
-    copy(&later_log(), dir.path());
+    copy(golden, dir.path());
     assert_eq!(all(&open(dir.path())), records, "and a log opens with it");
 }
 
@@ -111,20 +139,23 @@ fn write_the_golden_log_of_this_schema() {
 #[test]
 #[ignore = "writes the fixture of kinds that came later, once: see fixtures/README.md"]
 fn write_the_golden_log_of_later_kinds() {
-    let (dir, golden) = (TempDir::new().unwrap(), later_log());
-    assert!(!golden.exists(), "a released fixture never changes");
-    write_later_log(dir.path());
-    copy(&dir.path().join("journal"), &golden.join("journal"));
+    for (golden, history) in [(later_log(), later_history()), (newest_log(), newest_history())] {
+        if !golden.exists() {
+            let dir = TempDir::new().unwrap();
+            write_histories(dir.path(), history);
+            copy(&dir.path().join("journal"), &golden.join("journal"));
+        }
+    }
 }
 
-/// Writes every kind of event that is not in the first log, each to a history of its sort.
-fn write_later_log(dir: &Path) {
+/// Writes events, each to its history.
+fn write_histories(dir: &Path, history: Vec<(StreamId, NewEvent)>) {
     let log = SledLog::open(
         dir,
         SledLogOptions { segment_bytes: 2048, cache_bytes: 1 << 20, ..SledLogOptions::default() },
     );
     let log = log.unwrap();
-    for (stream, event) in later_history() {
+    for (stream, event) in history {
         let expected = log.stream_head(&stream).unwrap().version;
         let writes = vec![StreamWrite { stream, expected, events: vec![event] }];
         log.append(vec![Batch { writes }]).pop().unwrap().unwrap();
@@ -174,6 +205,110 @@ fn later_history() -> Vec<(StreamId, NewEvent)> {
         (mailbox(), overrun(0), 0),
         (mailbox(), overrun(7), 0),
         (mailbox(), acknowledged(9, true), 0),
+    ];
+    let numbered = (0..).zip(events);
+    numbered.map(|(n, (stream, event, len))| (stream, recorded(n, event, len))).collect()
+}
+
+/// Every kind of event that came last, and every new field of the kinds before.
+fn newest_history() -> Vec<(StreamId, NewEvent)> {
+    let device = |name: &str| -> PoolId { name.parse().unwrap() };
+    let pool = || stream("alice/phone");
+    let id = || GroupId::new(b"another group").unwrap();
+    let group = || StreamId::Group(id());
+    let mailbox = || StreamId::Mailbox(device("bob/laptop"));
+    let (credential, user) = (|| "alice".to_owned(), || "mallory".to_owned());
+    let key = |byte, len| SignatureKey::new(&vec![byte; len]).unwrap();
+    let statement = || {
+        Some(SignedStatement {
+            by: key(1, 32),
+            head: Hash::of(b"the devices"),
+            until: Timestamp::from_secs(1_770_000_300),
+            proof: Signature::new(&[9; 64]).unwrap(),
+        })
+    };
+    let settings = RuleSettings {
+        reservation_ttl_ms: 60_000,
+        grace_ms: 60_000,
+        life_margin_ms: 60_000,
+        renewals_max: 5,
+        lapses_max: 2,
+        packages_max: 64,
+    };
+    let (from, to) = (Timestamp::from_secs(2_000_000_000), Timestamp::from_secs(1_770_000_000));
+    let overrun = |sender| Event::Overrun { dropped_through: 3, group: Some(id()), sender };
+    let left = |cause| Event::Left { device: device("bob/laptop"), cause };
+    let not_kept = || vec![device("bob/laptop")];
+    let reported = |check| Event::Reported {
+        keypackage_ref: package(1),
+        reservation: ReservationId(Uuid::from_u128(1)),
+        check,
+    };
+    let events = vec![
+        (StreamId::Server, Event::Configured(settings), 0),
+        (
+            pool(),
+            Event::Registered {
+                signature_key: key(2, 32),
+                credential: credential(),
+                voucher: Some(key(1, 32)),
+                statement: statement(),
+            },
+            0,
+        ),
+        (
+            pool(),
+            Event::KeyRotated {
+                signature_key: key(3, 32),
+                credential: credential(),
+                statement: statement(),
+            },
+            0,
+        ),
+        (
+            pool(),
+            Event::LeafKeyPinned {
+                signature_scheme: 0x0403,
+                signature_key: key(4, 65),
+                statement: statement(),
+            },
+            0,
+        ),
+        (pool(), Event::StrangersLimitSet { per_hour: Some(600) }, 0),
+        (pool(), Event::StrangersLimitSet { per_hour: None }, 0),
+        (pool(), Event::UserBlocked { user: user() }, 0),
+        (pool(), Event::UserUnblocked { user: user() }, 0),
+        (pool(), reported(None), 0),
+        (pool(), reported(Some("lifetime".to_owned())), 0),
+        (group(), Event::GroupMade { creator: device("alice/phone") }, 0),
+        (
+            group(),
+            Event::Committed {
+                epoch: 0,
+                committer: device("alice/phone"),
+                added: vec![device("bob/laptop")],
+                removed: Vec::new(),
+                not_kept: not_kept(),
+            },
+            700,
+        ),
+        (group(), Event::Posted { sender: device("alice/phone"), not_kept: not_kept() }, 90),
+        (mailbox(), overrun(None), 0),
+        (mailbox(), overrun(Some(device("alice/phone"))), 0),
+        (
+            mailbox(),
+            Event::Acknowledged {
+                through: 9,
+                overrun: false,
+                accepted: vec![id()],
+                told: vec![id()],
+            },
+            0,
+        ),
+        (group(), left(LeaveCause::Left), 0),
+        (group(), left(LeaveCause::Ignored), 0),
+        (pool(), Event::NameReleased {}, 0),
+        (StreamId::Server, Event::ClockAccepted { from, to }, 0),
     ];
     let numbered = (0..).zip(events);
     numbered.map(|(n, (stream, event, len))| (stream, recorded(n, event, len))).collect()

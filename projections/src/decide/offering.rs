@@ -2,7 +2,12 @@
 
 use keypool_ledger::Timestamp;
 
-use crate::{command::Limits, lifecycle::Stage, pool::Package};
+use super::Draft;
+use crate::{
+    command::{Command, Limits, Rejection},
+    lifecycle::Stage,
+    pool::{Package, is_spared},
+};
 
 /// Whether a package may be handed out at `now`: it will outlive the reservation.
 pub(super) fn is_offerable(package: &Package, now: Timestamp, limits: &Limits) -> bool {
@@ -29,4 +34,30 @@ pub(super) fn offer_order(package: &Package) -> (bool, u8, u64) {
         _ => 0,
     };
     (package.facts.last_resort, class, package.order)
+}
+
+/// The packages of a pool that one inviter is not given.
+#[derive(Default)]
+pub(super) struct Withheld {
+    /// Whether all that can be used once are.
+    single_use: bool,
+    /// The ciphersuites of which those are that were never handed out.
+    fresh_of: Vec<u16>,
+}
+
+impl Withheld {
+    pub(super) fn has(&self, package: &Package) -> bool {
+        self.single_use && !package.facts.last_resort || is_spared(package, &self.fresh_of)
+    }
+}
+
+impl Draft<'_> {
+    /// The packages that are not for the inviter of a reservation, because they are kept for others.
+    pub(super) fn withheld(&self, command: &Command) -> Result<Withheld, Rejection> {
+        let Command::Reserve { holder, introduced, last_resort_only, .. } = command else {
+            return Ok(Withheld::default());
+        };
+        let fresh_of = self.pool.spared(holder, *introduced, self.now, self.limits)?;
+        Ok(Withheld { single_use: *last_resort_only, fresh_of })
+    }
 }

@@ -7,7 +7,9 @@ use std::{
     thread,
 };
 
-use keypool_ledger::{AppendError, Appended, CommandId, EventLog, PoolId, Record, StreamId};
+use keypool_ledger::{
+    AppendError, Appended, CommandId, EventLog, LogHealth, PoolId, Record, StreamId,
+};
 use tokio::sync::{oneshot, watch as signal};
 
 use super::{
@@ -150,7 +152,12 @@ impl<L: EventLog> Committer<L> {
             Ok(appended) if appended.records.is_empty() => {}
             Ok(_) => self.shared.note_refusal(None),
             Err(AppendError::Conflict { .. }) => {}
-            Err(error @ AppendError::NotWritten(_)) => self.shared.note_refusal(Some(error)),
+            Err(error @ AppendError::NotWritten(_)) => match self.shared.log.health() {
+                LogHealth::Failed { .. } => self.fail(error),
+                LogHealth::Writable | LogHealth::Refusing { .. } => {
+                    self.shared.note_refusal(Some(error));
+                }
+            },
             Err(error @ AppendError::Unknown(_)) => self.fail(error),
         }
     }
@@ -280,9 +287,10 @@ impl<L: EventLog> Committer<L> {
                     Decided::Again => {
                         return again(job.attempts, Work::Command(request, sender));
                     }
-                    Decided::Unknown => {
-                        self.resolve(request.id, |records| recall(&self.shared, &request, records))
-                    }
+                    Decided::Unknown => self.resolve(request.id, |records| {
+                        let reply = self.shared.recorded_reply(&request, records)?;
+                        reply.map_or_else(|| recall(&self.shared, &request, records), Ok)
+                    }),
                 };
                 drop(sender.send(outcome));
                 None

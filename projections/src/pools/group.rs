@@ -143,7 +143,8 @@ impl<'a, L: EventLog> Group<'a, L> {
     fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
         let records = self.shared.log.find_after(request.id, self.looked)?;
         if !records.is_empty() {
-            return Ok(Plan::Repeat(records));
+            let reply = self.shared.recorded_reply(request, &records)?;
+            return Ok(reply.map_or(Plan::Repeat(records), |reply| Plan::Reply(Ok(reply))));
         }
         match request.command {
             Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,

@@ -109,26 +109,49 @@ impl<L> Shared<L> {
     }
 }
 
+impl<L: EventLog> Shared<L> {
+    /// Answers a repeated request from its own records, if they say it all.
+    pub(super) fn recorded_reply(
+        &self,
+        request: &Request,
+        records: &[Record],
+    ) -> Result<Option<Reply>, ExecuteError> {
+        let (first, pool) = first_of(request, records)?;
+        let Some(answer) = recorded(&self.log, &request.command, &events_of(records))? else {
+            return Ok(None);
+        };
+        let view = self.view(&pool)?.unwrap_or_default();
+        let (after, limits) = ((view, first.envelope.at), self.limits_now());
+        let position = records.last().unwrap_or(first).seq;
+        Ok(Some(Reply { pool, answer: answer?, position, repeated: true, after, limits }))
+    }
+}
+
+/// The first record of a request and its pool, if they are of this request.
+fn first_of<'a>(
+    request: &Request,
+    records: &'a [Record],
+) -> Result<(&'a Record, PoolId), ExecuteError> {
+    let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
+    let first = records.first().ok_or_else(mismatch)?;
+    let pool = first.envelope.stream.pool().cloned().ok_or_else(mismatch)?;
+    let is_same = first.envelope.request == request.digest;
+    if is_same { Ok((first, pool)) } else { Err(mismatch()) }
+}
+
+fn events_of(records: &[Record]) -> Vec<&Event> {
+    records.iter().map(|record| &record.envelope.event).collect()
+}
+
 /// Answers a repeated request as the first one was answered, from what the log has recorded of it.
 pub(super) fn recall<L: EventLog>(
     shared: &Shared<L>,
     request: &Request,
     records: &[Record],
 ) -> Outcome {
-    let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
-    let first = records.first().ok_or_else(mismatch)?;
-    let pool = first.envelope.stream.pool().cloned().ok_or_else(mismatch)?;
-    if first.envelope.request != request.digest {
-        return Err(mismatch());
-    }
+    let (first, pool) = first_of(request, records)?;
     let at = first.envelope.at;
-    let events: Vec<&Event> = records.iter().map(|record| &record.envelope.event).collect();
-    if let Some(answer) = recorded(&shared.log, &request.command, &events)? {
-        let view = shared.view(&pool)?.unwrap_or_default();
-        let (position, limits) = (records.last().unwrap_or(first).seq, shared.limits_now());
-        let answer = answer?;
-        return Ok(Reply { pool, answer, position, repeated: true, after: (view, at), limits });
-    }
+    let events = events_of(records);
     let mut before =
         replay_pool(&shared.log, &pool, first.envelope.version - 1).map_err(unreadable)?;
     // What time had done is recorded first; the command was decided on the pool as that left it.

@@ -2,13 +2,15 @@
 //! leap.
 
 use keypool_ledger::{
-    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, NewEvent, StreamId,
+    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, NewEvent, PoolId, StreamId,
     StreamWrite, Timestamp,
 };
+use tokio::sync::oneshot;
 
 use super::{
-    ExecuteError, ReplayError, Shared,
-    committer::{Committer, meaning_of},
+    ExecuteError, Pools, ReplayError, Shared,
+    clock_guard::ClockState,
+    committer::{Committer, Job, Work, meaning_of},
 };
 use crate::command::Limits;
 
@@ -88,5 +90,31 @@ impl<L> Shared<L> {
             drop(views);
             self.written.send_replace(record.seq);
         }
+    }
+}
+
+impl<L: EventLog + 'static> Pools<L> {
+    /// The state of the machine's clock, for readiness and the log.
+    #[must_use]
+    pub fn clock_state(&self) -> ClockState {
+        self.shared.clock_guard().state(self.shared.reading())
+    }
+
+    /// Hears the time that a registered device has signed: a second opinion while the machine's clock is
+    /// not trusted. That the signature is right is for the caller to check; whether the time is, is not.
+    pub fn hear_time(&self, device: &PoolId, signed: Timestamp) {
+        self.shared.clock_guard().hear(device, signed, self.shared.reading());
+    }
+
+    /// Accepts the machine's clock by the operator's word, if it has leapt or regressed. Returns whether it
+    /// had. The log's time goes on from the clock, forward or back, and the change is recorded.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`] if the log does not take events.
+    pub async fn accept_clock(&self) -> Result<bool, ExecuteError> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Job::new(Work::AcceptClock(sender), 0))?;
+        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     error::Error,
+    fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
@@ -31,6 +32,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 pub(super) struct Server {
     address: String,
     agent: Agent,
+    /// The token that the listener asks for, if there is one.
+    token: Option<String>,
 }
 
 /// A page of records, as far as it is believed.
@@ -60,7 +63,11 @@ impl Server {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(ANSWER_TIMEOUT));
-        Some(Self { address: address.to_owned(), agent: config.build().into() })
+        // As the server itself takes it: a token on a command line is seen by everybody.
+        let file = std::env::var_os("KEYPOOL_ADMIN_TOKEN_FILE");
+        let token = file.and_then(|file| fs::read_to_string(file).ok());
+        let token = token.map(|token| token.trim().to_owned());
+        Some(Self { address: address.to_owned(), agent: config.build().into(), token })
     }
 
     /// Asks for one record, so that whoever is no server of keypool is found out before the work begins.
@@ -106,12 +113,17 @@ impl Server {
         let failed = |what: String, err: ureq::Error| self.error(what, Some(Box::new(err)));
         let unreachable =
             || format!("it does not answer when asked for what follows record {after}");
-        let mut answer = self
-            .agent
-            .get(self.url(after, limit))
-            .call()
-            .map_err(|err| failed(unreachable(), err))?;
+        let mut request = self.agent.get(self.url(after, limit));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut answer = request.call().map_err(|err| failed(unreachable(), err))?;
         let status = answer.status().as_u16();
+        if status == 401 {
+            let what =
+                "it asks for the operator's token: name its file in KEYPOOL_ADMIN_TOKEN_FILE";
+            return Err(self.error(what.to_owned(), None));
+        }
         if status != 200 {
             let what = format!(
                 "it answers {status}: is this the operator's listener of a keypool server, the address \

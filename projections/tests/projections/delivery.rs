@@ -245,6 +245,7 @@ fn no_commit_without_its_spend_and_no_spend_without_its_commit() {
         group: group("another"),
         ciphersuites: Vec::new(),
         introduced: false,
+        last_resort_only: false,
     };
     block_on(service.pools.execute(request(502, target, command))).unwrap();
     service.reserve(3, "carol", "alice");
@@ -383,6 +384,7 @@ fn a_group_over_its_budget_is_closed_and_costs_no_other_a_message() {
         group: other(),
         ciphersuites: Vec::new(),
         introduced: false,
+        last_resort_only: false,
     };
     block_on(service.pools.execute(request(22, Target::Pool(pool("bob")), reserve))).unwrap();
     let welcome = Welcome { bytes: b"welcome".to_vec(), keypackage_refs: vec![reference("b2")] };
@@ -480,6 +482,7 @@ fn a_stranger_cannot_fill_the_invitations_of_a_device() {
             group: into.clone(),
             ciphersuites: Vec::new(),
             introduced: false,
+            last_resort_only: false,
         };
         let reserved = request(id + 1, Target::Pool(pool("bob")), reserve);
         block_on(service.pools.execute(reserved)).unwrap();

@@ -5,7 +5,7 @@ use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
     Answer, Circle, Claim, Command, DeliverError, Delivered, DeliveryCommand, DeliveryRequest,
     ExecuteError, ItemOutcome, PolicyChange, PolicyStatus, Rejection, Reply, Request, Target,
-    quota::{OverQuota, Quotas, Relation},
+    quota::{OverQuota, Quota, Quotas, Relation},
     wire::PolicyRequest,
 };
 
@@ -181,11 +181,51 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             | DeliveryCommand::Leave { .. }
             | DeliveryCommand::Acknowledge(_) => Vec::new(),
         };
-        let delivered = self.pools.deliver(request).await?;
+        let (caller, costs) = (request.caller.clone(), costs(&request.command));
+        let counted = self.count_delivery(&request, &costs)?;
+        let outcome = self.pools.deliver(request).await;
+        let is_written = match &outcome {
+            Ok(delivered) => delivered.position != 0,
+            Err(DeliverError::Execute(ExecuteError::LogUnavailable)) => true,
+            Err(_) => false,
+        };
+        if counted && !is_written {
+            self.give_back_delivery(&caller, &costs);
+        }
+        let delivered = outcome?;
         for claim in &spends {
             self.claim_ended(claim);
         }
         Ok(delivered)
+    }
+
+    /// Counts what a command costs its device; returns whether it was. One that was carried out before is
+    /// answered again, however much was posted since.
+    fn count_delivery(
+        &self,
+        request: &DeliveryRequest,
+        costs: &[(Quota, u32)],
+    ) -> Result<bool, DeliverError> {
+        let Some(counter) = &self.counter else { return Ok(false) };
+        let now = self.pools.now();
+        for (place, (quota, count)) in costs.iter().enumerate() {
+            if let Err(over) = counter.device(*quota, &request.caller, *count, now) {
+                self.give_back_delivery(&request.caller, costs.get(..place).unwrap_or_default());
+                let recorded = self.pools.log().find(request.id).map_err(ExecuteError::from)?;
+                if !recorded.is_empty() {
+                    return Ok(false);
+                }
+                return Err(ExecuteError::from(Rejection::from(over)).into());
+            }
+        }
+        Ok(true)
+    }
+
+    fn give_back_delivery(&self, caller: &PoolId, costs: &[(Quota, u32)]) {
+        let Some(counter) = &self.counter else { return };
+        for (quota, count) in costs {
+            counter.give_back_device(*quota, caller, *count);
+        }
     }
 
     /// Says who may reserve packages of a pool, and whose invitations its owner has joined; returns what
@@ -221,7 +261,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         if !self.pools.log().find(id)?.is_empty() {
             return Ok(false);
         }
-        let may = counter.policy(pool, self.pools.now());
+        let may = counter.device(Quota::Policy, pool, 1, self.pools.now());
         may.map_err(|over| ExecuteError::from(Rejection::from(over)))?;
         Ok(true)
     }
@@ -234,7 +274,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             Err(_) => false,
         };
         if let Some(counter) = self.counter.as_ref().filter(|_| is_counted && !is_made) {
-            counter.give_back_policy(pool);
+            counter.give_back_device(Quota::Policy, pool, 1);
         }
     }
 
@@ -279,6 +319,25 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub(crate) fn counted(&self) -> (usize, usize) {
         self.counter.as_ref().map_or((0, 0), Counter::len)
     }
+}
+
+/// What a command to the delivery costs its device.
+fn costs(command: &DeliveryCommand) -> Vec<(Quota, u32)> {
+    let posted = |bytes: usize| vec![(Quota::Posts, 1), (Quota::PostBytes, kib(bytes as u64))];
+    match command {
+        DeliveryCommand::Make { .. } => vec![(Quota::Groups, 1)],
+        DeliveryCommand::Post { message, .. } => posted(message.len()),
+        DeliveryCommand::Commit { commit, welcomes, .. } => {
+            let welcomes = welcomes.iter().map(|welcome| welcome.bytes.len());
+            posted(commit.len() + welcomes.sum::<usize>())
+        }
+        DeliveryCommand::Leave { .. } | DeliveryCommand::Acknowledge(_) => Vec::new(),
+    }
+}
+
+/// KiB that so many bytes are counted as.
+pub(crate) fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 /// Whether a pool has refused because there is no package that fits.

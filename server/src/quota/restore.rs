@@ -10,10 +10,11 @@ use keypool_ledger::{
 };
 use keypool_projections::{
     Circle, Limits, Pools,
-    quota::{Ask, Relation},
+    quota::{Ask, Quota, Relation},
 };
 
 use super::Counter;
+use crate::keypackage_store::kib;
 
 /// How many records are read at a time.
 const PAGE: usize = 4096;
@@ -81,6 +82,7 @@ impl Counter {
         reading: &mut Reading,
         limits: &Limits,
     ) {
+        self.count_delivery(record);
         let Some(pool) = record.envelope.stream.pool() else { return };
         match &record.envelope.event {
             Event::Reserved { reservation, holder, deadline, .. } => {
@@ -115,11 +117,24 @@ impl Counter {
             event if is_of_policy(event) => {
                 let command = record.envelope.command;
                 if reading.policies.insert(pool.clone(), command) != Some(command) {
-                    let key = self.keys.pool(pool);
-                    if let Some(mut targets) = self.targets.of(key) {
-                        targets.count_policy(key, &self.quotas.policy, at);
-                    }
+                    self.count_device(Quota::Policy, pool, 1, at);
                 }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Counter {
+    /// Counts a record of a group.
+    fn count_delivery(&self, record: &Record) {
+        let at = record.envelope.at;
+        match &record.envelope.event {
+            Event::GroupMade { creator } => self.count_device(Quota::Groups, creator, 1, at),
+            Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
+                self.count_device(Quota::Posts, sender, 1, at);
+                let kib = kib(record.payload.len() as u64);
+                self.count_device(Quota::PostBytes, sender, kib, at);
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    web::{Data, Path},
+    web::{self, Data, Path},
 };
 use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
 use keypool_projections::{
@@ -166,7 +166,7 @@ pub(crate) async fn message(
 }
 
 /// Which part of a mailbox is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
     /// After this position; from the beginning of what waits if it is left out.
@@ -206,7 +206,7 @@ pub(crate) async fn mailbox(
     loop {
         changes.mark_unchanged();
         caller.still_speaks(&state)?;
-        let reply = waiting(&state, &caller.pool, &which)?;
+        let reply = read_waiting(&state, &caller.pool, which).await?;
         if !reply.items.is_empty() || !reply.not_kept.is_empty() || wait.is_zero() {
             return Ok(HttpResponse::Ok().json(reply));
         }
@@ -232,6 +232,21 @@ pub(crate) async fn mailbox(
 
 fn too_many_polls() -> Failure {
     Failure::new(Code::Busy, "too many requests wait for something to come into this mailbox")
+}
+
+/// Reads what waits, off the worker where there is anything to read.
+async fn read_waiting(
+    state: &Data<State>,
+    device: &PoolId,
+    which: Which,
+) -> Result<MailboxReply, Failure> {
+    let mailbox = state.store()?.pools().mailbox(device);
+    if mailbox.after(which.after.unwrap_or_default()).next().is_none() {
+        return waiting(state, device, &which);
+    }
+    let (state, device) = (state.clone(), device.clone());
+    let read = web::block(move || waiting(&state, &device, &which)).await;
+    read.map_err(|_| Failure::new(Code::NotReady, "the server is stopping"))?
 }
 
 /// What waits now. An overrun is said once everything that was kept has been given out.

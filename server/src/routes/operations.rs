@@ -1,21 +1,17 @@
 //! For whoever runs the server: is it alive, is it ready, what does it count, what does it offer.
 
-use std::time::Duration;
-
 use actix_web::{
     HttpResponse,
     http::header,
     web::{self, Data},
 };
+use keypool_ledger::{EventLog, LogHealth};
 use keypool_projections::{
-    ExecuteError,
+    ClockState, ExecuteError,
     wire::{Code, Problem},
 };
 
 use crate::{disk::Level, metrics::Figures, openapi, problem::Failure, state::State};
-
-/// Step of the clock behind the log beyond which reserving and spending are refused.
-const STEP_BACK_MAX: Duration = Duration::from_secs(2);
 
 /// Whether the process answers at all.
 #[utoipa::path(
@@ -49,8 +45,13 @@ fn readiness(state: &State) -> Result<Option<&'static str>, Failure> {
     if *pools.failed().borrow() {
         return Err(ExecuteError::LogUnavailable.into());
     }
-    if pools.wall_clock().after(STEP_BACK_MAX) < pools.now() {
-        return Err(ExecuteError::ClockRegressed.into());
+    match pools.clock_state() {
+        ClockState::Fine => {}
+        ClockState::Regressed { .. } => return Err(ExecuteError::ClockRegressed.into()),
+        ClockState::Leapt { .. } => return Err(ExecuteError::ClockLeapt.into()),
+    }
+    if let LogHealth::Refusing { why } | LogHealth::Failed { why } = pools.log().health() {
+        return Err(Failure::new(Code::LogUnavailable, why));
     }
     match state.disk.level() {
         Level::Full => {

@@ -20,7 +20,9 @@ pub(super) fn open_store(
     clock: Arc<dyn Clock>,
     replaying: &Progress,
 ) -> Result<(Store, Arc<SledLog>), StartError> {
-    let log = Arc::new(SledLog::open(&settings.data, SledLogOptions::default())?);
+    let options =
+        SledLogOptions { ballast_bytes: settings.ballast_bytes, ..SledLogOptions::default() };
+    let log = Arc::new(SledLog::open(&settings.data, options)?);
     let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
     let pools = Pools::open_with(Arc::clone(&log), clock, limits, delivery, replaying)?;
     let store = KeyPackageStore::new(pools, settings.admission.clone());

@@ -43,6 +43,14 @@ pub struct Options {
     #[arg(long, env = "KEYPOOL_DISK_LOW_WATER", value_name = "SIZE")]
     #[serde(deserialize_with = "read_low_water")]
     pub disk_low_water: Option<LowWater>,
+    /// How many bytes of the disk are kept in a file of ballast, which is given up when the disk is full, so
+    /// that the server can start; 0 keeps none [default: 67108864]
+    #[arg(long, env = "KEYPOOL_BALLAST", value_name = "BYTES")]
+    pub ballast: Option<u64>,
+    /// Go on from the time that this machine's clock shows, although it has leapt ahead of the log or is
+    /// behind it. It is recorded
+    #[arg(long, env = "KEYPOOL_ACCEPT_CLOCK", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub accept_clock: Option<bool>,
     /// What the ledger is called in its checkpoints, for ever [default: the first public name, or
     /// localhost]
     #[arg(long, env = "KEYPOOL_LEDGER_NAME", value_name = "NAME")]
@@ -227,6 +235,8 @@ impl Options {
             public_name: self.public_name.or(file.public_name),
             data: self.data.or(file.data),
             disk_low_water: self.disk_low_water.or(file.disk_low_water),
+            ballast: self.ballast.or(file.ballast),
+            accept_clock: self.accept_clock.or(file.accept_clock),
             ledger_name: self.ledger_name.or(file.ledger_name),
             checkpoint_file: self.checkpoint_file.or(file.checkpoint_file),
             accept_restore: self.accept_restore.or(file.accept_restore),

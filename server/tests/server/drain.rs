@@ -72,7 +72,7 @@ async fn a_pool_is_not_drained_and_its_contacts_are_served() {
 
     // Only who was given something is remembered for long.
     let [_, pools] = entries(&running).await;
-    assert!(pools <= granted + 4, "{pools} entries after {INVITERS} inviters");
+    assert!(pools <= granted + 5, "{pools} entries after {INVITERS} inviters");
     let (told, wait) = last.unwrap();
     assert!(wait <= Duration::from_secs(20));
     running.clock.advance(wait);

@@ -358,3 +358,68 @@ async fn after_a_restart_everything_counts_that_counted_before() {
     assert_eq!(tell(&api).await, before);
     reserve_and_spend(&api, &carol, "bob").await.ok();
 }
+
+#[actix_web::test]
+async fn a_contact_takes_a_full_pool_at_once_and_then_one_each_minute() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 40).await;
+    let api = &running.api;
+    let first = reserve_and_spend(api, &alice, "bob").await.ok();
+    let joined = json!({ "joined": [first.text("reservation_id")] });
+    api.post(&bob, "/keypackages/policy", joined).await.ok();
+    for _ in 0..32 {
+        reserve_and_spend(api, &alice, "bob").await.ok();
+    }
+    let over = api.reserve(&alice, "bob").await;
+    assert_eq!(refused(&over, "rate_limited"), Duration::from_mins(1));
+    assert!(over.text("detail").contains("as a contact may"), "{}", over.body);
+    running.clock.advance(Duration::from_mins(1));
+    reserve_and_spend(api, &alice, "bob").await.ok();
+}
+
+#[actix_web::test]
+async fn sixty_strangers_who_ask_a_bot_once_are_all_served() {
+    let (bot, limit) = (Device::new("bob"), Rate::new(200, Duration::from_mins(1)));
+    let people: Vec<Device> = (0..60).map(|number| Device::new(&format!("user{number}"))).collect();
+    let running = limited(Quotas { devices: limit, ..Quotas::STANDARD }).with(&[&bot], 64).await;
+    let api = &running.api;
+    for person in &people {
+        api.register(person).await.ok();
+    }
+    let over = |answers: &[Answer]| answers.iter().filter(|answer| answer.status == 429).count();
+    let mut answers = Vec::new();
+    for person in &people[..40] {
+        answers.push(reserve_and_spend(api, person, "bob").await);
+    }
+    assert_eq!(over(&answers), 8, "without a last resort the limit holds");
+    api.upload(&bot, &[bot.package_with(NOW, 3600 * 24, true)]).await.ok();
+    for person in &people[40..] {
+        let reserved = reserve_and_spend(api, person, "bob").await.ok();
+        assert_eq!(reserved.body["last_resort"], true);
+    }
+    let more = json!({ "strangers_per_hour": 600 });
+    let set = api.post(&bot, "/keypackages/policy", more).await.ok();
+    assert_eq!(set.body["strangers_per_hour"], 600);
+    running.clock.advance(Duration::from_mins(1));
+    let reserved = reserve_and_spend(api, &people[32], "bob").await.ok();
+    assert_eq!(reserved.body["last_resort"], false);
+}
+
+#[actix_web::test]
+async fn a_policy_changes_sixty_times_at_once_and_a_blocked_user_is_refused() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 2).await;
+    let api = &running.api;
+    let post = |body| api.post(&bob, "/keypackages/policy", body);
+    let (block, unblock) = (json!({ "blocked": ["alice"] }), json!({ "unblocked": ["alice"] }));
+    for _ in 0..30 {
+        assert_eq!(post(block.clone()).await.ok().body["blocked"], json!(["alice"]));
+        post(block.clone()).await.ok();
+        post(unblock.clone()).await.ok();
+    }
+    assert_eq!(refused(&post(block.clone()).await, "rate_limited"), Duration::from_mins(1));
+    running.clock.advance(Duration::from_mins(1));
+    post(block).await.ok();
+    let refused = api.reserve(&alice, "bob").await;
+    assert_eq!((refused.status, refused.code()), (403, "not_allowed"));
+}

@@ -1,0 +1,57 @@
+//! The operator's word on names: a name whose user has lost every key is anyone's again.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::CONTENT_TYPE,
+    web::{Bytes, Data},
+};
+use keypool_ledger::{CommandId, Hash, PoolId};
+use keypool_projections::{Rejection, wire::Code};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{keypackage_store::Idempotency, problem::Failure, state::State};
+
+/// A request to release a name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReleaseRequest {
+    user: String,
+}
+
+/// The answer to it.
+#[derive(Debug, Serialize)]
+struct ReleaseReply {
+    user: String,
+    /// The devices there were: each is removed, and its history says that the name was released.
+    devices: Vec<String>,
+}
+
+/// Releases a user's name, on the operator's listener only: every device of the user is removed, and anyone
+/// may register the name, with a new key. The keys there were stay dead.
+///
+/// The body must be declared as JSON: a page in the operator's browser cannot do that to another address
+/// without being asked first.
+pub(crate) async fn release(
+    request: HttpRequest,
+    state: Data<State>,
+    body: Bytes,
+) -> Result<HttpResponse, Failure> {
+    let declared = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if declared != Some("application/json") {
+        return Err(Failure::new(Code::UnsupportedMediaType, "the body must be application/json"));
+    }
+    let asked: Result<ReleaseRequest, _> = serde_json::from_slice(&body);
+    let ReleaseRequest { user } =
+        asked.map_err(|error| Failure::new(Code::BadRequest, error.to_string()))?;
+    let user = PoolId::of(&user, None)?.user().to_owned();
+    let idempotency =
+        Idempotency { key: CommandId(Uuid::new_v4()), digest: Hash::of(Uuid::new_v4().as_bytes()) };
+    let devices = state.store()?.release_name(&user, idempotency).await?;
+    if devices.is_empty() {
+        return Err(Rejection::UnknownUser(user).into());
+    }
+    tracing::warn!(user, devices = devices.len(), "the operator released a name");
+    let devices = devices.iter().map(|device| device.device().to_owned()).collect();
+    Ok(HttpResponse::Ok().json(ReleaseReply { user, devices }))
+}
