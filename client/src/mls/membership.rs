@@ -10,6 +10,7 @@ mod joining;
 mod leaving;
 mod messages;
 mod offers;
+mod removals;
 
 use std::{sync::Arc, time::Duration};
 

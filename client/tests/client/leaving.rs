@@ -163,3 +163,33 @@ fn proposal_to_remove_alice(home: &std::path::Path, group: &keypool_ledger::Grou
     staged.commit().unwrap();
     bytes
 }
+
+/// The server takes no Commit that removes more than half of the other users.
+#[test]
+fn when_many_leave_at_once_they_are_removed_by_several_commits() {
+    run(async {
+        let service = Service::start();
+        let names = ["bob", "carol", "dave", "erin"];
+        let (alice, group) = alice_and(&service, &names, 2).await;
+        alice.invite(&group, names).await.unwrap();
+        let others = names.map(|name| open(&service, name));
+        for other in &others {
+            told(other).await;
+        }
+        for leaver in &others[..3] {
+            leaver.leave(&group).await.unwrap();
+        }
+        told(&alice).await;
+        alice.take_up_proposals(&group).await.unwrap();
+        assert_eq!(members(&alice, &group).len(), 3, "two of four others are gone");
+        for leaver in &others[..3] {
+            told(leaver).await;
+            leaver.resume_leaving().await.unwrap();
+        }
+        told(&alice).await;
+        alice.take_up_proposals(&group).await.unwrap();
+        assert_eq!(members(&alice, &group), ["alice/main", "erin/main"]);
+        told(&others[3]).await;
+        they_talk(&alice, &others[3], &group).await;
+    });
+}

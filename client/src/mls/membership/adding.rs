@@ -135,7 +135,7 @@ impl MlsMembership {
         self.build_on(
             staged,
             &mut state,
-            |commit| commit.propose_adds(packages).force_self_update(true),
+            (|commit| commit.propose_adds(packages).force_self_update(true), &[]),
             |_| Ok(()),
         )
     }
@@ -149,9 +149,11 @@ impl MlsMembership {
         let mut state = open_for_commit(staged, group)?;
         let packages: Vec<KeyPackage> = sounds.iter().map(|(_, package)| package.clone()).collect();
         let epoch = state.epoch().as_u64();
-        let made: CommitMessageBundle = self.commit_on(staged, &mut state, |commit| {
-            commit.propose_adds(packages).force_self_update(true)
-        })?;
+        let made: CommitMessageBundle = self.commit_on(
+            staged,
+            &mut state,
+            (|commit| commit.propose_adds(packages).force_self_update(true), &[]),
+        )?;
         let welcome = made.to_welcome_msg().ok_or_else(|| GroupError::Mls("no Welcome".into()))?;
         let keys = sounds.iter().map(|(_, package)| package.leaf_node().signature_key().as_slice());
         let keys: Result<Vec<_>, _> = keys.map(SignatureKey::new).collect();

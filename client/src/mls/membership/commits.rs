@@ -15,7 +15,7 @@ use openmls::{
 };
 use openmls_traits::OpenMlsProvider;
 
-use super::{MlsMembership, bytes_of, names_old_key, open, refused, signer_of};
+use super::{MlsMembership, bytes_of, names_old_key, open, refused, removals::Room, signer_of};
 use crate::{
     CommitPost, GroupError, Staged,
     mls::{name_in, names},
@@ -42,6 +42,9 @@ impl PendingCommit {
         CommitPost { group, epoch, commit, removed, added: Vec::new(), welcome: Vec::new() }
     }
 }
+
+/// What a Commit is made for, and the leaves that it removes by itself.
+pub(super) type Shape<'a, F> = (F, &'a [LeafNodeIndex]);
 
 /// Where a Commit that this device has made stands in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +131,13 @@ impl MlsMembership {
         if leaves.is_empty() {
             return Ok(None);
         }
-        let pending =
-            self.pending_on(staged, group, state, |commit| commit.propose_removals(leaves))?;
+        let removed = leaves.clone();
+        let pending = self.pending_on(
+            staged,
+            group,
+            state,
+            (|commit| commit.propose_removals(removed), &leaves),
+        )?;
         Ok(Some(pending))
     }
 
@@ -145,7 +153,7 @@ impl MlsMembership {
         if !state.pending_proposals().any(|proposal| is_taken_up(proposal, own)) {
             return Ok(None);
         }
-        self.pending_on(staged, group, state, |commit| commit).map(Some)
+        self.pending_on(staged, group, state, (|commit| commit, &[])).map(Some)
     }
 
     /// Makes the Commit that replaces this device's keys in the group, and with them the leaf that
@@ -172,7 +180,7 @@ impl MlsMembership {
         if names_old_key(staged, &state, &self.identity)? {
             return self.rekey_on(staged, group, state);
         }
-        self.pending_on(staged, group, state, |commit| commit.force_self_update(true))
+        self.pending_on(staged, group, state, (|commit| commit.force_self_update(true), &[]))
     }
 
     /// Makes the Commit that puts the device's key in the place of the one its leaf names.
@@ -185,6 +193,7 @@ impl MlsMembership {
         let epoch = state.epoch().as_u64();
         let (provider, own) = (staged.provider(), state.own_leaf_index());
         let old = signer_of(staged, &state, &self.identity)?;
+        let mut room = Room::beside(&state, &[]);
         let scheme = state.ciphersuite().signature_algorithm();
         let new = self.identity.keys().pair_or_new(staged, scheme).map_err(refused)?;
         let credential_with_key = self.identity.credential_with(&new);
@@ -199,7 +208,7 @@ impl MlsMembership {
                 provider.crypto(),
                 old.as_ref(),
                 new,
-                |proposal| is_taken_up(proposal, own),
+                |proposal| is_taken_up(proposal, own) && room.take(proposal),
             )
             .map_err(refused)?
             .stage_commit(&provider)
@@ -215,7 +224,7 @@ impl MlsMembership {
         staged: &Staged<'_>,
         group: &GroupId,
         mut state: MlsGroup,
-        shape: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
+        shape: Shape<'_, impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>>,
     ) -> Result<PendingCommit, GroupError> {
         let epoch = state.epoch().as_u64();
         let made = self.commit_on(staged, &mut state, shape)?;
@@ -230,7 +239,7 @@ impl MlsMembership {
         &self,
         staged: &Staged<'_>,
         state: &mut MlsGroup,
-        shape: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
+        shape: Shape<'_, impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>>,
     ) -> Result<CommitMessageBundle, GroupError> {
         let provider = staged.provider();
         self.build_on(staged, state, shape, |built| built.stage_commit(&provider).map_err(refused))
@@ -241,14 +250,16 @@ impl MlsMembership {
         &self,
         staged: &Staged<'_>,
         state: &mut MlsGroup,
-        shape: impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>,
+        shape: Shape<'_, impl FnOnce(CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial>>,
         then: impl FnOnce(CommitBuilder<'_, Complete>) -> Result<T, GroupError>,
     ) -> Result<T, GroupError> {
         let (provider, own) = (staged.provider(), state.own_leaf_index());
+        let (shape, removed) = shape;
+        let mut room = Room::beside(state, removed);
         let take_up = |proposal: &QueuedProposal| match proposal.sender() {
             // What this Commit is made for.
             Sender::Member(sender) if *sender == own => !removes(proposal, own),
-            _ => is_taken_up(proposal, own),
+            _ => is_taken_up(proposal, own) && room.take(proposal),
         };
         let signer = signer_of(staged, state, &self.identity)?;
         let built = shape(state.commit_builder())
