@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use keypool_client::{
     Happening, InviteError, MESSAGE_BYTES_MAX, MlsClient, PoolConfig, SendError, ServerDelivery,
-    What,
+    What, Why,
 };
 use keypool_ledger::{Clock, GroupId};
 use keypool_projections::wire::{Base64, Code, CommitRequest, GroupRequest};
@@ -632,5 +632,30 @@ fn a_removal_that_only_the_server_was_told_of_is_told_to_all() {
         let heard = told(&bob).await;
         assert_eq!(heard.len(), 2, "{heard:?}");
         assert!(heard[1].starts_with("alice/main claims -[PoolId"), "{heard:?}");
+    });
+}
+
+/// Eight groups of one user may wait for a device to accept them.
+#[test]
+fn somebody_with_too_many_invitations_is_left_out_until_they_were_online() {
+    run(async {
+        let service = Service::start();
+        let (alice, _) = alice_and(&service, &["bob"], 20).await;
+        let made = |number: u8| {
+            let made = group(&format!("g{number}"));
+            alice.create_group(&made).unwrap();
+            made
+        };
+        for number in 0..8 {
+            alice.invite(&made(number), ["bob"]).await.unwrap();
+        }
+        let ninth = made(8);
+        let refused = alice.invite(&ninth, ["bob"]).await.unwrap_err();
+        let InviteError::Nobody { missing } = &refused else { panic!("{refused:?}") };
+        assert_eq!(missing[0].why, Why::Refused { code: Code::InvitationsFull });
+        let bob = open(&service, "bob");
+        assert_eq!(bob.status().await.unwrap().counts.reserved, 0, "given back");
+        assert_eq!(told(&bob).await.len(), 8);
+        alice.invite(&ninth, ["bob"]).await.unwrap();
     });
 }
