@@ -80,6 +80,10 @@ async fn show(app: &App) -> Result<usize, Failure> {
             }
             What::Changed(change) => println!("{} changed the group", change.sender),
             What::Proposed { sender, .. } => println!("{sender} proposes a change"),
+            What::NotKept { .. } => println!("messages of the group were lost"),
+            What::RemovedOtherwise { sender, .. } => {
+                println!("{sender} told the server of other removals than it made");
+            }
             What::Unreadable { why, .. } => println!("a message cannot be read: {why}"),
         }
         app.confirm(happening.position)?;

@@ -17,8 +17,6 @@ mod reconciling;
 
 mod sending;
 
-mod sessions;
-
 pub(crate) mod stream;
 
 use std::{
@@ -31,7 +29,7 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use keypool_ledger::{Clock, CommandId, PoolId, Timestamp};
+use keypool_ledger::{Clock, CommandId, NameError, PoolId, Timestamp};
 use keypool_projections::{
     signing::content_digest,
     wire::{
@@ -44,7 +42,6 @@ use keypool_projections::{
 use reqwest::{Method, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::sessions::Sessions;
 use crate::{BoxError, DeviceIdentity};
 
 /// How long a request may take, in seconds, besides what it asks the server to wait.
@@ -53,6 +50,11 @@ const TIMEOUT_S: u64 = 20;
 const RETRIES_MAX: usize = 3;
 /// The longest wait before a repetition that the server may ask for, in seconds.
 const RETRY_AFTER_MAX_S: u64 = 10;
+/// The statuses below 500 by which a proxy says that the same request may succeed later: a timeout, a replay
+/// that is too early, too many requests.
+const LATER_STATUSES: [u16; 3] = [408, 425, 429];
+/// The status of a request that is too large.
+const TOO_LARGE_STATUS: u16 = 413;
 /// How long a signature is valid, in seconds.
 const SIGNATURE_VALID_S: u64 = 60;
 
@@ -72,9 +74,9 @@ pub enum ApiError {
     /// The server refused, and said why.
     #[error("{}: {}. {}", .0.code, .0.detail.trim_end_matches('.'), .0.hint)]
     Refused(Box<Problem>),
-    /// The answer is not one of a keypool server. With a status of 500 or more it is one of a proxy
-    /// before it, and nobody knows whether the request was carried out.
-    #[error("the answer of {server} is not one of a keypool server (status {status})")]
+    /// The answer is not one of a keypool server, but of a proxy before it, say. With a status of 500 or
+    /// more, or one that means later, nobody knows whether the request was carried out.
+    #[error("the answer of {server} is not one of a keypool server (status {status}){}", advice(*status))]
     Unexpected {
         /// The server's address.
         server: String,
@@ -87,6 +89,9 @@ pub enum ApiError {
          or user name"
     )]
     Address(String),
+    /// The name is none that a user or a device can have. Nothing was sent.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The HTTP client cannot be made; on a system without CA certificates it never can.
     #[error("the HTTP client cannot be made; are the system's CA certificates installed?")]
     Client(#[source] BoxError),
@@ -110,8 +115,26 @@ impl ApiError {
             Self::Refused(problem) => problem.status >= 500,
             // What stands between may have given up on a server that goes on.
             Self::Unexpected { status, .. } => *status >= 500,
-            Self::Address(_) | Self::Client(_) => false,
+            Self::Address(_) | Self::Name(_) | Self::Client(_) => false,
         }
+    }
+
+    /// Whether a proxy before the server has refused the request for good: it never reached the server, and
+    /// would not the next time.
+    pub(crate) fn is_refusal_of_a_proxy(&self) -> bool {
+        let Self::Unexpected { status, .. } = self else { return false };
+        (400..500).contains(status) && !LATER_STATUSES.contains(status)
+    }
+}
+
+/// What to do about an answer of a proxy, as the end of a sentence.
+fn advice(status: u16) -> &'static str {
+    match status {
+        TOO_LARGE_STATUS => {
+            "; a proxy before the server takes smaller requests only: send less at once, or let the operator \
+             raise its limit, which is client_max_body_size in nginx"
+        }
+        _ => "",
     }
 }
 
@@ -127,7 +150,6 @@ pub struct ApiClient {
     ahead_s: Arc<AtomicI64>,
     /// The operator's word that the device may register, where there is one.
     token: Arc<RwLock<Option<String>>>,
-    sessions: Arc<Sessions>,
 }
 
 impl ApiClient {
@@ -153,8 +175,7 @@ impl ApiClient {
         let http =
             reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
         let ahead_s = Arc::new(AtomicI64::new(0));
-        let (token, sessions) = (Arc::default(), Arc::new(Sessions::with(&server)));
-        Ok(Self { http, server, authority, identity, clock, ahead_s, token, sessions })
+        Ok(Self { http, server, authority, identity, clock, ahead_s, token: Arc::default() })
     }
 
     /// Whose requests these are.
@@ -198,18 +219,23 @@ impl ApiClient {
     ///
     /// Returns an [`ApiError`]; its code is `unknown_user` if nobody of that name is registered.
     pub async fn devices_of(&self, user: &str) -> Result<Vec<PoolId>, ApiError> {
-        // A name that is none is for the server to say so, at this address and no other.
-        let unknown = || ApiError::Address(self.server.to_string());
-        let path = self.path_of(&["users", user, "devices"])?;
-        let reply: DevicesReply = self.get(&path, "").await?;
+        let reply = self.device_list(user).await?;
         let devices = reply.devices.iter().map(|device| PoolId::new(user, device));
-        devices.collect::<Result<_, _>>().map_err(|_| unknown())
+        Ok(devices.collect::<Result<_, _>>()?)
+    }
+
+    /// A user's device list, with its head and the ledger: statements are made on these.
+    ///
+    /// # Errors
+    ///
+    /// As [`ApiClient::devices_of`].
+    pub async fn device_list(&self, user: &str) -> Result<DevicesReply, ApiError> {
+        self.get(&self.path_of(&["users", user, "devices"])?, "").await
     }
 
     /// The same server, spoken to by somebody else.
     pub(crate) fn speaking_as(&self, identity: DeviceIdentity) -> Self {
-        let sessions = Arc::new(self.sessions.for_another());
-        Self { identity, sessions, ..self.clone() }
+        Self { identity, ..self.clone() }
     }
 
     /// Lets the key that speaks here take the place of the device's key before, which has agreed.

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
     Moment, ReservationStatus, timeline,
-    wire::{PoolStatus, RegisterReply, RemoveReply, Voucher},
+    wire::{PolicyReply, PoolStatus, RegisterReply, RemoveReply, Voucher},
 };
 
 use crate::{
@@ -192,7 +192,7 @@ impl<D: DeliveryService> MlsClient<D> {
     }
 
     /// Lets the device's key speak for it, with what another device of the user says for it: see
-    /// [`DeviceIdentity::vouch_for`].
+    /// [`MlsClient::vouch_for`].
     ///
     /// # Errors
     ///
@@ -214,6 +214,15 @@ impl<D: DeliveryService> MlsClient<D> {
     pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RotateError> {
         self.connection.api().set_registration_token(Some(token.to_owned()));
         self.register().await
+    }
+
+    /// Vouches for another device of this one's user: see [`MlsConnection::vouch_for`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn vouch_for(&self, device: &str, key: &SignatureKey) -> Result<Voucher, ApiError> {
+        self.connection.vouch_for(device, key).await
     }
 
     /// Removes a device of this one's user: see [`MlsConnection::remove_device`].
@@ -272,6 +281,24 @@ impl<D: DeliveryService> MlsClient<D> {
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn audit(&self) -> Result<OwnerAudit, StorageError> {
         self.connection.audit(self.now())
+    }
+
+    /// Blocks users: see [`MlsConnection::block`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn block(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
+        self.connection.block(users).await
+    }
+
+    /// Blocks users no more: see [`MlsConnection::unblock`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn unblock(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
+        self.connection.unblock(users).await
     }
 
     /// How full the pool is, as the server says.

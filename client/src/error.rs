@@ -192,6 +192,15 @@ pub enum ConfigError {
         /// The lifetime, in seconds.
         lifetime_s: u64,
     },
+    /// The lifetime of the package of last resort is too short for an inviter to use, or longer than the
+    /// server accepts.
+    #[error(
+        "a lifetime of {lifetime_s} s of the package of last resort is not between 1 h and 84 d"
+    )]
+    LastResortLifetime {
+        /// The lifetime, in seconds.
+        lifetime_s: u64,
+    },
     /// The ciphersuite is none that the device can use, or none of the pool's.
     #[error("ciphersuite {0} is not one the device can use; 1, 2 and 3 are")]
     Ciphersuite(u16),

@@ -36,7 +36,7 @@ pub use crate::{
         delivery::{
             AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost,
             mailbox::{Happening, What},
-            outbox::ResumedMessage,
+            outbox::{MESSAGE_BYTES_MAX, ResumedMessage, Sent},
             server::ServerDelivery,
         },
         drift::Drift,

@@ -21,6 +21,8 @@ pub(crate) mod drift;
 
 pub(crate) mod rotation;
 
+mod statements;
+
 pub(crate) mod hearing;
 
 pub(crate) mod listening;

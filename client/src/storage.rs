@@ -33,7 +33,6 @@ use openmls_rust_crypto::RustCrypto;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use self::sealing::random_key;
 use self::{
     engine::Engine,
     own_packages::{OwnPackage, OwnPackages},

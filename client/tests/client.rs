@@ -28,8 +28,8 @@ mod client {
     mod refresh_again;
     mod rotation;
     mod sealing;
+    mod sendable;
     mod service;
-    mod sessions;
     mod storage;
     mod suites;
     mod support;

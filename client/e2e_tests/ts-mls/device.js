@@ -99,12 +99,13 @@ export class Device {
     return Buffer.from(await makeKeyPackageRef(publicPackage, this.suite.hash)).toString("hex");
   }
 
-  // Makes a group with this device alone in it.
+  // Makes a group with this device alone in it, here and at the server.
   async create(name) {
     const own = await this.makePackage(false);
     // It is in the group from the start: nobody else may use it.
     this.packages.delete(own.reference);
     const id = bytesOf(name, "utf8");
+    await this.server.post("/groups", { group_id: base64(id) });
     this.groups.set(name, await createGroup(id, own.publicPackage, own.privatePackage, [], this.suite));
   }
 
@@ -165,7 +166,8 @@ export class Device {
     return (await this.server.get(path, signal)).items;
   }
 
-  // Takes in something from the mailbox and acknowledges it. Returns what is to be said of it.
+  // Takes in something from the mailbox and acknowledges it, and accepts the group of a Welcome: until then
+  // little of a group is kept. Returns what is to be said of it.
   async takeIn({ position, kind, group_id, sender, bytes }) {
     const name = text(bytesOf(group_id));
     const message = messageIn(bytesOf(bytes));
@@ -173,7 +175,8 @@ export class Device {
       ? await this.join(name, message.welcome)
       : await this.process(name, message, sender);
     this.read = position;
-    await this.server.post("/mailbox/acknowledge", { through: position });
+    const accepted = kind === "welcome" ? [group_id] : [];
+    await this.server.post("/mailbox/acknowledge", { through: position, accepted });
     return said;
   }
 

@@ -4,14 +4,42 @@ use std::time::Duration;
 
 use keypool_ledger::{CommandId, GroupId};
 use keypool_projections::wire::{
-    AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, MailboxReply, MessageReply,
-    MessageRequest,
+    AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, GroupReply, GroupRequest,
+    MailboxReply, MessageReply, MessageRequest,
 };
 use reqwest::Method;
 
-use super::{ApiClient, ApiError, Call};
+use super::{ApiClient, ApiError, Body, Call};
 
 impl ApiClient {
+    /// Makes a group with this device as its first member, in epoch 0.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `group_exists` if the group was made before.
+    pub async fn make_group(
+        &self,
+        request: &GroupRequest,
+        id: CommandId,
+    ) -> Result<GroupReply, ApiError> {
+        self.post("/groups", request, id).await
+    }
+
+    /// Ends the delivery of a group to this device, a member or not.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn leave_group(
+        &self,
+        group: &GroupId,
+        id: CommandId,
+    ) -> Result<GroupReply, ApiError> {
+        let path = format!("/groups/{}/leave", group.to_path());
+        let body = Some(Body::of(Vec::new(), id));
+        self.repeated(&Call { body, ..Call::to(Method::POST, &path) }).await
+    }
+
     /// Posts a Commit with its Welcomes and the spending of its packages: all of it or nothing. The
     /// first Commit for an epoch wins.
     ///

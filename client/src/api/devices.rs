@@ -3,11 +3,16 @@
 
 use std::sync::PoisonError;
 
-use keypool_ledger::CommandId;
-use keypool_projections::wire::{RemoveReply, RotatePackagesReply, RotatePackagesRequest};
-use reqwest::Method;
+use keypool_ledger::{CommandId, NameError};
+use keypool_projections::wire::{
+    LeafKeyReply, LeafKeyRequest, RemoveReply, RemoveRequest, RotatePackagesReply,
+    RotatePackagesRequest,
+};
 
-use super::{ApiClient, ApiError, Body, Call};
+use super::{ApiClient, ApiError};
+
+/// What is asked of a name that stands in a path.
+const PATH_NAME_RULE: &str = "other than . and .., which mean folders in an address";
 
 impl ApiClient {
     /// Sets the token of the server's operator that goes along when the device registers. It is kept in
@@ -22,8 +27,8 @@ impl ApiClient {
         token.as_ref().map(|token| format!("Bearer {token}"))
     }
 
-    /// Removes a device of the caller's user: no key speaks for it any more, and nobody is given a package of
-    /// it.
+    /// Removes a device of the caller's user: its key never speaks for anything again, nobody is given a
+    /// package of it, and its mailbox is closed.
     ///
     /// # Errors
     ///
@@ -33,9 +38,22 @@ impl ApiClient {
         device: &str,
         id: CommandId,
     ) -> Result<RemoveReply, ApiError> {
-        let path = self.path_of(&["devices", device])?;
-        let body = Some(Body::of(Vec::new(), id));
-        self.repeated(&Call { body, ..Call::to(Method::DELETE, &path) }).await
+        let request = RemoveRequest { device: device.to_owned() };
+        self.post("/devices/remove", &request, id).await
+    }
+
+    /// Declares the key that signs the device's packages of another signature scheme than its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `statement_stale` if the user's devices have changed since the
+    /// statement was made.
+    pub async fn declare_leaf_key(
+        &self,
+        request: &LeafKeyRequest,
+        id: CommandId,
+    ) -> Result<LeafKeyReply, ApiError> {
+        self.post("/devices/leaf-key", request, id).await
     }
 
     /// Puts packages in the place of all that are live, with the next key, if there is one: then this API
@@ -53,11 +71,17 @@ impl ApiClient {
         self.post("/keypackages/rotate", request, id).await
     }
 
-    /// The path of some segments, each of which may hold anything.
+    /// The path of some segments. Two names mean other folders in a path, and no device is called so.
     pub(super) fn path_of(&self, segments: &[&str]) -> Result<String, ApiError> {
+        segments.iter().try_for_each(|name| check_segment(name))?;
         let mut url = self.server.clone();
         let no_address = |()| ApiError::Address(self.server.to_string());
         url.path_segments_mut().map_err(no_address)?.clear().extend(segments);
         Ok(url.path().to_owned())
     }
+}
+
+fn check_segment(name: &str) -> Result<(), NameError> {
+    let error = || NameError { what: "name", value: name.to_owned(), rule: PATH_NAME_RULE };
+    if matches!(name, "." | "..") { Err(error()) } else { Ok(()) }
 }

@@ -1,10 +1,10 @@
-//! One call on its way: signed by the key or in a session, sent, and its answer read.
+//! One call on its way: signed by the device's key, sent, and its answer read.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use keypool_projections::{
-    signing::{BodyParts, Session, SignedParts},
-    wire::{Code, Problem},
+    signing::{BodyParts, SignedParts},
+    wire::Problem,
 };
 use serde::de::DeserializeOwned;
 
@@ -23,7 +23,7 @@ impl ApiClient {
     }
 
     /// Takes note of the server's time, where a refusal tells it.
-    pub(super) fn follow_clock(&self, problem: &Problem) -> bool {
+    fn follow_clock(&self, problem: &Problem) -> bool {
         let Some(theirs) = problem.server_time.and_then(|secs| i64::try_from(secs).ok()) else {
             return false;
         };
@@ -34,29 +34,9 @@ impl ApiClient {
         true
     }
 
-    /// Sends a call, in a session if there is one. Where the server does not know it, or does not take it
-    /// for this call, the same call goes out signed by the key: nobody notices but the server.
+    /// Sends a call once, signed by the device's key.
     async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
-        if let Some(session) = self.session_for(call).await {
-            match self.sent(call, Some(&session)).await {
-                Err(ApiError::Refused(problem)) if is_about_the_session(&problem) => {
-                    tracing::debug!(detail = problem.detail, "the session has ended");
-                    self.sessions.ended(session.id(), self.clock.now());
-                }
-                answer => return answer,
-            }
-        }
-        self.sent(call, None).await
-    }
-
-    /// Sends a call, signed in a session or by the key.
-    pub(super) async fn sent<T: DeserializeOwned>(
-        &self,
-        call: &Call<'_>,
-        session: Option<&Session>,
-    ) -> Result<T, ApiError> {
-        let reply =
-            self.signed(call, session)?.send().await.map_err(|err| self.unreachable(err))?;
+        let reply = self.signed(call)?.send().await.map_err(|err| self.unreachable(err))?;
         let status = reply.status();
         let bytes = reply.bytes().await.map_err(|err| self.unreachable(err))?;
         let unexpected =
@@ -75,12 +55,8 @@ impl ApiClient {
         ApiError::Unreachable { server: self.server.to_string(), source }
     }
 
-    /// A call as a request, signed in a session or by the key.
-    pub(super) fn signed(
-        &self,
-        call: &Call<'_>,
-        session: Option<&Session>,
-    ) -> Result<reqwest::RequestBuilder, ApiError> {
+    /// Signs a call by the device's key, and makes it a request.
+    pub(super) fn signed(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ApiError> {
         let mut url =
             self.server.join(call.path).map_err(|_| ApiError::Address(self.server.to_string()))?;
         if !call.query.is_empty() {
@@ -100,15 +76,10 @@ impl ApiClient {
             authorization: call.authorization.as_deref(),
         };
         let now = self.server_time(self.clock.now());
-        let headers = if let Some(session) = session {
-            parts.sign_in(session, now, SIGNATURE_VALID_S)
-        } else {
-            // One key for both: another may take its place meanwhile.
-            let keys = self.identity.keys();
-            let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(keys.sign(base));
-            let Ok(headers) = parts.sign(keys.signature_key(), now, SIGNATURE_VALID_S, sign);
-            headers
-        };
+        // One key for both: another may take its place meanwhile.
+        let keys = self.identity.keys();
+        let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(keys.sign(base));
+        let Ok(headers) = parts.sign(keys.signature_key(), now, SIGNATURE_VALID_S, sign);
         let mut request = self
             .http
             .request(call.method.clone(), url.clone())
@@ -127,10 +98,4 @@ impl ApiClient {
         }
         Ok(request)
     }
-}
-
-/// Whether a request in a session may be welcome when the key signs it: whatever the server misses, unless
-/// it is the time.
-fn is_about_the_session(problem: &Problem) -> bool {
-    problem.code == Code::Unauthenticated && problem.server_time.is_none()
 }

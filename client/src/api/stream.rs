@@ -51,7 +51,7 @@ impl ApiClient {
             wait: STREAM_MAX,
             ..Call::to(Method::GET, "/keypackages/stream")
         };
-        let response = tokio::time::timeout(SILENCE_MAX, self.signed(&call, None)?.send());
+        let response = tokio::time::timeout(SILENCE_MAX, self.signed(&call)?.send());
         let silent = |silence: tokio::time::error::Elapsed| ApiError::Unreachable {
             server: self.server().to_owned(),
             source: silence.into(),

@@ -6,11 +6,13 @@ use keypool_ledger::{GroupId, PoolId};
 
 use super::{ClientOptions, MlsClient, OpenError};
 use crate::{
-    Happening, ResumedMessage, SendError, ServerDelivery, StorageError, SyncError,
+    GroupError, Happening, ResumedMessage, SendError, Sent, ServerDelivery, StorageError,
+    SyncError,
     mls::delivery::{
         mailbox::{self, Mailbox},
         outbox::Outbox,
     },
+    storage::fresh_command,
 };
 
 impl MlsClient<ServerDelivery> {
@@ -45,10 +47,10 @@ impl MlsClient<ServerDelivery> {
     /// Returns a [`SyncError`]. What was taken in before it is kept: [`MlsClient::happenings`] has it.
     pub async fn sync(&self, wait_s: u64) -> Result<Vec<Happening>, SyncError> {
         let wait_s = if self.happenings()?.is_empty() { wait_s } else { 0 };
-        let items = self.mailbox().fetch(wait_s).await?;
+        let reply = self.mailbox().fetch(wait_s).await?;
         {
             let _alone = self.committing.lock().await;
-            self.mailbox().take_in_from(items).await?;
+            self.mailbox().take_in_from(reply).await?;
         }
         Ok(mailbox::tell(&self.store)?)
     }
@@ -83,14 +85,14 @@ impl MlsClient<ServerDelivery> {
     }
 
     /// Seals a message for a group and posts it, after those of the group that were left in the outbox.
-    /// Returns its place in the server's log; `None` if nobody else is in the group, and nothing was
-    /// sent.
+    /// Returns its place in the server's log, and whom it did not reach; `None` if nobody else is in the
+    /// group, and nothing was sent. It may have [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX) bytes.
     ///
     /// # Errors
     ///
     /// Returns a [`SendError`]. After [`SendError::Unfinished`] the message is in the outbox; after
     /// every other one it is not.
-    pub async fn send(&self, group: &GroupId, message: &[u8]) -> Result<Option<u64>, SendError> {
+    pub async fn send(&self, group: &GroupId, message: &[u8]) -> Result<Option<Sent>, SendError> {
         let _alone = self.committing.lock().await;
         self.outbox().send(group, message).await
     }
@@ -131,6 +133,27 @@ impl MlsClient<ServerDelivery> {
             self.outbox().leave(&group).await?;
         }
         Ok(())
+    }
+
+    /// Declines a group, or leaves it at once: the server delivers nothing more of it, and what is here of it
+    /// is deleted. The others see this device as a member until one of them removes it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SendError`]; [`SendError::Refused`] if the server did not take it, and nothing has changed
+    /// then. Repeating it is harmless.
+    pub async fn decline(&self, group: &GroupId) -> Result<(), SendError> {
+        let _alone = self.committing.lock().await;
+        let left = self.connection.api().leave_group(group, fresh_command()).await;
+        if let Err(error) = left {
+            let is_unanswered = error.is_unanswered();
+            let kind = if is_unanswered { SendError::Unfinished } else { SendError::Refused };
+            return Err(kind(error.into()));
+        }
+        match self.membership.delete_group(group) {
+            Ok(()) | Err(GroupError::NotInGroup { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn mailbox(&self) -> Mailbox<'_, ServerDelivery> {

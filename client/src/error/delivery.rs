@@ -33,9 +33,19 @@ pub enum SendError {
     #[error("the server did not answer; the message is kept, and goes out when resumed")]
     Unfinished(#[source] BoxError),
     /// The server will not take it: the device was removed from the group, the server has no history of
-    /// the group, or the message is too large. It is forgotten.
-    #[error("the server refused the message; take in what others have sent")]
+    /// the group, or a proxy before the server takes smaller messages only. It is forgotten.
+    #[error("the message was refused, and is not kept; take in what others have sent")]
     Refused(#[source] BoxError),
+    /// The message is larger than any server takes. Nothing was sealed or sent.
+    #[error(
+        "the message has {bytes} bytes, and {bytes_max} is the most that can be sent; send it in parts"
+    )]
+    TooLarge {
+        /// The size of the message.
+        bytes: usize,
+        /// The largest size, [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX).
+        bytes_max: usize,
+    },
     /// The group cannot be used.
     #[error(transparent)]
     Group(GroupError),

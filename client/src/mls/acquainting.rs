@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use keypool_ledger::{ReservationId, ReservePolicy, Timestamp};
 use keypool_projections::{
     ReservationStatus,
-    signing::contact_statement,
     wire::{ContactToken, PolicyReply, PolicyRequest},
 };
 
-use super::{connection::MlsConnection, identity::DeviceIdentity};
+use super::connection::MlsConnection;
 use crate::{ApiError, OwnStage, RefreshError, StorageError, storage::fresh_command};
 
 /// The name of the record of what introduces this user to others.
@@ -19,18 +18,6 @@ const NAMED_MAX: usize = 256;
 
 /// What introduces this user to others, by user.
 pub(crate) type ContactTokens = BTreeMap<String, ContactToken>;
-
-impl DeviceIdentity {
-    /// A word that introduces whoever shows it to all devices of this user: to them the server does not
-    /// hand packages as to strangers. It ends at a moment, a year ahead at most. Give it to people, and keep
-    /// it secret: whoever has it is introduced.
-    #[must_use]
-    pub fn introduce(&self, until: Timestamp) -> ContactToken {
-        let keyid = self.signature_key();
-        let proof = self.sign(&contact_statement(self.pool().user(), &keyid, until));
-        ContactToken { keyid, until: until.as_secs(), proof }
-    }
-}
 
 impl<D> MlsConnection<D> {
     /// Keeps what somebody has given this user to be introduced with: invitations of theirs show it.
@@ -104,6 +91,27 @@ impl<D> MlsConnection<D> {
         reserve: ReservePolicy,
     ) -> Result<PolicyReply, ApiError> {
         let request = PolicyRequest { reserve: Some(reserve), ..PolicyRequest::default() };
+        self.api().set_policy(&request, fresh_command()).await
+    }
+
+    /// Blocks users: they can neither reserve packages of this device, nor add it to a group, nor post to
+    /// it. They are not told.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn block(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
+        let request = PolicyRequest { blocked: users, ..PolicyRequest::default() };
+        self.api().set_policy(&request, fresh_command()).await
+    }
+
+    /// Blocks users no more.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn unblock(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
+        let request = PolicyRequest { unblocked: users, ..PolicyRequest::default() };
         self.api().set_policy(&request, fresh_command()).await
     }
 

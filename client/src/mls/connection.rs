@@ -13,10 +13,12 @@ use super::{
     auditing::{SeenLedger, excuse_awaited, note_fetched, note_ledger, note_present, note_spent},
     drift::{self, Drift},
     hearing::{Course, Hearing},
+    identity::{note_declared, undeclared_leaf_keys},
     keypackage_pool::{
         CreatedPackage, KeyPackagePool, ServerStatus, note_used, record_revoked,
         record_server_status, record_uploaded, tell_used,
     },
+    statements::{Grounds, with_grounds},
 };
 use crate::{
     ApiClient, ApiError, CommitPost, DeliveryError, DeliveryService, DeviceIdentity, IdentityError,
@@ -31,6 +33,8 @@ const REFRESHED_RECORD: &str = "refreshed";
 const PAGE: u64 = 500;
 /// How many packages are uploaded at a time.
 const BATCH_MAX: usize = 64;
+/// The server's word for the check that a package is signed with a key of the device.
+const SIGNATURE_KEY_CHECK: &str = "signature_key";
 /// The server's word for the check that a package may be used now.
 const LIFETIME_CHECK: &str = "lifetime";
 
@@ -55,7 +59,7 @@ pub struct Refresh {
     pub last_resort_used: usize,
     /// Packages the server would not take, with the check each failed.
     pub rejected: Vec<String>,
-    /// How many can be handed out now.
+    /// How many can be handed out now; if nothing was asked, by what the server has said before.
     pub available: u64,
     /// What had drifted apart between the device and the server, and is mended. Tell your user, if there
     /// is something.
@@ -323,6 +327,27 @@ impl<D> MlsConnection<D> {
         }
     }
 
+    /// Tells the server of the keys of other signature schemes that it has not heard of: packages that these
+    /// have signed are refused otherwise.
+    async fn declare_leaf_keys(&self) -> Result<(), RefreshError> {
+        let keys = self.identity().keys();
+        let undeclared = undeclared_leaf_keys(&self.store.stage()?, keys.signature_key())?;
+        if undeclared.is_empty() {
+            return Ok(());
+        }
+        for leaf_key in undeclared {
+            with_grounds(|| async {
+                let grounds = Grounds::fetch(&self.api).await?;
+                let request = grounds.leaf_key(self.store.owner(), &keys, leaf_key.clone())?;
+                self.api.declare_leaf_key(&request, fresh_command()).await
+            })
+            .await?;
+        }
+        let staged = self.store.stage()?;
+        note_declared(&staged, keys.signature_key(), true)?;
+        Ok(staged.commit()?)
+    }
+
     /// Uploads packages, and records of each what the server says. Returns how many single-use ones of them
     /// it has now; those of last resort are counted in `refresh`.
     async fn upload(
@@ -331,6 +356,7 @@ impl<D> MlsConnection<D> {
         now: Timestamp,
         refresh: &mut Refresh,
     ) -> Result<usize, RefreshError> {
+        self.declare_leaf_keys().await?;
         let mut uploaded = 0;
         for batch in packages.chunks(BATCH_MAX) {
             let keypackages = batch.iter().map(|package| Base64(package.bytes.clone())).collect();
@@ -348,6 +374,10 @@ impl<D> MlsConnection<D> {
             let staged = self.store.stage()?;
             record_uploaded(&staged, &there, now, command)?;
             record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, command))?;
+            if items.iter().any(|item| item.check.as_deref() == Some(SIGNATURE_KEY_CHECK)) {
+                // The server was set back, perhaps, and has lost what was declared.
+                note_declared(&staged, &self.identity().signature_key(), false)?;
+            }
             said.as_ref().map_or(Ok(()), |said| record_server_status(&staged, said))?;
             staged.commit()?;
             let last_resort = batch.iter().filter(|package| package.facts.last_resort);
@@ -358,6 +388,11 @@ impl<D> MlsConnection<D> {
         }
         Ok(uploaded)
     }
+}
+
+/// Ends the freshness of the last refresh, as part of an operation: the next one asks the server.
+pub(super) fn forget_refreshed(staged: &Staged<'_>) {
+    staged.remove_app_record(REFRESHED_RECORD);
 }
 
 /// Takes in what an event of the server says of an own package, as part of the operation that mirrors

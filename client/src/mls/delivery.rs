@@ -103,6 +103,10 @@ pub enum DeliveryError {
     /// Only the server's own delivery says so. Begin again with a fresh package.
     #[error("the package is lost, and the Commit was not accepted")]
     PackageLost(#[source] ApiError),
+    /// A device to be added does not take the invitation now, so the Commit was not accepted. Only the
+    /// server's own delivery says so. Begin again without it.
+    #[error("a device does not take the invitation, and the Commit was not accepted")]
+    InviteeRefused(#[source] ApiError),
     /// It will not be taken, now or later.
     #[error("the Delivery Service refused")]
     Refused(#[source] BoxError),

@@ -8,17 +8,15 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use keypool_ledger::{Hash, NameError, PoolId, SignatureKey};
-use keypool_projections::{
-    signing::voucher_statement,
-    wire::{Base64, Voucher},
-};
+use keypool_ledger::{Hash, PoolId, SignatureKey};
 use openmls::credentials::{BasicCredential, Credential, CredentialWithKey};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::signatures::Signer;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::leaf_keys::{delete_leaf_keys, leaf_keys_of, stored_pair};
+pub(crate) use self::leaf_keys::{
+    delete_leaf_keys, leaf_keys_of, note_declared, stored_pair, undeclared_leaf_keys,
+};
 use super::{SIGNATURE_SCHEME, credential_hash};
 use crate::{IdentityError, LocalStore, Staged, StorageError};
 
@@ -111,22 +109,6 @@ impl DeviceIdentity {
     #[must_use]
     pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
         self.keys().sign(bytes)
-    }
-
-    /// What this device says for another one of its user, so that it can register: it goes to that device,
-    /// by whatever way.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`NameError`] if there can be no device of that name.
-    pub fn vouch_for(
-        &self,
-        device: &str,
-        signature_key: &SignatureKey,
-    ) -> Result<Voucher, NameError> {
-        let (pool, keyid) = (PoolId::new(self.pool.user(), device)?, self.signature_key());
-        let proof = self.sign(&voucher_statement(&pool, &keyid, signature_key));
-        Ok(Voucher { keyid, proof: Base64(proof) })
     }
 
     /// The credential with the key that signs for the device by some scheme.

@@ -34,7 +34,10 @@ use self::{
     whole::Progress,
 };
 use super::{
-    RACES_MAX, connection::MlsConnection, delivery::mailbox::Mailbox, membership::MlsMembership,
+    RACES_MAX,
+    connection::MlsConnection,
+    delivery::{mailbox::Mailbox, server},
+    membership::MlsMembership,
 };
 use crate::{DeliveryError, DeliveryService, GroupError, InviteError, LocalStore, StorageError};
 
@@ -66,6 +69,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         invitees: Vec<Invitee>,
     ) -> Result<Invited, InviteError> {
         self.check_free(group)?;
+        self.make_at_server(group).await?;
         let resolved = self.resolve(group, &invitees).await?;
         let tokens = self.connection.contact_tokens(self.now)?;
         let invitation = Invitation::new(group, invitees, resolved, tokens);
@@ -78,6 +82,16 @@ impl<D: DeliveryService> Inviter<'_, D> {
             staged.commit()?;
         }
         self.carry_out(invitation).await
+    }
+
+    /// Makes a group at the server before the first invitation to it: nobody else can take its id then.
+    async fn make_at_server(&self, group: &GroupId) -> Result<(), InviteError> {
+        let is_the_servers = self.connection.delivery().is_the_servers();
+        if is_the_servers && self.membership.epoch(group)? == 0 {
+            let made = server::make(self.connection.api(), group).await;
+            made.map_err(InviteError::from_api)?;
+        }
+        Ok(())
     }
 
     /// Refuses where something else is under way in the group.

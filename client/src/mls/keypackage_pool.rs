@@ -23,7 +23,9 @@ use openmls_traits::{
 };
 use tls_codec::Serialize;
 
-pub(crate) use self::last_resort::{is_last_resort, note_joined, note_used, tell_used, was_joined};
+pub(crate) use self::last_resort::{
+    is_last_resort, keys_end, note_joined, note_used, tell_used, was_joined,
+};
 use self::status::{STATUS_RECORD, counts, server_status};
 pub(super) use self::status::{forget_server_status, record_server_status};
 pub use self::{
@@ -166,7 +168,7 @@ impl KeyPackagePool {
         let provider = staged.provider();
         let lifetime = Lifetime::init(
             now.before(CLOCK_SKEW).as_secs(),
-            now.after(self.config.lifetime).as_secs(),
+            now.after(self.config.lifetime_of(last_resort)).as_secs(),
         );
         let signer = self.identity.keys().pair_or_new(staged, suite.signature_algorithm())?;
         let credential = self.identity.credential_with(&signer);

@@ -162,6 +162,22 @@ impl MlsMembership {
     }
 }
 
+impl MlsMembership {
+    /// Deletes what is here of a group, whatever its other members think of that.
+    pub(crate) fn delete_group(&self, group: &GroupId) -> Result<(), GroupError> {
+        let staged = self.store.stage()?;
+        delete(&staged, &mut open(&staged, group)?)?;
+        forget(&staged, group);
+        leaving::end_on(&staged, group);
+        Ok(staged.commit()?)
+    }
+}
+
+/// Whether the device is in a group, as an operation has it.
+pub(crate) fn is_in(staged: &Staged<'_>, group: &GroupId) -> Result<bool, StorageError> {
+    Ok(load(staged, group)?.is_some_and(|state| state.is_active()))
+}
+
 /// A group's state; `None` if the store has none.
 fn load(staged: &Staged<'_>, group: &GroupId) -> Result<Option<MlsGroup>, StorageError> {
     MlsGroup::load(staged, &openmls::group::GroupId::from_slice(group.as_bytes()))

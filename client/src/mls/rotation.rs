@@ -12,24 +12,26 @@
 
 use data_encoding::HEXLOWER;
 use keypool_ledger::{CommandId, RevokeReason, SignatureKey, Timestamp};
-use keypool_projections::{
-    signing::rotation_statement,
-    wire::{
-        Base64, Code, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, RotatePackagesRequest,
-        RotateRequest, UploadItem, Voucher,
-    },
+use keypool_projections::wire::{
+    Base64, Code, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, RotatePackagesRequest,
+    UploadItem, Voucher,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use serde::{Deserialize, Serialize};
 
 use super::{
     CLOCK_SKEW, SIGNATURE_SCHEME,
-    connection::{MlsConnection, RefreshError, said, sorted},
-    identity::{DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_keys, stored_keys},
+    connection::{MlsConnection, RefreshError, forget_refreshed, said, sorted},
+    identity::{
+        DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_declared, note_keys,
+        stored_keys, undeclared_leaf_keys,
+    },
     keypackage_pool::{
-        CreatedPackage, ServerStatus, record_revoked, record_server_status, record_uploaded,
+        CreatedPackage, ServerStatus, keys_end, record_revoked, record_server_status,
+        record_uploaded,
     },
     membership::names_key_anywhere,
+    statements::{Grounds, with_grounds},
 };
 use crate::{
     ApiClient, ApiError, DeviceIdentity, IdentityError, OwnPackage, PoolError, Staged,
@@ -45,6 +47,12 @@ const OLD_PREFIX: &str = "old-key/";
 #[derive(Serialize, Deserialize)]
 struct Rotation {
     next: SignatureKey,
+}
+
+/// The key that is to follow, and the keys of other signature schemes that go with it.
+struct Following {
+    next: DeviceKeys,
+    leaf_keys: Vec<(u16, SignatureKey)>,
 }
 
 /// The packages that came with the next key, and what the server has said of them.
@@ -107,9 +115,10 @@ impl<D> MlsConnection<D> {
         Ok(self.api().register(voucher, fresh_command()).await?)
     }
 
-    /// Removes a device of this one's user at the server, this one included: its key speaks for nothing any
-    /// more, nobody is given a package of it, and its name comes back by a voucher only. What it is a member
-    /// of it stays in, until it is removed there.
+    /// Removes a device of this one's user at the server, this one included: its key never speaks for
+    /// anything again, nobody is given a package of it, its mailbox is closed, and its name comes back by a
+    /// voucher and with another key only. Groups know it until it is removed there. The reply names the
+    /// devices that it had introduced: remove them as well if it was stolen.
     ///
     /// # Errors
     ///
@@ -164,18 +173,13 @@ impl<D> MlsConnection<D> {
     /// As [`MlsConnection::rotate_key`].
     pub async fn resume_rotation(&self, now: Timestamp) -> Result<(), RotateError> {
         let Some(next) = self.next_keys()? else { return Ok(()) };
-        let (pool, previous) = (self.store().owner(), self.identity().signature_key());
-        let statement = rotation_statement(pool, &previous, next.signature_key());
-        let request = RotateRequest {
-            user: pool.user().to_owned(),
-            device: Some(pool.device().to_owned()),
-            proof: Base64(self.identity().sign(&statement)),
-            previous_keyid: previous.clone(),
-        };
-        let speaker = DeviceIdentity::with_keys(pool, next.clone())?;
+        let previous = self.identity().signature_key();
+        let speaker = DeviceIdentity::with_keys(self.store().owner(), next.clone())?;
         let packages = self.pool().packages_of_next(&speaker, now)?;
-        let brought = self.bring(&self.api().speaking_as(speaker), request, packages).await?;
-        self.take_over(next, previous, &brought, now)
+        let leaf_keys = undeclared_leaf_keys(&self.store().stage()?, next.signature_key())?;
+        let (api, following) = (self.api().speaking_as(speaker), Following { next, leaf_keys });
+        let brought = with_grounds(|| self.bring(&api, &following, packages.clone())).await?;
+        self.take_over(following.next, previous, &brought, now)
     }
 
     /// Tells the server of the next key and its packages. If it takes none of them, which may be the fault of
@@ -183,21 +187,35 @@ impl<D> MlsConnection<D> {
     async fn bring(
         &self,
         api: &ApiClient,
-        request: RotateRequest,
+        Following { next, leaf_keys }: &Following,
         packages: Vec<CreatedPackage>,
     ) -> Result<Brought, ApiError> {
-        let command = fresh_command();
-        let keypackages = packages.iter().map(|package| Base64(package.bytes.clone())).collect();
-        let whole = RotatePackagesRequest { keypackages, key: Some(request.clone()) };
+        let (device, command) = (self.store().owner(), fresh_command());
+        let grounds = self.grounds_of_rotation(api).await?;
+        let key = grounds.rotation(device, &self.identity().keys(), next.signature_key())?;
+        let declared = leaf_keys.iter().map(|of| grounds.leaf_key(device, next, of.clone()));
+        let whole = RotatePackagesRequest {
+            keypackages: packages.iter().map(|package| Base64(package.bytes.clone())).collect(),
+            key: Some(key.clone()),
+            leaf_keys: declared.collect::<Result<_, _>>()?,
+        };
         let (items, status) = match api.rotate_packages(&whole, command).await {
             Ok(reply) => (reply.items, Some(said(&reply.pool, reply.position))),
             Err(ApiError::Refused(problem)) if is_about_packages(problem.code) => {
-                api.rotate(&request, fresh_command()).await?;
+                api.rotate(&key, fresh_command()).await?;
                 (problem.items, None)
             }
             Err(error) => return Err(error),
         };
         Ok(Brought { packages, items, status, command })
+    }
+
+    /// What the statement is made on. After a lost answer the server knows the next key only.
+    async fn grounds_of_rotation(&self, next: &ApiClient) -> Result<Grounds, ApiError> {
+        match Grounds::fetch(self.api()).await {
+            Err(error) if error.code() == Some(Code::Unauthenticated) => Grounds::fetch(next).await,
+            outcome => outcome,
+        }
     }
 
     /// The server has the next key: it is the device's from now on.
@@ -222,9 +240,12 @@ impl<D> MlsConnection<D> {
         record_revoked(&staged, &refs, RevokeReason::Rotated, (now, *command))?;
         record_uploaded(&staged, &there, now, *command)?;
         record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, *command))?;
-        status.as_ref().map_or(Ok(()), |status| record_server_status(&staged, status))?;
-        let kept = staged.packages_where(|own| own.stage.keeps_keys());
-        let last = kept.iter().map(|own| own.facts.not_after).max().unwrap_or(now);
+        if let Some(status) = status {
+            record_server_status(&staged, status)?;
+            note_declared(&staged, next.signature_key(), true)?;
+        }
+        let kept = staged.packages_where(|own| own.stage.keeps_keys() && !is_new(own));
+        let last = kept.iter().map(|own| keys_end(own, now)).max().unwrap_or(now);
         let old = OldKey { signature_key: previous, until: last.after(CLOCK_SKEW) };
         staged.put_app_record(&old_name(&old.signature_key), &old)?;
         note_keys(&staged, next.signature_key())?;
@@ -236,7 +257,7 @@ impl<D> MlsConnection<D> {
 
     /// Withdraws all live packages of the device's credential, at the server and here: nobody is given one
     /// any more. Their private keys stay until their lifetimes end, for Welcomes on their way. Returns how
-    /// many were live here. The next refresh makes fresh ones.
+    /// many were live here. The next refresh makes fresh ones, however soon it comes.
     ///
     /// # Errors
     ///
@@ -249,11 +270,13 @@ impl<D> MlsConnection<D> {
             reason: RevokeWord::Rotated,
         };
         let command = fresh_command();
-        self.api().revoke(&request, command).await?;
+        let reply = self.api().revoke(&request, command).await?;
         let staged = self.store().stage()?;
         let live = staged.packages_where(|own| own.stage.is_live());
         let refs: Vec<_> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
         let count = record_revoked(&staged, &refs, RevokeReason::Rotated, (now, command))?;
+        record_server_status(&staged, &said(&reply.pool, reply.position))?;
+        forget_refreshed(&staged);
         staged.commit()?;
         Ok(count)
     }

@@ -35,13 +35,6 @@ use super::{
 };
 use crate::{BoxError, SealingError, StorageError};
 
-/// Random bytes for a key that is kept nowhere.
-pub(crate) fn random_key() -> Result<Zeroizing<[u8; 32]>, SealingError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    cipher::randomize(bytes.as_mut_slice())?;
-    Ok(bytes)
-}
-
 /// A value that is wiped when it is dropped.
 pub(super) type Plain = Zeroizing<Vec<u8>>;
 

@@ -127,11 +127,16 @@ fn bad_welcomes_in_the_mailbox_are_counted_too() {
             group_id: group.clone(),
             sender: None,
             bytes: bad.clone(),
+            added: Vec::new(),
+            removed: Vec::new(),
         };
         let tries = u64::from(WELCOME_ATTEMPTS_MAX) + 2;
         let items = (1..=tries).map(item).collect();
-        let waits = serde_json::to_string(&MailboxReply { items, more: false }).unwrap();
-        let nothing = serde_json::to_string(&MailboxReply { items: vec![], more: false }).unwrap();
+        let reply = |items| {
+            let reply = MailboxReply { items, more: false, not_kept: Vec::new() };
+            serde_json::to_string(&reply).unwrap()
+        };
+        let (waits, nothing) = (reply(items), reply(Vec::new()));
         let (home, owner) = (service.folder.path().join("bob"), "bob".parse().unwrap());
         let clock: Arc<dyn Clock> = service.clock.clone();
         let config = PoolConfig::default();

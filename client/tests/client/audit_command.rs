@@ -1,14 +1,16 @@
 //! `keypool audit` as it is typed, and what the chat says of the same.
 
-use std::{fs, net::TcpListener, time::Duration};
+use std::{fs, net::TcpListener};
 
 use insta::assert_snapshot;
-use keypool_projections::transparency::{NoteSigner, Paper, TreeHash};
+use keypool_projections::transparency::{NoteSigner, TreeHash};
 
 use super::{
     chat::typed,
     command_line::{keypool, told},
+    owner_audit::published_to,
     service::{Service, run},
+    support::in_a_minute,
 };
 
 /// What `keypool audit` says for Alice, with what differs each time replaced by a word.
@@ -114,13 +116,7 @@ fn two_histories_end_with_4_and_their_evidence_is_saved() {
         let (service, other) = service.fork().await;
         let add = async |name: &str| {
             let device = service.device(name, 0).await;
-            let size = || async {
-                let note = device.connection().api().ledger_checkpoint().await.unwrap().unwrap();
-                note.parse::<Paper>().unwrap().checkpoint.size()
-            };
-            while size().await < 5 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            in_a_minute(published_to(&device, 5)).await;
         };
         add("carol").await;
         let sound = audit(&service, &[]);

@@ -6,21 +6,20 @@ use std::{
     process::{Child, ChildStdin, Command, Output, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
-    time::Duration,
 };
 
 use insta::assert_snapshot;
-use keypool_client::LocalStore;
+use keypool_client::{LocalStore, PoolConfig};
+use keypool_ledger::Clock;
 
 use super::{
     command_line::lose_a_package,
     delivery::open,
     people::reserve,
     service::{Service, run},
+    support::{PATIENCE, copy},
+    told::hears,
 };
-
-/// How long a line may take to come.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 fn chat(service: &Service, name: &str) -> Command {
     chat_at(service, name, &service.tunnel.url())
@@ -172,6 +171,8 @@ fn every_command_is_answered_and_so_is_bad_input() {
     /list            who is in this group
     /remove USER…    remove people from this group
     /leave           leave this group
+    /block USER…     let people neither invite you nor write to you; they are not told
+    /unblock USER…   let them again
     /pool            how many KeyPackages are left for those who invite you
     /refresh         refill the pool now
     /history REF     what happened to a KeyPackage; without REF, to all of them
@@ -394,7 +395,7 @@ fn a_device_that_was_removed_is_told_so_and_how_it_comes_back() {
         drop(service.device("alice", 0).await);
         let (alice, phone) = (open(&service, "alice"), open(&service, "alice/phone"));
         let key = phone.identity().signature_key();
-        let voucher = alice.identity().vouch_for("phone", &key).unwrap();
+        let voucher = alice.vouch_for("phone", &key).await.unwrap();
         phone.register_vouched(Some(voucher)).await.unwrap();
         alice
     });
@@ -410,7 +411,8 @@ fn a_device_that_was_removed_is_told_so_and_how_it_comes_back() {
     phone.reads("the server does not know this device any more: it was removed");
     let mut said = String::new();
     phone.program.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(said.contains("type `keypool vouch phone "), "{said}");
+    assert!(said.contains("key_retired"), "{said}");
+    assert!(said.contains("register with a new home, --home OTHER"), "{said}");
     assert_eq!(phone.ends().1, 1);
 }
 
@@ -421,19 +423,26 @@ fn patient_chat(service: &Service, name: &str) -> Command {
     command
 }
 
-/// Alice reserves that many of Bob's packages, and his chat has made it good soon after.
-fn drained_and_filled(service: &Service, bob: &mut Person, packages: usize, so: &str) {
+/// Alice reserves 24 of Bob's packages, and his chat makes it good with so many.
+fn drained_and_filled(service: &Service, bob: &mut Person, made: usize, so: &str) {
+    // The server tells a copy of Bob's device what it tells his chat.
+    let watcher = service.folder.path().join(so);
+    std::fs::create_dir(&watcher).unwrap();
+    copy(&service.folder.path().join("bob"), &watcher);
+    let watcher = service.open_at(&watcher, "bob", PoolConfig::default());
     run(async {
+        watcher.connection().fetch_history(service.clock.now()).await.unwrap();
         let alice = service.device("alice", 0).await;
-        for _ in 0..packages {
+        let mut listener = watcher.listen().await.unwrap();
+        for _ in 0..24 {
             reserve(&alice, None).await;
         }
+        for _ in 0..made {
+            hears(&mut listener, "uploaded").await;
+        }
     });
-    let is_filled = (0..1000).any(|_| {
-        bob.says("/pool");
-        bob.reads("pool:").contains(so)
-    });
-    assert!(is_filled, "never so: {so}");
+    bob.says("/pool");
+    bob.reads(so);
 }
 
 #[test]
@@ -445,7 +454,7 @@ fn a_pool_that_is_told_to_be_low_is_filled_at_once_and_again_after_the_line_brok
     drained_and_filled(&service, &mut bob, 24, "32 of 32 available, 1 of last resort, 24 reserved");
     let service = run(service.beneath(async |_, _| {}));
     // There is room for eight more.
-    drained_and_filled(&service, &mut bob, 24, "16 of 32 available, 1 of last resort, 48 reserved");
+    drained_and_filled(&service, &mut bob, 8, "16 of 32 available, 1 of last resort, 48 reserved");
     assert_eq!(bob.ends().1, 0);
 }
 
@@ -462,4 +471,91 @@ fn whoever_brings_somebody_in_is_their_contact() {
     assert_eq!(bob.ends().1, 0);
     let policy = run(async { open(&service, "bob").connection().api().policy().await.unwrap() });
     assert_eq!(policy.contacts, ["alice"]);
+}
+
+/// Carol is in `friday`, which she speaks to, and in `saturday`.
+#[test]
+fn a_line_for_a_group_that_the_user_was_removed_from_goes_nowhere_else() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "carol", "");
+    typed(
+        &service,
+        "alice",
+        "/create friday\n/invite carol\n/create saturday\n/invite bob carol\n",
+    );
+    typed(&service, "carol", "/switch saturday\nhello\n");
+    let mut carol = Person::opens(&mut patient_chat(&service, "carol"));
+    carol.says("/groups");
+    carol.reads("friday: 2 members <- here");
+    typed(&service, "alice", "/switch friday\n/remove carol\n");
+    carol.reads("you are out of friday; alice has seen to it");
+    carol.says("alice must not know");
+    carol.reads("nothing was done with that line: it was for friday, which you are out of");
+    carol.says("nor this");
+    carol.reads("no group is chosen; /switch NAME goes to one");
+    carol.says("/groups");
+    let line = carol.reads("saturday");
+    assert!(!line.contains("<- here"), "{line}");
+    carol.says("/switch saturday");
+    carol.says("it is for you all");
+    assert_eq!(carol.ends().1, 0);
+    let bob = typed(&service, "bob", "/list\n");
+    let heard: Vec<&str> =
+        bob.lines().filter_map(|line| line.split_once("carol: ")).map(|it| it.1).collect();
+    assert_eq!(heard, ["hello", "it is for you all"], "{bob}");
+}
+
+/// The limit of nginx unless it is told otherwise, and that of the library.
+#[test]
+fn a_line_that_is_too_large_for_a_proxy_is_dropped_and_said_and_the_group_goes_on() {
+    let service = Service::start();
+    service.tunnel.limit_bodies(1 << 20);
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    let lines = format!("{}\n{}\nhello\n", "a".repeat(1_400_000), "b".repeat(1_500_001));
+    let said = typed(&service, "alice", &lines);
+    assert!(
+        said.contains("(status 413); a proxy before the server takes smaller requests"),
+        "{said}"
+    );
+    assert!(said.contains("client_max_body_size"), "{said}");
+    assert!(said.contains("has 1500001 bytes, and 1500000 is the most that can be sent"), "{said}");
+    let bob = typed(&service, "bob", "/list\n");
+    let heard: Vec<&str> = bob.lines().filter_map(said_by_alice).collect();
+    assert_eq!(heard, ["hello"]);
+}
+
+#[test]
+fn somebody_who_is_blocked_can_neither_write_nor_invite_until_that_ends() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    let said = typed(&service, "bob", "/block alice\n");
+    assert!(said.contains("alice can neither invite you nor write to you"), "{said}");
+    let said = typed(&service, "alice", "hello?\n/create saturday\n/invite bob\n");
+    assert!(said.contains("bob could not be invited: not_allowed"), "{said}");
+    let said = typed(&service, "bob", "/unblock alice\n");
+    assert!(said.contains("alice can invite you and write to you again"), "{said}");
+    assert!(!said.contains("hello?"), "{said}");
+    typed(&service, "alice", "/switch friday\nhello!\n/switch saturday\n/invite bob\n");
+    let said = typed(&service, "bob", "/groups\n");
+    assert!(said.contains("alice: hello!") && said.contains("saturday: 2 members"), "{said}");
+}
+
+/// Seven messages of 1.4 MB are more than Bob's mailbox keeps of one sender in one group: half of 16 MiB.
+#[test]
+fn somebody_whom_a_line_did_not_reach_is_named_and_told() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    typed(&service, "bob", "");
+    let line = "a".repeat(1_400_000) + "\n";
+    let said = typed(&service, "alice", &line.repeat(7));
+    assert!(said.contains("bob did not get this: their mailbox is full for this group"), "{said}");
+    let said = typed(&service, "bob", "/list\n");
+    assert!(said.contains("some messages of alice in friday were not kept"), "{said}");
+    typed(&service, "alice", "again\n");
+    let said = typed(&service, "bob", "/list\n");
+    assert!(said.contains("alice: again"), "{said}");
 }

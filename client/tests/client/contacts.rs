@@ -25,7 +25,7 @@ fn who_is_introduced_invites_and_is_a_contact_once_the_invitation_is_joined() {
         assert_eq!(why(&refused), &Why::Refused { code: Code::NotAllowed });
 
         let until = service.clock.now().after(Duration::from_hours(24));
-        let token = bob.identity().introduce(until);
+        let token = bob.connection().introduce(until).await.unwrap();
         alice.connection().keep_contact_token("bob", token).unwrap();
         alice.invite(&first, ["bob"]).await.unwrap();
         // Nobody is a contact before the invitation is joined.

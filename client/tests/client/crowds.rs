@@ -88,12 +88,7 @@ impl Doll {
     /// Registers it below the server's doors, where no package is looked at.
     async fn settle(&self, clock: &MovableClock, store: &Store, packages: &[Poison]) {
         let id = uuid::Uuid::new_v4();
-        let first = store.pools().registered_devices(self.pool.user()).into_iter().next();
-        let voucher = first.map(|first| {
-            let view = store.view(&first);
-            view.state.registration().unwrap().signature_key.clone()
-        });
-        store.register(&self.pool, (self.key(), voucher), Idempotency::fresh()).await.unwrap();
+        store.admit_device(&self.pool, self.key(), Idempotency::fresh()).await.unwrap();
         let packages = packages.iter().map(|poison| self.poisoned(clock, *poison)).collect();
         let request = Request {
             target: Target::Pool(self.pool.clone()),
@@ -163,7 +158,7 @@ fn fifty_people_with_three_devices_each_and_two_poisoned_packages_among_them() {
         assert_eq!((invited.added.len(), members(&alice, &group).len()), (148, 149));
         assert_eq!(alice.membership().epoch(&group).unwrap(), 1, "one Commit");
         let requests = service.tunnel.requests() - before;
-        assert_eq!(requests, 6, "reserve, report thrice, reserve again, and all the rest");
+        assert_eq!(requests, 7, "make, reserve, report thrice, reserve again, and the rest");
         let missing: Vec<String> = invited.missing.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(missing.join("\n"), @r"
         p07/phone could not be invited: their KeyPackage failed the check validity, and no other could be had
@@ -226,7 +221,7 @@ fn an_invitation_of_many_is_whole_whichever_answers_are_lost() {
 #[test]
 fn an_invitation_of_many_goes_on_wherever_it_was_killed() {
     run(async {
-        for (number, side) in (0..4).flat_map(|number| [(number, Before), (number, After)]) {
+        for (number, side) in (1..5).flat_map(|number| [(number, Before), (number, After)]) {
             let (service, alice, group) = bob_and_poisoned_carol().await;
             let invite = async |alice: &Client| alice.invite(&group, ["bob", "carol"]).await;
             service.kill_any("alice", Kill::Request(number, side), alice, invite).await;
@@ -310,9 +305,9 @@ fn after_three_bad_packages_a_device_is_given_up_and_nobody_else_is() {
     });
 }
 
-/// Alice is told something else than Bob has uploaded: she reports it, and Bob sees who and why.
+/// Alice is told something else than Bob has uploaded, and reports it: the server finds nothing wrong with it.
 #[test]
-fn the_owner_of_a_reported_package_is_told_who_reported_it_and_why() {
+fn a_report_of_a_package_that_is_good_withdraws_nothing() {
     run(async {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 3).await;
@@ -330,9 +325,6 @@ fn the_owner_of_a_reported_package_is_told_who_reported_it_and_why() {
         bob.connection().refresh_now(service.clock.now()).await.unwrap();
         let audit = bob.audit().unwrap();
         assert!(audit.is_sound());
-        let told: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
-        assert!(told[0].contains("was reported as unusable by alice/main"), "{told:?}");
-        assert!(told[0].contains("it failed the check"), "{told:?}");
-        assert_eq!(bob.status().await.unwrap().counts.revoked, 1);
+        assert_eq!(bob.status().await.unwrap().counts.revoked, 0);
     });
 }

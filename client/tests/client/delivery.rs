@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use keypool_client::{
-    InviteError, MlsClient, PoolConfig, SendError, ServerDelivery, SyncError, What,
+    Happening, InviteError, MESSAGE_BYTES_MAX, MlsClient, PoolConfig, SendError, ServerDelivery,
+    What,
 };
 use keypool_ledger::{Clock, GroupId};
+use keypool_projections::wire::{Base64, Code, CommitRequest, GroupRequest};
 
 use super::service::{Kill, Service, Side, group, run};
 
@@ -18,10 +20,7 @@ pub(super) fn open(service: &Service, name: &str) -> Client {
     let clock: Arc<dyn Clock> = service.clock.clone();
     let config = PoolConfig { target: 4, low_watermark: 1, ..PoolConfig::default() };
     let url = service.tunnel.url();
-    let client = MlsClient::open_at_server(&home, &owner, &url, (clock, config)).unwrap();
-    // What is lost, and when an app is killed, is told by the numbers of its requests.
-    client.connection().api().use_session_keys(false);
-    client
+    MlsClient::open_at_server(&home, &owner, &url, (clock, config)).unwrap()
 }
 
 /// Alice with a group; everyone else has a pool of that many packages, and is offline.
@@ -75,6 +74,11 @@ fn text(what: What) -> String {
             format!("+{:?} -{:?}{gone}", change.added, change.removed)
         }
         What::Proposed { sender, .. } => format!("{sender} proposes"),
+        What::NotKept { sender: Some(sender), .. } => format!("some of {sender} lost"),
+        What::NotKept { sender: None, .. } => "the group lost".to_owned(),
+        What::RemovedOtherwise { sender, claimed, removed, .. } => {
+            format!("{sender} claims -{claimed:?}, and did -{removed:?}")
+        }
         What::Unreadable { why, .. } => format!("unreadable: {why}"),
     }
 }
@@ -104,7 +108,11 @@ fn somebody_invited_offline_joins_and_both_talk_in_order() {
         assert_eq!(alice.send(&group, b"nobody hears this").await.unwrap(), None);
         let before = service.tunnel.requests();
         let invited = alice.invite(&group, ["bob"]).await.unwrap();
-        assert_eq!(service.tunnel.requests() - before, 2, "reserve, and all the rest");
+        assert_eq!(
+            service.tunnel.requests() - before,
+            3,
+            "make the group, reserve, and all the rest"
+        );
         assert_eq!(
             (invited.added[0].device.to_string().as_str(), invited.attempts),
             ("bob/main", 1)
@@ -149,9 +157,7 @@ fn a_device_that_waits_hears_at_once_and_may_do_other_things_meanwhile() {
         let (alice, bob, group) = alice_and_bob(&service).await;
         let before = service.tunnel.requests();
         let meanwhile = async {
-            while service.tunnel.requests() == before {
-                tokio::task::yield_now().await;
-            }
+            service.tunnel.reached(before + 1).await;
             bob.send(&group, b"anybody there?").await.unwrap();
             bob.update_keys(&group).await.unwrap();
             told(&alice).await;
@@ -252,7 +258,7 @@ fn a_commit_with_a_lost_package_is_not_accepted_and_a_fresh_one_is_used() {
         let (alice, group) = alice_and(&service, &["bob"], 2).await;
         let dave = service.device("dave", 0).await;
         let invite = async |alice: &Client| alice.invite(&group, ["bob"]).await;
-        kill(&service, "alice", Kill::Request(1, Before), alice, invite).await;
+        kill(&service, "alice", Kill::Request(2, Before), alice, invite).await;
         service.clock.advance(Duration::from_secs(121));
         let fresh = super::people::reserve_for(&dave, "h").await;
         let taken = super::people::reserve_for(&dave, "i").await;
@@ -282,7 +288,7 @@ async fn kill<O: std::fmt::Debug>(
 #[test]
 fn an_invitation_goes_on_wherever_it_was_killed() {
     run(async {
-        for (number, side) in [(0, Before), (0, After), (1, Before), (1, After)] {
+        for (number, side) in [(1, Before), (1, After), (2, Before), (2, After)] {
             let service = Service::start();
             let (alice, group) = alice_and(&service, &["bob"], 2).await;
             let invite = async |alice: &Client| alice.invite(&group, ["bob"]).await;
@@ -446,41 +452,44 @@ fn a_commit_of_unknown_outcome_is_settled_before_what_came_after_it_is_opened() 
     });
 }
 
-/// What a member posts that is no message of the group is said to be so, once, and the rest goes on.
+/// What a member posts that nobody can open is said to be so, once, and the rest goes on.
 #[test]
 fn what_cannot_be_opened_is_told_once() {
     run(async {
         let service = Service::start();
         let (alice, bob, group) = alice_and_bob(&service).await;
-        let message = keypool_projections::wire::Base64(b"no message".to_vec());
+        let mut sealed = alice.encrypt(&group, b"secret").unwrap();
+        *sealed.last_mut().unwrap() ^= 1;
+        let message = Base64(sealed);
         let request = keypool_projections::wire::MessageRequest { message };
         let command = keypool_client::fresh_command();
         alice.connection().api().post_message(&group, &request, command).await.unwrap();
         alice.send(&group, b"sorry").await.unwrap();
         let heard = told(&bob).await;
-        assert!(heard[0].starts_with("unreadable: the bytes are no message"), "{heard:?}");
+        assert!(heard[0].starts_with("unreadable: "), "{heard:?}");
         assert_eq!(heard[1..], ["alice/main: sorry"]);
         they_talk(&alice, &bob, &group).await;
     });
 }
 
-/// Bob is away for longer than the server keeps anything: what is lost is said, until Bob takes note.
+/// Bob is away for longer than the server keeps anything: that something is lost is said until it is confirmed.
 #[test]
-fn an_overrun_is_said_until_it_is_acknowledged() {
+fn what_was_not_kept_of_a_group_is_told_and_the_group_goes_on() {
     run(async {
         let service = Service::start();
         let (alice, bob, group) = alice_and_bob(&service).await;
         alice.send(&group, b"old").await.unwrap();
         service.clock.advance(Duration::from_hours(31 * 24));
-        // A clock that leaps is believed once it has been seen twice.
-        alice.send(&group, b"as old").await.unwrap();
-        service.clock.advance(Duration::from_secs(11));
-        alice.send(&group, b"new").await.unwrap();
+        let lost = alice.send(&group, b"new").await.unwrap().unwrap();
+        assert_eq!(lost.not_kept, ["bob/main".parse().unwrap()], "Alice is told at once");
         for _ in 0..2 {
-            let refused = bob.sync(0).await.unwrap_err();
-            assert!(matches!(refused, SyncError::Overrun(_)), "{refused:?}");
+            let happenings = bob.sync(0).await.unwrap();
+            assert!(
+                matches!(happenings[..], [Happening { repeated: false, .. }]),
+                "{happenings:?}"
+            );
         }
-        bob.acknowledge_overrun().await.unwrap();
+        assert_eq!(told(&bob).await, ["the group lost"]);
         assert!(told(&bob).await.is_empty());
         they_talk(&alice, &bob, &group).await;
     });
@@ -498,5 +507,130 @@ fn a_message_whose_answers_are_all_lost_is_kept_and_sent_once() {
         alice.send(&group, b"two").await.unwrap();
         assert_eq!(told(&bob).await, ["alice/main: one", "alice/main: two"]);
         assert!(alice.resume_outbox().await.unwrap().is_empty());
+    });
+}
+
+/// What a proxy says for good is final; what it says of the moment is not.
+#[test]
+fn a_message_that_a_proxy_refuses_is_forgotten_unless_it_may_pass_later() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        for status in [400, 403, 413, 431] {
+            service.tunnel.forge(0, status, "<html>no</html>");
+            let refused = alice.send(&group, b"refused").await.unwrap_err();
+            assert!(matches!(refused, SendError::Refused(_)), "{status}: {refused:?}");
+            assert!(alice.resume_outbox().await.unwrap().is_empty(), "{status}");
+        }
+        for status in [408, 425, 429] {
+            service.tunnel.forge(0, status, "<html>later</html>");
+            let later = alice.send(&group, b"later").await.unwrap_err();
+            assert!(matches!(later, SendError::Unfinished(_)), "{status}: {later:?}");
+            let resumed = alice.resume_outbox().await.unwrap();
+            assert!(resumed.iter().all(|it| it.outcome.is_ok()) && resumed.len() == 1, "{status}");
+        }
+        assert_eq!(told(&bob).await, ["alice/main: later"; 3]);
+    });
+}
+
+#[test]
+fn a_message_that_is_too_large_for_any_server_is_not_sealed() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        let before = service.tunnel.requests();
+        let refused = alice.send(&group, &vec![0; MESSAGE_BYTES_MAX + 1]).await.unwrap_err();
+        assert!(matches!(refused, SendError::TooLarge { .. }), "{refused:?}");
+        assert!(alice.resume_outbox().await.unwrap().is_empty());
+        assert_eq!(service.tunnel.requests(), before);
+        // The largest one passes.
+        alice.send(&group, &vec![b'x'; MESSAGE_BYTES_MAX]).await.unwrap().unwrap();
+        let heard = told(&bob).await;
+        assert_eq!(heard.len(), 1);
+        assert_eq!(heard[0].len(), "alice/main: ".len() + MESSAGE_BYTES_MAX);
+    });
+}
+
+/// The group is made before anybody is invited: somebody who learns its id from a reservation cannot take it.
+#[test]
+fn a_group_whose_making_was_interrupted_is_made_once_and_nobody_else_can_make_it() {
+    run(async {
+        for side in [Before, After] {
+            let service = Service::start();
+            let (alice, group) = alice_and(&service, &["bob"], 2).await;
+            let invite = async |alice: &Client| alice.invite(&group, ["bob"]).await;
+            kill(&service, "alice", Kill::Request(0, side), alice, invite).await;
+            let alice = open(&service, "alice");
+            assert!(alice.resume_invitations().await.unwrap().is_empty(), "it had not begun");
+            alice.invite(&group, ["bob"]).await.unwrap();
+            drop(service.device("mallory", 0).await);
+            let mallory = open(&service, "mallory");
+            let request = GroupRequest { group_id: group.clone() };
+            let api = mallory.connection().api();
+            let refused = api.make_group(&request, keypool_client::fresh_command()).await;
+            assert_eq!(refused.unwrap_err().code(), Some(Code::GroupExists));
+            mallory.create_group(&group).unwrap();
+            let refused = mallory.invite(&group, ["bob"]).await.unwrap_err();
+            assert!(refused.to_string().contains("not_allowed"), "{refused}");
+        }
+    });
+}
+
+/// A group that was joined is accepted in the request that acknowledges the Welcome: more than what waits before
+/// consent is kept then.
+#[test]
+fn a_group_that_was_joined_keeps_more_than_one_that_was_not() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        for _ in 0..3 {
+            let sent = alice.send(&group, &vec![7; 40_000]).await.unwrap().unwrap();
+            assert_eq!(sent.not_kept, [], "accepted: 16 MiB");
+        }
+        assert_eq!(told(&bob).await.len(), 3);
+        drop(service.device("carol", 2).await);
+        alice.invite(&group, ["carol"]).await.unwrap();
+        alice.send(&group, &vec![7; 20_000]).await.unwrap();
+        let sent = alice.send(&group, &vec![7; 40_000]).await.unwrap().unwrap();
+        assert_eq!(
+            sent.not_kept,
+            ["carol/main".parse().unwrap()],
+            "not accepted: 64 KiB, half for Alice"
+        );
+    });
+}
+
+#[test]
+fn a_group_that_is_declined_is_over_at_once() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        bob.decline(&group).await.unwrap();
+        assert!(bob.membership().groups().unwrap().is_empty());
+        alice.send(&group, b"are you there?").await.unwrap();
+        assert!(told(&bob).await.is_empty());
+        bob.decline(&group).await.unwrap();
+    });
+}
+
+/// The server cannot read a Commit and believes its sender: whom the Commit does not remove is told.
+#[test]
+fn a_removal_that_only_the_server_was_told_of_is_told_to_all() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        let made = alice.membership().self_update(&group).unwrap();
+        let request = CommitRequest {
+            epoch: made.epoch,
+            commit: Base64(made.commit),
+            welcomes: Vec::new(),
+            spend: Vec::new(),
+            removed: vec!["bob/main".parse().unwrap()],
+        };
+        let api = alice.connection().api();
+        api.post_commit(&group, &request, keypool_client::fresh_command()).await.unwrap();
+        let heard = told(&bob).await;
+        assert_eq!(heard.len(), 2, "{heard:?}");
+        assert!(heard[1].starts_with("alice/main claims -[PoolId"), "{heard:?}");
     });
 }

@@ -1,7 +1,7 @@
 //! A user with several devices: each vouched for by another, all of them invited.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
-use keypool_client::{DeviceIdentity, RotateError, Why};
+use keypool_client::{ApiError, DeviceIdentity, RotateError, Why};
 use keypool_ledger::Clock;
 use keypool_projections::wire::{Code, Voucher};
 use keypool_server::{RegistrationPolicy, RegistrationSettings};
@@ -16,7 +16,7 @@ use super::{
 /// Bob's other device, vouched for by the first, with a pool.
 async fn second_device(service: &Service, bob: &Client, name: &str) -> Client {
     let second = open(service, &format!("bob/{name}"));
-    let voucher = bob.identity().vouch_for(name, &second.identity().signature_key()).unwrap();
+    let voucher = bob.vouch_for(name, &second.identity().signature_key()).await.unwrap();
     // As it is carried from the one to the other.
     let carried: Voucher = voucher.to_string().parse().unwrap();
     second.register_vouched(Some(carried)).await.unwrap();
@@ -64,7 +64,7 @@ fn a_device_without_packages_holds_up_no_other_and_is_named() {
         let bob = open(&service, "bob");
         let phone = open(&service, "bob/phone");
         let key = phone.identity().signature_key();
-        let voucher = bob.identity().vouch_for("phone", &key).unwrap();
+        let voucher = bob.vouch_for("phone", &key).await.unwrap();
         phone.register_vouched(Some(voucher)).await.unwrap();
         let invited = alice.invite(&group, ["bob", "nobody", "b/c/d"]).await.unwrap();
         assert_eq!(invited.added.len(), 1);
@@ -126,17 +126,20 @@ fn a_lost_device_is_removed_by_another() {
         // Whoever has it can do nothing with it, and Bob is invited without it.
         let refused = phone.status().await.unwrap_err();
         assert_eq!(refused.code(), Some(Code::Unauthenticated));
-        assert_eq!(phone.register().await.unwrap_err().code(), Some(Code::IdentityBound));
+        assert_eq!(phone.register().await.unwrap_err().code(), Some(Code::KeyRetired));
         let refused = phone.remove_device("main").await.unwrap_err();
         assert_eq!(refused.code(), Some(Code::Unauthenticated));
         alice.invite(&group, ["bob"]).await.unwrap();
         assert_eq!(members(&alice, &group), ["alice/main", "bob/main"]);
 
-        // Found again: with a voucher it is back, and takes in what became of its packages.
+        // Found again: its key is nobody's ever after, and with a new home its name is back.
         let key = phone.identity().signature_key();
-        let voucher = bob.identity().vouch_for("phone", &key).unwrap();
-        phone.register_vouched(Some(voucher)).await.unwrap();
-        phone.connection().refresh_now(service.clock.now()).await.unwrap();
+        let voucher = bob.vouch_for("phone", &key).await.unwrap();
+        let refused = phone.register_vouched(Some(voucher)).await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::KeyRetired));
+        drop(phone);
+        std::fs::remove_dir_all(service.folder.path().join("bob/phone")).unwrap();
+        let phone = second_device(&service, &bob, "phone").await;
         let counts = phone.status().await.unwrap().counts;
         assert_eq!((counts.available, counts.revoked), (4, 4));
         alice.invite(&group, ["bob"]).await.unwrap();
@@ -202,5 +205,61 @@ fn a_token_of_the_operators_takes_the_place_of_a_voucher() {
         bob.register().await.unwrap();
         bob.rotate_key().await.unwrap();
         bob.register().await.unwrap();
+    });
+}
+
+#[test]
+fn a_name_that_no_user_can_have_is_said_to_be_none_before_anything_is_sent() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("alice", 0).await);
+        let alice = open(&service, "alice");
+        let before = service.tunnel.requests();
+        for name in [".", ".."] {
+            let refused = alice.connection().api().devices_of(name).await.unwrap_err();
+            assert!(matches!(refused, ApiError::Name(_)), "{refused:?}");
+            let expected = format!(
+                "name {name:?} is not valid: other than . and .., which mean folders in an address"
+            );
+            assert_eq!(refused.to_string(), expected);
+        }
+        assert_eq!(service.tunnel.requests(), before);
+    });
+}
+
+/// A voucher is good for one registration, for ten minutes, at one server.
+#[test]
+fn a_voucher_that_was_used_or_is_too_old_is_refused() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("bob", 1).await);
+        let bob = open(&service, "bob");
+        let [phone, tablet] =
+            ["phone", "tablet"].map(|name| open(&service, &format!("bob/{name}")));
+        let [first, second] = [&phone, &tablet].map(|device| device.identity().signature_key());
+        let first = bob.vouch_for("phone", &first).await.unwrap();
+        let second_one = bob.vouch_for("tablet", &second).await.unwrap();
+        phone.register_vouched(Some(first)).await.unwrap();
+        let stale = tablet.register_vouched(Some(second_one)).await.unwrap_err();
+        assert_eq!(stale.code(), Some(Code::StatementStale), "bob's devices have changed");
+        let late = bob.vouch_for("tablet", &second).await.unwrap();
+        service.clock.advance(std::time::Duration::from_mins(12));
+        let late = tablet.register_vouched(Some(late)).await.unwrap_err();
+        assert_eq!(late.code(), Some(Code::StatementExpired));
+        let fresh = bob.vouch_for("tablet", &second).await.unwrap();
+        tablet.register_vouched(Some(fresh)).await.unwrap();
+    });
+}
+
+#[test]
+fn the_devices_that_a_removed_one_had_vouched_for_are_named() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("bob", 1).await);
+        let bob = open(&service, "bob");
+        let phone = second_device(&service, &bob, "phone").await;
+        drop(second_device(&service, &phone, "watch").await);
+        let removed = bob.remove_device("phone").await.unwrap();
+        assert_eq!(removed.introduced, ["watch"]);
     });
 }

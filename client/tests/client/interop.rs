@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use keypool_client::{MlsClient, OfferedPackage, Received, fresh_command};
-use keypool_ledger::{Clock, GroupId, KeyPackageRef, SignatureKey};
+use keypool_ledger::{Clock, GroupId, Hash, KeyPackageRef, Signature, SignatureKey};
 use keypool_projections::{
     signing::{BodyParts, SignedParts, content_digest},
+    statement::LedgerId,
     wire::{
-        Base64, Outcome, RegisterRequest, RotatePackagesReply, RotatePackagesRequest, UploadReply,
-        UploadRequest,
+        Base64, DevicesReply, LeafKeyRequest, Outcome, RegisterRequest, RotatePackagesReply,
+        RotatePackagesRequest, RotateRequest, UploadReply, UploadRequest,
     },
 };
 use mls_rs::{
@@ -147,7 +148,7 @@ fn a_package_of_mls_rs_goes_through_the_server_into_a_group() {
     });
 }
 
-/// Its requests are signed with the Ed25519 key, the packages with a P-256 key that comes with them.
+/// Its requests are signed with the Ed25519 key, which has declared the P-256 key of the packages.
 #[test]
 fn a_p256_package_of_mls_rs_goes_through_the_server_into_a_group() {
     run(async {
@@ -156,6 +157,7 @@ fn a_p256_package_of_mls_rs_goes_through_the_server_into_a_group() {
         let bob = client_with("bob/laptop", p256.clone(), P256);
         let other = client_with("bob/laptop", keys_of(P256), P256);
         register(&service, &keys).await;
+        declare(&service, &keys, &p256).await;
         let reply = upload(&service, &keys, &[package_of(&bob), package_of(&other)]).await;
         assert_eq!(reply.accepted, 1);
         assert_eq!(reply.items[0].outcome, Outcome::Stored, "{reply:?}");
@@ -179,6 +181,7 @@ fn the_p256_key_of_a_pool_is_known_after_a_restart_and_speaks_for_nothing() {
         let service = Service::start();
         let (keys, p256) = (keys_of(SUITE), keys_of(P256));
         register(&service, &keys).await;
+        declare(&service, &keys, &p256).await;
         let bob = client_with("bob/laptop", p256.clone(), P256);
         upload(&service, &keys, &[package_of(&bob)]).await;
         let service = service.beneath(async |_, _| {}).await;
@@ -191,25 +194,76 @@ fn the_p256_key_of_a_pool_is_known_after_a_restart_and_speaks_for_nothing() {
     });
 }
 
-/// Withdrawing the packages of a key and uploading those of another is one request.
+/// Another key of the device brings another P-256 key and its packages along, in one request.
 #[test]
 fn another_p256_key_takes_the_place_of_the_one_before_in_one_request() {
     run(async {
         let service = Service::start();
         let keys = keys_of(SUITE);
         register(&service, &keys).await;
-        let [old, new] = [keys_of(P256), keys_of(P256)];
-        let [old, new] = [old, new].map(|p256| client_with("bob/laptop", p256, P256));
+        let (next, [first, second]) = (keys_of(SUITE), [keys_of(P256), keys_of(P256)]);
+        declare(&service, &keys, &first).await;
+        let [old, new] =
+            [&first, &second].map(|p256| client_with("bob/laptop", p256.clone(), P256));
         upload(&service, &keys, &[package_of(&old), package_of(&old)]).await;
         let keypackages = vec![Base64(package_of(&new).to_bytes().unwrap())];
-        let rotate = RotatePackagesRequest { keypackages, key: None };
-        let reply = signed(&service, &keys, "/keypackages/rotate", &rotate).await;
+        let key = Some(rotation(&service, &keys, &next).await);
+        let leaf_keys = vec![leaf_key(&service, &next, &second).await];
+        let rotate = RotatePackagesRequest { keypackages, key, leaf_keys };
+        let reply = signed(&service, &next, "/keypackages/rotate", &rotate).await;
         let reply: RotatePackagesReply = serde_json::from_slice(&reply).unwrap();
         assert_eq!((reply.accepted, reply.revoked.len()), (1, 2));
-        let reply = upload(&service, &keys, &[package_of(&old), package_of(&new)]).await;
+        let reply = upload(&service, &next, &[package_of(&old), package_of(&new)]).await;
         assert_eq!(reply.items[0].check.as_deref(), Some("signature_key"));
         assert_eq!(reply.items[1].outcome, Outcome::Stored);
     });
+}
+
+/// What statements about Bob's devices are made on: the ledger, the head of the list, and five minutes from now.
+async fn grounds(service: &Service) -> (LedgerId, Hash, u64) {
+    let alice = service.device("alice", 0).await;
+    let DevicesReply { ledger, head, .. } =
+        alice.connection().api().device_list("bob").await.unwrap();
+    (ledger, head, service.clock.now().after(Duration::from_mins(5)).as_secs())
+}
+
+fn key_of((_, public): &Keys) -> SignatureKey {
+    SignatureKey::new(public.as_bytes()).unwrap()
+}
+
+fn signature((secret, _): &Keys, statement: &[u8]) -> Signature {
+    let suite = RustCryptoProvider::default().cipher_suite_provider(SUITE).unwrap();
+    Signature::new(&suite.sign(secret, statement).unwrap()).unwrap()
+}
+
+async fn leaf_key(service: &Service, keys: &Keys, p256: &Keys) -> LeafKeyRequest {
+    let (ledger, head, until) = grounds(service).await;
+    let proof = signature(keys, b"");
+    let leaf_keyid = key_of(p256);
+    let request = LeafKeyRequest { signature_scheme: 0x0403, leaf_keyid, head, until, proof };
+    let statement = request.statement(&ledger, &pool("bob/laptop"), &key_of(keys));
+    LeafKeyRequest { proof: signature(keys, &statement), ..request }
+}
+
+/// The device's key declares the key of its P-256 packages.
+async fn declare(service: &Service, keys: &Keys, p256: &Keys) {
+    let request = leaf_key(service, keys, p256).await;
+    signed(service, keys, "/devices/leaf-key", &request).await;
+}
+
+/// The device's key agrees to the next one.
+async fn rotation(service: &Service, keys: &Keys, next: &Keys) -> RotateRequest {
+    let (ledger, head, until) = grounds(service).await;
+    let request = RotateRequest {
+        user: "bob".to_owned(),
+        device: Some("laptop".to_owned()),
+        previous_keyid: key_of(keys),
+        head,
+        until,
+        proof: signature(keys, b""),
+    };
+    let statement = request.statement(&ledger, &pool("bob/laptop"), &key_of(next));
+    RotateRequest { proof: signature(keys, &statement), ..request }
 }
 
 /// Sends a request signed with the keys of a device that is not ours.

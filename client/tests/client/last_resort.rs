@@ -253,13 +253,32 @@ fn one_that_is_only_reserved_stays() {
     });
 }
 
+/// His other packages have ended after 14 days.
+#[test]
+fn a_device_that_was_away_for_weeks_is_still_invited_and_joins() {
+    run(async {
+        for days in [15, 20, 83] {
+            let service = Service::start();
+            let bob = filled(&service, 2).await;
+            let alice = service.device("alice", 0).await;
+            service.clock.advance(Duration::from_hours(days * 24));
+            let (group, last_resort) = invited(&alice, "a").await;
+            assert!(last_resort, "{days}");
+            let refreshed = refresh(&service, &bob).await;
+            assert_eq!((refreshed.expired, refreshed.created), (2, 2), "{days}");
+            let welcome = service.mail.welcomes("bob").pop().unwrap();
+            assert_eq!(bob.join(&welcome).unwrap().group, group, "{days}");
+        }
+    });
+}
+
 #[test]
 fn one_that_has_lived_half_its_life_is_replaced() {
     run(async {
         let service = Service::start();
         let bob = filled(&service, 1).await;
         for _ in 0..2 {
-            service.clock.advance(Duration::from_hours(6 * 24 + 12) / 2);
+            service.clock.advance(Duration::from_hours(41 * 24 + 12) / 2);
             bob.register().await.unwrap();
         }
         assert_eq!(refresh(&service, &bob).await.last_resort_uploaded, 0);

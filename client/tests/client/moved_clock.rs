@@ -15,7 +15,6 @@ fn a_device_whose_clock_is_wrong_dates_its_requests_by_the_servers() {
         let (home, owner) = (service.folder.path().join("bob"), "bob".parse().unwrap());
         let rest = (Arc::new(SystemClock) as _, PoolConfig::default());
         let bob = MlsClient::open_at_server(&home, &owner, &service.tunnel.url(), rest).unwrap();
-        bob.connection().api().use_session_keys(false);
         let before = service.tunnel.requests();
         bob.register().await.unwrap();
         assert_eq!(service.tunnel.requests() - before, 2, "refused once, and then not again");

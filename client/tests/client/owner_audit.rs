@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     people::{alice_and_absent_bob, be_overtaken, now},
     service::{Mail, Service, group, run},
+    support::in_a_minute,
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -28,17 +29,19 @@ fn key_of(service: &Service) -> NoteKey {
     service.server.ledger_key().parse().unwrap()
 }
 
+/// Asks a server for its checkpoint until it has so many records: the server has no event for that.
+pub(super) async fn published_to(device: &MlsClient<Mail>, size: u64) {
+    let checkpoint = async || {
+        let note = device.connection().api().ledger_checkpoint().await.unwrap().unwrap();
+        note.parse::<Paper>().unwrap().checkpoint.size()
+    };
+    while checkpoint().await < size {}
+}
+
 /// Waits until a server has published so many records.
 async fn published(service: &Service, size: u64) {
     let api = service.open("watcher");
-    for _ in 0..200 {
-        let note = api.connection().api().ledger_checkpoint().await.unwrap().unwrap();
-        if size <= note.parse::<Paper>().unwrap().checkpoint.size() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never published: {size} records");
+    in_a_minute(published_to(&api, size)).await;
 }
 
 #[test]

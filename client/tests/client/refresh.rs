@@ -191,3 +191,17 @@ fn service_now(service: &Service) -> keypool_ledger::Timestamp {
     use keypool_ledger::Clock;
     service.clock.now()
 }
+
+#[test]
+fn a_refresh_right_after_all_packages_were_withdrawn_fills_the_pool() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 10).await;
+        assert_eq!(bob.invalidate_credential_keys().await.unwrap(), 10);
+        let pool = bob.connection().pool();
+        assert_eq!(pool.get_available_count(service_now(&service)).unwrap(), 0);
+        let refresh = bob.refresh_key_packages().await.unwrap();
+        assert_eq!((refresh.skipped, refresh.created, refresh.available), (false, 32, 32));
+        assert_eq!(bob.status().await.unwrap().counts.available, 32);
+    });
+}

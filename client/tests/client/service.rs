@@ -30,6 +30,9 @@ pub(crate) use self::{
 };
 use super::support::copy;
 
+/// The longest lifetime of a package that the server takes: one of last resort has it.
+const LAST_RESORT_MAX: Duration = Duration::from_hours(84 * 24 + 1);
+
 /// Something a test does once, at a planned moment.
 pub(crate) type Hook = Box<dyn FnOnce() + Send>;
 
@@ -183,10 +186,7 @@ impl Service {
     pub(crate) fn open_at(&self, home: &Path, name: &str, config: PoolConfig) -> MlsClient<Mail> {
         let (owner, mail, url) = (name.parse().unwrap(), self.mail.clone(), self.tunnel.url());
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let client = MlsClient::open_with(home, &owner, &url, mail, (clock, config)).unwrap();
-        // What is lost, and when an app is killed, is told by the numbers of its requests.
-        client.connection().api().use_session_keys(false);
-        client
+        MlsClient::open_with(home, &owner, &url, mail, (clock, config)).unwrap()
     }
 }
 
@@ -197,6 +197,7 @@ fn settings(data: &Path, public_name: &str) -> Settings {
         data: data.to_owned(),
         public_names: vec![public_name.to_owned()],
         workers: Some(1),
+        admission: AdmissionRules { lifetime_max: LAST_RESORT_MAX, ..AdmissionRules::default() },
         ..Settings::default().without_quotas()
     }
 }
@@ -224,5 +225,10 @@ impl MovableClock {
 impl Clock for MovableClock {
     fn now(&self) -> Timestamp {
         SystemClock.now().after(Duration::from_secs(self.0.load(Ordering::SeqCst)))
+    }
+
+    /// The time that a test lets pass has passed.
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic() + Duration::from_secs(self.0.load(Ordering::SeqCst))
     }
 }

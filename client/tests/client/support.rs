@@ -1,6 +1,6 @@
 //! Devices in temporary homes.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, future::Future, path::Path, sync::Arc, time::Duration};
 
 use keypool_client::{
     CreatedPackage, DeviceIdentity, Joined, KeyPackagePool, LocalStore, MlsMembership,
@@ -8,6 +8,14 @@ use keypool_client::{
 };
 use keypool_ledger::{Clock, GroupId, PoolId, SystemClock, Timestamp};
 use tempfile::TempDir;
+
+/// How long a test waits for an event: only a hang takes longer, on the busiest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits for an event.
+pub(crate) async fn in_a_minute<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, event).await.expect("it happens within a minute")
+}
 
 /// A device with everything that is built on its store.
 pub(crate) struct Device {

@@ -10,13 +10,22 @@ use super::{
     listening::name,
     people::{now, reserve},
     service::{Mail, Service, run},
+    support::in_a_minute,
 };
 
 const MINUTE: Duration = Duration::from_secs(61);
 
 /// Waits until something is told.
-async fn hears(listener: &mut PoolListener<'_, Mail>, what: &str) {
-    while name(listener.next().await.unwrap()) != what {}
+pub(super) async fn hears(listener: &mut PoolListener<'_, Mail>, what: &str) {
+    let heard = async {
+        while let Some(news) = listener.next().await.unwrap() {
+            if name(Some(news)) == what {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(in_a_minute(heard).await, "never told: {what}");
 }
 
 /// Alice reserves a package of Bob's, and Bob hears of it.
@@ -102,7 +111,10 @@ fn a_pool_that_is_told_to_be_low_is_filled_at_once() {
             assert_eq!((rested.skipped, rested.available, requests), (true, 10, 0));
             reserve(alice, None).await;
             reserve(alice, None).await;
-            while !matches!(listener.next().await.unwrap(), Some(PoolNews::Low(_))) {}
+            in_a_minute(async {
+                while !matches!(listener.next().await.unwrap(), Some(PoolNews::Low(_))) {}
+            })
+            .await;
             let (filled, _) = refresh(&service, bob).await;
             assert_eq!((filled.created, filled.available), (24, 32));
             for _ in 0..24 {
@@ -155,7 +167,7 @@ fn a_line_on_which_nothing_happens_is_known_to_be_there() {
             };
             tokio::select! {
                 news = listener.next() => panic!("{news:?}"),
-                () = is_kept_told => {}
+                () = in_a_minute(is_kept_told) => {}
             }
             let (by_ear, requests) = refresh(&service, bob).await;
             assert_eq!((by_ear.skipped, by_ear.available, requests), (true, 10, 0));
@@ -173,7 +185,7 @@ fn a_line_that_broke_tells_nothing_any_more() {
         bob.connection().refresh_now(now(&service)).await.unwrap();
         assert!(bob.connection().is_kept_told());
         service.server.stop().await;
-        while let Ok(Some(_)) = listener.next().await {}
+        in_a_minute(async { while let Ok(Some(_)) = listener.next().await {} }).await;
         assert!(!bob.connection().is_kept_told(), "though it was heard a moment ago");
     });
 }

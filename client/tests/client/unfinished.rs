@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keypool_client::{
-    CommitPost, GroupError, InviteError, MlsClient, PendingCommit, PoolConfig, UpdateError, Why,
+    CommitPost, GroupError, InviteError, MlsClient, PendingCommit, UpdateError, Why,
 };
 use keypool_ledger::GroupId;
 
@@ -251,18 +251,4 @@ fn an_update_that_is_not_accepted_leaves_nothing_and_an_unanswered_one_stays() {
         alice.invite(&group, ["bob"]).await.unwrap();
         bob_joins_and_hears(&service, &alice, &group);
     });
-}
-
-#[test]
-fn what_waits_for_others_may_run_on_any_thread() {
-    fn is_send<T: Send>(_: T) {}
-    let service = Service::start();
-    let home = service.folder.path().join("alice");
-    let alice = service.open_at(&home, "alice", PoolConfig::default());
-    let group = group("g");
-    is_send(alice.invite(&group, ["bob"]));
-    is_send(alice.resume_invitations());
-    is_send(alice.update_keys(&group));
-    is_send(alice.resume_updates());
-    is_send(alice.refresh_key_packages());
 }

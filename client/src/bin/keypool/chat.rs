@@ -10,6 +10,7 @@ mod ears;
 mod inviting;
 mod mail;
 mod names;
+mod pause;
 mod screen;
 mod telling;
 
@@ -59,6 +60,8 @@ struct Chat<'a> {
     screen: Screen,
     /// The group that is spoken to.
     current: Option<GroupId>,
+    /// The group that was spoken to when the prompt was drawn: the line being typed is for it.
+    prompted: Option<GroupId>,
     /// How many messages of other groups have come since they were looked at.
     unread: BTreeMap<GroupId, u64>,
     /// The groups in which something was proposed.
@@ -111,6 +114,7 @@ impl<'a> Chat<'a> {
             client,
             screen,
             current: None,
+            prompted: None,
             unread: BTreeMap::new(),
             proposed: BTreeSet::new(),
             is_registered: false,
@@ -136,8 +140,7 @@ impl<'a> Chat<'a> {
                 mail.alongside(Box::pin(self.refresh_if_needed())).await?;
                 refresh.set(sleep(period));
             }
-            let prompt = self.prompt()?;
-            self.screen.prompt(&prompt);
+            self.ask()?;
             tokio::select! {
                 input = self.screen.input() => match input {
                     Input::Line(line) => mail.alongside(Box::pin(self.obey(&line))).await?,
@@ -146,6 +149,9 @@ impl<'a> Chat<'a> {
                     Input::Failed(why) => return Err(End::Broken(why.into())),
                 },
                 outcome = mail.next() => {
+                    if outcome.is_ok() && self.mail_trouble.is_some() {
+                        ears.server_is_back();
+                    }
                     self.receive(outcome)?;
                     mail.alongside(Box::pin(self.follow_up())).await?;
                 }
@@ -173,6 +179,25 @@ impl<'a> Chat<'a> {
     /// What the group is called.
     fn name(&self, group: &GroupId) -> String {
         names::name_among(group, &self.groups().unwrap_or_default())
+    }
+
+    /// Asks for a line, unless one is asked for already.
+    fn ask(&mut self) -> Result<(), End> {
+        if !self.screen.is_prompting() {
+            self.prompted.clone_from(&self.current);
+            let prompt = self.prompt()?;
+            self.screen.prompt(&prompt);
+        }
+        Ok(())
+    }
+
+    /// Draws the prompt with the group that the device was brought into while it spoke to none.
+    fn redraw_first(&mut self) -> Result<(), End> {
+        if self.prompted.is_none() {
+            let prompt = self.prompt()?;
+            self.screen.redraw(&[&prompt]);
+        }
+        Ok(())
     }
 
     /// The current group, and where there is something to be read.

@@ -94,11 +94,14 @@ enum Command {
         /// Its key, as it says when it is refused
         keyid: SignatureKey,
     },
-    /// Remove a device of the user, this one or another: its key speaks for nothing any more
+    /// Remove a device of the user, this one or another: its key is nobody's ever after
     RemoveDevice {
         /// What it is called
         #[arg(value_name = "DEVICE")]
         other: String,
+        /// Remove the devices as well that it had vouched for: a thief may have made them
+        #[arg(long)]
+        with_introduced: bool,
     },
     /// Show how full the pool is
     Status,

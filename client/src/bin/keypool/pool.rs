@@ -10,7 +10,7 @@ use keypool_client::{
 use keypool_ledger::{Clock, KeyPackageRef, SystemClock};
 use keypool_projections::{
     Moment, timeline,
-    wire::{Code, PoolStatus, RegisterReply, RevokeRequest, RevokeWord, Voucher},
+    wire::{Code, PoolStatus, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, Voucher},
 };
 use serde_json::json;
 
@@ -59,9 +59,9 @@ impl Device {
                 say(whose.json, &serde_json::to_value(&reply)?, &text)
             }
             Command::Vouch { other, keyid } => {
-                let voucher = self.identity.vouch_for(other, keyid)?;
+                let voucher = self.connection.vouch_for(other, keyid).await?;
                 let text = format!(
-                    "on {}/{other}: keypool register --voucher {voucher}",
+                    "on {}/{other}, within ten minutes: keypool register --voucher {voucher}",
                     self.store.owner().user()
                 );
                 say(whose.json, &serde_json::to_value(&voucher)?, &text)
@@ -71,7 +71,7 @@ impl Device {
                 say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
             }
             Command::Refresh(_) => {
-                let refresh = self.connection.refresh_key_packages(now).await?;
+                let refresh = self.connection.refresh_now(now).await?;
                 say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))
             }
             Command::History { keypackage_ref, own } => {
@@ -82,7 +82,9 @@ impl Device {
             }
             Command::Doctor { repair } => self.check_up(whose.json, *repair).await,
             Command::RotateKey(_) => self.rotate_key(whose.json).await,
-            Command::RemoveDevice { other } => self.remove(whose.json, other).await,
+            Command::RemoveDevice { other, with_introduced } => {
+                self.remove(whose.json, other, *with_introduced).await
+            }
             Command::Withdraw => {
                 let count = self.connection.invalidate_credential_keys(now).await?;
                 let text = format!("{count} packages are withdrawn\nnext: keypool refresh");
@@ -115,14 +117,20 @@ impl Device {
     }
 
     /// Removes a device of the user, which may be this one.
-    async fn remove(&self, json: bool, device: &str) -> Result<(), Box<dyn Error>> {
+    /// With those it had introduced, if that was asked for: a thief may have made them.
+    async fn remove(
+        &self,
+        json: bool,
+        device: &str,
+        with_introduced: bool,
+    ) -> Result<(), Box<dyn Error>> {
         let reply = self.connection.remove_device(device).await?;
-        let text = format!(
-            "{}/{} is removed: nobody is given a package of it, and its key speaks for nothing any more\n\
-             remove it from your groups as well; it comes back with a voucher only",
-            reply.user, reply.device
-        );
-        say(json, &serde_json::to_value(&reply)?, &text)
+        say(json, &serde_json::to_value(&reply)?, &removed_text(&reply, with_introduced))?;
+        for introduced in reply.introduced.iter().filter(|_| with_introduced) {
+            let reply = self.connection.remove_device(introduced).await?;
+            say(json, &serde_json::to_value(&reply)?, &removed_text(&reply, true))?;
+        }
+        Ok(())
     }
 
     /// Registers the device. Where another device of the user could help, how it can is said.
@@ -131,6 +139,14 @@ impl Device {
             Err(error) if error.code() == Some(Code::IdentityBound) => {
                 Err(format!("{}\n{}", sentence(&error), how_to_be_vouched_for(&self.identity))
                     .into())
+            }
+            Err(error) if error.code() == Some(Code::KeyRetired) => {
+                Err(format!("{}\n{KEY_RETIRED}", sentence(&error)).into())
+            }
+            Err(error)
+                if matches!(error.code(), Some(Code::StatementStale | Code::StatementExpired)) =>
+            {
+                Err(format!("{}\n{VOUCHER_USED}", sentence(&error)).into())
             }
             outcome => Ok(outcome?),
         }
@@ -188,6 +204,30 @@ impl Device {
     }
 }
 
+/// What to do where the device's key was removed or replaced.
+pub(crate) const KEY_RETIRED: &str = "this device was removed, or its home is an old copy: its key is nobody's \
+                                      ever after; register with a new home, --home OTHER, and have it \
+                                      vouched for on a device that is left";
+/// What to do where a voucher is good no more.
+const VOUCHER_USED: &str = "this voucher was used or is too old: make another with `keypool vouch`";
+
+fn removed_text(reply: &RemoveReply, with_introduced: bool) -> String {
+    let RemoveReply { user, device, introduced, .. } = reply;
+    let mut lines = vec![
+        format!(
+            "{user}/{device} is removed: nobody is given a package of it, and its key is nobody's any more"
+        ),
+        "remove it from your groups as well; it comes back with a new key and a voucher".to_owned(),
+    ];
+    if !introduced.is_empty() && !with_introduced {
+        let devices = introduced.join(", ");
+        lines.push(format!("it had introduced {devices}: remove them as well if it was stolen"));
+        let each = introduced.iter().map(|device| format!("keypool remove-device {device}"));
+        lines.extend(each);
+    }
+    lines.join("\n")
+}
+
 /// What to do where the user has a device already.
 pub(crate) fn how_to_be_vouched_for(identity: &DeviceIdentity) -> String {
     let (pool, keyid) = (identity.pool(), identity.signature_key());
@@ -233,12 +273,6 @@ fn status_text(status: &PoolStatus) -> String {
 }
 
 fn refresh_text(refresh: &Refresh) -> String {
-    if refresh.skipped {
-        return format!(
-            "refreshed less than a minute ago; {} packages available",
-            refresh.available
-        );
-    }
     let mut lines = vec![format!(
         "{} new events, {} packages expired, {} uploaded again, {} made and uploaded",
         refresh.events, refresh.expired, refresh.reuploaded, refresh.created

@@ -3,8 +3,12 @@
 //! What an item does to its group, what the app is told of it, and how far the mailbox has been read are
 //! one write. It is acknowledged afterwards; that something was not kept is acknowledged by the app alone.
 
-use keypool_ledger::{GroupId, KeyPackageRef, Timestamp};
-use keypool_projections::wire::{AcknowledgeRequest, Base64, Code, MailboxItem, MailboxKind};
+use std::collections::BTreeSet;
+
+use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
+use keypool_projections::wire::{
+    AcknowledgeRequest, Base64, Code, MailboxItem, MailboxKind, MailboxReply, NotKept,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
     MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError, UpdateError,
     mls::{
         invite::Inviter,
-        membership::{count_attempt, decrypt_on, join_on},
+        membership::{count_attempt, decrypt_on, is_in, join_on},
         update::Updater,
     },
     storage::fresh_command,
@@ -24,6 +28,8 @@ const MAILBOX_RECORD: &str = "mailbox";
 const HAPPENING_PREFIX: &str = "happening/";
 /// The name of the record that says up to which position happenings were given to the app.
 const TOLD_RECORD: &str = "told";
+/// How many groups one acknowledgement names.
+const GROUPS_NAMED_MAX: usize = 1024;
 /// How many items are fetched at a time.
 const PAGE: u16 = 100;
 
@@ -73,6 +79,26 @@ pub enum What {
         /// The name of the member; empty for someone outside the group.
         sender: String,
     },
+    /// Something of the group was not kept, because its part of the mailbox was full.
+    NotKept {
+        /// The group.
+        group: GroupId,
+        /// The member whose messages were not kept; `None` if nothing of the group was, Commits included:
+        /// have this device removed from it and added again.
+        sender: Option<PoolId>,
+    },
+    /// A member told the server of other removals than its Commit makes: the server delivers nothing more
+    /// to the devices it was told of.
+    RemovedOtherwise {
+        /// The group.
+        group: GroupId,
+        /// The name of the member.
+        sender: String,
+        /// The devices that the server was told of.
+        claimed: Vec<PoolId>,
+        /// The names of the members that the Commit removes.
+        removed: Vec<String>,
+    },
     /// It could not be opened, and never will be.
     Unreadable {
         /// The group, as the server says.
@@ -100,6 +126,16 @@ impl std::fmt::Debug for What {
             Self::Proposed { group, sender } => {
                 f.debug_struct("Proposed").field("group", group).field("sender", sender).finish()
             }
+            Self::NotKept { group, sender } => {
+                f.debug_struct("NotKept").field("group", group).field("sender", sender).finish()
+            }
+            Self::RemovedOtherwise { group, sender, claimed, removed } => f
+                .debug_struct("RemovedOtherwise")
+                .field("group", group)
+                .field("sender", sender)
+                .field("claimed", claimed)
+                .field("removed", removed)
+                .finish(),
             Self::Unreadable { group, why } => {
                 f.debug_struct("Unreadable").field("group", group).field("why", why).finish()
             }
@@ -108,10 +144,25 @@ impl std::fmt::Debug for What {
 }
 
 /// How far the mailbox has been read.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Progress {
     taken_in: u64,
     acknowledged: u64,
+    /// The groups that were joined, for the server to hear of.
+    #[serde(default)]
+    accepted: Vec<GroupId>,
+    /// The groups of which something was not kept, for the server to hear that it is known.
+    #[serde(default)]
+    told: Vec<GroupId>,
+    /// The groups that are over for this device, for the server to deliver nothing more of.
+    #[serde(default)]
+    left: Vec<GroupId>,
+}
+
+impl Progress {
+    fn is_acknowledged(&self) -> bool {
+        self.acknowledged == self.taken_in && self.accepted.is_empty() && self.told.is_empty()
+    }
 }
 
 /// The mailbox, and what its items change. Taken in by one at a time.
@@ -125,15 +176,15 @@ pub(crate) struct Mailbox<'a, D> {
 impl<D: DeliveryService> Mailbox<'_, D> {
     /// Takes in what waits, and acknowledges it.
     pub(crate) async fn take_in_all(&self) -> Result<(), SyncError> {
-        let items = self.fetch(0).await?;
-        self.take_in_from(items).await
+        let reply = self.fetch(0).await?;
+        self.take_in_from(reply).await
     }
 
     /// What waits after what has been taken in.
-    pub(crate) async fn fetch(&self, wait_s: u64) -> Result<Vec<MailboxItem>, SyncError> {
+    pub(crate) async fn fetch(&self, wait_s: u64) -> Result<MailboxReply, SyncError> {
         let after = progress(&self.store.stage()?)?.taken_in;
         match self.connection.api().mailbox(after, PAGE, wait_s).await {
-            Ok(reply) => Ok(reply.items),
+            Ok(reply) => Ok(reply),
             Err(error) if error.code() == Some(Code::MailboxOverrun) => {
                 Err(SyncError::Overrun(error))
             }
@@ -145,29 +196,73 @@ impl<D: DeliveryService> Mailbox<'_, D> {
     ///
     /// A Commit of one's own that may have been accepted is seen to first: what others have sent after
     /// it could not be opened.
-    pub(crate) async fn take_in_from(&self, mut items: Vec<MailboxItem>) -> Result<(), SyncError> {
-        if !items.is_empty() {
+    pub(crate) async fn take_in_from(&self, mut reply: MailboxReply) -> Result<(), SyncError> {
+        if !reply.items.is_empty() {
             self.settle().await?;
         }
-        while !items.is_empty() {
-            for item in items {
+        while !reply.items.is_empty() {
+            for item in reply.items {
                 self.take_in(item)?;
             }
-            items = self.fetch(0).await?;
+            reply = self.fetch(0).await?;
         }
-        let Progress { taken_in, acknowledged } = progress(&self.store.stage()?)?;
-        if acknowledged < taken_in { self.acknowledge(false).await } else { Ok(()) }
+        self.note_not_kept(reply.not_kept)?;
+        self.leave_over().await?;
+        let is_acknowledged = progress(&self.store.stage()?)?.is_acknowledged();
+        if is_acknowledged { Ok(()) } else { self.acknowledge(false).await }
+    }
+
+    /// Keeps for the app what the mailbox had no room for, and that the server is to hear that it is known.
+    fn note_not_kept(&self, not_kept: Vec<NotKept>) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        let mut progress = progress(&staged)?;
+        for NotKept { group_id: group, sender } in not_kept {
+            let of = sender.as_ref().map(ToString::to_string).unwrap_or_default();
+            let name = format!("{} {group} {of}", name(progress.taken_in));
+            if !progress.told.contains(&group) {
+                progress.told.push(group.clone());
+            }
+            let (position, at) = (progress.taken_in, self.connection.api().server_time(self.now));
+            let what = What::NotKept { group, sender };
+            staged.put_app_record(&name, &Happening { position, at, what, repeated: false })?;
+        }
+        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        staged.commit()
+    }
+
+    /// Ends the delivery of the groups that are over for this device. One that cannot be left now is left
+    /// the next time.
+    async fn leave_over(&self) -> Result<(), SyncError> {
+        let left = progress(&self.store.stage()?)?.left;
+        for group in left {
+            self.connection.api().leave_group(&group, fresh_command()).await?;
+            self.note(|progress| progress.left.retain(|left| *left != group))?;
+        }
+        Ok(())
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Progress)) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        let mut progress = progress(&staged)?;
+        change(&mut progress);
+        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        staged.commit()
     }
 
     /// Acknowledges all that has been taken in, and an overrun if the app has been told of it.
     pub(crate) async fn acknowledge(&self, overrun: bool) -> Result<(), SyncError> {
-        let through = progress(&self.store.stage()?)?.taken_in;
-        let request = AcknowledgeRequest { through, overrun };
+        let Progress { taken_in: through, mut accepted, mut told, .. } =
+            progress(&self.store.stage()?)?;
+        accepted.truncate(GROUPS_NAMED_MAX);
+        told.truncate(GROUPS_NAMED_MAX);
+        let request = AcknowledgeRequest { through, overrun, accepted, told };
         self.connection.api().acknowledge(&request, fresh_command()).await?;
-        let staged = self.store.stage()?;
-        let progress = Progress { acknowledged: through, ..progress(&staged)? };
-        staged.put_app_record(MAILBOX_RECORD, &progress)?;
-        Ok(staged.commit()?)
+        let AcknowledgeRequest { accepted, told, .. } = request;
+        Ok(self.note(|progress| {
+            progress.acknowledged = through;
+            progress.accepted.retain(|group| !accepted.contains(group));
+            progress.told.retain(|group| !told.contains(group));
+        })?)
     }
 
     async fn settle(&self) -> Result<(), SyncError> {
@@ -186,12 +281,13 @@ impl<D: DeliveryService> Mailbox<'_, D> {
 
     /// What an item does, what is told of it, and that it has been taken in, as one write.
     fn take_in(&self, item: MailboxItem) -> Result<(), StorageError> {
-        let (position, group) = (item.position, item.group_id.clone());
+        let (position, group, kind) = (item.position, item.group_id.clone(), item.kind);
         let staged = self.store.stage()?;
-        if position <= progress(&staged)?.taken_in {
+        let before = progress(&staged)?;
+        if position <= before.taken_in {
             return Ok(());
         }
-        let at = Timestamp::from_millis(item.at_ms);
+        let (at, claimed) = (Timestamp::from_millis(item.at_ms), item.removed.clone());
         let (staged, what) = match open(&staged, item, self.now) {
             Ok(what) => (staged, what),
             Err(Trouble::Storage(error)) => return Err(error),
@@ -200,17 +296,28 @@ impl<D: DeliveryService> Mailbox<'_, D> {
                 drop(staged);
                 let staged = self.store.stage()?;
                 tried.map(|package| count_attempt(&staged, &package)).transpose()?;
-                (staged, Some(What::Unreadable { group, why }))
+                (staged, Some(What::Unreadable { group: group.clone(), why }))
             }
         };
-        if let Some(what) = what {
-            staged.put_app_record(
-                &name(position),
-                &Happening { position, at, what, repeated: false },
-            )?;
+        let mut after = Progress { taken_in: position, ..before };
+        match &what {
+            Some(What::Joined { group, .. }) => after.join(group),
+            // Nobody was invited by a Welcome that cannot be opened.
+            Some(What::Unreadable { .. }) if kind == MailboxKind::Welcome => {
+                after.leave_unless(&group, is_in(&staged, &group)?);
+            }
+            Some(What::Changed(change)) if change.removed_self => {
+                after.leave_unless(&group, claimed.contains(self.store.owner()));
+            }
+            _ => {}
         }
-        let progress = Progress { taken_in: position, ..progress(&staged)? };
-        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        let otherwise = what.as_ref().and_then(|what| removed_otherwise(what, claimed));
+        let names = [name(position), format!("{} removed", name(position))];
+        for (name, what) in names.iter().zip([what, otherwise]) {
+            let Some(what) = what else { continue };
+            staged.put_app_record(name, &Happening { position, at, what, repeated: false })?;
+        }
+        staged.put_app_record(MAILBOX_RECORD, &after)?;
         staged.commit()
     }
 }
@@ -222,7 +329,9 @@ pub(crate) fn happenings(store: &LocalStore) -> Result<Vec<Happening>, StorageEr
     let mut found = Vec::new();
     for name in staged.app_record_names(HAPPENING_PREFIX)? {
         let happening: Option<Happening> = staged.app_record(&name)?;
-        found.extend(happening.map(|it| Happening { repeated: it.position <= told, ..it }));
+        let is_repeated =
+            |it: &Happening| it.position <= told && !matches!(it.what, What::NotKept { .. });
+        found.extend(happening.map(|it| Happening { repeated: is_repeated(&it), ..it }));
     }
     Ok(found)
 }
@@ -243,11 +352,39 @@ pub(crate) fn confirm(store: &LocalStore, through: u64) -> Result<(), StorageErr
     let staged = store.stage()?;
     let last = name(through);
     for name in staged.app_record_names(HAPPENING_PREFIX)? {
-        if name <= last {
+        if name.get(..last.len()).is_some_and(|position| position <= last.as_str()) {
             staged.remove_app_record(&name);
         }
     }
     staged.commit()
+}
+
+impl Progress {
+    fn join(&mut self, group: &GroupId) {
+        self.left.retain(|left| left != group);
+        if !self.accepted.contains(group) {
+            self.accepted.push(group.clone());
+        }
+    }
+
+    fn leave_unless(&mut self, group: &GroupId, is_settled: bool) {
+        if !is_settled && !self.left.contains(group) {
+            self.left.push(group.clone());
+        }
+    }
+}
+
+/// The removals that the server was told of, where a Commit makes others.
+fn removed_otherwise(what: &What, claimed: Vec<PoolId>) -> Option<What> {
+    let What::Changed(change) = what else { return None };
+    let names: BTreeSet<String> = claimed.iter().map(ToString::to_string).collect();
+    let removed: BTreeSet<String> = change.removed.iter().cloned().collect();
+    if names == removed {
+        return None;
+    }
+    let Change { group, sender, removed, .. } = change.clone();
+    tracing::warn!(%group, sender, ?claimed, ?removed, "the server was told of other removals");
+    Some(What::RemovedOtherwise { group, sender, claimed, removed })
 }
 
 /// Why an item was not taken in.

@@ -1,7 +1,7 @@
 //! Messages on their way out: sealed and kept in one write, then posted, then forgotten.
 
-use keypool_ledger::{CommandId, GroupId};
-use keypool_projections::wire::{Base64, MessageRequest};
+use keypool_ledger::{CommandId, GroupId, PoolId};
+use keypool_projections::wire::{Base64, MessageReply, MessageRequest};
 use serde::{Deserialize, Serialize};
 
 use super::server::{command_of, refusal};
@@ -9,6 +9,10 @@ use crate::{
     ApiClient, DeliveryError, GroupError, LocalStore, MlsMembership, SendError, Staged,
     StorageError,
 };
+
+/// How many bytes a message may have. Sealed and written in base64, it fits into the 2 MiB that a server takes
+/// by default; a proxy before it may take less, as nginx does unless it is told otherwise.
+pub const MESSAGE_BYTES_MAX: usize = 1_500_000;
 
 /// What the names of the records of messages on their way begin with.
 const RECORD_PREFIX: &str = "outbox/";
@@ -20,7 +24,17 @@ pub struct ResumedMessage {
     pub group: GroupId,
     /// Its place in the server's log, once it is posted. After [`SendError::Unfinished`] it is still in
     /// the outbox; after every other outcome it is not.
-    pub outcome: Result<u64, SendError>,
+    pub outcome: Result<Sent, SendError>,
+}
+
+/// A message that the server has passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its place in the server's log.
+    pub position: u64,
+    /// The members whose mailboxes had no room for it, the first hundred by name: they are told, and do not
+    /// get it.
+    pub not_kept: Vec<PoolId>,
 }
 
 /// A sealed message on its way.
@@ -46,39 +60,53 @@ impl Outbox<'_> {
         &self,
         group: &GroupId,
         message: &[u8],
-    ) -> Result<Option<u64>, SendError> {
+    ) -> Result<Option<Sent>, SendError> {
+        let (bytes, bytes_max) = (message.len(), MESSAGE_BYTES_MAX);
+        if bytes_max < bytes {
+            return Err(SendError::TooLarge { bytes, bytes_max });
+        }
         if self.membership.members(group)?.len() < 2 {
             return Ok(None);
         }
+        let own = self.seal(group, message)?;
+        self.post_through(group, &own).await
+    }
+
+    /// Seals a message and keeps it in the outbox, in one write. Returns the name of its record.
+    fn seal(&self, group: &GroupId, message: &[u8]) -> Result<String, SendError> {
         let staged = self.store.stage()?;
         let sealed = self.membership.encrypt_on(&staged, group, message)?;
         let own = put(&staged, group, sealed)?;
         staged.commit()?;
-        self.post_through(group, &own).await
+        Ok(own)
     }
 
     /// Proposes that this device be removed from a group. What the group's outbox holds goes before.
     pub(crate) async fn leave(&self, group: &GroupId) -> Result<(), SendError> {
-        let staged = self.store.stage()?;
-        let own = match self.membership.leave_on(&staged, group)? {
-            Some(proposal) => Some(put(&staged, group, proposal)?),
-            None => None,
-        };
-        staged.commit()?;
-        match own {
+        match self.propose_to_leave(group)? {
             Some(own) => self.post_through(group, &own).await.map(drop),
             None => Ok(()),
         }
     }
 
+    /// Keeps the proposal that this device be removed in the outbox, in one write. Returns the name of its
+    /// record; `None` if there is nothing to propose.
+    fn propose_to_leave(&self, group: &GroupId) -> Result<Option<String>, SendError> {
+        let staged = self.store.stage()?;
+        let proposal = self.membership.leave_on(&staged, group)?;
+        let own = proposal.map(|proposal| put(&staged, group, proposal)).transpose()?;
+        staged.commit()?;
+        Ok(own)
+    }
+
     /// Posts what a group's outbox holds, to the one with that name, which is the last.
-    async fn post_through(&self, group: &GroupId, own: &str) -> Result<Option<u64>, SendError> {
+    async fn post_through(&self, group: &GroupId, own: &str) -> Result<Option<Sent>, SendError> {
         for name in self.names()? {
             let Some(letter) = self.letter(&name)?.filter(|letter| letter.group == *group) else {
                 continue;
             };
             match self.post(&name, &letter).await {
-                Ok(position) if name == own => return Ok(Some(position)),
+                Ok(sent) if name == own => return Ok(Some(sent)),
                 Ok(_) => {}
                 Err(SendError::Refused(source)) if name != own => {
                     return Err(SendError::Unfinished(source));
@@ -111,19 +139,20 @@ impl Outbox<'_> {
     }
 
     /// Posts a message, and forgets it once it is. One that is refused is kept.
-    async fn post(&self, name: &str, letter: &Letter) -> Result<u64, SendError> {
+    async fn post(&self, name: &str, letter: &Letter) -> Result<Sent, SendError> {
         let request = MessageRequest { message: Base64(letter.sealed.clone()) };
         match self.api.post_message(&letter.group, &request, letter.command).await {
             Ok(reply) => {
                 self.forget(name)?;
-                Ok(reply.position)
+                let MessageReply { position, not_kept } = reply;
+                Ok(Sent { position, not_kept })
             }
             Err(error) => Err(match refusal(error) {
                 DeliveryError::Unanswered(source) => SendError::Unfinished(source),
                 DeliveryError::Refused(source) => SendError::Refused(source),
-                error @ (DeliveryError::EpochTaken | DeliveryError::PackageLost(_)) => {
-                    SendError::Refused(error.into())
-                }
+                error @ (DeliveryError::EpochTaken
+                | DeliveryError::PackageLost(_)
+                | DeliveryError::InviteeRefused(_)) => SendError::Refused(error.into()),
             }),
         }
     }

@@ -1,10 +1,12 @@
 //! The server's own delivery: a Commit, its Welcome and the spending of its package are one request.
 
-use keypool_ledger::{CommandId, Hash};
-use keypool_projections::wire::{Base64, ClaimRequest, Code, CommitRequest};
+use keypool_ledger::{CommandId, GroupId, Hash};
+use keypool_projections::wire::{
+    Base64, ClaimRequest, Code, CommitReply, CommitRequest, GroupRequest,
+};
 
 use super::{AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost};
-use crate::{ApiClient, ApiError};
+use crate::{ApiClient, ApiError, storage::fresh_command};
 
 /// The delivery of the server that keeps the pools. See [`MlsClient::open_at_server`].
 ///
@@ -36,8 +38,16 @@ impl DeliveryService for ServerDelivery {
             spend: added.map(claim).collect(),
             removed: post.removed.clone(),
         };
-        let posted = self.api.post_commit(&post.group, &request, command_of(&post.commit)).await;
-        posted.map(drop).map_err(refusal)
+        let mut posted = self.post(post, &request).await;
+        if posted.as_ref().is_err_and(|error| error.code() == Some(Code::UnknownGroup)) {
+            make(&self.api, &post.group).await.map_err(refusal)?;
+            posted = self.post(post, &request).await;
+        }
+        let CommitReply { not_kept, .. } = posted.map_err(refusal)?;
+        if !not_kept.is_empty() {
+            tracing::warn!(group = %post.group, ?not_kept, "some members did not get the Commit");
+        }
+        Ok(())
     }
 
     /// Refuses: a Welcome goes out with its Commit. Nobody asks but for an invitation whose Commit was
@@ -51,6 +61,25 @@ impl DeliveryService for ServerDelivery {
     }
 }
 
+impl ServerDelivery {
+    async fn post(
+        &self,
+        post: &CommitPost,
+        request: &CommitRequest,
+    ) -> Result<CommitReply, ApiError> {
+        self.api.post_commit(&post.group, request, command_of(&post.commit)).await
+    }
+}
+
+/// Makes a group at the server, unless it was made before.
+pub(crate) async fn make(api: &ApiClient, group: &GroupId) -> Result<(), ApiError> {
+    let request = GroupRequest { group_id: group.clone() };
+    match api.make_group(&request, fresh_command()).await {
+        Err(error) if error.code() == Some(Code::GroupExists) => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
 /// The id of the request that posts something sealed. It follows from the bytes, of which no two are
 /// alike, so that the server answers every repetition from its log.
 pub(super) fn command_of(sealed: &[u8]) -> CommandId {
@@ -61,8 +90,9 @@ pub(super) fn command_of(sealed: &[u8]) -> CommandId {
 
 /// What a refusal of the server means for what was posted.
 ///
-/// The request may have been carried out before, and its answer lost. Only what the server says once it
-/// has looked for that in its log tells that it was not; after all else it is posted again.
+/// The request may have been carried out before, and its answer lost. What the server says once it has
+/// looked for that in its log tells that it was not, and so does a proxy that refuses the request for good:
+/// it lets no such request through. After all else it is posted again.
 pub(super) fn refusal(error: ApiError) -> DeliveryError {
     match error.code() {
         Some(Code::EpochTaken) => DeliveryError::EpochTaken,
@@ -74,14 +104,17 @@ pub(super) fn refusal(error: ApiError) -> DeliveryError {
             | Code::Revoked
             | Code::UnknownKeyPackage,
         ) => DeliveryError::PackageLost(error),
+        Some(Code::InvitationsFull) => DeliveryError::InviteeRefused(error),
         Some(
             Code::NotAllowed
             | Code::UnknownGroup
             | Code::BadRequest
             | Code::InvalidName
             | Code::NotFound
+            | Code::InvalidMessage
             | Code::TooLarge,
         ) => DeliveryError::Refused(error.into()),
+        None if error.is_refusal_of_a_proxy() => DeliveryError::Refused(error.into()),
         _ => DeliveryError::Unanswered(error.into()),
     }
 }

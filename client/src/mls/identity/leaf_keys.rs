@@ -23,6 +23,9 @@ const PREFIX: &str = "leaf-key/";
 struct Record {
     signature_scheme: u16,
     signature_key: SignatureKey,
+    /// Whether the server has heard of it from the device's key.
+    #[serde(default)]
+    declared: bool,
 }
 
 impl DeviceKeys {
@@ -57,7 +60,7 @@ impl DeviceKeys {
         pair.store(staged)?;
         let signature_key = SignatureKey::new(pair.public()).map_err(unusable)?;
         let name = name_of(self.signature_key(), scheme as u16);
-        let record = Record { signature_scheme: scheme as u16, signature_key };
+        let record = Record { signature_scheme: scheme as u16, signature_key, declared: false };
         staged.put_app_record(&name, &record)?;
         Ok(Arc::new(pair))
     }
@@ -81,9 +84,31 @@ pub(crate) fn leaf_keys_of(
     Ok(records_of(staged, of)?.into_iter().map(|(_, record)| record.signature_key).collect())
 }
 
+/// The keys that go with a key of the device and that the server has not heard of, each with its scheme.
+pub(crate) fn undeclared_leaf_keys(
+    staged: &Staged<'_>,
+    of: &SignatureKey,
+) -> Result<Vec<(u16, SignatureKey)>, StorageError> {
+    let records = records_of(staged, of)?.into_iter().map(|(_, record)| record);
+    let undeclared = records.filter(|record| !record.declared);
+    Ok(undeclared.map(|record| (record.signature_scheme, record.signature_key)).collect())
+}
+
+/// Notes whether the server has heard of the keys that go with a key of the device, as part of the operation.
+pub(crate) fn note_declared(
+    staged: &Staged<'_>,
+    of: &SignatureKey,
+    declared: bool,
+) -> Result<(), StorageError> {
+    for (name, record) in records_of(staged, of)? {
+        staged.put_app_record(&name, &Record { declared, ..record })?;
+    }
+    Ok(())
+}
+
 /// Deletes the keys that go with a key of the device, as part of the operation.
 pub(crate) fn delete_leaf_keys(staged: &Staged<'_>, of: &SignatureKey) -> Result<(), StorageError> {
-    for (name, Record { signature_scheme, signature_key }) in records_of(staged, of)? {
+    for (name, Record { signature_scheme, signature_key, .. }) in records_of(staged, of)? {
         if let Ok(scheme) = SignatureScheme::try_from(signature_scheme) {
             SignatureKeyPair::delete(staged, signature_key.as_bytes(), scheme)?;
         }

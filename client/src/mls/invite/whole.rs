@@ -5,7 +5,7 @@ use keypool_ledger::KeyPackageRef;
 
 use super::{
     Inviter,
-    people::Invited,
+    people::{Invited, Missing, Why},
     record::{Addition, Invitation, Kept, Step},
     reserving::done,
     steps::{commit_missing, put, unfinished},
@@ -43,6 +43,11 @@ impl<D: DeliveryService> Inviter<'_, D> {
             Err(error @ DeliveryError::Unanswered(_)) => return Err(unfinished(invitation, error)),
             Err(error) => error,
         };
+        if let DeliveryError::InviteeRefused(refused) = &error
+            && let Some(place) = place_of(invitation, refused)
+        {
+            return self.leave_out(invitation, &addition, place, refused).await;
+        }
         if let DeliveryError::PackageLost(refused) = &error {
             let lost = self.lost(invitation, refused).await;
             if !lost.is_empty() {
@@ -53,6 +58,22 @@ impl<D: DeliveryService> Inviter<'_, D> {
         clear_on(&staged, &addition.commit)?;
         put(staged, invitation, Step::Reserving)?;
         Err(error.into())
+    }
+
+    /// Goes on without a device that does not take the invitation.
+    async fn leave_out(
+        &self,
+        invitation: &mut Invitation,
+        addition: &Addition,
+        place: usize,
+        refused: &ApiError,
+    ) -> Result<Progress, InviteError> {
+        let kept = invitation.kept.remove(place);
+        let why = refused.code().map_or(Why::Unanswered, Why::from);
+        invitation.missing.push(Missing { invitee: kept.owner.clone().into(), why });
+        let step = self.start_over(invitation, addition, &[])?;
+        self.release(invitation, &kept).await;
+        Ok(Progress::At(step))
     }
 
     fn accepted(
@@ -104,6 +125,17 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
         Ok(())
     }
+}
+
+/// The place of the package that a refusal is about: the one it names, or the only one there is.
+fn place_of(invitation: &Invitation, refused: &ApiError) -> Option<usize> {
+    let named = match refused {
+        ApiError::Refused(problem) => problem.keypackage_ref.as_ref(),
+        _ => None,
+    };
+    let is_named = |kept: &Kept| named.is_some_and(|named| *named == kept.keypackage_ref);
+    let only = (invitation.kept.len() == 1).then_some(0);
+    invitation.kept.iter().position(is_named).or(only)
 }
 
 /// The Commit with its Welcome and the claims on its packages.

@@ -11,8 +11,10 @@ use crate::{
 
 /// The shortest lifetime of a package that an inviter can still use.
 const LIFETIME_MIN: Duration = Duration::from_hours(1);
-/// The longest lifetime that servers accept.
+/// The longest lifetime of a single-use package that servers accept.
 const LIFETIME_MAX: Duration = Duration::from_hours(14 * 24);
+/// The longest lifetime of a package of last resort that servers accept, and MLS libraries: three months.
+const LAST_RESORT_LIFETIME_MAX: Duration = Duration::from_hours(84 * 24);
 
 /// How large the pool is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub struct PoolConfig {
     /// How many packages the server keeps at most, of all ciphersuites and reserved ones included: the
     /// targets together are no more.
     pub hard_cap: usize,
-    /// How long a package may be used: 1 hour to 14 days.
+    /// How long a single-use package may be used: 1 hour to 14 days.
     pub lifetime: Duration,
     /// The ciphersuites that packages are kept of: 1, 2 or 3, each once. The first one is that of new
     /// groups. Those of 2 are signed with a P-256 key, which goes with the device's own.
@@ -32,11 +34,14 @@ pub struct PoolConfig {
     /// Whether a package of last resort of each ciphersuite is kept as well: inviters are given it when no
     /// other is left.
     pub last_resort: bool,
+    /// How long a package of last resort may be used: 1 hour to 84 days. It is replaced after half of that,
+    /// so a device that goes away can be invited for the other half at least.
+    pub last_resort_lifetime: Duration,
 }
 
 impl Default for PoolConfig {
-    /// Refilled to 32 packages once 8 are left, never above 64; each lives 14 days. One of last resort
-    /// stands behind them.
+    /// Refilled to 32 packages once 8 are left, never above 64; each lives 14 days. One of last resort,
+    /// which lives 84 days, stands behind them.
     fn default() -> Self {
         Self {
             target: 32,
@@ -45,6 +50,7 @@ impl Default for PoolConfig {
             lifetime: LIFETIME_MAX,
             ciphersuites: vec![CIPHERSUITE.into()],
             last_resort: true,
+            last_resort_lifetime: LAST_RESORT_LIFETIME_MAX,
         }
     }
 }
@@ -66,6 +72,10 @@ impl PoolConfig {
         if !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
             return Err(ConfigError::Lifetime { lifetime_s: lifetime.as_secs() });
         }
+        let last_resort = self.last_resort_lifetime;
+        if !(LIFETIME_MIN..=LAST_RESORT_LIFETIME_MAX).contains(&last_resort) {
+            return Err(ConfigError::LastResortLifetime { lifetime_s: last_resort.as_secs() });
+        }
         for (place, suite) in self.ciphersuites.iter().enumerate() {
             if usable_suite(*suite).is_none() {
                 return Err(ConfigError::Ciphersuite(*suite));
@@ -81,6 +91,11 @@ impl PoolConfig {
             }
             _ => Ok(()),
         }
+    }
+
+    /// How long a package may be used, of last resort or not.
+    pub(super) const fn lifetime_of(&self, last_resort: bool) -> Duration {
+        if last_resort { self.last_resort_lifetime } else { self.lifetime }
     }
 
     /// The ciphersuite of new groups.

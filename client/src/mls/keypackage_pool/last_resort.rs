@@ -160,6 +160,12 @@ fn is_half_over(own: &OwnPackage, now: Timestamp) -> bool {
     from.midpoint(to) <= now.as_millis()
 }
 
+/// When the private keys of a package are deleted that is withdrawn now.
+pub(crate) fn keys_end(own: &OwnPackage, now: Timestamp) -> Timestamp {
+    let end = own.facts.not_after;
+    if own.facts.last_resort { end.min(now.after(KEYS_KEPT)) } else { end }
+}
+
 /// Notes that a package was used, if it is one of last resort, as part of an operation.
 pub(crate) fn note_used(
     staged: &Staged<'_>,

@@ -67,7 +67,9 @@ mod tests {
             let store = LocalStore::open(folder.path(), &"bob".parse().unwrap()).unwrap();
             let store = Arc::new(store);
             let identity = DeviceIdentity::load_or_create(&store).unwrap();
-            let pool = KeyPackagePool::new(store, identity, PoolConfig::default()).unwrap();
+            let last_resort_lifetime = Duration::from_hours(14 * 24);
+            let config = PoolConfig { last_resort_lifetime, ..PoolConfig::default() };
+            let pool = KeyPackagePool::new(store, identity, config).unwrap();
             let made = pool.generate_and_store(10, MADE).unwrap();
             let single: Vec<PackageFacts> = made.into_iter().map(|made| made.facts).collect();
             let last = pool.last_resort_to_upload(MADE).unwrap().remove(0).facts;

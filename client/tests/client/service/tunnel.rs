@@ -12,7 +12,9 @@ use std::{
     thread,
 };
 
-use super::{Hook, Side};
+use tokio::sync::watch;
+
+use super::{super::support::in_a_minute, Hook, Side};
 
 /// What changes an answer.
 type Tamper = Box<dyn FnOnce(&str) -> String + Send>;
@@ -44,37 +46,38 @@ pub(crate) struct Tunnel {
     address: SocketAddr,
     server: Arc<Mutex<SocketAddr>>,
     plans: Plans,
-    requests: Arc<AtomicUsize>,
-    in_sessions: Arc<AtomicUsize>,
+    requests: watch::Sender<usize>,
+    body_bytes_max: Arc<AtomicUsize>,
 }
 
 impl Tunnel {
     pub(super) fn open(listener: TcpListener, server: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
-        let (plans, requests) = (Plans::default(), Arc::<AtomicUsize>::default());
+        let (plans, requests) = (Plans::default(), watch::Sender::new(0));
         let server = Arc::new(Mutex::new(server));
+        let body_bytes_max = Arc::new(AtomicUsize::new(usize::MAX));
+        let limit = Arc::clone(&body_bytes_max);
         let leads_to = Arc::clone(&server);
-        let (plan, counter) = (Arc::clone(&plans), Arc::clone(&requests));
-        let in_sessions = Arc::<AtomicUsize>::default();
-        let sessions = Arc::clone(&in_sessions);
+        let (plan, counter) = (Arc::clone(&plans), requests.clone());
         thread::spawn(move || {
             // Connections of apps that have died stay open, as they do when a machine is gone.
             let dead = Arc::<Mutex<Vec<TcpStream>>>::default();
             let late = Late::default();
             for connection in listener.incoming() {
-                let number = counter.fetch_add(1, Ordering::SeqCst);
+                let number = *counter.borrow();
+                counter.send_replace(number + 1);
                 let plan = plan.lock().unwrap().remove(&number);
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
-                let (late, sessions) = (Arc::clone(&late), Arc::clone(&sessions));
+                let (late, limit) = (Arc::clone(&late), limit.load(Ordering::SeqCst));
                 // Some requests wait at the server, and others go on meanwhile.
                 let server = *leads_to.lock().unwrap();
                 thread::spawn(move || {
-                    let died = serve(connection, server, plan, (&late, &sessions));
+                    let died = serve(connection, server, plan, (&late, limit));
                     dead.lock().unwrap().extend(died);
                 });
             }
         });
-        Self { address, server, plans, requests, in_sessions }
+        Self { address, server, plans, requests, body_bytes_max }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -112,6 +115,11 @@ impl Tunnel {
         }
     }
 
+    /// Refuses larger bodies from now on, in the server's place and as nginx does.
+    pub(crate) fn limit_bodies(&self, bytes_max: usize) {
+        self.body_bytes_max.store(bytes_max, Ordering::SeqCst);
+    }
+
     /// Answers one of the requests to come in the server's place.
     pub(crate) fn forge(&self, number: usize, status: u16, body: &str) {
         let answer = format!(
@@ -146,25 +154,32 @@ impl Tunnel {
 
     /// How many requests there were.
     pub(crate) fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
+        *self.requests.borrow()
     }
 
-    /// How many of them were signed in a session.
-    pub(crate) fn in_sessions(&self) -> usize {
-        self.in_sessions.load(Ordering::SeqCst)
+    /// Waits until there were so many.
+    pub(crate) async fn reached(&self, requests: usize) {
+        let mut so_far = self.requests.subscribe();
+        in_a_minute(so_far.wait_for(|so_far| requests <= *so_far)).await.unwrap();
     }
 }
+
+/// The answer of nginx to a body that is larger than its `client_max_body_size`.
+const NGINX_TOO_LARGE: &[u8] = b"HTTP/1.1 413 Request Entity Too Large\r\nserver: nginx\r\n\
+    content-type: text/html\r\nconnection: close\r\n\r\n\
+    <html><head><title>413 Request Entity Too Large</title></head></html>\r\n";
 
 /// Serves one request as planned. Returns the connection of an app that has died.
 fn serve(
     mut client: TcpStream,
     server: SocketAddr,
     plan: Option<Plan>,
-    (late, in_sessions): (&Late, &AtomicUsize),
+    (late, body_bytes_max): (&Late, usize),
 ) -> Option<TcpStream> {
     let request = read(&mut client)?;
-    if String::from_utf8_lossy(&request).contains("alg=\"hmac-sha256\"") {
-        in_sessions.fetch_add(1, Ordering::SeqCst);
+    if body_bytes_max < body_of(&request).len() {
+        drop(client.write_all(NGINX_TOO_LARGE));
+        return None;
     }
     match plan {
         Some(Plan::Forged(answer)) => drop(client.write_all(&answer)),
@@ -210,6 +225,12 @@ fn read(client: &mut TcpStream) -> Option<Vec<u8>> {
     Some(request)
 }
 
+/// The body of a whole request.
+fn body_of(request: &[u8]) -> &[u8] {
+    let head = request.windows(4).position(|window| window == b"\r\n\r\n");
+    head.map_or(&[], |end| &request[end + 4..])
+}
+
 fn is_stream(request: &[u8]) -> bool {
     request.starts_with(b"GET /keypackages/stream?")
 }
@@ -237,10 +258,9 @@ fn pass_on(request: &[u8], server: SocketAddr) -> Option<Vec<u8>> {
 fn send_on(request: &[u8], server: SocketAddr) -> Option<TcpStream> {
     let head = String::from_utf8_lossy(request).replacen("\r\n", "\r\nconnection: close\r\n", 1);
     let split = head.find("\r\n\r\n")? + 4;
-    let body_at = request.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let mut upstream = TcpStream::connect(server).ok()?;
     upstream.write_all(&head.as_bytes()[..split]).ok()?;
-    upstream.write_all(&request[body_at..]).ok()?;
+    upstream.write_all(body_of(request)).ok()?;
     Some(upstream)
 }
 

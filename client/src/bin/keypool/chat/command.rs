@@ -21,6 +21,10 @@ pub(super) enum Command {
     Remove(Vec<String>),
     /// To leave the current group.
     Leave,
+    /// To block users.
+    Block(Vec<String>),
+    /// To block users no more.
+    Unblock(Vec<String>),
     /// To show the pool.
     Pool,
     /// To refresh the pool.
@@ -42,6 +46,8 @@ pub(super) const HELP: &str = "\
 /list            who is in this group
 /remove USER…    remove people from this group
 /leave           leave this group
+/block USER…     let people neither invite you nor write to you; they are not told
+/unblock USER…   let them again
 /pool            how many KeyPackages are left for those who invite you
 /refresh         refill the pool now
 /history REF     what happened to a KeyPackage; without REF, to all of them
@@ -78,6 +84,8 @@ pub(super) fn parse(line: &str) -> Result<Command, String> {
         "list" => Ok(Command::List),
         "remove" => Ok(Command::Remove(people()?)),
         "leave" => Ok(Command::Leave),
+        "block" => Ok(Command::Block(people()?)),
+        "unblock" => Ok(Command::Unblock(people()?)),
         "pool" => Ok(Command::Pool),
         "refresh" => Ok(Command::Refresh),
         "history" => Ok(Command::History(argument)),

@@ -6,8 +6,8 @@ use keypool_client::{
     ApiError, Gravity, GroupError, InviteError, Invited, Refresh, RefreshError, RotateError,
     SendError, UpdateError,
 };
-use keypool_ledger::{Clock, GroupId, SystemClock};
-use keypool_projections::wire::{Code, Problem};
+use keypool_ledger::{Clock, GroupId, PoolId, SystemClock};
+use keypool_projections::wire::{Code, PolicyReply, Problem};
 use tokio::time::timeout;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     output::{bar, plain, sentence},
-    pool::{history_table, how_to_be_vouched_for, is_of},
+    pool::{KEY_RETIRED, history_table, how_to_be_vouched_for, is_of},
 };
 
 /// How long a command waits for the server. What is not finished then goes on when the server answers.
@@ -32,6 +32,8 @@ const WORN: &str = "your pool was empty, and your last-resort KeyPackage was use
 
 /// What is said where there is no group to do something in.
 const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lists yours";
+/// What is said where the device is in groups, and none of them is spoken to.
+const NO_GROUP_CHOSEN: &str = "no group is chosen; /switch NAME goes to one, /groups lists yours";
 
 impl Chat<'_> {
     /// Does what a line asks for, and says what came of it.
@@ -50,6 +52,14 @@ impl Chat<'_> {
             Command::Create(name) => self.create(&name)?,
             Command::Groups => self.list_groups()?,
             Command::Switch(word) => self.switch(&word)?,
+            Command::Block(people) => {
+                let said = format!("{} can neither invite you nor write to you", listed(&people));
+                self.change_policy(self.client.block(people), said).await?
+            }
+            Command::Unblock(people) => {
+                let said = format!("{} can invite you and write to you again", listed(&people));
+                self.change_policy(self.client.unblock(people), said).await?
+            }
             Command::Pool => self.pool().await?,
             Command::Refresh => {
                 self.refresh_trouble = None;
@@ -61,15 +71,30 @@ impl Chat<'_> {
             | Command::Invite(_)
             | Command::List
             | Command::Remove(_)
-            | Command::Leave => match self.current.clone() {
-                Some(group) => self.in_group(&group, command).await?,
-                None => NO_GROUP.to_owned(),
+            | Command::Leave => match self.group_of_line() {
+                Ok(group) => self.in_group(&group, command).await?,
+                Err(why) => why,
             },
         };
         if !text.is_empty() {
             self.screen.say(&text);
         }
         Ok(())
+    }
+
+    /// The group that a line is for: the one of the prompt it was typed under, if it is still the current
+    /// one. A line typed under no group is for the first one that the device was brought into meanwhile.
+    fn group_of_line(&self) -> Result<GroupId, String> {
+        match (&self.prompted, &self.current) {
+            (Some(prompted), current) if current.as_ref() != Some(prompted) => Err(format!(
+                "nothing was done with that line: it was for {}, which you are out of; /switch NAME goes to \
+                 another group",
+                self.name(prompted)
+            )),
+            (_, Some(current)) => Ok(current.clone()),
+            (_, None) if self.groups().is_ok_and(|all| all.is_empty()) => Err(NO_GROUP.to_owned()),
+            (_, None) => Err(NO_GROUP_CHOSEN.to_owned()),
+        }
     }
 
     /// Does something in a group. Returns what is to be said of it.
@@ -153,7 +178,7 @@ impl Chat<'_> {
         self.messages = self.messages.saturating_add(1);
         self.is_refresh_due |= self.messages >= self.options.refresh_messages;
         match in_time(self.client.send(group, text.as_bytes())).await {
-            Some(Ok(Some(_))) => Ok(String::new()),
+            Some(Ok(Some(sent))) => Ok(not_reached(&sent.not_kept)),
             Some(Ok(None)) => Ok("nobody else is here yet; /invite USER… first".to_owned()),
             None | Some(Err(SendError::Unfinished(_))) => {
                 self.is_waiting = true;
@@ -230,6 +255,19 @@ impl Chat<'_> {
                 Ok(format!("you have left {name}"))
             }
             Some(Err(error)) => self.told(&error),
+        }
+    }
+
+    /// Says what has changed once the server has taken it.
+    async fn change_policy(
+        &self,
+        change: impl Future<Output = Result<PolicyReply, ApiError>>,
+        said: String,
+    ) -> Result<String, End> {
+        match in_time(change).await {
+            Some(Ok(_)) => Ok(said),
+            Some(Err(error)) => self.told(&error),
+            None => Ok(NO_ANSWER.to_owned()),
         }
     }
 
@@ -452,6 +490,7 @@ impl Chat<'_> {
     fn refused(&self, error: &ApiError) -> End {
         let advice = match error.code() {
             Some(Code::IdentityBound) => how_to_be_vouched_for(self.client.identity()),
+            Some(Code::KeyRetired) => KEY_RETIRED.to_owned(),
             _ => "look at --server".to_owned(),
         };
         End::Broken(format!("{}\n{advice}", sentence(error)).into())
@@ -461,6 +500,20 @@ impl Chat<'_> {
         self.is_waiting = true;
         format!("{what} is not finished; it goes on when the server answers")
     }
+}
+
+/// Some people as they were typed.
+fn listed(people: &[String]) -> String {
+    plain(&people.join(", "))
+}
+
+/// What is said of those whom a message did not reach.
+fn not_reached(not_kept: &[PoolId]) -> String {
+    let line = |device: &PoolId| {
+        let who = person(&device.to_string());
+        format!("{who} did not get this: their mailbox is full for this group")
+    };
+    not_kept.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// What is said where the server is silent.

@@ -4,11 +4,11 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use keypool_client::{Happening, MlsClient, ServerDelivery, SyncError};
 
+use super::pause::Pause;
+
 /// How long the server is asked to wait for something to come, in seconds.
 const WAIT_S: u64 = 25;
-/// The pause after the first failure; it doubles with each one after it.
-const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// The longest pause.
+/// The longest pause between attempts to ask.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 type Outcome = Result<Vec<Happening>, SyncError>;
@@ -20,13 +20,14 @@ pub(super) struct Mail<'a> {
     asking: Pin<Box<dyn Future<Output = Outcome> + 'a>>,
     outcome: Option<Outcome>,
     /// The pause after the next failure.
-    pause: Duration,
+    pause: Pause,
 }
 
 impl<'a> Mail<'a> {
     /// Begins to ask. The first answer comes at once.
     pub(super) fn new(client: &'a MlsClient<ServerDelivery>) -> Self {
-        Self { client, asking: Box::pin(client.sync(0)), outcome: None, pause: PAUSE_MIN }
+        let asking = Box::pin(client.sync(0));
+        Self { client, asking, outcome: None, pause: Pause::up_to(PAUSE_MAX) }
     }
 
     /// What has come, once something has, or the server could not be asked. Cancelling this loses
@@ -38,11 +39,10 @@ impl<'a> Mail<'a> {
         };
         let client = self.client;
         if outcome.is_ok() {
-            self.pause = PAUSE_MIN;
+            self.pause.reset();
             self.asking = Box::pin(client.sync(WAIT_S));
         } else {
-            let pause = self.pause;
-            self.pause = pause.saturating_mul(2).min(PAUSE_MAX);
+            let pause = self.pause.after_failure();
             self.asking = Box::pin(async move {
                 tokio::time::sleep(pause).await;
                 // Whether the server is back is to be known soon.

@@ -6,12 +6,17 @@
 
 use std::{
     io::{self, Write},
-    sync::mpsc::{self, Receiver, Sender},
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, Receiver, Sender},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use rustyline::{Config, DefaultEditor, ExternalPrinter, error::ReadlineError};
+use rustyline::{
+    Config, DefaultEditor, ExternalPrinter, GraphemeClusterMode, error::ReadlineError,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::output::sentence;
@@ -32,6 +37,42 @@ pub(super) enum Input {
     Failed(String),
 }
 
+/// A prompt that can be drawn with another text while a line is typed behind it.
+struct Prompt {
+    text: String,
+    /// The other text, once there is one: as wide as the first, which the terminal has measured.
+    redrawn: Redrawn,
+}
+
+type Redrawn = Arc<OnceLock<String>>;
+
+impl rustyline::Prompt for Prompt {
+    fn raw(&self) -> &str {
+        self.redrawn.get().unwrap_or(&self.text)
+    }
+}
+
+/// The prompt behind which a line is being typed.
+#[derive(Debug)]
+struct Prompting {
+    width: usize,
+    redrawn: Redrawn,
+}
+
+impl Prompting {
+    fn redraw(&self, texts: &[&str]) {
+        let fitting = texts.iter().find(|text| width(text) <= self.width);
+        let wide = |text: &&str| " ".repeat(self.width.saturating_sub(width(text))) + text;
+        // A prompt that was redrawn before stays so until the line is typed.
+        fitting.map(wide).map(|text| self.redrawn.set(text));
+    }
+}
+
+/// How many columns of the terminal a text takes.
+fn width(text: &str) -> usize {
+    GraphemeClusterMode::from_env().width(text).into()
+}
+
 /// What the printing thread is asked to do.
 enum Print {
     Text(String),
@@ -43,11 +84,11 @@ enum Print {
 #[derive(Debug)]
 pub(super) struct Screen {
     inputs: UnboundedReceiver<Input>,
-    prompts: Sender<String>,
+    prompts: Sender<Prompt>,
     prints: Sender<Print>,
     printing: JoinHandle<()>,
-    /// Whether a line is being typed.
-    is_prompting: bool,
+    /// The prompt, while a line is being typed.
+    prompting: Option<Prompting>,
 }
 
 impl Screen {
@@ -69,7 +110,7 @@ impl Screen {
             Some(mut printer) => print_all(&texts, |text| printer.print(text).is_ok()),
             None => print_all(&texts, |text| write_out(&text).is_ok()),
         });
-        Ok(Self { inputs, prompts, prints, printing, is_prompting: false })
+        Ok(Self { inputs, prompts, prints, printing, prompting: None })
     }
 
     /// Prints a text as lines of their own, above the line that is being typed.
@@ -78,18 +119,34 @@ impl Screen {
         let _ = self.prints.send(Print::Text(format!("{text}\n")));
     }
 
+    /// Whether a line is being typed.
+    pub(super) const fn is_prompting(&self) -> bool {
+        self.prompting.is_some()
+    }
+
     /// Asks for a line, unless one is asked for already.
     pub(super) fn prompt(&mut self, prompt: &str) {
-        if !self.is_prompting {
+        if !self.is_prompting() {
             self.flush();
-            self.is_prompting = self.prompts.send(prompt.to_owned()).is_ok();
+            let redrawn = Redrawn::default();
+            let prompting = Prompting { width: width(prompt), redrawn: Arc::clone(&redrawn) };
+            let prompt = Prompt { text: prompt.to_owned(), redrawn };
+            self.prompting = self.prompts.send(prompt).is_ok().then_some(prompting);
+        }
+    }
+
+    /// Draws the prompt with the first of some texts that is not wider, once there is something to
+    /// [`Screen::say`]. The line that is being typed stays.
+    pub(super) fn redraw(&self, texts: &[&str]) {
+        if let Some(prompting) = &self.prompting {
+            prompting.redraw(texts);
         }
     }
 
     /// What is typed next. Cancelling this loses nothing.
     pub(super) async fn input(&mut self) -> Input {
         let input = self.inputs.recv().await.unwrap_or(Input::Ended);
-        self.is_prompting = false;
+        self.prompting = None;
         input
     }
 
@@ -104,10 +161,10 @@ impl Screen {
     /// Waits until everything is printed, and gives the terminal back.
     pub(super) fn close(self) {
         self.flush();
-        let Self { prompts, prints, printing, is_prompting, .. } = self;
+        let Self { prompts, prints, printing, prompting, .. } = self;
         drop((prompts, prints));
         // While a line is being typed the printer may wait for its thread for ever.
-        if !is_prompting {
+        if prompting.is_none() {
             let _ = printing.join();
         }
     }
@@ -115,7 +172,7 @@ impl Screen {
 
 fn read_lines(
     editor: &mut DefaultEditor,
-    asked: &Receiver<String>,
+    asked: &Receiver<Prompt>,
     typed: &UnboundedSender<Input>,
 ) {
     for prompt in asked {
@@ -154,5 +211,26 @@ fn print_all(texts: &Receiver<Print>, mut print: impl FnMut(String) -> bool) {
 impl std::fmt::Debug for Print {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Print")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_redrawn_in_the_same_width_with_the_first_text_that_fits() {
+        let redrawn = |text: &str, texts: &[&str]| {
+            let prompt = Prompt { text: text.to_owned(), redrawn: Redrawn::default() };
+            Prompting { width: width(text), redrawn: Arc::clone(&prompt.redrawn) }.redraw(texts);
+            rustyline::Prompt::raw(&prompt).to_owned()
+        };
+        let none = ["(no group)> ", "(none)> ", "> "];
+        assert_eq!(redrawn("friday evening> ", &none), "    (no group)> ");
+        assert_eq!(redrawn("friday> ", &none), "(none)> ");
+        assert_eq!(redrawn("a> ", &none), " > ");
+        assert_eq!(redrawn("金曜日> ", &none), "(none)> ", "two columns for each sign");
+        assert_eq!(redrawn("(no group)> ", &["friday> "]), "    friday> ");
+        assert_eq!(redrawn("(no group)> ", &["friday evening> "]), "(no group)> ");
     }
 }

@@ -61,7 +61,10 @@ impl Chat<'_> {
                 let name = self.name(&group);
                 let is_first = self.current.is_none();
                 let where_to = if is_first { String::new() } else { format!("; /switch {name}") };
-                self.current.get_or_insert(group);
+                if is_first {
+                    self.current = Some(group);
+                    self.redraw_first()?;
+                }
                 let how = if last_resort { ", by your last-resort KeyPackage" } else { "" };
                 Some(format!("{} has brought you into {name}{how}{where_to}", person(&inviter)))
             }
@@ -70,13 +73,34 @@ impl Chat<'_> {
                 self.is_refresh_due |= self.messages >= self.options.refresh_messages;
                 self.message(&group, &sender, &bytes)?
             }
-            What::Changed(change) => self.changed(&change)?,
+            What::Changed(change) => self.changed(&change),
             What::Proposed { group, sender } => {
                 let name = self.name(&group);
                 self.proposed.insert(group);
                 Some(format!(
                     "{} proposes a change of {name}, to leave it perhaps",
                     person(&sender)
+                ))
+            }
+            What::NotKept { group, sender: Some(sender) } => Some(format!(
+                "some messages of {} in {} were not kept: there were too many while you were away",
+                person(&sender.to_string()),
+                self.name(&group)
+            )),
+            What::NotKept { group, sender: None } => Some(format!(
+                "messages of {name} were lost: there were too many while you were away; ask to be removed \
+                 from {name} and invited again",
+                name = self.name(&group)
+            )),
+            What::RemovedOtherwise { group, sender, claimed, removed } => {
+                let claimed: Vec<String> = claimed.iter().map(ToString::to_string).collect();
+                Some(format!(
+                    "{} told the server that {} left {}, and the group that {} did; whom only the server \
+                     was told of gets no messages any more",
+                    person(&sender),
+                    people(&claimed),
+                    self.name(&group),
+                    people(&removed)
                 ))
             }
             What::Unreadable { group, why } => {
@@ -105,23 +129,31 @@ impl Chat<'_> {
     }
 
     /// Who came and who went, and by whom.
-    fn changed(&mut self, change: &Change) -> Result<Option<String>, End> {
+    fn changed(&mut self, change: &Change) -> Option<String> {
         let (who, name) = (person(&change.sender), self.name(&change.group));
         if change.removed_self {
-            if self.current.as_ref() == Some(&change.group) {
-                self.current = self.groups()?.into_iter().next();
+            // Nobody is spoken to by accident: the next group is chosen by the user.
+            self.current.take_if(|current| *current == change.group);
+            if self.prompted.as_ref() == Some(&change.group) {
+                self.screen.redraw(&["(no group)> ", "(none)> ", "> "]);
             }
-            return Ok(Some(format!("you are out of {name}; {who} has seen to it")));
+            return Some(format!("you are out of {name}; {who} has seen to it"));
         }
-        let list =
-            |names: &[String]| names.iter().map(|name| person(name)).collect::<Vec<_>>().join(", ");
         let mut parts = Vec::new();
         if !change.added.is_empty() {
-            parts.push(format!("brought {} into {name}", list(&change.added)));
+            parts.push(format!("brought {} into {name}", people(&change.added)));
         }
         if !change.removed.is_empty() {
-            parts.push(format!("took {} out of {name}", list(&change.removed)));
+            parts.push(format!("took {} out of {name}", people(&change.removed)));
         }
-        Ok((!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and "))))
+        (!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and ")))
+    }
+}
+
+/// Some members by name, or that it is nobody.
+fn people(names: &[String]) -> String {
+    match names {
+        [] => "nobody".to_owned(),
+        names => names.iter().map(|name| person(name)).collect::<Vec<_>>().join(", "),
     }
 }
