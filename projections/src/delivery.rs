@@ -12,6 +12,8 @@ mod group;
 
 mod mailbox;
 
+mod share;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,

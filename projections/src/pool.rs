@@ -4,6 +4,8 @@ mod circle;
 
 mod forgetting;
 
+mod identity;
+
 mod packed;
 
 use std::{
@@ -18,9 +20,9 @@ use keypool_ledger::{
     RevokeReason, SignatureKey, Timestamp,
 };
 
-pub use self::circle::Circle;
 pub(crate) use self::circle::is_spared;
 pub(crate) use self::forgetting::Forgotten;
+pub use self::{circle::Circle, identity::Identity};
 use crate::{
     lifecycle::{self, IllegalChange, Stage},
     reconcile::Memo,
@@ -69,17 +71,6 @@ pub struct Registration {
     pub credential: String,
     /// The key of the device that vouched for this one, if one did.
     pub voucher: Option<SignatureKey>,
-}
-
-/// The keys that a pool has had, over all its registrations.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// How often the keys changed: registrations, rotations, removals, declared leaf keys, releases.
-    pub changes: u64,
-    /// How often the device was registered: the number of its present incarnation.
-    pub incarnation: u32,
-    /// The keys that were removed or rotated away, the oldest first. None is anyone's ever after.
-    pub retired: Vec<SignatureKey>,
 }
 
 /// One package of a pool.
@@ -207,62 +198,6 @@ impl PoolState {
         }
         self.version = self.version.saturating_add(1);
         Ok(())
-    }
-
-    fn evolve_registration(&mut self, event: &Event) {
-        match event {
-            Event::Registered { signature_key, credential, voucher, statement } => {
-                let by = || statement.as_ref().map(|statement| statement.by.clone());
-                self.bind(signature_key, credential, voucher.clone().or_else(by));
-                Arc::make_mut(&mut self.identity).incarnation += 1;
-                (self.removed, self.released) = (false, false);
-            }
-            Event::KeyRotated { signature_key, credential, .. } => {
-                let voucher = self.registration().and_then(|before| before.voucher.clone());
-                self.retire();
-                self.bind(signature_key, credential, voucher);
-            }
-            Event::DeviceRemoved {} => {
-                self.retire();
-                self.removed = true;
-                // A later incarnation is another device: it knows nobody, and lets anyone reserve.
-                self.circle = Arc::default();
-            }
-            Event::NameReleased {} => {
-                self.released = true;
-                Arc::make_mut(&mut self.identity).changes += 1;
-            }
-            Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
-                let pinned = Arc::make_mut(self.pinned.get_or_insert_default());
-                pinned.insert(*signature_scheme, signature_key.clone());
-                Arc::make_mut(&mut self.identity).changes += 1;
-            }
-            Event::PolicySet { .. }
-            | Event::ContactAdded { .. }
-            | Event::ContactRemoved { .. }
-            | Event::UserBlocked { .. }
-            | Event::UserUnblocked { .. }
-            | Event::StrangersLimitSet { .. } => {
-                Arc::make_mut(&mut self.circle).evolve(event);
-            }
-            // Not about a pool: the shell lets no such event into a pool's history.
-            _ => {}
-        }
-    }
-
-    fn bind(&mut self, key: &SignatureKey, credential: &str, voucher: Option<SignatureKey>) {
-        let (signature_key, credential) = (key.clone(), credential.to_owned());
-        self.registration = Some(Arc::new(Registration { signature_key, credential, voucher }));
-        self.pinned = None;
-        Arc::make_mut(&mut self.identity).changes += 1;
-    }
-
-    /// Takes the key away that speaks for the pool.
-    fn retire(&mut self) {
-        let identity = Arc::make_mut(&mut self.identity);
-        identity.changes += 1;
-        identity.retired.extend(self.registration.take().map(|known| known.signature_key.clone()));
-        self.pinned = None;
     }
 
     fn evolve_package(

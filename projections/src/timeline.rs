@@ -42,6 +42,14 @@ fn moment(envelope: &EventEnvelope) -> Moment {
 
 fn detail(envelope: &EventEnvelope) -> String {
     match &envelope.event {
+        event if event.keypackage_ref().is_some() => package_detail(envelope),
+        event => device_detail(event).unwrap_or_else(|| delivery_detail(event)),
+    }
+}
+
+/// The words for an event of a package.
+fn package_detail(envelope: &EventEnvelope) -> String {
+    match &envelope.event {
         Event::Created(facts) | Event::Uploaded(facts) => {
             let kind = if facts.last_resort { "last resort, " } else { "" };
             // To the nearest day: a package made a second ago has all its fourteen left.
@@ -77,6 +85,17 @@ fn detail(envelope: &EventEnvelope) -> String {
         Event::Conflict { lost, holds, .. } => {
             format!("late spend of {} refused, {} was given it", short(lost), short(holds))
         }
+        Event::Reported { reservation, check, .. } => {
+            let check = check.as_deref().unwrap_or("no check named");
+            format!("{check}, reservation {}; it passes admission", short(reservation))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The words for an event of a device: its keys, and whom its owner knows.
+fn device_detail(event: &Event) -> Option<String> {
+    Some(match event {
         Event::Registered { signature_key, credential, .. }
         | Event::KeyRotated { signature_key, credential, .. } => {
             format!("key {signature_key} speaks for {credential}")
@@ -99,10 +118,13 @@ fn detail(envelope: &EventEnvelope) -> String {
         }
         Event::UserBlocked { user } => format!("{user} is blocked"),
         Event::UserUnblocked { user } => format!("{user} is not blocked any more"),
-        Event::Reported { reservation, check, .. } => {
-            let check = check.as_deref().unwrap_or("no check named");
-            format!("{check}, reservation {}; it passes admission", short(reservation))
-        }
+        _ => return None,
+    })
+}
+
+/// The words for an event of a group, a mailbox or the server.
+fn delivery_detail(event: &Event) -> String {
+    match event {
         Event::GroupMade { creator } => format!("by {creator}"),
         Event::Left { device, cause } => format!("{device}: {}", word(cause)),
         Event::Committed { epoch, committer, added, removed, .. } => {
@@ -133,6 +155,7 @@ fn detail(envelope: &EventEnvelope) -> String {
             settings.lapses_max
         ),
         Event::ClockAccepted { from, to } => format!("from {from} to {to}"),
+        _ => String::new(),
     }
 }
 

@@ -6,7 +6,7 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{StatusCode, header},
 };
-use keypool_ledger::{KeyPackageRef, NameError};
+use keypool_ledger::{KeyPackageRef, NameError, Timestamp};
 use keypool_projections::{
     DeliverError, DeliveryRejection, ExecuteError, ItemRefusal, Rejection,
     quota::{OverQuota, Quota},
@@ -327,7 +327,7 @@ impl From<AuthenticationError> for Failure {
     fn from(error: AuthenticationError) -> Self {
         let mut failure = Self::new(Code::Unauthenticated, error.to_string());
         if let AuthenticationError::Clock { now, .. } = error {
-            failure.0.server_time = now.map(|now| now.as_secs());
+            failure.0.server_time = now.map(Timestamp::as_secs);
         }
         failure
     }

@@ -86,9 +86,9 @@ pub(crate) enum Came {
 }
 
 impl Counter {
-    pub(crate) fn new(quotas: Quotas) -> Self {
+    pub(crate) fn new(quotas: &Quotas) -> Self {
         let (inviters, targets) = (Shards::default(), Shards::default());
-        Self { quotas, keys: Keys::default(), inviters, targets }
+        Self { quotas: *quotas, keys: Keys::default(), inviters, targets }
     }
 
     /// Counts a package for an inviter, if there may be one.

@@ -230,7 +230,7 @@ fn state(
         stream_heartbeat: settings.stream_heartbeat,
         disk: Disk::default(),
         history_reads: HistoryReads::default(),
-        addresses: Addresses::new(settings.quotas, &settings.trusted_proxies),
+        addresses: Addresses::new(settings.quotas.as_ref(), &settings.trusted_proxies),
         metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),
     })

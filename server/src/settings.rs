@@ -135,16 +135,7 @@ impl From<Options> for Settings {
     fn from(said: Options) -> Self {
         let usual = Self::default();
         let quotas = said.quotas();
-        let floor = said.strangers_floor.unwrap_or(usual.limits.strangers_floor);
-        let limits = Limits {
-            packages_max: said.packages_max.unwrap_or(usual.limits.packages_max),
-            reservation_ttl: said.reservation_ttl.unwrap_or(usual.limits.reservation_ttl),
-            grace: said.grace.unwrap_or(usual.limits.grace),
-            renewals_max: said.renewals_max.unwrap_or(usual.limits.renewals_max),
-            on_lapse: said.on_lapse.map_or(usual.limits.on_lapse, OnLapse::from),
-            strangers_floor: if quotas.is_some() { floor } else { 0 },
-            ..usual.limits
-        };
+        let limits = limits(&said, &usual.limits, quotas.is_some());
         let admission = AdmissionRules {
             package_bytes_max: said.package_bytes_max.unwrap_or(usual.admission.package_bytes_max),
             lifetime_max: said.lifetime_max.unwrap_or(usual.admission.lifetime_max),
@@ -194,6 +185,20 @@ impl From<Options> for Settings {
                 .unwrap_or(usual.address_connections_max),
             ..usual
         }
+    }
+}
+
+/// The limits that the options say; without quotas nothing is kept from strangers.
+fn limits(said: &Options, usual: &Limits, has_quotas: bool) -> Limits {
+    let floor = said.strangers_floor.unwrap_or(usual.strangers_floor);
+    Limits {
+        packages_max: said.packages_max.unwrap_or(usual.packages_max),
+        reservation_ttl: said.reservation_ttl.unwrap_or(usual.reservation_ttl),
+        grace: said.grace.unwrap_or(usual.grace),
+        renewals_max: said.renewals_max.unwrap_or(usual.renewals_max),
+        on_lapse: said.on_lapse.map_or(usual.on_lapse, OnLapse::from),
+        strangers_floor: if has_quotas { floor } else { 0 },
+        ..*usual
     }
 }
 

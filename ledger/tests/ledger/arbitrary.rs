@@ -55,6 +55,7 @@ pub(crate) fn new_event(g: &mut Gen, payload: Vec<u8>) -> NewEvent {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm or line for each kind of event")]
 fn event(kind: u8, g: &mut Gen) -> Event {
     match kind {
         0 => Event::Created(facts(g)),

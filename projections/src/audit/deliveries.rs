@@ -28,6 +28,22 @@ struct Group {
     members: BTreeSet<PoolId>,
 }
 
+impl Group {
+    fn make(&mut self, id: &GroupId, creator: &PoolId, seq: u64) -> Option<Finding> {
+        let was_there = self.made.is_some() || self.ended.is_some();
+        self.made = Some(seq);
+        self.members.insert(creator.clone());
+        let what = || format!("group {id} is made at {seq}, and was there before.");
+        was_there.then(|| broken("delivery", &[seq], what()))
+    }
+
+    fn leave(&mut self, id: &GroupId, device: &PoolId, seq: u64) -> Option<Finding> {
+        let was_member = self.members.remove(device);
+        let what = || format!("{device} leaves group {id} at {seq}, and is no member.");
+        (!was_member).then(|| broken("member", &[seq], what()))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Mailbox {
     /// The positions of the messages that wait, each with its group.
@@ -152,19 +168,11 @@ impl Deliveries {
             }
             Event::Welcomed { to } => to.clone(),
             Event::GroupMade { creator } => {
-                if group.made.is_some() || group.ended.is_some() {
-                    let what = format!("group {id} is made at {seq}, and was there before.");
-                    findings.push(broken("delivery", &[seq], what));
-                }
-                group.made = Some(seq);
-                group.members.insert(creator.clone());
+                findings.extend(group.make(id, creator, seq));
                 Vec::new()
             }
             Event::Left { device, .. } => {
-                if !group.members.remove(device) {
-                    let what = format!("{device} leaves group {id} at {seq}, and is no member.");
-                    findings.push(broken("member", &[seq], what));
-                }
+                findings.extend(group.leave(id, device, seq));
                 let mailbox = self.mailboxes.entry(device.clone()).or_default();
                 mailbox.waiting.retain(|(_, of)| of != id);
                 mailbox.reopen(id);
@@ -311,7 +319,9 @@ impl Deliveries {
                 let waited = mailbox.waiting.len();
                 mailbox.through = mailbox.through.max(*through);
                 mailbox.waiting.retain(|(position, _)| through < position);
-                told.iter().for_each(|group| mailbox.reopen(group));
+                for group in told {
+                    mailbox.reopen(group);
+                }
                 if !says_more && mailbox.waiting.len() == waited {
                     wrong("it acknowledges something, and nothing waited up to there");
                 }

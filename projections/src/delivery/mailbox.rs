@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use imbl::{OrdMap, OrdSet, Vector};
 use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
 
-use super::{DeliveryLimits, DeliveryRejection};
+use super::{DeliveryLimits, DeliveryRejection, share::Share};
 use crate::packing::{Packer, Unpacker};
 
 /// The fold of the messages for a device and of what the device has acknowledged.
@@ -35,29 +35,6 @@ pub struct Waiting {
     pub sender: Option<PoolId>,
 }
 
-/// The part of a mailbox that one group has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Share {
-    /// The device that added this one, and when, until this one has accepted the group.
-    invited: Option<(PoolId, Timestamp)>,
-    /// Whether the device is a member still; what waits is delivered in any case.
-    ended: bool,
-    used: Used,
-    /// What each sender's messages use of it.
-    senders: OrdMap<PoolId, Used>,
-    /// Whether nothing more of the group is kept until the device was told.
-    closed: bool,
-    /// The senders of whom nothing more is kept until the device was told.
-    closed_senders: OrdSet<PoolId>,
-}
-
-/// How much of a budget is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Used {
-    messages: usize,
-    bytes: u64,
-}
-
 /// Whether a mailbox keeps a message, and what is recorded of it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
@@ -76,22 +53,6 @@ pub struct Closed {
     pub group: GroupId,
     /// The sender whose messages were not kept; `None` if nothing of the group was.
     pub sender: Option<PoolId>,
-}
-
-impl Used {
-    fn add(&mut self, bytes: u64) {
-        self.messages = self.messages.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
-    }
-
-    fn subtract(&mut self, bytes: u64) {
-        self.messages = self.messages.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
-    const fn has_room(&self, bytes: u64, messages_max: usize, bytes_max: u64) -> bool {
-        self.messages < messages_max && self.bytes.saturating_add(bytes) <= bytes_max
-    }
 }
 
 impl MailboxState {
@@ -173,14 +134,14 @@ impl MailboxState {
             return Ok(());
         }
         let open = self.groups.iter().filter(|(_, share)| !share.ended);
-        let invited =
+        let by_inviter =
             open.filter_map(|(group, share)| share.invited.as_ref().map(|(by, _)| (group, by)));
-        let (mut all, mut of_user) = (0_usize, 0_usize);
-        for (_, by) in invited.filter(|(group, _)| !self.has_ignored(group, now, limits)) {
-            all += 1;
-            of_user += usize::from(by.user() == inviter.user());
+        let (mut waiting, mut by_user) = (0_usize, 0_usize);
+        for (_, by) in by_inviter.filter(|(group, _)| !self.has_ignored(group, now, limits)) {
+            waiting += 1;
+            by_user += usize::from(by.user() == inviter.user());
         }
-        if limits.invitations_max <= all || limits.invitations_of_user_max <= of_user {
+        if limits.invitations_max <= waiting || limits.invitations_of_user_max <= by_user {
             return Err(DeliveryRejection::InvitationsFull(device.clone()));
         }
         Ok(())
@@ -264,10 +225,12 @@ impl MailboxState {
                 self.acknowledged = self.acknowledged.max(*through);
                 self.drop_where(|waiting| waiting.position <= *through);
                 self.overrun &= !overrun;
-                accepted.iter().for_each(|group| {
+                for group in accepted {
                     self.accept(group);
-                });
-                told.iter().for_each(|group| self.reopen(group));
+                }
+                for group in told {
+                    self.reopen(group);
+                }
             }
             Event::Overrun { dropped_through, group: None, .. } => {
                 self.drop_where(|waiting| waiting.position <= *dropped_through);
@@ -424,7 +387,9 @@ impl MailboxState {
             out.number(at.as_millis());
             out.bytes(group.as_bytes());
             out.flag(sender.is_some());
-            sender.iter().for_each(|sender| out.pool(sender));
+            if let Some(sender) = sender {
+                out.pool(sender);
+            }
             before = *position;
         }
     }
@@ -464,75 +429,4 @@ pub struct Acknowledgement {
     pub accepted: Vec<GroupId>,
     /// The groups of which it has been told that something was not kept.
     pub told: Vec<GroupId>,
-}
-
-impl Share {
-    /// Decides whether a message closes the group's part of the mailbox, or its sender's; `None` if there
-    /// is room for it.
-    fn decide_closing(
-        &self,
-        group: &GroupId,
-        (sender, posted): (&PoolId, bool),
-        bytes: u64,
-        limits: &DeliveryLimits,
-    ) -> Option<Event> {
-        let (messages_max, bytes_max) = match self.invited {
-            None => (limits.group_messages_max, limits.group_bytes_max),
-            Some(_) => (limits.invited_messages_max, limits.invited_bytes_max),
-        };
-        let closed = |sender: Option<PoolId>| {
-            Some(Event::Overrun { dropped_through: 0, group: Some(group.clone()), sender })
-        };
-        if !self.used.has_room(bytes, messages_max, bytes_max) {
-            return closed(None);
-        }
-        let used = self.senders.get(sender).copied().unwrap_or_default();
-        if posted && !used.has_room(bytes, messages_max / 2, bytes_max / 2) {
-            return closed(Some(sender.clone()));
-        }
-        None
-    }
-
-    fn pack(&self, out: &mut Packer) {
-        out.flag(self.invited.is_some());
-        if let Some((by, since)) = &self.invited {
-            out.pool(by);
-            out.number(since.as_millis());
-        }
-        out.flag(self.ended);
-        out.flag(self.closed);
-        self.used.pack(out);
-        out.number(self.senders.len() as u64);
-        for (sender, used) in &self.senders {
-            out.pool(sender);
-            used.pack(out);
-        }
-        out.number(self.closed_senders.len() as u64);
-        self.closed_senders.iter().for_each(|sender| out.pool(sender));
-    }
-
-    fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
-        let invited = if rest.flag()? { Some((rest.pool()?, rest.time()?)) } else { None };
-        let (ended, closed) = (rest.flag()?, rest.flag()?);
-        let used = Used::unpack(rest)?;
-        let mut share = Self { invited, ended, closed, used, ..Self::default() };
-        for _ in 0..rest.number()? {
-            share.senders.insert(rest.pool()?, Used::unpack(rest)?);
-        }
-        for _ in 0..rest.number()? {
-            share.closed_senders.insert(rest.pool()?);
-        }
-        Some(share)
-    }
-}
-
-impl Used {
-    fn pack(self, out: &mut Packer) {
-        out.number(self.messages as u64);
-        out.number(self.bytes);
-    }
-
-    fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
-        Some(Self { messages: usize::try_from(rest.number()?).ok()?, bytes: rest.number()? })
-    }
 }

@@ -168,24 +168,6 @@ impl PoolState {
     }
 }
 
-impl Identity {
-    pub(crate) fn pack(&self, out: &mut Packer) {
-        out.number(self.changes);
-        out.number(u64::from(self.incarnation));
-        out.number(self.retired.len() as u64);
-        self.retired.iter().for_each(|key| out.bytes(key.as_bytes()));
-    }
-
-    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
-        let (changes, incarnation) = (rest.number()?, u32::try_from(rest.number()?).ok()?);
-        let mut retired = Vec::new();
-        for _ in 0..rest.number()? {
-            retired.push(SignatureKey::new(rest.bytes()?).ok()?);
-        }
-        Some(Self { changes, incarnation, retired })
-    }
-}
-
 fn pack_package(out: &mut Packer, package: &Package, credentials: &[Hash]) {
     let Package { facts, stage, order, generation, cancelled, lapsed, latest, revoked, .. } =
         package;

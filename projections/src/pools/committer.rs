@@ -14,7 +14,8 @@ use tokio::sync::{oneshot, watch as signal};
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared,
-    delivering::{Delivered, DeliveryOutcome, DeliveryRequest, recall_delivery},
+    delivering::{DeliveryOutcome, recall_delivery},
+    delivery_request::{Delivered, DeliveryRequest},
     group::{Group, Plan},
     recall::{Repeat, recall},
     views::{News, replay_pool},

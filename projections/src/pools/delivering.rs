@@ -8,116 +8,23 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, LeaveCause, NewEvent, PoolId,
-    ReadError, Record, StreamId, StreamWrite,
+    Batch, Event, EventLog, GroupId, KeyPackageRef, LeaveCause, NewEvent, PoolId, ReadError,
+    Record, StreamId, StreamWrite,
 };
 
 use super::{
     ExecuteError, PoolView, Shared,
+    delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
     group::{Group, Plan},
     views::Views,
 };
 use crate::{
     command::{Answer, Claim, Command, Rejection},
-    delivery::{
-        Acknowledgement, DeliveryRejection, GroupChange, GroupState, MailboxState, Touched,
-    },
+    delivery::{DeliveryRejection, GroupChange, GroupState, MailboxState, Touched},
 };
 
 /// How many members without room for a message are named.
 const NOT_KEPT_NAMED: usize = 100;
-
-/// A command on its way to the delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeliveryRequest {
-    /// What to do.
-    pub command: DeliveryCommand,
-    /// Who asks.
-    pub caller: PoolId,
-    /// The caller's idempotency key.
-    pub id: CommandId,
-    /// The digest of the whole request, caller included: the same id with another one is refused.
-    pub digest: Hash,
-}
-
-/// A request of the delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeliveryCommand {
-    /// Make a group with the caller as its first member.
-    Make {
-        /// The group.
-        group: GroupId,
-    },
-    /// Accept a Commit, its Welcomes, and the spending of its packages: all or nothing.
-    Commit {
-        /// The group.
-        group: GroupId,
-        /// The epoch it ends.
-        epoch: u64,
-        /// The bytes.
-        commit: Vec<u8>,
-        /// The Welcomes for the new members.
-        welcomes: Vec<Welcome>,
-        /// The packages it uses, by the reservations that hold them.
-        spends: Vec<Claim>,
-        /// The devices it removes.
-        removed: Vec<PoolId>,
-    },
-    /// Pass a message on to the other members.
-    Post {
-        /// The group.
-        group: GroupId,
-        /// The bytes.
-        message: Vec<u8>,
-    },
-    /// End the caller's membership in the delivery of a group.
-    Leave {
-        /// The group.
-        group: GroupId,
-    },
-    /// Forget what waits for the caller up to a position of the log, and note what the caller has joined.
-    Acknowledge(Acknowledgement),
-}
-
-/// A Welcome on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Welcome {
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// The packages it is for, as it says itself.
-    pub keypackage_refs: Vec<KeyPackageRef>,
-}
-
-/// The effect of a command to the delivery.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Delivered {
-    /// The epoch the group is in then; 0 for an acknowledgement.
-    pub epoch: u64,
-    /// The place of the command's last event in the log; 0 if it changed nothing.
-    pub position: u64,
-    /// The members whose mailboxes had no room for the message, the first hundred by name.
-    pub not_kept: Vec<PoolId>,
-}
-
-/// Why a command to the delivery was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum DeliverError {
-    /// The rules of the delivery refuse it.
-    #[error(transparent)]
-    Refused(#[from] DeliveryRejection),
-    /// A package could not be spent, so the Commit was not accepted either.
-    #[error("package {} could not be spent: {rejection}", keypackage_ref.short())]
-    Spend {
-        /// The package.
-        keypackage_ref: KeyPackageRef,
-        /// Why.
-        #[source]
-        rejection: Rejection,
-    },
-    /// The command was not carried out for another reason.
-    #[error(transparent)]
-    Execute(#[from] ExecuteError),
-}
 
 pub(super) type DeliveryOutcome = Result<Delivered, DeliverError>;
 
@@ -260,7 +167,9 @@ impl<L: EventLog> Group<'_, L> {
         let left = ignored.filter_map(|member| state.decide_leave(member, LeaveCause::Ignored));
         let left: Vec<Event> = left.collect();
         let mut state = state.clone();
-        left.iter().for_each(|event| state.evolve(event));
+        for event in &left {
+            state.evolve(event);
+        }
         (state, left)
     }
 
@@ -467,11 +376,11 @@ fn check_welcomes(
     spends: &[Claim],
     bytes_max: usize,
 ) -> Result<(), DeliveryRejection> {
-    let welcomed: BTreeSet<&KeyPackageRef> =
+    let named: BTreeSet<&KeyPackageRef> =
         welcomes.iter().flat_map(|welcome| &welcome.keypackage_refs).collect();
     let spent: BTreeSet<&KeyPackageRef> =
         spends.iter().map(|claim| &claim.keypackage_ref).collect();
-    if welcomed != spent || spent.len() != spends.len() {
+    if named != spent || spent.len() != spends.len() {
         return Err(DeliveryRejection::WelcomeMismatch);
     }
     match welcomes.iter().map(|welcome| welcome.bytes.len()).max() {

@@ -98,25 +98,22 @@ impl Directory {
         if old.as_ref() == Some(&brief) {
             return kept;
         }
-        match &old {
-            Some(old) => {
-                if old.due != brief.due
-                    && let Some(due) = old.due
-                {
-                    self.due.remove(&(due, pool.clone()));
-                }
-                if old.key != brief.key
-                    && let Some(key) = &old.key
-                {
-                    self.keys.remove(key);
-                }
-                self.count(old.level, -1);
+        if let Some(old) = &old {
+            if old.due != brief.due
+                && let Some(due) = old.due
+            {
+                self.due.remove(&(due, pool.clone()));
             }
-            None => {
-                self.pools.insert(pool.clone());
-                let folded = self.folded.entry(pool.user().to_ascii_lowercase());
-                folded.or_insert_with(|| pool.user().to_owned());
+            if old.key != brief.key
+                && let Some(key) = &old.key
+            {
+                self.keys.remove(key);
             }
+            self.count(old.level, -1);
+        } else {
+            self.pools.insert(pool.clone());
+            let folded = self.folded.entry(pool.user().to_ascii_lowercase());
+            folded.or_insert_with(|| pool.user().to_owned());
         }
         self.retired.extend(brief.identity.retired.iter().cloned());
         if let Some(due) = brief.due

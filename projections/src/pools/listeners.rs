@@ -16,14 +16,12 @@ impl Listeners {
     /// Listens to a device. The receiver changes whenever its pool or its mailbox has changed.
     pub(super) fn listen(&self, device: &PoolId) -> signal::Receiver<u64> {
         let mut senders = self.lock();
-        match senders.get(device) {
-            Some(sender) => sender.subscribe(),
-            None => {
-                let (sender, receiver) = signal::channel(0);
-                senders.insert(device.clone(), sender);
-                receiver
-            }
+        if let Some(sender) = senders.get(device) {
+            return sender.subscribe();
         }
+        let (sender, receiver) = signal::channel(0);
+        senders.insert(device.clone(), sender);
+        receiver
     }
 
     /// Wakes the listeners of some devices, and forgets those that have gone.

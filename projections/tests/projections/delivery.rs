@@ -402,8 +402,8 @@ fn a_group_over_its_budget_is_closed_and_costs_no_other_a_message() {
     // It is open again once its device was told, and not before.
     let last = service.pools.mailbox(&pool("bob")).after(0).last().unwrap().position;
     service.deliver(24, "bob", acknowledgement(last)).unwrap();
-    let lost = service.deliver(25, "alice", post("lost")).unwrap();
-    assert_eq!(lost.not_kept, [pool("bob"), pool("carol")]);
+    let closed = service.deliver(25, "alice", post("lost")).unwrap();
+    assert_eq!(closed.not_kept, [pool("bob"), pool("carol")]);
     let told = Acknowledgement { told: vec![g()], ..Acknowledgement::default() };
     service.deliver(26, "bob", DeliveryCommand::Acknowledge(told)).unwrap();
     let service = service.restarted();

@@ -38,7 +38,8 @@ fn verified(
     headers: &HeaderMap,
     parts: &SignedParts<'_>,
 ) -> Result<SignatureKey, AuthenticationError> {
-    let claim = SignedClaim::read(headers, parts, NOW)?;
+    let (claim, in_time) = SignedClaim::read(headers, parts, NOW)?;
+    in_time?;
     claim.verify().map(|()| claim.key)
 }
 

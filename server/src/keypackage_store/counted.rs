@@ -23,7 +23,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ///
     /// Returns a [`StoreError`] if the log cannot be read.
     pub fn with_quotas(self, quotas: Quotas) -> Result<Self, StoreError> {
-        let counter = Counter::new(quotas);
+        let counter = Counter::new(&quotas);
         counter.restore(&self.pools)?;
         Ok(Self { counter: Some(counter), ..self })
     }

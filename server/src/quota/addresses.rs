@@ -47,9 +47,9 @@ struct Network {
 }
 
 impl Addresses {
-    pub(crate) fn new(quotas: Option<Quotas>, trusted_proxies: &[IpAddr]) -> Self {
+    pub(crate) fn new(quotas: Option<&Quotas>, trusted_proxies: &[IpAddr]) -> Self {
         let trusted_proxies = trusted_proxies.iter().map(IpAddr::to_canonical).collect();
-        Self { quotas, trusted_proxies, ..Self::default() }
+        Self { quotas: quotas.copied(), trusted_proxies, ..Self::default() }
     }
 
     /// The address that a request comes from, as far as it is counted: a proxy on this machine that is
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn whoever_has_many_networks_has_four_or_sixteen_times_as_much_and_no_more() {
-        let addresses = Addresses::new(Some(Quotas::STANDARD), &[]);
+        let addresses = Addresses::new(Some(&Quotas::STANDARD), &[]);
         let now = Timestamp::from_secs(1_000);
         let registered = |of: fn(u32) -> String| {
             let passed = |n: &u32| addresses.register(Some(ip(&of(*n))), now).is_ok();
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn addresses_are_refused_apart_and_forgotten_when_nothing_is_missing() {
-        let addresses = Addresses::new(Some(Quotas::STANDARD), &[]);
+        let addresses = Addresses::new(Some(&Quotas::STANDARD), &[]);
         let (one, other) = (Some(ip("192.0.2.1")), Some(ip("192.0.2.2")));
         let now = Timestamp::from_secs(1_000);
         for _ in 0..10 {

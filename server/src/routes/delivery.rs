@@ -198,13 +198,13 @@ pub(crate) async fn mailbox(
 ) -> Result<HttpResponse, Failure> {
     let which: Which = query(&request)?;
     let pools = state.store()?.pools();
-    let (mut changes, mut stopping) = (pools.listen(&caller.pool), state.stopping.subscribe());
+    let (mut news, mut stopping) = (pools.listen(&caller.pool), state.stopping.subscribe());
     let wait = Duration::from_secs(which.wait.unwrap_or_default().min(WAIT_MAX_S));
     let deadline = actix_rt::time::sleep(wait);
     tokio::pin!(deadline);
     let mut place = None;
     loop {
-        changes.mark_unchanged();
+        news.mark_unchanged();
         caller.still_speaks(&state)?;
         let reply = read_waiting(&state, &caller.pool, which).await?;
         if !reply.items.is_empty() || !reply.not_kept.is_empty() || wait.is_zero() {
@@ -221,7 +221,7 @@ pub(crate) async fn mailbox(
                 return Ok(HttpResponse::Ok().json(reply));
             }
             () = place.displaced() => return Err(too_many_polls()),
-            changed = changes.changed() => {
+            changed = news.changed() => {
                 if changed.is_err() {
                     return Err(Failure::new(Code::NotReady, "the server is stopping"));
                 }

@@ -126,10 +126,10 @@ impl Told {
     /// Tells what there is, and what comes, until the end.
     async fn tell(mut self, state: Data<State>, caller: Reader, mut place: Place) {
         let Ok(store) = state.store() else { return };
-        let mut changes = store.pools().listen(&caller.pool);
+        let mut news = store.pools().listen(&caller.pool);
         let mut piece = RETRY.to_owned();
         loop {
-            changes.mark_unchanged();
+            news.mark_unchanged();
             if caller.still_speaks(&state).is_err() {
                 return;
             }
@@ -141,7 +141,7 @@ impl Told {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.sender.closed() => return,
                 () = place.displaced() => return,
-                changed = changes.changed() => if changed.is_err() { return },
+                changed = news.changed() => if changed.is_err() { return },
                 () = actix_rt::time::sleep(state.stream_heartbeat) => ":\n\n".clone_into(&mut piece),
             }
             actix_rt::time::sleep(LOOK_APART).await;

@@ -1,0 +1,95 @@
+//! The keys of a pool: which speaks for it, and which did.
+
+use std::sync::Arc;
+
+use keypool_ledger::{Event, SignatureKey};
+
+use super::{PoolState, Registration};
+use crate::packing::{Packer, Unpacker};
+
+/// The keys that a pool has had, over all its registrations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// How often the keys changed: registrations, rotations, removals, declared leaf keys, releases.
+    pub changes: u64,
+    /// How often the device was registered: the number of its present incarnation.
+    pub incarnation: u32,
+    /// The keys that were removed or rotated away, the oldest first. None is anyone's ever after.
+    pub retired: Vec<SignatureKey>,
+}
+
+impl Identity {
+    pub(crate) fn pack(&self, out: &mut Packer) {
+        out.number(self.changes);
+        out.number(u64::from(self.incarnation));
+        out.number(self.retired.len() as u64);
+        self.retired.iter().for_each(|key| out.bytes(key.as_bytes()));
+    }
+
+    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+        let (changes, incarnation) = (rest.number()?, u32::try_from(rest.number()?).ok()?);
+        let mut retired = Vec::new();
+        for _ in 0..rest.number()? {
+            retired.push(SignatureKey::new(rest.bytes()?).ok()?);
+        }
+        Some(Self { changes, incarnation, retired })
+    }
+}
+
+impl PoolState {
+    pub(super) fn evolve_registration(&mut self, event: &Event) {
+        match event {
+            Event::Registered { signature_key, credential, voucher, statement } => {
+                let by = || statement.as_ref().map(|statement| statement.by.clone());
+                self.bind(signature_key, credential, voucher.clone().or_else(by));
+                Arc::make_mut(&mut self.identity).incarnation += 1;
+                (self.removed, self.released) = (false, false);
+            }
+            Event::KeyRotated { signature_key, credential, .. } => {
+                let voucher = self.registration().and_then(|before| before.voucher.clone());
+                self.retire();
+                self.bind(signature_key, credential, voucher);
+            }
+            Event::DeviceRemoved {} => {
+                self.retire();
+                self.removed = true;
+                // A later incarnation is another device: it knows nobody, and lets anyone reserve.
+                self.circle = Arc::default();
+            }
+            Event::NameReleased {} => {
+                self.released = true;
+                Arc::make_mut(&mut self.identity).changes += 1;
+            }
+            Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
+                let pinned = Arc::make_mut(self.pinned.get_or_insert_default());
+                pinned.insert(*signature_scheme, signature_key.clone());
+                Arc::make_mut(&mut self.identity).changes += 1;
+            }
+            Event::PolicySet { .. }
+            | Event::ContactAdded { .. }
+            | Event::ContactRemoved { .. }
+            | Event::UserBlocked { .. }
+            | Event::UserUnblocked { .. }
+            | Event::StrangersLimitSet { .. } => {
+                Arc::make_mut(&mut self.circle).evolve(event);
+            }
+            // Not about a pool: the shell lets no such event into a pool's history.
+            _ => {}
+        }
+    }
+
+    fn bind(&mut self, key: &SignatureKey, credential: &str, voucher: Option<SignatureKey>) {
+        let (signature_key, credential) = (key.clone(), credential.to_owned());
+        self.registration = Some(Arc::new(Registration { signature_key, credential, voucher }));
+        self.pinned = None;
+        Arc::make_mut(&mut self.identity).changes += 1;
+    }
+
+    /// Takes the key away that speaks for the pool.
+    fn retire(&mut self) {
+        let identity = Arc::make_mut(&mut self.identity);
+        identity.changes += 1;
+        identity.retired.extend(self.registration.take().map(|known| known.signature_key.clone()));
+        self.pinned = None;
+    }
+}
