@@ -8,15 +8,17 @@ use keypool_server::{RegistrationPolicy, RegistrationSettings};
 use serde_json::json;
 
 use super::{
+    command_line::{self, keypool},
     delivery::{Client, alice_and, members, open, told},
     people::why,
     service::{Service, group, run},
 };
 
-/// Bob's other device, vouched for by the first, with a pool.
-async fn second_device(service: &Service, bob: &Client, name: &str) -> Client {
-    let second = open(service, &format!("bob/{name}"));
-    let voucher = bob.vouch_for(name, &second.identity().signature_key()).await.unwrap();
+/// Another device of a user, vouched for by one that is registered, with a pool.
+async fn second_device(service: &Service, first: &Client, name: &str) -> Client {
+    let user = first.identity().pool().user().to_owned();
+    let second = open(service, &format!("{user}/{name}"));
+    let voucher = first.vouch_for(name, &second.identity().signature_key()).await.unwrap();
     // As it is carried from the one to the other.
     let carried: Voucher = voucher.to_string().parse().unwrap();
     second.register_vouched(Some(carried)).await.unwrap();
@@ -262,4 +264,32 @@ fn the_devices_that_a_removed_one_had_vouched_for_are_named() {
         let removed = bob.remove_device("phone").await.unwrap();
         assert_eq!(removed.introduced, ["watch"]);
     });
+}
+
+/// Alice's phone has vouched for a watch.
+async fn with_phone_and_watch(service: &Service) {
+    drop(service.device("alice", 0).await);
+    let alice = open(service, "alice");
+    let phone = second_device(service, &alice, "phone").await;
+    drop(second_device(service, &phone, "watch").await);
+}
+
+/// The command removes what a stolen device may have made, if it is asked to.
+#[test]
+fn the_command_names_or_removes_what_a_removed_device_had_introduced() {
+    let service = Service::start();
+    run(with_phone_and_watch(&service));
+    let said = command_line::told(&keypool(&service, &["remove-device", "phone"]));
+    assert!(
+        said.contains("it had introduced watch: remove them as well if it was stolen"),
+        "{said}"
+    );
+    assert!(said.ends_with("keypool remove-device watch\n[0]"), "{said}");
+    let service = Service::start();
+    run(with_phone_and_watch(&service));
+    let said =
+        command_line::told(&keypool(&service, &["remove-device", "phone", "--with-introduced"]));
+    for device in ["phone", "watch"] {
+        assert!(said.contains(&format!("alice/{device} is removed")), "{said}");
+    }
 }
