@@ -1,21 +1,18 @@
 //! What an app embeds: one device, its groups, its pool, and the way to invite and to be invited.
 
 mod delivery;
+mod devices;
 
 use std::{path::Path, sync::Arc};
 
-use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SignatureKey, Timestamp};
-use keypool_projections::{
-    Moment, ReservationStatus, timeline,
-    wire::{PolicyReply, PoolStatus, RegisterReply, RemoveReply, Voucher},
-};
+use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, Timestamp};
+use keypool_projections::{Moment, ReservationStatus, timeline, wire::PoolStatus};
 
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
     GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool,
     LocalStore, MessageError, MlsConnection, MlsMembership, OwnerAudit, PoolConfig, PoolListener,
-    Received, Refresh, RefreshError, ResumedInvitation, ResumedUpdate, RotateError, StorageError,
-    UpdateError,
+    Received, Refresh, RefreshError, ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
     mls::{
         invite::Inviter,
         update::{Updater, Wish},
@@ -181,71 +178,6 @@ impl<D: DeliveryService> MlsClient<D> {
         &self.connection
     }
 
-    /// Lets the device's key speak for it at the server: see [`MlsConnection::register`].
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
-    /// name, or if the user has a device and none has vouched for this one.
-    pub async fn register(&self) -> Result<RegisterReply, RotateError> {
-        self.register_vouched(None).await
-    }
-
-    /// Lets the device's key speak for it, with what another device of the user says for it: see
-    /// [`MlsClient::vouch_for`].
-    ///
-    /// # Errors
-    ///
-    /// As [`MlsClient::register`].
-    pub async fn register_vouched(
-        &self,
-        voucher: Option<Voucher>,
-    ) -> Result<RegisterReply, RotateError> {
-        let _alone = self.committing.lock().await;
-        self.connection.register(voucher, self.now()).await
-    }
-
-    /// Lets the device's key speak for it, with a token of the server's operator: for servers that ask for
-    /// one.
-    ///
-    /// # Errors
-    ///
-    /// As [`MlsClient::register`]; the code is `not_allowed` if the token does not say so.
-    pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RotateError> {
-        self.connection.api().set_registration_token(Some(token.to_owned()));
-        self.register().await
-    }
-
-    /// Vouches for another device of this one's user: see [`MlsConnection::vouch_for`].
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`].
-    pub async fn vouch_for(&self, device: &str, key: &SignatureKey) -> Result<Voucher, ApiError> {
-        self.connection.vouch_for(device, key).await
-    }
-
-    /// Removes a device of this one's user: see [`MlsConnection::remove_device`].
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`]. Repeating it is harmless.
-    pub async fn remove_device(&self, device: &str) -> Result<RemoveReply, ApiError> {
-        self.connection.remove_device(device).await
-    }
-
-    /// Replaces the device's signature key: see [`MlsConnection::rotate_key`]. Afterwards
-    /// [`MlsClient::update_keys`] in each group of which
-    /// [`needs_fresh_keys`](MlsMembership::needs_fresh_keys) says so.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RotateError`]. Call it again: it goes on where it was.
-    pub async fn rotate_key(&self) -> Result<SignatureKey, RotateError> {
-        let _alone = self.committing.lock().await;
-        self.connection.rotate_key(self.now()).await
-    }
-
     /// Withdraws all live packages: see [`MlsConnection::invalidate_credential_keys`].
     ///
     /// # Errors
@@ -281,24 +213,6 @@ impl<D: DeliveryService> MlsClient<D> {
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn audit(&self) -> Result<OwnerAudit, StorageError> {
         self.connection.audit(self.now())
-    }
-
-    /// Blocks users: see [`MlsConnection::block`].
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`]. Repeating it is harmless.
-    pub async fn block(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
-        self.connection.block(users).await
-    }
-
-    /// Blocks users no more: see [`MlsConnection::unblock`].
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`]. Repeating it is harmless.
-    pub async fn unblock(&self, users: Vec<String>) -> Result<PolicyReply, ApiError> {
-        self.connection.unblock(users).await
     }
 
     /// How full the pool is, as the server says.

@@ -13,6 +13,7 @@ mod names;
 mod pause;
 mod screen;
 mod telling;
+mod upkeep;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
