@@ -30,9 +30,6 @@ pub(crate) use self::{
 };
 use super::support::copy;
 
-/// The longest lifetime of a package that the server takes: one of last resort has it.
-const LAST_RESORT_MAX: Duration = Duration::from_hours(84 * 24 + 1);
-
 /// Something a test does once, at a planned moment.
 pub(crate) type Hook = Box<dyn FnOnce() + Send>;
 
@@ -197,7 +194,6 @@ fn settings(data: &Path, public_name: &str) -> Settings {
         data: data.to_owned(),
         public_names: vec![public_name.to_owned()],
         workers: Some(1),
-        admission: AdmissionRules { lifetime_max: LAST_RESORT_MAX, ..AdmissionRules::default() },
         ..Settings::default().without_quotas()
     }
 }
