@@ -276,27 +276,34 @@ impl From<DeliverError> for Failure {
             DeliverError::Spend { keypackage_ref, rejection } => {
                 Self::from(rejection).about(Some(keypackage_ref))
             }
-            DeliverError::Refused(refused) => {
-                let code = match &refused {
-                    DeliveryRejection::UnknownGroup(_) => Code::UnknownGroup,
-                    DeliveryRejection::NotAMember { .. } | DeliveryRejection::Blocked(_) => {
-                        Code::NotAllowed
-                    }
-                    DeliveryRejection::GroupExists(_) => Code::GroupExists,
-                    DeliveryRejection::InvitationsFull(_) => Code::InvitationsFull,
-                    DeliveryRejection::WelcomeTooLarge { .. } => Code::TooLarge,
-                    DeliveryRejection::EpochTaken { .. } => Code::EpochTaken,
-                    DeliveryRejection::EpochAhead { .. }
-                    | DeliveryRejection::WelcomeMismatch
-                    | DeliveryRejection::SameDevice(_)
-                    | DeliveryRejection::MemberAlready(_)
-                    | DeliveryRejection::TooManyMembers(_)
-                    | DeliveryRejection::RemovesTooMany { .. }
-                    | DeliveryRejection::NeverGiven(_) => Code::BadRequest,
-                };
-                Self::new(code, refused.to_string())
+            DeliverError::Refused(refused) => refused.into(),
+            DeliverError::Invitee { keypackage_ref, rejection } => {
+                Self::from(rejection).about(Some(keypackage_ref))
             }
         }
+    }
+}
+
+impl From<DeliveryRejection> for Failure {
+    fn from(refused: DeliveryRejection) -> Self {
+        let code = match &refused {
+            DeliveryRejection::UnknownGroup(_) => Code::UnknownGroup,
+            DeliveryRejection::NotAMember { .. } | DeliveryRejection::Blocked(_) => {
+                Code::NotAllowed
+            }
+            DeliveryRejection::GroupExists(_) => Code::GroupExists,
+            DeliveryRejection::InvitationsFull(_) => Code::InvitationsFull,
+            DeliveryRejection::WelcomeTooLarge { .. } => Code::TooLarge,
+            DeliveryRejection::EpochTaken { .. } => Code::EpochTaken,
+            DeliveryRejection::EpochAhead { .. }
+            | DeliveryRejection::WelcomeMismatch
+            | DeliveryRejection::SameDevice(_)
+            | DeliveryRejection::MemberAlready(_)
+            | DeliveryRejection::TooManyMembers(_)
+            | DeliveryRejection::RemovesTooMany { .. }
+            | DeliveryRejection::NeverGiven(_) => Code::BadRequest,
+        };
+        Self::new(code, refused.to_string())
     }
 }
 

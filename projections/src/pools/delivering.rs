@@ -133,12 +133,16 @@ impl<L: EventLog> Group<'_, L> {
                 }
             }
         }
-        for owner in owners.values() {
+        for (keypackage_ref, owner) in &owners {
             if state.has_member(owner) && !removed.contains(owner) {
                 return Err(DeliveryRejection::MemberAlready(owner.clone()).into());
             }
             let mailbox = self.mailbox_state(owner);
-            mailbox.decide_invitation(owner, &request.caller, self.look.now, &limits)?;
+            let invited = mailbox.decide_invitation(owner, &request.caller, self.look.now, &limits);
+            invited.map_err(|rejection| DeliverError::Invitee {
+                keypackage_ref: (*keypackage_ref).clone(),
+                rejection,
+            })?;
         }
         change.added = owners.values().cloned().collect();
         let event = state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;

@@ -95,6 +95,15 @@ pub enum DeliverError {
         #[source]
         rejection: Rejection,
     },
+    /// A device cannot be invited, so the Commit was not accepted.
+    #[error("{rejection}")]
+    Invitee {
+        /// Its package.
+        keypackage_ref: KeyPackageRef,
+        /// The reason.
+        #[source]
+        rejection: DeliveryRejection,
+    },
     /// The command was not carried out for another reason.
     #[error(transparent)]
     Execute(#[from] ExecuteError),

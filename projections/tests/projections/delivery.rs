@@ -142,7 +142,9 @@ fn g() -> GroupId {
 
 fn refusal(outcome: Result<Delivered, DeliverError>) -> DeliveryRejection {
     match outcome {
-        Err(DeliverError::Refused(rejection)) => rejection,
+        Err(DeliverError::Refused(rejection) | DeliverError::Invitee { rejection, .. }) => {
+            rejection
+        }
         other => panic!("{other:?}"),
     }
 }

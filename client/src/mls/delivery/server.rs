@@ -105,6 +105,8 @@ pub(super) fn refusal(error: ApiError) -> DeliveryError {
             | Code::UnknownKeyPackage,
         ) => DeliveryError::PackageLost(error),
         Some(Code::InvitationsFull) => DeliveryError::InviteeRefused(error),
+        // About one of the packages: its owner does not let us.
+        Some(Code::NotAllowed) if names_a_package(&error) => DeliveryError::InviteeRefused(error),
         Some(
             Code::NotAllowed
             | Code::UnknownGroup
@@ -117,4 +119,9 @@ pub(super) fn refusal(error: ApiError) -> DeliveryError {
         None if error.is_refusal_of_a_proxy() => DeliveryError::Refused(error.into()),
         _ => DeliveryError::Unanswered(error.into()),
     }
+}
+
+/// Whether a refusal is about one of the packages of the request.
+fn names_a_package(error: &ApiError) -> bool {
+    matches!(error, ApiError::Refused(problem) if problem.keypackage_ref.is_some())
 }
