@@ -287,13 +287,6 @@ impl Deliveries {
             let mailbox = self.mailboxes.entry(recipient).or_default();
             mailbox.deliver(waiting, matches!(event, Event::Posted { .. }));
         }
-        for (device, inviter) in joining {
-            // Groups from before consent are accepted as they stand, and so is what a user's own device does.
-            let stranger = |inviter: &PoolId| is_made && inviter.user() != device.user();
-            let mailbox = self.mailboxes.entry(device.clone()).or_default();
-            mailbox.join(group, inviter.filter(stranger), at);
-            touched.mailboxes.push(device);
-        }
         let leaving: &[PoolId] = match event {
             Event::Committed { removed, .. } => removed,
             _ => &[],
@@ -302,6 +295,13 @@ impl Deliveries {
             if let Some(mailbox) = self.mailboxes.get_mut(device) {
                 mailbox.end_membership(group);
             }
+        }
+        for (device, inviter) in joining {
+            // Groups from before consent are accepted as they stand, and so is what a user's own device does.
+            let stranger = |inviter: &PoolId| is_made && inviter.user() != device.user();
+            let mailbox = self.mailboxes.entry(device.clone()).or_default();
+            mailbox.join(group, inviter.filter(stranger), at);
+            touched.mailboxes.push(device);
         }
         if let Event::Left { device, .. } = event
             && let Some(mailbox) = self.mailboxes.get_mut(device)

@@ -135,10 +135,12 @@ async fn serve(settings: Settings) -> ExitCode {
         Err(error @ StartError::Settings(_)) => return fail(&error, EXIT_SETTINGS),
         Err(error) => return fail(&error, 1),
     };
+    // Whoever reads the greeting may stop the server at once.
+    let stop = asked_to_stop();
     if let Err(error) = greet(&server, &data, name.as_deref()) {
         tracing::warn!(%error, "standard output cannot be written");
     }
-    let asked = either(reloading(&server, has_files), asked_to_stop());
+    let asked = either(reloading(&server, has_files), stop);
     let ended = either(
         async {
             asked.await;
@@ -183,18 +185,20 @@ fn greet(server: &Server, data: &Path, name: Option<&str>) -> io::Result<()> {
     out.flush()
 }
 
-/// Waits for SIGTERM or SIGINT; for ever where signals cannot be waited for.
-async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::warn!("signals cannot be waited for; the server stops without warning");
-        return std::future::pending().await;
-    };
-    let terminated = async {
-        terminate.recv().await;
-    };
-    either(terminated, interrupt.recv()).await;
+/// Waits for SIGTERM or SIGINT, which are heard from this call on; for ever where signals cannot be
+/// waited for.
+fn asked_to_stop() -> impl Future<Output = ()> {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::warn!("signals cannot be waited for; the server stops without warning");
+            return std::future::pending().await;
+        };
+        let terminated = async {
+            terminate.recv().await;
+        };
+        either(terminated, interrupt.recv()).await;
+    }
 }
 
 /// Reads the operator's files again on each SIGHUP, for ever. Where there are none, the signal ends the

@@ -24,6 +24,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
         devices::register,
         devices::rotate,
         devices::remove,
+        devices::leaf_key,
         devices::of_user,
         keypackages::upload,
         keypackages::reserve,
@@ -41,6 +42,8 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
         policy::set_policy,
         policy::policy,
         ledger::receipt,
+        delivery::make,
+        delivery::leave,
         delivery::commit,
         delivery::message,
         delivery::mailbox,
@@ -68,18 +71,16 @@ struct Document;
 static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_default());
 
-/// The paths of the description that are routed by another pattern.
-const PATTERNS: [(&str, &str); 2] =
-    [("/devices/rotate", "/devices/{device}"), ("/ledger/tile/{path}", "/ledger/tile/{path:.*}")];
+/// The path of the description that is routed by another pattern.
+const TILE: (&str, &str) = ("/ledger/tile/{path}", "/ledger/tile/{path:.*}");
 
 /// The pattern of each route of the description, with its methods.
 pub(crate) fn served_routes() -> Vec<(String, &'static str)> {
     let paths = Document::openapi().paths.paths;
     let methods = |(path, item): (String, PathItem)| {
-        let pattern = PATTERNS.iter().find(|(described, _)| path == *described);
-        let path = pattern.map_or(path.clone(), |(_, pattern)| (*pattern).to_owned());
-        let PathItem { get, post, delete, .. } = item;
-        let named = [("GET", get), ("POST", post), ("DELETE", delete)];
+        let path = if path == TILE.0 { TILE.1.to_owned() } else { path };
+        let PathItem { get, post, .. } = item;
+        let named = [("GET", get), ("POST", post)];
         let served = named.into_iter().filter(|(_, operation)| operation.is_some());
         served.map(move |(method, _)| (path.clone(), method)).collect::<Vec<_>>()
     };

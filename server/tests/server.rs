@@ -19,8 +19,14 @@ mod surface;
 #[path = "server/problems.rs"]
 mod problems;
 
+#[path = "server/groups.rs"]
+mod groups;
+
 #[path = "server/delivery.rs"]
 mod delivery;
+
+#[path = "server/attacks.rs"]
+mod attacks;
 
 #[path = "server/signatures.rs"]
 mod signatures;

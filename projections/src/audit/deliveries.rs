@@ -242,8 +242,8 @@ impl Deliveries {
         }
         group.ended = Some((*epoch, seq));
         group.members.insert(committer.clone());
-        group.members.extend(added.iter().cloned());
         group.members.retain(|member| !removed.contains(member));
+        group.members.extend(added.iter().cloned());
         for device in added {
             let spends = self.spends.get_mut(&(id.clone(), device.clone()));
             let place = spends

@@ -96,10 +96,11 @@ impl GroupState {
             Event::Committed { epoch, committer, added, removed, .. } => {
                 self.epoch = epoch.saturating_add(1);
                 self.members.insert(committer.clone());
-                self.members.extend(added.iter().cloned());
                 for gone in removed {
                     self.members.remove(gone);
                 }
+                // A device whose old leaf is removed may be added by the same Commit.
+                self.members.extend(added.iter().cloned());
             }
             Event::Left { device, .. } => self.end_membership(device),
             _ => {}

@@ -94,6 +94,10 @@ impl<L: EventLog> Group<'_, L> {
             ));
         }
         let (event, not_kept) = self.kept(&mut writes, (group, &state), event, message.len());
+        if writes.is_empty() && not_kept.len() == state.recipients(&event).len() {
+            let delivered = Delivered { epoch: state.epoch(), position: 0, not_kept };
+            return Ok(Plan::Deliver(None, Ok(delivered)));
+        }
         let mut events: Vec<(Event, Vec<u8>)> =
             left.into_iter().map(|left| (left, Vec::new())).collect();
         events.push((event, message.to_vec()));

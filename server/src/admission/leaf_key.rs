@@ -1,9 +1,8 @@
 //! Check 11: whose signature key stands in the leaf.
 //!
 //! The keys that speak for devices are Ed25519 keys, and so is the key in a leaf of ciphersuites 1 and 3:
-//! it must be the registered one. In a leaf of ciphersuite 2 stands a P-256 key. Who uploads it has signed
-//! the request with the registered key, the package is signed with its own and names the device: so both
-//! together say whose it is, and the pool holds the packages that follow to it.
+//! it must be the registered one. In a leaf of ciphersuite 2 stands a P-256 key. The device's key has
+//! declared it before, by a statement: the pool refuses packages of every other one.
 
 use keypool_ledger::SignatureKey;
 use keypool_projections::LeafKey;

@@ -75,7 +75,9 @@ fn pattern_of(field: &str) -> Option<&'static str> {
         "group_id" => BASE64,
         "keypackage_ref" | "keypackage_refs" | "revoked" => "^([0-9a-f]{2}){16,64}$",
         "credential_hash" | "head" | "digest" => "^[0-9a-f]{64}$",
-        "keyid" => "^[A-Za-z0-9_-]{43}$",
+        "keyid" | "previous_keyid" => "^[A-Za-z0-9_-]{43}$",
+        "leaf_keyid" => "^[A-Za-z0-9_-]{43,178}$",
+        "proof" => "^[A-Za-z0-9_-]{86}$",
         "pool_health" => "^(healthy|low|critical|empty)$",
         _ => return None,
     })

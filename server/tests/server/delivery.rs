@@ -2,92 +2,45 @@
 
 use std::{pin::Pin, task::Poll};
 
-use data_encoding::{BASE64, HEXLOWER};
-use serde_json::{Value, json};
+use data_encoding::BASE64;
+use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{Answer, Api, Device, Draft, Running};
-
-/// The id of [`crate::harness::GROUP`], as it stands in a path.
-const GROUP_PATH: &str = "Z3JvdXAtMQ";
-
-fn commits() -> String {
-    format!("/groups/{GROUP_PATH}/commits")
-}
-
-/// A Welcome for a package, as far as it says so in clear (RFC 9420 section 12.4.3.1).
-pub(crate) fn welcome_for(keypackage_ref: &str) -> String {
-    let reference = HEXLOWER.decode(keypackage_ref.as_bytes()).unwrap();
-    let secrets = [vec![32], reference, vec![0, 0]].concat();
-    let length = u8::try_from(secrets.len()).unwrap();
-    BASE64.encode(&[vec![0, 1, 0, 3, 0, 1, length], secrets, vec![0]].concat())
-}
-
-/// A Commit that adds the owner of a reserved package.
-fn adding(epoch: u64, reserved: &Answer) -> Value {
-    json!({
-        "epoch": epoch,
-        "commit": BASE64.encode(format!("commit {epoch}").as_bytes()),
-        "welcomes": [welcome_for(reserved.text("keypackage_ref"))],
-        "spend": [{
-            "keypackage_ref": reserved.body["keypackage_ref"],
-            "reservation_id": reserved.body["reservation_id"],
-        }],
-    })
-}
-
-fn changing_nothing(epoch: u64) -> Value {
-    json!({ "epoch": epoch, "commit": BASE64.encode(b"an update") })
-}
-
-async fn say(api: &Api, device: &Device, words: &str) -> Answer {
-    let path = format!("/groups/{GROUP_PATH}/messages");
-    api.post(device, &path, json!({ "message": BASE64.encode(words.as_bytes()) })).await
-}
-
-/// What waits for a device: what it is, and what it says if that is text.
-async fn mailbox(api: &Api, device: &Device, query: &str) -> Vec<String> {
-    let reply = api.get(device, &format!("/mailbox{query}")).await.ok();
-    let told = |item: &Value| {
-        let bytes = BASE64.decode(item["bytes"].as_str().unwrap().as_bytes()).unwrap();
-        let kind = item["kind"].as_str().unwrap();
-        match (kind, String::from_utf8(bytes)) {
-            ("welcome", _) | (_, Err(_)) => kind.to_owned(),
-            (_, Ok(text)) => format!("{kind}: {text}"),
-        }
-    };
-    reply.body["items"].as_array().unwrap().iter().map(told).collect()
-}
+use crate::{
+    groups::{Group, mailbox},
+    harness::{Answer, Device, Draft, NOW, Running},
+};
 
 /// Alice with a group in which Bob is, who was away.
-async fn group_of_two() -> (Running, Device, Device) {
+async fn group_of_two() -> (Running, Group, Device, Device) {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
     let running = Running::start().with(&[&alice, &bob], 3).await;
-    let reserved = running.api.reserve(&alice, "bob").await.ok();
-    let reply = running.api.post(&alice, &commits(), adding(0, &reserved)).await.ok();
+    let group = Group::new(&running.api, "group-1");
+    group.make(&alice).await.ok();
+    let reply = group.add(&alice, 0, "bob").await.ok();
     assert_eq!(reply.body["epoch"], 1);
-    (running, alice, bob)
+    (running, group, alice, bob)
 }
 
 #[actix_web::test]
 async fn a_commit_spends_its_package_and_brings_its_welcome() {
-    let (running, alice, bob) = group_of_two().await;
+    let (running, group, alice, bob) = group_of_two().await;
     let status = running.api.get(&bob, "/keypackages/status").await.ok();
     assert_eq!(
         (status.body["available"].clone(), status.body["spent"].clone()),
         (json!(2), json!(1))
     );
-    say(&running.api, &alice, "hello").await.ok();
-    say(&running.api, &bob, "hello yourself").await.ok();
+    group.say(&alice, "hello").await.ok();
+    group.say(&bob, "hello yourself").await.ok();
     assert_eq!(mailbox(&running.api, &bob, "").await, ["welcome", "message: hello"]);
     assert_eq!(mailbox(&running.api, &alice, "").await, ["message: hello yourself"]);
 }
 
 #[actix_web::test]
 async fn what_is_acknowledged_does_not_come_again_and_the_rest_does() {
-    let (running, alice, bob) = group_of_two().await;
+    let (running, group, alice, bob) = group_of_two().await;
     for words in ["one", "two", "three"] {
-        say(&running.api, &alice, words).await.ok();
+        group.say(&alice, words).await.ok();
     }
     let first = running.api.get(&bob, "/mailbox?limit=2").await.ok();
     assert_eq!(first.body["more"], true);
@@ -102,7 +55,7 @@ async fn what_is_acknowledged_does_not_come_again_and_the_rest_does() {
 
 #[actix_web::test]
 async fn a_device_that_waits_is_answered_when_something_comes() {
-    let (running, alice, bob) = group_of_two().await;
+    let (running, group, alice, bob) = group_of_two().await;
     let welcome = running.api.get(&bob, "/mailbox").await.ok();
     let after = welcome.body["items"][0]["position"].as_u64().unwrap();
     let (api, waiter) = (running.api.clone(), bob.clone());
@@ -110,7 +63,7 @@ async fn a_device_that_waits_is_answered_when_something_comes() {
         actix_rt::spawn(
             async move { mailbox(&api, &waiter, &format!("?after={after}&wait=30")).await },
         );
-    say(&running.api, &alice, "at last").await.ok();
+    group.say(&alice, "at last").await.ok();
     assert_eq!(waits.await.unwrap(), ["message: at last"]);
 }
 
@@ -152,7 +105,7 @@ async fn a_server_that_stops_keeps_nobody_waiting() {
     // Whether the request arrives before the server stops is a matter of luck: it is tried until it does.
     // Were it broken off instead of answered, no try would succeed.
     for _ in 0..8 {
-        let (running, alice, bob) = group_of_two().await;
+        let (running, _, alice, bob) = group_of_two().await;
         let welcome = running.api.get(&bob, "/mailbox").await.ok();
         let after = welcome.body["items"][0]["position"].as_u64().unwrap();
         let (api, draft) =
@@ -172,44 +125,45 @@ async fn a_server_that_stops_keeps_nobody_waiting() {
 
 #[actix_web::test]
 async fn refusals_say_what_to_do() {
-    let (running, alice, bob) = group_of_two().await;
+    let (running, group, alice, bob) = group_of_two().await;
     let api = &running.api;
-    let mallory = Device::new("mallory");
+    let (mallory, carol) = (Device::new("mallory"), Device::new("carol"));
     api.register(&mallory).await.ok();
-    let reserved = api.reserve(&alice, "bob").await.ok();
-    let mut without_welcome = adding(1, &reserved);
+    api.register(&carol).await.ok();
+    api.upload(&carol, &carol.packages(NOW, 2)).await.ok();
+    let reserved = group.reserve(&alice, "carol").await.ok();
+    let mut without_welcome = group.adding(1, &reserved);
     without_welcome["welcomes"] = json!([]);
-    let mut no_welcome = adding(1, &reserved);
+    let mut no_welcome = group.adding(1, &reserved);
     no_welcome["welcomes"] = json!([BASE64.encode(b"hello")]);
-    let elsewhere = "/groups/bm93aGVyZQ/messages";
+    let member = group.reserve(&alice, "bob").await.ok();
+    let nowhere = Group::new(api, "nowhere");
+    let through = json!({ "through": 999 });
     let answers = [
-        ("an epoch that is taken", api.post(&bob, &commits(), changing_nothing(0)).await),
-        ("an epoch to come", api.post(&bob, &commits(), changing_nothing(7)).await),
-        ("who is no member", say(api, &mallory, "psst").await),
-        ("no such group", api.post(&alice, elsewhere, json!({ "message": "aGk=" })).await),
-        ("a spend without its Welcome", api.post(&alice, &commits(), without_welcome).await),
-        ("a Welcome that is none", api.post(&alice, &commits(), no_welcome).await),
-        (
-            "what was never given",
-            api.post(&bob, "/mailbox/acknowledge", json!({ "through": 999 })).await,
-        ),
+        ("a group that exists", group.make(&bob).await),
+        ("an epoch that is taken", group.commit(&bob, group.changing_nothing(0)).await),
+        ("an epoch to come", group.commit(&bob, group.changing_nothing(7)).await),
+        ("who is no member", group.say(&mallory, "psst").await),
+        ("who is no member and invites", group.reserve(&mallory, "carol").await),
+        ("no such group", nowhere.say(&alice, "hello").await),
+        ("a Commit for no group", nowhere.commit(&alice, nowhere.changing_nothing(0)).await),
+        ("a spend without its Welcome", group.commit(&alice, without_welcome).await),
+        ("a Welcome that is none", group.commit(&alice, no_welcome).await),
+        ("who is a member", group.commit(&alice, group.adding(1, &member)).await),
+        ("bytes that are no message", group.post(&alice, "aGk=").await),
+        ("what was never given", api.post(&bob, "/mailbox/acknowledge", through).await),
         ("a query that is none", api.get(&bob, "/mailbox?limit=abc").await),
-        (
-            "an id that is none",
-            api.post(&bob, "/groups/%20/messages", json!({ "message": "aGk=" })).await,
-        ),
+        ("an id that is none", api.post(&bob, "/groups/%20/leave", json!({})).await),
     ];
     let told = answers.map(|(what, answer)| {
         let text = |name| answer.body[name].as_str().unwrap_or_default().to_owned();
-        format!(
-            "{what}: {} {}\n  {}\n  {}",
-            answer.status,
-            text("code"),
-            text("detail"),
-            text("hint")
-        )
+        let (code, detail, hint) = (text("code"), text("detail"), text("hint"));
+        format!("{what}: {} {code}\n  {detail}\n  {hint}", answer.status)
     });
     insta::assert_snapshot!(told.join("\n"), @r#"
+    a group that exists: 409 group_exists
+      group Z3JvdXAtMQ== exists already; draw another id at random
+      Draw another group id at random.
     an epoch that is taken: 409 epoch_taken
       a Commit for epoch 0 was accepted already; group Z3JvdXAtMQ== is in epoch 1
       Take in what is in the mailbox, make the Commit anew in the group's epoch, and post that.
@@ -219,15 +173,27 @@ async fn refusals_say_what_to_do() {
     who is no member: 403 not_allowed
       mallory/main is not a member of group Z3JvdXAtMQ==
       Ask as the device that owns the pool, holds the reservation, or is a member of the group.
+    who is no member and invites: 403 not_allowed
+      mallory/main is not a member of group Z3JvdXAtMQ==, which exists here
+      Ask as the device that owns the pool, holds the reservation, or is a member of the group.
     no such group: 404 unknown_group
-      group bm93aGVyZQ== is not known here
-      Check the id; a group's first Commit makes it known.
+      group bm93aGVyZQ== is not known here; make it with POST /groups
+      Check the id; POST /groups makes a group.
+    a Commit for no group: 404 unknown_group
+      group bm93aGVyZQ== is not known here; make it with POST /groups
+      Check the id; POST /groups makes a group.
     a spend without its Welcome: 400 bad_request
       the Welcomes are not for exactly the packages that are spent
       Compare it with the API document at /openapi.json.
     a Welcome that is none: 400 bad_request
       one of the welcomes is no Welcome
       Compare it with the API document at /openapi.json.
+    who is a member: 400 bad_request
+      bob/main is a member of the group already
+      Compare it with the API document at /openapi.json.
+    bytes that are no message: 400 invalid_message
+      the bytes are not one MLSMessage with a PrivateMessage or PublicMessage
+      Send an MLSMessage that holds a Commit, or application data or a proposal, for this group and epoch.
     what was never given: 400 bad_request
       position 999 was never given out
       Compare it with the API document at /openapi.json.
@@ -242,13 +208,47 @@ async fn refusals_say_what_to_do() {
 
 #[actix_web::test]
 async fn a_repeated_commit_gets_its_old_answer_and_the_group_goes_on_once() {
-    let (running, alice, bob) = group_of_two().await;
-    let reserved = running.api.reserve(&alice, "bob").await.ok();
-    // Bob is in the group already; his second package is another device's for all the delivery knows.
-    let draft = Draft::post(&commits(), &adding(1, &reserved)).key(Uuid::now_v7());
+    let (running, group, alice, bob) = group_of_two().await;
+    let carol = Device::new("carol");
+    running.api.register(&carol).await.ok();
+    running.api.upload(&carol, &[carol.package(NOW)]).await.ok();
+    let reserved = group.reserve(&alice, "carol").await.ok();
+    let body = group.adding(1, &reserved);
+    let draft = Draft::post(&group.path("commits"), &body).key(Uuid::now_v7());
     let once = running.api.send(&alice, &draft).await.ok();
     let again = running.api.send(&alice, &draft).await.ok();
     assert_eq!(once.body, again.body);
+    assert_eq!(mailbox(&running.api, &bob, "").await, ["welcome", "commit: commit 1"]);
+    assert_eq!(mailbox(&running.api, &carol, "").await, ["welcome"]);
+}
+
+#[actix_web::test]
+async fn whoever_leaves_a_group_gets_nothing_of_it_and_keeps_what_is_of_others() {
+    let (running, group, alice, bob) = group_of_two().await;
+    let other = Group::new(&running.api, "another group");
+    other.make(&alice).await.ok();
+    other.add(&alice, 0, "bob").await.ok();
+    group.say(&alice, "before").await.ok();
+    let left = group.leave(&bob).await.ok();
+    assert_ne!(left.body["position"], 0);
+    // Leaving twice is leaving once.
+    assert_eq!(group.leave(&bob).await.ok().body["position"], 0);
+    other.say(&alice, "elsewhere").await.ok();
+    // Nobody is left to hear it, so nothing is stored.
+    assert_eq!(group.say(&alice, "after").await.ok().body["position"], 0);
     let waiting = mailbox(&running.api, &bob, "").await;
-    assert_eq!(waiting.iter().filter(|item| *item == "welcome").count(), 2);
+    assert_eq!(waiting, ["welcome", "message: elsewhere"]);
+    assert_eq!(group.say(&bob, "still here?").await.code(), "not_allowed");
+}
+
+#[actix_web::test]
+async fn a_device_that_one_commit_removes_and_adds_again_is_a_member() {
+    let (running, group, alice, bob) = group_of_two().await;
+    let reserved = group.reserve(&alice, "bob").await.ok();
+    let mut body = group.adding(1, &reserved);
+    body["removed"] = json!(["bob/main"]);
+    group.commit(&alice, body).await.ok();
+    group.say(&alice, "once more").await.ok();
+    let waiting = mailbox(&running.api, &bob, "").await;
+    assert_eq!(waiting.last().map(String::as_str), Some("message: once more"), "{waiting:?}");
 }

@@ -36,7 +36,7 @@ async fn take(api: &Api, by: &Device) {
 #[actix_web::test]
 async fn a_pool_is_not_drained_and_its_contacts_are_served() {
     let (friend, bob) = (Device::new("friend"), Device::new("bob"));
-    let running = behind_a_proxy(Quotas::STANDARD).with(&[&friend, &bob], 64).await;
+    let running = behind_a_proxy(&Quotas::STANDARD).with(&[&friend, &bob], 64).await;
     let api = &running.api;
     let reserved = api.reserve(&friend, "bob").await.ok();
     api.claim(&friend, "/keypackages/spend", &reserved).await.ok();

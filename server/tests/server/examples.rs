@@ -3,23 +3,31 @@
 //! An example is a block marked `http`: a request, an empty line, the answer. Each of the two is one
 //! line, its headers, and its body. `"…"` stands for any value, and `…` for any part of a body that is
 //! text; `<name>` stands for a string that is the same wherever the name stands; `<package …>` in a
-//! request is a new package of whoever asks, `<welcome for REF>` a Welcome for a package, `<proof of
-//! DEVICE>` that its key agrees to the next one, `<voucher of DEVICE>` that it vouches for who asks.
+//! request is a new package of whoever asks, `<welcome for REF>` a Welcome for a package, `<commit EPOCH>`
+//! and `<message EPOCH>` MLS messages of the group; `<vouch by DEVICE on HEAD>`, `<rotate by DEVICE on
+//! HEAD>` and `<leaf-key on HEAD>` are proofs of statements that end in four minutes, for the ledger that
+//! an answer has called `<ledger>`.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use data_encoding::BASE64;
 use ed25519_dalek::{Signature, VerifyingKey};
+use keypool_ledger::{Hash, Timestamp};
 use keypool_projections::{
-    signing::{BodyParts, ReceivedSignature, Signatory, SignedParts, content_digest},
-    wire::Code,
+    signing::{BodyParts, ReceivedSignature, SignedParts, content_digest},
+    statement::{Agreement, Statement, device_list_head},
+    wire::{Code, DevicesReply},
 };
 use serde_json::Value;
 
 use crate::{
-    delivery::welcome_for,
-    harness::{Answer, Device, Draft, NOW, Running, answer},
+    groups::{APPLICATION, COMMIT, welcome_for},
+    harness::{Answer, Device, Draft, NOW, Running, answer, framed_for},
 };
+
+/// The leaf key that is declared: the base point of P-256.
+const LEAF_KEY: &str =
+    "BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU";
 
 /// What the names in the examples stand for.
 type Names = BTreeMap<String, String>;
@@ -88,17 +96,41 @@ fn filled_in(text: &str, device: &Device, names: &mut Names) -> String {
 }
 
 fn new_value(name: &str, device: &Device, names: &Names) -> String {
-    if let Some(previous) = name.strip_prefix("proof of ") {
-        return Device::new(previous).agrees_to(device);
+    if let Some(statement) = name.split_once(" on ") {
+        return proof(statement, device, names);
     }
-    if let Some(voucher) = name.strip_prefix("voucher of ") {
-        return Device::new(voucher).vouches_for(device);
+    if let Some(content) = [("commit ", COMMIT), ("message ", APPLICATION)]
+        .into_iter()
+        .find_map(|(kind, content)| Some((name.strip_prefix(kind)?.parse().ok()?, content)))
+    {
+        return BASE64.encode(&framed_for(b"group-1", content.0, content.1, name));
     }
     match name.strip_prefix("welcome for ") {
         Some(package) => welcome_for(&names[package]),
         None if name.starts_with("package") => BASE64.encode(&device.package(NOW)),
         None => panic!("no answer has said what <{name}> is"),
     }
+}
+
+/// The proof of a statement of a kind, by a device's first key or the caller's, on a named head.
+fn proof((kind, head): (&str, &str), caller: &Device, names: &Names) -> String {
+    let (kind, by) = kind.split_once(" by ").unwrap_or((kind, ""));
+    let by = if by.is_empty() { caller.clone() } else { Device::new(by) };
+    let (key, leaf) = (caller.keyid(), LEAF_KEY.parse().unwrap());
+    let agreement = match kind {
+        "vouch" => Agreement::Vouch(&key),
+        "rotate" => Agreement::Rotate(&key),
+        _ => Agreement::LeafKey(0x0403, &leaf),
+    };
+    let list = DevicesReply {
+        user: caller.pool.user().to_owned(),
+        devices: Vec::new(),
+        head: names[head].parse().unwrap(),
+        ledger: names["ledger"].parse().unwrap(),
+    };
+    let until = NOW.after(Duration::from_mins(4));
+    let stated = by.states_on(&list, &caller.pool, agreement, until);
+    stated["proof"].as_str().unwrap().to_owned()
 }
 
 /// What is expected, with whatever may differ taken from what has come.
@@ -142,9 +174,6 @@ async fn play(running: &Running, request: &Message, names: &mut Names) -> Answer
     };
     let body = filled_in(&request.body, &caller, names);
     let mut draft = Draft::get(path);
-    if method == "DELETE" {
-        draft = Draft::delete(path);
-    }
     if method == "POST" {
         draft = Draft::post(path, &Value::Null);
         draft.content_type =
@@ -212,7 +241,7 @@ async fn every_route_has_an_example() {
     for (path, methods) in api.await.unwrap().body["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
             let path = path.replace("{group_id}", "Z3JvdXAtMQ").replace("{user}", "alice");
-            let path = path.replace("{path}", "0/000").replace("{device}", "laptop");
+            let path = path.replace("{path}", "0/000");
             let reservation = "5c0f7b52-4f0e-4e53-9a55-0d6d3c5a9a3e";
             let path = path.replace("{reservation_id}", reservation);
             let start = format!("{} {path}", method.to_ascii_uppercase());
@@ -258,10 +287,54 @@ fn the_known_answer_of_the_api_page_verifies() {
     };
     let received = ReceivedSignature::parse(value("signature-input"), value("signature")).unwrap();
     parts.check(&received, NOW).unwrap();
-    let Signatory::Key(keyid) = received.by else { panic!("{:?}", received.by) };
-    let key = VerifyingKey::from_bytes(keyid.as_bytes().try_into().unwrap()).unwrap();
+    let key = VerifyingKey::from_bytes(received.keyid.as_bytes().try_into().unwrap()).unwrap();
     let secret: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap());
     assert_eq!(key, ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key());
     let signature = Signature::from_slice(&received.signature).unwrap();
     key.verify_strict(parts.base(&received.params).as_bytes(), &signature).unwrap();
+}
+
+/// A known answer of the page: the lines before its empty line, and the value behind a name after it.
+fn known_answer<'a>(document: &'a str, start: &str, name: &str) -> (String, &'a str) {
+    let is_it = |block: &&str| block.trim().starts_with(start) && block.contains(name);
+    let block = document.split("```").find(is_it).unwrap();
+    let (lines, answer) = block.trim().split_once("\n\n").unwrap();
+    (format!("{lines}\n"), answer.strip_prefix(name).unwrap())
+}
+
+#[test]
+fn the_known_head_and_statement_of_the_api_page_are_right() {
+    let document = document();
+    let secret: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap());
+    let phone = Device {
+        pool: "alice/phone".parse().unwrap(),
+        key: ed25519_dalek::SigningKey::from_bytes(&secret),
+    };
+    let (lines, answer) = known_answer(&document, "keypool-devices-v1", "head: ");
+    let by = phone.keyid();
+    let list = [("laptop", 2, None), ("phone", 1, Some(&by))];
+    let head = device_list_head("alice", list.into_iter());
+    assert_eq!((Hash::of(lines.as_bytes()), answer), (head, head.to_string().as_str()));
+
+    let (lines, answer) = known_answer(&document, "keypool-statement-v2", "proof: ");
+    let part = |line: usize| lines.lines().nth(line).unwrap();
+    let (laptop, next) = (part(3).parse().unwrap(), part(5).parse().unwrap());
+    let list = DevicesReply {
+        user: "alice".to_owned(),
+        devices: vec!["phone".to_owned()],
+        head,
+        ledger: part(2).parse().unwrap(),
+    };
+    let until = Timestamp::from_secs(part(7).parse().unwrap());
+    let agreement = Agreement::Vouch(&next);
+    let statement = Statement {
+        ledger: &list.ledger,
+        subject: &laptop,
+        by: &by,
+        agreement: agreement.clone(),
+        head: &head,
+        until,
+    };
+    assert_eq!(String::from_utf8(statement.to_bytes()).unwrap(), lines);
+    assert_eq!(phone.states_on(&list, &laptop, agreement, until)["proof"], answer);
 }

@@ -138,18 +138,35 @@ impl Device {
     }
 
     fn build(&self, builder: KeyPackageBuilder) -> Vec<u8> {
+        let (private, public) = (self.key.to_bytes().to_vec(), self.keyid().as_bytes().to_vec());
+        let signer = SignatureKeyPair::from_raw(SignatureScheme::ED25519, private, public);
         let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+        self.build_with(builder, suite, &signer)
+    }
+
+    /// A package of ciphersuite 2, signed by a P-256 key.
+    pub(crate) fn p256_package(&self, now: Timestamp, signer: &SignatureKeyPair) -> Vec<u8> {
+        let lifetime = Lifetime::init(now.as_secs() - 3600, now.as_secs() + 24 * 3600);
+        let builder = KeyPackage::builder().key_package_lifetime(lifetime);
+        let suite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
+        self.build_with(builder, suite, signer)
+    }
+
+    fn build_with(
+        &self,
+        builder: KeyPackageBuilder,
+        suite: Ciphersuite,
+        signer: &SignatureKeyPair,
+    ) -> Vec<u8> {
         let extensions = [ExtensionType::LastResort, ExtensionType::Unknown(BALLAST)];
         let capabilities = Capabilities::new(None, Some(&[suite]), Some(&extensions), None, None);
         let builder = builder.leaf_node_capabilities(capabilities);
-        let (private, public) = (self.key.to_bytes().to_vec(), self.keyid().as_bytes().to_vec());
-        let signer = SignatureKeyPair::from_raw(SignatureScheme::ED25519, private, public);
         let credential = CredentialWithKey {
             credential: BasicCredential::new(self.pool.user().as_bytes().to_vec()).into(),
             signature_key: signer.public().into(),
         };
         let provider = OpenMlsRustCrypto::default();
-        let bundle = builder.build(suite, &provider, &signer, credential).unwrap();
+        let bundle = builder.build(suite, &provider, signer, credential).unwrap();
         bundle.key_package().tls_serialize_detached().unwrap()
     }
 
@@ -158,20 +175,16 @@ impl Device {
     }
 }
 
-/// A message of the group [`GROUP`] as an MLSMessage with a PrivateMessage: 1 is application data, 3 a
+/// A message of a group as an MLSMessage with a PrivateMessage: 1 is application data, 2 a proposal, 3 a
 /// Commit. Its ciphertext is the words.
-pub(crate) fn framed(epoch: u64, content_type: u8, words: &str) -> Vec<u8> {
-    framed_for(b"group-1", epoch, content_type, words)
-}
-
-/// The same for another group.
 pub(crate) fn framed_for(group: &[u8], epoch: u64, content_type: u8, words: &str) -> Vec<u8> {
     let vector = |bytes: &[u8]| {
         let len = u32::try_from(bytes.len()).unwrap();
-        let mut out =
-            if len < 64 { vec![len as u8] } else { (len | 0x8000_0000).to_be_bytes().to_vec() };
-        out.extend(bytes);
-        out
+        let prefix = match u8::try_from(len) {
+            Ok(short) if short < 64 => vec![short],
+            _ => (len | 0x8000_0000).to_be_bytes().to_vec(),
+        };
+        [&prefix, bytes].concat()
     };
     let mut out = vec![0, 1, 0, 2];
     out.extend(vector(group));
@@ -181,9 +194,10 @@ pub(crate) fn framed_for(group: &[u8], epoch: u64, content_type: u8, words: &str
     out
 }
 
-/// The words of a message that [`framed`] has made.
+/// The words of a message that [`framed_for`] has made.
 pub(crate) fn unframed(bytes: &[u8]) -> Option<String> {
-    let (_, ciphertext) = bytes.split_at_checked(4 + 1 + 7 + 8 + 1 + 2)?;
+    let group_len = usize::from(*bytes.get(4)?);
+    let (_, ciphertext) = bytes.split_at_checked(4 + 1 + group_len + 8 + 1 + 2)?;
     let skipped = if ciphertext.first()? & 0xc0 == 0 { 1 } else { 4 };
     String::from_utf8(ciphertext[skipped..].to_vec()).ok()
 }
@@ -232,12 +246,6 @@ impl Draft {
             key: Uuid::now_v7(),
             authorization: None,
         }
-    }
-
-    /// As a request with a body, which is empty.
-    pub(crate) fn delete(path: &str) -> Self {
-        let (key, body) = (Uuid::now_v7(), Some(Vec::new()));
-        Self { method: "DELETE", body, key, ..Self::get(path) }
     }
 
     pub(crate) fn get(path: &str) -> Self {
@@ -368,8 +376,11 @@ impl Api {
         self.post(device, "/devices", json!({ "user": user, "device": name })).await
     }
 
-    pub(crate) async fn delete(&self, device: &Device, path: &str) -> Answer {
-        self.send(device, &Draft::delete(path)).await
+    /// Registers a device with a voucher, which may have been made before.
+    pub(crate) async fn register_with(&self, device: &Device, voucher: &Value) -> Answer {
+        let (user, name) = (device.pool.user(), device.pool.device());
+        let body = json!({ "user": user, "device": name, "voucher": voucher });
+        self.post(device, "/devices", body).await
     }
 
     pub(crate) async fn upload(&self, device: &Device, packages: &[Vec<u8>]) -> Answer {

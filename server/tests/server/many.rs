@@ -27,10 +27,8 @@ fn many(targets: &Value) -> Draft {
 /// Another device of a user, for which the first one has vouched, with a pool.
 async fn add_device(api: &Api, first: &Device, name: &str, packages: usize) -> Device {
     let device = Device::new(name);
-    let voucher = json!({ "keyid": first.keyid(), "proof": first.vouches_for(&device) });
-    let (user, named) = (device.pool.user(), device.pool.device());
-    let body = json!({ "user": user, "device": named, "voucher": voucher });
-    api.post(&device, "/devices", body).await.ok();
+    let voucher = first.vouches_for(api, &device).await;
+    api.register_with(&device, &voucher).await.ok();
     if packages > 0 {
         api.upload(&device, &device.packages(NOW, packages)).await.ok();
     }

@@ -7,13 +7,12 @@ use std::{
     time::Duration,
 };
 
-use data_encoding::BASE64;
 use keypool_ledger::SystemClock;
 use keypool_server::{LowWater, Server};
 use serde_json::json;
 
 use crate::{
-    delivery::welcome_for,
+    groups::Group,
     harness::{
         Answer, Api, Device, Draft, NOW, Process, Running, answer, command, local_settings,
         refusal, upload,
@@ -116,17 +115,9 @@ async fn every_counter_is_there_from_the_start_and_spends_inside_commits_count()
     assert!(text.contains("keypool_problems_total{code=\"pool_exhausted\"} 0\n"), "{text}");
 
     let running = running.with(&[&alice, &bob], 2).await;
-    let reserved = running.api.reserve(&alice, "bob").await.ok();
-    let commit = json!({
-        "epoch": 0,
-        "commit": BASE64.encode(b"the first"),
-        "welcomes": [welcome_for(reserved.text("keypackage_ref"))],
-        "spend": [{
-            "keypackage_ref": reserved.body["keypackage_ref"],
-            "reservation_id": reserved.body["reservation_id"],
-        }],
-    });
-    running.api.post(&alice, "/groups/Z3JvdXAtMQ/commits", commit).await.ok();
+    let group = Group::new(&running.api, "group-1");
+    group.make(&alice).await.ok();
+    group.add(&alice, 0, "bob").await.ok();
     let text = counters(&running).await;
     assert!(text.contains("keypool_spends_total{late=\"false\"} 1\n"), "{text}");
 }
@@ -156,7 +147,6 @@ fn free_bytes(dir: &std::path::Path, tenths: u64) -> u64 {
 async fn a_disk_that_is_low_refuses_the_delivery_first_then_uploads_and_last_reserving() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
     let data = tempfile::tempdir().unwrap();
-    let group = "/groups/Z3JvdXAtMQ/commits";
     // The mark is so many tenths of what is free; in each round one thing more is refused.
     for (round, tenths) in [(0, 1), (1, 15), (2, 30), (3, 80)] {
         let disk_low_water = LowWater::Bytes(free_bytes(data.path(), tenths));
@@ -170,9 +160,10 @@ async fn a_disk_that_is_low_refuses_the_delivery_first_then_uploads_and_last_res
                 api.register(device).await.ok();
             }
             api.upload(&bob, &bob.packages(now, 9)).await.ok();
+            Group::new(&api, "group-1").make(&alice).await.ok();
         }
-        let commit = json!({ "epoch": round, "commit": BASE64.encode(b"an update") });
-        let commit = api.post(&alice, group, commit).await;
+        let group = Group::new(&api, "group-1");
+        let commit = group.commit(&alice, group.changing_nothing(round as u64)).await;
         let upload = api.upload(&bob, &bob.packages(now, 1)).await;
         let reserve = api.reserve(&alice, "bob").await;
         let answers = [commit, upload, reserve];

@@ -71,16 +71,16 @@ async fn whoever_shows_a_contact_token_of_the_owner_is_let_in_until_it_ends() {
     let running = Running::start().with(&[&alice, &mallory, &bob], 20).await;
     let api = &running.api;
     api.post(&bob, PATH, json!({ "reserve": "contacts" })).await.ok();
-    let token = bob.introduces(NOW.after(Duration::from_mins(30))).to_string();
+    let token = bob.introduces(api, NOW.after(Duration::from_mins(30))).await.to_string();
     let draft = Draft::post("/keypackages/reserve", &asking("bob", &token.as_str().into()));
     let first = api.send(&alice, &draft).await.ok();
 
     // A token of somebody else for themselves introduces nobody here, nor does one for ever.
-    let own = mallory.introduces(NOW.after(DAY)).to_string();
+    let own = mallory.introduces(api, NOW.after(DAY)).await.to_string();
     let refused = reserve_with(api, &mallory, "bob", &own).await;
     assert_eq!((refused.status, refused.code()), (403, "not_allowed"));
     assert!(refused.text("detail").contains("not a signature for this user"), "{}", refused.body);
-    let for_ever = bob.introduces(NOW.after(800 * DAY)).to_string();
+    let for_ever = bob.introduces(api, NOW.after(800 * DAY)).await.to_string();
     assert_eq!(reserve_with(api, &mallory, "bob", &for_ever).await.code(), "not_allowed");
     let target = json!({ "user": "bob", "contact_token": token });
     let many = json!({ "group_id": GROUP, "reservation_id": Uuid::new_v4(), "targets": [target] });
@@ -102,9 +102,8 @@ async fn a_users_own_devices_are_no_strangers_to_each_other() {
     let (bob, laptop) = (Device::new("bob"), Device::new("bob/laptop"));
     let running = Running::start().with(&[&bob], 4).await;
     let api = &running.api;
-    let voucher = json!({ "keyid": bob.keyid(), "proof": bob.vouches_for(&laptop) });
-    let register = json!({ "user": "bob", "device": "laptop", "voucher": voucher });
-    api.post(&laptop, "/devices", register).await.ok();
+    let voucher = bob.vouches_for(api, &laptop).await;
+    api.register_with(&laptop, &voucher).await.ok();
     api.post(&bob, PATH, json!({ "reserve": "contacts" })).await.ok();
     api.reserve(&laptop, "bob").await.ok();
 }

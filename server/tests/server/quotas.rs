@@ -9,13 +9,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    delivery::welcome_for,
+    groups::Group,
     harness::{Answer, Api, Device, Draft, GROUP, NOW, Running, answer, local_settings, upload},
 };
 
 /// A server with limits, and nothing kept for contacts.
-pub(crate) fn limited(quotas: Quotas) -> Running {
-    Running::start_with(|settings| settings.quotas = Some(quotas))
+pub(crate) fn limited(quotas: &Quotas) -> Running {
+    Running::start_with(|settings| settings.quotas = Some(*quotas))
 }
 
 #[track_caller]
@@ -38,7 +38,7 @@ async fn reserve_and_spend(api: &Api, by: &Device, user: &str) -> Answer {
 #[actix_web::test]
 async fn an_inviter_has_six_packages_of_a_pool_and_one_more_each_ten_minutes() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
-    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 20).await;
+    let running = limited(&Quotas::STANDARD).with(&[&alice, &bob], 20).await;
     let api = &running.api;
     for _ in 0..6 {
         reserve_and_spend(api, &alice, "bob").await.ok();
@@ -61,7 +61,7 @@ async fn an_inviter_has_six_packages_of_a_pool_and_one_more_each_ten_minutes() {
 async fn an_inviter_holds_two_reservations_of_a_pool_until_one_has_ended() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
     let running =
-        limited(Quotas { pair: Rate::new(20, Duration::from_mins(1)), ..Quotas::STANDARD })
+        limited(&Quotas { pair: Rate::new(20, Duration::from_mins(1)), ..Quotas::STANDARD })
             .with(&[&alice, &bob], 20)
             .await;
     let api = &running.api;
@@ -87,7 +87,7 @@ async fn an_inviter_holds_two_reservations_of_a_pool_until_one_has_ended() {
 #[actix_web::test]
 async fn of_many_requests_at_once_no_more_pass_than_may() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
-    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 20).await;
+    let running = limited(&Quotas::STANDARD).with(&[&alice, &bob], 20).await;
     let ask = |_| {
         let (api, alice) = (running.api.clone(), alice.clone());
         actix_rt::spawn(async move { api.reserve(&alice, "bob").await.status })
@@ -104,7 +104,7 @@ async fn of_many_requests_at_once_no_more_pass_than_may() {
 async fn a_repeated_request_is_answered_over_the_limit_and_not_counted_twice() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
     let quotas = Quotas { pair: Rate::new(3, Duration::from_mins(10)), ..Quotas::STANDARD };
-    let running = limited(quotas).with(&[&alice, &bob], 20).await;
+    let running = limited(&quotas).with(&[&alice, &bob], 20).await;
     let api = &running.api;
     let (id, body) = (
         Uuid::new_v4(),
@@ -129,7 +129,7 @@ async fn a_repeated_request_is_answered_over_the_limit_and_not_counted_twice() {
 #[actix_web::test]
 async fn what_is_refused_otherwise_is_given_back() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
-    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 0).await;
+    let running = limited(&Quotas::STANDARD).with(&[&alice, &bob], 0).await;
     let api = &running.api;
     for _ in 0..20 {
         assert_eq!(api.reserve(&alice, "bob").await.code(), "pool_exhausted");
@@ -142,7 +142,7 @@ async fn what_is_refused_otherwise_is_given_back() {
 async fn a_device_over_the_limit_is_named_missing_and_the_others_are_reserved() {
     let (alice, bob, carol) = (Device::new("alice"), Device::new("bob"), Device::new("carol"));
     let quotas = Quotas { held_max: 3, ..Quotas::STANDARD };
-    let running = limited(quotas).with(&[&alice, &carol, &bob], 10).await;
+    let running = limited(&quotas).with(&[&alice, &carol, &bob], 10).await;
     let api = &running.api;
     api.upload(&carol, &carol.packages(NOW, 10)).await.ok();
     for _ in 0..2 {
@@ -169,19 +169,14 @@ async fn a_device_over_the_limit_is_named_missing_and_the_others_are_reserved() 
 #[actix_web::test]
 async fn a_commit_that_spends_its_packages_makes_room_for_others() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
-    let running = limited(Quotas { pair_held_max: 1, ..Quotas::STANDARD });
+    let running = limited(&Quotas { pair_held_max: 1, ..Quotas::STANDARD });
     let running = running.with(&[&alice, &bob], 4).await;
     let api = &running.api;
-    let reserved = api.reserve(&alice, "bob").await.ok();
-    refused(&api.reserve(&alice, "bob").await, "too_many_reservations");
-    let package = reserved.text("keypackage_ref");
-    let spend = json!([{
-        "keypackage_ref": package, "reservation_id": reserved.text("reservation_id")
-    }]);
-    let commit = json!({
-        "epoch": 0, "commit": "Y29tbWl0", "welcomes": [welcome_for(package)], "spend": spend
-    });
-    api.post(&alice, "/groups/Z3JvdXAtMQ/commits", commit).await.ok();
+    let group = Group::new(api, "group-1");
+    group.make(&alice).await.ok();
+    let reserved = group.reserve(&alice, "bob").await.ok();
+    refused(&group.reserve(&alice, "bob").await, "too_many_reservations");
+    group.commit(&alice, group.adding(0, &reserved)).await.ok();
     api.reserve(&alice, "bob").await.ok();
 }
 
@@ -189,7 +184,7 @@ async fn a_commit_that_spends_its_packages_makes_room_for_others() {
 async fn a_device_uploads_so_many_a_day_and_repeats_what_it_likes() {
     let bob = Device::new("bob");
     let quotas = Quotas { uploads: Rate::new(4, Duration::from_hours(6)), ..Quotas::STANDARD };
-    let running = limited(quotas).with(&[&bob], 0).await;
+    let running = limited(&quotas).with(&[&bob], 0).await;
     let api = &running.api;
     let packages = bob.packages(NOW, 4);
     let first = Draft::post("/keypackages/upload", &upload(&packages));
@@ -204,9 +199,9 @@ pub(crate) async fn send_from(api: &Api, address: &str, by: &Device, draft: &Dra
     answer(api.signed(by, draft).header("x-forwarded-for", address)).await.unwrap()
 }
 
-pub(crate) fn behind_a_proxy(quotas: Quotas) -> Running {
+pub(crate) fn behind_a_proxy(quotas: &Quotas) -> Running {
     Running::start_with(|settings| {
-        settings.quotas = Some(quotas);
+        settings.quotas = Some(*quotas);
         settings.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
     })
 }
@@ -217,7 +212,7 @@ pub(crate) fn registration(device: &Device) -> Draft {
 
 #[actix_web::test]
 async fn thirty_devices_a_day_are_registered_from_an_address() {
-    let running = behind_a_proxy(Quotas::STANDARD);
+    let running = behind_a_proxy(&Quotas::STANDARD);
     let api = &running.api;
     for n in 0..30 {
         let device = Device::new(&format!("u{n}"));
@@ -238,7 +233,7 @@ async fn thirty_devices_a_day_are_registered_from_an_address() {
 #[actix_web::test]
 async fn an_address_with_ten_wrong_signatures_in_a_minute_has_to_wait() {
     let bob = Device::new("bob");
-    let running = behind_a_proxy(Quotas::STANDARD).with(&[&bob], 0).await;
+    let running = behind_a_proxy(&Quotas::STANDARD).with(&[&bob], 0).await;
     let api = &running.api;
     let wrong = || {
         let draft = Draft::post("/keypackages/revoke", &json!({}));
@@ -269,7 +264,7 @@ async fn a_port_or_brackets_make_an_address_no_other_and_lift_no_limit() {
         ("192.0.2.1", &["192.0.2.1:4711", "::ffff:192.0.2.1", "198.51.100.9, 192.0.2.1:1"]),
         ("2001:db8::7", &["[2001:db8::7]:443", "[2001:db8::7]", "2001:db8::8"]),
     ];
-    let running = behind_a_proxy(Quotas::STANDARD);
+    let running = behind_a_proxy(&Quotas::STANDARD);
     for (address, forms) in same {
         for n in 0..30 {
             let device = Device::new(&format!("{}{n}", address.replace(':', ".")));
@@ -362,7 +357,7 @@ async fn after_a_restart_everything_counts_that_counted_before() {
 #[actix_web::test]
 async fn a_contact_takes_a_full_pool_at_once_and_then_one_each_minute() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
-    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 40).await;
+    let running = limited(&Quotas::STANDARD).with(&[&alice, &bob], 40).await;
     let api = &running.api;
     let first = reserve_and_spend(api, &alice, "bob").await.ok();
     let joined = json!({ "joined": [first.text("reservation_id")] });
@@ -381,7 +376,7 @@ async fn a_contact_takes_a_full_pool_at_once_and_then_one_each_minute() {
 async fn sixty_strangers_who_ask_a_bot_once_are_all_served() {
     let (bot, limit) = (Device::new("bob"), Rate::new(200, Duration::from_mins(1)));
     let people: Vec<Device> = (0..60).map(|number| Device::new(&format!("user{number}"))).collect();
-    let running = limited(Quotas { devices: limit, ..Quotas::STANDARD }).with(&[&bot], 64).await;
+    let running = limited(&Quotas { devices: limit, ..Quotas::STANDARD }).with(&[&bot], 64).await;
     let api = &running.api;
     for person in &people {
         api.register(person).await.ok();
@@ -408,7 +403,7 @@ async fn sixty_strangers_who_ask_a_bot_once_are_all_served() {
 #[actix_web::test]
 async fn a_policy_changes_sixty_times_at_once_and_a_blocked_user_is_refused() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
-    let running = limited(Quotas::STANDARD).with(&[&alice, &bob], 2).await;
+    let running = limited(&Quotas::STANDARD).with(&[&alice, &bob], 2).await;
     let api = &running.api;
     let post = |body| api.post(&bob, "/keypackages/policy", body);
     let (block, unblock) = (json!({ "blocked": ["alice"] }), json!({ "unblocked": ["alice"] }));

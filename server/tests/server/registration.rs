@@ -40,11 +40,8 @@ async fn only_who_is_listed_registers_and_the_list_is_read_again_when_told_so() 
     );
     assert!(refused.text("hint").contains("operator"), "{}", refused.body);
     let tablet = Device::new("alice/tablet");
-    let vouched = json!({
-        "user": "alice", "device": "tablet",
-        "voucher": { "keyid": alice.keyid(), "proof": alice.vouches_for(&tablet) },
-    });
-    let vouched = server.api.post(&tablet, "/devices", vouched).await;
+    let voucher = alice.vouches_for(&server.api, &tablet).await;
+    let vouched = server.api.register_with(&tablet, &voucher).await;
     assert_eq!(vouched.code(), "not_allowed", "the operator decides, not who is there");
 
     // A list that cannot be read leaves the one before in force.
@@ -129,7 +126,8 @@ fn claims(device: &Device) -> Value {
     json!({ "sub": user, "aud": "chat.example", "exp": NOW.as_secs() + 600, "cnf": { "kid": kid } })
 }
 
-fn start(dir: &Path) -> Running {
+/// A server that registers devices by tokens.
+pub(crate) fn start(dir: &Path) -> Running {
     let keys = dir.join("issuer.pem");
     fs::write(&keys, pem(&issuer())).unwrap();
     Running::start_with(|settings| {
@@ -140,6 +138,11 @@ fn start(dir: &Path) -> Running {
             allow_list: None,
         };
     })
+}
+
+/// Registers a device by a token that the operator has made for it.
+pub(crate) async fn with_own_token(running: &Running, device: &Device) -> Answer {
+    with_token(running, device, &token(&issuer(), &claims(device))).await
 }
 
 async fn with_token(running: &Running, device: &Device, token: &str) -> Answer {

@@ -1,20 +1,23 @@
 //! New packages in the place of the old ones, alone or with the next key; devices that are removed.
 
+use std::time::Duration;
+
 use keypool_ledger::KeyPackageRef;
+use keypool_projections::statement::Agreement;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{Answer, Device, Draft, GROUP, NOW, Running, upload};
+use crate::harness::{Answer, Api, Device, Draft, GROUP, NOW, Running, upload};
 
 const ROTATE: &str = "/keypackages/rotate";
 
-fn with_key(previous: &Device, next: &Device, packages: &[Vec<u8>]) -> Value {
-    let (user, device) = (previous.pool.user(), previous.pool.device());
+fn removal(device: &str) -> Draft {
+    Draft::post("/devices/remove", &json!({ "device": device }))
+}
+
+async fn with_key(api: &Api, previous: &Device, next: &Device, packages: &[Vec<u8>]) -> Value {
     let mut body = upload(packages);
-    body["key"] = json!({
-        "user": user, "device": device, "previous_keyid": previous.keyid(),
-        "proof": previous.agrees_to(next),
-    });
+    body["key"] = previous.agrees_to(api, next).await;
     body
 }
 
@@ -59,7 +62,8 @@ async fn where_no_new_package_is_acceptable_the_old_ones_stay() {
     assert_eq!((refused.status, refused.code()), (400, "invalid_key_package"));
     assert_eq!(refused.body["items"][1]["check"], "signature_key");
     // Nor does the key change: these packages are the key's before.
-    let refused = api.post(&next, ROTATE, with_key(&bob, &next, &[bob.package(NOW)])).await;
+    let keyed = with_key(api, &bob, &next, &[bob.package(NOW)]).await;
+    let refused = api.post(&next, ROTATE, keyed).await;
     assert_eq!(refused.code(), "invalid_key_package");
     assert_eq!(api.post(&bob, ROTATE, upload(&[])).await.code(), "bad_request");
     assert_eq!(counts(&api.get(&bob, "/keypackages/status").await.ok()), (2, 0));
@@ -74,15 +78,19 @@ async fn the_next_key_brings_its_packages_along() {
     let (next, thief) = (bob.impostor(), bob.impostor().impostor());
     let running = Running::start().with(&[&alice, &bob], 3).await;
     let api = &running.api;
-    let mut stolen = with_key(&bob, &thief, &[thief.package(NOW)]);
-    stolen["key"]["proof"] = thief.agrees_to(&thief).into();
+    let late = with_key(api, &bob, &thief, &[thief.package(NOW)]).await;
+    let mut stolen = late.clone();
+    let list = api.devices_of(&bob).await;
+    let until = NOW.after(Duration::from_mins(4));
+    let own_word = thief.states_on(&list, &bob.pool, Agreement::Rotate(&thief.keyid()), until);
+    stolen["key"]["proof"] = own_word["proof"].clone();
     assert_eq!(api.post(&thief, ROTATE, stolen).await.code(), "not_allowed");
     assert_eq!(
         api.post(&thief, ROTATE, upload(&[thief.package(NOW)])).await.code(),
         "unauthenticated"
     );
 
-    let draft = Draft::post(ROTATE, &with_key(&bob, &next, &next.packages(NOW, 4)));
+    let draft = Draft::post(ROTATE, &with_key(api, &bob, &next, &next.packages(NOW, 4)).await);
     let rotated = api.send(&next, &draft).await.ok();
     assert_eq!((&rotated.body["accepted"], counts(&rotated)), (&json!(4), (4, 3)));
     assert_eq!(api.send(&next, &draft).await.ok().body, rotated.body, "repeated");
@@ -102,9 +110,9 @@ async fn the_next_key_brings_its_packages_along() {
     assert!(commands.iter().all(|event| event["command"] == commands[0]["command"]), "one batch");
 
     // A key that is no longer the device's brings nothing, and one of another device neither.
-    let late = api.post(&thief, ROTATE, with_key(&bob, &thief, &[thief.package(NOW)])).await;
-    assert_eq!(late.code(), "identity_bound");
-    let both = api.post(&alice, ROTATE, with_key(&next, &alice, &[alice.package(NOW)])).await;
+    assert_eq!(api.post(&thief, ROTATE, late).await.code(), "statement_stale");
+    let both = with_key(api, &next, &alice, &[alice.package(NOW)]).await;
+    let both = api.post(&alice, ROTATE, both).await;
     assert_ne!(both.status, 200, "{}", both.body);
 }
 
@@ -114,13 +122,8 @@ async fn a_device_is_removed_by_itself_or_by_another_of_its_user() {
     let phone = Device::new("alice/phone");
     let running = Running::start().with(&[&carol, &alice], 1).await;
     let api = &running.api;
-    let voucher = |by: &Device, device: &Device| {
-        json!({
-            "user": device.pool.user(), "device": device.pool.device(),
-            "voucher": { "keyid": by.keyid(), "proof": by.vouches_for(device) },
-        })
-    };
-    api.post(&phone, "/devices", voucher(&alice, &phone)).await.ok();
+    let voucher = alice.vouches_for(api, &phone).await;
+    api.register_with(&phone, &voucher).await.ok();
     api.upload(&phone, &phone.packages(NOW, 2)).await.ok();
     let held = api.reserve(&phone, "carol").await;
     assert_eq!(held.code(), "pool_exhausted");
@@ -128,25 +131,19 @@ async fn a_device_is_removed_by_itself_or_by_another_of_its_user() {
     let reserved = api.post(&carol, "/keypackages/reserve", body.clone()).await.ok();
 
     // A stranger removes a device of theirs, which they have not; a name that is none is said.
-    assert_eq!(api.delete(&carol, "/devices/phone").await.code(), "unknown_user");
-    assert_eq!(api.delete(&alice, "/devices/a~b").await.code(), "invalid_name");
-    assert_eq!(
-        api.delete(&Device::new("mallory"), "/devices/main").await.code(),
-        "unauthenticated"
-    );
-    let mut talkative = Draft::delete("/devices/phone");
-    talkative.body = Some(b"{}".to_vec());
-    assert_eq!(api.send(&alice, &talkative).await.code(), "bad_request");
+    assert_eq!(api.remove(&carol, "phone").await.code(), "unknown_user");
+    assert_eq!(api.remove(&alice, "a~b").await.code(), "invalid_name");
+    assert_eq!(api.remove(&Device::new("mallory"), "main").await.code(), "unauthenticated");
 
-    let draft = Draft::delete("/devices/phone");
+    let draft = removal("phone");
     let removed = api.send(&alice, &draft).await.ok();
     let position = removed.body["position"].clone();
-    assert_eq!(
-        removed.body,
-        json!({ "user": "alice", "device": "phone", "removed": true, "position": position })
-    );
+    let expected = json!({
+        "user": "alice", "device": "phone", "removed": true, "introduced": [], "position": position,
+    });
+    assert_eq!(removed.body, expected);
     assert_eq!(api.send(&alice, &draft).await.ok().body, removed.body, "repeated");
-    assert_eq!(api.delete(&alice, "/devices/phone").await.code(), "unknown_user");
+    assert_eq!(api.remove(&alice, "phone").await.code(), "unknown_user");
 
     // It can do nothing any more, and nobody is given a package of it: but of its user's other device.
     assert_eq!(api.get(&phone, "/keypackages/status").await.code(), "unauthenticated");
@@ -167,40 +164,53 @@ async fn a_device_is_removed_by_itself_or_by_another_of_its_user() {
     // What was reserved before can still be spent: its Commit may be posted already.
     assert_eq!(api.claim(&carol, "/keypackages/spend", &reserved).await.status, 200);
 
-    // The name is the user's still.
-    let thief = phone.impostor();
-    assert_eq!(api.register(&phone).await.code(), "identity_bound");
-    assert_eq!(api.register(&thief).await.code(), "identity_bound");
-    assert_eq!(api.post(&phone, "/devices", voucher(&alice, &phone)).await.status, 201);
+    // The name is the user's still; the key is nobody's.
+    let next = phone.impostor();
+    assert_eq!(api.register(&next).await.code(), "identity_bound");
+    let voucher = alice.vouches_for(api, &phone).await;
+    assert_eq!(api.register_with(&phone, &voucher).await.code(), "key_retired");
+    let voucher = alice.vouches_for(api, &next).await;
+    assert_eq!(api.register_with(&next, &voucher).await.status, 201);
 
     // A device removes itself; its answer is there for it although its key speaks for nothing now.
-    let draft = Draft::delete("/devices/phone");
-    let gone = api.send(&phone, &draft).await.ok();
-    assert_eq!(api.send(&phone, &draft).await.ok().body, gone.body);
-    assert_eq!(api.delete(&phone, "/devices/phone").await.code(), "unauthenticated");
+    let draft = removal("phone");
+    let gone = api.send(&next, &draft).await.ok();
+    assert_eq!(api.send(&next, &draft).await.ok().body, gone.body);
+    assert_eq!(api.remove(&next, "phone").await.code(), "unauthenticated");
     // The last one leaves the name bound to nobody, and to nobody else.
-    api.delete(&alice, "/devices/main").await.ok();
-    assert_eq!(api.register(&alice).await.code(), "identity_bound");
-    assert_eq!(api.register(&Device::new("alice/new")).await.code(), "identity_bound");
+    api.remove(&alice, "main").await.ok();
+    for device in [alice.impostor(), Device::new("alice/new")] {
+        assert_eq!(api.register(&device).await.code(), "identity_bound");
+    }
     assert_eq!(api.get(&carol, "/users/alice/devices").await.code(), "unknown_user");
 }
 
 #[actix_web::test]
-async fn a_device_called_rotate_is_a_device() {
-    let (alice, rotate) = (Device::new("alice/rotate"), Device::new("bob"));
-    let running = Running::start().with(&[&rotate, &alice], 0).await;
-    assert_eq!(running.api.delete(&alice, "/devices/rotate").await.ok().body["device"], "rotate");
-    let wrong = running.api.get(&rotate, "/devices/rotate").await;
-    assert_eq!((wrong.status, wrong.header("allow")), (405, "POST, DELETE"));
-    let wrong = running.api.post(&rotate, "/devices/phone", json!({})).await;
-    assert_eq!((wrong.status, wrong.header("allow")), (405, "DELETE"));
+async fn a_removal_names_the_devices_that_the_removed_one_had_brought_in() {
+    let alice = Device::new("alice");
+    let running = Running::start().with(&[&alice], 0).await;
+    let api = &running.api;
+    let [phone, tablet, watch, laptop] =
+        ["phone", "tablet", "watch", "laptop"].map(|name| Device::new(&format!("alice/{name}")));
+    let next = tablet.impostor();
+    for (by, device) in [(&alice, &phone), (&alice, &laptop), (&phone, &tablet)] {
+        let voucher = by.vouches_for(api, device).await;
+        api.register_with(device, &voucher).await.ok();
+    }
+    // The tablet's next key has vouched for the watch.
+    let agreed = tablet.agrees_to(api, &next).await;
+    api.post(&next, "/devices/rotate", agreed).await.ok();
+    let voucher = next.vouches_for(api, &watch).await;
+    api.register_with(&watch, &voucher).await.ok();
+    let removed = api.remove(&alice, "phone").await.ok();
+    assert_eq!(removed.body["introduced"], json!(["tablet", "watch"]));
 }
 
 #[actix_web::test]
 async fn a_removal_cannot_be_repeated_under_another_idempotency_key() {
     let (bob, alice) = (Device::new("bob"), Device::new("alice"));
     let running = Running::start().with(&[&bob, &alice], 0).await;
-    let draft = Draft::delete("/devices/main");
+    let draft = removal("main");
     let mut headers = draft.headers(&alice, running.api.authority(), NOW);
     for (name, value) in &mut headers {
         if *name == "idempotency-key" {

@@ -1,14 +1,12 @@
 //! Another key for a device, agreed to by the one before; another device for a user, vouched for by one.
 
-use serde_json::{Value, json};
+use std::time::Duration;
+
+use keypool_projections::statement::Agreement;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::harness::{Device, Draft, NOW, Running, upload};
-
-fn rotation(previous: &Device, proof: &str) -> Value {
-    let (user, device) = (previous.pool.user(), previous.pool.device());
-    json!({ "user": user, "device": device, "previous_keyid": previous.keyid(), "proof": proof })
-}
 
 #[actix_web::test]
 async fn the_next_key_speaks_for_the_device_and_the_one_before_no_more() {
@@ -17,7 +15,7 @@ async fn the_next_key_speaks_for_the_device_and_the_one_before_no_more() {
     let running = Running::start().with(&[&alice, &bob], 3).await;
     let api = &running.api;
     let reserved = api.reserve(&alice, "bob").await.ok();
-    let agreed = rotation(&bob, &bob.agrees_to(&next));
+    let agreed = bob.agrees_to(api, &next).await;
     let draft = Draft::post("/devices/rotate", &agreed).key(Uuid::new_v4());
     let first = api.send(&next, &draft).await.ok();
     assert_eq!(first.body["keyid"], next.keyid().to_string());
@@ -44,33 +42,37 @@ async fn nobody_takes_a_device_over_without_its_key() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
     let running = Running::start().with(&[&alice, &bob], 1).await;
     let (thief, third) = (bob.impostor(), bob.impostor().impostor());
-    let by_thief = thief.agrees_to(&thief);
-    let for_another = bob.agrees_to(&third);
-    let garbage = data_encoding::BASE64.encode(&[7; 64]);
-    for proof in [by_thief.as_str(), &for_another, &garbage, ""] {
-        let refused = running.api.post(&thief, "/devices/rotate", rotation(&bob, proof)).await;
-        assert_eq!(refused.code(), "not_allowed", "{proof}");
+    let api = &running.api;
+    let for_another = bob.agrees_to(api, &third).await;
+    let list = api.devices_of(&bob).await;
+    let until = NOW.after(Duration::from_mins(4));
+    let agreement = Agreement::Rotate(&thief.keyid());
+    let own_word = thief.states_on(&list, &bob.pool, agreement, until);
+    let mut by_thief = for_another.clone();
+    by_thief["proof"] = own_word["proof"].clone();
+    let mut garbage = for_another.clone();
+    garbage["proof"] = json!(data_encoding::BASE64URL_NOPAD.encode(&[7; 64]));
+    for rotation in [by_thief, for_another.clone(), garbage] {
+        let refused = api.post(&thief, "/devices/rotate", rotation.clone()).await;
+        assert_eq!(refused.code(), "not_allowed", "{rotation}");
     }
+    let mut nothing = for_another.clone();
+    nothing["proof"] = json!("");
+    assert_eq!(api.post(&thief, "/devices/rotate", nothing).await.code(), "bad_request");
     // A key that is no longer the device's agrees to nothing more.
-    let agreed = bob.agrees_to(&third);
-    running.api.post(&third, "/devices/rotate", rotation(&bob, &agreed)).await.ok();
-    let late =
-        running.api.post(&thief, "/devices/rotate", rotation(&bob, &bob.agrees_to(&thief))).await;
-    assert_eq!(late.code(), "identity_bound");
+    let for_thief = bob.agrees_to(api, &thief).await;
+    api.post(&third, "/devices/rotate", for_another).await.ok();
+    let late = api.post(&thief, "/devices/rotate", for_thief).await;
+    assert_eq!(late.code(), "statement_stale");
     // A key that speaks for another device cannot speak for this one too.
-    let both = third.agrees_to(&alice);
-    let taken = running.api.post(&alice, "/devices/rotate", rotation(&third, &both)).await;
+    let both = third.agrees_to(api, &alice).await;
+    let taken = api.post(&alice, "/devices/rotate", both).await;
     assert_eq!(taken.code(), "identity_bound");
     let uploaded = running
         .api
         .send(&third, &Draft::post("/keypackages/upload", &upload(&[third.package(NOW)])))
         .await;
     uploaded.ok();
-}
-
-fn registration(device: &Device, voucher: &Device, proof: &str) -> Value {
-    let (user, name) = (device.pool.user(), device.pool.device());
-    json!({ "user": user, "device": name, "voucher": { "keyid": voucher.keyid(), "proof": proof } })
 }
 
 #[actix_web::test]
@@ -80,24 +82,23 @@ async fn a_device_vouches_for_another_one_of_its_user() {
     let api = &running.api;
     let phone = Device::new("alice/phone");
     assert_eq!(api.register(&phone).await.code(), "identity_bound");
-    // A key of somebody else, a proof for another device, and none at all.
+    // A key of somebody else, a voucher for another device, and one that somebody else has signed.
     let tablet = Device::new("alice/tablet");
-    for (voucher, proof, code) in [
-        (&mallory, mallory.vouches_for(&phone), "identity_bound"),
-        (&phone, phone.vouches_for(&phone), "identity_bound"),
-        (&alice, alice.vouches_for(&tablet), "not_allowed"),
-        (&alice, mallory.vouches_for(&phone), "not_allowed"),
-        (&alice, String::new(), "not_allowed"),
-    ] {
-        let refused = api.post(&phone, "/devices", registration(&phone, voucher, &proof)).await;
-        assert_eq!(refused.code(), code, "{proof}");
+    let strangers = mallory.vouches_for(api, &phone).await;
+    let for_another = alice.vouches_for(api, &tablet).await;
+    let mut forged = strangers.clone();
+    forged["keyid"] = json!(alice.keyid());
+    for (voucher, code) in
+        [(strangers, "identity_bound"), (for_another, "not_allowed"), (forged, "not_allowed")]
+    {
+        assert_eq!(api.register_with(&phone, &voucher).await.code(), code, "{voucher}");
     }
-    let vouched = registration(&phone, &alice, &alice.vouches_for(&phone));
-    assert_eq!(api.post(&phone, "/devices", vouched.clone()).await.status, 201);
-    assert_eq!(api.post(&phone, "/devices", vouched).await.status, 200);
+    let vouched = alice.vouches_for(api, &phone).await;
+    assert_eq!(api.register_with(&phone, &vouched).await.status, 201);
+    assert_eq!(api.register_with(&phone, &vouched).await.status, 200);
     // The second vouches for a third; all of them are listed, and anybody registered may ask.
-    let third = registration(&tablet, &phone, &phone.vouches_for(&tablet));
-    assert_eq!(api.post(&tablet, "/devices", third).await.status, 201);
+    let third = phone.vouches_for(api, &tablet).await;
+    assert_eq!(api.register_with(&tablet, &third).await.status, 201);
     let devices = api.get(&mallory, "/users/alice/devices").await.ok();
     assert_eq!(devices.body["devices"], json!(["main", "phone", "tablet"]));
     assert_eq!(api.get(&mallory, "/users/nobody/devices").await.code(), "unknown_user");

@@ -146,7 +146,7 @@ async fn a_stream_ends_with_its_device_and_with_the_server() {
     let mut of_alice = Listener::of(&running.api, &alice, None).await;
     assert_eq!(of_alice.names(1).await, named(&[(0, "empty")]));
     let mut of_bob = Listener::of(&running.api, &bob, None).await;
-    running.api.delete(&bob, "/devices/main").await.ok();
+    running.api.remove(&bob, "main").await.ok();
     // What comes after the removal is not for the key that was its.
     assert!(of_bob.next().await.is_none());
     running.server.stop().await;

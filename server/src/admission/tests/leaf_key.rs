@@ -1,5 +1,10 @@
 //! Check 11: the key in the leaf is the registered one, or that of the pool's packages of its scheme.
 
+use std::time::Duration;
+
+use keypool_ledger::{Signature, SignedStatement};
+use keypool_projections::LeafKey;
+
 use super::*;
 
 #[test]
@@ -28,13 +33,25 @@ fn check_11_signature_key_of_p256() {
     assert_eq!(admit(&package, &unsigned, NOW, &rules()).unwrap().leaf_key, None);
 }
 
+/// A statement as the log keeps it: its signature was checked before.
+fn agreed(store: &KeyPackageStore<MemoryLog>, pool: &PoolId, by: SignatureKey) -> SignedStatement {
+    let head = store.pools().device_list_head(pool.user());
+    let until = NOW.after(Duration::from_mins(1));
+    SignedStatement { by, head, until, proof: Signature::new(&[7; 64]).unwrap() }
+}
+
 #[actix_web::test]
 async fn check_11_of_p256_is_made_by_the_pool() {
     let (maker, other, clock) = (Maker::new(2), Maker::new(2), Arc::new(ManualClock::at(NOW)));
     let pools = Pools::open(MemoryLog::default(), clock, Limits::STANDARD).unwrap();
     let (store, pool) = (KeyPackageStore::new(pools, rules()), maker.owner().pool);
     let registered = (maker.owner().signature_key.unwrap(), None);
+    let key = registered.0.clone();
     store.register(&pool, registered, Idempotency::fresh()).await.unwrap();
+    let signature_key = SignatureKey::new(&maker.public_key).unwrap();
+    let leaf_key = LeafKey { signature_scheme: 0x0403, signature_key: signature_key.clone() };
+    let declared = (agreed(&store, &pool, key), leaf_key);
+    store.declare_leaf_key(&pool, declared, Idempotency::fresh()).await.unwrap();
     let package =
         |maker: &Maker, seed| maker.spoiled(|content| content.init_key = maker.hpke_key(seed));
     let batch = vec![package(&maker, 3), package(&other, 4), package(&maker, 5)];
@@ -53,5 +70,5 @@ async fn check_11_of_p256_is_made_by_the_pool() {
     );
     assert_eq!(saved.health.suites[0].available, 2);
     let pinned = store.view(&pool).state.pinned_key(0x0403).cloned();
-    assert_eq!(pinned, Some(SignatureKey::new(&maker.public_key).unwrap()));
+    assert_eq!(pinned, Some(signature_key));
 }
