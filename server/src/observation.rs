@@ -101,7 +101,6 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> Served 
         "HEAD" => "HEAD",
         "POST" => "POST",
         "PUT" => "PUT",
-        "DELETE" => "DELETE",
         "PATCH" => "PATCH",
         "OPTIONS" => "OPTIONS",
         _ => "other",

@@ -112,7 +112,7 @@ const fn status_of(code: Code) -> u16 {
             400
         }
         Code::Unauthenticated => 401,
-        Code::NotAllowed | Code::StatementExpired | Code::OtherLedger => 403,
+        Code::NotAllowed | Code::StatementExpired => 403,
         Code::NotFound
         | Code::UnknownUser
         | Code::UnknownKeyPackage

@@ -88,8 +88,6 @@ codes! {
         "Fetch the head from GET /users/{user}/devices and sign a new statement.";
     StatementExpired "statement_expired" false "The statement's time does not fit"
         "Sign a new statement: it is good for ten minutes to vouch, for five otherwise; check the clock.";
-    OtherLedger "other_ledger" false "The statement is for another ledger"
-        "Sign it for the ledger that GET /users/{user}/devices names.";
     NameTaken "name_taken" false "The name differs from another one in capital letters only"
         "Choose another name.";
     TooManyDevices "too_many_devices" false "The user has as many devices as a user may have"

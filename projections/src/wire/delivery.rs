@@ -5,7 +5,7 @@
 use keypool_ledger::{GroupId, PoolId};
 use serde::{Deserialize, Serialize};
 
-use super::{Base64, ClaimRequest};
+use super::{Base64, ClaimRequest, policy::null_as_none};
 
 /// `POST /groups`: make a group with the caller as its first member, in epoch 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +35,13 @@ pub struct CommitRequest {
     /// The Commit.
     pub commit: Base64,
     /// The Welcomes for the new members: for exactly the packages that are spent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     pub welcomes: Vec<Base64>,
     /// The packages it uses, by the reservations that hold them. Their owners are members afterwards.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     pub spend: Vec<ClaimRequest>,
     /// The devices it removes, written `user/device`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub removed: Vec<PoolId>,
 }
@@ -163,11 +163,11 @@ pub struct AcknowledgeRequest {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overrun: bool,
     /// The groups that the device has joined: until then little of a group waits, for seven days.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub accepted: Vec<GroupId>,
     /// The groups of which the device was told, by `not_kept`, that something was not kept.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub told: Vec<GroupId>,
 }
@@ -178,4 +178,19 @@ pub struct AcknowledgeRequest {
 pub struct AcknowledgeReply {
     /// How many items wait still.
     pub waiting: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_null_is_as_if_it_were_left_out() {
+        let commit = r#"{"epoch":0,"commit":"","welcomes":null,"spend":null,"removed":null}"#;
+        let commit: CommitRequest = serde_json::from_str(commit).unwrap();
+        assert!(commit.welcomes.is_empty() && commit.spend.is_empty() && commit.removed.is_empty());
+        let acknowledged = r#"{"through":1,"accepted":null,"told":null}"#;
+        let acknowledged: AcknowledgeRequest = serde_json::from_str(acknowledged).unwrap();
+        assert!(acknowledged.accepted.is_empty() && acknowledged.told.is_empty());
+    }
 }

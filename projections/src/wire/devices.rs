@@ -165,7 +165,11 @@ pub struct RotatePackagesRequest {
     pub key: Option<RotateRequest>,
     /// The keys of other signature schemes that the new key declares with it: a rotation ends those that
     /// the one before had declared.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "super::policy::null_as_none",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub leaf_keys: Vec<LeafKeyRequest>,
 }
 
