@@ -281,11 +281,18 @@ impl Deliveries {
         state.evolve(event);
         let mut touched = Touched { groups: vec![group.clone()], mailboxes: recipients.clone() };
         let sender = sender_of(event).cloned();
+        let posted = matches!(event, Event::Posted { .. });
         for recipient in recipients {
-            let waiting =
-                Waiting { position, bytes, at, group: group.clone(), sender: sender.clone() };
+            let waiting = Waiting {
+                position,
+                bytes,
+                at,
+                group: group.clone(),
+                sender: sender.clone(),
+                posted,
+            };
             let mailbox = self.mailboxes.entry(recipient).or_default();
-            mailbox.deliver(waiting, matches!(event, Event::Posted { .. }));
+            mailbox.deliver(waiting);
         }
         let leaving: &[PoolId] = match event {
             Event::Committed { removed, .. } => removed,

@@ -59,10 +59,15 @@ struct Mailbox {
 impl Mailbox {
     fn keeps(&self, group: &GroupId, sender: Option<&PoolId>, posted: bool) -> bool {
         let Some(sender) = sender else { return self.overrun.is_none() };
-        let closed = |sender: Option<PoolId>| self.closed.contains(&(group.clone(), sender));
-        let refused =
-            posted && (self.blocked.contains(sender.user()) || closed(Some(sender.clone())));
-        self.overrun.is_none() && !closed(None) && !refused
+        let closed = |(of, by): &(GroupId, Option<PoolId>)| {
+            let is_meant = match by {
+                Some(by) => posted && by.user() == sender.user(),
+                None => true,
+            };
+            of == group && is_meant
+        };
+        let refused = posted && self.blocked.contains(sender.user());
+        self.overrun.is_none() && !self.closed.iter().any(closed) && !refused
     }
 
     fn reopen(&mut self, group: &GroupId) {

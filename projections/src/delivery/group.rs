@@ -155,7 +155,11 @@ impl GroupState {
         if limits.members_max < self.members.len().saturating_add(change.added.len()) {
             return Err(DeliveryRejection::TooManyMembers(limits.members_max));
         }
-        let GroupChange { added, removed } = change.clone();
+        let added = change.added.clone();
+        // Only members can be removed: other names would be stored and told for nothing.
+        let gone: BTreeSet<&PoolId> =
+            change.removed.iter().filter(|gone| self.has_member(gone)).collect();
+        let removed = gone.into_iter().cloned().collect();
         let (committer, not_kept) = (committer.clone(), Vec::new());
         Ok(Event::Committed { epoch, committer, added, removed, not_kept })
     }

@@ -33,6 +33,8 @@ pub struct Waiting {
     pub group: GroupId,
     /// The device it comes from; `None` for a Welcome.
     pub sender: Option<PoolId>,
+    /// Whether it is a message, and no Commit and no Welcome.
+    pub posted: bool,
 }
 
 /// Whether a mailbox keeps a message, and what is recorded of it first.
@@ -123,7 +125,7 @@ impl MailboxState {
     pub fn decide_invitation(
         &self,
         device: &PoolId,
-        inviter: &PoolId,
+        (inviter, is_contact): (&PoolId, bool),
         now: Timestamp,
         limits: &DeliveryLimits,
     ) -> Result<(), DeliveryRejection> {
@@ -141,7 +143,9 @@ impl MailboxState {
             waiting += 1;
             by_user += usize::from(by.user() == inviter.user());
         }
-        if limits.invitations_max <= waiting || limits.invitations_of_user_max <= by_user {
+        // Strangers cannot take the places of contacts.
+        let is_full = !is_contact && limits.invitations_max <= waiting;
+        if is_full || limits.invitations_of_user_max <= by_user {
             return Err(DeliveryRejection::InvitationsFull(device.clone()));
         }
         Ok(())
@@ -165,7 +169,7 @@ impl MailboxState {
         }
         let empty = Share::default();
         let share = self.groups.get(group).unwrap_or(&empty);
-        if self.overrun || share.closed || posted && share.closed_senders.contains(sender) {
+        if self.overrun || share.closed || posted && share.is_closed_to(sender) {
             return Keep::default();
         }
         let mut closing = self.decide_drops(now, limits);
@@ -197,7 +201,8 @@ impl MailboxState {
 
     /// Keeps a message for the device, unless its part of the mailbox is closed or its sender blocked.
     /// A Welcome comes with the membership, and uses nothing of the group's budget.
-    pub(super) fn deliver(&mut self, waiting: Waiting, posted: bool) {
+    pub(super) fn deliver(&mut self, waiting: Waiting) {
+        let posted = waiting.posted;
         if self.overrun {
             return;
         }
@@ -206,11 +211,11 @@ impl MailboxState {
                 return;
             }
             let share = self.groups.entry(waiting.group.clone()).or_default();
-            if share.closed || posted && share.closed_senders.contains(sender) {
+            if share.closed || posted && share.is_closed_to(sender) {
                 return;
             }
             if posted {
-                share.senders.entry(sender.clone()).or_default().add(waiting.bytes);
+                share.senders.entry(sender.user().into()).or_default().add(waiting.bytes);
             }
             share.used.add(waiting.bytes);
         }
@@ -269,10 +274,12 @@ impl MailboxState {
         let Some(share) = self.groups.get_mut(&waiting.group) else { return };
         let Some(sender) = &waiting.sender else { return };
         share.used.subtract(waiting.bytes);
-        if let Some(used) = share.senders.get_mut(sender) {
+        if waiting.posted
+            && let Some(used) = share.senders.get_mut(sender.user())
+        {
             used.subtract(waiting.bytes);
             if used.messages == 0 {
-                share.senders.remove(sender);
+                share.senders.remove(sender.user());
             }
         }
         if share.ended && share.used.messages == 0 {
@@ -302,9 +309,13 @@ impl MailboxState {
         }
     }
 
-    /// Takes in that the device was removed from a group: what waits is delivered still.
+    /// Takes in that the device was removed from a group: what waits is delivered still. Of a group that it
+    /// has not accepted nothing stays, or removals would make room for ever more invitations.
     pub(super) fn end_membership(&mut self, group: &GroupId) {
         let Some(share) = self.groups.get_mut(group) else { return };
+        if share.invited.is_some() {
+            return self.leave(group);
+        }
         share.ended = true;
         share.invited = None;
         if share.used.messages == 0 {
@@ -381,11 +392,12 @@ impl MailboxState {
         }
         out.number(self.waiting.len() as u64);
         let mut before = 0;
-        for Waiting { position, bytes, at, group, sender } in &self.waiting {
+        for Waiting { position, bytes, at, group, sender, posted } in &self.waiting {
             out.number(position.saturating_sub(before));
             out.number(*bytes);
             out.number(at.as_millis());
             out.bytes(group.as_bytes());
+            out.flag(*posted);
             out.flag(sender.is_some());
             if let Some(sender) = sender {
                 out.pool(sender);
@@ -411,8 +423,9 @@ impl MailboxState {
             position = position.checked_add(rest.number()?)?;
             let (bytes, at) = (rest.number()?, rest.time()?);
             let group = GroupId::new(rest.bytes()?).ok()?;
+            let posted = rest.flag()?;
             let sender = if rest.flag()? { Some(rest.pool()?) } else { None };
-            state.waiting.push_back(Waiting { position, bytes, at, group, sender });
+            state.waiting.push_back(Waiting { position, bytes, at, group, sender, posted });
         }
         Some(state)
     }

@@ -1,5 +1,7 @@
 //! The part of a mailbox that one group has, and how much of its budget is used.
 
+use std::sync::Arc;
+
 use imbl::{OrdMap, OrdSet};
 use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
 
@@ -15,7 +17,7 @@ pub(super) struct Share {
     pub(super) ended: bool,
     pub(super) used: Used,
     /// What each sender's messages use of it.
-    pub(super) senders: OrdMap<PoolId, Used>,
+    pub(super) senders: OrdMap<Arc<str>, Used>,
     /// Whether nothing more of the group is kept until the device was told.
     pub(super) closed: bool,
     /// The senders of whom nothing more is kept until the device was told.
@@ -46,6 +48,11 @@ impl Used {
 }
 
 impl Share {
+    /// Whether nothing more of a sender is kept, nor of the other devices of that user.
+    pub(super) fn is_closed_to(&self, sender: &PoolId) -> bool {
+        self.closed_senders.iter().any(|closed| closed.user() == sender.user())
+    }
+
     /// Decides whether a message closes the group's part of the mailbox, or its sender's; `None` if there
     /// is room for it.
     pub(super) fn decide_closing(
@@ -65,7 +72,7 @@ impl Share {
         if !self.used.has_room(bytes, messages_max, bytes_max) {
             return closed(None);
         }
-        let used = self.senders.get(sender).copied().unwrap_or_default();
+        let used = self.senders.get(sender.user()).copied().unwrap_or_default();
         if posted && !used.has_room(bytes, messages_max / 2, bytes_max / 2) {
             return closed(Some(sender.clone()));
         }
@@ -83,7 +90,7 @@ impl Share {
         self.used.pack(out);
         out.number(self.senders.len() as u64);
         for (sender, used) in &self.senders {
-            out.pool(sender);
+            out.bytes(sender.as_bytes());
             used.pack(out);
         }
         out.number(self.closed_senders.len() as u64);
@@ -96,7 +103,7 @@ impl Share {
         let used = Used::unpack(rest)?;
         let mut share = Self { invited, ended, used, closed, ..Self::default() };
         for _ in 0..rest.number()? {
-            share.senders.insert(rest.pool()?, Used::unpack(rest)?);
+            share.senders.insert(rest.text()?.as_str().into(), Used::unpack(rest)?);
         }
         for _ in 0..rest.number()? {
             share.closed_senders.insert(rest.pool()?);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keypool_ledger::{Event, SignatureKey};
 
-use super::{PoolState, Registration};
+use super::{Package, PoolState, Registration};
 use crate::packing::{Packer, Unpacker};
 
 /// The keys that a pool has had, over all its registrations.
@@ -14,6 +14,9 @@ pub struct Identity {
     pub changes: u64,
     /// How often the device was registered: the number of its present incarnation.
     pub incarnation: u32,
+    /// The version of the pool's history at which the present incarnation was registered; 0 if the device
+    /// never was.
+    pub since: u64,
     /// The keys that were removed or rotated away, the oldest first. None is anyone's ever after.
     pub retired: Vec<SignatureKey>,
 }
@@ -22,17 +25,19 @@ impl Identity {
     pub(crate) fn pack(&self, out: &mut Packer) {
         out.number(self.changes);
         out.number(u64::from(self.incarnation));
+        out.number(self.since);
         out.number(self.retired.len() as u64);
         self.retired.iter().for_each(|key| out.bytes(key.as_bytes()));
     }
 
     pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
         let (changes, incarnation) = (rest.number()?, u32::try_from(rest.number()?).ok()?);
+        let since = rest.number()?;
         let mut retired = Vec::new();
         for _ in 0..rest.number()? {
             retired.push(SignatureKey::new(rest.bytes()?).ok()?);
         }
-        Some(Self { changes, incarnation, retired })
+        Some(Self { changes, incarnation, since, retired })
     }
 }
 
@@ -42,7 +47,9 @@ impl PoolState {
             Event::Registered { signature_key, credential, voucher, statement } => {
                 let by = || statement.as_ref().map(|statement| statement.by.clone());
                 self.bind(signature_key, credential, voucher.clone().or_else(by));
-                Arc::make_mut(&mut self.identity).incarnation += 1;
+                let identity = Arc::make_mut(&mut self.identity);
+                identity.incarnation += 1;
+                identity.since = self.version.saturating_add(1);
                 (self.removed, self.released) = (false, false);
             }
             Event::KeyRotated { signature_key, credential, .. } => {
@@ -76,6 +83,11 @@ impl PoolState {
             // Not about a pool: the shell lets no such event into a pool's history.
             _ => {}
         }
+    }
+
+    /// Whether a package is of the device as it is registered now, and not of one that was removed since.
+    pub(crate) fn is_of_this_incarnation(&self, package: &Package) -> bool {
+        !self.removed && self.identity.since <= package.order
     }
 
     fn bind(&mut self, key: &SignatureKey, credential: &str, voucher: Option<SignatureKey>) {

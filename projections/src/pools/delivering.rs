@@ -142,7 +142,10 @@ impl<L: EventLog> Group<'_, L> {
                 return Err(DeliveryRejection::MemberAlready(owner.clone()).into());
             }
             let mailbox = self.mailbox_state(owner);
-            let invited = mailbox.decide_invitation(owner, &request.caller, self.look.now, &limits);
+            let is_contact =
+                self.pool_view(owner)?.state.circle().is_contact(request.caller.user());
+            let inviter = (&request.caller, is_contact);
+            let invited = mailbox.decide_invitation(owner, inviter, self.look.now, &limits);
             invited.map_err(|rejection| DeliverError::Invitee {
                 keypackage_ref: (*keypackage_ref).clone(),
                 rejection,
@@ -209,6 +212,10 @@ impl<L: EventLog> Group<'_, L> {
             // One spend adds a device once: what was spent before adds nobody.
             Ok(Answer::Spent { replayed: true, .. }) => {
                 Ok(Err((None, Rejection::AlreadySpent(claim.keypackage_ref.clone()))))
+            }
+            // Another device has the name since: the Welcome is not for it.
+            Ok(Answer::Spent { .. }) if !is_current(&view, &claim.keypackage_ref) => {
+                Ok(Err((None, Rejection::Revoked(claim.keypackage_ref.clone()))))
             }
             Ok(Answer::Spent { .. }) => {
                 let events = decision.events.into_iter().map(|event| (event, Vec::new()));
@@ -373,6 +380,11 @@ fn concerned_by(event: &Event) -> Vec<PoolId> {
     }
 }
 
+/// Whether a package is of the device that is registered now.
+fn is_current(view: &PoolView, keypackage_ref: &KeyPackageRef) -> bool {
+    view.state.get(keypackage_ref).is_some_and(|package| view.state.is_of_this_incarnation(package))
+}
+
 /// One event for one history.
 fn one_write(stream: StreamId, version: u64, event: Event) -> Writes {
     Writes::from([(stream, (version, vec![(event, Vec::new())]))])
@@ -388,7 +400,10 @@ fn check_welcomes(
         welcomes.iter().flat_map(|welcome| &welcome.keypackage_refs).collect();
     let spent: BTreeSet<&KeyPackageRef> =
         spends.iter().map(|claim| &claim.keypackage_ref).collect();
-    if named != spent || spent.len() != spends.len() {
+    // Each package in one Welcome, and no Welcome for nobody.
+    let count: usize = welcomes.iter().map(|welcome| welcome.keypackage_refs.len()).sum();
+    let is_idle = welcomes.iter().any(|welcome| welcome.keypackage_refs.is_empty());
+    if named != spent || spent.len() != spends.len() || count != spends.len() || is_idle {
         return Err(DeliveryRejection::WelcomeMismatch);
     }
     match welcomes.iter().map(|welcome| welcome.bytes.len()).max() {

@@ -147,6 +147,7 @@ impl Directory {
             Event::Registered { signature_key, .. } => {
                 brief.key = Some(signature_key.clone());
                 brief.identity.incarnation += 1;
+                brief.identity.since = version;
                 brief.identity.changes += 1;
             }
             Event::KeyRotated { signature_key, .. } => {

@@ -194,13 +194,14 @@ fn only_members_post_and_a_removed_one_is_told_so_and_nothing_more() {
     let unknown = refusal(service.deliver(9, "alice", other));
     assert_eq!(unknown, DeliveryRejection::UnknownGroup(group("other")));
     service.add(10, "alice", 0, ("bob", 1));
+    service.join(16, "bob");
     for (id, command) in [(11, post("psst")), (12, commit(1, &[], &[]))] {
         let refused = refusal(service.deliver(id, "mallory", command));
         assert!(matches!(refused, DeliveryRejection::NotAMember { .. }), "{refused:?}");
     }
     service.deliver(13, "alice", commit(1, &[], &["bob"])).unwrap();
     service.deliver(14, "alice", post("alone at last")).unwrap();
-    assert_eq!(service.waiting("bob"), ["welcome", "commit 1"]);
+    assert_eq!(service.waiting("bob"), ["commit 1"]);
     let refused = refusal(service.deliver(15, "bob", post("hey")));
     assert!(matches!(refused, DeliveryRejection::NotAMember { .. }), "{refused:?}");
     service.assert_audited();
@@ -574,12 +575,13 @@ fn one_commit_removes_half_of_the_others_at_most() {
 
 #[test]
 fn a_removed_device_is_in_no_group_and_its_mailbox_is_closed_for_whoever_comes_after() {
-    let service = Service::with(&["bob"]);
+    let service = Service::with(&[]);
     let key = |n: u8| SignatureKey::new(&[n; 32]).unwrap();
     let target = || Target::Pool(pool("bob"));
     let execute = |id, command| block_on(service.pools.execute(request(id, target(), command)));
     let admit = |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned() };
     execute(30, admit(1)).unwrap();
+    execute(29, Command::Upload(vec![package("bob")])).unwrap();
     service.add(10, "alice", 0, ("bob", 1));
     service.join(11, "bob");
     service.deliver(12, "alice", post("for bob's eyes")).unwrap();
@@ -594,4 +596,99 @@ fn a_removed_device_is_in_no_group_and_its_mailbox_is_closed_for_whoever_comes_a
     assert_eq!(service.waiting("bob"), [""; 0]);
     assert!(!service.pools.group(&g()).has_member(&pool("bob")));
     service.assert_audited();
+}
+
+#[test]
+fn a_commit_removes_members_and_no_other_name_is_recorded() {
+    let service = Service::with(&["bob"]);
+    service.add(10, "alice", 0, ("bob", 1));
+    let named = ["bob", "bob", "nobody", "x/y"];
+    service.deliver(11, "alice", commit(1, &[], &named)).unwrap();
+    let last = service.log.read(1, usize::MAX).unwrap().pop().unwrap();
+    let Event::Committed { removed, .. } = last.envelope.event else { panic!("no Commit") };
+    assert_eq!(removed, [pool("bob")]);
+}
+
+#[test]
+fn a_package_of_a_device_that_was_removed_adds_nobody_who_has_its_name_since() {
+    let service = Service::with(&[]);
+    let key = |n: u8| SignatureKey::new(&[n; 32]).unwrap();
+    let execute = |id, command| {
+        block_on(service.pools.execute(request(id, Target::Pool(pool("bob")), command))).unwrap()
+    };
+    let admit = |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned() };
+    execute(30, admit(1));
+    execute(31, Command::Upload(vec![package("bob")]));
+    service.reserve(1, "bob", "alice");
+    execute(32, Command::Remove { by: key(1) });
+    for (id, registered) in [(10, false), (11, true)] {
+        if registered {
+            execute(33, admit(2));
+        }
+        let refused = service.deliver(id, "alice", add("alice", 0, "bob", 1));
+        assert!(
+            matches!(refused, Err(DeliverError::Spend { rejection: Rejection::Revoked(_), .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(service.pools.group(&g()).members().count(), 1);
+    assert!(service.pools.mailbox(&pool("bob")).is_empty());
+}
+
+#[test]
+fn each_package_has_one_welcome_and_no_welcome_is_for_nobody() {
+    let service = Service::with(&["bob"]);
+    service.reserve(1, "bob", "alice");
+    let welcome = |refs: &[&str]| Welcome {
+        bytes: b"welcome".to_vec(),
+        keypackage_refs: refs.iter().map(|name| reference(name)).collect(),
+    };
+    let with = |welcomes: Vec<Welcome>, spends| DeliveryCommand::Commit {
+        group: g(),
+        epoch: 0,
+        commit: b"commit".to_vec(),
+        welcomes,
+        spends,
+        removed: Vec::new(),
+    };
+    let spend = || vec![claim("bob", 1, "alice")];
+    for (id, command) in [
+        (10, with(vec![welcome(&["bob"]), welcome(&["bob"])], spend())),
+        (11, with(vec![welcome(&["bob"]), welcome(&[])], spend())),
+        (12, with(vec![welcome(&[])], Vec::new())),
+    ] {
+        let refused = refusal(service.deliver(id, "alice", command));
+        assert_eq!(refused, DeliveryRejection::WelcomeMismatch, "{id}");
+    }
+}
+
+#[test]
+fn the_devices_of_one_user_share_one_senders_half() {
+    let service = Service::with(&["bob", "mallory/a", "mallory/b"]).limited(SMALL);
+    for (n, user) in (1..).zip(["bob", "mallory/a", "mallory/b"]) {
+        service.add(10 + u128::from(n), "alice", u64::from(n) - 1, (user, n));
+        service.join(20 + u128::from(n), user);
+    }
+    service.join(30, "bob");
+    for (id, device) in [(31, "mallory/a"), (32, "mallory/b")] {
+        service.deliver(id, device, post("spam")).unwrap();
+    }
+    let over = service.deliver(33, "mallory/b", post("more")).unwrap();
+    assert!(over.not_kept.contains(&pool("bob")), "{over:?}");
+    let over = service.deliver(34, "mallory/a", post("more")).unwrap();
+    assert!(over.not_kept.contains(&pool("bob")), "{over:?}");
+    let honest = service.deliver(35, "alice", post("hello")).unwrap();
+    assert!(!honest.not_kept.contains(&pool("bob")), "{honest:?}");
+    assert_eq!(service.waiting("bob"), ["spam", "spam", "hello"]);
+    service.assert_audited();
+}
+
+#[test]
+fn a_removal_before_the_device_has_accepted_leaves_nothing_in_its_mailbox() {
+    let service = Service::with(&["bob"]);
+    service.add(10, "alice", 0, ("bob", 1));
+    service.deliver(11, "alice", post("one")).unwrap();
+    service.deliver(12, "alice", commit(1, &[], &["bob"])).unwrap();
+    assert_eq!(service.waiting("bob"), [""; 0]);
+    assert_eq!(service.restarted().waiting("bob"), [""; 0]);
 }

@@ -255,8 +255,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
-    /// Counts a change of a policy, unless it was carried out before; returns whether it was counted.
-    fn count_policy(&self, pool: &PoolId, id: CommandId) -> Result<bool, StoreError> {
+    /// Counts a change of a policy or of a leaf key, unless it was carried out before; returns whether it was
+    /// counted.
+    pub(super) fn count_policy(&self, pool: &PoolId, id: CommandId) -> Result<bool, StoreError> {
         let Some(counter) = &self.counter else { return Ok(false) };
         if !self.pools.log().find(id)?.is_empty() {
             return Ok(false);
@@ -267,7 +268,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 
     /// Gives back what was counted for a change that has changed nothing.
-    fn settle_policy(&self, pool: &PoolId, is_counted: bool, reply: &Result<Reply, StoreError>) {
+    pub(super) fn settle_policy(
+        &self,
+        pool: &PoolId,
+        is_counted: bool,
+        reply: &Result<Reply, StoreError>,
+    ) {
         let is_made = match reply {
             Ok(reply) => !reply.repeated,
             Err(StoreError::Execute(ExecuteError::LogUnavailable)) => true,

@@ -108,7 +108,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<u64, StoreError> {
         let command = Command::DeclareLeafKey { statement, leaf_key };
-        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+        let is_counted = self.count_policy(pool, idempotency.key)?;
+        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await;
+        self.settle_policy(pool, is_counted, &reply);
+        let reply = reply?;
         match reply.answer {
             Answer::LeafKeyDeclared => Ok(reply.position),
             _ => Err(StoreError::Confused),

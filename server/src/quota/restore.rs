@@ -30,6 +30,8 @@ struct Reading {
     asked: Vec<Asked>,
     /// The last command that has changed each pool's policy.
     policies: HashMap<PoolId, CommandId>,
+    /// The device that posted last.
+    sender: Option<PoolId>,
     /// What owners have said of users: where in the log, and whether they are contacts since.
     said: HashMap<(PoolId, String), Vec<(u64, bool)>>,
 }
@@ -82,7 +84,7 @@ impl Counter {
         reading: &mut Reading,
         limits: &Limits,
     ) {
-        self.count_delivery(record);
+        self.count_delivery(record, reading);
         let Some(pool) = record.envelope.stream.pool() else { return };
         match &record.envelope.event {
             Event::Reserved { reservation, holder, deadline, .. } => {
@@ -127,14 +129,20 @@ impl Counter {
 
 impl Counter {
     /// Counts a record of a group.
-    fn count_delivery(&self, record: &Record) {
-        let at = record.envelope.at;
+    fn count_delivery(&self, record: &Record, reading: &mut Reading) {
+        let (at, kib) = (record.envelope.at, kib(record.payload.len() as u64));
         match &record.envelope.event {
             Event::GroupMade { creator } => self.count_device(Quota::Groups, creator, 1, at),
             Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
                 self.count_device(Quota::Posts, sender, 1, at);
-                let kib = kib(record.payload.len() as u64);
                 self.count_device(Quota::PostBytes, sender, kib, at);
+                reading.sender = Some(sender.clone());
+            }
+            // A Welcome follows the Commit of its device.
+            Event::Welcomed { .. } => {
+                if let Some(sender) = &reading.sender {
+                    self.count_device(Quota::PostBytes, sender, kib, at);
+                }
             }
             _ => {}
         }
@@ -150,6 +158,7 @@ const fn is_of_policy(event: &Event) -> bool {
             | Event::UserBlocked { .. }
             | Event::UserUnblocked { .. }
             | Event::StrangersLimitSet { .. }
+            | Event::LeafKeyPinned { .. }
     )
 }
 

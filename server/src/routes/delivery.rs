@@ -31,6 +31,8 @@ use crate::{
 const ITEMS_MAX: u16 = 100;
 /// How many bytes of a mailbox are given out at once, but for the first item.
 const BYTES_MAX: u64 = 1024 * 1024;
+/// How many devices a Commit says that it removes: as many as a group has members.
+const REMOVED_MAX: usize = 2000;
 /// How many groups one acknowledgement names.
 const GROUPS_NAMED_MAX: usize = 1024;
 /// How long a device may wait for something to come, in seconds.
@@ -111,6 +113,10 @@ pub(crate) async fn commit(
     };
     let welcomes: Result<Vec<Welcome>, Failure> = asked.welcomes.into_iter().map(read).collect();
     check_framing(&asked.commit.0, &group, Framed::Commit(asked.epoch))?;
+    if REMOVED_MAX < asked.removed.len() {
+        let detail = format!("one Commit names {REMOVED_MAX} removed devices at most");
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
     let (holder, spent) = (&caller.pool, asked.spend.len() as u64);
     let spends = asked.spend.into_iter().map(|claim| Claim {
         keypackage_ref: claim.keypackage_ref,

@@ -21,6 +21,10 @@ use crate::{
     state::{State, Store},
 };
 
+/// The signature schemes whose keys are declared: that of ciphersuite 2, ECDSA over P-256. The others that
+/// are known here are signed with the registered key.
+const LEAF_SCHEMES: [u16; 1] = [0x0403];
+
 /// Lets the key that signs this request speak for a device.
 ///
 /// Who may is the operator's to say (`--registration`). By default the first key to register a name has it,
@@ -177,6 +181,11 @@ pub(crate) fn declared(
     asked: &LeafKeyRequest,
     by: &SignatureKey,
 ) -> Result<(SignedStatement, LeafKey), Failure> {
+    if !LEAF_SCHEMES.contains(&asked.signature_scheme) {
+        let detail =
+            "the scheme is that of no ciphersuite here but the registered key's: 0x0403 is";
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
     let statement = asked.statement(&state.ledger_id()?, pool, by);
     check_proof(by, &statement, &asked.proof, "declaration of the leaf key")?;
     let signature_key = asked.leaf_keyid.clone();

@@ -3,7 +3,9 @@
 use actix_web::{HttpResponse, web::Data};
 use keypool_projections::{
     NextKey,
-    wire::{Outcome, PoolCounts, Problem, RotatePackagesReply, RotatePackagesRequest, UploadItem},
+    wire::{
+        Code, Outcome, PoolCounts, Problem, RotatePackagesReply, RotatePackagesRequest, UploadItem,
+    },
 };
 
 use super::{checked, item};
@@ -13,6 +15,9 @@ use crate::{
     routes::devices::{agreed, declared},
     state::State,
 };
+
+/// How many leaf keys one request declares.
+const LEAF_KEYS_MAX: usize = 4;
 
 /// Takes packages into the caller's pool in the place of all that are live, which are withdrawn; what is
 /// reserved of them can still be spent. All of it happens, or nothing.
@@ -36,6 +41,10 @@ pub(crate) async fn rotate(
 ) -> Result<HttpResponse, Failure> {
     let RotatePackagesRequest { keypackages, key: change, leaf_keys } = newcomer.body.json()?;
     let packages = checked(keypackages, state.batch_packages_max)?;
+    if LEAF_KEYS_MAX < leaf_keys.len() {
+        let detail = format!("a device declares {LEAF_KEYS_MAX} leaf keys at most");
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
     let (store, key) = (state.store()?, newcomer.key);
     let (pool, next) = match change {
         Some(change) => {
