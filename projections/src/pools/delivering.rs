@@ -144,9 +144,9 @@ impl<L: EventLog> Group<'_, L> {
             let mailbox = self.mailbox_state(owner);
             let is_contact =
                 self.pool_view(owner)?.state.circle().is_contact(request.caller.user());
-            let inviter = (&request.caller, is_contact);
-            let invited = mailbox.decide_invitation(owner, inviter, self.look.now, &limits);
-            invited.map_err(|rejection| DeliverError::Invitee {
+            let by = (&request.caller, is_contact);
+            let decided = mailbox.decide_invitation(owner, by, self.look.now, &limits);
+            decided.map_err(|rejection| DeliverError::Invitee {
                 keypackage_ref: (*keypackage_ref).clone(),
                 rejection,
             })?;
