@@ -41,7 +41,7 @@ use std::{
     error::Error,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -94,6 +94,8 @@ struct Shared<L> {
     clock: Arc<dyn Clock>,
     limits: Limits,
     clock_guard: Mutex<ClockGuard>,
+    /// Whether the clock was not trusted at the last look: only then are devices heard on it.
+    clock_in_doubt: AtomicBool,
     views: RwLock<Views>,
     queued: AtomicUsize,
     failed: signal::Sender<bool>,
@@ -142,6 +144,7 @@ impl<L: EventLog + 'static> Pools<L> {
             log,
             clock,
             limits,
+            clock_in_doubt: AtomicBool::new(clock_guard.state(reading) != ClockState::Fine),
             clock_guard: Mutex::new(clock_guard),
             views: RwLock::new(views),
             queued: AtomicUsize::new(0),

@@ -161,10 +161,9 @@ impl SignedClaim {
     }
 
     /// Lets the time that a registered device has signed count as a second opinion on this machine's clock.
-    fn hear_time(&self, state: &State) {
-        let Ok(store) = state.store() else { return };
-        if let Some(device) = store.pools().pool_of_key(&self.key) {
-            store.pools().hear_time(&device, self.created);
+    fn hear_time(&self, device: &PoolId, state: &State) {
+        if let Ok(store) = state.store() {
+            store.pools().hear_time(device, self.created);
         }
     }
 
@@ -186,7 +185,7 @@ impl FromRequest for Reader {
                 Claim::Signed(claim) => {
                     let pool = pool_of(&claim.key, state)?;
                     claim.verify()?;
-                    claim.hear_time(state);
+                    claim.hear_time(&pool, state);
                     Ok(Self { pool, key: Some(claim.key) })
                 }
             }
@@ -210,7 +209,7 @@ impl FromRequest for Writer {
                 Claim::Signed(claim) => {
                     let pool = pool_of(&claim.key, state)?;
                     counted_verify(claim, &request, true, state)?;
-                    claim.hear_time(state);
+                    claim.hear_time(&pool, state);
                     pool
                 }
             };
@@ -314,11 +313,10 @@ fn claim(
         Ok(()) => Ok(Claim::Signed(claim)),
         Err(AuthenticationError::Clock { why, .. }) if is_in_doubt(state) => {
             // Whoever disagrees with this machine is heard too, and is not told its time.
-            let key = &claim.key;
-            let is_known =
-                state.store().is_ok_and(|store| store.pools().pool_of_key(key).is_some());
-            if is_known && claim.verify().is_ok() {
-                claim.hear_time(state);
+            if let Ok(device) = pool_of(&claim.key, state)
+                && claim.verify().is_ok()
+            {
+                claim.hear_time(&device, state);
             }
             Err(AuthenticationError::Clock { why, now: None })
         }

@@ -8,7 +8,8 @@
 //!
 //! There are three ways on. The clock may come right again. The operator may accept it. Or registered
 //! devices may: their signed times are a second opinion, and the clock is accepted when three devices,
-//! or all there are, agree with it to two minutes, and fewer disagree. An accepted clock sets the log's
+//! or all there are, agree with it to two minutes, and fewer disagree; or when one does, and in half a
+//! minute none has disagreed, so that a small server comes back by itself. An accepted clock sets the log's
 //! time, forward or back, and leaves a `ClockAccepted` event.
 
 use std::{collections::VecDeque, time::Duration};
@@ -29,8 +30,10 @@ const REALIGNED_EVERY: Duration = Duration::from_hours(1);
 const OPINION_AGE_MAX: Duration = Duration::from_mins(10);
 /// How many devices' times are remembered: the last ones.
 const OPINIONS_MAX: usize = 64;
-/// How many devices are enough to accept the clock.
+/// How many devices are enough to accept the clock at once.
 const QUORUM: usize = 3;
+/// After how long one device is enough, if none disagrees.
+const UNCONTRADICTED: Duration = Duration::from_secs(30);
 
 /// One reading of the machine's two clocks.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +74,11 @@ pub(super) struct ClockReading {
 }
 
 impl ClockReading {
+    /// Whether the clock is not trusted.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.state != ClockState::Fine
+    }
+
     /// Refuses what hands out or spends a package while the clock cannot be trusted.
     pub(super) const fn relied_on(&self) -> Result<(), ExecuteError> {
         match self.state {
@@ -98,6 +106,8 @@ pub(super) struct ClockGuard {
     lapse_floor: Timestamp,
     reservation_ttl: Duration,
     opinions: VecDeque<Opinion>,
+    /// Since when devices are heard on the clock as it is in doubt now.
+    heard_since: Option<Duration>,
 }
 
 /// The time that a device has signed.
@@ -133,6 +143,7 @@ impl ClockGuard {
             lapse_floor: trusted.after(reservation_ttl),
             reservation_ttl,
             opinions: VecDeque::new(),
+            heard_since: None,
         };
         if guard.state(at) == ClockState::Fine {
             guard.trusted = guard.trusted.max(at.wall);
@@ -150,6 +161,8 @@ impl ClockGuard {
     pub(super) fn observe(&mut self, at: Reading) -> ClockReading {
         let state = self.state(at);
         if state == ClockState::Fine {
+            self.opinions.clear();
+            self.heard_since = None;
             self.trusted = self.trusted.max(at.wall);
             if REALIGNED_EVERY <= at.monotonic.saturating_sub(self.latest.1) {
                 self.realign(at);
@@ -182,8 +195,10 @@ impl ClockGuard {
     pub(super) fn hear(&mut self, device: &PoolId, signed: Timestamp, at: Reading) {
         if !self.is_in_doubt(at) {
             self.opinions.clear();
+            self.heard_since = None;
             return;
         }
+        self.heard_since.get_or_insert(at.monotonic);
         self.opinions.retain(|opinion| opinion.device != *device && opinion.is_fresh(at));
         if OPINIONS_MAX <= self.opinions.len() {
             self.opinions.pop_front();
@@ -215,7 +230,12 @@ impl ClockGuard {
         let fresh = self.opinions.iter().filter(|opinion| opinion.is_fresh(at));
         let (agree, disagree): (Vec<_>, Vec<_>) = fresh.partition(|opinion| opinion.agrees(at));
         // Without a device nothing depends on time.
-        registered == 0 || registered.min(QUORUM) <= agree.len() && disagree.len() < agree.len()
+        let heard_for = self.heard_since.map(|since| at.monotonic.saturating_sub(since));
+        let is_uncontradicted = disagree.is_empty()
+            && !agree.is_empty()
+            && heard_for.is_some_and(|heard_for| UNCONTRADICTED <= heard_for);
+        let is_quorum = registered.min(QUORUM) <= agree.len() && disagree.len() < agree.len();
+        registered == 0 || is_quorum || is_uncontradicted
     }
 
     /// Goes on from the clock as it was accepted. Reservations that are open have a full TTL again.
@@ -224,6 +244,7 @@ impl ClockGuard {
         self.realign(at);
         self.lapse_floor = to.after(self.reservation_ttl);
         self.opinions.clear();
+        self.heard_since = None;
     }
 
     /// The moment before which no reservation lapses.
@@ -314,6 +335,21 @@ mod tests {
         let by = Duration::from_secs(3);
         let large = ClockReading { now: at(10), state: ClockState::Regressed { by } };
         assert_eq!(guard.observe(reading(at(7), 12)), large);
+    }
+
+    #[test]
+    fn one_device_is_enough_after_half_a_minute_if_none_disagrees() {
+        let at_start = |passed| reading(at(3 * DAY + passed), passed);
+        let mut alone = guard();
+        hear(&mut alone, 0..1, at(3 * DAY), at_start(0));
+        hear(&mut alone, 0..1, at(3 * DAY + 29), at_start(29));
+        assert_eq!(accept(&mut alone, at_start(29), false, 5), None);
+        assert_eq!(accept(&mut alone, at_start(30), false, 5), Some(at(3 * DAY + 30)));
+
+        let mut contradicted = guard();
+        hear(&mut contradicted, 0..1, at(3 * DAY), at_start(0));
+        hear(&mut contradicted, 1..2, at(5), at_start(5));
+        assert_eq!(accept(&mut contradicted, at_start(40), false, 5), None);
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl<L: EventLog> Committer<L> {
         }
         let jobs = self.look_at_clock(jobs);
         let look = self.shared.clock_guard().observe(self.shared.reading());
+        self.shared.clock_in_doubt.store(look.is_in_doubt(), Ordering::Relaxed);
         let mut group = Group::new(&self.shared, look);
         let (mut planned, mut deferred) = (Vec::new(), Vec::new());
         for job in jobs {

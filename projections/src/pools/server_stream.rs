@@ -1,6 +1,8 @@
 //! The server's own history in the log: the settings it ran with, and the clock that was accepted after a
 //! leap.
 
+use std::sync::atomic::Ordering;
+
 use keypool_ledger::{
     AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, NewEvent, PoolId, StreamId,
     StreamWrite, Timestamp,
@@ -103,6 +105,9 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Hears the time that a registered device has signed: a second opinion while the machine's clock is
     /// not trusted. That the signature is right is for the caller to check; whether the time is, is not.
     pub fn hear_time(&self, device: &PoolId, signed: Timestamp) {
+        if !self.shared.clock_in_doubt.load(Ordering::Relaxed) {
+            return;
+        }
         self.shared.clock_guard().hear(device, signed, self.shared.reading());
     }
 
