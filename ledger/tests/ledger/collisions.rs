@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::support::{
-    SMALL, all, batch, command, facts, fill, open, package, read_journal, stream, uploaded,
+    SMALL, all, batch, command, facts, fill, open, open_sled, package, read_journal, stream,
+    uploaded,
 };
 
 /// A log in which nearly all names have the fingerprint of others.
@@ -135,7 +136,7 @@ fn no_two_logs_have_the_same_fingerprints() {
         .map(|_| {
             let dir = TempDir::new().unwrap();
             drop(open(dir.path()));
-            sled::open(dir.path().join("sled")).unwrap().get(b"k").unwrap().unwrap()
+            open_sled(dir.path()).get(b"k").unwrap().unwrap()
         })
         .collect();
     assert_ne!(secrets[0], secrets[1]);
@@ -145,7 +146,7 @@ fn no_two_logs_have_the_same_fingerprints() {
 fn a_lost_secret_has_the_index_built_anew() {
     let dir = TempDir::new().unwrap();
     fill(&open(dir.path()), 100);
-    let database = sled::open(dir.path().join("sled")).unwrap();
+    let database = open_sled(dir.path());
     let before = database.remove(b"k").unwrap();
     drop(database);
 
@@ -153,7 +154,7 @@ fn a_lost_secret_has_the_index_built_anew() {
 
     assert_eq!(log.stream_head(&stream("ann")).unwrap().version, 100);
     drop(log);
-    let after = sled::open(dir.path().join("sled")).unwrap().get(b"k").unwrap();
+    let after = open_sled(dir.path()).get(b"k").unwrap();
     assert!(after.is_some() && after != before);
 }
 
@@ -177,7 +178,7 @@ fn a_log_that_contradicts_itself_is_named_before_its_index_is_touched() {
     let dir = parent.path().join("data");
     let records = contradictory(&dir);
     // The index of an earlier version.
-    let index = sled::open(dir.join("sled")).unwrap();
+    let index = open_sled(&dir);
     index.insert(b"l", &[3]).unwrap();
     drop(index);
 
@@ -194,7 +195,7 @@ fn a_log_that_contradicts_itself_is_named_before_its_index_is_touched() {
         );
     }
     assert!(!dir.join("sled.damaged").exists(), "the index is where it was");
-    assert_eq!(sled::open(dir.join("sled")).unwrap().get(b"l").unwrap().unwrap(), [3]);
+    assert_eq!(open_sled(&dir).get(b"l").unwrap().unwrap(), [3]);
     assert_eq!(read_journal(&dir).unwrap(), records);
 }
 
@@ -202,7 +203,7 @@ fn a_log_that_contradicts_itself_is_named_before_its_index_is_touched() {
 fn an_index_of_an_earlier_version_is_built_anew_and_the_old_one_removed() {
     let dir = TempDir::new().unwrap();
     fill(&open(dir.path()), 100);
-    let database = sled::open(dir.path().join("sled")).unwrap();
+    let database = open_sled(dir.path());
     database.insert(b"l", &[3]).unwrap();
     drop(database);
 
@@ -230,7 +231,7 @@ fn an_index_that_forgot_the_end_of_a_history_appends_no_second_version() {
         append(&[&log], &batch("bob", n, vec![uploaded(1000 + n, 4)]));
     }
     drop(log);
-    let database = sled::open(dir.path().join("sled")).unwrap();
+    let database = open_sled(dir.path());
     let mut altered = 0;
     for (key, value) in database.scan_prefix(b"c").map(Result::unwrap) {
         // 31 bytes for an entry: the kind, sixteen bytes of hash, and the place of a record.

@@ -6,8 +6,8 @@ use keypool_ledger::{EventLog, OpenError, ReadError, Record};
 use tempfile::TempDir;
 
 use super::support::{
-    all, batch, command, copy, fill, in_the_end, open, package, refusal, stream, try_append,
-    uploaded,
+    all, batch, command, copy, fill, in_the_end, open, open_sled, package, refusal, stream,
+    try_append, uploaded,
 };
 
 /// Checks that a log serves exactly these records, by every way of reading, and can go on.
@@ -94,7 +94,7 @@ fn a_database_that_failed_a_reader_is_built_anew() {
 #[test]
 fn an_altered_value_is_never_served() {
     let (dir, records) = filled(30);
-    let database = sled::open(dir.path().join("sled")).unwrap();
+    let database = open_sled(dir.path());
     for (key, value) in database.scan_prefix(b"c").map(Result::unwrap) {
         let mut altered = value.to_vec();
         *altered.last_mut().unwrap() ^= 1;

@@ -12,7 +12,10 @@ use tempfile::TempDir;
 
 use super::{
     properties::same,
-    support::{SMALL, all, batch, command, copy, fill, open, package, segments, stream, uploaded},
+    support::{
+        SMALL, all, batch, command, copy, fill, open, open_sled, package, segments, stream,
+        uploaded,
+    },
 };
 
 /// The names the histories of a long log have.
@@ -35,7 +38,7 @@ fn lengthen(logs: &[&dyn EventLog], from: u64, to: u64) {
 
 /// The numbers of the runs that a closed log has, and of those that it has pieces of.
 fn runs(log: &TempDir) -> (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>) {
-    let database = sled::open(log.path().join("sled")).unwrap();
+    let database = open_sled(log.path());
     let of = |kind: &[u8]| {
         let keys = database.scan_prefix(kind).keys().map(|key| key.unwrap()[1..9].to_vec());
         keys.collect()
@@ -95,7 +98,7 @@ fn pieces_of_a_run_that_was_never_finished_are_removed() {
     fill(&open(dir.path()), 100);
     let (known, pieces) = runs(&dir);
     assert_eq!(known, pieces, "nothing is left behind");
-    let database = sled::open(dir.path().join("sled")).unwrap();
+    let database = open_sled(dir.path());
     for kind in [b'c', b'f', b'b'] {
         let mut key = vec![kind];
         key.extend(9999_u64.to_be_bytes());
@@ -118,7 +121,7 @@ fn a_missing_run_is_made_anew() {
     for kind in [b"m", b"f", b"b"] {
         let copied = TempDir::new().unwrap();
         copy(dir.path(), copied.path());
-        let database = sled::open(copied.path().join("sled")).unwrap();
+        let database = open_sled(copied.path());
         let first = database.scan_prefix(kind).keys().next().unwrap().unwrap();
         database.remove(first).unwrap();
         drop(database);

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     thread,
+    time::{Duration, Instant},
 };
 
 use keypool_ledger::{
@@ -138,5 +139,18 @@ pub(crate) fn in_the_end<T>(read: impl Fn() -> Result<T, ReadError>) -> T {
             Err(error) => assert!(SystemClock.now().as_millis() < deadline, "{error}: {error:?}"),
         }
         thread::yield_now();
+    }
+}
+
+/// Opens the log's sled files. A log that was just dropped closes them in a
+/// thread of its own, so this waits until their lock is free.
+pub(crate) fn open_sled(log: &Path) -> sled::Db {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match sled::open(log.join("sled")) {
+            Ok(database) => return database,
+            Err(error) if Instant::now() > deadline => panic!("sled stays locked: {error}"),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
     }
 }
