@@ -2,16 +2,16 @@
 
 use std::{
     cell::RefCell,
+    fmt::{Debug, Display},
     fs,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
 };
 
 use keypool_ledger::{
     AppendError, Appended, Batch, Clock, CommandId, Event, EventLog, Hash, JournalReader,
-    KeyPackageRef, NewEvent, OpenError, PackageFacts, ReadError, Record, SledLog, SledLogOptions,
-    StreamId, StreamWrite, SystemClock, Timestamp,
+    KeyPackageRef, NewEvent, OpenError, PackageFacts, Record, SledLog, SledLogOptions, StreamId,
+    StreamWrite, SystemClock, Timestamp,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -131,7 +131,7 @@ pub(crate) fn read_journal(dir: &Path) -> Result<Vec<Record>, OpenError> {
 }
 
 /// Reads until the log can answer: it may be building its index anew.
-pub(crate) fn in_the_end<T>(read: impl Fn() -> Result<T, ReadError>) -> T {
+pub(crate) fn in_the_end<T, E: Debug + Display>(read: impl Fn() -> Result<T, E>) -> T {
     let deadline = SystemClock.now().as_millis() + 60_000;
     loop {
         match read() {
@@ -142,15 +142,8 @@ pub(crate) fn in_the_end<T>(read: impl Fn() -> Result<T, ReadError>) -> T {
     }
 }
 
-/// Opens the log's sled files. A log that was just dropped closes them in a
-/// thread of its own, so this waits until their lock is free.
+/// Opens the log's sled files. A log that was just dropped closes them in a thread of its own, so this
+/// waits until their lock is free.
 pub(crate) fn open_sled(log: &Path) -> sled::Db {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match sled::open(log.join("sled")) {
-            Ok(database) => return database,
-            Err(error) if Instant::now() > deadline => panic!("sled stays locked: {error}"),
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    }
+    in_the_end(|| sled::open(log.join("sled")))
 }
