@@ -10,7 +10,7 @@ demo:
 
 # All tests.
 test:
-    cargo test --workspace
+    cargo test --workspace --locked
 
 # The chat on real terminals, driven by `expect` (Debian: apt-get install expect).
 e2e *TESTS:
