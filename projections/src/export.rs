@@ -20,9 +20,10 @@ use std::{
 };
 
 use keypool_ledger::{EventEnvelope, Hash, RawRecord, StreamId, Timestamp};
+use keypool_transparency::Tree;
 use serde::{Deserialize, Serialize};
 
-use crate::{source::SourceError, transparency::Tree};
+use crate::source::SourceError;
 
 /// Leads every export; the last byte is the number of this format.
 pub(crate) const MAGIC: [u8; 8] = *b"KPEXPRT\x01";

@@ -46,8 +46,6 @@ pub mod verify;
 
 pub mod audit;
 
-pub mod transparency;
-
 pub mod signing;
 
 pub mod statement;

@@ -8,12 +8,12 @@ use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock}
 use keypool_ledger::{
     Event, EventEnvelope, Hash, KeyPackageRef, RawRecord, StreamHead, StreamId, Timestamp, codec,
 };
+use keypool_transparency::{Tree, TreeHash};
 use serde::Serialize;
 
 use crate::{
     retention,
     source::{Source, SourceEnd, SourceError},
-    transparency::{Tree, TreeHash},
 };
 
 /// The digest of no bytes, which most events carry.

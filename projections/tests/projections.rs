@@ -64,9 +64,6 @@ mod pruning;
 #[path = "projections/damage.rs"]
 mod damage;
 
-#[path = "projections/transparency.rs"]
-mod transparency;
-
 #[path = "projections/auditing.rs"]
 mod auditing;
 

@@ -31,13 +31,11 @@ use std::{
 };
 
 use keypool_ledger::{ReadError, Record};
-use keypool_projections::{
-    transparency::{
-        Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, Paper,
-        ProofError, Receipt, ReceiptFile, Standing, Tile, TreeHash, prove_consistency,
-        prove_inclusion, subtree,
-    },
-    wire::{ConsistencyReply, InclusionReply},
+use keypool_projections::wire::{ConsistencyReply, InclusionReply};
+use keypool_transparency::{
+    Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, Paper,
+    ProofError, Receipt, ReceiptFile, Standing, Tile, TreeHash, prove_consistency, prove_inclusion,
+    subtree,
 };
 use tokio::sync::watch;
 

@@ -4,10 +4,8 @@
 
 use std::time::Duration;
 
-use keypool_projections::{
-    transparency::{NoteKey, TreeHash},
-    wire::ConsistencyReply,
-};
+use keypool_projections::wire::ConsistencyReply;
+use keypool_transparency::{NoteKey, TreeHash};
 use reqwest::StatusCode;
 
 use super::{ApiClient, ApiError};

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use data_encoding::{BASE64, HEXLOWER};
 use keypool_ledger::Timestamp;
-use keypool_projections::transparency::{
+use keypool_transparency::{
     Checkpoint, Consistency, NoteError, NoteKey, Paper, SignedNote, TreeHash, check_consistency,
 };
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, Timestamp};
-use keypool_projections::transparency::NoteKey;
+use keypool_transparency::NoteKey;
 use serde::{Deserialize, Serialize};
 
 use super::connection::MlsConnection;

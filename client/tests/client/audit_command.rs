@@ -3,7 +3,7 @@
 use std::{fs, net::TcpListener};
 
 use insta::assert_snapshot;
-use keypool_projections::transparency::{NoteSigner, TreeHash};
+use keypool_transparency::{NoteSigner, TreeHash};
 
 use super::{
     chat::typed,

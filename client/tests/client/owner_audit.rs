@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use keypool_client::{AuditFinding, EvidenceKind, Gravity, MlsClient, OwnerAudit};
 use keypool_ledger::{Event, EventEnvelope, PoolId, ReleaseReason, ReservationId, codec};
-use keypool_projections::{
-    transparency::{NoteKey, NoteSigner, Paper},
-    wire::{Base64, EventView, EventsReply},
-};
+use keypool_projections::wire::{Base64, EventView, EventsReply};
+use keypool_transparency::{NoteKey, NoteSigner, Paper};
 use uuid::Uuid;
 
 use super::{

@@ -1,12 +1,12 @@
 //! The ledger on the wire: proofs as hashes, and the records themselves for the operator.
 //!
-//! Checkpoints and receipts are texts of their own ([`crate::transparency`]).
+//! Checkpoints and receipts are texts of their own ([`keypool_transparency`]).
 
 use keypool_ledger::Record;
+use keypool_transparency::TreeHash;
 use serde::{Deserialize, Serialize};
 
 use super::{Base64, EventView};
-use crate::transparency::TreeHash;
 
 /// The answer to `GET /ledger/proof/inclusion`: that a record is in the tree of a size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use keypool_ledger::{JournalWriter, JournalWriterOptions, Record};
-use keypool_projections::transparency::{
+use keypool_transparency::{
     Checkpoint, HandOut, Inclusion, NoteSigner, Paper, ProofError, Receipt, ReceiptFile, Standing,
     Tree, TreeHash, prove_inclusion,
 };

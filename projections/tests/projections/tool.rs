@@ -10,7 +10,8 @@ use std::{
 
 use insta::assert_snapshot;
 use keypool_ledger::{Hash, ManualClock, SledLog, SledLogOptions, Timestamp};
-use keypool_projections::{Limits, Pools, transparency::NoteSigner};
+use keypool_projections::{Limits, Pools};
+use keypool_transparency::NoteSigner;
 use tempfile::TempDir;
 
 use crate::fixtures::{fixtures, signer};

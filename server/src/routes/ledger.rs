@@ -10,10 +10,10 @@ use actix_web::{
 };
 use keypool_ledger::{Event, EventLog, Record, ReservationId};
 use keypool_projections::{
-    ExecuteError,
-    transparency::{Standing, Tile},
+    ExecuteError, ReservationStatus,
     wire::{Code, ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply, Problem},
 };
+use keypool_transparency::{Standing, Tile};
 use serde::Deserialize;
 
 use crate::{
@@ -211,7 +211,7 @@ fn standing(
 ) -> Result<(bool, (Standing, u64)), Failure> {
     let found = state.store()?.pools().reservation(id).map_err(ExecuteError::from)?;
     Ok(found.map_or((false, (Standing::Open, record.seq)), |(package, reservation, as_of)| {
-        (package.facts.last_resort, (reservation.status.into(), as_of))
+        (package.facts.last_resort, (receipt_standing(reservation.status), as_of))
     }))
 }
 
@@ -257,4 +257,15 @@ fn page(state: &State, after: u64, limit: usize) -> Result<LedgerEventsReply, Fa
         next = next.saturating_add(1);
     }
     Ok(LedgerEventsReply { events, more: false })
+}
+
+/// The word of a receipt for the status of a reservation.
+const fn receipt_standing(status: ReservationStatus) -> Standing {
+    match status {
+        ReservationStatus::Open => Standing::Open,
+        ReservationStatus::Cancelled => Standing::Cancelled,
+        ReservationStatus::Lapsed => Standing::Lapsed,
+        ReservationStatus::Spent { .. } => Standing::Spent,
+        ReservationStatus::Lost => Standing::Lost,
+    }
 }

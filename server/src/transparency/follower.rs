@@ -9,7 +9,7 @@ use std::{
 use actix_rt::task::JoinHandle;
 use actix_web::web;
 use keypool_ledger::EventLog;
-use keypool_projections::transparency::{Paper, Tree};
+use keypool_transparency::{Paper, Tree};
 use tokio::sync::watch;
 
 use super::{

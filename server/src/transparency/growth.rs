@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use keypool_ledger::{EventLog, ReadError, Record};
-use keypool_projections::transparency::{Checkpoint, Node, Tree, TreeHash};
+use keypool_transparency::{Checkpoint, Node, Tree, TreeHash};
 
 use super::{LedgerError, tiles::Tiles};
 

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use keypool_projections::transparency::NoteSigner;
+use keypool_transparency::NoteSigner;
 
 use super::{LedgerError, Places, durable::Durable};
 

@@ -9,7 +9,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use actix_web::web;
 use keypool_ledger::{EventLog, ReadError};
-use keypool_projections::transparency::{Checkpoint, Tree, check_inclusion, prove_inclusion};
+use keypool_transparency::{Checkpoint, Tree, check_inclusion, prove_inclusion};
 
 use tokio::sync::watch;
 

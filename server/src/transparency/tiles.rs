@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keypool_projections::transparency::{Node, TILE_WIDTH, Tile, TreeHash};
+use keypool_transparency::{Node, TILE_WIDTH, Tile, TreeHash};
 
 /// How many bytes a hash has.
 const HASH_BYTES: u64 = 32;

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Stdio};
 
-use keypool_projections::transparency::NoteKey;
+use keypool_transparency::NoteKey;
 
 use crate::harness::{Api, Device, Draft, Process, Running, answer, command, refusal};
 

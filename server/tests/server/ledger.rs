@@ -5,9 +5,9 @@ use std::{collections::HashMap, time::Duration};
 
 use data_encoding::BASE64;
 use keypool_ledger::{CommandId, codec};
-use keypool_projections::{
-    Counts,
-    transparency::{Checkpoint, NoteKey, ReceiptFile, SignedNote, Standing, Tree, TreeHash},
+use keypool_projections::Counts;
+use keypool_transparency::{
+    Checkpoint, NoteKey, ReceiptFile, SignedNote, Standing, Tree, TreeHash,
 };
 use serde_json::Value;
 use signed_note::{Note, StandardVerifier, VerifierList};

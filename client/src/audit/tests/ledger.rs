@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 use keypool_ledger::Timestamp;
-use keypool_projections::transparency::{
+use keypool_transparency::{
     Checkpoint, Consistency, NoteSigner, ProofError, Tree, TreeHash, prove_consistency,
 };
 use quickcheck::{Gen, QuickCheck};

@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use keypool_client::{AuditFinding, Gravity, OwnerAudit, PoolConfig, RefreshError, StorageError};
 use keypool_ledger::{Clock, SystemClock};
-use keypool_projections::transparency::NoteKey;
+use keypool_transparency::NoteKey;
 use serde_json::{Value, json};
 
 use crate::{

@@ -6,9 +6,9 @@ use keypool_projections::{
     audit::{Auditor, Overrides, Promises, UNSEEN},
     fold::{Fold, Keep},
     source::{Source, SourceEnd, SourceError},
-    transparency::{NoteKey, Paper},
     verify::{Finding, Gravity, Place, Seen, Verdict, Verifier},
 };
+use keypool_transparency::{NoteKey, Paper};
 use serde_json::json;
 
 use crate::{

@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use keypool_projections::{
-    source::{Source, SourceError},
-    transparency::{Contradiction, NoteKey, Paper, ReceiptFile, contradiction as contradicted},
+use keypool_projections::source::{Source, SourceError};
+use keypool_transparency::{
+    Contradiction, NoteKey, Paper, ReceiptFile, contradiction as contradicted,
 };
 use serde_json::json;
 

@@ -2,9 +2,7 @@
 
 use std::{collections::HashMap, fs, io, path::Path};
 
-use keypool_projections::transparency::{
-    Contradiction, NoteKey, Paper, ReceiptFile, contradiction,
-};
+use keypool_transparency::{Contradiction, NoteKey, Paper, ReceiptFile, contradiction};
 use serde_json::json;
 
 use crate::{

@@ -11,8 +11,8 @@ use keypool_ledger::{EventEnvelope, PoolId, StreamId, Timestamp};
 use keypool_projections::{
     source::{Source, SourceKind},
     timeline,
-    transparency::Tree,
 };
+use keypool_transparency::Tree;
 use serde_json::{Value, json};
 
 use crate::{

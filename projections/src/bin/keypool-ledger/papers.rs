@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use keypool_ledger::codec;
-use keypool_projections::transparency::{
+use keypool_transparency::{
     Consistency, Inclusion, NoteKey, Paper, Receipt, ReceiptError, ReceiptFile,
 };
 use serde_json::json;

@@ -2,12 +2,10 @@
 
 use std::{fs, ops::Range, path::Path};
 
-use keypool_projections::{
-    source::Source,
-    transparency::{
-        Checkpoint, Consistency, Inclusion, NoteKey, NoteSigner, Paper, ProofError, Tree, TreeHash,
-        prove_consistency as consistency, prove_inclusion as inclusion,
-    },
+use keypool_projections::source::Source;
+use keypool_transparency::{
+    Checkpoint, Consistency, Inclusion, NoteKey, NoteSigner, Paper, ProofError, Tree, TreeHash,
+    prove_consistency as consistency, prove_inclusion as inclusion,
 };
 use serde_json::json;
 

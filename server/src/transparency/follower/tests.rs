@@ -6,7 +6,7 @@ use keypool_ledger::{
     Batch, CommandId, Event, EventLog, Faulty, Hash, MemoryLog, NewEvent, StreamId, StreamWrite,
     Timestamp,
 };
-use keypool_projections::transparency::{Tree, TreeHash};
+use keypool_transparency::{Tree, TreeHash};
 use tokio::sync::watch;
 use uuid::Uuid;
 

@@ -1,8 +1,9 @@
 //! The tree, its proofs and its notes: against a naive tree, and against independent implementations.
+#![cfg(test)]
 
 use std::{cell::RefCell, collections::HashMap};
 
-use keypool_projections::transparency::{
+use keypool_transparency::{
     Checkpoint, Consistency, Inclusion, Node, NoteError, NoteKey, NoteSigner, Paper, ProofError,
     SignedNote, TILE_WIDTH, Tile, Tree, TreeHash, check_consistency, check_inclusion,
     prove_consistency, prove_inclusion, subtree,

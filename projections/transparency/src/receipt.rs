@@ -33,8 +33,6 @@ use super::{
     note::{NoteError, NoteKey, SignedNote},
     proof::ProofError,
 };
-use crate::pool::ReservationStatus;
-
 /// The first line of a receipt.
 const RECEIPT: &str = "keypool/receipt@v1";
 
@@ -74,18 +72,6 @@ impl Standing {
             Self::Open => true,
             Self::Lapsed => matches!(later, Self::Lapsed | Self::Spent | Self::Lost),
             Self::Cancelled | Self::Spent | Self::Lost => self == later,
-        }
-    }
-}
-
-impl From<ReservationStatus> for Standing {
-    fn from(status: ReservationStatus) -> Self {
-        match status {
-            ReservationStatus::Open => Self::Open,
-            ReservationStatus::Cancelled => Self::Cancelled,
-            ReservationStatus::Lapsed => Self::Lapsed,
-            ReservationStatus::Spent { .. } => Self::Spent,
-            ReservationStatus::Lost => Self::Lost,
         }
     }
 }

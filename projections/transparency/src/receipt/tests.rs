@@ -4,7 +4,7 @@ use keypool_ledger::{CommandId, Hash};
 use uuid::Uuid;
 
 use super::*;
-use crate::transparency::{Checkpoint, NoteSigner, TreeHash};
+use crate::{Checkpoint, NoteSigner, TreeHash};
 
 const LEDGER: &str = "keypool.example";
 
