@@ -44,7 +44,7 @@ bench-storage:
 
 # How fast a log of 2 million events is audited, as docs/benchmarks.md has it.
 bench-audit:
-    cargo run --release --locked -p keypool-projections --example audit_rate -- 2000000
+    cargo run --release --locked -p keypool-auditor --example audit_rate -- 2000000
 
 # What codec, rules, signatures and admission cost, each by itself.
 bench-rules *ARGS:
@@ -56,11 +56,11 @@ bench-client *ROUNDS:
 
 # What this machine's disk and memory give the pools: values for docs/figures.toml.
 bench-machine:
-    cargo run --release --locked -p keypool-projections --example machine_figures
+    cargo run --release --locked -p keypool-server --example machine_figures
 
 # The tables of docs/scaling.md, made anew from docs/figures.toml.
 scaling *ARGS:
-    cargo run --locked -p keypool-projections --example scaling -- {{ARGS}}
+    cargo run --locked -p keypool-server --example scaling -- {{ARGS}}
 
 # What CI checks, tests and demo included.
 ci:

@@ -216,7 +216,7 @@ pub enum Command {
 
 impl Command {
     /// The packages that the command brings.
-    pub(crate) fn packages(&self) -> &[NewPackage] {
+    pub fn packages(&self) -> &[NewPackage] {
         match self {
             Self::Upload(packages) | Self::Replace { packages, .. } => packages,
             _ => &[],
@@ -224,7 +224,7 @@ impl Command {
     }
 
     /// Whether it changes which key speaks for a pool.
-    pub(crate) const fn changes_keys(&self) -> bool {
+    pub const fn changes_keys(&self) -> bool {
         matches!(
             self,
             Self::Register { .. }

@@ -42,7 +42,7 @@ impl PoolState {
     }
 
     /// As [`PoolState::decide`], with the pool as the events will leave it; `None` without events.
-    pub(crate) fn decide_with_outcome(
+    pub fn decide_with_outcome(
         &self,
         command: &Command,
         now: Timestamp,

@@ -175,7 +175,7 @@ impl Deliveries {
     }
 
     /// A device's mailbox, if anything ever came for it.
-    pub(crate) fn known_mailbox(&self, device: &PoolId) -> Option<&MailboxState> {
+    pub fn known_mailbox(&self, device: &PoolId) -> Option<&MailboxState> {
         self.mailboxes.get(device)
     }
 
@@ -186,17 +186,17 @@ impl Deliveries {
     }
 
     /// Puts in a group as it was kept.
-    pub(crate) fn put_group(&mut self, group: GroupId, state: GroupState) {
+    pub fn put_group(&mut self, group: GroupId, state: GroupState) {
         self.groups.insert(group, state);
     }
 
     /// Puts in a mailbox as it was kept.
-    pub(crate) fn put_mailbox(&mut self, device: PoolId, state: MailboxState) {
+    pub fn put_mailbox(&mut self, device: PoolId, state: MailboxState) {
         self.mailboxes.insert(device, state);
     }
 
     /// Copies groups and mailboxes from another one, unless they are here already.
-    pub(crate) fn borrow(&mut self, from: &Self, groups: &[GroupId], devices: &[PoolId]) {
+    pub fn borrow(&mut self, from: &Self, groups: &[GroupId], devices: &[PoolId]) {
         for group in groups {
             if !self.groups.contains_key(group) {
                 self.groups.insert(group.clone(), from.group(group));
@@ -221,7 +221,7 @@ impl Deliveries {
 
     /// As [`Deliveries::evolve`], of an event that may not stand in the log yet: position, time and size
     /// of its payload are the ones it is given.
-    pub(crate) fn take(
+    pub fn take(
         &mut self,
         stream: &StreamId,
         event: &Event,

@@ -152,7 +152,9 @@ impl Health {
 }
 
 impl Level {
-    pub(crate) const fn of(available: u64) -> Self {
+    /// Returns the level of a pool with so many available packages.
+    #[must_use]
+    pub const fn of(available: u64) -> Self {
         match available {
             0 => Self::Empty,
             1..=CRITICAL_WATERMARK => Self::Critical,

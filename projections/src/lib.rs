@@ -7,8 +7,8 @@
 //! evolve(state, event, at)    -> state                   never refuses what decide has allowed
 //! ```
 //!
-//! [`Pools`] is the shell around them: one thread that loads, decides, appends and evolves. Server and
-//! client share this crate, and never each other. Read the modules in this order.
+//! The server's `pools` are the shell around them: one thread that loads, decides, appends and evolves.
+//! Nothing here reads a clock, a file or a socket. Read the modules in this order.
 
 mod lifecycle;
 
@@ -30,21 +30,7 @@ mod delivery;
 
 mod timeline;
 
-mod packing;
-
-mod pools;
-
-pub mod fold;
-
-pub mod source;
-
-pub mod export;
-
-pub mod retention;
-
-pub mod verify;
-
-pub mod audit;
+pub mod packing;
 
 pub mod signing;
 
@@ -65,11 +51,8 @@ pub use crate::{
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, SuiteCounts, TARGET},
     lifecycle::{IllegalChange, Stage, next},
     pool::{
-        Circle, Counts, Identity, Package, PoolState, Registration, Reservation, ReservationStatus,
-    },
-    pools::{
-        ClockState, DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError,
-        PoolView, Pools, Progress, ReplayError, Reply, Request, Target, Welcome,
+        Circle, Counts, Forgotten, Identity, Package, PoolState, Registration, Reservation,
+        ReservationStatus,
     },
     timeline::{Moment, timeline},
 };

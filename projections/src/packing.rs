@@ -1,14 +1,14 @@
-//! Numbers, texts and bytes one behind the other: how what was folded is kept beside the log.
+//! The packed form of folded states, for memory and snapshots: numbers, texts and bytes in a row.
 
 use keypool_ledger::{PoolId, Timestamp};
 
-/// Puts values behind each other.
+/// Writes values one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Packer(Vec<u8>);
+pub struct Packer(Vec<u8>);
 
 impl Packer {
     /// Seven bits in each byte, the lowest first; the eighth says that more follow.
-    pub(crate) fn number(&mut self, number: u64) {
+    pub fn number(&mut self, number: u64) {
         let mut rest = number;
         while let Some(low) = u8::try_from(rest & 127).ok().filter(|_| 127 < rest) {
             self.0.push(low | 128);
@@ -17,47 +17,66 @@ impl Packer {
         self.0.extend(u8::try_from(rest));
     }
 
-    pub(crate) fn byte(&mut self, byte: u8) {
+    /// Appends one byte.
+    pub fn byte(&mut self, byte: u8) {
         self.0.push(byte);
     }
 
-    pub(crate) fn flag(&mut self, flag: bool) {
+    /// Appends a flag as the byte 0 or 1.
+    pub fn flag(&mut self, flag: bool) {
         self.0.push(u8::from(flag));
     }
 
     /// Bytes of a length that is known.
-    pub(crate) fn array<const N: usize>(&mut self, bytes: &[u8; N]) {
+    pub fn array<const N: usize>(&mut self, bytes: &[u8; N]) {
         self.0.extend(bytes);
     }
 
     /// Bytes with their length before them.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+    pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend(bytes);
     }
 
-    pub(crate) fn pool(&mut self, pool: &PoolId) {
+    /// Appends the names of user and device, each with its length.
+    pub fn pool(&mut self, pool: &PoolId) {
         self.bytes(pool.user().as_bytes());
         self.bytes(pool.device().as_bytes());
     }
 
-    pub(crate) fn into_bytes(self) -> Box<[u8]> {
+    /// Returns what was appended.
+    #[must_use]
+    pub fn into_bytes(self) -> Box<[u8]> {
         self.0.into_boxed_slice()
     }
 }
 
-/// Takes apart what a [`Packer`] has put together; `None` where it is something else.
+/// Reads the values that a [`Packer`] has written; each method returns `None` on other bytes.
 #[derive(Debug)]
-pub(crate) struct Unpacker<'a>(pub(crate) &'a [u8]);
+pub struct Unpacker<'a>(&'a [u8]);
 
 impl<'a> Unpacker<'a> {
-    pub(crate) fn byte(&mut self) -> Option<u8> {
+    /// Begins at the first of some bytes.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether all bytes are taken.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes one byte.
+    pub fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*byte)
     }
 
-    pub(crate) fn number(&mut self) -> Option<u64> {
+    /// Takes a number of seven bits in each byte; `None` above 64 bits.
+    pub fn number(&mut self) -> Option<u64> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -70,7 +89,8 @@ impl<'a> Unpacker<'a> {
         None
     }
 
-    pub(crate) fn flag(&mut self) -> Option<bool> {
+    /// Takes a flag; `None` for a byte other than 0 and 1.
+    pub fn flag(&mut self) -> Option<bool> {
         match self.byte()? {
             0 => Some(false),
             1 => Some(true),
@@ -78,28 +98,33 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    /// Takes `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (array, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*array)
     }
 
-    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+    /// Takes bytes with their length before them.
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.number()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(bytes)
     }
 
-    pub(crate) fn text(&mut self) -> Option<String> {
+    /// Takes UTF-8 text with its length before it.
+    pub fn text(&mut self) -> Option<String> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }
 
-    pub(crate) fn time(&mut self) -> Option<Timestamp> {
+    /// Takes a time in milliseconds.
+    pub fn time(&mut self) -> Option<Timestamp> {
         self.number().map(Timestamp::from_millis)
     }
 
-    pub(crate) fn pool(&mut self) -> Option<PoolId> {
+    /// Takes the names of a pool; `None` if they are not valid.
+    pub fn pool(&mut self) -> Option<PoolId> {
         PoolId::new(&self.text()?, &self.text()?).ok()
     }
 }
@@ -118,12 +143,12 @@ mod tests {
                 out.number(*n);
             }
             let bytes = out.into_bytes();
-            let mut rest = Unpacker(&bytes);
-            numbers.iter().all(|n| rest.number() == Some(*n)) && rest.0.is_empty()
+            let mut rest = Unpacker::new(&bytes);
+            numbers.iter().all(|n| rest.number() == Some(*n)) && rest.is_empty()
         }
 
         fn garbage_is_no_panic(bytes: Vec<u8>) -> bool {
-            let mut rest = Unpacker(&bytes);
+            let mut rest = Unpacker::new(&bytes);
             while rest.number().is_some() && rest.bytes().is_some() && rest.pool().is_some() {}
             true
         }

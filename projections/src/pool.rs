@@ -21,7 +21,7 @@ use keypool_ledger::{
 };
 
 pub(crate) use self::circle::is_spared;
-pub(crate) use self::forgetting::Forgotten;
+pub use self::forgetting::Forgotten;
 pub use self::{circle::Circle, identity::Identity};
 use crate::{
     lifecycle::{self, IllegalChange, Stage},

@@ -10,6 +10,7 @@ mod tests;
 
 use std::{future::Future, pin::Pin};
 
+use crate::pools::ClockState;
 use actix_web::{
     FromRequest, HttpRequest,
     dev::Payload,
@@ -17,9 +18,8 @@ use actix_web::{
 };
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
-use keypool_projections::{
-    ClockState,
-    signing::{BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest},
+use keypool_projections::signing::{
+    BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest,
 };
 
 pub(crate) use self::body::{Body, BodyBudget};

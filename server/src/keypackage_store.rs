@@ -14,14 +14,12 @@ mod saving;
 
 use std::sync::Arc;
 
+use crate::pools::{ExecuteError, PoolView, Pools, Reply, Request, Target};
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp,
 };
-use keypool_projections::{
-    Answer, Claim, Command, ExecuteError, Health, ItemOutcome, Package, PoolView, Pools, Reply,
-    Request, Target, Which,
-};
+use keypool_projections::{Answer, Claim, Command, Health, ItemOutcome, Package, Which};
 use uuid::Uuid;
 
 pub(crate) use self::counted::kib;

@@ -13,6 +13,8 @@ mod disk;
 
 mod history_reads;
 
+pub mod pools;
+
 mod keypackage_store;
 
 mod registration;

@@ -2,13 +2,14 @@
 
 use std::{fmt, time::Duration};
 
+use crate::pools::{DeliverError, ExecuteError};
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{StatusCode, header},
 };
 use keypool_ledger::{KeyPackageRef, NameError, Timestamp};
 use keypool_projections::{
-    DeliverError, DeliveryRejection, ExecuteError, ItemRefusal, Rejection,
+    DeliveryRejection, ItemRefusal, Rejection,
     quota::{OverQuota, Quota},
     wire::{Code, Problem, UploadItem},
 };

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use crate::pools::ClockState;
 use actix_web::{
     App, HttpServer,
     dev::ServerHandle,
@@ -17,7 +18,6 @@ use actix_web::{
     web::{Data, ServiceConfig},
 };
 use keypool_ledger::{Clock, SledLog};
-use keypool_projections::ClockState;
 use tokio::sync::{mpsc as signals, watch};
 
 pub use self::error::StartError;

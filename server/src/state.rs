@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use crate::pools::Progress;
 use actix_web::{HttpRequest, web};
 use keypool_ledger::{Clock, SledLog};
-use keypool_projections::{Progress, statement::LedgerId, wire::Code};
+use keypool_projections::{statement::LedgerId, wire::Code};
 use tokio::sync::watch;
 
 use crate::{

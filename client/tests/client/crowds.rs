@@ -6,7 +6,8 @@ use keypool_client::{InviteError, MlsClient, PackageCheck, Why};
 use keypool_ledger::{
     Clock, CommandId, GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, SledLog,
 };
-use keypool_projections::{Command, NewPackage, Request, Target, timeline};
+use keypool_projections::{Command, NewPackage, timeline};
+use keypool_server::pools::{Request, Target};
 use keypool_server::{AdmissionRules, Idempotency, KeyPackageStore, Owner, admit};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, KeyPackage, Lifetime,

@@ -19,7 +19,8 @@ use std::{
 
 use keypool_client::{MlsClient, PoolConfig};
 use keypool_ledger::{Clock, GroupId, SledLog, SledLogOptions, SystemClock, Timestamp};
-use keypool_projections::{Limits, Pools};
+use keypool_projections::Limits;
+use keypool_server::pools::Pools;
 use keypool_server::{AdmissionRules, KeyPackageStore, Server, Settings};
 use tempfile::TempDir;
 use tokio::sync::Notify;

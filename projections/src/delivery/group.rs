@@ -108,7 +108,7 @@ impl GroupState {
     }
 
     /// Takes in that a device is no member any more: its own history says so.
-    pub(crate) fn end_membership(&mut self, device: &PoolId) {
+    pub fn end_membership(&mut self, device: &PoolId) {
         self.members.remove(device);
     }
 
@@ -212,7 +212,7 @@ impl GroupState {
     }
 
     /// The state as bytes, for a snapshot.
-    pub(crate) fn pack(&self, out: &mut Packer) {
+    pub fn pack(&self, out: &mut Packer) {
         out.number(self.version);
         out.number(self.epoch);
         out.flag(self.made);
@@ -221,7 +221,7 @@ impl GroupState {
     }
 
     /// The state that some bytes are.
-    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+    pub fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
         let (version, epoch, made) = (rest.number()?, rest.number()?, rest.flag()?);
         let mut members = OrdSet::new();
         for _ in 0..rest.number()? {

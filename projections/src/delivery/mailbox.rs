@@ -379,7 +379,7 @@ impl MailboxState {
     }
 
     /// The state as bytes, for a snapshot.
-    pub(crate) fn pack(&self, out: &mut Packer) {
+    pub fn pack(&self, out: &mut Packer) {
         out.number(self.version);
         out.number(self.acknowledged);
         out.flag(self.overrun);
@@ -407,7 +407,7 @@ impl MailboxState {
     }
 
     /// The state that some bytes are.
-    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+    pub fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
         let (version, acknowledged) = (rest.number()?, rest.number()?);
         let mut state = Self { version, acknowledged, ..Self::default() };
         state.overrun = rest.flag()?;

@@ -269,7 +269,7 @@ mod tests {
         let mut out = Packer::default();
         circle.pack(&mut out);
         let bytes = out.into_bytes();
-        assert_eq!(Circle::unpack(&mut Unpacker(&bytes)), Some(circle.clone()));
+        assert_eq!(Circle::unpack(&mut Unpacker::new(&bytes)), Some(circle.clone()));
         assert!(circle.is_contact("bob") && circle.is_removed("mallory"));
         assert!(!circle.is_contact("mallory"));
     }

@@ -18,7 +18,7 @@ use crate::{
 
 /// Something that a command names and a pool does not remember. It may never have been there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Forgotten {
+pub enum Forgotten {
     /// A package, with all its reservations.
     Package(KeyPackageRef),
     /// A reservation, and the package it is of.
@@ -31,7 +31,7 @@ impl PoolState {
     /// Forgets what nothing is decided by any more unless it is named: packages whose fate is sealed and
     /// that nobody holds, reservations that have ended, and which `init_key`s were seen. The counts
     /// stay.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         let Self { ended, reservations, open, .. } = self;
         if reservations.len() != open.len() {
             let still_open = |id: &ReservationId| Some((*id, reservations.get(id)?.clone()));
@@ -50,7 +50,7 @@ impl PoolState {
     }
 
     /// What a command names that the pool does not remember.
-    pub(crate) fn forgotten_by(&self, command: &Command) -> Vec<Forgotten> {
+    pub fn forgotten_by(&self, command: &Command) -> Vec<Forgotten> {
         let unless_known = |keypackage_ref: &KeyPackageRef| {
             let unknown = self.get(keypackage_ref).is_none();
             unknown.then(|| Forgotten::Package(keypackage_ref.clone()))
@@ -100,7 +100,7 @@ impl PoolState {
     /// # Errors
     ///
     /// Returns an [`IllegalChange`] if they are not the life of a package, and changes nothing.
-    pub(crate) fn recall(&mut self, records: &[Record]) -> Result<(), IllegalChange> {
+    pub fn recall(&mut self, records: &[Record]) -> Result<(), IllegalChange> {
         let until_now = |record: &&Record| record.envelope.version <= self.version;
         let own = Self::of_package(records.iter().take_while(until_now))?;
         for (keypackage_ref, package) in own.live.into_iter().chain(own.ended) {
@@ -118,7 +118,7 @@ impl PoolState {
     }
 
     /// A pool of one package, from the package's own records.
-    pub(crate) fn of_package<'a>(
+    pub fn of_package<'a>(
         records: impl IntoIterator<Item = &'a Record>,
     ) -> Result<Self, IllegalChange> {
         let mut own = Self::default();
@@ -131,18 +131,18 @@ impl PoolState {
     }
 
     /// A package as its own records have left it; `None` if they are not the life of one.
-    pub(crate) fn life_of(keypackage_ref: &KeyPackageRef, records: &[Record]) -> Option<Package> {
+    pub fn life_of(keypackage_ref: &KeyPackageRef, records: &[Record]) -> Option<Package> {
         Self::of_package(records).ok()?.get(keypackage_ref).cloned()
     }
 
     /// Remembers that an `init_key` was seen.
-    pub(crate) fn recall_init_key(&mut self, init_key: Hash) {
+    pub fn recall_init_key(&mut self, init_key: Hash) {
         self.init_keys.insert(init_key);
     }
 
     /// When time does something to the pool next, if nobody else does: a reservation lapses, a lifetime
     /// ends. At once where the pool holds what is not offered any more.
-    pub(crate) fn next_due(&self, limits: &Limits) -> Option<Timestamp> {
+    pub fn next_due(&self, limits: &Limits) -> Option<Timestamp> {
         let lapses = self.open_reservations().map(|(_, made)| limits.lapses_at(made.deadline));
         let ends = self.live().map(|package| {
             if is_worn(package, limits) { Timestamp::default() } else { package.facts.not_after }
@@ -151,19 +151,19 @@ impl PoolState {
     }
 
     /// Counts an event that says nothing about what is remembered.
-    pub(crate) fn pass_over(&mut self) {
+    pub fn pass_over(&mut self) {
         self.version = self.version.saturating_add(1);
     }
 
     /// How many packages are known whose fate is sealed.
-    pub(crate) fn n_ended(&self) -> usize {
+    pub fn n_ended(&self) -> usize {
         self.ended.len()
     }
 
     /// Forgets, for a fold that nothing is decided on, the packages that nothing can happen to any more,
     /// and their reservations: those that were spent, and those that have ended otherwise and whose
     /// lifetime was over at `before`. The counts stay.
-    pub(crate) fn forget_ended(&mut self, before: Timestamp) {
+    pub fn forget_ended(&mut self, before: Timestamp) {
         let may_change =
             |package: &Package| package.stage != Stage::Spent && before < package.facts.not_after;
         let ended = mem::take(&mut self.ended).into_iter();

@@ -22,7 +22,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn pack(&self, out: &mut Packer) {
+    /// Appends the identity to `out`.
+    pub fn pack(&self, out: &mut Packer) {
         out.number(self.changes);
         out.number(u64::from(self.incarnation));
         out.number(self.since);
@@ -30,7 +31,8 @@ impl Identity {
         self.retired.iter().for_each(|key| out.bytes(key.as_bytes()));
     }
 
-    pub(crate) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+    /// Reads an identity; `None` on other bytes.
+    pub fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
         let (changes, incarnation) = (rest.number()?, u32::try_from(rest.number()?).ok()?);
         let since = rest.number()?;
         let mut retired = Vec::new();
@@ -86,7 +88,7 @@ impl PoolState {
     }
 
     /// Whether a package is of the device as it is registered now, and not of one that was removed since.
-    pub(crate) fn is_of_this_incarnation(&self, package: &Package) -> bool {
+    pub fn is_of_this_incarnation(&self, package: &Package) -> bool {
         !self.removed && self.identity.since <= package.order
     }
 

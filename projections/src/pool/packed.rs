@@ -8,7 +8,7 @@ use std::{
 
 use keypool_ledger::{
     GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason, SignatureKey,
-    StreamHead, Timestamp,
+    Timestamp,
 };
 use uuid::Uuid;
 
@@ -18,48 +18,16 @@ use super::{
 use crate::{
     lifecycle::Stage,
     packing::{Packer, Unpacker},
-    pools::PoolView,
 };
 
-/// The number of this form and of the fold it is of. What has another number is folded anew.
-const FOLD: u8 = 3;
-
-impl PoolView {
-    /// The pool as bytes, without which `init_key`s it has seen: what [`PoolState::forget`] leaves of it.
-    pub(crate) fn pack(&self) -> Box<[u8]> {
-        let mut out = Packer::default();
-        out.byte(FOLD);
-        out.number(self.head.version);
-        out.array(self.head.hash.as_bytes());
-        out.number(self.head.at.as_millis());
-        out.number(self.position);
-        self.state.pack(&mut out);
-        out.into_bytes()
-    }
-
-    /// The version of the pool that some bytes are.
-    pub(crate) fn packed_version(bytes: &[u8]) -> Option<u64> {
-        let mut rest = Unpacker(bytes);
-        rest.byte().filter(|fold| *fold == FOLD)?;
-        rest.number()
-    }
-
-    /// The pool that some bytes are; `None` if they are not one of this form.
-    pub(crate) fn unpack(bytes: &[u8]) -> Option<Self> {
-        let mut rest = Unpacker(bytes);
-        if rest.byte()? != FOLD {
-            return None;
-        }
-        let (version, hash) = (rest.number()?, Hash::from_bytes(rest.array()?));
-        let head = StreamHead { version, hash, at: rest.time()? };
-        let position = rest.number()?;
-        let state = PoolState::unpack(&mut rest)?;
-        (rest.0.is_empty() && state.version == version).then_some(Self { state, head, position })
-    }
-}
-
 impl PoolState {
-    fn pack(&self, out: &mut Packer) {
+    /// The number of the packed form and of the fold that it is of.
+    ///
+    /// Bytes of another number are discarded, and the pool is folded from its events.
+    pub const PACKED_FORM: u8 = 3;
+
+    /// Appends the pool to `out`, without the `init_key`s it has seen: as [`PoolState::forget`] leaves it.
+    pub fn pack(&self, out: &mut Packer) {
         out.number(self.version);
         out.flag(self.registration.is_some());
         if let Some(Registration { signature_key, credential, voucher }) = self.registration() {
@@ -109,7 +77,8 @@ impl PoolState {
         }
     }
 
-    fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
+    /// Reads a pool; `None` on other bytes.
+    pub fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
         let mut state = Self { version: rest.number()?, ..Self::default() };
         if rest.flag()? {
             let signature_key = SignatureKey::new(rest.bytes()?).ok()?;
@@ -159,7 +128,7 @@ impl PoolState {
             state.reservations.insert(id, Arc::new(made));
         }
         let mut pinned = BTreeMap::new();
-        while !rest.0.is_empty() {
+        while !rest.is_empty() {
             let scheme = u16::try_from(rest.number()?).ok()?;
             pinned.insert(scheme, SignatureKey::new(rest.bytes()?).ok()?);
         }
@@ -328,9 +297,9 @@ mod tests {
         };
         let both = [registered.clone(), pinned(0x0403, 2), pinned(0x0503, 3), pinned(0x0403, 4)];
         let (state, bytes) = packed(&both);
-        assert_eq!(PoolState::unpack(&mut Unpacker(&bytes)), Some(state));
+        assert_eq!(PoolState::unpack(&mut Unpacker::new(&bytes)), Some(state));
         let (plain, begins) = packed(&[registered]);
-        assert_eq!(PoolState::unpack(&mut Unpacker(&begins)), Some(plain));
-        assert_eq!(PoolState::unpack(&mut Unpacker(&bytes[..bytes.len() - 1])), None);
+        assert_eq!(PoolState::unpack(&mut Unpacker::new(&begins)), Some(plain));
+        assert_eq!(PoolState::unpack(&mut Unpacker::new(&bytes[..bytes.len() - 1])), None);
     }
 }

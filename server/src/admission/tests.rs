@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::pools::Pools;
 use keypool_ledger::{Clock, ManualClock, MemoryLog, SystemClock};
-use keypool_projections::{ItemOutcome, ItemRefusal, Limits, NewPackage, Pools, Stage};
+use keypool_projections::{ItemOutcome, ItemRefusal, Limits, NewPackage, Stage};
 use openmls::prelude::{
     BasicCredential, Capabilities as OpenMlsCapabilities, CredentialWithKey, ExtensionType,
     KeyPackage as OpenMlsPackage, KeyPackageBuilder, Lifetime as OpenMlsLifetime, MlsMessageOut,

@@ -1,10 +1,12 @@
 //! Reservations and uploads within the limits: counted before they are carried out, and given back if
 //! they are not.
 
+use crate::pools::{
+    DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Reply, Request, Target,
+};
 use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
-    Answer, Circle, Claim, Command, DeliverError, Delivered, DeliveryCommand, DeliveryRequest,
-    ExecuteError, ItemOutcome, PolicyChange, PolicyStatus, Rejection, Reply, Request, Target,
+    Answer, Circle, Claim, Command, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
     quota::{OverQuota, Quota, Quotas, Relation},
     wire::PolicyRequest,
 };
@@ -172,7 +174,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ///
     /// # Errors
     ///
-    /// As [`Pools::deliver`](keypool_projections::Pools::deliver).
+    /// As [`Pools::deliver`](crate::pools::Pools::deliver).
     pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
         let spends = match &request.command {
             DeliveryCommand::Commit { spends, .. } => spends.clone(),

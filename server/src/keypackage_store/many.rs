@@ -11,10 +11,11 @@ use std::{
     task::Poll,
 };
 
+use crate::pools::{ExecuteError, Reply, Request, Target};
 use keypool_ledger::{
     CommandId, Event, EventLog, GroupId, Hash, PoolId, Record, ReservationId, StreamId,
 };
-use keypool_projections::{Answer, Command, ExecuteError, Rejection, Reply, Request, Target};
+use keypool_projections::{Answer, Command, Rejection};
 use uuid::Uuid;
 
 use super::{Idempotency, Invitee, KeyPackageStore, ReservedKeyPackage, StoreError};

@@ -1,10 +1,11 @@
 //! What takes the place of a pool's packages: others, of its key or of the next; or none, when its device
 //! is removed. And the device that the operator lets in.
 
+use crate::pools::Target;
 use keypool_ledger::{
     CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement,
 };
-use keypool_projections::{Answer, Command, Health, ItemOutcome, LeafKey, NextKey, Target};
+use keypool_projections::{Answer, Command, Health, ItemOutcome, LeafKey, NextKey};
 use uuid::Uuid;
 
 use super::{Idempotency, KeyPackageStore, StoreError, merged};

@@ -1,7 +1,8 @@
 //! Uploads: packages are admitted, counted and taken into their pool.
 
+use crate::pools::Target;
 use keypool_ledger::{EventLog, PoolId};
-use keypool_projections::{Answer, Command, ItemOutcome, Target};
+use keypool_projections::{Answer, Command, ItemOutcome};
 
 use super::{Idempotency, KeyPackageStore, Saved, StoreError, merged};
 use crate::admission::AdmissionError;

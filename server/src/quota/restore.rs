@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 
+use crate::pools::Pools;
 use keypool_ledger::{
     CommandId, Event, EventLog, PoolId, ReadError, Record, ReservationId, Timestamp,
 };
 use keypool_projections::{
-    Circle, Limits, Pools,
+    Circle, Limits,
     quota::{Ask, Quota, Relation},
 };
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use crate::pools::{Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Welcome};
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Path},
 };
 use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
 use keypool_projections::{
-    Acknowledgement, Claim, Closed, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError,
-    Welcome,
+    Acknowledgement, Claim, Closed,
     wire::{
         AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest, GroupReply,
         GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest,

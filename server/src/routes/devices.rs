@@ -1,12 +1,13 @@
 //! Registration: which key speaks for which device.
 
+use crate::pools::{ExecuteError, PoolView};
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path},
 };
 use keypool_ledger::{EventLog, PoolId, Signature, SignatureKey, SignedStatement};
 use keypool_projections::{
-    ExecuteError, LeafKey, PoolView, Rejection,
+    LeafKey, Rejection,
     wire::{
         Code, DevicesReply, LeafKeyReply, LeafKeyRequest, Problem, RegisterReply, RegisterRequest,
         RemoveReply, RemoveRequest, RotateRequest,

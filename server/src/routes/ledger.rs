@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::pools::ExecuteError;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::{CACHE_CONTROL, ContentType},
@@ -10,7 +11,7 @@ use actix_web::{
 };
 use keypool_ledger::{Event, EventLog, Record, ReservationId};
 use keypool_projections::{
-    ExecuteError, ReservationStatus,
+    ReservationStatus,
     wire::{Code, ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply, Problem},
 };
 use keypool_transparency::{Standing, Tile};

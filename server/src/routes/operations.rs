@@ -1,15 +1,13 @@
 //! For whoever runs the server: is it alive, is it ready, what does it count, what does it offer.
 
+use crate::pools::{ClockState, ExecuteError};
 use actix_web::{
     HttpResponse,
     http::header,
     web::{self, Data},
 };
 use keypool_ledger::{EventLog, LogHealth};
-use keypool_projections::{
-    ClockState, ExecuteError,
-    wire::{Code, Problem},
-};
+use keypool_projections::wire::{Code, Problem};
 
 use crate::{disk::Level, metrics::Figures, openapi, problem::Failure, state::State};
 

@@ -2,8 +2,8 @@
 
 use std::{io, net::SocketAddr};
 
+use crate::pools::ReplayError;
 use keypool_ledger::OpenError;
-use keypool_projections::ReplayError;
 
 use crate::{connections::TooFewDescriptors, settings::SettingsError, transparency::LedgerError};
 

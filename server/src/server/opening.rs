@@ -2,9 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
+use crate::pools::{Pools, Progress};
 use actix_web::web;
 use keypool_ledger::{Clock, SledLog, SledLogOptions};
-use keypool_projections::{DeliveryLimits, Pools, Progress};
+use keypool_projections::DeliveryLimits;
 
 use super::StartError;
 use crate::{

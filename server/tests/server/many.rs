@@ -8,7 +8,8 @@ use std::{
 use keypool_ledger::{
     CommandId, EventLog, Fault, Faulty, GroupId, Hash, ManualClock, MemoryLog, ReservationId,
 };
-use keypool_projections::{Limits, Pools};
+use keypool_projections::Limits;
+use keypool_server::pools::Pools;
 use keypool_server::{
     AdmissionRules, Idempotency, Invitee, KeyPackageStore, ManyReservations, StoreError,
 };

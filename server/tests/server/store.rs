@@ -6,7 +6,8 @@ use std::{
 };
 
 use keypool_ledger::{Faulty, GroupId, ManualClock, MemoryLog, PoolId, ReservationId};
-use keypool_projections::{Claim, ExecuteError, ItemOutcome, Limits, Pools, Stage};
+use keypool_projections::{Claim, ItemOutcome, Limits, Stage};
+use keypool_server::pools::{ExecuteError, Pools};
 use keypool_server::{
     AdmissionRules, Idempotency, Invitee, KeyPackageStore, Reservation, StoreError,
 };

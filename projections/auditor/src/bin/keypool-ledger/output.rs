@@ -1,0 +1,133 @@
+//! What the tool says, to people or to programs, and what it says when it cannot.
+
+use std::{
+    error::Error,
+    io::{self, BufWriter, StdoutLock, Write},
+    path::Path,
+};
+
+use keypool_auditor::source::SourceError;
+use keypool_ledger::Timestamp;
+use serde_json::Value;
+
+use crate::{DAMAGED, FINE, UNREADABLE, USAGE};
+
+/// Why a command came to no end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ToolError {
+    /// What was asked for is not there, or not said well.
+    #[error("{0}")]
+    Usage(String),
+    /// The source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Something else cannot be read or written.
+    #[error("{0} cannot be read or written")]
+    File(String, #[source] io::Error),
+    /// Nobody reads the output any more.
+    #[error("nobody reads the output")]
+    Closed,
+}
+
+impl ToolError {
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::Usage(what.into())
+    }
+
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let name = path.display().to_string();
+        |source| Self::File(name, source)
+    }
+
+    /// The number to end with.
+    pub(crate) const fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Source(SourceError::Damaged { .. } | SourceError::Truncated { .. }) => DAMAGED,
+            Self::Source(_) | Self::File(..) => UNREADABLE,
+            Self::Closed => FINE,
+        }
+    }
+
+    /// Says what happened and why, each cause on a line of its own.
+    pub(crate) fn complain(&self) {
+        let mut err = io::stderr().lock();
+        // If even the error stream is gone there is nobody left to tell.
+        let _ = writeln!(err, "error: {self}");
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let _ = writeln!(err, "  because: {error}");
+            cause = error.source();
+        }
+    }
+}
+
+/// Standard output: lines for people, or one object a line for programs.
+pub(crate) struct Out {
+    json: bool,
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+impl Out {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, out: BufWriter::new(io::stdout().lock()) }
+    }
+
+    /// Writes a line for people, or an object for programs.
+    pub(crate) fn say(
+        &mut self,
+        line: impl FnOnce() -> String,
+        object: impl FnOnce() -> Value,
+    ) -> Result<(), ToolError> {
+        if self.json { self.raw(&object().to_string()) } else { self.raw(&line()) }
+    }
+
+    /// Writes a line for people only.
+    pub(crate) fn line(&mut self, line: &str) -> Result<(), ToolError> {
+        if self.json { Ok(()) } else { self.raw(line) }
+    }
+
+    /// Writes a text that is the same for everybody: a file's content.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), ToolError> {
+        self.out.write_all(text.as_bytes()).map_err(closed)
+    }
+
+    fn raw(&mut self, line: &str) -> Result<(), ToolError> {
+        writeln!(self.out, "{line}").map_err(closed)
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), ToolError> {
+        self.out.flush().map_err(closed)
+    }
+}
+
+fn closed(error: io::Error) -> ToolError {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return ToolError::Closed;
+    }
+    ToolError::File("standard output".to_owned(), error)
+}
+
+/// A moment as people write it, to the millisecond and in UTC.
+pub(crate) fn time(at: Timestamp) -> String {
+    let millis = i64::try_from(at.as_millis()).ok();
+    let moment = millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    // What lies beyond year 9999 is a number.
+    moment.map_or_else(|| at.to_string(), |moment| format!("{moment:.3}"))
+}
+
+/// A span as people say it.
+pub(crate) fn span(millis: u64) -> String {
+    let secs = millis / 1000;
+    match secs {
+        0..120 => format!("{}.{} s", secs, millis % 1000 / 100),
+        120..7200 => format!("{} min", secs / 60),
+        7200..172_800 => format!("{} h", secs / 3600),
+        _ => format!("{} days", secs / 86_400),
+    }
+}
+
+/// The first eight digits of an id: enough to tell lines apart.
+pub(crate) fn short(id: &impl ToString) -> String {
+    id.to_string().chars().take(8).collect()
+}

@@ -1,0 +1,299 @@
+//! Where an auditor reads a log from: an export, a journal's directory, a copy of a data directory, or a
+//! running server.
+//!
+//! Reading changes nothing. Records come one after the other, so that a log of any length can be read.
+
+mod server;
+
+use std::{
+    error::Error,
+    fs, io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use keypool_ledger::{
+    EventEnvelope, JournalReader, OpenError, RawRecord, ReadLock, TornTail, codec,
+};
+
+use crate::export::{ExportReader, Manifest};
+
+/// Why a source cannot be read, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It is nothing that holds a log.
+    #[error(
+        "{} is no export, no journal and no data directory of keypool; name one of these",
+        .0.display()
+    )]
+    Unknown(PathBuf),
+    /// A process has the directory open.
+    #[error(
+        "{} is in use{}; copy the directory and read the copy, or stop that process",
+        dir.display(),
+        holder.map(|pid| format!(" by process {pid}")).unwrap_or_default()
+    )]
+    Live {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, as far as it has said so.
+        holder: Option<u32>,
+    },
+    /// The stored bytes are not what was written.
+    #[error("{} is damaged at byte {offset}: {what}", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file the damage was noticed, in bytes from its beginning.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// Events that were acknowledged are not there.
+    #[error("the journal ends at record {found}, but record {expected} was acknowledged")]
+    Truncated {
+        /// The position of the last record that is known to have been acknowledged.
+        expected: u64,
+        /// The position of the last record that is there.
+        found: u64,
+    },
+    /// A server does not answer, or not as a server of keypool does.
+    #[error("{address} cannot be read: {what}")]
+    Server {
+        /// The server.
+        address: String,
+        /// What it does instead.
+        what: String,
+        /// Why, if that is known.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// The operating system refused.
+    #[error("{} cannot be read", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SourceError {
+    /// Wraps an error of the operating system about a path.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::Io { path, source }
+    }
+}
+
+impl From<OpenError> for SourceError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Locked { dir, holder } => Self::Live { dir, holder },
+            OpenError::Damaged { file, offset, what } => Self::Damaged { file, offset, what },
+            OpenError::LedgerTruncated { expected, found } => Self::Truncated { expected, found },
+            OpenError::Io { path, source } => Self::Io { path, source },
+            error @ (OpenError::Contradiction { .. }
+            | OpenError::Newer { .. }
+            | OpenError::DiskFull { .. }) => {
+                Self::Io { path: PathBuf::new(), source: io::Error::other(error) }
+            }
+            OpenError::Engine(cause) => {
+                Self::Io { path: PathBuf::new(), source: io::Error::other(cause) }
+            }
+        }
+    }
+}
+
+/// Something that a log can be read from.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    kind: SourceKind,
+    server: Option<server::Server>,
+    /// Nobody opens the directory as a log while it is being read.
+    _lock: Option<ReadLock>,
+}
+
+/// What a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A file with a manifest at its end.
+    Export,
+    /// A directory of segments.
+    Journal,
+    /// A data directory, in which there is a journal.
+    Data,
+    /// A running server, by the address of its operator's listener.
+    Server,
+}
+
+impl SourceKind {
+    /// The words for it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Export => "an export",
+            Self::Journal => "a journal",
+            Self::Data => "a data directory",
+            Self::Server => "a server",
+        }
+    }
+}
+
+/// What a source says at its end, once all records were seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceEnd {
+    /// What an export says of itself.
+    pub manifest: Option<Manifest>,
+    /// What a journal ends in that is no whole frame, and nobody was answered for.
+    pub torn: Option<TornTail>,
+    /// What makes a journal's word on its own end doubtful.
+    pub doubt: Option<&'static str>,
+}
+
+impl Source {
+    /// Finds out what a path holds.
+    ///
+    /// With the feature `tool`, `http://ADDRESS:PORT` names a server by its operator's listener.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SourceError`] if it holds no log, or a process has it open, or a server does not
+    /// answer.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        if let Some(server) = server::Server::named(path) {
+            server.greet()?;
+            return Ok(Self { server: Some(server), ..Self::of(path, SourceKind::Server, None) });
+        }
+        let found = fs::metadata(path).map_err(SourceError::io(path))?;
+        if !found.is_dir() {
+            ExportReader::open(path)?;
+            return Ok(Self::of(path, SourceKind::Export, None));
+        }
+        let journal = path.join("journal");
+        if journal.is_dir() {
+            let lock = Some(ReadLock::take(path)?);
+            return Ok(Self::of(&journal, SourceKind::Data, lock));
+        }
+        if segments(path).map_err(SourceError::io(path))?.is_empty() {
+            return Err(SourceError::Unknown(path.to_owned()));
+        }
+        // A journal's own folder is read with the lock of the data directory around it.
+        let around = path.canonicalize().ok().filter(|path| path.ends_with("journal"));
+        let lock = around.as_deref().and_then(Path::parent).map(ReadLock::take).transpose()?;
+        Ok(Self::of(path, SourceKind::Journal, lock))
+    }
+
+    fn of(path: &Path, kind: SourceKind, lock: Option<ReadLock>) -> Self {
+        Self { path: path.to_owned(), kind, server: None, _lock: lock }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn kind(&self) -> SourceKind {
+        self.kind
+    }
+
+    /// How many bytes it has, as far as that can be told: for the bar that shows how far one is.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let len = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+        match self.kind {
+            SourceKind::Export => len(&self.path),
+            SourceKind::Journal | SourceKind::Data => {
+                segments(&self.path).unwrap_or_default().iter().map(|path| len(path)).sum()
+            }
+            SourceKind::Server => 0,
+        }
+    }
+
+    /// Shows all records in order, until `visit` breaks off; what the source says at its end is not
+    /// known then.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SourceError`] at the first place where the bytes are not those that were written.
+    pub fn visit(
+        &self,
+        visit: &mut dyn FnMut(RawRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<SourceEnd, SourceError> {
+        self.visit_after(0, visit)
+    }
+
+    /// As [`Source::visit`], with the records after a position only.
+    ///
+    /// A server is not even asked for those before; of everything else all bytes are read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::visit`].
+    pub fn visit_after(
+        &self,
+        after: u64,
+        visit: &mut dyn FnMut(RawRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<SourceEnd, SourceError> {
+        if let Some(server) = &self.server {
+            return server.visit(after, visit).map(|()| SourceEnd::default());
+        }
+        let mut visit = |raw: RawRecord<'_>| {
+            if raw.seq <= after { ControlFlow::Continue(()) } else { visit(raw) }
+        };
+        if self.kind == SourceKind::Export {
+            let manifest = ExportReader::open(&self.path)?.visit(&mut visit)?;
+            return Ok(SourceEnd { manifest, ..SourceEnd::default() });
+        }
+        let mut reader = JournalReader::open(&self.path)?;
+        reader.visit(&mut visit)?;
+        let (torn, doubt) = (reader.torn_tail().cloned(), reader.doubt());
+        Ok(SourceEnd { manifest: None, torn, doubt })
+    }
+
+    /// As [`Source::visit`], with every envelope decoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::visit`]; and if the bytes of a record are no envelope.
+    pub fn read(
+        &self,
+        visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> ControlFlow<()>,
+    ) -> Result<SourceEnd, SourceError> {
+        self.read_after(0, visit)
+    }
+
+    /// As [`Source::visit_after`], with every envelope decoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::read`].
+    pub fn read_after(
+        &self,
+        after: u64,
+        visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> ControlFlow<()>,
+    ) -> Result<SourceEnd, SourceError> {
+        let mut failure = None;
+        let end = self.visit_after(after, &mut |raw| match codec::decode(raw.envelope_bytes) {
+            Ok(envelope) => visit(raw, envelope),
+            Err(err) => {
+                let what = format!("record {}: {err}", raw.seq);
+                let (file, offset) = (raw.file.to_owned(), raw.offset);
+                failure = Some(SourceError::Damaged { file, offset, what });
+                ControlFlow::Break(())
+            }
+        })?;
+        failure.map_or(Ok(end), Err)
+    }
+}
+
+/// The segments of a journal, in no order.
+fn segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            segments.push(path);
+        }
+    }
+    Ok(segments)
+}

@@ -1,0 +1,37 @@
+//! The auditor on histories that keep every promise and on histories that break one, and its program.
+#![cfg(test)]
+
+#[allow(dead_code, reason = "each test program uses other helpers of these")]
+#[path = "../../tests/projections/history.rs"]
+mod history;
+
+#[allow(dead_code, reason = "each test program uses other helpers of these")]
+#[path = "../../../server/tests/pools/service.rs"]
+mod service;
+
+#[path = "auditor/histories.rs"]
+mod histories;
+
+#[path = "auditor/fixtures.rs"]
+mod fixtures;
+
+#[path = "auditor/tool.rs"]
+mod tool;
+
+#[path = "auditor/pinning.rs"]
+mod pinning;
+
+#[path = "auditor/serving.rs"]
+mod serving;
+
+#[path = "auditor/folding.rs"]
+mod folding;
+
+#[path = "auditor/pruning.rs"]
+mod pruning;
+
+#[path = "auditor/damage.rs"]
+mod damage;
+
+#[path = "auditor/auditing.rs"]
+mod auditing;

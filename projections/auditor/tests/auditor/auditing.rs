@@ -1,0 +1,103 @@
+//! The auditor at the boundaries of what was promised: the last moment that is right, and the first.
+
+use std::time::Duration;
+
+use keypool_auditor::audit::{Auditor, Promises};
+use keypool_ledger::{Event, ReleaseReason, RevokeReason, SignatureKey};
+use keypool_projections::LeafKey;
+
+use crate::history::{at, envelope, group, leaf_key, package, pool, reference, reservation};
+
+/// The rules that a history of one package breaks, its first event being an upload at second 0.
+fn broken(events: &[(Event, Duration)]) -> Vec<&'static str> {
+    let mut auditor = Auditor::new(Promises::STANDARD);
+    let upload = (Event::Uploaded(package("a").facts), Duration::ZERO);
+    for (seq, (event, after)) in (1..).zip(std::iter::once(&upload).chain(events)) {
+        auditor.see(seq, &envelope(seq, pool("bob"), event.clone(), at(0).after(*after)));
+    }
+    auditor.finish().into_iter().map(|finding| finding.rule).collect()
+}
+
+fn reserved() -> (Event, Duration) {
+    let event = Event::Reserved {
+        keypackage_ref: reference("a"),
+        reservation: reservation(1),
+        generation: 1,
+        holder: pool("alice"),
+        group: group("g"),
+        deadline: at(70),
+    };
+    (event, Duration::from_secs(10))
+}
+
+#[test]
+fn a_lapse_is_early_until_deadline_and_grace_are_over() {
+    let lapsed = |millis| {
+        let (keypackage_ref, reservation) = (reference("a"), reservation(1));
+        let event = Event::Released { keypackage_ref, reservation, reason: ReleaseReason::Lapsed };
+        broken(&[reserved(), (event, Duration::from_millis(millis))])
+    };
+    assert_eq!(lapsed(70_000), ["lapse"], "the grace is still to come");
+    assert_eq!(lapsed(129_999), ["lapse"]);
+    assert_eq!(lapsed(130_000), [""; 0]);
+}
+
+#[test]
+fn a_package_expires_when_its_lifetime_is_over_and_no_earlier() {
+    let end = package("a").facts.not_after.since(at(0));
+    let expired = |after| broken(&[(Event::Expired { keypackage_ref: reference("a") }, after)]);
+    assert_eq!(expired(end.saturating_sub(Duration::from_millis(1))), ["I5"]);
+    assert_eq!(expired(end), [""; 0]);
+}
+
+#[test]
+fn a_package_must_outlive_its_reservation_and_the_margin() {
+    let end = package("a").facts.not_after;
+    let offered = |deadline| {
+        let (mut event, after) = reserved();
+        if let Event::Reserved { deadline: told, .. } = &mut event {
+            *told = deadline;
+        }
+        broken(&[(event, after)])
+    };
+    let margin = Promises::STANDARD.life_margin;
+    assert_eq!(offered(end.before(margin)), [""; 0]);
+    assert_eq!(offered(end.before(margin).after(Duration::from_millis(1))), ["offer"]);
+    assert_eq!(offered(at(10)), ["offer"], "a claim for no time at all");
+}
+
+#[test]
+fn the_key_of_another_scheme_changes_only_when_no_package_of_it_is_live() {
+    let registered = Event::Registered {
+        signature_key: SignatureKey::new(&[1; 32]).unwrap(),
+        credential: "bob".to_owned(),
+        voucher: None,
+        statement: None,
+    };
+    let pinned = |number| {
+        let LeafKey { signature_scheme, signature_key } = leaf_key(number);
+        Event::LeafKeyPinned { signature_scheme, signature_key, statement: None }
+    };
+    let withdrawn = Event::Revoked {
+        keypackage_ref: reference("a:1"),
+        reason: RevokeReason::Withdrawn,
+        check: None,
+    };
+    let rotated = Event::KeyRotated {
+        signature_key: SignatureKey::new(&[2; 32]).unwrap(),
+        credential: "bob".to_owned(),
+        statement: None,
+    };
+    let uploaded = || Event::Uploaded(package("a:1").facts);
+    let broken = |events: &[Event]| {
+        broken(&events.iter().map(|event| (event.clone(), Duration::ZERO)).collect::<Vec<_>>())
+    };
+    let pool_of_1 = [registered.clone(), pinned(1), uploaded()];
+    let then = |more: &[Event]| broken(&[&pool_of_1, more].concat());
+    assert_eq!(then(&[]), [""; 0]);
+    assert_eq!(then(&[pinned(2)]), ["device"]);
+    assert_eq!(then(&[withdrawn, pinned(2)]), [""; 0]);
+    assert_eq!(then(&[rotated, pinned(2)]), [""; 0]);
+    assert_eq!(broken(&[registered, uploaded(), pinned(1)]), [""; 0], "none was known before");
+    assert_eq!(broken(&[pinned(1)]), ["device"], "nobody speaks for the device");
+}

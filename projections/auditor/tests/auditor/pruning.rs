@@ -1,0 +1,103 @@
+//! What may be forgotten, and that all else is missed: at every position of a history, for every span.
+
+use std::{collections::HashSet, path::Path, time::Duration};
+
+use keypool_auditor::{
+    retention::Retention,
+    source::SourceEnd,
+    verify::{Gravity, Verdict, Verifier},
+};
+use keypool_ledger::{Event, Hash, RawRecord, Record};
+
+use crate::histories::clean;
+
+/// The records whose payloads may go.
+pub(crate) fn prunable(records: &[Record], keep: Duration) -> HashSet<u64> {
+    let mut retention = Retention::default();
+    for record in records {
+        retention.see(record.seq, &record.envelope, !record.payload.is_empty());
+    }
+    retention.prunable(keep)
+}
+
+/// The records without the payloads of some.
+pub(crate) fn without(records: &[Record], gone: &HashSet<u64>) -> Vec<Record> {
+    let mut records = records.to_vec();
+    records.iter_mut().filter(|record| gone.contains(&record.seq)).for_each(|record| {
+        record.payload.clear();
+    });
+    records
+}
+
+fn verified(records: &[Record]) -> Verdict {
+    let mut verifier = Verifier::expecting(&[]);
+    for Record { seq, envelope_bytes, payload, .. } in records {
+        let file = Path::new("none");
+        verifier.take(&RawRecord { seq: *seq, envelope_bytes, payload, file, offset: 0 });
+    }
+    verifier.finish(Ok(SourceEnd::default()))
+}
+
+/// What may go, said once more: where a record has the bytes of a package that ended long ago.
+fn naive(records: &[Record], keep: Duration) -> HashSet<u64> {
+    let now = records.last().map(|record| record.envelope.at).unwrap_or_default();
+    let ended = |of| {
+        records.iter().any(|record| {
+            let ends = match &record.envelope.event {
+                Event::Expired { keypackage_ref } => keypackage_ref == of,
+                Event::Spent { keypackage_ref, .. } => keypackage_ref == of,
+                _ => false,
+            };
+            ends && record.envelope.at.after(keep) <= now
+        })
+    };
+    let uploads = records.iter().filter(|record| match &record.envelope.event {
+        Event::Uploaded(facts) => ended(&facts.keypackage_ref),
+        _ => false,
+    });
+    uploads.map(|record| record.seq).collect()
+}
+
+#[test]
+fn what_may_go_is_not_missed_and_all_else_is() {
+    let (all, mut pruned_most) = (clean(), 0);
+    for len in 0..=all.len() {
+        let records = &all[..len];
+        for keep in [0, 1, 30_000, 1_000_000, 86_400_000].map(Duration::from_millis) {
+            let gone = prunable(records, keep);
+            assert_eq!(gone, naive(records, keep), "{len} records, {keep:?}");
+            let (whole, pruned) = (verified(records), verified(&without(records, &gone)));
+            assert_eq!(pruned.findings, []);
+            assert_eq!((pruned.root, pruned.pruned), (whole.root, gone.len() as u64));
+            pruned_most = pruned_most.max(gone.len());
+        }
+        let may_go = prunable(records, Duration::ZERO);
+        for record in records {
+            let is_nothing = record.envelope.payload == Hash::of(&[]);
+            if is_nothing || may_go.contains(&record.seq) {
+                continue;
+            }
+            let verdict = verified(&without(records, &HashSet::from([record.seq])));
+            let [found] = &verdict.findings[..] else { panic!("record {}", record.seq) };
+            assert_eq!((found.rule, found.gravity), ("payload", Gravity::Damage));
+            assert_eq!((&found.events[..], verdict.pruned), (&[record.seq][..], 0));
+        }
+    }
+    assert_eq!(pruned_most, 6, "the four that were spent and the two that expired");
+}
+
+#[test]
+fn a_last_resort_keeps_its_bytes_when_it_is_spent() {
+    let mut records = clean();
+    // As if a package that was spent had been a last resort all along.
+    let of = records.iter().find_map(|record| match &record.envelope.event {
+        Event::Spent { keypackage_ref, .. } => Some(keypackage_ref.clone()),
+        _ => None,
+    });
+    for record in &mut records {
+        if let Event::Uploaded(facts) = &mut record.envelope.event {
+            facts.last_resort |= Some(&facts.keypackage_ref) == of.as_ref();
+        }
+    }
+    assert_eq!(prunable(&records, Duration::ZERO).len(), 5);
+}

@@ -1,0 +1,349 @@
+//! The pools of a service: commands go in, events are appended, answers come out.
+//!
+//! One thread writes. It takes what waits in a bounded channel, decides each command in order on the
+//! states as the commands before it will leave them, appends all batches at once, and only then
+//! publishes the new states and answers. Readers take the published states and never wait for it.
+
+mod asking;
+
+mod committer;
+
+mod group;
+
+mod recall;
+
+mod delivery_request;
+
+mod delivering;
+
+mod checks;
+
+mod directory;
+
+mod residents;
+
+mod listeners;
+
+mod reading;
+
+mod loading;
+
+mod keeping;
+
+mod clock_guard;
+
+mod server_stream;
+
+mod view;
+
+mod views;
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use keypool_ledger::{AppendError, Clock, EventLog, PoolId, Timestamp};
+use keypool_projections::{DeliveryLimits, Limits};
+use tokio::sync::{oneshot, watch as signal};
+
+pub use self::{
+    asking::{ExecuteError, Progress, ReplayError, Reply, Request, Target},
+    clock_guard::ClockState,
+    delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
+    view::PoolView,
+};
+use self::{
+    clock_guard::{ClockGuard, Reading},
+    committer::{Committer, Job, Work},
+    keeping::{Keeper, restore},
+    listeners::Listeners,
+    recall::{REPEATS_MAX, Repeat, start_repeating},
+    views::Views,
+};
+
+/// How many commands may wait for the committer.
+const QUEUE_MAX: usize = 1000;
+
+/// The pools of a service, kept in an event log.
+pub struct Pools<L> {
+    shared: Arc<Shared<L>>,
+    queue: RwLock<Option<SyncSender<Job>>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    keeper: Mutex<Option<Keeper>>,
+    repeater: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the committer and the readers share.
+struct Shared<L> {
+    log: L,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    clock_guard: Mutex<ClockGuard>,
+    /// Whether the clock was not trusted at the last look: only then are devices heard on it.
+    clock_in_doubt: AtomicBool,
+    views: RwLock<Views>,
+    queued: AtomicUsize,
+    failed: signal::Sender<bool>,
+    /// Why the log took no events the last time, if it did not.
+    refusal: Mutex<Option<String>>,
+    /// The position of the last record that was written.
+    written: signal::Sender<u64>,
+    listeners: Listeners,
+    delivery_limits: DeliveryLimits,
+    /// Where repeated requests wait to be answered; gone once the pools are closed.
+    repeats: Mutex<Option<SyncSender<Repeat>>>,
+    /// How many of them are of each asker.
+    repeating: Mutex<HashMap<Option<PoolId>, usize>>,
+    /// Told when there is something to keep a snapshot of; gone once the pools are closed.
+    to_keep: Mutex<Option<SyncSender<()>>>,
+}
+
+impl<L: EventLog + 'static> Pools<L> {
+    /// Folds all pools from a log and starts the committer.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReplayError`] if the log cannot be read or is not a history of pools.
+    pub fn open(log: L, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, ReplayError> {
+        Self::open_with(log, clock, limits, DeliveryLimits::STANDARD, &Progress::default())
+    }
+
+    /// As [`Pools::open`], with mailboxes of other sizes, and saying how far it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pools::open`].
+    pub fn open_with(
+        log: L,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        delivery_limits: DeliveryLimits,
+        progress: &Progress,
+    ) -> Result<Self, ReplayError> {
+        let views = restore(&log, &limits, progress)?;
+        let reading = Reading::of(&*clock);
+        let clock_guard = ClockGuard::starting(reading, views.changed.at, limits.reservation_ttl);
+        let (to_keep, something_to_keep) = sync_channel(1);
+        let (to_repeat, asked_again) = sync_channel(REPEATS_MAX);
+        let shared = Arc::new(Shared {
+            log,
+            clock,
+            limits,
+            clock_in_doubt: AtomicBool::new(clock_guard.state(reading) != ClockState::Fine),
+            clock_guard: Mutex::new(clock_guard),
+            views: RwLock::new(views),
+            queued: AtomicUsize::new(0),
+            failed: signal::Sender::new(false),
+            refusal: Mutex::new(None),
+            written: signal::Sender::new(0),
+            listeners: Listeners::default(),
+            delivery_limits,
+            repeats: Mutex::new(Some(to_repeat)),
+            repeating: Mutex::default(),
+            to_keep: Mutex::new(Some(to_keep)),
+        });
+        shared.record_settings()?;
+        let keeper = Keeper::start(Arc::clone(&shared), something_to_keep)?;
+        let repeater = start_repeating(Arc::clone(&shared), asked_again)?;
+        let (sender, receiver) = sync_channel(QUEUE_MAX);
+        let committer = Committer::new(Arc::clone(&shared));
+        let thread = thread::Builder::new()
+            .name("keypool-committer".to_owned())
+            .spawn(move || committer.run(&receiver))
+            .map_err(ReplayError::Thread)?;
+        Ok(Self {
+            shared,
+            queue: RwLock::new(Some(sender)),
+            committer: Mutex::new(Some(thread)),
+            keeper: Mutex::new(Some(keeper)),
+            repeater: Mutex::new(Some(repeater)),
+        })
+    }
+
+    /// Carries out a command. When it answers, the events are durable.
+    ///
+    /// Repeating a request gives the answer that the first one got, from the log, and no new event.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`]. Unless it is [`ExecuteError::LogUnavailable`], nothing has changed
+    /// (a lost reservation is recorded as a `Conflict`).
+    pub async fn execute(&self, request: Request) -> Result<Reply, ExecuteError> {
+        // A repetition is answered on a thread of its own, so that folding an old history keeps nobody
+        // waiting but the caller. The committer looks again, for those that are under way at this moment.
+        let looked = self.shared.log.head()?.seq;
+        let records = self.shared.log.find(request.id)?;
+        let (sender, answer) = oneshot::channel();
+        if !records.is_empty() {
+            if let Some(reply) = self.shared.recorded_reply(&request, &records)? {
+                return Ok(reply);
+            }
+            self.shared.repeat(Repeat { request: Box::new(request), records, sender });
+            return answer.await.unwrap_or(Err(ExecuteError::LogUnavailable));
+        }
+        let looked = if self.shared.bring(&request)? { 0 } else { looked };
+        self.enqueue(Job::new(Work::Command(Box::new(request), sender), looked))?;
+        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
+    }
+
+    /// Carries out a command to the delivery. When it answers, the events are durable.
+    ///
+    /// Repeating a request gives the answer that the first one got, from the log, and no new event.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DeliverError`]. Unless it says that the log is unavailable, nothing has changed (a lost
+    /// reservation is recorded as a `Conflict`).
+    pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), 0))?;
+        answer.await.unwrap_or_else(|_| Err(ExecuteError::LogUnavailable.into()))
+    }
+
+    /// Records what time has done to the pools, at most 1,024 of them, and returns how many it has
+    /// changed.
+    ///
+    /// The rules are right without it: it keeps the history close to what happened, and accepts the
+    /// clock after a leap when devices have agreed with it. So sweep every few seconds.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`] if the log does not take events, or the clock has leapt.
+    pub async fn sweep(&self) -> Result<u64, ExecuteError> {
+        self.shared.listeners.sweep();
+        let (sender, answer) = oneshot::channel();
+        self.enqueue(Job::new(Work::Sweep(sender), 0))?;
+        answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), ExecuteError> {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        let sender = queue.as_ref().ok_or(ExecuteError::LogUnavailable)?;
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
+        sender.try_send(job).map_err(|err| {
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            match err {
+                TrySendError::Full(_) => ExecuteError::Busy,
+                TrySendError::Disconnected(_) => ExecuteError::LogUnavailable,
+            }
+        })
+    }
+
+    /// Takes no more commands, carries out those that wait, keeps what the next start would have to fold
+    /// again, and ends the threads.
+    pub fn close(&self) {
+        self.end();
+    }
+
+    /// Why the log took no events the last time: for want of space or descriptors. It is tried again with
+    /// the next command. `None` if it took them.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.shared.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Becomes true when a write has failed: then nothing more is written, and the process should end,
+    /// because a failed fsync must never be tried again.
+    #[must_use]
+    pub fn failed(&self) -> signal::Receiver<bool> {
+        self.shared.failed.subscribe()
+    }
+
+    /// How many commands wait for the committer.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.shared.queued.load(Ordering::Relaxed)
+    }
+
+    /// The log, for reading.
+    #[must_use]
+    pub fn log(&self) -> &L {
+        &self.shared.log
+    }
+
+    /// The limits, as they hold now.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.shared.limits_now()
+    }
+
+    /// The time, as far as the clock is trusted.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock_guard().read(self.shared.reading())
+    }
+}
+
+impl<L> Pools<L> {
+    fn end(&self) {
+        self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if committer.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the committer thread panicked");
+        }
+        self.shared.repeats.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let repeater = self.repeater.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if repeater.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that answers repeated requests panicked");
+        }
+        self.shared.to_keep.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            keeper.end();
+        }
+    }
+}
+
+impl<L> Drop for Pools<L> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl<L> std::fmt::Debug for Pools<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pools").finish_non_exhaustive()
+    }
+}
+
+impl<L> Shared<L> {
+    fn views(&self) -> std::sync::RwLockReadGuard<'_, Views> {
+        self.views.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn views_mut(&self) -> std::sync::RwLockWriteGuard<'_, Views> {
+        self.views.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reading(&self) -> Reading {
+        Reading::of(&*self.clock)
+    }
+
+    fn clock_guard(&self) -> MutexGuard<'_, ClockGuard> {
+        self.clock_guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether the log takes events, and says so when that has changed.
+    fn note_refusal(&self, error: Option<&AppendError>) {
+        let why = |error: &AppendError| error.source().unwrap_or(error).to_string();
+        let now = error.map(why);
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*refusal, &now) {
+            (None, Some(cause)) => tracing::error!(cause, "the log takes no events at the moment"),
+            (Some(_), None) => tracing::info!("the log takes events again"),
+            _ => {}
+        }
+        *refusal = now;
+    }
+
+    fn limits_now(&self) -> Limits {
+        Limits { lapse_floor: self.clock_guard().lapse_floor(), ..self.limits }
+    }
+}

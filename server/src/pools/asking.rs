@@ -1,0 +1,159 @@
+//! What is asked of the pools, and what they answer.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use keypool_ledger::{
+    AppendError, CommandId, Hash, KeyPackageRef, PoolId, ReadError, StreamId, Timestamp,
+};
+use keypool_projections::{Answer, Command, Health, IllegalChange, Limits, Rejection};
+
+use super::PoolView;
+
+/// A command on its way to a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which pool.
+    pub target: Target,
+    /// What to do.
+    pub command: Command,
+    /// The caller's idempotency key.
+    pub id: CommandId,
+    /// The digest of the whole request, caller included: the same id with another one is refused.
+    pub digest: Hash,
+}
+
+/// Which pool a command is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// This one.
+    Pool(PoolId),
+    /// One of this user's, which can answer.
+    User(String),
+    /// The one that holds this package.
+    Package(KeyPackageRef),
+}
+
+/// The answer to a command that was carried out.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The pool it was carried out on.
+    pub pool: PoolId,
+    /// What it did.
+    pub answer: Answer,
+    /// The place of the pool's last event in the log.
+    pub position: u64,
+    /// Whether nothing was written for it: it repeats what was done before.
+    pub repeated: bool,
+    /// The pool afterwards, and when that was.
+    pub(super) after: (Arc<PoolView>, Timestamp),
+    pub(super) limits: Limits,
+}
+
+impl Reply {
+    /// How full the pool was afterwards.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let (after, at) = &self.after;
+        Health::of(&after.state, *at, &self.limits)
+    }
+}
+
+/// Two replies that say the same are the same. How full the pool is afterwards is said of what fills or
+/// empties it: a repeated answer about one package does not fold the pool as it was.
+impl PartialEq for Reply {
+    fn eq(&self, other: &Self) -> bool {
+        let said = |reply: &Self| (reply.pool.clone(), reply.answer.clone(), reply.position);
+        let fills = matches!(
+            self.answer,
+            Answer::Uploaded(_) | Answer::Replaced { .. } | Answer::Revoked(_)
+        );
+        said(self) == said(other) && (!fills || self.health() == other.health())
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The rules refuse it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The idempotency key was used for another request.
+    #[error("idempotency key {0} was used for another request")]
+    IdempotencyMismatch(CommandId),
+    /// The clock has stepped back too far to hand out or spend anything.
+    #[error("the server's clock stands before the last event of its log")]
+    ClockRegressed,
+    /// The clock has leapt ahead: nothing that depends on time is done until it is right, or accepted.
+    #[error("the server's clock has leapt ahead of its log, and was not accepted yet")]
+    ClockLeapt,
+    /// Too many commands are waiting, or others kept coming first.
+    #[error("too many commands are waiting")]
+    Busy,
+    /// The log took no events this time, for want of space or descriptors: nothing has changed, and
+    /// repeating the command later may succeed.
+    #[error("the log takes no events at the moment; nothing has changed")]
+    LogRefuses,
+    /// The log has failed, or the pools are closed. Nobody knows whether the command was carried
+    /// out: repeating it with the same id is safe.
+    #[error("the log does not take events")]
+    LogUnavailable,
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why the pools could not be folded from a log.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record does not follow the one before it in its history.
+    #[error("record {seq} does not follow the one before it in {stream}: {what}")]
+    Broken {
+        /// Its place in the log.
+        seq: u64,
+        /// Its history.
+        stream: StreamId,
+        /// Which link is broken.
+        what: &'static str,
+    },
+    /// A record breaks the lifecycle.
+    #[error("record {seq} breaks the lifecycle")]
+    Illegal {
+        /// Its place in the log.
+        seq: u64,
+        /// How.
+        #[source]
+        source: IllegalChange,
+    },
+    /// The settings could not be recorded, and whether they were is not known.
+    #[error("the settings of the server could not be recorded in the log")]
+    Append(#[source] AppendError),
+    /// The committer thread could not be started.
+    #[error("the committer thread could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// How far the replay of a log is, for whoever waits for it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    read: AtomicU64,
+    of: AtomicU64,
+}
+
+impl Progress {
+    /// How many records were read, and how many there are. Both 0 before it has begun.
+    #[must_use]
+    pub fn get(&self) -> (u64, u64) {
+        (self.read.load(Ordering::Relaxed), self.of.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set(&self, read: u64, of: u64) {
+        self.of.store(of, Ordering::Relaxed);
+        self.read.store(read, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,193 @@
+//! The checks of a command that need more than one pool: keys, names, statements, memberships.
+
+use keypool_ledger::{EventLog, GroupId, PoolId, SignatureKey, SignedStatement};
+use keypool_projections::{Command, LeafKey, NextKey, Rejection, statement::Agreement};
+
+use super::{ExecuteError, group::Group};
+
+/// How many keys a device may have had before its present one.
+const RETIRED_MAX: usize = 1024;
+/// How many devices a user may have.
+const DEVICES_MAX: usize = 32;
+
+impl<L: EventLog> Group<'_, L> {
+    /// A group that is known here is its members' to invite to: an id that somebody has seen in a
+    /// reservation is of no use.
+    pub(super) fn check_membership(
+        &self,
+        holder: &PoolId,
+        group: &GroupId,
+    ) -> Result<(), Rejection> {
+        let state = self.group_state(group);
+        if 0 < state.version() && !state.has_member(holder) {
+            let (group, holder) = (group.clone(), holder.clone());
+            return Err(Rejection::NotAMember { group, holder });
+        }
+        Ok(())
+    }
+
+    /// Refuses a command for what the state of one pool alone cannot tell.
+    pub(super) fn check(&self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
+        match command {
+            Command::Register { signature_key, statement, .. } => {
+                self.check_registration(pool, signature_key, statement.as_ref())?;
+            }
+            Command::Admit { signature_key, .. } if !self.speaks_for(pool, signature_key) => {
+                self.check_new_key(pool, signature_key)?;
+                self.check_new_name(pool)?;
+            }
+            Command::Rotate { signature_key, statement, .. } => {
+                self.check_rotation(pool, signature_key, statement)?;
+            }
+            Command::Replace { next: Some(next), .. } => {
+                let NextKey { signature_key, statement, leaf_keys, .. } = next;
+                if self.check_rotation(pool, signature_key, statement)? {
+                    for (statement, LeafKey { signature_scheme, signature_key }) in leaf_keys {
+                        self.check_new_key(pool, signature_key)?;
+                        let agreement = Agreement::LeafKey(*signature_scheme, signature_key);
+                        self.check_statement(pool, statement, &agreement)?;
+                    }
+                }
+            }
+            Command::DeclareLeafKey { statement, leaf_key } => {
+                let LeafKey { signature_scheme: scheme, signature_key: key } = leaf_key;
+                if self.pool_view(pool)?.state.pinned_key(*scheme) != Some(key) {
+                    self.check_new_key(pool, key)?;
+                    self.check_statement(pool, statement, &Agreement::LeafKey(*scheme, key))?;
+                }
+            }
+            Command::Reserve { reservation, holder, .. } => {
+                if holder == pool {
+                    return Err(Rejection::OwnPool.into());
+                }
+                if !self.shared.views().directory.knows(pool) {
+                    return Err(Rejection::UnknownUser(pool.to_string()).into());
+                }
+                if self.reservation(*reservation)?.is_some_and(|made| made != *pool) {
+                    return Err(Rejection::ReservationMismatch(*reservation).into());
+                }
+            }
+            Command::Remove { by } => {
+                let views = self.shared.views();
+                let by = views.directory.pool_of_key(by);
+                if by.is_none_or(|by| by.user() != pool.user()) {
+                    return Err(Rejection::NotRegistered.into());
+                }
+            }
+            _ => {}
+        }
+        for package in command.packages() {
+            let keypackage_ref = &package.facts.keypackage_ref;
+            let known = self.shared.log.find_package(keypackage_ref)?;
+            if known.is_some_and(|known| known.envelope.stream.pool() != Some(pool)) {
+                return Err(Rejection::UploadedElsewhere(keypackage_ref.clone()).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a key speaks for a pool already: then there is nothing to agree to.
+    fn speaks_for(&self, pool: &PoolId, key: &SignatureKey) -> bool {
+        self.shared.views().directory.pool_of_key(key) == Some(pool)
+    }
+
+    /// Checks that a key may follow the one that speaks for a pool; false if it does already.
+    fn check_rotation(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        statement: &SignedStatement,
+    ) -> Result<bool, ExecuteError> {
+        if self.speaks_for(pool, key) {
+            return Ok(false);
+        }
+        self.check_new_key(pool, key)?;
+        self.check_statement(pool, statement, &Agreement::Rotate(key))?;
+        Ok(true)
+    }
+
+    fn check_registration(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        statement: Option<&SignedStatement>,
+    ) -> Result<(), ExecuteError> {
+        if self.speaks_for(pool, key) {
+            return Ok(());
+        }
+        self.check_new_key(pool, key)?;
+        self.check_new_name(pool)?;
+        let voucher = statement.map(|statement| &statement.by);
+        if !self.shared.views().directory.admits(pool, key, voucher) || self.was_removed(pool)? {
+            return Err(Rejection::IdentityBound.into());
+        }
+        match statement {
+            Some(statement) => self.check_statement(pool, statement, &Agreement::Vouch(key)),
+            None => Ok(()),
+        }
+    }
+
+    /// A key that is to speak for a pool, or sign its packages, must be nobody's, and never have been.
+    fn check_new_key(&self, pool: &PoolId, key: &SignatureKey) -> Result<(), ExecuteError> {
+        let views = self.shared.views();
+        if views.directory.is_retired(key) {
+            return Err(Rejection::KeyRetired(key.clone()).into());
+        }
+        if !views.directory.is_free(pool, key) {
+            return Err(Rejection::IdentityBound.into());
+        }
+        if RETIRED_MAX <= views.directory.brief(pool).identity.retired.len() {
+            return Err(Rejection::TooManyKeys(RETIRED_MAX).into());
+        }
+        Ok(())
+    }
+
+    /// A name that is registered must be plain, unlike all others, and one of not too many of its user.
+    fn check_new_name(&self, pool: &PoolId) -> Result<(), ExecuteError> {
+        pool.check_registrable().map_err(Rejection::from)?;
+        let views = self.shared.views();
+        if let Some(similar) = views.directory.similar_name(pool) {
+            let name =
+                if similar.eq_ignore_ascii_case(pool.user()) { pool.user() } else { pool.device() };
+            return Err(Rejection::NameTaken(name.to_owned(), similar).into());
+        }
+        let devices = views.directory.registered_of(pool.user()).len();
+        if DEVICES_MAX <= devices {
+            return Err(Rejection::DevicesFull(pool.user().to_owned(), devices).into());
+        }
+        Ok(())
+    }
+
+    /// A statement must be in its time, and made on the user's device list as it is.
+    fn check_statement(
+        &self,
+        pool: &PoolId,
+        statement: &SignedStatement,
+        agreement: &Agreement<'_>,
+    ) -> Result<(), ExecuteError> {
+        agreement.check_time(statement.until, self.look.now).map_err(Rejection::from)?;
+        if self.shared.views().directory.head_of(pool.user()) != statement.head {
+            return Err(Rejection::StatementStale.into());
+        }
+        Ok(())
+    }
+
+    /// Whether the user has had devices and has none left: then the name is not free, and nobody is left to
+    /// vouch, until the operator releases it.
+    fn was_removed(&self, pool: &PoolId) -> Result<bool, ExecuteError> {
+        let devices: Vec<PoolId> = {
+            let views = self.shared.views();
+            if !views.directory.registered_of(pool.user()).is_empty() {
+                return Ok(false);
+            }
+            views.directory.devices_of(pool.user()).cloned().collect()
+        };
+        for device in devices {
+            let state = &self.pool_view(&device)?.state;
+            if state.is_removed() && !state.is_released() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,495 @@
+//! The delivery's share of a group of commands: Commits with their Welcomes and the spending of their
+//! packages as one batch, messages, acknowledgements.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    slice,
+    sync::Arc,
+};
+
+use keypool_ledger::{
+    Batch, Event, EventLog, GroupId, KeyPackageRef, LeaveCause, NewEvent, PoolId, ReadError,
+    Record, StreamId, StreamWrite,
+};
+use keypool_projections::{
+    Answer, Claim, Command, DeliveryRejection, GroupChange, GroupState, MailboxState, Rejection,
+    Touched,
+};
+
+use super::{
+    ExecuteError, PoolView, Shared,
+    delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
+    group::{Group, Plan},
+    views::Views,
+};
+
+/// How many members without room for a message are named.
+const NOT_KEPT_NAMED: usize = 100;
+
+pub(super) type DeliveryOutcome = Result<Delivered, DeliverError>;
+
+/// Events for one history, with the bytes of each, and the version they follow.
+type Writes = BTreeMap<StreamId, (u64, Vec<(Event, Vec<u8>)>)>;
+
+impl<L: EventLog> Group<'_, L> {
+    /// Decides a command to the delivery.
+    pub(super) fn deliver(&mut self, request: &DeliveryRequest) -> Plan {
+        match self.try_deliver(request) {
+            Ok(plan) => plan,
+            Err(error) => Plan::Deliver(None, Err(error)),
+        }
+    }
+
+    fn try_deliver(&mut self, request: &DeliveryRequest) -> Result<Plan, DeliverError> {
+        let records =
+            self.shared.log.find_after(request.id, self.looked).map_err(ExecuteError::from)?;
+        if !records.is_empty() {
+            return Ok(Plan::Deliver(None, recall_delivery(request, &records)));
+        }
+        match &request.command {
+            DeliveryCommand::Make { group } => {
+                let state = self.group_state(group);
+                let event = state.decide_make(group, &request.caller)?;
+                let writes = one_write(StreamId::Group(group.clone()), state.version(), event);
+                self.write_delivery(writes, request, Delivered::default())
+            }
+            DeliveryCommand::Commit { .. } => self.commit(request),
+            DeliveryCommand::Post { group, message } => self.post(request, group, message),
+            DeliveryCommand::Leave { group } => {
+                let state = self.group_state(group);
+                let Some(event) = state.decide_leave(&request.caller, LeaveCause::Left) else {
+                    return Ok(Plan::Deliver(None, Ok(Delivered::default())));
+                };
+                let writes = one_write(StreamId::Group(group.clone()), state.version(), event);
+                self.write_delivery(writes, request, Delivered::default())
+            }
+            DeliveryCommand::Acknowledge(acknowledgement) => {
+                let mailbox = self.mailbox_state(&request.caller);
+                let last = self.shared.log.head().map_err(ExecuteError::from)?.seq;
+                let Some(event) = mailbox.decide_acknowledge(acknowledgement, last)? else {
+                    return Ok(Plan::Deliver(None, Ok(Delivered::default())));
+                };
+                let stream = StreamId::Mailbox(request.caller.clone());
+                let writes = one_write(stream, mailbox.version(), event);
+                self.write_delivery(writes, request, Delivered::default())
+            }
+        }
+    }
+
+    /// A message for the other members. Nothing is stored for nobody.
+    fn post(
+        &mut self,
+        request: &DeliveryRequest,
+        group: &GroupId,
+        message: &[u8],
+    ) -> Result<Plan, DeliverError> {
+        let state = self.group_state(group);
+        let event = state.decide_post(group, &request.caller)?;
+        let mut writes = Writes::new();
+        let (state, left) = self.without_ignored(group, &state);
+        if state.recipients(&event).is_empty() {
+            return Ok(Plan::Deliver(
+                None,
+                Ok(Delivered { epoch: state.epoch(), ..Delivered::default() }),
+            ));
+        }
+        let (event, not_kept) = self.kept(&mut writes, (group, &state), event, message.len());
+        if writes.is_empty() && not_kept.len() == state.recipients(&event).len() {
+            let delivered = Delivered { epoch: state.epoch(), position: 0, not_kept };
+            return Ok(Plan::Deliver(None, Ok(delivered)));
+        }
+        let mut events: Vec<(Event, Vec<u8>)> =
+            left.into_iter().map(|left| (left, Vec::new())).collect();
+        events.push((event, message.to_vec()));
+        let version = self.group_state(group).version();
+        writes.insert(StreamId::Group(group.clone()), (version, events));
+        self.write_delivery(
+            writes,
+            request,
+            Delivered { epoch: state.epoch(), position: 0, not_kept },
+        )
+    }
+
+    /// A Commit, its Welcomes and the spending of its packages: one batch, or nothing.
+    fn commit(&mut self, request: &DeliveryRequest) -> Result<Plan, DeliverError> {
+        let DeliveryCommand::Commit { group, epoch, commit, welcomes, spends, removed } =
+            &request.command
+        else {
+            return Err(ExecuteError::LogUnavailable.into());
+        };
+        if !spends.is_empty() {
+            self.look.relied_on()?;
+        }
+        let limits = self.shared.delivery_limits;
+        check_welcomes(welcomes, spends, limits.welcome_bytes_max)?;
+        let state = self.group_state(group);
+        let mut change = GroupChange { added: Vec::new(), removed: removed.clone() };
+        // Whether the epoch is free is told before anything about packages.
+        state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
+        let (state, left) = self.without_ignored(group, &state);
+        let mut writes = Writes::new();
+        let mut owners: BTreeMap<&KeyPackageRef, PoolId> = BTreeMap::new();
+        for claim in spends {
+            match self.spend(group, claim, &owners, &mut writes)? {
+                Ok(owner) => drop(owners.insert(&claim.keypackage_ref, owner)),
+                Err((conflict, rejection)) => {
+                    return self.refuse_commit(request, claim, conflict, rejection);
+                }
+            }
+        }
+        for (keypackage_ref, owner) in &owners {
+            if state.has_member(owner) && !removed.contains(owner) {
+                return Err(DeliveryRejection::MemberAlready(owner.clone()).into());
+            }
+            let mailbox = self.mailbox_state(owner);
+            let is_contact =
+                self.pool_view(owner)?.state.circle().is_contact(request.caller.user());
+            let by = (&request.caller, is_contact);
+            let decided = mailbox.decide_invitation(owner, by, self.look.now, &limits);
+            decided.map_err(|rejection| DeliverError::Invitee {
+                keypackage_ref: (*keypackage_ref).clone(),
+                rejection,
+            })?;
+        }
+        change.added = owners.values().cloned().collect();
+        let event = state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
+        // Nothing is stored for nobody: a Commit in a group of one only counts the epoch.
+        let bytes = if state.recipients(&event).is_empty() { Vec::new() } else { commit.clone() };
+        let (event, not_kept) = self.kept(&mut writes, (group, &state), event, bytes.len());
+        let mut events: Vec<(Event, Vec<u8>)> =
+            left.into_iter().map(|left| (left, Vec::new())).collect();
+        events.push((event, bytes));
+        for welcome in welcomes {
+            let to = welcome.keypackage_refs.iter().filter_map(|r| owners.get(r).cloned());
+            events.push((Event::Welcomed { to: to.collect() }, welcome.bytes.clone()));
+        }
+        let version = self.group_state(group).version();
+        writes.insert(StreamId::Group(group.clone()), (version, events));
+        let delivered = Delivered { epoch: epoch.saturating_add(1), position: 0, not_kept };
+        self.write_delivery(writes, request, delivered)
+    }
+
+    /// The group without the members that have not accepted it in time, and the events that say so.
+    fn without_ignored(&self, group: &GroupId, state: &GroupState) -> (GroupState, Vec<Event>) {
+        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
+        let ignored = state.members().filter(|member| {
+            self.with_mailbox(member, |mailbox| mailbox.has_ignored(group, now, limits))
+        });
+        let left = ignored.filter_map(|member| state.decide_leave(member, LeaveCause::Ignored));
+        let left: Vec<Event> = left.collect();
+        let mut state = state.clone();
+        for event in &left {
+            state.evolve(event);
+        }
+        (state, left)
+    }
+
+    /// Decides the spending of one package, and adds it to what is written. A refusal may bring the
+    /// conflict that is to be recorded.
+    #[expect(clippy::type_complexity, reason = "a refusal with what is recorded of it, used once")]
+    fn spend(
+        &mut self,
+        group: &GroupId,
+        claim: &Claim,
+        owners: &BTreeMap<&KeyPackageRef, PoolId>,
+        writes: &mut Writes,
+    ) -> Result<Result<PoolId, (Option<(StreamId, u64, Event)>, Rejection)>, DeliverError> {
+        let unknown = || Rejection::UnknownKeyPackage(claim.keypackage_ref.clone());
+        let record =
+            self.shared.log.find_package(&claim.keypackage_ref).map_err(ExecuteError::from)?;
+        let Some(pool) = record.and_then(|record| record.envelope.stream.pool().cloned()) else {
+            return Ok(Err((None, unknown())));
+        };
+        if owners.values().any(|owner| *owner == pool) {
+            return Err(DeliveryRejection::SameDevice(pool).into());
+        }
+        let command = Command::Spend { claim: claim.clone(), group: group.clone() };
+        let view = self.prepared(&pool, &command)?;
+        let decision = view.state.decide(&command, self.look.now, &self.limits);
+        let stream = StreamId::Pool(pool.clone());
+        let version = view.state.version();
+        match decision.answer {
+            // One spend adds a device once: what was spent before adds nobody.
+            Ok(Answer::Spent { replayed: true, .. }) => {
+                Ok(Err((None, Rejection::AlreadySpent(claim.keypackage_ref.clone()))))
+            }
+            // Another device has the name since: the Welcome is not for it.
+            Ok(Answer::Spent { .. }) if !is_current(&view, &claim.keypackage_ref) => {
+                Ok(Err((None, Rejection::Revoked(claim.keypackage_ref.clone()))))
+            }
+            Ok(Answer::Spent { .. }) => {
+                let events = decision.events.into_iter().map(|event| (event, Vec::new()));
+                writes.insert(stream, (version, events.collect()));
+                Ok(Ok(pool))
+            }
+            Ok(_) => Ok(Err((None, unknown()))),
+            Err(rejection) => {
+                let conflict = decision.events.into_iter().last();
+                Ok(Err((conflict.map(|event| (stream, version, event)), rejection)))
+            }
+        }
+    }
+
+    /// A Commit one of whose packages is lost: it is not accepted, and the conflict is recorded.
+    fn refuse_commit(
+        &mut self,
+        request: &DeliveryRequest,
+        claim: &Claim,
+        conflict: Option<(StreamId, u64, Event)>,
+        rejection: Rejection,
+    ) -> Result<Plan, DeliverError> {
+        let keypackage_ref = claim.keypackage_ref.clone();
+        let refusal = Err(DeliverError::Spend { keypackage_ref, rejection });
+        let Some((stream, version, event)) = conflict else {
+            return Ok(Plan::Deliver(None, refusal));
+        };
+        let writes = one_write(stream, version, event);
+        match self.write_delivery(writes, request, Delivered::default())? {
+            Plan::Deliver(index, Ok(_)) => Ok(Plan::Deliver(index, refusal)),
+            other => Ok(other),
+        }
+    }
+
+    /// Decides for every mailbox whether it keeps an event, adds what is recorded of those that do not, and
+    /// names them in the event.
+    fn kept(
+        &self,
+        writes: &mut Writes,
+        (group, state): (&GroupId, &GroupState),
+        mut event: Event,
+        bytes: usize,
+    ) -> (Event, Vec<PoolId>) {
+        let (sender, posted) = match &event {
+            Event::Posted { sender, .. } => (sender.clone(), true),
+            Event::Committed { committer, .. } => (committer.clone(), false),
+            _ => return (event, Vec::new()),
+        };
+        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
+        let mut missing = Vec::new();
+        for recipient in state.recipients(&event) {
+            let decide = |mailbox: &MailboxState| {
+                let keep = mailbox.decide_keep(group, (&sender, posted), bytes as u64, now, limits);
+                (keep, mailbox.version())
+            };
+            let (keep, version) = self.with_mailbox(&recipient, decide);
+            if !keep.kept && !keep.blocked && missing.len() < NOT_KEPT_NAMED {
+                missing.push(recipient.clone());
+            }
+            if !keep.closing.is_empty() {
+                let closing = keep.closing.into_iter().map(|event| (event, Vec::new()));
+                writes.insert(StreamId::Mailbox(recipient), (version, closing.collect()));
+            }
+        }
+        if let Event::Posted { not_kept, .. } | Event::Committed { not_kept, .. } = &mut event {
+            not_kept.clone_from(&missing);
+        }
+        (event, missing)
+    }
+
+    /// Adds a batch over several histories, and evolves what the commands after it will read.
+    fn write_delivery(
+        &mut self,
+        writes: Writes,
+        request: &DeliveryRequest,
+        delivered: Delivered,
+    ) -> Result<Plan, DeliverError> {
+        let mut batch = Batch::default();
+        let at = self.look.now;
+        // A mailbox is closed before the message comes that it has no room for.
+        let (first, then): (Vec<_>, Vec<_>) =
+            writes.into_iter().partition(|(stream, _)| matches!(stream, StreamId::Mailbox(_)));
+        for (stream, (expected, events)) in first.into_iter().chain(then) {
+            self.evolve_working(&stream, &events)?;
+            let events = events.into_iter().map(|(event, payload)| NewEvent {
+                at,
+                command: request.id,
+                request: request.digest,
+                event,
+                payload,
+            });
+            batch.writes.push(StreamWrite { stream, expected, events: events.collect() });
+        }
+        let index = self.add(batch);
+        Ok(Plan::Deliver(Some(index), Ok(delivered)))
+    }
+
+    fn evolve_working(
+        &mut self,
+        stream: &StreamId,
+        events: &[(Event, Vec<u8>)],
+    ) -> Result<(), ExecuteError> {
+        if let StreamId::Pool(pool) = stream {
+            let mut view = self.pool_view(pool)?;
+            let evolved = Arc::make_mut(&mut view);
+            for (event, _) in events {
+                evolved.state.evolve(event, self.look.now).map_err(Rejection::from)?;
+            }
+            evolved.head.at = self.look.now;
+            self.working.insert(pool.clone(), view);
+        }
+        for (event, bytes) in events {
+            self.evolve_deliveries(stream, event, bytes.len());
+        }
+        Ok(())
+    }
+
+    /// Lets the commands after this one see an event that is not written yet: it counts in the budgets.
+    fn evolve_deliveries(&mut self, stream: &StreamId, event: &Event, bytes: usize) {
+        let (groups, devices) = match stream {
+            StreamId::Group(group) => {
+                let mut concerned = self.group_state(group).recipients(event);
+                concerned.extend(concerned_by(event));
+                (vec![group.clone()], concerned)
+            }
+            StreamId::Mailbox(device) => (Vec::new(), vec![device.clone()]),
+            StreamId::Pool(_) | StreamId::Server => return,
+        };
+        self.deliveries.borrow(&self.shared.views().deliveries, &groups, &devices);
+        self.deliveries.take(stream, event, (u64::MAX, self.look.now, bytes as u64));
+    }
+
+    pub(super) fn group_state(&self, group: &GroupId) -> GroupState {
+        match self.deliveries.groups().get(group) {
+            Some(working) => working.clone(),
+            None => self.shared.group(group),
+        }
+    }
+
+    fn mailbox_state(&self, device: &PoolId) -> MailboxState {
+        self.with_mailbox(device, MailboxState::clone)
+    }
+
+    fn with_mailbox<T>(&self, device: &PoolId, look: impl FnOnce(&MailboxState) -> T) -> T {
+        match self.deliveries.known_mailbox(device) {
+            Some(working) => look(working),
+            None => look(&self.shared.mailbox(device)),
+        }
+    }
+}
+
+/// The devices, besides those it is for, whose mailboxes an event of a group changes.
+fn concerned_by(event: &Event) -> Vec<PoolId> {
+    match event {
+        Event::GroupMade { creator } => vec![creator.clone()],
+        Event::Left { device, .. } => vec![device.clone()],
+        Event::Posted { sender, .. } => vec![sender.clone()],
+        Event::Committed { committer, added, removed, .. } => {
+            [slice::from_ref(committer), added, removed].concat()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a package is of the device that is registered now.
+fn is_current(view: &PoolView, keypackage_ref: &KeyPackageRef) -> bool {
+    view.state.get(keypackage_ref).is_some_and(|package| view.state.is_of_this_incarnation(package))
+}
+
+/// One event for one history.
+fn one_write(stream: StreamId, version: u64, event: Event) -> Writes {
+    Writes::from([(stream, (version, vec![(event, Vec::new())]))])
+}
+
+/// Checks that the Welcomes are for exactly the packages that are spent, and none is too large.
+fn check_welcomes(
+    welcomes: &[Welcome],
+    spends: &[Claim],
+    bytes_max: usize,
+) -> Result<(), DeliveryRejection> {
+    let named: BTreeSet<&KeyPackageRef> =
+        welcomes.iter().flat_map(|welcome| &welcome.keypackage_refs).collect();
+    let spent: BTreeSet<&KeyPackageRef> =
+        spends.iter().map(|claim| &claim.keypackage_ref).collect();
+    // Each package in one Welcome, and no Welcome for nobody.
+    let count: usize = welcomes.iter().map(|welcome| welcome.keypackage_refs.len()).sum();
+    let is_idle = welcomes.iter().any(|welcome| welcome.keypackage_refs.is_empty());
+    if named != spent || spent.len() != spends.len() || count != spends.len() || is_idle {
+        return Err(DeliveryRejection::WelcomeMismatch);
+    }
+    match welcomes.iter().map(|welcome| welcome.bytes.len()).max() {
+        Some(bytes) if bytes_max < bytes => {
+            Err(DeliveryRejection::WelcomeTooLarge { bytes, max: bytes_max })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Answers a repeated command from what the log has recorded of the first one.
+pub(super) fn recall_delivery(request: &DeliveryRequest, records: &[Record]) -> DeliveryOutcome {
+    let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
+    let (Some(first), Some(last)) = (records.first(), records.last()) else {
+        return Err(mismatch().into());
+    };
+    if first.envelope.request != request.digest {
+        return Err(mismatch().into());
+    }
+    let (mut epoch, mut not_kept) = (0, Vec::new());
+    for record in records {
+        match &record.envelope.event {
+            Event::Committed { epoch: ended, not_kept: missing, .. } => {
+                epoch = ended.saturating_add(1);
+                not_kept.clone_from(missing);
+            }
+            Event::Posted { not_kept: missing, .. } => not_kept.clone_from(missing),
+            _ => {}
+        }
+    }
+    let conflict = records.iter().find_map(|record| match &record.envelope.event {
+        Event::Conflict { keypackage_ref, lost, .. } => Some((keypackage_ref.clone(), *lost)),
+        _ => None,
+    });
+    if let Some((keypackage_ref, lost)) = conflict {
+        let rejection = Rejection::ReservationLost(lost);
+        return Err(DeliverError::Spend { keypackage_ref, rejection });
+    }
+    Ok(Delivered { epoch, position: last.seq, not_kept })
+}
+
+impl Views {
+    /// Takes in a record that may concern groups and mailboxes: one of theirs, or a pool's.
+    pub(super) fn take_in_delivery(&mut self, record: &Record) {
+        let bytes = record.payload.len() as u64;
+        let Touched { groups, mailboxes } =
+            self.deliveries.evolve(record.seq, &record.envelope, bytes);
+        self.changed.groups.extend(groups);
+        self.changed.mailboxes.extend(mailboxes.iter().cloned());
+        self.woken.extend(mailboxes);
+    }
+
+    /// Takes in what another writer has added to a group's or a mailbox's history.
+    pub(super) fn catch_up(
+        &mut self,
+        log: &impl EventLog,
+        stream: &StreamId,
+    ) -> Result<(), ReadError> {
+        let version = match stream {
+            StreamId::Pool(_) | StreamId::Server => return Ok(()),
+            StreamId::Group(group) => self.deliveries.group(group).version(),
+            StreamId::Mailbox(device) => self.deliveries.mailbox(device).version(),
+        };
+        for record in log.read_stream(stream, version, usize::MAX)? {
+            self.take_in_delivery(&record);
+        }
+        Ok(())
+    }
+}
+
+impl<L> Shared<L> {
+    pub(super) fn group(&self, group: &GroupId) -> GroupState {
+        self.views().deliveries.group(group)
+    }
+
+    pub(super) fn mailbox(&self, device: &PoolId) -> MailboxState {
+        self.views().deliveries.mailbox(device)
+    }
+}
+
+impl<L: EventLog> Group<'_, L> {
+    /// A pool as the commands before this one will leave it.
+    pub(super) fn pool_view(&self, pool: &PoolId) -> Result<Arc<PoolView>, ExecuteError> {
+        if let Some(working) = self.working.get(pool) {
+            return Ok(Arc::clone(working));
+        }
+        Ok(self.shared.view(pool)?.unwrap_or_default())
+    }
+}

@@ -1,0 +1,275 @@
+//! What is known of every pool, whether or not it is in memory: which key speaks for it, when time does
+//! something to it next, how full it was when it changed last. A fold of the pools.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use keypool_ledger::{Event, Hash, PoolId, SignatureKey, Timestamp};
+use keypool_projections::{
+    Identity, Level,
+    packing::{Packer, Unpacker},
+    statement::device_list_head,
+};
+
+/// The least name a device can have.
+const LEAST_DEVICE: &str = "+";
+
+/// The directory of all pools.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    keys: HashMap<SignatureKey, PoolId>,
+    /// The keys that were removed or rotated away: they are nobody's ever after.
+    retired: HashSet<SignatureKey>,
+    /// Users by their names in small letters: of two that differ in capitals only, the first.
+    folded: HashMap<String, String>,
+    /// All pools, those of a user together, by device.
+    pools: BTreeSet<PoolId>,
+    briefs: HashMap<PoolId, Brief>,
+    /// When something is due, the next first.
+    due: BTreeSet<(Timestamp, PoolId)>,
+    levels: [u64; 4],
+}
+
+/// What is known of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Brief {
+    /// The key that speaks for it.
+    pub(super) key: Option<SignatureKey>,
+    /// The keys that it has had.
+    pub(super) identity: Identity,
+    /// The version of its history that this is of.
+    pub(super) version: u64,
+    /// When time does something to it next.
+    pub(super) due: Option<Timestamp>,
+    /// How full it was when it changed last.
+    pub(super) level: Level,
+    /// The version of which there is a snapshot; 0 if there is none.
+    pub(super) kept: u64,
+}
+
+impl Brief {
+    pub(super) fn pack(&self) -> Vec<u8> {
+        let mut out = Packer::default();
+        out.bytes(self.key.as_ref().map_or(&[], SignatureKey::as_bytes));
+        self.identity.pack(&mut out);
+        out.number(self.version);
+        out.flag(self.due.is_some());
+        out.number(self.due.unwrap_or_default().as_millis());
+        out.number(place_of(self.level) as u64);
+        out.number(self.kept);
+        out.into_bytes().into_vec()
+    }
+
+    pub(super) fn unpack(bytes: &[u8]) -> Option<Self> {
+        let mut rest = Unpacker::new(bytes);
+        let key = match rest.bytes()? {
+            [] => None,
+            key => Some(SignatureKey::new(key).ok()?),
+        };
+        let (identity, version) = (Identity::unpack(&mut rest)?, rest.number()?);
+        let due = rest.flag()?;
+        let at = rest.time()?;
+        let level = LEVELS.get(usize::try_from(rest.number()?).ok()?).copied()?;
+        let kept = rest.number()?;
+        let due = due.then_some(at);
+        rest.is_empty().then_some(Self { key, identity, version, due, level, kept })
+    }
+}
+
+const LEVELS: [Level; 4] = [Level::Healthy, Level::Low, Level::Critical, Level::Empty];
+
+const fn place_of(level: Level) -> usize {
+    match level {
+        Level::Healthy => 0,
+        Level::Low => 1,
+        Level::Critical => 2,
+        Level::Empty => 3,
+    }
+}
+
+impl Directory {
+    /// Takes in a pool as it is now, and returns the version of which there is a snapshot. What the brief
+    /// says of that counts where it is the later one.
+    pub(super) fn note(&mut self, pool: &PoolId, mut brief: Brief) -> u64 {
+        let old = self.briefs.get(pool).cloned();
+        let kept = old.as_ref().map_or(0, |old| old.kept).max(brief.kept);
+        brief.kept = kept;
+        if old.as_ref() == Some(&brief) {
+            return kept;
+        }
+        if let Some(old) = &old {
+            if old.due != brief.due
+                && let Some(due) = old.due
+            {
+                self.due.remove(&(due, pool.clone()));
+            }
+            if old.key != brief.key
+                && let Some(key) = &old.key
+            {
+                self.keys.remove(key);
+            }
+            self.count(old.level, -1);
+        } else {
+            self.pools.insert(pool.clone());
+            let folded = self.folded.entry(pool.user().to_ascii_lowercase());
+            folded.or_insert_with(|| pool.user().to_owned());
+        }
+        self.retired.extend(brief.identity.retired.iter().cloned());
+        if let Some(due) = brief.due
+            && old.as_ref().is_none_or(|old| old.due != brief.due)
+        {
+            self.due.insert((due, pool.clone()));
+        }
+        if let Some(key) = &brief.key {
+            self.keys.insert(key.clone(), pool.clone());
+        }
+        self.count(brief.level, 1);
+        self.briefs.insert(pool.clone(), brief);
+        kept
+    }
+
+    fn count(&mut self, level: Level, by: i64) {
+        if let Some(count) = self.levels.get_mut(place_of(level)) {
+            *count = count.saturating_add_signed(by);
+        }
+    }
+
+    /// Takes in that something happened to a pool that is not in memory: who speaks for it now, and that
+    /// it should be looked at.
+    pub(super) fn note_event(&mut self, pool: &PoolId, version: u64, event: &Event) {
+        let mut brief = self.brief(pool);
+        if version <= brief.version {
+            return;
+        }
+        brief.version = version;
+        match event {
+            Event::Registered { signature_key, .. } => {
+                brief.key = Some(signature_key.clone());
+                brief.identity.incarnation += 1;
+                brief.identity.since = version;
+                brief.identity.changes += 1;
+            }
+            Event::KeyRotated { signature_key, .. } => {
+                brief.identity.retired.extend(brief.key.replace(signature_key.clone()));
+                brief.identity.changes += 1;
+            }
+            Event::DeviceRemoved {} => {
+                brief.identity.retired.extend(brief.key.take());
+                brief.identity.changes += 1;
+            }
+            Event::NameReleased {} | Event::LeafKeyPinned { .. } => brief.identity.changes += 1,
+            _ => {}
+        }
+        brief.due = Some(Timestamp::default());
+        self.note(pool, brief);
+    }
+
+    /// What is known of a pool; nothing of one that has no history.
+    pub(super) fn brief(&self, pool: &PoolId) -> Brief {
+        self.briefs.get(pool).cloned().unwrap_or_default()
+    }
+
+    /// Notes that there is a snapshot of a pool.
+    pub(super) fn kept(&mut self, pool: &PoolId, version: u64) {
+        if let Some(brief) = self.briefs.get_mut(pool) {
+            brief.kept = version;
+        }
+    }
+
+    /// Whether a pool has a history.
+    pub(super) fn knows(&self, pool: &PoolId) -> bool {
+        self.briefs.contains_key(pool)
+    }
+
+    /// How many devices a key speaks for.
+    pub(super) fn registered(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Every pool, by name.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &PoolId> {
+        self.pools.iter()
+    }
+
+    /// The pools to which time has done something by `now`, at most `limit`, the longest due first.
+    pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<PoolId> {
+        let due = self.due.iter().take_while(|(due, _)| *due <= now);
+        due.take(limit).map(|(_, pool)| pool.clone()).collect()
+    }
+
+    /// How many pools there are of each level.
+    pub(super) fn levels(&self) -> [(Level, u64); 4] {
+        let mut levels = LEVELS.map(|level| (level, 0));
+        levels.iter_mut().zip(self.levels).for_each(|(level, count)| level.1 = count);
+        levels
+    }
+
+    /// The pool that a key speaks for.
+    pub(super) fn pool_of_key(&self, key: &SignatureKey) -> Option<&PoolId> {
+        self.keys.get(key)
+    }
+
+    /// The pools of a user, by device.
+    pub(super) fn devices_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = &'a PoolId> {
+        let least = PoolId::new(user, LEAST_DEVICE).ok();
+        let from = least.into_iter().flat_map(|least| self.pools.range(least..));
+        from.take_while(move |pool| pool.user() == user)
+    }
+
+    /// Whether a key speaks for no other pool.
+    pub(super) fn is_free(&self, pool: &PoolId, key: &SignatureKey) -> bool {
+        self.keys.get(key).is_none_or(|other| other == pool)
+    }
+
+    /// Whether a key was removed or rotated away, from whichever pool.
+    pub(super) fn is_retired(&self, key: &SignatureKey) -> bool {
+        self.retired.contains(key)
+    }
+
+    /// The head of a user's device list: see [`device_list_head`].
+    pub(super) fn head_of(&self, user: &str) -> Hash {
+        let devices = self.devices_of(user).filter_map(|pool| {
+            let brief = self.briefs.get(pool)?;
+            Some((pool.device(), brief.identity.changes, brief.key.as_ref()))
+        });
+        device_list_head(user, devices)
+    }
+
+    /// The name that stands in the way of registering a new one, because it differs in capital letters
+    /// only: another user's, or another device's of the user.
+    pub(super) fn similar_name(&self, pool: &PoolId) -> Option<String> {
+        let user = self.folded.get(&pool.user().to_ascii_lowercase());
+        if let Some(user) = user.filter(|user| *user != pool.user()) {
+            let is_known = self.devices_of(pool.user()).next().is_some();
+            return (!is_known).then(|| user.clone());
+        }
+        if self.knows(pool) {
+            return None;
+        }
+        let is_similar = |other: &&PoolId| other.device().eq_ignore_ascii_case(pool.device());
+        self.devices_of(pool.user()).find(is_similar).map(|other| other.device().to_owned())
+    }
+
+    /// Whether a key may be registered for a pool: the first key of a user is trusted on first use, one for
+    /// another device if a key of the user has vouched for it. The key must not speak for another pool.
+    pub(super) fn admits(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        voucher: Option<&SignatureKey>,
+    ) -> bool {
+        let mut others = self.devices_of(pool.user()).filter(|other| *other != pool);
+        let is_first = !others.any(|other| self.is_registered(other));
+        let by = voucher.and_then(|key| self.keys.get(key));
+        let is_vouched_for = by.is_some_and(|by| by.user() == pool.user() && by != pool);
+        self.is_free(pool, key) && (is_first || is_vouched_for || self.keys.get(key) == Some(pool))
+    }
+
+    /// The devices of a user that a key speaks for.
+    pub(super) fn registered_of(&self, user: &str) -> Vec<PoolId> {
+        self.devices_of(user).filter(|pool| self.is_registered(pool)).cloned().collect()
+    }
+
+    fn is_registered(&self, pool: &PoolId) -> bool {
+        self.briefs.get(pool).is_some_and(|brief| brief.key.is_some())
+    }
+}

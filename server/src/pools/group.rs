@@ -1,0 +1,326 @@
+//! A group of commands: decided in order, each on the state as those before it will leave it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use keypool_ledger::{
+    Batch, CommandId, Event, EventLog, KeyPackageRef, NewEvent, PoolId, Record, ReservationId,
+    StreamHead, StreamId, StreamWrite, Timestamp,
+};
+use keypool_projections::{
+    Answer, Command, Decision, Deliveries, Limits, NewPackage, PoolState, Rejection,
+};
+
+use super::{
+    ExecuteError, PoolView, Reply, Request, Shared, Target,
+    clock_guard::ClockReading,
+    committer::{Job, Outcome, Work},
+    delivering::DeliveryOutcome,
+    server_stream::derived_id,
+    views::News,
+};
+
+/// How many pools one sweep settles.
+const SETTLED_MAX: usize = 1024;
+
+/// What a job came to, before anything is written.
+pub(super) enum Plan {
+    /// Nothing to write.
+    Reply(Outcome),
+    /// The batch with this index in the group, and the outcome once it is durable: a reply, or the
+    /// refusal of a lost reservation, which is recorded as well.
+    Write(usize, Outcome),
+    /// The request was carried out before, and these are its records.
+    Repeat(Vec<Record>),
+    /// As the first two, for a command to the delivery.
+    Deliver(Option<usize>, DeliveryOutcome),
+    /// Batches of a sweep, by index.
+    Sweep(Vec<usize>),
+}
+
+/// What a command leads to, and where.
+struct Decided {
+    pool: PoolId,
+    /// The pool before.
+    view: Arc<PoolView>,
+    decision: Decision,
+    /// The pool after; `None` if nothing is to be recorded.
+    after: Option<PoolState>,
+}
+
+/// A group of commands under way: the states as they will be once its batches are written.
+pub(super) struct Group<'a, L> {
+    pub(super) shared: &'a Shared<L>,
+    pub(super) look: ClockReading,
+    pub(super) limits: Limits,
+    /// Up to which record whoever asks has looked for what the command names, and found nothing.
+    pub(super) looked: u64,
+    pub(super) working: HashMap<PoolId, Arc<PoolView>>,
+    pub(super) batches: Vec<Batch>,
+    /// The histories that each batch writes to.
+    pub(super) touched: Vec<Vec<StreamId>>,
+    /// The groups and mailboxes that this group of commands changes.
+    pub(super) deliveries: Deliveries,
+    commands: HashSet<CommandId>,
+    reservations: HashSet<ReservationId>,
+    uploads: HashMap<KeyPackageRef, PoolId>,
+    /// Set by a registration: it reads the directory, which shows only what is written, so it has a
+    /// group to itself.
+    full: bool,
+}
+
+impl<'a, L: EventLog> Group<'a, L> {
+    pub(super) fn new(shared: &'a Shared<L>, look: ClockReading) -> Self {
+        Self {
+            shared,
+            look,
+            limits: shared.limits_now(),
+            looked: 0,
+            working: HashMap::new(),
+            batches: Vec::new(),
+            touched: Vec::new(),
+            deliveries: Deliveries::default(),
+            commands: HashSet::new(),
+            reservations: HashSet::new(),
+            uploads: HashMap::new(),
+            full: false,
+        }
+    }
+
+    /// Decides a job, or returns `None` if it must wait for what this group writes.
+    pub(super) fn plan(&mut self, job: &Job) -> Option<Plan> {
+        self.looked = job.looked;
+        let request = match &job.work {
+            _ if self.full => return None,
+            Work::Sweep(_) => return Some(self.sweep()),
+            // The committer does it in front of the group.
+            Work::AcceptClock(_) => return None,
+            Work::Deliver(request, _) if !self.commands.insert(request.id) => return None,
+            Work::Deliver(request, _) => return Some(self.deliver(request)),
+            Work::Command(request, _) => request,
+        };
+        if request.command.changes_keys() {
+            if !self.batches.is_empty() {
+                return None;
+            }
+            self.full = true;
+        }
+        if let Command::Reserve { reservation, .. } = &request.command
+            && !self.reservations.insert(*reservation)
+        {
+            return None;
+        }
+        if !self.commands.insert(request.id) || !self.claim_uploads(request) {
+            return None;
+        }
+        Some(self.execute(request).unwrap_or_else(|error| Plan::Reply(Err(error))))
+    }
+
+    /// Notes which packages this group brings to which pool; false if one of them goes to another pool
+    /// as well, whose upload must be written first.
+    fn claim_uploads(&mut self, request: &Request) -> bool {
+        let Target::Pool(pool) = &request.target else { return true };
+        let packages = request.command.packages();
+        let refs = || packages.iter().map(|package| &package.facts.keypackage_ref);
+        let elsewhere = |r: &KeyPackageRef| self.uploads.get(r).is_some_and(|other| other != pool);
+        if refs().any(elsewhere) {
+            return false;
+        }
+        self.uploads.extend(refs().map(|r| (r.clone(), pool.clone())));
+        true
+    }
+
+    fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
+        let records = self.shared.log.find_after(request.id, self.looked)?;
+        if !records.is_empty() {
+            let reply = self.shared.recorded_reply(request, &records)?;
+            return Ok(reply.map_or(Plan::Repeat(records), |reply| Plan::Reply(Ok(reply))));
+        }
+        match request.command {
+            Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,
+            Command::Upload(_) | Command::Replace { .. } | Command::Renew(_) => {
+                self.look.not_leapt()?;
+            }
+            _ => {}
+        }
+        let decided = self.decide(request)?;
+        Ok(self.take_up(request, decided))
+    }
+
+    /// Adds what was decided to what the group writes.
+    fn take_up(&mut self, request: &Request, decided: Decided) -> Plan {
+        let Decided { pool, view, decision: Decision { events, answer }, after } = decided;
+        let Some(state) = after else {
+            let repeated = |answer| Reply { repeated: true, ..self.reply(pool, view, answer) };
+            return Plan::Reply(answer.map(repeated).map_err(Into::into));
+        };
+        let expected = view.state.version();
+        let at = self.look.now;
+        let head = StreamHead { at, ..view.head };
+        let after = Arc::new(PoolView { state, head, position: view.position });
+        self.working.insert(pool.clone(), Arc::clone(&after));
+        let index = self.write(&pool, expected, new_events(events, request, at));
+        let outcome = answer.map(|answer| self.reply(pool, after, answer));
+        Plan::Write(index, outcome.map_err(Into::into))
+    }
+
+    /// Finds the pool a command is for, and decides it there.
+    fn decide(&mut self, request: &Request) -> Result<Decided, ExecuteError> {
+        if let Command::Reserve { holder, group, .. } = &request.command {
+            self.check_membership(holder, group)?;
+        }
+        match &request.target {
+            Target::Pool(pool) => {
+                self.check(pool, &request.command)?;
+                self.decide_on(pool, &request.command)
+            }
+            Target::Package(keypackage_ref) => {
+                let unknown = || Rejection::UnknownKeyPackage(keypackage_ref.clone());
+                let record = self.shared.log.find_package(keypackage_ref)?.ok_or_else(unknown)?;
+                let pool = record.envelope.stream.pool().cloned().ok_or_else(unknown)?;
+                self.decide_on(&pool, &request.command)
+            }
+            Target::User(user) => self.decide_on_any(user, &request.command),
+        }
+    }
+
+    fn decide_on(&mut self, pool: &PoolId, command: &Command) -> Result<Decided, ExecuteError> {
+        let view = self.prepared(pool, command)?;
+        let (decision, after) =
+            view.state.decide_with_outcome(command, self.look.now, &self.limits);
+        Ok(Decided { pool: pool.clone(), view, decision, after })
+    }
+
+    /// A pool as the commands before this one will leave it, with everything that this one names.
+    pub(super) fn prepared(
+        &mut self,
+        pool: &PoolId,
+        command: &Command,
+    ) -> Result<Arc<PoolView>, ExecuteError> {
+        let mut view = self.pool_view(pool)?;
+        if self.shared.recall(pool, &mut view, command, self.looked)? {
+            self.working.insert(pool.clone(), Arc::clone(&view));
+        }
+        Ok(view)
+    }
+
+    /// Decides on the first device of a user that can answer: the one that did before, if one did.
+    fn decide_on_any(&mut self, user: &str, command: &Command) -> Result<Decided, ExecuteError> {
+        let unknown = || Rejection::UnknownUser(user.to_owned());
+        let devices: Vec<PoolId> =
+            self.shared.views().directory.devices_of(user).cloned().collect();
+        let Command::Reserve { reservation, holder, .. } = command else {
+            return Err(unknown().into());
+        };
+        if let Some(made) = self.reservation(*reservation)? {
+            if !devices.contains(&made) {
+                return Err(Rejection::ReservationMismatch(*reservation).into());
+            }
+            return self.decide_on(&made, command);
+        }
+        let mut refusal = if devices.contains(holder) { Rejection::OwnPool } else { unknown() };
+        for pool in devices.into_iter().filter(|pool| pool != holder) {
+            let decided = self.decide_on(&pool, command)?;
+            match decided.decision.answer {
+                Ok(_) => return Ok(decided),
+                // A device that was removed says nothing of the others.
+                Err(Rejection::NotRegistered) => {}
+                Err(Rejection::PoolExhausted) if refusal == Rejection::NothingCompatible => {}
+                Err(rejection) => refusal = rejection,
+            }
+        }
+        Err(refusal.into())
+    }
+
+    /// The pool in which a reservation was made.
+    pub(super) fn reservation(&self, id: ReservationId) -> Result<Option<PoolId>, ExecuteError> {
+        let record = self.shared.log.find_reservation_after(id, self.looked)?;
+        Ok(record.and_then(|record| record.envelope.stream.pool().cloned()))
+    }
+
+    /// Adds a batch for one pool to the group, and returns its index.
+    fn write(&mut self, pool: &PoolId, expected: u64, events: Vec<NewEvent>) -> usize {
+        let stream = StreamId::Pool(pool.clone());
+        self.add(Batch { writes: vec![StreamWrite { stream, expected, events }] })
+    }
+
+    /// Adds a batch to the group, and returns its index.
+    pub(super) fn add(&mut self, batch: Batch) -> usize {
+        self.touched.push(batch.writes.iter().map(|write| write.stream.clone()).collect());
+        self.batches.push(batch);
+        self.batches.len() - 1
+    }
+
+    /// Settles the pools that are due, as far as this group has room; what is left is due still.
+    fn sweep(&mut self) -> Plan {
+        if let Err(error) = self.look.not_leapt() {
+            return Plan::Reply(Err(error));
+        }
+        let (now, limits) = (self.look.now, self.limits);
+        let mut due = self.shared.views().directory.due(now, SETTLED_MAX);
+        due.retain(|pool| !self.working.contains_key(pool));
+        let mut indexes = Vec::new();
+        for pool in due {
+            match self.settle(&pool, now, &limits) {
+                Ok(index) => indexes.extend(index),
+                Err(error) => tracing::error!(%error, %pool, "a pool could not be settled"),
+            }
+        }
+        Plan::Sweep(indexes)
+    }
+
+    /// Records what time has done to a pool; `None` if it is nothing yet.
+    fn settle(
+        &mut self,
+        pool: &PoolId,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<Option<usize>, ExecuteError> {
+        let view = self.pool_view(pool)?;
+        if !view.state.is_due(now, limits) {
+            // Reservations have more time than when it was noted: a restart, a clock that leapt.
+            let news = News::of(pool.clone(), Arc::unwrap_or_clone(view), limits);
+            self.shared.views_mut().publish(news);
+            return Ok(None);
+        }
+        let request = settling(pool, view.head.version, now);
+        let decided = self.decide_on(pool, &Command::Settle)?;
+        match self.take_up(&request, decided) {
+            Plan::Write(index, _) => Ok(Some(index)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The reply as it will be once the group is written; its place in the log is filled in then.
+    fn reply(&self, pool: PoolId, after: Arc<PoolView>, answer: Answer) -> Reply {
+        let (after, limits) = ((after, self.look.now), self.limits);
+        Reply { pool, answer, position: 0, repeated: false, after, limits }
+    }
+}
+
+/// The request of a sweep for one pool. Its id follows from what it settles, so that the same history
+/// and the same clock give the same bytes.
+fn settling(pool: &PoolId, version: u64, now: Timestamp) -> Request {
+    let (id, digest) = derived_id(&format!("settle {pool} {version} {}", now.as_millis()));
+    Request { target: Target::Pool(pool.clone()), command: Command::Settle, id, digest }
+}
+
+fn new_events(events: Vec<Event>, request: &Request, at: Timestamp) -> Vec<NewEvent> {
+    let wrap = |event: Event| NewEvent {
+        at,
+        command: request.id,
+        request: request.digest,
+        payload: payload(&event, &request.command),
+        event,
+    };
+    events.into_iter().map(wrap).collect()
+}
+
+/// The bytes that go with an event: the package's, when it is uploaded.
+fn payload(event: &Event, command: &Command) -> Vec<u8> {
+    let Event::Uploaded(facts) = event else { return Vec::new() };
+    let is_it = |package: &&NewPackage| package.facts.keypackage_ref == facts.keypackage_ref;
+    command.packages().iter().find(is_it).map(|package| package.bytes.clone()).unwrap_or_default()
+}

@@ -1,0 +1,313 @@
+//! Snapshots of what was folded, so that a start need not fold it again.
+//!
+//! They lie beside the log and may be lost, or be older than it: then more of it is read. Two kinds are
+//! kept. A pool is, when it has had enough events since the last time. And now and then, and at the end,
+//! everything is that is in memory of *all* pools, groups and mailboxes and has changed; when that is
+//! done, the place in the log is noted that it reaches to, and a start reads on from there.
+
+use std::{
+    mem,
+    sync::{Arc, PoisonError, mpsc::Receiver},
+    thread::{self, JoinHandle},
+};
+
+use keypool_ledger::{EventLog, GroupId, PoolId, ReadError, Snapshot, Timestamp};
+use keypool_projections::{
+    GroupState, Limits, MailboxState,
+    packing::{Packer, Unpacker},
+};
+
+use super::{
+    Progress, ReplayError, Shared,
+    directory::Brief,
+    loading::snapshot_name,
+    views::{Changed, News, PAGE, Views},
+};
+
+/// The number of the form of these snapshots, and of the folds they are of.
+const FOLD: u8 = 2;
+/// Under which name the place is kept that the others reach to.
+const REACH: &[u8] = b"reach";
+/// What the names of the briefs begin with.
+const BRIEF: &[u8] = b"b/";
+/// What the names of the groups begin with.
+const GROUP: &[u8] = b"g/";
+/// What the names of the mailboxes begin with.
+const MAILBOX: &[u8] = b"m/";
+/// After how many records everything that has changed is kept.
+const REACH_RECORDS: u64 = 65_536;
+/// How many snapshots are handed to the log at once.
+const AT_ONCE: usize = 64;
+
+/// Up to where the snapshots reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reach {
+    /// The last record that they know of.
+    seq: u64,
+    /// The latest time of any record until there.
+    at: Timestamp,
+}
+
+impl Reach {
+    fn pack(self) -> Vec<u8> {
+        let mut out = Packer::default();
+        out.byte(FOLD);
+        out.number(self.seq);
+        out.number(self.at.as_millis());
+        out.into_bytes().into_vec()
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<Self> {
+        let mut rest = Unpacker::new(bytes);
+        if rest.byte()? != FOLD {
+            return None;
+        }
+        let reach = Self { seq: rest.number()?, at: rest.time()? };
+        rest.is_empty().then_some(reach)
+    }
+}
+
+/// The states that a log leads to: from the snapshots and what came after, or from all of it.
+pub(super) fn restore(
+    log: &impl EventLog,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Views, ReplayError> {
+    let head = log.head()?.seq;
+    progress.set(0, head);
+    let reach = log.snapshot(REACH)?.and_then(|bytes| Reach::unpack(&bytes));
+    if let Some(reach) = reach.filter(|reach| reach.seq <= head)
+        && let Some(mut views) = kept_views(log, reach)?
+    {
+        (views.changed.through, views.changed.at) = (reach.seq, reach.at);
+        views.changed.reached = reach.seq;
+        each_record(log, &mut views, progress, |views, pool, record| {
+            views.note_pool(pool, record);
+            Ok(())
+        })?;
+        views.woken.clear();
+        return Ok(views);
+    }
+    let mut views = Views::default();
+    each_record(log, &mut views, progress, |views, pool, record| {
+        views.changed.briefs.insert(pool.clone());
+        views.fold_pool(log, pool, record)
+    })?;
+    let pools: Vec<PoolId> = views.changed.briefs.iter().cloned().collect();
+    for pool in pools {
+        let view = match views.residents.get(&pool) {
+            Some((view, _)) => view,
+            None => Arc::new(super::loading::load(log, &pool)?),
+        };
+        views.publish(News::of(pool, Arc::unwrap_or_clone(view), limits));
+        views.residents.make_room();
+    }
+    views.woken.clear();
+    Ok(views)
+}
+
+/// Takes in every record that is not taken in yet, those of pools as `take` says.
+fn each_record(
+    log: &impl EventLog,
+    views: &mut Views,
+    progress: &Progress,
+    mut take: impl FnMut(&mut Views, &PoolId, &keypool_ledger::Record) -> Result<(), ReplayError>,
+) -> Result<(), ReplayError> {
+    let (_, of) = progress.get();
+    loop {
+        let page = log.read(views.changed.through.saturating_add(1), PAGE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        for record in &page {
+            views.changed.note_time(&record.envelope);
+            if let Some(pool) = record.envelope.stream.pool() {
+                take(views, pool, record)?;
+            }
+            views.take_in_delivery(record);
+        }
+        views.changed.through = last.seq;
+        progress.set(last.seq, of);
+    }
+}
+
+/// Everything that was kept of pools, groups and mailboxes; `None` if some of it is of another form, or
+/// of a later record than all of it is known to be of: keeping was interrupted then, and what an event did
+/// to a group and to a mailbox cannot be told apart.
+fn kept_views(log: &impl EventLog, reach: Reach) -> Result<Option<Views>, ReadError> {
+    let mut views = Views::default();
+    let whole = each_snapshot(log, BRIEF, |name, bytes| {
+        let pool = str::from_utf8(name).ok()?.parse().ok()?;
+        views.directory.note(&pool, Brief::unpack(bytes)?);
+        Some(())
+    })? && each_snapshot(log, GROUP, |name, bytes| {
+        let state = unpack(bytes, reach, GroupState::unpack)?;
+        views.deliveries.put_group(GroupId::new(name).ok()?, state);
+        Some(())
+    })? && each_snapshot(log, MAILBOX, |name, bytes| {
+        let device = str::from_utf8(name).ok()?.parse().ok()?;
+        views.deliveries.put_mailbox(device, unpack(bytes, reach, MailboxState::unpack)?);
+        Some(())
+    })?;
+    Ok(whole.then_some(views))
+}
+
+/// Shows every snapshot of a kind by the rest of its name; false as soon as one is not understood.
+fn each_snapshot(
+    log: &impl EventLog,
+    prefix: &[u8],
+    mut take: impl FnMut(&[u8], &[u8]) -> Option<()>,
+) -> Result<bool, ReadError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = log.snapshots(prefix, after.as_deref(), PAGE)?;
+        let Some(last) = page.last() else { return Ok(true) };
+        after = Some(last.name.clone());
+        for Snapshot { name, bytes } in &page {
+            let understood = name.strip_prefix(prefix).and_then(|rest| take(rest, bytes));
+            if understood.is_none() {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// Bytes of a state, behind the record it is of.
+fn pack(through: u64, pack: impl FnOnce(&mut Packer)) -> Vec<u8> {
+    let mut out = Packer::default();
+    out.number(through);
+    pack(&mut out);
+    out.into_bytes().into_vec()
+}
+
+/// The state that some bytes are, if it is not of a later record than `reach`.
+fn unpack<T>(
+    bytes: &[u8],
+    reach: Reach,
+    unpack: impl FnOnce(&mut Unpacker<'_>) -> Option<T>,
+) -> Option<T> {
+    let mut rest = Unpacker::new(bytes);
+    rest.number().filter(|through| *through <= reach.seq)?;
+    let state = unpack(&mut rest)?;
+    rest.is_empty().then_some(state)
+}
+
+/// The thread that keeps snapshots, behind everybody else.
+#[derive(Debug)]
+pub(super) struct Keeper(JoinHandle<()>);
+
+impl Keeper {
+    /// Keeps snapshots whenever it is told that there is something to keep; everything that has changed
+    /// when nobody can tell it any more.
+    pub(super) fn start<L: EventLog + 'static>(
+        shared: Arc<Shared<L>>,
+        told: Receiver<()>,
+    ) -> Result<Self, ReplayError> {
+        let work = move || {
+            loop {
+                let ending = told.recv().is_err();
+                let kept = shared.keep_pools().and_then(|()| {
+                    let due = ending || REACH_RECORDS <= shared.views().changed.unkept();
+                    if due { shared.keep_changed() } else { Ok(()) }
+                });
+                if let Err(error) = kept {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(
+                        error,
+                        "no more snapshots are kept; the next start takes longer"
+                    );
+                    return;
+                }
+                if ending {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("keypool-keeper".to_owned()).spawn(work);
+        thread.map(Self).map_err(ReplayError::Thread)
+    }
+
+    /// Waits until the last snapshots are kept.
+    pub(super) fn end(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the thread that keeps snapshots panicked");
+        }
+    }
+}
+
+impl<L: EventLog> Shared<L> {
+    /// Tells the keeper if there is something to keep.
+    pub(super) fn tell_keeper(&self) {
+        let something = {
+            let changed = &self.views().changed;
+            !changed.pools.is_empty()
+                || REACH_RECORDS <= changed.briefs.len() as u64
+                || changed.through.is_multiple_of(1024)
+        };
+        let told = self.to_keep.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (true, Some(told)) = (something, told.as_ref()) {
+            // Who is told already need not be told twice.
+            let _ = told.try_send(());
+        }
+    }
+
+    /// Keeps the pools that have had enough events.
+    fn keep_pools(&self) -> Result<(), ReadError> {
+        let pools: Vec<PoolId> =
+            mem::take(&mut self.views_mut().changed.pools).into_iter().collect();
+        for some in pools.chunks(AT_ONCE) {
+            let mut kept = Vec::with_capacity(some.len());
+            let mut snapshots = Vec::with_capacity(some.len());
+            for pool in some {
+                // What cannot be read is told to whoever asks for it.
+                if let Ok(Some(view)) = self.view(pool) {
+                    let bytes = view.pack().into_vec();
+                    snapshots.push(Snapshot { name: snapshot_name(pool), bytes });
+                    kept.push((pool, view.head.version));
+                }
+            }
+            self.log.keep_snapshots(snapshots)?;
+            let mut views = self.views_mut();
+            for (pool, version) in kept {
+                views.directory.kept(pool, version);
+                views.changed.briefs.insert(pool.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps everything that has changed, and then notes up to where that is.
+    fn keep_changed(&self) -> Result<(), ReadError> {
+        // Groups and mailboxes are folded from the same events, so they are taken at the same record.
+        let (briefs, groups, mailboxes, reach) = {
+            let mut views = self.views_mut();
+            let Changed { through, at, .. } = views.changed;
+            // The pools are kept by themselves, whenever they are due.
+            let pools = mem::take(&mut views.changed.pools);
+            let fresh = Changed { pools, through, at, reached: through, ..Changed::default() };
+            let changed = mem::replace(&mut views.changed, fresh);
+            let group = |group| (views.deliveries.group(&group), group);
+            let groups: Vec<_> = changed.groups.into_iter().map(group).collect();
+            let mailbox = |device| (views.deliveries.mailbox(&device), device);
+            let mailboxes: Vec<_> = changed.mailboxes.into_iter().map(mailbox).collect();
+            (changed.briefs, groups, mailboxes, Reach { seq: through, at })
+        };
+        let brief = |pool: &PoolId| {
+            let bytes = self.views().directory.brief(pool).pack();
+            Snapshot { name: [BRIEF, pool.to_string().as_bytes()].concat(), bytes }
+        };
+        let group = |(state, group): &(GroupState, GroupId)| {
+            let bytes = pack(reach.seq, |out| state.pack(out));
+            Snapshot { name: [GROUP, group.as_bytes()].concat(), bytes }
+        };
+        let mailbox = |(state, device): &(MailboxState, PoolId)| {
+            let bytes = pack(reach.seq, |out| state.pack(out));
+            Snapshot { name: [MAILBOX, device.to_string().as_bytes()].concat(), bytes }
+        };
+        let all = briefs.iter().map(brief);
+        let mut all =
+            all.chain(groups.iter().map(group)).chain(mailboxes.iter().map(mailbox)).peekable();
+        while all.peek().is_some() {
+            self.log.keep_snapshots(all.by_ref().take(AT_ONCE).collect())?;
+        }
+        self.log.keep_snapshots(vec![Snapshot { name: REACH.to_vec(), bytes: reach.pack() }])
+    }
+}

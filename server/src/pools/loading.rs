@@ -1,0 +1,215 @@
+//! Bringing into memory what is not there: pools that nobody has asked for lately, and what a pool has
+//! forgotten and a command names.
+
+use std::sync::Arc;
+
+use keypool_ledger::{Event, EventLog, PoolId, ReadError, Record, StreamHead, StreamId};
+use keypool_projections::{Command, Forgotten};
+
+use super::{
+    ExecuteError, PoolView, ReplayError, Request, Shared, Target,
+    views::{PAGE, Views},
+};
+
+/// The name that a pool's snapshot is kept under.
+pub(super) fn snapshot_name(pool: &PoolId) -> Vec<u8> {
+    [b"p/", pool.to_string().as_bytes()].concat()
+}
+
+impl<L: EventLog> Shared<L> {
+    /// A pool as it is published; `None` if it has no history.
+    pub(super) fn view(&self, pool: &PoolId) -> Result<Option<Arc<PoolView>>, ExecuteError> {
+        let at_hand = {
+            let views = self.views();
+            if !views.directory.knows(pool) {
+                return Ok(None);
+            }
+            views.residents.get(pool)
+        };
+        let view = match at_hand {
+            Some((view, false)) => return Ok(Some(view)),
+            Some((view, true)) => view,
+            None => Arc::new(load(&self.log, pool).map_err(unreadable)?),
+        };
+        self.views_mut().residents.put(pool.clone(), Arc::clone(&view));
+        self.pack_idle();
+        Ok(Some(view))
+    }
+
+    /// Packs pools that were not asked for lately, if there are many that are not packed.
+    pub(super) fn pack_idle(&self) {
+        if !self.views().residents.is_crowded() {
+            return;
+        }
+        let idle = self.views_mut().residents.idle();
+        let pack = |(pool, view): (PoolId, Arc<PoolView>)| {
+            let packed = view.pack();
+            (pool, view, packed)
+        };
+        let packed: Vec<_> = idle.into_iter().map(pack).collect();
+        let mut views = self.views_mut();
+        for (pool, view, bytes) in packed {
+            views.residents.replace(pool, &view, bytes);
+        }
+    }
+
+    /// Brings what a request needs into memory, so that the committer does not wait for the disk. Returns
+    /// whether there is a reservation that the request wants to make.
+    pub(super) fn bring(&self, request: &Request) -> Result<bool, ExecuteError> {
+        let pools = match &request.target {
+            Target::Pool(pool) => vec![pool.clone()],
+            Target::User(user) => self.views().directory.devices_of(user).cloned().collect(),
+            Target::Package(keypackage_ref) => {
+                let record = self.log.find_package(keypackage_ref)?;
+                record
+                    .and_then(|record| record.envelope.stream.pool().cloned())
+                    .into_iter()
+                    .collect()
+            }
+        };
+        for pool in pools {
+            self.view(&pool)?;
+            self.log.stream_head(&StreamId::Pool(pool))?;
+        }
+        match &request.command {
+            Command::Reserve { reservation, .. } => {
+                Ok(self.log.find_reservation(*reservation)?.is_some())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Recalls what a command names and a pool has forgotten; returns whether there was anything. The
+    /// reservation that it wants to make was not made up to the record `looked`.
+    pub(super) fn recall(
+        &self,
+        pool: &PoolId,
+        view: &mut Arc<PoolView>,
+        command: &Command,
+        looked: u64,
+    ) -> Result<bool, ExecuteError> {
+        let mut recalled = false;
+        let looked = if matches!(command, Command::Reserve { .. }) { looked } else { 0 };
+        for forgotten in view.state.forgotten_by(command) {
+            let records = match forgotten {
+                Forgotten::Package(keypackage_ref) => self.log.read_package(&keypackage_ref)?,
+                Forgotten::Reservation(id) => {
+                    let made = self.log.find_reservation_after(id, looked)?;
+                    let named = made.as_ref().and_then(|made| made.envelope.event.keypackage_ref());
+                    match named {
+                        Some(keypackage_ref) => self.log.read_package(keypackage_ref)?,
+                        None => continue,
+                    }
+                }
+                Forgotten::InitKey(init_key) => {
+                    if self.log.knows_init_key(pool, &init_key)? {
+                        Arc::make_mut(view).state.recall_init_key(init_key);
+                        recalled = true;
+                    }
+                    continue;
+                }
+            };
+            if records.first().and_then(|first| first.envelope.stream.pool()) == Some(pool) {
+                Arc::make_mut(view).state.recall(&records).map_err(|source| {
+                    let seq = records.last().map_or(0, |last| last.seq);
+                    unreadable(ReplayError::Illegal { seq, source })
+                })?;
+                recalled = true;
+            }
+        }
+        Ok(recalled)
+    }
+}
+
+impl Views {
+    /// Folds the next record of a pool, which may not be in memory.
+    pub(super) fn fold_pool(
+        &mut self,
+        log: &impl EventLog,
+        pool: &PoolId,
+        record: &Record,
+    ) -> Result<(), ReplayError> {
+        let mut view = match self.residents.get(pool) {
+            Some((view, _)) => Arc::unwrap_or_clone(view),
+            None if record.envelope.version == 1 => PoolView::default(),
+            // It was given up to make room.
+            None => until(log, pool, record.envelope.version - 1)?,
+        };
+        fold(log, &mut view, record)?;
+        view.state.forget();
+        self.residents.put(pool.clone(), Arc::new(view));
+        self.residents.make_room();
+        Ok(())
+    }
+}
+
+/// Takes in the next record of a pool that may have forgotten what it is about.
+fn fold(log: &impl EventLog, view: &mut PoolView, record: &Record) -> Result<(), ReplayError> {
+    let event = &record.envelope.event;
+    let begins = matches!(event, Event::Created(_) | Event::Uploaded(_));
+    if let Some(keypackage_ref) = event.keypackage_ref()
+        && !begins
+        && view.state.get(keypackage_ref).is_none()
+    {
+        let records = log.read_package(keypackage_ref)?;
+        let illegal = |source| ReplayError::Illegal { seq: record.seq, source };
+        view.state.recall(&records).map_err(illegal)?;
+    }
+    view.take_in(record)
+}
+
+/// Folds a pool from its snapshot and what came after, or from its whole history.
+pub(super) fn load(log: &impl EventLog, pool: &PoolId) -> Result<PoolView, ReplayError> {
+    let stream = StreamId::Pool(pool.clone());
+    let head = log.stream_head(&stream)?;
+    let kept = log.snapshot(&snapshot_name(pool))?.and_then(|bytes| PoolView::unpack(&bytes));
+    if let Some(view) = kept.filter(|view| fits(view, &head)) {
+        match catch_up(log, view, &stream, head.version) {
+            // It is of another history: as if it were not there.
+            Err(ReplayError::Broken { .. }) => {}
+            loaded => return loaded,
+        }
+    }
+    catch_up(log, PoolView::default(), &stream, head.version)
+}
+
+/// Whether a snapshot can be of a history that ends so.
+fn fits(view: &PoolView, head: &StreamHead) -> bool {
+    view.head.version < head.version || view.head == *head
+}
+
+/// A pool as its history has left it up to a version.
+fn until(log: &impl EventLog, pool: &PoolId, version: u64) -> Result<PoolView, ReplayError> {
+    catch_up(log, PoolView::default(), &StreamId::Pool(pool.clone()), version)
+}
+
+fn catch_up(
+    log: &impl EventLog,
+    mut view: PoolView,
+    stream: &StreamId,
+    until: u64,
+) -> Result<PoolView, ReplayError> {
+    while view.head.version < until {
+        let wanted = usize::try_from(until - view.head.version).unwrap_or(PAGE).min(PAGE);
+        let page = log.read_stream(stream, view.head.version, wanted)?;
+        if page.is_empty() {
+            break;
+        }
+        page.iter().try_for_each(|record| fold(log, &mut view, record))?;
+        view.state.forget();
+    }
+    Ok(view)
+}
+
+/// A pool that cannot be folded is a log that cannot be trusted.
+pub(super) fn unreadable(error: ReplayError) -> ExecuteError {
+    match error {
+        ReplayError::Read(read) => read.into(),
+        other => {
+            let cause = std::error::Error::source(&other).map(ToString::to_string);
+            tracing::error!(error = %other, cause, "a history cannot be folded");
+            let damaged: Box<dyn std::error::Error + Send + Sync> = Box::new(other);
+            ExecuteError::Read(ReadError::Unavailable(damaged))
+        }
+    }
+}

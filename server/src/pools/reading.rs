@@ -1,0 +1,181 @@
+//! Reading the pools: the published states, the directory of devices, and the records beneath.
+
+use std::sync::Arc;
+
+use keypool_ledger::{
+    EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record, ReservationId, SignatureKey,
+    StreamId, Timestamp,
+};
+use keypool_projections::{
+    GroupState, Health, Level, MailboxState, Package, PoolState, Reservation,
+};
+use tokio::sync::watch as signal;
+
+use super::{PoolView, Pools};
+
+impl<L: EventLog + 'static> Pools<L> {
+    /// A pool, if it has any history: what may still happen in it, and its counts. What became of a package
+    /// that is over [`Pools::package`] says. A pool that cannot be read is none, with a line in the trace.
+    #[must_use]
+    pub fn pool(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
+        self.shared.view(pool).ok().flatten()
+    }
+
+    /// How full a pool is now; `None` if it has no history.
+    #[must_use]
+    pub fn health(&self, pool: &PoolId) -> Option<Health> {
+        let view = self.pool(pool)?;
+        Some(Health::of(&view.state, self.now(), &self.limits()))
+    }
+
+    /// A group, as the Commits that were accepted have left it.
+    #[must_use]
+    pub fn group(&self, group: &GroupId) -> GroupState {
+        self.shared.group(group)
+    }
+
+    /// The record at a position of the log.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn record(&self, position: u64) -> Result<Option<Record>, ReadError> {
+        let found = self.shared.log.read(position.max(1), 1)?.pop();
+        Ok(found.filter(|record| record.seq == position))
+    }
+
+    /// What waits for a device.
+    #[must_use]
+    pub fn mailbox(&self, device: &PoolId) -> MailboxState {
+        self.shared.mailbox(device)
+    }
+
+    /// Listens to a device: the receiver changes whenever its pool or its mailbox has changed.
+    #[must_use]
+    pub fn listen(&self, device: &PoolId) -> signal::Receiver<u64> {
+        self.shared.listeners.listen(device)
+    }
+
+    /// The head of a user's device list, which statements name.
+    #[must_use]
+    pub fn device_list_head(&self, user: &str) -> Hash {
+        self.shared.views().directory.head_of(user)
+    }
+
+    /// Whether a key was removed or rotated away: then it is nobody's ever after.
+    #[must_use]
+    pub fn is_retired(&self, key: &SignatureKey) -> bool {
+        self.shared.views().directory.is_retired(key)
+    }
+
+    /// Changes whenever something was written: the position of the last record.
+    #[must_use]
+    pub fn written(&self) -> signal::Receiver<u64> {
+        self.shared.written.subscribe()
+    }
+
+    /// The machine's time, trusted or not: to judge what comes in, never what is there.
+    #[must_use]
+    pub fn wall_clock(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// The pool that a key speaks for.
+    #[must_use]
+    pub fn pool_of_key(&self, key: &SignatureKey) -> Option<PoolId> {
+        self.shared.views().directory.pool_of_key(key).cloned()
+    }
+
+    /// The user's devices that a key speaks for, by device; empty for a user who is not known.
+    #[must_use]
+    pub fn registered_devices(&self, user: &str) -> Vec<PoolId> {
+        self.shared.views().directory.registered_of(user)
+    }
+
+    /// The pools of a user's devices, by device; empty for a user who is not known.
+    #[must_use]
+    pub fn devices_of(&self, user: &str) -> Vec<PoolId> {
+        self.shared.views().directory.devices_of(user).cloned().collect()
+    }
+
+    /// All pools that have a history, by name.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolId> {
+        self.shared.views().directory.pools().cloned().collect()
+    }
+
+    /// How many pools there are of each level, each as its last change has left it.
+    #[must_use]
+    pub fn levels(&self) -> [(Level, u64); 4] {
+        self.shared.views().directory.levels()
+    }
+
+    /// The history of a pool after a version, at most `limit` records of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn history(
+        &self,
+        pool: &PoolId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        self.shared.log.read_stream(&StreamId::Pool(pool.clone()), after, limit)
+    }
+
+    /// A package wherever it is: its pool, where it stands, and its exact bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn package(
+        &self,
+        keypackage_ref: &KeyPackageRef,
+    ) -> Result<Option<(PoolId, Package, Vec<u8>)>, ReadError> {
+        let records = self.shared.log.read_package(keypackage_ref)?;
+        let Some(first) = records.first() else { return Ok(None) };
+        let Some(pool) = first.envelope.stream.pool().cloned() else { return Ok(None) };
+        let view = self.pool(&pool);
+        let live = view.and_then(|view| view.state.get(keypackage_ref).cloned());
+        let package = live.or_else(|| PoolState::life_of(keypackage_ref, &records));
+        let payload = records.into_iter().next().map(|first| first.payload);
+        Ok(package.zip(payload).map(|(package, payload)| (pool, package, payload)))
+    }
+
+    /// A reservation and its package as the log has left them, and up to which record that is; `None` if
+    /// there never was one.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn reservation(
+        &self,
+        id: ReservationId,
+    ) -> Result<Option<(Package, Reservation, u64)>, ReadError> {
+        let Some(made) = self.shared.log.find_reservation(id)? else { return Ok(None) };
+        let Some(keypackage_ref) = made.envelope.event.keypackage_ref() else { return Ok(None) };
+        // The pool is looked at first: what it has come to is among the records then.
+        let pool = made.envelope.stream.pool().and_then(|pool| self.pool(pool));
+        let records = self.shared.log.read_package(keypackage_ref)?;
+        let read = records.last().map(|last| last.seq);
+        let as_of = pool.map(|pool| pool.position).max(read).unwrap_or(made.seq);
+        let life = PoolState::of_package(&records).ok();
+        Ok(life.and_then(|life| {
+            let package = life.get(keypackage_ref)?.clone();
+            Some((package, life.reservation(id)?.clone(), as_of))
+        }))
+    }
+
+    /// The exact bytes of a package that was uploaded; `None` for one that never was.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn package_bytes(
+        &self,
+        keypackage_ref: &KeyPackageRef,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.shared.log.find_package(keypackage_ref)?.map(|record| record.payload))
+    }
+}

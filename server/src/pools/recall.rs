@@ -1,0 +1,279 @@
+//! Answers to repeated requests, from what the log has recorded of the first one.
+//!
+//! An answer about one package is in its own records. Every other one needs the pool as it was, folded
+//! from its whole history: one thread does that, for one request after the other, so that repetitions
+//! take one core at most and no caller waits for them but those who repeat.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        mpsc::{Receiver, TrySendError},
+    },
+    thread::{self, JoinHandle},
+};
+
+use keypool_ledger::{Event, EventLog, KeyPackageRef, PoolId, Record, ReleaseReason, RevokeReason};
+use keypool_projections::{Answer, Command, ItemOutcome, ItemRefusal, Limits, OnLapse, Rejection};
+use tokio::sync::oneshot;
+
+use super::{
+    ExecuteError, ReplayError, Reply, Request, Shared, Target, committer::Outcome,
+    loading::unreadable, views::replay_pool,
+};
+
+/// How many repeated requests wait for their answers.
+pub(super) const REPEATS_MAX: usize = 256;
+/// How many of them are of one asker.
+const REPEATS_OF_ONE_MAX: usize = 4;
+
+/// A request that was carried out before, and what the log has recorded of it.
+pub(super) struct Repeat {
+    pub(super) request: Box<Request>,
+    pub(super) records: Vec<Record>,
+    pub(super) sender: oneshot::Sender<Outcome>,
+}
+
+impl Repeat {
+    /// The device that asks: the inviter, or the owner of the pool.
+    fn asker(&self) -> Option<PoolId> {
+        match (&self.request.command, &self.request.target) {
+            (Command::Reserve { holder, .. }, _) => Some(holder.clone()),
+            (
+                Command::Renew(claim)
+                | Command::Release(claim)
+                | Command::Report { claim, .. }
+                | Command::Spend { claim, .. },
+                _,
+            ) => Some(claim.holder.clone()),
+            (_, Target::Pool(pool)) => Some(pool.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Starts the thread that answers repeated requests, until nobody can send any.
+pub(super) fn start_repeating<L: EventLog + 'static>(
+    shared: Arc<Shared<L>>,
+    repeats: Receiver<Repeat>,
+) -> Result<JoinHandle<()>, ReplayError> {
+    let work = move || {
+        for repeat in repeats {
+            let outcome = recall(&shared, &repeat.request, &repeat.records);
+            shared.forget_repeat(repeat.asker());
+            // The caller may have gone.
+            let _ = repeat.sender.send(outcome);
+        }
+    };
+    let thread = thread::Builder::new().name("keypool-repeats".to_owned()).spawn(work);
+    thread.map_err(ReplayError::Thread)
+}
+
+impl<L> Shared<L> {
+    /// Has a repeated request answered, or refuses it if too many wait.
+    pub(super) fn repeat(&self, repeat: Repeat) {
+        let asker = repeat.asker();
+        if !self.note_repeat(asker.clone()) {
+            return drop(repeat.sender.send(Err(ExecuteError::Busy)));
+        }
+        let repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // A caller whose sender is dropped learns that the pools are closed.
+        let refused = repeats.and_then(|repeats| repeats.try_send(repeat).err());
+        if let Some(refused) = refused {
+            self.forget_repeat(asker);
+            if let TrySendError::Full(repeat) = refused {
+                drop(repeat.sender.send(Err(ExecuteError::Busy)));
+            }
+        }
+    }
+
+    /// Counts a repeated request; false if as many of this asker wait as may.
+    fn note_repeat(&self, asker: Option<PoolId>) -> bool {
+        let mut repeating = self.repeating();
+        let of_asker = repeating.entry(asker).or_default();
+        let may = *of_asker < REPEATS_OF_ONE_MAX;
+        *of_asker += usize::from(may);
+        may
+    }
+
+    fn forget_repeat(&self, asker: Option<PoolId>) {
+        let mut repeating = self.repeating();
+        let left = repeating.remove(&asker).unwrap_or_default().saturating_sub(1);
+        if 0 < left {
+            repeating.insert(asker, left);
+        }
+    }
+
+    fn repeating(&self) -> MutexGuard<'_, HashMap<Option<PoolId>, usize>> {
+        self.repeating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L: EventLog> Shared<L> {
+    /// Answers a repeated request from its own records, if they say it all.
+    pub(super) fn recorded_reply(
+        &self,
+        request: &Request,
+        records: &[Record],
+    ) -> Result<Option<Reply>, ExecuteError> {
+        let (first, pool) = first_of(request, records)?;
+        let Some(answer) = recorded(&self.log, &request.command, &events_of(records))? else {
+            return Ok(None);
+        };
+        let view = self.view(&pool)?.unwrap_or_default();
+        let (after, limits) = ((view, first.envelope.at), self.limits_now());
+        let position = records.last().unwrap_or(first).seq;
+        Ok(Some(Reply { pool, answer: answer?, position, repeated: true, after, limits }))
+    }
+}
+
+/// The first record of a request and its pool, if they are of this request.
+fn first_of<'a>(
+    request: &Request,
+    records: &'a [Record],
+) -> Result<(&'a Record, PoolId), ExecuteError> {
+    let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
+    let first = records.first().ok_or_else(mismatch)?;
+    let pool = first.envelope.stream.pool().cloned().ok_or_else(mismatch)?;
+    let is_same = first.envelope.request == request.digest;
+    if is_same { Ok((first, pool)) } else { Err(mismatch()) }
+}
+
+fn events_of(records: &[Record]) -> Vec<&Event> {
+    records.iter().map(|record| &record.envelope.event).collect()
+}
+
+/// Answers a repeated request as the first one was answered, from what the log has recorded of it.
+pub(super) fn recall<L: EventLog>(
+    shared: &Shared<L>,
+    request: &Request,
+    records: &[Record],
+) -> Outcome {
+    let (first, pool) = first_of(request, records)?;
+    let at = first.envelope.at;
+    let events = events_of(records);
+    let mut before =
+        replay_pool(&shared.log, &pool, first.envelope.version - 1).map_err(unreadable)?;
+    // What time had done is recorded first; the command was decided on the pool as that left it.
+    let (settled, own) = records.split_at(records.iter().take_while(|r| is_settling(r)).count());
+    for record in settled {
+        before.take_in(record).map_err(unreadable)?;
+    }
+    let mut after = before.clone();
+    for record in own {
+        after.take_in(record).map_err(unreadable)?;
+    }
+    // What time had done by then is recorded and folded. No package that was not retired then is retired
+    // now, because the server has become stricter since.
+    let limits = Limits { on_lapse: OnLapse::Requeue, ..shared.limits_now() };
+    let answer = before.state.decide(&request.command, at, &limits).answer;
+    let answer = with_recorded_uploads(answer?, &events);
+    let (position, limits) = (after.position, shared.limits_now());
+    Ok(Reply { pool, answer, position, repeated: true, after: (Arc::new(after), at), limits })
+}
+
+/// Whether a record says what time has done, not what a command wanted.
+fn is_settling(record: &Record) -> bool {
+    matches!(
+        record.envelope.event,
+        Event::Released { reason: ReleaseReason::Lapsed, .. }
+            | Event::Revoked { reason: RevokeReason::Lapsed, .. }
+            | Event::Expired { .. }
+    )
+}
+
+/// The answer that a command's events say by themselves, whatever the limits are today.
+fn recorded(
+    log: &impl EventLog,
+    command: &Command,
+    events: &[&Event],
+) -> Result<Option<Result<Answer, Rejection>>, ExecuteError> {
+    if let Some(made) = events.iter().find(|event| matches!(event, Event::Reserved { .. })) {
+        return recorded_reservation(log, command, made);
+    }
+    Ok(events.iter().find_map(|event| match (command, event) {
+        (Command::Renew(_), Event::Renewed { deadline, .. }) => {
+            Some(Ok(Answer::Renewed { deadline: *deadline }))
+        }
+        (Command::Spend { .. }, Event::Spent { late, .. }) => {
+            Some(Ok(Answer::Spent { late: *late, replayed: false }))
+        }
+        (Command::Spend { .. }, Event::Conflict { lost, .. }) => {
+            Some(Err(Rejection::ReservationLost(*lost)))
+        }
+        (Command::Register { .. } | Command::Admit { .. }, Event::Registered { .. })
+        | (Command::Rotate { .. }, Event::KeyRotated { .. }) => {
+            Some(Ok(Answer::Registered { known: false }))
+        }
+        (Command::Remove { .. }, Event::DeviceRemoved {})
+        | (Command::ReleaseName, Event::NameReleased {}) => Some(Ok(Answer::Removed)),
+        (Command::DeclareLeafKey { .. }, Event::LeafKeyPinned { .. }) => {
+            Some(Ok(Answer::LeafKeyDeclared))
+        }
+        (Command::Release(_), Event::Released { reason: ReleaseReason::Cancelled, .. }) => {
+            Some(Ok(Answer::Released))
+        }
+        (Command::Report { .. }, Event::Released { reason: ReleaseReason::Cancelled, .. }) => {
+            Some(Ok(Answer::Reported))
+        }
+        _ => None,
+    }))
+}
+
+fn recorded_reservation(
+    log: &impl EventLog,
+    command: &Command,
+    made: &Event,
+) -> Result<Option<Result<Answer, Rejection>>, ExecuteError> {
+    let (
+        Command::Reserve { reservation: asked, .. },
+        Event::Reserved { keypackage_ref, reservation, generation, deadline, .. },
+    ) = (command, made)
+    else {
+        return Ok(None);
+    };
+    let uploaded = log.find_package(keypackage_ref)?.map(|record| record.envelope.event);
+    let Some(Event::Uploaded(facts)) = uploaded.filter(|_| asked == reservation) else {
+        return Ok(None);
+    };
+    let (reservation, generation, deadline) = (*reservation, *generation, *deadline);
+    Ok(Some(Ok(Answer::Reserved { facts, reservation, generation, deadline })))
+}
+
+/// What the log has taken in was stored and nothing else, whatever the limits say today.
+fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
+    let taken = |sought: &KeyPackageRef| {
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Uploaded(facts) if facts.keypackage_ref == *sought))
+    };
+    let as_recorded = |outcome: ItemOutcome| match outcome {
+        ItemOutcome::Refused(refused, _) if taken(&refused) => ItemOutcome::Stored(refused),
+        ItemOutcome::Stored(stored) if !taken(&stored) => {
+            // Only the cap is a matter of settings: there was no room for it then.
+            ItemOutcome::Refused(stored, ItemRefusal::PoolFull)
+        }
+        other => other,
+    };
+    match answer {
+        Answer::Uploaded(outcomes) => {
+            Answer::Uploaded(outcomes.into_iter().map(as_recorded).collect())
+        }
+        Answer::Replaced { outcomes, .. } => {
+            let outcomes = outcomes.into_iter().map(as_recorded).collect();
+            Answer::Replaced { outcomes, revoked: rotated(events) }
+        }
+        other => other,
+    }
+}
+
+/// The packages that were withdrawn for others.
+fn rotated(events: &[&Event]) -> Vec<KeyPackageRef> {
+    let withdrawn = |event: &&Event| match event {
+        Event::Revoked { keypackage_ref, reason: RevokeReason::Rotated, .. } => {
+            Some(keypackage_ref.clone())
+        }
+        _ => None,
+    };
+    events.iter().filter_map(withdrawn).collect()
+}

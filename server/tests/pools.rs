@@ -1,0 +1,38 @@
+//! The shell around the rules on logs in memory and on disk: concurrency, repeats, restarts, faults.
+#![cfg(test)]
+
+#[allow(dead_code, reason = "each test program uses other helpers of these")]
+#[path = "../../projections/tests/projections/history.rs"]
+mod history;
+
+#[allow(dead_code, reason = "each test program uses other helpers of these")]
+#[path = "../../projections/tests/projections/steps.rs"]
+mod steps;
+
+#[allow(dead_code, reason = "each test program uses other helpers of these")]
+#[path = "pools/service.rs"]
+mod service;
+
+#[path = "pools/pools.rs"]
+mod pools;
+
+#[path = "pools/replacing.rs"]
+mod replacing;
+
+#[path = "pools/policy.rs"]
+mod policy;
+
+#[path = "pools/settings.rs"]
+mod settings;
+
+#[path = "pools/clock.rs"]
+mod clock;
+
+#[path = "pools/residency.rs"]
+mod residency;
+
+#[path = "pools/delivery.rs"]
+mod delivery;
+
+#[path = "pools/faults.rs"]
+mod faults;

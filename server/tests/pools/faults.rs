@@ -1,0 +1,188 @@
+//! The shell when the log fails, and when another writer steps in between deciding and appending.
+
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use keypool_ledger::{
+    Batch, Clock, CommandId, Event, EventLog, Hash, ManualClock, MemoryLog, NewEvent, StreamId,
+    StreamWrite,
+    log::{Fault, Faulty},
+};
+use keypool_projections::{Command, Limits, Rejection};
+use keypool_server::pools::{ClockState, ExecuteError, Pools, Request, Target};
+use uuid::Uuid;
+
+use crate::{
+    history::{START, at, group, package, pool, reference, reservation},
+    service::{block_on, register, request, reserve, reserved, spend},
+};
+
+type Log = Arc<Faulty<MemoryLog>>;
+
+/// Bob's pool with these packages, in the first append of the log.
+fn bobs(names: &[&str]) -> (Log, Pools<Log>) {
+    let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
+    let pools = open(&log);
+    let packages = names.iter().map(|name| package(name)).collect();
+    block_on(pools.execute(to_bob(1, Command::Upload(packages)))).unwrap();
+    (log, pools)
+}
+
+fn open(log: &Log) -> Pools<Log> {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
+    Pools::open(Arc::clone(log), clock, Limits::STANDARD).unwrap()
+}
+
+fn to_bob(id: u128, command: Command) -> Request {
+    request(id, Target::Pool(pool("bob")), command)
+}
+
+/// Another server on the same log reserves Bob's first package, where the history is at `expected`.
+fn rival(log: &MemoryLog, expected: u64) {
+    let event = NewEvent {
+        at: at(0),
+        command: CommandId(Uuid::from_u128(999)),
+        request: Hash::ZERO,
+        event: Event::Reserved {
+            keypackage_ref: reference("a"),
+            reservation: reservation(99),
+            generation: 1,
+            holder: pool("rival"),
+            group: group("g"),
+            deadline: at(60),
+        },
+        payload: Vec::new(),
+    };
+    let write = StreamWrite { stream: StreamId::Pool(pool("bob")), expected, events: vec![event] };
+    log.append(vec![Batch { writes: vec![write] }]).pop().unwrap().unwrap();
+}
+
+#[test]
+fn who_comes_second_is_given_another_package() {
+    let (log, pools) = bobs(&["a", "b"]);
+    log.before_append(2, |log| rival(log, 2));
+    let reply = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+    assert_eq!(reserved(&reply), reference("b"));
+    assert_eq!((reply.health().available, reply.health().reserved, reply.position), (0, 2, 4));
+}
+
+#[test]
+fn who_comes_second_finds_an_empty_pool_empty() {
+    let (log, pools) = bobs(&["a"]);
+    log.before_append(2, |log| rival(log, 1));
+    let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::Rejected(Rejection::PoolExhausted)), "{refused:?}");
+    assert!(!*pools.failed().borrow(), "losing a race is no failure");
+}
+
+#[test]
+fn what_was_written_though_nobody_said_so_is_answered_as_written() {
+    let (log, pools) = bobs(&["a"]);
+    log.fail_append(2, Fault::UnknownApplied);
+    let reply = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+    assert_eq!(reserved(&reply), reference("a"));
+    assert!(*pools.failed().borrow(), "a log that does not answer is not written to again");
+    let refused = block_on(pools.execute(to_bob(3, spend("a", 7, "alice")))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
+
+    drop(pools);
+    let again = block_on(open(&log).execute(to_bob(2, reserve(7, "alice")))).unwrap();
+    assert_eq!(again, reply);
+}
+
+#[test]
+fn what_was_not_written_is_not_acknowledged_and_not_shown() {
+    let (log, pools) = bobs(&["a"]);
+    log.fail_append(2, Fault::UnknownNotApplied);
+    let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
+    assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
+    assert!(*pools.failed().borrow());
+
+    drop(pools);
+    let pools = open(&log);
+    assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
+    block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+}
+
+#[test]
+fn a_log_that_takes_nothing_for_a_while_ends_nothing() {
+    let (log, pools) = bobs(&["a"]);
+    for attempt in 2..5 {
+        log.fail_append(attempt, Fault::NotWritten);
+        let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
+        assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
+        assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
+        assert!(pools.refusal().is_some() && !*pools.failed().borrow());
+    }
+    let reply = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+    assert_eq!((reserved(&reply), reply.position), (reference("a"), 2));
+    assert_eq!(pools.refusal(), None);
+    block_on(pools.execute(to_bob(3, spend("a", 7, "alice")))).unwrap();
+}
+
+#[test]
+fn a_sweep_and_an_acceptance_of_the_clock_wait_for_a_log_that_takes_nothing() {
+    let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
+    let clock = Arc::new(ManualClock::at(START));
+    let pools =
+        Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, Limits::STANDARD).unwrap();
+    block_on(pools.execute(to_bob(1, register(1, "bob")))).unwrap();
+    block_on(pools.execute(to_bob(2, Command::Upload(vec![package("a")])))).unwrap();
+    clock.advance(Duration::from_hours(1));
+    log.fail_append(3, Fault::NotWritten);
+    let refused = block_on(pools.sweep()).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
+    assert_eq!(block_on(pools.sweep()).unwrap(), 1);
+    clock.set(at(0).after(Duration::from_hours(9)));
+    log.fail_append(log.n_appends() + 1, Fault::NotWritten);
+    let refused = block_on(pools.accept_clock()).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
+    assert!(matches!(pools.clock_state(), ClockState::Leapt { .. }));
+    assert!(block_on(pools.accept_clock()).unwrap());
+    assert_eq!(pools.clock_state(), ClockState::Fine);
+}
+
+#[test]
+fn a_log_that_cannot_be_read_refuses_and_changes_nothing() {
+    let (log, pools) = bobs(&["a"]);
+    log.fail_read(log.n_reads() + 1);
+    let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::Read(_)), "{refused:?}");
+    assert_eq!(log.head().unwrap().seq, 1);
+    block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+}
+
+/// Two commands that wait together are decided in one group, where the log does not know of the first.
+#[test]
+fn one_reservation_id_for_two_pools_at_once_is_good_for_one() {
+    let (log, pools) = bobs(&["a"]);
+    let to = |id: u128, user: &str, command| request(id, Target::Pool(pool(user)), command);
+    let upload = |name: &str| Command::Upload(vec![package(name)]);
+    block_on(pools.execute(to(2, "dave", upload("b")))).unwrap();
+    let (release, held) = mpsc::channel();
+    log.before_append(3, move |_| held.recv().unwrap());
+    let outcomes = thread::scope(|scope| {
+        let send = |request| scope.spawn(|| block_on(pools.execute(request)));
+        let holds_up = send(to(3, "erin", upload("c")));
+        while log.n_appends() < 3 {
+            thread::yield_now();
+        }
+        let rivals =
+            [to(4, "bob", reserve(7, "alice")), to(5, "dave", reserve(7, "alice"))].map(send);
+        while pools.queued() < 3 {
+            thread::yield_now();
+        }
+        release.send(()).unwrap();
+        holds_up.join().unwrap().unwrap();
+        rivals.map(|rival| rival.join().unwrap())
+    });
+    let mismatch = |outcome: &&Result<_, ExecuteError>| {
+        matches!(outcome, Err(ExecuteError::Rejected(Rejection::ReservationMismatch(_))))
+    };
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(mismatch).count(), 1, "{outcomes:?}");
+}
