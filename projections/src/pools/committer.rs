@@ -261,9 +261,10 @@ impl<L: EventLog> Committer<L> {
                     Decided::Again => {
                         return again(job.attempts, Work::Deliver(request, sender));
                     }
-                    Decided::Unknown => {
-                        self.resolve(request.id, |records| recall_delivery(&request, records))
-                    }
+                    Decided::Unknown => self.resolve(request.id, |records| {
+                        let first = recall_delivery(&request, records)?;
+                        Ok(Delivered { repeated: false, ..first })
+                    }),
                 };
                 drop(sender.send(outcome));
                 None

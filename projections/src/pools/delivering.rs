@@ -95,7 +95,7 @@ impl<L: EventLog> Group<'_, L> {
         }
         let (event, not_kept) = self.kept(&mut writes, (group, &state), event, message.len());
         if writes.is_empty() && not_kept.len() == state.recipients(&event).len() {
-            let delivered = Delivered { epoch: state.epoch(), position: 0, not_kept };
+            let delivered = Delivered { epoch: state.epoch(), not_kept, ..Delivered::default() };
             return Ok(Plan::Deliver(None, Ok(delivered)));
         }
         let mut events: Vec<(Event, Vec<u8>)> =
@@ -106,7 +106,7 @@ impl<L: EventLog> Group<'_, L> {
         self.write_delivery(
             writes,
             request,
-            Delivered { epoch: state.epoch(), position: 0, not_kept },
+            Delivered { epoch: state.epoch(), not_kept, ..Delivered::default() },
         )
     }
 
@@ -165,7 +165,8 @@ impl<L: EventLog> Group<'_, L> {
         }
         let version = self.group_state(group).version();
         writes.insert(StreamId::Group(group.clone()), (version, events));
-        let delivered = Delivered { epoch: epoch.saturating_add(1), position: 0, not_kept };
+        let delivered =
+            Delivered { epoch: epoch.saturating_add(1), not_kept, ..Delivered::default() };
         self.write_delivery(writes, request, delivered)
     }
 
@@ -442,7 +443,7 @@ pub(super) fn recall_delivery(request: &DeliveryRequest, records: &[Record]) -> 
         let rejection = Rejection::ReservationLost(lost);
         return Err(DeliverError::Spend { keypackage_ref, rejection });
     }
-    Ok(Delivered { epoch, position: last.seq, not_kept })
+    Ok(Delivered { epoch, position: last.seq, not_kept, repeated: true })
 }
 
 impl Views {

@@ -312,8 +312,11 @@ fn a_repeated_request_gets_its_old_answer() {
     let said = service.deliver(11, "alice", post("one")).unwrap();
     service.deliver(12, "alice", commit(1, &[], &[])).unwrap();
     let service = service.restarted();
-    assert_eq!(service.deliver(10, "alice", add("alice", 0, "bob", 1)).unwrap(), added);
-    assert_eq!(service.deliver(11, "alice", post("one")).unwrap().position, said.position);
+    let again = service.deliver(10, "alice", add("alice", 0, "bob", 1)).unwrap();
+    assert!(!added.repeated && again.repeated, "it is to be counted once");
+    assert_eq!(again, Delivered { repeated: true, ..added });
+    let again = service.deliver(11, "alice", post("one")).unwrap();
+    assert_eq!((again.position, again.repeated), (said.position, true));
     let other = service.deliver(11, "alice", post("another"));
     assert!(
         matches!(other, Err(DeliverError::Execute(ExecuteError::IdempotencyMismatch(_)))),
