@@ -143,9 +143,10 @@ impl<'a, L: EventLog> Group<'a, L> {
         }
         match request.command {
             Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,
-            Command::Upload(_) | Command::Replace { .. } | Command::Renew(_) => {
-                self.look.not_leapt()?;
-            }
+            Command::Upload(_)
+            | Command::Replace { .. }
+            | Command::Renew(_)
+            | Command::Report { .. } => self.look.not_leapt()?,
             _ => {}
         }
         let decided = self.decide(request)?;
