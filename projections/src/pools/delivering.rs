@@ -86,7 +86,7 @@ impl<L: EventLog> Group<'_, L> {
         let state = self.group_state(group);
         let event = state.decide_post(group, &request.caller)?;
         let mut writes = Writes::new();
-        let (state, left) = self.without_ignored(group, &state);
+        let (state, left) = self.without_ignored(group, &state, &request.caller);
         if state.recipients(&event).is_empty() {
             return Ok(Plan::Deliver(
                 None,
@@ -126,7 +126,7 @@ impl<L: EventLog> Group<'_, L> {
         let mut change = GroupChange { added: Vec::new(), removed: removed.clone() };
         // Whether the epoch is free is told before anything about packages.
         state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
-        let (state, left) = self.without_ignored(group, &state);
+        let (state, left) = self.without_ignored(group, &state, &request.caller);
         let mut writes = Writes::new();
         let mut owners: BTreeMap<&KeyPackageRef, PoolId> = BTreeMap::new();
         for claim in spends {
@@ -170,10 +170,17 @@ impl<L: EventLog> Group<'_, L> {
         self.write_delivery(writes, request, delivered)
     }
 
-    /// The group without the members that have not accepted it in time, and the events that say so.
-    fn without_ignored(&self, group: &GroupId, state: &GroupState) -> (GroupState, Vec<Event>) {
+    /// The group without the members that have not accepted it in time, and the events that say so. The
+    /// caller accepts it by what it asks for.
+    fn without_ignored(
+        &self,
+        group: &GroupId,
+        state: &GroupState,
+        caller: &PoolId,
+    ) -> (GroupState, Vec<Event>) {
         let (now, limits) = (self.look.now, &self.shared.delivery_limits);
-        let ignored = state.members().filter(|member| {
+        let others = state.members().filter(|member| *member != caller);
+        let ignored = others.filter(|member| {
             self.with_mailbox(member, |mailbox| mailbox.has_ignored(group, now, limits))
         });
         let left = ignored.filter_map(|member| state.decide_leave(member, LeaveCause::Ignored));
