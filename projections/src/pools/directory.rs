@@ -143,22 +143,12 @@ impl Directory {
             return;
         }
         brief.version = version;
+        brief.identity.evolve(event, version, brief.key.as_ref());
         match event {
-            Event::Registered { signature_key, .. } => {
+            Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } => {
                 brief.key = Some(signature_key.clone());
-                brief.identity.incarnation += 1;
-                brief.identity.since = version;
-                brief.identity.changes += 1;
             }
-            Event::KeyRotated { signature_key, .. } => {
-                brief.identity.retired.extend(brief.key.replace(signature_key.clone()));
-                brief.identity.changes += 1;
-            }
-            Event::DeviceRemoved {} => {
-                brief.identity.retired.extend(brief.key.take());
-                brief.identity.changes += 1;
-            }
-            Event::NameReleased {} | Event::LeafKeyPinned { .. } => brief.identity.changes += 1,
+            Event::DeviceRemoved {} => brief.key = None,
             _ => {}
         }
         brief.due = Some(Timestamp::default());

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The number of the form of these snapshots, and of the folds they are of.
-const FOLD: u8 = 2;
+const FOLD: u8 = 3;
 /// Under which name the place is kept that the others reach to.
 const REACH: &[u8] = b"reach";
 /// What the names of the briefs begin with.
