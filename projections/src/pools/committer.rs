@@ -14,10 +14,10 @@ use tokio::sync::{oneshot, watch as signal};
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared,
-    delivering::{DeliveryOutcome, recall_delivery},
+    delivering::DeliveryOutcome,
     delivery_request::{Delivered, DeliveryRequest},
     group::{Group, Plan},
-    recall::{Repeat, recall},
+    recall::{Repeat, recall, recall_delivery},
     views::{News, replay_pool},
 };
 
