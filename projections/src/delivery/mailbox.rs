@@ -116,6 +116,15 @@ impl MailboxState {
         invited.is_some_and(|(_, since)| since.after(limits.invitation_age_max) <= now)
     }
 
+    /// The groups that the device has not accepted, and the time for that is over at `now`.
+    pub(crate) fn ignored<'a>(
+        &'a self,
+        now: Timestamp,
+        limits: &'a DeliveryLimits,
+    ) -> impl Iterator<Item = &'a GroupId> {
+        self.groups.keys().filter(move |group| self.has_ignored(group, now, limits))
+    }
+
     /// Decides whether a device may be added to a group by another.
     ///
     /// # Errors

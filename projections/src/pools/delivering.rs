@@ -85,30 +85,23 @@ impl<L: EventLog> Group<'_, L> {
         message: &[u8],
     ) -> Result<Plan, DeliverError> {
         let state = self.group_state(group);
+        let version = state.version();
         let event = state.decide_post(group, &request.caller)?;
-        let mut writes = Writes::new();
         let (state, left) = self.without_ignored(group, &state, &request.caller);
-        if state.recipients(&event).is_empty() {
-            return Ok(Plan::Deliver(
-                None,
-                Ok(Delivered { epoch: state.epoch(), ..Delivered::default() }),
-            ));
-        }
+        let mut writes = Writes::new();
+        let recipients = state.recipients(&event).len();
         let (event, not_kept) = self.kept(&mut writes, (group, &state), event, message.len());
-        if writes.is_empty() && not_kept.len() == state.recipients(&event).len() {
-            let delivered = Delivered { epoch: state.epoch(), not_kept, ..Delivered::default() };
+        let is_kept = not_kept.len() < recipients;
+        let mut events = without_bytes(left);
+        if 0 < recipients && (is_kept || !events.is_empty() || !writes.is_empty()) {
+            events.push((event, message.to_vec()));
+        }
+        let delivered = Delivered { epoch: state.epoch(), not_kept, ..Delivered::default() };
+        if events.is_empty() {
             return Ok(Plan::Deliver(None, Ok(delivered)));
         }
-        let mut events: Vec<(Event, Vec<u8>)> =
-            left.into_iter().map(|left| (left, Vec::new())).collect();
-        events.push((event, message.to_vec()));
-        let version = self.group_state(group).version();
         writes.insert(StreamId::Group(group.clone()), (version, events));
-        self.write_delivery(
-            writes,
-            request,
-            Delivered { epoch: state.epoch(), not_kept, ..Delivered::default() },
-        )
+        self.write_delivery(writes, request, delivered)
     }
 
     /// A Commit, its Welcomes and the spending of its packages: one batch, or nothing.
@@ -151,14 +144,14 @@ impl<L: EventLog> Group<'_, L> {
                 keypackage_ref: (*keypackage_ref).clone(),
                 rejection,
             })?;
+            self.end_ignored(owner, group, &mut writes);
         }
         change.added = owners.values().cloned().collect();
         let event = state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
         // Nothing is stored for nobody: a Commit in a group of one only counts the epoch.
         let bytes = if state.recipients(&event).is_empty() { Vec::new() } else { commit.clone() };
         let (event, not_kept) = self.kept(&mut writes, (group, &state), event, bytes.len());
-        let mut events: Vec<(Event, Vec<u8>)> =
-            left.into_iter().map(|left| (left, Vec::new())).collect();
+        let mut events = without_bytes(left);
         events.push((event, bytes));
         for welcome in welcomes {
             let to = welcome.keypackage_refs.iter().filter_map(|r| owners.get(r).cloned());
@@ -191,6 +184,23 @@ impl<L: EventLog> Group<'_, L> {
             state.evolve(event);
         }
         (state, left)
+    }
+
+    /// Ends a device's memberships in other groups that it has not accepted in time: one that stays away
+    /// would be given ever more of them.
+    fn end_ignored(&self, device: &PoolId, but: &GroupId, writes: &mut Writes) {
+        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
+        let ignored: Vec<GroupId> = self.with_mailbox(device, |mailbox| {
+            mailbox.ignored(now, limits).filter(|group| *group != but).cloned().collect()
+        });
+        for group in ignored {
+            let state = self.group_state(&group);
+            if let Some(left) = state.decide_leave(device, LeaveCause::Ignored) {
+                let write = writes.entry(StreamId::Group(group));
+                let (_, events) = write.or_insert_with(|| (state.version(), Vec::new()));
+                events.push((left, Vec::new()));
+            }
+        }
     }
 
     /// Decides the spending of one package, and adds it to what is written. A refusal may bring the
@@ -392,6 +402,11 @@ fn concerned_by(event: &Event) -> Vec<PoolId> {
 /// Whether a package is of the device that is registered now.
 fn is_current(view: &PoolView, keypackage_ref: &KeyPackageRef) -> bool {
     view.state.get(keypackage_ref).is_some_and(|package| view.state.is_of_this_incarnation(package))
+}
+
+/// Events that have no bytes of their own.
+fn without_bytes(events: Vec<Event>) -> Vec<(Event, Vec<u8>)> {
+    events.into_iter().map(|event| (event, Vec::new())).collect()
 }
 
 /// One event for one history.

@@ -509,10 +509,15 @@ fn a_group_that_nobody_accepts_ends_after_a_week() {
     service.clock.advance(Duration::from_hours(7 * 24));
     block_on(service.pools.accept_clock()).unwrap();
     let posted = service.deliver(11, "alice", post("anyone?")).unwrap();
-    assert_eq!(posted.position, 0, "nothing is stored for nobody");
-    service.deliver(12, "alice", commit(1, &[], &[])).unwrap();
+    let last = service.log.read(posted.position, 10).unwrap();
+    let names: Vec<_> = last.iter().map(|record| record.envelope.event.name()).collect();
+    assert_eq!(names, ["left"], "nothing is stored for nobody");
     assert!(!service.pools.group(&g()).has_member(&pool("bob")));
-    assert_eq!(service.restarted().waiting("bob"), [""; 0]);
+    let alone = service.deliver(12, "alice", post("anyone else?")).unwrap();
+    assert_eq!(alone.position, 0, "nothing is stored for nobody");
+    let service = service.restarted();
+    assert_eq!(service.waiting("bob"), [""; 0]);
+    service.assert_audited();
 }
 
 #[test]

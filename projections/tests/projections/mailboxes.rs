@@ -55,3 +55,19 @@ fn a_device_that_speaks_after_a_week_has_accepted_its_invitation() {
         service.assert_audited();
     }
 }
+
+#[test]
+fn an_invitation_ends_those_that_its_device_has_ignored() {
+    let service = Service::with(&[]);
+    service.upload_for_bob(50, &["p0", "p1", "p2"], at(0).after(MONTH));
+    service.invite_bob(0, "mallory").unwrap();
+    service.wait(WEEK / 2);
+    service.invite_bob(1, "mallory").unwrap();
+    service.wait(WEEK / 2);
+    service.invite_bob(2, "carol").unwrap();
+    assert!(!service.pools.group(&g0()).has_member(&pool("bob")));
+    let mailbox = service.pools.mailbox(&pool("bob"));
+    assert_eq!(mailbox.groups().collect::<Vec<_>>(), [&group("g1"), &group("g2")]);
+    assert_eq!(service.waiting("bob"), ["welcome"; 2]);
+    service.assert_audited();
+}
