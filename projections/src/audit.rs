@@ -253,7 +253,7 @@ impl Auditor {
         self.pools.get(pool).map(|tally| tally.standing(&self.packages))
     }
 
-    /// The epoch that a group is in and its members, in order, if it has had a Commit.
+    /// The epoch that a group is in and its members, in order, if it was made or has had a Commit.
     #[must_use]
     pub fn group(&self, group: &GroupId) -> Option<(u64, Vec<&PoolId>)> {
         self.deliveries.group(group)

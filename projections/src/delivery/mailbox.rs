@@ -251,10 +251,13 @@ impl MailboxState {
                 self.overrun = true;
             }
             Event::Overrun { dropped_through, group: Some(group), sender } => {
+                let ended = self.groups.get(group).is_some_and(|share| share.ended);
                 self.drop_where(|waiting| {
                     waiting.position <= *dropped_through && waiting.group == *group
                 });
+                // A group that has ended is kept until its device was told.
                 let share = self.groups.entry(group.clone()).or_default();
+                share.ended = ended;
                 match sender {
                     Some(sender) => drop(share.closed_senders.insert(sender.clone())),
                     None => share.closed = true,
@@ -312,9 +315,11 @@ impl MailboxState {
     }
 
     fn reopen(&mut self, group: &GroupId) {
-        if let Some(share) = self.groups.get_mut(group) {
-            share.closed = false;
-            share.closed_senders = OrdSet::new();
+        let Some(share) = self.groups.get_mut(group) else { return };
+        share.closed = false;
+        share.closed_senders = OrdSet::new();
+        if share.ended && share.used.messages == 0 {
+            self.groups.remove(group);
         }
     }
 
@@ -451,4 +456,26 @@ pub struct Acknowledgement {
     pub accepted: Vec<GroupId>,
     /// The groups of which it has been told that something was not kept.
     pub told: Vec<GroupId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_an_ended_group_once_its_device_was_told() {
+        let group = GroupId::new(b"g").unwrap();
+        let (at, sender) = (Timestamp::default(), PoolId::new("alice", "main").ok());
+        let mut mailbox = MailboxState::default();
+        mailbox.join(&group, None, at);
+        let of = group.clone();
+        mailbox.deliver(Waiting { position: 1, bytes: 1, at, group: of, sender, posted: true });
+        mailbox.end_membership(&group);
+        let of = Some(group.clone());
+        mailbox.evolve(&Event::Overrun { dropped_through: 1, group: of, sender: None });
+        assert_eq!((mailbox.groups.len(), mailbox.closed().count()), (1, 1));
+        let (accepted, told) = (Vec::new(), vec![group]);
+        mailbox.evolve(&Event::Acknowledged { through: 1, overrun: false, accepted, told });
+        assert!(mailbox.groups.is_empty());
+    }
 }

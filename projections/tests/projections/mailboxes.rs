@@ -71,3 +71,50 @@ fn an_invitation_ends_those_that_its_device_has_ignored() {
     assert_eq!(service.waiting("bob"), ["welcome"; 2]);
     service.assert_audited();
 }
+
+/// Bob has joined the group and another one, and has messages of both.
+fn in_two_groups(limits: DeliveryLimits) -> Service {
+    let service = Service::with(&["bob", "carol"]).limited(limits);
+    service.upload_for_bob(50, &["p0"], at(0).after(MONTH));
+    service.add(10, "alice", 0, ("bob", 1));
+    service.join(11, "bob");
+    service.invite_bob(0, "dave").unwrap();
+    service.deliver(12, "bob", post_in_g0("hello")).unwrap();
+    service.deliver(13, "alice", post("old")).unwrap();
+    service
+}
+
+#[test]
+fn a_group_that_has_ended_stays_so_when_its_messages_are_too_old() {
+    let service = in_two_groups(DeliveryLimits::STANDARD);
+    service.deliver(14, "alice", commit(1, &[], &["bob"])).unwrap();
+    service.wait(MONTH);
+    service.deliver(15, "dave", post_in_g0("new")).unwrap();
+    let mailbox = service.pools.mailbox(&pool("bob"));
+    assert_eq!(mailbox.groups().collect::<Vec<_>>(), [&g0()]);
+    assert_eq!(mailbox.closed().map(|closed| closed.group).collect::<Vec<_>>(), [g(), g0()]);
+    for (id, told) in [(16, g0()), (17, g())] {
+        let told = Acknowledgement { told: vec![told], ..Acknowledgement::default() };
+        service.deliver(id, "bob", DeliveryCommand::Acknowledge(told)).unwrap();
+    }
+    let mailbox = service.pools.mailbox(&pool("bob"));
+    assert_eq!(mailbox.groups().collect::<Vec<_>>(), [&g0()]);
+    assert_eq!(mailbox.closed().count(), 0);
+    service.assert_audited();
+}
+
+#[test]
+fn what_has_waited_too_long_is_dropped_from_a_closed_group_too() {
+    let service = in_two_groups(SMALL);
+    for (id, words) in [(14, "one"), (15, "two"), (16, "three")] {
+        service.deliver(id, "alice", post(words)).unwrap();
+    }
+    for epoch in 1..4 {
+        service.deliver(20 + u128::from(epoch), "alice", commit(epoch, &[], &[])).unwrap();
+    }
+    assert_eq!(service.waiting("bob"), ["welcome", "old", "one", "commit 1", "commit 2"]);
+    service.wait(MONTH);
+    service.deliver(30, "dave", post_in_g0("new")).unwrap();
+    assert_eq!(service.waiting("bob"), [""; 0]);
+    service.assert_audited();
+}
