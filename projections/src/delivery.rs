@@ -140,6 +140,9 @@ pub enum DeliveryRejection {
         /// Of how many users it may remove the devices.
         max: usize,
     },
+    /// A Commit names the device that commits among those it removes: MLS knows no such Commit.
+    #[error("{0} cannot be removed by its own Commit; let it leave the group instead")]
+    RemovesItself(PoolId),
     /// The position lies beyond what the mailbox was ever given.
     #[error("position {0} was never given out")]
     NeverGiven(u64),

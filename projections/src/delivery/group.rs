@@ -152,25 +152,29 @@ impl GroupState {
             return Err(DeliveryRejection::EpochAhead { group: group.clone(), epoch, current });
         }
         self.check_removals(committer, &change.removed)?;
-        if limits.members_max < self.members.len().saturating_add(change.added.len()) {
-            return Err(DeliveryRejection::TooManyMembers(limits.members_max));
-        }
         let added = change.added.clone();
         // Only members can be removed: other names would be stored and told for nothing.
         let gone: BTreeSet<&PoolId> =
             change.removed.iter().filter(|gone| self.has_member(gone)).collect();
+        let staying = self.members.len().saturating_sub(gone.len());
+        if limits.members_max < staying.saturating_add(added.len()) {
+            return Err(DeliveryRejection::TooManyMembers(limits.members_max));
+        }
         let removed = gone.into_iter().cloned().collect();
         let (committer, not_kept) = (committer.clone(), Vec::new());
         Ok(Event::Committed { epoch, committer, added, removed, not_kept })
     }
 
-    /// Half of the other users at most, and one in any case. The server cannot read a Commit: without a
-    /// bound one member could silence all others by a claim.
+    /// Half of the other users at most, and one in any case, and never the committer itself. The server
+    /// cannot read a Commit: without a bound one member could silence all others by a claim.
     fn check_removals(
         &self,
         committer: &PoolId,
         removed: &[PoolId],
     ) -> Result<(), DeliveryRejection> {
+        if removed.contains(committer) {
+            return Err(DeliveryRejection::RemovesItself(committer.clone()));
+        }
         let is_other = |device: &&PoolId| device.user() != committer.user();
         let users = |devices: &mut dyn Iterator<Item = &PoolId>| {
             devices.filter(is_other).map(|device| device.user().to_owned()).collect::<BTreeSet<_>>()

@@ -631,6 +631,8 @@ fn a_commit_removes_members_and_no_other_name_is_recorded() {
     let last = service.log.read(1, usize::MAX).unwrap().pop().unwrap();
     let Event::Committed { removed, .. } = last.envelope.event else { panic!("no Commit") };
     assert_eq!(removed, [pool("bob")]);
+    let itself = refusal(service.deliver(12, "alice", commit(2, &[], &["alice"])));
+    assert_eq!(itself, DeliveryRejection::RemovesItself(pool("alice")));
 }
 
 #[test]

@@ -118,3 +118,16 @@ fn what_has_waited_too_long_is_dropped_from_a_closed_group_too() {
     assert_eq!(service.waiting("bob"), [""; 0]);
     service.assert_audited();
 }
+
+#[test]
+fn a_full_group_replaces_members_by_one_commit() {
+    let limits = DeliveryLimits { members_max: 2, ..DeliveryLimits::STANDARD };
+    let service = Service::with(&["bob", "carol"]).limited(limits);
+    service.add(10, "alice", 0, ("bob", 1));
+    service.reserve(2, "carol", "alice");
+    let carol = [("carol", 2, "alice")];
+    let refused = refusal(service.deliver(11, "alice", commit(1, &carol, &[])));
+    assert_eq!(refused, DeliveryRejection::TooManyMembers(2));
+    service.deliver(12, "alice", commit(1, &carol, &["bob"])).unwrap();
+    service.assert_audited();
+}
