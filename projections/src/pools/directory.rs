@@ -229,10 +229,10 @@ impl Directory {
     /// The name that stands in the way of registering a new one, because it differs in capital letters
     /// only: another user's, or another device's of the user.
     pub(super) fn similar_name(&self, pool: &PoolId) -> Option<String> {
+        let is_new = self.devices_of(pool.user()).next().is_none();
         let user = self.folded.get(&pool.user().to_ascii_lowercase());
-        if let Some(user) = user.filter(|user| *user != pool.user()) {
-            let is_known = self.devices_of(pool.user()).next().is_some();
-            return (!is_known).then(|| user.clone());
+        if let Some(user) = user.filter(|user| is_new && *user != pool.user()) {
+            return Some(user.clone());
         }
         if self.knows(pool) {
             return None;
