@@ -166,7 +166,7 @@ impl Source {
     /// answer.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         #[cfg(feature = "tool")]
-        if let Some(server) = server::Server::named(path) {
+        if let Some(server) = server::Server::named(path)? {
             server.greet()?;
             return Ok(Self { server: Some(server), ..Self::of(path, SourceKind::Server, None) });
         }
