@@ -21,6 +21,7 @@ use std::{
 
 use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, StreamId, Timestamp};
 
+pub(crate) use self::mailbox::KeepDecision;
 pub use self::{
     group::{GroupChange, GroupState},
     mailbox::{Acknowledgement, Closed, MailboxState, Waiting},
@@ -278,7 +279,7 @@ impl Deliveries {
         (position, at, bytes): (u64, Timestamp, u64),
     ) -> Touched {
         let state = self.groups.entry(group.clone()).or_default();
-        let recipients = state.recipients(event);
+        let recipients: Vec<PoolId> = state.recipients(event).cloned().collect();
         let joining = state.joining(event);
         let is_made = state.is_made();
         state.evolve(event);

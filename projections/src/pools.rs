@@ -16,6 +16,8 @@ mod delivery_request;
 
 mod delivering;
 
+mod mailboxes;
+
 mod checks;
 
 mod directory;

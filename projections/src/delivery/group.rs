@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use imbl::OrdSet;
 use keypool_ledger::{Event, GroupId, LeaveCause, PoolId};
 
-use super::{DeliveryLimits, DeliveryRejection};
+use super::{DeliveryLimits, DeliveryRejection, sender_of};
 use crate::packing::{Packer, Unpacker};
 
 /// The fold of a group's events.
@@ -59,15 +59,14 @@ impl GroupState {
 
     /// The devices that receive an event of the group: the members of that moment without the sender,
     /// or the new members that a Welcome is for.
-    #[must_use]
-    pub fn recipients(&self, event: &Event) -> Vec<PoolId> {
-        match event {
-            Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
-                self.members.iter().filter(|member| *member != sender).cloned().collect()
-            }
-            Event::Welcomed { to } => to.clone(),
-            _ => Vec::new(),
-        }
+    pub fn recipients<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a PoolId> {
+        let sender = sender_of(event);
+        let members = sender.is_some().then(|| self.members.iter()).into_iter().flatten();
+        let invited: &[PoolId] = match event {
+            Event::Welcomed { to } => to,
+            _ => &[],
+        };
+        members.filter(move |member| Some(*member) != sender).chain(invited)
     }
 
     /// The devices that an event makes members, each with the device that added it; `None` for the

@@ -39,13 +39,13 @@ pub struct Waiting {
 
 /// Whether a mailbox keeps a message, and what is recorded of it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
+pub(crate) struct KeepDecision {
     /// Whether it does.
-    pub kept: bool,
+    pub(crate) kept: bool,
     /// Whether it does not because its owner has blocked the sender, who is not told.
-    pub blocked: bool,
+    pub(crate) blocked: bool,
     /// The parts of the mailbox that are closed from now on.
-    pub closing: Vec<Event>,
+    pub(crate) closing: Vec<Event>,
 }
 
 /// A part of a mailbox that is closed until its device was told.
@@ -164,33 +164,32 @@ impl MailboxState {
     ///
     /// A sender's messages have half of the group's budget, so that others' still fit; a Commit is
     /// everybody's, and counts against the whole.
-    #[must_use]
-    pub fn decide_keep(
+    pub(crate) fn decide_keep(
         &self,
         group: &GroupId,
         (sender, posted): (&PoolId, bool),
         bytes: u64,
         now: Timestamp,
         limits: &DeliveryLimits,
-    ) -> Keep {
+    ) -> KeepDecision {
         if posted && self.blocked.contains(sender.user()) {
-            return Keep { blocked: true, ..Keep::default() };
+            return KeepDecision { blocked: true, ..KeepDecision::default() };
         }
         let empty = Share::default();
         let share = self.groups.get(group).unwrap_or(&empty);
         if self.overrun || share.closed || posted && share.is_closed_to(sender) {
-            return Keep::default();
+            return KeepDecision::default();
         }
         let mut closing = self.decide_drops(now, limits);
         let is_own =
             |event: &Event| matches!(event, Event::Overrun { group: Some(of), .. } if of == group);
         if closing.iter().any(is_own) {
-            return Keep { closing, ..Keep::default() };
+            return KeepDecision { closing, ..KeepDecision::default() };
         }
         let closes = share.decide_closing(group, (sender, posted), bytes, limits);
         let kept = closes.is_none();
         closing.extend(closes);
-        Keep { kept, blocked: false, closing }
+        KeepDecision { kept, blocked: false, closing }
     }
 
     /// What has waited too long is dropped, group by group.

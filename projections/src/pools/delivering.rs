@@ -16,6 +16,7 @@ use super::{
     ExecuteError, PoolView, Shared,
     delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
     group::{Group, Plan},
+    mailboxes::Keeping,
     recall::recall_delivery,
     views::Views,
 };
@@ -24,13 +25,10 @@ use crate::{
     delivery::{DeliveryRejection, GroupChange, GroupState, MailboxState, Touched},
 };
 
-/// How many members without room for a message are named.
-const NOT_KEPT_NAMED: usize = 100;
-
 pub(super) type DeliveryOutcome = Result<Delivered, DeliverError>;
 
 /// Events for one history, with the bytes of each, and the version they follow.
-type Writes = BTreeMap<StreamId, (u64, Vec<(Event, Vec<u8>)>)>;
+pub(super) type Writes = BTreeMap<StreamId, (u64, Vec<(Event, Vec<u8>)>)>;
 
 impl<L: EventLog> Group<'_, L> {
     /// Decides a command to the delivery.
@@ -77,7 +75,8 @@ impl<L: EventLog> Group<'_, L> {
         }
     }
 
-    /// A message for the other members. Nothing is stored for nobody.
+    /// A message for the other members. One that nobody keeps is recorded without its bytes, as far as
+    /// anything has changed or its sender must not notice.
     fn post(
         &mut self,
         request: &DeliveryRequest,
@@ -89,12 +88,12 @@ impl<L: EventLog> Group<'_, L> {
         let event = state.decide_post(group, &request.caller)?;
         let (state, left) = self.without_ignored(group, &state, &request.caller);
         let mut writes = Writes::new();
-        let recipients = state.recipients(&event).len();
-        let (event, not_kept) = self.kept(&mut writes, (group, &state), event, message.len());
-        let is_kept = not_kept.len() < recipients;
+        let (event, keeping) = self.kept(&mut writes, (group, &state), event, message.len());
+        let Keeping { is_kept, is_blocked, not_kept } = keeping;
         let mut events = without_bytes(left);
-        if 0 < recipients && (is_kept || !events.is_empty() || !writes.is_empty()) {
-            events.push((event, message.to_vec()));
+        let is_refused = !not_kept.is_empty() && (!events.is_empty() || !writes.is_empty());
+        if is_kept || is_blocked || is_refused {
+            events.push((event, if is_kept { message.to_vec() } else { Vec::new() }));
         }
         let delivered = Delivered { epoch: state.epoch(), not_kept, ..Delivered::default() };
         if events.is_empty() {
@@ -148,11 +147,11 @@ impl<L: EventLog> Group<'_, L> {
         }
         change.added = owners.values().cloned().collect();
         let event = state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
-        // Nothing is stored for nobody: a Commit in a group of one only counts the epoch.
-        let bytes = if state.recipients(&event).is_empty() { Vec::new() } else { commit.clone() };
-        let (event, not_kept) = self.kept(&mut writes, (group, &state), event, bytes.len());
+        let (event, keeping) = self.kept(&mut writes, (group, &state), event, commit.len());
+        let Keeping { is_kept, not_kept, .. } = keeping;
         let mut events = without_bytes(left);
-        events.push((event, bytes));
+        // Nothing is stored for nobody: a Commit in a group of one only counts the epoch.
+        events.push((event, if is_kept { commit.clone() } else { Vec::new() }));
         for welcome in welcomes {
             let to = welcome.keypackage_refs.iter().filter_map(|r| owners.get(r).cloned());
             events.push((Event::Welcomed { to: to.collect() }, welcome.bytes.clone()));
@@ -269,42 +268,6 @@ impl<L: EventLog> Group<'_, L> {
         }
     }
 
-    /// Decides for every mailbox whether it keeps an event, adds what is recorded of those that do not, and
-    /// names them in the event.
-    fn kept(
-        &self,
-        writes: &mut Writes,
-        (group, state): (&GroupId, &GroupState),
-        mut event: Event,
-        bytes: usize,
-    ) -> (Event, Vec<PoolId>) {
-        let (sender, posted) = match &event {
-            Event::Posted { sender, .. } => (sender.clone(), true),
-            Event::Committed { committer, .. } => (committer.clone(), false),
-            _ => return (event, Vec::new()),
-        };
-        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
-        let mut missing = Vec::new();
-        for recipient in state.recipients(&event) {
-            let decide = |mailbox: &MailboxState| {
-                let keep = mailbox.decide_keep(group, (&sender, posted), bytes as u64, now, limits);
-                (keep, mailbox.version())
-            };
-            let (keep, version) = self.with_mailbox(&recipient, decide);
-            if !keep.kept && !keep.blocked && missing.len() < NOT_KEPT_NAMED {
-                missing.push(recipient.clone());
-            }
-            if !keep.closing.is_empty() {
-                let closing = keep.closing.into_iter().map(|event| (event, Vec::new()));
-                writes.insert(StreamId::Mailbox(recipient), (version, closing.collect()));
-            }
-        }
-        if let Event::Posted { not_kept, .. } | Event::Committed { not_kept, .. } = &mut event {
-            not_kept.clone_from(&missing);
-        }
-        (event, missing)
-    }
-
     /// Adds a batch over several histories, and evolves what the commands after it will read.
     fn write_delivery(
         &mut self,
@@ -356,8 +319,9 @@ impl<L: EventLog> Group<'_, L> {
     fn evolve_deliveries(&mut self, stream: &StreamId, event: &Event, bytes: usize) {
         let (groups, devices) = match stream {
             StreamId::Group(group) => {
-                let mut concerned = self.group_state(group).recipients(event);
-                concerned.extend(concerned_by(event));
+                let state = self.group_state(group);
+                let mut concerned = concerned_by(event);
+                concerned.extend(state.recipients(event).cloned());
                 (vec![group.clone()], concerned)
             }
             StreamId::Mailbox(device) => (Vec::new(), vec![device.clone()]),
@@ -371,17 +335,6 @@ impl<L: EventLog> Group<'_, L> {
         match self.deliveries.groups().get(group) {
             Some(working) => working.clone(),
             None => self.shared.group(group),
-        }
-    }
-
-    fn mailbox_state(&self, device: &PoolId) -> MailboxState {
-        self.with_mailbox(device, MailboxState::clone)
-    }
-
-    fn with_mailbox<T>(&self, device: &PoolId, look: impl FnOnce(&MailboxState) -> T) -> T {
-        match self.deliveries.known_mailbox(device) {
-            Some(working) => look(working),
-            None => look(&self.shared.mailbox(device)),
         }
     }
 }
@@ -405,7 +358,7 @@ fn is_current(view: &PoolView, keypackage_ref: &KeyPackageRef) -> bool {
 }
 
 /// Events that have no bytes of their own.
-fn without_bytes(events: Vec<Event>) -> Vec<(Event, Vec<u8>)> {
+pub(super) fn without_bytes(events: Vec<Event>) -> Vec<(Event, Vec<u8>)> {
     events.into_iter().map(|event| (event, Vec::new())).collect()
 }
 

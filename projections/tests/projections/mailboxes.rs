@@ -120,6 +120,44 @@ fn what_has_waited_too_long_is_dropped_from_a_closed_group_too() {
 }
 
 #[test]
+fn a_message_that_none_of_many_members_keeps_is_not_stored() {
+    let users: Vec<String> = (0..120).map(|n| format!("u{n}")).collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let limits = DeliveryLimits { invited_messages_max: 2, ..DeliveryLimits::STANDARD };
+    let service = Service::with(&users).limited(limits);
+    let spends: Vec<_> = users.iter().zip(1..).map(|(user, n)| (*user, n, "alice")).collect();
+    for (user, number, holder) in &spends {
+        service.reserve(*number, user, holder);
+    }
+    service.deliver(300, "alice", commit(0, &spends, &[])).unwrap();
+    assert!(service.deliver(311, "alice", post("one")).unwrap().not_kept.is_empty());
+    let second = service.deliver(312, "alice", post("two")).unwrap();
+    assert_eq!((second.not_kept.len(), service.last_payload()), (100, ("posted", vec![])));
+    let before = service.log.head().unwrap().seq;
+    let third = service.deliver(313, "alice", post("three")).unwrap();
+    assert_eq!((third.position, third.not_kept.len()), (0, 100));
+    assert_eq!(service.log.head().unwrap().seq, before);
+    service.assert_audited();
+}
+
+#[test]
+fn a_blocked_sender_is_told_nothing_and_its_bytes_are_not_stored() {
+    let service = Service::with(&["bob"]);
+    service.add(10, "alice", 0, ("bob", 1));
+    service.join(11, "bob");
+    let blocked = vec!["alice".to_owned()];
+    let blocking = PolicyChange { blocked: blocked.clone(), ..PolicyChange::default() };
+    service.set_policy(20, "bob", blocking);
+    let posted = service.deliver(12, "alice", post("spam")).unwrap();
+    assert!(posted.position != 0 && posted.not_kept.is_empty(), "{posted:?}");
+    assert_eq!(service.last_payload(), ("posted", vec![]));
+    service.set_policy(21, "bob", PolicyChange { unblocked: blocked, ..PolicyChange::default() });
+    service.deliver(13, "alice", post("sorry")).unwrap();
+    assert_eq!(service.waiting("bob"), ["sorry"]);
+    service.assert_audited();
+}
+
+#[test]
 fn a_full_group_replaces_members_by_one_commit() {
     let limits = DeliveryLimits { members_max: 2, ..DeliveryLimits::STANDARD };
     let service = Service::with(&["bob", "carol"]).limited(limits);
