@@ -103,6 +103,8 @@ struct Shared<L> {
     failed: signal::Sender<bool>,
     /// Why the log took no events the last time, if it did not.
     refusal: Mutex<Option<String>>,
+    /// Whether the settings are still to be recorded, because the log took no events at the start.
+    settings_due: AtomicBool,
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
     listeners: Listeners,
@@ -152,6 +154,7 @@ impl<L: EventLog + 'static> Pools<L> {
             queued: AtomicUsize::new(0),
             failed: signal::Sender::new(false),
             refusal: Mutex::new(None),
+            settings_due: AtomicBool::new(false),
             written: signal::Sender::new(0),
             listeners: Listeners::default(),
             delivery_limits,

@@ -106,6 +106,12 @@ impl<L: EventLog> Committer<L> {
             }
             return Vec::new();
         }
+        if let Err(error) = self.record_due_settings() {
+            for job in jobs {
+                job.refuse(meaning_of(&error));
+            }
+            return Vec::new();
+        }
         let jobs = self.look_at_clock(jobs);
         let look = self.shared.clock_guard().observe(self.shared.reading());
         self.shared.clock_in_doubt.store(look.is_in_doubt(), Ordering::Relaxed);

@@ -187,3 +187,23 @@ fn one_reservation_id_for_two_pools_at_once_is_good_for_one() {
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
     assert_eq!(outcomes.iter().filter(mismatch).count(), 1, "{outcomes:?}");
 }
+
+#[test]
+fn settings_that_the_log_does_not_take_at_the_start_stand_before_all_that_they_decide() {
+    let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
+    let limits = Limits { grace: Duration::from_secs(5), ..Limits::STANDARD };
+    log.fail_append(1, Fault::NotWritten);
+    log.fail_append(2, Fault::NotWritten);
+    let pools = Pools::open(Arc::clone(&log), clock, limits).unwrap();
+    assert!(pools.refusal().is_some());
+    let upload = || to_bob(1, Command::Upload(vec![package("a")]));
+    let refused = block_on(pools.execute(upload())).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
+    block_on(pools.execute(upload())).unwrap();
+    block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+    let records = log.read(1, usize::MAX).unwrap();
+    let names: Vec<_> = records.iter().map(|record| record.envelope.event.name()).collect();
+    assert_eq!(names, ["configured", "uploaded", "reserved"]);
+    assert_eq!(pools.refusal(), None);
+}
