@@ -62,7 +62,7 @@ use self::{
     committer::{Committer, Job, Work},
     keeping::{Keeper, restore},
     listeners::Listeners,
-    recall::{REPEATS_MAX, Repeat, start_repeating},
+    recall::{REPEATS_MAX, Repeat, recall_delivery, start_repeating},
     views::Views,
 };
 use crate::{command::Limits, delivery::DeliveryLimits, pool::PoolState};
@@ -215,8 +215,14 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Returns a [`DeliverError`]. Unless it says that the log is unavailable, nothing has changed (a lost
     /// reservation is recorded as a `Conflict`).
     pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
+        // The committer looks again, for those that are under way at this moment.
+        let looked = self.shared.log.head().map_err(ExecuteError::from)?.seq;
+        let records = self.shared.log.find(request.id).map_err(ExecuteError::from)?;
+        if !records.is_empty() {
+            return recall_delivery(&request, &records);
+        }
         let (sender, answer) = oneshot::channel();
-        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), 0))?;
+        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), looked))?;
         answer.await.unwrap_or_else(|_| Err(ExecuteError::LogUnavailable.into()))
     }
 

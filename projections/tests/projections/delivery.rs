@@ -112,7 +112,7 @@ fn open(log: &Log, clock: &Arc<ManualClock>, limits: DeliveryLimits) -> Pools<Lo
         .unwrap()
 }
 
-fn asked(id: u128, caller: &str, command: DeliveryCommand) -> DeliveryRequest {
+pub(crate) fn asked(id: u128, caller: &str, command: DeliveryCommand) -> DeliveryRequest {
     let digest = Hash::of(format!("{caller} {command:?}").as_bytes());
     DeliveryRequest { command, caller: pool(caller), id: CommandId(Uuid::from_u128(id)), digest }
 }

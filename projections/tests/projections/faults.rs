@@ -12,11 +12,13 @@ use keypool_ledger::{
     log::{Fault, Faulty},
 };
 use keypool_projections::{
-    ClockState, Command, ExecuteError, Limits, Pools, Rejection, Request, Target,
+    ClockState, Command, Delivered, DeliveryCommand, ExecuteError, Limits, Pools, Rejection,
+    Request, Target,
 };
 use uuid::Uuid;
 
 use crate::{
+    delivery::asked,
     history::{START, at, group, package, pool, reference, reservation},
     pools::{block_on, register, request, reserve, reserved, spend},
 };
@@ -206,4 +208,18 @@ fn settings_that_the_log_does_not_take_at_the_start_stand_before_all_that_they_d
     let names: Vec<_> = records.iter().map(|record| record.envelope.event.name()).collect();
     assert_eq!(names, ["configured", "uploaded", "reserved"]);
     assert_eq!(pools.refusal(), None);
+}
+
+#[test]
+fn a_delivery_is_answered_again_by_a_log_that_takes_nothing_any_more() {
+    let (log, pools) = bobs(&["a"]);
+    let make = |id, name: &str| {
+        let made = DeliveryCommand::Make { group: group(name) };
+        block_on(pools.deliver(asked(id, "alice", made)))
+    };
+    let first = make(2, "g").unwrap();
+    log.fail_append(3, Fault::UnknownNotApplied);
+    make(3, "h").unwrap_err();
+    assert!(*pools.failed().borrow());
+    assert_eq!(make(2, "g").unwrap(), Delivered { repeated: true, ..first });
 }
