@@ -22,6 +22,7 @@ use keypool_ledger::{
 
 pub(crate) use self::circle::is_spared;
 pub(crate) use self::forgetting::Forgotten;
+pub(crate) use self::identity::changes_identity;
 pub use self::{circle::Circle, identity::Identity};
 use crate::{
     lifecycle::{self, IllegalChange, Stage},
@@ -357,7 +358,7 @@ impl PoolState {
 
     /// The keys that the pool has had, and how often they changed.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub const fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 

@@ -1,14 +1,17 @@
 //! What is known of every pool, whether or not it is in memory: which key speaks for it, when time does
 //! something to it next, how full it was when it changed last. A fold of the pools.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use keypool_ledger::{Event, Hash, PoolId, SignatureKey, Timestamp};
 
 use crate::{
     health::Level,
     packing::{Packer, Unpacker},
-    pool::Identity,
+    pool::{Identity, changes_identity},
     statement::device_list_head,
 };
 
@@ -37,7 +40,7 @@ pub(super) struct Brief {
     /// The key that speaks for it.
     pub(super) key: Option<SignatureKey>,
     /// The keys that it has had.
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     /// The version of its history that this is of.
     pub(super) version: u64,
     /// When time does something to it next.
@@ -67,7 +70,7 @@ impl Brief {
             [] => None,
             key => Some(SignatureKey::new(key).ok()?),
         };
-        let (identity, version) = (Identity::unpack(&mut rest)?, rest.number()?);
+        let (identity, version) = (Arc::new(Identity::unpack(&mut rest)?), rest.number()?);
         let due = rest.flag()?;
         let at = rest.time()?;
         let level = LEVELS.get(usize::try_from(rest.number()?).ok()?).copied()?;
@@ -115,7 +118,9 @@ impl Directory {
             let folded = self.folded.entry(pool.user().to_ascii_lowercase());
             folded.or_insert_with(|| pool.user().to_owned());
         }
-        self.retired.extend(brief.identity.retired.iter().cloned());
+        if old.as_ref().is_none_or(|old| old.identity != brief.identity) {
+            self.retired.extend(brief.identity.retired.iter().cloned());
+        }
         if let Some(due) = brief.due
             && old.as_ref().is_none_or(|old| old.due != brief.due)
         {
@@ -143,7 +148,10 @@ impl Directory {
             return;
         }
         brief.version = version;
-        brief.identity.evolve(event, version, brief.key.as_ref());
+        if changes_identity(event) {
+            let identity = Arc::make_mut(&mut brief.identity);
+            identity.evolve(event, version, brief.key.as_ref());
+        }
         match event {
             Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } => {
                 brief.key = Some(signature_key.clone());

@@ -42,7 +42,7 @@ impl News {
         view.state.forget();
         let brief = Brief {
             key: view.state.registration().map(|registered| registered.signature_key.clone()),
-            identity: view.state.identity().clone(),
+            identity: Arc::clone(view.state.identity()),
             version: view.state.version(),
             due: view.state.next_due(limits),
             level: Level::of(view.state.counts().available),
