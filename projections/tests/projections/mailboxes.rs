@@ -7,6 +7,7 @@ use keypool_projections::{
     Acknowledgement, Command, DeliveryCommand, DeliveryLimits, DeliveryRejection, PolicyChange,
     Target,
 };
+use tokio::sync::watch as signal;
 
 use crate::{
     delivery::{SMALL, Service, commit, g, post, refusal},
@@ -168,4 +169,30 @@ fn a_full_group_replaces_members_by_one_commit() {
     assert_eq!(refused, DeliveryRejection::TooManyMembers(2));
     service.deliver(12, "alice", commit(1, &carol, &["bob"])).unwrap();
     service.assert_audited();
+}
+
+#[test]
+fn an_event_wakes_the_listeners_it_concerns_and_no_others() {
+    let service = Service::with(&["alice", "bob", "carol"]);
+    let names = ["alice", "bob", "carol"];
+    let mut listeners = names.map(|name| (name, service.pools.listen(&pool(name))));
+    let mut woken = || {
+        let changed = listeners.iter_mut().filter(|(_, listener)| listener.has_changed().unwrap());
+        let note = |(name, listener): &mut (&'static str, signal::Receiver<u64>)| {
+            listener.mark_unchanged();
+            *name
+        };
+        changed.map(note).collect::<Vec<_>>()
+    };
+    assert_eq!(woken(), [""; 0]);
+    service.reserve(1, "carol", "alice");
+    assert_eq!(woken(), ["carol"]);
+    service.add(10, "alice", 0, ("bob", 2));
+    assert_eq!(woken(), ["bob"]);
+    service.deliver(11, "alice", post("hello")).unwrap();
+    assert_eq!(woken(), ["bob"]);
+    service.join(12, "bob");
+    assert_eq!(woken(), ["bob"]);
+    service.deliver(13, "bob", post("hello")).unwrap();
+    assert_eq!(woken(), ["alice"]);
 }
