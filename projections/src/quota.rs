@@ -275,6 +275,7 @@ impl Quotas {
     #[must_use]
     pub const fn of_device(&self, quota: Quota) -> Option<Rate> {
         match quota {
+            Quota::Uploads => Some(self.uploads),
             Quota::Policy => Some(self.policy),
             Quota::Posts => Some(self.posts),
             Quota::PostBytes => Some(self.post_kib),

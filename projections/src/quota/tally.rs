@@ -122,7 +122,6 @@ pub struct Targets {
     pairs: HashMap<u64, Bucket>,
     contacts: HashMap<u64, Bucket>,
     strangers: HashMap<u64, Bucket>,
-    uploads: HashMap<u64, Bucket>,
     /// What devices do, by quota.
     devices: HashMap<(Quota, u64), Bucket>,
     /// When there is room again; in the past if there is.
@@ -331,38 +330,6 @@ impl Targets {
         self.full_until.since(now)
     }
 
-    /// Counts packages that a device uploads, if it may.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`OverQuota`] if it may not; nothing is counted then.
-    pub fn upload(
-        &mut self,
-        pool: u64,
-        count: u32,
-        rate: &Rate,
-        now: Timestamp,
-    ) -> Result<(), OverQuota> {
-        let wait = wait_of_many(&self.uploads, pool, (rate, count), now);
-        if !wait.is_zero() {
-            return Err(OverQuota { quota: Quota::Uploads, wait });
-        }
-        self.count_upload(pool, count, rate, now);
-        Ok(())
-    }
-
-    /// Counts packages that a device has uploaded, whether or not it was within the limits.
-    pub fn count_upload(&mut self, pool: u64, count: u32, rate: &Rate, now: Timestamp) {
-        self.uploads.entry(pool).or_default().take(rate, count, now);
-    }
-
-    /// Forgets packages that were not taken in.
-    pub fn give_back_upload(&mut self, pool: u64, count: u32, rate: &Rate) {
-        if let Some(bucket) = self.uploads.get_mut(&pool) {
-            bucket.give_back(rate, count);
-        }
-    }
-
     /// Counts something that a device does, if it may.
     ///
     /// # Errors
@@ -404,14 +371,13 @@ impl Targets {
         }
     }
 
-    const fn kinds(&self) -> [&HashMap<u64, Bucket>; 4] {
-        [&self.pairs, &self.contacts, &self.strangers, &self.uploads]
+    const fn kinds(&self) -> [&HashMap<u64, Bucket>; 3] {
+        [&self.pairs, &self.contacts, &self.strangers]
     }
 
     /// Forgets what counts no more.
     pub fn sweep(&mut self, now: Timestamp) {
-        let pairs = [&mut self.pairs, &mut self.contacts, &mut self.strangers];
-        for buckets in pairs.into_iter().chain([&mut self.uploads]) {
+        for buckets in [&mut self.pairs, &mut self.contacts, &mut self.strangers] {
             buckets.retain(|_, bucket| !bucket.is_full(now));
         }
         self.devices.retain(|_, bucket| !bucket.is_full(now));
@@ -431,16 +397,7 @@ impl Targets {
 }
 
 fn wait_of(buckets: &HashMap<u64, Bucket>, key: u64, rate: &Rate, now: Timestamp) -> Duration {
-    wait_of_many(buckets, key, (rate, 1), now)
-}
-
-fn wait_of_many(
-    buckets: &HashMap<u64, Bucket>,
-    key: u64,
-    (rate, count): (&Rate, u32),
-    now: Timestamp,
-) -> Duration {
-    buckets.get(&key).copied().unwrap_or_default().wait(rate, count, now)
+    buckets.get(&key).copied().unwrap_or_default().wait(rate, 1, now)
 }
 
 #[cfg(test)]
