@@ -10,9 +10,9 @@
 
 mod group;
 
-mod mailbox;
+mod group_budget;
 
-mod share;
+mod mailbox;
 
 use std::{
     collections::{BTreeMap, HashMap},
