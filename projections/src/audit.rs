@@ -134,7 +134,7 @@ pub struct Auditor {
     findings: Vec<Finding>,
 }
 
-/// What is remembered of a command: the request behind it, and its last event.
+/// The memory of a command: the request behind it, and its last event.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     request: Hash,

@@ -75,7 +75,7 @@ const QUEUE_MAX: usize = 1000;
 pub struct PoolView {
     /// The fold of its events.
     pub state: PoolState,
-    /// Where its history ends.
+    /// The end of its history.
     pub head: StreamHead,
     /// The place of its last event in the log.
     pub position: u64,
@@ -90,7 +90,7 @@ pub struct Pools<L> {
     repeater: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the committer and the readers share.
+/// The state that the committer and the readers share.
 struct Shared<L> {
     log: L,
     clock: Arc<dyn Clock>,
@@ -109,7 +109,7 @@ struct Shared<L> {
     written: signal::Sender<u64>,
     listeners: Listeners,
     delivery_limits: DeliveryLimits,
-    /// Where repeated requests wait to be answered; gone once the pools are closed.
+    /// The queue of repeated requests; gone once the pools are closed.
     repeats: Mutex<Option<SyncSender<Repeat>>>,
     /// How many of them are of each asker.
     repeating: Mutex<HashMap<Option<PoolId>, usize>>,

@@ -1,4 +1,4 @@
-//! What the delivery promises: one Commit for each epoch, with its spends and its Welcomes or not at
+//! The promises of the delivery: one Commit for each epoch, with its spends and its Welcomes or not at
 //! all, from members only; and mailboxes in the order of the log.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -21,7 +21,7 @@ pub(super) struct Deliveries {
 
 #[derive(Debug, Default)]
 struct Group {
-    /// Where it was made; groups from before that began with their first Commit.
+    /// The position of its making; groups from before that began with their first Commit.
     made: Option<u64>,
     /// The epoch that was ended last, and where.
     ended: Option<(u64, u64)>,
@@ -49,7 +49,7 @@ struct Mailbox {
     /// The positions of the messages that wait, each with its group.
     waiting: VecDeque<(u64, GroupId)>,
     through: u64,
-    /// Where the whole mailbox was overrun, until its device was told.
+    /// The position at which the whole mailbox was overrun, until its device was told.
     overrun: Option<u64>,
     /// The groups of which nothing more is kept, or nothing of a sender, until the device was told.
     closed: BTreeSet<(GroupId, Option<PoolId>)>,

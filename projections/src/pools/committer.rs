@@ -353,14 +353,14 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// What became of the batches of a group.
+/// The outcome of a group's batches.
 struct Written {
     results: Vec<Result<Appended, AppendError>>,
     /// The histories that each batch writes to.
     touched: Vec<Vec<StreamId>>,
 }
 
-/// What has become of a plan.
+/// The outcome of a plan.
 enum Decided<T, E> {
     /// This is the answer.
     Final(Result<T, E>),
@@ -370,7 +370,7 @@ enum Decided<T, E> {
     Unknown,
 }
 
-/// What a refusal of the log means for the command whose batch it was.
+/// Translates a refusal of the log for the command whose batch it was.
 pub(super) fn meaning_of(error: &AppendError) -> ExecuteError {
     match error {
         AppendError::Conflict { .. } => ExecuteError::Busy,
@@ -395,7 +395,7 @@ fn again(attempts: u32, work: Work) -> Option<Job> {
 }
 
 impl Written {
-    /// What has become of a plan, now that its group is written.
+    /// Finds the outcome of a plan, now that its group is written.
     fn decided<T, E: From<ExecuteError>>(
         &self,
         index: Option<usize>,

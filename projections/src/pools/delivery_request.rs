@@ -11,9 +11,9 @@ use crate::{
 /// A command on its way to the delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryRequest {
-    /// What to do.
+    /// The command.
     pub command: DeliveryCommand,
-    /// Who asks.
+    /// The device that asks.
     pub caller: PoolId,
     /// The caller's idempotency key.
     pub id: CommandId,

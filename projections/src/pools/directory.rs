@@ -1,4 +1,4 @@
-//! What is known of every pool, whether or not it is in memory: which key speaks for it, when time does
+//! The directory of all pools, whether or not they are in memory: which key speaks for each, when time does
 //! something to it next, how full it was when it changed last. A fold of the pools.
 
 use std::{
@@ -34,7 +34,7 @@ pub(super) struct Directory {
     levels: [u64; 4],
 }
 
-/// What is known of a pool.
+/// The summary of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Brief {
     /// The key that speaks for it.
@@ -163,7 +163,7 @@ impl Directory {
         self.note(pool, brief);
     }
 
-    /// What is known of a pool; nothing of one that has no history.
+    /// The summary of a pool; an empty one of a pool that has no history.
     pub(super) fn brief(&self, pool: &PoolId) -> Brief {
         self.briefs.get(pool).cloned().unwrap_or_default()
     }

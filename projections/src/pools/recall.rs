@@ -244,7 +244,7 @@ fn recorded_reservation(
     Ok(Some(Ok(Answer::Reserved { facts, reservation, generation, deadline })))
 }
 
-/// What the log has taken in was stored and nothing else, whatever the limits say today.
+/// Tells of each package as the log has it: stored if it was taken in, whatever the limits say today.
 fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
     let taken = |sought: &KeyPackageRef| {
         events

@@ -1,4 +1,4 @@
-//! What is counted of inviters and of the pools they ask for packages of.
+//! The counts of inviters, and of the pools they ask for packages of.
 //!
 //! The keys are hashes with a secret of the process: no name is copied, an entry has a few bytes, and
 //! nobody can look for two names that share one.
@@ -46,13 +46,13 @@ pub struct Ask {
     pub pair: u64,
     /// The claim.
     pub reservation: ReservationId,
-    /// Who the inviter is to the pool's owner.
+    /// The relation of the inviter to the pool's owner.
     pub relation: Relation,
     /// When the claim lapses, if nothing else happens.
     pub until: Timestamp,
 }
 
-/// Who an inviter is to the owner of a pool.
+/// The relation of an inviter to the owner of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
     /// A contact, somebody introduced, or another device of the user.
@@ -98,7 +98,7 @@ impl Ask {
     }
 }
 
-/// What is counted of inviters.
+/// The counts of inviters.
 #[derive(Clone, Debug, Default)]
 pub struct Inviters(HashMap<u64, Inviter>);
 
@@ -116,24 +116,24 @@ struct Held {
     until: Timestamp,
 }
 
-/// What is counted of pools.
+/// The counts of pools.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     pairs: HashMap<u64, Bucket>,
     contacts: HashMap<u64, Bucket>,
     strangers: HashMap<u64, Bucket>,
-    /// What devices do, by quota.
+    /// The counts of devices, by quota.
     devices: HashMap<(Quota, u64), Bucket>,
     /// When there is room again; in the past if there is.
     full_until: Timestamp,
 }
 
-/// What one ask comes to.
+/// The outcome of one ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granted {
-    /// It is within the limits, and is counted.
+    /// The ask is within the limits, and is counted.
     Counted,
-    /// It is over the limit of all strangers together, and nothing else is in the way of an inviter who
+    /// The ask is over the limit of all strangers together, and nothing else is in the way of an inviter who
     /// has had no package of the pool lately: the last-resort package may be had. It is counted as that.
     LastResort(OverQuota),
     /// The claim is held already: nothing is counted twice.
