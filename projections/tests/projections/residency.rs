@@ -1,4 +1,4 @@
-//! What is in memory may be forgotten, packed, kept beside the log and lost: the answers stay the same.
+//! The memory may be forgotten, packed, kept beside the log and lost: the answers stay the same.
 
 use std::{iter, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
 
 type Shared = Arc<MemoryLog>;
 
-/// What happens between two commands.
+/// The event between two commands.
 #[derive(Clone, Copy, Debug)]
 enum Between {
     Nothing,

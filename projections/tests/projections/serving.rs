@@ -25,10 +25,10 @@ use crate::{
     tool::tool_in,
 };
 
-/// What a server does with a request: it is told which in number it is, after which record and how many.
+/// The behaviour of a server: it is told a request's number, the record before the page, and its length.
 type Answer = dyn Fn(u64, u64, usize) -> Reply + Send + Sync;
 
-/// What is sent.
+/// The bytes that are sent.
 enum Reply {
     /// This, as it should be.
     Whole(u16, String),
