@@ -1,4 +1,4 @@
-//! What the ledger means: the folds of the log, and the rules that read them.
+//! The meaning of the ledger: the folds of the log, and the rules that read them.
 //!
 //! Two pure functions carry everything:
 //!

@@ -37,6 +37,9 @@ mod delivery;
 #[path = "projections/faults.rs"]
 mod faults;
 
+#[path = "projections/mailboxes.rs"]
+mod mailboxes;
+
 #[path = "projections/histories.rs"]
 mod histories;
 

@@ -28,7 +28,7 @@ use crate::{
 /// How many pools one sweep settles.
 const SETTLED_MAX: usize = 1024;
 
-/// What a job came to, before anything is written.
+/// The decision on a job, before anything is written.
 pub(super) enum Plan {
     /// Nothing to write.
     Reply(Outcome),
@@ -43,7 +43,7 @@ pub(super) enum Plan {
     Sweep(Vec<usize>),
 }
 
-/// What a command leads to, and where.
+/// The decision on a command, and its pool.
 struct Decided {
     pool: PoolId,
     /// The pool before.
@@ -143,9 +143,10 @@ impl<'a, L: EventLog> Group<'a, L> {
         }
         match request.command {
             Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,
-            Command::Upload(_) | Command::Replace { .. } | Command::Renew(_) => {
-                self.look.not_leapt()?;
-            }
+            Command::Upload(_)
+            | Command::Replace { .. }
+            | Command::Renew(_)
+            | Command::Report { .. } => self.look.not_leapt()?,
             _ => {}
         }
         let decided = self.decide(request)?;
