@@ -1,4 +1,4 @@
-//! What the rules cost: the fold of a history, each decision, and the count of a pool. `just bench-rules`.
+//! The cost of the rules: the fold of a history, each decision, and the count of a pool. `just bench-rules`.
 
 use std::{error::Error, hint::black_box, time::Duration};
 
@@ -176,8 +176,8 @@ fn bench_invitation(criterion: &mut Criterion, name: &str, grown: &Grown) {
     });
 }
 
-/// What the limits cost a reservation: asked, counted, and the claim ended, among many inviters of as many
-/// pools.
+/// The cost of the limits for a reservation: asked, counted, and the claim ended, among many inviters of
+/// as many pools.
 fn bench_limits(criterion: &mut Criterion) -> Outcome<()> {
     let (keys, quotas) = (Keys::default(), Quotas::STANDARD);
     let names = |kind: &str| -> Outcome<Vec<PoolId>> {

@@ -1,4 +1,4 @@
-//! What a caller wants of a pool, what the pool answers, and why it may refuse.
+//! The commands of a pool, its answers, and the reasons why it refuses.
 
 mod rejection;
 
@@ -26,7 +26,7 @@ pub struct Limits {
     pub life_margin: Duration,
     /// How often a reservation may be renewed.
     pub renewals_max: u32,
-    /// What becomes of a package whose reservation lapsed.
+    /// The fate of a package whose reservation lapsed.
     pub on_lapse: OnLapse,
     /// How many packages of a ciphersuite that were never handed out are kept for the owner's contacts.
     pub strangers_floor: usize,
@@ -85,15 +85,15 @@ impl Limits {
     }
 }
 
-/// What becomes of a package whose reservation lapsed (`--on-lapse`).
+/// The fate of a package whose reservation lapsed (`--on-lapse`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnLapse {
-    /// It is offered once more, after all others, and retired when it lapses again: at most one
+    /// Offer it once more, after all others, and retire it when it lapses again: at most one
     /// *spend*, and an inviter who loses it is told.
     #[default]
     Requeue,
-    /// It is never offered again: at most one *hand-out*, unless its holder gave it back.
+    /// Never offer it again: at most one *hand-out*, unless its holder gave it back.
     Retire,
 }
 
@@ -187,7 +187,7 @@ pub enum Command {
     /// Give a reserved package back because it cannot be used. It is not offered again if the server finds
     /// so too, or if enough users say so.
     Report {
-        /// Whose claim.
+        /// The holder of the claim.
         claim: Claim,
         /// The check it failed, if the holder says so.
         check: Option<String>,
@@ -196,7 +196,7 @@ pub enum Command {
     },
     /// Use up a reserved package: the Commit that adds it has been posted.
     Spend {
-        /// Whose claim.
+        /// The holder of the claim.
         claim: Claim,
         /// The group the package was used for.
         group: GroupId,
@@ -258,7 +258,7 @@ pub struct PolicyChange {
 /// The policy of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyStatus {
-    /// Who may reserve.
+    /// The users who may reserve.
     pub reserve: ReservePolicy,
     /// The owner's contacts, in the order of their names.
     pub contacts: Vec<String>,
@@ -289,7 +289,7 @@ pub struct Claim {
     pub keypackage_ref: KeyPackageRef,
     /// The reservation.
     pub reservation: ReservationId,
-    /// Who asks.
+    /// The device that asks.
     pub holder: PoolId,
 }
 
@@ -307,7 +307,7 @@ pub enum Which {
 /// A package that has passed admission and may enter the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPackage {
-    /// What is known of it from its bytes.
+    /// The facts that its bytes tell.
     pub facts: PackageFacts,
     /// The exact bytes that arrived.
     pub bytes: Vec<u8>,
@@ -325,7 +325,7 @@ pub struct LeafKey {
     pub signature_key: SignatureKey,
 }
 
-/// What a command that was carried out has done.
+/// The effect of a command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The key speaks for the pool.
@@ -337,9 +337,9 @@ pub enum Answer {
     Removed,
     /// The key signs the device's packages of its scheme.
     LeafKeyDeclared,
-    /// What became of each uploaded package, in the order of the request.
+    /// The outcome of each uploaded package, in the order of the request.
     Uploaded(Vec<ItemOutcome>),
-    /// What became of each new package, in the order of the request, and which were withdrawn for them.
+    /// The outcome of each new package, in the order of the request, and the packages withdrawn for them.
     Replaced {
         /// The new ones. If none is acceptable, nothing has changed.
         outcomes: Vec<ItemOutcome>,
@@ -377,14 +377,14 @@ pub enum Answer {
     Revoked(Vec<KeyPackageRef>),
     /// The policy is as it was asked for.
     PolicySet(PolicyStatus),
-    /// What time has done is recorded.
+    /// The effects of time are recorded.
     Settled,
 }
 
-/// What became of one package of an upload.
+/// The outcome of one package of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ItemOutcome {
-    /// It is in the pool.
+    /// The package is in the pool.
     Stored(KeyPackageRef),
     /// It was uploaded before; this is where it stands.
     Known(KeyPackageRef, Stage),

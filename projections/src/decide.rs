@@ -20,12 +20,12 @@ use crate::{
     pool::{Package, PoolState, Reservation, ReservationStatus},
 };
 
-/// What a command leads to.
+/// The events and the answer that a command leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What happened, to be recorded in this order. Empty if the command changes nothing.
+    /// The events, to be recorded in this order. Empty if the command changes nothing.
     pub events: Vec<Event>,
-    /// What to tell the caller once the events are recorded.
+    /// The answer for the caller, once the events are recorded.
     pub answer: Result<Answer, Rejection>,
 }
 

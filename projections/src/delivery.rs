@@ -10,9 +10,9 @@
 
 mod group;
 
-mod mailbox;
+mod group_budget;
 
-mod share;
+mod mailbox;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,6 +21,7 @@ use std::{
 
 use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, StreamId, Timestamp};
 
+pub use self::mailbox::KeepDecision;
 pub use self::{
     group::{GroupChange, GroupState},
     mailbox::{Acknowledgement, Closed, MailboxState, Waiting},
@@ -140,6 +141,9 @@ pub enum DeliveryRejection {
         /// Of how many users it may remove the devices.
         max: usize,
     },
+    /// A Commit names the device that commits among those it removes: MLS knows no such Commit.
+    #[error("{0} cannot be removed by its own Commit; let it leave the group instead")]
+    RemovesItself(PoolId),
     /// The position lies beyond what the mailbox was ever given.
     #[error("position {0} was never given out")]
     NeverGiven(u64),
@@ -275,7 +279,7 @@ impl Deliveries {
         (position, at, bytes): (u64, Timestamp, u64),
     ) -> Touched {
         let state = self.groups.entry(group.clone()).or_default();
-        let recipients = state.recipients(event);
+        let recipients: Vec<PoolId> = state.recipients(event).cloned().collect();
         let joining = state.joining(event);
         let is_made = state.is_made();
         state.evolve(event);

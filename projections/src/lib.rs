@@ -1,4 +1,4 @@
-//! What the ledger means: the folds of the log, and the rules that read them.
+//! The meaning of the ledger: the folds of the log, and the rules that read them.
 //!
 //! Two pure functions carry everything:
 //!
@@ -46,13 +46,13 @@ pub use crate::{
     decide::Decision,
     delivery::{
         Acknowledgement, Closed, Deliveries, DeliveryLimits, DeliveryRejection, GroupChange,
-        GroupState, MailboxState, Touched, Waiting,
+        GroupState, KeepDecision, MailboxState, Touched, Waiting,
     },
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, SuiteCounts, TARGET},
     lifecycle::{IllegalChange, Stage, next},
     pool::{
         Circle, Counts, Forgotten, Identity, Package, PoolState, Registration, Reservation,
-        ReservationStatus,
+        ReservationStatus, changes_identity,
     },
     timeline::{Moment, timeline},
 };

@@ -3,7 +3,7 @@
 use keypool_ledger::{Event, KeyPackageRef};
 use serde::{Deserialize, Serialize};
 
-/// Where a package stands in its life.
+/// The stage of a package's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {

@@ -22,6 +22,7 @@ use keypool_ledger::{
 
 pub(crate) use self::circle::is_spared;
 pub use self::forgetting::Forgotten;
+pub use self::identity::changes_identity;
 pub use self::{circle::Circle, identity::Identity};
 use crate::{
     lifecycle::{self, IllegalChange, Stage},
@@ -58,7 +59,7 @@ pub struct PoolState {
     spent_lately: Vector<Timestamp>,
     last_upload: Option<Timestamp>,
     circle: Arc<Circle>,
-    /// What the live packages come to, once somebody has asked.
+    /// The digest of the live packages, once somebody has asked.
     digest: Memo,
 }
 
@@ -76,9 +77,9 @@ pub struct Registration {
 /// One package of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
-    /// What is known of it from its bytes.
+    /// The facts that its bytes tell.
     pub facts: PackageFacts,
-    /// Where it stands in its life.
+    /// The stage of its life.
     pub stage: Stage,
     /// Its place in the order of uploads, from 1.
     pub order: u64,
@@ -111,11 +112,11 @@ pub struct Reservation {
     pub deadline: Timestamp,
     /// How often it was renewed.
     pub renewals: u32,
-    /// What has become of it.
+    /// The status.
     pub status: ReservationStatus,
 }
 
-/// What has become of a reservation.
+/// The status of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReservationStatus {
     /// It holds its package.
@@ -357,11 +358,11 @@ impl PoolState {
 
     /// The keys that the pool has had, and how often they changed.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub const fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 
-    /// Whom the owner lets reserve, and whom the owner knows.
+    /// The users that the owner lets reserve, and those that the owner knows.
     #[must_use]
     pub fn circle(&self) -> &Circle {
         &self.circle
@@ -369,7 +370,7 @@ impl PoolState {
 
     /// How many single-use packages stand where, as recorded.
     ///
-    /// What has lapsed or expired since the last event is not in it; [`crate::Health`] counts that.
+    /// Lapses and expiries since the last event are not in it; [`crate::Health`] counts those.
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts

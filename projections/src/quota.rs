@@ -50,7 +50,7 @@ impl Rate {
     }
 }
 
-/// What is left of a rate.
+/// The rest of a rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
     full_at: Timestamp,
@@ -88,7 +88,7 @@ impl Bucket {
     }
 }
 
-/// What is limited.
+/// The subject of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quota {
     /// Packages of one pool for one inviter who is a stranger to its owner.
@@ -193,7 +193,7 @@ impl Quota {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}; ask again in {} s", quota.what(), self.retry_after_s())]
 pub struct OverQuota {
-    /// What is limited.
+    /// The subject of a limit.
     pub quota: Quota,
     /// How long to wait: then it works, unless others came first.
     pub wait: Duration,
@@ -275,6 +275,7 @@ impl Quotas {
     #[must_use]
     pub const fn of_device(&self, quota: Quota) -> Option<Rate> {
         match quota {
+            Quota::Uploads => Some(self.uploads),
             Quota::Policy => Some(self.policy),
             Quota::Posts => Some(self.posts),
             Quota::PostBytes => Some(self.post_kib),
@@ -298,7 +299,7 @@ mod tests {
 
     const RATE: Rate = Rate::new(6, Duration::from_secs(7));
 
-    /// What is granted of tries that are so many milliseconds apart, and the wait of each refusal.
+    /// Grants tries that are so many milliseconds apart, and tells the wait of each refusal.
     fn tries(gaps: &[u16], mut check: impl FnMut(&mut Bucket, Timestamp, Duration)) {
         let (mut bucket, mut now) = (Bucket::default(), Timestamp::from_secs(1_000));
         for gap in gaps {

@@ -10,7 +10,7 @@ use keypool_ledger::{Hash, KeyPackageRef};
 
 use crate::{lifecycle::Stage, pool::PoolState};
 
-/// What every digest begins with, so that it is of nothing else.
+/// The beginning of every digest, so that it is of nothing else.
 const DOMAIN: &[u8] = b"keypool-pool-digest-v1\n";
 
 /// The digest of a pool's live packages: two sides with the same digest agree on which packages may
@@ -65,7 +65,7 @@ impl PartialEq for Memo {
 
 impl Eq for Memo {}
 
-/// What a pool and a list of packages differ in.
+/// The difference between a pool and a list of packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Live in the pool, and not in the list.

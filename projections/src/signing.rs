@@ -23,10 +23,10 @@ pub const VALID_SECS_MAX: u64 = 120;
 /// How far the two clocks may differ, in seconds.
 pub const SKEW_SECS: u64 = 30;
 
-/// What is signed of a request that has a body, in this order.
+/// The signed components of a request that has a body, in this order.
 const WITH_BODY: [&str; 6] =
     ["@method", "@authority", "@path", "content-type", "content-digest", "idempotency-key"];
-/// What is signed of a request without a body, in this order.
+/// The signed components of a request without a body, in this order.
 const WITHOUT_BODY: [&str; 4] = ["@method", "@authority", "@path", "@query"];
 
 /// The parts of a request that are signed.

@@ -148,7 +148,7 @@ pub enum StatementTime {
 }
 
 /// The signed line of a contact token: whoever shows it is introduced to a user's devices until it ends.
-/// It is good for many uses, and so it is bound to no head; it ends with the key that signed it.
+/// The token is good for many uses, and so it is bound to no head; it ends with the key that signed it.
 #[must_use]
 pub fn contact_statement(
     ledger: &LedgerId,

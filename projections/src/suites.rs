@@ -1,4 +1,4 @@
-//! What RFC 9420 says of the ciphersuites, as far as a pool needs it.
+//! The ciphersuites of RFC 9420, as far as a pool needs them.
 
 /// The signature scheme of a ciphersuite, RFC 9420 section 17.1; `None` for a suite of another document.
 pub(crate) const fn signature_scheme(ciphersuite: u16) -> Option<u16> {

@@ -1,4 +1,4 @@
-//! What happened to a pool or to one package, as lines for people.
+//! The history of a pool or of one package, as lines for people.
 
 use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub struct Moment {
     pub keypackage_ref: Option<KeyPackageRef>,
     /// The event's name.
     pub event: String,
-    /// Who and how, in a few words.
+    /// The details, in a few words.
     pub detail: String,
 }
 

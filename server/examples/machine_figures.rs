@@ -1,4 +1,4 @@
-//! What a machine's disk and memory give the pools, for docs/figures.toml: `just bench-machine`.
+//! The figures of a machine's disk and memory, for docs/figures.toml: `just bench-machine`.
 //!
 //! Pools are registered, filled with 32 packages each, and used up over the log on the disk, 64 commands to
 //! a group, as many as wait when 64 requests are under way. What they take of the memory is asked of another
@@ -194,7 +194,7 @@ fn memory_bytes() -> usize {
     kib.unwrap_or_default() * 1024
 }
 
-/// What a folder takes of the disk, in bytes.
+/// The size of a folder on the disk, in bytes.
 fn disk_bytes(folder: &Path) -> io::Result<usize> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
@@ -244,7 +244,7 @@ fn registered_pool() -> Outcome<PoolState> {
     Ok(pool)
 }
 
-/// What a process takes of the memory that has opened these pools and been asked for so many of them.
+/// The memory of a process that has opened these pools and been asked for so many of them.
 fn memory_of(data: &Path, asked: usize) -> Outcome<usize> {
     let mut process = Process::new(env::current_exe()?);
     let output = process.arg("open").arg(data).arg(asked.to_string()).output()?;

@@ -16,6 +16,8 @@ mod delivery_request;
 
 mod delivering;
 
+mod mailboxes;
+
 mod checks;
 
 mod directory;
@@ -64,7 +66,7 @@ use self::{
     committer::{Committer, Job, Work},
     keeping::{Keeper, restore},
     listeners::Listeners,
-    recall::{REPEATS_MAX, Repeat, start_repeating},
+    recall::{REPEATS_MAX, Repeat, recall_delivery, start_repeating},
     views::Views,
 };
 
@@ -80,7 +82,7 @@ pub struct Pools<L> {
     repeater: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the committer and the readers share.
+/// The state that the committer and the readers share.
 struct Shared<L> {
     log: L,
     clock: Arc<dyn Clock>,
@@ -93,11 +95,13 @@ struct Shared<L> {
     failed: signal::Sender<bool>,
     /// Why the log took no events the last time, if it did not.
     refusal: Mutex<Option<String>>,
+    /// Whether the settings are still to be recorded, because the log took no events at the start.
+    settings_due: AtomicBool,
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
     listeners: Listeners,
     delivery_limits: DeliveryLimits,
-    /// Where repeated requests wait to be answered; gone once the pools are closed.
+    /// The queue of repeated requests; gone once the pools are closed.
     repeats: Mutex<Option<SyncSender<Repeat>>>,
     /// How many of them are of each asker.
     repeating: Mutex<HashMap<Option<PoolId>, usize>>,
@@ -142,6 +146,7 @@ impl<L: EventLog + 'static> Pools<L> {
             queued: AtomicUsize::new(0),
             failed: signal::Sender::new(false),
             refusal: Mutex::new(None),
+            settings_due: AtomicBool::new(false),
             written: signal::Sender::new(0),
             listeners: Listeners::default(),
             delivery_limits,
@@ -202,8 +207,14 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Returns a [`DeliverError`]. Unless it says that the log is unavailable, nothing has changed (a lost
     /// reservation is recorded as a `Conflict`).
     pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
+        // The committer looks again, for those that are under way at this moment.
+        let looked = self.shared.log.head().map_err(ExecuteError::from)?.seq;
+        let records = self.shared.log.find(request.id).map_err(ExecuteError::from)?;
+        if !records.is_empty() {
+            return recall_delivery(&request, &records);
+        }
         let (sender, answer) = oneshot::channel();
-        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), 0))?;
+        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), looked))?;
         answer.await.unwrap_or_else(|_| Err(ExecuteError::LogUnavailable.into()))
     }
 

@@ -302,6 +302,7 @@ impl From<DeliveryRejection> for Failure {
             | DeliveryRejection::MemberAlready(_)
             | DeliveryRejection::TooManyMembers(_)
             | DeliveryRejection::RemovesTooMany { .. }
+            | DeliveryRejection::RemovesItself(_)
             | DeliveryRejection::NeverGiven(_) => Code::BadRequest,
         };
         Self::new(code, refused.to_string())

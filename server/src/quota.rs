@@ -194,17 +194,12 @@ impl Counter {
         count: usize,
         now: Timestamp,
     ) -> Result<(), OverQuota> {
-        let (key, count) = (self.keys.pool(pool), u32::try_from(count).unwrap_or(u32::MAX));
-        let targets = self.targets.of(key);
-        targets.map_or(Ok(()), |mut all| all.upload(key, count, &self.quotas.uploads, now))
+        self.device(Quota::Uploads, pool, u32::try_from(count).unwrap_or(u32::MAX), now)
     }
 
     /// Forgets packages that were not taken in.
     pub(crate) fn give_back_upload(&self, pool: &PoolId, count: usize) {
-        let (key, count) = (self.keys.pool(pool), u32::try_from(count).unwrap_or(u32::MAX));
-        if let Some(mut targets) = self.targets.of(key) {
-            targets.give_back_upload(key, count, &self.quotas.uploads);
-        }
+        self.give_back_device(Quota::Uploads, pool, u32::try_from(count).unwrap_or(u32::MAX));
     }
 
     /// Forgets what counts no more.

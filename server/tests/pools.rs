@@ -34,5 +34,8 @@ mod residency;
 #[path = "pools/delivery.rs"]
 mod delivery;
 
+#[path = "pools/mailboxes.rs"]
+mod mailboxes;
+
 #[path = "pools/faults.rs"]
 mod faults;

@@ -5,6 +5,8 @@
 //! in them cannot hide itself. What it cannot see in events alone, it does not claim:
 //! [`UNSEEN`] says what that is.
 
+mod contacts;
+
 mod deliveries;
 
 mod devices;
@@ -18,7 +20,7 @@ mod pins;
 mod spends;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
@@ -28,6 +30,7 @@ use keypool_ledger::{
 };
 
 use self::{
+    contacts::Contacts,
     deliveries::Deliveries,
     devices::Devices,
     packages::{Claim, Life, PoolTally},
@@ -127,12 +130,11 @@ pub struct Auditor {
     devices: Devices,
     pins: Pins,
     deliveries: Deliveries,
-    /// The contacts of each pool's owner.
-    contacts: HashSet<(PoolId, String)>,
+    contacts: Contacts,
     findings: Vec<Finding>,
 }
 
-/// What is remembered of a command: the request behind it, and its last event.
+/// The memory of a command: the request behind it, and its last event.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     request: Hash,
@@ -160,7 +162,7 @@ impl Auditor {
             devices: Devices::default(),
             pins: Pins::default(),
             deliveries: Deliveries::default(),
-            contacts: HashSet::new(),
+            contacts: Contacts::default(),
             findings: Vec::new(),
         }
     }
@@ -183,7 +185,7 @@ impl Auditor {
             }
             StreamId::Pool(pool) => {
                 self.see_pin(seen, pool);
-                self.see_contact(&envelope.event, pool);
+                self.contacts.see(&envelope.event, pool);
                 self.findings.extend(self.devices.see(seen, pool));
             }
             StreamId::Server => self.see_settings(&envelope.event),
@@ -200,18 +202,6 @@ impl Auditor {
     fn see_settings(&mut self, event: &Event) {
         if let Event::Configured(settings) = event {
             self.promises = Promises::of(settings).overridden(self.overrides);
-        }
-    }
-
-    fn see_contact(&mut self, event: &Event, pool: &PoolId) {
-        match event {
-            Event::ContactAdded { user, .. } => {
-                self.contacts.insert((pool.clone(), user.clone()));
-            }
-            Event::ContactRemoved { user } => {
-                self.contacts.remove(&(pool.clone(), user.clone()));
-            }
-            _ => {}
         }
     }
 
@@ -253,7 +243,7 @@ impl Auditor {
         self.pools.get(pool).map(|tally| tally.standing(&self.packages))
     }
 
-    /// The epoch that a group is in and its members, in order, if it has had a Commit.
+    /// The epoch that a group is in and its members, in order, if it was made or has had a Commit.
     #[must_use]
     pub fn group(&self, group: &GroupId) -> Option<(u64, Vec<&PoolId>)> {
         self.deliveries.group(group)

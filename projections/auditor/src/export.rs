@@ -34,7 +34,7 @@ const BODY_BYTES_MAX: usize = 1 << 30;
 const BLOCK: u8 = b'B';
 const MANIFEST: u8 = b'M';
 
-/// What an export says of itself, at its end.
+/// The manifest of an export, at its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {

@@ -16,7 +16,7 @@ const ENDED_MIN: usize = 16;
 /// How long after its lifetime a package that was never spent may still be, by a reservation of it.
 const LATE_SPEND: Duration = Duration::from_hours(24);
 
-/// What a fold remembers.
+/// The memory of a fold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
     /// Every package and every reservation that ever was: memory grows with the log.

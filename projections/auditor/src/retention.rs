@@ -25,7 +25,7 @@ pub fn ends(event: &Event, last_resort: bool) -> bool {
 /// Reads a log's events in order, to say which payloads may go.
 #[derive(Debug, Default)]
 pub struct Retention {
-    /// Where the bytes of a package stand that may still be asked for; whether it is a last resort.
+    /// The place of the bytes of each package that may still be asked for; whether it is a last resort.
     live: HashMap<KeyPackageRef, (u64, bool)>,
     /// When a package ended, and where its bytes stand.
     ended: Vec<(Timestamp, u64)>,

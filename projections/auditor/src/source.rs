@@ -1,5 +1,5 @@
-//! Where an auditor reads a log from: an export, a journal's directory, a copy of a data directory, or a
-//! running server.
+//! The sources that an auditor reads a log from: an export, a journal's directory, a copy of a data
+//! directory, or a running server.
 //!
 //! Reading changes nothing. Records come one after the other, so that a log of any length can be read.
 
@@ -21,7 +21,7 @@ use crate::export::{ExportReader, Manifest};
 /// Why a source cannot be read, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It is nothing that holds a log.
+    /// The path holds no log.
     #[error(
         "{} is no export, no journal and no data directory of keypool; name one of these",
         .0.display()
@@ -44,9 +44,9 @@ pub enum SourceError {
     Damaged {
         /// The file.
         file: PathBuf,
-        /// Where in the file the damage was noticed, in bytes from its beginning.
+        /// The place of the damage in the file, in bytes from its beginning.
         offset: u64,
-        /// What is wrong.
+        /// The damage.
         what: String,
     },
     /// Events that were acknowledged are not there.
@@ -62,7 +62,7 @@ pub enum SourceError {
     Server {
         /// The server.
         address: String,
-        /// What it does instead.
+        /// The answer that it gives instead.
         what: String,
         /// Why, if that is known.
         #[source]
@@ -73,7 +73,7 @@ pub enum SourceError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's reason.
         #[source]
         source: io::Error,
     },
@@ -116,7 +116,7 @@ pub struct Source {
     _lock: Option<ReadLock>,
 }
 
-/// What a source is.
+/// The kind of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceKind {
     /// A file with a manifest at its end.
@@ -142,14 +142,14 @@ impl SourceKind {
     }
 }
 
-/// What a source says at its end, once all records were seen.
+/// The end of a source, once all records were seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceEnd {
-    /// What an export says of itself.
+    /// The manifest of an export.
     pub manifest: Option<Manifest>,
-    /// What a journal ends in that is no whole frame, and nobody was answered for.
+    /// The end of a journal that is no whole frame, and that nobody was answered for.
     pub torn: Option<TornTail>,
-    /// What makes a journal's word on its own end doubtful.
+    /// The reason to doubt a journal's word on its own end.
     pub doubt: Option<&'static str>,
 }
 
@@ -163,7 +163,7 @@ impl Source {
     /// Returns a [`SourceError`] if it holds no log, or a process has it open, or a server does not
     /// answer.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        if let Some(server) = server::Server::named(path) {
+        if let Some(server) = server::Server::named(path)? {
             server.greet()?;
             return Ok(Self { server: Some(server), ..Self::of(path, SourceKind::Server, None) });
         }
@@ -190,7 +190,7 @@ impl Source {
         Self { path: path.to_owned(), kind, server: None, _lock: lock }
     }
 
-    /// What it is.
+    /// The kind of source.
     #[must_use]
     pub const fn kind(&self) -> SourceKind {
         self.kind

@@ -40,9 +40,9 @@ pub struct Finding {
     pub rule: &'static str,
     /// The positions of the events that show it.
     pub events: Vec<u64>,
-    /// What is wrong, in whole sentences.
+    /// The fault, in whole sentences.
     pub what: String,
-    /// Where it stands.
+    /// The place of the fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
 }
@@ -56,7 +56,7 @@ pub struct Place {
     pub offset: u64,
 }
 
-/// Where somebody has seen the log end before: how many records it had, and the tree hash over them.
+/// The end of the log as somebody has seen it before: how many records it had, and the tree hash over them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// How many records.
@@ -65,7 +65,7 @@ pub struct Seen {
     pub root: TreeHash,
 }
 
-/// What a verification has come to.
+/// The outcome of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// How many records were read.

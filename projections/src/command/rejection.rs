@@ -16,7 +16,7 @@ pub enum Rejection {
     /// Something can be offered, but nothing for the ciphersuites that were asked for.
     #[error("no package of the pool has one of the ciphersuites asked for")]
     NothingCompatible,
-    /// What is left is kept for the owner's contacts.
+    /// The packages that are left are kept for the owner's contacts.
     #[error("the packages that are left are kept for the owner's contacts")]
     KeptForContacts,
     /// The owner lets contacts reserve only, and the inviter is none.

@@ -1,4 +1,4 @@
-//! What takes the place of everything that is live: packages of another key or credential, or nothing,
+//! The replacement of all live packages: by those of another key or credential, or by nothing,
 //! when the device is removed.
 
 use keypool_ledger::{Event, KeyPackageRef, RevokeReason};

@@ -9,8 +9,8 @@ use crate::{
     pool::ReservationStatus,
 };
 
-/// How many users must have reported a package that the server would admit again, to have it withdrawn.
-const REPORTERS_MAX: usize = 3;
+/// The number of users whose reports withdraw a package that the server would admit again.
+const REPORTERS_TO_WITHDRAW: usize = 3;
 
 impl Draft<'_> {
     /// Notes that a holder could not use a package, and ends the claim. The package is withdrawn if the
@@ -39,7 +39,7 @@ impl Draft<'_> {
             self.record(Event::Reported { keypackage_ref, reservation, check })?;
         }
         let reporters = self.package(&keypackage_ref)?.reported_by.len();
-        if !is_over && (!admissible || REPORTERS_MAX <= reporters) {
+        if !is_over && (!admissible || REPORTERS_TO_WITHDRAW <= reporters) {
             let (keypackage_ref, check) = (keypackage_ref.clone(), check.cloned());
             let reason = RevokeReason::Reported;
             self.record(Event::Revoked { keypackage_ref, reason, check })?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use imbl::OrdSet;
 use keypool_ledger::{Event, GroupId, LeaveCause, PoolId};
 
-use super::{DeliveryLimits, DeliveryRejection};
+use super::{DeliveryLimits, DeliveryRejection, sender_of};
 use crate::packing::{Packer, Unpacker};
 
 /// The fold of a group's events.
@@ -59,15 +59,14 @@ impl GroupState {
 
     /// The devices that receive an event of the group: the members of that moment without the sender,
     /// or the new members that a Welcome is for.
-    #[must_use]
-    pub fn recipients(&self, event: &Event) -> Vec<PoolId> {
-        match event {
-            Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
-                self.members.iter().filter(|member| *member != sender).cloned().collect()
-            }
-            Event::Welcomed { to } => to.clone(),
-            _ => Vec::new(),
-        }
+    pub fn recipients<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a PoolId> {
+        let sender = sender_of(event);
+        let members = sender.is_some().then(|| self.members.iter()).into_iter().flatten();
+        let invited: &[PoolId] = match event {
+            Event::Welcomed { to } => to,
+            _ => &[],
+        };
+        members.filter(move |member| Some(*member) != sender).chain(invited)
     }
 
     /// The devices that an event makes members, each with the device that added it; `None` for the
@@ -152,25 +151,29 @@ impl GroupState {
             return Err(DeliveryRejection::EpochAhead { group: group.clone(), epoch, current });
         }
         self.check_removals(committer, &change.removed)?;
-        if limits.members_max < self.members.len().saturating_add(change.added.len()) {
-            return Err(DeliveryRejection::TooManyMembers(limits.members_max));
-        }
         let added = change.added.clone();
         // Only members can be removed: other names would be stored and told for nothing.
         let gone: BTreeSet<&PoolId> =
             change.removed.iter().filter(|gone| self.has_member(gone)).collect();
+        let staying = self.members.len().saturating_sub(gone.len());
+        if limits.members_max < staying.saturating_add(added.len()) {
+            return Err(DeliveryRejection::TooManyMembers(limits.members_max));
+        }
         let removed = gone.into_iter().cloned().collect();
         let (committer, not_kept) = (committer.clone(), Vec::new());
         Ok(Event::Committed { epoch, committer, added, removed, not_kept })
     }
 
-    /// Half of the other users at most, and one in any case. The server cannot read a Commit: without a
-    /// bound one member could silence all others by a claim.
+    /// Half of the other users at most, and one in any case, and never the committer itself. The server
+    /// cannot read a Commit: without a bound one member could silence all others by a claim.
     fn check_removals(
         &self,
         committer: &PoolId,
         removed: &[PoolId],
     ) -> Result<(), DeliveryRejection> {
+        if removed.contains(committer) {
+            return Err(DeliveryRejection::RemovesItself(committer.clone()));
+        }
         let is_other = |device: &&PoolId| device.user() != committer.user();
         let users = |devices: &mut dyn Iterator<Item = &PoolId>| {
             devices.filter(is_other).map(|device| device.user().to_owned()).collect::<BTreeSet<_>>()

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use imbl::{OrdMap, OrdSet, Vector};
 use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
 
-use super::{DeliveryLimits, DeliveryRejection, share::Share};
+use super::{DeliveryLimits, DeliveryRejection, group_budget::GroupBudget};
 use crate::packing::{Packer, Unpacker};
 
 /// The fold of the messages for a device and of what the device has acknowledged.
@@ -16,7 +16,7 @@ pub struct MailboxState {
     acknowledged: u64,
     /// Whether the whole mailbox keeps nothing more: only in logs from before budgets of groups.
     overrun: bool,
-    groups: OrdMap<GroupId, Share>,
+    groups: OrdMap<GroupId, GroupBudget>,
     blocked: OrdSet<Arc<str>>,
 }
 
@@ -39,7 +39,7 @@ pub struct Waiting {
 
 /// Whether a mailbox keeps a message, and what is recorded of it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
+pub struct KeepDecision {
     /// Whether it does.
     pub kept: bool,
     /// Whether it does not because its owner has blocked the sender, who is not told.
@@ -97,23 +97,32 @@ impl MailboxState {
 
     /// The groups and senders of which something was not kept and the device is still to be told.
     pub fn closed(&self) -> impl Iterator<Item = Closed> + '_ {
-        self.groups.iter().flat_map(|(group, share)| {
-            let whole = share.closed.then_some(None).into_iter();
-            let senders = share.closed_senders.iter().cloned().map(Some);
+        self.groups.iter().flat_map(|(group, budget)| {
+            let whole = budget.closed.then_some(None).into_iter();
+            let senders = budget.closed_senders.iter().cloned().map(Some);
             whole.chain(senders).map(|sender| Closed { group: group.clone(), sender })
         })
     }
 
     /// The groups in which the device is a member, accepted or not.
     pub fn groups(&self) -> impl Iterator<Item = &GroupId> {
-        self.groups.iter().filter(|(_, share)| !share.ended).map(|(group, _)| group)
+        self.groups.iter().filter(|(_, budget)| !budget.ended).map(|(group, _)| group)
     }
 
     /// Whether the device has not accepted a group yet, and the time for that is over at `now`.
     #[must_use]
     pub fn has_ignored(&self, group: &GroupId, now: Timestamp, limits: &DeliveryLimits) -> bool {
-        let invited = self.groups.get(group).and_then(|share| share.invited.as_ref());
+        let invited = self.groups.get(group).and_then(|budget| budget.invited.as_ref());
         invited.is_some_and(|(_, since)| since.after(limits.invitation_age_max) <= now)
+    }
+
+    /// The groups that the device has not accepted, and the time for that is over at `now`.
+    pub fn ignored<'a>(
+        &'a self,
+        now: Timestamp,
+        limits: &'a DeliveryLimits,
+    ) -> impl Iterator<Item = &'a GroupId> {
+        self.groups.keys().filter(move |group| self.has_ignored(group, now, limits))
     }
 
     /// Decides whether a device may be added to a group by another.
@@ -135,9 +144,9 @@ impl MailboxState {
         if device.user() == inviter.user() {
             return Ok(());
         }
-        let open = self.groups.iter().filter(|(_, share)| !share.ended);
+        let open = self.groups.iter().filter(|(_, budget)| !budget.ended);
         let by_inviter =
-            open.filter_map(|(group, share)| share.invited.as_ref().map(|(by, _)| (group, by)));
+            open.filter_map(|(group, budget)| budget.invited.as_ref().map(|(by, _)| (group, by)));
         let (mut waiting, mut by_user) = (0_usize, 0_usize);
         for (_, by) in by_inviter.filter(|(group, _)| !self.has_ignored(group, now, limits)) {
             waiting += 1;
@@ -155,7 +164,6 @@ impl MailboxState {
     ///
     /// A sender's messages have half of the group's budget, so that others' still fit; a Commit is
     /// everybody's, and counts against the whole.
-    #[must_use]
     pub fn decide_keep(
         &self,
         group: &GroupId,
@@ -163,28 +171,28 @@ impl MailboxState {
         bytes: u64,
         now: Timestamp,
         limits: &DeliveryLimits,
-    ) -> Keep {
+    ) -> KeepDecision {
         if posted && self.blocked.contains(sender.user()) {
-            return Keep { blocked: true, ..Keep::default() };
+            return KeepDecision { blocked: true, ..KeepDecision::default() };
         }
-        let empty = Share::default();
-        let share = self.groups.get(group).unwrap_or(&empty);
-        if self.overrun || share.closed || posted && share.is_closed_to(sender) {
-            return Keep::default();
+        let empty = GroupBudget::default();
+        let budget = self.groups.get(group).unwrap_or(&empty);
+        if self.overrun || budget.closed || posted && budget.is_closed_to(sender) {
+            return KeepDecision::default();
         }
         let mut closing = self.decide_drops(now, limits);
         let is_own =
             |event: &Event| matches!(event, Event::Overrun { group: Some(of), .. } if of == group);
         if closing.iter().any(is_own) {
-            return Keep { closing, ..Keep::default() };
+            return KeepDecision { closing, ..KeepDecision::default() };
         }
-        let closes = share.decide_closing(group, (sender, posted), bytes, limits);
+        let closes = budget.decide_closing(group, (sender, posted), bytes, limits);
         let kept = closes.is_none();
         closing.extend(closes);
-        Keep { kept, blocked: false, closing }
+        KeepDecision { kept, blocked: false, closing }
     }
 
-    /// What has waited too long is dropped, group by group.
+    /// Drops messages that have waited too long, group by group.
     fn decide_drops(&self, now: Timestamp, limits: &DeliveryLimits) -> Vec<Event> {
         let too_old = |waiting: &&Waiting| waiting.at.after(limits.age_max) <= now;
         let mut last: OrdMap<&GroupId, u64> = OrdMap::new();
@@ -210,14 +218,14 @@ impl MailboxState {
             if posted && self.blocked.contains(sender.user()) {
                 return;
             }
-            let share = self.groups.entry(waiting.group.clone()).or_default();
-            if share.closed || posted && share.is_closed_to(sender) {
+            let budget = self.groups.entry(waiting.group.clone()).or_default();
+            if budget.closed || posted && budget.is_closed_to(sender) {
                 return;
             }
             if posted {
-                share.senders.entry(sender.user().into()).or_default().add(waiting.bytes);
+                budget.senders.entry(sender.user().into()).or_default().add(waiting.bytes);
             }
-            share.used.add(waiting.bytes);
+            budget.used.add(waiting.bytes);
         }
         self.waiting.push_back(waiting);
     }
@@ -242,13 +250,16 @@ impl MailboxState {
                 self.overrun = true;
             }
             Event::Overrun { dropped_through, group: Some(group), sender } => {
+                let ended = self.groups.get(group).is_some_and(|budget| budget.ended);
                 self.drop_where(|waiting| {
                     waiting.position <= *dropped_through && waiting.group == *group
                 });
-                let share = self.groups.entry(group.clone()).or_default();
+                // A group that has ended is kept until its device was told.
+                let budget = self.groups.entry(group.clone()).or_default();
+                budget.ended = ended;
                 match sender {
-                    Some(sender) => drop(share.closed_senders.insert(sender.clone())),
-                    None => share.closed = true,
+                    Some(sender) => drop(budget.closed_senders.insert(sender.clone())),
+                    None => budget.closed = true,
                 }
             }
             _ => {}
@@ -271,54 +282,56 @@ impl MailboxState {
 
     /// Gives back what a message has used of its group's budget.
     fn free(&mut self, waiting: &Waiting) {
-        let Some(share) = self.groups.get_mut(&waiting.group) else { return };
+        let Some(budget) = self.groups.get_mut(&waiting.group) else { return };
         let Some(sender) = &waiting.sender else { return };
-        share.used.subtract(waiting.bytes);
+        budget.used.subtract(waiting.bytes);
         if waiting.posted
-            && let Some(used) = share.senders.get_mut(sender.user())
+            && let Some(used) = budget.senders.get_mut(sender.user())
         {
             used.subtract(waiting.bytes);
             if used.messages == 0 {
-                share.senders.remove(sender.user());
+                budget.senders.remove(sender.user());
             }
         }
-        if share.ended && share.used.messages == 0 {
+        if budget.ended && budget.used.messages == 0 {
             self.groups.remove(&waiting.group);
         }
     }
 
     /// Takes in that the device is a member of a group; `inviter` if it still has to accept that.
     pub(super) fn join(&mut self, group: &GroupId, inviter: Option<PoolId>, at: Timestamp) {
-        let share = self.groups.entry(group.clone()).or_default();
-        share.ended = false;
-        share.closed = false;
-        share.closed_senders = OrdSet::new();
-        share.invited = inviter.map(|inviter| (inviter, at));
+        let budget = self.groups.entry(group.clone()).or_default();
+        budget.ended = false;
+        budget.closed = false;
+        budget.closed_senders = OrdSet::new();
+        budget.invited = inviter.map(|inviter| (inviter, at));
     }
 
     /// Takes in that the device has accepted a group; returns whether that was news.
     pub(super) fn accept(&mut self, group: &GroupId) -> bool {
-        let share = self.groups.get_mut(group).filter(|share| share.invited.is_some());
-        share.map(|share| share.invited = None).is_some()
+        let budget = self.groups.get_mut(group).filter(|budget| budget.invited.is_some());
+        budget.map(|budget| budget.invited = None).is_some()
     }
 
     fn reopen(&mut self, group: &GroupId) {
-        if let Some(share) = self.groups.get_mut(group) {
-            share.closed = false;
-            share.closed_senders = OrdSet::new();
+        let Some(budget) = self.groups.get_mut(group) else { return };
+        budget.closed = false;
+        budget.closed_senders = OrdSet::new();
+        if budget.ended && budget.used.messages == 0 {
+            self.groups.remove(group);
         }
     }
 
     /// Takes in that the device was removed from a group: what waits is delivered still. Of a group that it
     /// has not accepted nothing stays, or removals would make room for ever more invitations.
     pub(super) fn end_membership(&mut self, group: &GroupId) {
-        let Some(share) = self.groups.get_mut(group) else { return };
-        if share.invited.is_some() {
+        let Some(budget) = self.groups.get_mut(group) else { return };
+        if budget.invited.is_some() {
             return self.leave(group);
         }
-        share.ended = true;
-        share.invited = None;
-        if share.used.messages == 0 {
+        budget.ended = true;
+        budget.invited = None;
+        if budget.used.messages == 0 {
             self.groups.remove(group);
         }
     }
@@ -363,15 +376,15 @@ impl MailboxState {
         if last < *through {
             return Err(DeliveryRejection::NeverGiven(*through));
         }
-        let those = |groups: &[GroupId], is_meant: fn(&Share) -> bool| -> Vec<GroupId> {
+        let those = |groups: &[GroupId], is_meant: fn(&GroupBudget) -> bool| -> Vec<GroupId> {
             let distinct = groups.iter().collect::<BTreeSet<_>>().into_iter();
             distinct
                 .filter(|group| self.groups.get(*group).is_some_and(is_meant))
                 .cloned()
                 .collect()
         };
-        let accepted = those(accepted, |share| share.invited.is_some());
-        let told = those(told, |share| share.closed || !share.closed_senders.is_empty());
+        let accepted = those(accepted, |budget| budget.invited.is_some());
+        let told = those(told, |budget| budget.closed || !budget.closed_senders.is_empty());
         let overrun = *overrun && self.overrun;
         let drops = self.waiting.front().is_some_and(|waiting| waiting.position <= *through);
         let changes = drops || overrun || !accepted.is_empty() || !told.is_empty();
@@ -386,9 +399,9 @@ impl MailboxState {
         out.number(self.blocked.len() as u64);
         self.blocked.iter().for_each(|user| out.bytes(user.as_bytes()));
         out.number(self.groups.len() as u64);
-        for (group, share) in &self.groups {
+        for (group, budget) in &self.groups {
             out.bytes(group.as_bytes());
-            share.pack(out);
+            budget.pack(out);
         }
         out.number(self.waiting.len() as u64);
         let mut before = 0;
@@ -416,7 +429,7 @@ impl MailboxState {
         }
         for _ in 0..rest.number()? {
             let group = GroupId::new(rest.bytes()?).ok()?;
-            state.groups.insert(group, Share::unpack(rest)?);
+            state.groups.insert(group, GroupBudget::unpack(rest)?);
         }
         let mut position = 0_u64;
         for _ in 0..rest.number()? {
@@ -442,4 +455,26 @@ pub struct Acknowledgement {
     pub accepted: Vec<GroupId>,
     /// The groups of which it has been told that something was not kept.
     pub told: Vec<GroupId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_an_ended_group_once_its_device_was_told() {
+        let group = GroupId::new(b"g").unwrap();
+        let (at, sender) = (Timestamp::default(), PoolId::new("alice", "main").ok());
+        let mut mailbox = MailboxState::default();
+        mailbox.join(&group, None, at);
+        let of = group.clone();
+        mailbox.deliver(Waiting { position: 1, bytes: 1, at, group: of, sender, posted: true });
+        mailbox.end_membership(&group);
+        let of = Some(group.clone());
+        mailbox.evolve(&Event::Overrun { dropped_through: 1, group: of, sender: None });
+        assert_eq!((mailbox.groups.len(), mailbox.closed().count()), (1, 1));
+        let (accepted, told) = (Vec::new(), vec![group]);
+        mailbox.evolve(&Event::Acknowledged { through: 1, overrun: false, accepted, told });
+        assert!(mailbox.groups.is_empty());
+    }
 }

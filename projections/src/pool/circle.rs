@@ -1,4 +1,4 @@
-//! Whom a pool's owner lets reserve, and whom the owner knows: contacts, and strangers.
+//! The users that a pool's owner lets reserve, and those that the owner knows: contacts, and strangers.
 //!
 //! A contact is a user whose invitation the owner has joined. The server cannot see that: whoever has a
 //! reservation can spend the package and invite nobody. So it is the owner who says so, and names the
@@ -19,7 +19,7 @@ const REMEMBERED_MAX: usize = 1024;
 /// How many users a pool blocks.
 pub(crate) const BLOCKED_MAX: usize = 1024;
 
-/// Whom the owner of a pool lets reserve, and whom the owner knows.
+/// The users that the owner of a pool lets reserve, and those that the owner knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Circle {
     reserve: ReservePolicy,
@@ -35,7 +35,7 @@ pub struct Circle {
 }
 
 impl Circle {
-    /// Who may reserve.
+    /// The users who may reserve.
     #[must_use]
     pub const fn reserve(&self) -> ReservePolicy {
         self.reserve

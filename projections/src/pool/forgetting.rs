@@ -1,4 +1,4 @@
-//! What a pool need not remember, and how it remembers it again when somebody asks.
+//! The eviction of finished packages from a pool, and their return when somebody asks.
 //!
 //! A pool that is served keeps what may still change. Everything else stands in the log, where a
 //! package's own records tell its whole life: whoever names a package that was forgotten has it
@@ -49,7 +49,7 @@ impl PoolState {
         }
     }
 
-    /// What a command names that the pool does not remember.
+    /// The names in a command that the pool does not remember.
     pub fn forgotten_by(&self, command: &Command) -> Vec<Forgotten> {
         let unless_known = |keypackage_ref: &KeyPackageRef| {
             let unknown = self.get(keypackage_ref).is_none();

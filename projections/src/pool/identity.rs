@@ -22,6 +22,23 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Takes in the event with a version of the pool's history, before which `key` spoke for the pool.
+    pub fn evolve(&mut self, event: &Event, version: u64, key: Option<&SignatureKey>) {
+        self.changes += match event {
+            // One key goes, and another comes.
+            Event::KeyRotated { .. } => 2,
+            _ => u64::from(changes_identity(event)),
+        };
+        match event {
+            Event::Registered { .. } => {
+                self.incarnation += 1;
+                self.since = version;
+            }
+            Event::KeyRotated { .. } | Event::DeviceRemoved {} => self.retired.extend(key.cloned()),
+            _ => {}
+        }
+    }
+
     /// Appends the identity to `out`.
     pub fn pack(&self, out: &mut Packer) {
         out.number(self.changes);
@@ -43,36 +60,45 @@ impl Identity {
     }
 }
 
+/// Whether an event changes the keys of a pool, or whose they may be.
+pub const fn changes_identity(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Registered { .. }
+            | Event::KeyRotated { .. }
+            | Event::DeviceRemoved {}
+            | Event::NameReleased {}
+            | Event::LeafKeyPinned { .. }
+    )
+}
+
 impl PoolState {
     pub(super) fn evolve_registration(&mut self, event: &Event) {
+        if changes_identity(event) {
+            let key = self.registration.as_ref().map(|known| &known.signature_key);
+            let version = self.version.saturating_add(1);
+            Arc::make_mut(&mut self.identity).evolve(event, version, key);
+        }
         match event {
             Event::Registered { signature_key, credential, voucher, statement } => {
                 let by = || statement.as_ref().map(|statement| statement.by.clone());
                 self.bind(signature_key, credential, voucher.clone().or_else(by));
-                let identity = Arc::make_mut(&mut self.identity);
-                identity.incarnation += 1;
-                identity.since = self.version.saturating_add(1);
                 (self.removed, self.released) = (false, false);
             }
             Event::KeyRotated { signature_key, credential, .. } => {
                 let voucher = self.registration().and_then(|before| before.voucher.clone());
-                self.retire();
                 self.bind(signature_key, credential, voucher);
             }
             Event::DeviceRemoved {} => {
-                self.retire();
+                (self.registration, self.pinned) = (None, None);
                 self.removed = true;
                 // A later incarnation is another device: it knows nobody, and lets anyone reserve.
                 self.circle = Arc::default();
             }
-            Event::NameReleased {} => {
-                self.released = true;
-                Arc::make_mut(&mut self.identity).changes += 1;
-            }
+            Event::NameReleased {} => self.released = true,
             Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
                 let pinned = Arc::make_mut(self.pinned.get_or_insert_default());
                 pinned.insert(*signature_scheme, signature_key.clone());
-                Arc::make_mut(&mut self.identity).changes += 1;
             }
             Event::PolicySet { .. }
             | Event::ContactAdded { .. }
@@ -95,15 +121,6 @@ impl PoolState {
     fn bind(&mut self, key: &SignatureKey, credential: &str, voucher: Option<SignatureKey>) {
         let (signature_key, credential) = (key.clone(), credential.to_owned());
         self.registration = Some(Arc::new(Registration { signature_key, credential, voucher }));
-        self.pinned = None;
-        Arc::make_mut(&mut self.identity).changes += 1;
-    }
-
-    /// Takes the key away that speaks for the pool.
-    fn retire(&mut self) {
-        let identity = Arc::make_mut(&mut self.identity);
-        identity.changes += 1;
-        identity.retired.extend(self.registration.take().map(|known| known.signature_key.clone()));
         self.pinned = None;
     }
 }

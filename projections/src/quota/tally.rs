@@ -1,4 +1,4 @@
-//! What is counted of inviters and of the pools they ask for packages of.
+//! The counts of inviters, and of the pools they ask for packages of.
 //!
 //! The keys are hashes with a secret of the process: no name is copied, an entry has a few bytes, and
 //! nobody can look for two names that share one.
@@ -46,13 +46,13 @@ pub struct Ask {
     pub pair: u64,
     /// The claim.
     pub reservation: ReservationId,
-    /// Who the inviter is to the pool's owner.
+    /// The relation of the inviter to the pool's owner.
     pub relation: Relation,
     /// When the claim lapses, if nothing else happens.
     pub until: Timestamp,
 }
 
-/// Who an inviter is to the owner of a pool.
+/// The relation of an inviter to the owner of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
     /// A contact, somebody introduced, or another device of the user.
@@ -98,7 +98,7 @@ impl Ask {
     }
 }
 
-/// What is counted of inviters.
+/// The counts of inviters.
 #[derive(Clone, Debug, Default)]
 pub struct Inviters(HashMap<u64, Inviter>);
 
@@ -116,25 +116,24 @@ struct Held {
     until: Timestamp,
 }
 
-/// What is counted of pools.
+/// The counts of pools.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     pairs: HashMap<u64, Bucket>,
     contacts: HashMap<u64, Bucket>,
     strangers: HashMap<u64, Bucket>,
-    uploads: HashMap<u64, Bucket>,
-    /// What devices do, by quota.
+    /// The counts of devices, by quota.
     devices: HashMap<(Quota, u64), Bucket>,
     /// When there is room again; in the past if there is.
     full_until: Timestamp,
 }
 
-/// What one ask comes to.
+/// The outcome of one ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granted {
-    /// It is within the limits, and is counted.
+    /// The ask is within the limits, and is counted.
     Counted,
-    /// It is over the limit of all strangers together, and nothing else is in the way of an inviter who
+    /// The ask is over the limit of all strangers together, and nothing else is in the way of an inviter who
     /// has had no package of the pool lately: the last-resort package may be had. It is counted as that.
     LastResort(OverQuota),
     /// The claim is held already: nothing is counted twice.
@@ -331,38 +330,6 @@ impl Targets {
         self.full_until.since(now)
     }
 
-    /// Counts packages that a device uploads, if it may.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`OverQuota`] if it may not; nothing is counted then.
-    pub fn upload(
-        &mut self,
-        pool: u64,
-        count: u32,
-        rate: &Rate,
-        now: Timestamp,
-    ) -> Result<(), OverQuota> {
-        let wait = wait_of_many(&self.uploads, pool, (rate, count), now);
-        if !wait.is_zero() {
-            return Err(OverQuota { quota: Quota::Uploads, wait });
-        }
-        self.count_upload(pool, count, rate, now);
-        Ok(())
-    }
-
-    /// Counts packages that a device has uploaded, whether or not it was within the limits.
-    pub fn count_upload(&mut self, pool: u64, count: u32, rate: &Rate, now: Timestamp) {
-        self.uploads.entry(pool).or_default().take(rate, count, now);
-    }
-
-    /// Forgets packages that were not taken in.
-    pub fn give_back_upload(&mut self, pool: u64, count: u32, rate: &Rate) {
-        if let Some(bucket) = self.uploads.get_mut(&pool) {
-            bucket.give_back(rate, count);
-        }
-    }
-
     /// Counts something that a device does, if it may.
     ///
     /// # Errors
@@ -404,14 +371,13 @@ impl Targets {
         }
     }
 
-    const fn kinds(&self) -> [&HashMap<u64, Bucket>; 4] {
-        [&self.pairs, &self.contacts, &self.strangers, &self.uploads]
+    const fn kinds(&self) -> [&HashMap<u64, Bucket>; 3] {
+        [&self.pairs, &self.contacts, &self.strangers]
     }
 
     /// Forgets what counts no more.
     pub fn sweep(&mut self, now: Timestamp) {
-        let pairs = [&mut self.pairs, &mut self.contacts, &mut self.strangers];
-        for buckets in pairs.into_iter().chain([&mut self.uploads]) {
+        for buckets in [&mut self.pairs, &mut self.contacts, &mut self.strangers] {
             buckets.retain(|_, bucket| !bucket.is_full(now));
         }
         self.devices.retain(|_, bucket| !bucket.is_full(now));
@@ -431,16 +397,7 @@ impl Targets {
 }
 
 fn wait_of(buckets: &HashMap<u64, Bucket>, key: u64, rate: &Rate, now: Timestamp) -> Duration {
-    wait_of_many(buckets, key, (rate, 1), now)
-}
-
-fn wait_of_many(
-    buckets: &HashMap<u64, Bucket>,
-    key: u64,
-    (rate, count): (&Rate, u32),
-    now: Timestamp,
-) -> Duration {
-    buckets.get(&key).copied().unwrap_or_default().wait(rate, count, now)
+    buckets.get(&key).copied().unwrap_or_default().wait(rate, 1, now)
 }
 
 #[cfg(test)]

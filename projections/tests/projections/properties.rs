@@ -1,4 +1,4 @@
-//! What always holds, whatever commands come in whatever order at whatever times.
+//! The properties that hold whatever commands come in whatever order at whatever times.
 //!
 //! Histories are drawn at random and each invariant is checked after **every** event, by code that
 //! reads the events alone and shares nothing with the rules.
@@ -20,7 +20,7 @@ use crate::{
     steps::Step,
 };
 
-/// What the events alone say of one package.
+/// The story of one package by the events alone.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     last_resort: bool,
@@ -180,7 +180,7 @@ fn audit(steps: &[Step], limits: &Limits) -> Result<Vec<(Event, Timestamp)>, Str
     Ok(log)
 }
 
-/// What is counted is what a reservation finds; a refusal leaves no trace but a conflict.
+/// The counts are what a reservation finds; a refusal leaves no trace but a conflict.
 fn check_answer(
     command: &Command,
     answer: &Result<Answer, Rejection>,
@@ -250,7 +250,7 @@ fn holds(steps: &[Step], limits: &Limits) -> TestResult {
     }
 }
 
-/// What the auditor of the library, who shares no code with the rules, finds in a history.
+/// The findings of the library's auditor, who shares no code with the rules, in a history.
 fn audited(log: &[(Event, Timestamp)], limits: &Limits) -> Vec<Finding> {
     let mut auditor = audit::Auditor::new(Promises {
         grace: limits.grace,

@@ -720,7 +720,7 @@ fn tell(event: &Event, now: Timestamp) -> String {
     }
 }
 
-/// What an answer says beyond the events.
+/// The part of an answer beyond the events.
 fn answered(answer: &Answer, silent: bool) -> Vec<String> {
     match answer {
         Answer::Uploaded(items) | Answer::Replaced { outcomes: items, .. } => items

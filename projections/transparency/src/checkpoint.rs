@@ -1,4 +1,4 @@
-//! What a log says of itself at one moment: C2SP `tlog-checkpoint`.
+//! The checkpoint of a log at one moment: C2SP `tlog-checkpoint`.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use super::{
     tree::TreeHash,
 };
 
-/// What is no checkpoint.
+/// The reason why a text is no checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it is no checkpoint: a line with the log's name, one with its size, one with its tree hash"

@@ -34,7 +34,7 @@ pub enum PaperError {
 /// A checkpoint that may be signed or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paper {
-    /// What it says.
+    /// The text.
     pub checkpoint: Checkpoint,
     /// The note that it stands in; none if nobody has signed it.
     pub note: Option<SignedNote>,
@@ -71,7 +71,7 @@ pub struct Inclusion {
     pub index: u64,
     /// The hashes beside its way to the root, from the leaf up.
     pub hashes: Vec<TreeHash>,
-    /// What the log said of itself.
+    /// The checkpoint of the log.
     pub paper: Paper,
 }
 
@@ -121,9 +121,9 @@ impl FromStr for Inclusion {
 /// Shows that a log has only grown since an earlier checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consistency {
-    /// What the log said of itself first.
+    /// The first checkpoint of the log.
     pub old: Paper,
-    /// What it says now.
+    /// The checkpoint of now.
     pub new: Paper,
     /// The hashes that show it.
     pub hashes: Vec<TreeHash>,

@@ -1,4 +1,4 @@
-//! What makes a log provable to someone who trusts neither its server nor its operator.
+//! The proofs of a log, for someone who trusts neither its server nor its operator.
 //!
 //! The leaves are the stored bytes of the envelopes, in the order of the log. A [`Checkpoint`] names
 //! how many there are and the [`TreeHash`] over all of them; whoever keeps one can later be shown that

@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 
 /// The number of Ed25519 among the kinds of signatures.
 const ED25519: u8 = 1;
-/// What leads a signature line: an em dash and a space.
+/// The beginning of a signature line: an em dash and a space.
 const DASH: &str = "\u{2014} ";
-/// What leads a private key in its text form.
+/// The beginning of a private key in its text form.
 const PRIVATE: &str = "PRIVATE+KEY+";
 /// How many signatures a note may carry.
 const SIGNATURES_MAX: usize = 100;
 
-/// What is no signed note, no key, or not signed by the key.
+/// The reason why a note or a key is none, or the note is not signed by the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     /// The text is not of the form of a signed note.

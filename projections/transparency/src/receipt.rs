@@ -36,7 +36,7 @@ use super::{
 /// The first line of a receipt.
 const RECEIPT: &str = "keypool/receipt@v1";
 
-/// What has become of a reservation, as a receipt says it.
+/// The status of a reservation, as a receipt says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It holds its package.
@@ -76,14 +76,14 @@ impl Standing {
     }
 }
 
-/// What a server says of one reservation. Its text is what the server signs.
+/// The server's word on one reservation. The server signs its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The name of the server's ledger.
     pub ledger: String,
-    /// What was reserved, by whom, when: the same whenever it is asked.
+    /// The package, its holder and the time: the same whenever it is asked.
     pub hand_out: HandOut,
-    /// What had become of the reservation.
+    /// The status of the reservation.
     pub standing: Standing,
     /// The record up to which the pool's history was read for that.
     pub as_of: u64,
@@ -98,7 +98,7 @@ pub struct HandOut {
     pub keypackage_ref: KeyPackageRef,
     /// Whether it is a last resort, which many may hold at a time.
     pub last_resort: bool,
-    /// Whose package it is.
+    /// The owner of the package.
     pub pool: PoolId,
     /// The reservation.
     pub reservation: ReservationId,
@@ -115,7 +115,7 @@ pub struct HandOut {
 }
 
 impl HandOut {
-    /// What a record says, if it is a reservation in a pool's history.
+    /// Reads a record, if it is a reservation in a pool's history.
     #[must_use]
     pub fn of(record: u64, envelope: &EventEnvelope, last_resort: bool) -> Option<Self> {
         let StreamId::Pool(pool) = &envelope.stream else { return None };
@@ -200,7 +200,7 @@ impl Fields<'_> {
     }
 }
 
-/// What is no receipt, or is not what it says.
+/// The reason why a receipt is none, or is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiptError {
     /// The text has not the form.
@@ -244,7 +244,7 @@ impl ReceiptFile {
         Ok(receipt)
     }
 
-    /// What the receipt says, if the proof shows its record; who has signed it is not looked at.
+    /// Reads the receipt, if the proof shows its record; the signer is not looked at.
     ///
     /// # Errors
     ///

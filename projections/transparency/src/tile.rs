@@ -9,7 +9,7 @@ pub const TILE_WIDTH: u64 = 256;
 /// The highest level of tiles that a tree of 2^64 leaves needs.
 const LEVEL_MAX: u8 = 7;
 
-/// What is no tile.
+/// The reason why bytes are no tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a tile's path is tile/LEVEL/INDEX, with .p/WIDTH behind it if it is not full")]
 pub struct TileError;

@@ -52,7 +52,7 @@ impl FromStr for TreeHash {
     }
 }
 
-/// What is no part of a tree.
+/// The reason why a request is for no part of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
     /// The text is not the base64 of 32 bytes.
@@ -118,8 +118,8 @@ impl Tree {
 
     /// Adds a leaf by its hash, and shows every node that becomes final by it, the leaf first.
     ///
-    /// Who stores these nodes by level and index can prove anything about the log ([`super::subtree`])
-    /// and cut its tiles ([`super::Tile`]).
+    /// A store of these nodes by level and index is enough to prove anything about the log
+    /// ([`super::subtree`]) and to cut its tiles ([`super::Tile`]).
     pub fn append_hash(&mut self, leaf: TreeHash, finished: &mut dyn FnMut(Node)) {
         let (mut node, mut below) = (Node { level: 0, index: self.size, hash: leaf }, self.size);
         finished(node);

@@ -82,7 +82,7 @@ pub(crate) struct Machine {
     pub(crate) history_years: f64,
 }
 
-/// What devices do. Assumed, not measured.
+/// The behaviour of devices. Assumed, not measured.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Usage {

@@ -1,4 +1,4 @@
-//! What a device asks of a machine in a day, and how many devices exhaust each of its resources.
+//! The load of a device on a machine in a day, and the number of devices that exhaust each resource.
 
 use super::figures::{File, Usage};
 
@@ -9,7 +9,7 @@ const GIB: f64 = 1024.0 * MIB;
 /// How many commands share one durable write at most.
 const GROUP_MAX: f64 = 256.0;
 
-/// What one device does in a day.
+/// The day of one device.
 pub(crate) struct Day {
     pub(crate) uploaded: f64,
     pub(crate) expired: f64,
@@ -46,7 +46,7 @@ impl Day {
 /// One thing that a machine has so much of.
 pub(crate) struct Resource {
     pub(crate) name: &'static str,
-    /// What a device takes of it, and what a machine has, in words.
+    /// The need of a device and the stock of a machine, in words.
     pub(crate) device: String,
     pub(crate) machine: String,
     /// Which share of the machine a device takes: at the peak, or at the end of the years.

@@ -1,4 +1,4 @@
-//! What one machine carries and what more devices need, computed from docs/figures.toml: `just scaling`.
+//! The load that one machine carries and the needs of more devices, from docs/figures.toml: `just scaling`.
 //!
 //! It writes its tables into docs/scaling.md between their markers; with `--check` it writes nothing and
 //! ends with 1 if the page has other tables.

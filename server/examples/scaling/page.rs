@@ -14,7 +14,7 @@ const DEVICES: [f64; 2] = [1e7, 1e9];
 const MACHINES: [u64; 4] = [4, 16, 64, 1024];
 /// How many people are invited at once.
 const PEOPLE: [usize; 3] = [2, 10, 50];
-/// What stands after each table.
+/// The text after each table.
 const END: &str = "<!-- end -->";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -103,7 +103,7 @@ fn walls(file: &File) -> Outcome<String> {
     Ok(table)
 }
 
-/// What moves the first wall, each step with the ones before it.
+/// The steps that move the first wall, each with the ones before it.
 fn moves(file: &File) -> Outcome<String> {
     let mut table = head(&["", "first wall", "devices on a machine", "machines for a billion"])?;
     let mut moved = file.clone();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 pub(crate) const USERS: u64 = 200_000;
 /// How many invitations of each size are simulated.
 pub(crate) const INVITATIONS: u32 = 2_000;
-/// Where every run begins.
+/// The moment at which every run begins.
 const SEED: u64 = 2027;
 
 /// How evenly the work lies on some machines.

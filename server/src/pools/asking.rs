@@ -1,4 +1,4 @@
-//! What is asked of the pools, and what they answer.
+//! The requests to the pools, and their replies.
 
 use std::sync::{
     Arc,
@@ -17,7 +17,7 @@ use super::PoolView;
 pub struct Request {
     /// Which pool.
     pub target: Target,
-    /// What to do.
+    /// The command.
     pub command: Command,
     /// The caller's idempotency key.
     pub id: CommandId,
@@ -41,7 +41,7 @@ pub enum Target {
 pub struct Reply {
     /// The pool it was carried out on.
     pub pool: PoolId,
-    /// What it did.
+    /// The answer.
     pub answer: Answer,
     /// The place of the pool's last event in the log.
     pub position: u64,

@@ -127,7 +127,7 @@ impl<L: EventLog> Group<'_, L> {
         }
     }
 
-    /// A key that is to speak for a pool, or sign its packages, must be nobody's, and never have been.
+    /// Checks that a key which is to speak for a pool, or to sign its packages, is nobody's and never was.
     fn check_new_key(&self, pool: &PoolId, key: &SignatureKey) -> Result<(), ExecuteError> {
         let views = self.shared.views();
         if views.directory.is_retired(key) {

@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    /// What the log's time is after the acceptance that the devices or the operator give, if they do.
+    /// The log's time after the acceptance that the devices or the operator give, if they do.
     fn accept(
         guard: &mut ClockGuard,
         reading: Reading,

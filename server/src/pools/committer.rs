@@ -14,10 +14,10 @@ use tokio::sync::{oneshot, watch as signal};
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared,
-    delivering::{DeliveryOutcome, recall_delivery},
+    delivering::DeliveryOutcome,
     delivery_request::{Delivered, DeliveryRequest},
     group::{Group, Plan},
-    recall::{Repeat, recall},
+    recall::{Repeat, recall, recall_delivery},
     views::{News, replay_pool},
 };
 
@@ -103,6 +103,12 @@ impl<L: EventLog> Committer<L> {
         if *self.shared.failed.borrow() {
             for job in jobs {
                 job.refuse(ExecuteError::LogUnavailable);
+            }
+            return Vec::new();
+        }
+        if let Err(error) = self.record_due_settings() {
+            for job in jobs {
+                job.refuse(meaning_of(&error));
             }
             return Vec::new();
         }
@@ -261,9 +267,10 @@ impl<L: EventLog> Committer<L> {
                     Decided::Again => {
                         return again(job.attempts, Work::Deliver(request, sender));
                     }
-                    Decided::Unknown => {
-                        self.resolve(request.id, |records| recall_delivery(&request, records))
-                    }
+                    Decided::Unknown => self.resolve(request.id, |records| {
+                        let first = recall_delivery(&request, records)?;
+                        Ok(Delivered { repeated: false, ..first })
+                    }),
                 };
                 drop(sender.send(outcome));
                 None
@@ -346,14 +353,14 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// What became of the batches of a group.
+/// The outcome of a group's batches.
 struct Written {
     results: Vec<Result<Appended, AppendError>>,
     /// The histories that each batch writes to.
     touched: Vec<Vec<StreamId>>,
 }
 
-/// What has become of a plan.
+/// The outcome of a plan.
 enum Decided<T, E> {
     /// This is the answer.
     Final(Result<T, E>),
@@ -363,7 +370,7 @@ enum Decided<T, E> {
     Unknown,
 }
 
-/// What a refusal of the log means for the command whose batch it was.
+/// Translates a refusal of the log for the command whose batch it was.
 pub(super) fn meaning_of(error: &AppendError) -> ExecuteError {
     match error {
         AppendError::Conflict { .. } => ExecuteError::Busy,
@@ -388,7 +395,7 @@ fn again(attempts: u32, work: Work) -> Option<Job> {
 }
 
 impl Written {
-    /// What has become of a plan, now that its group is written.
+    /// Finds the outcome of a plan, now that its group is written.
     fn decided<T, E: From<ExecuteError>>(
         &self,
         index: Option<usize>,

@@ -20,16 +20,15 @@ use super::{
     ExecuteError, PoolView, Shared,
     delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
     group::{Group, Plan},
+    mailboxes::Keeping,
+    recall::recall_delivery,
     views::Views,
 };
-
-/// How many members without room for a message are named.
-const NOT_KEPT_NAMED: usize = 100;
 
 pub(super) type DeliveryOutcome = Result<Delivered, DeliverError>;
 
 /// Events for one history, with the bytes of each, and the version they follow.
-type Writes = BTreeMap<StreamId, (u64, Vec<(Event, Vec<u8>)>)>;
+pub(super) type Writes = BTreeMap<StreamId, (u64, Vec<(Event, Vec<u8>)>)>;
 
 impl<L: EventLog> Group<'_, L> {
     /// Decides a command to the delivery.
@@ -76,7 +75,8 @@ impl<L: EventLog> Group<'_, L> {
         }
     }
 
-    /// A message for the other members. Nothing is stored for nobody.
+    /// A message for the other members. One that nobody keeps is recorded without its bytes, as far as
+    /// anything has changed or its sender must not notice.
     fn post(
         &mut self,
         request: &DeliveryRequest,
@@ -84,30 +84,23 @@ impl<L: EventLog> Group<'_, L> {
         message: &[u8],
     ) -> Result<Plan, DeliverError> {
         let state = self.group_state(group);
+        let version = state.version();
         let event = state.decide_post(group, &request.caller)?;
+        let (state, left) = self.without_ignored(group, &state, &request.caller);
         let mut writes = Writes::new();
-        let (state, left) = self.without_ignored(group, &state);
-        if state.recipients(&event).is_empty() {
-            return Ok(Plan::Deliver(
-                None,
-                Ok(Delivered { epoch: state.epoch(), ..Delivered::default() }),
-            ));
+        let (event, keeping) = self.kept(&mut writes, (group, &state), event, message.len());
+        let Keeping { is_kept, is_blocked, not_kept } = keeping;
+        let mut events = without_bytes(left);
+        let is_refused = !not_kept.is_empty() && (!events.is_empty() || !writes.is_empty());
+        if is_kept || is_blocked || is_refused {
+            events.push((event, if is_kept { message.to_vec() } else { Vec::new() }));
         }
-        let (event, not_kept) = self.kept(&mut writes, (group, &state), event, message.len());
-        if writes.is_empty() && not_kept.len() == state.recipients(&event).len() {
-            let delivered = Delivered { epoch: state.epoch(), position: 0, not_kept };
+        let delivered = Delivered { epoch: state.epoch(), not_kept, ..Delivered::default() };
+        if events.is_empty() {
             return Ok(Plan::Deliver(None, Ok(delivered)));
         }
-        let mut events: Vec<(Event, Vec<u8>)> =
-            left.into_iter().map(|left| (left, Vec::new())).collect();
-        events.push((event, message.to_vec()));
-        let version = self.group_state(group).version();
         writes.insert(StreamId::Group(group.clone()), (version, events));
-        self.write_delivery(
-            writes,
-            request,
-            Delivered { epoch: state.epoch(), position: 0, not_kept },
-        )
+        self.write_delivery(writes, request, delivered)
     }
 
     /// A Commit, its Welcomes and the spending of its packages: one batch, or nothing.
@@ -126,7 +119,7 @@ impl<L: EventLog> Group<'_, L> {
         let mut change = GroupChange { added: Vec::new(), removed: removed.clone() };
         // Whether the epoch is free is told before anything about packages.
         state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
-        let (state, left) = self.without_ignored(group, &state);
+        let (state, left) = self.without_ignored(group, &state, &request.caller);
         let mut writes = Writes::new();
         let mut owners: BTreeMap<&KeyPackageRef, PoolId> = BTreeMap::new();
         for claim in spends {
@@ -150,29 +143,37 @@ impl<L: EventLog> Group<'_, L> {
                 keypackage_ref: (*keypackage_ref).clone(),
                 rejection,
             })?;
+            self.end_ignored(owner, group, &mut writes);
         }
         change.added = owners.values().cloned().collect();
         let event = state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
+        let (event, keeping) = self.kept(&mut writes, (group, &state), event, commit.len());
+        let Keeping { is_kept, not_kept, .. } = keeping;
+        let mut events = without_bytes(left);
         // Nothing is stored for nobody: a Commit in a group of one only counts the epoch.
-        let bytes = if state.recipients(&event).is_empty() { Vec::new() } else { commit.clone() };
-        let (event, not_kept) = self.kept(&mut writes, (group, &state), event, bytes.len());
-        let mut events: Vec<(Event, Vec<u8>)> =
-            left.into_iter().map(|left| (left, Vec::new())).collect();
-        events.push((event, bytes));
+        events.push((event, if is_kept { commit.clone() } else { Vec::new() }));
         for welcome in welcomes {
             let to = welcome.keypackage_refs.iter().filter_map(|r| owners.get(r).cloned());
             events.push((Event::Welcomed { to: to.collect() }, welcome.bytes.clone()));
         }
         let version = self.group_state(group).version();
         writes.insert(StreamId::Group(group.clone()), (version, events));
-        let delivered = Delivered { epoch: epoch.saturating_add(1), position: 0, not_kept };
+        let delivered =
+            Delivered { epoch: epoch.saturating_add(1), not_kept, ..Delivered::default() };
         self.write_delivery(writes, request, delivered)
     }
 
-    /// The group without the members that have not accepted it in time, and the events that say so.
-    fn without_ignored(&self, group: &GroupId, state: &GroupState) -> (GroupState, Vec<Event>) {
+    /// The group without the members that have not accepted it in time, and the events that say so. The
+    /// caller accepts it by what it asks for.
+    fn without_ignored(
+        &self,
+        group: &GroupId,
+        state: &GroupState,
+        caller: &PoolId,
+    ) -> (GroupState, Vec<Event>) {
         let (now, limits) = (self.look.now, &self.shared.delivery_limits);
-        let ignored = state.members().filter(|member| {
+        let others = state.members().filter(|member| *member != caller);
+        let ignored = others.filter(|member| {
             self.with_mailbox(member, |mailbox| mailbox.has_ignored(group, now, limits))
         });
         let left = ignored.filter_map(|member| state.decide_leave(member, LeaveCause::Ignored));
@@ -182,6 +183,23 @@ impl<L: EventLog> Group<'_, L> {
             state.evolve(event);
         }
         (state, left)
+    }
+
+    /// Ends a device's memberships in other groups that it has not accepted in time: one that stays away
+    /// would be given ever more of them.
+    fn end_ignored(&self, device: &PoolId, but: &GroupId, writes: &mut Writes) {
+        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
+        let ignored: Vec<GroupId> = self.with_mailbox(device, |mailbox| {
+            mailbox.ignored(now, limits).filter(|group| *group != but).cloned().collect()
+        });
+        for group in ignored {
+            let state = self.group_state(&group);
+            if let Some(left) = state.decide_leave(device, LeaveCause::Ignored) {
+                let write = writes.entry(StreamId::Group(group));
+                let (_, events) = write.or_insert_with(|| (state.version(), Vec::new()));
+                events.push((left, Vec::new()));
+            }
+        }
     }
 
     /// Decides the spending of one package, and adds it to what is written. A refusal may bring the
@@ -250,42 +268,6 @@ impl<L: EventLog> Group<'_, L> {
         }
     }
 
-    /// Decides for every mailbox whether it keeps an event, adds what is recorded of those that do not, and
-    /// names them in the event.
-    fn kept(
-        &self,
-        writes: &mut Writes,
-        (group, state): (&GroupId, &GroupState),
-        mut event: Event,
-        bytes: usize,
-    ) -> (Event, Vec<PoolId>) {
-        let (sender, posted) = match &event {
-            Event::Posted { sender, .. } => (sender.clone(), true),
-            Event::Committed { committer, .. } => (committer.clone(), false),
-            _ => return (event, Vec::new()),
-        };
-        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
-        let mut missing = Vec::new();
-        for recipient in state.recipients(&event) {
-            let decide = |mailbox: &MailboxState| {
-                let keep = mailbox.decide_keep(group, (&sender, posted), bytes as u64, now, limits);
-                (keep, mailbox.version())
-            };
-            let (keep, version) = self.with_mailbox(&recipient, decide);
-            if !keep.kept && !keep.blocked && missing.len() < NOT_KEPT_NAMED {
-                missing.push(recipient.clone());
-            }
-            if !keep.closing.is_empty() {
-                let closing = keep.closing.into_iter().map(|event| (event, Vec::new()));
-                writes.insert(StreamId::Mailbox(recipient), (version, closing.collect()));
-            }
-        }
-        if let Event::Posted { not_kept, .. } | Event::Committed { not_kept, .. } = &mut event {
-            not_kept.clone_from(&missing);
-        }
-        (event, missing)
-    }
-
     /// Adds a batch over several histories, and evolves what the commands after it will read.
     fn write_delivery(
         &mut self,
@@ -337,8 +319,9 @@ impl<L: EventLog> Group<'_, L> {
     fn evolve_deliveries(&mut self, stream: &StreamId, event: &Event, bytes: usize) {
         let (groups, devices) = match stream {
             StreamId::Group(group) => {
-                let mut concerned = self.group_state(group).recipients(event);
-                concerned.extend(concerned_by(event));
+                let state = self.group_state(group);
+                let mut concerned = concerned_by(event);
+                concerned.extend(state.recipients(event).cloned());
                 (vec![group.clone()], concerned)
             }
             StreamId::Mailbox(device) => (Vec::new(), vec![device.clone()]),
@@ -352,17 +335,6 @@ impl<L: EventLog> Group<'_, L> {
         match self.deliveries.groups().get(group) {
             Some(working) => working.clone(),
             None => self.shared.group(group),
-        }
-    }
-
-    fn mailbox_state(&self, device: &PoolId) -> MailboxState {
-        self.with_mailbox(device, MailboxState::clone)
-    }
-
-    fn with_mailbox<T>(&self, device: &PoolId, look: impl FnOnce(&MailboxState) -> T) -> T {
-        match self.deliveries.known_mailbox(device) {
-            Some(working) => look(working),
-            None => look(&self.shared.mailbox(device)),
         }
     }
 }
@@ -383,6 +355,11 @@ fn concerned_by(event: &Event) -> Vec<PoolId> {
 /// Whether a package is of the device that is registered now.
 fn is_current(view: &PoolView, keypackage_ref: &KeyPackageRef) -> bool {
     view.state.get(keypackage_ref).is_some_and(|package| view.state.is_of_this_incarnation(package))
+}
+
+/// Events that have no bytes of their own.
+pub(super) fn without_bytes(events: Vec<Event>) -> Vec<(Event, Vec<u8>)> {
+    events.into_iter().map(|event| (event, Vec::new())).collect()
 }
 
 /// One event for one history.
@@ -412,37 +389,6 @@ fn check_welcomes(
         }
         _ => Ok(()),
     }
-}
-
-/// Answers a repeated command from what the log has recorded of the first one.
-pub(super) fn recall_delivery(request: &DeliveryRequest, records: &[Record]) -> DeliveryOutcome {
-    let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
-    let (Some(first), Some(last)) = (records.first(), records.last()) else {
-        return Err(mismatch().into());
-    };
-    if first.envelope.request != request.digest {
-        return Err(mismatch().into());
-    }
-    let (mut epoch, mut not_kept) = (0, Vec::new());
-    for record in records {
-        match &record.envelope.event {
-            Event::Committed { epoch: ended, not_kept: missing, .. } => {
-                epoch = ended.saturating_add(1);
-                not_kept.clone_from(missing);
-            }
-            Event::Posted { not_kept: missing, .. } => not_kept.clone_from(missing),
-            _ => {}
-        }
-    }
-    let conflict = records.iter().find_map(|record| match &record.envelope.event {
-        Event::Conflict { keypackage_ref, lost, .. } => Some((keypackage_ref.clone(), *lost)),
-        _ => None,
-    });
-    if let Some((keypackage_ref, lost)) = conflict {
-        let rejection = Rejection::ReservationLost(lost);
-        return Err(DeliverError::Spend { keypackage_ref, rejection });
-    }
-    Ok(Delivered { epoch, position: last.seq, not_kept })
 }
 
 impl Views {

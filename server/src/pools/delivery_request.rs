@@ -8,9 +8,9 @@ use super::ExecuteError;
 /// A command on its way to the delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryRequest {
-    /// What to do.
+    /// The command.
     pub command: DeliveryCommand,
-    /// Who asks.
+    /// The device that asks.
     pub caller: PoolId,
     /// The caller's idempotency key.
     pub id: CommandId,
@@ -69,12 +69,15 @@ pub struct Welcome {
 /// The effect of a command to the delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
-    /// The epoch the group is in then; 0 for an acknowledgement.
+    /// The epoch the group is in then; 0 where the command does not say it: when a group is made or left,
+    /// for an acknowledgement, and for a message that was posted before.
     pub epoch: u64,
     /// The place of the command's last event in the log; 0 if it changed nothing.
     pub position: u64,
     /// The members whose mailboxes had no room for the message, the first hundred by name.
     pub not_kept: Vec<PoolId>,
+    /// Whether it was carried out by an earlier request already.
+    pub repeated: bool,
 }
 
 /// Why a command to the delivery was not carried out.

@@ -1,11 +1,14 @@
-//! What is known of every pool, whether or not it is in memory: which key speaks for it, when time does
+//! The directory of all pools, whether or not they are in memory: which key speaks for each, when time does
 //! something to it next, how full it was when it changed last. A fold of the pools.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use keypool_ledger::{Event, Hash, PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
-    Identity, Level,
+    Identity, Level, changes_identity,
     packing::{Packer, Unpacker},
     statement::device_list_head,
 };
@@ -29,13 +32,13 @@ pub(super) struct Directory {
     levels: [u64; 4],
 }
 
-/// What is known of a pool.
+/// The summary of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Brief {
     /// The key that speaks for it.
     pub(super) key: Option<SignatureKey>,
     /// The keys that it has had.
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     /// The version of its history that this is of.
     pub(super) version: u64,
     /// When time does something to it next.
@@ -65,7 +68,7 @@ impl Brief {
             [] => None,
             key => Some(SignatureKey::new(key).ok()?),
         };
-        let (identity, version) = (Identity::unpack(&mut rest)?, rest.number()?);
+        let (identity, version) = (Arc::new(Identity::unpack(&mut rest)?), rest.number()?);
         let due = rest.flag()?;
         let at = rest.time()?;
         let level = LEVELS.get(usize::try_from(rest.number()?).ok()?).copied()?;
@@ -113,7 +116,9 @@ impl Directory {
             let folded = self.folded.entry(pool.user().to_ascii_lowercase());
             folded.or_insert_with(|| pool.user().to_owned());
         }
-        self.retired.extend(brief.identity.retired.iter().cloned());
+        if old.as_ref().is_none_or(|old| old.identity != brief.identity) {
+            self.retired.extend(brief.identity.retired.iter().cloned());
+        }
         if let Some(due) = brief.due
             && old.as_ref().is_none_or(|old| old.due != brief.due)
         {
@@ -141,29 +146,22 @@ impl Directory {
             return;
         }
         brief.version = version;
+        if changes_identity(event) {
+            let identity = Arc::make_mut(&mut brief.identity);
+            identity.evolve(event, version, brief.key.as_ref());
+        }
         match event {
-            Event::Registered { signature_key, .. } => {
+            Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } => {
                 brief.key = Some(signature_key.clone());
-                brief.identity.incarnation += 1;
-                brief.identity.since = version;
-                brief.identity.changes += 1;
             }
-            Event::KeyRotated { signature_key, .. } => {
-                brief.identity.retired.extend(brief.key.replace(signature_key.clone()));
-                brief.identity.changes += 1;
-            }
-            Event::DeviceRemoved {} => {
-                brief.identity.retired.extend(brief.key.take());
-                brief.identity.changes += 1;
-            }
-            Event::NameReleased {} | Event::LeafKeyPinned { .. } => brief.identity.changes += 1,
+            Event::DeviceRemoved {} => brief.key = None,
             _ => {}
         }
         brief.due = Some(Timestamp::default());
         self.note(pool, brief);
     }
 
-    /// What is known of a pool; nothing of one that has no history.
+    /// The summary of a pool; an empty one of a pool that has no history.
     pub(super) fn brief(&self, pool: &PoolId) -> Brief {
         self.briefs.get(pool).cloned().unwrap_or_default()
     }
@@ -237,10 +235,10 @@ impl Directory {
     /// The name that stands in the way of registering a new one, because it differs in capital letters
     /// only: another user's, or another device's of the user.
     pub(super) fn similar_name(&self, pool: &PoolId) -> Option<String> {
+        let is_new = self.devices_of(pool.user()).next().is_none();
         let user = self.folded.get(&pool.user().to_ascii_lowercase());
-        if let Some(user) = user.filter(|user| *user != pool.user()) {
-            let is_known = self.devices_of(pool.user()).next().is_some();
-            return (!is_known).then(|| user.clone());
+        if let Some(user) = user.filter(|user| is_new && *user != pool.user()) {
+            return Some(user.clone());
         }
         if self.knows(pool) {
             return None;

@@ -25,7 +25,7 @@ use super::{
 /// How many pools one sweep settles.
 const SETTLED_MAX: usize = 1024;
 
-/// What a job came to, before anything is written.
+/// The decision on a job, before anything is written.
 pub(super) enum Plan {
     /// Nothing to write.
     Reply(Outcome),
@@ -40,7 +40,7 @@ pub(super) enum Plan {
     Sweep(Vec<usize>),
 }
 
-/// What a command leads to, and where.
+/// The decision on a command, and its pool.
 struct Decided {
     pool: PoolId,
     /// The pool before.
@@ -140,9 +140,10 @@ impl<'a, L: EventLog> Group<'a, L> {
         }
         match request.command {
             Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,
-            Command::Upload(_) | Command::Replace { .. } | Command::Renew(_) => {
-                self.look.not_leapt()?;
-            }
+            Command::Upload(_)
+            | Command::Replace { .. }
+            | Command::Renew(_)
+            | Command::Report { .. } => self.look.not_leapt()?,
             _ => {}
         }
         let decided = self.decide(request)?;

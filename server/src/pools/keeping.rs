@@ -25,14 +25,14 @@ use super::{
 };
 
 /// The number of the form of these snapshots, and of the folds they are of.
-const FOLD: u8 = 2;
+const FOLD: u8 = 3;
 /// Under which name the place is kept that the others reach to.
 const REACH: &[u8] = b"reach";
-/// What the names of the briefs begin with.
+/// The beginning of the names of briefs.
 const BRIEF: &[u8] = b"b/";
-/// What the names of the groups begin with.
+/// The beginning of the names of groups.
 const GROUP: &[u8] = b"g/";
-/// What the names of the mailboxes begin with.
+/// The beginning of the names of mailboxes.
 const MAILBOX: &[u8] = b"m/";
 /// After how many records everything that has changed is kept.
 const REACH_RECORDS: u64 = 65_536;

@@ -14,8 +14,8 @@ use tokio::sync::watch as signal;
 use super::{PoolView, Pools};
 
 impl<L: EventLog + 'static> Pools<L> {
-    /// A pool, if it has any history: what may still happen in it, and its counts. What became of a package
-    /// that is over [`Pools::package`] says. A pool that cannot be read is none, with a line in the trace.
+    /// The cached state of a pool: live packages, open reservations, counts. Finished packages are evicted;
+    /// see [`Pools::package`]. `None` if the pool has no history, or cannot be read: then the trace says so.
     #[must_use]
     pub fn pool(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
         self.shared.view(pool).ok().flatten()
@@ -44,7 +44,7 @@ impl<L: EventLog + 'static> Pools<L> {
         Ok(found.filter(|record| record.seq == position))
     }
 
-    /// What waits for a device.
+    /// The mailbox of a device.
     #[must_use]
     pub fn mailbox(&self, device: &PoolId) -> MailboxState {
         self.shared.mailbox(device)

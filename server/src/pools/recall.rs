@@ -18,8 +18,12 @@ use keypool_projections::{Answer, Command, ItemOutcome, ItemRefusal, Limits, OnL
 use tokio::sync::oneshot;
 
 use super::{
-    ExecuteError, ReplayError, Reply, Request, Shared, Target, committer::Outcome,
-    loading::unreadable, views::replay_pool,
+    ExecuteError, ReplayError, Reply, Request, Shared, Target,
+    committer::Outcome,
+    delivering::DeliveryOutcome,
+    delivery_request::{DeliverError, Delivered, DeliveryRequest},
+    loading::unreadable,
+    views::replay_pool,
 };
 
 /// How many repeated requests wait for their answers.
@@ -240,7 +244,7 @@ fn recorded_reservation(
     Ok(Some(Ok(Answer::Reserved { facts, reservation, generation, deadline })))
 }
 
-/// What the log has taken in was stored and nothing else, whatever the limits say today.
+/// Tells of each package as the log has it: stored if it was taken in, whatever the limits say today.
 fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
     let taken = |sought: &KeyPackageRef| {
         events
@@ -276,4 +280,35 @@ fn rotated(events: &[&Event]) -> Vec<KeyPackageRef> {
         _ => None,
     };
     events.iter().filter_map(withdrawn).collect()
+}
+
+/// Answers a repeated command to the delivery from what the log has recorded of the first one.
+pub(super) fn recall_delivery(request: &DeliveryRequest, records: &[Record]) -> DeliveryOutcome {
+    let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
+    let (Some(first), Some(last)) = (records.first(), records.last()) else {
+        return Err(mismatch().into());
+    };
+    if first.envelope.request != request.digest {
+        return Err(mismatch().into());
+    }
+    let (mut epoch, mut not_kept) = (0, Vec::new());
+    for record in records {
+        match &record.envelope.event {
+            Event::Committed { epoch: ended, not_kept: missing, .. } => {
+                epoch = ended.saturating_add(1);
+                not_kept.clone_from(missing);
+            }
+            Event::Posted { not_kept: missing, .. } => not_kept.clone_from(missing),
+            _ => {}
+        }
+    }
+    let conflict = records.iter().find_map(|record| match &record.envelope.event {
+        Event::Conflict { keypackage_ref, lost, .. } => Some((keypackage_ref.clone(), *lost)),
+        _ => None,
+    });
+    if let Some((keypackage_ref, lost)) = conflict {
+        let rejection = Rejection::ReservationLost(lost);
+        return Err(DeliverError::Spend { keypackage_ref, rejection });
+    }
+    Ok(Delivered { epoch, position: last.seq, not_kept, repeated: true })
 }

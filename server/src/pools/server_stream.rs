@@ -58,6 +58,20 @@ impl<L: EventLog> Committer<L> {
         shared.publish_server_events(&appended);
         Ok(true)
     }
+
+    /// Records the settings if the log took no events at the start: nothing that was decided by them stands
+    /// in front of them.
+    pub(super) fn record_due_settings(&self) -> Result<(), AppendError> {
+        let shared = self.shared();
+        if !shared.settings_due.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let result = shared.append_settings();
+        self.note(&result);
+        result?;
+        shared.settings_due.store(false, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 impl<L: EventLog> Shared<L> {
@@ -69,17 +83,25 @@ impl<L: EventLog> Shared<L> {
             Event::Configured(settings) => Some(*settings),
             _ => None,
         });
-        let settings = self.limits.recorded();
-        if settings == recorded.unwrap_or_else(|| Limits::STANDARD.recorded()) {
+        if self.limits.recorded() == recorded.unwrap_or_else(|| Limits::STANDARD.recorded()) {
             return Ok(());
         }
-        let now = self.clock_guard().observe(self.reading()).now;
-        match append(&self.log, now, Event::Configured(settings)) {
-            Ok(appended) => self.publish_server_events(&appended),
-            Err(error @ AppendError::NotWritten(_)) => self.note_refusal(Some(&error)),
-            Err(error) => return Err(ReplayError::Append(error)),
+        match self.append_settings() {
+            Ok(_) => Ok(()),
+            Err(error @ AppendError::NotWritten(_)) => {
+                self.settings_due.store(true, Ordering::Relaxed);
+                self.note_refusal(Some(&error));
+                Ok(())
+            }
+            Err(error) => Err(ReplayError::Append(error)),
         }
-        Ok(())
+    }
+
+    fn append_settings(&self) -> Result<Appended, AppendError> {
+        let now = self.clock_guard().observe(self.reading()).now;
+        let appended = append(&self.log, now, Event::Configured(self.limits.recorded()))?;
+        self.publish_server_events(&appended);
+        Ok(appended)
     }
 }
 

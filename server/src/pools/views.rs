@@ -37,12 +37,12 @@ pub(super) struct News {
 }
 
 impl News {
-    /// What a pool need not remember it forgets.
+    /// Prepares a pool to be published: it forgets what it need not remember.
     pub(super) fn of(pool: PoolId, mut view: PoolView, limits: &Limits) -> Self {
         view.state.forget();
         let brief = Brief {
             key: view.state.registration().map(|registered| registered.signature_key.clone()),
-            identity: view.state.identity().clone(),
+            identity: Arc::clone(view.state.identity()),
             version: view.state.version(),
             due: view.state.next_due(limits),
             level: Level::of(view.state.counts().available),
@@ -52,7 +52,7 @@ impl News {
     }
 }
 
-/// What is not in the snapshots yet.
+/// The changes that are not in the snapshots yet.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     /// Pools of which something is known that is not kept.

@@ -111,12 +111,7 @@ impl Counter {
                     self.end(&holder, *reservation);
                 }
             }
-            Event::Uploaded(_) => {
-                let key = self.keys.pool(pool);
-                if let Some(mut targets) = self.targets.of(key) {
-                    targets.count_upload(key, 1, &self.quotas.uploads, at);
-                }
-            }
+            Event::Uploaded(_) => self.count_device(Quota::Uploads, pool, 1, at),
             event if is_of_policy(event) => {
                 let command = record.envelope.command;
                 if reading.policies.insert(pool.clone(), command) != Some(command) {

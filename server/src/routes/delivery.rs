@@ -138,7 +138,7 @@ pub(crate) async fn commit(
         }
     })?;
     state.metrics.spent_in_commit(spent);
-    let Delivered { epoch, position, not_kept } = delivered;
+    let Delivered { epoch, position, not_kept, .. } = delivered;
     Ok(HttpResponse::Ok().json(CommitReply { epoch, position, not_kept }))
 }
 

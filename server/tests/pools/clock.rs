@@ -105,6 +105,7 @@ fn after_a_leap_whatever_needs_the_time_is_refused_and_nothing_else() {
         (21, Command::Renew(claimed.clone())),
         (22, spend("a", 1, "alice")),
         (23, reserve(2, "carol")),
+        (26, Command::Report { claim: claimed.clone(), check: None, admissible: false }),
     ] {
         assert!(is_leapt(&service.run(id, "bob", command)), "{id}");
     }

@@ -9,10 +9,10 @@ use std::{
 use keypool_auditor::audit::{Auditor, Promises};
 use keypool_ledger::{
     Clock, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, ManualClock, MemoryLog,
-    PoolId, SignatureKey,
+    PackageFacts, PoolId, SignatureKey, Timestamp,
 };
 use keypool_projections::{
-    Acknowledgement, Command, DeliveryLimits, DeliveryRejection, Limits, Rejection,
+    Acknowledgement, Command, DeliveryLimits, DeliveryRejection, Limits, NewPackage, Rejection,
 };
 use keypool_server::pools::{
     DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Pools, Progress,
@@ -21,21 +21,21 @@ use keypool_server::pools::{
 use uuid::Uuid;
 
 use crate::{
-    history::{START, claim, group, package, pool, reference, reservation},
+    history::{LIFETIME, START, claim, group, package, pool, reference, reservation},
     service::{block_on, request, reserve},
 };
 
-type Log = Arc<MemoryLog>;
+pub(crate) type Log = Arc<MemoryLog>;
 
 /// A service whose users have a package each, named as they are.
-struct Service {
-    log: Log,
-    clock: Arc<ManualClock>,
-    pools: Arc<Pools<Log>>,
+pub(crate) struct Service {
+    pub(crate) log: Log,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) pools: Arc<Pools<Log>>,
 }
 
 impl Service {
-    fn with(users: &[&str]) -> Self {
+    pub(crate) fn with(users: &[&str]) -> Self {
         let log = Log::default();
         let clock = Arc::new(ManualClock::at(START));
         let pools = Arc::new(open(&log, &clock, DeliveryLimits::STANDARD));
@@ -49,14 +49,14 @@ impl Service {
         service
     }
 
-    fn restarted(self) -> Self {
+    pub(crate) fn restarted(self) -> Self {
         let Self { log, clock, pools } = self;
         drop(pools);
         let pools = Arc::new(open(&log, &clock, DeliveryLimits::STANDARD));
         Self { log, clock, pools }
     }
 
-    fn deliver(
+    pub(crate) fn deliver(
         &self,
         id: u128,
         caller: &str,
@@ -66,20 +66,26 @@ impl Service {
     }
 
     /// Reserves a user's package, so that it can be used by `caller`.
-    fn reserve(&self, number: u8, user: &str, caller: &str) {
+    pub(crate) fn reserve(&self, number: u8, user: &str, caller: &str) {
         let target = Target::Pool(pool(user));
         let request = request(500 + u128::from(number), target, reserve(number, caller));
         block_on(self.pools.execute(request)).unwrap();
     }
 
     /// Adds a user by the reservation with that number.
-    fn add(&self, id: u128, caller: &str, epoch: u64, (user, number): (&str, u8)) -> Delivered {
+    pub(crate) fn add(
+        &self,
+        id: u128,
+        caller: &str,
+        epoch: u64,
+        (user, number): (&str, u8),
+    ) -> Delivered {
         self.reserve(number, user, caller);
         self.deliver(id, caller, add(caller, epoch, user, number)).unwrap()
     }
 
     /// The auditor, who shares no code with the rules, finds nothing in the log.
-    fn assert_audited(&self) {
+    pub(crate) fn assert_audited(&self) {
         let mut auditor = Auditor::new(Promises::STANDARD);
         for record in self.log.read(1, usize::MAX).unwrap() {
             auditor.see(record.seq, &record.envelope);
@@ -88,7 +94,7 @@ impl Service {
     }
 
     /// The names of what waits for a device, in order, with who sent it.
-    fn waiting(&self, device: &str) -> Vec<String> {
+    pub(crate) fn waiting(&self, device: &str) -> Vec<String> {
         let mailbox = self.pools.mailbox(&pool(device));
         let records =
             mailbox.after(0).flat_map(|waiting| self.log.read(waiting.position, 1).unwrap());
@@ -108,12 +114,12 @@ fn open(log: &Log, clock: &Arc<ManualClock>, limits: DeliveryLimits) -> Pools<Lo
         .unwrap()
 }
 
-fn asked(id: u128, caller: &str, command: DeliveryCommand) -> DeliveryRequest {
+pub(crate) fn asked(id: u128, caller: &str, command: DeliveryCommand) -> DeliveryRequest {
     let digest = Hash::of(format!("{caller} {command:?}").as_bytes());
     DeliveryRequest { command, caller: pool(caller), id: CommandId(Uuid::from_u128(id)), digest }
 }
 
-fn commit(epoch: u64, spends: &[(&str, u8, &str)], removed: &[&str]) -> DeliveryCommand {
+pub(crate) fn commit(epoch: u64, spends: &[(&str, u8, &str)], removed: &[&str]) -> DeliveryCommand {
     let refs: Vec<KeyPackageRef> = spends.iter().map(|(user, ..)| reference(user)).collect();
     let welcome = Welcome { bytes: b"welcome".to_vec(), keypackage_refs: refs };
     DeliveryCommand::Commit {
@@ -126,7 +132,7 @@ fn commit(epoch: u64, spends: &[(&str, u8, &str)], removed: &[&str]) -> Delivery
     }
 }
 
-fn add(caller: &str, epoch: u64, user: &str, number: u8) -> DeliveryCommand {
+pub(crate) fn add(caller: &str, epoch: u64, user: &str, number: u8) -> DeliveryCommand {
     commit(epoch, &[(user, number, caller)], &[])
 }
 
@@ -134,15 +140,15 @@ fn acknowledgement(through: u64) -> DeliveryCommand {
     DeliveryCommand::Acknowledge(Acknowledgement { through, ..Acknowledgement::default() })
 }
 
-fn post(words: &str) -> DeliveryCommand {
+pub(crate) fn post(words: &str) -> DeliveryCommand {
     DeliveryCommand::Post { group: g(), message: words.as_bytes().to_vec() }
 }
 
-fn g() -> GroupId {
+pub(crate) fn g() -> GroupId {
     group("g")
 }
 
-fn refusal(outcome: Result<Delivered, DeliverError>) -> DeliveryRejection {
+pub(crate) fn refusal(outcome: Result<Delivered, DeliverError>) -> DeliveryRejection {
     match outcome {
         Err(DeliverError::Refused(rejection) | DeliverError::Invitee { rejection, .. }) => {
             rejection
@@ -314,8 +320,11 @@ fn a_repeated_request_gets_its_old_answer() {
     let said = service.deliver(11, "alice", post("one")).unwrap();
     service.deliver(12, "alice", commit(1, &[], &[])).unwrap();
     let service = service.restarted();
-    assert_eq!(service.deliver(10, "alice", add("alice", 0, "bob", 1)).unwrap(), added);
-    assert_eq!(service.deliver(11, "alice", post("one")).unwrap().position, said.position);
+    let again = service.deliver(10, "alice", add("alice", 0, "bob", 1)).unwrap();
+    assert!(!added.repeated && again.repeated, "it is to be counted once");
+    assert_eq!(again, Delivered { repeated: true, ..added });
+    let again = service.deliver(11, "alice", post("one")).unwrap();
+    assert_eq!((again.position, again.repeated), (said.position, true));
     let other = service.deliver(11, "alice", post("another"));
     assert!(
         matches!(other, Err(DeliverError::Execute(ExecuteError::IdempotencyMismatch(_)))),
@@ -326,7 +335,7 @@ fn a_repeated_request_gets_its_old_answer() {
 
 impl Service {
     /// The same service with other limits.
-    fn limited(self, limits: DeliveryLimits) -> Self {
+    pub(crate) fn limited(self, limits: DeliveryLimits) -> Self {
         let Self { log, clock, pools } = self;
         drop(pools);
         let pools = Arc::new(open(&log, &clock, limits));
@@ -334,7 +343,7 @@ impl Service {
     }
 
     /// Acknowledges everything that waits for a device, and that it has joined the group.
-    fn join(&self, id: u128, device: &str) {
+    pub(crate) fn join(&self, id: u128, device: &str) {
         let last = self.pools.mailbox(&pool(device)).after(0).last().map(|last| last.position);
         let acknowledgement = Acknowledgement {
             through: last.unwrap_or_default(),
@@ -344,13 +353,53 @@ impl Service {
         self.deliver(id, device, DeliveryCommand::Acknowledge(acknowledgement)).unwrap();
     }
 
+    /// Uploads packages of bob's that live so long.
+    pub(crate) fn upload_for_bob(&self, id: u128, names: &[&str], not_after: Timestamp) {
+        let packages = names.iter().map(|name| {
+            let NewPackage { facts, bytes, leaf_key } = package(name);
+            NewPackage { facts: PackageFacts { not_after, ..facts }, bytes, leaf_key }
+        });
+        let command = Command::Upload(packages.collect());
+        block_on(self.pools.execute(request(id, Target::Pool(pool("bob")), command))).unwrap();
+    }
+
+    /// Makes the group `g{n}` and adds bob to it by his package `p{n}`.
+    pub(crate) fn invite_bob(&self, n: u8, inviter: &str) -> Result<Delivered, DeliverError> {
+        let id = 600 + 10 * u128::from(n);
+        let into = group(&format!("g{n}"));
+        self.deliver(id, inviter, DeliveryCommand::Make { group: into.clone() }).unwrap();
+        let reserve = Command::Reserve {
+            reservation: reservation(100 + n),
+            holder: pool(inviter),
+            group: into.clone(),
+            ciphersuites: Vec::new(),
+            introduced: false,
+            last_resort_only: false,
+        };
+        let reserved = request(id + 1, Target::Pool(pool("bob")), reserve);
+        block_on(self.pools.execute(reserved)).unwrap();
+        let name = format!("p{n}");
+        let spends = vec![claim(&name, 100 + n, inviter)];
+        let welcomes =
+            vec![Welcome { bytes: b"welcome".to_vec(), keypackage_refs: vec![reference(&name)] }];
+        let command = DeliveryCommand::Commit {
+            group: into,
+            epoch: 0,
+            commit: b"commit".to_vec(),
+            welcomes,
+            spends,
+            removed: Vec::new(),
+        };
+        self.deliver(id + 2, inviter, command)
+    }
+
     fn closed(&self, device: &str) -> Vec<(GroupId, Option<PoolId>)> {
         let mailbox = self.pools.mailbox(&pool(device));
         mailbox.closed().map(|closed| (closed.group, closed.sender)).collect()
     }
 }
 
-const SMALL: DeliveryLimits = DeliveryLimits {
+pub(crate) const SMALL: DeliveryLimits = DeliveryLimits {
     group_messages_max: 4,
     invited_messages_max: 2,
     invitations_max: 3,
@@ -376,7 +425,8 @@ fn a_group_over_its_budget_is_closed_and_costs_no_other_a_message() {
     let full = service.deliver(18, "carol", commit(2, &[], &[])).unwrap();
     assert_eq!(full.not_kept, [pool("bob")], "one Commit, two messages and carol's are four");
     assert_eq!(service.waiting("bob"), ["commit 1", "one", "two", "mine"]);
-    assert_eq!(service.deliver(18, "carol", commit(2, &[], &[])).unwrap(), full, "repeated");
+    let again = service.deliver(18, "carol", commit(2, &[], &[])).unwrap();
+    assert_eq!(again, Delivered { repeated: true, ..full });
 
     // Another group has a budget of its own.
     let other = || group("other");
@@ -461,10 +511,15 @@ fn a_group_that_nobody_accepts_ends_after_a_week() {
     service.clock.advance(Duration::from_hours(7 * 24));
     block_on(service.pools.accept_clock()).unwrap();
     let posted = service.deliver(11, "alice", post("anyone?")).unwrap();
-    assert_eq!(posted.position, 0, "nothing is stored for nobody");
-    service.deliver(12, "alice", commit(1, &[], &[])).unwrap();
+    let last = service.log.read(posted.position, 10).unwrap();
+    let names: Vec<_> = last.iter().map(|record| record.envelope.event.name()).collect();
+    assert_eq!(names, ["left"], "nothing is stored for nobody");
     assert!(!service.pools.group(&g()).has_member(&pool("bob")));
-    assert_eq!(service.restarted().waiting("bob"), [""; 0]);
+    let alone = service.deliver(12, "alice", post("anyone else?")).unwrap();
+    assert_eq!(alone.position, 0, "nothing is stored for nobody");
+    let service = service.restarted();
+    assert_eq!(service.waiting("bob"), [""; 0]);
+    service.assert_audited();
 }
 
 #[test]
@@ -472,39 +527,8 @@ fn a_stranger_cannot_fill_the_invitations_of_a_device() {
     let users: Vec<String> = (0..8).map(|n| format!("u{n}")).collect();
     let service = Service::with(&users.iter().map(String::as_str).collect::<Vec<_>>());
     let service = service.limited(SMALL);
-    // Every package is bob's.
-    let names: Vec<_> = (0..6).map(|n| format!("p{n}")).collect();
-    let packages = names.iter().map(|name| package(name)).collect();
-    let upload = request(50, Target::Pool(pool("bob")), Command::Upload(packages));
-    block_on(service.pools.execute(upload)).unwrap();
-    let invite = |n: u8, inviter: &str| {
-        let id = 600 + 10 * u128::from(n);
-        let into = group(&format!("g{n}"));
-        service.deliver(id, inviter, DeliveryCommand::Make { group: into.clone() }).unwrap();
-        let reserve = Command::Reserve {
-            reservation: reservation(100 + n),
-            holder: pool(inviter),
-            group: into.clone(),
-            ciphersuites: Vec::new(),
-            introduced: false,
-            last_resort_only: false,
-        };
-        let reserved = request(id + 1, Target::Pool(pool("bob")), reserve);
-        block_on(service.pools.execute(reserved)).unwrap();
-        let name = format!("p{n}");
-        let spends = vec![claim(&name, 100 + n, inviter)];
-        let welcomes =
-            vec![Welcome { bytes: b"welcome".to_vec(), keypackage_refs: vec![reference(&name)] }];
-        let command = DeliveryCommand::Commit {
-            group: into,
-            epoch: 0,
-            commit: b"commit".to_vec(),
-            welcomes,
-            spends,
-            removed: Vec::new(),
-        };
-        service.deliver(id + 2, inviter, command)
-    };
+    service.upload_for_bob(50, &["p0", "p1", "p2", "p3", "p4", "p5"], START.after(LIFETIME));
+    let invite = |n, inviter| service.invite_bob(n, inviter);
     invite(0, "mallory/a").unwrap();
     invite(1, "mallory/b").unwrap();
     let refused = refusal(invite(2, "mallory/a"));
@@ -609,6 +633,8 @@ fn a_commit_removes_members_and_no_other_name_is_recorded() {
     let last = service.log.read(1, usize::MAX).unwrap().pop().unwrap();
     let Event::Committed { removed, .. } = last.envelope.event else { panic!("no Commit") };
     assert_eq!(removed, [pool("bob")]);
+    let itself = refusal(service.deliver(12, "alice", commit(2, &[], &["alice"])));
+    assert_eq!(itself, DeliveryRejection::RemovesItself(pool("alice")));
 }
 
 #[test]

@@ -12,10 +12,13 @@ use keypool_ledger::{
     log::{Fault, Faulty},
 };
 use keypool_projections::{Command, Limits, Rejection};
-use keypool_server::pools::{ClockState, ExecuteError, Pools, Request, Target};
+use keypool_server::pools::{
+    ClockState, Delivered, DeliveryCommand, ExecuteError, Pools, Request, Target,
+};
 use uuid::Uuid;
 
 use crate::{
+    delivery::asked,
     history::{START, at, group, package, pool, reference, reservation},
     service::{block_on, register, request, reserve, reserved, spend},
 };
@@ -185,4 +188,38 @@ fn one_reservation_id_for_two_pools_at_once_is_good_for_one() {
     };
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
     assert_eq!(outcomes.iter().filter(mismatch).count(), 1, "{outcomes:?}");
+}
+
+#[test]
+fn settings_that_the_log_does_not_take_at_the_start_stand_before_all_that_they_decide() {
+    let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
+    let limits = Limits { grace: Duration::from_secs(5), ..Limits::STANDARD };
+    log.fail_append(1, Fault::NotWritten);
+    log.fail_append(2, Fault::NotWritten);
+    let pools = Pools::open(Arc::clone(&log), clock, limits).unwrap();
+    assert!(pools.refusal().is_some());
+    let upload = || to_bob(1, Command::Upload(vec![package("a")]));
+    let refused = block_on(pools.execute(upload())).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
+    block_on(pools.execute(upload())).unwrap();
+    block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap();
+    let records = log.read(1, usize::MAX).unwrap();
+    let names: Vec<_> = records.iter().map(|record| record.envelope.event.name()).collect();
+    assert_eq!(names, ["configured", "uploaded", "reserved"]);
+    assert_eq!(pools.refusal(), None);
+}
+
+#[test]
+fn a_delivery_is_answered_again_by_a_log_that_takes_nothing_any_more() {
+    let (log, pools) = bobs(&["a"]);
+    let make = |id, name: &str| {
+        let made = DeliveryCommand::Make { group: group(name) };
+        block_on(pools.deliver(asked(id, "alice", made)))
+    };
+    let first = make(2, "g").unwrap();
+    log.fail_append(3, Fault::UnknownNotApplied);
+    make(3, "h").unwrap_err();
+    assert!(*pools.failed().borrow());
+    assert_eq!(make(2, "g").unwrap(), Delivered { repeated: true, ..first });
 }

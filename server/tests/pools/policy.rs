@@ -1,4 +1,4 @@
-//! Whom an owner lets reserve: contacts, blocked users, and strangers over their limit.
+//! The users that an owner lets reserve: contacts, blocked users, and strangers over their limit.
 
 use keypool_ledger::ReservePolicy;
 use keypool_projections::{Answer, Command, PolicyChange, PolicyStatus, Rejection};

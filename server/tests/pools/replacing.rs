@@ -341,6 +341,14 @@ fn a_name_is_plain_and_unlike_every_other() {
     };
     let similar = rejection(service.run(8, "alice/Main", vouch(&service)));
     assert_eq!(similar, Some(Rejection::NameTaken("Main".to_owned(), "main".to_owned())));
+    // Names that only packages have been uploaded for may be alike: from then on they are not.
+    for (id, device) in [(20, "Carol/phone"), (21, "carol/phone")] {
+        service.upload(id, device, &[device]);
+    }
+    for (id, device) in [(22, "Carol/Phone"), (23, "carol/Phone")] {
+        let similar = rejection(service.run(id, device, register(9, device)));
+        assert!(matches!(similar, Some(Rejection::NameTaken(..))), "{device}: {similar:?}");
+    }
     for n in 1..32_u8 {
         let command = Command::Register {
             signature_key: key(100 + n),

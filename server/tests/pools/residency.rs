@@ -1,9 +1,10 @@
-//! What is in memory may be forgotten, packed, kept beside the log and lost: the answers stay the same.
+//! The memory may be forgotten, packed, kept beside the log and lost: the answers stay the same.
 
 use std::{iter, sync::Arc, time::Duration};
 
 use keypool_ledger::{
-    Clock, CommandId, Event, EventLog, Faulty, Hash, ManualClock, MemoryLog, Snapshot, StreamId,
+    Clock, CommandId, Event, EventLog, Faulty, Hash, ManualClock, MemoryLog, Signature,
+    SignatureKey, SignedStatement, Snapshot, StreamId,
 };
 use keypool_projections::{
     Answer, Command, DeliveryLimits, Health, Level, Limits, PoolState, Rejection,
@@ -14,13 +15,13 @@ use uuid::Uuid;
 
 use crate::{
     history::{START, claim, group, package, pool, reference, reservation},
-    service::block_on,
+    service::{block_on, register},
     steps::Step,
 };
 
 type Shared = Arc<MemoryLog>;
 
-/// What happens between two commands.
+/// The event between two commands.
 #[derive(Clone, Copy, Debug)]
 enum Between {
     Nothing,
@@ -212,6 +213,32 @@ fn what_is_over_is_not_in_memory_and_costs_no_reads() {
     assert_eq!((state.packages().count(), state.counts().spent), (0, 4 * 99));
     // The keeper may keep a snapshot at any time; it is one read each.
     assert!(reads.iter().max().unwrap() - reads.iter().min().unwrap() <= 3, "{reads:?}");
+}
+
+#[test]
+fn the_head_of_a_device_list_outlives_a_start_from_snapshots() {
+    let (log, clock) = (Shared::default(), Arc::new(ManualClock::at(START)));
+    let pools = open(&log, &clock);
+    block_on(pools.execute(request(1, "bob", register(1, "bob")))).unwrap();
+    drop(pools);
+    let earlier = snapshots(&log);
+    assert!(!earlier.is_empty());
+    let pools = open(&log, &clock);
+    let rotate = Command::Rotate {
+        statement: SignedStatement {
+            by: SignatureKey::new(&[1; 32]).unwrap(),
+            head: pools.device_list_head("bob"),
+            until: START.after(Duration::from_mins(4)),
+            proof: Signature::new(&[0; 64]).unwrap(),
+        },
+        signature_key: SignatureKey::new(&[2; 32]).unwrap(),
+        credential: "bob".to_owned(),
+    };
+    block_on(pools.execute(request(2, "bob", rotate))).unwrap();
+    let head = pools.device_list_head("bob");
+    drop(pools);
+    replace(&log, &earlier);
+    assert_eq!(open(&log, &clock).device_list_head("bob"), head, "statements on it stay good");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the delivery promises: one Commit for each epoch, with its spends and its Welcomes or not at
+//! The promises of the delivery: one Commit for each epoch, with its spends and its Welcomes or not at
 //! all, from members only; and mailboxes in the order of the log.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -21,7 +21,7 @@ pub(super) struct Deliveries {
 
 #[derive(Debug, Default)]
 struct Group {
-    /// Where it was made; groups from before that began with their first Commit.
+    /// The position of its making; groups from before that began with their first Commit.
     made: Option<u64>,
     /// The epoch that was ended last, and where.
     ended: Option<(u64, u64)>,
@@ -49,7 +49,7 @@ struct Mailbox {
     /// The positions of the messages that wait, each with its group.
     waiting: VecDeque<(u64, GroupId)>,
     through: u64,
-    /// Where the whole mailbox was overrun, until its device was told.
+    /// The position at which the whole mailbox was overrun, until its device was told.
     overrun: Option<u64>,
     /// The groups of which nothing more is kept, or nothing of a sender, until the device was told.
     closed: BTreeSet<(GroupId, Option<PoolId>)>,
@@ -84,7 +84,7 @@ struct Pending {
 }
 
 impl Deliveries {
-    /// The epoch that a group is in and its members, if it has had a Commit.
+    /// The epoch that a group is in and its members, if it was made or has had a Commit.
     pub(super) fn group(&self, group: &GroupId) -> Option<(u64, Vec<&PoolId>)> {
         let group = self.groups.get(group)?;
         let epoch = match (group.ended, group.made) {
@@ -340,8 +340,11 @@ impl Deliveries {
                 }
                 let mine =
                     |(position, of): &(u64, GroupId)| position <= dropped_through && of == group;
+                let waited = mailbox.waiting.len();
                 mailbox.waiting.retain(|waiting| !mine(waiting));
-                if !mailbox.closed.insert((group.clone(), sender.clone())) {
+                let is_new = mailbox.closed.insert((group.clone(), sender.clone()));
+                // What has waited too long is dropped, closed or not.
+                if !is_new && mailbox.waiting.len() == waited {
                     wrong("a group is closed in it twice, and its device was not told in between");
                 }
             }

@@ -30,7 +30,7 @@ impl Auditor {
         }
         let mut events = vec![at];
         let is_stranger = holder.user() != life.pool.user()
-            && !self.contacts.contains(&(life.pool.clone(), holder.user().to_owned()));
+            && !self.contacts.must_know(&life.pool, holder.user());
         if let Some(first) = self.first_before(seen, life, (deadline, is_stranger)) {
             events.insert(0, first.uploaded.unwrap_or_default());
             wrong.push(format!(

@@ -1,4 +1,4 @@
-//! What may happen to a package: at most one spend, one holder at a time, one fate for ever.
+//! The life of a package: at most one spend, one holder at a time, one fate for ever.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +16,7 @@ pub(super) struct Life {
     pub(super) pool: PoolId,
     /// Whether its owner's own log has recorded that it was made.
     pub(super) created: bool,
-    /// Where it was uploaded.
+    /// The position of its upload.
     pub(super) uploaded: Option<u64>,
     pub(super) reservations: u32,
     pub(super) cancelled: u32,
@@ -26,7 +26,7 @@ pub(super) struct Life {
     /// The reservation that had it last.
     pub(super) latest: Option<ReservationId>,
     pub(super) spent: Option<u64>,
-    /// Where it expired or was revoked, and why.
+    /// The position at which it expired or was revoked, and the reason.
     pub(super) ended: Option<(u64, Option<RevokeReason>)>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Claim {
     pub(super) state: ClaimState,
 }
 
-/// What has become of a reservation, and where.
+/// The status of a reservation, and the position of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimState {
     Open,

@@ -72,7 +72,7 @@ impl Auditor {
     }
 }
 
-/// What is wrong with a spend by a reservation that was made of the package.
+/// Says why a spend by a reservation that was made of the package is wrong.
 fn wrong_spend(
     claim: &Claim,
     life: &Life,

@@ -51,12 +51,16 @@ struct Found {
 }
 
 impl Server {
-    /// The server that a path names, if it names one: `http://ADDRESS:PORT`.
-    pub(super) fn named(path: &Path) -> Option<Self> {
-        let address = path.to_str()?.trim_end_matches('/');
-        if !address.starts_with("http://") {
-            return None;
-        }
+    /// Finds the server that a path names, if it names one: `http://ADDRESS:PORT`.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SourceError`] if the file of the operator's token cannot be read.
+    pub(super) fn named(path: &Path) -> Result<Option<Self>, SourceError> {
+        let address = path.to_str().map(|address| address.trim_end_matches('/'));
+        let Some(address) = address.filter(|address| address.starts_with("http://")) else {
+            return Ok(None);
+        };
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -65,9 +69,10 @@ impl Server {
             .timeout_global(Some(ANSWER_TIMEOUT));
         // As the server itself takes it: a token on a command line is seen by everybody.
         let file = std::env::var_os("KEYPOOL_ADMIN_TOKEN_FILE");
-        let token = file.and_then(|file| fs::read_to_string(file).ok());
+        let read = |file: PathBuf| fs::read_to_string(&file).map_err(SourceError::io(&file));
+        let token = file.map(PathBuf::from).map(read).transpose()?;
         let token = token.map(|token| token.trim().to_owned());
-        Some(Self { address: address.to_owned(), agent: config.build().into(), token })
+        Ok(Some(Self { address: address.to_owned(), agent: config.build().into(), token }))
     }
 
     /// Asks for one record, so that whoever is no server of keypool is found out before the work begins.

@@ -50,6 +50,43 @@ fn a_package_expires_when_its_lifetime_is_over_and_no_earlier() {
     assert_eq!(expired(end), [""; 0]);
 }
 
+/// The rules that bob's pool breaks if his contact is handed the last resort after these events, though a
+/// package is there.
+fn broken_by_a_last_resort_after(events: Vec<Event>) -> Vec<&'static str> {
+    let uploads = ["a", "L"].map(|name| Event::Uploaded(package(name).facts));
+    let Event::Reserved { reservation, generation, holder, group, deadline, .. } = reserved().0
+    else {
+        panic!("not a reservation")
+    };
+    let keypackage_ref = reference("L");
+    let offer =
+        Event::Reserved { keypackage_ref, reservation, generation, holder, group, deadline };
+    let mut auditor = Auditor::new(Promises::STANDARD);
+    for (seq, event) in (1..).zip(events.into_iter().chain(uploads).chain([offer])) {
+        auditor.see(seq, &envelope(seq, pool("bob"), event, at(10)));
+    }
+    auditor.finish().into_iter().map(|finding| finding.rule).collect()
+}
+
+#[test]
+fn whom_the_server_has_forgotten_as_a_contact_the_auditor_takes_for_a_stranger() {
+    let registered = |number| Event::Registered {
+        signature_key: SignatureKey::new(&[number; 32]).unwrap(),
+        credential: "bob".to_owned(),
+        voucher: None,
+        statement: None,
+    };
+    let added =
+        |user: &str| Event::ContactAdded { user: user.to_owned(), reservation: reservation(9) };
+    let known = vec![registered(1), added("alice")];
+    let gone = [known.clone(), vec![Event::DeviceRemoved {}, registered(2)]].concat();
+    let others: Vec<_> = (0..1024).map(|n| added(&format!("user{n}"))).collect();
+    let many = [known.clone(), others.clone()].concat();
+    assert_eq!(broken_by_a_last_resort_after(known), ["offer"]);
+    assert_eq!(broken_by_a_last_resort_after(gone), [""; 0]);
+    assert_eq!(broken_by_a_last_resort_after(many), [""; 0]);
+}
+
 #[test]
 fn a_package_must_outlive_its_reservation_and_the_margin() {
     let end = package("a").facts.not_after;

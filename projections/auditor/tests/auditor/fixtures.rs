@@ -22,7 +22,7 @@ use crate::{
 /// Files by their path in a folder.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
-/// Where the fixtures are.
+/// The folder of the fixtures.
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/histories")
 }
@@ -91,7 +91,7 @@ fn made() -> Files {
     made
 }
 
-/// What a server that has these records signs of a reservation of them, as it stands at a record.
+/// The receipt that a server with these records signs of a reservation, as it stands at a record.
 pub(crate) fn receipt(records: &[Record], seq: u64, standing: Standing, as_of: u64) -> ReceiptFile {
     let leaves: Vec<_> = records.iter().map(|r| TreeHash::leaf(&r.envelope_bytes)).collect();
     let tree_of = |range: std::ops::Range<u64>| {

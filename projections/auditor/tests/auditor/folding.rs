@@ -14,7 +14,7 @@ fn drawn(seed: u64, below: u64) -> u64 {
     u64::from_be_bytes(*digest.as_bytes().first_chunk().unwrap()) % below
 }
 
-/// What may be tried with a package, whether or not it may happen.
+/// The steps that may be tried with a package, whether or not they may happen.
 fn attempt(kind: u64, n: u64, minute: u64) -> Event {
     let keypackage_ref = KeyPackageRef::new(Hash::of(&n.to_be_bytes()).as_bytes()).unwrap();
     let reservation = ReservationId(Uuid::from_u128(u128::from(n)));

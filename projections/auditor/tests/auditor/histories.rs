@@ -110,7 +110,7 @@ fn register(byte: u8, name: &str) -> Command {
 /// A story in which everything happens that may: spends in time and late, a package given back, a
 /// lapse, a conflict, a renewal, a withdrawal, a group with its Commits, and lifetimes that end.
 ///
-/// It is read from its fixture: it was made before groups were, and its bytes stay as they are.
+/// The log is read from its fixture: it was made before groups were, and its bytes stay as they are.
 pub(crate) fn clean() -> Vec<Record> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/histories/clean.export");
     let mut records = Vec::new();

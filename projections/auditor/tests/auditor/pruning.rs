@@ -1,4 +1,4 @@
-//! What may be forgotten, and that all else is missed: at every position of a history, for every span.
+//! The bytes that may be forgotten, and all others that are missed: at every position, for every span.
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
@@ -38,7 +38,7 @@ fn verified(records: &[Record]) -> Verdict {
     verifier.finish(Ok(SourceEnd::default()))
 }
 
-/// What may go, said once more: where a record has the bytes of a package that ended long ago.
+/// The bytes that may go, said once more: those of a package that ended long ago.
 fn naive(records: &[Record], keep: Duration) -> HashSet<u64> {
     let now = records.last().map(|record| record.envelope.at).unwrap_or_default();
     let ended = |of| {

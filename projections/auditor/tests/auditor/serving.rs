@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{Shutdown, TcpListener, TcpStream},
     path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,10 +25,10 @@ use crate::{
     tool::tool_in,
 };
 
-/// What a server does with a request: it is told which in number it is, after which record and how many.
+/// The behaviour of a server: it is told a request's number, the record before the page, and its length.
 type Answer = dyn Fn(u64, u64, usize) -> Reply + Send + Sync;
 
-/// What is sent.
+/// The bytes that are sent.
 enum Reply {
     /// This, as it should be.
     Whole(u16, String),
@@ -198,6 +199,17 @@ fn a_server_that_does_not_answer_well_cannot_be_read() {
         }
     }
     assert_snapshot!(all);
+}
+
+#[test]
+fn a_token_file_that_cannot_be_read_is_named() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-ledger"));
+    let address = serve_log(clean());
+    command.args(["verify", &address]).env("KEYPOOL_ADMIN_TOKEN_FILE", "/no/such/token");
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("/no/such/token cannot be read"), "{said}");
 }
 
 #[test]

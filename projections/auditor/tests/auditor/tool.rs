@@ -47,7 +47,7 @@ fn sources() -> Vec<String> {
     names
 }
 
-/// What the name of a fixture promises: the number that `audit` ends with.
+/// The promise in the name of a fixture: the number that `audit` ends with.
 fn expected(name: &str) -> i32 {
     let damaged = [
         "flipped-bit",

@@ -33,7 +33,7 @@ fn envelope(reservation: u128, holder: &str) -> EventEnvelope {
     }
 }
 
-/// What alice was handed at record 3, and stood open when it was asked.
+/// The receipt of record 3 for alice, which stood open when it was asked.
 fn receipt() -> Receipt {
     let hand_out = HandOut::of(3, &envelope(1, "alice/main"), false).unwrap();
     Receipt { ledger: LEDGER.to_owned(), hand_out, standing: Standing::Open, as_of: 3 }
@@ -110,7 +110,7 @@ fn every_flipped_bit_of_a_receipt_is_found() {
     }
 }
 
-/// What carol was handed at record 7, later than alice.
+/// The receipt of record 7 for carol, later than alice's.
 fn second() -> Receipt {
     let mut receipt = receipt();
     let carols = HandOut::of(7, &envelope(2, "carol/main"), false).unwrap();

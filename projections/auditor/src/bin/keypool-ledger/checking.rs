@@ -102,7 +102,7 @@ pub(crate) fn verify(path: &Path, seen: &SeenArgs, out: &mut Out) -> Result<u8, 
     report(&verdict, out, || format!("{records} records of {histories} histories: whole{pruned}"))
 }
 
-/// What a source says at its end, or why it was not reached. That a server goes away is no damage.
+/// Reads the end of a source, or says why it was not reached. A server that goes away is no damage.
 fn answered(
     outcome: Result<SourceEnd, SourceError>,
 ) -> Result<Result<SourceEnd, SourceError>, ToolError> {

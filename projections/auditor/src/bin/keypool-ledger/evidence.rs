@@ -63,7 +63,7 @@ pub(crate) fn check(text: &str, out: &mut Out) -> Result<u8, ToolError> {
     }
 }
 
-/// What two checkpoints show: the key has signed both, they are of one length, and say different things.
+/// The evidence of two checkpoints: the key has signed both, they are of one length and differ.
 fn shown_by_checkpoints(
     (a, b): (&Paper, &Paper),
     key: &NoteKey,
@@ -78,7 +78,7 @@ fn shown_by_checkpoints(
     Ok(Ok(format!("two histories of the first {} records of {}", a.size(), a.origin())))
 }
 
-/// What two receipts show: the key has signed both, and they cannot both be true.
+/// The evidence of two receipts: the key has signed both, and they cannot both be true.
 fn shown_by_receipts(
     (a, b): (&ReceiptFile, &ReceiptFile),
     key: &NoteKey,

@@ -138,7 +138,7 @@ fn limits_at(settings: &[(u64, RuleSettings)], seq: u64, promises: PromiseArgs) 
     limits
 }
 
-/// What is known of a package while its life is told.
+/// The state of a package while its life is told.
 #[derive(Default)]
 struct Story {
     grace: Duration,
@@ -147,7 +147,7 @@ struct Story {
     fate: Option<String>,
 }
 
-/// What is known of a reservation while its package's life is told.
+/// The state of a reservation while its package's life is told.
 struct Told {
     holder: PoolId,
     deadline: Timestamp,

@@ -1,4 +1,4 @@
-//! What the tool says, to people or to programs, and what it says when it cannot.
+//! The output of the tool, for people or for programs, and its errors.
 
 use std::{
     error::Error,
@@ -15,7 +15,7 @@ use crate::{DAMAGED, FINE, UNREADABLE, USAGE};
 /// Why a command came to no end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolError {
-    /// What was asked for is not there, or not said well.
+    /// The request names nothing that is there, or is not said well.
     #[error("{0}")]
     Usage(String),
     /// The source cannot be read.

@@ -19,7 +19,7 @@ use crate::{
     reading::{read, try_read_after},
 };
 
-/// What was counted on the way through a log.
+/// The counts of a whole log.
 #[derive(Default)]
 struct Counted {
     records: u64,

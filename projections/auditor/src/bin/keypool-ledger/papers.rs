@@ -88,7 +88,7 @@ pub(crate) fn receipt_in(text: &str) -> Option<Result<ReceiptFile, ReceiptError>
     text.starts_with(RECEIPT).then(|| text.parse())
 }
 
-/// What a receipt says, if it is one and signed by the key that was named, if one was.
+/// Reads a receipt, if it is one and signed by the key that was named, if one was.
 pub(crate) fn read_receipt(
     file: &ReceiptFile,
     key: Option<&NoteKey>,
@@ -130,7 +130,7 @@ fn check_receipt(
     Ok(FINE)
 }
 
-/// What a receipt says, in a line.
+/// The text of a receipt, in a line.
 pub(crate) fn told(receipt: &Receipt) -> String {
     let hand_out = &receipt.hand_out;
     format!(
@@ -156,7 +156,7 @@ fn described(paper: &Paper, signed: &str) -> String {
     format!("{} at {} records, {signed}", checkpoint.origin(), checkpoint.size())
 }
 
-/// Who stands by a checkpoint, as far as that can be checked.
+/// The signers of a checkpoint, as far as they can be checked.
 fn signature(paper: &Paper, key: Option<&NoteKey>) -> Result<String, ToolError> {
     match (&paper.note, key) {
         (_, Some(key)) => {

@@ -19,7 +19,7 @@ use crate::{
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 96.0;
 const RIGHT: f64 = 24.0;
-/// Where the counts begin and how high they are, in pixels.
+/// The place of the counts and their height, in pixels.
 const TOP: f64 = 72.0;
 const HEIGHT: f64 = 220.0;
 /// How high the row of a package is, in pixels.
@@ -28,7 +28,7 @@ const ROW: f64 = 18.0;
 const ROWS_MAX: usize = 60;
 /// A line of the counts: its name, its colour, and which count it is.
 type Series = (&'static str, &'static str, fn(&Counts) -> u64);
-/// What is drawn of the counts.
+/// The drawing of the counts.
 const SERIES: [Series; 5] = [
     ("available", "#2e7d32", |counts| counts.available),
     ("reserved", "#f9a825", |counts| counts.reserved),
@@ -209,8 +209,8 @@ impl Life {
         }
     }
 
-    /// Where the counts change, from left to right, and how many packages are below each line: the last
-    /// of what happens in the same tenth of a pixel.
+    /// The places where the counts change, from left to right, and how many packages are below each line:
+    /// the last of what happens in the same tenth of a pixel.
     fn steps(&self, axis: &Axis) -> Vec<(f64, [u64; SERIES.len() + 1])> {
         let mut steps: Vec<(f64, [u64; SERIES.len() + 1])> = Vec::new();
         for (at, counts) in &self.counts {
@@ -299,7 +299,7 @@ fn draw_bar(axis: &Axis, id: ReservationId, bar: &Bar, y: f64, svg: &mut String)
     }
 }
 
-/// What the colours of the bars mean.
+/// The legend of the bars' colours.
 fn draw_legend(y: f64, svg: &mut String) {
     let legend = [("spent", "#1565c0"), ("given back", "#2e7d32"), ("lapsed", "#ef6c00")];
     let legend = legend.into_iter().chain([("open", "#f9a825"), ("conflict", "#c62828")]);

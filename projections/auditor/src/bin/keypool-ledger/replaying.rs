@@ -145,7 +145,7 @@ fn show_pool(pool: &PoolId, state: &PoolState, out: &mut Out) -> Result<(), Tool
     Ok(())
 }
 
-/// Where a package stands, in a word.
+/// The stage of a package, in a word.
 const fn word(stage: Stage) -> &'static str {
     match stage {
         Stage::Created => "created",
@@ -222,7 +222,7 @@ pub(crate) fn diff(
     refused(&after, out)
 }
 
-/// Where a package stands, and which reservation of it is meant.
+/// The stage of a package, and the reservation of it that is meant.
 pub(crate) fn standing_of(package: &Package) -> String {
     match package.generation {
         0 => word(package.stage).to_owned(),
@@ -230,7 +230,7 @@ pub(crate) fn standing_of(package: &Package) -> String {
     }
 }
 
-/// What packages are listed by.
+/// The order of listed packages.
 fn order_of(package: &Package) -> (u64, &keypool_ledger::KeyPackageRef) {
     (package.order, &package.facts.keypackage_ref)
 }

@@ -45,7 +45,7 @@ pub(crate) fn step(
     refused(&fold, out)
 }
 
-/// What an event can change, before it or after.
+/// The state that an event can change, before it or after.
 #[derive(Debug, Default)]
 struct Glance {
     package: Option<(String, Option<String>)>,
@@ -86,7 +86,7 @@ impl Glance {
         }
     }
 
-    /// What is another way in `after`, in words.
+    /// The differences of `after`, in words.
     fn change(&self, after: &Self, taken: Result<(), IllegalChange>) -> String {
         if let Err(error) = taken {
             return format!("refused: {error}");

@@ -1,4 +1,4 @@
-//! The part of a mailbox that one group has, and how much of its budget is used.
+//! The budget of one group in a mailbox, and how much of it is used.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
 use super::DeliveryLimits;
 use crate::packing::{Packer, Unpacker};
 
-/// The part of a mailbox that one group has.
+/// The budget of one group in a mailbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Share {
+pub(super) struct GroupBudget {
     /// The device that added this one, and when, until this one has accepted the group.
     pub(super) invited: Option<(PoolId, Timestamp)>,
     /// Whether the device is a member still; what waits is delivered in any case.
     pub(super) ended: bool,
     pub(super) used: Used,
-    /// What each sender's messages use of it.
+    /// The use that each sender's messages make of it.
     pub(super) senders: OrdMap<Arc<str>, Used>,
     /// Whether nothing more of the group is kept until the device was told.
     pub(super) closed: bool,
@@ -47,7 +47,7 @@ impl Used {
     }
 }
 
-impl Share {
+impl GroupBudget {
     /// Whether nothing more of a sender is kept, nor of the other devices of that user.
     pub(super) fn is_closed_to(&self, sender: &PoolId) -> bool {
         self.closed_senders.iter().any(|closed| closed.user() == sender.user())
@@ -101,14 +101,14 @@ impl Share {
         let invited = if rest.flag()? { Some((rest.pool()?, rest.time()?)) } else { None };
         let (ended, closed) = (rest.flag()?, rest.flag()?);
         let used = Used::unpack(rest)?;
-        let mut share = Self { invited, ended, used, closed, ..Self::default() };
+        let mut budget = Self { invited, ended, used, closed, ..Self::default() };
         for _ in 0..rest.number()? {
-            share.senders.insert(rest.text()?.as_str().into(), Used::unpack(rest)?);
+            budget.senders.insert(rest.text()?.as_str().into(), Used::unpack(rest)?);
         }
         for _ in 0..rest.number()? {
-            share.closed_senders.insert(rest.pool()?);
+            budget.closed_senders.insert(rest.pool()?);
         }
-        Some(share)
+        Some(budget)
     }
 }
 

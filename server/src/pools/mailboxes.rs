@@ -1,0 +1,87 @@
+//! The mailboxes of a group's members: what they keep of an event, as a group of commands sees them.
+
+use keypool_ledger::{Event, EventLog, GroupId, PoolId, StreamId};
+use keypool_projections::{GroupState, KeepDecision, MailboxState};
+
+use super::{
+    delivering::{Writes, without_bytes},
+    group::Group,
+};
+
+/// How many members without room for a message are named.
+const NOT_KEPT_NAMED: usize = 100;
+
+/// The decision of a group's mailboxes on one event.
+#[derive(Default)]
+pub(super) struct Keeping {
+    /// Whether any of them keeps it.
+    pub(super) is_kept: bool,
+    /// Whether the owner of one has blocked the sender, who is not told.
+    pub(super) is_blocked: bool,
+    /// Those that have no room, by device, as far as they are named.
+    pub(super) not_kept: Vec<PoolId>,
+}
+
+impl<L: EventLog> Group<'_, L> {
+    /// Decides for every mailbox whether it keeps an event, adds what is recorded of those that do not, and
+    /// names them in the event.
+    pub(super) fn kept(
+        &self,
+        writes: &mut Writes,
+        (group, state): (&GroupId, &GroupState),
+        mut event: Event,
+        bytes: usize,
+    ) -> (Event, Keeping) {
+        let mut keeping = Keeping::default();
+        let (sender, posted) = match &event {
+            Event::Posted { sender, .. } => (sender, true),
+            Event::Committed { committer, .. } => (committer, false),
+            _ => return (event, keeping),
+        };
+        let (now, limits) = (self.look.now, &self.shared.delivery_limits);
+        for recipient in state.recipients(&event) {
+            let (decision, version) = self.with_mailbox(recipient, |mailbox| {
+                let sender = (sender, posted);
+                let decision = mailbox.decide_keep(group, sender, bytes as u64, now, limits);
+                (decision, mailbox.version())
+            });
+            keeping.note(recipient, &decision);
+            if !decision.closing.is_empty() {
+                let closing = without_bytes(decision.closing);
+                writes.insert(StreamId::Mailbox(recipient.clone()), (version, closing));
+            }
+        }
+        if let Event::Posted { not_kept, .. } | Event::Committed { not_kept, .. } = &mut event {
+            not_kept.clone_from(&keeping.not_kept);
+        }
+        (event, keeping)
+    }
+
+    pub(super) fn mailbox_state(&self, device: &PoolId) -> MailboxState {
+        self.with_mailbox(device, MailboxState::clone)
+    }
+
+    pub(super) fn with_mailbox<T>(
+        &self,
+        device: &PoolId,
+        look: impl FnOnce(&MailboxState) -> T,
+    ) -> T {
+        match self.deliveries.known_mailbox(device) {
+            Some(working) => look(working),
+            None => match self.shared.views().deliveries.known_mailbox(device) {
+                Some(published) => look(published),
+                None => look(&MailboxState::default()),
+            },
+        }
+    }
+}
+
+impl Keeping {
+    fn note(&mut self, recipient: &PoolId, decision: &KeepDecision) {
+        self.is_kept |= decision.kept;
+        self.is_blocked |= decision.blocked;
+        if !decision.kept && !decision.blocked && self.not_kept.len() < NOT_KEPT_NAMED {
+            self.not_kept.push(recipient.clone());
+        }
+    }
+}
