@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
+use keypool_api::{Base64, UploadRequest};
 use keypool_client::{
     CommitPost, DeliveryError, DeliveryService, DeviceIdentity, KeyPackagePool, LocalStore,
     MlsClient, MlsMembership, PoolConfig, WelcomePost, fresh_command,
 };
 use keypool_ledger::{Clock, SystemClock};
-use keypool_projections::wire::{Base64, UploadRequest};
 use keypool_server::{Server, Settings};
 use openmls::{
     credentials::{BasicCredential, CredentialWithKey},

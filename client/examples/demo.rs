@@ -15,6 +15,7 @@ use std::{
 };
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use keypool_api::{ClaimRequest, Code, ReserveRequest, SpendRequest};
 use keypool_client::{
     ApiError, CommitPost, DeliveryError, DeliveryService, MlsClient, PoolConfig, Received,
     WelcomePost, fresh_command,
@@ -22,10 +23,7 @@ use keypool_client::{
 use keypool_ledger::{
     Clock, GroupId, KeyPackageRef, PoolId, ReservationId, SystemClock, Timestamp,
 };
-use keypool_projections::{
-    Moment,
-    wire::{ClaimRequest, Code, ReserveRequest, SpendRequest},
-};
+use keypool_projections::Moment;
 use keypool_server::{Server, Settings};
 
 type Failure = Box<dyn Error>;

@@ -29,16 +29,13 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use keypool_ledger::{Clock, CommandId, NameError, PoolId, Timestamp};
-use keypool_projections::{
+use keypool_api::{
+    ClaimRequest, Code, DevicesReply, EventsReply, PoolStatus, Problem, RegisterReply,
+    RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply,
+    RevokeRequest, RotateRequest, SpendReply, SpendRequest, UploadReply, UploadRequest, Voucher,
     signing::content_digest,
-    wire::{
-        ClaimRequest, Code, DevicesReply, EventsReply, PoolStatus, Problem, RegisterReply,
-        RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply,
-        RevokeRequest, RotateRequest, SpendReply, SpendRequest, UploadReply, UploadRequest,
-        Voucher,
-    },
 };
+use keypool_ledger::{Clock, CommandId, NameError, PoolId, Timestamp};
 use reqwest::{Method, Url};
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -5,8 +5,9 @@ mod devices;
 
 use std::{path::Path, sync::Arc};
 
+use keypool_api::PoolStatus;
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, Timestamp};
-use keypool_projections::{Moment, ReservationStatus, timeline, wire::PoolStatus};
+use keypool_projections::{Moment, ReservationStatus, timeline};
 
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,

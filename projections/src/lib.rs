@@ -32,11 +32,7 @@ mod timeline;
 
 pub mod packing;
 
-pub mod signing;
-
 pub mod statement;
-
-pub mod wire;
 
 pub use crate::{
     command::{

@@ -4,12 +4,12 @@ use std::{collections::HashMap, error::Error, hint::black_box, path::Path};
 
 use criterion::{Criterion, Throughput};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use keypool_api::signing::{BodyParts, ReceivedSignature, SignedParts, content_digest};
 use keypool_auditor::{source::Source, verify::verify};
 use keypool_ledger::{
     CommandId, Event, EventEnvelope, Hash, JournalWriter, JournalWriterOptions, KeyPackageRef,
     PackageFacts, PoolId, Record, SignatureKey, StreamHead, StreamId, Timestamp, codec,
 };
-use keypool_projections::signing::{BodyParts, ReceivedSignature, SignedParts, content_digest};
 use uuid::Uuid;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;

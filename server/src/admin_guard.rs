@@ -12,7 +12,7 @@ use actix_web::{
     http::header::{AUTHORIZATION, HOST, HeaderValue, WWW_AUTHENTICATE},
     middleware::Next,
 };
-use keypool_projections::wire::Code;
+use keypool_api::Code;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 

@@ -17,10 +17,10 @@ use actix_web::{
     http::{Method, header::HeaderMap},
 };
 use ed25519_dalek::{Signature, VerifyingKey};
-use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
-use keypool_projections::signing::{
+use keypool_api::signing::{
     BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest,
 };
+use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
 
 pub(crate) use self::body::{Body, BodyBudget};
 use self::body::{BodyHead, read};

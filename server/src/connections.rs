@@ -18,7 +18,7 @@ use actix_web::{
     dev::{Extensions, ServiceRequest},
     rt::net::TcpStream,
 };
-use keypool_projections::wire::Code;
+use keypool_api::Code;
 use rustix::{
     net::{SendFlags, Shutdown, send, shutdown, sockopt::set_tcp_user_timeout},
     process::{Resource, Rlimit, getrlimit, setrlimit},

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-use keypool_projections::wire::Code;
+use keypool_api::Code;
 
 use crate::problem::Failure;
 

@@ -1,10 +1,8 @@
 //! What the server counts, for Prometheus. No user, device or key is ever a label.
 
+use keypool_api::{Code, ReportReason};
 use keypool_ledger::EventLog;
-use keypool_projections::{
-    quota::Quota,
-    wire::{Code, ReportReason},
-};
+use keypool_projections::quota::Quota;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };

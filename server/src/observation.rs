@@ -19,8 +19,9 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
+use keypool_api::Code;
 use keypool_ledger::KeyPackageRef;
-use keypool_projections::{quota::Quota, wire::Code};
+use keypool_projections::quota::Quota;
 use uuid::Uuid;
 
 use crate::{

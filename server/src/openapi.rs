@@ -4,7 +4,7 @@ mod fields;
 
 use std::sync::LazyLock;
 
-use keypool_projections::wire::{EventView, LastResortNotice, LevelNotice, Problem};
+use keypool_api::{EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
 use self::fields::Fields;

@@ -7,11 +7,11 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{StatusCode, header},
 };
+use keypool_api::{Code, Problem, UploadItem};
 use keypool_ledger::{KeyPackageRef, NameError, Timestamp};
 use keypool_projections::{
     DeliveryRejection, ItemRefusal, Rejection,
     quota::{OverQuota, Quota},
-    wire::{Code, Problem, UploadItem},
 };
 
 use crate::{
@@ -324,7 +324,7 @@ impl From<AdmissionError> for UploadItem {
     fn from(error: AdmissionError) -> Self {
         Self {
             keypackage_ref: error.keypackage_ref,
-            outcome: keypool_projections::wire::Outcome::Rejected,
+            outcome: keypool_api::Outcome::Rejected,
             code: Some(Code::InvalidKeyPackage),
             check: Some(error.check.name().to_owned()),
             detail: Some(error.detail),

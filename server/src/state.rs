@@ -8,8 +8,9 @@ use std::{
 
 use crate::pools::Progress;
 use actix_web::{HttpRequest, web};
+use keypool_api::Code;
 use keypool_ledger::{Clock, SledLog};
-use keypool_projections::{statement::LedgerId, wire::Code};
+use keypool_projections::statement::LedgerId;
 use tokio::sync::watch;
 
 use crate::{

@@ -30,8 +30,8 @@ use std::{
     },
 };
 
+use keypool_api::{ConsistencyReply, InclusionReply};
 use keypool_ledger::{ReadError, Record};
-use keypool_projections::wire::{ConsistencyReply, InclusionReply};
 use keypool_transparency::{
     Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, Paper,
     ProofError, Receipt, ReceiptFile, Standing, Tile, TreeHash, prove_consistency, prove_inclusion,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use keypool_ledger::{CommandId, GroupId};
-use keypool_projections::wire::{
+use keypool_api::{
     AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, GroupReply, GroupRequest,
     MailboxReply, MessageReply, MessageRequest,
 };
+use keypool_ledger::{CommandId, GroupId};
 use reqwest::Method;
 
 use super::{ApiClient, ApiError, Body, Call};

@@ -3,11 +3,11 @@
 
 use std::sync::PoisonError;
 
-use keypool_ledger::{CommandId, NameError};
-use keypool_projections::wire::{
+use keypool_api::{
     LeafKeyReply, LeafKeyRequest, RemoveReply, RemoveRequest, RotatePackagesReply,
     RotatePackagesRequest,
 };
+use keypool_ledger::{CommandId, NameError};
 
 use super::{ApiClient, ApiError};
 

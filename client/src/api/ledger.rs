@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use keypool_projections::wire::ConsistencyReply;
+use keypool_api::ConsistencyReply;
 use keypool_transparency::{NoteKey, TreeHash};
 use reqwest::StatusCode;
 

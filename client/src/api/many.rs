@@ -1,7 +1,7 @@
 //! Packages of many devices at once, and packages that could not be used.
 
+use keypool_api::{ReportReply, ReportRequest, ReserveManyReply, ReserveManyRequest};
 use keypool_ledger::CommandId;
-use keypool_projections::wire::{ReportReply, ReportRequest, ReserveManyReply, ReserveManyRequest};
 
 use super::{ApiClient, ApiError};
 

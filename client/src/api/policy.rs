@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use keypool_api::{PolicyReply, PolicyRequest};
 use keypool_ledger::CommandId;
-use keypool_projections::wire::{PolicyReply, PolicyRequest};
 
 use super::{ApiClient, ApiError};
 

@@ -1,7 +1,7 @@
 //! Whether the server and this device know the same of the device's pool.
 
+use keypool_api::{ReconcileReply, ReconcileRequest};
 use keypool_ledger::CommandId;
-use keypool_projections::wire::{ReconcileReply, ReconcileRequest};
 
 use super::{ApiClient, ApiError};
 

@@ -2,9 +2,9 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use keypool_projections::{
+use keypool_api::{
+    Problem,
     signing::{BodyParts, SignedParts},
-    wire::Problem,
 };
 use serde::de::DeserializeOwned;
 

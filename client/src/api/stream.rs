@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keypool_projections::wire::{EventView, LastResortNotice, LevelNotice};
+use keypool_api::{EventView, LastResortNotice, LevelNotice};
 use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
 

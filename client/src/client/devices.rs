@@ -1,7 +1,7 @@
 //! The keys that speak for the device and for others of its user, and the users it wants nothing of.
 
+use keypool_api::{PolicyReply, RegisterReply, RemoveReply, Voucher};
 use keypool_ledger::SignatureKey;
-use keypool_projections::wire::{PolicyReply, RegisterReply, RemoveReply, Voucher};
 
 use super::MlsClient;
 use crate::{ApiError, DeliveryService, RotateError};

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use keypool_api::{ContactToken, PolicyReply, PolicyRequest};
 use keypool_ledger::{ReservationId, ReservePolicy, Timestamp};
-use keypool_projections::{
-    ReservationStatus,
-    wire::{ContactToken, PolicyReply, PolicyRequest},
-};
+use keypool_projections::ReservationStatus;
 
 use super::connection::MlsConnection;
 use crate::{ApiError, OwnStage, RefreshError, StorageError, storage::fresh_command};

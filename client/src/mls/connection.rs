@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, RevokeReason, Timestamp};
-use keypool_projections::wire::{
+use keypool_api::{
     Base64, Code, Outcome, PoolCounts, PoolStatus, RevokeRequest, RevokeWord, UploadItem,
     UploadRequest,
 };
+use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, RevokeReason, Timestamp};
 use serde::Serialize;
 
 use super::{

@@ -17,12 +17,9 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use keypool_api::{PackageState, PoolStatus, ReconcileRequest, RevokeRequest, RevokeWord};
 use keypool_ledger::{KeyPackageRef, RevokeReason, StreamHead, Timestamp};
-use keypool_projections::{
-    Stage,
-    reconcile::digest,
-    wire::{PackageState, PoolStatus, ReconcileRequest, RevokeRequest, RevokeWord},
-};
+use keypool_projections::{Stage, reconcile::digest};
 use serde::{Deserialize, Serialize};
 
 use super::{

@@ -1,9 +1,7 @@
 //! What happens to the device's pool, taken into its mirror of the server's history as it happens.
 
-use keypool_projections::{
-    Moment, timeline,
-    wire::{LastResortNotice, LevelNotice},
-};
+use keypool_api::{LastResortNotice, LevelNotice};
+use keypool_projections::{Moment, timeline};
 
 use super::{
     auditing::note_spent,

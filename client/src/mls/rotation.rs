@@ -11,11 +11,11 @@
 //! invites finds an empty pool.
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{CommandId, RevokeReason, SignatureKey, Timestamp};
-use keypool_projections::wire::{
+use keypool_api::{
     Base64, Code, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, RotatePackagesRequest,
     UploadItem, Voucher,
 };
+use keypool_ledger::{CommandId, RevokeReason, SignatureKey, Timestamp};
 use openmls_basic_credential::SignatureKeyPair;
 use serde::{Deserialize, Serialize};
 

@@ -4,11 +4,9 @@
 
 use std::future::Future;
 
+use keypool_api::{Code, ContactToken, DevicesReply, LeafKeyRequest, RotateRequest, Voucher};
 use keypool_ledger::{Hash, PoolId, Signature, SignatureKey, Timestamp};
-use keypool_projections::{
-    statement::{Agreement, LedgerId, Statement, contact_statement},
-    wire::{Code, ContactToken, DevicesReply, LeafKeyRequest, RotateRequest, Voucher},
-};
+use keypool_projections::statement::{Agreement, LedgerId, Statement, contact_statement};
 
 use super::{connection::MlsConnection, identity::DeviceKeys};
 use crate::{ApiClient, ApiError};

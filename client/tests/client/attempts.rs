@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use keypool_api::{Base64, MailboxItem, MailboxKind, MailboxReply};
 use keypool_client::{
     Happening, JoinError, MlsClient, OwnStage, PoolConfig, WELCOME_ATTEMPTS_MAX, What,
 };
 use keypool_ledger::Clock;
-use keypool_projections::wire::{Base64, MailboxItem, MailboxKind, MailboxReply};
 
 use super::{
     people::alice_and_absent_bob,

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use keypool_api::Code;
 use keypool_client::{InviteError, Why};
 use keypool_ledger::{Clock, ReservePolicy};
-use keypool_projections::{
-    quota::{Quotas, Rate},
-    wire::Code,
-};
+use keypool_projections::quota::{Quotas, Rate};
 
 use super::{
     people::{alice_and_absent_bob, now, why},

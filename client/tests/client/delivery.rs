@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use keypool_api::{Base64, Code, CommitRequest, GroupRequest};
 use keypool_client::{
     Happening, InviteError, MESSAGE_BYTES_MAX, MlsClient, PoolConfig, SendError, ServerDelivery,
     What, Why,
 };
 use keypool_ledger::{Clock, GroupId};
-use keypool_projections::wire::{Base64, Code, CommitRequest, GroupRequest};
 
 use super::service::{Kill, Service, Side, group, run};
 
@@ -460,7 +460,7 @@ fn what_cannot_be_opened_is_told_once() {
         let mut sealed = alice.encrypt(&group, b"secret").unwrap();
         *sealed.last_mut().unwrap() ^= 1;
         let message = Base64(sealed);
-        let request = keypool_projections::wire::MessageRequest { message };
+        let request = keypool_api::MessageRequest { message };
         let command = keypool_client::fresh_command();
         alice.connection().api().post_message(&group, &request, command).await.unwrap();
         alice.send(&group, b"sorry").await.unwrap();

@@ -1,9 +1,9 @@
 //! A user with several devices: each vouched for by another, all of them invited.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
+use keypool_api::{Code, Voucher};
 use keypool_client::{ApiError, DeviceIdentity, RotateError, Why};
 use keypool_ledger::Clock;
-use keypool_projections::wire::{Code, Voucher};
 use keypool_server::{RegistrationPolicy, RegistrationSettings};
 use serde_json::json;
 

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
+use keypool_api::{Code, ReconcileRequest};
 use keypool_client::{
     AuditFinding, Drift, LocalStore, MlsClient, OwnStage, PoolConfig, Refresh, RefreshError,
     StorageError,
 };
 use keypool_ledger::KeyPackageRef;
-use keypool_projections::wire::{Code, ReconcileRequest};
 
 use super::{
     command_line::{keypool, lose_a_package, told},

@@ -1,7 +1,7 @@
 //! Servers that say something else than they should, and what stands between.
 
+use keypool_api::{Code, DeviceReservation, EventsReply, Problem, ReserveManyReply};
 use keypool_client::{ApiClient, ApiError, PoolConfig, RefreshError, StorageError, Why};
-use keypool_projections::wire::{Code, DeviceReservation, EventsReply, Problem, ReserveManyReply};
 
 use super::{
     people::{alice_and_absent_bob, bob_joins_and_hears, counts, now, reserve, resume, why},
@@ -135,8 +135,8 @@ fn a_server_that_has_lost_its_log_is_noticed() {
         super::support::copy(&home, &twin);
         let bob = other.open_at(&twin, "bob", PoolConfig::default());
         let upload = |made: Vec<keypool_client::CreatedPackage>| {
-            let bytes = made.into_iter().map(|made| keypool_projections::wire::Base64(made.bytes));
-            keypool_projections::wire::UploadRequest { keypackages: bytes.collect() }
+            let bytes = made.into_iter().map(|made| keypool_api::Base64(made.bytes));
+            keypool_api::UploadRequest { keypackages: bytes.collect() }
         };
         let made = bob.connection().pool().generate_and_store(8, now(&other)).unwrap();
         let command = keypool_client::fresh_command();

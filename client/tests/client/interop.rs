@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
+use keypool_api::{
+    Base64, DevicesReply, LeafKeyRequest, Outcome, RegisterRequest, RotatePackagesReply,
+    RotatePackagesRequest, RotateRequest, UploadReply, UploadRequest,
+    signing::{BodyParts, SignedParts, content_digest},
+};
 use keypool_client::{MlsClient, OfferedPackage, Received, fresh_command};
 use keypool_ledger::{Clock, GroupId, Hash, KeyPackageRef, Signature, SignatureKey};
-use keypool_projections::{
-    signing::{BodyParts, SignedParts, content_digest},
-    statement::LedgerId,
-    wire::{
-        Base64, DevicesReply, LeafKeyRequest, Outcome, RegisterRequest, RotatePackagesReply,
-        RotatePackagesRequest, RotateRequest, UploadReply, UploadRequest,
-    },
-};
+use keypool_projections::statement::LedgerId;
 use mls_rs::{
     CipherSuite, CipherSuiteProvider, Client, CryptoProvider, ExtensionList, MlsMessage,
     client_builder::MlsConfig,

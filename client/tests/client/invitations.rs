@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use keypool_api::Code;
 use keypool_client::{GroupError, InviteError, PackageUse, PoolConfig, Why};
-use keypool_projections::wire::Code;
 
 use super::{
     people::{
@@ -193,7 +193,7 @@ fn a_holder_alone_may_spend() {
         let (alice, group) = alice_and_absent_bob(&service, 1).await;
         let carol = service.device("carol", 0).await;
         let made = reserve(&alice, None).await;
-        let request = keypool_projections::wire::SpendRequest {
+        let request = keypool_api::SpendRequest {
             keypackage_ref: made.claim.keypackage_ref.clone(),
             reservation_id: made.claim.reservation_id,
             group_id: super::service::group("h"),

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use keypool_api::PoolStatus;
 use keypool_client::{JoinError, KeyFate, MlsClient, PoolConfig, Refresh};
 use keypool_ledger::{GroupId, KeyPackageRef, codec};
-use keypool_projections::{PoolState, wire::PoolStatus};
+use keypool_projections::PoolState;
 use openmls::messages::Welcome;
 use tls_codec::{Deserialize, Serialize, VLBytes};
 

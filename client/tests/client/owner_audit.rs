@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use keypool_api::{Base64, EventView, EventsReply};
 use keypool_client::{AuditFinding, EvidenceKind, Gravity, MlsClient, OwnerAudit};
 use keypool_ledger::{Event, EventEnvelope, PoolId, ReleaseReason, ReservationId, codec};
-use keypool_projections::wire::{Base64, EventView, EventsReply};
 use keypool_transparency::{NoteKey, NoteSigner, Paper};
 use uuid::Uuid;
 

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use keypool_api::{ClaimRequest, ReserveReply, ReserveRequest};
 use keypool_client::{InviteError, Invited, MlsClient, Received, Why, fresh_command};
 use keypool_ledger::{Clock, GroupId, ReservationId, Timestamp};
-use keypool_projections::wire::{ClaimRequest, ReserveReply, ReserveRequest};
 use uuid::Uuid;
 
 use super::service::{Mail, Service, group, run};

@@ -2,8 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
+use keypool_api::{Base64, Code, UploadRequest};
 use keypool_client::{ApiError, PoolConfig, RefreshError, fresh_command};
-use keypool_projections::wire::{Base64, Code, UploadRequest};
 
 use super::service::{Service, run};
 

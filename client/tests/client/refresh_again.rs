@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use keypool_api::{RevokeRequest, RevokeWord, SpendRequest};
 use keypool_client::{MlsClient, fresh_command};
 use keypool_ledger::Clock;
-use keypool_projections::wire::{RevokeRequest, RevokeWord, SpendRequest};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 use super::{

@@ -4,16 +4,16 @@
 
 use std::{fs, path::Path};
 
+use keypool_api::{
+    AcknowledgeRequest, ClaimRequest, CommitRequest, GroupRequest, LeafKeyRequest, MessageRequest,
+    PolicyRequest, ReconcileRequest, ReportRequest, ReserveManyRequest, ReserveRequest,
+    RevokeRequest, RotatePackagesRequest, SpendRequest, UploadRequest,
+};
 use keypool_client::{
     ApiClient, CommitPost, DeliveryService, EventStream, MlsClient, MlsConnection, PoolListener,
     ServerDelivery, fresh_command as id,
 };
 use keypool_ledger::{GroupId, ReservePolicy, SignatureKey, Timestamp};
-use keypool_projections::wire::{
-    AcknowledgeRequest, ClaimRequest, CommitRequest, GroupRequest, LeafKeyRequest, MessageRequest,
-    PolicyRequest, ReconcileRequest, ReportRequest, ReserveManyRequest, ReserveRequest,
-    RevokeRequest, RotatePackagesRequest, SpendRequest, UploadRequest,
-};
 
 fn is_send<T: Send>(_: T) {}
 

@@ -22,10 +22,10 @@ use actix_web::{
     web::{self, Bytes, Data},
 };
 use clap::{Args, ValueEnum};
-use keypool_ledger::{Clock, GroupId, Hash, PoolId, SystemClock, Timestamp};
-use keypool_projections::wire::{
+use keypool_api::{
     Base64, PoolCounts, PoolStatus, ReserveReply, ReserveRequest, SpendReply, SpendRequest,
 };
+use keypool_ledger::{Clock, GroupId, Hash, PoolId, SystemClock, Timestamp};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 

@@ -5,8 +5,8 @@ use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use actix_rt::time::Instant;
 use clap::Args;
+use keypool_api::{ClaimRequest, ReserveRequest};
 use keypool_ledger::{Clock, GroupId, ReservationId, SystemClock};
-use keypool_projections::wire::{ClaimRequest, ReserveRequest};
 use uuid::Uuid;
 
 use crate::{

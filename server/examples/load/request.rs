@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use ed25519_dalek::Signer;
+use keypool_api::signing::{BodyParts, SignatureHeaders, SignedParts, content_digest};
 use keypool_ledger::{Clock, SystemClock};
-use keypool_projections::signing::{BodyParts, SignatureHeaders, SignedParts, content_digest};
 use serde::Serialize;
 use uuid::Uuid;
 

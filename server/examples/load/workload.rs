@@ -5,8 +5,8 @@
 //! checked.
 
 use clap::ValueEnum;
+use keypool_api::{Base64, ReserveRequest, SpendRequest, UploadRequest};
 use keypool_ledger::{Clock, GroupId, ReservationId, SystemClock};
-use keypool_projections::wire::{Base64, ReserveRequest, SpendRequest, UploadRequest};
 use uuid::Uuid;
 
 use crate::{

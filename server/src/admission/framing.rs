@@ -1,7 +1,7 @@
 //! What an MLS message says in clear: its group, its epoch, and whether it is a Commit (RFC 9420 section 6).
 
+use keypool_api::Code;
 use keypool_ledger::GroupId;
-use keypool_projections::wire::Code;
 use openmls::framing::{ContentType, MlsMessageBodyIn, MlsMessageIn, ProtocolMessage};
 use tls_codec::Deserialize;
 

@@ -8,8 +8,8 @@ use actix_web::{
     web::{Bytes, BytesMut},
 };
 use futures_core::Stream;
+use keypool_api::Code;
 use keypool_ledger::CommandId;
-use keypool_projections::wire::Code;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 

@@ -4,11 +4,11 @@
 use crate::pools::{
     DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Reply, Request, Target,
 };
+use keypool_api::PolicyRequest;
 use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
     Answer, Circle, Claim, Command, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
     quota::{OverQuota, Quota, Quotas, Relation},
-    wire::PolicyRequest,
 };
 
 use super::{Idempotency, Invitee, KeyPackageStore, Reservation, StoreError};

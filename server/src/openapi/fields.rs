@@ -1,6 +1,6 @@
 //! What the fields of the API look like, as far as the types on the wire do not tell.
 
-use keypool_projections::wire::Code;
+use keypool_api::Code;
 use utoipa::{
     Modify,
     openapi::{

@@ -7,15 +7,13 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Path},
 };
-use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
-use keypool_projections::{
-    Acknowledgement, Claim, Closed,
-    wire::{
-        AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest, GroupReply,
-        GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest,
-        NotKept, Problem,
-    },
+use keypool_api::{
+    AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest, GroupReply,
+    GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, NotKept,
+    Problem,
 };
+use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
+use keypool_projections::{Acknowledgement, Claim, Closed};
 use serde::Deserialize;
 
 use crate::{

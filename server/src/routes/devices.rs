@@ -5,14 +5,12 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path},
 };
-use keypool_ledger::{EventLog, PoolId, Signature, SignatureKey, SignedStatement};
-use keypool_projections::{
-    LeafKey, Rejection,
-    wire::{
-        Code, DevicesReply, LeafKeyReply, LeafKeyRequest, Problem, RegisterReply, RegisterRequest,
-        RemoveReply, RemoveRequest, RotateRequest,
-    },
+use keypool_api::{
+    Code, DevicesReply, LeafKeyReply, LeafKeyRequest, Problem, RegisterReply, RegisterRequest,
+    RemoveReply, RemoveRequest, RotateRequest,
 };
+use keypool_ledger::{EventLog, PoolId, Signature, SignatureKey, SignedStatement};
+use keypool_projections::{LeafKey, Rejection};
 
 use crate::{
     authentication::{AuthenticationError, Newcomer, Reader, has_signed},

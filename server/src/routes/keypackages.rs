@@ -13,16 +13,14 @@ use actix_web::{
     http::header,
     web::{self, Data, Query},
 };
-use keypool_ledger::{PoolId, ReservationId, RevokeReason};
-use keypool_projections::{
-    Claim, ItemOutcome, Stage, Which,
-    wire::{
-        Base64, ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus,
-        Problem, ReleaseReply, RenewReply, ReportReason, ReportReply, ReportRequest, ReserveReply,
-        ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest,
-        UploadItem, UploadReply, UploadRequest,
-    },
+use keypool_api::{
+    Base64, ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus, Problem,
+    ReleaseReply, RenewReply, ReportReason, ReportReply, ReportRequest, ReserveReply,
+    ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest, UploadItem,
+    UploadReply, UploadRequest,
 };
+use keypool_ledger::{PoolId, ReservationId, RevokeReason};
+use keypool_projections::{Claim, ItemOutcome, Stage, Which};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{

@@ -9,11 +9,11 @@ use actix_web::{
     http::header::{CACHE_CONTROL, ContentType},
     web::{self, Data, Path},
 };
-use keypool_ledger::{Event, EventLog, Record, ReservationId};
-use keypool_projections::{
-    ReservationStatus,
-    wire::{Code, ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply, Problem},
+use keypool_api::{
+    Code, ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply, Problem,
 };
+use keypool_ledger::{Event, EventLog, Record, ReservationId};
+use keypool_projections::ReservationStatus;
 use keypool_transparency::{Standing, Tile};
 use serde::Deserialize;
 

@@ -5,8 +5,9 @@ use actix_web::{
     http::header::CONTENT_TYPE,
     web::{Bytes, Data},
 };
+use keypool_api::Code;
 use keypool_ledger::{CommandId, Hash, PoolId};
-use keypool_projections::{Rejection, wire::Code};
+use keypool_projections::Rejection;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -6,8 +6,8 @@ use actix_web::{
     http::header,
     web::{self, Data},
 };
+use keypool_api::{Code, Problem};
 use keypool_ledger::{EventLog, LogHealth};
-use keypool_projections::wire::{Code, Problem};
 
 use crate::{disk::Level, metrics::Figures, openapi, problem::Failure, state::State};
 

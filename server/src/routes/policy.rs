@@ -6,12 +6,9 @@ use actix_web::{
     HttpRequest, HttpResponse, Resource, guard,
     web::{self, Data},
 };
+use keypool_api::{Code, ContactToken, PolicyReply, PolicyRequest, Problem};
 use keypool_ledger::PoolId;
-use keypool_projections::{
-    PolicyStatus,
-    statement::contact_statement,
-    wire::{Code, ContactToken, PolicyReply, PolicyRequest, Problem},
-};
+use keypool_projections::{PolicyStatus, statement::contact_statement};
 
 use crate::{
     authentication::{Reader, Writer, has_signed},

@@ -12,12 +12,12 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use data_encoding::BASE64;
 use ed25519_dalek::{Signature, VerifyingKey};
-use keypool_ledger::{Hash, Timestamp};
-use keypool_projections::{
+use keypool_api::{
+    Code, DevicesReply,
     signing::{BodyParts, ReceivedSignature, SignedParts, content_digest},
-    statement::{Agreement, Statement, device_list_head},
-    wire::{Code, DevicesReply},
 };
+use keypool_ledger::{Hash, Timestamp};
+use keypool_projections::statement::{Agreement, Statement, device_list_head};
 use serde_json::Value;
 
 use crate::{

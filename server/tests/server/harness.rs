@@ -10,14 +10,14 @@ use std::{
 
 use data_encoding::BASE64;
 use ed25519_dalek::{Signer, SigningKey};
+use keypool_api::{
+    ContactToken, DevicesReply,
+    signing::{BodyParts, SignatureHeaders, SignedParts, content_digest},
+};
 use keypool_ledger::{
     Clock, Hash, ManualClock, PoolId, Signature, SignatureKey, SystemClock, Timestamp,
 };
-use keypool_projections::{
-    signing::{BodyParts, SignatureHeaders, SignedParts, content_digest},
-    statement::{Agreement, Statement, contact_statement},
-    wire::{ContactToken, DevicesReply},
-};
+use keypool_projections::statement::{Agreement, Statement, contact_statement};
 use keypool_server::{LowWater, Server, Settings};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, ExtensionType,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keypool_projections::wire::Code;
+use keypool_api::Code;
 use keypool_server::Settings;
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -3,15 +3,15 @@
 use std::{error::Error, sync::Arc};
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use keypool_api::{
+    Code, PoolStatus, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, Voucher,
+};
 use keypool_client::{
     ApiClient, DeviceIdentity, Finding, KeyPackagePool, LocalStore, MlsConnection, PoolConfig,
     Refresh, fresh_command,
 };
 use keypool_ledger::{Clock, KeyPackageRef, SystemClock};
-use keypool_projections::{
-    Moment, timeline,
-    wire::{Code, PoolStatus, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, Voucher},
-};
+use keypool_projections::{Moment, timeline};
 use serde_json::json;
 
 use crate::{

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
-use keypool_projections::wire::{
+use keypool_api::{
     AcknowledgeRequest, Base64, Code, MailboxItem, MailboxKind, MailboxReply, NotKept,
 };
+use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -1,7 +1,7 @@
 //! Messages on their way out: sealed and kept in one write, then posted, then forgotten.
 
+use keypool_api::{Base64, MessageReply, MessageRequest};
 use keypool_ledger::{CommandId, GroupId, PoolId};
-use keypool_projections::wire::{Base64, MessageReply, MessageRequest};
 use serde::{Deserialize, Serialize};
 
 use super::server::{command_of, refusal};

@@ -1,9 +1,7 @@
 //! The server's own delivery: a Commit, its Welcome and the spending of its package are one request.
 
+use keypool_api::{Base64, ClaimRequest, Code, CommitReply, CommitRequest, GroupRequest};
 use keypool_ledger::{CommandId, GroupId, Hash};
-use keypool_projections::wire::{
-    Base64, ClaimRequest, Code, CommitReply, CommitRequest, GroupRequest,
-};
 
 use super::{AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost};
 use crate::{ApiClient, ApiError, storage::fresh_command};

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use keypool_api::{Code, ReserveTarget};
 use keypool_ledger::{GroupId, KeyPackageRef, NameError, PoolId};
-use keypool_projections::wire::{Code, ReserveTarget};
 use serde::{Deserialize, Serialize};
 
 use crate::{PackageCheck, mls::acquainting::ContactTokens};

@@ -1,9 +1,9 @@
 //! What is stored of an invitation: how far it has come, and the ids of its requests.
 
+use keypool_api::{ClaimRequest, Code, ReserveManyReply, ReserveManyRequest};
 use keypool_ledger::{
     CommandId, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, SignatureKey,
 };
-use keypool_projections::wire::{ClaimRequest, Code, ReserveManyReply, ReserveManyRequest};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use keypool_api::{Code, ReportReason, ReportRequest};
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId};
-use keypool_projections::wire::{Code, ReportReason, ReportRequest};
 
 use super::{
     Inviter,

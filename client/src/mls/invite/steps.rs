@@ -1,8 +1,8 @@
 //! The steps of an invitation after its Commit is made, over an app's own Delivery Service. Each ends
 //! with one write, which says what the next step is.
 
+use keypool_api::{Code, SpendRequest};
 use keypool_ledger::KeyPackageRef;
-use keypool_projections::wire::{Code, SpendRequest};
 
 use super::{
     Inviter,

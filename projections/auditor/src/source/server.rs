@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+use keypool_api::Base64;
 use keypool_ledger::RawRecord;
-use keypool_projections::wire::Base64;
 use serde::Deserialize;
 use ureq::Agent;
 

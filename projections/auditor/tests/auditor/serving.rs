@@ -15,8 +15,8 @@ use std::{
 };
 
 use insta::assert_snapshot;
+use keypool_api::{LedgerEvent, LedgerEventsReply};
 use keypool_ledger::Record;
-use keypool_projections::wire::{LedgerEvent, LedgerEventsReply};
 use tempfile::TempDir;
 
 use crate::{

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use actix_web::{HttpRequest, http::header::HeaderMap};
 use ed25519_dalek::{Signature, VerifyingKey};
+use keypool_api::signing::{BodyParts, ReceivedSignature, SignedParts, content_digest};
 use keypool_ledger::{Clock, SignatureKey, SystemClock};
-use keypool_projections::signing::{BodyParts, ReceivedSignature, SignedParts, content_digest};
 use uuid::Uuid;
 
 use crate::{Outcome, population::Device, request::AUTHORITY};

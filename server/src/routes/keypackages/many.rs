@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use actix_web::{HttpResponse, web::Data};
-use keypool_ledger::PoolId;
-use keypool_projections::wire::{
+use keypool_api::{
     Code, DeviceReservation, MissingDevice, Problem, ReserveManyReply, ReserveManyRequest,
     ReserveTarget,
 };
+use keypool_ledger::PoolId;
 
 use super::reply;
 use crate::{

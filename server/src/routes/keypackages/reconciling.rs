@@ -1,11 +1,11 @@
 //! What the server and the owner each take to be live in a pool, held against each other.
 
 use actix_web::{HttpResponse, web::Data};
-use keypool_ledger::KeyPackageRef;
-use keypool_projections::{
-    Stage,
-    wire::{Code, PackageState, Problem, ReconcileReply, ReconcileRequest, ReconciledPackage},
+use keypool_api::{
+    Code, PackageState, Problem, ReconcileReply, ReconcileRequest, ReconciledPackage,
 };
+use keypool_ledger::KeyPackageRef;
+use keypool_projections::Stage;
 
 use crate::{authentication::Writer, keypackage_store::Held, problem::Failure, state::State};
 

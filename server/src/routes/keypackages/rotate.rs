@@ -1,12 +1,10 @@
 //! New packages in the place of all that are live, and with them, if so asked, the device's next key.
 
 use actix_web::{HttpResponse, web::Data};
-use keypool_projections::{
-    NextKey,
-    wire::{
-        Code, Outcome, PoolCounts, Problem, RotatePackagesReply, RotatePackagesRequest, UploadItem,
-    },
+use keypool_api::{
+    Code, Outcome, PoolCounts, Problem, RotatePackagesReply, RotatePackagesRequest, UploadItem,
 };
+use keypool_projections::NextKey;
 
 use super::{checked, item};
 use crate::{

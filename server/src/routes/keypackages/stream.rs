@@ -16,11 +16,9 @@ use actix_web::{
     web::{self, Bytes, Data},
 };
 use futures_core::Stream;
+use keypool_api::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts, Problem};
 use keypool_ledger::{Event, PoolId, Record};
-use keypool_projections::{
-    Health, Level,
-    wire::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts, Problem},
-};
+use keypool_projections::{Health, Level};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 

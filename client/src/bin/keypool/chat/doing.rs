@@ -2,11 +2,11 @@
 
 use std::{future::Future, time::Duration};
 
+use keypool_api::{Code, PolicyReply, Problem};
 use keypool_client::{
     ApiError, GroupError, InviteError, Invited, RotateError, SendError, UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, PoolId, SystemClock};
-use keypool_projections::wire::{Code, PolicyReply, Problem};
 use tokio::time::timeout;
 
 use super::{

@@ -19,8 +19,11 @@ mod stream;
 
 mod transparency;
 
+pub mod signing;
+
 use data_encoding::BASE64;
 use keypool_ledger::{CommandId, Event, GroupId, Hash, KeyPackageRef, Record, ReservationId};
+use keypool_projections::{Health, SuiteCounts};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use self::{
@@ -43,7 +46,6 @@ pub use self::{
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
-use crate::health::{Health, SuiteCounts};
 
 /// Bytes that travel as base64 with padding (RFC 4648 section 4).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::{fmt, str::FromStr};
 use keypool_ledger::{
     Hash, KeyPackageRef, PoolId, Signature, SignatureKey, SignedStatement, Timestamp,
 };
+use keypool_projections::statement::{Agreement, LedgerId, Statement};
 use serde::{Deserialize, Serialize};
 
 use super::{Base64, PoolCounts, UploadItem};
-use crate::statement::{Agreement, LedgerId, Statement};
 
 /// `POST /devices`: let the key that signs this request speak for a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,8 @@
 //! Whether two sides know the same of a pool, on the wire.
 
 use keypool_ledger::{Hash, KeyPackageRef};
+use keypool_projections::Stage;
 use serde::{Deserialize, Serialize};
-
-use crate::lifecycle::Stage;
 
 /// `POST /keypackages/reconcile`: exactly one of the two ways to say what the caller takes to be live.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
