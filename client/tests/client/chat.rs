@@ -506,6 +506,28 @@ fn a_line_for_a_group_that_the_user_was_removed_from_goes_nowhere_else() {
     assert_eq!(heard, ["hello", "it is for you all"], "{bob}");
 }
 
+/// Carol's prompt is of no group when she is brought into `friday`; what she types from then on is for it.
+#[test]
+fn a_line_for_a_group_that_came_and_went_goes_to_no_later_one() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    let mut carol = Person::opens(&mut patient_chat(&service, "carol"));
+    carol.says("/pool");
+    carol.reads("pool:");
+    typed(&service, "alice", "/create friday\n/invite carol\n");
+    carol.reads("alice has brought you into friday");
+    typed(&service, "alice", "/remove carol\n");
+    carol.reads("you are out of friday; alice has seen to it");
+    typed(&service, "alice", "/create monday\n/invite bob carol\n");
+    carol.reads("alice has brought you into monday");
+    carol.says("bob must not know");
+    carol.reads("nothing was done with that line: it was for friday, which you are out of");
+    carol.says("it is for you all");
+    assert_eq!(carol.ends().1, 0);
+    let bob = typed(&service, "bob", "/list\n");
+    assert!(bob.contains("carol: it is for you all") && !bob.contains("must not"), "{bob}");
+}
+
 /// The limit of nginx unless it is told otherwise, and that of the library.
 #[test]
 fn a_line_that_is_too_large_for_a_proxy_is_dropped_and_said_and_the_group_goes_on() {

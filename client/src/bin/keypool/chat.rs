@@ -192,11 +192,13 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    /// Draws the prompt with the group that the device was brought into while it spoke to none.
+    /// Draws the prompt with the group that the device was brought into while it spoke to none: the line being
+    /// typed is for that group from now on.
     fn redraw_first(&mut self) -> Result<(), End> {
         if self.prompted.is_none() {
             let prompt = self.prompt()?;
             self.screen.redraw(&[&prompt]);
+            self.prompted.clone_from(&self.current);
         }
         Ok(())
     }
