@@ -612,6 +612,35 @@ fn a_group_that_is_declined_is_over_at_once() {
     });
 }
 
+/// Alice's Commit removes Bob, and the server is not told: he ends the delivery himself, and at first in vain.
+#[test]
+fn a_group_that_cannot_be_left_holds_up_nothing_and_is_left_the_next_time() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        let made = alice.membership().remove_member(&group, bob.identity().pool()).unwrap();
+        let request = CommitRequest {
+            epoch: made.epoch,
+            commit: Base64(made.commit),
+            welcomes: Vec::new(),
+            spend: Vec::new(),
+            removed: Vec::new(),
+        };
+        let api = alice.connection().api();
+        api.post_commit(&group, &request, keypool_client::fresh_command()).await.unwrap();
+        let before = service.tunnel.requests();
+        // The requests are: what waits, whether it is all, the acknowledgement, the leaving.
+        service.tunnel.forge(3, 403, "<html>no</html>");
+        let heard = told(&bob).await;
+        assert_eq!(heard[0], r#"+[] -["bob/main"], and this is me"#, "{heard:?}");
+        assert_eq!((service.tunnel.requests() - before, service.tunnel.planned()), (4, 0));
+        assert!(told(&bob).await.is_empty());
+        assert_eq!(service.tunnel.requests() - before, 6, "what waits, and the leaving");
+        assert!(told(&bob).await.is_empty());
+        assert_eq!(service.tunnel.requests() - before, 7, "it is left");
+    });
+}
+
 /// The server cannot read a Commit and believes its sender: whom the Commit does not remove is told.
 #[test]
 fn a_removal_that_only_the_server_was_told_of_is_told_to_all() {

@@ -207,9 +207,10 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             reply = self.fetch(0).await?;
         }
         self.note_not_kept(reply.not_kept)?;
-        self.leave_over().await?;
-        let is_acknowledged = progress(&self.store.stage()?)?.is_acknowledged();
-        if is_acknowledged { Ok(()) } else { self.acknowledge(false).await }
+        if !progress(&self.store.stage()?)?.is_acknowledged() {
+            self.acknowledge(false).await?;
+        }
+        Ok(self.leave_over().await?)
     }
 
     /// Keeps for the app what the mailbox had no room for, and that the server is to hear that it is known.
@@ -230,13 +231,18 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         staged.commit()
     }
 
-    /// Ends the delivery of the groups that are over for this device. One that cannot be left now is left
-    /// the next time.
-    async fn leave_over(&self) -> Result<(), SyncError> {
+    /// Ends the delivery of the groups that are over for this device. A group that cannot be left now is
+    /// left the next time.
+    pub(crate) async fn leave_over(&self) -> Result<(), StorageError> {
         let left = progress(&self.store.stage()?)?.left;
         for group in left {
-            self.connection.api().leave_group(&group, fresh_command()).await?;
-            self.note(|progress| progress.left.retain(|left| *left != group))?;
+            match self.connection.api().leave_group(&group, fresh_command()).await {
+                Ok(_) => self.note(|progress| progress.left.retain(|left| *left != group))?,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(%group, error, "the delivery of a group goes on; leaving it again later");
+                }
+            }
         }
         Ok(())
     }
