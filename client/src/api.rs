@@ -114,7 +114,7 @@ impl ApiError {
             Self::Unreachable { .. } => true,
             Self::Refused(problem) => problem.status >= 500,
             // What stands between may have given up on a server that goes on.
-            Self::Unexpected { status, .. } => *status >= 500,
+            Self::Unexpected { status, .. } => *status >= 500 || LATER_STATUSES.contains(status),
             Self::Address(_) | Self::Name(_) | Self::Client(_) => false,
         }
     }

@@ -269,6 +269,21 @@ fn a_server_that_is_gone_is_said_once_and_what_was_written_goes_out_later() {
     assert_eq!(bob.matches("alice: are you there?").count(), 1, "{bob}");
 }
 
+/// A proxy before the server is busy while a new device registers.
+#[test]
+fn a_proxy_that_means_later_does_not_end_a_chat_that_starts() {
+    let service = Service::start();
+    for number in 0..4 {
+        service.tunnel.forge(number, 429, "<html>too many requests</html>");
+    }
+    let mut alice = Person::opens(&mut patient_chat(&service, "alice"));
+    alice.says("/pool");
+    while !alice.reads("").contains("32 of 32 available") {
+        alice.says("/pool");
+    }
+    assert_eq!(alice.ends().1, 0);
+}
+
 /// Bob is killed again and again while Alice writes. What he reads twice he is told he may have read.
 #[test]
 fn whoever_is_killed_at_any_moment_reads_everything_in_order_and_nothing_twice() {

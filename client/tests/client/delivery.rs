@@ -522,7 +522,9 @@ fn a_message_that_a_proxy_refuses_is_forgotten_unless_it_may_pass_later() {
             assert!(alice.resume_outbox().await.unwrap().is_empty(), "{status}");
         }
         for status in [408, 425, 429] {
-            service.tunnel.forge(0, status, "<html>later</html>");
+            for repetition in 0..4 {
+                service.tunnel.forge(repetition, status, "<html>later</html>");
+            }
             let later = alice.send(&group, b"later").await.unwrap_err();
             assert!(matches!(later, SendError::Unfinished(_)), "{status}: {later:?}");
             let resumed = alice.resume_outbox().await.unwrap();

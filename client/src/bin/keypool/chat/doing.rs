@@ -369,10 +369,7 @@ impl Chat<'_> {
 
     /// Whether the server refuses the device that it knew before.
     pub(super) fn is_disowned(&self, error: &ApiError) -> bool {
-        let is_unknown = |problem: &Problem| {
-            problem.code == Code::Unauthenticated && problem.detail.starts_with("unregistered key")
-        };
-        self.is_registered && matches!(error, ApiError::Refused(problem) if is_unknown(problem))
+        self.is_registered && is_unregistered(error)
     }
 
     /// Says that the device is not registered any more. What is gone on with next is registering it.
@@ -395,6 +392,14 @@ impl Chat<'_> {
         self.is_waiting = true;
         format!("{what} is not finished; it goes on when the server answers")
     }
+}
+
+/// Whether the server answers that no device is registered with this key.
+pub(super) fn is_unregistered(error: &ApiError) -> bool {
+    let is_unknown = |problem: &Problem| {
+        problem.code == Code::Unauthenticated && problem.detail.starts_with("unregistered key")
+    };
+    matches!(error, ApiError::Refused(problem) if is_unknown(problem))
 }
 
 /// Some people as they were typed.

@@ -5,6 +5,7 @@ use keypool_ledger::GroupId;
 
 use super::{
     Chat, End,
+    doing::is_unregistered,
     names::{name_among, person},
 };
 use crate::output::{plain, sentence};
@@ -17,15 +18,18 @@ impl Chat<'_> {
     ) -> Result<(), End> {
         match outcome {
             Ok(happenings) => {
-                if self.mail_trouble.take().is_some() {
-                    self.screen.say("the server is back");
-                    self.is_refresh_due = true;
-                }
+                self.server_is_back();
                 self.tell_all(happenings)
             }
             Err(SyncError::Storage(error)) => Err(error.into()),
-            Err(SyncError::Api(error)) if self.is_disowned(&error) => {
-                self.disown();
+            Err(SyncError::Api(error)) if is_unregistered(&error) => {
+                if self.is_registered {
+                    self.disown();
+                } else {
+                    // It answers, so that the device can register.
+                    self.server_is_back();
+                    self.is_waiting = true;
+                }
                 Ok(())
             }
             Err(error) => {
@@ -37,6 +41,13 @@ impl Chat<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn server_is_back(&mut self) {
+        if self.mail_trouble.take().is_some() {
+            self.screen.say("the server is back");
+            self.is_refresh_due = true;
         }
     }
 
