@@ -6,13 +6,11 @@ use keypool_ledger::{GroupId, PoolId};
 
 use super::{ClientOptions, MlsClient, OpenError};
 use crate::{
-    GroupError, Happening, ResumedMessage, SendError, Sent, ServerDelivery, StorageError,
-    SyncError,
+    Happening, ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
     mls::delivery::{
         mailbox::{self, Mailbox},
         outbox::Outbox,
     },
-    storage::fresh_command,
 };
 
 impl MlsClient<ServerDelivery> {
@@ -135,25 +133,18 @@ impl MlsClient<ServerDelivery> {
         Ok(())
     }
 
-    /// Declines a group, or leaves it at once: the server delivers nothing more of it, and what is here of it
-    /// is deleted. The others see this device as a member until one of them removes it.
+    /// Declines a group, or leaves it at once: what is here of it is deleted, and the server delivers nothing
+    /// more of it. A server that does not take that now is told again by each [`MlsClient::sync`]. The others
+    /// see this device as a member until one of them removes it.
     ///
     /// # Errors
     ///
-    /// Returns a [`SendError`]; [`SendError::Refused`] if the server did not take it, and nothing has changed
-    /// then. Repeating it is harmless.
-    pub async fn decline(&self, group: &GroupId) -> Result<(), SendError> {
+    /// Returns a [`StorageError`], and nothing has changed then. Repeating it is harmless.
+    pub async fn decline(&self, group: &GroupId) -> Result<(), StorageError> {
         let _alone = self.committing.lock().await;
-        let left = self.connection.api().leave_group(group, fresh_command()).await;
-        if let Err(error) = left {
-            let is_unanswered = error.is_unanswered();
-            let kind = if is_unanswered { SendError::Unfinished } else { SendError::Refused };
-            return Err(kind(error.into()));
-        }
-        match self.membership.delete_group(group) {
-            Ok(()) | Err(GroupError::NotInGroup { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let mailbox = self.mailbox();
+        mailbox.decline(group)?;
+        mailbox.leave_over().await
     }
 
     fn mailbox(&self) -> Mailbox<'_, ServerDelivery> {

@@ -7,7 +7,7 @@ use keypool_client::{
     What, Why,
 };
 use keypool_ledger::{Clock, GroupId};
-use keypool_projections::wire::{Base64, Code, CommitRequest, GroupRequest};
+use keypool_projections::wire::{Base64, Code, CommitRequest, GroupRequest, MailboxKind};
 
 use super::service::{Kill, Service, Side, group, run};
 
@@ -611,6 +611,27 @@ fn a_group_that_is_declined_is_over_at_once() {
         alice.send(&group, b"are you there?").await.unwrap();
         assert!(told(&bob).await.is_empty());
         bob.decline(&group).await.unwrap();
+    });
+}
+
+#[test]
+fn a_group_that_is_declined_while_the_server_is_away_is_left_when_it_is_back() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        for repetition in 0..4 {
+            service.tunnel.forge(repetition, 503, "<html>down</html>");
+        }
+        bob.decline(&group).await.unwrap();
+        assert!(bob.membership().groups().unwrap().is_empty());
+        let bob = {
+            drop(bob);
+            open(&service, "bob")
+        };
+        assert!(told(&bob).await.is_empty());
+        alice.send(&group, b"are you there?").await.unwrap();
+        let waiting = bob.connection().api().mailbox(0, 100, 0).await.unwrap().items;
+        assert!(waiting.iter().all(|item| item.kind != MailboxKind::Message), "{waiting:?}");
     });
 }
 

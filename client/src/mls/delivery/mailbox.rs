@@ -16,7 +16,7 @@ use crate::{
     MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError, UpdateError,
     mls::{
         invite::Inviter,
-        membership::{count_attempt, decrypt_on, is_in, join_on},
+        membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
         update::Updater,
     },
     storage::fresh_command,
@@ -245,6 +245,16 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             }
         }
         Ok(())
+    }
+
+    /// Deletes a group, and notes that it is over: see [`Mailbox::leave_over`].
+    pub(crate) fn decline(&self, group: &GroupId) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        delete_on(&staged, group)?;
+        let mut progress = progress(&staged)?;
+        progress.leave_unless(group, false);
+        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        staged.commit()
     }
 
     fn note(&self, change: impl FnOnce(&mut Progress)) -> Result<(), StorageError> {
