@@ -386,6 +386,20 @@ fn what_is_not_confirmed_is_told_again_after_a_restart() {
     });
 }
 
+/// The file `commits` counts the writes of a store.
+#[test]
+fn a_mailbox_with_nothing_in_it_writes_nothing() {
+    run(async {
+        let service = Service::start();
+        let (_alice, bob, _group) = alice_and_bob(&service).await;
+        told(&bob).await;
+        let writes = || std::fs::read(service.folder.path().join("bob/commits")).unwrap();
+        let before = writes();
+        assert!(told(&bob).await.is_empty());
+        assert_eq!(writes(), before);
+    });
+}
+
 #[test]
 fn a_removal_goes_on_wherever_it_was_killed() {
     run(async {

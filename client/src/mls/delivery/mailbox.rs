@@ -1,7 +1,8 @@
 //! The device's mailbox at the server, taken in: each item once, in order, whatever crashes between.
 //!
 //! What an item does to its group, what the app is told of it, and how far the mailbox has been read are
-//! one write. It is acknowledged afterwards; that something was not kept is acknowledged by the app alone.
+//! one write. It is acknowledged afterwards, together with what was not kept of each group. Only an overrun of
+//! the whole mailbox, which logs from before the budgets of groups can hold, is acknowledged by the app.
 
 use std::collections::BTreeSet;
 
@@ -215,6 +216,9 @@ impl<D: DeliveryService> Mailbox<'_, D> {
 
     /// Keeps for the app what the mailbox had no room for, and that the server is to hear that it is known.
     fn note_not_kept(&self, not_kept: Vec<NotKept>) -> Result<(), StorageError> {
+        if not_kept.is_empty() {
+            return Ok(());
+        }
         let staged = self.store.stage()?;
         let mut progress = progress(&staged)?;
         for NotKept { group_id: group, sender } in not_kept {
