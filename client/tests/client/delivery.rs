@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use keypool_client::{
-    Happening, InviteError, MESSAGE_BYTES_MAX, MlsClient, PoolConfig, SendError, ServerDelivery,
-    What, Why,
+    CommitPost, DeliveryError, DeliveryService, Happening, InviteError, MESSAGE_BYTES_MAX,
+    MlsClient, PoolConfig, SendError, ServerDelivery, What, Why,
 };
 use keypool_ledger::{Clock, GroupId};
 use keypool_projections::wire::{Base64, Code, CommitRequest, GroupRequest, MailboxKind};
@@ -588,6 +588,32 @@ fn a_group_whose_making_was_interrupted_is_made_once_and_nobody_else_can_make_it
             let refused = mallory.invite(&group, ["bob"]).await.unwrap_err();
             assert!(refused.to_string().contains("not_allowed"), "{refused}");
         }
+    });
+}
+
+/// The server makes a group in epoch 0, where a later Commit would find its epoch taken for ever.
+#[test]
+fn a_later_commit_of_a_group_that_the_server_does_not_know_is_refused_and_makes_no_group() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &[], 0).await;
+        alice.membership().self_update(&group).unwrap();
+        alice.membership().merge_pending_commit(&group).unwrap();
+        let made = alice.membership().self_update(&group).unwrap();
+        let api = alice.connection().api();
+        let post = CommitPost {
+            group: group.clone(),
+            epoch: made.epoch,
+            commit: made.commit,
+            removed: Vec::new(),
+            added: Vec::new(),
+            welcome: Vec::new(),
+        };
+        let refused = ServerDelivery::new(api.clone()).post_commit(&post).await.unwrap_err();
+        assert!(matches!(refused, DeliveryError::Refused(_)), "{refused:?}");
+        let request = GroupRequest { group_id: group };
+        let made = api.make_group(&request, keypool_client::fresh_command()).await;
+        assert!(made.is_ok(), "{made:?}");
     });
 }
 

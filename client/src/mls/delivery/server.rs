@@ -39,7 +39,9 @@ impl DeliveryService for ServerDelivery {
             removed: post.removed.clone(),
         };
         let mut posted = self.post(post, &request).await;
-        if posted.as_ref().is_err_and(|error| error.code() == Some(Code::UnknownGroup)) {
+        let is_unknown = |error: &ApiError| error.code() == Some(Code::UnknownGroup);
+        // A group that the server makes is in epoch 0: no later Commit can follow.
+        if post.epoch == 0 && posted.as_ref().is_err_and(is_unknown) {
             make(&self.api, &post.group).await.map_err(refusal)?;
             posted = self.post(post, &request).await;
         }
