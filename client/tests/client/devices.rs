@@ -221,7 +221,8 @@ fn a_name_that_no_user_can_have_is_said_to_be_none_before_anything_is_sent() {
             let refused = alice.connection().api().devices_of(name).await.unwrap_err();
             assert!(matches!(refused, ApiError::Name(_)), "{refused:?}");
             let expected = format!(
-                "name {name:?} is not valid: other than . and .., which mean folders in an address"
+                "name {name:?} is not valid: other than . and .., which mean folders in an address. Nothing was \
+                 sent"
             );
             assert_eq!(refused.to_string(), expected);
         }
