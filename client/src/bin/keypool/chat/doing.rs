@@ -23,9 +23,9 @@ use crate::{
 /// How long a command waits for the server. What is not finished then goes on when the server answers.
 const COMMAND_WAIT: Duration = Duration::from_secs(20);
 
-/// What is said where there is no group to do something in.
+/// The reply to a group command when the device is in no group.
 const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lists yours";
-/// What is said where the device is in groups, and none of them is spoken to.
+/// The reply to a group command when the device is in groups and the user has chosen none.
 const NO_GROUP_CHOSEN: &str = "no group is chosen; /switch NAME goes to one, /groups lists yours";
 
 impl Chat<'_> {
@@ -251,7 +251,7 @@ impl Chat<'_> {
         }
     }
 
-    /// Says what has changed once the server has taken it.
+    /// Sends a policy change to the server and returns `said` when the server has accepted it.
     async fn change_policy(
         &self,
         change: impl Future<Output = Result<PolicyReply, ApiError>>,
@@ -407,7 +407,7 @@ fn listed(people: &[String]) -> String {
     plain(&people.join(", "))
 }
 
-/// What is said of those whom a message did not reach.
+/// Lists the members whose mailboxes had no room for a message, one line each.
 fn not_reached(not_kept: &[PoolId]) -> String {
     let line = |device: &PoolId| {
         let who = person(&device.to_string());
@@ -416,7 +416,7 @@ fn not_reached(not_kept: &[PoolId]) -> String {
     not_kept.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// What is said where the server is silent.
+/// The message for a request that the server did not answer in time.
 pub(super) const NO_ANSWER: &str = "the server does not answer";
 
 /// The outcome, unless it takes too long. Whatever is begun here is safe to be broken off: it is what a
