@@ -69,7 +69,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         refused: &ApiError,
     ) -> Result<Progress, InviteError> {
         let kept = invitation.kept.remove(place);
-        let why = refused.code().map_or(Why::Unanswered, Why::from);
+        let why = refused.code().map_or(Why::Unanswered, Why::of_invitee);
         invitation.missing.push(Missing { invitee: kept.owner.clone().into(), why });
         let step = self.start_over(invitation, addition, &[])?;
         self.release(invitation, &kept).await;
