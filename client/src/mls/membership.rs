@@ -37,7 +37,7 @@ pub use self::{
 pub(crate) use self::{
     adding::Sorted,
     attempts::{count_attempt, forget_attempts, has_no_attempts_left},
-    commits::{Standing, clear_on, merge_on, standing_on},
+    commits::{Standing, clear_on, left_on, merge_on, standing_on},
     joining::join_on,
     messages::decrypt_on,
 };

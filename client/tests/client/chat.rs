@@ -597,3 +597,36 @@ fn somebody_whom_a_line_did_not_reach_is_named_and_told() {
     let said = typed(&service, "bob", "/list\n");
     assert!(said.contains("alice: again"), "{said}");
 }
+
+/// Bob has not accepted the group, so that his mailbox keeps 32 KiB of Alice.
+#[test]
+fn somebody_whom_a_line_that_had_waited_did_not_reach_is_named() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    let mut away = Person::opens(&mut chat_at(&service, "alice", "http://127.0.0.1:1"));
+    away.says(&"a".repeat(40_000));
+    away.reads("the message goes out when it does");
+    assert_eq!(away.ends().1, 0);
+    let said = typed(&service, "alice", "/list\n");
+    let missed =
+        "bob did not get a message to friday that had waited: their mailbox is full for this group";
+    assert_eq!(said.matches(missed).count(), 1, "{said}");
+}
+
+#[test]
+fn whoever_asks_to_leave_is_seen_to_ask_and_to_have_left() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    let mut alice = Person::opens(&mut patient_chat(&service, "alice"));
+    alice.says("/create friday");
+    alice.says("/invite bob");
+    alice.reads("bob is in friday");
+    typed(&service, "bob", "");
+    typed(&service, "bob", "/leave\n");
+    alice.reads("bob asks to leave friday");
+    alice.reads("bob has left friday");
+    alice.says("/list");
+    assert_eq!(alice.reads("in friday:"), "in friday: alice (you)");
+    assert_eq!(alice.ends().1, 0);
+}

@@ -73,7 +73,16 @@ fn text(what: What) -> String {
             let gone = if change.removed_self { ", and this is me" } else { "" };
             format!("+{:?} -{:?}{gone}", change.added, change.removed)
         }
+        What::Proposed { sender, to_leave: true, .. } => format!("{sender} asks to leave"),
         What::Proposed { sender, .. } => format!("{sender} proposes"),
+        What::Left { members, .. } => format!("{members:?} left"),
+        What::NotReached { members, commit, .. } => {
+            let what = if commit { "Commit" } else { "message" };
+            format!(
+                "{what} missed by {}",
+                members.iter().map(ToString::to_string).collect::<String>()
+            )
+        }
         What::NotKept { sender: Some(sender), .. } => format!("some of {sender} lost"),
         What::NotKept { sender: None, .. } => "the group lost".to_owned(),
         What::RemovedOtherwise { sender, claimed, removed, .. } => {
@@ -505,6 +514,74 @@ fn what_was_not_kept_of_a_group_is_told_and_the_group_goes_on() {
         assert_eq!(told(&bob).await, ["the group lost"]);
         assert!(told(&bob).await.is_empty());
         they_talk(&alice, &bob, &group).await;
+    });
+}
+
+/// Bob is away for longer than the server keeps anything: his mailbox takes no Commit of the group either.
+#[test]
+fn a_commit_that_did_not_reach_a_member_is_told_once_to_whoever_made_it() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        alice.send(&group, b"old").await.unwrap();
+        service.clock.advance(Duration::from_hours(31 * 24));
+        alice.update_keys(&group).await.unwrap();
+        let alice = {
+            drop(alice);
+            open(&service, "alice")
+        };
+        assert_eq!(told(&alice).await, ["Commit missed by bob/main"]);
+        assert!(told(&alice).await.is_empty());
+        assert_eq!(told(&bob).await, ["the group lost"]);
+    });
+}
+
+/// The confirmation of what was shown before a Commit leaves what is said of that Commit.
+#[test]
+fn a_confirmation_leaves_what_was_noted_since() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        bob.send(&group, b"hello").await.unwrap();
+        bob.leave(&group).await.unwrap();
+        let shown = alice.sync(0).await.unwrap();
+        alice.take_up_proposals(&group).await.unwrap();
+        alice.confirm(shown.last().unwrap().position).unwrap();
+        assert_eq!(told(&alice).await, [r#"["bob/main"] left"#]);
+    });
+}
+
+/// Who waits for the mailbox is told at once what the own Commit has done: the server would wait for 30 seconds.
+#[test]
+fn whoever_waits_for_the_mailbox_hears_at_once_what_the_own_commit_has_done() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        bob.leave(&group).await.unwrap();
+        assert_eq!(told(&alice).await, ["bob/main asks to leave"]);
+        let waiting = tokio::time::timeout(Duration::from_secs(25), alice.sync(30));
+        let (heard, taken_up) = tokio::join!(waiting, alice.take_up_proposals(&group));
+        taken_up.unwrap();
+        let heard = heard.expect("it is told before the server answers").unwrap();
+        assert!(matches!(&heard[0].what, What::Left { members, .. } if members == &["bob/main"]));
+    });
+}
+
+/// Bob has not accepted the group, so that his mailbox keeps 32 KiB of Alice.
+#[test]
+fn a_message_of_the_outbox_that_did_not_reach_a_member_is_told_when_a_later_one_is_sent() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &["bob"], 2).await;
+        alice.invite(&group, ["bob"]).await.unwrap();
+        for repetition in 0..4 {
+            service.tunnel.forge(repetition, 503, "<html>down</html>");
+        }
+        let unfinished = alice.send(&group, &vec![7; 40_000]).await.unwrap_err();
+        assert!(matches!(unfinished, SendError::Unfinished(_)), "{unfinished:?}");
+        alice.send(&group, b"small").await.unwrap();
+        assert_eq!(told(&alice).await, ["message missed by bob/main"]);
+        assert!(told(&alice).await.is_empty());
     });
 }
 

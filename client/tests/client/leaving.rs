@@ -28,13 +28,14 @@ fn who_leaves_is_removed_by_the_next_member_who_hears_of_it() {
         bob.leave(&group).await.unwrap();
         assert!(bob.membership().groups().unwrap().is_empty());
         assert_eq!(bob.membership().leaving().unwrap(), std::slice::from_ref(&group));
-        assert_eq!(told(&carol).await, ["bob/main proposes"]);
+        assert_eq!(told(&carol).await, ["bob/main asks to leave"]);
         carol.take_up_proposals(&group).await.unwrap();
         let gone = "+[] -[\"bob/main\"]";
-        assert_eq!(told(&alice).await, ["bob/main proposes", gone]);
+        assert_eq!(told(&alice).await, ["bob/main asks to leave", gone]);
         assert_eq!(told(&bob).await, [format!("{gone}, and this is me")]);
         assert!(bob.membership().leaving().unwrap().is_empty());
         assert_eq!(members(&alice, &group), ["alice/main", "carol/main"]);
+        assert_eq!(told(&carol).await, [r#"["bob/main"] left"#]);
         // Nothing is left to be done, and nothing is.
         alice.take_up_proposals(&group).await.unwrap();
         assert!(told(&carol).await.is_empty());
@@ -69,7 +70,7 @@ fn a_proposal_that_a_commit_has_passed_over_is_made_again() {
         told(&bob).await;
         bob.resume_leaving().await.unwrap();
         bob.resume_leaving().await.unwrap();
-        assert_eq!(told(&alice).await, ["bob/main proposes"]);
+        assert_eq!(told(&alice).await, ["bob/main asks to leave"]);
         alice.take_up_proposals(&group).await.unwrap();
         assert_eq!(members(&alice, &group), ["alice/main"]);
         told(&bob).await;
@@ -87,6 +88,7 @@ fn whoever_left_can_be_invited_again() {
         told(&alice).await;
         alice.take_up_proposals(&group).await.unwrap();
         alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!(told(&alice).await, [r#"["bob/main"] left"#]);
         assert_eq!(told(&bob).await.last().unwrap(), "joined by alice/main");
         bob.resume_leaving().await.unwrap();
         assert_eq!(bob.membership().groups().unwrap(), std::slice::from_ref(&group));

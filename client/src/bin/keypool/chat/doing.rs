@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use keypool_client::{
-    ApiError, GroupError, InviteError, Invited, RotateError, SendError, UpdateError,
+    ApiError, GroupError, InviteError, Invited, ResumedMessage, RotateError, SendError, UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, PoolId, SystemClock};
 use keypool_projections::wire::{Code, PolicyReply, Problem};
@@ -171,7 +171,7 @@ impl Chat<'_> {
         self.messages = self.messages.saturating_add(1);
         self.is_refresh_due |= self.messages >= self.options.refresh_messages;
         match in_time(self.client.send(group, text.as_bytes())).await {
-            Some(Ok(Some(sent))) => Ok(not_reached(&sent.not_kept)),
+            Some(Ok(Some(sent))) => Ok(not_reached(&sent.not_kept, "this")),
             Some(Ok(None)) => Ok("nobody else is here yet; /invite USER… first".to_owned()),
             None | Some(Err(SendError::Unfinished(_))) => {
                 self.is_waiting = true;
@@ -338,11 +338,7 @@ impl Chat<'_> {
             self.is_refresh_due = true;
         }
         for resumed in self.client.resume_outbox().await? {
-            self.is_waiting |= matches!(resumed.outcome, Err(SendError::Unfinished(_)));
-            if let Err(error @ SendError::Refused(_)) = &resumed.outcome {
-                let (name, why) = (self.name(&resumed.group), sentence(error));
-                self.screen.say(&format!("a message to {name} was not sent: {why}"));
-            }
+            self.went_out(&resumed);
         }
         for resumed in self.client.resume_invitations().await? {
             let text = self.invited(&resumed.target, resumed.outcome)?;
@@ -356,6 +352,21 @@ impl Chat<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Shows the outcome of a message that waited in the outbox, where it is no full success.
+    fn went_out(&mut self, resumed: &ResumedMessage) {
+        let name = self.name(&resumed.group);
+        match &resumed.outcome {
+            Ok(sent) if sent.not_kept.is_empty() => {}
+            Ok(sent) => self
+                .screen
+                .say(&not_reached(&sent.not_kept, &format!("a message to {name} that had waited"))),
+            Err(error @ SendError::Refused(_)) => {
+                self.screen.say(&format!("a message to {name} was not sent: {}", sentence(error)));
+            }
+            Err(error) => self.is_waiting |= matches!(error, SendError::Unfinished(_)),
+        }
     }
 
     /// The sentence for an error. Where the disk is the cause, it is the end.
@@ -408,10 +419,10 @@ fn listed(people: &[String]) -> String {
 }
 
 /// Lists the members whose mailboxes had no room for a message, one line each.
-fn not_reached(not_kept: &[PoolId]) -> String {
+pub(super) fn not_reached(not_kept: &[PoolId], what: &str) -> String {
     let line = |device: &PoolId| {
         let who = person(&device.to_string());
-        format!("{who} did not get this: their mailbox is full for this group")
+        format!("{who} did not get {what}: their mailbox is full for this group")
     };
     not_kept.iter().map(line).collect::<Vec<_>>().join("\n")
 }
