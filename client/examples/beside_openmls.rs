@@ -15,7 +15,7 @@ use keypool_client::{
     CommitPost, DeliveryError, DeliveryService, DeviceIdentity, KeyPackagePool, LocalStore,
     MlsClient, MlsMembership, PoolConfig, WelcomePost, fresh_command,
 };
-use keypool_ledger::{Clock, SystemClock};
+use keypool_ledger::{Clock, PoolId, SystemClock};
 use keypool_projections::wire::{Base64, UploadRequest};
 use keypool_server::{Server, Settings};
 use openmls::{
@@ -67,7 +67,7 @@ struct Spans(Vec<Duration>);
 struct NoDelivery;
 
 impl DeliveryService for NoDelivery {
-    async fn post_commit(&self, _post: &CommitPost) -> Result<(), DeliveryError> {
+    async fn post_commit(&self, _post: &CommitPost) -> Result<Vec<PoolId>, DeliveryError> {
         Err(DeliveryError::Refused("nothing is delivered here".into()))
     }
 
