@@ -16,7 +16,7 @@ use keypool_client::{
     CommitPost, DeliveryError, DeliveryService, DeviceIdentity, KeyPackagePool, LocalStore,
     MlsClient, MlsMembership, PoolConfig, WelcomePost, fresh_command,
 };
-use keypool_ledger::{Clock, SystemClock};
+use keypool_ledger::{Clock, PoolId, SystemClock};
 use keypool_server::{Server, Settings};
 use openmls::{
     credentials::{BasicCredential, CredentialWithKey},
@@ -67,7 +67,7 @@ struct Spans(Vec<Duration>);
 struct NoDelivery;
 
 impl DeliveryService for NoDelivery {
-    async fn post_commit(&self, _post: &CommitPost) -> Result<(), DeliveryError> {
+    async fn post_commit(&self, _post: &CommitPost) -> Result<Vec<PoolId>, DeliveryError> {
         Err(DeliveryError::Refused("nothing is delivered here".into()))
     }
 

@@ -181,11 +181,11 @@ impl Mail {
 }
 
 impl DeliveryService for Mail {
-    async fn post_commit(&self, post: &CommitPost) -> Result<(), DeliveryError> {
+    async fn post_commit(&self, post: &CommitPost) -> Result<Vec<PoolId>, DeliveryError> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = (post.group.clone(), post.epoch);
         let accepted = queues.commits.entry(epoch).or_insert_with(|| post.commit.clone());
-        if *accepted == post.commit { Ok(()) } else { Err(DeliveryError::EpochTaken) }
+        if *accepted == post.commit { Ok(Vec::new()) } else { Err(DeliveryError::EpochTaken) }
     }
 
     async fn send_welcome(&self, post: &WelcomePost) -> Result<(), DeliveryError> {

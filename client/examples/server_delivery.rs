@@ -79,7 +79,10 @@ async fn show(app: &App) -> Result<usize, Failure> {
                 messages += 1;
             }
             What::Changed(change) => println!("{} changed the group", change.sender),
+            What::Proposed { sender, to_leave: true, .. } => println!("{sender} asks to leave"),
             What::Proposed { sender, .. } => println!("{sender} proposes a change"),
+            What::Left { members, .. } => println!("{members:?} left"),
+            What::NotReached { members, .. } => println!("{members:?} did not get a message"),
             What::NotKept { .. } => println!("messages of the group were lost"),
             What::RemovedOtherwise { sender, .. } => {
                 println!("{sender} told the server of other removals than it made");

@@ -73,7 +73,7 @@ pub enum ApiError {
     Refused(Box<Problem>),
     /// The answer is not one of a keypool server, but of a proxy before it, say. With a status of 500 or
     /// more, or one that means later, nobody knows whether the request was carried out.
-    #[error("the answer of {server} is not one of a keypool server (status {status}){}", advice(*status))]
+    #[error("the answer of {server} is not one of a keypool server (status {status}){}", proxy_hint(*status))]
     Unexpected {
         /// The server's address.
         server: String,
@@ -87,7 +87,7 @@ pub enum ApiError {
     )]
     Address(String),
     /// The name is none that a user or a device can have. Nothing was sent.
-    #[error(transparent)]
+    #[error("{0}. Nothing was sent")]
     Name(#[from] NameError),
     /// The HTTP client cannot be made; on a system without CA certificates it never can.
     #[error("the HTTP client cannot be made; are the system's CA certificates installed?")]
@@ -111,7 +111,7 @@ impl ApiError {
             Self::Unreachable { .. } => true,
             Self::Refused(problem) => problem.status >= 500,
             // What stands between may have given up on a server that goes on.
-            Self::Unexpected { status, .. } => *status >= 500,
+            Self::Unexpected { status, .. } => *status >= 500 || LATER_STATUSES.contains(status),
             Self::Address(_) | Self::Name(_) | Self::Client(_) => false,
         }
     }
@@ -124,8 +124,9 @@ impl ApiError {
     }
 }
 
-/// What to do about an answer of a proxy, as the end of a sentence.
-fn advice(status: u16) -> &'static str {
+/// Returns the next step for the status of a proxy's answer, as the end of an error message; empty where there
+/// is none.
+fn proxy_hint(status: u16) -> &'static str {
     match status {
         TOO_LARGE_STATUS => {
             "; a proxy before the server takes smaller requests only: send less at once, or let the operator \

@@ -35,7 +35,7 @@ pub use crate::{
         connection::{MlsConnection, Refresh, RefreshError},
         delivery::{
             AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost,
-            mailbox::{Happening, What},
+            happenings::{Happening, What},
             outbox::{MESSAGE_BYTES_MAX, ResumedMessage, Sent},
             server::ServerDelivery,
         },

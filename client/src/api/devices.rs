@@ -11,7 +11,7 @@ use keypool_ledger::{CommandId, NameError};
 
 use super::{ApiClient, ApiError};
 
-/// What is asked of a name that stands in a path.
+/// The rule for a name in a URL path, shown in a [`NameError`].
 const PATH_NAME_RULE: &str = "other than . and .., which mean folders in an address";
 
 impl ApiClient {

@@ -6,13 +6,12 @@ use keypool_ledger::{GroupId, PoolId};
 
 use super::{ClientOptions, MlsClient, OpenError};
 use crate::{
-    GroupError, Happening, ResumedMessage, SendError, Sent, ServerDelivery, StorageError,
-    SyncError,
+    ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
     mls::delivery::{
-        mailbox::{self, Mailbox},
+        happenings::{self, Happening},
+        mailbox::Mailbox,
         outbox::Outbox,
     },
-    storage::fresh_command,
 };
 
 impl MlsClient<ServerDelivery> {
@@ -38,7 +37,8 @@ impl MlsClient<ServerDelivery> {
     /// nothing waits, the server is asked to wait up to `wait_s` seconds, 30 at most, for something to
     /// come; invitations, other Commits and messages do not wait for that.
     ///
-    /// Returns all happenings that are not confirmed, in order: show them, then
+    /// Returns all happenings that are not confirmed, in order, with what this device's own posts have caused: show
+    /// them, then
     /// [`MlsClient::confirm`]. If there are any to begin with, nothing is waited for. What is given out a
     /// second time, after a crash, is marked as [`repeated`](Happening::repeated).
     ///
@@ -46,22 +46,29 @@ impl MlsClient<ServerDelivery> {
     ///
     /// Returns a [`SyncError`]. What was taken in before it is kept: [`MlsClient::happenings`] has it.
     pub async fn sync(&self, wait_s: u64) -> Result<Vec<Happening>, SyncError> {
-        let wait_s = if self.happenings()?.is_empty() { wait_s } else { 0 };
-        let reply = self.mailbox().fetch(wait_s).await?;
+        let is_something_there =
+            !self.happenings()?.is_empty() || happenings::has_notices(&self.store)?;
+        let wait_s = if is_something_there { 0 } else { wait_s };
+        let mailbox = self.mailbox();
+        let reply = tokio::select! {
+            reply = mailbox.fetch(wait_s) => reply?,
+            () = self.connection.notices().notified() => mailbox.fetch(0).await?,
+        };
         {
             let _alone = self.committing.lock().await;
             self.mailbox().take_in_from(reply).await?;
         }
-        Ok(mailbox::tell(&self.store)?)
+        Ok(happenings::tell(&self.store)?)
     }
 
-    /// What has happened and is not confirmed yet, in order. Nothing is sent.
+    /// What has happened and is not confirmed yet, in order, without what this device's own posts have caused since
+    /// the last [`MlsClient::sync`]. Nothing is sent.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn happenings(&self) -> Result<Vec<Happening>, StorageError> {
-        mailbox::happenings(&self.store)
+        happenings::happenings(&self.store)
     }
 
     /// Confirms the happenings up to a position: they are safely shown, and do not come again.
@@ -70,7 +77,7 @@ impl MlsClient<ServerDelivery> {
     ///
     /// Returns a [`StorageError`]. They come again then.
     pub fn confirm(&self, through: u64) -> Result<(), StorageError> {
-        mailbox::confirm(&self.store, through)
+        happenings::confirm(&self.store, through)
     }
 
     /// Takes note that messages were lost, after [`SyncError::Overrun`]: the server gives out again
@@ -135,25 +142,18 @@ impl MlsClient<ServerDelivery> {
         Ok(())
     }
 
-    /// Declines a group, or leaves it at once: the server delivers nothing more of it, and what is here of it
-    /// is deleted. The others see this device as a member until one of them removes it.
+    /// Declines a group, or leaves it at once: what is here of it is deleted, and the server delivers nothing
+    /// more of it. A server that does not take that now is told again by each [`MlsClient::sync`]. The others
+    /// see this device as a member until one of them removes it.
     ///
     /// # Errors
     ///
-    /// Returns a [`SendError`]; [`SendError::Refused`] if the server did not take it, and nothing has changed
-    /// then. Repeating it is harmless.
-    pub async fn decline(&self, group: &GroupId) -> Result<(), SendError> {
+    /// Returns a [`StorageError`], and nothing has changed then. Repeating it is harmless.
+    pub async fn decline(&self, group: &GroupId) -> Result<(), StorageError> {
         let _alone = self.committing.lock().await;
-        let left = self.connection.api().leave_group(group, fresh_command()).await;
-        if let Err(error) = left {
-            let is_unanswered = error.is_unanswered();
-            let kind = if is_unanswered { SendError::Unfinished } else { SendError::Refused };
-            return Err(kind(error.into()));
-        }
-        match self.membership.delete_group(group) {
-            Ok(()) | Err(GroupError::NotInGroup { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let mailbox = self.mailbox();
+        mailbox.decline(group)?;
+        mailbox.leave_over().await
     }
 
     fn mailbox(&self) -> Mailbox<'_, ServerDelivery> {
@@ -162,7 +162,7 @@ impl MlsClient<ServerDelivery> {
     }
 
     fn outbox(&self) -> Outbox<'_> {
-        let api = self.connection.api();
-        Outbox { store: &self.store, membership: &self.membership, api }
+        let (store, now) = (self.store.as_ref(), self.now());
+        Outbox { store, membership: &self.membership, connection: &self.connection, now }
     }
 }

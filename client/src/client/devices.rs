@@ -7,7 +7,7 @@ use super::MlsClient;
 use crate::{ApiError, DeliveryService, RotateError};
 
 impl<D: DeliveryService> MlsClient<D> {
-    /// Lets the device's key speak for it at the server: see [`MlsConnection::register`].
+    /// Lets the device's key speak for it at the server: see [`MlsConnection::register`](crate::MlsConnection::register).
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.register().await
     }
 
-    /// Vouches for another device of this one's user: see [`MlsConnection::vouch_for`].
+    /// Vouches for another device of this one's user: see [`MlsConnection::vouch_for`](crate::MlsConnection::vouch_for).
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.vouch_for(device, key).await
     }
 
-    /// Removes a device of this one's user: see [`MlsConnection::remove_device`].
+    /// Removes a device of this one's user: see [`MlsConnection::remove_device`](crate::MlsConnection::remove_device).
     ///
     /// # Errors
     ///
@@ -60,9 +60,9 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.remove_device(device).await
     }
 
-    /// Replaces the device's signature key: see [`MlsConnection::rotate_key`]. Afterwards
+    /// Replaces the device's signature key: see [`MlsConnection::rotate_key`](crate::MlsConnection::rotate_key). Afterwards
     /// [`MlsClient::update_keys`] in each group of which
-    /// [`needs_fresh_keys`](MlsMembership::needs_fresh_keys) says so.
+    /// [`needs_fresh_keys`](crate::MlsMembership::needs_fresh_keys) says so.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.rotate_key(self.now()).await
     }
 
-    /// Blocks users: see [`MlsConnection::block`].
+    /// Blocks users: see [`MlsConnection::block`](crate::MlsConnection::block).
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.block(users).await
     }
 
-    /// Blocks users no more: see [`MlsConnection::unblock`].
+    /// Blocks users no more: see [`MlsConnection::unblock`](crate::MlsConnection::unblock).
     ///
     /// # Errors
     ///

@@ -36,7 +36,7 @@ pub enum SendError {
     /// the group, or a proxy before the server takes smaller messages only. It is forgotten.
     #[error("the message was refused, and is not kept; take in what others have sent")]
     Refused(#[source] BoxError),
-    /// The message is larger than any server takes. Nothing was sealed or sent.
+    /// The message is larger than a server takes by default. Nothing was sealed or sent.
     #[error(
         "the message has {bytes} bytes, and {bytes_max} is the most that can be sent; send it in parts"
     )]

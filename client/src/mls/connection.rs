@@ -6,7 +6,7 @@ use keypool_api::{
     Base64, Code, Outcome, PoolCounts, PoolStatus, RevokeRequest, RevokeWord, UploadItem,
     UploadRequest,
 };
-use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, RevokeReason, Timestamp};
+use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, PoolId, RevokeReason, Timestamp};
 use serde::Serialize;
 
 use super::{
@@ -105,6 +105,8 @@ pub struct MlsConnection<D> {
     refreshing: tokio::sync::Mutex<()>,
     /// What listeners have told.
     hearing: Hearing,
+    /// Signaled when something is noted for the app that did not come by the mailbox.
+    notices: tokio::sync::Notify,
 }
 
 impl<D> MlsConnection<D> {
@@ -112,7 +114,12 @@ impl<D> MlsConnection<D> {
     #[must_use]
     pub fn new(store: Arc<LocalStore>, pool: KeyPackagePool, api: ApiClient, delivery: D) -> Self {
         let (refreshing, hearing) = (tokio::sync::Mutex::default(), Hearing::default());
-        Self { store, pool, api, delivery, refreshing, hearing }
+        let notices = tokio::sync::Notify::new();
+        Self { store, pool, api, delivery, refreshing, hearing, notices }
+    }
+
+    pub(crate) const fn notices(&self) -> &tokio::sync::Notify {
+        &self.notices
     }
 
     pub(super) const fn hearing(&self) -> &Hearing {
@@ -453,12 +460,12 @@ pub(super) fn sorted(
 }
 
 impl<D: DeliveryService> MlsConnection<D> {
-    /// Posts a Commit through the app's Delivery Service.
+    /// Posts a Commit through the app's Delivery Service. Returns the members that it does not reach.
     ///
     /// # Errors
     ///
     /// Returns a [`DeliveryError`].
-    pub async fn post_commit(&self, post: &CommitPost) -> Result<(), DeliveryError> {
+    pub async fn post_commit(&self, post: &CommitPost) -> Result<Vec<PoolId>, DeliveryError> {
         self.delivery.post_commit(post).await
     }
 }

@@ -1,6 +1,7 @@
 //! How Commits and Welcomes get to the members of a group: by the app's own Delivery Service, or by the
 //! server's.
 
+pub(crate) mod happenings;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
 pub(crate) mod server;
@@ -21,13 +22,16 @@ pub trait DeliveryService: Send + Sync {
     /// Posts a Commit to the members of a group. It is accepted only if no other Commit was accepted
     /// for its epoch; a Commit that was accepted before, byte for byte, is accepted again.
     ///
+    /// Returns the members that the Commit does not reach because their mailboxes are full; none if the Delivery
+    /// Service does not know of any.
+    ///
     /// # Errors
     ///
     /// Returns a [`DeliveryError`].
     fn post_commit(
         &self,
         post: &CommitPost,
-    ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
+    ) -> impl Future<Output = Result<Vec<PoolId>, DeliveryError>> + Send;
 
     /// Hands a Welcome over to a new member. It is called only once the Commit is accepted.
     ///

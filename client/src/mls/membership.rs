@@ -37,7 +37,7 @@ pub use self::{
 pub(crate) use self::{
     adding::Sorted,
     attempts::{count_attempt, forget_attempts, has_no_attempts_left},
-    commits::{Standing, clear_on, merge_on, standing_on},
+    commits::{Standing, clear_on, left_on, merge_on, standing_on},
     joining::join_on,
     messages::decrypt_on,
 };
@@ -163,15 +163,14 @@ impl MlsMembership {
     }
 }
 
-impl MlsMembership {
-    /// Deletes what is here of a group, whatever its other members think of that.
-    pub(crate) fn delete_group(&self, group: &GroupId) -> Result<(), GroupError> {
-        let staged = self.store.stage()?;
-        delete(&staged, &mut open(&staged, group)?)?;
-        forget(&staged, group);
-        leaving::end_on(&staged, group);
-        Ok(staged.commit()?)
+/// Deletes the stored state of a group, if there is any, as part of an operation.
+pub(crate) fn delete_on(staged: &Staged<'_>, group: &GroupId) -> Result<(), StorageError> {
+    if let Some(mut state) = load(staged, group)? {
+        delete(staged, &mut state)?;
     }
+    forget(staged, group);
+    leaving::end_on(staged, group);
+    Ok(())
 }
 
 /// Whether the device is in a group, as an operation has it.

@@ -9,7 +9,7 @@ use super::{
     RACES_MAX,
     connection::MlsConnection,
     delivery::mailbox::Mailbox,
-    membership::{MlsMembership, PendingCommit, Standing, clear_on, merge_on, standing_on},
+    membership::{MlsMembership, PendingCommit, Standing, clear_on, standing_on},
 };
 use crate::{
     CommitPost, DeliveryError, DeliveryService, GroupError, LocalStore, Staged, StorageError,
@@ -217,9 +217,10 @@ impl<D: DeliveryService> Updater<'_, D> {
             Err(error) => return self.give_up(post, error),
         }
         match self.connection.post_commit(post).await {
-            Ok(()) => {
+            Ok(not_kept) => {
                 let staged = self.store.stage()?;
-                let standing = merge_on(&staged, post)?;
+                let caused = (not_kept, self.now);
+                let standing = self.connection.merge_accepted_on(&staged, post, caused)?;
                 staged.remove_app_record(&record_name(&post.group));
                 staged.commit()?;
                 if standing == Standing::Cleared { Err(commit_missing(post)) } else { Ok(()) }

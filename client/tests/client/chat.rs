@@ -269,6 +269,21 @@ fn a_server_that_is_gone_is_said_once_and_what_was_written_goes_out_later() {
     assert_eq!(bob.matches("alice: are you there?").count(), 1, "{bob}");
 }
 
+/// A proxy before the server is busy while a new device registers.
+#[test]
+fn a_proxy_that_means_later_does_not_end_a_chat_that_starts() {
+    let service = Service::start();
+    for number in 0..4 {
+        service.tunnel.forge(number, 429, "<html>too many requests</html>");
+    }
+    let mut alice = Person::opens(&mut patient_chat(&service, "alice"));
+    alice.says("/pool");
+    while !alice.reads("").contains("32 of 32 available") {
+        alice.says("/pool");
+    }
+    assert_eq!(alice.ends().1, 0);
+}
+
 /// Bob is killed again and again while Alice writes. What he reads twice he is told he may have read.
 #[test]
 fn whoever_is_killed_at_any_moment_reads_everything_in_order_and_nothing_twice() {
@@ -506,6 +521,28 @@ fn a_line_for_a_group_that_the_user_was_removed_from_goes_nowhere_else() {
     assert_eq!(heard, ["hello", "it is for you all"], "{bob}");
 }
 
+/// Carol's prompt is of no group when she is brought into `friday`; what she types from then on is for it.
+#[test]
+fn a_line_for_a_group_that_came_and_went_goes_to_no_later_one() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    let mut carol = Person::opens(&mut patient_chat(&service, "carol"));
+    carol.says("/pool");
+    carol.reads("pool:");
+    typed(&service, "alice", "/create friday\n/invite carol\n");
+    carol.reads("alice has brought you into friday");
+    typed(&service, "alice", "/remove carol\n");
+    carol.reads("you are out of friday; alice has seen to it");
+    typed(&service, "alice", "/create monday\n/invite bob carol\n");
+    carol.reads("alice has brought you into monday");
+    carol.says("bob must not know");
+    carol.reads("nothing was done with that line: it was for friday, which you are out of");
+    carol.says("it is for you all");
+    assert_eq!(carol.ends().1, 0);
+    let bob = typed(&service, "bob", "/list\n");
+    assert!(bob.contains("carol: it is for you all") && !bob.contains("must not"), "{bob}");
+}
+
 /// The limit of nginx unless it is told otherwise, and that of the library.
 #[test]
 fn a_line_that_is_too_large_for_a_proxy_is_dropped_and_said_and_the_group_goes_on() {
@@ -534,7 +571,8 @@ fn somebody_who_is_blocked_can_neither_write_nor_invite_until_that_ends() {
     let said = typed(&service, "bob", "/block alice\n");
     assert!(said.contains("alice can neither invite you nor write to you"), "{said}");
     let said = typed(&service, "alice", "hello?\n/create saturday\n/invite bob\n");
-    assert!(said.contains("bob could not be invited: not_allowed"), "{said}");
+    let takes_none = "bob takes no invitations from you; ask bob to add you as a contact";
+    assert!(said.contains(takes_none) && !said.contains("owns the pool"), "{said}");
     let said = typed(&service, "bob", "/unblock alice\n");
     assert!(said.contains("alice can invite you and write to you again"), "{said}");
     assert!(!said.contains("hello?"), "{said}");
@@ -558,4 +596,37 @@ fn somebody_whom_a_line_did_not_reach_is_named_and_told() {
     typed(&service, "alice", "again\n");
     let said = typed(&service, "bob", "/list\n");
     assert!(said.contains("alice: again"), "{said}");
+}
+
+/// Bob has not accepted the group, so that his mailbox keeps 32 KiB of Alice.
+#[test]
+fn somebody_whom_a_line_that_had_waited_did_not_reach_is_named() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    typed(&service, "alice", "/create friday\n/invite bob\n");
+    let mut away = Person::opens(&mut chat_at(&service, "alice", "http://127.0.0.1:1"));
+    away.says(&"a".repeat(40_000));
+    away.reads("the message goes out when it does");
+    assert_eq!(away.ends().1, 0);
+    let said = typed(&service, "alice", "/list\n");
+    let missed =
+        "bob did not get a message to friday that had waited: their mailbox is full for this group";
+    assert_eq!(said.matches(missed).count(), 1, "{said}");
+}
+
+#[test]
+fn whoever_asks_to_leave_is_seen_to_ask_and_to_have_left() {
+    let service = Service::start();
+    typed(&service, "bob", "");
+    let mut alice = Person::opens(&mut patient_chat(&service, "alice"));
+    alice.says("/create friday");
+    alice.says("/invite bob");
+    alice.reads("bob is in friday");
+    typed(&service, "bob", "");
+    typed(&service, "bob", "/leave\n");
+    alice.reads("bob asks to leave friday");
+    alice.reads("bob has left friday");
+    alice.says("/list");
+    assert_eq!(alice.reads("in friday:"), "in friday: alice (you)");
+    assert_eq!(alice.ends().1, 0);
 }

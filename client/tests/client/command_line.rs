@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use insta::assert_snapshot;
 
-use super::service::Service;
+use super::service::{Service, group, run};
 
 /// Runs `keypool` for Alice at a server.
 pub(crate) fn keypool(service: &Service, arguments: &[&str]) -> Output {
@@ -252,6 +252,20 @@ fn keys_are_sealed_with_a_passphrase_and_sealed_anew() {
     deleted keys: the file system overwrites what is deleted
     [0]
     ");
+}
+
+#[test]
+fn a_refresh_right_after_another_says_how_many_packages_are_left() {
+    let service = Service::start();
+    keypool(&service, &["register"]);
+    keypool(&service, &["refresh"]);
+    run(async {
+        let bob = service.device("bob", 0).await;
+        bob.create_group(&group("g")).unwrap();
+        bob.invite(&group("g"), ["alice"]).await.unwrap();
+    });
+    let said = told(&keypool(&service, &["refresh"]));
+    assert!(!said.contains("0 new events") && said.contains("31 packages available"), "{said}");
 }
 
 #[test]

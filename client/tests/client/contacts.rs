@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use keypool_api::Code;
 use keypool_client::{InviteError, Why};
 use keypool_ledger::{Clock, ReservePolicy};
 use keypool_projections::quota::{Quotas, Rate};
@@ -20,7 +19,7 @@ fn who_is_introduced_invites_and_is_a_contact_once_the_invitation_is_joined() {
         let bob = service.open("bob");
         bob.connection().set_reserve_policy(ReservePolicy::Contacts).await.unwrap();
         let refused = alice.invite(&first, ["bob"]).await.unwrap_err();
-        assert_eq!(why(&refused), &Why::Refused { code: Code::NotAllowed });
+        assert_eq!(why(&refused), &Why::TakesNoInvitations);
 
         let until = service.clock.now().after(Duration::from_hours(24));
         let token = bob.connection().introduce(until).await.unwrap();

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use keypool_api::{Base64, Code, CommitRequest, GroupRequest};
+use keypool_api::{Base64, Code, CommitRequest, GroupRequest, MailboxKind};
 use keypool_client::{
-    Happening, InviteError, MESSAGE_BYTES_MAX, MlsClient, PoolConfig, SendError, ServerDelivery,
-    What, Why,
+    CommitPost, DeliveryError, DeliveryService, Happening, InviteError, MESSAGE_BYTES_MAX,
+    MlsClient, PoolConfig, SendError, ServerDelivery, What, Why,
 };
 use keypool_ledger::{Clock, GroupId};
 
@@ -73,7 +73,16 @@ fn text(what: What) -> String {
             let gone = if change.removed_self { ", and this is me" } else { "" };
             format!("+{:?} -{:?}{gone}", change.added, change.removed)
         }
+        What::Proposed { sender, to_leave: true, .. } => format!("{sender} asks to leave"),
         What::Proposed { sender, .. } => format!("{sender} proposes"),
+        What::Left { members, .. } => format!("{members:?} left"),
+        What::NotReached { members, commit, .. } => {
+            let what = if commit { "Commit" } else { "message" };
+            format!(
+                "{what} missed by {}",
+                members.iter().map(ToString::to_string).collect::<String>()
+            )
+        }
         What::NotKept { sender: Some(sender), .. } => format!("some of {sender} lost"),
         What::NotKept { sender: None, .. } => "the group lost".to_owned(),
         What::RemovedOtherwise { sender, claimed, removed, .. } => {
@@ -386,6 +395,20 @@ fn what_is_not_confirmed_is_told_again_after_a_restart() {
     });
 }
 
+/// The file `commits` counts the writes of a store.
+#[test]
+fn a_mailbox_with_nothing_in_it_writes_nothing() {
+    run(async {
+        let service = Service::start();
+        let (_alice, bob, _group) = alice_and_bob(&service).await;
+        told(&bob).await;
+        let writes = || std::fs::read(service.folder.path().join("bob/commits")).unwrap();
+        let before = writes();
+        assert!(told(&bob).await.is_empty());
+        assert_eq!(writes(), before);
+    });
+}
+
 #[test]
 fn a_removal_goes_on_wherever_it_was_killed() {
     run(async {
@@ -494,6 +517,74 @@ fn what_was_not_kept_of_a_group_is_told_and_the_group_goes_on() {
     });
 }
 
+/// Bob is away for longer than the server keeps anything: his mailbox takes no Commit of the group either.
+#[test]
+fn a_commit_that_did_not_reach_a_member_is_told_once_to_whoever_made_it() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        alice.send(&group, b"old").await.unwrap();
+        service.clock.advance(Duration::from_hours(31 * 24));
+        alice.update_keys(&group).await.unwrap();
+        let alice = {
+            drop(alice);
+            open(&service, "alice")
+        };
+        assert_eq!(told(&alice).await, ["Commit missed by bob/main"]);
+        assert!(told(&alice).await.is_empty());
+        assert_eq!(told(&bob).await, ["the group lost"]);
+    });
+}
+
+/// The confirmation of what was shown before a Commit leaves what is said of that Commit.
+#[test]
+fn a_confirmation_leaves_what_was_noted_since() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        bob.send(&group, b"hello").await.unwrap();
+        bob.leave(&group).await.unwrap();
+        let shown = alice.sync(0).await.unwrap();
+        alice.take_up_proposals(&group).await.unwrap();
+        alice.confirm(shown.last().unwrap().position).unwrap();
+        assert_eq!(told(&alice).await, [r#"["bob/main"] left"#]);
+    });
+}
+
+/// Who waits for the mailbox is told at once what the own Commit has done: the server would wait for 30 seconds.
+#[test]
+fn whoever_waits_for_the_mailbox_hears_at_once_what_the_own_commit_has_done() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        bob.leave(&group).await.unwrap();
+        assert_eq!(told(&alice).await, ["bob/main asks to leave"]);
+        let waiting = tokio::time::timeout(Duration::from_secs(25), alice.sync(30));
+        let (heard, taken_up) = tokio::join!(waiting, alice.take_up_proposals(&group));
+        taken_up.unwrap();
+        let heard = heard.expect("it is told before the server answers").unwrap();
+        assert!(matches!(&heard[0].what, What::Left { members, .. } if members == &["bob/main"]));
+    });
+}
+
+/// Bob has not accepted the group, so that his mailbox keeps 32 KiB of Alice.
+#[test]
+fn a_message_of_the_outbox_that_did_not_reach_a_member_is_told_when_a_later_one_is_sent() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &["bob"], 2).await;
+        alice.invite(&group, ["bob"]).await.unwrap();
+        for repetition in 0..4 {
+            service.tunnel.forge(repetition, 503, "<html>down</html>");
+        }
+        let unfinished = alice.send(&group, &vec![7; 40_000]).await.unwrap_err();
+        assert!(matches!(unfinished, SendError::Unfinished(_)), "{unfinished:?}");
+        alice.send(&group, b"small").await.unwrap();
+        assert_eq!(told(&alice).await, ["message missed by bob/main"]);
+        assert!(told(&alice).await.is_empty());
+    });
+}
+
 /// A message is kept while the server is away, and goes out by itself.
 #[test]
 fn a_message_whose_answers_are_all_lost_is_kept_and_sent_once() {
@@ -522,7 +613,9 @@ fn a_message_that_a_proxy_refuses_is_forgotten_unless_it_may_pass_later() {
             assert!(alice.resume_outbox().await.unwrap().is_empty(), "{status}");
         }
         for status in [408, 425, 429] {
-            service.tunnel.forge(0, status, "<html>later</html>");
+            for repetition in 0..4 {
+                service.tunnel.forge(repetition, status, "<html>later</html>");
+            }
             let later = alice.send(&group, b"later").await.unwrap_err();
             assert!(matches!(later, SendError::Unfinished(_)), "{status}: {later:?}");
             let resumed = alice.resume_outbox().await.unwrap();
@@ -570,8 +663,36 @@ fn a_group_whose_making_was_interrupted_is_made_once_and_nobody_else_can_make_it
             assert_eq!(refused.unwrap_err().code(), Some(Code::GroupExists));
             mallory.create_group(&group).unwrap();
             let refused = mallory.invite(&group, ["bob"]).await.unwrap_err();
-            assert!(refused.to_string().contains("not_allowed"), "{refused}");
+            // The server says `not_allowed` of each whom she invites, and no more.
+            let InviteError::Nobody { missing } = &refused else { panic!("{refused:?}") };
+            assert_eq!(missing[0].why, Why::TakesNoInvitations);
         }
+    });
+}
+
+/// The server makes a group in epoch 0, where a later Commit would find its epoch taken for ever.
+#[test]
+fn a_later_commit_of_a_group_that_the_server_does_not_know_is_refused_and_makes_no_group() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &[], 0).await;
+        alice.membership().self_update(&group).unwrap();
+        alice.membership().merge_pending_commit(&group).unwrap();
+        let made = alice.membership().self_update(&group).unwrap();
+        let api = alice.connection().api();
+        let post = CommitPost {
+            group: group.clone(),
+            epoch: made.epoch,
+            commit: made.commit,
+            removed: Vec::new(),
+            added: Vec::new(),
+            welcome: Vec::new(),
+        };
+        let refused = ServerDelivery::new(api.clone()).post_commit(&post).await.unwrap_err();
+        assert!(matches!(refused, DeliveryError::Refused(_)), "{refused:?}");
+        let request = GroupRequest { group_id: group };
+        let made = api.make_group(&request, keypool_client::fresh_command()).await;
+        assert!(made.is_ok(), "{made:?}");
     });
 }
 
@@ -609,6 +730,56 @@ fn a_group_that_is_declined_is_over_at_once() {
         alice.send(&group, b"are you there?").await.unwrap();
         assert!(told(&bob).await.is_empty());
         bob.decline(&group).await.unwrap();
+    });
+}
+
+#[test]
+fn a_group_that_is_declined_while_the_server_is_away_is_left_when_it_is_back() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        for repetition in 0..4 {
+            service.tunnel.forge(repetition, 503, "<html>down</html>");
+        }
+        bob.decline(&group).await.unwrap();
+        assert!(bob.membership().groups().unwrap().is_empty());
+        let bob = {
+            drop(bob);
+            open(&service, "bob")
+        };
+        assert!(told(&bob).await.is_empty());
+        alice.send(&group, b"are you there?").await.unwrap();
+        let waiting = bob.connection().api().mailbox(0, 100, 0).await.unwrap().items;
+        assert!(waiting.iter().all(|item| item.kind != MailboxKind::Message), "{waiting:?}");
+    });
+}
+
+/// Alice's Commit removes Bob, and the server is not told: he ends the delivery himself, and at first in vain.
+#[test]
+fn a_group_that_cannot_be_left_holds_up_nothing_and_is_left_the_next_time() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        let made = alice.membership().remove_member(&group, bob.identity().pool()).unwrap();
+        let request = CommitRequest {
+            epoch: made.epoch,
+            commit: Base64(made.commit),
+            welcomes: Vec::new(),
+            spend: Vec::new(),
+            removed: Vec::new(),
+        };
+        let api = alice.connection().api();
+        api.post_commit(&group, &request, keypool_client::fresh_command()).await.unwrap();
+        let before = service.tunnel.requests();
+        // The requests are: what waits, whether it is all, the acknowledgement, the leaving.
+        service.tunnel.forge(3, 403, "<html>no</html>");
+        let heard = told(&bob).await;
+        assert_eq!(heard[0], r#"+[] -["bob/main"], and this is me"#, "{heard:?}");
+        assert_eq!((service.tunnel.requests() - before, service.tunnel.planned()), (4, 0));
+        assert!(told(&bob).await.is_empty());
+        assert_eq!(service.tunnel.requests() - before, 6, "what waits, and the leaving");
+        assert!(told(&bob).await.is_empty());
+        assert_eq!(service.tunnel.requests() - before, 7, "it is left");
     });
 }
 

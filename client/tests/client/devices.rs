@@ -221,7 +221,8 @@ fn a_name_that_no_user_can_have_is_said_to_be_none_before_anything_is_sent() {
             let refused = alice.connection().api().devices_of(name).await.unwrap_err();
             assert!(matches!(refused, ApiError::Name(_)), "{refused:?}");
             let expected = format!(
-                "name {name:?} is not valid: other than . and .., which mean folders in an address"
+                "name {name:?} is not valid: other than . and .., which mean folders in an address. Nothing was \
+                 sent"
             );
             assert_eq!(refused.to_string(), expected);
         }
@@ -292,4 +293,28 @@ fn the_command_names_or_removes_what_a_removed_device_had_introduced() {
     for device in ["phone", "watch"] {
         assert!(said.contains(&format!("alice/{device} is removed")), "{said}");
     }
+}
+
+/// The phone cleans up after a stolen device that had vouched for it.
+#[test]
+fn the_command_removes_the_introduced_devices_and_not_the_one_it_runs_on() {
+    let service = Service::start();
+    run(with_phone_and_watch(&service));
+    let on_the_phone = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keypool"));
+        command.args(["--user", "alice", "--device", "phone", "--home"]);
+        command.arg(service.folder.path().join("alice/phone"));
+        command.args(["--server", &service.tunnel.url()]).args(arguments);
+        command_line::told(&command.output().unwrap())
+    };
+    let refused = on_the_phone(&["remove-device", "phone", "--with-introduced"]);
+    assert!(refused.contains("run this on a device that stays"), "{refused}");
+    let said = on_the_phone(&["remove-device", "main", "--with-introduced"]);
+    for device in ["main", "watch"] {
+        assert!(said.contains(&format!("alice/{device} is removed")), "{said}");
+    }
+    assert!(said.ends_with("[0]") && !said.contains("phone"), "{said}");
+    let left = run(open(&service, "alice/phone").connection().api().devices_of("alice")).unwrap();
+    let left: Vec<&str> = left.iter().map(keypool_ledger::PoolId::device).collect();
+    assert_eq!(left, ["phone"]);
 }

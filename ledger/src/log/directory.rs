@@ -106,6 +106,19 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the records of the journal are the cause: trying again does not help then.
+    pub(super) fn is_of_the_journal(&self) -> bool {
+        match self {
+            Self::Damaged { .. }
+            | Self::LedgerTruncated { .. }
+            | Self::Contradiction { .. }
+            | Self::Newer { .. } => true,
+            Self::Locked { .. } | Self::DiskFull { .. } | Self::Io { .. } | Self::Engine(_) => {
+                false
+            }
+        }
+    }
+
     /// Wraps an error of the operating system about a path.
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use super::{
     properties::same,
     support::{
-        SMALL, all, batch, command, copy, fill, open, open_sled, package, segments, stream,
-        uploaded,
+        SMALL, all, batch, command, copy, fill, in_the_end, open, open_sled, package, segments,
+        stream, uploaded,
     },
 };
 
@@ -168,6 +168,33 @@ fn an_old_segment_that_is_damaged_stops_the_log() {
     drop(log);
     let refused = SledLog::open(dir.path(), SMALL).unwrap_err().to_string();
     assert!(refused.contains("hash"), "{refused}");
+}
+
+/// The damaged index is built anew from a journal that has been damaged since the open.
+#[test]
+fn a_rebuild_that_finds_the_journal_damaged_stops_the_log() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 100);
+    let database = open_sled(dir.path());
+    for (key, mut value) in database.scan_prefix(b"c").map(Result::unwrap) {
+        value[0] ^= 1;
+        database.insert(key, value).unwrap();
+    }
+    drop(database);
+    let log = open(dir.path());
+    let path = &segments(dir.path())[1];
+    let mut bytes = fs::read(path).unwrap();
+    bytes[200] ^= 1;
+    fs::write(path, bytes).unwrap();
+
+    assert!(log.find(command(1)).is_err(), "the index is found damaged");
+
+    let why = in_the_end(|| match log.health() {
+        LogHealth::Failed { why } => Ok(why),
+        health => Err(format!("{health:?}")),
+    });
+    assert!(why.contains(path.file_name().unwrap().to_str().unwrap()), "{why}");
+    assert_eq!(log.read(100, 1).unwrap().len(), 1, "what is whole is readable");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    io::{self, Write},
     path::{Path, PathBuf},
     process::Command,
     sync::mpsc::channel,
@@ -142,188 +141,289 @@ fn child_with_a_failed_write() {
     assert_eq!(try_append(&open(Path::new(&dir)), 40).unwrap(), 4);
 }
 
-/// A small disk of its own.
-struct Disk(TempDir);
+/// The system's calls that write to a file, which fail for the database's files once a file says so.
+const FAILING_CALLS: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
-impl Disk {
-    /// Mounts one of so many MiB; `None` for who may not.
-    fn mount(mib: u32) -> Option<Self> {
-        let dir = TempDir::new().unwrap();
-        let size = format!("size={mib}m");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path());
-        let mounted = mount.output().is_ok_and(|ended| ended.status.success());
-        if !mounted {
-            writeln!(io::stderr(), "skipped: only root may mount a small disk").unwrap();
-        }
-        mounted.then_some(Self(dir))
-    }
-
-    fn data(&self) -> PathBuf {
-        self.0.path().join("data")
-    }
-
-    /// Takes all the room there is but so much.
-    fn fill_but(&self, left: u64) {
-        let mut filler = fs::File::create(self.0.path().join("filler")).unwrap();
-        while filler.write_all(&[1; 4096]).is_ok() {}
-        let taken = filler.metadata().unwrap().len();
-        filler.set_len(taken.saturating_sub(left)).unwrap();
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.path().join("filler")).unwrap();
-    }
+static int fails(int fd) {
+    char link[64], path[4096] = {0};
+    const char *flag = getenv("KEYPOOL_LEDGER_TEST_EIO");
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return flag && access(flag, F_OK) == 0 && readlink(link, path, sizeof path - 1) > 0 && strstr(path, "/sled/");
 }
 
-impl Drop for Disk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+#define CALL(name, parameters, ...)                                                            \
+    ssize_t name parameters {                                                                  \
+        ssize_t (*call) parameters = dlsym(RTLD_NEXT, #name);                                  \
+        if (!fails(fd)) return call(__VA_ARGS__);                                              \
+        dprintf(2, "EIO for " #name "\n");                                                      \
+        errno = EIO;                                                                           \
+        return -1;                                                                             \
     }
-}
 
-const SMALL_DISK: SledLogOptions = SledLogOptions { segment_bytes: 64 << 10, ..SMALL };
-const WITH_BALLAST: SledLogOptions = SledLogOptions { ballast_bytes: 12 << 20, ..SMALL_DISK };
+CALL(write, (int fd, const void *bytes, size_t n), fd, bytes, n)
+CALL(pwrite, (int fd, const void *bytes, size_t n, off_t at), fd, bytes, n, at)
+CALL(pwrite64, (int fd, const void *bytes, size_t n, off64_t at), fd, bytes, n, at)
+#define SYNC(name)                                                                             \
+    int name(int fd) {                                                                         \
+        int (*call)(int) = dlsym(RTLD_NEXT, #name);                                            \
+        if (!fails(fd)) return call(fd);                                                       \
+        errno = EIO;                                                                           \
+        return -1;                                                                             \
+    }
+SYNC(fsync)
+SYNC(fdatasync)
+"#;
+
+/// Tells the calls the file that makes them fail.
+const EIO_FLAG: &str = "KEYPOOL_LEDGER_TEST_EIO";
+
+/// Compiles the calls to a library that a process can be started with.
+fn failing_calls(dir: &Path) -> PathBuf {
+    let (source, library) = (dir.join("calls.c"), dir.join("calls.so"));
+    fs::write(&source, FAILING_CALLS).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    let ended = compiler.output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    library
+}
 
 #[test]
-fn a_full_disk_refuses_events_and_takes_them_again_when_there_is_room() {
-    let Some(disk) = Disk::mount(32) else { return };
-    let log = SledLog::open(&disk.data(), SMALL_DISK).unwrap();
-    fill(&log, 100);
-    assert!(8 << 20 < log.free_space().unwrap().free);
-    assert_eq!(log.free_space().unwrap().total, 32 << 20);
-    disk.fill_but(0);
+fn a_disk_that_fails_while_the_log_is_closed_ends_nothing_and_loses_nothing() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let ended = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "ledger::machine::child_with_a_failing_disk", "--ignored", "--nocapture"])
+        .env("LD_PRELOAD", failing_calls(dir.path()))
+        .env(EIO_FLAG, dir.path().join("eio"))
+        .env(CHILD_DIR, &data)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("EIO for pwrite"), "the database was to be written at the end: {said}");
+    assert!(ended.status.success(), "{said}");
 
-    let refused = until_refused(&log);
-
-    assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
-    let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
-    assert!(why.contains("No space left on device"), "{why}");
-    assert!(log.free_space().unwrap().free < 1 << 20);
+    let log = open(&data);
     let records = all(&log);
-    serves(&log, &records);
-    disk.free();
-    is_writable_again(&log);
-    assert_eq!(in_the_end(|| try_append(&log, 40).map_err(unavailable)), records.len() as u64 + 1);
-    serves(&log, &records);
-}
-
-#[test]
-fn a_write_that_finds_no_room_is_refused_and_leaves_nothing() {
-    let Some(disk) = Disk::mount(32) else { return };
-    let data = disk.data();
-    let log = SledLog::open(&data, SMALL_DISK).unwrap();
-    fill(&log, 3);
-    // As on a file system that gives a file new blocks whenever it is written.
-    let segment = fs::File::options().write(true).open(&segments(&data)[0]).unwrap();
-    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    fallocate(&segment, hole, 4096, (64 << 10) - 4096).unwrap();
-    disk.fill_but(0);
-
-    let refused = until_refused(&log);
-
-    assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
-    let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
-    assert!(why.starts_with("write failed for "), "{why}");
-    let records = all(&log);
-    serves(&log, &records);
-    disk.free();
-    is_writable_again(&log);
-    assert_eq!(try_append(&log, 40).unwrap(), records.len() as u64 + 1);
-    drop(log);
-    let log = SledLog::open(&data, SMALL_DISK).unwrap();
-    assert_eq!(all(&log).len(), records.len() + 1);
-    serves(&log, &records);
-}
-
-fn unavailable(error: AppendError) -> ReadError {
-    ReadError::Unavailable(error.into())
-}
-
-/// The paths of everything in a log's directory.
-fn files(data: &Path) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.is_dir() {
-            paths.extend(files(&entry));
-        }
-        paths.push(entry);
-    }
-    paths.sort();
-    paths
-}
-
-#[test]
-fn a_full_disk_at_a_start_is_not_called_damage_and_nothing_is_moved_away() {
-    let Some(disk) = Disk::mount(32) else { return };
-    let data = disk.data();
-    fill(&SledLog::open(&data, SMALL_DISK).unwrap(), 300);
-    let records = read_journal(&data).unwrap();
-    disk.fill_but(0);
-
-    for damaged in [false, true] {
-        if damaged {
-            fs::write(data.join("sled/db"), vec![0; 100]).unwrap();
-            disk.fill_but(0);
-        }
-        let before = files(&data);
-        let refused = SledLog::open(&data, SMALL_DISK).unwrap_err();
-        let OpenError::DiskFull { free, .. } = &refused else { panic!("{refused}: {refused:?}") };
-        let expected = format!(
-            "the disk of {} is full: {} KiB are free; nothing was changed, free some space on it \
-             and start again",
-            data.display(),
-            free / 1024
-        );
-        assert_eq!(refused.to_string(), expected);
-        assert_eq!(files(&data), before);
-    }
-
-    disk.free();
-    let log = SledLog::open(&data, SMALL_DISK).unwrap();
+    assert_eq!(records.len(), 300);
     serves(&log, &records);
     assert_eq!(try_append(&log, 40).unwrap(), 301);
 }
 
 #[test]
-fn the_ballast_lets_a_full_disk_start_and_comes_back_when_there_is_room() {
-    let Some(disk) = Disk::mount(48) else { return };
-    let (data, ballast) = (disk.data(), disk.data().join("ballast"));
-    fill(&SledLog::open(&data, WITH_BALLAST).unwrap(), 300);
-    assert_eq!(fs::metadata(&ballast).unwrap().len(), 12 << 20);
-    disk.fill_but(0);
-    let records = read_journal(&data).unwrap();
-
-    let log = SledLog::open(&data, WITH_BALLAST).unwrap();
-
-    assert!(!ballast.exists(), "it was given up");
-    serves(&log, &records);
-    assert_eq!(try_append(&log, 40).unwrap(), 301);
-    disk.free();
-    in_the_end(|| match fs::metadata(&ballast) {
-        Ok(found) if found.len() == 12 << 20 => Ok(()),
-        other => Err(ReadError::Unavailable(format!("{other:?}").into())),
-    });
-    drop(log);
-    let log = SledLog::open(&data, SMALL_DISK).unwrap();
-    assert!(!ballast.exists(), "none is kept without the option");
-    assert_eq!(log.stream_head(&stream("ann")).unwrap().version, 301);
-}
-
-#[test]
-fn a_log_closes_in_time_on_a_full_disk() {
-    let Some(disk) = Disk::mount(32) else { return };
-    let log = SledLog::open(&disk.data(), SMALL_DISK).unwrap();
+#[ignore = "a part of a_disk_that_fails_while_the_log_is_closed_ends_nothing_and_loses_nothing"]
+fn child_with_a_failing_disk() {
+    let (Some(dir), Some(flag)) = (env::var_os(CHILD_DIR), env::var_os(EIO_FLAG)) else { return };
+    let log = open(Path::new(&dir));
     fill(&log, 300);
-    disk.fill_but(0);
-    let (tell, told) = channel();
-    let closing = thread::spawn(move || {
+    fs::write(flag, []).unwrap();
+    drop(log);
+}
+
+/// On a small disk of its own.
+mod small_disk {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A small disk of its own.
+    struct Disk(TempDir);
+
+    impl Disk {
+        /// Mounts one of so many MiB.
+        fn mount(mib: u32) -> Self {
+            let dir = TempDir::new().unwrap();
+            let size = format!("size={mib}m");
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path());
+            let ended = mount.output().unwrap();
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+            Self(dir)
+        }
+
+        fn data(&self) -> PathBuf {
+            self.0.path().join("data")
+        }
+
+        /// Takes all the room there is but so much.
+        fn fill_but(&self, left: u64) {
+            let mut filler = fs::File::create(self.0.path().join("filler")).unwrap();
+            while filler.write_all(&[1; 4096]).is_ok() {}
+            let taken = filler.metadata().unwrap().len();
+            filler.set_len(taken.saturating_sub(left)).unwrap();
+        }
+
+        fn free(&self) {
+            fs::remove_file(self.0.path().join("filler")).unwrap();
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+        }
+    }
+
+    const SMALL_DISK: SledLogOptions = SledLogOptions { segment_bytes: 64 << 10, ..SMALL };
+    const WITH_BALLAST: SledLogOptions = SledLogOptions { ballast_bytes: 12 << 20, ..SMALL_DISK };
+
+    #[test]
+    #[ignore = "mounts a disk, which takes root: .ci/run runs it in a mount namespace"]
+    fn a_full_disk_refuses_events_and_takes_them_again_when_there_is_room() {
+        let disk = Disk::mount(32);
+        let log = SledLog::open(&disk.data(), SMALL_DISK).unwrap();
+        fill(&log, 100);
+        assert!(8 << 20 < log.free_space().unwrap().free);
+        assert_eq!(log.free_space().unwrap().total, 32 << 20);
+        disk.fill_but(0);
+
+        let refused = until_refused(&log);
+
+        assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
+        let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
+        assert!(why.contains("No space left on device"), "{why}");
+        assert!(log.free_space().unwrap().free < 1 << 20);
+        let records = all(&log);
+        serves(&log, &records);
+        disk.free();
+        is_writable_again(&log);
+        assert_eq!(
+            in_the_end(|| try_append(&log, 40).map_err(unavailable)),
+            records.len() as u64 + 1
+        );
+        serves(&log, &records);
+    }
+
+    #[test]
+    #[ignore = "mounts a disk, which takes root: .ci/run runs it in a mount namespace"]
+    fn a_write_that_finds_no_room_is_refused_and_leaves_nothing() {
+        let disk = Disk::mount(32);
+        let data = disk.data();
+        let log = SledLog::open(&data, SMALL_DISK).unwrap();
+        fill(&log, 3);
+        // As on a file system that gives a file new blocks whenever it is written.
+        let segment = fs::File::options().write(true).open(&segments(&data)[0]).unwrap();
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&segment, hole, 4096, (64 << 10) - 4096).unwrap();
+        disk.fill_but(0);
+
+        let refused = until_refused(&log);
+
+        assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
+        let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
+        assert!(why.starts_with("write failed for "), "{why}");
+        let records = all(&log);
+        serves(&log, &records);
+        disk.free();
+        is_writable_again(&log);
+        assert_eq!(try_append(&log, 40).unwrap(), records.len() as u64 + 1);
         drop(log);
-        tell.send(()).unwrap();
-    });
-    told.recv_timeout(Duration::from_mins(1)).unwrap();
-    closing.join().unwrap();
-    disk.free();
-    let log = SledLog::open(&disk.data(), SMALL_DISK).unwrap();
-    assert_eq!(try_append(&log, 40).unwrap(), 301);
+        let log = SledLog::open(&data, SMALL_DISK).unwrap();
+        assert_eq!(all(&log).len(), records.len() + 1);
+        serves(&log, &records);
+    }
+
+    fn unavailable(error: AppendError) -> ReadError {
+        ReadError::Unavailable(error.into())
+    }
+
+    /// The paths of everything in a log's directory.
+    fn files(data: &Path) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                paths.extend(files(&entry));
+            }
+            paths.push(entry);
+        }
+        paths.sort();
+        paths
+    }
+
+    #[test]
+    #[ignore = "mounts a disk, which takes root: .ci/run runs it in a mount namespace"]
+    fn a_full_disk_at_a_start_is_not_called_damage_and_nothing_is_moved_away() {
+        let disk = Disk::mount(32);
+        let data = disk.data();
+        fill(&SledLog::open(&data, SMALL_DISK).unwrap(), 300);
+        let records = read_journal(&data).unwrap();
+        disk.fill_but(0);
+
+        for damaged in [false, true] {
+            if damaged {
+                fs::write(data.join("sled/db"), vec![0; 100]).unwrap();
+                disk.fill_but(0);
+            }
+            let before = files(&data);
+            let refused = SledLog::open(&data, SMALL_DISK).unwrap_err();
+            let OpenError::DiskFull { free, .. } = &refused else {
+                panic!("{refused}: {refused:?}")
+            };
+            let expected = format!(
+                "the disk of {} is full: {} KiB are free; nothing was changed, free some space on it \
+             and start again",
+                data.display(),
+                free / 1024
+            );
+            assert_eq!(refused.to_string(), expected);
+            assert_eq!(files(&data), before);
+        }
+
+        disk.free();
+        let log = SledLog::open(&data, SMALL_DISK).unwrap();
+        serves(&log, &records);
+        assert_eq!(try_append(&log, 40).unwrap(), 301);
+    }
+
+    #[test]
+    #[ignore = "mounts a disk, which takes root: .ci/run runs it in a mount namespace"]
+    fn the_ballast_lets_a_full_disk_start_and_comes_back_when_there_is_room() {
+        let disk = Disk::mount(48);
+        let (data, ballast) = (disk.data(), disk.data().join("ballast"));
+        fill(&SledLog::open(&data, WITH_BALLAST).unwrap(), 300);
+        assert_eq!(fs::metadata(&ballast).unwrap().len(), 12 << 20);
+        disk.fill_but(0);
+        let records = read_journal(&data).unwrap();
+
+        let log = SledLog::open(&data, WITH_BALLAST).unwrap();
+
+        assert!(!ballast.exists(), "it was given up");
+        serves(&log, &records);
+        assert_eq!(try_append(&log, 40).unwrap(), 301);
+        disk.free();
+        in_the_end(|| match fs::metadata(&ballast) {
+            Ok(found) if found.len() == 12 << 20 => Ok(()),
+            other => Err(ReadError::Unavailable(format!("{other:?}").into())),
+        });
+        drop(log);
+        let log = SledLog::open(&data, SMALL_DISK).unwrap();
+        assert!(!ballast.exists(), "none is kept without the option");
+        assert_eq!(log.stream_head(&stream("ann")).unwrap().version, 301);
+    }
+
+    #[test]
+    #[ignore = "mounts a disk, which takes root: .ci/run runs it in a mount namespace"]
+    fn a_log_closes_in_time_on_a_full_disk() {
+        let disk = Disk::mount(32);
+        let log = SledLog::open(&disk.data(), SMALL_DISK).unwrap();
+        fill(&log, 300);
+        disk.fill_but(0);
+        let (tell, told) = channel();
+        let closing = thread::spawn(move || {
+            drop(log);
+            tell.send(()).unwrap();
+        });
+        told.recv_timeout(Duration::from_mins(1)).unwrap();
+        closing.join().unwrap();
+        disk.free();
+        let log = SledLog::open(&disk.data(), SMALL_DISK).unwrap();
+        assert_eq!(try_append(&log, 40).unwrap(), 301);
+    }
 }

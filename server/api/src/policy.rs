@@ -69,7 +69,7 @@ pub struct ContactToken {
     pub keyid: SignatureKey,
     /// When it ends, in Unix seconds.
     pub until: u64,
-    /// Its signature of [`contact_statement`](crate::signing::contact_statement).
+    /// Its signature of [`contact_statement`](keypool_projections::statement::contact_statement).
     pub proof: Vec<u8>,
 }
 

@@ -131,7 +131,8 @@ impl<'a> Chat<'a> {
 
     /// Turn after turn, until standard input ends: whatever comes first is dealt with.
     async fn talk(&mut self) -> Result<(), End> {
-        let (mut mail, mut ears) = (Mail::new(self.client), Ears::new(self.client));
+        let mut mail = Mail::new(self.client);
+        let mut ears = Ears::new(self.client, mail.back());
         self.current = self.groups()?.into_iter().next();
         self.go_on().await?;
         let period = Duration::from_secs(self.options.refresh_s);
@@ -150,9 +151,6 @@ impl<'a> Chat<'a> {
                     Input::Failed(why) => return Err(End::Broken(why.into())),
                 },
                 outcome = mail.next() => {
-                    if outcome.is_ok() && self.mail_trouble.is_some() {
-                        ears.server_is_back();
-                    }
                     self.receive(outcome)?;
                     mail.alongside(Box::pin(self.follow_up())).await?;
                 }
@@ -192,11 +190,13 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    /// Draws the prompt with the group that the device was brought into while it spoke to none.
+    /// Draws the prompt with the group that the device was brought into while it spoke to none: the line being
+    /// typed is for that group from now on.
     fn redraw_first(&mut self) -> Result<(), End> {
         if self.prompted.is_none() {
             let prompt = self.prompt()?;
             self.screen.redraw(&[&prompt]);
+            self.prompted.clone_from(&self.current);
         }
         Ok(())
     }

@@ -116,21 +116,41 @@ impl Device {
         say(json, &value, &text)
     }
 
-    /// Removes a device of the user, which may be this one.
-    /// With those it had introduced, if that was asked for: a thief may have made them.
+    /// Removes a device of the user, and with `with_introduced` also the devices that it vouched for, except
+    /// this one.
     async fn remove(
         &self,
         json: bool,
         device: &str,
         with_introduced: bool,
     ) -> Result<(), Box<dyn Error>> {
-        let reply = self.connection.remove_device(device).await?;
-        say(json, &serde_json::to_value(&reply)?, &removed_text(&reply, with_introduced))?;
-        for introduced in reply.introduced.iter().filter(|_| with_introduced) {
-            let reply = self.connection.remove_device(introduced).await?;
-            say(json, &serde_json::to_value(&reply)?, &removed_text(&reply, true))?;
+        let own = self.store.owner().device();
+        if with_introduced && device == own {
+            return Err(format!(
+                "{own} is this device, and no device is removed once it is: run this on a device that stays"
+            )
+            .into());
+        }
+        let introduced = self.remove_one(json, device, with_introduced).await?;
+        for device in introduced.iter().filter(|_| with_introduced) {
+            self.remove_one(json, device, true).await?;
         }
         Ok(())
+    }
+
+    /// Removes one device, and returns the other devices that it vouched for, without this one.
+    async fn remove_one(
+        &self,
+        json: bool,
+        device: &str,
+        with_introduced: bool,
+    ) -> Result<Vec<String>, Box<dyn Error>> {
+        let reply = self.connection.remove_device(device).await?;
+        let mut introduced = reply.introduced.clone();
+        introduced.retain(|device| device != self.store.owner().device());
+        let shown = if with_introduced { &[] } else { introduced.as_slice() };
+        say(json, &serde_json::to_value(&reply)?, &removed_text(&reply, shown))?;
+        Ok(introduced)
     }
 
     /// Registers the device. Where another device of the user could help, how it can is said.
@@ -211,15 +231,16 @@ pub(crate) const KEY_RETIRED: &str = "this device was removed, or its home is an
 /// What to do where a voucher is good no more.
 const VOUCHER_USED: &str = "this voucher was used or is too old: make another with `keypool vouch`";
 
-fn removed_text(reply: &RemoveReply, with_introduced: bool) -> String {
-    let RemoveReply { user, device, introduced, .. } = reply;
+/// The text for a removed device, with advice for the devices that it vouched for and that are left.
+fn removed_text(reply: &RemoveReply, introduced: &[String]) -> String {
+    let RemoveReply { user, device, .. } = reply;
     let mut lines = vec![
         format!(
             "{user}/{device} is removed: nobody is given a package of it, and its key is nobody's any more"
         ),
         "remove it from your groups as well; it comes back with a new key and a voucher".to_owned(),
     ];
-    if !introduced.is_empty() && !with_introduced {
+    if !introduced.is_empty() {
         let devices = introduced.join(", ");
         lines.push(format!("it had introduced {devices}: remove them as well if it was stolen"));
         let each = introduced.iter().map(|device| format!("keypool remove-device {device}"));

@@ -1,7 +1,8 @@
 //! The device's mailbox at the server, taken in: each item once, in order, whatever crashes between.
 //!
 //! What an item does to its group, what the app is told of it, and how far the mailbox has been read are
-//! one write. It is acknowledged afterwards; that something was not kept is acknowledged by the app alone.
+//! one write. It is acknowledged afterwards, together with what was not kept of each group. Only an overrun of
+//! the whole mailbox, which logs from before the budgets of groups can hold, is acknowledged by the app.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +12,13 @@ use keypool_api::{
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::happenings::{Happening, What, name};
 use crate::{
     Change, DeliveryService, GroupError, InviteError, JoinError, Joined, LocalStore, MessageError,
     MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError, UpdateError,
     mls::{
         invite::Inviter,
-        membership::{count_attempt, decrypt_on, is_in, join_on},
+        membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
         update::Updater,
     },
     storage::fresh_command,
@@ -24,124 +26,10 @@ use crate::{
 
 /// The name of the record that says how far the mailbox has been read.
 const MAILBOX_RECORD: &str = "mailbox";
-/// What the names of stored happenings begin with.
-const HAPPENING_PREFIX: &str = "happening/";
-/// The name of the record that says up to which position happenings were given to the app.
-const TOLD_RECORD: &str = "told";
 /// How many groups one acknowledgement names.
 const GROUPS_NAMED_MAX: usize = 1024;
 /// How many items are fetched at a time.
 const PAGE: u16 = 100;
-
-/// Something that came by the mailbox. It is kept until the app confirms it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Happening {
-    /// Its place in the server's log: later ones have higher positions.
-    pub position: u64,
-    /// When it was posted, as the server says.
-    pub at: Timestamp,
-    /// What it is.
-    pub what: What,
-    /// Whether the app was given it before and has not confirmed it, because it crashed, say: it may
-    /// have been shown already.
-    #[serde(skip)]
-    pub repeated: bool,
-}
-
-/// What came by the mailbox.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum What {
-    /// The device has joined a group.
-    Joined {
-        /// The group.
-        group: GroupId,
-        /// The name of the member who sent the Welcome.
-        inviter: String,
-        /// Whether that was by the package of last resort, because the pool was empty.
-        #[serde(default)]
-        last_resort: bool,
-    },
-    /// A member said something.
-    Message {
-        /// The group.
-        group: GroupId,
-        /// The name of the member.
-        sender: String,
-        /// What was said.
-        bytes: Vec<u8>,
-    },
-    /// A member's Commit was taken as the group's new state.
-    Changed(Change),
-    /// A member proposed a change; the next Commit takes it up.
-    Proposed {
-        /// The group.
-        group: GroupId,
-        /// The name of the member; empty for someone outside the group.
-        sender: String,
-    },
-    /// Something of the group was not kept, because its part of the mailbox was full.
-    NotKept {
-        /// The group.
-        group: GroupId,
-        /// The member whose messages were not kept; `None` if nothing of the group was, Commits included:
-        /// have this device removed from it and added again.
-        sender: Option<PoolId>,
-    },
-    /// A member told the server of other removals than its Commit makes: the server delivers nothing more
-    /// to the devices it was told of.
-    RemovedOtherwise {
-        /// The group.
-        group: GroupId,
-        /// The name of the member.
-        sender: String,
-        /// The devices that the server was told of.
-        claimed: Vec<PoolId>,
-        /// The names of the members that the Commit removes.
-        removed: Vec<String>,
-    },
-    /// It could not be opened, and never will be.
-    Unreadable {
-        /// The group, as the server says.
-        group: GroupId,
-        /// Why.
-        why: String,
-    },
-}
-
-impl std::fmt::Debug for What {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Joined { group, inviter, last_resort } => f
-                .debug_struct("Joined")
-                .field("group", group)
-                .field("inviter", inviter)
-                .field("last_resort", last_resort)
-                .finish(),
-            Self::Message { group, sender, bytes: _ } => f
-                .debug_struct("Message")
-                .field("group", group)
-                .field("sender", sender)
-                .finish_non_exhaustive(),
-            Self::Changed(change) => f.debug_tuple("Changed").field(change).finish(),
-            Self::Proposed { group, sender } => {
-                f.debug_struct("Proposed").field("group", group).field("sender", sender).finish()
-            }
-            Self::NotKept { group, sender } => {
-                f.debug_struct("NotKept").field("group", group).field("sender", sender).finish()
-            }
-            Self::RemovedOtherwise { group, sender, claimed, removed } => f
-                .debug_struct("RemovedOtherwise")
-                .field("group", group)
-                .field("sender", sender)
-                .field("claimed", claimed)
-                .field("removed", removed)
-                .finish(),
-            Self::Unreadable { group, why } => {
-                f.debug_struct("Unreadable").field("group", group).field("why", why).finish()
-            }
-        }
-    }
-}
 
 /// How far the mailbox has been read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -207,13 +95,17 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             reply = self.fetch(0).await?;
         }
         self.note_not_kept(reply.not_kept)?;
-        self.leave_over().await?;
-        let is_acknowledged = progress(&self.store.stage()?)?.is_acknowledged();
-        if is_acknowledged { Ok(()) } else { self.acknowledge(false).await }
+        if !progress(&self.store.stage()?)?.is_acknowledged() {
+            self.acknowledge(false).await?;
+        }
+        Ok(self.leave_over().await?)
     }
 
     /// Keeps for the app what the mailbox had no room for, and that the server is to hear that it is known.
     fn note_not_kept(&self, not_kept: Vec<NotKept>) -> Result<(), StorageError> {
+        if not_kept.is_empty() {
+            return Ok(());
+        }
         let staged = self.store.stage()?;
         let mut progress = progress(&staged)?;
         for NotKept { group_id: group, sender } in not_kept {
@@ -230,15 +122,30 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         staged.commit()
     }
 
-    /// Ends the delivery of the groups that are over for this device. One that cannot be left now is left
-    /// the next time.
-    async fn leave_over(&self) -> Result<(), SyncError> {
+    /// Ends the delivery of the groups that are over for this device. A group that cannot be left now is
+    /// left the next time.
+    pub(crate) async fn leave_over(&self) -> Result<(), StorageError> {
         let left = progress(&self.store.stage()?)?.left;
         for group in left {
-            self.connection.api().leave_group(&group, fresh_command()).await?;
-            self.note(|progress| progress.left.retain(|left| *left != group))?;
+            match self.connection.api().leave_group(&group, fresh_command()).await {
+                Ok(_) => self.note(|progress| progress.left.retain(|left| *left != group))?,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(%group, error, "the delivery of a group goes on; leaving it again later");
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Deletes a group, and notes that it is over: see [`Mailbox::leave_over`].
+    pub(crate) fn decline(&self, group: &GroupId) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        delete_on(&staged, group)?;
+        let mut progress = progress(&staged)?;
+        progress.leave_unless(group, false);
+        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        staged.commit()
     }
 
     fn note(&self, change: impl FnOnce(&mut Progress)) -> Result<(), StorageError> {
@@ -322,43 +229,6 @@ impl<D: DeliveryService> Mailbox<'_, D> {
     }
 }
 
-/// The happenings that the app has not confirmed, in order.
-pub(crate) fn happenings(store: &LocalStore) -> Result<Vec<Happening>, StorageError> {
-    let staged = store.stage()?;
-    let told: u64 = staged.app_record(TOLD_RECORD)?.unwrap_or_default();
-    let mut found = Vec::new();
-    for name in staged.app_record_names(HAPPENING_PREFIX)? {
-        let happening: Option<Happening> = staged.app_record(&name)?;
-        let is_repeated =
-            |it: &Happening| it.position <= told && !matches!(it.what, What::NotKept { .. });
-        found.extend(happening.map(|it| Happening { repeated: is_repeated(&it), ..it }));
-    }
-    Ok(found)
-}
-
-/// The same, to be given to the app: after a crash they are known to be repeated.
-pub(crate) fn tell(store: &LocalStore) -> Result<Vec<Happening>, StorageError> {
-    let found = happenings(store)?;
-    if let Some(last) = found.last().filter(|last| !last.repeated) {
-        let staged = store.stage()?;
-        staged.put_app_record(TOLD_RECORD, &last.position)?;
-        staged.commit()?;
-    }
-    Ok(found)
-}
-
-/// Forgets the happenings up to a position.
-pub(crate) fn confirm(store: &LocalStore, through: u64) -> Result<(), StorageError> {
-    let staged = store.stage()?;
-    let last = name(through);
-    for name in staged.app_record_names(HAPPENING_PREFIX)? {
-        if name.get(..last.len()).is_some_and(|position| position <= last.as_str()) {
-            staged.remove_app_record(&name);
-        }
-    }
-    staged.commit()
-}
-
 impl Progress {
     fn join(&mut self, group: &GroupId) {
         self.left.retain(|left| left != group);
@@ -417,7 +287,9 @@ fn told_of(received: Received) -> Option<What> {
             Some(What::Message { group, sender, bytes })
         }
         Received::Changed(change) => Some(What::Changed(change)),
-        Received::Proposed { group, sender } => Some(What::Proposed { group, sender }),
+        Received::Proposed { group, sender, to_leave } => {
+            Some(What::Proposed { group, sender, to_leave })
+        }
         Received::Own { .. } => None,
     }
 }
@@ -453,7 +325,7 @@ fn progress(staged: &Staged<'_>) -> Result<Progress, StorageError> {
     Ok(staged.app_record(MAILBOX_RECORD)?.unwrap_or_default())
 }
 
-/// The name of a happening's record. Names are in the order of the positions.
-fn name(position: u64) -> String {
-    format!("{HAPPENING_PREFIX}{position:020}")
+/// The position up to which the mailbox has been taken in, as an operation has it.
+pub(super) fn taken_in_on(staged: &Staged<'_>) -> Result<u64, StorageError> {
+    Ok(progress(staged)?.taken_in)
 }

@@ -1,13 +1,16 @@
 //! Messages on their way out: sealed and kept in one write, then posted, then forgotten.
 
 use keypool_api::{Base64, MessageReply, MessageRequest};
-use keypool_ledger::{CommandId, GroupId, PoolId};
+use keypool_ledger::{CommandId, GroupId, Hash, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::server::{command_of, refusal};
+use super::{
+    happenings::What,
+    server::{command_of, refusal},
+};
 use crate::{
-    ApiClient, DeliveryError, GroupError, LocalStore, MlsMembership, SendError, Staged,
-    StorageError,
+    DeliveryError, GroupError, LocalStore, MlsConnection, MlsMembership, SendError, ServerDelivery,
+    Staged, StorageError,
 };
 
 /// How many bytes a message may have. Sealed and written in base64, it fits into the 2 MiB that a server takes
@@ -30,10 +33,10 @@ pub struct ResumedMessage {
 /// A message that the server has passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Its place in the server's log.
+    /// Its place in the server's log; 0 if no mailbox keeps it, and the server has stored nothing.
     pub position: u64,
     /// The members whose mailboxes had no room for it, the first hundred by name: they are told, and do not
-    /// get it.
+    /// get it. Members whom an earlier message of the outbox did not reach are in [`What::NotReached`].
     pub not_kept: Vec<PoolId>,
 }
 
@@ -50,7 +53,8 @@ struct Letter {
 pub(crate) struct Outbox<'a> {
     pub(crate) store: &'a LocalStore,
     pub(crate) membership: &'a MlsMembership,
-    pub(crate) api: &'a ApiClient,
+    pub(crate) connection: &'a MlsConnection<ServerDelivery>,
+    pub(crate) now: Timestamp,
 }
 
 impl Outbox<'_> {
@@ -105,9 +109,12 @@ impl Outbox<'_> {
             let Some(letter) = self.letter(&name)?.filter(|letter| letter.group == *group) else {
                 continue;
             };
-            match self.post(&name, &letter).await {
-                Ok(sent) if name == own => return Ok(Some(sent)),
-                Ok(_) => {}
+            match self.post(&letter).await {
+                Ok(sent) if name == own => {
+                    self.forget(&name)?;
+                    return Ok(Some(sent));
+                }
+                Ok(sent) => self.forget_and_note(&name, &letter, sent)?,
                 Err(SendError::Refused(source)) if name != own => {
                     return Err(SendError::Unfinished(source));
                 }
@@ -129,24 +136,23 @@ impl Outbox<'_> {
             if resumed.iter().any(waits) {
                 continue;
             }
-            let mut outcome = self.post(&name, &letter).await;
-            if let Err(error) = outcome {
-                outcome = self.forgotten(&name, error);
-            }
+            let outcome = match self.post(&letter).await {
+                Ok(sent) => {
+                    self.forget(&name)?;
+                    Ok(sent)
+                }
+                Err(error) => self.forgotten(&name, error),
+            };
             resumed.push(ResumedMessage { group: letter.group, outcome });
         }
         Ok(resumed)
     }
 
-    /// Posts a message, and forgets it once it is. One that is refused is kept.
-    async fn post(&self, name: &str, letter: &Letter) -> Result<Sent, SendError> {
+    /// Posts a message. It stays in the outbox until it is forgotten.
+    async fn post(&self, letter: &Letter) -> Result<Sent, SendError> {
         let request = MessageRequest { message: Base64(letter.sealed.clone()) };
-        match self.api.post_message(&letter.group, &request, letter.command).await {
-            Ok(reply) => {
-                self.forget(name)?;
-                let MessageReply { position, not_kept } = reply;
-                Ok(Sent { position, not_kept })
-            }
+        match self.connection.api().post_message(&letter.group, &request, letter.command).await {
+            Ok(MessageReply { position, not_kept }) => Ok(Sent { position, not_kept }),
             Err(error) => Err(match refusal(error) {
                 DeliveryError::Unanswered(source) => SendError::Unfinished(source),
                 DeliveryError::Refused(source) => SendError::Refused(source),
@@ -163,6 +169,18 @@ impl Outbox<'_> {
             self.forget(name)?;
         }
         Err(error)
+    }
+
+    /// Forgets a message that was posted on the way to another one, and notes for the app whom it did not reach.
+    fn forget_and_note(&self, name: &str, letter: &Letter, sent: Sent) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        staged.remove_app_record(name);
+        if !sent.not_kept.is_empty() {
+            let (group, members) = (letter.group.clone(), sent.not_kept);
+            let what = What::NotReached { group, members, commit: false };
+            self.connection.note_on(&staged, what, Hash::of(&letter.sealed), self.now)?;
+        }
+        staged.commit()
     }
 
     fn names(&self) -> Result<Vec<String>, StorageError> {

@@ -1,7 +1,7 @@
 //! The server's own delivery: a Commit, its Welcome and the spending of its package are one request.
 
 use keypool_api::{Base64, ClaimRequest, Code, CommitReply, CommitRequest, GroupRequest};
-use keypool_ledger::{CommandId, GroupId, Hash};
+use keypool_ledger::{CommandId, GroupId, Hash, PoolId};
 
 use super::{AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost};
 use crate::{ApiClient, ApiError, storage::fresh_command};
@@ -23,7 +23,7 @@ impl ServerDelivery {
 }
 
 impl DeliveryService for ServerDelivery {
-    async fn post_commit(&self, post: &CommitPost) -> Result<(), DeliveryError> {
+    async fn post_commit(&self, post: &CommitPost) -> Result<Vec<PoolId>, DeliveryError> {
         let added = post.added.iter();
         let claim = |added: &AddedMember| ClaimRequest {
             keypackage_ref: added.keypackage_ref.clone(),
@@ -37,15 +37,13 @@ impl DeliveryService for ServerDelivery {
             removed: post.removed.clone(),
         };
         let mut posted = self.post(post, &request).await;
-        if posted.as_ref().is_err_and(|error| error.code() == Some(Code::UnknownGroup)) {
+        let is_unknown = |error: &ApiError| error.code() == Some(Code::UnknownGroup);
+        // A group that the server makes is in epoch 0: no later Commit can follow.
+        if post.epoch == 0 && posted.as_ref().is_err_and(is_unknown) {
             make(&self.api, &post.group).await.map_err(refusal)?;
             posted = self.post(post, &request).await;
         }
-        let CommitReply { not_kept, .. } = posted.map_err(refusal)?;
-        if !not_kept.is_empty() {
-            tracing::warn!(group = %post.group, ?not_kept, "some members did not get the Commit");
-        }
-        Ok(())
+        posted.map(|reply| reply.not_kept).map_err(refusal)
     }
 
     /// Refuses: a Welcome goes out with its Commit. Nobody asks but for an invitation whose Commit was

@@ -89,6 +89,9 @@ pub enum Why {
         /// After how many seconds, as the server says.
         retry_after_s: Option<u64>,
     },
+    /// They take no invitations from this user: they have blocked the user, or take invitations from their contacts
+    /// only. Ask them to add the user as a contact.
+    TakesNoInvitations,
     /// The server refused otherwise.
     Refused {
         /// Its code.
@@ -156,6 +159,16 @@ impl From<Code> for Why {
     }
 }
 
+impl Why {
+    /// The reason for the server's code about one invitee. Of a whole request `not_allowed` means something else.
+    pub(super) fn of_invitee(code: Code) -> Self {
+        match code {
+            Code::NotAllowed => Self::TakesNoInvitations,
+            code => code.into(),
+        }
+    }
+}
+
 impl fmt::Display for Invitee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.device {
@@ -202,6 +215,10 @@ impl fmt::Display for Missing {
             Why::OverQuota { retry_after_s: None } => {
                 write!(f, "{who} cannot be invited by you for now; try again later")
             }
+            Why::TakesNoInvitations => write!(
+                f,
+                "{who} takes no invitations from you; ask {who} to add you as a contact, and invite them again"
+            ),
             Why::Refused { code } => {
                 write!(f, "{who} could not be invited: {code}. {}", code.hint())
             }

@@ -196,7 +196,9 @@ impl Invitation {
                     let why = Why::OverQuota { retry_after_s: missing.retry_after_s };
                     self.missing.push(Missing { invitee, why });
                 }
-                (code, _) => self.missing.push(Missing { invitee, why: code.into() }),
+                (code, _) => {
+                    self.missing.push(Missing { invitee, why: Why::of_invitee(code) });
+                }
             }
         }
         for (asked, _) in wanted.iter().zip(heard).filter(|(_, heard)| !heard) {

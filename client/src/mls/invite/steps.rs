@@ -2,7 +2,7 @@
 //! with one write, which says what the next step is.
 
 use keypool_api::{Code, SpendRequest};
-use keypool_ledger::KeyPackageRef;
+use keypool_ledger::{KeyPackageRef, PoolId};
 
 use super::{
     Inviter,
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ApiError, BoxError, CommitPost, DeliveryError, DeliveryService, GroupError, InviteError,
     Staged, StorageError, WelcomePost,
-    mls::membership::{Standing, clear_on, merge_on, standing_on},
+    mls::membership::{Standing, clear_on, standing_on},
     storage::fresh_command,
 };
 
@@ -90,9 +90,9 @@ impl<D: DeliveryService> Inviter<'_, D> {
             return Err(commit_missing(invitation));
         }
         match self.connection.post_commit(&addition.commit).await {
-            Ok(()) => {
+            Ok(not_kept) => {
                 let staged = self.store.stage()?;
-                if merge_on(&staged, &addition.commit)? == Standing::Cleared {
+                if self.merge(&staged, &addition.commit, not_kept)? == Standing::Cleared {
                     drop(staged);
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));
@@ -192,9 +192,9 @@ impl<D: DeliveryService> Inviter<'_, D> {
             return put(self.store.stage()?, invitation, step);
         }
         match self.connection.post_commit(post).await {
-            Ok(()) => {
+            Ok(not_kept) => {
                 let staged = self.store.stage()?;
-                if merge_on(&staged, post)? == Standing::Cleared {
+                if self.merge(&staged, post, not_kept)? == Standing::Cleared {
                     drop(staged);
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));
@@ -246,6 +246,15 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
         self.release_all(invitation).await;
         Err(error.into())
+    }
+
+    pub(super) fn merge(
+        &self,
+        staged: &Staged<'_>,
+        post: &CommitPost,
+        not_kept: Vec<PoolId>,
+    ) -> Result<Standing, GroupError> {
+        self.connection.merge_accepted_on(staged, post, (not_kept, self.now))
     }
 
     pub(super) fn standing(&self, post: &CommitPost) -> Result<Standing, InviteError> {

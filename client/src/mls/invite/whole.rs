@@ -1,7 +1,7 @@
 //! The last step of an invitation over the server's own delivery, where the Commit, its Welcome and the
 //! spending of its packages are one request: nothing is left to be done after it.
 
-use keypool_ledger::KeyPackageRef;
+use keypool_ledger::{KeyPackageRef, PoolId};
 
 use super::{
     Inviter,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     AddedMember, ApiError, CommitPost, DeliveryError, DeliveryService, InviteError,
-    mls::membership::{Standing, clear_on, merge_on},
+    mls::membership::{Standing, clear_on},
 };
 
 /// What has become of an invitation in one step.
@@ -39,7 +39,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
         let posted = self.connection.post_commit(&whole(invitation, &addition)).await;
         let error = match posted {
-            Ok(()) => return self.accepted(invitation, &addition),
+            Ok(not_kept) => return self.accepted(invitation, &addition, not_kept),
             Err(error @ DeliveryError::Unanswered(_)) => return Err(unfinished(invitation, error)),
             Err(error) => error,
         };
@@ -69,7 +69,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         refused: &ApiError,
     ) -> Result<Progress, InviteError> {
         let kept = invitation.kept.remove(place);
-        let why = refused.code().map_or(Why::Unanswered, Why::from);
+        let why = refused.code().map_or(Why::Unanswered, Why::of_invitee);
         invitation.missing.push(Missing { invitee: kept.owner.clone().into(), why });
         let step = self.start_over(invitation, addition, &[])?;
         self.release(invitation, &kept).await;
@@ -80,9 +80,10 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         invitation: &mut Invitation,
         addition: &Addition,
+        not_kept: Vec<PoolId>,
     ) -> Result<Progress, InviteError> {
         let staged = self.store.stage()?;
-        let standing = merge_on(&staged, &addition.commit)?;
+        let standing = self.merge(&staged, &addition.commit, not_kept)?;
         staged.remove_app_record(&invitation.record_name());
         staged.commit()?;
         if standing == Standing::Cleared {

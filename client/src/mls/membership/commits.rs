@@ -9,6 +9,7 @@ use openmls::{
     framing::Sender,
     group::{
         CommitBuilder, CommitMessageBundle, Complete, Initial, Member, MlsGroup, QueuedProposal,
+        QueuedRemoveProposal,
     },
     messages::proposals::Proposal,
     prelude::LeafNodeIndex,
@@ -322,6 +323,18 @@ pub(super) fn removed_by(state: &MlsGroup) -> Vec<PoolId> {
     let staying: BTreeSet<PoolId> = staying.into_iter().filter_map(named).collect();
     let gone: BTreeSet<PoolId> = gone.into_iter().filter_map(named).collect();
     gone.difference(&staying).cloned().collect()
+}
+
+/// The names of the members whose own proposals to leave the pending Commit takes up, as an operation has them.
+pub(crate) fn left_on(staged: &Staged<'_>, group: &GroupId) -> Result<Vec<String>, GroupError> {
+    let state = open(staged, group)?;
+    let Some(commit) = state.pending_commit() else { return Ok(Vec::new()) };
+    let own_wish = |remove: QueuedRemoveProposal<'_>| {
+        let leaf = remove.remove_proposal().removed();
+        (*remove.sender() == Sender::Member(leaf)).then_some(leaf)
+    };
+    let leaves = commit.remove_proposals().filter_map(own_wish);
+    Ok(leaves.filter_map(|leaf| name_in(state.member(leaf)?)).collect())
 }
 
 /// Where a Commit stands, as the operation leaves its group. Another Commit of the same epoch is not

@@ -9,6 +9,7 @@ use openmls::{
         Sender,
     },
     group::{MlsGroup, ProcessMessageError, StagedCommit},
+    messages::proposals::Proposal,
 };
 use serde::{Deserialize, Serialize};
 use tls_codec::Deserialize as _;
@@ -36,6 +37,8 @@ pub enum Received {
         group: GroupId,
         /// The name of the member; empty for someone outside the group.
         sender: String,
+        /// Whether the change is that the member leaves.
+        to_leave: bool,
     },
     /// This device sent it: there is nothing to do. A Commit of one's own is merged with
     /// `merge_pending_commit`.
@@ -134,9 +137,12 @@ impl fmt::Debug for Received {
                 .field("sender", sender)
                 .finish_non_exhaustive(),
             Self::Changed(change) => f.debug_tuple("Changed").field(change).finish(),
-            Self::Proposed { group, sender } => {
-                f.debug_struct("Proposed").field("group", group).field("sender", sender).finish()
-            }
+            Self::Proposed { group, sender, to_leave } => f
+                .debug_struct("Proposed")
+                .field("group", group)
+                .field("sender", sender)
+                .field("to_leave", to_leave)
+                .finish(),
             Self::Own { group } => f.debug_struct("Own").field("group", group).finish(),
         }
     }
@@ -162,8 +168,12 @@ fn take_in(
         }
         ProcessedMessageContent::ProposalMessage(proposal)
         | ProcessedMessageContent::ExternalJoinProposalMessage(proposal) => {
+            let to_leave = matches!(
+                (proposal.sender(), proposal.proposal()),
+                (Sender::Member(from), Proposal::Remove(remove)) if remove.removed() == *from
+            );
             state.store_pending_proposal(staged, *proposal).map_err(GroupError::from)?;
-            Ok(Received::Proposed { group, sender })
+            Ok(Received::Proposed { group, sender, to_leave })
         }
         ProcessedMessageContent::StagedCommitMessage(commit) => {
             check_names(&group, state, &from, &sender, &commit)?;

@@ -1,5 +1,5 @@
-//! How many users a Commit removes: the server takes Commits that remove the devices of at most half of the
-//! other users, and of one in any case. Proposals beyond that are passed over, and made again in the next epoch.
+//! Limits the removals that a Commit takes up from proposals to one user: the server accepts no Commit that removes
+//! many users at once, and one user it always accepts. Other proposals to leave are made again in the next epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +16,8 @@ use crate::mls::name_in;
 pub(super) struct Room {
     /// The users of the other leaves, by leaf.
     others: BTreeMap<u32, String>,
+    /// The users whose leaves the Commit removes.
     gone: BTreeSet<String>,
-    users_max: usize,
 }
 
 impl Room {
@@ -33,23 +33,17 @@ impl Room {
         let mut others: BTreeMap<u32, String> = leaves.collect();
         let own = others.get(&state.own_leaf_index().u32()).cloned();
         others.retain(|_, user| Some(&*user) != own.as_ref());
-        let users: BTreeSet<&String> = others.values().collect();
-        let users_max = (users.len() / 2).max(1);
         let gone = removed.iter().filter_map(|leaf| others.get(&leaf.u32()).cloned()).collect();
-        Self { others, gone, users_max }
+        Self { others, gone }
     }
 
     /// Whether a proposal has a place in the Commit, and takes it.
     pub(super) fn take(&mut self, proposal: &QueuedProposal) -> bool {
         let Proposal::Remove(remove) = proposal.proposal() else { return true };
         let Some(user) = self.others.get(&remove.removed().u32()) else { return true };
-        if self.gone.contains(user) {
-            return true;
-        }
-        let has_room = self.gone.len() < self.users_max;
-        if has_room {
+        if self.gone.is_empty() {
             self.gone.insert(user.clone());
         }
-        has_room
+        self.gone.contains(user)
     }
 }

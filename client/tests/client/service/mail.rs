@@ -117,7 +117,7 @@ fn take(faults: &mut Vec<Fault>, mut take: impl FnMut() -> bool) -> Result<(), D
 }
 
 impl DeliveryService for Mail {
-    async fn post_commit(&self, post: &CommitPost) -> Result<(), DeliveryError> {
+    async fn post_commit(&self, post: &CommitPost) -> Result<Vec<PoolId>, DeliveryError> {
         let hook = self.0.lock().unwrap().on_commit.take();
         if let Some(hook) = hook {
             hook();
@@ -136,7 +136,7 @@ impl DeliveryService for Mail {
             std::future::pending::<()>().await;
         }
         self.0.lock().unwrap().asked += 1;
-        taken
+        taken.map(|()| Vec::new())
     }
 
     async fn send_welcome(&self, post: &WelcomePost) -> Result<(), DeliveryError> {

@@ -47,7 +47,8 @@ pub(super) fn open_index(
     let unusable = match found {
         Err(unusable) => unusable,
         Ok((database, note)) if agrees(note, journal) => {
-            if database.runs().is_ok_and(|runs| runs.is_empty()) {
+            // A note was written by this version, after the check of the open before it.
+            if note.is_none() && database.runs().is_ok_and(|runs| runs.is_empty()) {
                 histories::check(&contents.dir)?;
             }
             match Index::open(database, &contents, settings) {

@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use keypool_api::{Code, PolicyReply, Problem};
 use keypool_client::{
-    ApiError, GroupError, InviteError, Invited, RotateError, SendError, UpdateError,
+    ApiError, GroupError, InviteError, Invited, ResumedMessage, RotateError, SendError, UpdateError,
 };
 use keypool_ledger::{Clock, GroupId, PoolId, SystemClock};
 use tokio::time::timeout;
@@ -23,9 +23,9 @@ use crate::{
 /// How long a command waits for the server. What is not finished then goes on when the server answers.
 const COMMAND_WAIT: Duration = Duration::from_secs(20);
 
-/// What is said where there is no group to do something in.
+/// The reply to a group command when the device is in no group.
 const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lists yours";
-/// What is said where the device is in groups, and none of them is spoken to.
+/// The reply to a group command when the device is in groups and the user has chosen none.
 const NO_GROUP_CHOSEN: &str = "no group is chosen; /switch NAME goes to one, /groups lists yours";
 
 impl Chat<'_> {
@@ -171,7 +171,7 @@ impl Chat<'_> {
         self.messages = self.messages.saturating_add(1);
         self.is_refresh_due |= self.messages >= self.options.refresh_messages;
         match in_time(self.client.send(group, text.as_bytes())).await {
-            Some(Ok(Some(sent))) => Ok(not_reached(&sent.not_kept)),
+            Some(Ok(Some(sent))) => Ok(not_reached(&sent.not_kept, "this")),
             Some(Ok(None)) => Ok("nobody else is here yet; /invite USER… first".to_owned()),
             None | Some(Err(SendError::Unfinished(_))) => {
                 self.is_waiting = true;
@@ -251,7 +251,7 @@ impl Chat<'_> {
         }
     }
 
-    /// Says what has changed once the server has taken it.
+    /// Sends a policy change to the server and returns `said` when the server has accepted it.
     async fn change_policy(
         &self,
         change: impl Future<Output = Result<PolicyReply, ApiError>>,
@@ -338,11 +338,7 @@ impl Chat<'_> {
             self.is_refresh_due = true;
         }
         for resumed in self.client.resume_outbox().await? {
-            self.is_waiting |= matches!(resumed.outcome, Err(SendError::Unfinished(_)));
-            if let Err(error @ SendError::Refused(_)) = &resumed.outcome {
-                let (name, why) = (self.name(&resumed.group), sentence(error));
-                self.screen.say(&format!("a message to {name} was not sent: {why}"));
-            }
+            self.went_out(&resumed);
         }
         for resumed in self.client.resume_invitations().await? {
             let text = self.invited(&resumed.target, resumed.outcome)?;
@@ -358,6 +354,21 @@ impl Chat<'_> {
         Ok(())
     }
 
+    /// Shows the outcome of a message that waited in the outbox, where it is no full success.
+    fn went_out(&mut self, resumed: &ResumedMessage) {
+        let name = self.name(&resumed.group);
+        match &resumed.outcome {
+            Ok(sent) if sent.not_kept.is_empty() => {}
+            Ok(sent) => self
+                .screen
+                .say(&not_reached(&sent.not_kept, &format!("a message to {name} that had waited"))),
+            Err(error @ SendError::Refused(_)) => {
+                self.screen.say(&format!("a message to {name} was not sent: {}", sentence(error)));
+            }
+            Err(error) => self.is_waiting |= matches!(error, SendError::Unfinished(_)),
+        }
+    }
+
     /// The sentence for an error. Where the disk is the cause, it is the end.
     pub(super) fn told(&self, error: &(dyn std::error::Error + 'static)) -> Result<String, End> {
         let text = sentence(error);
@@ -369,10 +380,7 @@ impl Chat<'_> {
 
     /// Whether the server refuses the device that it knew before.
     pub(super) fn is_disowned(&self, error: &ApiError) -> bool {
-        let is_unknown = |problem: &Problem| {
-            problem.code == Code::Unauthenticated && problem.detail.starts_with("unregistered key")
-        };
-        self.is_registered && matches!(error, ApiError::Refused(problem) if is_unknown(problem))
+        self.is_registered && is_unregistered(error)
     }
 
     /// Says that the device is not registered any more. What is gone on with next is registering it.
@@ -397,21 +405,29 @@ impl Chat<'_> {
     }
 }
 
+/// Whether the server answers that no device is registered with this key.
+pub(super) fn is_unregistered(error: &ApiError) -> bool {
+    let is_unknown = |problem: &Problem| {
+        problem.code == Code::Unauthenticated && problem.detail.starts_with("unregistered key")
+    };
+    matches!(error, ApiError::Refused(problem) if is_unknown(problem))
+}
+
 /// Some people as they were typed.
 fn listed(people: &[String]) -> String {
     plain(&people.join(", "))
 }
 
-/// What is said of those whom a message did not reach.
-fn not_reached(not_kept: &[PoolId]) -> String {
+/// Lists the members whose mailboxes had no room for a message, one line each.
+pub(super) fn not_reached(not_kept: &[PoolId], what: &str) -> String {
     let line = |device: &PoolId| {
         let who = person(&device.to_string());
-        format!("{who} did not get this: their mailbox is full for this group")
+        format!("{who} did not get {what}: their mailbox is full for this group")
     };
     not_kept.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// What is said where the server is silent.
+/// The message for a request that the server did not answer in time.
 pub(super) const NO_ANSWER: &str = "the server does not answer";
 
 /// The outcome, unless it takes too long. Whatever is begun here is safe to be broken off: it is what a

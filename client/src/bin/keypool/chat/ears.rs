@@ -1,10 +1,13 @@
 //! What the server tells of the pool as it happens, listened to all the while; a line that breaks is opened
 //! again after a pause, and nobody is told of that: the refresh that comes anyway asks.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use keypool_client::{MlsClient, PoolListener, PoolNews, ServerDelivery};
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Sleep, sleep},
+};
 
 use super::pause::Pause;
 
@@ -21,20 +24,25 @@ pub(super) struct Ears<'a> {
     pause: Pause,
     /// The pause that is to be over before a line that broke is opened again.
     pausing: Option<Pin<Box<Sleep>>>,
+    /// The signal that the server answers again, which ends the pause.
+    back: Arc<Notify>,
 }
 
 impl<'a> Ears<'a> {
-    /// Begins to listen.
-    pub(super) fn new(client: &'a MlsClient<ServerDelivery>) -> Self {
+    /// Begins to listen. `back` signals that the server answers again.
+    pub(super) fn new(client: &'a MlsClient<ServerDelivery>, back: Arc<Notify>) -> Self {
         let listening = Box::pin(until_news(client, None));
-        Self { client, listening, pause: Pause::up_to(PAUSE_MAX), pausing: None }
+        Self { client, listening, pause: Pause::up_to(PAUSE_MAX), pausing: None, back }
     }
 
     /// Waits until something was told that a refresh is worth. Cancelling this loses nothing.
     pub(super) async fn next(&mut self) {
         loop {
             if let Some(pausing) = &mut self.pausing {
-                pausing.await;
+                tokio::select! {
+                    () = pausing => {}
+                    () = self.back.notified() => self.pause.reset(),
+                }
                 self.pausing = None;
             }
             let listener = self.listening.as_mut().await;
@@ -46,12 +54,6 @@ impl<'a> Ears<'a> {
             }
             self.pausing = Some(Box::pin(sleep(self.pause.after_failure())));
         }
-    }
-
-    /// Listens at once where a broken line waits to be opened again: the server answers.
-    pub(super) fn server_is_back(&mut self) {
-        self.pause.reset();
-        self.pausing = None;
     }
 }
 
@@ -80,15 +82,15 @@ async fn until_news<'a>(
 mod tests {
     use std::{net::TcpListener, sync::Arc};
 
-    use keypool_client::ClientOptions;
+    use keypool_client::{ApiError, ClientOptions, SyncError};
     use keypool_ledger::SystemClock;
     use tokio::time::timeout;
 
-    use super::*;
+    use super::{super::mail::Mail, *};
 
     /// The clock of the runtime stands still, and jumps to the next moment that something waits for.
     #[test]
-    fn a_broken_line_is_opened_at_once_when_the_server_is_back() {
+    fn a_broken_line_is_opened_at_once_when_the_mailbox_answers_and_both_pauses_start_again() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
         let attempts = || std::iter::from_fn(|| server.accept().ok()).count();
@@ -98,14 +100,25 @@ mod tests {
         let client = MlsClient::open_at_server(home.path(), &owner, &url, options).unwrap();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().start_paused(true).build().unwrap().block_on(async {
-            let mut ears = Ears::new(&client);
+            let mut mail = Mail::new(&client);
+            let mut ears = Ears::new(&client, mail.back());
             timeout(Duration::from_secs(1_790), ears.next()).await.unwrap_err();
             assert!((24..30).contains(&attempts()), "45 s of silence, and 30 s of pause");
             timeout(Duration::from_millis(1), ears.next()).await.unwrap_err();
             assert_eq!(attempts(), 0);
-            ears.server_is_back();
+            for _ in 0..3 {
+                let gone = ApiError::Unexpected { server: url.clone(), status: 502 };
+                mail.has_come(Err(SyncError::Api(gone))).await;
+            }
+            assert_eq!(mail.next_pause(), Duration::from_secs(4));
+            timeout(Duration::from_millis(1), ears.next()).await.unwrap_err();
+            assert_eq!(attempts(), 0);
+            mail.has_come(Ok(Vec::new())).await;
             timeout(Duration::from_millis(1), ears.next()).await.unwrap_err();
             assert_eq!(attempts(), 1);
+            assert_eq!(mail.next_pause(), Duration::from_millis(500));
+            timeout(Duration::from_millis(45_502), ears.next()).await.unwrap_err();
+            assert_eq!(attempts(), 1, "45 s of silence, and the shortest pause");
         });
     }
 }

@@ -72,11 +72,13 @@ mod tests {
             said("dave/main", Why::PoolExhausted),
             said("dave/phone", Why::PackageRejected { check: PackageCheck::Keys }),
             said("eve", Why::UnknownUser),
+            said("frank/main", Why::TakesNoInvitations),
         ];
         insta::assert_snapshot!(said_of_all.join("\n"), @r"
         dave has no KeyPackage left; try again when they have been online
         dave/phone could not be invited: their KeyPackage failed the check keys, and no other could be had
         eve is not registered at this server; check the name
+        frank takes no invitations from you; ask frank to add you as a contact, and invite them again
         ");
     }
 }

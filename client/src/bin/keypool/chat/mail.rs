@@ -1,8 +1,9 @@
 //! What comes by the mailbox, asked for again and again; more slowly while the server does not answer.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use keypool_client::{Happening, MlsClient, ServerDelivery, SyncError};
+use tokio::sync::Notify;
 
 use super::pause::Pause;
 
@@ -21,13 +22,22 @@ pub(super) struct Mail<'a> {
     outcome: Option<Outcome>,
     /// The pause after the next failure.
     pause: Pause,
+    is_failing: bool,
+    /// Signaled when the server answers after a failure.
+    back: Arc<Notify>,
 }
 
 impl<'a> Mail<'a> {
     /// Begins to ask. The first answer comes at once.
     pub(super) fn new(client: &'a MlsClient<ServerDelivery>) -> Self {
         let asking = Box::pin(client.sync(0));
-        Self { client, asking, outcome: None, pause: Pause::up_to(PAUSE_MAX) }
+        let (pause, back) = (Pause::up_to(PAUSE_MAX), Arc::default());
+        Self { client, asking, outcome: None, pause, is_failing: false, back }
+    }
+
+    /// Returns the signal that the server answers after a failure.
+    pub(super) fn back(&self) -> Arc<Notify> {
+        Arc::clone(&self.back)
     }
 
     /// What has come, once something has, or the server could not be asked. Cancelling this loses
@@ -39,9 +49,13 @@ impl<'a> Mail<'a> {
         };
         let client = self.client;
         if outcome.is_ok() {
-            self.pause.reset();
+            if std::mem::take(&mut self.is_failing) {
+                self.pause.reset();
+                self.back.notify_one();
+            }
             self.asking = Box::pin(client.sync(WAIT_S));
         } else {
+            self.is_failing = true;
             let pause = self.pause.after_failure();
             self.asking = Box::pin(async move {
                 tokio::time::sleep(pause).await;
@@ -63,5 +77,19 @@ impl<'a> Mail<'a> {
             }
         }
         work.await
+    }
+}
+
+#[cfg(test)]
+impl Mail<'_> {
+    /// Lets the mailbox have answered, or not.
+    pub(super) async fn has_come(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+        drop(self.next().await);
+    }
+
+    pub(super) fn next_pause(&self) -> Duration {
+        let mut pause = self.pause;
+        pause.after_failure()
     }
 }

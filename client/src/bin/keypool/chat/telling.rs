@@ -1,10 +1,11 @@
 //! What has come by the mailbox, told on the screen.
 
 use keypool_client::{Change, Happening, SyncError, What};
-use keypool_ledger::GroupId;
+use keypool_ledger::{GroupId, PoolId};
 
 use super::{
     Chat, End,
+    doing::{is_unregistered, not_reached},
     names::{name_among, person},
 };
 use crate::output::{plain, sentence};
@@ -17,15 +18,18 @@ impl Chat<'_> {
     ) -> Result<(), End> {
         match outcome {
             Ok(happenings) => {
-                if self.mail_trouble.take().is_some() {
-                    self.screen.say("the server is back");
-                    self.is_refresh_due = true;
-                }
+                self.server_is_back();
                 self.tell_all(happenings)
             }
             Err(SyncError::Storage(error)) => Err(error.into()),
-            Err(SyncError::Api(error)) if self.is_disowned(&error) => {
-                self.disown();
+            Err(SyncError::Api(error)) if is_unregistered(&error) => {
+                if self.is_registered {
+                    self.disown();
+                } else {
+                    // It answers, so that the device can register.
+                    self.server_is_back();
+                    self.is_waiting = true;
+                }
                 Ok(())
             }
             Err(error) => {
@@ -37,6 +41,13 @@ impl Chat<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn server_is_back(&mut self) {
+        if self.mail_trouble.take().is_some() {
+            self.screen.say("the server is back");
+            self.is_refresh_due = true;
         }
     }
 
@@ -74,13 +85,21 @@ impl Chat<'_> {
                 self.message(&group, &sender, &bytes)?
             }
             What::Changed(change) => self.changed(&change),
-            What::Proposed { group, sender } => {
-                let name = self.name(&group);
+            What::Proposed { group, sender, to_leave } => {
+                let (who, name) = (person(&sender), self.name(&group));
                 self.proposed.insert(group);
-                Some(format!(
-                    "{} proposes a change of {name}, to leave it perhaps",
-                    person(&sender)
-                ))
+                Some(if to_leave {
+                    format!("{who} asks to leave {name}")
+                } else {
+                    format!("{who} proposes a change of {name}")
+                })
+            }
+            What::Left { group, members } => {
+                let have = if members.len() == 1 { "has" } else { "have" };
+                Some(format!("{} {have} left {}", people(&members), self.name(&group)))
+            }
+            What::NotReached { group, members, commit } => {
+                Some(self.missed(&group, &members, commit))
             }
             What::NotKept { group, sender: Some(sender) } => Some(format!(
                 "some messages of {} in {} were not kept: there were too many while you were away",
@@ -128,6 +147,22 @@ impl Chat<'_> {
         Ok(Some(format!("[{}] {sender}: {said}", name_among(group, &all))))
     }
 
+    /// Names the members whose mailboxes had no room for a message or a Commit of this device.
+    fn missed(&self, group: &GroupId, members: &[PoolId], commit: bool) -> String {
+        let name = self.name(group);
+        if !commit {
+            return not_reached(members, &format!("a message to {name} that had waited"));
+        }
+        let line = |member: &PoolId| {
+            let who = person(&member.to_string());
+            format!(
+                "{who} did not get a change of {name}: their mailbox is full for it, and they cannot read what \
+                 follows; /remove {who}, then /invite {who}"
+            )
+        };
+        members.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
     /// Who came and who went, and by whom.
     fn changed(&mut self, change: &Change) -> Option<String> {
         let (who, name) = (person(&change.sender), self.name(&change.group));
@@ -144,7 +179,7 @@ impl Chat<'_> {
             parts.push(format!("brought {} into {name}", people(&change.added)));
         }
         if !change.removed.is_empty() {
-            parts.push(format!("took {} out of {name}", people(&change.removed)));
+            parts.push(format!("taken {} out of {name}", people(&change.removed)));
         }
         (!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and ")))
     }

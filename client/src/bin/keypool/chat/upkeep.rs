@@ -11,13 +11,13 @@ use super::{Chat, End, doing::NO_ANSWER};
 /// How long a refresh may hold up the next line.
 const REFRESH_WAIT: Duration = Duration::from_secs(5);
 
-/// What is said once the package of last resort was used.
+/// The notice that an inviter used the last-resort package.
 const WORN: &str = "your pool was empty, and your last-resort KeyPackage was used; it is withdrawn, and \
                     another one takes its place";
 
 impl Chat<'_> {
-    /// Keeps the pool, as [`Chat::refresh`]; the server is asked only if what it tells by itself gives a reason
-    /// to, or if it tells nothing.
+    /// Refreshes the pool. Queries the server only if the event stream is not connected or has reported a reason
+    /// to.
     pub(super) async fn refresh_if_needed(&mut self) -> Result<(), End> {
         let connection = self.client.connection();
         if connection.is_kept_told() {
@@ -27,8 +27,8 @@ impl Chat<'_> {
         }
     }
 
-    /// Keeps the pool, and the device's keys in its groups. What goes wrong is said once, until it
-    /// works again.
+    /// Refreshes the pool from the server, then renews the device's keys in groups joined lately. Shows each error
+    /// once, until a refresh succeeds.
     pub(super) async fn refresh(&mut self) -> Result<(), End> {
         self.refresh_by(self.client.connection().refresh_now(SystemClock.now())).await
     }
