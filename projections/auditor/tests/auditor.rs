@@ -35,3 +35,6 @@ mod damage;
 
 #[path = "auditor/auditing.rs"]
 mod auditing;
+
+#[path = "auditor/explaining.rs"]
+mod explaining;
