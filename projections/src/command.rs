@@ -216,6 +216,7 @@ pub enum Command {
 
 impl Command {
     /// The packages that the command brings.
+    #[must_use]
     pub fn packages(&self) -> &[NewPackage] {
         match self {
             Self::Upload(packages) | Self::Replace { packages, .. } => packages,
@@ -224,6 +225,7 @@ impl Command {
     }
 
     /// Whether it changes which key speaks for a pool.
+    #[must_use]
     pub const fn changes_keys(&self) -> bool {
         matches!(
             self,

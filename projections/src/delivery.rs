@@ -179,6 +179,7 @@ impl Deliveries {
     }
 
     /// A device's mailbox, if anything ever came for it.
+    #[must_use]
     pub fn known_mailbox(&self, device: &PoolId) -> Option<&MailboxState> {
         self.mailboxes.get(device)
     }

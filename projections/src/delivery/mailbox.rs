@@ -164,6 +164,7 @@ impl MailboxState {
     ///
     /// A sender's messages have half of the group's budget, so that others' still fit; a Commit is
     /// everybody's, and counts against the whole.
+    #[must_use]
     pub fn decide_keep(
         &self,
         group: &GroupId,

@@ -118,6 +118,10 @@ impl PoolState {
     }
 
     /// A pool of one package, from the package's own records.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`IllegalChange`] if the lifecycle forbids one of the records.
     pub fn of_package<'a>(
         records: impl IntoIterator<Item = &'a Record>,
     ) -> Result<Self, IllegalChange> {
@@ -131,6 +135,7 @@ impl PoolState {
     }
 
     /// A package as its own records have left it; `None` if they are not the life of one.
+    #[must_use]
     pub fn life_of(keypackage_ref: &KeyPackageRef, records: &[Record]) -> Option<Package> {
         Self::of_package(records).ok()?.get(keypackage_ref).cloned()
     }

@@ -61,6 +61,7 @@ impl Identity {
 }
 
 /// Whether an event changes the keys of a pool, or whose they may be.
+#[must_use]
 pub const fn changes_identity(event: &Event) -> bool {
     matches!(
         event,
