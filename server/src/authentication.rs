@@ -214,7 +214,7 @@ impl FromRequest for Writer {
                 }
             };
             let key = head.idempotency_key;
-            let body = read(head, payload, state).await?;
+            let body = read(head, payload, (true, state)).await?;
             check_body(&claim, &request, &body)?;
             let digest = request_digest(&request, &pool.to_string(), &body);
             Ok(Self { pool, idempotency: Idempotency { key, digest }, body })
@@ -241,7 +241,7 @@ impl FromRequest for Newcomer {
             let key = signed.key.clone();
             let idempotency_key = head.idempotency_key;
             let authorization = header(request.headers(), "authorization")?.map(str::to_owned);
-            let body = read(head, payload, state).await?;
+            let body = read(head, payload, (is_registered, state)).await?;
             check_body(&claim, &request, &body)?;
             let digest = request_digest(&request, &key.to_string(), &body);
             let idempotency = Idempotency { key: idempotency_key, digest };

@@ -9,6 +9,7 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::harness::{Api, Device, Draft, GROUP, NOW, Process, Running, answer, command, upload};
 
@@ -272,6 +273,68 @@ async fn bodies_of_registered_devices_have_a_budget_together() {
     assert!(of(BUSY) > 0, "{told:?}");
     assert_eq!(of(BUSY) + of("HTTP/1.1 408 "), 9, "{told:?}");
     api.upload(&alice, &alice.packages(NOW, 1)).await.ok();
+}
+
+/// The least of bodies that a server starts with: so many bytes for small ones, and as many for strangers.
+const PART: usize = 64 * 1024;
+
+/// Alice, who may reserve of Bob, at a server with the least budget for bodies.
+async fn with_the_least_budget() -> (Running, Device) {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start_with(|settings| {
+        settings.body_bytes_max = PART;
+        settings.bodies_bytes_max = 4 * PART;
+        settings.body_timeout = Duration::from_secs(3);
+    });
+    (running.with(&[&alice, &bob], 2).await, alice)
+}
+
+/// A reservation of Bob's packages whose body has so many bytes.
+fn padded_reservation(bytes: usize) -> (Draft, Vec<u8>) {
+    let body = json!({ "target_user": "bob", "group_id": GROUP, "reservation_id": Uuid::new_v4() });
+    let draft = Draft::post("/keypackages/reserve", &body);
+    let mut body = draft.body.clone().unwrap();
+    body.resize(bytes, b' ');
+    (Draft { body: Some(body.clone()), ..draft }, body)
+}
+
+#[actix_web::test]
+async fn a_body_that_comes_byte_by_byte_takes_no_more_of_the_budget_than_it_has() {
+    let (running, alice) = with_the_least_budget().await;
+    let (draft, body) = padded_reservation(PART / 4);
+    let head = head_of(&running.api, &alice, &draft, body.len());
+    let chunked = "transfer-encoding: chunked\r\nconnection: close";
+    let head = head.replace(&format!("content-length: {}", body.len()), chunked);
+    let mut stream = connect(running.server.address());
+    let chunks = body.iter().flat_map(|byte| [*b"1\r\n", [*byte, b'\r', b'\n']].concat());
+    let chunks: Vec<u8> = chunks.chain(*b"0\r\n\r\n").collect();
+    stream.write_all(&[head.as_bytes(), &chunks].concat()).unwrap();
+    let told = read_to_end(&mut stream);
+    assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+}
+
+#[actix_web::test]
+async fn bodies_of_strangers_take_nothing_of_the_budget_of_devices() {
+    let (running, alice) = with_the_least_budget().await;
+    let body = vec![b'x'; PART];
+    let draft = Draft { body: Some(body.clone()), ..Draft::post("/devices", &json!({})) };
+    let (told, telling) = std::sync::mpsc::channel();
+    for stranger in ["mallory", "eve"] {
+        let head = head_of(&running.api, &Device::new(stranger), &draft, body.len());
+        let mut stream = connect(running.server.address());
+        let (told, body) = (told.clone(), body.clone());
+        std::thread::spawn(move || {
+            stream.write_all(head.as_bytes()).unwrap();
+            // One byte is held back. The refusal of one too many may overtake the rest.
+            let _ = stream.write_all(&body[1..]);
+            let _ = told.send(read_to_end(&mut stream));
+        });
+    }
+    // There is room for one of them, which is held until its time is over.
+    let first = telling.recv_timeout(DEADLINE).unwrap();
+    assert!(first.starts_with(BUSY), "{first}");
+    let (draft, _) = padded_reservation(PART);
+    running.api.send(&alice, &draft).await.ok();
 }
 
 #[actix_web::test]
