@@ -20,14 +20,14 @@ const USUAL_DESCRIPTORS: usize = 1024;
 /// What a refused connection is told.
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable";
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
 }
 
 /// What arrives until the other side closes.
-fn read_to_end(stream: &mut TcpStream) -> String {
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> String {
     let (mut come, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut chunk) {
@@ -40,13 +40,13 @@ fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&come).into_owned()
 }
 
-/// The real binary where a process may open so many files.
-fn start_with_descriptors(data: &std::path::Path, descriptors: usize) -> Process {
+/// The real binary within a limit of the shell's `ulimit`.
+fn limited(data: &std::path::Path, limit: &str) -> Command {
     let command = command(data);
-    let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
     let mut shell = Command::new("/bin/sh");
     shell.env_clear().arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
-    Process::spawn(shell.stderr(Stdio::null()))
+    shell
 }
 
 /// Lets this test open as many files as the system allows.
@@ -67,7 +67,8 @@ async fn metric(api: &Api, admin_url: &str, name: &str) -> u64 {
 async fn a_server_with_the_usual_descriptors_outlives_1100_idle_sockets_and_keeps_writing() {
     raise_own_descriptors();
     let data = tempfile::tempdir().unwrap();
-    let process = start_with_descriptors(data.path(), USUAL_DESCRIPTORS);
+    let limit = format!("-n {USUAL_DESCRIPTORS}");
+    let process = Process::spawn(limited(data.path(), &limit).stderr(Stdio::null()));
     let (api, alice) = (&process.api, Device::new("alice"));
     api.register(&alice).await.ok();
     let admin = process.greeting[1].split_whitespace().nth(1).unwrap();
@@ -110,13 +111,25 @@ async fn a_server_with_the_usual_descriptors_outlives_1100_idle_sockets_and_keep
 }
 
 #[actix_web::test]
+async fn a_low_soft_limit_of_files_is_raised_as_far_as_the_hard_one_allows() {
+    raise_own_descriptors();
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::spawn(limited(data.path(), "-Sn 256").stderr(Stdio::null()));
+    let address: SocketAddr = process.api.authority().parse().unwrap();
+    let mut held: Vec<TcpStream> = Vec::new();
+    for _ in 0..300 {
+        let mut stream = connect(address);
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 15]).unwrap();
+        held.push(stream);
+    }
+    assert!(process.terminate().success());
+}
+
+#[actix_web::test]
 async fn a_server_that_may_open_too_few_files_does_not_start_and_says_what_to_do() {
     let data = tempfile::tempdir().unwrap();
-    let command = command(data.path());
-    let mut shell = Command::new("/bin/sh");
-    shell.env_clear().arg("-c").arg("ulimit -n 256; exec \"$0\" \"$@\"");
-    shell.arg(command.get_program()).args(command.get_args());
-    let (said, code) = crate::harness::refusal(&mut shell);
+    let (said, code) = crate::harness::refusal(&mut limited(data.path(), "-n 256"));
     assert_eq!(code, 1);
     assert!(said.contains("may open 256 files") && said.contains("ulimit -n"), "{said}");
 }
