@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use keypool_ledger::{
@@ -245,6 +246,18 @@ async fn a_request_that_was_cut_off_in_the_middle_is_completed_by_its_repetition
             assert_eq!(after.view(&person.pool).state.counts().reserved, 1, "{fault:?}");
         }
     }
+}
+
+#[actix_web::test]
+async fn a_clock_that_is_behind_spoils_no_package_that_is_reported() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start().with(&[&alice, &bob], 1).await;
+    let reserved = running.api.reserve(&alice, "bob").await.ok();
+    // By this clock the lifetime of the package has not begun.
+    running.clock.set(NOW.before(Duration::from_hours(48)));
+    running.api.claim(&alice, "/keypackages/report", &reserved).await.ok();
+    let status = running.api.get(&bob, "/keypackages/status").await.ok();
+    assert_eq!((&status.body["revoked"], &status.body["available"]), (&json!(0), &json!(1)));
 }
 
 #[actix_web::test]
