@@ -177,7 +177,7 @@ async fn a_user_with_too_many_devices_is_left_out_and_the_others_are_not() {
     let both = json!([{ "user": "bob" }, { "user": "carol" }]);
     let answer = running.api.send(&alice, &many(&both)).await.ok();
     assert_eq!(told(&answer).0, ["carol/main"]);
-    assert_eq!(answer.body["missing"], json!([{ "user": "bob", "code": "bad_request" }]));
+    assert_eq!(answer.body["missing"], json!([{ "user": "bob", "code": "too_large" }]));
     let named = json!([{ "user": "bob", "device": "main" }, { "user": "bob", "device": "phone" }]);
     let refused = running.api.send(&alice, &many(&named)).await;
     assert_eq!((refused.status, refused.code()), (400, "bad_request"));
@@ -185,6 +185,22 @@ async fn a_user_with_too_many_devices_is_left_out_and_the_others_are_not() {
         refused.text("detail"),
         "the targets have 2 devices; one request reserves packages of 1 at most"
     );
+}
+
+#[actix_web::test]
+async fn a_repeated_request_is_answered_alike_although_there_are_too_many_devices_now() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start_with(|settings| settings.target_devices_max = 2);
+    let carol = Device::new("carol");
+    let running = running.with(&[&alice, &carol, &bob], 2).await;
+    let draft = many(&json!([{ "user": "bob" }, { "user": "carol" }]));
+    let first = running.api.send(&alice, &draft).await.ok();
+    assert_eq!(told(&first).0, ["bob/main"]);
+    for name in ["bob/phone", "bob/tablet"] {
+        add_device(&running.api, &bob, name, 1).await;
+    }
+    let again = running.api.send(&alice, &draft).await.ok();
+    assert_eq!(again.body, first.body);
 }
 
 type Shared = Arc<Faulty<MemoryLog>>;
