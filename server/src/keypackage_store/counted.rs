@@ -185,7 +185,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let counted = self.count_delivery(&request, &costs)?;
         let outcome = self.pools.deliver(request).await;
         let is_written = match &outcome {
-            Ok(delivered) => delivered.position != 0,
+            Ok(delivered) => delivered.position != 0 && !delivered.repeated,
             Err(DeliverError::Execute(ExecuteError::LogUnavailable)) => true,
             Err(_) => false,
         };

@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    groups::Group,
+    groups::{APPLICATION, Group},
     harness::{Answer, Api, Device, Draft, GROUP, NOW, Running, answer, local_settings, upload},
 };
 
@@ -417,4 +417,32 @@ async fn a_policy_changes_sixty_times_at_once_and_a_blocked_user_is_refused() {
     post(block).await.ok();
     let refused = api.reserve(&alice, "bob").await;
     assert_eq!((refused.status, refused.code()), (403, "not_allowed"));
+}
+
+#[actix_web::test]
+async fn a_repeated_post_is_not_counted_and_a_repeated_commit_spends_nothing() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let quotas = Quotas { posts: Rate::new(4, Duration::from_mins(10)), ..Quotas::STANDARD };
+    let running = limited(&quotas).with(&[&alice, &bob], 3).await;
+    let api = &running.api;
+    let group = Group::new(api, "group-1");
+    group.make(&alice).await.ok();
+    let reserved = group.reserve(&alice, "bob").await.ok();
+    let commit = Draft::post(&group.path("commits"), &group.adding(0, &reserved));
+    let message = json!({ "message": group.framed(1, APPLICATION, "hello") });
+    let message = Draft::post(&group.path("messages"), &message);
+    for draft in [commit, message] {
+        let first = api.send(&alice, &draft).await.ok();
+        for _ in 0..5 {
+            let again = api.send(&alice, &draft).await.ok();
+            assert_eq!(again.body["position"], first.body["position"]);
+        }
+    }
+    let metrics = answer(api.http.get(format!("{}/metrics", running.admin_url()))).await.unwrap();
+    let metrics = String::from_utf8(metrics.bytes).unwrap();
+    assert!(metrics.contains("keypool_spends_total{late=\"false\"} 1\n"), "{metrics}");
+    for words in ["three", "four"] {
+        group.say(&alice, words).await.ok();
+    }
+    refused(&group.say(&alice, "five").await, "rate_limited");
 }
