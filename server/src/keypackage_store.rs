@@ -413,6 +413,13 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 }
 
+/// The first 16 bytes of a digest, for an id that follows from it.
+fn first_half(digest: &Hash) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
+    half
+}
+
 /// What became of each package, of those that were admitted and of the others.
 fn merged(
     verdicts: Vec<Result<(), AdmissionError>>,

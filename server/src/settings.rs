@@ -219,11 +219,11 @@ impl Settings {
     ///
     /// Returns the first [`SettingsError`] there is.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let public = [self.listen, self.admin_listen].into_iter().find(|at| !is_loopback(*at));
+        let public = [self.listen, self.admin_listen].into_iter().find(|at| !is_loopback(at.ip()));
         if let (true, Some(address)) = (self.insecure_no_auth, public) {
             return Err(SettingsError::InsecureInPublic(address));
         }
-        if self.admin_token_file.is_none() && !is_loopback(self.admin_listen) {
+        if self.admin_token_file.is_none() && !is_loopback(self.admin_listen.ip()) {
             return Err(SettingsError::AdminInPublic(self.admin_listen));
         }
         self.registration.check()?;
@@ -265,6 +265,6 @@ impl Settings {
 }
 
 /// Decides whether only this machine reaches an address.
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }

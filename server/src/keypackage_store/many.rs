@@ -14,10 +14,12 @@ use std::{
 use keypool_ledger::{
     CommandId, Event, EventLog, GroupId, Hash, PoolId, Record, ReservationId, StreamId,
 };
-use keypool_projections::{Answer, Command, ExecuteError, Rejection, Reply, Request, Target};
+use keypool_projections::{Answer, ExecuteError, Rejection, Reply, Request, Target};
 use uuid::Uuid;
 
-use super::{Idempotency, Invitee, KeyPackageStore, ReservedKeyPackage, StoreError};
+use super::{
+    Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage, StoreError, first_half,
+};
 
 /// How many commands of one request wait for the log at a time: as many as share one write.
 const AT_ONCE_MAX: usize = 256;
@@ -69,14 +71,14 @@ impl ManyReservations {
         ReservationId(derived("reservation", self.id.0, device))
     }
 
-    fn command_for(&self, device: &PoolId) -> Command {
-        Command::Reserve {
-            reservation: self.reservation_of(device),
+    fn reservation_for(&self, device: &PoolId) -> Reservation {
+        Reservation {
+            invitee: Invitee::Device(device.clone()),
             holder: self.holder.clone(),
             group: self.group.clone(),
+            id: self.reservation_of(device),
             ciphersuites: self.ciphersuites.clone(),
             introduced: self.introduced.contains(device.user()),
-            last_resort_only: false,
         }
     }
 }
@@ -160,8 +162,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let request = |device: PoolId| {
             let is_first = first.as_ref() == Some(&device);
             let id = if is_first { key } else { command_of(key, &device) };
-            let (target, command) = (Target::Pool(device.clone()), asked.command_for(&device));
-            (device, Request { target, command, id, digest })
+            let idempotency = Idempotency { key: id, digest };
+            let target = Target::Pool(device.clone());
+            let request = asked.reservation_for(&device).request(target, idempotency);
+            (device, request)
         };
         Ok(devices.into_iter().map(request).collect())
     }
@@ -283,9 +287,7 @@ fn command_of(key: CommandId, device: &PoolId) -> CommandId {
 /// The id that one device's share of a request has. Whoever does not know the request's cannot tell it.
 fn derived(of: &str, id: Uuid, device: &PoolId) -> Uuid {
     let digest = Hash::of(format!("keypool reserve-many {of} {id} {device}").as_bytes());
-    let mut bytes = [0; 16];
-    bytes.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
+    uuid::Builder::from_random_bytes(first_half(&digest)).into_uuid()
 }
 
 /// Waits for all of some futures, which go on at the same time.
