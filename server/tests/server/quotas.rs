@@ -355,6 +355,42 @@ async fn after_a_restart_everything_counts_that_counted_before() {
 }
 
 #[actix_web::test]
+async fn after_a_restart_an_owners_own_limit_for_strangers_counts_for_its_hour() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    // No other limit looks back so far.
+    let quotas = Quotas {
+        pair: Rate::new(6, Duration::from_secs(1)),
+        contact_pair: Rate::new(32, Duration::from_secs(1)),
+        uploads: Rate::new(256, Duration::from_secs(1)),
+        policy: Rate::new(60, Duration::from_secs(1)),
+        post_kib: Rate::new(1024, Duration::from_millis(1)),
+        groups: Rate::new(30, Duration::from_secs(1)),
+        ..Quotas::STANDARD
+    };
+    let start = || {
+        let settings = Settings { quotas: Some(quotas), ..local_settings(data.path()) };
+        let server = Server::start(settings, clock.clone()).unwrap();
+        let api = Api::new(server.url(), clock.clone());
+        (server, api)
+    };
+    let (server, api) = start();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(Device::new);
+    for device in [&alice, &bob, &carol] {
+        api.register(device).await.ok();
+    }
+    api.upload(&bob, &bob.packages(NOW, 20)).await.ok();
+    api.post(&bob, "/keypackages/policy", json!({ "strangers_per_hour": 1 })).await.ok();
+    reserve_and_spend(&api, &alice, "bob").await.ok();
+    clock.advance(Duration::from_mins(30));
+    let before = refused(&api.reserve(&carol, "bob").await, "rate_limited");
+    assert_eq!(before, Duration::from_mins(30));
+    server.stop().await;
+    let (_server, api) = start();
+    assert_eq!(refused(&api.reserve(&carol, "bob").await, "rate_limited"), before);
+}
+
+#[actix_web::test]
 async fn a_contact_takes_a_full_pool_at_once_and_then_one_each_minute() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
     let running = limited(&Quotas::STANDARD).with(&[&alice, &bob], 40).await;
