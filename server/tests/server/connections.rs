@@ -4,14 +4,21 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::harness::{Api, Device, Draft, GROUP, NOW, Process, Running, answer, command, upload};
+use crate::harness::{
+    Answer, Api, Device, Draft, GROUP, NOW, Process, Running, answer, command, upload,
+};
 
 /// Longer than anything here may take; only a failing test waits that long.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -348,6 +355,58 @@ async fn bodies_of_strangers_take_nothing_of_the_budget_of_devices() {
     assert!(first.starts_with(BUSY), "{first}");
     let (draft, _) = padded_reservation(PART);
     running.api.send(&alice, &draft).await.ok();
+}
+
+/// A device with so many blocks and unblocks in its history, and its withdrawal of a package after them.
+async fn with_a_long_history(api: &Api, device: &Device) -> (Draft, Answer) {
+    let users: Vec<String> = (0..256).map(|n| format!("u{n}")).collect();
+    for _ in 0..20 {
+        for change in ["blocked", "unblocked"] {
+            api.post(device, "/keypackages/policy", json!({ change: users })).await.ok();
+        }
+    }
+    let draft = Draft::post("/keypackages/revoke", &json!({ "all": true, "reason": "withdrawn" }));
+    let first = api.send(device, &draft).await.ok();
+    (draft, first)
+}
+
+#[actix_web::test]
+async fn eight_connections_that_repeat_an_old_command_keep_nobody_else_waiting() {
+    let bob = Device::new("bob");
+    let running = Running::start().with(&[&bob], 2).await;
+    let (draft, first) = with_a_long_history(&running.api, &bob).await;
+    let (answered, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let repeating = (0..8).map(|_| {
+        let api = Api::new(running.api.url.clone(), running.api.clock.clone());
+        let (bob, draft, first) = (Device::new("bob"), draft.clone(), first.body.clone());
+        let (answered, told) = (Arc::clone(&answered), Arc::clone(&told));
+        actix_rt::spawn(async move {
+            loop {
+                let again = api.send(&bob, &draft).await;
+                if again.status == 503 {
+                    assert_eq!(again.code(), "busy", "{}", again.body);
+                    continue;
+                }
+                assert_eq!(again.ok().body, first);
+                answered.fetch_add(1, Ordering::Relaxed);
+                told.notify_one();
+            }
+        })
+    });
+    let repeating: Vec<_> = repeating.collect();
+    actix_rt::time::timeout(DEADLINE, told.notified()).await.unwrap();
+    let before = answered.load(Ordering::Relaxed);
+    let other = Api::new(running.api.url.clone(), running.api.clock.clone());
+    for _ in 0..100 {
+        answer(other.http.get(format!("{}/livez", other.url))).await.unwrap().ok();
+    }
+    // Where they keep a worker busy, each of the hundred waits for some of them.
+    let meanwhile = answered.load(Ordering::Relaxed) - before;
+    for connection in repeating {
+        assert!(!connection.is_finished(), "it has got another answer");
+        connection.abort();
+    }
+    assert!(meanwhile < 100, "{meanwhile} repeated commands were answered before 100 others");
 }
 
 #[actix_web::test]

@@ -1,6 +1,10 @@
 //! The limits on what inviters and owners may ask for, through the real server.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use keypool_ledger::{Clock, ManualClock};
 use keypool_projections::quota::{Quotas, Rate};
@@ -10,7 +14,10 @@ use uuid::Uuid;
 
 use crate::{
     groups::{APPLICATION, Group},
-    harness::{Answer, Api, Device, Draft, GROUP, NOW, Running, answer, local_settings, upload},
+    harness::{
+        Answer, Api, Device, Draft, GROUP, NOW, Process, Running, answer, command, local_settings,
+        upload,
+    },
 };
 
 /// A server with limits, and nothing kept for contacts.
@@ -481,4 +488,40 @@ async fn a_repeated_post_is_not_counted_and_a_repeated_commit_spends_nothing() {
         group.say(&alice, words).await.ok();
     }
     refused(&group.say(&alice, "five").await, "rate_limited");
+}
+
+#[actix_web::test]
+async fn changes_of_a_policy_that_cancel_out_write_nothing() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start().with(&[&alice, &bob], 32).await;
+    let api = &running.api;
+    let mut spent = Vec::new();
+    for _ in 0..32 {
+        let reserved = reserve_and_spend(api, &alice, "bob").await.ok();
+        spent.push(reserved.text("reservation_id").to_owned());
+    }
+    let before = api.get(&bob, "/keypackages/status").await.ok().body["version"].clone();
+    let change = json!({ "joined": spent, "removed": vec!["alice"; 32] });
+    let told = api.post(&bob, "/keypackages/policy", change).await.ok();
+    assert_eq!(told.body["contacts"], json!([]));
+    let after = api.get(&bob, "/keypackages/status").await.ok().body["version"].clone();
+    assert_eq!(after, before);
+}
+
+#[actix_web::test]
+async fn a_forwarded_address_from_a_peer_that_is_not_trusted_is_warned_of_once() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::spawn(command(data.path()).stderr(Stdio::piped()));
+    for name in ["alice", "bob", "carol"] {
+        let device = Device::new(name);
+        send_from(&process.api, "192.0.2.7", &device, &registration(&device)).await.ok();
+    }
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let (_, said) = process.ended();
+    let warnings: Vec<&str> =
+        said.lines().filter(|line| line.contains("X-Forwarded-For")).collect();
+    let [warning] = warnings[..] else { panic!("{said}") };
+    assert!(warning.contains("WARN") && warning.contains("--trusted-proxy"), "{warning}");
+    assert!(warning.contains("127.0.0.1"), "{warning}");
 }
