@@ -75,13 +75,13 @@ impl Room {
         Ok(Self { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
-    fn level(self, low_water: LowWater) -> Level {
+    fn level(self, low_water: LowWater) -> DiskLevel {
         let mark = low_water.mark(self.total);
         match self.free {
-            free if mark <= free => Level::Enough,
-            free if mark / 2 <= free => Level::Low,
-            free if mark / 4 <= free => Level::VeryLow,
-            _ => Level::Full,
+            free if mark <= free => DiskLevel::Enough,
+            free if mark / 2 <= free => DiskLevel::Low,
+            free if mark / 4 <= free => DiskLevel::VeryLow,
+            _ => DiskLevel::Full,
         }
     }
 }
@@ -89,7 +89,7 @@ impl Room {
 /// Level of the room that is left, by the requests it refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(crate) enum Level {
+pub(crate) enum DiskLevel {
     Enough,
     /// The delivery is refused.
     Low,
@@ -99,7 +99,7 @@ pub(crate) enum Level {
     Full,
 }
 
-impl Level {
+impl DiskLevel {
     const ALL: [Self; 4] = [Self::Enough, Self::Low, Self::VeryLow, Self::Full];
 
     /// Names the refused requests, as a sentence; none if nothing is refused.
@@ -122,7 +122,7 @@ impl Level {
             | "/keypackages/reserve-many"
             | "/keypackages/renew"
             | "/keypackages/spend" => Some(Self::Full),
-            // Who leaves gives something back.
+            // A member who leaves frees room.
             "/groups/{group_id}/leave" => None,
             route if route.starts_with("/groups") => Some(Self::Low),
             _ => None,
@@ -138,9 +138,9 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> DiskLevel {
         let level = usize::from(self.level.load(Ordering::Relaxed));
-        Level::ALL.get(level).copied().unwrap_or(Level::Enough)
+        DiskLevel::ALL.get(level).copied().unwrap_or(DiskLevel::Enough)
     }
 
     /// Free bytes at the last look.
@@ -166,7 +166,7 @@ impl Disk {
     /// Refuses a changing request that there is no room for.
     pub(crate) fn check(&self, route: &str) -> Result<(), Failure> {
         let level = self.level();
-        match (Level::that_refuses(route), level.refused()) {
+        match (DiskLevel::that_refuses(route), level.refused()) {
             (Some(from), Some(detail)) if from <= level => {
                 Err(Failure::new(Code::LogUnavailable, detail))
             }

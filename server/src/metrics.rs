@@ -67,7 +67,7 @@ pub(crate) struct Figures<'a> {
 }
 
 /// One request that was answered.
-pub(crate) struct Served {
+pub(crate) struct ServedRequest {
     /// The pattern of the route, never the path itself.
     pub(crate) route: String,
     /// The method.
@@ -94,7 +94,7 @@ impl Metrics {
         Ok(Self { handle: recorder.handle(), recorder })
     }
 
-    pub(crate) fn served(&self, served: &Served) {
+    pub(crate) fn served(&self, served: &ServedRequest) {
         let route = served.route.clone();
         metrics::with_local_recorder(&self.recorder, || {
             let labels = [

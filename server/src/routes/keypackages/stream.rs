@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use super::query;
 use crate::{
     authentication::Reader,
-    open_requests::Place,
+    open_requests::OpenRequest,
     problem::Failure,
     state::{State, Store},
 };
@@ -125,7 +125,7 @@ struct Told {
 impl Told {
     /// Tells what there is, and what comes, until the end. A newer stream that takes the place ends this one
     /// wherever it is, also where its reader takes nothing.
-    async fn tell(self, state: Data<State>, caller: Reader, mut place: Place) {
+    async fn tell(self, state: Data<State>, caller: Reader, mut place: OpenRequest) {
         tokio::select! {
             () = place.displaced() => {}
             () = self.tell_all(state, caller) => {}
