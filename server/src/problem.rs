@@ -222,7 +222,8 @@ impl From<Rejection> for Failure {
             Rejection::OwnPool | Rejection::ContactsOnly | Rejection::Blocked => {
                 (Code::NotAllowed, None)
             }
-            Rejection::TooManyBlocked | Rejection::TooManyDevices(..) => (Code::BadRequest, None),
+            Rejection::TooManyBlocked => (Code::BadRequest, None),
+            Rejection::TooManyDevices(..) => (Code::TooLarge, None),
             Rejection::OverQuota(over) => return (*over).into(),
             Rejection::UploadedElsewhere(package) => (Code::NotAllowed, Some(package)),
             Rejection::ReservationMismatch(_) => (Code::ReservationMismatch, None),

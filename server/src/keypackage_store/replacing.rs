@@ -7,7 +7,7 @@ use keypool_ledger::{
 use keypool_projections::{Answer, Command, Health, ItemOutcome, LeafKey, NextKey, Target};
 use uuid::Uuid;
 
-use super::{Idempotency, KeyPackageStore, StoreError, merged};
+use super::{Idempotency, KeyPackageStore, StoreError, first_half, merged};
 use crate::admission::AdmissionError;
 
 /// What became of packages that were to take the place of others.
@@ -158,10 +158,4 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             _ => Err(StoreError::Confused),
         }
     }
-}
-
-fn first_half(digest: &Hash) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-    half
 }

@@ -137,8 +137,8 @@ pub(crate) async fn commit(
             state.metrics.conflict();
         }
     })?;
-    state.metrics.spent_in_commit(spent);
-    let Delivered { epoch, position, not_kept, .. } = delivered;
+    let Delivered { epoch, position, not_kept, repeated } = delivered;
+    state.metrics.spent_in_commit(if repeated { 0 } else { spent });
     Ok(HttpResponse::Ok().json(CommitReply { epoch, position, not_kept }))
 }
 
