@@ -3,7 +3,7 @@
 //! A page in the operator's browser may let its own name stand for a loopback address (DNS rebinding). Its
 //! requests have that name as their `Host`, and no token.
 
-use std::{fs, net::IpAddr, path::Path};
+use std::{fs, path::Path};
 
 use actix_web::{
     Error, HttpResponse, ResponseError,
@@ -16,7 +16,11 @@ use keypool_api::Code;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::{problem::Failure, settings::SettingsError, state::State};
+use crate::{
+    problem::Failure,
+    settings::{SettingsError, is_loopback},
+    state::State,
+};
 
 /// The fewest characters of a token.
 const TOKEN_LEN_MIN: usize = 16;
@@ -77,7 +81,6 @@ fn is_own_host(host: &str) -> bool {
         _ => host,
     };
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
     name.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(is_loopback)
 }
 

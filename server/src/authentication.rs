@@ -10,7 +10,6 @@ mod tests;
 
 use std::{future::Future, pin::Pin};
 
-use crate::pools::ClockState;
 use actix_web::{
     FromRequest, HttpRequest,
     dev::Payload,
@@ -24,7 +23,7 @@ use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
 
 pub(crate) use self::body::{Body, BodyBudget};
 use self::body::{BodyHead, read};
-use crate::{keypackage_store::Idempotency, problem::Failure, state::State};
+use crate::{keypackage_store::Idempotency, pools::ClockState, problem::Failure, state::State};
 
 /// The header that names the caller where requests need not be signed.
 const CALLER_HEADER: &str = "x-keypool-caller";
@@ -137,38 +136,45 @@ enum Claim {
 /// A signature of a request that is not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SignedClaim {
-    key: SignatureKey,
-    created: Timestamp,
+    received: ReceivedSignature,
+    /// The bytes that are signed.
     base: String,
-    signature: Vec<u8>,
 }
 
 impl SignedClaim {
-    /// Reads the signature of a request and checks its form; and whether it covers what it must, in time.
+    /// Reads the signature of a request and checks its form.
     fn read(
         headers: &HeaderMap,
         parts: &SignedParts<'_>,
         now: Timestamp,
-    ) -> Result<(Self, Result<(), AuthenticationError>), AuthenticationError> {
+    ) -> Result<Self, AuthenticationError> {
         let input = header(headers, "signature-input")?.ok_or(AuthenticationError::Missing)?;
         let signature = header(headers, "signature")?.ok_or(AuthenticationError::Missing)?;
         let wrong = |error: SignatureError| AuthenticationError::of_signature(&error, now);
         let received = ReceivedSignature::parse(input, signature).map_err(wrong)?;
         let base = parts.base(&received.params);
-        let in_time = parts.check(&received, now).map_err(wrong);
-        let ReceivedSignature { keyid: key, created, signature, .. } = received;
-        Ok((Self { key, created, base, signature }, in_time))
+        Ok(Self { received, base })
+    }
+
+    /// Checks that the signature covers the required parts of a request, and its time.
+    fn check(&self, parts: &SignedParts<'_>, now: Timestamp) -> Result<(), AuthenticationError> {
+        let wrong = |error: SignatureError| AuthenticationError::of_signature(&error, now);
+        parts.check(&self.received, now).map_err(wrong)
+    }
+
+    const fn key(&self) -> &SignatureKey {
+        &self.received.keyid
     }
 
     /// Lets the time that a registered device has signed count as a second opinion on this machine's clock.
     fn hear_time(&self, device: &PoolId, state: &State) {
         if let Ok(store) = state.store() {
-            store.pools().hear_time(device, self.created);
+            store.pools().hear_time(device, self.received.created);
         }
     }
 
     fn verify(&self) -> Result<(), AuthenticationError> {
-        verify_key(&self.key, self.base.as_bytes(), &self.signature)
+        verify_key(self.key(), self.base.as_bytes(), &self.received.signature)
     }
 }
 
@@ -183,10 +189,10 @@ impl FromRequest for Reader {
             match claim(&request, false, state)? {
                 Claim::Named(pool) => Ok(Self { pool, key: None }),
                 Claim::Signed(claim) => {
-                    let pool = pool_of(&claim.key, state)?;
+                    let pool = pool_of(claim.key(), state)?;
                     claim.verify()?;
                     claim.hear_time(&pool, state);
-                    Ok(Self { pool, key: Some(claim.key) })
+                    Ok(Self { pool, key: Some(claim.received.keyid) })
                 }
             }
         })
@@ -207,14 +213,14 @@ impl FromRequest for Writer {
             let pool = match &claim {
                 Claim::Named(pool) => pool.clone(),
                 Claim::Signed(claim) => {
-                    let pool = pool_of(&claim.key, state)?;
+                    let pool = pool_of(claim.key(), state)?;
                     counted_verify(claim, &request, true, state)?;
                     claim.hear_time(&pool, state);
                     pool
                 }
             };
             let key = head.idempotency_key;
-            let body = read(head, payload, state).await?;
+            let body = read(head, payload, (true, state)).await?;
             check_body(&claim, &request, &body)?;
             let digest = request_digest(&request, &pool.to_string(), &body);
             Ok(Self { pool, idempotency: Idempotency { key, digest }, body })
@@ -236,12 +242,12 @@ impl FromRequest for Newcomer {
             let Claim::Signed(signed) = &claim else {
                 return Err(AuthenticationError::Missing.into());
             };
-            let is_registered = state.store()?.pools().pool_of_key(&signed.key).is_some();
+            let is_registered = state.store()?.pools().pool_of_key(signed.key()).is_some();
             counted_verify(signed, &request, is_registered, state)?;
-            let key = signed.key.clone();
+            let key = signed.key().clone();
             let idempotency_key = head.idempotency_key;
             let authorization = header(request.headers(), "authorization")?.map(str::to_owned);
-            let body = read(head, payload, state).await?;
+            let body = read(head, payload, (is_registered, state)).await?;
             check_body(&claim, &request, &body)?;
             let digest = request_digest(&request, &key.to_string(), &body);
             let idempotency = Idempotency { key: idempotency_key, digest };
@@ -308,12 +314,13 @@ fn claim(
         body: if has_body { Some(body_parts(headers)?) } else { None },
         authorization: header(headers, "authorization")?,
     };
-    let (claim, in_time) = SignedClaim::read(headers, &parts, state.clock.now())?;
-    match in_time {
+    let now = state.clock.now();
+    let claim = SignedClaim::read(headers, &parts, now)?;
+    match claim.check(&parts, now) {
         Ok(()) => Ok(Claim::Signed(claim)),
         Err(AuthenticationError::Clock { why, .. }) if is_in_doubt(state) => {
             // Whoever disagrees with this machine is heard too, and is not told its time.
-            if let Ok(device) = pool_of(&claim.key, state)
+            if let Ok(device) = pool_of(claim.key(), state)
                 && claim.verify().is_ok()
             {
                 claim.hear_time(&device, state);

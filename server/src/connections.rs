@@ -1,8 +1,8 @@
 //! Bounds the open connections, so that descriptors are left for the log.
 //!
 //! The soft limit of descriptors is raised to the hard one, and connections stay below it by a reserve. A
-//! connection beyond the bounds is answered 503 and closed. So many of them are answered to their request;
-//! the others at once, for they may never send one.
+//! connection beyond the bounds is refused with 503 and closed: as the answer to its first request, or before
+//! any request while many refused connections wait for theirs.
 
 use std::{
     any::Any,
@@ -32,9 +32,9 @@ use crate::{
 
 /// Descriptors that connections leave for the log, the index, the tiles and the admin listener.
 const RESERVE: usize = 256;
-/// Refused connections that are open at a time until their request has come.
+/// RefusedConnection connections that are open at a time until their request has come.
 const WAITING_MAX: usize = 64;
-/// Refused connections that are about to be closed, beside those.
+/// RefusedConnection connections that are about to be closed, beside those.
 const CLOSING_MAX: usize = 64;
 /// The fewest connections that a server starts with.
 const CONNECTIONS_MIN: usize = 64;
@@ -119,14 +119,14 @@ struct Open {
 
 /// A served connection; it counts until this is dropped.
 #[derive(Debug)]
-struct Served {
+struct ServedConnection {
     connections: Arc<Connections>,
     network: Option<IpAddr>,
 }
 
 /// A refused connection whose request is waited for; it counts until this is dropped.
 #[derive(Debug)]
-struct Refused {
+struct RefusedConnection {
     connections: Arc<Connections>,
     bound: Bound,
 }
@@ -194,7 +194,7 @@ impl Connections {
         }
     }
 
-    fn serve(self: &Arc<Self>, network: Option<IpAddr>) -> Result<Served, Bound> {
+    fn serve(self: &Arc<Self>, network: Option<IpAddr>) -> Result<ServedConnection, Bound> {
         let mut open = self.open();
         if self.bounds.served_max <= open.served {
             return Err(Bound::Process);
@@ -207,17 +207,17 @@ impl Connections {
             *own += 1;
         }
         open.served += 1;
-        Ok(Served { connections: Arc::clone(self), network })
+        Ok(ServedConnection { connections: Arc::clone(self), network })
     }
 
-    fn wait(self: &Arc<Self>, bound: Bound) -> Option<Refused> {
+    fn wait(self: &Arc<Self>, bound: Bound) -> Option<RefusedConnection> {
         let mut open = self.open();
         open.refused += 1;
         if WAITING_MAX <= open.waiting {
             return None;
         }
         open.waiting += 1;
-        Some(Refused { connections: Arc::clone(self), bound })
+        Some(RefusedConnection { connections: Arc::clone(self), bound })
     }
 
     /// Says in the log how many connections were refused since it said so.
@@ -246,7 +246,7 @@ impl Connections {
     }
 }
 
-impl Drop for Served {
+impl Drop for ServedConnection {
     fn drop(&mut self) {
         let mut open = self.connections.open();
         open.served = open.served.saturating_sub(1);
@@ -258,7 +258,7 @@ impl Drop for Served {
     }
 }
 
-impl Drop for Refused {
+impl Drop for RefusedConnection {
     fn drop(&mut self) {
         let mut open = self.connections.open();
         open.waiting = open.waiting.saturating_sub(1);
@@ -267,7 +267,7 @@ impl Drop for Refused {
 
 /// The answer to a request on a refused connection, which it closes.
 pub(crate) fn refusal(request: &ServiceRequest) -> Option<HttpResponse> {
-    let refused = request.conn_data::<Refused>()?;
+    let refused = request.conn_data::<RefusedConnection>()?;
     let mut response = refused.bound.failure().error_response();
     response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     Some(response)
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn connections_whose_address_is_not_counted_are_bounded_by_the_process_alone() {
         let connections = connections(3, 1);
-        let all: Vec<Served> = (0..3).map(|_| connections.serve(None).unwrap()).collect();
+        let all: Vec<ServedConnection> = (0..3).map(|_| connections.serve(None).unwrap()).collect();
         assert_eq!(connections.serve(None).unwrap_err(), Bound::Process);
         drop(all);
         let open = connections.open();

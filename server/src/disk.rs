@@ -1,7 +1,7 @@
 //! Watches how much room the disk of the log has, and keeps the rest of it for reservations and spends.
 //!
 //! Below a mark the delivery is refused; at half of it uploads and registrations are, too; at a quarter
-//! reservations and spends. Who gives something back or takes something away is always heard.
+//! reservations and spends. Requests that free or return something are never refused.
 
 use std::{
     io,
@@ -75,13 +75,13 @@ impl Room {
         Ok(Self { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
-    fn level(self, low_water: LowWater) -> Level {
+    fn level(self, low_water: LowWater) -> DiskLevel {
         let mark = low_water.mark(self.total);
         match self.free {
-            free if mark <= free => Level::Enough,
-            free if mark / 2 <= free => Level::Low,
-            free if mark / 4 <= free => Level::VeryLow,
-            _ => Level::Full,
+            free if mark <= free => DiskLevel::Enough,
+            free if mark / 2 <= free => DiskLevel::Low,
+            free if mark / 4 <= free => DiskLevel::VeryLow,
+            _ => DiskLevel::Full,
         }
     }
 }
@@ -89,7 +89,7 @@ impl Room {
 /// Level of the room that is left, by the requests it refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(crate) enum Level {
+pub(crate) enum DiskLevel {
     Enough,
     /// The delivery is refused.
     Low,
@@ -99,7 +99,7 @@ pub(crate) enum Level {
     Full,
 }
 
-impl Level {
+impl DiskLevel {
     const ALL: [Self; 4] = [Self::Enough, Self::Low, Self::VeryLow, Self::Full];
 
     /// Names the refused requests, as a sentence; none if nothing is refused.
@@ -122,6 +122,8 @@ impl Level {
             | "/keypackages/reserve-many"
             | "/keypackages/renew"
             | "/keypackages/spend" => Some(Self::Full),
+            // A member who leaves frees room.
+            "/groups/{group_id}/leave" => None,
             route if route.starts_with("/groups") => Some(Self::Low),
             _ => None,
         }
@@ -136,9 +138,9 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> DiskLevel {
         let level = usize::from(self.level.load(Ordering::Relaxed));
-        Level::ALL.get(level).copied().unwrap_or(Level::Enough)
+        DiskLevel::ALL.get(level).copied().unwrap_or(DiskLevel::Enough)
     }
 
     /// Free bytes at the last look.
@@ -164,7 +166,7 @@ impl Disk {
     /// Refuses a changing request that there is no room for.
     pub(crate) fn check(&self, route: &str) -> Result<(), Failure> {
         let level = self.level();
-        match (Level::that_refuses(route), level.refused()) {
+        match (DiskLevel::that_refuses(route), level.refused()) {
             (Some(from), Some(detail)) if from <= level => {
                 Err(Failure::new(Code::LogUnavailable, detail))
             }
@@ -202,13 +204,14 @@ mod tests {
                 "/keypackages/upload",
                 "/keypackages/reserve",
                 "/mailbox/acknowledge",
+                "/groups/{group_id}/leave",
             ];
             routes.map(|route| disk.check(route).is_err())
         };
-        assert_eq!(refused(1000), [false; 4]);
-        assert_eq!(refused(999), [true, false, false, false]);
-        assert_eq!(refused(499), [true, true, false, false]);
-        assert_eq!(refused(249), [true, true, true, false]);
-        assert_eq!(refused(0), [true, true, true, false]);
+        assert_eq!(refused(1000), [false; 5]);
+        assert_eq!(refused(999), [true, false, false, false, false]);
+        assert_eq!(refused(499), [true, true, false, false, false]);
+        assert_eq!(refused(249), [true, true, true, false, false]);
+        assert_eq!(refused(0), [true, true, true, false, false]);
     }
 }

@@ -10,11 +10,12 @@ mod reconciling;
 
 mod replacing;
 
+mod reporting;
+
 mod saving;
 
 use std::sync::Arc;
 
-use crate::pools::{ExecuteError, PoolView, Pools, Reply, Request, Target};
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp,
@@ -31,13 +32,14 @@ pub use self::{
 };
 use crate::{
     admission::{AdmissionError, AdmissionRules, Owner},
+    pools::{ExecuteError, PoolView, Pools, Reply, Request, Target},
     quota::Counter,
 };
 
 /// The packages of all users, admitted and handed out.
 #[derive(Debug)]
 pub struct KeyPackageStore<L> {
-    pools: Pools<L>,
+    pools: Arc<Pools<L>>,
     rules: AdmissionRules,
     counter: Option<Counter>,
 }
@@ -160,13 +162,13 @@ pub struct Withdrawn {
 impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// A store over some pools, of which as much may be asked for as anybody likes.
     #[must_use]
-    pub const fn new(pools: Pools<L>, rules: AdmissionRules) -> Self {
-        Self { pools, rules, counter: None }
+    pub fn new(pools: Pools<L>, rules: AdmissionRules) -> Self {
+        Self { pools: Arc::new(pools), rules, counter: None }
     }
 
     /// The pools beneath.
     #[must_use]
-    pub const fn pools(&self) -> &Pools<L> {
+    pub fn pools(&self) -> &Pools<L> {
         &self.pools
     }
 
@@ -290,40 +292,6 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
-    /// Notes that a reserved package cannot be used, and ends the claim. It is withdrawn if it would not be
-    /// admitted again, or if enough users have said so.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`StoreError`] if the claim does not hold the package any more.
-    pub async fn report(
-        &self,
-        claim: Claim,
-        check: Option<String>,
-        idempotency: Idempotency,
-    ) -> Result<(), StoreError> {
-        let target = Target::Package(claim.keypackage_ref.clone());
-        let admissible = self.is_admissible(&claim.keypackage_ref).await?;
-        let command = Command::Report { claim: claim.clone(), check, admissible };
-        let reply = self.execute(target, command, idempotency).await?;
-        self.claim_ended(&claim);
-        match reply.answer {
-            Answer::Reported => Ok(()),
-            _ => Err(StoreError::Confused),
-        }
-    }
-
-    /// Whether a package would be admitted to its pool now.
-    async fn is_admissible(&self, keypackage_ref: &KeyPackageRef) -> Result<bool, StoreError> {
-        let Some((pool, _, bytes)) = self.pools.package(keypackage_ref)? else { return Ok(false) };
-        let signature_key = self.registered_key(&pool);
-        let now = self.pools.wall_clock();
-        let owner = Owner { pool, signature_key };
-        let bench = Bench { packages: vec![bytes], owner, now, rules: self.rules.clone() };
-        let judged = judge(bench).await.ok_or(StoreError::Cancelled)?;
-        Ok(judged.iter().all(Result::is_ok))
-    }
-
     fn registered_key(&self, pool: &PoolId) -> Option<SignatureKey> {
         let registration = self.view(pool).state.registration().cloned();
         registration.map(|registration| registration.signature_key)
@@ -441,6 +409,13 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let bench = Bench { packages, owner, now, rules: self.rules.clone() };
         judge(bench).await.ok_or(StoreError::Cancelled)
     }
+}
+
+/// The first 16 bytes of a digest, for an id that follows from it.
+fn first_half(digest: &Hash) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
+    half
 }
 
 /// What became of each package, of those that were admitted and of the others.

@@ -57,7 +57,7 @@ pub use crate::{
     },
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
     release_name::{ReleaseName, ReleaseNameError},
-    server::{Ended, Server, StartError},
+    server::{CLOSE_TIMEOUT, Ended, Server, StartError},
     settings::{OnLapseWord, Options, Settings, SettingsError},
     transparency::LedgerError,
 };

@@ -17,7 +17,8 @@ use actix_rt::signal::unix::{SignalKind, signal};
 use clap::{Parser, Subcommand, ValueEnum};
 use keypool_ledger::SystemClock;
 use keypool_server::{
-    Ended, Options, RegistrationPolicy, ReleaseName, Server, Settings, SettingsError, StartError,
+    CLOSE_TIMEOUT, Ended, Options, RegistrationPolicy, ReleaseName, Server, Settings,
+    SettingsError, StartError,
 };
 use mimalloc::MiMalloc;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
@@ -29,8 +30,6 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The process ends with this when its settings are wrong, as clap's own errors do.
 const EXIT_SETTINGS: u8 = 2;
-/// Time for the log to close when requests are answered.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What actix says of its threads, and of bytes that are no HTTP, is not the operator's concern.
 const QUIET: &str = "actix_server=warn,actix_http=off";
 

@@ -26,11 +26,13 @@ const LATENCY_BUCKETS: [f64; 12] =
     [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Codes of devices for which a request for many has no package.
-const MISSING: [Code; 6] = [
+const MISSING: [Code; 8] = [
     Code::PoolExhausted,
     Code::NothingCompatible,
     Code::UnknownUser,
     Code::NotAllowed,
+    Code::ReservationLost,
+    Code::TooLarge,
     Code::RateLimited,
     Code::TooManyReservations,
 ];
@@ -63,7 +65,7 @@ pub(crate) struct Figures<'a> {
 }
 
 /// One request that was answered.
-pub(crate) struct Served {
+pub(crate) struct ServedRequest {
     /// The pattern of the route, never the path itself.
     pub(crate) route: String,
     /// The method.
@@ -90,7 +92,7 @@ impl Metrics {
         Ok(Self { handle: recorder.handle(), recorder })
     }
 
-    pub(crate) fn served(&self, served: &Served) {
+    pub(crate) fn served(&self, served: &ServedRequest) {
         let route = served.route.clone();
         metrics::with_local_recorder(&self.recorder, || {
             let labels = [

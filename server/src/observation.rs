@@ -25,7 +25,7 @@ use keypool_projections::quota::Quota;
 use uuid::Uuid;
 
 use crate::{
-    connections::refusal, metrics::Served, problem::Failure, state::State, unread::Unread,
+    connections::refusal, metrics::ServedRequest, problem::Failure, state::State, unread::Unread,
 };
 
 /// The header that follows a request through all logs.
@@ -95,7 +95,7 @@ fn request_id(request: &ServiceRequest) -> String {
     sent.filter(harmless).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> Served {
+fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> ServedRequest {
     let request = response.request();
     let method = match request.method().as_str() {
         "GET" => "GET",
@@ -107,7 +107,7 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> Served 
         _ => "other",
     };
     let extensions = response.response().extensions();
-    Served {
+    ServedRequest {
         route: request.match_pattern().unwrap_or_else(|| "unmatched".to_owned()),
         method,
         status: response.status().as_u16(),
@@ -118,8 +118,8 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> Served 
     }
 }
 
-fn note(state: Option<&State>, served: &Served, request_id: &str) {
-    let Served { route, method, status, seconds, code, quota, package } = served;
+fn note(state: Option<&State>, served: &ServedRequest, request_id: &str) {
+    let ServedRequest { route, method, status, seconds, code, quota, package } = served;
     let ms = (seconds * 1_000_000.0).round() / 1000.0;
     let package = package.as_deref();
     let quota = quota.map(Quota::word);

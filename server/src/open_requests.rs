@@ -33,9 +33,9 @@ struct Entry {
     _displace: oneshot::Sender<Infallible>,
 }
 
-/// A place among the open requests; it is free again when this is dropped.
+/// An open request of a device. Dropping it frees its place.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct OpenRequest {
     requests: OpenRequests,
     pool: PoolId,
     number: u64,
@@ -48,7 +48,7 @@ impl OpenRequests {
     }
 
     /// Takes a place for one more request of a device; `None` if all places are taken, by others too.
-    pub(crate) fn enter(&self, pool: &PoolId) -> Option<Place> {
+    pub(crate) fn enter(&self, pool: &PoolId) -> Option<OpenRequest> {
         let mut open = self.open();
         if self.device_max <= open.by_device.get(pool).map_or(0, VecDeque::len) {
             open.remove(pool, |_| true);
@@ -62,7 +62,7 @@ impl OpenRequests {
         open.count += 1;
         let entry = Entry { number, _displace: displace };
         open.by_device.entry(pool.clone()).or_default().push_back(entry);
-        Some(Place { requests: self.clone(), pool: pool.clone(), number, displaced })
+        Some(OpenRequest { requests: self.clone(), pool: pool.clone(), number, displaced })
     }
 
     /// Counts the open requests.
@@ -88,14 +88,14 @@ impl Open {
     }
 }
 
-impl Place {
+impl OpenRequest {
     /// Waits until a newer request of the device takes this place.
     pub(crate) async fn displaced(&mut self) {
         let _ = (&mut self.displaced).await;
     }
 }
 
-impl Drop for Place {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.requests.open().remove(&self.pool, |entry| entry.number == self.number);
     }
@@ -115,7 +115,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn is_displaced(place: &mut Place) -> bool {
+    fn is_displaced(place: &mut OpenRequest) -> bool {
         pin!(place.displaced()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 

@@ -2,7 +2,6 @@
 
 use std::{fmt, time::Duration};
 
-use crate::pools::{DeliverError, ExecuteError};
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{StatusCode, header},
@@ -18,6 +17,7 @@ use crate::{
     admission::{AdmissionError, Check},
     authentication::AuthenticationError,
     keypackage_store::StoreError,
+    pools::{DeliverError, ExecuteError},
     registration::NotAdmitted,
     transparency::ProveError,
 };
@@ -223,7 +223,8 @@ impl From<Rejection> for Failure {
             Rejection::OwnPool | Rejection::ContactsOnly | Rejection::Blocked => {
                 (Code::NotAllowed, None)
             }
-            Rejection::TooManyBlocked | Rejection::TooManyDevices(..) => (Code::BadRequest, None),
+            Rejection::TooManyBlocked => (Code::BadRequest, None),
+            Rejection::TooManyDevices(..) => (Code::TooLarge, None),
             Rejection::OverQuota(over) => return (*over).into(),
             Rejection::UploadedElsewhere(package) => (Code::NotAllowed, Some(package)),
             Rejection::ReservationMismatch(_) => (Code::ReservationMismatch, None),

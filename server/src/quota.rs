@@ -65,7 +65,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Why only the last-resort package may be had, if that is so.
+    /// Returns the limit that leaves only the last-resort package; `None` if others may be had.
     pub(crate) const fn last_resort_only(&self) -> Option<OverQuota> {
         match self.granted {
             Granted::LastResort(over) => Some(over),

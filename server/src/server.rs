@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use crate::pools::ClockState;
 use actix_web::{
     App, HttpServer,
     dev::ServerHandle,
@@ -33,6 +32,7 @@ use crate::{
     metrics::Metrics,
     observation::observe,
     open_requests::OpenRequests,
+    pools::ClockState,
     quota::Addresses,
     registration::{Registrar, RegistrationError},
     routes,
@@ -57,6 +57,11 @@ const DEVICE_STREAMS_MAX: usize = 2;
 const DEVICE_POLLS_MAX: usize = 4;
 /// How often it is looked whether the threads that answered requests have gone.
 const WORKERS_GONE_TRIES: u32 = 1000;
+/// Time between two of these looks.
+const WORKERS_GONE_PAUSE: Duration = Duration::from_millis(5);
+/// Time for the log to close when requests are answered: for these looks, and ten seconds for the disk.
+pub const CLOSE_TIMEOUT: Duration =
+    WORKERS_GONE_PAUSE.saturating_mul(WORKERS_GONE_TRIES).saturating_add(Duration::from_secs(10));
 
 /// A server that runs on a thread of its own, beside whatever the process does.
 ///
@@ -445,10 +450,10 @@ async fn look_at_disk(state: &State, settings: &Settings) {
     }
 }
 
+/// Stops both listeners at the same time, so that one timeout is enough for both.
 async fn stop_all(handles: &[ServerHandle; 2]) {
     let [public, admin] = handles;
-    public.stop(true).await;
-    admin.stop(true).await;
+    tokio::join!(public.stop(true), admin.stop(true));
 }
 
 /// Closes the log, once no thread uses it any more.
@@ -459,7 +464,7 @@ async fn close(state: Data<State>) {
             Ok(state) => return drop(state),
             Err(shared) => state = shared,
         }
-        actix_rt::time::sleep(Duration::from_millis(5)).await;
+        actix_rt::time::sleep(WORKERS_GONE_PAUSE).await;
     }
     tracing::warn!("a request is still under way; the log is closed when the process ends");
 }

@@ -16,7 +16,10 @@ pub use self::{
     error::SettingsError,
     options::{OnLapseWord, Options},
 };
-use crate::{admission::AdmissionRules, disk::LowWater, registration::RegistrationSettings};
+use crate::{
+    admission::AdmissionRules, authentication::BodyBudget, disk::LowWater,
+    registration::RegistrationSettings,
+};
 
 /// How many packages that were never handed out are kept for contacts.
 const STRANGERS_FLOOR: usize = 8;
@@ -216,11 +219,11 @@ impl Settings {
     ///
     /// Returns the first [`SettingsError`] there is.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let public = [self.listen, self.admin_listen].into_iter().find(|at| !at.ip().is_loopback());
+        let public = [self.listen, self.admin_listen].into_iter().find(|at| !is_loopback(at.ip()));
         if let (true, Some(address)) = (self.insecure_no_auth, public) {
             return Err(SettingsError::InsecureInPublic(address));
         }
-        if self.admin_token_file.is_none() && !is_loopback(self.admin_listen) {
+        if self.admin_token_file.is_none() && !is_loopback(self.admin_listen.ip()) {
             return Err(SettingsError::AdminInPublic(self.admin_listen));
         }
         self.registration.check()?;
@@ -249,11 +252,19 @@ impl Settings {
         ];
         let zero = numbers.into_iter().find(|(_, number)| *number == 0).map(|(name, _)| name);
         let none = times.into_iter().find(|(_, time)| time.is_zero()).map(|(name, _)| name);
-        zero.or(none).map_or(Ok(()), |name| Err(SettingsError::Zero(name)))
+        if let Some(name) = zero.or(none) {
+            return Err(SettingsError::Zero(name));
+        }
+        let least = BodyBudget::bytes_min(self.body_bytes_max);
+        if self.bodies_bytes_max < least {
+            let (body, bodies) = (self.body_bytes_max, self.bodies_bytes_max);
+            return Err(SettingsError::BodiesTooFew { body, bodies, least });
+        }
+        Ok(())
     }
 }
 
 /// Decides whether only this machine reaches an address.
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use crate::pools::Progress;
 use actix_web::{HttpRequest, web};
 use keypool_api::Code;
 use keypool_ledger::{Clock, SledLog};
@@ -16,8 +15,8 @@ use tokio::sync::watch;
 use crate::{
     admin_guard::AdminGuard, authentication::BodyBudget, connections::Connections, disk::Disk,
     history_reads::HistoryReads, keypackage_store::KeyPackageStore, metrics::Metrics,
-    open_requests::OpenRequests, problem::Failure, quota::Addresses, registration::Registrar,
-    transparency::Ledger,
+    open_requests::OpenRequests, pools::Progress, problem::Failure, quota::Addresses,
+    registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.

@@ -64,6 +64,9 @@ mod connections;
 #[path = "server/operating.rs"]
 mod operating;
 
+#[path = "server/clock.rs"]
+mod clock;
+
 #[path = "server/transport.rs"]
 mod transport;
 

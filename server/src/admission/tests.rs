@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::pools::Pools;
 use keypool_ledger::{Clock, ManualClock, MemoryLog, SystemClock};
 use keypool_projections::{ItemOutcome, ItemRefusal, Limits, NewPackage, Stage};
 use openmls::prelude::{
@@ -19,7 +18,10 @@ use super::{
     structure::{Capabilities, KeyPackageContent},
     *,
 };
-use crate::keypackage_store::{Idempotency, KeyPackageStore};
+use crate::{
+    keypackage_store::{Idempotency, KeyPackageStore},
+    pools::Pools,
+};
 
 mod leaf_key;
 

@@ -56,21 +56,34 @@ impl Body {
 }
 
 /// Bytes of bodies that the process holds at a time. Small bodies have a part of their own, so that large
-/// ones that trickle in keep no reservation waiting.
+/// ones that trickle in keep no reservation waiting; and so have those of keys that are not registered, so
+/// that a stranger keeps no device waiting.
 #[derive(Debug)]
 pub(crate) struct BodyBudget {
     small: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
     large: Arc<Semaphore>,
 }
 
 impl BodyBudget {
-    /// So many bytes in all, a quarter of them for small bodies.
+    /// So many bytes in all: a quarter of them for small bodies, and a quarter for those of strangers.
     pub(crate) fn of_bytes(bytes: usize) -> Self {
         let units = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
-        let small = units / 4;
-        Self {
-            small: Arc::new(Semaphore::new(small)),
-            large: Arc::new(Semaphore::new(units - small)),
+        let quarter = units / 4;
+        let part = |units| Arc::new(Semaphore::new(units));
+        Self { small: part(quarter), strangers: part(quarter), large: part(units - 2 * quarter) }
+    }
+
+    /// The least of bytes in all with which each part holds the largest body that may come.
+    pub(crate) fn bytes_min(body_bytes_max: usize) -> usize {
+        body_bytes_max.max(SMALL_BYTES_MAX).div_ceil(UNIT).saturating_mul(4 * UNIT)
+    }
+
+    fn part(&self, bytes_max: usize, is_registered: bool) -> &Arc<Semaphore> {
+        match is_registered {
+            false => &self.strangers,
+            true if bytes_max <= SMALL_BYTES_MAX => &self.small,
+            true => &self.large,
         }
     }
 }
@@ -111,11 +124,10 @@ impl BodyHead {
 pub(super) async fn read(
     announced: BodyHead,
     payload: Payload,
-    state: &State,
+    (is_registered, state): (bool, &State),
 ) -> Result<Body, Failure> {
     let BodyHead { media_type, bytes_max, .. } = announced;
-    let BodyBudget { small, large } = &state.bodies;
-    let budget = if bytes_max <= SMALL_BYTES_MAX { small } else { large };
+    let budget = state.bodies.part(bytes_max, is_registered);
     let timeout = state.body_timeout;
     let whole = actix_rt::time::timeout(timeout, read_all(payload, bytes_max, budget)).await;
     let (bytes, held) = whole.map_err(|_| {
@@ -139,19 +151,22 @@ async fn read_all(
         if bytes_max < bytes.len().saturating_add(chunk.len()) {
             return Err(too_large(bytes_max));
         }
-        hold(&mut held, chunk.len(), budget)?;
         bytes.extend_from_slice(&chunk);
+        hold(&mut held, bytes.len(), budget)?;
     }
     Ok((bytes.freeze(), held))
 }
 
-/// Takes so many bytes more from the budget.
+/// Takes from the budget what so many bytes in all need more than is held. That counts the sum of the chunks,
+/// which may be small.
 fn hold(
     held: &mut Option<OwnedSemaphorePermit>,
     bytes: usize,
     budget: &Arc<Semaphore>,
 ) -> Result<(), Failure> {
-    let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+    let enough = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let units = bytes.div_ceil(UNIT).saturating_sub(enough);
+    let units = u32::try_from(units).unwrap_or(u32::MAX);
     let more = Arc::clone(budget).try_acquire_many_owned(units).map_err(|_| {
         Failure::new(Code::Busy, "the server holds as many bodies as it may; try again in a second")
     })?;

@@ -38,9 +38,9 @@ fn verified(
     headers: &HeaderMap,
     parts: &SignedParts<'_>,
 ) -> Result<SignatureKey, AuthenticationError> {
-    let (claim, in_time) = SignedClaim::read(headers, parts, NOW)?;
-    in_time?;
-    claim.verify().map(|()| claim.key)
+    let claim = SignedClaim::read(headers, parts, NOW)?;
+    claim.check(parts, NOW)?;
+    claim.verify().map(|()| claim.key().clone())
 }
 
 fn does_not_verify() -> AuthenticationError {

@@ -1,9 +1,6 @@
 //! Reservations and uploads within the limits: counted before they are carried out, and given back if
 //! they are not.
 
-use crate::pools::{
-    DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Reply, Request, Target,
-};
 use keypool_api::PolicyRequest;
 use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
@@ -14,8 +11,28 @@ use keypool_projections::{
 use super::{Idempotency, Invitee, KeyPackageStore, Reservation, StoreError};
 use crate::{
     admission::AdmissionError,
+    pools::{
+        DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Reply, Request,
+        Target,
+    },
     quota::{Came, Counter, Taken},
 };
+
+impl Reservation {
+    /// The request that reserves a package of a target.
+    pub(super) fn request(&self, target: Target, idempotency: Idempotency) -> Request {
+        let Idempotency { key: id, digest } = idempotency;
+        let command = Command::Reserve {
+            reservation: self.id,
+            holder: self.holder.clone(),
+            group: self.group.clone(),
+            ciphersuites: self.ciphersuites.clone(),
+            introduced: self.introduced,
+            last_resort_only: false,
+        };
+        Request { target, command, id, digest }
+    }
+}
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// The same store with limits on what inviters and owners may ask for. What counts already is read
@@ -37,42 +54,23 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         asked: Reservation,
         idempotency: Idempotency,
     ) -> Result<Reply, StoreError> {
-        let Reservation { invitee, holder, group, id: reservation, ciphersuites, introduced } =
-            asked;
-        let Idempotency { key: id, digest } = idempotency;
-        let request = |target, holder: &PoolId, introduced| {
-            let (holder, group) = (holder.clone(), group.clone());
-            let ciphersuites = ciphersuites.clone();
-            let last_resort_only = false;
-            let command = Command::Reserve {
-                reservation,
-                holder,
-                group,
-                ciphersuites,
-                introduced,
-                last_resort_only,
-            };
-            Request { target, command, id, digest }
-        };
-        let user = match invitee {
+        let request = |target| asked.request(target, idempotency);
+        let user = match &asked.invitee {
             Invitee::Device(pool) => {
-                let request = request(Target::Pool(pool.clone()), &holder, introduced);
-                return Ok(self.reserve_of(&pool, request).await?);
+                return Ok(self.reserve_of(pool, request(Target::Pool(pool.clone()))).await?);
             }
-            Invitee::User(user) => user,
+            Invitee::User(user) => user.clone(),
         };
         let mut devices = self.pools.devices_of(&user);
-        devices.retain(|device| *device != holder);
+        devices.retain(|device| *device != asked.holder);
         let is_one_of_many = 1 < devices.len();
-        if devices.is_empty() || is_one_of_many && self.is_made(id, reservation)? {
-            let request = request(Target::User(user), &holder, introduced);
-            return Ok(self.pools.execute(request).await?);
+        if devices.is_empty() || is_one_of_many && self.is_made(idempotency.key, asked.id)? {
+            return Ok(self.pools.execute(request(Target::User(user))).await?);
         }
         let mut refusal = Rejection::UnknownUser(user);
         for device in devices {
-            let request = request(Target::Pool(device.clone()), &holder, introduced);
-            match self.reserve_of(&device, request).await {
-                Err(ExecuteError::Rejected(why)) if is_of_device(&why) => {
+            match self.reserve_of(&device, request(Target::Pool(device.clone()))).await {
+                Err(ExecuteError::Rejected(why)) if another_device_may_serve(&why) => {
                     refusal = more_telling(refusal, why);
                 }
                 outcome => return Ok(outcome?),
@@ -187,7 +185,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let counted = self.count_delivery(&request, &costs)?;
         let outcome = self.pools.deliver(request).await;
         let is_written = match &outcome {
-            Ok(delivered) => delivered.position != 0,
+            Ok(delivered) => delivered.position != 0 && !delivered.repeated,
             Err(DeliverError::Execute(ExecuteError::LogUnavailable)) => true,
             Err(_) => false,
         };
@@ -356,18 +354,16 @@ const fn is_for_want_of_packages(rejection: &Rejection) -> bool {
     )
 }
 
-/// Whether a refusal is about one device of a user, so that another may do.
-const fn is_of_device(rejection: &Rejection) -> bool {
-    matches!(
-        rejection,
-        Rejection::PoolExhausted
-            | Rejection::NothingCompatible
-            | Rejection::KeptForContacts
-            | Rejection::ContactsOnly
-            | Rejection::Blocked
-            | Rejection::OverQuota(_)
-            | Rejection::NotRegistered
-    )
+/// Whether a refusal is about one device of a user, so that another of the user's may serve.
+const fn another_device_may_serve(rejection: &Rejection) -> bool {
+    is_for_want_of_packages(rejection)
+        || matches!(
+            rejection,
+            Rejection::ContactsOnly
+                | Rejection::Blocked
+                | Rejection::OverQuota(_)
+                | Rejection::NotRegistered
+        )
 }
 
 /// Which of two devices' refusals is told: the one that can be waited for, the sooner the better; else the

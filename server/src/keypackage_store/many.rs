@@ -11,14 +11,16 @@ use std::{
     task::Poll,
 };
 
-use crate::pools::{ExecuteError, Reply, Request, Target};
 use keypool_ledger::{
     CommandId, Event, EventLog, GroupId, Hash, PoolId, Record, ReservationId, StreamId,
 };
-use keypool_projections::{Answer, Command, Rejection};
+use keypool_projections::{Answer, Rejection};
 use uuid::Uuid;
 
-use super::{Idempotency, Invitee, KeyPackageStore, ReservedKeyPackage, StoreError};
+use super::{
+    Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage, StoreError, first_half,
+};
+use crate::pools::{ExecuteError, Reply, Request, Target};
 
 /// How many commands of one request wait for the log at a time: as many as share one write.
 const AT_ONCE_MAX: usize = 256;
@@ -57,6 +59,31 @@ struct Wanted {
     named: bool,
 }
 
+/// Record of a request that was made before.
+struct Recorded {
+    /// The device that was given the request's own id; `None` if none was.
+    first: Option<PoolId>,
+    /// The devices that were registered since.
+    later: BTreeSet<PoolId>,
+}
+
+impl ManyReservations {
+    fn reservation_of(&self, device: &PoolId) -> ReservationId {
+        ReservationId(derived("reservation", self.id.0, device))
+    }
+
+    fn reservation_for(&self, device: &PoolId) -> Reservation {
+        Reservation {
+            invitee: Invitee::Device(device.clone()),
+            holder: self.holder.clone(),
+            group: self.group.clone(),
+            id: self.reservation_of(device),
+            ciphersuites: self.ciphersuites.clone(),
+            introduced: self.introduced.contains(device.user()),
+        }
+    }
+}
+
 impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Sets one package of each device aside for an inviter, whose own device is left out.
     ///
@@ -73,8 +100,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<ReservedMany, StoreError> {
         let mut outcome = ReservedMany::default();
-        let wanted = self.devices_wanted(&asked, &mut outcome.missing)?;
-        let requests = self.requests(&asked, wanted, idempotency)?;
+        let requests = self.requests(&asked, &mut outcome.missing, idempotency)?;
         for some in requests.chunks(AT_ONCE_MAX) {
             let asks = some.iter().map(|(pool, request)| self.reserve_of(pool, request.clone()));
             let replies = all(asks);
@@ -89,29 +115,6 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             }
         }
         Ok(outcome)
-    }
-
-    /// The devices that are meant, each once. The users with the most devices are missing if there are too
-    /// many in all: one user never spoils the invitation of the others.
-    fn devices_wanted(
-        &self,
-        asked: &ManyReservations,
-        missing: &mut Vec<(Invitee, Rejection)>,
-    ) -> Result<Vec<Wanted>, StoreError> {
-        let mut wanted = self.devices_by_invitee(asked, missing);
-        loop {
-            let count = wanted.iter().map(|(_, devices)| devices.len()).sum();
-            if count <= asked.devices_max {
-                return Ok(wanted.into_iter().flat_map(|(_, devices)| devices).collect());
-            }
-            let sizes = wanted.iter().map(|(_, devices)| devices.len()).enumerate();
-            let largest = sizes.max_by_key(|(_, size)| *size).filter(|(_, size)| 1 < *size);
-            let Some((place, size)) = largest else {
-                return Err(StoreError::TooManyDevices(count, asked.devices_max));
-            };
-            let (invitee, _) = wanted.remove(place);
-            missing.push((invitee.clone(), Rejection::TooManyDevices(size, asked.devices_max)));
-        }
     }
 
     /// The devices that each invitee means, but for those that one before means as well.
@@ -141,12 +144,40 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 
     /// The request of each device; those of a request that was made before have the ids they had.
+    ///
+    /// The devices that were registered since are left out before it is counted how many there are.
     fn requests(
         &self,
         asked: &ManyReservations,
-        wanted: Vec<Wanted>,
-        Idempotency { key, digest }: Idempotency,
+        missing: &mut Vec<(Invitee, Rejection)>,
+        idempotency: Idempotency,
     ) -> Result<Vec<(PoolId, Request)>, StoreError> {
+        let mut wanted = self.devices_by_invitee(asked, missing);
+        let Recorded { first, later } = self.recorded(asked, &wanted, idempotency)?;
+        for (_, devices) in &mut wanted {
+            devices.retain(|wanted| !later.contains(&wanted.device));
+        }
+        let devices = as_many_as_may_be(wanted, asked.devices_max, missing)?;
+        let first = first.or_else(|| devices.first().cloned());
+        let Idempotency { key, digest } = idempotency;
+        let request = |device: PoolId| {
+            let is_first = first.as_ref() == Some(&device);
+            let id = if is_first { key } else { command_of(key, &device) };
+            let idempotency = Idempotency { key: id, digest };
+            let target = Target::Pool(device.clone());
+            let request = asked.reservation_for(&device).request(target, idempotency);
+            (device, request)
+        };
+        Ok(devices.into_iter().map(request).collect())
+    }
+
+    /// Looks up what the log knows of a request.
+    fn recorded(
+        &self,
+        asked: &ManyReservations,
+        wanted: &[(&Invitee, Vec<Wanted>)],
+        Idempotency { key, digest }: Idempotency,
+    ) -> Result<Recorded, StoreError> {
         let log = self.pools.log();
         let is_this = |record: &Record| {
             let is_it = record.envelope.request == digest;
@@ -157,40 +188,22 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let anchor = log.find(key)?.into_iter().next();
         anchor.as_ref().map_or(Ok(()), is_this)?;
         let mut began = anchor.as_ref().map(|record| record.seq);
-        let anchored = anchor.and_then(|record| record.envelope.stream.pool().cloned());
-        let first = anchored.or_else(|| wanted.first().map(|first| first.device.clone()));
-        let (mut requests, mut fresh) = (Vec::new(), Vec::new());
-        for Wanted { device, named } in wanted {
-            let reservation = ReservationId(derived("reservation", asked.id.0, &device));
-            let is_first = first.as_ref() == Some(&device);
-            let id = if is_first { key } else { CommandId(derived("command", key.0, &device)) };
-            let (made, done) = (log.find_reservation(reservation)?, log.find(id)?);
+        let first = anchor.and_then(|record| record.envelope.stream.pool().cloned());
+        let mut fresh = Vec::new();
+        for Wanted { device, named } in wanted.iter().flat_map(|(_, devices)| devices) {
+            let is_first = first.as_ref() == Some(device);
+            let id = if is_first { key } else { command_of(key, device) };
+            let made = log.find_reservation(asked.reservation_of(device))?;
+            let done = log.find(id)?;
             done.first().map_or(Ok(()), is_this)?;
             made.as_ref().map_or(Ok(()), |made| fits(made, asked))?;
-            let records = made.iter().chain(done.first());
-            let place = records.map(|record| record.seq).min();
+            let place = made.iter().chain(done.first()).map(|record| record.seq).min();
             began = [began, place].into_iter().flatten().min();
             if place.is_none() && !named {
                 fresh.push(device.clone());
             }
-            let (holder, group) = (asked.holder.clone(), asked.group.clone());
-            let ciphersuites = asked.ciphersuites.clone();
-            let introduced = asked.introduced.contains(device.user());
-            let last_resort_only = false;
-            let command = Command::Reserve {
-                reservation,
-                holder,
-                group,
-                ciphersuites,
-                introduced,
-                last_resort_only,
-            };
-            let target = Target::Pool(device.clone());
-            requests.push((device, Request { target, command, id, digest }));
         }
-        let later = self.registered_since(began, fresh)?;
-        requests.retain(|(device, _)| !later.contains(device));
-        Ok(requests)
+        Ok(Recorded { first, later: self.registered_since(began, fresh)? })
     }
 
     /// Those devices that were not there when the request was carried out first.
@@ -227,6 +240,29 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 }
 
+/// The devices that are meant. The users with the most devices are missing if there are too many in all: one
+/// user never spoils the invitation of the others.
+fn as_many_as_may_be(
+    mut wanted: Vec<(&Invitee, Vec<Wanted>)>,
+    devices_max: usize,
+    missing: &mut Vec<(Invitee, Rejection)>,
+) -> Result<Vec<PoolId>, StoreError> {
+    loop {
+        let sizes = wanted.iter().map(|(_, devices)| devices.len());
+        let count = sizes.clone().sum();
+        if count <= devices_max {
+            let devices = wanted.into_iter().flat_map(|(_, devices)| devices);
+            return Ok(devices.map(|wanted| wanted.device).collect());
+        }
+        let largest = sizes.enumerate().max_by_key(|(_, size)| *size);
+        let Some((place, size)) = largest.filter(|(_, size)| 1 < *size) else {
+            return Err(StoreError::TooManyDevices(count, devices_max));
+        };
+        let (invitee, _) = wanted.remove(place);
+        missing.push((invitee.clone(), Rejection::TooManyDevices(size, devices_max)));
+    }
+}
+
 /// Whether a reservation that was made under an id is the one that is asked for.
 fn fits(made: &Record, asked: &ManyReservations) -> Result<(), ExecuteError> {
     match &made.envelope.event {
@@ -244,12 +280,15 @@ const fn is_of_one(rejection: &Rejection) -> bool {
     !matches!(rejection, Rejection::ReservationMismatch(_) | Rejection::Illegal(_))
 }
 
+/// The id of the command that reserves one device's package, for all devices but the first.
+fn command_of(key: CommandId, device: &PoolId) -> CommandId {
+    CommandId(derived("command", key.0, device))
+}
+
 /// The id that one device's share of a request has. Whoever does not know the request's cannot tell it.
 fn derived(of: &str, id: Uuid, device: &PoolId) -> Uuid {
     let digest = Hash::of(format!("keypool reserve-many {of} {id} {device}").as_bytes());
-    let mut bytes = [0; 16];
-    bytes.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
+    uuid::Builder::from_random_bytes(first_half(&digest)).into_uuid()
 }
 
 /// Waits for all of some futures, which go on at the same time.

@@ -1,15 +1,14 @@
 //! What takes the place of a pool's packages: others, of its key or of the next; or none, when its device
 //! is removed. And the device that the operator lets in.
 
-use crate::pools::Target;
 use keypool_ledger::{
     CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement,
 };
 use keypool_projections::{Answer, Command, Health, ItemOutcome, LeafKey, NextKey};
 use uuid::Uuid;
 
-use super::{Idempotency, KeyPackageStore, StoreError, merged};
-use crate::admission::AdmissionError;
+use super::{Idempotency, KeyPackageStore, StoreError, first_half, merged};
+use crate::{admission::AdmissionError, pools::Target};
 
 /// What became of packages that were to take the place of others.
 #[derive(Clone, Debug)]
@@ -159,10 +158,4 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             _ => Err(StoreError::Confused),
         }
     }
-}
-
-fn first_half(digest: &Hash) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-    half
 }

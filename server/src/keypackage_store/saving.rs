@@ -1,11 +1,10 @@
 //! Uploads: packages are admitted, counted and taken into their pool.
 
-use crate::pools::Target;
 use keypool_ledger::{EventLog, PoolId};
 use keypool_projections::{Answer, Command, ItemOutcome};
 
 use super::{Idempotency, KeyPackageStore, Saved, StoreError, merged};
-use crate::admission::AdmissionError;
+use crate::{admission::AdmissionError, pools::Target};
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Admits packages and takes them into a pool; good ones are kept, bad ones refused one by one.

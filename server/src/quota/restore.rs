@@ -3,19 +3,18 @@
 //! Who is a stranger is not in a reservation's event, but follows from what the owner had said until then.
 //! Only an introduction leaves no trace: whoever has shown a token counts as a stranger here.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use crate::pools::Pools;
 use keypool_ledger::{
     CommandId, Event, EventLog, PoolId, ReadError, Record, ReservationId, Timestamp,
 };
 use keypool_projections::{
     Circle, Limits,
-    quota::{Ask, Quota, Relation},
+    quota::{Ask, Quota, Quotas, Rate, Relation},
 };
 
 use super::Counter;
-use crate::keypackage_store::kib;
+use crate::{keypackage_store::kib, pools::Pools};
 
 /// How many records are read at a time.
 const PAGE: usize = 4096;
@@ -27,7 +26,9 @@ const RECORDS_MAX: u64 = 2_000_000;
 struct Reading {
     /// Who holds each reservation that is open.
     holders: HashMap<ReservationId, PoolId>,
-    /// Reservations, in the order of the log.
+    /// The moment since which a reservation counts against the rates of pools.
+    asked_since: Timestamp,
+    /// Reservations since then, in the order of the log.
     asked: Vec<Asked>,
     /// The last command that has changed each pool's policy.
     policies: HashMap<PoolId, CommandId>,
@@ -48,17 +49,33 @@ struct Asked {
 impl Counter {
     /// Counts what the end of the log tells, as far back as anything counts.
     pub(crate) fn restore<L: EventLog + 'static>(&self, pools: &Pools<L>) -> Result<(), ReadError> {
+        let reading = self.read(pools)?;
+        for asked in &reading.asked {
+            let relation = reading.relation(asked, pools, self);
+            let ask = Ask { relation, ..asked.ask };
+            if let Some(mut targets) = self.targets.of(ask.pool) {
+                targets.count(&ask, &self.quotas, asked.at);
+            }
+        }
+        self.sweep(pools.now());
+        Ok(())
+    }
+
+    /// Reads the end of the log, and counts all but the reservations that count against a pool.
+    fn read<L: EventLog + 'static>(&self, pools: &Pools<L>) -> Result<Reading, ReadError> {
         let (log, limits, now) = (pools.log(), pools.limits(), pools.now());
+        let asked_window = asked_window(&self.quotas);
+        let mut reading = Reading { asked_since: now.before(asked_window), ..Reading::default() };
         let head = log.head()?.seq;
-        let mut from = first_since(log, head, now.before(self.quotas.window()))?;
+        let window = self.quotas.window().max(asked_window);
+        let mut from = first_since(log, head, now.before(window))?;
         if RECORDS_MAX < head.saturating_sub(from) {
             tracing::warn!(records = RECORDS_MAX, "older reservations and uploads are not counted");
             from = head - RECORDS_MAX;
         }
-        let mut reading = Reading::default();
         loop {
             let page = log.read(from, PAGE)?;
-            let Some(last) = page.last() else { break };
+            let Some(last) = page.last() else { return Ok(reading) };
             from = last.seq.saturating_add(1);
             for record in &page {
                 // A record from after now is of a time that was set back: it counts as of now.
@@ -67,15 +84,6 @@ impl Counter {
                 reading.take_in(record);
             }
         }
-        for asked in &reading.asked {
-            let relation = reading.relation(asked, pools, self);
-            let ask = Ask { relation, ..asked.ask };
-            if let Some(mut targets) = self.targets.of(ask.pool) {
-                targets.count(&ask, &self.quotas, asked.at);
-            }
-        }
-        self.sweep(now);
-        Ok(())
     }
 
     /// Counts what needs no more than the record and who holds what.
@@ -97,8 +105,10 @@ impl Counter {
                 if let Some(mut inviters) = self.inviters.of(ask.inviter) {
                     inviters.count_held(&ask, &self.quotas, at);
                 }
-                let (user, pool) = (holder.user().to_owned(), pool.clone());
-                reading.asked.push(Asked { seq: record.seq, at, ask, user, pool });
+                if reading.asked_since <= at {
+                    let (user, pool) = (holder.user().to_owned(), pool.clone());
+                    reading.asked.push(Asked { seq: record.seq, at, ask, user, pool });
+                }
             }
             Event::Renewed { reservation, deadline, .. } => {
                 if let Some(holder) = reading.holders.get(reservation) {
@@ -199,6 +209,12 @@ impl Reading {
         }
         counter.stranger(circle.and_then(Circle::strangers_per_hour))
     }
+}
+
+/// How long a reservation counts against the rates of a pool at most, those that owners set included.
+fn asked_window(quotas: &Quotas) -> Duration {
+    let rates = [quotas.pair, quotas.contact_pair, quotas.strangers, Rate::hourly(1)];
+    rates.map(|rate| rate.window()).into_iter().max().unwrap_or_default()
 }
 
 /// The first record that is not older than a moment, or one near it: in the whole log time may step back

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::pools::{Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Welcome};
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Path},
@@ -20,6 +19,7 @@ use crate::{
     admission::{Framed, check_framing, welcomed},
     authentication::{Reader, Writer},
     keypackage_store::Idempotency,
+    pools::{Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Welcome},
     problem::Failure,
     routes::keypackages::query,
     state::State,
@@ -135,8 +135,8 @@ pub(crate) async fn commit(
             state.metrics.conflict();
         }
     })?;
-    state.metrics.spent_in_commit(spent);
-    let Delivered { epoch, position, not_kept, .. } = delivered;
+    let Delivered { epoch, position, not_kept, repeated } = delivered;
+    state.metrics.spent_in_commit(if repeated { 0 } else { spent });
     Ok(HttpResponse::Ok().json(CommitReply { epoch, position, not_kept }))
 }
 

@@ -1,6 +1,5 @@
 //! Registration: which key speaks for which device.
 
-use crate::pools::{ExecuteError, PoolView};
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path},
@@ -15,6 +14,7 @@ use keypool_projections::{LeafKey, Rejection};
 use crate::{
     authentication::{AuthenticationError, Newcomer, Reader, has_signed},
     keypackage_store::Idempotency,
+    pools::{ExecuteError, PoolView},
     problem::Failure,
     registration::Admission,
     state::{State, Store},

@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::pools::ExecuteError;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::{CACHE_CONTROL, ContentType},
@@ -20,6 +19,7 @@ use serde::Deserialize;
 use crate::{
     authentication::Reader,
     keypackage_store::StoreError,
+    pools::ExecuteError,
     problem::Failure,
     routes::keypackages::query,
     state::State,

@@ -1,6 +1,5 @@
 //! For whoever runs the server: is it alive, is it ready, what does it count, what does it offer.
 
-use crate::pools::{ClockState, ExecuteError};
 use actix_web::{
     HttpResponse,
     http::header,
@@ -9,7 +8,14 @@ use actix_web::{
 use keypool_api::{Code, Problem};
 use keypool_ledger::{EventLog, LogHealth};
 
-use crate::{disk::Level, metrics::Figures, openapi, problem::Failure, state::State};
+use crate::{
+    disk::DiskLevel,
+    metrics::Figures,
+    openapi,
+    pools::{ClockState, ExecuteError},
+    problem::Failure,
+    state::State,
+};
 
 /// Whether the process answers at all.
 #[utoipa::path(
@@ -20,8 +26,8 @@ pub(crate) async fn livez() -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::plaintext()).body("alive\n")
 }
 
-/// Whether the server takes requests: it does once it has replayed its log, unless the clock has stepped back
-/// or the disk of the log is full. A line more says what it refuses for want of room.
+/// Readiness of the server: its log is replayed, its clock is trusted, and the disk of the log has room. While
+/// that disk is low, a further line names the requests that are refused.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
@@ -52,8 +58,8 @@ fn readiness(state: &State) -> Result<Option<&'static str>, Failure> {
         return Err(Failure::new(Code::LogUnavailable, why));
     }
     match state.disk.level() {
-        Level::Full => {
-            let detail = Level::Full.refused().unwrap_or_default();
+        DiskLevel::Full => {
+            let detail = DiskLevel::Full.refused().unwrap_or_default();
             Err(Failure::new(Code::LogUnavailable, detail))
         }
         level => Ok(level.refused()),

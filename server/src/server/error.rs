@@ -2,10 +2,12 @@
 
 use std::{io, net::SocketAddr};
 
-use crate::pools::ReplayError;
 use keypool_ledger::OpenError;
 
-use crate::{connections::TooFewDescriptors, settings::SettingsError, transparency::LedgerError};
+use crate::{
+    connections::TooFewDescriptors, pools::ReplayError, settings::SettingsError,
+    transparency::LedgerError,
+};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]

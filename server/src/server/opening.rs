@@ -2,7 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use crate::pools::{Pools, Progress};
 use actix_web::web;
 use keypool_ledger::{Clock, SledLog, SledLogOptions};
 use keypool_projections::DeliveryLimits;
@@ -10,6 +9,7 @@ use keypool_projections::DeliveryLimits;
 use super::StartError;
 use crate::{
     keypackage_store::KeyPackageStore,
+    pools::{Pools, Progress},
     settings::Settings,
     state::Store,
     transparency::{Follower, LedgerError, Places, quarantine, set_aside},

@@ -29,6 +29,19 @@ pub enum SettingsError {
     /// A number is zero that must not be.
     #[error("{0} must be greater than zero")]
     Zero(&'static str),
+    /// The bodies that are held at a time may not be as large as one that is taken.
+    #[error(
+        "--bodies-bytes-max {bodies} has no room for a body of --body-bytes-max {body}, which may take a \
+         quarter of it: set --bodies-bytes-max to {least} at least, or --body-bytes-max lower"
+    )]
+    BodiesTooFew {
+        /// The largest body.
+        body: usize,
+        /// All bodies together.
+        bodies: usize,
+        /// The least that all bodies together must be.
+        least: usize,
+    },
     /// A policy lacks what it needs.
     #[error("{0} is missing; --registration {1} needs it")]
     Missing(&'static str, &'static str),

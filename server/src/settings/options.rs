@@ -150,12 +150,12 @@ pub struct Options {
     /// Whom a token must be for (its `aud`), with --registration jwt
     #[arg(long, env = "KEYPOOL_JWT_AUDIENCE", value_name = "NAME")]
     pub jwt_audience: Option<String>,
-    /// Packages of one pool for one inviter: so many at once, and as many again in this time [default:
-    /// 6/1h]
+    /// Packages of one pool for one inviter who is a stranger: so many at once, and as many again in this
+    /// time [default: 6/1h]
     #[arg(long, env = "KEYPOOL_QUOTA_PAIR", value_name = "COUNT/TIME", value_parser = rate)]
     #[serde(deserialize_with = "read_rate")]
     pub quota_pair: Option<Rate>,
-    /// How many reservations of one pool an inviter holds at once [default: 2]
+    /// How many reservations of one pool an inviter who is a stranger holds at once [default: 2]
     #[arg(long, env = "KEYPOOL_QUOTA_PAIR_HELD", value_name = "COUNT")]
     pub quota_pair_held: Option<usize>,
     /// How many reservations an inviter holds at once [default: 512]

@@ -4,13 +4,21 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use tokio::sync::Notify;
+use uuid::Uuid;
 
-use crate::harness::{Api, Device, Draft, GROUP, NOW, Process, Running, answer, command, upload};
+use crate::harness::{
+    Answer, Api, Device, Draft, GROUP, NOW, Process, Running, answer, command, upload,
+};
 
 /// Longer than anything here may take; only a failing test waits that long.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -19,14 +27,14 @@ const USUAL_DESCRIPTORS: usize = 1024;
 /// What a refused connection is told.
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable";
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
 }
 
 /// What arrives until the other side closes.
-fn read_to_end(stream: &mut TcpStream) -> String {
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> String {
     let (mut come, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut chunk) {
@@ -39,13 +47,13 @@ fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&come).into_owned()
 }
 
-/// The real binary where a process may open so many files.
-fn start_with_descriptors(data: &std::path::Path, descriptors: usize) -> Process {
+/// The real binary within a limit of the shell's `ulimit`.
+fn limited(data: &std::path::Path, limit: &str) -> Command {
     let command = command(data);
-    let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
     let mut shell = Command::new("/bin/sh");
     shell.env_clear().arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
-    Process::spawn(shell.stderr(Stdio::null()))
+    shell
 }
 
 /// Lets this test open as many files as the system allows.
@@ -66,7 +74,8 @@ async fn metric(api: &Api, admin_url: &str, name: &str) -> u64 {
 async fn a_server_with_the_usual_descriptors_outlives_1100_idle_sockets_and_keeps_writing() {
     raise_own_descriptors();
     let data = tempfile::tempdir().unwrap();
-    let process = start_with_descriptors(data.path(), USUAL_DESCRIPTORS);
+    let limit = format!("-n {USUAL_DESCRIPTORS}");
+    let process = Process::spawn(limited(data.path(), &limit).stderr(Stdio::null()));
     let (api, alice) = (&process.api, Device::new("alice"));
     api.register(&alice).await.ok();
     let admin = process.greeting[1].split_whitespace().nth(1).unwrap();
@@ -109,13 +118,25 @@ async fn a_server_with_the_usual_descriptors_outlives_1100_idle_sockets_and_keep
 }
 
 #[actix_web::test]
+async fn a_low_soft_limit_of_files_is_raised_as_far_as_the_hard_one_allows() {
+    raise_own_descriptors();
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::spawn(limited(data.path(), "-Sn 256").stderr(Stdio::null()));
+    let address: SocketAddr = process.api.authority().parse().unwrap();
+    let mut held: Vec<TcpStream> = Vec::new();
+    for _ in 0..300 {
+        let mut stream = connect(address);
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 15]).unwrap();
+        held.push(stream);
+    }
+    assert!(process.terminate().success());
+}
+
+#[actix_web::test]
 async fn a_server_that_may_open_too_few_files_does_not_start_and_says_what_to_do() {
     let data = tempfile::tempdir().unwrap();
-    let command = command(data.path());
-    let mut shell = Command::new("/bin/sh");
-    shell.env_clear().arg("-c").arg("ulimit -n 256; exec \"$0\" \"$@\"");
-    shell.arg(command.get_program()).args(command.get_args());
-    let (said, code) = crate::harness::refusal(&mut shell);
+    let (said, code) = crate::harness::refusal(&mut limited(data.path(), "-n 256"));
     assert_eq!(code, 1);
     assert!(said.contains("may open 256 files") && said.contains("ulimit -n"), "{said}");
 }
@@ -272,6 +293,120 @@ async fn bodies_of_registered_devices_have_a_budget_together() {
     assert!(of(BUSY) > 0, "{told:?}");
     assert_eq!(of(BUSY) + of("HTTP/1.1 408 "), 9, "{told:?}");
     api.upload(&alice, &alice.packages(NOW, 1)).await.ok();
+}
+
+/// The least of bodies that a server starts with: so many bytes for small ones, and as many for strangers.
+const PART: usize = 64 * 1024;
+
+/// Alice, who may reserve of Bob, at a server with the least budget for bodies.
+async fn with_the_least_budget() -> (Running, Device) {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start_with(|settings| {
+        settings.body_bytes_max = PART;
+        settings.bodies_bytes_max = 4 * PART;
+        settings.body_timeout = Duration::from_secs(3);
+    });
+    (running.with(&[&alice, &bob], 2).await, alice)
+}
+
+/// A reservation of Bob's packages whose body has so many bytes.
+fn padded_reservation(bytes: usize) -> (Draft, Vec<u8>) {
+    let body = json!({ "target_user": "bob", "group_id": GROUP, "reservation_id": Uuid::new_v4() });
+    let draft = Draft::post("/keypackages/reserve", &body);
+    let mut body = draft.body.clone().unwrap();
+    body.resize(bytes, b' ');
+    (Draft { body: Some(body.clone()), ..draft }, body)
+}
+
+#[actix_web::test]
+async fn a_body_that_comes_byte_by_byte_takes_no_more_of_the_budget_than_it_has() {
+    let (running, alice) = with_the_least_budget().await;
+    let (draft, body) = padded_reservation(PART / 4);
+    let head = head_of(&running.api, &alice, &draft, body.len());
+    let chunked = "transfer-encoding: chunked\r\nconnection: close";
+    let head = head.replace(&format!("content-length: {}", body.len()), chunked);
+    let mut stream = connect(running.server.address());
+    let chunks = body.iter().flat_map(|byte| [*b"1\r\n", [*byte, b'\r', b'\n']].concat());
+    let chunks: Vec<u8> = chunks.chain(*b"0\r\n\r\n").collect();
+    stream.write_all(&[head.as_bytes(), &chunks].concat()).unwrap();
+    let told = read_to_end(&mut stream);
+    assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+}
+
+#[actix_web::test]
+async fn bodies_of_strangers_take_nothing_of_the_budget_of_devices() {
+    let (running, alice) = with_the_least_budget().await;
+    let body = vec![b'x'; PART];
+    let draft = Draft { body: Some(body.clone()), ..Draft::post("/devices", &json!({})) };
+    let (told, telling) = std::sync::mpsc::channel();
+    for stranger in ["mallory", "eve"] {
+        let head = head_of(&running.api, &Device::new(stranger), &draft, body.len());
+        let mut stream = connect(running.server.address());
+        let (told, body) = (told.clone(), body.clone());
+        std::thread::spawn(move || {
+            stream.write_all(head.as_bytes()).unwrap();
+            // One byte is held back. The refusal of one too many may overtake the rest.
+            let _ = stream.write_all(&body[1..]);
+            let _ = told.send(read_to_end(&mut stream));
+        });
+    }
+    // There is room for one of them, which is held until its time is over.
+    let first = telling.recv_timeout(DEADLINE).unwrap();
+    assert!(first.starts_with(BUSY), "{first}");
+    let (draft, _) = padded_reservation(PART);
+    running.api.send(&alice, &draft).await.ok();
+}
+
+/// A device with so many blocks and unblocks in its history, and its withdrawal of a package after them.
+async fn with_a_long_history(api: &Api, device: &Device) -> (Draft, Answer) {
+    let users: Vec<String> = (0..256).map(|n| format!("u{n}")).collect();
+    for _ in 0..20 {
+        for change in ["blocked", "unblocked"] {
+            api.post(device, "/keypackages/policy", json!({ change: users })).await.ok();
+        }
+    }
+    let draft = Draft::post("/keypackages/revoke", &json!({ "all": true, "reason": "withdrawn" }));
+    let first = api.send(device, &draft).await.ok();
+    (draft, first)
+}
+
+#[actix_web::test]
+async fn eight_connections_that_repeat_an_old_command_keep_nobody_else_waiting() {
+    let bob = Device::new("bob");
+    let running = Running::start().with(&[&bob], 2).await;
+    let (draft, first) = with_a_long_history(&running.api, &bob).await;
+    let (answered, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let repeating = (0..8).map(|_| {
+        let api = Api::new(running.api.url.clone(), running.api.clock.clone());
+        let (bob, draft, first) = (Device::new("bob"), draft.clone(), first.body.clone());
+        let (answered, told) = (Arc::clone(&answered), Arc::clone(&told));
+        actix_rt::spawn(async move {
+            loop {
+                let again = api.send(&bob, &draft).await;
+                if again.status == 503 {
+                    assert_eq!(again.code(), "busy", "{}", again.body);
+                    continue;
+                }
+                assert_eq!(again.ok().body, first);
+                answered.fetch_add(1, Ordering::Relaxed);
+                told.notify_one();
+            }
+        })
+    });
+    let repeating: Vec<_> = repeating.collect();
+    actix_rt::time::timeout(DEADLINE, told.notified()).await.unwrap();
+    let before = answered.load(Ordering::Relaxed);
+    let other = Api::new(running.api.url.clone(), running.api.clock.clone());
+    for _ in 0..100 {
+        answer(other.http.get(format!("{}/livez", other.url))).await.unwrap().ok();
+    }
+    // Where they keep a worker busy, each of the hundred waits for some of them.
+    let meanwhile = answered.load(Ordering::Relaxed) - before;
+    for connection in repeating {
+        assert!(!connection.is_finished(), "it has got another answer");
+        connection.abort();
+    }
+    assert!(meanwhile < 100, "{meanwhile} repeated commands were answered before 100 others");
 }
 
 #[actix_web::test]

@@ -65,6 +65,7 @@ fn complaints_say_what_is_wrong_and_what_to_do() {
         said("listen = 8080"),
         said("packages-max = 0"),
         said("batch-packages-max = \"many\""),
+        said("body-bytes-max = 33554432"),
     ];
     insta::assert_snapshot!(cases.join("\n---\n"));
     let (said, code) = refusal(command(&data).args(["--config", "/nowhere/keypool.toml"]));

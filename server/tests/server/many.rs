@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use keypool_ledger::{
@@ -177,7 +178,7 @@ async fn a_user_with_too_many_devices_is_left_out_and_the_others_are_not() {
     let both = json!([{ "user": "bob" }, { "user": "carol" }]);
     let answer = running.api.send(&alice, &many(&both)).await.ok();
     assert_eq!(told(&answer).0, ["carol/main"]);
-    assert_eq!(answer.body["missing"], json!([{ "user": "bob", "code": "bad_request" }]));
+    assert_eq!(answer.body["missing"], json!([{ "user": "bob", "code": "too_large" }]));
     let named = json!([{ "user": "bob", "device": "main" }, { "user": "bob", "device": "phone" }]);
     let refused = running.api.send(&alice, &many(&named)).await;
     assert_eq!((refused.status, refused.code()), (400, "bad_request"));
@@ -185,6 +186,22 @@ async fn a_user_with_too_many_devices_is_left_out_and_the_others_are_not() {
         refused.text("detail"),
         "the targets have 2 devices; one request reserves packages of 1 at most"
     );
+}
+
+#[actix_web::test]
+async fn a_repeated_request_is_answered_alike_although_there_are_too_many_devices_now() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start_with(|settings| settings.target_devices_max = 2);
+    let carol = Device::new("carol");
+    let running = running.with(&[&alice, &carol, &bob], 2).await;
+    let draft = many(&json!([{ "user": "bob" }, { "user": "carol" }]));
+    let first = running.api.send(&alice, &draft).await.ok();
+    assert_eq!(told(&first).0, ["bob/main"]);
+    for name in ["bob/phone", "bob/tablet"] {
+        add_device(&running.api, &bob, name, 1).await;
+    }
+    let again = running.api.send(&alice, &draft).await.ok();
+    assert_eq!(again.body, first.body);
 }
 
 type Shared = Arc<Faulty<MemoryLog>>;
@@ -246,6 +263,18 @@ async fn a_request_that_was_cut_off_in_the_middle_is_completed_by_its_repetition
             assert_eq!(after.view(&person.pool).state.counts().reserved, 1, "{fault:?}");
         }
     }
+}
+
+#[actix_web::test]
+async fn a_clock_that_is_behind_spoils_no_package_that_is_reported() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start().with(&[&alice, &bob], 1).await;
+    let reserved = running.api.reserve(&alice, "bob").await.ok();
+    // By this clock the lifetime of the package has not begun.
+    running.clock.set(NOW.before(Duration::from_hours(48)));
+    running.api.claim(&alice, "/keypackages/report", &reserved).await.ok();
+    let status = running.api.get(&bob, "/keypackages/status").await.ok();
+    assert_eq!((&status.body["revoked"], &status.body["available"]), (&json!(0), &json!(1)));
 }
 
 #[actix_web::test]

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -12,6 +13,7 @@ use keypool_server::{LowWater, Server};
 use serde_json::json;
 
 use crate::{
+    connections::connect,
     groups::Group,
     harness::{
         Answer, Api, Device, Draft, NOW, Process, Running, answer, command, local_settings,
@@ -297,10 +299,40 @@ async fn a_server_whose_disk_hangs_ends_when_it_is_told_to() {
     let pid = process.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let ended = actix_rt::task::spawn_blocking(|| process.ended());
-    // Well before a minute, after which a service manager would kill it.
-    let ended = actix_rt::time::timeout(Duration::from_secs(30), ended).await.unwrap();
+    // Before a minute, after which a service manager would kill it.
+    let ended = actix_rt::time::timeout(Duration::from_secs(55), ended).await.unwrap();
     let (status, said) = ended.unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("the disk does not answer"), "{said}");
     drop(hanging.await);
+}
+
+/// Sends requests, and takes nothing of their answers but the beginning of the first.
+fn asks_and_reads_nothing(address: SocketAddr, request: &[u8]) -> TcpStream {
+    let mut stream = connect(address);
+    stream.set_nonblocking(true).unwrap();
+    // As many as the buffers take.
+    while stream.write(&request.repeat(100)).is_ok() {}
+    stream.set_nonblocking(false).unwrap();
+    stream.read_exact(&mut [0; 15]).unwrap();
+    stream
+}
+
+#[actix_web::test]
+async fn a_reader_that_blocks_at_each_listener_does_not_keep_a_server_from_closing_its_log() {
+    let data = tempfile::tempdir().unwrap();
+    let mut command = command(data.path());
+    let process = Process::spawn(command.stderr(Stdio::piped()));
+    let public = process.api.authority().parse().unwrap();
+    let admin = process.greeting[1].split_whitespace().nth(1).unwrap();
+    let admin = admin.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
+    let admin = admin.parse().unwrap();
+    let openapi = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let metrics = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let _blocked =
+        [asks_and_reads_nothing(public, openapi), asks_and_reads_nothing(admin, metrics)];
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let (status, said) = process.ended();
+    assert!(status.success(), "{said}");
 }

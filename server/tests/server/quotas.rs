@@ -1,6 +1,10 @@
 //! The limits on what inviters and owners may ask for, through the real server.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use keypool_ledger::{Clock, ManualClock};
 use keypool_projections::quota::{Quotas, Rate};
@@ -9,8 +13,11 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    groups::Group,
-    harness::{Answer, Api, Device, Draft, GROUP, NOW, Running, answer, local_settings, upload},
+    groups::{APPLICATION, Group},
+    harness::{
+        Answer, Api, Device, Draft, GROUP, NOW, Process, Running, answer, command, local_settings,
+        upload,
+    },
 };
 
 /// A server with limits, and nothing kept for contacts.
@@ -355,6 +362,42 @@ async fn after_a_restart_everything_counts_that_counted_before() {
 }
 
 #[actix_web::test]
+async fn after_a_restart_an_owners_own_limit_for_strangers_counts_for_its_hour() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    // No other limit looks back so far.
+    let quotas = Quotas {
+        pair: Rate::new(6, Duration::from_secs(1)),
+        contact_pair: Rate::new(32, Duration::from_secs(1)),
+        uploads: Rate::new(256, Duration::from_secs(1)),
+        policy: Rate::new(60, Duration::from_secs(1)),
+        post_kib: Rate::new(1024, Duration::from_millis(1)),
+        groups: Rate::new(30, Duration::from_secs(1)),
+        ..Quotas::STANDARD
+    };
+    let start = || {
+        let settings = Settings { quotas: Some(quotas), ..local_settings(data.path()) };
+        let server = Server::start(settings, clock.clone()).unwrap();
+        let api = Api::new(server.url(), clock.clone());
+        (server, api)
+    };
+    let (server, api) = start();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(Device::new);
+    for device in [&alice, &bob, &carol] {
+        api.register(device).await.ok();
+    }
+    api.upload(&bob, &bob.packages(NOW, 20)).await.ok();
+    api.post(&bob, "/keypackages/policy", json!({ "strangers_per_hour": 1 })).await.ok();
+    reserve_and_spend(&api, &alice, "bob").await.ok();
+    clock.advance(Duration::from_mins(30));
+    let before = refused(&api.reserve(&carol, "bob").await, "rate_limited");
+    assert_eq!(before, Duration::from_mins(30));
+    server.stop().await;
+    let (_server, api) = start();
+    assert_eq!(refused(&api.reserve(&carol, "bob").await, "rate_limited"), before);
+}
+
+#[actix_web::test]
 async fn a_contact_takes_a_full_pool_at_once_and_then_one_each_minute() {
     let (alice, bob) = (Device::new("alice"), Device::new("bob"));
     let running = limited(&Quotas::STANDARD).with(&[&alice, &bob], 40).await;
@@ -417,4 +460,68 @@ async fn a_policy_changes_sixty_times_at_once_and_a_blocked_user_is_refused() {
     post(block).await.ok();
     let refused = api.reserve(&alice, "bob").await;
     assert_eq!((refused.status, refused.code()), (403, "not_allowed"));
+}
+
+#[actix_web::test]
+async fn a_repeated_post_is_not_counted_and_a_repeated_commit_spends_nothing() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let quotas = Quotas { posts: Rate::new(4, Duration::from_mins(10)), ..Quotas::STANDARD };
+    let running = limited(&quotas).with(&[&alice, &bob], 3).await;
+    let api = &running.api;
+    let group = Group::new(api, "group-1");
+    group.make(&alice).await.ok();
+    let reserved = group.reserve(&alice, "bob").await.ok();
+    let commit = Draft::post(&group.path("commits"), &group.adding(0, &reserved));
+    let message = json!({ "message": group.framed(1, APPLICATION, "hello") });
+    let message = Draft::post(&group.path("messages"), &message);
+    for draft in [commit, message] {
+        let first = api.send(&alice, &draft).await.ok();
+        for _ in 0..5 {
+            let again = api.send(&alice, &draft).await.ok();
+            assert_eq!(again.body["position"], first.body["position"]);
+        }
+    }
+    let metrics = answer(api.http.get(format!("{}/metrics", running.admin_url()))).await.unwrap();
+    let metrics = String::from_utf8(metrics.bytes).unwrap();
+    assert!(metrics.contains("keypool_spends_total{late=\"false\"} 1\n"), "{metrics}");
+    for words in ["three", "four"] {
+        group.say(&alice, words).await.ok();
+    }
+    refused(&group.say(&alice, "five").await, "rate_limited");
+}
+
+#[actix_web::test]
+async fn changes_of_a_policy_that_cancel_out_write_nothing() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start().with(&[&alice, &bob], 32).await;
+    let api = &running.api;
+    let mut spent = Vec::new();
+    for _ in 0..32 {
+        let reserved = reserve_and_spend(api, &alice, "bob").await.ok();
+        spent.push(reserved.text("reservation_id").to_owned());
+    }
+    let before = api.get(&bob, "/keypackages/status").await.ok().body["version"].clone();
+    let change = json!({ "joined": spent, "removed": vec!["alice"; 32] });
+    let told = api.post(&bob, "/keypackages/policy", change).await.ok();
+    assert_eq!(told.body["contacts"], json!([]));
+    let after = api.get(&bob, "/keypackages/status").await.ok().body["version"].clone();
+    assert_eq!(after, before);
+}
+
+#[actix_web::test]
+async fn a_forwarded_address_from_a_peer_that_is_not_trusted_is_warned_of_once() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::spawn(command(data.path()).stderr(Stdio::piped()));
+    for name in ["alice", "bob", "carol"] {
+        let device = Device::new(name);
+        send_from(&process.api, "192.0.2.7", &device, &registration(&device)).await.ok();
+    }
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let (_, said) = process.ended();
+    let warnings: Vec<&str> =
+        said.lines().filter(|line| line.contains("X-Forwarded-For")).collect();
+    let [warning] = warnings[..] else { panic!("{said}") };
+    assert!(warning.contains("WARN") && warning.contains("--trusted-proxy"), "{warning}");
+    assert!(warning.contains("127.0.0.1"), "{warning}");
 }

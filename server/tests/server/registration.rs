@@ -244,3 +244,16 @@ async fn a_token_that_the_signature_does_not_cover_is_refused() {
         assert_eq!((sent.status, sent.code()), (401, "unauthenticated"), "{}", sent.body);
     }
 }
+
+/// Two names whose histories had one fingerprint when it was made without a secret.
+#[actix_web::test]
+async fn two_names_that_were_ground_to_collide_both_register_and_upload() {
+    let pair = ["9819e2045bb1ae1c8c", "3e5eb1a5b5fa550cec"];
+    let pair = pair.map(|end| Device::new(&format!("{}{end}", "x".repeat(40))));
+    let running = Running::start().with(&[&pair[0], &pair[1]], 1).await;
+    for device in &pair {
+        running.api.upload(device, &device.packages(NOW, 1)).await.ok();
+    }
+    let status = running.api.get(&pair[0], "/keypackages/status").await.ok();
+    assert_eq!(status.body["available"], 1);
+}

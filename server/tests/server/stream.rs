@@ -1,10 +1,16 @@
 //! What happens to a pool, told as it happens; and from where a listener was cut off.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Api, Device, Draft, NOW, Running};
+use crate::{
+    connections::{connect, read_to_end},
+    harness::{Api, Device, Draft, NOW, Running},
+};
 
 /// Somebody who listens to their pool.
 struct Listener {
@@ -171,6 +177,34 @@ async fn the_newest_stream_of_a_device_ends_its_oldest() {
     for mut listener in newest {
         assert_eq!(listener.next().await.unwrap().1, "uploaded");
     }
+}
+
+#[actix_web::test]
+async fn a_displaced_stream_ends_also_where_its_client_takes_nothing() {
+    let bob = Device::new("bob");
+    let running = Running::start().with(&[&bob], 1).await;
+    let api = &running.api;
+    // The buffers between the server and a client hold less than this history.
+    let users: Vec<String> = (0..256).map(|n| format!("{n:060}")).collect();
+    for _ in 0..32 {
+        for change in ["blocked", "unblocked"] {
+            api.post(&bob, "/keypackages/policy", json!({ change: users })).await.ok();
+        }
+    }
+    let draft = Draft::get("/keypackages/stream?after=0");
+    let headers = draft.headers(&bob, api.authority(), NOW);
+    let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let (path, host, headers) = (&draft.path, api.authority(), headers.collect::<String>());
+    let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n");
+    let mut oldest = connect(running.server.address());
+    rustix::net::sockopt::set_socket_recv_buffer_size(&oldest, 4096).unwrap();
+    oldest.write_all(head.as_bytes()).unwrap();
+    oldest.read_exact(&mut [0; 15]).unwrap();
+    let _newer = [Listener::of(api, &bob, None).await, Listener::of(api, &bob, None).await];
+    let told = read_to_end(&mut oldest);
+    assert!(told.contains("user_blocked"));
+    let last = api.get(&bob, "/keypackages/status").await.ok().body["version"].clone();
+    assert!(!told.contains(&format!("id: {last}\n")), "it has told all {last} events");
 }
 
 #[actix_web::test]

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use super::query;
 use crate::{
     authentication::Reader,
-    open_requests::Place,
+    open_requests::OpenRequest,
     problem::Failure,
     state::{State, Store},
 };
@@ -121,8 +121,16 @@ struct Told {
 }
 
 impl Told {
-    /// Tells what there is, and what comes, until the end.
-    async fn tell(mut self, state: Data<State>, caller: Reader, mut place: Place) {
+    /// Tells what there is, and what comes, until the end. A newer stream that takes the place ends this one
+    /// wherever it is, also where its reader takes nothing.
+    async fn tell(self, state: Data<State>, caller: Reader, mut place: OpenRequest) {
+        tokio::select! {
+            () = place.displaced() => {}
+            () = self.tell_all(state, caller) => {}
+        }
+    }
+
+    async fn tell_all(mut self, state: Data<State>, caller: Reader) {
         let Ok(store) = state.store() else { return };
         let mut news = store.pools().listen(&caller.pool);
         let mut piece = RETRY.to_owned();
@@ -138,7 +146,6 @@ impl Told {
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.sender.closed() => return,
-                () = place.displaced() => return,
                 changed = news.changed() => if changed.is_err() { return },
                 () = actix_rt::time::sleep(state.stream_heartbeat) => ":\n\n".clone_into(&mut piece),
             }

@@ -1,0 +1,73 @@
+//! Reports of packages that their holders could not use.
+
+use std::sync::Arc;
+
+use actix_rt::task::spawn_blocking;
+use keypool_ledger::{EventLog, PoolId, ReadError};
+use keypool_projections::{Answer, Claim, Command, ReservationStatus};
+
+use super::{Bench, Idempotency, KeyPackageStore, StoreError, judge};
+use crate::{
+    admission::Owner,
+    pools::{Pools, Target},
+};
+
+impl<L: EventLog + 'static> KeyPackageStore<L> {
+    /// Notes that a reserved package cannot be used, and ends the claim. It is withdrawn if it would not be
+    /// admitted again, or if enough users have said so.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the claim does not hold the package any more.
+    pub async fn report(
+        &self,
+        claim: Claim,
+        check: Option<String>,
+        idempotency: Idempotency,
+    ) -> Result<(), StoreError> {
+        let target = Target::Package(claim.keypackage_ref.clone());
+        let admissible = self.is_admissible(&claim).await?;
+        let command = Command::Report { claim: claim.clone(), check, admissible };
+        let reply = self.execute(target, command, idempotency).await?;
+        self.claim_ended(&claim);
+        match reply.answer {
+            Answer::Reported => Ok(()),
+            _ => Err(StoreError::Confused),
+        }
+    }
+
+    /// Decides whether a reported package would be admitted to its pool now. One that the claim does not hold
+    /// is not judged: the pool refuses the report.
+    async fn is_admissible(&self, claim: &Claim) -> Result<bool, StoreError> {
+        let (pools, claim) = (Arc::clone(&self.pools), claim.clone());
+        let held = spawn_blocking(move || held_by(&claim, &pools)).await;
+        let Some((pool, bytes)) = held.map_err(|_| StoreError::Cancelled)?? else {
+            return Ok(true);
+        };
+        let signature_key = self.registered_key(&pool);
+        let owner = Owner { pool, signature_key };
+        let now = self.pools.now();
+        let bench = Bench { packages: vec![bytes], owner, now, rules: self.rules.clone() };
+        let judged = judge(bench).await.ok_or(StoreError::Cancelled)?;
+        Ok(judged.iter().all(Result::is_ok))
+    }
+}
+
+/// The pool and the bytes of the package that a claim holds; `None` if it holds none.
+fn held_by<L: EventLog + 'static>(
+    claim: &Claim,
+    pools: &Pools<L>,
+) -> Result<Option<(PoolId, Vec<u8>)>, ReadError> {
+    let Some(made) = pools.log().find_reservation(claim.reservation)? else { return Ok(None) };
+    let Some(pool) = made.envelope.stream.pool() else { return Ok(None) };
+    let Some(view) = pools.pool(pool) else { return Ok(None) };
+    let is_held = view.state.reservation(claim.reservation).is_some_and(|made| {
+        made.status == ReservationStatus::Open
+            && made.holder == claim.holder
+            && made.keypackage_ref == claim.keypackage_ref
+    });
+    if !is_held {
+        return Ok(None);
+    }
+    Ok(pools.package_bytes(&claim.keypackage_ref)?.map(|bytes| (pool.clone(), bytes)))
+}
