@@ -12,6 +12,8 @@ mod leaf_key;
 
 mod structure;
 
+mod usable_key;
+
 mod welcome;
 
 use std::time::Duration;
@@ -20,10 +22,7 @@ use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, SignatureKey, Ti
 use keypool_projections::{LeafKey, NewPackage};
 use openmls::prelude::{KeyPackageIn, KeyPackageVerifyError, ProtocolVersion, hash_ref};
 use openmls_rust_crypto::RustCrypto;
-use openmls_traits::{
-    crypto::OpenMlsCrypto,
-    types::{Ciphersuite, HpkeKemType},
-};
+use openmls_traits::{crypto::OpenMlsCrypto, types::Ciphersuite};
 use tls_codec::{Deserialize, Serialize};
 
 use self::{
@@ -33,6 +32,7 @@ use self::{
         EXTENSION_LAST_RESORT, Extension, KeyPackage, KeyPackageContent, LeafSource, Lifetime,
         MLS10, WIRE_FORMAT_KEY_PACKAGE,
     },
+    usable_key::check_usable,
 };
 
 pub use self::check::Check;
@@ -382,33 +382,6 @@ fn check_signatures(exact: &[u8], crypto: &RustCrypto) -> Result<(), AdmissionEr
         ) => (Check::Capabilities, "an extension may not stand in a key package"),
     };
     Err(refuse(check, detail))
-}
-
-/// Encrypts a word to a key, as the inviter will: a key that only looks like one fails here.
-fn check_usable(key: &[u8], what: &str, bench: &Bench<'_>) -> Result<(), AdmissionError> {
-    let fits = kem_key_len(bench.suite).is_none_or(|len| len == key.len());
-    let config = bench.suite.hpke_config();
-    if fits && bench.crypto.hpke_seal(config, key, b"", b"", b"keypool").is_ok() {
-        return Ok(());
-    }
-    let len = key.len();
-    Err(refuse(Check::UsableKeys, format!("{what} ({len} bytes) is no key one can encrypt to")))
-}
-
-/// How many bytes a ciphersuite's public keys have (RFC 9180 section 7.1), where it is known here.
-///
-/// Some libraries take a compressed point where the standard asks for the whole one.
-fn kem_key_len(suite: Ciphersuite) -> Option<usize> {
-    match suite.hpke_kem_algorithm() {
-        HpkeKemType::DhKem25519 => Some(32),
-        HpkeKemType::DhKem448 => Some(56),
-        HpkeKemType::DhKemP256 => Some(65),
-        HpkeKemType::DhKemP384 => Some(97),
-        HpkeKemType::DhKemP521 => Some(133),
-        // With OpenMLS's post-quantum feature there are more; the trial alone judges those.
-        #[allow(unreachable_patterns, reason = "there are more with a feature of OpenMLS")]
-        _ => None,
-    }
 }
 
 fn facts(
