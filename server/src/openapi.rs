@@ -2,12 +2,14 @@
 
 mod fields;
 
+mod shared;
+
 use std::sync::LazyLock;
 
 use keypool_api::{EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
-use self::fields::Fields;
+use self::{fields::Fields, shared::Shared};
 use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
 
 #[derive(OpenApi)]
@@ -57,7 +59,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
         operations::readyz,
     ),
     components(schemas(Problem, EventView, LastResortNotice, LevelNotice)),
-    modifiers(&Fields),
+    modifiers(&Fields, &Shared),
     tags(
         (name = "devices", description = "Which key speaks for which device"),
         (name = "keypackages", description = "The packages of a device"),

@@ -9,7 +9,6 @@ use actix_web::{
 use keypool_api::{
     AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest, GroupReply,
     GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, NotKept,
-    Problem,
 };
 use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
 use keypool_projections::{Acknowledgement, Claim, Closed};
@@ -39,13 +38,8 @@ const WAIT_MAX_S: u64 = 30;
 /// Makes a group: the caller is its first member, in epoch 0.
 #[utoipa::path(
     post, path = "/groups", tag = "delivery",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = GroupRequest,
-    responses(
-        (status = 201, description = "The group is made", body = GroupReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 201, description = "The group is made", body = GroupReply)),
 )]
 pub(crate) async fn make(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
     let GroupRequest { group_id: group } = caller.body.json()?;
@@ -60,15 +54,8 @@ pub(crate) async fn make(state: Data<State>, caller: Writer) -> Result<HttpRespo
 /// The other members see it in MLS only when one of them commits the removal.
 #[utoipa::path(
     post, path = "/groups/{group_id}/leave", tag = "delivery",
-    params(
-        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
-        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
-    ),
-    responses(
-        (status = 200, description = "The device is no member", body = GroupReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    params(("group_id" = String, Path, description = "The group's id, base64url without padding")),
+    responses((status = 200, description = "The device is no member", body = GroupReply)),
 )]
 pub(crate) async fn leave(
     state: Data<State>,
@@ -87,15 +74,10 @@ pub(crate) async fn leave(
 /// the members whose mailboxes had no room for it.
 #[utoipa::path(
     post, path = "/groups/{group_id}/commits", tag = "delivery",
-    params(
-        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
-        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
-    ),
+    params(("group_id" = String, Path, description = "The group's id, base64url without padding")),
     request_body = CommitRequest,
     responses(
         (status = 200, description = "It is the group's Commit for this epoch", body = CommitReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn commit(
@@ -144,16 +126,9 @@ pub(crate) async fn commit(
 /// the group. The answer names the members whose mailboxes had no room for it.
 #[utoipa::path(
     post, path = "/groups/{group_id}/messages", tag = "delivery",
-    params(
-        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
-        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
-    ),
+    params(("group_id" = String, Path, description = "The group's id, base64url without padding")),
     request_body = MessageRequest,
-    responses(
-        (status = 200, description = "It waits for every other member", body = MessageReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "It waits for every other member", body = MessageReply)),
 )]
 pub(crate) async fn message(
     state: Data<State>,
@@ -189,11 +164,7 @@ struct Which {
         ("limit" = Option<u16>, Query, description = "How many items, 100 at most"),
         ("wait" = Option<u64>, Query, description = "How many seconds to wait for something to come, 30 at most"),
     ),
-    responses(
-        (status = 200, description = "What waits, in order", body = MailboxReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "What waits, in order", body = MailboxReply)),
 )]
 pub(crate) async fn mailbox(
     request: HttpRequest,
@@ -300,13 +271,8 @@ fn item(record: Record) -> Option<MailboxItem> {
 /// joined, and takes note that the device was told of what was not kept.
 #[utoipa::path(
     post, path = "/mailbox/acknowledge", tag = "delivery",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = AcknowledgeRequest,
-    responses(
-        (status = 200, description = "It is forgotten", body = AcknowledgeReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "It is forgotten", body = AcknowledgeReply)),
 )]
 pub(crate) async fn acknowledge(
     state: Data<State>,

@@ -14,7 +14,7 @@ use actix_web::{
     web::{self, Data, Query},
 };
 use keypool_api::{
-    Base64, ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus, Problem,
+    Base64, ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus,
     ReleaseReply, RenewReply, ReportReason, ReportReply, ReportRequest, ReserveReply,
     ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest, UploadItem,
     UploadReply, UploadRequest,
@@ -47,12 +47,9 @@ const EVENTS_MAX: usize = 1000;
 /// `items`.
 #[utoipa::path(
     post, path = "/keypackages/upload", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body(content((UploadRequest = "application/json"), (Vec<u8> = "message/mls"))),
     responses(
         (status = 200, description = "At least one package was acceptable", body = UploadReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn upload(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
@@ -129,12 +126,9 @@ const fn outcome_of(stage: Stage) -> Outcome {
 /// With `Accept: message/mls` the answer is the package's bytes, and the rest stands in headers.
 #[utoipa::path(
     post, path = "/keypackages/reserve", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ReserveRequest,
     responses(
         (status = 200, description = "The package", content((ReserveReply = "application/json"), (Vec<u8> = "message/mls"))),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn reserve(
@@ -202,13 +196,8 @@ fn raw(reserved: ReservedKeyPackage) -> HttpResponse {
 /// Gives the caller more time with a package. To be called right before the Commit is posted.
 #[utoipa::path(
     post, path = "/keypackages/renew", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ClaimRequest,
-    responses(
-        (status = 200, description = "The claim has more time", body = RenewReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The claim has more time", body = RenewReply)),
 )]
 pub(crate) async fn renew(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
     let claim = claim(caller.body.json()?, caller.pool);
@@ -223,12 +212,9 @@ pub(crate) async fn renew(state: Data<State>, caller: Writer) -> Result<HttpResp
 /// Gives a package back that the caller holds and will not use.
 #[utoipa::path(
     post, path = "/keypackages/release", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ClaimRequest,
     responses(
         (status = 200, description = "The package is not held by this claim", body = ReleaseReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn release(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
@@ -249,13 +235,8 @@ fn claim(asked: ClaimRequest, holder: PoolId) -> Claim {
 /// sees why.
 #[utoipa::path(
     post, path = "/keypackages/report", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ReportRequest,
-    responses(
-        (status = 200, description = "The package is quarantined", body = ReportReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The package is quarantined", body = ReportReply)),
 )]
 pub(crate) async fn report(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
     let ReportRequest { keypackage_ref, reservation_id, reason } = caller.body.json()?;
@@ -272,13 +253,8 @@ pub(crate) async fn report(state: Data<State>, caller: Writer) -> Result<HttpRes
 /// Uses up a package that the caller holds: the Commit that adds its owner has been posted.
 #[utoipa::path(
     post, path = "/keypackages/spend", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = SpendRequest,
-    responses(
-        (status = 200, description = "The package is used up", body = SpendReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The package is used up", body = SpendReply)),
 )]
 pub(crate) async fn spend(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
     let SpendRequest { keypackage_ref, reservation_id: reservation, group_id, added_by } =
@@ -306,13 +282,8 @@ pub(crate) async fn spend(state: Data<State>, caller: Writer) -> Result<HttpResp
 /// Withdraws packages of the caller's pool: they are never offered again.
 #[utoipa::path(
     post, path = "/keypackages/revoke", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = RevokeRequest,
-    responses(
-        (status = 200, description = "They are withdrawn", body = RevokeReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "They are withdrawn", body = RevokeReply)),
 )]
 pub(crate) async fn revoke(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
     let RevokeRequest { keypackage_refs, credential_hash, all, reason } = caller.body.json()?;
@@ -350,11 +321,7 @@ struct StatusQuery {
         ("user" = Option<String>, Query, description = "The caller's own user, if it is named at all"),
         ("device" = Option<String>, Query, description = "The caller's own device, if it is named at all"),
     ),
-    responses(
-        (status = 200, description = "The pool", body = PoolStatus),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The pool", body = PoolStatus)),
 )]
 pub(crate) async fn status(
     request: HttpRequest,
@@ -405,11 +372,7 @@ struct EventsQuery {
         ("after" = Option<u64>, Query, description = "Tell what comes after this version; 0 for all"),
         ("limit" = Option<u64>, Query, description = "How many events at most: 100 unless said, 1000 at most"),
     ),
-    responses(
-        (status = 200, description = "The events, in order", body = EventsReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The events, in order", body = EventsReply)),
 )]
 pub(crate) async fn events(
     request: HttpRequest,

@@ -40,10 +40,7 @@ const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The form is C2SP's: `NAME+HASH+BASE64`. Whoever has it from elsewhere need not believe the server.
 #[utoipa::path(
     get, path = "/ledger/key", tag = "ledger",
-    responses(
-        (status = 200, description = "The key", body = String, content_type = "text/plain"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The key", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn key(state: Data<State>) -> Result<HttpResponse, Failure> {
     let text = format!("{}\n", state.ledger()?.key());
@@ -57,7 +54,6 @@ pub(crate) async fn key(state: Data<State>) -> Result<HttpResponse, Failure> {
     get, path = "/ledger/checkpoint", tag = "ledger",
     responses(
         (status = 200, description = "The last checkpoint", body = String, content_type = "text/plain"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn checkpoint(state: Data<State>) -> Result<HttpResponse, Failure> {
@@ -77,7 +73,6 @@ pub(crate) async fn checkpoint(state: Data<State>) -> Result<HttpResponse, Failu
     responses(
         (status = 200, description = "The hashes", body = String, content_type = "application/octet-stream"),
         (status = "4XX", description = "There is no such tile", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn tile(state: Data<State>, path: Path<String>) -> Result<HttpResponse, Failure> {
@@ -106,11 +101,7 @@ struct InclusionQuery {
         ("seq" = u64, Query, description = "The record's place in the log, from 1"),
         ("size" = u64, Query, description = "How many records the checkpoint has"),
     ),
-    responses(
-        (status = 200, description = "The hashes", body = InclusionReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The hashes", body = InclusionReply)),
 )]
 pub(crate) async fn inclusion(
     request: HttpRequest,
@@ -136,11 +127,7 @@ struct ConsistencyQuery {
         ("from" = u64, Query, description = "How many records the older checkpoint has"),
         ("to" = u64, Query, description = "How many records the newer checkpoint has"),
     ),
-    responses(
-        (status = 200, description = "The hashes", body = ConsistencyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The hashes", body = ConsistencyReply)),
 )]
 pub(crate) async fn consistency(
     request: HttpRequest,
@@ -160,8 +147,6 @@ pub(crate) async fn consistency(
     params(("reservation_id" = uuid::Uuid, Path, description = "The reservation")),
     responses(
         (status = 200, description = "The receipt and its proof", body = String, content_type = "text/plain"),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn receipt(

@@ -6,7 +6,7 @@ use actix_web::{
     HttpRequest, HttpResponse, Resource, guard,
     web::{self, Data},
 };
-use keypool_api::{Code, ContactToken, PolicyReply, PolicyRequest, Problem};
+use keypool_api::{Code, ContactToken, PolicyReply, PolicyRequest};
 use keypool_ledger::PoolId;
 use keypool_projections::{PolicyStatus, statement::contact_statement};
 
@@ -39,13 +39,8 @@ pub(crate) fn resource() -> Resource {
 /// What is left out stays as it is; asking again changes nothing.
 #[utoipa::path(
     post, path = "/keypackages/policy", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = PolicyRequest,
-    responses(
-        (status = 200, description = "It is so", body = PolicyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "It is so", body = PolicyReply)),
 )]
 pub(crate) async fn set_policy(
     state: Data<State>,
@@ -70,11 +65,7 @@ pub(crate) async fn set_policy(
 /// Who may reserve packages of the caller's pool, and who is a contact of its.
 #[utoipa::path(
     get, path = "/keypackages/policy", tag = "keypackages",
-    responses(
-        (status = 200, description = "Who may", body = PolicyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "Who may", body = PolicyReply)),
 )]
 pub(crate) async fn policy(state: Data<State>, caller: Reader) -> Result<HttpResponse, Failure> {
     let view = state.store()?.view(&caller.pool);

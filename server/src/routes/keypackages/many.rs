@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use actix_web::{HttpResponse, web::Data};
 use keypool_api::{
-    Code, DeviceReservation, MissingDevice, Problem, ReserveManyReply, ReserveManyRequest,
-    ReserveTarget,
+    Code, DeviceReservation, MissingDevice, ReserveManyReply, ReserveManyRequest, ReserveTarget,
 };
 use keypool_ledger::PoolId;
 
@@ -25,12 +24,9 @@ use crate::{
 /// not reserved yet, and tells the rest as it was.
 #[utoipa::path(
     post, path = "/keypackages/reserve-many", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ReserveManyRequest,
     responses(
         (status = 200, description = "The packages, and who has none", body = ReserveManyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn reserve_many(

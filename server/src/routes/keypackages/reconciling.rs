@@ -1,9 +1,7 @@
 //! What the server and the owner each take to be live in a pool, held against each other.
 
 use actix_web::{HttpResponse, web::Data};
-use keypool_api::{
-    Code, PackageState, Problem, ReconcileReply, ReconcileRequest, ReconciledPackage,
-};
+use keypool_api::{Code, PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage};
 use keypool_ledger::KeyPackageRef;
 use keypool_projections::Stage;
 
@@ -17,11 +15,7 @@ const REFS_MAX: usize = 256;
     post, path = "/keypackages/reconcile", tag = "keypackages",
     params(("Idempotency-Key" = uuid::Uuid, Header, description = "A UUID; nothing is kept of it, since nothing is changed")),
     request_body = ReconcileRequest,
-    responses(
-        (status = 200, description = "What differs", body = ReconcileReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "What differs", body = ReconcileReply)),
 )]
 pub(crate) async fn reconcile(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
     let ReconcileRequest { digest, keypackage_refs } = caller.body.json()?;

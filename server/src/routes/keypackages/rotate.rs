@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web::Data};
 use keypool_api::{
-    Code, Outcome, PoolCounts, Problem, RotatePackagesReply, RotatePackagesRequest, UploadItem,
+    Code, Outcome, PoolCounts, RotatePackagesReply, RotatePackagesRequest, UploadItem,
 };
 use keypool_projections::NextKey;
 
@@ -25,12 +25,9 @@ const LEAF_KEYS_MAX: usize = 4;
 /// well, as by `POST /devices/rotate`: so the pool is never without packages.
 #[utoipa::path(
     post, path = "/keypackages/rotate", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = RotatePackagesRequest,
     responses(
         (status = 200, description = "At least one package was acceptable", body = RotatePackagesReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn rotate(

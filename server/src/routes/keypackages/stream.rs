@@ -16,7 +16,7 @@ use actix_web::{
     web::{self, Bytes, Data},
 };
 use futures_core::Stream;
-use keypool_api::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts, Problem};
+use keypool_api::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts};
 use keypool_ledger::{Event, PoolId, Record};
 use keypool_projections::{Health, Level};
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,6 @@ struct StreamQuery {
     ),
     responses(
         (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn stream(
