@@ -1,6 +1,10 @@
 //! The store of packages: admission in front of the pools, for the routes and for other programs.
 
+mod commands;
+
 mod counted;
+
+mod device_choice;
 
 mod judging;
 
@@ -20,11 +24,14 @@ use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp,
 };
-use keypool_projections::{Answer, Claim, Command, Health, ItemOutcome, Package, Which};
+use keypool_projections::{Claim, Health, ItemOutcome, Package, Which};
 use uuid::Uuid;
 
 pub(crate) use self::counted::kib;
-use self::judging::{Bench, Judgement, judge};
+use self::{
+    commands::Typed,
+    judging::{Bench, Judgement, judge},
+};
 pub use self::{
     many::{ManyReservations, ReservedMany},
     reconciling::{Held, Reconciled},
@@ -68,7 +75,7 @@ pub enum StoreError {
     /// The pools did not carry it out.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
-    /// The pools answered something else than they were asked: a bug.
+    /// The pools gave the answer of another command: a bug.
     #[error("the pools gave an answer that does not fit the command")]
     Confused,
     /// One request names more devices than it may.
@@ -162,8 +169,8 @@ pub struct Withdrawn {
 impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// A store over some pools, of which as much may be asked for as anybody likes.
     #[must_use]
-    pub fn new(pools: Pools<L>, rules: AdmissionRules) -> Self {
-        Self { pools: Arc::new(pools), rules, counter: None }
+    pub fn new(pools: impl Into<Arc<Pools<L>>>, rules: AdmissionRules) -> Self {
+        Self { pools: pools.into(), rules, counter: None }
     }
 
     /// The pools beneath.
@@ -186,13 +193,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         (signature_key, statement): (SignatureKey, Option<SignedStatement>),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let credential = pool.user().to_owned();
-        let command = Command::Register { signature_key, credential, statement };
+        let command = commands::register(pool, signature_key, statement);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
-        match reply.answer {
-            Answer::Registered { known } => Ok((known, reply.position)),
-            _ => Err(StoreError::Confused),
-        }
+        Ok((reply.answer, reply.position))
     }
 
     /// Lets another key speak for a device, and withdraws what the one before has signed; returns whether
@@ -209,13 +212,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         (statement, signature_key): (SignedStatement, SignatureKey),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let credential = pool.user().to_owned();
-        let command = Command::Rotate { statement, signature_key, credential };
+        let command = commands::rotate(pool, statement, signature_key);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
-        match reply.answer {
-            Answer::Registered { known } => Ok((known, reply.position)),
-            _ => Err(StoreError::Confused),
-        }
+        Ok((reply.answer, reply.position))
     }
 
     /// A package wherever it is: whose, where it stands, and its exact bytes.
@@ -252,7 +251,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         asked: Reservation,
         idempotency: Idempotency,
     ) -> Result<ReservedKeyPackage, StoreError> {
-        let reply = self.reserve_counted(asked, idempotency).await?;
+        let reply = self.reserve_of_any(asked, idempotency).await?;
         self.reserved(reply)
     }
 
@@ -267,14 +266,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Timestamp, StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let reply = self.execute(target, Command::Renew(claim.clone()), idempotency).await?;
-        match reply.answer {
-            Answer::Renewed { deadline } => {
-                self.claim_extended(&claim, deadline);
-                Ok(deadline)
-            }
-            _ => Err(StoreError::Confused),
-        }
+        let reply = self.execute(target, commands::renew(claim.clone()), idempotency).await?;
+        self.claim_extended(&claim, reply.answer);
+        Ok(reply.answer)
     }
 
     /// Gives a reserved package back.
@@ -284,12 +278,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Returns a [`StoreError`] if the claim is not this holder's or has spent the package.
     pub async fn release(&self, claim: Claim, idempotency: Idempotency) -> Result<(), StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let reply = self.execute(target, Command::Release(claim.clone()), idempotency).await?;
+        self.execute(target, commands::release(claim.clone()), idempotency).await?;
         self.claim_ended(&claim);
-        match reply.answer {
-            Answer::Released => Ok(()),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(())
     }
 
     fn registered_key(&self, pool: &PoolId) -> Option<SignatureKey> {
@@ -310,13 +301,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Spent, StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let command = Command::Spend { claim: claim.clone(), group };
-        let reply = self.execute(target, command, idempotency).await?;
+        let reply =
+            self.execute(target, commands::spend(claim.clone(), group), idempotency).await?;
         self.claim_ended(&claim);
-        match reply.answer {
-            Answer::Spent { late, replayed } => Ok(Spent { late, replayed }),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(reply.answer)
     }
 
     /// Withdraws packages of a pool: they are never offered again.
@@ -332,10 +320,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Withdrawn, StoreError> {
         let target = Target::Pool(pool.clone());
-        let reply = self.execute(target, Command::Revoke { which, reason }, idempotency).await?;
+        let reply = self.execute(target, commands::revoke(which, reason), idempotency).await?;
         let health = reply.health();
-        let Answer::Revoked(refs) = reply.answer else { return Err(StoreError::Confused) };
-        Ok(Withdrawn { refs, health, position: reply.position })
+        Ok(Withdrawn { refs: reply.answer, health, position: reply.position })
     }
 
     /// Records what time has done: lapsed reservations, ended lifetimes. Returns how many pools it
@@ -379,14 +366,16 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(self.pools.history(pool, after, limit)?)
     }
 
-    async fn execute(
+    /// Carries out a command, and takes its answer out of all answers.
+    async fn execute<T>(
         &self,
         target: Target,
-        command: Command,
+        Typed { command, answer }: Typed<T>,
         idempotency: Idempotency,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<Reply<T>, StoreError> {
         let Idempotency { key: id, digest } = idempotency;
-        Ok(self.pools.execute(Request { target, command, id, digest }).await?)
+        let reply = self.pools.execute(Request { target, command, id, digest }).await?;
+        reply.with_part(answer).ok_or(StoreError::Confused)
     }
 
     /// Judges each package. It is to be signed with the key that speaks for the pool, unless another one
@@ -418,15 +407,15 @@ fn first_half(digest: &Hash) -> [u8; 16] {
     half
 }
 
-/// What became of each package, of those that were admitted and of the others.
+/// The outcome of each package of a request: the pool has one for each that was admitted, in their order.
 fn merged(
     verdicts: Vec<Result<(), AdmissionError>>,
     outcomes: Vec<ItemOutcome>,
-) -> Result<Vec<Result<ItemOutcome, AdmissionError>>, StoreError> {
+) -> Vec<Result<ItemOutcome, AdmissionError>> {
     let mut outcomes = outcomes.into_iter();
     let merge = |verdict: Result<(), AdmissionError>| match verdict {
-        Ok(()) => outcomes.next().map(Ok).ok_or(StoreError::Confused),
-        Err(error) => Ok(Err(error)),
+        Ok(()) => outcomes.next().map(Ok),
+        Err(error) => Some(Err(error)),
     };
-    verdicts.into_iter().map(merge).collect()
+    verdicts.into_iter().filter_map(merge).collect()
 }

@@ -12,15 +12,16 @@ use std::{
 };
 
 use keypool_ledger::{
-    CommandId, Event, EventLog, GroupId, Hash, PoolId, Record, ReservationId, StreamId,
+    CommandId, Event, EventLog, GroupId, Hash, PoolId, ReadError, Record, ReservationId, StreamId,
 };
-use keypool_projections::{Answer, Rejection};
+use keypool_projections::Rejection;
 use uuid::Uuid;
 
 use super::{
-    Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage, StoreError, first_half,
+    Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage, StoreError,
+    commands::Reserved, first_half,
 };
-use crate::pools::{ExecuteError, Reply, Request, Target};
+use crate::pools::{ExecuteError, Reply};
 
 /// How many commands of one request wait for the log at a time: as many as share one write.
 const AT_ONCE_MAX: usize = 256;
@@ -102,15 +103,17 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let mut outcome = ReservedMany::default();
         let requests = self.requests(&asked, &mut outcome.missing, idempotency)?;
         for some in requests.chunks(AT_ONCE_MAX) {
-            let asks = some.iter().map(|(pool, request)| self.reserve_of(pool, request.clone()));
+            let asks = some.iter().map(|(device, idempotency)| {
+                self.reserve_of(device, asked.reservation_for(device), *idempotency)
+            });
             let replies = all(asks);
             for ((device, _), reply) in some.iter().zip(replies.await) {
                 match reply {
                     Ok(reply) => outcome.reserved.push(self.reserved(reply)?),
-                    Err(ExecuteError::Rejected(why)) if is_of_one(&why) => {
+                    Err(StoreError::Execute(ExecuteError::Rejected(why))) if is_of_one(&why) => {
                         outcome.missing.push((Invitee::Device(device.clone()), why));
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -143,7 +146,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         asked.invitees.iter().map(&mut devices_of).collect()
     }
 
-    /// The request of each device; those of a request that was made before have the ids they had.
+    /// The devices, each with the id of its command; those of a request that was made before have the ids
+    /// they had.
     ///
     /// The devices that were registered since are left out before it is counted how many there are.
     fn requests(
@@ -151,7 +155,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         asked: &ManyReservations,
         missing: &mut Vec<(Invitee, Rejection)>,
         idempotency: Idempotency,
-    ) -> Result<Vec<(PoolId, Request)>, StoreError> {
+    ) -> Result<Vec<(PoolId, Idempotency)>, StoreError> {
         let mut wanted = self.devices_by_invitee(asked, missing);
         let Recorded { first, later } = self.recorded(asked, &wanted, idempotency)?;
         for (_, devices) in &mut wanted {
@@ -163,10 +167,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let request = |device: PoolId| {
             let is_first = first.as_ref() == Some(&device);
             let id = if is_first { key } else { command_of(key, &device) };
-            let idempotency = Idempotency { key: id, digest };
-            let target = Target::Pool(device.clone());
-            let request = asked.reservation_for(&device).request(target, idempotency);
-            (device, request)
+            (device, Idempotency { key: id, digest })
         };
         Ok(devices.into_iter().map(request).collect())
     }
@@ -229,13 +230,18 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(later.iter().filter(|device| known(device.user())).cloned().collect())
     }
 
-    /// What a reply to a reservation says, and the package itself.
-    pub(super) fn reserved(&self, reply: Reply) -> Result<ReservedKeyPackage, StoreError> {
-        let Answer::Reserved { facts, reservation, generation, deadline } = reply.answer else {
-            return Err(StoreError::Confused);
-        };
+    /// Adds the package's bytes to the reply to a reservation.
+    pub(super) fn reserved(
+        &self,
+        reply: Reply<Reserved>,
+    ) -> Result<ReservedKeyPackage, StoreError> {
+        let Reply { pool, answer: Reserved { facts, reservation, generation, deadline }, .. } =
+            reply;
         let bytes = self.pools.package_bytes(&facts.keypackage_ref)?;
-        let (pool, bytes) = (reply.pool, bytes.ok_or(StoreError::Confused)?);
+        let bytes = bytes.ok_or_else(|| {
+            let missing = format!("the log has no bytes of package {}", facts.keypackage_ref);
+            ReadError::Unavailable(missing.into())
+        })?;
         Ok(ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline })
     }
 }

@@ -4,10 +4,14 @@
 use keypool_ledger::{
     CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement,
 };
-use keypool_projections::{Answer, Command, Health, ItemOutcome, LeafKey, NextKey};
+use keypool_projections::{Health, ItemOutcome, LeafKey, NextKey};
 use uuid::Uuid;
 
-use super::{Idempotency, KeyPackageStore, StoreError, first_half, merged};
+use super::{
+    Idempotency, KeyPackageStore, StoreError,
+    commands::{self, Exchanged},
+    first_half, merged,
+};
 use crate::{admission::AdmissionError, pools::Target};
 
 /// What became of packages that were to take the place of others.
@@ -60,17 +64,15 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             verdicts.push(result.map(|package| packages.push(package)));
         }
         if packages.is_empty() {
-            let items = merged(verdicts, Vec::new())?;
+            let items = merged(verdicts, Vec::new());
             let (view, health) = self.status(pool);
             return Ok(Replaced { items, revoked: Vec::new(), health, position: view.position });
         }
-        let command = Command::Replace { packages, next };
+        let command = commands::replace(packages, next);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
         let (health, position) = (reply.health(), reply.position);
-        let Answer::Replaced { outcomes, revoked } = reply.answer else {
-            return Err(StoreError::Confused);
-        };
-        Ok(Replaced { items: merged(verdicts, outcomes)?, revoked, health, position })
+        let Exchanged { outcomes, revoked } = reply.answer;
+        Ok(Replaced { items: merged(verdicts, outcomes), revoked, health, position })
     }
 
     /// Lets no key speak for a device any more, and withdraws its packages; returns where that stands in the
@@ -87,11 +89,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<u64, StoreError> {
         let target = Target::Pool(pool.clone());
-        let reply = self.execute(target, Command::Remove { by }, idempotency).await?;
-        match reply.answer {
-            Answer::Removed => Ok(reply.position),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(self.execute(target, commands::remove(by), idempotency).await?.position)
     }
 
     /// Declares the key that signs a device's packages of a signature scheme; returns where that stands in
@@ -107,15 +105,11 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         (statement, leaf_key): (SignedStatement, LeafKey),
         idempotency: Idempotency,
     ) -> Result<u64, StoreError> {
-        let command = Command::DeclareLeafKey { statement, leaf_key };
+        let command = commands::declare_leaf_key(statement, leaf_key);
         let is_counted = self.count_policy(pool, idempotency.key)?;
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await;
         self.settle_policy(pool, is_counted, &reply);
-        let reply = reply?;
-        match reply.answer {
-            Answer::LeafKeyDeclared => Ok(reply.position),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(reply?.position)
     }
 
     /// Releases a user's name: every device of the user is removed, and anyone may register the name again,
@@ -135,7 +129,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             let digest = Hash::of(format!("{} {device}", idempotency.digest).as_bytes());
             let key = CommandId(Uuid::from_bytes(first_half(&digest)));
             let target = Target::Pool(device.clone());
-            self.execute(target, Command::ReleaseName, Idempotency { key, digest }).await?;
+            self.execute(target, commands::release_name(), Idempotency { key, digest }).await?;
         }
         Ok(devices)
     }
@@ -151,11 +145,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         signature_key: SignatureKey,
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let command = Command::Admit { signature_key, credential: pool.user().to_owned() };
+        let command = commands::admit(pool, signature_key);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
-        match reply.answer {
-            Answer::Registered { known } => Ok((known, reply.position)),
-            _ => Err(StoreError::Confused),
-        }
+        Ok((reply.answer, reply.position))
     }
 }

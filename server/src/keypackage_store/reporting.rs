@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use actix_rt::task::spawn_blocking;
 use keypool_ledger::{EventLog, PoolId, ReadError};
-use keypool_projections::{Answer, Claim, Command, ReservationStatus};
+use keypool_projections::{Claim, ReservationStatus};
 
-use super::{Bench, Idempotency, KeyPackageStore, StoreError, judge};
+use super::{Bench, Idempotency, KeyPackageStore, StoreError, commands, judge};
 use crate::{
     admission::Owner,
     pools::{Pools, Target},
@@ -27,13 +27,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ) -> Result<(), StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
         let admissible = self.is_admissible(&claim).await?;
-        let command = Command::Report { claim: claim.clone(), check, admissible };
-        let reply = self.execute(target, command, idempotency).await?;
+        let command = commands::report(claim.clone(), check, admissible);
+        self.execute(target, command, idempotency).await?;
         self.claim_ended(&claim);
-        match reply.answer {
-            Answer::Reported => Ok(()),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(())
     }
 
     /// Decides whether a reported package would be admitted to its pool now. One that the claim does not hold

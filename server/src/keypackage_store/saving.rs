@@ -1,9 +1,9 @@
 //! Uploads: packages are admitted, counted and taken into their pool.
 
 use keypool_ledger::{EventLog, PoolId};
-use keypool_projections::{Answer, Command, ItemOutcome};
+use keypool_projections::ItemOutcome;
 
-use super::{Idempotency, KeyPackageStore, Saved, StoreError, merged};
+use super::{Idempotency, KeyPackageStore, Saved, StoreError, commands, merged};
 use crate::{admission::AdmissionError, pools::Target};
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
@@ -41,10 +41,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             return Ok(Saved { items, health, position: view.position });
         }
         let target = Target::Pool(pool.clone());
-        let reply = self.execute(target, Command::Upload(good), idempotency).await?;
-        let health = reply.health();
-        let Answer::Uploaded(outcomes) = reply.answer else { return Err(StoreError::Confused) };
-        let items = merged(verdicts, outcomes)?;
+        let reply = self.execute(target, commands::upload(good), idempotency).await?;
+        let (health, items) = (reply.health(), merged(verdicts, reply.answer));
         Ok(Saved { items, health, position: reply.position })
     }
 
@@ -60,6 +58,6 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Result<ItemOutcome, AdmissionError>, StoreError> {
         let mut saved = self.save_key_packages(pool, vec![package], idempotency).await?;
-        saved.items.pop().ok_or(StoreError::Confused)
+        saved.items.pop().ok_or(StoreError::Cancelled)
     }
 }
