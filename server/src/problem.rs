@@ -113,7 +113,7 @@ const fn status_of(code: Code) -> u16 {
             400
         }
         Code::Unauthenticated => 401,
-        Code::NotAllowed | Code::StatementExpired => 403,
+        Code::NotAllowed | Code::NotAMember | Code::StatementExpired => 403,
         Code::NotFound
         | Code::UnknownUser
         | Code::UnknownKeyPackage
@@ -240,7 +240,8 @@ impl From<Rejection> for Failure {
             Rejection::NameTaken(..) => (Code::NameTaken, None),
             Rejection::Name(_) => (Code::InvalidName, None),
             Rejection::TooManyKeys(_) | Rejection::DevicesFull(..) => (Code::TooManyDevices, None),
-            Rejection::LeafKeyInUse | Rejection::NotAMember { .. } => (Code::NotAllowed, None),
+            Rejection::LeafKeyInUse => (Code::NotAllowed, None),
+            Rejection::NotAMember { .. } => (Code::NotAMember, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };
         Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())

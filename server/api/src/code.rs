@@ -56,6 +56,8 @@ codes! {
         "Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.";
     NotAllowed "not_allowed" false "The caller may not do this"
         "Ask as the device that owns the pool, holds the reservation, or is a member of the group.";
+    NotAMember "not_a_member" false "The caller is no member of the group"
+        "Have a member invite; for a group of your own, draw another id at random.";
     NotFound "not_found" false "There is nothing at this address"
         "The addresses are listed at /openapi.json.";
     UnknownUser "unknown_user" false "The user or the device is not registered here"

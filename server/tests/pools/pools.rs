@@ -16,7 +16,7 @@ use keypool_server::pools::{ExecuteError, Pools, ReplayError, Reply, Target};
 use uuid::Uuid;
 
 use crate::{
-    history::{START, claim, group, package, pool, reference, reservation},
+    history::{START, claim, package, pool, reference},
     service::{Service, block_on, register, request, reserve, reserved, spend, statement},
 };
 

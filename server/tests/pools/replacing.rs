@@ -7,11 +7,11 @@ use keypool_projections::{
     Answer, Command, ItemOutcome, ItemRefusal, LeafKey, NextKey, Rejection, Stage,
     statement::StatementTime,
 };
-use keypool_server::pools::{ExecuteError, Target};
+use keypool_server::pools::ExecuteError;
 
 use crate::{
     history::{leaf_key, package, pool, reference},
-    service::{Service, block_on, register, request, reserve, statement},
+    service::{Service, register, reserve, statement},
 };
 
 fn key(n: u8) -> SignatureKey {
