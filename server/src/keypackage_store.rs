@@ -20,6 +20,7 @@ mod saving;
 
 use std::sync::Arc;
 
+use actix_rt::task::spawn_blocking;
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp,
@@ -31,6 +32,7 @@ pub(crate) use self::counted::kib;
 use self::{
     commands::Typed,
     judging::{Bench, Judgement, judge},
+    many::with_bytes,
 };
 pub use self::{
     many::{ManyReservations, ReservedMany},
@@ -252,7 +254,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<ReservedKeyPackage, StoreError> {
         let reply = self.reserve_of_any(asked, idempotency).await?;
-        self.reserved(reply)
+        Ok(with_bytes(&self.pools, reply)?)
     }
 
     /// Gives a holder more time; returns when the claim ends now.
@@ -378,21 +380,40 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         reply.with_part(answer).ok_or(StoreError::Confused)
     }
 
+    /// Reads the pools and their log on a thread that may wait for the disk.
+    pub(crate) async fn read<T, E>(
+        &self,
+        read: impl FnOnce(&Pools<L>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        StoreError: From<E>,
+    {
+        let pools = Arc::clone(&self.pools);
+        let read = spawn_blocking(move || read(&pools)).await;
+        Ok(read.map_err(|_| StoreError::Cancelled)??)
+    }
+
+    /// Finds the first record of a request that was carried out before.
+    pub(crate) async fn first_record(&self, key: CommandId) -> Result<Option<Record>, StoreError> {
+        let recorded = self.read(move |pools| pools.log().find(key)).await?;
+        Ok(recorded.into_iter().next())
+    }
+
     /// Judges each package. It is to be signed with the key that speaks for the pool, unless another one
     /// is named.
     ///
-    /// A repeated request is judged as of the moment the first one was recorded, so that it gets the
+    /// A repeated request is judged as of the moment the first one was `recorded`, so that it gets the
     /// same answer after its packages have expired.
     async fn admit_all(
         &self,
         pool: &PoolId,
         signer: Option<&SignatureKey>,
         packages: Vec<Vec<u8>>,
-        key: CommandId,
+        recorded: Option<Timestamp>,
     ) -> Result<Vec<Judgement>, StoreError> {
-        let recorded = self.pools.log().find(key)?;
-        let now =
-            recorded.first().map_or_else(|| self.pools.wall_clock(), |first| first.envelope.at);
+        let now = recorded.unwrap_or_else(|| self.pools.wall_clock());
         let signature_key = signer.cloned().or_else(|| self.registered_key(pool));
         let owner = Owner { pool: pool.clone(), signature_key };
         let bench = Bench { packages, owner, now, rules: self.rules.clone() };

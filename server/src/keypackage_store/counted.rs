@@ -2,7 +2,7 @@
 //! they are not.
 
 use keypool_api::PolicyRequest;
-use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
+use keypool_ledger::{CommandId, EventLog, PoolId, ReadError, ReservationId, Timestamp};
 use keypool_projections::{
     Circle, Claim, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
     quota::{OverQuota, Quota, Quotas, Relation},
@@ -45,7 +45,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let taken = match self.take(device, &asked) {
             Ok(taken) => taken,
             // What was answered once is answered again, however much was asked for since.
-            Err(_) if self.is_made(idempotency.key, asked.id)? => None,
+            Err(_) if self.is_made(idempotency.key, asked.id).await? => None,
             Err(over) => return Err(ExecuteError::from(Rejection::from(over)).into()),
         };
         let over = taken.and_then(|taken| taken.last_resort_only());
@@ -95,9 +95,14 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 
     /// Decides whether a request, or its reservation, was carried out before.
-    fn is_made(&self, id: CommandId, reservation: ReservationId) -> Result<bool, ExecuteError> {
-        let log = self.pools.log();
-        Ok(!log.find(id)?.is_empty() || log.find_reservation(reservation)?.is_some())
+    async fn is_made(&self, id: CommandId, reservation: ReservationId) -> Result<bool, StoreError> {
+        self.read(move |pools| {
+            let log = pools.log();
+            Ok::<_, ReadError>(
+                !log.find(id)?.is_empty() || log.find_reservation(reservation)?.is_some(),
+            )
+        })
+        .await
     }
 
     /// Takes in that a claim has ended.
@@ -129,7 +134,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             | DeliveryCommand::Acknowledge(_) => Vec::new(),
         };
         let (caller, costs) = (request.caller.clone(), costs(&request.command));
-        let counted = self.count_delivery(&request, &costs)?;
+        let counted = self.count_delivery(&request, &costs).await?;
         let outcome = self.pools.deliver(request).await;
         let is_written = match &outcome {
             Ok(delivered) => delivered.position != 0 && !delivered.repeated,
@@ -148,7 +153,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 
     /// Counts what a command costs its device; returns whether it was. One that was carried out before is
     /// answered again, however much was posted since.
-    fn count_delivery(
+    async fn count_delivery(
         &self,
         request: &DeliveryRequest,
         costs: &[(Quota, u32)],
@@ -158,8 +163,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         for (place, (quota, count)) in costs.iter().enumerate() {
             if let Err(over) = counter.device(*quota, &request.caller, *count, now) {
                 self.give_back_delivery(&request.caller, costs.get(..place).unwrap_or_default());
-                let recorded = self.pools.log().find(request.id).map_err(ExecuteError::from)?;
-                if !recorded.is_empty() {
+                let recorded =
+                    self.first_record(request.id).await.map_err(|error| match error {
+                        StoreError::Execute(error) => error,
+                        _ => ExecuteError::LogUnavailable,
+                    })?;
+                if recorded.is_some() {
                     return Ok(false);
                 }
                 return Err(ExecuteError::from(Rejection::from(over)).into());
@@ -191,7 +200,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             asked;
         let change =
             PolicyChange { reserve, strangers_per_hour, joined, removed, blocked, unblocked };
-        let is_counted = self.count_policy(pool, idempotency.key)?;
+        let is_counted = self.count_policy(pool, idempotency.key).await?;
         let target = Target::Pool(pool.clone());
         let reply = self.execute(target, commands::set_policy(change), idempotency).await;
         self.settle_policy(pool, is_counted, &reply);
@@ -201,9 +210,13 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 
     /// Counts a change of a policy or of a leaf key, unless it was carried out before; returns whether it was
     /// counted.
-    pub(super) fn count_policy(&self, pool: &PoolId, id: CommandId) -> Result<bool, StoreError> {
+    pub(super) async fn count_policy(
+        &self,
+        pool: &PoolId,
+        id: CommandId,
+    ) -> Result<bool, StoreError> {
         let Some(counter) = &self.counter else { return Ok(false) };
-        if !self.pools.log().find(id)?.is_empty() {
+        if self.first_record(id).await?.is_some() {
             return Ok(false);
         }
         let may = counter.device(Quota::Policy, pool, 1, self.pools.now());
@@ -228,17 +241,16 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
-    /// Counts the packages of an upload, unless it was carried out before; returns how many were.
+    /// Counts the packages of an upload, unless it was `recorded` before; returns how many were.
     pub(super) fn count_upload(
         &self,
         pool: &PoolId,
         count: usize,
-        id: CommandId,
+        recorded: Option<Timestamp>,
     ) -> Result<usize, StoreError> {
-        let Some(counter) = &self.counter else { return Ok(0) };
-        if !self.pools.log().find(id)?.is_empty() {
+        let Some(counter) = self.counter.as_ref().filter(|_| recorded.is_none()) else {
             return Ok(0);
-        }
+        };
         let may = counter.upload(pool, count, self.pools.now());
         may.map_err(|over| ExecuteError::from(Rejection::from(over)))?;
         Ok(count)

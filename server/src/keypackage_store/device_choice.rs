@@ -27,7 +27,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ) -> Result<Reply<Reserved>, StoreError> {
         let devices = match &asked.invitee {
             Invitee::Device(device) => vec![device.clone()],
-            Invitee::User(user) => self.candidates(user, &asked, idempotency.key)?,
+            Invitee::User(user) => self.candidates(user, &asked, idempotency.key).await?,
         };
         let mut refusals = Vec::new();
         for device in devices {
@@ -44,7 +44,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 
     /// The devices of a user that a request may be served by, in their order.
-    fn candidates(
+    async fn candidates(
         &self,
         user: &str,
         asked: &Reservation,
@@ -56,10 +56,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         if others.len() == 1 {
             return Ok(others);
         }
-        let by_request = self.pools.log().find(key)?.into_iter().next();
-        let is_this_request = by_request.is_some();
+        let by_request = self.first_record(key).await?;
+        let (is_this_request, id) = (by_request.is_some(), asked.id);
         let made = match by_request {
-            None => self.pools.log().find_reservation(asked.id)?,
+            None => self.read(move |pools| pools.log().find_reservation(id)).await?,
             made => made,
         };
         let refusal = match made.map(|made| made.envelope.stream) {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use keypool_ledger::{EventLog, Hash, KeyPackageRef, PoolId};
+use keypool_ledger::{EventLog, Hash, KeyPackageRef, PoolId, ReadError};
 use keypool_projections::Stage;
 
 use super::{KeyPackageStore, StoreError};
+use crate::pools::Pools;
 
 /// What somebody takes to be live in a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// # Errors
     ///
     /// Returns a [`StoreError`] if the log cannot be read.
-    pub fn reconcile(&self, pool: &PoolId, held: &Held) -> Result<Reconciled, StoreError> {
+    pub async fn reconcile(&self, pool: &PoolId, held: &Held) -> Result<Reconciled, StoreError> {
         let view = self.view(pool);
         let digest = view.state.digest();
         let named = match held {
@@ -49,14 +50,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             Held::Refs(refs) => refs.clone(),
         };
         let difference = view.state.difference(&named);
-        let mut missing = Vec::with_capacity(difference.only_there.len());
-        for keypackage_ref in difference.only_there {
-            match self.fate_in(pool, &keypackage_ref)? {
-                // It has come into the pool meanwhile.
-                Some(Stage::Available | Stage::Reserved) => {}
-                fate => missing.push((keypackage_ref, fate)),
-            }
-        }
+        let missing = self.fates(pool, difference.only_there).await?;
         let (version, unnamed) = (view.head.version, difference.only_here);
         let agrees = match held {
             Held::Digest(theirs) => *theirs == digest,
@@ -65,14 +59,37 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(Reconciled { agrees, digest, version, only_here: unnamed, only_there: missing })
     }
 
-    /// What has become of a package of this pool; of another pool's nothing is said.
-    fn fate_in(
+    /// Finds the fate of packages that are not live in a pool, as far as they were ever in it.
+    async fn fates(
         &self,
         pool: &PoolId,
-        keypackage_ref: &KeyPackageRef,
-    ) -> Result<Option<Stage>, StoreError> {
-        let found = self.get_key_package(keypackage_ref)?;
-        let own = found.filter(|(owner, _, _)| owner == pool);
-        Ok(own.map(|(_, package, _)| package.stage))
+        refs: Vec<KeyPackageRef>,
+    ) -> Result<Vec<(KeyPackageRef, Option<Stage>)>, StoreError> {
+        if refs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pool = pool.clone();
+        self.read(move |pools| {
+            let mut missing = Vec::with_capacity(refs.len());
+            for keypackage_ref in refs {
+                match fate_in(pools, &pool, &keypackage_ref)? {
+                    // It has come into the pool meanwhile.
+                    Some(Stage::Available | Stage::Reserved) => {}
+                    fate => missing.push((keypackage_ref, fate)),
+                }
+            }
+            Ok::<_, ReadError>(missing)
+        })
+        .await
     }
+}
+
+/// Finds the fate of a package of this pool; of another pool's nothing is said.
+fn fate_in<L: EventLog + 'static>(
+    pools: &Pools<L>,
+    pool: &PoolId,
+    keypackage_ref: &KeyPackageRef,
+) -> Result<Option<Stage>, ReadError> {
+    let own = pools.package(keypackage_ref)?.filter(|(owner, _, _)| owner == pool);
+    Ok(own.map(|(_, package, _)| package.stage))
 }

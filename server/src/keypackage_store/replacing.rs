@@ -2,7 +2,7 @@
 //! is removed. And the device that the operator lets in.
 
 use keypool_ledger::{
-    CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement,
+    CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement, Timestamp,
 };
 use keypool_projections::{Health, ItemOutcome, LeafKey, NextKey};
 use uuid::Uuid;
@@ -43,8 +43,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         packages: Vec<Vec<u8>>,
         idempotency: Idempotency,
     ) -> Result<Replaced, StoreError> {
-        let counted = self.count_upload(pool, packages.len(), idempotency.key)?;
-        let replaced = self.replace_counted(pool, next, packages, idempotency).await;
+        let recorded = self.first_record(idempotency.key).await?.map(|first| first.envelope.at);
+        let counted = self.count_upload(pool, packages.len(), recorded)?;
+        let replaced = self.replace_counted(pool, (next, packages), recorded, idempotency).await;
         let items = replaced.as_ref().map(|replaced| replaced.items.as_slice());
         self.settle_upload(pool, counted, items);
         replaced
@@ -53,12 +54,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     async fn replace_counted(
         &self,
         pool: &PoolId,
-        next: Option<NextKey>,
-        packages: Vec<Vec<u8>>,
+        (next, packages): (Option<NextKey>, Vec<Vec<u8>>),
+        recorded: Option<Timestamp>,
         idempotency: Idempotency,
     ) -> Result<Replaced, StoreError> {
         let signer = next.as_ref().map(|next| &next.signature_key);
-        let admitted = self.admit_all(pool, signer, packages, idempotency.key).await?;
+        let admitted = self.admit_all(pool, signer, packages, recorded).await?;
         let (mut packages, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
         for result in admitted {
             verdicts.push(result.map(|package| packages.push(package)));
@@ -106,7 +107,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<u64, StoreError> {
         let command = commands::declare_leaf_key(statement, leaf_key);
-        let is_counted = self.count_policy(pool, idempotency.key)?;
+        let is_counted = self.count_policy(pool, idempotency.key).await?;
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await;
         self.settle_policy(pool, is_counted, &reply);
         Ok(reply?.position)

@@ -1,8 +1,5 @@
 //! Reports of packages that their holders could not use.
 
-use std::sync::Arc;
-
-use actix_rt::task::spawn_blocking;
 use keypool_ledger::{EventLog, PoolId, ReadError};
 use keypool_projections::{Claim, ReservationStatus};
 
@@ -36,9 +33,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Decides whether a reported package would be admitted to its pool now. One that the claim does not hold
     /// is not judged: the pool refuses the report.
     async fn is_admissible(&self, claim: &Claim) -> Result<bool, StoreError> {
-        let (pools, claim) = (Arc::clone(&self.pools), claim.clone());
-        let held = spawn_blocking(move || held_by(&claim, &pools)).await;
-        let Some((pool, bytes)) = held.map_err(|_| StoreError::Cancelled)?? else {
+        let claim = claim.clone();
+        let Some((pool, bytes)) = self.read(move |pools| held_by(&claim, pools)).await? else {
             return Ok(true);
         };
         let signature_key = self.registered_key(&pool);

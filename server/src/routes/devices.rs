@@ -8,13 +8,13 @@ use keypool_api::{
     Code, DevicesReply, LeafKeyReply, LeafKeyRequest, RegisterReply, RegisterRequest, RemoveReply,
     RemoveRequest, RotateRequest,
 };
-use keypool_ledger::{EventLog, PoolId, Signature, SignatureKey, SignedStatement};
+use keypool_ledger::{PoolId, Signature, SignatureKey, SignedStatement};
 use keypool_projections::{LeafKey, Rejection};
 
 use crate::{
     authentication::{AuthenticationError, Newcomer, Reader, has_signed},
     keypackage_store::Idempotency,
-    pools::{ExecuteError, PoolView},
+    pools::PoolView,
     problem::Failure,
     registration::Admission,
     state::{State, Store},
@@ -51,7 +51,7 @@ pub(crate) async fn register(
     }
     let (store, idempotency) = (state.store()?, newcomer.idempotency);
     let authorization = newcomer.authorization.as_deref();
-    let admission = if is_settled(&state, &pool, &keyid, idempotency)? {
+    let admission = if is_settled(&state, &pool, &keyid, idempotency).await? {
         Admission::OfItself
     } else {
         let judged = state.registrar.judge(&pool, &keyid, authorization, state.clock.now());
@@ -73,7 +73,7 @@ pub(crate) async fn register(
 
 /// Whether a registration is answered by what is recorded: the key speaks for the device already, or this
 /// very request was carried out before.
-fn is_settled(
+async fn is_settled(
     state: &State,
     pool: &PoolId,
     key: &SignatureKey,
@@ -81,7 +81,7 @@ fn is_settled(
 ) -> Result<bool, Failure> {
     let pools = state.store()?.pools();
     Ok(pools.pool_of_key(key).as_ref() == Some(pool)
-        || carried_out_on(state, idempotency)?.is_some())
+        || carried_out_on(state, idempotency).await?.is_some())
 }
 
 /// Removes a device of the caller's user: no key speaks for it any more, and none that did ever will again.
@@ -103,7 +103,7 @@ pub(crate) async fn remove(
     let pool = match store.pools().pool_of_key(&by) {
         Some(caller) => PoolId::new(caller.user(), &device)?,
         // A device that has removed itself, and has not heard of it.
-        None => match carried_out_on(&state, newcomer.idempotency)? {
+        None => match carried_out_on(&state, newcomer.idempotency).await? {
             Some(pool) => pool,
             None => return Err(AuthenticationError::Unregistered(by).into()),
         },
@@ -200,10 +200,12 @@ fn check_proof(
 
 /// The pool that a request with this idempotency key was carried out on. If that was another request, the
 /// pools refuse this one.
-fn carried_out_on(state: &State, idempotency: Idempotency) -> Result<Option<PoolId>, Failure> {
-    let recorded = state.store()?.pools().log().find(idempotency.key);
-    let recorded = recorded.map_err(ExecuteError::from)?;
-    Ok(recorded.first().and_then(|first| first.envelope.stream.pool().cloned()))
+async fn carried_out_on(
+    state: &State,
+    idempotency: Idempotency,
+) -> Result<Option<PoolId>, Failure> {
+    let recorded = state.store()?.first_record(idempotency.key).await?;
+    Ok(recorded.and_then(|first| first.envelope.stream.pool().cloned()))
 }
 
 /// Lets the key that signs this request speak for a device, in place of the one before, which has agreed.

@@ -156,7 +156,7 @@ pub(crate) async fn receipt(
 ) -> Result<HttpResponse, Failure> {
     let id: ReservationId = reservation.parse()?;
     // Who may not know of a reservation is told the same as where there is none.
-    let record = of_concern(&state, id, &caller)?.ok_or_else(|| {
+    let record = of_concern(&state, id, &caller).await?.ok_or_else(|| {
         Failure::new(Code::NotFound, "no reservation of yours, or in your pool, has this id")
     })?;
     let mut published = state.ledger()?.watch();
@@ -167,18 +167,18 @@ pub(crate) async fn receipt(
             return Err(Failure::new(Code::NotReady, "no checkpoint covers the reservation yet"));
         }
     }
-    let (last_resort, standing) = standing(&state, &record, id)?;
+    let (last_resort, standing) = standing(&state, &record, id).await?;
     let file = prove(&state, move |ledger| ledger.receipt(record, last_resort, standing)).await?;
     Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(file.to_string()))
 }
 
 /// The record of a reservation, if the caller holds it or owns the pool.
-fn of_concern(
+async fn of_concern(
     state: &State,
     id: ReservationId,
     caller: &Reader,
 ) -> Result<Option<Record>, Failure> {
-    let found = state.store()?.pools().log().find_reservation(id).map_err(ExecuteError::from)?;
+    let found = state.store()?.read(move |pools| pools.log().find_reservation(id)).await?;
     Ok(found.filter(|record| {
         let holds = matches!(
             &record.envelope.event,
@@ -190,12 +190,12 @@ fn of_concern(
 
 /// Whether the package of a reservation is a last resort; what has become of the reservation, and the
 /// record up to which that was looked at.
-fn standing(
+async fn standing(
     state: &State,
     record: &Record,
     id: ReservationId,
 ) -> Result<(bool, (Standing, u64)), Failure> {
-    let found = state.store()?.pools().reservation(id).map_err(ExecuteError::from)?;
+    let found = state.store()?.read(move |pools| pools.reservation(id)).await?;
     Ok(found.map_or((false, (Standing::Open, record.seq)), |(package, reservation, as_of)| {
         (package.facts.last_resort, (receipt_standing(reservation.status), as_of))
     }))

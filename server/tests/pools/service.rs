@@ -7,11 +7,7 @@ use keypool_ledger::{
     SignatureKey, SignedStatement,
 };
 use keypool_projections::{Answer, Command, Limits};
-use keypool_server::{
-    AdmissionRules, Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage,
-    StoreError,
-    pools::{ExecuteError, Pools, Reply, Request, Target},
-};
+use keypool_server::pools::{ExecuteError, Pools, Reply, Request, Target};
 use uuid::Uuid;
 
 use crate::history::{START, claim, group, package, pool, reservation};
@@ -52,30 +48,6 @@ impl Service {
         command: Command,
     ) -> Result<Reply, ExecuteError> {
         block_on(self.pools.execute(request(id, Target::Pool(pool(target)), command)))
-    }
-
-    /// Reserves a package of one of a user's devices, as the store in front of the pools does.
-    pub(crate) fn reserve_of_user(
-        &self,
-        id: u128,
-        user: &str,
-        (number, holder, ciphersuites): (u8, &str, &[u16]),
-    ) -> Result<ReservedKeyPackage, ExecuteError> {
-        let store = KeyPackageStore::new(Arc::clone(&self.pools), AdmissionRules::default());
-        let asked = Reservation {
-            invitee: Invitee::User(user.to_owned()),
-            holder: pool(holder),
-            group: group("g"),
-            id: reservation(number),
-            ciphersuites: ciphersuites.to_vec(),
-            introduced: false,
-        };
-        let digest = Hash::of(format!("{asked:?}").as_bytes());
-        let idempotency = Idempotency { key: CommandId(Uuid::from_u128(id)), digest };
-        block_on(store.reserve_key_package(asked, idempotency)).map_err(|error| match error {
-            StoreError::Execute(error) => error,
-            error => panic!("not refused by the pools: {error}"),
-        })
     }
 
     pub(crate) fn upload(&self, id: u128, owner: &str, names: &[&str]) -> Reply {

@@ -33,7 +33,7 @@ pub(crate) async fn reconcile(state: Data<State>, caller: Writer) -> Result<Http
             return Err(Failure::new(Code::BadRequest, detail));
         }
     };
-    let reconciled = state.store()?.reconcile(&caller.pool, &held)?;
+    let reconciled = state.store()?.reconcile(&caller.pool, &held).await?;
     let (unnamed, missing) = (reconciled.only_here.into_iter(), reconciled.only_there.into_iter());
     Ok(HttpResponse::Ok().json(ReconcileReply {
         agrees: reconciled.agrees,
