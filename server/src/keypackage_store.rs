@@ -2,21 +2,21 @@
 
 mod commands;
 
-mod counted;
+mod rate_limited;
 
 mod device_choice;
 
-mod judging;
+mod parallel_admission;
 
-mod many;
+mod reserve_many;
 
-mod reconciling;
+mod reconciliation;
 
-mod replacing;
+mod replacement;
 
-mod reporting;
+mod report;
 
-mod saving;
+mod upload;
 
 use std::sync::Arc;
 
@@ -28,16 +28,16 @@ use keypool_ledger::{
 use keypool_projections::{Claim, Health, ItemOutcome, Package, Which};
 use uuid::Uuid;
 
-pub(crate) use self::counted::kib;
+pub(crate) use self::rate_limited::kib;
 use self::{
     commands::Typed,
-    judging::{Bench, Judgement, judge},
-    many::with_bytes,
+    parallel_admission::{AdmissionBatch, Checked, check_all},
+    reserve_many::with_bytes,
 };
 pub use self::{
-    many::{ManyReservations, ReservedMany},
-    reconciling::{Held, Reconciled},
-    replacing::Replaced,
+    reconciliation::{Held, Reconciled},
+    replacement::Replaced,
+    reserve_many::{ManyReservations, ReservedMany},
 };
 use crate::{
     admission::{AdmissionError, AdmissionRules, Owner},
@@ -53,7 +53,7 @@ pub struct KeyPackageStore<L> {
     counter: Option<Counter>,
 }
 
-/// What makes repeating a request safe: it has one effect, and one answer for ever.
+/// Idempotency key and digest of a request: repeated, it has one effect and one answer for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotency {
     /// The caller's key.
@@ -94,10 +94,10 @@ impl From<ReadError> for StoreError {
     }
 }
 
-/// What became of an upload.
+/// The result of an upload.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    /// What became of each package, in the order of the request.
+    /// The outcome of each package, in the order of the request.
     pub items: Vec<Result<ItemOutcome, AdmissionError>>,
     /// The pool afterwards.
     pub health: Health,
@@ -108,9 +108,9 @@ pub struct Saved {
 /// A package that was set aside for an inviter.
 #[derive(Clone, Debug)]
 pub struct ReservedKeyPackage {
-    /// Whose it is.
+    /// The pool of the package.
     pub pool: PoolId,
-    /// What is known of it.
+    /// The facts of the package.
     pub facts: PackageFacts,
     /// The exact bytes its owner uploaded.
     pub bytes: Vec<u8>,
@@ -122,7 +122,7 @@ pub struct ReservedKeyPackage {
     pub deadline: Timestamp,
 }
 
-/// Whom to invite.
+/// A device or a user to invite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invitee {
     /// This device.
@@ -131,10 +131,10 @@ pub enum Invitee {
     User(String),
 }
 
-/// What an inviter asks for.
+/// An inviter's request for a reservation.
 #[derive(Clone, Debug)]
 pub struct Reservation {
-    /// Whom to invite.
+    /// The invitee.
     pub invitee: Invitee,
     /// The inviter's device.
     pub holder: PoolId,
@@ -160,7 +160,7 @@ pub struct Spent {
 /// Packages that were withdrawn.
 #[derive(Clone, Debug)]
 pub struct Withdrawn {
-    /// Those that are revoked now, by this request or before.
+    /// The packages that are revoked now, by this request or before.
     pub refs: Vec<KeyPackageRef>,
     /// The pool afterwards.
     pub health: Health,
@@ -200,9 +200,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok((reply.answer, reply.position))
     }
 
-    /// Lets another key speak for a device, and withdraws what the one before has signed; returns whether
-    /// it did before, and where that stands in the log. That the one before agrees is for the caller to
-    /// check.
+    /// Rotates the key of a device, and withdraws the packages that the previous key has signed. Returns
+    /// whether the new key was registered before, and the position in the log. The caller has checked the
+    /// previous key's statement.
     ///
     /// # Errors
     ///
@@ -327,7 +327,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(Withdrawn { refs: reply.answer, health, position: reply.position })
     }
 
-    /// Records what time has done: lapsed reservations, ended lifetimes. Returns how many pools it
+    /// Records the effects of time: lapsed reservations, ended lifetimes. Returns how many pools it
     /// has changed. The rules are right without it.
     ///
     /// # Errors
@@ -412,12 +412,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         signer: Option<&SignatureKey>,
         packages: Vec<Vec<u8>>,
         recorded: Option<Timestamp>,
-    ) -> Result<Vec<Judgement>, StoreError> {
+    ) -> Result<Vec<Checked>, StoreError> {
         let now = recorded.unwrap_or_else(|| self.pools.wall_clock());
         let signature_key = signer.cloned().or_else(|| self.registered_key(pool));
         let owner = Owner { pool: pool.clone(), signature_key };
-        let bench = Bench { packages, owner, now, rules: self.rules.clone() };
-        judge(bench).await.ok_or(StoreError::Cancelled)
+        let batch = AdmissionBatch { packages, owner, now, rules: self.rules.clone() };
+        check_all(batch).await.ok_or(StoreError::Cancelled)
     }
 }
 

@@ -10,7 +10,7 @@ use openmls_traits::{
     types::{Ciphersuite, HpkeKemType},
 };
 
-use super::{AdmissionError, Bench, Check, refuse};
+use super::{AdmissionContext, AdmissionError, Check, refuse};
 
 /// Bytes of a P-256 key: a point that is not compressed (RFC 9180 section 7.1.1). The library would take a
 /// compressed one as well.
@@ -20,9 +20,9 @@ const P256_KEY_BYTES: usize = 65;
 pub(super) fn check_usable(
     key: &[u8],
     name: &str,
-    bench: &Bench<'_>,
+    context: &AdmissionContext<'_>,
 ) -> Result<(), AdmissionError> {
-    if is_usable(key, bench.suite, bench.crypto) {
+    if is_usable(key, context.suite, context.crypto) {
         return Ok(());
     }
     let len = key.len();

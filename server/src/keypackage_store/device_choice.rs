@@ -73,7 +73,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 }
 
-/// The refusal that is told for a user of whom no device serves.
+/// The refusal that is told where none of a user's devices can serve.
 fn refusal(asked: &Reservation, refusals: Vec<Rejection>) -> Rejection {
     let user = match &asked.invitee {
         Invitee::Device(device) => device.user(),

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::{
     admission::{Framed, check_framing, welcomed},
-    authentication::{Reader, Writer},
+    authentication::{AuthenticatedRead, AuthenticatedWrite},
     keypackage_store::Idempotency,
     pools::{Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Welcome},
     problem::Failure,
@@ -41,7 +41,10 @@ const WAIT_MAX_S: u64 = 30;
     request_body = GroupRequest,
     responses((status = 201, description = "The group is made", body = GroupReply)),
 )]
-pub(crate) async fn make(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn make(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let GroupRequest { group_id: group } = caller.body.json()?;
     let command = DeliveryCommand::Make { group };
     let delivered = state.store()?.deliver(request(&caller, command)).await?;
@@ -49,7 +52,7 @@ pub(crate) async fn make(state: Data<State>, caller: Writer) -> Result<HttpRespo
 }
 
 /// Ends the caller's membership in the delivery of a group: nothing of it reaches the device any more, and
-/// what waits is dropped. A device that is no member is answered alike.
+/// waiting items are dropped. A device that is no member is answered alike.
 ///
 /// The other members see it in MLS only when one of them commits the removal.
 #[utoipa::path(
@@ -60,7 +63,7 @@ pub(crate) async fn make(state: Data<State>, caller: Writer) -> Result<HttpRespo
 pub(crate) async fn leave(
     state: Data<State>,
     group: Path<String>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let command = DeliveryCommand::Leave { group: GroupId::from_path(&group)? };
     let delivered = state.store()?.deliver(request(&caller, command)).await?;
@@ -83,7 +86,7 @@ pub(crate) async fn leave(
 pub(crate) async fn commit(
     state: Data<State>,
     group: Path<String>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let group = GroupId::from_path(&group)?;
     let asked: CommitRequest = caller.body.json()?;
@@ -133,7 +136,7 @@ pub(crate) async fn commit(
 pub(crate) async fn message(
     state: Data<State>,
     group: Path<String>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let group = GroupId::from_path(&group)?;
     let MessageRequest { message } = caller.body.json()?;
@@ -144,11 +147,11 @@ pub(crate) async fn message(
     Ok(HttpResponse::Ok().json(MessageReply { position, not_kept }))
 }
 
-/// Which part of a mailbox is asked for.
+/// The part of a mailbox that is asked for.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
-    /// After this position; from the beginning of what waits if it is left out.
+    /// After this position; from the first waiting item if it is left out.
     after: Option<u64>,
     /// How many items at most.
     limit: Option<u16>,
@@ -156,7 +159,7 @@ struct Which {
     wait: Option<u64>,
 }
 
-/// What waits for the caller's device, in order. It waits until it is acknowledged.
+/// Lists the items that wait for the caller's device, in order. They wait until they are acknowledged.
 #[utoipa::path(
     get, path = "/mailbox", tag = "delivery",
     params(
@@ -169,7 +172,7 @@ struct Which {
 pub(crate) async fn mailbox(
     request: HttpRequest,
     state: Data<State>,
-    caller: Reader,
+    caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let which: Which = query(&request)?;
     let pools = state.store()?.pools();
@@ -209,7 +212,7 @@ fn too_many_polls() -> Failure {
     Failure::new(Code::Busy, "too many requests wait for something to come into this mailbox")
 }
 
-/// Reads what waits, off the worker where there is anything to read.
+/// Reads the waiting items, off the worker where there are any.
 async fn read_waiting(
     state: &Data<State>,
     device: &PoolId,
@@ -224,7 +227,7 @@ async fn read_waiting(
     read.map_err(|_| Failure::new(Code::NotReady, "the server is stopping"))?
 }
 
-/// What waits now. An overrun is said once everything that was kept has been given out.
+/// The waiting items. An overrun is reported once everything that was kept has been given out.
 fn waiting(state: &State, device: &PoolId, which: &Which) -> Result<MailboxReply, Failure> {
     let pools = state.store()?.pools();
     let mailbox = pools.mailbox(device);
@@ -267,8 +270,8 @@ fn item(record: Record) -> Option<MailboxItem> {
     Some(MailboxItem { position, at_ms, kind, group_id, sender, bytes, added, removed })
 }
 
-/// Forgets what waits up to a position: the device has it safely. It accepts the groups that the device has
-/// joined, and takes note that the device was told of what was not kept.
+/// Drops the items up to a position: the device has stored them. Accepts the groups that the device has
+/// joined, and notes that the device was told of the messages that were not kept.
 #[utoipa::path(
     post, path = "/mailbox/acknowledge", tag = "delivery",
     request_body = AcknowledgeRequest,
@@ -276,7 +279,7 @@ fn item(record: Record) -> Option<MailboxItem> {
 )]
 pub(crate) async fn acknowledge(
     state: Data<State>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let AcknowledgeRequest { through, overrun, accepted, told } = caller.body.json()?;
     if GROUPS_NAMED_MAX < accepted.len().max(told.len()) {
@@ -290,7 +293,7 @@ pub(crate) async fn acknowledge(
     Ok(HttpResponse::Ok().json(AcknowledgeReply { waiting }))
 }
 
-fn request(caller: &Writer, command: DeliveryCommand) -> DeliveryRequest {
+fn request(caller: &AuthenticatedWrite, command: DeliveryCommand) -> DeliveryRequest {
     let Idempotency { key, digest } = caller.idempotency;
     DeliveryRequest { command, caller: caller.pool.clone(), id: key, digest }
 }

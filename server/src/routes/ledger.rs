@@ -1,4 +1,4 @@
-//! The ledger over HTTP: checkpoints, tiles and proofs for everyone, receipts for whom they concern,
+//! The ledger over HTTP: checkpoints, tiles and proofs for everyone, receipts for holders and owners,
 //! and the records themselves for the operator.
 
 use std::{sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ use keypool_transparency::{Standing, Tile};
 use serde::Deserialize;
 
 use crate::{
-    authentication::Reader,
+    authentication::AuthenticatedRead,
     keypackage_store::StoreError,
     pools::ExecuteError,
     problem::Failure,
@@ -35,9 +35,9 @@ const EVENTS_MAX: u16 = 1000;
 /// How many bytes of payloads the operator gets at once, but for the first record.
 const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The key that checks what this server signs, as it says it is.
+/// The key that verifies this server's signatures, by its own word.
 ///
-/// The form is C2SP's: `NAME+HASH+BASE64`. Whoever has it from elsewhere need not believe the server.
+/// The form is C2SP's: `NAME+HASH+BASE64`. A verifier that has it from elsewhere need not believe the server.
 #[utoipa::path(
     get, path = "/ledger/key", tag = "ledger",
     responses((status = 200, description = "The key", body = String, content_type = "text/plain")),
@@ -47,7 +47,7 @@ pub(crate) async fn key(state: Data<State>) -> Result<HttpResponse, Failure> {
     Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(text))
 }
 
-/// What the log is now: its name, how many records it has, and the tree hash over them, signed.
+/// The signed state of the log: its name, how many records it has, and the tree hash over them.
 ///
 /// A signed note (C2SP tlog-checkpoint). It was on the server's disk before anyone saw it.
 #[utoipa::path(
@@ -86,7 +86,7 @@ pub(crate) async fn tile(state: Data<State>, path: Path<String>) -> Result<HttpR
     Ok(reply.body(bytes))
 }
 
-/// Which record, in the tree of which size.
+/// The record, and the size of the tree.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InclusionQuery {
@@ -138,7 +138,7 @@ pub(crate) async fn consistency(
     Ok(HttpResponse::Ok().json(reply))
 }
 
-/// What the server has handed out, signed, with the proof that it is in the log.
+/// The signed receipt of a reservation, with the proof that it is in the log.
 ///
 /// A file of text that can be checked offline (docs/api.md). For the holder of the reservation and the
 /// owner of the package.
@@ -152,7 +152,7 @@ pub(crate) async fn consistency(
 pub(crate) async fn receipt(
     state: Data<State>,
     reservation: Path<String>,
-    caller: Reader,
+    caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let id: ReservationId = reservation.parse()?;
     // Who may not know of a reservation is told the same as where there is none.
@@ -176,7 +176,7 @@ pub(crate) async fn receipt(
 async fn of_concern(
     state: &State,
     id: ReservationId,
-    caller: &Reader,
+    caller: &AuthenticatedRead,
 ) -> Result<Option<Record>, Failure> {
     let found = state.store()?.read(move |pools| pools.log().find_reservation(id)).await?;
     Ok(found.filter(|record| {
@@ -188,7 +188,7 @@ async fn of_concern(
     }))
 }
 
-/// Whether the package of a reservation is a last resort; what has become of the reservation, and the
+/// Tells whether the package of a reservation is a last resort, the standing of the reservation, and the
 /// record up to which that was looked at.
 async fn standing(
     state: &State,
@@ -211,7 +211,7 @@ async fn prove<T: Send + 'static>(
     Ok(read.map_err(|_| StoreError::Cancelled)??)
 }
 
-/// Which part of the log to tell.
+/// The part of the log to tell.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EventsQuery {

@@ -1,4 +1,4 @@
-//! Who may reserve: what an owner says of it, and what introduces an inviter.
+//! The reserve policy of a pool over HTTP, and contact tokens.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use keypool_ledger::PoolId;
 use keypool_projections::{PolicyStatus, statement::contact_statement};
 
 use crate::{
-    authentication::{Reader, Writer, has_signed},
+    authentication::{AuthenticatedRead, AuthenticatedWrite, has_signed},
     problem::{Failure, wrong_method},
     state::State,
 };
@@ -33,10 +33,10 @@ pub(crate) fn resource() -> Resource {
         }))
 }
 
-/// Says who may reserve packages of the caller's pool, and who is a contact of its.
+/// Sets who may reserve packages of the caller's pool, and who is a contact of its.
 ///
 /// A contact is a user whose invitation the device has joined: it names the reservation that was spent.
-/// What is left out stays as it is; asking again changes nothing.
+/// Parts that are left out stay as they are; asking again changes nothing.
 #[utoipa::path(
     post, path = "/keypackages/policy", tag = "keypackages",
     request_body = PolicyRequest,
@@ -44,7 +44,7 @@ pub(crate) fn resource() -> Resource {
 )]
 pub(crate) async fn set_policy(
     state: Data<State>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let asked: PolicyRequest = caller.body.json()?;
     let users = [&asked.removed, &asked.blocked, &asked.unblocked];
@@ -62,12 +62,15 @@ pub(crate) async fn set_policy(
     Ok(HttpResponse::Ok().json(reply))
 }
 
-/// Who may reserve packages of the caller's pool, and who is a contact of its.
+/// Tells who may reserve packages of the caller's pool, and who is a contact of its.
 #[utoipa::path(
     get, path = "/keypackages/policy", tag = "keypackages",
     responses((status = 200, description = "Who may", body = PolicyReply)),
 )]
-pub(crate) async fn policy(state: Data<State>, caller: Reader) -> Result<HttpResponse, Failure> {
+pub(crate) async fn policy(
+    state: Data<State>,
+    caller: AuthenticatedRead,
+) -> Result<HttpResponse, Failure> {
     let view = state.store()?.view(&caller.pool);
     let circle = view.state.circle();
     Ok(HttpResponse::Ok().json(PolicyReply {
@@ -79,8 +82,8 @@ pub(crate) async fn policy(state: Data<State>, caller: Reader) -> Result<HttpRes
     }))
 }
 
-/// Whether a token introduces whoever shows it to a user's devices. One that has ended, or whose key
-/// speaks for the user no more, introduces nobody; one that nobody has signed is refused.
+/// Decides whether a token introduces its bearer to a user's devices. One that has ended, or whose key is
+/// not registered any more, introduces nobody; one that nobody has signed is refused.
 pub(crate) fn is_introduced(
     state: &State,
     user: &str,

@@ -1,4 +1,4 @@
-//! Whom an owner lets reserve: contacts, those who are introduced, strangers and what is kept from them.
+//! The reserve policy of an owner: contacts, introduced users, and strangers with their limits.
 
 use std::{sync::Arc, time::Duration};
 

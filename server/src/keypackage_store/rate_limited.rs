@@ -1,5 +1,5 @@
-//! Reservations and uploads within the limits: counted before they are carried out, and given back if
-//! they are not.
+//! Rate limits in front of the pools: requests are counted before they are carried out, and given back
+//! if they are not.
 
 use keypool_api::PolicyRequest;
 use keypool_ledger::{CommandId, EventLog, PoolId, ReadError, ReservationId, Timestamp};
@@ -22,8 +22,8 @@ use crate::{
 };
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
-    /// The same store with limits on what inviters and owners may ask for. What counts already is read
-    /// from the end of the log.
+    /// Adds rate limits for inviters and owners to the store. The counts are restored from the end of
+    /// the log.
     ///
     /// # Errors
     ///
@@ -151,8 +151,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(delivered)
     }
 
-    /// Counts what a command costs its device; returns whether it was. One that was carried out before is
-    /// answered again, however much was posted since.
+    /// Counts the costs of a command; returns whether they were counted. A command that was carried out
+    /// before is answered again, however much was posted since.
     async fn count_delivery(
         &self,
         request: &DeliveryRequest,
@@ -184,8 +184,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
-    /// Says who may reserve packages of a pool, and whose invitations its owner has joined; returns what
-    /// holds now, and where that stands in the log.
+    /// Changes the policy of a pool, and notes the invitations that its owner has joined. Returns the new
+    /// policy, and its position in the log.
     ///
     /// # Errors
     ///
@@ -224,7 +224,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(true)
     }
 
-    /// Gives back what was counted for a change that has changed nothing.
+    /// Gives back the count of a change that has changed nothing.
     pub(super) fn settle_policy<T>(
         &self,
         pool: &PoolId,
@@ -256,8 +256,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(count)
     }
 
-    /// Gives back what was counted for packages that are not in the pool because of this upload; those that
-    /// were not admitted have cost the check of them.
+    /// Gives back the count of packages that this upload has not put into the pool. Packages that were not
+    /// admitted stay counted: checking them has cost something.
     pub(super) fn settle_upload(
         &self,
         pool: &PoolId,
@@ -283,7 +283,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 }
 
-/// What a command to the delivery costs its device.
+/// The costs of a command to the delivery, by limit.
 fn costs(command: &DeliveryCommand) -> Vec<(Quota, u32)> {
     let posted = |bytes: usize| vec![(Quota::Posts, 1), (Quota::PostBytes, kib(bytes as u64))];
     match command {

@@ -3,7 +3,7 @@
 use keypool_ledger::{EventLog, PoolId, ReadError};
 use keypool_projections::{Claim, ReservationStatus};
 
-use super::{Bench, Idempotency, KeyPackageStore, StoreError, commands, judge};
+use super::{AdmissionBatch, Idempotency, KeyPackageStore, StoreError, check_all, commands};
 use crate::{
     admission::Owner,
     pools::{Pools, Target},
@@ -40,8 +40,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let signature_key = self.registered_key(&pool);
         let owner = Owner { pool, signature_key };
         let now = self.pools.now();
-        let bench = Bench { packages: vec![bytes], owner, now, rules: self.rules.clone() };
-        let judged = judge(bench).await.ok_or(StoreError::Cancelled)?;
+        let batch = AdmissionBatch { packages: vec![bytes], owner, now, rules: self.rules.clone() };
+        let judged = check_all(batch).await.ok_or(StoreError::Cancelled)?;
         Ok(judged.iter().all(Result::is_ok))
     }
 }

@@ -1,4 +1,4 @@
-//! What the server and an owner each take to be live in a pool, held against each other.
+//! Reconciliation of a pool's live packages with those that its owner takes to be live.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use keypool_projections::Stage;
 use super::{KeyPackageStore, StoreError};
 use crate::pools::Pools;
 
-/// What somebody takes to be live in a pool.
+/// The packages that an owner takes to be live in a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     /// Packages of this digest.
@@ -17,12 +17,12 @@ pub enum Held {
     Refs(BTreeSet<KeyPackageRef>),
 }
 
-/// How a pool differs from what somebody takes to be live in it.
+/// The difference between a pool and the packages that its owner takes to be live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reconciled {
     /// Whether it does not differ.
     pub agrees: bool,
-    /// The digest of what is live in the pool.
+    /// The digest of the pool's live packages.
     pub digest: Hash,
     /// The version of the pool's history that this is said of.
     pub version: u64,
@@ -33,8 +33,8 @@ pub struct Reconciled {
 }
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
-    /// Says how a pool, as it is recorded, differs from what somebody takes to be live in it. Nothing is
-    /// changed. What a pool has forgotten is read from the log.
+    /// Compares a pool, as it is recorded, with the packages that its owner takes to be live. Nothing is
+    /// changed. Evicted packages are read from the log.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! One package for each of many devices, as one request that may be repeated.
 //!
 //! Each pool has a reservation and a command of its own, whose ids follow from those of the request: a
-//! distributed log need not write to many pools at once. Whatever a crash has left undone is done when
-//! the request is repeated, and what was done is answered as it was.
+//! distributed log need not write to many pools at once. When the request is repeated, the parts that a
+//! crash has left undone are carried out, and the others are answered as they were.
 
 use std::{
     collections::BTreeSet,
@@ -26,31 +26,31 @@ use crate::pools::{ExecuteError, Pools, Reply};
 /// How many commands of one request wait for the log at a time: as many as share one write.
 const AT_ONCE_MAX: usize = 256;
 
-/// What an inviter asks for who invites many.
+/// An inviter's request for reservations of many devices.
 #[derive(Clone, Debug)]
 pub struct ManyReservations {
-    /// Whom to invite: a user means all registered devices.
+    /// The invitees; a user means all registered devices.
     pub invitees: Vec<Invitee>,
     /// The inviter's device.
     pub holder: PoolId,
     /// The group the invitation is for.
     pub group: GroupId,
-    /// What the claims follow from, drawn at random by the inviter.
+    /// The id that the reservations' ids are derived from, drawn at random by the inviter.
     pub id: ReservationId,
     /// The ciphersuites the group can use; any if empty.
     pub ciphersuites: Vec<u16>,
     /// How many devices there may be in all.
     pub devices_max: usize,
-    /// The users of whom a device has introduced the inviter. That it has is for the caller to check.
+    /// The users with a device that has introduced the inviter, as the caller has checked.
     pub introduced: BTreeSet<String>,
 }
 
-/// What was set aside for an inviter who invites many.
+/// The packages that were reserved for an inviter who invites many.
 #[derive(Clone, Debug, Default)]
 pub struct ReservedMany {
     /// One package for each device that has one, in the order of the invitees.
     pub reserved: Vec<ReservedKeyPackage>,
-    /// Who has none, and why.
+    /// The invitees without a reservation, and why.
     pub missing: Vec<(Invitee, Rejection)>,
 }
 
@@ -303,7 +303,7 @@ fn command_of(key: CommandId, device: &PoolId) -> CommandId {
     CommandId(derived("command", key.0, device))
 }
 
-/// The id that one device's share of a request has. Whoever does not know the request's cannot tell it.
+/// Derives the id of one device's part of a request. It cannot be guessed without the request's id.
 fn derived(of: &str, id: Uuid, device: &PoolId) -> Uuid {
     let digest = Hash::of(format!("keypool reserve-many {of} {id} {device}").as_bytes());
     uuid::Builder::from_random_bytes(first_half(&digest)).into_uuid()

@@ -10,7 +10,7 @@ use keypool_ledger::PoolId;
 
 use super::reply;
 use crate::{
-    authentication::Writer,
+    authentication::AuthenticatedWrite,
     keypackage_store::{Invitee, ManyReservations, ReservedKeyPackage},
     problem::Failure,
     routes::policy::is_introduced,
@@ -19,9 +19,9 @@ use crate::{
 
 /// Sets one package of each device of each target aside for the caller, whose own device is left out.
 ///
-/// Who has no package to hand out is named in `missing`, with the code that reserving it alone would be
-/// refused with. A request that is repeated, also one that was cut off in the middle, reserves what is
-/// not reserved yet, and tells the rest as it was.
+/// Devices without a package to hand out are named in `missing`, with the code that reserving it alone
+/// would be refused with. A request that is repeated, also one that was cut off in the middle, reserves
+/// the packages that are not reserved yet, and tells the others as they were.
 #[utoipa::path(
     post, path = "/keypackages/reserve-many", tag = "keypackages",
     request_body = ReserveManyRequest,
@@ -31,7 +31,7 @@ use crate::{
 )]
 pub(crate) async fn reserve_many(
     state: Data<State>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let asked: ReserveManyRequest = caller.body.json()?;
     let mut introduced = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! What takes the place of a pool's packages: others, of its key or of the next; or none, when its device
-//! is removed. And the device that the operator lets in.
+//! Replacement of a pool's packages: by others, of its key or of the next; or by none, when its device is
+//! removed. Also the admission of a device by the operator.
 
 use keypool_ledger::{
     CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement, Timestamp,
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{admission::AdmissionError, pools::Target};
 
-/// What became of packages that were to take the place of others.
+/// The result of a replacement.
 #[derive(Clone, Debug)]
 pub struct Replaced {
-    /// What became of each, in the order of the request. If none is acceptable, nothing has changed.
+    /// The outcome of each, in the order of the request. If none is acceptable, nothing has changed.
     pub items: Vec<Result<ItemOutcome, AdmissionError>>,
     /// The packages in whose place they are.
     pub revoked: Vec<KeyPackageRef>,
