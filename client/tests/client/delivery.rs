@@ -668,7 +668,7 @@ fn a_group_whose_making_was_interrupted_is_made_once_and_nobody_else_can_make_it
             assert_eq!(missing[0].why, Why::Refused { code: Code::NotAMember });
             assert_eq!(
                 missing[0].to_string(),
-                "bob could not be invited: not_a_member. Have a member invite; for a group of your own, draw \
+                "bob/main could not be invited: not_a_member. Have a member invite; for a group of your own, draw \
                  another id at random."
             );
         }

@@ -101,13 +101,17 @@ pub(super) fn replace(packages: Vec<NewPackage>, next: Option<NextKey>) -> Typed
 }
 
 /// Reserves a package; without `last_resort_only` any that may be offered.
-pub(super) fn reserve(asked: &Reservation, last_resort_only: bool) -> Typed<Reserved> {
+pub(super) fn reserve(
+    asked: &Reservation,
+    introduced: bool,
+    last_resort_only: bool,
+) -> Typed<Reserved> {
     let command = Command::Reserve {
         reservation: asked.id,
         holder: asked.holder.clone(),
         group: asked.group.clone(),
         ciphersuites: asked.ciphersuites.clone(),
-        introduced: asked.introduced,
+        introduced,
         last_resort_only,
     };
     let answer = answer!(Answer::Reserved { facts, reservation, generation, deadline } => {

@@ -11,7 +11,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use keypool_ledger::{CommandId, EventLog, PoolId, StreamId};
+use keypool_ledger::{CommandId, EventLog, PoolId, ReadError, Record, ReservationId, StreamId};
 use keypool_projections::Rejection;
 
 use super::{Idempotency, Invitee, KeyPackageStore, Reservation, StoreError, commands::Reserved};
@@ -31,7 +31,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         };
         let mut refusals = Vec::new();
         for device in devices {
-            match self.reserve_of(&device, asked.clone(), idempotency).await {
+            match self.reserve_of(&device, &asked, idempotency).await {
                 Err(StoreError::Execute(ExecuteError::Rejected(why)))
                     if matches!(asked.invitee, Invitee::User(_)) && rank(&why).is_some() =>
                 {
@@ -56,20 +56,28 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         if others.len() == 1 {
             return Ok(others);
         }
-        let by_request = self.first_record(key).await?;
-        let (is_this_request, id) = (by_request.is_some(), asked.id);
-        let made = match by_request {
-            None => self.read(move |pools| pools.log().find_reservation(id)).await?,
-            made => made,
-        };
-        let refusal = match made.map(|made| made.envelope.stream) {
-            Some(StreamId::Pool(device)) if all.contains(&device) => return Ok(vec![device]),
-            Some(_) if is_this_request => ExecuteError::IdempotencyMismatch(key),
-            Some(_) => Rejection::ReservationMismatch(asked.id).into(),
+        let id = asked.id;
+        let made = self.read(move |pools| made_before(pools.log(), key, id)).await?;
+        let refusal = match made.map(|made| (made.envelope.command, made.envelope.stream)) {
+            Some((_, StreamId::Pool(device))) if all.contains(&device) => return Ok(vec![device]),
+            Some((command, _)) if command == key => ExecuteError::IdempotencyMismatch(key),
+            Some(_) => Rejection::ReservationMismatch(id).into(),
             None if others.is_empty() && all.contains(&asked.holder) => Rejection::OwnPool.into(),
             None => return Ok(others),
         };
         Err(refusal.into())
+    }
+}
+
+/// Finds the record of a request or, where there is none, of its reservation.
+pub(super) fn made_before<L: EventLog>(
+    log: &L,
+    key: CommandId,
+    id: ReservationId,
+) -> Result<Option<Record>, ReadError> {
+    match log.find(key)?.into_iter().next() {
+        None => log.find_reservation(id),
+        made => Ok(made),
     }
 }
 
@@ -108,7 +116,7 @@ pub(super) const fn is_for_want_of_packages(rejection: &Rejection) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use keypool_ledger::{GroupId, ReservationId};
+    use keypool_ledger::GroupId;
     use keypool_projections::quota::{OverQuota, Quota};
     use uuid::Uuid;
 

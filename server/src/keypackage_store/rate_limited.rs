@@ -2,7 +2,7 @@
 //! if they are not.
 
 use keypool_api::PolicyRequest;
-use keypool_ledger::{CommandId, EventLog, PoolId, ReadError, ReservationId, Timestamp};
+use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
     Circle, Claim, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
     quota::{OverQuota, Quota, Quotas, Relation},
@@ -11,7 +11,7 @@ use keypool_projections::{
 use super::{
     Idempotency, KeyPackageStore, Reservation, StoreError,
     commands::{self, Reserved},
-    device_choice::is_for_want_of_packages,
+    device_choice::{is_for_want_of_packages, made_before},
 };
 use crate::{
     admission::AdmissionError,
@@ -38,20 +38,19 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub(super) async fn reserve_of(
         &self,
         device: &PoolId,
-        mut asked: Reservation,
+        asked: &Reservation,
         idempotency: Idempotency,
     ) -> Result<Reply<Reserved>, StoreError> {
-        asked.introduced |= asked.holder.user() == device.user();
-        let taken = match self.take(device, &asked) {
+        let introduced = asked.introduced || asked.holder.user() == device.user();
+        let taken = match self.take(device, asked, introduced) {
             Ok(taken) => taken,
             // What was answered once is answered again, however much was asked for since.
             Err(_) if self.is_made(idempotency.key, asked.id).await? => None,
             Err(over) => return Err(ExecuteError::from(Rejection::from(over)).into()),
         };
         let over = taken.and_then(|taken| taken.last_resort_only());
-        let (target, command) =
-            (Target::Pool(device.clone()), commands::reserve(&asked, over.is_some()));
-        let outcome = self.execute(target, command, idempotency).await;
+        let command = commands::reserve(asked, introduced, over.is_some());
+        let outcome = self.execute(Target::Pool(device.clone()), command, idempotency).await;
         self.settle(taken, &outcome);
         match (outcome, over) {
             // There is no last-resort package: it is the limit that is in the way.
@@ -65,14 +64,19 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 
     /// Counts a package for an inviter before it is reserved.
-    fn take(&self, pool: &PoolId, asked: &Reservation) -> Result<Option<Taken>, OverQuota> {
-        let Reservation { holder, id, introduced, .. } = asked;
+    fn take(
+        &self,
+        pool: &PoolId,
+        asked: &Reservation,
+        introduced: bool,
+    ) -> Result<Option<Taken>, OverQuota> {
+        let Reservation { holder, id, .. } = asked;
         let Some(counter) = &self.counter else { return Ok(None) };
         let (now, limits) = (self.pools.now(), self.pools.limits());
-        let view = if *introduced { None } else { self.pools.pool(pool) };
+        let view = if introduced { None } else { self.pools.pool(pool) };
         let circle = view.as_ref().map(|view| view.state.circle());
         let is_contact = circle.is_some_and(|circle| circle.is_contact(holder.user()));
-        let relation = if *introduced || is_contact {
+        let relation = if introduced || is_contact {
             Relation::Contact
         } else {
             counter.stranger(circle.and_then(Circle::strangers_per_hour))
@@ -96,13 +100,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 
     /// Decides whether a request, or its reservation, was carried out before.
     async fn is_made(&self, id: CommandId, reservation: ReservationId) -> Result<bool, StoreError> {
-        self.read(move |pools| {
-            let log = pools.log();
-            Ok::<_, ReadError>(
-                !log.find(id)?.is_empty() || log.find_reservation(reservation)?.is_some(),
-            )
-        })
-        .await
+        let made = self.read(move |pools| made_before(pools.log(), id, reservation)).await?;
+        Ok(made.is_some())
     }
 
     /// Takes in that a claim has ended.

@@ -105,7 +105,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let requests = self.requests(&asked, &mut outcome.missing, idempotency).await?;
         for some in requests.chunks(AT_ONCE_MAX) {
             let asks = some.iter().map(|(device, idempotency)| {
-                self.reserve_of(device, asked.reservation_for(device), *idempotency)
+                let (one, idempotency) = (asked.reservation_for(device), *idempotency);
+                async move { self.reserve_of(device, &one, idempotency).await }
             });
             let replies = all(asks).await;
             let mut reserved = Vec::with_capacity(replies.len());
