@@ -69,7 +69,7 @@ ci:
 # Formatting and lints.
 check:
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 # Start a server on http://127.0.0.1:8080, with its data in ./keypool-data.
 serve *ARGS:

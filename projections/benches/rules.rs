@@ -163,7 +163,7 @@ fn bench_folds(criterion: &mut Criterion, name: &str, grown: &Grown) {
     });
 }
 
-/// A reservation and its spend, decided and folded: what the writing thread computes for an invitation.
+/// A reservation and its spend, decided and folded: the writing thread's work for an invitation.
 fn bench_invitation(criterion: &mut Criterion, name: &str, grown: &Grown) {
     criterion.bench_function(&format!("invitation/decided and folded, {name}"), |bench| {
         let invite = |mut pool: Grown| -> Outcome<Grown> {

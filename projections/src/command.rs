@@ -151,7 +151,7 @@ pub enum Command {
         /// The key, and its scheme.
         leaf_key: LeafKey,
     },
-    /// Let anyone register the name again: its user has lost every key. What there is ends first.
+    /// Let anyone register the name again, because its user has lost every key. Live packages end first.
     ReleaseName,
     /// Take packages into the pool.
     Upload(Vec<NewPackage>),
@@ -210,7 +210,7 @@ pub enum Command {
     },
     /// Say who may reserve, whose invitations were joined, who is a stranger again, and who is blocked.
     SetPolicy(PolicyChange),
-    /// Record what time has done: reservations that lapsed, lifetimes that ended.
+    /// Record the effects of time: lapsed reservations and expired packages.
     Settle,
 }
 

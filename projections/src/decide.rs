@@ -32,10 +32,9 @@ pub struct Decision {
 impl PoolState {
     /// Decides which events a command leads to at the moment `now`. Changes nothing.
     ///
-    /// Time is a source of events too: whatever lapsed or expired since the last command is settled
-    /// first, so that no rule below looks at a stale reservation. A refused command leaves no event,
-    /// but for the `Conflict` of a lost reservation; what it observed of time is recorded with the
-    /// next command that succeeds, or by the sweep.
+    /// Time is a source of events too: lapses and expiries since the last command are settled first, so that no rule below looks at a stale reservation. A refused command leaves no event,
+    /// but for the `Conflict` of a lost reservation; the effects of time that it observed are recorded with
+    /// the next command that succeeds, or by the sweep.
     #[must_use]
     pub fn decide(&self, command: &Command, now: Timestamp, limits: &Limits) -> Decision {
         self.decide_with_outcome(command, now, limits).0
@@ -88,7 +87,7 @@ impl PoolState {
     /// The packages that can be handed out at `now`, by reference: not yet used, not held, and sure to
     /// outlive a reservation.
     ///
-    /// It looks at the pool as recorded; ask a [`PoolState::settled`] one to see what has lapsed.
+    /// Reads the pool as recorded; ask a [`PoolState::settled`] one to include lapses since then.
     pub fn offerable(
         &self,
         now: Timestamp,

@@ -20,7 +20,7 @@ pub const CRITICAL_WATERMARK: u64 = 2;
 /// How close to its end a package counts as expiring soon.
 const EXPIRING_SOON: Duration = Duration::from_hours(48);
 
-/// How full a pool is at one moment: what the next reservation would find.
+/// The fill level of a pool at one moment, as the next reservation would find it.
 ///
 /// All counts but `last_resort` are of single-use packages, and
 /// `available + reserved + spent + expired + revoked = total` (invariant I3).
@@ -141,7 +141,7 @@ impl Health {
         }
     }
 
-    /// What the owner should do, as a sentence.
+    /// The owner's next step, as a sentence.
     #[must_use]
     pub fn recommended_action(&self) -> String {
         match self.recommended_upload() {

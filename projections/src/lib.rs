@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! decide(state, command, now) -> events and an answer    may refuse; changes nothing
-//! evolve(state, event, at)    -> state                   never refuses what decide has allowed
+//! evolve(state, event, at)    -> state                   never refuses an event that decide has allowed
 //! ```
 //!
 //! The server's `pools` are the shell around them: one thread that loads, decides, appends and evolves.

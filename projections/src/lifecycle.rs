@@ -35,8 +35,8 @@ pub struct IllegalChange {
 
 /// The stage that follows `stage` under `event`, or `None` if the event is illegal there.
 ///
-/// `Spent` has no successor but itself under `Conflict`: this is what makes double spending of a
-/// single-use package unrepresentable. A package that expired or was revoked while it was reserved
+/// `Spent` has no successor but itself under `Conflict`: this makes double spending of a single-use
+/// package unrepresentable. A package that expired or was revoked while it was reserved
 /// may still be spent by that reservation, because its Commit may have been posted in time; which
 /// reservation may is the business of `decide`.
 #[must_use]

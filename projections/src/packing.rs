@@ -44,7 +44,7 @@ impl Packer {
         self.bytes(pool.device().as_bytes());
     }
 
-    /// Returns what was appended.
+    /// Returns the appended bytes.
     #[must_use]
     pub fn into_bytes(self) -> Box<[u8]> {
         self.0.into_boxed_slice()

@@ -2,6 +2,8 @@
 
 mod circle;
 
+mod digest_cache;
+
 mod forgetting;
 
 mod identity;
@@ -21,21 +23,21 @@ use keypool_ledger::{
 };
 
 pub(crate) use self::circle::is_spared;
-pub use self::forgetting::Forgotten;
-pub use self::identity::changes_identity;
-pub use self::{circle::Circle, identity::Identity};
-use crate::{
-    lifecycle::{self, IllegalChange, Stage},
-    reconcile::Memo,
+use self::digest_cache::DigestCache;
+pub use self::{
+    circle::Circle,
+    forgetting::Forgotten,
+    identity::{Identity, changes_identity},
 };
+use crate::lifecycle::{self, IllegalChange, Stage};
 
 /// How long a spend counts for the forecast.
 pub(crate) const SPEND_WINDOW: Duration = Duration::from_hours(24);
 
 /// The fold of a pool's events.
 ///
-/// A clone costs next to nothing, whatever the history: the collections share their structure. That
-/// is what lets every decision work on a draft of its own.
+/// A clone costs next to nothing for any history: the collections share their structure, so
+/// that every decision works on a draft of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolState {
     version: u64,
@@ -60,7 +62,7 @@ pub struct PoolState {
     last_upload: Option<Timestamp>,
     circle: Arc<Circle>,
     /// The digest of the live packages, once somebody has asked.
-    digest: Memo,
+    digest: DigestCache,
 }
 
 /// The key that speaks for a pool.
@@ -230,7 +232,7 @@ impl PoolState {
         Ok(())
     }
 
-    /// Takes in what an event says beyond the stage it leads to.
+    /// Applies the details of an event beyond the stage it leads to.
     fn note(&mut self, package: &mut Package, event: &Event, at: Timestamp) {
         match event {
             Event::Created(_) | Event::Expired { .. } => {}
@@ -322,7 +324,7 @@ impl PoolState {
         };
         there.remove(keypackage_ref);
         here.insert(keypackage_ref.clone(), Arc::new(package));
-        self.digest = Memo::default();
+        self.digest = DigestCache::default();
     }
 
     /// How many events the pool has had.
@@ -382,7 +384,7 @@ impl PoolState {
         self.last_upload
     }
 
-    pub(crate) const fn memo(&self) -> &Memo {
+    pub(crate) const fn digest_cache(&self) -> &DigestCache {
         &self.digest
     }
 
@@ -402,7 +404,7 @@ impl PoolState {
         self.live.values().chain(self.ended.values()).map(|package| &**package)
     }
 
-    /// A reservation the pool has made, whatever became of it.
+    /// Returns a reservation that the pool has made, open or ended.
     #[must_use]
     pub fn reservation(&self, id: ReservationId) -> Option<&Reservation> {
         self.reservations.get(&id).map(|made| &**made)

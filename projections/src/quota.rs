@@ -1,9 +1,8 @@
-//! How much may be asked for: rates, and what is counted against them. Pure: time is an argument.
+//! Rate limits, and the counts against them. Pure: time is an argument.
 //!
 //! A rate is a bucket of tokens that fills at an even pace. A bucket is one number, the moment at which
 //! it will be full again (the generic cell rate algorithm): it needs no timer, and a bucket that is full
-//! need not be remembered. What was granted stands in the log, so the same numbers can be had from its
-//! end.
+//! need not be remembered. Grants stand in the log, so the same numbers can be computed from its end.
 
 mod tally;
 
@@ -70,7 +69,7 @@ impl Bucket {
         self.full_at = self.full_at.max(now).after(rate.cost(count));
     }
 
-    /// Puts back what was taken.
+    /// Returns tokens to the bucket.
     pub fn give_back(&mut self, rate: &Rate, count: u32) {
         self.full_at = self.full_at.before(rate.cost(count));
     }
@@ -260,7 +259,7 @@ impl Quotas {
         failures: Rate::new(10, Duration::from_secs(6)),
     };
 
-    /// How far back the log is read for what still counts.
+    /// How far back the log is read for grants that still count.
     #[must_use]
     pub fn window(&self) -> Duration {
         let pairs = [self.pair, self.contact_pair, self.strangers];

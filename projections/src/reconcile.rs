@@ -1,10 +1,7 @@
-//! Two views of one pool, held against each other: a digest that says whether they agree, and what
-//! differs where they do not. Pure, and shared by server and client.
+//! Two views of one pool, held against each other: a digest that says whether they agree, and the
+//! differences where they do not. Pure, and shared by server and client.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::OnceLock,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use keypool_ledger::{Hash, KeyPackageRef};
 
@@ -46,25 +43,6 @@ const fn letter(stage: Stage) -> Option<u8> {
     }
 }
 
-/// A digest that was worked out. It is no part of what it is of: two pools that are alike are alike whether
-/// or not somebody has asked.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Memo(OnceLock<Hash>);
-
-impl Memo {
-    fn get_or(&self, work_out: impl FnOnce() -> Hash) -> Hash {
-        *self.0.get_or_init(work_out)
-    }
-}
-
-impl PartialEq for Memo {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Memo {}
-
 /// The difference between a pool and a list of packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
@@ -79,10 +57,10 @@ impl PoolState {
     #[must_use]
     pub fn digest(&self) -> Hash {
         let live = || self.live().map(|package| (&package.facts.keypackage_ref, package.stage));
-        self.memo().get_or(|| digest(live()))
+        self.digest_cache().get_or(|| digest(live()))
     }
 
-    /// How the pool, as it is recorded, differs from what somebody else takes to be live in it.
+    /// The differences between the recorded pool and another party's list of its live packages.
     #[must_use]
     pub fn difference(&self, named: &BTreeSet<KeyPackageRef>) -> Difference {
         let live: BTreeMap<&KeyPackageRef, Stage> = self

@@ -101,7 +101,7 @@ impl Agreement<'_> {
     }
 }
 
-/// A statement: who agrees to what, for which device, in which ledger, on which state, until when.
+/// A statement: an agreement, the agreeing device, the ledger, the head it is bound to, and its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement<'a> {
     /// The ledger it is for.
@@ -147,7 +147,7 @@ pub enum StatementTime {
     TooLong,
 }
 
-/// The signed line of a contact token: whoever shows it is introduced to a user's devices until it ends.
+/// The signed line of a contact token, whose bearer is introduced to a user's devices until it ends.
 /// The token is good for many uses, and so it is bound to no head; it ends with the key that signed it.
 #[must_use]
 pub fn contact_statement(

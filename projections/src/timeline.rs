@@ -10,7 +10,7 @@ pub struct Moment {
     pub version: u64,
     /// When it was recorded.
     pub at: Timestamp,
-    /// The package; `None` for what happened to the pool itself.
+    /// The package; `None` for an event of the pool itself.
     pub keypackage_ref: Option<KeyPackageRef>,
     /// The event's name.
     pub event: String,
@@ -93,7 +93,7 @@ fn package_detail(envelope: &EventEnvelope) -> String {
     }
 }
 
-/// The words for an event of a device: its keys, and whom its owner knows.
+/// The words for an event of a device: its keys, and its owner's contacts.
 fn device_detail(event: &Event) -> Option<String> {
     Some(match event {
         Event::Registered { signature_key, credential, .. }

@@ -29,7 +29,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["client/src/api.rs", "client/src/api/"]),
     ("actix_web", &["server/src/"]),
     ("ureq", &["projections/auditor/src/source/server.rs", "server/src/release_name.rs"]),
-    ("indicatif", &["projections/auditor/src/bin/keypool-ledger/reading.rs"]),
+    ("indicatif", &["projections/auditor/src/bin/keypool-ledger/input.rs"]),
     ("openmls", &["server/src/admission.rs", "server/src/admission/", "client/src/"]),
     ("chacha20poly1305", &["client/src/storage/sealing/cipher.rs"]),
     ("argon2", &["client/src/storage/sealing/device_key.rs"]),
@@ -152,6 +152,30 @@ fn the_rules_are_pure_and_the_invariants_are_independent() {
 }
 
 #[test]
+fn every_test_and_path_that_the_docs_name_exists() {
+    let mut code = String::new();
+    for folder in ["ledger", "projections", "server", "client"] {
+        walk(&root().join(folder), &mut |path| code.push_str(&fs::read_to_string(path).unwrap()));
+    }
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let is_path = ["ledger/", "projections/", "server/", "client/", "fixtures/"]
+                .iter()
+                .any(|folder| quoted.starts_with(folder))
+                && !quoted.contains([' ', '*']);
+            assert!(!is_path || root().join(quoted).exists(), "{}: {quoted}", page.display());
+            // Shorter names, and those of fields and figures, are no tests' names.
+            let is_test = page.ends_with("threat-model.md")
+                && 4 <= quoted.matches('_').count()
+                && quoted.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            let known = || code.contains(&format!("fn {quoted}("));
+            assert!(!is_test || known(), "{}: no test {quoted}", page.display());
+        }
+    }
+}
+
+#[test]
 fn the_rules_find_what_they_forbid() {
     assert!(mentions("    db: sled::Db,", "sled::"));
     assert!(mentions("use reqwest::Client;", "reqwest"));
@@ -207,10 +231,26 @@ fn sources() -> Vec<(String, String)> {
     sources
 }
 
+/// The pages of the documentation.
+fn pages() -> Vec<PathBuf> {
+    let folders = ["", "docs", "docs/decisions", "fixtures", "fixtures/histories"];
+    let mut pages = Vec::new();
+    for folder in folders {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    assert!(pages.len() > 15, "the pages are found");
+    pages
+}
+
 fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
             walk(&path, visit);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             visit(&path);

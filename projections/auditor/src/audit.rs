@@ -1,9 +1,7 @@
 //! Every promise re-derived from the events, by code that shares nothing with the rules that made them.
 //!
-//! An [`Auditor`] knows what was promised (docs/architecture.md) and looks whether the events keep it:
-//! it reads no state of the pools and asks neither `decide` nor the lifecycle's table, so that a bug
-//! in them cannot hide itself. What it cannot see in events alone, it does not claim:
-//! [`UNSEEN`] says what that is.
+//! An [`Auditor`] knows the promises (docs/architecture.md) and checks that the events keep them: it reads no state of the pools and asks neither `decide` nor the lifecycle's table, so that a bug
+//! in them cannot hide itself. [`UNSEEN`] lists the promises that events alone cannot show.
 
 mod contacts;
 
@@ -72,7 +70,7 @@ impl Promises {
     };
 }
 
-/// Numbers that an auditor holds a server to, whatever its log says.
+/// Numbers that an auditor holds a server to, in place of those in its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// How much longer than its deadline a reservation holds.
@@ -167,7 +165,7 @@ impl Auditor {
         }
     }
 
-    /// The same auditor, for whom some numbers hold whatever the log says.
+    /// Returns the auditor with numbers that replace those in the log.
     #[must_use]
     pub fn overriding(self, overrides: Overrides) -> Self {
         Self { promises: self.promises.overridden(overrides), overrides, ..self }
@@ -249,7 +247,7 @@ impl Auditor {
         self.deliveries.group(group)
     }
 
-    /// Says what was found, in the order of the log; to be called behind the last event.
+    /// Returns the findings in the order of the log; to be called behind the last event.
     #[must_use]
     pub fn finish(mut self) -> Vec<Finding> {
         let end = self.deliveries.finish();

@@ -23,7 +23,7 @@ use keypool_ledger::{EventEnvelope, Hash, RawRecord, StreamId, Timestamp};
 use keypool_transparency::Tree;
 use serde::{Deserialize, Serialize};
 
-use crate::source::SourceError;
+use crate::source::error::SourceError;
 
 /// Leads every export; the last byte is the number of this format.
 pub(crate) const MAGIC: [u8; 8] = *b"KPEXPRT\x01";
@@ -79,7 +79,7 @@ impl ExportWriter<BufWriter<File>> {
     ///
     /// # Errors
     ///
-    /// Returns what the operating system says.
+    /// Returns the error of the operating system.
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = File::options().write(true).create_new(true).open(path)?;
         Self::new(BufWriter::new(file))
@@ -91,7 +91,7 @@ impl<W: Write> ExportWriter<W> {
     ///
     /// # Errors
     ///
-    /// Returns what the operating system says.
+    /// Returns the error of the operating system.
     pub fn new(mut out: W) -> io::Result<Self> {
         out.write_all(&MAGIC)?;
         Ok(Self {
@@ -118,7 +118,7 @@ impl<W: Write> ExportWriter<W> {
     ///
     /// # Errors
     ///
-    /// Returns what the operating system says, and an error for a record of more than 1 GiB.
+    /// Returns the error of the operating system, and an error for a record of more than 1 GiB.
     pub fn add(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope) -> io::Result<()> {
         // A block holds what follows without a gap.
         let next = self.block_first.saturating_add(u64::from(self.block_records));
@@ -178,11 +178,11 @@ impl<W: Write> ExportWriter<W> {
         self.out.write_all(self.hash.as_bytes())
     }
 
-    /// Writes the manifest, and returns it with what was written to.
+    /// Writes the manifest, and returns it with the writer.
     ///
     /// # Errors
     ///
-    /// Returns what the operating system says.
+    /// Returns the error of the operating system.
     pub fn finish(mut self) -> io::Result<(Manifest, W)> {
         self.close_block()?;
         self.manifest.histories = self.streams.len() as u64;
@@ -365,7 +365,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes))
 }
 
-/// Takes what a length of four bytes stands before.
+/// Takes the bytes after a length of four bytes.
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (len, behind) = rest.split_first_chunk()?;
     let (bytes, behind) = behind.split_at_checked(u32::from_be_bytes(*len) as usize)?;

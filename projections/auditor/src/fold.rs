@@ -59,7 +59,7 @@ impl Fold {
     ///
     /// # Errors
     ///
-    /// Returns what the lifecycle says of an event that it forbids.
+    /// Returns an [`IllegalChange`] for an event that the lifecycle forbids.
     pub fn take(&mut self, seq: u64, envelope: &EventEnvelope) -> Result<(), IllegalChange> {
         (self.records, self.at) = (seq, self.at.max(envelope.at));
         match &envelope.stream {

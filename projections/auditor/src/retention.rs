@@ -2,7 +2,7 @@
 //!
 //! An envelope carries the digest of its payload and not the payload, so chains and tree hashes hold
 //! without it. Everything else stays: packages that may still be used, withdrawn ones, because an open
-//! reservation of such a one may still be spent, and what the delivery carries.
+//! reservation of such a one may still be spent, and the payloads of the delivery.
 
 use std::{
     collections::{HashMap, HashSet},

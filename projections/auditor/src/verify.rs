@@ -1,7 +1,7 @@
-//! Whether a log is byte for byte what was written: hashes, chains, versions, order, its end.
+//! Verification of a log's bytes: hashes, chains, versions, order, and its end.
 //!
-//! Records are taken one after the other; what is kept is where each history stands, and which live
-//! packages' bytes are missing.
+//! Records are read one after the other; the state is the head of each history, and the live packages
+//! whose bytes are missing.
 
 use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock};
 
@@ -23,9 +23,9 @@ static NOTHING: LazyLock<Hash> = LazyLock::new(|| Hash::of(&[]));
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gravity {
-    /// The bytes contradict a rule, but are what somebody wrote.
+    /// The bytes contradict a rule, but are as they were written.
     Rule,
-    /// The bytes are not what was written.
+    /// The bytes differ from those that were written.
     Damage,
     /// Two histories were told where there can be one.
     Equivocation,
@@ -80,7 +80,7 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
 }
 
-/// Takes a log's records in order and says what is wrong with them.
+/// Reads a log's records in order and collects the faults.
 #[derive(Debug, Default)]
 pub struct Verifier {
     heads: HashMap<StreamId, StreamHead>,
@@ -88,14 +88,14 @@ pub struct Verifier {
     records: u64,
     pruned: u64,
     /// The packages whose bytes are not there and which have not ended: whether it is a last resort, and
-    /// what is to be said if it never ends.
+    /// the finding if it never ends.
     missing: HashMap<KeyPackageRef, (bool, Finding)>,
     tree: Tree,
     seen: Vec<Seen>,
     findings: Vec<Finding>,
 }
 
-/// Reads a whole source and says what is wrong with it.
+/// Reads a whole source and returns its faults.
 ///
 /// `seen` are ends of this log that somebody remembers; `passed` is told how many bytes of the source
 /// were read.
@@ -253,7 +253,7 @@ impl Verifier {
         self.findings.push(found(gravity, rule, raw, what));
     }
 
-    /// Says what was found, with what the source says at its end.
+    /// Returns the findings, those of the source's end included.
     #[must_use]
     pub fn finish(mut self, outcome: Result<SourceEnd, SourceError>) -> Verdict {
         if outcome.is_ok() {

@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Draft<'_> {
-    /// No key speaks for the pool any more, and nothing of it is offered. What is reserved can still be
-    /// spent: its Commit may be posted already.
+    /// Removes the registered key and withdraws the pool's packages. Reserved ones can still be spent,
+    /// because their Commit may be posted already.
     pub(super) fn remove(&mut self) -> Result<Answer, Rejection> {
         if self.pool.registration().is_none() {
             return Err(Rejection::NotRegistered);
@@ -21,7 +21,7 @@ impl Draft<'_> {
         Ok(Answer::Removed)
     }
 
-    /// The name is anyone's again. What there is under it ends first, as with a removal.
+    /// Releases the name for anyone to register, after ending the packages under it as a removal does.
     pub(super) fn release_name(&mut self) -> Result<Answer, Rejection> {
         if self.pool.is_released() {
             return Ok(Answer::Removed);

@@ -1,7 +1,7 @@
 //! The users that a pool's owner lets reserve, and those that the owner knows: contacts, and strangers.
 //!
-//! A contact is a user whose invitation the owner has joined. The server cannot see that: whoever has a
-//! reservation can spend the package and invite nobody. So it is the owner who says so, and names the
+//! A contact is a user whose invitation the owner has joined. The server cannot see that: the holder of
+//! a reservation can spend the package and invite nobody. So it is the owner who says so, and names the
 //! reservation that was spent; who made it is the server's to know.
 
 use std::collections::{BTreeMap, BTreeSet};

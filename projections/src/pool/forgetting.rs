@@ -1,8 +1,8 @@
 //! The eviction of finished packages from a pool, and their return when somebody asks.
 //!
-//! A pool that is served keeps what may still change. Everything else stands in the log, where a
-//! package's own records tell its whole life: whoever names a package that was forgotten has it
-//! recalled first, and the rules see the pool as if it had never forgotten.
+//! A pool that is served keeps packages and reservations that may still change. The others stand in the
+//! log, where a package's own records tell its whole life: a package that was evicted is reloaded before a
+//! command that names it is decided, and the rules see the pool as if it had never forgotten.
 
 use std::{mem, sync::Arc};
 
@@ -28,8 +28,8 @@ pub enum Forgotten {
 }
 
 impl PoolState {
-    /// Forgets what nothing is decided by any more unless it is named: packages whose fate is sealed and
-    /// that nobody holds, reservations that have ended, and which `init_key`s were seen. The counts
+    /// Evicts state that only a command naming it would need: ended packages that nobody holds, ended
+    /// reservations, and the `init_key`s seen. The counts
     /// stay.
     pub fn forget(&mut self) {
         let Self { ended, reservations, open, .. } = self;
@@ -146,7 +146,7 @@ impl PoolState {
     }
 
     /// When time does something to the pool next, if nobody else does: a reservation lapses, a lifetime
-    /// ends. At once where the pool holds what is not offered any more.
+    /// ends. At once where the pool holds packages that are not offered any more.
     pub fn next_due(&self, limits: &Limits) -> Option<Timestamp> {
         let lapses = self.open_reservations().map(|(_, made)| limits.lapses_at(made.deadline));
         let ends = self.live().map(|package| {
@@ -155,7 +155,7 @@ impl PoolState {
         lapses.chain(ends).min()
     }
 
-    /// Counts an event that says nothing about what is remembered.
+    /// Counts an event that concerns evicted state only.
     pub fn pass_over(&mut self) {
         self.version = self.version.saturating_add(1);
     }

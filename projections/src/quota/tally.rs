@@ -141,8 +141,7 @@ pub enum Granted {
 }
 
 impl Inviters {
-    /// Whether an inviter may have a package, and if so, counts it; what was asked for is counted in any
-    /// case.
+    /// Whether an inviter may have a package, and if so, counts it; the request is counted in any case.
     ///
     /// # Errors
     ///
@@ -200,14 +199,14 @@ impl Inviters {
         targets.count(ask, quotas, now);
     }
 
-    /// Counts what does not depend on who the inviter is to the pool's owner.
+    /// Counts a held package against the limits that hold for contacts and strangers alike.
     pub fn count_held(&mut self, ask: &Ask, quotas: &Quotas, now: Timestamp) {
         let inviter = self.0.entry(ask.inviter).or_default();
         inviter.requests.take(&quotas.requests, 1, now);
         inviter.hold(ask);
     }
 
-    /// Forgets what was counted for a package that was not handed out; `repeated` if it was handed out
+    /// Reverts the counts for a package that was not handed out; `repeated` if it was handed out
     /// before: then it was not asked for either.
     pub fn give_back(&mut self, targets: &mut Targets, ask: &Ask, quotas: &Quotas, repeated: bool) {
         self.end(ask.inviter, ask.reservation);
@@ -241,7 +240,7 @@ impl Inviters {
         }
     }
 
-    /// Forgets what counts no more.
+    /// Drops counts that have expired.
     pub fn sweep(&mut self, now: Timestamp) {
         self.0.retain(|_, inviter| {
             inviter.held.retain(|held| now < held.until);
@@ -363,7 +362,7 @@ impl Targets {
         }
     }
 
-    /// Forgets an inviter of whom nothing counts after all.
+    /// Drops an inviter whose counts are all zero.
     pub fn forget_full(&mut self, ask: &Ask, now: Timestamp) {
         let pairs = self.pairs_of_mut(ask);
         if pairs.get(&ask.pair).is_some_and(|bucket| bucket.is_full(now)) {
@@ -375,7 +374,7 @@ impl Targets {
         [&self.pairs, &self.contacts, &self.strangers]
     }
 
-    /// Forgets what counts no more.
+    /// Drops counts that have expired.
     pub fn sweep(&mut self, now: Timestamp) {
         for buckets in [&mut self.pairs, &mut self.contacts, &mut self.strangers] {
             buckets.retain(|_, bucket| !bucket.is_full(now));

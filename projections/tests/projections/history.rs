@@ -39,7 +39,7 @@ pub(crate) fn reference(name: &str) -> KeyPackageRef {
     KeyPackageRef::new(Hash::of(name.as_bytes()).as_bytes()).unwrap()
 }
 
-/// A package. Its name tells what it is: `a` to `z` are plain, `a2` has ciphersuite 2, `L…` is a last
+/// A package. Its name tells its kind: `a` to `z` are plain, `a2` has ciphersuite 2, `L…` is a last
 /// resort, and `a'` has the init key of `a`; `a:5` has ciphersuite 2 and is signed with leaf key 5.
 pub(crate) fn package(name: &str) -> NewPackage {
     let plain = name.trim_end_matches('\'');

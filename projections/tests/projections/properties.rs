@@ -1,4 +1,4 @@
-//! The properties that hold whatever commands come in whatever order at whatever times.
+//! The properties that hold for all commands in any order at any times.
 //!
 //! Histories are drawn at random and each invariant is checked after **every** event, by code that
 //! reads the events alone and shares nothing with the rules.
@@ -180,7 +180,7 @@ fn audit(steps: &[Step], limits: &Limits) -> Result<Vec<(Event, Timestamp)>, Str
     Ok(log)
 }
 
-/// The counts are what a reservation finds; a refusal leaves no trace but a conflict.
+/// The counts agree with the next reservation; a refusal leaves no trace but a conflict.
 fn check_answer(
     command: &Command,
     answer: &Result<Answer, Rejection>,

@@ -1,4 +1,4 @@
-//! The rules of a pool, told as stories: a script of commands goes in, what happened comes out.
+//! The rules of a pool, told as stories: a script of commands goes in, the events come out.
 //!
 //! A line is `second who verb arguments`. Packages live for 1000 seconds; a reservation lasts 60
 //! seconds and a grace of 60 more.
@@ -619,7 +619,7 @@ fn story_with(script: &str, limits: Limits) -> String {
     transcript
 }
 
-/// Plays one line, evolves the pool, and tells what happened.
+/// Plays one line, evolves the pool, and returns the outcome in words.
 fn play(state: &mut PoolState, line: &str, limits: &Limits) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     let now = at(words[0].parse().unwrap());

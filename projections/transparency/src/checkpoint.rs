@@ -14,7 +14,7 @@ use super::{
 )]
 pub struct CheckpointError;
 
-/// How many records a log has, and the tree hash over them. Its text is what a log signs.
+/// How many records a log has, and the tree hash over them. A log signs its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     origin: String,

@@ -1,7 +1,7 @@
 //! Proofs as files that can be checked without the log.
 //!
 //! An [`Inclusion`] is a C2SP `tlog-proof` whose `extra` line holds the envelope's bytes, so that the
-//! file alone shows what was recorded. For a [`Consistency`] C2SP has no form; ours is in the same
+//! file alone shows the record. For a [`Consistency`] C2SP has no form; ours is in the same
 //! style.
 
 use std::{fmt, str::FromStr};

@@ -1,7 +1,7 @@
 //! The proofs of a log, for someone who trusts neither its server nor its operator.
 //!
 //! The leaves are the stored bytes of the envelopes, in the order of the log. A [`Checkpoint`] names
-//! how many there are and the [`TreeHash`] over all of them; whoever keeps one can later be shown that
+//! how many there are and the [`TreeHash`] over all of them; its keeper can later be shown that
 //! a record is in that log ([`Inclusion`]), or that the log of today only adds to it
 //! ([`Consistency`]). Two checkpoints of one key that contradict each other are proof of a fork.
 //!

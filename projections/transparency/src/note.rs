@@ -190,7 +190,7 @@ fn check_text(text: &str) -> Result<(), NoteError> {
 }
 
 impl SignedNote {
-    /// The text that is signed, without having checked by whom: see [`SignedNote::check`].
+    /// The signed text, before its signature is checked: see [`SignedNote::check`].
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text

@@ -1,4 +1,4 @@
-//! Receipts: what a server has signed about one reservation, so that its holder can prove it later.
+//! Receipts: a server's signed account of one reservation, so that its holder can prove it later.
 //!
 //! The signed text is a note of its own kind. Its second line is `ledger NAME`, where a checkpoint has
 //! its size in digits, so that no text is both.
@@ -227,7 +227,7 @@ pub struct ReceiptFile {
 }
 
 impl ReceiptFile {
-    /// Checks everything against the ledger's key, and returns what the receipt says.
+    /// Checks everything against the ledger's key, and returns the receipt.
     ///
     /// # Errors
     ///

@@ -112,7 +112,7 @@ impl Deliveries {
         findings
     }
 
-    /// A device that is removed is in no group, and what waited for it is dropped.
+    /// Ends the memberships of a removed device, and drops its waiting messages.
     fn see_device(&mut self, device: &PoolId, event: &Event) {
         match event {
             Event::DeviceRemoved {} => {

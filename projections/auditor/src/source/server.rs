@@ -1,7 +1,7 @@
 //! A running server as a source: its operator's listener, asked page by page.
 //!
 //! Plain HTTP, without TLS and without a proxy: the listener is meant for the machine itself. Of an
-//! answer only the stored bytes are believed; what the server reads out of them is left aside.
+//! answer only the stored bytes are used; the server's reading of them is ignored.
 
 use std::{
     error::Error,
@@ -75,7 +75,7 @@ impl Server {
         Ok(Some(Self { address: address.to_owned(), agent: config.build().into(), token }))
     }
 
-    /// Asks for one record, so that whoever is no server of keypool is found out before the work begins.
+    /// Asks for one record, so that another server is recognized before the work begins.
     pub(super) fn greet(&self) -> Result<(), SourceError> {
         self.page(0, 1).map(drop)
     }

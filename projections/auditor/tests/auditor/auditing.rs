@@ -1,4 +1,4 @@
-//! The auditor at the boundaries of what was promised: the last moment that is right, and the first.
+//! The auditor at the boundaries of the promises: the last moment that is right, and the first.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The files in `fixtures/histories`: what the generator makes, byte for byte.
+//! The files in `fixtures/histories`, as the generator makes them, byte for byte.
 
 use std::{
     collections::BTreeMap,

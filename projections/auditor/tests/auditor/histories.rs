@@ -1,4 +1,4 @@
-//! One history that keeps every promise, and what becomes of it when somebody breaks one: the fixtures
+//! One history that keeps every promise, and the same history with one promise broken: the fixtures
 //! of the auditor, made by the rules themselves and broken by hand.
 
 use std::{collections::HashMap, ops::ControlFlow, path::Path, sync::Arc};
@@ -55,7 +55,7 @@ fn spend(name: &str, number: u8, holder: &str) -> Command {
     Command::Spend { claim: claim(name, number, holder), group: group("g") }
 }
 
-/// Makes a clean history by asking a service for what users ask for.
+/// Makes a clean history by the requests of users to a service.
 struct Service {
     log: Arc<MemoryLog>,
     clock: Arc<ManualClock>,
@@ -229,7 +229,7 @@ pub(crate) fn written(stream: StreamId, second: u64, event: Event, payload: &[u8
     Record { seq: 0, envelope, envelope_bytes: Vec::new(), payload: payload.to_vec() }
 }
 
-/// An export of records, whatever they are, with blocks of so many bytes.
+/// An export of any records, with blocks of so many bytes.
 pub(crate) fn exported(records: &[Record], block_bytes: usize) -> Vec<u8> {
     let mut writer = ExportWriter::new(Vec::new()).unwrap().with_blocks_of(block_bytes);
     for record in records {
@@ -449,7 +449,7 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
     histories
 }
 
-/// Promises that are broken by changing what is there.
+/// Promises that are broken by changing records.
 #[expect(clippy::too_many_lines, reason = "a list, one entry for each promise")]
 fn broken_in_place() -> Vec<(&'static str, Vec<Record>)> {
     let changed = |name, change: &dyn Fn(&mut Vec<Record>)| {
@@ -544,7 +544,7 @@ fn broken_in_place() -> Vec<(&'static str, Vec<Record>)> {
     ]
 }
 
-/// Takes away what was recorded of `c` after the story.
+/// Removes the records of `c` after the story.
 fn forget_the_end_of_c(records: &mut Vec<Record>) {
     let of_c = |record: &Record| record.envelope.event.keypackage_ref() == Some(&reference("c"));
     records.retain(|record| !of_c(record) || record.envelope.at < at(900));
@@ -565,7 +565,7 @@ fn exchange(event: &mut Event, one: &KeyPackageRef, other: &KeyPackageRef) {
     }
 }
 
-/// The exports whose bytes are not what was written, by name.
+/// The exports with damaged bytes, by name.
 pub(crate) fn damaged_exports() -> Vec<(&'static str, Vec<u8>)> {
     let records = clean();
     let changed = |name, change: &dyn Fn(&mut Vec<Record>)| {

@@ -1,4 +1,4 @@
-//! The auditor's tool as it is used: the real program on every fixture, what it says and how it ends.
+//! The auditor's tool as it is used: the real program on every fixture, its output and exit code.
 
 use std::{
     fmt::Write as _,
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::fixtures::{fixtures, signer};
 
-/// Runs the tool in the folder of the fixtures: what it says, and how it ends.
+/// Runs the tool in a folder, and returns its output and exit code.
 pub(crate) fn tool_in(dir: &Path, args: &[&str]) -> (String, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-ledger"));
     let output = command.current_dir(dir).args(args).output().unwrap();
@@ -30,7 +30,7 @@ fn tool(args: &[&str]) -> (String, i32) {
     tool_in(&fixtures(), args)
 }
 
-/// A command line with what comes of it.
+/// A command line with its output.
 fn transcript(args: &[&str]) -> String {
     let (said, code) = tool(args);
     format!("$ keypool-ledger {}\n{said}[{code}]\n", args.join(" "))
@@ -437,7 +437,7 @@ fn noise(seed: u8) -> Vec<u8> {
     (0..20).flat_map(|n| *Hash::of(&[seed, n]).as_bytes()).collect()
 }
 
-/// Runs what a page of the documentation says, and returns the page with what really comes out.
+/// Runs the commands of a page of the documentation, and returns the page with their real output.
 fn played(page: &str) -> String {
     let dir = TempDir::new().unwrap();
     copy(&fixtures(), dir.path());

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use crate::{
     EQUIVOCATION,
-    checking::{check_signed, parse_key},
+    check::refuse,
+    known_end::{check_signed, parse_key},
     output::{Out, ToolError},
-    papers::refuse,
 };
 
 /// The first line of evidence.

@@ -1,34 +1,50 @@
-//! `keypool-ledger`: what happened to whom, whether it is all still there, and how to prove it.
+//! `keypool-ledger`, the auditor's program: histories, their integrity, and proofs of them.
 //!
 //! It reads exports, journals, copies of data directories and running servers, and changes none of them.
 
-mod biography;
+mod audit;
 
-mod carrying;
+mod check;
 
-mod checking;
+mod checkpoint;
 
-mod comparing;
+mod compare;
 
 mod evidence;
 
-mod explaining;
+mod explain;
+
+mod export;
+
+mod findings;
+
+mod import;
+
+mod info;
+
+mod input;
+
+mod known_end;
+
+mod leaves;
+
+mod log;
 
 mod output;
 
-mod overview;
+mod plot;
 
-mod papers;
+mod prove;
 
-mod picture;
+mod prune;
 
-mod proving;
+mod rebuild;
 
-mod reading;
+mod replay;
 
-mod replaying;
+mod show;
 
-mod stepping;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -36,15 +52,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use keypool_ledger::PoolId;
 
 use crate::{
+    input::Moment,
     output::{Out, ToolError},
-    reading::Moment,
 };
 
 /// Everything went well.
 const FINE: u8 = 0;
-/// The command line is wrong, or names what is not there.
+/// The command line is wrong, or names something that does not exist.
 const USAGE: u8 = 1;
-/// The stored bytes are not what was written.
+/// The stored bytes differ from those that were written.
 const DAMAGED: u8 = 2;
 /// Events break a rule.
 const RULE_BROKEN: u8 = 3;
@@ -225,7 +241,7 @@ enum Prove {
     },
 }
 
-/// What somebody remembers of the log's end.
+/// The end of the log as somebody remembers it.
 #[derive(Debug, Args)]
 struct SeenArgs {
     /// An end of this log that was seen before, as `verify` has printed it
@@ -250,7 +266,7 @@ struct SignedArgs {
     evidence: PathBuf,
 }
 
-/// Settings of the server that hold whatever its log says of them.
+/// Settings of the server that replace those in its log.
 #[derive(Clone, Copy, Debug, Args)]
 struct PromiseArgs {
     /// How much longer than its deadline a reservation holds, in seconds; as the log says if none
@@ -295,44 +311,44 @@ fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
     match command {
-        Command::Info { source } => overview::info(&source, out),
+        Command::Info { source } => info::info(&source, out),
         Command::Log { source, pool, from, follow, interval_s } => {
             let follow = follow.then(|| Duration::from_secs(interval_s));
-            overview::log(&source, pool.as_ref(), from, follow, out)
+            log::log(&source, pool.as_ref(), from, follow, out)
         }
-        Command::Show { source, what } => biography::show(&source, &what, out),
+        Command::Show { source, what } => show::show(&source, &what, out),
         Command::Explain { source, what, at, promises } => {
-            explaining::explain(&source, &what, at, promises, out)
+            explain::explain(&source, &what, at, promises, out)
         }
-        Command::Verify { source, seen } => checking::verify(&source, &seen, out),
-        Command::Audit { source, seen, promises } => checking::audit(&source, &seen, promises, out),
+        Command::Verify { source, seen } => verify::verify(&source, &seen, out),
+        Command::Audit { source, seen, promises } => audit::audit(&source, &seen, promises, out),
         Command::Replay { source, at, pool, step: true, .. } => {
-            stepping::step(&source, at, pool.as_ref(), out)
+            rebuild::step(&source, at, pool.as_ref(), out)
         }
-        Command::Rebuild { source, .. } => stepping::rebuild(&source, out),
+        Command::Rebuild { source, .. } => rebuild::rebuild(&source, out),
         Command::Replay { source, at, diff, pool, .. } => match diff.as_deref() {
-            Some([a, b]) => replaying::diff(&source, (*a, *b), pool.as_ref(), out),
-            _ => replaying::replay(&source, at, pool.as_ref(), out),
+            Some([a, b]) => replay::diff(&source, (*a, *b), pool.as_ref(), out),
+            _ => replay::replay(&source, at, pool.as_ref(), out),
         },
-        Command::Export { source, out: file } => carrying::export(&source, &file, out),
+        Command::Export { source, out: file } => export::export(&source, &file, out),
         Command::Prune { source, out: file, keep_days } => {
-            carrying::prune(&source, &file, keep_days, out)
+            prune::prune(&source, &file, keep_days, out)
         }
-        Command::Import { export, directory } => carrying::import(&export, &directory, out),
-        Command::Plot { source, pool, out: file } => picture::plot(&source, &pool, &file, out),
+        Command::Import { export, directory } => import::import(&export, &directory, out),
+        Command::Plot { source, pool, out: file } => plot::plot(&source, &pool, &file, out),
         Command::Checkpoint { source, origin, at, sign } => {
-            proving::checkpoint(&source, &origin, at, sign.as_deref(), out)
+            checkpoint::checkpoint(&source, &origin, at, sign.as_deref(), out)
         }
         Command::Prove { what: Prove::Inclusion { source, seq, checkpoint } } => {
-            proving::prove_inclusion(&source, seq, checkpoint.as_deref(), out)
+            prove::prove_inclusion(&source, seq, checkpoint.as_deref(), out)
         }
         Command::Prove { what: Prove::Consistency { source, old, new } } => {
-            proving::prove_consistency(&source, &old, new.as_deref(), out)
+            prove::prove_consistency(&source, &old, new.as_deref(), out)
         }
-        Command::Check { file, other: None, by } => papers::check(&file, &by, out),
+        Command::Check { file, other: None, by } => check::check(&file, &by, out),
         Command::Check { file, other: Some(other), by } => {
-            comparing::receipts((&file, &other), &by, out)
+            compare::receipts((&file, &other), &by, out)
         }
-        Command::Compare { a, b, by } => comparing::compare((&a, &b), &by, out),
+        Command::Compare { a, b, by } => compare::compare((&a, &b), &by, out),
     }
 }

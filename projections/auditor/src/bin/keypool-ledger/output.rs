@@ -49,7 +49,7 @@ impl ToolError {
         }
     }
 
-    /// Says what happened and why, each cause on a line of its own.
+    /// Prints the error and its causes, one on a line.
     pub(crate) fn complain(&self) {
         let mut err = io::stderr().lock();
         // If even the error stream is gone there is nobody left to tell.

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::{
     FINE,
+    input::read,
     output::{Out, ToolError, short, time},
-    reading::read,
-    replaying::unknown,
+    replay::unknown,
 };
 
 /// The width of the picture and of its margins, in pixels.
@@ -210,7 +210,7 @@ impl Life {
     }
 
     /// The places where the counts change, from left to right, and how many packages are below each line:
-    /// the last of what happens in the same tenth of a pixel.
+    /// the last change in each tenth of a pixel.
     fn steps(&self, axis: &Axis) -> Vec<(f64, [u64; SERIES.len() + 1])> {
         let mut steps: Vec<(f64, [u64; SERIES.len() + 1])> = Vec::new();
         for (at, counts) in &self.counts {

@@ -17,10 +17,10 @@ use serde_json::json;
 
 use crate::{
     FINE, PromiseArgs,
-    biography::{Thing, find, life},
+    input::{Moment, read},
     output::{Out, ToolError, short, span, time},
-    reading::{Moment, read},
-    replaying::{fold, unknown},
+    replay::{fold, unknown},
+    show::{Thing, find, life},
 };
 
 /// A record of a package's life.
@@ -55,7 +55,7 @@ pub(crate) fn explain(
     Ok(FINE)
 }
 
-/// Explains what a request has done, package by package.
+/// Explains the effects of a request, package by package.
 fn explain_request(
     path: &Path,
     written: &[Line],
@@ -321,7 +321,7 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Says what a pool could have handed out at a moment, and what stood in the way.
+/// Explains which packages a pool could have handed out at a moment, and which it could not.
 fn explain_pool(
     path: &Path,
     pool: &PoolId,

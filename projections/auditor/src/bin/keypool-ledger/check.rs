@@ -1,4 +1,4 @@
-//! `check`: whether a checkpoint, a proof, a receipt or evidence is what it says.
+//! `check`: whether a checkpoint, a proof, a receipt or evidence is genuine.
 
 use std::{fs, path::Path};
 
@@ -9,11 +9,10 @@ use keypool_transparency::{
 use serde_json::json;
 
 use crate::{
-    DAMAGED, FINE, SignedArgs,
-    checking::{check_signed, parse_key},
-    evidence,
+    DAMAGED, FINE, SignedArgs, evidence,
+    known_end::{check_signed, parse_key},
+    log,
     output::{Out, ToolError, time},
-    overview,
 };
 
 /// How a receipt begins.
@@ -65,7 +64,7 @@ fn show_record(proof: &Inclusion, out: &mut Out) -> Result<(), ToolError> {
     let envelope = codec::decode(&proof.envelope);
     let envelope = envelope.map_err(|err| ToolError::usage(err.to_string()))?;
     let seq = proof.index.saturating_add(1);
-    out.say(|| overview::line(seq, &envelope), || overview::object(seq, &envelope))
+    out.say(|| log::line(seq, &envelope), || log::object(seq, &envelope))
 }
 
 fn check_consistency(

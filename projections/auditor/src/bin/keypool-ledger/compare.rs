@@ -10,13 +10,13 @@ use serde_json::json;
 
 use crate::{
     EQUIVOCATION, FINE, RULE_BROKEN, SignedArgs,
-    checking::{check_signed, parse_key},
+    check::{read_receipt, receipt_in, refuse, told},
     evidence,
+    input::read,
+    known_end::{check_signed, parse_key},
+    leaves::{Leaves, contradiction},
+    log,
     output::{Out, ToolError},
-    overview,
-    papers::{read_receipt, receipt_in, refuse, told},
-    proving::{Leaves, contradiction},
-    reading::read,
 };
 
 /// One side of a comparison.
@@ -179,7 +179,7 @@ fn compare_logs(
             if raw.seq < seq {
                 return std::ops::ControlFlow::Continue(());
             }
-            shown = out.say(|| overview::line(seq, &envelope), || overview::object(seq, &envelope));
+            shown = out.say(|| log::line(seq, &envelope), || log::object(seq, &envelope));
             std::ops::ControlFlow::Break(())
         })?;
         shown?;

@@ -1,4 +1,4 @@
-//! `replay --step` and `rebuild --check`: what each event changed, and whether another fold agrees.
+//! `replay --step` and `rebuild --check`: the effect of each event, and a comparison with another fold.
 
 use std::{fmt::Write as _, ops::ControlFlow, path::Path};
 
@@ -12,12 +12,12 @@ use serde_json::json;
 
 use crate::{
     FINE, RULE_BROKEN,
+    input::{Moment, read, try_read},
     output::{Out, ToolError, time},
-    reading::{Moment, read, try_read},
-    replaying::{is_of, refused, standing, standing_of},
+    replay::{is_of, refused, standing, standing_of},
 };
 
-/// Shows each event up to a moment with what it changed.
+/// Shows each event up to a moment with its effect.
 pub(crate) fn step(
     path: &Path,
     at: Option<Moment>,

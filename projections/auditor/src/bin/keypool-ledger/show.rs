@@ -6,9 +6,9 @@ use keypool_ledger::{CommandId, Event, EventEnvelope, KeyPackageRef, Reservation
 
 use crate::{
     FINE,
+    input::read,
+    log,
     output::{Out, ToolError, time},
-    overview,
-    reading::read,
 };
 
 /// How many things are told apart before a beginning is called too short.
@@ -133,7 +133,7 @@ pub(crate) fn show(path: &Path, what: &str, out: &mut Out) -> Result<u8, ToolErr
     let life = life(path, &thing)?;
     out.line(&thing.words())?;
     for (seq, envelope) in &life {
-        out.say(|| overview::line(*seq, envelope), || overview::object(*seq, envelope))?;
+        out.say(|| log::line(*seq, envelope), || log::object(*seq, envelope))?;
         if matches!(thing, Thing::Record(_)) {
             out.line(&particulars(envelope))?;
         }

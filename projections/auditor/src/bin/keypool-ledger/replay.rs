@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     FINE, RULE_BROKEN,
+    input::{Moment, read},
     output::{Out, ToolError, short, time},
-    reading::{Moment, read},
 };
 
 /// I6 as far as events show it: the fold and the auditor's own count agree.
@@ -37,7 +37,7 @@ pub(crate) const fn standing(counts: Counts) -> Standing {
     Standing { available, reserved, spent, expired, revoked }
 }
 
-/// Folds a log up to a moment: one pool with all its packages, or all of them with what is kept.
+/// Folds a log up to a moment: one pool with all its packages, or all of them with their live packages.
 pub(crate) fn fold(
     path: &Path,
     at: Option<Moment>,
@@ -87,7 +87,7 @@ pub(crate) fn unknown(pool: &PoolId) -> ToolError {
     ToolError::usage(format!("pool {pool} has no event in this log up to then"))
 }
 
-/// Says what was left out, and the number to end with.
+/// Prints the events that were left out, and returns the exit code.
 pub(crate) fn refused(fold: &Fold, out: &mut Out) -> Result<u8, ToolError> {
     for finding in fold.refused() {
         out.say(|| format!("broken ({}): {}", finding.rule, finding.what), || json!(finding))?;
@@ -185,7 +185,7 @@ fn package_object(state: &PoolState, package: &Package) -> Value {
     })
 }
 
-/// Shows what changed between two moments.
+/// Shows the changes between two moments.
 pub(crate) fn diff(
     path: &Path,
     (a, b): (Moment, Moment),
