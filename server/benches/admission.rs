@@ -1,4 +1,4 @@
-//! What it costs to admit one package: decoded, judged, its signatures verified. `just bench-rules`.
+//! The cost of admitting one package: decoded, judged, its signatures verified. `just bench-rules`.
 
 use std::{error::Error, hint::black_box};
 

@@ -1,4 +1,4 @@
-//! The cost of checking what others have written: a signed request, and a journal. `just bench-rules`.
+//! The cost of checking a signed request and a journal. `just bench-rules`.
 
 use std::{collections::HashMap, error::Error, hint::black_box, path::Path};
 

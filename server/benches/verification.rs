@@ -1,4 +1,4 @@
-//! What it costs to verify the signature of a request, by two libraries. `just bench-rules`.
+//! The cost of verifying the signature of a request, by two libraries. `just bench-rules`.
 //!
 //! The server verifies with ed25519-dalek, strictly: it refuses keys and signatures of small order, which
 //! aws-lc-rs takes.

@@ -1,7 +1,7 @@
 //! The figures of a machine's disk and memory, for docs/figures.toml: `just bench-machine`.
 //!
 //! Pools are registered, filled with 32 packages each, and used up over the log on the disk, 64 commands to
-//! a group, as many as wait when 64 requests are under way. What they take of the memory is asked of another
+//! a group, as many as wait when 64 requests are under way. Their memory is measured in another
 //! process, which opens them as a server does at its start.
 
 use std::{
@@ -254,7 +254,7 @@ fn memory_of(data: &Path, asked: usize) -> Outcome<usize> {
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
-/// Opens pools, asks for some, says what memory that takes, and closes them.
+/// Opens pools, asks for some, prints the memory of that, and closes them.
 fn open(data: &Path, asked: usize) -> Outcome<()> {
     let log = SledLog::open(data, SledLogOptions::default())?;
     let pools = Pools::open(log, Arc::new(SystemClock), LIMITS)?;

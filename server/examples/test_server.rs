@@ -1,4 +1,4 @@
-//! A real server whose clock can be moved: what becomes of an app that was away for a week?
+//! A real server whose clock can be moved, to test an app that was away for a week.
 //!
 //! `cargo run --example test_server -- --data DIR` takes the flags of `keypool-server`. Its first line on
 //! standard output is the same. A line `advance 7days` on standard input moves its clock ahead by that

@@ -1,8 +1,8 @@
-//! From bytes to an admitted package: the only file that trusts nobody.
+//! Admission: the checks between uploaded bytes and a package of a pool. Nothing is trusted here.
 //!
-//! Whatever passes here may be offered to an inviter, whose whole Commit fails if one of the packages
-//! in it is bad. `OpenMLS` validates what RFC 9420 says of signatures and versions; the rest of what an
-//! inviter relies on is checked beside it. The inviter still validates for itself.
+//! Admitted packages may be offered to an inviter, whose whole Commit fails if one of the packages in it
+//! is bad. `OpenMLS` validates the signatures and versions of RFC 9420; everything else that an inviter
+//! relies on is checked beside it. The inviter still validates for itself.
 
 mod check;
 
@@ -12,6 +12,8 @@ mod leaf_key;
 
 mod structure;
 
+mod usable_key;
+
 mod welcome;
 
 use std::time::Duration;
@@ -20,10 +22,7 @@ use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, SignatureKey, Ti
 use keypool_projections::{LeafKey, NewPackage};
 use openmls::prelude::{KeyPackageIn, KeyPackageVerifyError, ProtocolVersion, hash_ref};
 use openmls_rust_crypto::RustCrypto;
-use openmls_traits::{
-    crypto::OpenMlsCrypto,
-    types::{Ciphersuite, HpkeKemType},
-};
+use openmls_traits::{crypto::OpenMlsCrypto, types::Ciphersuite};
 use tls_codec::{Deserialize, Serialize};
 
 use self::{
@@ -33,6 +32,7 @@ use self::{
         EXTENSION_LAST_RESORT, Extension, KeyPackage, KeyPackageContent, LeafSource, Lifetime,
         MLS10, WIRE_FORMAT_KEY_PACKAGE,
     },
+    usable_key::check_usable,
 };
 
 pub use self::check::Check;
@@ -41,7 +41,7 @@ pub(crate) use self::{
     welcome::welcomed,
 };
 
-/// The numbers that bound what is admitted.
+/// The bounds of admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionRules {
     /// How many bytes a package may have.
@@ -54,7 +54,7 @@ pub struct AdmissionRules {
     pub clock_skew_max: Duration,
     /// How much life a package must have left: enough for one reservation.
     pub life_left_min: Duration,
-    /// Which ciphersuites are welcome, by number.
+    /// The ciphersuites that are admitted, by number.
     pub ciphersuites: Vec<u16>,
 }
 
@@ -72,7 +72,7 @@ impl Default for AdmissionRules {
     }
 }
 
-/// Whose package it has to be.
+/// The pool and the key that a package must belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The pool it is for.
@@ -87,7 +87,7 @@ pub struct Owner {
 pub struct AdmissionError {
     /// The check it did not pass.
     pub check: Check,
-    /// What is wrong with it, as a sentence.
+    /// The fault of the package, as a sentence.
     pub detail: String,
     /// Its reference, where the bytes got far enough to have one.
     pub keypackage_ref: Option<KeyPackageRef>,
@@ -117,15 +117,16 @@ pub fn admit(
     let crypto = RustCrypto::default();
     let suite = supported_suite(&package.content, &crypto, rules)?;
     let keypackage_ref = reference(exact, suite, &crypto)?;
-    let judged = judge(&package, exact, &Bench { owner, now, rules, suite, crypto: &crypto });
+    let judged =
+        judge(&package, exact, &AdmissionContext { owner, now, rules, suite, crypto: &crypto });
     let (last_resort, leaf_key) = judged
         .map_err(|err| AdmissionError { keypackage_ref: Some(keypackage_ref.clone()), ..err })?;
     let facts = facts(&package, keypackage_ref, last_resort)?;
     Ok(NewPackage { facts, bytes: bytes.to_vec(), leaf_key })
 }
 
-/// What a package is judged by.
-struct Bench<'a> {
+/// The context that a package is checked in.
+struct AdmissionContext<'a> {
     owner: &'a Owner,
     now: Timestamp,
     rules: &'a AdmissionRules,
@@ -138,16 +139,16 @@ struct Bench<'a> {
 fn judge(
     package: &KeyPackage,
     exact: &[u8],
-    bench: &Bench<'_>,
+    context: &AdmissionContext<'_>,
 ) -> Result<(bool, Option<LeafKey>), AdmissionError> {
     let KeyPackageContent { init_key, leaf, extensions, .. } = &package.content;
     let leaf = &leaf.content;
     // A mark that is not well-formed is refused later, by a check of its own.
     let lifetime_max = match is_last_resort(extensions) {
-        Ok(true) => bench.rules.last_resort_lifetime_max,
-        Ok(false) | Err(_) => bench.rules.lifetime_max,
+        Ok(true) => context.rules.last_resort_lifetime_max,
+        Ok(false) | Err(_) => context.rules.lifetime_max,
     };
-    check_lifetime(&leaf.source, lifetime_max, bench)?;
+    check_lifetime(&leaf.source, lifetime_max, context)?;
     if init_key.as_slice() == leaf.encryption_key.as_slice() {
         return Err(refuse(Check::InitKeyDistinct, "init_key equals the leaf's encryption key"));
     }
@@ -155,12 +156,12 @@ fn judge(
     check_capabilities(&leaf.capabilities, package.content.ciphersuite, credential_type)?;
     check_extensions(extensions, Place::Package, &leaf.capabilities)?;
     check_extensions(&leaf.extensions, Place::Leaf, &leaf.capabilities)?;
-    check_identity(&leaf.credential, &bench.owner.pool)?;
-    let leaf_key = check_signature_key(leaf.signature_key.as_slice(), bench)?;
+    check_identity(&leaf.credential, &context.owner.pool)?;
+    let leaf_key = check_signature_key(leaf.signature_key.as_slice(), context)?;
     let last_resort = is_last_resort(extensions)?;
-    check_signatures(exact, bench.crypto)?;
-    check_usable(init_key.as_slice(), "init_key", bench)?;
-    check_usable(leaf.encryption_key.as_slice(), "the leaf's encryption key", bench)?;
+    check_signatures(exact, context.crypto)?;
+    check_usable(init_key.as_slice(), "init_key", context)?;
+    check_usable(leaf.encryption_key.as_slice(), "the leaf's encryption key", context)?;
     Ok((last_resort, leaf_key))
 }
 
@@ -212,13 +213,13 @@ fn reference(
 fn check_lifetime(
     source: &LeafSource,
     lifetime_max: Duration,
-    bench: &Bench<'_>,
+    context: &AdmissionContext<'_>,
 ) -> Result<(), AdmissionError> {
     let LeafSource::KeyPackage(Lifetime { not_before, not_after }) = *source else {
         let detail = "the leaf was made by an update or a commit, not for a key package";
         return Err(refuse(Check::LeafSignature, detail));
     };
-    let (now, rules) = (bench.now, bench.rules);
+    let (now, rules) = (context.now, context.rules);
     let refuse = |detail: String| Err(refuse(Check::Lifetime, detail));
     let now_s = now.as_secs();
     if not_after < not_before {
@@ -237,7 +238,7 @@ fn check_lifetime(
     Ok(())
 }
 
-/// Whether the leaf says that it can do what the package asks of it, and nothing it need not say.
+/// Checks that the leaf lists each capability that the package needs, and no default one.
 fn check_capabilities(
     capabilities: &Capabilities,
     ciphersuite: u16,
@@ -272,7 +273,7 @@ const PROPOSAL_DEFAULT_MAX: u16 = 7;
 /// The extension `application_id`, the only default one that may stand in a leaf.
 const EXTENSION_APPLICATION_ID: u16 = 1;
 
-/// Where an extension stands.
+/// The place of an extension.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Package,
@@ -382,33 +383,6 @@ fn check_signatures(exact: &[u8], crypto: &RustCrypto) -> Result<(), AdmissionEr
         ) => (Check::Capabilities, "an extension may not stand in a key package"),
     };
     Err(refuse(check, detail))
-}
-
-/// Encrypts a word to a key, as the inviter will: a key that only looks like one fails here.
-fn check_usable(key: &[u8], what: &str, bench: &Bench<'_>) -> Result<(), AdmissionError> {
-    let fits = kem_key_len(bench.suite).is_none_or(|len| len == key.len());
-    let config = bench.suite.hpke_config();
-    if fits && bench.crypto.hpke_seal(config, key, b"", b"", b"keypool").is_ok() {
-        return Ok(());
-    }
-    let len = key.len();
-    Err(refuse(Check::UsableKeys, format!("{what} ({len} bytes) is no key one can encrypt to")))
-}
-
-/// How many bytes a ciphersuite's public keys have (RFC 9180 section 7.1), where it is known here.
-///
-/// Some libraries take a compressed point where the standard asks for the whole one.
-fn kem_key_len(suite: Ciphersuite) -> Option<usize> {
-    match suite.hpke_kem_algorithm() {
-        HpkeKemType::DhKem25519 => Some(32),
-        HpkeKemType::DhKem448 => Some(56),
-        HpkeKemType::DhKemP256 => Some(65),
-        HpkeKemType::DhKemP384 => Some(97),
-        HpkeKemType::DhKemP521 => Some(133),
-        // With OpenMLS's post-quantum feature there are more; the trial alone judges those.
-        #[allow(unreachable_patterns, reason = "there are more with a feature of OpenMLS")]
-        _ => None,
-    }
 }
 
 fn facts(

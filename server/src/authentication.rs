@@ -1,7 +1,6 @@
-//! Who is asking: each request is signed with the key that signs the device's packages.
+//! Authentication: each request is signed with the key that signs the device's packages.
 //!
-//! The body is read here too, within a size, a time and a budget, because its digest is part of what is
-//! signed. A request is refused by its head where that is possible: size, syntax, time, authority, known
+//! The body is read here too, within a size, a time and a budget, because its digest is signed as well. A request is refused by its head where that is possible: size, syntax, time, authority, known
 //! key, limits and signature are checked before the first byte of its body is read, its digest after.
 
 mod body;
@@ -43,7 +42,7 @@ pub(crate) enum AuthenticationError {
     /// The signature's time does not fit.
     #[error("clock: {why}")]
     Clock {
-        /// What does not fit.
+        /// The mismatch.
         why: &'static str,
         /// The time of the server; `None` while its own clock is in doubt, so that nobody follows it.
         now: Option<Timestamp>,
@@ -68,7 +67,7 @@ pub(crate) enum AuthenticationError {
 }
 
 impl AuthenticationError {
-    /// What is wrong with a signature that was checked at a time.
+    /// Translates the fault of a signature that was checked at a time.
     fn of_signature(error: &SignatureError, now: Timestamp) -> Self {
         match *error {
             SignatureError::Missing => Self::Missing,
@@ -82,14 +81,14 @@ impl AuthenticationError {
 
 /// A reading request of a registered device.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct AuthenticatedRead {
     /// The pool of the device that asks.
     pub(crate) pool: PoolId,
     /// The key that signed it; none where requests need not be signed.
     key: Option<SignatureKey>,
 }
 
-impl Reader {
+impl AuthenticatedRead {
     /// Refuses a caller whose key has ceased to speak for the device while it was waiting.
     pub(crate) fn still_speaks(&self, state: &State) -> Result<(), Failure> {
         let Some(key) = &self.key else { return Ok(()) };
@@ -102,10 +101,10 @@ impl Reader {
 
 /// A changing request of a registered device.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct AuthenticatedWrite {
     /// The pool of the device that asks.
     pub(crate) pool: PoolId,
-    /// What makes repeating the request safe.
+    /// The idempotency key and digest, which make repeating the request safe.
     pub(crate) idempotency: Idempotency,
     /// The body.
     pub(crate) body: Body,
@@ -113,10 +112,10 @@ pub(crate) struct Writer {
 
 /// A changing request signed by a key that need not be registered.
 #[derive(Debug)]
-pub(crate) struct Newcomer {
+pub(crate) struct UnregisteredCaller {
     /// The key that signed it.
     pub(crate) key: SignatureKey,
-    /// What makes repeating the request safe.
+    /// The idempotency key and digest, which make repeating the request safe.
     pub(crate) idempotency: Idempotency,
     /// The `Authorization` header, which the signature covers.
     pub(crate) authorization: Option<String>,
@@ -178,7 +177,7 @@ impl SignedClaim {
     }
 }
 
-impl FromRequest for Reader {
+impl FromRequest for AuthenticatedRead {
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
 
@@ -199,7 +198,7 @@ impl FromRequest for Reader {
     }
 }
 
-impl FromRequest for Writer {
+impl FromRequest for AuthenticatedWrite {
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
 
@@ -228,7 +227,7 @@ impl FromRequest for Writer {
     }
 }
 
-impl FromRequest for Newcomer {
+impl FromRequest for UnregisteredCaller {
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
 
@@ -429,7 +428,7 @@ fn header<'a>(
     }
 }
 
-/// What one idempotency key is for: method, path, caller and body, each with its length before it.
+/// The digest of a request: method, path, caller and body, each with its length before it.
 fn request_digest(request: &HttpRequest, caller: &str, body: &Body) -> Hash {
     let method: &Method = request.method();
     let path = request.uri().path();

@@ -60,7 +60,7 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// Bounds that leave the reserve free, below what the operator asks for.
+    /// Bounds that leave the reserve free, below the operator's.
     pub(crate) fn within(
         descriptors: usize,
         asked: usize,
@@ -81,7 +81,7 @@ impl Bounds {
     }
 }
 
-/// Raises the soft limit of descriptors to the hard one, and returns what it is then.
+/// Raises the soft limit of descriptors to the hard one, and returns the new limit.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };

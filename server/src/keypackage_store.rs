@@ -1,34 +1,43 @@
 //! The store of packages: admission in front of the pools, for the routes and for other programs.
 
-mod counted;
+mod commands;
 
-mod judging;
+mod rate_limited;
 
-mod many;
+mod device_choice;
 
-mod reconciling;
+mod parallel_admission;
 
-mod replacing;
+mod reserve_many;
 
-mod reporting;
+mod reconciliation;
 
-mod saving;
+mod replacement;
+
+mod report;
+
+mod upload;
 
 use std::sync::Arc;
 
+use actix_rt::task::spawn_blocking;
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp,
 };
-use keypool_projections::{Answer, Claim, Command, Health, ItemOutcome, Package, Which};
+use keypool_projections::{Claim, Health, ItemOutcome, Package, Which};
 use uuid::Uuid;
 
-pub(crate) use self::counted::kib;
-use self::judging::{Bench, Judgement, judge};
+pub(crate) use self::rate_limited::kib;
+use self::{
+    commands::Typed,
+    parallel_admission::{AdmissionBatch, Checked, check_all},
+    reserve_many::with_bytes,
+};
 pub use self::{
-    many::{ManyReservations, ReservedMany},
-    reconciling::{Held, Reconciled},
-    replacing::Replaced,
+    reconciliation::{Held, Reconciled},
+    replacement::Replaced,
+    reserve_many::{ManyReservations, ReservedMany},
 };
 use crate::{
     admission::{AdmissionError, AdmissionRules, Owner},
@@ -44,7 +53,7 @@ pub struct KeyPackageStore<L> {
     counter: Option<Counter>,
 }
 
-/// What makes repeating a request safe: it has one effect, and one answer for ever.
+/// Idempotency key and digest of a request: repeated, it has one effect and one answer for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotency {
     /// The caller's key.
@@ -68,7 +77,7 @@ pub enum StoreError {
     /// The pools did not carry it out.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
-    /// The pools answered something else than they were asked: a bug.
+    /// The pools gave the answer of another command: a bug.
     #[error("the pools gave an answer that does not fit the command")]
     Confused,
     /// One request names more devices than it may.
@@ -85,10 +94,10 @@ impl From<ReadError> for StoreError {
     }
 }
 
-/// What became of an upload.
+/// The result of an upload.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    /// What became of each package, in the order of the request.
+    /// The outcome of each package, in the order of the request.
     pub items: Vec<Result<ItemOutcome, AdmissionError>>,
     /// The pool afterwards.
     pub health: Health,
@@ -99,9 +108,9 @@ pub struct Saved {
 /// A package that was set aside for an inviter.
 #[derive(Clone, Debug)]
 pub struct ReservedKeyPackage {
-    /// Whose it is.
+    /// The pool of the package.
     pub pool: PoolId,
-    /// What is known of it.
+    /// The facts of the package.
     pub facts: PackageFacts,
     /// The exact bytes its owner uploaded.
     pub bytes: Vec<u8>,
@@ -113,7 +122,7 @@ pub struct ReservedKeyPackage {
     pub deadline: Timestamp,
 }
 
-/// Whom to invite.
+/// A device or a user to invite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invitee {
     /// This device.
@@ -122,10 +131,10 @@ pub enum Invitee {
     User(String),
 }
 
-/// What an inviter asks for.
+/// An inviter's request for a reservation.
 #[derive(Clone, Debug)]
 pub struct Reservation {
-    /// Whom to invite.
+    /// The invitee.
     pub invitee: Invitee,
     /// The inviter's device.
     pub holder: PoolId,
@@ -151,7 +160,7 @@ pub struct Spent {
 /// Packages that were withdrawn.
 #[derive(Clone, Debug)]
 pub struct Withdrawn {
-    /// Those that are revoked now, by this request or before.
+    /// The packages that are revoked now, by this request or before.
     pub refs: Vec<KeyPackageRef>,
     /// The pool afterwards.
     pub health: Health,
@@ -162,8 +171,8 @@ pub struct Withdrawn {
 impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// A store over some pools, of which as much may be asked for as anybody likes.
     #[must_use]
-    pub fn new(pools: Pools<L>, rules: AdmissionRules) -> Self {
-        Self { pools: Arc::new(pools), rules, counter: None }
+    pub fn new(pools: impl Into<Arc<Pools<L>>>, rules: AdmissionRules) -> Self {
+        Self { pools: pools.into(), rules, counter: None }
     }
 
     /// The pools beneath.
@@ -186,18 +195,14 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         (signature_key, statement): (SignatureKey, Option<SignedStatement>),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let credential = pool.user().to_owned();
-        let command = Command::Register { signature_key, credential, statement };
+        let command = commands::register(pool, signature_key, statement);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
-        match reply.answer {
-            Answer::Registered { known } => Ok((known, reply.position)),
-            _ => Err(StoreError::Confused),
-        }
+        Ok((reply.answer, reply.position))
     }
 
-    /// Lets another key speak for a device, and withdraws what the one before has signed; returns whether
-    /// it did before, and where that stands in the log. That the one before agrees is for the caller to
-    /// check.
+    /// Rotates the key of a device, and withdraws the packages that the previous key has signed. Returns
+    /// whether the new key was registered before, and the position in the log. The caller has checked the
+    /// previous key's statement.
     ///
     /// # Errors
     ///
@@ -209,13 +214,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         (statement, signature_key): (SignedStatement, SignatureKey),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let credential = pool.user().to_owned();
-        let command = Command::Rotate { statement, signature_key, credential };
+        let command = commands::rotate(pool, statement, signature_key);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
-        match reply.answer {
-            Answer::Registered { known } => Ok((known, reply.position)),
-            _ => Err(StoreError::Confused),
-        }
+        Ok((reply.answer, reply.position))
     }
 
     /// A package wherever it is: whose, where it stands, and its exact bytes.
@@ -252,8 +253,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         asked: Reservation,
         idempotency: Idempotency,
     ) -> Result<ReservedKeyPackage, StoreError> {
-        let reply = self.reserve_counted(asked, idempotency).await?;
-        self.reserved(reply)
+        let reply = self.reserve_of_any(asked, idempotency).await?;
+        Ok(with_bytes(&self.pools, reply)?)
     }
 
     /// Gives a holder more time; returns when the claim ends now.
@@ -267,14 +268,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Timestamp, StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let reply = self.execute(target, Command::Renew(claim.clone()), idempotency).await?;
-        match reply.answer {
-            Answer::Renewed { deadline } => {
-                self.claim_extended(&claim, deadline);
-                Ok(deadline)
-            }
-            _ => Err(StoreError::Confused),
-        }
+        let reply = self.execute(target, commands::renew(claim.clone()), idempotency).await?;
+        self.claim_extended(&claim, reply.answer);
+        Ok(reply.answer)
     }
 
     /// Gives a reserved package back.
@@ -284,12 +280,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Returns a [`StoreError`] if the claim is not this holder's or has spent the package.
     pub async fn release(&self, claim: Claim, idempotency: Idempotency) -> Result<(), StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let reply = self.execute(target, Command::Release(claim.clone()), idempotency).await?;
+        self.execute(target, commands::release(claim.clone()), idempotency).await?;
         self.claim_ended(&claim);
-        match reply.answer {
-            Answer::Released => Ok(()),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(())
     }
 
     fn registered_key(&self, pool: &PoolId) -> Option<SignatureKey> {
@@ -310,13 +303,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Spent, StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
-        let command = Command::Spend { claim: claim.clone(), group };
-        let reply = self.execute(target, command, idempotency).await?;
+        let reply =
+            self.execute(target, commands::spend(claim.clone(), group), idempotency).await?;
         self.claim_ended(&claim);
-        match reply.answer {
-            Answer::Spent { late, replayed } => Ok(Spent { late, replayed }),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(reply.answer)
     }
 
     /// Withdraws packages of a pool: they are never offered again.
@@ -332,13 +322,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Withdrawn, StoreError> {
         let target = Target::Pool(pool.clone());
-        let reply = self.execute(target, Command::Revoke { which, reason }, idempotency).await?;
+        let reply = self.execute(target, commands::revoke(which, reason), idempotency).await?;
         let health = reply.health();
-        let Answer::Revoked(refs) = reply.answer else { return Err(StoreError::Confused) };
-        Ok(Withdrawn { refs, health, position: reply.position })
+        Ok(Withdrawn { refs: reply.answer, health, position: reply.position })
     }
 
-    /// Records what time has done: lapsed reservations, ended lifetimes. Returns how many pools it
+    /// Records the effects of time: lapsed reservations, ended lifetimes. Returns how many pools it
     /// has changed. The rules are right without it.
     ///
     /// # Errors
@@ -379,35 +368,56 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(self.pools.history(pool, after, limit)?)
     }
 
-    async fn execute(
+    /// Carries out a command, and takes its answer out of all answers.
+    async fn execute<T>(
         &self,
         target: Target,
-        command: Command,
+        Typed { command, answer }: Typed<T>,
         idempotency: Idempotency,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<Reply<T>, StoreError> {
         let Idempotency { key: id, digest } = idempotency;
-        Ok(self.pools.execute(Request { target, command, id, digest }).await?)
+        let reply = self.pools.execute(Request { target, command, id, digest }).await?;
+        reply.with_part(answer).ok_or(StoreError::Confused)
+    }
+
+    /// Reads the pools and their log on a thread that may wait for the disk.
+    pub(crate) async fn read<T, E>(
+        &self,
+        read: impl FnOnce(&Pools<L>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        StoreError: From<E>,
+    {
+        let pools = Arc::clone(&self.pools);
+        let read = spawn_blocking(move || read(&pools)).await;
+        Ok(read.map_err(|_| StoreError::Cancelled)??)
+    }
+
+    /// Finds the first record of a request that was carried out before.
+    pub(crate) async fn first_record(&self, key: CommandId) -> Result<Option<Record>, StoreError> {
+        let recorded = self.read(move |pools| pools.log().find(key)).await?;
+        Ok(recorded.into_iter().next())
     }
 
     /// Judges each package. It is to be signed with the key that speaks for the pool, unless another one
     /// is named.
     ///
-    /// A repeated request is judged as of the moment the first one was recorded, so that it gets the
+    /// A repeated request is judged as of the moment the first one was `recorded`, so that it gets the
     /// same answer after its packages have expired.
     async fn admit_all(
         &self,
         pool: &PoolId,
         signer: Option<&SignatureKey>,
         packages: Vec<Vec<u8>>,
-        key: CommandId,
-    ) -> Result<Vec<Judgement>, StoreError> {
-        let recorded = self.pools.log().find(key)?;
-        let now =
-            recorded.first().map_or_else(|| self.pools.wall_clock(), |first| first.envelope.at);
+        recorded: Option<Timestamp>,
+    ) -> Result<Vec<Checked>, StoreError> {
+        let now = recorded.unwrap_or_else(|| self.pools.wall_clock());
         let signature_key = signer.cloned().or_else(|| self.registered_key(pool));
         let owner = Owner { pool: pool.clone(), signature_key };
-        let bench = Bench { packages, owner, now, rules: self.rules.clone() };
-        judge(bench).await.ok_or(StoreError::Cancelled)
+        let batch = AdmissionBatch { packages, owner, now, rules: self.rules.clone() };
+        check_all(batch).await.ok_or(StoreError::Cancelled)
     }
 }
 
@@ -418,15 +428,15 @@ fn first_half(digest: &Hash) -> [u8; 16] {
     half
 }
 
-/// What became of each package, of those that were admitted and of the others.
+/// The outcome of each package of a request: the pool has one for each that was admitted, in their order.
 fn merged(
     verdicts: Vec<Result<(), AdmissionError>>,
     outcomes: Vec<ItemOutcome>,
-) -> Result<Vec<Result<ItemOutcome, AdmissionError>>, StoreError> {
+) -> Vec<Result<ItemOutcome, AdmissionError>> {
     let mut outcomes = outcomes.into_iter();
     let merge = |verdict: Result<(), AdmissionError>| match verdict {
-        Ok(()) => outcomes.next().map(Ok).ok_or(StoreError::Confused),
-        Err(error) => Ok(Err(error)),
+        Ok(()) => outcomes.next().map(Ok),
+        Err(error) => Some(Err(error)),
     };
-    verdicts.into_iter().map(merge).collect()
+    verdicts.into_iter().filter_map(merge).collect()
 }

@@ -39,9 +39,9 @@ mod problem;
 
 mod quota;
 
-mod observation;
+mod request_log;
 
-mod unread;
+mod body_guard;
 
 mod metrics;
 

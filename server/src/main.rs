@@ -23,14 +23,14 @@ use keypool_server::{
 use mimalloc::MiMalloc;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
-/// What is allocated for a request is freed by another thread more often than not, and the C library's
+/// Memory of a request is mostly freed by another thread than it was allocated by, and the C library's
 /// allocator is slow at that.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The process ends with this when its settings are wrong, as clap's own errors do.
 const EXIT_SETTINGS: u8 = 2;
-/// What actix says of its threads, and of bytes that are no HTTP, is not the operator's concern.
+/// Filter for actix's own lines about its threads and malformed HTTP, which do not concern the operator.
 const QUIET: &str = "actix_server=warn,actix_http=off";
 
 /// Serves pools of MLS `KeyPackages`: uploaded by their owners, handed out once.
@@ -101,7 +101,7 @@ fn release_name(asked: &ReleaseName) -> ExitCode {
     }
 }
 
-/// Starts the log. A filter that names what [`QUIET`] names goes before it.
+/// Starts the log. The operator's filter goes before [`QUIET`].
 fn start_log(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(format!("{QUIET},{filter}"))?;
     let log = tracing_subscriber::fmt()
@@ -166,8 +166,8 @@ async fn serve(settings: Settings) -> ExitCode {
     }
 }
 
-/// Says where everything is, and what to try next: at the server's public name, if it has one, since
-/// it takes no requests for its address then.
+/// Prints the addresses, and a command to try: at the server's public name, if it has one, since it
+/// takes no requests for its address then.
 fn greet(server: &Server, data: &Path, name: Option<&str>) -> io::Result<()> {
     let (url, admin, data) = (server.url(), server.admin_address(), data.display());
     let reached = name.map_or_else(|| url.clone(), |name| format!("https://{name}"));
@@ -239,7 +239,7 @@ async fn either<T>(first: impl Future<Output = ()>, second: impl Future<Output =
     .await
 }
 
-/// Says what went wrong, and what caused it, on standard error.
+/// Prints an error and its causes on standard error.
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! What the server counts, for Prometheus. No user, device or key is ever a label.
+//! The server's counters, for Prometheus. No user, device or key is ever a label.
 
 use keypool_api::{Code, ReportReason};
 use keypool_ledger::EventLog;
@@ -26,11 +26,12 @@ const LATENCY_BUCKETS: [f64; 12] =
     [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Codes of devices for which a request for many has no package.
-const MISSING: [Code; 8] = [
+const MISSING: [Code; 9] = [
     Code::PoolExhausted,
     Code::NothingCompatible,
     Code::UnknownUser,
     Code::NotAllowed,
+    Code::NotAMember,
     Code::ReservationLost,
     Code::TooLarge,
     Code::RateLimited,
@@ -76,7 +77,7 @@ pub(crate) struct ServedRequest {
     pub(crate) seconds: f64,
     /// The code of the problem, if it was one.
     pub(crate) code: Option<&'static str>,
-    /// What was asked for too often, if it was refused for that.
+    /// The limit that was exceeded, if the request was refused for that.
     pub(crate) quota: Option<Quota>,
     /// The package it was about, in short, for the log alone.
     pub(crate) package: Option<String>,
@@ -111,7 +112,7 @@ impl Metrics {
         }
     }
 
-    /// Counts what was asked for too often.
+    /// Counts a refusal by a rate limit.
     pub(crate) fn over_quota(&self, quota: Quota) {
         metrics::with_local_recorder(&self.recorder, || {
             counter!("keypool_quota_refusals_total", "quota" => quota.word()).increment(1);
@@ -173,7 +174,7 @@ impl Metrics {
         metrics::with_local_recorder(&self.recorder, || counter!(name).increment(by));
     }
 
-    /// Forgets what old samples were made of; to be called now and then.
+    /// Drops old samples; to be called now and then.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
     }

@@ -2,12 +2,14 @@
 
 mod fields;
 
+mod shared;
+
 use std::sync::LazyLock;
 
 use keypool_api::{EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
-use self::fields::Fields;
+use self::{fields::Fields, shared::Shared};
 use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
 
 #[derive(OpenApi)]
@@ -28,13 +30,13 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
         devices::of_user,
         keypackages::upload,
         keypackages::reserve,
-        keypackages::many::reserve_many,
+        keypackages::reserve_many::reserve_many,
         keypackages::renew,
         keypackages::release,
         keypackages::report,
         keypackages::spend,
         keypackages::revoke,
-        keypackages::reconciling::reconcile,
+        keypackages::reconciliation::reconcile,
         keypackages::rotate::rotate,
         keypackages::status,
         keypackages::events,
@@ -57,7 +59,7 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
         operations::readyz,
     ),
     components(schemas(Problem, EventView, LastResortNotice, LevelNotice)),
-    modifiers(&Fields),
+    modifiers(&Fields, &Shared),
     tags(
         (name = "devices", description = "Which key speaks for which device"),
         (name = "keypackages", description = "The packages of a device"),

@@ -1,7 +1,7 @@
 //! The pools of a service: commands go in, events are appended, answers come out.
 //!
-//! One thread writes. It takes what waits in a bounded channel, decides each command in order on the
-//! states as the commands before it will leave them, appends all batches at once, and only then
+//! One thread writes. It takes commands from a bounded channel, decides each in order on the states as
+//! the commands before it will leave them, appends all batches at once, and only then
 //! publishes the new states and answers. Readers take the published states and never wait for it.
 
 mod asking;
@@ -218,10 +218,10 @@ impl<L: EventLog + 'static> Pools<L> {
         answer.await.unwrap_or_else(|_| Err(ExecuteError::LogUnavailable.into()))
     }
 
-    /// Records what time has done to the pools, at most 1,024 of them, and returns how many it has
+    /// Records the effects of time on the pools, at most 1,024 of them, and returns how many it has
     /// changed.
     ///
-    /// The rules are right without it: it keeps the history close to what happened, and accepts the
+    /// The rules are right without it: it keeps the history up to date, and accepts the
     /// clock after a leap when devices have agreed with it. So sweep every few seconds.
     ///
     /// # Errors
@@ -247,8 +247,8 @@ impl<L: EventLog + 'static> Pools<L> {
         })
     }
 
-    /// Takes no more commands, carries out those that wait, keeps what the next start would have to fold
-    /// again, and ends the threads.
+    /// Takes no more commands, carries out those that wait, stores snapshots for the next start, and ends
+    /// the threads.
     pub fn close(&self) {
         self.end();
     }

@@ -1,4 +1,4 @@
-//! Which status and which words each refusal has. The only file that knows both sides.
+//! Problems: the status and the words of each refusal. The only file that knows both sides.
 
 use std::{fmt, time::Duration};
 
@@ -30,7 +30,7 @@ pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 pub(crate) struct Failure(Box<Problem>, Option<Quota>);
 
 impl Failure {
-    /// A refusal with a code of the API, and what happened as a sentence.
+    /// A refusal with a code of the API, and a sentence about this request.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let problem = Problem {
             kind: format!("urn:keypool:{code}"),
@@ -100,7 +100,7 @@ impl Failure {
         self.0.retry_after_s
     }
 
-    /// What was asked for too often, if that is why.
+    /// The rate limit that was exceeded, if there is one.
     pub(crate) fn quota(&self) -> Option<Quota> {
         self.1
     }
@@ -113,7 +113,7 @@ const fn status_of(code: Code) -> u16 {
             400
         }
         Code::Unauthenticated => 401,
-        Code::NotAllowed | Code::StatementExpired => 403,
+        Code::NotAllowed | Code::NotAMember | Code::StatementExpired => 403,
         Code::NotFound
         | Code::UnknownUser
         | Code::UnknownKeyPackage
@@ -162,7 +162,7 @@ const fn retry_after(code: Code) -> Option<Duration> {
     }
 }
 
-/// Which check of admission the pool's own rules have made.
+/// The check of admission for a refusal by the pool's own rules.
 pub(crate) const fn check_of(refusal: ItemRefusal) -> Check {
     match refusal {
         ItemRefusal::PoolFull => Check::Cap,
@@ -173,7 +173,7 @@ pub(crate) const fn check_of(refusal: ItemRefusal) -> Check {
     }
 }
 
-/// Which code a package has that the pool's own rules have refused.
+/// The code of a package that the pool's own rules have refused.
 pub(crate) const fn code_of(refusal: ItemRefusal) -> Code {
     match refusal {
         ItemRefusal::PoolFull => Code::PoolFull,
@@ -240,7 +240,8 @@ impl From<Rejection> for Failure {
             Rejection::NameTaken(..) => (Code::NameTaken, None),
             Rejection::Name(_) => (Code::InvalidName, None),
             Rejection::TooManyKeys(_) | Rejection::DevicesFull(..) => (Code::TooManyDevices, None),
-            Rejection::LeafKeyInUse | Rejection::NotAMember { .. } => (Code::NotAllowed, None),
+            Rejection::LeafKeyInUse => (Code::NotAllowed, None),
+            Rejection::NotAMember { .. } => (Code::NotAMember, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };
         Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())

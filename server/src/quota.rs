@@ -1,8 +1,8 @@
-//! How much may be asked for, counted beside the committer: taken before a package is reserved, and given
-//! back where none was.
+//! Rate limits, counted beside the committer: taken before a package is reserved, and given back where
+//! none was.
 //!
-//! Whoever counts holds a lock for a few hundred nanoseconds, of one of many; the log is not looked at.
-//! What is counted of reservations and uploads can be had from the log again: see [`restore`].
+//! Counting holds one of many locks for a few hundred nanoseconds, and does not read the log. Counts of
+//! reservations and uploads are restored from the log: see [`restore`].
 
 mod addresses;
 
@@ -20,7 +20,7 @@ use keypool_projections::quota::{
 
 pub(crate) use self::addresses::Addresses;
 
-/// How many parts the counts are in: whoever asks keeps only those waiting that meet in one.
+/// Parts of the counts: requests only wait for others of the same part.
 const SHARDS: usize = 32;
 
 /// Counts that lie in parts, by key.
@@ -45,9 +45,9 @@ impl<T> Shards<T> {
     }
 }
 
-/// What is counted of all inviters and all pools.
+/// The counts of all inviters and all pools.
 ///
-/// Where both parts are locked, the inviter's is locked first.
+/// If both parts are locked, the inviter's is locked first.
 #[derive(Debug)]
 pub(crate) struct Counter {
     quotas: Quotas,
@@ -74,7 +74,7 @@ impl Taken {
     }
 }
 
-/// What a reservation that was counted has come to.
+/// The outcome of a reservation that was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
     /// A package was handed out, until it lapses at this moment.
@@ -107,7 +107,7 @@ impl Counter {
         Ok(Taken { ask, granted, at: now })
     }
 
-    /// Who an inviter is to a pool's owner: a stranger, unless something says otherwise.
+    /// The relation of an inviter to a pool's owner: a stranger, unless something says otherwise.
     pub(crate) fn stranger(&self, strangers_per_hour: Option<u32>) -> Relation {
         Relation::Stranger(strangers_per_hour.map_or(self.quotas.strangers, Rate::hourly))
     }
@@ -141,7 +141,7 @@ impl Counter {
         }
     }
 
-    /// Takes in what has become of a package that was counted. Of what was cut off nobody knows: it
+    /// Notes the outcome of a package that was counted. A request that was cut off has no known outcome: it
     /// stays counted, and is held until it would have lapsed.
     pub(crate) fn settle(&self, taken: Taken, came: Came) {
         let Taken { ask, granted, at } = taken;
@@ -202,7 +202,7 @@ impl Counter {
         self.give_back_device(Quota::Uploads, pool, u32::try_from(count).unwrap_or(u32::MAX));
     }
 
-    /// Forgets what counts no more.
+    /// Drops counts that are over.
     pub(crate) fn sweep(&self, now: Timestamp) {
         self.inviters.each().for_each(|mut inviters| inviters.sweep(now));
         self.targets.each().for_each(|mut targets| targets.sweep(now));
@@ -215,7 +215,7 @@ impl Counter {
     }
 }
 
-/// A random secret and what it makes of a key, for maps that lie in parts.
+/// A random secret and the hash it makes of a key, for maps that lie in parts.
 #[derive(Debug, Default)]
 struct Secret(RandomState);
 

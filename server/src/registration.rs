@@ -1,7 +1,6 @@
-//! Whom the operator lets register: the first who comes, those on a list, or those with a token.
+//! The registration policy: trust on first use, the operator's list, or the operator's tokens.
 //!
-//! A key that speaks for a device already needs nothing of this, and rotating a key is its own affair:
-//! the one before has agreed.
+//! A registered key needs nothing of this, and neither does rotating a key: the previous key has agreed.
 
 mod list;
 
@@ -37,7 +36,7 @@ pub enum RegistrationPolicy {
     Jwt,
 }
 
-/// What the operator has set of it.
+/// The operator's settings of registration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistrationSettings {
     /// Who may register.
@@ -46,12 +45,12 @@ pub struct RegistrationSettings {
     pub allow_list: Option<PathBuf>,
     /// The file with the public keys of who issues tokens, where there are tokens.
     pub jwt_key: Option<PathBuf>,
-    /// Whom a token must be for.
+    /// The audience that a token must name.
     pub jwt_audience: Option<String>,
 }
 
 impl RegistrationSettings {
-    /// Refuses what is missing, and what would be of no effect: who sets it means it to have one.
+    /// Refuses settings that are missing, and settings without an effect: they were meant to have one.
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
         let Self { policy, allow_list, jwt_key, jwt_audience } = self;
         let said = [
@@ -80,7 +79,7 @@ impl RegistrationPolicy {
     }
 }
 
-/// A file of the operator's that cannot be used. What was read of it before stays in force.
+/// A file of the operator's that cannot be used. The version read before stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistrationError {
     /// It cannot be read.
@@ -99,7 +98,7 @@ pub enum RegistrationError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong there.
+        /// The fault.
         message: String,
     },
 }
@@ -123,13 +122,13 @@ pub(crate) enum NotAdmitted {
 /// How a device comes to be registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is the first of its user, or another one vouches for it.
+    /// The first device of a user, or one that another device vouches for.
     OfItself,
     /// The operator says so.
     ByOperator,
 }
 
-/// Whom the operator lets register, as the files say that were read last.
+/// The registration policy, by the files that were read last.
 #[derive(Debug)]
 pub(crate) enum Registrar {
     Tofu,
@@ -138,7 +137,7 @@ pub(crate) enum Registrar {
 }
 
 impl Registrar {
-    /// Reads what the settings name.
+    /// Reads the files that the settings name.
     pub(crate) fn open(settings: &RegistrationSettings) -> Result<Self, RegistrationError> {
         let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
         let registrar = match settings.policy {
@@ -174,7 +173,7 @@ impl Registrar {
         }
     }
 
-    /// Whether a key may come to speak for a device, by what the request brings.
+    /// Decides whether a key may be registered for a device, by the request's token.
     pub(crate) fn judge(
         &self,
         pool: &PoolId,
@@ -200,7 +199,7 @@ impl Registrar {
     }
 }
 
-/// What a file says.
+/// Parses a file.
 fn parsed<T>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, (usize, String)>,

@@ -35,13 +35,13 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(get("/users/{user}/devices", devices::of_user))
         .service(post("/keypackages/upload", keypackages::upload))
         .service(post("/keypackages/reserve", keypackages::reserve))
-        .service(post("/keypackages/reserve-many", keypackages::many::reserve_many))
+        .service(post("/keypackages/reserve-many", keypackages::reserve_many::reserve_many))
         .service(post("/keypackages/renew", keypackages::renew))
         .service(post("/keypackages/release", keypackages::release))
         .service(post("/keypackages/report", keypackages::report))
         .service(post("/keypackages/spend", keypackages::spend))
         .service(post("/keypackages/revoke", keypackages::revoke))
-        .service(post("/keypackages/reconcile", keypackages::reconciling::reconcile))
+        .service(post("/keypackages/reconcile", keypackages::reconciliation::reconcile))
         .service(post("/keypackages/rotate", keypackages::rotate::rotate))
         .service(get("/keypackages/status", keypackages::status))
         .service(policy::resource())
@@ -99,7 +99,7 @@ where
     only(path, "GET", web::route().guard(method).to(handler))
 }
 
-/// A path that takes one method and names it to whoever tries another.
+/// A path that takes one method, and names it in refusals of others.
 fn only(path: &str, allowed: &'static str, route: Route) -> Resource {
     let refuse = move |request: HttpRequest| {
         let response = wrong_method(&request, allowed);

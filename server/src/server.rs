@@ -30,11 +30,11 @@ use crate::{
     disk::{Disk, Room},
     history_reads::HistoryReads,
     metrics::Metrics,
-    observation::observe,
     open_requests::OpenRequests,
     pools::ClockState,
     quota::Addresses,
     registration::{Registrar, RegistrationError},
+    request_log::observe,
     routes,
     settings::{Settings, SettingsError},
     state::{State, Store, public_names},
@@ -63,7 +63,7 @@ const WORKERS_GONE_PAUSE: Duration = Duration::from_millis(5);
 pub const CLOSE_TIMEOUT: Duration =
     WORKERS_GONE_PAUSE.saturating_mul(WORKERS_GONE_TRIES).saturating_add(Duration::from_secs(10));
 
-/// A server that runs on a thread of its own, beside whatever the process does.
+/// A server that runs on a thread of its own, beside the rest of the process.
 ///
 /// Dropping it stops it as [`Server::stop`] does, and waits.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub struct Server {
 pub enum Ended {
     /// It was asked to. Everything it has acknowledged is in the log, and the log is closed.
     Stopped,
-    /// The log has refused a write, or a listener has failed. What was acknowledged is in the log.
+    /// The log has refused a write, or a listener has failed. Acknowledged requests are in the log.
     Failed,
 }
 
@@ -126,13 +126,13 @@ impl Server {
         }
     }
 
-    /// Where clients connect.
+    /// The address that clients connect to.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the operator connects.
+    /// The address that the operator connects to.
     #[must_use]
     pub const fn admin_address(&self) -> SocketAddr {
         self.admin_address
@@ -156,7 +156,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns a [`RegistrationError`] if the file cannot be used: what was read before stays in force.
+    /// Returns a [`RegistrationError`] if the file cannot be used: the version read before stays in force.
     pub fn reload(&self) -> Result<Option<usize>, RegistrationError> {
         self.registrar.reload()
     }
@@ -241,7 +241,7 @@ fn state(
     })
 }
 
-/// What the server's own thread works with.
+/// The state of the server's own thread.
 struct Run {
     settings: Settings,
     state: Data<State>,
@@ -334,7 +334,7 @@ impl Run {
         }
     }
 
-    /// Goes on from the machine's clock if the operator says so, and tells what to do if it is not trusted.
+    /// Accepts the machine's clock if the operator says so, and tells the next step if it is not trusted.
     async fn check_clock(&self, store: &Store) {
         // Where requests are not signed no device can tell the time, and nothing is at stake.
         let accepts = self.settings.accept_clock || self.settings.insecure_no_auth;
@@ -357,7 +357,7 @@ impl Run {
         }
     }
 
-    /// Replays the log, and holds it against what was published of it.
+    /// Replays the log, and compares it with the published checkpoint.
     async fn open_log(&self) -> Result<(Store, Follower<Arc<SledLog>>), StartError> {
         let (settings, clock) = (self.settings.clone(), Arc::clone(&self.state.clock));
         let replaying = Arc::clone(&self.state.replaying);
@@ -405,8 +405,8 @@ impl Run {
         Ok(handle)
     }
 
-    /// Stops everything when the log has failed, for what comes next would not be written, or when it
-    /// is found to be another one than was published.
+    /// Stops everything when the log has failed, since nothing more would be written, or when it is found to
+    /// be another one than was published.
     fn watch(&self, mut failed: watch::Receiver<bool>) {
         let stop = self.stop.clone();
         actix_rt::spawn(async move {
@@ -417,7 +417,7 @@ impl Run {
     }
 }
 
-/// Records now and then what time has done.
+/// Records the effects of time now and then.
 async fn sweep(state: Data<State>, interval: Duration) {
     loop {
         actix_rt::time::sleep(interval).await;

@@ -1,4 +1,4 @@
-//! What an operator can set: flags over environment over a file over the defaults.
+//! The operator's settings: flags over environment over a file over the defaults.
 
 mod error;
 mod options;
@@ -27,9 +27,9 @@ const STRANGERS_FLOOR: usize = 8;
 /// How a server is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Where clients connect; port 0 picks a free one.
+    /// The address that clients connect to; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Where the operator connects; port 0 picks a free one.
+    /// The address that the operator connects to; port 0 picks a free one.
     pub admin_listen: SocketAddr,
     /// The file with the token that the operator's listener asks for.
     pub admin_token_file: Option<PathBuf>,
@@ -44,18 +44,18 @@ pub struct Settings {
     pub ballast_bytes: u64,
     /// Whether to go on from the machine's clock although it has leapt, or from one that is behind the log.
     pub accept_clock: bool,
-    /// What the ledger is called in its checkpoints; the first public name, or `localhost`, if it is not
-    /// said. It keeps the name of its first start.
+    /// The name of the ledger in its checkpoints; the first public name, or `localhost`, by default. It keeps
+    /// the name of its first start.
     pub ledger_name: Option<String>,
-    /// Where the last checkpoint is kept; `checkpoint` in the data directory if it is not said.
+    /// The file of the last checkpoint; `checkpoint` in the data directory by default.
     pub checkpoint_file: Option<PathBuf>,
-    /// Whether to go on with a copy of the data that is older than what was published.
+    /// Whether to go on with a copy of the data that is older than the published checkpoint.
     pub accept_restore: bool,
     /// How much time lies between two checkpoints at least.
     pub checkpoint_interval: Duration,
     /// Whether requests may name their caller instead of being signed. On loopback only.
     pub insecure_no_auth: bool,
-    /// Who may register a device.
+    /// The registration policy.
     pub registration: RegistrationSettings,
     /// The numbers that bound a pool.
     pub limits: Limits,
@@ -63,7 +63,7 @@ pub struct Settings {
     pub quotas: Option<Quotas>,
     /// The proxies whose word for the address of a client is believed.
     pub trusted_proxies: Vec<IpAddr>,
-    /// What is admitted.
+    /// The rules of admission.
     pub admission: AdmissionRules,
     /// How many bytes a body may have.
     pub body_bytes_max: usize,
@@ -81,7 +81,7 @@ pub struct Settings {
     pub streams_max: usize,
     /// How often a stream says that it is alive.
     pub stream_heartbeat: Duration,
-    /// How often what time has done is recorded.
+    /// How often the effects of time are recorded.
     pub sweep_interval: Duration,
     /// How many threads answer requests; as many as there are processors if it is not said.
     pub workers: Option<usize>,

@@ -1,4 +1,4 @@
-//! What every handler of one server shares.
+//! The state that the handlers of one server share.
 
 use std::{
     net::SocketAddr,
@@ -22,21 +22,21 @@ use crate::{
 /// The store as the server runs it.
 pub(crate) type Store = KeyPackageStore<Arc<SledLog>>;
 
-/// What every handler of one server shares.
+/// The state that the handlers of one server share.
 pub(crate) struct State {
     /// Set once the log has been replayed.
     pub(crate) store: OnceLock<Store>,
-    /// What is published of the log; set with the store.
+    /// The published ledger; set with the store.
     pub(crate) ledger: OnceLock<Arc<Ledger>>,
     /// How far the replay is until then.
     pub(crate) replaying: Arc<Progress>,
-    /// Where the time comes from that signatures are checked against.
+    /// The clock that signatures are checked against.
     pub(crate) clock: Arc<dyn Clock>,
     /// The names clients reach the server by, lower case, with the port unless it is the scheme's own.
     pub(crate) public_names: Vec<String>,
     /// Whether requests may name their caller instead of being signed.
     pub(crate) insecure_no_auth: bool,
-    /// Who may register a device.
+    /// The registration policy.
     pub(crate) registrar: Arc<Registrar>,
     /// How many bytes a body may have.
     pub(crate) body_bytes_max: usize,
@@ -64,11 +64,11 @@ pub(crate) struct State {
     pub(crate) disk: Disk,
     /// The histories that are read.
     pub(crate) history_reads: HistoryReads,
-    /// What is counted of the addresses that requests come from.
+    /// The counts of the addresses that requests come from.
     pub(crate) addresses: Addresses,
-    /// What is counted.
+    /// The counters for the operator.
     pub(crate) metrics: Metrics,
-    /// Whether the server is stopping: whoever waits for something to come waits no longer.
+    /// Whether the server is stopping: requests that wait for events are answered then.
     pub(crate) stopping: watch::Sender<bool>,
 }
 
@@ -102,7 +102,7 @@ impl State {
         Failure::new(Code::NotReady, detail)
     }
 
-    /// What is published of the log, once it has been replayed.
+    /// The published ledger, once the log has been replayed.
     pub(crate) fn ledger(&self) -> Result<&Arc<Ledger>, Failure> {
         self.ledger.get().ok_or_else(|| self.not_ready())
     }

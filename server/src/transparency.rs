@@ -1,9 +1,8 @@
-//! The ledger as others can check it: a tree over the log, signed checkpoints, proofs and receipts.
+//! The public ledger: a tree over the log, signed checkpoints, proofs and receipts.
 //!
-//! A [`Follower`] reads the log behind the committer, grows the tree, and signs what it has become, at
-//! most once in an interval. A checkpoint is on the disk before anyone sees it, and every start holds
-//! the log against the last one: its end at once, all of it behind. What was published is never
-//! contradicted. The tiles are a projection that is mended where it differs.
+//! A [`Follower`] reads the log behind the committer, grows the tree, and signs its hash, at most once
+//! in an interval. A checkpoint is on the disk before anyone sees it, and every start compares the log
+//! with the last one: its end at once, all of it behind. A published checkpoint is never contradicted. The tiles are a projection that is mended where it differs.
 
 mod durable;
 
@@ -11,7 +10,7 @@ mod identity;
 
 mod tiles;
 
-mod growth;
+mod tree_builder;
 
 mod scrub;
 
@@ -45,7 +44,7 @@ pub(crate) use self::{
     restore::{quarantine, set_aside},
 };
 
-/// Where the files of a ledger are, beside the log.
+/// The places of a ledger's files, beside the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     /// The key that signs.
@@ -57,10 +56,10 @@ pub(crate) struct Places {
 }
 
 /// Why the ledger cannot be continued. Every case but the last two says that files do not belong
-/// together: going on would contradict what was published.
+/// together: going on would contradict a published checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The log is shorter than what was published of it.
+    /// The log is shorter than its published checkpoint.
     #[error(
         "the ledger ends at record {found}, but the checkpoint in {} was published with {published} \
          records: the data directory was set back to an older copy, or lost its end; restore a newer \
@@ -68,7 +67,7 @@ pub enum LedgerError {
         file.display()
     )]
     SetBack {
-        /// Where the checkpoint is.
+        /// The path of the checkpoint.
         file: PathBuf,
         /// How many records it has.
         published: u64,
@@ -83,7 +82,7 @@ pub enum LedgerError {
         file.display()
     )]
     Changed {
-        /// Where the checkpoint is.
+        /// The path of the checkpoint.
         file: PathBuf,
         /// How many records it has.
         published: u64,
@@ -95,9 +94,9 @@ pub enum LedgerError {
         key.display(), file.display()
     )]
     CheckpointMissing {
-        /// Where the key is.
+        /// The path of the key.
         key: PathBuf,
-        /// Where the checkpoint should be.
+        /// The path where the checkpoint should be.
         file: PathBuf,
     },
     /// There is a checkpoint, and the key that has signed it is gone.
@@ -106,9 +105,9 @@ pub enum LedgerError {
         file.display(), key.display()
     )]
     KeyMissing {
-        /// Where the key should be.
+        /// The path where the key should be.
         key: PathBuf,
-        /// Where the checkpoint is.
+        /// The path of the checkpoint.
         file: PathBuf,
     },
     /// The checkpoint is not one of this key.
@@ -118,9 +117,9 @@ pub enum LedgerError {
         file.display(), key.display()
     )]
     Foreign {
-        /// Where the key is.
+        /// The path of the key.
         key: PathBuf,
-        /// Where the checkpoint is.
+        /// The path of the checkpoint.
         file: PathBuf,
     },
     /// The file of the key holds something else.
@@ -144,7 +143,7 @@ pub enum LedgerError {
     /// The machine gave no random bytes.
     #[error("the machine gives no random bytes for the ledger's key")]
     Random(#[source] getrandom::Error),
-    /// What was to be signed is nothing that can be: a bug.
+    /// The checkpoint cannot be signed: a bug.
     #[error("the checkpoint cannot be signed")]
     Unsigned(#[source] NoteError),
     /// A file cannot be read or written.
@@ -181,7 +180,7 @@ pub(crate) enum ProveError {
     /// The tiles cannot be read.
     #[error("the tiles cannot be read")]
     Tiles(#[from] io::Error),
-    /// What was made of the tiles does not fit the checkpoint.
+    /// The proof from the tiles does not fit the checkpoint.
     #[error("the tiles are not those of the checkpoint")]
     Damaged,
     /// The record is no reservation, or its text cannot be signed: a bug.
@@ -219,20 +218,20 @@ impl Published {
     }
 }
 
-/// What has been published of the log, for readers.
+/// The published ledger, for readers.
 pub(crate) struct Ledger {
     signer: NoteSigner,
     durable: Durable,
     tiles: Tiles,
     published: watch::Sender<Arc<Published>>,
-    /// How many records were compared with what was published of them, since the start.
+    /// How many records were compared with the published tree, since the start.
     compared: AtomicU64,
     /// Whether the log was found to be another one than was published.
     refuted: watch::Sender<bool>,
 }
 
 impl Ledger {
-    /// The key that checks what this ledger signs.
+    /// The key that verifies this ledger's signatures.
     pub(crate) fn key(&self) -> NoteKey {
         self.signer.public()
     }
@@ -252,7 +251,7 @@ impl Ledger {
         self.refuted.subscribe()
     }
 
-    /// How many records were compared with what was published of them, since the start.
+    /// How many records were compared with the published tree, since the start.
     pub(crate) fn compared(&self) -> u64 {
         self.compared.load(Ordering::Relaxed)
     }
@@ -281,7 +280,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The bytes of a tile; none if it is not part of what was published.
+    /// The bytes of a tile; none if it is not part of the published tree.
     pub(crate) fn tile(&self, tile: Tile) -> Result<Option<Vec<u8>>, ProveError> {
         if !tile.is_in(self.published().size()) {
             return Ok(None);
@@ -306,7 +305,7 @@ impl Ledger {
         Ok(ConsistencyReply { from, to, hashes: hashes.into_iter().map(Into::into).collect() })
     }
 
-    /// Signs what a reservation's record says, with the proof that it is in the last checkpoint.
+    /// Signs the receipt of a reservation's record, with the proof that it is in the last checkpoint.
     pub(crate) fn receipt(
         &self,
         record: Record,

@@ -13,6 +13,9 @@ mod steps;
 #[path = "pools/service.rs"]
 mod service;
 
+#[path = "pools/users.rs"]
+mod users;
+
 #[path = "pools/pools.rs"]
 mod pools;
 

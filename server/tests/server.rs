@@ -1,4 +1,4 @@
-//! The whole server over loopback: routes, refusals, repeats, and what survives a crash.
+//! The whole server over loopback: routes, refusals, repeats, and crashes.
 
 #![expect(
     clippy::unwrap_used,

@@ -663,9 +663,14 @@ fn a_group_whose_making_was_interrupted_is_made_once_and_nobody_else_can_make_it
             assert_eq!(refused.unwrap_err().code(), Some(Code::GroupExists));
             mallory.create_group(&group).unwrap();
             let refused = mallory.invite(&group, ["bob"]).await.unwrap_err();
-            // The server says `not_allowed` of each whom she invites, and no more.
+            // She is told that it is not her group, and nothing about Bob.
             let InviteError::Nobody { missing } = &refused else { panic!("{refused:?}") };
-            assert_eq!(missing[0].why, Why::TakesNoInvitations);
+            assert_eq!(missing[0].why, Why::Refused { code: Code::NotAMember });
+            assert_eq!(
+                missing[0].to_string(),
+                "bob/main could not be invited: not_a_member. Have a member invite; for a group of your own, draw \
+                 another id at random."
+            );
         }
     });
 }

@@ -36,7 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("getrandom", &["server/src/transparency.rs", "server/src/transparency/"]),
     ("SystemTime::now", &["ledger/src/time.rs"]),
     // How long a request took is measured there, and nothing is decided by it.
-    ("Instant::now", &["ledger/src/time.rs", "server/src/observation.rs"]),
+    ("Instant::now", &["ledger/src/time.rs", "server/src/request_log.rs"]),
 ];
 
 /// A crate of the workspace: its folder, and the crates that its sources may name.

@@ -1,13 +1,13 @@
-//! The error codes: what each means, what to do, and whether to try again.
+//! The error codes: meaning, next step, and whether to try again.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Declares the error codes once: the word, what it means, what to do, whether to try again.
+/// Declares the error codes once: word, whether to try again, meaning, next step.
 macro_rules! codes {
     ($($name:ident $word:literal $retryable:literal $title:literal $hint:literal;)*) => {
-        /// A stable error code. `keypool explain CODE` prints what it means.
+        /// A stable error code. `keypool explain CODE` prints its meaning.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum Code {
@@ -24,13 +24,13 @@ macro_rules! codes {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// What it means, in a few words.
+            /// The meaning, in a few words.
             #[must_use]
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
 
-            /// What to do next.
+            /// The next step.
             #[must_use]
             pub const fn hint(self) -> &'static str {
                 match self { $(Self::$name => $hint,)* }
@@ -56,6 +56,8 @@ codes! {
         "Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.";
     NotAllowed "not_allowed" false "The caller may not do this"
         "Ask as the device that owns the pool, holds the reservation, or is a member of the group.";
+    NotAMember "not_a_member" false "The caller is no member of the group"
+        "Have a member invite; for a group of your own, draw another id at random.";
     NotFound "not_found" false "There is nothing at this address"
         "The addresses are listed at /openapi.json.";
     UnknownUser "unknown_user" false "The user or the device is not registered here"

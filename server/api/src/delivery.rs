@@ -86,7 +86,7 @@ pub struct MessageReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MailboxReply {
-    /// What waits, in order.
+    /// The waiting items, in order.
     pub items: Vec<MailboxItem>,
     /// Whether more waits: ask again after the last position.
     pub more: bool,
@@ -118,7 +118,7 @@ pub struct MailboxItem {
     pub position: u64,
     /// When it was posted, in Unix milliseconds.
     pub at_ms: u64,
-    /// What it is.
+    /// The kind of the item.
     pub kind: MailboxKind,
     /// The group.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
@@ -139,7 +139,7 @@ pub struct MailboxItem {
     pub removed: Vec<PoolId>,
 }
 
-/// What waits in a mailbox.
+/// The kind of an item in a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -1,4 +1,4 @@
-//! Which key speaks for which device.
+//! Devices and their registered keys, on the wire.
 
 use std::{fmt, str::FromStr};
 
@@ -20,12 +20,12 @@ pub struct RegisterRequest {
     /// The device; `main` if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// What another device of the user says for this one; needed once the user has a device.
+    /// The voucher of another device of the user; needed once the user has a device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voucher: Option<Voucher>,
 }
 
-/// That a device of a user vouches for another one of that user.
+/// A voucher: a device of a user vouches for another one of that user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -159,7 +159,7 @@ pub struct RemoveReply {
 pub struct RotatePackagesRequest {
     /// The packages: each a `KeyPackage`, or an `MLSMessage` that holds one.
     pub keypackages: Vec<Base64>,
-    /// Whom the key that signs this request and the packages is to speak for, if it does not yet: as for
+    /// The device to register the signing key for, if it is not registered yet: as for
     /// `POST /devices/rotate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<RotateRequest>,
@@ -179,7 +179,7 @@ pub struct RotatePackagesRequest {
 pub struct RotatePackagesReply {
     /// How many packages of this request are in the pool because of it.
     pub accepted: u64,
-    /// What became of each, in the order of the request.
+    /// The outcome of each package, in the order of the request.
     pub items: Vec<UploadItem>,
     /// The packages that were withdrawn for them.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]

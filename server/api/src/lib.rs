@@ -1,4 +1,4 @@
-//! What crosses the network: requests, replies and error codes, shared by server and client.
+//! Requests, replies and error codes of the HTTP API, shared by server and client.
 //!
 //! JSON. Packages and group ids are base64 with padding, references lower-case hex, instants Unix
 //! seconds. No HTTP types: which code goes with which status is the server's to know.
@@ -82,7 +82,7 @@ pub struct UploadRequest {
 pub struct UploadReply {
     /// How many packages of this request are in the pool because of it.
     pub accepted: u64,
-    /// What became of each, in the order of the request.
+    /// The outcome of each package, in the order of the request.
     pub items: Vec<UploadItem>,
     /// The pool afterwards.
     pub pool: PoolCounts,
@@ -90,7 +90,7 @@ pub struct UploadReply {
     pub position: u64,
 }
 
-/// What became of one uploaded package.
+/// The result of one uploaded package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UploadItem {
@@ -98,7 +98,7 @@ pub struct UploadItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub keypackage_ref: Option<KeyPackageRef>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// The error code of a rejected one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,12 +111,12 @@ pub struct UploadItem {
     pub detail: Option<String>,
 }
 
-/// What became of an uploaded package.
+/// The outcome of an uploaded package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Outcome {
-    /// It is in the pool.
+    /// Stored in the pool.
     Stored,
     /// It was in the pool before, and is available.
     Duplicate,
@@ -128,7 +128,7 @@ pub enum Outcome {
     Expired,
     /// It was in the pool before, and was revoked.
     Revoked,
-    /// It is not in the pool.
+    /// Refused, and not in the pool.
     Rejected,
 }
 
@@ -181,9 +181,9 @@ impl From<&Health> for PoolCounts {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReserveRequest {
-    /// Whom to invite.
+    /// The user to invite.
     pub target_user: String,
-    /// Which of their devices; one that has a package left if it is left out.
+    /// One of the user's devices; one that has a package left if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_device: Option<String>,
     /// The group the invitation is for.
@@ -200,7 +200,7 @@ pub struct ReserveRequest {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ciphersuites: Vec<u16>,
-    /// What a device of the target has signed to introduce whoever shows it: `KEYID.UNTIL.PROOF`.
+    /// A contact token that a device of the target has signed: `KEYID.UNTIL.PROOF`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub contact_token: Option<ContactToken>,
@@ -273,7 +273,7 @@ pub struct SpendRequest {
     /// The group it was used for: the one it was reserved for.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub group_id: GroupId,
-    /// Who used it. May be left out: it is who asks, and anyone else is refused.
+    /// The user who spends the package. May be left out; anyone but the caller is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added_by: Option<String>,
 }
@@ -354,7 +354,7 @@ pub struct PoolStatus {
     pub pool_health: String,
     /// How many packages to upload now to reach the target; 0 while there are enough.
     pub recommended_upload: u64,
-    /// What to do, as a sentence.
+    /// The recommended action, as a sentence.
     pub recommended_action: String,
     /// Packages spent in the last 24 hours.
     pub spent_24h: u64,
@@ -395,7 +395,7 @@ pub struct EventView {
     /// The request that caused it.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
     pub command: CommandId,
-    /// What happened.
+    /// The event.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub event: Event,
     /// The stored bytes of the envelope: each one's `prev` is the BLAKE3 of the one before.
@@ -422,15 +422,15 @@ pub struct Problem {
     /// A URI that names the kind of problem: `urn:keypool:` and the code.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What the code means, in a few words.
+    /// The meaning of the code, in a few words.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What happened, to which package or pool.
+    /// The fault of this request, with the package or pool it concerns.
     pub detail: String,
     /// The stable code.
     pub code: Code,
-    /// What to do next.
+    /// The next step.
     pub hint: String,
     /// Whether the same request may succeed later.
     pub retryable: bool,
@@ -438,7 +438,7 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub keypackage_ref: Option<KeyPackageRef>,
-    /// Which item of the request it is about, from 0.
+    /// The index of the item of the request that it is about, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
     /// The admission check that failed.
@@ -447,10 +447,10 @@ pub struct Problem {
     /// When to try again, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
-    /// What time it is by the server's clock, in Unix seconds, where the caller's does not fit it.
+    /// The time of the server's clock, in Unix seconds, where the caller's does not fit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_time: Option<u64>,
-    /// What became of each package of an upload of which none was acceptable.
+    /// The outcome of each package of an upload of which none was acceptable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<UploadItem>,
 }

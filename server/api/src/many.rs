@@ -16,24 +16,24 @@ pub struct ReserveManyRequest {
     /// A random UUID (version 4). The id of each reservation follows from it and the device.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
     pub reservation_id: ReservationId,
-    /// Whom to invite; who is named twice counts once.
+    /// The invitees; one that is named twice counts once.
     pub targets: Vec<ReserveTarget>,
     /// The ciphersuites the group can use; any if it is left out.
     #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     pub ciphersuites: Vec<u16>,
 }
 
-/// One whom a group is to have.
+/// A user or a device to invite.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReserveTarget {
     /// The user.
     pub user: String,
-    /// Which of their devices; all of them if it is left out.
+    /// One of the user's devices; all of them if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// What a device of the user has signed to introduce whoever shows it: `KEYID.UNTIL.PROOF`.
+    /// A contact token that a device of the user has signed: `KEYID.UNTIL.PROOF`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub contact_token: Option<ContactToken>,
@@ -45,7 +45,7 @@ pub struct ReserveTarget {
 pub struct ReserveManyReply {
     /// One package for each device that has one, in the order of the targets and of the devices' names.
     pub reservations: Vec<DeviceReservation>,
-    /// Who has none, and why.
+    /// The devices without a reservation, and why.
     pub missing: Vec<MissingDevice>,
 }
 
@@ -60,7 +60,7 @@ pub struct DeviceReservation {
     pub reservation: ReserveReply,
 }
 
-/// A device, or a user, for whom no package was set aside.
+/// A device, or a user, without a reserved package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MissingDevice {
@@ -69,7 +69,7 @@ pub struct MissingDevice {
     /// The device, unless none of the user's is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Why: what reserving a package of it alone would be refused with.
+    /// The code that a reservation of it alone would be refused with.
     pub code: Code,
     /// When to try again, in seconds, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,12 +87,12 @@ pub struct ReportRequest {
     /// The claim on it.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
     pub reservation_id: ReservationId,
-    /// What is wrong with it, for its owner.
+    /// The fault of the package, for its owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<ReportReason>,
 }
 
-/// What is wrong with a package: the check it failed at the inviter's.
+/// The fault of a package: the check that it failed at the inviter's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -103,7 +103,7 @@ pub enum ReportReason {
     Reference,
     /// The credential names somebody else.
     Identity,
-    /// It is not now within its lifetime.
+    /// The present time is outside its lifetime.
     Lifetime,
     /// It has another ciphersuite than the server says.
     Ciphersuite,

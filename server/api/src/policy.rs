@@ -1,4 +1,4 @@
-//! Who may reserve packages of a pool, and how an owner introduces somebody, on the wire.
+//! The reserve policy of a pool, and contact tokens, on the wire.
 
 use std::{fmt, str::FromStr};
 
@@ -6,12 +6,12 @@ use data_encoding::BASE64URL_NOPAD;
 use keypool_ledger::{ReservationId, ReservePolicy, SignatureKey, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// `POST /keypackages/policy`: what is left out stays as it is.
+/// `POST /keypackages/policy`: parts that are left out stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PolicyRequest {
-    /// Who may reserve: `open`, or `contacts` alone.
+    /// The users who may reserve: `open` for all, or `contacts` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub reserve: Option<ReservePolicy>,
@@ -47,7 +47,7 @@ where
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PolicyReply {
-    /// Who may reserve: `open`, or `contacts` alone.
+    /// The users who may reserve: `open` for all, or `contacts` alone.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub reserve: ReservePolicy,
     /// The contacts, by name.
@@ -62,7 +62,7 @@ pub struct PolicyReply {
     pub position: u64,
 }
 
-/// That a device of a user introduces whoever shows it: a capability, so keep it secret.
+/// A contact token, signed by a device of a user. It introduces its bearer, so keep it secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ContactToken {
     /// The key that has signed it, which speaks for a device of the user.
@@ -88,7 +88,7 @@ impl fmt::Debug for ContactToken {
 }
 
 impl fmt::Display for ContactToken {
-    /// One word, to be given to whoever is to be introduced.
+    /// One word, to be given to the user who is to be introduced.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.keyid, self.until, BASE64URL_NOPAD.encode(&self.proof))
     }

@@ -4,7 +4,7 @@ use keypool_ledger::{Hash, KeyPackageRef};
 use keypool_projections::Stage;
 use serde::{Deserialize, Serialize};
 
-/// `POST /keypackages/reconcile`: exactly one of the two ways to say what the caller takes to be live.
+/// `POST /keypackages/reconcile`: the caller's live packages, in exactly one of two ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -44,16 +44,16 @@ pub struct ReconciledPackage {
     /// The package.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub keypackage_ref: KeyPackageRef,
-    /// What has become of it, by the server's history.
+    /// The state of the package, by the server's history.
     pub state: PackageState,
 }
 
-/// What has become of a package, by the server's history.
+/// The state of a package, by the server's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum PackageState {
-    /// It is in the pool, and nobody holds it.
+    /// In the pool, and not reserved.
     Available,
     /// Somebody holds it.
     Reserved,

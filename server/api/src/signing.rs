@@ -1,7 +1,7 @@
 //! How a request is signed: one fixed profile of HTTP Message Signatures (RFC 9421).
 //!
 //! The key that signs a device's packages signs its requests, so that ownership needs no accounts. The
-//! client builds the signature base here and signs it; the server rebuilds it here from what arrived
+//! client builds the signature base here and signs it; the server rebuilds it here from the request
 //! and verifies. Headers are plain text in this file, so that neither side's HTTP types are shared.
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ pub struct SignatureHeaders {
 pub struct ReceivedSignature {
     /// The covered components, in the order of the header.
     pub components: Vec<String>,
-    /// The parameters as they arrived: what `@signature-params` signs.
+    /// The parameters as they arrived, which `@signature-params` signs.
     pub params: String,
     /// When it was made.
     pub created: Timestamp,
@@ -170,7 +170,7 @@ impl SignedParts<'_> {
         })
     }
 
-    /// Checks that a received signature covers what the profile asks for, at a fitting time.
+    /// Checks that a received signature covers the components of the profile, at a fitting time.
     ///
     /// Whether the signature is right is for the caller to find, over [`SignedParts::base`] of
     /// `received.params`.

@@ -1,4 +1,4 @@
-//! What a stream tells between the events of a pool's history.
+//! The notices that a stream sends between the events of a pool's history.
 
 use keypool_ledger::KeyPackageRef;
 use serde::{Deserialize, Serialize};

@@ -48,9 +48,9 @@ pub struct LedgerEventsReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LedgerEvent {
-    /// Whose history it is in, as `pool/alice/phone`.
+    /// The stream of the record, as `pool/alice/phone`.
     pub stream: String,
-    /// What happened, and the stored bytes of the envelope: the leaf of the tree.
+    /// The event, and the stored bytes of the envelope: the leaf of the tree.
     #[serde(flatten)]
     pub event: EventView,
     /// The bytes that go with it: a package, a Commit, a message; empty for most, and if pruned.

@@ -1,8 +1,8 @@
-//! What the server is measured against: other ways to keep the packages, behind the same HTTP library,
-//! with the same settings, requests and answers.
+//! The baselines that the server is measured against: other ways to keep the packages, behind the same
+//! HTTP library, with the same settings, requests and answers.
 //!
-//! They have no history, no repeating of requests, no log line and no counters: whatever of these costs
-//! something counts against the server, not for it.
+//! They have no history, no repeating of requests, no log line and no counters: the cost of these counts
+//! against the server, not for it.
 
 mod door;
 mod fsync_file;
@@ -41,12 +41,12 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const RESERVATION_TTL: Duration = Duration::from_mins(1);
 
-/// What a baseline keeps the packages in.
+/// The storage that a baseline keeps the packages in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Kind {
     /// In nothing: every answer is the same. The ceiling of HTTP.
     Echo,
-    /// As echo, but what happened is forced to the disk before the answer. The durable ceiling.
+    /// As echo, but each change is forced to the disk before the answer. The durable ceiling.
     FsyncFile,
     Sqlite,
     Postgres,

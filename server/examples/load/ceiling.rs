@@ -1,5 +1,4 @@
-//! What nothing can be faster than, measured beside the subjects: an `fdatasync`, and the checks of an
-//! uploaded package.
+//! The ceilings, measured beside the subjects: an `fdatasync`, and the checks of an uploaded package.
 
 use std::{
     fs::File,

@@ -1,7 +1,7 @@
 //! The load: connections that are kept alive, each with a script of requests that were made beforehand.
 //!
 //! One thread, and as little work for each request as can be, because it shares the processors with
-//! what it measures.
+//! its subject.
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::Outcome;
 /// How many headers an answer may have.
 const HEADERS_MAX: usize = 32;
 
-/// What is measured as one: one request, or several of which each needs the answer before it.
+/// An operation measured as one: one request, or several that each need the answer before.
 pub(crate) struct Operation {
     pub(crate) steps: Vec<Step>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Step {
     pub(crate) expect: Option<String>,
 }
 
-/// What a run of the load took.
+/// The time and answers of a run of the load.
 pub(crate) struct Taken {
     /// How long each operation took, in nanoseconds, in no order.
     pub(crate) latencies_ns: Vec<u64>,

@@ -13,14 +13,14 @@ use crate::{
 
 /// How many packages an upload has, and so how many admissions it takes.
 const UPLOAD: f64 = 32.0;
-/// What a pool and a package may take in memory, in bytes.
+/// The bytes that a pool and a package may take in memory.
 const POOL_BYTES: f64 = 1024.0;
 const PACKAGE_BYTES: f64 = 200.0;
 /// How large a log the goals of a large log are for.
 pub(crate) const EVENTS: u64 = 10_000_000;
 pub(crate) const POOLS: u64 = 200_000;
 
-/// What is wanted of a ratio.
+/// The bound of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Wanted {
     AtLeast(f64),
@@ -40,7 +40,7 @@ impl Wanted {
     }
 }
 
-/// A goal with what was found for it.
+/// A goal with its result.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Goal {
     pub(crate) text: String,
@@ -119,7 +119,7 @@ fn others(rounds: &[Round]) -> [Goal; 5] {
     [p99, signed, alone, upload, status]
 }
 
-/// What of a figure of a baseline the server's own is, in one round.
+/// The ratio of the server's figure to a baseline's, in one round.
 fn against(
     round: &Round,
     of: (Auth, Workload, usize),

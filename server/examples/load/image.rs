@@ -15,7 +15,7 @@ use crate::{
 /// How many records are written at once.
 const FRAME_RECORDS: usize = 512;
 
-/// What a log is to hold.
+/// The contents of a log to write.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Contents {
     /// The pools of so many devices have packages: the first ones.
@@ -28,11 +28,11 @@ pub(crate) struct Contents {
     pub(crate) first_pool_events: u64,
 }
 
-/// What was written.
+/// The size of a written log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     pub(crate) events: u64,
-    /// The bytes of the envelopes and the packages: what there is to keep.
+    /// The bytes of the envelopes and the packages.
     pub(crate) bytes: u64,
 }
 

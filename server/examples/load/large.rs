@@ -26,7 +26,7 @@ use crate::{
 const CELL: Cell = Cell { workload: Workload::Reserve, concurrency: 64, operations: 8000 };
 /// How often it is compared.
 const ROUNDS: usize = 5;
-/// How many pools are looked into, to see what memory that takes.
+/// How many pools are looked into, to measure the memory of that.
 const TOUCHED: u64 = 20_000;
 /// How often a package is reserved and given back in a pool with a long history, and in another one.
 const LONG_ROUNDS: u64 = 320;
@@ -47,7 +47,7 @@ pub(crate) struct Size {
     pub(crate) one_pool_events: u64,
 }
 
-/// What was found.
+/// The results.
 #[derive(Clone, Debug)]
 pub(crate) struct Large {
     pub(crate) size: Size,

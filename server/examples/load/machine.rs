@@ -1,4 +1,4 @@
-//! On what, when and of what was measured.
+//! The machine, the date and the commit of a measurement.
 
 use std::{fs, process::Command};
 
@@ -47,7 +47,7 @@ impl Machine {
     }
 }
 
-/// What a program says, without the space around it; nothing if it cannot be run.
+/// The output of a program, without the space around it; nothing if it cannot be run.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());

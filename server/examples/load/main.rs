@@ -1,7 +1,7 @@
-//! What the server does under load, beside what else could have been built: `just bench`.
+//! The server under load, beside simpler servers: `just bench`.
 //!
 //! One program with two sides. It starts each subject as a process of its own (the real
-//! `keypool-server`, or itself as a baseline), puts load on it over HTTP, and writes what it found into
+//! `keypool-server`, or itself as a baseline), puts load on it over HTTP, and writes the results into
 //! docs/benchmarks.md.
 
 mod baseline;
@@ -41,10 +41,10 @@ use crate::{
     workload::{Cell, Workload},
 };
 
-/// What a step ends with. Whatever fails ends the program: there is nothing to save.
+/// The outcome of a step. Any failure ends the program: there is nothing to save.
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Measures the server and what it is measured against.
+/// Measures the server and its baselines.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -59,7 +59,7 @@ enum What {
     Once(Once),
     /// Measure the server on a large log
     Large(Size),
-    /// Be a baseline: what a measurement starts beside itself
+    /// Be a baseline, as a measurement starts it beside itself
     #[command(hide = true)]
     Baseline(baseline::Options),
 }
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends what was started, and removes what was written, also where somebody loses patience.
+/// Ends the started processes, and removes the written files, also after Ctrl-C.
 async fn or_interrupted(run: impl Future<Output = Outcome<()>>) -> Outcome<()> {
     tokio::select! {
         outcome = run => outcome,

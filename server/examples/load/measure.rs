@@ -1,4 +1,4 @@
-//! What a run has cost: percentiles, and what Linux says of processes in `/proc`.
+//! The costs of a run: percentiles, and the figures of processes in `/proc`.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -7,7 +7,7 @@ use crate::Outcome;
 /// How many nanoseconds a processor has in a second.
 const NANOS: f64 = 1e9;
 
-/// What a process and its children have used so far.
+/// The resources that a process and its children have used so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// Processor time, in nanoseconds.
@@ -15,18 +15,18 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// What a process, and the processes it has started, have used so far.
+    /// Reads the usage of a process, and of the processes it has started.
     pub(crate) fn of(pid: u32) -> Outcome<Self> {
         let cpu_ns = family(pid)?.into_iter().map(|pid| cpu_ns(pid).unwrap_or_default()).sum();
         Ok(Self { cpu_ns })
     }
 
-    /// What this process alone has used so far.
+    /// Reads the usage of this process alone.
     pub(crate) fn own() -> Outcome<Self> {
         Ok(Self { cpu_ns: cpu_ns(std::process::id())? })
     }
 
-    /// What was used since an earlier look.
+    /// The usage since an earlier look.
     pub(crate) const fn since(self, earlier: Self) -> Self {
         Self { cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns) }
     }
@@ -45,7 +45,7 @@ impl Usage {
 /// The bytes written so far to the disk that holds a directory, by the whole machine; `None` where Linux
 /// does not say.
 ///
-/// What Linux counts for a process (`write_bytes` in `/proc/PID/io`) is no measure of it: where files are
+/// The count of Linux for a process (`write_bytes` in `/proc/PID/io`) is no measure of it: where files are
 /// cached in large pieces, a piece counts as written whole whenever one byte in it is.
 pub(crate) fn disk_written(dir: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,5 @@
-//! Who is there: devices with keys and packages, all made from their numbers, so that whoever loads a
-//! subject and whoever asks it know the same ones.
+//! The population: devices with keys and packages, all made from their numbers, so that the loader of a
+//! subject and its clients know the same ones.
 
 use ed25519_dalek::SigningKey;
 use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, SignatureKey, Timestamp};
@@ -38,7 +38,7 @@ pub(crate) fn pool(number: u64) -> Outcome<PoolId> {
     Ok(PoolId::new(&format!("user{number}"), "phone")?)
 }
 
-/// What is known of a pool's `nth` package, valid from an hour before `now` on.
+/// The facts of a pool's `nth` package, valid from an hour before `now` on.
 pub(crate) fn facts(pool: u64, nth: u64, now: Timestamp) -> Outcome<PackageFacts> {
     let digest = digest(pool, nth);
     Ok(PackageFacts {

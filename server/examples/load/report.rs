@@ -1,4 +1,4 @@
-//! The page: what was found, as it stands in docs/benchmarks.md between two marks.
+//! The page: the results, as they stand in docs/benchmarks.md between two marks.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -24,12 +24,12 @@ const HEAD: &str = "| load | at | operations/s | p50 ms | p99 ms | p99.9 ms | se
 const AUTHS: [(Auth, &str); 2] =
     [(Auth::Named, "With `--insecure-no-auth`"), (Auth::Signed, "With signed requests")];
 
-/// What a run has found.
+/// The results of a run.
 pub(crate) struct Report<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) rounds: &'a [Round],
     pub(crate) large: Option<&'a Large>,
-    /// What could not be measured, and why.
+    /// The subjects that could not be measured, and why.
     pub(crate) missing: &'a [String],
 }
 
@@ -161,7 +161,7 @@ fn verdict(wanted: Wanted, median: f64) -> &'static str {
     }
 }
 
-/// What was found of a large log.
+/// The results of a large log.
 pub(crate) fn large_text(large: &Large) -> Outcome<String> {
     let mut text = String::new();
     let Large { size, written, first_start_s, disk, memory, .. } = large;

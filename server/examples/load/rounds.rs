@@ -1,5 +1,5 @@
-//! The rounds: everything is measured in turn, again and again, so that what the machine's neighbours do
-//! falls on all alike.
+//! The rounds: everything is measured in turn, again and again, so that the load of the machine's
+//! neighbours falls on all alike.
 
 use std::{collections::HashMap, io::Write, path::Path};
 
@@ -29,7 +29,7 @@ pub(crate) struct Key {
     pub(crate) concurrency: usize,
 }
 
-/// What one round has found.
+/// The results of one round.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Round {
     pub(crate) figures: HashMap<Key, Figures>,
@@ -96,7 +96,7 @@ fn wanted(subject: Subject, auth: Auth, cell: &Cell) -> bool {
     }
 }
 
-/// Measures everything once, and says on `out` what is being done.
+/// Measures everything once, and tells its progress on `out`.
 pub(crate) async fn round(
     stage: &mut Stage,
     subjects: &[Subject],

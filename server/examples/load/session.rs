@@ -1,4 +1,4 @@
-//! One subject from its start to its end, and what is measured in between.
+//! One subject from its start to its end, and the measurements in between.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ const TIME_AGAIN: Duration = Duration::from_millis(700);
 /// The thousandths of the operations whose time is noted.
 pub(crate) const PARTS: [usize; 9] = [10, 100, 250, 500, 750, 900, 950, 990, 999];
 
-/// What one measurement has found.
+/// The result of one measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
     /// Operations in a second.
@@ -79,7 +79,7 @@ impl Stage {
         Ok(Self { work: work.to_owned(), cells, contents, devices, packages })
     }
 
-    /// What can be measured.
+    /// The cells that can be measured.
     pub(crate) fn cells(&self) -> &[Cell] {
         &self.cells
     }
@@ -115,7 +115,7 @@ impl Stage {
     }
 }
 
-/// Runs scripts against a subject, and says what that took.
+/// Runs scripts against a subject, and returns their costs.
 pub(crate) async fn measure(
     running: &Running,
     scripts: Vec<Vec<Operation>>,

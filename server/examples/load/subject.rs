@@ -1,4 +1,4 @@
-//! What is measured, as processes of its own: the server, or a baseline with its database.
+//! The subjects, as processes of their own: the server, or a baseline with its database.
 
 use std::{
     env,
@@ -31,7 +31,7 @@ const REDIS: &str = "/usr/bin/redis-server";
 /// How often it is looked whether a database answers, every 50 ms.
 const TRIES: usize = 200;
 
-/// What can be measured.
+/// A subject that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
     Keypool,
@@ -131,7 +131,7 @@ impl Running {
         Ok(Self { address, program, database })
     }
 
-    /// What it has used so far, its database included.
+    /// The resources it has used so far, its database included.
     pub(crate) fn usage(&self) -> Outcome<Usage> {
         let own = Usage::of(self.program.pid())?;
         match &self.database {
@@ -263,7 +263,7 @@ fn start_postgres(dir: &Path) -> Outcome<Program> {
     Ok(program)
 }
 
-/// As whom PostgreSQL is run: as Debian's user for it if this is root.
+/// The user that runs PostgreSQL: Debian's user for it if this is root.
 fn user_for_postgres() -> Outcome<Option<(u32, u32)>> {
     use std::os::unix::fs::MetadataExt;
     if fs::metadata("/proc/self")?.uid() != 0 {

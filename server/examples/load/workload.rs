@@ -1,4 +1,4 @@
-//! What is asked: the kinds of load, and the scripts of their connections.
+//! The kinds of load, and the scripts of their connections.
 //!
 //! Every connection has pools of its own and takes their packages in their order. So it is known beforehand
 //! which package an answer will hold: the spending of it can be made and signed ahead, and the answer
@@ -54,7 +54,7 @@ enum Part {
     Events,
 }
 
-/// What is asked.
+/// A kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Workload {
     /// Reserve a package
@@ -114,7 +114,7 @@ impl Cell {
     }
 }
 
-/// What the log must hold for all of some measurements.
+/// The contents that the log must have for some measurements.
 pub(crate) fn contents(cells: &[Cell]) -> Contents {
     let (mut stocked, mut empty) = (0, 0);
     for (some, none) in cells.iter().map(|cell| cell.needs()) {
@@ -149,8 +149,8 @@ impl<'a> Stock<'a> {
         self.next_empty += empty;
     }
 
-    /// The scripts of a measurement's connections. What is checked of the answers is said by
-    /// `keeps_packages`: whether a reservation gets the next package of the pool.
+    /// The scripts of a measurement's connections. With `keeps_packages`, the answers are checked: a
+    /// reservation gets the next package of the pool.
     pub(crate) fn scripts(
         &mut self,
         cell: Cell,

@@ -1,4 +1,4 @@
-//! The figures as docs/figures.toml has them: what was measured, and what is assumed.
+//! The figures as docs/figures.toml has them: measured ones and assumed ones.
 
 use serde::Deserialize;
 

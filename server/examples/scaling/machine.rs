@@ -96,7 +96,7 @@ pub(crate) fn disk_bytes_year(file: &File, day: &Day) -> f64 {
             + later * bytes.bytes_per_event_disk.value)
 }
 
-/// How long a machine with so many devices takes to start after a stop, in seconds: it reads what is known
+/// How long a machine with so many devices takes to start after a stop, in seconds: it reads the summary
 /// of each pool, and of the events only those behind the last snapshot.
 pub(crate) fn start_s(file: &File, devices: f64) -> f64 {
     devices / 2e5 * file.measured.start_ms_200k_pools.value / 1e3

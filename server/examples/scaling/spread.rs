@@ -1,4 +1,4 @@
-//! Users hashed to machines, some of whom are more popular than others: a simulation with a fixed seed.
+//! Users hashed to machines, some users more popular than others: a simulation with a fixed seed.
 
 use std::collections::BTreeSet;
 

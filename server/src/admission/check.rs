@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Check {
-    /// It is no larger than a package may be; checked before anything is parsed.
+    /// Its size is within the limit; checked before anything is parsed.
     Size = 1,
     /// The bytes are exactly one package, encoded in the one way there is.
     Decode,
@@ -20,14 +20,14 @@ pub enum Check {
     InitKeyDistinct,
     /// One can encrypt to its `init_key` and to its leaf's encryption key.
     UsableKeys,
-    /// Its capabilities list what it uses itself and nothing that goes without saying.
+    /// Its capabilities list everything that it uses itself, and no default capability.
     Capabilities,
     /// Its credential is Basic and names the pool's user, or the user and the device.
     Identity,
     /// Its leaf's signature key is the device's registered key; or, of another signature scheme, that of
     /// the pool's live packages of the scheme.
     SignatureKey,
-    /// It was not uploaded before; if it was, the answer tells what became of it.
+    /// It was not uploaded before; if it was, the answer tells its outcome.
     Known,
     /// No other package of the pool had its `init_key`.
     InitKeyUnique,

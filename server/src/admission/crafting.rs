@@ -97,7 +97,7 @@ impl Maker {
         KeyPackage { content, signature }
     }
 
-    /// A package that is good but for what `spoil` does to it before it is signed.
+    /// A package that is good but for the changes that `spoil` makes before it is signed.
     pub(super) fn spoiled(&self, spoil: impl FnOnce(&mut KeyPackageContent)) -> Vec<u8> {
         let mut content = self.content();
         spoil(&mut content);
@@ -120,7 +120,7 @@ pub(super) fn bytes(value: &impl Serialize) -> Vec<u8> {
     value.tls_serialize_detached().unwrap()
 }
 
-/// What MLS signs, RFC 9420 section 5.1.2.
+/// The content that MLS signs, RFC 9420 section 5.1.2.
 #[derive(TlsSerialize, TlsSize)]
 struct SignContent {
     label: VLBytes,

@@ -1,4 +1,4 @@
-//! What an MLS message says in clear: its group, its epoch, and whether it is a Commit (RFC 9420 section 6).
+//! The framing of an MLS message: its group, its epoch, and whether it is a Commit (RFC 9420 section 6).
 
 use keypool_api::Code;
 use keypool_ledger::GroupId;
@@ -21,7 +21,7 @@ pub(crate) enum Framed {
 ///
 /// # Errors
 ///
-/// Returns a [`Failure`] with the code `invalid_message` that says what does not fit.
+/// Returns a [`Failure`] with the code `invalid_message` that names the mismatch.
 pub(crate) fn check_framing(bytes: &[u8], group: &GroupId, kind: Framed) -> Result<(), Failure> {
     let refuse = |detail: String| Err(Failure::new(Code::InvalidMessage, detail));
     let Some(message) = parse(bytes) else {

@@ -8,21 +8,21 @@ use keypool_ledger::SignatureKey;
 use keypool_projections::LeafKey;
 use openmls_traits::types::SignatureScheme;
 
-use super::{AdmissionError, Bench, Check, refuse};
+use super::{AdmissionContext, AdmissionError, Check, refuse};
 
 /// How many bytes a P-256 key has in a leaf: a point that is not compressed (RFC 9420 section 5.1.1).
 const P256_KEY_BYTES: usize = 65;
-/// What the bytes of such a point begin with.
+/// The first byte of such a point.
 const P256_KEY_BEGIN: u8 = 4;
 
 /// The key that the pool is to hold the package to, where it is not the registered one.
 pub(super) fn check_signature_key(
     key: &[u8],
-    bench: &Bench<'_>,
+    context: &AdmissionContext<'_>,
 ) -> Result<Option<LeafKey>, AdmissionError> {
-    let Some(registered) = &bench.owner.signature_key else { return Ok(None) };
+    let Some(registered) = &context.owner.signature_key else { return Ok(None) };
     let refuse = |detail: &str| Err(refuse(Check::SignatureKey, detail));
-    let scheme = bench.suite.signature_algorithm();
+    let scheme = context.suite.signature_algorithm();
     if scheme == SignatureScheme::ED25519 {
         if registered.as_bytes() == key {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! The shape of a `KeyPackage` on the wire (RFC 9420 sections 7.2 and 10), with nothing judged.
 //!
 //! `OpenMLS` parses packages too, but it keeps most fields to itself until it has validated them, and
-//! it accepts what a pool must not. Here each field can be looked at by the check it belongs to.
+//! it accepts packages that a pool must not. Here each field can be looked at by the check it belongs to.
 
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLBytes};
 
@@ -25,7 +25,7 @@ pub(super) struct KeyPackage {
     pub(super) signature: VLBytes,
 }
 
-/// What the signature of a `KeyPackage` is over.
+/// The signed content of a `KeyPackage`.
 #[derive(Clone, Debug, TlsDeserialize, TlsSerialize, TlsSize)]
 pub(super) struct KeyPackageContent {
     pub(super) version: u16,
@@ -42,7 +42,7 @@ pub(super) struct LeafNode {
     pub(super) signature: VLBytes,
 }
 
-/// What the signature of a leaf node is over.
+/// The signed content of a leaf node.
 #[derive(Clone, Debug, TlsDeserialize, TlsSerialize, TlsSize)]
 pub(super) struct LeafContent {
     pub(super) encryption_key: VLBytes,
@@ -60,7 +60,7 @@ pub(super) struct Credential {
     pub(super) content: VLBytes,
 }
 
-/// What a member can do.
+/// The capabilities of a member.
 #[derive(Clone, Debug, TlsDeserialize, TlsSerialize, TlsSize)]
 pub(super) struct Capabilities {
     pub(super) versions: Vec<u16>,
@@ -70,7 +70,7 @@ pub(super) struct Capabilities {
     pub(super) credentials: Vec<u16>,
 }
 
-/// What a leaf node was made for.
+/// The source of a leaf node.
 #[derive(Clone, Debug, TlsDeserialize, TlsSerialize, TlsSize)]
 #[repr(u8)]
 pub(super) enum LeafSource {

@@ -1,4 +1,4 @@
-//! What a Welcome says in clear: for which packages it is (RFC 9420 section 12.4.3.1).
+//! The clear part of a Welcome: the packages it is for (RFC 9420 section 12.4.3.1).
 
 use keypool_ledger::KeyPackageRef;
 use openmls::{

@@ -31,7 +31,7 @@ const UNIT: usize = 1024;
 /// A body that has arrived.
 #[derive(Debug)]
 pub(crate) struct Body {
-    /// What it says it is, without parameters, in lower case.
+    /// The media type, without parameters, in lower case.
     pub(crate) media_type: String,
     /// Its bytes.
     pub(crate) bytes: Bytes,
@@ -157,7 +157,7 @@ async fn read_all(
     Ok((bytes.freeze(), held))
 }
 
-/// Takes from the budget what so many bytes in all need more than is held. That counts the sum of the chunks,
+/// Takes the bytes from the budget that are read beyond those held. That counts the sum of the chunks,
 /// which may be small.
 fn hold(
     held: &mut Option<OwnedSemaphorePermit>,

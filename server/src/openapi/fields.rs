@@ -1,4 +1,4 @@
-//! What the fields of the API look like, as far as the types on the wire do not tell.
+//! Patterns and bounds of the API's fields that the types on the wire do not tell.
 
 use keypool_api::Code;
 use utoipa::{
@@ -12,7 +12,7 @@ use utoipa::{
 const BASE64: &str =
     "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=|[A-Za-z0-9+/][AQgw]==)?$";
 
-/// Says in the description what a field must look like.
+/// Adds patterns and bounds of fields to the description.
 pub(super) struct Fields;
 
 impl Modify for Fields {
@@ -67,7 +67,7 @@ fn describe_field(name: &str, field: &mut RefOr<Schema>) {
     }
 }
 
-/// What the text in a field of this name, or in its items, looks like.
+/// The pattern of the text in a field of this name, or in its items.
 fn pattern_of(field: &str) -> Option<&'static str> {
     Some(match field {
         "user" | "target_user" => "^[A-Za-z0-9._@:+-]{1,128}$",
@@ -92,7 +92,7 @@ fn length_of(field: &str) -> (Option<usize>, Option<usize>) {
     }
 }
 
-/// One of the ways to say which packages, and what else belongs to the request: so many fields in all.
+/// Requires one way to name packages, beside the request's other fields: so many fields in all.
 fn one_way_to_say_which(request: &mut Object, fields: usize) {
     (request.min_properties, request.max_properties) = (Some(fields), Some(fields));
     for (name, field) in &mut request.properties {

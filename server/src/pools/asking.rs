@@ -30,19 +30,17 @@ pub struct Request {
 pub enum Target {
     /// This one.
     Pool(PoolId),
-    /// One of this user's, which can answer.
-    User(String),
     /// The one that holds this package.
     Package(KeyPackageRef),
 }
 
-/// The answer to a command that was carried out.
+/// The answer to a command that was carried out; of one type, once it was taken out of all answers.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub struct Reply<A = Answer> {
     /// The pool it was carried out on.
     pub pool: PoolId,
     /// The answer.
-    pub answer: Answer,
+    pub answer: A,
     /// The place of the pool's last event in the log.
     pub position: u64,
     /// Whether nothing was written for it: it repeats what was done before.
@@ -52,7 +50,13 @@ pub struct Reply {
     pub(super) limits: Limits,
 }
 
-impl Reply {
+impl<A> Reply<A> {
+    /// Replaces the answer by a part of it; `None` if it has no such part.
+    pub(crate) fn with_part<B>(self, part: impl FnOnce(A) -> Option<B>) -> Option<Reply<B>> {
+        let Self { pool, answer, position, repeated, after, limits } = self;
+        Some(Reply { pool, answer: part(answer)?, position, repeated, after, limits })
+    }
+
     /// How full the pool was afterwards.
     #[must_use]
     pub fn health(&self) -> Health {

@@ -77,7 +77,7 @@ impl<L: EventLog> Committer<L> {
 
     /// Works until the queue is closed and empty.
     pub(super) fn run(self, queue: &Receiver<Job>) {
-        let _alarm = Alarm(&self.shared.failed);
+        let _guard = PanicGuard(&self.shared.failed);
         let mut jobs: Vec<Job> = Vec::new();
         loop {
             if jobs.is_empty() {
@@ -343,9 +343,9 @@ impl<L: EventLog> Committer<L> {
 }
 
 /// Says that the log has failed if the committer panics: nobody would answer any more.
-struct Alarm<'a>(&'a signal::Sender<bool>);
+struct PanicGuard<'a>(&'a signal::Sender<bool>);
 
-impl Drop for Alarm<'_> {
+impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.send_replace(true);

@@ -183,7 +183,6 @@ impl<'a, L: EventLog> Group<'a, L> {
                 let pool = record.envelope.stream.pool().cloned().ok_or_else(unknown)?;
                 self.decide_on(&pool, &request.command)
             }
-            Target::User(user) => self.decide_on_any(user, &request.command),
         }
     }
 
@@ -205,34 +204,6 @@ impl<'a, L: EventLog> Group<'a, L> {
             self.working.insert(pool.clone(), Arc::clone(&view));
         }
         Ok(view)
-    }
-
-    /// Decides on the first device of a user that can answer: the one that did before, if one did.
-    fn decide_on_any(&mut self, user: &str, command: &Command) -> Result<Decided, ExecuteError> {
-        let unknown = || Rejection::UnknownUser(user.to_owned());
-        let devices: Vec<PoolId> =
-            self.shared.views().directory.devices_of(user).cloned().collect();
-        let Command::Reserve { reservation, holder, .. } = command else {
-            return Err(unknown().into());
-        };
-        if let Some(made) = self.reservation(*reservation)? {
-            if !devices.contains(&made) {
-                return Err(Rejection::ReservationMismatch(*reservation).into());
-            }
-            return self.decide_on(&made, command);
-        }
-        let mut refusal = if devices.contains(holder) { Rejection::OwnPool } else { unknown() };
-        for pool in devices.into_iter().filter(|pool| pool != holder) {
-            let decided = self.decide_on(&pool, command)?;
-            match decided.decision.answer {
-                Ok(_) => return Ok(decided),
-                // A device that was removed says nothing of the others.
-                Err(Rejection::NotRegistered) => {}
-                Err(Rejection::PoolExhausted) if refusal == Rejection::NothingCompatible => {}
-                Err(rejection) => refusal = rejection,
-            }
-        }
-        Err(refusal.into())
     }
 
     /// The pool in which a reservation was made.

@@ -58,7 +58,6 @@ impl<L: EventLog> Shared<L> {
     pub(super) fn bring(&self, request: &Request) -> Result<bool, ExecuteError> {
         let pools = match &request.target {
             Target::Pool(pool) => vec![pool.clone()],
-            Target::User(user) => self.views().directory.devices_of(user).cloned().collect(),
             Target::Package(keypackage_ref) => {
                 let record = self.log.find_package(keypackage_ref)?;
                 record

@@ -1,5 +1,5 @@
-//! What is counted of addresses: registrations, and signatures that were wrong. No address is in the log,
-//! so these counts begin anew with the server.
+//! Counts by address: registrations, and signatures that were wrong. No address is in the log, so these
+//! counts begin again with the server.
 
 use std::{
     collections::HashMap,
@@ -21,10 +21,10 @@ use super::{SHARDS, Secret, Shards};
 const IPV6_NETWORKS: [(u32, u32); 3] = [(64, 1), (56, 4), (48, 16)];
 /// How many addresses are counted in each part.
 const ENTRIES_MAX: usize = 1 << 15;
-/// The header in which a proxy says for whom it asks.
+/// The header in which a proxy names its client.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// What is counted of all addresses.
+/// The counts of all addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     quotas: Option<Quotas>,
@@ -70,8 +70,8 @@ impl Addresses {
         self.trusted_proxies.contains(address)
     }
 
-    /// The address behind the proxies that are trusted. What others have written into the header stands
-    /// before what they say. Where the nearest of them writes no address, its own is counted: a header
+    /// The address behind the trusted proxies. Their entries stand at the end of the header, after those of
+    /// others. Where the nearest of them writes no address, its own is counted: a header
     /// that cannot be read lifts no limit.
     fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let lines: Vec<&str> =
@@ -173,7 +173,7 @@ impl Addresses {
         self.secret.of((network.first, network.prefix))
     }
 
-    /// Forgets what counts no more.
+    /// Drops counts that are over.
     pub(crate) fn sweep(&self, now: Timestamp) {
         for all in [&self.devices, &self.failures] {
             all.each().for_each(|mut part| part.retain(|_, bucket| !bucket.is_full(now)));

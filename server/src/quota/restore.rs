@@ -1,7 +1,7 @@
-//! The counts as the end of the log tells them, for a start.
+//! Restores the counts from the end of the log, at a start.
 //!
-//! Who is a stranger is not in a reservation's event, but follows from what the owner had said until then.
-//! Only an introduction leaves no trace: whoever has shown a token counts as a stranger here.
+//! A reservation's event does not say whether the inviter is a stranger; that follows from the owner's
+//! policy until then. Only an introduction leaves no trace: the bearer of a token counts as a stranger here.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{keypackage_store::kib, pools::Pools};
 
 /// How many records are read at a time.
 const PAGE: usize = 4096;
-/// How many records are read at most. What is older than they are is not counted any more.
+/// How many records are read at most. Older ones are not counted any more.
 const RECORDS_MAX: u64 = 2_000_000;
 
-/// What a reading of the end of the log remembers.
+/// The state of reading the end of the log.
 #[derive(Default)]
 struct Reading {
-    /// Who holds each reservation that is open.
+    /// The holder of each open reservation.
     holders: HashMap<ReservationId, PoolId>,
     /// The moment since which a reservation counts against the rates of pools.
     asked_since: Timestamp,
@@ -34,7 +34,7 @@ struct Reading {
     policies: HashMap<PoolId, CommandId>,
     /// The device that posted last.
     sender: Option<PoolId>,
-    /// What owners have said of users: where in the log, and whether they are contacts since.
+    /// Changes of contacts: the position, and whether the user is a contact since.
     said: HashMap<(PoolId, String), Vec<(u64, bool)>>,
 }
 
@@ -47,7 +47,7 @@ struct Asked {
 }
 
 impl Counter {
-    /// Counts what the end of the log tells, as far back as anything counts.
+    /// Counts the records at the end of the log, as far back as anything counts.
     pub(crate) fn restore<L: EventLog + 'static>(&self, pools: &Pools<L>) -> Result<(), ReadError> {
         let reading = self.read(pools)?;
         for asked in &reading.asked {
@@ -86,7 +86,7 @@ impl Counter {
         }
     }
 
-    /// Counts what needs no more than the record and who holds what.
+    /// Counts a record that needs no more than the reservations known so far.
     fn count_record(
         &self,
         (record, at): (&Record, Timestamp),
@@ -169,7 +169,7 @@ const fn is_of_policy(event: &Event) -> bool {
 }
 
 impl Reading {
-    /// Remembers what owners say of users.
+    /// Remembers changes of contacts.
     fn take_in(&mut self, record: &Record) {
         let seq = record.seq;
         let Some(pool) = record.envelope.stream.pool() else { return };
@@ -184,7 +184,7 @@ impl Reading {
         self.said.entry((pool.clone(), user.to_owned())).or_default().push(said);
     }
 
-    /// Who an inviter was to the pool's owner when the reservation was made.
+    /// The relation of an inviter to the pool's owner when the reservation was made.
     fn relation<L: EventLog + 'static>(
         &self,
         asked: &Asked,

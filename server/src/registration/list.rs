@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use keypool_ledger::{PoolId, SignatureKey};
 
-/// Which keys may register for which devices.
+/// The operator's list of devices and the keys that may register for them.
 #[derive(Debug, Default)]
 pub(crate) struct AllowList(BTreeSet<(PoolId, Vec<u8>)>);
 

@@ -1,7 +1,7 @@
 //! The operator's token: a JWT (RFC 7519) signed with Ed25519 (RFC 8037), bound to the device's key.
 //!
 //! One algorithm and a handful of claims: so it is read here, with the verification that requests have,
-//! and the libraries' other algorithms, and what they depend on, stay outside.
+//! and the libraries' other algorithms, and their dependencies, stay outside.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use keypool_ledger::{SignatureKey, Timestamp};
@@ -15,7 +15,7 @@ const VALID_SECS_MAX: u64 = 3600;
 const SKEW_SECS: u64 = 30;
 /// How many bytes a token may have.
 const TOKEN_BYTES_MAX: usize = 4096;
-/// What stands before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
+/// The bytes before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
 const ED25519_INFO: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -25,25 +25,25 @@ pub(crate) enum TokenError {
     /// There is none.
     #[error("is missing: send the operator's, as Bearer TOKEN")]
     Missing,
-    /// It is not three parts of base64url, two of which are JSON.
+    /// Malformed: not three parts of base64url, two of which are JSON.
     #[error("is not a JWT in its compact form")]
     Malformed,
-    /// It is signed in another way.
+    /// Signed with another algorithm.
     #[error("is signed with {0}; it must be EdDSA")]
     Algorithm(String),
-    /// Its header asks for what is not understood here.
+    /// Its header requires extensions that are not understood here.
     #[error("has extensions that are not understood here (crit)")]
     Critical,
-    /// It is not by the operator, or was changed.
+    /// Not signed by the operator, or changed since.
     #[error("is not signed with the operator's key")]
     Signature,
-    /// It is for another service.
+    /// Made for another service.
     #[error("is for another audience")]
     Audience,
     /// Its time is over.
     #[error("has expired; get a new one")]
     Expired,
-    /// It is valid for longer than is accepted.
+    /// Valid for longer than is accepted.
     #[error("is valid for more than an hour")]
     TooLong,
     /// Its time has not come.
@@ -52,18 +52,18 @@ pub(crate) enum TokenError {
     /// It names another user.
     #[error("is another user's")]
     User,
-    /// It is bound to another key.
+    /// Bound to another key.
     #[error("is bound to another key than the one that signs the request (cnf.kid)")]
     Key,
 }
 
-/// What a request claims, and the token is to say.
+/// The claims of a request that the token must confirm.
 pub(super) struct Claimed<'a> {
     pub(super) user: &'a str,
     pub(super) key: &'a SignatureKey,
 }
 
-/// Who issues tokens, and for whom.
+/// The issuer of tokens, and their audience.
 #[derive(Debug)]
 pub(crate) struct Issuer {
     /// A token is signed with one of them: several, while one follows another.
@@ -134,7 +134,7 @@ impl Issuer {
         Ok(())
     }
 
-    /// What a token says, once its signature is found to be right.
+    /// Verifies the signature of a token, and returns its claims.
     fn verified(&self, token: &str) -> Result<Claims, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;

@@ -9,7 +9,6 @@ use actix_web::{
 use keypool_api::{
     AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest, GroupReply,
     GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, NotKept,
-    Problem,
 };
 use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
 use keypool_projections::{Acknowledgement, Claim, Closed};
@@ -17,7 +16,7 @@ use serde::Deserialize;
 
 use crate::{
     admission::{Framed, check_framing, welcomed},
-    authentication::{Reader, Writer},
+    authentication::{AuthenticatedRead, AuthenticatedWrite},
     keypackage_store::Idempotency,
     pools::{Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Welcome},
     problem::Failure,
@@ -39,15 +38,13 @@ const WAIT_MAX_S: u64 = 30;
 /// Makes a group: the caller is its first member, in epoch 0.
 #[utoipa::path(
     post, path = "/groups", tag = "delivery",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = GroupRequest,
-    responses(
-        (status = 201, description = "The group is made", body = GroupReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 201, description = "The group is made", body = GroupReply)),
 )]
-pub(crate) async fn make(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn make(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let GroupRequest { group_id: group } = caller.body.json()?;
     let command = DeliveryCommand::Make { group };
     let delivered = state.store()?.deliver(request(&caller, command)).await?;
@@ -55,25 +52,18 @@ pub(crate) async fn make(state: Data<State>, caller: Writer) -> Result<HttpRespo
 }
 
 /// Ends the caller's membership in the delivery of a group: nothing of it reaches the device any more, and
-/// what waits is dropped. A device that is no member is answered alike.
+/// waiting items are dropped. A device that is no member is answered alike.
 ///
 /// The other members see it in MLS only when one of them commits the removal.
 #[utoipa::path(
     post, path = "/groups/{group_id}/leave", tag = "delivery",
-    params(
-        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
-        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
-    ),
-    responses(
-        (status = 200, description = "The device is no member", body = GroupReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    params(("group_id" = String, Path, description = "The group's id, base64url without padding")),
+    responses((status = 200, description = "The device is no member", body = GroupReply)),
 )]
 pub(crate) async fn leave(
     state: Data<State>,
     group: Path<String>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let command = DeliveryCommand::Leave { group: GroupId::from_path(&group)? };
     let delivered = state.store()?.deliver(request(&caller, command)).await?;
@@ -87,21 +77,16 @@ pub(crate) async fn leave(
 /// the members whose mailboxes had no room for it.
 #[utoipa::path(
     post, path = "/groups/{group_id}/commits", tag = "delivery",
-    params(
-        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
-        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
-    ),
+    params(("group_id" = String, Path, description = "The group's id, base64url without padding")),
     request_body = CommitRequest,
     responses(
         (status = 200, description = "It is the group's Commit for this epoch", body = CommitReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn commit(
     state: Data<State>,
     group: Path<String>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let group = GroupId::from_path(&group)?;
     let asked: CommitRequest = caller.body.json()?;
@@ -144,21 +129,14 @@ pub(crate) async fn commit(
 /// the group. The answer names the members whose mailboxes had no room for it.
 #[utoipa::path(
     post, path = "/groups/{group_id}/messages", tag = "delivery",
-    params(
-        ("group_id" = String, Path, description = "The group's id, base64url without padding"),
-        ("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request"),
-    ),
+    params(("group_id" = String, Path, description = "The group's id, base64url without padding")),
     request_body = MessageRequest,
-    responses(
-        (status = 200, description = "It waits for every other member", body = MessageReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "It waits for every other member", body = MessageReply)),
 )]
 pub(crate) async fn message(
     state: Data<State>,
     group: Path<String>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let group = GroupId::from_path(&group)?;
     let MessageRequest { message } = caller.body.json()?;
@@ -169,11 +147,11 @@ pub(crate) async fn message(
     Ok(HttpResponse::Ok().json(MessageReply { position, not_kept }))
 }
 
-/// Which part of a mailbox is asked for.
+/// The part of a mailbox that is asked for.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
-    /// After this position; from the beginning of what waits if it is left out.
+    /// After this position; from the first waiting item if it is left out.
     after: Option<u64>,
     /// How many items at most.
     limit: Option<u16>,
@@ -181,7 +159,7 @@ struct Which {
     wait: Option<u64>,
 }
 
-/// What waits for the caller's device, in order. It waits until it is acknowledged.
+/// Lists the items that wait for the caller's device, in order. They wait until they are acknowledged.
 #[utoipa::path(
     get, path = "/mailbox", tag = "delivery",
     params(
@@ -189,16 +167,12 @@ struct Which {
         ("limit" = Option<u16>, Query, description = "How many items, 100 at most"),
         ("wait" = Option<u64>, Query, description = "How many seconds to wait for something to come, 30 at most"),
     ),
-    responses(
-        (status = 200, description = "What waits, in order", body = MailboxReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "What waits, in order", body = MailboxReply)),
 )]
 pub(crate) async fn mailbox(
     request: HttpRequest,
     state: Data<State>,
-    caller: Reader,
+    caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let which: Which = query(&request)?;
     let pools = state.store()?.pools();
@@ -238,7 +212,7 @@ fn too_many_polls() -> Failure {
     Failure::new(Code::Busy, "too many requests wait for something to come into this mailbox")
 }
 
-/// Reads what waits, off the worker where there is anything to read.
+/// Reads the waiting items, off the worker where there are any.
 async fn read_waiting(
     state: &Data<State>,
     device: &PoolId,
@@ -253,7 +227,7 @@ async fn read_waiting(
     read.map_err(|_| Failure::new(Code::NotReady, "the server is stopping"))?
 }
 
-/// What waits now. An overrun is said once everything that was kept has been given out.
+/// The waiting items. An overrun is reported once everything that was kept has been given out.
 fn waiting(state: &State, device: &PoolId, which: &Which) -> Result<MailboxReply, Failure> {
     let pools = state.store()?.pools();
     let mailbox = pools.mailbox(device);
@@ -296,21 +270,16 @@ fn item(record: Record) -> Option<MailboxItem> {
     Some(MailboxItem { position, at_ms, kind, group_id, sender, bytes, added, removed })
 }
 
-/// Forgets what waits up to a position: the device has it safely. It accepts the groups that the device has
-/// joined, and takes note that the device was told of what was not kept.
+/// Drops the items up to a position: the device has stored them. Accepts the groups that the device has
+/// joined, and notes that the device was told of the messages that were not kept.
 #[utoipa::path(
     post, path = "/mailbox/acknowledge", tag = "delivery",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = AcknowledgeRequest,
-    responses(
-        (status = 200, description = "It is forgotten", body = AcknowledgeReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "It is forgotten", body = AcknowledgeReply)),
 )]
 pub(crate) async fn acknowledge(
     state: Data<State>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let AcknowledgeRequest { through, overrun, accepted, told } = caller.body.json()?;
     if GROUPS_NAMED_MAX < accepted.len().max(told.len()) {
@@ -324,7 +293,7 @@ pub(crate) async fn acknowledge(
     Ok(HttpResponse::Ok().json(AcknowledgeReply { waiting }))
 }
 
-fn request(caller: &Writer, command: DeliveryCommand) -> DeliveryRequest {
+fn request(caller: &AuthenticatedWrite, command: DeliveryCommand) -> DeliveryRequest {
     let Idempotency { key, digest } = caller.idempotency;
     DeliveryRequest { command, caller: caller.pool.clone(), id: key, digest }
 }

@@ -5,16 +5,16 @@ use actix_web::{
     web::{Data, Path},
 };
 use keypool_api::{
-    Code, DevicesReply, LeafKeyReply, LeafKeyRequest, Problem, RegisterReply, RegisterRequest,
-    RemoveReply, RemoveRequest, RotateRequest,
+    Code, DevicesReply, LeafKeyReply, LeafKeyRequest, RegisterReply, RegisterRequest, RemoveReply,
+    RemoveRequest, RotateRequest,
 };
-use keypool_ledger::{EventLog, PoolId, Signature, SignatureKey, SignedStatement};
+use keypool_ledger::{PoolId, Signature, SignatureKey, SignedStatement};
 use keypool_projections::{LeafKey, Rejection};
 
 use crate::{
-    authentication::{AuthenticationError, Newcomer, Reader, has_signed},
+    authentication::{AuthenticatedRead, AuthenticationError, UnregisteredCaller, has_signed},
     keypackage_store::Idempotency,
-    pools::{ExecuteError, PoolView},
+    pools::PoolView,
     problem::Failure,
     registration::Admission,
     state::{State, Store},
@@ -26,35 +26,32 @@ const LEAF_SCHEMES: [u16; 1] = [0x0403];
 
 /// Lets the key that signs this request speak for a device.
 ///
-/// Who may is the operator's to say (`--registration`). By default the first key to register a name has it,
+/// The operator decides who may register (`--registration`). By default the first key to register a name has it,
 /// and another device of the user needs a voucher of one that is registered. Registering again with the
 /// same key changes nothing.
 #[utoipa::path(
     post, path = "/devices", tag = "devices",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = RegisterRequest,
     responses(
         (status = 201, description = "Registered", body = RegisterReply),
         (status = 200, description = "Was registered before", body = RegisterReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn register(
     request: HttpRequest,
     state: Data<State>,
-    newcomer: Newcomer,
+    caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
-    let RegisterRequest { user, device, voucher } = newcomer.body.json()?;
+    let RegisterRequest { user, device, voucher } = caller.body.json()?;
     let pool = PoolId::of(&user, device.as_deref())?;
-    let keyid = newcomer.key;
+    let keyid = caller.key;
     if let Some(voucher) = &voucher {
         let statement = voucher.statement(&state.ledger_id()?, &pool, &keyid);
         check_proof(&voucher.keyid, &statement, &voucher.proof, "voucher")?;
     }
-    let (store, idempotency) = (state.store()?, newcomer.idempotency);
-    let authorization = newcomer.authorization.as_deref();
-    let admission = if is_settled(&state, &pool, &keyid, idempotency)? {
+    let (store, idempotency) = (state.store()?, caller.idempotency);
+    let authorization = caller.authorization.as_deref();
+    let admission = if is_settled(&state, &pool, &keyid, idempotency).await? {
         Admission::OfItself
     } else {
         let judged = state.registrar.judge(&pool, &keyid, authorization, state.clock.now());
@@ -74,9 +71,9 @@ pub(crate) async fn register(
     Ok(if known { HttpResponse::Ok().json(reply) } else { HttpResponse::Created().json(reply) })
 }
 
-/// Whether a registration is answered by what is recorded: the key speaks for the device already, or this
-/// very request was carried out before.
-fn is_settled(
+/// Decides whether the log answers a registration: the key is registered already, or this very request was
+/// carried out before.
+async fn is_settled(
     state: &State,
     pool: &PoolId,
     key: &SignatureKey,
@@ -84,39 +81,34 @@ fn is_settled(
 ) -> Result<bool, Failure> {
     let pools = state.store()?.pools();
     Ok(pools.pool_of_key(key).as_ref() == Some(pool)
-        || carried_out_on(state, idempotency)?.is_some())
+        || carried_out_on(state, idempotency).await?.is_some())
 }
 
 /// Removes a device of the caller's user: no key speaks for it any more, and none that did ever will again.
 /// Its packages are withdrawn, its mailbox is closed, and it is a member of no group of the delivery.
 ///
-/// What is reserved of it can still be spent. Its name stays the user's: it is registered again, with a new
+/// Its reserved packages can still be spent. Its name stays the user's: it is registered again, with a new
 /// key, by a voucher of another of their devices. The answer names the devices that it had vouched for.
 #[utoipa::path(
     post, path = "/devices/remove", tag = "devices",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = RemoveRequest,
-    responses(
-        (status = 200, description = "It is removed", body = RemoveReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "It is removed", body = RemoveReply)),
 )]
 pub(crate) async fn remove(
     state: Data<State>,
-    newcomer: Newcomer,
+    caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
-    let RemoveRequest { device } = newcomer.body.json()?;
-    let (store, by) = (state.store()?, newcomer.key);
+    let RemoveRequest { device } = caller.body.json()?;
+    let (store, by) = (state.store()?, caller.key);
     let pool = match store.pools().pool_of_key(&by) {
         Some(caller) => PoolId::new(caller.user(), &device)?,
         // A device that has removed itself, and has not heard of it.
-        None => match carried_out_on(&state, newcomer.idempotency)? {
+        None => match carried_out_on(&state, caller.idempotency).await? {
             Some(pool) => pool,
             None => return Err(AuthenticationError::Unregistered(by).into()),
         },
     };
-    let position = store.remove_device(&pool, by, newcomer.idempotency).await?;
+    let position = store.remove_device(&pool, by, caller.idempotency).await?;
     let introduced = introduced_by(store, &pool);
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     Ok(HttpResponse::Ok().json(RemoveReply { user, device, removed: true, introduced, position }))
@@ -151,25 +143,22 @@ fn introduced_by(store: &Store, pool: &PoolId) -> Vec<String> {
 /// no other is declared; `POST /keypackages/rotate` brings another along with another key of the device.
 #[utoipa::path(
     post, path = "/devices/leaf-key", tag = "devices",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = LeafKeyRequest,
     responses(
         (status = 200, description = "The key signs the device's packages of its scheme", body = LeafKeyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn leaf_key(
     state: Data<State>,
-    newcomer: Newcomer,
+    caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
-    let asked: LeafKeyRequest = newcomer.body.json()?;
-    let (store, key) = (state.store()?, newcomer.key);
+    let asked: LeafKeyRequest = caller.body.json()?;
+    let (store, key) = (state.store()?, caller.key);
     let Some(pool) = store.pools().pool_of_key(&key) else {
         return Err(AuthenticationError::Unregistered(key).into());
     };
     let declared = declared(&state, &pool, &asked, &key)?;
-    let position = store.declare_leaf_key(&pool, declared, newcomer.idempotency).await?;
+    let position = store.declare_leaf_key(&pool, declared, caller.idempotency).await?;
     Ok(HttpResponse::Ok().json(LeafKeyReply { position }))
 }
 
@@ -211,10 +200,12 @@ fn check_proof(
 
 /// The pool that a request with this idempotency key was carried out on. If that was another request, the
 /// pools refuse this one.
-fn carried_out_on(state: &State, idempotency: Idempotency) -> Result<Option<PoolId>, Failure> {
-    let recorded = state.store()?.pools().log().find(idempotency.key);
-    let recorded = recorded.map_err(ExecuteError::from)?;
-    Ok(recorded.first().and_then(|first| first.envelope.stream.pool().cloned()))
+async fn carried_out_on(
+    state: &State,
+    idempotency: Idempotency,
+) -> Result<Option<PoolId>, Failure> {
+    let recorded = state.store()?.first_record(idempotency.key).await?;
+    Ok(recorded.and_then(|first| first.envelope.stream.pool().cloned()))
 }
 
 /// Lets the key that signs this request speak for a device, in place of the one before, which has agreed.
@@ -223,22 +214,17 @@ fn carried_out_on(state: &State, idempotency: Idempotency) -> Result<Option<Pool
 /// spent. Asking again changes nothing.
 #[utoipa::path(
     post, path = "/devices/rotate", tag = "devices",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = RotateRequest,
-    responses(
-        (status = 200, description = "The key speaks for the device", body = RegisterReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The key speaks for the device", body = RegisterReply)),
 )]
 pub(crate) async fn rotate(
     state: Data<State>,
-    newcomer: Newcomer,
+    caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
-    let asked: RotateRequest = newcomer.body.json()?;
-    let (pool, keyid) = (agreed(&state, &asked, &newcomer.key)?, newcomer.key);
+    let asked: RotateRequest = caller.body.json()?;
+    let (pool, keyid) = (agreed(&state, &asked, &caller.key)?, caller.key);
     let keys = (asked.signed(), keyid.clone());
-    let (_, position) = state.store()?.rotate(&pool, keys, newcomer.idempotency).await?;
+    let (_, position) = state.store()?.rotate(&pool, keys, caller.idempotency).await?;
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     Ok(HttpResponse::Ok().json(RegisterReply { user, device, keyid, position }))
 }
@@ -259,16 +245,12 @@ pub(crate) fn agreed(
 #[utoipa::path(
     get, path = "/users/{user}/devices", tag = "devices",
     params(("user" = String, Path, description = "The user")),
-    responses(
-        (status = 200, description = "The devices", body = DevicesReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The devices", body = DevicesReply)),
 )]
 pub(crate) async fn of_user(
     state: Data<State>,
     user: Path<String>,
-    _caller: Reader,
+    _caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let user = PoolId::of(&user, None)?.user().to_owned();
     let devices = state.store()?.pools().registered_devices(&user);

@@ -1,8 +1,8 @@
 //! The life of packages over HTTP: uploaded, reserved, spent, withdrawn, and looked at.
 
-pub(crate) mod many;
+pub(crate) mod reserve_many;
 
-pub(crate) mod reconciling;
+pub(crate) mod reconciliation;
 
 pub(crate) mod rotate;
 
@@ -14,7 +14,7 @@ use actix_web::{
     web::{self, Data, Query},
 };
 use keypool_api::{
-    Base64, ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus, Problem,
+    Base64, ClaimRequest, Code, EventView, EventsReply, Outcome, PoolCounts, PoolStatus,
     ReleaseReply, RenewReply, ReportReason, ReportReply, ReportRequest, ReserveReply,
     ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest, UploadItem,
     UploadReply, UploadRequest,
@@ -25,10 +25,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     admission::AdmissionError,
-    authentication::{Body, Reader, Writer},
+    authentication::{AuthenticatedRead, AuthenticatedWrite, Body},
     keypackage_store::{Invitee, Reservation, ReservedKeyPackage, StoreError},
-    observation::about,
     problem::{Failure, check_of, code_of},
+    request_log::about,
     routes::policy::is_introduced,
     state::State,
 };
@@ -37,7 +37,7 @@ use crate::{
 const MESSAGE_MLS: &str = "message/mls";
 /// How many events are told at once, unless fewer are asked for.
 const EVENTS_DEFAULT: usize = 100;
-/// How many events are told at once, whatever is asked for.
+/// How many events are told at once at most.
 const EVENTS_MAX: usize = 1000;
 
 /// Takes packages into the caller's pool.
@@ -47,17 +47,17 @@ const EVENTS_MAX: usize = 1000;
 /// `items`.
 #[utoipa::path(
     post, path = "/keypackages/upload", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body(content((UploadRequest = "application/json"), (Vec<u8> = "message/mls"))),
     responses(
         (status = 200, description = "At least one package was acceptable", body = UploadReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn upload(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn upload(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let packages = packages_of(&caller.body, state.batch_packages_max)?;
-    let Writer { pool, idempotency, .. } = caller;
+    let AuthenticatedWrite { pool, idempotency, .. } = caller;
     let saved = state.store()?.save_key_packages(&pool, packages, idempotency).await?;
     let items: Vec<UploadItem> = saved.items.into_iter().map(item).collect();
     let accepted = items.iter().filter(|item| item.outcome == Outcome::Stored).count() as u64;
@@ -129,18 +129,15 @@ const fn outcome_of(stage: Stage) -> Outcome {
 /// With `Accept: message/mls` the answer is the package's bytes, and the rest stands in headers.
 #[utoipa::path(
     post, path = "/keypackages/reserve", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ReserveRequest,
     responses(
         (status = 200, description = "The package", content((ReserveReply = "application/json"), (Vec<u8> = "message/mls"))),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn reserve(
     request: HttpRequest,
     state: Data<State>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let asked: ReserveRequest = caller.body.json()?;
     let device = PoolId::of(&asked.target_user, asked.target_device.as_deref())?;
@@ -202,15 +199,13 @@ fn raw(reserved: ReservedKeyPackage) -> HttpResponse {
 /// Gives the caller more time with a package. To be called right before the Commit is posted.
 #[utoipa::path(
     post, path = "/keypackages/renew", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ClaimRequest,
-    responses(
-        (status = 200, description = "The claim has more time", body = RenewReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The claim has more time", body = RenewReply)),
 )]
-pub(crate) async fn renew(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn renew(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let claim = claim(caller.body.json()?, caller.pool);
     let keypackage_ref = claim.keypackage_ref.clone();
     let deadline = state.store()?.renew(claim, caller.idempotency).await?;
@@ -223,15 +218,15 @@ pub(crate) async fn renew(state: Data<State>, caller: Writer) -> Result<HttpResp
 /// Gives a package back that the caller holds and will not use.
 #[utoipa::path(
     post, path = "/keypackages/release", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ClaimRequest,
     responses(
         (status = 200, description = "The package is not held by this claim", body = ReleaseReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn release(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn release(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let claim = claim(caller.body.json()?, caller.pool);
     let keypackage_ref = claim.keypackage_ref.clone();
     state.store()?.release(claim, caller.idempotency).await?;
@@ -249,15 +244,13 @@ fn claim(asked: ClaimRequest, holder: PoolId) -> Claim {
 /// sees why.
 #[utoipa::path(
     post, path = "/keypackages/report", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ReportRequest,
-    responses(
-        (status = 200, description = "The package is quarantined", body = ReportReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The package is quarantined", body = ReportReply)),
 )]
-pub(crate) async fn report(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn report(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let ReportRequest { keypackage_ref, reservation_id, reason } = caller.body.json()?;
     let claim = claim(ClaimRequest { keypackage_ref, reservation_id }, caller.pool);
     let keypackage_ref = claim.keypackage_ref.clone();
@@ -272,15 +265,13 @@ pub(crate) async fn report(state: Data<State>, caller: Writer) -> Result<HttpRes
 /// Uses up a package that the caller holds: the Commit that adds its owner has been posted.
 #[utoipa::path(
     post, path = "/keypackages/spend", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = SpendRequest,
-    responses(
-        (status = 200, description = "The package is used up", body = SpendReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The package is used up", body = SpendReply)),
 )]
-pub(crate) async fn spend(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn spend(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let SpendRequest { keypackage_ref, reservation_id: reservation, group_id, added_by } =
         caller.body.json()?;
     let holder = caller.pool;
@@ -306,15 +297,13 @@ pub(crate) async fn spend(state: Data<State>, caller: Writer) -> Result<HttpResp
 /// Withdraws packages of the caller's pool: they are never offered again.
 #[utoipa::path(
     post, path = "/keypackages/revoke", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = RevokeRequest,
-    responses(
-        (status = 200, description = "They are withdrawn", body = RevokeReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "They are withdrawn", body = RevokeReply)),
 )]
-pub(crate) async fn revoke(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn revoke(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let RevokeRequest { keypackage_refs, credential_hash, all, reason } = caller.body.json()?;
     let which = match (keypackage_refs, credential_hash, all) {
         (Some(refs), None, None) => Which::Refs(refs),
@@ -335,7 +324,7 @@ pub(crate) async fn revoke(state: Data<State>, caller: Writer) -> Result<HttpRes
     Ok(HttpResponse::Ok().json(reply))
 }
 
-/// Which pool to look at; only the caller's own may be named.
+/// The pool to look at; only the caller's own may be named.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StatusQuery {
@@ -343,23 +332,19 @@ struct StatusQuery {
     device: Option<String>,
 }
 
-/// How full the caller's pool is: what the next reservation would find.
+/// The counts of the caller's pool, as the next reservation would find them.
 #[utoipa::path(
     get, path = "/keypackages/status", tag = "keypackages",
     params(
         ("user" = Option<String>, Query, description = "The caller's own user, if it is named at all"),
         ("device" = Option<String>, Query, description = "The caller's own device, if it is named at all"),
     ),
-    responses(
-        (status = 200, description = "The pool", body = PoolStatus),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The pool", body = PoolStatus)),
 )]
 pub(crate) async fn status(
     request: HttpRequest,
     state: Data<State>,
-    caller: Reader,
+    caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let StatusQuery { user, device } = query(&request)?;
     let pool = caller.pool;
@@ -389,7 +374,7 @@ pub(crate) async fn status(
     }))
 }
 
-/// Which part of the history to tell.
+/// The part of the history to tell.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EventsQuery {
@@ -405,16 +390,12 @@ struct EventsQuery {
         ("after" = Option<u64>, Query, description = "Tell what comes after this version; 0 for all"),
         ("limit" = Option<u64>, Query, description = "How many events at most: 100 unless said, 1000 at most"),
     ),
-    responses(
-        (status = 200, description = "The events, in order", body = EventsReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The events, in order", body = EventsReply)),
 )]
 pub(crate) async fn events(
     request: HttpRequest,
     state: Data<State>,
-    caller: Reader,
+    caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let EventsQuery { after, limit } = query(&request)?;
     let limit = limit.map_or(EVENTS_DEFAULT, |limit| {
@@ -440,7 +421,7 @@ fn page(state: &State, pool: &PoolId, after: u64, limit: usize) -> Result<Vec<u8
     page.map_err(|_| Failure::new(Code::Internal, "the history cannot be written as JSON"))
 }
 
-/// What a query says. One that says something else is a problem, as every error is.
+/// Parses a query. Its errors are problems, as all are.
 pub(crate) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Failure> {
     let query = Query::from_query(request.query_string());
     query.map(Query::into_inner).map_err(|err| {

@@ -1,4 +1,4 @@
-//! The ledger over HTTP: checkpoints, tiles and proofs for everyone, receipts for whom they concern,
+//! The ledger over HTTP: checkpoints, tiles and proofs for everyone, receipts for holders and owners,
 //! and the records themselves for the operator.
 
 use std::{sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ use keypool_transparency::{Standing, Tile};
 use serde::Deserialize;
 
 use crate::{
-    authentication::Reader,
+    authentication::AuthenticatedRead,
     keypackage_store::StoreError,
     pools::ExecuteError,
     problem::Failure,
@@ -35,29 +35,25 @@ const EVENTS_MAX: u16 = 1000;
 /// How many bytes of payloads the operator gets at once, but for the first record.
 const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The key that checks what this server signs, as it says it is.
+/// The key that verifies this server's signatures, by its own word.
 ///
-/// The form is C2SP's: `NAME+HASH+BASE64`. Whoever has it from elsewhere need not believe the server.
+/// The form is C2SP's: `NAME+HASH+BASE64`. A verifier that has it from elsewhere need not believe the server.
 #[utoipa::path(
     get, path = "/ledger/key", tag = "ledger",
-    responses(
-        (status = 200, description = "The key", body = String, content_type = "text/plain"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The key", body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn key(state: Data<State>) -> Result<HttpResponse, Failure> {
     let text = format!("{}\n", state.ledger()?.key());
     Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(text))
 }
 
-/// What the log is now: its name, how many records it has, and the tree hash over them, signed.
+/// The signed state of the log: its name, how many records it has, and the tree hash over them.
 ///
 /// A signed note (C2SP tlog-checkpoint). It was on the server's disk before anyone saw it.
 #[utoipa::path(
     get, path = "/ledger/checkpoint", tag = "ledger",
     responses(
         (status = 200, description = "The last checkpoint", body = String, content_type = "text/plain"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn checkpoint(state: Data<State>) -> Result<HttpResponse, Failure> {
@@ -77,7 +73,6 @@ pub(crate) async fn checkpoint(state: Data<State>) -> Result<HttpResponse, Failu
     responses(
         (status = 200, description = "The hashes", body = String, content_type = "application/octet-stream"),
         (status = "4XX", description = "There is no such tile", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn tile(state: Data<State>, path: Path<String>) -> Result<HttpResponse, Failure> {
@@ -91,7 +86,7 @@ pub(crate) async fn tile(state: Data<State>, path: Path<String>) -> Result<HttpR
     Ok(reply.body(bytes))
 }
 
-/// Which record, in the tree of which size.
+/// The record, and the size of the tree.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InclusionQuery {
@@ -106,11 +101,7 @@ struct InclusionQuery {
         ("seq" = u64, Query, description = "The record's place in the log, from 1"),
         ("size" = u64, Query, description = "How many records the checkpoint has"),
     ),
-    responses(
-        (status = 200, description = "The hashes", body = InclusionReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The hashes", body = InclusionReply)),
 )]
 pub(crate) async fn inclusion(
     request: HttpRequest,
@@ -136,11 +127,7 @@ struct ConsistencyQuery {
         ("from" = u64, Query, description = "How many records the older checkpoint has"),
         ("to" = u64, Query, description = "How many records the newer checkpoint has"),
     ),
-    responses(
-        (status = 200, description = "The hashes", body = ConsistencyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "The hashes", body = ConsistencyReply)),
 )]
 pub(crate) async fn consistency(
     request: HttpRequest,
@@ -151,7 +138,7 @@ pub(crate) async fn consistency(
     Ok(HttpResponse::Ok().json(reply))
 }
 
-/// What the server has handed out, signed, with the proof that it is in the log.
+/// The signed receipt of a reservation, with the proof that it is in the log.
 ///
 /// A file of text that can be checked offline (docs/api.md). For the holder of the reservation and the
 /// owner of the package.
@@ -160,18 +147,16 @@ pub(crate) async fn consistency(
     params(("reservation_id" = uuid::Uuid, Path, description = "The reservation")),
     responses(
         (status = 200, description = "The receipt and its proof", body = String, content_type = "text/plain"),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn receipt(
     state: Data<State>,
     reservation: Path<String>,
-    caller: Reader,
+    caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let id: ReservationId = reservation.parse()?;
     // Who may not know of a reservation is told the same as where there is none.
-    let record = of_concern(&state, id, &caller)?.ok_or_else(|| {
+    let record = of_concern(&state, id, &caller).await?.ok_or_else(|| {
         Failure::new(Code::NotFound, "no reservation of yours, or in your pool, has this id")
     })?;
     let mut published = state.ledger()?.watch();
@@ -182,18 +167,18 @@ pub(crate) async fn receipt(
             return Err(Failure::new(Code::NotReady, "no checkpoint covers the reservation yet"));
         }
     }
-    let (last_resort, standing) = standing(&state, &record, id)?;
+    let (last_resort, standing) = standing(&state, &record, id).await?;
     let file = prove(&state, move |ledger| ledger.receipt(record, last_resort, standing)).await?;
     Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(file.to_string()))
 }
 
 /// The record of a reservation, if the caller holds it or owns the pool.
-fn of_concern(
+async fn of_concern(
     state: &State,
     id: ReservationId,
-    caller: &Reader,
+    caller: &AuthenticatedRead,
 ) -> Result<Option<Record>, Failure> {
-    let found = state.store()?.pools().log().find_reservation(id).map_err(ExecuteError::from)?;
+    let found = state.store()?.read(move |pools| pools.log().find_reservation(id)).await?;
     Ok(found.filter(|record| {
         let holds = matches!(
             &record.envelope.event,
@@ -203,14 +188,14 @@ fn of_concern(
     }))
 }
 
-/// Whether the package of a reservation is a last resort; what has become of the reservation, and the
+/// Tells whether the package of a reservation is a last resort, the standing of the reservation, and the
 /// record up to which that was looked at.
-fn standing(
+async fn standing(
     state: &State,
     record: &Record,
     id: ReservationId,
 ) -> Result<(bool, (Standing, u64)), Failure> {
-    let found = state.store()?.pools().reservation(id).map_err(ExecuteError::from)?;
+    let found = state.store()?.read(move |pools| pools.reservation(id)).await?;
     Ok(found.map_or((false, (Standing::Open, record.seq)), |(package, reservation, as_of)| {
         (package.facts.last_resort, (receipt_standing(reservation.status), as_of))
     }))
@@ -226,7 +211,7 @@ async fn prove<T: Send + 'static>(
     Ok(read.map_err(|_| StoreError::Cancelled)??)
 }
 
-/// Which part of the log to tell.
+/// The part of the log to tell.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EventsQuery {

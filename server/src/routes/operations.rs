@@ -1,4 +1,4 @@
-//! For whoever runs the server: is it alive, is it ready, what does it count, what does it offer.
+//! Routes for the operator: liveness, readiness, counters, and the description of the API.
 
 use actix_web::{
     HttpResponse,

@@ -1,4 +1,4 @@
-//! Who may reserve: what an owner says of it, and what introduces an inviter.
+//! The reserve policy of a pool over HTTP, and contact tokens.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use actix_web::{
     HttpRequest, HttpResponse, Resource, guard,
     web::{self, Data},
 };
-use keypool_api::{Code, ContactToken, PolicyReply, PolicyRequest, Problem};
+use keypool_api::{Code, ContactToken, PolicyReply, PolicyRequest};
 use keypool_ledger::PoolId;
 use keypool_projections::{PolicyStatus, statement::contact_statement};
 
 use crate::{
-    authentication::{Reader, Writer, has_signed},
+    authentication::{AuthenticatedRead, AuthenticatedWrite, has_signed},
     problem::{Failure, wrong_method},
     state::State,
 };
@@ -33,23 +33,18 @@ pub(crate) fn resource() -> Resource {
         }))
 }
 
-/// Says who may reserve packages of the caller's pool, and who is a contact of its.
+/// Sets who may reserve packages of the caller's pool, and who is a contact of its.
 ///
 /// A contact is a user whose invitation the device has joined: it names the reservation that was spent.
-/// What is left out stays as it is; asking again changes nothing.
+/// Parts that are left out stay as they are; asking again changes nothing.
 #[utoipa::path(
     post, path = "/keypackages/policy", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = PolicyRequest,
-    responses(
-        (status = 200, description = "It is so", body = PolicyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "It is so", body = PolicyReply)),
 )]
 pub(crate) async fn set_policy(
     state: Data<State>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let asked: PolicyRequest = caller.body.json()?;
     let users = [&asked.removed, &asked.blocked, &asked.unblocked];
@@ -67,16 +62,15 @@ pub(crate) async fn set_policy(
     Ok(HttpResponse::Ok().json(reply))
 }
 
-/// Who may reserve packages of the caller's pool, and who is a contact of its.
+/// Tells who may reserve packages of the caller's pool, and who is a contact of its.
 #[utoipa::path(
     get, path = "/keypackages/policy", tag = "keypackages",
-    responses(
-        (status = 200, description = "Who may", body = PolicyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "Who may", body = PolicyReply)),
 )]
-pub(crate) async fn policy(state: Data<State>, caller: Reader) -> Result<HttpResponse, Failure> {
+pub(crate) async fn policy(
+    state: Data<State>,
+    caller: AuthenticatedRead,
+) -> Result<HttpResponse, Failure> {
     let view = state.store()?.view(&caller.pool);
     let circle = view.state.circle();
     Ok(HttpResponse::Ok().json(PolicyReply {
@@ -88,8 +82,8 @@ pub(crate) async fn policy(state: Data<State>, caller: Reader) -> Result<HttpRes
     }))
 }
 
-/// Whether a token introduces whoever shows it to a user's devices. One that has ended, or whose key
-/// speaks for the user no more, introduces nobody; one that nobody has signed is refused.
+/// Decides whether a token introduces its bearer to a user's devices. One that has ended, or whose key is
+/// not registered any more, introduces nobody; one that nobody has signed is refused.
 pub(crate) fn is_introduced(
     state: &State,
     user: &str,

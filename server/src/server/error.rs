@@ -20,7 +20,7 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -30,13 +30,13 @@ pub enum StartError {
     /// The log is not one of pools.
     #[error("the log cannot be replayed; restore its directory from a backup")]
     Replay(#[from] ReplayError),
-    /// The log is not the one that was published, or what proves it is not there.
+    /// The log is not the one that was published, or the proof of it is missing.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The process may open too few files.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
-    /// The machine did not give what a server needs.
+    /// The machine did not give the threads that a server needs.
     #[error("the server's threads could not be started")]
     Threads(#[source] io::Error),
     /// The counters could not be set up, or the server's thread has panicked: a bug.

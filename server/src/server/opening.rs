@@ -36,7 +36,7 @@ pub(super) fn open_store(
     Ok((store, log))
 }
 
-/// Where the ledger's files are.
+/// The places of the ledger's files.
 fn places(settings: &Settings) -> Places {
     let dir: &Path = &settings.data;
     Places {
@@ -46,7 +46,7 @@ fn places(settings: &Settings) -> Places {
     }
 }
 
-/// Holds the log against what was published of it.
+/// Compares the log with the published checkpoint.
 fn open_ledger(
     settings: &Settings,
     log: Arc<SledLog>,

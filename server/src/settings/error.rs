@@ -1,4 +1,4 @@
-//! What is wrong with settings.
+//! The faults of settings.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -23,7 +23,7 @@ pub enum SettingsError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong there.
+        /// The fault.
         message: String,
     },
     /// A number is zero that must not be.
@@ -42,7 +42,7 @@ pub enum SettingsError {
         /// The least that all bodies together must be.
         least: usize,
     },
-    /// A policy lacks what it needs.
+    /// A policy lacks a setting that it needs.
     #[error("{0} is missing; --registration {1} needs it")]
     Missing(&'static str, &'static str),
     /// Something is set that has no effect.

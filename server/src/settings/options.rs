@@ -197,7 +197,7 @@ pub struct Options {
     pub insecure_no_auth: Option<bool>,
 }
 
-/// What becomes of a package whose reservation lapsed.
+/// The fate of a package whose reservation lapsed.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnLapseWord {

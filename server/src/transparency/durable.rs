@@ -9,7 +9,7 @@ use std::{
 
 use super::LedgerError;
 
-/// Who may read the files: their owner alone.
+/// The mode of the files: only their owner reads them.
 const PRIVATE: u32 = 0o600;
 
 /// A file that is replaced as a whole.
@@ -26,7 +26,7 @@ impl Durable {
         &self.0
     }
 
-    /// What the file holds; none if it is not there.
+    /// Reads the file; none if it is not there.
     pub(super) fn load(&self) -> Result<Option<String>, LedgerError> {
         match fs::read(&self.0) {
             // What is no text is no file of a ledger either, as whoever reads it will find.
@@ -36,7 +36,7 @@ impl Durable {
         }
     }
 
-    /// Replaces what the file holds. When this returns, it survives a crash of the machine.
+    /// Replaces the file's text. When this returns, it survives a crash of the machine.
     pub(super) fn store(&self, text: &str) -> Result<(), LedgerError> {
         let unsure = |source| LedgerError::Io { path: self.0.clone(), source };
         self.try_store(text).map_err(unsure)

@@ -1,4 +1,4 @@
-//! Follows the log: grows the tree behind the committer, and signs what it has become.
+//! Follows the log: grows the tree behind the committer, and signs its hash.
 
 use std::{
     io,
@@ -15,22 +15,22 @@ use tokio::sync::watch;
 use super::{
     Ledger, LedgerError, Places, Published, checkpoint_of,
     durable::Durable,
-    growth::{Resumed, from_log, grow, resume},
     identity::Identity,
     scrub::{Scrub, scrub},
     suspicion,
     tiles::Tiles,
+    tree_builder::{Resumed, from_log, grow, resume},
 };
 
-/// How long to wait before trying again what has failed.
+/// How long to wait before a step that has failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What grows the tree. It holds the right edge only, whatever the length of the log.
+/// The follower of the log. It holds the right edge of the tree only, however long the log is.
 pub(crate) struct Follower<L> {
     log: L,
     tree: Tree,
     ledger: Arc<Ledger>,
-    /// What is left to compare behind the start.
+    /// The comparison that is left to do behind the start.
     scrub: Option<Scrub<L>>,
 }
 
@@ -89,12 +89,12 @@ impl<L: EventLog + Clone> Follower<L> {
         Ok(Self { log, tree, ledger, scrub })
     }
 
-    /// What readers see.
+    /// The ledger that readers see.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.ledger)
     }
 
-    /// Takes in what was appended since, and publishes a checkpoint of it.
+    /// Takes in the records that were appended since, and publishes a checkpoint of them.
     fn step(&mut self) -> Result<(), LedgerError> {
         let tiles = &self.ledger.tiles;
         match grow(&mut self.tree, &self.log, tiles, u64::MAX) {
@@ -145,7 +145,7 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// Lets a follower work whenever something was written, and compare behind what is left.
+    /// Starts a follower: it works whenever something was written, and compares the rest behind.
     pub(crate) fn start<L: EventLog + Clone + 'static>(
         mut follower: Follower<L>,
         written: watch::Receiver<u64>,
@@ -170,7 +170,7 @@ impl Following {
 
 /// Follows a log until it is told to end, and publishes once more then.
 ///
-/// The work is done on a thread for what blocks; between two checkpoints at least `interval` passes.
+/// The work is done on a thread that may block; between two checkpoints at least `interval` passes.
 async fn follow<L: EventLog + Clone + 'static>(
     mut follower: Follower<L>,
     mut written: watch::Receiver<u64>,

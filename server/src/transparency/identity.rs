@@ -1,7 +1,7 @@
 //! The key that signs, and its name: made at the first start, the same for ever.
 //!
-//! A new key stands in a file of another name until the first checkpoint is stored. So whoever finds the
-//! key knows that there is a checkpoint, and one that is gone is missed.
+//! A new key stands in a file of another name until the first checkpoint is stored. So where the
+//! key is found there was a checkpoint, and one that is gone is missed.
 
 use std::path::PathBuf;
 

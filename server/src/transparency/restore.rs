@@ -1,8 +1,9 @@
 //! Going on with an older copy of the data, once the operator has said that the newer one is lost.
 //!
-//! What was published cannot be contradicted, so another ledger begins, with a key and a name of its own;
-//! what the one before has signed is kept beside it as evidence. And what was available in the copy may
-//! have been handed out in the part that is lost: all of it is withdrawn before anyone is served.
+//! A published checkpoint cannot be contradicted, so another ledger begins, with a key and a name of its
+//! own; the key and checkpoint of the one before are kept beside it as evidence. Packages that are
+//! available in the copy may have been handed out in the lost part: all are withdrawn before anyone is
+//! served.
 
 use std::{fs, path::PathBuf};
 
@@ -12,11 +13,11 @@ use keypool_projections::Which;
 use super::{LedgerError, Places, durable::Durable, identity};
 use crate::keypackage_store::{Idempotency, KeyPackageStore, StoreError};
 
-/// What the folder of a ledger that has ended is called; a number follows.
+/// The folder of a ledger that has ended; a number follows.
 const EVIDENCE: &str = "ledger-before-";
 
 impl LedgerError {
-    /// Whether the log is another one than was published: what a restored copy looks like.
+    /// Whether the log is another one than was published, as a restored copy is.
     pub(crate) const fn is_restored_copy(&self) -> bool {
         matches!(self, Self::SetBack { .. } | Self::Changed { .. })
     }
@@ -43,8 +44,8 @@ pub(crate) async fn quarantine<L: EventLog + 'static>(
 ///
 /// # Errors
 ///
-/// Returns a [`LedgerError`] if a file cannot be read or written. What is aside is whole then, and what is
-/// not is where it was.
+/// Returns a [`LedgerError`] if a file cannot be read or written. A file that is aside is whole then, and
+/// one that is not is where it was.
 pub(crate) fn set_aside(places: &Places) -> Result<String, LedgerError> {
     let (key, checkpoint) = (Durable::at(&places.key), Durable::at(&places.checkpoint));
     let name = identity::name_in(&key)?;

@@ -1,9 +1,9 @@
-//! Holds the whole log against what was published of it, behind the start.
+//! Compares the whole log with the published tree, behind the start.
 //!
 //! A start trusts the tiles, once they give the tree of the checkpoint and agree with the end of the log.
 //! The scrub makes the tree again from the first record on, slowly, and compares each node with the
-//! tiles. Where they differ, the checkpoint says which of the two is wrong: a record that is not what was
-//! published ends the server, and a damaged tile is mended.
+//! tiles. Where they differ, the checkpoint says which of the two is wrong: a record that differs from the
+//! published one ends the server, and a damaged tile is mended.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use tokio::sync::watch;
 
 use super::{
     Ledger,
-    growth::{self, Pages},
+    tree_builder::{self, Pages},
 };
-use crate::observation::timed;
+use crate::request_log::timed;
 
 /// How many times as long as it has worked it rests, so that who asks is not kept waiting.
 const REST_PER_WORK: u32 = 30;
-/// How long to wait before trying again what has failed.
+/// How long to wait before a step that has failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Compares the records up to a checkpoint with the tiles, a page at a time.
@@ -36,7 +36,7 @@ pub(super) struct Scrub<L> {
     is_mending: bool,
 }
 
-/// Where tiles were found to differ that do not belong to the checkpoint themselves.
+/// The places of differing tiles that do not belong to the checkpoint themselves.
 struct Doubt {
     /// The first record that it may be about.
     record: u64,
@@ -44,12 +44,12 @@ struct Doubt {
     before: Tree,
 }
 
-/// What a step has led to.
+/// The progress after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// There are more records.
     More,
-    /// All are what was published; whether tiles had to be mended.
+    /// All records are as published; whether tiles had to be mended.
     Done {
         /// Whether tiles were damaged.
         mended: bool,
@@ -81,7 +81,7 @@ pub(super) enum ScrubError {
 }
 
 impl ScrubError {
-    /// Whether the log is not what was published: trying again would not help.
+    /// Whether the log differs from the published one: trying again would not help.
     const fn is_final(&self) -> bool {
         match self {
             Self::Changed { .. } | Self::Unlike { .. } | Self::Read(ReadError::Damaged { .. }) => {
@@ -113,7 +113,7 @@ impl<L: EventLog> Scrub<L> {
         if records.is_empty() {
             return Err(ScrubError::Unlike { first: done.saturating_add(1) });
         }
-        let (grown, nodes) = growth::with(&self.tree, &records);
+        let (grown, nodes) = tree_builder::with(&self.tree, &records);
         if self.is_mending {
             self.ledger.tiles.store(nodes)?;
         } else if let Some(node) = self.ledger.tiles.differing(nodes) {
@@ -137,7 +137,7 @@ impl<L: EventLog> Scrub<L> {
         check_inclusion((index, leaf), (size, root), &proof).is_ok()
     }
 
-    /// Holds the whole against the checkpoint; what was in doubt is the tiles' fault if it is the same.
+    /// Compares the whole tree with the checkpoint; if it is the same, the differences are the tiles' fault.
     fn finish(&mut self) -> Result<Progress, ScrubError> {
         let doubt = self.doubt.take();
         if self.tree.root() != self.checkpoint.root() {

@@ -1,7 +1,7 @@
 //! The tiles on the disk: each a file that grows until it is full, at its path of C2SP `tlog-tiles`.
 //!
-//! Nothing is forced to the disk: the log has everything, and what differs from it is mended. A reader
-//! takes only what a checkpoint covers, which was written before that was signed.
+//! Nothing is forced to the disk: the log has everything, and tiles that differ from it are mended. A
+//! reader takes only hashes that a checkpoint covers, which were written before that was signed.
 
 use std::{
     fs::{self, File},
@@ -34,7 +34,7 @@ impl Tiles {
     ///
     /// # Errors
     ///
-    /// As [`io::Error`]; `InvalidData` if what should be before them is not there.
+    /// As [`io::Error`]; `InvalidData` if the nodes before them are not there.
     pub(super) fn store(&self, nodes: Vec<Node>) -> io::Result<()> {
         let nodes = in_tiles(nodes);
         for stretch in nodes.chunk_by(in_one_tile) {
@@ -110,7 +110,7 @@ fn tile_of(node: &Node) -> (u8, u64) {
     (node.level / TILE_HEIGHT, node.index / TILE_WIDTH)
 }
 
-/// Makes a file hold some bytes at a place. What comes before must be there.
+/// Makes a file hold some bytes at a place. The bytes before must be there.
 fn settle(path: &Path, place: u64, bytes: &[u8]) -> io::Result<()> {
     let open = || File::options().read(true).write(true).create(true).truncate(false).open(path);
     let file = match open() {

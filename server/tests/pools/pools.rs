@@ -16,7 +16,7 @@ use keypool_server::pools::{ExecuteError, Pools, ReplayError, Reply, Target};
 use uuid::Uuid;
 
 use crate::{
-    history::{START, claim, group, package, pool, reference, reservation},
+    history::{START, claim, package, pool, reference},
     service::{Service, block_on, register, request, reserve, reserved, spend, statement},
 };
 
@@ -55,15 +55,15 @@ fn one_reservation_sent_sixteen_times_at_once_holds_one_package() {
     let start = Arc::new(Barrier::new(16));
     let askers: Vec<_> = (0..16u128)
         .map(|n| {
-            let (pools, start) = (Arc::clone(&service.pools), Arc::clone(&start));
+            let (service, start) = (service.clone(), Arc::clone(&start));
             thread::spawn(move || {
                 start.wait();
-                let target = Target::User("bob".to_owned());
-                block_on(pools.execute(request(100 + n, target, reserve(7, "alice")))).unwrap()
+                service.reserve_of_user(100 + n, "bob", (7, "alice", &[])).unwrap()
             })
         })
         .collect();
-    let got: BTreeSet<_> = askers.into_iter().map(|t| reserved(&t.join().unwrap())).collect();
+    let got: BTreeSet<_> =
+        askers.into_iter().map(|thread| thread.join().unwrap().facts.keypackage_ref).collect();
 
     assert_eq!(got.len(), 1);
     assert_eq!(service.events().iter().filter(|name| **name == "reserved").count(), 1);
@@ -134,8 +134,7 @@ fn a_reservation_id_belongs_to_one_pool() {
         matches!(refused, Err(ExecuteError::Rejected(Rejection::ReservationMismatch(_)))),
         "{refused:?}"
     );
-    let target = Target::User("dave".to_owned());
-    let refused = block_on(service.pools.execute(request(5, target, reserve(7, "alice"))));
+    let refused = service.reserve_of_user(5, "dave", (7, "alice", &[]));
     assert!(
         matches!(refused, Err(ExecuteError::Rejected(Rejection::ReservationMismatch(_)))),
         "{refused:?}"
@@ -148,16 +147,8 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
     service.upload(1, "bob/laptop", &["a"]);
     service.upload(2, "bob/phone", &["b", "c2"]);
     let ask = |id: u128, number: u8, holder: &str, ciphersuites: Vec<u16>| {
-        let command = Command::Reserve {
-            reservation: reservation(number),
-            holder: pool(holder),
-            group: group("g"),
-            ciphersuites,
-            introduced: false,
-            last_resort_only: false,
-        };
-        let target = Target::User("bob".to_owned());
-        block_on(service.pools.execute(request(id, target, command))).map(|reply| reply.pool)
+        let asked = (number, holder, ciphersuites.as_slice());
+        service.reserve_of_user(id, "bob", asked).map(|reserved| reserved.pool)
     };
     assert_eq!(ask(10, 1, "alice", vec![2]).unwrap(), pool("bob/phone"));
     assert_eq!(ask(11, 2, "bob/laptop", vec![]).unwrap(), pool("bob/phone"));
@@ -166,8 +157,7 @@ fn a_user_is_reached_on_a_device_that_has_a_package_left() {
     assert!(matches!(refused, ExecuteError::Rejected(Rejection::PoolExhausted)), "{refused:?}");
     let refused = service.run(14, "bob/phone", reserve(5, "bob/phone")).unwrap_err();
     assert!(matches!(refused, ExecuteError::Rejected(Rejection::OwnPool)), "{refused:?}");
-    let target = Target::User("nobody".to_owned());
-    let refused = block_on(service.pools.execute(request(15, target, reserve(6, "alice"))));
+    let refused = service.reserve_of_user(15, "nobody", (6, "alice", &[]));
     assert!(
         matches!(refused, Err(ExecuteError::Rejected(Rejection::UnknownUser(_)))),
         "{refused:?}"

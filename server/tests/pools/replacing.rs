@@ -7,11 +7,11 @@ use keypool_projections::{
     Answer, Command, ItemOutcome, ItemRefusal, LeafKey, NextKey, Rejection, Stage,
     statement::StatementTime,
 };
-use keypool_server::pools::{ExecuteError, Target};
+use keypool_server::pools::ExecuteError;
 
 use crate::{
     history::{leaf_key, package, pool, reference},
-    service::{Service, block_on, register, request, reserve, statement},
+    service::{Service, register, reserve, statement},
 };
 
 fn key(n: u8) -> SignatureKey {
@@ -141,10 +141,9 @@ fn a_device_is_removed_by_a_key_of_its_user_only() {
     // Nobody is given a package of it; its user's other device is there still.
     let named = rejection(service.run(10, "bob", reserve(1, "carol")));
     assert_eq!(named, Some(Rejection::NotRegistered));
-    let any = request(11, Target::User("bob".to_owned()), reserve(2, "carol"));
-    assert_eq!(block_on(service.pools.execute(any)).unwrap().pool, pool("bob/phone"));
-    let none = request(12, Target::User("bob".to_owned()), reserve(3, "carol"));
-    let none = rejection(block_on(service.pools.execute(none)));
+    let any = service.reserve_of_user(11, "bob", (2, "carol", &[]));
+    assert_eq!(any.unwrap().pool, pool("bob/phone"));
+    let none = rejection(service.reserve_of_user(12, "bob", (3, "carol", &[])));
     assert_eq!(none, Some(Rejection::PoolExhausted));
 
     // The name comes back by a voucher, and not without one.
@@ -172,8 +171,7 @@ fn where_the_last_device_is_removed_the_name_stays_bound() {
     }
     let refused = rejection(service.run(20, "bob", register(1, "bob")));
     assert_eq!(refused, Some(Rejection::KeyRetired(key(1))));
-    let any = request(7, Target::User("bob".to_owned()), reserve(3, "carol"));
-    let none = rejection(block_on(service.pools.execute(any)));
+    let none = rejection(service.reserve_of_user(7, "bob", (3, "carol", &[])));
     assert_eq!(none, Some(Rejection::UnknownUser("bob".to_owned())));
     // The operator may say whose it is.
     let admit = |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned() };

@@ -16,6 +16,7 @@ use crate::history::{START, claim, group, package, pool, reservation};
 pub(crate) type Shared = Arc<MemoryLog>;
 
 /// A service on a log in memory, with a clock that stands still.
+#[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) log: Shared,
     pub(crate) clock: Arc<ManualClock>,

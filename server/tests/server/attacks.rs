@@ -366,13 +366,13 @@ async fn an_invitee_does_not_take_the_group_whose_id_a_reservation_tells() {
     assert_eq!(events.body["events"][0]["event"]["reserved"]["group"], group.id());
 
     refused(&group.make(&bob).await, "group_exists");
-    refused(&group.reserve(&bob, "carol").await, "not_allowed");
+    refused(&group.reserve(&bob, "carol").await, "not_a_member");
     let many = json!({
         "group_id": group.id(), "reservation_id": uuid::Uuid::new_v4(), "targets": [{ "user": "carol" }],
     });
     let many = api.post(&bob, "/keypackages/reserve-many", many).await;
     assert!(
-        many.code() == "not_allowed" || many.body["missing"][0]["code"] == "not_allowed",
+        many.code() == "not_a_member" || many.body["missing"][0]["code"] == "not_a_member",
         "{}",
         many.body
     );

@@ -24,7 +24,7 @@ use crate::harness::{
 const DEADLINE: Duration = Duration::from_mins(1);
 /// As many files as a shell usually lets a process open.
 const USUAL_DESCRIPTORS: usize = 1024;
-/// What a refused connection is told.
+/// The answer to a refused connection.
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable";
 
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
@@ -33,7 +33,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// What arrives until the other side closes.
+/// Reads until the other side closes.
 pub(crate) fn read_to_end(stream: &mut TcpStream) -> String {
     let (mut come, mut chunk) = (Vec::new(), [0; 4096]);
     loop {

@@ -173,9 +173,9 @@ async fn refusals_say_what_to_do() {
     who is no member: 403 not_allowed
       mallory/main is not a member of group Z3JvdXAtMQ==
       Ask as the device that owns the pool, holds the reservation, or is a member of the group.
-    who is no member and invites: 403 not_allowed
+    who is no member and invites: 403 not_a_member
       mallory/main is not a member of group Z3JvdXAtMQ==, which exists here
-      Ask as the device that owns the pool, holds the reservation, or is a member of the group.
+      Have a member invite; for a group of your own, draw another id at random.
     no such group: 404 unknown_group
       group bm93aGVyZQ== is not known here; make it with POST /groups
       Check the id; POST /groups makes a group.

@@ -1,4 +1,4 @@
-//! What the server says of itself: its API document, its help, its greeting, its complaints.
+//! The server's documents: its API document, its help, its greeting, its complaints.
 
 use std::{fs, process::Stdio};
 

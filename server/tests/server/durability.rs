@@ -16,7 +16,7 @@ use crate::harness::{
 /// A request and the answer it got.
 type Told = (Device, Draft, Answer);
 
-/// Asks the server for one thing after the other until it is gone; returns what was not answered.
+/// Sends one request after the other until the server is gone; returns the unanswered ones.
 async fn work(api: Api, alice: Device, bob: Device, told: mpsc::Sender<Told>) -> (Device, Draft) {
     for turn in 0_u32.. {
         let reserving = Draft::post("/keypackages/reserve", &reservation_of("bob"));
@@ -40,7 +40,7 @@ async fn work(api: Api, alice: Device, bob: Device, told: mpsc::Sender<Told>) ->
     unreachable!("the server is stopped before that")
 }
 
-/// Workers on a server, and what they are told.
+/// Workers on a server, and the answers they get.
 struct Load {
     workers: Vec<JoinHandle<(Device, Draft)>>,
     told: mpsc::Receiver<Told>,

@@ -3,7 +3,7 @@
 //! An example is a block marked `http`: a request, an empty line, the answer. Each of the two is one
 //! line, its headers, and its body. `"…"` stands for any value, and `…` for any part of a body that is
 //! text; `<name>` stands for a string that is the same wherever the name stands; `<package …>` in a
-//! request is a new package of whoever asks, `<welcome for REF>` a Welcome for a package, `<commit EPOCH>`
+//! request is a new package of the caller, `<welcome for REF>` a Welcome for a package, `<commit EPOCH>`
 //! and `<message EPOCH>` MLS messages of the group; `<vouch by DEVICE on HEAD>`, `<rotate by DEVICE on
 //! HEAD>` and `<leaf-key on HEAD>` are proofs of statements that end in four minutes, for the ledger that
 //! an answer has called `<ledger>`.
@@ -29,7 +29,7 @@ use crate::{
 const LEAF_KEY: &str =
     "BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU";
 
-/// What the names in the examples stand for.
+/// The values of the names in the examples.
 type Names = BTreeMap<String, String>;
 
 /// One side of an example.
@@ -83,7 +83,7 @@ fn names_in(text: &str) -> Vec<&str> {
     text.split('<').skip(1).filter_map(|rest| Some(rest.split_once('>')?.0)).collect()
 }
 
-/// The text of a request, with what its names stand for.
+/// The text of a request, with the values of its names.
 fn filled_in(text: &str, device: &Device, names: &mut Names) -> String {
     let mut filled = text.to_owned();
     for name in names_in(text) {
@@ -133,7 +133,7 @@ fn proof((kind, head): (&str, &str), caller: &Device, names: &Names) -> String {
     stated["proof"].as_str().unwrap().to_owned()
 }
 
-/// What is expected, with whatever may differ taken from what has come.
+/// The expected answer, with the parts that may differ taken from the real one.
 fn expected(example: &Value, come: &Value, names: &mut Names) -> Value {
     match (example, come) {
         (Value::String(text), _) => match (text.as_str(), names_in(text).as_slice(), come) {

@@ -100,7 +100,7 @@ impl Group {
     }
 }
 
-/// The items that wait for a device: of what kind each is, and its words if it has any.
+/// The items that wait for a device: the kind of each, and its words if it has any.
 pub(crate) async fn mailbox(api: &Api, device: &Device, query: &str) -> Vec<String> {
     let reply = api.get(device, &format!("/mailbox{query}")).await.ok();
     let told = |item: &Value| {

@@ -104,7 +104,7 @@ impl Device {
         rotation
     }
 
-    /// A token that introduces whoever shows it to this device's user.
+    /// A contact token of this device's user.
     pub(crate) async fn introduces(&self, api: &Api, until: Timestamp) -> ContactToken {
         let keyid = self.keyid();
         let ledger = api.devices_of(self).await.ledger;
@@ -274,7 +274,7 @@ impl Draft {
         self.signed_headers(authority, |parts| parts.sign(&device.keyid(), now, 60, sign).unwrap())
     }
 
-    /// The headers of this request, signed in whatever way.
+    /// The headers of this request, signed with any parameters.
     pub(crate) fn signed_headers(
         &self,
         authority: &str,
@@ -540,7 +540,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Waits until it has ended by itself, and returns what it has said on standard error.
+    /// Waits until it has ended by itself, and returns its standard error.
     pub(crate) fn ended(mut self) -> (ExitStatus, String) {
         let mut said = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -587,7 +587,7 @@ pub(crate) fn command(data: &Path) -> Command {
     command
 }
 
-/// What the binary says when it does not start, and its exit code. One that does start is ended.
+/// The message of a binary that does not start, and its exit code. One that does start is ended.
 pub(crate) fn refusal(command: &mut Command) -> (String, i32) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut greeting = String::new();

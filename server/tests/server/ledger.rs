@@ -211,7 +211,7 @@ async fn what_is_not_published_is_not_proved() {
     insta::assert_snapshot!(told.join("\n"));
 }
 
-/// The receipt of a reservation, and what it says if its key has signed all of it.
+/// The receipt of a reservation, and its content if its key has signed all of it.
 async fn receipt(running: &Running, device: &Device, reserved: &Answer) -> (ReceiptFile, Answer) {
     let path = format!("/keypackages/receipt/{}", reserved.text("reservation_id"));
     let answer = running.api.get(device, &path).await.ok();

@@ -224,7 +224,7 @@ fn asked(people: &[Device], id: ReservationId) -> ManyReservations {
     }
 }
 
-/// Whatever part of the request the log has taken when it fails, the repetition completes it.
+/// The repetition completes a request of which the log has taken any part before it failed.
 #[actix_web::test]
 async fn a_request_that_was_cut_off_in_the_middle_is_completed_by_its_repetition() {
     for fault in [Fault::NotWritten, Fault::UnknownApplied, Fault::UnknownNotApplied] {

@@ -1,4 +1,4 @@
-//! What the operator reads and sets: the listener that is theirs, the counters, readiness, the disk.
+//! The operator's side: the admin listener, the counters, readiness, the disk.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Whom an owner lets reserve: contacts, those who are introduced, strangers and what is kept from them.
+//! The reserve policy of an owner: contacts, introduced users, and strangers with their limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -63,6 +63,28 @@ async fn an_owner_who_lets_contacts_reserve_only_refuses_strangers() {
     assert_eq!(api.reserve(&alice, "bob").await.code(), "not_allowed");
     api.post(&bob, PATH, json!({ "reserve": "open" })).await.ok();
     api.reserve(&mallory, "bob").await.ok();
+}
+
+/// A refusal that time lifts is told before one that only the owner lifts, in whichever order the devices stand.
+#[actix_web::test]
+async fn a_user_with_a_closed_and_an_empty_device_is_told_of_as_exhausted() {
+    let alice = Device::new("alice");
+    let running = Running::start().with(&[&alice], 0).await;
+    let api = &running.api;
+    for (user, closed) in [("bob", "laptop"), ("carol", "phone")] {
+        let laptop = Device::new(&format!("{user}/laptop"));
+        let phone = Device::new(&format!("{user}/phone"));
+        api.register(&laptop).await.ok();
+        let voucher = laptop.vouches_for(api, &phone).await;
+        api.register_with(&phone, &voucher).await.ok();
+        let closed = if closed == "laptop" { &laptop } else { &phone };
+        api.upload(closed, &closed.packages(NOW, 1)).await.ok();
+        api.post(closed, PATH, json!({ "reserve": "contacts" })).await.ok();
+        let refused = api.reserve(&alice, user).await;
+        assert_eq!((refused.status, refused.code()), (404, "pool_exhausted"), "{user}");
+        api.post(closed, PATH, json!({ "reserve": "open" })).await.ok();
+        assert_eq!(api.reserve(&alice, user).await.ok().body["device"], closed.pool.device());
+    }
 }
 
 #[actix_web::test]

@@ -11,7 +11,7 @@ use crate::harness::{Answer, Device, Draft, GROUP, NOW, Running, answer, claim};
 
 const UNKNOWN_REF: &str = "00000000000000000000000000000000000000000000000000000000000000ff";
 
-/// Compares a refusal with its snapshot. What differs from run to run is cut out first.
+/// Compares a refusal with its snapshot. Parts that differ from run to run are cut out first.
 #[track_caller]
 fn check_problem(name: &str, answer: &Answer, changing: &[&Value]) {
     assert_eq!(answer.header("content-type"), "application/problem+json", "{name}");

@@ -1,4 +1,4 @@
-//! The limits on what inviters and owners may ask for, through the real server.
+//! The rate limits of inviters and owners, through the real server.
 
 use std::{
     process::{Command, Stdio},

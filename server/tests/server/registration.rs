@@ -1,4 +1,4 @@
-//! Whom the operator lets register: those on a list, or those with a token.
+//! The registration policy: the operator's list, or the operator's tokens.
 
 use std::{fs, path::Path, process::Stdio};
 

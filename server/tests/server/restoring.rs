@@ -1,4 +1,4 @@
-//! What was published is never contradicted: restarts, crashes, robbed tiles, and old copies.
+//! A published checkpoint is never contradicted: restarts, crashes, robbed tiles, and old copies.
 
 use std::{
     fs,

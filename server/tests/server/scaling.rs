@@ -1,4 +1,4 @@
-//! The page docs/scaling.md says what docs/figures.toml leads to.
+//! The page docs/scaling.md follows from docs/figures.toml.
 
 #[path = "../../examples/scaling/figures.rs"]
 mod figures;

@@ -10,7 +10,7 @@ fn draft() -> Draft {
     Draft::post("/keypackages/revoke", &json!({ "all": true, "reason": "withdrawn" }))
 }
 
-/// What the server says of a request of alice's whose headers were spoiled after signing.
+/// The answer to a request of alice's whose headers were spoiled after signing.
 async fn spoiled(running: &Running, spoil: impl FnOnce(&mut Headers)) -> Answer {
     let (alice, draft) = (Device::new("alice"), draft());
     let mut headers = draft.headers(&alice, running.api.authority(), NOW);

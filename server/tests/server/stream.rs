@@ -1,4 +1,4 @@
-//! What happens to a pool, told as it happens; and from where a listener was cut off.
+//! The event stream of a pool: live, and resumed where a listener was cut off.
 
 use std::{
     io::{Read, Write},

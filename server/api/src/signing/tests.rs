@@ -1,4 +1,4 @@
-//! The profile against another implementation, and what it refuses.
+//! The profile against another implementation, and the signatures it refuses.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! The durable ceiling: what happened is gathered, appended to a file that has its full length already,
-//! and forced to the disk once for all who wait. Nothing is decided and nothing can be found again.
+//! The durable ceiling: changes are gathered, appended to a file that has its full length already, and
+//! forced to the disk once for all who wait. Nothing is decided and nothing can be found again.
 
 use std::{
     fs::File,
@@ -54,7 +54,7 @@ impl FsyncFile {
     }
 }
 
-/// Writes whatever waits, in groups, until nobody can ask any more.
+/// Writes the waiting entries, in groups, until nobody can ask any more.
 fn write_all(file: &File, waiting: &Receiver<Entry>) {
     let mut offset = 0;
     while let Ok(first) = waiting.recv() {
@@ -82,7 +82,7 @@ fn write(file: &File, bytes: &[u8], offset: usize) -> io::Result<()> {
     file.sync_data()
 }
 
-/// What the server would write for a reservation.
+/// The bytes that the server would write for a reservation.
 pub(crate) fn reserved(claim: &Claim, given: &Given) -> Outcome<Vec<u8>> {
     let event = Event::Reserved {
         keypackage_ref: KeyPackageRef::new(&given.keypackage_ref)?,
@@ -95,7 +95,7 @@ pub(crate) fn reserved(claim: &Claim, given: &Given) -> Outcome<Vec<u8>> {
     entry(&claim.pool, claim, event)
 }
 
-/// What the server would write for a package that was used.
+/// The bytes that the server would write for a spent package.
 pub(crate) fn spent(keypackage_ref: &[u8], claim: &Claim) -> Outcome<Vec<u8>> {
     let event = Event::Spent {
         keypackage_ref: KeyPackageRef::new(keypackage_ref)?,

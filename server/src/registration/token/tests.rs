@@ -22,7 +22,7 @@ fn issuer(pem: &str) -> Issuer {
     Issuer { keys: public_keys(pem).unwrap(), ..Issuer::of("keypool.example".to_owned()) }
 }
 
-/// What an issuer finds of a token for the device of [`KEY`], of a user, some seconds after [`NOW`].
+/// Checks a token for the device of [`KEY`], of a user, some seconds after [`NOW`].
 fn found(issuer: &Issuer, token: &str, user: &str, after: u64) -> Result<(), TokenError> {
     let key: SignatureKey = KEY.parse().unwrap();
     let authorization = format!("Bearer {token}");

@@ -2,13 +2,13 @@
 
 use actix_web::{HttpResponse, web::Data};
 use keypool_api::{
-    Code, Outcome, PoolCounts, Problem, RotatePackagesReply, RotatePackagesRequest, UploadItem,
+    Code, Outcome, PoolCounts, RotatePackagesReply, RotatePackagesRequest, UploadItem,
 };
 use keypool_projections::NextKey;
 
 use super::{checked, item};
 use crate::{
-    authentication::{AuthenticationError, Newcomer},
+    authentication::{AuthenticationError, UnregisteredCaller},
     problem::Failure,
     routes::devices::{agreed, declared},
     state::State,
@@ -17,33 +17,30 @@ use crate::{
 /// How many leaf keys one request declares.
 const LEAF_KEYS_MAX: usize = 4;
 
-/// Takes packages into the caller's pool in the place of all that are live, which are withdrawn; what is
-/// reserved of them can still be spent. All of it happens, or nothing.
+/// Takes packages into the caller's pool in the place of all that are live, which are withdrawn; those
+/// that are reserved can still be spent. All of it happens, or nothing.
 ///
 /// If none of the new ones is acceptable nothing changes, and the answer is a problem with the same
 /// `items`. With `key`, the key that signs this request and the packages comes to speak for the device as
 /// well, as by `POST /devices/rotate`: so the pool is never without packages.
 #[utoipa::path(
     post, path = "/keypackages/rotate", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = RotatePackagesRequest,
     responses(
         (status = 200, description = "At least one package was acceptable", body = RotatePackagesReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn rotate(
     state: Data<State>,
-    newcomer: Newcomer,
+    caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
-    let RotatePackagesRequest { keypackages, key: change, leaf_keys } = newcomer.body.json()?;
+    let RotatePackagesRequest { keypackages, key: change, leaf_keys } = caller.body.json()?;
     let packages = checked(keypackages, state.batch_packages_max)?;
     if LEAF_KEYS_MAX < leaf_keys.len() {
         let detail = format!("a device declares {LEAF_KEYS_MAX} leaf keys at most");
         return Err(Failure::new(Code::BadRequest, detail));
     }
-    let (store, key) = (state.store()?, newcomer.key);
+    let (store, key) = (state.store()?, caller.key);
     let (pool, next) = match change {
         Some(change) => {
             let pool = agreed(&state, &change, &key)?;
@@ -61,7 +58,7 @@ pub(crate) async fn rotate(
             None => return Err(AuthenticationError::Unregistered(key).into()),
         },
     };
-    let replaced = store.replace_key_packages(&pool, next, packages, newcomer.idempotency).await?;
+    let replaced = store.replace_key_packages(&pool, next, packages, caller.idempotency).await?;
     let items: Vec<UploadItem> = replaced.items.into_iter().map(item).collect();
     let accepted = items.iter().filter(|item| item.outcome == Outcome::Stored).count() as u64;
     state.metrics.uploaded(accepted);

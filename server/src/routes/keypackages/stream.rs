@@ -1,8 +1,8 @@
-//! What happens to the caller's pool, as it happens: server-sent events.
+//! The stream of a pool's events: server-sent events.
 //!
-//! Each event of the history is one, with its version as the id, so that whoever comes back says which was
-//! the last. Between them stands what follows from them: that the pool is low or empty now, and that its
-//! last-resort package was given out.
+//! Each event of the history is one, with its version as the id, so that a client that reconnects names the
+//! last. Between them stand notices: that the pool is low or empty now, and that its last-resort package was
+//! given out.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,7 @@ use actix_web::{
     web::{self, Bytes, Data},
 };
 use futures_core::Stream;
-use keypool_api::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts, Problem};
+use keypool_api::{Code, EventView, LastResortNotice, LevelNotice, PoolCounts};
 use keypool_ledger::{Event, PoolId, Record};
 use keypool_projections::{Health, Level};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::query;
 use crate::{
-    authentication::Reader,
+    authentication::AuthenticatedRead,
     open_requests::OpenRequest,
     problem::Failure,
     state::{State, Store},
@@ -39,16 +39,16 @@ const LOOK_APART: Duration = Duration::from_millis(100);
 /// When a client that was cut off is to come back, in milliseconds.
 const RETRY: &str = "retry: 3000\n\n";
 
-/// Where to begin.
+/// The version to begin after.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StreamQuery {
     after: Option<u64>,
 }
 
-/// The history of the caller's pool as it goes on, and what follows from it: server-sent events.
+/// Streams the history of the caller's pool as it goes on, with notices between: server-sent events.
 ///
-/// It begins after the version in `Last-Event-ID`, or in `after`, or else with what comes next. Each event
+/// It begins after the version in `Last-Event-ID`, or in `after`, or else with the next event. Each event
 /// of the history has its name, its version as its id, and an `EventView` as its data. `low` and `empty`
 /// tell that the pool is so now, also at the beginning; `last_resort_used` that its last-resort package was
 /// given out. The stream ends when the server stops, when the caller's key has ceased to speak for the
@@ -61,14 +61,12 @@ struct StreamQuery {
     ),
     responses(
         (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn stream(
     request: HttpRequest,
     state: Data<State>,
-    caller: Reader,
+    caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let StreamQuery { after } = query(&request)?;
     let after = last_event_id(&request)?.or(after);
@@ -121,16 +119,16 @@ struct Told {
 }
 
 impl Told {
-    /// Tells what there is, and what comes, until the end. A newer stream that takes the place ends this one
+    /// Sends past and new events, until the end. A newer stream that takes the place ends this one
     /// wherever it is, also where its reader takes nothing.
-    async fn tell(self, state: Data<State>, caller: Reader, mut place: OpenRequest) {
+    async fn tell(self, state: Data<State>, caller: AuthenticatedRead, mut place: OpenRequest) {
         tokio::select! {
             () = place.displaced() => {}
             () = self.tell_all(state, caller) => {}
         }
     }
 
-    async fn tell_all(mut self, state: Data<State>, caller: Reader) {
+    async fn tell_all(mut self, state: Data<State>, caller: AuthenticatedRead) {
         let Ok(store) = state.store() else { return };
         let mut news = store.pools().listen(&caller.pool);
         let mut piece = RETRY.to_owned();
@@ -153,11 +151,11 @@ impl Told {
         }
     }
 
-    /// Tells what is recorded and was not told, and how full the pool is if that has changed.
+    /// Sends the recorded events that were not sent, and the level of the pool if that has changed.
     async fn catch_up(
         &mut self,
         state: &Data<State>,
-        caller: &Reader,
+        caller: &AuthenticatedRead,
         piece: &mut String,
     ) -> Result<(), End> {
         let store = state.store().map_err(|_| End)?;
@@ -206,7 +204,7 @@ async fn page(
     read.await.ok().flatten().ok_or(End)
 }
 
-/// An event of the history, and what it says beyond itself.
+/// Adds an event of the history, and the notice that follows from it.
 fn add_record(piece: &mut String, store: &Store, record: &Record) {
     let event = &record.envelope.event;
     let version = record.envelope.version;
@@ -219,7 +217,7 @@ fn add_record(piece: &mut String, store: &Store, record: &Record) {
     }
 }
 
-/// That the pool is low or empty now. That it is full again its own uploads have told.
+/// Adds the notice that the pool is low or empty now. Uploads tell that it is full again.
 fn add_level(piece: &mut String, health: &Health) {
     let name = match health.level {
         Level::Healthy => return,
@@ -234,7 +232,7 @@ fn add_level(piece: &mut String, health: &Health) {
     add(piece, None, name, &notice);
 }
 
-/// Adds one event. What is JSON on one line needs no more than one line of data.
+/// Adds one event. Compact JSON is one line of data.
 fn add(piece: &mut String, id: Option<u64>, name: &str, data: &impl Serialize) {
     let data = serde_json::to_string(data).unwrap_or_default();
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();

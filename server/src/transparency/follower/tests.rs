@@ -83,7 +83,7 @@ impl Place {
         fs::read(self.0.path().join("tiles").join(tile)).unwrap()
     }
 
-    /// What the scrub of a start comes to, without any rest.
+    /// Runs the scrub of a start to its end, without any rest.
     fn scrub(&self, log: &Log) -> Result<Progress, ScrubError> {
         let scrub = self.open(log).unwrap().scrub;
         run(&mut scrub.expect("the start has not compared everything"))

@@ -1,29 +1,28 @@
-//! What the server and the owner each take to be live in a pool, held against each other.
+//! Reconciliation of the server's and the owner's live packages over HTTP.
 
 use actix_web::{HttpResponse, web::Data};
-use keypool_api::{
-    Code, PackageState, Problem, ReconcileReply, ReconcileRequest, ReconciledPackage,
-};
+use keypool_api::{Code, PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage};
 use keypool_ledger::KeyPackageRef;
 use keypool_projections::Stage;
 
-use crate::{authentication::Writer, keypackage_store::Held, problem::Failure, state::State};
+use crate::{
+    authentication::AuthenticatedWrite, keypackage_store::Held, problem::Failure, state::State,
+};
 
 /// How many packages one request may name: each that is not live is looked up in the log.
 const REFS_MAX: usize = 256;
 
-/// Says how the caller's pool differs from what the caller takes to be live in it. Nothing is changed.
+/// Compares the caller's pool with the packages that the caller takes to be live. Nothing is changed.
 #[utoipa::path(
     post, path = "/keypackages/reconcile", tag = "keypackages",
     params(("Idempotency-Key" = uuid::Uuid, Header, description = "A UUID; nothing is kept of it, since nothing is changed")),
     request_body = ReconcileRequest,
-    responses(
-        (status = 200, description = "What differs", body = ReconcileReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "What differs", body = ReconcileReply)),
 )]
-pub(crate) async fn reconcile(state: Data<State>, caller: Writer) -> Result<HttpResponse, Failure> {
+pub(crate) async fn reconcile(
+    state: Data<State>,
+    caller: AuthenticatedWrite,
+) -> Result<HttpResponse, Failure> {
     let ReconcileRequest { digest, keypackage_refs } = caller.body.json()?;
     let held = match (digest, keypackage_refs) {
         (Some(digest), None) => Held::Digest(digest),
@@ -39,7 +38,7 @@ pub(crate) async fn reconcile(state: Data<State>, caller: Writer) -> Result<Http
             return Err(Failure::new(Code::BadRequest, detail));
         }
     };
-    let reconciled = state.store()?.reconcile(&caller.pool, &held)?;
+    let reconciled = state.store()?.reconcile(&caller.pool, &held).await?;
     let (unnamed, missing) = (reconciled.only_here.into_iter(), reconciled.only_there.into_iter());
     Ok(HttpResponse::Ok().json(ReconcileReply {
         agrees: reconciled.agrees,

@@ -1,5 +1,5 @@
-//! Around every request: an id, one line in the log, the counters, and a net under panics. What takes
-//! time is measured here.
+//! The middleware around every request: an id, one line in the log, the counters, and a net under panics.
+//! Durations are measured here.
 
 use std::{
     future::{Future, poll_fn},
@@ -25,13 +25,14 @@ use keypool_projections::quota::Quota;
 use uuid::Uuid;
 
 use crate::{
-    connections::refusal, metrics::ServedRequest, problem::Failure, state::State, unread::Unread,
+    body_guard::Unread, connections::refusal, metrics::ServedRequest, problem::Failure,
+    state::State,
 };
 
 /// The header that follows a request through all logs.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What some work comes to, and how long it took.
+/// Runs some work, and returns its result and its duration.
 pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let begun = Instant::now();
     let outcome = work.await;

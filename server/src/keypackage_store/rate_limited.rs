@@ -1,42 +1,29 @@
-//! Reservations and uploads within the limits: counted before they are carried out, and given back if
-//! they are not.
+//! Rate limits in front of the pools: requests are counted before they are carried out, and given back
+//! if they are not.
 
 use keypool_api::PolicyRequest;
 use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
-    Answer, Circle, Claim, Command, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
+    Circle, Claim, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
     quota::{OverQuota, Quota, Quotas, Relation},
 };
 
-use super::{Idempotency, Invitee, KeyPackageStore, Reservation, StoreError};
+use super::{
+    Idempotency, KeyPackageStore, Reservation, StoreError,
+    commands::{self, Reserved},
+    device_choice::{is_for_want_of_packages, made_before},
+};
 use crate::{
     admission::AdmissionError,
     pools::{
-        DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Reply, Request,
-        Target,
+        DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Reply, Target,
     },
     quota::{Came, Counter, Taken},
 };
 
-impl Reservation {
-    /// The request that reserves a package of a target.
-    pub(super) fn request(&self, target: Target, idempotency: Idempotency) -> Request {
-        let Idempotency { key: id, digest } = idempotency;
-        let command = Command::Reserve {
-            reservation: self.id,
-            holder: self.holder.clone(),
-            group: self.group.clone(),
-            ciphersuites: self.ciphersuites.clone(),
-            introduced: self.introduced,
-            last_resort_only: false,
-        };
-        Request { target, command, id, digest }
-    }
-}
-
 impl<L: EventLog + 'static> KeyPackageStore<L> {
-    /// The same store with limits on what inviters and owners may ask for. What counts already is read
-    /// from the end of the log.
+    /// Adds rate limits for inviters and owners to the store. The counts are restored from the end of
+    /// the log.
     ///
     /// # Errors
     ///
@@ -47,64 +34,30 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(Self { counter: Some(counter), ..self })
     }
 
-    /// Reserves a package of the device that is meant, or of the first of a user's that has one for this
-    /// inviter.
-    pub(super) async fn reserve_counted(
-        &self,
-        asked: Reservation,
-        idempotency: Idempotency,
-    ) -> Result<Reply, StoreError> {
-        let request = |target| asked.request(target, idempotency);
-        let user = match &asked.invitee {
-            Invitee::Device(pool) => {
-                return Ok(self.reserve_of(pool, request(Target::Pool(pool.clone()))).await?);
-            }
-            Invitee::User(user) => user.clone(),
-        };
-        let mut devices = self.pools.devices_of(&user);
-        devices.retain(|device| *device != asked.holder);
-        let is_one_of_many = 1 < devices.len();
-        if devices.is_empty() || is_one_of_many && self.is_made(idempotency.key, asked.id)? {
-            return Ok(self.pools.execute(request(Target::User(user))).await?);
-        }
-        let mut refusal = Rejection::UnknownUser(user);
-        for device in devices {
-            match self.reserve_of(&device, request(Target::Pool(device.clone()))).await {
-                Err(ExecuteError::Rejected(why)) if another_device_may_serve(&why) => {
-                    refusal = more_telling(refusal, why);
-                }
-                outcome => return Ok(outcome?),
-            }
-        }
-        Err(ExecuteError::from(refusal).into())
-    }
-
-    /// Carries out a reservation of one pool's package, if it is within the limits or was made before.
+    /// Reserves a package of one device, if it is within the limits or was made before.
     pub(super) async fn reserve_of(
         &self,
-        pool: &PoolId,
-        mut request: Request,
-    ) -> Result<Reply, ExecuteError> {
-        let Command::Reserve { reservation, holder, introduced, last_resort_only, .. } =
-            &mut request.command
-        else {
-            return Err(ExecuteError::LogUnavailable);
-        };
-        *introduced |= holder.user() == pool.user();
-        let taken = match self.take(pool, holder, *reservation, *introduced) {
+        device: &PoolId,
+        asked: &Reservation,
+        idempotency: Idempotency,
+    ) -> Result<Reply<Reserved>, StoreError> {
+        let introduced = asked.introduced || asked.holder.user() == device.user();
+        let taken = match self.take(device, asked, introduced) {
             Ok(taken) => taken,
             // What was answered once is answered again, however much was asked for since.
-            Err(_) if self.is_made(request.id, *reservation)? => None,
-            Err(over) => return Err(Rejection::from(over).into()),
+            Err(_) if self.is_made(idempotency.key, asked.id).await? => None,
+            Err(over) => return Err(ExecuteError::from(Rejection::from(over)).into()),
         };
         let over = taken.and_then(|taken| taken.last_resort_only());
-        *last_resort_only = over.is_some();
-        let outcome = self.pools.execute(request).await;
+        let command = commands::reserve(asked, introduced, over.is_some());
+        let outcome = self.execute(Target::Pool(device.clone()), command, idempotency).await;
         self.settle(taken, &outcome);
         match (outcome, over) {
             // There is no last-resort package: it is the limit that is in the way.
-            (Err(ExecuteError::Rejected(why)), Some(over)) if is_for_want_of_packages(&why) => {
-                Err(Rejection::from(over).into())
+            (Err(StoreError::Execute(ExecuteError::Rejected(why))), Some(over))
+                if is_for_want_of_packages(&why) =>
+            {
+                Err(ExecuteError::from(Rejection::from(over)).into())
             }
             (outcome, _) => outcome,
         }
@@ -114,10 +67,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     fn take(
         &self,
         pool: &PoolId,
-        holder: &PoolId,
-        reservation: ReservationId,
+        asked: &Reservation,
         introduced: bool,
     ) -> Result<Option<Taken>, OverQuota> {
+        let Reservation { holder, id, .. } = asked;
         let Some(counter) = &self.counter else { return Ok(None) };
         let (now, limits) = (self.pools.now(), self.pools.limits());
         let view = if introduced { None } else { self.pools.pool(pool) };
@@ -129,28 +82,26 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             counter.stranger(circle.and_then(Circle::strangers_per_hour))
         };
         let until = limits.lapses_at(now.after(limits.reservation_ttl));
-        let claim = (reservation, relation, until);
+        let claim = (*id, relation, until);
         counter.take(holder, pool, claim, now).map(Some)
     }
 
-    fn settle(&self, taken: Option<Taken>, outcome: &Result<Reply, ExecuteError>) {
+    fn settle(&self, taken: Option<Taken>, outcome: &Result<Reply<Reserved>, StoreError>) {
         let Some((counter, taken)) = self.counter.as_ref().zip(taken) else { return };
         let came = match outcome {
             Ok(reply) if reply.repeated => Came::Repeated,
-            Ok(Reply { answer: Answer::Reserved { deadline, .. }, .. }) => {
-                Came::Reserved(self.pools.limits().lapses_at(*deadline))
-            }
+            Ok(reply) => Came::Reserved(self.pools.limits().lapses_at(reply.answer.deadline)),
             // Nobody knows whether it was reserved: it stays counted.
-            Err(ExecuteError::LogUnavailable) => return,
-            Ok(_) | Err(_) => Came::Refused,
+            Err(StoreError::Execute(ExecuteError::LogUnavailable)) => return,
+            Err(_) => Came::Refused,
         };
         counter.settle(taken, came);
     }
 
-    /// Whether a request, or its reservation, was carried out before.
-    fn is_made(&self, id: CommandId, reservation: ReservationId) -> Result<bool, ExecuteError> {
-        let log = self.pools.log();
-        Ok(!log.find(id)?.is_empty() || log.find_reservation(reservation)?.is_some())
+    /// Decides whether a request, or its reservation, was carried out before.
+    async fn is_made(&self, id: CommandId, reservation: ReservationId) -> Result<bool, StoreError> {
+        let made = self.read(move |pools| made_before(pools.log(), id, reservation)).await?;
+        Ok(made.is_some())
     }
 
     /// Takes in that a claim has ended.
@@ -182,7 +133,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             | DeliveryCommand::Acknowledge(_) => Vec::new(),
         };
         let (caller, costs) = (request.caller.clone(), costs(&request.command));
-        let counted = self.count_delivery(&request, &costs)?;
+        let counted = self.count_delivery(&request, &costs).await?;
         let outcome = self.pools.deliver(request).await;
         let is_written = match &outcome {
             Ok(delivered) => delivered.position != 0 && !delivered.repeated,
@@ -199,9 +150,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(delivered)
     }
 
-    /// Counts what a command costs its device; returns whether it was. One that was carried out before is
-    /// answered again, however much was posted since.
-    fn count_delivery(
+    /// Counts the costs of a command; returns whether they were counted. A command that was carried out
+    /// before is answered again, however much was posted since.
+    async fn count_delivery(
         &self,
         request: &DeliveryRequest,
         costs: &[(Quota, u32)],
@@ -211,8 +162,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         for (place, (quota, count)) in costs.iter().enumerate() {
             if let Err(over) = counter.device(*quota, &request.caller, *count, now) {
                 self.give_back_delivery(&request.caller, costs.get(..place).unwrap_or_default());
-                let recorded = self.pools.log().find(request.id).map_err(ExecuteError::from)?;
-                if !recorded.is_empty() {
+                let recorded =
+                    self.first_record(request.id).await.map_err(|error| match error {
+                        StoreError::Execute(error) => error,
+                        _ => ExecuteError::LogUnavailable,
+                    })?;
+                if recorded.is_some() {
                     return Ok(false);
                 }
                 return Err(ExecuteError::from(Rejection::from(over)).into());
@@ -228,8 +183,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
-    /// Says who may reserve packages of a pool, and whose invitations its owner has joined; returns what
-    /// holds now, and where that stands in the log.
+    /// Changes the policy of a pool, and notes the invitations that its owner has joined. Returns the new
+    /// policy, and its position in the log.
     ///
     /// # Errors
     ///
@@ -244,22 +199,23 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             asked;
         let change =
             PolicyChange { reserve, strangers_per_hour, joined, removed, blocked, unblocked };
-        let is_counted = self.count_policy(pool, idempotency.key)?;
+        let is_counted = self.count_policy(pool, idempotency.key).await?;
         let target = Target::Pool(pool.clone());
-        let reply = self.execute(target, Command::SetPolicy(change), idempotency).await;
+        let reply = self.execute(target, commands::set_policy(change), idempotency).await;
         self.settle_policy(pool, is_counted, &reply);
         let reply = reply?;
-        match reply.answer {
-            Answer::PolicySet(status) => Ok((status, reply.position)),
-            _ => Err(StoreError::Confused),
-        }
+        Ok((reply.answer, reply.position))
     }
 
     /// Counts a change of a policy or of a leaf key, unless it was carried out before; returns whether it was
     /// counted.
-    pub(super) fn count_policy(&self, pool: &PoolId, id: CommandId) -> Result<bool, StoreError> {
+    pub(super) async fn count_policy(
+        &self,
+        pool: &PoolId,
+        id: CommandId,
+    ) -> Result<bool, StoreError> {
         let Some(counter) = &self.counter else { return Ok(false) };
-        if !self.pools.log().find(id)?.is_empty() {
+        if self.first_record(id).await?.is_some() {
             return Ok(false);
         }
         let may = counter.device(Quota::Policy, pool, 1, self.pools.now());
@@ -267,12 +223,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(true)
     }
 
-    /// Gives back what was counted for a change that has changed nothing.
-    pub(super) fn settle_policy(
+    /// Gives back the count of a change that has changed nothing.
+    pub(super) fn settle_policy<T>(
         &self,
         pool: &PoolId,
         is_counted: bool,
-        reply: &Result<Reply, StoreError>,
+        reply: &Result<Reply<T>, StoreError>,
     ) {
         let is_made = match reply {
             Ok(reply) => !reply.repeated,
@@ -284,24 +240,23 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
     }
 
-    /// Counts the packages of an upload, unless it was carried out before; returns how many were.
+    /// Counts the packages of an upload, unless it was `recorded` before; returns how many were.
     pub(super) fn count_upload(
         &self,
         pool: &PoolId,
         count: usize,
-        id: CommandId,
+        recorded: Option<Timestamp>,
     ) -> Result<usize, StoreError> {
-        let Some(counter) = &self.counter else { return Ok(0) };
-        if !self.pools.log().find(id)?.is_empty() {
+        let Some(counter) = self.counter.as_ref().filter(|_| recorded.is_none()) else {
             return Ok(0);
-        }
+        };
         let may = counter.upload(pool, count, self.pools.now());
         may.map_err(|over| ExecuteError::from(Rejection::from(over)))?;
         Ok(count)
     }
 
-    /// Gives back what was counted for packages that are not in the pool because of this upload; those that
-    /// were not admitted have cost the check of them.
+    /// Gives back the count of packages that this upload has not put into the pool. Packages that were not
+    /// admitted stay counted: checking them has cost something.
     pub(super) fn settle_upload(
         &self,
         pool: &PoolId,
@@ -327,7 +282,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 }
 
-/// What a command to the delivery costs its device.
+/// The costs of a command to the delivery, by limit.
 fn costs(command: &DeliveryCommand) -> Vec<(Quota, u32)> {
     let posted = |bytes: usize| vec![(Quota::Posts, 1), (Quota::PostBytes, kib(bytes as u64))];
     match command {
@@ -344,44 +299,4 @@ fn costs(command: &DeliveryCommand) -> Vec<(Quota, u32)> {
 /// KiB that so many bytes are counted as.
 pub(crate) fn kib(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
-}
-
-/// Whether a pool has refused because there is no package that fits.
-const fn is_for_want_of_packages(rejection: &Rejection) -> bool {
-    matches!(
-        rejection,
-        Rejection::PoolExhausted | Rejection::NothingCompatible | Rejection::KeptForContacts
-    )
-}
-
-/// Whether a refusal is about one device of a user, so that another of the user's may serve.
-const fn another_device_may_serve(rejection: &Rejection) -> bool {
-    is_for_want_of_packages(rejection)
-        || matches!(
-            rejection,
-            Rejection::ContactsOnly
-                | Rejection::Blocked
-                | Rejection::OverQuota(_)
-                | Rejection::NotRegistered
-        )
-}
-
-/// Which of two devices' refusals is told: the one that can be waited for, the sooner the better; else the
-/// one that says more than that nothing is left.
-fn more_telling(before: Rejection, new: Rejection) -> Rejection {
-    match (&before, &new) {
-        // A device that was removed says nothing of the others.
-        (_, Rejection::NotRegistered) => before,
-        (Rejection::OverQuota(first), Rejection::OverQuota(second))
-            if first.wait <= second.wait =>
-        {
-            before
-        }
-        (_, Rejection::OverQuota(_)) => new,
-        (Rejection::OverQuota(_), _) => before,
-        (Rejection::KeptForContacts | Rejection::NothingCompatible, Rejection::PoolExhausted) => {
-            before
-        }
-        _ => new,
-    }
 }

@@ -1,12 +1,9 @@
 //! Reports of packages that their holders could not use.
 
-use std::sync::Arc;
-
-use actix_rt::task::spawn_blocking;
 use keypool_ledger::{EventLog, PoolId, ReadError};
-use keypool_projections::{Answer, Claim, Command, ReservationStatus};
+use keypool_projections::{Claim, ReservationStatus};
 
-use super::{Bench, Idempotency, KeyPackageStore, StoreError, judge};
+use super::{AdmissionBatch, Idempotency, KeyPackageStore, StoreError, check_all, commands};
 use crate::{
     admission::Owner,
     pools::{Pools, Target},
@@ -27,28 +24,24 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ) -> Result<(), StoreError> {
         let target = Target::Package(claim.keypackage_ref.clone());
         let admissible = self.is_admissible(&claim).await?;
-        let command = Command::Report { claim: claim.clone(), check, admissible };
-        let reply = self.execute(target, command, idempotency).await?;
+        let command = commands::report(claim.clone(), check, admissible);
+        self.execute(target, command, idempotency).await?;
         self.claim_ended(&claim);
-        match reply.answer {
-            Answer::Reported => Ok(()),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(())
     }
 
     /// Decides whether a reported package would be admitted to its pool now. One that the claim does not hold
     /// is not judged: the pool refuses the report.
     async fn is_admissible(&self, claim: &Claim) -> Result<bool, StoreError> {
-        let (pools, claim) = (Arc::clone(&self.pools), claim.clone());
-        let held = spawn_blocking(move || held_by(&claim, &pools)).await;
-        let Some((pool, bytes)) = held.map_err(|_| StoreError::Cancelled)?? else {
+        let claim = claim.clone();
+        let Some((pool, bytes)) = self.read(move |pools| held_by(&claim, pools)).await? else {
             return Ok(true);
         };
         let signature_key = self.registered_key(&pool);
         let owner = Owner { pool, signature_key };
         let now = self.pools.now();
-        let bench = Bench { packages: vec![bytes], owner, now, rules: self.rules.clone() };
-        let judged = judge(bench).await.ok_or(StoreError::Cancelled)?;
+        let batch = AdmissionBatch { packages: vec![bytes], owner, now, rules: self.rules.clone() };
+        let judged = check_all(batch).await.ok_or(StoreError::Cancelled)?;
         Ok(judged.iter().all(Result::is_ok))
     }
 }

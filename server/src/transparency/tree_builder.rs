@@ -13,8 +13,8 @@ const PAGE_MIN: usize = 64;
 const PAGE_MAX: usize = 256;
 /// How many bytes of payloads a page may have for the next one to be larger.
 const SMALL_BYTES_MAX: usize = 256 * 1024;
-/// How many of the last records are compared with the tiles at a start. What goes wrong goes wrong at
-/// the end: a copy that went on from an older one, tiles that a power cut took. So many are read in a
+/// How many of the last records are compared with the tiles at a start. Damage is mostly at the
+/// end: a copy that went on from an older one, tiles that a power cut took. So many are read in a
 /// few milliseconds; the others are compared behind the start.
 const LAST_COMPARED: u64 = 1024;
 

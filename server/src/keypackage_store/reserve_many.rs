@@ -1,8 +1,8 @@
 //! One package for each of many devices, as one request that may be repeated.
 //!
 //! Each pool has a reservation and a command of its own, whose ids follow from those of the request: a
-//! distributed log need not write to many pools at once. Whatever a crash has left undone is done when
-//! the request is repeated, and what was done is answered as it was.
+//! distributed log need not write to many pools at once. When the request is repeated, the parts that a
+//! crash has left undone are carried out, and the others are answered as they were.
 
 use std::{
     collections::BTreeSet,
@@ -12,48 +12,50 @@ use std::{
 };
 
 use keypool_ledger::{
-    CommandId, Event, EventLog, GroupId, Hash, PoolId, Record, ReservationId, StreamId,
+    CommandId, Event, EventLog, GroupId, Hash, PoolId, ReadError, Record, ReservationId, StreamId,
 };
-use keypool_projections::{Answer, Rejection};
+use keypool_projections::Rejection;
 use uuid::Uuid;
 
 use super::{
-    Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage, StoreError, first_half,
+    Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage, StoreError,
+    commands::Reserved, first_half,
 };
-use crate::pools::{ExecuteError, Reply, Request, Target};
+use crate::pools::{ExecuteError, Pools, Reply};
 
 /// How many commands of one request wait for the log at a time: as many as share one write.
 const AT_ONCE_MAX: usize = 256;
 
-/// What an inviter asks for who invites many.
+/// An inviter's request for reservations of many devices.
 #[derive(Clone, Debug)]
 pub struct ManyReservations {
-    /// Whom to invite: a user means all registered devices.
+    /// The invitees; a user means all registered devices.
     pub invitees: Vec<Invitee>,
     /// The inviter's device.
     pub holder: PoolId,
     /// The group the invitation is for.
     pub group: GroupId,
-    /// What the claims follow from, drawn at random by the inviter.
+    /// The id that the reservations' ids are derived from, drawn at random by the inviter.
     pub id: ReservationId,
     /// The ciphersuites the group can use; any if empty.
     pub ciphersuites: Vec<u16>,
     /// How many devices there may be in all.
     pub devices_max: usize,
-    /// The users of whom a device has introduced the inviter. That it has is for the caller to check.
+    /// The users with a device that has introduced the inviter, as the caller has checked.
     pub introduced: BTreeSet<String>,
 }
 
-/// What was set aside for an inviter who invites many.
+/// The packages that were reserved for an inviter who invites many.
 #[derive(Clone, Debug, Default)]
 pub struct ReservedMany {
     /// One package for each device that has one, in the order of the invitees.
     pub reserved: Vec<ReservedKeyPackage>,
-    /// Who has none, and why.
+    /// The invitees without a reservation, and why.
     pub missing: Vec<(Invitee, Rejection)>,
 }
 
 /// A device on the list, and whether it was named; if not, it is one of all devices of its user.
+#[derive(Clone)]
 struct Wanted {
     device: PoolId,
     named: bool,
@@ -100,19 +102,28 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<ReservedMany, StoreError> {
         let mut outcome = ReservedMany::default();
-        let requests = self.requests(&asked, &mut outcome.missing, idempotency)?;
+        let requests = self.requests(&asked, &mut outcome.missing, idempotency).await?;
         for some in requests.chunks(AT_ONCE_MAX) {
-            let asks = some.iter().map(|(pool, request)| self.reserve_of(pool, request.clone()));
-            let replies = all(asks);
-            for ((device, _), reply) in some.iter().zip(replies.await) {
+            let asks = some.iter().map(|(device, idempotency)| {
+                let (one, idempotency) = (asked.reservation_for(device), *idempotency);
+                async move { self.reserve_of(device, &one, idempotency).await }
+            });
+            let replies = all(asks).await;
+            let mut reserved = Vec::with_capacity(replies.len());
+            for ((device, _), reply) in some.iter().zip(replies) {
                 match reply {
-                    Ok(reply) => outcome.reserved.push(self.reserved(reply)?),
-                    Err(ExecuteError::Rejected(why)) if is_of_one(&why) => {
+                    Ok(reply) => reserved.push(reply),
+                    Err(StoreError::Execute(ExecuteError::Rejected(why))) if is_of_one(&why) => {
                         outcome.missing.push((Invitee::Device(device.clone()), why));
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(error),
                 }
             }
+            let with_bytes = self.read(move |pools| {
+                let reserved = reserved.into_iter().map(|reply| with_bytes(pools, reply));
+                reserved.collect::<Result<Vec<_>, _>>()
+            });
+            outcome.reserved.extend(with_bytes.await?);
         }
         Ok(outcome)
     }
@@ -143,17 +154,20 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         asked.invitees.iter().map(&mut devices_of).collect()
     }
 
-    /// The request of each device; those of a request that was made before have the ids they had.
+    /// The devices, each with the id of its command; those of a request that was made before have the ids
+    /// they had.
     ///
     /// The devices that were registered since are left out before it is counted how many there are.
-    fn requests(
+    async fn requests(
         &self,
         asked: &ManyReservations,
         missing: &mut Vec<(Invitee, Rejection)>,
         idempotency: Idempotency,
-    ) -> Result<Vec<(PoolId, Request)>, StoreError> {
+    ) -> Result<Vec<(PoolId, Idempotency)>, StoreError> {
         let mut wanted = self.devices_by_invitee(asked, missing);
-        let Recorded { first, later } = self.recorded(asked, &wanted, idempotency)?;
+        let (again, listed) = (asked.clone(), listed(&wanted));
+        let read = self.read(move |pools| recorded(pools, &again, &listed, idempotency));
+        let Recorded { first, later } = read.await?;
         for (_, devices) in &mut wanted {
             devices.retain(|wanted| !later.contains(&wanted.device));
         }
@@ -163,81 +177,86 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let request = |device: PoolId| {
             let is_first = first.as_ref() == Some(&device);
             let id = if is_first { key } else { command_of(key, &device) };
-            let idempotency = Idempotency { key: id, digest };
-            let target = Target::Pool(device.clone());
-            let request = asked.reservation_for(&device).request(target, idempotency);
-            (device, request)
+            (device, Idempotency { key: id, digest })
         };
         Ok(devices.into_iter().map(request).collect())
     }
+}
 
-    /// Looks up what the log knows of a request.
-    fn recorded(
-        &self,
-        asked: &ManyReservations,
-        wanted: &[(&Invitee, Vec<Wanted>)],
-        Idempotency { key, digest }: Idempotency,
-    ) -> Result<Recorded, StoreError> {
-        let log = self.pools.log();
-        let is_this = |record: &Record| {
-            let is_it = record.envelope.request == digest;
-            if is_it { Ok(()) } else { Err(ExecuteError::IdempotencyMismatch(key)) }
-        };
-        // The first device that got a package has the request's own id for its command: so that id
-        // cannot be used for anything else.
-        let anchor = log.find(key)?.into_iter().next();
-        anchor.as_ref().map_or(Ok(()), is_this)?;
-        let mut began = anchor.as_ref().map(|record| record.seq);
-        let first = anchor.and_then(|record| record.envelope.stream.pool().cloned());
-        let mut fresh = Vec::new();
-        for Wanted { device, named } in wanted.iter().flat_map(|(_, devices)| devices) {
-            let is_first = first.as_ref() == Some(device);
-            let id = if is_first { key } else { command_of(key, device) };
-            let made = log.find_reservation(asked.reservation_of(device))?;
-            let done = log.find(id)?;
-            done.first().map_or(Ok(()), is_this)?;
-            made.as_ref().map_or(Ok(()), |made| fits(made, asked))?;
-            let place = made.iter().chain(done.first()).map(|record| record.seq).min();
-            began = [began, place].into_iter().flatten().min();
-            if place.is_none() && !named {
-                fresh.push(device.clone());
-            }
+/// The devices of all invitees.
+fn listed(wanted: &[(&Invitee, Vec<Wanted>)]) -> Vec<Wanted> {
+    wanted.iter().flat_map(|(_, devices)| devices).cloned().collect()
+}
+
+/// Looks up the record that the log has of a request.
+fn recorded<L: EventLog + 'static>(
+    pools: &Pools<L>,
+    asked: &ManyReservations,
+    wanted: &[Wanted],
+    Idempotency { key, digest }: Idempotency,
+) -> Result<Recorded, ExecuteError> {
+    let log = pools.log();
+    let is_this = |record: &Record| {
+        let is_it = record.envelope.request == digest;
+        if is_it { Ok(()) } else { Err(ExecuteError::IdempotencyMismatch(key)) }
+    };
+    // The first device that got a package has the request's own id for its command: so that id
+    // cannot be used for anything else.
+    let anchor = log.find(key)?.into_iter().next();
+    anchor.as_ref().map_or(Ok(()), is_this)?;
+    let mut began = anchor.as_ref().map(|record| record.seq);
+    let first = anchor.and_then(|record| record.envelope.stream.pool().cloned());
+    let mut fresh = Vec::new();
+    for Wanted { device, named } in wanted {
+        let is_first = first.as_ref() == Some(device);
+        let id = if is_first { key } else { command_of(key, device) };
+        let made = log.find_reservation(asked.reservation_of(device))?;
+        let done = log.find(id)?;
+        done.first().map_or(Ok(()), is_this)?;
+        made.as_ref().map_or(Ok(()), |made| fits(made, asked))?;
+        let place = made.iter().chain(done.first()).map(|record| record.seq).min();
+        began = [began, place].into_iter().flatten().min();
+        if place.is_none() && !named {
+            fresh.push(device.clone());
         }
-        Ok(Recorded { first, later: self.registered_since(began, fresh)? })
     }
+    Ok(Recorded { first, later: registered_since(pools, began, fresh)? })
+}
 
-    /// Those devices that were not there when the request was carried out first.
-    fn registered_since(
-        &self,
-        began: Option<u64>,
-        devices: Vec<PoolId>,
-    ) -> Result<BTreeSet<PoolId>, StoreError> {
-        let Some(began) = began else { return Ok(BTreeSet::new()) };
-        let mut later = BTreeSet::new();
-        for device in devices {
-            let stream = StreamId::Pool(device.clone());
-            let first = self.pools.log().read_stream(&stream, 0, 1)?;
-            if first.first().is_some_and(|first| began < first.seq) {
-                later.insert(device);
-            }
+/// Finds the devices that were registered after the request was carried out first.
+fn registered_since<L: EventLog + 'static>(
+    pools: &Pools<L>,
+    began: Option<u64>,
+    devices: Vec<PoolId>,
+) -> Result<BTreeSet<PoolId>, ReadError> {
+    let Some(began) = began else { return Ok(BTreeSet::new()) };
+    let mut later = BTreeSet::new();
+    for device in devices {
+        let stream = StreamId::Pool(device.clone());
+        let first = pools.log().read_stream(&stream, 0, 1)?;
+        if first.first().is_some_and(|first| began < first.seq) {
+            later.insert(device);
         }
-        // A user who was not known at all was missing, and who was missing is tried again.
-        let known = |user: &str| {
-            let devices = self.pools.registered_devices(user);
-            devices.iter().any(|device| !later.contains(device))
-        };
-        Ok(later.iter().filter(|device| known(device.user())).cloned().collect())
     }
+    // A user who was not known at all was missing, and who was missing is tried again.
+    let known = |user: &str| {
+        let devices = pools.registered_devices(user);
+        devices.iter().any(|device| !later.contains(device))
+    };
+    Ok(later.iter().filter(|device| known(device.user())).cloned().collect())
+}
 
-    /// What a reply to a reservation says, and the package itself.
-    pub(super) fn reserved(&self, reply: Reply) -> Result<ReservedKeyPackage, StoreError> {
-        let Answer::Reserved { facts, reservation, generation, deadline } = reply.answer else {
-            return Err(StoreError::Confused);
-        };
-        let bytes = self.pools.package_bytes(&facts.keypackage_ref)?;
-        let (pool, bytes) = (reply.pool, bytes.ok_or(StoreError::Confused)?);
-        Ok(ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline })
-    }
+/// Adds the package's bytes to the reply to a reservation.
+pub(super) fn with_bytes<L: EventLog + 'static>(
+    pools: &Pools<L>,
+    reply: Reply<Reserved>,
+) -> Result<ReservedKeyPackage, ReadError> {
+    let Reply { pool, answer: Reserved { facts, reservation, generation, deadline }, .. } = reply;
+    let bytes = pools.package_bytes(&facts.keypackage_ref)?.ok_or_else(|| {
+        let missing = format!("the log has no bytes of package {}", facts.keypackage_ref);
+        ReadError::Unavailable(missing.into())
+    })?;
+    Ok(ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline })
 }
 
 /// The devices that are meant. The users with the most devices are missing if there are too many in all: one
@@ -285,7 +304,7 @@ fn command_of(key: CommandId, device: &PoolId) -> CommandId {
     CommandId(derived("command", key.0, device))
 }
 
-/// The id that one device's share of a request has. Whoever does not know the request's cannot tell it.
+/// Derives the id of one device's part of a request. It cannot be guessed without the request's id.
 fn derived(of: &str, id: Uuid, device: &PoolId) -> Uuid {
     let digest = Hash::of(format!("keypool reserve-many {of} {id} {device}").as_bytes());
     uuid::Builder::from_random_bytes(first_half(&digest)).into_uuid()

@@ -1,4 +1,4 @@
-//! Keeps what is left of a request's body until the answer is sent.
+//! Keeps the unread rest of a request's body until the answer is sent.
 //!
 //! actix reads and discards the rest of a chunked body that nobody wants, for as long as the client
 //! cares to send: such a connection stays open for ever. While the body is held here, actix takes it

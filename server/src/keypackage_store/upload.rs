@@ -1,9 +1,9 @@
 //! Uploads: packages are admitted, counted and taken into their pool.
 
-use keypool_ledger::{EventLog, PoolId};
-use keypool_projections::{Answer, Command, ItemOutcome};
+use keypool_ledger::{EventLog, PoolId, Timestamp};
+use keypool_projections::ItemOutcome;
 
-use super::{Idempotency, KeyPackageStore, Saved, StoreError, merged};
+use super::{Idempotency, KeyPackageStore, Saved, StoreError, commands, merged};
 use crate::{admission::AdmissionError, pools::Target};
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
@@ -18,8 +18,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         packages: Vec<Vec<u8>>,
         idempotency: Idempotency,
     ) -> Result<Saved, StoreError> {
-        let counted = self.count_upload(pool, packages.len(), idempotency.key)?;
-        let saved = self.save_counted(pool, packages, idempotency).await;
+        let recorded = self.first_record(idempotency.key).await?.map(|first| first.envelope.at);
+        let counted = self.count_upload(pool, packages.len(), recorded)?;
+        let saved = self.save_counted(pool, packages, recorded, idempotency).await;
         self.settle_upload(pool, counted, saved.as_ref().map(|saved| saved.items.as_slice()));
         saved
     }
@@ -28,9 +29,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         &self,
         pool: &PoolId,
         packages: Vec<Vec<u8>>,
+        recorded: Option<Timestamp>,
         idempotency: Idempotency,
     ) -> Result<Saved, StoreError> {
-        let admitted = self.admit_all(pool, None, packages, idempotency.key).await?;
+        let admitted = self.admit_all(pool, None, packages, recorded).await?;
         let (mut good, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
         for result in admitted {
             verdicts.push(result.map(|package| good.push(package)));
@@ -41,10 +43,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             return Ok(Saved { items, health, position: view.position });
         }
         let target = Target::Pool(pool.clone());
-        let reply = self.execute(target, Command::Upload(good), idempotency).await?;
-        let health = reply.health();
-        let Answer::Uploaded(outcomes) = reply.answer else { return Err(StoreError::Confused) };
-        let items = merged(verdicts, outcomes)?;
+        let reply = self.execute(target, commands::upload(good), idempotency).await?;
+        let (health, items) = (reply.health(), merged(verdicts, reply.answer));
         Ok(Saved { items, health, position: reply.position })
     }
 
@@ -60,6 +60,6 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Result<ItemOutcome, AdmissionError>, StoreError> {
         let mut saved = self.save_key_packages(pool, vec![package], idempotency).await?;
-        saved.items.pop().ok_or(StoreError::Confused)
+        saved.items.pop().ok_or(StoreError::Cancelled)
     }
 }

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use actix_web::{HttpResponse, web::Data};
 use keypool_api::{
-    Code, DeviceReservation, MissingDevice, Problem, ReserveManyReply, ReserveManyRequest,
-    ReserveTarget,
+    Code, DeviceReservation, MissingDevice, ReserveManyReply, ReserveManyRequest, ReserveTarget,
 };
 use keypool_ledger::PoolId;
 
 use super::reply;
 use crate::{
-    authentication::Writer,
+    authentication::AuthenticatedWrite,
     keypackage_store::{Invitee, ManyReservations, ReservedKeyPackage},
     problem::Failure,
     routes::policy::is_introduced,
@@ -20,22 +19,19 @@ use crate::{
 
 /// Sets one package of each device of each target aside for the caller, whose own device is left out.
 ///
-/// Who has no package to hand out is named in `missing`, with the code that reserving it alone would be
-/// refused with. A request that is repeated, also one that was cut off in the middle, reserves what is
-/// not reserved yet, and tells the rest as it was.
+/// Devices without a package to hand out are named in `missing`, with the code that reserving it alone
+/// would be refused with. A request that is repeated, also one that was cut off in the middle, reserves
+/// the packages that are not reserved yet, and tells the others as they were.
 #[utoipa::path(
     post, path = "/keypackages/reserve-many", tag = "keypackages",
-    params(("Idempotency-Key" = uuid::Uuid, Header, description = "A new UUID for each new request")),
     request_body = ReserveManyRequest,
     responses(
         (status = 200, description = "The packages, and who has none", body = ReserveManyReply),
-        (status = "4XX", description = "Refused", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", description = "Failed", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn reserve_many(
     state: Data<State>,
-    caller: Writer,
+    caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let asked: ReserveManyRequest = caller.body.json()?;
     let mut introduced = BTreeSet::new();

@@ -1,19 +1,23 @@
-//! What takes the place of a pool's packages: others, of its key or of the next; or none, when its device
-//! is removed. And the device that the operator lets in.
+//! Replacement of a pool's packages: by others, of its key or of the next; or by none, when its device is
+//! removed. Also the admission of a device by the operator.
 
 use keypool_ledger::{
-    CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement,
+    CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement, Timestamp,
 };
-use keypool_projections::{Answer, Command, Health, ItemOutcome, LeafKey, NextKey};
+use keypool_projections::{Health, ItemOutcome, LeafKey, NextKey};
 use uuid::Uuid;
 
-use super::{Idempotency, KeyPackageStore, StoreError, first_half, merged};
+use super::{
+    Idempotency, KeyPackageStore, StoreError,
+    commands::{self, Exchanged},
+    first_half, merged,
+};
 use crate::{admission::AdmissionError, pools::Target};
 
-/// What became of packages that were to take the place of others.
+/// The result of a replacement.
 #[derive(Clone, Debug)]
 pub struct Replaced {
-    /// What became of each, in the order of the request. If none is acceptable, nothing has changed.
+    /// The outcome of each, in the order of the request. If none is acceptable, nothing has changed.
     pub items: Vec<Result<ItemOutcome, AdmissionError>>,
     /// The packages in whose place they are.
     pub revoked: Vec<KeyPackageRef>,
@@ -39,8 +43,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         packages: Vec<Vec<u8>>,
         idempotency: Idempotency,
     ) -> Result<Replaced, StoreError> {
-        let counted = self.count_upload(pool, packages.len(), idempotency.key)?;
-        let replaced = self.replace_counted(pool, next, packages, idempotency).await;
+        let recorded = self.first_record(idempotency.key).await?.map(|first| first.envelope.at);
+        let counted = self.count_upload(pool, packages.len(), recorded)?;
+        let replaced = self.replace_counted(pool, (next, packages), recorded, idempotency).await;
         let items = replaced.as_ref().map(|replaced| replaced.items.as_slice());
         self.settle_upload(pool, counted, items);
         replaced
@@ -49,28 +54,26 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     async fn replace_counted(
         &self,
         pool: &PoolId,
-        next: Option<NextKey>,
-        packages: Vec<Vec<u8>>,
+        (next, packages): (Option<NextKey>, Vec<Vec<u8>>),
+        recorded: Option<Timestamp>,
         idempotency: Idempotency,
     ) -> Result<Replaced, StoreError> {
         let signer = next.as_ref().map(|next| &next.signature_key);
-        let admitted = self.admit_all(pool, signer, packages, idempotency.key).await?;
+        let admitted = self.admit_all(pool, signer, packages, recorded).await?;
         let (mut packages, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
         for result in admitted {
             verdicts.push(result.map(|package| packages.push(package)));
         }
         if packages.is_empty() {
-            let items = merged(verdicts, Vec::new())?;
+            let items = merged(verdicts, Vec::new());
             let (view, health) = self.status(pool);
             return Ok(Replaced { items, revoked: Vec::new(), health, position: view.position });
         }
-        let command = Command::Replace { packages, next };
+        let command = commands::replace(packages, next);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
         let (health, position) = (reply.health(), reply.position);
-        let Answer::Replaced { outcomes, revoked } = reply.answer else {
-            return Err(StoreError::Confused);
-        };
-        Ok(Replaced { items: merged(verdicts, outcomes)?, revoked, health, position })
+        let Exchanged { outcomes, revoked } = reply.answer;
+        Ok(Replaced { items: merged(verdicts, outcomes), revoked, health, position })
     }
 
     /// Lets no key speak for a device any more, and withdraws its packages; returns where that stands in the
@@ -87,11 +90,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<u64, StoreError> {
         let target = Target::Pool(pool.clone());
-        let reply = self.execute(target, Command::Remove { by }, idempotency).await?;
-        match reply.answer {
-            Answer::Removed => Ok(reply.position),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(self.execute(target, commands::remove(by), idempotency).await?.position)
     }
 
     /// Declares the key that signs a device's packages of a signature scheme; returns where that stands in
@@ -107,15 +106,11 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         (statement, leaf_key): (SignedStatement, LeafKey),
         idempotency: Idempotency,
     ) -> Result<u64, StoreError> {
-        let command = Command::DeclareLeafKey { statement, leaf_key };
-        let is_counted = self.count_policy(pool, idempotency.key)?;
+        let command = commands::declare_leaf_key(statement, leaf_key);
+        let is_counted = self.count_policy(pool, idempotency.key).await?;
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await;
         self.settle_policy(pool, is_counted, &reply);
-        let reply = reply?;
-        match reply.answer {
-            Answer::LeafKeyDeclared => Ok(reply.position),
-            _ => Err(StoreError::Confused),
-        }
+        Ok(reply?.position)
     }
 
     /// Releases a user's name: every device of the user is removed, and anyone may register the name again,
@@ -135,7 +130,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             let digest = Hash::of(format!("{} {device}", idempotency.digest).as_bytes());
             let key = CommandId(Uuid::from_bytes(first_half(&digest)));
             let target = Target::Pool(device.clone());
-            self.execute(target, Command::ReleaseName, Idempotency { key, digest }).await?;
+            self.execute(target, commands::release_name(), Idempotency { key, digest }).await?;
         }
         Ok(devices)
     }
@@ -151,11 +146,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         signature_key: SignatureKey,
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let command = Command::Admit { signature_key, credential: pool.user().to_owned() };
+        let command = commands::admit(pool, signature_key);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
-        match reply.answer {
-            Answer::Registered { known } => Ok((known, reply.position)),
-            _ => Err(StoreError::Confused),
-        }
+        Ok((reply.answer, reply.position))
     }
 }
