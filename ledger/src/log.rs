@@ -4,23 +4,7 @@ mod staging;
 
 mod memory;
 
-mod sled;
-
-mod database;
-
-mod index;
-
-mod journal;
-
-mod packing;
-
-mod directory;
-
-mod disk;
-
-mod health;
-
-mod histories;
+mod local;
 
 mod faulty;
 
@@ -32,13 +16,12 @@ use crate::{
     Timestamp, codec::DecodeError,
 };
 
-pub use self::sled::{SledLog, SledLogOptions};
 pub use self::{
-    directory::{OpenError, ReadLock},
-    disk::DiskSpace,
     faulty::{Fault, Faulty},
-    health::LogHealth,
-    journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
+    local::{
+        DiskSpace, JournalReader, JournalWriter, JournalWriterOptions, LogHealth, OpenError,
+        RawRecord, ReadLock, SledLog, SledLogOptions, TornTail,
+    },
     memory::MemoryLog,
 };
 

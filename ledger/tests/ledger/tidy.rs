@@ -19,8 +19,8 @@ const HOMES: &[(&str, &[&str])] = &[
     (
         "sled::",
         &[
-            "ledger/src/log/database.rs",
-            "ledger/src/log/database/",
+            "ledger/src/log/local/database.rs",
+            "ledger/src/log/local/database/",
             "client/src/storage.rs",
             "client/src/storage/",
         ],

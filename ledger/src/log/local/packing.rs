@@ -2,7 +2,7 @@
 //!
 //! Numbers are big-endian; a length of four bytes stands before everything that can be long.
 
-use super::Record;
+use crate::Record;
 
 /// Appends a number.
 pub(super) fn put_u32(out: &mut Vec<u8>, number: usize) {

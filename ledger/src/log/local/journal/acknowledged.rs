@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     Hash,
-    log::{
+    log::local::{
         directory::{OpenError, sync_directory},
         packing::{Unpacker, put_u64},
     },

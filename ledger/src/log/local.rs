@@ -11,6 +11,22 @@ mod opening;
 
 mod tending;
 
+mod database;
+
+mod index;
+
+mod journal;
+
+mod packing;
+
+mod directory;
+
+mod disk;
+
+mod health;
+
+mod histories;
+
 use std::{
     fmt, io,
     path::Path,
@@ -23,16 +39,21 @@ use std::{
 
 use self::{
     core::Core,
+    directory::{LockedDirectory, sync_directory},
+    disk::Ballast,
+    index::{Fingerprints, Index, IndexSettings, Sought},
+    journal::{CommitError, Journal},
     opening::{open_index, own_database},
     tending::{scrub, tend},
 };
+pub use self::{
+    directory::{OpenError, ReadLock},
+    disk::DiskSpace,
+    health::LogHealth,
+    journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
+};
 use super::{
     AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
-    directory::{LockedDirectory, OpenError, sync_directory},
-    disk::{self, Ballast, DiskSpace},
-    health::LogHealth,
-    index::{Fingerprints, Index, IndexSettings, Sought},
-    journal::{CommitError, Journal},
     staging::Staging,
 };
 use crate::{CommandId, Event, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};

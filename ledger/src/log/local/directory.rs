@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BoxError, disk};
-use crate::StreamId;
+use super::disk;
+use crate::{StreamId, log::BoxError};
 
 /// Why a log could not be opened. Each case calls for another reaction.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{Segment, frame::SegmentHeader, make_file};
-use crate::log::journal::scan::segment_path;
+use crate::log::local::journal::scan::segment_path;
 
 /// The file's name; one that is left behind is removed like every unfinished segment.
 const NAME: &str = "spare.new";

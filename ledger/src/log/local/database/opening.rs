@@ -12,11 +12,13 @@ use std::{
 use super::{DISTRUSTED, Database, check, checked};
 use crate::log::{
     BoxError,
-    directory::{OpenError, create_private},
-    disk,
-    health::told,
-    index::Fingerprints,
-    journal::new_key,
+    local::{
+        directory::{OpenError, create_private},
+        disk,
+        health::told,
+        index::Fingerprints,
+        journal::new_key,
+    },
 };
 
 /// The database's folder in the directory of the log.

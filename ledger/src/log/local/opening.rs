@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::SledLogOptions;
-use crate::log::{
+use crate::log::local::{
     database::{Database, Note, Unusable, remove_set_aside},
     directory::OpenError,
     disk, histories,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Hash, ReadError, Record,
     codec::{self, DecodeError},
-    log::{index::Place, packing::Unpacker},
+    log::local::{index::Place, packing::Unpacker},
 };
 
 /// How many files are kept open.

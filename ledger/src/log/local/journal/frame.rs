@@ -11,7 +11,7 @@
 
 use crate::{
     Hash, Record,
-    log::packing::{Unpacker, packed_len, put_record, put_u32, put_u64},
+    log::local::packing::{Unpacker, packed_len, put_record, put_u32, put_u64},
 };
 
 /// The bytes before the first frame of a segment.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, ops::ControlFlow, path::Path};
 use super::scan::{Scan, TornTail};
 use crate::{
     Record, codec,
-    log::{directory::OpenError, histories::unreadable},
+    log::local::{directory::OpenError, histories::unreadable},
 };
 
 /// A record as it stands in a file: its bytes, not decoded, and their place.

@@ -13,7 +13,7 @@ use std::{
 use super::{core::Core, opening::build_index};
 use crate::{
     Clock, SystemClock,
-    log::{
+    log::local::{
         directory::OpenError,
         disk::{self, Ballast},
         index::Index,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     ReadError,
-    log::{
+    log::local::{
         database::{Database, Part, Stored},
         packing::{Unpacker, put_u64},
     },

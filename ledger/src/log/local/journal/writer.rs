@@ -12,7 +12,7 @@ use crate::{
     Hash, Record,
     log::{
         AppendError,
-        directory::{LockedDirectory, OpenError, create_private},
+        local::directory::{LockedDirectory, OpenError, create_private},
     },
 };
 

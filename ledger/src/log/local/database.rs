@@ -26,9 +26,12 @@ use crate::{
     Hash, ReadError,
     codec::DecodeError,
     log::{
-        BoxError, Snapshot, disk,
-        index::Fingerprints,
-        packing::{Unpacker, put_u64},
+        BoxError, Snapshot,
+        local::{
+            disk,
+            index::Fingerprints,
+            packing::{Unpacker, put_u64},
+        },
     },
 };
 

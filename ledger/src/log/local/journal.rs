@@ -38,7 +38,7 @@ pub use self::{
 };
 use crate::{
     Hash, Record, codec,
-    log::{
+    log::local::{
         directory::{OpenError, create_private},
         disk,
         health::{LogHealth, Reported, told},

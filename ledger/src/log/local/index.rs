@@ -237,7 +237,7 @@ impl Index {
         Ok(())
     }
 
-    fn fill_one(&self, raw: &super::RawRecord<'_>) -> Result<(), IndexError> {
+    fn fill_one(&self, raw: &crate::RawRecord<'_>) -> Result<(), IndexError> {
         if self.ending.load(Ordering::Relaxed) {
             return Err(ReadError::Unavailable("the log is being closed".into()).into());
         }

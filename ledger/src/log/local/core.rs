@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     AppendError, Hash, ReadError, Record, StreamId,
-    log::{
+    log::local::{
         database::Note,
         health::{LogHealth, Reported, told},
         index::{BLOCK, Index, IndexSettings, Place, Sought},

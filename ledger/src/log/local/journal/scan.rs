@@ -14,7 +14,7 @@ use super::{
         Frame, FramedRecord, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, marker, newer_format,
     },
 };
-use crate::{Hash, log::directory::OpenError};
+use crate::{Hash, log::local::directory::OpenError};
 
 /// The end of the last segment's name.
 const SUFFIX: &str = ".seg";
