@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
-    ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp,
+    ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp, log::find_command,
 };
 use keypool_projections::{Answer, Claim, Command, Health, ItemOutcome, Package, Which};
 use uuid::Uuid;
@@ -401,7 +401,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         packages: Vec<Vec<u8>>,
         key: CommandId,
     ) -> Result<Vec<Judgement>, StoreError> {
-        let recorded = self.pools.log().find(key)?;
+        let recorded = find_command(self.pools.log(), key, 0)?;
         let now =
             recorded.first().map_or_else(|| self.pools.wall_clock(), |first| first.envelope.at);
         let signature_key = signer.cloned().or_else(|| self.registered_key(pool));

@@ -41,7 +41,7 @@ use self::{
     core::Core,
     directory::{LockedDirectory, sync_directory},
     disk::Ballast,
-    index::{Fingerprints, Index, IndexSettings, Sought},
+    index::{Fingerprints, Index, IndexSettings},
     journal::{CommitError, Journal},
     opening::{open_index, own_database},
     tending::{scrub, tend},
@@ -53,10 +53,10 @@ pub use self::{
     journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
 };
 use super::{
-    AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
-    staging::Staging,
+    AppendError, Appended, Batch, EventLog, Key, LogHead, ReadError, Record, Snapshot,
+    SnapshotStore, StreamHead, staging::Staging,
 };
-use crate::{CommandId, Event, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};
+use crate::StreamId;
 
 /// How many bytes an open needs on the disk beside two segments.
 const OPEN_BYTES: u64 = 6 << 20;
@@ -171,6 +171,36 @@ impl SledLog {
         self.core.health()
     }
 
+    /// Appends records that another log has sealed, all of them or none: a copy of its log grows so.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`AppendError`]. It is a [`Conflict`](super::Conflict) if a record does not follow the
+    /// last one by its position, its version and its chain, and `NotWritten` if a record is not what its
+    /// bytes say.
+    pub fn append_sealed(&self, records: Vec<Record>) -> Result<(), AppendError> {
+        let mut journal = self.core.writer();
+        if let Some(failure) = journal.failure() {
+            return Err((&failure).into());
+        }
+        let mut staging = Staging::after(journal.last_seq());
+        staging.check_sealed(&records, |stream| self.stream_head(stream))?;
+        self.commit(&mut journal, &[Ok(records)]).map_err(|error| (&error).into())
+    }
+
+    /// Writes staged batches, and wakes the thread that keeps the index if that has grown.
+    fn commit(
+        &self,
+        journal: &mut Journal,
+        staged: &[Result<Vec<Record>, AppendError>],
+    ) -> Result<(), CommitError> {
+        let grown = self.core.commit(journal, staged)?;
+        if grown {
+            self.wake();
+        }
+        Ok(())
+    }
+
     /// Asks how much room the disk of the log has.
     ///
     /// # Errors
@@ -225,30 +255,25 @@ impl fmt::Debug for SledLog {
     }
 }
 
-/// Whether a record is the one that brought a package.
-fn brings(record: &Record, keypackage_ref: &KeyPackageRef) -> bool {
-    match &record.envelope.event {
-        Event::Created(facts) | Event::Uploaded(facts) => facts.keypackage_ref == *keypackage_ref,
-        _ => false,
-    }
-}
-
 impl EventLog for SledLog {
-    fn append(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>> {
-        let core = &self.core;
-        let mut journal = core.writer();
-        let mut staging = Staging::after(journal.last_seq());
-        let staged: Vec<_> = batches
-            .into_iter()
-            .map(|batch| staging.stage(batch, |stream| self.stream_head(stream)))
-            .collect();
-        let committed = core.commit(&mut journal, &staged);
-        drop(journal);
-        if let Ok(true) = committed {
-            self.wake();
+    fn append(
+        &self,
+        decided_at: LogHead,
+        batches: Vec<Batch>,
+    ) -> Vec<Result<Appended, AppendError>> {
+        let mut journal = self.core.writer();
+        let refuse = |_: &Batch| refusal(&journal, decided_at).map(Err);
+        let refused: Vec<_> = batches.iter().filter_map(refuse).collect();
+        if !refused.is_empty() {
+            return refused;
         }
+        let mut staging = Staging::after(journal.last_seq());
+        let stage = |batch| staging.stage(batch, |stream| self.stream_head(stream));
+        let staged: Vec<_> = batches.into_iter().map(stage).collect();
+        let committed = self.commit(&mut journal, &staged);
+        drop(journal);
         let answer = |staged: Result<Vec<Record>, AppendError>| match &committed {
-            Ok(_) => staged.map(|records| Appended { records }),
+            Ok(()) => staged.map(|records| Appended { records }),
             Err(err) => Err(staged.err().unwrap_or_else(|| err.into())),
         };
         staged.into_iter().map(answer).collect()
@@ -268,65 +293,11 @@ impl EventLog for SledLog {
         self.look(|index| self.core.read_stream(index, (stream, head), after, limit))
     }
 
-    fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError> {
-        self.find_after(command, 0)
-    }
-
-    fn find_after(&self, command: CommandId, after: u64) -> Result<Vec<Record>, ReadError> {
-        self.core.check_certain()?;
-        let caused = |record: &Record| record.envelope.command == command;
-        self.look(|index| self.core.found(index, Sought::Command(command), after, caused))
-    }
-
-    fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
-        self.look(|index| {
-            let brings = |record: &Record| brings(record, keypackage_ref);
-            self.core.first(index, Sought::Package(keypackage_ref), brings)
-        })
-    }
-
-    fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {
-        let about =
-            |record: &Record| record.envelope.event.keypackage_ref() == Some(keypackage_ref);
-        let key = Sought::Package(keypackage_ref);
-        let records = self.look(|index| self.core.found(index, key, 0, about))?.into_iter();
-        let mut records = records.skip_while(|record| !brings(record, keypackage_ref));
-        let Some(first) = records.next() else { return Ok(Vec::new()) };
-        let mut found = vec![first];
-        for record in records {
-            // Nothing keeps other histories from naming it.
-            if found.first().is_some_and(|first| first.envelope.stream == record.envelope.stream) {
-                found.push(record);
-            }
+    fn find(&self, key: Key<'_>, after: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        if let Key::Command(_) = key {
+            self.core.check_certain()?;
         }
-        Ok(found)
-    }
-
-    fn knows_init_key(&self, pool: &PoolId, init_key: &Hash) -> Result<bool, ReadError> {
-        let has_it = |record: &Record| {
-            record.envelope.stream.pool() == Some(pool)
-                && matches!(&record.envelope.event, Event::Uploaded(facts) if facts.init_key == *init_key)
-        };
-        let key = Sought::InitKey(pool, init_key);
-        Ok(!self.look(|index| self.core.found(index, key, 0, has_it))?.is_empty())
-    }
-
-    fn find_reservation(&self, sought: ReservationId) -> Result<Option<Record>, ReadError> {
-        self.find_reservation_after(sought, 0)
-    }
-
-    fn find_reservation_after(
-        &self,
-        sought: ReservationId,
-        after: u64,
-    ) -> Result<Option<Record>, ReadError> {
-        let made = |record: &Record| matches!(&record.envelope.event, Event::Reserved { reservation, .. } if *reservation == sought);
-        let key = Sought::Reservation(sought);
-        Ok(self.look(|index| self.core.found(index, key, after, made))?.into_iter().next())
-    }
-
-    fn health(&self) -> LogHealth {
-        self.health()
+        self.look(|index| self.core.find(index, key, after, limit))
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {
@@ -336,17 +307,23 @@ impl EventLog for SledLog {
     fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
         self.look(|index| index.head(stream, |place| self.core.record_at(index, place)))
     }
+}
 
-    fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        let found = self.read(seq.max(1), 1)?.pop();
-        Ok(found.filter(|record| record.seq == seq).map(|record| record.payload))
+/// The reason why a journal takes no append that was decided at a head.
+fn refusal(journal: &Journal, decided_at: LogHead) -> Option<AppendError> {
+    if let Some(failure) = journal.failure() {
+        return Some((&failure).into());
     }
+    let head = LogHead { seq: journal.last_seq() };
+    head.check(decided_at).err().map(Into::into)
+}
 
-    fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+impl SnapshotStore for SledLog {
+    fn get(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         self.look(|index| index.database().snapshot(name))
     }
 
-    fn snapshots(
+    fn list(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
@@ -355,7 +332,7 @@ impl EventLog for SledLog {
         self.look(|index| index.database().snapshots(prefix, after, limit))
     }
 
-    fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+    fn put(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
         self.look(|index| index.database().keep(snapshots))
     }
 }
@@ -364,6 +341,7 @@ impl From<&CommitError> for AppendError {
     fn from(err: &CommitError) -> Self {
         match err {
             CommitError::NotWritten(cause) => Self::NotWritten(Box::new(Arc::clone(cause))),
+            CommitError::Failed(cause) => Self::Failed(Box::new(Arc::clone(cause))),
             CommitError::Unknown(cause) => Self::Unknown(Box::new(Arc::clone(cause))),
         }
     }

@@ -2,7 +2,10 @@
 //! they are not.
 
 use keypool_api::PolicyRequest;
-use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
+use keypool_ledger::{
+    CommandId, EventLog, PoolId, ReservationId, Timestamp,
+    log::{find_command, find_reservation},
+};
 use keypool_projections::{
     Answer, Circle, Claim, Command, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
     quota::{OverQuota, Quota, Quotas, Relation},
@@ -150,7 +153,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Whether a request, or its reservation, was carried out before.
     fn is_made(&self, id: CommandId, reservation: ReservationId) -> Result<bool, ExecuteError> {
         let log = self.pools.log();
-        Ok(!log.find(id)?.is_empty() || log.find_reservation(reservation)?.is_some())
+        Ok(!find_command(log, id, 0)?.is_empty()
+            || find_reservation(log, reservation, 0)?.is_some())
     }
 
     /// Takes in that a claim has ended.
@@ -211,7 +215,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         for (place, (quota, count)) in costs.iter().enumerate() {
             if let Err(over) = counter.device(*quota, &request.caller, *count, now) {
                 self.give_back_delivery(&request.caller, costs.get(..place).unwrap_or_default());
-                let recorded = self.pools.log().find(request.id).map_err(ExecuteError::from)?;
+                let recorded =
+                    find_command(self.pools.log(), request.id, 0).map_err(ExecuteError::from)?;
                 if !recorded.is_empty() {
                     return Ok(false);
                 }
@@ -259,7 +264,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// counted.
     pub(super) fn count_policy(&self, pool: &PoolId, id: CommandId) -> Result<bool, StoreError> {
         let Some(counter) = &self.counter else { return Ok(false) };
-        if !self.pools.log().find(id)?.is_empty() {
+        if !find_command(self.pools.log(), id, 0)?.is_empty() {
             return Ok(false);
         }
         let may = counter.device(Quota::Policy, pool, 1, self.pools.now());
@@ -292,7 +297,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         id: CommandId,
     ) -> Result<usize, StoreError> {
         let Some(counter) = &self.counter else { return Ok(0) };
-        if !self.pools.log().find(id)?.is_empty() {
+        if !find_command(self.pools.log(), id, 0)?.is_empty() {
             return Ok(0);
         }
         let may = counter.upload(pool, count, self.pools.now());

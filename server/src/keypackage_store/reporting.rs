@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_rt::task::spawn_blocking;
-use keypool_ledger::{EventLog, PoolId, ReadError};
+use keypool_ledger::{EventLog, PoolId, ReadError, log::find_reservation};
 use keypool_projections::{Answer, Claim, Command, ReservationStatus};
 
 use super::{Bench, Idempotency, KeyPackageStore, StoreError, judge};
@@ -58,7 +58,7 @@ fn held_by<L: EventLog + 'static>(
     claim: &Claim,
     pools: &Pools<L>,
 ) -> Result<Option<(PoolId, Vec<u8>)>, ReadError> {
-    let Some(made) = pools.log().find_reservation(claim.reservation)? else { return Ok(None) };
+    let Some(made) = find_reservation(pools.log(), claim.reservation, 0)? else { return Ok(None) };
     let Some(pool) = made.envelope.stream.pool() else { return Ok(None) };
     let Some(view) = pools.pool(pool) else { return Ok(None) };
     let is_held = view.state.reservation(claim.reservation).is_some_and(|made| {

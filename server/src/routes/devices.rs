@@ -8,7 +8,7 @@ use keypool_api::{
     Code, DevicesReply, LeafKeyReply, LeafKeyRequest, Problem, RegisterReply, RegisterRequest,
     RemoveReply, RemoveRequest, RotateRequest,
 };
-use keypool_ledger::{EventLog, PoolId, Signature, SignatureKey, SignedStatement};
+use keypool_ledger::{PoolId, Signature, SignatureKey, SignedStatement, log::find_command};
 use keypool_projections::{LeafKey, Rejection};
 
 use crate::{
@@ -212,7 +212,7 @@ fn check_proof(
 /// The pool that a request with this idempotency key was carried out on. If that was another request, the
 /// pools refuse this one.
 fn carried_out_on(state: &State, idempotency: Idempotency) -> Result<Option<PoolId>, Failure> {
-    let recorded = state.store()?.pools().log().find(idempotency.key);
+    let recorded = find_command(state.store()?.pools().log(), idempotency.key, 0);
     let recorded = recorded.map_err(ExecuteError::from)?;
     Ok(recorded.first().and_then(|first| first.envelope.stream.pool().cloned()))
 }

@@ -11,7 +11,7 @@ use actix_web::{
 use keypool_api::{
     Code, ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply, Problem,
 };
-use keypool_ledger::{Event, EventLog, Record, ReservationId};
+use keypool_ledger::{Event, EventLog, Record, ReservationId, log::find_reservation};
 use keypool_projections::ReservationStatus;
 use keypool_transparency::{Standing, Tile};
 use serde::Deserialize;
@@ -193,7 +193,8 @@ fn of_concern(
     id: ReservationId,
     caller: &Reader,
 ) -> Result<Option<Record>, Failure> {
-    let found = state.store()?.pools().log().find_reservation(id).map_err(ExecuteError::from)?;
+    let found =
+        find_reservation(state.store()?.pools().log(), id, 0).map_err(ExecuteError::from)?;
     Ok(found.filter(|record| {
         let holds = matches!(
             &record.envelope.event,

@@ -9,7 +9,7 @@ use std::{
 use keypool_ledger::{
     Batch, Clock, CommandId, Event, EventLog, Hash, ManualClock, MemoryLog, NewEvent, StreamId,
     StreamWrite,
-    log::{Fault, Faulty},
+    log::{Fault, Faulty, append_at_head},
 };
 use keypool_projections::{Command, Limits, Rejection};
 use keypool_server::pools::{
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     delivery::asked,
     history::{START, at, group, package, pool, reference, reservation},
-    service::{block_on, register, request, reserve, reserved, spend},
+    service::{block_on, open_kept, register, request, reserve, reserved, spend},
 };
 
 type Log = Arc<Faulty<MemoryLog>>;
@@ -36,7 +36,7 @@ fn bobs(names: &[&str]) -> (Log, Pools<Log>) {
 
 fn open(log: &Log) -> Pools<Log> {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
-    Pools::open(Arc::clone(log), clock, Limits::STANDARD).unwrap()
+    open_kept(log, clock, Limits::STANDARD)
 }
 
 fn to_bob(id: u128, command: Command) -> Request {
@@ -60,7 +60,7 @@ fn rival(log: &MemoryLog, expected: u64) {
         payload: Vec::new(),
     };
     let write = StreamWrite { stream: StreamId::Pool(pool("bob")), expected, events: vec![event] };
-    log.append(vec![Batch { writes: vec![write] }]).pop().unwrap().unwrap();
+    append_at_head(log, &[Batch { writes: vec![write] }]).pop().unwrap().unwrap();
 }
 
 #[test]
@@ -131,8 +131,7 @@ fn a_log_that_takes_nothing_for_a_while_ends_nothing() {
 fn a_sweep_and_an_acceptance_of_the_clock_wait_for_a_log_that_takes_nothing() {
     let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
     let clock = Arc::new(ManualClock::at(START));
-    let pools =
-        Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, Limits::STANDARD).unwrap();
+    let pools = open_kept(&log, clock.clone() as Arc<dyn Clock>, Limits::STANDARD);
     block_on(pools.execute(to_bob(1, register(1, "bob")))).unwrap();
     block_on(pools.execute(to_bob(2, Command::Upload(vec![package("a")])))).unwrap();
     clock.advance(Duration::from_hours(1));
@@ -197,7 +196,7 @@ fn settings_that_the_log_does_not_take_at_the_start_stand_before_all_that_they_d
     let limits = Limits { grace: Duration::from_secs(5), ..Limits::STANDARD };
     log.fail_append(1, Fault::NotWritten);
     log.fail_append(2, Fault::NotWritten);
-    let pools = Pools::open(Arc::clone(&log), clock, limits).unwrap();
+    let pools = open_kept(&log, clock, limits);
     assert!(pools.refusal().is_some());
     let upload = || to_bob(1, Command::Upload(vec![package("a")]));
     let refused = block_on(pools.execute(upload())).unwrap_err();

@@ -1,6 +1,7 @@
 //! The heart of a log: its journal, its index, and how far readers see.
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    AppendError, Hash, ReadError, Record, StreamId,
+    AppendError, Hash, Key, ReadError, Record, StreamId,
     log::local::{
         database::Note,
         health::{LogHealth, Reported, told},
@@ -239,34 +240,32 @@ impl Core {
         Ok(records)
     }
 
-    /// The records that are found by a key and are what was sought, in order.
-    pub(super) fn found(
+    /// Finds at most `limit` records after a position by a key, in order.
+    pub(super) fn find(
         &self,
         index: &Index,
-        key: Sought<'_>,
+        key: Key<'_>,
         after: u64,
-        sought: impl Fn(&Record) -> bool,
+        limit: usize,
     ) -> Result<Vec<Record>, ReadError> {
+        let from = match key {
+            // Its history begins with the record that brought it, however old that is.
+            Key::Package(_) if after == 0 || index.has_after(key, after)? => 0,
+            _ => after,
+        };
         let visible = self.visible();
-        let places = index.find_after(key, after)?;
-        let seen = places.into_iter().filter(|place| place.seq <= visible);
-        let records = seen.map(|place| self.record_at(index, place));
-        let records = records.collect::<Result<Vec<_>, _>>()?;
-        Ok(records.into_iter().filter(sought).collect())
-    }
-
-    /// The first record that is found by a key and is what was sought.
-    pub(super) fn first(
-        &self,
-        index: &Index,
-        key: Sought<'_>,
-        sought: impl Fn(&Record) -> bool,
-    ) -> Result<Option<Record>, ReadError> {
-        let visible = self.visible();
-        index.find_first(key, |place| {
-            let seen = place.seq <= visible;
-            let record = seen.then(|| self.record_at(index, place)).transpose()?;
-            Ok(record.filter(&sought))
-        })
+        let (mut selection, mut found) = (key.selection(), Vec::new());
+        index.visit(Sought::Key(key), from, |place| {
+            if limit <= found.len() {
+                return Ok(ControlFlow::Break(()));
+            }
+            let record =
+                (place.seq <= visible).then(|| self.record_at(index, place)).transpose()?;
+            let takes = |record: &Record| selection.takes(record) && after < record.seq;
+            found.extend(record.filter(takes));
+            let full = limit <= found.len();
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(found)
     }
 }

@@ -33,7 +33,7 @@ use super::{
     histories::unreadable,
     journal::{Contents, JournalReader},
 };
-use crate::{OpenError, ReadError, Record, StreamHead, StreamId, codec};
+use crate::{Key, OpenError, ReadError, Record, StreamHead, StreamId, codec};
 
 /// How many runs of one level are merged into one of the next.
 const FANOUT: usize = 8;
@@ -280,38 +280,43 @@ impl Index {
 
     /// The places after a record that are found by a key, in the order of the log.
     pub(super) fn find_after(&self, key: Sought<'_>, after: u64) -> Result<Vec<Place>, ReadError> {
-        let fingerprint = self.fingerprints().of(key);
-        let (newest, runs) = self.with(fingerprint);
         let mut found = Vec::new();
-        for run in runs.iter().filter(|run| after < run.extent.last_seq) {
-            found.extend(run.find(&self.database, fingerprint)?.iter().map(Entry::place));
-        }
-        found.extend(newest);
-        found.retain(|place| after < place.seq);
+        self.visit(key, after, |place| {
+            found.push(place);
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(found)
     }
 
-    /// The first result of `look` at the places that a key leads to.
-    pub(super) fn find_first<T>(
+    /// Whether a key may find anything after a record.
+    pub(super) fn has_after(&self, key: Key<'_>, after: u64) -> Result<bool, ReadError> {
+        Ok(!self.find_after(Sought::Key(key), after)?.is_empty())
+    }
+
+    /// Shows the places after a record that are found by a key, in the order of the log, until `look` ends
+    /// it: later runs are not read then.
+    pub(super) fn visit(
         &self,
         key: Sought<'_>,
-        mut look: impl FnMut(Place) -> Result<Option<T>, ReadError>,
-    ) -> Result<Option<T>, ReadError> {
+        after: u64,
+        mut look: impl FnMut(Place) -> Result<ControlFlow<()>, ReadError>,
+    ) -> Result<(), ReadError> {
         let fingerprint = self.fingerprints().of(key);
         let (newest, runs) = self.with(fingerprint);
-        for run in runs {
-            for entry in run.find(&self.database, fingerprint)? {
-                if let Some(found) = look(entry.place())? {
-                    return Ok(Some(found));
+        for run in runs.iter().filter(|run| after < run.extent.last_seq) {
+            let places = run.find(&self.database, fingerprint)?;
+            for place in places.iter().map(Entry::place).filter(|place| after < place.seq) {
+                if look(place)?.is_break() {
+                    return Ok(());
                 }
             }
         }
-        for place in newest {
-            if let Some(found) = look(place)? {
-                return Ok(Some(found));
+        for place in newest.into_iter().filter(|place| after < place.seq) {
+            if look(place)?.is_break() {
+                return Ok(());
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// The places in memory of a fingerprint, and the runs that may know of others, in the order of the log.

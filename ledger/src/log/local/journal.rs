@@ -54,6 +54,8 @@ pub(super) type Cause = Arc<dyn Error + Send + Sync>;
 pub(super) enum CommitError {
     /// None of it can ever be read back.
     NotWritten(Cause),
+    /// None of it can ever be read back, and the journal takes no more.
+    Failed(Cause),
     /// It may be there when the journal is opened again.
     Unknown(Cause),
 }
@@ -191,6 +193,12 @@ impl Journal {
         Arc::clone(&self.health)
     }
 
+    /// The error of every append from now on, if the journal has failed.
+    pub(super) fn failure(&self) -> Option<CommitError> {
+        let cause = Arc::clone(self.poisoned.as_ref()?);
+        Some(CommitError::Failed(Arc::new(Poisoned(cause))))
+    }
+
     /// The segments, for reading.
     pub(super) fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.segments)
@@ -208,8 +216,8 @@ impl Journal {
     /// Returns a [`CommitError`]. After a write or a force that failed, all that follow fail; a commit that
     /// is too long, or for which no segment can be made, changes nothing.
     pub(super) fn append(&mut self, batches: &[&[Record]]) -> Result<Vec<Place>, CommitError> {
-        if let Some(cause) = &self.poisoned {
-            return Err(CommitError::NotWritten(Arc::new(Poisoned(Arc::clone(cause)))));
+        if let Some(failure) = self.failure() {
+            return Err(failure);
         }
         if batches.is_empty() {
             return Ok(Vec::new());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{CommandId, Event, Hash, KeyPackageRef, PoolId, Record, ReservationId, StreamId};
+use crate::{Event, Hash, Key, PoolId, Record, StreamId};
 
 /// How many bytes a fingerprint has: the kind of the key, then its keyed hash.
 pub(super) const FINGERPRINT_LEN: usize = 1 + HASH_LEN;
@@ -62,14 +62,8 @@ pub(in crate::log) enum Sought<'a> {
     History(&'a StreamId, u64),
     /// The last event of a history.
     Head(&'a StreamId),
-    /// The records that a command caused.
-    Command(CommandId),
-    /// The records about a package.
-    Package(&'a KeyPackageRef),
-    /// The record that made a reservation.
-    Reservation(ReservationId),
-    /// The record that brought a package with an `init_key` into a pool.
-    InitKey(&'a PoolId, &'a Hash),
+    /// The records that a key may find; of a package all that name it.
+    Key(Key<'a>),
 }
 
 /// The kind that the fingerprints of [`Sought::Head`] begin with: of these only the last counts.
@@ -88,19 +82,19 @@ impl Sought<'_> {
                 update_stream(hasher, stream);
                 HEAD_KIND
             }
-            Self::Command(command) => {
+            Self::Key(Key::Command(command)) => {
                 hasher.update(command.0.as_bytes());
                 b'c'
             }
-            Self::Package(keypackage_ref) => {
+            Self::Key(Key::Package(keypackage_ref)) => {
                 hasher.update(keypackage_ref.as_bytes());
                 b'p'
             }
-            Self::Reservation(reservation) => {
+            Self::Key(Key::Reservation(reservation)) => {
                 hasher.update(reservation.0.as_bytes());
                 b'v'
             }
-            Self::InitKey(pool, init_key) => {
+            Self::Key(Key::InitKey(pool, init_key)) => {
                 hasher.update(init_key.as_bytes());
                 update_pool(hasher, pool);
                 b'i'
@@ -188,16 +182,18 @@ pub(super) fn keys_of(
 ) -> impl Iterator<Item = Fingerprint> + use<> {
     let envelope = &record.envelope;
     let history = Sought::History(&envelope.stream, envelope.version);
-    let command = Sought::Command(envelope.command);
-    let package = envelope.event.keypackage_ref().map(Sought::Package);
+    let command = Key::Command(envelope.command);
+    let package = envelope.event.keypackage_ref().map(Key::Package);
     let other = match &envelope.event {
-        Event::Reserved { reservation, .. } => Some(Sought::Reservation(*reservation)),
+        Event::Reserved { reservation, .. } => Some(Key::Reservation(*reservation)),
         Event::Uploaded(facts) => {
-            envelope.stream.pool().map(|pool| Sought::InitKey(pool, &facts.init_key))
+            envelope.stream.pool().map(|pool| Key::InitKey(pool, &facts.init_key))
         }
         _ => None,
     };
-    let found_by = [Some(history), Some(command), package, other];
+    let keys = [Some(command), package, other].map(|key| key.map(Sought::Key));
+    let [command, package, other] = keys;
+    let found_by = [Some(history), command, package, other];
     let fingerprints = found_by.map(|sought| sought.map(|sought| fingerprints.of(sought)));
     fingerprints.into_iter().flatten()
 }
