@@ -126,7 +126,7 @@ pub struct Batch {
 /// The part of a batch that goes to one history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamWrite {
-    /// Whose history.
+    /// The name of the history.
     pub stream: StreamId,
     /// The version the history must be at: the number of its events.
     pub expected: u64,
@@ -149,14 +149,14 @@ pub struct NewEvent {
     pub payload: Vec<u8>,
 }
 
-/// A record of the log: an envelope with its exact bytes, its payload and its place.
+/// A record of the log: an envelope with its exact bytes, its payload and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The position in the log, from 1, without gaps.
     pub seq: u64,
     /// The event and where it belongs.
     pub envelope: EventEnvelope,
-    /// The stored bytes of the envelope: what the chain hashes.
+    /// The stored bytes of the envelope, which the chain hashes.
     pub envelope_bytes: Vec<u8>,
     /// The bytes that go with it; empty for most, and for a pruned payload.
     pub payload: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What every [`EventLog`] promises, as one suite. Run it against each implementation.
+//! The promises of every [`EventLog`], as one suite. Run it against each implementation.
 //!
 //! It lives in the library behind the feature `conformance`, so that an engine in another crate can
 //! be held to the same contract.

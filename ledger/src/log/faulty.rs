@@ -1,7 +1,7 @@
 //! A log that fails where a test has planned it to. For tests, those of other crates included.
 //!
 //! It stands in the library and not in the tests, so that everything above the log can be shown
-//! what a log may do: refuse, lose an answer, or let another writer in between.
+//! each thing that a log may do: refuse, lose an answer, or let another writer in between.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,8 +2,8 @@
 //!
 //! An append goes to the journal, is forced to the disk there, and is noted in the index, of which the
 //! newest part is in memory. The database holds the rest of the index, and snapshots; it may at any time
-//! be thrown away: what it lacks at the next open is read from the journal. sled 0.34 can lose what it
-//! has acknowledged and panics on damaged files, which is why nothing depends on it.
+//! be thrown away: the part that it lacks at the next open is read from the journal. sled 0.34 can lose
+//! acknowledged writes and panics on damaged files, so nothing depends on it.
 
 mod core;
 
@@ -68,8 +68,8 @@ pub struct SledLogOptions {
     pub segment_bytes: u64,
     /// The memory that the database may use to keep pages at hand, in bytes.
     pub cache_bytes: u64,
-    /// How many bytes of the journal, from its end, are checked when it is opened. What is before them is
-    /// checked behind, by a thread that gives way, and the log fails if it is damaged.
+    /// How many bytes of the journal, from its end, are checked when it is opened. The older part is
+    /// checked in the background, by a thread that gives way, and the log fails if it is damaged.
     pub check_bytes: u64,
     /// After how many records the newest part of the index goes from memory to the database.
     pub seal_records: u64,
@@ -108,7 +108,7 @@ impl SledLogOptions {
 /// An [`EventLog`] in a directory of the local disk.
 ///
 /// One process has the directory open at a time. After a write or an fsync that failed it takes no more
-/// events and must be opened again; what was acknowledged stays readable. While it has no descriptor or no
+/// events and must be opened again; acknowledged events stay readable. While it has no descriptor or no
 /// room for another segment it refuses events, and goes on by itself when there is one.
 pub struct SledLog {
     core: Arc<Core>,
@@ -129,7 +129,7 @@ impl SledLog {
     ///
     /// Returns an [`OpenError`]. Nothing that was acknowledged has been changed then.
     pub fn open(dir: &Path, options: SledLogOptions) -> Result<Self, OpenError> {
-        Self::try_open(dir, options).map_err(|error| disk::told(dir, error))
+        Self::try_open(dir, options).map_err(|error| disk::name_full_disk(dir, error))
     }
 
     fn try_open(dir: &Path, options: SledLogOptions) -> Result<Self, OpenError> {
@@ -176,8 +176,8 @@ impl SledLog {
     /// # Errors
     ///
     /// Returns an [`AppendError`]. It is a [`Conflict`](super::Conflict) if a record does not follow the
-    /// last one by its position, its version and its chain, and `NotWritten` if a record is not what its
-    /// bytes say.
+    /// last one by its position, its version and its chain, and `NotWritten` if a record and its bytes
+    /// disagree.
     pub fn append_sealed(&self, records: Vec<Record>) -> Result<(), AppendError> {
         let mut journal = self.core.writer();
         if let Some(failure) = journal.failure() {

@@ -1,6 +1,7 @@
 //! How a batch becomes records: versions are checked, hashes chained, numbers given.
 //!
-//! Shared by all engines, so that none can differ in what it accepts or in the bytes it writes.
+//! Shared by all engines of this crate, so that none can differ in the batches it accepts or in the bytes
+//! it writes.
 
 use std::collections::HashMap;
 
@@ -99,7 +100,7 @@ fn check_follows(record: &Record, head: &StreamHead) -> Result<(), Conflict> {
     Ok(())
 }
 
-/// Checks that a sealed record is what its bytes say. Its payload may have been pruned.
+/// Checks that a sealed record agrees with its bytes. Its payload may have been pruned.
 fn check_bytes(record: &Record) -> Result<(), DecodeError> {
     let Record { envelope, envelope_bytes, payload, .. } = record;
     let intact = payload.is_empty() || Hash::of(payload) == envelope.payload;

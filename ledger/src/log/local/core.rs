@@ -13,8 +13,8 @@ use crate::{
     AppendError, Hash, Key, ReadError, Record, StreamId,
     log::local::{
         database::Note,
-        health::{LogHealth, Reported, told},
-        index::{BLOCK, Index, IndexSettings, Place, Sought},
+        health::{LogHealth, Reported, error_chain},
+        index::{BLOCK, Index, IndexKey, IndexSettings, RecordLocation},
         journal::{CommitError, Contents, Journal, Segments},
     },
 };
@@ -83,8 +83,8 @@ impl Core {
         index.ok_or_else(|| ReadError::Unavailable(rebuilding.into()))
     }
 
-    /// Takes the index away, so that nothing is appended until there is another, and says what the
-    /// journal holds that the other one has to find.
+    /// Takes the index away, so that nothing is appended until there is another, and returns the part of
+    /// the journal that the other one has to find.
     pub(super) fn take_index(&self) -> (Option<Arc<Index>>, Contents) {
         let journal = self.writer();
         let index = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -98,7 +98,7 @@ impl Core {
     /// Whether events are taken.
     pub(super) fn health(&self) -> LogHealth {
         match (self.health.get(), self.index()) {
-            (LogHealth::Writable, Err(error)) => LogHealth::Refusing { why: told(&error) },
+            (LogHealth::Writable, Err(error)) => LogHealth::Refusing { why: error_chain(&error) },
             (health, _) => health,
         }
     }
@@ -124,7 +124,7 @@ impl Core {
         Ok(())
     }
 
-    /// Writes what was accepted: to the journal, then to the index, then readers may see it. Returns
+    /// Writes accepted batches: to the journal, then to the index, then readers may see them. Returns
     /// whether the index has grown.
     pub(super) fn commit(
         &self,
@@ -138,14 +138,14 @@ impl Core {
         }
         // It cannot be taken away meanwhile: the journal is held.
         let index = self.index().map_err(|error| CommitError::NotWritten(Arc::new(error)))?;
-        let places = journal.append(&batches);
-        if let Err(CommitError::Unknown(_)) = places {
+        let locations = journal.append(&batches);
+        if let Err(CommitError::Unknown(_)) = locations {
             self.in_doubt.store(true, Ordering::Release);
         }
-        let places = places?;
+        let locations = locations?;
         let records: Vec<&Record> = batches.into_iter().flatten().collect();
         let Some(last) = records.last() else { return Ok(false) };
-        let grown = index.add(&records, &places);
+        let grown = index.add(&records, &locations);
         self.visible.store(journal.last_seq(), Ordering::Release);
         let note = Note { journal: self.journal, seq: last.seq, envelope: last.stream_head().hash };
         if let Err(error) = index.database().set_note(&note) {
@@ -161,15 +161,19 @@ impl Core {
         self.segments.records(from.max(1), self.visible(), limit)
     }
 
-    /// Reads the record that stands at a place of the index.
+    /// Reads the record that stands at a location of the index.
     ///
     /// # Errors
     ///
     /// Returns a [`ReadError`]. If the journal is whole there, it is the index that is damaged.
-    pub(super) fn record_at(&self, index: &Index, place: Place) -> Result<Record, ReadError> {
-        match self.segments.record_at(place) {
+    pub(super) fn record_at(
+        &self,
+        index: &Index,
+        location: RecordLocation,
+    ) -> Result<Record, ReadError> {
+        match self.segments.record_at(location) {
             Err(ReadError::Damaged { .. })
-                if self.visible() < place.seq || self.read(place.seq, 1).is_ok() =>
+                if self.visible() < location.seq || self.read(location.seq, 1).is_ok() =>
             {
                 Err(index.database().damaged())
             }
@@ -209,29 +213,29 @@ impl Core {
         limit: usize,
         visible: u64,
     ) -> Result<Vec<Record>, ReadError> {
-        let mut places = index.find_after(Sought::History(stream, first), 0)?;
-        places.retain(|place| place.seq <= visible);
+        let mut locations = index.find_after(IndexKey::History(stream, first), 0)?;
+        locations.retain(|location| location.seq <= visible);
         // So many earlier versions of the block stand before it: there is no version 0. Records of other
         // histories with the same fingerprint only move it further back.
         let earlier = usize::try_from(first - (first / BLOCK * BLOCK).max(1)).unwrap_or(usize::MAX);
-        let from = places.get(earlier..).unwrap_or_default();
+        let from = locations.get(earlier..).unwrap_or_default();
         self.successive(index, from, (stream, first), limit)
     }
 
-    /// The records at some places that are the versions of a history from one on, at most `limit`.
+    /// The records at some locations that are the versions of a history from one on, at most `limit`.
     fn successive(
         &self,
         index: &Index,
-        places: &[Place],
+        locations: &[RecordLocation],
         (stream, first): (&StreamId, u64),
         limit: usize,
     ) -> Result<Vec<Record>, ReadError> {
         let mut records = Vec::new();
-        for place in places {
+        for location in locations {
             if limit <= records.len() {
                 break;
             }
-            let record = self.record_at(index, *place)?;
+            let record = self.record_at(index, *location)?;
             let next = first.saturating_add(records.len() as u64);
             if record.envelope.stream == *stream && record.envelope.version == next {
                 records.push(record);
@@ -255,12 +259,12 @@ impl Core {
         };
         let visible = self.visible();
         let (mut selection, mut found) = (key.selection(), Vec::new());
-        index.visit(Sought::Key(key), from, |place| {
+        index.visit(IndexKey::Key(key), from, |location| {
             if limit <= found.len() {
                 return Ok(ControlFlow::Break(()));
             }
             let record =
-                (place.seq <= visible).then(|| self.record_at(index, place)).transpose()?;
+                (location.seq <= visible).then(|| self.record_at(index, location)).transpose()?;
             let takes = |record: &Record| selection.takes(record) && after < record.seq;
             found.extend(record.filter(takes));
             let full = limit <= found.len();

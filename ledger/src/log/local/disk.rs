@@ -48,11 +48,11 @@ pub(super) fn probe(dir: &Path) -> Result<(), OpenError> {
     });
     let removed = fs::remove_file(&path);
     let written = written.and(removed).map_err(OpenError::io(&path));
-    written.map_err(|error| told(dir, error))
+    written.map_err(|error| name_full_disk(dir, error))
 }
 
 /// Turns the error of an open into [`OpenError::DiskFull`] where a full disk is its cause.
-pub(super) fn told(dir: &Path, error: OpenError) -> OpenError {
+pub(super) fn name_full_disk(dir: &Path, error: OpenError) -> OpenError {
     match error {
         OpenError::Io { source, .. } if is_full(&source) => {
             let free = space(dir).unwrap_or_default().free;

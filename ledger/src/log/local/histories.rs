@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::ControlFlow, path::Path};
 
 use super::{
     directory::OpenError,
-    index::{Fingerprint, Fingerprints, Sought},
+    index::{Fingerprint, Fingerprints, IndexKey},
     journal::{JournalReader, RawRecord, new_key},
 };
 use crate::codec::{self, DecodeError};
@@ -42,7 +42,7 @@ impl Versions {
     fn take(&mut self, raw: &RawRecord<'_>) -> Result<(), OpenError> {
         let envelope = codec::decode(raw.envelope_bytes).map_err(|err| unreadable(raw, &err))?;
         let (seq, version) = (raw.seq, envelope.version);
-        let history = self.fingerprints.of(Sought::Head(&envelope.stream));
+        let history = self.fingerprints.of(IndexKey::Head(&envelope.stream));
         let last = self.last.insert(history, version).unwrap_or_default();
         if last < version {
             return Ok(());

@@ -1,9 +1,9 @@
-//! The index: finds where records stand in the journal by what is known of them.
+//! The index: finds the locations of records in the journal by keys.
 //!
 //! The newest part is in memory, sorted. When it has grown it is written to the database as a *run*,
 //! which is never changed; when there are many runs of one level they are merged into one of the next.
 //! So a lookup asks a handful of runs however long the log is, most of which a filter answers for, and
-//! an append writes nothing here at all. What is in memory is read from the journal again at the next
+//! an append writes nothing here at all. The newest part is read from the journal again at the next
 //! open, and everything can be.
 
 mod entry;
@@ -23,7 +23,9 @@ use std::{
     },
 };
 
-pub(in crate::log) use self::entry::{BLOCK, Entry, Fingerprint, Fingerprints, Place, Sought};
+pub(in crate::log) use self::entry::{
+    BLOCK, Entry, Fingerprint, Fingerprints, IndexKey, RecordLocation,
+};
 use self::{
     entry::keys_of,
     run::{Extent, Merged, Run},
@@ -44,15 +46,15 @@ pub(in crate::log) struct IndexSettings {
     pub(in crate::log) cache_bytes: u64,
     pub(in crate::log) seal_records: u64,
     pub(in crate::log) fingerprint_bits: u32,
-    /// Ends what would take long.
+    /// Ends long work.
     pub(in crate::log) ending: Arc<AtomicBool>,
 }
 
-/// The index of a log: finds the places of records.
+/// The index of a log: finds the locations of records.
 #[derive(Debug)]
 pub(super) struct Index {
     database: Database,
-    /// After how many records what is in memory becomes a run.
+    /// After how many records the newest part becomes a run.
     seal_records: u64,
     state: RwLock<State>,
     /// Ends of histories that were looked up, and not written since.
@@ -72,11 +74,11 @@ struct State {
     next_id: u64,
 }
 
-/// The places of one or several records.
+/// The locations of one or several records.
 #[derive(Debug)]
-enum Places {
-    One(Place),
-    Several(Vec<Place>),
+enum Locations {
+    One(RecordLocation),
+    Several(Vec<RecordLocation>),
 }
 
 /// A fingerprint is a hash already.
@@ -100,38 +102,43 @@ impl Hasher for AsItIs {
 /// The newest part of an index.
 #[derive(Debug, Default)]
 struct Recent {
-    places: HashMap<Fingerprint, Places, BuildHasherDefault<AsItIs>>,
-    heads: HashMap<StreamId, (StreamHead, Place)>,
+    locations: HashMap<Fingerprint, Locations, BuildHasherDefault<AsItIs>>,
+    heads: HashMap<StreamId, (StreamHead, RecordLocation)>,
     first_seq: u64,
     last_seq: u64,
 }
 
 impl Recent {
-    fn add(&mut self, keys: impl Iterator<Item = Fingerprint>, record: &Record, place: Place) {
+    fn add(
+        &mut self,
+        keys: impl Iterator<Item = Fingerprint>,
+        record: &Record,
+        location: RecordLocation,
+    ) {
         if self.last_seq == 0 {
-            self.first_seq = place.seq;
+            self.first_seq = location.seq;
         }
-        self.last_seq = place.seq;
+        self.last_seq = location.seq;
         for fingerprint in keys {
-            match self.places.entry(fingerprint) {
-                hash_map::Entry::Vacant(vacant) => drop(vacant.insert(Places::One(place))),
+            match self.locations.entry(fingerprint) {
+                hash_map::Entry::Vacant(vacant) => drop(vacant.insert(Locations::One(location))),
                 hash_map::Entry::Occupied(mut occupied) => match occupied.get_mut() {
-                    Places::One(first) => {
-                        let several = Places::Several(vec![*first, place]);
+                    Locations::One(first) => {
+                        let several = Locations::Several(vec![*first, location]);
                         occupied.insert(several);
                     }
-                    Places::Several(several) => several.push(place),
+                    Locations::Several(several) => several.push(location),
                 },
             }
         }
-        self.heads.insert(record.envelope.stream.clone(), (record.stream_head(), place));
+        self.heads.insert(record.envelope.stream.clone(), (record.stream_head(), location));
     }
 
-    fn find(&self, fingerprint: Fingerprint) -> &[Place] {
-        match self.places.get(&fingerprint) {
+    fn find(&self, fingerprint: Fingerprint) -> &[RecordLocation] {
+        match self.locations.get(&fingerprint) {
             None => &[],
-            Some(Places::One(place)) => slice::from_ref(place),
-            Some(Places::Several(places)) => places,
+            Some(Locations::One(location)) => slice::from_ref(location),
+            Some(Locations::Several(locations)) => locations,
         }
     }
 
@@ -143,13 +150,13 @@ impl Recent {
     /// All entries, those of the histories' ends too, in order.
     fn all(&self, fingerprints: &Fingerprints) -> Vec<Entry> {
         let mut all = Vec::new();
-        for fingerprint in self.places.keys() {
+        for fingerprint in self.locations.keys() {
             all.extend(
-                self.find(*fingerprint).iter().map(|place| Entry::new(*fingerprint, *place)),
+                self.find(*fingerprint).iter().map(|location| Entry::new(*fingerprint, *location)),
             );
         }
-        for (stream, (_, place)) in &self.heads {
-            all.push(Entry::new(fingerprints.of(Sought::Head(stream)), *place));
+        for (stream, (_, location)) in &self.heads {
+            all.push(Entry::new(fingerprints.of(IndexKey::Head(stream)), *location));
         }
         all.sort_unstable();
         all
@@ -171,7 +178,7 @@ impl From<ReadError> for IndexError {
 }
 
 impl Index {
-    /// Opens the index of a database, and takes in what it lacks of the journal.
+    /// Opens the index of a database, and adds the records of the journal that it lacks.
     pub(super) fn open(
         database: Database,
         journal: &Contents,
@@ -246,10 +253,10 @@ impl Index {
         let envelope_bytes = raw.envelope_bytes.to_vec();
         let record = Record { seq: raw.seq, envelope, envelope_bytes, payload: Vec::new() };
         let offset = u32::try_from(raw.offset).unwrap_or(u32::MAX);
-        let place = Place::new(raw.seq, offset, &codec::chain_hash(raw.envelope_bytes));
+        let location = RecordLocation::new(raw.seq, offset, &codec::chain_hash(raw.envelope_bytes));
         let full = {
             let mut state = self.write();
-            state.recent.add(keys_of(self.fingerprints(), &record), &record, place);
+            state.recent.add(keys_of(self.fingerprints(), &record), &record, location);
             self.seal_records <= state.recent.records()
         };
         if full { Ok(self.tend()?) } else { Ok(()) }
@@ -263,26 +270,30 @@ impl Index {
         self.database.fingerprints()
     }
 
-    /// Takes in new records, which stand at these places. Returns whether there is something to
+    /// Takes in new records, which stand at these locations. Returns whether there is something to
     /// [`Index::tend`] to.
-    pub(super) fn add(&self, records: &[&Record], places: &[Place]) -> bool {
+    pub(super) fn add(&self, records: &[&Record], locations: &[RecordLocation]) -> bool {
         // Nobody reads while something is added: what can be worked out before is.
         let keys = records.iter().map(|record| keys_of(self.fingerprints(), record));
         let keys: Vec<_> = keys.collect();
         let mut state = self.write();
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((record, place), keys) in records.iter().zip(places).zip(keys) {
+        for ((record, location), keys) in records.iter().zip(locations).zip(keys) {
             heads.remove(&record.envelope.stream);
-            state.recent.add(keys, record, *place);
+            state.recent.add(keys, record, *location);
         }
         self.seal_records <= state.recent.records()
     }
 
-    /// The places after a record that are found by a key, in the order of the log.
-    pub(super) fn find_after(&self, key: Sought<'_>, after: u64) -> Result<Vec<Place>, ReadError> {
+    /// The locations after a record that are found by a key, in the order of the log.
+    pub(super) fn find_after(
+        &self,
+        key: IndexKey<'_>,
+        after: u64,
+    ) -> Result<Vec<RecordLocation>, ReadError> {
         let mut found = Vec::new();
-        self.visit(key, after, |place| {
-            found.push(place);
+        self.visit(key, after, |location| {
+            found.push(location);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
@@ -290,48 +301,50 @@ impl Index {
 
     /// Whether a key may find anything after a record.
     pub(super) fn has_after(&self, key: Key<'_>, after: u64) -> Result<bool, ReadError> {
-        Ok(!self.find_after(Sought::Key(key), after)?.is_empty())
+        Ok(!self.find_after(IndexKey::Key(key), after)?.is_empty())
     }
 
-    /// Shows the places after a record that are found by a key, in the order of the log, until `look` ends
+    /// Shows the locations after a record that are found by a key, in the order of the log, until `look` ends
     /// it: later runs are not read then.
     pub(super) fn visit(
         &self,
-        key: Sought<'_>,
+        key: IndexKey<'_>,
         after: u64,
-        mut look: impl FnMut(Place) -> Result<ControlFlow<()>, ReadError>,
+        mut look: impl FnMut(RecordLocation) -> Result<ControlFlow<()>, ReadError>,
     ) -> Result<(), ReadError> {
         let fingerprint = self.fingerprints().of(key);
         let (newest, runs) = self.with(fingerprint);
         for run in runs.iter().filter(|run| after < run.extent.last_seq) {
-            let places = run.find(&self.database, fingerprint)?;
-            for place in places.iter().map(Entry::place).filter(|place| after < place.seq) {
-                if look(place)?.is_break() {
+            let locations = run.find(&self.database, fingerprint)?;
+            for location in
+                locations.iter().map(Entry::location).filter(|location| after < location.seq)
+            {
+                if look(location)?.is_break() {
                     return Ok(());
                 }
             }
         }
-        for place in newest.into_iter().filter(|place| after < place.seq) {
-            if look(place)?.is_break() {
+        for location in newest.into_iter().filter(|location| after < location.seq) {
+            if look(location)?.is_break() {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// The places in memory of a fingerprint, and the runs that may know of others, in the order of the log.
-    fn with(&self, fingerprint: Fingerprint) -> (Vec<Place>, Vec<Arc<Run>>) {
+    /// The locations in memory of a fingerprint, and the runs that may know of others, in the order of the log.
+    fn with(&self, fingerprint: Fingerprint) -> (Vec<RecordLocation>, Vec<Arc<Run>>) {
         let (newest, runs) = {
             let state = self.read();
             let sealing = state.sealing.iter().flat_map(|sealing| sealing.find(fingerprint));
-            let newest: Vec<Place> =
+            let newest: Vec<RecordLocation> =
                 sealing.chain(state.recent.find(fingerprint)).copied().collect();
             (newest, Arc::clone(&state.runs))
         };
         (newest, runs.iter().filter(|run| run.may_have(fingerprint)).cloned().collect())
     }
 
-    /// Makes runs of what has grown in memory, and merges those of which there are many.
+    /// Makes a run of the newest part when it has grown, and merges runs of which there are many.
     pub(super) fn tend(&self) -> Result<(), ReadError> {
         if !self.database.has_room() {
             return Ok(());
@@ -355,8 +368,8 @@ impl Index {
             if state.sealing.is_none() && self.seal_records <= state.recent.records() {
                 // The next one will have as many: it need not grow while everybody waits.
                 let next = Recent {
-                    places: HashMap::with_capacity_and_hasher(
-                        state.recent.places.len(),
+                    locations: HashMap::with_capacity_and_hasher(
+                        state.recent.locations.len(),
                         BuildHasherDefault::default(),
                     ),
                     heads: HashMap::with_capacity(state.recent.heads.len()),

@@ -41,8 +41,8 @@ use crate::{
     log::local::{
         directory::{OpenError, create_private},
         disk,
-        health::{LogHealth, Reported, told},
-        index::Place,
+        health::{LogHealth, Reported, error_chain},
+        index::RecordLocation,
     },
 };
 
@@ -215,7 +215,10 @@ impl Journal {
     ///
     /// Returns a [`CommitError`]. After a write or a force that failed, all that follow fail; a commit that
     /// is too long, or for which no segment can be made, changes nothing.
-    pub(super) fn append(&mut self, batches: &[&[Record]]) -> Result<Vec<Place>, CommitError> {
+    pub(super) fn append(
+        &mut self,
+        batches: &[&[Record]],
+    ) -> Result<Vec<RecordLocation>, CommitError> {
         if let Some(failure) = self.failure() {
             return Err(failure);
         }
@@ -238,7 +241,7 @@ impl Journal {
         let places = records.zip(record_offsets(batches)).map(|(record, offset)| {
             let offset = begin.saturating_add(offset as u64);
             let offset = u32::try_from(offset).unwrap_or(u32::MAX);
-            Place::new(record.seq, offset, &codec::chain_hash(&record.envelope_bytes))
+            RecordLocation::new(record.seq, offset, &codec::chain_hash(&record.envelope_bytes))
         });
         Ok(places.collect())
     }
@@ -249,7 +252,7 @@ impl Journal {
     /// pages, so that a second one succeeds without having written anything.
     pub(super) fn poison(&mut self, err: impl Error + Send + Sync + 'static) -> Cause {
         tracing::error!(error = &err as &dyn Error, "the log stops accepting events");
-        self.health.set(LogHealth::Failed { why: told(&err) });
+        self.health.set(LogHealth::Failed { why: error_chain(&err) });
         let cause: Cause = Arc::new(err);
         self.poisoned.get_or_insert_with(|| Arc::clone(&cause));
         cause
@@ -261,7 +264,7 @@ impl Journal {
             tracing::error!(error = &err as &dyn Error, "the log refuses events for now");
         }
         self.refusing = true;
-        self.health.set(LogHealth::Refusing { why: told(&err) });
+        self.health.set(LogHealth::Refusing { why: error_chain(&err) });
         Arc::new(err)
     }
 

@@ -11,15 +11,15 @@ use crate::log::local::{
     journal::{self, Contents, Journal},
 };
 
-/// A database and what it notes of the journal, or why it is of no use.
-pub(super) type Found = Result<(Database, Option<Note>), Unusable>;
+/// A database with its note of the journal, or the reason why it is of no use.
+pub(super) type OpenedDatabase = Result<(Database, Option<Note>), Unusable>;
 
 /// Opens the database of a log, unless it belongs to another journal than the one that is here.
 pub(super) fn own_database(
     dir: &Path,
     journal_dir: &Path,
     options: &SledLogOptions,
-) -> Result<Found, OpenError> {
+) -> Result<OpenedDatabase, OpenError> {
     let database = match Database::open(dir, options.cache_bytes, options.fingerprint_bits)? {
         Ok(database) => database,
         Err(unusable) => return Ok(Err(unusable)),
@@ -39,7 +39,7 @@ pub(super) fn own_database(
 /// Opens the index, anew if the database is of no use or holds another history than the journal.
 pub(super) fn open_index(
     dir: &Path,
-    found: Found,
+    found: OpenedDatabase,
     journal: &Journal,
     settings: &IndexSettings,
 ) -> Result<Index, OpenError> {
@@ -82,7 +82,7 @@ pub(super) fn build_index(
         Ok(index) => Ok(index),
         Err(IndexError::Journal(error)) => Err(error),
         Err(IndexError::Database(error)) => {
-            Err(disk::told(dir, OpenError::Engine(Box::new(error))))
+            Err(disk::name_full_disk(dir, OpenError::Engine(Box::new(error))))
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn put_u64(out: &mut Vec<u8>, number: u64) {
     out.extend(number.to_be_bytes());
 }
 
-/// Appends what is stored of a record: its envelope's bytes and its payload.
+/// Appends the stored form of a record: its envelope's bytes and its payload.
 pub(super) fn put_record(out: &mut Vec<u8>, record: &Record) {
     for bytes in [&record.envelope_bytes, &record.payload] {
         put_u32(out, bytes.len());
@@ -28,7 +28,7 @@ pub(super) fn packed_len(record: &Record) -> usize {
     8 + record.envelope_bytes.len() + record.payload.len()
 }
 
-/// Takes apart what the functions above have put together; `None` where the bytes end too early.
+/// Reads the values that the functions above have written; `None` where the bytes end too early.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unpacker<'a>(pub(super) &'a [u8]);
 

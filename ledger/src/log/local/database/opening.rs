@@ -15,7 +15,7 @@ use crate::log::{
     local::{
         directory::{OpenError, create_private},
         disk,
-        health::told,
+        health::error_chain,
         index::Fingerprints,
         journal::new_key,
     },
@@ -50,7 +50,7 @@ pub(in crate::log) struct Unusable {
 impl Unusable {
     /// A database that is damaged.
     pub(in crate::log) fn damaged(reason: impl Into<BoxError>) -> Self {
-        Self { reason: told(&*reason.into()), other_layout: false }
+        Self { reason: error_chain(&*reason.into()), other_layout: false }
     }
 }
 
@@ -96,9 +96,10 @@ impl Database {
         }
         create_private(&path)?;
         let db = guarded(|| open_patiently(&path, cache_bytes));
-        let database = db.map_err(|err| disk::told(dir, OpenError::Engine(err)))?;
-        let database = Self::over(dir, database, bits)
-            .map_err(|unusable| disk::told(dir, OpenError::Engine(unusable.reason.into())))?;
+        let database = db.map_err(|err| disk::name_full_disk(dir, OpenError::Engine(err)))?;
+        let database = Self::over(dir, database, bits).map_err(|unusable| {
+            disk::name_full_disk(dir, OpenError::Engine(unusable.reason.into()))
+        })?;
         remove(&dir.join(DISTRUSTED))?;
         Ok(database)
     }
@@ -160,7 +161,7 @@ fn prepare(path: &Path) -> Result<(), BoxError> {
 /// Closes a database. Its threads may have died, so this waits for them in a thread of its own, and not
 /// for ever.
 pub(super) fn close(db: sled::Db) {
-    let (tell, told) = sync_channel(1);
+    let (tell, closed) = sync_channel(1);
     let closing = move || {
         let flushed = guarded(|| db.flush());
         let closed = guarded(|| {
@@ -170,7 +171,7 @@ pub(super) fn close(db: sled::Db) {
         drop(tell.send(flushed.and(closed)));
     };
     let started = thread::Builder::new().name("keypool-sled-close".to_owned()).spawn(closing);
-    let outcome = match started.map(|_| told.recv_timeout(CLOSE_WAIT)) {
+    let outcome = match started.map(|_| closed.recv_timeout(CLOSE_WAIT)) {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err("its threads did not end".into()),
         Err(error) => Err(error.into()),

@@ -6,7 +6,7 @@ use crate::{Event, Hash, Key, PoolId, Record, StreamId};
 
 /// How many bytes a fingerprint has: the kind of the key, then its keyed hash.
 pub(super) const FINGERPRINT_LEN: usize = 1 + HASH_LEN;
-/// How many bytes an entry has: a fingerprint, and a place of 14.
+/// How many bytes an entry has: a fingerprint, and a location of 14.
 pub(in crate::log) const ENTRY_LEN: usize = FINGERPRINT_LEN + 14;
 /// How many bytes of a key's hash are kept.
 const HASH_LEN: usize = 16;
@@ -40,9 +40,9 @@ impl Fingerprints {
     }
 
     /// Computes the fingerprint of a key.
-    pub(in crate::log) fn of(&self, sought: Sought<'_>) -> Fingerprint {
+    pub(in crate::log) fn of(&self, key: IndexKey<'_>) -> Fingerprint {
         let mut hasher = blake3::Hasher::new_keyed(&self.secret);
-        let kind = sought.update(&mut hasher);
+        let kind = key.update(&mut hasher);
         let hash: [u8; HASH_LEN] =
             hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default();
         let dropped = u128::MAX.checked_shr(self.bits).unwrap_or_default();
@@ -57,7 +57,7 @@ impl Fingerprints {
 
 /// A key that records are found by.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::log) enum Sought<'a> {
+pub(in crate::log) enum IndexKey<'a> {
     /// All events of a history, [`BLOCK`] versions at a time.
     History(&'a StreamId, u64),
     /// The last event of a history.
@@ -66,10 +66,10 @@ pub(in crate::log) enum Sought<'a> {
     Key(Key<'a>),
 }
 
-/// The kind that the fingerprints of [`Sought::Head`] begin with: of these only the last counts.
+/// The kind that the fingerprints of [`IndexKey::Head`] begin with: of these only the last counts.
 const HEAD_KIND: u8 = b'h';
 
-impl Sought<'_> {
+impl IndexKey<'_> {
     /// Hashes the name and returns the kind.
     fn update(self, hasher: &mut blake3::Hasher) -> u8 {
         match self {
@@ -122,9 +122,9 @@ fn update_pool(hasher: &mut blake3::Hasher, pool: &PoolId) {
     hasher.update(pool.user().as_bytes()).update(b"/").update(pool.device().as_bytes());
 }
 
-/// The place of a record.
+/// The location of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::log) struct Place {
+pub(in crate::log) struct RecordLocation {
     /// Its position in the log; below 2^48.
     pub(in crate::log) seq: u64,
     /// The offset of its bytes in its segment's file.
@@ -133,22 +133,23 @@ pub(in crate::log) struct Place {
     pub(in crate::log) check: [u8; 4],
 }
 
-impl Place {
+impl RecordLocation {
     pub(in crate::log) fn new(seq: u64, offset: u32, envelope: &Hash) -> Self {
         let check = envelope.as_bytes().first_chunk().copied().unwrap_or_default();
         Self { seq, offset, check }
     }
 }
 
-/// A fingerprint and a place, as bytes whose order is first that of the fingerprints and then that of
+/// A fingerprint and a location, as bytes whose order is first that of the fingerprints and then that of
 /// the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::log) struct Entry(pub(super) [u8; ENTRY_LEN]);
 
 impl Entry {
-    pub(in crate::log) fn new(fingerprint: Fingerprint, place: Place) -> Self {
-        let [_, _, seq @ ..] = place.seq.to_be_bytes();
-        let parts: [&[u8]; 4] = [&fingerprint, &seq, &place.offset.to_be_bytes(), &place.check];
+    pub(in crate::log) fn new(fingerprint: Fingerprint, location: RecordLocation) -> Self {
+        let [_, _, seq @ ..] = location.seq.to_be_bytes();
+        let parts: [&[u8]; 4] =
+            [&fingerprint, &seq, &location.offset.to_be_bytes(), &location.check];
         let mut bytes = [0; ENTRY_LEN];
         for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
             *to = *from;
@@ -160,9 +161,9 @@ impl Entry {
         self.0.first_chunk().copied().unwrap_or_default()
     }
 
-    pub(in crate::log) fn place(&self) -> Place {
+    pub(in crate::log) fn location(&self) -> RecordLocation {
         let [.., s0, s1, s2, s3, s4, s5, o0, o1, o2, o3, c0, c1, c2, c3] = self.0;
-        Place {
+        RecordLocation {
             seq: u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5]),
             offset: u32::from_be_bytes([o0, o1, o2, o3]),
             check: [c0, c1, c2, c3],
@@ -181,7 +182,7 @@ pub(super) fn keys_of(
     record: &Record,
 ) -> impl Iterator<Item = Fingerprint> + use<> {
     let envelope = &record.envelope;
-    let history = Sought::History(&envelope.stream, envelope.version);
+    let history = IndexKey::History(&envelope.stream, envelope.version);
     let command = Key::Command(envelope.command);
     let package = envelope.event.keypackage_ref().map(Key::Package);
     let other = match &envelope.event {
@@ -191,9 +192,9 @@ pub(super) fn keys_of(
         }
         _ => None,
     };
-    let keys = [Some(command), package, other].map(|key| key.map(Sought::Key));
+    let keys = [Some(command), package, other].map(|key| key.map(IndexKey::Key));
     let [command, package, other] = keys;
     let found_by = [Some(history), command, package, other];
-    let fingerprints = found_by.map(|sought| sought.map(|sought| fingerprints.of(sought)));
+    let fingerprints = found_by.map(|key| key.map(|key| fingerprints.of(key)));
     fingerprints.into_iter().flatten()
 }

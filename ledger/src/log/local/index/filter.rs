@@ -34,7 +34,7 @@ impl Filter {
     }
 
     pub(super) fn add(&mut self, fingerprint: Fingerprint) {
-        let (block, bits) = self.place(fingerprint);
+        let (block, bits) = self.location(fingerprint);
         if let Some(block) = self.0.as_chunks_mut::<BLOCK_BYTES>().0.get_mut(block) {
             for bit in bits {
                 if let Some(byte) = block.get_mut(bit / 8) {
@@ -47,21 +47,21 @@ impl Filter {
     /// It looks at all bits, so that the processor need not wait for the memory of one filter before it asks
     /// the next.
     pub(super) fn may_have(&self, fingerprint: Fingerprint) -> bool {
-        let (block, bits) = self.place(fingerprint);
+        let (block, bits) = self.location(fingerprint);
         let Some(block) = self.0.as_chunks::<BLOCK_BYTES>().0.get(block) else { return false };
         let is_set = |bit: usize| block.get(bit / 8).copied().unwrap_or_default() >> (bit % 8) & 1;
         bits.fold(1, |all, bit| all & is_set(bit)) == 1
     }
 
     /// The block of a fingerprint, which is a hash already, and the bits that stand for it there.
-    fn place(&self, fingerprint: Fingerprint) -> (usize, impl Iterator<Item = usize> + use<>) {
+    fn location(&self, fingerprint: Fingerprint) -> (usize, impl Iterator<Item = usize> + use<>) {
         const { assert!(FINGERPRINT_LEN >= 9, "eight bytes of hash behind the kind") };
         let hash = fingerprint.last_chunk().copied().map(u64::from_be_bytes).unwrap_or_default();
         let kind = u64::from(fingerprint.first().copied().unwrap_or_default());
         let hash = hash ^ kind.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let blocks = (self.0.len() / BLOCK_BYTES).max(1) as u64;
         let block = usize::try_from(hash % blocks).unwrap_or_default();
-        // Other bits than those that have chosen the block: nine for each place among its 512.
+        // Other bits than those that have chosen the block: nine for each location among its 512.
         let spread = hash.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ hash.rotate_left(29);
         let bits = (0..PROBES)
             .map(move |n| usize::try_from((spread >> (n * 9)) & 511).unwrap_or_default());

@@ -1,10 +1,10 @@
-//! Finding the ends of histories, which decide what may be appended.
+//! Finding the ends of histories, which every append is checked against.
 
 use std::sync::PoisonError;
 
 use super::{
     Index, State,
-    entry::{Entry, Place, Sought},
+    entry::{Entry, IndexKey, RecordLocation},
 };
 use crate::{ReadError, Record, StreamHead, StreamId};
 
@@ -12,11 +12,11 @@ use crate::{ReadError, Record, StreamHead, StreamId};
 const HEADS_MAX: usize = 65_536;
 
 impl Index {
-    /// Finds the end of a history; `record_at` reads the record that stands at a place.
+    /// Finds the end of a history; `record_at` reads the record that stands at a location.
     pub(in crate::log) fn head(
         &self,
         stream: &StreamId,
-        record_at: impl Fn(Place) -> Result<Record, ReadError>,
+        record_at: impl Fn(RecordLocation) -> Result<Record, ReadError>,
     ) -> Result<StreamHead, ReadError> {
         // Held to the end, so that nothing is written between the look and the note.
         let state = self.read();
@@ -42,12 +42,12 @@ impl Index {
         &self,
         state: &State,
         stream: &StreamId,
-        record_at: impl Fn(Place) -> Result<Record, ReadError>,
+        record_at: impl Fn(RecordLocation) -> Result<Record, ReadError>,
     ) -> Result<StreamHead, ReadError> {
-        let fingerprint = self.fingerprints().of(Sought::Head(stream));
+        let fingerprint = self.fingerprints().of(IndexKey::Head(stream));
         for run in state.runs.iter().rev().filter(|run| run.may_have(fingerprint)) {
             let Some(last) = run.find(&self.database, fingerprint)?.pop() else { continue };
-            let record = record_at(last.place())?;
+            let record = record_at(last.location())?;
             // A merge keeps the last of several ends with one fingerprint, so an older one of this
             // history proves nothing once another history's has been met.
             return if record.envelope.stream == *stream {
@@ -64,15 +64,15 @@ impl Index {
         &self,
         state: &State,
         stream: &StreamId,
-        record_at: impl Fn(Place) -> Result<Record, ReadError>,
+        record_at: impl Fn(RecordLocation) -> Result<Record, ReadError>,
     ) -> Result<StreamHead, ReadError> {
         let mut head = StreamHead::default();
         loop {
             let mut next = head;
-            for place in
-                self.sealed(state, Sought::History(stream, head.version.saturating_add(1)), 0)?
+            for location in
+                self.sealed(state, IndexKey::History(stream, head.version.saturating_add(1)), 0)?
             {
-                let record = record_at(place)?;
+                let record = record_at(location)?;
                 if record.envelope.stream == *stream && next.version < record.envelope.version {
                     next = record.stream_head();
                 }
@@ -90,26 +90,31 @@ impl Index {
         &self,
         state: &State,
         (stream, seq, head): (&StreamId, u64, StreamHead),
-        record_at: impl Fn(Place) -> Result<Record, ReadError>,
+        record_at: impl Fn(RecordLocation) -> Result<Record, ReadError>,
     ) -> Result<StreamHead, ReadError> {
-        let next = Sought::History(stream, head.version.saturating_add(1));
-        for place in self.sealed(state, next, seq)? {
-            if record_at(place)?.envelope.stream == *stream {
+        let next = IndexKey::History(stream, head.version.saturating_add(1));
+        for location in self.sealed(state, next, seq)? {
+            if record_at(location)?.envelope.stream == *stream {
                 return Err(self.database.damaged());
             }
         }
         Ok(head)
     }
 
-    /// Places behind a record in the runs that a key leads to, in the order of the log.
-    fn sealed(&self, state: &State, key: Sought<'_>, after: u64) -> Result<Vec<Place>, ReadError> {
+    /// Locations behind a record in the runs that a key leads to, in the order of the log.
+    fn sealed(
+        &self,
+        state: &State,
+        key: IndexKey<'_>,
+        after: u64,
+    ) -> Result<Vec<RecordLocation>, ReadError> {
         let fingerprint = self.fingerprints().of(key);
         let mut found = Vec::new();
         let behind = state.runs.iter().filter(|run| after < run.extent.last_seq);
         for run in behind.filter(|run| run.may_have(fingerprint)) {
-            found.extend(run.find(&self.database, fingerprint)?.iter().map(Entry::place));
+            found.extend(run.find(&self.database, fingerprint)?.iter().map(Entry::location));
         }
-        found.retain(|place| after < place.seq);
+        found.retain(|location| after < location.seq);
         Ok(found)
     }
 }

@@ -117,7 +117,7 @@ impl Run {
         chunks.push((part, std::mem::take(chunk)));
     }
 
-    /// Reads what a run has in memory; `None` if it is not whole.
+    /// Reads the fences and the filter of a run; `None` if it is not whole.
     pub(super) fn open(database: &Database, extent: Extent) -> Result<Option<Self>, ReadError> {
         let read = |kind| database.pieces(kind, extent.id).map(|pieces| pieces.concat());
         let (fences, filter) = (read(Part::FENCES)?, read(Part::FILTER)?);
@@ -170,7 +170,7 @@ impl Run {
     }
 }
 
-/// Computes what tells whether fences and filter are those that were written.
+/// Computes the digest by which fences and filter are known to be those that were written.
 fn digest(fences: &[u8], filter: &[u8]) -> u64 {
     let hash = blake3::Hasher::new().update(fences).update(filter).finalize();
     hash.as_bytes().first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()

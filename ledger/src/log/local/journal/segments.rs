@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Hash, ReadError, Record,
     codec::{self, DecodeError},
-    log::local::{index::Place, packing::Unpacker},
+    log::local::{index::RecordLocation, packing::Unpacker},
 };
 
 /// How many files are kept open.
@@ -66,7 +66,7 @@ impl Segments {
     }
 
     /// The record that stands at a place.
-    pub(in crate::log) fn record_at(&self, place: Place) -> Result<Record, ReadError> {
+    pub(in crate::log) fn record_at(&self, place: RecordLocation) -> Result<Record, ReadError> {
         let damaged = || damaged(place.seq);
         let file = self.file(self.segment_of(place.seq))?;
         let mut bytes = vec![0; RECORD_BYTES];
@@ -86,7 +86,8 @@ impl Segments {
         let mut rest = Unpacker(bytes.get(..wanted).unwrap_or_default());
         let (envelope, payload) = rest.record().ok_or_else(damaged)?;
         let record = decode(place.seq, envelope, payload)?;
-        let same = Place::new(place.seq, place.offset, &codec::chain_hash(envelope)) == place;
+        let same =
+            RecordLocation::new(place.seq, place.offset, &codec::chain_hash(envelope)) == place;
         let intact = payload.is_empty() || Hash::of(payload) == record.envelope.payload;
         if same && intact { Ok(record) } else { Err(damaged()) }
     }
