@@ -13,6 +13,8 @@ mod tending;
 
 mod database;
 
+mod entry;
+
 mod index;
 
 mod journal;
@@ -41,7 +43,8 @@ use self::{
     core::Core,
     directory::{LockedDirectory, sync_directory},
     disk::Ballast,
-    index::{Fingerprints, Index, IndexSettings},
+    entry::Fingerprints,
+    index::{Index, IndexSettings},
     journal::{CommitError, Journal},
     opening::{open_index, own_database},
     tending::{scrub, tend},

@@ -13,8 +13,9 @@ use crate::{
     AppendError, Hash, Key, ReadError, Record, StreamId,
     log::local::{
         database::Note,
+        entry::{BLOCK, IndexKey, RecordLocation},
         health::{LogHealth, Reported, error_chain},
-        index::{BLOCK, Index, IndexKey, IndexSettings, RecordLocation},
+        index::{Index, IndexSettings},
         journal::{CommitError, Contents, Journal, Segments},
     },
 };

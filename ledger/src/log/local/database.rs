@@ -29,7 +29,7 @@ use crate::{
         BoxError, Snapshot,
         local::{
             disk,
-            index::Fingerprints,
+            entry::Fingerprints,
             packing::{Unpacker, put_u64},
         },
     },

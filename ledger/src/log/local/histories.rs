@@ -4,10 +4,10 @@ use std::{collections::HashMap, ops::ControlFlow, path::Path};
 
 use super::{
     directory::OpenError,
-    index::{Fingerprint, Fingerprints, IndexKey},
+    entry::{Fingerprint, Fingerprints, IndexKey},
     journal::{JournalReader, RawRecord, new_key},
 };
-use crate::codec::{self, DecodeError};
+use crate::codec;
 
 /// The last version of each history, by a fingerprint of its name.
 struct Versions {
@@ -40,7 +40,7 @@ pub(super) fn check(journal_dir: &Path) -> Result<(), OpenError> {
 impl Versions {
     /// Takes the next record of the journal.
     fn take(&mut self, raw: &RawRecord<'_>) -> Result<(), OpenError> {
-        let envelope = codec::decode(raw.envelope_bytes).map_err(|err| unreadable(raw, &err))?;
+        let envelope = codec::decode(raw.envelope_bytes).map_err(|err| raw.unreadable(&err))?;
         let (seq, version) = (raw.seq, envelope.version);
         let history = self.fingerprints.of(IndexKey::Head(&envelope.stream));
         let last = self.last.insert(history, version).unwrap_or_default();
@@ -49,20 +49,4 @@ impl Versions {
         }
         Err(OpenError::Contradiction { stream: envelope.stream, version, seq })
     }
-}
-
-/// The error of a record that this version cannot decode.
-///
-/// The hash of its frame has been checked, so it is what was written: a schema or an event that this
-/// version does not know comes from a newer one.
-pub(super) fn unreadable(raw: &RawRecord<'_>, error: &DecodeError) -> OpenError {
-    let what = match error {
-        DecodeError::Newer(_) => error.to_string(),
-        DecodeError::Malformed(cause) => format!("this version cannot read its event ({cause})"),
-        _ => {
-            let offset = usize::try_from(raw.offset).unwrap_or(usize::MAX);
-            return OpenError::damaged(raw.file, offset, format!("record {}: {error}", raw.seq));
-        }
-    };
-    OpenError::Newer { file: raw.file.to_owned(), what: format!("record {}: {what}", raw.seq) }
 }

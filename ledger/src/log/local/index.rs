@@ -6,7 +6,6 @@
 //! an append writes nothing here at all. The newest part is read from the journal again at the next
 //! open, and everything can be.
 
-mod entry;
 mod filter;
 mod heads;
 mod run;
@@ -23,16 +22,10 @@ use std::{
     },
 };
 
-pub(in crate::log) use self::entry::{
-    BLOCK, Entry, Fingerprint, Fingerprints, IndexKey, RecordLocation,
-};
-use self::{
-    entry::keys_of,
-    run::{Extent, Merged, Run},
-};
+use self::run::{Extent, Merged, Run};
 use super::{
     database::Database,
-    histories::unreadable,
+    entry::{Entry, Fingerprint, Fingerprints, IndexKey, RecordLocation, keys_of},
     journal::{Contents, JournalReader},
 };
 use crate::{Key, OpenError, ReadError, Record, StreamHead, StreamId, codec};
@@ -249,7 +242,7 @@ impl Index {
             return Err(ReadError::Unavailable("the log is being closed".into()).into());
         }
         let envelope = codec::decode(raw.envelope_bytes)
-            .map_err(|err| IndexError::Journal(unreadable(raw, &err)))?;
+            .map_err(|err| IndexError::Journal(raw.unreadable(&err)))?;
         let envelope_bytes = raw.envelope_bytes.to_vec();
         let record = Record { seq: raw.seq, envelope, envelope_bytes, payload: Vec::new() };
         let offset = u32::try_from(raw.offset).unwrap_or(u32::MAX);

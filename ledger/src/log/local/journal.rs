@@ -41,8 +41,8 @@ use crate::{
     log::local::{
         directory::{OpenError, create_private},
         disk,
+        entry::RecordLocation,
         health::{LogHealth, Reported, error_chain},
-        index::RecordLocation,
     },
 };
 

@@ -15,8 +15,8 @@ use crate::log::{
     local::{
         directory::{OpenError, create_private},
         disk,
+        entry::Fingerprints,
         health::error_chain,
-        index::Fingerprints,
         journal::new_key,
     },
 };

@@ -3,7 +3,7 @@
 //! Nearly every lookup is for something that was never there (a new command, a new reservation), and
 //! must not read the disk once for each run.
 
-use super::entry::{FINGERPRINT_LEN, Fingerprint};
+use crate::log::local::entry::{FINGERPRINT_LEN, Fingerprint};
 
 /// How many bits there are for each entry: about one wrong maybe in sixty.
 const BITS_PER_ENTRY: u64 = 10;

@@ -2,11 +2,11 @@
 
 use std::sync::PoisonError;
 
-use super::{
-    Index, State,
-    entry::{Entry, IndexKey, RecordLocation},
+use super::{Index, State};
+use crate::{
+    ReadError, Record, StreamHead, StreamId,
+    log::local::entry::{Entry, IndexKey, RecordLocation},
 };
-use crate::{ReadError, Record, StreamHead, StreamId};
 
 /// How many ends are remembered beside those of histories that were written lately.
 const HEADS_MAX: usize = 65_536;

@@ -4,14 +4,12 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
-use super::{
-    entry::{ENTRY_LEN, Entry, FINGERPRINT_LEN, Fingerprint},
-    filter::Filter,
-};
+use super::filter::Filter;
 use crate::{
     ReadError,
     log::local::{
         database::{Database, Part, Stored},
+        entry::{ENTRY_LEN, Entry, FINGERPRINT_LEN, Fingerprint},
         packing::{Unpacker, put_u64},
     },
 };

@@ -4,8 +4,9 @@ use std::{collections::VecDeque, fmt, ops::ControlFlow, path::Path};
 
 use super::scan::{Scan, TornTail};
 use crate::{
-    Record, codec,
-    log::local::{directory::OpenError, histories::unreadable},
+    Record,
+    codec::{self, DecodeError},
+    log::local::directory::OpenError,
 };
 
 /// A record as it stands in a file: its bytes, not decoded, and their place.
@@ -21,6 +22,27 @@ pub struct RawRecord<'a> {
     pub file: &'a Path,
     /// Its offset in the file, in bytes.
     pub offset: u64,
+}
+
+impl RawRecord<'_> {
+    /// Explains that this version cannot decode the record.
+    ///
+    /// The hash of its frame has been checked, so its bytes are those that were written: a schema or an
+    /// event that this version does not know comes from a newer one.
+    pub(in crate::log::local) fn unreadable(&self, error: &DecodeError) -> OpenError {
+        let seq = self.seq;
+        let what = match error {
+            DecodeError::Newer(_) => error.to_string(),
+            DecodeError::Malformed(cause) => {
+                format!("this version cannot read its event ({cause})")
+            }
+            _ => {
+                let offset = usize::try_from(self.offset).unwrap_or(usize::MAX);
+                return OpenError::damaged(self.file, offset, format!("record {seq}: {error}"));
+            }
+        };
+        OpenError::Newer { file: self.file.to_owned(), what: format!("record {seq}: {what}") }
+    }
 }
 
 /// The records of a journal's directory, in order.
@@ -108,8 +130,7 @@ impl JournalReader {
                 let (file, begin) = self.scan.place_of(&frame);
                 let offset = begin.saturating_add(record.offset) as u64;
                 let raw = RawRecord { seq, envelope_bytes, payload, file, offset };
-                let envelope =
-                    codec::decode(envelope_bytes).map_err(|err| unreadable(&raw, &err))?;
+                let envelope = codec::decode(envelope_bytes).map_err(|err| raw.unreadable(&err))?;
                 let (envelope_bytes, payload) = (envelope_bytes.to_vec(), payload.to_vec());
                 self.frame.push_back(Record { seq, envelope, envelope_bytes, payload });
             }

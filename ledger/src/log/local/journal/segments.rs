@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Hash, ReadError, Record,
     codec::{self, DecodeError},
-    log::local::{index::RecordLocation, packing::Unpacker},
+    log::local::{entry::RecordLocation, packing::Unpacker},
 };
 
 /// How many files are kept open.

@@ -7,19 +7,19 @@ use crate::{Event, Hash, Key, PoolId, Record, StreamId};
 /// How many bytes a fingerprint has: the kind of the key, then its keyed hash.
 pub(super) const FINGERPRINT_LEN: usize = 1 + HASH_LEN;
 /// How many bytes an entry has: a fingerprint, and a location of 14.
-pub(in crate::log) const ENTRY_LEN: usize = FINGERPRINT_LEN + 14;
+pub(super) const ENTRY_LEN: usize = FINGERPRINT_LEN + 14;
 /// How many bytes of a key's hash are kept.
 const HASH_LEN: usize = 16;
 /// How many events of a history are found under one key.
-pub(in crate::log) const BLOCK: u64 = 32;
+pub(super) const BLOCK: u64 = 32;
 
 /// Kind and hash of a key. Two keys may have the same fingerprint, so a look-up compares the whole name
 /// in each record that it is led to, and goes on where that is another one.
-pub(in crate::log) type Fingerprint = [u8; FINGERPRINT_LEN];
+pub(super) type Fingerprint = [u8; FINGERPRINT_LEN];
 
 /// Secret of one index, which makes its fingerprints: nobody outside can find two names that collide.
 #[derive(Clone, Copy)]
-pub(in crate::log) struct Fingerprints {
+pub(super) struct Fingerprints {
     secret: [u8; 32],
     bits: u32,
 }
@@ -32,15 +32,15 @@ impl fmt::Debug for Fingerprints {
 
 impl Fingerprints {
     /// How many bits of a hash are kept.
-    pub(in crate::log) const BITS: u32 = u128::BITS;
+    pub(super) const BITS: u32 = u128::BITS;
 
     /// Makes fingerprints with a secret, of so many bits.
-    pub(in crate::log) const fn new(secret: [u8; 32], bits: u32) -> Self {
+    pub(super) const fn new(secret: [u8; 32], bits: u32) -> Self {
         Self { secret, bits }
     }
 
     /// Computes the fingerprint of a key.
-    pub(in crate::log) fn of(&self, key: IndexKey<'_>) -> Fingerprint {
+    pub(super) fn of(&self, key: IndexKey<'_>) -> Fingerprint {
         let mut hasher = blake3::Hasher::new_keyed(&self.secret);
         let kind = key.update(&mut hasher);
         let hash: [u8; HASH_LEN] =
@@ -57,7 +57,7 @@ impl Fingerprints {
 
 /// A key that records are found by.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::log) enum IndexKey<'a> {
+pub(super) enum IndexKey<'a> {
     /// All events of a history, [`BLOCK`] versions at a time.
     History(&'a StreamId, u64),
     /// The last event of a history.
@@ -124,17 +124,17 @@ fn update_pool(hasher: &mut blake3::Hasher, pool: &PoolId) {
 
 /// The location of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::log) struct RecordLocation {
+pub(super) struct RecordLocation {
     /// Its position in the log; below 2^48.
-    pub(in crate::log) seq: u64,
+    pub(super) seq: u64,
     /// The offset of its bytes in its segment's file.
-    pub(in crate::log) offset: u32,
+    pub(super) offset: u32,
     /// The beginning of its envelope's hash, to know it again.
-    pub(in crate::log) check: [u8; 4],
+    pub(super) check: [u8; 4],
 }
 
 impl RecordLocation {
-    pub(in crate::log) fn new(seq: u64, offset: u32, envelope: &Hash) -> Self {
+    pub(super) fn new(seq: u64, offset: u32, envelope: &Hash) -> Self {
         let check = envelope.as_bytes().first_chunk().copied().unwrap_or_default();
         Self { seq, offset, check }
     }
@@ -143,10 +143,10 @@ impl RecordLocation {
 /// A fingerprint and a location, as bytes whose order is first that of the fingerprints and then that of
 /// the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::log) struct Entry(pub(super) [u8; ENTRY_LEN]);
+pub(super) struct Entry(pub(super) [u8; ENTRY_LEN]);
 
 impl Entry {
-    pub(in crate::log) fn new(fingerprint: Fingerprint, location: RecordLocation) -> Self {
+    pub(super) fn new(fingerprint: Fingerprint, location: RecordLocation) -> Self {
         let [_, _, seq @ ..] = location.seq.to_be_bytes();
         let parts: [&[u8]; 4] =
             [&fingerprint, &seq, &location.offset.to_be_bytes(), &location.check];
@@ -161,7 +161,7 @@ impl Entry {
         self.0.first_chunk().copied().unwrap_or_default()
     }
 
-    pub(in crate::log) fn location(&self) -> RecordLocation {
+    pub(super) fn location(&self) -> RecordLocation {
         let [.., s0, s1, s2, s3, s4, s5, o0, o1, o2, o3, c0, c1, c2, c3] = self.0;
         RecordLocation {
             seq: u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5]),
