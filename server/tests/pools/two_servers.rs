@@ -219,3 +219,48 @@ fn two_servers_that_race_for_a_pool_hand_out_every_package_once() {
     let made = records.iter().map(|record| &record.envelope.event).filter(is_reserved);
     assert_eq!(made.count(), n_packages, "as many reservations as packages");
 }
+
+#[test]
+fn reservation_ids_that_two_servers_race_for_are_each_of_one_pool() {
+    let first = server(OutsideLog::default());
+    let second = server(first.log().beside());
+    race_for_reservations(&[first, second]);
+    let log = Arc::new(MemoryLog::default());
+    race_for_reservations(&[(); 2].map(|()| {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
+        Pools::open(Arc::clone(&log), clock, Limits::STANDARD).unwrap()
+    }));
+}
+
+/// Each server reserves from a pool of its own with the same ids, in the same order.
+fn race_for_reservations<L: EventLog + 'static>(servers: &[Pools<L>; 2]) {
+    let n_ids = 60;
+    let ask = |n: usize, id: u128, command: Command| {
+        let asked = request(id, Target::Pool(pool(["bob", "dave"][n])), command);
+        loop {
+            match block_on(servers[n].execute(asked.clone())) {
+                Err(ExecuteError::Busy) => {}
+                outcome => return outcome,
+            }
+        }
+    };
+    let reserve_all = |n: usize| {
+        let names: Vec<String> = (0..n_ids).map(|id| format!("p{id}-{n}-")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        ask(n, 1_000 + n as u128, upload(&names)).unwrap();
+        (0..n_ids)
+            .filter(|id| match ask(n, u128::from(*id) * 2 + n as u128, reserve(*id, "alice")) {
+                Ok(_) => true,
+                Err(ExecuteError::Rejected(Rejection::ReservationMismatch(_))) => false,
+                Err(error) => panic!("{error:?}"),
+            })
+            .collect::<BTreeSet<u8>>()
+    };
+    let [first, second] = thread::scope(|scope| {
+        let reserve_all = &reserve_all;
+        let racing = [0, 1].map(|n| scope.spawn(move || reserve_all(n)));
+        racing.map(|server| server.join().unwrap())
+    });
+    assert!(first.is_disjoint(&second), "{first:?} {second:?}");
+    assert_eq!(first.len() + second.len(), usize::from(n_ids));
+}
