@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc, thread, time::Duration};
 
 use keypool_ledger::{
-    Clock, CommandId, Event, EventLog, KeyPackageRef, ManualClock, MemoryLog, PoolId, ReservationId,
+    Clock, CommandId, Event, EventLog, KeyPackageRef, ManualClock, MemoryLog, PoolId,
+    ReservationId, SignatureKey,
 };
 use keypool_projections::{Answer, Command, DeliveryLimits, Limits, Rejection};
 use keypool_server::pools::{
@@ -15,7 +16,7 @@ use crate::{
     delivery::{asked, commit},
     history::{START, group, package, pool, reference, reservation},
     outside_log::OutsideLog,
-    service::{block_on, request, reserve, reserved},
+    service::{block_on, register, request, reserve, reserved},
 };
 
 type Server = Pools<Arc<OutsideLog>>;
@@ -137,14 +138,20 @@ fn a_server_follows_pools_that_it_has_not_loaded() {
         let store = Arc::clone(&snapshots);
         Pools::open_with(log, store, clock, limits, delivery, &Progress::default()).unwrap()
     };
+    run(&first, 2, "dave", upload(&["d"])).unwrap();
     open().close();
     let second = open();
     let told = second.listen(&pool("bob"));
-    run(&first, 2, "bob", reserve(7, "alice")).unwrap();
-    run(&first, 3, "carol", upload(&["c"])).unwrap();
+    run(&first, 3, "bob", register(1, "bob")).unwrap();
+    run(&first, 4, "dave", reserve(7, "alice")).unwrap();
+    run(&first, 5, "carol", upload(&["c"])).unwrap();
     second.log().catch_up();
-    block_on(second.sweep()).unwrap();
+    let loaded = second.pool(&pool("dave")).unwrap();
+    assert_eq!(loaded.head.version, 2, "it is loaded as the log has it, ahead of the others");
+    run(&second, 6, "erin", upload(&["e"])).unwrap();
     assert!(told.has_changed().unwrap(), "listeners are told");
+    let key = SignatureKey::new(&[1; 32]).unwrap();
+    assert_eq!(second.pool_of_key(&key), Some(pool("bob")));
     agree(&[first, second]);
 }
 
