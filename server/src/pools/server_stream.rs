@@ -16,8 +16,8 @@ use super::{
     committer::{Committer, Job, Work, meaning_of},
 };
 
-/// Appends an event to the server's history, if the log still ends where it was decided. Its id follows from what it says, so that the same history
-/// and the same clock give the same bytes.
+/// Appends an event to the server's history, if the log still ends where that was decided. The event's id
+/// follows from its content, so that the same history and the same clock give the same bytes.
 pub(super) fn append(
     log: &impl EventLog,
     decided_at: LogHead,
