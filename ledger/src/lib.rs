@@ -26,10 +26,10 @@ pub use crate::{
         SignatureKey, StreamId,
     },
     log::{
-        AppendError, Appended, Batch, DiskSpace, EventLog, Fault, Faulty, JournalReader,
-        JournalWriter, JournalWriterOptions, LogHead, LogHealth, MemoryLog, NewEvent, OpenError,
-        RawRecord, ReadError, ReadLock, Record, SledLog, SledLogOptions, Snapshot, StreamHead,
-        StreamWrite, TornTail,
+        AppendError, Appended, Batch, Conflict, DiskSpace, EventLog, Fault, Faulty, JournalReader,
+        JournalWriter, JournalWriterOptions, Key, LogHead, LogHealth, MemoryLog, NewEvent,
+        NoSnapshots, OpenError, RawRecord, ReadError, ReadLock, Record, SledLog, SledLogOptions,
+        Snapshot, SnapshotStore, StreamHead, StreamWrite, TornTail,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

@@ -15,6 +15,7 @@ mod ledger {
     mod opening;
     mod properties;
     mod restoring;
+    mod sealed;
     mod support;
     mod tidy;
 }

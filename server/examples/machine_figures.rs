@@ -21,8 +21,8 @@ use keypool_ledger::{
     PoolId, ReservationId, SignatureKey, SledLog, SledLogOptions, StreamId, StreamWrite,
     SystemClock, Timestamp,
 };
-use keypool_projections::{Claim, Command, Limits, NewPackage, PoolState};
-use keypool_server::pools::Pools;
+use keypool_projections::{Claim, Command, DeliveryLimits, Limits, NewPackage, PoolState};
+use keypool_server::pools::{Pools, Progress};
 use uuid::Uuid;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -86,7 +86,8 @@ impl Machine {
             batches.push(Batch { writes: vec![write] });
             decided.push((*place, decision.events));
         }
-        self.log.append(batches).into_iter().try_for_each(|outcome| outcome.map(drop))?;
+        let outcomes = self.log.append(self.log.head()?, batches);
+        outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))?;
         for (place, events) in decided {
             let pool = self.pools.get_mut(place).ok_or("no such pool")?;
             events.iter().try_for_each(|event| pool.evolve(event, now))?;
@@ -256,8 +257,15 @@ fn memory_of(data: &Path, asked: usize) -> Outcome<usize> {
 
 /// Opens pools, asks for some, prints the memory of that, and closes them.
 fn open(data: &Path, asked: usize) -> Outcome<()> {
-    let log = SledLog::open(data, SledLogOptions::default())?;
-    let pools = Pools::open(log, Arc::new(SystemClock), LIMITS)?;
+    let log = Arc::new(SledLog::open(data, SledLogOptions::default())?);
+    let pools = Pools::open_with(
+        Arc::clone(&log),
+        log,
+        Arc::new(SystemClock),
+        LIMITS,
+        DeliveryLimits::STANDARD,
+        &Progress::default(),
+    )?;
     for place in 0..asked {
         pools.pool(&pool_id(place)?).ok_or("no such pool")?;
     }

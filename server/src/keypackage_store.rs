@@ -23,7 +23,7 @@ use std::sync::Arc;
 use actix_rt::task::spawn_blocking;
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
-    ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp,
+    ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp, log::find_command,
 };
 use keypool_projections::{Claim, Health, ItemOutcome, Package, Which};
 use uuid::Uuid;
@@ -397,7 +397,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 
     /// Finds the first record of a request that was carried out before.
     pub(crate) async fn first_record(&self, key: CommandId) -> Result<Option<Record>, StoreError> {
-        let recorded = self.read(move |pools| pools.log().find(key)).await?;
+        let recorded = self.read(move |pools| find_command(pools.log(), key, 0)).await?;
         Ok(recorded.into_iter().next())
     }
 

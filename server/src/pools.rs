@@ -34,6 +34,8 @@ mod keeping;
 
 mod clock_guard;
 
+mod following;
+
 mod server_stream;
 
 mod view;
@@ -51,7 +53,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use keypool_ledger::{AppendError, Clock, EventLog, PoolId, Timestamp};
+use keypool_ledger::{
+    AppendError, Clock, EventLog, NoSnapshots, PoolId, SnapshotStore, Timestamp, log::find_command,
+};
 use keypool_projections::{DeliveryLimits, Limits};
 use tokio::sync::{oneshot, watch as signal};
 
@@ -85,6 +89,7 @@ pub struct Pools<L> {
 /// The state that the committer and the readers share.
 struct Shared<L> {
     log: L,
+    snapshots: Arc<dyn SnapshotStore>,
     clock: Arc<dyn Clock>,
     limits: Limits,
     clock_guard: Mutex<ClockGuard>,
@@ -110,34 +115,38 @@ struct Shared<L> {
 }
 
 impl<L: EventLog + 'static> Pools<L> {
-    /// Folds all pools from a log and starts the committer.
+    /// Folds all pools from a log beside which no snapshots are kept, and starts the committer.
     ///
     /// # Errors
     ///
     /// Returns a [`ReplayError`] if the log cannot be read or is not a history of pools.
     pub fn open(log: L, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, ReplayError> {
-        Self::open_with(log, clock, limits, DeliveryLimits::STANDARD, &Progress::default())
+        let (snapshots, delivery_limits) = (Arc::new(NoSnapshots), DeliveryLimits::STANDARD);
+        Self::open_with(log, snapshots, clock, limits, delivery_limits, &Progress::default())
     }
 
-    /// As [`Pools::open`], with mailboxes of other sizes, and saying how far it is.
+    /// As [`Pools::open`], with a store of snapshots beside the log, with mailboxes of other sizes, and saying
+    /// how far it is.
     ///
     /// # Errors
     ///
     /// As [`Pools::open`].
     pub fn open_with(
         log: L,
+        snapshots: Arc<dyn SnapshotStore>,
         clock: Arc<dyn Clock>,
         limits: Limits,
         delivery_limits: DeliveryLimits,
         progress: &Progress,
     ) -> Result<Self, ReplayError> {
-        let views = restore(&log, &limits, progress)?;
+        let views = restore(&log, &*snapshots, &limits, progress)?;
         let reading = Reading::of(&*clock);
         let clock_guard = ClockGuard::starting(reading, views.changed.at, limits.reservation_ttl);
         let (to_keep, something_to_keep) = sync_channel(1);
         let (to_repeat, asked_again) = sync_channel(REPEATS_MAX);
         let shared = Arc::new(Shared {
             log,
+            snapshots,
             clock,
             limits,
             clock_in_doubt: AtomicBool::new(clock_guard.state(reading) != ClockState::Fine),
@@ -184,7 +193,7 @@ impl<L: EventLog + 'static> Pools<L> {
         // A repetition is answered on a thread of its own, so that folding an old history keeps nobody
         // waiting but the caller. The committer looks again, for those that are under way at this moment.
         let looked = self.shared.log.head()?.seq;
-        let records = self.shared.log.find(request.id)?;
+        let records = find_command(&self.shared.log, request.id, 0)?;
         let (sender, answer) = oneshot::channel();
         if !records.is_empty() {
             if let Some(reply) = self.shared.recorded_reply(&request, &records)? {
@@ -209,7 +218,7 @@ impl<L: EventLog + 'static> Pools<L> {
     pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
         // The committer looks again, for those that are under way at this moment.
         let looked = self.shared.log.head().map_err(ExecuteError::from)?.seq;
-        let records = self.shared.log.find(request.id).map_err(ExecuteError::from)?;
+        let records = find_command(&self.shared.log, request.id, 0).map_err(ExecuteError::from)?;
         if !records.is_empty() {
             return recall_delivery(&request, &records);
         }

@@ -42,3 +42,9 @@ mod mailboxes;
 
 #[path = "pools/faults.rs"]
 mod faults;
+
+#[path = "pools/outside_log.rs"]
+mod outside_log;
+
+#[path = "pools/two_servers.rs"]
+mod two_servers;

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use keypool_client::{LocalStore, OwnStage, StorageError, fresh_command};
 use keypool_ledger::{
     Batch, Event, EventLog, Hash, KeyPackageRef, MemoryLog, NewEvent, PackageFacts, PoolId,
-    ReservationId, StreamId, StreamWrite, Timestamp,
+    ReservationId, StreamId, StreamWrite, Timestamp, log::append_at_head,
 };
 use tempfile::TempDir;
 
@@ -235,7 +235,7 @@ fn server_history(owner: &PoolId, events: &[Event]) -> Vec<Vec<u8>> {
         })
         .collect();
     let write = StreamWrite { stream: stream.clone(), expected: 0, events };
-    log.append(vec![Batch { writes: vec![write] }]).remove(0).unwrap();
+    append_at_head(&log, &[Batch { writes: vec![write] }]).remove(0).unwrap();
     let records = log.read_stream(&stream, 0, 100).unwrap();
     records.into_iter().map(|record| record.envelope_bytes).collect()
 }

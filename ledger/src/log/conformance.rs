@@ -1,4 +1,4 @@
-//! What every [`EventLog`] promises, as one suite. Run it against each implementation.
+//! The promises of every [`EventLog`], as one suite. Run it against each implementation.
 //!
 //! It lives in the library behind the feature `conformance`, so that an engine in another crate can
 //! be held to the same contract.
@@ -9,14 +9,23 @@
     reason = "these are tests that live in a library"
 )]
 
+mod fixtures;
+
+mod rivals;
+
+mod snapshots;
+
 use std::thread;
 
-use uuid::Uuid;
-
+use self::fixtures::{
+    append, batch, command, conflicts, expired, facts, numbers_are_whole, one, package, positions,
+    reservation, reserved, seqs, stream, uploaded, write,
+};
+pub use self::snapshots::check_snapshots;
 use crate::{
-    AppendError, Appended, Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef,
-    LogHead, NewEvent, PackageFacts, Record, ReservationId, Snapshot, StreamHead, StreamId,
-    StreamWrite, Timestamp, codec,
+    AppendError, Appended, Batch, Conflict, Event, EventLog, Hash, Key, LogHead, NewEvent, Record,
+    StreamHead, Timestamp, codec,
+    log::{append_at_head, find_package, find_reservation, knows_init_key, read_record},
 };
 
 /// A promise in words, and the test of it.
@@ -24,7 +33,7 @@ type Promise<L> = (&'static str, fn(&L));
 
 /// Checks all promises, each against a fresh, empty log, and panics at the first that is broken.
 pub fn check<L: EventLog>(make_log: impl Fn() -> L) {
-    let promises: [Promise<L>; 21] = [
+    let promises: [Promise<L>; 27] = [
         ("a new log is empty", a_new_log_is_empty),
         ("records are what was appended", records_are_what_was_appended),
         ("numbers have no gaps and hashes are chained", numbers_and_hashes_are_chained),
@@ -42,14 +51,38 @@ pub fn check<L: EventLog>(make_log: impl Fn() -> L) {
         ("a package has a history of its own", a_package_has_a_history_of_its_own),
         ("an init key is known in its pool", an_init_key_is_known_in_its_pool),
         ("a reservation finds what made it", a_reservation_finds_what_made_it),
-        ("snapshots are kept whole or not at all", snapshots_are_kept_whole_or_not_at_all),
         ("payloads come back whole", payloads_come_back_whole),
         ("one of many writers wins", one_of_many_writers_wins),
         ("readers see whole batches", readers_see_whole_batches),
+        ("a call counts at the head it was decided at", rivals::a_call_counts_at_its_head),
+        ("one of two pools takes a package", rivals::one_of_two_pools_takes_a_package),
+        ("one of two pools takes a reservation", rivals::one_of_two_pools_takes_a_reservation),
+        ("an init key is taken once", rivals::an_init_key_is_taken_once),
+        ("a command is carried out once", rivals::a_command_is_carried_out_once),
+        ("one of many writers takes a key", rivals::one_of_many_writers_takes_a_key),
+        ("a later look tells an unknown outcome", rivals::a_later_look_tells_an_unknown_outcome),
     ];
     for (promise, test) in promises {
         tracing::debug!(promise, "checking");
         test(&make_log());
+    }
+}
+
+/// All records that a key finds.
+fn all_of(log: &impl EventLog, key: Key<'_>) -> Vec<Record> {
+    log.find(key, 0, usize::MAX).unwrap()
+}
+
+/// Checks that a key finds no more than it is asked for, and nothing before a position.
+fn keeps_to_its_bounds(log: &impl EventLog, key: Key<'_>) {
+    let all = all_of(log, key);
+    assert!(1 < all.len(), "bounds of many records");
+    for after in 0..=log.head().unwrap().seq + 1 {
+        for limit in 0..=all.len() + 1 {
+            let later = all.iter().filter(|record| after < record.seq).take(limit).cloned();
+            let found = log.find(key, after, limit).unwrap();
+            assert_eq!(found, later.collect::<Vec<_>>(), "{limit} after {after}");
+        }
     }
 }
 
@@ -59,12 +92,12 @@ fn a_new_log_is_empty(log: &impl EventLog) {
     assert_eq!(log.read(0, 9).unwrap(), []);
     assert_eq!(log.read(1, usize::MAX).unwrap(), []);
     assert_eq!(log.read_stream(&stream("ann"), 0, 9).unwrap(), []);
-    assert_eq!(log.find(command(1)).unwrap(), []);
-    assert_eq!(log.find_package(&package(1)).unwrap(), None);
-    assert_eq!(log.find_reservation(ReservationId(Uuid::from_u128(1))).unwrap(), None);
-    assert_eq!(log.payload(0).unwrap(), None);
-    assert_eq!(log.payload(1).unwrap(), None);
-    assert!(log.append(Vec::new()).is_empty(), "no batches, no answers");
+    assert_eq!(all_of(log, Key::Command(command(1))), []);
+    assert_eq!(find_package(log, &package(1)).unwrap(), None);
+    assert_eq!(find_reservation(log, reservation(1), 0).unwrap(), None);
+    assert_eq!(read_record(log, 0).unwrap(), None);
+    assert_eq!(read_record(log, 1).unwrap(), None);
+    assert!(log.append(LogHead::default(), Vec::new()).is_empty(), "no batches, no answers");
 }
 
 fn records_are_what_was_appended(log: &impl EventLog) {
@@ -115,14 +148,18 @@ fn a_conflict_writes_nothing(log: &impl EventLog) {
     for expected in [0, 1, 3, u64::MAX] {
         let answer = append(log, "ann", expected, vec![expired(3, 10)]);
         match answer {
-            Err(AppendError::Conflict { stream: told, expected: wanted, found }) => {
+            Err(AppendError::Conflict(Conflict::Stream {
+                stream: told,
+                expected: wanted,
+                found,
+            })) => {
                 assert_eq!((told, wanted, found), (stream("ann"), expected, 2));
             }
             other => panic!("append at {expected}: {other:?}"),
         }
     }
     assert_eq!(log.read(1, 9).unwrap(), before);
-    assert_eq!(log.find(command(3)).unwrap(), []);
+    assert_eq!(all_of(log, Key::Command(command(3))), []);
     append(log, "ann", 2, vec![expired(3, 10)]).unwrap();
 }
 
@@ -134,7 +171,7 @@ fn a_batch_is_atomic_over_its_streams(log: &impl EventLog) {
         let writes = names.map(|name| write(name, version(name), vec![uploaded(1, 2)]));
         conflicts(&one(log, Batch { writes: writes.to_vec() }));
         assert_eq!(log.head().unwrap().seq, 1, "a conflict of {stale} writes nothing at all");
-        assert_eq!(log.find_package(&package(1)).unwrap(), None);
+        assert_eq!(find_package(log, &package(1)).unwrap(), None);
     }
     let version = |name| u64::from(name == "bob");
     let writes = names.map(|name| write(name, version(name), vec![uploaded(1, 2)]));
@@ -155,20 +192,21 @@ fn a_stream_is_named_at_most_once(log: &impl EventLog) {
 
 fn batches_of_one_call_go_in_order(log: &impl EventLog) {
     let batches = (0..20).map(|n| batch("ann", n, vec![expired(u8::try_from(n).unwrap(), n)]));
-    let answers = log.append(batches.collect());
+    let answers = append_at_head(log, &batches.collect::<Vec<_>>());
     let seqs: Vec<u64> = answers.iter().map(|answer| seqs(answer)[0]).collect();
     assert_eq!(seqs, (1..=20).collect::<Vec<_>>(), "each finds what the one before it has left");
     assert_eq!(log.read(1, 99).unwrap().len(), 20);
 }
 
 fn neighbours_of_a_refused_batch(log: &impl EventLog) {
-    let answers = log.append(vec![
+    let batches = [
         batch("ann", 0, vec![expired(1, 5)]),
         batch("ann", 0, vec![expired(2, 5)]),
         batch("bob", 0, vec![expired(3, 5), expired(4, 5)]),
         batch("bob", 0, vec![expired(5, 5)]),
         batch("ann", 1, vec![expired(6, 5)]),
-    ]);
+    ];
+    let answers = append_at_head(log, &batches);
     assert_eq!(answers.len(), 5, "an answer for each");
     assert_eq!((seqs(&answers[0]), seqs(&answers[2])), (vec![1], vec![2, 3]));
     conflicts(&answers[1]);
@@ -243,26 +281,21 @@ fn a_command_finds_its_records(log: &impl EventLog) {
     one(log, Batch { writes }).unwrap();
     append(log, "cat", 0, vec![by(expired(5, 1), 8)]).unwrap();
     append(log, "cat", 1, vec![by(expired(6, 1), 7)]).unwrap();
-    let found =
-        |n| -> Vec<u64> { log.find(command(n)).unwrap().iter().map(|record| record.seq).collect() };
+    let found = |n| positions(&all_of(log, Key::Command(command(n))));
     assert_eq!(found(7), [1, 3, 4, 6], "over several streams and calls, in order");
     assert_eq!(found(8), [2, 5]);
     assert_eq!(found(9), []);
-    assert_eq!(log.find(command(8)).unwrap()[1], log.read(5, 1).unwrap()[0]);
-    for after in 0..=7 {
-        let mut later = log.find(command(7)).unwrap();
-        later.retain(|record| after < record.seq);
-        assert_eq!(log.find_after(command(7), after).unwrap(), later, "behind {after}");
-    }
+    assert_eq!(all_of(log, Key::Command(command(8)))[1], log.read(5, 1).unwrap()[0]);
+    keeps_to_its_bounds(log, Key::Command(command(7)));
 }
 
 fn a_package_finds_what_brought_it(log: &impl EventLog) {
     let created = NewEvent { event: Event::Created(facts(1)), ..uploaded(1, 1) };
     append(log, "ann", 0, vec![expired(2, 1), created]).unwrap();
     append(log, "ann", 2, vec![uploaded(1, 2), uploaded(2, 2), expired(1, 3)]).unwrap();
-    let found = |n| log.find_package(&package(n)).unwrap().map(|record| record.seq);
+    let found = |n| find_package(log, &package(n)).unwrap().map(|record| record.seq);
     assert_eq!((found(1), found(2), found(3)), (Some(2), Some(4), None));
-    assert_eq!(log.find_package(&package(2)).unwrap(), log.read(4, 1).unwrap().pop());
+    assert_eq!(find_package(log, &package(2)).unwrap(), log.read(4, 1).unwrap().pop());
 }
 
 fn a_package_has_a_history_of_its_own(log: &impl EventLog) {
@@ -270,65 +303,30 @@ fn a_package_has_a_history_of_its_own(log: &impl EventLog) {
     append(log, "bob", 0, vec![uploaded(3, 1)]).unwrap();
     append(log, "ann", 3, vec![reserved(1, 7), expired(2, 1)]).unwrap();
     append(log, "ann", 5, vec![expired(1, 1)]).unwrap();
-    let history = |n| -> Vec<u64> {
-        log.read_package(&package(n)).unwrap().iter().map(|record| record.seq).collect()
-    };
+    let history = |n| positions(&all_of(log, Key::Package(&package(n))));
     assert_eq!(history(1), [2, 5, 7], "from what brought it on");
     assert_eq!((history(2), history(3), history(4)), (vec![3, 6], vec![4], vec![]));
-    assert_eq!(log.read_package(&package(3)).unwrap(), log.read(4, 1).unwrap());
+    assert_eq!(all_of(log, Key::Package(&package(3))), log.read(4, 1).unwrap());
+    keeps_to_its_bounds(log, Key::Package(&package(1)));
 }
 
 fn an_init_key_is_known_in_its_pool(log: &impl EventLog) {
     append(log, "ann", 0, vec![uploaded(1, 1), expired(1, 1), uploaded(2, 1)]).unwrap();
     append(log, "bob", 0, vec![uploaded(3, 1)]).unwrap();
     let known =
-        |name: &str, n| log.knows_init_key(&name.parse().unwrap(), &facts(n).init_key).unwrap();
+        |name: &str, n| knows_init_key(log, &name.parse().unwrap(), &facts(n).init_key).unwrap();
     assert_eq!([1, 2, 3, 4].map(|n| known("ann", n)), [true, true, false, false]);
     assert_eq!([1, 2, 3, 4].map(|n| known("bob", n)), [false, false, true, false]);
-}
-
-/// A log may keep none. One that does keeps what it was given, under the names it was given.
-fn snapshots_are_kept_whole_or_not_at_all(log: &impl EventLog) {
-    let named = |name: &[u8], len: usize| Snapshot {
-        name: name.to_vec(),
-        bytes: (0..len).map(|n| n.to_le_bytes()[n % 2] | 1).collect(),
-    };
-    let lens: [(&[u8], usize); 6] =
-        [(b"a", 1), (b"a\0", 4096), (b"a\0\0", 4097), (b"a\x01", 70_000), (b"ab", 9), (b"b", 3)];
-    let mut kept = lens.map(|(name, len)| named(name, len)).to_vec();
-    log.keep_snapshots(kept.clone()).unwrap();
-    let listed = log.snapshots(b"", None, 99).unwrap();
-    if listed.is_empty() {
-        return;
-    }
-    assert_eq!(listed, kept);
-    // Longer, shorter, gone.
-    (kept[0], kept[3]) = (named(b"a", 9000), named(b"a\x01", 5));
-    let gone = Snapshot { bytes: Vec::new(), ..kept.remove(1) };
-    log.keep_snapshots(vec![kept[0].clone(), kept[2].clone(), gone.clone()]).unwrap();
-    assert_eq!(log.snapshots(b"", None, 99).unwrap(), kept);
-    for snapshot in &kept {
-        assert_eq!(log.snapshot(&snapshot.name).unwrap().as_ref(), Some(&snapshot.bytes));
-    }
-    assert_eq!(log.snapshot(&gone.name).unwrap(), None);
-    assert_eq!(log.snapshot(b"").unwrap(), None);
-    assert_eq!(log.snapshots(b"a", None, 99).unwrap(), kept[..4]);
-    assert_eq!(log.snapshots(b"a\0", None, 99).unwrap(), kept[1..2]);
-    assert_eq!(log.snapshots(b"a", Some(b"a"), 2).unwrap(), kept[1..3]);
-    assert_eq!(log.snapshots(b"", Some(b"a\x01"), 99).unwrap(), kept[3..]);
-    assert_eq!(log.head().unwrap(), LogHead { seq: 0 }, "it is beside the events");
 }
 
 fn a_reservation_finds_what_made_it(log: &impl EventLog) {
     append(log, "ann", 0, vec![uploaded(1, 1), reserved(1, 7)]).unwrap();
     append(log, "bob", 0, vec![reserved(2, 8)]).unwrap();
-    let found = |n| log.find_reservation(ReservationId(Uuid::from_u128(n))).unwrap();
+    let found = |n| find_reservation(log, reservation(n), 0).unwrap();
     assert_eq!(found(7), log.read(2, 1).unwrap().pop());
     assert_eq!(found(8), log.read(3, 1).unwrap().pop());
     assert_eq!(found(9), None);
-    let found_after = |after| {
-        log.find_reservation_after(ReservationId(Uuid::from_u128(8)), after).unwrap().is_some()
-    };
+    let found_after = |after| find_reservation(log, reservation(8), after).unwrap().is_some();
     assert_eq!([0, 1, 2, 3, 4].map(found_after), [true, true, true, false, false]);
 }
 
@@ -342,14 +340,18 @@ fn payloads_come_back_whole(log: &impl EventLog) {
     }
     append(log, "bob", 0, vec![with(16_384); 64]).unwrap();
     for (seq, len) in (1..).zip(lens.iter().chain(&lens).chain(&[16_384; 64])) {
-        assert_eq!(log.payload(seq).unwrap(), Some(payload(*len)), "payload of record {seq}");
+        assert_eq!(
+            read_record(log, seq).unwrap().unwrap().payload,
+            payload(*len),
+            "of record {seq}"
+        );
         let record = log.read(seq, 1).unwrap().pop().unwrap();
         assert_eq!(
             (record.payload.len(), record.envelope.payload),
             (*len, Hash::of(&payload(*len)))
         );
     }
-    assert_eq!(log.payload(99).unwrap(), None);
+    assert_eq!(read_record(log, 99).unwrap(), None);
 }
 
 fn one_of_many_writers_wins<L: EventLog>(log: &L) {
@@ -391,90 +393,4 @@ fn readers_see_whole_batches<L: EventLog>(log: &L) {
             assert_eq!(seen.len() % 2, 0, "half a batch is never seen");
         }
     });
-}
-
-fn numbers_are_whole(records: &[Record]) {
-    for (seq, record) in (1..).zip(records) {
-        assert_eq!(record.seq, seq);
-    }
-}
-
-/// The only answer to the only batch.
-fn one(log: &impl EventLog, batch: Batch) -> Result<Appended, AppendError> {
-    log.append(vec![batch]).pop().unwrap()
-}
-
-fn append(
-    log: &impl EventLog,
-    name: &str,
-    expected: u64,
-    events: Vec<NewEvent>,
-) -> Result<Appended, AppendError> {
-    one(log, batch(name, expected, events))
-}
-
-fn batch(name: &str, expected: u64, events: Vec<NewEvent>) -> Batch {
-    Batch { writes: vec![write(name, expected, events)] }
-}
-
-fn write(name: &str, expected: u64, events: Vec<NewEvent>) -> StreamWrite {
-    StreamWrite { stream: stream(name), expected, events }
-}
-
-fn conflicts(answer: &Result<Appended, AppendError>) {
-    assert!(matches!(answer, Err(AppendError::Conflict { .. })), "not a conflict: {answer:?}");
-}
-
-fn seqs(answer: &Result<Appended, AppendError>) -> Vec<u64> {
-    answer.as_ref().unwrap().records.iter().map(|record| record.seq).collect()
-}
-
-fn stream(name: &str) -> StreamId {
-    StreamId::Pool(name.parse().unwrap())
-}
-
-fn command(n: u8) -> CommandId {
-    CommandId(Uuid::from_u128(n.into()))
-}
-
-fn package(n: u8) -> KeyPackageRef {
-    KeyPackageRef::new(&[n; 32]).unwrap()
-}
-
-fn facts(n: u8) -> PackageFacts {
-    PackageFacts {
-        keypackage_ref: package(n),
-        not_before: Timestamp::default(),
-        not_after: Timestamp::MAX,
-        ciphersuite: 1,
-        credential: Hash::of(b"credential"),
-        init_key: Hash::of(&[n]),
-        last_resort: false,
-    }
-}
-
-/// An event about package `n` by command `n`.
-fn new_event(n: u8, at: u64, event: Event, payload: Vec<u8>) -> NewEvent {
-    let at = Timestamp::from_millis(at);
-    NewEvent { at, command: command(n), request: Hash::of(&[n]), event, payload }
-}
-
-fn uploaded(n: u8, at: u64) -> NewEvent {
-    new_event(n, at, Event::Uploaded(facts(n)), vec![n; 400])
-}
-
-fn expired(n: u8, at: u64) -> NewEvent {
-    new_event(n, at, Event::Expired { keypackage_ref: package(n) }, Vec::new())
-}
-
-fn reserved(n: u8, reservation: u128) -> NewEvent {
-    let event = Event::Reserved {
-        keypackage_ref: package(n),
-        reservation: ReservationId(Uuid::from_u128(reservation)),
-        generation: 1,
-        holder: "carol".parse().unwrap(),
-        group: GroupId::new(b"group").unwrap(),
-        deadline: Timestamp::from_secs(60),
-    };
-    new_event(n, 1, event, Vec::new())
 }

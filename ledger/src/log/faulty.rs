@@ -1,7 +1,7 @@
 //! A log that fails where a test has planned it to. For tests, those of other crates included.
 //!
 //! It stands in the library and not in the tests, so that everything above the log can be shown
-//! what a log may do: refuse, lose an answer, or let another writer in between.
+//! each thing that a log may do: refuse, lose an answer, or let another writer in between.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,16 +10,18 @@ use std::{
 };
 
 use super::{
-    AppendError, Appended, Batch, EventLog, LogHead, LogHealth, ReadError, Record, Snapshot,
-    StreamHead,
+    AppendError, Appended, Batch, EventLog, Key, LogHead, ReadError, Record, Snapshot,
+    SnapshotStore, StreamHead,
 };
-use crate::{CommandId, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};
+use crate::StreamId;
 
 /// How an append fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// The log refuses: nothing is written, and the caller is told so.
     NotWritten,
+    /// The log fails: nothing is written, and the caller is told to open it again.
+    Failed,
     /// Everything is written, and the caller is not told.
     UnknownApplied,
     /// Nothing is written, and the caller is not told.
@@ -117,7 +119,11 @@ impl<L: fmt::Debug> fmt::Debug for Faulty<L> {
 }
 
 impl<L: EventLog> EventLog for Faulty<L> {
-    fn append(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>> {
+    fn append(
+        &self,
+        decided_at: LogHead,
+        batches: Vec<Batch>,
+    ) -> Vec<Result<Appended, AppendError>> {
         let (rival, fault) = {
             let mut plan = self.plan();
             plan.n_appends += 1;
@@ -130,13 +136,16 @@ impl<L: EventLog> EventLog for Faulty<L> {
         let cause = "a planned fault";
         let unknown = || AppendError::Unknown(cause.into());
         match fault {
-            None => self.log.append(batches),
+            None => self.log.append(decided_at, batches),
             Some(Fault::NotWritten) => {
                 batches.iter().map(|_| Err(AppendError::NotWritten(cause.into()))).collect()
             }
+            Some(Fault::Failed) => {
+                batches.iter().map(|_| Err(AppendError::Failed(cause.into()))).collect()
+            }
             Some(Fault::UnknownNotApplied) => batches.iter().map(|_| Err(unknown())).collect(),
             Some(Fault::UnknownApplied) => {
-                let answers = self.log.append(batches).into_iter();
+                let answers = self.log.append(decided_at, batches).into_iter();
                 answers.map(|answer| answer.and_then(|_| Err(unknown()))).collect()
             }
         }
@@ -155,45 +164,8 @@ impl<L: EventLog> EventLog for Faulty<L> {
         self.reading()?.read_stream(stream, after, limit)
     }
 
-    fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError> {
-        self.reading()?.find(command)
-    }
-
-    fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
-        self.reading()?.find_package(keypackage_ref)
-    }
-
-    fn find_reservation(&self, reservation: ReservationId) -> Result<Option<Record>, ReadError> {
-        self.reading()?.find_reservation(reservation)
-    }
-
-    fn read_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Vec<Record>, ReadError> {
-        self.reading()?.read_package(keypackage_ref)
-    }
-
-    fn knows_init_key(&self, pool: &PoolId, init_key: &Hash) -> Result<bool, ReadError> {
-        self.reading()?.knows_init_key(pool, init_key)
-    }
-
-    fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        self.reading()?.snapshot(name)
-    }
-
-    fn snapshots(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Snapshot>, ReadError> {
-        self.reading()?.snapshots(prefix, after, limit)
-    }
-
-    fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
-        self.reading()?.keep_snapshots(snapshots)
-    }
-
-    fn health(&self) -> LogHealth {
-        self.log.health()
+    fn find(&self, key: Key<'_>, after: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        self.reading()?.find(key, after, limit)
     }
 
     fn head(&self) -> Result<LogHead, ReadError> {
@@ -203,8 +175,23 @@ impl<L: EventLog> EventLog for Faulty<L> {
     fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
         self.reading()?.stream_head(stream)
     }
+}
 
-    fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        self.reading()?.payload(seq)
+impl<L: EventLog + SnapshotStore> SnapshotStore for Faulty<L> {
+    fn get(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.reading()?.get(name)
+    }
+
+    fn list(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Snapshot>, ReadError> {
+        self.reading()?.list(prefix, after, limit)
+    }
+
+    fn put(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+        self.reading()?.put(snapshots)
     }
 }

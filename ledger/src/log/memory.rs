@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
-    AppendError, Appended, Batch, EventLog, LogHead, ReadError, Record, Snapshot, StreamHead,
+    AppendError, Appended, Batch, EventLog, Key, LogHead, ReadError, Record, Snapshot,
+    SnapshotStore, StreamHead, staging::Staging,
 };
-use crate::{CommandId, Event, KeyPackageRef, ReservationId, StreamId, log::staging::Staging};
+use crate::StreamId;
 
 /// An [`EventLog`] in memory.
 #[derive(Debug, Default)]
@@ -19,20 +20,24 @@ pub struct MemoryLog(Mutex<Records>);
 struct Records {
     /// All records; the one with sequence number `n` stands at `n - 1`.
     all: Vec<Record>,
-    /// The places in `all` of each history's records.
+    /// The indexes in `all` of each history's records.
     streams: HashMap<StreamId, Vec<usize>>,
     snapshots: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Records {
+    const fn head(&self) -> LogHead {
+        LogHead { seq: self.all.len() as u64 }
+    }
+
     fn head_of(&self, stream: &StreamId) -> StreamHead {
-        let last = self.streams.get(stream).and_then(|places| places.last());
-        last.and_then(|place| self.all.get(*place)).map(Record::stream_head).unwrap_or_default()
+        let last = self.streams.get(stream).and_then(|indexes| indexes.last());
+        last.and_then(|index| self.all.get(*index)).map(Record::stream_head).unwrap_or_default()
     }
 
     fn push(&mut self, record: Record) {
-        let place = self.all.len();
-        self.streams.entry(record.envelope.stream.clone()).or_default().push(place);
+        let index = self.all.len();
+        self.streams.entry(record.envelope.stream.clone()).or_default().push(index);
         self.all.push(record);
     }
 }
@@ -44,8 +49,15 @@ impl MemoryLog {
 }
 
 impl EventLog for MemoryLog {
-    fn append(&self, batches: Vec<Batch>) -> Vec<Result<Appended, AppendError>> {
+    fn append(
+        &self,
+        decided_at: LogHead,
+        batches: Vec<Batch>,
+    ) -> Vec<Result<Appended, AppendError>> {
         let mut held = self.records();
+        if let Err(conflict) = held.head().check(decided_at) {
+            return batches.iter().map(|_| Err(conflict.clone().into())).collect();
+        }
         let mut staging = Staging::after(held.all.len() as u64);
         let mut answers = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -70,40 +82,34 @@ impl EventLog for MemoryLog {
         limit: usize,
     ) -> Result<Vec<Record>, ReadError> {
         let records = self.records();
-        let places = records.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
+        let indexes = records.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
         let skipped = usize::try_from(after).unwrap_or(usize::MAX);
-        let places = places.iter().skip(skipped).take(limit);
-        Ok(places.filter_map(|place| records.all.get(*place)).cloned().collect())
+        let indexes = indexes.iter().skip(skipped).take(limit);
+        Ok(indexes.filter_map(|index| records.all.get(*index)).cloned().collect())
     }
 
-    fn find(&self, command: CommandId) -> Result<Vec<Record>, ReadError> {
-        let caused = |record: &&Record| record.envelope.command == command;
-        Ok(self.records().all.iter().filter(caused).cloned().collect())
+    fn find(&self, key: Key<'_>, after: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        let mut selection = key.selection();
+        let records = self.records();
+        let found = records.all.iter().filter(|record| selection.takes(record));
+        Ok(found.filter(|record| after < record.seq).take(limit).cloned().collect())
     }
 
-    fn find_package(&self, keypackage_ref: &KeyPackageRef) -> Result<Option<Record>, ReadError> {
-        let brought = |record: &&Record| match &record.envelope.event {
-            Event::Created(facts) | Event::Uploaded(facts) => {
-                facts.keypackage_ref == *keypackage_ref
-            }
-            _ => false,
-        };
-        Ok(self.records().all.iter().find(brought).cloned())
+    fn head(&self) -> Result<LogHead, ReadError> {
+        Ok(self.records().head())
     }
 
-    fn find_reservation(&self, sought: ReservationId) -> Result<Option<Record>, ReadError> {
-        let made = |record: &&Record| match &record.envelope.event {
-            Event::Reserved { reservation, .. } => *reservation == sought,
-            _ => false,
-        };
-        Ok(self.records().all.iter().find(made).cloned())
+    fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
+        Ok(self.records().head_of(stream))
     }
+}
 
-    fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+impl SnapshotStore for MemoryLog {
+    fn get(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         Ok(self.records().snapshots.get(name).cloned())
     }
 
-    fn snapshots(
+    fn list(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
@@ -117,7 +123,7 @@ impl EventLog for MemoryLog {
         Ok(kept.take(limit).collect())
     }
 
-    fn keep_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
+    fn put(&self, snapshots: Vec<Snapshot>) -> Result<(), ReadError> {
         let mut records = self.records();
         for Snapshot { name, bytes } in snapshots {
             if bytes.is_empty() {
@@ -127,17 +133,5 @@ impl EventLog for MemoryLog {
             }
         }
         Ok(())
-    }
-
-    fn head(&self) -> Result<LogHead, ReadError> {
-        Ok(LogHead { seq: self.records().all.len() as u64 })
-    }
-
-    fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
-        Ok(self.records().head_of(stream))
-    }
-
-    fn payload(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(self.read(seq.max(1), 1)?.pop().filter(|record| record.seq == seq).map(|r| r.payload))
     }
 }

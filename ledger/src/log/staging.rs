@@ -1,11 +1,17 @@
 //! How a batch becomes records: versions are checked, hashes chained, numbers given.
 //!
-//! Shared by all engines, so that none can differ in what it accepts or in the bytes it writes.
+//! Shared by all engines of this crate, so that none can differ in the batches it accepts or in the bytes
+//! it writes.
 
 use std::collections::HashMap;
 
-use super::{AppendError, Batch, NewEvent, ReadError, Record, StreamHead, StreamWrite};
-use crate::{EventEnvelope, Hash, StreamId, codec};
+use super::{
+    AppendError, Batch, Conflict, LogHead, NewEvent, ReadError, Record, StreamHead, StreamWrite,
+};
+use crate::{
+    EventEnvelope, Hash, StreamId,
+    codec::{self, DecodeError, EncodeError},
+};
 
 /// The batches of one append call, as they will be once written.
 #[derive(Debug)]
@@ -18,6 +24,30 @@ impl Staging {
     /// Starts behind the last record of a log.
     pub(super) fn after(seq: u64) -> Self {
         Self { next_seq: seq.saturating_add(1), heads: HashMap::new() }
+    }
+
+    /// Checks that records which were sealed before follow one another and the log.
+    pub(super) fn check_sealed(
+        &mut self,
+        records: &[Record],
+        head_of: impl Fn(&StreamId) -> Result<StreamHead, ReadError>,
+    ) -> Result<(), AppendError> {
+        for record in records {
+            let not_written = |err: ReadError| AppendError::NotWritten(err.into());
+            let damaged = |source| not_written(ReadError::Damaged { seq: record.seq, source });
+            check_bytes(record).map_err(damaged)?;
+            let last = |next: u64| LogHead { seq: next.saturating_sub(1) };
+            last(self.next_seq).check(last(record.seq))?;
+            let stream = &record.envelope.stream;
+            let head = match self.heads.get(stream) {
+                Some(head) => *head,
+                None => head_of(stream).map_err(not_written)?,
+            };
+            check_follows(record, &head)?;
+            self.next_seq = self.next_seq.saturating_add(1);
+            self.heads.insert(stream.clone(), record.stream_head());
+        }
+        Ok(())
     }
 
     /// Turns one batch into records, or refuses it and leaves everything as it was.
@@ -40,11 +70,12 @@ impl Staging {
                 head = *after;
             }
             if head.version != expected || named.is_some() {
-                return Err(AppendError::Conflict { stream, expected, found: head.version });
+                return Err(Conflict::Stream { stream, expected, found: head.version }.into());
             }
             for event in events {
                 let seq = self.next_seq.saturating_add(records.len() as u64);
-                let record = seal(seq, &stream, head, event)?;
+                let sealed = seal(seq, &stream, head, event);
+                let record = sealed.map_err(|err| AppendError::NotWritten(err.into()))?;
                 head = record.stream_head();
                 records.push(record);
             }
@@ -56,13 +87,43 @@ impl Staging {
     }
 }
 
-/// Puts an event into its envelope, behind the given head of its history.
-fn seal(
-    seq: u64,
+/// Checks that a record is the next one of a history.
+fn check_follows(record: &Record, head: &StreamHead) -> Result<(), Conflict> {
+    let EventEnvelope { stream, version, prev, .. } = &record.envelope;
+    let (stream, expected, found) = (stream.clone(), version.saturating_sub(1), head.version);
+    if expected != found || *version == 0 {
+        return Err(Conflict::Stream { stream, expected, found });
+    }
+    if *prev != head.hash {
+        return Err(Conflict::Chain { stream, version: *version });
+    }
+    Ok(())
+}
+
+/// Checks that a sealed record agrees with its bytes. Its payload may have been pruned.
+fn check_bytes(record: &Record) -> Result<(), DecodeError> {
+    let Record { envelope, envelope_bytes, payload, .. } = record;
+    let intact = payload.is_empty() || Hash::of(payload) == envelope.payload;
+    if intact && codec::decode(envelope_bytes)? == *envelope {
+        return Ok(());
+    }
+    Err(DecodeError::Altered)
+}
+
+/// Puts an event into its envelope, as the next record of a log and of a history that ends at `head`.
+///
+/// Every engine makes its records with this function, so that the same events have the same bytes in all
+/// of them.
+///
+/// # Errors
+///
+/// Returns an [`EncodeError`] if the encoder refuses, which no event that exists makes it do.
+pub fn seal(
+    position: u64,
     stream: &StreamId,
     head: StreamHead,
     new: NewEvent,
-) -> Result<Record, AppendError> {
+) -> Result<Record, EncodeError> {
     let envelope = EventEnvelope {
         schema: codec::SCHEMA,
         stream: stream.clone(),
@@ -74,9 +135,8 @@ fn seal(
         payload: Hash::of(&new.payload),
         event: new.event,
     };
-    let envelope_bytes =
-        codec::encode(&envelope).map_err(|err| AppendError::NotWritten(err.into()))?;
-    Ok(Record { seq, envelope, envelope_bytes, payload: new.payload })
+    let envelope_bytes = codec::encode(&envelope)?;
+    Ok(Record { seq: position, envelope, envelope_bytes, payload: new.payload })
 }
 
 impl Record {

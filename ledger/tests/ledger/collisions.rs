@@ -1,10 +1,12 @@
 //! Two names with one fingerprint: neither is ever taken for the other, and none is forgotten.
 
-use std::path::Path;
+use std::{path::Path, slice};
 
 use keypool_ledger::{
-    AppendError, Batch, Event, EventLog, GroupId, Hash, JournalWriter, JournalWriterOptions,
-    MemoryLog, NewEvent, OpenError, Record, ReservationId, SledLog, SledLogOptions, Timestamp,
+    AppendError, Batch, Conflict, Event, EventLog, GroupId, Hash, JournalWriter,
+    JournalWriterOptions, Key, MemoryLog, NewEvent, OpenError, Record, ReservationId, SledLog,
+    SledLogOptions, Timestamp,
+    log::{append_at_head, find_command, find_package, find_reservation, knows_init_key},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -26,7 +28,7 @@ fn pair() -> [String; 2] {
 
 fn append(logs: &[&dyn EventLog], batch: &Batch) {
     for log in logs {
-        log.append(vec![batch.clone()]).pop().unwrap().unwrap();
+        append_at_head(*log, slice::from_ref(batch)).pop().unwrap().unwrap();
     }
 }
 
@@ -42,8 +44,12 @@ fn a_device_is_not_forgotten_for_another_whose_name_was_ground_to_collide() {
     let log = open(dir.path());
     for name in pair() {
         assert_eq!(log.stream_head(&stream(&name)).unwrap().version, 1, "{name}");
-        let again = log.append(vec![batch(&name, 0, vec![uploaded(2000, 4)])]).pop().unwrap();
-        assert!(matches!(again, Err(AppendError::Conflict { found: 1, .. })), "{again:?}");
+        let again =
+            append_at_head(&log, &[batch(&name, 0, vec![uploaded(2000, 4)])]).pop().unwrap();
+        assert!(
+            matches!(again, Err(AppendError::Conflict(Conflict::Stream { found: 1, .. }))),
+            "{again:?}"
+        );
     }
 }
 
@@ -78,18 +84,24 @@ fn looks_up_as(memory: &MemoryLog, log: &SledLog) {
             assert_eq!(read(log, 999), read(memory, 999), "{name} after {after}");
         }
         for command in [command(n), command(n + 100_000)] {
-            assert_eq!(log.find(command).unwrap(), memory.find(command).unwrap());
+            assert_eq!(
+                find_command(log, command, 0).unwrap(),
+                find_command(memory, command, 0).unwrap()
+            );
         }
         let wanted = package(n);
-        assert_eq!(log.find_package(&wanted).unwrap(), memory.find_package(&wanted).unwrap());
-        assert_eq!(log.read_package(&wanted).unwrap(), memory.read_package(&wanted).unwrap());
+        assert_eq!(find_package(log, &wanted).unwrap(), find_package(memory, &wanted).unwrap());
+        assert_eq!(
+            log.find(Key::Package(&wanted), 0, usize::MAX).unwrap(),
+            memory.find(Key::Package(&wanted), 0, usize::MAX).unwrap()
+        );
         let wanted = ReservationId(Uuid::from_u128(u128::from(n) << 64));
-        let found = memory.find_reservation(wanted).unwrap();
-        assert_eq!(log.find_reservation(wanted).unwrap(), found);
+        let found = find_reservation(memory, wanted, 0).unwrap();
+        assert_eq!(find_reservation(log, wanted, 0).unwrap(), found);
         let (key, at) = (facts(n).init_key, n / 2);
         for pool in [name_of(n), name_of(at)].map(|name| name.parse().unwrap()) {
-            let known = memory.knows_init_key(&pool, &key).unwrap();
-            assert_eq!(log.knows_init_key(&pool, &key).unwrap(), known);
+            let known = knows_init_key(memory, &pool, &key).unwrap();
+            assert_eq!(knows_init_key(log, &pool, &key).unwrap(), known);
         }
     }
 }
@@ -125,8 +137,11 @@ fn a_name_without_history_is_not_taken_for_another_and_can_begin_one() {
     drop(log);
     let log = SledLog::open(dir.path(), COLLIDING).unwrap();
     for n in 0..100 {
-        let again = log.append(vec![batch(&format!("new{n}"), 0, vec![uploaded(1, 4)])]);
-        assert!(matches!(again[0], Err(AppendError::Conflict { found: 1, .. })), "{again:?}");
+        let again = append_at_head(&log, &[batch(&format!("new{n}"), 0, vec![uploaded(1, 4)])]);
+        assert!(
+            matches!(again[0], Err(AppendError::Conflict(Conflict::Stream { found: 1, .. }))),
+            "{again:?}"
+        );
     }
 }
 
@@ -247,7 +262,7 @@ fn an_index_that_forgot_the_end_of_a_history_appends_no_second_version() {
     assert!(0 < altered, "an end is where it was not");
 
     let log = open(dir.path());
-    let answer = log.append(vec![batch("ann", 1, vec![uploaded(500, 4)])]).pop().unwrap();
+    let answer = append_at_head(&log, &[batch("ann", 1, vec![uploaded(500, 4)])]).pop().unwrap();
     assert!(matches!(answer, Err(AppendError::NotWritten(_))), "{answer:?}");
     drop(log);
 

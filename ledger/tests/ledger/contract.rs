@@ -1,7 +1,8 @@
 //! Every log keeps the promises of `EventLog`, and a faulty one fails as it was told to.
 
 use keypool_ledger::{
-    AppendError, EventLog, Fault, Faulty, MemoryLog, ReadError, log::conformance,
+    AppendError, Conflict, EventLog, Fault, Faulty, LogHead, MemoryLog, NoSnapshots, ReadError,
+    log::{append_at_head, conformance, find_command},
 };
 
 use super::support::{SledLogs, batch, command, stream, uploaded};
@@ -20,6 +21,17 @@ fn the_sled_log_keeps_the_contract() {
 }
 
 #[test]
+fn every_store_of_snapshots_keeps_the_contract() {
+    conformance::check_snapshots(&MemoryLog::default());
+    conformance::check_snapshots(&Faulty::new(MemoryLog::default()));
+    conformance::check_snapshots(&NoSnapshots);
+    let logs = SledLogs::default();
+    let log = logs.make();
+    conformance::check_snapshots(&log);
+    assert_eq!(log.head().unwrap(), LogHead { seq: 0 }, "snapshots are beside the events");
+}
+
+#[test]
 fn a_planned_fault_happens_once_and_is_what_it_says() {
     check_faults(MemoryLog::default);
     let logs = SledLogs::default();
@@ -29,23 +41,25 @@ fn a_planned_fault_happens_once_and_is_what_it_says() {
 fn check_faults<L: EventLog>(make_log: impl Fn() -> L) {
     for (fault, applied) in [
         (Fault::NotWritten, false),
+        (Fault::Failed, false),
         (Fault::UnknownApplied, true),
         (Fault::UnknownNotApplied, false),
     ] {
         let log = Faulty::new(make_log());
         log.fail_append(2, fault);
         let append = |n, expected| {
-            log.append(vec![batch("ann", expected, vec![uploaded(n, 4)])]).pop().unwrap()
+            append_at_head(&log, &[batch("ann", expected, vec![uploaded(n, 4)])]).pop().unwrap()
         };
         append(1, 0).unwrap();
         let answer = append(2, 1);
         match fault {
             Fault::NotWritten => assert!(matches!(answer, Err(AppendError::NotWritten(_)))),
+            Fault::Failed => assert!(matches!(answer, Err(AppendError::Failed(_)))),
             Fault::UnknownApplied | Fault::UnknownNotApplied => {
                 assert!(matches!(answer, Err(AppendError::Unknown(_))));
             }
         }
-        let found = log.find(command(2)).unwrap();
+        let found = find_command(&log, command(2), 0).unwrap();
         assert_eq!(found.len(), usize::from(applied), "{fault:?}: find tells the truth");
         append(3, 1 + u64::from(applied)).unwrap();
         assert_eq!(log.n_appends(), 3);
@@ -58,23 +72,26 @@ fn a_conflict_is_told_also_when_an_answer_is_lost() {
     log.fail_append(1, Fault::UnknownApplied);
     let upload = |n| batch("ann", 0, vec![uploaded(n, 4)]);
 
-    let answers = log.append(vec![upload(1), upload(2)]);
+    let answers = append_at_head(&log, &[upload(1), upload(2)]);
 
     assert!(matches!(answers[0], Err(AppendError::Unknown(_))));
-    assert!(matches!(answers[1], Err(AppendError::Conflict { found: 1, .. })));
+    assert!(matches!(answers[1], Err(AppendError::Conflict(Conflict::Stream { found: 1, .. }))));
 }
 
 #[test]
 fn a_rival_comes_just_before_the_append() {
     let log = Faulty::new(MemoryLog::default());
     log.before_append(1, |log: &MemoryLog| {
-        log.append(vec![batch("ann", 0, vec![uploaded(7, 4)])]).pop().unwrap().unwrap();
+        append_at_head(log, &[batch("ann", 0, vec![uploaded(7, 4)])]).pop().unwrap().unwrap();
     });
-    let append =
-        |expected| log.append(vec![batch("ann", expected, vec![uploaded(1, 4)])]).pop().unwrap();
+    let append = |seq, expected| {
+        let call = vec![batch("ann", expected, vec![uploaded(1, 4)])];
+        log.append(LogHead { seq }, call).pop().unwrap()
+    };
 
-    assert!(matches!(append(0), Err(AppendError::Conflict { found: 1, .. })));
-    append(1).unwrap();
+    assert!(matches!(append(0, 0), Err(AppendError::Conflict(Conflict::Log { head: 1, .. }))));
+    assert!(matches!(append(1, 0), Err(AppendError::Conflict(Conflict::Stream { found: 1, .. }))));
+    append(1, 1).unwrap();
     assert_eq!(log.inner().read(1, 9).unwrap()[0].envelope.command, command(7));
 }
 

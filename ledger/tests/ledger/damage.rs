@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use keypool_ledger::{EventLog, ReadError, SledLog};
+use keypool_ledger::{
+    EventLog, ReadError, SledLog,
+    log::{find_command, find_package},
+};
 use tempfile::TempDir;
 
 use super::{
@@ -128,12 +131,15 @@ fn child_that_serves_a_damaged_log() {
         assert_eq!(in_the_end(|| log.stream_head(&stream("ann"))).version, end);
         for record in records.iter().step_by(37) {
             let n = record.envelope.version;
-            assert_eq!(in_the_end(|| log.find(command(n))), std::slice::from_ref(record));
-            let found = in_the_end(|| log.find_package(&package(n)));
+            assert_eq!(
+                in_the_end(|| find_command(&log, command(n), 0)),
+                std::slice::from_ref(record)
+            );
+            let found = in_the_end(|| find_package(&log, &package(n)));
             assert_eq!(found.as_ref(), Some(record));
             let read = in_the_end(|| log.read_stream(&stream("ann"), n - 1, 3));
             assert_eq!(read[0], *record);
-            assert_eq!(in_the_end(|| log.find(command(n + 1_000_000))), []);
+            assert_eq!(in_the_end(|| find_command(&log, command(n + 1_000_000), 0)), []);
         }
         let append = || try_append(&log, 40).map_err(|error| ReadError::Unavailable(error.into()));
         assert_eq!(in_the_end(append), end + 1);
@@ -166,8 +172,11 @@ fn damage_while_the_log_is_open_gives_no_wrong_answer() {
         }
         for record in records.iter().rev() {
             let n = record.envelope.version;
-            assert_eq!(in_the_end(|| log.find(command(n))), std::slice::from_ref(record));
-            assert_eq!(in_the_end(|| log.find_package(&package(n))).as_ref(), Some(record));
+            assert_eq!(
+                in_the_end(|| find_command(&log, command(n), 0)),
+                std::slice::from_ref(record)
+            );
+            assert_eq!(in_the_end(|| find_package(&log, &package(n))).as_ref(), Some(record));
         }
         assert_eq!(in_the_end(|| log.stream_head(&stream("ann"))).version, 900);
         drop(log);

@@ -11,7 +11,7 @@ use keypool_ledger::{
     Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, LeaveCause, NewEvent, PoolId,
     Record, ReleaseReason, ReservationId, ReservePolicy, RevokeReason, RuleSettings, Signature,
     SignatureKey, SignedStatement, SledLog, SledLogOptions, StreamId, StreamWrite, Timestamp,
-    codec,
+    codec, log::append_at_head,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -158,7 +158,7 @@ fn write_histories(dir: &Path, history: Vec<(StreamId, NewEvent)>) {
     for (stream, event) in history {
         let expected = log.stream_head(&stream).unwrap().version;
         let writes = vec![StreamWrite { stream, expected, events: vec![event] }];
-        log.append(vec![Batch { writes }]).pop().unwrap().unwrap();
+        append_at_head(&log, &[Batch { writes }]).pop().unwrap().unwrap();
     }
 }
 
@@ -329,7 +329,7 @@ fn write_log(dir: &Path) {
         let events: Vec<_> = calls.to_vec();
         let (expected, n_events) = (versions[pool], events.len() as u64);
         let writes = vec![StreamWrite { stream: stream(name), expected, events }];
-        log.append(vec![Batch { writes }]).pop().unwrap().unwrap();
+        append_at_head(&log, &[Batch { writes }]).pop().unwrap().unwrap();
         versions[pool] += n_events;
     }
 }

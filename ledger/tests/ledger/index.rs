@@ -7,7 +7,10 @@ use std::{
     thread,
 };
 
-use keypool_ledger::{EventLog, LogHealth, MemoryLog, SledLog, SledLogOptions, Snapshot};
+use keypool_ledger::{
+    EventLog, LogHealth, MemoryLog, SledLog, SledLogOptions, Snapshot, SnapshotStore,
+    log::{append_at_head, find_command, find_package},
+};
 use tempfile::TempDir;
 
 use super::{
@@ -29,7 +32,7 @@ fn lengthen(logs: &[&dyn EventLog], from: u64, to: u64) {
         let events: Vec<_> = (n..n + 1 + n % 3).map(|n| uploaded(n, 30)).collect();
         for log in logs {
             let expected = log.stream_head(&stream(name)).unwrap().version;
-            let answers = log.append(vec![batch(name, expected, events.clone())]);
+            let answers = append_at_head(&log, &[batch(name, expected, events.clone())]);
             assert!(answers.iter().all(Result::is_ok));
         }
         n += events.len() as u64;
@@ -80,7 +83,7 @@ fn what_is_read_while_runs_are_merged_is_right() {
                 while !ended.load(Ordering::Relaxed) {
                     for record in memory.read(1, 600).unwrap() {
                         let envelope = &record.envelope;
-                        assert_eq!(log.find(envelope.command).unwrap()[0], record);
+                        assert_eq!(find_command(&log, envelope.command, 0).unwrap()[0], record);
                         let read = log.read_stream(&envelope.stream, envelope.version - 1, 1);
                         assert_eq!(read.unwrap()[0], record);
                     }
@@ -130,8 +133,8 @@ fn a_missing_run_is_made_anew() {
 
         for record in all(&log) {
             let n = record.envelope.version;
-            assert_eq!(log.find(command(n)).unwrap(), slice::from_ref(&record));
-            assert_eq!(log.find_package(&package(n)).unwrap(), Some(record));
+            assert_eq!(find_command(&log, command(n), 0).unwrap(), slice::from_ref(&record));
+            assert_eq!(find_package(&log, &package(n)).unwrap(), Some(record));
         }
         assert!(copied.path().join("sled.damaged").exists());
     }
@@ -155,7 +158,7 @@ fn an_old_segment_that_is_damaged_stops_the_log() {
     let mut n = 100;
     let error = loop {
         let events = vec![uploaded(n + 1, 40)];
-        match log.append(vec![batch("ann", n, events)]).pop().unwrap() {
+        match append_at_head(&log, &[batch("ann", n, events)]).pop().unwrap() {
             Ok(_) => n += 1,
             Err(error) => break error,
         }
@@ -187,7 +190,7 @@ fn a_rebuild_that_finds_the_journal_damaged_stops_the_log() {
     bytes[200] ^= 1;
     fs::write(path, bytes).unwrap();
 
-    assert!(log.find(command(1)).is_err(), "the index is found damaged");
+    assert!(find_command(&log, command(1), 0).is_err(), "the index is found damaged");
 
     let why = in_the_end(|| match log.health() {
         LogHealth::Failed { why } => Ok(why),
@@ -213,10 +216,10 @@ fn the_end_of_the_journal_is_checked_whatever_its_length() {
 fn snapshots_outlive_the_log_and_are_lost_with_the_database() {
     let dir = TempDir::new().unwrap();
     let kept = Snapshot { name: b"one".to_vec(), bytes: vec![7; 10_000] };
-    open(dir.path()).keep_snapshots(vec![kept.clone()]).unwrap();
-    assert_eq!(open(dir.path()).snapshots(b"o", None, 9).unwrap(), [kept]);
+    open(dir.path()).put(vec![kept.clone()]).unwrap();
+    assert_eq!(open(dir.path()).list(b"o", None, 9).unwrap(), [kept]);
 
     fs::remove_dir_all(dir.path().join("sled")).unwrap();
 
-    assert_eq!(open(dir.path()).snapshot(b"one").unwrap(), None);
+    assert_eq!(open(dir.path()).get(b"one").unwrap(), None);
 }

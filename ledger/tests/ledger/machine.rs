@@ -11,6 +11,7 @@ use std::{
 
 use keypool_ledger::{
     AppendError, EventLog, LogHealth, OpenError, ReadError, Record, SledLog, SledLogOptions,
+    log::{find_command, find_package},
 };
 use rustix::{
     fs::{FallocateFlags, fallocate},
@@ -59,8 +60,8 @@ fn serves(log: &SledLog, records: &[Record]) {
     assert_eq!(log.read(1, records.len()).unwrap(), records);
     for record in records.iter().step_by(7) {
         let n = record.envelope.version;
-        assert_eq!(log.find(command(n)).unwrap(), std::slice::from_ref(record));
-        assert_eq!(log.find_package(&package(n)).unwrap().as_ref(), Some(record));
+        assert_eq!(find_command(log, command(n), 0).unwrap(), std::slice::from_ref(record));
+        assert_eq!(find_package(log, &package(n)).unwrap().as_ref(), Some(record));
     }
 }
 
@@ -129,7 +130,7 @@ fn child_with_a_failed_write() {
     let second = try_append(&log, 40).unwrap_err();
 
     assert!(matches!(first, AppendError::Unknown(_)), "{first}");
-    let AppendError::NotWritten(cause) = second else { panic!("{second}") };
+    let AppendError::Failed(cause) = second else { panic!("{second}") };
     assert_eq!(
         cause.to_string(),
         "the log accepts no more events since an earlier error; free the disk and restart"

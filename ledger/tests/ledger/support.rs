@@ -11,7 +11,7 @@ use std::{
 use keypool_ledger::{
     AppendError, Appended, Batch, Clock, CommandId, Event, EventLog, Hash, JournalReader,
     KeyPackageRef, NewEvent, OpenError, PackageFacts, Record, SledLog, SledLogOptions, StreamId,
-    StreamWrite, SystemClock, Timestamp,
+    StreamWrite, SystemClock, Timestamp, log::append_at_head,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -87,7 +87,7 @@ pub(crate) fn batch(name: &str, expected: u64, events: Vec<NewEvent>) -> Batch {
 pub(crate) fn try_append(log: &SledLog, payload_len: usize) -> Result<u64, AppendError> {
     let expected = log.stream_head(&stream("ann")).unwrap().version;
     let event = uploaded(expected + 1, payload_len);
-    let answer = log.append(vec![batch("ann", expected, vec![event])]).pop().unwrap();
+    let answer = append_at_head(log, &[batch("ann", expected, vec![event])]).pop().unwrap();
     answer.map(|Appended { records }| records[0].seq)
 }
 

@@ -11,7 +11,10 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use keypool_ledger::{CommandId, EventLog, PoolId, ReadError, Record, ReservationId, StreamId};
+use keypool_ledger::{
+    CommandId, EventLog, PoolId, ReadError, Record, ReservationId, StreamId,
+    log::{find_command, find_reservation},
+};
 use keypool_projections::Rejection;
 
 use super::{Idempotency, Invitee, KeyPackageStore, Reservation, StoreError, commands::Reserved};
@@ -75,8 +78,8 @@ pub(super) fn made_before<L: EventLog>(
     key: CommandId,
     id: ReservationId,
 ) -> Result<Option<Record>, ReadError> {
-    match log.find(key)?.into_iter().next() {
-        None => log.find_reservation(id),
+    match find_command(log, key, 0)?.into_iter().next() {
+        None => find_reservation(log, id, 0),
         made => Ok(made),
     }
 }

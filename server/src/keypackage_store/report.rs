@@ -1,6 +1,6 @@
 //! Reports of packages that their holders could not use.
 
-use keypool_ledger::{EventLog, PoolId, ReadError};
+use keypool_ledger::{EventLog, PoolId, ReadError, log::find_reservation};
 use keypool_projections::{Claim, ReservationStatus};
 
 use super::{AdmissionBatch, Idempotency, KeyPackageStore, StoreError, check_all, commands};
@@ -51,7 +51,7 @@ fn held_by<L: EventLog + 'static>(
     claim: &Claim,
     pools: &Pools<L>,
 ) -> Result<Option<(PoolId, Vec<u8>)>, ReadError> {
-    let Some(made) = pools.log().find_reservation(claim.reservation)? else { return Ok(None) };
+    let Some(made) = find_reservation(pools.log(), claim.reservation, 0)? else { return Ok(None) };
     let Some(pool) = made.envelope.stream.pool() else { return Ok(None) };
     let Some(view) = pools.pool(pool) else { return Ok(None) };
     let is_held = view.state.reservation(claim.reservation).is_some_and(|made| {

@@ -13,6 +13,7 @@ use std::{
 
 use keypool_ledger::{
     CommandId, Event, EventLog, GroupId, Hash, PoolId, ReadError, Record, ReservationId, StreamId,
+    log::{find_command, find_reservation},
 };
 use keypool_projections::Rejection;
 use uuid::Uuid;
@@ -202,7 +203,7 @@ fn recorded<L: EventLog + 'static>(
     };
     // The first device that got a package has the request's own id for its command: so that id
     // cannot be used for anything else.
-    let anchor = log.find(key)?.into_iter().next();
+    let anchor = find_command(log, key, 0)?.into_iter().next();
     anchor.as_ref().map_or(Ok(()), is_this)?;
     let mut began = anchor.as_ref().map(|record| record.seq);
     let first = anchor.and_then(|record| record.envelope.stream.pool().cloned());
@@ -210,8 +211,8 @@ fn recorded<L: EventLog + 'static>(
     for Wanted { device, named } in wanted {
         let is_first = first.as_ref() == Some(device);
         let id = if is_first { key } else { command_of(key, device) };
-        let made = log.find_reservation(asked.reservation_of(device))?;
-        let done = log.find(id)?;
+        let made = find_reservation(log, asked.reservation_of(device), 0)?;
+        let done = find_command(log, id, 0)?;
         done.first().map_or(Ok(()), is_this)?;
         made.as_ref().map_or(Ok(()), |made| fits(made, asked))?;
         let place = made.iter().chain(done.first()).map(|record| record.seq).min();

@@ -1,6 +1,6 @@
 //! The checks of a command that need more than one pool: keys, names, statements, memberships.
 
-use keypool_ledger::{EventLog, GroupId, PoolId, SignatureKey, SignedStatement};
+use keypool_ledger::{EventLog, GroupId, PoolId, SignatureKey, SignedStatement, log::find_package};
 use keypool_projections::{Command, LeafKey, NextKey, Rejection, statement::Agreement};
 
 use super::{ExecuteError, group::Group};
@@ -78,7 +78,7 @@ impl<L: EventLog> Group<'_, L> {
         }
         for package in command.packages() {
             let keypackage_ref = &package.facts.keypackage_ref;
-            let known = self.shared.log.find_package(keypackage_ref)?;
+            let known = find_package(&self.shared.log, keypackage_ref)?;
             if known.is_some_and(|known| known.envelope.stream.pool() != Some(pool)) {
                 return Err(Rejection::UploadedElsewhere(keypackage_ref.clone()).into());
             }

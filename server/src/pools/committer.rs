@@ -1,14 +1,14 @@
 //! The one thread that writes: groups of commands become batches, and batches become durable.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     mem,
     sync::{Arc, atomic::Ordering, mpsc::Receiver},
     thread,
 };
 
 use keypool_ledger::{
-    AppendError, Appended, CommandId, EventLog, LogHealth, PoolId, Record, StreamId,
+    AppendError, Appended, CommandId, EventLog, PoolId, Record, log::find_command,
 };
 use tokio::sync::{oneshot, watch as signal};
 
@@ -18,7 +18,7 @@ use super::{
     delivery_request::{Delivered, DeliveryRequest},
     group::{Group, Plan},
     recall::{Repeat, recall, recall_delivery},
-    views::{News, replay_pool},
+    views::News,
 };
 
 /// How many commands share one durability point.
@@ -101,16 +101,14 @@ impl<L: EventLog> Committer<L> {
     /// Carries out one group of jobs and returns those that must be tried again in the next.
     fn commit(&self, jobs: Vec<Job>) -> Vec<Job> {
         if *self.shared.failed.borrow() {
-            for job in jobs {
-                job.refuse(ExecuteError::LogUnavailable);
-            }
-            return Vec::new();
+            return refuse_all(jobs, || ExecuteError::LogUnavailable);
         }
-        if let Err(error) = self.record_due_settings() {
-            for job in jobs {
-                job.refuse(meaning_of(&error));
+        match self.prepare() {
+            Ok(()) => {}
+            Err(error) if is_conflict(&error) => {
+                return jobs.into_iter().filter_map(|job| again(job.attempts, job.work)).collect();
             }
-            return Vec::new();
+            Err(error) => return refuse_all(jobs, || meaning_of(&error)),
         }
         let jobs = self.look_at_clock(jobs);
         let look = self.shared.clock_guard().observe(self.shared.reading());
@@ -123,9 +121,9 @@ impl<L: EventLog> Committer<L> {
                 None => deferred.push(job),
             }
         }
-        let Group { batches, touched, working, .. } = group;
-        let results = self.shared.log.append(batches);
-        let group = Written { results, touched };
+        let Group { decided_at, batches, working, .. } = group;
+        let results = self.shared.log.append(decided_at, batches);
+        let group = Written { results };
         self.publish(working, &group);
         for (job, plan) in planned {
             deferred.extend(self.conclude(job, plan, &group));
@@ -159,76 +157,48 @@ impl<L: EventLog> Committer<L> {
         match result {
             Ok(appended) if appended.records.is_empty() => {}
             Ok(_) => self.shared.note_refusal(None),
-            Err(AppendError::Conflict { .. }) => {}
-            Err(error @ AppendError::NotWritten(_)) => match self.shared.log.health() {
-                LogHealth::Failed { .. } => self.fail(error),
-                LogHealth::Writable | LogHealth::Refusing { .. } => {
-                    self.shared.note_refusal(Some(error));
-                }
-            },
-            Err(error @ AppendError::Unknown(_)) => self.fail(error),
+            Err(AppendError::Conflict(_)) => {}
+            Err(error @ AppendError::NotWritten(_)) => self.shared.note_refusal(Some(error)),
+            Err(error @ (AppendError::Failed(_) | AppendError::Unknown(_))) => self.fail(error),
         }
     }
 
-    /// Publishes the states that were written as planned, and folds the others from the log again.
+    /// Publishes the states that were written as planned. If any batch was not, some of them rest on it: then
+    /// the log tells.
     fn publish(&self, working: HashMap<PoolId, Arc<PoolView>>, group: &Written) {
+        group.results.iter().for_each(|result| self.note(result));
+        if group.results.iter().any(Result::is_err) {
+            // If it cannot be read now, the next group is prepared by reading it.
+            return drop(self.follow());
+        }
         let own = |(pool, view)| (pool, Arc::unwrap_or_clone(view));
         let mut fresh: HashMap<PoolId, PoolView> = working.into_iter().map(own).collect();
-        let (mut stale, mut unchanged) = (HashSet::new(), HashSet::new());
-        let mut delivered = Vec::new();
-        for (result, streams) in group.results.iter().zip(&group.touched) {
-            self.note(result);
-            match result {
-                Ok(appended) => {
-                    for record in &appended.records {
-                        if let Some(view) =
-                            record.envelope.stream.pool().and_then(|pool| fresh.get_mut(pool))
-                        {
-                            view.head = record.stream_head();
-                            view.position = record.seq;
-                        }
-                        delivered.push(record);
-                    }
-                }
-                Err(AppendError::NotWritten(_)) => unchanged.extend(streams.iter().cloned()),
-                Err(AppendError::Conflict { .. } | AppendError::Unknown(_)) => {
-                    stale.extend(streams.iter().cloned());
-                }
-            }
-        }
-        // A history that another batch of the group has written to is not as it was published.
-        stale.extend(unchanged.extract_if(|stream| group.has_written(stream)));
-        for pool in unchanged.iter().filter_map(StreamId::pool) {
-            fresh.remove(pool);
-        }
-        for pool in stale.iter().filter_map(StreamId::pool) {
-            match replay_pool(&self.shared.log, pool, u64::MAX) {
-                Ok(view) => drop(fresh.insert(pool.clone(), view)),
-                Err(err) => {
-                    fresh.remove(pool);
-                    self.fail(&err);
-                }
+        let appended = group.results.iter().flatten();
+        let records: Vec<&Record> = appended.flat_map(|appended| &appended.records).collect();
+        for record in &records {
+            let pool = record.envelope.stream.pool();
+            if let Some(view) = pool.and_then(|pool| fresh.get_mut(pool)) {
+                view.head = record.stream_head();
+                view.position = record.seq;
             }
         }
         self.publish_pools(fresh);
+        self.publish_records(&records);
+    }
+
+    /// Publishes the effects of records on groups and mailboxes, after those on pools, and wakes the
+    /// listeners.
+    pub(super) fn publish_records(&self, records: &[&Record]) {
         let mut views = self.shared.views_mut();
-        for record in delivered {
+        for record in records {
             views.take_in_delivery(record);
-        }
-        for stream in &stale {
-            if let Err(err) = views.catch_up(&self.shared.log, stream) {
-                self.fail(&err);
-            }
-        }
-        let last = group.results.iter().flatten().flat_map(|appended| &appended.records).last();
-        if let Some(last) = last {
-            views.changed.through = last.seq;
-            views.changed.note_time(&last.envelope);
+            views.changed.note_time(&record.envelope);
+            views.changed.through = record.seq;
         }
         let woken = mem::take(&mut views.woken);
         drop(views);
         self.shared.listeners.wake(&woken);
-        if let Some(last) = last {
+        if let Some(last) = records.last() {
             self.shared.written.send_replace(last.seq);
             self.shared.tell_keeper();
             self.shared.pack_idle();
@@ -236,7 +206,7 @@ impl<L: EventLog> Committer<L> {
     }
 
     /// Publishes pools, a few at a time, so that readers get their turn.
-    fn publish_pools(&self, fresh: HashMap<PoolId, PoolView>) {
+    pub(super) fn publish_pools(&self, fresh: HashMap<PoolId, PoolView>) {
         let limits = self.shared.limits_now();
         let news = fresh.into_iter().map(|(pool, view)| News::of(pool, view, &limits));
         let mut news = news.collect::<Vec<_>>().into_iter();
@@ -326,7 +296,7 @@ impl<L: EventLog> Committer<L> {
         id: CommandId,
         recall: impl FnOnce(&[Record]) -> Result<T, E>,
     ) -> Result<T, E> {
-        match self.shared.log.find(id) {
+        match find_command(&self.shared.log, id, 0) {
             Ok(records) if !records.is_empty() => recall(&records),
             // Some logs do not know themselves before they are opened again.
             Ok(_) | Err(_) => Err(ExecuteError::LogUnavailable.into()),
@@ -334,7 +304,7 @@ impl<L: EventLog> Committer<L> {
     }
 
     /// Stops all writing: what has failed once may fail half the next time.
-    fn fail(&self, error: &dyn std::error::Error) {
+    pub(super) fn fail(&self, error: &dyn std::error::Error) {
         if !self.shared.failed.send_replace(true) {
             let cause = error.source().map(ToString::to_string);
             tracing::error!(%error, cause, "the log failed; no more events are written");
@@ -356,8 +326,6 @@ impl Drop for PanicGuard<'_> {
 /// The outcome of a group's batches.
 struct Written {
     results: Vec<Result<Appended, AppendError>>,
-    /// The histories that each batch writes to.
-    touched: Vec<Vec<StreamId>>,
 }
 
 /// The outcome of a plan.
@@ -373,14 +341,22 @@ enum Decided<T, E> {
 /// Translates a refusal of the log for the command whose batch it was.
 pub(super) fn meaning_of(error: &AppendError) -> ExecuteError {
     match error {
-        AppendError::Conflict { .. } => ExecuteError::Busy,
-        AppendError::NotWritten(_) => ExecuteError::LogRefuses,
+        AppendError::Conflict(_) => ExecuteError::Busy,
+        AppendError::NotWritten(_) | AppendError::Failed(_) => ExecuteError::LogRefuses,
         AppendError::Unknown(_) => ExecuteError::LogUnavailable,
     }
 }
 
 fn is_conflict(error: &AppendError) -> bool {
-    matches!(error, AppendError::Conflict { .. })
+    matches!(error, AppendError::Conflict(_))
+}
+
+/// Answers jobs that are not carried out; none of them is tried again.
+fn refuse_all(jobs: Vec<Job>, error: impl Fn() -> ExecuteError) -> Vec<Job> {
+    for job in jobs {
+        job.refuse(error());
+    }
+    Vec::new()
 }
 
 /// A job that is to be decided once more, unless that was done often enough.
@@ -410,18 +386,12 @@ impl Written {
                 let place = appended.records.last().map(|last| last.seq);
                 Decided::Final(outcome.map(|answer| placed(place, answer)))
             }
-            Some(Some(Err(AppendError::Conflict { .. })) | None) => Decided::Again,
-            Some(Some(Err(error @ AppendError::NotWritten(_)))) => {
+            Some(Some(Err(AppendError::Conflict(_))) | None) => Decided::Again,
+            Some(Some(Err(error @ (AppendError::NotWritten(_) | AppendError::Failed(_))))) => {
                 Decided::Final(Err(meaning_of(error).into()))
             }
             Some(Some(Err(_))) => Decided::Unknown,
         }
-    }
-
-    /// Whether a batch was written to a history.
-    fn has_written(&self, stream: &StreamId) -> bool {
-        let mut batches = self.results.iter().zip(&self.touched);
-        batches.any(|(result, touched)| result.is_ok() && touched.contains(stream))
     }
 
     fn failure(&self, index: usize) -> Option<&AppendError> {

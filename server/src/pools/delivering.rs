@@ -8,8 +8,9 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, Event, EventLog, GroupId, KeyPackageRef, LeaveCause, NewEvent, PoolId, ReadError,
-    Record, StreamId, StreamWrite,
+    Batch, Event, EventLog, GroupId, KeyPackageRef, LeaveCause, NewEvent, PoolId, Record, StreamId,
+    StreamWrite,
+    log::{find_command, find_package},
 };
 use keypool_projections::{
     Answer, Claim, Command, DeliveryRejection, GroupChange, GroupState, MailboxState, Rejection,
@@ -41,7 +42,7 @@ impl<L: EventLog> Group<'_, L> {
 
     fn try_deliver(&mut self, request: &DeliveryRequest) -> Result<Plan, DeliverError> {
         let records =
-            self.shared.log.find_after(request.id, self.looked).map_err(ExecuteError::from)?;
+            find_command(&self.shared.log, request.id, self.looked).map_err(ExecuteError::from)?;
         if !records.is_empty() {
             return Ok(Plan::Deliver(None, recall_delivery(request, &records)));
         }
@@ -214,7 +215,7 @@ impl<L: EventLog> Group<'_, L> {
     ) -> Result<Result<PoolId, (Option<(StreamId, u64, Event)>, Rejection)>, DeliverError> {
         let unknown = || Rejection::UnknownKeyPackage(claim.keypackage_ref.clone());
         let record =
-            self.shared.log.find_package(&claim.keypackage_ref).map_err(ExecuteError::from)?;
+            find_package(&self.shared.log, &claim.keypackage_ref).map_err(ExecuteError::from)?;
         let Some(pool) = record.and_then(|record| record.envelope.stream.pool().cloned()) else {
             return Ok(Err((None, unknown())));
         };
@@ -400,23 +401,6 @@ impl Views {
         self.changed.groups.extend(groups);
         self.changed.mailboxes.extend(mailboxes.iter().cloned());
         self.woken.extend(mailboxes);
-    }
-
-    /// Takes in what another writer has added to a group's or a mailbox's history.
-    pub(super) fn catch_up(
-        &mut self,
-        log: &impl EventLog,
-        stream: &StreamId,
-    ) -> Result<(), ReadError> {
-        let version = match stream {
-            StreamId::Pool(_) | StreamId::Server => return Ok(()),
-            StreamId::Group(group) => self.deliveries.group(group).version(),
-            StreamId::Mailbox(device) => self.deliveries.mailbox(device).version(),
-        };
-        for record in log.read_stream(stream, version, usize::MAX)? {
-            self.take_in_delivery(&record);
-        }
-        Ok(())
     }
 }
 

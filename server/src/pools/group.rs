@@ -6,8 +6,9 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, KeyPackageRef, NewEvent, PoolId, Record, ReservationId,
-    StreamHead, StreamId, StreamWrite, Timestamp,
+    Batch, CommandId, Event, EventLog, KeyPackageRef, LogHead, NewEvent, PoolId, Record,
+    ReservationId, StreamHead, StreamId, StreamWrite, Timestamp,
+    log::{find_command, find_package, find_reservation},
 };
 use keypool_projections::{
     Answer, Command, Decision, Deliveries, Limits, NewPackage, PoolState, Rejection,
@@ -58,9 +59,9 @@ pub(super) struct Group<'a, L> {
     /// Up to which record whoever asks has looked for what the command names, and found nothing.
     pub(super) looked: u64,
     pub(super) working: HashMap<PoolId, Arc<PoolView>>,
+    /// The head of the log that the published states know, on which the group is decided.
+    pub(super) decided_at: LogHead,
     pub(super) batches: Vec<Batch>,
-    /// The histories that each batch writes to.
-    pub(super) touched: Vec<Vec<StreamId>>,
     /// The groups and mailboxes that this group of commands changes.
     pub(super) deliveries: Deliveries,
     commands: HashSet<CommandId>,
@@ -79,8 +80,8 @@ impl<'a, L: EventLog> Group<'a, L> {
             limits: shared.limits_now(),
             looked: 0,
             working: HashMap::new(),
+            decided_at: shared.published(),
             batches: Vec::new(),
-            touched: Vec::new(),
             deliveries: Deliveries::default(),
             commands: HashSet::new(),
             reservations: HashSet::new(),
@@ -133,7 +134,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     }
 
     fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
-        let records = self.shared.log.find_after(request.id, self.looked)?;
+        let records = find_command(&self.shared.log, request.id, self.looked)?;
         if !records.is_empty() {
             let reply = self.shared.recorded_reply(request, &records)?;
             return Ok(reply.map_or(Plan::Repeat(records), |reply| Plan::Reply(Ok(reply))));
@@ -179,7 +180,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             }
             Target::Package(keypackage_ref) => {
                 let unknown = || Rejection::UnknownKeyPackage(keypackage_ref.clone());
-                let record = self.shared.log.find_package(keypackage_ref)?.ok_or_else(unknown)?;
+                let record = find_package(&self.shared.log, keypackage_ref)?.ok_or_else(unknown)?;
                 let pool = record.envelope.stream.pool().cloned().ok_or_else(unknown)?;
                 self.decide_on(&pool, &request.command)
             }
@@ -208,7 +209,7 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// The pool in which a reservation was made.
     pub(super) fn reservation(&self, id: ReservationId) -> Result<Option<PoolId>, ExecuteError> {
-        let record = self.shared.log.find_reservation_after(id, self.looked)?;
+        let record = find_reservation(&self.shared.log, id, self.looked)?;
         Ok(record.and_then(|record| record.envelope.stream.pool().cloned()))
     }
 
@@ -220,7 +221,6 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// Adds a batch to the group, and returns its index.
     pub(super) fn add(&mut self, batch: Batch) -> usize {
-        self.touched.push(batch.writes.iter().map(|write| write.stream.clone()).collect());
         self.batches.push(batch);
         self.batches.len() - 1
     }

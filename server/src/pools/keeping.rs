@@ -11,7 +11,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use keypool_ledger::{EventLog, GroupId, PoolId, ReadError, Snapshot, Timestamp};
+use keypool_ledger::{EventLog, GroupId, PoolId, ReadError, Snapshot, SnapshotStore, Timestamp};
 use keypool_projections::{
     GroupState, Limits, MailboxState,
     packing::{Packer, Unpacker},
@@ -70,14 +70,15 @@ impl Reach {
 /// The states that a log leads to: from the snapshots and what came after, or from all of it.
 pub(super) fn restore(
     log: &impl EventLog,
+    snapshots: &dyn SnapshotStore,
     limits: &Limits,
     progress: &Progress,
 ) -> Result<Views, ReplayError> {
     let head = log.head()?.seq;
     progress.set(0, head);
-    let reach = log.snapshot(REACH)?.and_then(|bytes| Reach::unpack(&bytes));
+    let reach = snapshots.get(REACH)?.and_then(|bytes| Reach::unpack(&bytes));
     if let Some(reach) = reach.filter(|reach| reach.seq <= head)
-        && let Some(mut views) = kept_views(log, reach)?
+        && let Some(mut views) = kept_views(snapshots, reach)?
     {
         (views.changed.through, views.changed.at) = (reach.seq, reach.at);
         views.changed.reached = reach.seq;
@@ -97,7 +98,7 @@ pub(super) fn restore(
     for pool in pools {
         let view = match views.residents.get(&pool) {
             Some((view, _)) => view,
-            None => Arc::new(super::loading::load(log, &pool)?),
+            None => Arc::new(super::loading::load(log, snapshots, &pool)?),
         };
         views.publish(News::of(pool, Arc::unwrap_or_clone(view), limits));
         views.residents.make_room();
@@ -132,17 +133,17 @@ fn each_record(
 /// Everything that was kept of pools, groups and mailboxes; `None` if some of it is of another form, or
 /// of a later record than all of it is known to be of: keeping was interrupted then, and what an event did
 /// to a group and to a mailbox cannot be told apart.
-fn kept_views(log: &impl EventLog, reach: Reach) -> Result<Option<Views>, ReadError> {
+fn kept_views(snapshots: &dyn SnapshotStore, reach: Reach) -> Result<Option<Views>, ReadError> {
     let mut views = Views::default();
-    let whole = each_snapshot(log, BRIEF, |name, bytes| {
+    let whole = each_snapshot(snapshots, BRIEF, |name, bytes| {
         let pool = str::from_utf8(name).ok()?.parse().ok()?;
         views.directory.note(&pool, Brief::unpack(bytes)?);
         Some(())
-    })? && each_snapshot(log, GROUP, |name, bytes| {
+    })? && each_snapshot(snapshots, GROUP, |name, bytes| {
         let state = unpack(bytes, reach, GroupState::unpack)?;
         views.deliveries.put_group(GroupId::new(name).ok()?, state);
         Some(())
-    })? && each_snapshot(log, MAILBOX, |name, bytes| {
+    })? && each_snapshot(snapshots, MAILBOX, |name, bytes| {
         let device = str::from_utf8(name).ok()?.parse().ok()?;
         views.deliveries.put_mailbox(device, unpack(bytes, reach, MailboxState::unpack)?);
         Some(())
@@ -152,13 +153,13 @@ fn kept_views(log: &impl EventLog, reach: Reach) -> Result<Option<Views>, ReadEr
 
 /// Shows every snapshot of a kind by the rest of its name; false as soon as one is not understood.
 fn each_snapshot(
-    log: &impl EventLog,
+    snapshots: &dyn SnapshotStore,
     prefix: &[u8],
     mut take: impl FnMut(&[u8], &[u8]) -> Option<()>,
 ) -> Result<bool, ReadError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let page = log.snapshots(prefix, after.as_deref(), PAGE)?;
+        let page = snapshots.list(prefix, after.as_deref(), PAGE)?;
         let Some(last) = page.last() else { return Ok(true) };
         after = Some(last.name.clone());
         for Snapshot { name, bytes } in &page {
@@ -264,7 +265,7 @@ impl<L: EventLog> Shared<L> {
                     kept.push((pool, view.head.version));
                 }
             }
-            self.log.keep_snapshots(snapshots)?;
+            self.snapshots.put(snapshots)?;
             let mut views = self.views_mut();
             for (pool, version) in kept {
                 views.directory.kept(pool, version);
@@ -306,8 +307,8 @@ impl<L: EventLog> Shared<L> {
         let mut all =
             all.chain(groups.iter().map(group)).chain(mailboxes.iter().map(mailbox)).peekable();
         while all.peek().is_some() {
-            self.log.keep_snapshots(all.by_ref().take(AT_ONCE).collect())?;
+            self.snapshots.put(all.by_ref().take(AT_ONCE).collect())?;
         }
-        self.log.keep_snapshots(vec![Snapshot { name: REACH.to_vec(), bytes: reach.pack() }])
+        self.snapshots.put(vec![Snapshot { name: REACH.to_vec(), bytes: reach.pack() }])
     }
 }

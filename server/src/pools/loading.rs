@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use keypool_ledger::{Event, EventLog, PoolId, ReadError, Record, StreamHead, StreamId};
+use keypool_ledger::{
+    Event, EventLog, Key, KeyPackageRef, PoolId, ReadError, Record, SnapshotStore, StreamHead,
+    StreamId,
+    log::{find_package, find_reservation, knows_init_key},
+};
 use keypool_projections::{Command, Forgotten};
 
 use super::{
@@ -29,7 +33,7 @@ impl<L: EventLog> Shared<L> {
         let view = match at_hand {
             Some((view, false)) => return Ok(Some(view)),
             Some((view, true)) => view,
-            None => Arc::new(load(&self.log, pool).map_err(unreadable)?),
+            None => Arc::new(load(&self.log, &*self.snapshots, pool).map_err(unreadable)?),
         };
         self.views_mut().residents.put(pool.clone(), Arc::clone(&view));
         self.pack_idle();
@@ -59,7 +63,7 @@ impl<L: EventLog> Shared<L> {
         let pools = match &request.target {
             Target::Pool(pool) => vec![pool.clone()],
             Target::Package(keypackage_ref) => {
-                let record = self.log.find_package(keypackage_ref)?;
+                let record = find_package(&self.log, keypackage_ref)?;
                 record
                     .and_then(|record| record.envelope.stream.pool().cloned())
                     .into_iter()
@@ -72,7 +76,7 @@ impl<L: EventLog> Shared<L> {
         }
         match &request.command {
             Command::Reserve { reservation, .. } => {
-                Ok(self.log.find_reservation(*reservation)?.is_some())
+                Ok(find_reservation(&self.log, *reservation, 0)?.is_some())
             }
             _ => Ok(false),
         }
@@ -91,17 +95,17 @@ impl<L: EventLog> Shared<L> {
         let looked = if matches!(command, Command::Reserve { .. }) { looked } else { 0 };
         for forgotten in view.state.forgotten_by(command) {
             let records = match forgotten {
-                Forgotten::Package(keypackage_ref) => self.log.read_package(&keypackage_ref)?,
+                Forgotten::Package(keypackage_ref) => history_of(&self.log, &keypackage_ref)?,
                 Forgotten::Reservation(id) => {
-                    let made = self.log.find_reservation_after(id, looked)?;
+                    let made = find_reservation(&self.log, id, looked)?;
                     let named = made.as_ref().and_then(|made| made.envelope.event.keypackage_ref());
                     match named {
-                        Some(keypackage_ref) => self.log.read_package(keypackage_ref)?,
+                        Some(keypackage_ref) => history_of(&self.log, keypackage_ref)?,
                         None => continue,
                     }
                 }
                 Forgotten::InitKey(init_key) => {
-                    if self.log.knows_init_key(pool, &init_key)? {
+                    if knows_init_key(&self.log, pool, &init_key)? {
                         Arc::make_mut(view).state.recall_init_key(init_key);
                         recalled = true;
                     }
@@ -118,6 +122,14 @@ impl<L: EventLog> Shared<L> {
         }
         Ok(recalled)
     }
+}
+
+/// The history of a package, from the record that brought it on.
+pub(super) fn history_of(
+    log: &impl EventLog,
+    keypackage_ref: &KeyPackageRef,
+) -> Result<Vec<Record>, ReadError> {
+    log.find(Key::Package(keypackage_ref), 0, usize::MAX)
 }
 
 impl Views {
@@ -143,14 +155,18 @@ impl Views {
 }
 
 /// Takes in the next record of a pool that may have forgotten what it is about.
-fn fold(log: &impl EventLog, view: &mut PoolView, record: &Record) -> Result<(), ReplayError> {
+pub(super) fn fold(
+    log: &impl EventLog,
+    view: &mut PoolView,
+    record: &Record,
+) -> Result<(), ReplayError> {
     let event = &record.envelope.event;
     let begins = matches!(event, Event::Created(_) | Event::Uploaded(_));
     if let Some(keypackage_ref) = event.keypackage_ref()
         && !begins
         && view.state.get(keypackage_ref).is_none()
     {
-        let records = log.read_package(keypackage_ref)?;
+        let records = history_of(log, keypackage_ref)?;
         let illegal = |source| ReplayError::Illegal { seq: record.seq, source };
         view.state.recall(&records).map_err(illegal)?;
     }
@@ -158,10 +174,14 @@ fn fold(log: &impl EventLog, view: &mut PoolView, record: &Record) -> Result<(),
 }
 
 /// Folds a pool from its snapshot and what came after, or from its whole history.
-pub(super) fn load(log: &impl EventLog, pool: &PoolId) -> Result<PoolView, ReplayError> {
+pub(super) fn load(
+    log: &impl EventLog,
+    snapshots: &dyn SnapshotStore,
+    pool: &PoolId,
+) -> Result<PoolView, ReplayError> {
     let stream = StreamId::Pool(pool.clone());
     let head = log.stream_head(&stream)?;
-    let kept = log.snapshot(&snapshot_name(pool))?.and_then(|bytes| PoolView::unpack(&bytes));
+    let kept = snapshots.get(&snapshot_name(pool))?.and_then(|bytes| PoolView::unpack(&bytes));
     if let Some(view) = kept.filter(|view| fits(view, &head)) {
         match catch_up(log, view, &stream, head.version) {
             // It is of another history: as if it were not there.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use keypool_ledger::{
     EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record, ReservationId, SignatureKey,
     StreamId, Timestamp,
+    log::{find_package, find_reservation, read_record},
 };
 use keypool_projections::{
     GroupState, Health, Level, MailboxState, Package, PoolState, Reservation,
 };
 use tokio::sync::watch as signal;
 
-use super::{PoolView, Pools};
+use super::{PoolView, Pools, loading::history_of};
 
 impl<L: EventLog + 'static> Pools<L> {
     /// The cached state of a pool: live packages, open reservations, counts. Finished packages are evicted;
@@ -40,8 +41,7 @@ impl<L: EventLog + 'static> Pools<L> {
     ///
     /// Returns a [`ReadError`] if the log cannot be read.
     pub fn record(&self, position: u64) -> Result<Option<Record>, ReadError> {
-        let found = self.shared.log.read(position.max(1), 1)?.pop();
-        Ok(found.filter(|record| record.seq == position))
+        read_record(&self.shared.log, position)
     }
 
     /// The mailbox of a device.
@@ -133,7 +133,7 @@ impl<L: EventLog + 'static> Pools<L> {
         &self,
         keypackage_ref: &KeyPackageRef,
     ) -> Result<Option<(PoolId, Package, Vec<u8>)>, ReadError> {
-        let records = self.shared.log.read_package(keypackage_ref)?;
+        let records = history_of(&self.shared.log, keypackage_ref)?;
         let Some(first) = records.first() else { return Ok(None) };
         let Some(pool) = first.envelope.stream.pool().cloned() else { return Ok(None) };
         let view = self.pool(&pool);
@@ -153,11 +153,11 @@ impl<L: EventLog + 'static> Pools<L> {
         &self,
         id: ReservationId,
     ) -> Result<Option<(Package, Reservation, u64)>, ReadError> {
-        let Some(made) = self.shared.log.find_reservation(id)? else { return Ok(None) };
+        let Some(made) = find_reservation(&self.shared.log, id, 0)? else { return Ok(None) };
         let Some(keypackage_ref) = made.envelope.event.keypackage_ref() else { return Ok(None) };
         // The pool is looked at first: what it has come to is among the records then.
         let pool = made.envelope.stream.pool().and_then(|pool| self.pool(pool));
-        let records = self.shared.log.read_package(keypackage_ref)?;
+        let records = history_of(&self.shared.log, keypackage_ref)?;
         let read = records.last().map(|last| last.seq);
         let as_of = pool.map(|pool| pool.position).max(read).unwrap_or(made.seq);
         let life = PoolState::of_package(&records).ok();
@@ -176,6 +176,6 @@ impl<L: EventLog + 'static> Pools<L> {
         &self,
         keypackage_ref: &KeyPackageRef,
     ) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(self.shared.log.find_package(keypackage_ref)?.map(|record| record.payload))
+        Ok(find_package(&self.shared.log, keypackage_ref)?.map(|record| record.payload))
     }
 }

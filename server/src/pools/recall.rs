@@ -13,7 +13,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use keypool_ledger::{Event, EventLog, KeyPackageRef, PoolId, Record, ReleaseReason, RevokeReason};
+use keypool_ledger::{
+    Event, EventLog, KeyPackageRef, PoolId, Record, ReleaseReason, RevokeReason, log::find_package,
+};
 use keypool_projections::{Answer, Command, ItemOutcome, ItemRefusal, Limits, OnLapse, Rejection};
 use tokio::sync::oneshot;
 
@@ -236,7 +238,7 @@ fn recorded_reservation(
     else {
         return Ok(None);
     };
-    let uploaded = log.find_package(keypackage_ref)?.map(|record| record.envelope.event);
+    let uploaded = find_package(log, keypackage_ref)?.map(|record| record.envelope.event);
     let Some(Event::Uploaded(facts)) = uploaded.filter(|_| asked == reservation) else {
         return Ok(None);
     };

@@ -4,8 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use keypool_ledger::{
-    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, NewEvent, PoolId, StreamId,
-    StreamWrite, Timestamp,
+    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, LogHead, NewEvent, PoolId,
+    StreamId, StreamWrite, Timestamp,
 };
 use keypool_projections::Limits;
 use tokio::sync::oneshot;
@@ -16,10 +16,11 @@ use super::{
     committer::{Committer, Job, Work, meaning_of},
 };
 
-/// Appends an event to the server's history. Its id follows from what it says, so that the same history
-/// and the same clock give the same bytes.
+/// Appends an event to the server's history, if the log still ends where that was decided. The event's id
+/// follows from its content, so that the same history and the same clock give the same bytes.
 pub(super) fn append(
     log: &impl EventLog,
+    decided_at: LogHead,
     at: Timestamp,
     event: Event,
 ) -> Result<Appended, AppendError> {
@@ -28,7 +29,7 @@ pub(super) fn append(
     let (command, request) = derived_id(&format!("server {expected} {} {event:?}", at.as_millis()));
     let event = NewEvent { at, command, request, event, payload: Vec::new() };
     let write = StreamWrite { stream: StreamId::Server, expected, events: vec![event] };
-    let results = log.append(vec![Batch { writes: vec![write] }]);
+    let results = log.append(decided_at, vec![Batch { writes: vec![write] }]);
     let unanswered = || Err(AppendError::Unknown("the log did not answer".into()));
     results.into_iter().next().unwrap_or_else(unanswered)
 }
@@ -46,11 +47,11 @@ impl<L: EventLog> Committer<L> {
     /// Returns whether it did.
     pub(super) fn accept_clock(&self, by_operator: bool) -> Result<bool, ExecuteError> {
         let shared = self.shared();
-        let reading = shared.reading();
+        let (decided_at, reading) = (shared.published(), shared.reading());
         let registered = shared.views().directory.registered();
         let acceptance = shared.clock_guard().acceptance(reading, by_operator, registered);
         let Some(event @ Event::ClockAccepted { from, to }) = acceptance else { return Ok(false) };
-        let result = append(&shared.log, to, event);
+        let result = append(&shared.log, decided_at, to, event);
         self.note(&result);
         let appended = result.map_err(|error| meaning_of(&error))?;
         tracing::warn!(%from, %to, by_operator, "the server's clock was accepted");
@@ -66,7 +67,7 @@ impl<L: EventLog> Committer<L> {
         if !shared.settings_due.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let result = shared.append_settings();
+        let result = shared.append_settings(shared.published());
         self.note(&result);
         result?;
         shared.settings_due.store(false, Ordering::Relaxed);
@@ -78,6 +79,7 @@ impl<L: EventLog> Shared<L> {
     /// Records the settings that rules depend on, if they are not those that were recorded last. A log in
     /// which none are recorded was written with the defaults.
     pub(super) fn record_settings(&self) -> Result<(), ReplayError> {
+        let decided_at = self.published();
         let history = self.log.read_stream(&StreamId::Server, 0, usize::MAX)?;
         let recorded = history.iter().rev().find_map(|record| match &record.envelope.event {
             Event::Configured(settings) => Some(*settings),
@@ -86,8 +88,13 @@ impl<L: EventLog> Shared<L> {
         if self.limits.recorded() == recorded.unwrap_or_else(|| Limits::STANDARD.recorded()) {
             return Ok(());
         }
-        match self.append_settings() {
+        match self.append_settings(decided_at) {
             Ok(_) => Ok(()),
+            // Another server has the log open too: recorded when its records are known.
+            Err(AppendError::Conflict(_)) => {
+                self.settings_due.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Err(error @ AppendError::NotWritten(_)) => {
                 self.settings_due.store(true, Ordering::Relaxed);
                 self.note_refusal(Some(&error));
@@ -97,9 +104,10 @@ impl<L: EventLog> Shared<L> {
         }
     }
 
-    fn append_settings(&self) -> Result<Appended, AppendError> {
+    fn append_settings(&self, decided_at: LogHead) -> Result<Appended, AppendError> {
         let now = self.clock_guard().observe(self.reading()).now;
-        let appended = append(&self.log, now, Event::Configured(self.limits.recorded()))?;
+        let appended =
+            append(&self.log, decided_at, now, Event::Configured(self.limits.recorded()))?;
         self.publish_server_events(&appended);
         Ok(appended)
     }

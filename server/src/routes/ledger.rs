@@ -11,7 +11,7 @@ use actix_web::{
 use keypool_api::{
     Code, ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply, Problem,
 };
-use keypool_ledger::{Event, EventLog, Record, ReservationId};
+use keypool_ledger::{Event, EventLog, Record, ReservationId, log::find_reservation};
 use keypool_projections::ReservationStatus;
 use keypool_transparency::{Standing, Tile};
 use serde::Deserialize;
@@ -178,7 +178,7 @@ async fn of_concern(
     id: ReservationId,
     caller: &AuthenticatedRead,
 ) -> Result<Option<Record>, Failure> {
-    let found = state.store()?.read(move |pools| pools.log().find_reservation(id)).await?;
+    let found = state.store()?.read(move |pools| find_reservation(pools.log(), id, 0)).await?;
     Ok(found.filter(|record| {
         let holds = matches!(
             &record.envelope.event,

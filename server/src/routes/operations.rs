@@ -6,7 +6,7 @@ use actix_web::{
     web::{self, Data},
 };
 use keypool_api::{Code, Problem};
-use keypool_ledger::{EventLog, LogHealth};
+use keypool_ledger::LogHealth;
 
 use crate::{
     disk::DiskLevel,

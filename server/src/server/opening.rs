@@ -25,7 +25,8 @@ pub(super) fn open_store(
         SledLogOptions { ballast_bytes: settings.ballast_bytes, ..SledLogOptions::default() };
     let log = Arc::new(SledLog::open(&settings.data, options)?);
     let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
-    let pools = Pools::open_with(Arc::clone(&log), clock, limits, delivery, replaying)?;
+    let snapshots = Arc::clone(&log);
+    let pools = Pools::open_with(Arc::clone(&log), snapshots, clock, limits, delivery, replaying)?;
     let store = KeyPackageStore::new(pools, settings.admission.clone());
     let store = match settings.quotas {
         Some(quotas) => store.with_quotas(quotas).map_err(|error| {

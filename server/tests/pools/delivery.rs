@@ -110,7 +110,8 @@ impl Service {
 
 fn open(log: &Log, clock: &Arc<ManualClock>, limits: DeliveryLimits) -> Pools<Log> {
     let clock: Arc<dyn Clock> = clock.clone();
-    Pools::open_with(Arc::clone(log), clock, Limits::STANDARD, limits, &Progress::default())
+    let (snapshots, progress) = (Arc::clone(log), Progress::default());
+    Pools::open_with(Arc::clone(log), snapshots, clock, Limits::STANDARD, limits, &progress)
         .unwrap()
 }
 

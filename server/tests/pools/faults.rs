@@ -1,15 +1,16 @@
 //! The shell when the log fails, and when another writer steps in between deciding and appending.
 
 use std::{
+    iter,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
 
 use keypool_ledger::{
-    Batch, Clock, CommandId, Event, EventLog, Hash, ManualClock, MemoryLog, NewEvent, StreamId,
-    StreamWrite,
-    log::{Fault, Faulty},
+    AppendError, Appended, Batch, Clock, CommandId, Event, EventLog, Hash, Key, LogHead,
+    ManualClock, MemoryLog, NewEvent, ReadError, Record, StreamHead, StreamId, StreamWrite,
+    log::{Fault, Faulty, append_at_head},
 };
 use keypool_projections::{Command, Limits, Rejection};
 use keypool_server::pools::{
@@ -20,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     delivery::asked,
     history::{START, at, group, package, pool, reference, reservation},
-    service::{block_on, register, request, reserve, reserved, spend},
+    service::{block_on, open_kept, register, request, reserve, reserved, spend},
 };
 
 type Log = Arc<Faulty<MemoryLog>>;
@@ -36,7 +37,7 @@ fn bobs(names: &[&str]) -> (Log, Pools<Log>) {
 
 fn open(log: &Log) -> Pools<Log> {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
-    Pools::open(Arc::clone(log), clock, Limits::STANDARD).unwrap()
+    open_kept(log, clock, Limits::STANDARD)
 }
 
 fn to_bob(id: u128, command: Command) -> Request {
@@ -60,7 +61,7 @@ fn rival(log: &MemoryLog, expected: u64) {
         payload: Vec::new(),
     };
     let write = StreamWrite { stream: StreamId::Pool(pool("bob")), expected, events: vec![event] };
-    log.append(vec![Batch { writes: vec![write] }]).pop().unwrap().unwrap();
+    append_at_head(log, &[Batch { writes: vec![write] }]).pop().unwrap().unwrap();
 }
 
 #[test]
@@ -128,11 +129,23 @@ fn a_log_that_takes_nothing_for_a_while_ends_nothing() {
 }
 
 #[test]
+fn a_log_that_has_failed_is_not_written_to_again() {
+    let (log, pools) = bobs(&["a"]);
+    log.fail_append(2, Fault::Failed);
+    let refused = block_on(pools.execute(to_bob(2, reserve(7, "alice")))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogRefuses), "{refused:?}");
+    assert_eq!(pools.health(&pool("bob")).unwrap().available, 1);
+    assert!(*pools.failed().borrow());
+    let refused = block_on(pools.execute(to_bob(3, reserve(8, "alice")))).unwrap_err();
+    assert!(matches!(refused, ExecuteError::LogUnavailable), "{refused:?}");
+    assert_eq!(log.n_appends(), 2);
+}
+
+#[test]
 fn a_sweep_and_an_acceptance_of_the_clock_wait_for_a_log_that_takes_nothing() {
     let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
     let clock = Arc::new(ManualClock::at(START));
-    let pools =
-        Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, Limits::STANDARD).unwrap();
+    let pools = open_kept(&log, clock.clone() as Arc<dyn Clock>, Limits::STANDARD);
     block_on(pools.execute(to_bob(1, register(1, "bob")))).unwrap();
     block_on(pools.execute(to_bob(2, Command::Upload(vec![package("a")])))).unwrap();
     clock.advance(Duration::from_hours(1));
@@ -190,6 +203,96 @@ fn one_reservation_id_for_two_pools_at_once_is_good_for_one() {
     assert_eq!(outcomes.iter().filter(mismatch).count(), 1, "{outcomes:?}");
 }
 
+/// A log that refuses the first batch of a call of several.
+#[derive(Default)]
+struct Picky(MemoryLog);
+
+impl EventLog for Picky {
+    fn append(
+        &self,
+        decided_at: LogHead,
+        mut batches: Vec<Batch>,
+    ) -> Vec<Result<Appended, AppendError>> {
+        if batches.len() < 2 {
+            return self.0.append(decided_at, batches);
+        }
+        batches.remove(0);
+        let refused = Err(AppendError::NotWritten("the first of several".into()));
+        iter::once(refused).chain(self.0.append(decided_at, batches)).collect()
+    }
+
+    fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        self.0.read(from, limit)
+    }
+
+    fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        self.0.read_stream(stream, after, limit)
+    }
+
+    fn find(&self, key: Key<'_>, after: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        self.0.find(key, after, limit)
+    }
+
+    fn head(&self) -> Result<LogHead, ReadError> {
+        self.0.head()
+    }
+
+    fn stream_head(&self, stream: &StreamId) -> Result<StreamHead, ReadError> {
+        self.0.stream_head(stream)
+    }
+}
+
+/// Three commands that wait together: the second one is decided on the first one's state.
+#[test]
+fn what_rests_on_a_refused_part_of_a_group_is_decided_again() {
+    let log = Arc::new(Faulty::new(Picky::default()));
+    let open = || {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
+        Pools::open(Arc::clone(&log), clock, Limits::STANDARD).unwrap()
+    };
+    let pools = open();
+    let to = |id: u128, user: &str, command| request(id, Target::Pool(pool(user)), command);
+    let upload = |name: &str| Command::Upload(vec![package(name)]);
+    block_on(pools.execute(to(1, "bob", upload("a")))).unwrap();
+    block_on(pools.execute(to(2, "dave", upload("b")))).unwrap();
+    let (release, held) = mpsc::channel();
+    log.before_append(3, move |_| held.recv().unwrap());
+    let [first, second, third] = thread::scope(|scope| {
+        let send = |request| scope.spawn(|| block_on(pools.execute(request)));
+        let holds_up = send(to(3, "erin", upload("c")));
+        while log.n_appends() < 3 {
+            thread::yield_now();
+        }
+        let mut queued = 1;
+        let commands = [("bob", 7), ("bob", 8), ("dave", 9)];
+        let waiting = commands.map(|(user, number)| {
+            let waits = send(to(u128::from(number), user, reserve(number, "alice")));
+            queued += 1;
+            while pools.queued() < queued {
+                thread::yield_now();
+            }
+            waits
+        });
+        release.send(()).unwrap();
+        holds_up.join().unwrap().unwrap();
+        waiting.map(|waits| waits.join().unwrap())
+    });
+    assert!(matches!(first, Err(ExecuteError::LogRefuses)), "{first:?}");
+    assert_eq!(reserved(&second.unwrap()), reference("a"), "nobody was given it");
+    assert_eq!(reserved(&third.unwrap()), reference("b"));
+    let fresh = open();
+    for name in ["bob", "dave"] {
+        let [ours, theirs] = [&pools, &fresh].map(|pools| pools.pool(&pool(name)).unwrap());
+        assert_eq!((&ours.state, ours.head), (&theirs.state, theirs.head), "{name}");
+    }
+    assert_eq!(fresh.health(&pool("bob")).unwrap().reserved, 1);
+}
+
 #[test]
 fn settings_that_the_log_does_not_take_at_the_start_stand_before_all_that_they_decide() {
     let log: Log = Arc::new(Faulty::new(MemoryLog::default()));
@@ -197,7 +300,7 @@ fn settings_that_the_log_does_not_take_at_the_start_stand_before_all_that_they_d
     let limits = Limits { grace: Duration::from_secs(5), ..Limits::STANDARD };
     log.fail_append(1, Fault::NotWritten);
     log.fail_append(2, Fault::NotWritten);
-    let pools = Pools::open(Arc::clone(&log), clock, limits).unwrap();
+    let pools = open_kept(&log, clock, limits);
     assert!(pools.refusal().is_some());
     let upload = || to_bob(1, Command::Upload(vec![package("a")]));
     let refused = block_on(pools.execute(upload())).unwrap_err();

@@ -9,7 +9,7 @@ use std::{
 
 use keypool_ledger::{
     Clock, CommandId, Event, EventLog, Hash, ManualClock, MemoryLog, PoolId, RevokeReason,
-    SignatureKey, StreamId,
+    SignatureKey, StreamId, log::append_at_head,
 };
 use keypool_projections::{Answer, Command, Limits, OnLapse, Rejection, Which};
 use keypool_server::pools::{ExecuteError, Pools, ReplayError, Reply, Target};
@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use crate::{
     history::{START, claim, package, pool, reference},
-    service::{Service, block_on, register, request, reserve, reserved, spend, statement},
+    service::{
+        Service, block_on, open_kept, register, request, reserve, reserved, spend, statement,
+    },
 };
 
 #[test]
@@ -313,7 +315,7 @@ fn a_history_that_breaks_the_lifecycle_is_not_folded() {
     };
     let stream = StreamId::Pool(pool("bob"));
     let write = StreamWrite { stream, expected: 0, events: vec![event] };
-    log.append(vec![Batch { writes: vec![write] }]).pop().unwrap().unwrap();
+    append_at_head(&log, &[Batch { writes: vec![write] }]).pop().unwrap().unwrap();
     let opened = Pools::open(log, Arc::new(ManualClock::at(START)), Limits::STANDARD);
     assert!(matches!(opened, Err(ReplayError::Illegal { seq: 1, .. })), "{opened:?}");
 }
@@ -362,7 +364,7 @@ fn a_repeated_request_gets_its_old_answer_also_under_other_limits() {
     let (log, clock) = (Arc::new(MemoryLog::default()), Arc::new(ManualClock::at(START)));
     let open = |packages_max| {
         let limits = Limits { packages_max, on_lapse: OnLapse::Retire, ..Limits::STANDARD };
-        Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, limits).unwrap()
+        open_kept(&log, clock.clone() as Arc<dyn Clock>, limits)
     };
     let ask = |id: u128, command: &Command| request(id, Target::Pool(pool("bob")), command.clone());
     let upload = Command::Upload(["a", "b"].iter().map(|name| package(name)).collect());
@@ -424,7 +426,7 @@ fn a_repeated_withdrawal_gets_its_old_answer_from_a_server_that_has_become_stric
     let (log, clock) = (Arc::new(MemoryLog::default()), Arc::new(ManualClock::at(START)));
     let open = |on_lapse| {
         let limits = Limits { on_lapse, ..Limits::STANDARD };
-        Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, limits).unwrap()
+        open_kept(&log, clock.clone() as Arc<dyn Clock>, limits)
     };
     let bob = || Target::Pool(pool("bob"));
     let revoke = || {

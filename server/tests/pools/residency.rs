@@ -4,7 +4,7 @@ use std::{iter, sync::Arc, time::Duration};
 
 use keypool_ledger::{
     Clock, CommandId, Event, EventLog, Faulty, Hash, ManualClock, MemoryLog, Signature,
-    SignatureKey, SignedStatement, Snapshot, StreamId,
+    SignatureKey, SignedStatement, Snapshot, SnapshotStore, StreamId,
 };
 use keypool_projections::{
     Answer, Command, DeliveryLimits, Health, Level, Limits, PoolState, Rejection,
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     history::{START, claim, group, package, pool, reference, reservation},
-    service::{block_on, register},
+    service::{block_on, open_kept, register},
     steps::Step,
 };
 
@@ -48,8 +48,7 @@ impl Arbitrary for Between {
 }
 
 fn open(log: &Shared, clock: &Arc<ManualClock>) -> Pools<Shared> {
-    let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    Pools::open(Arc::clone(log), clock, Limits::STANDARD).unwrap()
+    open_kept(log, Arc::clone(clock) as Arc<dyn Clock>, Limits::STANDARD)
 }
 
 fn request(n: u128, owner: &str, command: Command) -> Request {
@@ -58,14 +57,14 @@ fn request(n: u128, owner: &str, command: Command) -> Request {
 }
 
 fn snapshots(log: &MemoryLog) -> Vec<Snapshot> {
-    log.snapshots(b"", None, usize::MAX).unwrap()
+    log.list(b"", None, usize::MAX).unwrap()
 }
 
 /// Puts these snapshots in the place of all others.
 fn replace(log: &MemoryLog, by: &[Snapshot]) {
     let gone = |old: Snapshot| Snapshot { bytes: Vec::new(), ..old };
-    log.keep_snapshots(snapshots(log).into_iter().map(gone).collect()).unwrap();
-    log.keep_snapshots(by.to_vec()).unwrap();
+    log.put(snapshots(log).into_iter().map(gone).collect()).unwrap();
+    log.put(by.to_vec()).unwrap();
 }
 
 /// Starts the service again, with what is left of the snapshots.
@@ -190,7 +189,7 @@ fn reservation_of(n: u32) -> keypool_ledger::ReservationId {
 fn what_is_over_is_not_in_memory_and_costs_no_reads() {
     let log = Arc::new(Faulty::new(MemoryLog::default()));
     let clock = Arc::new(ManualClock::at(START)) as Arc<dyn Clock>;
-    let pools = Pools::open(Arc::clone(&log), clock, Limits::STANDARD).unwrap();
+    let pools = open_kept(&log, clock, Limits::STANDARD);
     let mut reads = Vec::new();
     for round in 0..4 {
         use_up(&pools, round * 100, 99);
@@ -255,6 +254,7 @@ fn a_start_from_snapshots_reads_what_came_after_and_nothing_else() {
         let clock = Arc::clone(&clock) as Arc<dyn Clock>;
         Pools::open_with(
             Arc::clone(&log),
+            Arc::clone(&log) as Arc<dyn SnapshotStore>,
             clock,
             Limits::STANDARD,
             DeliveryLimits::STANDARD,
@@ -346,9 +346,9 @@ fn a_pool_that_nobody_asks_for_takes_less_than_200_bytes_for_each_package() {
     block_on(pools.execute(request(1, "bob", Command::Upload(packages)))).unwrap();
     pools.close();
 
-    let kept = log.snapshot(b"p/bob/main").unwrap().unwrap();
+    let kept = log.get(b"p/bob/main").unwrap().unwrap();
     assert!(kept.len() < 32 * 110, "{} bytes", kept.len());
     assert_eq!(kept[0], 3, "the number of the fold leads");
-    let brief = log.snapshot(b"b/bob/main").unwrap().unwrap();
+    let brief = log.get(b"b/bob/main").unwrap().unwrap();
     assert!(brief.len() < 80, "{} bytes", brief.len());
 }

@@ -4,10 +4,10 @@ use std::{sync::Arc, thread, time::Duration};
 
 use keypool_ledger::{
     Clock, CommandId, EventLog, Hash, KeyPackageRef, ManualClock, MemoryLog, Signature,
-    SignatureKey, SignedStatement,
+    SignatureKey, SignedStatement, SnapshotStore,
 };
-use keypool_projections::{Answer, Command, Limits};
-use keypool_server::pools::{ExecuteError, Pools, Reply, Request, Target};
+use keypool_projections::{Answer, Command, DeliveryLimits, Limits};
+use keypool_server::pools::{ExecuteError, Pools, Progress, Reply, Request, Target};
 use uuid::Uuid;
 
 use crate::history::{START, claim, group, package, pool, reservation};
@@ -29,9 +29,8 @@ impl Service {
     }
 
     pub(crate) fn on(log: Shared, clock: Arc<ManualClock>) -> Self {
-        let pools =
-            Pools::open(Arc::clone(&log), clock.clone() as Arc<dyn Clock>, Limits::STANDARD);
-        Self { log, clock, pools: Arc::new(pools.unwrap()) }
+        let pools = open_kept(&log, clock.clone(), Limits::STANDARD);
+        Self { log, clock, pools: Arc::new(pools) }
     }
 
     /// The same service after a restart.
@@ -59,6 +58,16 @@ impl Service {
         let records = self.log.read(1, usize::MAX).unwrap();
         records.iter().map(|record| record.envelope.event.name()).collect()
     }
+}
+
+/// Opens the pools of a log that keeps their snapshots too.
+pub(crate) fn open_kept<L>(log: &Arc<L>, clock: Arc<dyn Clock>, limits: Limits) -> Pools<Arc<L>>
+where
+    L: EventLog + SnapshotStore + 'static,
+{
+    let (snapshots, delivery_limits) = (Arc::clone(log), DeliveryLimits::STANDARD);
+    let progress = Progress::default();
+    Pools::open_with(Arc::clone(log), snapshots, clock, limits, delivery_limits, &progress).unwrap()
 }
 
 pub(crate) fn request(id: u128, target: Target, command: Command) -> Request {

@@ -9,13 +9,13 @@ use keypool_server::pools::{Pools, Target};
 
 use crate::{
     history::{START, package, pool},
-    service::{block_on, request, reserve},
+    service::{block_on, open_kept, request, reserve},
 };
 
 type Log = Arc<MemoryLog>;
 
 fn open(log: &Log, clock: &Arc<ManualClock>, limits: Limits) -> Pools<Log> {
-    Pools::open(Arc::clone(log), Arc::clone(clock) as Arc<dyn Clock>, limits).unwrap()
+    open_kept(log, Arc::clone(clock) as Arc<dyn Clock>, limits)
 }
 
 fn names(log: &Log) -> Vec<&'static str> {

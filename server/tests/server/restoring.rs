@@ -7,8 +7,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, Hash, ManualClock, NewEvent, SignatureKey, SledLog,
-    SledLogOptions, StreamId, StreamWrite,
+    Batch, CommandId, Event, Hash, ManualClock, NewEvent, SignatureKey, SledLog, SledLogOptions,
+    StreamId, StreamWrite, log::append_at_head,
 };
 use keypool_server::{Ended, Server, Settings};
 use serde_json::json;
@@ -138,7 +138,8 @@ fn write_log(data: &Path, first: &str) {
         let stream = StreamId::Pool(format!("device-{number}").parse().unwrap());
         Batch { writes: vec![StreamWrite { stream, expected: 0, events: vec![event] }] }
     });
-    assert!(log.append(registered.collect()).iter().all(Result::is_ok));
+    let registered: Vec<Batch> = registered.collect();
+    assert!(append_at_head(&log, &registered).iter().all(Result::is_ok));
 }
 
 #[actix_web::test]

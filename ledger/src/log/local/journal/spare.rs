@@ -1,0 +1,118 @@
+//! The next segment, made and open before it is needed: no commit waits for eight million zeros, and none
+//! fails because the process has no descriptor or the disk no room for another file.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use super::{Segment, frame::SegmentHeader, make_file};
+use crate::log::local::journal::scan::segment_path;
+
+/// The file's name; one that is left behind is removed like every unfinished segment.
+const NAME: &str = "spare.new";
+
+/// The next segment of a journal: a file of zeros without a name of its own.
+#[derive(Debug)]
+pub(super) struct Spare {
+    path: PathBuf,
+    len: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing has been begun, or it could not be made.
+    Missing,
+    Making(JoinHandle<io::Result<File>>),
+    Ready(File),
+}
+
+impl Spare {
+    /// Begins to make one of a length in a journal's directory.
+    pub(super) fn begin(dir: &Path, len: u64) -> Self {
+        let mut spare = Self { path: dir.join(NAME), len, state: State::Missing };
+        spare.prepare();
+        spare
+    }
+
+    /// Begins to make one in the background, if there is none and none is being made.
+    pub(super) fn prepare(&mut self) {
+        self.settle(false);
+        if let State::Missing = self.state {
+            let (path, len) = (self.path.clone(), self.len);
+            let making = thread::Builder::new().name("keypool-spare".to_owned());
+            let begun = making.spawn(move || make_file(&path, len));
+            self.state = begun.map_or(State::Missing, State::Making);
+        }
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.settle(false);
+        matches!(self.state, State::Ready(_))
+    }
+
+    /// Takes the file; one that was not made in the background is made now.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the operating system; the next call tries again.
+    pub(super) fn take(&mut self, len: u64) -> io::Result<(File, PathBuf)> {
+        let path = self.path.clone();
+        if len != self.len {
+            // A frame that is longer than a segment.
+            let path = path.with_file_name("long.new");
+            return make_file(&path, len).map(|file| (file, path));
+        }
+        self.settle(true);
+        match std::mem::replace(&mut self.state, State::Missing) {
+            State::Ready(file) => Ok((file, path)),
+            _ => make_file(&path, len).map(|file| (file, path)),
+        }
+    }
+
+    /// Takes in what the background has made, if it is done or is to be waited for.
+    fn settle(&mut self, wait: bool) {
+        let State::Making(making) = &self.state else { return };
+        if !wait && !making.is_finished() {
+            return;
+        }
+        if let State::Making(making) = std::mem::replace(&mut self.state, State::Missing)
+            && let Ok(Ok(file)) = making.join()
+        {
+            self.state = State::Ready(file);
+        }
+    }
+}
+
+impl Drop for Spare {
+    /// Nothing is written in the directory any more once it is given up, and nothing left there.
+    fn drop(&mut self) {
+        self.settle(true);
+        if let State::Ready(_) = self.state {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Gives a file of zeros the header and the name of a segment. The name comes when what it stands for is
+/// on the disk.
+pub(super) fn name_segment(
+    (file, path): (File, PathBuf),
+    (dir, directory): (&Path, &File),
+    header: &SegmentHeader,
+) -> io::Result<Segment> {
+    let named = segment_path(dir, header.first_seq);
+    let bytes = header.encode();
+    file.write_all_at(&bytes, 0)?;
+    file.sync_data()?;
+    fs::rename(path, &named)?;
+    directory.sync_all()?;
+    let offset = bytes.len() as u64;
+    Ok(Segment { file: Arc::new(file), path: named, offset, len: header.file_len })
+}

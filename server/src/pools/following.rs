@@ -1,0 +1,114 @@
+//! Following the log: the records that other writers have appended since a group was published.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use keypool_ledger::{AppendError, EventLog, LogHead, PoolId, Record};
+
+use super::{
+    PoolView, ReplayError, Shared,
+    committer::Committer,
+    loading::fold,
+    views::{PAGE, Views},
+};
+
+impl<L: EventLog> Committer<L> {
+    /// Makes ready for a group: follows the log, and records the settings if they are due.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`AppendError`] if nothing can be decided.
+    pub(super) fn prepare(&self) -> Result<(), AppendError> {
+        self.follow()?;
+        self.record_due_settings()
+    }
+
+    /// Publishes the records that are not published yet, so that the next group is decided on the whole log.
+    /// A log with one writer has none, unless a part of a group was refused.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`AppendError`] if the log cannot be read. One that is no history of pools ends all
+    /// writing.
+    pub(super) fn follow(&self) -> Result<(), AppendError> {
+        match self.publish_rest() {
+            Ok(()) => Ok(()),
+            Err(ReplayError::Read(error)) => {
+                let cause: &dyn std::error::Error = &error;
+                tracing::error!(cause, "the end of the log cannot be read");
+                Err(AppendError::NotWritten(Box::new(error)))
+            }
+            Err(error) => {
+                self.fail(&error);
+                Err(AppendError::Failed(Box::new(error)))
+            }
+        }
+    }
+
+    fn publish_rest(&self) -> Result<(), ReplayError> {
+        let shared = self.shared();
+        let head = shared.log.head()?;
+        while shared.published().seq < head.seq {
+            let page = shared.log.read(shared.published().seq.saturating_add(1), PAGE)?;
+            if page.is_empty() {
+                break;
+            }
+            let mut fresh = HashMap::new();
+            page.iter().try_for_each(|record| shared.fold_published(&mut fresh, record))?;
+            self.publish_pools(fresh);
+            self.publish_records(&page.iter().collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+}
+
+impl<L: EventLog> Shared<L> {
+    /// Folds a record of a pool that is in memory. Any other pool is only noted: it is loaded when somebody
+    /// asks for it.
+    fn fold_published(
+        &self,
+        fresh: &mut HashMap<PoolId, PoolView>,
+        record: &Record,
+    ) -> Result<(), ReplayError> {
+        let (Some(pool), version) = (record.envelope.stream.pool(), record.envelope.version) else {
+            return Ok(());
+        };
+        let view = match fresh.entry(pool.clone()) {
+            Entry::Occupied(occupied) => occupied.into_mut(),
+            Entry::Vacant(vacant) => {
+                let Some(view) = self.at_hand(pool, version) else {
+                    self.views_mut().note_foreign(pool, record);
+                    return Ok(());
+                };
+                vacant.insert(view)
+            }
+        };
+        // A pool that was loaded since may know the record already.
+        if view.head.version < version { fold(&self.log, view, record) } else { Ok(()) }
+    }
+}
+
+impl<L> Shared<L> {
+    /// The record up to which the published states know the log: the head that a group is decided at.
+    pub(super) fn published(&self) -> LogHead {
+        LogHead { seq: self.views().changed.through }
+    }
+
+    /// A pool in front of a version, if it is in memory or begins there.
+    fn at_hand(&self, pool: &PoolId, version: u64) -> Option<PoolView> {
+        let resident = self.views().residents.get(pool);
+        match resident {
+            Some((view, _)) => Some(Arc::unwrap_or_clone(view)),
+            None => (version == 1).then(PoolView::default),
+        }
+    }
+}
+
+impl Views {
+    fn note_foreign(&mut self, pool: &PoolId, record: &Record) {
+        self.note_pool(pool, record);
+        self.woken.insert(pool.clone());
+    }
+}
