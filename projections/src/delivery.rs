@@ -152,8 +152,10 @@ pub enum DeliveryRejection {
 /// Every group and every mailbox as the events of a log have left them.
 #[derive(Clone, Debug, Default)]
 pub struct Deliveries {
-    groups: BTreeMap<GroupId, GroupState>,
-    mailboxes: HashMap<PoolId, MailboxState>,
+    /// The groups that have had an event.
+    pub groups: BTreeMap<GroupId, GroupState>,
+    /// The mailboxes of the devices that anything ever came for.
+    pub mailboxes: HashMap<PoolId, MailboxState>,
 }
 
 /// The groups and mailboxes that an event changed.
