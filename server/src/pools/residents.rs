@@ -1,74 +1,205 @@
-//! The pools that are at hand: some as they are decided on, the others packed.
+//! States in memory: pools, groups and mailboxes, those touched lately as they are decided on, the others
+//! packed.
 //!
-//! A pool that is in neither is loaded from the log. So memory has a bound, whatever the number of
-//! pools, and a pool that is asked for again and again costs nothing but a look.
+//! Groups and mailboxes are all here, in one form or the other. A pool that is in neither is loaded from
+//! the log, so that what pools take has a bound, whatever their number. A state that is asked for again
+//! and again costs nothing but a look.
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt::Debug,
+    hash::Hash,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use keypool_ledger::PoolId;
+use keypool_ledger::{GroupId, PoolId};
+use keypool_projections::{
+    GroupState, MailboxState, States,
+    packing::{Packer, Unpacker},
+};
 
 use super::PoolView;
 
-/// How many pools are kept unpacked: some ten kilobytes each.
-const UNPACKED_MAX: usize = 4096;
+/// How many states of a kind are kept unpacked: some ten kilobytes each.
+pub(super) const UNPACKED_MAX: usize = 4096;
 /// How many are packed at a time.
 const PACKED_AT_ONCE: usize = 32;
-/// How many bytes of packed pools are kept: three kilobytes for a pool of 32 packages.
-const PACKED_BYTES_MAX: usize = 1 << 30;
 
-/// Pools in memory.
-#[derive(Debug, Default)]
-pub(super) struct Residents {
-    unpacked: HashMap<PoolId, Unpacked>,
+/// A state that has a packed form.
+pub(super) trait Resident: Clone + Debug {
+    /// The name of a state of this kind.
+    type Name: Clone + Debug + Eq + Hash;
+    /// How many bytes of packed states are kept before the oldest are given up; `None` if all are, because
+    /// they cannot be loaded one by one.
+    const PACKED_BYTES_MAX: Option<usize>;
+
+    /// The state as bytes.
+    fn to_bytes(&self) -> Box<[u8]>;
+
+    /// The state that some bytes are; `None` if they are none of this kind.
+    fn of_bytes(bytes: &[u8]) -> Option<Self>;
+}
+
+impl Resident for PoolView {
+    type Name = PoolId;
+    /// Three kilobytes for a pool of 32 packages.
+    const PACKED_BYTES_MAX: Option<usize> = Some(1 << 30);
+
+    fn to_bytes(&self) -> Box<[u8]> {
+        self.pack()
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::unpack(bytes)
+    }
+}
+
+impl Resident for GroupState {
+    type Name = GroupId;
+    const PACKED_BYTES_MAX: Option<usize> = None;
+
+    fn to_bytes(&self) -> Box<[u8]> {
+        packed(|out| self.pack(out))
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        unpacked(bytes, Self::unpack)
+    }
+}
+
+impl Resident for MailboxState {
+    type Name = PoolId;
+    const PACKED_BYTES_MAX: Option<usize> = None;
+
+    fn to_bytes(&self) -> Box<[u8]> {
+        packed(|out| self.pack(out))
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        unpacked(bytes, Self::unpack)
+    }
+}
+
+fn packed(pack: impl FnOnce(&mut Packer)) -> Box<[u8]> {
+    let mut out = Packer::default();
+    pack(&mut out);
+    out.into_bytes()
+}
+
+fn unpacked<T>(bytes: &[u8], unpack: impl FnOnce(&mut Unpacker<'_>) -> Option<T>) -> Option<T> {
+    let mut rest = Unpacker::new(bytes);
+    let state = unpack(&mut rest)?;
+    rest.is_empty().then_some(state)
+}
+
+/// States of one kind in memory.
+#[derive(Debug)]
+pub(super) struct Residents<T: Resident> {
+    unpacked: HashMap<T::Name, Unpacked<T>>,
     /// The unpacked ones, the next to be packed first.
-    unpacked_order: VecDeque<PoolId>,
-    packed: HashMap<PoolId, Box<[u8]>>,
-    /// The packed ones, the next to be given up first. Some may have been unpacked meanwhile.
-    packed_order: VecDeque<PoolId>,
+    unpacked_order: VecDeque<T::Name>,
+    packed: HashMap<T::Name, Arc<[u8]>>,
+    /// The packed ones, the next to be given up first, if any ever is. Some may have been unpacked
+    /// meanwhile.
+    packed_order: VecDeque<T::Name>,
     packed_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Unpacked {
-    view: Arc<PoolView>,
+struct Unpacked<T> {
+    state: Arc<T>,
     /// Whether it was asked for since its turn came last.
     used: AtomicBool,
 }
 
-impl Residents {
-    /// A pool, and whether it had to be unpacked, so that it should be put back.
-    pub(super) fn get(&self, pool: &PoolId) -> Option<(Arc<PoolView>, bool)> {
-        if let Some(found) = self.unpacked.get(pool) {
-            found.used.store(true, Ordering::Relaxed);
-            return Some((Arc::clone(&found.view), false));
+/// A state in one of the two forms.
+#[derive(Debug)]
+pub(super) enum Form<T> {
+    /// As it is decided on.
+    Unpacked(Arc<T>),
+    /// As bytes.
+    Packed(Arc<[u8]>),
+}
+
+impl<T: Resident> Form<T> {
+    /// The state as it is decided on.
+    fn unpacked(self) -> Option<Arc<T>> {
+        match self {
+            Self::Unpacked(state) => Some(state),
+            Self::Packed(bytes) => T::of_bytes(&bytes).map(Arc::new),
         }
-        let view = PoolView::unpack(self.packed.get(pool)?)?;
-        Some((Arc::new(view), true))
     }
 
-    /// Takes in a pool, unless a later state of it is here.
-    pub(super) fn put(&mut self, pool: PoolId, view: Arc<PoolView>) {
-        if let Some(here) = self.unpacked.get_mut(&pool) {
-            if here.view.head.version <= view.head.version {
-                here.view = view;
-            }
-            return;
+    /// The state as bytes.
+    pub(super) fn bytes(&self) -> Arc<[u8]> {
+        match self {
+            Self::Unpacked(state) => state.to_bytes().into(),
+            Self::Packed(bytes) => Arc::clone(bytes),
         }
-        if let Some(packed) = self.packed.get(&pool) {
-            if PoolView::packed_version(packed).is_some_and(|here| view.head.version < here) {
-                return;
-            }
+    }
+}
+
+impl<T: Resident> Default for Residents<T> {
+    fn default() -> Self {
+        Self {
+            unpacked: HashMap::new(),
+            unpacked_order: VecDeque::new(),
+            packed: HashMap::new(),
+            packed_order: VecDeque::new(),
+            packed_bytes: 0,
+        }
+    }
+}
+
+impl<T: Resident> Residents<T> {
+    /// Finds a state in the form it lies in. A caller that unpacks it gives it to [`Residents::put_back`].
+    pub(super) fn get(&self, name: &T::Name) -> Option<Form<T>> {
+        if let Some(found) = self.unpacked.get(name) {
+            found.used.store(true, Ordering::Relaxed);
+        }
+        self.peek(name)
+    }
+
+    /// As [`Residents::get`], without its counting as asked for.
+    pub(super) fn peek(&self, name: &T::Name) -> Option<Form<T>> {
+        if let Some(found) = self.unpacked.get(name) {
+            return Some(Form::Unpacked(Arc::clone(&found.state)));
+        }
+        self.packed.get(name).map(|bytes| Form::Packed(Arc::clone(bytes)))
+    }
+
+    /// Finds a state, unpacked.
+    pub(super) fn unpacked(&self, name: &T::Name) -> Option<Arc<T>> {
+        self.get(name)?.unpacked()
+    }
+
+    /// Takes in a state that was unpacked from these bytes, if it still lies here as them.
+    pub(super) fn put_back(&mut self, name: &T::Name, state: &Arc<T>, from: &Arc<[u8]>) {
+        if self.packed.get(name).is_some_and(|packed| Arc::ptr_eq(packed, from)) {
+            self.insert(name.clone(), Arc::clone(state));
+        }
+    }
+
+    /// Takes in a state as bytes, at a start.
+    pub(super) fn put_packed(&mut self, name: T::Name, bytes: &[u8]) {
+        self.keep_packed(name, bytes.into());
+    }
+
+    /// Takes in a state in the place of the one that is here.
+    fn insert(&mut self, name: T::Name, state: Arc<T>) {
+        if let Some(packed) = self.packed.remove(&name) {
             self.packed_bytes -= packed.len();
-            self.packed.remove(&pool);
         }
-        self.unpacked_order.push_back(pool.clone());
-        self.unpacked.insert(pool, Unpacked { view, used: AtomicBool::new(false) });
+        match self.unpacked.get_mut(&name) {
+            Some(here) => here.state = state,
+            None => {
+                self.unpacked_order.push_back(name.clone());
+                self.unpacked.insert(name, Unpacked { state, used: AtomicBool::new(false) });
+            }
+        }
     }
 
     /// Whether there are so many unpacked ones that some should be packed: see [`Residents::idle`].
@@ -76,51 +207,57 @@ impl Residents {
         UNPACKED_MAX + PACKED_AT_ONCE <= self.unpacked.len()
     }
 
-    /// Some pools that were not asked for lately. To pack them takes a while, so whoever asks does it
-    /// where nobody waits, and gives them to [`Residents::replace`].
-    pub(super) fn idle(&mut self) -> Vec<(PoolId, Arc<PoolView>)> {
+    /// States that were not asked for lately, all but as many as are kept unpacked. To pack them takes a
+    /// while, so the caller does it where nobody waits, and gives them to [`Residents::replace`].
+    pub(super) fn idle(&mut self, kept: usize) -> Vec<(T::Name, Arc<T>)> {
         let mut idle = Vec::new();
-        let mut left = self.unpacked.len().saturating_sub(UNPACKED_MAX);
+        let mut left = self.unpacked.len().saturating_sub(kept);
         while 0 < left {
-            let Some(pool) = self.unpacked_order.pop_front() else { break };
-            match self.unpacked.get(&pool) {
+            let Some(name) = self.unpacked_order.pop_front() else { break };
+            match self.unpacked.get(&name) {
                 Some(here) if !here.used.swap(false, Ordering::Relaxed) => {
-                    idle.push((pool, Arc::clone(&here.view)));
+                    idle.push((name, Arc::clone(&here.state)));
                     left -= 1;
                 }
-                Some(_) => self.unpacked_order.push_back(pool),
+                Some(_) => self.unpacked_order.push_back(name),
                 None => {}
             }
         }
         idle
     }
 
-    /// Takes a pool packed, if it is still as it was.
-    pub(super) fn replace(&mut self, pool: PoolId, view: &Arc<PoolView>, packed: Box<[u8]>) {
-        match self.unpacked.get(&pool) {
-            Some(here) if Arc::ptr_eq(&here.view, view) => {
-                self.unpacked.remove(&pool);
-                self.keep_packed(pool, packed);
+    /// Takes a state packed, if it is still as it was.
+    pub(super) fn replace(&mut self, name: T::Name, state: &Arc<T>, packed: Box<[u8]>) {
+        match self.unpacked.get(&name) {
+            Some(here) if Arc::ptr_eq(&here.state, state) => {
+                self.unpacked.remove(&name);
+                self.keep_packed(name, packed);
             }
-            Some(_) => self.unpacked_order.push_back(pool),
+            Some(_) => self.unpacked_order.push_back(name),
             None => {}
         }
     }
 
-    /// Packs the idle ones at once, where nobody else asks for pools yet.
+    /// Packs the idle ones at once, where nobody else asks for them yet.
     pub(super) fn make_room(&mut self) {
         if self.is_crowded() {
-            for (pool, view) in self.idle() {
-                self.replace(pool, &view, view.pack());
+            for (name, state) in self.idle(UNPACKED_MAX) {
+                self.replace(name, &state, state.to_bytes());
             }
         }
     }
 
-    fn keep_packed(&mut self, pool: PoolId, bytes: Box<[u8]>) {
+    fn keep_packed(&mut self, name: T::Name, bytes: Box<[u8]>) {
         self.packed_bytes += bytes.len();
-        self.packed_order.push_back(pool.clone());
-        self.packed.insert(pool, bytes);
-        while PACKED_BYTES_MAX < self.packed_bytes {
+        if T::PACKED_BYTES_MAX.is_some() {
+            self.packed_order.push_back(name.clone());
+        }
+        self.packed.insert(name, bytes.into());
+        self.give_up_above(T::PACKED_BYTES_MAX.unwrap_or(usize::MAX));
+    }
+
+    fn give_up_above(&mut self, max: usize) {
+        while max < self.packed_bytes {
             let Some(oldest) = self.packed_order.pop_front() else { return };
             if let Some(gone) = self.packed.remove(&oldest) {
                 self.packed_bytes -= gone.len();
@@ -128,14 +265,45 @@ impl Residents {
         }
         if 2 * self.packed.len() + UNPACKED_MAX + PACKED_AT_ONCE < self.packed_order.len() {
             let packed = &self.packed;
-            self.packed_order.retain(|pool| packed.contains_key(pool));
+            self.packed_order.retain(|name| packed.contains_key(name));
         }
+    }
+}
+
+impl Residents<PoolView> {
+    /// Takes in a pool, unless a later state of it is here.
+    pub(super) fn put(&mut self, pool: PoolId, view: Arc<PoolView>) {
+        let unpacked = self.unpacked.get(&pool).map(|here| here.state.head.version);
+        let packed = || PoolView::packed_version(self.packed.get(&pool)?);
+        if unpacked.or_else(packed).is_none_or(|here| here <= view.head.version) {
+            self.insert(pool, view);
+        }
+    }
+}
+
+impl<T: Resident + Default> States<T::Name, T> for Residents<T> {
+    fn get_mut(&mut self, name: &T::Name) -> Option<&mut T> {
+        if let Some(packed) = self.packed.get(name) {
+            let state = Arc::new(T::of_bytes(packed)?);
+            self.insert(name.clone(), state);
+        }
+        let here = self.unpacked.get_mut(name)?;
+        here.used.store(true, Ordering::Relaxed);
+        Some(Arc::make_mut(&mut here.state))
+    }
+
+    fn get_or_new(&mut self, name: &T::Name) -> &mut T {
+        if self.get_mut(name).is_none() {
+            self.insert(name.clone(), Arc::default());
+        }
+        let new = || Unpacked { state: Arc::default(), used: AtomicBool::new(true) };
+        Arc::make_mut(&mut self.unpacked.entry(name.clone()).or_insert_with(new).state)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use keypool_ledger::StreamHead;
+    use keypool_ledger::{Event, StreamHead};
 
     use super::*;
 
@@ -148,9 +316,16 @@ mod tests {
         Arc::new(view)
     }
 
-    fn put(residents: &mut Residents, pool: PoolId, view: Arc<PoolView>) {
+    fn put(residents: &mut Residents<PoolView>, pool: PoolId, view: Arc<PoolView>) {
         residents.put(pool, view);
         residents.make_room();
+    }
+
+    /// A pool, and whether it had to be unpacked.
+    fn get(residents: &Residents<PoolView>, pool: &PoolId) -> Option<(Arc<PoolView>, bool)> {
+        let found = residents.get(pool)?;
+        let is_packed = matches!(found, Form::Packed(_));
+        Some((found.unpacked()?, is_packed))
     }
 
     fn pool(n: usize) -> PoolId {
@@ -159,44 +334,44 @@ mod tests {
 
     #[test]
     fn pools_that_nobody_asks_for_are_packed_and_come_back_as_they_were() {
-        let mut residents = Residents::default();
+        let mut residents = Residents::<PoolView>::default();
         for n in 0..UNPACKED_MAX + 3 * PACKED_AT_ONCE {
             put(&mut residents, pool(n), view(n as u64));
-            assert!(residents.get(&pool(0)).is_some(), "the first is asked for all the time");
+            assert!(get(&residents, &pool(0)).is_some(), "the first is asked for all the time");
         }
         assert_eq!(residents.unpacked.len(), UNPACKED_MAX);
         assert_eq!(residents.packed.len(), 3 * PACKED_AT_ONCE);
-        let (first, unpacked) = residents.get(&pool(0)).unwrap();
+        let (first, unpacked) = get(&residents, &pool(0)).unwrap();
         assert_eq!((first.head.version, unpacked), (0, false));
-        let (second, unpacked) = residents.get(&pool(7)).unwrap();
+        let (second, unpacked) = get(&residents, &pool(7)).unwrap();
         assert_eq!((second.head.version, unpacked), (7, true));
         assert_eq!(second.state, view(7).state);
         residents.put(pool(7), second);
-        assert!(!residents.get(&pool(7)).unwrap().1);
+        assert!(!get(&residents, &pool(7)).unwrap().1);
         assert_eq!(residents.packed.len(), 3 * PACKED_AT_ONCE - 1);
-        assert!(residents.get(&pool(999_999)).is_none());
+        assert!(get(&residents, &pool(999_999)).is_none());
     }
 
     #[test]
     fn an_earlier_state_does_not_replace_a_later_one() {
-        let mut residents = Residents::default();
+        let mut residents = Residents::<PoolView>::default();
         residents.put(pool(1), view(9));
         residents.put(pool(1), view(8));
-        assert_eq!(residents.get(&pool(1)).unwrap().0.head.version, 9);
+        assert_eq!(get(&residents, &pool(1)).unwrap().0.head.version, 9);
     }
 
     #[test]
     fn a_pool_that_changes_while_it_is_packed_stays_as_it_is_now() {
-        let mut residents = Residents::default();
+        let mut residents = Residents::<PoolView>::default();
         (0..UNPACKED_MAX + PACKED_AT_ONCE).for_each(|n| residents.put(pool(n), view(1)));
-        let idle = residents.idle();
+        let idle = residents.idle(UNPACKED_MAX);
         assert_eq!(idle.len(), PACKED_AT_ONCE);
         let (changed, _) = idle[0].clone();
         residents.put(changed.clone(), view(2));
         for (pool, view) in idle {
-            residents.replace(pool, &view, view.pack());
+            residents.replace(pool, &view, view.to_bytes());
         }
-        let (here, unpacked) = residents.get(&changed).unwrap();
+        let (here, unpacked) = get(&residents, &changed).unwrap();
         assert_eq!((here.head.version, unpacked), (2, false));
         assert_eq!(residents.packed.len(), PACKED_AT_ONCE - 1);
         assert_eq!(residents.unpacked_order.len(), residents.unpacked.len());
@@ -204,11 +379,63 @@ mod tests {
 
     #[test]
     fn what_is_remembered_of_the_order_does_not_grow() {
-        let mut residents = Residents::default();
+        let mut residents = Residents::<PoolView>::default();
         for n in 0..20 * UNPACKED_MAX {
             put(&mut residents, pool(n % (UNPACKED_MAX + 50)), view(1));
         }
         assert_eq!(residents.unpacked.len() + residents.packed.len(), UNPACKED_MAX + 50);
         assert!(residents.packed_order.len() < 3 * UNPACKED_MAX);
+    }
+    /// As many groups of one event as there is no room for, the first packed.
+    fn groups() -> (Residents<GroupState>, GroupId) {
+        let mut groups = Residents::<GroupState>::default();
+        for n in 0..UNPACKED_MAX + 2 * PACKED_AT_ONCE {
+            let event = Event::GroupMade { creator: pool(n) };
+            groups.get_or_new(&group(n)).evolve(&event);
+            groups.make_room();
+        }
+        let first = group(0);
+        assert!(matches!(groups.get(&first), Some(Form::Packed(_))));
+        (groups, first)
+    }
+
+    fn group(n: usize) -> GroupId {
+        GroupId::new(&n.to_be_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_group_is_never_given_up_and_changes_as_if_it_had_not_been_packed() {
+        let (mut groups, first) = groups();
+        assert!(groups.packed_order.is_empty(), "it would only take memory");
+        let added = vec![pool(1)];
+        let commit = Event::Committed {
+            epoch: 0,
+            committer: pool(0),
+            added,
+            removed: Vec::new(),
+            not_kept: Vec::new(),
+        };
+        groups.get_mut(&first).unwrap().evolve(&commit);
+        assert!(matches!(groups.get(&first), Some(Form::Unpacked(_))));
+        let first = groups.unpacked(&first).unwrap();
+        assert_eq!((first.version(), first.epoch(), first.members().count()), (2, 1, 2));
+        assert!(groups.get_mut(&group(999_999)).is_none());
+        let known = |n| groups.unpacked(&group(n)).is_some_and(|group| group.has_member(&pool(n)));
+        assert!((0..UNPACKED_MAX + 2 * PACKED_AT_ONCE).all(known));
+    }
+
+    #[test]
+    fn a_state_that_was_changed_while_somebody_unpacked_it_stays_as_it_is_now() {
+        let (mut groups, first) = groups();
+        let Some(Form::Packed(bytes)) = groups.get(&first) else { panic!("it is not packed") };
+        let earlier = Arc::new(GroupState::of_bytes(&bytes).unwrap());
+        groups.get_mut(&first).unwrap().end_membership(&pool(0));
+        groups.put_back(&first, &earlier, &bytes);
+        assert_eq!(groups.unpacked(&first).unwrap().members().count(), 0);
+        for (name, state) in groups.idle(0) {
+            groups.replace(name, &state, state.to_bytes());
+        }
+        groups.put_back(&first, &earlier, &bytes);
+        assert_eq!(groups.unpacked(&first).unwrap().members().count(), 0, "nor packed again");
     }
 }
