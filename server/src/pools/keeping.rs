@@ -22,7 +22,8 @@ use super::{
     Progress, ReplayError, Shared,
     directory::Brief,
     loading::snapshot_name,
-    residents::{Form, Resident, Residents},
+    packed_form::{Form, Resident},
+    residents::Residents,
     views::{Changed, News, PAGE, Views},
 };
 

@@ -8,7 +8,8 @@ use keypool_projections::{Command, Forgotten, GroupState, MailboxState};
 
 use super::{
     ExecuteError, PoolView, Pools, ReplayError, Request, Shared, Target,
-    residents::{Form, Resident, Residents, UNPACKED_MAX},
+    packed_form::{Form, Resident},
+    residents::{Residents, UNPACKED_MAX},
     views::{PAGE, Views},
 };
 

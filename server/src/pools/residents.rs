@@ -7,100 +7,34 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt::Debug,
-    hash::Hash,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use keypool_ledger::{GroupId, PoolId};
-use keypool_projections::{
-    GroupState, MailboxState, States,
-    packing::{Packer, Unpacker},
-};
+use keypool_ledger::PoolId;
+use keypool_projections::States;
 
-use super::PoolView;
+use super::{
+    PoolView,
+    packed_form::{Form, Resident},
+};
 
 /// How many states of a kind are kept unpacked: some ten kilobytes each.
 pub(super) const UNPACKED_MAX: usize = 4096;
 /// How many are packed at a time.
 const PACKED_AT_ONCE: usize = 32;
 
-/// A state that has a packed form.
-pub(super) trait Resident: Clone + Debug {
-    /// The name of a state of this kind.
-    type Name: Clone + Debug + Eq + Hash;
-    /// How many bytes of packed states are kept before the oldest are given up; `None` if all are, because
-    /// they cannot be loaded one by one.
-    const PACKED_BYTES_MAX: Option<usize>;
-
-    /// The state as bytes.
-    fn to_bytes(&self) -> Box<[u8]>;
-
-    /// The state that some bytes are; `None` if they are none of this kind.
-    fn of_bytes(bytes: &[u8]) -> Option<Self>;
-}
-
-impl Resident for PoolView {
-    type Name = PoolId;
-    /// Three kilobytes for a pool of 32 packages.
-    const PACKED_BYTES_MAX: Option<usize> = Some(1 << 30);
-
-    fn to_bytes(&self) -> Box<[u8]> {
-        self.pack()
-    }
-
-    fn of_bytes(bytes: &[u8]) -> Option<Self> {
-        Self::unpack(bytes)
-    }
-}
-
-impl Resident for GroupState {
-    type Name = GroupId;
-    const PACKED_BYTES_MAX: Option<usize> = None;
-
-    fn to_bytes(&self) -> Box<[u8]> {
-        packed(|out| self.pack(out))
-    }
-
-    fn of_bytes(bytes: &[u8]) -> Option<Self> {
-        unpacked(bytes, Self::unpack)
-    }
-}
-
-impl Resident for MailboxState {
-    type Name = PoolId;
-    const PACKED_BYTES_MAX: Option<usize> = None;
-
-    fn to_bytes(&self) -> Box<[u8]> {
-        packed(|out| self.pack(out))
-    }
-
-    fn of_bytes(bytes: &[u8]) -> Option<Self> {
-        unpacked(bytes, Self::unpack)
-    }
-}
-
-fn packed(pack: impl FnOnce(&mut Packer)) -> Box<[u8]> {
-    let mut out = Packer::default();
-    pack(&mut out);
-    out.into_bytes()
-}
-
-fn unpacked<T>(bytes: &[u8], unpack: impl FnOnce(&mut Unpacker<'_>) -> Option<T>) -> Option<T> {
-    let mut rest = Unpacker::new(bytes);
-    let state = unpack(&mut rest)?;
-    rest.is_empty().then_some(state)
-}
-
 /// States of one kind in memory.
 #[derive(Debug)]
 pub(super) struct Residents<T: Resident> {
     unpacked: HashMap<T::Name, Unpacked<T>>,
-    /// The unpacked ones, the next to be packed first.
+    /// The unpacked ones, the next to be packed first, without the large ones.
     unpacked_order: VecDeque<T::Name>,
+    /// How many of the unpacked ones were large when their turn came, and have not changed since.
+    large: usize,
     packed: HashMap<T::Name, Arc<[u8]>>,
     /// The packed ones, the next to be given up first, if any ever is. Some may have been unpacked
     /// meanwhile.
@@ -113,32 +47,13 @@ struct Unpacked<T> {
     state: Arc<T>,
     /// Whether it was asked for since its turn came last.
     used: AtomicBool,
+    /// Whether it was large when its turn came, and has not changed since.
+    large: bool,
 }
 
-/// A state in one of the two forms.
-#[derive(Debug)]
-pub(super) enum Form<T> {
-    /// As it is decided on.
-    Unpacked(Arc<T>),
-    /// As bytes.
-    Packed(Arc<[u8]>),
-}
-
-impl<T: Resident> Form<T> {
-    /// The state as it is decided on.
-    fn unpacked(self) -> Option<Arc<T>> {
-        match self {
-            Self::Unpacked(state) => Some(state),
-            Self::Packed(bytes) => T::of_bytes(&bytes).map(Arc::new),
-        }
-    }
-
-    /// The state as bytes.
-    pub(super) fn bytes(&self) -> Arc<[u8]> {
-        match self {
-            Self::Unpacked(state) => state.to_bytes().into(),
-            Self::Packed(bytes) => Arc::clone(bytes),
-        }
+impl<T> Unpacked<T> {
+    const fn new(state: Arc<T>) -> Self {
+        Self { state, used: AtomicBool::new(false), large: false }
     }
 }
 
@@ -147,6 +62,7 @@ impl<T: Resident> Default for Residents<T> {
         Self {
             unpacked: HashMap::new(),
             unpacked_order: VecDeque::new(),
+            large: 0,
             packed: HashMap::new(),
             packed_order: VecDeque::new(),
             packed_bytes: 0,
@@ -193,28 +109,32 @@ impl<T: Resident> Residents<T> {
         if let Some(packed) = self.packed.remove(&name) {
             self.packed_bytes -= packed.len();
         }
-        match self.unpacked.get_mut(&name) {
-            Some(here) => here.state = state,
-            None => {
-                self.unpacked_order.push_back(name.clone());
-                self.unpacked.insert(name, Unpacked { state, used: AtomicBool::new(false) });
-            }
+        if let Some(here) = self.unpacked.get_mut(&name) {
+            here.state = state;
+        } else {
+            self.unpacked_order.push_back(name.clone());
+            self.unpacked.insert(name, Unpacked::new(state));
         }
     }
 
     /// Whether there are so many unpacked ones that some should be packed: see [`Residents::idle`].
     pub(super) fn is_crowded(&self) -> bool {
-        UNPACKED_MAX + PACKED_AT_ONCE <= self.unpacked.len()
+        UNPACKED_MAX + PACKED_AT_ONCE <= self.unpacked.len() - self.large
     }
 
     /// States that were not asked for lately, all but as many as are kept unpacked. To pack them takes a
     /// while, so the caller does it where nobody waits, and gives them to [`Residents::replace`].
     pub(super) fn idle(&mut self, kept: usize) -> Vec<(T::Name, Arc<T>)> {
         let mut idle = Vec::new();
-        let mut left = self.unpacked.len().saturating_sub(kept);
+        let mut left = (self.unpacked.len() - self.large).saturating_sub(kept);
         while 0 < left {
             let Some(name) = self.unpacked_order.pop_front() else { break };
-            match self.unpacked.get(&name) {
+            match self.unpacked.get_mut(&name) {
+                Some(here) if here.state.is_large() => {
+                    here.large = true;
+                    self.large += 1;
+                    left -= 1;
+                }
                 Some(here) if !here.used.swap(false, Ordering::Relaxed) => {
                     idle.push((name, Arc::clone(&here.state)));
                     left -= 1;
@@ -289,6 +209,10 @@ impl<T: Resident + Default> States<T::Name, T> for Residents<T> {
         }
         let here = self.unpacked.get_mut(name)?;
         here.used.store(true, Ordering::Relaxed);
+        if mem::take(&mut here.large) {
+            self.large -= 1;
+            self.unpacked_order.push_back(name.clone());
+        }
         Some(Arc::make_mut(&mut here.state))
     }
 
@@ -296,16 +220,20 @@ impl<T: Resident + Default> States<T::Name, T> for Residents<T> {
         if self.get_mut(name).is_none() {
             self.insert(name.clone(), Arc::default());
         }
-        let new = || Unpacked { state: Arc::default(), used: AtomicBool::new(true) };
+        let new = || Unpacked::new(Arc::default());
         Arc::make_mut(&mut self.unpacked.entry(name.clone()).or_insert_with(new).state)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use keypool_ledger::{Event, StreamHead};
+    use std::iter;
+
+    use keypool_ledger::{Event, GroupId, StreamHead, StreamId, Timestamp};
+    use keypool_projections::{Deliveries, GroupState, MailboxState};
 
     use super::*;
+    use crate::pools::packed_form::PACKED_ITEMS_MAX;
 
     fn view(version: u64) -> Arc<PoolView> {
         let mut view = PoolView {
@@ -437,5 +365,43 @@ mod tests {
         }
         groups.put_back(&first, &earlier, &bytes);
         assert_eq!(groups.unpacked(&first).unwrap().members().count(), 0, "nor packed again");
+    }
+    #[test]
+    fn a_mailbox_in_which_much_waits_is_packed_once_it_was_emptied() {
+        let (group, sender) = (group(1), pool(2));
+        let made = Event::GroupMade { creator: pool(1) };
+        let joined = Event::Committed {
+            epoch: 0,
+            committer: sender.clone(),
+            added: Vec::new(),
+            removed: Vec::new(),
+            not_kept: Vec::new(),
+        };
+        let posted = Event::Posted { sender, not_kept: Vec::new() };
+        let mut deliveries =
+            Deliveries::<Residents<GroupState>, Residents<MailboxState>>::default();
+        let stream = StreamId::Group(group);
+        let events = [made, joined].into_iter().chain(iter::repeat_n(posted, PACKED_ITEMS_MAX));
+        for (position, event) in (1..).zip(events) {
+            deliveries.take(&stream, &event, (position, Timestamp::default(), 1));
+        }
+        let mailboxes = &mut deliveries.mailboxes;
+        let pack = |mailboxes: &mut Residents<MailboxState>| {
+            for (name, state) in mailboxes.idle(0) {
+                mailboxes.replace(name, &state, state.to_bytes());
+            }
+            (mailboxes.packed.len(), mailboxes.large, mailboxes.unpacked_order.len())
+        };
+        assert_eq!(pack(mailboxes), (1, 1, 0));
+        assert_eq!(pack(mailboxes), (1, 1, 0), "it is not looked at again");
+        let emptied = Event::Acknowledged {
+            through: u64::MAX,
+            overrun: false,
+            accepted: Vec::new(),
+            told: Vec::new(),
+        };
+        deliveries.take(&StreamId::Mailbox(pool(1)), &emptied, (99, Timestamp::default(), 0));
+        assert_eq!(pack(&mut deliveries.mailboxes), (2, 0, 0));
+        assert_eq!(deliveries.mailboxes.unpacked(&pool(1)).unwrap().len(), 0);
     }
 }

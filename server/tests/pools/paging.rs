@@ -303,7 +303,9 @@ fn nothing_is_lost_while_one_packs_and_another_reads() {
         service.deliver(id, "alice", post(words)).unwrap();
     }
     over.store(true, Ordering::Relaxed);
-    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in busy {
+        thread.join().unwrap();
+    }
     assert_eq!(service.waiting("bob"), words);
     service.assert_audited();
 }
