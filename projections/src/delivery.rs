@@ -152,8 +152,8 @@ pub enum DeliveryRejection {
     NeverGiven(u64),
 }
 
-/// Every group and every mailbox as the events of a log have left them, in maps or wherever else
-/// states of these names are kept.
+/// Every group and every mailbox as the events of a log have left them, in maps or in another
+/// place that keeps states by name.
 #[derive(Clone, Debug, Default)]
 pub struct Deliveries<G = BTreeMap<GroupId, GroupState>, M = HashMap<PoolId, MailboxState>> {
     /// The groups that have had an event.

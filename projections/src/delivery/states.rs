@@ -1,4 +1,4 @@
-//! States by name, wherever they are kept: the fold of the delivery changes them in their place.
+//! States by name: the fold of the delivery changes them in the place where they are kept.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -2,7 +2,7 @@
 //! packed.
 //!
 //! Groups and mailboxes are all here, in one form or the other. A pool that is in neither is loaded from
-//! the log, so that what pools take has a bound, whatever their number. A state that is asked for again
+//! the log, so that the memory of pools has a bound for any number of them. A state that is asked for again
 //! and again costs nothing but a look.
 
 use std::{

@@ -47,7 +47,7 @@ enum Deed {
     Remove(Vec<&'static str>),
     Post(usize),
     Leave,
-    /// Acknowledge so many of what waits; whether it has joined all groups, and was told of what is closed.
+    /// Acknowledge so many waiting messages; whether it has joined all groups, and was told of what is closed.
     Acknowledge(usize, bool, bool),
     Block(&'static str),
     Unblock(&'static str),
@@ -102,7 +102,7 @@ fn begin(service: &Service) {
 }
 
 impl Service {
-    /// Carries out a command to a pool, and tells what came of it.
+    /// Carries out a command to a pool, and returns its outcome in words.
     fn run(&self, id: u128, device: &str, command: Command) -> String {
         let digest = Hash::of(&id.to_be_bytes());
         let (target, id) = (Target::Pool(pool(device)), CommandId(Uuid::from_u128(id)));
@@ -124,7 +124,7 @@ impl Service {
         members.members().nth(place).map_or((*device).to_owned(), ToString::to_string)
     }
 
-    /// Plays a turn, and tells what came of it.
+    /// Plays a turn, and returns its outcome in words.
     fn play(&self, id: u128, turn: &Turn) -> String {
         let Turn { group: name, deed, .. } = turn;
         let (group, device) = (group(name), &self.device_of(turn));
@@ -232,7 +232,7 @@ impl Service {
 }
 
 /// Plays a history on two services: one packs everything after each turn and starts from snapshots, or from
-/// what is left of them; the other never packs, and folds the whole log at each start.
+/// those that are left; the other never packs, and folds the whole log at each start.
 fn pages_nothing_that_counts(turns: &[Turn]) -> Result<(), String> {
     let [mut paged, mut plain] = [(); 2].map(|()| Service::new(SMALL));
     begin(&paged);
