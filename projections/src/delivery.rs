@@ -14,6 +14,8 @@ mod group_budget;
 
 mod mailbox;
 
+mod states;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -25,6 +27,7 @@ pub use self::mailbox::KeepDecision;
 pub use self::{
     group::{GroupChange, GroupState},
     mailbox::{Acknowledgement, Closed, MailboxState, Waiting},
+    states::States,
 };
 
 /// The numbers that bound groups and mailboxes.
@@ -149,11 +152,14 @@ pub enum DeliveryRejection {
     NeverGiven(u64),
 }
 
-/// Every group and every mailbox as the events of a log have left them.
+/// Every group and every mailbox as the events of a log have left them, in maps or in another
+/// place that keeps states by name.
 #[derive(Clone, Debug, Default)]
-pub struct Deliveries {
-    groups: BTreeMap<GroupId, GroupState>,
-    mailboxes: HashMap<PoolId, MailboxState>,
+pub struct Deliveries<G = BTreeMap<GroupId, GroupState>, M = HashMap<PoolId, MailboxState>> {
+    /// The groups that have had an event.
+    pub groups: G,
+    /// The mailboxes of the devices that anything ever came for.
+    pub mailboxes: M,
 }
 
 /// The groups and mailboxes that an event changed.
@@ -165,55 +171,11 @@ pub struct Touched {
     pub mailboxes: Vec<PoolId>,
 }
 
-impl Deliveries {
-    /// The groups that have had an event.
-    #[must_use]
-    pub const fn groups(&self) -> &BTreeMap<GroupId, GroupState> {
-        &self.groups
-    }
-
-    /// A group; an empty one if it has no history.
-    #[must_use]
-    pub fn group(&self, group: &GroupId) -> GroupState {
-        self.groups.get(group).cloned().unwrap_or_default()
-    }
-
-    /// A device's mailbox, if anything ever came for it.
-    #[must_use]
-    pub fn known_mailbox(&self, device: &PoolId) -> Option<&MailboxState> {
-        self.mailboxes.get(device)
-    }
-
-    /// A device's mailbox; an empty one if nothing ever came for it.
-    #[must_use]
-    pub fn mailbox(&self, device: &PoolId) -> MailboxState {
-        self.mailboxes.get(device).cloned().unwrap_or_default()
-    }
-
-    /// Puts in a group as it was kept.
-    pub fn put_group(&mut self, group: GroupId, state: GroupState) {
-        self.groups.insert(group, state);
-    }
-
-    /// Puts in a mailbox as it was kept.
-    pub fn put_mailbox(&mut self, device: PoolId, state: MailboxState) {
-        self.mailboxes.insert(device, state);
-    }
-
-    /// Copies groups and mailboxes from another one, unless they are here already.
-    pub fn borrow(&mut self, from: &Self, groups: &[GroupId], devices: &[PoolId]) {
-        for group in groups {
-            if !self.groups.contains_key(group) {
-                self.groups.insert(group.clone(), from.group(group));
-            }
-        }
-        for device in devices {
-            if !self.mailboxes.contains_key(device) {
-                self.mailboxes.insert(device.clone(), from.mailbox(device));
-            }
-        }
-    }
-
+impl<G, M> Deliveries<G, M>
+where
+    G: States<GroupId, GroupState>,
+    M: States<PoolId, MailboxState>,
+{
     /// Takes in the next event of the log, of whatever history, with the size of its payload, and
     /// returns what it changed.
     ///
@@ -236,7 +198,7 @@ impl Deliveries {
             StreamId::Pool(pool) => self.evolve_device(pool, event),
             StreamId::Group(group) => self.evolve_group(group, event, place),
             StreamId::Mailbox(device) => {
-                self.mailboxes.entry(device.clone()).or_default().evolve(event);
+                self.mailboxes.get_or_new(device).evolve(event);
                 Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
             }
             StreamId::Server => Touched::default(),
@@ -258,7 +220,7 @@ impl Deliveries {
                 Touched { groups, mailboxes: vec![device.clone()] }
             }
             Event::UserBlocked { user } => {
-                self.mailboxes.entry(device.clone()).or_default().block(user);
+                self.mailboxes.get_or_new(device).block(user);
                 Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
             }
             // The key that listens at the mailbox speaks for the device no more.
@@ -266,7 +228,7 @@ impl Deliveries {
                 Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
             }
             Event::UserUnblocked { user } => {
-                self.mailboxes.entry(device.clone()).or_default().unblock(user);
+                self.mailboxes.get_or_new(device).unblock(user);
                 Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
             }
             _ => Touched::default(),
@@ -279,7 +241,7 @@ impl Deliveries {
         event: &Event,
         (position, at, bytes): (u64, Timestamp, u64),
     ) -> Touched {
-        let state = self.groups.entry(group.clone()).or_default();
+        let state = self.groups.get_or_new(group);
         let recipients: Vec<PoolId> = state.recipients(event).cloned().collect();
         let joining = state.joining(event);
         let is_made = state.is_made();
@@ -296,8 +258,7 @@ impl Deliveries {
                 sender: sender.clone(),
                 posted,
             };
-            let mailbox = self.mailboxes.entry(recipient).or_default();
-            mailbox.deliver(waiting);
+            self.mailboxes.get_or_new(&recipient).deliver(waiting);
         }
         let leaving: &[PoolId] = match event {
             Event::Committed { removed, .. } => removed,
@@ -311,7 +272,7 @@ impl Deliveries {
         for (device, inviter) in joining {
             // Groups from before consent are accepted as they stand, and so is what a user's own device does.
             let stranger = |inviter: &PoolId| is_made && inviter.user() != device.user();
-            let mailbox = self.mailboxes.entry(device.clone()).or_default();
+            let mailbox = self.mailboxes.get_or_new(&device);
             mailbox.join(group, inviter.filter(stranger), at);
             touched.mailboxes.push(device);
         }

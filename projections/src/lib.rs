@@ -42,7 +42,7 @@ pub use crate::{
     decide::Decision,
     delivery::{
         Acknowledgement, Closed, Deliveries, DeliveryLimits, DeliveryRejection, GroupChange,
-        GroupState, KeepDecision, MailboxState, Touched, Waiting,
+        GroupState, KeepDecision, MailboxState, States, Touched, Waiting,
     },
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, SuiteCounts, TARGET},
     lifecycle::{IllegalChange, Stage, next},

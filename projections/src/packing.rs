@@ -68,6 +68,12 @@ impl<'a> Unpacker<'a> {
         self.0.is_empty()
     }
 
+    /// The bytes that are not taken.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// Takes one byte.
     pub fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;

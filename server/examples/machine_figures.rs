@@ -17,9 +17,9 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, Clock, CommandId, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PackageFacts,
+    Batch, Clock, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, NewEvent, PackageFacts,
     PoolId, ReservationId, SignatureKey, SledLog, SledLogOptions, StreamId, StreamWrite,
-    SystemClock, Timestamp,
+    SystemClock, Timestamp, log::append_at_head,
 };
 use keypool_projections::{Claim, Command, DeliveryLimits, Limits, NewPackage, PoolState};
 use keypool_server::pools::{Pools, Progress};
@@ -33,6 +33,8 @@ const POOLS: usize = 2_000;
 const MANY_POOLS: usize = 12_000;
 /// After how many of them only packed ones are added.
 const UNPACKED_POOLS: usize = 6_000;
+/// How many groups there are where memory is measured: more than are kept unpacked.
+const GROUPS: usize = 40_000;
 /// How many packages each is filled with.
 const PACKAGES: usize = 32;
 /// How many bytes a package has: as many as those of the client.
@@ -137,7 +139,7 @@ impl Machine {
 }
 
 fn with_payloads(
-    events: &[keypool_ledger::Event],
+    events: &[Event],
     command: &Command,
     (at, id): (Timestamp, CommandId),
 ) -> Vec<NewEvent> {
@@ -147,7 +149,7 @@ fn with_payloads(
     }
     .into_iter();
     let request = Hash::of(&id.0.as_u128().to_be_bytes());
-    let new = |event: &keypool_ledger::Event| NewEvent {
+    let new = |event: &Event| NewEvent {
         at,
         command: id,
         request,
@@ -233,6 +235,49 @@ fn measure_memory(folder: &Path) -> Outcome<()> {
     let added = (MANY_POOLS - UNPACKED_POOLS) * PACKAGES;
     print("bytes_per_package_memory", packed / added)?;
     Ok(())
+}
+
+/// The memory that groups of two take, each with the mailboxes of its members, in which nothing waits; and
+/// a mailbox of these by itself.
+fn measure_groups(folder: &Path) -> Outcome<()> {
+    let empty = memory_of(&folder.join("no groups"), 0)?;
+    let mut each = Vec::new();
+    for members in [1, 2] {
+        let data = folder.join(format!("groups of {members}"));
+        let log = SledLog::open(&data, SledLogOptions::default())?;
+        let places: Vec<usize> = (0..GROUPS).collect();
+        for places in places.chunks(GROUP) {
+            let batches = places.iter().map(|place| group_of(*place, members));
+            let batches = batches.collect::<Outcome<Vec<Batch>>>()?;
+            append_at_head(&log, &batches).into_iter().try_for_each(|outcome| outcome.map(drop))?;
+        }
+        drop(log);
+        // Twice: the first start keeps what the second begins with.
+        memory_of(&data, 0)?;
+        each.push(memory_of(&data, 0)?.saturating_sub(empty) / GROUPS);
+    }
+    let [one, two] = each.as_slice() else { return Err("two figures are needed".into()) };
+    print("bytes_per_group_of_two_and_its_mailboxes", *two)?;
+    print("bytes_per_empty_mailbox", two.saturating_sub(*one))?;
+    Ok(())
+}
+
+/// The making of a group, and the Commit that adds a second member, if there is one.
+fn group_of(place: usize, members: usize) -> Outcome<Batch> {
+    let device = |n: usize| pool_id(2 * place + n);
+    let group = GroupId::new(Hash::of(&place.to_be_bytes()).as_bytes())?;
+    let mut events = vec![Event::GroupMade { creator: device(0)? }];
+    if 1 < members {
+        let (added, removed, not_kept) = (vec![device(1)?], Vec::new(), Vec::new());
+        let committer = device(0)?;
+        events.push(Event::Committed { epoch: 0, committer, added, removed, not_kept });
+    }
+    let command = CommandId(Uuid::from_u128(place as u128));
+    let request = Hash::of(&place.to_be_bytes());
+    let at = SystemClock.now();
+    let new = |event| NewEvent { at, command, request, event, payload: Vec::new() };
+    let events = events.into_iter().map(new).collect();
+    Ok(Batch { writes: vec![StreamWrite { stream: StreamId::Group(group), expected: 0, events }] })
 }
 
 /// A pool as its registration leaves it.
@@ -337,6 +382,10 @@ fn main() -> Outcome<()> {
         return open(Path::new(data), asked.parse()?);
     }
     let folder = tempfile::tempdir()?;
+    measure_groups(folder.path())?;
+    if arguments.iter().any(|argument| argument == "groups") {
+        return Ok(());
+    }
     measure_memory(folder.path())?;
     measure_syncs(folder.path())?;
     measure_writing(folder.path())?;

@@ -22,6 +22,8 @@ mod checks;
 
 mod directory;
 
+mod packed_form;
+
 mod residents;
 
 mod listeners;

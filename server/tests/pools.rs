@@ -40,6 +40,9 @@ mod delivery;
 #[path = "pools/mailboxes.rs"]
 mod mailboxes;
 
+#[path = "pools/paging.rs"]
+mod paging;
+
 #[path = "pools/faults.rs"]
 mod faults;
 

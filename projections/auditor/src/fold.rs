@@ -107,7 +107,7 @@ impl Fold {
     /// The groups that have had an event.
     #[must_use]
     pub const fn groups(&self) -> &BTreeMap<GroupId, GroupState> {
-        self.deliveries.groups()
+        &self.deliveries.groups
     }
 
     /// The events that the lifecycle forbids.

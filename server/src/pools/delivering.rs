@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    slice,
     sync::Arc,
 };
 
@@ -316,40 +315,11 @@ impl<L: EventLog> Group<'_, L> {
         Ok(())
     }
 
-    /// Lets the commands after this one see an event that is not written yet: it counts in the budgets.
-    fn evolve_deliveries(&mut self, stream: &StreamId, event: &Event, bytes: usize) {
-        let (groups, devices) = match stream {
-            StreamId::Group(group) => {
-                let state = self.group_state(group);
-                let mut concerned = concerned_by(event);
-                concerned.extend(state.recipients(event).cloned());
-                (vec![group.clone()], concerned)
-            }
-            StreamId::Mailbox(device) => (Vec::new(), vec![device.clone()]),
-            StreamId::Pool(_) | StreamId::Server => return,
-        };
-        self.deliveries.borrow(&self.shared.views().deliveries, &groups, &devices);
-        self.deliveries.take(stream, event, (u64::MAX, self.look.now, bytes as u64));
-    }
-
     pub(super) fn group_state(&self, group: &GroupId) -> GroupState {
-        match self.deliveries.groups().get(group) {
+        match self.deliveries.groups.get(group) {
             Some(working) => working.clone(),
             None => self.shared.group(group),
         }
-    }
-}
-
-/// The devices, besides those it is for, whose mailboxes an event of a group changes.
-fn concerned_by(event: &Event) -> Vec<PoolId> {
-    match event {
-        Event::GroupMade { creator } => vec![creator.clone()],
-        Event::Left { device, .. } => vec![device.clone()],
-        Event::Posted { sender, .. } => vec![sender.clone()],
-        Event::Committed { committer, added, removed, .. } => {
-            [slice::from_ref(committer), added, removed].concat()
-        }
-        _ => Vec::new(),
     }
 }
 
@@ -406,11 +376,11 @@ impl Views {
 
 impl<L> Shared<L> {
     pub(super) fn group(&self, group: &GroupId) -> GroupState {
-        self.views().deliveries.group(group)
+        self.at_hand(group).map(Arc::unwrap_or_clone).unwrap_or_default()
     }
 
     pub(super) fn mailbox(&self, device: &PoolId) -> MailboxState {
-        self.views().deliveries.mailbox(device)
+        self.at_hand(device).map(Arc::unwrap_or_clone).unwrap_or_default()
     }
 }
 

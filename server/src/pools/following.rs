@@ -78,7 +78,7 @@ impl<L: EventLog> Shared<L> {
         let view = match fresh.entry(pool.clone()) {
             Entry::Occupied(occupied) => occupied.into_mut(),
             Entry::Vacant(vacant) => {
-                let Some(view) = self.at_hand(pool, version) else {
+                let Some(view) = self.before(pool, version) else {
                     self.views_mut().note_foreign(pool, record);
                     return Ok(());
                 };
@@ -97,10 +97,9 @@ impl<L> Shared<L> {
     }
 
     /// A pool in front of a version, if it is in memory or begins there.
-    fn at_hand(&self, pool: &PoolId, version: u64) -> Option<PoolView> {
-        let resident = self.views().residents.get(pool);
-        match resident {
-            Some((view, _)) => Some(Arc::unwrap_or_clone(view)),
+    fn before(&self, pool: &PoolId, version: u64) -> Option<PoolView> {
+        match self.at_hand::<PoolView>(pool) {
+            Some(view) => Some(Arc::unwrap_or_clone(view)),
             None => (version == 1).then(PoolView::default),
         }
     }

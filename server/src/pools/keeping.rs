@@ -6,6 +6,7 @@
 //! done, the place in the log is noted that it reaches to, and a start reads on from there.
 
 use std::{
+    collections::HashSet,
     mem,
     sync::{Arc, PoisonError, mpsc::Receiver},
     thread::{self, JoinHandle},
@@ -21,6 +22,8 @@ use super::{
     Progress, ReplayError, Shared,
     directory::Brief,
     loading::snapshot_name,
+    packed_form::{Form, Resident},
+    residents::Residents,
     views::{Changed, News, PAGE, Views},
 };
 
@@ -96,8 +99,8 @@ pub(super) fn restore(
     })?;
     let pools: Vec<PoolId> = views.changed.briefs.iter().cloned().collect();
     for pool in pools {
-        let view = match views.residents.get(&pool) {
-            Some((view, _)) => view,
+        let view = match views.residents.unpacked(&pool) {
+            Some(view) => view,
             None => Arc::new(super::loading::load(log, snapshots, &pool)?),
         };
         views.publish(News::of(pool, Arc::unwrap_or_clone(view), limits));
@@ -124,6 +127,8 @@ fn each_record(
                 take(views, pool, record)?;
             }
             views.take_in_delivery(record);
+            views.deliveries.groups.make_room();
+            views.deliveries.mailboxes.make_room();
         }
         views.changed.through = last.seq;
         progress.set(last.seq, of);
@@ -140,12 +145,12 @@ fn kept_views(snapshots: &dyn SnapshotStore, reach: Reach) -> Result<Option<View
         views.directory.note(&pool, Brief::unpack(bytes)?);
         Some(())
     })? && each_snapshot(snapshots, GROUP, |name, bytes| {
-        let state = unpack(bytes, reach, GroupState::unpack)?;
-        views.deliveries.put_group(GroupId::new(name).ok()?, state);
+        let bytes = checked::<GroupState>(bytes, reach)?;
+        views.deliveries.groups.put_packed(GroupId::new(name).ok()?, bytes);
         Some(())
     })? && each_snapshot(snapshots, MAILBOX, |name, bytes| {
         let device = str::from_utf8(name).ok()?.parse().ok()?;
-        views.deliveries.put_mailbox(device, unpack(bytes, reach, MailboxState::unpack)?);
+        views.deliveries.mailboxes.put_packed(device, checked::<MailboxState>(bytes, reach)?);
         Some(())
     })?;
     Ok(whole.then_some(views))
@@ -171,24 +176,29 @@ fn each_snapshot(
     }
 }
 
-/// Bytes of a state, behind the record it is of.
-fn pack(through: u64, pack: impl FnOnce(&mut Packer)) -> Vec<u8> {
+/// The snapshot of a state: its bytes behind the record it is of.
+fn snapshot<T: Resident>(kind: &[u8], name: &[u8], state: &Form<T>, reach: Reach) -> Snapshot {
     let mut out = Packer::default();
-    out.number(through);
-    pack(&mut out);
-    out.into_bytes().into_vec()
+    out.number(reach.seq);
+    let bytes = [&out.into_bytes(), &*state.bytes()].concat();
+    Snapshot { name: [kind, name].concat(), bytes }
 }
 
-/// The state that some bytes are, if it is not of a later record than `reach`.
-fn unpack<T>(
-    bytes: &[u8],
-    reach: Reach,
-    unpack: impl FnOnce(&mut Unpacker<'_>) -> Option<T>,
-) -> Option<T> {
+/// The states of these names that there are, each in the form it lies in.
+fn all_of<T: Resident>(
+    residents: &Residents<T>,
+    names: HashSet<T::Name>,
+) -> Vec<(T::Name, Form<T>)> {
+    let state = |name: T::Name| residents.peek(&name).map(|state| (name, state));
+    names.into_iter().filter_map(state).collect()
+}
+
+/// The bytes of the state in a snapshot, if they are one and it is not of a later record than `reach`.
+fn checked<T: Resident>(bytes: &[u8], reach: Reach) -> Option<&[u8]> {
     let mut rest = Unpacker::new(bytes);
     rest.number().filter(|through| *through <= reach.seq)?;
-    let state = unpack(&mut rest)?;
-    rest.is_empty().then_some(state)
+    let state = rest.rest();
+    T::of_bytes(state).map(|_| state)
 }
 
 /// The thread that keeps snapshots, behind everybody else.
@@ -285,23 +295,19 @@ impl<L: EventLog> Shared<L> {
             let pools = mem::take(&mut views.changed.pools);
             let fresh = Changed { pools, through, at, reached: through, ..Changed::default() };
             let changed = mem::replace(&mut views.changed, fresh);
-            let group = |group| (views.deliveries.group(&group), group);
-            let groups: Vec<_> = changed.groups.into_iter().map(group).collect();
-            let mailbox = |device| (views.deliveries.mailbox(&device), device);
-            let mailboxes: Vec<_> = changed.mailboxes.into_iter().map(mailbox).collect();
+            let groups = all_of(&views.deliveries.groups, changed.groups);
+            let mailboxes = all_of(&views.deliveries.mailboxes, changed.mailboxes);
             (changed.briefs, groups, mailboxes, Reach { seq: through, at })
         };
         let brief = |pool: &PoolId| {
             let bytes = self.views().directory.brief(pool).pack();
             Snapshot { name: [BRIEF, pool.to_string().as_bytes()].concat(), bytes }
         };
-        let group = |(state, group): &(GroupState, GroupId)| {
-            let bytes = pack(reach.seq, |out| state.pack(out));
-            Snapshot { name: [GROUP, group.as_bytes()].concat(), bytes }
+        let group = |(group, state): &(GroupId, Form<GroupState>)| {
+            snapshot(GROUP, group.as_bytes(), state, reach)
         };
-        let mailbox = |(state, device): &(MailboxState, PoolId)| {
-            let bytes = pack(reach.seq, |out| state.pack(out));
-            Snapshot { name: [MAILBOX, device.to_string().as_bytes()].concat(), bytes }
+        let mailbox = |(device, state): &(PoolId, Form<MailboxState>)| {
+            snapshot(MAILBOX, device.to_string().as_bytes(), state, reach)
         };
         let all = briefs.iter().map(brief);
         let mut all =

@@ -8,10 +8,12 @@ use keypool_ledger::{
     StreamId,
     log::{find_package, find_reservation, knows_init_key},
 };
-use keypool_projections::{Command, Forgotten};
+use keypool_projections::{Command, Forgotten, GroupState, MailboxState};
 
 use super::{
-    ExecuteError, PoolView, ReplayError, Request, Shared, Target,
+    ExecuteError, PoolView, Pools, ReplayError, Request, Shared, Target,
+    packed_form::{Form, Resident},
+    residents::{Residents, UNPACKED_MAX},
     views::{PAGE, Views},
 };
 
@@ -20,41 +22,108 @@ pub(super) fn snapshot_name(pool: &PoolId) -> Vec<u8> {
     [b"p/", pool.to_string().as_bytes()].concat()
 }
 
-impl<L: EventLog> Shared<L> {
-    /// A pool as it is published; `None` if it has no history.
-    pub(super) fn view(&self, pool: &PoolId) -> Result<Option<Arc<PoolView>>, ExecuteError> {
-        let at_hand = {
-            let views = self.views();
-            if !views.directory.knows(pool) {
-                return Ok(None);
-            }
-            views.residents.get(pool)
-        };
-        let view = match at_hand {
-            Some((view, false)) => return Ok(Some(view)),
-            Some((view, true)) => view,
-            None => Arc::new(load(&self.log, &*self.snapshots, pool).map_err(unreadable)?),
-        };
-        self.views_mut().residents.put(pool.clone(), Arc::clone(&view));
-        self.pack_idle();
-        Ok(Some(view))
+/// A kind of state that is published.
+pub(super) trait Published: Resident {
+    /// The published states of this kind.
+    fn among(views: &Views) -> &Residents<Self>;
+
+    /// The published states of this kind, to be changed.
+    fn among_mut(views: &mut Views) -> &mut Residents<Self>;
+}
+
+impl Published for PoolView {
+    fn among(views: &Views) -> &Residents<Self> {
+        &views.residents
     }
 
-    /// Packs pools that were not asked for lately, if there are many that are not packed.
+    fn among_mut(views: &mut Views) -> &mut Residents<Self> {
+        &mut views.residents
+    }
+}
+
+impl Published for GroupState {
+    fn among(views: &Views) -> &Residents<Self> {
+        &views.deliveries.groups
+    }
+
+    fn among_mut(views: &mut Views) -> &mut Residents<Self> {
+        &mut views.deliveries.groups
+    }
+}
+
+impl Published for MailboxState {
+    fn among(views: &Views) -> &Residents<Self> {
+        &views.deliveries.mailboxes
+    }
+
+    fn among_mut(views: &mut Views) -> &mut Residents<Self> {
+        &mut views.deliveries.mailboxes
+    }
+}
+
+impl<L> Shared<L> {
+    /// A state that is in memory, unpacked if it lay packed.
+    pub(super) fn at_hand<T: Published>(&self, name: &T::Name) -> Option<Arc<T>> {
+        let packed = match T::among(&self.views()).get(name)? {
+            Form::Unpacked(state) => return Some(state),
+            Form::Packed(bytes) => bytes,
+        };
+        let state = Arc::new(T::of_bytes(&packed)?);
+        T::among_mut(&mut self.views_mut()).put_back(name, &state, &packed);
+        self.pack_idle_of::<T>();
+        Some(state)
+    }
+
+    /// Packs states that were not asked for lately, if there are many that are not packed.
     pub(super) fn pack_idle(&self) {
-        if !self.views().residents.is_crowded() {
-            return;
+        self.pack_idle_of::<PoolView>();
+        self.pack_idle_of::<GroupState>();
+        self.pack_idle_of::<MailboxState>();
+    }
+
+    fn pack_idle_of<T: Published>(&self) {
+        let is_crowded = T::among(&self.views()).is_crowded();
+        if is_crowded {
+            self.pack_all_but::<T>(UNPACKED_MAX);
         }
-        let idle = self.views_mut().residents.idle();
-        let pack = |(pool, view): (PoolId, Arc<PoolView>)| {
-            let packed = view.pack();
-            (pool, view, packed)
+    }
+
+    fn pack_all_but<T: Published>(&self, kept: usize) {
+        let idle = T::among_mut(&mut self.views_mut()).idle(kept);
+        let pack = |(name, state): (T::Name, Arc<T>)| {
+            let packed = state.to_bytes();
+            (name, state, packed)
         };
         let packed: Vec<_> = idle.into_iter().map(pack).collect();
         let mut views = self.views_mut();
-        for (pool, view, bytes) in packed {
-            views.residents.replace(pool, &view, bytes);
+        for (name, state, bytes) in packed {
+            T::among_mut(&mut views).replace(name, &state, bytes);
         }
+    }
+}
+
+impl<L> Pools<L> {
+    /// Packs every pool, group and mailbox in memory, as otherwise only those are that nobody asks for.
+    pub fn pack_all(&self) {
+        self.shared.pack_all_but::<PoolView>(0);
+        self.shared.pack_all_but::<GroupState>(0);
+        self.shared.pack_all_but::<MailboxState>(0);
+    }
+}
+
+impl<L: EventLog> Shared<L> {
+    /// A pool as it is published; `None` if it has no history.
+    pub(super) fn view(&self, pool: &PoolId) -> Result<Option<Arc<PoolView>>, ExecuteError> {
+        if let Some(view) = self.at_hand(pool) {
+            return Ok(Some(view));
+        }
+        if !self.views().directory.knows(pool) {
+            return Ok(None);
+        }
+        let view = Arc::new(load(&self.log, &*self.snapshots, pool).map_err(unreadable)?);
+        self.views_mut().residents.put(pool.clone(), Arc::clone(&view));
+        self.pack_idle_of::<PoolView>();
+        Ok(Some(view))
     }
 
     /// Brings what a request needs into memory, so that the committer does not wait for the disk. Returns
@@ -140,8 +209,8 @@ impl Views {
         pool: &PoolId,
         record: &Record,
     ) -> Result<(), ReplayError> {
-        let mut view = match self.residents.get(pool) {
-            Some((view, _)) => Arc::unwrap_or_clone(view),
+        let mut view = match self.residents.unpacked(pool) {
+            Some(view) => Arc::unwrap_or_clone(view),
             None if record.envelope.version == 1 => PoolView::default(),
             // It was given up to make room.
             None => until(log, pool, record.envelope.version - 1)?,

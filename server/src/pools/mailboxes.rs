@@ -1,7 +1,9 @@
 //! The mailboxes of a group's members: what they keep of an event, as a group of commands sees them.
 
+use std::sync::Arc;
+
 use keypool_ledger::{Event, EventLog, GroupId, PoolId, StreamId};
-use keypool_projections::{GroupState, KeepDecision, MailboxState};
+use keypool_projections::{Deliveries, GroupState, KeepDecision, MailboxState, States};
 
 use super::{
     delivering::{Writes, without_bytes},
@@ -66,13 +68,45 @@ impl<L: EventLog> Group<'_, L> {
         device: &PoolId,
         look: impl FnOnce(&MailboxState) -> T,
     ) -> T {
-        match self.deliveries.known_mailbox(device) {
+        match self.deliveries.mailboxes.get(device) {
             Some(working) => look(working),
-            None => match self.shared.views().deliveries.known_mailbox(device) {
-                Some(published) => look(published),
-                None => look(&MailboxState::default()),
-            },
+            None => look(&self.shared.at_hand(device).unwrap_or_default()),
         }
+    }
+
+    /// Lets the commands after this one see an event that is not written yet: it counts in the budgets.
+    pub(super) fn evolve_deliveries(&mut self, stream: &StreamId, event: &Event, bytes: usize) {
+        if matches!(stream, StreamId::Pool(_) | StreamId::Server) {
+            return;
+        }
+        let shared = self.shared;
+        let Deliveries { groups, mailboxes } = &mut self.deliveries;
+        let mut working = Deliveries {
+            groups: Working { states: groups, published: |group: &_| shared.at_hand(group) },
+            mailboxes: Working { states: mailboxes, published: |name: &_| shared.at_hand(name) },
+        };
+        working.take(stream, event, (u64::MAX, self.look.now, bytes as u64));
+    }
+}
+
+/// The states that a group of commands changes, over the published ones.
+struct Working<'a, S, F> {
+    states: &'a mut S,
+    published: F,
+}
+
+impl<K, T: Clone, S: States<K, T>, F: Fn(&K) -> Option<Arc<T>>> States<K, T> for Working<'_, S, F> {
+    fn get_mut(&mut self, name: &K) -> Option<&mut T> {
+        if self.states.get_mut(name).is_none() {
+            let published = (self.published)(name)?;
+            *self.states.get_or_new(name) = Arc::unwrap_or_clone(published);
+        }
+        self.states.get_mut(name)
+    }
+
+    fn get_or_new(&mut self, name: &K) -> &mut T {
+        self.get_mut(name);
+        self.states.get_or_new(name)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use keypool_ledger::{EventLog, GroupId, PoolId, Record, StreamId, Timestamp};
-use keypool_projections::{Deliveries, Level, Limits};
+use keypool_projections::{Deliveries, GroupState, Level, Limits, MailboxState};
 
 use super::{
     PoolView, ReplayError,
@@ -19,9 +19,9 @@ const KEPT_EVERY: u64 = 32;
 /// The published states.
 #[derive(Debug, Default)]
 pub(super) struct Views {
-    pub(super) residents: Residents,
+    pub(super) residents: Residents<PoolView>,
     pub(super) directory: Directory,
-    pub(super) deliveries: Deliveries,
+    pub(super) deliveries: Deliveries<Residents<GroupState>, Residents<MailboxState>>,
     pub(super) changed: Changed,
     /// The devices whose pool or mailbox has changed, and whose listeners are to be woken.
     pub(super) woken: HashSet<PoolId>,

@@ -35,11 +35,17 @@ pub(crate) struct Service {
 }
 
 impl Service {
+    pub(crate) fn new(limits: DeliveryLimits) -> Self {
+        Self::on(Log::default(), Arc::new(ManualClock::at(START)), limits)
+    }
+
+    pub(crate) fn on(log: Log, clock: Arc<ManualClock>, limits: DeliveryLimits) -> Self {
+        let pools = Arc::new(open(&log, &clock, limits));
+        Self { log, clock, pools }
+    }
+
     pub(crate) fn with(users: &[&str]) -> Self {
-        let log = Log::default();
-        let clock = Arc::new(ManualClock::at(START));
-        let pools = Arc::new(open(&log, &clock, DeliveryLimits::STANDARD));
-        let service = Self { log, clock, pools };
+        let service = Self::new(DeliveryLimits::STANDARD);
         service.deliver(400, "alice", DeliveryCommand::Make { group: g() }).unwrap();
         for (id, user) in (1..).zip(users) {
             let upload = Command::Upload(vec![package(user)]);
@@ -52,8 +58,7 @@ impl Service {
     pub(crate) fn restarted(self) -> Self {
         let Self { log, clock, pools } = self;
         drop(pools);
-        let pools = Arc::new(open(&log, &clock, DeliveryLimits::STANDARD));
-        Self { log, clock, pools }
+        Self::on(log, clock, DeliveryLimits::STANDARD)
     }
 
     pub(crate) fn deliver(
@@ -339,8 +344,7 @@ impl Service {
     pub(crate) fn limited(self, limits: DeliveryLimits) -> Self {
         let Self { log, clock, pools } = self;
         drop(pools);
-        let pools = Arc::new(open(&log, &clock, limits));
-        Self { log, clock, pools }
+        Self::on(log, clock, limits)
     }
 
     /// Acknowledges everything that waits for a device, and that it has joined the group.

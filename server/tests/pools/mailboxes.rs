@@ -1,6 +1,9 @@
 //! Members who stay away, groups that end, and messages that nobody keeps.
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use keypool_ledger::{EventLog, GroupId};
 use keypool_projections::{
@@ -10,7 +13,7 @@ use keypool_server::pools::{DeliveryCommand, Target};
 use tokio::sync::watch as signal;
 
 use crate::{
-    delivery::{SMALL, Service, commit, g, post, refusal},
+    delivery::{SMALL, Service, asked, commit, g, post, refusal},
     history::{at, group, pool},
     service::{block_on, request},
 };
@@ -138,6 +141,29 @@ fn a_message_that_none_of_many_members_keeps_is_not_stored() {
     let third = service.deliver(313, "alice", post("three")).unwrap();
     assert_eq!((third.position, third.not_kept.len()), (0, 100));
     assert_eq!(service.log.head().unwrap().seq, before);
+    service.assert_audited();
+}
+
+#[test]
+fn messages_that_are_decided_together_share_what_is_left_of_a_budget() {
+    let service = Service::with(&["bob"]).limited(SMALL);
+    service.add(10, "alice", 0, ("bob", 1));
+    service.join(11, "bob");
+    service.deliver(12, "alice", post("one")).unwrap();
+    service.pools.pack_all();
+    let asked = (100..300).map(|id| asked(id, "alice", post("another")));
+    let mut posts: Vec<_> = asked.map(|post| Box::pin(service.pools.deliver(post))).collect();
+    // All of them wait before any is waited for: the writer takes as many at a time as it finds.
+    let mut context = Context::from_waker(Waker::noop());
+    let started = posts.iter_mut().map(|post| post.as_mut().poll(&mut context));
+    let started: Vec<_> = started.collect();
+    let outcomes = posts.into_iter().zip(started).map(|(post, started)| match started {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => block_on(post),
+    });
+    let not_kept = outcomes.filter(|outcome| !outcome.as_ref().unwrap().not_kept.is_empty());
+    assert_eq!(not_kept.count(), 199);
+    assert_eq!(service.waiting("bob"), ["one", "another"], "half of four are one sender's");
     service.assert_audited();
 }
 

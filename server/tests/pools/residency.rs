@@ -23,7 +23,7 @@ type Shared = Arc<MemoryLog>;
 
 /// The event between two commands.
 #[derive(Clone, Copy, Debug)]
-enum Between {
+pub(crate) enum Between {
     Nothing,
     /// The service is started again.
     Restart,
@@ -61,14 +61,14 @@ fn snapshots(log: &MemoryLog) -> Vec<Snapshot> {
 }
 
 /// Puts these snapshots in the place of all others.
-fn replace(log: &MemoryLog, by: &[Snapshot]) {
+pub(crate) fn replace(log: &MemoryLog, by: &[Snapshot]) {
     let gone = |old: Snapshot| Snapshot { bytes: Vec::new(), ..old };
     log.put(snapshots(log).into_iter().map(gone).collect()).unwrap();
     log.put(by.to_vec()).unwrap();
 }
 
 /// Starts the service again, with what is left of the snapshots.
-fn restart(between: Between, log: &Shared, earlier: &mut Vec<Snapshot>) {
+pub(crate) fn restart(between: Between, log: &Shared, earlier: &mut Vec<Snapshot>) {
     let now = snapshots(log);
     match between {
         Between::Nothing | Between::Restart => {}
