@@ -10,6 +10,8 @@ mod framing;
 
 mod leaf_key;
 
+mod public_commit;
+
 mod structure;
 
 mod usable_key;
@@ -38,6 +40,7 @@ use self::{
 pub use self::check::Check;
 pub(crate) use self::{
     framing::{Framed, check_framing},
+    public_commit::check_public_changes,
     welcome::welcomed,
 };
 

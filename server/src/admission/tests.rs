@@ -25,6 +25,8 @@ use crate::{
 
 mod leaf_key;
 
+mod public_commit;
+
 mod usable_key;
 
 fn rules() -> AdmissionRules {
