@@ -17,7 +17,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 
 use super::{
-    delivery::{Client, alice_and, members, open, they_talk, told},
+    members::{Client, alice_and, members, open, they_talk, told},
     people::{alice_and_absent_bob, bob_joins_and_hears, hears, resume},
     service::{Fault, Kill, Mail, MovableClock, Service, Side, group, run},
 };

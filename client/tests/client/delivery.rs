@@ -1,113 +1,20 @@
 //! The server's own delivery: invited offline, caught up in order, through lost answers and crashes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use keypool_api::{Base64, Code, CommitRequest, GroupRequest, MailboxKind};
 use keypool_client::{
     CommitPost, DeliveryError, DeliveryService, Happening, InviteError, MESSAGE_BYTES_MAX,
-    MlsClient, PoolConfig, SendError, ServerDelivery, What, Why,
+    SendError, ServerDelivery, What, Why,
 };
-use keypool_ledger::{Clock, GroupId};
+use keypool_ledger::GroupId;
 
-use super::service::{Kill, Service, Side, group, run};
+use super::{
+    members::{Client, alice_and, alice_and_bob, members, open, shown, they_talk, told},
+    service::{Kill, Service, Side, group, run},
+};
 
 use Side::{After, Before};
-
-pub(super) type Client = MlsClient<ServerDelivery>;
-
-pub(super) fn open(service: &Service, name: &str) -> Client {
-    let (home, owner) = (service.folder.path().join(name), name.parse().unwrap());
-    let clock: Arc<dyn Clock> = service.clock.clone();
-    let config = PoolConfig { target: 4, low_watermark: 1, ..PoolConfig::default() };
-    let url = service.tunnel.url();
-    MlsClient::open_at_server(&home, &owner, &url, (clock, config)).unwrap()
-}
-
-/// Alice with a group; everyone else has a pool of that many packages, and is offline.
-pub(super) async fn alice_and(
-    service: &Service,
-    others: &[&str],
-    packages: usize,
-) -> (Client, GroupId) {
-    for name in others {
-        drop(service.device(name, packages).await);
-    }
-    drop(service.device("alice", 0).await);
-    let alice = open(service, "alice");
-    let group = group("g");
-    alice.create_group(&group).unwrap();
-    (alice, group)
-}
-
-/// Alice and Bob in a group; both have taken in everything.
-pub(super) async fn alice_and_bob(service: &Service) -> (Client, Client, GroupId) {
-    let (alice, group) = alice_and(service, &["bob"], 2).await;
-    alice.invite(&group, ["bob"]).await.unwrap();
-    let bob = open(service, "bob");
-    assert_eq!(told(&bob).await, ["joined by alice/main"]);
-    (alice, bob, group)
-}
-
-/// What has happened, as text; it is confirmed.
-pub(super) async fn told(client: &Client) -> Vec<String> {
-    client.sync(0).await.unwrap();
-    shown(client)
-}
-
-/// What has happened and is stored, as text; it is confirmed.
-fn shown(client: &Client) -> Vec<String> {
-    let happenings = client.happenings().unwrap();
-    if let Some(last) = happenings.last() {
-        client.confirm(last.position).unwrap();
-    }
-    happenings.into_iter().map(|happening| text(happening.what)).collect()
-}
-
-fn text(what: What) -> String {
-    match what {
-        What::Joined { inviter, .. } => format!("joined by {inviter}"),
-        What::Message { sender, bytes, .. } => {
-            format!("{sender}: {}", String::from_utf8(bytes).unwrap())
-        }
-        What::Changed(change) => {
-            let gone = if change.removed_self { ", and this is me" } else { "" };
-            format!("+{:?} -{:?}{gone}", change.added, change.removed)
-        }
-        What::Proposed { sender, to_leave: true, .. } => format!("{sender} asks to leave"),
-        What::Proposed { sender, .. } => format!("{sender} proposes"),
-        What::Left { members, .. } => format!("{members:?} left"),
-        What::NotReached { members, commit, .. } => {
-            let what = if commit { "Commit" } else { "message" };
-            format!(
-                "{what} missed by {}",
-                members.iter().map(ToString::to_string).collect::<String>()
-            )
-        }
-        What::NotKept { sender: Some(sender), .. } => format!("some of {sender} lost"),
-        What::NotKept { sender: None, .. } => "the group lost".to_owned(),
-        What::RemovedOtherwise { sender, claimed, removed, .. } => {
-            format!("{sender} claims -{claimed:?}, and did -{removed:?}")
-        }
-        What::Unreadable { why, .. } => format!("unreadable: {why}"),
-    }
-}
-
-pub(super) fn members(client: &Client, group: &GroupId) -> Vec<String> {
-    let mut names: Vec<String> =
-        client.members(group).unwrap().into_iter().map(|member| member.name).collect();
-    names.sort();
-    names
-}
-
-/// Both hear each other, and nothing else.
-pub(super) async fn they_talk(one: &Client, other: &Client, group: &GroupId) {
-    for (speaker, listener) in [(one, other), (other, one)] {
-        speaker.send(group, b"still here").await.unwrap().unwrap();
-        let heard = told(listener).await;
-        assert_eq!(heard.len(), 1, "{heard:?}");
-        assert!(heard[0].ends_with(": still here"), "{heard:?}");
-    }
-}
 
 #[test]
 fn somebody_invited_offline_joins_and_both_talk_in_order() {

@@ -1,24 +1,18 @@
 //! Older copies put back, of a device's home and of the server's data, and keys that are lost: found,
 //! told, and mended, and no package is handed out whose keys are gone or that was handed out before.
 
-use std::{
-    collections::BTreeSet,
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use keypool_api::{Code, ReconcileRequest};
 use keypool_client::{
     AuditFinding, Drift, LocalStore, MlsClient, OwnStage, PoolConfig, Refresh, RefreshError,
-    StorageError,
 };
 use keypool_ledger::KeyPackageRef;
 
 use super::{
-    command_line::{keypool, lose_a_package, told},
     people::{alice_and_absent_bob, now, reserve_for},
     service::{Mail, Service, run},
+    support::lose_a_package,
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -315,40 +309,6 @@ fn what_is_mended_is_mended_and_told_once_wherever_an_answer_is_lost() {
             check_healed(&service, &bob, &refresh, &before).await;
         }
     });
-}
-
-#[test]
-fn a_second_process_on_a_home_is_refused() {
-    let service = Service::start();
-    assert_eq!(keypool(&service, &["register"]).status.code(), Some(0));
-    let home = service.folder.path().join("alice");
-    let owner = "alice".parse().unwrap();
-    {
-        let _held = LocalStore::open(&home, &owner).unwrap();
-        let refused = told(&keypool(&service, &["status"]));
-        let home = home.display().to_string();
-        insta::assert_snapshot!(refused.replace(&home, "HOME"), @r"
-        error: another process uses HOME; close it, or give this one a home of its own
-        [1]
-        ");
-    }
-    assert_eq!(keypool(&service, &["status"]).status.code(), Some(0));
-
-    // And the other way round, until that process is killed.
-    let mut chat = Command::new(env!("CARGO_BIN_EXE_keypool"))
-        .args(["chat", "--user", "alice", "--server", &service.tunnel.url(), "--home"])
-        .arg(&home)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(chat.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let refused = LocalStore::open(&home, &owner).unwrap_err();
-    assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
-    chat.kill().unwrap();
-    chat.wait().unwrap();
-    LocalStore::open(&home, &owner).unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::types::SignatureScheme;
 
 use super::{
-    delivery::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
+    members::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
     service::{Service, run},
 };
 

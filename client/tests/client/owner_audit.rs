@@ -9,7 +9,7 @@ use keypool_transparency::{NoteKey, NoteSigner, Paper};
 use uuid::Uuid;
 
 use super::{
-    people::{alice_and_absent_bob, be_overtaken, now},
+    people::{alice_and_absent_bob, be_overtaken, now, published_to},
     service::{Mail, Service, group, run},
     support::in_a_minute,
 };
@@ -25,15 +25,6 @@ async fn found(service: &Service, device: &MlsClient<Mail>) -> Vec<AuditFinding>
 
 fn key_of(service: &Service) -> NoteKey {
     service.server.ledger_key().parse().unwrap()
-}
-
-/// Asks a server for its checkpoint until it has so many records: the server has no event for that.
-pub(super) async fn published_to(device: &MlsClient<Mail>, size: u64) {
-    let checkpoint = async || {
-        let note = device.connection().api().ledger_checkpoint().await.unwrap().unwrap();
-        note.parse::<Paper>().unwrap().checkpoint.size()
-    };
-    while checkpoint().await < size {}
 }
 
 /// Waits until a server has published so many records.

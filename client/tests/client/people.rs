@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use keypool_api::{ClaimRequest, ReserveReply, ReserveRequest};
 use keypool_client::{InviteError, Invited, MlsClient, Received, Why, fresh_command};
 use keypool_ledger::{Clock, GroupId, ReservationId, Timestamp};
+use keypool_transparency::Paper;
 use uuid::Uuid;
 
 use super::service::{Mail, Service, group, run};
@@ -124,4 +125,13 @@ pub(crate) fn be_overtaken(service: &Arc<Service>, by: MlsClient<Mail>) {
 
 pub(crate) fn now(service: &Service) -> Timestamp {
     service.clock.now()
+}
+
+/// Asks a server for its checkpoint until it has so many records: the server has no event for that.
+pub(crate) async fn published_to(device: &MlsClient<Mail>, size: u64) {
+    let checkpoint = async || {
+        let note = device.connection().api().ledger_checkpoint().await.unwrap().unwrap();
+        note.parse::<Paper>().unwrap().checkpoint.size()
+    };
+    while checkpoint().await < size {}
 }

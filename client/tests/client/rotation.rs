@@ -6,7 +6,7 @@ use keypool_client::{DeviceIdentity, LocalStore, What};
 use keypool_ledger::{Clock, GroupId, SignatureKey};
 
 use super::{
-    delivery::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
+    members::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
     service::{Kill, Service, Side, run},
 };
 

@@ -1,8 +1,12 @@
 //! The real server on a free port, devices that speak to it, a mail service that can fail on plan, a
 //! tunnel that loses answers, and apps that are killed at any moment.
 
+// Named in full, since another crate's tests include this file as well.
+#[path = "service/backup.rs"]
 mod backup;
+#[path = "service/mail.rs"]
 mod mail;
+#[path = "service/tunnel.rs"]
 mod tunnel;
 
 use std::{

@@ -7,26 +7,13 @@ use keypool_client::{MlsClient, PoolListener, PoolNews, Refresh, fresh_command};
 use keypool_ledger::RevokeReason;
 
 use super::{
-    listening::name,
     people::{now, reserve},
+    pool_news::hears,
     service::{Mail, Service, run},
     support::in_a_minute,
 };
 
 const MINUTE: Duration = Duration::from_secs(61);
-
-/// Waits until something is told.
-pub(super) async fn hears(listener: &mut PoolListener<'_, Mail>, what: &str) {
-    let heard = async {
-        while let Some(news) = listener.next().await.unwrap() {
-            if name(Some(news)) == what {
-                return true;
-            }
-        }
-        false
-    };
-    assert!(in_a_minute(heard).await, "never told: {what}");
-}
 
 /// Alice reserves a package of Bob's, and Bob hears of it.
 async fn reserved_and_heard(alice: &MlsClient<Mail>, listener: &mut PoolListener<'_, Mail>) {

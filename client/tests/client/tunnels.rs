@@ -11,8 +11,8 @@ use keypool_ledger::GroupId;
 
 use super::{
     crowds::{self, Poison, with_dolls},
-    delivery::{self, Client, alice_and, members, they_talk},
     drift::agrees,
+    members::{self, Client, alice_and, members, they_talk},
     people::{alice_and_absent_bob, bob_joins_and_hears, counts, now, reserve_for},
     service::{Fault, Mail, Service, group, run},
 };
@@ -310,7 +310,7 @@ fn a_key_that_is_replaced() {
 /// What has happened, once all of it is taken in.
 async fn told(client: &Client) -> Vec<String> {
     until(async || client.sync(0).await.map(drop)).await;
-    delivery::told(client).await
+    members::told(client).await
 }
 
 /// Over the server's delivery: the Commit, a message, what waits, and that it is taken in.
@@ -320,7 +320,7 @@ fn mail_both_ways() {
         async || {
             let service = Service::start();
             let (alice, group) = alice_and(&service, &["bob"], 2).await;
-            let bob = delivery::open(&service, "bob");
+            let bob = members::open(&service, "bob");
             (service, (alice, bob, group))
         },
         async |_, (alice, bob, group)| {
@@ -368,7 +368,7 @@ fn somebody_who_leaves() {
     ends_alike(
         async || {
             let service = Service::start();
-            let state = delivery::alice_and_bob(&service).await;
+            let state = members::alice_and_bob(&service).await;
             (service, state)
         },
         async |_, (alice, bob, group)| {
@@ -393,7 +393,7 @@ fn keys_that_are_updated() {
     ends_alike(
         async || {
             let service = Service::start();
-            let state = delivery::alice_and_bob(&service).await;
+            let state = members::alice_and_bob(&service).await;
             (service, state)
         },
         async |_, (_, bob, group)| {

@@ -67,6 +67,11 @@ const ROOMS: &[Room] = &[
         name: "client",
         below: &["ledger", "projections", "transparency", "api"],
     },
+    Room {
+        folder: "client/cli",
+        name: "cli",
+        below: &["ledger", "projections", "transparency", "api", "client"],
+    },
 ];
 
 /// What no source file of a folder may name: the rules are pure, and the invariants share nothing with them.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use keypool_server::{Server, Settings};
 
+use super::super::support::copy;
 use super::{Service, settings};
-use crate::client::support::copy;
 
 impl Service {
     /// Keeps a copy of a device's home, which must be closed.

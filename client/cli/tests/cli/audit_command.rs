@@ -8,7 +8,7 @@ use keypool_transparency::{NoteSigner, TreeHash};
 use super::{
     chat::typed,
     command_line::{keypool, told},
-    owner_audit::published_to,
+    people::published_to,
     service::{Service, run},
     support::in_a_minute,
 };

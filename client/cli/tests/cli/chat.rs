@@ -13,12 +13,11 @@ use keypool_client::{LocalStore, PoolConfig};
 use keypool_ledger::Clock;
 
 use super::{
-    command_line::lose_a_package,
-    delivery::open,
+    members::open,
     people::reserve,
+    pool_news::hears,
     service::{Service, run},
-    support::{PATIENCE, copy},
-    told::hears,
+    support::{PATIENCE, copy, lose_a_package},
 };
 
 fn chat(service: &Service, name: &str) -> Command {

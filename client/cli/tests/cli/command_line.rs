@@ -4,7 +4,10 @@ use std::process::{Command, Output};
 
 use insta::assert_snapshot;
 
-use super::service::{Service, group, run};
+use super::{
+    service::{Service, group, run},
+    support::lose_a_package,
+};
 
 /// Runs `keypool` for Alice at a server.
 pub(crate) fn keypool(service: &Service, arguments: &[&str]) -> Output {
@@ -444,19 +447,4 @@ fn the_doctor_says_what_is_lost_and_mends_what_can_be() {
     next: upload 30 packages
     [0]
     ");
-}
-
-/// Removes the private keys of one live package, as nothing in keypool does.
-pub(crate) fn lose_a_package(store: &keypool_client::LocalStore) {
-    use openmls_traits::storage::StorageProvider;
-    use tls_codec::{Deserialize, Serialize, VLBytes};
-
-    let staged = store.stage().unwrap();
-    let own = staged.packages_where(|own| own.stage.is_live() && !own.facts.last_resort);
-    let bytes = VLBytes::from(own[0].facts.keypackage_ref.as_bytes());
-    let bytes = bytes.tls_serialize_detached().unwrap();
-    let reference =
-        openmls::ciphersuite::hash_ref::HashReference::tls_deserialize_exact(&bytes).unwrap();
-    staged.delete_key_package(&reference).unwrap();
-    staged.commit().unwrap();
 }
