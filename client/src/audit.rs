@@ -39,6 +39,16 @@ pub enum Gravity {
     Equivocation,
 }
 
+impl fmt::Display for Gravity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Notice => "notice",
+            Self::Broken => "broken",
+            Self::Equivocation => "equivocation",
+        })
+    }
+}
+
 /// A refusal of the server's history, as it was kept when it happened first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {

@@ -2,18 +2,18 @@
 
 mod delivery;
 mod devices;
+mod upkeep;
 
 use std::{path::Path, sync::Arc};
 
-use keypool_api::PoolStatus;
-use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, Timestamp};
+use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SystemClock, Timestamp};
 use keypool_projections::{Moment, ReservationStatus, timeline};
 
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
     GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool,
-    LocalStore, MessageError, MlsConnection, MlsMembership, OwnerAudit, PoolConfig, PoolListener,
-    Received, Refresh, RefreshError, ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
+    LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig, Received,
+    ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
     mls::{
         invite::Inviter,
         update::{Updater, Wish},
@@ -52,6 +52,13 @@ impl ClientOptions {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, pool: PoolConfig::default(), device_key: DeviceKey::in_file() }
+    }
+}
+
+/// The usual, with the system's clock.
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock))
     }
 }
 
@@ -167,6 +174,12 @@ impl<D: DeliveryService> MlsClient<D> {
         &self.identity
     }
 
+    /// The device's store: its own history, its mirror of the server's, and the device key.
+    #[must_use]
+    pub fn store(&self) -> &LocalStore {
+        &self.store
+    }
+
     /// The device's groups, for what this type has no function for.
     #[must_use]
     pub fn membership(&self) -> &MlsMembership {
@@ -177,52 +190,6 @@ impl<D: DeliveryService> MlsClient<D> {
     #[must_use]
     pub fn connection(&self) -> &MlsConnection<D> {
         &self.connection
-    }
-
-    /// Withdraws all live packages: see [`MlsConnection::invalidate_credential_keys`].
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RefreshError`]. Repeating it is harmless.
-    pub async fn invalidate_credential_keys(&self) -> Result<usize, RefreshError> {
-        self.connection.invalidate_credential_keys(self.now()).await
-    }
-
-    /// Keeps the pool: see [`MlsConnection::refresh_key_packages`].
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RefreshError`]; what was done before it is kept.
-    pub async fn refresh_key_packages(&self) -> Result<Refresh, RefreshError> {
-        self.connection.refresh_key_packages(self.now()).await
-    }
-
-    /// Listens to what happens to the pool: see [`MlsConnection::listen`].
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RefreshError`].
-    pub async fn listen(&self) -> Result<PoolListener<'_, D>, RefreshError> {
-        self.connection.listen().await
-    }
-
-    /// Looks at what the server has told, and at what this device has seen itself: see
-    /// [`MlsConnection::audit`]. To be called after a refresh.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn audit(&self) -> Result<OwnerAudit, StorageError> {
-        self.connection.audit(self.now())
-    }
-
-    /// How full the pool is, as the server says.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`].
-    pub async fn status(&self) -> Result<PoolStatus, ApiError> {
-        self.connection.status().await
     }
 
     /// Makes a group with this device as its only member, with the first ciphersuite of its pool.
@@ -242,6 +209,25 @@ impl<D: DeliveryService> MlsClient<D> {
     /// As [`MlsClient::create_group`].
     pub fn create_group_in(&self, group: &GroupId, ciphersuite: u16) -> Result<(), GroupError> {
         self.membership.create_group(group, ciphersuite, self.now())
+    }
+
+    /// The device's groups, without those that it is leaving.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn groups(&self) -> Result<Vec<GroupId>, StorageError> {
+        self.membership.groups()
+    }
+
+    /// Whether a group names keys of this device that [`MlsClient::update_keys`] should replace: they came
+    /// from a package, or the device has another key by now.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`GroupError`].
+    pub fn needs_fresh_keys(&self, group: &GroupId) -> Result<bool, GroupError> {
+        self.membership.needs_fresh_keys(group)
     }
 
     /// The members of a group.

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod invite;
+mod refresh;
 mod sealing;
 
 use std::{error::Error, io, path::PathBuf};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     delivery::{SendError, SyncError},
     invite::{InviteError, UpdateError},
+    refresh::RefreshError,
     sealing::SealingError,
 };
 use crate::storage::own_packages::ImpossibleEvent;

@@ -10,7 +10,6 @@ use std::{
 
 use clap::Args;
 use keypool_client::{AuditFinding, Gravity, OwnerAudit, PoolConfig, RefreshError, StorageError};
-use keypool_ledger::{Clock, SystemClock};
 use keypool_transparency::NoteKey;
 use serde_json::{Value, json};
 
@@ -34,21 +33,20 @@ pub(crate) struct Options {
 
 /// Fetches what is new, looks at everything, and says what is found.
 pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
-    let (device, now) = (Device::open(whose, PoolConfig::default())?, SystemClock.now());
-    let connection = &device.connection;
+    let client = Device::open(whose, PoolConfig::default())?.client;
     if let Some(key) = &options.ledger_key {
-        connection.trust_ledger_key(key)?;
+        client.connection().trust_ledger_key(key)?;
     }
-    let silent = match connection.fetch_history(now).await {
+    let silent = match client.fetch_history().await {
         // The audit tells that itself.
         Ok(_) | Err(RefreshError::Storage(StorageError::MirrorRefused { .. })) => None,
         Err(RefreshError::Api(error)) => Some(sentence(&error)),
         Err(error) => return Err(error.into()),
     };
     if silent.is_none() {
-        connection.watch_ledger(now).await?;
+        client.watch_ledger().await?;
     }
-    let audit = connection.audit(now)?;
+    let audit = client.audit()?;
     tell(whose.json, &audit, silent.as_deref())?;
     save(options.evidence.as_deref(), &audit)?;
     Ok(match audit.gravity() {
@@ -70,17 +68,9 @@ fn tell(json: bool, audit: &OwnerAudit, silent: Option<&str>) -> Result<(), Box<
         print(&format!("the newest is not known: {}", plain(why)))?;
     }
     for finding in &audit.findings {
-        print(&format!("{}: {}", word(finding.gravity()), plain(&finding.to_string())))?;
+        print(&format!("{}: {}", finding.gravity(), plain(&finding.to_string())))?;
     }
     if audit.findings.is_empty() { print("nothing was found") } else { Ok(()) }
-}
-
-const fn word(gravity: Gravity) -> &'static str {
-    match gravity {
-        Gravity::Notice => "notice",
-        Gravity::Broken => "broken",
-        Gravity::Equivocation => "equivocation",
-    }
 }
 
 fn checked_value(audit: &OwnerAudit, silent: Option<&str>) -> Value {

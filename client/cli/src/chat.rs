@@ -18,13 +18,12 @@ mod upkeep;
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
-    sync::Arc,
     time::Duration,
 };
 
 use clap::Args;
 use keypool_client::{AuditFinding, ClientOptions, MlsClient, ServerDelivery};
-use keypool_ledger::{GroupId, SystemClock};
+use keypool_ledger::GroupId;
 use tokio::time::sleep;
 
 use self::{
@@ -87,7 +86,7 @@ pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn 
     let opened = ClientOptions {
         pool: options.size.config(),
         device_key: whose.device_key()?,
-        ..ClientOptions::new(Arc::new(SystemClock))
+        ..ClientOptions::default()
     };
     let client = MlsClient::open_at_server(home, &owner, &whose.server, opened)?;
     client.connection().api().set_registration_token(whose.token.clone());
@@ -172,7 +171,7 @@ impl<'a> Chat<'a> {
 
     /// The groups, those that are being left aside.
     fn groups(&self) -> Result<Vec<GroupId>, End> {
-        Ok(self.client.membership().groups()?)
+        Ok(self.client.groups()?)
     }
 
     /// What the group is called.

@@ -1,17 +1,17 @@
 //! The commands that keep a pool and show it.
 
-use std::{error::Error, sync::Arc};
+use std::error::Error;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use keypool_api::{
     Code, PoolStatus, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, Voucher,
 };
 use keypool_client::{
-    ApiClient, DeviceIdentity, Finding, KeyPackagePool, LocalStore, MlsConnection, PoolConfig,
-    Refresh, fresh_command,
+    ClientOptions, DeviceIdentity, Finding, MlsClient, PoolConfig, Refresh, ServerDelivery,
+    fresh_command,
 };
-use keypool_ledger::{Clock, KeyPackageRef, SystemClock};
-use keypool_projections::{Moment, timeline};
+use keypool_ledger::KeyPackageRef;
+use keypool_projections::Moment;
 use serde_json::json;
 
 use crate::{
@@ -28,27 +28,22 @@ pub(crate) async fn carry_out(whose: &Whose, command: &Command) -> Result<(), Bo
     Device::open(whose, config)?.carry_out(whose, command).await
 }
 
-/// A device's store and its link to the server.
+/// A device, opened for one command.
 pub(crate) struct Device {
-    store: Arc<LocalStore>,
-    identity: DeviceIdentity,
-    pub(crate) connection: MlsConnection<()>,
+    pub(crate) client: MlsClient<ServerDelivery>,
 }
 
 impl Device {
-    pub(crate) fn open(whose: &Whose, config: PoolConfig) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn open(whose: &Whose, pool: PoolConfig) -> Result<Self, Box<dyn Error>> {
         let (owner, home) = whose.device()?;
-        let store = Arc::new(LocalStore::open_sealed(home, &owner, &whose.device_key()?)?);
-        let identity = DeviceIdentity::load_or_create(&store)?;
-        let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
-        let api = ApiClient::new(&whose.server, identity.clone(), Arc::new(SystemClock))?;
-        api.set_registration_token(whose.token.clone());
-        let connection = MlsConnection::new(Arc::clone(&store), pool, api, ());
-        Ok(Self { store, identity, connection })
+        let device_key = whose.device_key()?;
+        let options = ClientOptions { pool, device_key, ..ClientOptions::default() };
+        let client = MlsClient::open_at_server(home, &owner, &whose.server, options)?;
+        client.connection().api().set_registration_token(whose.token.clone());
+        Ok(Self { client })
     }
 
     async fn carry_out(&self, whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
-        let now = SystemClock.now();
         match command {
             Command::Register { voucher } => {
                 let reply = self.register(voucher.clone()).await?;
@@ -59,24 +54,24 @@ impl Device {
                 say(whose.json, &serde_json::to_value(&reply)?, &text)
             }
             Command::Vouch { other, keyid } => {
-                let voucher = self.connection.vouch_for(other, keyid).await?;
+                let voucher = self.client.vouch_for(other, keyid).await?;
                 let text = format!(
                     "on {}/{other}, within ten minutes: keypool register --voucher {voucher}",
-                    self.store.owner().user()
+                    self.client.identity().pool().user()
                 );
                 say(whose.json, &serde_json::to_value(&voucher)?, &text)
             }
             Command::Status => {
-                let status = self.connection.status().await?;
+                let status = self.client.status().await?;
                 say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
             }
             Command::Refresh(_) => {
-                let refresh = self.connection.refresh_now(now).await?;
+                let refresh = self.client.refresh_now().await?;
                 say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))
             }
             Command::History { keypackage_ref, own } => {
                 if !own {
-                    self.connection.fetch_history(now).await?;
+                    self.client.fetch_history().await?;
                 }
                 self.history(whose.json, keypackage_ref.as_deref().unwrap_or_default(), *own)
             }
@@ -86,12 +81,14 @@ impl Device {
                 self.remove(whose.json, other, *with_introduced).await
             }
             Command::Withdraw => {
-                let count = self.connection.invalidate_credential_keys(now).await?;
+                let count = self.client.invalidate_credential_keys().await?;
                 let text = format!("{count} packages are withdrawn\nnext: keypool refresh");
                 say(whose.json, &json!({ "withdrawn": count }), &text)
             }
             Command::Reseal { new_passphrase_file } => {
-                self.store.change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
+                self.client
+                    .store()
+                    .change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
                 let text = match new_passphrase_file {
                     Some(_) => "the device's keys are sealed with the new passphrase",
                     None => "the device's keys are sealed with a new key file in the home",
@@ -104,9 +101,8 @@ impl Device {
 
     /// Replaces the device's key, and fills the pool with packages of the new one.
     async fn rotate_key(&self, json: bool) -> Result<(), Box<dyn Error>> {
-        let now = SystemClock.now();
-        let keyid = self.connection.rotate_key(now).await?;
-        let refresh = self.connection.refresh_now(now).await?;
+        let keyid = self.client.rotate_key().await?;
+        let refresh = self.client.refresh_now().await?;
         let value = json!({ "keyid": keyid, "available": refresh.available });
         let text = format!(
             "the key is {keyid} now; {} new packages are available\nthe chat brings it into \
@@ -124,7 +120,7 @@ impl Device {
         device: &str,
         with_introduced: bool,
     ) -> Result<(), Box<dyn Error>> {
-        let own = self.store.owner().device();
+        let own = self.client.identity().pool().device();
         if with_introduced && device == own {
             return Err(format!(
                 "{own} is this device, and no device is removed once it is: run this on a device that stays"
@@ -145,9 +141,9 @@ impl Device {
         device: &str,
         with_introduced: bool,
     ) -> Result<Vec<String>, Box<dyn Error>> {
-        let reply = self.connection.remove_device(device).await?;
+        let reply = self.client.remove_device(device).await?;
         let mut introduced = reply.introduced.clone();
-        introduced.retain(|device| device != self.store.owner().device());
+        introduced.retain(|device| device != self.client.identity().pool().device());
         let shown = if with_introduced { &[] } else { introduced.as_slice() };
         say(json, &serde_json::to_value(&reply)?, &removed_text(&reply, shown))?;
         Ok(introduced)
@@ -155,11 +151,13 @@ impl Device {
 
     /// Registers the device. Where another device of the user could help, how it can is said.
     async fn register(&self, voucher: Option<Voucher>) -> Result<RegisterReply, Box<dyn Error>> {
-        match self.connection.register(voucher, SystemClock.now()).await {
-            Err(error) if error.code() == Some(Code::IdentityBound) => {
-                Err(format!("{}\n{}", sentence(&error), how_to_be_vouched_for(&self.identity))
-                    .into())
-            }
+        match self.client.register_vouched(voucher).await {
+            Err(error) if error.code() == Some(Code::IdentityBound) => Err(format!(
+                "{}\n{}",
+                sentence(&error),
+                how_to_be_vouched_for(self.client.identity())
+            )
+            .into()),
             Err(error) if error.code() == Some(Code::KeyRetired) => {
                 Err(format!("{}\n{KEY_RETIRED}", sentence(&error)).into())
             }
@@ -174,19 +172,18 @@ impl Device {
 
     /// Says what is not as it should be, and repairs it if that was asked for. What is left is an error.
     async fn check_up(&self, json: bool, repair: bool) -> Result<(), Box<dyn Error>> {
-        let (pool, now) = (self.connection.pool(), SystemClock.now());
         // What the server may hand out is known from its history alone.
-        let server = self.connection.fetch_history(now).await.err();
-        let checkup = if repair { pool.repair(now)? } else { pool.check_up(now)? };
+        let server = self.client.fetch_history().await.err();
+        let checkup = if repair { self.client.repair()? } else { self.client.check_up()? };
         let findings: Vec<String> = checkup.findings.iter().map(ToString::to_string).collect();
         let value = json!({
             "findings": findings,
             "to_withdraw": checkup.to_withdraw,
             "repaired": checkup.repaired,
-            "deletion": self.store.erasure().to_string(),
+            "deletion": self.client.store().erasure().to_string(),
         });
         let mut lines = vec![checkup.to_string().trim_end().to_owned()];
-        lines.push(format!("deleted keys: {}", self.store.erasure()));
+        lines.push(format!("deleted keys: {}", self.client.store().erasure()));
         let unknown = |error| format!("what the server has is not known: {}", sentence(&error));
         lines.extend(server.map(unknown));
         say(json, &value, &lines.join("\n"))?;
@@ -197,7 +194,7 @@ impl Device {
                 all: None,
                 reason: RevokeWord::Withdrawn,
             };
-            self.connection.api().revoke(&request, fresh_command()).await?;
+            self.client.connection().api().revoke(&request, fresh_command()).await?;
         }
         let is_left = |finding: &Finding| !(repair && finding.is_repairable());
         match checkup.findings.iter().filter(|finding| is_left(finding)).count() {
@@ -208,8 +205,8 @@ impl Device {
     }
 
     fn history(&self, json: bool, begins: &str, own: bool) -> Result<(), Box<dyn Error>> {
-        let events = if own { self.store.history()? } else { self.store.mirror()? };
-        let mut moments = timeline(&events, None);
+        let mut moments =
+            if own { self.client.own_history(None)? } else { self.client.history(None)? };
         moments.retain(|moment| begins.is_empty() || is_of(moment, begins));
         if json {
             return moments.iter().try_for_each(|moment| print(&serde_json::to_string(moment)?));

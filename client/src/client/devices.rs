@@ -4,16 +4,16 @@ use keypool_api::{PolicyReply, RegisterReply, RemoveReply, Voucher};
 use keypool_ledger::SignatureKey;
 
 use super::MlsClient;
-use crate::{ApiError, DeliveryService, RotateError};
+use crate::{ApiError, DeliveryService, RefreshError};
 
 impl<D: DeliveryService> MlsClient<D> {
     /// Lets the device's key speak for it at the server: see [`MlsConnection::register`](crate::MlsConnection::register).
     ///
     /// # Errors
     ///
-    /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
+    /// Returns a [`RefreshError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
     /// name, or if the user has a device and none has vouched for this one.
-    pub async fn register(&self) -> Result<RegisterReply, RotateError> {
+    pub async fn register(&self) -> Result<RegisterReply, RefreshError> {
         self.register_vouched(None).await
     }
 
@@ -26,7 +26,7 @@ impl<D: DeliveryService> MlsClient<D> {
     pub async fn register_vouched(
         &self,
         voucher: Option<Voucher>,
-    ) -> Result<RegisterReply, RotateError> {
+    ) -> Result<RegisterReply, RefreshError> {
         let _alone = self.committing.lock().await;
         self.connection.register(voucher, self.now()).await
     }
@@ -37,7 +37,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// As [`MlsClient::register`]; the code is `not_allowed` if the token does not say so.
-    pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RotateError> {
+    pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RefreshError> {
         self.connection.api().set_registration_token(Some(token.to_owned()));
         self.register().await
     }
@@ -66,8 +66,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RotateError`]. Call it again: it goes on where it was.
-    pub async fn rotate_key(&self) -> Result<SignatureKey, RotateError> {
+    /// Returns a [`RefreshError`]. Call it again: it goes on where it was.
+    pub async fn rotate_key(&self) -> Result<SignatureKey, RefreshError> {
         let _alone = self.committing.lock().await;
         self.connection.rotate_key(self.now()).await
     }

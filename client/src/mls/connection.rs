@@ -21,8 +21,8 @@ use super::{
     statements::{Grounds, with_grounds},
 };
 use crate::{
-    ApiClient, ApiError, CommitPost, DeliveryError, DeliveryService, DeviceIdentity, IdentityError,
-    LocalStore, PoolError, RotateError, Staged, StorageError, storage::fresh_command,
+    ApiClient, ApiError, CommitPost, DeliveryError, DeliveryService, DeviceIdentity, LocalStore,
+    RefreshError, Staged, StorageError, storage::fresh_command,
 };
 
 /// How long after a refresh another one asks nothing, in milliseconds.
@@ -64,34 +64,6 @@ pub struct Refresh {
     /// What had drifted apart between the device and the server, and is mended. Tell your user, if there
     /// is something.
     pub drift: Drift,
-}
-
-/// Why a refresh has ended early. What was done before is kept, and the next one goes on.
-#[derive(Debug, thiserror::Error)]
-pub enum RefreshError {
-    /// The server did not answer, or refused.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The store failed, or the server's history does not continue what it told before.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The device's own pool failed.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// The rotation of the device's key, which was left unfinished, cannot go on.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-}
-
-impl From<RotateError> for RefreshError {
-    fn from(error: RotateError) -> Self {
-        match error {
-            RotateError::Identity(error) => Self::Identity(error),
-            RotateError::Api(error) => Self::Api(error),
-            RotateError::Storage(error) => Self::Storage(error),
-            RotateError::Pool(error) => Self::Pool(error),
-        }
-    }
 }
 
 /// The link between the device's pool, the server, and the app's Delivery Service.

@@ -24,11 +24,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     auditing::{note_fetched, note_set_back},
-    connection::{MlsConnection, RefreshError, said, shorter},
+    connection::{MlsConnection, said, shorter},
     keypackage_pool::{forget_server_status, record_revoked, record_server_status},
     mls_ref,
 };
-use crate::{OwnStage, Staged, StorageError, storage::fresh_command};
+use crate::{OwnStage, RefreshError, Staged, StorageError, storage::fresh_command};
 
 /// The name of the record of what was found and is not told yet.
 const DRIFT_RECORD: &str = "drift";

@@ -16,9 +16,10 @@ use keypool_ledger::Timestamp;
 use keypool_projections::reconcile::digest;
 
 use super::{
-    connection::{MlsConnection, Refresh, RefreshError},
+    connection::{MlsConnection, Refresh},
     drift,
 };
+use crate::RefreshError;
 
 /// How long a line may be silent: the server says every 15 seconds that it is there.
 const SILENCE_MAX: Duration = Duration::from_secs(45);

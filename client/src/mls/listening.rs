@@ -5,9 +5,12 @@ use keypool_projections::{Moment, timeline};
 
 use super::{
     auditing::note_spent,
-    connection::{MlsConnection, RefreshError, take_in},
+    connection::{MlsConnection, take_in},
 };
-use crate::api::stream::{EventStream, Told};
+use crate::{
+    RefreshError,
+    api::stream::{EventStream, Told},
+};
 
 /// What has happened to the device's pool.
 #[derive(Clone, Debug, PartialEq)]

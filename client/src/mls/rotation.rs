@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CLOCK_SKEW, SIGNATURE_SCHEME,
-    connection::{MlsConnection, RefreshError, forget_refreshed, said, sorted},
+    connection::{MlsConnection, forget_refreshed, said, sorted},
     identity::{
         DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_declared, note_keys,
         stored_keys, undeclared_leaf_keys,
@@ -34,8 +34,8 @@ use super::{
     statements::{Grounds, with_grounds},
 };
 use crate::{
-    ApiClient, ApiError, DeviceIdentity, IdentityError, OwnPackage, PoolError, Staged,
-    StorageError, storage::fresh_command,
+    ApiClient, ApiError, DeviceIdentity, OwnPackage, RefreshError, Staged, StorageError,
+    storage::fresh_command,
 };
 
 /// The name of the record of a rotation under way.
@@ -70,47 +70,19 @@ struct OldKey {
     until: Timestamp,
 }
 
-/// Why the device's key was not replaced. It is the one before still, or the next call goes on.
-#[derive(Debug, thiserror::Error)]
-pub enum RotateError {
-    /// A key cannot be made, or is missing.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The server did not answer, or refused.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The store failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The device's own pool failed.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-}
-
-impl RotateError {
-    /// The server's error code, if it refused.
-    #[must_use]
-    pub fn code(&self) -> Option<Code> {
-        match self {
-            Self::Api(error) => error.code(),
-            Self::Identity(_) | Self::Storage(_) | Self::Pool(_) => None,
-        }
-    }
-}
-
 impl<D> MlsConnection<D> {
     /// Lets the device's key speak for it at the server. Repeating it is harmless. A rotation that a crash
     /// has left unfinished is finished first.
     ///
     /// # Errors
     ///
-    /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
+    /// Returns a [`RefreshError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
     /// name, or if the user has a device and none has vouched for this one.
     pub async fn register(
         &self,
         voucher: Option<Voucher>,
         now: Timestamp,
-    ) -> Result<RegisterReply, RotateError> {
+    ) -> Result<RegisterReply, RefreshError> {
         self.resume_rotation(now).await?;
         Ok(self.api().register(voucher, fresh_command()).await?)
     }
@@ -135,15 +107,15 @@ impl<D> MlsConnection<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RotateError`]. Call it again: it goes on where it was.
-    pub async fn rotate_key(&self, now: Timestamp) -> Result<SignatureKey, RotateError> {
+    /// Returns a [`RefreshError`]. Call it again: it goes on where it was.
+    pub async fn rotate_key(&self, now: Timestamp) -> Result<SignatureKey, RefreshError> {
         self.begin_rotation()?;
         self.resume_rotation(now).await?;
         Ok(self.identity().signature_key())
     }
 
     /// Makes the next key and notes it, unless that was done before.
-    fn begin_rotation(&self) -> Result<(), RotateError> {
+    fn begin_rotation(&self) -> Result<(), RefreshError> {
         let staged = self.store().stage()?;
         if staged.app_record::<Rotation>(RECORD)?.is_none() {
             let next = make_keys(&staged)?.signature_key().clone();
@@ -158,7 +130,7 @@ impl<D> MlsConnection<D> {
     }
 
     /// The next key, if a rotation is under way.
-    fn next_keys(&self) -> Result<Option<DeviceKeys>, RotateError> {
+    fn next_keys(&self) -> Result<Option<DeviceKeys>, RefreshError> {
         let staged = self.store().stage()?;
         match staged.app_record::<Rotation>(RECORD)? {
             Some(Rotation { next }) => Ok(Some(stored_keys(&staged, &next)?)),
@@ -171,7 +143,7 @@ impl<D> MlsConnection<D> {
     /// # Errors
     ///
     /// As [`MlsConnection::rotate_key`].
-    pub async fn resume_rotation(&self, now: Timestamp) -> Result<(), RotateError> {
+    pub async fn resume_rotation(&self, now: Timestamp) -> Result<(), RefreshError> {
         let Some(next) = self.next_keys()? else { return Ok(()) };
         let previous = self.identity().signature_key();
         let speaker = DeviceIdentity::with_keys(self.store().owner(), next.clone())?;
@@ -225,7 +197,7 @@ impl<D> MlsConnection<D> {
         previous: SignatureKey,
         Brought { packages, items, status, command }: &Brought,
         now: Timestamp,
-    ) -> Result<(), RotateError> {
+    ) -> Result<(), RefreshError> {
         let mut rejected = Vec::new();
         let (there, refused) = sorted(packages, items, &mut rejected);
         if !rejected.is_empty() {

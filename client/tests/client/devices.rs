@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use keypool_api::{Code, Voucher};
-use keypool_client::{ApiError, DeviceIdentity, RotateError, Why};
+use keypool_client::{ApiError, DeviceIdentity, RefreshError, Why};
 use keypool_ledger::Clock;
 use keypool_server::{RegistrationPolicy, RegistrationSettings};
 use serde_json::json;
@@ -90,7 +90,7 @@ fn without_a_voucher_another_device_is_refused() {
         drop(service.device("bob", 1).await);
         let thief = open(&service, "bob/phone");
         let refused = thief.register().await.unwrap_err();
-        assert!(matches!(&refused, RotateError::Api(_)), "{refused:?}");
+        assert!(matches!(&refused, RefreshError::Api(_)), "{refused:?}");
         assert_eq!(refused.code(), Some(Code::IdentityBound));
         for word in ["", "a", "a.b", "....", "\u{7f}.x"] {
             assert!(word.parse::<Voucher>().is_err(), "{word:?}");

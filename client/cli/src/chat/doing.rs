@@ -4,9 +4,10 @@ use std::{future::Future, time::Duration};
 
 use keypool_api::{Code, PolicyReply, Problem};
 use keypool_client::{
-    ApiError, GroupError, InviteError, Invited, ResumedMessage, RotateError, SendError, UpdateError,
+    ApiError, GroupError, InviteError, Invited, RefreshError, ResumedMessage, SendError,
+    UpdateError,
 };
-use keypool_ledger::{Clock, GroupId, PoolId, SystemClock};
+use keypool_ledger::{GroupId, PoolId};
 use tokio::time::timeout;
 
 use super::{
@@ -287,7 +288,7 @@ impl Chat<'_> {
     }
 
     async fn history(&mut self, begins: &str) -> Result<String, End> {
-        let fetch = self.client.connection().fetch_history(SystemClock.now());
+        let fetch = self.client.fetch_history();
         if let Some(Err(error)) = in_time(fetch).await {
             let told = self.told(&error)?;
             self.screen.say(&format!("{told} (what is known already:)"));
@@ -325,11 +326,11 @@ impl Chat<'_> {
         if !self.is_registered {
             match in_time(self.client.register()).await {
                 Some(Ok(_)) => self.is_registered = true,
-                Some(Err(RotateError::Api(error))) if !error.is_unanswered() => {
+                Some(Err(RefreshError::Api(error))) if !error.is_unanswered() => {
                     return Err(self.refused(&error));
                 }
                 // The mailbox says so.
-                None | Some(Err(RotateError::Api(_))) => {
+                None | Some(Err(RefreshError::Api(_))) => {
                     self.is_waiting = true;
                     return Ok(());
                 }

@@ -3,7 +3,6 @@
 use std::{future::Future, time::Duration};
 
 use keypool_client::{Gravity, Refresh, RefreshError};
-use keypool_ledger::{Clock, SystemClock};
 use tokio::time::timeout;
 
 use super::{Chat, End, doing::NO_ANSWER};
@@ -19,9 +18,8 @@ impl Chat<'_> {
     /// Refreshes the pool. Queries the server only if the event stream is not connected or has reported a reason
     /// to.
     pub(super) async fn refresh_if_needed(&mut self) -> Result<(), End> {
-        let connection = self.client.connection();
-        if connection.is_kept_told() {
-            self.refresh_by(connection.refresh_key_packages(SystemClock.now())).await
+        if self.client.connection().is_kept_told() {
+            self.refresh_by(self.client.refresh_key_packages()).await
         } else {
             self.refresh().await
         }
@@ -30,7 +28,7 @@ impl Chat<'_> {
     /// Refreshes the pool from the server, then renews the device's keys in groups joined lately. Shows each error
     /// once, until a refresh succeeds.
     pub(super) async fn refresh(&mut self) -> Result<(), End> {
-        self.refresh_by(self.client.connection().refresh_now(SystemClock.now())).await
+        self.refresh_by(self.client.refresh_now()).await
     }
 
     async fn refresh_by(
@@ -77,7 +75,7 @@ impl Chat<'_> {
     /// Tells the server who has invited this device: what is kept from strangers is not kept from them. What
     /// cannot be told now is told after the next refresh.
     async fn tell_contacts(&mut self) -> Result<(), End> {
-        match timeout(REFRESH_WAIT, self.client.connection().tell_contacts()).await {
+        match timeout(REFRESH_WAIT, self.client.tell_contacts()).await {
             Ok(Err(RefreshError::Storage(error))) => self.told(&error).map(drop),
             Ok(Ok(_) | Err(_)) | Err(_) => Ok(()),
         }
@@ -103,7 +101,7 @@ impl Chat<'_> {
     /// again after the next refresh.
     async fn renew_keys(&mut self) -> Result<(), End> {
         for group in self.groups()? {
-            if self.client.membership().needs_fresh_keys(&group).is_ok_and(|needs| needs) {
+            if self.client.needs_fresh_keys(&group).is_ok_and(|needs| needs) {
                 match timeout(REFRESH_WAIT, self.client.update_keys(&group)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => drop(self.told(&error)?),

@@ -178,6 +178,44 @@ impl fmt::Display for Invitee {
     }
 }
 
+/// The reason alone, as a sentence about somebody who is named elsewhere.
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoolExhausted => {
+                f.write_str("no KeyPackage is left; try again when they have been online")
+            }
+            Self::UnknownUser => f.write_str("not registered at this server; check the name"),
+            Self::InvalidName { said } => f.write_str(said),
+            Self::NothingCompatible => {
+                f.write_str("no KeyPackage has the ciphersuite of this group")
+            }
+            Self::AlreadyMember => f.write_str("in the group already"),
+            Self::PackageRejected { check } => {
+                write!(f, "the KeyPackage failed the check {check}, and no other could be had")
+            }
+            Self::ReservationLost { attempts } => {
+                write!(f, "{attempts} reservations were lost; invite them again")
+            }
+            Self::WelcomeRefused { said } => write!(
+                f,
+                "in the group, but the Welcome was refused: {said}; remove and invite them again"
+            ),
+            Self::OverQuota { retry_after_s: Some(wait_s) } => {
+                write!(f, "the server gives you no more of their packages; try again in {wait_s} s")
+            }
+            Self::OverQuota { retry_after_s: None } => {
+                f.write_str("the server gives you no more of their packages; try again later")
+            }
+            Self::TakesNoInvitations => {
+                f.write_str("they take no invitations from you; ask them to add you as a contact")
+            }
+            Self::Refused { code } => write!(f, "{code}. {}", code.hint()),
+            Self::Unanswered => f.write_str("the server's reply does not mention them"),
+        }
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = &self.invitee;
@@ -224,5 +262,45 @@ impl fmt::Display for Missing {
             }
             Why::Unanswered => write!(f, "{who} was not invited: the server says nothing of them"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_a_sentence_without_the_name_of_the_invitee() {
+        let reasons = [
+            Why::PoolExhausted,
+            Why::UnknownUser,
+            Why::InvalidName { said: "the name is too long".to_owned() },
+            Why::NothingCompatible,
+            Why::AlreadyMember,
+            Why::PackageRejected { check: PackageCheck::Keys },
+            Why::ReservationLost { attempts: 3 },
+            Why::WelcomeRefused { said: "unknown device".to_owned() },
+            Why::OverQuota { retry_after_s: Some(60) },
+            Why::OverQuota { retry_after_s: None },
+            Why::TakesNoInvitations,
+            Why::Refused { code: Code::TooLarge },
+            Why::Unanswered,
+        ];
+        let sentences: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(sentences.join("\n"), @"
+        no KeyPackage is left; try again when they have been online
+        not registered at this server; check the name
+        the name is too long
+        no KeyPackage has the ciphersuite of this group
+        in the group already
+        the KeyPackage failed the check keys, and no other could be had
+        3 reservations were lost; invite them again
+        in the group, but the Welcome was refused: unknown device; remove and invite them again
+        the server gives you no more of their packages; try again in 60 s
+        the server gives you no more of their packages; try again later
+        they take no invitations from you; ask them to add you as a contact
+        too_large. Send fewer packages at a time.
+        the server's reply does not mention them
+        ");
     }
 }
