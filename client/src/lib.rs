@@ -78,24 +78,27 @@ pub use crate::{
         StorageError, SyncError, UpdateError,
     },
     mls::{
-        connection::{MlsConnection, Refresh},
+        connection::MlsConnection,
         delivery::{
             AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost,
             happenings::{Happening, What},
             outbox::{MESSAGE_BYTES_MAX, ResumedMessage, Sent},
             server::ServerDelivery,
         },
-        drift::Drift,
         identity::DeviceIdentity,
         invite::{Invited, InvitedDevice, Invitee, Missing, ResumedInvitation, Why},
         keypackage_pool::{
             Checkup, CreatedPackage, Finding, KeyPackagePool, PoolConfig, PoolCounts,
             Replenishment, ServerStatus,
         },
-        listening::{PoolListener, PoolNews},
         membership::{
             Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
             Received, WELCOME_ATTEMPTS_MAX,
+        },
+        sync::{
+            drift::Drift,
+            pool_events::{PoolListener, PoolNews},
+            refresh::Refresh,
         },
         update::ResumedUpdate,
     },

@@ -13,19 +13,13 @@ pub(crate) mod delivery;
 
 pub(crate) mod connection;
 
-pub(crate) mod auditing;
+pub(crate) mod sync;
 
-pub(crate) mod acquainting;
-
-pub(crate) mod drift;
+pub(crate) mod contacts;
 
 pub(crate) mod rotation;
 
 mod statements;
-
-pub(crate) mod hearing;
-
-pub(crate) mod listening;
 
 pub(crate) mod invite;
 

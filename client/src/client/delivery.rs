@@ -8,6 +8,7 @@ use super::{ClientOptions, MlsClient, OpenError};
 use crate::{
     ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
     mls::delivery::{
+        catch_up::catch_up_from,
         happenings::{self, Happening},
         mailbox::Mailbox,
         outbox::Outbox,
@@ -56,7 +57,7 @@ impl MlsClient<ServerDelivery> {
         };
         {
             let _alone = self.committing.lock().await;
-            self.mailbox().take_in_from(reply).await?;
+            catch_up_from(&self.mailbox(), reply).await?;
         }
         Ok(happenings::tell(&self.store)?)
     }

@@ -1,9 +1,11 @@
 //! How Commits and Welcomes get to the members of a group: by the app's own Delivery Service, or by the
 //! server's.
 
+pub(crate) mod catch_up;
 pub(crate) mod happenings;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
+mod progress;
 pub(crate) mod server;
 
 use std::future::Future;

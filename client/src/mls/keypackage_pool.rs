@@ -3,10 +3,10 @@
 mod checkup;
 mod config;
 mod last_resort;
+mod mirror_health;
 mod replacing;
 mod status;
 mod suites;
-mod told;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CLOCK_SKEW, SIGNATURE_SCHEME,
-    connection::{MlsConnection, forget_refreshed, said, sorted},
+    connection::MlsConnection,
     identity::{
         DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_declared, note_keys,
         stored_keys, undeclared_leaf_keys,
@@ -32,6 +32,10 @@ use super::{
     },
     membership::names_key_anywhere,
     statements::{Grounds, with_grounds},
+    sync::{
+        cooldown::forget_refreshed,
+        upload::{server_status_of, sorted},
+    },
 };
 use crate::{
     ApiClient, ApiError, DeviceIdentity, OwnPackage, RefreshError, Staged, StorageError,
@@ -172,7 +176,7 @@ impl<D> MlsConnection<D> {
             leaf_keys: declared.collect::<Result<_, _>>()?,
         };
         let (items, status) = match api.rotate_packages(&whole, command).await {
-            Ok(reply) => (reply.items, Some(said(&reply.pool, reply.position))),
+            Ok(reply) => (reply.items, Some(server_status_of(&reply.pool, reply.position))),
             Err(ApiError::Refused(problem)) if is_about_packages(problem.code) => {
                 api.rotate(&key, fresh_command()).await?;
                 (problem.items, None)
@@ -247,14 +251,14 @@ impl<D> MlsConnection<D> {
         let live = staged.packages_where(|own| own.stage.is_live());
         let refs: Vec<_> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
         let count = record_revoked(&staged, &refs, RevokeReason::Rotated, (now, command))?;
-        record_server_status(&staged, &said(&reply.pool, reply.position))?;
+        record_server_status(&staged, &server_status_of(&reply.pool, reply.position))?;
         forget_refreshed(&staged);
         staged.commit()?;
         Ok(count)
     }
 
     /// Deletes the keys that were followed by another and that nothing needs any more.
-    pub(super) fn forget_old_keys(&self, now: Timestamp) -> Result<(), StorageError> {
+    pub(super) fn delete_old_keys(&self, now: Timestamp) -> Result<(), StorageError> {
         let staged = self.store().stage()?;
         for name in staged.app_record_names(OLD_PREFIX)? {
             let Some(old) = staged.app_record::<OldKey>(&name)? else { continue };

@@ -1,23 +1,20 @@
 //! Changes to a group that bring nobody new: fresh keys for this device, members removed. Each is a
 //! Commit that survives a crash.
 
-use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, PoolId, Timestamp};
-use serde::{Deserialize, Serialize};
+mod posting;
 
+use keypool_ledger::{GroupId, PoolId};
+
+use self::posting::{Undertaking, record_name};
+pub(crate) use self::posting::{Updater, Wish};
 use super::{
     RACES_MAX,
-    connection::MlsConnection,
-    delivery::mailbox::Mailbox,
-    membership::{MlsMembership, PendingCommit, Standing, clear_on, standing_on},
+    delivery::{catch_up::catch_up, mailbox::Mailbox},
+    membership::PendingCommit,
 };
 use crate::{
-    CommitPost, DeliveryError, DeliveryService, GroupError, LocalStore, Staged, StorageError,
-    UpdateError,
+    CommitPost, DeliveryError, DeliveryService, GroupError, Staged, StorageError, UpdateError,
 };
-
-/// What the names of stored changes begin with.
-const RECORD_PREFIX: &str = "change/";
 
 /// An unfinished update of keys, or removal, that was gone on with, and what became of it.
 #[derive(Debug)]
@@ -27,34 +24,6 @@ pub struct ResumedUpdate {
     /// What became of it. After [`UpdateError::Unfinished`] it is to be resumed again; every other
     /// outcome is its end.
     pub outcome: Result<(), UpdateError>,
-}
-
-/// What is to be changed in a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Wish {
-    /// This device's keys are replaced.
-    FreshKeys,
-    /// A user's devices are removed, or one of them.
-    Removal { user: String, device: Option<String> },
-    /// What other members have proposed is done.
-    Proposals,
-}
-
-/// A change under way, of which each group has one at most.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Undertaking {
-    group: GroupId,
-    wish: Wish,
-    /// The Commit that does it; none while it is to be made anew, since another one was first.
-    post: Option<CommitPost>,
-}
-
-/// Carries out changes: over the groups and the Delivery Service. One at a time.
-pub(crate) struct Updater<'a, D> {
-    pub(crate) store: &'a LocalStore,
-    pub(crate) membership: &'a MlsMembership,
-    pub(crate) connection: &'a MlsConnection<D>,
-    pub(crate) now: Timestamp,
 }
 
 impl<D: DeliveryService> Updater<'_, D> {
@@ -85,33 +54,8 @@ impl<D: DeliveryService> Updater<'_, D> {
         Ok(resumed)
     }
 
-    /// Finds out of every Commit that may have been posted whether it was accepted, by posting it again.
-    /// A change whose Commit was not is left at its beginning, for `resume`.
-    pub(crate) async fn settle(&self) -> Result<(), UpdateError> {
-        for mut undertaking in self.unfinished()? {
-            let Some(post) = undertaking.post.clone() else { continue };
-            match self.post(&mut undertaking, &post).await {
-                Err(error @ (UpdateError::Unfinished(_) | UpdateError::Storage(_))) => {
-                    return Err(error);
-                }
-                Err(error) => tracing::info!(%error, "an unfinished change was not accepted"),
-                Ok(()) => {}
-            }
-        }
-        Ok(())
-    }
-
     fn under_way(&self, group: &GroupId) -> Result<Option<Undertaking>, StorageError> {
         self.store.stage()?.app_record(&record_name(group))
-    }
-
-    fn unfinished(&self) -> Result<Vec<Undertaking>, StorageError> {
-        let staged = self.store.stage()?;
-        let mut found = Vec::new();
-        for name in staged.app_record_names(RECORD_PREFIX)? {
-            found.extend(staged.app_record::<Undertaking>(&name)?);
-        }
-        Ok(found)
     }
 
     /// Makes the Commit and stores it; `None` if nothing is proposed that it would take up.
@@ -169,7 +113,7 @@ impl<D: DeliveryService> Updater<'_, D> {
                 connection: self.connection,
                 now: self.now,
             };
-            let caught_up = mailbox.take_in_all().await;
+            let caught_up = catch_up(&mailbox).await;
             caught_up.map_err(|error| UpdateError::Unfinished(error.into()))?;
         }
     }
@@ -204,59 +148,6 @@ impl<D: DeliveryService> Updater<'_, D> {
         Ok(undertaking.post.clone())
     }
 
-    async fn post(
-        &self,
-        undertaking: &mut Undertaking,
-        post: &CommitPost,
-    ) -> Result<(), UpdateError> {
-        let standing = standing_on(&self.store.stage()?, post);
-        match standing {
-            Ok(Standing::Pending | Standing::Passed) => {}
-            // If it were accepted now, it could not be merged.
-            Ok(Standing::Cleared) => return self.give_up(post, commit_missing(post)),
-            Err(error) => return self.give_up(post, error),
-        }
-        match self.connection.post_commit(post).await {
-            Ok(not_kept) => {
-                let staged = self.store.stage()?;
-                let caused = (not_kept, self.now);
-                let standing = self.connection.merge_accepted_on(&staged, post, caused)?;
-                staged.remove_app_record(&record_name(&post.group));
-                staged.commit()?;
-                if standing == Standing::Cleared { Err(commit_missing(post)) } else { Ok(()) }
-            }
-            // It may have been accepted: it stays pending, and is posted again.
-            Err(DeliveryError::Unanswered(source)) => Err(UpdateError::Unfinished(source)),
-            Err(error) if self.connection.delivery().is_the_servers() => {
-                self.start_over(undertaking, post)?;
-                Err(error.into())
-            }
-            Err(error) => self.give_up(post, error),
-        }
-    }
-
-    /// Clears the Commit and notes that it is to be made anew, in one write.
-    fn start_over(
-        &self,
-        undertaking: &mut Undertaking,
-        post: &CommitPost,
-    ) -> Result<(), UpdateError> {
-        let staged = self.store.stage()?;
-        clear_on(&staged, post)?;
-        undertaking.post = None;
-        staged.put_app_record(&record_name(&post.group), undertaking)?;
-        Ok(staged.commit()?)
-    }
-
-    /// Clears the Commit and forgets it, in one write.
-    fn give_up(&self, post: &CommitPost, error: impl Into<UpdateError>) -> Result<(), UpdateError> {
-        let staged = self.store.stage()?;
-        clear_on(&staged, post)?;
-        staged.remove_app_record(&record_name(&post.group));
-        staged.commit()?;
-        Err(error.into())
-    }
-
     fn forget(&self, undertaking: &Undertaking) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         staged.remove_app_record(&record_name(&undertaking.group));
@@ -269,12 +160,4 @@ fn nobody(group: &GroupId, user: &str, device: Option<&str>) -> GroupError {
         Ok(member) => GroupError::NotAMember { group: group.clone(), member },
         Err(error) => GroupError::Mls(error.into()),
     }
-}
-
-fn record_name(group: &GroupId) -> String {
-    format!("{RECORD_PREFIX}{}", HEXLOWER.encode(group.as_bytes()))
-}
-
-fn commit_missing(post: &CommitPost) -> UpdateError {
-    UpdateError::CommitMissing { group: post.group.clone() }
 }

@@ -22,13 +22,13 @@ use std::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-pub use self::device_key::{DeviceKey, DeviceKeyKind};
 #[cfg(test)]
 pub(super) use self::tests::{copy, images};
 use self::{
     cipher::{Key, Place, value_context},
     key_file::{KeyFile, Slots},
 };
+pub use self::{device_key::DeviceKey, header::DeviceKeyKind};
 use super::{
     engine::{Changes, Engine, Entry},
     keys,

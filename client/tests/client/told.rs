@@ -32,9 +32,9 @@ async fn told(
     for _ in 0..10 {
         hears(&mut listener, "uploaded").await;
     }
-    assert!(!bob.connection().is_kept_told(), "no round has ended since the listener began");
+    assert!(!bob.connection().is_subscribed(), "no round has ended since the listener began");
     bob.connection().refresh_now(now(service)).await.unwrap();
-    assert!(bob.connection().is_kept_told());
+    assert!(bob.connection().is_subscribed());
     does(&bob, &alice, listener).await;
 }
 
@@ -146,15 +146,15 @@ fn a_line_on_which_nothing_happens_is_known_to_be_there() {
         });
         told(&service, async |bob, _, mut listener| {
             service.clock.advance(MINUTE);
-            assert!(!bob.connection().is_kept_told());
-            let is_kept_told = async {
-                while !bob.connection().is_kept_told() {
+            assert!(!bob.connection().is_subscribed());
+            let is_subscribed = async {
+                while !bob.connection().is_subscribed() {
                     tokio::task::yield_now().await;
                 }
             };
             tokio::select! {
                 news = listener.next() => panic!("{news:?}"),
-                () = in_a_minute(is_kept_told) => {}
+                () = in_a_minute(is_subscribed) => {}
             }
             let (by_ear, requests) = refresh(&service, bob).await;
             assert_eq!((by_ear.skipped, by_ear.available, requests), (true, 10, 0));
@@ -170,9 +170,9 @@ fn a_line_that_broke_tells_nothing_any_more() {
         let bob = service.device("bob", 10).await;
         let mut listener = bob.listen().await.unwrap();
         bob.connection().refresh_now(now(&service)).await.unwrap();
-        assert!(bob.connection().is_kept_told());
+        assert!(bob.connection().is_subscribed());
         service.server.stop().await;
         in_a_minute(async { while let Ok(Some(_)) = listener.next().await {} }).await;
-        assert!(!bob.connection().is_kept_told(), "though it was heard a moment ago");
+        assert!(!bob.connection().is_subscribed(), "though it was heard a moment ago");
     });
 }

@@ -8,7 +8,7 @@ use data_encoding::HEXLOWER;
 use keypool_ledger::{GroupId, Hash, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::mailbox::taken_in_on;
+use super::progress::taken_in_on;
 use crate::{
     Change, CommitPost, DeliveryService, GroupError, LocalStore, MlsConnection, Staged,
     StorageError,

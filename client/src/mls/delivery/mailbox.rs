@@ -10,48 +10,22 @@ use keypool_api::{
     AcknowledgeRequest, Base64, Code, MailboxItem, MailboxKind, MailboxReply, NotKept,
 };
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
-use serde::{Deserialize, Serialize};
 
-use super::happenings::{Happening, What, name};
+use super::{
+    happenings::{Happening, What, name},
+    progress::{Progress, progress, put_progress},
+};
 use crate::{
-    Change, DeliveryService, GroupError, InviteError, JoinError, Joined, LocalStore, MessageError,
-    MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError, UpdateError,
-    mls::{
-        invite::Inviter,
-        membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
-        update::Updater,
-    },
+    Change, DeliveryService, GroupError, JoinError, Joined, LocalStore, MessageError,
+    MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError,
+    mls::membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
     storage::fresh_command,
 };
 
-/// The name of the record that says how far the mailbox has been read.
-const MAILBOX_RECORD: &str = "mailbox";
 /// How many groups one acknowledgement names.
 const GROUPS_NAMED_MAX: usize = 1024;
 /// How many items are fetched at a time.
 const PAGE: u16 = 100;
-
-/// How far the mailbox has been read.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Progress {
-    taken_in: u64,
-    acknowledged: u64,
-    /// The groups that were joined, for the server to hear of.
-    #[serde(default)]
-    accepted: Vec<GroupId>,
-    /// The groups of which something was not kept, for the server to hear that it is known.
-    #[serde(default)]
-    told: Vec<GroupId>,
-    /// The groups that are over for this device, for the server to deliver nothing more of.
-    #[serde(default)]
-    left: Vec<GroupId>,
-}
-
-impl Progress {
-    fn is_acknowledged(&self) -> bool {
-        self.acknowledged == self.taken_in && self.accepted.is_empty() && self.told.is_empty()
-    }
-}
 
 /// The mailbox, and what its items change. Taken in by one at a time.
 pub(crate) struct Mailbox<'a, D> {
@@ -62,12 +36,6 @@ pub(crate) struct Mailbox<'a, D> {
 }
 
 impl<D: DeliveryService> Mailbox<'_, D> {
-    /// Takes in what waits, and acknowledges it.
-    pub(crate) async fn take_in_all(&self) -> Result<(), SyncError> {
-        let reply = self.fetch(0).await?;
-        self.take_in_from(reply).await
-    }
-
     /// What waits after what has been taken in.
     pub(crate) async fn fetch(&self, wait_s: u64) -> Result<MailboxReply, SyncError> {
         let after = progress(&self.store.stage()?)?.taken_in;
@@ -81,13 +49,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
     }
 
     /// Takes in what was fetched and what waits after it, and acknowledges it.
-    ///
-    /// A Commit of one's own that may have been accepted is seen to first: what others have sent after
-    /// it could not be opened.
     pub(crate) async fn take_in_from(&self, mut reply: MailboxReply) -> Result<(), SyncError> {
-        if !reply.items.is_empty() {
-            self.settle().await?;
-        }
         while !reply.items.is_empty() {
             for item in reply.items {
                 self.take_in(item)?;
@@ -118,7 +80,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             let what = What::NotKept { group, sender };
             staged.put_app_record(&name, &Happening { position, at, what, repeated: false })?;
         }
-        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        put_progress(&staged, &progress)?;
         staged.commit()
     }
 
@@ -144,7 +106,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         delete_on(&staged, group)?;
         let mut progress = progress(&staged)?;
         progress.leave_unless(group, false);
-        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        put_progress(&staged, &progress)?;
         staged.commit()
     }
 
@@ -152,7 +114,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let staged = self.store.stage()?;
         let mut progress = progress(&staged)?;
         change(&mut progress);
-        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        put_progress(&staged, &progress)?;
         staged.commit()
     }
 
@@ -170,20 +132,6 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             progress.accepted.retain(|group| !accepted.contains(group));
             progress.told.retain(|group| !told.contains(group));
         })?)
-    }
-
-    async fn settle(&self) -> Result<(), SyncError> {
-        let Self { store, membership, connection, now } = *self;
-        let settled = Inviter { store, membership, connection, now }.settle().await;
-        settled.map_err(|error| match error {
-            InviteError::Storage(error) => SyncError::Storage(error),
-            error => SyncError::CommitUnfinished(error.into()),
-        })?;
-        let settled = Updater { store, membership, connection, now }.settle().await;
-        settled.map_err(|error| match error {
-            UpdateError::Storage(error) => SyncError::Storage(error),
-            error => SyncError::CommitUnfinished(error.into()),
-        })
     }
 
     /// What an item does, what is told of it, and that it has been taken in, as one write.
@@ -224,23 +172,8 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             let Some(what) = what else { continue };
             staged.put_app_record(name, &Happening { position, at, what, repeated: false })?;
         }
-        staged.put_app_record(MAILBOX_RECORD, &after)?;
+        put_progress(&staged, &after)?;
         staged.commit()
-    }
-}
-
-impl Progress {
-    fn join(&mut self, group: &GroupId) {
-        self.left.retain(|left| left != group);
-        if !self.accepted.contains(group) {
-            self.accepted.push(group.clone());
-        }
-    }
-
-    fn leave_unless(&mut self, group: &GroupId, is_settled: bool) {
-        if !is_settled && !self.left.contains(group) {
-            self.left.push(group.clone());
-        }
     }
 }
 
@@ -319,13 +252,4 @@ impl From<MessageError> for Trouble {
 fn said(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn progress(staged: &Staged<'_>) -> Result<Progress, StorageError> {
-    Ok(staged.app_record(MAILBOX_RECORD)?.unwrap_or_default())
-}
-
-/// The position up to which the mailbox has been taken in, as an operation has it.
-pub(super) fn taken_in_on(staged: &Staged<'_>) -> Result<u64, StorageError> {
-    Ok(progress(staged)?.taken_in)
 }

@@ -7,8 +7,8 @@ use keypool_ledger::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::people::{Invited, InvitedDevice, Invitee, Missing, Why};
-use crate::{CommitPost, OfferedPackage, mls::acquainting::ContactTokens};
+use super::invitee::{Invited, InvitedDevice, Invitee, Missing, Why};
+use crate::{CommitPost, OfferedPackage, mls::contacts::ContactTokens};
 
 /// What the names of stored invitations begin with.
 pub(super) const RECORD_PREFIX: &str = "inviting/";

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     cipher::{KEY_BYTES, Key, randomize},
     files,
-    header::{FoundHeader, Header},
+    header::{Cost, DeviceKeyKind, FoundHeader, Header},
 };
 use crate::SealingError;
 
@@ -37,25 +37,6 @@ enum Source {
     File,
     Passphrase(Zeroizing<String>),
     App(Key),
-}
-
-/// Which kind of key a store is sealed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceKeyKind {
-    /// A file of the home that only its owner may read.
-    File,
-    /// A passphrase.
-    Passphrase,
-    /// 32 bytes that the app keeps.
-    App,
-}
-
-/// What it costs to try a passphrase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cost {
-    pub(super) memory_kib: u32,
-    pub(super) passes: u32,
-    pub(super) lanes: u32,
 }
 
 impl DeviceKey {
@@ -159,16 +140,6 @@ impl Default for DeviceKey {
 impl fmt::Debug for DeviceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeviceKey").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for DeviceKeyKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::File => "a key in a file",
-            Self::Passphrase => "a passphrase",
-            Self::App => "a key of the app",
-        })
     }
 }
 

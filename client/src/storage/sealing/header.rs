@@ -1,12 +1,11 @@
 //! The header of the key file: which store's it is, and what its device key is made of.
 
+use std::fmt;
+
 use keypool_ledger::Hash;
 use uuid::Uuid;
 
-use super::{
-    cipher::{Key, NONCE_BYTES, TAG_BYTES, randomize},
-    device_key::{Cost, DeviceKey, DeviceKeyKind},
-};
+use super::cipher::{Key, NONCE_BYTES, TAG_BYTES, randomize};
 use crate::SealingError;
 
 /// What stands before the slots, in bytes: two copies of the header, each in sectors of its own.
@@ -20,6 +19,25 @@ const FORMAT: u16 = 1;
 const SALT_BYTES: usize = 16;
 /// How much of a digest says that a copy is whole.
 const DIGEST_BYTES: usize = 16;
+
+/// Which kind of key a store is sealed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKeyKind {
+    /// A file of the home that only its owner may read.
+    File,
+    /// A passphrase.
+    Passphrase,
+    /// 32 bytes that the app keeps.
+    App,
+}
+
+/// What it costs to try a passphrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) memory_kib: u32,
+    pub(super) passes: u32,
+    pub(super) lanes: u32,
+}
 
 /// What stands in front of the slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +62,26 @@ pub(super) enum HeaderTrouble {
     Newer(u16),
 }
 
+impl fmt::Display for DeviceKeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "a key in a file",
+            Self::Passphrase => "a passphrase",
+            Self::App => "a key of the app",
+        })
+    }
+}
+
 impl Header {
     /// The header of a new store's key file.
-    pub(super) fn fresh(key: &DeviceKey, store: Uuid) -> Result<Self, SealingError> {
+    pub(super) fn fresh(
+        kind: DeviceKeyKind,
+        cost: Cost,
+        store: Uuid,
+    ) -> Result<Self, SealingError> {
         let mut salt = [0; SALT_BYTES];
         randomize(&mut salt)?;
-        Ok(Self { kind: key.kind(), cost: key.cost(), salt, store })
+        Ok(Self { kind, cost, salt, store })
     }
 
     /// Both copies, which the device key vouches for.

@@ -49,7 +49,7 @@ struct Open {
 impl KeyFile {
     /// Makes the file of a store that is new.
     pub(super) fn create(home: &Path, key: &DeviceKey, store: Uuid) -> Result<Self, SealingError> {
-        let header = Header::fresh(key, store)?;
+        let header = Header::fresh(key.kind(), key.cost(), store)?;
         let device_key = key.first(home, &header)?;
         let mut bytes = header.encode(&device_key)?;
         bytes.resize(HEADER_BYTES + GROWTH as usize * SLOT_BYTES, 0);
@@ -125,7 +125,7 @@ impl KeyFile {
         slots: impl Iterator<Item = u32>,
     ) -> Result<(), SealingError> {
         self.settle()?;
-        let header = Header::fresh(key, self.store)?;
+        let header = Header::fresh(key.kind(), key.cost(), self.store)?;
         let device_key = key.next(&self.home, &header)?;
         let mut bytes = header.encode(&device_key)?;
         let count = self.count()? as usize;

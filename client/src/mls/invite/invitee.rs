@@ -6,7 +6,7 @@ use keypool_api::{Code, ReserveTarget};
 use keypool_ledger::{GroupId, KeyPackageRef, NameError, PoolId};
 use serde::{Deserialize, Serialize};
 
-use crate::{PackageCheck, mls::acquainting::ContactTokens};
+use crate::{PackageCheck, mls::contacts::ContactTokens};
 
 /// Whom to invite: a user with all their devices, or one device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

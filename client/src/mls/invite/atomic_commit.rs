@@ -4,24 +4,14 @@
 use keypool_ledger::{KeyPackageRef, PoolId};
 
 use super::{
-    Inviter,
-    people::{Invited, Missing, Why},
+    invitee::{Missing, Why},
+    inviter::{Inviter, Progress, commit_missing, done, put, unfinished},
     record::{Addition, Invitation, Kept, Step},
-    reserving::done,
-    steps::{commit_missing, put, unfinished},
 };
 use crate::{
     AddedMember, ApiError, CommitPost, DeliveryError, DeliveryService, InviteError,
     mls::membership::{Standing, clear_on},
 };
-
-/// What has become of an invitation in one step.
-pub(super) enum Progress {
-    /// It goes on from there.
-    At(Step),
-    /// It is carried out.
-    Done(Invited),
-}
 
 impl<D: DeliveryService> Inviter<'_, D> {
     /// Posts the Commit with all that belongs to it. If it is accepted, it is merged and the invitation

@@ -6,15 +6,12 @@ use keypool_api::{Code, ReportReason, ReportRequest};
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId};
 
 use super::{
-    Inviter,
-    people::{Invitee, Missing, Why},
+    invitee::{Invitee, Missing, Why},
+    inviter::{Inviter, Progress, done, put},
     record::{Addition, Invitation, Kept, Step, Wanted},
-    steps::put,
-    whole::Progress,
 };
 use crate::{
-    AddError, CommitPost, DeliveryService, InviteError, PackageCheck, StorageError,
-    mls::membership::Sorted,
+    AddError, CommitPost, DeliveryService, InviteError, PackageCheck, mls::membership::Sorted,
 };
 
 /// How many targets one request names.
@@ -195,37 +192,6 @@ impl<D: DeliveryService> Inviter<'_, D> {
             tracing::warn!(%error, keypackage_ref, "a package was not reported");
         }
     }
-
-    /// Gives all packages back.
-    pub(super) async fn release_all(&self, invitation: &Invitation) {
-        for kept in &invitation.kept {
-            self.release(invitation, kept).await;
-        }
-    }
-
-    /// Gives a package back. If that fails the reservation lapses by itself.
-    pub(super) async fn release(&self, invitation: &Invitation, kept: &Kept) {
-        let id = invitation.command_for("release", kept);
-        if let Err(error) = self.connection.api().release(&kept.claim(), id).await {
-            let keypackage_ref = kept.keypackage_ref.short();
-            tracing::info!(%error, keypackage_ref, "a package was not given back; it will lapse");
-        }
-    }
-
-    /// Ends an invitation of which nothing is in the group, and gives its packages back.
-    pub(super) async fn end(&self, invitation: &Invitation) -> Result<(), StorageError> {
-        self.forget(invitation)?;
-        self.release_all(invitation).await;
-        Ok(())
-    }
-}
-
-/// What an invitation has come to: nobody is wanted any more, and nothing is kept.
-pub(super) fn done(invitation: &Invitation) -> Result<Progress, InviteError> {
-    if invitation.added.is_empty() {
-        return Err(InviteError::Nobody { missing: invitation.missing.clone() });
-    }
-    Ok(Progress::Done(invitation.invited()))
 }
 
 /// What a package is reported as that failed a check. A wrong clock here, or a group that cannot take its

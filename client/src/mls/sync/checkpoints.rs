@@ -9,9 +9,8 @@ use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, Timestamp};
 use keypool_transparency::NoteKey;
 use serde::{Deserialize, Serialize};
 
-use super::connection::MlsConnection;
 use crate::{
-    ApiError, OwnStage, OwnerAudit, Staged, StorageError,
+    ApiError, MlsConnection, OwnStage, OwnerAudit, Staged, StorageError,
     audit::{AuditFinding, Fetched, Histories, KnownLedger, Refusal, Verdict},
 };
 
@@ -100,7 +99,7 @@ impl<D> MlsConnection<D> {
     }
 
     /// As [`MlsConnection::watch_ledger`], but nothing is kept yet: see [`note_ledger`].
-    pub(super) async fn look_at_ledger(
+    pub(in crate::mls) async fn look_at_ledger(
         &self,
         now: Timestamp,
     ) -> Result<Option<SeenLedger>, StorageError> {
@@ -162,7 +161,7 @@ impl<D> MlsConnection<D> {
     }
 
     /// Keeps that the server's history was refused, and gives the refusal back. The first one stays.
-    pub(super) fn note_refusal(
+    pub(in crate::mls) fn note_refusal(
         &self,
         error: StorageError,
         told: Option<&[Vec<u8>]>,
@@ -186,7 +185,7 @@ impl<D> MlsConnection<D> {
 
 /// What a look at the server's ledger has come to.
 #[derive(Debug)]
-pub(super) struct SeenLedger {
+pub(in crate::mls) struct SeenLedger {
     /// What was known of it.
     before: Option<KnownLedger>,
     /// What is known now.
@@ -195,14 +194,17 @@ pub(super) struct SeenLedger {
 
 impl SeenLedger {
     /// Whether the server has contradicted its ledger as it was seen before, for the first time so.
-    pub(super) fn contradicts(&self) -> bool {
+    pub(in crate::mls) fn contradicts(&self) -> bool {
         let known = self.before.as_ref().map_or(0, |before| before.evidence().len());
         known < self.now.evidence().len()
     }
 }
 
 /// Keeps what is known of the ledger now, as part of an operation, unless another refresh has been faster.
-pub(super) fn note_ledger(staged: &Staged<'_>, seen: &SeenLedger) -> Result<(), StorageError> {
+pub(in crate::mls) fn note_ledger(
+    staged: &Staged<'_>,
+    seen: &SeenLedger,
+) -> Result<(), StorageError> {
     if staged.app_record(LEDGER_RECORD)? == seen.before {
         staged.put_app_record(LEDGER_RECORD, &seen.now)?;
     }
@@ -227,7 +229,7 @@ impl From<Refusal> for AuditFinding {
 
 /// Notes packages that are spent by events of the server's history and whose Welcomes have not come, as
 /// part of the operation that mirrors them.
-pub(super) fn note_spent(
+pub(in crate::mls) fn note_spent(
     staged: &Staged<'_>,
     new: &[EventEnvelope],
     now: Timestamp,
@@ -257,7 +259,11 @@ pub(super) fn note_spent(
 }
 
 /// Notes how far the two histories are, as part of the operation that has fetched the server's to its end.
-pub(super) fn note_fetched(staged: &Staged<'_>, own: u64, mirror: u64) -> Result<(), StorageError> {
+pub(in crate::mls) fn note_fetched(
+    staged: &Staged<'_>,
+    own: u64,
+    mirror: u64,
+) -> Result<(), StorageError> {
     let known: Fetched = staged.app_record(FETCHED_RECORD)?.unwrap_or_default();
     let fetched = Fetched { own, mirror, ..known };
     if known == fetched {
@@ -267,14 +273,14 @@ pub(super) fn note_fetched(staged: &Staged<'_>, own: u64, mirror: u64) -> Result
 }
 
 /// Notes that the mirror begins anew, as part of an operation: what was joined by now need not be in it.
-pub(super) fn note_set_back(staged: &Staged<'_>) -> Result<(), StorageError> {
+pub(in crate::mls) fn note_set_back(staged: &Staged<'_>) -> Result<(), StorageError> {
     let anew_after = staged.history_version();
     staged.put_app_record(FETCHED_RECORD, &Fetched { own: 0, mirror: 0, anew_after })
 }
 
 /// Waits no more for the Welcomes of packages that are spent, as part of an operation: this home is an
 /// older copy of itself, and may have joined by them. Those that come are joined all the same.
-pub(super) fn excuse_awaited(staged: &Staged<'_>) -> Result<(), StorageError> {
+pub(in crate::mls) fn excuse_awaited(staged: &Staged<'_>) -> Result<(), StorageError> {
     let never = Timestamp::from_millis(u64::MAX);
     let Some(mut awaited) = staged.app_record::<Awaited>(AWAITED_RECORD)? else { return Ok(()) };
     if awaited.values().all(|since| *since == never) {
@@ -287,7 +293,10 @@ pub(super) fn excuse_awaited(staged: &Staged<'_>) -> Result<(), StorageError> {
 }
 
 /// Notes that the device is there, and forgets what it waited for and has come, as part of a refresh.
-pub(super) fn note_present(staged: &Staged<'_>, now: Timestamp) -> Result<(), StorageError> {
+pub(in crate::mls) fn note_present(
+    staged: &Staged<'_>,
+    now: Timestamp,
+) -> Result<(), StorageError> {
     let present: Present = staged.app_record(PRESENT_RECORD)?.unwrap_or_default();
     // A time in the future is a clock that was set back.
     if now < present.last || present.last.after(TURN) <= now {

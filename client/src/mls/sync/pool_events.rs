@@ -3,12 +3,9 @@
 use keypool_api::{LastResortNotice, LevelNotice};
 use keypool_projections::{Moment, timeline};
 
-use super::{
-    auditing::note_spent,
-    connection::{MlsConnection, take_in},
-};
+use super::{checkpoints::note_spent, mirror::apply_event};
 use crate::{
-    RefreshError,
+    MlsConnection, RefreshError,
     api::stream::{EventStream, Told},
 };
 
@@ -37,7 +34,7 @@ pub struct PoolListener<'a, D> {
 
 impl<D> Drop for PoolListener<'_, D> {
     fn drop(&mut self) {
-        self.connection.hearing().close(self.line);
+        self.connection.subscription().close(self.line);
     }
 }
 
@@ -46,7 +43,7 @@ impl<D> MlsConnection<D> {
     ///
     /// It takes the place of no refresh: that also cleans up, refills, and holds the server to what it has
     /// said. It tells when one is worth it, and a refresh meanwhile asks the server only if there is a need
-    /// to: see [`MlsConnection::is_kept_told`].
+    /// to: see [`MlsConnection::is_subscribed`].
     ///
     /// # Errors
     ///
@@ -55,7 +52,7 @@ impl<D> MlsConnection<D> {
         let known = self.store().mirror_head().version;
         // The last known event is told once more: a server that was set back tells another.
         let stream = self.api().stream(known.saturating_sub(1)).await?;
-        let line = self.hearing().open(self.api().now());
+        let line = self.subscription().open(self.api().now());
         Ok(PoolListener { connection: self, stream, line })
     }
 }
@@ -71,7 +68,7 @@ impl<D> PoolListener<'_, D> {
     pub async fn next(&mut self) -> Result<Option<PoolNews>, RefreshError> {
         let news = self.listen().await;
         if !matches!(news, Ok(Some(_))) {
-            self.connection.hearing().close(self.line);
+            self.connection.subscription().close(self.line);
         }
         news
     }
@@ -80,15 +77,15 @@ impl<D> PoolListener<'_, D> {
         let connection = self.connection;
         while let Some(told) = self.stream.next().await? {
             let news = match told {
-                Told::Event(view) => self.take_in_event(view.envelope.0)?.map(PoolNews::Happened),
+                Told::Event(view) => self.mirror_event(view.envelope.0)?.map(PoolNews::Happened),
                 Told::Low(notice) => Some(PoolNews::Low(notice)),
                 Told::Empty(notice) => Some(PoolNews::Empty(notice)),
                 Told::LastResortUsed(notice) => Some(PoolNews::LastResortUsed(notice)),
                 Told::Alive => None,
             };
-            connection.hearing().hear(self.line, connection.api().now());
+            connection.subscription().hear(self.line, connection.api().now());
             if !matches!(news, None | Some(PoolNews::Happened(_))) {
-                connection.hearing().alarm();
+                connection.subscription().alarm();
             }
             if news.is_some() {
                 return Ok(news);
@@ -98,7 +95,7 @@ impl<D> PoolListener<'_, D> {
     }
 
     /// Adds an event to the mirror, and takes in what it says of an own package; `None` if it was there.
-    fn take_in_event(&self, record: Vec<u8>) -> Result<Option<Moment>, RefreshError> {
+    fn mirror_event(&self, record: Vec<u8>) -> Result<Option<Moment>, RefreshError> {
         let (connection, now) = (self.connection, self.connection.api().now());
         let records = [record];
         let staged = connection.store().stage()?;
@@ -110,7 +107,7 @@ impl<D> PoolListener<'_, D> {
             }
         };
         for envelope in &new {
-            take_in(&staged, envelope, now)?;
+            apply_event(&staged, envelope, now)?;
         }
         note_spent(&staged, &new, connection.api().server_time(now))?;
         staged.commit()?;

@@ -15,111 +15,51 @@
 //! Every step may be repeated. What was found is noted with the write that mends it, and told by the
 //! refresh that comes to its end, whichever that is.
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 use keypool_api::{PackageState, PoolStatus, ReconcileRequest, RevokeRequest, RevokeWord};
 use keypool_ledger::{KeyPackageRef, RevokeReason, StreamHead, Timestamp};
 use keypool_projections::{Stage, reconcile::digest};
-use serde::{Deserialize, Serialize};
 
 use super::{
-    auditing::{note_fetched, note_set_back},
-    connection::{MlsConnection, said, shorter},
-    keypackage_pool::{forget_server_status, record_revoked, record_server_status},
-    mls_ref,
+    checkpoints::{note_fetched, note_set_back},
+    drift,
+    mirror::history_truncated,
+    upload::server_status_of,
 };
-use crate::{OwnStage, RefreshError, Staged, StorageError, storage::fresh_command};
+use crate::{
+    MlsConnection, OwnStage, RefreshError, Staged, StorageError,
+    mls::{
+        keypackage_pool::{forget_server_status, record_revoked, record_server_status},
+        mls_ref,
+    },
+    storage::fresh_command,
+};
 
-/// The name of the record of what was found and is not told yet.
-const DRIFT_RECORD: &str = "drift";
 /// How many packages are named to the server at a time, at most.
 const REFS_MAX: usize = 256;
-
-/// What had drifted apart between the device and the server, and was mended by a refresh.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drift {
-    /// This home was set back to an older copy of itself: the server's history tells of packages that
-    /// were made after it.
-    pub home_set_back: bool,
-    /// The server was set back to an older copy of its log, or tells another history than before.
-    pub server_set_back: bool,
-    /// How many packages were withdrawn from the server because nobody here answers for them.
-    pub withdrawn: usize,
-    /// How many of the device's own packages are not offered again, since they may have been handed out
-    /// in what the server has lost.
-    pub retired: usize,
-}
-
-impl Drift {
-    /// Whether nothing had drifted apart.
-    #[must_use]
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl fmt::Display for Drift {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { home_set_back, server_set_back, withdrawn, retired } = *self;
-        let mut sentences = Vec::new();
-        if home_set_back {
-            sentences.push(
-                "this home is an older copy of itself, and the server knows of packages that were made \
-                 after it; what was said in your groups since is lost here: have this device removed \
-                 from them and invited again"
-                    .to_owned(),
-            );
-        }
-        if server_set_back {
-            sentences.push(
-                "the server has lost or changed a part of its log; what it had told before is kept, and \
-                 `keypool audit` says more"
-                    .to_owned(),
-            );
-        }
-        if retired > 0 {
-            sentences.push(format!(
-                "{} that may have been handed out before {} not offered again",
-                counted(retired),
-                if retired == 1 { "is" } else { "are" }
-            ));
-        }
-        if withdrawn > 0 {
-            sentences.push(format!(
-                "{} that this device does not answer for {} withdrawn from the server",
-                counted(withdrawn),
-                if withdrawn == 1 { "was" } else { "were" }
-            ));
-        }
-        f.write_str(&sentences.join("; "))
-    }
-}
-
-fn counted(packages: usize) -> String {
-    format!("{packages} package{}", if packages == 1 { "" } else { "s" })
-}
 
 impl<D> MlsConnection<D> {
     /// Brings the mirror to where the server says the history is. `known` is where the mirror was before
     /// the server was asked. Where the server tells another history than before, or less of it, that is
     /// kept, and what it tells now is taken from its first event on. Returns how many events were new.
-    pub(super) async fn catch_up(
+    pub(in crate::mls) async fn catch_up(
         &self,
         status: &PoolStatus,
         known: StreamHead,
         now: Timestamp,
     ) -> Result<usize, RefreshError> {
         let outcome = if status.version < known.version {
-            let shorter = self.note_refusal(shorter(known.version), None, now)?;
+            let truncated = self.note_refusal(history_truncated(known.version), None, now)?;
             match self.take_history(None, now).await {
                 // All of it is there: the status alone was older, and says nothing.
-                Ok(_) => return Err(shorter.into()),
+                Ok(_) => return Err(truncated.into()),
                 outcome => outcome,
             }
         } else if self.is_caught_up(status)? {
             return Ok(0);
         } else {
-            self.take_history(Some(said(&status.counts, status.position)), now).await
+            self.take_history(Some(server_status_of(&status.counts, status.position)), now).await
         };
         let error = match outcome {
             Err(RefreshError::Storage(error)) if is_of_the_past(&error, known) => error,
@@ -127,7 +67,7 @@ impl<D> MlsConnection<D> {
         };
         tracing::warn!(%error, "the server was set back, or tells another history; beginning anew");
         self.begin_anew(now)?;
-        self.take_history(Some(said(&status.counts, status.position)), now).await
+        self.take_history(Some(server_status_of(&status.counts, status.position)), now).await
     }
 
     /// Whether the mirror ends where the server says the history does. What it says beside that is kept.
@@ -139,22 +79,21 @@ impl<D> MlsConnection<D> {
             return Ok(false);
         }
         note_fetched(&staged, own, mirror.version)?;
-        record_server_status(&staged, &said(&status.counts, status.position))?;
+        record_server_status(&staged, &server_status_of(&status.counts, status.position))?;
         staged.commit()?;
         Ok(true)
     }
 
     /// Whether it was found, and is not told yet, that the server was set back: then nothing that was made
     /// before is offered.
-    pub(super) fn knows_of_set_back(&self) -> Result<bool, StorageError> {
-        let drift: Option<Drift> = self.store().stage()?.app_record(DRIFT_RECORD)?;
-        Ok(drift.is_some_and(|drift| drift.server_set_back))
+    pub(in crate::mls) fn knows_of_set_back(&self) -> Result<bool, StorageError> {
+        drift::is_server_set_back(&self.store().stage()?)
     }
 
     /// Keeps the history that was told before beside the mirror, which begins anew, and offers nothing
     /// again that may have been handed out in it.
     fn begin_anew(&self, now: Timestamp) -> Result<(), RefreshError> {
-        self.hearing().close_all();
+        self.subscription().close_all();
         let staged = self.store().stage()?;
         staged.set_mirror_aside()?;
         note_set_back(&staged)?;
@@ -164,13 +103,13 @@ impl<D> MlsConnection<D> {
 
     /// Holds what the device answers for against what the server has live, and mends what differs. `held`
     /// is what the device knew to be uploaded before it asked the server for its status.
-    pub(super) async fn mend(
+    pub(in crate::mls) async fn mend(
         &self,
         status: &PoolStatus,
         held: &BTreeSet<KeyPackageRef>,
         now: Timestamp,
     ) -> Result<(), RefreshError> {
-        let ours = self.answered_for(held)?;
+        let ours = self.packages_with_keys(held)?;
         if digest(ours.iter().map(|(own, stage)| (own, *stage))) == status.digest {
             return Ok(());
         }
@@ -194,7 +133,10 @@ impl<D> MlsConnection<D> {
     }
 
     /// Offers nothing again that was made so far, neither here nor at the server.
-    pub(super) async fn withdraw_everything(&self, now: Timestamp) -> Result<(), RefreshError> {
+    pub(in crate::mls) async fn withdraw_everything(
+        &self,
+        now: Timestamp,
+    ) -> Result<(), RefreshError> {
         self.retire_everything(now)?;
         let which = RevokeRequest { all: Some(true), ..RevokeRequest::default() };
         self.withdraw(which, now).await
@@ -215,8 +157,8 @@ impl<D> MlsConnection<D> {
         let known: Vec<KeyPackageRef> =
             reply.revoked.into_iter().filter(|own| staged.package(own).is_some()).collect();
         record_revoked(&staged, &known, reason, (now, command))?;
-        note(&staged, |drift| drift.withdrawn = drift.withdrawn.saturating_add(withdrawn))?;
-        record_server_status(&staged, &said(&reply.pool, reply.position))?;
+        drift::note(&staged, |drift| drift.withdrawn = drift.withdrawn.saturating_add(withdrawn))?;
+        record_server_status(&staged, &server_status_of(&reply.pool, reply.position))?;
         Ok(staged.commit()?)
     }
 
@@ -233,7 +175,7 @@ impl<D> MlsConnection<D> {
 
     /// The packages that the device answers for, as the server should have them: those that are live in its
     /// history, and those it has said to have taken in and of which the history does not tell.
-    pub(super) fn answered_for(
+    pub(in crate::mls) fn packages_with_keys(
         &self,
         held: &BTreeSet<KeyPackageRef>,
     ) -> Result<Vec<(KeyPackageRef, Stage)>, StorageError> {
@@ -285,7 +227,7 @@ fn retire(staged: &Staged<'_>, now: Timestamp) -> Result<(), RefreshError> {
     let refs: Vec<KeyPackageRef> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
     let when = (now, fresh_command());
     let retired = record_revoked(staged, &refs, RevokeReason::Withdrawn, when)?;
-    note(staged, |drift| {
+    drift::note(staged, |drift| {
         drift.server_set_back = true;
         drift.retired = drift.retired.saturating_add(retired);
     })?;
@@ -295,37 +237,4 @@ fn retire(staged: &Staged<'_>, now: Timestamp) -> Result<(), RefreshError> {
 /// Whether a refusal is about what the server had told already.
 fn is_of_the_past(error: &StorageError, known: StreamHead) -> bool {
     matches!(error, StorageError::MirrorRefused { version, .. } if *version <= known.version)
-}
-
-/// Notes something that has drifted apart, as part of an operation.
-fn note(staged: &Staged<'_>, what: impl FnOnce(&mut Drift)) -> Result<(), StorageError> {
-    let before: Drift = staged.app_record(DRIFT_RECORD)?.unwrap_or_default();
-    let mut drift = before;
-    what(&mut drift);
-    if drift == before { Ok(()) } else { staged.put_app_record(DRIFT_RECORD, &drift) }
-}
-
-/// Notes that the server tells of a package that was uploaded here and is not known here, as part of an
-/// operation.
-pub(super) fn note_older_home(staged: &Staged<'_>) -> Result<(), StorageError> {
-    note(staged, |drift| drift.home_set_back = true)
-}
-
-/// Whether it is noted that this home is an older copy of itself.
-pub(super) fn is_older_home(staged: &Staged<'_>) -> Result<bool, StorageError> {
-    Ok(staged.app_record::<Drift>(DRIFT_RECORD)?.is_some_and(|drift| drift.home_set_back))
-}
-
-/// Whether something was found that is not told yet.
-pub(super) fn is_noted(staged: &Staged<'_>) -> Result<bool, StorageError> {
-    Ok(staged.app_record::<Drift>(DRIFT_RECORD)?.is_some())
-}
-
-/// What was found and is told now, as part of an operation.
-pub(super) fn told(staged: &Staged<'_>) -> Result<Drift, StorageError> {
-    let drift = staged.app_record(DRIFT_RECORD)?;
-    if drift.is_some() {
-        staged.remove_app_record(DRIFT_RECORD);
-    }
-    Ok(drift.unwrap_or_default())
 }
