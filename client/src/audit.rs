@@ -30,7 +30,7 @@ pub(crate) const PROOF_GRACE_H: u64 = 24;
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Gravity {
+pub enum Severity {
     /// Worth knowing; nobody did anything wrong.
     Notice,
     /// A rule is broken: the server, or an inviter, did what it must not.
@@ -39,7 +39,7 @@ pub enum Gravity {
     Equivocation,
 }
 
-impl fmt::Display for Gravity {
+impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Notice => "notice",
@@ -200,11 +200,11 @@ pub enum AuditFinding {
 impl AuditFinding {
     /// How grave it is.
     #[must_use]
-    pub const fn gravity(&self) -> Gravity {
+    pub const fn severity(&self) -> Severity {
         match self {
-            Self::Conflict { .. } | Self::Reported { .. } => Gravity::Notice,
+            Self::Conflict { .. } | Self::Reported { .. } => Severity::Notice,
             Self::HistoryRefused { told_before: true, .. } | Self::CheckpointsContradict { .. } => {
-                Gravity::Equivocation
+                Severity::Equivocation
             }
             Self::HistoryRefused { told_before: false, .. }
             | Self::SpentWithoutWelcome { .. }
@@ -215,7 +215,7 @@ impl AuditFinding {
             | Self::LedgerRenamed { .. }
             | Self::LedgerKeyChanged { .. }
             | Self::CheckpointForged { .. }
-            | Self::GrowthNotShown { .. } => Gravity::Broken,
+            | Self::GrowthNotShown { .. } => Severity::Broken,
         }
     }
 
@@ -405,13 +405,13 @@ pub struct OwnerAudit {
 impl OwnerAudit {
     /// How grave the gravest finding is; none if there is none.
     #[must_use]
-    pub fn gravity(&self) -> Option<Gravity> {
-        self.findings.iter().map(AuditFinding::gravity).max()
+    pub fn severity(&self) -> Option<Severity> {
+        self.findings.iter().map(AuditFinding::severity).max()
     }
 
     /// Whether nothing is wrong; there may be notices.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.gravity().is_none_or(|gravity| gravity == Gravity::Notice)
+        self.severity().is_none_or(|gravity| gravity == Severity::Notice)
     }
 }

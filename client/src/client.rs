@@ -16,7 +16,7 @@ use crate::{
     ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
     mls::{
         invite::Inviter,
-        update::{Updater, Wish},
+        update::{GroupChange, Updater},
     },
 };
 
@@ -291,7 +291,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// is posted again by [`MlsClient::resume_updates`] or by the next update of the group.
     pub async fn update_keys(&self, group: &GroupId) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
-        self.updater().change(group, Wish::FreshKeys).await
+        self.updater().change(group, GroupChange::FreshKeys).await
     }
 
     /// Removes a user's devices from a group, or one of them, by a Commit that is posted to its members,
@@ -309,7 +309,7 @@ impl<D: DeliveryService> MlsClient<D> {
     ) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
         let (user, device) = (user.to_owned(), device.map(ToOwned::to_owned));
-        self.updater().change(group, Wish::Removal { user, device }).await
+        self.updater().change(group, GroupChange::Removal { user, device }).await
     }
 
     /// Does what other members have proposed, by a Commit: who wants to leave is removed. To be called
@@ -322,7 +322,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// [`MlsClient::resume_updates`].
     pub async fn take_up_proposals(&self, group: &GroupId) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
-        self.updater().change(group, Wish::Proposals).await
+        self.updater().change(group, GroupChange::Proposals).await
     }
 
     /// Goes on with the updates and removals that a crash or a lost answer has left unfinished. To be called when

@@ -39,15 +39,15 @@
 //! alice.send(&group, b"pizza at eight?").await?;
 //!
 //! // Bob is back: he joins, reads the message, and confirms what he has shown.
-//! for happening in bob.sync(0).await? {
-//!     match happening.what {
-//!         What::Joined { group, inviter, .. } => println!("{inviter} invited you to {group}"),
-//!         What::Message { sender, bytes, .. } => {
+//! for event in bob.sync(0).await? {
+//!     match event.what {
+//!         MailboxEventKind::Joined { group, inviter, .. } => println!("{inviter} invited you to {group}"),
+//!         MailboxEventKind::Message { sender, bytes, .. } => {
 //!             println!("{sender}: {}", String::from_utf8_lossy(&bytes));
 //!         }
 //!         _ => {}
 //!     }
-//!     bob.confirm(happening.position)?;
+//!     bob.confirm(event.position)?;
 //! }
 //! # Ok(())
 //! # }
@@ -68,9 +68,9 @@ mod client;
 pub use crate::{
     api::{
         ApiClient, ApiError,
-        stream::{EventStream, Told},
+        stream::{EventStream, StreamEvent},
     },
-    audit::{AuditFinding, Evidence, EvidenceKind, Gravity, KeptCheckpoint, OwnerAudit},
+    audit::{AuditFinding, Evidence, EvidenceKind, KeptCheckpoint, OwnerAudit, Severity},
     client::{ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
@@ -81,14 +81,14 @@ pub use crate::{
         connection::MlsConnection,
         delivery::{
             AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost,
-            happenings::{Happening, What},
+            events::{MailboxEvent, MailboxEventKind},
             outbox::{MESSAGE_BYTES_MAX, ResumedMessage, Sent},
             server::ServerDelivery,
         },
         identity::DeviceIdentity,
-        invite::{Invited, InvitedDevice, Invitee, Missing, ResumedInvitation, Why},
+        invite::{Invited, InvitedDevice, Invitee, ResumedInvitation, SkipReason, SkippedInvitee},
         keypackage_pool::{
-            Checkup, CreatedPackage, Finding, KeyPackagePool, PoolConfig, PoolCounts,
+            CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, PoolCounts,
             Replenishment, ServerStatus,
         },
         membership::{
@@ -97,7 +97,7 @@ pub use crate::{
         },
         sync::{
             drift::Drift,
-            pool_events::{PoolListener, PoolNews},
+            pool_events::{PoolEvent, PoolListener},
             refresh::Refresh,
         },
         update::ResumedUpdate,

@@ -5,11 +5,12 @@
 //! [`Staged`], which is committed as one atomic write or leaves nothing.
 
 mod chain;
-mod checkup;
+mod doctor;
 mod encoding;
 mod engine;
 mod erasure;
 mod folder;
+mod high_water_mark;
 mod keys;
 mod openmls;
 pub(crate) mod own_packages;
@@ -18,7 +19,6 @@ mod sealing;
 mod staged;
 #[cfg(test)]
 mod tests;
-mod witness;
 
 use std::{
     collections::BTreeMap,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use keypool_client::{AuditFinding, Gravity, OwnerAudit, PoolConfig, RefreshError, StorageError};
+use keypool_client::{AuditFinding, OwnerAudit, PoolConfig, RefreshError, Severity, StorageError};
 use keypool_transparency::NoteKey;
 use serde_json::{Value, json};
 
@@ -49,12 +49,12 @@ pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<ExitCode, Bo
     let audit = client.audit()?;
     tell(whose.json, &audit, silent.as_deref())?;
     save(options.evidence.as_deref(), &audit)?;
-    Ok(match audit.gravity() {
-        Some(Gravity::Equivocation) => ExitCode::from(4),
-        Some(Gravity::Broken) => ExitCode::from(3),
+    Ok(match audit.severity() {
+        Some(Severity::Equivocation) => ExitCode::from(4),
+        Some(Severity::Broken) => ExitCode::from(3),
         // What could not be asked for is not fine.
-        Some(Gravity::Notice) | None if silent.is_some() => ExitCode::FAILURE,
-        Some(Gravity::Notice) | None => ExitCode::SUCCESS,
+        Some(Severity::Notice) | None if silent.is_some() => ExitCode::FAILURE,
+        Some(Severity::Notice) | None => ExitCode::SUCCESS,
     })
 }
 
@@ -68,7 +68,7 @@ fn tell(json: bool, audit: &OwnerAudit, silent: Option<&str>) -> Result<(), Box<
         print(&format!("the newest is not known: {}", plain(why)))?;
     }
     for finding in &audit.findings {
-        print(&format!("{}: {}", finding.gravity(), plain(&finding.to_string())))?;
+        print(&format!("{}: {}", finding.severity(), plain(&finding.to_string())))?;
     }
     if audit.findings.is_empty() { print("nothing was found") } else { Ok(()) }
 }
@@ -87,7 +87,7 @@ fn checked_value(audit: &OwnerAudit, silent: Option<&str>) -> Value {
 fn finding_value(finding: &AuditFinding) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(finding)?;
     if let Value::Object(fields) = &mut value {
-        fields.insert("gravity".to_owned(), json!(finding.gravity()));
+        fields.insert("gravity".to_owned(), json!(finding.severity()));
         fields.insert("says".to_owned(), json!(finding.to_string()));
     }
     Ok(value)

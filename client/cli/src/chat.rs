@@ -4,15 +4,15 @@
 //! next refresh. Nothing runs beside it but the terminal's threads, and the mailbox is being asked while
 //! something else is done.
 
+mod backoff;
 mod command;
-mod doing;
-mod ears;
-mod inviting;
-mod mail;
+mod commands;
+mod inbox;
+mod invitees;
+mod mailbox;
 mod names;
-mod pause;
+mod pool_watcher;
 mod screen;
-mod telling;
 mod upkeep;
 
 use std::{
@@ -27,8 +27,8 @@ use keypool_ledger::GroupId;
 use tokio::time::sleep;
 
 use self::{
-    ears::Ears,
-    mail::Mail,
+    mailbox::MailboxPoller,
+    pool_watcher::PoolWatcher,
     screen::{Input, Screen},
 };
 use crate::{PoolSize, Whose};
@@ -130,8 +130,8 @@ impl<'a> Chat<'a> {
 
     /// Turn after turn, until standard input ends: whatever comes first is dealt with.
     async fn talk(&mut self) -> Result<(), End> {
-        let mut mail = Mail::new(self.client);
-        let mut ears = Ears::new(self.client, mail.back());
+        let mut mail = MailboxPoller::new(self.client);
+        let mut pool_watcher = PoolWatcher::new(self.client, mail.back());
         self.current = self.groups()?.into_iter().next();
         self.go_on().await?;
         let period = Duration::from_secs(self.options.refresh_s);
@@ -153,12 +153,12 @@ impl<'a> Chat<'a> {
                     self.receive(outcome)?;
                     mail.alongside(Box::pin(self.follow_up())).await?;
                 }
-                () = ears.next(), if self.is_registered => self.is_refresh_due = true,
+                () = pool_watcher.next(), if self.is_registered => self.is_refresh_due = true,
                 () = &mut refresh => self.is_refresh_due = true,
             }
         }
         // What it was doing is broken off, so that the mailbox can be asked once more.
-        drop((mail, ears));
+        drop((mail, pool_watcher));
         self.part().await
     }
 

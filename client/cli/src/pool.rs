@@ -7,7 +7,7 @@ use keypool_api::{
     Code, PoolStatus, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, Voucher,
 };
 use keypool_client::{
-    ClientOptions, DeviceIdentity, Finding, MlsClient, PoolConfig, Refresh, ServerDelivery,
+    ClientOptions, DeviceIdentity, Issue, MlsClient, PoolConfig, Refresh, ServerDelivery,
     fresh_command,
 };
 use keypool_ledger::KeyPackageRef;
@@ -196,7 +196,7 @@ impl Device {
             };
             self.client.connection().api().revoke(&request, fresh_command()).await?;
         }
-        let is_left = |finding: &Finding| !(repair && finding.is_repairable());
+        let is_left = |finding: &Issue| !(repair && finding.is_repairable());
         match checkup.findings.iter().filter(|finding| is_left(finding)).count() {
             0 => Ok(()),
             _ if repair => Err("not everything could be repaired".into()),

@@ -17,7 +17,7 @@ const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// What a stream tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum StreamEvent {
     /// Something that happened to the pool.
     Event(Box<EventView>),
     /// The pool is low, or critical.
@@ -78,7 +78,7 @@ impl EventStream {
     ///
     /// Returns an [`ApiError`] if nothing comes any more, or something else than a stream's events: listen
     /// again then.
-    pub async fn next(&mut self) -> Result<Option<Told>, ApiError> {
+    pub async fn next(&mut self) -> Result<Option<StreamEvent>, ApiError> {
         loop {
             while let Some(block) = self.block() {
                 if let Some(told) = told(&block).map_err(|()| self.unexpected())? {
@@ -117,18 +117,18 @@ impl EventStream {
 }
 
 /// What a block says; nothing if it is something that is not known here.
-fn told(block: &[u8]) -> Result<Option<Told>, ()> {
+fn told(block: &[u8]) -> Result<Option<StreamEvent>, ()> {
     let block = std::str::from_utf8(block).map_err(drop)?;
     if block.starts_with(':') {
-        return Ok(Some(Told::Alive));
+        return Ok(Some(StreamEvent::Alive));
     }
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
     let (Some(name), Some(data)) = (field("event: "), field("data: ")) else { return Ok(None) };
     Ok(match (name, field("id: ")) {
-        (_, Some(_)) => Some(Told::Event(Box::new(read(data)?))),
-        ("low", None) => Some(Told::Low(read(data)?)),
-        ("empty", None) => Some(Told::Empty(read(data)?)),
-        ("last_resort_used", None) => Some(Told::LastResortUsed(read(data)?)),
+        (_, Some(_)) => Some(StreamEvent::Event(Box::new(read(data)?))),
+        ("low", None) => Some(StreamEvent::Low(read(data)?)),
+        ("empty", None) => Some(StreamEvent::Empty(read(data)?)),
+        ("last_resort_used", None) => Some(StreamEvent::LastResortUsed(read(data)?)),
         _ => None,
     })
 }

@@ -83,7 +83,7 @@ impl Evidence {
 
 /// What was wrong with the server's checkpoints, kept from the first time on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Trouble {
+pub(crate) enum CheckpointIssue {
     Renamed { is: String, at: Timestamp },
     KeyChanged { is: String, at: Timestamp },
     Forged { size: u64, at: Timestamp },
@@ -102,7 +102,7 @@ pub(crate) struct KnownLedger {
     note: String,
     /// Since when the server does not show that its log continues it.
     unproved: Option<Timestamp>,
-    troubles: Vec<Trouble>,
+    troubles: Vec<CheckpointIssue>,
     evidence: Vec<Evidence>,
 }
 
@@ -192,19 +192,21 @@ impl KnownLedger {
         checkpoint: &Checkpoint,
         signed: &SignedNote,
         at: Timestamp,
-    ) -> Option<Trouble> {
+    ) -> Option<CheckpointIssue> {
         let is = checkpoint.origin().to_owned();
         if is != self.origin {
-            return Some(Trouble::Renamed { is, at });
+            return Some(CheckpointIssue::Renamed { is, at });
         }
         let by = signer(note, &self.origin).unwrap_or_else(|| "nobody".to_owned());
         match self.note_key() {
             None if by == self.signer => None,
-            None => Some(Trouble::KeyChanged { is: by, at }),
+            None => Some(CheckpointIssue::KeyChanged { is: by, at }),
             Some(key) => match signed.check(&key) {
                 Ok(()) => None,
-                Err(NoteError::Wrong) => Some(Trouble::Forged { size: checkpoint.size(), at }),
-                Err(_) => Some(Trouble::KeyChanged { is: by, at }),
+                Err(NoteError::Wrong) => {
+                    Some(CheckpointIssue::Forged { size: checkpoint.size(), at })
+                }
+                Err(_) => Some(CheckpointIssue::KeyChanged { is: by, at }),
             },
         }
     }
@@ -213,9 +215,10 @@ impl KnownLedger {
         self.key.as_deref().and_then(|key| key.parse().ok())
     }
 
-    fn note_trouble(&mut self, trouble: Trouble) -> Verdict {
-        let same =
-            |known: &Trouble| std::mem::discriminant(known) == std::mem::discriminant(&trouble);
+    fn note_trouble(&mut self, trouble: CheckpointIssue) -> Verdict {
+        let same = |known: &CheckpointIssue| {
+            std::mem::discriminant(known) == std::mem::discriminant(&trouble)
+        };
         if !self.troubles.iter().any(same) {
             self.troubles.push(trouble);
         }
@@ -266,11 +269,13 @@ impl KnownLedger {
     pub(crate) fn findings(&self, now: Timestamp) -> Vec<AuditFinding> {
         let was = || self.key.clone().unwrap_or_else(|| self.signer.clone());
         let troubles = self.troubles.iter().map(|trouble| match trouble.clone() {
-            Trouble::Renamed { is, at } => {
+            CheckpointIssue::Renamed { is, at } => {
                 AuditFinding::LedgerRenamed { was: self.origin.clone(), is, at }
             }
-            Trouble::KeyChanged { is, at } => AuditFinding::LedgerKeyChanged { was: was(), is, at },
-            Trouble::Forged { size, at } => AuditFinding::CheckpointForged { size, at },
+            CheckpointIssue::KeyChanged { is, at } => {
+                AuditFinding::LedgerKeyChanged { was: was(), is, at }
+            }
+            CheckpointIssue::Forged { size, at } => AuditFinding::CheckpointForged { size, at },
         });
         let size = |note: &str| parse(note).map_or(0, |(checkpoint, _)| checkpoint.size());
         let evidence = self.evidence.iter().map(|evidence| AuditFinding::CheckpointsContradict {

@@ -9,7 +9,7 @@ use crate::{
     ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
     mls::delivery::{
         catch_up::catch_up_from,
-        happenings::{self, Happening},
+        events::{self, MailboxEvent},
         mailbox::Mailbox,
         outbox::Outbox,
     },
@@ -38,17 +38,16 @@ impl MlsClient<ServerDelivery> {
     /// nothing waits, the server is asked to wait up to `wait_s` seconds, 30 at most, for something to
     /// come; invitations, other Commits and messages do not wait for that.
     ///
-    /// Returns all happenings that are not confirmed, in order, with what this device's own posts have caused: show
+    /// Returns all events that are not confirmed, in order, with what this device's own posts have caused: show
     /// them, then
     /// [`MlsClient::confirm`]. If there are any to begin with, nothing is waited for. What is given out a
-    /// second time, after a crash, is marked as [`repeated`](Happening::repeated).
+    /// second time, after a crash, is marked as [`repeated`](MailboxEvent::repeated).
     ///
     /// # Errors
     ///
-    /// Returns a [`SyncError`]. What was taken in before it is kept: [`MlsClient::happenings`] has it.
-    pub async fn sync(&self, wait_s: u64) -> Result<Vec<Happening>, SyncError> {
-        let is_something_there =
-            !self.happenings()?.is_empty() || happenings::has_notices(&self.store)?;
+    /// Returns a [`SyncError`]. What was taken in before it is kept: [`MlsClient::events`] has it.
+    pub async fn sync(&self, wait_s: u64) -> Result<Vec<MailboxEvent>, SyncError> {
+        let is_something_there = !self.events()?.is_empty() || events::has_notices(&self.store)?;
         let wait_s = if is_something_there { 0 } else { wait_s };
         let mailbox = self.mailbox();
         let reply = tokio::select! {
@@ -59,7 +58,7 @@ impl MlsClient<ServerDelivery> {
             let _alone = self.committing.lock().await;
             catch_up_from(&self.mailbox(), reply).await?;
         }
-        Ok(happenings::tell(&self.store)?)
+        Ok(events::tell(&self.store)?)
     }
 
     /// What has happened and is not confirmed yet, in order, without what this device's own posts have caused since
@@ -68,17 +67,17 @@ impl MlsClient<ServerDelivery> {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn happenings(&self) -> Result<Vec<Happening>, StorageError> {
-        happenings::happenings(&self.store)
+    pub fn events(&self) -> Result<Vec<MailboxEvent>, StorageError> {
+        events::events(&self.store)
     }
 
-    /// Confirms the happenings up to a position: they are safely shown, and do not come again.
+    /// Confirms the events up to a position: they are safely shown, and do not come again.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`]. They come again then.
     pub fn confirm(&self, through: u64) -> Result<(), StorageError> {
-        happenings::confirm(&self.store, through)
+        events::confirm(&self.store, through)
     }
 
     /// Takes note that messages were lost, after [`SyncError::Overrun`]: the server gives out again

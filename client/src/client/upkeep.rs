@@ -4,8 +4,8 @@ use keypool_api::PoolStatus;
 
 use super::MlsClient;
 use crate::{
-    ApiError, Checkup, DeliveryService, OwnerAudit, PoolError, PoolListener, Refresh, RefreshError,
-    StorageError,
+    ApiError, DeliveryService, DoctorReport, OwnerAudit, PoolError, PoolListener, Refresh,
+    RefreshError, StorageError,
 };
 
 impl<D: DeliveryService> MlsClient<D> {
@@ -98,7 +98,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn check_up(&self) -> Result<Checkup, StorageError> {
+    pub fn check_up(&self) -> Result<DoctorReport, StorageError> {
         self.connection.pool().check_up(self.now())
     }
 
@@ -107,7 +107,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// As [`KeyPackagePool::repair`](crate::KeyPackagePool::repair).
-    pub fn repair(&self) -> Result<Checkup, PoolError> {
+    pub fn repair(&self) -> Result<DoctorReport, PoolError> {
         self.connection.pool().repair(self.now())
     }
 }

@@ -3,7 +3,7 @@
 use keypool_ledger::GroupId;
 
 use super::{BoxError, GroupError, StorageError};
-use crate::{ApiError, DeliveryError, Missing};
+use crate::{ApiError, DeliveryError, SkippedInvitee};
 
 /// Why nobody was invited.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum InviteError {
     #[error("nobody was invited: {}", sentences(missing))]
     Nobody {
         /// Who was to be invited, and why they were not.
-        missing: Vec<Missing>,
+        missing: Vec<SkippedInvitee>,
     },
     /// The server cannot be reached. The group is as it was.
     #[error("nobody was invited: {0}")]
@@ -69,7 +69,7 @@ impl InviteError {
     }
 }
 
-fn sentences(missing: &[Missing]) -> String {
+fn sentences(missing: &[SkippedInvitee]) -> String {
     let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
     all.join("; ")
 }

@@ -2,7 +2,7 @@
 //! server's.
 
 pub(crate) mod catch_up;
-pub(crate) mod happenings;
+pub(crate) mod events;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
 mod progress;

@@ -29,7 +29,7 @@ mod steps;
 
 use keypool_ledger::GroupId;
 
-pub use self::invitee::{Invited, InvitedDevice, Invitee, Missing, Why};
+pub use self::invitee::{Invited, InvitedDevice, Invitee, SkipReason, SkippedInvitee};
 pub(crate) use self::inviter::Inviter;
 use self::{
     inviter::{Progress, unfinished},

@@ -1,7 +1,7 @@
 //! The device's pool: the life of the packages it made, and what a refill has to do.
 
-mod checkup;
 mod config;
+mod doctor;
 mod last_resort;
 mod mirror_health;
 mod replacing;
@@ -29,8 +29,8 @@ pub(crate) use self::last_resort::{
 use self::status::{STATUS_RECORD, counts, server_status};
 pub(super) use self::status::{forget_server_status, record_server_status};
 pub use self::{
-    checkup::{Checkup, Finding},
     config::{PoolConfig, PoolCounts, Replenishment, ServerStatus},
+    doctor::{DoctorReport, Issue},
 };
 use super::{
     CLOCK_SKEW, capabilities, delete_private_keys, facts_of, ledger_ref,

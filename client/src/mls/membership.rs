@@ -4,13 +4,13 @@
 //! this device.
 
 mod adding;
-mod attempts;
 mod commits;
 mod joining;
 mod leaving;
 mod messages;
 mod offers;
 mod removals;
+mod welcome_attempts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,18 +28,18 @@ use openmls_traits::types::Ciphersuite;
 
 pub use self::{
     adding::PendingAdd,
-    attempts::WELCOME_ATTEMPTS_MAX,
     commits::PendingCommit,
     joining::Joined,
     messages::{Change, Received},
     offers::OfferedPackage,
+    welcome_attempts::WELCOME_ATTEMPTS_MAX,
 };
 pub(crate) use self::{
     adding::Sorted,
-    attempts::{count_attempt, forget_attempts, has_no_attempts_left},
-    commits::{Standing, clear_on, left_on, merge_on, standing_on},
+    commits::{CommitState, clear_on, left_on, merge_on, standing_on},
     joining::join_on,
     messages::decrypt_on,
+    welcome_attempts::{count_attempt, forget_attempts, has_no_attempts_left},
 };
 use super::{CLOCK_SKEW, capabilities, identity::stored_pair, name_in, usable_suite};
 use crate::{DeviceIdentity, GroupError, LocalStore, Staged, StorageError};

@@ -5,8 +5,8 @@ mod posting;
 
 use keypool_ledger::{GroupId, PoolId};
 
-use self::posting::{Undertaking, record_name};
-pub(crate) use self::posting::{Updater, Wish};
+pub(crate) use self::posting::{GroupChange, Updater};
+use self::posting::{PendingGroupChange, record_name};
 use super::{
     RACES_MAX,
     delivery::{catch_up::catch_up, mailbox::Mailbox},
@@ -29,7 +29,11 @@ pub struct ResumedUpdate {
 impl<D: DeliveryService> Updater<'_, D> {
     /// Makes the Commit and posts it. One that is there already is posted first; it is all there is to
     /// do if it does the same.
-    pub(crate) async fn change(&self, group: &GroupId, wish: Wish) -> Result<(), UpdateError> {
+    pub(crate) async fn change(
+        &self,
+        group: &GroupId,
+        wish: GroupChange,
+    ) -> Result<(), UpdateError> {
         if let Some(other) = self.under_way(group)? {
             let is_the_same = other.wish == wish;
             self.carry_out(other).await?;
@@ -54,23 +58,27 @@ impl<D: DeliveryService> Updater<'_, D> {
         Ok(resumed)
     }
 
-    fn under_way(&self, group: &GroupId) -> Result<Option<Undertaking>, StorageError> {
+    fn under_way(&self, group: &GroupId) -> Result<Option<PendingGroupChange>, StorageError> {
         self.store.stage()?.app_record(&record_name(group))
     }
 
     /// Makes the Commit and stores it; `None` if nothing is proposed that it would take up.
-    fn begin(&self, group: &GroupId, wish: Wish) -> Result<Option<Undertaking>, UpdateError> {
+    fn begin(
+        &self,
+        group: &GroupId,
+        wish: GroupChange,
+    ) -> Result<Option<PendingGroupChange>, UpdateError> {
         let staged = self.store.stage()?;
         let Some(made) = self.make(&staged, group, &wish)? else {
             return match wish {
-                Wish::FreshKeys | Wish::Proposals => Ok(None),
-                Wish::Removal { user, device } => {
+                GroupChange::FreshKeys | GroupChange::Proposals => Ok(None),
+                GroupChange::Removal { user, device } => {
                     Err(nobody(group, &user, device.as_deref()).into())
                 }
             };
         };
         let post = Some(made.into_post(group.clone()));
-        let undertaking = Undertaking { group: group.clone(), wish, post };
+        let undertaking = PendingGroupChange { group: group.clone(), wish, post };
         staged.put_app_record(&record_name(group), &undertaking)?;
         staged.commit()?;
         Ok(Some(undertaking))
@@ -81,20 +89,20 @@ impl<D: DeliveryService> Updater<'_, D> {
         &self,
         staged: &Staged<'_>,
         group: &GroupId,
-        wish: &Wish,
+        wish: &GroupChange,
     ) -> Result<Option<PendingCommit>, GroupError> {
         match wish {
-            Wish::FreshKeys => self.membership.self_update_on(staged, group).map(Some),
-            Wish::Removal { user, device } => {
+            GroupChange::FreshKeys => self.membership.self_update_on(staged, group).map(Some),
+            GroupChange::Removal { user, device } => {
                 self.membership.remove_user_on(staged, group, user, device.as_deref())
             }
-            Wish::Proposals => self.membership.take_up_on(staged, group),
+            GroupChange::Proposals => self.membership.take_up_on(staged, group),
         }
     }
 
     /// Over the server's own delivery, a Commit that lost its epoch is made anew once the others' are
     /// taken in.
-    async fn carry_out(&self, mut undertaking: Undertaking) -> Result<(), UpdateError> {
+    async fn carry_out(&self, mut undertaking: PendingGroupChange) -> Result<(), UpdateError> {
         let mut races = 0;
         loop {
             let outcome = self.go_on(&mut undertaking).await;
@@ -119,7 +127,7 @@ impl<D: DeliveryService> Updater<'_, D> {
     }
 
     /// Makes the Commit if it is to be made anew, and posts it.
-    async fn go_on(&self, undertaking: &mut Undertaking) -> Result<(), UpdateError> {
+    async fn go_on(&self, undertaking: &mut PendingGroupChange) -> Result<(), UpdateError> {
         let post = match undertaking.post.clone() {
             Some(post) => Some(post),
             None => self.make_anew(undertaking)?,
@@ -132,7 +140,10 @@ impl<D: DeliveryService> Updater<'_, D> {
     }
 
     /// Makes the Commit anew; if that is of no use any more, the change is forgotten.
-    fn make_anew(&self, undertaking: &mut Undertaking) -> Result<Option<CommitPost>, UpdateError> {
+    fn make_anew(
+        &self,
+        undertaking: &mut PendingGroupChange,
+    ) -> Result<Option<CommitPost>, UpdateError> {
         let staged = self.store.stage()?;
         let made = match self.make(&staged, &undertaking.group, &undertaking.wish) {
             Ok(Some(made)) => made,
@@ -148,7 +159,7 @@ impl<D: DeliveryService> Updater<'_, D> {
         Ok(undertaking.post.clone())
     }
 
-    fn forget(&self, undertaking: &Undertaking) -> Result<(), StorageError> {
+    fn forget(&self, undertaking: &PendingGroupChange) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         staged.remove_app_record(&record_name(&undertaking.group));
         staged.commit()

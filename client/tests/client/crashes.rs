@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use keypool_client::{InviteError, MlsClient, Why};
+use keypool_client::{InviteError, MlsClient, SkipReason};
 use keypool_ledger::GroupId;
 
 use super::{
@@ -120,7 +120,7 @@ fn a_renewal_that_is_resumed_asks_anew() {
         service.clock.advance(Duration::from_secs(121));
         reserve(&dave, None).await;
         let refused = resume(&alice).await.unwrap().unwrap_err();
-        assert_eq!(why(&refused), &Why::PoolExhausted);
+        assert_eq!(why(&refused), &SkipReason::PoolExhausted);
         assert!(service.mail.commits(&group).is_empty());
         assert_eq!(alice.members(&group).unwrap().len(), 1);
         assert!(resume(&alice).await.is_none());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use keypool_api::{Base64, Code, CommitRequest, GroupRequest, MailboxKind};
 use keypool_client::{
-    CommitPost, DeliveryError, DeliveryService, Happening, InviteError, MESSAGE_BYTES_MAX,
-    SendError, ServerDelivery, What, Why,
+    CommitPost, DeliveryError, DeliveryService, InviteError, MESSAGE_BYTES_MAX, MailboxEvent,
+    MailboxEventKind, SendError, ServerDelivery, SkipReason,
 };
 use keypool_ledger::GroupId;
 
@@ -279,19 +279,16 @@ fn what_is_not_confirmed_is_told_again_after_a_restart() {
         let (alice, bob, group) = alice_and_bob(&service).await;
         alice.send(&group, b"one").await.unwrap();
         alice.send(&group, b"two").await.unwrap();
-        let happenings = bob.sync(0).await.unwrap();
-        assert_eq!(happenings.len(), 2);
-        bob.confirm(happenings[0].position).unwrap();
+        let events = bob.sync(0).await.unwrap();
+        assert_eq!(events.len(), 2);
+        bob.confirm(events[0].position).unwrap();
         drop(bob);
         let bob = open(&service, "bob");
-        let again = bob.happenings().unwrap();
+        let again = bob.events().unwrap();
         assert_eq!(again.len(), 1);
-        assert_eq!(
-            (again[0].position, &again[0].what),
-            (happenings[1].position, &happenings[1].what)
-        );
+        assert_eq!((again[0].position, &again[0].what), (events[1].position, &events[1].what));
         // The app had been given it: that it may have been shown is said.
-        assert!(!happenings[1].repeated && again[0].repeated);
+        assert!(!events[1].repeated && again[0].repeated);
         alice.send(&group, b"three").await.unwrap();
         let both = bob.sync(0).await.unwrap();
         assert_eq!(both.iter().map(|it| it.repeated).collect::<Vec<_>>(), [true, false]);
@@ -412,11 +409,8 @@ fn what_was_not_kept_of_a_group_is_told_and_the_group_goes_on() {
         let lost = alice.send(&group, b"new").await.unwrap().unwrap();
         assert_eq!(lost.not_kept, ["bob/main".parse().unwrap()], "Alice is told at once");
         for _ in 0..2 {
-            let happenings = bob.sync(0).await.unwrap();
-            assert!(
-                matches!(happenings[..], [Happening { repeated: false, .. }]),
-                "{happenings:?}"
-            );
+            let events = bob.sync(0).await.unwrap();
+            assert!(matches!(events[..], [MailboxEvent { repeated: false, .. }]), "{events:?}");
         }
         assert_eq!(told(&bob).await, ["the group lost"]);
         assert!(told(&bob).await.is_empty());
@@ -470,7 +464,9 @@ fn whoever_waits_for_the_mailbox_hears_at_once_what_the_own_commit_has_done() {
         let (heard, taken_up) = tokio::join!(waiting, alice.take_up_proposals(&group));
         taken_up.unwrap();
         let heard = heard.expect("it is told before the server answers").unwrap();
-        assert!(matches!(&heard[0].what, What::Left { members, .. } if members == &["bob/main"]));
+        assert!(
+            matches!(&heard[0].what, MailboxEventKind::Left { members, .. } if members == &["bob/main"])
+        );
     });
 }
 
@@ -572,7 +568,7 @@ fn a_group_whose_making_was_interrupted_is_made_once_and_nobody_else_can_make_it
             let refused = mallory.invite(&group, ["bob"]).await.unwrap_err();
             // The server says `not_allowed` of each whom she invites, and no more.
             let InviteError::Nobody { missing } = &refused else { panic!("{refused:?}") };
-            assert_eq!(missing[0].why, Why::TakesNoInvitations);
+            assert_eq!(missing[0].why, SkipReason::TakesNoInvitations);
         }
     });
 }
@@ -729,7 +725,7 @@ fn somebody_with_too_many_invitations_is_left_out_until_they_were_online() {
         let ninth = made(8);
         let refused = alice.invite(&ninth, ["bob"]).await.unwrap_err();
         let InviteError::Nobody { missing } = &refused else { panic!("{refused:?}") };
-        assert_eq!(missing[0].why, Why::Refused { code: Code::InvitationsFull });
+        assert_eq!(missing[0].why, SkipReason::Refused { code: Code::InvitationsFull });
         let bob = open(&service, "bob");
         assert_eq!(bob.status().await.unwrap().counts.reserved, 0, "given back");
         assert_eq!(told(&bob).await.len(), 8);

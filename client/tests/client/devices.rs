@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use keypool_api::{Code, Voucher};
-use keypool_client::{ApiError, DeviceIdentity, RefreshError, Why};
+use keypool_client::{ApiError, DeviceIdentity, RefreshError, SkipReason};
 use keypool_ledger::Clock;
 use keypool_server::{RegistrationPolicy, RegistrationSettings};
 use serde_json::json;
@@ -25,7 +25,7 @@ fn all_devices_of_a_user_are_invited_and_hear_each_other() {
         assert_eq!(alice.membership().epoch(&group).unwrap(), 1, "one Commit adds both");
         assert_eq!(members(&alice, &group), ["alice/main", "bob/main", "bob/phone"]);
         let nobody = alice.invite(&group, ["bob"]).await.unwrap_err();
-        assert_eq!(why(&nobody), &Why::AlreadyMember);
+        assert_eq!(why(&nobody), &SkipReason::AlreadyMember);
         told(&bob).await;
         told(&phone).await;
         alice.send(&group, b"to all of you").await.unwrap();
@@ -64,7 +64,7 @@ fn a_device_without_packages_holds_up_no_other_and_is_named() {
         bob/phone has no KeyPackage left; try again when they have been online
         "#);
         let nobody = alice.invite(&group, ["nobody"]).await.unwrap_err();
-        assert_eq!(why(&nobody), &Why::UnknownUser);
+        assert_eq!(why(&nobody), &SkipReason::UnknownUser);
     });
 }
 

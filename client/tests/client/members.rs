@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keypool_api::Voucher;
-use keypool_client::{MlsClient, PoolConfig, ServerDelivery, What};
+use keypool_client::{MailboxEventKind, MlsClient, PoolConfig, ServerDelivery};
 use keypool_ledger::{Clock, GroupId};
 
 use super::service::{Service, group};
@@ -51,39 +51,41 @@ pub(crate) async fn told(client: &Client) -> Vec<String> {
 
 /// What has happened and is stored, as text; it is confirmed.
 pub(crate) fn shown(client: &Client) -> Vec<String> {
-    let happenings = client.happenings().unwrap();
-    if let Some(last) = happenings.last() {
+    let events = client.events().unwrap();
+    if let Some(last) = events.last() {
         client.confirm(last.position).unwrap();
     }
-    happenings.into_iter().map(|happening| text(happening.what)).collect()
+    events.into_iter().map(|event| text(event.what)).collect()
 }
 
-fn text(what: What) -> String {
+fn text(what: MailboxEventKind) -> String {
     match what {
-        What::Joined { inviter, .. } => format!("joined by {inviter}"),
-        What::Message { sender, bytes, .. } => {
+        MailboxEventKind::Joined { inviter, .. } => format!("joined by {inviter}"),
+        MailboxEventKind::Message { sender, bytes, .. } => {
             format!("{sender}: {}", String::from_utf8(bytes).unwrap())
         }
-        What::Changed(change) => {
+        MailboxEventKind::Changed(change) => {
             let gone = if change.removed_self { ", and this is me" } else { "" };
             format!("+{:?} -{:?}{gone}", change.added, change.removed)
         }
-        What::Proposed { sender, to_leave: true, .. } => format!("{sender} asks to leave"),
-        What::Proposed { sender, .. } => format!("{sender} proposes"),
-        What::Left { members, .. } => format!("{members:?} left"),
-        What::NotReached { members, commit, .. } => {
+        MailboxEventKind::Proposed { sender, to_leave: true, .. } => {
+            format!("{sender} asks to leave")
+        }
+        MailboxEventKind::Proposed { sender, .. } => format!("{sender} proposes"),
+        MailboxEventKind::Left { members, .. } => format!("{members:?} left"),
+        MailboxEventKind::NotReached { members, commit, .. } => {
             let what = if commit { "Commit" } else { "message" };
             format!(
                 "{what} missed by {}",
                 members.iter().map(ToString::to_string).collect::<String>()
             )
         }
-        What::NotKept { sender: Some(sender), .. } => format!("some of {sender} lost"),
-        What::NotKept { sender: None, .. } => "the group lost".to_owned(),
-        What::RemovedOtherwise { sender, claimed, removed, .. } => {
+        MailboxEventKind::NotKept { sender: Some(sender), .. } => format!("some of {sender} lost"),
+        MailboxEventKind::NotKept { sender: None, .. } => "the group lost".to_owned(),
+        MailboxEventKind::RemovedOtherwise { sender, claimed, removed, .. } => {
             format!("{sender} claims -{claimed:?}, and did -{removed:?}")
         }
-        What::Unreadable { why, .. } => format!("unreadable: {why}"),
+        MailboxEventKind::Unreadable { why, .. } => format!("unreadable: {why}"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keypool_api::{Base64, EventView, EventsReply};
-use keypool_client::{AuditFinding, EvidenceKind, Gravity, MlsClient, OwnerAudit};
+use keypool_client::{AuditFinding, EvidenceKind, MlsClient, OwnerAudit, Severity};
 use keypool_ledger::{Event, EventEnvelope, PoolId, ReleaseReason, ReservationId, codec};
 use keypool_transparency::{NoteKey, NoteSigner, Paper};
 use uuid::Uuid;
@@ -64,7 +64,7 @@ fn an_honest_story_has_nothing_to_tell() {
         service.clock.advance(DAY * 3);
         assert_eq!(found(&service, &bob).await, []);
         let audit = bob.audit().unwrap();
-        assert_eq!((audit.joined, audit.gravity()), (2, None));
+        assert_eq!((audit.joined, audit.severity()), (2, None));
         assert_eq!(audit.checkpoint.unwrap().origin, key_of(&service).name());
     });
 }
@@ -88,7 +88,7 @@ fn offline_weeks_accuse_nobody_and_a_welcome_that_never_comes_is_told() {
             panic!("{told:?}")
         };
         assert_eq!(*holder, Some("alice/main".parse().unwrap()));
-        assert_eq!(bob.audit().unwrap().gravity(), Some(Gravity::Broken));
+        assert_eq!(bob.audit().unwrap().severity(), Some(Severity::Broken));
     });
 }
 
@@ -121,7 +121,7 @@ fn a_refused_late_spend_is_a_notice() {
         let told = found(&service, &bob).await;
         let audit = bob.audit().unwrap();
         assert!(matches!(&told[..], [AuditFinding::Conflict { .. }]), "{told:?}");
-        assert!(audit.is_sound() && audit.gravity() == Some(Gravity::Notice));
+        assert!(audit.is_sound() && audit.severity() == Some(Severity::Notice));
     });
 }
 
@@ -255,7 +255,7 @@ fn a_history_that_was_told_otherwise_is_equivocation() {
         let told =
             matches!(audit.findings[..], [AuditFinding::HistoryRefused { told_before: true, .. }]);
         assert!(told, "{audit:?}");
-        assert_eq!(audit.gravity(), Some(Gravity::Equivocation));
+        assert_eq!(audit.severity(), Some(Severity::Equivocation));
     });
 }
 
@@ -376,7 +376,7 @@ fn two_futures_of_one_log_are_found_and_the_evidence_is_kept() {
             assert!(refresh.drift.server_set_back && refresh.drift.retired == 32);
             let audit = bob.audit().unwrap();
             assert_eq!(contradiction(&audit), (kind, with_key));
-            assert_eq!(audit.gravity(), Some(Gravity::Equivocation));
+            assert_eq!(audit.severity(), Some(Severity::Equivocation));
             drop(bob);
             let bob = service.open("bob");
             let kept = bob.audit().unwrap();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use keypool_api::{ClaimRequest, ReserveReply, ReserveRequest};
-use keypool_client::{InviteError, Invited, MlsClient, Received, Why, fresh_command};
+use keypool_client::{InviteError, Invited, MlsClient, Received, SkipReason, fresh_command};
 use keypool_ledger::{Clock, GroupId, ReservationId, Timestamp};
 use keypool_transparency::Paper;
 use uuid::Uuid;
@@ -68,7 +68,7 @@ pub(crate) async fn resume(client: &MlsClient<Mail>) -> Option<Result<Invited, I
 
 /// Why the one who was to be invited was not.
 #[track_caller]
-pub(crate) fn why(refused: &InviteError) -> &Why {
+pub(crate) fn why(refused: &InviteError) -> &SkipReason {
     match refused {
         InviteError::Nobody { missing } if missing.len() == 1 => &missing[0].why,
         other => panic!("{other:?}"),

@@ -1,16 +1,16 @@
 //! Pool events as text, and waiting for one of them.
 
-use keypool_client::{PoolListener, PoolNews};
+use keypool_client::{PoolEvent, PoolListener};
 
 use super::{service::Mail, support::in_a_minute};
 
 /// The name of a pool event.
-pub(crate) fn name(news: Option<PoolNews>) -> String {
+pub(crate) fn name(news: Option<PoolEvent>) -> String {
     match news {
-        Some(PoolNews::Happened(moment)) => moment.event,
-        Some(PoolNews::Low(notice)) => format!("{} {}", notice.pool_health, notice.pool.available),
-        Some(PoolNews::Empty(_)) => "empty".to_owned(),
-        Some(PoolNews::LastResortUsed(_)) => "last resort".to_owned(),
+        Some(PoolEvent::Happened(moment)) => moment.event,
+        Some(PoolEvent::Low(notice)) => format!("{} {}", notice.pool_health, notice.pool.available),
+        Some(PoolEvent::Empty(_)) => "empty".to_owned(),
+        Some(PoolEvent::LastResortUsed(_)) => "last resort".to_owned(),
         None => "the end".to_owned(),
     }
 }

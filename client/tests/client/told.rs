@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use keypool_client::{MlsClient, PoolListener, PoolNews, Refresh, fresh_command};
+use keypool_client::{MlsClient, PoolEvent, PoolListener, Refresh, fresh_command};
 use keypool_ledger::RevokeReason;
 
 use super::{
@@ -99,7 +99,7 @@ fn a_pool_that_is_told_to_be_low_is_filled_at_once() {
             reserve(alice, None).await;
             reserve(alice, None).await;
             in_a_minute(async {
-                while !matches!(listener.next().await.unwrap(), Some(PoolNews::Low(_))) {}
+                while !matches!(listener.next().await.unwrap(), Some(PoolEvent::Low(_))) {}
             })
             .await;
             let (filled, _) = refresh(&service, bob).await;

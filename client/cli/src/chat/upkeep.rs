@@ -2,10 +2,10 @@
 
 use std::{future::Future, time::Duration};
 
-use keypool_client::{Gravity, Refresh, RefreshError};
+use keypool_client::{Refresh, RefreshError, Severity};
 use tokio::time::timeout;
 
-use super::{Chat, End, doing::NO_ANSWER};
+use super::{Chat, End, commands::NO_ANSWER};
 
 /// How long a refresh may hold up the next line.
 const REFRESH_WAIT: Duration = Duration::from_secs(5);
@@ -84,7 +84,7 @@ impl Chat<'_> {
     /// Says once, of everything that is found, that something is wrong.
     fn audit(&mut self) -> Result<(), End> {
         let mut findings = self.client.audit()?.findings;
-        findings.retain(|finding| Gravity::Notice < finding.gravity());
+        findings.retain(|finding| Severity::Notice < finding.severity());
         let is_new = findings.iter().any(|finding| !self.findings.contains(finding));
         if is_new {
             let (count, s) = (findings.len(), if findings.len() == 1 { "" } else { "s" });

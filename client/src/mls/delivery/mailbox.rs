@@ -12,7 +12,7 @@ use keypool_api::{
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
 
 use super::{
-    happenings::{Happening, What, name},
+    events::{MailboxEvent, MailboxEventKind, name},
     progress::{Progress, progress, put_progress},
 };
 use crate::{
@@ -77,8 +77,8 @@ impl<D: DeliveryService> Mailbox<'_, D> {
                 progress.told.push(group.clone());
             }
             let (position, at) = (progress.taken_in, self.connection.api().server_time(self.now));
-            let what = What::NotKept { group, sender };
-            staged.put_app_record(&name, &Happening { position, at, what, repeated: false })?;
+            let what = MailboxEventKind::NotKept { group, sender };
+            staged.put_app_record(&name, &MailboxEvent { position, at, what, repeated: false })?;
         }
         put_progress(&staged, &progress)?;
         staged.commit()
@@ -145,23 +145,23 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let (at, claimed) = (Timestamp::from_millis(item.at_ms), item.removed.clone());
         let (staged, what) = match open(&staged, item, self.now) {
             Ok(what) => (staged, what),
-            Err(Trouble::Storage(error)) => return Err(error),
-            Err(Trouble::Unreadable(why, tried)) => {
+            Err(ItemError::Storage(error)) => return Err(error),
+            Err(ItemError::Unreadable(why, tried)) => {
                 // Nothing of what it began to do is kept.
                 drop(staged);
                 let staged = self.store.stage()?;
                 tried.map(|package| count_attempt(&staged, &package)).transpose()?;
-                (staged, Some(What::Unreadable { group: group.clone(), why }))
+                (staged, Some(MailboxEventKind::Unreadable { group: group.clone(), why }))
             }
         };
         let mut after = Progress { taken_in: position, ..before };
         match &what {
-            Some(What::Joined { group, .. }) => after.join(group),
+            Some(MailboxEventKind::Joined { group, .. }) => after.join(group),
             // Nobody was invited by a Welcome that cannot be opened.
-            Some(What::Unreadable { .. }) if kind == MailboxKind::Welcome => {
+            Some(MailboxEventKind::Unreadable { .. }) if kind == MailboxKind::Welcome => {
                 after.leave_unless(&group, is_in(&staged, &group)?);
             }
-            Some(What::Changed(change)) if change.removed_self => {
+            Some(MailboxEventKind::Changed(change)) if change.removed_self => {
                 after.leave_unless(&group, claimed.contains(self.store.owner()));
             }
             _ => {}
@@ -170,7 +170,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let names = [name(position), format!("{} removed", name(position))];
         for (name, what) in names.iter().zip([what, otherwise]) {
             let Some(what) = what else { continue };
-            staged.put_app_record(name, &Happening { position, at, what, repeated: false })?;
+            staged.put_app_record(name, &MailboxEvent { position, at, what, repeated: false })?;
         }
         put_progress(&staged, &after)?;
         staged.commit()
@@ -178,8 +178,8 @@ impl<D: DeliveryService> Mailbox<'_, D> {
 }
 
 /// The removals that the server was told of, where a Commit makes others.
-fn removed_otherwise(what: &What, claimed: Vec<PoolId>) -> Option<What> {
-    let What::Changed(change) = what else { return None };
+fn removed_otherwise(what: &MailboxEventKind, claimed: Vec<PoolId>) -> Option<MailboxEventKind> {
+    let MailboxEventKind::Changed(change) = what else { return None };
     let names: BTreeSet<String> = claimed.iter().map(ToString::to_string).collect();
     let removed: BTreeSet<String> = change.removed.iter().cloned().collect();
     if names == removed {
@@ -187,23 +187,27 @@ fn removed_otherwise(what: &What, claimed: Vec<PoolId>) -> Option<What> {
     }
     let Change { group, sender, removed, .. } = change.clone();
     tracing::warn!(%group, sender, ?claimed, ?removed, "the server was told of other removals");
-    Some(What::RemovedOtherwise { group, sender, claimed, removed })
+    Some(MailboxEventKind::RemovedOtherwise { group, sender, claimed, removed })
 }
 
 /// Why an item was not taken in.
-enum Trouble {
+enum ItemError {
     Storage(StorageError),
     /// Why, and the package that a Welcome was tried with.
     Unreadable(String, Option<KeyPackageRef>),
 }
 
 /// Does what an item asks for. `None` if there is nothing to tell.
-fn open(staged: &Staged<'_>, item: MailboxItem, now: Timestamp) -> Result<Option<What>, Trouble> {
+fn open(
+    staged: &Staged<'_>,
+    item: MailboxItem,
+    now: Timestamp,
+) -> Result<Option<MailboxEventKind>, ItemError> {
     let Base64(bytes) = item.bytes;
     match item.kind {
         MailboxKind::Welcome => {
             let Joined { group, inviter, last_resort, .. } = join_on(staged, &bytes, now)?;
-            Ok(Some(What::Joined { group, inviter, last_resort }))
+            Ok(Some(MailboxEventKind::Joined { group, inviter, last_resort }))
         }
         MailboxKind::Commit | MailboxKind::Message => match decrypt_on(staged, &bytes) {
             Ok(received) => Ok(told_of(received)),
@@ -214,20 +218,20 @@ fn open(staged: &Staged<'_>, item: MailboxItem, now: Timestamp) -> Result<Option
 }
 
 /// What the app is told of a message that was opened.
-fn told_of(received: Received) -> Option<What> {
+fn told_of(received: Received) -> Option<MailboxEventKind> {
     match received {
         Received::Application { group, sender, bytes } => {
-            Some(What::Message { group, sender, bytes })
+            Some(MailboxEventKind::Message { group, sender, bytes })
         }
-        Received::Changed(change) => Some(What::Changed(change)),
+        Received::Changed(change) => Some(MailboxEventKind::Changed(change)),
         Received::Proposed { group, sender, to_leave } => {
-            Some(What::Proposed { group, sender, to_leave })
+            Some(MailboxEventKind::Proposed { group, sender, to_leave })
         }
         Received::Own { .. } => None,
     }
 }
 
-impl From<JoinError> for Trouble {
+impl From<JoinError> for ItemError {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Storage(error) => Self::Storage(error),
@@ -239,7 +243,7 @@ impl From<JoinError> for Trouble {
     }
 }
 
-impl From<MessageError> for Trouble {
+impl From<MessageError> for ItemError {
     fn from(error: MessageError) -> Self {
         match error {
             MessageError::Group(GroupError::Storage(error)) => Self::Storage(error),

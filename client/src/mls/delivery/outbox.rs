@@ -5,7 +5,7 @@ use keypool_ledger::{CommandId, GroupId, Hash, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    happenings::What,
+    events::MailboxEventKind,
     server::{command_of, refusal},
 };
 use crate::{
@@ -36,7 +36,7 @@ pub struct Sent {
     /// Its place in the server's log; 0 if no mailbox keeps it, and the server has stored nothing.
     pub position: u64,
     /// The members whose mailboxes had no room for it, the first hundred by name: they are told, and do not
-    /// get it. Members whom an earlier message of the outbox did not reach are in [`What::NotReached`].
+    /// get it. Members whom an earlier message of the outbox did not reach are in [`MailboxEventKind::NotReached`].
     pub not_kept: Vec<PoolId>,
 }
 
@@ -177,7 +177,7 @@ impl Outbox<'_> {
         staged.remove_app_record(name);
         if !sent.not_kept.is_empty() {
             let (group, members) = (letter.group.clone(), sent.not_kept);
-            let what = What::NotReached { group, members, commit: false };
+            let what = MailboxEventKind::NotReached { group, members, commit: false };
             self.connection.note_on(&staged, what, Hash::of(&letter.sealed), self.now)?;
         }
         staged.commit()

@@ -4,13 +4,13 @@
 use keypool_ledger::{KeyPackageRef, PoolId};
 
 use super::{
-    invitee::{Missing, Why},
+    invitee::{SkipReason, SkippedInvitee},
     inviter::{Inviter, Progress, commit_missing, done, put, unfinished},
     record::{Addition, Invitation, Kept, Step},
 };
 use crate::{
     AddedMember, ApiError, CommitPost, DeliveryError, DeliveryService, InviteError,
-    mls::membership::{Standing, clear_on},
+    mls::membership::{CommitState, clear_on},
 };
 
 impl<D: DeliveryService> Inviter<'_, D> {
@@ -22,7 +22,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         invitation: &mut Invitation,
         addition: Addition,
     ) -> Result<Progress, InviteError> {
-        if self.standing(&addition.commit)? == Standing::Cleared {
+        if self.standing(&addition.commit)? == CommitState::Cleared {
             // If it were accepted now, it could not be merged.
             self.forget(invitation)?;
             return Err(commit_missing(invitation));
@@ -59,8 +59,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
         refused: &ApiError,
     ) -> Result<Progress, InviteError> {
         let kept = invitation.kept.remove(place);
-        let why = refused.code().map_or(Why::Unanswered, Why::of_invitee);
-        invitation.missing.push(Missing { invitee: kept.owner.clone().into(), why });
+        let why = refused.code().map_or(SkipReason::Unanswered, SkipReason::of_invitee);
+        invitation.missing.push(SkippedInvitee { invitee: kept.owner.clone().into(), why });
         let step = self.start_over(invitation, addition, &[])?;
         self.release(invitation, &kept).await;
         Ok(Progress::At(step))
@@ -76,7 +76,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         let standing = self.merge(&staged, &addition.commit, not_kept)?;
         staged.remove_app_record(&invitation.record_name());
         staged.commit()?;
-        if standing == Standing::Cleared {
+        if standing == CommitState::Cleared {
             return Err(commit_missing(invitation));
         }
         invitation.note_added(&[]);

@@ -25,7 +25,7 @@ pub struct Invited {
     /// The devices that were added.
     pub added: Vec<InvitedDevice>,
     /// Who was not added, and why.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<SkippedInvitee>,
     /// How often packages were asked for: more than once if some were lost or could not be used.
     pub attempts: u32,
 }
@@ -43,17 +43,17 @@ pub struct InvitedDevice {
 
 /// Somebody who was not added to a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Missing {
+pub struct SkippedInvitee {
     /// The device, or the user if it is about all of their devices.
     pub invitee: Invitee,
     /// Why.
-    pub why: Why,
+    pub why: SkipReason,
 }
 
 /// Why somebody was not added to a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum SkipReason {
     /// No package is left. Try again when they have been online.
     PoolExhausted,
     /// They are not registered at this server. Check the name.
@@ -145,7 +145,7 @@ impl From<PoolId> for Invitee {
     }
 }
 
-impl From<Code> for Why {
+impl From<Code> for SkipReason {
     fn from(code: Code) -> Self {
         match code {
             Code::PoolExhausted => Self::PoolExhausted,
@@ -159,7 +159,7 @@ impl From<Code> for Why {
     }
 }
 
-impl Why {
+impl SkipReason {
     /// The reason for the server's code about one invitee. Of a whole request `not_allowed` means something else.
     pub(super) fn of_invitee(code: Code) -> Self {
         match code {
@@ -179,7 +179,7 @@ impl fmt::Display for Invitee {
 }
 
 /// The reason alone, as a sentence about somebody who is named elsewhere.
-impl fmt::Display for Why {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PoolExhausted => {
@@ -216,51 +216,53 @@ impl fmt::Display for Why {
     }
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for SkippedInvitee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = &self.invitee;
         match &self.why {
-            Why::PoolExhausted => {
+            SkipReason::PoolExhausted => {
                 write!(f, "{who} has no KeyPackage left; try again when they have been online")
             }
-            Why::UnknownUser => {
+            SkipReason::UnknownUser => {
                 write!(f, "{who} is not registered at this server; check the name")
             }
-            Why::InvalidName { said } => write!(f, "{who} was not invited: {said}"),
-            Why::NothingCompatible => {
+            SkipReason::InvalidName { said } => write!(f, "{who} was not invited: {said}"),
+            SkipReason::NothingCompatible => {
                 write!(f, "{who} has no KeyPackage for this group's ciphersuite")
             }
-            Why::AlreadyMember => write!(f, "{who} is in the group already"),
-            Why::PackageRejected { check } => write!(
+            SkipReason::AlreadyMember => write!(f, "{who} is in the group already"),
+            SkipReason::PackageRejected { check } => write!(
                 f,
                 "{who} could not be invited: their KeyPackage failed the check {check}, and no other \
                  could be had"
             ),
-            Why::ReservationLost { attempts } => {
+            SkipReason::ReservationLost { attempts } => {
                 write!(
                     f,
                     "{who} was not added: {attempts} reservations were lost; invite them again"
                 )
             }
-            Why::WelcomeRefused { said } => write!(
+            SkipReason::WelcomeRefused { said } => write!(
                 f,
                 "{who} is in the group and its Welcome was refused: {said}; remove it and invite it \
                  again"
             ),
-            Why::OverQuota { retry_after_s: Some(wait_s) } => {
+            SkipReason::OverQuota { retry_after_s: Some(wait_s) } => {
                 write!(f, "{who} cannot be invited by you for now; try again in {wait_s} s")
             }
-            Why::OverQuota { retry_after_s: None } => {
+            SkipReason::OverQuota { retry_after_s: None } => {
                 write!(f, "{who} cannot be invited by you for now; try again later")
             }
-            Why::TakesNoInvitations => write!(
+            SkipReason::TakesNoInvitations => write!(
                 f,
                 "{who} takes no invitations from you; ask {who} to add you as a contact, and invite them again"
             ),
-            Why::Refused { code } => {
+            SkipReason::Refused { code } => {
                 write!(f, "{who} could not be invited: {code}. {}", code.hint())
             }
-            Why::Unanswered => write!(f, "{who} was not invited: the server says nothing of them"),
+            SkipReason::Unanswered => {
+                write!(f, "{who} was not invited: the server says nothing of them")
+            }
         }
     }
 }
@@ -272,19 +274,19 @@ mod tests {
     #[test]
     fn a_reason_is_a_sentence_without_the_name_of_the_invitee() {
         let reasons = [
-            Why::PoolExhausted,
-            Why::UnknownUser,
-            Why::InvalidName { said: "the name is too long".to_owned() },
-            Why::NothingCompatible,
-            Why::AlreadyMember,
-            Why::PackageRejected { check: PackageCheck::Keys },
-            Why::ReservationLost { attempts: 3 },
-            Why::WelcomeRefused { said: "unknown device".to_owned() },
-            Why::OverQuota { retry_after_s: Some(60) },
-            Why::OverQuota { retry_after_s: None },
-            Why::TakesNoInvitations,
-            Why::Refused { code: Code::TooLarge },
-            Why::Unanswered,
+            SkipReason::PoolExhausted,
+            SkipReason::UnknownUser,
+            SkipReason::InvalidName { said: "the name is too long".to_owned() },
+            SkipReason::NothingCompatible,
+            SkipReason::AlreadyMember,
+            SkipReason::PackageRejected { check: PackageCheck::Keys },
+            SkipReason::ReservationLost { attempts: 3 },
+            SkipReason::WelcomeRefused { said: "unknown device".to_owned() },
+            SkipReason::OverQuota { retry_after_s: Some(60) },
+            SkipReason::OverQuota { retry_after_s: None },
+            SkipReason::TakesNoInvitations,
+            SkipReason::Refused { code: Code::TooLarge },
+            SkipReason::Unanswered,
         ];
         let sentences: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(sentences.join("\n"), @"

@@ -12,7 +12,7 @@ use crate::{
     StorageError,
     mls::{
         connection::MlsConnection,
-        membership::{MlsMembership, Standing, clear_on, standing_on},
+        membership::{CommitState, MlsMembership, clear_on, standing_on},
     },
     storage::fresh_command,
 };
@@ -102,11 +102,11 @@ impl<D: DeliveryService> Inviter<'_, D> {
         staged: &Staged<'_>,
         post: &CommitPost,
         not_kept: Vec<PoolId>,
-    ) -> Result<Standing, GroupError> {
+    ) -> Result<CommitState, GroupError> {
         self.connection.merge_accepted_on(staged, post, (not_kept, self.now))
     }
 
-    pub(super) fn standing(&self, post: &CommitPost) -> Result<Standing, InviteError> {
+    pub(super) fn standing(&self, post: &CommitPost) -> Result<CommitState, InviteError> {
         Ok(standing_on(&self.store.stage()?, post)?)
     }
 

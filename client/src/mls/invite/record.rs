@@ -7,7 +7,7 @@ use keypool_ledger::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::invitee::{Invited, InvitedDevice, Invitee, Missing, Why};
+use super::invitee::{Invited, InvitedDevice, Invitee, SkipReason, SkippedInvitee};
 use crate::{CommitPost, OfferedPackage, mls::contacts::ContactTokens};
 
 /// What the names of stored invitations begin with.
@@ -32,7 +32,7 @@ pub(super) struct Invitation {
     /// Who is in the group by an earlier Commit of this invitation.
     pub(super) added: Vec<InvitedDevice>,
     /// Who will not be added, and why.
-    pub(super) missing: Vec<Missing>,
+    pub(super) missing: Vec<SkippedInvitee>,
     pub(super) step: Step,
     /// What introduces this user to others, by user, as it was when the invitation began.
     #[serde(default)]
@@ -46,7 +46,7 @@ pub(super) struct Wanted {
     /// How many packages were tried.
     pub(super) tries: u32,
     /// What was wrong with the last of them.
-    pub(super) why: Option<Why>,
+    pub(super) why: Option<SkipReason>,
 }
 
 /// A package that is set aside for this invitation.
@@ -106,7 +106,7 @@ impl Invitation {
     pub(super) fn new(
         group: &GroupId,
         invitees: Vec<Invitee>,
-        (wanted, missing): (Vec<Wanted>, Vec<Missing>),
+        (wanted, missing): (Vec<Wanted>, Vec<SkippedInvitee>),
         tokens: ContactTokens,
     ) -> Self {
         Self {
@@ -185,36 +185,42 @@ impl Invitation {
                     again.extend(self.retry(
                         invitee,
                         asked.tries,
-                        Why::ReservationLost { attempts },
+                        SkipReason::ReservationLost { attempts },
                     ));
                 }
-                (Code::PoolExhausted, Some(why @ Why::PackageRejected { .. })) => {
+                (Code::PoolExhausted, Some(why @ SkipReason::PackageRejected { .. })) => {
                     let why = why.clone();
-                    self.missing.push(Missing { invitee, why });
+                    self.missing.push(SkippedInvitee { invitee, why });
                 }
                 (Code::RateLimited | Code::TooManyReservations, _) => {
-                    let why = Why::OverQuota { retry_after_s: missing.retry_after_s };
-                    self.missing.push(Missing { invitee, why });
+                    let why = SkipReason::OverQuota { retry_after_s: missing.retry_after_s };
+                    self.missing.push(SkippedInvitee { invitee, why });
                 }
                 (code, _) => {
-                    self.missing.push(Missing { invitee, why: Why::of_invitee(code) });
+                    self.missing
+                        .push(SkippedInvitee { invitee, why: SkipReason::of_invitee(code) });
                 }
             }
         }
         for (asked, _) in wanted.iter().zip(heard).filter(|(_, heard)| !heard) {
             let invitee = asked.invitee.clone();
-            self.missing.push(Missing { invitee, why: Why::Unanswered });
+            self.missing.push(SkippedInvitee { invitee, why: SkipReason::Unanswered });
         }
         again
     }
 
     /// Whether another package is to be tried; if not, they are missing.
-    pub(super) fn retry(&mut self, invitee: Invitee, tries: u32, why: Why) -> Option<Wanted> {
+    pub(super) fn retry(
+        &mut self,
+        invitee: Invitee,
+        tries: u32,
+        why: SkipReason,
+    ) -> Option<Wanted> {
         let tries = tries.saturating_add(1);
         if tries < TRIES_MAX {
             return Some(Wanted { invitee, tries, why: Some(why) });
         }
-        self.missing.push(Missing { invitee, why });
+        self.missing.push(SkippedInvitee { invitee, why });
         None
     }
 
@@ -225,7 +231,7 @@ impl Invitation {
             kept.partition(|kept| lost.contains(&kept.keypackage_ref));
         self.kept = kept;
         for Kept { owner, tries, .. } in gone {
-            let why = Why::ReservationLost { attempts: tries.saturating_add(1) };
+            let why = SkipReason::ReservationLost { attempts: tries.saturating_add(1) };
             let again = self.retry(owner.into(), tries, why);
             self.wanted.extend(again);
         }
@@ -233,11 +239,11 @@ impl Invitation {
     }
 
     /// Counts all who are not added yet as missing.
-    pub(super) fn miss(&mut self, wanted: Vec<Wanted>, why: &Why) {
+    pub(super) fn miss(&mut self, wanted: Vec<Wanted>, why: &SkipReason) {
         let kept = std::mem::take(&mut self.kept).into_iter();
         let wanted = wanted.into_iter().map(|wanted| wanted.invitee);
         let all = kept.map(|kept| Invitee::from(kept.owner)).chain(wanted);
-        self.missing.extend(all.map(|invitee| Missing { invitee, why: why.clone() }));
+        self.missing.extend(all.map(|invitee| SkippedInvitee { invitee, why: why.clone() }));
     }
 
     /// Asks anew, if there is somebody to ask for.

@@ -6,7 +6,7 @@ use keypool_api::{Code, ReportReason, ReportRequest};
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId};
 
 use super::{
-    invitee::{Invitee, Missing, Why},
+    invitee::{Invitee, SkipReason, SkippedInvitee},
     inviter::{Inviter, Progress, done, put},
     record::{Addition, Invitation, Kept, Step, Wanted},
 };
@@ -24,7 +24,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         group: &GroupId,
         invitees: &[Invitee],
-    ) -> Result<(Vec<Wanted>, Vec<Missing>), InviteError> {
+    ) -> Result<(Vec<Wanted>, Vec<SkippedInvitee>), InviteError> {
         let members = self.membership.members(group)?;
         let members: BTreeSet<PoolId> =
             members.iter().filter_map(|member| member.name.parse().ok()).collect();
@@ -35,13 +35,13 @@ impl<D: DeliveryService> Inviter<'_, D> {
             }
             let is_known = members.iter().any(|member| member.user() == invitee.user);
             let found = match (invitee.pool(), &invitee.device) {
-                (Err(error), _) => Err(Why::InvalidName { said: error.to_string() }),
+                (Err(error), _) => Err(SkipReason::InvalidName { said: error.to_string() }),
                 (Ok(_), None) if is_known => self.others_of(invitee, &members).await?,
                 (Ok(_), _) => Ok(vec![invitee.clone()]),
             };
             match found {
                 Ok(found) => wanted.extend(found.into_iter().map(Wanted::new)),
-                Err(why) => missing.push(Missing { invitee: invitee.clone(), why }),
+                Err(why) => missing.push(SkippedInvitee { invitee: invitee.clone(), why }),
             }
         }
         Ok((wanted, missing))
@@ -52,17 +52,17 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         invitee: &Invitee,
         members: &BTreeSet<PoolId>,
-    ) -> Result<Result<Vec<Invitee>, Why>, InviteError> {
+    ) -> Result<Result<Vec<Invitee>, SkipReason>, InviteError> {
         let devices = match self.connection.api().devices_of(&invitee.user).await {
             Ok(devices) => devices,
             Err(error) if error.code() == Some(Code::UnknownUser) => {
-                return Ok(Err(Why::UnknownUser));
+                return Ok(Err(SkipReason::UnknownUser));
             }
             Err(error) => return Err(InviteError::from_api(error)),
         };
         let others = devices.into_iter().filter(|device| !members.contains(device));
         let others: Vec<Invitee> = others.map(Invitee::from).collect();
-        Ok(if others.is_empty() { Err(Why::AlreadyMember) } else { Ok(others) })
+        Ok(if others.is_empty() { Err(SkipReason::AlreadyMember) } else { Ok(others) })
     }
 
     /// Reserving: packages are set aside for those who are wanted; once nobody is, they are added.
@@ -91,7 +91,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
                     if invitation.added.is_empty() {
                         return Err(InviteError::from_api(error));
                     }
-                    let why = error.code().map_or(Why::Unanswered, Why::from);
+                    let why = error.code().map_or(SkipReason::Unanswered, SkipReason::from);
                     invitation.miss(wanted, &why);
                     return done(invitation);
                 }
@@ -156,7 +156,9 @@ impl<D: DeliveryService> Inviter<'_, D> {
             let check = match error {
                 AddError::PackageRejected { check, .. } => Some(check),
                 AddError::AlreadyMember { .. } => {
-                    invitation.missing.push(Missing { invitee, why: Why::AlreadyMember });
+                    invitation
+                        .missing
+                        .push(SkippedInvitee { invitee, why: SkipReason::AlreadyMember });
                     self.release(invitation, &kept).await;
                     continue;
                 }
@@ -167,10 +169,10 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 None => self.release(invitation, &kept).await,
             }
             let Some(check) = check else { continue };
-            let why = Why::PackageRejected { check };
+            let why = SkipReason::PackageRejected { check };
             if matches!(check, PackageCheck::Group | PackageCheck::Ciphersuite) {
                 // Another package of the device would do no better.
-                invitation.missing.push(Missing { invitee, why });
+                invitation.missing.push(SkippedInvitee { invitee, why });
             } else {
                 let again = invitation.retry(invitee, kept.tries, why);
                 invitation.wanted.extend(again);

@@ -5,13 +5,13 @@ use keypool_api::{Code, SpendRequest};
 use keypool_ledger::KeyPackageRef;
 
 use super::{
-    invitee::{Missing, Why},
+    invitee::{SkipReason, SkippedInvitee},
     inviter::{Inviter, Progress, commit_missing, done, put, unfinished},
     record::{Addition, Invitation, Removal, Step},
 };
 use crate::{
     ApiError, DeliveryError, DeliveryService, GroupError, InviteError, WelcomePost,
-    mls::membership::{Standing, clear_on},
+    mls::membership::{CommitState, clear_on},
 };
 
 impl<D: DeliveryService> Inviter<'_, D> {
@@ -22,11 +22,11 @@ impl<D: DeliveryService> Inviter<'_, D> {
         addition: Addition,
     ) -> Result<Step, InviteError> {
         match self.standing(&addition.commit)? {
-            Standing::Pending => {}
-            Standing::Passed => {
+            CommitState::Pending => {}
+            CommitState::Passed => {
                 return self.give_up(invitation, &addition, DeliveryError::EpochTaken).await;
             }
-            Standing::Cleared => {
+            CommitState::Cleared => {
                 let why = DeliveryError::Refused("it was cleared before it was posted".into());
                 return self.give_up(invitation, &addition, why).await;
             }
@@ -49,7 +49,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         invitation: &Invitation,
         addition: Addition,
     ) -> Result<Step, InviteError> {
-        if self.standing(&addition.commit)? == Standing::Cleared {
+        if self.standing(&addition.commit)? == CommitState::Cleared {
             // If it were accepted now, it could not be merged.
             self.forget(invitation)?;
             return Err(commit_missing(invitation));
@@ -57,7 +57,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         match self.connection.post_commit(&addition.commit).await {
             Ok(not_kept) => {
                 let staged = self.store.stage()?;
-                if self.merge(&staged, &addition.commit, not_kept)? == Standing::Cleared {
+                if self.merge(&staged, &addition.commit, not_kept)? == CommitState::Cleared {
                     drop(staged);
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));
@@ -102,7 +102,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         addition: Addition,
         lost: Vec<KeyPackageRef>,
     ) -> Result<Progress, InviteError> {
-        let mut refused: Vec<(KeyPackageRef, Missing)> = Vec::new();
+        let mut refused: Vec<(KeyPackageRef, SkippedInvitee)> = Vec::new();
         for kept in invitation.kept.iter().filter(|kept| !lost.contains(&kept.keypackage_ref)) {
             let post = WelcomePost {
                 group: invitation.group.clone(),
@@ -118,9 +118,9 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 Err(error) => {
                     let (invitee, why) = (
                         kept.owner.clone().into(),
-                        Why::WelcomeRefused { said: error.to_string() },
+                        SkipReason::WelcomeRefused { said: error.to_string() },
                     );
-                    refused.push((kept.keypackage_ref.clone(), Missing { invitee, why }));
+                    refused.push((kept.keypackage_ref.clone(), SkippedInvitee { invitee, why }));
                 }
             }
         }
@@ -152,14 +152,14 @@ impl<D: DeliveryService> Inviter<'_, D> {
         let Some(post) = &removal.commit else {
             return self.stage_removal(invitation, removal);
         };
-        if self.standing(post)? == Standing::Cleared {
+        if self.standing(post)? == CommitState::Cleared {
             let step = Step::Removing(Removal { commit: None, ..removal });
             return put(self.store.stage()?, invitation, step);
         }
         match self.connection.post_commit(post).await {
             Ok(not_kept) => {
                 let staged = self.store.stage()?;
-                if self.merge(&staged, post, not_kept)? == Standing::Cleared {
+                if self.merge(&staged, post, not_kept)? == CommitState::Cleared {
                     drop(staged);
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));

@@ -49,7 +49,7 @@ pub(super) type Shape<'a, F> = (F, &'a [LeafNodeIndex]);
 
 /// Where a Commit that this device has made stands in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum CommitState {
     /// It is the one that waits to be merged or cleared.
     Pending,
     /// The group is still in its epoch, and it does not wait any more: it was cleared.
@@ -339,20 +339,23 @@ pub(crate) fn left_on(staged: &Staged<'_>, group: &GroupId) -> Result<Vec<String
 
 /// Where a Commit stands, as the operation leaves its group. Another Commit of the same epoch is not
 /// taken for it.
-pub(crate) fn standing_on(staged: &Staged<'_>, post: &CommitPost) -> Result<Standing, GroupError> {
+pub(crate) fn standing_on(
+    staged: &Staged<'_>,
+    post: &CommitPost,
+) -> Result<CommitState, GroupError> {
     let state = open(staged, &post.group)?;
     if state.epoch().as_u64() != post.epoch {
-        return Ok(Standing::Passed);
+        return Ok(CommitState::Passed);
     }
     let pending: Option<Hash> = staged.app_record(&record_name(&post.group))?;
     let is_it = pending == Some(Hash::of(&post.commit)) && state.pending_commit().is_some();
-    Ok(if is_it { Standing::Pending } else { Standing::Cleared })
+    Ok(if is_it { CommitState::Pending } else { CommitState::Cleared })
 }
 
 /// Merges a Commit that has been accepted, as part of an operation, if it is pending.
-pub(crate) fn merge_on(staged: &Staged<'_>, post: &CommitPost) -> Result<Standing, GroupError> {
+pub(crate) fn merge_on(staged: &Staged<'_>, post: &CommitPost) -> Result<CommitState, GroupError> {
     let standing = standing_on(staged, post)?;
-    if standing == Standing::Pending {
+    if standing == CommitState::Pending {
         open(staged, &post.group)?.merge_pending_commit(&staged.provider()).map_err(refused)?;
     }
     Ok(standing)
@@ -362,8 +365,10 @@ pub(crate) fn merge_on(staged: &Staged<'_>, post: &CommitPost) -> Result<Standin
 /// that the device has left has none.
 pub(crate) fn clear_on(staged: &Staged<'_>, post: &CommitPost) -> Result<(), GroupError> {
     match standing_on(staged, post) {
-        Ok(Standing::Pending) => Ok(open(staged, &post.group)?.clear_pending_commit(staged)?),
-        Ok(Standing::Cleared | Standing::Passed) | Err(GroupError::NotInGroup { .. }) => Ok(()),
+        Ok(CommitState::Pending) => Ok(open(staged, &post.group)?.clear_pending_commit(staged)?),
+        Ok(CommitState::Cleared | CommitState::Passed) | Err(GroupError::NotInGroup { .. }) => {
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

@@ -9,11 +9,10 @@ use openmls::{
 use tls_codec::{Deserialize, Serialize};
 
 use super::{
-    MlsMembership,
-    attempts::{count_attempt, refuse_after_too_many},
-    delete, join_config,
+    MlsMembership, delete, join_config,
     leaving::end_on,
     load, remember,
+    welcome_attempts::{count_attempt, refuse_after_too_many},
 };
 use crate::{
     BoxError, JoinError, KeyFate, OwnStage, Staged, StorageError,

@@ -70,7 +70,7 @@ impl<D> MlsConnection<D> {
         let mut findings = histories.examine();
         findings.extend(refused.map(AuditFinding::from));
         findings.extend(ledger.iter().flat_map(|ledger| ledger.findings(now)));
-        findings.sort_by_key(|finding| std::cmp::Reverse(finding.gravity()));
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
         Ok(OwnerAudit {
             events: head.version,
             head: head.hash,

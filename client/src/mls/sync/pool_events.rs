@@ -6,12 +6,12 @@ use keypool_projections::{Moment, timeline};
 use super::{checkpoints::note_spent, mirror::apply_event};
 use crate::{
     MlsConnection, RefreshError,
-    api::stream::{EventStream, Told},
+    api::stream::{EventStream, StreamEvent},
 };
 
 /// What has happened to the device's pool.
 #[derive(Clone, Debug, PartialEq)]
-pub enum PoolNews {
+pub enum PoolEvent {
     /// An event of its history, which is in the mirror now.
     Happened(Moment),
     /// It is low, or critical: refresh it.
@@ -65,7 +65,7 @@ impl<D> PoolListener<'_, D> {
     ///
     /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`](crate::StorageError) if the
     /// server tells another history than before, or one that no pool can have.
-    pub async fn next(&mut self) -> Result<Option<PoolNews>, RefreshError> {
+    pub async fn next(&mut self) -> Result<Option<PoolEvent>, RefreshError> {
         let news = self.listen().await;
         if !matches!(news, Ok(Some(_))) {
             self.connection.subscription().close(self.line);
@@ -73,18 +73,20 @@ impl<D> PoolListener<'_, D> {
         news
     }
 
-    async fn listen(&mut self) -> Result<Option<PoolNews>, RefreshError> {
+    async fn listen(&mut self) -> Result<Option<PoolEvent>, RefreshError> {
         let connection = self.connection;
         while let Some(told) = self.stream.next().await? {
             let news = match told {
-                Told::Event(view) => self.mirror_event(view.envelope.0)?.map(PoolNews::Happened),
-                Told::Low(notice) => Some(PoolNews::Low(notice)),
-                Told::Empty(notice) => Some(PoolNews::Empty(notice)),
-                Told::LastResortUsed(notice) => Some(PoolNews::LastResortUsed(notice)),
-                Told::Alive => None,
+                StreamEvent::Event(view) => {
+                    self.mirror_event(view.envelope.0)?.map(PoolEvent::Happened)
+                }
+                StreamEvent::Low(notice) => Some(PoolEvent::Low(notice)),
+                StreamEvent::Empty(notice) => Some(PoolEvent::Empty(notice)),
+                StreamEvent::LastResortUsed(notice) => Some(PoolEvent::LastResortUsed(notice)),
+                StreamEvent::Alive => None,
             };
             connection.subscription().hear(self.line, connection.api().now());
-            if !matches!(news, None | Some(PoolNews::Happened(_))) {
+            if !matches!(news, None | Some(PoolEvent::Happened(_))) {
                 connection.subscription().alarm();
             }
             if news.is_some() {

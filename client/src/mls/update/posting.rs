@@ -8,7 +8,7 @@ use crate::{
     CommitPost, DeliveryError, DeliveryService, LocalStore, StorageError, UpdateError,
     mls::{
         connection::MlsConnection,
-        membership::{MlsMembership, Standing, clear_on, standing_on},
+        membership::{CommitState, MlsMembership, clear_on, standing_on},
     },
 };
 
@@ -17,7 +17,7 @@ const RECORD_PREFIX: &str = "change/";
 
 /// What is to be changed in a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Wish {
+pub(crate) enum GroupChange {
     /// This device's keys are replaced.
     FreshKeys,
     /// A user's devices are removed, or one of them.
@@ -28,9 +28,9 @@ pub(crate) enum Wish {
 
 /// A change under way, of which each group has one at most.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Undertaking {
+pub(super) struct PendingGroupChange {
     pub(super) group: GroupId,
-    pub(super) wish: Wish,
+    pub(super) wish: GroupChange,
     /// The Commit that does it; none while it is to be made anew, since another one was first.
     pub(super) post: Option<CommitPost>,
 }
@@ -60,25 +60,25 @@ impl<D: DeliveryService> Updater<'_, D> {
         Ok(())
     }
 
-    pub(super) fn unfinished(&self) -> Result<Vec<Undertaking>, StorageError> {
+    pub(super) fn unfinished(&self) -> Result<Vec<PendingGroupChange>, StorageError> {
         let staged = self.store.stage()?;
         let mut found = Vec::new();
         for name in staged.app_record_names(RECORD_PREFIX)? {
-            found.extend(staged.app_record::<Undertaking>(&name)?);
+            found.extend(staged.app_record::<PendingGroupChange>(&name)?);
         }
         Ok(found)
     }
 
     pub(super) async fn post(
         &self,
-        undertaking: &mut Undertaking,
+        undertaking: &mut PendingGroupChange,
         post: &CommitPost,
     ) -> Result<(), UpdateError> {
         let standing = standing_on(&self.store.stage()?, post);
         match standing {
-            Ok(Standing::Pending | Standing::Passed) => {}
+            Ok(CommitState::Pending | CommitState::Passed) => {}
             // If it were accepted now, it could not be merged.
-            Ok(Standing::Cleared) => return self.give_up(post, commit_missing(post)),
+            Ok(CommitState::Cleared) => return self.give_up(post, commit_missing(post)),
             Err(error) => return self.give_up(post, error),
         }
         match self.connection.post_commit(post).await {
@@ -88,7 +88,7 @@ impl<D: DeliveryService> Updater<'_, D> {
                 let standing = self.connection.merge_accepted_on(&staged, post, caused)?;
                 staged.remove_app_record(&record_name(&post.group));
                 staged.commit()?;
-                if standing == Standing::Cleared { Err(commit_missing(post)) } else { Ok(()) }
+                if standing == CommitState::Cleared { Err(commit_missing(post)) } else { Ok(()) }
             }
             // It may have been accepted: it stays pending, and is posted again.
             Err(DeliveryError::Unanswered(source)) => Err(UpdateError::Unfinished(source)),
@@ -103,7 +103,7 @@ impl<D: DeliveryService> Updater<'_, D> {
     /// Clears the Commit and notes that it is to be made anew, in one write.
     fn start_over(
         &self,
-        undertaking: &mut Undertaking,
+        undertaking: &mut PendingGroupChange,
         post: &CommitPost,
     ) -> Result<(), UpdateError> {
         let staged = self.store.stage()?;

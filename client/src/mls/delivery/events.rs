@@ -1,7 +1,7 @@
 //! What the app is told: what has come by the mailbox, and what this device's own posts have caused. Each
-//! happening is kept until the app confirms it.
+//! event is kept until the app confirms it.
 //!
-//! What a post has caused is noted in the write that ends the post, under a name of its own: a happening that the
+//! What a post has caused is noted in the write that ends the post, under a name of its own: a event that the
 //! app was not given yet is never among those that it confirms.
 
 use data_encoding::HEXLOWER;
@@ -12,36 +12,36 @@ use super::progress::taken_in_on;
 use crate::{
     Change, CommitPost, DeliveryService, GroupError, LocalStore, MlsConnection, Staged,
     StorageError,
-    mls::membership::{Standing, left_on, merge_on},
+    mls::membership::{CommitState, left_on, merge_on},
 };
 
-/// What the names of stored happenings begin with.
-const HAPPENING_PREFIX: &str = "happening/";
-/// What the names of happenings begin with that the app was not given yet, and that have no place among the others.
+/// What the names of stored events begin with.
+const EVENT_PREFIX: &str = "happening/";
+/// What the names of events begin with that the app was not given yet, and that have no place among the others.
 const NOTICE_PREFIX: &str = "notice/";
-/// The name of the record that says up to which position happenings were given to the app.
+/// The name of the record that says up to which position events were given to the app.
 const TOLD_RECORD: &str = "told";
 
 /// Something that came by the mailbox, or that this device's own posts have caused. It is kept until the app
 /// confirms it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Happening {
+pub struct MailboxEvent {
     /// Its place in the server's log: later ones have higher positions. What this device's own posts have caused
     /// has the place of what came last before it.
     pub position: u64,
     /// When it was posted, as the server says.
     pub at: Timestamp,
     /// What it is.
-    pub what: What,
+    pub what: MailboxEventKind,
     /// Whether the app was given it before and has not confirmed it, because it crashed, say: it may
     /// have been shown already.
     #[serde(skip)]
     pub repeated: bool,
 }
 
-/// The kinds of happenings.
+/// The kinds of events.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum What {
+pub enum MailboxEventKind {
     /// The device has joined a group.
     Joined {
         /// The group.
@@ -118,7 +118,7 @@ pub enum What {
     },
 }
 
-impl std::fmt::Debug for What {
+impl std::fmt::Debug for MailboxEventKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Joined { group, inviter, last_resort } => f
@@ -165,7 +165,7 @@ impl std::fmt::Debug for What {
     }
 }
 
-impl What {
+impl MailboxEventKind {
     /// Whether it is an item of the mailbox, with a position of its own.
     const fn is_an_item(&self) -> bool {
         !matches!(self, Self::NotKept { .. } | Self::Left { .. } | Self::NotReached { .. })
@@ -180,17 +180,17 @@ impl<D: DeliveryService> MlsConnection<D> {
         staged: &Staged<'_>,
         post: &CommitPost,
         (not_kept, now): (Vec<PoolId>, Timestamp),
-    ) -> Result<Standing, GroupError> {
+    ) -> Result<CommitState, GroupError> {
         let left = left_on(staged, &post.group)?;
         let standing = merge_on(staged, post)?;
-        if standing == Standing::Pending && self.delivery().is_the_servers() {
+        if standing == CommitState::Pending && self.delivery().is_the_servers() {
             let (group, mark) = (post.group.clone(), Hash::of(&post.commit));
             if !left.is_empty() {
-                let what = What::Left { group: group.clone(), members: left };
+                let what = MailboxEventKind::Left { group: group.clone(), members: left };
                 self.note_on(staged, what, mark, now)?;
             }
             if !not_kept.is_empty() {
-                let what = What::NotReached { group, members: not_kept, commit: true };
+                let what = MailboxEventKind::NotReached { group, members: not_kept, commit: true };
                 self.note_on(staged, what, mark, now)?;
             }
         }
@@ -202,15 +202,15 @@ impl<D: DeliveryService> MlsConnection<D> {
     pub(crate) fn note_on(
         &self,
         staged: &Staged<'_>,
-        what: What,
+        what: MailboxEventKind,
         mark: Hash,
         now: Timestamp,
     ) -> Result<(), StorageError> {
         let at = self.api().server_time(now);
-        let kind = if matches!(what, What::Left { .. }) { "left" } else { "reach" };
+        let kind = if matches!(what, MailboxEventKind::Left { .. }) { "left" } else { "reach" };
         let name = format!("{NOTICE_PREFIX}{} {kind}", HEXLOWER.encode(mark.as_bytes()));
         let position = taken_in_on(staged)?;
-        staged.put_app_record(&name, &Happening { position, at, what, repeated: false })?;
+        staged.put_app_record(&name, &MailboxEvent { position, at, what, repeated: false })?;
         self.notices().notify_one();
         Ok(())
     }
@@ -229,7 +229,7 @@ fn take_up_notices(store: &LocalStore) -> Result<(), StorageError> {
         return Ok(());
     }
     for notice in names {
-        if let Some(noted) = staged.app_record::<Happening>(&notice)? {
+        if let Some(noted) = staged.app_record::<MailboxEvent>(&notice)? {
             let its_name = format!("{} {notice}", name(noted.position));
             staged.put_app_record(&its_name, &noted)?;
         }
@@ -238,24 +238,24 @@ fn take_up_notices(store: &LocalStore) -> Result<(), StorageError> {
     staged.commit()
 }
 
-/// The happenings that the app has not confirmed, in order.
-pub(crate) fn happenings(store: &LocalStore) -> Result<Vec<Happening>, StorageError> {
+/// The events that the app has not confirmed, in order.
+pub(crate) fn events(store: &LocalStore) -> Result<Vec<MailboxEvent>, StorageError> {
     let staged = store.stage()?;
     let told: u64 = staged.app_record(TOLD_RECORD)?.unwrap_or_default();
     let mut found = Vec::new();
-    for name in staged.app_record_names(HAPPENING_PREFIX)? {
-        let happening: Option<Happening> = staged.app_record(&name)?;
-        let is_repeated = |it: &Happening| it.position <= told && it.what.is_an_item();
-        found.extend(happening.map(|it| Happening { repeated: is_repeated(&it), ..it }));
+    for name in staged.app_record_names(EVENT_PREFIX)? {
+        let event: Option<MailboxEvent> = staged.app_record(&name)?;
+        let is_repeated = |it: &MailboxEvent| it.position <= told && it.what.is_an_item();
+        found.extend(event.map(|it| MailboxEvent { repeated: is_repeated(&it), ..it }));
     }
     Ok(found)
 }
 
 /// The same and what this device's posts have caused, to be given to the app: after a crash they are known to be
 /// repeated.
-pub(crate) fn tell(store: &LocalStore) -> Result<Vec<Happening>, StorageError> {
+pub(crate) fn tell(store: &LocalStore) -> Result<Vec<MailboxEvent>, StorageError> {
     take_up_notices(store)?;
-    let found = happenings(store)?;
+    let found = events(store)?;
     if let Some(last) = found.last().filter(|last| !last.repeated) {
         let staged = store.stage()?;
         staged.put_app_record(TOLD_RECORD, &last.position)?;
@@ -264,11 +264,11 @@ pub(crate) fn tell(store: &LocalStore) -> Result<Vec<Happening>, StorageError> {
     Ok(found)
 }
 
-/// Forgets the happenings up to a position.
+/// Forgets the events up to a position.
 pub(crate) fn confirm(store: &LocalStore, through: u64) -> Result<(), StorageError> {
     let staged = store.stage()?;
     let last = name(through);
-    for name in staged.app_record_names(HAPPENING_PREFIX)? {
+    for name in staged.app_record_names(EVENT_PREFIX)? {
         if name.get(..last.len()).is_some_and(|position| position <= last.as_str()) {
             staged.remove_app_record(&name);
         }
@@ -276,7 +276,7 @@ pub(crate) fn confirm(store: &LocalStore, through: u64) -> Result<(), StorageErr
     staged.commit()
 }
 
-/// The name of a happening's record. Names are in the order of the positions.
+/// The name of a event's record. Names are in the order of the positions.
 pub(super) fn name(position: u64) -> String {
-    format!("{HAPPENING_PREFIX}{position:020}")
+    format!("{EVENT_PREFIX}{position:020}")
 }

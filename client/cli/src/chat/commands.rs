@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{
     Chat, End,
     command::{Command, HELP, parse},
-    inviting::{are, left_out},
+    invitees::{are, left_out},
     names::{find, fresh_group, name_among, name_and_suite, person, target},
 };
 use crate::{
@@ -373,7 +373,7 @@ impl Chat<'_> {
     /// The sentence for an error. Where the disk is the cause, it is the end.
     pub(super) fn told(&self, error: &(dyn std::error::Error + 'static)) -> Result<String, End> {
         let text = sentence(error);
-        match self.client.happenings() {
+        match self.client.events() {
             Ok(_) => Ok(text),
             Err(_) => Err(End::Broken(format!("{text}; look at the disk, and start again").into())),
         }

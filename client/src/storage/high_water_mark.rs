@@ -20,12 +20,12 @@ const SECTOR_BYTES: u64 = 512;
 const COUNT_BYTES: usize = 16;
 
 /// A file with the number of the last acknowledged write.
-pub(super) struct Witness {
+pub(super) struct HighWaterMark {
     path: PathBuf,
     file: Mutex<File>,
 }
 
-impl Witness {
+impl HighWaterMark {
     /// Opens the file, and makes it if there is none.
     pub(super) fn open(home: &Path) -> Result<Self, StorageError> {
         let path = home.join("commits");

@@ -1,6 +1,6 @@
 //! What is said of those who were invited, and of those who could not be.
 
-use keypool_client::{InvitedDevice, Missing, Why};
+use keypool_client::{InvitedDevice, SkipReason, SkippedInvitee};
 
 use super::names::person;
 use crate::output::plain;
@@ -33,11 +33,11 @@ fn named(user: &str, devices: &[String]) -> String {
 }
 
 /// What is said of somebody who was not added.
-pub(super) fn left_out(missing: &Missing) -> String {
+pub(super) fn left_out(missing: &SkippedInvitee) -> String {
     let whole = missing.invitee.to_string();
     let known = person(&whole);
     match &missing.why {
-        Why::AlreadyMember => format!("{known} is here already"),
+        SkipReason::AlreadyMember => format!("{known} is here already"),
         _ => plain(&missing.to_string()).replace(&plain(&whole), &known),
     }
 }
@@ -66,13 +66,14 @@ mod tests {
 
     #[test]
     fn whoever_is_left_out_is_named_as_they_are_known() {
-        let said = |name: &str, why: Why| left_out(&Missing { invitee: name.into(), why });
-        assert_eq!(said("bob/main", Why::AlreadyMember), "bob is here already");
+        let said =
+            |name: &str, why: SkipReason| left_out(&SkippedInvitee { invitee: name.into(), why });
+        assert_eq!(said("bob/main", SkipReason::AlreadyMember), "bob is here already");
         let said_of_all = [
-            said("dave/main", Why::PoolExhausted),
-            said("dave/phone", Why::PackageRejected { check: PackageCheck::Keys }),
-            said("eve", Why::UnknownUser),
-            said("frank/main", Why::TakesNoInvitations),
+            said("dave/main", SkipReason::PoolExhausted),
+            said("dave/phone", SkipReason::PackageRejected { check: PackageCheck::Keys }),
+            said("eve", SkipReason::UnknownUser),
+            said("frank/main", SkipReason::TakesNoInvitations),
         ];
         insta::assert_snapshot!(said_of_all.join("\n"), @r"
         dave has no KeyPackage left; try again when they have been online

@@ -3,13 +3,13 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use keypool_client::{MlsClient, PoolListener, PoolNews, ServerDelivery};
+use keypool_client::{MlsClient, PoolEvent, PoolListener, ServerDelivery};
 use tokio::{
     sync::Notify,
     time::{Sleep, sleep},
 };
 
-use super::pause::Pause;
+use super::backoff::Backoff;
 
 /// The longest pause between attempts to listen.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -17,22 +17,22 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 type Listener<'a> = PoolListener<'a, ServerDelivery>;
 
 /// The pool, being listened to. Dropping it ends that at once.
-pub(super) struct Ears<'a> {
+pub(super) struct PoolWatcher<'a> {
     client: &'a MlsClient<ServerDelivery>,
     listening: Pin<Box<dyn Future<Output = Option<Listener<'a>>> + 'a>>,
     /// The pause after the next line that breaks.
-    pause: Pause,
+    pause: Backoff,
     /// The pause that is to be over before a line that broke is opened again.
     pausing: Option<Pin<Box<Sleep>>>,
     /// The signal that the server answers again, which ends the pause.
     back: Arc<Notify>,
 }
 
-impl<'a> Ears<'a> {
+impl<'a> PoolWatcher<'a> {
     /// Begins to listen. `back` signals that the server answers again.
     pub(super) fn new(client: &'a MlsClient<ServerDelivery>, back: Arc<Notify>) -> Self {
         let listening = Box::pin(until_news(client, None));
-        Self { client, listening, pause: Pause::up_to(PAUSE_MAX), pausing: None, back }
+        Self { client, listening, pause: Backoff::up_to(PAUSE_MAX), pausing: None, back }
     }
 
     /// Waits until something was told that a refresh is worth. Cancelling this loses nothing.
@@ -69,11 +69,11 @@ async fn until_news<'a>(
     };
     loop {
         match listener.next().await.ok()?? {
-            PoolNews::Happened(moment) if moment.event != "spent" => {}
-            PoolNews::Happened(_)
-            | PoolNews::Low(_)
-            | PoolNews::Empty(_)
-            | PoolNews::LastResortUsed(_) => return Some(listener),
+            PoolEvent::Happened(moment) if moment.event != "spent" => {}
+            PoolEvent::Happened(_)
+            | PoolEvent::Low(_)
+            | PoolEvent::Empty(_)
+            | PoolEvent::LastResortUsed(_) => return Some(listener),
         }
     }
 }
@@ -86,7 +86,7 @@ mod tests {
     use keypool_ledger::SystemClock;
     use tokio::time::timeout;
 
-    use super::{super::mail::Mail, *};
+    use super::{super::mailbox::MailboxPoller, *};
 
     /// The clock of the runtime stands still, and jumps to the next moment that something waits for.
     #[test]
@@ -100,24 +100,24 @@ mod tests {
         let client = MlsClient::open_at_server(home.path(), &owner, &url, options).unwrap();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().start_paused(true).build().unwrap().block_on(async {
-            let mut mail = Mail::new(&client);
-            let mut ears = Ears::new(&client, mail.back());
-            timeout(Duration::from_secs(1_790), ears.next()).await.unwrap_err();
+            let mut mail = MailboxPoller::new(&client);
+            let mut pool_watcher = PoolWatcher::new(&client, mail.back());
+            timeout(Duration::from_secs(1_790), pool_watcher.next()).await.unwrap_err();
             assert!((24..30).contains(&attempts()), "45 s of silence, and 30 s of pause");
-            timeout(Duration::from_millis(1), ears.next()).await.unwrap_err();
+            timeout(Duration::from_millis(1), pool_watcher.next()).await.unwrap_err();
             assert_eq!(attempts(), 0);
             for _ in 0..3 {
                 let gone = ApiError::Unexpected { server: url.clone(), status: 502 };
                 mail.has_come(Err(SyncError::Api(gone))).await;
             }
             assert_eq!(mail.next_pause(), Duration::from_secs(4));
-            timeout(Duration::from_millis(1), ears.next()).await.unwrap_err();
+            timeout(Duration::from_millis(1), pool_watcher.next()).await.unwrap_err();
             assert_eq!(attempts(), 0);
             mail.has_come(Ok(Vec::new())).await;
-            timeout(Duration::from_millis(1), ears.next()).await.unwrap_err();
+            timeout(Duration::from_millis(1), pool_watcher.next()).await.unwrap_err();
             assert_eq!(attempts(), 1);
             assert_eq!(mail.next_pause(), Duration::from_millis(500));
-            timeout(Duration::from_millis(45_502), ears.next()).await.unwrap_err();
+            timeout(Duration::from_millis(45_502), pool_watcher.next()).await.unwrap_err();
             assert_eq!(attempts(), 1, "45 s of silence, and the shortest pause");
         });
     }

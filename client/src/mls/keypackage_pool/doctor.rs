@@ -13,7 +13,7 @@ use crate::{
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum Issue {
     /// Private keys are there which no Welcome can come for: by the own history the package was never
     /// made, or is spent or expired. Repaired by deleting them.
     KeysWithoutPackage {
@@ -38,7 +38,7 @@ pub enum Finding {
     },
 }
 
-impl Finding {
+impl Issue {
     /// Whether [`KeyPackagePool::repair`] sets it right.
     #[must_use]
     pub const fn is_repairable(&self) -> bool {
@@ -51,7 +51,7 @@ impl Finding {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::KeysWithoutPackage { keypackage_ref } => {
@@ -74,9 +74,9 @@ impl fmt::Display for Finding {
 
 /// What the doctor has found, and done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checkup {
+pub struct DoctorReport {
     /// What is not as it should be, or was not before the repair.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<Issue>,
     /// The packages that the server may still hand out though their private keys are lost: to be
     /// withdrawn there, by `ApiClient::revoke`.
     pub to_withdraw: Vec<KeyPackageRef>,
@@ -84,7 +84,7 @@ pub struct Checkup {
     pub repaired: bool,
 }
 
-impl Checkup {
+impl DoctorReport {
     /// Whether all is as it should be.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -92,7 +92,7 @@ impl Checkup {
     }
 }
 
-impl fmt::Display for Checkup {
+impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_sound() {
             return f.write_str("the device's history and its store agree");
@@ -119,7 +119,7 @@ impl KeyPackagePool {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read at all.
-    pub fn check_up(&self, now: Timestamp) -> Result<Checkup, StorageError> {
+    pub fn check_up(&self, now: Timestamp) -> Result<DoctorReport, StorageError> {
         let staged = self.store.stage()?;
         let findings = examine(&staged, now)?;
         let server_may_hand_out = |own: &OwnPackage| {
@@ -134,7 +134,7 @@ impl KeyPackagePool {
                 to_withdraw.push(keypackage_ref);
             }
         }
-        Ok(Checkup { findings, to_withdraw, repaired: false })
+        Ok(DoctorReport { findings, to_withdraw, repaired: false })
     }
 
     /// Repairs what the doctor finds, in one write. Returns what was found.
@@ -143,30 +143,30 @@ impl KeyPackagePool {
     ///
     /// Returns a [`PoolError`] if the store fails. Nothing has been repaired then, but for slots that
     /// belong to nothing.
-    pub fn repair(&self, now: Timestamp) -> Result<Checkup, PoolError> {
+    pub fn repair(&self, now: Timestamp) -> Result<DoctorReport, PoolError> {
         let checkup = self.check_up(now)?;
         let staged = self.store.stage()?;
         for finding in &checkup.findings {
             match finding {
-                Finding::KeysWithoutPackage { keypackage_ref } => {
+                Issue::KeysWithoutPackage { keypackage_ref } => {
                     forget_private_keys(&staged, keypackage_ref)?;
                 }
-                Finding::PackageWithoutKeys { keypackage_ref } => {
+                Issue::PackageWithoutKeys { keypackage_ref } => {
                     let (refs, when) =
                         (std::slice::from_ref(keypackage_ref), (now, fresh_command()));
                     record_revoked(&staged, refs, RevokeReason::Withdrawn, when)?;
                     forget_private_keys(&staged, keypackage_ref)?;
                 }
-                Finding::StaleSlots { .. } => staged.erase_stale_slots()?,
-                Finding::ValueLost { .. } => {}
+                Issue::StaleSlots { .. } => staged.erase_stale_slots()?,
+                Issue::ValueLost { .. } => {}
             }
         }
         staged.commit()?;
-        Ok(Checkup { repaired: true, ..checkup })
+        Ok(DoctorReport { repaired: true, ..checkup })
     }
 }
 
-fn examine(staged: &Staged<'_>, now: Timestamp) -> Result<Vec<Finding>, StorageError> {
+fn examine(staged: &Staged<'_>, now: Timestamp) -> Result<Vec<Issue>, StorageError> {
     let mut stored = BTreeSet::new();
     for reference in staged.stored_key_packages()? {
         let value = |source| StorageError::Value { what: "reference".to_owned(), source };
@@ -176,7 +176,7 @@ fn examine(staged: &Staged<'_>, now: Timestamp) -> Result<Vec<Finding>, StorageE
     for keypackage_ref in &stored {
         if !staged.package(keypackage_ref).is_some_and(|own| own.stage.keeps_keys()) {
             let keypackage_ref = keypackage_ref.clone();
-            findings.push(Finding::KeysWithoutPackage { keypackage_ref });
+            findings.push(Issue::KeysWithoutPackage { keypackage_ref });
         }
     }
     for own in staged.packages_where(|own| own.stage.keeps_keys() && !own.is_expired(now)) {
@@ -184,13 +184,13 @@ fn examine(staged: &Staged<'_>, now: Timestamp) -> Result<Vec<Finding>, StorageE
         let is_lost = !staged.opens_key_package(&mls_ref(&keypackage_ref)?)?;
         // One that is withdrawn already and has no keys is as a repair leaves it.
         if is_lost && (own.stage.is_live() || stored.contains(&keypackage_ref)) {
-            findings.push(Finding::PackageWithoutKeys { keypackage_ref });
+            findings.push(Issue::PackageWithoutKeys { keypackage_ref });
         }
     }
-    findings.extend(staged.lost_values()?.into_iter().map(|what| Finding::ValueLost { what }));
+    findings.extend(staged.lost_values()?.into_iter().map(|what| Issue::ValueLost { what }));
     match staged.stale_slots()? {
         0 => {}
-        count => findings.push(Finding::StaleSlots { count }),
+        count => findings.push(Issue::StaleSlots { count }),
     }
     Ok(findings)
 }

@@ -2,36 +2,36 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use keypool_client::{Happening, MlsClient, ServerDelivery, SyncError};
+use keypool_client::{MailboxEvent, MlsClient, ServerDelivery, SyncError};
 use tokio::sync::Notify;
 
-use super::pause::Pause;
+use super::backoff::Backoff;
 
 /// How long the server is asked to wait for something to come, in seconds.
 const WAIT_S: u64 = 25;
 /// The longest pause between attempts to ask.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
-type Outcome = Result<Vec<Happening>, SyncError>;
+type Outcome = Result<Vec<MailboxEvent>, SyncError>;
 
 /// The mailbox, being asked. It goes on while something else is done if it is driven by
-/// [`Mail::alongside`].
-pub(super) struct Mail<'a> {
+/// [`MailboxPoller::alongside`].
+pub(super) struct MailboxPoller<'a> {
     client: &'a MlsClient<ServerDelivery>,
     asking: Pin<Box<dyn Future<Output = Outcome> + 'a>>,
     outcome: Option<Outcome>,
     /// The pause after the next failure.
-    pause: Pause,
+    pause: Backoff,
     is_failing: bool,
     /// Signaled when the server answers after a failure.
     back: Arc<Notify>,
 }
 
-impl<'a> Mail<'a> {
+impl<'a> MailboxPoller<'a> {
     /// Begins to ask. The first answer comes at once.
     pub(super) fn new(client: &'a MlsClient<ServerDelivery>) -> Self {
         let asking = Box::pin(client.sync(0));
-        let (pause, back) = (Pause::up_to(PAUSE_MAX), Arc::default());
+        let (pause, back) = (Backoff::up_to(PAUSE_MAX), Arc::default());
         Self { client, asking, outcome: None, pause, is_failing: false, back }
     }
 
@@ -81,7 +81,7 @@ impl<'a> Mail<'a> {
 }
 
 #[cfg(test)]
-impl Mail<'_> {
+impl MailboxPoller<'_> {
     /// Lets the mailbox have answered, or not.
     pub(super) async fn has_come(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);

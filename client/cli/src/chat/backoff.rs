@@ -7,12 +7,12 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 
 /// The pause after the next failure.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pause {
+pub(super) struct Backoff {
     next: Duration,
     max: Duration,
 }
 
-impl Pause {
+impl Backoff {
     /// Starts with the shortest pause; `max` is the longest one.
     pub(super) const fn up_to(max: Duration) -> Self {
         Self { next: PAUSE_MIN, max }
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_pause_doubles_up_to_the_longest_and_starts_again_after_a_success() {
-        let mut pause = Pause::up_to(Duration::from_secs(3));
+        let mut pause = Backoff::up_to(Duration::from_secs(3));
         let mut due = || pause.after_failure().as_millis();
         assert_eq!([due(), due(), due(), due(), due()], [500, 1000, 2000, 3000, 3000]);
         pause.reset();

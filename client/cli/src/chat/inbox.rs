@@ -1,11 +1,11 @@
 //! What has come by the mailbox, told on the screen.
 
-use keypool_client::{Change, Happening, SyncError, What};
+use keypool_client::{Change, MailboxEvent, MailboxEventKind, SyncError};
 use keypool_ledger::{GroupId, PoolId};
 
 use super::{
     Chat, End,
-    doing::{is_unregistered, not_reached},
+    commands::{is_unregistered, not_reached},
     names::{name_among, person},
 };
 use crate::output::{plain, sentence};
@@ -14,12 +14,12 @@ impl Chat<'_> {
     /// Tells what has come, or once why nothing can.
     pub(super) fn receive(
         &mut self,
-        outcome: Result<Vec<Happening>, SyncError>,
+        outcome: Result<Vec<MailboxEvent>, SyncError>,
     ) -> Result<(), End> {
         match outcome {
-            Ok(happenings) => {
+            Ok(events) => {
                 self.server_is_back();
-                self.tell_all(happenings)
+                self.tell_all(events)
             }
             Err(SyncError::Storage(error)) => Err(error.into()),
             Err(SyncError::Api(error)) if is_unregistered(&error) => {
@@ -52,11 +52,11 @@ impl Chat<'_> {
     }
 
     /// Shows what has happened, and confirms it once it is shown.
-    fn tell_all(&mut self, happenings: Vec<Happening>) -> Result<(), End> {
-        let Some(last) = happenings.last().map(|last| last.position) else { return Ok(()) };
-        for happening in happenings {
-            let again = if happening.repeated { "(perhaps shown before) " } else { "" };
-            if let Some(text) = self.text_of(happening.what)? {
+    fn tell_all(&mut self, events: Vec<MailboxEvent>) -> Result<(), End> {
+        let Some(last) = events.last().map(|last| last.position) else { return Ok(()) };
+        for event in events {
+            let again = if event.repeated { "(perhaps shown before) " } else { "" };
+            if let Some(text) = self.text_of(event.what)? {
                 self.screen.say(&format!("{again}{text}"));
             }
         }
@@ -64,10 +64,10 @@ impl Chat<'_> {
         Ok(self.client.confirm(last)?)
     }
 
-    /// What is said of a happening, and what it changes here. `None` if it is nobody's concern.
-    fn text_of(&mut self, what: What) -> Result<Option<String>, End> {
+    /// What is said of a event, and what it changes here. `None` if it is nobody's concern.
+    fn text_of(&mut self, what: MailboxEventKind) -> Result<Option<String>, End> {
         Ok(match what {
-            What::Joined { group, inviter, last_resort } => {
+            MailboxEventKind::Joined { group, inviter, last_resort } => {
                 self.is_refresh_due = true;
                 let name = self.name(&group);
                 let is_first = self.current.is_none();
@@ -79,13 +79,13 @@ impl Chat<'_> {
                 let how = if last_resort { ", by your last-resort KeyPackage" } else { "" };
                 Some(format!("{} has brought you into {name}{how}{where_to}", person(&inviter)))
             }
-            What::Message { group, sender, bytes } => {
+            MailboxEventKind::Message { group, sender, bytes } => {
                 self.messages = self.messages.saturating_add(1);
                 self.is_refresh_due |= self.messages >= self.options.refresh_messages;
                 self.message(&group, &sender, &bytes)?
             }
-            What::Changed(change) => self.changed(&change),
-            What::Proposed { group, sender, to_leave } => {
+            MailboxEventKind::Changed(change) => self.changed(&change),
+            MailboxEventKind::Proposed { group, sender, to_leave } => {
                 let (who, name) = (person(&sender), self.name(&group));
                 self.proposed.insert(group);
                 Some(if to_leave {
@@ -94,24 +94,24 @@ impl Chat<'_> {
                     format!("{who} proposes a change of {name}")
                 })
             }
-            What::Left { group, members } => {
+            MailboxEventKind::Left { group, members } => {
                 let have = if members.len() == 1 { "has" } else { "have" };
                 Some(format!("{} {have} left {}", people(&members), self.name(&group)))
             }
-            What::NotReached { group, members, commit } => {
+            MailboxEventKind::NotReached { group, members, commit } => {
                 Some(self.missed(&group, &members, commit))
             }
-            What::NotKept { group, sender: Some(sender) } => Some(format!(
+            MailboxEventKind::NotKept { group, sender: Some(sender) } => Some(format!(
                 "some messages of {} in {} were not kept: there were too many while you were away",
                 person(&sender.to_string()),
                 self.name(&group)
             )),
-            What::NotKept { group, sender: None } => Some(format!(
+            MailboxEventKind::NotKept { group, sender: None } => Some(format!(
                 "messages of {name} were lost: there were too many while you were away; ask to be removed \
                  from {name} and invited again",
                 name = self.name(&group)
             )),
-            What::RemovedOtherwise { group, sender, claimed, removed } => {
+            MailboxEventKind::RemovedOtherwise { group, sender, claimed, removed } => {
                 let claimed: Vec<String> = claimed.iter().map(ToString::to_string).collect();
                 Some(format!(
                     "{} told the server that {} left {}, and the group that {} did; whom only the server \
@@ -122,7 +122,7 @@ impl Chat<'_> {
                     people(&removed)
                 ))
             }
-            What::Unreadable { group, why } => {
+            MailboxEventKind::Unreadable { group, why } => {
                 Some(format!("something in {} cannot be read: {}", self.name(&group), plain(&why)))
             }
         })
