@@ -66,13 +66,13 @@ async fn example() -> Result<(), Failure> {
     if heard == 1 { Ok(()) } else { Err("Alice heard nothing".into()) }
 }
 
-/// Shows what has happened, and confirms it, so that it does not come again. Returns how many messages
+/// Shows new events, and confirms them, so that they do not come again. Returns how many messages
 /// there were.
 #[expect(clippy::print_stdout, reason = "an example is there to be read")]
 async fn show(app: &App) -> Result<usize, Failure> {
     let mut messages = 0;
     for event in app.sync(0).await? {
-        match &event.what {
+        match &event.kind {
             MailboxEventKind::Joined { inviter, .. } => println!("joined, invited by {inviter}"),
             MailboxEventKind::Message { sender, bytes, .. } => {
                 println!("{sender}: {}", String::from_utf8_lossy(bytes));

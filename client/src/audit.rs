@@ -1,5 +1,5 @@
-//! The owner's own audit: what the server has told this device, held against itself and against what
-//! this device has seen with its own eyes.
+//! The owner's audit: the server's statements to this device, compared with each other and with
+//! the device's own records.
 //!
 //! It needs nobody's goodwill: everything here follows from the mirror of the server's history, the
 //! device's own history, and the checkpoints the server has published. The rules that make the findings
@@ -27,13 +27,13 @@ pub(crate) const WELCOME_GRACE_H: u64 = 24;
 /// How long a checkpoint may be unproved to continue the one before, in hours.
 pub(crate) const PROOF_GRACE_H: u64 = 24;
 
-/// How grave a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Worth knowing; nobody did anything wrong.
     Notice,
-    /// A rule is broken: the server, or an inviter, did what it must not.
+    /// A rule is broken by the server or by an inviter.
     Broken,
     /// The server has told two histories.
     Equivocation,
@@ -54,7 +54,7 @@ impl fmt::Display for Severity {
 pub(crate) struct Refusal {
     /// The position of the first event that does not fit, from 1.
     pub(crate) version: u64,
-    /// What does not fit.
+    /// The contradiction.
     pub(crate) why: String,
     /// How far the history was known.
     pub(crate) known: u64,
@@ -68,11 +68,11 @@ pub(crate) struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum AuditFinding {
-    /// The server's history did not continue what the device has seen of it.
+    /// The server's history did not continue its mirror.
     HistoryRefused {
         /// The position of the first event that did not fit, from 1.
         version: u64,
-        /// What did not fit.
+        /// The contradiction.
         why: String,
         /// When.
         at: Timestamp,
@@ -123,7 +123,7 @@ pub enum AuditFinding {
     OtherInviter {
         /// The package.
         keypackage_ref: KeyPackageRef,
-        /// Whom the server names.
+        /// The holder that the server names.
         named: PoolId,
         /// Who sent the Welcome.
         inviter: PoolId,
@@ -219,7 +219,7 @@ impl AuditFinding {
         }
     }
 
-    /// What to do about it, as a sentence.
+    /// The advice for it, as a sentence.
     #[must_use]
     pub const fn advice(&self) -> &'static str {
         match self {
@@ -384,7 +384,7 @@ pub struct KeptCheckpoint {
     pub key: Option<String>,
 }
 
-/// What the owner's audit has looked at, and found.
+/// The scope and the findings of the owner's audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerAudit {
     /// How many events of the server's history there are.
@@ -396,14 +396,14 @@ pub struct OwnerAudit {
     /// The newest checkpoint that was seen to continue the ones before; none if the server publishes
     /// none.
     pub checkpoint: Option<KeptCheckpoint>,
-    /// What was found, the gravest first.
+    /// The findings, the most severe first.
     pub findings: Vec<AuditFinding>,
     /// The pairs of checkpoints that contradict each other.
     pub evidence: Vec<Evidence>,
 }
 
 impl OwnerAudit {
-    /// How grave the gravest finding is; none if there is none.
+    /// The severity of the most severe finding; `None` if there is none.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
         self.findings.iter().map(AuditFinding::severity).max()

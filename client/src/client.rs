@@ -1,4 +1,4 @@
-//! What an app embeds: one device, its groups, its pool, and the way to invite and to be invited.
+//! The façade for an app: one device with its groups, its pool and its invitations.
 
 mod delivery;
 mod devices;
@@ -37,13 +37,13 @@ pub struct MlsClient<D> {
     committing: tokio::sync::Mutex<()>,
 }
 
-/// What a device is opened with.
+/// The options of opening a device.
 pub struct ClientOptions {
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
     /// How large the pool is kept.
     pub pool: PoolConfig,
-    /// What the device's private keys are sealed with on the disk.
+    /// The key that seals the device's private keys on the disk.
     pub device_key: DeviceKey,
 }
 
@@ -180,7 +180,7 @@ impl<D: DeliveryService> MlsClient<D> {
         &self.store
     }
 
-    /// The device's groups, for what this type has no function for.
+    /// The device's groups, for operations that this type has no function for.
     #[must_use]
     pub fn membership(&self) -> &MlsMembership {
         &self.membership
@@ -201,7 +201,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.create_group_in(group, self.connection.pool().config().first_suite())
     }
 
-    /// As [`MlsClient::create_group`], with another ciphersuite: whoever is to be invited must have packages
+    /// As [`MlsClient::create_group`], with another ciphersuite: invitees must have packages
     /// of it.
     ///
     /// # Errors
@@ -244,12 +244,12 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// It reserves a package of each, checks them, renews the reservations, posts the Commit, spends the
     /// packages, hands over the Welcome. A package that cannot be used is reported, so that nobody else
-    /// is given it, and replaced; whoever cannot be added is named in [`Invited::missing`], and holds up
+    /// is given it, and replaced; invitees who cannot be added are named in [`Invited::missing`], and hold up
     /// nobody else.
     ///
     /// If a reservation is lost before the Commit is posted, another package is tried; if it is lost
     /// afterwards, the member is removed again and then another is tried; three for each device in all.
-    /// Invitations, updates and what resumes them wait for each other.
+    /// Invitations, updates and their resumption wait for each other.
     ///
     /// Over [`ServerDelivery`](crate::ServerDelivery) the Commit, its Welcome and the spending of the
     /// packages are one request: a Commit with a lost package is never accepted. If another Commit was
@@ -271,7 +271,7 @@ impl<D: DeliveryService> MlsClient<D> {
     }
 
     /// Goes on with the invitations that a crash or a lost answer has left unfinished. To be called
-    /// when the app starts. Returns what has become of each; one that fails does not hold up others.
+    /// when the app starts. Returns the outcome of each; one that fails does not hold up others.
     ///
     /// # Errors
     ///
@@ -312,8 +312,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.updater().change(group, GroupChange::Removal { user, device }).await
     }
 
-    /// Does what other members have proposed, by a Commit: who wants to leave is removed. To be called
-    /// when something was proposed; whoever is first does it for all. If nothing is left to be done,
+    /// Commits the proposals of other members: members who want to leave are removed. To be called
+    /// when something was proposed; the first member does it for all. If nothing is left to be done,
     /// nothing is.
     ///
     /// # Errors
@@ -326,7 +326,7 @@ impl<D: DeliveryService> MlsClient<D> {
     }
 
     /// Goes on with the updates and removals that a crash or a lost answer has left unfinished. To be called when
-    /// the app starts. Returns what has become of each.
+    /// the app starts. Returns the outcome of each.
     ///
     /// # Errors
     ///
@@ -394,7 +394,7 @@ impl<D: DeliveryService> MlsClient<D> {
         uses.collect()
     }
 
-    /// What has happened to the pool, or to one package of it, as the server has told it up to the
+    /// The timeline of the pool, or of one package of it, by the server's history up to the
     /// last refresh.
     ///
     /// # Errors
@@ -404,7 +404,7 @@ impl<D: DeliveryService> MlsClient<D> {
         Ok(timeline(&self.store.mirror()?, only))
     }
 
-    /// What this device has done with its packages: made, uploaded, joined, expired.
+    /// The timeline of the device's own history: packages made, uploaded, joined, expired.
     ///
     /// # Errors
     ///

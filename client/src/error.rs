@@ -1,4 +1,4 @@
-//! What can go wrong, one enum for each kind of operation. A variant is a reaction the caller has.
+//! Errors: one enum for each kind of operation. A variant is a reaction the caller has.
 
 mod delivery;
 mod invite;
@@ -38,7 +38,7 @@ pub enum StorageError {
     Folder {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -63,8 +63,8 @@ pub enum StorageError {
         /// The number of its format.
         found: u16,
     },
-    /// The home was written before private keys were sealed. Move it away, and register anew: what is
-    /// in clear on the disk stays there whatever is written over it.
+    /// The home was written before private keys were sealed. Move it away, and register anew: keys
+    /// in clear stay on the disk even if they are overwritten.
     #[error(
         "{} was written before private keys were sealed, and its disk may hold them in clear; move \
          it away, and register the device anew",
@@ -86,7 +86,7 @@ pub enum StorageError {
     Damaged {
         /// The folder of the database.
         path: PathBuf,
-        /// What was found.
+        /// The finding.
         #[source]
         source: BoxError,
     },
@@ -114,7 +114,7 @@ pub enum StorageError {
     HistoryBroken {
         /// The position of the first event that does not fit, from 1.
         version: u64,
-        /// What does not fit.
+        /// The contradiction.
         why: String,
     },
     /// The server's history does not continue the mirrored one. Distrust the server, and ask who
@@ -126,7 +126,7 @@ pub enum StorageError {
     MirrorRefused {
         /// The position of the first event that does not fit, from 1.
         version: u64,
-        /// What does not fit.
+        /// The contradiction.
         why: String,
     },
     /// The event contradicts the package's history. A bug of the caller.
@@ -135,9 +135,9 @@ pub enum StorageError {
     /// A value cannot be written as bytes or read from them.
     #[error("the stored value of {what} cannot be encoded or decoded")]
     Value {
-        /// What kind of value.
+        /// The kind of value.
         what: String,
-        /// What the codec said.
+        /// The codec's error.
         #[source]
         source: BoxError,
     },
@@ -273,7 +273,7 @@ pub enum GroupError {
         /// The group.
         group: GroupId,
     },
-    /// A Commit of this device is pending. Resume what made it; one of your own, merge or clear.
+    /// A Commit of this device is pending. Resume the operation that made it; one of your own, merge or clear.
     #[error("a Commit to group {group} is pending; finish it first")]
     CommitPending {
         /// The group.
@@ -310,7 +310,7 @@ pub enum AddError {
         owner: PoolId,
         /// The check it failed.
         check: PackageCheck,
-        /// What MLS said, where it said something.
+        /// The error of MLS, if there is one.
         #[source]
         source: Option<BoxError>,
     },
@@ -379,7 +379,7 @@ pub enum JoinError {
     MissingPrivateKey {
         /// The package the Welcome was made for.
         keypackage_ref: KeyPackageRef,
-        /// What became of the package, as the device's own history says.
+        /// The fate of the package, by the device's own history.
         fate: KeyFate,
     },
     /// The Welcome is damaged or forged. The private keys are kept: the genuine one still joins.
@@ -390,7 +390,7 @@ pub enum JoinError {
     Rejected {
         /// The package the Welcome was made for.
         keypackage_ref: KeyPackageRef,
-        /// What MLS said.
+        /// The error of MLS.
         #[source]
         source: BoxError,
     },
@@ -470,7 +470,7 @@ pub enum MessageError {
         group: GroupId,
         /// The epoch it was made in.
         epoch: u64,
-        /// What MLS said.
+        /// The error of MLS.
         #[source]
         source: BoxError,
     },

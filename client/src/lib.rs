@@ -1,4 +1,4 @@
-//! The side that holds the private keys: what a chat application embeds.
+//! The client library of a chat application: the side that holds the private keys.
 //!
 //! A device makes `KeyPackage`s, keeps their private halves, and joins groups with them. Everything it
 //! must not lose lies in one [`LocalStore`]: the device's own history of events, a mirror of the
@@ -14,7 +14,7 @@
 //! ```no_run
 //! use std::path::Path;
 //!
-//! use keypool_client::{ClientOptions, GroupId, MlsClient, What};
+//! use keypool_client::{ClientOptions, GroupId, MailboxEventKind, MlsClient};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! // On each device, once: register the device's key, and fill its pool of packages.
@@ -38,9 +38,9 @@
 //! }
 //! alice.send(&group, b"pizza at eight?").await?;
 //!
-//! // Bob is back: he joins, reads the message, and confirms what he has shown.
+//! // Bob is back: he joins, reads the message, and confirms each event that he has shown.
 //! for event in bob.sync(0).await? {
-//!     match event.what {
+//!     match event.kind {
 //!         MailboxEventKind::Joined { group, inviter, .. } => println!("{inviter} invited you to {group}"),
 //!         MailboxEventKind::Message { sender, bytes, .. } => {
 //!             println!("{sender}: {}", String::from_utf8_lossy(&bytes));

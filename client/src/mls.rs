@@ -64,12 +64,12 @@ fn usable_suite(number: u16) -> Option<Ciphersuite> {
     [CIPHERSUITE, p256, chacha].into_iter().find(|suite| u16::from(*suite) == number)
 }
 
-/// What the device says it can do: what its crypto provider supports, no more.
+/// The capabilities of the device: those of its crypto provider.
 fn capabilities(provider: &impl OpenMlsProvider) -> Capabilities {
     Capabilities::for_provider(provider.crypto())
 }
 
-/// What the events say of a package.
+/// The facts of a package that events record.
 fn facts_of(keypackage_ref: KeyPackageRef, package: &KeyPackage) -> Result<PackageFacts, BoxError> {
     let lifetime = package.life_time();
     Ok(PackageFacts {

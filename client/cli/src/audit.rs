@@ -1,4 +1,4 @@
-//! `keypool audit`: what was checked of what the server has told, and what was found.
+//! `keypool audit`: the checks of the server's statements, and their findings.
 
 use std::{
     error::Error,
@@ -19,7 +19,7 @@ use crate::{
     pool::Device,
 };
 
-/// What is to be audited with.
+/// The options of the audit.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// The key of the server's ledger, as the server prints it when it starts: to be asked of who runs
@@ -31,7 +31,7 @@ pub(crate) struct Options {
     evidence: Option<PathBuf>,
 }
 
-/// Fetches what is new, looks at everything, and says what is found.
+/// Fetches the new history, audits everything, and prints the findings.
 pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let client = Device::open(whose, PoolConfig::default())?.client;
     if let Some(key) = &options.ledger_key {
@@ -93,7 +93,7 @@ fn finding_value(finding: &AuditFinding) -> Result<Value, serde_json::Error> {
     Ok(value)
 }
 
-/// What was looked at.
+/// The scope of the audit, as text.
 fn checked_text(audit: &OwnerAudit) -> String {
     let OwnerAudit { events, joined, head, .. } = audit;
     let head: String = head.to_string().chars().take(8).collect();

@@ -1,6 +1,6 @@
 //! `keypool chat`: groups, invitations and messages in a terminal; the worked example of an app.
 //!
-//! One loop waits for a line, for the mailbox, for what the server tells of the pool, and for the time of the
+//! One loop waits for a line, for the mailbox, for events of the pool, and for the time of the
 //! next refresh. Nothing runs beside it but the terminal's threads, and the mailbox is being asked while
 //! something else is done.
 
@@ -54,7 +54,7 @@ enum End {
     Broken(Box<dyn Error>),
 }
 
-/// The device, its terminal, and what is to be remembered while they are open.
+/// The device, its terminal, and the state of the chat.
 struct Chat<'a> {
     client: &'a MlsClient<ServerDelivery>,
     screen: Screen,
@@ -72,10 +72,10 @@ struct Chat<'a> {
     /// Messages since the last refresh.
     messages: u32,
     is_refresh_due: bool,
-    /// What was said of the mailbox, and of the refresh, since they last worked: once is enough.
+    /// The errors of the mailbox and of the refresh that were shown since they last worked.
     mail_trouble: Option<String>,
     refresh_trouble: Option<String>,
-    /// What the audit has found and was said.
+    /// The findings of the audit that were shown.
     findings: Vec<AuditFinding>,
     options: Options,
 }
@@ -128,7 +128,7 @@ impl<'a> Chat<'a> {
         }
     }
 
-    /// Turn after turn, until standard input ends: whatever comes first is dealt with.
+    /// Handles lines, mailbox items, pool events and refreshes as they come, until standard input ends.
     async fn talk(&mut self) -> Result<(), End> {
         let mut mail = MailboxPoller::new(self.client);
         let mut pool_watcher = PoolWatcher::new(self.client, mail.back());
@@ -162,7 +162,7 @@ impl<'a> Chat<'a> {
         self.part().await
     }
 
-    /// The end of standard input: what has come meanwhile is shown before.
+    /// Ends the chat at the end of standard input, after showing the items that have come meanwhile.
     async fn part(&mut self) -> Result<(), End> {
         let outcome = self.client.sync(0).await;
         let is_known = self.mail_trouble.is_some() && outcome.is_err();
@@ -174,7 +174,7 @@ impl<'a> Chat<'a> {
         Ok(self.client.groups()?)
     }
 
-    /// What the group is called.
+    /// The name of the group.
     fn name(&self, group: &GroupId) -> String {
         names::name_among(group, &self.groups().unwrap_or_default())
     }

@@ -184,7 +184,7 @@ impl Whose {
         Ok((PoolId::new(user, &self.device)?, home))
     }
 
-    /// What seals the device's private keys.
+    /// The key that seals the device's private keys.
     fn device_key(&self) -> Result<DeviceKey, Box<dyn Error>> {
         device_key(self.passphrase_file.as_deref())
     }

@@ -1,4 +1,4 @@
-//! What is printed: answers for people or as JSON, errors as sentences.
+//! Printing: answers for people or as JSON, errors as sentences.
 
 use std::{
     error::Error,
@@ -19,8 +19,8 @@ pub(crate) fn sentence(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// A text of somebody else's, safe to print: what would steer the terminal, or turn the line's
-/// direction, is replaced.
+/// Makes foreign text safe to print: characters that would steer the terminal, or turn the line's
+/// direction, are replaced.
 pub(crate) fn plain(text: &str) -> String {
     let steers =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -35,7 +35,7 @@ pub(crate) fn bar(available: u64) -> String {
     format!("[{}{}]", "#".repeat(full), "-".repeat(rest))
 }
 
-/// Says what happened and why, each cause on a line of its own.
+/// Prints an error, each cause on a line of its own.
 pub(crate) fn complain(error: &dyn Error) {
     let mut err = io::stderr().lock();
     // If even the error stream is gone there is nobody left to tell.

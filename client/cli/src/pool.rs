@@ -170,7 +170,7 @@ impl Device {
         }
     }
 
-    /// Says what is not as it should be, and repairs it if that was asked for. What is left is an error.
+    /// Prints the doctor's report, and repairs its issues if that was asked for. Remaining issues are an error.
     async fn check_up(&self, json: bool, repair: bool) -> Result<(), Box<dyn Error>> {
         // What the server may hand out is known from its history alone.
         let server = self.client.fetch_history().await.err();
@@ -221,11 +221,11 @@ impl Device {
     }
 }
 
-/// What to do where the device's key was removed or replaced.
+/// The advice for a device whose key was removed or replaced.
 pub(crate) const KEY_RETIRED: &str = "this device was removed, or its home is an old copy: its key is nobody's \
                                       ever after; register with a new home, --home OTHER, and have it \
                                       vouched for on a device that is left";
-/// What to do where a voucher is good no more.
+/// The advice for a voucher that is no longer valid.
 const VOUCHER_USED: &str = "this voucher was used or is too old: make another with `keypool vouch`";
 
 /// The text for a removed device, with advice for the devices that it vouched for and that are left.
@@ -246,7 +246,7 @@ fn removed_text(reply: &RemoveReply, introduced: &[String]) -> String {
     lines.join("\n")
 }
 
-/// What to do where the user has a device already.
+/// The advice for a user who has a device already.
 pub(crate) fn how_to_be_vouched_for(identity: &DeviceIdentity) -> String {
     let (pool, keyid) = (identity.pool(), identity.signature_key());
     format!(

@@ -1,4 +1,4 @@
-//! What the server tells of the own pool as it happens: server-sent events, read piece by piece.
+//! The event stream of the device's pool: server-sent events, parsed incrementally.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// How many bytes one event may have.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// What a stream tells.
+/// An event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamEvent {
     /// Something that happened to the pool.
@@ -39,7 +39,7 @@ pub struct EventStream {
 }
 
 impl ApiClient {
-    /// Listens to what happens to the own pool after a version of its history.
+    /// Opens the event stream of the device's pool after a version of its history.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl ApiClient {
 }
 
 impl EventStream {
-    /// What is told next; `None` at the end. What this version does not know is passed over. Cancelling it
+    /// Returns the next event, or `None` at the end of the stream. Unknown events are skipped. Cancelling it
     /// loses nothing.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl EventStream {
     }
 }
 
-/// What a block says; nothing if it is something that is not known here.
+/// Parses one block of the stream; `None` if its event is unknown.
 fn told(block: &[u8]) -> Result<Option<StreamEvent>, ()> {
     let block = std::str::from_utf8(block).map_err(drop)?;
     if block.starts_with(':') {

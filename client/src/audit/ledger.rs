@@ -1,4 +1,4 @@
-//! What the server publishes of its whole log: the checkpoint that is kept, and how the next is judged.
+//! The checkpoints of the server's log: the one that is kept, and the verdict on the next.
 
 use std::{fmt, time::Duration};
 
@@ -81,7 +81,7 @@ impl Evidence {
     }
 }
 
-/// What was wrong with the server's checkpoints, kept from the first time on.
+/// A fault of the server's checkpoints, kept from its first occurrence on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CheckpointIssue {
     Renamed { is: String, at: Timestamp },
@@ -106,14 +106,14 @@ pub(crate) struct KnownLedger {
     evidence: Vec<Evidence>,
 }
 
-/// What a checkpoint is, beside the one that is kept.
+/// The relation of a checkpoint to the one that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The same.
     Same,
     /// Nothing that could be judged.
     NotOne,
-    /// The ledger is told of something else: see what it has noted.
+    /// Another fault, recorded in the known ledger.
     Noted,
     /// The server has to show that the log of one size is the beginning of that of the other.
     Prove {
@@ -143,8 +143,8 @@ impl KnownLedger {
         })
     }
 
-    /// Takes a key as the ledger's, because somebody who knows has said so. What was wrong with names and
-    /// keys before is settled by that; evidence stays. `false` if the kept checkpoint is not by that key:
+    /// Takes a key as the ledger's, because the operator has published it. Faults of names and
+    /// earlier keys are settled by that; evidence stays. `false` if the kept checkpoint is not by that key:
     /// then the next one is taken as the first.
     pub(crate) fn trust(&mut self, key: &NoteKey) -> bool {
         self.key = Some(key.to_string());
@@ -160,7 +160,7 @@ impl KnownLedger {
         fits
     }
 
-    /// Judges what the server publishes now.
+    /// Compares a new checkpoint with the one that is kept.
     pub(crate) fn judge(&mut self, note: &str, now: Timestamp) -> Verdict {
         if note == self.note {
             return Verdict::Same;
@@ -265,7 +265,7 @@ impl KnownLedger {
         }
     }
 
-    /// What was found.
+    /// The finding.
     pub(crate) fn findings(&self, now: Timestamp) -> Vec<AuditFinding> {
         let was = || self.key.clone().unwrap_or_else(|| self.signer.clone());
         let troubles = self.troubles.iter().map(|trouble| match trouble.clone() {

@@ -7,7 +7,7 @@ use super::MlsClient;
 use crate::{ApiError, DeliveryService, RefreshError};
 
 impl<D: DeliveryService> MlsClient<D> {
-    /// Lets the device's key speak for it at the server: see [`MlsConnection::register`](crate::MlsConnection::register).
+    /// Registers the device's key at the server: see [`MlsConnection::register`](crate::MlsConnection::register).
     ///
     /// # Errors
     ///
@@ -17,7 +17,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.register_vouched(None).await
     }
 
-    /// Lets the device's key speak for it, with what another device of the user says for it: see
+    /// Registers the device's key with the voucher of another device of the user: see
     /// [`MlsClient::vouch_for`].
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.register(voucher, self.now()).await
     }
 
-    /// Lets the device's key speak for it, with a token of the server's operator: for servers that ask for
+    /// Registers the device's key with a token of the server's operator, for servers that ask for
     /// one.
     ///
     /// # Errors

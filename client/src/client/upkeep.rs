@@ -22,12 +22,12 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]; what was done before it is kept.
+    /// Returns a [`RefreshError`]; the steps before it are kept.
     pub async fn refresh_key_packages(&self) -> Result<Refresh, RefreshError> {
         self.connection.refresh_key_packages(self.now()).await
     }
 
-    /// Listens to what happens to the pool: see [`MlsConnection::listen`](crate::MlsConnection::listen).
+    /// Opens the event stream of the pool: see [`MlsConnection::listen`](crate::MlsConnection::listen).
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.listen().await
     }
 
-    /// Looks at what the server has told, and at what this device has seen itself: see
+    /// Audits the server's statements against the device's own records: see
     /// [`MlsConnection::audit`](crate::MlsConnection::audit). To be called after a refresh.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub enum InviteError {
     Unfinished {
         /// Who is being invited.
         target: String,
-        /// What it waits for.
+        /// The error that it waits behind.
         source: BoxError,
     },
     /// Another invitation to the group is not finished. Resume that one first.
@@ -63,7 +63,7 @@ pub enum InviteError {
 }
 
 impl InviteError {
-    /// What a refusal of the server means for an invitation.
+    /// Classifies a refusal of the server.
     pub(crate) fn from_api(error: ApiError) -> Self {
         if error.is_unanswered() { Self::ServerUnreachable(error) } else { Self::Refused(error) }
     }
@@ -77,7 +77,7 @@ fn sentences(missing: &[SkippedInvitee]) -> String {
 /// Why the device's keys in a group were not updated, or nobody was removed from it.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// The Delivery Service did not take the Commit, which is cleared. Take in what others have sent,
+    /// The Delivery Service did not take the Commit, which is cleared. Sync the mailbox,
     /// and try again.
     #[error("the Commit was not accepted: {0}; take in what others have sent, and try again")]
     NotAccepted(#[from] DeliveryError),

@@ -12,7 +12,7 @@ pub enum RefreshError {
     /// The server did not answer, or refused.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The store failed, or the server's history does not continue what it told before.
+    /// The store failed, or the server's history does not continue its earlier one.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The device's own pool failed.

@@ -17,7 +17,7 @@ pub struct MlsConnection<D> {
     pool: KeyPackagePool,
     api: ApiClient,
     delivery: D,
-    /// Held while the pool is refreshed: what one refresh has found is not to be changed by another.
+    /// Held during a refresh, so that no other refresh changes its findings.
     refreshing: tokio::sync::Mutex<()>,
     /// The event streams that are open, and the alarms that came by them.
     subscription: Subscription,

@@ -1,4 +1,4 @@
-//! Who is a contact: whom the server is told of as one, and what introduces this user to others.
+//! Contacts: inviters reported to the server as contacts, and the tokens that introduce this user to others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +9,16 @@ use keypool_projections::ReservationStatus;
 use super::connection::MlsConnection;
 use crate::{ApiError, OwnStage, RefreshError, StorageError, storage::fresh_command};
 
-/// The name of the record of what introduces this user to others.
+/// The name of the record of contact tokens.
 const TOKENS_RECORD: &str = "contact-tokens";
 /// How many reservations one request names.
 const NAMED_MAX: usize = 256;
 
-/// What introduces this user to others, by user.
+/// The tokens that introduce this user to others, by user.
 pub(crate) type ContactTokens = BTreeMap<String, ContactToken>;
 
 impl<D> MlsConnection<D> {
-    /// Keeps what somebody has given this user to be introduced with: invitations of theirs show it.
+    /// Stores a contact token that another user has issued: invitations of that user present it.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl<D> MlsConnection<D> {
         staged.commit()
     }
 
-    /// What is kept to be introduced with, but for what has ended.
+    /// Returns the contact tokens that are still valid.
     pub(super) fn contact_tokens(&self, now: Timestamp) -> Result<ContactTokens, StorageError> {
         let now = self.api().server_time(now);
         let mut tokens: ContactTokens =
@@ -40,9 +40,9 @@ impl<D> MlsConnection<D> {
         Ok(tokens)
     }
 
-    /// Tells the server who has invited this device since: they are contacts, and what is kept from
-    /// strangers is not kept from them. To be called after a refresh, whose history it reads. Whom the
-    /// owner has removed is not told again. Returns how many were told.
+    /// Reports the inviters of joined groups to the server as contacts: packages held back from
+    /// strangers are offered to them. Call it after a refresh, whose history it reads. Users that the
+    /// owner has removed are not reported again. Returns how many were reported.
     ///
     /// # Errors
     ///

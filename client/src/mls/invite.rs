@@ -15,10 +15,10 @@
 //!     └───────────┘
 //! ```
 //!
-//! All devices of all who are invited are added by one Commit. Each step is stored, together with what
-//! it changes in the group, before the next one is tried. A step that is repeated repeats its requests
+//! All devices of all who are invited are added by one Commit. Each step is stored, together with the
+//! change in the group, before the next one is tried. A step that is repeated repeats its requests
 //! under the same ids, and the server answers them as it did before; but a renewal always asks anew,
-//! since what it asks is how things stand now.
+//! since it asks for the present state.
 
 mod atomic_commit;
 mod invitee;
@@ -41,14 +41,14 @@ use super::{
 };
 use crate::{DeliveryError, DeliveryService, GroupError, InviteError, StorageError};
 
-/// An unfinished invitation that was gone on with, and what became of it.
+/// An unfinished invitation that was resumed, and its outcome.
 #[derive(Debug)]
 pub struct ResumedInvitation {
     /// The group.
     pub group: GroupId,
     /// Who was to be invited, as it was asked for.
     pub target: String,
-    /// What became of it. After [`InviteError::Unfinished`] it is to be resumed again; every other
+    /// The outcome. After [`InviteError::Unfinished`] it is to be resumed again; every other
     /// outcome is its end.
     pub outcome: Result<Invited, InviteError>,
 }

@@ -44,7 +44,7 @@ use crate::{
 
 /// The name of the record of a rotation under way.
 const RECORD: &str = "rotation";
-/// What the names of the records of keys that were followed by another begin with.
+/// The prefix of the names of the records of replaced keys.
 const OLD_PREFIX: &str = "old-key/";
 
 /// The key that is to be the device's.
@@ -59,7 +59,7 @@ struct Following {
     leaf_keys: Vec<(u16, SignatureKey)>,
 }
 
-/// The packages that came with the next key, and what the server has said of them.
+/// The packages of the next key, and the server's verdicts on them.
 struct Brought {
     packages: Vec<CreatedPackage>,
     items: Vec<UploadItem>,
@@ -75,7 +75,7 @@ struct OldKey {
 }
 
 impl<D> MlsConnection<D> {
-    /// Lets the device's key speak for it at the server. Repeating it is harmless. A rotation that a crash
+    /// Registers the device's key at the server. Repeating it is harmless. A rotation that a crash
     /// has left unfinished is finished first.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl<D> MlsConnection<D> {
         Ok(Brought { packages, items, status, command })
     }
 
-    /// What the statement is made on. After a lost answer the server knows the next key only.
+    /// Fetches the state that the statement is made on. After a lost answer the server knows the next key only.
     async fn grounds_of_rotation(&self, next: &ApiClient) -> Result<Grounds, ApiError> {
         match Grounds::fetch(self.api()).await {
             Err(error) if error.code() == Some(Code::Unauthenticated) => Grounds::fetch(next).await,

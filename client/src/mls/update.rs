@@ -16,12 +16,12 @@ use crate::{
     CommitPost, DeliveryError, DeliveryService, GroupError, Staged, StorageError, UpdateError,
 };
 
-/// An unfinished update of keys, or removal, that was gone on with, and what became of it.
+/// An unfinished update of keys, or removal, that was resumed, and its outcome.
 #[derive(Debug)]
 pub struct ResumedUpdate {
     /// The group.
     pub group: GroupId,
-    /// What became of it. After [`UpdateError::Unfinished`] it is to be resumed again; every other
+    /// The outcome. After [`UpdateError::Unfinished`] it is to be resumed again; every other
     /// outcome is its end.
     pub outcome: Result<(), UpdateError>,
 }

@@ -1,4 +1,4 @@
-//! What a staged operation can tell of the values of the store without opening them.
+//! Checks of the store's values by a staged operation, without opening them.
 
 use openmls::ciphersuite::hash_ref::HashReference;
 
@@ -21,7 +21,7 @@ impl Staged<'_> {
         encoded.map(|bytes| encoding::decode("reference", bytes)).collect()
     }
 
-    /// What cannot be opened, packages left out: each in the words of an error.
+    /// The values that cannot be opened, without packages: each as the text of its error.
     pub(crate) fn lost_values(&self) -> Result<Vec<String>, StorageError> {
         let packages = keys::mls_label(PACKAGE);
         let names = self.names(&[]).into_iter().filter(|name| !name.starts_with(&packages));

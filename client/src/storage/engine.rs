@@ -1,6 +1,6 @@
 //! The database beneath the store: sled, opened guardedly, written durably. Its only home here.
 //!
-//! What stands between this and plain sled has been seen to matter: its `flush` is no fsync, a page
+//! The layer over plain sled is needed: its `flush` is no fsync, a page
 //! above 128 KiB becomes a file that is never synced, a damaged file makes it panic, and a snapshot
 //! left half made by a crash keeps it from opening.
 
@@ -237,8 +237,8 @@ fn remove_half_snapshots(path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Opens sled, waiting for an engine of this process that has not quite closed, and turning what
-/// it panics about into an error.
+/// Opens sled, waiting for an engine of this process that has not quite closed, and turning its panics
+/// into an error.
 fn open_guarded(home: &Path, path: &Path) -> Result<sled::Db, StorageError> {
     let config =
         sled::Config::new().path(path).cache_capacity(CACHE_BYTES_MAX).flush_every_ms(None);

@@ -2,10 +2,10 @@
 
 use std::{fmt, path::Path};
 
-/// What becomes of bytes that are overwritten, by the kind of file system.
+/// The fate of overwritten bytes, by the kind of file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Erasure {
-    /// The file system writes over them. What is beneath it, such as the translation layer of a flash
+    /// The file system writes over them. Layers beneath it, such as the translation layer of a flash
     /// disk, may still keep them.
     InPlace,
     /// The file system named here writes elsewhere, or on another machine: old bytes stay until their

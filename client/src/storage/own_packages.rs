@@ -63,7 +63,7 @@ impl OwnStage {
 /// One of the device's own packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnPackage {
-    /// What is known from its bytes.
+    /// The facts read from its bytes.
     pub facts: PackageFacts,
     /// Where it stands.
     pub stage: OwnStage,

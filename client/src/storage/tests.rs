@@ -1,4 +1,4 @@
-//! What a store does about damage beneath it that sled has not noticed.
+//! A store's reaction to damage beneath it that sled has not noticed.
 
 mod joining;
 

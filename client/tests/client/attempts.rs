@@ -149,7 +149,7 @@ fn bad_welcomes_in_the_mailbox_are_counted_too() {
         // Whatever the forged server makes of the acknowledgement, all has been taken in.
         let _ = bob.sync(0).await;
         let told = bob.events().unwrap();
-        let said = |event: &MailboxEvent| match &event.what {
+        let said = |event: &MailboxEvent| match &event.kind {
             MailboxEventKind::Unreadable { why, .. } => why.contains("no more are tried"),
             other => panic!("{other:?}"),
         };

@@ -1,4 +1,4 @@
-//! An app that is killed at every moment of an invitation, and starts again with what its disk held.
+//! An app that is killed at every moment of an invitation, and starts again from its disk.
 
 use std::{sync::Arc, time::Duration};
 
@@ -109,7 +109,7 @@ fn an_invitation_that_was_given_up_is_not_resumed() {
 }
 
 /// The renewal was answered before the app died. When it starts again its reservation is long over,
-/// and what the server said then is no answer.
+/// and the server's reply then is no answer.
 #[test]
 fn a_renewal_that_is_resumed_asks_anew() {
     run(async {

@@ -26,7 +26,7 @@ use Side::{After, Before};
 
 type Store = KeyPackageStore<Arc<SledLog>>;
 
-/// What is wrong with a package.
+/// The fault of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Poison {
     Nothing,
@@ -112,7 +112,7 @@ pub(super) async fn with_dolls(dolls: &[(&str, &[Poison])]) -> Service {
         .await
 }
 
-/// What the server counts of a pool: available, reserved, spent, revoked.
+/// The server's counts of a pool: available, reserved, spent, revoked.
 pub(super) async fn counts(service: Service, name: &str) -> (u64, u64, u64, u64) {
     let (pool, found) = (name.parse().unwrap(), std::cell::Cell::default());
     let look = async |_: &MovableClock, store: &Store| {

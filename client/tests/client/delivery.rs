@@ -157,7 +157,7 @@ fn a_lost_race_is_run_again_for_updates_and_removals() {
     });
 }
 
-/// Both take in what waits, and then hear each other.
+/// Both sync their mailboxes, and then hear each other.
 async fn they_talk_after(one: &Client, other: &Client, group: &GroupId) {
     told(one).await;
     told(other).await;
@@ -246,7 +246,7 @@ fn a_message_goes_out_once_wherever_its_sender_was_killed() {
     });
 }
 
-/// To take in is three requests: what waits, whether it is all, and the acknowledgement.
+/// A sync is three requests: the waiting items, the end of the mailbox, and the acknowledgement.
 #[test]
 fn everything_is_told_once_wherever_the_app_was_killed() {
     run(async {
@@ -286,7 +286,7 @@ fn what_is_not_confirmed_is_told_again_after_a_restart() {
         let bob = open(&service, "bob");
         let again = bob.events().unwrap();
         assert_eq!(again.len(), 1);
-        assert_eq!((again[0].position, &again[0].what), (events[1].position, &events[1].what));
+        assert_eq!((again[0].position, &again[0].kind), (events[1].position, &events[1].kind));
         // The app had been given it: that it may have been shown is said.
         assert!(!events[1].repeated && again[0].repeated);
         alice.send(&group, b"three").await.unwrap();
@@ -335,7 +335,7 @@ fn a_removal_goes_on_wherever_it_was_killed() {
     });
 }
 
-/// Her invitation has no answer, and she takes in what Bob has sent since before she goes on with it.
+/// Her invitation has no answer, and she applies Bob's later messages before she goes on with it.
 #[test]
 fn an_invitation_of_unknown_outcome_is_settled_by_taking_in_the_mailbox() {
     run(async {
@@ -378,7 +378,7 @@ fn a_commit_of_unknown_outcome_is_settled_before_what_came_after_it_is_opened() 
     });
 }
 
-/// What a member posts that nobody can open is said to be so, once, and the rest goes on.
+/// A post of a member that nobody can open is reported once, and the rest goes on.
 #[test]
 fn what_cannot_be_opened_is_told_once() {
     run(async {
@@ -437,7 +437,7 @@ fn a_commit_that_did_not_reach_a_member_is_told_once_to_whoever_made_it() {
     });
 }
 
-/// The confirmation of what was shown before a Commit leaves what is said of that Commit.
+/// Confirming the events before a Commit leaves the event of that Commit.
 #[test]
 fn a_confirmation_leaves_what_was_noted_since() {
     run(async {
@@ -452,7 +452,7 @@ fn a_confirmation_leaves_what_was_noted_since() {
     });
 }
 
-/// Who waits for the mailbox is told at once what the own Commit has done: the server would wait for 30 seconds.
+/// Who waits for the mailbox is told at once the effect of the own Commit: the server would wait for 30 seconds.
 #[test]
 fn whoever_waits_for_the_mailbox_hears_at_once_what_the_own_commit_has_done() {
     run(async {
@@ -465,7 +465,7 @@ fn whoever_waits_for_the_mailbox_hears_at_once_what_the_own_commit_has_done() {
         taken_up.unwrap();
         let heard = heard.expect("it is told before the server answers").unwrap();
         assert!(
-            matches!(&heard[0].what, MailboxEventKind::Left { members, .. } if members == &["bob/main"])
+            matches!(&heard[0].kind, MailboxEventKind::Left { members, .. } if members == &["bob/main"])
         );
     });
 }
@@ -503,7 +503,7 @@ fn a_message_whose_answers_are_all_lost_is_kept_and_sent_once() {
     });
 }
 
-/// What a proxy says for good is final; what it says of the moment is not.
+/// A permanent refusal of a proxy is final; a temporary one is not.
 #[test]
 fn a_message_that_a_proxy_refuses_is_forgotten_unless_it_may_pass_later() {
     run(async {
@@ -599,7 +599,7 @@ fn a_later_commit_of_a_group_that_the_server_does_not_know_is_refused_and_makes_
     });
 }
 
-/// A group that was joined is accepted in the request that acknowledges the Welcome: more than what waits before
+/// A group that was joined is accepted in the request that acknowledges the Welcome: more than the items before
 /// consent is kept then.
 #[test]
 fn a_group_that_was_joined_keeps_more_than_one_that_was_not() {
@@ -686,7 +686,7 @@ fn a_group_that_cannot_be_left_holds_up_nothing_and_is_left_the_next_time() {
     });
 }
 
-/// The server cannot read a Commit and believes its sender: whom the Commit does not remove is told.
+/// The server cannot read a Commit and believes its sender: a member that the Commit does not remove is told.
 #[test]
 fn a_removal_that_only_the_server_was_told_of_is_told_to_all() {
     run(async {

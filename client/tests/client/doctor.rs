@@ -1,4 +1,4 @@
-//! The doctor: what history and store disagree on is found, said, and repaired.
+//! The doctor: contradictions of history and store are found, reported, and repaired.
 
 use std::fs;
 

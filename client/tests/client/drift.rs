@@ -127,7 +127,7 @@ fn a_home_that_was_set_back_is_told_and_what_it_has_no_keys_for_is_withdrawn() {
     });
 }
 
-/// Whatever the server may have handed out before is not handed out again.
+/// Packages that the server may have handed out before are not handed out again.
 async fn check_healed(
     service: &Service,
     bob: &MlsClient<Mail>,
@@ -209,7 +209,7 @@ fn a_package_of_last_resort_is_replaced_as_well_when_the_server_was_set_back() {
     });
 }
 
-/// What is lost came after the last the device has seen of the history: only the upload's answer shows it.
+/// The lost part is after the last event that the device has seen: only the upload's answer shows it.
 #[test]
 fn a_server_that_forgot_an_upload_it_has_answered_is_found_out() {
     run(async {

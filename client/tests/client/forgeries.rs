@@ -1,4 +1,4 @@
-//! Servers that say something else than they should, and what stands between.
+//! Servers that give wrong answers, and proxies between.
 
 use keypool_api::{Code, DeviceReservation, EventsReply, Problem, ReserveManyReply};
 use keypool_client::{ApiClient, ApiError, PoolConfig, RefreshError, SkipReason, StorageError};
@@ -91,7 +91,7 @@ fn three_packages_lost_in_a_row_are_counted() {
     });
 }
 
-/// The server answers for somebody else than it was asked for, and says nothing of whom it was.
+/// The server answers for somebody else than it was asked for, and leaves the requested one out.
 #[test]
 fn a_package_of_another_device_than_the_one_named_adds_nobody() {
     run(async {

@@ -1,4 +1,4 @@
-//! What happens to a pool, heard as it happens, and after the line was cut.
+//! Events of a pool, heard as they happen, and after the line was cut.
 
 use std::sync::Arc;
 

@@ -43,19 +43,19 @@ pub(crate) async fn alice_and_bob(service: &Service) -> (Client, Client, GroupId
     (alice, bob, group)
 }
 
-/// What has happened, as text; it is confirmed.
+/// The new events, as text; they are confirmed.
 pub(crate) async fn told(client: &Client) -> Vec<String> {
     client.sync(0).await.unwrap();
     shown(client)
 }
 
-/// What has happened and is stored, as text; it is confirmed.
+/// The stored events, as text; they are confirmed.
 pub(crate) fn shown(client: &Client) -> Vec<String> {
     let events = client.events().unwrap();
     if let Some(last) = events.last() {
         client.confirm(last.position).unwrap();
     }
-    events.into_iter().map(|event| text(event.what)).collect()
+    events.into_iter().map(|event| text(event.kind)).collect()
 }
 
 fn text(what: MailboxEventKind) -> String {

@@ -17,7 +17,7 @@ use super::{
 const DAY: Duration = Duration::from_hours(24);
 const MINUTE: Duration = Duration::from_secs(61);
 
-/// Refreshes, and says what the audit finds then.
+/// Refreshes, and returns the findings of the audit.
 async fn found(service: &Service, device: &MlsClient<Mail>) -> Vec<AuditFinding> {
     device.connection().refresh_now(now(service)).await.unwrap();
     device.audit().unwrap().findings
@@ -151,7 +151,7 @@ async fn with_lie(bob: &MlsClient<Mail>, lie: impl FnOnce(&EventEnvelope) -> Vec
     serde_json::to_string(&reply).unwrap()
 }
 
-/// Bob hears a lie, and looks at what he knows then.
+/// Bob hears a lie, and audits his records.
 async fn hears_lie(
     service: &Service,
     bob: &MlsClient<Mail>,

@@ -207,7 +207,7 @@ fn withdrawn_packages_keep_their_keys_for_welcomes_on_their_way() {
         let counts = bob.status().await.unwrap().counts;
         assert_eq!((counts.available, counts.revoked, counts.spent), (0, 1, 1));
         let joined = bob.sync(0).await.unwrap();
-        assert!(matches!(joined[0].what, MailboxEventKind::Joined { .. }), "{joined:?}");
+        assert!(matches!(joined[0].kind, MailboxEventKind::Joined { .. }), "{joined:?}");
     });
 }
 

@@ -1,4 +1,4 @@
-//! A refresh goes by what a listener has told: nothing is asked while the pool is well, and what is told acts at
+//! A refresh relies on the event stream: nothing is asked while the pool is well, and alarms act at
 //! once.
 
 use std::time::Duration;

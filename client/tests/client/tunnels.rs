@@ -1,6 +1,6 @@
 //! Every flow of the client through a tunnel that loses, repeats and delays: the same end each time.
 //!
-//! Each flow is played once undisturbed; how it ends is what is expected. Then each of its answers is lost
+//! Each flow is played once undisturbed; its end is expected. Then each of its answers is lost
 //! once, then twice, then so often that the call gives up and the app goes on as an app does; and every
 //! request arrives twice; and every request is overtaken by its own repetition.
 
@@ -19,10 +19,10 @@ use super::{
 
 /// How often a request is sent: once, and three times more.
 const SENT_MAX: usize = 4;
-/// How often an app tries again what has failed for want of an answer.
+/// How often an app retries after a lost answer.
 const TRIES_MAX: usize = 3;
 
-/// What the tunnel does to the requests of a flow.
+/// The tunnel's action on the requests of a flow.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     None,
@@ -96,7 +96,7 @@ async fn until<T, E: std::fmt::Debug>(does: impl AsyncFn() -> Result<T, E>) -> T
     does().await.unwrap()
 }
 
-/// Invites, and goes on as an app does: with what is unfinished, or from the start.
+/// Invites, and goes on as an app does: with unfinished work, or from the start.
 async fn invites(inviter: &MlsClient<Mail>, group: &GroupId, whom: &[&str]) {
     let outcome = inviter.invite(group, whom.iter().copied()).await;
     let Err(error) = outcome else { return };
@@ -117,7 +117,7 @@ fn open(service: &Service, name: &str) -> MlsClient<Mail> {
     service.open_at(&service.folder.path().join(name), name, config)
 }
 
-/// What both sides count of a pool, which must be the same.
+/// Both sides' counts of a pool, which must be the same.
 async fn pool_of(service: &Service, device: &MlsClient<Mail>) -> String {
     agrees(service, device).await;
     let counts = device.status().await.unwrap().counts;
@@ -307,13 +307,13 @@ fn a_key_that_is_replaced() {
     );
 }
 
-/// What has happened, once all of it is taken in.
+/// The events, once the mailbox is empty.
 async fn told(client: &Client) -> Vec<String> {
     until(async || client.sync(0).await.map(drop)).await;
     members::told(client).await
 }
 
-/// Over the server's delivery: the Commit, a message, what waits, and that it is taken in.
+/// Over the server's delivery: the Commit, a message, the waiting items, and the acknowledgement.
 #[test]
 fn mail_both_ways() {
     ends_alike(

@@ -1,4 +1,4 @@
-//! Invitations and updates that are not finished yet, and what happens to their groups meanwhile.
+//! Invitations and updates that are not finished yet, and their groups meanwhile.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! What a line asks for.
+//! Parsing of a line into a command.
 
-/// What a line asks for.
+/// A command of the chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Nothing.
@@ -29,7 +29,7 @@ pub(super) enum Command {
     Pool,
     /// To refresh the pool.
     Refresh,
-    /// To show what happened to packages.
+    /// To show the timeline of packages.
     History(String),
     /// To list the commands.
     Help,
@@ -37,7 +37,7 @@ pub(super) enum Command {
     Quit,
 }
 
-/// What `/help` prints.
+/// The text of `/help`.
 pub(super) const HELP: &str = "\
 /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
 /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
@@ -59,7 +59,7 @@ Everything else is said to the group. Begin with // to say something that begins
 ///
 /// # Errors
 ///
-/// Returns a sentence that says what is not understood.
+/// Returns a sentence about the part that is not understood.
 pub(super) fn parse(line: &str) -> Result<Command, String> {
     let line = line.trim();
     let Some(rest) = line.strip_prefix('/') else {

@@ -1,4 +1,4 @@
-//! What a line asks for, done; and what is to be done without being asked.
+//! The commands of the chat, carried out, and the follow-up work that no command asks for.
 
 use std::{future::Future, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     pool::{KEY_RETIRED, history_table, how_to_be_vouched_for, is_of},
 };
 
-/// How long a command waits for the server. What is not finished then goes on when the server answers.
+/// How long a command waits for the server. Unfinished work goes on when the server answers.
 const COMMAND_WAIT: Duration = Duration::from_secs(20);
 
 /// The reply to a group command when the device is in no group.
@@ -30,7 +30,7 @@ const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lis
 const NO_GROUP_CHOSEN: &str = "no group is chosen; /switch NAME goes to one, /groups lists yours";
 
 impl Chat<'_> {
-    /// Does what a line asks for, and says what came of it.
+    /// Carries out the command of a line, and shows its outcome.
     pub(super) async fn obey(&mut self, line: &str) -> Result<(), End> {
         let command = match parse(line) {
             Ok(command) => command,
@@ -91,7 +91,7 @@ impl Chat<'_> {
         }
     }
 
-    /// Does something in a group. Returns what is to be said of it.
+    /// Carries out a command in a group. Returns the text to show.
     async fn in_group(&mut self, group: &GroupId, command: Command) -> Result<String, End> {
         let mut said = Vec::new();
         match command {
@@ -190,7 +190,7 @@ impl Chat<'_> {
         }
     }
 
-    /// What is said of an invitation.
+    /// The text for the outcome of an invitation.
     fn invited(&mut self, who: &str, outcome: Result<Invited, InviteError>) -> Result<String, End> {
         match outcome {
             Ok(Invited { group, added, missing, .. }) => {
@@ -302,7 +302,7 @@ impl Chat<'_> {
         })
     }
 
-    /// What follows from what has come: proposals are taken up, and what waited for the server goes on.
+    /// Follows up on new items: commits proposals, and resumes work that waited for the server.
     pub(super) async fn follow_up(&mut self) -> Result<(), End> {
         if self.is_waiting && self.mail_trouble.is_none() {
             self.go_on().await?;
@@ -320,7 +320,7 @@ impl Chat<'_> {
         Ok(())
     }
 
-    /// Registers the device, and goes on with what a crash or a silent server has left unfinished.
+    /// Registers the device, and resumes work that a crash or a silent server has interrupted.
     pub(super) async fn go_on(&mut self) -> Result<(), End> {
         self.is_waiting = false;
         if !self.is_registered {
@@ -384,7 +384,7 @@ impl Chat<'_> {
         self.is_registered && is_unregistered(error)
     }
 
-    /// Says that the device is not registered any more. What is gone on with next is registering it.
+    /// Says that the device is not registered any more. Registering it comes next.
     pub(super) fn disown(&mut self) {
         (self.is_registered, self.is_waiting) = (false, true);
         self.screen.say("the server does not know this device any more: it was removed");
@@ -431,8 +431,8 @@ pub(super) fn not_reached(not_kept: &[PoolId], what: &str) -> String {
 /// The message for a request that the server did not answer in time.
 pub(super) const NO_ANSWER: &str = "the server does not answer";
 
-/// The outcome, unless it takes too long. Whatever is begun here is safe to be broken off: it is what a
-/// crash would do.
+/// The outcome, unless it takes too long. The work is safe to be broken off, as by a
+/// crash.
 async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
     timeout(COMMAND_WAIT, work).await.ok()
 }

@@ -1,4 +1,4 @@
-//! What has come by the mailbox, told on the screen.
+//! Mailbox events, shown on the screen.
 
 use keypool_client::{Change, MailboxEvent, MailboxEventKind, SyncError};
 use keypool_ledger::{GroupId, PoolId};
@@ -11,7 +11,7 @@ use super::{
 use crate::output::{plain, sentence};
 
 impl Chat<'_> {
-    /// Tells what has come, or once why nothing can.
+    /// Shows new events, or an error once.
     pub(super) fn receive(
         &mut self,
         outcome: Result<Vec<MailboxEvent>, SyncError>,
@@ -51,12 +51,12 @@ impl Chat<'_> {
         }
     }
 
-    /// Shows what has happened, and confirms it once it is shown.
+    /// Shows events, and confirms them once they are shown.
     fn tell_all(&mut self, events: Vec<MailboxEvent>) -> Result<(), End> {
         let Some(last) = events.last().map(|last| last.position) else { return Ok(()) };
         for event in events {
             let again = if event.repeated { "(perhaps shown before) " } else { "" };
-            if let Some(text) = self.text_of(event.what)? {
+            if let Some(text) = self.text_of(event.kind)? {
                 self.screen.say(&format!("{again}{text}"));
             }
         }
@@ -64,7 +64,7 @@ impl Chat<'_> {
         Ok(self.client.confirm(last)?)
     }
 
-    /// What is said of a event, and what it changes here. `None` if it is nobody's concern.
+    /// Applies an event to the chat's state, and returns its text. `None` if there is nothing to show.
     fn text_of(&mut self, what: MailboxEventKind) -> Result<Option<String>, End> {
         Ok(match what {
             MailboxEventKind::Joined { group, inviter, last_resort } => {
@@ -163,7 +163,7 @@ impl Chat<'_> {
         members.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// Who came and who went, and by whom.
+    /// The members who came and went, and the sender of the change.
     fn changed(&mut self, change: &Change) -> Option<String> {
         let (who, name) = (person(&change.sender), self.name(&change.group));
         if change.removed_self {

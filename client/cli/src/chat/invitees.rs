@@ -1,4 +1,4 @@
-//! What is said of those who were invited, and of those who could not be.
+//! Texts for invitees who were added, and for those who could not be.
 
 use keypool_client::{InvitedDevice, SkipReason, SkippedInvitee};
 
@@ -32,7 +32,7 @@ fn named(user: &str, devices: &[String]) -> String {
     }
 }
 
-/// What is said of somebody who was not added.
+/// The text for an invitee who was not added.
 pub(super) fn left_out(missing: &SkippedInvitee) -> String {
     let whole = missing.invitee.to_string();
     let known = person(&whole);

@@ -1,4 +1,4 @@
-//! What comes by the mailbox, asked for again and again; more slowly while the server does not answer.
+//! Long polls of the mailbox, with a growing pause while the server does not answer.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ impl<'a> MailboxPoller<'a> {
         Arc::clone(&self.back)
     }
 
-    /// What has come, once something has, or the server could not be asked. Cancelling this loses
+    /// Returns the next events, or the error if the server could not be asked. Cancelling this loses
     /// nothing.
     pub(super) async fn next(&mut self) -> Outcome {
         let outcome = match self.outcome.take() {

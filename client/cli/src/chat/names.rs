@@ -1,4 +1,4 @@
-//! What groups and people are called on the screen.
+//! Names of groups and people on the screen.
 //!
 //! Two people may both make a group called `friday`, so its id is the name and 64 random bits after it.
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::output::plain;
 
-/// What stands between the name and the random part of a group's id.
+/// The separator of the name and the random part of a group's id.
 const MARK: char = '~';
 /// How many hex digits the random part has.
 const RANDOM_DIGITS: usize = 16;
@@ -52,7 +52,7 @@ fn parts(group: &GroupId) -> (String, String) {
     }
 }
 
-/// What a group is called among the others; more of its id where another has the same name.
+/// The name of a group among the others, with more of its id where another has the same name.
 pub(super) fn name_among(group: &GroupId, all: &[GroupId]) -> String {
     let (name, random) = parts(group);
     let is_namesake = |other: &&GroupId| *other != group && parts(other).0 == name;
@@ -80,7 +80,7 @@ pub(super) fn find<'a>(word: &str, all: &'a [GroupId]) -> Result<&'a GroupId, St
     }
 }
 
-/// What a member is called: a device only where it is not the main one.
+/// The name of a member, with the device only where it is not the main one.
 pub(super) fn person(name: &str) -> String {
     match name.parse::<PoolId>() {
         Ok(pool) if is_main(&pool) => pool.user().to_owned(),

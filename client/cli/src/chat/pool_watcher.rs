@@ -1,4 +1,4 @@
-//! What the server tells of the pool as it happens, listened to all the while; a line that breaks is opened
+//! The event stream of the pool, kept open all the while; a line that breaks is opened
 //! again after a pause, and nobody is told of that: the refresh that comes anyway asks.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};

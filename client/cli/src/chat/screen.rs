@@ -24,7 +24,7 @@ use crate::output::sentence;
 /// How long a prompt waits for the text before it to be printed.
 const FLUSH_WAIT: Duration = Duration::from_millis(100);
 
-/// What came from the keyboard.
+/// An input from the keyboard.
 #[derive(Debug)]
 pub(super) enum Input {
     /// A line.
@@ -73,7 +73,7 @@ fn width(text: &str) -> usize {
     GraphemeClusterMode::from_env().width(text).into()
 }
 
-/// What the printing thread is asked to do.
+/// A request to the printing thread.
 enum Print {
     Text(String),
     /// Say when everything before this is printed.
@@ -143,7 +143,7 @@ impl Screen {
         }
     }
 
-    /// What is typed next. Cancelling this loses nothing.
+    /// Returns the next input. Cancelling this loses nothing.
     pub(super) async fn input(&mut self) -> Input {
         let input = self.inputs.recv().await.unwrap_or(Input::Ended);
         self.prompting = None;

@@ -72,8 +72,9 @@ impl Chat<'_> {
         self.renew_keys().await
     }
 
-    /// Tells the server who has invited this device: what is kept from strangers is not kept from them. What
-    /// cannot be told now is told after the next refresh.
+    /// Reports inviters to the server as contacts, so that packages held back from strangers are offered to
+    /// them. Inviters that
+    /// cannot be reported now are reported after the next refresh.
     async fn tell_contacts(&mut self) -> Result<(), End> {
         match timeout(REFRESH_WAIT, self.client.tell_contacts()).await {
             Ok(Err(RefreshError::Storage(error))) => self.told(&error).map(drop),

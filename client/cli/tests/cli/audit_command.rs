@@ -1,4 +1,4 @@
-//! `keypool audit` as it is typed, and what the chat says of the same.
+//! `keypool audit` as it is typed, and the chat's text for the same.
 
 use std::{fs, net::TcpListener};
 
@@ -13,7 +13,7 @@ use super::{
     support::in_a_minute,
 };
 
-/// What `keypool audit` says for Alice, with what differs each time replaced by a word.
+/// The output of `keypool audit` for Alice, with variable parts replaced by words.
 fn audit(service: &Service, arguments: &[&str]) -> String {
     let text = told(&keypool(service, &[&["audit"][..], arguments].concat()));
     let text = text.replace(service.server.ledger_key(), "LEDGER-KEY");

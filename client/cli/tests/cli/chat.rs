@@ -1,4 +1,4 @@
-//! The chat, as it is typed: what it prints, and that it goes on whatever happens to it.
+//! The chat, as it is typed: its output, and its recovery from failures.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -66,7 +66,7 @@ impl Person {
         }
     }
 
-    /// Ends standard input. Returns what else is printed, and the code.
+    /// Ends standard input. Returns the rest of the output, and the code.
     fn ends(mut self) -> (Vec<String>, i32) {
         drop(self.keyboard.take());
         let lines = self.lines.iter().collect();
@@ -80,7 +80,7 @@ impl Person {
     }
 }
 
-/// What a chat prints when these lines are all that is typed.
+/// The output of a chat for these typed lines.
 pub(crate) fn typed(service: &Service, name: &str, lines: &str) -> String {
     told(played(&mut chat(service, name), lines))
 }
@@ -283,7 +283,7 @@ fn a_proxy_that_means_later_does_not_end_a_chat_that_starts() {
     assert_eq!(alice.ends().1, 0);
 }
 
-/// Bob is killed again and again while Alice writes. What he reads twice he is told he may have read.
+/// Bob is killed again and again while Alice writes. Messages that he reads twice are marked.
 #[test]
 fn whoever_is_killed_at_any_moment_reads_everything_in_order_and_nothing_twice() {
     const MESSAGES: usize = 120;
@@ -329,7 +329,7 @@ fn whoever_is_killed_at_any_moment_reads_everything_in_order_and_nothing_twice()
     drop(alice.ends());
 }
 
-/// Alice is killed while she sends; what she had typed by then goes out once or not at all.
+/// Alice is killed while she sends; her messages by then go out once or not at all.
 #[test]
 fn whoever_is_killed_while_sending_sends_nothing_twice_and_the_group_goes_on() {
     let service = Service::start();
@@ -364,7 +364,7 @@ fn whoever_is_killed_while_sending_sends_nothing_twice_and_the_group_goes_on() {
     }
 }
 
-/// What Alice says in a line, if it is hers.
+/// Alice's text in a line, if it is hers.
 fn said_by_alice(line: &str) -> Option<&str> {
     line.strip_prefix("(perhaps shown before) ").unwrap_or(line).strip_prefix("alice: ")
 }
@@ -520,7 +520,7 @@ fn a_line_for_a_group_that_the_user_was_removed_from_goes_nowhere_else() {
     assert_eq!(heard, ["hello", "it is for you all"], "{bob}");
 }
 
-/// Carol's prompt is of no group when she is brought into `friday`; what she types from then on is for it.
+/// Carol's prompt is of no group when she is brought into `friday`; lines typed from then on are for it.
 #[test]
 fn a_line_for_a_group_that_came_and_went_goes_to_no_later_one() {
     let service = Service::start();

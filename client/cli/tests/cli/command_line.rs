@@ -1,4 +1,4 @@
-//! The command `keypool`, as it is typed: what it prints, and the code it ends with.
+//! The command `keypool`, as it is typed: its output and its exit code.
 
 use std::process::{Command, Output};
 
@@ -19,7 +19,7 @@ pub(crate) fn keypool(service: &Service, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What was printed, with what differs each time replaced by a word.
+/// The output, with variable parts replaced by words.
 pub(crate) fn told(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let errors = String::from_utf8(output.stderr.clone()).unwrap();
@@ -27,7 +27,7 @@ pub(crate) fn told(output: &Output) -> String {
     words(&text)
 }
 
-/// Replaces keys, references and times by what they are.
+/// Replaces keys, references and times by words.
 fn words(text: &str) -> String {
     let is_hex = |word: &str| word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let replaced = |word: &str| match word.len() {
@@ -105,7 +105,7 @@ fn a_device_is_registered_and_its_pool_kept() {
     ");
 }
 
-/// Only that it is one JSON object a line: what is in it is the API's.
+/// Checks that each line is one JSON object, whose content is the API's.
 fn is_json(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let objects = text.lines().map(|line| serde_json::from_str(line).unwrap());

@@ -14,7 +14,7 @@ async fn with_phone_and_watch(service: &Service) {
     drop(second_device(service, &phone, "watch").await);
 }
 
-/// The command removes what a stolen device may have made, if it is asked to.
+/// The command removes the devices that a stolen device may have made, if it is asked to.
 #[test]
 fn the_command_names_or_removes_what_a_removed_device_had_introduced() {
     let service = Service::start();

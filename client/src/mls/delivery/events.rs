@@ -1,7 +1,7 @@
-//! What the app is told: what has come by the mailbox, and what this device's own posts have caused. Each
+//! Events for the app: items of the mailbox, and consequences of this device's own posts. Each
 //! event is kept until the app confirms it.
 //!
-//! What a post has caused is noted in the write that ends the post, under a name of its own: a event that the
+//! The consequence of a post is recorded in the write that ends the post, under a name of its own: an event that the
 //! app was not given yet is never among those that it confirms.
 
 use data_encoding::HEXLOWER;
@@ -15,9 +15,9 @@ use crate::{
     mls::membership::{CommitState, left_on, merge_on},
 };
 
-/// What the names of stored events begin with.
+/// The prefix of the names of stored events.
 const EVENT_PREFIX: &str = "happening/";
-/// What the names of events begin with that the app was not given yet, and that have no place among the others.
+/// The prefix of the names of events that the app was not given yet, and that have no position yet.
 const NOTICE_PREFIX: &str = "notice/";
 /// The name of the record that says up to which position events were given to the app.
 const TOLD_RECORD: &str = "told";
@@ -26,13 +26,14 @@ const TOLD_RECORD: &str = "told";
 /// confirms it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailboxEvent {
-    /// Its place in the server's log: later ones have higher positions. What this device's own posts have caused
-    /// has the place of what came last before it.
+    /// Its place in the server's log: later ones have higher positions. An event of this device's own posts
+    /// has the position of the item before it.
     pub position: u64,
     /// When it was posted, as the server says.
     pub at: Timestamp,
-    /// What it is.
-    pub what: MailboxEventKind,
+    /// The kind of event.
+    #[serde(rename = "what")]
+    pub kind: MailboxEventKind,
     /// Whether the app was given it before and has not confirmed it, because it crashed, say: it may
     /// have been shown already.
     #[serde(skip)]
@@ -58,7 +59,7 @@ pub enum MailboxEventKind {
         group: GroupId,
         /// The name of the member.
         sender: String,
-        /// What was said.
+        /// The text of the message.
         bytes: Vec<u8>,
     },
     /// A member's Commit was taken as the group's new state.
@@ -174,7 +175,7 @@ impl MailboxEventKind {
 
 impl<D: DeliveryService> MlsConnection<D> {
     /// Merges a Commit of this device that has been accepted, as part of an operation, if it is pending. Over the
-    /// server's own delivery, notes who has left by it and whom it did not reach.
+    /// server's own delivery, records the members who have left by it and those it did not reach.
     pub(crate) fn merge_accepted_on(
         &self,
         staged: &Staged<'_>,
@@ -197,7 +198,7 @@ impl<D: DeliveryService> MlsConnection<D> {
         Ok(standing)
     }
 
-    /// Notes for the app what a post of this device has caused, as part of an operation. `mark` is the hash of the
+    /// Records the consequence of a post of this device, as part of an operation. `mark` is the hash of the
     /// post.
     pub(crate) fn note_on(
         &self,
@@ -210,7 +211,8 @@ impl<D: DeliveryService> MlsConnection<D> {
         let kind = if matches!(what, MailboxEventKind::Left { .. }) { "left" } else { "reach" };
         let name = format!("{NOTICE_PREFIX}{} {kind}", HEXLOWER.encode(mark.as_bytes()));
         let position = taken_in_on(staged)?;
-        staged.put_app_record(&name, &MailboxEvent { position, at, what, repeated: false })?;
+        staged
+            .put_app_record(&name, &MailboxEvent { position, at, kind: what, repeated: false })?;
         self.notices().notify_one();
         Ok(())
     }
@@ -221,7 +223,7 @@ pub(crate) fn has_notices(store: &LocalStore) -> Result<bool, StorageError> {
     Ok(!store.stage()?.app_record_names(NOTICE_PREFIX)?.is_empty())
 }
 
-/// Gives what is noted its place: after what had been taken in when it was noted.
+/// Assigns recorded events their position: after the items that had been applied by then.
 fn take_up_notices(store: &LocalStore) -> Result<(), StorageError> {
     let staged = store.stage()?;
     let names = staged.app_record_names(NOTICE_PREFIX)?;
@@ -245,13 +247,13 @@ pub(crate) fn events(store: &LocalStore) -> Result<Vec<MailboxEvent>, StorageErr
     let mut found = Vec::new();
     for name in staged.app_record_names(EVENT_PREFIX)? {
         let event: Option<MailboxEvent> = staged.app_record(&name)?;
-        let is_repeated = |it: &MailboxEvent| it.position <= told && it.what.is_an_item();
+        let is_repeated = |it: &MailboxEvent| it.position <= told && it.kind.is_an_item();
         found.extend(event.map(|it| MailboxEvent { repeated: is_repeated(&it), ..it }));
     }
     Ok(found)
 }
 
-/// The same and what this device's posts have caused, to be given to the app: after a crash they are known to be
+/// Those and the events of this device's own posts, to be given to the app: after a crash they are known to be
 /// repeated.
 pub(crate) fn tell(store: &LocalStore) -> Result<Vec<MailboxEvent>, StorageError> {
     take_up_notices(store)?;

@@ -1,7 +1,8 @@
-//! The device's mailbox at the server, taken in: each item once, in order, whatever crashes between.
+//! The device's mailbox at the server, applied: each item once, in order, through crashes.
 //!
-//! What an item does to its group, what the app is told of it, and how far the mailbox has been read are
-//! one write. It is acknowledged afterwards, together with what was not kept of each group. Only an overrun of
+//! The change of an item to its group, its event for the app, and the position in the mailbox are
+//! one write. It is acknowledged afterwards, together with the items of each group that were not kept. Only an
+//! overrun of
 //! the whole mailbox, which logs from before the budgets of groups can hold, is acknowledged by the app.
 
 use std::collections::BTreeSet;
@@ -27,7 +28,7 @@ const GROUPS_NAMED_MAX: usize = 1024;
 /// How many items are fetched at a time.
 const PAGE: u16 = 100;
 
-/// The mailbox, and what its items change. Taken in by one at a time.
+/// The mailbox, and the state that its items change. Applied by one caller at a time.
 pub(crate) struct Mailbox<'a, D> {
     pub(crate) store: &'a LocalStore,
     pub(crate) membership: &'a MlsMembership,
@@ -36,7 +37,7 @@ pub(crate) struct Mailbox<'a, D> {
 }
 
 impl<D: DeliveryService> Mailbox<'_, D> {
-    /// What waits after what has been taken in.
+    /// Fetches the items after those that were applied.
     pub(crate) async fn fetch(&self, wait_s: u64) -> Result<MailboxReply, SyncError> {
         let after = progress(&self.store.stage()?)?.taken_in;
         match self.connection.api().mailbox(after, PAGE, wait_s).await {
@@ -48,7 +49,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         }
     }
 
-    /// Takes in what was fetched and what waits after it, and acknowledges it.
+    /// Applies the fetched items and those that wait after them, and acknowledges them.
     pub(crate) async fn take_in_from(&self, mut reply: MailboxReply) -> Result<(), SyncError> {
         while !reply.items.is_empty() {
             for item in reply.items {
@@ -63,7 +64,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         Ok(self.leave_over().await?)
     }
 
-    /// Keeps for the app what the mailbox had no room for, and that the server is to hear that it is known.
+    /// Records the items that the mailbox had no room for: for the app, and for the acknowledgement to the server.
     fn note_not_kept(&self, not_kept: Vec<NotKept>) -> Result<(), StorageError> {
         if not_kept.is_empty() {
             return Ok(());
@@ -78,7 +79,10 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             }
             let (position, at) = (progress.taken_in, self.connection.api().server_time(self.now));
             let what = MailboxEventKind::NotKept { group, sender };
-            staged.put_app_record(&name, &MailboxEvent { position, at, what, repeated: false })?;
+            staged.put_app_record(
+                &name,
+                &MailboxEvent { position, at, kind: what, repeated: false },
+            )?;
         }
         put_progress(&staged, &progress)?;
         staged.commit()
@@ -134,7 +138,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         })?)
     }
 
-    /// What an item does, what is told of it, and that it has been taken in, as one write.
+    /// Applies an item, records its event, and advances the position, in one write.
     fn take_in(&self, item: MailboxItem) -> Result<(), StorageError> {
         let (position, group, kind) = (item.position, item.group_id.clone(), item.kind);
         let staged = self.store.stage()?;
@@ -170,7 +174,10 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let names = [name(position), format!("{} removed", name(position))];
         for (name, what) in names.iter().zip([what, otherwise]) {
             let Some(what) = what else { continue };
-            staged.put_app_record(name, &MailboxEvent { position, at, what, repeated: false })?;
+            staged.put_app_record(
+                name,
+                &MailboxEvent { position, at, kind: what, repeated: false },
+            )?;
         }
         put_progress(&staged, &after)?;
         staged.commit()
@@ -197,7 +204,7 @@ enum ItemError {
     Unreadable(String, Option<KeyPackageRef>),
 }
 
-/// Does what an item asks for. `None` if there is nothing to tell.
+/// Opens an item. `None` if it makes no event.
 fn open(
     staged: &Staged<'_>,
     item: MailboxItem,
@@ -217,7 +224,7 @@ fn open(
     }
 }
 
-/// What the app is told of a message that was opened.
+/// The event of a message that was opened.
 fn told_of(received: Received) -> Option<MailboxEventKind> {
     match received {
         Received::Application { group, sender, bytes } => {

@@ -1,4 +1,4 @@
-//! The record of how far the mailbox has been read, and of what the server is to be told.
+//! The record of the position in the mailbox, and of the acknowledgements that the server waits for.
 
 use keypool_ledger::GroupId;
 use serde::{Deserialize, Serialize};

@@ -83,7 +83,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         done(invitation)
     }
 
-    /// The packages that are lost: the one that a refusal names, and whatever else is found to be.
+    /// The packages that are lost: the one that a refusal names, and others that are found.
     async fn lost(&self, invitation: &Invitation, refused: &ApiError) -> Vec<KeyPackageRef> {
         let named = match refused {
             ApiError::Refused(problem) => problem.keypackage_ref.clone(),

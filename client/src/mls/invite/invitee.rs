@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{PackageCheck, mls::contacts::ContactTokens};
 
-/// Whom to invite: a user with all their devices, or one device.
+/// An invitee: a user with all their devices, or one device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Invitee {
     /// The user.
@@ -60,7 +60,7 @@ pub enum SkipReason {
     UnknownUser,
     /// The name is none.
     InvalidName {
-        /// What is wrong with it.
+        /// The fault.
         said: String,
     },
     /// None of their packages has the group's ciphersuite.
@@ -81,7 +81,7 @@ pub enum SkipReason {
     /// The Delivery Service will not take the Welcome. The device is in the group and cannot join:
     /// remove it, and invite it again.
     WelcomeRefused {
-        /// What the Delivery Service said.
+        /// The Delivery Service's error.
         said: String,
     },
     /// The server gives no more of their packages for now. Invite again later.

@@ -25,7 +25,7 @@ pub(crate) struct Inviter<'a, D> {
     pub(crate) now: Timestamp,
 }
 
-/// What has become of an invitation in one step.
+/// The outcome of one step of an invitation.
 pub(super) enum Progress {
     /// It goes on from there.
     At(Step),
@@ -117,7 +117,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     }
 }
 
-/// Ends a step: what is staged and how far the invitation has come are written together.
+/// Ends a step: the staged changes and the invitation's next step are written together.
 pub(super) fn put(
     staged: Staged<'_>,
     invitation: &Invitation,
@@ -137,7 +137,7 @@ pub(super) fn commit_missing(invitation: &Invitation) -> InviteError {
     InviteError::CommitMissing { group: invitation.group.clone(), target: invitation.target() }
 }
 
-/// What an invitation has come to: nobody is wanted any more, and nothing is kept.
+/// The result of an invitation with no invitee left to reserve for, and no package kept.
 pub(super) fn done(invitation: &Invitation) -> Result<Progress, InviteError> {
     if invitation.added.is_empty() {
         return Err(InviteError::Nobody { missing: invitation.missing.clone() });

@@ -1,4 +1,4 @@
-//! What is stored of an invitation: how far it has come, and the ids of its requests.
+//! The record of an invitation: its step, and the ids of its requests.
 
 use keypool_api::{ClaimRequest, Code, ReserveManyReply, ReserveManyRequest};
 use keypool_ledger::{
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::invitee::{Invited, InvitedDevice, Invitee, SkipReason, SkippedInvitee};
 use crate::{CommitPost, OfferedPackage, mls::contacts::ContactTokens};
 
-/// What the names of stored invitations begin with.
+/// The prefix of the names of stored invitations.
 pub(super) const RECORD_PREFIX: &str = "inviting/";
 
 /// How many packages of one device are tried.
@@ -21,11 +21,11 @@ const TRIES_MAX: u32 = 3;
 pub(super) struct Invitation {
     pub(super) id: Uuid,
     pub(super) group: GroupId,
-    /// Whom it was asked for, as it was asked.
+    /// The invitees, as they were asked for.
     pub(super) invitees: Vec<Invitee>,
     /// How often packages were asked for, this time included.
     pub(super) round: u32,
-    /// For whom packages are to be asked for.
+    /// The invitees to reserve packages for.
     pub(super) wanted: Vec<Wanted>,
     /// The packages that are set aside.
     pub(super) kept: Vec<Kept>,
@@ -34,18 +34,18 @@ pub(super) struct Invitation {
     /// Who will not be added, and why.
     pub(super) missing: Vec<SkippedInvitee>,
     pub(super) step: Step,
-    /// What introduces this user to others, by user, as it was when the invitation began.
+    /// The contact tokens of this user when the invitation began.
     #[serde(default)]
     pub(super) tokens: ContactTokens,
 }
 
-/// Somebody for whom a package is to be asked for.
+/// An invitee to reserve a package for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Wanted {
     pub(super) invitee: Invitee,
     /// How many packages were tried.
     pub(super) tries: u32,
-    /// What was wrong with the last of them.
+    /// The fault of the last of them.
     pub(super) why: Option<SkipReason>,
 }
 
@@ -84,7 +84,7 @@ pub(super) enum Step {
 pub(super) struct Addition {
     pub(super) commit: CommitPost,
     pub(super) welcome: Vec<u8>,
-    /// What tells the added leaves from all others of the group, by their packages.
+    /// The signature keys of the added leaves, by their packages.
     pub(super) leaves: Vec<(KeyPackageRef, SignatureKey)>,
 }
 
@@ -123,7 +123,7 @@ impl Invitation {
         }
     }
 
-    /// What is told of the invitation once it is carried out.
+    /// The result of the invitation once it is carried out.
     pub(super) fn invited(&self) -> Invited {
         Invited {
             group: self.group.clone(),
@@ -149,8 +149,8 @@ impl Invitation {
         (request, self.command(&format!("{} reserve {part}", self.round)))
     }
 
-    /// Takes in what the server says of those for whom packages were asked for. Whoever nobody asked
-    /// for is left out, and whoever the server leaves out is named. Returns who is to be asked for again.
+    /// Applies the reply to a request for packages. Ignores users that were not requested, and reports
+    /// requested users missing from the reply. Returns the invitees to request again.
     pub(super) fn take_in(&mut self, wanted: &[Wanted], reply: ReserveManyReply) -> Vec<Wanted> {
         let mut again = Vec::new();
         let mut heard = vec![false; wanted.len()];

@@ -18,7 +18,8 @@ use crate::{
 const TARGETS_MAX: usize = 256;
 
 impl<D: DeliveryService> Inviter<'_, D> {
-    /// For whom packages are to be asked for, and who is there already. The devices of a user are asked
+    /// Returns the invitees to reserve packages for, and those who are members already. The devices of a user
+    /// are asked
     /// for only where some of them are members.
     pub(super) async fn resolve(
         &self,
@@ -101,7 +102,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         put(self.store.stage()?, invitation, Step::Reserving).map(Progress::At)
     }
 
-    /// Adds all that is kept in a Commit that nobody sees yet. What cannot be added is replaced first.
+    /// Adds all kept packages in a Commit that nobody sees yet. Packages that cannot be added are replaced first.
     async fn add(&self, invitation: &mut Invitation) -> Result<Progress, InviteError> {
         if invitation.kept.is_empty() {
             self.forget(invitation)?;
@@ -196,7 +197,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     }
 }
 
-/// What a package is reported as that failed a check. A wrong clock here, or a group that cannot take its
+/// The reason to report for a package that failed a check. A wrong clock here, or a group that cannot take its
 /// owner, is no fault of the package.
 const fn reported_as(check: PackageCheck) -> Option<ReportReason> {
     match check {

@@ -1,5 +1,5 @@
 //! The steps of an invitation after its Commit is made, over an app's own Delivery Service. Each ends
-//! with one write, which says what the next step is.
+//! with one write, which records the next step.
 
 use keypool_api::{Code, SpendRequest};
 use keypool_ledger::KeyPackageRef;

@@ -1,4 +1,4 @@
-//! The doctor: what the device's own history and its store disagree on, and what is done about it.
+//! The doctor: contradictions between the device's own history and its store, and their repair.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -28,7 +28,7 @@ pub enum Issue {
     },
     /// A value cannot be opened. Not repaired: a backup of the whole home may have it.
     ValueLost {
-        /// What it is, in words.
+        /// A description of it.
         what: String,
     },
     /// Slots of the key file hold keys that belong to no value. Repaired by overwriting them.
@@ -72,15 +72,15 @@ impl fmt::Display for Issue {
     }
 }
 
-/// What the doctor has found, and done.
+/// The issues that the doctor has found, and its repairs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DoctorReport {
-    /// What is not as it should be, or was not before the repair.
+    /// The issues, including those that were repaired.
     pub findings: Vec<Issue>,
     /// The packages that the server may still hand out though their private keys are lost: to be
     /// withdrawn there, by `ApiClient::revoke`.
     pub to_withdraw: Vec<KeyPackageRef>,
-    /// Whether what can be repaired has been.
+    /// Whether all repairable issues were repaired.
     pub repaired: bool,
 }
 
@@ -113,7 +113,7 @@ impl fmt::Display for DoctorReport {
 }
 
 impl KeyPackagePool {
-    /// Looks for what the device's own history and its store disagree on. Changes nothing. It opens
+    /// Looks for contradictions between the device's own history and its store. Changes nothing. It opens
     /// every value once, which takes a while in a store of thousands.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl KeyPackagePool {
         Ok(DoctorReport { findings, to_withdraw, repaired: false })
     }
 
-    /// Repairs what the doctor finds, in one write. Returns what was found.
+    /// Repairs the issues that the doctor finds, in one write. Returns the report.
     ///
     /// # Errors
     ///

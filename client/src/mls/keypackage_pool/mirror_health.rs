@@ -1,4 +1,4 @@
-//! Whether the pool is well by what the server has told of it.
+//! Pool health computed from the mirrored history.
 
 use keypool_ledger::Timestamp;
 use keypool_projections::{Package, PoolState, Stage};

@@ -22,7 +22,7 @@ use crate::{
     mls::{name_in, names},
 };
 
-/// What the names of the records begin with that say which Commit of a group is pending.
+/// The prefix of the names of the records of pending Commits.
 const RECORD_PREFIX: &str = "pending/";
 
 /// A Commit that is made and waits to be accepted: then merge it. If it is refused, clear it.
@@ -44,7 +44,7 @@ impl PendingCommit {
     }
 }
 
-/// What a Commit is made for, and the leaves that it removes by itself.
+/// The purpose of a Commit, and the leaves that it removes by itself.
 pub(super) type Shape<'a, F> = (F, &'a [LeafNodeIndex]);
 
 /// Where a Commit that this device has made stands in its group.
@@ -142,7 +142,7 @@ impl MlsMembership {
         Ok(Some(pending))
     }
 
-    /// Makes the Commit that takes up what other members have proposed, as part of an operation;
+    /// Makes the Commit of the other members' proposals, as part of an operation;
     /// `None` if they have proposed nothing that this device would take up.
     pub(crate) fn take_up_on(
         &self,
@@ -234,7 +234,7 @@ impl MlsMembership {
         Ok(PendingCommit { commit, epoch, removed: removed_by(&state) })
     }
 
-    /// Makes a Commit with what is asked for, and with what others have proposed, as far as
+    /// Makes a Commit of the requested changes, and of others' proposals, as far as
     /// [`is_taken_up`] lets it in.
     pub(super) fn commit_on(
         &self,
@@ -246,7 +246,7 @@ impl MlsMembership {
         self.build_on(staged, state, shape, |built| built.stage_commit(&provider).map_err(refused))
     }
 
-    /// Builds a Commit, of which nothing is staged yet, for what is then done with it.
+    /// Builds a Commit, of which nothing is staged yet, for the given use.
     pub(super) fn build_on<T>(
         &self,
         staged: &Staged<'_>,
@@ -298,7 +298,7 @@ impl MlsMembership {
 }
 
 /// Whether this device's Commits take up a proposal of another member: that somebody goes or has fresh
-/// keys. Its own removal it cannot commit; and whoever is to be added must have been invited, with a
+/// keys. Its own removal it cannot commit; and new members must have been invited, with a
 /// package that is spent for it.
 fn is_taken_up(proposal: &QueuedProposal, own: LeafNodeIndex) -> bool {
     match proposal.proposal() {

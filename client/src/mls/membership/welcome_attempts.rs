@@ -1,4 +1,4 @@
-//! How often Welcomes for a package have failed: whoever can deliver Welcomes costs the device little.
+//! The count of failed Welcomes for a package, which bounds the cost of bad Welcomes for the device.
 
 use data_encoding::HEXLOWER;
 use keypool_ledger::KeyPackageRef;
@@ -9,7 +9,7 @@ use crate::{JoinError, Staged, StorageError};
 /// How many Welcomes for one package may fail before no more are tried.
 ///
 /// Each costs a decryption and a write. The one inviter who was given the package sends one; a few more
-/// come of networks that damage and repeat. Whoever knows the package can use the number up: the private
+/// come of networks that damage and repeat. Anyone who knows the package can exhaust the number: the private
 /// keys are kept then, the inviter can ask for another package, and the app may allow more attempts.
 pub const WELCOME_ATTEMPTS_MAX: u32 = 16;
 

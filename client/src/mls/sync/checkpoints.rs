@@ -1,6 +1,6 @@
-//! What a device keeps for its own audit while it keeps its pool, and the audit itself.
+//! Records for the device's audit, kept during refreshes, and the audit itself.
 //!
-//! Everything is written with what it belongs to: a spent package that is waited for with the history that
+//! Each record is written with its cause: a spent package that is waited for with the history that
 //! told of it, a refusal before anyone hears of it, a checkpoint once it was shown to continue the last.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -24,7 +24,7 @@ const FETCHED_RECORD: &str = "audit/fetched";
 const AWAITED_RECORD: &str = "audit/awaited";
 /// The name of the record of when the device was there.
 const PRESENT_RECORD: &str = "audit/present";
-/// How far two refreshes are apart between which what waits can be taken in.
+/// The least distance of two refreshes between which waiting Welcomes can be joined.
 const TURN: Duration = Duration::from_mins(1);
 
 type Awaited = BTreeMap<KeyPackageRef, Timestamp>;
@@ -39,12 +39,12 @@ struct Present {
 }
 
 impl<D> MlsConnection<D> {
-    /// Looks at all that the server has told this device, and at what the device has seen itself. Nothing
-    /// is sent: what is known is what the last refresh has brought.
+    /// Audits the server's statements to this device against the device's own records. Nothing
+    /// is sent: the audit uses the state of the last refresh.
     ///
     /// A package that the server calls spent is waited for: a finding is made of it once a day has passed
     /// since the device heard of it, and the device has been there after that for long enough to take in
-    /// what waits. Packages of last resort are left out of that.
+    /// the waiting Welcomes. Packages of last resort are left out of that.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ impl<D> MlsConnection<D> {
     /// is kept, for the proof that the log has only grown. It is kept once that is shown. A refresh does
     /// this at its end; a server that publishes none, or does not answer, costs nothing.
     ///
-    /// The ledger's key is the one given to [`MlsConnection::trust_ledger_key`], or what the server says
+    /// The ledger's key is the one given to [`MlsConnection::trust_ledger_key`], or the server's own statement
     /// at first; without one, its name and how its signatures begin are held on to.
     ///
     /// # Errors
@@ -136,8 +136,8 @@ impl<D> MlsConnection<D> {
         Ok(Some(SeenLedger { before, now: known }))
     }
 
-    /// Takes a key as that of the server's ledger, because whoever runs the server has said so elsewhere:
-    /// it is printed at each start of `keypool-server`. What was found of other names and keys is settled
+    /// Trusts a key as that of the server's ledger, because the server's operator has published it:
+    /// it is printed at each start of `keypool-server`. Findings about other names and keys are settled
     /// by that; contradictions stay.
     ///
     /// Returns whether the checkpoint that is kept is signed by it. If not, the next one is the first that
@@ -183,12 +183,12 @@ impl<D> MlsConnection<D> {
     }
 }
 
-/// What a look at the server's ledger has come to.
+/// The server's ledger before and after its new checkpoint.
 #[derive(Debug)]
 pub(in crate::mls) struct SeenLedger {
-    /// What was known of it.
+    /// The earlier state.
     before: Option<KnownLedger>,
-    /// What is known now.
+    /// The present state.
     now: KnownLedger,
 }
 
@@ -200,7 +200,7 @@ impl SeenLedger {
     }
 }
 
-/// Keeps what is known of the ledger now, as part of an operation, unless another refresh has been faster.
+/// Stores the present state of the ledger, as part of an operation, unless another refresh has been faster.
 pub(in crate::mls) fn note_ledger(
     staged: &Staged<'_>,
     seen: &SeenLedger,
@@ -272,7 +272,8 @@ pub(in crate::mls) fn note_fetched(
     staged.put_app_record(FETCHED_RECORD, &fetched)
 }
 
-/// Notes that the mirror begins anew, as part of an operation: what was joined by now need not be in it.
+/// Records that the mirror starts from the first event again, as part of an operation: earlier joins need not
+/// be in it.
 pub(in crate::mls) fn note_set_back(staged: &Staged<'_>) -> Result<(), StorageError> {
     let anew_after = staged.history_version();
     staged.put_app_record(FETCHED_RECORD, &Fetched { own: 0, mirror: 0, anew_after })
@@ -292,7 +293,7 @@ pub(in crate::mls) fn excuse_awaited(staged: &Staged<'_>) -> Result<(), StorageE
     staged.put_app_record(AWAITED_RECORD, &awaited)
 }
 
-/// Notes that the device is there, and forgets what it waited for and has come, as part of a refresh.
+/// Records that the device is present, and drops awaited Welcomes that have come, as part of a refresh.
 pub(in crate::mls) fn note_present(
     staged: &Staged<'_>,
     now: Timestamp,

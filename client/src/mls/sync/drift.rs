@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Staged, StorageError};
 
-/// The name of the record of what was found and is not told yet.
+/// The name of the record of differences that are not reported yet.
 const DRIFT_RECORD: &str = "drift";
 
-/// What had drifted apart between the device and the server, and was mended by a refresh.
+/// The differences between the device and the server that a refresh has mended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
     /// This home was set back to an older copy of itself: the server's history tells of packages that
@@ -21,7 +21,7 @@ pub struct Drift {
     /// How many packages were withdrawn from the server because nobody here answers for them.
     pub withdrawn: usize,
     /// How many of the device's own packages are not offered again, since they may have been handed out
-    /// in what the server has lost.
+    /// in the part of the log that the server has lost.
     pub retired: usize,
 }
 
@@ -101,7 +101,7 @@ pub(in crate::mls) fn is_noted(staged: &Staged<'_>) -> Result<bool, StorageError
     Ok(staged.app_record::<Drift>(DRIFT_RECORD)?.is_some())
 }
 
-/// What was found and is told now, as part of an operation.
+/// Takes the differences to be reported, as part of an operation.
 pub(in crate::mls) fn take(staged: &Staged<'_>) -> Result<Drift, StorageError> {
     let drift = staged.app_record(DRIFT_RECORD)?;
     if drift.is_some() {

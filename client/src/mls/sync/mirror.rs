@@ -17,8 +17,8 @@ use crate::{
 const PAGE: u64 = 500;
 
 impl<D> MlsConnection<D> {
-    /// Fetches what is new of the server's history, verifies that it continues what is known, and
-    /// takes in what it says of packages whose upload was not answered, or that were withdrawn.
+    /// Fetches the new events of the server's history, verifies that they continue the mirror, and
+    /// applies them to packages whose upload was not answered, or that were withdrawn.
     ///
     /// The last known event is fetched once more, so that a server that was set back to an older log
     /// is noticed. Returns how many events were new.
@@ -31,7 +31,7 @@ impl<D> MlsConnection<D> {
         self.take_history(None, now).await
     }
 
-    /// As [`MlsConnection::fetch_history`]; what the server has said of the pool beside it is kept with
+    /// As [`MlsConnection::fetch_history`]; the server's statement of the pool beside it is stored with
     /// the end of it, in the same write.
     pub(in crate::mls) async fn take_history(
         &self,
@@ -76,7 +76,7 @@ impl<D> MlsConnection<D> {
     }
 }
 
-/// Takes in what an event of the server says of an own package, as part of the operation that mirrors
+/// Applies an event of the server to an own package, as part of the operation that mirrors
 /// it.
 pub(super) fn apply_event(
     staged: &Staged<'_>,
@@ -101,7 +101,7 @@ pub(super) fn apply_event(
     Ok(())
 }
 
-/// The refusal of a history that ends before what it has told already.
+/// The error for a history that is shorter than its mirror.
 pub(super) fn history_truncated(known: u64) -> StorageError {
     let why = "it is not there any more, the server's history is shorter than before".to_owned();
     StorageError::MirrorRefused { version: known, why }

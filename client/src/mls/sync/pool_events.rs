@@ -1,4 +1,4 @@
-//! What happens to the device's pool, taken into its mirror of the server's history as it happens.
+//! Events of the device's pool, mirrored as the server streams them.
 
 use keypool_api::{LastResortNotice, LevelNotice};
 use keypool_projections::{Moment, timeline};
@@ -9,7 +9,7 @@ use crate::{
     api::stream::{EventStream, StreamEvent},
 };
 
-/// What has happened to the device's pool.
+/// An event of the device's pool.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PoolEvent {
     /// An event of its history, which is in the mirror now.
@@ -22,7 +22,7 @@ pub enum PoolEvent {
     LastResortUsed(LastResortNotice),
 }
 
-/// Listens to what happens to the device's pool, as long as [`PoolListener::next`] is waited for. Dropping it
+/// The open event stream of the device's pool, read by [`PoolListener::next`]. Dropping it
 /// ends that.
 #[derive(Debug)]
 pub struct PoolListener<'a, D> {
@@ -39,10 +39,10 @@ impl<D> Drop for PoolListener<'_, D> {
 }
 
 impl<D> MlsConnection<D> {
-    /// Listens to what happens to the device's pool, from where the mirror ends on.
+    /// Opens the event stream of the device's pool, from the end of the mirror on.
     ///
-    /// It takes the place of no refresh: that also cleans up, refills, and holds the server to what it has
-    /// said. It tells when one is worth it, and a refresh meanwhile asks the server only if there is a need
+    /// It replaces no refresh: that also cleans up, refills, and holds the server to its earlier
+    /// statements. It tells when one is worth it, and a refresh meanwhile asks the server only if there is a need
     /// to: see [`MlsConnection::is_subscribed`].
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl<D> MlsConnection<D> {
 }
 
 impl<D> PoolListener<'_, D> {
-    /// What has happened; `None` when the server ends the stream: listen again after a pause. Cancelling it
+    /// Returns the next event; `None` when the server ends the stream: listen again after a pause. Cancelling it
     /// loses nothing.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl<D> PoolListener<'_, D> {
         Ok(None)
     }
 
-    /// Adds an event to the mirror, and takes in what it says of an own package; `None` if it was there.
+    /// Mirrors an event, and applies it to the own package; `None` if it was mirrored before.
     fn mirror_event(&self, record: Vec<u8>) -> Result<Option<Moment>, RefreshError> {
         let (connection, now) = (self.connection, self.connection.api().now());
         let records = [record];

@@ -1,18 +1,18 @@
 //! Where the device and the server have drifted apart: found at each refresh, told, and mended.
 //!
 //! A device answers for a package if it has the package's private keys and has not withdrawn it. At each
-//! refresh the digest of what it answers for is held against the server's of what is live in the pool. As
+//! refresh the digest of these packages is compared with the server's of the live packages of the pool. As
 //! long as they are the same, nothing is asked. Otherwise:
 //!
-//! - what is live at the server and not answered for here is withdrawn there: an inviter who was given it
+//! - packages that are live at the server and not answered for here are withdrawn there: an inviter who was given one
 //!   would invite nobody. That is so after this home was set back to an older copy of itself;
-//! - a server that does not know any more what it has told, or taken in, was set back to an older copy. What
-//!   it has may have been handed out in the part that it has lost, and what it has lost may have been as
+//! - a server that does not know its earlier events or uploads any more was set back to an older copy. Packages
+//!   it has may have been handed out in the part that it has lost, and lost packages may have been as
 //!   well. So none of it is offered again: everything is withdrawn, here and there, and the refill makes
 //!   packages that nobody has seen. Their private keys stay until their lifetimes end, for Welcomes on
 //!   their way. The history that was told before is kept.
 //!
-//! Every step may be repeated. What was found is noted with the write that mends it, and told by the
+//! Every step may be repeated. Differences are recorded with the write that mends them, and reported by the
 //! refresh that comes to its end, whichever that is.
 
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ const REFS_MAX: usize = 256;
 impl<D> MlsConnection<D> {
     /// Brings the mirror to where the server says the history is. `known` is where the mirror was before
     /// the server was asked. Where the server tells another history than before, or less of it, that is
-    /// kept, and what it tells now is taken from its first event on. Returns how many events were new.
+    /// kept, and the new history is mirrored from its first event on. Returns how many events were new.
     pub(in crate::mls) async fn catch_up(
         &self,
         status: &PoolStatus,
@@ -70,7 +70,7 @@ impl<D> MlsConnection<D> {
         self.take_history(Some(server_status_of(&status.counts, status.position)), now).await
     }
 
-    /// Whether the mirror ends where the server says the history does. What it says beside that is kept.
+    /// Whether the mirror ends at the server's head. The server's counts are stored.
     fn is_caught_up(&self, status: &PoolStatus) -> Result<bool, StorageError> {
         let own = self.store().history_head().version;
         let staged = self.store().stage()?;
@@ -101,8 +101,8 @@ impl<D> MlsConnection<D> {
         Ok(staged.commit()?)
     }
 
-    /// Holds what the device answers for against what the server has live, and mends what differs. `held`
-    /// is what the device knew to be uploaded before it asked the server for its status.
+    /// Compares the packages with keys here with those live at the server, and mends the differences. `held`
+    /// are the packages known to be uploaded before the server was asked for its status.
     pub(in crate::mls) async fn mend(
         &self,
         status: &PoolStatus,
@@ -219,7 +219,7 @@ fn answers_for(staged: &Staged<'_>, keypackage_ref: &KeyPackageRef) -> Result<bo
     Ok(is_live && staged.opens_key_package(&mls_ref(keypackage_ref)?)?)
 }
 
-/// Withdraws all packages here, as part of an operation. What the server has said of their number is
+/// Withdraws all packages here, as part of an operation. The server's statement of their number is
 /// forgotten, since the places in its log begin anew.
 fn retire(staged: &Staged<'_>, now: Timestamp) -> Result<(), RefreshError> {
     forget_server_status(staged);
@@ -234,7 +234,7 @@ fn retire(staged: &Staged<'_>, now: Timestamp) -> Result<(), RefreshError> {
     Ok(())
 }
 
-/// Whether a refusal is about what the server had told already.
+/// Whether a refusal is about events that were mirrored before.
 fn is_of_the_past(error: &StorageError, known: StreamHead) -> bool {
     matches!(error, StorageError::MirrorRefused { version, .. } if *version <= known.version)
 }

@@ -18,7 +18,7 @@ use crate::{
     storage::fresh_command,
 };
 
-/// What a refresh has found and done.
+/// The result of a refresh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Refresh {
     /// Whether nothing was asked, because the last one is less than a minute ago, or because a listener has
@@ -39,9 +39,9 @@ pub struct Refresh {
     pub last_resort_used: usize,
     /// Packages the server would not take, with the check each failed.
     pub rejected: Vec<String>,
-    /// How many can be handed out now; if nothing was asked, by what the server has said before.
+    /// How many can be handed out now; if nothing was asked, by the server's last statement.
     pub available: u64,
-    /// What had drifted apart between the device and the server, and is mended. Tell your user, if there
+    /// The differences between the device and the server that were mended. Tell your user, if there
     /// is something.
     pub drift: Drift,
 }
@@ -56,19 +56,19 @@ impl Refresh {
 }
 
 impl<D> MlsConnection<D> {
-    /// Keeps the pool: takes in the server's history, cleans up what has expired, and refills the
+    /// Refreshes the pool: mirrors the server's history, deletes expired packages, and refills the
     /// pool to its target if it is low; at last it holds the server to its checkpoints, as
     /// [`MlsConnection::watch_ledger`]. This is all the upkeep there is.
     ///
     /// Call it when the app starts, after each Welcome, and now and then. Within a minute of the last
     /// one it asks nothing, unless a package of last resort was used or a rotation is unfinished, or a
-    /// [`PoolListener`](crate::PoolListener) was told that the pool is low or empty. While a listener tells
-    /// what happens, it goes by that and asks nothing as long as the pool is well, for five minutes at most.
+    /// [`PoolListener`](crate::PoolListener) was told that the pool is low or empty. While a listener receives
+    /// events, it relies on them and asks nothing as long as the pool is well, for five minutes at most.
     /// Repeating it changes nothing: a crash or a lost answer anywhere in it is made good by the next.
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]; what was done before it is kept.
+    /// Returns a [`RefreshError`]; the steps before it are kept.
     pub async fn refresh_key_packages(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
         if self.is_rotating()? || self.pool().is_last_resort_used()? {
             return self.refresh_now(now).await;
@@ -120,7 +120,7 @@ impl<D> MlsConnection<D> {
         Ok(refresh)
     }
 
-    /// Fills the pool to its target if it is low, first with what is made already; and sees to it that there
+    /// Fills the pool to its target if it is low, first with packages made earlier; and ensures that there
     /// is a package of last resort.
     async fn refill(&self, refresh: &mut Refresh, now: Timestamp) -> Result<(), RefreshError> {
         let last_resort = self.pool().last_resort_to_upload(now)?;
@@ -150,8 +150,8 @@ impl<D> MlsConnection<D> {
         Ok(self.pool().withdraw_last_resort(&worn.own, now)?)
     }
 
-    /// Notes that a refresh is at its end. Returns what had drifted apart, and how many packages of last
-    /// resort were used: what the app is to be told of.
+    /// Records the end of a refresh. Returns the differences that were mended, and how many packages of last
+    /// resort were used, for the app.
     fn note_refreshed(
         &self,
         seen: Option<SeenLedger>,
@@ -172,7 +172,7 @@ impl<D> MlsConnection<D> {
         self.subscription().is_told(self.api().now())
     }
 
-    /// The upkeep that needs no server, if the pool is well by what was told; nothing if it is not: then the
+    /// Refreshes from the mirror alone, if the pool is well by it; `None` if it is not: then the
     /// server is to be asked.
     pub(in crate::mls) fn refresh_from_mirror(
         &self,

@@ -1,10 +1,10 @@
-//! What the device knows of its pool without asking: whether listeners have told it all there is, and whether
-//! the pool is well by that.
+//! Decides whether a refresh may rely on the event stream instead of querying the server: whether the stream is
+//! complete, and whether the pool is well by it.
 //!
-//! A listener tells what happens from where the mirror ends on. That is all there is once a whole round, which
+//! A listener receives the events after the mirror. The mirror is complete once a whole refresh, which
 //! asks the server, has come to its end while the listener's line was open. From then on the mirror is where
-//! the server's history is, but for what is on its way, as long as the line is not silent. A refresh goes by
-//! it then, for some minutes: a round also finds what no event tells, such as a server that was set back.
+//! the server's history is, but for events on their way, as long as the line is not silent. A refresh relies on
+//! it then, for some minutes: a round also finds faults that no event shows, such as a server that was rolled back.
 
 use std::{
     collections::BTreeMap,
@@ -16,21 +16,21 @@ use keypool_ledger::Timestamp;
 
 /// How long a line may be silent: the server says every 15 seconds that it is there.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
-/// How long a refresh goes by what was told before it asks all the same.
+/// How long a refresh relies on the event stream before it queries the server all the same.
 const ROUND_APART: Duration = Duration::from_mins(5);
 
-/// What a refresh does.
+/// The mode of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::mls) enum RefreshMode {
     /// It asks the server.
     Query,
-    /// It goes by what was told, and asks if the pool is not well by that.
+    /// It relies on the mirror, and queries the server if the pool is not well by it.
     Mirror,
     /// Nothing: the last one was a moment ago.
     Skip,
 }
 
-/// What was heard of the pool since the device was opened.
+/// The event streams since the device was opened, and their alarms.
 #[derive(Debug, Default)]
 pub(in crate::mls) struct Subscription(Mutex<Heard>);
 
@@ -56,7 +56,7 @@ struct Line {
     is_whole: bool,
 }
 
-/// What had been told when a round began.
+/// The number of alarms when a round began.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mls) struct Round {
     alarms: u64,
@@ -84,7 +84,7 @@ impl Subscription {
         self.heard().lines.remove(&number);
     }
 
-    /// The mirror begins anew: what lines tell need not follow on it.
+    /// Closes all lines, since the mirror starts from the first event again: their events need not follow on it.
     pub(in crate::mls) fn close_all(&self) {
         self.heard().lines.clear();
     }
@@ -110,7 +110,7 @@ impl Subscription {
         }
     }
 
-    /// What a refresh does; `is_due` is whether the last one is long enough ago for it to ask.
+    /// Chooses the mode of a refresh; `is_due` is whether the last one is long enough ago for a query.
     pub(in crate::mls) fn mode(&self, is_due: bool, now: Timestamp) -> RefreshMode {
         let is_alarmed = {
             let heard = self.heard();
@@ -124,7 +124,7 @@ impl Subscription {
         }
     }
 
-    /// Whether all there is was told, but for what is on its way.
+    /// Whether the mirror is complete, but for events on their way.
     pub(in crate::mls) fn is_told(&self, now: Timestamp) -> bool {
         let heard = self.heard();
         heard.round.is_some_and(|at| is_about(at, now, ROUND_APART))

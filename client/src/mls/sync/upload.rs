@@ -121,7 +121,7 @@ pub(in crate::mls) fn sorted(
     (there, refused)
 }
 
-/// What the server says of the pool, as the pool keeps it.
+/// The server's statement of the pool, as the pool stores it.
 pub(in crate::mls) fn server_status_of(counts: &PoolCounts, position: u64) -> ServerStatus {
     let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     let suites = counts.suites.iter().map(|suite| (suite.ciphersuite, count(suite.available)));

@@ -15,14 +15,14 @@ use crate::{
 /// The prefix of the names of stored changes.
 const RECORD_PREFIX: &str = "change/";
 
-/// What is to be changed in a group.
+/// A change of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum GroupChange {
     /// This device's keys are replaced.
     FreshKeys,
     /// A user's devices are removed, or one of them.
     Removal { user: String, device: Option<String> },
-    /// What other members have proposed is done.
+    /// The proposals of other members are committed.
     Proposals,
 }
 

@@ -14,9 +14,9 @@ use crate::SealingError;
 
 /// The size of a slot of the key file, in bytes.
 pub(super) const SLOT_BYTES: usize = 64;
-/// What is drawn anew for each seal, in bytes.
+/// The size of the random nonce of each seal, in bytes.
 pub(super) const NONCE_BYTES: usize = 24;
-/// What shows that nothing was changed, in bytes.
+/// The size of the authentication tag, in bytes.
 pub(super) const TAG_BYTES: usize = 16;
 /// The size of a key, in bytes.
 pub(super) const KEY_BYTES: usize = 32;
@@ -176,7 +176,7 @@ impl Place {
     }
 }
 
-/// What a value is sealed under besides its key: store, name and format. The name comes last, so that
+/// The associated data of a sealed value: store, name and format. The name comes last, so that
 /// no two contexts are the same bytes.
 pub(super) fn value_context(store: Uuid, name: &[u8]) -> Vec<u8> {
     let mut context = b"keypool value".to_vec();

@@ -1,4 +1,4 @@
-//! The device key: what wraps the keys of all values, and where it comes from.
+//! The device key, which wraps the keys of all values, and its sources.
 
 use std::{
     fmt,
@@ -21,16 +21,16 @@ use crate::SealingError;
 const FILE: &str = "device-key";
 /// The name of the file with the key that takes its place, until the key file has changed over.
 const NEXT_FILE: &str = "device-key.next";
-/// What a passphrase costs to try: memory in KiB, passes, lanes.
+/// The cost of trying a passphrase: memory in KiB, passes, lanes.
 const COST: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 1 };
-/// More memory than this is not asked for, whatever a header says, in KiB.
+/// The most memory that a header may ask for, in KiB.
 const MEMORY_KIB_MAX: u32 = 1024 * 1024;
-/// More passes than this are not made, whatever a header says.
+/// The most passes that a header may ask for.
 const PASSES_MAX: u32 = 64;
 
-/// What a store's private keys are sealed with. Wiped when dropped, and never printed.
+/// The key that seals a store's private keys. Wiped when dropped, and never printed.
 ///
-/// Whoever has it and a copy of the home has the private keys that are not deleted yet, and none that are.
+/// Together with a copy of the home it opens the private keys that are not deleted yet, and none that are.
 pub struct DeviceKey(Source);
 
 enum Source {
@@ -43,7 +43,7 @@ impl DeviceKey {
     /// A key in the file `device-key` of the home, which is made with the store and readable by its
     /// owner alone (mode 0600).
     ///
-    /// The weakest of the three: whoever copies the whole home has the key as well. Deleted private
+    /// The weakest of the three: a copy of the whole home contains the key as well. Deleted private
     /// keys are as gone as with the others.
     #[must_use]
     pub const fn in_file() -> Self {

@@ -1,4 +1,4 @@
-//! The header of the key file: which store's it is, and what its device key is made of.
+//! The header of the key file: the store it belongs to, and the parameters of its device key.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::cipher::{Key, NONCE_BYTES, TAG_BYTES, randomize};
 use crate::SealingError;
 
-/// What stands before the slots, in bytes: two copies of the header, each in sectors of its own.
+/// The size of the header before the slots, in bytes: two copies, each in sectors of its own.
 pub(super) const HEADER_BYTES: usize = 4096;
 /// Where the second copy begins.
 const SECOND_COPY: usize = HEADER_BYTES / 2;
@@ -31,7 +31,7 @@ pub enum DeviceKeyKind {
     App,
 }
 
-/// What it costs to try a passphrase.
+/// The cost of trying a passphrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cost {
     pub(super) memory_kib: u32,
@@ -39,7 +39,7 @@ pub(super) struct Cost {
     pub(super) lanes: u32,
 }
 
-/// What stands in front of the slots.
+/// The header in front of the slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: DeviceKeyKind,
@@ -48,7 +48,7 @@ pub(super) struct Header {
     pub(super) store: Uuid,
 }
 
-/// A header as it was read: what the device key has to vouch for.
+/// A header as it was read: the device key has to vouch for it.
 pub(super) struct FoundHeader {
     pub(super) header: Header,
     voucher: [u8; NONCE_BYTES + TAG_BYTES],

@@ -117,7 +117,7 @@ impl KeyFile {
     /// Wraps the keys in these slots with another device key, in a new file that takes the place of this
     /// one. The old one is overwritten then, and so is a device key that was in a file.
     ///
-    /// After a crash the key is the old one or the new one; what is to be overwritten is when the file is
+    /// After a crash the key is the old one or the new one; the overwriting is finished when the file is
     /// opened.
     pub(super) fn change_key(
         &self,
@@ -145,7 +145,7 @@ impl KeyFile {
         self.settle()
     }
 
-    /// Does what an earlier change may not have come to.
+    /// Finishes an earlier change that may have been interrupted.
     fn settle(&self) -> Result<(), SealingError> {
         let found = read_header(&self.path, &mut open_file(&self.path)?)?;
         settle(&self.home, &self.path, &found).map_err(|source| self.unusable(source))
@@ -244,7 +244,7 @@ fn offset(slot: u32) -> u64 {
     HEADER_BYTES as u64 + u64::from(slot) * SLOT_BYTES as u64
 }
 
-/// Overwrites what a change of the device key has left beside the file and has no more use for.
+/// Overwrites the files that a change of the device key has left beside the key file.
 fn settle(home: &Path, path: &Path, found: &FoundHeader) -> io::Result<()> {
     let old = with_suffix(path, ".old");
     match std::fs::read(&old) {

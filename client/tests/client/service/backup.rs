@@ -1,4 +1,4 @@
-//! What happens when somebody puts an older copy back: of a device's home, or of the server's data.
+//! Older copies put back: of a device's home, or of the server's data.
 
 use std::path::PathBuf;
 
