@@ -83,7 +83,7 @@ pub enum AuditFinding {
     SpentWithoutWelcome {
         /// The package.
         keypackage_ref: KeyPackageRef,
-        /// Who is said to have used it.
+        /// The device that is said to have used it.
         holder: Option<PoolId>,
         /// The group it is said to have been used for.
         group: GroupId,
@@ -101,9 +101,9 @@ pub enum AuditFinding {
     HandedOutTwice {
         /// The package.
         keypackage_ref: KeyPackageRef,
-        /// Who had it.
+        /// The holder.
         first: PoolId,
-        /// Who was given it as well.
+        /// The other holder.
         second: PoolId,
         /// When, by the server.
         at: Timestamp,
@@ -125,7 +125,7 @@ pub enum AuditFinding {
         keypackage_ref: KeyPackageRef,
         /// The holder that the server names.
         named: PoolId,
-        /// Who sent the Welcome.
+        /// The sender of the Welcome.
         inviter: PoolId,
     },
     /// A late spend was refused, since the package had been handed on.
@@ -143,7 +143,7 @@ pub enum AuditFinding {
     Reported {
         /// The package.
         keypackage_ref: KeyPackageRef,
-        /// Who held it; none if the history does not say.
+        /// The holder; `None` if the history does not name one.
         holder: Option<PoolId>,
         /// The check it failed, if the inviter has said so.
         check: Option<String>,

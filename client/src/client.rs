@@ -39,7 +39,7 @@ pub struct MlsClient<D> {
 
 /// The options of opening a device.
 pub struct ClientOptions {
-    /// Where the time comes from.
+    /// The source of the time.
     pub clock: Arc<dyn Clock>,
     /// How large the pool is kept.
     pub pool: PoolConfig,
@@ -168,7 +168,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.clock.0.now()
     }
 
-    /// Who the device is.
+    /// The identity of the device.
     #[must_use]
     pub fn identity(&self) -> &DeviceIdentity {
         &self.identity

@@ -52,7 +52,7 @@ pub enum StorageError {
         home: PathBuf,
         /// Whose it is.
         owner: PoolId,
-        /// Who asked.
+        /// The owner that was asked for.
         asked: PoolId,
     },
     /// A newer version of keypool wrote the home. Update this program.
@@ -279,12 +279,12 @@ pub enum GroupError {
         /// The group.
         group: GroupId,
     },
-    /// Nobody in the group has that name.
+    /// No member of the group has that name.
     #[error("{member} is not in group {group}")]
     NotAMember {
         /// The group.
         group: GroupId,
-        /// Who was named.
+        /// The member that was named.
         member: PoolId,
     },
     /// The device cannot use the ciphersuite. Take 1, 2 or 3.

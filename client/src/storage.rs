@@ -174,13 +174,13 @@ impl LocalStore {
         self.lock().packages.get(keypackage_ref).cloned()
     }
 
-    /// Where the device's own history ends. Waits for a staged operation to end.
+    /// The end of the device's own history. Waits for a staged operation to end.
     #[must_use]
     pub fn history_head(&self) -> StreamHead {
         self.lock().history
     }
 
-    /// Where the mirror of the server's history ends. Waits for a staged operation to end.
+    /// The end of the mirror of the server's history. Waits for a staged operation to end.
     #[must_use]
     pub fn mirror_head(&self) -> StreamHead {
         self.lock().mirror

@@ -111,7 +111,7 @@ pub(crate) struct KnownLedger {
 pub(crate) enum Verdict {
     /// The same.
     Same,
-    /// Nothing that could be judged.
+    /// A note that cannot be compared.
     NotOne,
     /// Another fault, recorded in the known ledger.
     Noted,

@@ -11,7 +11,7 @@ pub enum InviteError {
     /// Nobody could be added; it says of each why. The group is as it was.
     #[error("nobody was invited: {}", sentences(missing))]
     Nobody {
-        /// Who was to be invited, and why they were not.
+        /// The invitees, each with the reason.
         missing: Vec<SkippedInvitee>,
     },
     /// The server cannot be reached. The group is as it was.
@@ -28,7 +28,7 @@ pub enum InviteError {
     /// `resume_invitations`.
     #[error("the invitation of {target} is not finished: {source}; it goes on when resumed")]
     Unfinished {
-        /// Who is being invited.
+        /// The invitees.
         target: String,
         /// The error that it waits behind.
         source: BoxError,
@@ -38,7 +38,7 @@ pub enum InviteError {
     OtherUnfinished {
         /// The group.
         group: GroupId,
-        /// Who is being invited.
+        /// The invitees.
         target: String,
     },
     /// The Commit is not pending here any more, because somebody has cleared it, and it may have been
@@ -51,7 +51,7 @@ pub enum InviteError {
     CommitMissing {
         /// The group.
         group: GroupId,
-        /// Who was to be invited.
+        /// The invitees.
         target: String,
     },
     /// The group cannot take an invitation.

@@ -44,7 +44,7 @@ pub enum SealingError {
         path.display()
     )]
     DeviceKeyMissing {
-        /// Where it should be.
+        /// The path where it should be.
         path: PathBuf,
     },
     /// The file with the device key is no key. Put it back from a backup.
@@ -76,7 +76,7 @@ pub enum SealingError {
         path.display()
     )]
     KeyFileMissing {
-        /// Where it should be.
+        /// The path where it should be.
         path: PathBuf,
     },
     /// The header of the file with the keys of all values is damaged, in both its copies.

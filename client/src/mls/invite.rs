@@ -46,7 +46,7 @@ use crate::{DeliveryError, DeliveryService, GroupError, InviteError, StorageErro
 pub struct ResumedInvitation {
     /// The group.
     pub group: GroupId,
-    /// Who was to be invited, as it was asked for.
+    /// The invitees, as they were asked for.
     pub target: String,
     /// The outcome. After [`InviteError::Unfinished`] it is to be resumed again; every other
     /// outcome is its end.

@@ -11,12 +11,12 @@ pub enum Erasure {
     /// The file system named here writes elsewhere, or on another machine: old bytes stay until their
     /// place is needed. A thief of the disk with the device key may find deleted private keys.
     Elsewhere(&'static str),
-    /// It is not known.
+    /// Unknown.
     Unknown,
 }
 
 impl Erasure {
-    /// That of the file system which holds a file.
+    /// Detects the file system which holds a file.
     pub(super) fn of(path: &Path) -> Self {
         kind_of(path).map_or(Self::Unknown, |kind| match kind {
             0x9123_683E => Self::Elsewhere("btrfs"),

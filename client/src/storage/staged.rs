@@ -138,7 +138,7 @@ impl<'s> Staged<'s> {
         Ok(())
     }
 
-    /// Where the mirror ends, as this operation leaves it.
+    /// The end of the mirror, as this operation leaves it.
     pub(crate) fn mirror_head(&self) -> StreamHead {
         self.draft.borrow().mirror
     }

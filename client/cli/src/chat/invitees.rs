@@ -5,7 +5,7 @@ use keypool_client::{InvitedDevice, SkipReason, SkippedInvitee};
 use super::names::person;
 use crate::output::plain;
 
-/// Who was added, with the verb: `bob is`, `bob (2 devices) and carol are`.
+/// The added devices, with the verb: `bob is`, `bob (2 devices) and carol are`.
 pub(super) fn are(added: &[InvitedDevice]) -> String {
     let mut people: Vec<(&str, Vec<String>)> = Vec::new();
     for InvitedDevice { device, .. } in added {

@@ -1,4 +1,4 @@
-//! Who is invited, who was added, and who was not, and why.
+//! Invitees, the devices that were added, and the reasons for skipping others.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub struct Invited {
     pub group: GroupId,
     /// The devices that were added.
     pub added: Vec<InvitedDevice>,
-    /// Who was not added, and why.
+    /// The invitees who were not added, each with the reason.
     pub missing: Vec<SkippedInvitee>,
     /// How often packages were asked for: more than once if some were lost or could not be used.
     pub attempts: u32,
@@ -41,7 +41,7 @@ pub struct InvitedDevice {
     pub last_resort: bool,
 }
 
-/// Somebody who was not added to a group.
+/// An invitee who was not added to a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedInvitee {
     /// The device, or the user if it is about all of their devices.

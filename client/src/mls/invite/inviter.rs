@@ -29,7 +29,7 @@ pub(crate) struct Inviter<'a, D> {
 pub(super) enum Progress {
     /// It goes on from there.
     At(Step),
-    /// It is carried out.
+    /// The invitation is carried out.
     Done(Invited),
 }
 

@@ -29,9 +29,9 @@ pub(super) struct Invitation {
     pub(super) wanted: Vec<Wanted>,
     /// The packages that are set aside.
     pub(super) kept: Vec<Kept>,
-    /// Who is in the group by an earlier Commit of this invitation.
+    /// The devices that are in the group by an earlier Commit of this invitation.
     pub(super) added: Vec<InvitedDevice>,
-    /// Who will not be added, and why.
+    /// The invitees who will not be added, each with the reason.
     pub(super) missing: Vec<SkippedInvitee>,
     pub(super) step: Step,
     /// The contact tokens of this user when the invitation began.
@@ -289,7 +289,7 @@ impl Invitation {
         format!("{RECORD_PREFIX}{}", self.id)
     }
 
-    /// Who is being invited, as it was asked for.
+    /// The invitees, as they were asked for.
     pub(super) fn target(&self) -> String {
         let names: Vec<String> = self.invitees.iter().map(ToString::to_string).collect();
         names.join(", ")

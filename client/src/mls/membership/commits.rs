@@ -47,10 +47,10 @@ impl PendingCommit {
 /// The purpose of a Commit, and the leaves that it removes by itself.
 pub(super) type Shape<'a, F> = (F, &'a [LeafNodeIndex]);
 
-/// Where a Commit that this device has made stands in its group.
+/// The state of a Commit of this device in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitState {
-    /// It is the one that waits to be merged or cleared.
+    /// The Commit waits to be merged or cleared.
     Pending,
     /// The group is still in its epoch, and it does not wait any more: it was cleared.
     Cleared,
@@ -337,7 +337,7 @@ pub(crate) fn left_on(staged: &Staged<'_>, group: &GroupId) -> Result<Vec<String
     Ok(leaves.filter_map(|leaf| name_in(state.member(leaf)?)).collect())
 }
 
-/// Where a Commit stands, as the operation leaves its group. Another Commit of the same epoch is not
+/// The state of a Commit, as the operation leaves its group. Another Commit of the same epoch is not
 /// taken for it.
 pub(crate) fn standing_on(
     staged: &Staged<'_>,

@@ -14,7 +14,7 @@ use crate::{
 pub enum PoolEvent {
     /// An event of its history, which is in the mirror now.
     Happened(Moment),
-    /// It is low, or critical: refresh it.
+    /// The pool is low, or critical: refresh it.
     Low(LevelNotice),
     /// Nothing is left: refresh it.
     Empty(LevelNotice),

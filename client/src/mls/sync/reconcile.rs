@@ -1,4 +1,4 @@
-//! Where the device and the server have drifted apart: found at each refresh, told, and mended.
+//! Reconciliation of the device with the server: each refresh finds, reports and mends differences.
 //!
 //! A device answers for a package if it has the package's private keys and has not withdrawn it. At each
 //! refresh the digest of these packages is compared with the server's of the live packages of the pool. As

@@ -26,7 +26,7 @@ pub(in crate::mls) enum RefreshMode {
     Query,
     /// It relies on the mirror, and queries the server if the pool is not well by it.
     Mirror,
-    /// Nothing: the last one was a moment ago.
+    /// The refresh is skipped: the last one was a moment ago.
     Skip,
 }
 

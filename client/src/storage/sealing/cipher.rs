@@ -30,7 +30,7 @@ const PLACE_BYTES: usize = 1 + 4 + 8;
 #[derive(Clone)]
 pub(super) struct Key(Zeroizing<[u8; KEY_BYTES]>);
 
-/// Where the key of a value stands, and since which write.
+/// The slot of the key of a value, and the write that filled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) slot: u32,
@@ -166,7 +166,7 @@ impl Key {
 }
 
 impl Place {
-    /// Where a sealed value says that its key stands.
+    /// The slot of the key that a sealed value names.
     pub(super) fn of(sealed: &[u8]) -> Option<Self> {
         let (&VALUE_VERSION, rest) = sealed.split_first()? else { return None };
         let (slot, rest) = rest.split_first_chunk::<4>()?;

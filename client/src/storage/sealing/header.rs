@@ -10,7 +10,7 @@ use crate::SealingError;
 
 /// The size of the header before the slots, in bytes: two copies, each in sectors of its own.
 pub(super) const HEADER_BYTES: usize = 4096;
-/// Where the second copy begins.
+/// The offset of the second copy.
 const SECOND_COPY: usize = HEADER_BYTES / 2;
 
 const MAGIC: &[u8; 16] = b"keypool key file";

@@ -81,7 +81,7 @@ impl KeyFile {
         Ok(Self { path, home: home.to_path_buf(), store, open })
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
