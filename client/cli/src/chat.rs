@@ -89,7 +89,7 @@ pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn 
         ..ClientOptions::default()
     };
     let client = MlsClient::open_at_server(home, &owner, &whose.server, opened)?;
-    client.connection().api().set_registration_token(whose.token.clone());
+    client.set_registration_token(whose.token.clone());
     let mut chat = Chat::new(&client, Screen::open()?, options.clone());
     let sealed = match whose.passphrase_file {
         Some(_) => "sealed with your passphrase",

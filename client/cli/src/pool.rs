@@ -39,7 +39,7 @@ impl Device {
         let device_key = whose.device_key()?;
         let options = ClientOptions { pool, device_key, ..ClientOptions::default() };
         let client = MlsClient::open_at_server(home, &owner, &whose.server, options)?;
-        client.connection().api().set_registration_token(whose.token.clone());
+        client.set_registration_token(whose.token.clone());
         Ok(Self { client })
     }
 

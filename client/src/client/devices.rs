@@ -38,8 +38,13 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// As [`MlsClient::register`]; the code is `not_allowed` if the token does not say so.
     pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RefreshError> {
-        self.connection.api().set_registration_token(Some(token.to_owned()));
+        self.set_registration_token(Some(token.to_owned()));
         self.register().await
+    }
+
+    /// Sets the token of the server's operator that the next registrations present, or none.
+    pub fn set_registration_token(&self, token: Option<String>) {
+        self.connection.api().set_registration_token(token);
     }
 
     /// Vouches for another device of this one's user: see [`MlsConnection::vouch_for`](crate::MlsConnection::vouch_for).

@@ -55,6 +55,13 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.status().await
     }
 
+    /// Whether an open event stream keeps the mirror complete: see
+    /// [`MlsConnection::is_subscribed`](crate::MlsConnection::is_subscribed).
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        self.connection.is_subscribed()
+    }
+
     /// Refreshes the pool even if the last refresh was a moment ago: see [`MlsConnection::refresh_now`](crate::MlsConnection::refresh_now).
     ///
     /// # Errors

@@ -18,7 +18,7 @@ impl Chat<'_> {
     /// Refreshes the pool. Queries the server only if the event stream is not connected or has reported a reason
     /// to.
     pub(super) async fn refresh_if_needed(&mut self) -> Result<(), End> {
-        if self.client.connection().is_subscribed() {
+        if self.client.is_subscribed() {
             self.refresh_by(self.client.refresh_key_packages()).await
         } else {
             self.refresh().await
