@@ -1,5 +1,5 @@
-//! What a device does beside what bare OpenMLS does on its own storage in memory: a refresh of 32
-//! packages, and a join. Both sides in turn, round for round; the ratio of the medians is what counts.
+//! The time of a device beside bare OpenMLS on its own storage in memory: a refresh of 32
+//! packages, and a join. Both sides in turn, round for round; the ratio of the medians counts.
 //! Run it on a quiet machine: `cargo run --release --example beside_openmls`.
 
 use std::{
@@ -219,7 +219,7 @@ async fn measure_refreshes(rounds: usize) -> Outcome<()> {
     compare("refresh beside bare", (&mut whole, &mut bare), REFRESH_GOAL)
 }
 
-/// One durable write of 64 bytes in place: what a join has several of, one after the other.
+/// One durable write of 64 bytes in place: a join has several of them, one after the other.
 fn sync(file: &mut File, spans: &mut Spans) -> Outcome<()> {
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&[7; 64])?;

@@ -5,7 +5,7 @@
 
 use std::{error::Error, process::ExitCode, sync::Arc};
 
-use keypool_client::{MlsClient, PoolConfig, ServerDelivery, What};
+use keypool_client::{MailboxEventKind, MlsClient, PoolConfig, ServerDelivery};
 use keypool_ledger::{GroupId, PoolId, SystemClock};
 use keypool_server::{Server, Settings};
 
@@ -66,30 +66,34 @@ async fn example() -> Result<(), Failure> {
     if heard == 1 { Ok(()) } else { Err("Alice heard nothing".into()) }
 }
 
-/// Shows what has happened, and confirms it, so that it does not come again. Returns how many messages
+/// Shows new events, and confirms them, so that they do not come again. Returns how many messages
 /// there were.
 #[expect(clippy::print_stdout, reason = "an example is there to be read")]
 async fn show(app: &App) -> Result<usize, Failure> {
     let mut messages = 0;
-    for happening in app.sync(0).await? {
-        match &happening.what {
-            What::Joined { inviter, .. } => println!("joined, invited by {inviter}"),
-            What::Message { sender, bytes, .. } => {
+    for event in app.sync(0).await? {
+        match &event.kind {
+            MailboxEventKind::Joined { inviter, .. } => println!("joined, invited by {inviter}"),
+            MailboxEventKind::Message { sender, bytes, .. } => {
                 println!("{sender}: {}", String::from_utf8_lossy(bytes));
                 messages += 1;
             }
-            What::Changed(change) => println!("{} changed the group", change.sender),
-            What::Proposed { sender, to_leave: true, .. } => println!("{sender} asks to leave"),
-            What::Proposed { sender, .. } => println!("{sender} proposes a change"),
-            What::Left { members, .. } => println!("{members:?} left"),
-            What::NotReached { members, .. } => println!("{members:?} did not get a message"),
-            What::NotKept { .. } => println!("messages of the group were lost"),
-            What::RemovedOtherwise { sender, .. } => {
+            MailboxEventKind::Changed(change) => println!("{} changed the group", change.sender),
+            MailboxEventKind::Proposed { sender, to_leave: true, .. } => {
+                println!("{sender} asks to leave");
+            }
+            MailboxEventKind::Proposed { sender, .. } => println!("{sender} proposes a change"),
+            MailboxEventKind::Left { members, .. } => println!("{members:?} left"),
+            MailboxEventKind::NotReached { members, .. } => {
+                println!("{members:?} did not get a message");
+            }
+            MailboxEventKind::NotKept { .. } => println!("messages of the group were lost"),
+            MailboxEventKind::RemovedOtherwise { sender, .. } => {
                 println!("{sender} told the server of other removals than it made");
             }
-            What::Unreadable { why, .. } => println!("a message cannot be read: {why}"),
+            MailboxEventKind::Unreadable { why, .. } => println!("a message cannot be read: {why}"),
         }
-        app.confirm(happening.position)?;
+        app.confirm(event.position)?;
     }
     Ok(messages)
 }

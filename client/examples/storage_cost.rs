@@ -1,4 +1,4 @@
-//! What the store costs a device: a refill of 32 packages, a join, and messages; all of it, and the one
+//! The cost of the store for a device: a refill of 32 packages, a join, and messages; all of it, and the one
 //! write that ends it. Run it on a quiet machine: `cargo run --release --example storage_cost`.
 
 use std::{error::Error, sync::Arc, time::Duration};
@@ -66,7 +66,7 @@ fn print(what: &str, mut spans: Vec<Duration>) {
     println!("{what:<44} {:>7.2} ms   {:>6.2} to {:>6.2}", at(50), at(10), at(90));
 }
 
-/// What OpenMLS stores for 32 packages, and the write of it.
+/// The values that OpenMLS stores for 32 packages, and their write.
 fn refill_write(device: &Device, spans: &mut Vec<Duration>) -> Outcome<()> {
     let keys = SignatureKeyPair::new(SignatureScheme::ED25519)?;
     let credential = CredentialWithKey {
@@ -80,7 +80,7 @@ fn refill_write(device: &Device, spans: &mut Vec<Duration>) -> Outcome<()> {
     commit(spans, staged)
 }
 
-/// What OpenMLS stores for a join, and the write of it.
+/// The values that OpenMLS stores for a join, and their write.
 fn join_write(device: &Device, welcome: &[u8], spans: &mut Vec<Duration>) -> Outcome<()> {
     let MlsMessageBodyIn::Welcome(welcome) =
         MlsMessageIn::tls_deserialize_exact(welcome)?.extract()
@@ -94,7 +94,7 @@ fn join_write(device: &Device, welcome: &[u8], spans: &mut Vec<Duration>) -> Out
     commit(spans, staged)
 }
 
-/// What OpenMLS stores when it seals a message, and the write of it.
+/// The values that OpenMLS stores when it seals a message, and their write.
 fn message_write(device: &Device, group: &GroupId, spans: &mut Vec<Duration>) -> Outcome<()> {
     let staged = device.store.stage()?;
     let id = openmls::group::GroupId::from_slice(group.as_bytes());

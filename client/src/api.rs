@@ -41,7 +41,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{BoxError, DeviceIdentity};
 
-/// How long a request may take, in seconds, besides what it asks the server to wait.
+/// How long a request may take, in seconds, in addition to the wait that it asks of the server.
 const TIMEOUT_S: u64 = 20;
 /// How often a request is repeated when its answer was lost or the server was busy.
 const RETRIES_MAX: usize = 3;
@@ -64,7 +64,7 @@ pub enum ApiError {
     Unreachable {
         /// The server's address.
         server: String,
-        /// What the network said.
+        /// The network's error.
         #[source]
         source: BoxError,
     },
@@ -152,7 +152,7 @@ pub struct ApiClient {
 
 impl ApiClient {
     /// The API of the server at an address such as `http://127.0.0.1:8080`. The clock dates the
-    /// signatures, and what a stream tells. Where it is so wrong that the server refuses them, they
+    /// signatures, and the events of a stream. Where it is so wrong that the server refuses them, they
     /// are dated by the server's from then on.
     ///
     /// # Errors
@@ -249,7 +249,7 @@ impl ApiClient {
         self.post("/devices/rotate", request, id).await
     }
 
-    /// Uploads packages. Each item of the answer says what became of the package at its place.
+    /// Uploads packages. Each item of the reply is the verdict on the package at its place.
     ///
     /// # Errors
     ///
@@ -369,12 +369,12 @@ impl ApiClient {
             .await
     }
 
-    /// What time it is by the clock that dates the signatures.
+    /// The time of the clock that dates the signatures.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// What time it is for the server at a moment of this clock, as far as is known.
+    /// Converts a time of this clock to the server's clock, as far as the difference is known.
     pub(crate) fn server_time(&self, ours: Timestamp) -> Timestamp {
         let ahead_ms = self.ahead_s.load(Ordering::Relaxed).saturating_mul(1000);
         Timestamp::from_millis(ours.as_millis().saturating_add_signed(ahead_ms))
@@ -417,7 +417,7 @@ impl Body {
     }
 }
 
-/// Whether an address has nothing beyond its host and port: what signatures cover begins there.
+/// Whether an address has nothing beyond its host and port: signatures cover everything after them.
 fn is_bare(server: &Url) -> bool {
     let nothing = (server.query(), server.fragment(), server.password());
     nothing == (None, None, None) && server.path() == "/" && server.username().is_empty()

@@ -1,5 +1,5 @@
-//! The owner's own audit: what the server has told this device, held against itself and against what
-//! this device has seen with its own eyes.
+//! The owner's audit: the server's statements to this device, compared with each other and with
+//! the device's own records.
 //!
 //! It needs nobody's goodwill: everything here follows from the mirror of the server's history, the
 //! device's own history, and the checkpoints the server has published. The rules that make the findings
@@ -27,16 +27,26 @@ pub(crate) const WELCOME_GRACE_H: u64 = 24;
 /// How long a checkpoint may be unproved to continue the one before, in hours.
 pub(crate) const PROOF_GRACE_H: u64 = 24;
 
-/// How grave a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Gravity {
+pub enum Severity {
     /// Worth knowing; nobody did anything wrong.
     Notice,
-    /// A rule is broken: the server, or an inviter, did what it must not.
+    /// A rule is broken by the server or by an inviter.
     Broken,
     /// The server has told two histories.
     Equivocation,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Notice => "notice",
+            Self::Broken => "broken",
+            Self::Equivocation => "equivocation",
+        })
+    }
 }
 
 /// A refusal of the server's history, as it was kept when it happened first.
@@ -44,7 +54,7 @@ pub enum Gravity {
 pub(crate) struct Refusal {
     /// The position of the first event that does not fit, from 1.
     pub(crate) version: u64,
-    /// What does not fit.
+    /// The contradiction.
     pub(crate) why: String,
     /// How far the history was known.
     pub(crate) known: u64,
@@ -58,11 +68,11 @@ pub(crate) struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum AuditFinding {
-    /// The server's history did not continue what the device has seen of it.
+    /// The server's history did not continue its mirror.
     HistoryRefused {
         /// The position of the first event that did not fit, from 1.
         version: u64,
-        /// What did not fit.
+        /// The contradiction.
         why: String,
         /// When.
         at: Timestamp,
@@ -73,7 +83,7 @@ pub enum AuditFinding {
     SpentWithoutWelcome {
         /// The package.
         keypackage_ref: KeyPackageRef,
-        /// Who is said to have used it.
+        /// The device that is said to have used it.
         holder: Option<PoolId>,
         /// The group it is said to have been used for.
         group: GroupId,
@@ -91,9 +101,9 @@ pub enum AuditFinding {
     HandedOutTwice {
         /// The package.
         keypackage_ref: KeyPackageRef,
-        /// Who had it.
+        /// The holder.
         first: PoolId,
-        /// Who was given it as well.
+        /// The other holder.
         second: PoolId,
         /// When, by the server.
         at: Timestamp,
@@ -113,9 +123,9 @@ pub enum AuditFinding {
     OtherInviter {
         /// The package.
         keypackage_ref: KeyPackageRef,
-        /// Whom the server names.
+        /// The holder that the server names.
         named: PoolId,
-        /// Who sent the Welcome.
+        /// The sender of the Welcome.
         inviter: PoolId,
     },
     /// A late spend was refused, since the package had been handed on.
@@ -133,7 +143,7 @@ pub enum AuditFinding {
     Reported {
         /// The package.
         keypackage_ref: KeyPackageRef,
-        /// Who held it; none if the history does not say.
+        /// The holder; `None` if the history does not name one.
         holder: Option<PoolId>,
         /// The check it failed, if the inviter has said so.
         check: Option<String>,
@@ -190,11 +200,11 @@ pub enum AuditFinding {
 impl AuditFinding {
     /// How grave it is.
     #[must_use]
-    pub const fn gravity(&self) -> Gravity {
+    pub const fn severity(&self) -> Severity {
         match self {
-            Self::Conflict { .. } | Self::Reported { .. } => Gravity::Notice,
+            Self::Conflict { .. } | Self::Reported { .. } => Severity::Notice,
             Self::HistoryRefused { told_before: true, .. } | Self::CheckpointsContradict { .. } => {
-                Gravity::Equivocation
+                Severity::Equivocation
             }
             Self::HistoryRefused { told_before: false, .. }
             | Self::SpentWithoutWelcome { .. }
@@ -205,11 +215,11 @@ impl AuditFinding {
             | Self::LedgerRenamed { .. }
             | Self::LedgerKeyChanged { .. }
             | Self::CheckpointForged { .. }
-            | Self::GrowthNotShown { .. } => Gravity::Broken,
+            | Self::GrowthNotShown { .. } => Severity::Broken,
         }
     }
 
-    /// What to do about it, as a sentence.
+    /// The advice for it, as a sentence.
     #[must_use]
     pub const fn advice(&self) -> &'static str {
         match self {
@@ -374,7 +384,7 @@ pub struct KeptCheckpoint {
     pub key: Option<String>,
 }
 
-/// What the owner's audit has looked at, and found.
+/// The scope and the findings of the owner's audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerAudit {
     /// How many events of the server's history there are.
@@ -386,22 +396,22 @@ pub struct OwnerAudit {
     /// The newest checkpoint that was seen to continue the ones before; none if the server publishes
     /// none.
     pub checkpoint: Option<KeptCheckpoint>,
-    /// What was found, the gravest first.
+    /// The findings, the most severe first.
     pub findings: Vec<AuditFinding>,
     /// The pairs of checkpoints that contradict each other.
     pub evidence: Vec<Evidence>,
 }
 
 impl OwnerAudit {
-    /// How grave the gravest finding is; none if there is none.
+    /// The severity of the most severe finding; `None` if there is none.
     #[must_use]
-    pub fn gravity(&self) -> Option<Gravity> {
-        self.findings.iter().map(AuditFinding::gravity).max()
+    pub fn severity(&self) -> Option<Severity> {
+        self.findings.iter().map(AuditFinding::severity).max()
     }
 
     /// Whether nothing is wrong; there may be notices.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.gravity().is_none_or(|gravity| gravity == Gravity::Notice)
+        self.severity().is_none_or(|gravity| gravity == Severity::Notice)
     }
 }

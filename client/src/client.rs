@@ -1,22 +1,22 @@
-//! What an app embeds: one device, its groups, its pool, and the way to invite and to be invited.
+//! The façade for an app: one device with its groups, its pool and its invitations.
 
 mod delivery;
 mod devices;
+mod upkeep;
 
 use std::{path::Path, sync::Arc};
 
-use keypool_api::PoolStatus;
-use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, Timestamp};
+use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SystemClock, Timestamp};
 use keypool_projections::{Moment, ReservationStatus, timeline};
 
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
     GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool,
-    LocalStore, MessageError, MlsConnection, MlsMembership, OwnerAudit, PoolConfig, PoolListener,
-    Received, Refresh, RefreshError, ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
+    LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig, Received,
+    ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
     mls::{
         invite::Inviter,
-        update::{Updater, Wish},
+        update::{GroupChange, Updater},
     },
 };
 
@@ -37,13 +37,13 @@ pub struct MlsClient<D> {
     committing: tokio::sync::Mutex<()>,
 }
 
-/// What a device is opened with.
+/// The options of opening a device.
 pub struct ClientOptions {
-    /// Where the time comes from.
+    /// The source of the time.
     pub clock: Arc<dyn Clock>,
     /// How large the pool is kept.
     pub pool: PoolConfig,
-    /// What the device's private keys are sealed with on the disk.
+    /// The key that seals the device's private keys on the disk.
     pub device_key: DeviceKey,
 }
 
@@ -52,6 +52,13 @@ impl ClientOptions {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, pool: PoolConfig::default(), device_key: DeviceKey::in_file() }
+    }
+}
+
+/// The usual, with the system's clock.
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock))
     }
 }
 
@@ -161,13 +168,19 @@ impl<D: DeliveryService> MlsClient<D> {
         self.clock.0.now()
     }
 
-    /// Who the device is.
+    /// The identity of the device.
     #[must_use]
     pub fn identity(&self) -> &DeviceIdentity {
         &self.identity
     }
 
-    /// The device's groups, for what this type has no function for.
+    /// The device's store: its own history, its mirror of the server's, and the device key.
+    #[must_use]
+    pub fn store(&self) -> &LocalStore {
+        &self.store
+    }
+
+    /// The device's groups, for operations that this type has no function for.
     #[must_use]
     pub fn membership(&self) -> &MlsMembership {
         &self.membership
@@ -179,52 +192,6 @@ impl<D: DeliveryService> MlsClient<D> {
         &self.connection
     }
 
-    /// Withdraws all live packages: see [`MlsConnection::invalidate_credential_keys`].
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RefreshError`]. Repeating it is harmless.
-    pub async fn invalidate_credential_keys(&self) -> Result<usize, RefreshError> {
-        self.connection.invalidate_credential_keys(self.now()).await
-    }
-
-    /// Keeps the pool: see [`MlsConnection::refresh_key_packages`].
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RefreshError`]; what was done before it is kept.
-    pub async fn refresh_key_packages(&self) -> Result<Refresh, RefreshError> {
-        self.connection.refresh_key_packages(self.now()).await
-    }
-
-    /// Listens to what happens to the pool: see [`MlsConnection::listen`].
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RefreshError`].
-    pub async fn listen(&self) -> Result<PoolListener<'_, D>, RefreshError> {
-        self.connection.listen().await
-    }
-
-    /// Looks at what the server has told, and at what this device has seen itself: see
-    /// [`MlsConnection::audit`]. To be called after a refresh.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn audit(&self) -> Result<OwnerAudit, StorageError> {
-        self.connection.audit(self.now())
-    }
-
-    /// How full the pool is, as the server says.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`ApiError`].
-    pub async fn status(&self) -> Result<PoolStatus, ApiError> {
-        self.connection.status().await
-    }
-
     /// Makes a group with this device as its only member, with the first ciphersuite of its pool.
     ///
     /// # Errors
@@ -234,7 +201,7 @@ impl<D: DeliveryService> MlsClient<D> {
         self.create_group_in(group, self.connection.pool().config().first_suite())
     }
 
-    /// As [`MlsClient::create_group`], with another ciphersuite: whoever is to be invited must have packages
+    /// As [`MlsClient::create_group`], with another ciphersuite: invitees must have packages
     /// of it.
     ///
     /// # Errors
@@ -242,6 +209,25 @@ impl<D: DeliveryService> MlsClient<D> {
     /// As [`MlsClient::create_group`].
     pub fn create_group_in(&self, group: &GroupId, ciphersuite: u16) -> Result<(), GroupError> {
         self.membership.create_group(group, ciphersuite, self.now())
+    }
+
+    /// The device's groups, without those that it is leaving.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn groups(&self) -> Result<Vec<GroupId>, StorageError> {
+        self.membership.groups()
+    }
+
+    /// Whether a group names keys of this device that [`MlsClient::update_keys`] should replace: they came
+    /// from a package, or the device has another key by now.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`GroupError`].
+    pub fn needs_fresh_keys(&self, group: &GroupId) -> Result<bool, GroupError> {
+        self.membership.needs_fresh_keys(group)
     }
 
     /// The members of a group.
@@ -258,12 +244,12 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// It reserves a package of each, checks them, renews the reservations, posts the Commit, spends the
     /// packages, hands over the Welcome. A package that cannot be used is reported, so that nobody else
-    /// is given it, and replaced; whoever cannot be added is named in [`Invited::missing`], and holds up
+    /// is given it, and replaced; invitees who cannot be added are named in [`Invited::missing`], and hold up
     /// nobody else.
     ///
     /// If a reservation is lost before the Commit is posted, another package is tried; if it is lost
     /// afterwards, the member is removed again and then another is tried; three for each device in all.
-    /// Invitations, updates and what resumes them wait for each other.
+    /// Invitations, updates and their resumption wait for each other.
     ///
     /// Over [`ServerDelivery`](crate::ServerDelivery) the Commit, its Welcome and the spending of the
     /// packages are one request: a Commit with a lost package is never accepted. If another Commit was
@@ -285,7 +271,7 @@ impl<D: DeliveryService> MlsClient<D> {
     }
 
     /// Goes on with the invitations that a crash or a lost answer has left unfinished. To be called
-    /// when the app starts. Returns what has become of each; one that fails does not hold up others.
+    /// when the app starts. Returns the outcome of each; one that fails does not hold up others.
     ///
     /// # Errors
     ///
@@ -305,7 +291,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// is posted again by [`MlsClient::resume_updates`] or by the next update of the group.
     pub async fn update_keys(&self, group: &GroupId) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
-        self.updater().change(group, Wish::FreshKeys).await
+        self.updater().change(group, GroupChange::FreshKeys).await
     }
 
     /// Removes a user's devices from a group, or one of them, by a Commit that is posted to its members,
@@ -323,11 +309,11 @@ impl<D: DeliveryService> MlsClient<D> {
     ) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
         let (user, device) = (user.to_owned(), device.map(ToOwned::to_owned));
-        self.updater().change(group, Wish::Removal { user, device }).await
+        self.updater().change(group, GroupChange::Removal { user, device }).await
     }
 
-    /// Does what other members have proposed, by a Commit: who wants to leave is removed. To be called
-    /// when something was proposed; whoever is first does it for all. If nothing is left to be done,
+    /// Commits the proposals of other members: members who want to leave are removed. To be called
+    /// when something was proposed; the first member does it for all. If nothing is left to be done,
     /// nothing is.
     ///
     /// # Errors
@@ -336,11 +322,11 @@ impl<D: DeliveryService> MlsClient<D> {
     /// [`MlsClient::resume_updates`].
     pub async fn take_up_proposals(&self, group: &GroupId) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
-        self.updater().change(group, Wish::Proposals).await
+        self.updater().change(group, GroupChange::Proposals).await
     }
 
     /// Goes on with the updates and removals that a crash or a lost answer has left unfinished. To be called when
-    /// the app starts. Returns what has become of each.
+    /// the app starts. Returns the outcome of each.
     ///
     /// # Errors
     ///
@@ -408,7 +394,7 @@ impl<D: DeliveryService> MlsClient<D> {
         uses.collect()
     }
 
-    /// What has happened to the pool, or to one package of it, as the server has told it up to the
+    /// The timeline of the pool, or of one package of it, by the server's history up to the
     /// last refresh.
     ///
     /// # Errors
@@ -418,7 +404,7 @@ impl<D: DeliveryService> MlsClient<D> {
         Ok(timeline(&self.store.mirror()?, only))
     }
 
-    /// What this device has done with its packages: made, uploaded, joined, expired.
+    /// The timeline of the device's own history: packages made, uploaded, joined, expired.
     ///
     /// # Errors
     ///

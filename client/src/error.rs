@@ -1,7 +1,8 @@
-//! What can go wrong, one enum for each kind of operation. A variant is a reaction the caller has.
+//! Errors: one enum for each kind of operation. A variant is a reaction the caller has.
 
 mod delivery;
 mod invite;
+mod refresh;
 mod sealing;
 
 use std::{error::Error, io, path::PathBuf};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     delivery::{SendError, SyncError},
     invite::{InviteError, UpdateError},
+    refresh::RefreshError,
     sealing::SealingError,
 };
 use crate::storage::own_packages::ImpossibleEvent;
@@ -36,7 +38,7 @@ pub enum StorageError {
     Folder {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -50,7 +52,7 @@ pub enum StorageError {
         home: PathBuf,
         /// Whose it is.
         owner: PoolId,
-        /// Who asked.
+        /// The owner that was asked for.
         asked: PoolId,
     },
     /// A newer version of keypool wrote the home. Update this program.
@@ -61,8 +63,8 @@ pub enum StorageError {
         /// The number of its format.
         found: u16,
     },
-    /// The home was written before private keys were sealed. Move it away, and register anew: what is
-    /// in clear on the disk stays there whatever is written over it.
+    /// The home was written before private keys were sealed. Move it away, and register anew: keys
+    /// in clear stay on the disk even if they are overwritten.
     #[error(
         "{} was written before private keys were sealed, and its disk may hold them in clear; move \
          it away, and register the device anew",
@@ -84,7 +86,7 @@ pub enum StorageError {
     Damaged {
         /// The folder of the database.
         path: PathBuf,
-        /// What was found.
+        /// The finding.
         #[source]
         source: BoxError,
     },
@@ -112,7 +114,7 @@ pub enum StorageError {
     HistoryBroken {
         /// The position of the first event that does not fit, from 1.
         version: u64,
-        /// What does not fit.
+        /// The contradiction.
         why: String,
     },
     /// The server's history does not continue the mirrored one. Distrust the server, and ask who
@@ -124,7 +126,7 @@ pub enum StorageError {
     MirrorRefused {
         /// The position of the first event that does not fit, from 1.
         version: u64,
-        /// What does not fit.
+        /// The contradiction.
         why: String,
     },
     /// The event contradicts the package's history. A bug of the caller.
@@ -133,9 +135,9 @@ pub enum StorageError {
     /// A value cannot be written as bytes or read from them.
     #[error("the stored value of {what} cannot be encoded or decoded")]
     Value {
-        /// What kind of value.
+        /// The kind of value.
         what: String,
-        /// What the codec said.
+        /// The codec's error.
         #[source]
         source: BoxError,
     },
@@ -271,18 +273,18 @@ pub enum GroupError {
         /// The group.
         group: GroupId,
     },
-    /// A Commit of this device is pending. Resume what made it; one of your own, merge or clear.
+    /// A Commit of this device is pending. Resume the operation that made it; one of your own, merge or clear.
     #[error("a Commit to group {group} is pending; finish it first")]
     CommitPending {
         /// The group.
         group: GroupId,
     },
-    /// Nobody in the group has that name.
+    /// No member of the group has that name.
     #[error("{member} is not in group {group}")]
     NotAMember {
         /// The group.
         group: GroupId,
-        /// Who was named.
+        /// The member that was named.
         member: PoolId,
     },
     /// The device cannot use the ciphersuite. Take 1, 2 or 3.
@@ -308,7 +310,7 @@ pub enum AddError {
         owner: PoolId,
         /// The check it failed.
         check: PackageCheck,
-        /// What MLS said, where it said something.
+        /// The error of MLS, if there is one.
         #[source]
         source: Option<BoxError>,
     },
@@ -377,7 +379,7 @@ pub enum JoinError {
     MissingPrivateKey {
         /// The package the Welcome was made for.
         keypackage_ref: KeyPackageRef,
-        /// What became of the package, as the device's own history says.
+        /// The fate of the package, by the device's own history.
         fate: KeyFate,
     },
     /// The Welcome is damaged or forged. The private keys are kept: the genuine one still joins.
@@ -388,7 +390,7 @@ pub enum JoinError {
     Rejected {
         /// The package the Welcome was made for.
         keypackage_ref: KeyPackageRef,
-        /// What MLS said.
+        /// The error of MLS.
         #[source]
         source: BoxError,
     },
@@ -468,7 +470,7 @@ pub enum MessageError {
         group: GroupId,
         /// The epoch it was made in.
         epoch: u64,
-        /// What MLS said.
+        /// The error of MLS.
         #[source]
         source: BoxError,
     },

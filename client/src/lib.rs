@@ -1,11 +1,57 @@
-//! The side that holds the private keys: what a chat application embeds.
+//! The client library of a chat application: the side that holds the private keys.
 //!
 //! A device makes `KeyPackage`s, keeps their private halves, and joins groups with them. Everything it
 //! must not lose lies in one [`LocalStore`]: the device's own history of events, a mirror of the
 //! server's, and the MLS state. Every operation is staged and committed as one atomic write, so that
 //! a crash or a broken Welcome never leaves half of it.
 //!
-//! Nothing here reads a clock or runs in the background: time is an argument.
+//! Nothing here runs in the background, and time comes from the [`Clock`] of [`ClientOptions`].
+//!
+//! # Example
+//!
+//! Alice invites Bob while he is offline, over the server's own delivery:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use keypool_client::{ClientOptions, GroupId, MailboxEventKind, MlsClient};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // On each device, once: register the device's key, and fill its pool of packages.
+//! let server = "http://127.0.0.1:8080";
+//! let open = |home: &str, user: &str| -> Result<_, Box<dyn std::error::Error>> {
+//!     let options = ClientOptions::default();
+//!     Ok(MlsClient::open_at_server(Path::new(home), &user.parse()?, server, options)?)
+//! };
+//! let (alice, bob) = (open("/home/alice/.chat", "alice")?, open("/home/bob/.chat", "bob")?);
+//! for device in [&alice, &bob] {
+//!     device.register().await?;
+//!     device.refresh_key_packages().await?;
+//! }
+//!
+//! // Alice makes a group and invites all of Bob's devices by one Commit.
+//! let group = GroupId::new(b"friday evening")?;
+//! alice.create_group(&group)?;
+//! let invited = alice.invite(&group, ["bob"]).await?;
+//! for skipped in &invited.missing {
+//!     println!("{skipped}");
+//! }
+//! alice.send(&group, b"pizza at eight?").await?;
+//!
+//! // Bob is back: he joins, reads the message, and confirms each event that he has shown.
+//! for event in bob.sync(0).await? {
+//!     match event.kind {
+//!         MailboxEventKind::Joined { group, inviter, .. } => println!("{inviter} invited you to {group}"),
+//!         MailboxEventKind::Message { sender, bytes, .. } => {
+//!             println!("{sender}: {}", String::from_utf8_lossy(&bytes));
+//!         }
+//!         _ => {}
+//!     }
+//!     bob.confirm(event.position)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod error;
 
@@ -22,36 +68,38 @@ mod client;
 pub use crate::{
     api::{
         ApiClient, ApiError,
-        stream::{EventStream, Told},
+        stream::{EventStream, StreamEvent},
     },
-    audit::{AuditFinding, Evidence, EvidenceKind, Gravity, KeptCheckpoint, OwnerAudit},
+    audit::{AuditFinding, Evidence, EvidenceKind, KeptCheckpoint, OwnerAudit, Severity},
     client::{ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
-        KeyFate, MessageError, PackageCheck, PoolError, SealingError, SendError, StorageError,
-        SyncError, UpdateError,
+        KeyFate, MessageError, PackageCheck, PoolError, RefreshError, SealingError, SendError,
+        StorageError, SyncError, UpdateError,
     },
     mls::{
-        connection::{MlsConnection, Refresh, RefreshError},
+        connection::MlsConnection,
         delivery::{
             AddedMember, CommitPost, DeliveryError, DeliveryService, WelcomePost,
-            happenings::{Happening, What},
+            events::{MailboxEvent, MailboxEventKind},
             outbox::{MESSAGE_BYTES_MAX, ResumedMessage, Sent},
             server::ServerDelivery,
         },
-        drift::Drift,
         identity::DeviceIdentity,
-        invite::{Invited, InvitedDevice, Invitee, Missing, ResumedInvitation, Why},
+        invite::{Invited, InvitedDevice, Invitee, ResumedInvitation, SkipReason, SkippedInvitee},
         keypackage_pool::{
-            Checkup, CreatedPackage, Finding, KeyPackagePool, PoolConfig, PoolCounts,
+            CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, PoolCounts,
             Replenishment, ServerStatus,
         },
-        listening::{PoolListener, PoolNews},
         membership::{
             Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
             Received, WELCOME_ATTEMPTS_MAX,
         },
-        rotation::RotateError,
+        sync::{
+            drift::Drift,
+            pool_events::{PoolEvent, PoolListener},
+            refresh::Refresh,
+        },
         update::ResumedUpdate,
     },
     storage::{
@@ -59,3 +107,18 @@ pub use crate::{
         own_packages::{ImpossibleEvent, OwnPackage, OwnStage},
     },
 };
+
+/// The types of other crates that the signatures of this one name.
+pub use keypool_api::{
+    Code, ContactToken, LastResortNotice, LevelNotice, PolicyReply, PoolStatus, Problem,
+    RegisterReply, RemoveReply, Voucher,
+};
+pub use keypool_ledger::{
+    Clock, CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NameError, PackageFacts,
+    PoolId, ReservationId, ReservePolicy, RevokeReason, SignatureKey, SystemClock, Timestamp,
+};
+pub use keypool_projections::Moment;
+pub use keypool_transparency::{NoteKey, TreeHash};
+
+/// The requests and replies of [`ApiClient`].
+pub use keypool_api as wire;

@@ -13,19 +13,13 @@ pub(crate) mod delivery;
 
 pub(crate) mod connection;
 
-pub(crate) mod auditing;
+pub(crate) mod sync;
 
-pub(crate) mod acquainting;
-
-pub(crate) mod drift;
+pub(crate) mod contacts;
 
 pub(crate) mod rotation;
 
 mod statements;
-
-pub(crate) mod hearing;
-
-pub(crate) mod listening;
 
 pub(crate) mod invite;
 
@@ -70,12 +64,12 @@ fn usable_suite(number: u16) -> Option<Ciphersuite> {
     [CIPHERSUITE, p256, chacha].into_iter().find(|suite| u16::from(*suite) == number)
 }
 
-/// What the device says it can do: what its crypto provider supports, no more.
+/// The capabilities of the device: those of its crypto provider.
 fn capabilities(provider: &impl OpenMlsProvider) -> Capabilities {
     Capabilities::for_provider(provider.crypto())
 }
 
-/// What the events say of a package.
+/// The facts of a package that events record.
 fn facts_of(keypackage_ref: KeyPackageRef, package: &KeyPackage) -> Result<PackageFacts, BoxError> {
     let lifetime = package.life_time();
     Ok(PackageFacts {

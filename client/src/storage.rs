@@ -1,15 +1,16 @@
 //! `LocalStore`: everything a device must not lose, in one database, written in whole operations.
 //!
-//! It holds what `OpenMLS` stores, the device's own history of events, a mirror of the server's
+//! It holds the state of `OpenMLS`, the device's own history of events, a mirror of the server's
 //! history of the pool, and small records of the application's side. All writing goes through a
 //! [`Staged`], which is committed as one atomic write or leaves nothing.
 
 mod chain;
-mod checkup;
+mod doctor;
 mod encoding;
 mod engine;
 mod erasure;
 mod folder;
+mod high_water_mark;
 mod keys;
 mod openmls;
 pub(crate) mod own_packages;
@@ -18,7 +19,6 @@ mod sealing;
 mod staged;
 #[cfg(test)]
 mod tests;
-mod witness;
 
 use std::{
     collections::BTreeMap,
@@ -57,7 +57,7 @@ pub fn fresh_command() -> CommandId {
 
 /// A device's store: one folder, one process, one writer at a time.
 ///
-/// Reads see what is committed. [`LocalStore::stage`] waits until no other [`Staged`] is there, so a
+/// Reads see committed values. [`LocalStore::stage`] waits until no other [`Staged`] is there, so a
 /// thread that holds one must not ask for a second, nor call the methods that say they wait.
 pub struct LocalStore {
     vault: Vault,
@@ -68,13 +68,13 @@ pub struct LocalStore {
     crypto: RustCrypto,
 }
 
-/// What is known in memory of what the database holds.
+/// The part of the database that is cached in memory.
 struct State {
     history: StreamHead,
     mirror: StreamHead,
     server_pool: PoolState,
     packages: OwnPackages,
-    /// A write failed: what the database holds is not known.
+    /// A write failed: the content of the database is unknown.
     stopped: bool,
 }
 
@@ -90,7 +90,7 @@ struct About {
 
 impl LocalStore {
     /// Opens the device's store in the folder `home`, and makes it if there is none. It is sealed with
-    /// a key in a file of the home: see [`DeviceKey::in_file`] for what that is worth.
+    /// a key in a file of the home: see [`DeviceKey::in_file`] for its strength.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl LocalStore {
         &self.pool
     }
 
-    /// Whether what is deleted is gone from the disk, as far as the file system lets it be known.
+    /// Whether deleted values are gone from the disk, as far as the file system lets it be known.
     #[must_use]
     pub const fn erasure(&self) -> Erasure {
         self.erasure
@@ -174,13 +174,13 @@ impl LocalStore {
         self.lock().packages.get(keypackage_ref).cloned()
     }
 
-    /// Where the device's own history ends. Waits for a staged operation to end.
+    /// The end of the device's own history. Waits for a staged operation to end.
     #[must_use]
     pub fn history_head(&self) -> StreamHead {
         self.lock().history
     }
 
-    /// Where the mirror of the server's history ends. Waits for a staged operation to end.
+    /// The end of the mirror of the server's history. Waits for a staged operation to end.
     #[must_use]
     pub fn mirror_head(&self) -> StreamHead {
         self.lock().mirror

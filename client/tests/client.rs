@@ -3,9 +3,6 @@
 #[cfg(test)]
 mod client {
     mod attempts;
-    mod audit_command;
-    mod chat;
-    mod command_line;
     mod contacts;
     mod crashes;
     mod crowds;
@@ -19,16 +16,19 @@ mod client {
     mod last_resort;
     mod leaving;
     mod listening;
+    mod members;
     mod membership;
     mod moved_clock;
     mod owner_audit;
     mod people;
     mod pool;
+    mod pool_news;
     mod refresh;
     mod refresh_again;
     mod rotation;
     mod sealing;
     mod sendable;
+    #[allow(dead_code, reason = "each test program uses other helpers of these")]
     mod service;
     mod storage;
     mod suites;

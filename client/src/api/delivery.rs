@@ -71,8 +71,8 @@ impl ApiClient {
         self.post(&format!("/groups/{}/messages", group.to_path()), request, id).await
     }
 
-    /// What waits for the device after a position, in order, at most `limit` items of it. If nothing
-    /// does, the server waits up to `wait_s` seconds for something to come.
+    /// Returns the mailbox items after a position, in order, at most `limit` of them. If there
+    /// are none, the server waits up to `wait_s` seconds for something to come.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl ApiClient {
         self.repeated(&Call { query: &query, wait, ..Call::to(Method::GET, "/mailbox") }).await
     }
 
-    /// Lets the server forget what waits for the device up to a position.
+    /// Acknowledges the mailbox items up to a position, which the server then deletes.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
-//! What the server publishes of its log for everyone: checkpoints and proofs. Nothing is signed.
+//! The server's public checkpoints and proofs of its log. Requests for them are not signed.
 //!
-//! Each is asked for once and briefly: what is not answered now is asked for at the next refresh.
+//! Each is requested once, with a short timeout: the next refresh requests it again.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl ApiClient {
         hashes.ok_or_else(|| self.unexpected(StatusCode::OK))
     }
 
-    /// What stands at an address for everyone; none if nothing does.
+    /// Fetches a public document; `None` if there is none at that address.
     async fn published(&self, path: &str, query: &str) -> Result<Option<String>, ApiError> {
         let unreachable = |err: reqwest::Error| ApiError::Unreachable {
             server: self.server.to_string(),

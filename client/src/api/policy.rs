@@ -1,4 +1,4 @@
-//! Who may reserve, and when a request that was too much may be repeated.
+//! Reserve policies, and the wait before a rate-limited request may be repeated.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl ApiClient {
         self.post("/keypackages/policy", request, id).await
     }
 
-    /// Who may reserve packages of the own pool, and who is a contact.
+    /// Returns the reserve policy and the contacts of the device's pool.
     ///
     /// # Errors
     ///

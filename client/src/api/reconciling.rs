@@ -6,7 +6,7 @@ use keypool_ledger::CommandId;
 use super::{ApiClient, ApiError};
 
 impl ApiClient {
-    /// Asks how the own pool differs from what this device takes to be live in it. Changes nothing.
+    /// Compares the device's list of live packages with the server's. Changes nothing.
     ///
     /// # Errors
     ///

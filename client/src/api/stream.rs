@@ -1,4 +1,4 @@
-//! What the server tells of the own pool as it happens: server-sent events, read piece by piece.
+//! The event stream of the device's pool: server-sent events, parsed incrementally.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// How many bytes one event may have.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// What a stream tells.
+/// An event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum StreamEvent {
     /// Something that happened to the pool.
     Event(Box<EventView>),
     /// The pool is low, or critical.
@@ -39,7 +39,7 @@ pub struct EventStream {
 }
 
 impl ApiClient {
-    /// Listens to what happens to the own pool after a version of its history.
+    /// Opens the event stream of the device's pool after a version of its history.
     ///
     /// # Errors
     ///
@@ -71,14 +71,14 @@ impl ApiClient {
 }
 
 impl EventStream {
-    /// What is told next; `None` at the end. What this version does not know is passed over. Cancelling it
+    /// Returns the next event, or `None` at the end of the stream. Unknown events are skipped. Cancelling it
     /// loses nothing.
     ///
     /// # Errors
     ///
     /// Returns an [`ApiError`] if nothing comes any more, or something else than a stream's events: listen
     /// again then.
-    pub async fn next(&mut self) -> Result<Option<Told>, ApiError> {
+    pub async fn next(&mut self) -> Result<Option<StreamEvent>, ApiError> {
         loop {
             while let Some(block) = self.block() {
                 if let Some(told) = told(&block).map_err(|()| self.unexpected())? {
@@ -116,19 +116,19 @@ impl EventStream {
     }
 }
 
-/// What a block says; nothing if it is something that is not known here.
-fn told(block: &[u8]) -> Result<Option<Told>, ()> {
+/// Parses one block of the stream; `None` if its event is unknown.
+fn told(block: &[u8]) -> Result<Option<StreamEvent>, ()> {
     let block = std::str::from_utf8(block).map_err(drop)?;
     if block.starts_with(':') {
-        return Ok(Some(Told::Alive));
+        return Ok(Some(StreamEvent::Alive));
     }
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
     let (Some(name), Some(data)) = (field("event: "), field("data: ")) else { return Ok(None) };
     Ok(match (name, field("id: ")) {
-        (_, Some(_)) => Some(Told::Event(Box::new(read(data)?))),
-        ("low", None) => Some(Told::Low(read(data)?)),
-        ("empty", None) => Some(Told::Empty(read(data)?)),
-        ("last_resort_used", None) => Some(Told::LastResortUsed(read(data)?)),
+        (_, Some(_)) => Some(StreamEvent::Event(Box::new(read(data)?))),
+        ("low", None) => Some(StreamEvent::Low(read(data)?)),
+        ("empty", None) => Some(StreamEvent::Empty(read(data)?)),
+        ("last_resort_used", None) => Some(StreamEvent::LastResortUsed(read(data)?)),
         _ => None,
     })
 }

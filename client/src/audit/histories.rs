@@ -1,4 +1,4 @@
-//! What the two histories say: the server's, as it is mirrored, and the device's own.
+//! The comparison of the two histories: the mirror of the server's, and the device's own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,17 +16,17 @@ use super::{AuditFinding, WELCOME_GRACE_H};
 /// How far the two histories were, when the server's was last fetched to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fetched {
-    /// The version of the own history before it was asked: what was joined by then was reserved before.
+    /// The version of the own history before it was asked: packages joined by then were reserved before.
     pub(crate) own: u64,
     /// The version of the mirror afterwards.
     pub(crate) mirror: u64,
-    /// The version of the own history when the mirror began anew, because the server was set back: what
-    /// was joined by then need not be in it.
+    /// The version of the own history when the mirror began anew, because the server was rolled back:
+    /// packages joined by then need not be in it.
     #[serde(default)]
     pub(crate) anew_after: u64,
 }
 
-/// What is looked at.
+/// The input of the comparison.
 #[derive(Debug)]
 pub(crate) struct Histories<'a> {
     /// The server's history, from its first event on.
@@ -37,7 +37,7 @@ pub(crate) struct Histories<'a> {
     pub(crate) fetched: Fetched,
     /// When the device heard first of spent packages for which no Welcome had come.
     pub(crate) awaited: &'a BTreeMap<KeyPackageRef, Timestamp>,
-    /// When the refresh before the last one was: what was there by then could have been taken in.
+    /// When the refresh before the last one was: Welcomes there by then could have been joined.
     pub(crate) present: Timestamp,
 }
 
@@ -72,7 +72,7 @@ struct Join<'a> {
 }
 
 impl Histories<'_> {
-    /// What the two histories show.
+    /// Compares the two histories.
     pub(crate) fn examine(&self) -> Vec<AuditFinding> {
         let (mut packages, mut findings) = (BTreeMap::new(), Vec::new());
         for envelope in self.mirror {
@@ -122,7 +122,7 @@ impl Histories<'_> {
         missing.collect()
     }
 
-    /// What does not fit between a Welcome and what the server tells of its package. Nothing is said of
+    /// The contradictions between a Welcome and the server's history of its package. Nothing is said of
     /// one that was joined after the server's history was fetched.
     fn misfit(&self, join: &Join<'_>, told: Option<&Told>) -> Option<AuditFinding> {
         let is_known = (self.mirror.len() as u64) >= self.fetched.mirror;
@@ -147,7 +147,7 @@ impl Histories<'_> {
 }
 
 impl Told {
-    /// Takes in the next event of the package's history, and says what is wrong with it. This knows
+    /// Applies the next event of the package's history, and returns its fault. This knows
     /// nothing of the rules the server decides by, so that a fault there does not hide itself.
     fn hear(
         &mut self,

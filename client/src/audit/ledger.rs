@@ -1,4 +1,4 @@
-//! What the server publishes of its whole log: the checkpoint that is kept, and how the next is judged.
+//! The checkpoints of the server's log: the one that is kept, and the verdict on the next.
 
 use std::{fmt, time::Duration};
 
@@ -81,9 +81,9 @@ impl Evidence {
     }
 }
 
-/// What was wrong with the server's checkpoints, kept from the first time on.
+/// A fault of the server's checkpoints, kept from its first occurrence on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Trouble {
+pub(crate) enum CheckpointIssue {
     Renamed { is: String, at: Timestamp },
     KeyChanged { is: String, at: Timestamp },
     Forged { size: u64, at: Timestamp },
@@ -102,18 +102,18 @@ pub(crate) struct KnownLedger {
     note: String,
     /// Since when the server does not show that its log continues it.
     unproved: Option<Timestamp>,
-    troubles: Vec<Trouble>,
+    troubles: Vec<CheckpointIssue>,
     evidence: Vec<Evidence>,
 }
 
-/// What a checkpoint is, beside the one that is kept.
+/// The relation of a checkpoint to the one that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The same.
     Same,
-    /// Nothing that could be judged.
+    /// A note that cannot be compared.
     NotOne,
-    /// The ledger is told of something else: see what it has noted.
+    /// Another fault, recorded in the known ledger.
     Noted,
     /// The server has to show that the log of one size is the beginning of that of the other.
     Prove {
@@ -143,8 +143,8 @@ impl KnownLedger {
         })
     }
 
-    /// Takes a key as the ledger's, because somebody who knows has said so. What was wrong with names and
-    /// keys before is settled by that; evidence stays. `false` if the kept checkpoint is not by that key:
+    /// Takes a key as the ledger's, because the operator has published it. Faults of names and
+    /// earlier keys are settled by that; evidence stays. `false` if the kept checkpoint is not by that key:
     /// then the next one is taken as the first.
     pub(crate) fn trust(&mut self, key: &NoteKey) -> bool {
         self.key = Some(key.to_string());
@@ -160,7 +160,7 @@ impl KnownLedger {
         fits
     }
 
-    /// Judges what the server publishes now.
+    /// Compares a new checkpoint with the one that is kept.
     pub(crate) fn judge(&mut self, note: &str, now: Timestamp) -> Verdict {
         if note == self.note {
             return Verdict::Same;
@@ -192,19 +192,21 @@ impl KnownLedger {
         checkpoint: &Checkpoint,
         signed: &SignedNote,
         at: Timestamp,
-    ) -> Option<Trouble> {
+    ) -> Option<CheckpointIssue> {
         let is = checkpoint.origin().to_owned();
         if is != self.origin {
-            return Some(Trouble::Renamed { is, at });
+            return Some(CheckpointIssue::Renamed { is, at });
         }
         let by = signer(note, &self.origin).unwrap_or_else(|| "nobody".to_owned());
         match self.note_key() {
             None if by == self.signer => None,
-            None => Some(Trouble::KeyChanged { is: by, at }),
+            None => Some(CheckpointIssue::KeyChanged { is: by, at }),
             Some(key) => match signed.check(&key) {
                 Ok(()) => None,
-                Err(NoteError::Wrong) => Some(Trouble::Forged { size: checkpoint.size(), at }),
-                Err(_) => Some(Trouble::KeyChanged { is: by, at }),
+                Err(NoteError::Wrong) => {
+                    Some(CheckpointIssue::Forged { size: checkpoint.size(), at })
+                }
+                Err(_) => Some(CheckpointIssue::KeyChanged { is: by, at }),
             },
         }
     }
@@ -213,9 +215,10 @@ impl KnownLedger {
         self.key.as_deref().and_then(|key| key.parse().ok())
     }
 
-    fn note_trouble(&mut self, trouble: Trouble) -> Verdict {
-        let same =
-            |known: &Trouble| std::mem::discriminant(known) == std::mem::discriminant(&trouble);
+    fn note_trouble(&mut self, trouble: CheckpointIssue) -> Verdict {
+        let same = |known: &CheckpointIssue| {
+            std::mem::discriminant(known) == std::mem::discriminant(&trouble)
+        };
         if !self.troubles.iter().any(same) {
             self.troubles.push(trouble);
         }
@@ -262,15 +265,17 @@ impl KnownLedger {
         }
     }
 
-    /// What was found.
+    /// The finding.
     pub(crate) fn findings(&self, now: Timestamp) -> Vec<AuditFinding> {
         let was = || self.key.clone().unwrap_or_else(|| self.signer.clone());
         let troubles = self.troubles.iter().map(|trouble| match trouble.clone() {
-            Trouble::Renamed { is, at } => {
+            CheckpointIssue::Renamed { is, at } => {
                 AuditFinding::LedgerRenamed { was: self.origin.clone(), is, at }
             }
-            Trouble::KeyChanged { is, at } => AuditFinding::LedgerKeyChanged { was: was(), is, at },
-            Trouble::Forged { size, at } => AuditFinding::CheckpointForged { size, at },
+            CheckpointIssue::KeyChanged { is, at } => {
+                AuditFinding::LedgerKeyChanged { was: was(), is, at }
+            }
+            CheckpointIssue::Forged { size, at } => AuditFinding::CheckpointForged { size, at },
         });
         let size = |note: &str| parse(note).map_or(0, |(checkpoint, _)| checkpoint.size());
         let evidence = self.evidence.iter().map(|evidence| AuditFinding::CheckpointsContradict {

@@ -74,7 +74,7 @@ fn released(seed: u8, number: u8, reason: ReleaseReason) -> Event {
     Event::Released { keypackage_ref: package(seed), reservation: claim(number), reason }
 }
 
-/// What the device records when it joins.
+/// The events that the device records when it joins.
 fn joined(seed: u8, inviter: Option<&str>) -> Event {
     Event::Spent {
         keypackage_ref: package(seed),
@@ -100,7 +100,7 @@ fn history(events: Vec<(u64, Event)>) -> Vec<EventEnvelope> {
     events.into_iter().enumerate().map(envelope).collect()
 }
 
-/// What is found where the device was there at `present`, and both histories are known to their ends.
+/// The findings of a device that was present at `present`, with both histories known to their ends.
 fn found(mirror: Vec<(u64, Event)>, own: Vec<(u64, Event)>, present: u64) -> String {
     let (mirror, own) = (history(mirror), history(own));
     let fetched = Fetched { own: own.len() as u64, mirror: mirror.len() as u64, anew_after: 0 };

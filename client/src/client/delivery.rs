@@ -1,4 +1,4 @@
-//! What a device does over the server's own delivery, besides what it does over every one.
+//! Functions of a device over the server's own delivery.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use super::{ClientOptions, MlsClient, OpenError};
 use crate::{
     ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
     mls::delivery::{
-        happenings::{self, Happening},
+        catch_up::catch_up_from,
+        events::{self, MailboxEvent},
         mailbox::Mailbox,
         outbox::Outbox,
     },
@@ -17,8 +18,8 @@ use crate::{
 impl MlsClient<ServerDelivery> {
     /// Opens a device's home, as [`MlsClient::open_with`] does, with the server's own delivery.
     ///
-    /// When the app starts: `resume_outbox`, `resume_invitations` and `resume_updates` go on with what a
-    /// crash has left, and [`MlsClient::sync`] tells what has happened meanwhile.
+    /// When the app starts: `resume_outbox`, `resume_invitations` and `resume_updates` finish operations that a
+    /// crash has interrupted, and [`MlsClient::sync`] returns the events of the meantime.
     ///
     /// # Errors
     ///
@@ -33,21 +34,20 @@ impl MlsClient<ServerDelivery> {
         Self::assemble(home, owner, server, delivery, options.into())
     }
 
-    /// Takes in what waits in the mailbox, in order: joins groups, opens messages, follows Commits. If
+    /// Applies the mailbox's items in order: joins groups, opens messages, follows Commits. If
     /// nothing waits, the server is asked to wait up to `wait_s` seconds, 30 at most, for something to
     /// come; invitations, other Commits and messages do not wait for that.
     ///
-    /// Returns all happenings that are not confirmed, in order, with what this device's own posts have caused: show
-    /// them, then
-    /// [`MlsClient::confirm`]. If there are any to begin with, nothing is waited for. What is given out a
-    /// second time, after a crash, is marked as [`repeated`](Happening::repeated).
+    /// Returns all events that are not confirmed, in order, those of this device's own posts included: show
+    /// them, then call [`MlsClient::confirm`]. If there are any to begin with, nothing is waited for. An event
+    /// that is returned a
+    /// second time, after a crash, is marked as [`repeated`](MailboxEvent::repeated).
     ///
     /// # Errors
     ///
-    /// Returns a [`SyncError`]. What was taken in before it is kept: [`MlsClient::happenings`] has it.
-    pub async fn sync(&self, wait_s: u64) -> Result<Vec<Happening>, SyncError> {
-        let is_something_there =
-            !self.happenings()?.is_empty() || happenings::has_notices(&self.store)?;
+    /// Returns a [`SyncError`]. Items that were applied before it are kept: see [`MlsClient::events`].
+    pub async fn sync(&self, wait_s: u64) -> Result<Vec<MailboxEvent>, SyncError> {
+        let is_something_there = !self.events()?.is_empty() || events::has_notices(&self.store)?;
         let wait_s = if is_something_there { 0 } else { wait_s };
         let mailbox = self.mailbox();
         let reply = tokio::select! {
@@ -56,32 +56,32 @@ impl MlsClient<ServerDelivery> {
         };
         {
             let _alone = self.committing.lock().await;
-            self.mailbox().take_in_from(reply).await?;
+            catch_up_from(&self.mailbox(), reply).await?;
         }
-        Ok(happenings::tell(&self.store)?)
+        Ok(events::tell(&self.store)?)
     }
 
-    /// What has happened and is not confirmed yet, in order, without what this device's own posts have caused since
+    /// The events that are not confirmed yet, in order, without those of this device's own posts since
     /// the last [`MlsClient::sync`]. Nothing is sent.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn happenings(&self) -> Result<Vec<Happening>, StorageError> {
-        happenings::happenings(&self.store)
+    pub fn events(&self) -> Result<Vec<MailboxEvent>, StorageError> {
+        events::events(&self.store)
     }
 
-    /// Confirms the happenings up to a position: they are safely shown, and do not come again.
+    /// Confirms the events up to a position: they are safely shown, and do not come again.
     ///
     /// # Errors
     ///
     /// Returns a [`StorageError`]. They come again then.
     pub fn confirm(&self, through: u64) -> Result<(), StorageError> {
-        happenings::confirm(&self.store, through)
+        events::confirm(&self.store, through)
     }
 
     /// Takes note that messages were lost, after [`SyncError::Overrun`]: the server gives out again
-    /// what comes from now on.
+    /// items that come from now on.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl MlsClient<ServerDelivery> {
     }
 
     /// Seals a message for a group and posts it, after those of the group that were left in the outbox.
-    /// Returns its place in the server's log, and whom it did not reach; `None` if nobody else is in the
+    /// Returns its position in the server's log and the members it did not reach; `None` if nobody else is in the
     /// group, and nothing was sent. It may have [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX) bytes.
     ///
     /// # Errors
@@ -104,8 +104,8 @@ impl MlsClient<ServerDelivery> {
         self.outbox().send(group, message).await
     }
 
-    /// Posts what a crash or a lost answer has left in the outbox, in order. To be called when the app
-    /// starts. Returns what has become of each message; after one that cannot be posted now, those of
+    /// Posts the messages that a crash or a lost answer has left in the outbox, in order. To be called when the app
+    /// starts. Returns the outcome of each message; after one that cannot be posted now, those of
     /// its group wait.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl MlsClient<ServerDelivery> {
         Ok(())
     }
 
-    /// Declines a group, or leaves it at once: what is here of it is deleted, and the server delivers nothing
+    /// Declines a group, or leaves it at once: its state here is deleted, and the server delivers nothing
     /// more of it. A server that does not take that now is told again by each [`MlsClient::sync`]. The others
     /// see this device as a member until one of them removes it.
     ///

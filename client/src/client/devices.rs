@@ -4,20 +4,20 @@ use keypool_api::{PolicyReply, RegisterReply, RemoveReply, Voucher};
 use keypool_ledger::SignatureKey;
 
 use super::MlsClient;
-use crate::{ApiError, DeliveryService, RotateError};
+use crate::{ApiError, DeliveryService, RefreshError};
 
 impl<D: DeliveryService> MlsClient<D> {
-    /// Lets the device's key speak for it at the server: see [`MlsConnection::register`](crate::MlsConnection::register).
+    /// Registers the device's key at the server: see [`MlsConnection::register`](crate::MlsConnection::register).
     ///
     /// # Errors
     ///
-    /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
+    /// Returns a [`RefreshError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
     /// name, or if the user has a device and none has vouched for this one.
-    pub async fn register(&self) -> Result<RegisterReply, RotateError> {
+    pub async fn register(&self) -> Result<RegisterReply, RefreshError> {
         self.register_vouched(None).await
     }
 
-    /// Lets the device's key speak for it, with what another device of the user says for it: see
+    /// Registers the device's key with the voucher of another device of the user: see
     /// [`MlsClient::vouch_for`].
     ///
     /// # Errors
@@ -26,20 +26,25 @@ impl<D: DeliveryService> MlsClient<D> {
     pub async fn register_vouched(
         &self,
         voucher: Option<Voucher>,
-    ) -> Result<RegisterReply, RotateError> {
+    ) -> Result<RegisterReply, RefreshError> {
         let _alone = self.committing.lock().await;
         self.connection.register(voucher, self.now()).await
     }
 
-    /// Lets the device's key speak for it, with a token of the server's operator: for servers that ask for
+    /// Registers the device's key with a token of the server's operator, for servers that ask for
     /// one.
     ///
     /// # Errors
     ///
     /// As [`MlsClient::register`]; the code is `not_allowed` if the token does not say so.
-    pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RotateError> {
-        self.connection.api().set_registration_token(Some(token.to_owned()));
+    pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RefreshError> {
+        self.set_registration_token(Some(token.to_owned()));
         self.register().await
+    }
+
+    /// Sets the token of the server's operator that the next registrations present, or none.
+    pub fn set_registration_token(&self, token: Option<String>) {
+        self.connection.api().set_registration_token(token);
     }
 
     /// Vouches for another device of this one's user: see [`MlsConnection::vouch_for`](crate::MlsConnection::vouch_for).
@@ -66,8 +71,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RotateError`]. Call it again: it goes on where it was.
-    pub async fn rotate_key(&self) -> Result<SignatureKey, RotateError> {
+    /// Returns a [`RefreshError`]. Call it again: it goes on where it was.
+    pub async fn rotate_key(&self) -> Result<SignatureKey, RefreshError> {
         let _alone = self.committing.lock().await;
         self.connection.rotate_key(self.now()).await
     }

@@ -3,7 +3,7 @@
 use super::{BoxError, GroupError, StorageError};
 use crate::ApiError;
 
-/// Why the mailbox was not taken in to its end. What was taken in before stays so.
+/// Why the mailbox was not applied to its end. Items that were applied before stay applied.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The mailbox was over its limits: everything that was kept is taken in, and something after it

@@ -3,7 +3,7 @@
 use keypool_ledger::GroupId;
 
 use super::{BoxError, GroupError, StorageError};
-use crate::{ApiError, DeliveryError, Missing};
+use crate::{ApiError, DeliveryError, SkippedInvitee};
 
 /// Why nobody was invited.
 #[derive(Debug, thiserror::Error)]
@@ -11,8 +11,8 @@ pub enum InviteError {
     /// Nobody could be added; it says of each why. The group is as it was.
     #[error("nobody was invited: {}", sentences(missing))]
     Nobody {
-        /// Who was to be invited, and why they were not.
-        missing: Vec<Missing>,
+        /// The invitees, each with the reason.
+        missing: Vec<SkippedInvitee>,
     },
     /// The server cannot be reached. The group is as it was.
     #[error("nobody was invited: {0}")]
@@ -28,9 +28,9 @@ pub enum InviteError {
     /// `resume_invitations`.
     #[error("the invitation of {target} is not finished: {source}; it goes on when resumed")]
     Unfinished {
-        /// Who is being invited.
+        /// The invitees.
         target: String,
-        /// What it waits for.
+        /// The error that it waits behind.
         source: BoxError,
     },
     /// Another invitation to the group is not finished. Resume that one first.
@@ -38,7 +38,7 @@ pub enum InviteError {
     OtherUnfinished {
         /// The group.
         group: GroupId,
-        /// Who is being invited.
+        /// The invitees.
         target: String,
     },
     /// The Commit is not pending here any more, because somebody has cleared it, and it may have been
@@ -51,7 +51,7 @@ pub enum InviteError {
     CommitMissing {
         /// The group.
         group: GroupId,
-        /// Who was to be invited.
+        /// The invitees.
         target: String,
     },
     /// The group cannot take an invitation.
@@ -63,13 +63,13 @@ pub enum InviteError {
 }
 
 impl InviteError {
-    /// What a refusal of the server means for an invitation.
+    /// Classifies a refusal of the server.
     pub(crate) fn from_api(error: ApiError) -> Self {
         if error.is_unanswered() { Self::ServerUnreachable(error) } else { Self::Refused(error) }
     }
 }
 
-fn sentences(missing: &[Missing]) -> String {
+fn sentences(missing: &[SkippedInvitee]) -> String {
     let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
     all.join("; ")
 }
@@ -77,7 +77,7 @@ fn sentences(missing: &[Missing]) -> String {
 /// Why the device's keys in a group were not updated, or nobody was removed from it.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// The Delivery Service did not take the Commit, which is cleared. Take in what others have sent,
+    /// The Delivery Service did not take the Commit, which is cleared. Sync the mailbox,
     /// and try again.
     #[error("the Commit was not accepted: {0}; take in what others have sent, and try again")]
     NotAccepted(#[from] DeliveryError),

@@ -1,4 +1,4 @@
-//! What can go wrong with the sealing of a device's values.
+//! Errors of sealing a device's values.
 
 use std::{io, path::PathBuf};
 
@@ -29,9 +29,9 @@ pub enum SealingError {
     OtherKind {
         /// The home that was asked for.
         home: PathBuf,
-        /// What it is sealed with.
+        /// The kind of key that it is sealed with.
         sealed_with: DeviceKeyKind,
-        /// What was given.
+        /// The kind of key that was given.
         asked: DeviceKeyKind,
     },
     /// No key can be made of the passphrase: there is too little memory for it, for example.
@@ -44,7 +44,7 @@ pub enum SealingError {
         path.display()
     )]
     DeviceKeyMissing {
-        /// Where it should be.
+        /// The path where it should be.
         path: PathBuf,
     },
     /// The file with the device key is no key. Put it back from a backup.
@@ -76,7 +76,7 @@ pub enum SealingError {
         path.display()
     )]
     KeyFileMissing {
-        /// Where it should be.
+        /// The path where it should be.
         path: PathBuf,
     },
     /// The header of the file with the keys of all values is damaged, in both its copies.
@@ -88,7 +88,7 @@ pub enum SealingError {
     KeyFileDamaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         why: &'static str,
     },
     /// The key file is of another home. Put back the one that belongs here.
@@ -111,7 +111,7 @@ pub enum SealingError {
          from a backup, or let the doctor remove what is lost"
     )]
     SlotDamaged {
-        /// What was asked for.
+        /// The size that was asked for.
         what: String,
         /// The number of the slot.
         slot: u32,
@@ -122,7 +122,7 @@ pub enum SealingError {
          back from a backup, or let the doctor remove what is lost"
     )]
     ValueDamaged {
-        /// What was asked for.
+        /// The size that was asked for.
         what: String,
     },
     /// The key file cannot be read or written. Repair its permissions or its disk.
@@ -130,14 +130,14 @@ pub enum SealingError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// The system gives no randomness. Nothing secret can be made without.
     #[error("the system gives no random bytes")]
     NoRandomness(#[source] BoxError),
-    /// A value is larger than what can be sealed.
+    /// A value is too large to be sealed.
     #[error("the value is too large to be sealed")]
     TooLarge,
 }

@@ -1,9 +1,11 @@
 //! How Commits and Welcomes get to the members of a group: by the app's own Delivery Service, or by the
 //! server's.
 
-pub(crate) mod happenings;
+pub(crate) mod catch_up;
+pub(crate) mod events;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
+mod progress;
 pub(crate) mod server;
 
 use std::future::Future;
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ApiError, BoxError};
 
-/// What carries Commits and Welcomes: the app's own Delivery Service (RFC 9420 section 3), or the
+/// Transport of Commits and Welcomes: the app's own Delivery Service (RFC 9420 section 3), or the
 /// server's, which is [`ServerDelivery`](crate::ServerDelivery).
 ///
 /// Both functions may be called again with the same bytes, after a lost answer or a crash, and must
@@ -44,7 +46,7 @@ pub trait DeliveryService: Send + Sync {
     ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
 
     /// Whether this is the server's own delivery: a Commit, its Welcome and the spending of its package
-    /// are one request to it, and what others have posted is fetched from the mailbox there.
+    /// are one request to it, and posts of other members are fetched from the mailbox there.
     ///
     /// An app's own Delivery Service leaves this out.
     fn is_the_servers(&self) -> bool {
@@ -89,7 +91,7 @@ pub struct AddedMember {
 pub struct WelcomePost {
     /// The group.
     pub group: GroupId,
-    /// Whom it is for.
+    /// The recipient.
     pub to: PoolId,
     /// The package it was made for.
     pub keypackage_ref: KeyPackageRef,

@@ -15,50 +15,42 @@
 //!     └───────────┘
 //! ```
 //!
-//! All devices of all who are invited are added by one Commit. Each step is stored, together with what
-//! it changes in the group, before the next one is tried. A step that is repeated repeats its requests
+//! All devices of all who are invited are added by one Commit. Each step is stored, together with the
+//! change in the group, before the next one is tried. A step that is repeated repeats its requests
 //! under the same ids, and the server answers them as it did before; but a renewal always asks anew,
-//! since what it asks is how things stand now.
+//! since it asks for the present state.
 
-mod people;
+mod atomic_commit;
+mod invitee;
+mod inviter;
 mod record;
-mod reserving;
+mod reserve;
 mod steps;
-mod whole;
 
-use keypool_ledger::{GroupId, Timestamp};
+use keypool_ledger::GroupId;
 
-pub use self::people::{Invited, InvitedDevice, Invitee, Missing, Why};
+pub use self::invitee::{Invited, InvitedDevice, Invitee, SkipReason, SkippedInvitee};
+pub(crate) use self::inviter::Inviter;
 use self::{
-    record::{Invitation, RECORD_PREFIX, Step},
-    whole::Progress,
+    inviter::{Progress, unfinished},
+    record::{Invitation, Step},
 };
 use super::{
     RACES_MAX,
-    connection::MlsConnection,
-    delivery::{mailbox::Mailbox, server},
-    membership::MlsMembership,
+    delivery::{catch_up::catch_up, mailbox::Mailbox, server},
 };
-use crate::{DeliveryError, DeliveryService, GroupError, InviteError, LocalStore, StorageError};
+use crate::{DeliveryError, DeliveryService, GroupError, InviteError, StorageError};
 
-/// An unfinished invitation that was gone on with, and what became of it.
+/// An unfinished invitation that was resumed, and its outcome.
 #[derive(Debug)]
 pub struct ResumedInvitation {
     /// The group.
     pub group: GroupId,
-    /// Who was to be invited, as it was asked for.
+    /// The invitees, as they were asked for.
     pub target: String,
-    /// What became of it. After [`InviteError::Unfinished`] it is to be resumed again; every other
+    /// The outcome. After [`InviteError::Unfinished`] it is to be resumed again; every other
     /// outcome is its end.
     pub outcome: Result<Invited, InviteError>,
-}
-
-/// Carries out invitations: over the groups, the server and the Delivery Service. One at a time.
-pub(crate) struct Inviter<'a, D> {
-    pub(crate) store: &'a LocalStore,
-    pub(crate) membership: &'a MlsMembership,
-    pub(crate) connection: &'a MlsConnection<D>,
-    pub(crate) now: Timestamp,
 }
 
 impl<D: DeliveryService> Inviter<'_, D> {
@@ -118,15 +110,6 @@ impl<D: DeliveryService> Inviter<'_, D> {
         Ok(resumed)
     }
 
-    fn unfinished(&self) -> Result<Vec<Invitation>, StorageError> {
-        let staged = self.store.stage()?;
-        let mut found = Vec::new();
-        for name in staged.app_record_names(RECORD_PREFIX)? {
-            found.extend(staged.app_record::<Invitation>(&name)?);
-        }
-        Ok(found)
-    }
-
     /// Carries an invitation out. Over the server's own delivery, a Commit that lost its epoch is made
     /// anew once the others' are taken in.
     async fn carry_out(&self, mut invitation: Invitation) -> Result<Invited, InviteError> {
@@ -143,8 +126,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 return outcome;
             }
             races += 1;
-            let caught_up = self.mailbox().take_in_all().await;
-            caught_up.map_err(|error| steps::unfinished(&invitation, error))?;
+            let caught_up = catch_up(&self.mailbox()).await;
+            caught_up.map_err(|error| unfinished(&invitation, error))?;
             // The same packages, unless they are lost by now.
             invitation.step = Step::Reserving;
         }

@@ -1,12 +1,12 @@
-//! The device's pool: the life of the packages it made, and what a refill has to do.
+//! The device's pool: the lifecycle of its packages, and the size of a refill.
 
-mod checkup;
 mod config;
+mod doctor;
 mod last_resort;
+mod mirror_health;
 mod replacing;
 mod status;
 mod suites;
-mod told;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -29,8 +29,8 @@ pub(crate) use self::last_resort::{
 use self::status::{STATUS_RECORD, counts, server_status};
 pub(super) use self::status::{forget_server_status, record_server_status};
 pub use self::{
-    checkup::{Checkup, Finding},
     config::{PoolConfig, PoolCounts, Replenishment, ServerStatus},
+    doctor::{DoctorReport, Issue},
 };
 use super::{
     CLOCK_SKEW, capabilities, delete_private_keys, facts_of, ledger_ref,
@@ -44,7 +44,7 @@ use crate::{
 /// A package that is made, and whose private half is safely stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CreatedPackage {
-    /// What is known from its bytes.
+    /// The facts read from its bytes.
     pub facts: PackageFacts,
     /// The bytes to upload.
     pub bytes: Vec<u8>,
@@ -66,7 +66,7 @@ impl fmt::Debug for CreatedPackage {
 
 /// The device's own packages, over its store. It speaks to no server: see `MlsConnection`.
 ///
-/// Every method may be repeated: what has happened already happens no second time.
+/// Every method is idempotent.
 #[derive(Clone, Debug)]
 pub struct KeyPackagePool {
     store: Arc<LocalStore>,
@@ -98,9 +98,9 @@ impl KeyPackagePool {
         &self.config
     }
 
-    /// What the size of a refill depends on.
+    /// The counts that the size of a refill depends on.
     ///
-    /// What is available is what the server has last said; before it has said anything, the
+    /// The number available is the server's last statement; before the first one, the
     /// packages that were uploaded and have not ended.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl KeyPackagePool {
         Ok(counts.iter().any(|(_, counts)| self.config.is_low(counts.available)))
     }
 
-    /// What a refill would do now, of all ciphersuites together; nothing while none is low.
+    /// Computes the next refill over all ciphersuites; empty while none is low.
     ///
     /// # Errors
     ///
@@ -206,7 +206,7 @@ impl KeyPackagePool {
     }
 
     /// Records that the server has taken packages in, under the command of the upload. Until the
-    /// server says otherwise, what is available grows by them.
+    /// server says otherwise, the number available grows by them.
     ///
     /// Returns how many were not known to be there.
     ///
@@ -226,7 +226,7 @@ impl KeyPackagePool {
         Ok(uploaded)
     }
 
-    /// Keeps what the server has said of the pool. What it said at a later place of
+    /// Stores the server's statement of the pool. A statement of a later position of
     /// its log stands.
     ///
     /// # Errors
@@ -404,7 +404,7 @@ pub(super) fn record_spent(
     }
 }
 
-/// Removes a package's private keys and what is kept beside them, as part of an operation.
+/// Removes a package's private keys and the records beside them, as part of an operation.
 fn forget_private_keys(
     staged: &Staged<'_>,
     keypackage_ref: &KeyPackageRef,
@@ -450,7 +450,7 @@ fn own_package(
         .ok_or_else(|| PoolError::NotOurs { keypackage_ref: keypackage_ref.clone() })
 }
 
-/// What the leaf of a package of last resort says it can do: the mark is an extension that it must know.
+/// The capabilities in the leaf of a package of last resort, which must list the extension that marks it.
 fn last_resort_capabilities(provider: &impl OpenMlsProvider) -> Capabilities {
     Capabilities::builder()
         .ciphersuites(provider.crypto().supported_ciphersuites())

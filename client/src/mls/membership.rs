@@ -4,13 +4,13 @@
 //! this device.
 
 mod adding;
-mod attempts;
 mod commits;
 mod joining;
 mod leaving;
 mod messages;
 mod offers;
 mod removals;
+mod welcome_attempts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,23 +28,23 @@ use openmls_traits::types::Ciphersuite;
 
 pub use self::{
     adding::PendingAdd,
-    attempts::WELCOME_ATTEMPTS_MAX,
     commits::PendingCommit,
     joining::Joined,
     messages::{Change, Received},
     offers::OfferedPackage,
+    welcome_attempts::WELCOME_ATTEMPTS_MAX,
 };
 pub(crate) use self::{
     adding::Sorted,
-    attempts::{count_attempt, forget_attempts, has_no_attempts_left},
-    commits::{Standing, clear_on, left_on, merge_on, standing_on},
+    commits::{CommitState, clear_on, left_on, merge_on, standing_on},
     joining::join_on,
     messages::decrypt_on,
+    welcome_attempts::{count_attempt, forget_attempts, has_no_attempts_left},
 };
 use super::{CLOCK_SKEW, capabilities, identity::stored_pair, name_in, usable_suite};
 use crate::{DeviceIdentity, GroupError, LocalStore, Staged, StorageError};
 
-/// What the names of the records of groups begin with.
+/// The prefix of the names of the records of groups.
 const RECORD_PREFIX: &str = "group/";
 /// Messages are padded to a multiple of this many bytes, so that their lengths tell less.
 const PADDING_BYTES: usize = 128;
@@ -63,7 +63,7 @@ pub struct MlsMembership {
 /// One member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupMember {
-    /// The name in its credential: `user/device`, or what another implementation puts there.
+    /// The name in its credential: `user/device`, or another implementation's content.
     pub name: String,
     /// Its public signature key; `None` where it is of no kind known here.
     pub signature_key: Option<SignatureKey>,
@@ -78,7 +78,7 @@ impl MlsMembership {
         Self { store, identity }
     }
 
-    /// Makes a group with this device as its only member. Whoever is invited to it must have a
+    /// Creates a group with this device as its only member. Invitees must have a
     /// package of its ciphersuite, 1, 2 or 3.
     ///
     /// # Errors
@@ -253,7 +253,7 @@ fn remember(staged: &Staged<'_>, group: &GroupId) -> Result<(), StorageError> {
     staged.put_app_record(&record_name(group), group)
 }
 
-/// Deletes what the store holds of a group's state.
+/// Deletes the stored state of a group.
 fn delete(staged: &Staged<'_>, state: &mut MlsGroup) -> Result<(), StorageError> {
     state.delete(staged)
 }

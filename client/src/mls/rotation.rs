@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CLOCK_SKEW, SIGNATURE_SCHEME,
-    connection::{MlsConnection, RefreshError, forget_refreshed, said, sorted},
+    connection::MlsConnection,
     identity::{
         DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_declared, note_keys,
         stored_keys, undeclared_leaf_keys,
@@ -32,15 +32,19 @@ use super::{
     },
     membership::names_key_anywhere,
     statements::{Grounds, with_grounds},
+    sync::{
+        cooldown::forget_refreshed,
+        upload::{server_status_of, sorted},
+    },
 };
 use crate::{
-    ApiClient, ApiError, DeviceIdentity, IdentityError, OwnPackage, PoolError, Staged,
-    StorageError, storage::fresh_command,
+    ApiClient, ApiError, DeviceIdentity, OwnPackage, RefreshError, Staged, StorageError,
+    storage::fresh_command,
 };
 
 /// The name of the record of a rotation under way.
 const RECORD: &str = "rotation";
-/// What the names of the records of keys that were followed by another begin with.
+/// The prefix of the names of the records of replaced keys.
 const OLD_PREFIX: &str = "old-key/";
 
 /// The key that is to be the device's.
@@ -55,7 +59,7 @@ struct Following {
     leaf_keys: Vec<(u16, SignatureKey)>,
 }
 
-/// The packages that came with the next key, and what the server has said of them.
+/// The packages of the next key, and the server's verdicts on them.
 struct Brought {
     packages: Vec<CreatedPackage>,
     items: Vec<UploadItem>,
@@ -70,47 +74,19 @@ struct OldKey {
     until: Timestamp,
 }
 
-/// Why the device's key was not replaced. It is the one before still, or the next call goes on.
-#[derive(Debug, thiserror::Error)]
-pub enum RotateError {
-    /// A key cannot be made, or is missing.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The server did not answer, or refused.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The store failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The device's own pool failed.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-}
-
-impl RotateError {
-    /// The server's error code, if it refused.
-    #[must_use]
-    pub fn code(&self) -> Option<Code> {
-        match self {
-            Self::Api(error) => error.code(),
-            Self::Identity(_) | Self::Storage(_) | Self::Pool(_) => None,
-        }
-    }
-}
-
 impl<D> MlsConnection<D> {
-    /// Lets the device's key speak for it at the server. Repeating it is harmless. A rotation that a crash
+    /// Registers the device's key at the server. Repeating it is harmless. A rotation that a crash
     /// has left unfinished is finished first.
     ///
     /// # Errors
     ///
-    /// Returns a [`RotateError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
+    /// Returns a [`RefreshError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
     /// name, or if the user has a device and none has vouched for this one.
     pub async fn register(
         &self,
         voucher: Option<Voucher>,
         now: Timestamp,
-    ) -> Result<RegisterReply, RotateError> {
+    ) -> Result<RegisterReply, RefreshError> {
         self.resume_rotation(now).await?;
         Ok(self.api().register(voucher, fresh_command()).await?)
     }
@@ -135,15 +111,15 @@ impl<D> MlsConnection<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RotateError`]. Call it again: it goes on where it was.
-    pub async fn rotate_key(&self, now: Timestamp) -> Result<SignatureKey, RotateError> {
+    /// Returns a [`RefreshError`]. Call it again: it goes on where it was.
+    pub async fn rotate_key(&self, now: Timestamp) -> Result<SignatureKey, RefreshError> {
         self.begin_rotation()?;
         self.resume_rotation(now).await?;
         Ok(self.identity().signature_key())
     }
 
     /// Makes the next key and notes it, unless that was done before.
-    fn begin_rotation(&self) -> Result<(), RotateError> {
+    fn begin_rotation(&self) -> Result<(), RefreshError> {
         let staged = self.store().stage()?;
         if staged.app_record::<Rotation>(RECORD)?.is_none() {
             let next = make_keys(&staged)?.signature_key().clone();
@@ -158,7 +134,7 @@ impl<D> MlsConnection<D> {
     }
 
     /// The next key, if a rotation is under way.
-    fn next_keys(&self) -> Result<Option<DeviceKeys>, RotateError> {
+    fn next_keys(&self) -> Result<Option<DeviceKeys>, RefreshError> {
         let staged = self.store().stage()?;
         match staged.app_record::<Rotation>(RECORD)? {
             Some(Rotation { next }) => Ok(Some(stored_keys(&staged, &next)?)),
@@ -171,7 +147,7 @@ impl<D> MlsConnection<D> {
     /// # Errors
     ///
     /// As [`MlsConnection::rotate_key`].
-    pub async fn resume_rotation(&self, now: Timestamp) -> Result<(), RotateError> {
+    pub async fn resume_rotation(&self, now: Timestamp) -> Result<(), RefreshError> {
         let Some(next) = self.next_keys()? else { return Ok(()) };
         let previous = self.identity().signature_key();
         let speaker = DeviceIdentity::with_keys(self.store().owner(), next.clone())?;
@@ -200,7 +176,7 @@ impl<D> MlsConnection<D> {
             leaf_keys: declared.collect::<Result<_, _>>()?,
         };
         let (items, status) = match api.rotate_packages(&whole, command).await {
-            Ok(reply) => (reply.items, Some(said(&reply.pool, reply.position))),
+            Ok(reply) => (reply.items, Some(server_status_of(&reply.pool, reply.position))),
             Err(ApiError::Refused(problem)) if is_about_packages(problem.code) => {
                 api.rotate(&key, fresh_command()).await?;
                 (problem.items, None)
@@ -210,7 +186,7 @@ impl<D> MlsConnection<D> {
         Ok(Brought { packages, items, status, command })
     }
 
-    /// What the statement is made on. After a lost answer the server knows the next key only.
+    /// Fetches the state that the statement is made on. After a lost answer the server knows the next key only.
     async fn grounds_of_rotation(&self, next: &ApiClient) -> Result<Grounds, ApiError> {
         match Grounds::fetch(self.api()).await {
             Err(error) if error.code() == Some(Code::Unauthenticated) => Grounds::fetch(next).await,
@@ -225,7 +201,7 @@ impl<D> MlsConnection<D> {
         previous: SignatureKey,
         Brought { packages, items, status, command }: &Brought,
         now: Timestamp,
-    ) -> Result<(), RotateError> {
+    ) -> Result<(), RefreshError> {
         let mut rejected = Vec::new();
         let (there, refused) = sorted(packages, items, &mut rejected);
         if !rejected.is_empty() {
@@ -275,14 +251,14 @@ impl<D> MlsConnection<D> {
         let live = staged.packages_where(|own| own.stage.is_live());
         let refs: Vec<_> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
         let count = record_revoked(&staged, &refs, RevokeReason::Rotated, (now, command))?;
-        record_server_status(&staged, &said(&reply.pool, reply.position))?;
+        record_server_status(&staged, &server_status_of(&reply.pool, reply.position))?;
         forget_refreshed(&staged);
         staged.commit()?;
         Ok(count)
     }
 
     /// Deletes the keys that were followed by another and that nothing needs any more.
-    pub(super) fn forget_old_keys(&self, now: Timestamp) -> Result<(), StorageError> {
+    pub(super) fn delete_old_keys(&self, now: Timestamp) -> Result<(), StorageError> {
         let staged = self.store().stage()?;
         for name in staged.app_record_names(OLD_PREFIX)? {
             let Some(old) = staged.app_record::<OldKey>(&name)? else { continue };

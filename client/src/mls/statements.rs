@@ -22,7 +22,7 @@ pub(super) struct Grounds {
     now: Timestamp,
 }
 
-/// A signature of a statement, and what it names.
+/// A signature of a statement, with the head and end that the statement names.
 struct Signed {
     head: Hash,
     until: u64,

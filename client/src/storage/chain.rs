@@ -33,7 +33,7 @@ pub(super) fn extend(
     Ok((bytes, head))
 }
 
-/// Reads a record that should follow a head: the envelope and the head after it, or what is wrong.
+/// Reads a record that should follow a head: the envelope and the head after it, or the fault.
 pub(super) fn follow(
     head: &StreamHead,
     stream: &StreamId,

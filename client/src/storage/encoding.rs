@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::sealing::Plain;
 use crate::StorageError;
 
-/// What is reserved for a value before its size is known, in bytes.
+/// The capacity reserved for a value before its size is known, in bytes.
 const RESERVED_BYTES: usize = 1024;
 
 /// Bytes that grow without leaving copies of themselves in memory.

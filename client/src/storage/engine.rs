@@ -1,6 +1,6 @@
 //! The database beneath the store: sled, opened guardedly, written durably. Its only home here.
 //!
-//! What stands between this and plain sled has been seen to matter: its `flush` is no fsync, a page
+//! The layer over plain sled is needed: its `flush` is no fsync, a page
 //! above 128 KiB becomes a file that is never synced, a damaged file makes it panic, and a snapshot
 //! left half made by a crash keeps it from opening.
 
@@ -16,8 +16,8 @@ use std::{
 
 use super::{
     folder,
+    high_water_mark::HighWaterMark,
     probe::{self, Step},
-    witness::Witness,
 };
 use crate::{BoxError, StorageError};
 
@@ -53,7 +53,7 @@ pub(super) struct Engine {
     data: File,
     /// The number of the last write.
     count: AtomicU64,
-    witness: Witness,
+    witness: HighWaterMark,
     _lock: HomeLock,
 }
 
@@ -73,7 +73,7 @@ impl Engine {
         let data = File::open(&data_path)
             .and_then(|data| data.sync_all().map(|()| data))
             .map_err(|source| StorageError::Folder { path: data_path, source })?;
-        let witness = Witness::open(home)?;
+        let witness = HighWaterMark::open(home)?;
         folder::sync(&path)?;
         folder::sync(home)?;
         let count = AtomicU64::new(verified_count(&db, &path, &witness)?);
@@ -151,7 +151,11 @@ impl Engine {
 }
 
 /// The number of the last write that the database holds; an error if more were acknowledged.
-fn verified_count(db: &sled::Db, path: &Path, witness: &Witness) -> Result<u64, StorageError> {
+fn verified_count(
+    db: &sled::Db,
+    path: &Path,
+    witness: &HighWaterMark,
+) -> Result<u64, StorageError> {
     let found = db.get(COUNT).map_err(unreadable)?;
     let found = found.and_then(|bytes| bytes.as_ref().try_into().ok());
     let found = found.map_or(0, u64::from_be_bytes);
@@ -233,8 +237,8 @@ fn remove_half_snapshots(path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Opens sled, waiting for an engine of this process that has not quite closed, and turning what
-/// it panics about into an error.
+/// Opens sled, waiting for an engine of this process that has not quite closed, and turning its panics
+/// into an error.
 fn open_guarded(home: &Path, path: &Path) -> Result<sled::Db, StorageError> {
     let config =
         sled::Config::new().path(path).cache_capacity(CACHE_BYTES_MAX).flush_every_ms(None);

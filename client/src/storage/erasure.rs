@@ -2,21 +2,21 @@
 
 use std::{fmt, path::Path};
 
-/// What becomes of bytes that are overwritten, by the kind of file system.
+/// The fate of overwritten bytes, by the kind of file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Erasure {
-    /// The file system writes over them. What is beneath it, such as the translation layer of a flash
+    /// The file system writes over them. Layers beneath it, such as the translation layer of a flash
     /// disk, may still keep them.
     InPlace,
     /// The file system named here writes elsewhere, or on another machine: old bytes stay until their
     /// place is needed. A thief of the disk with the device key may find deleted private keys.
     Elsewhere(&'static str),
-    /// It is not known.
+    /// Unknown.
     Unknown,
 }
 
 impl Erasure {
-    /// That of the file system which holds a file.
+    /// Detects the file system which holds a file.
     pub(super) fn of(path: &Path) -> Self {
         kind_of(path).map_or(Self::Unknown, |kind| match kind {
             0x9123_683E => Self::Elsewhere("btrfs"),

@@ -1,6 +1,6 @@
-//! The keys of the one tree: a letter for the kind, then what tells values of the kind apart.
+//! The keys of the one tree: a letter for the kind, then the name of the value within its kind.
 
-/// What the store is, and whose.
+/// The format and the owner of the store.
 pub(super) const ABOUT: &[u8] = b"m";
 /// The device's own history, by version.
 pub(super) const HISTORY: u8 = b'e';
@@ -10,10 +10,10 @@ pub(super) const MIRROR: u8 = b's';
 pub(super) const PAST: u8 = b'h';
 /// Records of the application's side, by name.
 const APP: u8 = b'a';
-/// What `OpenMLS` stores, by its label and key.
+/// The values of `OpenMLS`, by label and key.
 const MLS: u8 = b'o';
 
-/// The kinds whose values are sealed: all but the histories, and what the store is.
+/// The kinds whose values are sealed: all but the histories, the format and the owner.
 pub(super) const SEALED: [u8; 2] = [APP, MLS];
 
 /// Whether the value under a key is sealed.
@@ -21,7 +21,7 @@ pub(super) fn is_sealed(key: &[u8]) -> bool {
     key.first().is_some_and(|kind| SEALED.contains(kind))
 }
 
-/// What a key is of, for people: a record by its name, a value of `OpenMLS` by its label.
+/// The name of a key for people: a record by its name, a value of `OpenMLS` by its label.
 pub(super) fn describe(key: &[u8]) -> String {
     match key.split_first() {
         Some((&APP, name)) => format!("the record {}", String::from_utf8_lossy(name)),
@@ -53,7 +53,7 @@ pub(super) fn past_number(key: &[u8]) -> Option<u32> {
     key.strip_prefix(&[PAST])?.first_chunk().copied().map(u32::from_be_bytes)
 }
 
-/// The key of a record of the application's side, or what the keys of several begin with.
+/// The key of a record of the application's side, or the prefix of several.
 pub(super) fn app(name: &str) -> Vec<u8> {
     let mut key = vec![APP];
     key.extend_from_slice(name.as_bytes());
@@ -66,7 +66,7 @@ pub(super) fn app_name(key: &[u8]) -> Option<String> {
     (kind == APP).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
-/// What the keys of all values of `OpenMLS` with that label begin with.
+/// The prefix of the keys of all values of `OpenMLS` with that label.
 pub(super) fn mls_label(label: &str) -> Vec<u8> {
     let mut key = vec![MLS];
     key.extend_from_slice(label.as_bytes());

@@ -20,7 +20,7 @@ const V: u16 = CURRENT_VERSION;
 
 type Stored<T> = Result<T, StorageError>;
 
-/// What `OpenMLS` needs: cryptography, randomness, and the storage of one staged operation.
+/// The provider for `OpenMLS`: cryptography, randomness, and the storage of one staged operation.
 pub struct Provider<'a, 's> {
     staged: &'a Staged<'s>,
     crypto: &'a RustCrypto,

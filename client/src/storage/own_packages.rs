@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keypool_ledger::{Event, GroupId, KeyPackageRef, PackageFacts, RevokeReason, Timestamp};
 
-/// Where one of the device's own packages stands, as far as the device knows.
+/// The stage of one of the device's own packages, as far as the device knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnStage {
     /// Made, with its private half stored; the server has not been heard to have it.
@@ -63,9 +63,9 @@ impl OwnStage {
 /// One of the device's own packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnPackage {
-    /// What is known from its bytes.
+    /// The facts read from its bytes.
     pub facts: PackageFacts,
-    /// Where it stands.
+    /// The stage of the package.
     pub stage: OwnStage,
 }
 

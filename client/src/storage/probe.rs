@@ -41,19 +41,19 @@ mod planned {
 
     use super::{Step, io};
 
-    /// What a test does at each step.
+    /// The action of a test at each step.
     type Plan = Box<dyn FnMut(Step) -> io::Result<()>>;
 
     thread_local! {
         static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
     }
 
-    /// Does what the test has planned.
+    /// Runs the action that the test has planned.
     pub(in crate::storage) fn reach(step: Step) -> io::Result<()> {
         PLAN.with_borrow_mut(|plan| plan.as_mut().map_or(Ok(()), |plan| plan(step)))
     }
 
-    /// Plans what happens at the steps of this thread's writes; `None` for nothing.
+    /// Plans an action at the steps of this thread's writes; `None` for nothing.
     pub(in crate::storage) fn plan(planned: Option<Plan>) {
         PLAN.set(planned);
     }

@@ -2,7 +2,7 @@
 //!
 //! A write goes in this order, and a crash between two steps leaves the state before or after it:
 //! the slots of the new values, durably; the batch of the database, which says which slot each value
-//! has; the slots of the values that are no more, overwritten. What the last step did not come to is
+//! has; the slots of the values that are no more, overwritten. The rest of an interrupted last step is
 //! done when the vault is opened again. A new value never takes the slot of the one it replaces.
 
 mod cipher;
@@ -22,13 +22,13 @@ use std::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-pub use self::device_key::{DeviceKey, DeviceKeyKind};
 #[cfg(test)]
 pub(super) use self::tests::{copy, images};
 use self::{
     cipher::{Key, Place, value_context},
     key_file::{KeyFile, Slots},
 };
+pub use self::{device_key::DeviceKey, header::DeviceKeyKind};
 use super::{
     engine::{Changes, Engine, Entry},
     keys,
@@ -48,7 +48,7 @@ pub(super) struct Vault {
     live: Mutex<Live>,
 }
 
-/// Which slots are taken, and by what.
+/// The slots that are taken, and their values.
 #[derive(Default)]
 struct Live {
     /// The sealed values; without a place if the value does not say it.
@@ -149,8 +149,8 @@ impl Vault {
         Ok(self.keys.erase(self.lock().free.iter().copied())?)
     }
 
-    /// Writes all values or none, and returns once they survive a crash of the machine, and what they
-    /// replace cannot be read any more.
+    /// Writes all values or none, and returns once they survive a crash of the machine, and the values that
+    /// they replace cannot be read any more.
     ///
     /// An error leaves it unknown whether they were written.
     pub(super) fn write(&self, draft: Draft) -> Result<(), BoxError> {

@@ -25,7 +25,7 @@ pub struct Staged<'s> {
     draft: RefCell<Draft>,
 }
 
-/// What the operation will change.
+/// The changes of the operation.
 struct Draft {
     values: sealing::Draft,
     history: StreamHead,
@@ -48,7 +48,7 @@ impl<'s> Staged<'s> {
         Self { store, state, draft }
     }
 
-    /// What `OpenMLS` needs for an operation that is part of this one.
+    /// The provider for `OpenMLS` in an operation that is part of this one.
     #[must_use]
     pub fn provider(&self) -> Provider<'_, 's> {
         Provider::new(self, &self.store.crypto)
@@ -118,7 +118,8 @@ impl<'s> Staged<'s> {
         Ok(Some(envelope))
     }
 
-    /// Lets the mirror begin anew. What it held is kept beside it, of four histories at most: the first
+    /// Starts the mirror from the first event again. Its content is kept beside it, of four histories at most:
+    /// the first
     /// ones that the server has told.
     pub(crate) fn set_mirror_aside(&self) -> Result<(), StorageError> {
         let kept = self.store.vault.events(keys::PAST)?;
@@ -137,7 +138,7 @@ impl<'s> Staged<'s> {
         Ok(())
     }
 
-    /// Where the mirror ends, as this operation leaves it.
+    /// The end of the mirror, as this operation leaves it.
     pub(crate) fn mirror_head(&self) -> StreamHead {
         self.draft.borrow().mirror
     }

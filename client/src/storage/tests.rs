@@ -1,4 +1,4 @@
-//! What a store does about damage beneath it that sled has not noticed.
+//! A store's reaction to damage beneath it that sled has not noticed.
 
 mod joining;
 
@@ -102,11 +102,14 @@ fn a_crash_before_the_witness_has_written_is_no_loss() {
 fn a_witness_whose_last_count_was_torn_still_has_the_one_before() {
     let home = home();
     let file = home.path().join("commits");
-    let witness = super::witness::Witness::open(home.path()).unwrap();
+    let witness = super::high_water_mark::HighWaterMark::open(home.path()).unwrap();
     let count = witness.count().unwrap();
     witness.acknowledge(count + 1).unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[usize::try_from((count + 1) % 2 * 512 + 3).unwrap()] ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    assert_eq!(super::witness::Witness::open(home.path()).unwrap().count().unwrap(), count);
+    assert_eq!(
+        super::high_water_mark::HighWaterMark::open(home.path()).unwrap().count().unwrap(),
+        count
+    );
 }

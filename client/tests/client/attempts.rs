@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use keypool_api::{Base64, MailboxItem, MailboxKind, MailboxReply};
 use keypool_client::{
-    Happening, JoinError, MlsClient, OwnStage, PoolConfig, WELCOME_ATTEMPTS_MAX, What,
+    JoinError, MailboxEvent, MailboxEventKind, MlsClient, OwnStage, PoolConfig,
+    WELCOME_ATTEMPTS_MAX,
 };
 use keypool_ledger::Clock;
 
@@ -147,13 +148,13 @@ fn bad_welcomes_in_the_mailbox_are_counted_too() {
         service.tunnel.forge(2, 200, "{}");
         // Whatever the forged server makes of the acknowledgement, all has been taken in.
         let _ = bob.sync(0).await;
-        let told = bob.happenings().unwrap();
-        let said = |happening: &Happening| match &happening.what {
-            What::Unreadable { why, .. } => why.contains("no more are tried"),
+        let told = bob.events().unwrap();
+        let said = |event: &MailboxEvent| match &event.kind {
+            MailboxEventKind::Unreadable { why, .. } => why.contains("no more are tried"),
             other => panic!("{other:?}"),
         };
         assert_eq!(told.len(), 18);
-        assert_eq!(told.iter().filter(|happening| said(happening)).count(), 2);
+        assert_eq!(told.iter().filter(|event| said(event)).count(), 2);
         let failed =
             bob.membership().allow_more_attempts(&invited.added[0].keypackage_ref).unwrap();
         assert_eq!(failed, WELCOME_ATTEMPTS_MAX);

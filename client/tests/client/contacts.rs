@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keypool_client::{InviteError, Why};
+use keypool_client::{InviteError, SkipReason};
 use keypool_ledger::{Clock, ReservePolicy};
 use keypool_projections::quota::{Quotas, Rate};
 
@@ -19,7 +19,7 @@ fn who_is_introduced_invites_and_is_a_contact_once_the_invitation_is_joined() {
         let bob = service.open("bob");
         bob.connection().set_reserve_policy(ReservePolicy::Contacts).await.unwrap();
         let refused = alice.invite(&first, ["bob"]).await.unwrap_err();
-        assert_eq!(why(&refused), &Why::TakesNoInvitations);
+        assert_eq!(why(&refused), &SkipReason::TakesNoInvitations);
 
         let until = service.clock.now().after(Duration::from_hours(24));
         let token = bob.connection().introduce(until).await.unwrap();
@@ -57,7 +57,7 @@ fn an_invitation_that_has_to_wait_says_how_long() {
         let second = group("second");
         alice.create_group(&second).unwrap();
         let refused = alice.invite(&second, ["bob"]).await.unwrap_err();
-        let Why::OverQuota { retry_after_s: Some(wait_s) } = why(&refused) else {
+        let SkipReason::OverQuota { retry_after_s: Some(wait_s) } = why(&refused) else {
             panic!("{refused}")
         };
         assert!((1700..=1800).contains(wait_s), "{wait_s}");

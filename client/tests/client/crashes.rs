@@ -1,8 +1,8 @@
-//! An app that is killed at every moment of an invitation, and starts again with what its disk held.
+//! An app that is killed at every moment of an invitation, and starts again from its disk.
 
 use std::{sync::Arc, time::Duration};
 
-use keypool_client::{InviteError, MlsClient, Why};
+use keypool_client::{InviteError, MlsClient, SkipReason};
 use keypool_ledger::GroupId;
 
 use super::{
@@ -109,7 +109,7 @@ fn an_invitation_that_was_given_up_is_not_resumed() {
 }
 
 /// The renewal was answered before the app died. When it starts again its reservation is long over,
-/// and what the server said then is no answer.
+/// and the server's reply then is no answer.
 #[test]
 fn a_renewal_that_is_resumed_asks_anew() {
     run(async {
@@ -120,7 +120,7 @@ fn a_renewal_that_is_resumed_asks_anew() {
         service.clock.advance(Duration::from_secs(121));
         reserve(&dave, None).await;
         let refused = resume(&alice).await.unwrap().unwrap_err();
-        assert_eq!(why(&refused), &Why::PoolExhausted);
+        assert_eq!(why(&refused), &SkipReason::PoolExhausted);
         assert!(service.mail.commits(&group).is_empty());
         assert_eq!(alice.members(&group).unwrap().len(), 1);
         assert!(resume(&alice).await.is_none());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keypool_client::{InviteError, MlsClient, PackageCheck, Why};
+use keypool_client::{InviteError, MlsClient, PackageCheck, SkipReason};
 use keypool_ledger::{
     Clock, CommandId, GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, SledLog,
 };
@@ -17,7 +17,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 
 use super::{
-    delivery::{Client, alice_and, members, open, they_talk, told},
+    members::{Client, alice_and, members, open, they_talk, told},
     people::{alice_and_absent_bob, bob_joins_and_hears, hears, resume},
     service::{Fault, Kill, Mail, MovableClock, Service, Side, group, run},
 };
@@ -26,7 +26,7 @@ use Side::{After, Before};
 
 type Store = KeyPackageStore<Arc<SledLog>>;
 
-/// What is wrong with a package.
+/// The fault of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Poison {
     Nothing,
@@ -112,7 +112,7 @@ pub(super) async fn with_dolls(dolls: &[(&str, &[Poison])]) -> Service {
         .await
 }
 
-/// What the server counts of a pool: available, reserved, spent, revoked.
+/// The server's counts of a pool: available, reserved, spent, revoked.
 pub(super) async fn counts(service: Service, name: &str) -> (u64, u64, u64, u64) {
     let (pool, found) = (name.parse().unwrap(), std::cell::Cell::default());
     let look = async |_: &MovableClock, store: &Store| {
@@ -283,7 +283,7 @@ fn a_refused_welcome_and_a_refused_commit_are_told_of_each() {
         service.mail.fail_welcomes(&[Fault::Refused]);
         let invited = alice.invite(&group, ["carol", "bob"]).await.unwrap();
         assert_eq!((invited.added.len(), invited.missing.len()), (1, 1));
-        assert!(matches!(invited.missing[0].why, Why::WelcomeRefused { .. }));
+        assert!(matches!(invited.missing[0].why, SkipReason::WelcomeRefused { .. }));
         let bob = service.open("bob");
         bob.join(&service.mail.welcomes("bob")[0]).unwrap();
         hears(&bob, &alice, &group);
@@ -298,7 +298,7 @@ fn after_three_bad_packages_a_device_is_given_up_and_nobody_else_is() {
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
         let invited = alice.invite(&group, ["carol", "bob"]).await.unwrap();
         assert_eq!((invited.added.len(), invited.attempts), (1, 3));
-        let why = Why::PackageRejected { check: PackageCheck::Validity };
+        let why = SkipReason::PackageRejected { check: PackageCheck::Validity };
         assert_eq!((&invited.missing[0].why, invited.missing.len()), (&why, 1));
         bob_joins_and_hears(&service, &alice, &group);
         drop(alice);

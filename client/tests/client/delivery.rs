@@ -1,113 +1,20 @@
 //! The server's own delivery: invited offline, caught up in order, through lost answers and crashes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use keypool_api::{Base64, Code, CommitRequest, GroupRequest, MailboxKind};
 use keypool_client::{
-    CommitPost, DeliveryError, DeliveryService, Happening, InviteError, MESSAGE_BYTES_MAX,
-    MlsClient, PoolConfig, SendError, ServerDelivery, What, Why,
+    CommitPost, DeliveryError, DeliveryService, InviteError, MESSAGE_BYTES_MAX, MailboxEvent,
+    MailboxEventKind, SendError, ServerDelivery, SkipReason,
 };
-use keypool_ledger::{Clock, GroupId};
+use keypool_ledger::GroupId;
 
-use super::service::{Kill, Service, Side, group, run};
+use super::{
+    members::{Client, alice_and, alice_and_bob, members, open, shown, they_talk, told},
+    service::{Kill, Service, Side, group, run},
+};
 
 use Side::{After, Before};
-
-pub(super) type Client = MlsClient<ServerDelivery>;
-
-pub(super) fn open(service: &Service, name: &str) -> Client {
-    let (home, owner) = (service.folder.path().join(name), name.parse().unwrap());
-    let clock: Arc<dyn Clock> = service.clock.clone();
-    let config = PoolConfig { target: 4, low_watermark: 1, ..PoolConfig::default() };
-    let url = service.tunnel.url();
-    MlsClient::open_at_server(&home, &owner, &url, (clock, config)).unwrap()
-}
-
-/// Alice with a group; everyone else has a pool of that many packages, and is offline.
-pub(super) async fn alice_and(
-    service: &Service,
-    others: &[&str],
-    packages: usize,
-) -> (Client, GroupId) {
-    for name in others {
-        drop(service.device(name, packages).await);
-    }
-    drop(service.device("alice", 0).await);
-    let alice = open(service, "alice");
-    let group = group("g");
-    alice.create_group(&group).unwrap();
-    (alice, group)
-}
-
-/// Alice and Bob in a group; both have taken in everything.
-pub(super) async fn alice_and_bob(service: &Service) -> (Client, Client, GroupId) {
-    let (alice, group) = alice_and(service, &["bob"], 2).await;
-    alice.invite(&group, ["bob"]).await.unwrap();
-    let bob = open(service, "bob");
-    assert_eq!(told(&bob).await, ["joined by alice/main"]);
-    (alice, bob, group)
-}
-
-/// What has happened, as text; it is confirmed.
-pub(super) async fn told(client: &Client) -> Vec<String> {
-    client.sync(0).await.unwrap();
-    shown(client)
-}
-
-/// What has happened and is stored, as text; it is confirmed.
-fn shown(client: &Client) -> Vec<String> {
-    let happenings = client.happenings().unwrap();
-    if let Some(last) = happenings.last() {
-        client.confirm(last.position).unwrap();
-    }
-    happenings.into_iter().map(|happening| text(happening.what)).collect()
-}
-
-fn text(what: What) -> String {
-    match what {
-        What::Joined { inviter, .. } => format!("joined by {inviter}"),
-        What::Message { sender, bytes, .. } => {
-            format!("{sender}: {}", String::from_utf8(bytes).unwrap())
-        }
-        What::Changed(change) => {
-            let gone = if change.removed_self { ", and this is me" } else { "" };
-            format!("+{:?} -{:?}{gone}", change.added, change.removed)
-        }
-        What::Proposed { sender, to_leave: true, .. } => format!("{sender} asks to leave"),
-        What::Proposed { sender, .. } => format!("{sender} proposes"),
-        What::Left { members, .. } => format!("{members:?} left"),
-        What::NotReached { members, commit, .. } => {
-            let what = if commit { "Commit" } else { "message" };
-            format!(
-                "{what} missed by {}",
-                members.iter().map(ToString::to_string).collect::<String>()
-            )
-        }
-        What::NotKept { sender: Some(sender), .. } => format!("some of {sender} lost"),
-        What::NotKept { sender: None, .. } => "the group lost".to_owned(),
-        What::RemovedOtherwise { sender, claimed, removed, .. } => {
-            format!("{sender} claims -{claimed:?}, and did -{removed:?}")
-        }
-        What::Unreadable { why, .. } => format!("unreadable: {why}"),
-    }
-}
-
-pub(super) fn members(client: &Client, group: &GroupId) -> Vec<String> {
-    let mut names: Vec<String> =
-        client.members(group).unwrap().into_iter().map(|member| member.name).collect();
-    names.sort();
-    names
-}
-
-/// Both hear each other, and nothing else.
-pub(super) async fn they_talk(one: &Client, other: &Client, group: &GroupId) {
-    for (speaker, listener) in [(one, other), (other, one)] {
-        speaker.send(group, b"still here").await.unwrap().unwrap();
-        let heard = told(listener).await;
-        assert_eq!(heard.len(), 1, "{heard:?}");
-        assert!(heard[0].ends_with(": still here"), "{heard:?}");
-    }
-}
 
 #[test]
 fn somebody_invited_offline_joins_and_both_talk_in_order() {
@@ -250,7 +157,7 @@ fn a_lost_race_is_run_again_for_updates_and_removals() {
     });
 }
 
-/// Both take in what waits, and then hear each other.
+/// Both sync their mailboxes, and then hear each other.
 async fn they_talk_after(one: &Client, other: &Client, group: &GroupId) {
     told(one).await;
     told(other).await;
@@ -339,7 +246,7 @@ fn a_message_goes_out_once_wherever_its_sender_was_killed() {
     });
 }
 
-/// To take in is three requests: what waits, whether it is all, and the acknowledgement.
+/// A sync is three requests: the waiting items, the end of the mailbox, and the acknowledgement.
 #[test]
 fn everything_is_told_once_wherever_the_app_was_killed() {
     run(async {
@@ -372,19 +279,16 @@ fn what_is_not_confirmed_is_told_again_after_a_restart() {
         let (alice, bob, group) = alice_and_bob(&service).await;
         alice.send(&group, b"one").await.unwrap();
         alice.send(&group, b"two").await.unwrap();
-        let happenings = bob.sync(0).await.unwrap();
-        assert_eq!(happenings.len(), 2);
-        bob.confirm(happenings[0].position).unwrap();
+        let events = bob.sync(0).await.unwrap();
+        assert_eq!(events.len(), 2);
+        bob.confirm(events[0].position).unwrap();
         drop(bob);
         let bob = open(&service, "bob");
-        let again = bob.happenings().unwrap();
+        let again = bob.events().unwrap();
         assert_eq!(again.len(), 1);
-        assert_eq!(
-            (again[0].position, &again[0].what),
-            (happenings[1].position, &happenings[1].what)
-        );
+        assert_eq!((again[0].position, &again[0].kind), (events[1].position, &events[1].kind));
         // The app had been given it: that it may have been shown is said.
-        assert!(!happenings[1].repeated && again[0].repeated);
+        assert!(!events[1].repeated && again[0].repeated);
         alice.send(&group, b"three").await.unwrap();
         let both = bob.sync(0).await.unwrap();
         assert_eq!(both.iter().map(|it| it.repeated).collect::<Vec<_>>(), [true, false]);
@@ -431,7 +335,7 @@ fn a_removal_goes_on_wherever_it_was_killed() {
     });
 }
 
-/// Her invitation has no answer, and she takes in what Bob has sent since before she goes on with it.
+/// Her invitation has no answer, and she applies Bob's later messages before she goes on with it.
 #[test]
 fn an_invitation_of_unknown_outcome_is_settled_by_taking_in_the_mailbox() {
     run(async {
@@ -474,7 +378,7 @@ fn a_commit_of_unknown_outcome_is_settled_before_what_came_after_it_is_opened() 
     });
 }
 
-/// What a member posts that nobody can open is said to be so, once, and the rest goes on.
+/// A post of a member that nobody can open is reported once, and the rest goes on.
 #[test]
 fn what_cannot_be_opened_is_told_once() {
     run(async {
@@ -505,11 +409,8 @@ fn what_was_not_kept_of_a_group_is_told_and_the_group_goes_on() {
         let lost = alice.send(&group, b"new").await.unwrap().unwrap();
         assert_eq!(lost.not_kept, ["bob/main".parse().unwrap()], "Alice is told at once");
         for _ in 0..2 {
-            let happenings = bob.sync(0).await.unwrap();
-            assert!(
-                matches!(happenings[..], [Happening { repeated: false, .. }]),
-                "{happenings:?}"
-            );
+            let events = bob.sync(0).await.unwrap();
+            assert!(matches!(events[..], [MailboxEvent { repeated: false, .. }]), "{events:?}");
         }
         assert_eq!(told(&bob).await, ["the group lost"]);
         assert!(told(&bob).await.is_empty());
@@ -536,7 +437,7 @@ fn a_commit_that_did_not_reach_a_member_is_told_once_to_whoever_made_it() {
     });
 }
 
-/// The confirmation of what was shown before a Commit leaves what is said of that Commit.
+/// Confirming the events before a Commit leaves the event of that Commit.
 #[test]
 fn a_confirmation_leaves_what_was_noted_since() {
     run(async {
@@ -551,7 +452,7 @@ fn a_confirmation_leaves_what_was_noted_since() {
     });
 }
 
-/// Who waits for the mailbox is told at once what the own Commit has done: the server would wait for 30 seconds.
+/// Who waits for the mailbox is told at once the effect of the own Commit: the server would wait for 30 seconds.
 #[test]
 fn whoever_waits_for_the_mailbox_hears_at_once_what_the_own_commit_has_done() {
     run(async {
@@ -563,7 +464,9 @@ fn whoever_waits_for_the_mailbox_hears_at_once_what_the_own_commit_has_done() {
         let (heard, taken_up) = tokio::join!(waiting, alice.take_up_proposals(&group));
         taken_up.unwrap();
         let heard = heard.expect("it is told before the server answers").unwrap();
-        assert!(matches!(&heard[0].what, What::Left { members, .. } if members == &["bob/main"]));
+        assert!(
+            matches!(&heard[0].kind, MailboxEventKind::Left { members, .. } if members == &["bob/main"])
+        );
     });
 }
 
@@ -600,7 +503,7 @@ fn a_message_whose_answers_are_all_lost_is_kept_and_sent_once() {
     });
 }
 
-/// What a proxy says for good is final; what it says of the moment is not.
+/// A permanent refusal of a proxy is final; a temporary one is not.
 #[test]
 fn a_message_that_a_proxy_refuses_is_forgotten_unless_it_may_pass_later() {
     run(async {
@@ -665,7 +568,7 @@ fn a_group_whose_making_was_interrupted_is_made_once_and_nobody_else_can_make_it
             let refused = mallory.invite(&group, ["bob"]).await.unwrap_err();
             // She is told that it is not her group, and nothing about Bob.
             let InviteError::Nobody { missing } = &refused else { panic!("{refused:?}") };
-            assert_eq!(missing[0].why, Why::Refused { code: Code::NotAMember });
+            assert_eq!(missing[0].why, SkipReason::Refused { code: Code::NotAMember });
             assert_eq!(
                 missing[0].to_string(),
                 "bob/main could not be invited: not_a_member. Have a member invite; for a group of your own, draw \
@@ -701,7 +604,7 @@ fn a_later_commit_of_a_group_that_the_server_does_not_know_is_refused_and_makes_
     });
 }
 
-/// A group that was joined is accepted in the request that acknowledges the Welcome: more than what waits before
+/// A group that was joined is accepted in the request that acknowledges the Welcome: more than the items before
 /// consent is kept then.
 #[test]
 fn a_group_that_was_joined_keeps_more_than_one_that_was_not() {
@@ -788,7 +691,7 @@ fn a_group_that_cannot_be_left_holds_up_nothing_and_is_left_the_next_time() {
     });
 }
 
-/// The server cannot read a Commit and believes its sender: whom the Commit does not remove is told.
+/// The server cannot read a Commit and believes its sender: a member that the Commit does not remove is told.
 #[test]
 fn a_removal_that_only_the_server_was_told_of_is_told_to_all() {
     run(async {
@@ -827,7 +730,7 @@ fn somebody_with_too_many_invitations_is_left_out_until_they_were_online() {
         let ninth = made(8);
         let refused = alice.invite(&ninth, ["bob"]).await.unwrap_err();
         let InviteError::Nobody { missing } = &refused else { panic!("{refused:?}") };
-        assert_eq!(missing[0].why, Why::Refused { code: Code::InvitationsFull });
+        assert_eq!(missing[0].why, SkipReason::Refused { code: Code::InvitationsFull });
         let bob = open(&service, "bob");
         assert_eq!(bob.status().await.unwrap().counts.reserved, 0, "given back");
         assert_eq!(told(&bob).await.len(), 8);

@@ -2,29 +2,16 @@
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use keypool_api::{Code, Voucher};
-use keypool_client::{ApiError, DeviceIdentity, RotateError, Why};
+use keypool_client::{ApiError, DeviceIdentity, RefreshError, SkipReason};
 use keypool_ledger::Clock;
 use keypool_server::{RegistrationPolicy, RegistrationSettings};
 use serde_json::json;
 
 use super::{
-    command_line::{self, keypool},
-    delivery::{Client, alice_and, members, open, told},
+    members::{Client, alice_and, members, open, second_device, told},
     people::why,
     service::{Service, group, run},
 };
-
-/// Another device of a user, vouched for by one that is registered, with a pool.
-async fn second_device(service: &Service, first: &Client, name: &str) -> Client {
-    let user = first.identity().pool().user().to_owned();
-    let second = open(service, &format!("{user}/{name}"));
-    let voucher = first.vouch_for(name, &second.identity().signature_key()).await.unwrap();
-    // As it is carried from the one to the other.
-    let carried: Voucher = voucher.to_string().parse().unwrap();
-    second.register_vouched(Some(carried)).await.unwrap();
-    second.refresh_key_packages().await.unwrap();
-    second
-}
 
 #[test]
 fn all_devices_of_a_user_are_invited_and_hear_each_other() {
@@ -38,7 +25,7 @@ fn all_devices_of_a_user_are_invited_and_hear_each_other() {
         assert_eq!(alice.membership().epoch(&group).unwrap(), 1, "one Commit adds both");
         assert_eq!(members(&alice, &group), ["alice/main", "bob/main", "bob/phone"]);
         let nobody = alice.invite(&group, ["bob"]).await.unwrap_err();
-        assert_eq!(why(&nobody), &Why::AlreadyMember);
+        assert_eq!(why(&nobody), &SkipReason::AlreadyMember);
         told(&bob).await;
         told(&phone).await;
         alice.send(&group, b"to all of you").await.unwrap();
@@ -77,7 +64,7 @@ fn a_device_without_packages_holds_up_no_other_and_is_named() {
         bob/phone has no KeyPackage left; try again when they have been online
         "#);
         let nobody = alice.invite(&group, ["nobody"]).await.unwrap_err();
-        assert_eq!(why(&nobody), &Why::UnknownUser);
+        assert_eq!(why(&nobody), &SkipReason::UnknownUser);
     });
 }
 
@@ -103,7 +90,7 @@ fn without_a_voucher_another_device_is_refused() {
         drop(service.device("bob", 1).await);
         let thief = open(&service, "bob/phone");
         let refused = thief.register().await.unwrap_err();
-        assert!(matches!(&refused, RotateError::Api(_)), "{refused:?}");
+        assert!(matches!(&refused, RefreshError::Api(_)), "{refused:?}");
         assert_eq!(refused.code(), Some(Code::IdentityBound));
         for word in ["", "a", "a.b", "....", "\u{7f}.x"] {
             assert!(word.parse::<Voucher>().is_err(), "{word:?}");
@@ -265,56 +252,4 @@ fn the_devices_that_a_removed_one_had_vouched_for_are_named() {
         let removed = bob.remove_device("phone").await.unwrap();
         assert_eq!(removed.introduced, ["watch"]);
     });
-}
-
-/// Alice's phone has vouched for a watch.
-async fn with_phone_and_watch(service: &Service) {
-    drop(service.device("alice", 0).await);
-    let alice = open(service, "alice");
-    let phone = second_device(service, &alice, "phone").await;
-    drop(second_device(service, &phone, "watch").await);
-}
-
-/// The command removes what a stolen device may have made, if it is asked to.
-#[test]
-fn the_command_names_or_removes_what_a_removed_device_had_introduced() {
-    let service = Service::start();
-    run(with_phone_and_watch(&service));
-    let said = command_line::told(&keypool(&service, &["remove-device", "phone"]));
-    assert!(
-        said.contains("it had introduced watch: remove them as well if it was stolen"),
-        "{said}"
-    );
-    assert!(said.ends_with("keypool remove-device watch\n[0]"), "{said}");
-    let service = Service::start();
-    run(with_phone_and_watch(&service));
-    let said =
-        command_line::told(&keypool(&service, &["remove-device", "phone", "--with-introduced"]));
-    for device in ["phone", "watch"] {
-        assert!(said.contains(&format!("alice/{device} is removed")), "{said}");
-    }
-}
-
-/// The phone cleans up after a stolen device that had vouched for it.
-#[test]
-fn the_command_removes_the_introduced_devices_and_not_the_one_it_runs_on() {
-    let service = Service::start();
-    run(with_phone_and_watch(&service));
-    let on_the_phone = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keypool"));
-        command.args(["--user", "alice", "--device", "phone", "--home"]);
-        command.arg(service.folder.path().join("alice/phone"));
-        command.args(["--server", &service.tunnel.url()]).args(arguments);
-        command_line::told(&command.output().unwrap())
-    };
-    let refused = on_the_phone(&["remove-device", "phone", "--with-introduced"]);
-    assert!(refused.contains("run this on a device that stays"), "{refused}");
-    let said = on_the_phone(&["remove-device", "main", "--with-introduced"]);
-    for device in ["main", "watch"] {
-        assert!(said.contains(&format!("alice/{device} is removed")), "{said}");
-    }
-    assert!(said.ends_with("[0]") && !said.contains("phone"), "{said}");
-    let left = run(open(&service, "alice/phone").connection().api().devices_of("alice")).unwrap();
-    let left: Vec<&str> = left.iter().map(keypool_ledger::PoolId::device).collect();
-    assert_eq!(left, ["phone"]);
 }

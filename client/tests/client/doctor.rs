@@ -1,8 +1,8 @@
-//! The doctor: what history and store disagree on is found, said, and repaired.
+//! The doctor: contradictions of history and store are found, reported, and repaired.
 
 use std::fs;
 
-use keypool_client::{Finding, JoinError, KeyFate, OwnStage, fresh_command};
+use keypool_client::{Issue, JoinError, KeyFate, OwnStage, fresh_command};
 use keypool_ledger::{Event, KeyPackageRef, RevokeReason};
 use openmls_traits::storage::StorageProvider;
 use tempfile::TempDir;
@@ -105,7 +105,7 @@ fn a_damaged_slot_is_found_and_costs_one_package() {
     let mut costs = 0;
     for bob in with_damaged_slots(&bob) {
         let checkup = bob.pool.check_up(now()).unwrap();
-        let [Finding::PackageWithoutKeys { keypackage_ref }] = checkup.findings.as_slice() else {
+        let [Issue::PackageWithoutKeys { keypackage_ref }] = checkup.findings.as_slice() else {
             assert!(checkup.is_sound(), "{checkup}");
             continue;
         };

@@ -1,7 +1,7 @@
-//! Servers that say something else than they should, and what stands between.
+//! Servers that give wrong answers, and proxies between.
 
 use keypool_api::{Code, DeviceReservation, EventsReply, Problem, ReserveManyReply};
-use keypool_client::{ApiClient, ApiError, PoolConfig, RefreshError, StorageError, Why};
+use keypool_client::{ApiClient, ApiError, PoolConfig, RefreshError, SkipReason, StorageError};
 
 use super::{
     people::{alice_and_absent_bob, bob_joins_and_hears, counts, now, reserve, resume, why},
@@ -84,14 +84,14 @@ fn three_packages_lost_in_a_row_are_counted() {
             service.tunnel.forge(renewal, 409, &problem(Code::ReservationLost));
         }
         let lost = alice.invite(&group, ["bob"]).await.unwrap_err();
-        assert_eq!(why(&lost), &Why::ReservationLost { attempts: 3 });
+        assert_eq!(why(&lost), &SkipReason::ReservationLost { attempts: 3 });
         assert!(!alice.membership().has_pending_commit(&group).unwrap());
         assert!(resume(&alice).await.is_none());
         assert!(service.mail.commits(&group).is_empty());
     });
 }
 
-/// The server answers for somebody else than it was asked for, and says nothing of whom it was.
+/// The server answers for somebody else than it was asked for, and leaves the requested one out.
 #[test]
 fn a_package_of_another_device_than_the_one_named_adds_nobody() {
     run(async {
@@ -105,7 +105,7 @@ fn a_package_of_another_device_than_the_one_named_adds_nobody() {
             let reply = ReserveManyReply { reservations: vec![device], missing: Vec::new() };
             service.tunnel.forge(0, 200, &serde_json::to_string(&reply).unwrap());
             let refused = alice.invite(&group, ["bob/phone"]).await.unwrap_err();
-            assert_eq!(why(&refused), &Why::Unanswered);
+            assert_eq!(why(&refused), &SkipReason::Unanswered);
             assert!(refused.to_string().contains("says nothing of them"), "{refused}");
             assert!(resume(&alice).await.is_none());
         }

@@ -217,7 +217,8 @@ fn another_p256_key_takes_the_place_of_the_one_before_in_one_request() {
     });
 }
 
-/// What statements about Bob's devices are made on: the ledger, the head of the list, and five minutes from now.
+/// The state that statements about Bob's devices are made on: the ledger, the head of the list, and five
+/// minutes from now.
 async fn grounds(service: &Service) -> (LedgerId, Hash, u64) {
     let alice = service.device("alice", 0).await;
     let DevicesReply { ledger, head, .. } =

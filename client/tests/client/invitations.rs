@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keypool_api::Code;
-use keypool_client::{GroupError, InviteError, PackageUse, PoolConfig, Why};
+use keypool_client::{GroupError, InviteError, PackageUse, PoolConfig, SkipReason};
 
 use super::{
     people::{
@@ -33,10 +33,10 @@ fn a_user_without_packages_or_without_a_device_is_named() {
         let service = Service::start();
         let (alice, group) = alice_and_absent_bob(&service, 0).await;
         let refused = alice.invite(&group, ["bob"]).await.unwrap_err();
-        assert_eq!(why(&refused), &Why::PoolExhausted);
+        assert_eq!(why(&refused), &SkipReason::PoolExhausted);
         assert!(refused.to_string().contains("bob/main has no KeyPackage left"), "{refused}");
         let refused = alice.invite(&group, ["nobody"]).await.unwrap_err();
-        assert_eq!(why(&refused), &Why::UnknownUser);
+        assert_eq!(why(&refused), &SkipReason::UnknownUser);
         assert!(!alice.membership().has_pending_commit(&group).unwrap());
         assert!(resume(&alice).await.is_none());
     });
@@ -182,7 +182,7 @@ fn two_inviters_of_one_package_get_one_between_them() {
             other => panic!("{other:?}"),
         };
         assert_eq!(won.attempts, 1);
-        assert_eq!(why(&lost), &Why::PoolExhausted);
+        assert_eq!(why(&lost), &SkipReason::PoolExhausted);
     });
 }
 
@@ -258,7 +258,7 @@ fn devices_of_another_ciphersuite_invite_and_are_invited() {
 
         drop(service.device("carol", 2).await);
         let refused = alice.invite(&group, ["carol"]).await.unwrap_err();
-        assert_eq!(why(&refused), &Why::NothingCompatible);
+        assert_eq!(why(&refused), &SkipReason::NothingCompatible);
         let unusable = alice.membership().create_group(&group, 4, now(&service)).unwrap_err();
         assert!(matches!(unusable, GroupError::Ciphersuite(4)), "{unusable:?}");
     });

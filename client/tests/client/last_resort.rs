@@ -236,7 +236,7 @@ fn a_use_is_learned_from_the_server_before_the_welcome_comes() {
     });
 }
 
-/// A reservation alone is no use: whoever has it may give it back.
+/// A reservation alone is no use: its holder may give it back.
 #[test]
 fn one_that_is_only_reserved_stays() {
     run(async {

@@ -5,7 +5,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::types::SignatureScheme;
 
 use super::{
-    delivery::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
+    members::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
     service::{Service, run},
 };
 
@@ -135,7 +135,7 @@ fn fresh_keys_are_due_until_the_first_update() {
     });
 }
 
-/// Bob proposes what he likes: here that Alice goes. She could not commit that, and commits the rest.
+/// Bob proposes a change: here that Alice goes. She could not commit that, and commits the rest.
 #[test]
 fn a_proposal_to_remove_a_member_does_not_block_that_members_commits() {
     run(async {

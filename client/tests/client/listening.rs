@@ -1,24 +1,15 @@
-//! What happens to a pool, heard as it happens, and after the line was cut.
+//! Events of a pool, heard as they happen, and after the line was cut.
 
 use std::sync::Arc;
 
-use keypool_client::{MlsClient, PoolConfig, PoolNews};
+use keypool_client::{MlsClient, PoolConfig};
 use keypool_ledger::Clock;
 
 use super::{
-    delivery::alice_and,
+    members::alice_and,
+    pool_news::name,
     service::{Service, group as other, run},
 };
-
-pub(crate) fn name(news: Option<PoolNews>) -> String {
-    match news {
-        Some(PoolNews::Happened(moment)) => moment.event,
-        Some(PoolNews::Low(notice)) => format!("{} {}", notice.pool_health, notice.pool.available),
-        Some(PoolNews::Empty(_)) => "empty".to_owned(),
-        Some(PoolNews::LastResortUsed(_)) => "last resort".to_owned(),
-        None => "the end".to_owned(),
-    }
-}
 
 #[test]
 fn what_happens_is_heard_and_is_in_the_mirror_at_once() {

@@ -10,7 +10,7 @@ use openmls::prelude::{
 
 use super::support::{Device, group, now, pool};
 
-/// What a member said, if that is what a message is.
+/// The sender and text of an application message.
 fn said(received: &Received) -> Option<(&str, &[u8])> {
     match received {
         Received::Application { sender, bytes, .. } => Some((sender, bytes)),

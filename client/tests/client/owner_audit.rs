@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use keypool_api::{Base64, EventView, EventsReply};
-use keypool_client::{AuditFinding, EvidenceKind, Gravity, MlsClient, OwnerAudit};
+use keypool_client::{AuditFinding, EvidenceKind, MlsClient, OwnerAudit, Severity};
 use keypool_ledger::{Event, EventEnvelope, PoolId, ReleaseReason, ReservationId, codec};
 use keypool_transparency::{NoteKey, NoteSigner, Paper};
 use uuid::Uuid;
 
 use super::{
-    people::{alice_and_absent_bob, be_overtaken, now},
+    people::{alice_and_absent_bob, be_overtaken, now, published_to},
     service::{Mail, Service, group, run},
     support::in_a_minute,
 };
@@ -17,7 +17,7 @@ use super::{
 const DAY: Duration = Duration::from_hours(24);
 const MINUTE: Duration = Duration::from_secs(61);
 
-/// Refreshes, and says what the audit finds then.
+/// Refreshes, and returns the findings of the audit.
 async fn found(service: &Service, device: &MlsClient<Mail>) -> Vec<AuditFinding> {
     device.connection().refresh_now(now(service)).await.unwrap();
     device.audit().unwrap().findings
@@ -25,15 +25,6 @@ async fn found(service: &Service, device: &MlsClient<Mail>) -> Vec<AuditFinding>
 
 fn key_of(service: &Service) -> NoteKey {
     service.server.ledger_key().parse().unwrap()
-}
-
-/// Asks a server for its checkpoint until it has so many records: the server has no event for that.
-pub(super) async fn published_to(device: &MlsClient<Mail>, size: u64) {
-    let checkpoint = async || {
-        let note = device.connection().api().ledger_checkpoint().await.unwrap().unwrap();
-        note.parse::<Paper>().unwrap().checkpoint.size()
-    };
-    while checkpoint().await < size {}
 }
 
 /// Waits until a server has published so many records.
@@ -73,7 +64,7 @@ fn an_honest_story_has_nothing_to_tell() {
         service.clock.advance(DAY * 3);
         assert_eq!(found(&service, &bob).await, []);
         let audit = bob.audit().unwrap();
-        assert_eq!((audit.joined, audit.gravity()), (2, None));
+        assert_eq!((audit.joined, audit.severity()), (2, None));
         assert_eq!(audit.checkpoint.unwrap().origin, key_of(&service).name());
     });
 }
@@ -97,7 +88,7 @@ fn offline_weeks_accuse_nobody_and_a_welcome_that_never_comes_is_told() {
             panic!("{told:?}")
         };
         assert_eq!(*holder, Some("alice/main".parse().unwrap()));
-        assert_eq!(bob.audit().unwrap().gravity(), Some(Gravity::Broken));
+        assert_eq!(bob.audit().unwrap().severity(), Some(Severity::Broken));
     });
 }
 
@@ -130,7 +121,7 @@ fn a_refused_late_spend_is_a_notice() {
         let told = found(&service, &bob).await;
         let audit = bob.audit().unwrap();
         assert!(matches!(&told[..], [AuditFinding::Conflict { .. }]), "{told:?}");
-        assert!(audit.is_sound() && audit.gravity() == Some(Gravity::Notice));
+        assert!(audit.is_sound() && audit.severity() == Some(Severity::Notice));
     });
 }
 
@@ -160,7 +151,7 @@ async fn with_lie(bob: &MlsClient<Mail>, lie: impl FnOnce(&EventEnvelope) -> Vec
     serde_json::to_string(&reply).unwrap()
 }
 
-/// Bob hears a lie, and looks at what he knows then.
+/// Bob hears a lie, and audits his records.
 async fn hears_lie(
     service: &Service,
     bob: &MlsClient<Mail>,
@@ -264,7 +255,7 @@ fn a_history_that_was_told_otherwise_is_equivocation() {
         let told =
             matches!(audit.findings[..], [AuditFinding::HistoryRefused { told_before: true, .. }]);
         assert!(told, "{audit:?}");
-        assert_eq!(audit.gravity(), Some(Gravity::Equivocation));
+        assert_eq!(audit.severity(), Some(Severity::Equivocation));
     });
 }
 
@@ -385,7 +376,7 @@ fn two_futures_of_one_log_are_found_and_the_evidence_is_kept() {
             assert!(refresh.drift.server_set_back && refresh.drift.retired == 32);
             let audit = bob.audit().unwrap();
             assert_eq!(contradiction(&audit), (kind, with_key));
-            assert_eq!(audit.gravity(), Some(Gravity::Equivocation));
+            assert_eq!(audit.severity(), Some(Severity::Equivocation));
             drop(bob);
             let bob = service.open("bob");
             let kept = bob.audit().unwrap();

@@ -1,10 +1,11 @@
-//! Who appears in the tests of invitations, and what they do in most of them.
+//! The people of the tests of invitations, and their usual actions.
 
 use std::{sync::Arc, time::Duration};
 
 use keypool_api::{ClaimRequest, ReserveReply, ReserveRequest};
-use keypool_client::{InviteError, Invited, MlsClient, Received, Why, fresh_command};
+use keypool_client::{InviteError, Invited, MlsClient, Received, SkipReason, fresh_command};
 use keypool_ledger::{Clock, GroupId, ReservationId, Timestamp};
+use keypool_transparency::Paper;
 use uuid::Uuid;
 
 use super::service::{Mail, Service, group, run};
@@ -33,7 +34,7 @@ pub(crate) async fn carol_joins(
     carol
 }
 
-/// Bob comes back, joins by the one Welcome that waits for him, and hears what Alice says.
+/// Bob comes back, joins by the one Welcome that waits for him, and hears Alice.
 pub(crate) fn bob_joins_and_hears(service: &Service, alice: &MlsClient<Mail>, group: &GroupId) {
     let bob = service.open("bob");
     let welcomes = service.mail.welcomes("bob");
@@ -44,7 +45,7 @@ pub(crate) fn bob_joins_and_hears(service: &Service, alice: &MlsClient<Mail>, gr
     assert_eq!(alice.members(group).unwrap().len(), 2);
 }
 
-/// One hears what the other says.
+/// One hears the other.
 pub(crate) fn hears(listener: &MlsClient<Mail>, speaker: &MlsClient<Mail>, group: &GroupId) {
     let sealed = speaker.encrypt(group, b"hello").unwrap();
     let received = listener.decrypt(&sealed).unwrap();
@@ -52,13 +53,13 @@ pub(crate) fn hears(listener: &MlsClient<Mail>, speaker: &MlsClient<Mail>, group
     assert!(heard, "{received:?}");
 }
 
-/// What the server counts of Bob's pool: available, reserved, spent.
+/// The server's counts of Bob's pool: available, reserved, spent.
 pub(crate) async fn counts(service: &Service) -> (u64, u64, u64) {
     let counts = service.open("bob").status().await.unwrap().counts;
     (counts.available, counts.reserved, counts.spent)
 }
 
-/// Goes on with what is unfinished, of which there is one invitation at most.
+/// Resumes unfinished work, which is one invitation at most.
 pub(crate) async fn resume(client: &MlsClient<Mail>) -> Option<Result<Invited, InviteError>> {
     let mut resumed = client.resume_invitations().await.unwrap();
     assert!(resumed.len() <= 1, "{resumed:?}");
@@ -67,14 +68,14 @@ pub(crate) async fn resume(client: &MlsClient<Mail>) -> Option<Result<Invited, I
 
 /// Why the one who was to be invited was not.
 #[track_caller]
-pub(crate) fn why(refused: &InviteError) -> &Why {
+pub(crate) fn why(refused: &InviteError) -> &SkipReason {
     match refused {
         InviteError::Nobody { missing } if missing.len() == 1 => &missing[0].why,
         other => panic!("{other:?}"),
     }
 }
 
-/// What a reservation is, for a test that makes one by hand.
+/// A reservation, for a test that makes one by hand.
 pub(crate) struct Made {
     pub(crate) claim: ClaimRequest,
     pub(crate) reply: ReserveReply,
@@ -124,4 +125,13 @@ pub(crate) fn be_overtaken(service: &Arc<Service>, by: MlsClient<Mail>) {
 
 pub(crate) fn now(service: &Service) -> Timestamp {
     service.clock.now()
+}
+
+/// Asks a server for its checkpoint until it has so many records: the server has no event for that.
+pub(crate) async fn published_to(device: &MlsClient<Mail>, size: u64) {
+    let checkpoint = async || {
+        let note = device.connection().api().ledger_checkpoint().await.unwrap().unwrap();
+        note.parse::<Paper>().unwrap().checkpoint.size()
+    };
+    while checkpoint().await < size {}
 }

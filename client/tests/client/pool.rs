@@ -281,7 +281,7 @@ impl Story {
         }
     }
 
-    /// What always holds.
+    /// The invariants.
     fn check(&self) {
         let (store, pool) = self.parts();
         let packages = store.stage().unwrap().packages_where(|_| true);

@@ -1,4 +1,4 @@
-//! The pool at the real server: filled, kept, and right again whatever was lost on the way.
+//! The pool at the real server: filled, kept, and right again after lost answers.
 
 use std::{path::Path, time::Duration};
 
@@ -105,7 +105,7 @@ fn a_package_whose_lifetime_the_server_rejects_is_reported_and_kept() {
     });
 }
 
-/// What a fetched history says of own packages is recorded in the write that mirrors it.
+/// Events of own packages are recorded in the write that mirrors them.
 #[test]
 fn a_history_is_mirrored_and_taken_in_with_one_write() {
     run(async {

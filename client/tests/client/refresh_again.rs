@@ -1,4 +1,4 @@
-//! A refresh may be repeated at any time: whatever has happened before it, the second one changes nothing.
+//! A refresh may be repeated at any time: the second one changes nothing.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Arbitrary for Deed {
     }
 }
 
-/// What happens, one after the other.
+/// The steps, one after the other.
 async fn happen(service: &Service, deeds: &[Deed]) -> MlsClient<Mail> {
     let mut bob = service.device("bob", 0).await;
     let alice = service.device("alice", 0).await;

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use keypool_client::{DeviceIdentity, LocalStore, What};
+use keypool_client::{DeviceIdentity, LocalStore, MailboxEventKind};
 use keypool_ledger::{Clock, GroupId, SignatureKey};
 
 use super::{
-    delivery::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
+    members::{Client, alice_and, alice_and_bob, members, open, they_talk, told},
     service::{Kill, Service, Side, run},
 };
 
@@ -207,7 +207,7 @@ fn withdrawn_packages_keep_their_keys_for_welcomes_on_their_way() {
         let counts = bob.status().await.unwrap().counts;
         assert_eq!((counts.available, counts.revoked, counts.spent), (0, 1, 1));
         let joined = bob.sync(0).await.unwrap();
-        assert!(matches!(joined[0].what, What::Joined { .. }), "{joined:?}");
+        assert!(matches!(joined[0].kind, MailboxEventKind::Joined { .. }), "{joined:?}");
     });
 }
 

@@ -116,7 +116,7 @@ fn live_keys_are_never_in_clear_and_dead_ones_cannot_be_recovered() {
     assert!(second.keys_left() > 4);
 }
 
-/// What the thief takes for secrets is what OpenMLS takes for them.
+/// The thief's secrets are the secrets of OpenMLS.
 #[test]
 fn the_search_knows_the_real_keys() {
     let bob = Device::new("bob/laptop");

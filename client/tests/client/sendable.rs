@@ -17,7 +17,7 @@ use keypool_ledger::{GroupId, ReservePolicy, SignatureKey, Timestamp};
 
 fn is_send<T: Send>(_: T) {}
 
-/// What the calls are about.
+/// The subjects of the calls.
 struct Given {
     group: GroupId,
     key: SignatureKey,
@@ -50,6 +50,10 @@ fn client<D: DeliveryService>(client: &MlsClient<D>, given: &Given) {
     is_send(client.rotate_key());
     is_send(client.invalidate_credential_keys());
     is_send(client.refresh_key_packages());
+    is_send(client.refresh_now());
+    is_send(client.fetch_history());
+    is_send(client.watch_ledger());
+    is_send(client.tell_contacts());
     is_send(client.listen());
     is_send(client.block(Vec::new()));
     is_send(client.unblock(Vec::new()));
@@ -138,7 +142,7 @@ fn api(api: &ApiClient, given: &Given) {
 #[test]
 fn no_public_future_is_missing_here() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let folders = ["", "api", "client", "mls", "mls/delivery", "mls/membership"];
+    let folders = ["", "api", "client", "mls", "mls/sync", "mls/delivery", "mls/membership"];
     let public: usize = folders.iter().map(|folder| public_futures(&sources.join(folder))).sum();
     let line_begins = "\n    is_send(";
     assert_eq!(include_str!("sendable.rs").matches(line_begins).count(), public);

@@ -1,8 +1,12 @@
 //! The real server on a free port, devices that speak to it, a mail service that can fail on plan, a
 //! tunnel that loses answers, and apps that are killed at any moment.
 
+// Named in full, since another crate's tests include this file as well.
+#[path = "service/backup.rs"]
 mod backup;
+#[path = "service/mail.rs"]
 mod mail;
+#[path = "service/tunnel.rs"]
 mod tunnel;
 
 use std::{
@@ -34,7 +38,7 @@ use super::support::copy;
 /// Something a test does once, at a planned moment.
 pub(crate) type Hook = Box<dyn FnOnce() + Send>;
 
-/// On which side of what it waits for an app is killed: before it happens, or after it has happened
+/// The side of an awaited answer on which an app is killed: before it happens, or after it has happened
 /// and before the app hears of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -50,7 +54,7 @@ pub(crate) enum Kill {
     Welcome(Side),
 }
 
-/// A server, and what its devices share.
+/// A server, and the state that its devices share.
 pub(crate) struct Service {
     pub(crate) folder: TempDir,
     pub(crate) server: Server,
@@ -139,7 +143,7 @@ impl Service {
         self.open_at(&self.folder.path().join(name), name, config)
     }
 
-    /// Runs what the app does until it is killed. Its home is then what its disk held at that moment.
+    /// Runs the app until it is killed. Its home is then the content of its disk at that moment.
     pub(crate) async fn kill<O: Debug>(
         &self,
         name: &str,
@@ -150,7 +154,7 @@ impl Service {
         self.kill_any(name, kill, client, does).await;
     }
 
-    /// As [`Service::kill`], whatever delivers the app's messages.
+    /// As [`Service::kill`], over any Delivery Service.
     pub(crate) async fn kill_any<C, O: Debug>(
         &self,
         name: &str,

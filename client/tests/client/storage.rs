@@ -220,7 +220,7 @@ fn copy_with_flipped_byte(from: &TempDir, to: &TempDir, intact: &[u8], place: us
     fs::write(store.join("db"), bytes).unwrap();
 }
 
-/// What the server's log holds of a pool: the bytes of its envelopes.
+/// The server's log of a pool: the bytes of its envelopes.
 fn server_history(owner: &PoolId, events: &[Event]) -> Vec<Vec<u8>> {
     let log = MemoryLog::default();
     let stream = StreamId::Pool(owner.clone());

@@ -251,7 +251,7 @@ fn where_there_is_not_room_for_all_each_ciphersuite_has_its_share() {
     assert!(shares[1].1.is_empty());
 }
 
-/// A member whose leaf says that it can do what nobody knows.
+/// A member whose leaf lists an unknown capability.
 struct Odd {
     provider: OpenMlsRustCrypto,
     keys: SignatureKeyPair,

@@ -109,3 +109,18 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+/// Removes the private keys of one live package, as nothing in keypool does.
+pub(crate) fn lose_a_package(store: &LocalStore) {
+    use openmls_traits::storage::StorageProvider;
+    use tls_codec::{Deserialize, Serialize, VLBytes};
+
+    let staged = store.stage().unwrap();
+    let own = staged.packages_where(|own| own.stage.is_live() && !own.facts.last_resort);
+    let bytes = VLBytes::from(own[0].facts.keypackage_ref.as_bytes());
+    let bytes = bytes.tls_serialize_detached().unwrap();
+    let reference =
+        openmls::ciphersuite::hash_ref::HashReference::tls_deserialize_exact(&bytes).unwrap();
+    staged.delete_key_package(&reference).unwrap();
+    staged.commit().unwrap();
+}

@@ -1,32 +1,19 @@
-//! A refresh goes by what a listener has told: nothing is asked while the pool is well, and what is told acts at
+//! A refresh relies on the event stream: nothing is asked while the pool is well, and alarms act at
 //! once.
 
 use std::time::Duration;
 
-use keypool_client::{MlsClient, PoolListener, PoolNews, Refresh, fresh_command};
+use keypool_client::{MlsClient, PoolEvent, PoolListener, Refresh, fresh_command};
 use keypool_ledger::RevokeReason;
 
 use super::{
-    listening::name,
     people::{now, reserve},
+    pool_news::hears,
     service::{Mail, Service, run},
     support::in_a_minute,
 };
 
 const MINUTE: Duration = Duration::from_secs(61);
-
-/// Waits until something is told.
-pub(super) async fn hears(listener: &mut PoolListener<'_, Mail>, what: &str) {
-    let heard = async {
-        while let Some(news) = listener.next().await.unwrap() {
-            if name(Some(news)) == what {
-                return true;
-            }
-        }
-        false
-    };
-    assert!(in_a_minute(heard).await, "never told: {what}");
-}
 
 /// Alice reserves a package of Bob's, and Bob hears of it.
 async fn reserved_and_heard(alice: &MlsClient<Mail>, listener: &mut PoolListener<'_, Mail>) {
@@ -45,9 +32,9 @@ async fn told(
     for _ in 0..10 {
         hears(&mut listener, "uploaded").await;
     }
-    assert!(!bob.connection().is_kept_told(), "no round has ended since the listener began");
+    assert!(!bob.connection().is_subscribed(), "no round has ended since the listener began");
     bob.connection().refresh_now(now(service)).await.unwrap();
-    assert!(bob.connection().is_kept_told());
+    assert!(bob.connection().is_subscribed());
     does(&bob, &alice, listener).await;
 }
 
@@ -112,7 +99,7 @@ fn a_pool_that_is_told_to_be_low_is_filled_at_once() {
             reserve(alice, None).await;
             reserve(alice, None).await;
             in_a_minute(async {
-                while !matches!(listener.next().await.unwrap(), Some(PoolNews::Low(_))) {}
+                while !matches!(listener.next().await.unwrap(), Some(PoolEvent::Low(_))) {}
             })
             .await;
             let (filled, _) = refresh(&service, bob).await;
@@ -159,15 +146,15 @@ fn a_line_on_which_nothing_happens_is_known_to_be_there() {
         });
         told(&service, async |bob, _, mut listener| {
             service.clock.advance(MINUTE);
-            assert!(!bob.connection().is_kept_told());
-            let is_kept_told = async {
-                while !bob.connection().is_kept_told() {
+            assert!(!bob.connection().is_subscribed());
+            let is_subscribed = async {
+                while !bob.connection().is_subscribed() {
                     tokio::task::yield_now().await;
                 }
             };
             tokio::select! {
                 news = listener.next() => panic!("{news:?}"),
-                () = in_a_minute(is_kept_told) => {}
+                () = in_a_minute(is_subscribed) => {}
             }
             let (by_ear, requests) = refresh(&service, bob).await;
             assert_eq!((by_ear.skipped, by_ear.available, requests), (true, 10, 0));
@@ -183,9 +170,9 @@ fn a_line_that_broke_tells_nothing_any_more() {
         let bob = service.device("bob", 10).await;
         let mut listener = bob.listen().await.unwrap();
         bob.connection().refresh_now(now(&service)).await.unwrap();
-        assert!(bob.connection().is_kept_told());
+        assert!(bob.connection().is_subscribed());
         service.server.stop().await;
         in_a_minute(async { while let Ok(Some(_)) = listener.next().await {} }).await;
-        assert!(!bob.connection().is_kept_told(), "though it was heard a moment ago");
+        assert!(!bob.connection().is_subscribed(), "though it was heard a moment ago");
     });
 }

@@ -1,6 +1,6 @@
 //! Every flow of the client through a tunnel that loses, repeats and delays: the same end each time.
 //!
-//! Each flow is played once undisturbed; how it ends is what is expected. Then each of its answers is lost
+//! Each flow is played once undisturbed; its end is expected. Then each of its answers is lost
 //! once, then twice, then so often that the call gives up and the app goes on as an app does; and every
 //! request arrives twice; and every request is overtaken by its own repetition.
 
@@ -11,18 +11,18 @@ use keypool_ledger::GroupId;
 
 use super::{
     crowds::{self, Poison, with_dolls},
-    delivery::{self, Client, alice_and, members, they_talk},
     drift::agrees,
+    members::{self, Client, alice_and, members, they_talk},
     people::{alice_and_absent_bob, bob_joins_and_hears, counts, now, reserve_for},
     service::{Fault, Mail, Service, group, run},
 };
 
 /// How often a request is sent: once, and three times more.
 const SENT_MAX: usize = 4;
-/// How often an app tries again what has failed for want of an answer.
+/// How often an app retries after a lost answer.
 const TRIES_MAX: usize = 3;
 
-/// What the tunnel does to the requests of a flow.
+/// The tunnel's action on the requests of a flow.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     None,
@@ -96,7 +96,7 @@ async fn until<T, E: std::fmt::Debug>(does: impl AsyncFn() -> Result<T, E>) -> T
     does().await.unwrap()
 }
 
-/// Invites, and goes on as an app does: with what is unfinished, or from the start.
+/// Invites, and goes on as an app does: with unfinished work, or from the start.
 async fn invites(inviter: &MlsClient<Mail>, group: &GroupId, whom: &[&str]) {
     let outcome = inviter.invite(group, whom.iter().copied()).await;
     let Err(error) = outcome else { return };
@@ -117,7 +117,7 @@ fn open(service: &Service, name: &str) -> MlsClient<Mail> {
     service.open_at(&service.folder.path().join(name), name, config)
 }
 
-/// What both sides count of a pool, which must be the same.
+/// Both sides' counts of a pool, which must be the same.
 async fn pool_of(service: &Service, device: &MlsClient<Mail>) -> String {
     agrees(service, device).await;
     let counts = device.status().await.unwrap().counts;
@@ -307,20 +307,20 @@ fn a_key_that_is_replaced() {
     );
 }
 
-/// What has happened, once all of it is taken in.
+/// The events, once the mailbox is empty.
 async fn told(client: &Client) -> Vec<String> {
     until(async || client.sync(0).await.map(drop)).await;
-    delivery::told(client).await
+    members::told(client).await
 }
 
-/// Over the server's delivery: the Commit, a message, what waits, and that it is taken in.
+/// Over the server's delivery: the Commit, a message, the waiting items, and the acknowledgement.
 #[test]
 fn mail_both_ways() {
     ends_alike(
         async || {
             let service = Service::start();
             let (alice, group) = alice_and(&service, &["bob"], 2).await;
-            let bob = delivery::open(&service, "bob");
+            let bob = members::open(&service, "bob");
             (service, (alice, bob, group))
         },
         async |_, (alice, bob, group)| {
@@ -368,7 +368,7 @@ fn somebody_who_leaves() {
     ends_alike(
         async || {
             let service = Service::start();
-            let state = delivery::alice_and_bob(&service).await;
+            let state = members::alice_and_bob(&service).await;
             (service, state)
         },
         async |_, (alice, bob, group)| {
@@ -393,7 +393,7 @@ fn keys_that_are_updated() {
     ends_alike(
         async || {
             let service = Service::start();
-            let state = delivery::alice_and_bob(&service).await;
+            let state = members::alice_and_bob(&service).await;
             (service, state)
         },
         async |_, (_, bob, group)| {

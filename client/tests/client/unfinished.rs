@@ -1,9 +1,9 @@
-//! Invitations and updates that are not finished yet, and what happens to their groups meanwhile.
+//! Invitations and updates that are not finished yet, and their groups meanwhile.
 
 use std::sync::Arc;
 
 use keypool_client::{
-    CommitPost, GroupError, InviteError, MlsClient, PendingCommit, UpdateError, Why,
+    CommitPost, GroupError, InviteError, MlsClient, PendingCommit, SkipReason, UpdateError,
 };
 use keypool_ledger::GroupId;
 
@@ -150,7 +150,7 @@ fn one_invitation_that_fails_does_not_hold_up_the_others() {
             resumed.into_iter().partition(|resumed| resumed.outcome.is_ok());
         assert_eq!((done.len(), refused.len()), (1, 1));
         let refused = refused.into_iter().next().unwrap().outcome.unwrap_err();
-        assert!(matches!(why(&refused), Why::WelcomeRefused { .. }), "{refused:?}");
+        assert!(matches!(why(&refused), SkipReason::WelcomeRefused { .. }), "{refused:?}");
         assert!(refused.to_string().contains("remove it and invite it again"), "{refused}");
         assert!(alice.resume_invitations().await.unwrap().is_empty());
         assert_eq!(service.mail.welcomes("bob").len(), 1);

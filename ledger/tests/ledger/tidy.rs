@@ -29,6 +29,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["client/src/api.rs", "client/src/api/"]),
     ("actix_web", &["server/src/"]),
     ("ureq", &["projections/auditor/src/source/server.rs", "server/src/release_name.rs"]),
+    ("rustyline", &["client/cli/src/chat/screen.rs"]),
+    ("jiff", &["client/cli/src/pool.rs", "projections/auditor/src/bin/"]),
+    ("clap", &["client/cli/src/", "projections/auditor/src/bin/", "server/src/"]),
+    ("comfy_table", &["client/cli/src/pool.rs", "projections/auditor/src/bin/"]),
     ("indicatif", &["projections/auditor/src/bin/keypool-ledger/input.rs"]),
     ("openmls", &["server/src/admission.rs", "server/src/admission/", "client/src/"]),
     ("chacha20poly1305", &["client/src/storage/sealing/cipher.rs"]),
@@ -66,6 +70,11 @@ const ROOMS: &[Room] = &[
         folder: "client",
         name: "client",
         below: &["ledger", "projections", "transparency", "api"],
+    },
+    Room {
+        folder: "client/cli",
+        name: "cli",
+        below: &["ledger", "projections", "transparency", "api", "client"],
     },
 ];
 

@@ -10,7 +10,7 @@ use quickcheck::{Gen, QuickCheck};
 use super::{HOUR, at};
 use crate::audit::{AuditFinding, EvidenceKind, KnownLedger, Verdict};
 
-/// A log that signs: what was appended, and its key.
+/// A log that signs: its records and its key.
 #[derive(Clone)]
 struct Log {
     name: &'static str,

@@ -1,7 +1,8 @@
-//! The device's mailbox at the server, taken in: each item once, in order, whatever crashes between.
+//! The device's mailbox at the server, applied: each item once, in order, through crashes.
 //!
-//! What an item does to its group, what the app is told of it, and how far the mailbox has been read are
-//! one write. It is acknowledged afterwards, together with what was not kept of each group. Only an overrun of
+//! The change of an item to its group, its event for the app, and the position in the mailbox are
+//! one write. It is acknowledged afterwards, together with the items of each group that were not kept. Only an
+//! overrun of
 //! the whole mailbox, which logs from before the budgets of groups can hold, is acknowledged by the app.
 
 use std::collections::BTreeSet;
@@ -10,50 +11,24 @@ use keypool_api::{
     AcknowledgeRequest, Base64, Code, MailboxItem, MailboxKind, MailboxReply, NotKept,
 };
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
-use serde::{Deserialize, Serialize};
 
-use super::happenings::{Happening, What, name};
+use super::{
+    events::{MailboxEvent, MailboxEventKind, name},
+    progress::{Progress, progress, put_progress},
+};
 use crate::{
-    Change, DeliveryService, GroupError, InviteError, JoinError, Joined, LocalStore, MessageError,
-    MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError, UpdateError,
-    mls::{
-        invite::Inviter,
-        membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
-        update::Updater,
-    },
+    Change, DeliveryService, GroupError, JoinError, Joined, LocalStore, MessageError,
+    MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError,
+    mls::membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
     storage::fresh_command,
 };
 
-/// The name of the record that says how far the mailbox has been read.
-const MAILBOX_RECORD: &str = "mailbox";
 /// How many groups one acknowledgement names.
 const GROUPS_NAMED_MAX: usize = 1024;
 /// How many items are fetched at a time.
 const PAGE: u16 = 100;
 
-/// How far the mailbox has been read.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Progress {
-    taken_in: u64,
-    acknowledged: u64,
-    /// The groups that were joined, for the server to hear of.
-    #[serde(default)]
-    accepted: Vec<GroupId>,
-    /// The groups of which something was not kept, for the server to hear that it is known.
-    #[serde(default)]
-    told: Vec<GroupId>,
-    /// The groups that are over for this device, for the server to deliver nothing more of.
-    #[serde(default)]
-    left: Vec<GroupId>,
-}
-
-impl Progress {
-    fn is_acknowledged(&self) -> bool {
-        self.acknowledged == self.taken_in && self.accepted.is_empty() && self.told.is_empty()
-    }
-}
-
-/// The mailbox, and what its items change. Taken in by one at a time.
+/// The mailbox, and the state that its items change. Applied by one caller at a time.
 pub(crate) struct Mailbox<'a, D> {
     pub(crate) store: &'a LocalStore,
     pub(crate) membership: &'a MlsMembership,
@@ -62,13 +37,7 @@ pub(crate) struct Mailbox<'a, D> {
 }
 
 impl<D: DeliveryService> Mailbox<'_, D> {
-    /// Takes in what waits, and acknowledges it.
-    pub(crate) async fn take_in_all(&self) -> Result<(), SyncError> {
-        let reply = self.fetch(0).await?;
-        self.take_in_from(reply).await
-    }
-
-    /// What waits after what has been taken in.
+    /// Fetches the items after those that were applied.
     pub(crate) async fn fetch(&self, wait_s: u64) -> Result<MailboxReply, SyncError> {
         let after = progress(&self.store.stage()?)?.taken_in;
         match self.connection.api().mailbox(after, PAGE, wait_s).await {
@@ -80,14 +49,8 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         }
     }
 
-    /// Takes in what was fetched and what waits after it, and acknowledges it.
-    ///
-    /// A Commit of one's own that may have been accepted is seen to first: what others have sent after
-    /// it could not be opened.
+    /// Applies the fetched items and those that wait after them, and acknowledges them.
     pub(crate) async fn take_in_from(&self, mut reply: MailboxReply) -> Result<(), SyncError> {
-        if !reply.items.is_empty() {
-            self.settle().await?;
-        }
         while !reply.items.is_empty() {
             for item in reply.items {
                 self.take_in(item)?;
@@ -101,7 +64,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         Ok(self.leave_over().await?)
     }
 
-    /// Keeps for the app what the mailbox had no room for, and that the server is to hear that it is known.
+    /// Records the items that the mailbox had no room for: for the app, and for the acknowledgement to the server.
     fn note_not_kept(&self, not_kept: Vec<NotKept>) -> Result<(), StorageError> {
         if not_kept.is_empty() {
             return Ok(());
@@ -115,10 +78,13 @@ impl<D: DeliveryService> Mailbox<'_, D> {
                 progress.told.push(group.clone());
             }
             let (position, at) = (progress.taken_in, self.connection.api().server_time(self.now));
-            let what = What::NotKept { group, sender };
-            staged.put_app_record(&name, &Happening { position, at, what, repeated: false })?;
+            let what = MailboxEventKind::NotKept { group, sender };
+            staged.put_app_record(
+                &name,
+                &MailboxEvent { position, at, kind: what, repeated: false },
+            )?;
         }
-        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        put_progress(&staged, &progress)?;
         staged.commit()
     }
 
@@ -144,7 +110,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         delete_on(&staged, group)?;
         let mut progress = progress(&staged)?;
         progress.leave_unless(group, false);
-        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        put_progress(&staged, &progress)?;
         staged.commit()
     }
 
@@ -152,7 +118,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let staged = self.store.stage()?;
         let mut progress = progress(&staged)?;
         change(&mut progress);
-        staged.put_app_record(MAILBOX_RECORD, &progress)?;
+        put_progress(&staged, &progress)?;
         staged.commit()
     }
 
@@ -172,21 +138,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         })?)
     }
 
-    async fn settle(&self) -> Result<(), SyncError> {
-        let Self { store, membership, connection, now } = *self;
-        let settled = Inviter { store, membership, connection, now }.settle().await;
-        settled.map_err(|error| match error {
-            InviteError::Storage(error) => SyncError::Storage(error),
-            error => SyncError::CommitUnfinished(error.into()),
-        })?;
-        let settled = Updater { store, membership, connection, now }.settle().await;
-        settled.map_err(|error| match error {
-            UpdateError::Storage(error) => SyncError::Storage(error),
-            error => SyncError::CommitUnfinished(error.into()),
-        })
-    }
-
-    /// What an item does, what is told of it, and that it has been taken in, as one write.
+    /// Applies an item, records its event, and advances the position, in one write.
     fn take_in(&self, item: MailboxItem) -> Result<(), StorageError> {
         let (position, group, kind) = (item.position, item.group_id.clone(), item.kind);
         let staged = self.store.stage()?;
@@ -197,23 +149,23 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let (at, claimed) = (Timestamp::from_millis(item.at_ms), item.removed.clone());
         let (staged, what) = match open(&staged, item, self.now) {
             Ok(what) => (staged, what),
-            Err(Trouble::Storage(error)) => return Err(error),
-            Err(Trouble::Unreadable(why, tried)) => {
+            Err(ItemError::Storage(error)) => return Err(error),
+            Err(ItemError::Unreadable(why, tried)) => {
                 // Nothing of what it began to do is kept.
                 drop(staged);
                 let staged = self.store.stage()?;
                 tried.map(|package| count_attempt(&staged, &package)).transpose()?;
-                (staged, Some(What::Unreadable { group: group.clone(), why }))
+                (staged, Some(MailboxEventKind::Unreadable { group: group.clone(), why }))
             }
         };
         let mut after = Progress { taken_in: position, ..before };
         match &what {
-            Some(What::Joined { group, .. }) => after.join(group),
+            Some(MailboxEventKind::Joined { group, .. }) => after.join(group),
             // Nobody was invited by a Welcome that cannot be opened.
-            Some(What::Unreadable { .. }) if kind == MailboxKind::Welcome => {
+            Some(MailboxEventKind::Unreadable { .. }) if kind == MailboxKind::Welcome => {
                 after.leave_unless(&group, is_in(&staged, &group)?);
             }
-            Some(What::Changed(change)) if change.removed_self => {
+            Some(MailboxEventKind::Changed(change)) if change.removed_self => {
                 after.leave_unless(&group, claimed.contains(self.store.owner()));
             }
             _ => {}
@@ -222,31 +174,19 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let names = [name(position), format!("{} removed", name(position))];
         for (name, what) in names.iter().zip([what, otherwise]) {
             let Some(what) = what else { continue };
-            staged.put_app_record(name, &Happening { position, at, what, repeated: false })?;
+            staged.put_app_record(
+                name,
+                &MailboxEvent { position, at, kind: what, repeated: false },
+            )?;
         }
-        staged.put_app_record(MAILBOX_RECORD, &after)?;
+        put_progress(&staged, &after)?;
         staged.commit()
     }
 }
 
-impl Progress {
-    fn join(&mut self, group: &GroupId) {
-        self.left.retain(|left| left != group);
-        if !self.accepted.contains(group) {
-            self.accepted.push(group.clone());
-        }
-    }
-
-    fn leave_unless(&mut self, group: &GroupId, is_settled: bool) {
-        if !is_settled && !self.left.contains(group) {
-            self.left.push(group.clone());
-        }
-    }
-}
-
 /// The removals that the server was told of, where a Commit makes others.
-fn removed_otherwise(what: &What, claimed: Vec<PoolId>) -> Option<What> {
-    let What::Changed(change) = what else { return None };
+fn removed_otherwise(what: &MailboxEventKind, claimed: Vec<PoolId>) -> Option<MailboxEventKind> {
+    let MailboxEventKind::Changed(change) = what else { return None };
     let names: BTreeSet<String> = claimed.iter().map(ToString::to_string).collect();
     let removed: BTreeSet<String> = change.removed.iter().cloned().collect();
     if names == removed {
@@ -254,23 +194,27 @@ fn removed_otherwise(what: &What, claimed: Vec<PoolId>) -> Option<What> {
     }
     let Change { group, sender, removed, .. } = change.clone();
     tracing::warn!(%group, sender, ?claimed, ?removed, "the server was told of other removals");
-    Some(What::RemovedOtherwise { group, sender, claimed, removed })
+    Some(MailboxEventKind::RemovedOtherwise { group, sender, claimed, removed })
 }
 
 /// Why an item was not taken in.
-enum Trouble {
+enum ItemError {
     Storage(StorageError),
     /// Why, and the package that a Welcome was tried with.
     Unreadable(String, Option<KeyPackageRef>),
 }
 
-/// Does what an item asks for. `None` if there is nothing to tell.
-fn open(staged: &Staged<'_>, item: MailboxItem, now: Timestamp) -> Result<Option<What>, Trouble> {
+/// Opens an item. `None` if it makes no event.
+fn open(
+    staged: &Staged<'_>,
+    item: MailboxItem,
+    now: Timestamp,
+) -> Result<Option<MailboxEventKind>, ItemError> {
     let Base64(bytes) = item.bytes;
     match item.kind {
         MailboxKind::Welcome => {
             let Joined { group, inviter, last_resort, .. } = join_on(staged, &bytes, now)?;
-            Ok(Some(What::Joined { group, inviter, last_resort }))
+            Ok(Some(MailboxEventKind::Joined { group, inviter, last_resort }))
         }
         MailboxKind::Commit | MailboxKind::Message => match decrypt_on(staged, &bytes) {
             Ok(received) => Ok(told_of(received)),
@@ -280,21 +224,21 @@ fn open(staged: &Staged<'_>, item: MailboxItem, now: Timestamp) -> Result<Option
     }
 }
 
-/// What the app is told of a message that was opened.
-fn told_of(received: Received) -> Option<What> {
+/// The event of a message that was opened.
+fn told_of(received: Received) -> Option<MailboxEventKind> {
     match received {
         Received::Application { group, sender, bytes } => {
-            Some(What::Message { group, sender, bytes })
+            Some(MailboxEventKind::Message { group, sender, bytes })
         }
-        Received::Changed(change) => Some(What::Changed(change)),
+        Received::Changed(change) => Some(MailboxEventKind::Changed(change)),
         Received::Proposed { group, sender, to_leave } => {
-            Some(What::Proposed { group, sender, to_leave })
+            Some(MailboxEventKind::Proposed { group, sender, to_leave })
         }
         Received::Own { .. } => None,
     }
 }
 
-impl From<JoinError> for Trouble {
+impl From<JoinError> for ItemError {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Storage(error) => Self::Storage(error),
@@ -306,7 +250,7 @@ impl From<JoinError> for Trouble {
     }
 }
 
-impl From<MessageError> for Trouble {
+impl From<MessageError> for ItemError {
     fn from(error: MessageError) -> Self {
         match error {
             MessageError::Group(GroupError::Storage(error)) => Self::Storage(error),
@@ -319,13 +263,4 @@ impl From<MessageError> for Trouble {
 fn said(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn progress(staged: &Staged<'_>) -> Result<Progress, StorageError> {
-    Ok(staged.app_record(MAILBOX_RECORD)?.unwrap_or_default())
-}
-
-/// The position up to which the mailbox has been taken in, as an operation has it.
-pub(super) fn taken_in_on(staged: &Staged<'_>) -> Result<u64, StorageError> {
-    Ok(progress(staged)?.taken_in)
 }

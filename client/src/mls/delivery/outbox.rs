@@ -5,7 +5,7 @@ use keypool_ledger::{CommandId, GroupId, Hash, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    happenings::What,
+    events::MailboxEventKind,
     server::{command_of, refusal},
 };
 use crate::{
@@ -17,10 +17,10 @@ use crate::{
 /// by default; a proxy before it may take less, as nginx does unless it is told otherwise.
 pub const MESSAGE_BYTES_MAX: usize = 1_500_000;
 
-/// What the names of the records of messages on their way begin with.
+/// The prefix of the names of the records of messages on their way.
 const RECORD_PREFIX: &str = "outbox/";
 
-/// A message of the outbox that was gone on with, and what became of it.
+/// A message of the outbox that was resumed, and its outcome.
 #[derive(Debug)]
 pub struct ResumedMessage {
     /// The group.
@@ -36,7 +36,7 @@ pub struct Sent {
     /// Its place in the server's log; 0 if no mailbox keeps it, and the server has stored nothing.
     pub position: u64,
     /// The members whose mailboxes had no room for it, the first hundred by name: they are told, and do not
-    /// get it. Members whom an earlier message of the outbox did not reach are in [`What::NotReached`].
+    /// get it. Members that an earlier message of the outbox did not reach are in [`MailboxEventKind::NotReached`].
     pub not_kept: Vec<PoolId>,
 }
 
@@ -85,7 +85,7 @@ impl Outbox<'_> {
         Ok(own)
     }
 
-    /// Proposes that this device be removed from a group. What the group's outbox holds goes before.
+    /// Proposes that this device be removed from a group, after the messages in the group's outbox.
     pub(crate) async fn leave(&self, group: &GroupId) -> Result<(), SendError> {
         match self.propose_to_leave(group)? {
             Some(own) => self.post_through(group, &own).await.map(drop),
@@ -103,7 +103,7 @@ impl Outbox<'_> {
         Ok(own)
     }
 
-    /// Posts what a group's outbox holds, to the one with that name, which is the last.
+    /// Posts the messages in a group's outbox, up to the one with that name, which is the last.
     async fn post_through(&self, group: &GroupId, own: &str) -> Result<Option<Sent>, SendError> {
         for name in self.names()? {
             let Some(letter) = self.letter(&name)?.filter(|letter| letter.group == *group) else {
@@ -124,7 +124,7 @@ impl Outbox<'_> {
         Ok(None)
     }
 
-    /// Posts what is left, in order. A group of which one cannot be posted now is passed over.
+    /// Posts the remaining messages, in order. A group of which one cannot be posted now is skipped.
     pub(crate) async fn resume(&self) -> Result<Vec<ResumedMessage>, StorageError> {
         let mut resumed: Vec<ResumedMessage> = Vec::new();
         for name in self.names()? {
@@ -171,13 +171,13 @@ impl Outbox<'_> {
         Err(error)
     }
 
-    /// Forgets a message that was posted on the way to another one, and notes for the app whom it did not reach.
+    /// Forgets a message that was posted on the way to another one, and records the members it did not reach.
     fn forget_and_note(&self, name: &str, letter: &Letter, sent: Sent) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         staged.remove_app_record(name);
         if !sent.not_kept.is_empty() {
             let (group, members) = (letter.group.clone(), sent.not_kept);
-            let what = What::NotReached { group, members, commit: false };
+            let what = MailboxEventKind::NotReached { group, members, commit: false };
             self.connection.note_on(&staged, what, Hash::of(&letter.sealed), self.now)?;
         }
         staged.commit()

@@ -84,9 +84,9 @@ pub(super) fn command_of(sealed: &[u8]) -> CommandId {
     CommandId(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
-/// What a refusal of the server means for what was posted.
+/// Classifies a refusal of a post.
 ///
-/// The request may have been carried out before, and its answer lost. What the server says once it has
+/// The request may have been carried out before, and its answer lost. A reply of the server once it has
 /// looked for that in its log tells that it was not, and so does a proxy that refuses the request for good:
 /// it lets no such request through. After all else it is posted again.
 pub(super) fn refusal(error: ApiError) -> DeliveryError {

@@ -1,4 +1,4 @@
-//! Keys of another signature scheme than the device's own: they sign packages, and what is said in the
+//! Keys of another signature scheme than the device's own: they sign packages and messages in the
 //! groups that are joined with these, and nothing else.
 //!
 //! Each goes with one key of the device and is made when it is first needed, by the operation that needs
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{DeviceKeys, unusable};
 use crate::{IdentityError, Staged, StorageError, mls::SIGNATURE_SCHEME};
 
-/// What the names of the records of these keys begin with.
+/// The prefix of the names of the records of these keys.
 const PREFIX: &str = "leaf-key/";
 
 /// A key that goes with a key of the device. The private half is with the values of `OpenMLS`.

@@ -1,4 +1,4 @@
-//! What is stored of an invitation: how far it has come, and the ids of its requests.
+//! The record of an invitation: its step, and the ids of its requests.
 
 use keypool_api::{ClaimRequest, Code, ReserveManyReply, ReserveManyRequest};
 use keypool_ledger::{
@@ -7,10 +7,10 @@ use keypool_ledger::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::people::{Invited, InvitedDevice, Invitee, Missing, Why};
-use crate::{CommitPost, OfferedPackage, mls::acquainting::ContactTokens};
+use super::invitee::{Invited, InvitedDevice, Invitee, SkipReason, SkippedInvitee};
+use crate::{CommitPost, OfferedPackage, mls::contacts::ContactTokens};
 
-/// What the names of stored invitations begin with.
+/// The prefix of the names of stored invitations.
 pub(super) const RECORD_PREFIX: &str = "inviting/";
 
 /// How many packages of one device are tried.
@@ -21,32 +21,32 @@ const TRIES_MAX: u32 = 3;
 pub(super) struct Invitation {
     pub(super) id: Uuid,
     pub(super) group: GroupId,
-    /// Whom it was asked for, as it was asked.
+    /// The invitees, as they were asked for.
     pub(super) invitees: Vec<Invitee>,
     /// How often packages were asked for, this time included.
     pub(super) round: u32,
-    /// For whom packages are to be asked for.
+    /// The invitees to reserve packages for.
     pub(super) wanted: Vec<Wanted>,
     /// The packages that are set aside.
     pub(super) kept: Vec<Kept>,
-    /// Who is in the group by an earlier Commit of this invitation.
+    /// The devices that are in the group by an earlier Commit of this invitation.
     pub(super) added: Vec<InvitedDevice>,
-    /// Who will not be added, and why.
-    pub(super) missing: Vec<Missing>,
+    /// The invitees who will not be added, each with the reason.
+    pub(super) missing: Vec<SkippedInvitee>,
     pub(super) step: Step,
-    /// What introduces this user to others, by user, as it was when the invitation began.
+    /// The contact tokens of this user when the invitation began.
     #[serde(default)]
     pub(super) tokens: ContactTokens,
 }
 
-/// Somebody for whom a package is to be asked for.
+/// An invitee to reserve a package for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Wanted {
     pub(super) invitee: Invitee,
     /// How many packages were tried.
     pub(super) tries: u32,
-    /// What was wrong with the last of them.
-    pub(super) why: Option<Why>,
+    /// The fault of the last of them.
+    pub(super) why: Option<SkipReason>,
 }
 
 /// A package that is set aside for this invitation.
@@ -84,7 +84,7 @@ pub(super) enum Step {
 pub(super) struct Addition {
     pub(super) commit: CommitPost,
     pub(super) welcome: Vec<u8>,
-    /// What tells the added leaves from all others of the group, by their packages.
+    /// The signature keys of the added leaves, by their packages.
     pub(super) leaves: Vec<(KeyPackageRef, SignatureKey)>,
 }
 
@@ -106,7 +106,7 @@ impl Invitation {
     pub(super) fn new(
         group: &GroupId,
         invitees: Vec<Invitee>,
-        (wanted, missing): (Vec<Wanted>, Vec<Missing>),
+        (wanted, missing): (Vec<Wanted>, Vec<SkippedInvitee>),
         tokens: ContactTokens,
     ) -> Self {
         Self {
@@ -123,7 +123,7 @@ impl Invitation {
         }
     }
 
-    /// What is told of the invitation once it is carried out.
+    /// The result of the invitation once it is carried out.
     pub(super) fn invited(&self) -> Invited {
         Invited {
             group: self.group.clone(),
@@ -149,8 +149,8 @@ impl Invitation {
         (request, self.command(&format!("{} reserve {part}", self.round)))
     }
 
-    /// Takes in what the server says of those for whom packages were asked for. Whoever nobody asked
-    /// for is left out, and whoever the server leaves out is named. Returns who is to be asked for again.
+    /// Applies the reply to a request for packages. Ignores users that were not requested, and reports
+    /// requested users missing from the reply. Returns the invitees to request again.
     pub(super) fn take_in(&mut self, wanted: &[Wanted], reply: ReserveManyReply) -> Vec<Wanted> {
         let mut again = Vec::new();
         let mut heard = vec![false; wanted.len()];
@@ -185,36 +185,42 @@ impl Invitation {
                     again.extend(self.retry(
                         invitee,
                         asked.tries,
-                        Why::ReservationLost { attempts },
+                        SkipReason::ReservationLost { attempts },
                     ));
                 }
-                (Code::PoolExhausted, Some(why @ Why::PackageRejected { .. })) => {
+                (Code::PoolExhausted, Some(why @ SkipReason::PackageRejected { .. })) => {
                     let why = why.clone();
-                    self.missing.push(Missing { invitee, why });
+                    self.missing.push(SkippedInvitee { invitee, why });
                 }
                 (Code::RateLimited | Code::TooManyReservations, _) => {
-                    let why = Why::OverQuota { retry_after_s: missing.retry_after_s };
-                    self.missing.push(Missing { invitee, why });
+                    let why = SkipReason::OverQuota { retry_after_s: missing.retry_after_s };
+                    self.missing.push(SkippedInvitee { invitee, why });
                 }
                 (code, _) => {
-                    self.missing.push(Missing { invitee, why: Why::of_invitee(code) });
+                    self.missing
+                        .push(SkippedInvitee { invitee, why: SkipReason::of_invitee(code) });
                 }
             }
         }
         for (asked, _) in wanted.iter().zip(heard).filter(|(_, heard)| !heard) {
             let invitee = asked.invitee.clone();
-            self.missing.push(Missing { invitee, why: Why::Unanswered });
+            self.missing.push(SkippedInvitee { invitee, why: SkipReason::Unanswered });
         }
         again
     }
 
     /// Whether another package is to be tried; if not, they are missing.
-    pub(super) fn retry(&mut self, invitee: Invitee, tries: u32, why: Why) -> Option<Wanted> {
+    pub(super) fn retry(
+        &mut self,
+        invitee: Invitee,
+        tries: u32,
+        why: SkipReason,
+    ) -> Option<Wanted> {
         let tries = tries.saturating_add(1);
         if tries < TRIES_MAX {
             return Some(Wanted { invitee, tries, why: Some(why) });
         }
-        self.missing.push(Missing { invitee, why });
+        self.missing.push(SkippedInvitee { invitee, why });
         None
     }
 
@@ -225,7 +231,7 @@ impl Invitation {
             kept.partition(|kept| lost.contains(&kept.keypackage_ref));
         self.kept = kept;
         for Kept { owner, tries, .. } in gone {
-            let why = Why::ReservationLost { attempts: tries.saturating_add(1) };
+            let why = SkipReason::ReservationLost { attempts: tries.saturating_add(1) };
             let again = self.retry(owner.into(), tries, why);
             self.wanted.extend(again);
         }
@@ -233,11 +239,11 @@ impl Invitation {
     }
 
     /// Counts all who are not added yet as missing.
-    pub(super) fn miss(&mut self, wanted: Vec<Wanted>, why: &Why) {
+    pub(super) fn miss(&mut self, wanted: Vec<Wanted>, why: &SkipReason) {
         let kept = std::mem::take(&mut self.kept).into_iter();
         let wanted = wanted.into_iter().map(|wanted| wanted.invitee);
         let all = kept.map(|kept| Invitee::from(kept.owner)).chain(wanted);
-        self.missing.extend(all.map(|invitee| Missing { invitee, why: why.clone() }));
+        self.missing.extend(all.map(|invitee| SkippedInvitee { invitee, why: why.clone() }));
     }
 
     /// Asks anew, if there is somebody to ask for.
@@ -283,7 +289,7 @@ impl Invitation {
         format!("{RECORD_PREFIX}{}", self.id)
     }
 
-    /// Who is being invited, as it was asked for.
+    /// The invitees, as they were asked for.
     pub(super) fn target(&self) -> String {
         let names: Vec<String> = self.invitees.iter().map(ToString::to_string).collect();
         names.join(", ")

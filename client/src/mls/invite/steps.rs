@@ -1,21 +1,17 @@
 //! The steps of an invitation after its Commit is made, over an app's own Delivery Service. Each ends
-//! with one write, which says what the next step is.
+//! with one write, which records the next step.
 
 use keypool_api::{Code, SpendRequest};
-use keypool_ledger::{KeyPackageRef, PoolId};
+use keypool_ledger::KeyPackageRef;
 
 use super::{
-    Inviter,
-    people::{Missing, Why},
+    invitee::{SkipReason, SkippedInvitee},
+    inviter::{Inviter, Progress, commit_missing, done, put, unfinished},
     record::{Addition, Invitation, Removal, Step},
-    reserving::done,
-    whole::Progress,
 };
 use crate::{
-    ApiError, BoxError, CommitPost, DeliveryError, DeliveryService, GroupError, InviteError,
-    Staged, StorageError, WelcomePost,
-    mls::membership::{Standing, clear_on, standing_on},
-    storage::fresh_command,
+    ApiError, DeliveryError, DeliveryService, GroupError, InviteError, WelcomePost,
+    mls::membership::{CommitState, clear_on},
 };
 
 impl<D: DeliveryService> Inviter<'_, D> {
@@ -26,11 +22,11 @@ impl<D: DeliveryService> Inviter<'_, D> {
         addition: Addition,
     ) -> Result<Step, InviteError> {
         match self.standing(&addition.commit)? {
-            Standing::Pending => {}
-            Standing::Passed => {
+            CommitState::Pending => {}
+            CommitState::Passed => {
                 return self.give_up(invitation, &addition, DeliveryError::EpochTaken).await;
             }
-            Standing::Cleared => {
+            CommitState::Cleared => {
                 let why = DeliveryError::Refused("it was cleared before it was posted".into());
                 return self.give_up(invitation, &addition, why).await;
             }
@@ -47,44 +43,13 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
     }
 
-    /// Asks for more time for every package. Returns those that are lost.
-    pub(super) async fn renew_all(
-        &self,
-        invitation: &Invitation,
-    ) -> Result<Vec<KeyPackageRef>, ApiError> {
-        let mut lost = Vec::new();
-        for kept in &invitation.kept {
-            // A repetition under the same id would be told the deadline of the first time, which may
-            // be long over.
-            match self.connection.api().renew(&kept.claim(), fresh_command()).await {
-                Ok(_) => {}
-                Err(error) if is_lost(&error) => lost.push(kept.keypackage_ref.clone()),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(lost)
-    }
-
-    /// Clears the Commit, of which some packages are lost: others are asked for, and a new one is made.
-    pub(super) fn start_over(
-        &self,
-        invitation: &mut Invitation,
-        addition: &Addition,
-        lost: &[KeyPackageRef],
-    ) -> Result<Step, InviteError> {
-        let staged = self.store.stage()?;
-        clear_on(&staged, &addition.commit)?;
-        invitation.lose(lost);
-        put(staged, invitation, Step::Reserving)
-    }
-
     /// Posting: the Delivery Service takes the Commit, or another one was first.
     pub(super) async fn post(
         &self,
         invitation: &Invitation,
         addition: Addition,
     ) -> Result<Step, InviteError> {
-        if self.standing(&addition.commit)? == Standing::Cleared {
+        if self.standing(&addition.commit)? == CommitState::Cleared {
             // If it were accepted now, it could not be merged.
             self.forget(invitation)?;
             return Err(commit_missing(invitation));
@@ -92,7 +57,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         match self.connection.post_commit(&addition.commit).await {
             Ok(not_kept) => {
                 let staged = self.store.stage()?;
-                if self.merge(&staged, &addition.commit, not_kept)? == Standing::Cleared {
+                if self.merge(&staged, &addition.commit, not_kept)? == CommitState::Cleared {
                     drop(staged);
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));
@@ -137,7 +102,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         addition: Addition,
         lost: Vec<KeyPackageRef>,
     ) -> Result<Progress, InviteError> {
-        let mut refused: Vec<(KeyPackageRef, Missing)> = Vec::new();
+        let mut refused: Vec<(KeyPackageRef, SkippedInvitee)> = Vec::new();
         for kept in invitation.kept.iter().filter(|kept| !lost.contains(&kept.keypackage_ref)) {
             let post = WelcomePost {
                 group: invitation.group.clone(),
@@ -153,9 +118,9 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 Err(error) => {
                     let (invitee, why) = (
                         kept.owner.clone().into(),
-                        Why::WelcomeRefused { said: error.to_string() },
+                        SkipReason::WelcomeRefused { said: error.to_string() },
                     );
-                    refused.push((kept.keypackage_ref.clone(), Missing { invitee, why }));
+                    refused.push((kept.keypackage_ref.clone(), SkippedInvitee { invitee, why }));
                 }
             }
         }
@@ -187,14 +152,14 @@ impl<D: DeliveryService> Inviter<'_, D> {
         let Some(post) = &removal.commit else {
             return self.stage_removal(invitation, removal);
         };
-        if self.standing(post)? == Standing::Cleared {
+        if self.standing(post)? == CommitState::Cleared {
             let step = Step::Removing(Removal { commit: None, ..removal });
             return put(self.store.stage()?, invitation, step);
         }
         match self.connection.post_commit(post).await {
             Ok(not_kept) => {
                 let staged = self.store.stage()?;
-                if self.merge(&staged, post, not_kept)? == Standing::Cleared {
+                if self.merge(&staged, post, not_kept)? == CommitState::Cleared {
                     drop(staged);
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));
@@ -247,57 +212,6 @@ impl<D: DeliveryService> Inviter<'_, D> {
         self.release_all(invitation).await;
         Err(error.into())
     }
-
-    pub(super) fn merge(
-        &self,
-        staged: &Staged<'_>,
-        post: &CommitPost,
-        not_kept: Vec<PoolId>,
-    ) -> Result<Standing, GroupError> {
-        self.connection.merge_accepted_on(staged, post, (not_kept, self.now))
-    }
-
-    pub(super) fn standing(&self, post: &CommitPost) -> Result<Standing, InviteError> {
-        Ok(standing_on(&self.store.stage()?, post)?)
-    }
-
-    pub(super) fn forget(&self, invitation: &Invitation) -> Result<(), StorageError> {
-        let staged = self.store.stage()?;
-        staged.remove_app_record(&invitation.record_name());
-        staged.commit()
-    }
-}
-
-/// Ends a step: what is staged and how far the invitation has come are written together.
-pub(super) fn put(
-    staged: Staged<'_>,
-    invitation: &Invitation,
-    step: Step,
-) -> Result<Step, InviteError> {
-    let at = Invitation { step: step.clone(), ..invitation.clone() };
-    staged.put_app_record(&invitation.record_name(), &at)?;
-    staged.commit()?;
-    Ok(step)
-}
-
-pub(super) fn unfinished(invitation: &Invitation, source: impl Into<BoxError>) -> InviteError {
-    InviteError::Unfinished { target: invitation.target(), source: source.into() }
-}
-
-pub(super) fn commit_missing(invitation: &Invitation) -> InviteError {
-    InviteError::CommitMissing { group: invitation.group.clone(), target: invitation.target() }
-}
-
-/// Whether a refused renewal means that the package is not the invitation's any more.
-fn is_lost(error: &ApiError) -> bool {
-    let lost_codes = [
-        Code::ReservationLost,
-        Code::RenewalLimit,
-        Code::Expired,
-        Code::Revoked,
-        Code::AlreadySpent,
-    ];
-    error.code().is_some_and(|code| lost_codes.contains(&code))
 }
 
 /// Whether a refused spend may still succeed: nothing is known, or something is to be set right first.

@@ -110,17 +110,17 @@ impl PoolConfig {
         available <= self.low_watermark
     }
 
-    /// What a refill does: first upload what is made already, then make the rest.
+    /// Computes a refill: first upload packages made earlier, then make the rest.
     ///
-    /// It brings what is available to the target, unless the cap on live packages comes first.
+    /// It brings the number available to the target, unless the cap on live packages comes first.
     #[must_use]
     pub fn replenishment(&self, counts: PoolCounts) -> Replenishment {
         let room = self.hard_cap.saturating_sub(counts.live.max(counts.available));
         Replenishment::of(self.missing(counts).min(room), counts)
     }
 
-    /// What a refill does for each ciphersuite. Where there is not room enough below the cap, as there may
-    /// be while many packages are reserved, each has its share of it, and what one does not need is the
+    /// Computes a refill for each ciphersuite. Where there is not room enough below the cap, as there may
+    /// be while many packages are reserved, each has its share of it, and the unneeded part of one is the
     /// others'.
     ///
     /// Of the counts, `live` is that of the whole pool and the same for all.
@@ -149,7 +149,7 @@ impl PoolConfig {
     }
 }
 
-/// What the size of a refill depends on.
+/// The counts that the size of a refill depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolCounts {
     /// How many packages the server can still hand out.
@@ -160,7 +160,7 @@ pub struct PoolCounts {
     pub pending: usize,
 }
 
-/// What a refill consists of.
+/// The size of a refill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replenishment {
     /// How many packages that are made already to upload again.
@@ -183,15 +183,15 @@ impl Replenishment {
     }
 }
 
-/// What the server has last said of the pool.
+/// The server's last statement of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// How many packages it can still hand out.
     pub available: usize,
     /// How many are reserved.
     pub reserved: usize,
-    /// The place in its log of the pool's last event then: what it said at a later place is newer,
-    /// whatever the clocks say.
+    /// The place in its log of the pool's last event then: a statement of a later position is newer,
+    /// regardless of clocks.
     pub position: u64,
     /// How many it can still hand out of each ciphersuite, by number; `None` if it has not said.
     #[serde(default)]

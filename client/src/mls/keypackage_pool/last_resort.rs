@@ -26,12 +26,12 @@ use crate::{
 
 /// How long the private keys of a withdrawn one are kept.
 const KEYS_KEPT: Duration = Duration::from_hours(24);
-/// What the names of the records of its use begin with.
+/// The prefix of the names of the records of its use.
 const USE_PREFIX: &str = "last-resort/";
-/// What the names of the records of joined Welcomes begin with.
+/// The prefix of the names of the records of joined Welcomes.
 const JOINED_PREFIX: &str = "last-resort-joined/";
 
-/// What has become of a package of last resort.
+/// The use of a package of last resort.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Use {
     /// When this device first heard of a use of it.
@@ -193,8 +193,8 @@ pub(super) fn note_withdrawn(
     staged.put_app_record(&use_name(keypackage_ref), &known)
 }
 
-/// Deletes the private keys of those that were withdrawn a day ago, as part of an operation; and forgets
-/// what is over.
+/// Deletes the private keys of those that were withdrawn a day ago, as part of an operation; and deletes
+/// records that are no longer needed.
 pub(super) fn delete_due(staged: &Staged<'_>, now: Timestamp) -> Result<(), StorageError> {
     for own in staged.packages_where(|own| own.facts.last_resort && !own.stage.is_live()) {
         let keypackage_ref = own.facts.keypackage_ref;

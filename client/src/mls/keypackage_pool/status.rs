@@ -1,14 +1,14 @@
-//! What the server has last said of the pool, and how full it is by that.
+//! The server's last statement of the pool, and the counts by it.
 
 use keypool_ledger::Timestamp;
 
 use super::{PoolCounts, ServerStatus, is_pending, is_single_use};
 use crate::{OwnPackage, OwnStage, Staged, StorageError};
 
-/// The name of the record that holds what the server has last said.
+/// The name of the record of the server's last statement.
 pub(super) const STATUS_RECORD: &str = "server-status";
 
-/// Keeps what the server has said of the pool, as part of an operation, unless it has said it already
+/// Stores the server's statement of the pool, as part of an operation, unless it is known already
 /// or something else at a later place of its log.
 pub(in crate::mls) fn record_server_status(
     staged: &Staged<'_>,
@@ -21,7 +21,7 @@ pub(in crate::mls) fn record_server_status(
     staged.put_app_record(STATUS_RECORD, status)
 }
 
-/// Forgets what the server has said of the pool, as part of an operation: the next it says stands.
+/// Deletes the server's statement of the pool, as part of an operation: the next statement stands.
 pub(in crate::mls) fn forget_server_status(staged: &Staged<'_>) {
     staged.remove_app_record(STATUS_RECORD);
 }
@@ -30,8 +30,8 @@ pub(super) fn server_status(staged: &Staged<'_>) -> Result<Option<ServerStatus>,
     staged.app_record(STATUS_RECORD)
 }
 
-/// As [`counts`], of one ciphersuite; what is live is that of all of them. `is_only` says that packages are
-/// kept of no other: then whatever a server has said that says nothing of ciphersuites is of this one.
+/// As [`counts`], of one ciphersuite; `live` is that of all of them. `is_only` says that packages are
+/// kept of no other: then a statement without ciphersuites is of this one.
 pub(super) fn counts_of(
     staged: &Staged<'_>,
     (suite, is_only): (u16, bool),

@@ -10,7 +10,7 @@ use super::{
 use crate::{ConfigError, PoolError, StorageError, mls::usable_suite, storage::fresh_command};
 
 impl KeyPackagePool {
-    /// What the size of a refill depends on, for each ciphersuite in the order of the configuration.
+    /// The counts that the size of a refill depends on, for each ciphersuite in the order of the configuration.
     /// `live` is that of the whole pool.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl KeyPackagePool {
         self.suites().map(of).collect()
     }
 
-    /// What a refill would do now for each ciphersuite.
+    /// Computes the next refill of each ciphersuite.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl KeyPackagePool {
         self.generate_by_suite(&[(ciphersuite, Replenishment { reupload: 0, create: count })], now)
     }
 
-    /// Makes what a refill needs, all in one write.
+    /// Makes the packages of a refill, all in one write.
     pub(in crate::mls) fn generate_by_suite(
         &self,
         needed: &[(u16, Replenishment)],

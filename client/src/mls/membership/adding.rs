@@ -32,7 +32,7 @@ pub struct PendingAdd {
     pub removed: Vec<PoolId>,
 }
 
-/// What became of packages that were to be added together.
+/// The outcome of adding several packages together.
 pub(crate) struct Sorted {
     /// The Commit that adds those that can be; none if no package can.
     pub(crate) made: Option<PendingAdd>,

@@ -22,7 +22,7 @@ use crate::{
     mls::{name_in, names},
 };
 
-/// What the names of the records begin with that say which Commit of a group is pending.
+/// The prefix of the names of the records of pending Commits.
 const RECORD_PREFIX: &str = "pending/";
 
 /// A Commit that is made and waits to be accepted: then merge it. If it is refused, clear it.
@@ -44,13 +44,13 @@ impl PendingCommit {
     }
 }
 
-/// What a Commit is made for, and the leaves that it removes by itself.
+/// The purpose of a Commit, and the leaves that it removes by itself.
 pub(super) type Shape<'a, F> = (F, &'a [LeafNodeIndex]);
 
-/// Where a Commit that this device has made stands in its group.
+/// The state of a Commit of this device in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It is the one that waits to be merged or cleared.
+pub(crate) enum CommitState {
+    /// The Commit waits to be merged or cleared.
     Pending,
     /// The group is still in its epoch, and it does not wait any more: it was cleared.
     Cleared,
@@ -142,7 +142,7 @@ impl MlsMembership {
         Ok(Some(pending))
     }
 
-    /// Makes the Commit that takes up what other members have proposed, as part of an operation;
+    /// Makes the Commit of the other members' proposals, as part of an operation;
     /// `None` if they have proposed nothing that this device would take up.
     pub(crate) fn take_up_on(
         &self,
@@ -234,7 +234,7 @@ impl MlsMembership {
         Ok(PendingCommit { commit, epoch, removed: removed_by(&state) })
     }
 
-    /// Makes a Commit with what is asked for, and with what others have proposed, as far as
+    /// Makes a Commit of the requested changes, and of others' proposals, as far as
     /// [`is_taken_up`] lets it in.
     pub(super) fn commit_on(
         &self,
@@ -246,7 +246,7 @@ impl MlsMembership {
         self.build_on(staged, state, shape, |built| built.stage_commit(&provider).map_err(refused))
     }
 
-    /// Builds a Commit, of which nothing is staged yet, for what is then done with it.
+    /// Builds a Commit, of which nothing is staged yet, for the given use.
     pub(super) fn build_on<T>(
         &self,
         staged: &Staged<'_>,
@@ -298,7 +298,7 @@ impl MlsMembership {
 }
 
 /// Whether this device's Commits take up a proposal of another member: that somebody goes or has fresh
-/// keys. Its own removal it cannot commit; and whoever is to be added must have been invited, with a
+/// keys. Its own removal it cannot commit; and new members must have been invited, with a
 /// package that is spent for it.
 fn is_taken_up(proposal: &QueuedProposal, own: LeafNodeIndex) -> bool {
     match proposal.proposal() {
@@ -337,22 +337,25 @@ pub(crate) fn left_on(staged: &Staged<'_>, group: &GroupId) -> Result<Vec<String
     Ok(leaves.filter_map(|leaf| name_in(state.member(leaf)?)).collect())
 }
 
-/// Where a Commit stands, as the operation leaves its group. Another Commit of the same epoch is not
+/// The state of a Commit, as the operation leaves its group. Another Commit of the same epoch is not
 /// taken for it.
-pub(crate) fn standing_on(staged: &Staged<'_>, post: &CommitPost) -> Result<Standing, GroupError> {
+pub(crate) fn standing_on(
+    staged: &Staged<'_>,
+    post: &CommitPost,
+) -> Result<CommitState, GroupError> {
     let state = open(staged, &post.group)?;
     if state.epoch().as_u64() != post.epoch {
-        return Ok(Standing::Passed);
+        return Ok(CommitState::Passed);
     }
     let pending: Option<Hash> = staged.app_record(&record_name(&post.group))?;
     let is_it = pending == Some(Hash::of(&post.commit)) && state.pending_commit().is_some();
-    Ok(if is_it { Standing::Pending } else { Standing::Cleared })
+    Ok(if is_it { CommitState::Pending } else { CommitState::Cleared })
 }
 
 /// Merges a Commit that has been accepted, as part of an operation, if it is pending.
-pub(crate) fn merge_on(staged: &Staged<'_>, post: &CommitPost) -> Result<Standing, GroupError> {
+pub(crate) fn merge_on(staged: &Staged<'_>, post: &CommitPost) -> Result<CommitState, GroupError> {
     let standing = standing_on(staged, post)?;
-    if standing == Standing::Pending {
+    if standing == CommitState::Pending {
         open(staged, &post.group)?.merge_pending_commit(&staged.provider()).map_err(refused)?;
     }
     Ok(standing)
@@ -362,8 +365,10 @@ pub(crate) fn merge_on(staged: &Staged<'_>, post: &CommitPost) -> Result<Standin
 /// that the device has left has none.
 pub(crate) fn clear_on(staged: &Staged<'_>, post: &CommitPost) -> Result<(), GroupError> {
     match standing_on(staged, post) {
-        Ok(Standing::Pending) => Ok(open(staged, &post.group)?.clear_pending_commit(staged)?),
-        Ok(Standing::Cleared | Standing::Passed) | Err(GroupError::NotInGroup { .. }) => Ok(()),
+        Ok(CommitState::Pending) => Ok(open(staged, &post.group)?.clear_pending_commit(staged)?),
+        Ok(CommitState::Cleared | CommitState::Passed) | Err(GroupError::NotInGroup { .. }) => {
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

@@ -9,11 +9,10 @@ use openmls::{
 use tls_codec::{Deserialize, Serialize};
 
 use super::{
-    MlsMembership,
-    attempts::{count_attempt, refuse_after_too_many},
-    delete, join_config,
+    MlsMembership, delete, join_config,
     leaving::end_on,
     load, remember,
+    welcome_attempts::{count_attempt, refuse_after_too_many},
 };
 use crate::{
     BoxError, JoinError, KeyFate, OwnStage, Staged, StorageError,
@@ -121,7 +120,7 @@ fn parse(bytes: &[u8]) -> Result<Welcome, BoxError> {
     }
 }
 
-/// The package of this device that a Welcome is for, and the digest of what is sealed to it. The Welcome
+/// The package of this device that a Welcome is for, and the digest of the part that is sealed to it. The Welcome
 /// may be for several devices' at once; their parts can be taken away or put in another order without
 /// making it another one.
 fn own_part(staged: &Staged<'_>, welcome: &Welcome) -> Result<(KeyPackageRef, Hash), JoinError> {
@@ -144,7 +143,7 @@ fn own_part(staged: &Staged<'_>, welcome: &Welcome) -> Result<(KeyPackageRef, Ha
     }
 }
 
-/// What the device's own history says of a package whose keys are not there.
+/// The fate, by the device's own history, of a package whose keys are not there.
 fn fate_of(staged: &Staged<'_>, keypackage_ref: &KeyPackageRef) -> KeyFate {
     match staged.package(keypackage_ref).map(|own| own.stage) {
         Some(OwnStage::Spent { group }) => KeyFate::SpentBefore { group },
@@ -155,7 +154,7 @@ fn fate_of(staged: &Staged<'_>, keypackage_ref: &KeyPackageRef) -> KeyFate {
     }
 }
 
-/// Removes what is left of a group the device was removed from; refuses one that it is in.
+/// Removes the rest of a group the device was removed from; refuses one that it is in.
 fn make_way(staged: &Staged<'_>, group: &GroupId) -> Result<(), JoinError> {
     match load(staged, group)? {
         None => Ok(()),

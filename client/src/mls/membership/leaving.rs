@@ -1,4 +1,4 @@
-//! Leaving a group: nobody can commit their own removal (RFC 9420 section 12.4), so whoever goes proposes
+//! Leaving a group: nobody can commit their own removal (RFC 9420 section 12.4), so a leaving member proposes
 //! it, and the next member's Commit takes it up.
 
 use data_encoding::HEXLOWER;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{GroupError, Staged, StorageError};
 
-/// What the names of the records of groups that are being left begin with.
+/// The prefix of the names of the records of groups that are being left.
 const RECORD_PREFIX: &str = "leaving/";
 
 /// A group that the device is leaving, and the epoch in which it has last said so: a proposal counts in

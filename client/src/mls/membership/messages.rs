@@ -17,7 +17,7 @@ use tls_codec::Deserialize as _;
 use super::{MlsMembership, bytes_of, forget, leaving::end_on, open, refused, signer_of};
 use crate::{BoxError, GroupError, MessageError, Staged, mls::name_in};
 
-/// What an incoming message was.
+/// An incoming message, opened.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Received {
     /// A member said something.
@@ -26,7 +26,7 @@ pub enum Received {
         group: GroupId,
         /// The name of the member.
         sender: String,
-        /// What was said.
+        /// The text of the message.
         bytes: Vec<u8>,
     },
     /// A member's Commit was taken as the group's new state.
@@ -48,7 +48,7 @@ pub enum Received {
     },
 }
 
-/// What a Commit has changed.
+/// The changes of a Commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The group.
@@ -63,7 +63,7 @@ pub struct Change {
     pub removed: Vec<String>,
     /// Whether this device was removed: it is not in the group any more.
     pub removed_self: bool,
-    /// Whether a Commit of this device was pending: it has lost, and is forgotten. What it did is
+    /// Whether a Commit of this device was pending: it has lost, and is forgotten. Its change is
     /// to be done again in the new epoch.
     pub own_commit_lost: bool,
 }
@@ -96,7 +96,7 @@ impl MlsMembership {
         bytes_of(&sealed)
     }
 
-    /// Opens a message of a group: what a member said, or a change to the group, which is taken
+    /// Opens a message of a group: a member's text, or a change to the group, which is taken
     /// over at once.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ fn parse(bytes: &[u8]) -> Result<ProtocolMessage, BoxError> {
     Ok(MlsMessageIn::tls_deserialize_exact(bytes)?.try_into_protocol_message()?)
 }
 
-/// Does what a valid message asks for.
+/// Applies a valid message.
 fn take_in(
     staged: &Staged<'_>,
     group: &GroupId,

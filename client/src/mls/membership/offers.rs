@@ -1,4 +1,4 @@
-//! What the inviter checks of a package it was handed: it trusts neither server nor owner.
+//! The inviter's checks of a package: it trusts neither server nor owner.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ use crate::{
     mls::{ledger_ref, names},
 };
 
-/// A package that was handed out for an invitation, and what was asked for.
+/// A package that was handed out for an invitation, and the request it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfferedPackage {
     /// The package that was reserved.
@@ -29,10 +29,10 @@ pub struct OfferedPackage {
     pub bytes: Vec<u8>,
 }
 
-/// A check that failed, and what MLS said if it said something.
+/// A check that failed, and the error of MLS if there is one.
 type Failure = (PackageCheck, Option<BoxError>);
 
-/// Packages that are good by themselves, and the others with what is wrong with each.
+/// Packages that are good by themselves, and the others with the fault of each.
 pub(super) struct Sifted<'a> {
     pub(super) good: Vec<(&'a OfferedPackage, KeyPackage)>,
     pub(super) bad: Vec<(KeyPackageRef, AddError)>,

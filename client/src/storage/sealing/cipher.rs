@@ -14,9 +14,9 @@ use crate::SealingError;
 
 /// The size of a slot of the key file, in bytes.
 pub(super) const SLOT_BYTES: usize = 64;
-/// What is drawn anew for each seal, in bytes.
+/// The size of the random nonce of each seal, in bytes.
 pub(super) const NONCE_BYTES: usize = 24;
-/// What shows that nothing was changed, in bytes.
+/// The size of the authentication tag, in bytes.
 pub(super) const TAG_BYTES: usize = 16;
 /// The size of a key, in bytes.
 pub(super) const KEY_BYTES: usize = 32;
@@ -30,7 +30,7 @@ const PLACE_BYTES: usize = 1 + 4 + 8;
 #[derive(Clone)]
 pub(super) struct Key(Zeroizing<[u8; KEY_BYTES]>);
 
-/// Where the key of a value stands, and since which write.
+/// The slot of the key of a value, and the write that filled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) slot: u32,
@@ -166,7 +166,7 @@ impl Key {
 }
 
 impl Place {
-    /// Where a sealed value says that its key stands.
+    /// The slot of the key that a sealed value names.
     pub(super) fn of(sealed: &[u8]) -> Option<Self> {
         let (&VALUE_VERSION, rest) = sealed.split_first()? else { return None };
         let (slot, rest) = rest.split_first_chunk::<4>()?;
@@ -176,7 +176,7 @@ impl Place {
     }
 }
 
-/// What a value is sealed under besides its key: store, name and format. The name comes last, so that
+/// The associated data of a sealed value: store, name and format. The name comes last, so that
 /// no two contexts are the same bytes.
 pub(super) fn value_context(store: Uuid, name: &[u8]) -> Vec<u8> {
     let mut context = b"keypool value".to_vec();

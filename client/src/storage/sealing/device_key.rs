@@ -1,4 +1,4 @@
-//! The device key: what wraps the keys of all values, and where it comes from.
+//! The device key, which wraps the keys of all values, and its sources.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     cipher::{KEY_BYTES, Key, randomize},
     files,
-    header::{FoundHeader, Header},
+    header::{Cost, DeviceKeyKind, FoundHeader, Header},
 };
 use crate::SealingError;
 
@@ -21,16 +21,16 @@ use crate::SealingError;
 const FILE: &str = "device-key";
 /// The name of the file with the key that takes its place, until the key file has changed over.
 const NEXT_FILE: &str = "device-key.next";
-/// What a passphrase costs to try: memory in KiB, passes, lanes.
+/// The cost of trying a passphrase: memory in KiB, passes, lanes.
 const COST: Cost = Cost { memory_kib: 64 * 1024, passes: 3, lanes: 1 };
-/// More memory than this is not asked for, whatever a header says, in KiB.
+/// The most memory that a header may ask for, in KiB.
 const MEMORY_KIB_MAX: u32 = 1024 * 1024;
-/// More passes than this are not made, whatever a header says.
+/// The most passes that a header may ask for.
 const PASSES_MAX: u32 = 64;
 
-/// What a store's private keys are sealed with. Wiped when dropped, and never printed.
+/// The key that seals a store's private keys. Wiped when dropped, and never printed.
 ///
-/// Whoever has it and a copy of the home has the private keys that are not deleted yet, and none that are.
+/// Together with a copy of the home it opens the private keys that are not deleted yet, and none that are.
 pub struct DeviceKey(Source);
 
 enum Source {
@@ -39,30 +39,11 @@ enum Source {
     App(Key),
 }
 
-/// Which kind of key a store is sealed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceKeyKind {
-    /// A file of the home that only its owner may read.
-    File,
-    /// A passphrase.
-    Passphrase,
-    /// 32 bytes that the app keeps.
-    App,
-}
-
-/// What it costs to try a passphrase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cost {
-    pub(super) memory_kib: u32,
-    pub(super) passes: u32,
-    pub(super) lanes: u32,
-}
-
 impl DeviceKey {
     /// A key in the file `device-key` of the home, which is made with the store and readable by its
     /// owner alone (mode 0600).
     ///
-    /// The weakest of the three: whoever copies the whole home has the key as well. Deleted private
+    /// The weakest of the three: a copy of the whole home contains the key as well. Deleted private
     /// keys are as gone as with the others.
     #[must_use]
     pub const fn in_file() -> Self {
@@ -159,16 +140,6 @@ impl Default for DeviceKey {
 impl fmt::Debug for DeviceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeviceKey").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for DeviceKeyKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::File => "a key in a file",
-            Self::Passphrase => "a passphrase",
-            Self::App => "a key of the app",
-        })
     }
 }
 

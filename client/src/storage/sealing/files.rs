@@ -24,7 +24,7 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     rename(&beside, path)
 }
 
-/// Writes a file that its owner alone may read, over what was left of another, durably.
+/// Writes a file that its owner alone may read, over the rest of another, durably.
 pub(super) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     destroy(path)?;
     let mut options = OpenOptions::new();

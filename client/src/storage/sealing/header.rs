@@ -1,17 +1,16 @@
-//! The header of the key file: which store's it is, and what its device key is made of.
+//! The header of the key file: the store it belongs to, and the parameters of its device key.
+
+use std::fmt;
 
 use keypool_ledger::Hash;
 use uuid::Uuid;
 
-use super::{
-    cipher::{Key, NONCE_BYTES, TAG_BYTES, randomize},
-    device_key::{Cost, DeviceKey, DeviceKeyKind},
-};
+use super::cipher::{Key, NONCE_BYTES, TAG_BYTES, randomize};
 use crate::SealingError;
 
-/// What stands before the slots, in bytes: two copies of the header, each in sectors of its own.
+/// The size of the header before the slots, in bytes: two copies, each in sectors of its own.
 pub(super) const HEADER_BYTES: usize = 4096;
-/// Where the second copy begins.
+/// The offset of the second copy.
 const SECOND_COPY: usize = HEADER_BYTES / 2;
 
 const MAGIC: &[u8; 16] = b"keypool key file";
@@ -21,7 +20,26 @@ const SALT_BYTES: usize = 16;
 /// How much of a digest says that a copy is whole.
 const DIGEST_BYTES: usize = 16;
 
-/// What stands in front of the slots.
+/// Which kind of key a store is sealed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKeyKind {
+    /// A file of the home that only its owner may read.
+    File,
+    /// A passphrase.
+    Passphrase,
+    /// 32 bytes that the app keeps.
+    App,
+}
+
+/// The cost of trying a passphrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) memory_kib: u32,
+    pub(super) passes: u32,
+    pub(super) lanes: u32,
+}
+
+/// The header in front of the slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: DeviceKeyKind,
@@ -30,7 +48,7 @@ pub(super) struct Header {
     pub(super) store: Uuid,
 }
 
-/// A header as it was read: what the device key has to vouch for.
+/// A header as it was read: the device key has to vouch for it.
 pub(super) struct FoundHeader {
     pub(super) header: Header,
     voucher: [u8; NONCE_BYTES + TAG_BYTES],
@@ -44,12 +62,26 @@ pub(super) enum HeaderTrouble {
     Newer(u16),
 }
 
+impl fmt::Display for DeviceKeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "a key in a file",
+            Self::Passphrase => "a passphrase",
+            Self::App => "a key of the app",
+        })
+    }
+}
+
 impl Header {
     /// The header of a new store's key file.
-    pub(super) fn fresh(key: &DeviceKey, store: Uuid) -> Result<Self, SealingError> {
+    pub(super) fn fresh(
+        kind: DeviceKeyKind,
+        cost: Cost,
+        store: Uuid,
+    ) -> Result<Self, SealingError> {
         let mut salt = [0; SALT_BYTES];
         randomize(&mut salt)?;
-        Ok(Self { kind: key.kind(), cost: key.cost(), salt, store })
+        Ok(Self { kind, cost, salt, store })
     }
 
     /// Both copies, which the device key vouches for.

@@ -49,7 +49,7 @@ struct Open {
 impl KeyFile {
     /// Makes the file of a store that is new.
     pub(super) fn create(home: &Path, key: &DeviceKey, store: Uuid) -> Result<Self, SealingError> {
-        let header = Header::fresh(key, store)?;
+        let header = Header::fresh(key.kind(), key.cost(), store)?;
         let device_key = key.first(home, &header)?;
         let mut bytes = header.encode(&device_key)?;
         bytes.resize(HEADER_BYTES + GROWTH as usize * SLOT_BYTES, 0);
@@ -81,7 +81,7 @@ impl KeyFile {
         Ok(Self { path, home: home.to_path_buf(), store, open })
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -117,7 +117,7 @@ impl KeyFile {
     /// Wraps the keys in these slots with another device key, in a new file that takes the place of this
     /// one. The old one is overwritten then, and so is a device key that was in a file.
     ///
-    /// After a crash the key is the old one or the new one; what is to be overwritten is when the file is
+    /// After a crash the key is the old one or the new one; the overwriting is finished when the file is
     /// opened.
     pub(super) fn change_key(
         &self,
@@ -125,7 +125,7 @@ impl KeyFile {
         slots: impl Iterator<Item = u32>,
     ) -> Result<(), SealingError> {
         self.settle()?;
-        let header = Header::fresh(key, self.store)?;
+        let header = Header::fresh(key.kind(), key.cost(), self.store)?;
         let device_key = key.next(&self.home, &header)?;
         let mut bytes = header.encode(&device_key)?;
         let count = self.count()? as usize;
@@ -145,7 +145,7 @@ impl KeyFile {
         self.settle()
     }
 
-    /// Does what an earlier change may not have come to.
+    /// Finishes an earlier change that may have been interrupted.
     fn settle(&self) -> Result<(), SealingError> {
         let found = read_header(&self.path, &mut open_file(&self.path)?)?;
         settle(&self.home, &self.path, &found).map_err(|source| self.unusable(source))
@@ -244,7 +244,7 @@ fn offset(slot: u32) -> u64 {
     HEADER_BYTES as u64 + u64::from(slot) * SLOT_BYTES as u64
 }
 
-/// Overwrites what a change of the device key has left beside the file and has no more use for.
+/// Overwrites the files that a change of the device key has left beside the key file.
 fn settle(home: &Path, path: &Path, found: &FoundHeader) -> io::Result<()> {
     let old = with_suffix(path, ".old");
     match std::fs::read(&old) {

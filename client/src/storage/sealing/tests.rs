@@ -23,7 +23,7 @@ use crate::storage::{
 
 const STORE: Uuid = Uuid::from_u128(7);
 
-/// What a vault holds, as a plain map.
+/// The content of a vault, as a plain map.
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn key() -> DeviceKey {
@@ -96,7 +96,7 @@ pub(in crate::storage) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What the disk held at each step of a write.
+/// The content of the disk at each step of a write.
 pub(in crate::storage) fn images(home: &Path, write: impl FnOnce()) -> Vec<(Step, TempDir)> {
     let images = Arc::new(Mutex::new(Vec::new()));
     let (taken, from) = (Arc::clone(&images), home.to_path_buf());

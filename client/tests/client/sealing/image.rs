@@ -51,8 +51,8 @@ impl Disk {
         self.folder.path().join("mount")
     }
 
-    /// All bytes of the disk, as they would be after a power cut at this moment: what is in the memory of
-    /// the file system is not among them.
+    /// All bytes of the disk, as they would be after a power cut at this moment: bytes in the memory of
+    /// the file system are not among them.
     fn bytes(&self) -> Vec<u8> {
         fs::read(self.image()).unwrap()
     }
@@ -73,8 +73,8 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(done.success(), "{program} {arguments:?}");
 }
 
-/// What of a device that lived on such a disk can be recovered, with the device key and all that is left
-/// on the disk: of what lives, and of what is dead.
+/// The values of a device on such a disk that can be recovered, with the device key and all that is left
+/// on the disk: live values, and dead ones.
 fn recovered(options: &str, erasure: Erasure) -> (BTreeSet<String>, BTreeSet<String>) {
     let disk = Disk::new(options);
     let home = TempDir::new_in(disk.mount()).unwrap();
@@ -146,7 +146,7 @@ fn what_was_deleted_is_gone_after_a_power_cut() {
     assert_eq!(recovered(), 0);
 }
 
-/// What the warning is for, and that the search would see it.
+/// The reason for the warning, and proof that the search would see it.
 #[test]
 #[ignore = "it mounts a disk, which needs root"]
 fn a_disk_that_journals_its_data_keeps_dead_keys() {

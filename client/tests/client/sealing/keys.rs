@@ -1,4 +1,4 @@
-//! Device keys: each kind opens its store, and what goes wrong with them is said.
+//! Device keys: each kind opens its store, and failures are named.
 
 use std::{
     fs,
@@ -37,7 +37,7 @@ fn number(home: &TempDir, key: &DeviceKey) -> Option<u8> {
     open(home, key).unwrap().stage().unwrap().app_record("number").unwrap()
 }
 
-/// What an opening is refused with.
+/// The error of an opening that is refused.
 fn refused(home: &TempDir, key: &DeviceKey) -> String {
     let error = open(home, key).unwrap_err();
     error.to_string().replace(&home.path().display().to_string(), "HOME")
@@ -91,7 +91,7 @@ fn a_missing_key_file_is_never_made_anew() {
     assert!(!home.path().join("keys").exists());
 }
 
-/// The store comes last when a home is made: without one, what else is there is made again.
+/// The store comes last when a home is made: without one, the rest is made again.
 #[test]
 fn a_home_whose_making_was_cut_off_is_made_again() {
     let made = sealed_home(&DeviceKey::in_file());
@@ -129,7 +129,7 @@ fn keys_and_their_errors_show_nothing() {
     insta::assert_snapshot!(format!("{error:?}"), @r#"OtherKind { home: "/home/alice", sealed_with: Passphrase, asked: App }"#);
 }
 
-/// A home of the first format holds keys in clear in a database that keeps what it has written: to
+/// A home of the first format holds keys in clear in a database that keeps all writes: to
 /// seal it now would hide that.
 #[test]
 fn a_home_from_before_the_sealing_is_refused() {
@@ -157,8 +157,8 @@ fn the_kind_of_file_system_is_told() {
     }
 }
 
-/// What a home with a pool is after one byte of its key file was flipped: as it was, or refused, or with
-/// an error at what the byte belonged to. Never something else.
+/// The state of a home with a pool after one byte of its key file was flipped: as it was, or refused, or with
+/// an error at the value of the byte. Never something else.
 #[test]
 fn a_flipped_byte_of_the_key_file_is_never_passed_over() {
     let intact = TempDir::new().unwrap();

@@ -11,7 +11,7 @@ const WINDOW: usize = 8;
 
 /// All the patterns to look for.
 pub(crate) struct Scanner {
-    /// By their first eight bytes: the patterns, and what they are of.
+    /// By their first eight bytes: the patterns, and the secrets they belong to.
     patterns: HashMap<[u8; WINDOW], Vec<(Vec<u8>, String)>>,
     /// Whether a pattern begins with these two bytes.
     begins: Vec<bool>,
@@ -64,7 +64,7 @@ impl Scanner {
         self.patterns.entry(first).or_default().push(found);
     }
 
-    /// What is in some bytes.
+    /// The secrets in some bytes.
     pub(crate) fn find(&self, bytes: &[u8]) -> Vec<&str> {
         let mut found = Vec::new();
         for place in 0..bytes.len().saturating_sub(WINDOW - 1) {
@@ -79,7 +79,7 @@ impl Scanner {
         found
     }
 
-    /// What is in the files of a folder and of the folders in it: the file, and the secret.
+    /// The secrets in the files of a folder and its subfolders: the file, and the secret.
     pub(crate) fn find_in(&self, folder: &Path) -> Vec<String> {
         let mut found = Vec::new();
         for file in files(folder) {

@@ -1,4 +1,4 @@
-//! The private bytes in what OpenMLS stores, found by the names of the fields that hold them.
+//! The private bytes in the values of OpenMLS, found by the names of the fields that hold them.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,7 +7,7 @@ use serde::{
     de::{MapAccess, SeqAccess, Visitor},
 };
 
-/// Private bytes, and what they are.
+/// Private bytes, and their kind.
 pub(crate) type Secrets = BTreeMap<Vec<u8>, String>;
 
 /// Shorter ones are flags and counts.

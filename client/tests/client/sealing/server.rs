@@ -1,4 +1,4 @@
-//! No private byte of a device is ever at the server, nor in what anybody logs.
+//! No private byte of a device is ever at the server, nor in any log.
 
 use std::{
     io::Write,
@@ -58,7 +58,7 @@ fn listen() -> Lines {
     lines.clone()
 }
 
-/// What a device's home holds now.
+/// The content of a device's home now.
 fn secrets_of(service: &Service, name: &str) -> Secrets {
     let home = service.folder.path().join(name);
     Thief::of(&home).secrets(&home)

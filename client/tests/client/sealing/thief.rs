@@ -24,7 +24,7 @@ const FRONT: usize = PLACE + 24;
 /// The longest stretch of a value that stands in one piece.
 const CHUNK: usize = 4096;
 
-/// All that is needed to open what is left.
+/// All that is needed to open the remaining values.
 pub(crate) struct Thief {
     store: Vec<u8>,
     /// The data keys that are left, by their slots.
@@ -108,7 +108,7 @@ impl Thief {
         secrets
     }
 
-    /// What comes out when every key that is left is tried on everything that looks like the beginning
+    /// The result of trying every remaining key on everything that looks like the beginning
     /// of a sealed value, tags or no tags, in all these files; and on every whole value.
     pub(crate) fn recover<'s>(
         &self,

@@ -1,11 +1,11 @@
-//! What happens when somebody puts an older copy back: of a device's home, or of the server's data.
+//! Older copies put back: of a device's home, or of the server's data.
 
 use std::path::PathBuf;
 
 use keypool_server::{Server, Settings};
 
+use super::super::support::copy;
 use super::{Service, settings};
-use crate::client::support::copy;
 
 impl Service {
     /// Keeps a copy of a device's home, which must be closed.

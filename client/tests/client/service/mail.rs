@@ -10,7 +10,7 @@ use keypool_ledger::{GroupId, PoolId};
 
 use super::{Hook, Side};
 
-/// What the mail service does to the next Commit or Welcome.
+/// The mail service's action on the next Commit or Welcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// None: it is taken.
@@ -87,7 +87,7 @@ impl Mail {
         commits.into_iter().map(|(_, commit)| commit.clone()).collect()
     }
 
-    /// Whether the app dies at the present Commit; says so to whom it concerns.
+    /// Whether the app dies at the present Commit; and signals the test.
     fn dies_at_commit(&self, side: Side) -> bool {
         let mut queues = self.0.lock().unwrap();
         let number = queues.asked;

@@ -1,5 +1,5 @@
-//! The way to the server. It can lose answers, forge them, repeat and delay requests, and see the app die. What
-//! has no end, a stream, is handed on as it comes.
+//! The way to the server. It can lose answers, forge them, repeat and delay requests, and see the app die. A
+//! stream, which has no end, is handed on as it comes.
 
 use std::{
     collections::HashMap,
@@ -16,10 +16,10 @@ use tokio::sync::watch;
 
 use super::{super::support::in_a_minute, Hook, Side};
 
-/// What changes an answer.
+/// A function that changes an answer.
 type Tamper = Box<dyn FnOnce(&str) -> String + Send>;
 
-/// What happens to one request.
+/// The fate of one request.
 enum Plan {
     /// The server carries it out, and the answer is lost.
     Lost,

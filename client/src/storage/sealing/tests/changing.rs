@@ -1,4 +1,4 @@
-//! Another device key: what the one before opened, it opens no more.
+//! Another device key: the one before opens nothing any more.
 
 use std::{fs, path::Path};
 

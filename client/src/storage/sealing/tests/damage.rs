@@ -1,4 +1,4 @@
-//! Damage to the key file and to sealed values: found, named, and never more than what was damaged.
+//! Damage to the key file and to sealed values: found, named, and limited to the damaged part.
 
 use std::{fs, os::unix::fs::FileExt};
 

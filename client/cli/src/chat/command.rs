@@ -1,0 +1,125 @@
+//! Parsing of a line into a command.
+
+/// A command of the chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Nothing.
+    Nothing,
+    /// To say something to the current group.
+    Say(String),
+    /// To make a group.
+    Create(String),
+    /// To invite people to the current group.
+    Invite(Vec<String>),
+    /// To list the groups.
+    Groups,
+    /// To go to another group.
+    Switch(String),
+    /// To list the members of the current group.
+    List,
+    /// To remove people from the current group.
+    Remove(Vec<String>),
+    /// To leave the current group.
+    Leave,
+    /// To block users.
+    Block(Vec<String>),
+    /// To block users no more.
+    Unblock(Vec<String>),
+    /// To show the pool.
+    Pool,
+    /// To refresh the pool.
+    Refresh,
+    /// To show the timeline of packages.
+    History(String),
+    /// To list the commands.
+    Help,
+    /// To end the program.
+    Quit,
+}
+
+/// The text of `/help`.
+pub(super) const HELP: &str = "\
+/create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
+/invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
+/groups          your groups, and what you have not read
+/switch NAME     go to another group, by its name or its number
+/list            who is in this group
+/remove USER…    remove people from this group
+/leave           leave this group
+/block USER…     let people neither invite you nor write to you; they are not told
+/unblock USER…   let them again
+/pool            how many KeyPackages are left for those who invite you
+/refresh         refill the pool now
+/history REF     what happened to a KeyPackage; without REF, to all of them
+/help            this
+/quit            end; what was not sent yet goes out next time
+Everything else is said to the group. Begin with // to say something that begins with /.";
+
+/// Reads a line.
+///
+/// # Errors
+///
+/// Returns a sentence about the part that is not understood.
+pub(super) fn parse(line: &str) -> Result<Command, String> {
+    let line = line.trim();
+    let Some(rest) = line.strip_prefix('/') else {
+        let is_empty = line.is_empty();
+        return Ok(if is_empty { Command::Nothing } else { Command::Say(line.to_owned()) });
+    };
+    if rest.starts_with('/') {
+        return Ok(Command::Say(rest.to_owned()));
+    }
+    let (word, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let argument = argument.trim().to_owned();
+    let people = || {
+        let people: Vec<String> = argument.split_whitespace().map(ToOwned::to_owned).collect();
+        if people.is_empty() { Err(format!("whom? /{word} USER…")) } else { Ok(people) }
+    };
+    match word {
+        "create" => Ok(Command::Create(argument)),
+        "invite" => Ok(Command::Invite(people()?)),
+        "groups" => Ok(Command::Groups),
+        "switch" if argument.is_empty() => Err("which one? /switch NAME".to_owned()),
+        "switch" => Ok(Command::Switch(argument)),
+        "list" => Ok(Command::List),
+        "remove" => Ok(Command::Remove(people()?)),
+        "leave" => Ok(Command::Leave),
+        "block" => Ok(Command::Block(people()?)),
+        "unblock" => Ok(Command::Unblock(people()?)),
+        "pool" => Ok(Command::Pool),
+        "refresh" => Ok(Command::Refresh),
+        "history" => Ok(Command::History(argument)),
+        "help" => Ok(Command::Help),
+        "quit" => Ok(Command::Quit),
+        _ => Err(format!("there is no /{}; /help lists the commands", crate::output::plain(word))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_debug_snapshot;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_understood_or_said_to_be_not() {
+        let lines = [
+            "hello there ",
+            "",
+            "//shrug",
+            "/create friday evening",
+            "/create",
+            "/invite bob carol/phone",
+            "/invite",
+            "/switch",
+            "/switch 2",
+            "/history ab12",
+            "/history",
+            "/nonsense 1",
+            "/",
+            "/quit",
+        ];
+        let read = lines.map(|line| (line, parse(line)));
+        assert_debug_snapshot!(read);
+    }
+}

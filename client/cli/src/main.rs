@@ -1,0 +1,250 @@
+//! `keypool`: a device's pool from the command line, and a chat that is built on it.
+
+mod audit;
+mod chat;
+mod output;
+mod pool;
+
+use std::{
+    error::Error,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use keypool_api::{Code, Voucher};
+use keypool_client::{DeviceKey, PoolConfig};
+use keypool_ledger::{PoolId, SignatureKey};
+use serde_json::json;
+
+use self::output::{complain, say};
+
+/// Keeps a device's pool of MLS KeyPackages, and chats over it.
+#[derive(Parser)]
+#[command(name = "keypool", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    whose: Whose,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which device this is, and where.
+#[derive(Args)]
+struct Whose {
+    /// Where the device's keys and groups are
+    #[arg(long, env = "KEYPOOL_HOME", value_name = "DIR", global = true)]
+    home: Option<PathBuf>,
+    /// The server
+    #[arg(
+        long,
+        env = "KEYPOOL_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080",
+        global = true
+    )]
+    server: String,
+    /// Whose device this is
+    #[arg(long, env = "KEYPOOL_USER", value_name = "NAME", global = true)]
+    user: Option<String>,
+    /// Which of the user's devices
+    #[arg(
+        long,
+        env = "KEYPOOL_DEVICE",
+        value_name = "NAME",
+        default_value = "main",
+        global = true
+    )]
+    device: String,
+    /// A file whose first line is the passphrase that seals the device's keys; without it they are
+    /// sealed with a key file in the home
+    #[arg(long, env = "KEYPOOL_PASSPHRASE_FILE", value_name = "FILE", global = true)]
+    passphrase_file: Option<PathBuf>,
+    /// A token of the server's operator, for registering where the server asks for one
+    #[arg(
+        long,
+        env = "KEYPOOL_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        global = true
+    )]
+    token: Option<String>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Talk to others: groups, invitations, messages
+    Chat(chat::Options),
+    /// Make the device's keys and register them at the server
+    Register {
+        /// What another device of the user says for this one, as `keypool vouch` prints it there
+        #[arg(long, value_name = "WORD")]
+        voucher: Option<Voucher>,
+    },
+    /// Vouch for another device of the user, so that it can register
+    Vouch {
+        /// What the other device is called
+        #[arg(value_name = "DEVICE")]
+        other: String,
+        /// Its key, as it says when it is refused
+        keyid: SignatureKey,
+    },
+    /// Remove a device of the user, this one or another: its key is nobody's ever after
+    RemoveDevice {
+        /// What it is called
+        #[arg(value_name = "DEVICE")]
+        other: String,
+        /// Remove the devices as well that it had vouched for: a thief may have made them
+        #[arg(long)]
+        with_introduced: bool,
+    },
+    /// Show how full the pool is
+    Status,
+    /// Keep the pool: fetch its history, clean up, refill it if it is low
+    Refresh(PoolSize),
+    /// Show what happened to the pool, or to one package
+    History {
+        /// The package's reference, or how it begins
+        #[arg(value_name = "REF")]
+        keypackage_ref: Option<String>,
+        /// Show what this device did with its packages, not what the server says
+        #[arg(long)]
+        own: bool,
+    },
+    /// Look for what the device's history and its store disagree on
+    Doctor {
+        /// Repair it, and withdraw from the server what has lost its keys
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Look for what the server has told that cannot be so; ends with 3 if a rule is broken, with 4 if
+    /// the server has told two histories
+    Audit(audit::Options),
+    /// Give the device another signature key, and withdraw the packages of the one before
+    RotateKey(PoolSize),
+    /// Withdraw all packages: nobody is given one until the next refresh makes new ones
+    Withdraw,
+    /// Seal the device's keys with another passphrase, or with a new key file
+    Reseal {
+        /// A file whose first line is the new passphrase; without it a new key file is made in the home
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: Option<PathBuf>,
+    },
+    /// Say what an error code means, or list them all
+    Explain {
+        /// The code, as in pool_exhausted
+        code: Option<String>,
+    },
+}
+
+/// How large the pool is kept.
+#[derive(Args, Clone, Debug)]
+struct PoolSize {
+    /// The ciphersuites to keep packages of, by number; the first one is that of new groups
+    #[arg(
+        long,
+        env = "KEYPOOL_CIPHERSUITES",
+        value_name = "NUMBER,…",
+        value_delimiter = ',',
+        default_values_t = PoolConfig::default().ciphersuites
+    )]
+    ciphersuites: Vec<u16>,
+    /// How many packages of each ciphersuite a refill brings the pool to
+    #[arg(long, value_name = "COUNT", default_value_t = PoolConfig::default().target)]
+    target: usize,
+    /// At how many packages or fewer it is refilled [default: 8, or one less than the target]
+    #[arg(long, value_name = "COUNT")]
+    low: Option<usize>,
+    /// Keep no package of last resort, which inviters are given when no other is left
+    #[arg(long)]
+    no_last_resort: bool,
+}
+
+impl PoolSize {
+    fn config(&self) -> PoolConfig {
+        let usual = PoolConfig::default();
+        let low = usual.low_watermark.min(self.target.saturating_sub(1));
+        let low_watermark = self.low.unwrap_or(low);
+        let last_resort = !self.no_last_resort;
+        let ciphersuites = self.ciphersuites.clone();
+        PoolConfig { target: self.target, low_watermark, last_resort, ciphersuites, ..usual }
+    }
+}
+
+impl Whose {
+    /// The device's name and its home, which most commands need.
+    fn device(&self) -> Result<(PoolId, &PathBuf), Box<dyn Error>> {
+        let user = self.user.as_deref().ok_or("whose device is it? Say --user NAME")?;
+        let home = self.home.as_ref().ok_or("where are its keys? Say --home DIR")?;
+        Ok((PoolId::new(user, &self.device)?, home))
+    }
+
+    /// The key that seals the device's private keys.
+    fn device_key(&self) -> Result<DeviceKey, Box<dyn Error>> {
+        device_key(self.passphrase_file.as_deref())
+    }
+}
+
+/// A device key of the passphrase in a file, or else one in a file of the home.
+fn device_key(passphrase_file: Option<&Path>) -> Result<DeviceKey, Box<dyn Error>> {
+    let Some(path) = passphrase_file else { return Ok(DeviceKey::in_file()) };
+    let mut line = String::new();
+    let read = File::open(path).and_then(|file| BufReader::new(file).read_line(&mut line));
+    read.map_err(|err| format!("the passphrase in {} cannot be read: {err}", path.display()))?;
+    let passphrase = line.trim_end_matches(['\n', '\r']);
+    if passphrase.is_empty() {
+        return Err(format!("the first line of {} is no passphrase", path.display()).into());
+    }
+    Ok(DeviceKey::from_passphrase(passphrase.to_owned()))
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match &cli.command {
+        Command::Explain { code } => explain(cli.whose.json, code.as_deref())?,
+        Command::Chat(options) => runtime.block_on(chat::run(&cli.whose, options))?,
+        Command::Audit(options) => return runtime.block_on(audit::run(&cli.whose, options)),
+        command => runtime.block_on(pool::carry_out(&cli.whose, command))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(json: bool, code: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let chosen: Vec<Code> = match code {
+        Some(word) => vec![word.parse()?],
+        None => Code::ALL.to_vec(),
+    };
+    for code in chosen {
+        let again = if code.retryable() { "may succeed later" } else { "will fail again" };
+        let value = json!({
+            "code": code.word(),
+            "title": code.title(),
+            "hint": code.hint(),
+            "retryable": code.retryable(),
+        });
+        let text = format!(
+            "{}: {}\n  {}\n  the same request {again}",
+            code.word(),
+            code.title(),
+            code.hint()
+        );
+        say(json, &value, &text)?;
+    }
+    Ok(())
+}

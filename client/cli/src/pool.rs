@@ -1,0 +1,337 @@
+//! The commands that keep a pool and show it.
+
+use std::error::Error;
+
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use keypool_api::{
+    Code, PoolStatus, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, Voucher,
+};
+use keypool_client::{
+    ClientOptions, DeviceIdentity, Issue, MlsClient, PoolConfig, Refresh, ServerDelivery,
+    fresh_command,
+};
+use keypool_ledger::KeyPackageRef;
+use keypool_projections::Moment;
+use serde_json::json;
+
+use crate::{
+    Command, Whose, device_key,
+    output::{bar, print, say, sentence},
+};
+
+/// Carries one of them out.
+pub(crate) async fn carry_out(whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
+    let config = match command {
+        Command::Refresh(size) | Command::RotateKey(size) => size.config(),
+        _ => PoolConfig::default(),
+    };
+    Device::open(whose, config)?.carry_out(whose, command).await
+}
+
+/// A device, opened for one command.
+pub(crate) struct Device {
+    pub(crate) client: MlsClient<ServerDelivery>,
+}
+
+impl Device {
+    pub(crate) fn open(whose: &Whose, pool: PoolConfig) -> Result<Self, Box<dyn Error>> {
+        let (owner, home) = whose.device()?;
+        let device_key = whose.device_key()?;
+        let options = ClientOptions { pool, device_key, ..ClientOptions::default() };
+        let client = MlsClient::open_at_server(home, &owner, &whose.server, options)?;
+        client.set_registration_token(whose.token.clone());
+        Ok(Self { client })
+    }
+
+    async fn carry_out(&self, whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
+        match command {
+            Command::Register { voucher } => {
+                let reply = self.register(voucher.clone()).await?;
+                let text = format!(
+                    "{}/{} is registered; its key is {}\nnext: keypool refresh",
+                    reply.user, reply.device, reply.keyid
+                );
+                say(whose.json, &serde_json::to_value(&reply)?, &text)
+            }
+            Command::Vouch { other, keyid } => {
+                let voucher = self.client.vouch_for(other, keyid).await?;
+                let text = format!(
+                    "on {}/{other}, within ten minutes: keypool register --voucher {voucher}",
+                    self.client.identity().pool().user()
+                );
+                say(whose.json, &serde_json::to_value(&voucher)?, &text)
+            }
+            Command::Status => {
+                let status = self.client.status().await?;
+                say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
+            }
+            Command::Refresh(_) => {
+                let refresh = self.client.refresh_now().await?;
+                say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))
+            }
+            Command::History { keypackage_ref, own } => {
+                if !own {
+                    self.client.fetch_history().await?;
+                }
+                self.history(whose.json, keypackage_ref.as_deref().unwrap_or_default(), *own)
+            }
+            Command::Doctor { repair } => self.check_up(whose.json, *repair).await,
+            Command::RotateKey(_) => self.rotate_key(whose.json).await,
+            Command::RemoveDevice { other, with_introduced } => {
+                self.remove(whose.json, other, *with_introduced).await
+            }
+            Command::Withdraw => {
+                let count = self.client.invalidate_credential_keys().await?;
+                let text = format!("{count} packages are withdrawn\nnext: keypool refresh");
+                say(whose.json, &json!({ "withdrawn": count }), &text)
+            }
+            Command::Reseal { new_passphrase_file } => {
+                self.client
+                    .store()
+                    .change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
+                let text = match new_passphrase_file {
+                    Some(_) => "the device's keys are sealed with the new passphrase",
+                    None => "the device's keys are sealed with a new key file in the home",
+                };
+                say(whose.json, &json!({ "resealed": true }), text)
+            }
+            Command::Explain { .. } | Command::Chat(_) | Command::Audit(_) => Ok(()),
+        }
+    }
+
+    /// Replaces the device's key, and fills the pool with packages of the new one.
+    async fn rotate_key(&self, json: bool) -> Result<(), Box<dyn Error>> {
+        let keyid = self.client.rotate_key().await?;
+        let refresh = self.client.refresh_now().await?;
+        let value = json!({ "keyid": keyid, "available": refresh.available });
+        let text = format!(
+            "the key is {keyid} now; {} new packages are available\nthe chat brings it into \
+             your groups",
+            refresh.available
+        );
+        say(json, &value, &text)
+    }
+
+    /// Removes a device of the user, and with `with_introduced` also the devices that it vouched for, except
+    /// this one.
+    async fn remove(
+        &self,
+        json: bool,
+        device: &str,
+        with_introduced: bool,
+    ) -> Result<(), Box<dyn Error>> {
+        let own = self.client.identity().pool().device();
+        if with_introduced && device == own {
+            return Err(format!(
+                "{own} is this device, and no device is removed once it is: run this on a device that stays"
+            )
+            .into());
+        }
+        let introduced = self.remove_one(json, device, with_introduced).await?;
+        for device in introduced.iter().filter(|_| with_introduced) {
+            self.remove_one(json, device, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes one device, and returns the other devices that it vouched for, without this one.
+    async fn remove_one(
+        &self,
+        json: bool,
+        device: &str,
+        with_introduced: bool,
+    ) -> Result<Vec<String>, Box<dyn Error>> {
+        let reply = self.client.remove_device(device).await?;
+        let mut introduced = reply.introduced.clone();
+        introduced.retain(|device| device != self.client.identity().pool().device());
+        let shown = if with_introduced { &[] } else { introduced.as_slice() };
+        say(json, &serde_json::to_value(&reply)?, &removed_text(&reply, shown))?;
+        Ok(introduced)
+    }
+
+    /// Registers the device. Where another device of the user could help, how it can is said.
+    async fn register(&self, voucher: Option<Voucher>) -> Result<RegisterReply, Box<dyn Error>> {
+        match self.client.register_vouched(voucher).await {
+            Err(error) if error.code() == Some(Code::IdentityBound) => Err(format!(
+                "{}\n{}",
+                sentence(&error),
+                how_to_be_vouched_for(self.client.identity())
+            )
+            .into()),
+            Err(error) if error.code() == Some(Code::KeyRetired) => {
+                Err(format!("{}\n{KEY_RETIRED}", sentence(&error)).into())
+            }
+            Err(error)
+                if matches!(error.code(), Some(Code::StatementStale | Code::StatementExpired)) =>
+            {
+                Err(format!("{}\n{VOUCHER_USED}", sentence(&error)).into())
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Prints the doctor's report, and repairs its issues if that was asked for. Remaining issues are an error.
+    async fn check_up(&self, json: bool, repair: bool) -> Result<(), Box<dyn Error>> {
+        // What the server may hand out is known from its history alone.
+        let server = self.client.fetch_history().await.err();
+        let checkup = if repair { self.client.repair()? } else { self.client.check_up()? };
+        let findings: Vec<String> = checkup.findings.iter().map(ToString::to_string).collect();
+        let value = json!({
+            "findings": findings,
+            "to_withdraw": checkup.to_withdraw,
+            "repaired": checkup.repaired,
+            "deletion": self.client.store().erasure().to_string(),
+        });
+        let mut lines = vec![checkup.to_string().trim_end().to_owned()];
+        lines.push(format!("deleted keys: {}", self.client.store().erasure()));
+        let unknown = |error| format!("what the server has is not known: {}", sentence(&error));
+        lines.extend(server.map(unknown));
+        say(json, &value, &lines.join("\n"))?;
+        if repair && !checkup.to_withdraw.is_empty() {
+            let request = RevokeRequest {
+                keypackage_refs: Some(checkup.to_withdraw.clone()),
+                credential_hash: None,
+                all: None,
+                reason: RevokeWord::Withdrawn,
+            };
+            self.client.connection().api().revoke(&request, fresh_command()).await?;
+        }
+        let is_left = |finding: &Issue| !(repair && finding.is_repairable());
+        match checkup.findings.iter().filter(|finding| is_left(finding)).count() {
+            0 => Ok(()),
+            _ if repair => Err("not everything could be repaired".into()),
+            _ => Err("something is not as it should be; `keypool doctor --repair` mends it".into()),
+        }
+    }
+
+    fn history(&self, json: bool, begins: &str, own: bool) -> Result<(), Box<dyn Error>> {
+        let mut moments =
+            if own { self.client.own_history(None)? } else { self.client.history(None)? };
+        moments.retain(|moment| begins.is_empty() || is_of(moment, begins));
+        if json {
+            return moments.iter().try_for_each(|moment| print(&serde_json::to_string(moment)?));
+        }
+        if moments.is_empty() && begins.is_empty() {
+            return print("nothing has happened yet; `keypool refresh` fills the pool");
+        }
+        if moments.is_empty() {
+            return Err(format!("no package here has a reference that begins with {begins}").into());
+        }
+        print(&history_table(&moments).to_string())
+    }
+}
+
+/// The advice for a device whose key was removed or replaced.
+pub(crate) const KEY_RETIRED: &str = "this device was removed, or its home is an old copy: its key is nobody's \
+                                      ever after; register with a new home, --home OTHER, and have it \
+                                      vouched for on a device that is left";
+/// The advice for a voucher that is no longer valid.
+const VOUCHER_USED: &str = "this voucher was used or is too old: make another with `keypool vouch`";
+
+/// The text for a removed device, with advice for the devices that it vouched for and that are left.
+fn removed_text(reply: &RemoveReply, introduced: &[String]) -> String {
+    let RemoveReply { user, device, .. } = reply;
+    let mut lines = vec![
+        format!(
+            "{user}/{device} is removed: nobody is given a package of it, and its key is nobody's any more"
+        ),
+        "remove it from your groups as well; it comes back with a new key and a voucher".to_owned(),
+    ];
+    if !introduced.is_empty() {
+        let devices = introduced.join(", ");
+        lines.push(format!("it had introduced {devices}: remove them as well if it was stolen"));
+        let each = introduced.iter().map(|device| format!("keypool remove-device {device}"));
+        lines.extend(each);
+    }
+    lines.join("\n")
+}
+
+/// The advice for a user who has a device already.
+pub(crate) fn how_to_be_vouched_for(identity: &DeviceIdentity) -> String {
+    let (pool, keyid) = (identity.pool(), identity.signature_key());
+    format!(
+        "if {} is yours: type `keypool vouch {} {keyid}` on a registered device of {}, and here what it \
+         prints",
+        pool.user(),
+        pool.device(),
+        pool.user()
+    )
+}
+
+/// Whether an event is of a package whose reference begins so.
+pub(crate) fn is_of(moment: &Moment, begins: &str) -> bool {
+    let name = moment.keypackage_ref.as_ref().map(ToString::to_string);
+    name.is_some_and(|name| name.starts_with(begins))
+}
+
+fn status_text(status: &PoolStatus) -> String {
+    let counts = &status.counts;
+    let mut lines = vec![
+        format!("{}/{}  {}", status.user, status.device, status.pool_health),
+        format!("{} {} available", bar(counts.available), counts.available),
+        format!(
+            "reserved {}, spent {}, expired {}, revoked {}, uploaded {} in all",
+            counts.reserved, counts.spent, counts.expired, counts.revoked, counts.total
+        ),
+        format!("expiring within two days: {}", status.expiring_soon),
+        format!("of last resort: {}", counts.last_resort),
+    ];
+    if 1 < counts.suites.len() {
+        let each = counts
+            .suites
+            .iter()
+            .map(|suite| format!("{} of ciphersuite {}", suite.available, suite.ciphersuite));
+        lines.insert(2, format!("of these {}", each.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(seconds) = status.seconds_to_empty {
+        lines.push(format!("at today's pace it lasts {} hours", seconds / 3600));
+    }
+    lines.push(format!("next: {}", status.recommended_action));
+    lines.join("\n")
+}
+
+fn refresh_text(refresh: &Refresh) -> String {
+    let mut lines = vec![format!(
+        "{} new events, {} packages expired, {} uploaded again, {} made and uploaded",
+        refresh.events, refresh.expired, refresh.reuploaded, refresh.created
+    )];
+    if !refresh.drift.is_none() {
+        lines.push(refresh.drift.to_string());
+    }
+    lines.extend(refresh.rejected.iter().map(|rejected| format!("rejected {rejected}")));
+    if refresh.last_resort_used > 0 {
+        let what = "the pool was empty, and your last-resort package was used; it is withdrawn";
+        lines.push(what.to_owned());
+    }
+    if refresh.last_resort_uploaded > 0 {
+        lines.push("a new package of last resort stands behind the others".to_owned());
+    }
+    lines.push(format!("{} packages available", refresh.available));
+    lines.join("\n")
+}
+
+/// Events as a table.
+pub(crate) fn history_table(moments: &[Moment]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["version", "time", "package", "event", ""]);
+    for moment in moments {
+        let package = moment.keypackage_ref.as_ref().map(KeyPackageRef::short).unwrap_or_default();
+        table.add_row([
+            moment.version.to_string(),
+            time(moment),
+            package,
+            moment.event.clone(),
+            moment.detail.clone(),
+        ]);
+    }
+    table
+}
+
+/// The time of an event as people write it, in UTC.
+fn time(moment: &Moment) -> String {
+    let millis = i64::try_from(moment.at.as_millis()).unwrap_or(i64::MAX);
+    match jiff::Timestamp::from_millisecond(millis) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => moment.at.to_string(),
+    }
+}

@@ -1,0 +1,47 @@
+//! A home that is in use by another process.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use keypool_client::{LocalStore, StorageError};
+
+use super::{
+    command_line::{keypool, told},
+    service::Service,
+};
+
+#[test]
+fn a_second_process_on_a_home_is_refused() {
+    let service = Service::start();
+    assert_eq!(keypool(&service, &["register"]).status.code(), Some(0));
+    let home = service.folder.path().join("alice");
+    let owner = "alice".parse().unwrap();
+    {
+        let _held = LocalStore::open(&home, &owner).unwrap();
+        let refused = told(&keypool(&service, &["status"]));
+        let home = home.display().to_string();
+        insta::assert_snapshot!(refused.replace(&home, "HOME"), @r"
+        error: another process uses HOME; close it, or give this one a home of its own
+        [1]
+        ");
+    }
+    assert_eq!(keypool(&service, &["status"]).status.code(), Some(0));
+
+    // And the other way round, until that process is killed.
+    let mut chat = Command::new(env!("CARGO_BIN_EXE_keypool"))
+        .args(["chat", "--user", "alice", "--server", &service.tunnel.url(), "--home"])
+        .arg(&home)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(chat.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let refused = LocalStore::open(&home, &owner).unwrap_err();
+    assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
+    chat.kill().unwrap();
+    chat.wait().unwrap();
+    LocalStore::open(&home, &owner).unwrap();
+}

@@ -1,0 +1,120 @@
+//! Upkeep of the device's pool: refreshes, the server's history, the audit and the doctor.
+
+use keypool_api::PoolStatus;
+
+use super::MlsClient;
+use crate::{
+    ApiError, DeliveryService, DoctorReport, OwnerAudit, PoolError, PoolListener, Refresh,
+    RefreshError, StorageError,
+};
+
+impl<D: DeliveryService> MlsClient<D> {
+    /// Withdraws all live packages: see [`MlsConnection::invalidate_credential_keys`](crate::MlsConnection::invalidate_credential_keys).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]. Repeating it is harmless.
+    pub async fn invalidate_credential_keys(&self) -> Result<usize, RefreshError> {
+        self.connection.invalidate_credential_keys(self.now()).await
+    }
+
+    /// Keeps the pool: see [`MlsConnection::refresh_key_packages`](crate::MlsConnection::refresh_key_packages).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]; the steps before it are kept.
+    pub async fn refresh_key_packages(&self) -> Result<Refresh, RefreshError> {
+        self.connection.refresh_key_packages(self.now()).await
+    }
+
+    /// Opens the event stream of the pool: see [`MlsConnection::listen`](crate::MlsConnection::listen).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`].
+    pub async fn listen(&self) -> Result<PoolListener<'_, D>, RefreshError> {
+        self.connection.listen().await
+    }
+
+    /// Audits the server's statements against the device's own records: see
+    /// [`MlsConnection::audit`](crate::MlsConnection::audit). To be called after a refresh.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn audit(&self) -> Result<OwnerAudit, StorageError> {
+        self.connection.audit(self.now())
+    }
+
+    /// How full the pool is, as the server says.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn status(&self) -> Result<PoolStatus, ApiError> {
+        self.connection.status().await
+    }
+
+    /// Whether an open event stream keeps the mirror complete: see
+    /// [`MlsConnection::is_subscribed`](crate::MlsConnection::is_subscribed).
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        self.connection.is_subscribed()
+    }
+
+    /// Refreshes the pool even if the last refresh was a moment ago: see [`MlsConnection::refresh_now`](crate::MlsConnection::refresh_now).
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsClient::refresh_key_packages`].
+    pub async fn refresh_now(&self) -> Result<Refresh, RefreshError> {
+        self.connection.refresh_now(self.now()).await
+    }
+
+    /// Fetches the server's history of the pool: see [`MlsConnection::fetch_history`](crate::MlsConnection::fetch_history).
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsConnection::fetch_history`](crate::MlsConnection::fetch_history).
+    pub async fn fetch_history(&self) -> Result<usize, RefreshError> {
+        self.connection.fetch_history(self.now()).await
+    }
+
+    /// Holds the server to its checkpoints: see [`MlsConnection::watch_ledger`](crate::MlsConnection::watch_ledger).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store fails.
+    pub async fn watch_ledger(&self) -> Result<(), StorageError> {
+        self.connection.watch_ledger(self.now()).await
+    }
+
+    /// Reports the inviters of joined groups to the server as contacts: see
+    /// [`MlsConnection::tell_contacts`](crate::MlsConnection::tell_contacts).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]. Calling it again is harmless.
+    pub async fn tell_contacts(&self) -> Result<usize, RefreshError> {
+        self.connection.tell_contacts().await
+    }
+
+    /// Compares the device's history with its store: see
+    /// [`KeyPackagePool::check_up`](crate::KeyPackagePool::check_up).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn check_up(&self) -> Result<DoctorReport, StorageError> {
+        self.connection.pool().check_up(self.now())
+    }
+
+    /// Repairs the store: see [`KeyPackagePool::repair`](crate::KeyPackagePool::repair).
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyPackagePool::repair`](crate::KeyPackagePool::repair).
+    pub fn repair(&self) -> Result<DoctorReport, PoolError> {
+        self.connection.pool().repair(self.now())
+    }
+}

@@ -1,0 +1,35 @@
+//! Errors of a refresh, a registration and a rotation of the device's key.
+
+use keypool_api::Code;
+
+use super::{IdentityError, PoolError, StorageError};
+use crate::ApiError;
+
+/// A refresh, a registration or a rotation of the device's key that has ended early. The steps before it are
+/// kept, and the next call goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// The server did not answer, or refused.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The store failed, or the server's history does not continue its earlier one.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The device's own pool failed.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A key of the device cannot be made, or is missing.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl RefreshError {
+    /// The server's error code, if it refused.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Api(error) => error.code(),
+            Self::Identity(_) | Self::Storage(_) | Self::Pool(_) => None,
+        }
+    }
+}

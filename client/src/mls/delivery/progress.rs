@@ -1,0 +1,59 @@
+//! The record of the position in the mailbox, and of the acknowledgements that the server waits for.
+
+use keypool_ledger::GroupId;
+use serde::{Deserialize, Serialize};
+
+use crate::{Staged, StorageError};
+
+/// The name of the record.
+const MAILBOX_RECORD: &str = "mailbox";
+
+/// How far the mailbox has been read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub(super) taken_in: u64,
+    pub(super) acknowledged: u64,
+    /// The groups that were joined, for the server to hear of.
+    #[serde(default)]
+    pub(super) accepted: Vec<GroupId>,
+    /// The groups of which something was not kept, for the server to hear that it is known.
+    #[serde(default)]
+    pub(super) told: Vec<GroupId>,
+    /// The groups that are over for this device, for the server to deliver nothing more of.
+    #[serde(default)]
+    pub(super) left: Vec<GroupId>,
+}
+
+impl Progress {
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.acknowledged == self.taken_in && self.accepted.is_empty() && self.told.is_empty()
+    }
+
+    pub(super) fn join(&mut self, group: &GroupId) {
+        self.left.retain(|left| left != group);
+        if !self.accepted.contains(group) {
+            self.accepted.push(group.clone());
+        }
+    }
+
+    pub(super) fn leave_unless(&mut self, group: &GroupId, is_settled: bool) {
+        if !is_settled && !self.left.contains(group) {
+            self.left.push(group.clone());
+        }
+    }
+}
+
+/// Reads the record, as an operation has it.
+pub(super) fn progress(staged: &Staged<'_>) -> Result<Progress, StorageError> {
+    Ok(staged.app_record(MAILBOX_RECORD)?.unwrap_or_default())
+}
+
+/// Writes the record, as part of an operation.
+pub(super) fn put_progress(staged: &Staged<'_>, progress: &Progress) -> Result<(), StorageError> {
+    staged.put_app_record(MAILBOX_RECORD, progress)
+}
+
+/// The position up to which the mailbox has been taken in, as an operation has it.
+pub(super) fn taken_in_on(staged: &Staged<'_>) -> Result<u64, StorageError> {
+    Ok(progress(staged)?.taken_in)
+}

@@ -1,0 +1,158 @@
+//! The parts that all steps of an invitation share: its record, its reservations, and the fate of its Commit.
+
+use keypool_api::Code;
+use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
+
+use super::{
+    invitee::Invited,
+    record::{Addition, Invitation, Kept, RECORD_PREFIX, Step},
+};
+use crate::{
+    ApiError, BoxError, CommitPost, DeliveryService, GroupError, InviteError, LocalStore, Staged,
+    StorageError,
+    mls::{
+        connection::MlsConnection,
+        membership::{CommitState, MlsMembership, clear_on, standing_on},
+    },
+    storage::fresh_command,
+};
+
+/// Carries out invitations: over the groups, the server and the Delivery Service. One at a time.
+pub(crate) struct Inviter<'a, D> {
+    pub(crate) store: &'a LocalStore,
+    pub(crate) membership: &'a MlsMembership,
+    pub(crate) connection: &'a MlsConnection<D>,
+    pub(crate) now: Timestamp,
+}
+
+/// The outcome of one step of an invitation.
+pub(super) enum Progress {
+    /// It goes on from there.
+    At(Step),
+    /// The invitation is carried out.
+    Done(Invited),
+}
+
+impl<D: DeliveryService> Inviter<'_, D> {
+    pub(super) fn unfinished(&self) -> Result<Vec<Invitation>, StorageError> {
+        let staged = self.store.stage()?;
+        let mut found = Vec::new();
+        for name in staged.app_record_names(RECORD_PREFIX)? {
+            found.extend(staged.app_record::<Invitation>(&name)?);
+        }
+        Ok(found)
+    }
+
+    /// Gives all packages back.
+    pub(super) async fn release_all(&self, invitation: &Invitation) {
+        for kept in &invitation.kept {
+            self.release(invitation, kept).await;
+        }
+    }
+
+    /// Gives a package back. If that fails the reservation lapses by itself.
+    pub(super) async fn release(&self, invitation: &Invitation, kept: &Kept) {
+        let id = invitation.command_for("release", kept);
+        if let Err(error) = self.connection.api().release(&kept.claim(), id).await {
+            let keypackage_ref = kept.keypackage_ref.short();
+            tracing::info!(%error, keypackage_ref, "a package was not given back; it will lapse");
+        }
+    }
+
+    /// Ends an invitation of which nothing is in the group, and gives its packages back.
+    pub(super) async fn end(&self, invitation: &Invitation) -> Result<(), StorageError> {
+        self.forget(invitation)?;
+        self.release_all(invitation).await;
+        Ok(())
+    }
+
+    /// Asks for more time for every package. Returns those that are lost.
+    pub(super) async fn renew_all(
+        &self,
+        invitation: &Invitation,
+    ) -> Result<Vec<KeyPackageRef>, ApiError> {
+        let mut lost = Vec::new();
+        for kept in &invitation.kept {
+            // A repetition under the same id would be told the deadline of the first time, which may
+            // be long over.
+            match self.connection.api().renew(&kept.claim(), fresh_command()).await {
+                Ok(_) => {}
+                Err(error) if is_lost(&error) => lost.push(kept.keypackage_ref.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Clears the Commit, of which some packages are lost: others are asked for, and a new one is made.
+    pub(super) fn start_over(
+        &self,
+        invitation: &mut Invitation,
+        addition: &Addition,
+        lost: &[KeyPackageRef],
+    ) -> Result<Step, InviteError> {
+        let staged = self.store.stage()?;
+        clear_on(&staged, &addition.commit)?;
+        invitation.lose(lost);
+        put(staged, invitation, Step::Reserving)
+    }
+
+    pub(super) fn merge(
+        &self,
+        staged: &Staged<'_>,
+        post: &CommitPost,
+        not_kept: Vec<PoolId>,
+    ) -> Result<CommitState, GroupError> {
+        self.connection.merge_accepted_on(staged, post, (not_kept, self.now))
+    }
+
+    pub(super) fn standing(&self, post: &CommitPost) -> Result<CommitState, InviteError> {
+        Ok(standing_on(&self.store.stage()?, post)?)
+    }
+
+    pub(super) fn forget(&self, invitation: &Invitation) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        staged.remove_app_record(&invitation.record_name());
+        staged.commit()
+    }
+}
+
+/// Ends a step: the staged changes and the invitation's next step are written together.
+pub(super) fn put(
+    staged: Staged<'_>,
+    invitation: &Invitation,
+    step: Step,
+) -> Result<Step, InviteError> {
+    let at = Invitation { step: step.clone(), ..invitation.clone() };
+    staged.put_app_record(&invitation.record_name(), &at)?;
+    staged.commit()?;
+    Ok(step)
+}
+
+pub(super) fn unfinished(invitation: &Invitation, source: impl Into<BoxError>) -> InviteError {
+    InviteError::Unfinished { target: invitation.target(), source: source.into() }
+}
+
+pub(super) fn commit_missing(invitation: &Invitation) -> InviteError {
+    InviteError::CommitMissing { group: invitation.group.clone(), target: invitation.target() }
+}
+
+/// The result of an invitation with no invitee left to reserve for, and no package kept.
+pub(super) fn done(invitation: &Invitation) -> Result<Progress, InviteError> {
+    if invitation.added.is_empty() {
+        return Err(InviteError::Nobody { missing: invitation.missing.clone() });
+    }
+    Ok(Progress::Done(invitation.invited()))
+}
+
+/// Whether a refused renewal means that the package is not the invitation's any more.
+fn is_lost(error: &ApiError) -> bool {
+    let lost_codes = [
+        Code::ReservationLost,
+        Code::RenewalLimit,
+        Code::Expired,
+        Code::Revoked,
+        Code::AlreadySpent,
+    ];
+    error.code().is_some_and(|code| lost_codes.contains(&code))
+}

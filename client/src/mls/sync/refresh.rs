@@ -1,0 +1,195 @@
+//! The refresh of the device's pool: mirrors the server's history, cleans up, refills, and checks the server's
+//! checkpoints.
+
+use keypool_api::{RevokeRequest, RevokeWord};
+use keypool_ledger::Timestamp;
+use keypool_projections::reconcile::digest;
+use serde::Serialize;
+
+use super::{
+    checkpoints::{SeenLedger, note_ledger, note_present},
+    cooldown::{is_fresh, note_refreshed_at},
+    drift::{self, Drift},
+    subscription::RefreshMode,
+    upload::Uploaded,
+};
+use crate::{
+    MlsConnection, RefreshError, StorageError, mls::keypackage_pool::tell_used,
+    storage::fresh_command,
+};
+
+/// The result of a refresh.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Refresh {
+    /// Whether nothing was asked, because the last one is less than a minute ago, or because a listener has
+    /// told all there is and the pool is well.
+    pub skipped: bool,
+    /// How many events of the server's history were new.
+    pub events: usize,
+    /// How many packages have expired, their keys deleted.
+    pub expired: usize,
+    /// How many packages were uploaded that were made before.
+    pub reuploaded: usize,
+    /// How many packages were made and uploaded.
+    pub created: usize,
+    /// How many packages of last resort were uploaded.
+    pub last_resort_uploaded: usize,
+    /// How many packages of last resort were used since the last refresh: the pool was empty then. They
+    /// are withdrawn.
+    pub last_resort_used: usize,
+    /// Packages the server would not take, with the check each failed.
+    pub rejected: Vec<String>,
+    /// How many can be handed out now; if nothing was asked, by the server's last statement.
+    pub available: u64,
+    /// The differences between the device and the server that were mended. Tell your user, if there
+    /// is something.
+    pub drift: Drift,
+}
+
+impl Refresh {
+    /// Adds an upload, and returns the number of its single-use packages.
+    fn count(&mut self, uploaded: Uploaded) -> usize {
+        self.last_resort_uploaded += uploaded.last_resort;
+        self.rejected.extend(uploaded.rejected);
+        uploaded.single_use
+    }
+}
+
+impl<D> MlsConnection<D> {
+    /// Refreshes the pool: mirrors the server's history, deletes expired packages, and refills the
+    /// pool to its target if it is low; at last it holds the server to its checkpoints, as
+    /// [`MlsConnection::watch_ledger`]. This is all the upkeep there is.
+    ///
+    /// Call it when the app starts, after each Welcome, and now and then. Within a minute of the last
+    /// one it asks nothing, unless a package of last resort was used or a rotation is unfinished, or a
+    /// [`PoolListener`](crate::PoolListener) was told that the pool is low or empty. While a listener receives
+    /// events, it relies on them and asks nothing as long as the pool is well, for five minutes at most.
+    /// Repeating it changes nothing: a crash or a lost answer anywhere in it is made good by the next.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]; the steps before it are kept.
+    pub async fn refresh_key_packages(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        if self.is_rotating()? || self.pool().is_last_resort_used()? {
+            return self.refresh_now(now).await;
+        }
+        let is_due = !is_fresh(&self.store().stage()?, now)?;
+        match self.subscription().mode(is_due, now) {
+            RefreshMode::Skip => {
+                let available = self.pool().get_available_count(now)? as u64;
+                return Ok(Refresh { skipped: true, available, ..Refresh::default() });
+            }
+            RefreshMode::Mirror => {
+                let _alone = self.lock_refresh().await;
+                if let Some(refresh) = self.refresh_from_mirror(now)? {
+                    return Ok(refresh);
+                }
+            }
+            RefreshMode::Query => {}
+        }
+        self.refresh_now(now).await
+    }
+
+    /// As [`MlsConnection::refresh_key_packages`], however short ago the last one was.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsConnection::refresh_key_packages`].
+    pub async fn refresh_now(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        let _alone = self.lock_refresh().await;
+        let round = self.subscription().begin_round();
+        self.resume_rotation(now).await?;
+        let (known, held) = (self.store().mirror_head(), self.pool().uploaded(now)?);
+        let status = self.api().status().await?;
+        let events = self.catch_up(&status, known, now).await?;
+        let mut refresh = Refresh { events, ..Refresh::default() };
+        refresh.expired = self.pool().expire(now)?.len();
+        self.delete_old_keys(now)?;
+        self.mend(&status, &held, now).await?;
+        self.withdraw_last_resort(now).await?;
+        self.refill(&mut refresh, now).await?;
+        let seen = self.look_at_ledger(now).await?;
+        if seen.as_ref().is_some_and(SeenLedger::contradicts) && !self.knows_of_set_back()? {
+            // The pool's own history did not show it: what is lost of it was not seen here.
+            self.withdraw_everything(now).await?;
+            self.refill(&mut refresh, now).await?;
+        }
+        refresh.available = self.pool().get_available_count(now)? as u64;
+        (refresh.drift, refresh.last_resort_used) = self.note_refreshed(seen, now)?;
+        self.subscription().end_round(round, now);
+        Ok(refresh)
+    }
+
+    /// Fills the pool to its target if it is low, first with packages made earlier; and ensures that there
+    /// is a package of last resort.
+    async fn refill(&self, refresh: &mut Refresh, now: Timestamp) -> Result<(), RefreshError> {
+        let last_resort = self.pool().last_resort_to_upload(now)?;
+        let needed = self.pool().replenishments(now)?;
+        if needed.iter().all(|(_, needed)| needed.is_empty()) && last_resort.is_empty() {
+            return Ok(());
+        }
+        let again = self.pool().again_by_suite(&needed, now)?;
+        refresh.reuploaded += refresh.count(self.upload(&again, now).await?);
+        let mut made = self.pool().generate_by_suite(&needed, now)?;
+        made.extend(last_resort);
+        refresh.created += refresh.count(self.upload(&made, now).await?);
+        Ok(())
+    }
+
+    /// Withdraws the packages of last resort that were used or are too old, at the server and here.
+    async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), RefreshError> {
+        let worn = self.pool().worn_last_resort(now)?;
+        if !worn.at_server.is_empty() {
+            let request = RevokeRequest {
+                keypackage_refs: Some(worn.at_server),
+                reason: RevokeWord::Withdrawn,
+                ..RevokeRequest::default()
+            };
+            self.api().revoke(&request, fresh_command()).await?;
+        }
+        Ok(self.pool().withdraw_last_resort(&worn.own, now)?)
+    }
+
+    /// Records the end of a refresh. Returns the differences that were mended, and how many packages of last
+    /// resort were used, for the app.
+    fn note_refreshed(
+        &self,
+        seen: Option<SeenLedger>,
+        now: Timestamp,
+    ) -> Result<(Drift, usize), StorageError> {
+        let staged = self.store().stage()?;
+        note_refreshed_at(&staged, now)?;
+        note_present(&staged, self.api().server_time(now))?;
+        seen.map_or(Ok(()), |seen| note_ledger(&staged, &seen))?;
+        let told = (drift::take(&staged)?, tell_used(&staged)?);
+        staged.commit()?;
+        Ok(told)
+    }
+
+    /// Whether a listener keeps this device told: a refresh asks the server then only if there is a need to.
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        self.subscription().is_told(self.api().now())
+    }
+
+    /// Refreshes from the mirror alone, if the pool is well by it; `None` if it is not: then the
+    /// server is to be asked.
+    pub(in crate::mls) fn refresh_from_mirror(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<Refresh>, RefreshError> {
+        let (told, held) = (self.store().server_pool(), self.pool().uploaded(now)?);
+        let ours = self.packages_with_keys(&held)?;
+        let agrees = digest(ours.iter().map(|(own, stage)| (own, *stage))) == told.digest();
+        let then = self.api().server_time(now);
+        if !agrees || drift::is_noted(&self.store().stage()?)? {
+            return Ok(None);
+        }
+        let Some(available) = self.pool().available_if_well(&told, then, now)? else {
+            return Ok(None);
+        };
+        let expired = self.pool().expire(now)?.len();
+        self.delete_old_keys(now)?;
+        Ok(Some(Refresh { skipped: true, expired, available, ..Refresh::default() }))
+    }
+}
