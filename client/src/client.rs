@@ -7,7 +7,7 @@ mod upkeep;
 use std::{path::Path, sync::Arc};
 
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SystemClock, Timestamp};
-use keypool_projections::{Moment, ReservationStatus, timeline};
+use keypool_projections::{ReservationStatus, TimelineEntry, timeline};
 
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
@@ -400,7 +400,10 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn history(&self, only: Option<&KeyPackageRef>) -> Result<Vec<Moment>, StorageError> {
+    pub fn history(
+        &self,
+        only: Option<&KeyPackageRef>,
+    ) -> Result<Vec<TimelineEntry>, StorageError> {
         Ok(timeline(&self.store.mirror()?, only))
     }
 
@@ -409,7 +412,10 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn own_history(&self, only: Option<&KeyPackageRef>) -> Result<Vec<Moment>, StorageError> {
+    pub fn own_history(
+        &self,
+        only: Option<&KeyPackageRef>,
+    ) -> Result<Vec<TimelineEntry>, StorageError> {
         Ok(timeline(&self.store.history()?, only))
     }
 }

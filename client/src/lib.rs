@@ -117,7 +117,7 @@ pub use keypool_ledger::{
     Clock, CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NameError, PackageFacts,
     PoolId, ReservationId, ReservePolicy, RevokeReason, SignatureKey, SystemClock, Timestamp,
 };
-pub use keypool_projections::Moment;
+pub use keypool_projections::TimelineEntry;
 pub use keypool_transparency::{NoteKey, TreeHash};
 
 /// The requests and replies of [`ApiClient`].

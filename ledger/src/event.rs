@@ -1,4 +1,4 @@
-//! What happened: the facts that the log keeps for ever.
+//! Events: the facts that the log keeps for ever.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::{
 
 /// One change in the life of a package or of the pool itself. Events are named in the past tense.
 ///
-/// What is stored is for ever: a field may be added with a default, none may change its meaning.
+/// Stored events are for ever: a field may be added with a default, none may change its meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -103,7 +103,7 @@ pub enum Event {
     Registered {
         /// The key that signs the device's packages and requests.
         signature_key: SignatureKey,
-        /// The user, whom the identity in the device's Basic credential names (alone or with device).
+        /// The user that the identity in the device's Basic credential names (alone or with device).
         credential: String,
         /// The key of another device of the user that has vouched for this one; `None` for the first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -224,7 +224,7 @@ pub enum Event {
     },
     /// A mailbox is over its limits: nothing more is kept in it until its device has come for it.
     Overrun {
-        /// What waited up to this position of the log is too old and is not kept any more; 0 if all
+        /// Items up to this position of the log are too old and dropped; 0 if all
         /// that waits is kept.
         dropped_through: u64,
         /// The group whose budget is used up; `None` for the whole mailbox, in records from before
@@ -321,7 +321,7 @@ impl Event {
     }
 }
 
-/// What is known of a package from its bytes.
+/// The facts of a package, read from its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageFacts {
     /// Its reference.
@@ -390,7 +390,7 @@ pub enum ReservePolicy {
     /// Any registered device.
     #[default]
     Open,
-    /// The owner's contacts, and whom the owner has introduced.
+    /// The owner's contacts, and users that the owner has introduced.
     Contacts,
 }
 
@@ -441,6 +441,6 @@ pub struct EventEnvelope {
     pub prev: Hash,
     /// The digest of the payload, so that a payload can be pruned and the chain still verifies.
     pub payload: Hash,
-    /// What happened.
+    /// The event.
     pub event: Event,
 }

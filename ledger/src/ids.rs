@@ -19,11 +19,11 @@ const DEVICE_DEFAULT: &str = "main";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is not valid: {rule}")]
 pub struct NameError {
-    /// What was being named: a user, a device, a `keypackage_ref` and so on.
+    /// The thing that was being named: a user, a device, a `keypackage_ref` and so on.
     pub what: &'static str,
     /// The text that was given, cut to a readable length.
     pub value: String,
-    /// What a valid one looks like.
+    /// The form of a valid name.
     pub rule: &'static str,
 }
 
@@ -64,7 +64,7 @@ impl PoolId {
         Self::new(user, device.unwrap_or(DEVICE_DEFAULT))
     }
 
-    /// Checks that user and device may be registered: stricter than what a log may hold from before.
+    /// Checks that user and device may be registered: stricter than for names that a log may hold from before.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ pub enum StreamId {
     Pool(PoolId),
     /// The history of one group: its Commits, Welcomes and messages.
     Group(GroupId),
-    /// The history of what one device has taken from its mailbox.
+    /// The history of one device's mailbox: acknowledgements and closings.
     Mailbox(PoolId),
     /// The history of the server itself: its settings, and clocks that its operator accepted.
     Server,
@@ -229,7 +229,7 @@ impl FromStr for KeyPackageRef {
 
 /// One inviter's claim on one package.
 ///
-/// The inviter draws it at random (UUID version 4): whoever knows it may use the claim, and a
+/// The inviter draws it at random (UUID version 4): its bearer may use the claim, and a
 /// repeated request is recognised by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -1,7 +1,7 @@
 //! The ledger of a key-package pool: the facts that happened, in order, and where they are kept.
 //!
 //! Every change in a `KeyPackage`'s life is an [`Event`], wrapped in an [`EventEnvelope`] and appended
-//! to an [`EventLog`]. Nothing is ever updated. What the facts *mean* (which package is free, who
+//! to an [`EventLog`]. Nothing is ever updated. The meaning of the facts (which package is free, who
 //! holds it, how full a pool is) is folded from them by the crate above this one.
 //!
 //! This crate treats packages as opaque bytes and does not know MLS. Read the modules in this order.
@@ -16,6 +16,11 @@ pub mod codec;
 
 pub mod log;
 
+#[cfg(feature = "local")]
+pub use crate::log::{
+    DiskSpace, JournalReader, JournalWriter, JournalWriterOptions, LogHealth, OpenError, RawRecord,
+    ReadLock, SledLog, SledLogOptions, TornTail,
+};
 pub use crate::{
     event::{
         Event, EventEnvelope, LeaveCause, PackageFacts, ReleaseReason, ReservePolicy, RevokeReason,
@@ -26,10 +31,8 @@ pub use crate::{
         SignatureKey, StreamId,
     },
     log::{
-        AppendError, Appended, Batch, Conflict, DiskSpace, EventLog, Fault, Faulty, JournalReader,
-        JournalWriter, JournalWriterOptions, Key, LogHead, LogHealth, MemoryLog, NewEvent,
-        NoSnapshots, OpenError, RawRecord, ReadError, ReadLock, Record, SledLog, SledLogOptions,
-        Snapshot, SnapshotStore, StreamHead, StreamWrite, TornTail,
+        AppendError, Appended, Batch, Conflict, EventLog, Fault, Faulty, Key, LogHead, MemoryLog,
+        NewEvent, NoSnapshots, ReadError, Record, Snapshot, SnapshotStore, StreamHead, StreamWrite,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

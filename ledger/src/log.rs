@@ -10,6 +10,7 @@ mod shared;
 
 mod memory;
 
+#[cfg(feature = "local")]
 mod local;
 
 mod faulty;
@@ -19,12 +20,13 @@ pub mod conformance;
 
 use crate::{CommandId, Event, EventEnvelope, Hash, StreamId, Timestamp, codec::DecodeError};
 
+#[cfg(feature = "local")]
+pub use self::local::{
+    DiskSpace, JournalReader, JournalWriter, JournalWriterOptions, LogHealth, OpenError, RawRecord,
+    ReadLock, SledLog, SledLogOptions, TornTail,
+};
 pub use self::{
     faulty::{Fault, Faulty},
-    local::{
-        DiskSpace, JournalReader, JournalWriter, JournalWriterOptions, LogHealth, OpenError,
-        RawRecord, ReadLock, SledLog, SledLogOptions, TornTail,
-    },
     lookup::{
         Key, Selection, append_at_head, find_command, find_package, find_reservation,
         knows_init_key, read_record,

@@ -3,6 +3,7 @@
 
 mod ledger {
     mod arbitrary;
+    mod circles;
     mod codec;
     mod collisions;
     mod contract;

@@ -1,17 +1,17 @@
 //! The rules of a pool: which events a command leads to. Pure; see [`PoolState::decide`].
 
-mod offering;
 mod pinning;
 mod replacing;
 mod reporting;
+mod selection;
 
 use keypool_ledger::{
     Event, GroupId, KeyPackageRef, PackageFacts, PoolId, ReleaseReason, ReservationId,
     RevokeReason, SignatureKey, SignedStatement, Timestamp,
 };
 
-pub(crate) use self::offering::is_worn;
-use self::offering::{Withheld, is_offerable, offer_order};
+pub(crate) use self::selection::is_lapse_exhausted;
+use self::selection::{Withheld, is_offerable, offer_order};
 use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection, Which,
@@ -48,7 +48,7 @@ impl PoolState {
         limits: &Limits,
     ) -> (Decision, Option<Self>) {
         let mut draft = Draft { pool: self.clone(), events: Vec::new(), now, limits };
-        if let Err(rejection) = draft.settle() {
+        if let Err(rejection) = draft.expire_due() {
             return (Decision { events: Vec::new(), answer: Err(rejection) }, None);
         }
         let settled = draft.events.len();
@@ -69,7 +69,7 @@ impl PoolState {
     #[must_use]
     pub fn settled(&self, now: Timestamp, limits: &Limits) -> Self {
         let mut draft = Draft { pool: self.clone(), events: Vec::new(), now, limits };
-        match draft.settle() {
+        match draft.expire_due() {
             Ok(()) => draft.pool,
             Err(_) => self.clone(),
         }
@@ -80,7 +80,9 @@ impl PoolState {
     pub fn is_due(&self, now: Timestamp, limits: &Limits) -> bool {
         let lapsed =
             self.open_reservations().any(|(_, open)| limits.lapses_at(open.deadline) <= now);
-        let over = |package: &Package| package.facts.not_after <= now || is_worn(package, limits);
+        let over = |package: &Package| {
+            package.facts.not_after <= now || is_lapse_exhausted(package, limits)
+        };
         lapsed || self.live().any(over)
     }
 
@@ -144,7 +146,7 @@ impl Draft<'_> {
                 for event in self.pool.decide_policy(change)? {
                     self.record(event)?;
                 }
-                Ok(self.pool.circle().answer())
+                Ok(self.pool.contacts().answer())
             }
             Command::Settle => Ok(Answer::Settled),
         }
@@ -157,7 +159,7 @@ impl Draft<'_> {
     }
 
     /// Ends the reservations that have lapsed and the lifetimes that are over.
-    fn settle(&mut self) -> Result<(), Rejection> {
+    fn expire_due(&mut self) -> Result<(), Rejection> {
         if !self.pool.is_due(self.now, self.limits) {
             return Ok(());
         }
@@ -171,7 +173,9 @@ impl Draft<'_> {
             let reason = ReleaseReason::Lapsed;
             self.record(Event::Released { keypackage_ref, reservation, reason })?;
         }
-        for keypackage_ref in self.live_refs(|package, draft| is_worn(package, draft.limits)) {
+        for keypackage_ref in
+            self.live_refs(|package, draft| is_lapse_exhausted(package, draft.limits))
+        {
             let reason = RevokeReason::Lapsed;
             self.record(Event::Revoked { keypackage_ref, reason, check: None })?;
         }
@@ -392,7 +396,7 @@ impl Draft<'_> {
             ReservationStatus::Cancelled | ReservationStatus::Lost => {
                 Err(Rejection::ReservationLost(claim.reservation))
             }
-            ReservationStatus::Open => self.use_up(claim, group, expired),
+            ReservationStatus::Open => self.mark_spent(claim, group, expired),
             ReservationStatus::Lapsed => self.spend_late(claim, group),
         }
     }
@@ -410,10 +414,15 @@ impl Draft<'_> {
         if package.stage == Stage::Revoked && !retired {
             return Err(Rejection::Revoked(claim.keypackage_ref.clone()));
         }
-        self.use_up(claim, group, true)
+        self.mark_spent(claim, group, true)
     }
 
-    fn use_up(&mut self, claim: &Claim, group: &GroupId, late: bool) -> Result<Answer, Rejection> {
+    fn mark_spent(
+        &mut self,
+        claim: &Claim,
+        group: &GroupId,
+        late: bool,
+    ) -> Result<Answer, Rejection> {
         self.record(Event::Spent {
             keypackage_ref: claim.keypackage_ref.clone(),
             reservation: Some(claim.reservation),

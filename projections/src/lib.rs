@@ -47,8 +47,8 @@ pub use crate::{
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, SuiteCounts, TARGET},
     lifecycle::{IllegalChange, Stage, next},
     pool::{
-        Circle, Counts, Forgotten, Identity, Package, PoolState, Registration, Reservation,
+        Contacts, Counts, Evicted, Identity, Package, PoolState, Registration, Reservation,
         ReservationStatus, changes_identity,
     },
-    timeline::{Moment, timeline},
+    timeline::{TimelineEntry, timeline},
 };

@@ -1,10 +1,10 @@
 //! A pool as its events have left it. The rules that produce the events are in `decide`.
 
-mod circle;
+mod contacts;
 
 mod digest_cache;
 
-mod forgetting;
+mod eviction;
 
 mod identity;
 
@@ -22,11 +22,11 @@ use keypool_ledger::{
     RevokeReason, SignatureKey, Timestamp,
 };
 
-pub(crate) use self::circle::is_spared;
+pub(crate) use self::contacts::is_held_for_contacts;
 use self::digest_cache::DigestCache;
 pub use self::{
-    circle::Circle,
-    forgetting::Forgotten,
+    contacts::Contacts,
+    eviction::Evicted,
     identity::{Identity, changes_identity},
 };
 use crate::lifecycle::{self, IllegalChange, Stage};
@@ -60,7 +60,7 @@ pub struct PoolState {
     counts: Counts,
     spent_lately: Vector<Timestamp>,
     last_upload: Option<Timestamp>,
-    circle: Arc<Circle>,
+    contacts: Arc<Contacts>,
     /// The digest of the live packages, once somebody has asked.
     digest: DigestCache,
 }
@@ -366,8 +366,8 @@ impl PoolState {
 
     /// The users that the owner lets reserve, and those that the owner knows.
     #[must_use]
-    pub fn circle(&self) -> &Circle {
-        &self.circle
+    pub fn contacts(&self) -> &Contacts {
+        &self.contacts
     }
 
     /// How many single-use packages stand where, as recorded.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moment {
+pub struct TimelineEntry {
     /// The version of the event in its history.
     pub version: u64,
     /// When it was recorded.
@@ -23,15 +23,15 @@ pub struct Moment {
 pub fn timeline<'a>(
     history: impl IntoIterator<Item = &'a EventEnvelope>,
     only: Option<&KeyPackageRef>,
-) -> Vec<Moment> {
+) -> Vec<TimelineEntry> {
     let kept = history
         .into_iter()
         .filter(|envelope| only.is_none() || envelope.event.keypackage_ref() == only);
     kept.map(moment).collect()
 }
 
-fn moment(envelope: &EventEnvelope) -> Moment {
-    Moment {
+fn moment(envelope: &EventEnvelope) -> TimelineEntry {
+    TimelineEntry {
         version: envelope.version,
         at: envelope.at,
         keypackage_ref: envelope.event.keypackage_ref().cloned(),

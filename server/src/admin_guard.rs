@@ -3,14 +3,13 @@
 //! A page in the operator's browser may let its own name stand for a loopback address (DNS rebinding). Its
 //! requests have that name as their `Host`, and no token.
 
+pub(crate) mod middleware;
+
 use std::{fs, path::Path};
 
 use actix_web::{
-    Error, HttpResponse, ResponseError,
-    body::{BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
-    http::header::{AUTHORIZATION, HOST, HeaderValue, WWW_AUTHENTICATE},
-    middleware::Next,
+    dev::ServiceRequest,
+    http::header::{AUTHORIZATION, HOST, HeaderValue},
 };
 use keypool_api::Code;
 use sha2::{Digest, Sha256};
@@ -19,7 +18,6 @@ use subtle::ConstantTimeEq;
 use crate::{
     problem::Failure,
     settings::{SettingsError, is_loopback},
-    state::State,
 };
 
 /// The fewest characters of a token.
@@ -82,26 +80,6 @@ fn is_own_host(host: &str) -> bool {
     };
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(is_loopback)
-}
-
-/// Answers requests of the operator, and refuses those of others.
-pub(crate) async fn guard(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let checked = State::of(request.request()).and_then(|state| state.admin.check(&request));
-    match checked {
-        Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
-        Err(failure) => Ok(request.into_response(refusal(&failure))),
-    }
-}
-
-fn refusal(failure: &Failure) -> HttpResponse {
-    let mut response = failure.error_response();
-    if failure.code() == Code::Unauthenticated {
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    response
 }
 
 #[cfg(test)]

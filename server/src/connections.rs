@@ -4,6 +4,8 @@
 //! connection beyond the bounds is refused with 503 and closed: as the answer to its first request, or before
 //! any request while many refused connections wait for theirs.
 
+pub(crate) mod bound;
+
 use std::{
     any::Any,
     collections::HashMap,
@@ -24,6 +26,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
+use self::bound::Bound;
 use crate::{
     metrics::Metrics,
     problem::{Failure, PROBLEM_JSON},
@@ -131,27 +134,7 @@ struct RefusedConnection {
     bound: Bound,
 }
 
-/// A bound that a connection is beyond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
-    /// Bound of the whole process.
-    Process,
-    /// Bound of an address.
-    Address,
-}
-
 impl Bound {
-    /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::Process, Self::Address];
-
-    /// The word, as the metrics use it.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Address => "address",
-        }
-    }
-
     fn failure(self) -> Failure {
         let detail = match self {
             Self::Process => "as many connections are open as this server serves; try again soon",

@@ -11,14 +11,8 @@ use metrics_exporter_prometheus::{
 };
 
 use crate::{
-    admission::Check,
-    connections::{Bound, Connections},
-    disk::Disk,
-    keypackage_store::KeyPackageStore,
-    open_requests::OpenRequests,
-    openapi::served_routes,
-    quota::Addresses,
-    transparency::Ledger,
+    admission::Check, connections::bound::Bound, disk::Disk, keypackage_store::KeyPackageStore,
+    open_requests::OpenRequests, quota::Addresses, transparency::Ledger,
 };
 
 /// The upper ends of the latency histogram, in seconds.
@@ -60,7 +54,7 @@ pub(crate) struct Figures<'a> {
     pub(crate) is_ready: bool,
     pub(crate) disk: &'a Disk,
     pub(crate) addresses: &'a Addresses,
-    pub(crate) connections: &'a Connections,
+    pub(crate) connections: usize,
     pub(crate) streams: &'a OpenRequests,
     pub(crate) polls: &'a OpenRequests,
 }
@@ -84,11 +78,12 @@ pub(crate) struct ServedRequest {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Result<Self, BuildError> {
+    /// Starts the counters; `routes` are the path and method of each route, which are counted from zero.
+    pub(crate) fn new(routes: Vec<(String, &'static str)>) -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS)?.build_recorder();
         metrics::with_local_recorder(&recorder, || {
             describe();
-            start_at_zero();
+            start_at_zero(routes);
         });
         Ok(Self { handle: recorder.handle(), recorder })
     }
@@ -194,7 +189,7 @@ impl Metrics {
                 measure(store);
             }
             entries("addresses", open.addresses.len());
-            number("keypool_connections", open.connections.len());
+            number("keypool_connections", open.connections);
             number("keypool_streams", open.streams.len());
             number("keypool_mailbox_polls", open.polls.len());
             if let Some(ledger) = ledger {
@@ -237,8 +232,8 @@ fn position(name: &'static str, seq: u64) {
 }
 
 /// Starts each counter whose labels are known at zero, so that its first count is an increase.
-fn start_at_zero() {
-    for (route, method) in served_routes() {
+fn start_at_zero(routes: Vec<(String, &'static str)>) {
+    for (route, method) in routes {
         let labels =
             [("route", route), ("method", method.to_owned()), ("status", "200".to_owned())];
         counter!("keypool_http_requests_total", &labels).absolute(0);

@@ -6,6 +6,7 @@ mod shared;
 
 use std::sync::LazyLock;
 
+use actix_web::{HttpResponse, http::header::ContentType};
 use keypool_api::{EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
@@ -92,4 +93,9 @@ pub(crate) fn served_routes() -> Vec<(String, &'static str)> {
 /// The description as JSON.
 pub(crate) fn document() -> &'static str {
     &DOCUMENT
+}
+
+/// Answers with the description of the API.
+pub(crate) async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type(ContentType::json()).body(document())
 }

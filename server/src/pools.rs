@@ -4,17 +4,19 @@
 //! the commands before it will leave them, appends all batches at once, and only then
 //! publishes the new states and answers. Readers take the published states and never wait for it.
 
-mod asking;
+mod api;
+
+mod job;
 
 mod committer;
 
-mod group;
+mod batch;
 
-mod recall;
+mod idempotent_replay;
 
 mod delivery_request;
 
-mod delivering;
+mod delivery_commit;
 
 mod mailboxes;
 
@@ -24,15 +26,15 @@ mod directory;
 
 mod packed_form;
 
-mod residents;
+mod cache;
 
 mod listeners;
 
 mod reading;
 
-mod loading;
+mod loader;
 
-mod keeping;
+mod snapshots;
 
 mod clock_guard;
 
@@ -42,7 +44,7 @@ mod server_stream;
 
 mod view;
 
-mod views;
+mod published;
 
 use std::{
     collections::HashMap,
@@ -62,18 +64,19 @@ use keypool_projections::{DeliveryLimits, Limits};
 use tokio::sync::{oneshot, watch as signal};
 
 pub use self::{
-    asking::{ExecuteError, Progress, ReplayError, Reply, Request, Target},
+    api::{ExecuteError, Progress, Reply, Request, Target},
     clock_guard::ClockState,
     delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
-    view::PoolView,
+    view::{PoolView, ReplayError},
 };
 use self::{
     clock_guard::{ClockGuard, Reading},
-    committer::{Committer, Job, Work},
-    keeping::{Keeper, restore},
+    committer::Committer,
+    idempotent_replay::{REPEATS_MAX, Repeat, recall_delivery, start_repeating},
+    job::{Job, Work},
     listeners::Listeners,
-    recall::{REPEATS_MAX, Repeat, recall_delivery, start_repeating},
-    views::Views,
+    published::Views,
+    snapshots::{SnapshotWriter, restore},
 };
 
 /// How many commands may wait for the committer.
@@ -84,7 +87,7 @@ pub struct Pools<L> {
     shared: Arc<Shared<L>>,
     queue: RwLock<Option<SyncSender<Job>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
-    keeper: Mutex<Option<Keeper>>,
+    keeper: Mutex<Option<SnapshotWriter>>,
     repeater: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -166,7 +169,7 @@ impl<L: EventLog + 'static> Pools<L> {
             to_keep: Mutex::new(Some(to_keep)),
         });
         shared.record_settings()?;
-        let keeper = Keeper::start(Arc::clone(&shared), something_to_keep)?;
+        let keeper = SnapshotWriter::start(Arc::clone(&shared), something_to_keep)?;
         let repeater = start_repeating(Arc::clone(&shared), asked_again)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let committer = Committer::new(Arc::clone(&shared));
@@ -194,7 +197,7 @@ impl<L: EventLog + 'static> Pools<L> {
     pub async fn execute(&self, request: Request) -> Result<Reply, ExecuteError> {
         // A repetition is answered on a thread of its own, so that folding an old history keeps nobody
         // waiting but the caller. The committer looks again, for those that are under way at this moment.
-        let looked = self.shared.log.head()?.seq;
+        let searched_through = self.shared.log.head()?.seq;
         let records = find_command(&self.shared.log, request.id, 0)?;
         let (sender, answer) = oneshot::channel();
         if !records.is_empty() {
@@ -204,8 +207,8 @@ impl<L: EventLog + 'static> Pools<L> {
             self.shared.repeat(Repeat { request: Box::new(request), records, sender });
             return answer.await.unwrap_or(Err(ExecuteError::LogUnavailable));
         }
-        let looked = if self.shared.bring(&request)? { 0 } else { looked };
-        self.enqueue(Job::new(Work::Command(Box::new(request), sender), looked))?;
+        let searched_through = if self.shared.prefetch(&request)? { 0 } else { searched_through };
+        self.enqueue(Job::new(Work::Command(Box::new(request), sender), searched_through))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 
@@ -219,13 +222,13 @@ impl<L: EventLog + 'static> Pools<L> {
     /// reservation is recorded as a `Conflict`).
     pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
         // The committer looks again, for those that are under way at this moment.
-        let looked = self.shared.log.head().map_err(ExecuteError::from)?.seq;
+        let searched_through = self.shared.log.head().map_err(ExecuteError::from)?.seq;
         let records = find_command(&self.shared.log, request.id, 0).map_err(ExecuteError::from)?;
         if !records.is_empty() {
             return recall_delivery(&request, &records);
         }
         let (sender, answer) = oneshot::channel();
-        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), looked))?;
+        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), searched_through))?;
         answer.await.unwrap_or_else(|_| Err(ExecuteError::LogUnavailable.into()))
     }
 

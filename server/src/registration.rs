@@ -20,7 +20,6 @@ use self::{
     list::AllowList,
     token::{Claimed, Issuer, TokenError},
 };
-use crate::settings::SettingsError;
 
 /// Who may register a device.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
@@ -49,28 +48,8 @@ pub struct RegistrationSettings {
     pub jwt_audience: Option<String>,
 }
 
-impl RegistrationSettings {
-    /// Refuses settings that are missing, and settings without an effect: they were meant to have one.
-    pub(crate) fn check(&self) -> Result<(), SettingsError> {
-        let Self { policy, allow_list, jwt_key, jwt_audience } = self;
-        let said = [
-            ("--allow-list", allow_list.is_some(), RegistrationPolicy::AllowList),
-            ("--jwt-key", jwt_key.is_some(), RegistrationPolicy::Jwt),
-            ("--jwt-audience", jwt_audience.is_some(), RegistrationPolicy::Jwt),
-        ];
-        for (flag, is_said, needed_by) in said {
-            match (is_said, needed_by == *policy) {
-                (false, true) => return Err(SettingsError::Missing(flag, needed_by.word())),
-                (true, false) => return Err(SettingsError::Idle(flag, needed_by.word())),
-                (true, true) | (false, false) => {}
-            }
-        }
-        Ok(())
-    }
-}
-
 impl RegistrationPolicy {
-    const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Tofu => "tofu",
             Self::AllowList => "allow-list",

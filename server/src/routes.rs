@@ -21,7 +21,7 @@ use actix_web::{
 };
 
 use crate::{
-    admin_guard::guard,
+    admin_guard::middleware::guard,
     problem::{no_such_path, wrong_method},
 };
 
@@ -59,7 +59,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(get("/ledger/tile/{path:.*}", ledger::tile))
         .service(get("/ledger/proof/inclusion", ledger::inclusion))
         .service(get("/ledger/proof/consistency", ledger::consistency))
-        .service(get("/openapi.json", operations::openapi))
+        .service(get("/openapi.json", crate::openapi::openapi))
         .configure(health)
         .default_service(web::to(no_such_path));
 }

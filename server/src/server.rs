@@ -1,6 +1,9 @@
 //! A running server: it binds, replays its log, serves, sweeps, and stops without losing anything.
 
 mod error;
+
+mod disk_watch;
+
 mod opening;
 
 use std::{
@@ -20,17 +23,21 @@ use keypool_ledger::{Clock, SledLog};
 use tokio::sync::{mpsc as signals, watch};
 
 pub use self::error::StartError;
-use self::opening::{blocking, open_or_restore, open_store};
+use self::{
+    disk_watch::{look_at_disk, watch_disk},
+    opening::{blocking, open_or_restore, open_store},
+};
 use crate::{
     admin_guard::AdminGuard,
     authentication::BodyBudget,
     connections::{
         Bounds, Connections, TooFewDescriptors, close_stalled_readers, raise_descriptor_limit,
     },
-    disk::{Disk, Room},
+    disk::Disk,
     history_reads::HistoryReads,
     metrics::Metrics,
     open_requests::OpenRequests,
+    openapi::served_routes,
     pools::ClockState,
     quota::Addresses,
     registration::{Registrar, RegistrationError},
@@ -47,8 +54,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is kept without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Time between two looks at the room of the log.
-const DISK_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections that the operator may have open.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Streams of a device: its app, and one whose connection broke unnoticed.
@@ -236,7 +241,8 @@ fn state(
         disk: Disk::default(),
         history_reads: HistoryReads::default(),
         addresses: Addresses::new(settings.quotas.as_ref(), &settings.trusted_proxies),
-        metrics: Metrics::new().map_err(|error| StartError::Setup(error.to_string()))?,
+        metrics: Metrics::new(served_routes())
+            .map_err(|error| StartError::Setup(error.to_string()))?,
         stopping: watch::Sender::new(false),
     })
 }
@@ -430,23 +436,6 @@ async fn sweep(state: Data<State>, interval: Duration) {
             Ok(pools) => tracing::info!(pools, "recorded lapses and expiries"),
             Err(error) => tracing::warn!(%error, "the sweep was not recorded"),
         }
-    }
-}
-
-/// Looks again and again how much room the log has.
-async fn watch_disk(state: Data<State>, settings: Settings) {
-    loop {
-        actix_rt::time::sleep(DISK_INTERVAL).await;
-        look_at_disk(&state, &settings).await;
-    }
-}
-
-async fn look_at_disk(state: &State, settings: &Settings) {
-    let dir = settings.data.clone();
-    match blocking(move || Room::of(&dir)).await {
-        Ok(Ok(room)) => state.disk.observe(room, settings.disk_low_water),
-        Ok(Err(error)) => tracing::warn!(%error, "the room on the disk of the log cannot be read"),
-        Err(_) => {}
     }
 }
 

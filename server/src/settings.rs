@@ -3,6 +3,7 @@
 mod error;
 mod options;
 mod rates;
+mod registration;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -32,9 +32,9 @@ use std::{
 use keypool_api::{ConsistencyReply, InclusionReply};
 use keypool_ledger::{ReadError, Record};
 use keypool_transparency::{
-    Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, Paper,
-    ProofError, Receipt, ReceiptFile, Standing, Tile, TreeHash, prove_consistency, prove_inclusion,
-    subtree,
+    Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, ProofError,
+    Receipt, ReceiptFile, SignedArtifact, Standing, Tile, TreeHash, prove_consistency,
+    prove_inclusion, subtree,
 };
 use tokio::sync::watch;
 
@@ -198,13 +198,16 @@ impl From<NoteError> for ProveError {
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     checkpoint: Checkpoint,
-    paper: Paper,
+    paper: SignedArtifact,
 }
 
 impl Published {
     fn signed(checkpoint: Checkpoint, signer: &NoteSigner) -> Result<Self, NoteError> {
         let note = checkpoint.sign(signer)?;
-        Ok(Self { paper: Paper { checkpoint: checkpoint.clone(), note: Some(note) }, checkpoint })
+        Ok(Self {
+            paper: SignedArtifact { checkpoint: checkpoint.clone(), note: Some(note) },
+            checkpoint,
+        })
     }
 
     /// How many records it has.

@@ -23,7 +23,7 @@ use keypool_client::{
 use keypool_ledger::{
     Clock, GroupId, KeyPackageRef, PoolId, ReservationId, SystemClock, Timestamp,
 };
-use keypool_projections::Moment;
+use keypool_projections::TimelineEntry;
 use keypool_server::{Server, Settings};
 
 type Failure = Box<dyn Error>;
@@ -290,10 +290,10 @@ fn bar(available: u64) -> String {
 
 /// The history, with neighbours that differ in their package only as one line.
 #[expect(clippy::print_stdout, reason = "a demo is there to be read")]
-fn print_history(moments: &[Moment]) {
+fn print_history(moments: &[TimelineEntry]) {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header(["version", "package", "event", ""]);
-    let alike = |a: &Moment, b: &Moment| a.event == b.event && a.detail == b.detail;
+    let alike = |a: &TimelineEntry, b: &TimelineEntry| a.event == b.event && a.detail == b.detail;
     for run in moments.chunk_by(alike) {
         let [first, .., last] = run else {
             let rows = run.iter().map(|only| {

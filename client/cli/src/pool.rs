@@ -11,7 +11,7 @@ use keypool_client::{
     fresh_command,
 };
 use keypool_ledger::KeyPackageRef;
-use keypool_projections::Moment;
+use keypool_projections::TimelineEntry;
 use serde_json::json;
 
 use crate::{
@@ -259,7 +259,7 @@ pub(crate) fn how_to_be_vouched_for(identity: &DeviceIdentity) -> String {
 }
 
 /// Whether an event is of a package whose reference begins so.
-pub(crate) fn is_of(moment: &Moment, begins: &str) -> bool {
+pub(crate) fn is_of(moment: &TimelineEntry, begins: &str) -> bool {
     let name = moment.keypackage_ref.as_ref().map(ToString::to_string);
     name.is_some_and(|name| name.starts_with(begins))
 }
@@ -311,7 +311,7 @@ fn refresh_text(refresh: &Refresh) -> String {
 }
 
 /// Events as a table.
-pub(crate) fn history_table(moments: &[Moment]) -> Table {
+pub(crate) fn history_table(moments: &[TimelineEntry]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header(["version", "time", "package", "event", ""]);
     for moment in moments {
@@ -328,7 +328,7 @@ pub(crate) fn history_table(moments: &[Moment]) -> Table {
 }
 
 /// The time of an event as people write it, in UTC.
-fn time(moment: &Moment) -> String {
+fn time(moment: &TimelineEntry) -> String {
     let millis = i64::try_from(moment.at.as_millis()).unwrap_or(i64::MAX);
     match jiff::Timestamp::from_millisecond(millis) {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),

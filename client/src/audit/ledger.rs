@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 use data_encoding::{BASE64, HEXLOWER};
 use keypool_ledger::Timestamp;
 use keypool_transparency::{
-    Checkpoint, Consistency, NoteError, NoteKey, Paper, SignedNote, TreeHash, check_consistency,
+    Checkpoint, Consistency, NoteError, NoteKey, SignedArtifact, SignedNote, TreeHash,
+    check_consistency,
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ impl Evidence {
     #[must_use]
     pub fn to_file(&self) -> String {
         let coded = |note: &str| BASE64.encode(note.as_bytes());
-        let papers = (self.old.parse::<Paper>(), self.new.parse::<Paper>());
+        let papers = (self.old.parse::<SignedArtifact>(), self.new.parse::<SignedArtifact>());
         match (self.kind, &self.key, papers) {
             (EvidenceKind::OtherGrowth, _, (Ok(old), Ok(new))) => {
                 let hashes = self.hashes.iter().copied().map(TreeHash).collect();

@@ -60,7 +60,7 @@ impl<D> MlsConnection<D> {
     /// not know as a contact.
     fn joined_of_strangers(&self) -> Result<Vec<ReservationId>, StorageError> {
         let (pool, staged) = (self.store().server_pool(), self.store().stage()?);
-        let (circle, mut told) = (pool.circle(), BTreeSet::new());
+        let (contacts, mut told) = (pool.contacts(), BTreeSet::new());
         let mut joined = Vec::new();
         for own in staged.packages_where(|own| matches!(own.stage, OwnStage::Spent { .. })) {
             let OwnStage::Spent { group } = &own.stage else { continue };
@@ -70,7 +70,7 @@ impl<D> MlsConnection<D> {
             };
             let user = made.holder.user();
             let is_spent = matches!(made.status, ReservationStatus::Spent { .. });
-            let is_known = circle.is_contact(user) || circle.is_removed(user);
+            let is_known = contacts.is_contact(user) || contacts.is_removed(user);
             let is_own = user == self.identity().pool().user();
             if is_spent && made.group == *group && !is_known && !is_own && told.insert(user) {
                 joined.push(id);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keypool_api::{Base64, EventView, EventsReply};
 use keypool_client::{AuditFinding, EvidenceKind, MlsClient, OwnerAudit, Severity};
 use keypool_ledger::{Event, EventEnvelope, PoolId, ReleaseReason, ReservationId, codec};
-use keypool_transparency::{NoteKey, NoteSigner, Paper};
+use keypool_transparency::{NoteKey, NoteSigner, SignedArtifact};
 use uuid::Uuid;
 
 use super::{
@@ -333,7 +333,7 @@ async fn forked(with_key: bool, one_has: usize, other_has: usize) -> (Service, M
     let (service, other) = service.fork().await;
     let base = {
         let paper = service.open("watcher2").connection().api().ledger_checkpoint().await;
-        paper.unwrap().unwrap().parse::<Paper>().unwrap().checkpoint.size()
+        paper.unwrap().unwrap().parse::<SignedArtifact>().unwrap().checkpoint.size()
     };
     for number in 0..one_has {
         service.device(&format!("one{number}"), 0).await;
@@ -382,7 +382,7 @@ fn two_futures_of_one_log_are_found_and_the_evidence_is_kept() {
             let kept = bob.audit().unwrap();
             assert_eq!(kept, audit, "after a restart");
             let [evidence] = &kept.evidence[..] else { panic!() };
-            let (old, new): (Paper, Paper) =
+            let (old, new): (SignedArtifact, SignedArtifact) =
                 (evidence.old.parse().unwrap(), evidence.new.parse().unwrap());
             assert_ne!(old.checkpoint.root(), new.checkpoint.root());
             for paper in [old, new] {

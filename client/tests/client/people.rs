@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use keypool_api::{ClaimRequest, ReserveReply, ReserveRequest};
 use keypool_client::{InviteError, Invited, MlsClient, Received, SkipReason, fresh_command};
 use keypool_ledger::{Clock, GroupId, ReservationId, Timestamp};
-use keypool_transparency::Paper;
+use keypool_transparency::SignedArtifact;
 use uuid::Uuid;
 
 use super::service::{Mail, Service, group, run};
@@ -131,7 +131,7 @@ pub(crate) fn now(service: &Service) -> Timestamp {
 pub(crate) async fn published_to(device: &MlsClient<Mail>, size: u64) {
     let checkpoint = async || {
         let note = device.connection().api().ledger_checkpoint().await.unwrap().unwrap();
-        note.parse::<Paper>().unwrap().checkpoint.size()
+        note.parse::<SignedArtifact>().unwrap().checkpoint.size()
     };
     while checkpoint().await < size {}
 }

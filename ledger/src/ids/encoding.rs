@@ -11,7 +11,7 @@ fn write_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result
     serializer.collect_str(value)
 }
 
-/// Reads what [`write_text`] has written.
+/// Reads a text of [`write_text`].
 fn read_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -48,7 +48,7 @@ fn write_bytes<S: Serializer, T: fmt::Display>(
     }
 }
 
-/// Reads what [`write_bytes`] has written.
+/// Reads the bytes of [`write_bytes`].
 fn read_bytes<'de, D, T>(
     deserializer: D,
     parse: fn(&[u8]) -> Result<T, NameError>,

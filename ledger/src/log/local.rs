@@ -25,6 +25,8 @@ mod directory;
 
 mod disk;
 
+mod open_error;
+
 mod health;
 
 mod histories;

@@ -5,12 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::{
-    AppendError, Batch, Conflict, LogHead, NewEvent, ReadError, Record, StreamHead, StreamWrite,
-};
+use super::{AppendError, Batch, Conflict, NewEvent, ReadError, Record, StreamHead, StreamWrite};
 use crate::{
     EventEnvelope, Hash, StreamId,
-    codec::{self, DecodeError, EncodeError},
+    codec::{self, EncodeError},
 };
 
 /// The batches of one append call, as they will be once written.
@@ -27,6 +25,7 @@ impl Staging {
     }
 
     /// Checks that records which were sealed before follow one another and the log.
+    #[cfg(feature = "local")]
     pub(super) fn check_sealed(
         &mut self,
         records: &[Record],
@@ -36,7 +35,7 @@ impl Staging {
             let not_written = |err: ReadError| AppendError::NotWritten(err.into());
             let damaged = |source| not_written(ReadError::Damaged { seq: record.seq, source });
             check_bytes(record).map_err(damaged)?;
-            let last = |next: u64| LogHead { seq: next.saturating_sub(1) };
+            let last = |next: u64| super::LogHead { seq: next.saturating_sub(1) };
             last(self.next_seq).check(last(record.seq))?;
             let stream = &record.envelope.stream;
             let head = match self.heads.get(stream) {
@@ -88,6 +87,7 @@ impl Staging {
 }
 
 /// Checks that a record is the next one of a history.
+#[cfg(feature = "local")]
 fn check_follows(record: &Record, head: &StreamHead) -> Result<(), Conflict> {
     let EventEnvelope { stream, version, prev, .. } = &record.envelope;
     let (stream, expected, found) = (stream.clone(), version.saturating_sub(1), head.version);
@@ -101,13 +101,14 @@ fn check_follows(record: &Record, head: &StreamHead) -> Result<(), Conflict> {
 }
 
 /// Checks that a sealed record agrees with its bytes. Its payload may have been pruned.
-fn check_bytes(record: &Record) -> Result<(), DecodeError> {
+#[cfg(feature = "local")]
+fn check_bytes(record: &Record) -> Result<(), codec::DecodeError> {
     let Record { envelope, envelope_bytes, payload, .. } = record;
     let intact = payload.is_empty() || Hash::of(payload) == envelope.payload;
     if intact && codec::decode(envelope_bytes)? == *envelope {
         return Ok(());
     }
-    Err(DecodeError::Altered)
+    Err(codec::DecodeError::Altered)
 }
 
 /// Puts an event into its envelope, as the next record of a log and of a history that ends at `head`.

@@ -12,6 +12,11 @@ const LINES_MAX: usize = 500;
 const LONG: &[(&str, &str)] =
     &[("ledger/src/ids.rs", "many small types, each with its text form and nothing else")];
 
+/// Words in place of a noun, in a doc comment.
+const RIDDLES: &[&str] = &["what ", "What ", "whoever ", "Whoever ", "whom ", "whatever "];
+/// How many doc comments have one of them; fewer each time somebody finds the noun.
+const RIDDLES_MAX: usize = 58;
+
 /// Each outside thing has a home; no other source file may name it.
 ///
 /// A home is a file, or with a slash at its end a folder.
@@ -44,14 +49,14 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// A crate of the workspace: its folder, and the crates that its sources may name.
-struct Room {
-    folder: &'static str,
+pub(super) struct Room {
+    pub(super) folder: &'static str,
     name: &'static str,
     below: &'static [&'static str],
 }
 
 /// The crates, each after those that it may name.
-const ROOMS: &[Room] = &[
+pub(super) const ROOMS: &[Room] = &[
     Room { folder: "ledger", name: "ledger", below: &[] },
     Room { folder: "projections", name: "projections", below: &["ledger"] },
     Room { folder: "projections/transparency", name: "transparency", below: &["ledger"] },
@@ -85,7 +90,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "projections/src/",
         &["std::fs", "std::net", "std::thread", "std::io", "fs::", "thread::", "tokio", "Instant"],
     ),
-    ("projections/auditor/src/audit", &["keypool_projections"]),
+    ("projections/auditor/src/invariants", &["keypool_projections"]),
     ("ledger/src/log/conformance", &["MemoryLog", "SledLog", "local::", "memory::", "staging::"]),
 ];
 
@@ -94,6 +99,24 @@ fn every_file_says_what_it_is_for() {
     for (name, text) in sources() {
         assert!(text.starts_with("//! "), "{name}: the first line says what the file is for");
     }
+}
+
+#[test]
+fn doc_comments_use_the_nouns_of_the_field() {
+    let mut found = 0;
+    for folder in ["ledger", "projections", "server", "client"] {
+        walk(&root().join(folder), &mut |path| {
+            let text = fs::read_to_string(path).unwrap();
+            let comments = text
+                .lines()
+                .map(str::trim_start)
+                .filter(|line| line.starts_with("///") || line.starts_with("//!"));
+            found +=
+                comments.filter(|line| RIDDLES.iter().any(|word| mentions(line, word))).count();
+        });
+    }
+    assert!(found <= RIDDLES_MAX, "{found} doc comments ask instead of naming; {RIDDLES_MAX} may");
+    assert!(RIDDLES_MAX < found + 10, "fewer do by now: lower RIDDLES_MAX to {found}");
 }
 
 #[test]
@@ -201,7 +224,7 @@ fn the_rules_find_what_they_forbid() {
 }
 
 /// The lines that are not comments.
-fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn code_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 
@@ -258,7 +281,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
+pub(super) fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
@@ -269,6 +292,6 @@ fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
     }
 }
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

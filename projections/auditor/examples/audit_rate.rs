@@ -15,9 +15,9 @@ use std::{
 };
 
 use keypool_auditor::{
-    audit::{Auditor, Promises},
     export::ExportWriter,
-    fold::{Fold, Keep},
+    invariants::{Auditor, InvariantParams},
+    replay::{Fold, Keep},
     source::Source,
     verify::verify,
 };
@@ -67,7 +67,7 @@ const PASSES: [Pass; 5] = [
         if refused || fold.passed_over() != 0 { Err("an event was refused".into()) } else { Ok(()) }
     }),
     ("audit", |path| {
-        let mut auditor = Auditor::new(Promises::STANDARD);
+        let mut auditor = Auditor::new(InvariantParams::STANDARD);
         Source::open(path)?.read(&mut |raw, envelope| {
             auditor.see(raw.seq, &envelope);
             ControlFlow::Continue(())

@@ -1,7 +1,7 @@
 //! The auditor's part of keypool: reads a log from any source, verifies it, and checks the invariants.
 //!
-//! Its program is `keypool-ledger`. The invariants of [`audit`] read the events alone and share no function
-//! with the rules of `keypool-projections`; only [`fold`], which shows a pool at any moment, runs these.
+//! Its program is `keypool-ledger`. The invariants of [`invariants`] read the events alone and share no function
+//! with the rules of `keypool-projections`; only [`replay`], which shows a pool at any moment, runs these.
 
 pub mod source;
 
@@ -9,8 +9,8 @@ pub mod export;
 
 pub mod verify;
 
-pub mod audit;
+pub mod invariants;
 
-pub mod fold;
+pub mod replay;
 
 pub mod retention;

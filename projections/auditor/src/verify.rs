@@ -22,7 +22,7 @@ static NOTHING: LazyLock<Hash> = LazyLock::new(|| Hash::of(&[]));
 /// How bad a finding is, and with which number the tool ends because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Gravity {
+pub enum Severity {
     /// The bytes contradict a rule, but are as they were written.
     Rule,
     /// The bytes differ from those that were written.
@@ -35,7 +35,7 @@ pub enum Gravity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
-    pub gravity: Gravity,
+    pub gravity: Severity,
     /// The rule, as in `I1` or `chain`.
     pub rule: &'static str,
     /// The positions of the events that show it.
@@ -126,7 +126,7 @@ impl Verifier {
         let expected = self.next_seq.unwrap_or(1);
         if raw.seq != expected {
             let what = format!("record {expected} should stand here; it is record {}.", raw.seq);
-            self.find(Gravity::Damage, "position", raw, &what);
+            self.find(Severity::Damage, "position", raw, &what);
         }
         self.next_seq = Some(raw.seq.saturating_add(1));
         self.records = self.records.saturating_add(1);
@@ -139,7 +139,7 @@ impl Verifier {
                 Some(envelope)
             }
             Err(err) => {
-                self.find(Gravity::Damage, "schema", raw, &format!("{err}."));
+                self.find(Severity::Damage, "schema", raw, &format!("{err}."));
                 None
             }
         }
@@ -153,7 +153,7 @@ impl Verifier {
                 "the {} bytes of the payload are not those whose digest the envelope carries.",
                 raw.payload.len()
             );
-            self.find(Gravity::Damage, "payload", raw, &what);
+            self.find(Severity::Damage, "payload", raw, &what);
         }
         let of = if self.missing.is_empty() { None } else { envelope.event.keypackage_ref() };
         let ended = of.filter(|of| {
@@ -170,14 +170,14 @@ impl Verifier {
     fn note_missing(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope) {
         let Event::Uploaded(facts) = &envelope.event else {
             let what = "its payload is gone; only those of packages may go.";
-            return self.find(Gravity::Damage, "payload", raw, what);
+            return self.find(Severity::Damage, "payload", raw, what);
         };
         let of = &facts.keypackage_ref;
         let what = format!(
             "the bytes of package {} are gone, and it is neither spent nor has it expired.",
             of.short()
         );
-        let finding = found(Gravity::Damage, "payload", raw, &what);
+        let finding = found(Severity::Damage, "payload", raw, &what);
         if let Some((_, before)) = self.missing.insert(of.clone(), (facts.last_resort, finding)) {
             self.findings.push(before);
         }
@@ -198,7 +198,7 @@ impl Verifier {
         let expected = head.version.saturating_add(1);
         if version != expected {
             let what = format!("it has version {version} of {stream}, where {expected} follows.");
-            self.find(Gravity::Damage, "version", raw, &what);
+            self.find(Severity::Damage, "version", raw, &what);
         } else if envelope.prev != head.hash {
             let what = if expected == 1 {
                 format!("it is the first of {stream}, but names one before it.")
@@ -209,7 +209,7 @@ impl Verifier {
                     head.version
                 )
             };
-            self.find(Gravity::Damage, "chain", raw, &what);
+            self.find(Severity::Damage, "chain", raw, &what);
         }
         self.check_time(raw, envelope, head.at);
     }
@@ -226,7 +226,7 @@ impl Verifier {
                 "it was recorded {back} ms before the one it follows in {stream}, and the clock was \
                  not set back between them."
             );
-            self.find(Gravity::Rule, "clock", raw, &what);
+            self.find(Severity::Rule, "clock", raw, &what);
         }
     }
 
@@ -243,13 +243,13 @@ impl Verifier {
                 self.tree.root(),
                 seen.root
             );
-            let (gravity, rule) = (Gravity::Equivocation, "checkpoint");
+            let (gravity, rule) = (Severity::Equivocation, "checkpoint");
             let events = vec![seen.size];
             self.findings.push(Finding { gravity, rule, events, what, place: None });
         }
     }
 
-    fn find(&mut self, gravity: Gravity, rule: &'static str, raw: &RawRecord<'_>, what: &str) {
+    fn find(&mut self, gravity: Severity, rule: &'static str, raw: &RawRecord<'_>, what: &str) {
         self.findings.push(found(gravity, rule, raw, what));
     }
 
@@ -270,7 +270,7 @@ impl Verifier {
                 "the log has {} records, but {} were seen before: its end was cut off.",
                 self.records, seen.size
             );
-            let (gravity, rule) = (Gravity::Damage, "end");
+            let (gravity, rule) = (Severity::Damage, "end");
             let events = vec![self.records];
             self.findings.push(Finding { gravity, rule, events, what, place: None });
         }
@@ -284,7 +284,7 @@ impl Verifier {
     }
 
     fn check_end(&mut self, end: SourceEnd) {
-        let (gravity, events) = (Gravity::Damage, vec![self.records]);
+        let (gravity, events) = (Severity::Damage, vec![self.records]);
         let last = self.records;
         let mut found = |rule, what, place| {
             let events = events.clone();
@@ -314,7 +314,7 @@ impl Verifier {
 }
 
 /// Something that is wrong with a record.
-fn found(gravity: Gravity, rule: &'static str, raw: &RawRecord<'_>, what: &str) -> Finding {
+fn found(gravity: Severity, rule: &'static str, raw: &RawRecord<'_>, what: &str) -> Finding {
     let place = Some(Place { file: raw.file.to_owned(), offset: raw.offset });
     let what = format!("record {}: {what}", raw.seq);
     Finding { gravity, rule, events: vec![raw.seq], what, place }
@@ -335,6 +335,6 @@ impl Finding {
             other => other.to_string(),
         };
         let what = format!("after record {after}: {what}. What follows was not looked at.");
-        Self { gravity: Gravity::Damage, rule: "bytes", events: vec![after], what, place }
+        Self { gravity: Severity::Damage, rule: "bytes", events: vec![after], what, place }
     }
 }

@@ -94,7 +94,7 @@ impl PoolState {
                 (self.registration, self.pinned) = (None, None);
                 self.removed = true;
                 // A later incarnation is another device: it knows nobody, and lets anyone reserve.
-                self.circle = Arc::default();
+                self.contacts = Arc::default();
             }
             Event::NameReleased {} => self.released = true,
             Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
@@ -107,7 +107,7 @@ impl PoolState {
             | Event::UserBlocked { .. }
             | Event::UserUnblocked { .. }
             | Event::StrangersLimitSet { .. } => {
-                Arc::make_mut(&mut self.circle).evolve(event);
+                Arc::make_mut(&mut self.contacts).evolve(event);
             }
             // Not about a pool: the shell lets no such event into a pool's history.
             _ => {}

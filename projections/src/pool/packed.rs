@@ -13,7 +13,7 @@ use keypool_ledger::{
 use uuid::Uuid;
 
 use super::{
-    Circle, Counts, Identity, Package, PoolState, Registration, Reservation, ReservationStatus,
+    Contacts, Counts, Identity, Package, PoolState, Registration, Reservation, ReservationStatus,
 };
 use crate::{
     lifecycle::Stage,
@@ -43,7 +43,7 @@ impl PoolState {
             out.number(count);
         }
         out.number(self.last_upload.map_or(0, |at| at.as_millis().saturating_add(1)));
-        self.circle.pack(out);
+        self.contacts.pack(out);
         out.number(self.spent_lately.len() as u64);
         let mut before = 0;
         for at in &self.spent_lately {
@@ -103,7 +103,7 @@ impl PoolState {
         };
         let last_upload = rest.number()?;
         state.last_upload = last_upload.checked_sub(1).map(Timestamp::from_millis);
-        state.circle = Arc::new(Circle::unpack(rest)?);
+        state.contacts = Arc::new(Contacts::unpack(rest)?);
         let mut at = 0_u64;
         for _ in 0..rest.number()? {
             at = at.checked_add(rest.number()?)?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use keypool_auditor::{
-    audit::{self, Promises},
+    invariants::{self, InvariantParams},
     verify::Finding,
 };
 use keypool_ledger::{Event, KeyPackageRef, ReleaseReason, ReservationId, SignatureKey, Timestamp};
@@ -252,7 +252,7 @@ fn holds(steps: &[Step], limits: &Limits) -> TestResult {
 
 /// The findings of the library's auditor, who shares no code with the rules, in a history.
 fn audited(log: &[(Event, Timestamp)], limits: &Limits) -> Vec<Finding> {
-    let mut auditor = audit::Auditor::new(Promises {
+    let mut auditor = invariants::Auditor::new(InvariantParams {
         grace: limits.grace,
         lapses_max: limits.on_lapse.lapses_max(),
         renewals_max: limits.renewals_max,

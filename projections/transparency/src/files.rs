@@ -22,7 +22,7 @@ const CONSISTENCY: &str = "keypool/consistency-proof@v1";
 
 /// Text that is none of the proofs, or proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PaperError {
+pub enum SignedArtifactError {
     /// The text has not the form.
     #[error("it is no checkpoint and no proof of one of the kinds that are known here")]
     Malformed,
@@ -33,14 +33,14 @@ pub enum PaperError {
 
 /// A checkpoint that may be signed or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paper {
+pub struct SignedArtifact {
     /// The text.
     pub checkpoint: Checkpoint,
     /// The note that it stands in; none if nobody has signed it.
     pub note: Option<SignedNote>,
 }
 
-impl fmt::Display for Paper {
+impl fmt::Display for SignedArtifact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.note {
             Some(note) => note.fmt(f),
@@ -49,15 +49,15 @@ impl fmt::Display for Paper {
     }
 }
 
-impl FromStr for Paper {
-    type Err = PaperError;
+impl FromStr for SignedArtifact {
+    type Err = SignedArtifactError;
 
-    fn from_str(text: &str) -> Result<Self, PaperError> {
+    fn from_str(text: &str) -> Result<Self, SignedArtifactError> {
         if let Ok(note) = text.parse::<SignedNote>() {
-            let checkpoint = note.text().parse().map_err(|_| PaperError::Malformed)?;
+            let checkpoint = note.text().parse().map_err(|_| SignedArtifactError::Malformed)?;
             return Ok(Self { checkpoint, note: Some(note) });
         }
-        let checkpoint = text.parse().map_err(|_| PaperError::Malformed)?;
+        let checkpoint = text.parse().map_err(|_| SignedArtifactError::Malformed)?;
         Ok(Self { checkpoint, note: None })
     }
 }
@@ -72,7 +72,7 @@ pub struct Inclusion {
     /// The hashes beside its way to the root, from the leaf up.
     pub hashes: Vec<TreeHash>,
     /// The checkpoint of the log.
-    pub paper: Paper,
+    pub paper: SignedArtifact,
 }
 
 impl Inclusion {
@@ -99,19 +99,19 @@ impl fmt::Display for Inclusion {
 }
 
 impl FromStr for Inclusion {
-    type Err = PaperError;
+    type Err = SignedArtifactError;
 
-    fn from_str(text: &str) -> Result<Self, PaperError> {
-        let (head, paper) = text.split_once("\n\n").ok_or(PaperError::Malformed)?;
+    fn from_str(text: &str) -> Result<Self, SignedArtifactError> {
+        let (head, paper) = text.split_once("\n\n").ok_or(SignedArtifactError::Malformed)?;
         let mut lines = head.split('\n');
         if lines.next() != Some(INCLUSION) {
-            return Err(PaperError::Malformed);
+            return Err(SignedArtifactError::Malformed);
         }
         let envelope = field(lines.next(), "extra ").and_then(decode)?;
         let digits = field(lines.next(), "index ")?;
-        let index: u64 = digits.parse().map_err(|_| PaperError::Malformed)?;
+        let index: u64 = digits.parse().map_err(|_| SignedArtifactError::Malformed)?;
         if index.to_string() != digits {
-            return Err(PaperError::Malformed);
+            return Err(SignedArtifactError::Malformed);
         }
         let hashes = lines.map(hash).collect::<Result<_, _>>()?;
         Ok(Self { envelope, index, hashes, paper: paper.parse()? })
@@ -122,9 +122,9 @@ impl FromStr for Inclusion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consistency {
     /// The first checkpoint of the log.
-    pub old: Paper,
+    pub old: SignedArtifact,
     /// The checkpoint of now.
-    pub new: Paper,
+    pub new: SignedArtifact,
     /// The hashes that show it.
     pub hashes: Vec<TreeHash>,
 }
@@ -137,44 +137,44 @@ impl Consistency {
     ///
     /// Returns a [`ProofError`] if they do not.
     pub fn check(&self) -> Result<(), ProofError> {
-        let tree = |paper: &Paper| (paper.checkpoint.size(), paper.checkpoint.root());
+        let tree = |paper: &SignedArtifact| (paper.checkpoint.size(), paper.checkpoint.root());
         check_consistency(tree(&self.old), tree(&self.new), &self.hashes)
     }
 }
 
 impl fmt::Display for Consistency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let coded = |paper: &Paper| BASE64.encode(paper.to_string().as_bytes());
+        let coded = |paper: &SignedArtifact| BASE64.encode(paper.to_string().as_bytes());
         writeln!(f, "{CONSISTENCY}\nold {}\nnew {}", coded(&self.old), coded(&self.new))?;
         self.hashes.iter().try_for_each(|hash| writeln!(f, "{hash}"))
     }
 }
 
 impl FromStr for Consistency {
-    type Err = PaperError;
+    type Err = SignedArtifactError;
 
-    fn from_str(text: &str) -> Result<Self, PaperError> {
-        let mut lines = text.strip_suffix('\n').ok_or(PaperError::Malformed)?.split('\n');
+    fn from_str(text: &str) -> Result<Self, SignedArtifactError> {
+        let mut lines = text.strip_suffix('\n').ok_or(SignedArtifactError::Malformed)?.split('\n');
         if lines.next() != Some(CONSISTENCY) {
-            return Err(PaperError::Malformed);
+            return Err(SignedArtifactError::Malformed);
         }
         let mut paper = |name| {
             let bytes = field(lines.next(), name).and_then(decode)?;
-            String::from_utf8(bytes).map_err(|_| PaperError::Malformed)?.parse()
+            String::from_utf8(bytes).map_err(|_| SignedArtifactError::Malformed)?.parse()
         };
         let (old, new) = (paper("old ")?, paper("new ")?);
         Ok(Self { old, new, hashes: lines.map(hash).collect::<Result<_, _>>()? })
     }
 }
 
-fn field<'a>(line: Option<&'a str>, name: &str) -> Result<&'a str, PaperError> {
-    line.and_then(|line| line.strip_prefix(name)).ok_or(PaperError::Malformed)
+fn field<'a>(line: Option<&'a str>, name: &str) -> Result<&'a str, SignedArtifactError> {
+    line.and_then(|line| line.strip_prefix(name)).ok_or(SignedArtifactError::Malformed)
 }
 
-fn decode(text: &str) -> Result<Vec<u8>, PaperError> {
-    BASE64.decode(text.as_bytes()).map_err(|_| PaperError::Malformed)
+fn decode(text: &str) -> Result<Vec<u8>, SignedArtifactError> {
+    BASE64.decode(text.as_bytes()).map_err(|_| SignedArtifactError::Malformed)
 }
 
-fn hash(line: &str) -> Result<TreeHash, PaperError> {
-    line.parse().map_err(|_| PaperError::Malformed)
+fn hash(line: &str) -> Result<TreeHash, SignedArtifactError> {
+    line.parse().map_err(|_| SignedArtifactError::Malformed)
 }

@@ -28,7 +28,7 @@ mod tree;
 
 pub use self::{
     checkpoint::{Checkpoint, CheckpointError},
-    files::{Consistency, Inclusion, Paper, PaperError},
+    files::{Consistency, Inclusion, SignedArtifact, SignedArtifactError},
     note::{NoteError, NoteKey, NoteSigner, SignedNote},
     proof::{
         ProofError, check_consistency, check_inclusion, prove_consistency, prove_inclusion, subtree,

@@ -29,7 +29,7 @@ use keypool_ledger::{
 };
 
 use super::{
-    files::{INCLUSION, Inclusion, Paper},
+    files::{INCLUSION, Inclusion, SignedArtifact},
     note::{NoteError, NoteKey, SignedNote},
     proof::ProofError,
 };
@@ -235,7 +235,7 @@ impl ReceiptFile {
     /// that the proof shows is not the reservation of the receipt.
     pub fn check(&self, key: &NoteKey) -> Result<Receipt, ReceiptError> {
         self.note.check(key)?;
-        let Paper { checkpoint, note } = &self.inclusion.paper;
+        let SignedArtifact { checkpoint, note } = &self.inclusion.paper;
         note.as_ref().ok_or(NoteError::Unsigned)?.check(key)?;
         let receipt = self.read()?;
         if receipt.ledger != key.name() || checkpoint.origin() != key.name() {

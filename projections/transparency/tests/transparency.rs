@@ -4,9 +4,9 @@
 use std::{cell::RefCell, collections::HashMap};
 
 use keypool_transparency::{
-    Checkpoint, Consistency, Inclusion, Node, NoteError, NoteKey, NoteSigner, Paper, ProofError,
-    SignedNote, TILE_WIDTH, Tile, Tree, TreeHash, check_consistency, check_inclusion,
-    prove_consistency, prove_inclusion, subtree,
+    Checkpoint, Consistency, Inclusion, Node, NoteError, NoteKey, NoteSigner, ProofError,
+    SignedArtifact, SignedNote, TILE_WIDTH, Tile, Tree, TreeHash, check_consistency,
+    check_inclusion, prove_consistency, prove_inclusion, subtree,
 };
 use quickcheck::{QuickCheck, TestResult};
 use signed_note::{Note, StandardVerifier, VerifierList};
@@ -296,7 +296,7 @@ fn every_flipped_bit_of_a_proof_file_is_found() {
     let kept = Kept::of(11);
     let checkpoint = Checkpoint::new("keypool.example/log", 11, kept.tree.root()).unwrap();
     let note = checkpoint.sign(&signer()).unwrap();
-    let paper: Paper = note.to_string().parse().unwrap();
+    let paper: SignedArtifact = note.to_string().parse().unwrap();
     let (envelope, hashes) = (b"leaf 4".to_vec(), kept.inclusion(4, 11));
     let text = Inclusion { envelope, index: 4, hashes, paper: paper.clone() }.to_string();
     let key = signer().public();
@@ -317,7 +317,7 @@ fn every_flipped_bit_of_a_proof_file_is_found() {
         }
     }
     let old = Checkpoint::new("keypool.example/log", 7, kept.root(7)).unwrap();
-    let old = Paper { checkpoint: old, note: None };
+    let old = SignedArtifact { checkpoint: old, note: None };
     let proof = Consistency { old, new: paper, hashes: kept.consistency(7, 11) };
     let read: Consistency = proof.to_string().parse().unwrap();
     assert_eq!(read, proof);

@@ -47,8 +47,9 @@ enum Sender {
 /// The members that a Commit adds and removes by value.
 #[derive(Debug, Default)]
 struct Changes {
-    /// The packages; `None` where no reference can be computed.
-    added: Vec<Option<KeyPackageRef>>,
+    added: Vec<KeyPackageRef>,
+    /// Whether a package is of a ciphersuite without a reference here.
+    has_unknown_suite: bool,
     removed: usize,
 }
 
@@ -67,16 +68,11 @@ pub(crate) fn check_public_changes(
 ) -> Result<(), Failure> {
     let changes = changes_of(commit).unwrap_or_default();
     let refuse = |detail: String| Err(Failure::new(Code::InvalidMessage, detail));
-    for added in &changes.added {
-        match added {
-            Some(added) if spent.contains(added) => {}
-            Some(added) => {
-                return refuse(format!(
-                    "the Commit adds package {added}; the request does not spend it"
-                ));
-            }
-            None => return refuse("the Commit adds a package of an unknown ciphersuite".into()),
-        }
+    if let Some(added) = changes.added.iter().find(|added| !spent.contains(added)) {
+        return refuse(format!("the Commit adds package {added}; the request does not spend it"));
+    }
+    if changes.has_unknown_suite {
+        return refuse("the Commit adds a package of an unknown ciphersuite".into());
     }
     if removed < changes.removed {
         let n = changes.removed;
@@ -100,10 +96,7 @@ fn read_proposal(rest: &mut &[u8], changes: &mut Changes) -> Option<()> {
     match u8::tls_deserialize(rest).ok()? {
         BY_REFERENCE => VLBytes::tls_deserialize(rest).ok().map(drop),
         BY_VALUE => match u16::tls_deserialize(rest).ok()? {
-            ADD => {
-                changes.added.push(read_added(rest)?);
-                Some(())
-            }
+            ADD => read_added(rest, changes),
             REMOVE => {
                 changes.removed += 1;
                 u32::tls_deserialize(rest).ok().map(drop)
@@ -118,10 +111,14 @@ fn read_proposal(rest: &mut &[u8], changes: &mut Changes) -> Option<()> {
 }
 
 /// Reads a package and computes its reference.
-fn read_added(rest: &mut &[u8]) -> Option<Option<KeyPackageRef>> {
+fn read_added(rest: &mut &[u8], changes: &mut Changes) -> Option<()> {
     let begin = *rest;
     let package = KeyPackage::tls_deserialize(rest).ok()?;
     let exact = begin.get(..begin.len() - rest.len())?;
     let suite = Ciphersuite::try_from(package.content.ciphersuite).ok();
-    Some(suite.and_then(|suite| reference(exact, suite, &RustCrypto::default()).ok()))
+    match suite.and_then(|suite| reference(exact, suite, &RustCrypto::default()).ok()) {
+        Some(reference) => changes.added.push(reference),
+        None => changes.has_unknown_suite = true,
+    }
+    Some(())
 }

@@ -4,7 +4,7 @@
 use keypool_api::PolicyRequest;
 use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
-    Circle, Claim, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
+    Claim, Contacts, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
     quota::{OverQuota, Quota, Quotas, Relation},
 };
 
@@ -74,12 +74,12 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let Some(counter) = &self.counter else { return Ok(None) };
         let (now, limits) = (self.pools.now(), self.pools.limits());
         let view = if introduced { None } else { self.pools.pool(pool) };
-        let circle = view.as_ref().map(|view| view.state.circle());
-        let is_contact = circle.is_some_and(|circle| circle.is_contact(holder.user()));
+        let contacts = view.as_ref().map(|view| view.state.contacts());
+        let is_contact = contacts.is_some_and(|contacts| contacts.is_contact(holder.user()));
         let relation = if introduced || is_contact {
             Relation::Contact
         } else {
-            counter.stranger(circle.and_then(Circle::strangers_per_hour))
+            counter.stranger(contacts.and_then(Contacts::strangers_per_hour))
         };
         let until = limits.lapses_at(now.after(limits.reservation_ttl));
         let claim = (*id, relation, until);

@@ -3,7 +3,7 @@
 use keypool_ledger::{EventLog, GroupId, PoolId, SignatureKey, SignedStatement, log::find_package};
 use keypool_projections::{Command, LeafKey, NextKey, Rejection, statement::Agreement};
 
-use super::{ExecuteError, group::Group};
+use super::{ExecuteError, batch::Group};
 
 /// How many keys a device may have had before its present one.
 const RETIRED_MAX: usize = 1024;
@@ -26,7 +26,7 @@ impl<L: EventLog> Group<'_, L> {
         Ok(())
     }
 
-    /// Refuses a command for what the state of one pool alone cannot tell.
+    /// Refuses a command for reasons outside the state of one pool.
     pub(super) fn check(&self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
         match command {
             Command::Register { signature_key, statement, .. } => {

@@ -4,7 +4,7 @@
 //! nobody sets. It may gain two minutes an hour; a start allows it an hour, since the last event of the
 //! log is all that is known then. A clock that is further ahead has *leapt*, and one that is more than
 //! two seconds behind the log's time has *regressed*: the log's time stands still, nothing lapses or
-//! expires, and what depends on time is refused.
+//! expires, and commands that depend on time are refused.
 //!
 //! There are three ways on. The clock may come right again. The operator may accept it. Or registered
 //! devices may: their signed times are a second opinion, and the clock is accepted when three devices,
@@ -16,7 +16,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use keypool_ledger::{Clock, Event, EventEnvelope, PoolId, Timestamp};
 
-use super::{ExecuteError, views::Changed};
+use super::{ExecuteError, published::Changed};
 
 /// How far the clock may be behind the log's time before handing out and spending is refused.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
@@ -79,7 +79,7 @@ impl ClockReading {
         self.state != ClockState::Fine
     }
 
-    /// Refuses what hands out or spends a package while the clock cannot be trusted.
+    /// Refuses commands that hand out or spend a package while the clock cannot be trusted.
     pub(super) const fn relied_on(&self) -> Result<(), ExecuteError> {
         match self.state {
             ClockState::Fine => Ok(()),
@@ -88,7 +88,7 @@ impl ClockReading {
         }
     }
 
-    /// Refuses what judges a lifetime or a deadline after a leap.
+    /// Refuses commands that depend on a lifetime or a deadline after a leap.
     pub(super) const fn not_leapt(&self) -> Result<(), ExecuteError> {
         match self.state {
             ClockState::Leapt { .. } => Err(ExecuteError::ClockLeapt),

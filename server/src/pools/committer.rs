@@ -10,61 +10,21 @@ use std::{
 use keypool_ledger::{
     AppendError, Appended, CommandId, EventLog, PoolId, Record, log::find_command,
 };
-use tokio::sync::{oneshot, watch as signal};
+use tokio::sync::watch as signal;
 
 use super::{
-    ExecuteError, PoolView, Reply, Request, Shared,
-    delivering::DeliveryOutcome,
-    delivery_request::{Delivered, DeliveryRequest},
-    group::{Group, Plan},
-    recall::{Repeat, recall, recall_delivery},
-    views::News,
+    ExecuteError, PoolView, Reply, Shared,
+    batch::{Group, Plan},
+    delivery_request::Delivered,
+    idempotent_replay::{Repeat, recall, recall_delivery},
+    job::{Job, Work, again},
+    published::FreshPool,
 };
 
 /// How many commands share one durability point.
 const GROUP_MAX: usize = 256;
 /// How many pools are published before readers get their turn.
 const PUBLISHED_AT_ONCE: usize = 8;
-/// How often a command is decided again after another writer came first.
-const ATTEMPTS_MAX: u32 = 8;
-
-pub(super) type Outcome = Result<Reply, ExecuteError>;
-
-/// Something for the committer to do.
-pub(super) struct Job {
-    pub(super) work: Work,
-    /// Up to which record whoever asks has looked for what it names, and found nothing of it.
-    pub(super) looked: u64,
-    attempts: u32,
-}
-
-pub(super) enum Work {
-    /// Carry out a command.
-    Command(Box<Request>, oneshot::Sender<Outcome>),
-    /// Carry out a command to the delivery.
-    Deliver(Box<DeliveryRequest>, oneshot::Sender<DeliveryOutcome>),
-    /// Record what time has done to every pool.
-    Sweep(oneshot::Sender<Result<u64, ExecuteError>>),
-    /// Accept the machine's clock, by the operator's word.
-    AcceptClock(oneshot::Sender<Result<bool, ExecuteError>>),
-}
-
-impl Job {
-    pub(super) const fn new(work: Work, looked: u64) -> Self {
-        Self { work, looked, attempts: 0 }
-    }
-
-    /// Answers a job that did not come to a reply. Whoever asked may have gone; that is no error.
-    fn refuse(self, error: ExecuteError) {
-        match self.work {
-            Work::Command(_, sender) => drop(sender.send(Err(error))),
-            Work::Deliver(_, sender) => drop(sender.send(Err(error.into()))),
-            Work::Sweep(sender) => drop(sender.send(Err(error))),
-            Work::AcceptClock(sender) => drop(sender.send(Err(error))),
-        }
-    }
-}
-
 /// The writing half of the pools.
 pub(super) struct Committer<L> {
     shared: Arc<Shared<L>>,
@@ -191,7 +151,7 @@ impl<L: EventLog> Committer<L> {
     pub(super) fn publish_records(&self, records: &[&Record]) {
         let mut views = self.shared.views_mut();
         for record in records {
-            views.take_in_delivery(record);
+            views.apply_delivery(record);
             views.changed.note_time(&record.envelope);
             views.changed.through = record.seq;
         }
@@ -208,7 +168,7 @@ impl<L: EventLog> Committer<L> {
     /// Publishes pools, a few at a time, so that readers get their turn.
     pub(super) fn publish_pools(&self, fresh: HashMap<PoolId, PoolView>) {
         let limits = self.shared.limits_now();
-        let news = fresh.into_iter().map(|(pool, view)| News::of(pool, view, &limits));
+        let news = fresh.into_iter().map(|(pool, view)| FreshPool::of(pool, view, &limits));
         let mut news = news.collect::<Vec<_>>().into_iter();
         while !news.as_slice().is_empty() {
             let mut views = self.shared.views_mut();
@@ -233,11 +193,11 @@ impl<L: EventLog> Committer<L> {
                     ..delivered
                 });
                 let outcome = match decided {
-                    Decided::Final(outcome) => outcome,
-                    Decided::Again => {
+                    CommitOutcome::Final(outcome) => outcome,
+                    CommitOutcome::Again => {
                         return again(job.attempts, Work::Deliver(request, sender));
                     }
-                    Decided::Unknown => self.resolve(request.id, |records| {
+                    CommitOutcome::Unknown => self.resolve(request.id, |records| {
                         let first = recall_delivery(&request, records)?;
                         Ok(Delivered { repeated: false, ..first })
                     }),
@@ -262,11 +222,11 @@ impl<L: EventLog> Committer<L> {
                 let decided =
                     group.decided(index, outcome, |place, reply| self.at_its_place(reply, place));
                 let outcome = match decided {
-                    Decided::Final(outcome) => outcome,
-                    Decided::Again => {
+                    CommitOutcome::Final(outcome) => outcome,
+                    CommitOutcome::Again => {
                         return again(job.attempts, Work::Command(request, sender));
                     }
-                    Decided::Unknown => self.resolve(request.id, |records| {
+                    CommitOutcome::Unknown => self.resolve(request.id, |records| {
                         let reply = self.shared.recorded_reply(&request, records)?;
                         reply.map_or_else(|| recall(&self.shared, &request, records), Ok)
                     }),
@@ -290,7 +250,7 @@ impl<L: EventLog> Committer<L> {
         Reply { position: place.unwrap_or_default(), ..reply }
     }
 
-    /// Finds out what became of a batch whose outcome is not known.
+    /// Finds out whether a batch was written whose outcome is unknown.
     fn resolve<T, E: From<ExecuteError>>(
         &self,
         id: CommandId,
@@ -303,7 +263,7 @@ impl<L: EventLog> Committer<L> {
         }
     }
 
-    /// Stops all writing: what has failed once may fail half the next time.
+    /// Stops all writing, because a log that has failed once may fail half the next time.
     pub(super) fn fail(&self, error: &dyn std::error::Error) {
         if !self.shared.failed.send_replace(true) {
             let cause = error.source().map(ToString::to_string);
@@ -329,7 +289,7 @@ struct Written {
 }
 
 /// The outcome of a plan.
-enum Decided<T, E> {
+enum CommitOutcome<T, E> {
     /// This is the answer.
     Final(Result<T, E>),
     /// Another writer came first.
@@ -359,17 +319,6 @@ fn refuse_all(jobs: Vec<Job>, error: impl Fn() -> ExecuteError) -> Vec<Job> {
     Vec::new()
 }
 
-/// A job that is to be decided once more, unless that was done often enough.
-fn again(attempts: u32, work: Work) -> Option<Job> {
-    let job = Job { work, looked: 0, attempts: attempts + 1 };
-    if ATTEMPTS_MAX < job.attempts {
-        job.refuse(ExecuteError::Busy);
-        return None;
-    }
-    tracing::debug!("another writer came first; deciding again");
-    Some(job)
-}
-
 impl Written {
     /// Finds the outcome of a plan, now that its group is written.
     fn decided<T, E: From<ExecuteError>>(
@@ -377,20 +326,20 @@ impl Written {
         index: Option<usize>,
         outcome: Result<T, E>,
         placed: impl FnOnce(Option<u64>, T) -> T,
-    ) -> Decided<T, E> {
+    ) -> CommitOutcome<T, E> {
         match index.map(|index| self.results.get(index)) {
             // An answer that wrote nothing may rest on a state that was not written either.
-            None if self.results.iter().any(Result::is_err) => Decided::Again,
-            None => Decided::Final(outcome.map(|answer| placed(None, answer))),
+            None if self.results.iter().any(Result::is_err) => CommitOutcome::Again,
+            None => CommitOutcome::Final(outcome.map(|answer| placed(None, answer))),
             Some(Some(Ok(appended))) => {
                 let place = appended.records.last().map(|last| last.seq);
-                Decided::Final(outcome.map(|answer| placed(place, answer)))
+                CommitOutcome::Final(outcome.map(|answer| placed(place, answer)))
             }
-            Some(Some(Err(AppendError::Conflict(_))) | None) => Decided::Again,
+            Some(Some(Err(AppendError::Conflict(_))) | None) => CommitOutcome::Again,
             Some(Some(Err(error @ (AppendError::NotWritten(_) | AppendError::Failed(_))))) => {
-                Decided::Final(Err(meaning_of(error).into()))
+                CommitOutcome::Final(Err(meaning_of(error).into()))
             }
-            Some(Some(Err(_))) => Decided::Unknown,
+            Some(Some(Err(_))) => CommitOutcome::Unknown,
         }
     }
 

@@ -53,7 +53,7 @@ pub enum DeliveryCommand {
         /// The group.
         group: GroupId,
     },
-    /// Forget what waits for the caller up to a position of the log, and note what the caller has joined.
+    /// Forget the caller's items up to a position of the log, and note the groups that the caller has joined.
     Acknowledge(Acknowledgement),
 }
 

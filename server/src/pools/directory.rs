@@ -26,7 +26,7 @@ pub(super) struct Directory {
     folded: HashMap<String, String>,
     /// All pools, those of a user together, by device.
     pools: BTreeSet<PoolId>,
-    briefs: HashMap<PoolId, Brief>,
+    briefs: HashMap<PoolId, PoolSummary>,
     /// When something is due, the next first.
     due: BTreeSet<(Timestamp, PoolId)>,
     levels: [u64; 4],
@@ -34,7 +34,7 @@ pub(super) struct Directory {
 
 /// The summary of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Brief {
+pub(super) struct PoolSummary {
     /// The key that speaks for it.
     pub(super) key: Option<SignatureKey>,
     /// The keys that it has had.
@@ -49,7 +49,7 @@ pub(super) struct Brief {
     pub(super) kept: u64,
 }
 
-impl Brief {
+impl PoolSummary {
     pub(super) fn pack(&self) -> Vec<u8> {
         let mut out = Packer::default();
         out.bytes(self.key.as_ref().map_or(&[], SignatureKey::as_bytes));
@@ -92,7 +92,7 @@ const fn place_of(level: Level) -> usize {
 impl Directory {
     /// Takes in a pool as it is now, and returns the version of which there is a snapshot. What the brief
     /// says of that counts where it is the later one.
-    pub(super) fn note(&mut self, pool: &PoolId, mut brief: Brief) -> u64 {
+    pub(super) fn note(&mut self, pool: &PoolId, mut brief: PoolSummary) -> u64 {
         let old = self.briefs.get(pool).cloned();
         let kept = old.as_ref().map_or(0, |old| old.kept).max(brief.kept);
         brief.kept = kept;
@@ -139,7 +139,7 @@ impl Directory {
     }
 
     /// Takes in that something happened to a pool that is not in memory: who speaks for it now, and that
-    /// it should be looked at.
+    /// it should be searched_through at.
     pub(super) fn note_event(&mut self, pool: &PoolId, version: u64, event: &Event) {
         let mut brief = self.brief(pool);
         if version <= brief.version {
@@ -162,7 +162,7 @@ impl Directory {
     }
 
     /// The summary of a pool; an empty one of a pool that has no history.
-    pub(super) fn brief(&self, pool: &PoolId) -> Brief {
+    pub(super) fn brief(&self, pool: &PoolId) -> PoolSummary {
         self.briefs.get(pool).cloned().unwrap_or_default()
     }
 

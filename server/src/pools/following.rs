@@ -10,8 +10,8 @@ use keypool_ledger::{AppendError, EventLog, LogHead, PoolId, Record};
 use super::{
     PoolView, ReplayError, Shared,
     committer::Committer,
-    loading::fold,
-    views::{PAGE, Views},
+    loader::fold,
+    published::{PAGE, Views},
 };
 
 impl<L: EventLog> Committer<L> {

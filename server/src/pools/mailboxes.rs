@@ -1,17 +1,17 @@
-//! The mailboxes of a group's members: what they keep of an event, as a group of commands sees them.
+//! The mailboxes of a group's members: which of them keep an event, as a batch of commands sees them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use keypool_ledger::{Event, EventLog, GroupId, PoolId, StreamId};
 use keypool_projections::{Deliveries, GroupState, KeepDecision, MailboxState, States};
 
-use super::{
-    delivering::{Writes, without_bytes},
-    group::Group,
-};
+use super::batch::Group;
 
 /// How many members without room for a message are named.
 const NOT_KEPT_NAMED: usize = 100;
+
+/// Events for one history, with the bytes of each, and the version they follow.
+pub(super) type Writes = BTreeMap<StreamId, (u64, Vec<(Event, Vec<u8>)>)>;
 
 /// The decision of a group's mailboxes on one event.
 #[derive(Default)]
@@ -118,4 +118,9 @@ impl Keeping {
             self.not_kept.push(recipient.clone());
         }
     }
+}
+
+/// Events that have no bytes of their own.
+pub(super) fn without_bytes(events: Vec<Event>) -> Vec<(Event, Vec<u8>)> {
+    events.into_iter().map(|event| (event, Vec::new())).collect()
 }

@@ -14,7 +14,7 @@ use super::PoolView;
 pub(super) const PACKED_ITEMS_MAX: usize = 64;
 
 /// A state that has a packed form.
-pub(super) trait Resident: Clone + Debug {
+pub(super) trait Cached: Clone + Debug {
     /// The name of a state of this kind.
     type Name: Clone + Debug + Eq + Hash;
     /// How many bytes of packed states are kept before the oldest are given up; `None` if all are, because
@@ -33,7 +33,7 @@ pub(super) trait Resident: Clone + Debug {
     fn of_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
-impl Resident for PoolView {
+impl Cached for PoolView {
     type Name = PoolId;
     /// Three kilobytes for a pool of 32 packages.
     const PACKED_BYTES_MAX: Option<usize> = Some(1 << 30);
@@ -47,7 +47,7 @@ impl Resident for PoolView {
     }
 }
 
-impl Resident for GroupState {
+impl Cached for GroupState {
     type Name = GroupId;
     const PACKED_BYTES_MAX: Option<usize> = None;
 
@@ -60,7 +60,7 @@ impl Resident for GroupState {
     }
 }
 
-impl Resident for MailboxState {
+impl Cached for MailboxState {
     type Name = PoolId;
     const PACKED_BYTES_MAX: Option<usize> = None;
 
@@ -99,7 +99,7 @@ pub(super) enum Form<T> {
     Packed(Arc<[u8]>),
 }
 
-impl<T: Resident> Form<T> {
+impl<T: Cached> Form<T> {
     /// The state as it is decided on.
     pub(super) fn unpacked(self) -> Option<Arc<T>> {
         match self {

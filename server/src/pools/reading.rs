@@ -12,7 +12,7 @@ use keypool_projections::{
 };
 use tokio::sync::watch as signal;
 
-use super::{PoolView, Pools, loading::history_of};
+use super::{PoolView, Pools, loader::history_of};
 
 impl<L: EventLog + 'static> Pools<L> {
     /// The cached state of a pool: live packages, open reservations, counts. Finished packages are evicted;
@@ -74,7 +74,7 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.written.subscribe()
     }
 
-    /// The machine's time, trusted or not: to judge what comes in, never what is there.
+    /// The machine's time, trusted or not: for incoming packages, never for stored ones.
     #[must_use]
     pub fn wall_clock(&self) -> Timestamp {
         self.shared.clock.now()
@@ -155,7 +155,7 @@ impl<L: EventLog + 'static> Pools<L> {
     ) -> Result<Option<(Package, Reservation, u64)>, ReadError> {
         let Some(made) = find_reservation(&self.shared.log, id, 0)? else { return Ok(None) };
         let Some(keypackage_ref) = made.envelope.event.keypackage_ref() else { return Ok(None) };
-        // The pool is looked at first: what it has come to is among the records then.
+        // The pool is searched_through at first: what it has come to is among the records then.
         let pool = made.envelope.stream.pool().and_then(|pool| self.pool(pool));
         let records = history_of(&self.shared.log, keypackage_ref)?;
         let read = records.last().map(|last| last.seq);

@@ -4,16 +4,18 @@
 use std::sync::atomic::Ordering;
 
 use keypool_ledger::{
-    AppendError, Appended, Batch, CommandId, Event, EventLog, Hash, LogHead, NewEvent, PoolId,
-    StreamId, StreamWrite, Timestamp,
+    AppendError, Appended, Batch, Event, EventLog, LogHead, NewEvent, PoolId, StreamId,
+    StreamWrite, Timestamp,
 };
 use keypool_projections::Limits;
 use tokio::sync::oneshot;
 
 use super::{
     ExecuteError, Pools, ReplayError, Shared,
+    api::derived_id,
     clock_guard::ClockState,
-    committer::{Committer, Job, Work, meaning_of},
+    committer::{Committer, meaning_of},
+    job::{Job, Work},
 };
 
 /// Appends an event to the server's history, if the log still ends where that was decided. The event's id
@@ -32,14 +34,6 @@ pub(super) fn append(
     let results = log.append(decided_at, vec![Batch { writes: vec![write] }]);
     let unanswered = || Err(AppendError::Unknown("the log did not answer".into()));
     results.into_iter().next().unwrap_or_else(unanswered)
-}
-
-/// A command id that follows from a text, and the text's digest.
-pub(super) fn derived_id(text: &str) -> (CommandId, Hash) {
-    let digest = Hash::of(text.as_bytes());
-    let mut id = [0; 16];
-    id.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-    (CommandId(uuid::Builder::from_random_bytes(id).into_uuid()), digest)
 }
 
 impl<L: EventLog> Committer<L> {

@@ -1,12 +1,10 @@
 //! One pool as the log has left it, and its packed form for memory and snapshots.
 
-use keypool_ledger::{Hash, Record, StreamHead, codec};
+use keypool_ledger::{AppendError, Hash, ReadError, Record, StreamHead, StreamId, codec};
 use keypool_projections::{
-    PoolState,
+    IllegalChange, PoolState,
     packing::{Packer, Unpacker},
 };
-
-use super::ReplayError;
 
 /// A pool as the log has left it.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +19,7 @@ pub struct PoolView {
 
 impl PoolView {
     /// Takes in the next record of the pool's history, and checks that it is the next.
-    pub(crate) fn take_in(&mut self, record: &Record) -> Result<(), ReplayError> {
+    pub(crate) fn apply(&mut self, record: &Record) -> Result<(), ReplayError> {
         let envelope = &record.envelope;
         let broken =
             |what| ReplayError::Broken { seq: record.seq, stream: envelope.stream.clone(), what };
@@ -42,7 +40,7 @@ impl PoolView {
         Ok(())
     }
 
-    /// The pool as bytes, without which `init_key`s it has seen: what [`PoolState::forget`] leaves of it.
+    /// The pool as bytes, without the `init_key`s it has seen: as [`PoolState::forget`] leaves it.
     pub(crate) fn pack(&self) -> Box<[u8]> {
         let mut out = Packer::default();
         out.byte(PoolState::PACKED_FORM);
@@ -73,4 +71,37 @@ impl PoolView {
         let state = PoolState::unpack(&mut rest)?;
         (rest.is_empty() && state.version() == version).then_some(Self { state, head, position })
     }
+}
+
+/// Why the pools could not be folded from a log.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record does not follow the one before it in its history.
+    #[error("record {seq} does not follow the one before it in {stream}: {what}")]
+    Broken {
+        /// Its place in the log.
+        seq: u64,
+        /// Its history.
+        stream: StreamId,
+        /// Which link is broken.
+        what: &'static str,
+    },
+    /// A record breaks the lifecycle.
+    #[error("record {seq} breaks the lifecycle")]
+    Illegal {
+        /// Its place in the log.
+        seq: u64,
+        /// How.
+        #[source]
+        source: IllegalChange,
+    },
+    /// The settings could not be recorded, and whether they were is not known.
+    #[error("the settings of the server could not be recorded in the log")]
+    Append(#[source] AppendError),
+    /// The committer thread could not be started.
+    #[error("the committer thread could not be started")]
+    Thread(#[source] std::io::Error),
 }

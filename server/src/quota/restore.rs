@@ -9,7 +9,7 @@ use keypool_ledger::{
     CommandId, Event, EventLog, PoolId, ReadError, Record, ReservationId, Timestamp,
 };
 use keypool_projections::{
-    Circle, Limits,
+    Contacts, Limits,
     quota::{Ask, Quota, Quotas, Rate, Relation},
 };
 
@@ -196,18 +196,18 @@ impl Reading {
             return Relation::Contact;
         }
         let view = pools.pool(pool);
-        let circle = view.as_ref().map(|view| view.state.circle());
+        let contacts = view.as_ref().map(|view| view.state.contacts());
         let said = self.said.get(&(pool.clone(), user.clone()));
         let (before, after): (Vec<_>, Vec<_>) =
             said.into_iter().flatten().partition(|(seq, _)| *seq < asked.seq);
         let was = before.last().map(|(_, is_contact)| *is_contact);
         // Who becomes a contact was none, and who is one no more was one.
         let was = was.or_else(|| after.first().map(|(_, is_contact)| !is_contact));
-        let was = was.unwrap_or_else(|| circle.is_some_and(|circle| circle.is_contact(user)));
+        let was = was.unwrap_or_else(|| contacts.is_some_and(|contacts| contacts.is_contact(user)));
         if was {
             return Relation::Contact;
         }
-        counter.stranger(circle.and_then(Circle::strangers_per_hour))
+        counter.stranger(contacts.and_then(Contacts::strangers_per_hour))
     }
 }
 

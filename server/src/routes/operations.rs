@@ -11,7 +11,6 @@ use keypool_ledger::LogHealth;
 use crate::{
     disk::DiskLevel,
     metrics::Figures,
-    openapi,
     pools::{ClockState, ExecuteError},
     problem::Failure,
     state::State,
@@ -72,15 +71,11 @@ pub(crate) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure>
         let ledger = state.ledger.get().map(AsRef::as_ref);
         let State { disk, addresses, connections, streams, polls, .. } = state.get_ref();
         let is_ready = readiness(&state).is_ok();
-        let open = Figures { is_ready, disk, addresses, connections, streams, polls };
+        let open =
+            Figures { is_ready, disk, addresses, connections: connections.len(), streams, polls };
         state.metrics.render(state.store.get(), ledger, &open)
     };
     let text = web::block(render).await;
     let text = text.map_err(|_| crate::keypackage_store::StoreError::Cancelled)?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
-}
-
-/// The description of this API.
-pub(crate) async fn openapi() -> HttpResponse {
-    HttpResponse::Ok().content_type(header::ContentType::json()).body(openapi::document())
 }

@@ -72,12 +72,12 @@ pub(crate) async fn policy(
     caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let view = state.store()?.view(&caller.pool);
-    let circle = view.state.circle();
+    let contacts = view.state.contacts();
     Ok(HttpResponse::Ok().json(PolicyReply {
-        reserve: circle.reserve(),
-        contacts: circle.contacts().map(str::to_owned).collect(),
-        blocked: circle.blocked().map(str::to_owned).collect(),
-        strangers_per_hour: circle.strangers_per_hour(),
+        reserve: contacts.reserve(),
+        contacts: contacts.users().map(str::to_owned).collect(),
+        blocked: contacts.blocked().map(str::to_owned).collect(),
+        strangers_per_hour: contacts.strangers_per_hour(),
         position: view.position,
     }))
 }

@@ -8,12 +8,15 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use keypool_projections::{OnLapse, quota::Rate};
+use keypool_projections::{
+    OnLapse,
+    quota::{Quotas, Rate},
+};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
     SettingsError,
-    rates::{rate, read_rate},
+    rates::{duration, rate, read_duration, read_rate},
 };
 use crate::{disk::LowWater, registration::RegistrationPolicy};
 
@@ -283,6 +286,25 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The rate limits; `None` if they are switched off.
+    pub(super) fn quotas(&self) -> Option<Quotas> {
+        let usual = Quotas::STANDARD;
+        let quotas = Quotas {
+            pair: self.quota_pair.unwrap_or(usual.pair),
+            pair_held_max: self.quota_pair_held.unwrap_or(usual.pair_held_max),
+            held_max: self.quota_held.unwrap_or(usual.held_max),
+            requests: self.quota_requests.unwrap_or(usual.requests),
+            strangers: self.quota_strangers.unwrap_or(usual.strangers),
+            devices: self.quota_devices.unwrap_or(usual.devices),
+            uploads: self.quota_uploads.unwrap_or(usual.uploads),
+            failures: self.quota_failures.unwrap_or(usual.failures),
+            ..usual
+        };
+        (!self.no_quotas.unwrap_or_default()).then_some(quotas)
+    }
+}
+
 impl From<OnLapseWord> for OnLapse {
     fn from(word: OnLapseWord) -> Self {
         match word {
@@ -290,18 +312,6 @@ impl From<OnLapseWord> for OnLapse {
             OnLapseWord::Retire => Self::Retire,
         }
     }
-}
-
-/// A time as `60s` or `14days 1h`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("{text:?} is no time such as \"60s\""))
-}
-
-pub(super) fn read_duration<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    duration(&text).map(Some).map_err(de::Error::custom)
 }
 
 fn read_low_water<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LowWater>, D::Error> {

@@ -1,27 +1,20 @@
-//! How much may be asked for, as an operator writes it.
+//! Durations and rates as an operator writes them.
 
-use keypool_projections::quota::{Quotas, Rate};
+use std::time::Duration;
+
+use keypool_projections::quota::Rate;
 use serde::{Deserialize, Deserializer, de};
 
-use super::options::{Options, duration};
+/// Reads a duration such as `60s` or `14days 1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("{text:?} is no time such as \"60s\""))
+}
 
-impl Options {
-    /// How much may be asked for; `None` if that is without end.
-    pub(super) fn quotas(&self) -> Option<Quotas> {
-        let usual = Quotas::STANDARD;
-        let quotas = Quotas {
-            pair: self.quota_pair.unwrap_or(usual.pair),
-            pair_held_max: self.quota_pair_held.unwrap_or(usual.pair_held_max),
-            held_max: self.quota_held.unwrap_or(usual.held_max),
-            requests: self.quota_requests.unwrap_or(usual.requests),
-            strangers: self.quota_strangers.unwrap_or(usual.strangers),
-            devices: self.quota_devices.unwrap_or(usual.devices),
-            uploads: self.quota_uploads.unwrap_or(usual.uploads),
-            failures: self.quota_failures.unwrap_or(usual.failures),
-            ..usual
-        };
-        (!self.no_quotas.unwrap_or_default()).then_some(quotas)
-    }
+pub(super) fn read_duration<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    duration(&text).map(Some).map_err(de::Error::custom)
 }
 
 /// A rate as `6/1h`: six at once, and six again in an hour, evenly.
@@ -45,7 +38,9 @@ pub(super) fn read_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Rat
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use keypool_projections::quota::Quotas;
+
+    use super::{super::Options, *};
 
     #[test]
     fn the_usual_rates_are_what_the_help_says() {

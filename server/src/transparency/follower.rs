@@ -9,7 +9,7 @@ use std::{
 use actix_rt::task::JoinHandle;
 use actix_web::web;
 use keypool_ledger::EventLog;
-use keypool_transparency::{Paper, Tree};
+use keypool_transparency::{SignedArtifact, Tree};
 use tokio::sync::watch;
 
 use super::{
@@ -129,8 +129,8 @@ fn stored(
         return if identity.has_signed { Err(missing) } else { Ok(None) };
     };
     let public = identity.signer.public();
-    let paper: Option<Paper> = text.parse().ok();
-    let signed = paper.filter(|Paper { checkpoint, note }| {
+    let paper: Option<SignedArtifact> = text.parse().ok();
+    let signed = paper.filter(|SignedArtifact { checkpoint, note }| {
         let by_key = note.as_ref().is_some_and(|note| note.check(&public).is_ok());
         by_key && checkpoint.origin() == public.name()
     });

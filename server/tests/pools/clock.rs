@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use keypool_auditor::{
-    audit::{Auditor, Promises},
+    invariants::{Auditor, InvariantParams},
     source::SourceEnd,
     verify::{Finding, Verifier},
 };
@@ -49,7 +49,8 @@ fn bob_is_reserved(service: &Service, number: u8) -> Result<Reply, ExecuteError>
 }
 
 fn findings(service: &Service) -> Vec<Finding> {
-    let (mut verifier, mut auditor) = (Verifier::default(), Auditor::new(Promises::STANDARD));
+    let (mut verifier, mut auditor) =
+        (Verifier::default(), Auditor::new(InvariantParams::STANDARD));
     for record in service.log.read(1, usize::MAX).unwrap() {
         let envelope = verifier.take(&RawRecord {
             seq: record.seq,

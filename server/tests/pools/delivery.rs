@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use keypool_auditor::audit::{Auditor, Promises};
+use keypool_auditor::invariants::{Auditor, InvariantParams};
 use keypool_ledger::{
     Clock, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, ManualClock, MemoryLog,
     PackageFacts, PoolId, SignatureKey, Timestamp,
@@ -91,7 +91,7 @@ impl Service {
 
     /// The auditor, who shares no code with the rules, finds nothing in the log.
     pub(crate) fn assert_audited(&self) {
-        let mut auditor = Auditor::new(Promises::STANDARD);
+        let mut auditor = Auditor::new(InvariantParams::STANDARD);
         for record in self.log.read(1, usize::MAX).unwrap() {
             auditor.see(record.seq, &record.envelope);
         }

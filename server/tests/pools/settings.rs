@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use keypool_auditor::audit::{Auditor, Overrides, Promises};
+use keypool_auditor::invariants::{Auditor, InvariantParams, Overrides};
 use keypool_ledger::{Clock, EventLog, ManualClock, MemoryLog};
 use keypool_projections::{Command, Limits, OnLapse};
 use keypool_server::pools::{Pools, Target};
@@ -24,7 +24,7 @@ fn names(log: &Log) -> Vec<&'static str> {
 }
 
 fn rules_broken(log: &Log, overrides: Overrides) -> Vec<&'static str> {
-    let mut auditor = Auditor::new(Promises::STANDARD).overriding(overrides);
+    let mut auditor = Auditor::new(InvariantParams::STANDARD).overriding(overrides);
     for record in log.read(1, usize::MAX).unwrap() {
         auditor.see(record.seq, &record.envelope);
     }

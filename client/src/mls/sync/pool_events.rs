@@ -1,7 +1,7 @@
 //! Events of the device's pool, mirrored as the server streams them.
 
 use keypool_api::{LastResortNotice, LevelNotice};
-use keypool_projections::{Moment, timeline};
+use keypool_projections::{TimelineEntry, timeline};
 
 use super::{checkpoints::note_spent, mirror::apply_event};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub enum PoolEvent {
     /// An event of its history, which is in the mirror now.
-    Happened(Moment),
+    Happened(TimelineEntry),
     /// The pool is low, or critical: refresh it.
     Low(LevelNotice),
     /// Nothing is left: refresh it.
@@ -97,7 +97,7 @@ impl<D> PoolListener<'_, D> {
     }
 
     /// Mirrors an event, and applies it to the own package; `None` if it was mirrored before.
-    fn mirror_event(&self, record: Vec<u8>) -> Result<Option<Moment>, RefreshError> {
+    fn mirror_event(&self, record: Vec<u8>) -> Result<Option<TimelineEntry>, RefreshError> {
         let (connection, now) = (self.connection, self.connection.api().now());
         let records = [record];
         let staged = connection.store().stage()?;

@@ -1,4 +1,4 @@
-//! The sled database beneath a [`SledLog`](super::SledLog): what may be lost, because the journal has it.
+//! The sled database beneath a [`SledLog`](super::SledLog): a cache of the journal, which may be lost.
 //!
 //! ```text
 //! c run number → part of a run's entries      f run number → of its fences    b run number → of its filter
@@ -51,7 +51,7 @@ const CHECK_LEN: usize = 8;
 /// it never forces to the disk when the page has more than 128 KiB.
 const VALUE_BYTES_MAX: usize = 4096;
 
-/// A value that was found to be what was written.
+/// A value whose bytes are as they were written.
 #[derive(Clone, Debug)]
 pub(in crate::log) struct Stored(sled::IVec);
 
@@ -65,7 +65,7 @@ impl Stored {
 /// A piece of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::log) struct Part {
-    /// Of what it is a piece: [`Part::CHUNK`], [`Part::FENCES`] or [`Part::FILTER`].
+    /// The kind of piece: [`Part::CHUNK`], [`Part::FENCES`] or [`Part::FILTER`].
     pub(in crate::log) kind: u8,
     /// Which run it is of.
     pub(in crate::log) run: u64,
@@ -127,7 +127,7 @@ pub(in crate::log) struct Database {
     /// `None` only while it is dropped.
     db: Option<sled::Db>,
     fingerprints: Fingerprints,
-    /// Whether something that was read is not what was written.
+    /// Whether a value was read whose bytes differ from those that were written.
     distrusted: AtomicBool,
 }
 
@@ -142,12 +142,12 @@ impl Database {
         &self.fingerprints
     }
 
-    /// Whether the database has to be built anew, because something in it is not what was written.
+    /// Whether the database has to be built anew, because something in it differs from the bytes that were written.
     pub(in crate::log) fn is_distrusted(&self) -> bool {
         self.distrusted.load(Ordering::Relaxed)
     }
 
-    /// Whether the disk has room for what sled writes: an error of the disk would make it useless.
+    /// Whether the disk has room for sled's writes: an error of the disk would make it useless.
     pub(in crate::log) fn has_room(&self) -> bool {
         disk::space(&self.dir).is_ok_and(|space| ROOM_BYTES <= space.free)
     }
@@ -322,7 +322,7 @@ impl Database {
         if intact { Ok(Stored(value)) } else { Err(self.damaged()) }
     }
 
-    /// Passes on what was read; after a failure the database is built anew at the next open.
+    /// Passes on a read value; after a failure the database is built anew at the next open.
     fn trust<T>(&self, read: Result<T, BoxError>) -> Result<T, ReadError> {
         read.map_err(|err| {
             self.distrust();
@@ -330,7 +330,7 @@ impl Database {
         })
     }
 
-    /// Says that something in the database is not what was written.
+    /// The error of a value in the database that differs from the bytes that were written.
     pub(in crate::log) fn damaged(&self) -> ReadError {
         self.distrust();
         ReadError::Unavailable(Box::new(DecodeError::Altered))
@@ -380,8 +380,8 @@ fn checked(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     [check(key, bytes).as_slice(), bytes].concat()
 }
 
-/// What the keys of the snapshots begin with whose names begin with a prefix. A zero in a name becomes
-/// two bytes, so that what ends a name is in none, and the order of the keys is that of the names.
+/// The prefix of the keys of snapshots whose names begin with a prefix. A zero in a name becomes
+/// two bytes, so that the end of a name is in none, and the order of the keys is that of the names.
 fn snapshot_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut key = vec![SNAPSHOT];
     for byte in prefix {
@@ -393,7 +393,7 @@ fn snapshot_prefix(prefix: &[u8]) -> Vec<u8> {
     key
 }
 
-/// What the keys of a snapshot's parts begin with.
+/// The prefix of the keys of a snapshot's parts.
 fn snapshot_key(name: &[u8]) -> Vec<u8> {
     let mut key = snapshot_prefix(name);
     key.extend([0, 0]);

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::{fs::FallocateFlags, io::Errno};
 
-use super::directory::OpenError;
+use super::open_error::OpenError;
 
 /// How many bytes a directory must take for its disk not to count as full.
 const PROBE_BYTES: usize = 2 << 20;

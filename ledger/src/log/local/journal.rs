@@ -109,7 +109,7 @@ pub(super) struct Journal {
 pub(super) struct Contents {
     /// The directory of the journal.
     pub(super) dir: PathBuf,
-    /// The last record; what stands behind it was never acknowledged.
+    /// The last record; bytes behind it were never acknowledged.
     pub(super) last_seq: u64,
 }
 
@@ -127,7 +127,7 @@ struct Segment {
 impl Journal {
     /// Opens a journal, checks every byte of its last segments, and cuts a torn tail.
     ///
-    /// The segments that are checked have `check_bytes` bytes at least; what is before them is for
+    /// The segments that are checked have `check_bytes` bytes at least; the segments before them are for
     /// [`scrub`]. `witness` is a sequence number that is known from elsewhere to have been acknowledged.
     pub(super) fn open(
         dir: &Path,

@@ -81,7 +81,7 @@ impl Rebuilds {
     }
 }
 
-/// Writes what has grown of a sound index; builds another in place of a damaged one. The log fails if that
+/// Writes the new part of a sound index; builds another in place of a damaged one. The log fails if that
 /// shows that its journal is damaged.
 fn tend_once(core: &Core, rebuilds: &mut Rebuilds) -> Result<(), OpenError> {
     if let Ok(index) = core.index() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keypool_auditor::audit::{Auditor, Promises};
+use keypool_auditor::invariants::{Auditor, InvariantParams};
 use keypool_ledger::{Event, ReleaseReason, RevokeReason, SignatureKey};
 use keypool_projections::LeafKey;
 
@@ -10,7 +10,7 @@ use crate::history::{at, envelope, group, leaf_key, package, pool, reference, re
 
 /// The rules that a history of one package breaks, its first event being an upload at second 0.
 fn broken(events: &[(Event, Duration)]) -> Vec<&'static str> {
-    let mut auditor = Auditor::new(Promises::STANDARD);
+    let mut auditor = Auditor::new(InvariantParams::STANDARD);
     let upload = (Event::Uploaded(package("a").facts), Duration::ZERO);
     for (seq, (event, after)) in (1..).zip(std::iter::once(&upload).chain(events)) {
         auditor.see(seq, &envelope(seq, pool("bob"), event.clone(), at(0).after(*after)));
@@ -61,7 +61,7 @@ fn broken_by_a_last_resort_after(events: Vec<Event>) -> Vec<&'static str> {
     let keypackage_ref = reference("L");
     let offer =
         Event::Reserved { keypackage_ref, reservation, generation, holder, group, deadline };
-    let mut auditor = Auditor::new(Promises::STANDARD);
+    let mut auditor = Auditor::new(InvariantParams::STANDARD);
     for (seq, event) in (1..).zip(events.into_iter().chain(uploads).chain([offer])) {
         auditor.see(seq, &envelope(seq, pool("bob"), event, at(10)));
     }
@@ -97,7 +97,7 @@ fn a_package_must_outlive_its_reservation_and_the_margin() {
         }
         broken(&[(event, after)])
     };
-    let margin = Promises::STANDARD.life_margin;
+    let margin = InvariantParams::STANDARD.life_margin;
     assert_eq!(offered(end.before(margin)), [""; 0]);
     assert_eq!(offered(end.before(margin).after(Duration::from_millis(1))), ["offer"]);
     assert_eq!(offered(at(10)), ["offer"], "a claim for no time at all");

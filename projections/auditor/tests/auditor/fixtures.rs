@@ -9,8 +9,8 @@ use std::{
 
 use keypool_ledger::{JournalWriter, JournalWriterOptions, Record};
 use keypool_transparency::{
-    Checkpoint, HandOut, Inclusion, NoteSigner, Paper, ProofError, Receipt, ReceiptFile, Standing,
-    Tree, TreeHash, prove_inclusion,
+    Checkpoint, HandOut, Inclusion, NoteSigner, ProofError, Receipt, ReceiptFile, SignedArtifact,
+    Standing, Tree, TreeHash, prove_inclusion,
 };
 use tempfile::TempDir;
 
@@ -113,7 +113,7 @@ pub(crate) fn receipt(records: &[Record], seq: u64, standing: Standing, as_of: u
         envelope: record.envelope_bytes.clone(),
         index,
         hashes,
-        paper: Paper { checkpoint, note },
+        paper: SignedArtifact { checkpoint, note },
     };
     ReceiptFile { note: signer().sign(&receipt.to_string()).unwrap(), inclusion }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keypool_auditor::fold::{Fold, Keep};
+use keypool_auditor::replay::{Fold, Keep};
 use keypool_ledger::{Event, Hash, KeyPackageRef, ReleaseReason, ReservationId, RevokeReason};
 use uuid::Uuid;
 

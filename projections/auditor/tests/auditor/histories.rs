@@ -4,8 +4,8 @@
 use std::{collections::HashMap, ops::ControlFlow, path::Path, sync::Arc};
 
 use keypool_auditor::{
-    audit::{Auditor, Promises},
     export::ExportWriter,
+    invariants::{Auditor, InvariantParams},
     source::Source,
 };
 use keypool_ledger::{
@@ -449,7 +449,7 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
     histories
 }
 
-/// Promises that are broken by changing records.
+/// InvariantParams that are broken by changing records.
 #[expect(clippy::too_many_lines, reason = "a list, one entry for each promise")]
 fn broken_in_place() -> Vec<(&'static str, Vec<Record>)> {
     let changed = |name, change: &dyn Fn(&mut Vec<Record>)| {
@@ -626,7 +626,7 @@ pub(crate) fn forked() -> (Vec<Record>, Vec<Record>) {
 
 #[test]
 fn the_story_of_today_keeps_every_promise() {
-    let mut auditor = Auditor::new(Promises::STANDARD);
+    let mut auditor = Auditor::new(InvariantParams::STANDARD);
     let records = clean_of_today();
     for record in &records {
         auditor.see(record.seq, &record.envelope);

@@ -48,7 +48,7 @@ fn file(receipt: &Receipt, shown: &EventEnvelope, by: &NoteSigner) -> ReceiptFil
     let root = TreeHash::node(before, TreeHash::node(third, fourth));
     let checkpoint = Checkpoint::new(by.public().name(), 4, root).unwrap();
     let note = Some(checkpoint.sign(by).unwrap());
-    let paper = Paper { checkpoint, note };
+    let paper = SignedArtifact { checkpoint, note };
     let hashes = vec![fourth, before];
     let inclusion = Inclusion { envelope: shown.clone(), index: 2, hashes, paper };
     ReceiptFile { note: by.sign(&receipt.to_string()).unwrap(), inclusion }

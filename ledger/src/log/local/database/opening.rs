@@ -1,4 +1,4 @@
-//! Opening a sled database whatever state it is in, and closing it whatever sled does.
+//! Opening a sled database in any state, and closing it in spite of panics in sled.
 
 use std::{
     fs, io,

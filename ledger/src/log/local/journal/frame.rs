@@ -1,4 +1,4 @@
-//! The bytes of the journal: what leads a segment, and the frames that follow.
+//! The bytes of the journal: the header of a segment, and the frames that follow.
 //!
 //! ```text
 //! segment  magic 8 · journal's key 32 · first seq 8 · hash of the frame before 32 · file length 8 · hash 32

@@ -14,7 +14,7 @@ use crate::{
 pub struct RawRecord<'a> {
     /// The position in the log, from 1.
     pub seq: u64,
-    /// The stored bytes of the envelope: what the chain hashes.
+    /// The stored bytes of the envelope, which the chain hashes.
     pub envelope_bytes: &'a [u8],
     /// The bytes that go with it; empty for most, and for a pruned payload.
     pub payload: &'a [u8],
@@ -82,7 +82,7 @@ impl JournalReader {
     }
 
     /// The reason to doubt the journal's end although all its frames are whole: a note
-    /// of what was acknowledged that is missing or damaged, a last segment that is too short.
+    /// of an acknowledged record that is missing or damaged, a last segment that is too short.
     ///
     /// Known when all records have been read.
     #[must_use]
@@ -96,7 +96,7 @@ impl JournalReader {
     ///
     /// # Errors
     ///
-    /// Returns an [`OpenError`] at the first place where the journal is not what was written.
+    /// Returns an [`OpenError`] at the first place where the journal differs from the bytes that were written.
     pub fn visit(
         &mut self,
         visit: &mut dyn FnMut(RawRecord<'_>) -> ControlFlow<()>,

@@ -1,4 +1,4 @@
-//! Reading a journal from beginning to end, and judging what does not look like it.
+//! Reading a journal from beginning to end, and telling a torn tail from damage.
 //!
 //! A frame that was being written when the machine stopped is a *torn tail*: nobody was answered,
 //! and it is left out. Everything else that is not as it was written is damage.
@@ -190,7 +190,7 @@ impl Scan {
         Ok(frame)
     }
 
-    /// Reads the next segment and checks that it follows what has been read.
+    /// Reads the next segment and checks that it follows the one before.
     fn enter_segment(&mut self) -> Result<(), OpenError> {
         let Some((first_seq, path)) = self.ahead.pop() else { return Ok(()) };
         if first_seq != self.next_seq {

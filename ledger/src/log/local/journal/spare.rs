@@ -76,7 +76,7 @@ impl Spare {
         }
     }
 
-    /// Takes in what the background has made, if it is done or is to be waited for.
+    /// Takes the segment that the background has made, if it is done or is to be waited for.
     fn settle(&mut self, wait: bool) {
         let State::Making(making) = &self.state else { return };
         if !wait && !making.is_finished() {

@@ -34,7 +34,7 @@ impl Default for JournalWriterOptions {
 
 /// A new journal in a new data directory, which takes records as they are.
 ///
-/// It checks neither chains nor versions: what was exported is restored, whatever it is. Opening a
+/// It checks neither chains nor versions: an export is restored as it is. Opening a
 /// [`crate::SledLog`] on the directory afterwards makes the database that finds things in it.
 #[derive(Debug)]
 pub struct JournalWriter {

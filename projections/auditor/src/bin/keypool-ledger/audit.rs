@@ -3,8 +3,8 @@
 use std::{ops::ControlFlow, path::Path, time::Duration};
 
 use keypool_auditor::{
-    audit::{Auditor, Overrides, Promises, UNSEEN},
-    fold::{Fold, Keep},
+    invariants::{Auditor, InvariantParams, Overrides, UNSEEN},
+    replay::{Fold, Keep},
     source::Source,
     verify::{Verdict, Verifier},
 };
@@ -43,7 +43,7 @@ pub(crate) fn audit(
     let source = Source::open(path)?;
     let progress = Progress::of(&source);
     let mut verifier = Verifier::expecting(&seen);
-    let mut auditor = Auditor::new(Promises::STANDARD).overriding(promises.overrides());
+    let mut auditor = Auditor::new(InvariantParams::STANDARD).overriding(promises.overrides());
     let mut fold = Fold::keeping(Keep::All);
     let outcome = source.visit(&mut |raw| {
         progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);

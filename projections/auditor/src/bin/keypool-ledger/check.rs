@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use keypool_ledger::codec;
 use keypool_transparency::{
-    Consistency, Inclusion, NoteKey, Paper, Receipt, ReceiptError, ReceiptFile,
+    Consistency, Inclusion, NoteKey, Receipt, ReceiptError, ReceiptFile, SignedArtifact,
 };
 use serde_json::json;
 
@@ -34,7 +34,7 @@ pub(crate) fn check(file: &Path, by: &SignedArgs, out: &mut Out) -> Result<u8, T
     if let Some(receipt) = receipt_in(&text) {
         return check_receipt(receipt, key.as_ref(), out);
     }
-    let paper: Paper =
+    let paper: SignedArtifact =
         text.parse().map_err(|err| ToolError::usage(format!("{}: {err}", file.display())))?;
     let says = described(&paper, &signature(&paper, key.as_ref())?);
     out.say(|| format!("a checkpoint of {says}"), || json!({ "says": says }))?;
@@ -150,13 +150,13 @@ pub(crate) fn refuse(why: &str, out: &mut Out) -> Result<u8, ToolError> {
     Ok(DAMAGED)
 }
 
-fn described(paper: &Paper, signed: &str) -> String {
+fn described(paper: &SignedArtifact, signed: &str) -> String {
     let checkpoint = &paper.checkpoint;
     format!("{} at {} records, {signed}", checkpoint.origin(), checkpoint.size())
 }
 
 /// The signers of a checkpoint, as far as they can be checked.
-fn signature(paper: &Paper, key: Option<&NoteKey>) -> Result<String, ToolError> {
+fn signature(paper: &SignedArtifact, key: Option<&NoteKey>) -> Result<String, ToolError> {
     match (&paper.note, key) {
         (_, Some(key)) => {
             check_signed(Path::new("the checkpoint"), paper, key)?;

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use keypool_auditor::source::{Source, SourceError};
 use keypool_transparency::{
-    Contradiction, NoteKey, Paper, ReceiptFile, contradiction as contradicted,
+    Contradiction, NoteKey, ReceiptFile, SignedArtifact, contradiction as contradicted,
 };
 use serde_json::json;
 
@@ -22,7 +22,7 @@ use crate::{
 /// One side of a comparison.
 enum Side {
     Log(Leaves),
-    Paper(Paper),
+    SignedArtifact(SignedArtifact),
     Receipt(Box<ReceiptFile>),
 }
 
@@ -39,11 +39,11 @@ fn side(path: &Path, key: Option<&NoteKey>) -> Result<Side, ToolError> {
                     .map(|file| Side::Receipt(Box::new(file)))
                     .map_err(|err| named(&err));
             }
-            let paper: Paper = text.parse().map_err(|err| named(&err))?;
+            let paper: SignedArtifact = text.parse().map_err(|err| named(&err))?;
             if let Some(key) = key {
                 check_signed(path, &paper, key)?;
             }
-            Ok(Side::Paper(paper))
+            Ok(Side::SignedArtifact(paper))
         }
         Err(error) => Err(error.into()),
     }
@@ -59,7 +59,8 @@ pub(crate) fn compare(
     let key = key.as_ref();
     match (side(a, key)?, side(b, key)?) {
         (Side::Log(first), Side::Log(second)) => compare_logs((a, &first), (b, &second), out),
-        (Side::Log(leaves), Side::Paper(paper)) | (Side::Paper(paper), Side::Log(leaves)) => {
+        (Side::Log(leaves), Side::SignedArtifact(paper))
+        | (Side::SignedArtifact(paper), Side::Log(leaves)) => {
             if let Some(code) = contradiction(&leaves, &paper, out)? {
                 return Ok(code);
             }
@@ -80,13 +81,14 @@ pub(crate) fn compare(
             out.say(|| what.clone(), || json!({ "verdict": "consistent", "says": what }))?;
             Ok(FINE)
         }
-        (Side::Paper(first), Side::Paper(second)) => {
+        (Side::SignedArtifact(first), Side::SignedArtifact(second)) => {
             compare_papers((&first, &second), key, &by.evidence, out)
         }
         (Side::Receipt(first), Side::Receipt(second)) => {
             compare_receipts((&first, &second), key, &by.evidence, out)
         }
-        (Side::Paper(_), Side::Receipt(_)) | (Side::Receipt(_), Side::Paper(_)) => {
+        (Side::SignedArtifact(_), Side::Receipt(_))
+        | (Side::Receipt(_), Side::SignedArtifact(_)) => {
             Err(ToolError::usage("a receipt is compared with another receipt, or with a log"))
         }
     }
@@ -188,7 +190,7 @@ fn compare_logs(
 }
 
 fn compare_papers(
-    (a, b): (&Paper, &Paper),
+    (a, b): (&SignedArtifact, &SignedArtifact),
     key: Option<&NoteKey>,
     evidence: &Path,
     out: &mut Out,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, io, path::Path};
 
-use keypool_transparency::{Contradiction, NoteKey, Paper, ReceiptFile, contradiction};
+use keypool_transparency::{Contradiction, NoteKey, ReceiptFile, SignedArtifact, contradiction};
 use serde_json::json;
 
 use crate::{
@@ -50,7 +50,7 @@ pub(crate) fn check(text: &str, out: &mut Out) -> Result<u8, ToolError> {
     let shown = if let (Ok(one), Ok(other)) = (one.parse(), other.parse()) {
         shown_by_receipts((&one, &other), &key)
     } else {
-        let parse = |text: &str| text.parse::<Paper>().map_err(|_| malformed());
+        let parse = |text: &str| text.parse::<SignedArtifact>().map_err(|_| malformed());
         shown_by_checkpoints((&parse(&one)?, &parse(&other)?), &key)?
     };
     match shown {
@@ -65,7 +65,7 @@ pub(crate) fn check(text: &str, out: &mut Out) -> Result<u8, ToolError> {
 
 /// The evidence of two checkpoints: the key has signed both, they are of one length and differ.
 fn shown_by_checkpoints(
-    (a, b): (&Paper, &Paper),
+    (a, b): (&SignedArtifact, &SignedArtifact),
     key: &NoteKey,
 ) -> Result<Result<String, String>, ToolError> {
     for paper in [a, b] {

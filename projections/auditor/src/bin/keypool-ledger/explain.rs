@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use keypool_auditor::fold::Keep;
+use keypool_auditor::replay::Keep;
 use keypool_ledger::{
     Event, EventEnvelope, KeyPackageRef, PoolId, ReleaseReason, ReservationId, RevokeReason,
     RuleSettings, Timestamp,

@@ -2,7 +2,7 @@
 
 use keypool_auditor::{
     source::{SourceEnd, SourceError},
-    verify::{Finding, Gravity, Place, Verdict},
+    verify::{Finding, Place, Severity, Verdict},
 };
 use serde_json::json;
 
@@ -34,9 +34,9 @@ pub(crate) fn report(
     let worst = verdict.findings.iter().map(|finding| finding.gravity).max();
     let code = match worst {
         None => FINE,
-        Some(Gravity::Rule) => RULE_BROKEN,
-        Some(Gravity::Damage) => DAMAGED,
-        Some(Gravity::Equivocation) => EQUIVOCATION,
+        Some(Severity::Rule) => RULE_BROKEN,
+        Some(Severity::Damage) => DAMAGED,
+        Some(Severity::Equivocation) => EQUIVOCATION,
     };
     let summary = || match verdict.findings.len() {
         0 => format!("{}\nhead {head}", fine()),
@@ -55,9 +55,9 @@ pub(crate) fn report(
 fn words(finding: &Finding) -> String {
     let Finding { gravity, rule, what, place, .. } = finding;
     let gravity = match gravity {
-        Gravity::Rule => "broken",
-        Gravity::Damage => "damaged",
-        Gravity::Equivocation => "equivocation",
+        Severity::Rule => "broken",
+        Severity::Damage => "damaged",
+        Severity::Equivocation => "equivocation",
     };
     let place = place.as_ref().map(|Place { file, offset }| match file.to_str() {
         Some(url) if url.starts_with("http://") => format!("\n  at {url}"),

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use keypool_auditor::verify::Seen;
-use keypool_transparency::{NoteKey, Paper};
+use keypool_transparency::{NoteKey, SignedArtifact};
 
 use crate::{SeenArgs, output::ToolError};
 
@@ -20,7 +20,7 @@ impl SeenArgs {
             seen.push(head.ok_or_else(wrong)?);
         }
         for path in &self.checkpoint {
-            let paper = read_paper(path)?;
+            let paper = read_artifact(path)?;
             if let Some(key) = self.key.as_deref() {
                 check_signed(path, &paper, &parse_key(key)?)?;
             }
@@ -31,7 +31,7 @@ impl SeenArgs {
 }
 
 /// Reads a checkpoint's file.
-pub(crate) fn read_paper(path: &Path) -> Result<Paper, ToolError> {
+pub(crate) fn read_artifact(path: &Path) -> Result<SignedArtifact, ToolError> {
     let text = fs::read_to_string(path).map_err(ToolError::file(path))?;
     text.parse().map_err(|err| ToolError::usage(format!("{}: {err}", path.display())))
 }
@@ -42,7 +42,11 @@ pub(crate) fn parse_key(text: &str) -> Result<NoteKey, ToolError> {
 }
 
 /// Refuses a checkpoint that the log has not signed.
-pub(crate) fn check_signed(path: &Path, paper: &Paper, key: &NoteKey) -> Result<(), ToolError> {
+pub(crate) fn check_signed(
+    path: &Path,
+    paper: &SignedArtifact,
+    key: &NoteKey,
+) -> Result<(), ToolError> {
     let path = path.display();
     if paper.checkpoint.origin() != key.name() {
         let origin = paper.checkpoint.origin();

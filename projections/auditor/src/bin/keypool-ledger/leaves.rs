@@ -3,7 +3,7 @@
 use std::{ops::Range, path::Path};
 
 use keypool_auditor::source::Source;
-use keypool_transparency::{Paper, Tree, TreeHash};
+use keypool_transparency::{SignedArtifact, Tree, TreeHash};
 use serde_json::json;
 
 use crate::{
@@ -46,7 +46,7 @@ impl Leaves {
 /// Reports a checkpoint that is not of this log, and returns the exit code.
 pub(crate) fn contradiction(
     leaves: &Leaves,
-    paper: &Paper,
+    paper: &SignedArtifact,
     out: &mut Out,
 ) -> Result<Option<u8>, ToolError> {
     let (size, root) = (paper.checkpoint.size(), paper.checkpoint.root());

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use keypool_transparency::{
-    Checkpoint, Consistency, Inclusion, Paper, ProofError, prove_consistency as consistency,
-    prove_inclusion as inclusion,
+    Checkpoint, Consistency, Inclusion, ProofError, SignedArtifact,
+    prove_consistency as consistency, prove_inclusion as inclusion,
 };
 
 use crate::{
     FINE,
     input::read,
-    known_end::read_paper,
+    known_end::read_artifact,
     leaves::{Leaves, contradiction},
     output::{Out, ToolError},
 };
@@ -20,13 +20,17 @@ fn proof_error(error: &ProofError) -> ToolError {
 }
 
 /// The checkpoint in a file, or one of the whole log.
-fn paper_or_whole(file: Option<&Path>, leaves: &Leaves, like: &str) -> Result<Paper, ToolError> {
+fn paper_or_whole(
+    file: Option<&Path>,
+    leaves: &Leaves,
+    like: &str,
+) -> Result<SignedArtifact, ToolError> {
     if let Some(file) = file {
-        return read_paper(file);
+        return read_artifact(file);
     }
     let checkpoint = Checkpoint::new(like, leaves.size(), leaves.root(leaves.size()))
         .map_err(|err| ToolError::usage(err.to_string()))?;
-    Ok(Paper { checkpoint, note: None })
+    Ok(SignedArtifact { checkpoint, note: None })
 }
 
 /// Proves that a record is in the log.
@@ -66,7 +70,7 @@ pub(crate) fn prove_consistency(
     out: &mut Out,
 ) -> Result<u8, ToolError> {
     let leaves = Leaves::of(path)?;
-    let old = read_paper(old)?;
+    let old = read_artifact(old)?;
     let new = paper_or_whole(new, &leaves, old.checkpoint.origin())?;
     for paper in [&old, &new] {
         if let Some(code) = contradiction(&leaves, paper, out)? {

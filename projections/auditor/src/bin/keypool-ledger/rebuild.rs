@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, ops::ControlFlow, path::Path};
 
 use keypool_auditor::{
-    audit::{Auditor, Promises, Standing},
-    fold::{Fold, Keep},
+    invariants::{Auditor, InvariantParams, Standing},
+    replay::{Fold, Keep},
 };
 use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, SignatureKey, StreamId};
 use keypool_projections::{GroupState, IllegalChange, PoolState, Registration};
@@ -145,7 +145,7 @@ fn group_change(before: &(u64, Vec<String>), after: &(u64, Vec<String>)) -> Stri
 /// Folds a log twice, by the product's code and by the audit's, and compares after every record.
 pub(crate) fn rebuild(path: &Path, out: &mut Out) -> Result<u8, ToolError> {
     let mut fold = Fold::keeping(Keep::All);
-    let mut auditor = Auditor::new(Promises::STANDARD);
+    let mut auditor = Auditor::new(InvariantParams::STANDARD);
     let mut difference = None;
     read(path, &mut |raw, envelope| {
         let taken = fold.take(raw.seq, &envelope);

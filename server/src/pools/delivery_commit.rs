@@ -18,17 +18,12 @@ use keypool_projections::{
 
 use super::{
     ExecuteError, PoolView, Shared,
+    batch::{Group, Plan},
     delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
-    group::{Group, Plan},
-    mailboxes::Keeping,
-    recall::recall_delivery,
-    views::Views,
+    idempotent_replay::recall_delivery,
+    mailboxes::{Keeping, Writes, without_bytes},
+    published::Views,
 };
-
-pub(super) type DeliveryOutcome = Result<Delivered, DeliverError>;
-
-/// Events for one history, with the bytes of each, and the version they follow.
-pub(super) type Writes = BTreeMap<StreamId, (u64, Vec<(Event, Vec<u8>)>)>;
 
 impl<L: EventLog> Group<'_, L> {
     /// Decides a command to the delivery.
@@ -40,8 +35,8 @@ impl<L: EventLog> Group<'_, L> {
     }
 
     fn try_deliver(&mut self, request: &DeliveryRequest) -> Result<Plan, DeliverError> {
-        let records =
-            find_command(&self.shared.log, request.id, self.looked).map_err(ExecuteError::from)?;
+        let records = find_command(&self.shared.log, request.id, self.searched_through)
+            .map_err(ExecuteError::from)?;
         if !records.is_empty() {
             return Ok(Plan::Deliver(None, recall_delivery(request, &records)));
         }
@@ -136,7 +131,7 @@ impl<L: EventLog> Group<'_, L> {
             }
             let mailbox = self.mailbox_state(owner);
             let is_contact =
-                self.pool_view(owner)?.state.circle().is_contact(request.caller.user());
+                self.pool_view(owner)?.state.contacts().is_contact(request.caller.user());
             let by = (&request.caller, is_contact);
             let decided = mailbox.decide_invitation(owner, by, self.look.now, &limits);
             decided.map_err(|rejection| DeliverError::Invitee {
@@ -202,7 +197,7 @@ impl<L: EventLog> Group<'_, L> {
         }
     }
 
-    /// Decides the spending of one package, and adds it to what is written. A refusal may bring the
+    /// Decides the spending of one package, and adds it to the writes. A refusal may bring the
     /// conflict that is to be recorded.
     #[expect(clippy::type_complexity, reason = "a refusal with what is recorded of it, used once")]
     fn spend(
@@ -268,7 +263,7 @@ impl<L: EventLog> Group<'_, L> {
         }
     }
 
-    /// Adds a batch over several histories, and evolves what the commands after it will read.
+    /// Adds a batch over several histories, and evolves the states that the commands after it read.
     fn write_delivery(
         &mut self,
         writes: Writes,
@@ -328,11 +323,6 @@ fn is_current(view: &PoolView, keypackage_ref: &KeyPackageRef) -> bool {
     view.state.get(keypackage_ref).is_some_and(|package| view.state.is_of_this_incarnation(package))
 }
 
-/// Events that have no bytes of their own.
-pub(super) fn without_bytes(events: Vec<Event>) -> Vec<(Event, Vec<u8>)> {
-    events.into_iter().map(|event| (event, Vec::new())).collect()
-}
-
 /// One event for one history.
 fn one_write(stream: StreamId, version: u64, event: Event) -> Writes {
     Writes::from([(stream, (version, vec![(event, Vec::new())]))])
@@ -364,7 +354,7 @@ fn check_welcomes(
 
 impl Views {
     /// Takes in a record that may concern groups and mailboxes: one of theirs, or a pool's.
-    pub(super) fn take_in_delivery(&mut self, record: &Record) {
+    pub(super) fn apply_delivery(&mut self, record: &Record) {
         let bytes = record.payload.len() as u64;
         let Touched { groups, mailboxes } =
             self.deliveries.evolve(record.seq, &record.envelope, bytes);

@@ -4,7 +4,7 @@ use keypool_ledger::{Event, GroupId, KeyPackageRef, PoolId, ReservationId, Revok
 
 use super::{
     Auditor, Seen,
-    packages::{Claim, ClaimState, Life},
+    packages::{Claim, ClaimState, PackageHistory},
     short,
 };
 
@@ -75,7 +75,7 @@ impl Auditor {
 /// Says why a spend by a reservation that was made of the package is wrong.
 fn wrong_spend(
     claim: &Claim,
-    life: &Life,
+    life: &PackageHistory,
     (id, holder, group, late): (ReservationId, Option<&PoolId>, &GroupId, bool),
 ) -> Vec<String> {
     let single = !life.facts.last_resort;

@@ -16,11 +16,10 @@ use keypool_projections::{
 
 use super::{
     ExecuteError, PoolView, Reply, Request, Shared, Target,
+    api::derived_id,
     clock_guard::ClockReading,
-    committer::{Job, Outcome, Work},
-    delivering::DeliveryOutcome,
-    server_stream::derived_id,
-    views::News,
+    job::{DeliveryOutcome, Job, Outcome, Work},
+    published::FreshPool,
 };
 
 /// How many pools one sweep settles.
@@ -42,7 +41,7 @@ pub(super) enum Plan {
 }
 
 /// The decision on a command, and its pool.
-struct Decided {
+struct CommitOutcome {
     pool: PoolId,
     /// The pool before.
     view: Arc<PoolView>,
@@ -56,8 +55,8 @@ pub(super) struct Group<'a, L> {
     pub(super) shared: &'a Shared<L>,
     pub(super) look: ClockReading,
     pub(super) limits: Limits,
-    /// Up to which record whoever asks has looked for what the command names, and found nothing.
-    pub(super) looked: u64,
+    /// Up to which record whoever asks has searched_through for what the command names, and found nothing.
+    pub(super) searched_through: u64,
     pub(super) working: HashMap<PoolId, Arc<PoolView>>,
     /// The head of the log that the published states know, on which the group is decided.
     pub(super) decided_at: LogHead,
@@ -78,7 +77,7 @@ impl<'a, L: EventLog> Group<'a, L> {
             shared,
             look,
             limits: shared.limits_now(),
-            looked: 0,
+            searched_through: 0,
             working: HashMap::new(),
             decided_at: shared.published(),
             batches: Vec::new(),
@@ -90,9 +89,9 @@ impl<'a, L: EventLog> Group<'a, L> {
         }
     }
 
-    /// Decides a job, or returns `None` if it must wait for what this group writes.
+    /// Decides a job, or returns `None` if it must wait for the writes of this batch.
     pub(super) fn plan(&mut self, job: &Job) -> Option<Plan> {
-        self.looked = job.looked;
+        self.searched_through = job.searched_through;
         let request = match &job.work {
             _ if self.full => return None,
             Work::Sweep(_) => return Some(self.sweep()),
@@ -134,7 +133,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     }
 
     fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
-        let records = find_command(&self.shared.log, request.id, self.looked)?;
+        let records = find_command(&self.shared.log, request.id, self.searched_through)?;
         if !records.is_empty() {
             let reply = self.shared.recorded_reply(request, &records)?;
             return Ok(reply.map_or(Plan::Repeat(records), |reply| Plan::Reply(Ok(reply))));
@@ -151,9 +150,9 @@ impl<'a, L: EventLog> Group<'a, L> {
         Ok(self.take_up(request, decided))
     }
 
-    /// Adds what was decided to what the group writes.
-    fn take_up(&mut self, request: &Request, decided: Decided) -> Plan {
-        let Decided { pool, view, decision: Decision { events, answer }, after } = decided;
+    /// Adds a decision to the writes of the batch.
+    fn take_up(&mut self, request: &Request, decided: CommitOutcome) -> Plan {
+        let CommitOutcome { pool, view, decision: Decision { events, answer }, after } = decided;
         let Some(state) = after else {
             let repeated = |answer| Reply { repeated: true, ..self.reply(pool, view, answer) };
             return Plan::Reply(answer.map(repeated).map_err(Into::into));
@@ -169,7 +168,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     }
 
     /// Finds the pool a command is for, and decides it there.
-    fn decide(&mut self, request: &Request) -> Result<Decided, ExecuteError> {
+    fn decide(&mut self, request: &Request) -> Result<CommitOutcome, ExecuteError> {
         if let Command::Reserve { holder, group, .. } = &request.command {
             self.check_membership(holder, group)?;
         }
@@ -187,11 +186,15 @@ impl<'a, L: EventLog> Group<'a, L> {
         }
     }
 
-    fn decide_on(&mut self, pool: &PoolId, command: &Command) -> Result<Decided, ExecuteError> {
+    fn decide_on(
+        &mut self,
+        pool: &PoolId,
+        command: &Command,
+    ) -> Result<CommitOutcome, ExecuteError> {
         let view = self.prepared(pool, command)?;
         let (decision, after) =
             view.state.decide_with_outcome(command, self.look.now, &self.limits);
-        Ok(Decided { pool: pool.clone(), view, decision, after })
+        Ok(CommitOutcome { pool: pool.clone(), view, decision, after })
     }
 
     /// A pool as the commands before this one will leave it, with everything that this one names.
@@ -201,7 +204,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         command: &Command,
     ) -> Result<Arc<PoolView>, ExecuteError> {
         let mut view = self.pool_view(pool)?;
-        if self.shared.recall(pool, &mut view, command, self.looked)? {
+        if self.shared.recall(pool, &mut view, command, self.searched_through)? {
             self.working.insert(pool.clone(), Arc::clone(&view));
         }
         Ok(view)
@@ -209,7 +212,7 @@ impl<'a, L: EventLog> Group<'a, L> {
 
     /// The pool in which a reservation was made.
     pub(super) fn reservation(&self, id: ReservationId) -> Result<Option<PoolId>, ExecuteError> {
-        let record = find_reservation(&self.shared.log, id, self.looked)?;
+        let record = find_reservation(&self.shared.log, id, self.searched_through)?;
         Ok(record.and_then(|record| record.envelope.stream.pool().cloned()))
     }
 
@@ -225,7 +228,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         self.batches.len() - 1
     }
 
-    /// Settles the pools that are due, as far as this group has room; what is left is due still.
+    /// Settles the pools that are due, as far as this batch has room; the others stay due.
     fn sweep(&mut self) -> Plan {
         if let Err(error) = self.look.not_leapt() {
             return Plan::Reply(Err(error));
@@ -243,7 +246,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         Plan::Sweep(indexes)
     }
 
-    /// Records what time has done to a pool; `None` if it is nothing yet.
+    /// Records the effects of time on a pool; `None` if there are none.
     fn settle(
         &mut self,
         pool: &PoolId,
@@ -253,7 +256,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         let view = self.pool_view(pool)?;
         if !view.state.is_due(now, limits) {
             // Reservations have more time than when it was noted: a restart, a clock that leapt.
-            let news = News::of(pool.clone(), Arc::unwrap_or_clone(view), limits);
+            let news = FreshPool::of(pool.clone(), Arc::unwrap_or_clone(view), limits);
             self.shared.views_mut().publish(news);
             return Ok(None);
         }
@@ -272,7 +275,7 @@ impl<'a, L: EventLog> Group<'a, L> {
     }
 }
 
-/// The request of a sweep for one pool. Its id follows from what it settles, so that the same history
+/// The request of a sweep for one pool. Its id follows from the lapses and expiries, so that the same history
 /// and the same clock give the same bytes.
 fn settling(pool: &PoolId, version: u64, now: Timestamp) -> Request {
     let (id, digest) = derived_id(&format!("settle {pool} {version} {}", now.as_millis()));

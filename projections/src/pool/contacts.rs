@@ -21,10 +21,10 @@ pub(crate) const BLOCKED_MAX: usize = 1024;
 
 /// The users that the owner of a pool lets reserve, and those that the owner knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Circle {
+pub struct Contacts {
     reserve: ReservePolicy,
     /// Users, each with its place in the order of additions.
-    contacts: BTreeMap<String, u64>,
+    users: BTreeMap<String, u64>,
     /// Users that were contacts, likewise.
     removed: BTreeMap<String, u64>,
     /// Users that are blocked.
@@ -34,7 +34,7 @@ pub struct Circle {
     changes: u64,
 }
 
-impl Circle {
+impl Contacts {
     /// The users who may reserve.
     #[must_use]
     pub const fn reserve(&self) -> ReservePolicy {
@@ -42,14 +42,14 @@ impl Circle {
     }
 
     /// The users whose invitations the owner has joined, by name.
-    pub fn contacts(&self) -> impl Iterator<Item = &str> {
-        self.contacts.keys().map(String::as_str)
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(String::as_str)
     }
 
     /// Whether the owner has joined an invitation of a user.
     #[must_use]
     pub fn is_contact(&self, user: &str) -> bool {
-        self.contacts.contains_key(user)
+        self.users.contains_key(user)
     }
 
     /// Whether the owner has said that a user is no contact any more.
@@ -79,7 +79,7 @@ impl Circle {
     pub(crate) fn answer(&self) -> Answer {
         Answer::PolicySet(PolicyStatus {
             reserve: self.reserve,
-            contacts: self.contacts().map(str::to_owned).collect(),
+            contacts: self.users().map(str::to_owned).collect(),
             blocked: self.blocked().map(str::to_owned).collect(),
             strangers_per_hour: self.strangers_per_hour,
         })
@@ -91,10 +91,10 @@ impl Circle {
             Event::PolicySet { reserve } => self.reserve = *reserve,
             Event::ContactAdded { user, .. } => {
                 self.removed.remove(user);
-                remember(&mut self.contacts, user, self.changes);
+                remember(&mut self.users, user, self.changes);
             }
             Event::ContactRemoved { user } => {
-                self.contacts.remove(user);
+                self.users.remove(user);
                 remember(&mut self.removed, user, self.changes);
             }
             Event::UserBlocked { user } => drop(self.blocked.insert(user.clone())),
@@ -108,7 +108,7 @@ impl Circle {
     pub(super) fn pack(&self, out: &mut Packer) {
         out.flag(self.reserve == ReservePolicy::Contacts);
         out.number(self.changes);
-        for users in [&self.contacts, &self.removed] {
+        for users in [&self.users, &self.removed] {
             out.number(users.len() as u64);
             for (user, place) in users {
                 out.bytes(user.as_bytes());
@@ -123,19 +123,19 @@ impl Circle {
 
     pub(super) fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
         let reserve = if rest.flag()? { ReservePolicy::Contacts } else { ReservePolicy::Open };
-        let mut circle = Self { reserve, changes: rest.number()?, ..Self::default() };
-        for users in [&mut circle.contacts, &mut circle.removed] {
+        let mut contacts = Self { reserve, changes: rest.number()?, ..Self::default() };
+        for users in [&mut contacts.users, &mut contacts.removed] {
             for _ in 0..rest.number()? {
                 users.insert(rest.text()?, rest.number()?);
             }
         }
         for _ in 0..rest.number()? {
-            circle.blocked.insert(rest.text()?);
+            contacts.blocked.insert(rest.text()?);
         }
         let is_limited = rest.flag()?;
         let per_hour = u32::try_from(rest.number()?).ok()?;
-        circle.strangers_per_hour = is_limited.then_some(per_hour);
-        Some(circle)
+        contacts.strangers_per_hour = is_limited.then_some(per_hour);
+        Some(contacts)
     }
 }
 
@@ -159,9 +159,9 @@ impl PoolState {
     }
 
     fn settings_changed(&self, change: &PolicyChange) -> Vec<Event> {
-        let reserve = change.reserve.filter(|reserve| *reserve != self.circle.reserve);
+        let reserve = change.reserve.filter(|reserve| *reserve != self.contacts.reserve);
         let limit = change.strangers_per_hour.map(|limit| Some(limit).filter(|limit| 0 < *limit));
-        let limit = limit.filter(|limit| *limit != self.circle.strangers_per_hour);
+        let limit = limit.filter(|limit| *limit != self.contacts.strangers_per_hour);
         let reserve = reserve.map(|reserve| Event::PolicySet { reserve });
         let limit = limit.map(|per_hour| Event::StrangersLimitSet { per_hour });
         reserve.into_iter().chain(limit).collect()
@@ -173,12 +173,12 @@ impl PoolState {
             let spent = self.reservation(reservation).filter(|made| is_spent(made.status));
             let user = spent.ok_or(Rejection::ReservationMismatch(reservation))?.holder.user();
             let is_kept = !change.removed.iter().any(|removed| removed == user);
-            if is_kept && !self.circle.is_contact(user) && named.insert(user) {
+            if is_kept && !self.contacts.is_contact(user) && named.insert(user) {
                 events.push(Event::ContactAdded { user: user.to_owned(), reservation });
             }
         }
         let removed = change.removed.iter().collect::<BTreeSet<_>>().into_iter();
-        let removed = removed.filter(|user| self.circle.is_contact(user)).cloned();
+        let removed = removed.filter(|user| self.contacts.is_contact(user)).cloned();
         events.extend(removed.map(|user| Event::ContactRemoved { user }));
         Ok(events)
     }
@@ -187,10 +187,10 @@ impl PoolState {
         let unblocked: BTreeSet<&String> = change.unblocked.iter().collect();
         let blocked = change.blocked.iter().filter(|user| !unblocked.contains(user));
         let blocked: BTreeSet<&String> =
-            blocked.filter(|user| !self.circle.is_blocked(user)).collect();
-        let unblocked = unblocked.into_iter().filter(|user| self.circle.is_blocked(user));
+            blocked.filter(|user| !self.contacts.is_blocked(user)).collect();
+        let unblocked = unblocked.into_iter().filter(|user| self.contacts.is_blocked(user));
         let unblocked: Vec<&String> = unblocked.collect();
-        if BLOCKED_MAX + unblocked.len() < self.circle.blocked.len() + blocked.len() {
+        if BLOCKED_MAX + unblocked.len() < self.contacts.blocked.len() + blocked.len() {
             return Err(Rejection::TooManyBlocked);
         }
         let unblocked = unblocked.into_iter().cloned().map(|user| Event::UserUnblocked { user });
@@ -200,20 +200,20 @@ impl PoolState {
 
     /// The ciphersuites of which this inviter is handed no package that was never handed out, because
     /// those that are left are kept for the owner's contacts.
-    pub(crate) fn spared(
+    pub(crate) fn held_for_contacts(
         &self,
         holder: &PoolId,
         introduced: bool,
         now: Timestamp,
         limits: &Limits,
     ) -> Result<Vec<u16>, Rejection> {
-        if self.circle.is_blocked(holder.user()) {
+        if self.contacts.is_blocked(holder.user()) {
             return Err(Rejection::Blocked);
         }
-        if introduced || self.circle.is_contact(holder.user()) {
+        if introduced || self.contacts.is_contact(holder.user()) {
             return Ok(Vec::new());
         }
-        if self.circle.reserve == ReservePolicy::Contacts {
+        if self.contacts.reserve == ReservePolicy::Contacts {
             return Err(Rejection::ContactsOnly);
         }
         if limits.strangers_floor == 0 {
@@ -233,7 +233,7 @@ impl PoolState {
 }
 
 /// Whether a package is among those that are kept for contacts.
-pub(crate) fn is_spared(package: &Package, suites: &[u16]) -> bool {
+pub(crate) fn is_held_for_contacts(package: &Package, suites: &[u16]) -> bool {
     is_fresh(package) && suites.contains(&package.facts.ciphersuite)
 }
 
@@ -258,29 +258,31 @@ mod tests {
 
     #[test]
     fn a_circle_comes_back_as_it_was_packed() {
-        let mut circle = Circle::default();
-        circle.evolve(&Event::PolicySet { reserve: ReservePolicy::Contacts });
+        let mut contacts = Contacts::default();
+        contacts.evolve(&Event::PolicySet { reserve: ReservePolicy::Contacts });
         for user in ["alice", "bob", "mallory"] {
-            circle.evolve(&added(user));
+            contacts.evolve(&added(user));
         }
-        circle.evolve(&Event::ContactRemoved { user: "mallory".to_owned() });
-        circle.evolve(&Event::UserBlocked { user: "mallory".to_owned() });
-        circle.evolve(&Event::StrangersLimitSet { per_hour: Some(600) });
+        contacts.evolve(&Event::ContactRemoved { user: "mallory".to_owned() });
+        contacts.evolve(&Event::UserBlocked { user: "mallory".to_owned() });
+        contacts.evolve(&Event::StrangersLimitSet { per_hour: Some(600) });
         let mut out = Packer::default();
-        circle.pack(&mut out);
+        contacts.pack(&mut out);
         let bytes = out.into_bytes();
-        assert_eq!(Circle::unpack(&mut Unpacker::new(&bytes)), Some(circle.clone()));
-        assert!(circle.is_contact("bob") && circle.is_removed("mallory"));
-        assert!(!circle.is_contact("mallory"));
+        assert_eq!(Contacts::unpack(&mut Unpacker::new(&bytes)), Some(contacts.clone()));
+        assert!(contacts.is_contact("bob") && contacts.is_removed("mallory"));
+        assert!(!contacts.is_contact("mallory"));
     }
 
     #[test]
     fn the_contacts_that_came_first_make_room() {
-        let mut circle = Circle::default();
+        let mut contacts = Contacts::default();
         for number in 0..REMEMBERED_MAX + 2 {
-            circle.evolve(&added(&format!("u{number}")));
+            contacts.evolve(&added(&format!("u{number}")));
         }
-        assert_eq!(circle.contacts().count(), REMEMBERED_MAX);
-        assert!(!circle.is_contact("u0") && !circle.is_contact("u1") && circle.is_contact("u2"));
+        assert_eq!(contacts.users().count(), REMEMBERED_MAX);
+        assert!(
+            !contacts.is_contact("u0") && !contacts.is_contact("u1") && contacts.is_contact("u2")
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 
-use super::{Auditor, Seen, packages::Life};
+use super::{Auditor, Seen, packages::PackageHistory};
 
 impl Auditor {
     /// Rule 1: the package outlives the reservation, and none stands before it in the order.
@@ -48,11 +48,11 @@ impl Auditor {
     fn first_before(
         &self,
         seen: Seen<'_>,
-        given: &Life,
+        given: &PackageHistory,
         (deadline, is_stranger): (Timestamp, bool),
-    ) -> Option<&Life> {
+    ) -> Option<&PackageHistory> {
         let pool = self.pools.get(&given.pool)?;
-        let offerable = |life: &&Life| {
+        let offerable = |life: &&PackageHistory| {
             life.facts.ciphersuite == given.facts.ciphersuite
                 && !(is_stranger && may_be_kept(life, given))
                 && life.uploaded.is_some()
@@ -69,18 +69,18 @@ impl Auditor {
 
 /// Whether a package may be kept for contacts while a stranger is given another one: one that was never
 /// handed out may, and any that is used once while the other one is the last resort.
-fn may_be_kept(life: &Life, given: &Life) -> bool {
+fn may_be_kept(life: &PackageHistory, given: &PackageHistory) -> bool {
     let is_fresh = class(life) == (false, 0);
     class(life) != class(given) && (is_fresh || given.facts.last_resort)
 }
 
 /// The place in the order: single-use before last resort, never offered before given back before
 /// lapsed, and then the oldest.
-fn place(life: &Life) -> ((bool, u8), u64) {
+fn place(life: &PackageHistory) -> ((bool, u8), u64) {
     (class(life), life.uploaded.unwrap_or(u64::MAX))
 }
 
-fn class(life: &Life) -> (bool, u8) {
+fn class(life: &PackageHistory) -> (bool, u8) {
     let returned = if 0 < life.lapsed { 2 } else { u8::from(0 < life.cancelled) };
     (life.facts.last_resort, returned)
 }

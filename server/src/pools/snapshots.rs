@@ -1,4 +1,4 @@
-//! Snapshots of what was folded, so that a start need not fold it again.
+//! Snapshots of folded states, so that a start need not fold them again.
 //!
 //! They lie beside the log and may be lost, or be older than it: then more of it is read. Two kinds are
 //! kept. A pool is, when it has had enough events since the last time. And now and then, and at the end,
@@ -20,11 +20,11 @@ use keypool_projections::{
 
 use super::{
     Progress, ReplayError, Shared,
-    directory::Brief,
-    loading::snapshot_name,
-    packed_form::{Form, Resident},
-    residents::Residents,
-    views::{Changed, News, PAGE, Views},
+    cache::Cache,
+    directory::PoolSummary,
+    loader::snapshot_name,
+    packed_form::{Cached, Form},
+    published::{Changed, FreshPool, PAGE, Views},
 };
 
 /// The number of the form of these snapshots, and of the folds they are of.
@@ -44,14 +44,14 @@ const AT_ONCE: usize = 64;
 
 /// Up to where the snapshots reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Reach {
+struct SnapshotWatermark {
     /// The last record that they know of.
     seq: u64,
     /// The latest time of any record until there.
     at: Timestamp,
 }
 
-impl Reach {
+impl SnapshotWatermark {
     fn pack(self) -> Vec<u8> {
         let mut out = Packer::default();
         out.byte(FOLD);
@@ -70,7 +70,7 @@ impl Reach {
     }
 }
 
-/// The states that a log leads to: from the snapshots and what came after, or from all of it.
+/// The states that a log leads to: from the snapshots and the records after them, or from all records.
 pub(super) fn restore(
     log: &impl EventLog,
     snapshots: &dyn SnapshotStore,
@@ -79,7 +79,7 @@ pub(super) fn restore(
 ) -> Result<Views, ReplayError> {
     let head = log.head()?.seq;
     progress.set(0, head);
-    let reach = snapshots.get(REACH)?.and_then(|bytes| Reach::unpack(&bytes));
+    let reach = snapshots.get(REACH)?.and_then(|bytes| SnapshotWatermark::unpack(&bytes));
     if let Some(reach) = reach.filter(|reach| reach.seq <= head)
         && let Some(mut views) = kept_views(snapshots, reach)?
     {
@@ -101,9 +101,9 @@ pub(super) fn restore(
     for pool in pools {
         let view = match views.residents.unpacked(&pool) {
             Some(view) => view,
-            None => Arc::new(super::loading::load(log, snapshots, &pool)?),
+            None => Arc::new(super::loader::load(log, snapshots, &pool)?),
         };
-        views.publish(News::of(pool, Arc::unwrap_or_clone(view), limits));
+        views.publish(FreshPool::of(pool, Arc::unwrap_or_clone(view), limits));
         views.residents.make_room();
     }
     views.woken.clear();
@@ -126,7 +126,7 @@ fn each_record(
             if let Some(pool) = record.envelope.stream.pool() {
                 take(views, pool, record)?;
             }
-            views.take_in_delivery(record);
+            views.apply_delivery(record);
             views.deliveries.groups.make_room();
             views.deliveries.mailboxes.make_room();
         }
@@ -138,11 +138,14 @@ fn each_record(
 /// Everything that was kept of pools, groups and mailboxes; `None` if some of it is of another form, or
 /// of a later record than all of it is known to be of: keeping was interrupted then, and what an event did
 /// to a group and to a mailbox cannot be told apart.
-fn kept_views(snapshots: &dyn SnapshotStore, reach: Reach) -> Result<Option<Views>, ReadError> {
+fn kept_views(
+    snapshots: &dyn SnapshotStore,
+    reach: SnapshotWatermark,
+) -> Result<Option<Views>, ReadError> {
     let mut views = Views::default();
     let whole = each_snapshot(snapshots, BRIEF, |name, bytes| {
         let pool = str::from_utf8(name).ok()?.parse().ok()?;
-        views.directory.note(&pool, Brief::unpack(bytes)?);
+        views.directory.note(&pool, PoolSummary::unpack(bytes)?);
         Some(())
     })? && each_snapshot(snapshots, GROUP, |name, bytes| {
         let bytes = checked::<GroupState>(bytes, reach)?;
@@ -177,7 +180,12 @@ fn each_snapshot(
 }
 
 /// The snapshot of a state: its bytes behind the record it is of.
-fn snapshot<T: Resident>(kind: &[u8], name: &[u8], state: &Form<T>, reach: Reach) -> Snapshot {
+fn snapshot<T: Cached>(
+    kind: &[u8],
+    name: &[u8],
+    state: &Form<T>,
+    reach: SnapshotWatermark,
+) -> Snapshot {
     let mut out = Packer::default();
     out.number(reach.seq);
     let bytes = [&out.into_bytes(), &*state.bytes()].concat();
@@ -185,16 +193,13 @@ fn snapshot<T: Resident>(kind: &[u8], name: &[u8], state: &Form<T>, reach: Reach
 }
 
 /// The states of these names that there are, each in the form it lies in.
-fn all_of<T: Resident>(
-    residents: &Residents<T>,
-    names: HashSet<T::Name>,
-) -> Vec<(T::Name, Form<T>)> {
+fn all_of<T: Cached>(residents: &Cache<T>, names: HashSet<T::Name>) -> Vec<(T::Name, Form<T>)> {
     let state = |name: T::Name| residents.peek(&name).map(|state| (name, state));
     names.into_iter().filter_map(state).collect()
 }
 
 /// The bytes of the state in a snapshot, if they are one and it is not of a later record than `reach`.
-fn checked<T: Resident>(bytes: &[u8], reach: Reach) -> Option<&[u8]> {
+fn checked<T: Cached>(bytes: &[u8], reach: SnapshotWatermark) -> Option<&[u8]> {
     let mut rest = Unpacker::new(bytes);
     rest.number().filter(|through| *through <= reach.seq)?;
     let state = rest.rest();
@@ -203,9 +208,9 @@ fn checked<T: Resident>(bytes: &[u8], reach: Reach) -> Option<&[u8]> {
 
 /// The thread that keeps snapshots, behind everybody else.
 #[derive(Debug)]
-pub(super) struct Keeper(JoinHandle<()>);
+pub(super) struct SnapshotWriter(JoinHandle<()>);
 
-impl Keeper {
+impl SnapshotWriter {
     /// Keeps snapshots whenever it is told that there is something to keep; everything that has changed
     /// when nobody can tell it any more.
     pub(super) fn start<L: EventLog + 'static>(
@@ -297,7 +302,7 @@ impl<L: EventLog> Shared<L> {
             let changed = mem::replace(&mut views.changed, fresh);
             let groups = all_of(&views.deliveries.groups, changed.groups);
             let mailboxes = all_of(&views.deliveries.mailboxes, changed.mailboxes);
-            (changed.briefs, groups, mailboxes, Reach { seq: through, at })
+            (changed.briefs, groups, mailboxes, SnapshotWatermark { seq: through, at })
         };
         let brief = |pool: &PoolId| {
             let bytes = self.views().directory.brief(pool).pack();

@@ -11,7 +11,7 @@ use super::{Auditor, Seen, Standing, short};
 
 /// All that the auditor knows of a package.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct PackageHistory {
     pub(super) facts: PackageFacts,
     pub(super) pool: PoolId,
     /// Whether its owner's own log has recorded that it was made.
@@ -66,7 +66,7 @@ pub(super) struct PoolTally {
 }
 
 impl PoolTally {
-    pub(super) fn standing(&self, packages: &HashMap<KeyPackageRef, Life>) -> Standing {
+    pub(super) fn standing(&self, packages: &HashMap<KeyPackageRef, PackageHistory>) -> Standing {
         let live = self.live.iter().filter_map(|of| packages.get(of));
         let mut standing = Standing {
             spent: self.spent,
@@ -157,7 +157,7 @@ impl Auditor {
             tally.init_keys.insert(facts.init_key);
             tally.uploaded += u64::from(!facts.last_resort);
         }
-        let life = self.packages.entry(of.clone()).or_insert_with(|| Life {
+        let life = self.packages.entry(of.clone()).or_insert_with(|| PackageHistory {
             facts: facts.clone(),
             pool: pool.clone(),
             created: !uploads,
@@ -185,8 +185,9 @@ impl Auditor {
         let Some(tally) = self.pools.get(pool) else { return };
         let live = tally.live.iter().filter_map(|of| self.packages.get(of));
         let live = live.filter(|life| life.facts.keypackage_ref != facts.keypackage_ref);
-        let same =
-            |life: &&Life| life.facts.last_resort && life.facts.ciphersuite == facts.ciphersuite;
+        let same = |life: &&PackageHistory| {
+            life.facts.last_resort && life.facts.ciphersuite == facts.ciphersuite
+        };
         let single = live.clone().filter(|life| !life.facts.last_resort).count();
         let held = live.clone().find(same).and_then(|life| life.uploaded);
         let seen_key = tally.init_keys.contains(&facts.init_key);

@@ -5,10 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use keypool_ledger::{
-    AppendError, CommandId, Hash, KeyPackageRef, PoolId, ReadError, StreamId, Timestamp,
-};
-use keypool_projections::{Answer, Command, Health, IllegalChange, Limits, Rejection};
+use keypool_ledger::{CommandId, Hash, KeyPackageRef, PoolId, ReadError, Timestamp};
+use keypool_projections::{Answer, Command, Health, Limits, Rejection};
 
 use super::PoolView;
 
@@ -43,7 +41,7 @@ pub struct Reply<A = Answer> {
     pub answer: A,
     /// The place of the pool's last event in the log.
     pub position: u64,
-    /// Whether nothing was written for it: it repeats what was done before.
+    /// Whether nothing was written for it, because it repeats an earlier request.
     pub repeated: bool,
     /// The pool afterwards, and when that was.
     pub(super) after: (Arc<PoolView>, Timestamp),
@@ -109,40 +107,7 @@ pub enum ExecuteError {
     Read(#[from] ReadError),
 }
 
-/// Why the pools could not be folded from a log.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    /// The log cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A record does not follow the one before it in its history.
-    #[error("record {seq} does not follow the one before it in {stream}: {what}")]
-    Broken {
-        /// Its place in the log.
-        seq: u64,
-        /// Its history.
-        stream: StreamId,
-        /// Which link is broken.
-        what: &'static str,
-    },
-    /// A record breaks the lifecycle.
-    #[error("record {seq} breaks the lifecycle")]
-    Illegal {
-        /// Its place in the log.
-        seq: u64,
-        /// How.
-        #[source]
-        source: IllegalChange,
-    },
-    /// The settings could not be recorded, and whether they were is not known.
-    #[error("the settings of the server could not be recorded in the log")]
-    Append(#[source] AppendError),
-    /// The committer thread could not be started.
-    #[error("the committer thread could not be started")]
-    Thread(#[source] std::io::Error),
-}
-
-/// How far the replay of a log is, for whoever waits for it.
+/// The progress of a log's replay.
 #[derive(Debug, Default)]
 pub struct Progress {
     read: AtomicU64,
@@ -160,4 +125,12 @@ impl Progress {
         self.of.store(of, Ordering::Relaxed);
         self.read.store(read, Ordering::Relaxed);
     }
+}
+
+/// A command id that follows from a text, and the text's digest.
+pub(super) fn derived_id(text: &str) -> (CommandId, Hash) {
+    let digest = Hash::of(text.as_bytes());
+    let mut id = [0; 16];
+    id.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
+    (CommandId(uuid::Builder::from_random_bytes(id).into_uuid()), digest)
 }

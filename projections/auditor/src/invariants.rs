@@ -31,10 +31,10 @@ use self::{
     contacts::Contacts,
     deliveries::Deliveries,
     devices::Devices,
-    packages::{Claim, Life, PoolTally},
+    packages::{Claim, PackageHistory, PoolTally},
     pins::Pins,
 };
-use crate::verify::{Finding, Gravity};
+use crate::verify::{Finding, Severity};
 
 /// The invariants that events alone cannot show, and why.
 pub const UNSEEN: [(&str, &str); 3] = [
@@ -46,7 +46,7 @@ pub const UNSEEN: [(&str, &str); 3] = [
 /// The numbers that were promised: the server's settings. Those that are not the defaults stand in a
 /// `Configured` event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Promises {
+pub struct InvariantParams {
     /// How much longer than its deadline a reservation holds.
     pub grace: Duration,
     /// How many lapses end a package: 2 with `--on-lapse requeue`, 1 with `retire`.
@@ -59,7 +59,7 @@ pub struct Promises {
     pub life_margin: Duration,
 }
 
-impl Promises {
+impl InvariantParams {
     /// The server's defaults.
     pub const STANDARD: Self = Self {
         grace: Duration::from_mins(1),
@@ -79,7 +79,7 @@ pub struct Overrides {
     pub lapses_max: Option<u32>,
 }
 
-impl Promises {
+impl InvariantParams {
     /// The promises of a server that ran with these settings.
     #[must_use]
     pub fn of(settings: &RuleSettings) -> Self {
@@ -119,9 +119,9 @@ pub struct Standing {
 /// Reads events in the order of the log and says which promise they break.
 #[derive(Debug)]
 pub struct Auditor {
-    promises: Promises,
+    promises: InvariantParams,
     overrides: Overrides,
-    packages: HashMap<KeyPackageRef, Life>,
+    packages: HashMap<KeyPackageRef, PackageHistory>,
     claims: HashMap<ReservationId, Claim>,
     pools: BTreeMap<PoolId, PoolTally>,
     commands: HashMap<CommandId, Asked>,
@@ -149,7 +149,7 @@ struct Seen<'a> {
 impl Auditor {
     /// Begins before the first event, with these promises until the log says others.
     #[must_use]
-    pub fn new(promises: Promises) -> Self {
+    pub fn new(promises: InvariantParams) -> Self {
         Self {
             promises,
             overrides: Overrides::default(),
@@ -199,7 +199,7 @@ impl Auditor {
 
     fn see_settings(&mut self, event: &Event) {
         if let Event::Configured(settings) = event {
-            self.promises = Promises::of(settings).overridden(self.overrides);
+            self.promises = InvariantParams::of(settings).overridden(self.overrides);
         }
     }
 
@@ -276,7 +276,7 @@ impl Auditor {
 
 /// A rule that events break.
 fn broken(rule: &'static str, events: &[u64], what: String) -> Finding {
-    Finding { gravity: Gravity::Rule, rule, events: events.to_vec(), what, place: None }
+    Finding { gravity: Severity::Rule, rule, events: events.to_vec(), what, place: None }
 }
 
 /// The first eight digits of a reservation: enough to tell lines apart, too few to use it.

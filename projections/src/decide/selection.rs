@@ -6,20 +6,20 @@ use super::Draft;
 use crate::{
     command::{Command, Limits, Rejection},
     lifecycle::Stage,
-    pool::{Package, is_spared},
+    pool::{Package, is_held_for_contacts},
 };
 
 /// Whether a package may be handed out at `now`: it will outlive the reservation.
 pub(super) fn is_offerable(package: &Package, now: Timestamp, limits: &Limits) -> bool {
     let needed = now.after(limits.reservation_ttl).after(limits.life_margin);
     package.stage == Stage::Available
-        && !is_worn(package, limits)
+        && !is_lapse_exhausted(package, limits)
         && package.facts.not_before <= now
         && needed <= package.facts.not_after
 }
 
 /// Whether reservations of a package lapsed so often that it is not offered again.
-pub(crate) fn is_worn(package: &Package, limits: &Limits) -> bool {
+pub(crate) fn is_lapse_exhausted(package: &Package, limits: &Limits) -> bool {
     package.stage == Stage::Available
         && !package.facts.last_resort
         && limits.on_lapse.lapses_max() <= package.lapsed
@@ -47,7 +47,8 @@ pub(super) struct Withheld {
 
 impl Withheld {
     pub(super) fn has(&self, package: &Package) -> bool {
-        self.single_use && !package.facts.last_resort || is_spared(package, &self.fresh_of)
+        self.single_use && !package.facts.last_resort
+            || is_held_for_contacts(package, &self.fresh_of)
     }
 }
 
@@ -57,7 +58,7 @@ impl Draft<'_> {
         let Command::Reserve { holder, introduced, last_resort_only, .. } = command else {
             return Ok(Withheld::default());
         };
-        let fresh_of = self.pool.spared(holder, *introduced, self.now, self.limits)?;
+        let fresh_of = self.pool.held_for_contacts(holder, *introduced, self.now, self.limits)?;
         Ok(Withheld { single_use: *last_resort_only, fresh_of })
     }
 }

@@ -8,13 +8,13 @@ use keypool_ledger::{
     StreamId,
     log::{find_package, find_reservation, knows_init_key},
 };
-use keypool_projections::{Command, Forgotten, GroupState, MailboxState};
+use keypool_projections::{Command, Evicted, GroupState, MailboxState};
 
 use super::{
     ExecuteError, PoolView, Pools, ReplayError, Request, Shared, Target,
-    packed_form::{Form, Resident},
-    residents::{Residents, UNPACKED_MAX},
-    views::{PAGE, Views},
+    cache::{Cache, UNPACKED_MAX},
+    packed_form::{Cached, Form},
+    published::{PAGE, Views},
 };
 
 /// The name that a pool's snapshot is kept under.
@@ -23,40 +23,40 @@ pub(super) fn snapshot_name(pool: &PoolId) -> Vec<u8> {
 }
 
 /// A kind of state that is published.
-pub(super) trait Published: Resident {
+pub(super) trait Published: Cached {
     /// The published states of this kind.
-    fn among(views: &Views) -> &Residents<Self>;
+    fn among(views: &Views) -> &Cache<Self>;
 
     /// The published states of this kind, to be changed.
-    fn among_mut(views: &mut Views) -> &mut Residents<Self>;
+    fn among_mut(views: &mut Views) -> &mut Cache<Self>;
 }
 
 impl Published for PoolView {
-    fn among(views: &Views) -> &Residents<Self> {
+    fn among(views: &Views) -> &Cache<Self> {
         &views.residents
     }
 
-    fn among_mut(views: &mut Views) -> &mut Residents<Self> {
+    fn among_mut(views: &mut Views) -> &mut Cache<Self> {
         &mut views.residents
     }
 }
 
 impl Published for GroupState {
-    fn among(views: &Views) -> &Residents<Self> {
+    fn among(views: &Views) -> &Cache<Self> {
         &views.deliveries.groups
     }
 
-    fn among_mut(views: &mut Views) -> &mut Residents<Self> {
+    fn among_mut(views: &mut Views) -> &mut Cache<Self> {
         &mut views.deliveries.groups
     }
 }
 
 impl Published for MailboxState {
-    fn among(views: &Views) -> &Residents<Self> {
+    fn among(views: &Views) -> &Cache<Self> {
         &views.deliveries.mailboxes
     }
 
-    fn among_mut(views: &mut Views) -> &mut Residents<Self> {
+    fn among_mut(views: &mut Views) -> &mut Cache<Self> {
         &mut views.deliveries.mailboxes
     }
 }
@@ -126,9 +126,9 @@ impl<L: EventLog> Shared<L> {
         Ok(Some(view))
     }
 
-    /// Brings what a request needs into memory, so that the committer does not wait for the disk. Returns
+    /// Loads the states that a request needs, so that the committer does not wait for the disk. Returns
     /// whether there is a reservation that the request wants to make.
-    pub(super) fn bring(&self, request: &Request) -> Result<bool, ExecuteError> {
+    pub(super) fn prefetch(&self, request: &Request) -> Result<bool, ExecuteError> {
         let pools = match &request.target {
             Target::Pool(pool) => vec![pool.clone()],
             Target::Package(keypackage_ref) => {
@@ -151,29 +151,30 @@ impl<L: EventLog> Shared<L> {
         }
     }
 
-    /// Recalls what a command names and a pool has forgotten; returns whether there was anything. The
-    /// reservation that it wants to make was not made up to the record `looked`.
+    /// Reloads the packages and reservations that a command names and a pool has evicted; returns whether there was anything. The
+    /// reservation that it wants to make was not made up to the record `searched_through`.
     pub(super) fn recall(
         &self,
         pool: &PoolId,
         view: &mut Arc<PoolView>,
         command: &Command,
-        looked: u64,
+        searched_through: u64,
     ) -> Result<bool, ExecuteError> {
         let mut recalled = false;
-        let looked = if matches!(command, Command::Reserve { .. }) { looked } else { 0 };
-        for forgotten in view.state.forgotten_by(command) {
+        let searched_through =
+            if matches!(command, Command::Reserve { .. }) { searched_through } else { 0 };
+        for forgotten in view.state.evicted_by(command) {
             let records = match forgotten {
-                Forgotten::Package(keypackage_ref) => history_of(&self.log, &keypackage_ref)?,
-                Forgotten::Reservation(id) => {
-                    let made = find_reservation(&self.log, id, looked)?;
+                Evicted::Package(keypackage_ref) => history_of(&self.log, &keypackage_ref)?,
+                Evicted::Reservation(id) => {
+                    let made = find_reservation(&self.log, id, searched_through)?;
                     let named = made.as_ref().and_then(|made| made.envelope.event.keypackage_ref());
                     match named {
                         Some(keypackage_ref) => history_of(&self.log, keypackage_ref)?,
                         None => continue,
                     }
                 }
-                Forgotten::InitKey(init_key) => {
+                Evicted::InitKey(init_key) => {
                     if knows_init_key(&self.log, pool, &init_key)? {
                         Arc::make_mut(view).state.recall_init_key(init_key);
                         recalled = true;
@@ -223,7 +224,7 @@ impl Views {
     }
 }
 
-/// Takes in the next record of a pool that may have forgotten what it is about.
+/// Applies the next record of a pool that may have evicted its package.
 pub(super) fn fold(
     log: &impl EventLog,
     view: &mut PoolView,
@@ -239,10 +240,10 @@ pub(super) fn fold(
         let illegal = |source| ReplayError::Illegal { seq: record.seq, source };
         view.state.recall(&records).map_err(illegal)?;
     }
-    view.take_in(record)
+    view.apply(record)
 }
 
-/// Folds a pool from its snapshot and what came after, or from its whole history.
+/// Folds a pool from its snapshot and the records after it, or from its whole history.
 pub(super) fn load(
     log: &impl EventLog,
     snapshots: &dyn SnapshotStore,

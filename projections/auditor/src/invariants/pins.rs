@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use keypool_ledger::{Event, PoolId, SignatureKey};
 
-use super::{Auditor, Seen, packages::Life};
+use super::{Auditor, Seen, packages::PackageHistory};
 
 /// The keys that sign now, by device and scheme, and since when.
 pub(super) type Pins = HashMap<(PoolId, u16), (SignatureKey, u64)>;
@@ -36,7 +36,7 @@ impl Auditor {
         }
         let Some((before, since)) = self.pins.get(&(pool.clone(), scheme)) else { return };
         let live = self.pools.get(pool).map(|tally| tally.live.as_slice()).unwrap_or_default();
-        let is_of_scheme = |life: &&Life| {
+        let is_of_scheme = |life: &&PackageHistory| {
             life.uploaded.is_some() && may_be_signed_by(life.facts.ciphersuite, scheme)
         };
         let live = live.iter().filter_map(|of| self.packages.get(of)).find(is_of_scheme);

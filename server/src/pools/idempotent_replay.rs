@@ -1,4 +1,4 @@
-//! Answers to repeated requests, from what the log has recorded of the first one.
+//! Answers to repeated requests, from the records of the first one.
 //!
 //! An answer about one package is in its own records. Every other one needs the pool as it was, folded
 //! from its whole history: one thread does that, for one request after the other, so that repetitions
@@ -21,11 +21,10 @@ use tokio::sync::oneshot;
 
 use super::{
     ExecuteError, ReplayError, Reply, Request, Shared, Target,
-    committer::Outcome,
-    delivering::DeliveryOutcome,
     delivery_request::{DeliverError, Delivered, DeliveryRequest},
-    loading::unreadable,
-    views::replay_pool,
+    job::{DeliveryOutcome, Outcome},
+    loader::unreadable,
+    published::replay_pool,
 };
 
 /// How many repeated requests wait for their answers.
@@ -33,7 +32,7 @@ pub(super) const REPEATS_MAX: usize = 256;
 /// How many of them are of one asker.
 const REPEATS_OF_ONE_MAX: usize = 4;
 
-/// A request that was carried out before, and what the log has recorded of it.
+/// A request that was carried out before, and its records.
 pub(super) struct Repeat {
     pub(super) request: Box<Request>,
     pub(super) records: Vec<Record>,
@@ -149,7 +148,7 @@ fn events_of(records: &[Record]) -> Vec<&Event> {
     records.iter().map(|record| &record.envelope.event).collect()
 }
 
-/// Answers a repeated request as the first one was answered, from what the log has recorded of it.
+/// Answers a repeated request as the first one was answered, from its records.
 pub(super) fn recall<L: EventLog>(
     shared: &Shared<L>,
     request: &Request,
@@ -163,11 +162,11 @@ pub(super) fn recall<L: EventLog>(
     // What time had done is recorded first; the command was decided on the pool as that left it.
     let (settled, own) = records.split_at(records.iter().take_while(|r| is_settling(r)).count());
     for record in settled {
-        before.take_in(record).map_err(unreadable)?;
+        before.apply(record).map_err(unreadable)?;
     }
     let mut after = before.clone();
     for record in own {
-        after.take_in(record).map_err(unreadable)?;
+        after.apply(record).map_err(unreadable)?;
     }
     // What time had done by then is recorded and folded. No package that was not retired then is retired
     // now, because the server has become stricter since.
@@ -178,7 +177,7 @@ pub(super) fn recall<L: EventLog>(
     Ok(Reply { pool, answer, position, repeated: true, after: (Arc::new(after), at), limits })
 }
 
-/// Whether a record says what time has done, not what a command wanted.
+/// Whether a record is an effect of time and not of a command.
 fn is_settling(record: &Record) -> bool {
     matches!(
         record.envelope.event,
@@ -188,7 +187,7 @@ fn is_settling(record: &Record) -> bool {
     )
 }
 
-/// The answer that a command's events say by themselves, whatever the limits are today.
+/// The answer that follows from a command's events alone, independent of today's limits.
 fn recorded(
     log: &impl EventLog,
     command: &Command,
@@ -246,7 +245,7 @@ fn recorded_reservation(
     Ok(Some(Ok(Answer::Reserved { facts, reservation, generation, deadline })))
 }
 
-/// Tells of each package as the log has it: stored if it was taken in, whatever the limits say today.
+/// Tells of each package as the log has it: stored if it was taken in, independent of today's limits.
 fn with_recorded_uploads(answer: Answer, events: &[&Event]) -> Answer {
     let taken = |sought: &KeyPackageRef| {
         events
@@ -284,7 +283,7 @@ fn rotated(events: &[&Event]) -> Vec<KeyPackageRef> {
     events.iter().filter_map(withdrawn).collect()
 }
 
-/// Answers a repeated command to the delivery from what the log has recorded of the first one.
+/// Answers a repeated command to the delivery from the records of the first one.
 pub(super) fn recall_delivery(request: &DeliveryRequest, records: &[Record]) -> DeliveryOutcome {
     let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
     let (Some(first), Some(last)) = (records.first(), records.last()) else {

@@ -7,8 +7,8 @@ use keypool_projections::{Deliveries, GroupState, Level, Limits, MailboxState};
 
 use super::{
     PoolView, ReplayError,
-    directory::{Brief, Directory},
-    residents::Residents,
+    cache::Cache,
+    directory::{Directory, PoolSummary},
 };
 
 /// How many records are read at a time.
@@ -19,9 +19,9 @@ const KEPT_EVERY: u64 = 32;
 /// The published states.
 #[derive(Debug, Default)]
 pub(super) struct Views {
-    pub(super) residents: Residents<PoolView>,
+    pub(super) residents: Cache<PoolView>,
     pub(super) directory: Directory,
-    pub(super) deliveries: Deliveries<Residents<GroupState>, Residents<MailboxState>>,
+    pub(super) deliveries: Deliveries<Cache<GroupState>, Cache<MailboxState>>,
     pub(super) changed: Changed,
     /// The devices whose pool or mailbox has changed, and whose listeners are to be woken.
     pub(super) woken: HashSet<PoolId>,
@@ -30,17 +30,17 @@ pub(super) struct Views {
 /// A pool as it is now, on its way to be published. What can be worked out before is, because nobody
 /// reads while something is published.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct FreshPool {
     pool: PoolId,
     view: Arc<PoolView>,
-    brief: Brief,
+    brief: PoolSummary,
 }
 
-impl News {
-    /// Prepares a pool to be published: it forgets what it need not remember.
+impl FreshPool {
+    /// Prepares a pool to be published: it evicts finished packages.
     pub(super) fn of(pool: PoolId, mut view: PoolView, limits: &Limits) -> Self {
         view.state.forget();
-        let brief = Brief {
+        let brief = PoolSummary {
             key: view.state.registration().map(|registered| registered.signature_key.clone()),
             identity: Arc::clone(view.state.identity()),
             version: view.state.version(),
@@ -77,7 +77,7 @@ impl Changed {
 
 impl Views {
     /// Publishes a pool as it is now.
-    pub(super) fn publish(&mut self, News { pool, view, brief }: News) {
+    pub(super) fn publish(&mut self, FreshPool { pool, view, brief }: FreshPool) {
         let kept = self.directory.note(&pool, brief);
         if KEPT_EVERY <= view.head.version.saturating_sub(kept) {
             self.changed.pools.insert(pool.clone());
@@ -87,7 +87,7 @@ impl Views {
         self.residents.put(pool, view);
     }
 
-    /// Takes in a record of a pool that is not folded now: whoever asks for the pool folds it.
+    /// Takes in a record of a pool that is not in memory: the next request for the pool loads it.
     pub(super) fn note_pool(&mut self, pool: &PoolId, record: &Record) {
         self.directory.note_event(pool, record.envelope.version, &record.envelope.event);
         self.changed.briefs.insert(pool.clone());
@@ -108,7 +108,7 @@ pub(super) fn replay_pool(
         if page.is_empty() {
             break;
         }
-        page.iter().try_for_each(|record| view.take_in(record))?;
+        page.iter().try_for_each(|record| view.apply(record))?;
     }
     Ok(view)
 }

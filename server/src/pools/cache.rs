@@ -19,7 +19,7 @@ use keypool_projections::States;
 
 use super::{
     PoolView,
-    packed_form::{Form, Resident},
+    packed_form::{Cached, Form},
 };
 
 /// How many states of a kind are kept unpacked: some ten kilobytes each.
@@ -29,7 +29,7 @@ const PACKED_AT_ONCE: usize = 32;
 
 /// States of one kind in memory.
 #[derive(Debug)]
-pub(super) struct Residents<T: Resident> {
+pub(super) struct Cache<T: Cached> {
     unpacked: HashMap<T::Name, Unpacked<T>>,
     /// The unpacked ones, the next to be packed first, without the large ones.
     unpacked_order: VecDeque<T::Name>,
@@ -57,7 +57,7 @@ impl<T> Unpacked<T> {
     }
 }
 
-impl<T: Resident> Default for Residents<T> {
+impl<T: Cached> Default for Cache<T> {
     fn default() -> Self {
         Self {
             unpacked: HashMap::new(),
@@ -70,8 +70,8 @@ impl<T: Resident> Default for Residents<T> {
     }
 }
 
-impl<T: Resident> Residents<T> {
-    /// Finds a state in the form it lies in. A caller that unpacks it gives it to [`Residents::put_back`].
+impl<T: Cached> Cache<T> {
+    /// Finds a state in the form it lies in. A caller that unpacks it gives it to [`Cache::put_back`].
     pub(super) fn get(&self, name: &T::Name) -> Option<Form<T>> {
         if let Some(found) = self.unpacked.get(name) {
             found.used.store(true, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl<T: Resident> Residents<T> {
         self.peek(name)
     }
 
-    /// As [`Residents::get`], without its counting as asked for.
+    /// As [`Cache::get`], without its counting as asked for.
     pub(super) fn peek(&self, name: &T::Name) -> Option<Form<T>> {
         if let Some(found) = self.unpacked.get(name) {
             return Some(Form::Unpacked(Arc::clone(&found.state)));
@@ -117,13 +117,13 @@ impl<T: Resident> Residents<T> {
         }
     }
 
-    /// Whether there are so many unpacked ones that some should be packed: see [`Residents::idle`].
+    /// Whether there are so many unpacked ones that some should be packed: see [`Cache::idle`].
     pub(super) fn is_crowded(&self) -> bool {
         UNPACKED_MAX + PACKED_AT_ONCE <= self.unpacked.len() - self.large
     }
 
     /// States that were not asked for lately, all but as many as are kept unpacked. To pack them takes a
-    /// while, so the caller does it where nobody waits, and gives them to [`Residents::replace`].
+    /// while, so the caller does it where nobody waits, and gives them to [`Cache::replace`].
     pub(super) fn idle(&mut self, kept: usize) -> Vec<(T::Name, Arc<T>)> {
         let mut idle = Vec::new();
         let mut left = (self.unpacked.len() - self.large).saturating_sub(kept);
@@ -190,7 +190,7 @@ impl<T: Resident> Residents<T> {
     }
 }
 
-impl Residents<PoolView> {
+impl Cache<PoolView> {
     /// Takes in a pool, unless a later state of it is here.
     pub(super) fn put(&mut self, pool: PoolId, view: Arc<PoolView>) {
         let unpacked = self.unpacked.get(&pool).map(|here| here.state.head.version);
@@ -201,7 +201,7 @@ impl Residents<PoolView> {
     }
 }
 
-impl<T: Resident + Default> States<T::Name, T> for Residents<T> {
+impl<T: Cached + Default> States<T::Name, T> for Cache<T> {
     fn get_mut(&mut self, name: &T::Name) -> Option<&mut T> {
         if let Some(packed) = self.packed.get(name) {
             let state = Arc::new(T::of_bytes(packed)?);
@@ -244,13 +244,13 @@ mod tests {
         Arc::new(view)
     }
 
-    fn put(residents: &mut Residents<PoolView>, pool: PoolId, view: Arc<PoolView>) {
+    fn put(residents: &mut Cache<PoolView>, pool: PoolId, view: Arc<PoolView>) {
         residents.put(pool, view);
         residents.make_room();
     }
 
     /// A pool, and whether it had to be unpacked.
-    fn get(residents: &Residents<PoolView>, pool: &PoolId) -> Option<(Arc<PoolView>, bool)> {
+    fn get(residents: &Cache<PoolView>, pool: &PoolId) -> Option<(Arc<PoolView>, bool)> {
         let found = residents.get(pool)?;
         let is_packed = matches!(found, Form::Packed(_));
         Some((found.unpacked()?, is_packed))
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn pools_that_nobody_asks_for_are_packed_and_come_back_as_they_were() {
-        let mut residents = Residents::<PoolView>::default();
+        let mut residents = Cache::<PoolView>::default();
         for n in 0..UNPACKED_MAX + 3 * PACKED_AT_ONCE {
             put(&mut residents, pool(n), view(n as u64));
             assert!(get(&residents, &pool(0)).is_some(), "the first is asked for all the time");
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_earlier_state_does_not_replace_a_later_one() {
-        let mut residents = Residents::<PoolView>::default();
+        let mut residents = Cache::<PoolView>::default();
         residents.put(pool(1), view(9));
         residents.put(pool(1), view(8));
         assert_eq!(get(&residents, &pool(1)).unwrap().0.head.version, 9);
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_changes_while_it_is_packed_stays_as_it_is_now() {
-        let mut residents = Residents::<PoolView>::default();
+        let mut residents = Cache::<PoolView>::default();
         (0..UNPACKED_MAX + PACKED_AT_ONCE).for_each(|n| residents.put(pool(n), view(1)));
         let idle = residents.idle(UNPACKED_MAX);
         assert_eq!(idle.len(), PACKED_AT_ONCE);
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_of_the_order_does_not_grow() {
-        let mut residents = Residents::<PoolView>::default();
+        let mut residents = Cache::<PoolView>::default();
         for n in 0..20 * UNPACKED_MAX {
             put(&mut residents, pool(n % (UNPACKED_MAX + 50)), view(1));
         }
@@ -315,8 +315,8 @@ mod tests {
         assert!(residents.packed_order.len() < 3 * UNPACKED_MAX);
     }
     /// As many groups of one event as there is no room for, the first packed.
-    fn groups() -> (Residents<GroupState>, GroupId) {
-        let mut groups = Residents::<GroupState>::default();
+    fn groups() -> (Cache<GroupState>, GroupId) {
+        let mut groups = Cache::<GroupState>::default();
         for n in 0..UNPACKED_MAX + 2 * PACKED_AT_ONCE {
             let event = Event::GroupMade { creator: pool(n) };
             groups.get_or_new(&group(n)).evolve(&event);
@@ -378,22 +378,21 @@ mod tests {
             not_kept: Vec::new(),
         };
         let posted = Event::Posted { sender, not_kept: Vec::new() };
-        let mut deliveries =
-            Deliveries::<Residents<GroupState>, Residents<MailboxState>>::default();
+        let mut deliveries = Deliveries::<Cache<GroupState>, Cache<MailboxState>>::default();
         let stream = StreamId::Group(group);
         let events = [made, joined].into_iter().chain(iter::repeat_n(posted, PACKED_ITEMS_MAX));
         for (position, event) in (1..).zip(events) {
             deliveries.take(&stream, &event, (position, Timestamp::default(), 1));
         }
         let mailboxes = &mut deliveries.mailboxes;
-        let pack = |mailboxes: &mut Residents<MailboxState>| {
+        let pack = |mailboxes: &mut Cache<MailboxState>| {
             for (name, state) in mailboxes.idle(0) {
                 mailboxes.replace(name, &state, state.to_bytes());
             }
             (mailboxes.packed.len(), mailboxes.large, mailboxes.unpacked_order.len())
         };
         assert_eq!(pack(mailboxes), (1, 1, 0));
-        assert_eq!(pack(mailboxes), (1, 1, 0), "it is not looked at again");
+        assert_eq!(pack(mailboxes), (1, 1, 0), "it is not searched_through at again");
         let emptied = Event::Acknowledged {
             through: u64::MAX,
             overrun: false,

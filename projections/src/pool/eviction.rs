@@ -12,13 +12,13 @@ use keypool_ledger::{Hash, KeyPackageRef, Record, ReservationId, Timestamp};
 use super::{Package, PoolState, Reservation};
 use crate::{
     command::{Claim, Command, Limits, NewPackage, PolicyChange, Which},
-    decide::is_worn,
+    decide::is_lapse_exhausted,
     lifecycle::{IllegalChange, Stage},
 };
 
 /// Something that a command names and a pool does not remember. It may never have been there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Forgotten {
+pub enum Evicted {
     /// A package, with all its reservations.
     Package(KeyPackageRef),
     /// A reservation, and the package it is of.
@@ -50,22 +50,22 @@ impl PoolState {
     }
 
     /// The names in a command that the pool does not remember.
-    pub fn forgotten_by(&self, command: &Command) -> Vec<Forgotten> {
+    pub fn evicted_by(&self, command: &Command) -> Vec<Evicted> {
         let unless_known = |keypackage_ref: &KeyPackageRef| {
             let unknown = self.get(keypackage_ref).is_none();
-            unknown.then(|| Forgotten::Package(keypackage_ref.clone()))
+            unknown.then(|| Evicted::Package(keypackage_ref.clone()))
         };
         match command {
             Command::Upload(packages) | Command::Replace { packages, .. } => {
                 let named = |NewPackage { facts, .. }: &NewPackage| {
-                    let init_key = Some(Forgotten::InitKey(facts.init_key));
+                    let init_key = Some(Evicted::InitKey(facts.init_key));
                     [unless_known(&facts.keypackage_ref), init_key]
                 };
                 packages.iter().flat_map(named).flatten().collect()
             }
             Command::Reserve { reservation, .. } => {
                 let known = self.reservation(*reservation).is_some();
-                if known { Vec::new() } else { vec![Forgotten::Reservation(*reservation)] }
+                if known { Vec::new() } else { vec![Evicted::Reservation(*reservation)] }
             }
             Command::Renew(claim)
             | Command::Release(claim)
@@ -76,7 +76,7 @@ impl PoolState {
             }
             Command::SetPolicy(PolicyChange { joined, .. }) => {
                 let unknown = joined.iter().filter(|id| self.reservation(**id).is_none());
-                unknown.map(|id| Forgotten::Reservation(*id)).collect()
+                unknown.map(|id| Evicted::Reservation(*id)).collect()
             }
             Command::Revoke { which: Which::Credential(_) | Which::All, .. }
             | Command::Register { .. }
@@ -89,10 +89,10 @@ impl PoolState {
         }
     }
 
-    fn forgotten_of(&self, claim: &Claim) -> Option<Forgotten> {
+    fn forgotten_of(&self, claim: &Claim) -> Option<Evicted> {
         let known = self.get(&claim.keypackage_ref).is_some()
             && self.reservation(claim.reservation).is_some();
-        (!known).then(|| Forgotten::Package(claim.keypackage_ref.clone()))
+        (!known).then(|| Evicted::Package(claim.keypackage_ref.clone()))
     }
 
     /// Remembers a package and its reservations again, from its own records.
@@ -150,7 +150,11 @@ impl PoolState {
     pub fn next_due(&self, limits: &Limits) -> Option<Timestamp> {
         let lapses = self.open_reservations().map(|(_, made)| limits.lapses_at(made.deadline));
         let ends = self.live().map(|package| {
-            if is_worn(package, limits) { Timestamp::default() } else { package.facts.not_after }
+            if is_lapse_exhausted(package, limits) {
+                Timestamp::default()
+            } else {
+                package.facts.not_after
+            }
         });
         lapses.chain(ends).min()
     }

@@ -1,0 +1,24 @@
+//! Settings of the registration that contradict each other.
+
+use super::SettingsError;
+use crate::registration::{RegistrationPolicy, RegistrationSettings};
+
+impl RegistrationSettings {
+    /// Refuses settings that are missing, and settings without an effect: they were meant to have one.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let Self { policy, allow_list, jwt_key, jwt_audience } = self;
+        let said = [
+            ("--allow-list", allow_list.is_some(), RegistrationPolicy::AllowList),
+            ("--jwt-key", jwt_key.is_some(), RegistrationPolicy::Jwt),
+            ("--jwt-audience", jwt_audience.is_some(), RegistrationPolicy::Jwt),
+        ];
+        for (flag, is_said, needed_by) in said {
+            match (is_said, needed_by == *policy) {
+                (false, true) => return Err(SettingsError::Missing(flag, needed_by.word())),
+                (true, false) => return Err(SettingsError::Idle(flag, needed_by.word())),
+                (true, true) | (false, false) => {}
+            }
+        }
+        Ok(())
+    }
+}
