@@ -422,6 +422,34 @@ async fn nothing_but_a_commit_of_the_group_and_epoch_passes_for_a_commit() {
     assert_eq!(group.commit(&bob, group.changing_nothing(1)).await.ok().body["epoch"], 2);
 }
 
+/// A Commit in a `PublicMessage` of member 0, with proposals by value and neither path nor real signatures.
+fn public_commit(group: &str, epoch: u64, proposals: &[u8]) -> String {
+    let vector = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let mut out = vec![0, 1, 0, 1];
+    out.extend(vector(group.as_bytes()));
+    out.extend(epoch.to_be_bytes());
+    out.extend([1, 0, 0, 0, 0]);
+    out.extend([vector(b""), vec![COMMIT], vector(proposals), vec![0]].concat());
+    out.extend([vector(b"signature"), vector(b"confirmation"), vector(b"membership")].concat());
+    data_encoding::BASE64.encode(&out)
+}
+
+#[actix_web::test]
+async fn a_commit_in_clear_removes_nobody_whom_its_request_does_not_name() {
+    let [alice, bob] = ["alice", "bob"].map(Device::new);
+    let running = Running::start().with(&[&alice, &bob], 1).await;
+    let group = Group::new(&running.api, "group-1");
+    group.make(&alice).await.ok();
+    group.add(&alice, 0, "bob").await.ok();
+    // A Remove of leaf 1.
+    let commit = public_commit("group-1", 1, &[1, 0, 3, 0, 0, 0, 1]);
+
+    let silent = json!({ "epoch": 1, "commit": commit });
+    refused(&group.commit(&alice, silent).await, "invalid_message");
+    let named = json!({ "epoch": 1, "commit": commit, "removed": ["bob/main"] });
+    assert_eq!(group.commit(&alice, named).await.ok().body["epoch"], 2);
+}
+
 #[actix_web::test]
 async fn one_commit_removes_half_of_the_others_at_most_by_its_word() {
     let people = ["alice", "bob", "carol", "dave", "erin"].map(Device::new);
