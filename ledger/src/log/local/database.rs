@@ -245,7 +245,8 @@ impl Database {
     /// The snapshot with a name.
     pub(in crate::log) fn snapshot(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let parts = self.scan(&snapshot_key(name))?;
-        let bytes: Vec<u8> = parts.into_iter().flat_map(|(_, value)| value).collect();
+        let parts: Vec<Vec<u8>> = parts.into_iter().map(|(_, value)| value).collect();
+        let bytes = parts.concat();
         Ok((!bytes.is_empty()).then_some(bytes))
     }
 
