@@ -325,8 +325,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.updater().change(group, GroupChange::Proposals).await
     }
 
-    /// Goes on with the updates and removals that a crash or a lost answer has left unfinished. To be called when
-    /// the app starts. Returns the outcome of each.
+    /// Goes on with the updates and removals that a crash or a lost answer has left unfinished. To be
+    /// called when the app starts. Returns the outcome of each.
     ///
     /// # Errors
     ///

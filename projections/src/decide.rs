@@ -32,9 +32,10 @@ pub struct Decision {
 impl PoolState {
     /// Decides which events a command leads to at the moment `now`. Changes nothing.
     ///
-    /// Time is a source of events too: lapses and expiries since the last command are settled first, so that no rule below looks at a stale reservation. A refused command leaves no event,
-    /// but for the `Conflict` of a lost reservation; the effects of time that it observed are recorded with
-    /// the next command that succeeds, or by the sweep.
+    /// Time is a source of events too: lapses and expiries since the last command are settled first, so
+    /// that no rule below looks at a stale reservation. A refused command leaves no event, but for the
+    /// `Conflict` of a lost reservation; the effects of time that it observed are recorded with the next
+    /// command that succeeds, or by the sweep.
     #[must_use]
     pub fn decide(&self, command: &Command, now: Timestamp, limits: &Limits) -> Decision {
         self.decide_with_outcome(command, now, limits).0

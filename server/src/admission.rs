@@ -62,7 +62,8 @@ pub struct AdmissionRules {
 }
 
 impl Default for AdmissionRules {
-    /// 16 KiB, 14 days and an hour, 84 days and an hour for a last resort, an hour of skew, two minutes of life, ciphersuites 1, 2 and 3.
+    /// 16 KiB, 14 days and an hour, 84 days and an hour for a last resort, an hour of skew, two minutes of
+    /// life, ciphersuites 1, 2 and 3.
     fn default() -> Self {
         Self {
             package_bytes_max: 16 * 1024,

@@ -1,7 +1,8 @@
 //! Authentication: each request is signed with the key that signs the device's packages.
 //!
-//! The body is read here too, within a size, a time and a budget, because its digest is signed as well. A request is refused by its head where that is possible: size, syntax, time, authority, known
-//! key, limits and signature are checked before the first byte of its body is read, its digest after.
+//! The body is read here too, within a size, a time and a budget, because its digest is signed as well. A
+//! request is refused by its head where that is possible: size, syntax, time, authority, known key, limits
+//! and signature are checked before the first byte of its body is read, its digest after.
 
 mod body;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The public ledger: a tree over the log, signed checkpoints, proofs and receipts.
 //!
-//! A [`Follower`] reads the log behind the committer, grows the tree, and signs its hash, at most once
-//! in an interval. A checkpoint is on the disk before anyone sees it, and every start compares the log
-//! with the last one: its end at once, all of it behind. A published checkpoint is never contradicted. The tiles are a projection that is mended where it differs.
+//! A [`Follower`] reads the log behind the committer, grows the tree, and signs its hash, at most once in
+//! an interval. A checkpoint is on the disk before anyone sees it, and every start compares the log with
+//! the last one: its end at once, all of it behind. A published checkpoint is never contradicted. The tiles
+//! are a projection that is mended where it differs.
 
 mod durable;
 

@@ -92,8 +92,9 @@ impl MlsClient<ServerDelivery> {
     }
 
     /// Seals a message for a group and posts it, after those of the group that were left in the outbox.
-    /// Returns its position in the server's log and the members it did not reach; `None` if nobody else is in the
-    /// group, and nothing was sent. It may have [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX) bytes.
+    /// Returns its position in the server's log and the members it did not reach; `None` if nobody else is
+    /// in the group, and nothing was sent. It may have [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX)
+    /// bytes.
     ///
     /// # Errors
     ///
@@ -104,8 +105,8 @@ impl MlsClient<ServerDelivery> {
         self.outbox().send(group, message).await
     }
 
-    /// Posts the messages that a crash or a lost answer has left in the outbox, in order. To be called when the app
-    /// starts. Returns the outcome of each message; after one that cannot be posted now, those of
+    /// Posts the messages that a crash or a lost answer has left in the outbox, in order. To be called when
+    /// the app starts. Returns the outcome of each message; after one that cannot be posted now, those of
     /// its group wait.
     ///
     /// # Errors

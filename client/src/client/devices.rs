@@ -7,7 +7,8 @@ use super::MlsClient;
 use crate::{ApiError, DeliveryService, RefreshError};
 
 impl<D: DeliveryService> MlsClient<D> {
-    /// Registers the device's key at the server: see [`MlsConnection::register`](crate::MlsConnection::register).
+    /// Registers the device's key at the server: see
+    /// [`MlsConnection::register`](crate::MlsConnection::register).
     ///
     /// # Errors
     ///
@@ -47,7 +48,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.api().set_registration_token(token);
     }
 
-    /// Vouches for another device of this one's user: see [`MlsConnection::vouch_for`](crate::MlsConnection::vouch_for).
+    /// Vouches for another device of this one's user: see
+    /// [`MlsConnection::vouch_for`](crate::MlsConnection::vouch_for).
     ///
     /// # Errors
     ///
@@ -56,7 +58,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.vouch_for(device, key).await
     }
 
-    /// Removes a device of this one's user: see [`MlsConnection::remove_device`](crate::MlsConnection::remove_device).
+    /// Removes a device of this one's user: see
+    /// [`MlsConnection::remove_device`](crate::MlsConnection::remove_device).
     ///
     /// # Errors
     ///
@@ -65,7 +68,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.remove_device(device).await
     }
 
-    /// Replaces the device's signature key: see [`MlsConnection::rotate_key`](crate::MlsConnection::rotate_key). Afterwards
+    /// Replaces the device's signature key: see
+    /// [`MlsConnection::rotate_key`](crate::MlsConnection::rotate_key). Afterwards
     /// [`MlsClient::update_keys`] in each group of which
     /// [`needs_fresh_keys`](crate::MlsMembership::needs_fresh_keys) says so.
     ///

@@ -9,7 +9,8 @@ use crate::{
 };
 
 impl<D: DeliveryService> MlsClient<D> {
-    /// Withdraws all live packages: see [`MlsConnection::invalidate_credential_keys`](crate::MlsConnection::invalidate_credential_keys).
+    /// Withdraws all live packages: see
+    /// [`MlsConnection::invalidate_credential_keys`](crate::MlsConnection::invalidate_credential_keys).
     ///
     /// # Errors
     ///
@@ -62,7 +63,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.is_subscribed()
     }
 
-    /// Refreshes the pool even if the last refresh was a moment ago: see [`MlsConnection::refresh_now`](crate::MlsConnection::refresh_now).
+    /// Refreshes the pool even if the last refresh was a moment ago: see
+    /// [`MlsConnection::refresh_now`](crate::MlsConnection::refresh_now).
     ///
     /// # Errors
     ///
@@ -71,7 +73,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.refresh_now(self.now()).await
     }
 
-    /// Fetches the server's history of the pool: see [`MlsConnection::fetch_history`](crate::MlsConnection::fetch_history).
+    /// Fetches the server's history of the pool: see
+    /// [`MlsConnection::fetch_history`](crate::MlsConnection::fetch_history).
     ///
     /// # Errors
     ///
@@ -80,7 +83,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.fetch_history(self.now()).await
     }
 
-    /// Holds the server to its checkpoints: see [`MlsConnection::watch_ledger`](crate::MlsConnection::watch_ledger).
+    /// Holds the server to its checkpoints: see
+    /// [`MlsConnection::watch_ledger`](crate::MlsConnection::watch_ledger).
     ///
     /// # Errors
     ///

@@ -24,8 +24,8 @@ pub trait DeliveryService: Send + Sync {
     /// Posts a Commit to the members of a group. It is accepted only if no other Commit was accepted
     /// for its epoch; a Commit that was accepted before, byte for byte, is accepted again.
     ///
-    /// Returns the members that the Commit does not reach because their mailboxes are full; none if the Delivery
-    /// Service does not know of any.
+    /// Returns the members that the Commit does not reach because their mailboxes are full; none if the
+    /// Delivery Service does not know of any.
     ///
     /// # Errors
     ///

@@ -23,8 +23,8 @@ use crate::{IdentityError, LocalStore, Staged, StorageError};
 /// The name of the record that says which key is the device's.
 const RECORD: &str = "identity";
 
-/// The identity of the device to everyone else. Cheap to clone, and all clones have the same key: another one takes
-/// its place in all of them. The private key is never printed.
+/// The identity of the device to everyone else. Cheap to clone, and all clones have the same key: another
+/// one takes its place in all of them. The private key is never printed.
 #[derive(Clone)]
 pub struct DeviceIdentity {
     pool: PoolId,

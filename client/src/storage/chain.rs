@@ -8,7 +8,8 @@ use crate::StorageError;
 
 /// The record of an event that follows a head: its bytes, and the head after it.
 ///
-/// No request of anyone else caused it, so its request digest is zeros. An `at` before the last event's is moved up to it: a clock that steps back does not move time.
+/// No request of anyone else caused it, so its request digest is zeros. An `at` before the last event's is
+/// moved up to it: a clock that steps back does not move time.
 pub(super) fn extend(
     head: &StreamHead,
     stream: &StreamId,

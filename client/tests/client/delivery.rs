@@ -452,7 +452,8 @@ fn a_confirmation_leaves_what_was_noted_since() {
     });
 }
 
-/// Who waits for the mailbox is told at once the effect of the own Commit: the server would wait for 30 seconds.
+/// Who waits for the mailbox is told at once the effect of the own Commit: the server would wait for 30
+/// seconds.
 #[test]
 fn whoever_waits_for_the_mailbox_hears_at_once_what_the_own_commit_has_done() {
     run(async {

@@ -1,7 +1,8 @@
 //! Every promise re-derived from the events, by code that shares nothing with the rules that made them.
 //!
-//! An [`Auditor`] knows the promises (docs/architecture.md) and checks that the events keep them: it reads no state of the pools and asks neither `decide` nor the lifecycle's table, so that a bug
-//! in them cannot hide itself. [`UNSEEN`] lists the promises that events alone cannot show.
+//! An [`Auditor`] knows the promises (docs/architecture.md) and checks that the events keep them: it reads
+//! no state of the pools and asks neither `decide` nor the lifecycle's table, so that a bug in them cannot
+//! hide itself. [`UNSEEN`] lists the promises that events alone cannot show.
 
 mod contacts;
 

@@ -1,6 +1,6 @@
 //! The auditor's part of keypool: reads a log from any source, verifies it, and checks the invariants.
 //!
-//! Its program is `keypool-ledger`. The invariants of [`invariants`] read the events alone and share no function
+//! Its program is `keypool-ledger`. The [`invariants`] read the events alone and share no function
 //! with the rules of `keypool-projections`; only [`replay`], which shows a pool at any moment, runs these.
 
 pub mod source;

@@ -55,7 +55,7 @@ pub(super) struct Group<'a, L> {
     pub(super) shared: &'a Shared<L>,
     pub(super) look: ClockReading,
     pub(super) limits: Limits,
-    /// Up to which record whoever asks has searched_through for what the command names, and found nothing.
+    /// The record through which the caller has searched for the command's names, and found nothing.
     pub(super) searched_through: u64,
     pub(super) working: HashMap<PoolId, Arc<PoolView>>,
     /// The head of the log that the published states know, on which the group is decided.

@@ -392,7 +392,7 @@ mod tests {
             (mailboxes.packed.len(), mailboxes.large, mailboxes.unpacked_order.len())
         };
         assert_eq!(pack(mailboxes), (1, 1, 0));
-        assert_eq!(pack(mailboxes), (1, 1, 0), "it is not searched_through at again");
+        assert_eq!(pack(mailboxes), (1, 1, 0), "it is not looked at again");
         let emptied = Event::Acknowledged {
             through: u64::MAX,
             overrun: false,

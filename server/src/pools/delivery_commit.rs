@@ -159,7 +159,7 @@ impl<L: EventLog> Group<'_, L> {
     }
 
     /// The group without the members that have not accepted it in time, and the events that say so. The
-    /// caller accepts it by what it asks for.
+    /// caller accepts the group by this request.
     fn without_ignored(
         &self,
         group: &GroupId,

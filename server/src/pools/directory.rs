@@ -138,8 +138,8 @@ impl Directory {
         }
     }
 
-    /// Takes in that something happened to a pool that is not in memory: who speaks for it now, and that
-    /// it should be searched_through at.
+    /// Notes an event of a pool that is not in memory: the key that is registered for it now, and that the
+    /// next sweep reads it.
     pub(super) fn note_event(&mut self, pool: &PoolId, version: u64, event: &Event) {
         let mut brief = self.brief(pool);
         if version <= brief.version {

@@ -151,8 +151,9 @@ impl<L: EventLog> Shared<L> {
         }
     }
 
-    /// Reloads the packages and reservations that a command names and a pool has evicted; returns whether there was anything. The
-    /// reservation that it wants to make was not made up to the record `searched_through`.
+    /// Reloads the packages and reservations that a command names and a pool has evicted; returns whether
+    /// there was anything. The reservation that it wants to make was not made up to the record
+    /// `searched_through`.
     pub(super) fn recall(
         &self,
         pool: &PoolId,

@@ -25,8 +25,8 @@ pub(super) struct Keeping {
 }
 
 impl<L: EventLog> Group<'_, L> {
-    /// Decides for every mailbox whether it keeps an event, adds what is recorded of those that do not, and
-    /// names them in the event.
+    /// Decides for every mailbox whether it keeps an event, adds the closings of those that do not, and names
+    /// them in the event.
     pub(super) fn kept(
         &self,
         writes: &mut Writes,

@@ -155,7 +155,7 @@ impl<L: EventLog + 'static> Pools<L> {
     ) -> Result<Option<(Package, Reservation, u64)>, ReadError> {
         let Some(made) = find_reservation(&self.shared.log, id, 0)? else { return Ok(None) };
         let Some(keypackage_ref) = made.envelope.event.keypackage_ref() else { return Ok(None) };
-        // The pool is searched_through at first: what it has come to is among the records then.
+        // The pool is read before its records, so that these include its latest state.
         let pool = made.envelope.stream.pool().and_then(|pool| self.pool(pool));
         let records = history_of(&self.shared.log, keypackage_ref)?;
         let read = records.last().map(|last| last.seq);

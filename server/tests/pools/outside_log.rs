@@ -27,7 +27,7 @@ impl OutsideLog {
         other
     }
 
-    /// Takes what others have appended into the replica.
+    /// Copies the records that others have appended into the replica.
     pub(crate) fn catch_up(&self) {
         copy(&self.engine.lock().unwrap(), &mut self.replica());
     }

@@ -47,7 +47,7 @@ enum Deed {
     Remove(Vec<&'static str>),
     Post(usize),
     Leave,
-    /// Acknowledge so many waiting messages; whether it has joined all groups, and was told of what is closed.
+    /// Acknowledge so many waiting messages; whether it has joined all groups, and was told of closed ones.
     Acknowledge(usize, bool, bool),
     Block(&'static str),
     Unblock(&'static str),

@@ -65,7 +65,8 @@ async fn an_owner_who_lets_contacts_reserve_only_refuses_strangers() {
     api.reserve(&mallory, "bob").await.ok();
 }
 
-/// A refusal that time lifts is told before one that only the owner lifts, in whichever order the devices stand.
+/// A refusal that time lifts is told before one that only the owner lifts, in whichever order the devices
+/// stand.
 #[actix_web::test]
 async fn a_user_with_a_closed_and_an_empty_device_is_told_of_as_exhausted() {
     let alice = Device::new("alice");

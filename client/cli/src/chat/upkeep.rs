@@ -15,8 +15,8 @@ const WORN: &str = "your pool was empty, and your last-resort KeyPackage was use
                     another one takes its place";
 
 impl Chat<'_> {
-    /// Refreshes the pool. Queries the server only if the event stream is not connected or has reported a reason
-    /// to.
+    /// Refreshes the pool. Queries the server only if the event stream is not connected or has reported a
+    /// reason to.
     pub(super) async fn refresh_if_needed(&mut self) -> Result<(), End> {
         if self.client.is_subscribed() {
             self.refresh_by(self.client.refresh_key_packages()).await
@@ -25,8 +25,8 @@ impl Chat<'_> {
         }
     }
 
-    /// Refreshes the pool from the server, then renews the device's keys in groups joined lately. Shows each error
-    /// once, until a refresh succeeds.
+    /// Refreshes the pool from the server, then renews the device's keys in groups joined lately. Shows
+    /// each error once, until a refresh succeeds.
     pub(super) async fn refresh(&mut self) -> Result<(), End> {
         self.refresh_by(self.client.refresh_now()).await
     }

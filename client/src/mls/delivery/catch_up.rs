@@ -1,4 +1,5 @@
-//! Catching up with the other members: own Commits of unknown outcome are settled, then the mailbox is taken in.
+//! Catching up with the other members: own Commits of unknown outcome are settled, then the mailbox is
+//! taken in.
 
 use keypool_api::MailboxReply;
 

@@ -1,8 +1,8 @@
 //! Events for the app: items of the mailbox, and consequences of this device's own posts. Each
 //! event is kept until the app confirms it.
 //!
-//! The consequence of a post is recorded in the write that ends the post, under a name of its own: an event that the
-//! app was not given yet is never among those that it confirms.
+//! The consequence of a post is recorded in the write that ends the post, under a name of its own: an event
+//! that the app was not given yet is never among those that it confirms.
 
 use data_encoding::HEXLOWER;
 use keypool_ledger::{GroupId, Hash, PoolId, Timestamp};
@@ -174,8 +174,8 @@ impl MailboxEventKind {
 }
 
 impl<D: DeliveryService> MlsConnection<D> {
-    /// Merges a Commit of this device that has been accepted, as part of an operation, if it is pending. Over the
-    /// server's own delivery, records the members who have left by it and those it did not reach.
+    /// Merges a Commit of this device that has been accepted, as part of an operation, if it is pending.
+    /// Over the server's own delivery, records the members who have left by it and those it did not reach.
     pub(crate) fn merge_accepted_on(
         &self,
         staged: &Staged<'_>,

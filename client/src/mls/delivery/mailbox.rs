@@ -64,7 +64,8 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         Ok(self.leave_over().await?)
     }
 
-    /// Records the items that the mailbox had no room for: for the app, and for the acknowledgement to the server.
+    /// Records the items that the mailbox had no room for: for the app, and for the acknowledgement to the
+    /// server.
     fn note_not_kept(&self, not_kept: Vec<NotKept>) -> Result<(), StorageError> {
         if not_kept.is_empty() {
             return Ok(());

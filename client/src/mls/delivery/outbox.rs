@@ -36,7 +36,8 @@ pub struct Sent {
     /// Its place in the server's log; 0 if no mailbox keeps it, and the server has stored nothing.
     pub position: u64,
     /// The members whose mailboxes had no room for it, the first hundred by name: they are told, and do not
-    /// get it. Members that an earlier message of the outbox did not reach are in [`MailboxEventKind::NotReached`].
+    /// get it. Members that an earlier message of the outbox did not reach are in
+    /// [`MailboxEventKind::NotReached`].
     pub not_kept: Vec<PoolId>,
 }
 

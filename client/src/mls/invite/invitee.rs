@@ -89,8 +89,8 @@ pub enum SkipReason {
         /// After how many seconds, as the server says.
         retry_after_s: Option<u64>,
     },
-    /// They take no invitations from this user: they have blocked the user, or take invitations from their contacts
-    /// only. Ask them to add the user as a contact.
+    /// They take no invitations from this user: they have blocked the user, or take invitations from their
+    /// contacts only. Ask them to add the user as a contact.
     TakesNoInvitations,
     /// The server refused otherwise.
     Refused {
@@ -160,7 +160,8 @@ impl From<Code> for SkipReason {
 }
 
 impl SkipReason {
-    /// The reason for the server's code about one invitee. Of a whole request `not_allowed` means something else.
+    /// The reason for the server's code about one invitee. Of a whole request `not_allowed` means something
+    /// else.
     pub(super) fn of_invitee(code: Code) -> Self {
         match code {
             Code::NotAllowed => Self::TakesNoInvitations,

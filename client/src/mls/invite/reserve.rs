@@ -102,7 +102,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
         put(self.store.stage()?, invitation, Step::Reserving).map(Progress::At)
     }
 
-    /// Adds all kept packages in a Commit that nobody sees yet. Packages that cannot be added are replaced first.
+    /// Adds all kept packages in a Commit that nobody sees yet. Packages that cannot be added are replaced
+    /// first.
     async fn add(&self, invitation: &mut Invitation) -> Result<Progress, InviteError> {
         if invitation.kept.is_empty() {
             self.forget(invitation)?;

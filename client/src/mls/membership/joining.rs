@@ -120,9 +120,9 @@ fn parse(bytes: &[u8]) -> Result<Welcome, BoxError> {
     }
 }
 
-/// The package of this device that a Welcome is for, and the digest of the part that is sealed to it. The Welcome
-/// may be for several devices' at once; their parts can be taken away or put in another order without
-/// making it another one.
+/// The package of this device that a Welcome is for, and the digest of the part that is sealed to it. The
+/// Welcome may be for several devices' at once; their parts can be taken away or put in another order
+/// without making it another one.
 fn own_part(staged: &Staged<'_>, welcome: &Welcome) -> Result<(KeyPackageRef, Hash), JoinError> {
     let mut missing = None;
     for secrets in welcome.secrets() {

@@ -1,5 +1,6 @@
-//! Limits the removals that a Commit takes up from proposals to one user: the server accepts no Commit that removes
-//! many users at once, and one user it always accepts. Other proposals to leave are made again in the next epoch.
+//! Limits the removals that a Commit takes up from proposals to one user: the server accepts no Commit that
+//! removes many users at once, and one user it always accepts. Other proposals to leave are made again in
+//! the next epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 

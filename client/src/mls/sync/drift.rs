@@ -1,5 +1,5 @@
-//! The record of differences between the device and the server that a refresh has found and mended: kept until a
-//! refresh comes to its end and reports them.
+//! The record of differences between the device and the server that a refresh has found and mended: kept
+//! until a refresh comes to its end and reports them.
 
 use std::fmt;
 

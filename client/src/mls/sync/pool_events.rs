@@ -42,8 +42,8 @@ impl<D> MlsConnection<D> {
     /// Opens the event stream of the device's pool, from the end of the mirror on.
     ///
     /// It replaces no refresh: that also cleans up, refills, and holds the server to its earlier
-    /// statements. It tells when one is worth it, and a refresh meanwhile asks the server only if there is a need
-    /// to: see [`MlsConnection::is_subscribed`].
+    /// statements. It tells when one is worth it, and a refresh meanwhile asks the server only if there is
+    /// a need to: see [`MlsConnection::is_subscribed`].
     ///
     /// # Errors
     ///
@@ -58,8 +58,8 @@ impl<D> MlsConnection<D> {
 }
 
 impl<D> PoolListener<'_, D> {
-    /// Returns the next event; `None` when the server ends the stream: listen again after a pause. Cancelling it
-    /// loses nothing.
+    /// Returns the next event; `None` when the server ends the stream: listen again after a pause.
+    /// Cancelling it loses nothing.
     ///
     /// # Errors
     ///

@@ -1,10 +1,11 @@
 //! Decides whether a refresh may rely on the event stream instead of querying the server: whether the stream is
 //! complete, and whether the pool is well by it.
 //!
-//! A listener receives the events after the mirror. The mirror is complete once a whole refresh, which
-//! asks the server, has come to its end while the listener's line was open. From then on the mirror is where
-//! the server's history is, but for events on their way, as long as the line is not silent. A refresh relies on
-//! it then, for some minutes: a round also finds faults that no event shows, such as a server that was rolled back.
+//! A listener receives the events after the mirror. The mirror is complete once a whole refresh, which asks
+//! the server, has come to its end while the listener's line was open. From then on the mirror is where the
+//! server's history is, but for events on their way, as long as the line is not silent. A refresh relies on
+//! it then, for some minutes: a round also finds faults that no event shows, such as a server that was
+//! rolled back.
 
 use std::{
     collections::BTreeMap,
@@ -84,7 +85,8 @@ impl Subscription {
         self.heard().lines.remove(&number);
     }
 
-    /// Closes all lines, since the mirror starts from the first event again: their events need not follow on it.
+    /// Closes all lines, since the mirror starts from the first event again: their events need not follow
+    /// on it.
     pub(in crate::mls) fn close_all(&self) {
         self.heard().lines.clear();
     }

@@ -142,7 +142,8 @@ impl Database {
         &self.fingerprints
     }
 
-    /// Whether the database has to be built anew, because something in it differs from the bytes that were written.
+    /// Whether the database has to be built anew, because something in it differs from the bytes that were
+    /// written.
     pub(in crate::log) fn is_distrusted(&self) -> bool {
         self.distrusted.load(Ordering::Relaxed)
     }

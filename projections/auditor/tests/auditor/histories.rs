@@ -449,7 +449,7 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
     histories
 }
 
-/// InvariantParams that are broken by changing records.
+/// Promises that are broken by changing records.
 #[expect(clippy::too_many_lines, reason = "a list, one entry for each promise")]
 fn broken_in_place() -> Vec<(&'static str, Vec<Record>)> {
     let changed = |name, change: &dyn Fn(&mut Vec<Record>)| {
