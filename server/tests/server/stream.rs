@@ -197,7 +197,6 @@ async fn a_displaced_stream_ends_also_where_its_client_takes_nothing() {
     let (path, host, headers) = (&draft.path, api.authority(), headers.collect::<String>());
     let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n");
     let mut oldest = connect(running.server.address());
-    rustix::net::sockopt::set_socket_recv_buffer_size(&oldest, 4096).unwrap();
     oldest.write_all(head.as_bytes()).unwrap();
     oldest.read_exact(&mut [0; 15]).unwrap();
     let _newer = [Listener::of(api, &bob, None).await, Listener::of(api, &bob, None).await];
