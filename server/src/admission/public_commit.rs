@@ -63,12 +63,12 @@ struct Changes {
 /// Returns a [`Failure`] with the code `invalid_message` that names the change.
 pub(crate) fn check_public_changes(
     commit: &[u8],
-    spent: &[KeyPackageRef],
+    is_spent: impl Fn(&KeyPackageRef) -> bool,
     removed: usize,
 ) -> Result<(), Failure> {
     let changes = changes_of(commit).unwrap_or_default();
     let refuse = |detail: String| Err(Failure::new(Code::InvalidMessage, detail));
-    if let Some(added) = changes.added.iter().find(|added| !spent.contains(added)) {
+    if let Some(added) = changes.added.iter().find(|added| !is_spent(added)) {
         return refuse(format!("the Commit adds package {added}; the request does not spend it"));
     }
     if changes.has_unknown_suite {

@@ -96,8 +96,8 @@ pub(crate) async fn commit(
     };
     let welcomes: Result<Vec<Welcome>, Failure> = asked.welcomes.into_iter().map(read).collect();
     check_framing(&asked.commit.0, &group, Framed::Commit(asked.epoch))?;
-    let spent: Vec<_> = asked.spend.iter().map(|claim| claim.keypackage_ref.clone()).collect();
-    check_public_changes(&asked.commit.0, &spent, asked.removed.len())?;
+    let is_spent = |added: &_| asked.spend.iter().any(|claim| claim.keypackage_ref == *added);
+    check_public_changes(&asked.commit.0, is_spent, asked.removed.len())?;
     if REMOVED_MAX < asked.removed.len() {
         let detail = format!("one Commit names {REMOVED_MAX} removed devices at most");
         return Err(Failure::new(Code::BadRequest, detail));
