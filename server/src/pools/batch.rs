@@ -1,4 +1,4 @@
-//! A group of commands: decided in order, each on the state as those before it will leave it.
+//! A batch of commands: decided in order, each on the state as those before it will leave it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,7 +29,7 @@ const SETTLED_MAX: usize = 1024;
 pub(super) enum Plan {
     /// Nothing to write.
     Reply(Outcome),
-    /// The batch with this index in the group, and the outcome once it is durable: a reply, or the
+    /// The append with this index in the batch, and the outcome once it is durable: a reply, or the
     /// refusal of a lost reservation, which is recorded as well.
     Write(usize, Outcome),
     /// The request was carried out before, and these are its records.
@@ -50,28 +50,28 @@ struct CommitOutcome {
     after: Option<PoolState>,
 }
 
-/// A group of commands under way: the states as they will be once its batches are written.
-pub(super) struct Group<'a, L> {
+/// A batch of commands under way: the states as they will be once its batches are written.
+pub(super) struct CommandBatch<'a, L> {
     pub(super) shared: &'a Shared<L>,
     pub(super) look: ClockReading,
     pub(super) limits: Limits,
     /// The record through which the caller has searched for the command's names, and found nothing.
     pub(super) searched_through: u64,
     pub(super) working: HashMap<PoolId, Arc<PoolView>>,
-    /// The head of the log that the published states know, on which the group is decided.
+    /// The head of the log that the published states know, on which the batch is decided.
     pub(super) decided_at: LogHead,
     pub(super) batches: Vec<Batch>,
-    /// The groups and mailboxes that this group of commands changes.
+    /// The groups and mailboxes that this batch of commands changes.
     pub(super) deliveries: Deliveries,
     commands: HashSet<CommandId>,
     reservations: HashSet<ReservationId>,
     uploads: HashMap<KeyPackageRef, PoolId>,
-    /// Set by a registration: it reads the directory, which shows only what is written, so it has a
-    /// group to itself.
+    /// Set by a registration: it reads the directory, which shows written records only, so it has a
+    /// batch to itself.
     full: bool,
 }
 
-impl<'a, L: EventLog> Group<'a, L> {
+impl<'a, L: EventLog> CommandBatch<'a, L> {
     pub(super) fn new(shared: &'a Shared<L>, look: ClockReading) -> Self {
         Self {
             shared,
@@ -95,7 +95,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         let request = match &job.work {
             _ if self.full => return None,
             Work::Sweep(_) => return Some(self.sweep()),
-            // The committer does it in front of the group.
+            // The committer does it in front of the batch.
             Work::AcceptClock(_) => return None,
             Work::Deliver(request, _) if !self.commands.insert(request.id) => return None,
             Work::Deliver(request, _) => return Some(self.deliver(request)),
@@ -118,7 +118,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         Some(self.execute(request).unwrap_or_else(|error| Plan::Reply(Err(error))))
     }
 
-    /// Notes which packages this group brings to which pool; false if one of them goes to another pool
+    /// Notes which packages this batch brings to which pool; false if one of them goes to another pool
     /// as well, whose upload must be written first.
     fn claim_uploads(&mut self, request: &Request) -> bool {
         let Target::Pool(pool) = &request.target else { return true };
@@ -216,13 +216,13 @@ impl<'a, L: EventLog> Group<'a, L> {
         Ok(record.and_then(|record| record.envelope.stream.pool().cloned()))
     }
 
-    /// Adds a batch for one pool to the group, and returns its index.
+    /// Adds an append for one pool, and returns its index.
     fn write(&mut self, pool: &PoolId, expected: u64, events: Vec<NewEvent>) -> usize {
         let stream = StreamId::Pool(pool.clone());
         self.add(Batch { writes: vec![StreamWrite { stream, expected, events }] })
     }
 
-    /// Adds a batch to the group, and returns its index.
+    /// Adds an append, and returns its index.
     pub(super) fn add(&mut self, batch: Batch) -> usize {
         self.batches.push(batch);
         self.batches.len() - 1
@@ -268,7 +268,7 @@ impl<'a, L: EventLog> Group<'a, L> {
         }
     }
 
-    /// The reply as it will be once the group is written; its place in the log is filled in then.
+    /// The reply as it will be once the batch is written; its place in the log is filled in then.
     fn reply(&self, pool: PoolId, after: Arc<PoolView>, answer: Answer) -> Reply {
         let (after, limits) = ((after, self.look.now), self.limits);
         Reply { pool, answer, position: 0, repeated: false, after, limits }

@@ -3,14 +3,14 @@
 use keypool_ledger::{EventLog, GroupId, PoolId, SignatureKey, SignedStatement, log::find_package};
 use keypool_projections::{Command, LeafKey, NextKey, Rejection, statement::Agreement};
 
-use super::{ExecuteError, batch::Group};
+use super::{ExecuteError, batch::CommandBatch};
 
 /// How many keys a device may have had before its present one.
 const RETIRED_MAX: usize = 1024;
 /// How many devices a user may have.
 const DEVICES_MAX: usize = 32;
 
-impl<L: EventLog> Group<'_, L> {
+impl<L: EventLog> CommandBatch<'_, L> {
     /// A group that is known here is its members' to invite to: an id that somebody has seen in a
     /// reservation is of no use.
     pub(super) fn check_membership(

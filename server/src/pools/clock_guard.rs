@@ -157,7 +157,7 @@ impl ClockGuard {
         self.latest = (self.trusted.after(OFF_MAX), at.monotonic);
     }
 
-    /// Looks at the clock before a group of commands, and moves the log's time on.
+    /// Looks at the clock before a batch of commands, and moves the log's time on.
     pub(super) fn observe(&mut self, at: Reading) -> ClockReading {
         let state = self.state(at);
         if state == ClockState::Fine {

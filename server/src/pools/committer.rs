@@ -14,7 +14,7 @@ use tokio::sync::watch as signal;
 
 use super::{
     ExecuteError, PoolView, Reply, Shared,
-    batch::{Group, Plan},
+    batch::{CommandBatch, Plan},
     delivery_request::Delivered,
     idempotent_replay::{Repeat, recall, recall_delivery},
     job::{Job, Work, again},
@@ -22,7 +22,7 @@ use super::{
 };
 
 /// How many commands share one durability point.
-const GROUP_MAX: usize = 256;
+const BATCH_MAX: usize = 256;
 /// How many pools are published before readers get their turn.
 const PUBLISHED_AT_ONCE: usize = 8;
 /// The writing half of the pools.
@@ -46,7 +46,7 @@ impl<L: EventLog> Committer<L> {
                     Err(_) => return,
                 }
             }
-            while jobs.len() < GROUP_MAX {
+            while jobs.len() < BATCH_MAX {
                 match queue.try_recv() {
                     Ok(job) => jobs.push(job),
                     Err(_) => break,
@@ -58,7 +58,7 @@ impl<L: EventLog> Committer<L> {
         }
     }
 
-    /// Carries out one group of jobs and returns those that must be tried again in the next.
+    /// Carries out one batch of jobs and returns those that must be tried again in the next.
     fn commit(&self, jobs: Vec<Job>) -> Vec<Job> {
         if *self.shared.failed.borrow() {
             return refuse_all(jobs, || ExecuteError::LogUnavailable);
@@ -73,20 +73,20 @@ impl<L: EventLog> Committer<L> {
         let jobs = self.look_at_clock(jobs);
         let look = self.shared.clock_guard().observe(self.shared.reading());
         self.shared.clock_in_doubt.store(look.is_in_doubt(), Ordering::Relaxed);
-        let mut group = Group::new(&self.shared, look);
+        let mut batch = CommandBatch::new(&self.shared, look);
         let (mut planned, mut deferred) = (Vec::new(), Vec::new());
         for job in jobs {
-            match group.plan(&job) {
+            match batch.plan(&job) {
                 Some(plan) => planned.push((job, plan)),
                 None => deferred.push(job),
             }
         }
-        let Group { decided_at, batches, working, .. } = group;
+        let CommandBatch { decided_at, batches, working, .. } = batch;
         let results = self.shared.log.append(decided_at, batches);
-        let group = Written { results };
-        self.publish(working, &group);
+        let batch = Written { results };
+        self.publish(working, &batch);
         for (job, plan) in planned {
-            deferred.extend(self.conclude(job, plan, &group));
+            deferred.extend(self.conclude(job, plan, &batch));
         }
         deferred
     }
@@ -125,15 +125,15 @@ impl<L: EventLog> Committer<L> {
 
     /// Publishes the states that were written as planned. If any batch was not, some of them rest on it: then
     /// the log tells.
-    fn publish(&self, working: HashMap<PoolId, Arc<PoolView>>, group: &Written) {
-        group.results.iter().for_each(|result| self.note(result));
-        if group.results.iter().any(Result::is_err) {
-            // If it cannot be read now, the next group is prepared by reading it.
+    fn publish(&self, working: HashMap<PoolId, Arc<PoolView>>, batch: &Written) {
+        batch.results.iter().for_each(|result| self.note(result));
+        if batch.results.iter().any(Result::is_err) {
+            // If it cannot be read now, the next batch is prepared by reading it.
             return drop(self.follow());
         }
         let own = |(pool, view)| (pool, Arc::unwrap_or_clone(view));
         let mut fresh: HashMap<PoolId, PoolView> = working.into_iter().map(own).collect();
-        let appended = group.results.iter().flatten();
+        let appended = batch.results.iter().flatten();
         let records: Vec<&Record> = appended.flat_map(|appended| &appended.records).collect();
         for record in &records {
             let pool = record.envelope.stream.pool();
@@ -177,10 +177,10 @@ impl<L: EventLog> Committer<L> {
     }
 
     /// Answers a job, or gives it back to be tried again.
-    fn conclude(&self, job: Job, plan: Plan, group: &Written) -> Option<Job> {
+    fn conclude(&self, job: Job, plan: Plan, batch: &Written) -> Option<Job> {
         match (plan, job.work) {
             (Plan::Sweep(indexes), Work::Sweep(sender)) => {
-                let mut failures = indexes.iter().filter_map(|index| group.failure(*index));
+                let mut failures = indexes.iter().filter_map(|index| batch.failure(*index));
                 // What another writer has changed meanwhile, the next sweep settles.
                 let failure = failures.find(|err| !is_conflict(err));
                 let outcome = failure.map_or(Ok(indexes.len() as u64), |err| Err(meaning_of(err)));
@@ -188,7 +188,7 @@ impl<L: EventLog> Committer<L> {
                 None
             }
             (Plan::Deliver(index, outcome), Work::Deliver(request, sender)) => {
-                let decided = group.decided(index, outcome, |place, delivered| Delivered {
+                let decided = batch.decided(index, outcome, |place, delivered| Delivered {
                     position: place.unwrap_or(delivered.position),
                     ..delivered
                 });
@@ -220,7 +220,7 @@ impl<L: EventLog> Committer<L> {
                     Plan::Deliver(..) | Plan::Sweep(_) | Plan::Repeat(_) => return None,
                 };
                 let decided =
-                    group.decided(index, outcome, |place, reply| self.at_its_place(reply, place));
+                    batch.decided(index, outcome, |place, reply| self.at_its_place(reply, place));
                 let outcome = match decided {
                     CommitOutcome::Final(outcome) => outcome,
                     CommitOutcome::Again => {
@@ -283,7 +283,7 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-/// The outcome of a group's batches.
+/// The outcome of a batch of commands.
 struct Written {
     results: Vec<Result<Appended, AppendError>>,
 }
@@ -320,7 +320,7 @@ fn refuse_all(jobs: Vec<Job>, error: impl Fn() -> ExecuteError) -> Vec<Job> {
 }
 
 impl Written {
-    /// Finds the outcome of a plan, now that its group is written.
+    /// Finds the outcome of a plan, now that its batch is written.
     fn decided<T, E: From<ExecuteError>>(
         &self,
         index: Option<usize>,

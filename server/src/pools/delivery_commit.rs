@@ -1,4 +1,4 @@
-//! The delivery's share of a group of commands: Commits with their Welcomes and the spending of their
+//! The delivery's share of a batch of commands: Commits with their Welcomes and the spending of their
 //! packages as one batch, messages, acknowledgements.
 
 use std::{
@@ -18,14 +18,14 @@ use keypool_projections::{
 
 use super::{
     ExecuteError, PoolView, Shared,
-    batch::{Group, Plan},
+    batch::{CommandBatch, Plan},
     delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
     idempotent_replay::recall_delivery,
     mailboxes::{Keeping, Writes, without_bytes},
     published::Views,
 };
 
-impl<L: EventLog> Group<'_, L> {
+impl<L: EventLog> CommandBatch<'_, L> {
     /// Decides a command to the delivery.
     pub(super) fn deliver(&mut self, request: &DeliveryRequest) -> Plan {
         match self.try_deliver(request) {
@@ -374,7 +374,7 @@ impl<L> Shared<L> {
     }
 }
 
-impl<L: EventLog> Group<'_, L> {
+impl<L: EventLog> CommandBatch<'_, L> {
     /// A pool as the commands before this one will leave it.
     pub(super) fn pool_view(&self, pool: &PoolId) -> Result<Arc<PoolView>, ExecuteError> {
         if let Some(working) = self.working.get(pool) {

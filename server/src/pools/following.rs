@@ -1,4 +1,4 @@
-//! Following the log: the records that other writers have appended since a group was published.
+//! Following the log: the records that other writers have appended since a batch was published.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,7 +15,7 @@ use super::{
 };
 
 impl<L: EventLog> Committer<L> {
-    /// Makes ready for a group: follows the log, and records the settings if they are due.
+    /// Makes ready for a batch: follows the log, and records the settings if they are due.
     ///
     /// # Errors
     ///
@@ -25,8 +25,8 @@ impl<L: EventLog> Committer<L> {
         self.record_due_settings()
     }
 
-    /// Publishes the records that are not published yet, so that the next group is decided on the whole log.
-    /// A log with one writer has none, unless a part of a group was refused.
+    /// Publishes the records that are not published yet, so that the next batch is decided on the whole log.
+    /// A log with one writer has none, unless a part of a batch was refused.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl<L: EventLog> Shared<L> {
 }
 
 impl<L> Shared<L> {
-    /// The record up to which the published states know the log: the head that a group is decided at.
+    /// The record up to which the published states know the log: the head that a batch is decided at.
     pub(super) fn published(&self) -> LogHead {
         LogHead { seq: self.views().changed.through }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use keypool_ledger::{Event, EventLog, GroupId, PoolId, StreamId};
 use keypool_projections::{Deliveries, GroupState, KeepDecision, MailboxState, States};
 
-use super::batch::Group;
+use super::batch::CommandBatch;
 
 /// How many members without room for a message are named.
 const NOT_KEPT_NAMED: usize = 100;
@@ -24,7 +24,7 @@ pub(super) struct Keeping {
     pub(super) not_kept: Vec<PoolId>,
 }
 
-impl<L: EventLog> Group<'_, L> {
+impl<L: EventLog> CommandBatch<'_, L> {
     /// Decides for every mailbox whether it keeps an event, adds the closings of those that do not, and names
     /// them in the event.
     pub(super) fn kept(
@@ -89,7 +89,7 @@ impl<L: EventLog> Group<'_, L> {
     }
 }
 
-/// The states that a group of commands changes, over the published ones.
+/// The states that a batch of commands changes, over the published ones.
 struct Working<'a, S, F> {
     states: &'a mut S,
     published: F,
