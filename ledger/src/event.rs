@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CommandId, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, Signature, SignatureKey,
-    StreamId, Timestamp,
+    CommandId, CredentialBytes, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, Signature,
+    SignatureKey, StreamId, Timestamp,
 };
 
 /// One change in the life of a package or of the pool itself. Events are named in the past tense.
@@ -137,6 +137,23 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         statement: Option<SignedStatement>,
     },
+    /// The packages of the device carry this credential from now on, instead of the Basic credential that
+    /// names the device.
+    CredentialDeclared {
+        /// The credential, as it stands in the leaves.
+        credential: CredentialBytes,
+        /// The statement by which the device's key declared it.
+        statement: SignedStatement,
+    },
+    /// The user's recovery key is this one from now on: it alone can remove every device and register a
+    /// new one. All recovery keys of a user stand in the history of the device that set the first.
+    RecoveryKeySet {
+        /// The public key.
+        recovery_key: SignatureKey,
+        /// The statement by which the device's key set the first, or the recovery key before agreed to
+        /// another one.
+        statement: SignedStatement,
+    },
     /// The owner has said who may reserve packages of the pool.
     PolicySet {
         /// Who may.
@@ -265,6 +282,8 @@ impl Event {
             | Self::DeviceRemoved {}
             | Self::NameReleased {}
             | Self::LeafKeyPinned { .. }
+            | Self::CredentialDeclared { .. }
+            | Self::RecoveryKeySet { .. }
             | Self::PolicySet { .. }
             | Self::StrangersLimitSet { .. }
             | Self::UserBlocked { .. }
@@ -302,6 +321,8 @@ impl Event {
             Self::DeviceRemoved {} => "device_removed",
             Self::NameReleased {} => "name_released",
             Self::LeafKeyPinned { .. } => "leaf_key_pinned",
+            Self::CredentialDeclared { .. } => "credential_declared",
+            Self::RecoveryKeySet { .. } => "recovery_key_set",
             Self::PolicySet { .. } => "policy_set",
             Self::StrangersLimitSet { .. } => "strangers_limit_set",
             Self::UserBlocked { .. } => "user_blocked",

@@ -332,6 +332,69 @@ impl FromStr for GroupId {
     }
 }
 
+/// A serialized MLS credential: the struct `Credential` of RFC 9420 section 5.3, base64 as text.
+///
+/// The bytes begin with the number of the credential's type. What follows is up to the type.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialBytes(Arc<[u8]>);
+
+impl CredentialBytes {
+    /// How many bytes a credential may have.
+    pub const LEN_MAX: usize = 8192;
+
+    /// Wraps the bytes of a credential.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`NameError`] unless there are 3 to 8192 bytes.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if (3..=Self::LEN_MAX).contains(&bytes.len()) {
+            return Ok(Self(bytes.into()));
+        }
+        let rule = "the base64 of 3 to 8192 bytes: a serialized Credential (RFC 9420 section 5.3)";
+        Err(NameError::new("credential", &BASE64.encode(bytes), rule))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The number of the credential's type, RFC 9420 section 17.5: 1 is Basic, 2 is X.509.
+    #[must_use]
+    pub fn credential_type(&self) -> u16 {
+        self.0.first_chunk().map_or(0, |number| u16::from_be_bytes(*number))
+    }
+
+    /// The digest by which the facts of a package name the credential.
+    #[must_use]
+    pub fn digest(&self) -> Hash {
+        Hash::of(&self.0)
+    }
+}
+
+impl fmt::Display for CredentialBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for CredentialBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CredentialBytes(type {}, {} bytes)", self.credential_type(), self.0.len())
+    }
+}
+
+impl FromStr for CredentialBytes {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let bytes = BASE64.decode(text.as_bytes()).unwrap_or_default();
+        Self::new(&bytes).map_err(|err| NameError::new(err.what, text, err.rule))
+    }
+}
+
 /// A BLAKE3 digest, lower-case hex as text.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hash([u8; 32]);

@@ -27,8 +27,8 @@ pub use crate::{
         RuleSettings, SignedStatement,
     },
     ids::{
-        CommandId, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId, Signature,
-        SignatureKey, StreamId,
+        CommandId, CredentialBytes, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId,
+        Signature, SignatureKey, StreamId,
     },
     log::{
         AppendError, Appended, Batch, Conflict, EventLog, Fault, Faulty, Key, LogHead, MemoryLog,

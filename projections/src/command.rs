@@ -5,8 +5,8 @@ mod rejection;
 use std::time::Duration;
 
 use keypool_ledger::{
-    GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, ReservePolicy, RevokeReason,
-    RuleSettings, SignatureKey, SignedStatement, Timestamp,
+    CredentialBytes, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId,
+    ReservePolicy, RevokeReason, RuleSettings, SignatureKey, SignedStatement, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +151,32 @@ pub enum Command {
         /// The key, and its scheme.
         leaf_key: LeafKey,
     },
+    /// Let the device's packages carry this credential from now on.
+    DeclareCredential {
+        /// The statement of the key that speaks for the pool. That it is signed so is for the caller to
+        /// check.
+        statement: SignedStatement,
+        /// The credential, as it stands in the leaves.
+        credential: CredentialBytes,
+    },
+    /// Let this key be the user's recovery key. For the pool that has the one before, if there is one.
+    SetRecoveryKey {
+        /// The statement of the recovery key before, or of the key that speaks for the pool if there is
+        /// none. That it is signed so is for the caller to check.
+        statement: SignedStatement,
+        /// The public key.
+        recovery_key: SignatureKey,
+    },
+    /// Let this key speak for the pool, in the place of any other, because the user's recovery key says so.
+    /// That every other device of the user is removed with it is for the caller to see to.
+    Recover {
+        /// The statement of the recovery key. That it is signed so is for the caller to check.
+        statement: SignedStatement,
+        /// The key that signs the device's packages and requests from now on.
+        signature_key: SignatureKey,
+        /// The identity in the device's Basic credential.
+        credential: String,
+    },
     /// Let anyone register the name again, because its user has lost every key. Live packages end first.
     ReleaseName,
     /// Take packages into the pool.
@@ -234,6 +260,9 @@ impl Command {
                 | Self::Admit { .. }
                 | Self::Remove { .. }
                 | Self::DeclareLeafKey { .. }
+                | Self::DeclareCredential { .. }
+                | Self::SetRecoveryKey { .. }
+                | Self::Recover { .. }
                 | Self::ReleaseName
                 | Self::Replace { next: Some(_), .. }
         )
@@ -337,8 +366,8 @@ pub enum Answer {
     },
     /// No key speaks for the pool any more.
     Removed,
-    /// The key signs the device's packages of its scheme.
-    LeafKeyDeclared,
+    /// The leaf key, the credential or the recovery key is as the statement says.
+    Declared,
     /// The outcome of each uploaded package, in the order of the request.
     Uploaded(Vec<ItemOutcome>),
     /// The outcome of each new package, in the order of the request, and the packages withdrawn for them.
@@ -409,6 +438,12 @@ pub enum ItemRefusal {
     /// A last-resort package for this ciphersuite is live already.
     #[error("the pool has a last-resort package for this ciphersuite already")]
     LastResortHeld,
+    /// Its credential is not the one that the device has declared.
+    #[error(
+        "the leaf's credential is not the one that the device has declared; declare it with \
+         POST /devices/credential"
+    )]
+    CredentialDiffers,
     /// The device has not declared the key that signed it.
     #[error(
         "the leaf's signature key is not the one that the device has declared for this signature scheme; \

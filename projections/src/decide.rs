@@ -1,6 +1,7 @@
 //! The rules of a pool: which events a command leads to. Pure; see [`PoolState::decide`].
 
 mod pinning;
+mod recovery;
 mod replacing;
 mod reporting;
 mod selection;
@@ -126,6 +127,15 @@ impl Draft<'_> {
             }
             Command::Remove { .. } => self.remove(),
             Command::DeclareLeafKey { statement, leaf_key } => self.declare(statement, leaf_key),
+            Command::DeclareCredential { statement, credential } => {
+                self.declare_credential(statement, credential)
+            }
+            Command::SetRecoveryKey { statement, recovery_key } => {
+                self.set_recovery_key(statement, recovery_key)
+            }
+            Command::Recover { statement, signature_key, credential } => {
+                self.recover(statement, signature_key, credential)
+            }
             Command::ReleaseName => self.release_name(),
             Command::Upload(packages) => self.upload(packages).map(Answer::Uploaded),
             Command::Replace { packages, next } => self.replace(packages, next.as_ref()),
@@ -239,7 +249,8 @@ impl Draft<'_> {
         for NewPackage { facts, leaf_key, .. } in packages {
             let keypackage_ref = facts.keypackage_ref.clone();
             let known = self.pool.get(&keypackage_ref).map(|package| package.stage);
-            let refusal = self.refusal(facts).or_else(|| self.pin_refusal(leaf_key.as_ref()));
+            let refusal = self.refusal(facts).or_else(|| self.credential_refusal(facts));
+            let refusal = refusal.or_else(|| self.pin_refusal(leaf_key.as_ref()));
             outcomes.push(match (known, refusal) {
                 (Some(stage), _) if stage != Stage::Created => {
                     ItemOutcome::Known(keypackage_ref, stage)

@@ -34,6 +34,8 @@ pub mod packing;
 
 pub mod statement;
 
+pub mod directory;
+
 pub use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, LeafKey, Limits, NewPackage, NextKey,

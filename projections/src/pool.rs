@@ -45,6 +45,8 @@ pub struct PoolState {
     identity: Arc<Identity>,
     /// The keys that sign packages of other signature schemes than the registered key's, by scheme.
     pinned: Option<Arc<BTreeMap<u16, SignatureKey>>>,
+    /// The digest of the credential that the device has declared for its packages.
+    credential: Option<Hash>,
     /// Whether the device was removed, and not registered again since.
     removed: bool,
     /// Whether its operator has released its name since then.
@@ -337,6 +339,13 @@ impl PoolState {
     #[must_use]
     pub fn registration(&self) -> Option<&Registration> {
         self.registration.as_deref()
+    }
+
+    /// The digest of the credential that the device's packages carry, as it has declared; `None` for the
+    /// Basic credential that names the device.
+    #[must_use]
+    pub const fn declared_credential(&self) -> Option<Hash> {
+        self.credential
     }
 
     /// The key that signs the device's packages of a signature scheme, where that is not the registered

@@ -73,6 +73,12 @@ pub enum Agreement<'a> {
     Rotate(&'a SignatureKey),
     /// The key declares that this one signs the device's packages of a signature scheme.
     LeafKey(u16, &'a SignatureKey),
+    /// The key declares that the device's packages carry the credential with this digest.
+    Credential(&'a Hash),
+    /// The key agrees that this one is the user's recovery key.
+    RecoveryKey(&'a SignatureKey),
+    /// The user's recovery key registers this key for the device, and removes every other device.
+    Recover(&'a SignatureKey),
 }
 
 impl Agreement<'_> {
@@ -80,8 +86,10 @@ impl Agreement<'_> {
     #[must_use]
     pub const fn valid_for(&self) -> Duration {
         match self {
-            Self::Vouch(_) => VOUCH_VALID,
-            Self::Rotate(_) | Self::LeafKey(..) => ROTATE_VALID,
+            Self::Vouch(_) | Self::Recover(_) => VOUCH_VALID,
+            Self::Rotate(_) | Self::LeafKey(..) | Self::Credential(_) | Self::RecoveryKey(_) => {
+                ROTATE_VALID
+            }
         }
     }
 
@@ -127,6 +135,9 @@ impl Statement<'_> {
             Agreement::Vouch(key) => ("vouch", key.to_string()),
             Agreement::Rotate(key) => ("rotate", key.to_string()),
             Agreement::LeafKey(scheme, key) => ("leaf-key", format!("{scheme:#06x} {key}")),
+            Agreement::Credential(digest) => ("credential", digest.to_string()),
+            Agreement::RecoveryKey(key) => ("recovery-key", key.to_string()),
+            Agreement::Recover(key) => ("recover", key.to_string()),
         };
         let until = until.as_millis() / 1000;
         format!("{DOMAIN}\n{kind}\n{ledger}\n{subject}\n{by}\n{key}\n{head}\n{until}\n")
@@ -142,7 +153,7 @@ pub enum StatementTime {
     Expired,
     /// It would be good for too long.
     #[error(
-        "the statement would be good for longer than it may be (10 minutes to vouch, 5 otherwise)"
+        "the statement would be good for longer than it may be (10 minutes to vouch or recover, 5 otherwise)"
     )]
     TooLong,
 }

@@ -105,6 +105,12 @@ fn device_detail(event: &Event) -> Option<String> {
         Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
             format!("key {signature_key} signs packages of scheme {signature_scheme:#06x}")
         }
+        Event::CredentialDeclared { credential, .. } => {
+            format!("packages carry a credential of type {}", credential.credential_type())
+        }
+        Event::RecoveryKeySet { recovery_key, .. } => {
+            format!("key {recovery_key} is the user's recovery key")
+        }
         Event::PolicySet { reserve } => format!("who may reserve: {}", word(reserve)),
         Event::ContactAdded { user, reservation } => {
             format!("{user} is a contact: reservation {} was joined", short(reservation))

@@ -11,7 +11,7 @@ use keypool_api::{EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
 use self::{fields::Fields, shared::Shared};
-use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
+use crate::routes::{delivery, devices, directory, keypackages, ledger, operations, policy};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,7 +28,8 @@ use crate::routes::{delivery, devices, keypackages, ledger, operations, policy};
         devices::rotate,
         devices::remove,
         devices::leaf_key,
-        devices::of_user,
+        directory::of_user,
+        directory::of_users,
         keypackages::upload,
         keypackages::reserve,
         keypackages::reserve_many::reserve_many,

@@ -67,6 +67,7 @@ pub use self::{
     api::{ExecuteError, Progress, Reply, Request, Target},
     clock_guard::ClockState,
     delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
+    reading::DeviceChanges,
     view::{PoolView, ReplayError},
 };
 use self::{

@@ -169,6 +169,7 @@ pub(crate) const fn check_of(refusal: ItemRefusal) -> Check {
         ItemRefusal::InitKeySeen => Check::InitKeyUnique,
         ItemRefusal::LastResortHeld => Check::LastResort,
         ItemRefusal::LifetimeOver => Check::Lifetime,
+        ItemRefusal::CredentialDiffers => Check::Identity,
         ItemRefusal::LeafKeyDiffers => Check::SignatureKey,
     }
 }
@@ -180,6 +181,7 @@ pub(crate) const fn code_of(refusal: ItemRefusal) -> Code {
         ItemRefusal::InitKeySeen
         | ItemRefusal::LastResortHeld
         | ItemRefusal::LifetimeOver
+        | ItemRefusal::CredentialDiffers
         | ItemRefusal::LeafKeyDiffers => Code::InvalidKeyPackage,
     }
 }
@@ -240,7 +242,10 @@ impl From<Rejection> for Failure {
             Rejection::NameTaken(..) => (Code::NameTaken, None),
             Rejection::Name(_) => (Code::InvalidName, None),
             Rejection::TooManyKeys(_) | Rejection::DevicesFull(..) => (Code::TooManyDevices, None),
-            Rejection::LeafKeyInUse => (Code::NotAllowed, None),
+            Rejection::LeafKeyInUse
+            | Rejection::CredentialInUse
+            | Rejection::RecoveryKeyBound
+            | Rejection::NotTheRecoveryKey => (Code::NotAllowed, None),
             Rejection::NotAMember { .. } => (Code::NotAMember, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };

@@ -2,6 +2,8 @@
 
 pub(crate) mod devices;
 
+pub(crate) mod directory;
+
 pub(crate) mod keypackages;
 
 pub(crate) mod delivery;
@@ -32,7 +34,8 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/devices/rotate", devices::rotate))
         .service(post("/devices/remove", devices::remove))
         .service(post("/devices/leaf-key", devices::leaf_key))
-        .service(get("/users/{user}/devices", devices::of_user))
+        .service(get("/users/{user}/devices", directory::of_user))
+        .service(post("/users/devices", directory::of_users))
         .service(post("/keypackages/upload", keypackages::upload))
         .service(post("/keypackages/reserve", keypackages::reserve))
         .service(post("/keypackages/reserve-many", keypackages::reserve_many::reserve_many))

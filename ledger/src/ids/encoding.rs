@@ -4,7 +4,10 @@ use std::{fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{GroupId, Hash, KeyPackageRef, NameError, PoolId, Signature, SignatureKey, StreamId};
+use super::{
+    CredentialBytes, GroupId, Hash, KeyPackageRef, NameError, PoolId, Signature, SignatureKey,
+    StreamId,
+};
 
 /// Serializes as text where a person may read it.
 fn write_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -121,6 +124,18 @@ impl Serialize for GroupId {
 }
 
 impl<'de> Deserialize<'de> for GroupId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_bytes(deserializer, Self::new)
+    }
+}
+
+impl Serialize for CredentialBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        write_bytes(self, &self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for CredentialBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         read_bytes(deserializer, Self::new)
     }

@@ -294,6 +294,8 @@ fn is_of_device(event: &Event) -> bool {
             | Event::DeviceRemoved {}
             | Event::NameReleased {}
             | Event::LeafKeyPinned { .. }
+            | Event::CredentialDeclared { .. }
+            | Event::RecoveryKeySet { .. }
             | Event::PolicySet { .. }
             | Event::StrangersLimitSet { .. }
             | Event::UserBlocked { .. }

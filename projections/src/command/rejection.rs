@@ -96,6 +96,17 @@ pub enum Rejection {
         "live packages of this signature scheme are signed with another key; withdraw them first"
     )]
     LeafKeyInUse,
+    /// Packages that carry another credential are live.
+    #[error("live packages of the device carry another credential; withdraw them first")]
+    CredentialInUse,
+    /// The user has a recovery key, and it has not agreed to another one.
+    #[error(
+        "the user has a recovery key; another one takes its place by a statement of that key only"
+    )]
+    RecoveryKeyBound,
+    /// The statement is not by the user's recovery key, or the user has none.
+    #[error("the statement is not by the recovery key of the user, who may have set none")]
+    NotTheRecoveryKey,
     /// The inviter is no member of the group that the reservation is for.
     #[error("{holder} is not a member of group {group}, which exists here")]
     NotAMember {

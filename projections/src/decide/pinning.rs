@@ -1,9 +1,9 @@
-//! The key that signs the packages whose signature scheme is not that of the key which speaks for the pool.
+//! The leaf keys and the credential that a device has declared for its packages.
 //!
-//! The device's key declares it by a statement, in front of the first package. An upload by itself never
-//! brings a key along: it would outlive the request that brought it.
+//! The device's key declares them by statements, in front of the first package. An upload by itself never
+//! brings one along: it would outlive the request that brought it.
 
-use keypool_ledger::{Event, SignedStatement};
+use keypool_ledger::{CredentialBytes, Event, PackageFacts, SignedStatement};
 
 use super::Draft;
 use crate::{
@@ -20,6 +20,35 @@ impl Draft<'_> {
         (declared != Some(signature_key)).then_some(ItemRefusal::LeafKeyDiffers)
     }
 
+    /// Why a package may not enter the pool with its credential. Without a declaration admission has checked
+    /// that it names the device.
+    pub(super) fn credential_refusal(&self, facts: &PackageFacts) -> Option<ItemRefusal> {
+        let declared = self.pool.declared_credential()?;
+        (declared != facts.credential).then_some(ItemRefusal::CredentialDiffers)
+    }
+
+    /// Declares the credential of the device's packages, unless live packages carry another one.
+    pub(super) fn declare_credential(
+        &mut self,
+        statement: &SignedStatement,
+        credential: &CredentialBytes,
+    ) -> Result<Answer, Rejection> {
+        let speaks = self.pool.registration().map(|known| &known.signature_key);
+        if speaks != Some(&statement.by) {
+            return Err(Rejection::NotRegistered);
+        }
+        let digest = credential.digest();
+        if self.pool.declared_credential() == Some(digest) {
+            return Ok(Answer::Declared);
+        }
+        if self.pool.live().any(|package| package.facts.credential != digest) {
+            return Err(Rejection::CredentialInUse);
+        }
+        let (credential, statement) = (credential.clone(), statement.clone());
+        self.record(Event::CredentialDeclared { credential, statement })?;
+        Ok(Answer::Declared)
+    }
+
     /// Declares the key of a signature scheme, unless live packages are signed with another one.
     pub(super) fn declare(
         &mut self,
@@ -33,7 +62,7 @@ impl Draft<'_> {
         }
         let declared = self.pool.pinned_key(*signature_scheme);
         if declared == Some(signature_key) {
-            return Ok(Answer::LeafKeyDeclared);
+            return Ok(Answer::Declared);
         }
         let is_signed =
             |package: &Package| may_be_signed_by(package.facts.ciphersuite, *signature_scheme);
@@ -43,6 +72,6 @@ impl Draft<'_> {
         let (signature_scheme, signature_key) = (*signature_scheme, signature_key.clone());
         let statement = Some(statement.clone());
         self.record(Event::LeafKeyPinned { signature_scheme, signature_key, statement })?;
-        Ok(Answer::LeafKeyDeclared)
+        Ok(Answer::Declared)
     }
 }

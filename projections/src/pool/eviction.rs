@@ -84,6 +84,9 @@ impl PoolState {
             | Command::Admit { .. }
             | Command::Remove { .. }
             | Command::DeclareLeafKey { .. }
+            | Command::DeclareCredential { .. }
+            | Command::SetRecoveryKey { .. }
+            | Command::Recover { .. }
             | Command::ReleaseName
             | Command::Settle => Vec::new(),
         }

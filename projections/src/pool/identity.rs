@@ -10,20 +10,28 @@ use crate::packing::{Packer, Unpacker};
 /// The keys that a pool has had, over all its registrations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// How often the keys changed: registrations, rotations, removals, declared leaf keys, releases.
+    /// How often the keys changed: registrations, rotations, removals, releases, and declarations of leaf
+    /// keys, credentials and recovery keys.
     pub changes: u64,
+    /// The versions of the pool's history at which they did, the oldest first.
+    pub versions: Vec<u64>,
     /// How often the device was registered: the number of its present incarnation.
     pub incarnation: u32,
     /// The version of the pool's history at which the present incarnation was registered; 0 if the device
     /// never was.
     pub since: u64,
-    /// The keys that were removed or rotated away, the oldest first. None is anyone's ever after.
+    /// The keys that were removed, rotated away or replaced, the oldest first. None is anyone's ever after.
     pub retired: Vec<SignatureKey>,
+    /// The user's recovery key, in the pool of the device that set the first one; it outlives that device.
+    pub recovery_key: Option<SignatureKey>,
 }
 
 impl Identity {
     /// Takes in the event with a version of the pool's history, before which `key` spoke for the pool.
     pub fn evolve(&mut self, event: &Event, version: u64, key: Option<&SignatureKey>) {
+        if changes_identity(event) {
+            self.versions.push(version);
+        }
         self.changes += match event {
             // One key goes, and another comes.
             Event::KeyRotated { .. } => 2,
@@ -35,6 +43,10 @@ impl Identity {
                 self.since = version;
             }
             Event::KeyRotated { .. } | Event::DeviceRemoved {} => self.retired.extend(key.cloned()),
+            Event::RecoveryKeySet { recovery_key, .. } => {
+                self.retired.extend(self.recovery_key.replace(recovery_key.clone()));
+            }
+            Event::NameReleased {} => self.retired.extend(self.recovery_key.take()),
             _ => {}
         }
     }
@@ -42,21 +54,33 @@ impl Identity {
     /// Appends the identity to `out`.
     pub fn pack(&self, out: &mut Packer) {
         out.number(self.changes);
+        out.number(self.versions.len() as u64);
+        self.versions.iter().for_each(|version| out.number(*version));
         out.number(u64::from(self.incarnation));
         out.number(self.since);
         out.number(self.retired.len() as u64);
         self.retired.iter().for_each(|key| out.bytes(key.as_bytes()));
+        out.bytes(self.recovery_key.as_ref().map_or(&[], SignatureKey::as_bytes));
     }
 
     /// Reads an identity; `None` on other bytes.
     pub fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
-        let (changes, incarnation) = (rest.number()?, u32::try_from(rest.number()?).ok()?);
+        let changes = rest.number()?;
+        let mut versions = Vec::new();
+        for _ in 0..rest.number()? {
+            versions.push(rest.number()?);
+        }
+        let incarnation = u32::try_from(rest.number()?).ok()?;
         let since = rest.number()?;
         let mut retired = Vec::new();
         for _ in 0..rest.number()? {
             retired.push(SignatureKey::new(rest.bytes()?).ok()?);
         }
-        Some(Self { changes, incarnation, since, retired })
+        let recovery_key = match rest.bytes()? {
+            [] => None,
+            key => Some(SignatureKey::new(key).ok()?),
+        };
+        Some(Self { changes, versions, incarnation, since, retired, recovery_key })
     }
 }
 
@@ -70,6 +94,8 @@ pub const fn changes_identity(event: &Event) -> bool {
             | Event::DeviceRemoved {}
             | Event::NameReleased {}
             | Event::LeafKeyPinned { .. }
+            | Event::CredentialDeclared { .. }
+            | Event::RecoveryKeySet { .. }
     )
 }
 
@@ -91,7 +117,7 @@ impl PoolState {
                 self.bind(signature_key, credential, voucher);
             }
             Event::DeviceRemoved {} => {
-                (self.registration, self.pinned) = (None, None);
+                (self.registration, self.pinned, self.credential) = (None, None, None);
                 self.removed = true;
                 // A later incarnation is another device: it knows nobody, and lets anyone reserve.
                 self.contacts = Arc::default();
@@ -100,6 +126,9 @@ impl PoolState {
             Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
                 let pinned = Arc::make_mut(self.pinned.get_or_insert_default());
                 pinned.insert(*signature_scheme, signature_key.clone());
+            }
+            Event::CredentialDeclared { credential, .. } => {
+                self.credential = Some(credential.digest());
             }
             Event::PolicySet { .. }
             | Event::ContactAdded { .. }

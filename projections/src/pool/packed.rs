@@ -24,7 +24,7 @@ impl PoolState {
     /// The number of the packed form and of the fold that it is of.
     ///
     /// Bytes of another number are discarded, and the pool is folded from its events.
-    pub const PACKED_FORM: u8 = 3;
+    pub const PACKED_FORM: u8 = 4;
 
     /// Appends the pool to `out`, without the `init_key`s it has seen: as [`PoolState::forget`] leaves it.
     pub fn pack(&self, out: &mut Packer) {
@@ -35,6 +35,8 @@ impl PoolState {
             out.bytes(credential.as_bytes());
             out.bytes(voucher.as_ref().map_or(&[], SignatureKey::as_bytes));
         }
+        out.flag(self.credential.is_some());
+        self.credential.iter().for_each(|digest| out.array(digest.as_bytes()));
         out.flag(self.removed);
         out.flag(self.released);
         self.identity.pack(out);
@@ -89,6 +91,9 @@ impl PoolState {
             };
             let registration = Registration { signature_key, credential, voucher };
             state.registration = Some(Arc::new(registration));
+        }
+        if rest.flag()? {
+            state.credential = Some(Hash::from_bytes(rest.array()?));
         }
         state.removed = rest.flag()?;
         state.released = rest.flag()?;

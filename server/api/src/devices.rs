@@ -3,12 +3,13 @@
 use std::{fmt, str::FromStr};
 
 use keypool_ledger::{
-    Hash, KeyPackageRef, PoolId, Signature, SignatureKey, SignedStatement, Timestamp,
+    CredentialBytes, Hash, KeyPackageRef, PoolId, Signature, SignatureKey, SignedStatement,
+    Timestamp,
 };
 use keypool_projections::statement::{Agreement, LedgerId, Statement};
 use serde::{Deserialize, Serialize};
 
-use super::{Base64, PoolCounts, UploadItem};
+use super::{Base64, PoolCounts, UploadItem, UserDevices};
 
 /// `POST /devices`: let the key that signs this request speak for a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,13 +48,9 @@ pub struct Voucher {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DevicesReply {
-    /// The user.
-    pub user: String,
-    /// The user's registered devices, in the order of their names.
-    pub devices: Vec<String>,
-    /// The head of the list, hex: statements are made on it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub head: Hash,
+    /// The user's devices, and the chain of changes that led to them.
+    #[serde(flatten)]
+    pub devices: UserDevices,
     /// The ledger that statements are for: the name and key hash of its checkpoints, `NAME+HASH`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ledger: LedgerId,
@@ -190,6 +187,95 @@ pub struct RotatePackagesReply {
     pub position: u64,
 }
 
+/// `POST /devices/credential`: declare the credential that the device's packages carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CredentialRequest {
+    /// The serialized `Credential` (RFC 9420 section 5.3), base64: its type and what follows.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub credential: CredentialBytes,
+    /// The head of the user's device list that the statement was made on, hex.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub head: Hash,
+    /// When it ends, in Unix seconds: five minutes ahead at most.
+    pub until: u64,
+    /// The device's key's signature of the statement `credential`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub proof: Signature,
+}
+
+/// `POST /devices/recovery-key`: set the user's recovery key, or another one in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RecoveryKeyRequest {
+    /// The public key: Ed25519.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub recovery_keyid: SignatureKey,
+    /// The key that agrees: that of the device that asks if the user has no recovery key, and the recovery
+    /// key before if there is one.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub keyid: SignatureKey,
+    /// The head of the user's device list that the statement was made on, hex.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub head: Hash,
+    /// When it ends, in Unix seconds: five minutes ahead at most.
+    pub until: u64,
+    /// That key's signature of the statement `recovery-key`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub proof: Signature,
+}
+
+/// `POST /devices/recover`: let the key that signs this request speak for a device, by the word of the user's
+/// recovery key, and remove every other device of the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RecoverRequest {
+    /// The user.
+    pub user: String,
+    /// The device; `main` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The user's recovery key.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub recovery_keyid: SignatureKey,
+    /// The head of the user's device list that the statement was made on, hex.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub head: Hash,
+    /// When it ends, in Unix seconds: ten minutes ahead at most.
+    pub until: u64,
+    /// The recovery key's signature of the statement `recover`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub proof: Signature,
+}
+
+/// The answer to `POST /devices/credential`, `POST /devices/recovery-key`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeclaredReply {
+    /// The place of the declaration in the log.
+    pub position: u64,
+}
+
+/// The answer to `POST /devices/recover`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RecoverReply {
+    /// The user.
+    pub user: String,
+    /// The device.
+    pub device: String,
+    /// The key that speaks for it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub keyid: SignatureKey,
+    /// The other devices that were removed with it, by name.
+    pub removed: Vec<String>,
+    /// The place of the registration in the log.
+    pub position: u64,
+}
+
 impl fmt::Display for Voucher {
     /// One word, to be carried from one device to the other: key, head, end and proof.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,6 +349,57 @@ impl LeafKeyRequest {
     #[must_use]
     pub fn signed(&self, by: &SignatureKey) -> SignedStatement {
         signed(by, self.head, self.until, &self.proof)
+    }
+}
+
+impl CredentialRequest {
+    /// The bytes whose signature its proof is, for a device and the key that speaks for it.
+    #[must_use]
+    pub fn statement(&self, ledger: &LedgerId, device: &PoolId, by: &SignatureKey) -> Vec<u8> {
+        let (head, until) = (&self.head, Timestamp::from_secs(self.until));
+        let digest = self.credential.digest();
+        let agreement = Agreement::Credential(&digest);
+        Statement { ledger, subject: device, by, agreement, head, until }.to_bytes()
+    }
+
+    /// The statement as the log keeps it.
+    #[must_use]
+    pub fn signed(&self, by: &SignatureKey) -> SignedStatement {
+        signed(by, self.head, self.until, &self.proof)
+    }
+}
+
+impl RecoveryKeyRequest {
+    /// The bytes whose signature its proof is. The subject is the device in whose history the recovery keys
+    /// of the user stand: that of the one that set the first.
+    #[must_use]
+    pub fn statement(&self, ledger: &LedgerId, device: &PoolId) -> Vec<u8> {
+        let (by, head, until) = (&self.keyid, &self.head, Timestamp::from_secs(self.until));
+        let agreement = Agreement::RecoveryKey(&self.recovery_keyid);
+        Statement { ledger, subject: device, by, agreement, head, until }.to_bytes()
+    }
+
+    /// The statement as the log keeps it.
+    #[must_use]
+    pub fn signed(&self) -> SignedStatement {
+        signed(&self.keyid, self.head, self.until, &self.proof)
+    }
+}
+
+impl RecoverRequest {
+    /// The bytes whose signature its proof is, for a device and its key.
+    #[must_use]
+    pub fn statement(&self, ledger: &LedgerId, device: &PoolId, key: &SignatureKey) -> Vec<u8> {
+        let (by, head, until) =
+            (&self.recovery_keyid, &self.head, Timestamp::from_secs(self.until));
+        let agreement = Agreement::Recover(key);
+        Statement { ledger, subject: device, by, agreement, head, until }.to_bytes()
+    }
+
+    /// The statement as the log keeps it.
+    #[must_use]
+    pub fn signed(&self) -> SignedStatement {
+        signed(&self.recovery_keyid, self.head, self.until, &self.proof)
     }
 }
 

@@ -9,6 +9,8 @@ mod delivery;
 
 mod devices;
 
+mod directory;
+
 mod many;
 
 mod policy;
@@ -33,9 +35,13 @@ pub use self::{
         MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, NotKept,
     },
     devices::{
-        DevicesReply, LeafKeyReply, LeafKeyRequest, NoVoucher, RegisterReply, RegisterRequest,
+        CredentialRequest, DeclaredReply, DevicesReply, LeafKeyReply, LeafKeyRequest, NoVoucher,
+        RecoverReply, RecoverRequest, RecoveryKeyRequest, RegisterReply, RegisterRequest,
         RemoveReply, RemoveRequest, RotatePackagesReply, RotatePackagesRequest, RotateRequest,
         Voucher,
+    },
+    directory::{
+        KnownUser, USERS_MAX, UserDevices, UsersDevicesReply, UsersDevicesRequest, has_signed,
     },
     many::{
         DeviceReservation, MissingDevice, ReportReason, ReportReply, ReportRequest,

@@ -84,7 +84,7 @@ pub(super) fn release_name() -> Typed<()> {
 /// Declares the key of another signature scheme.
 pub(super) fn declare_leaf_key(statement: SignedStatement, leaf_key: LeafKey) -> Typed<()> {
     let command = Command::DeclareLeafKey { statement, leaf_key };
-    Typed { command, answer: answer!(Answer::LeafKeyDeclared => ()) }
+    Typed { command, answer: answer!(Answer::Declared => ()) }
 }
 
 /// Uploads packages; the answer has one outcome for each.

@@ -213,6 +213,15 @@ impl Directory {
         from.take_while(move |pool| pool.user() == user)
     }
 
+    /// The versions of the histories of a user's devices at which their keys changed, by device.
+    pub(super) fn key_changes_of(&self, user: &str) -> Vec<(PoolId, Arc<Identity>)> {
+        let changed = |pool: &PoolId| {
+            let identity = Arc::clone(&self.briefs.get(pool)?.identity);
+            (0 < identity.changes).then(|| (pool.clone(), identity))
+        };
+        self.devices_of(user).filter_map(changed).collect()
+    }
+
     /// Whether a key speaks for no other pool.
     pub(super) fn is_free(&self, pool: &PoolId, key: &SignatureKey) -> bool {
         self.keys.get(key).is_none_or(|other| other == pool)

@@ -206,14 +206,19 @@ fn recorded(
         (Command::Spend { .. }, Event::Conflict { lost, .. }) => {
             Some(Err(Rejection::ReservationLost(*lost)))
         }
-        (Command::Register { .. } | Command::Admit { .. }, Event::Registered { .. })
+        (
+            Command::Register { .. } | Command::Admit { .. } | Command::Recover { .. },
+            Event::Registered { .. },
+        )
         | (Command::Rotate { .. }, Event::KeyRotated { .. }) => {
             Some(Ok(Answer::Registered { known: false }))
         }
         (Command::Remove { .. }, Event::DeviceRemoved {})
         | (Command::ReleaseName, Event::NameReleased {}) => Some(Ok(Answer::Removed)),
-        (Command::DeclareLeafKey { .. }, Event::LeafKeyPinned { .. }) => {
-            Some(Ok(Answer::LeafKeyDeclared))
+        (Command::DeclareLeafKey { .. }, Event::LeafKeyPinned { .. })
+        | (Command::DeclareCredential { .. }, Event::CredentialDeclared { .. })
+        | (Command::SetRecoveryKey { .. }, Event::RecoveryKeySet { .. }) => {
+            Some(Ok(Answer::Declared))
         }
         (Command::Release(_), Event::Released { reason: ReleaseReason::Cancelled, .. }) => {
             Some(Ok(Answer::Released))

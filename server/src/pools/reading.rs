@@ -3,16 +3,30 @@
 use std::sync::Arc;
 
 use keypool_ledger::{
-    EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record, ReservationId, SignatureKey,
-    StreamId, Timestamp,
+    EventEnvelope, EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record,
+    ReservationId, SignatureKey, StreamId, Timestamp,
     log::{find_package, find_reservation, read_record},
 };
 use keypool_projections::{
     GroupState, Health, Level, MailboxState, Package, PoolState, Reservation,
+    directory::DeviceChange,
 };
 use tokio::sync::watch as signal;
 
 use super::{PoolView, Pools, loader::history_of};
+
+/// A part of the changes of a user's device list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceChanges {
+    /// The head of the list.
+    pub head: Hash,
+    /// The position of the last change in the log.
+    pub position: u64,
+    /// The changes.
+    pub changes: Vec<DeviceChange>,
+    /// Whether there are more.
+    pub more: bool,
+}
 
 impl<L: EventLog + 'static> Pools<L> {
     /// The cached state of a pool: live packages, open reservations, counts. Finished packages are evicted;
@@ -60,6 +74,43 @@ impl<L: EventLog + 'static> Pools<L> {
     #[must_use]
     pub fn device_list_head(&self, user: &str) -> Hash {
         self.shared.views().directory.head_of(user)
+    }
+
+    /// The changes of a user's device list after a position of the log, the first `limit` of them in the order
+    /// of the log, and the position of the last change of all; `None` for a user who never had a device.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn device_changes(
+        &self,
+        user: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<DeviceChanges>, ReadError> {
+        let (head, devices) = {
+            let directory = &self.shared.views().directory;
+            (directory.head_of(user), directory.key_changes_of(user))
+        };
+        let (mut changes, mut position) = (Vec::new(), None);
+        for (device, identity) in devices {
+            // The latest first: the first that is known ends the search.
+            for version in identity.versions.iter().rev() {
+                let page = self.history(&device, version - 1, 1)?;
+                let Some(record) = page.into_iter().next() else { break };
+                position = position.max(Some(record.seq));
+                if record.seq <= after {
+                    break;
+                }
+                let EventEnvelope { at, event, .. } = record.envelope;
+                let device = device.clone();
+                changes.push(DeviceChange { device, position: record.seq, at, event });
+            }
+        }
+        changes.sort_unstable_by_key(|change| change.position);
+        let more = limit < changes.len();
+        changes.truncate(limit);
+        Ok(position.map(|position| DeviceChanges { head, position, changes, more }))
     }
 
     /// Whether a key was removed or rotated away: then it is nobody's ever after.

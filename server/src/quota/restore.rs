@@ -165,6 +165,8 @@ const fn is_of_policy(event: &Event) -> bool {
             | Event::UserUnblocked { .. }
             | Event::StrangersLimitSet { .. }
             | Event::LeafKeyPinned { .. }
+            | Event::CredentialDeclared { .. }
+            | Event::RecoveryKeySet { .. }
     )
 }
 

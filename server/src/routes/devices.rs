@@ -1,18 +1,15 @@
 //! Registration: which key speaks for which device.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    web::{Data, Path},
-};
+use actix_web::{HttpRequest, HttpResponse, web::Data};
 use keypool_api::{
-    Code, DevicesReply, LeafKeyReply, LeafKeyRequest, RegisterReply, RegisterRequest, RemoveReply,
-    RemoveRequest, RotateRequest,
+    Code, LeafKeyReply, LeafKeyRequest, RegisterReply, RegisterRequest, RemoveReply, RemoveRequest,
+    RotateRequest,
 };
 use keypool_ledger::{PoolId, Signature, SignatureKey, SignedStatement};
-use keypool_projections::{LeafKey, Rejection};
+use keypool_projections::LeafKey;
 
 use crate::{
-    authentication::{AuthenticatedRead, AuthenticationError, UnregisteredCaller, has_signed},
+    authentication::{AuthenticationError, UnregisteredCaller, has_signed},
     keypackage_store::Idempotency,
     pools::PoolView,
     problem::Failure,
@@ -239,26 +236,4 @@ pub(crate) fn agreed(
     let statement = asked.statement(&state.ledger_id()?, &pool, key);
     check_proof(&asked.previous_keyid, &statement, &asked.proof, "rotation")?;
     Ok(pool)
-}
-
-/// Lists the registered devices of a user, with the head and the ledger that statements of theirs name.
-#[utoipa::path(
-    get, path = "/users/{user}/devices", tag = "devices",
-    params(("user" = String, Path, description = "The user")),
-    responses((status = 200, description = "The devices", body = DevicesReply)),
-)]
-pub(crate) async fn of_user(
-    state: Data<State>,
-    user: Path<String>,
-    _caller: AuthenticatedRead,
-) -> Result<HttpResponse, Failure> {
-    let user = PoolId::of(&user, None)?.user().to_owned();
-    let devices = state.store()?.pools().registered_devices(&user);
-    if devices.is_empty() {
-        return Err(Rejection::UnknownUser(user).into());
-    }
-    let devices = devices.iter().map(|pool| pool.device().to_owned()).collect();
-    let head = state.store()?.pools().device_list_head(&user);
-    let ledger = state.ledger_id()?;
-    Ok(HttpResponse::Ok().json(DevicesReply { user, devices, head, ledger }))
 }
