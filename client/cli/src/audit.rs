@@ -9,19 +9,20 @@ use std::{
 };
 
 use clap::Args;
-use keypool_client::{AuditFinding, OwnerAudit, PoolConfig, RefreshError, Severity, StorageError};
-use keypool_transparency::NoteKey;
+use keypool_client::{
+    AuditFinding, ExchangeError, NoteKey, OwnerAudit, PoolConfig, Severity, StorageError,
+};
 use serde_json::{Value, json};
 
 use crate::{
     Whose,
     output::{plain, print, sentence},
-    pool::Device,
+    pool::OpenedDevice,
 };
 
 /// The options of the audit.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct AuditOptions {
     /// The key of the server's ledger, as the server prints it when it starts: to be asked of who runs
     /// it, once
     #[arg(long, value_name = "KEY")]
@@ -32,15 +33,15 @@ pub(crate) struct Options {
 }
 
 /// Fetches the new history, audits everything, and prints the findings.
-pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
-    let client = Device::open(whose, PoolConfig::default())?.client;
+pub(crate) async fn run(whose: &Whose, options: &AuditOptions) -> Result<ExitCode, Box<dyn Error>> {
+    let client = OpenedDevice::open(whose, PoolConfig::default())?.client;
     if let Some(key) = &options.ledger_key {
-        client.connection().trust_ledger_key(key)?;
+        client.trust_ledger_key(key)?;
     }
     let silent = match client.fetch_history().await {
         // The audit tells that itself.
-        Ok(_) | Err(RefreshError::Storage(StorageError::MirrorRefused { .. })) => None,
-        Err(RefreshError::Api(error)) => Some(sentence(&error)),
+        Ok(_) | Err(ExchangeError::Storage(StorageError::MirrorRefused { .. })) => None,
+        Err(ExchangeError::Api(error)) => Some(sentence(&error)),
         Err(error) => return Err(error.into()),
     };
     if silent.is_none() {

@@ -3,37 +3,32 @@
 use std::error::Error;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use keypool_api::{
-    Code, PoolStatus, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, Voucher,
-};
 use keypool_client::{
-    ClientOptions, DeviceIdentity, Issue, MlsClient, PoolConfig, Refresh, ServerDelivery,
-    fresh_command,
+    ClientOptions, DeviceIdentity, Issue, KeyPackageRef, MlsClient, PoolConfig, PoolStatus,
+    Refresh, RegisterError, RegisterReply, RemoveReply, ServerDelivery, TimelineEntry, Voucher,
 };
-use keypool_ledger::KeyPackageRef;
-use keypool_projections::TimelineEntry;
 use serde_json::json;
 
 use crate::{
-    Command, Whose, device_key,
+    CliCommand, Whose, device_key,
     output::{bar, print, say, sentence},
 };
 
 /// Carries one of them out.
-pub(crate) async fn carry_out(whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn carry_out(whose: &Whose, command: &CliCommand) -> Result<(), Box<dyn Error>> {
     let config = match command {
-        Command::Refresh(size) | Command::RotateKey(size) => size.config(),
+        CliCommand::Refresh(size) | CliCommand::RotateKey(size) => size.config(),
         _ => PoolConfig::default(),
     };
-    Device::open(whose, config)?.carry_out(whose, command).await
+    OpenedDevice::open(whose, config)?.carry_out(whose, command).await
 }
 
 /// A device, opened for one command.
-pub(crate) struct Device {
+pub(crate) struct OpenedDevice {
     pub(crate) client: MlsClient<ServerDelivery>,
 }
 
-impl Device {
+impl OpenedDevice {
     pub(crate) fn open(whose: &Whose, pool: PoolConfig) -> Result<Self, Box<dyn Error>> {
         let (owner, home) = whose.device()?;
         let device_key = whose.device_key()?;
@@ -43,9 +38,9 @@ impl Device {
         Ok(Self { client })
     }
 
-    async fn carry_out(&self, whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
+    async fn carry_out(&self, whose: &Whose, command: &CliCommand) -> Result<(), Box<dyn Error>> {
         match command {
-            Command::Register { voucher } => {
+            CliCommand::Register { voucher } => {
                 let reply = self.register(voucher.clone()).await?;
                 let text = format!(
                     "{}/{} is registered; its key is {}\nnext: keypool refresh",
@@ -53,7 +48,7 @@ impl Device {
                 );
                 say(whose.json, &serde_json::to_value(&reply)?, &text)
             }
-            Command::Vouch { other, keyid } => {
+            CliCommand::Vouch { other, keyid } => {
                 let voucher = self.client.vouch_for(other, keyid).await?;
                 let text = format!(
                     "on {}/{other}, within ten minutes: keypool register --voucher {voucher}",
@@ -61,41 +56,39 @@ impl Device {
                 );
                 say(whose.json, &serde_json::to_value(&voucher)?, &text)
             }
-            Command::Status => {
+            CliCommand::Status => {
                 let status = self.client.status().await?;
                 say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
             }
-            Command::Refresh(_) => {
+            CliCommand::Refresh(_) => {
                 let refresh = self.client.refresh_now().await?;
                 say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))
             }
-            Command::History { keypackage_ref, own } => {
+            CliCommand::History { keypackage_ref, own } => {
                 if !own {
                     self.client.fetch_history().await?;
                 }
                 self.history(whose.json, keypackage_ref.as_deref().unwrap_or_default(), *own)
             }
-            Command::Doctor { repair } => self.check_up(whose.json, *repair).await,
-            Command::RotateKey(_) => self.rotate_key(whose.json).await,
-            Command::RemoveDevice { other, with_introduced } => {
+            CliCommand::Doctor { repair } => self.check_up(whose.json, *repair).await,
+            CliCommand::RotateKey(_) => self.rotate_key(whose.json).await,
+            CliCommand::RemoveDevice { other, with_introduced } => {
                 self.remove(whose.json, other, *with_introduced).await
             }
-            Command::Withdraw => {
+            CliCommand::Withdraw => {
                 let count = self.client.invalidate_credential_keys().await?;
                 let text = format!("{count} packages are withdrawn\nnext: keypool refresh");
                 say(whose.json, &json!({ "withdrawn": count }), &text)
             }
-            Command::Reseal { new_passphrase_file } => {
-                self.client
-                    .store()
-                    .change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
+            CliCommand::Reseal { new_passphrase_file } => {
+                self.client.change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
                 let text = match new_passphrase_file {
                     Some(_) => "the device's keys are sealed with the new passphrase",
                     None => "the device's keys are sealed with a new key file in the home",
                 };
                 say(whose.json, &json!({ "resealed": true }), text)
             }
-            Command::Explain { .. } | Command::Chat(_) | Command::Audit(_) => Ok(()),
+            CliCommand::Explain { .. } | CliCommand::Chat(_) | CliCommand::Audit(_) => Ok(()),
         }
     }
 
@@ -152,18 +145,16 @@ impl Device {
     /// Registers the device. Where another device of the user could help, how it can is said.
     async fn register(&self, voucher: Option<Voucher>) -> Result<RegisterReply, Box<dyn Error>> {
         match self.client.register_vouched(voucher).await {
-            Err(error) if error.code() == Some(Code::IdentityBound) => Err(format!(
+            Err(error @ RegisterError::IdentityBound(_)) => Err(format!(
                 "{}\n{}",
                 sentence(&error),
                 how_to_be_vouched_for(self.client.identity())
             )
             .into()),
-            Err(error) if error.code() == Some(Code::KeyRetired) => {
+            Err(error @ RegisterError::KeyRetired(_)) => {
                 Err(format!("{}\n{KEY_RETIRED}", sentence(&error)).into())
             }
-            Err(error)
-                if matches!(error.code(), Some(Code::StatementStale | Code::StatementExpired)) =>
-            {
+            Err(error @ RegisterError::VoucherInvalid(_)) => {
                 Err(format!("{}\n{VOUCHER_USED}", sentence(&error)).into())
             }
             outcome => Ok(outcome?),
@@ -180,21 +171,15 @@ impl Device {
             "findings": findings,
             "to_withdraw": checkup.to_withdraw,
             "repaired": checkup.repaired,
-            "deletion": self.client.store().erasure().to_string(),
+            "deletion": self.client.erasure().to_string(),
         });
         let mut lines = vec![checkup.to_string().trim_end().to_owned()];
-        lines.push(format!("deleted keys: {}", self.client.store().erasure()));
+        lines.push(format!("deleted keys: {}", self.client.erasure()));
         let unknown = |error| format!("what the server has is not known: {}", sentence(&error));
         lines.extend(server.map(unknown));
         say(json, &value, &lines.join("\n"))?;
         if repair && !checkup.to_withdraw.is_empty() {
-            let request = RevokeRequest {
-                keypackage_refs: Some(checkup.to_withdraw.clone()),
-                credential_hash: None,
-                all: None,
-                reason: RevokeWord::Withdrawn,
-            };
-            self.client.connection().api().revoke(&request, fresh_command()).await?;
+            self.client.withdraw_from_server(checkup.to_withdraw).await?;
         }
         let is_left = |finding: &Issue| !(repair && finding.is_repairable());
         match checkup.findings.iter().filter(|finding| is_left(finding)).count() {

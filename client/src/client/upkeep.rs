@@ -1,10 +1,12 @@
 //! Upkeep of the device's pool: refreshes, the server's history, the audit and the doctor.
 
 use keypool_api::PoolStatus;
+use keypool_ledger::KeyPackageRef;
+use keypool_transparency::NoteKey;
 
 use super::MlsClient;
 use crate::{
-    ApiError, DeliveryService, DoctorReport, OwnerAudit, PoolError, PoolListener, Refresh,
+    ApiError, DeliveryService, DoctorReport, ExchangeError, OwnerAudit, PoolListener, Refresh,
     RefreshError, StorageError,
 };
 
@@ -14,8 +16,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]. Repeating it is harmless.
-    pub async fn invalidate_credential_keys(&self) -> Result<usize, RefreshError> {
+    /// Returns an [`ExchangeError`]. Repeating it is harmless.
+    pub async fn invalidate_credential_keys(&self) -> Result<usize, ExchangeError> {
         self.connection.invalidate_credential_keys(self.now()).await
     }
 
@@ -32,8 +34,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`].
-    pub async fn listen(&self) -> Result<PoolListener<'_, D>, RefreshError> {
+    /// Returns an [`ApiError`].
+    pub async fn listen(&self) -> Result<PoolListener<'_, D>, ApiError> {
         self.connection.listen().await
     }
 
@@ -79,7 +81,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// As [`MlsConnection::fetch_history`](crate::MlsConnection::fetch_history).
-    pub async fn fetch_history(&self) -> Result<usize, RefreshError> {
+    pub async fn fetch_history(&self) -> Result<usize, ExchangeError> {
         self.connection.fetch_history(self.now()).await
     }
 
@@ -93,13 +95,23 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.watch_ledger(self.now()).await
     }
 
+    /// Trusts a key as that of the server's ledger: see
+    /// [`MlsConnection::trust_ledger_key`](crate::MlsConnection::trust_ledger_key).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store fails.
+    pub fn trust_ledger_key(&self, key: &NoteKey) -> Result<bool, StorageError> {
+        self.connection.trust_ledger_key(key)
+    }
+
     /// Reports the inviters of joined groups to the server as contacts: see
     /// [`MlsConnection::tell_contacts`](crate::MlsConnection::tell_contacts).
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]. Calling it again is harmless.
-    pub async fn tell_contacts(&self) -> Result<usize, RefreshError> {
+    /// Returns an [`ExchangeError`]. Calling it again is harmless.
+    pub async fn tell_contacts(&self) -> Result<usize, ExchangeError> {
         self.connection.tell_contacts().await
     }
 
@@ -118,7 +130,17 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// As [`KeyPackagePool::repair`](crate::KeyPackagePool::repair).
-    pub fn repair(&self) -> Result<DoctorReport, PoolError> {
+    pub fn repair(&self) -> Result<DoctorReport, StorageError> {
         self.connection.pool().repair(self.now())
+    }
+
+    /// Withdraws packages from the server, such as those in [`DoctorReport::to_withdraw`]: see
+    /// [`MlsConnection::withdraw_from_server`](crate::MlsConnection::withdraw_from_server).
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn withdraw_from_server(&self, packages: Vec<KeyPackageRef>) -> Result<(), ApiError> {
+        self.connection.withdraw_from_server(packages).await
     }
 }

@@ -2,7 +2,7 @@
 //! checkpoints.
 
 use keypool_api::{RevokeRequest, RevokeWord};
-use keypool_ledger::Timestamp;
+use keypool_ledger::{KeyPackageRef, Timestamp};
 use keypool_projections::reconcile::digest;
 use serde::Serialize;
 
@@ -14,8 +14,8 @@ use super::{
     upload::Uploaded,
 };
 use crate::{
-    MlsConnection, RefreshError, StorageError, mls::keypackage_pool::tell_used,
-    storage::fresh_command,
+    ApiError, ExchangeError, MlsConnection, RefreshError, StorageError,
+    mls::keypackage_pool::tell_used, storage::fresh_command,
 };
 
 /// The result of a refresh.
@@ -137,17 +137,28 @@ impl<D> MlsConnection<D> {
     }
 
     /// Withdraws the packages of last resort that were used or are too old, at the server and here.
-    async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), RefreshError> {
+    async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), ExchangeError> {
         let worn = self.pool().worn_last_resort(now)?;
         if !worn.at_server.is_empty() {
-            let request = RevokeRequest {
-                keypackage_refs: Some(worn.at_server),
-                reason: RevokeWord::Withdrawn,
-                ..RevokeRequest::default()
-            };
-            self.api().revoke(&request, fresh_command()).await?;
+            self.withdraw_from_server(worn.at_server).await?;
         }
         Ok(self.pool().withdraw_last_resort(&worn.own, now)?)
+    }
+
+    /// Withdraws packages from the server, which hands them out no more. Nothing is recorded here: the
+    /// refresh does that for packages it withdraws, and [`KeyPackagePool::repair`](crate::KeyPackagePool::repair)
+    /// for those it finds.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn withdraw_from_server(&self, packages: Vec<KeyPackageRef>) -> Result<(), ApiError> {
+        let request = RevokeRequest {
+            keypackage_refs: Some(packages),
+            reason: RevokeWord::Withdrawn,
+            ..RevokeRequest::default()
+        };
+        self.api().revoke(&request, fresh_command()).await.map(drop)
     }
 
     /// Records the end of a refresh. Returns the differences that were mended, and how many packages of last
@@ -177,7 +188,7 @@ impl<D> MlsConnection<D> {
     pub(in crate::mls) fn refresh_from_mirror(
         &self,
         now: Timestamp,
-    ) -> Result<Option<Refresh>, RefreshError> {
+    ) -> Result<Option<Refresh>, StorageError> {
         let (told, held) = (self.store().server_pool(), self.pool().uploaded(now)?);
         let ours = self.packages_with_keys(&held)?;
         let agrees = digest(ours.iter().map(|(own, stage)| (own, *stage))) == told.digest();
