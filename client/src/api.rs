@@ -218,7 +218,7 @@ impl ApiClient {
     /// Returns an [`ApiError`]; its code is `unknown_user` if nobody of that name is registered.
     pub async fn devices_of(&self, user: &str) -> Result<Vec<PoolId>, ApiError> {
         let reply = self.device_list(user).await?;
-        let devices = reply.devices.iter().map(|device| PoolId::new(user, device));
+        let devices = reply.devices.devices.iter().map(|device| PoolId::new(user, device));
         Ok(devices.collect::<Result<_, _>>()?)
     }
 

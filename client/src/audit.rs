@@ -20,6 +20,7 @@ pub(crate) use self::{
     histories::{Fetched, Histories},
     ledger::{KnownLedger, Verdict},
 };
+use crate::{Contradiction, PeerDoubt};
 
 /// How long a package may be spent without its Welcome having been joined, in hours of the server's
 /// time: invitations may be on their way, and the device may have to come online for them first.
@@ -195,6 +196,31 @@ pub enum AuditFinding {
         /// Since when.
         since: Timestamp,
     },
+    /// An invitation was refused, because its inviter's key is not the user's whose name it carried.
+    InvitationRefused {
+        /// The name that the inviter gave.
+        inviter: String,
+        /// How its leaf contradicted the directory.
+        why: Contradiction,
+        /// When.
+        at: Timestamp,
+    },
+    /// The keys that the server names for a user do not follow from those that were seen before.
+    KeysChanged {
+        /// The user.
+        user: String,
+        /// Why they do not.
+        why: PeerDoubt,
+        /// When that was seen.
+        at: Timestamp,
+    },
+    /// A device of this user was registered, and no device or recovery key of the user has introduced it.
+    DeviceNotIntroduced {
+        /// The device.
+        device: String,
+        /// Since when it is registered, by the server.
+        since: Timestamp,
+    },
 }
 
 impl AuditFinding {
@@ -215,7 +241,10 @@ impl AuditFinding {
             | Self::LedgerRenamed { .. }
             | Self::LedgerKeyChanged { .. }
             | Self::CheckpointForged { .. }
-            | Self::GrowthNotShown { .. } => Severity::Broken,
+            | Self::GrowthNotShown { .. }
+            | Self::InvitationRefused { .. }
+            | Self::KeysChanged { .. }
+            | Self::DeviceNotIntroduced { .. } => Severity::Broken,
         }
     }
 
@@ -260,6 +289,17 @@ impl AuditFinding {
                 "Do not trust this server any more; save the evidence with --evidence, and show it to \
                  others who use it."
             }
+            Self::InvitationRefused { .. } => {
+                "Tell the person whose name it carried: somebody uses that name with a key of their own."
+            }
+            Self::KeysChanged { .. } => {
+                "Compare the safety number with that person, by another way than this server, before you \
+                 accept the new keys."
+            }
+            Self::DeviceNotIntroduced { .. } => {
+                "If it is not yours, remove it with `keypool remove-device`, and ask who runs the server how \
+                 it came to be registered."
+            }
             Self::GrowthNotShown { .. } => {
                 "Ask who runs the server why its log cannot be proved to have only grown."
             }
@@ -283,6 +323,9 @@ impl fmt::Display for AuditFinding {
             | Self::CheckpointForged { .. }
             | Self::CheckpointsContradict { .. }
             | Self::GrowthNotShown { .. } => self.fmt_of_server(f)?,
+            Self::InvitationRefused { .. }
+            | Self::KeysChanged { .. }
+            | Self::DeviceNotIntroduced { .. } => self.fmt_of_identity(f)?,
         }
         write!(f, " {}", self.advice())
     }
@@ -327,6 +370,24 @@ impl AuditFinding {
                 let check = check.as_ref().map(|check| format!(": it failed the check {check}"));
                 let why = check.unwrap_or_default();
                 write!(f, "Package {package} was reported as unusable{by}{why}.")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fmt_of_identity(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvitationRefused { inviter, why, .. } => {
+                write!(f, "An invitation in the name of {inviter} was refused: {why}.")
+            }
+            Self::KeysChanged { user, why, .. } => {
+                write!(f, "The keys of {user} are not those seen before: {why}.")
+            }
+            Self::DeviceNotIntroduced { device, .. } => {
+                write!(
+                    f,
+                    "The device {device} is registered for you, and none of yours introduced it."
+                )
             }
             _ => Ok(()),
         }

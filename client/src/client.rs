@@ -2,6 +2,7 @@
 
 mod delivery;
 mod devices;
+mod peers;
 mod upkeep;
 
 use std::{path::Path, sync::Arc};
@@ -9,13 +10,15 @@ use std::{path::Path, sync::Arc};
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SystemClock, Timestamp};
 use keypool_projections::{ReservationStatus, TimelineEntry, timeline};
 
+pub use self::peers::CheckError;
 use crate::{
     ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, Erasure,
     GroupError, GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined,
-    KeyPackagePool, LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig, Received,
-    ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
+    KeyPackagePool, KeyPolicy, LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig,
+    Received, ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
     mls::{
         invite::Inviter,
+        peers::Checked,
         update::{GroupChange, Updater},
     },
 };
@@ -45,13 +48,16 @@ pub struct ClientOptions {
     pub pool: PoolConfig,
     /// The key that seals the device's private keys on the disk.
     pub device_key: DeviceKey,
+    /// What to do with groups in which a member's key contradicts the directory.
+    pub key_policy: KeyPolicy,
 }
 
 impl ClientOptions {
     /// The usual: a pool of 32 packages, and a device key in a file of the home.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, pool: PoolConfig::default(), device_key: DeviceKey::in_file() }
+        let (pool, device_key) = (PoolConfig::default(), DeviceKey::in_file());
+        Self { clock, pool, device_key, key_policy: KeyPolicy::default() }
     }
 }
 
@@ -152,13 +158,14 @@ impl<D: DeliveryService> MlsClient<D> {
         delivery: impl FnOnce(&ApiClient) -> D,
         options: ClientOptions,
     ) -> Result<Self, OpenError> {
-        let ClientOptions { clock, pool: config, device_key } = options;
+        let ClientOptions { clock, pool: config, device_key, key_policy } = options;
         let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
         let identity = DeviceIdentity::load_or_create(&store)?;
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
         let api = ApiClient::new(server, identity.clone(), Arc::clone(&clock))?;
         let delivery = delivery(&api);
-        let membership = MlsMembership::new(Arc::clone(&store), identity.clone());
+        let membership =
+            MlsMembership::new(Arc::clone(&store), identity.clone()).with_policy(key_policy);
         let connection = MlsConnection::new(Arc::clone(&store), pool, api, delivery);
         let (clock, committing) = (ClockHandle(clock), tokio::sync::Mutex::default());
         Ok(Self { store, identity, membership, connection, clock, committing })
@@ -364,11 +371,29 @@ impl<D: DeliveryService> MlsClient<D> {
 
     /// Joins the group a Welcome is for. The private keys of the package are gone afterwards.
     ///
+    /// Users of the group who are not known, or were looked up an hour ago, are looked up first, all by one
+    /// request: each leaf must be its user's.
+    ///
     /// # Errors
     ///
-    /// Returns a [`JoinError`]. Nothing has been written then, and the keys are kept.
-    pub fn join(&self, welcome: &[u8]) -> Result<Joined, JoinError> {
-        self.membership.join_from_welcome(welcome, self.now())
+    /// Returns a [`JoinError`], [`JoinError::Impostor`] if the inviter's key is not the user's whose name it
+    /// carries. Nothing has been written then, and the keys are kept.
+    pub async fn join(&self, welcome: &[u8]) -> Result<Joined, JoinError> {
+        let _alone = self.committing.lock().await;
+        let join =
+            |may_ask| self.membership.try_join(welcome, self.now(), &self.leaf_check(may_ask));
+        let mut joined = join(true)?;
+        if let Checked::KeysNeeded(users) = &joined {
+            self.look_up(users).await.map_err(JoinError::from)?;
+            joined = join(false)?;
+        }
+        match joined {
+            Checked::Done(joined) => Ok(joined),
+            // Nobody may be asked the second time.
+            Checked::KeysNeeded(_) => {
+                Err(JoinError::NotAWelcome("its leaves cannot be judged".into()))
+            }
+        }
     }
 
     /// Seals a message for a group.
@@ -380,13 +405,27 @@ impl<D: DeliveryService> MlsClient<D> {
         self.membership.encrypt(group, message)
     }
 
-    /// Opens a message of a group, or takes over a change to it.
+    /// Opens a message of a group, or takes over a change to it. Users whose leaves cannot be judged by what is
+    /// known of them are looked up first.
     ///
     /// # Errors
     ///
     /// Returns a [`MessageError`]. Nothing has been written then.
-    pub fn decrypt(&self, message: &[u8]) -> Result<Received, MessageError> {
-        self.membership.decrypt(message)
+    pub async fn decrypt(&self, message: &[u8]) -> Result<Received, MessageError> {
+        let _alone = self.committing.lock().await;
+        let open = |may_ask| self.membership.try_decrypt(message, &self.leaf_check(may_ask));
+        let mut received = open(true)?;
+        if let Checked::KeysNeeded(users) = &received {
+            self.look_up(users).await.map_err(MessageError::from)?;
+            received = open(false)?;
+        }
+        match received {
+            Checked::Done(received) => Ok(received),
+            // Nobody may be asked the second time.
+            Checked::KeysNeeded(_) => {
+                Err(MessageError::NotAMessage("its leaves cannot be judged".into()))
+            }
+        }
     }
 
     /// Which of the device's packages somebody holds or has used, who, and for which group: as the

@@ -20,7 +20,7 @@ pub use self::{
     register::RegisterError,
     sealing::SealingError,
 };
-use crate::storage::own_packages::ImpossibleEvent;
+use crate::{ApiError, Contradiction, UntrustedMember, storage::own_packages::ImpossibleEvent};
 
 /// Any error of a library beneath.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -288,9 +288,26 @@ pub enum GroupError {
     /// The device cannot use the ciphersuite. Take 1, 2 or 3.
     #[error("ciphersuite {0} is not one the device can use; 1, 2 and 3 are")]
     Ciphersuite(u16),
+    /// The keys of some members contradict the directory, and the app has not accepted them. Remove the
+    /// members, or call `accept_untrusted`.
+    #[error(
+        "nothing is sent to group {group}: {}; remove them from the group, or accept them if you know why",
+        named(members)
+    )]
+    UntrustedMembers {
+        /// The group.
+        group: GroupId,
+        /// The members.
+        members: Vec<UntrustedMember>,
+    },
     /// MLS refused the operation.
     #[error("MLS refused the operation")]
     Mls(#[source] BoxError),
+}
+
+fn named(members: &[UntrustedMember]) -> String {
+    let all: Vec<String> = members.iter().map(ToString::to_string).collect();
+    all.join("; ")
 }
 
 /// Why packages could not be added to a group. Nothing was written, and no Commit is pending.
@@ -346,6 +363,8 @@ pub enum PackageCheck {
     Keys,
     /// The group can take its owner, together with the others that are added.
     Group,
+    /// The key and credential in its leaf are the ones that the directory names for its owner.
+    Directory,
 }
 
 impl std::fmt::Display for PackageCheck {
@@ -359,6 +378,7 @@ impl std::fmt::Display for PackageCheck {
             Self::Validity => "validity",
             Self::Keys => "keys",
             Self::Group => "group",
+            Self::Directory => "directory",
         })
     }
 }
@@ -372,6 +392,9 @@ pub enum JoinError {
     /// The bytes are no Welcome. Look at where they came from.
     #[error("the bytes are no Welcome message")]
     NotAWelcome(#[source] BoxError),
+    /// The users of the group could not be looked up. Try again.
+    #[error("the users of the group could not be looked up; try again")]
+    LookUp(#[source] ApiError),
     /// No private key is here for the package it was made for. Ask to be invited again.
     #[error("the private key of package {keypackage_ref} is not here: {fate}")]
     MissingPrivateKey {
@@ -410,6 +433,20 @@ pub enum JoinError {
         keypackage_ref: KeyPackageRef,
         /// How many were not valid.
         attempts: u32,
+    },
+    /// The inviter's key is not the user's whose name it carries: somebody else has made the invitation. The
+    /// private keys are kept. Tell your user.
+    #[error(
+        "an invitation in the name of {inviter} was refused: {why}; somebody else may have made it, and the \
+         private keys of package {keypackage_ref} are kept"
+    )]
+    Impostor {
+        /// The package the Welcome was made for.
+        keypackage_ref: KeyPackageRef,
+        /// The name that the inviter gives.
+        inviter: String,
+        /// How its leaf contradicts the directory.
+        why: Contradiction,
     },
     /// The device is in the group already. There is nothing to do.
     #[error("the device is in group {group} already")]
@@ -458,6 +495,9 @@ pub enum MessageError {
     /// The group cannot be used.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// The users that the message brings into the group could not be looked up. Try again.
+    #[error("the users of the group could not be looked up; try again")]
+    LookUp(#[source] ApiError),
     /// The bytes are no message for a group. Look at where they came from.
     #[error("the bytes are no message for a group")]
     NotAMessage(#[source] BoxError),
@@ -491,4 +531,22 @@ pub enum MessageError {
         /// The name the Commit gives.
         becomes: String,
     },
+}
+
+impl From<ExchangeError> for JoinError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Api(error) => Self::LookUp(error),
+            ExchangeError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
+impl From<ExchangeError> for MessageError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Api(error) => Self::LookUp(error),
+            ExchangeError::Storage(error) => GroupError::Storage(error).into(),
+        }
+    }
 }

@@ -71,7 +71,7 @@ pub use crate::{
         stream::{EventStream, StreamEvent},
     },
     audit::{AuditFinding, Evidence, EvidenceKind, KeptCheckpoint, OwnerAudit, Severity},
-    client::{ClientOptions, MlsClient, OpenError, PackageUse},
+    client::{CheckError, ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, ExchangeError, GroupError, IdentityError, InviteError,
         JoinError, KeyFate, MessageError, PackageCheck, PoolError, RefreshError, RegisterError,
@@ -95,6 +95,10 @@ pub use crate::{
             Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
             Received, WELCOME_ATTEMPTS_MAX,
         },
+        peers::{
+            Contradiction, KeyPolicy, LeafTrust, PeerChange, PeerChangeKind, PeerDevice, PeerDoubt,
+            PeerKeys, PeerStatus, UntrustedMember,
+        },
         sync::{
             drift::Drift,
             pool_events::{PoolEvent, PoolListener},
@@ -117,7 +121,7 @@ pub use keypool_ledger::{
     Clock, CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NameError, PackageFacts,
     PoolId, ReservationId, ReservePolicy, RevokeReason, SignatureKey, SystemClock, Timestamp,
 };
-pub use keypool_projections::TimelineEntry;
+pub use keypool_projections::{TimelineEntry, directory::Origin};
 pub use keypool_transparency::{NoteKey, TreeHash};
 
 /// The requests and replies of [`ApiClient`].

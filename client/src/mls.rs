@@ -17,6 +17,8 @@ pub(crate) mod sync;
 
 pub(crate) mod contacts;
 
+pub(crate) mod peers;
+
 pub(crate) mod rotation;
 
 mod statements;

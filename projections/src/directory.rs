@@ -69,9 +69,21 @@ pub struct ListedDevice {
     pub introduced: bool,
     /// The keys that sign its packages of other signature schemes, by scheme, as it has declared.
     pub leaf_keys: BTreeMap<u16, SignatureKey>,
+    /// The keys that signed for it, or its packages, before another took their place: leaves of groups name
+    /// them until the device replaces them there.
+    pub former_keys: BTreeSet<SignatureKey>,
     /// The credential that its packages carry, as it has declared; `None` for the Basic credential that
     /// names the device.
     pub credential: Option<CredentialBytes>,
+}
+
+impl ListedDevice {
+    /// Whether a key signs for the device or its packages, or did before another took its place.
+    #[must_use]
+    pub fn has_key(&self, key: &[u8]) -> bool {
+        let mut keys = self.key.iter().chain(self.leaf_keys.values()).chain(&self.former_keys);
+        self.key.is_some() && keys.any(|known| known.as_bytes() == key)
+    }
 }
 
 /// A user's devices and keys, as a chain of changes has left them.
@@ -304,7 +316,9 @@ impl DeviceList {
                 let is_signed = checked.declaration(&agreement, statement.as_ref())?;
                 self.change(change, |listed| {
                     if is_signed {
-                        listed.leaf_keys.insert(*signature_scheme, signature_key.clone());
+                        let before =
+                            listed.leaf_keys.insert(*signature_scheme, signature_key.clone());
+                        listed.former_keys.extend(before);
                     }
                 });
             }
@@ -358,6 +372,7 @@ impl DeviceList {
             origin,
             introduced,
             leaf_keys: BTreeMap::new(),
+            former_keys: BTreeSet::new(),
             credential: None,
         };
         self.devices.insert(change.device.device().to_owned(), listed);
@@ -371,7 +386,8 @@ impl DeviceList {
             before = listed.key.replace(key.clone());
             (listed.since, listed.since_at) = (change.position, change.at);
             listed.introduced = introduced;
-            listed.leaf_keys.clear();
+            listed.former_keys.extend(std::mem::take(&mut listed.leaf_keys).into_values());
+            listed.former_keys.extend(before.clone());
         });
         self.retired.extend(before);
     }
@@ -381,6 +397,7 @@ impl DeviceList {
         self.change(change, |listed| {
             before = listed.key.take();
             listed.leaf_keys.clear();
+            listed.former_keys.clear();
             listed.credential = None;
         });
         self.retired.extend(before);

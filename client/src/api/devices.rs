@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use keypool_api::{
     LeafKeyReply, LeafKeyRequest, RemoveReply, RemoveRequest, RotatePackagesReply,
-    RotatePackagesRequest,
+    RotatePackagesRequest, UsersDevicesReply, UsersDevicesRequest,
 };
 use keypool_ledger::{CommandId, NameError};
 
@@ -25,6 +25,20 @@ impl ApiClient {
     pub(super) fn token(&self) -> Option<String> {
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
         token.as_ref().map(|token| format!("Bearer {token}"))
+    }
+
+    /// The devices of several users, each with the chain of changes that led to them after the position that is
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `too_large` for more than 256 users.
+    pub async fn users_devices(
+        &self,
+        request: &UsersDevicesRequest,
+        id: CommandId,
+    ) -> Result<UsersDevicesReply, ApiError> {
+        self.post("/users/devices", request, id).await
     }
 
     /// Removes a device of the caller's user: its key never speaks for anything again, nobody is given a

@@ -6,7 +6,7 @@ use keypool_api::{ContactToken, PolicyReply, PolicyRequest};
 use keypool_ledger::{ReservationId, ReservePolicy, Timestamp};
 use keypool_projections::ReservationStatus;
 
-use super::connection::MlsConnection;
+use super::{connection::MlsConnection, peers::inviter_of};
 use crate::{ApiError, ExchangeError, OwnStage, StorageError, storage::fresh_command};
 
 /// The name of the record of contact tokens.
@@ -40,7 +40,8 @@ impl<D> MlsConnection<D> {
         Ok(tokens)
     }
 
-    /// Reports the inviters of joined groups to the server as contacts: packages held back from
+    /// Reports the inviters of joined groups to the server as contacts, those whose keys were known when the
+    /// group was joined: packages held back from
     /// strangers are offered to them. Call it after a refresh, whose history it reads. Users that the
     /// owner has removed are not reported again. Returns how many were reported.
     ///
@@ -72,6 +73,8 @@ impl<D> MlsConnection<D> {
             let is_spent = matches!(made.status, ReservationStatus::Spent { .. });
             let is_known = contacts.is_contact(user) || contacts.is_removed(user);
             let is_own = user == self.identity().pool().user();
+            let inviter = inviter_of(&staged, &own.facts.keypackage_ref)?;
+            let is_known = is_known || inviter.is_none_or(|inviter| inviter.user() != user);
             if is_spent && made.group == *group && !is_known && !is_own && told.insert(user) {
                 joined.push(id);
             }

@@ -15,7 +15,7 @@ use openmls_traits::signatures::Signer;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::leaf_keys::{
-    delete_leaf_keys, leaf_keys_of, note_declared, stored_pair, undeclared_leaf_keys,
+    delete_leaf_keys, has_key_pair, leaf_keys_of, note_declared, stored_pair, undeclared_leaf_keys,
 };
 use super::{SIGNATURE_SCHEME, credential_hash};
 use crate::{IdentityError, LocalStore, Staged, StorageError};

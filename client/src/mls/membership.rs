@@ -12,14 +12,15 @@ mod offers;
 mod removals;
 mod welcome_attempts;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, SignatureKey, Timestamp};
+use keypool_ledger::{GroupId, PoolId, SignatureKey, Timestamp};
 use openmls::{
     framing::MlsMessageOut,
     group::{
-        MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig,
+        MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, Member, MlsGroup, MlsGroupCreateConfig,
+        MlsGroupJoinConfig,
     },
     key_packages::Lifetime,
 };
@@ -41,7 +42,16 @@ pub(crate) use self::{
     messages::decrypt_on,
     welcome_attempts::{count_attempt, forget_attempts, has_no_attempts_left},
 };
-use super::{CLOCK_SKEW, capabilities, identity::stored_pair, name_in, usable_suite};
+use super::{
+    CLOCK_SKEW, capabilities,
+    identity::stored_pair,
+    name_in,
+    peers::{
+        Checked, KeyPolicy, Leaf, LeafCheck, LeafTrust, UntrustedMember, accept_untrusted,
+        recheck_untrusted, untrusted_in,
+    },
+    usable_suite,
+};
 use crate::{DeviceIdentity, GroupError, LocalStore, Staged, StorageError};
 
 /// The prefix of the names of the records of groups.
@@ -58,6 +68,7 @@ const FOUNDER_LIFETIME: Duration = Duration::from_hours(84 * 24);
 pub struct MlsMembership {
     store: Arc<LocalStore>,
     identity: DeviceIdentity,
+    policy: KeyPolicy,
 }
 
 /// One member of a group.
@@ -69,13 +80,65 @@ pub struct GroupMember {
     pub signature_key: Option<SignatureKey>,
     /// Its place in the group.
     pub leaf_index: u32,
+    /// Whether its leaf is that user's, as far as users were looked up.
+    pub trust: LeafTrust,
 }
 
 impl MlsMembership {
     /// The groups of a store's device.
     #[must_use]
     pub fn new(store: Arc<LocalStore>, identity: DeviceIdentity) -> Self {
-        Self { store, identity }
+        Self { store, identity, policy: KeyPolicy::default() }
+    }
+
+    /// The same groups, with another policy for members that contradict the directory.
+    #[must_use]
+    pub fn with_policy(self, policy: KeyPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// How leaves are checked at a moment of the server's time.
+    pub(crate) const fn check(&self, may_ask: bool, now: Timestamp) -> LeafCheck<'_> {
+        LeafCheck { identity: &self.identity, may_ask, now }
+    }
+
+    /// The users that a group's members are of, without this device's.
+    pub(crate) fn users_in(&self, group: &GroupId) -> Result<BTreeSet<String>, GroupError> {
+        let staged = self.store.stage()?;
+        let state = open(&staged, group)?;
+        let members = state.members().filter_map(|member| name_in(&member.credential));
+        let devices = members.filter_map(|name| name.parse::<PoolId>().ok());
+        Ok(devices.map(|device| device.user().to_owned()).collect())
+    }
+
+    /// The members of a group that contradict the directory and were not accepted.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn untrusted(&self, group: &GroupId) -> Result<Vec<UntrustedMember>, StorageError> {
+        untrusted_in(&self.store.stage()?, group)
+    }
+
+    /// Judges the members of a group that were not trusted again, by what is known of their users now. Returns
+    /// whether none is left that is not.
+    pub(crate) fn recheck(&self, group: &GroupId, now: Timestamp) -> Result<bool, GroupError> {
+        let staged = self.store.stage()?;
+        let members: Vec<Member> = open(&staged, group)?.members().collect();
+        let is_clear = recheck_untrusted(&staged, group, &members, &self.check(false, now))?;
+        staged.commit()?;
+        Ok(is_clear)
+    }
+
+    /// Accepts the members of a group that contradict the directory: messages are sent to it again.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`], and nothing has changed then.
+    pub fn accept_untrusted(&self, group: &GroupId) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        accept_untrusted(&staged, group);
+        staged.commit()
     }
 
     /// Creates a group with this device as its only member. Invitees must have a
@@ -139,7 +202,26 @@ impl MlsMembership {
     /// Returns a [`GroupError`] if the device is not in the group or the store cannot be read.
     pub fn members(&self, group: &GroupId) -> Result<Vec<GroupMember>, GroupError> {
         let staged = self.store.stage()?;
-        Ok(members_of(&open(&staged, group)?))
+        self.members_of(&staged, &open(&staged, group)?)
+    }
+
+    fn members_of(
+        &self,
+        staged: &Staged<'_>,
+        state: &MlsGroup,
+    ) -> Result<Vec<GroupMember>, GroupError> {
+        let members: Vec<Member> = state.members().collect();
+        let check = self.check(false, Timestamp::default());
+        let trusts = check.judge_all(staged, members.iter().map(Leaf::of), false)?;
+        // Nobody may be asked.
+        let Checked::Done(trusts) = trusts else { return Ok(Vec::new()) };
+        let member = |(found, trust): (Member, LeafTrust)| GroupMember {
+            name: name_in(&found.credential).unwrap_or_default(),
+            signature_key: SignatureKey::new(&found.signature_key).ok(),
+            leaf_index: found.index.u32(),
+            trust,
+        };
+        Ok(members.into_iter().zip(trusts).map(member).collect())
     }
 
     /// The number of the ciphersuite that packages for a group must have.
@@ -169,6 +251,7 @@ pub(crate) fn delete_on(staged: &Staged<'_>, group: &GroupId) -> Result<(), Stor
         delete(staged, &mut state)?;
     }
     forget(staged, group);
+    accept_untrusted(staged, group);
     leaving::end_on(staged, group);
     Ok(())
 }
@@ -265,15 +348,6 @@ fn forget(staged: &Staged<'_>, group: &GroupId) {
 
 fn record_name(group: &GroupId) -> String {
     format!("{RECORD_PREFIX}{}", HEXLOWER.encode(group.as_bytes()))
-}
-
-fn members_of(state: &MlsGroup) -> Vec<GroupMember> {
-    let member = |found: openmls::group::Member| GroupMember {
-        name: name_in(&found.credential).unwrap_or_default(),
-        signature_key: SignatureKey::new(&found.signature_key).ok(),
-        leaf_index: found.index.u32(),
-    };
-    state.members().map(member).collect()
 }
 
 /// The ciphersuite that packages for a group must have.

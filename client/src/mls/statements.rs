@@ -32,8 +32,8 @@ struct Signed {
 impl Grounds {
     /// Asks the server for the state now.
     pub(super) async fn fetch(api: &ApiClient) -> Result<Self, ApiError> {
-        let DevicesReply { head, ledger, .. } = api.device_list(api.caller().user()).await?;
-        Ok(Self { ledger, head, now: api.server_time(api.now()) })
+        let DevicesReply { devices, ledger } = api.device_list(api.caller().user()).await?;
+        Ok(Self { ledger, head: devices.head, now: api.server_time(api.now()) })
     }
 
     fn sign(

@@ -376,6 +376,10 @@ pub struct PoolStatus {
     /// The digest of the live packages: two sides with the same digest agree.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub digest: Hash,
+    /// The head of the user's device list: it changes with every change of a key of the user.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub device_list_head: Hash,
 }
 
 /// The answer to `GET /keypackages/events`.

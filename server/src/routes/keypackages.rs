@@ -371,6 +371,7 @@ pub(crate) async fn status(
         position: view.position,
         head: view.head.hash,
         digest: view.state.digest(),
+        device_list_head: store.pools().device_list_head(pool.user()),
     }))
 }
 

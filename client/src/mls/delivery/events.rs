@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::progress::taken_in_on;
 use crate::{
-    Change, CommitPost, DeliveryService, GroupError, LocalStore, MlsConnection, Staged,
-    StorageError,
+    Change, CommitPost, Contradiction, DeliveryService, GroupError, LeafTrust, LocalStore,
+    MlsConnection, Staged, StorageError, UntrustedMember,
     mls::membership::{CommitState, left_on, merge_on},
 };
 
@@ -52,6 +52,30 @@ pub enum MailboxEventKind {
         /// Whether that was by the package of last resort, because the pool was empty.
         #[serde(default)]
         last_resort: bool,
+        /// Whether the inviter's leaf is that user's.
+        #[serde(default)]
+        trust: LeafTrust,
+        /// The members whose leaves contradict the directory: see [`KeyPolicy`](crate::KeyPolicy).
+        #[serde(default)]
+        untrusted: Vec<UntrustedMember>,
+    },
+    /// A Welcome was refused, because the inviter's key is not the user's whose name it carries.
+    InvitationRefused {
+        /// The group, as the server says.
+        group: GroupId,
+        /// The name that the inviter gives.
+        inviter: String,
+        /// How its leaf contradicts the directory.
+        why: Contradiction,
+    },
+    /// The server named another sender than the message has.
+    OtherSender {
+        /// The group.
+        group: GroupId,
+        /// The name of the member who sent it.
+        sender: String,
+        /// The device that the server named.
+        named: PoolId,
     },
     /// A member said something.
     Message {
@@ -59,6 +83,9 @@ pub enum MailboxEventKind {
         group: GroupId,
         /// The name of the member.
         sender: String,
+        /// Whether the leaf that it came from is that user's.
+        #[serde(default)]
+        trust: LeafTrust,
         /// The text of the message.
         bytes: Vec<u8>,
     },
@@ -122,16 +149,31 @@ pub enum MailboxEventKind {
 impl std::fmt::Debug for MailboxEventKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Joined { group, inviter, last_resort } => f
+            Self::Joined { group, inviter, last_resort, trust, untrusted } => f
                 .debug_struct("Joined")
                 .field("group", group)
                 .field("inviter", inviter)
                 .field("last_resort", last_resort)
+                .field("trust", trust)
+                .field("untrusted", untrusted)
                 .finish(),
-            Self::Message { group, sender, bytes: _ } => f
+            Self::InvitationRefused { group, inviter, why } => f
+                .debug_struct("InvitationRefused")
+                .field("group", group)
+                .field("inviter", inviter)
+                .field("why", why)
+                .finish(),
+            Self::OtherSender { group, sender, named } => f
+                .debug_struct("OtherSender")
+                .field("group", group)
+                .field("sender", sender)
+                .field("named", named)
+                .finish(),
+            Self::Message { group, sender, trust, bytes: _ } => f
                 .debug_struct("Message")
                 .field("group", group)
                 .field("sender", sender)
+                .field("trust", trust)
                 .finish_non_exhaustive(),
             Self::Changed(change) => f.debug_tuple("Changed").field(change).finish(),
             Self::Proposed { group, sender, to_leave } => f

@@ -17,9 +17,13 @@ use super::{
     progress::{MailboxProgress, progress, put_progress},
 };
 use crate::{
-    Change, DeliveryService, ExchangeError, GroupError, JoinError, Joined, LocalStore,
-    MessageError, MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError,
-    mls::membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
+    Change, Contradiction, DeliveryService, ExchangeError, GroupError, JoinError, Joined,
+    LocalStore, MessageError, MlsConnection, MlsMembership, Received, Staged, StorageError,
+    SyncError,
+    mls::{
+        membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
+        peers::{Checked, LeafCheck, note_refused_invitation},
+    },
     storage::fresh_command,
 };
 
@@ -53,7 +57,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
     pub(crate) async fn take_in_from(&self, mut reply: MailboxReply) -> Result<(), SyncError> {
         while !reply.items.is_empty() {
             for item in reply.items {
-                self.take_in(item)?;
+                self.take_in(item).await?;
             }
             reply = self.fetch(0).await?;
         }
@@ -140,17 +144,38 @@ impl<D: DeliveryService> Mailbox<'_, D> {
     }
 
     /// Applies an item, records its event, and advances the position, in one write.
-    fn take_in(&self, item: MailboxItem) -> Result<(), StorageError> {
+    ///
+    /// Users whose leaves cannot be judged by what is known of them are looked up, and the item is opened
+    /// again.
+    async fn take_in(&self, item: MailboxItem) -> Result<(), SyncError> {
+        let needed = match self.apply(&item, true)? {
+            Checked::Done(()) => return Ok(()),
+            Checked::KeysNeeded(users) => users,
+        };
+        self.connection.fetch_peers(&needed, self.now).await?;
+        self.apply(&item, false)?;
+        Ok(())
+    }
+
+    fn apply(&self, item: &MailboxItem, may_ask: bool) -> Result<Checked<()>, StorageError> {
         let (position, group, kind) = (item.position, item.group_id.clone(), item.kind);
         let staged = self.store.stage()?;
         let before = progress(&staged)?;
         if position <= before.taken_in {
-            return Ok(());
+            return Ok(Checked::Done(()));
         }
         let (at, claimed) = (Timestamp::from_millis(item.at_ms), item.removed.clone());
-        let (staged, what) = match open(&staged, item, self.now) {
-            Ok(what) => (staged, what),
+        let check = self.membership.check(may_ask, self.connection.api().server_time(self.now));
+        let (staged, what) = match open(&staged, item, self.now, &check) {
+            Ok(Checked::Done(what)) => (staged, what),
+            Ok(Checked::KeysNeeded(users)) => return Ok(Checked::KeysNeeded(users)),
             Err(ItemError::Storage(error)) => return Err(error),
+            Err(ItemError::Impostor { inviter, why }) => {
+                drop(staged);
+                let (staged, group) = (self.store.stage()?, group.clone());
+                note_refused_invitation(&staged, &inviter, why, check.now)?;
+                (staged, Some(MailboxEventKind::InvitationRefused { group, inviter, why }))
+            }
             Err(ItemError::Unreadable(why, tried)) => {
                 // Nothing of what it began to do is kept.
                 drop(staged);
@@ -163,7 +188,9 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         match &what {
             Some(MailboxEventKind::Joined { group, .. }) => after.join(group),
             // Nobody was invited by a Welcome that cannot be opened.
-            Some(MailboxEventKind::Unreadable { .. }) if kind == MailboxKind::Welcome => {
+            Some(
+                MailboxEventKind::Unreadable { .. } | MailboxEventKind::InvitationRefused { .. },
+            ) if kind == MailboxKind::Welcome => {
                 after.leave_unless(&group, is_in(&staged, &group)?);
             }
             Some(MailboxEventKind::Changed(change)) if change.removed_self => {
@@ -172,8 +199,10 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             _ => {}
         }
         let otherwise = what.as_ref().and_then(|what| removed_otherwise(what, claimed));
-        let names = [name(position), format!("{} removed", name(position))];
-        for (name, what) in names.iter().zip([what, otherwise]) {
+        let other = what.as_ref().and_then(|what| other_sender(what, item.sender.as_ref()));
+        let named = |kind| format!("{} {kind}", name(position));
+        let names = [name(position), named("removed"), named("sender")];
+        for (name, what) in names.iter().zip([what, otherwise, other]) {
             let Some(what) = what else { continue };
             staged.put_app_record(
                 name,
@@ -181,8 +210,23 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             )?;
         }
         put_progress(&staged, &after)?;
-        staged.commit()
+        staged.commit()?;
+        Ok(Checked::Done(()))
     }
+}
+
+/// The sender that the server named, where the message has another one.
+fn other_sender(what: &MailboxEventKind, named: Option<&PoolId>) -> Option<MailboxEventKind> {
+    let (group, sender) = match what {
+        MailboxEventKind::Message { group, sender, .. }
+        | MailboxEventKind::Proposed { group, sender, .. } => (group, sender),
+        MailboxEventKind::Changed(change) => (&change.group, &change.sender),
+        _ => return None,
+    };
+    let named = named.filter(|named| sender.parse::<PoolId>().is_ok_and(|it| it != **named))?;
+    tracing::warn!(%group, sender, %named, "the server named another sender");
+    let (group, sender, named) = (group.clone(), sender.clone(), named.clone());
+    Some(MailboxEventKind::OtherSender { group, sender, named })
 }
 
 /// The removals that the server was told of, where a Commit makes others.
@@ -201,6 +245,11 @@ fn removed_otherwise(what: &MailboxEventKind, claimed: Vec<PoolId>) -> Option<Ma
 /// Why an item was not taken in.
 enum ItemError {
     Storage(StorageError),
+    /// The name that the inviter of a Welcome gives, and how its leaf contradicts the directory.
+    Impostor {
+        inviter: String,
+        why: Contradiction,
+    },
     /// Why, and the package that a Welcome was tried with.
     Unreadable(String, Option<KeyPackageRef>),
 }
@@ -208,18 +257,25 @@ enum ItemError {
 /// Opens an item. `None` if it makes no event.
 fn open(
     staged: &Staged<'_>,
-    item: MailboxItem,
+    item: &MailboxItem,
     now: Timestamp,
-) -> Result<Option<MailboxEventKind>, ItemError> {
-    let Base64(bytes) = item.bytes;
+    check: &LeafCheck<'_>,
+) -> Result<Checked<Option<MailboxEventKind>>, ItemError> {
+    let Base64(bytes) = &item.bytes;
     match item.kind {
         MailboxKind::Welcome => {
-            let Joined { group, inviter, last_resort, .. } = join_on(staged, &bytes, now)?;
-            Ok(Some(MailboxEventKind::Joined { group, inviter, last_resort }))
+            let joined = match join_on(staged, bytes, now, check)? {
+                Checked::Done(joined) => joined,
+                Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
+            };
+            let Joined { group, inviter, last_resort, trust, untrusted, .. } = joined;
+            let what = MailboxEventKind::Joined { group, inviter, last_resort, trust, untrusted };
+            Ok(Checked::Done(Some(what)))
         }
-        MailboxKind::Commit | MailboxKind::Message => match decrypt_on(staged, &bytes) {
-            Ok(received) => Ok(told_of(received)),
-            Err(MessageError::Outdated { .. }) => Ok(None),
+        MailboxKind::Commit | MailboxKind::Message => match decrypt_on(staged, bytes, check) {
+            Ok(Checked::Done(received)) => Ok(Checked::Done(told_of(received))),
+            Ok(Checked::KeysNeeded(users)) => Ok(Checked::KeysNeeded(users)),
+            Err(MessageError::Outdated { .. }) => Ok(Checked::Done(None)),
             Err(error) => Err(error.into()),
         },
     }
@@ -228,8 +284,8 @@ fn open(
 /// The event of a message that was opened.
 fn told_of(received: Received) -> Option<MailboxEventKind> {
     match received {
-        Received::Application { group, sender, bytes } => {
-            Some(MailboxEventKind::Message { group, sender, bytes })
+        Received::Application { group, sender, trust, bytes } => {
+            Some(MailboxEventKind::Message { group, sender, trust, bytes })
         }
         Received::Changed(change) => Some(MailboxEventKind::Changed(change)),
         Received::Proposed { group, sender, to_leave } => {
@@ -243,6 +299,7 @@ impl From<JoinError> for ItemError {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Storage(error) => Self::Storage(error),
+            JoinError::Impostor { inviter, why, .. } => Self::Impostor { inviter, why },
             JoinError::Rejected { ref keypackage_ref, .. } => {
                 Self::Unreadable(said(&error), Some(keypackage_ref.clone()))
             }

@@ -77,6 +77,12 @@ pub(crate) fn stored_pair(
     pair.ok_or(IdentityError::KeyMissing { signature_key: signature_key.clone() })
 }
 
+/// Whether the private half of a key is in the store.
+pub(crate) fn has_key_pair(staged: &Staged<'_>, key: &[u8]) -> bool {
+    let schemes = [SIGNATURE_SCHEME, SignatureScheme::ECDSA_SECP256R1_SHA256];
+    schemes.into_iter().any(|scheme| SignatureKeyPair::read(staged, key, scheme).is_some())
+}
+
 /// The keys that go with a key of the device.
 pub(crate) fn leaf_keys_of(
     staged: &Staged<'_>,

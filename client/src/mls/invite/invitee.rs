@@ -6,7 +6,7 @@ use keypool_api::{Code, ReserveTarget};
 use keypool_ledger::{GroupId, KeyPackageRef, NameError, PoolId};
 use serde::{Deserialize, Serialize};
 
-use crate::{PackageCheck, mls::contacts::ContactTokens};
+use crate::{PackageCheck, PeerDoubt, mls::contacts::ContactTokens};
 
 /// An invitee: a user with all their devices, or one device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -92,6 +92,12 @@ pub enum SkipReason {
     /// They take no invitations from this user: they have blocked the user, or take invitations from their
     /// contacts only. Ask them to add the user as a contact.
     TakesNoInvitations,
+    /// Their keys do not follow from those that were seen before. Compare the safety number with them, then
+    /// accept the new keys with `accept_peer`.
+    KeysChanged {
+        /// Why.
+        why: PeerDoubt,
+    },
     /// The server refused otherwise.
     Refused {
         /// Its code.
@@ -211,6 +217,11 @@ impl fmt::Display for SkipReason {
             Self::TakesNoInvitations => {
                 f.write_str("they take no invitations from you; ask them to add you as a contact")
             }
+            Self::KeysChanged { why } => write!(
+                f,
+                "their keys are not those seen before: {why}; compare the safety number with them before you \
+                 accept the new ones"
+            ),
             Self::Refused { code } => write!(f, "{code}. {}", code.hint()),
             Self::Unanswered => f.write_str("the server's reply does not mention them"),
         }
@@ -258,6 +269,11 @@ impl fmt::Display for SkippedInvitee {
                 f,
                 "{who} takes no invitations from you; ask {who} to add you as a contact, and invite them again"
             ),
+            SkipReason::KeysChanged { why } => write!(
+                f,
+                "{who} was not invited, because their keys are not those seen before: {why}; compare the \
+                 safety number with them before you accept the new ones"
+            ),
             SkipReason::Refused { code } => {
                 write!(f, "{who} could not be invited: {code}. {}", code.hint())
             }
@@ -286,6 +302,7 @@ mod tests {
             SkipReason::OverQuota { retry_after_s: Some(60) },
             SkipReason::OverQuota { retry_after_s: None },
             SkipReason::TakesNoInvitations,
+            SkipReason::KeysChanged { why: PeerDoubt::NameReleased },
             SkipReason::Refused { code: Code::TooLarge },
             SkipReason::Unanswered,
         ];
@@ -302,6 +319,7 @@ mod tests {
         the server gives you no more of their packages; try again in 60 s
         the server gives you no more of their packages; try again later
         they take no invitations from you; ask them to add you as a contact
+        their keys are not those seen before: the server's operator has released the name: it may be another person; compare the safety number with them before you accept the new ones
         too_large. Send fewer packages at a time.
         the server's reply does not mention them
         ");

@@ -1,6 +1,6 @@
 //! The packages of an invitation: asked for, looked at, replaced where they cannot be used, and added.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keypool_api::{Code, ReportReason, ReportRequest};
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId};
@@ -11,7 +11,11 @@ use super::{
     record::{Addition, Invitation, InvitationStep, ReservedPackage, Wanted},
 };
 use crate::{
-    AddError, CommitPost, DeliveryService, InviteError, PackageCheck, mls::membership::Sorted,
+    AddError, CommitPost, DeliveryService, ExchangeError, InviteError, PackageCheck, PeerDoubt,
+    mls::{
+        membership::Sorted,
+        peers::{PeerRecord, peer_record},
+    },
 };
 
 /// How many targets one request names.
@@ -30,8 +34,14 @@ impl<D: DeliveryService> Inviter<'_, D> {
         let members: BTreeSet<PoolId> =
             members.iter().filter_map(|member| member.name.parse().ok()).collect();
         let (mut wanted, mut missing, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let in_doubt = self.look_up(invitees).await?;
         for invitee in invitees {
             if !seen.insert(invitee.to_string()) {
+                continue;
+            }
+            if let Some(why) = in_doubt.get(&invitee.user) {
+                let why = SkipReason::KeysChanged { why: why.clone() };
+                missing.push(SkippedInvitee { invitee: invitee.clone(), why });
                 continue;
             }
             let is_known = members.iter().any(|member| member.user() == invitee.user);
@@ -46,6 +56,29 @@ impl<D: DeliveryService> Inviter<'_, D> {
             }
         }
         Ok((wanted, missing))
+    }
+
+    /// Looks the users of invitees up. Returns those whose keys do not follow from the known ones.
+    async fn look_up(
+        &self,
+        invitees: &[Invitee],
+    ) -> Result<BTreeMap<String, PeerDoubt>, InviteError> {
+        let named = invitees.iter().filter(|invitee| invitee.pool().is_ok());
+        let users: BTreeSet<String> = named.map(|invitee| invitee.user.clone()).collect();
+        match self.connection.fetch_peers(&users, self.now).await {
+            Ok(()) => {}
+            Err(ExchangeError::Api(error)) => return Err(InviteError::from_api(error)),
+            Err(ExchangeError::Storage(error)) => return Err(error.into()),
+        }
+        let staged = self.store.stage()?;
+        let mut in_doubt = BTreeMap::new();
+        for user in users {
+            let record = peer_record(&staged, &user)?;
+            if let Some(why) = record.as_ref().and_then(PeerRecord::doubt) {
+                in_doubt.insert(user, why.clone());
+            }
+        }
+        Ok(in_doubt)
     }
 
     /// The devices of a user that are no members.
@@ -173,7 +206,10 @@ impl<D: DeliveryService> Inviter<'_, D> {
             }
             let Some(check) = check else { continue };
             let why = SkipReason::PackageRejected { check };
-            if matches!(check, PackageCheck::Group | PackageCheck::Ciphersuite) {
+            if matches!(
+                check,
+                PackageCheck::Group | PackageCheck::Ciphersuite | PackageCheck::Directory
+            ) {
                 // Another package of the device would do no better.
                 invitation.missing.push(SkippedInvitee { invitee, why });
             } else {
@@ -208,6 +244,9 @@ const fn reported_as(check: PackageCheck) -> Option<ReportReason> {
         PackageCheck::Identity => Some(ReportReason::Identity),
         PackageCheck::Validity => Some(ReportReason::Validity),
         PackageCheck::Keys => Some(ReportReason::Keys),
-        PackageCheck::Lifetime | PackageCheck::Ciphersuite | PackageCheck::Group => None,
+        PackageCheck::Lifetime
+        | PackageCheck::Ciphersuite
+        | PackageCheck::Group
+        | PackageCheck::Directory => None,
     }
 }

@@ -75,7 +75,7 @@ impl MlsMembership {
         now: Timestamp,
     ) -> Result<Sorted, GroupError> {
         let state = open_for_commit(staged, group)?;
-        let Sifted { good, mut bad } = offers::sift(&staged.provider(), &state, offers, now);
+        let Sifted { good, mut bad } = offers::sift(staged, &state, offers, now)?;
         if good.is_empty() {
             return Ok(Sorted { made: None, bad });
         }

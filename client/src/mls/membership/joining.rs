@@ -3,7 +3,7 @@
 use keypool_ledger::{GroupId, Hash, KeyPackageRef, PoolId, Timestamp};
 use openmls::{
     framing::{MlsMessageBodyIn, MlsMessageIn},
-    group::{StagedWelcome, WelcomeError},
+    group::{Member, StagedWelcome, WelcomeError},
     messages::Welcome,
 };
 use tls_codec::{Deserialize, Serialize};
@@ -21,6 +21,10 @@ use crate::{
             has_private_keys, is_last_resort, note_joined, record_spent, was_joined,
         },
         ledger_ref, name_in,
+        peers::{
+            Checked, Leaf, LeafCheck, LeafTrust, UntrustedMember, note_inviter,
+            note_refused_invitation, note_untrusted,
+        },
     },
 };
 
@@ -37,6 +41,11 @@ pub struct Joined {
     pub last_resort: bool,
     /// The name of the member who sent the Welcome.
     pub inviter: String,
+    /// Whether the inviter's leaf is that user's. It does not contradict the directory, or the Welcome is
+    /// refused.
+    pub trust: LeafTrust,
+    /// The members whose leaves contradict the directory: see [`KeyPolicy`](crate::KeyPolicy).
+    pub untrusted: Vec<UntrustedMember>,
 }
 
 impl MlsMembership {
@@ -49,19 +58,44 @@ impl MlsMembership {
     ///
     /// # Errors
     ///
+    /// The leaves are held to the users' keys as they were looked up before; nobody is asked.
+    /// [`MlsClient::join`](crate::MlsClient::join) looks them up first.
+    ///
     /// Returns a [`JoinError`]. Nothing has been written then: if the Welcome was damaged or forged
     /// the private keys are kept, and the genuine one still joins. Only the attempt is counted: after
     /// [`WELCOME_ATTEMPTS_MAX`](super::WELCOME_ATTEMPTS_MAX) of them for one package no more are tried.
     pub fn join_from_welcome(&self, welcome: &[u8], now: Timestamp) -> Result<Joined, JoinError> {
-        let staged = self.store.stage()?;
-        let error = match join_on(&staged, welcome, now) {
-            Ok(joined) => {
-                staged.commit()?;
-                return Ok(joined);
+        match self.try_join(welcome, now, &self.check(false, now))? {
+            Checked::Done(joined) => Ok(joined),
+            // Nobody may be asked.
+            Checked::KeysNeeded(_) => {
+                Err(JoinError::NotAWelcome("its leaves cannot be judged".into()))
             }
+        }
+    }
+
+    /// Joins, or says which users are to be looked up first.
+    pub(crate) fn try_join(
+        &self,
+        welcome: &[u8],
+        now: Timestamp,
+        check: &LeafCheck<'_>,
+    ) -> Result<Checked<Joined>, JoinError> {
+        let staged = self.store.stage()?;
+        let error = match join_on(&staged, welcome, now, check) {
+            Ok(Checked::Done(joined)) => {
+                staged.commit()?;
+                return Ok(Checked::Done(joined));
+            }
+            Ok(needed @ Checked::KeysNeeded(_)) => return Ok(needed),
             Err(error) => error,
         };
         drop(staged);
+        if let JoinError::Impostor { inviter, why, .. } = &error {
+            let staged = self.store.stage()?;
+            note_refused_invitation(&staged, inviter, *why, check.now)?;
+            staged.commit()?;
+        }
         if let JoinError::Rejected { keypackage_ref, .. } = &error {
             let staged = self.store.stage()?;
             count_attempt(&staged, keypackage_ref)?;
@@ -71,12 +105,13 @@ impl MlsMembership {
     }
 }
 
-/// Joins as part of an operation.
+/// Joins as part of an operation. If users are to be looked up first, the operation is to be dropped.
 pub(crate) fn join_on(
     staged: &Staged<'_>,
     welcome: &[u8],
     now: Timestamp,
-) -> Result<Joined, JoinError> {
+    check: &LeafCheck<'_>,
+) -> Result<Checked<Joined>, JoinError> {
     let welcome = parse(welcome).map_err(JoinError::NotAWelcome)?;
     let (keypackage_ref, secrets) = own_part(staged, &welcome)?;
     if was_joined(staged, &keypackage_ref, &secrets)? {
@@ -97,13 +132,48 @@ pub(crate) fn join_on(
     let invitation = builder.skip_lifetime_validation().build().map_err(failed)?;
     let sender = invitation.welcome_sender().map_err(|err| rejected(err.into()))?;
     let inviter = name_in(sender.credential()).unwrap_or_default();
+    let (members, from) =
+        (invitation.members().collect::<Vec<_>>(), invitation.welcome_sender_index());
+    let trusts = match check.judge_all(staged, members.iter().map(Leaf::of), true)? {
+        Checked::Done(trusts) => trusts,
+        Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
+    };
+    let by = members.iter().position(|member| member.index == from);
+    let trust = by.and_then(|by| trusts.get(by)).cloned().unwrap_or_default();
+    if let LeafTrust::Contradicts(why) = trust {
+        return Err(JoinError::Impostor { keypackage_ref, inviter, why });
+    }
+    let untrusted = untrusted_of(members.iter().zip(&trusts));
+    note_untrusted(staged, &group, &untrusted)?;
     let state = invitation.into_group(&provider).map_err(failed)?;
     record_spent(staged, &keypackage_ref, (&group, device_named(&inviter)), now)?;
     note_joined(staged, &keypackage_ref, secrets)?;
+    if trust.is_known() {
+        note_inviter(staged, &keypackage_ref, &inviter)?;
+    }
     remember(staged, &group)?;
     end_on(staged, &group);
     let last_resort = is_last_resort(staged, &keypackage_ref);
-    Ok(Joined { group, epoch: state.epoch().as_u64(), keypackage_ref, last_resort, inviter })
+    let epoch = state.epoch().as_u64();
+    Ok(Checked::Done(Joined {
+        group,
+        epoch,
+        keypackage_ref,
+        last_resort,
+        inviter,
+        trust,
+        untrusted,
+    }))
+}
+
+/// The members whose leaves somebody else may have made.
+fn untrusted_of<'a>(
+    members: impl Iterator<Item = (&'a Member, &'a LeafTrust)>,
+) -> Vec<UntrustedMember> {
+    let untrusted = |(member, trust): (&Member, &LeafTrust)| {
+        Some(UntrustedMember::of(member, trust.impostor()?))
+    };
+    members.filter_map(untrusted).collect()
 }
 
 /// The device a member's name is of; none if it names a user alone, as other implementations may.

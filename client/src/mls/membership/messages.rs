@@ -1,21 +1,31 @@
 //! Messages in a group: sealed, opened, and the changes that others' Commits make.
 
-use std::fmt;
+use std::{fmt, iter};
 
-use keypool_ledger::GroupId;
+use keypool_ledger::{GroupId, Timestamp};
 use openmls::{
     framing::{
         ContentType, MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
         Sender,
     },
-    group::{MlsGroup, ProcessMessageError, StagedCommit},
+    group::{Member, MlsGroup, ProcessMessageError, StagedCommit},
     messages::proposals::Proposal,
+    treesync::LeafNode,
 };
 use serde::{Deserialize, Serialize};
 use tls_codec::Deserialize as _;
 
 use super::{MlsMembership, bytes_of, forget, leaving::end_on, open, refused, signer_of};
-use crate::{BoxError, GroupError, MessageError, Staged, mls::name_in};
+use crate::{
+    BoxError, GroupError, MessageError, Staged,
+    mls::{
+        name_in,
+        peers::{
+            Checked, Contradiction, KeyPolicy, Leaf, LeafCheck, LeafTrust, UntrustedMember,
+            note_untrusted, recheck_untrusted, untrusted_in,
+        },
+    },
+};
 
 /// An incoming message, opened.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,6 +36,8 @@ pub enum Received {
         group: GroupId,
         /// The name of the member.
         sender: String,
+        /// Whether the leaf that it came from is that user's.
+        trust: LeafTrust,
         /// The text of the message.
         bytes: Vec<u8>,
     },
@@ -66,6 +78,11 @@ pub struct Change {
     /// Whether a Commit of this device was pending: it has lost, and is forgotten. Its change is
     /// to be done again in the new epoch.
     pub own_commit_lost: bool,
+    /// The members whose new leaves contradict the directory: no member can undo the Commit, so they are
+    /// marked, and nothing is sent to the group until they are gone or accepted
+    /// ([`KeyPolicy`](crate::KeyPolicy)).
+    #[serde(default)]
+    pub untrusted: Vec<UntrustedMember>,
 }
 
 impl MlsMembership {
@@ -90,6 +107,13 @@ impl MlsMembership {
         message: &[u8],
     ) -> Result<Vec<u8>, GroupError> {
         let mut state = open(staged, group)?;
+        if self.policy == KeyPolicy::Strict {
+            let members = untrusted_in(staged, group)?;
+            if !members.is_empty() {
+                let group = group.clone();
+                return Err(GroupError::UntrustedMembers { group, members });
+            }
+        }
         let signer = signer_of(staged, &state, &self.identity)?;
         let sealed =
             state.create_message(&staged.provider(), signer.as_ref(), message).map_err(refused)?;
@@ -97,21 +121,44 @@ impl MlsMembership {
     }
 
     /// Opens a message of a group: a member's text, or a change to the group, which is taken
-    /// over at once.
+    /// over at once. Leaves are held to the users' keys as they were looked up before; nobody is asked:
+    /// [`MlsClient::decrypt`](crate::MlsClient::decrypt) looks them up first.
     ///
     /// # Errors
     ///
     /// Returns a [`MessageError`]. Nothing has been written then: a forged message costs nothing.
     pub fn decrypt(&self, message: &[u8]) -> Result<Received, MessageError> {
+        match self.try_decrypt(message, &self.check(false, Timestamp::default()))? {
+            Checked::Done(received) => Ok(received),
+            // Nobody may be asked.
+            Checked::KeysNeeded(_) => {
+                Err(MessageError::NotAMessage("its leaves cannot be judged".into()))
+            }
+        }
+    }
+
+    /// Opens a message, or says which users are to be looked up first.
+    pub(crate) fn try_decrypt(
+        &self,
+        message: &[u8],
+        check: &LeafCheck<'_>,
+    ) -> Result<Checked<Received>, MessageError> {
         let staged = self.store.stage().map_err(GroupError::from)?;
-        let received = decrypt_on(&staged, message)?;
-        staged.commit().map_err(GroupError::from)?;
+        let received = decrypt_on(&staged, message, check)?;
+        if matches!(received, Checked::Done(_)) {
+            staged.commit().map_err(GroupError::from)?;
+        }
         Ok(received)
     }
 }
 
-/// Opens a message as part of an operation. After an error the operation is to be dropped.
-pub(crate) fn decrypt_on(staged: &Staged<'_>, message: &[u8]) -> Result<Received, MessageError> {
+/// Opens a message as part of an operation. After an error, or if users are to be looked up first, the operation
+/// is to be dropped.
+pub(crate) fn decrypt_on(
+    staged: &Staged<'_>,
+    message: &[u8],
+    check: &LeafCheck<'_>,
+) -> Result<Checked<Received>, MessageError> {
     let message = parse(message).map_err(MessageError::NotAMessage)?;
     let group = GroupId::new(message.group_id().as_slice())
         .map_err(|err| MessageError::NotAMessage(err.into()))?;
@@ -125,16 +172,17 @@ pub(crate) fn decrypt_on(staged: &Staged<'_>, message: &[u8]) -> Result<Received
             ProcessMessageError::StorageError(err) => GroupError::Storage(err).into(),
             err => MessageError::Rejected { group: group.clone(), epoch, source: err.into() },
         })?;
-    take_in(staged, &group, &mut state, processed)
+    take_in(staged, &mut state, processed, check)
 }
 
 impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Application { group, sender, bytes: _ } => f
+            Self::Application { group, sender, trust, bytes: _ } => f
                 .debug_struct("Application")
                 .field("group", group)
                 .field("sender", sender)
+                .field("trust", trust)
                 .finish_non_exhaustive(),
             Self::Changed(change) => f.debug_tuple("Changed").field(change).finish(),
             Self::Proposed { group, sender, to_leave } => f
@@ -155,16 +203,21 @@ fn parse(bytes: &[u8]) -> Result<ProtocolMessage, BoxError> {
 /// Applies a valid message.
 fn take_in(
     staged: &Staged<'_>,
-    group: &GroupId,
     state: &mut MlsGroup,
     processed: ProcessedMessage,
-) -> Result<Received, MessageError> {
-    let group = group.clone();
+    check: &LeafCheck<'_>,
+) -> Result<Checked<Received>, MessageError> {
+    let group = GroupId::new(state.group_id().as_slice())
+        .map_err(|err| MessageError::NotAMessage(err.into()))?;
     let from = processed.sender().clone();
     let sender = name_in(processed.credential()).unwrap_or_default();
-    match processed.into_content() {
+    let received = match processed.into_content() {
         ProcessedMessageContent::ApplicationMessage(message) => {
-            Ok(Received::Application { group, sender, bytes: message.into_bytes() })
+            let trust = match judge_sender(staged, state, &from, check)? {
+                Checked::Done(trust) => trust,
+                Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
+            };
+            Received::Application { group, sender, trust, bytes: message.into_bytes() }
         }
         ProcessedMessageContent::ProposalMessage(proposal)
         | ProcessedMessageContent::ExternalJoinProposalMessage(proposal) => {
@@ -173,16 +226,95 @@ fn take_in(
                 (Sender::Member(from), Proposal::Remove(remove)) if remove.removed() == *from
             );
             state.store_pending_proposal(staged, *proposal).map_err(GroupError::from)?;
-            Ok(Received::Proposed { group, sender, to_leave })
+            Received::Proposed { group, sender, to_leave }
         }
         ProcessedMessageContent::StagedCommitMessage(commit) => {
             check_names(&group, state, &from, &sender, &commit)?;
-            Ok(Received::Changed(merge(staged, group, sender, state, *commit)?))
+            let impostors = match judge_commit(staged, &commit, check)? {
+                Checked::Done(impostors) => impostors,
+                Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
+            };
+            let mut change = merge(staged, group, sender, state, *commit)?;
+            if !change.removed_self {
+                change.untrusted = note_impostors(staged, state, &change.group, &impostors, check)?;
+            }
+            Received::Changed(change)
         }
         ProcessedMessageContent::OwnPendingCommit | ProcessedMessageContent::OwnPrivateMessage => {
-            Ok(Received::Own { group })
+            Received::Own { group }
         }
-    }
+    };
+    Ok(Checked::Done(received))
+}
+
+/// Judges the leaf that a message came from.
+fn judge_sender(
+    staged: &Staged<'_>,
+    state: &MlsGroup,
+    from: &Sender,
+    check: &LeafCheck<'_>,
+) -> Result<Checked<LeafTrust>, MessageError> {
+    let Sender::Member(index) = from else { return Ok(Checked::Done(LeafTrust::Unchecked)) };
+    let Some(member) = state.member_at(*index) else {
+        return Ok(Checked::Done(LeafTrust::Unchecked));
+    };
+    let judged = check.judge_all(staged, iter::once(Leaf::of(&member)), false);
+    Ok(match judged.map_err(GroupError::from)? {
+        Checked::Done(trusts) => Checked::Done(trusts.into_iter().next().unwrap_or_default()),
+        Checked::KeysNeeded(users) => Checked::KeysNeeded(users),
+    })
+}
+
+/// A signature key in a new leaf, and how the leaf contradicts the directory.
+type Impostor = (Vec<u8>, Contradiction);
+
+/// Judges the leaves that a Commit brings: those of new members, and those that members replace.
+fn judge_commit(
+    staged: &Staged<'_>,
+    commit: &StagedCommit,
+    check: &LeafCheck<'_>,
+) -> Result<Checked<Vec<Impostor>>, MessageError> {
+    let leaf_of = |node: &LeafNode| (node.credential().clone(), node.signature_key().clone());
+    let added = commit.add_proposals();
+    let added = added.map(|add| leaf_of(add.add_proposal().key_package().leaf_node()));
+    let updated = commit.update_proposals();
+    let updated = updated.map(|update| leaf_of(update.update_proposal().leaf_node()));
+    let path = commit.update_path_leaf_node().map(leaf_of);
+    let leaves: Vec<_> = added.chain(updated).chain(path).collect();
+    let judged = check.judge_all(
+        staged,
+        leaves.iter().map(|(credential, key)| Leaf::new(credential, key.as_slice())),
+        false,
+    );
+    Ok(match judged.map_err(GroupError::from)? {
+        Checked::KeysNeeded(users) => Checked::KeysNeeded(users),
+        Checked::Done(trusts) => {
+            let judged = leaves.iter().zip(trusts);
+            let impostors = judged
+                .filter_map(|((_, key), trust)| Some((key.as_slice().to_vec(), trust.impostor()?)));
+            Checked::Done(impostors.collect())
+        }
+    })
+}
+
+/// Notes the members that a Commit has brought and that contradict the directory, and forgets those that are
+/// gone or do not any more.
+fn note_impostors(
+    staged: &Staged<'_>,
+    state: &MlsGroup,
+    group: &GroupId,
+    impostors: &[Impostor],
+    check: &LeafCheck<'_>,
+) -> Result<Vec<UntrustedMember>, MessageError> {
+    let members: Vec<Member> = state.members().collect();
+    recheck_untrusted(staged, group, &members, check).map_err(GroupError::from)?;
+    let untrusted = |member: &Member| {
+        let (_, why) = impostors.iter().find(|(key, _)| *key == member.signature_key)?;
+        Some(UntrustedMember::of(member, *why))
+    };
+    let untrusted: Vec<UntrustedMember> = members.iter().filter_map(untrusted).collect();
+    note_untrusted(staged, group, &untrusted).map_err(GroupError::from)?;
+    Ok(untrusted)
 }
 
 /// Refuses a Commit by which a member would go by another name than the group knows.
@@ -238,5 +370,6 @@ fn merge(
         end_on(staged, &group);
     }
     let epoch = state.epoch().as_u64();
-    Ok(Change { group, sender, epoch, added, removed, removed_self, own_commit_lost })
+    let untrusted = Vec::new();
+    Ok(Change { group, sender, epoch, added, removed, removed_self, own_commit_lost, untrusted })
 }

@@ -14,8 +14,11 @@ use tls_codec::{Deserialize, Serialize, VLBytes};
 
 use super::CLOCK_SKEW;
 use crate::{
-    AddError, BoxError, PackageCheck, Provider,
-    mls::{ledger_ref, names},
+    AddError, BoxError, LeafTrust, PackageCheck, Provider, Staged, StorageError,
+    mls::{
+        ledger_ref, names,
+        peers::{Leaf, PeerRecord, peer_record, trust_of},
+    },
 };
 
 /// A package that was handed out for an invitation, and the request it answers.
@@ -40,17 +43,21 @@ pub(super) struct Sifted<'a> {
 
 /// Checks each package, and that no device has two or is a member already.
 pub(super) fn sift<'a>(
-    provider: &Provider<'_, '_>,
+    staged: &Staged<'_>,
     state: &MlsGroup,
     offers: &'a [OfferedPackage],
     now: Timestamp,
-) -> Sifted<'a> {
+) -> Result<Sifted<'a>, StorageError> {
+    let provider = &staged.provider();
     let is_member: HashSet<Vec<u8>> = state.members().map(|member| member.signature_key).collect();
     let mut seen: HashSet<Vec<u8>> = HashSet::new();
     let mut sifted = Sifted { good: Vec::with_capacity(offers.len()), bad: Vec::new() };
     for offer in offers {
         let (keypackage_ref, owner) = (offer.keypackage_ref.clone(), offer.owner.clone());
-        let fault = match admit(provider, state, offer, now) {
+        let record = peer_record(staged, owner.user())?;
+        let admitted = admit(provider, state, offer, now)
+            .and_then(|package| directory_names(record.as_ref(), &owner, package));
+        let fault = match admitted {
             Err((check, source)) => {
                 AddError::PackageRejected { keypackage_ref, owner, check, source }
             }
@@ -68,7 +75,19 @@ pub(super) fn sift<'a>(
         };
         sifted.bad.push((offer.keypackage_ref.clone(), fault));
     }
-    sifted
+    Ok(sifted)
+}
+
+/// Checks that the leaf of a package does not contradict what is known of its owner.
+fn directory_names(
+    record: Option<&PeerRecord>,
+    owner: &PoolId,
+    package: KeyPackage,
+) -> Result<KeyPackage, FailedCheck> {
+    match trust_of(record, owner, &Leaf::of_node(package.leaf_node())) {
+        LeafTrust::Contradicts(why) => Err((PackageCheck::Directory, Some(why.to_string().into()))),
+        LeafTrust::Verified | LeafTrust::Known | LeafTrust::Unchecked => Ok(package),
+    }
 }
 
 fn admit(

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ExchangeError, MlsConnection, OwnStage, OwnerAudit, Staged, StorageError,
     audit::{AuditFinding, Fetched, Histories, KnownLedger, Refusal, Verdict},
+    mls::peers::identity_findings,
 };
 
 /// The name of the record of the server's ledger.
@@ -58,6 +59,7 @@ impl<D> MlsConnection<D> {
         let fetched: Fetched = staged.app_record(FETCHED_RECORD)?.unwrap_or_default();
         let refused: Option<Refusal> = staged.app_record(REFUSED_RECORD)?;
         let ledger: Option<KnownLedger> = staged.app_record(LEDGER_RECORD)?;
+        let identities = identity_findings(&staged, self.identity().pool().user())?;
         drop(staged);
         let head = self.store().mirror_head();
         let histories = Histories {
@@ -69,6 +71,7 @@ impl<D> MlsConnection<D> {
         };
         let mut findings = histories.examine();
         findings.extend(refused.map(AuditFinding::from));
+        findings.extend(identities);
         findings.extend(ledger.iter().flat_map(|ledger| ledger.findings(now)));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
         Ok(OwnerAudit {

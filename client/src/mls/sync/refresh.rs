@@ -44,6 +44,9 @@ pub struct Refresh {
     /// The differences between the device and the server that were mended. Tell your user, if there
     /// is something.
     pub drift: Drift,
+    /// The devices of this user that no device or recovery key of the user has introduced: an alarm, unless
+    /// the server's operator lets devices in by a list or by tokens.
+    pub unintroduced_devices: Vec<String>,
 }
 
 impl Refresh {
@@ -102,7 +105,8 @@ impl<D> MlsConnection<D> {
         let (known, held) = (self.store().mirror_head(), self.pool().uploaded(now)?);
         let status = self.api().status().await?;
         let events = self.catch_up(&status, known, now).await?;
-        let mut refresh = Refresh { events, ..Refresh::default() };
+        let unintroduced_devices = self.watch_own_devices(&status, now).await?;
+        let mut refresh = Refresh { events, unintroduced_devices, ..Refresh::default() };
         refresh.expired = self.pool().expire(now)?.len();
         self.delete_old_keys(now)?;
         self.mend(&status, &held, now).await?;

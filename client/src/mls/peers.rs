@@ -1,0 +1,21 @@
+//! Other users' keys: pinned when they are seen first, and held to the chain that leads on from there.
+
+mod fetch;
+mod record;
+mod safety_number;
+mod trust;
+mod watch;
+
+pub use self::{
+    record::{PeerChange, PeerChangeKind, PeerDevice, PeerDoubt, PeerKeys, PeerStatus},
+    trust::{Contradiction, KeyPolicy, LeafTrust, UntrustedMember},
+};
+pub(crate) use self::{
+    record::{PeerRecord, peer_record},
+    safety_number::safety_number,
+    trust::{
+        Checked, Leaf, LeafCheck, accept_untrusted, note_untrusted, recheck_untrusted, trust_of,
+        untrusted_in,
+    },
+    watch::{identity_findings, inviter_of, note_inviter, note_refused_invitation},
+};

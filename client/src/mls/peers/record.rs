@@ -1,0 +1,304 @@
+//! What is kept of a user's keys: the verified device list, and the person's decisions about it.
+
+use std::{collections::BTreeMap, fmt};
+
+use keypool_api::{UserDevices, has_signed};
+use keypool_ledger::{SignatureKey, Timestamp};
+use keypool_projections::{
+    directory::{DeviceList, ListedDevice, Origin},
+    statement::LedgerId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Staged, StorageError};
+
+/// The prefix of the names of the records of peers.
+const RECORD_PREFIX: &str = "peer/";
+/// How many changes are kept of a peer.
+const CHANGES_MAX: usize = 64;
+
+/// The state of a user's keys, as this device knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerKeys {
+    /// The user.
+    pub user: String,
+    /// How far the keys are trusted.
+    pub status: PeerStatus,
+    /// The user's registered devices, by name.
+    pub devices: Vec<PeerDevice>,
+    /// When the keys were seen first.
+    pub first_seen: Timestamp,
+    /// The changes since then, the oldest first, 64 at most.
+    pub changes: Vec<PeerChange>,
+}
+
+/// How far a user's keys are trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerStatus {
+    /// The server has named them, and nobody has compared them.
+    FirstSeen,
+    /// A person has compared the safety number.
+    Verified {
+        /// When.
+        at: Timestamp,
+    },
+    /// The server names keys that do not follow from those that were seen: nobody is invited by them until
+    /// the person accepts the new ones.
+    Changed {
+        /// Why they do not follow.
+        why: PeerDoubt,
+        /// When that was seen.
+        at: Timestamp,
+    },
+}
+
+/// Why a user's keys do not follow from those that were seen before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerDoubt {
+    /// The chain that the server shows contradicts itself, or what was seen before.
+    ChainRefused {
+        /// The contradiction.
+        said: String,
+    },
+    /// The operator has released the name: it may be another person's.
+    NameReleased,
+}
+
+impl fmt::Display for PeerDoubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ChainRefused { said } => f.write_str(said),
+            Self::NameReleased => {
+                f.write_str("the server's operator has released the name: it may be another person")
+            }
+        }
+    }
+}
+
+/// A registered device of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerDevice {
+    /// Its name.
+    pub device: String,
+    /// The key that speaks for it.
+    pub signature_key: SignatureKey,
+    /// Since when, by the server's clock.
+    pub since: Timestamp,
+    /// How it came to be the user's.
+    pub origin: Origin,
+    /// Whether its key is trusted as the user's: introduced by keys of the user, or there when the user was
+    /// seen first.
+    pub is_trusted: bool,
+}
+
+/// A change of a user's devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerChange {
+    /// When this device saw it, by the server's clock.
+    pub at: Timestamp,
+    /// The device.
+    pub device: String,
+    /// The change.
+    pub kind: PeerChangeKind,
+}
+
+/// The kinds of changes of a user's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerChangeKind {
+    /// A device came, introduced by a key of the user.
+    Added,
+    /// A device came, and no key of the user has introduced it.
+    AddedUnsigned,
+    /// A device has another key, and the one before has agreed.
+    Rotated,
+    /// A device has another key, and the one before has not agreed.
+    RotatedUnsigned,
+    /// A device was removed.
+    Removed,
+    /// The user's recovery key has registered the device and removed all others.
+    Recovered,
+}
+
+/// The record of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PeerRecord {
+    list: DeviceList,
+    ledger: Option<LedgerId>,
+    /// The keys without an introduction that were there when the user was seen first, by device.
+    accepted: BTreeMap<String, SignatureKey>,
+    verified_at: Option<Timestamp>,
+    first_seen: Timestamp,
+    /// When the server was asked last.
+    pub(crate) fetched_at: Timestamp,
+    doubt: Option<(PeerDoubt, Timestamp)>,
+    changes: Vec<PeerChange>,
+}
+
+/// The record of a user, as an operation has it; `None` for one who was never looked up.
+pub(crate) fn peer_record(
+    staged: &Staged<'_>,
+    user: &str,
+) -> Result<Option<PeerRecord>, StorageError> {
+    staged.app_record(&record_name(user))
+}
+
+impl PeerRecord {
+    /// The record of a user who is seen for the first time.
+    pub(super) fn new(user: &str, now: Timestamp) -> Self {
+        Self {
+            list: DeviceList::new(user),
+            ledger: None,
+            accepted: BTreeMap::new(),
+            verified_at: None,
+            first_seen: now,
+            fetched_at: now,
+            doubt: None,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Writes the record, as part of an operation.
+    pub(crate) fn put(&self, staged: &Staged<'_>) -> Result<(), StorageError> {
+        staged.put_app_record(&record_name(self.list.user()), self)
+    }
+
+    /// The position of the last change that is known.
+    pub(super) const fn position(&self) -> u64 {
+        self.list.position()
+    }
+
+    /// Why the keys do not follow from those that were seen before.
+    pub(crate) fn doubt(&self) -> Option<&PeerDoubt> {
+        self.doubt.as_ref().map(|(why, _)| why)
+    }
+
+    /// Why the keys do not follow from those that were seen before, and when that was seen.
+    pub(super) fn doubt_at(&self) -> Option<(&PeerDoubt, Timestamp)> {
+        self.doubt.as_ref().map(|(why, at)| (why, *at))
+    }
+
+    pub(crate) const fn list(&self) -> &DeviceList {
+        &self.list
+    }
+
+    pub(super) const fn is_verified(&self) -> bool {
+        self.verified_at.is_some() && self.doubt.is_none()
+    }
+
+    /// Notes that a person has compared the safety number.
+    pub(crate) fn verify(&mut self, now: Timestamp) {
+        self.verified_at = Some(now);
+    }
+
+    /// Follows the chain that the server shows from what is known. A chain that does not follow leaves the
+    /// list as it was, and the user in doubt.
+    pub(super) fn follow(&mut self, shown: &UserDevices, ledger: &LedgerId, now: Timestamp) {
+        self.fetched_at = now;
+        if self.doubt.is_some() {
+            return;
+        }
+        let before = self.list.clone();
+        let mut after = self.list.clone();
+        let ledger = self.ledger.get_or_insert_with(|| ledger.clone());
+        let verify = |key: &_, bytes: &[u8], proof: &_| has_signed(key, bytes, proof);
+        if let Err(error) =
+            after.follow(&shown.history, (shown.head, shown.position), ledger, &verify)
+        {
+            let why = PeerDoubt::ChainRefused { said: error.to_string() };
+            self.doubt = Some((why, now));
+            return;
+        }
+        let is_first = before.position() == 0;
+        if !is_first && before.releases() < after.releases() {
+            self.doubt = Some((PeerDoubt::NameReleased, now));
+            return;
+        }
+        if is_first {
+            let unsigned = after.registered().filter(|(_, listed)| !listed.introduced);
+            let keys = unsigned.filter_map(|(name, listed)| Some((name, listed.key.clone()?)));
+            self.accepted = keys.map(|(name, key)| (name.to_owned(), key)).collect();
+        } else {
+            self.note_changes(&before, &after, now);
+        }
+        self.list = after;
+    }
+
+    fn note_changes(&mut self, before: &DeviceList, after: &DeviceList, now: Timestamp) {
+        for (device, listed) in after.registered() {
+            let known = before.device(device).filter(|known| known.key.is_some());
+            let kind = match (known, listed) {
+                (Some(known), listed) if known.key == listed.key => continue,
+                (_, listed) if listed.origin == Origin::Recovered && listed.introduced => {
+                    PeerChangeKind::Recovered
+                }
+                (Some(_), listed) if listed.introduced => PeerChangeKind::Rotated,
+                (Some(_), _) => PeerChangeKind::RotatedUnsigned,
+                (None, listed) if listed.introduced => PeerChangeKind::Added,
+                (None, _) => PeerChangeKind::AddedUnsigned,
+            };
+            self.changes.push(PeerChange { at: now, device: device.to_owned(), kind });
+        }
+        let gone = before
+            .registered()
+            .filter(|(device, _)| after.device(device).is_none_or(|listed| listed.key.is_none()));
+        let kind = PeerChangeKind::Removed;
+        let gone = gone.map(|(device, _)| PeerChange { at: now, device: device.to_owned(), kind });
+        self.changes.extend(gone);
+        let surplus = self.changes.len().saturating_sub(CHANGES_MAX);
+        self.changes.drain(..surplus);
+    }
+
+    /// Whether a device's key of now is the user's, as far as this device can tell.
+    pub(super) fn is_trusted(&self, device: &str, listed: &ListedDevice) -> bool {
+        listed.introduced
+            || listed.key.is_some() && self.accepted.get(device) == listed.key.as_ref()
+    }
+
+    /// The keys of the user's trusted devices, for the safety number.
+    pub(crate) fn trusted_keys(&self) -> Vec<SignatureKey> {
+        let trusted = self.list.registered().filter(|(name, listed)| self.is_trusted(name, listed));
+        trusted.filter_map(|(_, listed)| listed.key.clone()).collect()
+    }
+
+    /// The devices that no key of the user has introduced, and that were not there at first.
+    pub(crate) fn unintroduced(&self) -> impl Iterator<Item = (&str, &ListedDevice)> {
+        self.list.registered().filter(|(name, listed)| !self.is_trusted(name, listed))
+    }
+
+    /// The keys for the app.
+    pub(crate) fn to_keys(&self) -> PeerKeys {
+        let device = |(name, listed): (&str, &ListedDevice)| {
+            Some(PeerDevice {
+                device: name.to_owned(),
+                signature_key: listed.key.clone()?,
+                since: listed.since_at,
+                origin: listed.origin.clone(),
+                is_trusted: self.is_trusted(name, listed),
+            })
+        };
+        let status = match (&self.doubt, self.verified_at) {
+            (Some((why, at)), _) => PeerStatus::Changed { why: why.clone(), at: *at },
+            (None, Some(at)) => PeerStatus::Verified { at },
+            (None, None) => PeerStatus::FirstSeen,
+        };
+        PeerKeys {
+            user: self.list.user().to_owned(),
+            status,
+            devices: self.list.registered().filter_map(device).collect(),
+            first_seen: self.first_seen,
+            changes: self.changes.clone(),
+        }
+    }
+}
+
+fn record_name(user: &str) -> String {
+    format!("{RECORD_PREFIX}{user}")
+}
+
+/// Forgets a peer, as part of an operation: the next look sees the user for the first time.
+pub(super) fn forget(staged: &Staged<'_>, user: &str) {
+    staged.remove_app_record(&record_name(user));
+}

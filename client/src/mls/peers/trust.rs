@@ -1,0 +1,322 @@
+//! Whose a leaf is: its credential and key, held to the directory's chain.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use data_encoding::HEXLOWER;
+use keypool_ledger::{GroupId, PoolId, Timestamp};
+use openmls::{credentials::Credential, group::Member, treesync::LeafNode};
+use serde::{Deserialize, Serialize};
+
+use super::record::{PeerRecord, peer_record};
+use crate::{
+    DeviceIdentity, Staged, StorageError,
+    mls::{credential_hash, identity::has_key_pair, name_in, names},
+};
+
+/// The prefix of the names of the records of groups with members that are not trusted.
+const UNTRUSTED_PREFIX: &str = "untrusted/";
+/// How long a look-up of a user counts as fresh: a join asks for older ones again.
+const FRESH: Duration = Duration::from_hours(1);
+/// After how long a user whose leaf could not be trusted is looked up again.
+const ASKED_AGAIN: Duration = Duration::from_secs(20);
+
+/// Whether a leaf is the user's whose name it carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeafTrust {
+    /// The key is the user's, and a person has verified the user.
+    Verified,
+    /// The key is the user's by the chain that was pinned when the user was seen first.
+    Known,
+    /// Nobody has looked the user up yet.
+    #[default]
+    Unchecked,
+    /// The leaf contradicts what is known of the user.
+    Contradicts(Contradiction),
+}
+
+/// How a leaf contradicts what is known of the user it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contradiction {
+    /// Its credential names no device of a user.
+    NamesNoDevice,
+    /// No user of the name is registered.
+    UnknownUser,
+    /// The user has no such device.
+    UnknownDevice,
+    /// The device was removed by its user.
+    RemovedDevice,
+    /// Another key is registered for the device.
+    OtherKey,
+    /// The device has declared another credential.
+    OtherCredential,
+    /// No key of the user has introduced the device.
+    NotIntroduced,
+    /// The user's keys do not follow from those that were seen before.
+    KeysChanged,
+}
+
+impl Contradiction {
+    /// Whether somebody else may be speaking under the name. A device that its user has removed is a member
+    /// until somebody removes it from the group, and tells nobody's lie.
+    const fn is_impostor(self) -> bool {
+        !matches!(self, Self::RemovedDevice)
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NamesNoDevice => "the credential names no device of a user",
+            Self::UnknownUser => "no user of that name is registered",
+            Self::UnknownDevice => "the user has no such device",
+            Self::RemovedDevice => "the user has removed this device",
+            Self::OtherKey => "another key is registered for the device",
+            Self::OtherCredential => "the device has declared another credential",
+            Self::NotIntroduced => "no device of the user has introduced it",
+            Self::KeysChanged => "the user's keys have changed, and the new ones were not accepted",
+        })
+    }
+}
+
+/// What to do with a group in which a member other than the inviter contradicts the directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyPolicy {
+    /// Nothing is sent to the group until the member is gone or the app accepts it.
+    #[default]
+    Strict,
+    /// The member is marked.
+    Mark,
+}
+
+/// A member whose leaf contradicts the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UntrustedMember {
+    /// The name in its credential.
+    pub name: String,
+    /// Its place in the group.
+    pub leaf_index: u32,
+    /// The contradiction.
+    pub why: Contradiction,
+    /// The signature key in the leaf.
+    pub(crate) key: Vec<u8>,
+}
+
+/// The outcome of an operation that checks leaves.
+pub(crate) enum Checked<T> {
+    /// It is done.
+    Done(T),
+    /// Some leaves cannot be judged before these users were looked up. Nothing was done.
+    KeysNeeded(BTreeSet<String>),
+}
+
+/// How leaves are checked in an operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeafCheck<'a> {
+    /// The device that checks: its own leaves are its own.
+    pub(crate) identity: &'a DeviceIdentity,
+    /// Whether users who are not known well enough are looked up, and the operation is tried again.
+    pub(crate) may_ask: bool,
+    /// The time, by the server's clock.
+    pub(crate) now: Timestamp,
+}
+
+/// A leaf as it is checked.
+pub(crate) struct Leaf<'a> {
+    credential: &'a Credential,
+    key: &'a [u8],
+}
+
+impl<'a> Leaf<'a> {
+    pub(crate) const fn new(credential: &'a Credential, key: &'a [u8]) -> Self {
+        Self { credential, key }
+    }
+
+    pub(crate) fn of(member: &'a Member) -> Self {
+        Self { credential: &member.credential, key: &member.signature_key }
+    }
+
+    pub(crate) fn of_node(node: &'a LeafNode) -> Self {
+        Self { credential: node.credential(), key: node.signature_key().as_slice() }
+    }
+}
+
+/// The member and the contradiction, as a sentence.
+impl fmt::Display for UntrustedMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the key of {} is not known as theirs: {}", self.name, self.why)
+    }
+}
+
+impl UntrustedMember {
+    pub(crate) fn of(member: &Member, why: Contradiction) -> Self {
+        Self {
+            name: name_in(&member.credential).unwrap_or_default(),
+            leaf_index: member.index.u32(),
+            why,
+            key: member.signature_key.clone(),
+        }
+    }
+}
+
+impl LeafCheck<'_> {
+    /// Judges a leaf by what is known. Adds the user to `needed` if the answer may be another after a
+    /// look-up; with `wants_fresh` also if the last one is an hour ago.
+    fn judge(
+        &self,
+        staged: &Staged<'_>,
+        leaf: &Leaf<'_>,
+        wants_fresh: bool,
+        needed: &mut BTreeSet<String>,
+    ) -> Result<LeafTrust, StorageError> {
+        let Some(device) = device_of(leaf.credential) else {
+            return Ok(LeafTrust::Contradicts(Contradiction::NamesNoDevice));
+        };
+        if device == *self.identity.pool() {
+            let is_own = has_key_pair(staged, leaf.key);
+            let other = LeafTrust::Contradicts(Contradiction::OtherKey);
+            return Ok(if is_own { LeafTrust::Verified } else { other });
+        }
+        let record = peer_record(staged, device.user())?;
+        let trust = trust_of(record.as_ref(), &device, leaf);
+        let age = record.map_or(Duration::MAX, |record| self.now.since(record.fetched_at));
+        let age_max = match trust {
+            LeafTrust::Verified | LeafTrust::Known if !wants_fresh => Duration::MAX,
+            LeafTrust::Verified | LeafTrust::Known => FRESH,
+            LeafTrust::Unchecked | LeafTrust::Contradicts(_) => ASKED_AGAIN,
+        };
+        if self.may_ask && age_max <= age {
+            needed.insert(device.user().to_owned());
+        }
+        Ok(trust)
+    }
+
+    /// Judges all leaves of a group, in their order. Users that should be looked up come in the place of the
+    /// judgements.
+    pub(crate) fn judge_all<'l>(
+        &self,
+        staged: &Staged<'_>,
+        leaves: impl Iterator<Item = Leaf<'l>>,
+        wants_fresh: bool,
+    ) -> Result<Checked<Vec<LeafTrust>>, StorageError> {
+        let mut needed = BTreeSet::new();
+        let trusts = leaves.map(|leaf| self.judge(staged, &leaf, wants_fresh, &mut needed));
+        let trusts = trusts.collect::<Result<Vec<_>, _>>()?;
+        Ok(if needed.is_empty() { Checked::Done(trusts) } else { Checked::KeysNeeded(needed) })
+    }
+}
+
+/// The device that a credential names.
+fn device_of(credential: &Credential) -> Option<PoolId> {
+    name_in(credential)?.parse().ok()
+}
+
+/// Judges a leaf that names a device by what is known of the user.
+pub(crate) fn trust_of(record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf<'_>) -> LeafTrust {
+    let Some(record) = record else { return LeafTrust::Unchecked };
+    if record.doubt().is_some() {
+        return LeafTrust::Contradicts(Contradiction::KeysChanged);
+    }
+    if record.position() == 0 {
+        return LeafTrust::Contradicts(Contradiction::UnknownUser);
+    }
+    let Some(listed) = record.list().device(device.device()) else {
+        return LeafTrust::Contradicts(Contradiction::UnknownDevice);
+    };
+    if listed.key.is_none() {
+        return LeafTrust::Contradicts(Contradiction::RemovedDevice);
+    }
+    if !listed.has_key(leaf.key) {
+        return LeafTrust::Contradicts(Contradiction::OtherKey);
+    }
+    if !record.is_trusted(device.device(), listed) {
+        return LeafTrust::Contradicts(Contradiction::NotIntroduced);
+    }
+    let is_declared = match &listed.credential {
+        Some(declared) => credential_hash(leaf.credential).is_ok_and(|it| it == declared.digest()),
+        None => names(leaf.credential, device),
+    };
+    match is_declared {
+        false => LeafTrust::Contradicts(Contradiction::OtherCredential),
+        true if record.is_verified() => LeafTrust::Verified,
+        true => LeafTrust::Known,
+    }
+}
+
+impl LeafTrust {
+    /// Whether the key is the user's.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        matches!(self, Self::Verified | Self::Known)
+    }
+
+    /// The contradiction that somebody else under the name would make.
+    pub(crate) const fn impostor(&self) -> Option<Contradiction> {
+        match self {
+            Self::Contradicts(why) if why.is_impostor() => Some(*why),
+            _ => None,
+        }
+    }
+}
+
+/// The members of a group that contradict the directory and were not accepted, as an operation has them.
+pub(crate) fn untrusted_in(
+    staged: &Staged<'_>,
+    group: &GroupId,
+) -> Result<Vec<UntrustedMember>, StorageError> {
+    Ok(staged.app_record(&untrusted_name(group))?.unwrap_or_default())
+}
+
+/// Adds members that contradict the directory to those of a group, as part of an operation.
+pub(crate) fn note_untrusted(
+    staged: &Staged<'_>,
+    group: &GroupId,
+    members: &[UntrustedMember],
+) -> Result<(), StorageError> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let mut all = untrusted_in(staged, group)?;
+    all.retain(|known| !members.iter().any(|member| member.leaf_index == known.leaf_index));
+    all.extend(members.iter().cloned());
+    staged.put_app_record(&untrusted_name(group), &all)
+}
+
+/// Forgets those members of a group that are gone, or do not contradict the directory any more, as part of an
+/// operation. Returns whether none is left.
+pub(crate) fn recheck_untrusted(
+    staged: &Staged<'_>,
+    group: &GroupId,
+    members: &[Member],
+    check: &LeafCheck<'_>,
+) -> Result<bool, StorageError> {
+    let all = untrusted_in(staged, group)?;
+    if all.is_empty() {
+        return Ok(true);
+    }
+    let mut left = Vec::new();
+    for untrusted in all {
+        let is_it = |member: &&Member| {
+            member.index.u32() == untrusted.leaf_index && member.signature_key == untrusted.key
+        };
+        let Some(member) = members.iter().find(is_it) else { continue };
+        let trust = check.judge(staged, &Leaf::of(member), false, &mut BTreeSet::new())?;
+        left.extend(trust.impostor().map(|why| UntrustedMember { why, ..untrusted }));
+    }
+    if left.is_empty() {
+        accept_untrusted(staged, group);
+        return Ok(true);
+    }
+    staged.put_app_record(&untrusted_name(group), &left)?;
+    Ok(false)
+}
+
+/// Accepts the members of a group that contradict the directory, as part of an operation.
+pub(crate) fn accept_untrusted(staged: &Staged<'_>, group: &GroupId) {
+    staged.remove_app_record(&untrusted_name(group));
+}
+
+fn untrusted_name(group: &GroupId) -> String {
+    format!("{UNTRUSTED_PREFIX}{}", HEXLOWER.encode(group.as_bytes()))
+}
