@@ -9,14 +9,20 @@
 //! by its operator's word. The list says so of each device ([`Origin`], [`ListedDevice::introduced`]), and
 //! its reader decides.
 
+mod chain_error;
+
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use keypool_ledger::{
-    CredentialBytes, Event, Hash, PoolId, Signature, SignatureKey, SignedStatement, Timestamp,
+    CredentialBytes, Event, Hash, PoolId, Signature, SignatureKey, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::statement::{Agreement, LedgerId, Statement, device_list_head};
+pub use self::chain_error::ChainError;
+use self::checks::{Checked, out_of_order};
+use crate::statement::{LedgerId, device_list_head};
 
 /// A change of a user's device list, as the log has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,90 +103,17 @@ pub struct DeviceList {
     /// Whether a device was registered since the last release.
     begun: bool,
     recovery_key: Option<SignatureKey>,
+    /// The device that set the first recovery key: the others stand in its history too.
+    recovery_device: Option<String>,
     /// Whether the recovery key was set by an introduced device.
     recovery_introduced: bool,
     retired: BTreeSet<SignatureKey>,
     devices: BTreeMap<String, ListedDevice>,
     /// The heads before the removals that came last, in a row: a recovery names one of them.
     heads_before_removals: Vec<Hash>,
-}
-
-/// Why a chain of changes is not the user's: a lie of the server, or a damaged reply.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChainError {
-    /// A change is of another user's device.
-    #[error("the change at position {position} is of {device}, another user's device")]
-    OtherUser {
-        /// The device.
-        device: PoolId,
-        /// Where the change stands.
-        position: u64,
-    },
-    /// A change stands before one that is known, or makes no sense after it.
-    #[error("the change at position {position} of {device} does not follow from those before it")]
-    OutOfOrder {
-        /// The device.
-        device: PoolId,
-        /// Where the change stands.
-        position: u64,
-    },
-    /// A statement was made on another device list: a change before it is left out, or was added.
-    #[error(
-        "the statement at position {position} was made on another list of the user's devices: a change before \
-         it is left out or was added"
-    )]
-    Gap {
-        /// Where the change stands.
-        position: u64,
-    },
-    /// A statement is not signed by the key it names, for this change, device and ledger.
-    #[error("the statement at position {position} is not signed by the key it names")]
-    NotSigned {
-        /// Where the change stands.
-        position: u64,
-    },
-    /// A statement had ended before the change was recorded.
-    #[error("the statement at position {position} had ended before it was used")]
-    Expired {
-        /// Where the change stands.
-        position: u64,
-    },
-    /// A statement is by a key that was not the user's at that moment.
-    #[error("the statement at position {position} is by {by}, which was no key of the user then")]
-    NotTheUsers {
-        /// Where the change stands.
-        position: u64,
-        /// The key.
-        by: SignatureKey,
-    },
-    /// A key that was removed or replaced, or is another device's, is registered again.
-    #[error("the change at position {position} brings back {key}, which was removed or is in use")]
-    KeyReused {
-        /// Where the change stands.
-        position: u64,
-        /// The key.
-        key: SignatureKey,
-    },
-    /// The server's last change is an earlier one than a change that is known already.
-    #[error(
-        "the server shows an older list of {user}'s devices: up to position {shown}, not {known}"
-    )]
-    Older {
-        /// The user.
-        user: String,
-        /// The position of the last change that is known.
-        known: u64,
-        /// The position that the server shows.
-        shown: u64,
-    },
-    /// The changes do not lead to the head that the server names: some are kept back.
-    #[error(
-        "the server keeps changes of {user}'s devices back: they do not lead to the head it names"
-    )]
-    Withheld {
-        /// The user.
-        user: String,
-    },
+    /// The device whose key was rotated, if only leaf keys of its new key came since, and the head before
+    /// that: the statements of those leaf keys name it.
+    head_before_rotation: Option<(String, Hash)>,
 }
 
 /// A check of an Ed25519 signature: key, signed bytes, signature.
@@ -196,10 +129,12 @@ impl DeviceList {
             releases: 0,
             begun: false,
             recovery_key: None,
+            recovery_device: None,
             recovery_introduced: false,
             retired: BTreeSet::new(),
             devices: BTreeMap::new(),
             heads_before_removals: Vec::new(),
+            head_before_rotation: None,
         }
     }
 
@@ -225,6 +160,25 @@ impl DeviceList {
     #[must_use]
     pub const fn recovery_key(&self) -> Option<&SignatureKey> {
         self.recovery_key.as_ref()
+    }
+
+    /// The device that set the user's first recovery key, registered or removed: the subject of a statement
+    /// by which another recovery key takes its place.
+    #[must_use]
+    pub fn recovery_device(&self) -> Option<&str> {
+        self.recovery_device.as_deref()
+    }
+
+    /// Whether statements lead from the user's first key to the recovery key.
+    #[must_use]
+    pub const fn is_recovery_key_introduced(&self) -> bool {
+        self.recovery_introduced
+    }
+
+    /// Whether a key was removed or replaced: then it is nobody's ever after.
+    #[must_use]
+    pub fn is_retired(&self, key: &SignatureKey) -> bool {
+        self.retired.contains(key)
     }
 
     /// A device by its name, registered or removed.
@@ -303,6 +257,8 @@ impl DeviceList {
             }
             Event::KeyRotated { signature_key, statement, .. } => {
                 let introduced = checked.rotation(signature_key, statement.as_ref())?;
+                let rotated = (change.device.device().to_owned(), self.head());
+                self.head_before_rotation = Some(rotated);
                 self.rotate(change, signature_key, introduced);
             }
             Event::DeviceRemoved {} => {
@@ -312,8 +268,8 @@ impl DeviceList {
                 self.remove(change);
             }
             Event::LeafKeyPinned { signature_scheme, signature_key, statement } => {
-                let agreement = Agreement::LeafKey(*signature_scheme, signature_key);
-                let is_signed = checked.declaration(&agreement, statement.as_ref())?;
+                let leaf_key = (*signature_scheme, signature_key);
+                let is_signed = checked.leaf_key(leaf_key, statement.as_ref())?;
                 self.change(change, |listed| {
                     if is_signed {
                         let before =
@@ -323,17 +279,23 @@ impl DeviceList {
                 });
             }
             Event::CredentialDeclared { credential, statement } => {
-                let digest = credential.digest();
-                checked.declaration(&Agreement::Credential(&digest), Some(statement))?;
+                checked.credential(credential, statement)?;
                 self.change(change, |listed| listed.credential = Some(credential.clone()));
             }
             Event::RecoveryKeySet { recovery_key, statement } => {
                 let introduced = checked.recovery_key(recovery_key, statement)?;
                 self.retired.extend(self.recovery_key.replace(recovery_key.clone()));
                 self.recovery_introduced = introduced;
+                let device = change.device.device();
+                self.recovery_device.get_or_insert_with(|| device.to_owned());
                 self.change(change, |_| ());
             }
             Event::NameReleased {} => {
+                if checked.speaking_key().is_ok() {
+                    return Err(out_of_order(change));
+                }
+                self.recovery_device = None;
+                self.recovery_introduced = false;
                 self.retired.extend(self.recovery_key.take());
                 self.releases += u32::from(self.begun);
                 self.begun = false;
@@ -343,6 +305,9 @@ impl DeviceList {
         }
         if !matches!(change.event, Event::DeviceRemoved {}) {
             self.heads_before_removals.clear();
+        }
+        if !matches!(change.event, Event::KeyRotated { .. } | Event::LeafKeyPinned { .. }) {
+            self.head_before_rotation = None;
         }
         self.position = *position;
         Ok(())
@@ -412,148 +377,6 @@ impl DeviceList {
     }
 
     fn is_in_use(&self, key: &SignatureKey) -> bool {
-        self.recovery_key.as_ref() == Some(key)
-            || self.devices.values().any(|listed| listed.key.as_ref() == Some(key))
+        self.devices.values().any(|listed| listed.key.as_ref() == Some(key))
     }
-}
-
-/// A change, and the list that it is checked against.
-struct Checked<'a> {
-    list: &'a DeviceList,
-    change: &'a DeviceChange,
-    ledger: &'a LedgerId,
-    verify: Verify<'a>,
-}
-
-impl Checked<'_> {
-    /// How a registration came about, and whether statements lead to it.
-    fn registration(
-        &self,
-        key: &SignatureKey,
-        statement: Option<&SignedStatement>,
-    ) -> Result<(Origin, bool), ChainError> {
-        let device = self.list.devices.get(self.change.device.device());
-        if device.is_some_and(|listed| listed.key.is_some()) {
-            return Err(out_of_order(self.change));
-        }
-        self.fresh(key)?;
-        let Some(statement) = statement else {
-            let is_first = !self.list.begun;
-            return Ok((if is_first { Origin::First } else { Origin::Unsigned }, is_first));
-        };
-        if self.list.recovery_key.as_ref() == Some(&statement.by) {
-            let mut heads = self.list.heads_before_removals.clone();
-            heads.push(self.list.head());
-            self.signed(&Agreement::Recover(key), statement, &heads)?;
-            return Ok((Origin::Recovered, self.list.recovery_introduced));
-        }
-        let mut registered = self.list.registered().map(|(_, listed)| listed);
-        let by = registered.find(|listed| listed.key.as_ref() == Some(&statement.by));
-        let by = by.ok_or_else(|| self.not_the_users(statement))?;
-        self.signed(&Agreement::Vouch(key), statement, &[self.list.head()])?;
-        Ok((Origin::Vouched { by: statement.by.clone() }, by.introduced))
-    }
-
-    /// Whether statements lead to the key that follows.
-    fn rotation(
-        &self,
-        key: &SignatureKey,
-        statement: Option<&SignedStatement>,
-    ) -> Result<bool, ChainError> {
-        let listed = self.speaking_key()?;
-        self.fresh(key)?;
-        // A record from before statements.
-        let Some(statement) = statement else { return Ok(false) };
-        self.signed_by(listed, &Agreement::Rotate(key), statement)?;
-        Ok(listed.introduced)
-    }
-
-    /// Whether a declaration is signed: records from before statements are not.
-    fn declaration(
-        &self,
-        agreement: &Agreement<'_>,
-        statement: Option<&SignedStatement>,
-    ) -> Result<bool, ChainError> {
-        let listed = self.speaking_key()?;
-        let Some(statement) = statement else { return Ok(false) };
-        self.signed_by(listed, agreement, statement)?;
-        Ok(true)
-    }
-
-    /// Whether statements lead to a recovery key.
-    fn recovery_key(
-        &self,
-        key: &SignatureKey,
-        statement: &SignedStatement,
-    ) -> Result<bool, ChainError> {
-        self.fresh(key)?;
-        let agreement = Agreement::RecoveryKey(key);
-        let Some(before) = &self.list.recovery_key else {
-            let listed = self.speaking_key()?;
-            self.signed_by(listed, &agreement, statement)?;
-            return Ok(listed.introduced);
-        };
-        if *before != statement.by {
-            return Err(self.not_the_users(statement));
-        }
-        self.signed(&agreement, statement, &[self.list.head()])?;
-        Ok(self.list.recovery_introduced)
-    }
-
-    /// The device of the change, which must be registered.
-    fn speaking_key(&self) -> Result<&ListedDevice, ChainError> {
-        let listed = self.list.devices.get(self.change.device.device());
-        listed.filter(|listed| listed.key.is_some()).ok_or_else(|| out_of_order(self.change))
-    }
-
-    fn fresh(&self, key: &SignatureKey) -> Result<(), ChainError> {
-        if self.list.retired.contains(key) || self.list.is_in_use(key) {
-            let position = self.change.position;
-            return Err(ChainError::KeyReused { position, key: key.clone() });
-        }
-        Ok(())
-    }
-
-    fn signed_by(
-        &self,
-        listed: &ListedDevice,
-        agreement: &Agreement<'_>,
-        statement: &SignedStatement,
-    ) -> Result<(), ChainError> {
-        if listed.key.as_ref() != Some(&statement.by) {
-            return Err(self.not_the_users(statement));
-        }
-        self.signed(agreement, statement, &[self.list.head()])
-    }
-
-    fn signed(
-        &self,
-        agreement: &Agreement<'_>,
-        statement: &SignedStatement,
-        heads: &[Hash],
-    ) -> Result<(), ChainError> {
-        let Self { change: DeviceChange { device, position, at, .. }, ledger, verify, .. } = self;
-        let (position, SignedStatement { by, head, until, proof }) = (*position, statement);
-        if !heads.contains(head) {
-            return Err(ChainError::Gap { position });
-        }
-        if until < at {
-            return Err(ChainError::Expired { position });
-        }
-        let agreement = agreement.clone();
-        let bytes = Statement { ledger, subject: device, by, agreement, head, until: *until };
-        if verify(by, &bytes.to_bytes(), proof) {
-            Ok(())
-        } else {
-            Err(ChainError::NotSigned { position })
-        }
-    }
-
-    fn not_the_users(&self, statement: &SignedStatement) -> ChainError {
-        ChainError::NotTheUsers { position: self.change.position, by: statement.by.clone() }
-    }
-}
-
-fn out_of_order(change: &DeviceChange) -> ChainError {
-    ChainError::OutOfOrder { device: change.device.clone(), position: change.position }
 }

@@ -9,15 +9,16 @@ use super::Draft;
 use crate::{
     command::{Answer, ItemRefusal, LeafKey, Rejection},
     pool::Package,
-    suites::may_be_signed_by,
+    suites::{ED25519, may_be_signed_by},
 };
 
 impl Draft<'_> {
-    /// Why a package may not enter the pool with the key that has signed it.
+    /// Why a package may not enter the pool with the key that has signed it: without a leaf key the
+    /// registered one.
     pub(super) fn pin_refusal(&self, leaf_key: Option<&LeafKey>) -> Option<ItemRefusal> {
-        let LeafKey { signature_scheme, signature_key } = leaf_key?;
-        let declared = self.pool.pinned_key(*signature_scheme);
-        (declared != Some(signature_key)).then_some(ItemRefusal::LeafKeyDiffers)
+        let signed = leaf_key.map(|LeafKey { signature_key, .. }| signature_key);
+        let scheme = leaf_key.map_or(ED25519, |leaf_key| leaf_key.signature_scheme);
+        (self.pool.pinned_key(scheme) != signed).then_some(ItemRefusal::LeafKeyDiffers)
     }
 
     /// Why a package may not enter the pool with its credential. Without a declaration admission has checked
@@ -60,7 +61,8 @@ impl Draft<'_> {
         if speaks != Some(&statement.by) {
             return Err(Rejection::NotRegistered);
         }
-        let declared = self.pool.pinned_key(*signature_scheme);
+        let registered = speaks.filter(|_| *signature_scheme == ED25519);
+        let declared = self.pool.pinned_key(*signature_scheme).or(registered);
         if declared == Some(signature_key) {
             return Ok(Answer::Declared);
         }

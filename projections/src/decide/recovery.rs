@@ -33,12 +33,15 @@ impl Draft<'_> {
         key: &SignatureKey,
         credential: &str,
     ) -> Result<Answer, Rejection> {
-        let speaks = self.pool.registration().map(|known| &known.signature_key);
-        if speaks == Some(key) {
-            return Ok(Answer::Registered { known: true });
-        }
-        if speaks.is_some() {
-            self.remove()?;
+        match self.pool.registration() {
+            Some(known) if known.signature_key == *key => {
+                // The recovery that registered it is asked for again.
+                let is_recovered = known.voucher.as_ref() == Some(&statement.by);
+                let known = Answer::Registered { known: true };
+                return if is_recovered { Ok(known) } else { Err(Rejection::RecoveryNeedsNewKey) };
+            }
+            Some(_) => drop(self.remove()?),
+            None => {}
         }
         let (signature_key, credential) = (key.clone(), credential.to_owned());
         let statement = Some(statement.clone());

@@ -68,7 +68,7 @@ async fn a_removed_device_comes_back_by_no_voucher_and_removes_nobody() {
         refused(&api.remove(&laptop, device).await, "unauthenticated");
     }
     refused(&api.get(&laptop, "/mailbox").await, "unauthenticated");
-    assert_eq!(api.devices_of(&alice).await.devices, ["main"]);
+    assert_eq!(api.devices_of(&alice).await.devices.devices, ["main"]);
 }
 
 #[actix_web::test]

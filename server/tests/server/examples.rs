@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use data_encoding::BASE64;
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_api::{
-    Code, DevicesReply,
+    Code,
     signing::{BodyParts, ReceivedSignature, SignedParts, content_digest},
 };
 use keypool_ledger::{Hash, Timestamp};
@@ -122,12 +122,7 @@ fn proof((kind, head): (&str, &str), caller: &Device, names: &Names) -> String {
         "rotate" => Agreement::Rotate(&key),
         _ => Agreement::LeafKey(0x0403, &leaf),
     };
-    let list = DevicesReply {
-        user: caller.pool.user().to_owned(),
-        devices: Vec::new(),
-        head: names[head].parse().unwrap(),
-        ledger: names["ledger"].parse().unwrap(),
-    };
+    let list = caller.list_with(names[head].parse().unwrap(), &names["ledger"]);
     let until = NOW.after(Duration::from_mins(4));
     let stated = by.states_on(&list, &caller.pool, agreement, until);
     stated["proof"].as_str().unwrap().to_owned()
@@ -319,12 +314,7 @@ fn the_known_head_and_statement_of_the_api_page_are_right() {
     let (lines, answer) = known_answer(&document, "keypool-statement-v2", "proof: ");
     let part = |line: usize| lines.lines().nth(line).unwrap();
     let (laptop, next) = (part(3).parse().unwrap(), part(5).parse().unwrap());
-    let list = DevicesReply {
-        user: "alice".to_owned(),
-        devices: vec!["phone".to_owned()],
-        head,
-        ledger: part(2).parse().unwrap(),
-    };
+    let list = phone.list_with(head, part(2));
     let until = Timestamp::from_secs(part(7).parse().unwrap());
     let agreement = Agreement::Vouch(&next);
     let statement = Statement {

@@ -11,7 +11,7 @@ use std::{
 use data_encoding::BASE64;
 use ed25519_dalek::{Signer, SigningKey};
 use keypool_api::{
-    ContactToken, DevicesReply,
+    ContactToken, DevicesReply, UserDevices,
     signing::{BodyParts, SignatureHeaders, SignedParts, content_digest},
 };
 use keypool_ledger::{
@@ -80,10 +80,18 @@ impl Device {
         until: Timestamp,
     ) -> Value {
         let until = Timestamp::from_secs(until.as_secs());
-        let (ledger, by, head) = (&list.ledger, &self.keyid(), &list.head);
+        let (ledger, by, head) = (&list.ledger, &self.keyid(), &list.devices.head);
         let statement = Statement { ledger, subject, by, agreement, head, until }.to_bytes();
         let proof = Signature::new(&self.key.sign(&statement).to_bytes()).unwrap();
-        json!({ "head": list.head, "until": until.as_secs(), "proof": proof })
+        json!({ "head": list.devices.head, "until": until.as_secs(), "proof": proof })
+    }
+
+    /// The list of this device's user with a head, as far as statements name it.
+    pub(crate) fn list_with(&self, head: Hash, ledger: &str) -> DevicesReply {
+        let (user, ledger) = (self.pool.user().to_owned(), ledger.parse().unwrap());
+        let (devices, history) = (Vec::new(), Vec::new());
+        let devices = UserDevices { user, devices, head, position: 0, history, more: false };
+        DevicesReply { devices, ledger }
     }
 
     /// The voucher of this device for another one of its user.
