@@ -3,6 +3,7 @@
 mod delivery;
 mod exchange;
 mod invite;
+mod recovery;
 mod refresh;
 mod register;
 mod sealing;
@@ -16,6 +17,7 @@ pub use self::{
     delivery::{SendError, SyncError},
     exchange::ExchangeError,
     invite::{InviteError, UpdateError},
+    recovery::RecoveryError,
     refresh::RefreshError,
     register::RegisterError,
     sealing::SealingError,

@@ -74,8 +74,8 @@ pub use crate::{
     client::{CheckError, ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, ExchangeError, GroupError, IdentityError, InviteError,
-        JoinError, KeyFate, MessageError, PackageCheck, PoolError, RefreshError, RegisterError,
-        SealingError, SendError, StorageError, SyncError, UpdateError,
+        JoinError, KeyFate, MessageError, PackageCheck, PoolError, RecoveryError, RefreshError,
+        RegisterError, SealingError, SendError, StorageError, SyncError, UpdateError,
     },
     mls::{
         connection::MlsConnection,
@@ -99,6 +99,7 @@ pub use crate::{
             Contradiction, KeyPolicy, LeafTrust, PeerChange, PeerChangeKind, PeerDevice, PeerDoubt,
             PeerKeys, PeerStatus, UntrustedMember,
         },
+        recovery::{NoRecoveryWords, RecoveryWords},
         sync::{
             drift::Drift,
             pool_events::{PoolEvent, PoolListener},
@@ -115,7 +116,7 @@ pub use crate::{
 /// The types of other crates that the signatures of this one name.
 pub use keypool_api::{
     Code, ContactToken, LastResortNotice, LevelNotice, PolicyReply, PoolStatus, Problem,
-    RegisterReply, RemoveReply, Voucher,
+    RecoverReply, RegisterReply, RemoveReply, Voucher,
 };
 pub use keypool_ledger::{
     Clock, CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NameError, PackageFacts,

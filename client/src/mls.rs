@@ -19,6 +19,8 @@ pub(crate) mod contacts;
 
 pub(crate) mod peers;
 
+pub(crate) mod recovery;
+
 pub(crate) mod rotation;
 
 mod statements;

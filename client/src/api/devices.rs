@@ -4,8 +4,9 @@
 use std::sync::PoisonError;
 
 use keypool_api::{
-    LeafKeyReply, LeafKeyRequest, RemoveReply, RemoveRequest, RotatePackagesReply,
-    RotatePackagesRequest, UsersDevicesReply, UsersDevicesRequest,
+    DeclaredReply, LeafKeyReply, LeafKeyRequest, RecoverReply, RecoverRequest, RecoveryKeyRequest,
+    RemoveReply, RemoveRequest, RotatePackagesReply, RotatePackagesRequest, UsersDevicesReply,
+    UsersDevicesRequest,
 };
 use keypool_ledger::{CommandId, NameError};
 
@@ -54,6 +55,32 @@ impl ApiClient {
     ) -> Result<RemoveReply, ApiError> {
         let request = RemoveRequest { device: device.to_owned() };
         self.post("/devices/remove", &request, id).await
+    }
+
+    /// Sets the user's recovery key, or another one in its place.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub async fn set_recovery_key(
+        &self,
+        request: &RecoveryKeyRequest,
+        id: CommandId,
+    ) -> Result<DeclaredReply, ApiError> {
+        self.post("/devices/recovery-key", request, id).await
+    }
+
+    /// Registers the key that speaks here by the user's recovery key, and removes every other device.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; if its code is `statement_stale`, its problem names the head of now.
+    pub async fn recover(
+        &self,
+        request: &RecoverRequest,
+        id: CommandId,
+    ) -> Result<RecoverReply, ApiError> {
+        self.post("/devices/recover", request, id).await
     }
 
     /// Declares the key that signs the device's packages of another signature scheme than its own.

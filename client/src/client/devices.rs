@@ -1,10 +1,10 @@
 //! The keys that speak for the device and for others of its user, and the users it wants nothing of.
 
-use keypool_api::{PolicyReply, RegisterReply, RemoveReply, Voucher};
+use keypool_api::{PolicyReply, RecoverReply, RegisterReply, RemoveReply, Voucher};
 use keypool_ledger::SignatureKey;
 
 use super::MlsClient;
-use crate::{ApiError, DeliveryService, RefreshError, RegisterError};
+use crate::{ApiError, DeliveryService, RecoveryError, RecoveryWords, RefreshError, RegisterError};
 
 impl<D: DeliveryService> MlsClient<D> {
     /// Registers the device's key at the server: see
@@ -66,6 +66,32 @@ impl<D: DeliveryService> MlsClient<D> {
     /// Returns an [`ApiError`]. Repeating it is harmless.
     pub async fn remove_device(&self, device: &str) -> Result<RemoveReply, ApiError> {
         self.connection.remove_device(device).await
+    }
+
+    /// Sets the user's recovery key: 24 words that register a new device when all others are lost or stolen. Show
+    /// them once, and have them written down: they are not stored. If the user has a recovery key, `before`
+    /// are its words.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RecoveryError`]. Repeating it is harmless.
+    pub async fn set_recovery_key(
+        &self,
+        words: &RecoveryWords,
+        before: Option<&RecoveryWords>,
+    ) -> Result<(), RecoveryError> {
+        self.connection.set_recovery_key(words, before).await
+    }
+
+    /// Registers this device by the user's recovery key, and removes every other device of the user. For a
+    /// device in a new home; it is in no group then.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RecoveryError`]. Repeating it is harmless.
+    pub async fn recover(&self, words: &RecoveryWords) -> Result<RecoverReply, RecoveryError> {
+        let _alone = self.committing.lock().await;
+        self.connection.recover(words).await
     }
 
     /// Replaces the device's signature key: see

@@ -120,7 +120,7 @@ impl DeviceIdentity {
 
 impl DeviceKeys {
     /// Keys that can sign; others are refused here, so that none fails later.
-    fn of(pair: SignatureKeyPair) -> Result<Self, IdentityError> {
+    pub(super) fn of(pair: SignatureKeyPair) -> Result<Self, IdentityError> {
         Signer::sign(&pair, b"keypool: can this key sign?")
             .map_err(|err| IdentityError::Unusable(format!("{err:?}").into()))?;
         let signature_key = SignatureKey::new(pair.public()).map_err(unusable)?;

@@ -4,7 +4,10 @@
 
 use std::future::Future;
 
-use keypool_api::{Code, ContactToken, DevicesReply, LeafKeyRequest, RotateRequest, Voucher};
+use keypool_api::{
+    Code, ContactToken, DevicesReply, LeafKeyRequest, RecoverRequest, RecoveryKeyRequest,
+    RotateRequest, Voucher,
+};
 use keypool_ledger::{Hash, PoolId, Signature, SignatureKey, Timestamp};
 use keypool_projections::statement::{Agreement, LedgerId, Statement, contact_statement};
 
@@ -34,6 +37,43 @@ impl Grounds {
     pub(super) async fn fetch(api: &ApiClient) -> Result<Self, ApiError> {
         let DevicesReply { devices, ledger } = api.device_list(api.caller().user()).await?;
         Ok(Self { ledger, head: devices.head, now: api.server_time(api.now()) })
+    }
+
+    /// The state by another's word: the server names the head to a device that is not registered only in a
+    /// refusal.
+    pub(super) fn of(api: &ApiClient, ledger: LedgerId, head: Hash) -> Self {
+        Self { ledger, head, now: api.server_time(api.now()) }
+    }
+
+    /// The agreement of a device's key, or of the recovery key before, to a recovery key.
+    pub(super) fn recovery_key(
+        &self,
+        device: &PoolId,
+        keys: &DeviceKeys,
+        recovery_key: &SignatureKey,
+    ) -> Result<RecoveryKeyRequest, ApiError> {
+        let agreement = Agreement::RecoveryKey(recovery_key);
+        let Signed { head, until, proof } = self.sign(device, keys, agreement)?;
+        let (recovery_keyid, keyid) = (recovery_key.clone(), keys.signature_key().clone());
+        Ok(RecoveryKeyRequest { recovery_keyid, keyid, head, until, proof })
+    }
+
+    /// The word of the recovery key for a new device's key.
+    pub(super) fn recovery(
+        &self,
+        device: &PoolId,
+        recovery: &DeviceKeys,
+        key: &SignatureKey,
+    ) -> Result<RecoverRequest, ApiError> {
+        let Signed { head, until, proof } = self.sign(device, recovery, Agreement::Recover(key))?;
+        Ok(RecoverRequest {
+            user: device.user().to_owned(),
+            device: Some(device.device().to_owned()),
+            recovery_keyid: recovery.signature_key().clone(),
+            head,
+            until,
+            proof,
+        })
     }
 
     fn sign(
