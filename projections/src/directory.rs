@@ -15,9 +15,7 @@ mod checks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keypool_ledger::{
-    CredentialBytes, Event, Hash, PoolId, Signature, SignatureKey, Timestamp,
-};
+use keypool_ledger::{CredentialBytes, Event, Hash, PoolId, Signature, SignatureKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::chain_error::ChainError;

@@ -105,7 +105,9 @@ pub enum Rejection {
     )]
     RecoveryKeyBound,
     /// The key to be registered by a recovery speaks for the device already.
-    #[error("a recovery removes every key of the user, this one too: make a new key for the device")]
+    #[error(
+        "a recovery removes every key of the user, this one too: make a new key for the device"
+    )]
     RecoveryNeedsNewKey,
     /// The statement is not by the user's recovery key, or the user has none.
     #[error("the statement is not by the recovery key of the user, who may have set none")]

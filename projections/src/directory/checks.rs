@@ -70,8 +70,7 @@ impl Checked<'_> {
         }
         let device = self.change.device.device();
         let rotated = self.list.head_before_rotation.iter().filter(|(of, _)| of == device);
-        let heads: Vec<Hash> =
-            rotated.map(|(_, head)| *head).chain([self.list.head()]).collect();
+        let heads: Vec<Hash> = rotated.map(|(_, head)| *head).chain([self.list.head()]).collect();
         self.signed(&Agreement::LeafKey(scheme, key), statement, &heads)?;
         Ok(true)
     }
