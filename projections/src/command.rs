@@ -137,6 +137,9 @@ pub enum Command {
         signature_key: SignatureKey,
         /// The identity in the device's Basic credential.
         credential: String,
+        /// The statement of another device of the user that vouches for it all the same: so the chain of
+        /// the user's keys leads to it. That it is signed so is for the caller to check.
+        statement: Option<SignedStatement>,
     },
     /// Let no key speak for the pool any more, and withdraw its packages.
     Remove {

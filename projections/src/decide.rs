@@ -116,14 +116,12 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn carry_out(&mut self, command: &Command) -> Result<Answer, Rejection> {
         match command {
-            Command::Register { signature_key, credential, statement } => {
+            Command::Register { signature_key, credential, statement }
+            | Command::Admit { signature_key, credential, statement } => {
                 self.register(signature_key, credential, statement.as_ref())
             }
             Command::Rotate { statement, signature_key, credential } => {
                 self.rotate(statement, signature_key, credential)
-            }
-            Command::Admit { signature_key, credential } => {
-                self.register(signature_key, credential, None)
             }
             Command::Remove { .. } => self.remove(),
             Command::DeclareLeafKey { statement, leaf_key } => self.declare(statement, leaf_key),

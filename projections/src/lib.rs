@@ -52,5 +52,6 @@ pub use crate::{
         Contacts, Counts, Evicted, Identity, Package, PoolState, Registration, Reservation,
         ReservationStatus, changes_identity,
     },
+    suites::ED25519,
     timeline::{TimelineEntry, timeline},
 };

@@ -348,8 +348,14 @@ impl PoolState {
         self.credential
     }
 
-    /// The key that signs the device's packages of a signature scheme, where that is not the registered
-    /// one: it came with the first of them.
+    /// The leaf keys that the device has declared, by signature scheme.
+    pub fn leaf_keys(&self) -> impl Iterator<Item = (u16, &SignatureKey)> {
+        let pinned = self.pinned.iter().flat_map(|pinned| pinned.iter());
+        pinned.map(|(scheme, key)| (*scheme, key))
+    }
+
+    /// The key that signs the device's packages of a signature scheme, as the device has declared; `None` where
+    /// it has declared none.
     #[must_use]
     pub fn pinned_key(&self, signature_scheme: u16) -> Option<&SignatureKey> {
         self.pinned.as_ref()?.get(&signature_scheme)

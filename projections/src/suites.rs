@@ -1,7 +1,7 @@
 //! The ciphersuites of RFC 9420, as far as a pool needs them.
 
 /// The signature scheme of the keys that are registered for devices.
-pub(crate) const ED25519: u16 = 0x0807;
+pub const ED25519: u16 = 0x0807;
 
 /// The signature scheme of a ciphersuite, RFC 9420 section 17.1; `None` for a suite of another document.
 pub(crate) const fn signature_scheme(ciphersuite: u16) -> Option<u16> {

@@ -32,7 +32,7 @@ fn package() -> Result<(Vec<u8>, Owner), Box<dyn Error>> {
         .leaf_node_capabilities(Capabilities::for_provider(provider.crypto()))
         .build(SUITE, &provider, &keys, credential)?;
     let signature_key = Some(SignatureKey::new(keys.public())?);
-    let owner = Owner { pool: PoolId::new("alice", "phone")?, signature_key };
+    let owner = Owner::new(PoolId::new("alice", "phone")?, signature_key);
     Ok((made.key_package().tls_serialize_detached()?, owner))
 }
 

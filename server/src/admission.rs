@@ -8,6 +8,8 @@ mod check;
 
 mod framing;
 
+mod identity;
+
 mod leaf_key;
 
 mod public_commit;
@@ -28,11 +30,12 @@ use openmls_traits::{crypto::OpenMlsCrypto, types::Ciphersuite};
 use tls_codec::{Deserialize, Serialize};
 
 use self::{
+    identity::check_identity,
     leaf_key::check_signature_key,
     structure::{
-        COMPONENT_LAST_RESORT, CREDENTIAL_BASIC, Capabilities, Component, EXTENSION_APP_DATA,
-        EXTENSION_LAST_RESORT, Extension, KeyPackage, KeyPackageContent, LeafSource, Lifetime,
-        MLS10, WIRE_FORMAT_KEY_PACKAGE,
+        COMPONENT_LAST_RESORT, Capabilities, Component, EXTENSION_APP_DATA, EXTENSION_LAST_RESORT,
+        Extension, KeyPackage, KeyPackageContent, LeafSource, Lifetime, MLS10,
+        WIRE_FORMAT_KEY_PACKAGE,
     },
     usable_key::check_usable,
 };
@@ -40,6 +43,7 @@ use self::{
 pub use self::check::Check;
 pub(crate) use self::{
     framing::{Framed, check_framing},
+    identity::is_credential,
     public_commit::check_public_changes,
     welcome::welcomed,
 };
@@ -76,13 +80,27 @@ impl Default for AdmissionRules {
     }
 }
 
-/// The pool and the key that a package must belong to.
+/// The pool that a package must belong to, and how its packages are recognized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The pool it is for.
     pub pool: PoolId,
     /// The key that speaks for the pool; `None` only where requests are not signed.
     pub signature_key: Option<SignatureKey>,
+    /// The key that signs its packages of ciphersuites with Ed25519, where the device has declared another
+    /// one than the registered key.
+    pub leaf_key: Option<SignatureKey>,
+    /// The digest of the credential that its packages carry, as the device has declared; `None` for the Basic
+    /// credential that names the device.
+    pub credential: Option<Hash>,
+}
+
+impl Owner {
+    /// The owner of a pool that has declared neither a leaf key nor a credential.
+    #[must_use]
+    pub const fn new(pool: PoolId, signature_key: Option<SignatureKey>) -> Self {
+        Self { pool, signature_key, leaf_key: None, credential: None }
+    }
 }
 
 /// Why a package was not admitted.
@@ -160,7 +178,7 @@ fn judge(
     check_capabilities(&leaf.capabilities, package.content.ciphersuite, credential_type)?;
     check_extensions(extensions, Place::Package, &leaf.capabilities)?;
     check_extensions(&leaf.extensions, Place::Leaf, &leaf.capabilities)?;
-    check_identity(&leaf.credential, &context.owner.pool)?;
+    check_identity(&leaf.credential, context)?;
     let leaf_key = check_signature_key(leaf.signature_key.as_slice(), context)?;
     let last_resort = is_last_resort(extensions)?;
     check_signatures(exact, context.crypto)?;
@@ -321,19 +339,6 @@ const fn is_grease(number: u16) -> bool {
     number & 0x0f0f == 0x0a0a && number >> 8 == number & 0xff && number != 0xfafa
 }
 
-fn check_identity(credential: &structure::Credential, pool: &PoolId) -> Result<(), AdmissionError> {
-    if credential.credential_type != CREDENTIAL_BASIC {
-        let detail = format!("credential type {} is not Basic (1)", credential.credential_type);
-        return Err(refuse(Check::Identity, detail));
-    }
-    let identity = credential.content.as_slice();
-    if identity == pool.user().as_bytes() || identity == pool.to_string().as_bytes() {
-        return Ok(());
-    }
-    let detail = format!("the credential's identity is neither {} nor {pool}", pool.user());
-    Err(refuse(Check::Identity, detail))
-}
-
 /// Whether the package is marked as one that may be used again when nothing else is left.
 fn is_last_resort(extensions: &[Extension]) -> Result<bool, AdmissionError> {
     let find = |number| extensions.iter().find(|found| found.extension_type == number);
@@ -398,15 +403,13 @@ fn facts(
     let LeafSource::KeyPackage(Lifetime { not_before, not_after }) = leaf.content.source else {
         return Err(refuse(Check::LeafSignature, "the leaf was not made for a key package"));
     };
-    let credential = leaf.content.credential.tls_serialize_detached();
-    let credential =
-        credential.map_err(|_| refuse(Check::Decode, "the credential cannot be encoded"))?;
+    let credential = identity::digest(&leaf.content.credential)?;
     Ok(PackageFacts {
         keypackage_ref,
         not_before: Timestamp::from_secs(not_before),
         not_after: Timestamp::from_secs(not_after),
         ciphersuite: *ciphersuite,
-        credential: Hash::of(&credential),
+        credential,
         init_key: Hash::of(init_key.as_slice()),
         last_resort,
     })

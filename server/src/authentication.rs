@@ -382,14 +382,6 @@ fn verify_key(
         .map_err(|_| bad("it does not verify with this key for this request"))
 }
 
-/// Whether a key has signed some bytes, which are no request.
-pub(crate) fn has_signed(key: &SignatureKey, bytes: &[u8], signature: &[u8]) -> bool {
-    let key: Option<[u8; 32]> = key.as_bytes().try_into().ok();
-    let key = key.and_then(|key| VerifyingKey::from_bytes(&key).ok());
-    let signature = Signature::from_slice(signature).ok();
-    key.zip(signature).is_some_and(|(key, signature)| key.verify_strict(bytes, &signature).is_ok())
-}
-
 /// Whether some bytes are an Ed25519 public key.
 pub(crate) fn is_public_key(key: &SignatureKey) -> bool {
     let key: Option<[u8; 32]> = key.as_bytes().try_into().ok();

@@ -2,6 +2,8 @@
 
 mod commands;
 
+mod declaration;
+
 mod rate_limited;
 
 mod device_choice;
@@ -25,7 +27,7 @@ use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp, log::find_command,
 };
-use keypool_projections::{Claim, Health, ItemOutcome, Package, Which};
+use keypool_projections::{Claim, ED25519, Health, ItemOutcome, NextKey, Package, Which};
 use uuid::Uuid;
 
 pub(crate) use self::rate_limited::kib;
@@ -35,6 +37,7 @@ use self::{
     reserve_many::with_bytes,
 };
 pub use self::{
+    declaration::Recovered,
     reconciliation::{Held, Reconciled},
     replacement::Replaced,
     reserve_many::{ManyReservations, ReservedMany},
@@ -285,9 +288,21 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(())
     }
 
-    fn registered_key(&self, pool: &PoolId) -> Option<SignatureKey> {
-        let registration = self.view(pool).state.registration().cloned();
-        registration.map(|registration| registration.signature_key)
+    /// The owner of a pool's packages: as it is recorded, or as the next key will have it.
+    fn owner(&self, pool: &PoolId, next: Option<&NextKey>) -> Owner {
+        let view = self.view(pool);
+        let registered = view.state.registration().map(|known| known.signature_key.clone());
+        let of_next = |next: &NextKey| {
+            let mut leaf_keys = next.leaf_keys.iter().map(|(_, leaf_key)| leaf_key);
+            leaf_keys.find(|leaf_key| leaf_key.signature_scheme == ED25519).cloned()
+        };
+        let leaf_key = match next {
+            Some(next) => of_next(next).map(|leaf_key| leaf_key.signature_key),
+            None => view.state.pinned_key(ED25519).cloned(),
+        };
+        let signature_key = next.map(|next| next.signature_key.clone()).or(registered);
+        let credential = view.state.declared_credential();
+        Owner { pool: pool.clone(), signature_key, leaf_key, credential }
     }
 
     /// Uses up a reserved package.
@@ -401,21 +416,17 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(recorded.into_iter().next())
     }
 
-    /// Judges each package. It is to be signed with the key that speaks for the pool, unless another one
-    /// is named.
+    /// Judges each package of an owner.
     ///
     /// A repeated request is judged as of the moment the first one was `recorded`, so that it gets the
     /// same answer after its packages have expired.
     async fn admit_all(
         &self,
-        pool: &PoolId,
-        signer: Option<&SignatureKey>,
+        owner: Owner,
         packages: Vec<Vec<u8>>,
         recorded: Option<Timestamp>,
     ) -> Result<Vec<Checked>, StoreError> {
         let now = recorded.unwrap_or_else(|| self.pools.wall_clock());
-        let signature_key = signer.cloned().or_else(|| self.registered_key(pool));
-        let owner = Owner { pool: pool.clone(), signature_key };
         let batch = AdmissionBatch { packages, owner, now, rules: self.rules.clone() };
         check_all(batch).await.ok_or(StoreError::Cancelled)
     }

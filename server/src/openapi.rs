@@ -11,7 +11,9 @@ use keypool_api::{EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
 use self::{fields::Fields, shared::Shared};
-use crate::routes::{delivery, devices, directory, keypackages, ledger, operations, policy};
+use crate::routes::{
+    delivery, devices, directory, keypackages, ledger, operations, policy, recovery,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,6 +30,9 @@ use crate::routes::{delivery, devices, directory, keypackages, ledger, operation
         devices::rotate,
         devices::remove,
         devices::leaf_key,
+        devices::credential,
+        recovery::recovery_key,
+        recovery::recover,
         directory::of_user,
         directory::of_users,
         keypackages::upload,

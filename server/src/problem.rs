@@ -114,7 +114,9 @@ const fn status_of(code: Code) -> u16 {
             400
         }
         Code::Unauthenticated => 401,
-        Code::NotAllowed | Code::NotAMember | Code::StatementExpired => 403,
+        Code::NotAllowed | Code::NotAMember | Code::StatementExpired | Code::NotTheRecoveryKey => {
+            403
+        }
         Code::NotFound
         | Code::UnknownUser
         | Code::UnknownKeyPackage
@@ -131,6 +133,8 @@ const fn status_of(code: Code) -> u16 {
         | Code::IdentityBound
         | Code::KeyRetired
         | Code::StatementStale
+        | Code::RecoveryKeyBound
+        | Code::CredentialInUse
         | Code::NameTaken
         | Code::TooManyDevices
         | Code::GroupExists
@@ -237,16 +241,16 @@ impl From<Rejection> for Failure {
             Rejection::Revoked(package) => (Code::Revoked, Some(package)),
             Rejection::Expired(package) => (Code::Expired, Some(package)),
             Rejection::IdentityBound => (Code::IdentityBound, None),
-            Rejection::KeyRetired(_) => (Code::KeyRetired, None),
+            Rejection::KeyRetired(_) | Rejection::RecoveryNeedsNewKey => (Code::KeyRetired, None),
             Rejection::StatementStale => (Code::StatementStale, None),
             Rejection::StatementTime(_) => (Code::StatementExpired, None),
             Rejection::NameTaken(..) => (Code::NameTaken, None),
             Rejection::Name(_) => (Code::InvalidName, None),
             Rejection::TooManyKeys(_) | Rejection::DevicesFull(..) => (Code::TooManyDevices, None),
-            Rejection::LeafKeyInUse
-            | Rejection::CredentialInUse
-            | Rejection::RecoveryKeyBound
-            | Rejection::NotTheRecoveryKey => (Code::NotAllowed, None),
+            Rejection::LeafKeyInUse => (Code::NotAllowed, None),
+            Rejection::CredentialInUse => (Code::CredentialInUse, None),
+            Rejection::RecoveryKeyBound => (Code::RecoveryKeyBound, None),
+            Rejection::NotTheRecoveryKey => (Code::NotTheRecoveryKey, None),
             Rejection::NotAMember { .. } => (Code::NotAMember, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };

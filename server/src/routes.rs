@@ -4,6 +4,8 @@ pub(crate) mod devices;
 
 pub(crate) mod directory;
 
+pub(crate) mod recovery;
+
 pub(crate) mod keypackages;
 
 pub(crate) mod delivery;
@@ -34,6 +36,9 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/devices/rotate", devices::rotate))
         .service(post("/devices/remove", devices::remove))
         .service(post("/devices/leaf-key", devices::leaf_key))
+        .service(post("/devices/credential", devices::credential))
+        .service(post("/devices/recovery-key", recovery::recovery_key))
+        .service(post("/devices/recover", recovery::recover))
         .service(get("/users/{user}/devices", directory::of_user))
         .service(post("/users/devices", directory::of_users))
         .service(post("/keypackages/upload", keypackages::upload))

@@ -68,7 +68,7 @@ impl Doll {
             .unwrap();
         let bytes = bundle.key_package().tls_serialize_detached().unwrap();
         let owner = PoolId::new(user, self.pool.device()).unwrap();
-        let owner = Owner { pool: owner, signature_key: Some(self.key()) };
+        let owner = Owner::new(owner, Some(self.key()));
         admit(&bytes, &owner, now, &AdmissionRules::default()).unwrap()
     }
 
@@ -89,7 +89,7 @@ impl Doll {
     /// Registers it below the server's doors, where no package is looked at.
     async fn settle(&self, clock: &MovableClock, store: &Store, packages: &[Poison]) {
         let id = uuid::Uuid::new_v4();
-        store.admit_device(&self.pool, self.key(), Idempotency::fresh()).await.unwrap();
+        store.admit_device(&self.pool, (self.key(), None), Idempotency::fresh()).await.unwrap();
         let packages = packages.iter().map(|poison| self.poisoned(clock, *poison)).collect();
         let request = Request {
             target: Target::Pool(self.pool.clone()),

@@ -1,9 +1,9 @@
 //! Random events and envelopes of every kind, for the properties.
 
 use keypool_ledger::{
-    CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, LeaveCause, NewEvent,
-    PackageFacts, PoolId, ReleaseReason, ReservationId, ReservePolicy, RevokeReason, RuleSettings,
-    Signature, SignatureKey, SignedStatement, StreamId, Timestamp, codec,
+    CommandId, CredentialBytes, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, LeaveCause,
+    NewEvent, PackageFacts, PoolId, ReleaseReason, ReservationId, ReservePolicy, RevokeReason,
+    RuleSettings, Signature, SignatureKey, SignedStatement, StreamId, Timestamp, codec,
 };
 use quickcheck::{Arbitrary, Gen};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 /// The number of kinds of events that the golden log has.
 pub(crate) const N_KINDS: u8 = 12;
 /// The number of kinds that came later, in the same schema.
-pub(crate) const N_LATER: u8 = 15;
+pub(crate) const N_LATER: u8 = 17;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -139,6 +139,10 @@ fn event(kind: u8, g: &mut Gen) -> Event {
         },
         24 => Event::ClockAccepted { from: timestamp(g), to: timestamp(g) },
         25 => Event::Configured(settings(g)),
+        26 => {
+            Event::CredentialDeclared { credential: credential(g), statement: signed_statement(g) }
+        }
+        27 => Event::RecoveryKeySet { recovery_key: key(g), statement: signed_statement(g) },
         _ => Event::DeviceRemoved {},
     }
 }
@@ -156,12 +160,21 @@ fn facts(g: &mut Gen) -> PackageFacts {
 }
 
 fn statement(g: &mut Gen) -> Option<SignedStatement> {
-    bool::arbitrary(g).then(|| SignedStatement {
+    bool::arbitrary(g).then(|| signed_statement(g))
+}
+
+fn signed_statement(g: &mut Gen) -> SignedStatement {
+    SignedStatement {
         by: key(g),
         head: hash(g),
         until: timestamp(g),
         proof: Signature::new(&[u8::arbitrary(g); 64]).unwrap(),
-    })
+    }
+}
+
+fn credential(g: &mut Gen) -> CredentialBytes {
+    let len = 3 + usize::from(u16::arbitrary(g) % 8190);
+    CredentialBytes::new(&vec![u8::arbitrary(g); len]).unwrap()
 }
 
 fn settings(g: &mut Gen) -> RuleSettings {

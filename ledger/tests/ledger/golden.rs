@@ -8,10 +8,10 @@ use std::{
 use data_encoding::HEXLOWER;
 use insta::assert_snapshot;
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, GroupId, Hash, KeyPackageRef, LeaveCause, NewEvent, PoolId,
-    Record, ReleaseReason, ReservationId, ReservePolicy, RevokeReason, RuleSettings, Signature,
-    SignatureKey, SignedStatement, SledLog, SledLogOptions, StreamId, StreamWrite, Timestamp,
-    codec, log::append_at_head,
+    Batch, CommandId, CredentialBytes, Event, EventLog, GroupId, Hash, KeyPackageRef, LeaveCause,
+    NewEvent, PoolId, Record, ReleaseReason, ReservationId, ReservePolicy, RevokeReason,
+    RuleSettings, Signature, SignatureKey, SignedStatement, SledLog, SledLogOptions, StreamId,
+    StreamWrite, Timestamp, codec, log::append_at_head,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -35,10 +35,17 @@ fn newest_log() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-newest")
 }
 
+/// The log of the kinds that came with declared credentials and recovery keys.
+fn identity_log() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-identity")
+}
+
 /// How many kinds of events the first two logs have.
 const N_LATER_KINDS: usize = 21;
+/// How many kinds of events the first three logs have.
+const N_NEWEST_KINDS: usize = 30;
 /// How many kinds of events there are.
-const N_ALL: usize = 30;
+const N_ALL: usize = 32;
 
 #[test]
 fn the_log_of_schema_1_is_read_for_ever() {
@@ -73,8 +80,20 @@ fn the_newest_kinds_in_schema_1_are_read_for_ever() {
     let logs = [read_journal(&golden_log(1)).unwrap(), read_journal(&later_log()).unwrap()];
     let kinds: BTreeSet<_> =
         logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
-    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_eq!(kinds.len(), N_NEWEST_KINDS, "with the others it has every kind of its time");
     assert_written_and_opened(&newest_log(), newest_history(), &records);
+}
+
+#[test]
+fn the_kinds_of_identity_in_schema_1_are_read_for_ever() {
+    let records = read_journal(&identity_log()).unwrap();
+    let lines: Vec<_> = records.iter().map(line).collect();
+    assert_snapshot!(lines.join("\n"));
+    let logs = [golden_log(1), later_log(), newest_log()].map(|log| read_journal(&log).unwrap());
+    let kinds: BTreeSet<_> =
+        logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
+    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_written_and_opened(&identity_log(), identity_history(), &records);
 }
 
 /// A history is written with the bytes of its golden log, and a log opens with them.
@@ -139,7 +158,11 @@ fn write_the_golden_log_of_this_schema() {
 #[test]
 #[ignore = "writes the fixture of kinds that came later, once: see fixtures/README.md"]
 fn write_the_golden_log_of_later_kinds() {
-    for (golden, history) in [(later_log(), later_history()), (newest_log(), newest_history())] {
+    for (golden, history) in [
+        (later_log(), later_history()),
+        (newest_log(), newest_history()),
+        (identity_log(), identity_history()),
+    ] {
         if !golden.exists() {
             let dir = TempDir::new().unwrap();
             write_histories(dir.path(), history);
@@ -313,6 +336,38 @@ fn newest_history() -> Vec<(StreamId, NewEvent)> {
     ];
     let numbered = (0..).zip(events);
     numbered.map(|(n, (stream, event, len))| (stream, recorded(n, event, len))).collect()
+}
+
+/// The kinds of events that came with declared credentials and recovery keys.
+fn identity_history() -> Vec<(StreamId, NewEvent)> {
+    let key = |byte| SignatureKey::new(&[byte; 32]).unwrap();
+    let statement = |by| SignedStatement {
+        by: key(by),
+        head: Hash::of(b"the devices"),
+        until: Timestamp::from_secs(1_770_000_300),
+        proof: Signature::new(&[9; 64]).unwrap(),
+    };
+    let declared = |bytes: &[u8]| Event::CredentialDeclared {
+        credential: CredentialBytes::new(bytes).unwrap(),
+        statement: statement(1),
+    };
+    let recovery =
+        |byte, by| Event::RecoveryKeySet { recovery_key: key(byte), statement: statement(by) };
+    let events = vec![
+        // Basic, 32 bytes that are no text; and an X.509 chain of one certificate.
+        declared(&[&[0, 1, 32][..], &[0xfe; 32]].concat()),
+        declared(&[0, 2, 4, 3, 0x30, 1, 0]),
+        recovery(5, 1),
+        recovery(6, 5),
+        Event::Registered {
+            signature_key: key(7),
+            credential: "alice".to_owned(),
+            voucher: None,
+            statement: Some(statement(6)),
+        },
+    ];
+    let numbered = (0..).zip(events);
+    numbered.map(|(n, event)| (stream("alice/phone"), recorded(n, event, 0))).collect()
 }
 
 /// Writes every kind of event of the first log, in several segments.

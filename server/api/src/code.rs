@@ -90,6 +90,12 @@ codes! {
         "Fetch the head from GET /users/{user}/devices and sign a new statement.";
     StatementExpired "statement_expired" false "The statement's time does not fit"
         "Sign a new statement: it is good for ten minutes to vouch, for five otherwise; check the clock.";
+    RecoveryKeyBound "recovery_key_bound" false "The user has a recovery key, and it has not agreed"
+        "Have the recovery key sign the statement; only it lets another one take its place.";
+    NotTheRecoveryKey "not_the_recovery_key" false "The statement is not by the user's recovery key"
+        "Check the words; a recovery key that was replaced is good for nothing any more.";
+    CredentialInUse "credential_in_use" false "Live packages of the device carry another credential"
+        "Withdraw them with POST /keypackages/revoke, then declare the credential.";
     NameTaken "name_taken" false "The name differs from another one in capital letters only"
         "Choose another name.";
     TooManyDevices "too_many_devices" false "The user has as many devices as a user may have"

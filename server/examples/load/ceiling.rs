@@ -51,7 +51,7 @@ pub(crate) fn fdatasync_ms(dir: &Path) -> Outcome<f64> {
 
 /// How many packages all processors together can admit in a second.
 pub(crate) fn admissions(device: &Device) -> Outcome<f64> {
-    let owner = Owner { pool: device.pool.clone(), signature_key: Some(device.keyid()?) };
+    let owner = Owner::new(device.pool.clone(), Some(device.keyid()?));
     let packages = (0..PACKAGES).map(|_| make(device)).collect::<Outcome<Vec<_>>>()?;
     let rules = AdmissionRules::default();
     let (admitted, refused) = (AtomicU64::new(0), AtomicBool::new(false));

@@ -41,10 +41,8 @@ impl Maker {
     pub(super) fn owner(&self) -> Owner {
         let signs = self.suite.signature_algorithm() == SignatureScheme::ED25519;
         let speaks = if signs { self.public_key.as_slice() } else { &[7; 32] };
-        Owner {
-            pool: PoolId::new("alice", "phone").unwrap(),
-            signature_key: Some(SignatureKey::new(speaks).unwrap()),
-        }
+        let pool = PoolId::new("alice", "phone").unwrap();
+        Owner::new(pool, Some(SignatureKey::new(speaks).unwrap()))
     }
 
     pub(super) fn hpke_key(&self, seed: u8) -> VLBytes {

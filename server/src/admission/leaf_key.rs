@@ -1,8 +1,9 @@
 //! Check 11: whose signature key stands in the leaf.
 //!
 //! The keys that speak for devices are Ed25519 keys, and so is the key in a leaf of ciphersuites 1 and 3:
-//! it must be the registered one. In a leaf of ciphersuite 2 stands a P-256 key. The device's key has
-//! declared it before, by a statement: the pool refuses packages of every other one.
+//! it must be the registered one, unless the device has declared another one. In a leaf of ciphersuite 2
+//! stands a P-256 key. The device's key has declared it before, by a statement: the pool refuses packages of
+//! every other one.
 
 use keypool_ledger::SignatureKey;
 use keypool_projections::LeafKey;
@@ -24,10 +25,21 @@ pub(super) fn check_signature_key(
     let refuse = |detail: &str| Err(refuse(Check::SignatureKey, detail));
     let scheme = context.suite.signature_algorithm();
     if scheme == SignatureScheme::ED25519 {
-        if registered.as_bytes() == key {
-            return Ok(None);
-        }
-        return refuse("the leaf's signature key is not the device's registered key");
+        return match &context.owner.leaf_key {
+            None if registered.as_bytes() == key => Ok(None),
+            None => refuse(
+                "the leaf's signature key is not the device's registered key; declare another one with \
+                 POST /devices/leaf-key before the upload",
+            ),
+            Some(declared) if declared.as_bytes() == key => {
+                let signature_key = declared.clone();
+                Ok(Some(LeafKey { signature_scheme: scheme as u16, signature_key }))
+            }
+            Some(_) => refuse(
+                "the leaf's signature key is not the one that the device has declared with \
+                 POST /devices/leaf-key",
+            ),
+        };
     }
     let is_compressed = key.len() != P256_KEY_BYTES || key.first() != Some(&P256_KEY_BEGIN);
     if scheme == SignatureScheme::ECDSA_SECP256R1_SHA256 && is_compressed {

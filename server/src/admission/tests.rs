@@ -153,7 +153,7 @@ fn a_package_that_openmls_made_is_admitted_with_the_reference_openmls_gives_it()
         let signer = SignatureKeyPair::new(suite.signature_algorithm()).unwrap();
         for last_resort in [false, true] {
             let package = openmls_package(&provider, suite, &signer, last_resort);
-            let owner = Owner { pool: PoolId::new("bob", "main").unwrap(), signature_key: None };
+            let owner = Owner::new(PoolId::new("bob", "main").unwrap(), None);
             let bare = package.tls_serialize_detached().unwrap();
             let message = MlsMessageOut::from(package.clone()).tls_serialize_detached().unwrap();
             for bytes in [bare, message] {
@@ -373,15 +373,21 @@ fn check_10_identity() {
     let identities: [&[u8]; 6] =
         [b"", b"bob", b"alice/laptop", b"alice/phone/x", b"\xffalice", &long];
     for identity in identities {
-        let detail = "the credential's identity is neither alice nor alice/phone";
+        let detail = "the credential's identity is neither alice nor alice/phone; declare another \
+                      credential with POST /devices/credential before the upload";
         check_spoiled(Check::Identity, detail, |content| {
             content.leaf.content.credential.content = identity.to_vec().into();
         });
     }
-    check_spoiled(Check::Identity, "credential type 2 is not Basic (1)", |content| {
-        content.leaf.content.credential.credential_type = 2;
-        capabilities(content).credentials.push(2);
-    });
+    check_spoiled(
+        Check::Identity,
+        "credential type 2 is not Basic (1); declare another credential with POST /devices/credential before \
+                  the upload",
+        |content| {
+            content.leaf.content.credential.credential_type = 2;
+            capabilities(content).credentials.push(2);
+        },
+    );
 }
 
 #[actix_web::test]

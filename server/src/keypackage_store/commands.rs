@@ -3,8 +3,8 @@
 //! A command and its answer stand together here and nowhere else: the rest of the store has typed answers.
 
 use keypool_ledger::{
-    GroupId, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason, SignatureKey,
-    SignedStatement, Timestamp,
+    CredentialBytes, GroupId, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason,
+    SignatureKey, SignedStatement, Timestamp,
 };
 use keypool_projections::{
     Answer, Claim, Command, ItemOutcome, LeafKey, NewPackage, NextKey, PolicyChange, PolicyStatus,
@@ -54,9 +54,14 @@ pub(super) fn register(
     Typed { command, answer: answer!(Answer::Registered { known } => known) }
 }
 
-/// Registers a key without a voucher; the answer says whether it was registered before.
-pub(super) fn admit(pool: &PoolId, signature_key: SignatureKey) -> Typed<bool> {
-    let command = Command::Admit { signature_key, credential: pool.user().to_owned() };
+/// Registers a key by the operator's word; the answer says whether it was registered before.
+pub(super) fn admit(
+    pool: &PoolId,
+    signature_key: SignatureKey,
+    statement: Option<SignedStatement>,
+) -> Typed<bool> {
+    let credential = pool.user().to_owned();
+    let command = Command::Admit { signature_key, credential, statement };
     Typed { command, answer: answer!(Answer::Registered { known } => known) }
 }
 
@@ -85,6 +90,35 @@ pub(super) fn release_name() -> Typed<()> {
 pub(super) fn declare_leaf_key(statement: SignedStatement, leaf_key: LeafKey) -> Typed<()> {
     let command = Command::DeclareLeafKey { statement, leaf_key };
     Typed { command, answer: answer!(Answer::Declared => ()) }
+}
+
+/// Declares the credential of a device's packages.
+pub(super) fn declare_credential(
+    statement: SignedStatement,
+    credential: CredentialBytes,
+) -> Typed<()> {
+    let command = Command::DeclareCredential { statement, credential };
+    Typed { command, answer: answer!(Answer::Declared => ()) }
+}
+
+/// Sets the recovery key of a user.
+pub(super) fn set_recovery_key(
+    statement: SignedStatement,
+    recovery_key: SignatureKey,
+) -> Typed<()> {
+    let command = Command::SetRecoveryKey { statement, recovery_key };
+    Typed { command, answer: answer!(Answer::Declared => ()) }
+}
+
+/// Registers a key by the word of the user's recovery key.
+pub(super) fn recover(
+    pool: &PoolId,
+    statement: SignedStatement,
+    signature_key: SignatureKey,
+) -> Typed<bool> {
+    let credential = pool.user().to_owned();
+    let command = Command::Recover { statement, signature_key, credential };
+    Typed { command, answer: answer!(Answer::Registered { known } => known) }
 }
 
 /// Uploads packages; the answer has one outcome for each.

@@ -4,7 +4,7 @@
 use keypool_ledger::{
     CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement, Timestamp,
 };
-use keypool_projections::{Health, ItemOutcome, LeafKey, NextKey};
+use keypool_projections::{Health, ItemOutcome, NextKey};
 use uuid::Uuid;
 
 use super::{
@@ -58,8 +58,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         recorded: Option<Timestamp>,
         idempotency: Idempotency,
     ) -> Result<Replaced, StoreError> {
-        let signer = next.as_ref().map(|next| &next.signature_key);
-        let admitted = self.admit_all(pool, signer, packages, recorded).await?;
+        let owner = self.owner(pool, next.as_ref());
+        let admitted = self.admit_all(owner, packages, recorded).await?;
         let (mut packages, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
         for result in admitted {
             verdicts.push(result.map(|package| packages.push(package)));
@@ -93,26 +93,6 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(self.execute(target, commands::remove(by), idempotency).await?.position)
     }
 
-    /// Declares the key that signs a device's packages of a signature scheme; returns where that stands in
-    /// the log. That the device's key has signed the statement is for the caller to check.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`StoreError`] if live packages are signed with another key, the statement is stale, or the
-    /// log does not take events. Nothing has changed then.
-    pub async fn declare_leaf_key(
-        &self,
-        pool: &PoolId,
-        (statement, leaf_key): (SignedStatement, LeafKey),
-        idempotency: Idempotency,
-    ) -> Result<u64, StoreError> {
-        let command = commands::declare_leaf_key(statement, leaf_key);
-        let is_counted = self.count_policy(pool, idempotency.key).await?;
-        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await;
-        self.settle_policy(pool, is_counted, &reply);
-        Ok(reply?.position)
-    }
-
     /// Releases a user's name: every device of the user is removed, and anyone may register the name again,
     /// with a new key. Returns the devices.
     ///
@@ -135,7 +115,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(devices)
     }
 
-    /// As [`KeyPackageStore::register`], because the operator says so: nobody has to vouch.
+    /// As [`KeyPackageStore::register`], because the operator says so: nobody has to vouch. The voucher of
+    /// another device of the user is recorded where there is one.
     ///
     /// # Errors
     ///
@@ -143,10 +124,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub async fn admit_device(
         &self,
         pool: &PoolId,
-        signature_key: SignatureKey,
+        (signature_key, statement): (SignatureKey, Option<SignedStatement>),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let command = commands::admit(pool, signature_key);
+        let command = commands::admit(pool, signature_key, statement);
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
         Ok((reply.answer, reply.position))
     }

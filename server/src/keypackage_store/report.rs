@@ -4,10 +4,7 @@ use keypool_ledger::{EventLog, PoolId, ReadError, log::find_reservation};
 use keypool_projections::{Claim, ReservationStatus};
 
 use super::{AdmissionBatch, Idempotency, KeyPackageStore, StoreError, check_all, commands};
-use crate::{
-    admission::Owner,
-    pools::{Pools, Target},
-};
+use crate::pools::{Pools, Target};
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Notes that a reserved package cannot be used, and ends the claim. It is withdrawn if it would not be
@@ -37,8 +34,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let Some((pool, bytes)) = self.read(move |pools| held_by(&claim, pools)).await? else {
             return Ok(true);
         };
-        let signature_key = self.registered_key(&pool);
-        let owner = Owner { pool, signature_key };
+        let owner = self.owner(&pool, None);
         let now = self.pools.now();
         let batch = AdmissionBatch { packages: vec![bytes], owner, now, rules: self.rules.clone() };
         let judged = check_all(batch).await.ok_or(StoreError::Cancelled)?;

@@ -32,7 +32,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         recorded: Option<Timestamp>,
         idempotency: Idempotency,
     ) -> Result<Saved, StoreError> {
-        let admitted = self.admit_all(pool, None, packages, recorded).await?;
+        let admitted = self.admit_all(self.owner(pool, None), packages, recorded).await?;
         let (mut good, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
         for result in admitted {
             verdicts.push(result.map(|package| good.push(package)));

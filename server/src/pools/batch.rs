@@ -7,7 +7,7 @@ use std::{
 
 use keypool_ledger::{
     Batch, CommandId, Event, EventLog, KeyPackageRef, LogHead, NewEvent, PoolId, Record,
-    ReservationId, StreamHead, StreamId, StreamWrite, Timestamp,
+    ReservationId, SignatureKey, StreamHead, StreamId, StreamWrite, Timestamp,
     log::{find_command, find_package, find_reservation},
 };
 use keypool_projections::{
@@ -147,24 +147,73 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
             _ => {}
         }
         let decided = self.decide(request)?;
+        if let (Command::Recover { signature_key, .. }, Some(_)) =
+            (&request.command, &decided.after)
+        {
+            let others = self.remove_others(request, &decided.pool, signature_key)?;
+            return Ok(self.take_up_after(others, request, decided));
+        }
         Ok(self.take_up(request, decided))
+    }
+
+    /// Removes every device of a user but one, in the writes that are returned.
+    fn remove_others(
+        &mut self,
+        request: &Request,
+        kept: &PoolId,
+        by: &SignatureKey,
+    ) -> Result<Vec<StreamWrite>, ExecuteError> {
+        let mut devices = self.shared.views().directory.registered_of(kept.user());
+        devices.retain(|device| device != kept);
+        let mut writes = Vec::with_capacity(devices.len() + 1);
+        for device in devices {
+            let decided = self.decide_on(&device, &Command::Remove { by: by.clone() })?;
+            writes.extend(self.stage(request, decided).ok().map(|(write, _)| write));
+        }
+        Ok(writes)
     }
 
     /// Adds a decision to the writes of the batch.
     fn take_up(&mut self, request: &Request, decided: CommitOutcome) -> Plan {
+        self.take_up_after(Vec::new(), request, decided)
+    }
+
+    /// Adds a decision to the batch, as one append with writes to other pools that come before it.
+    fn take_up_after(
+        &mut self,
+        mut writes: Vec<StreamWrite>,
+        request: &Request,
+        decided: CommitOutcome,
+    ) -> Plan {
+        match self.stage(request, decided) {
+            Ok((write, outcome)) => {
+                writes.push(write);
+                Plan::Write(self.add(Batch { writes }), outcome)
+            }
+            Err(reply) => Plan::Reply(reply),
+        }
+    }
+
+    /// Takes a decision into the states of the batch, and returns its write and its outcome; only the reply
+    /// if nothing is to be recorded.
+    fn stage(
+        &mut self,
+        request: &Request,
+        decided: CommitOutcome,
+    ) -> Result<(StreamWrite, Outcome), Outcome> {
         let CommitOutcome { pool, view, decision: Decision { events, answer }, after } = decided;
         let Some(state) = after else {
             let repeated = |answer| Reply { repeated: true, ..self.reply(pool, view, answer) };
-            return Plan::Reply(answer.map(repeated).map_err(Into::into));
+            return Err(answer.map(repeated).map_err(Into::into));
         };
         let expected = view.state.version();
         let at = self.look.now;
         let head = StreamHead { at, ..view.head };
         let after = Arc::new(PoolView { state, head, position: view.position });
         self.working.insert(pool.clone(), Arc::clone(&after));
-        let index = self.write(&pool, expected, new_events(events, request, at));
+        let (stream, events) = (StreamId::Pool(pool.clone()), new_events(events, request, at));
         let outcome = answer.map(|answer| self.reply(pool, after, answer));
-        Plan::Write(index, outcome.map_err(Into::into))
+        Ok((StreamWrite { stream, expected, events }, outcome.map_err(Into::into)))
     }
 
     /// Finds the pool a command is for, and decides it there.
@@ -214,12 +263,6 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
     pub(super) fn reservation(&self, id: ReservationId) -> Result<Option<PoolId>, ExecuteError> {
         let record = find_reservation(&self.shared.log, id, self.searched_through)?;
         Ok(record.and_then(|record| record.envelope.stream.pool().cloned()))
-    }
-
-    /// Adds an append for one pool, and returns its index.
-    fn write(&mut self, pool: &PoolId, expected: u64, events: Vec<NewEvent>) -> usize {
-        let stream = StreamId::Pool(pool.clone());
-        self.add(Batch { writes: vec![StreamWrite { stream, expected, events }] })
     }
 
     /// Adds an append, and returns its index.

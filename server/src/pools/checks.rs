@@ -32,9 +32,14 @@ impl<L: EventLog> CommandBatch<'_, L> {
             Command::Register { signature_key, statement, .. } => {
                 self.check_registration(pool, signature_key, statement.as_ref())?;
             }
-            Command::Admit { signature_key, .. } if !self.speaks_for(pool, signature_key) => {
+            Command::Admit { signature_key, statement, .. }
+                if !self.speaks_for(pool, signature_key) =>
+            {
                 self.check_new_key(pool, signature_key)?;
                 self.check_new_name(pool)?;
+                if let Some(statement) = statement {
+                    self.check_voucher(pool, signature_key, statement)?;
+                }
             }
             Command::Rotate { signature_key, statement, .. } => {
                 self.check_rotation(pool, signature_key, statement)?;
@@ -55,6 +60,18 @@ impl<L: EventLog> CommandBatch<'_, L> {
                     self.check_new_key(pool, key)?;
                     self.check_statement(pool, statement, &Agreement::LeafKey(*scheme, key))?;
                 }
+            }
+            Command::DeclareCredential { statement, credential } => {
+                let digest = credential.digest();
+                if self.pool_view(pool)?.state.declared_credential() != Some(digest) {
+                    self.check_statement(pool, statement, &Agreement::Credential(&digest))?;
+                }
+            }
+            Command::SetRecoveryKey { statement, recovery_key } => {
+                self.check_recovery_key(pool, recovery_key, statement)?;
+            }
+            Command::Recover { statement, signature_key, .. } => {
+                self.check_recovery(pool, signature_key, statement)?;
             }
             Command::Reserve { reservation, holder, .. } => {
                 if holder == pool {
@@ -127,6 +144,59 @@ impl<L: EventLog> CommandBatch<'_, L> {
         }
     }
 
+    /// Checks the voucher of a device that the operator lets in: it must be by another device of the user.
+    fn check_voucher(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        statement: &SignedStatement,
+    ) -> Result<(), ExecuteError> {
+        if !self.shared.views().directory.is_voucher(pool, &statement.by) {
+            return Err(Rejection::IdentityBound.into());
+        }
+        self.check_statement(pool, statement, &Agreement::Vouch(key))
+    }
+
+    /// Checks that a key may be the user's recovery key, in the history of the device that set the first.
+    fn check_recovery_key(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        statement: &SignedStatement,
+    ) -> Result<(), ExecuteError> {
+        let known = self.shared.views().directory.recovery_key_of(pool.user());
+        match known {
+            Some((device, _)) if device != *pool => return Err(Rejection::RecoveryKeyBound.into()),
+            Some((_, known)) if known == *key => return Ok(()),
+            Some(_) | None => {}
+        }
+        self.check_new_key(pool, key)?;
+        if self.speaks_for(pool, key) {
+            return Err(Rejection::IdentityBound.into());
+        }
+        self.check_statement(pool, statement, &Agreement::RecoveryKey(key))
+    }
+
+    /// Checks that the user's recovery key has registered a key. How many devices the user has does not
+    /// matter: the others are removed.
+    fn check_recovery(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        statement: &SignedStatement,
+    ) -> Result<(), ExecuteError> {
+        let known = self.shared.views().directory.recovery_key_of(pool.user());
+        if known.is_none_or(|(_, known)| known != statement.by) {
+            return Err(Rejection::NotTheRecoveryKey.into());
+        }
+        if self.speaks_for(pool, key) {
+            return Ok(());
+        }
+        self.check_new_key(pool, key)?;
+        self.check_unlike(pool)?;
+        self.check_statement(pool, statement, &Agreement::Recover(key))
+    }
+
     /// Checks that a key which is to speak for a pool, or to sign its packages, is nobody's and never was.
     fn check_new_key(&self, pool: &PoolId, key: &SignatureKey) -> Result<(), ExecuteError> {
         let views = self.shared.views();
@@ -144,16 +214,21 @@ impl<L: EventLog> CommandBatch<'_, L> {
 
     /// A name that is registered must be plain, unlike all others, and one of not too many of its user.
     fn check_new_name(&self, pool: &PoolId) -> Result<(), ExecuteError> {
+        self.check_unlike(pool)?;
+        let devices = self.shared.views().directory.registered_of(pool.user()).len();
+        if DEVICES_MAX <= devices {
+            return Err(Rejection::DevicesFull(pool.user().to_owned(), devices).into());
+        }
+        Ok(())
+    }
+
+    fn check_unlike(&self, pool: &PoolId) -> Result<(), ExecuteError> {
         pool.check_registrable().map_err(Rejection::from)?;
         let views = self.shared.views();
         if let Some(similar) = views.directory.similar_name(pool) {
             let name =
                 if similar.eq_ignore_ascii_case(pool.user()) { pool.user() } else { pool.device() };
             return Err(Rejection::NameTaken(name.to_owned(), similar).into());
-        }
-        let devices = views.directory.registered_of(pool.user()).len();
-        if DEVICES_MAX <= devices {
-            return Err(Rejection::DevicesFull(pool.user().to_owned(), devices).into());
         }
         Ok(())
     }

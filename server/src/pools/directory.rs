@@ -20,7 +20,9 @@ const LEAST_DEVICE: &str = "+";
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     keys: HashMap<SignatureKey, PoolId>,
-    /// The keys that were removed or rotated away: they are nobody's ever after.
+    /// The recovery keys of users, and the devices in whose histories they stand.
+    recovery_keys: HashMap<SignatureKey, PoolId>,
+    /// The keys that were removed, rotated away or replaced: they are nobody's ever after.
     retired: HashSet<SignatureKey>,
     /// Users by their names in small letters: of two that differ in capitals only, the first.
     folded: HashMap<String, String>,
@@ -118,6 +120,10 @@ impl Directory {
         }
         if old.as_ref().is_none_or(|old| old.identity != brief.identity) {
             self.retired.extend(brief.identity.retired.iter().cloned());
+            let before = old.as_ref().and_then(|old| old.identity.recovery_key.as_ref());
+            before.into_iter().for_each(|key| drop(self.recovery_keys.remove(key)));
+            let now = brief.identity.recovery_key.iter().cloned();
+            self.recovery_keys.extend(now.map(|key| (key, pool.clone())));
         }
         if let Some(due) = brief.due
             && old.as_ref().is_none_or(|old| old.due != brief.due)
@@ -222,12 +228,21 @@ impl Directory {
         self.devices_of(user).filter_map(changed).collect()
     }
 
-    /// Whether a key speaks for no other pool.
-    pub(super) fn is_free(&self, pool: &PoolId, key: &SignatureKey) -> bool {
-        self.keys.get(key).is_none_or(|other| other == pool)
+    /// The recovery key of a user, and the device in whose history it stands.
+    pub(super) fn recovery_key_of(&self, user: &str) -> Option<(PoolId, SignatureKey)> {
+        self.devices_of(user).find_map(|pool| {
+            let identity = &self.briefs.get(pool)?.identity;
+            Some((pool.clone(), identity.recovery_key.clone()?))
+        })
     }
 
-    /// Whether a key was removed or rotated away, from whichever pool.
+    /// Whether a key speaks for no other pool, and is nobody's recovery key.
+    pub(super) fn is_free(&self, pool: &PoolId, key: &SignatureKey) -> bool {
+        !self.recovery_keys.contains_key(key)
+            && self.keys.get(key).is_none_or(|other| other == pool)
+    }
+
+    /// Whether a key was removed, rotated away or replaced, in any pool.
     pub(super) fn is_retired(&self, key: &SignatureKey) -> bool {
         self.retired.contains(key)
     }
@@ -266,9 +281,14 @@ impl Directory {
     ) -> bool {
         let mut others = self.devices_of(pool.user()).filter(|other| *other != pool);
         let is_first = !others.any(|other| self.is_registered(other));
-        let by = voucher.and_then(|key| self.keys.get(key));
-        let is_vouched_for = by.is_some_and(|by| by.user() == pool.user() && by != pool);
+        let is_vouched_for = voucher.is_some_and(|by| self.is_voucher(pool, by));
         self.is_free(pool, key) && (is_first || is_vouched_for || self.keys.get(key) == Some(pool))
+    }
+
+    /// Whether a key speaks for another device of a pool's user, and so may vouch for the pool.
+    pub(super) fn is_voucher(&self, pool: &PoolId, by: &SignatureKey) -> bool {
+        let by = self.keys.get(by);
+        by.is_some_and(|by| by.user() == pool.user() && by != pool)
     }
 
     /// The devices of a user that a key speaks for.

@@ -139,7 +139,11 @@ fn first_of<'a>(
 ) -> Result<(&'a Record, PoolId), ExecuteError> {
     let mismatch = || ExecuteError::IdempotencyMismatch(request.id);
     let first = records.first().ok_or_else(mismatch)?;
-    let pool = first.envelope.stream.pool().cloned().ok_or_else(mismatch)?;
+    let mut pool = first.envelope.stream.pool().cloned().ok_or_else(mismatch)?;
+    // A recovery removes other devices first.
+    if let (Command::Recover { .. }, Target::Pool(target)) = (&request.command, &request.target) {
+        pool.clone_from(target);
+    }
     let is_same = first.envelope.request == request.digest;
     if is_same { Ok((first, pool)) } else { Err(mismatch()) }
 }

@@ -113,6 +113,12 @@ impl<L: EventLog + 'static> Pools<L> {
         Ok(position.map(|position| DeviceChanges { head, position, changes, more }))
     }
 
+    /// The recovery key of a user, and the device in whose history it stands.
+    #[must_use]
+    pub fn recovery_key_of(&self, user: &str) -> Option<(PoolId, SignatureKey)> {
+        self.shared.views().directory.recovery_key_of(user)
+    }
+
     /// Whether a key was removed or rotated away: then it is nobody's ever after.
     #[must_use]
     pub fn is_retired(&self, key: &SignatureKey) -> bool {

@@ -4,10 +4,11 @@
 //! and the libraries' other algorithms, and their dependencies, stay outside.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
-use keypool_ledger::{SignatureKey, Timestamp};
+use keypool_api::has_signed;
+use keypool_ledger::{Signature, SignatureKey, Timestamp};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::authentication::{has_signed, is_public_key};
+use crate::authentication::is_public_key;
 
 /// How long a token may be valid for, in seconds.
 const VALID_SECS_MAX: u64 = 3600;
@@ -147,6 +148,7 @@ impl Issuer {
         }
         let signature = BASE64URL_NOPAD.decode(signature.as_bytes());
         let signature = signature.map_err(|_| TokenError::Malformed)?;
+        let signature = Signature::new(&signature).map_err(|_| TokenError::Signature)?;
         if !self.keys.iter().any(|key| has_signed(key, signed.as_bytes(), &signature)) {
             return Err(TokenError::Signature);
         }

@@ -2,14 +2,15 @@
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 use keypool_api::{
-    Code, LeafKeyReply, LeafKeyRequest, RegisterReply, RegisterRequest, RemoveReply, RemoveRequest,
-    RotateRequest,
+    Code, CredentialRequest, DeclaredReply, LeafKeyReply, LeafKeyRequest, RegisterReply,
+    RegisterRequest, RemoveReply, RemoveRequest, RotateRequest, has_signed,
 };
 use keypool_ledger::{PoolId, Signature, SignatureKey, SignedStatement};
 use keypool_projections::LeafKey;
 
 use crate::{
-    authentication::{AuthenticationError, UnregisteredCaller, has_signed},
+    admission::is_credential,
+    authentication::{AuthenticationError, UnregisteredCaller},
     keypackage_store::Idempotency,
     pools::PoolView,
     problem::Failure,
@@ -17,9 +18,9 @@ use crate::{
     state::{State, Store},
 };
 
-/// The signature schemes whose keys are declared: that of ciphersuite 2, ECDSA over P-256. The others that
-/// are known here are signed with the registered key.
-const LEAF_SCHEMES: [u16; 1] = [0x0403];
+/// The signature schemes whose keys are declared: that of ciphersuite 2, ECDSA over P-256, and that of the
+/// registered keys, Ed25519, for packages that another key signs.
+const LEAF_SCHEMES: [u16; 2] = [0x0403, 0x0807];
 
 /// Lets the key that signs this request speak for a device.
 ///
@@ -61,7 +62,10 @@ pub(crate) async fn register(
             let keys = (keyid.clone(), voucher.map(|voucher| voucher.signed()));
             store.register(&pool, keys, idempotency).await?
         }
-        Admission::ByOperator => store.admit_device(&pool, keyid.clone(), idempotency).await?,
+        Admission::ByOperator => {
+            let keys = (keyid.clone(), voucher.map(|voucher| voucher.signed()));
+            store.admit_device(&pool, keys, idempotency).await?
+        }
     };
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     let reply = RegisterReply { user, device, keyid, position };
@@ -70,7 +74,7 @@ pub(crate) async fn register(
 
 /// Decides whether the log answers a registration: the key is registered already, or this very request was
 /// carried out before.
-async fn is_settled(
+pub(super) async fn is_settled(
     state: &State,
     pool: &PoolId,
     key: &SignatureKey,
@@ -159,6 +163,37 @@ pub(crate) async fn leaf_key(
     Ok(HttpResponse::Ok().json(LeafKeyReply { position }))
 }
 
+/// Declares the credential that the device's packages carry, in the place of the Basic credential that names
+/// the device. It may be of any type.
+///
+/// While packages with another credential are live, no other is declared. It stays when the device's key is
+/// rotated, and ends when the device is removed.
+#[utoipa::path(
+    post, path = "/devices/credential", tag = "devices",
+    request_body = CredentialRequest,
+    responses((status = 200, description = "The device's packages carry it", body = DeclaredReply)),
+)]
+pub(crate) async fn credential(
+    state: Data<State>,
+    caller: UnregisteredCaller,
+) -> Result<HttpResponse, Failure> {
+    let asked: CredentialRequest = caller.body.json()?;
+    let (store, key) = (state.store()?, caller.key);
+    let Some(pool) = store.pools().pool_of_key(&key) else {
+        return Err(AuthenticationError::Unregistered(key).into());
+    };
+    if !is_credential(&asked.credential) {
+        let detail =
+            "credential is not exactly one Credential of RFC 9420: its type and one vector";
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
+    let statement = asked.statement(&state.ledger_id()?, &pool, &key);
+    check_proof(&key, &statement, &asked.proof, "declaration of the credential")?;
+    let declared = (asked.signed(&key), asked.credential);
+    let position = store.declare_credential(&pool, declared, caller.idempotency).await?;
+    Ok(HttpResponse::Ok().json(DeclaredReply { position }))
+}
+
 /// A leaf key and the statement of a device's key that declares it.
 pub(crate) fn declared(
     state: &State,
@@ -167,8 +202,7 @@ pub(crate) fn declared(
     by: &SignatureKey,
 ) -> Result<(SignedStatement, LeafKey), Failure> {
     if !LEAF_SCHEMES.contains(&asked.signature_scheme) {
-        let detail =
-            "the scheme is that of no ciphersuite here but the registered key's: 0x0403 is";
+        let detail = "the scheme is that of no ciphersuite here: 0x0403 and 0x0807 are";
         return Err(Failure::new(Code::BadRequest, detail));
     }
     let statement = asked.statement(&state.ledger_id()?, pool, by);
@@ -179,13 +213,13 @@ pub(crate) fn declared(
 }
 
 /// Refuses a statement that the key it names has not signed for this ledger.
-fn check_proof(
+pub(super) fn check_proof(
     by: &SignatureKey,
     statement: &[u8],
     proof: &Signature,
     what: &str,
 ) -> Result<(), Failure> {
-    if has_signed(by, statement, proof.as_bytes()) {
+    if has_signed(by, statement, proof) {
         return Ok(());
     }
     let detail = format!(

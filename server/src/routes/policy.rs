@@ -6,12 +6,12 @@ use actix_web::{
     HttpRequest, HttpResponse, Resource, guard,
     web::{self, Data},
 };
-use keypool_api::{Code, ContactToken, PolicyReply, PolicyRequest};
-use keypool_ledger::PoolId;
+use keypool_api::{Code, ContactToken, PolicyReply, PolicyRequest, has_signed};
+use keypool_ledger::{PoolId, Signature};
 use keypool_projections::{PolicyStatus, statement::contact_statement};
 
 use crate::{
-    authentication::{AuthenticatedRead, AuthenticatedWrite, has_signed},
+    authentication::{AuthenticatedRead, AuthenticatedWrite},
     problem::{Failure, wrong_method},
     state::State,
 };
@@ -92,7 +92,8 @@ pub(crate) fn is_introduced(
     let Some(token) = token else { return Ok(false) };
     let ledger = state.ledger_id()?;
     let statement = contact_statement(&ledger, user, &token.keyid, token.until());
-    if !has_signed(&token.keyid, &statement, &token.proof) {
+    let is_signed = |proof| has_signed(&token.keyid, &statement, &proof);
+    if !Signature::new(&token.proof).is_ok_and(is_signed) {
         let detail = "the contact token is not a signature for this user by the key it names";
         return Err(Failure::new(Code::NotAllowed, detail));
     }

@@ -113,7 +113,11 @@ impl Service {
     }
 
     fn admit(&self, id: u128, device: &str, signature_key: SignatureKey) -> String {
-        self.run(id, device, Command::Admit { signature_key, credential: device.to_owned() })
+        self.run(
+            id,
+            device,
+            Command::Admit { signature_key, credential: device.to_owned(), statement: None },
+        )
     }
 
     /// The device whose turn it is.

@@ -174,7 +174,8 @@ fn where_the_last_device_is_removed_the_name_stays_bound() {
     let none = rejection(service.reserve_of_user(7, "bob", (3, "carol", &[])));
     assert_eq!(none, Some(Rejection::UnknownUser("bob".to_owned())));
     // The operator may say whose it is.
-    let admit = |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned() };
+    let admit =
+        |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned(), statement: None };
     service.run(8, "bob", admit(2)).unwrap();
     service.run(9, "bob/phone", admit(3)).unwrap();
     assert_eq!(rejection(service.run(10, "bob", admit(4))), Some(Rejection::IdentityBound));
@@ -279,7 +280,11 @@ fn a_key_that_was_taken_away_is_nobodys_ever_after() {
     service.run(4, "carol", register(8, "carol")).unwrap();
     service.run(5, "carol", Command::Remove { by: key(8) }).unwrap();
     let service = service.restarted();
-    let admit = |n: u8| Command::Admit { signature_key: key(n), credential: "x".to_owned() };
+    let admit = |n: u8| Command::Admit {
+        signature_key: key(n),
+        credential: "x".to_owned(),
+        statement: None,
+    };
     let declare = Command::DeclareLeafKey {
         statement: statement(&service, "bob", 3),
         leaf_key: LeafKey { signature_scheme: 0x0403, signature_key: key(1) },

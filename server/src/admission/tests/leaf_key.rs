@@ -11,7 +11,8 @@ use super::*;
 fn check_11_signature_key() {
     let (maker, other) = (Maker::new(1), Maker::new(1));
     let package = bytes(&maker.sign(maker.content()));
-    let detail = "the leaf's signature key is not the device's registered key";
+    let detail = "the leaf's signature key is not the device's registered key; declare another one with \
+                  POST /devices/leaf-key before the upload";
     check_refused(&other, &package, Check::SignatureKey, detail);
 
     let unsigned = Owner { signature_key: None, ..maker.owner() };
