@@ -10,9 +10,9 @@ use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SystemClock, Timesta
 use keypool_projections::{ReservationStatus, TimelineEntry, timeline};
 
 use crate::{
-    ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, GroupError,
-    GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool,
-    LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig, Received,
+    ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, Erasure,
+    GroupError, GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined,
+    KeyPackagePool, LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig, Received,
     ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
     mls::{
         invite::Inviter,
@@ -178,6 +178,22 @@ impl<D: DeliveryService> MlsClient<D> {
     #[must_use]
     pub fn store(&self) -> &LocalStore {
         &self.store
+    }
+
+    /// Whether deleted private keys are gone from the disk: see [`LocalStore::erasure`].
+    #[must_use]
+    pub fn erasure(&self) -> Erasure {
+        self.store.erasure()
+    }
+
+    /// Seals the store with another device key: see
+    /// [`LocalStore::change_device_key`](crate::LocalStore::change_device_key).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if a file cannot be written, or if an earlier write failed.
+    pub fn change_device_key(&self, key: &DeviceKey) -> Result<(), StorageError> {
+        self.store.change_device_key(key)
     }
 
     /// The device's groups, for operations that this type has no function for.

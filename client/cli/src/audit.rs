@@ -9,8 +9,9 @@ use std::{
 };
 
 use clap::Args;
-use keypool_client::{AuditFinding, OwnerAudit, PoolConfig, RefreshError, Severity, StorageError};
-use keypool_transparency::NoteKey;
+use keypool_client::{
+    AuditFinding, NoteKey, OwnerAudit, PoolConfig, RefreshError, Severity, StorageError,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -35,7 +36,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let client = Device::open(whose, PoolConfig::default())?.client;
     if let Some(key) = &options.ledger_key {
-        client.connection().trust_ledger_key(key)?;
+        client.trust_ledger_key(key)?;
     }
     let silent = match client.fetch_history().await {
         // The audit tells that itself.

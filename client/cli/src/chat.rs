@@ -22,8 +22,7 @@ use std::{
 };
 
 use clap::Args;
-use keypool_client::{AuditFinding, ClientOptions, MlsClient, ServerDelivery};
-use keypool_ledger::GroupId;
+use keypool_client::{AuditFinding, ClientOptions, GroupId, MlsClient, ServerDelivery};
 use tokio::time::sleep;
 
 use self::{

@@ -14,9 +14,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use keypool_api::{Code, Voucher};
-use keypool_client::{DeviceKey, PoolConfig};
-use keypool_ledger::{PoolId, SignatureKey};
+use keypool_client::{Code, DeviceKey, PoolConfig, PoolId, SignatureKey, Voucher};
 use serde_json::json;
 
 use self::output::{complain, say};

@@ -3,15 +3,10 @@
 use std::error::Error;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use keypool_api::{
-    Code, PoolStatus, RegisterReply, RemoveReply, RevokeRequest, RevokeWord, Voucher,
-};
 use keypool_client::{
-    ClientOptions, DeviceIdentity, Issue, MlsClient, PoolConfig, Refresh, ServerDelivery,
-    fresh_command,
+    ClientOptions, Code, DeviceIdentity, Issue, KeyPackageRef, MlsClient, PoolConfig, PoolStatus,
+    Refresh, RegisterReply, RemoveReply, ServerDelivery, TimelineEntry, Voucher,
 };
-use keypool_ledger::KeyPackageRef;
-use keypool_projections::TimelineEntry;
 use serde_json::json;
 
 use crate::{
@@ -86,9 +81,7 @@ impl Device {
                 say(whose.json, &json!({ "withdrawn": count }), &text)
             }
             Command::Reseal { new_passphrase_file } => {
-                self.client
-                    .store()
-                    .change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
+                self.client.change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
                 let text = match new_passphrase_file {
                     Some(_) => "the device's keys are sealed with the new passphrase",
                     None => "the device's keys are sealed with a new key file in the home",
@@ -180,21 +173,15 @@ impl Device {
             "findings": findings,
             "to_withdraw": checkup.to_withdraw,
             "repaired": checkup.repaired,
-            "deletion": self.client.store().erasure().to_string(),
+            "deletion": self.client.erasure().to_string(),
         });
         let mut lines = vec![checkup.to_string().trim_end().to_owned()];
-        lines.push(format!("deleted keys: {}", self.client.store().erasure()));
+        lines.push(format!("deleted keys: {}", self.client.erasure()));
         let unknown = |error| format!("what the server has is not known: {}", sentence(&error));
         lines.extend(server.map(unknown));
         say(json, &value, &lines.join("\n"))?;
         if repair && !checkup.to_withdraw.is_empty() {
-            let request = RevokeRequest {
-                keypackage_refs: Some(checkup.to_withdraw.clone()),
-                credential_hash: None,
-                all: None,
-                reason: RevokeWord::Withdrawn,
-            };
-            self.client.connection().api().revoke(&request, fresh_command()).await?;
+            self.client.withdraw_from_server(checkup.to_withdraw).await?;
         }
         let is_left = |finding: &Issue| !(repair && finding.is_repairable());
         match checkup.findings.iter().filter(|finding| is_left(finding)).count() {

@@ -1,6 +1,8 @@
 //! Upkeep of the device's pool: refreshes, the server's history, the audit and the doctor.
 
 use keypool_api::PoolStatus;
+use keypool_ledger::KeyPackageRef;
+use keypool_transparency::NoteKey;
 
 use super::MlsClient;
 use crate::{
@@ -93,6 +95,16 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.watch_ledger(self.now()).await
     }
 
+    /// Trusts a key as that of the server's ledger: see
+    /// [`MlsConnection::trust_ledger_key`](crate::MlsConnection::trust_ledger_key).
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store fails.
+    pub fn trust_ledger_key(&self, key: &NoteKey) -> Result<bool, StorageError> {
+        self.connection.trust_ledger_key(key)
+    }
+
     /// Reports the inviters of joined groups to the server as contacts: see
     /// [`MlsConnection::tell_contacts`](crate::MlsConnection::tell_contacts).
     ///
@@ -120,5 +132,15 @@ impl<D: DeliveryService> MlsClient<D> {
     /// As [`KeyPackagePool::repair`](crate::KeyPackagePool::repair).
     pub fn repair(&self) -> Result<DoctorReport, PoolError> {
         self.connection.pool().repair(self.now())
+    }
+
+    /// Withdraws packages from the server, such as those in [`DoctorReport::to_withdraw`]: see
+    /// [`MlsConnection::withdraw_from_server`](crate::MlsConnection::withdraw_from_server).
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn withdraw_from_server(&self, packages: Vec<KeyPackageRef>) -> Result<(), ApiError> {
+        self.connection.withdraw_from_server(packages).await
     }
 }

@@ -2,12 +2,10 @@
 
 use std::{future::Future, time::Duration};
 
-use keypool_api::{Code, PolicyReply, Problem};
 use keypool_client::{
-    ApiError, GroupError, InviteError, Invited, RefreshError, ResumedMessage, SendError,
-    UpdateError,
+    ApiError, Code, GroupError, GroupId, InviteError, Invited, PolicyReply, PoolId, Problem,
+    RefreshError, ResumedMessage, SendError, UpdateError,
 };
-use keypool_ledger::{GroupId, PoolId};
 use tokio::time::timeout;
 
 use super::{

@@ -1,7 +1,6 @@
 //! Mailbox events, shown on the screen.
 
-use keypool_client::{Change, MailboxEvent, MailboxEventKind, SyncError};
-use keypool_ledger::{GroupId, PoolId};
+use keypool_client::{Change, GroupId, MailboxEvent, MailboxEventKind, PoolId, SyncError};
 
 use super::{
     Chat, End,

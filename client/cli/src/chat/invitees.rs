@@ -44,8 +44,7 @@ pub(super) fn left_out(missing: &SkippedInvitee) -> String {
 
 #[cfg(test)]
 mod tests {
-    use keypool_client::PackageCheck;
-    use keypool_ledger::KeyPackageRef;
+    use keypool_client::{KeyPackageRef, PackageCheck};
 
     use super::*;
 

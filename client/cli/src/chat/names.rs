@@ -2,7 +2,7 @@
 //!
 //! Two people may both make a group called `friday`, so its id is the name and 64 random bits after it.
 
-use keypool_ledger::{GroupId, NameError, PoolId};
+use keypool_client::{GroupId, NameError, PoolId};
 use uuid::Uuid;
 
 use crate::output::plain;

@@ -82,8 +82,7 @@ async fn until_news<'a>(
 mod tests {
     use std::{net::TcpListener, sync::Arc};
 
-    use keypool_client::{ApiError, ClientOptions, SyncError};
-    use keypool_ledger::SystemClock;
+    use keypool_client::{ApiError, ClientOptions, SyncError, SystemClock};
     use tokio::time::timeout;
 
     use super::{super::mailbox::MailboxPoller, *};

@@ -78,7 +78,7 @@ pub struct DoctorReport {
     /// The issues, including those that were repaired.
     pub findings: Vec<Issue>,
     /// The packages that the server may still hand out though their private keys are lost: to be
-    /// withdrawn there, by `ApiClient::revoke`.
+    /// withdrawn there, by [`MlsClient::withdraw_from_server`](crate::MlsClient::withdraw_from_server).
     pub to_withdraw: Vec<KeyPackageRef>,
     /// Whether all repairable issues were repaired.
     pub repaired: bool,

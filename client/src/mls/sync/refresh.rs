@@ -2,7 +2,7 @@
 //! checkpoints.
 
 use keypool_api::{RevokeRequest, RevokeWord};
-use keypool_ledger::Timestamp;
+use keypool_ledger::{KeyPackageRef, Timestamp};
 use keypool_projections::reconcile::digest;
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use super::{
     upload::Uploaded,
 };
 use crate::{
-    MlsConnection, RefreshError, StorageError, mls::keypackage_pool::tell_used,
+    ApiError, MlsConnection, RefreshError, StorageError, mls::keypackage_pool::tell_used,
     storage::fresh_command,
 };
 
@@ -140,14 +140,25 @@ impl<D> MlsConnection<D> {
     async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), RefreshError> {
         let worn = self.pool().worn_last_resort(now)?;
         if !worn.at_server.is_empty() {
-            let request = RevokeRequest {
-                keypackage_refs: Some(worn.at_server),
-                reason: RevokeWord::Withdrawn,
-                ..RevokeRequest::default()
-            };
-            self.api().revoke(&request, fresh_command()).await?;
+            self.withdraw_from_server(worn.at_server).await?;
         }
         Ok(self.pool().withdraw_last_resort(&worn.own, now)?)
+    }
+
+    /// Withdraws packages from the server, which hands them out no more. Nothing is recorded here: the
+    /// refresh does that for packages it withdraws, and [`KeyPackagePool::repair`](crate::KeyPackagePool::repair)
+    /// for those it finds.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]. Repeating it is harmless.
+    pub async fn withdraw_from_server(&self, packages: Vec<KeyPackageRef>) -> Result<(), ApiError> {
+        let request = RevokeRequest {
+            keypackage_refs: Some(packages),
+            reason: RevokeWord::Withdrawn,
+            ..RevokeRequest::default()
+        };
+        self.api().revoke(&request, fresh_command()).await.map(drop)
     }
 
     /// Records the end of a refresh. Returns the differences that were mended, and how many packages of last
