@@ -3,6 +3,7 @@
 mod delivery;
 mod invite;
 mod refresh;
+mod register;
 mod sealing;
 
 use std::{error::Error, io, path::PathBuf};
@@ -14,6 +15,7 @@ pub use self::{
     delivery::{SendError, SyncError},
     invite::{InviteError, UpdateError},
     refresh::RefreshError,
+    register::RegisterError,
     sealing::SealingError,
 };
 use crate::storage::own_packages::ImpossibleEvent;

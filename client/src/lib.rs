@@ -74,8 +74,8 @@ pub use crate::{
     client::{ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
-        KeyFate, MessageError, PackageCheck, PoolError, RefreshError, SealingError, SendError,
-        StorageError, SyncError, UpdateError,
+        KeyFate, MessageError, PackageCheck, PoolError, RefreshError, RegisterError, SealingError,
+        SendError, StorageError, SyncError, UpdateError,
     },
     mls::{
         connection::MlsConnection,

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use keypool_client::{
-    ClientOptions, Code, DeviceIdentity, Issue, KeyPackageRef, MlsClient, PoolConfig, PoolStatus,
-    Refresh, RegisterReply, RemoveReply, ServerDelivery, TimelineEntry, Voucher,
+    ClientOptions, DeviceIdentity, Issue, KeyPackageRef, MlsClient, PoolConfig, PoolStatus,
+    Refresh, RegisterError, RegisterReply, RemoveReply, ServerDelivery, TimelineEntry, Voucher,
 };
 use serde_json::json;
 
@@ -145,18 +145,16 @@ impl Device {
     /// Registers the device. Where another device of the user could help, how it can is said.
     async fn register(&self, voucher: Option<Voucher>) -> Result<RegisterReply, Box<dyn Error>> {
         match self.client.register_vouched(voucher).await {
-            Err(error) if error.code() == Some(Code::IdentityBound) => Err(format!(
+            Err(error @ RegisterError::IdentityBound(_)) => Err(format!(
                 "{}\n{}",
                 sentence(&error),
                 how_to_be_vouched_for(self.client.identity())
             )
             .into()),
-            Err(error) if error.code() == Some(Code::KeyRetired) => {
+            Err(error @ RegisterError::KeyRetired(_)) => {
                 Err(format!("{}\n{KEY_RETIRED}", sentence(&error)).into())
             }
-            Err(error)
-                if matches!(error.code(), Some(Code::StatementStale | Code::StatementExpired)) =>
-            {
+            Err(error @ RegisterError::VoucherInvalid(_)) => {
                 Err(format!("{}\n{VOUCHER_USED}", sentence(&error)).into())
             }
             outcome => Ok(outcome?),

@@ -4,7 +4,7 @@ use keypool_api::{PolicyReply, RegisterReply, RemoveReply, Voucher};
 use keypool_ledger::SignatureKey;
 
 use super::MlsClient;
-use crate::{ApiError, DeliveryService, RefreshError};
+use crate::{ApiError, DeliveryService, RefreshError, RegisterError};
 
 impl<D: DeliveryService> MlsClient<D> {
     /// Registers the device's key at the server: see
@@ -12,9 +12,9 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
-    /// name, or if the user has a device and none has vouched for this one.
-    pub async fn register(&self) -> Result<RegisterReply, RefreshError> {
+    /// Returns a [`RegisterError`], [`RegisterError::IdentityBound`] if another key has the name, or if the
+    /// user has a device and none has vouched for this one.
+    pub async fn register(&self) -> Result<RegisterReply, RegisterError> {
         self.register_vouched(None).await
     }
 
@@ -27,7 +27,7 @@ impl<D: DeliveryService> MlsClient<D> {
     pub async fn register_vouched(
         &self,
         voucher: Option<Voucher>,
-    ) -> Result<RegisterReply, RefreshError> {
+    ) -> Result<RegisterReply, RegisterError> {
         let _alone = self.committing.lock().await;
         self.connection.register(voucher, self.now()).await
     }
@@ -37,8 +37,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// As [`MlsClient::register`]; the code is `not_allowed` if the token does not say so.
-    pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RefreshError> {
+    /// As [`MlsClient::register`]; [`RegisterError::NotAllowed`] if the token does not say so.
+    pub async fn register_with_token(&self, token: &str) -> Result<RegisterReply, RegisterError> {
         self.set_registration_token(Some(token.to_owned()));
         self.register().await
     }

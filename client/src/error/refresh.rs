@@ -1,12 +1,12 @@
-//! Errors of a refresh, a registration and a rotation of the device's key.
+//! The error of a refresh and of a rotation of the device's key.
 
 use keypool_api::Code;
 
 use super::{IdentityError, PoolError, StorageError};
 use crate::ApiError;
 
-/// A refresh, a registration or a rotation of the device's key that has ended early. The steps before it are
-/// kept, and the next call goes on from there.
+/// Why a refresh, or a rotation of the device's key, has ended early. The steps before it are kept, and the next
+/// call goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
     /// The server did not answer, or refused.

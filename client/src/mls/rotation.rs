@@ -38,8 +38,8 @@ use super::{
     },
 };
 use crate::{
-    ApiClient, ApiError, DeviceIdentity, OwnPackage, RefreshError, Staged, StorageError,
-    storage::fresh_command,
+    ApiClient, ApiError, DeviceIdentity, OwnPackage, RefreshError, RegisterError, Staged,
+    StorageError, storage::fresh_command,
 };
 
 /// The name of the record of a rotation under way.
@@ -80,13 +80,13 @@ impl<D> MlsConnection<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]; the code of its [`ApiError`] is `identity_bound` if another key has the
-    /// name, or if the user has a device and none has vouched for this one.
+    /// Returns a [`RegisterError`], [`RegisterError::IdentityBound`] if another key has the name, or if the
+    /// user has a device and none has vouched for this one.
     pub async fn register(
         &self,
         voucher: Option<Voucher>,
         now: Timestamp,
-    ) -> Result<RegisterReply, RefreshError> {
+    ) -> Result<RegisterReply, RegisterError> {
         self.resume_rotation(now).await?;
         Ok(self.api().register(voucher, fresh_command()).await?)
     }

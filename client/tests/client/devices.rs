@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use keypool_api::{Code, Voucher};
-use keypool_client::{ApiError, DeviceIdentity, RefreshError, SkipReason};
+use keypool_client::{ApiError, DeviceIdentity, RegisterError, SkipReason};
 use keypool_ledger::Clock;
 use keypool_server::{RegistrationPolicy, RegistrationSettings};
 use serde_json::json;
@@ -90,7 +90,7 @@ fn without_a_voucher_another_device_is_refused() {
         drop(service.device("bob", 1).await);
         let thief = open(&service, "bob/phone");
         let refused = thief.register().await.unwrap_err();
-        assert!(matches!(&refused, RefreshError::Api(_)), "{refused:?}");
+        assert!(matches!(&refused, RegisterError::IdentityBound(_)), "{refused:?}");
         assert_eq!(refused.code(), Some(Code::IdentityBound));
         for word in ["", "a", "a.b", "....", "\u{7f}.x"] {
             assert!(word.parse::<Voucher>().is_err(), "{word:?}");
@@ -115,7 +115,9 @@ fn a_lost_device_is_removed_by_another() {
         // Whoever has it can do nothing with it, and Bob is invited without it.
         let refused = phone.status().await.unwrap_err();
         assert_eq!(refused.code(), Some(Code::Unauthenticated));
-        assert_eq!(phone.register().await.unwrap_err().code(), Some(Code::KeyRetired));
+        let refused = phone.register().await.unwrap_err();
+        assert!(matches!(refused, RegisterError::KeyRetired(_)), "{refused:?}");
+        assert_eq!(refused.code(), Some(Code::KeyRetired));
         let refused = phone.remove_device("main").await.unwrap_err();
         assert_eq!(refused.code(), Some(Code::Unauthenticated));
         alice.invite(&group, ["bob"]).await.unwrap();
@@ -182,7 +184,9 @@ fn a_token_of_the_operators_takes_the_place_of_a_voucher() {
         });
         let (bob, phone) = (open(&service, "bob"), open(&service, "bob/phone"));
         let exp = service.clock.now().as_secs() + 600;
-        assert_eq!(bob.register().await.unwrap_err().code(), Some(Code::NotAllowed));
+        let refused = bob.register().await.unwrap_err();
+        assert!(matches!(refused, RegisterError::NotAllowed(_)), "{refused:?}");
+        assert_eq!(refused.code(), Some(Code::NotAllowed));
         let stolen = phone.register_with_token(&token(&issuer, &bob, exp)).await;
         assert_eq!(stolen.unwrap_err().code(), Some(Code::NotAllowed));
         for device in [&bob, &phone] {
@@ -231,10 +235,12 @@ fn a_voucher_that_was_used_or_is_too_old_is_refused() {
         let second_one = bob.vouch_for("tablet", &second).await.unwrap();
         phone.register_vouched(Some(first)).await.unwrap();
         let stale = tablet.register_vouched(Some(second_one)).await.unwrap_err();
+        assert!(matches!(stale, RegisterError::VoucherInvalid(_)), "{stale:?}");
         assert_eq!(stale.code(), Some(Code::StatementStale), "bob's devices have changed");
         let late = bob.vouch_for("tablet", &second).await.unwrap();
         service.clock.advance(std::time::Duration::from_mins(12));
         let late = tablet.register_vouched(Some(late)).await.unwrap_err();
+        assert!(matches!(late, RegisterError::VoucherInvalid(_)), "{late:?}");
         assert_eq!(late.code(), Some(Code::StatementExpired));
         let fresh = bob.vouch_for("tablet", &second).await.unwrap();
         tablet.register_vouched(Some(fresh)).await.unwrap();

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use keypool_api::{Base64, Code, UploadRequest};
-use keypool_client::{ApiError, PoolConfig, RefreshError, fresh_command};
+use keypool_client::{ApiError, PoolConfig, RefreshError, RegisterError, fresh_command};
 
 use super::service::{Service, run};
 
@@ -184,6 +184,8 @@ fn a_server_that_is_gone_is_said_to_be_gone() {
         let refused = bob.refresh_key_packages().await.unwrap_err();
         assert!(matches!(refused, RefreshError::Api(ApiError::Unreachable { .. })), "{refused:?}");
         assert!(refused.to_string().contains("check the address"), "{refused}");
+        let refused = bob.register().await.unwrap_err();
+        assert!(matches!(refused, RegisterError::ServerUnreachable(_)), "{refused:?}");
     });
 }
 

@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use keypool_client::{
     ApiError, Code, GroupError, GroupId, InviteError, Invited, PolicyReply, PoolId, Problem,
-    RefreshError, ResumedMessage, SendError, UpdateError,
+    RegisterError, ResumedMessage, SendError, UpdateError,
 };
 use tokio::time::timeout;
 
@@ -324,15 +324,13 @@ impl Chat<'_> {
         if !self.is_registered {
             match in_time(self.client.register()).await {
                 Some(Ok(_)) => self.is_registered = true,
-                Some(Err(RefreshError::Api(error))) if !error.is_unanswered() => {
-                    return Err(self.refused(&error));
-                }
                 // The mailbox says so.
-                None | Some(Err(RefreshError::Api(_))) => {
+                None | Some(Err(RegisterError::ServerUnreachable(_))) => {
                     self.is_waiting = true;
                     return Ok(());
                 }
-                Some(Err(error)) => return Err(error.into()),
+                Some(Err(error @ RegisterError::Rotation(_))) => return Err(error.into()),
+                Some(Err(error)) => return Err(self.refused(&error)),
             }
             self.is_refresh_due = true;
         }
@@ -389,10 +387,10 @@ impl Chat<'_> {
     }
 
     /// Why the device cannot take part at all.
-    fn refused(&self, error: &ApiError) -> End {
-        let advice = match error.code() {
-            Some(Code::IdentityBound) => how_to_be_vouched_for(self.client.identity()),
-            Some(Code::KeyRetired) => KEY_RETIRED.to_owned(),
+    fn refused(&self, error: &RegisterError) -> End {
+        let advice = match error {
+            RegisterError::IdentityBound(_) => how_to_be_vouched_for(self.client.identity()),
+            RegisterError::KeyRetired(_) => KEY_RETIRED.to_owned(),
             _ => "look at --server".to_owned(),
         };
         End::Broken(format!("{}\n{advice}", sentence(error)).into())
