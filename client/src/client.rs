@@ -375,8 +375,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`MessageError`].
-    pub fn encrypt(&self, group: &GroupId, message: &[u8]) -> Result<Vec<u8>, MessageError> {
+    /// Returns a [`GroupError`].
+    pub fn encrypt(&self, group: &GroupId, message: &[u8]) -> Result<Vec<u8>, GroupError> {
         self.membership.encrypt(group, message)
     }
 

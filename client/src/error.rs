@@ -1,6 +1,7 @@
 //! Errors: one enum for each kind of operation. A variant is a reaction the caller has.
 
 mod delivery;
+mod exchange;
 mod invite;
 mod refresh;
 mod register;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     delivery::{SendError, SyncError},
+    exchange::ExchangeError,
     invite::{InviteError, UpdateError},
     refresh::RefreshError,
     register::RegisterError,
@@ -229,7 +231,7 @@ pub enum ConfigError {
     },
 }
 
-/// Why an operation on the device's own pool failed. Nothing of it was written.
+/// Why packages could not be made. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// The store failed.
@@ -245,12 +247,6 @@ pub enum PoolError {
         asked: usize,
         /// How many there is room for.
         room: usize,
-    },
-    /// The package is not one of this device.
-    #[error("package {keypackage_ref} was never made by this device")]
-    NotOurs {
-        /// The package.
-        keypackage_ref: KeyPackageRef,
     },
     /// A package could not be made.
     #[error("a package could not be made")]
@@ -456,7 +452,7 @@ impl std::fmt::Display for KeyFate {
     }
 }
 
-/// Why a message could not be sealed or opened. Nothing was written.
+/// Why a message could not be opened. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
     /// The group cannot be used.

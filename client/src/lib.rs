@@ -73,9 +73,9 @@ pub use crate::{
     audit::{AuditFinding, Evidence, EvidenceKind, KeptCheckpoint, OwnerAudit, Severity},
     client::{ClientOptions, MlsClient, OpenError, PackageUse},
     error::{
-        AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
-        KeyFate, MessageError, PackageCheck, PoolError, RefreshError, RegisterError, SealingError,
-        SendError, StorageError, SyncError, UpdateError,
+        AddError, BoxError, ConfigError, ExchangeError, GroupError, IdentityError, InviteError,
+        JoinError, KeyFate, MessageError, PackageCheck, PoolError, RefreshError, RegisterError,
+        SealingError, SendError, StorageError, SyncError, UpdateError,
     },
     mls::{
         connection::MlsConnection,

@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 use keypool_client::{
-    AuditFinding, NoteKey, OwnerAudit, PoolConfig, RefreshError, Severity, StorageError,
+    AuditFinding, ExchangeError, NoteKey, OwnerAudit, PoolConfig, Severity, StorageError,
 };
 use serde_json::{Value, json};
 
@@ -40,8 +40,8 @@ pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<ExitCode, Bo
     }
     let silent = match client.fetch_history().await {
         // The audit tells that itself.
-        Ok(_) | Err(RefreshError::Storage(StorageError::MirrorRefused { .. })) => None,
-        Err(RefreshError::Api(error)) => Some(sentence(&error)),
+        Ok(_) | Err(ExchangeError::Storage(StorageError::MirrorRefused { .. })) => None,
+        Err(ExchangeError::Api(error)) => Some(sentence(&error)),
         Err(error) => return Err(error.into()),
     };
     if silent.is_none() {

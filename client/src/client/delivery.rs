@@ -6,7 +6,7 @@ use keypool_ledger::{GroupId, PoolId};
 
 use super::{ClientOptions, MlsClient, OpenError};
 use crate::{
-    ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
+    ExchangeError, ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
     mls::delivery::{
         catch_up::catch_up_from,
         events::{self, MailboxEvent},
@@ -85,8 +85,8 @@ impl MlsClient<ServerDelivery> {
     ///
     /// # Errors
     ///
-    /// Returns a [`SyncError`].
-    pub async fn acknowledge_overrun(&self) -> Result<(), SyncError> {
+    /// Returns an [`ExchangeError`].
+    pub async fn acknowledge_overrun(&self) -> Result<(), ExchangeError> {
         let _alone = self.committing.lock().await;
         self.mailbox().acknowledge(true).await
     }

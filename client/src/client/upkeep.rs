@@ -6,7 +6,7 @@ use keypool_transparency::NoteKey;
 
 use super::MlsClient;
 use crate::{
-    ApiError, DeliveryService, DoctorReport, OwnerAudit, PoolError, PoolListener, Refresh,
+    ApiError, DeliveryService, DoctorReport, ExchangeError, OwnerAudit, PoolListener, Refresh,
     RefreshError, StorageError,
 };
 
@@ -16,8 +16,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]. Repeating it is harmless.
-    pub async fn invalidate_credential_keys(&self) -> Result<usize, RefreshError> {
+    /// Returns an [`ExchangeError`]. Repeating it is harmless.
+    pub async fn invalidate_credential_keys(&self) -> Result<usize, ExchangeError> {
         self.connection.invalidate_credential_keys(self.now()).await
     }
 
@@ -34,8 +34,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`].
-    pub async fn listen(&self) -> Result<PoolListener<'_, D>, RefreshError> {
+    /// Returns an [`ApiError`].
+    pub async fn listen(&self) -> Result<PoolListener<'_, D>, ApiError> {
         self.connection.listen().await
     }
 
@@ -81,7 +81,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// As [`MlsConnection::fetch_history`](crate::MlsConnection::fetch_history).
-    pub async fn fetch_history(&self) -> Result<usize, RefreshError> {
+    pub async fn fetch_history(&self) -> Result<usize, ExchangeError> {
         self.connection.fetch_history(self.now()).await
     }
 
@@ -110,8 +110,8 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]. Calling it again is harmless.
-    pub async fn tell_contacts(&self) -> Result<usize, RefreshError> {
+    /// Returns an [`ExchangeError`]. Calling it again is harmless.
+    pub async fn tell_contacts(&self) -> Result<usize, ExchangeError> {
         self.connection.tell_contacts().await
     }
 
@@ -130,7 +130,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// # Errors
     ///
     /// As [`KeyPackagePool::repair`](crate::KeyPackagePool::repair).
-    pub fn repair(&self) -> Result<DoctorReport, PoolError> {
+    pub fn repair(&self) -> Result<DoctorReport, StorageError> {
         self.connection.pool().repair(self.now())
     }
 

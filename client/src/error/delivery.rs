@@ -1,6 +1,6 @@
 //! Why the mailbox was not taken in, and why a message was not sent.
 
-use super::{BoxError, GroupError, StorageError};
+use super::{BoxError, ExchangeError, GroupError, StorageError};
 use crate::ApiError;
 
 /// Why the mailbox was not applied to its end. Items that were applied before stay applied.
@@ -23,6 +23,15 @@ pub enum SyncError {
     /// The store failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl From<ExchangeError> for SyncError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Api(error) => Self::Api(error),
+            ExchangeError::Storage(error) => Self::Storage(error),
+        }
+    }
 }
 
 /// Why a message was not sent.

@@ -2,7 +2,7 @@
 
 use keypool_api::Code;
 
-use super::{IdentityError, PoolError, StorageError};
+use super::{ExchangeError, IdentityError, PoolError, StorageError};
 use crate::ApiError;
 
 /// Why a refresh, or a rotation of the device's key, has ended early. The steps before it are kept, and the next
@@ -15,7 +15,7 @@ pub enum RefreshError {
     /// The store failed, or the server's history does not continue its earlier one.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The device's own pool failed.
+    /// Packages for the pool could not be made.
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// A key of the device cannot be made, or is missing.
@@ -30,6 +30,15 @@ impl RefreshError {
         match self {
             Self::Api(error) => error.code(),
             Self::Identity(_) | Self::Storage(_) | Self::Pool(_) => None,
+        }
+    }
+}
+
+impl From<ExchangeError> for RefreshError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Api(error) => Self::Api(error),
+            ExchangeError::Storage(error) => Self::Storage(error),
         }
     }
 }

@@ -7,7 +7,7 @@ use keypool_ledger::{ReservationId, ReservePolicy, Timestamp};
 use keypool_projections::ReservationStatus;
 
 use super::connection::MlsConnection;
-use crate::{ApiError, OwnStage, RefreshError, StorageError, storage::fresh_command};
+use crate::{ApiError, ExchangeError, OwnStage, StorageError, storage::fresh_command};
 
 /// The name of the record of contact tokens.
 const TOKENS_RECORD: &str = "contact-tokens";
@@ -46,8 +46,8 @@ impl<D> MlsConnection<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]. Calling it again is harmless.
-    pub async fn tell_contacts(&self) -> Result<usize, RefreshError> {
+    /// Returns an [`ExchangeError`]. Calling it again is harmless.
+    pub async fn tell_contacts(&self) -> Result<usize, ExchangeError> {
         let joined = self.joined_of_strangers()?;
         for some in joined.chunks(NAMED_MAX) {
             let request = PolicyRequest { joined: some.to_vec(), ..PolicyRequest::default() };

@@ -37,8 +37,8 @@ use super::{
     membership::forget_attempts, mls_ref, usable_suite,
 };
 use crate::{
-    BoxError, ConfigError, DeviceIdentity, LocalStore, OwnPackage, OwnStage, PoolError, Staged,
-    StorageError, storage::fresh_command,
+    BoxError, ConfigError, DeviceIdentity, ImpossibleEvent, LocalStore, OwnPackage, OwnStage,
+    PoolError, Staged, StorageError, storage::fresh_command,
 };
 
 /// A package that is made, and whose private half is safely stored.
@@ -212,14 +212,14 @@ impl KeyPackagePool {
     ///
     /// # Errors
     ///
-    /// Returns [`PoolError::NotOurs`] if one was never made by this device, or another
-    /// [`PoolError`] if the store fails. Nothing has been recorded then.
+    /// Returns [`StorageError::Impossible`] if one was never made by this device, or another
+    /// [`StorageError`] if the store fails. Nothing has been recorded then.
     pub fn mark_uploaded(
         &self,
         keypackage_refs: &[KeyPackageRef],
         now: Timestamp,
         command: CommandId,
-    ) -> Result<usize, PoolError> {
+    ) -> Result<usize, StorageError> {
         let staged = self.store.stage()?;
         let uploaded = record_uploaded(&staged, keypackage_refs, now, command)?;
         staged.commit()?;
@@ -245,16 +245,16 @@ impl KeyPackagePool {
     ///
     /// # Errors
     ///
-    /// Returns [`PoolError::NotOurs`] if this device never made it, or another [`PoolError`] if it
-    /// has expired or the store fails. Nothing has been recorded then.
+    /// Returns [`StorageError::Impossible`] if this device never made it or it has expired, or another
+    /// [`StorageError`] if the store fails. Nothing has been recorded then.
     pub fn mark_as_spent(
         &self,
         keypackage_ref: &KeyPackageRef,
         group: &GroupId,
         now: Timestamp,
-    ) -> Result<bool, PoolError> {
+    ) -> Result<bool, StorageError> {
         let staged = self.store.stage()?;
-        let own = own_package(&staged, keypackage_ref)?;
+        let own = own_package(&staged, keypackage_ref, "spent")?;
         if matches!(own.stage, OwnStage::Spent { .. }) {
             return Ok(false);
         }
@@ -277,7 +277,7 @@ impl KeyPackagePool {
         reason: RevokeReason,
         now: Timestamp,
         command: CommandId,
-    ) -> Result<usize, PoolError> {
+    ) -> Result<usize, StorageError> {
         let staged = self.store.stage()?;
         let revoked = record_revoked(&staged, keypackage_refs, reason, (now, command))?;
         staged.commit()?;
@@ -342,10 +342,10 @@ pub(super) fn record_uploaded(
     keypackage_refs: &[KeyPackageRef],
     now: Timestamp,
     command: CommandId,
-) -> Result<usize, PoolError> {
+) -> Result<usize, StorageError> {
     let mut news = Vec::new();
     for keypackage_ref in keypackage_refs {
-        let own = own_package(staged, keypackage_ref)?;
+        let own = own_package(staged, keypackage_ref, "uploaded")?;
         if own.stage == OwnStage::Created {
             news.extend(is_single_use(&own).then_some(own.facts.ciphersuite));
             staged.record(Event::Uploaded(own.facts), now, command)?;
@@ -368,10 +368,10 @@ pub(super) fn record_revoked(
     keypackage_refs: &[KeyPackageRef],
     reason: RevokeReason,
     (now, command): (Timestamp, CommandId),
-) -> Result<usize, PoolError> {
+) -> Result<usize, StorageError> {
     let mut revoked = 0_usize;
     for keypackage_ref in keypackage_refs {
-        if own_package(staged, keypackage_ref)?.stage.is_live() {
+        if own_package(staged, keypackage_ref, "revoked")?.stage.is_live() {
             last_resort::note_withdrawn(staged, keypackage_ref, now)?;
             let keypackage_ref = keypackage_ref.clone();
             staged.record(Event::Revoked { keypackage_ref, reason, check: None }, now, command)?;
@@ -441,13 +441,14 @@ fn stored_bytes(
     bundle.key_package().tls_serialize_detached().map_err(|err| unreadable(err.into()))
 }
 
+/// The package that an event is to be recorded of, which this device has made.
 fn own_package(
     staged: &Staged<'_>,
     keypackage_ref: &KeyPackageRef,
-) -> Result<OwnPackage, PoolError> {
-    staged
-        .package(keypackage_ref)
-        .ok_or_else(|| PoolError::NotOurs { keypackage_ref: keypackage_ref.clone() })
+    event: &'static str,
+) -> Result<OwnPackage, StorageError> {
+    let never_made = || ImpossibleEvent { keypackage_ref: keypackage_ref.clone(), event };
+    staged.package(keypackage_ref).ok_or_else(|| never_made().into())
 }
 
 /// The capabilities in the leaf of a package of last resort, which must list the extension that marks it.

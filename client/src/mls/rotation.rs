@@ -38,8 +38,8 @@ use super::{
     },
 };
 use crate::{
-    ApiClient, ApiError, DeviceIdentity, OwnPackage, RefreshError, RegisterError, Staged,
-    StorageError, storage::fresh_command,
+    ApiClient, ApiError, DeviceIdentity, ExchangeError, OwnPackage, RefreshError, RegisterError,
+    Staged, StorageError, storage::fresh_command,
 };
 
 /// The name of the record of a rotation under way.
@@ -155,7 +155,7 @@ impl<D> MlsConnection<D> {
         let leaf_keys = undeclared_leaf_keys(&self.store().stage()?, next.signature_key())?;
         let (api, following) = (self.api().speaking_as(speaker), Following { next, leaf_keys });
         let brought = with_grounds(|| self.bring(&api, &following, packages.clone())).await?;
-        self.take_over(following.next, previous, &brought, now)
+        Ok(self.take_over(following.next, previous, &brought, now)?)
     }
 
     /// Tells the server of the next key and its packages. If it takes none of them, which may be the fault of
@@ -201,7 +201,7 @@ impl<D> MlsConnection<D> {
         previous: SignatureKey,
         Brought { packages, items, status, command }: &Brought,
         now: Timestamp,
-    ) -> Result<(), RefreshError> {
+    ) -> Result<(), StorageError> {
         let mut rejected = Vec::new();
         let (there, refused) = sorted(packages, items, &mut rejected);
         if !rejected.is_empty() {
@@ -237,8 +237,8 @@ impl<D> MlsConnection<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]. Repeating it is harmless.
-    pub async fn invalidate_credential_keys(&self, now: Timestamp) -> Result<usize, RefreshError> {
+    /// Returns an [`ExchangeError`]. Repeating it is harmless.
+    pub async fn invalidate_credential_keys(&self, now: Timestamp) -> Result<usize, ExchangeError> {
         let request = RevokeRequest {
             keypackage_refs: None,
             credential_hash: Some(self.identity().credential_hash()),

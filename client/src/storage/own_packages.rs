@@ -79,7 +79,7 @@ impl OwnPackage {
 
 /// An event that the package's history does not allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("package {keypackage_ref} cannot be {event} now")]
+#[error("by the device's own history, package {keypackage_ref} cannot be {event} now")]
 pub struct ImpossibleEvent {
     /// The package.
     pub keypackage_ref: KeyPackageRef,

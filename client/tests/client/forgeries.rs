@@ -29,7 +29,8 @@ fn problem(code: Code) -> String {
 }
 
 /// Which history was refused, and why.
-fn refusal(error: RefreshError) -> (u64, String) {
+fn refusal(error: impl Into<RefreshError>) -> (u64, String) {
+    let error = error.into();
     let text = error.to_string();
     match error {
         RefreshError::Storage(StorageError::MirrorRefused { version, .. }) => (version, text),

@@ -213,7 +213,7 @@ fn others_follow_commits_and_a_removed_device_may_come_back() {
     assert_eq!(change.removed, ["bob/laptop"]);
     assert!(bob.groups.groups().unwrap().is_empty());
     let gone = bob.groups.encrypt(&group("g"), b"?").unwrap_err();
-    assert!(matches!(gone, MessageError::Group(GroupError::NotInGroup { .. })), "{gone}");
+    assert!(matches!(gone, GroupError::NotInGroup { .. }), "{gone}");
     let nobody = alice.groups.remove_member(&group("g"), &pool("bob/laptop")).unwrap_err();
     assert!(matches!(nobody, GroupError::NotAMember { .. }), "{nobody}");
 

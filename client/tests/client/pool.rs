@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use keypool_client::{
     ConfigError, DeviceIdentity, KeyPackagePool, LocalStore, OwnStage, PoolConfig, PoolCounts,
-    PoolError, Replenishment, ServerStatus, fresh_command,
+    PoolError, Replenishment, ServerStatus, StorageError, fresh_command,
 };
 use keypool_ledger::{KeyPackageRef, RevokeReason, Timestamp};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
@@ -158,7 +158,7 @@ fn what_happened_already_happens_no_second_time() {
     assert_eq!(bob.store.history().unwrap().len(), 3 + 3 + 1 + 2);
     let foreign = KeyPackageRef::new(&[1; 32]).unwrap();
     let refused = bob.pool.mark_uploaded(&[foreign], START, command).unwrap_err();
-    assert!(matches!(refused, PoolError::NotOurs { .. }));
+    assert!(matches!(refused, StorageError::Impossible(_)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use keypool_client::{Refresh, RefreshError, Severity};
+use keypool_client::{ExchangeError, Refresh, RefreshError, Severity};
 use tokio::time::timeout;
 
 use super::{Chat, End, commands::NO_ANSWER};
@@ -77,7 +77,7 @@ impl Chat<'_> {
     /// cannot be reported now are reported after the next refresh.
     async fn tell_contacts(&mut self) -> Result<(), End> {
         match timeout(REFRESH_WAIT, self.client.tell_contacts()).await {
-            Ok(Err(RefreshError::Storage(error))) => self.told(&error).map(drop),
+            Ok(Err(ExchangeError::Storage(error))) => self.told(&error).map(drop),
             Ok(Ok(_) | Err(_)) | Err(_) => Ok(()),
         }
     }

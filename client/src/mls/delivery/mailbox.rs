@@ -17,8 +17,8 @@ use super::{
     progress::{Progress, progress, put_progress},
 };
 use crate::{
-    Change, DeliveryService, GroupError, JoinError, Joined, LocalStore, MessageError,
-    MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError,
+    Change, DeliveryService, ExchangeError, GroupError, JoinError, Joined, LocalStore,
+    MessageError, MlsConnection, MlsMembership, Received, Staged, StorageError, SyncError,
     mls::membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
     storage::fresh_command,
 };
@@ -124,7 +124,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
     }
 
     /// Acknowledges all that has been taken in, and an overrun if the app has been told of it.
-    pub(crate) async fn acknowledge(&self, overrun: bool) -> Result<(), SyncError> {
+    pub(crate) async fn acknowledge(&self, overrun: bool) -> Result<(), ExchangeError> {
         let Progress { taken_in: through, mut accepted, mut told, .. } =
             progress(&self.store.stage()?)?;
         accepted.truncate(GROUPS_NAMED_MAX);

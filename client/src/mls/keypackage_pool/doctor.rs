@@ -6,7 +6,7 @@ use keypool_ledger::{KeyPackageRef, RevokeReason, Timestamp};
 
 use super::{KeyPackagePool, forget_private_keys, record_revoked};
 use crate::{
-    OwnPackage, PoolError, Staged, StorageError,
+    OwnPackage, Staged, StorageError,
     mls::{ledger_ref, mls_ref},
     storage::fresh_command,
 };
@@ -141,9 +141,9 @@ impl KeyPackagePool {
     ///
     /// # Errors
     ///
-    /// Returns a [`PoolError`] if the store fails. Nothing has been repaired then, but for slots that
+    /// Returns a [`StorageError`] if the store fails. Nothing has been repaired then, but for slots that
     /// belong to nothing.
-    pub fn repair(&self, now: Timestamp) -> Result<DoctorReport, PoolError> {
+    pub fn repair(&self, now: Timestamp) -> Result<DoctorReport, StorageError> {
         let checkup = self.check_up(now)?;
         let staged = self.store.stage()?;
         for finding in &checkup.findings {

@@ -103,10 +103,10 @@ impl KeyPackagePool {
         &self,
         refs: &[KeyPackageRef],
         now: Timestamp,
-    ) -> Result<(), PoolError> {
+    ) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         record_revoked(&staged, refs, RevokeReason::Withdrawn, (now, fresh_command()))?;
-        Ok(staged.commit()?)
+        staged.commit()
     }
 
     /// The packages of last resort to be uploaded: one for each ciphersuite for which the server has none.

@@ -74,11 +74,11 @@ impl MlsMembership {
     ///
     /// # Errors
     ///
-    /// Returns a [`MessageError`]. Nothing has been written then.
-    pub fn encrypt(&self, group: &GroupId, message: &[u8]) -> Result<Vec<u8>, MessageError> {
-        let staged = self.store.stage().map_err(GroupError::from)?;
+    /// Returns a [`GroupError`]. Nothing has been written then.
+    pub fn encrypt(&self, group: &GroupId, message: &[u8]) -> Result<Vec<u8>, GroupError> {
+        let staged = self.store.stage()?;
         let bytes = self.encrypt_on(&staged, group, message)?;
-        staged.commit().map_err(GroupError::from)?;
+        staged.commit()?;
         Ok(bytes)
     }
 

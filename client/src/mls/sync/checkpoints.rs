@@ -10,7 +10,7 @@ use keypool_transparency::NoteKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ApiError, MlsConnection, OwnStage, OwnerAudit, Staged, StorageError,
+    ExchangeError, MlsConnection, OwnStage, OwnerAudit, Staged, StorageError,
     audit::{AuditFinding, Fetched, Histories, KnownLedger, Refusal, Verdict},
 };
 
@@ -106,15 +106,15 @@ impl<D> MlsConnection<D> {
         let now = self.api().server_time(now);
         match self.watch(now).await {
             Ok(seen) => Ok(seen),
-            Err(WatchError::Storage(error)) => Err(error),
-            Err(WatchError::Api(error)) => {
+            Err(ExchangeError::Storage(error)) => Err(error),
+            Err(ExchangeError::Api(error)) => {
                 tracing::debug!(%error, "the ledger was not looked at");
                 Ok(None)
             }
         }
     }
 
-    async fn watch(&self, now: Timestamp) -> Result<Option<SeenLedger>, WatchError> {
+    async fn watch(&self, now: Timestamp) -> Result<Option<SeenLedger>, ExchangeError> {
         let Some(note) = self.api().ledger_checkpoint().await? else { return Ok(None) };
         let before = self.known_ledger()?;
         let Some(mut known) = before.clone() else {
@@ -209,15 +209,6 @@ pub(in crate::mls) fn note_ledger(
         staged.put_app_record(LEDGER_RECORD, &seen.now)?;
     }
     Ok(())
-}
-
-/// Why the ledger could not be looked at.
-#[derive(Debug, thiserror::Error)]
-enum WatchError {
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    #[error(transparent)]
-    Storage(#[from] StorageError),
 }
 
 impl From<Refusal> for AuditFinding {

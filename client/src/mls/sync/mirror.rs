@@ -7,7 +7,7 @@ use super::{
     drift,
 };
 use crate::{
-    MlsConnection, RefreshError, Staged, StorageError,
+    ExchangeError, MlsConnection, Staged, StorageError,
     mls::keypackage_pool::{
         ServerStatus, note_used, record_revoked, record_server_status, record_uploaded,
     },
@@ -25,9 +25,9 @@ impl<D> MlsConnection<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`] if the server tells
+    /// Returns an [`ExchangeError`]; it holds [`StorageError::MirrorRefused`] if the server tells
     /// another history than before, or less of it, or one that no pool can have.
-    pub async fn fetch_history(&self, now: Timestamp) -> Result<usize, RefreshError> {
+    pub async fn fetch_history(&self, now: Timestamp) -> Result<usize, ExchangeError> {
         self.take_history(None, now).await
     }
 
@@ -37,7 +37,7 @@ impl<D> MlsConnection<D> {
         &self,
         told: Option<ServerStatus>,
         now: Timestamp,
-    ) -> Result<usize, RefreshError> {
+    ) -> Result<usize, ExchangeError> {
         let (mut count, own) = (0, self.store().history_head().version);
         loop {
             let known = self.store().mirror_head().version;
@@ -82,12 +82,12 @@ pub(super) fn apply_event(
     staged: &Staged<'_>,
     envelope: &EventEnvelope,
     now: Timestamp,
-) -> Result<(), RefreshError> {
+) -> Result<(), StorageError> {
     let Some(keypackage_ref) = envelope.event.keypackage_ref() else { return Ok(()) };
     if staged.package(keypackage_ref).is_none() {
         // Uploaded by this device before it was restored from a backup: its keys are not here.
         let is_made_later = matches!(envelope.event, Event::Uploaded(_));
-        return if is_made_later { Ok(drift::note_older_home(staged)?) } else { Ok(()) };
+        return if is_made_later { drift::note_older_home(staged) } else { Ok(()) };
     }
     let refs = std::slice::from_ref(keypackage_ref);
     match &envelope.event {

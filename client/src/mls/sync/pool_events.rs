@@ -5,7 +5,7 @@ use keypool_projections::{TimelineEntry, timeline};
 
 use super::{checkpoints::note_spent, mirror::apply_event};
 use crate::{
-    MlsConnection, RefreshError,
+    ApiError, ExchangeError, MlsConnection, StorageError,
     api::stream::{EventStream, StreamEvent},
 };
 
@@ -47,8 +47,8 @@ impl<D> MlsConnection<D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`].
-    pub async fn listen(&self) -> Result<PoolListener<'_, D>, RefreshError> {
+    /// Returns an [`ApiError`].
+    pub async fn listen(&self) -> Result<PoolListener<'_, D>, ApiError> {
         let known = self.store().mirror_head().version;
         // The last known event is told once more: a server that was set back tells another.
         let stream = self.api().stream(known.saturating_sub(1)).await?;
@@ -63,9 +63,9 @@ impl<D> PoolListener<'_, D> {
     ///
     /// # Errors
     ///
-    /// Returns a [`RefreshError`]; it holds [`StorageError::MirrorRefused`](crate::StorageError) if the
+    /// Returns an [`ExchangeError`]; it holds [`StorageError::MirrorRefused`] if the
     /// server tells another history than before, or one that no pool can have.
-    pub async fn next(&mut self) -> Result<Option<PoolEvent>, RefreshError> {
+    pub async fn next(&mut self) -> Result<Option<PoolEvent>, ExchangeError> {
         let news = self.listen().await;
         if !matches!(news, Ok(Some(_))) {
             self.connection.subscription().close(self.line);
@@ -73,7 +73,7 @@ impl<D> PoolListener<'_, D> {
         news
     }
 
-    async fn listen(&mut self) -> Result<Option<PoolEvent>, RefreshError> {
+    async fn listen(&mut self) -> Result<Option<PoolEvent>, ExchangeError> {
         let connection = self.connection;
         while let Some(told) = self.stream.next().await? {
             let news = match told {
@@ -97,7 +97,7 @@ impl<D> PoolListener<'_, D> {
     }
 
     /// Mirrors an event, and applies it to the own package; `None` if it was mirrored before.
-    fn mirror_event(&self, record: Vec<u8>) -> Result<Option<TimelineEntry>, RefreshError> {
+    fn mirror_event(&self, record: Vec<u8>) -> Result<Option<TimelineEntry>, StorageError> {
         let (connection, now) = (self.connection, self.connection.api().now());
         let records = [record];
         let staged = connection.store().stage()?;
@@ -105,7 +105,7 @@ impl<D> PoolListener<'_, D> {
             Ok(new) => new,
             Err(error) => {
                 drop(staged);
-                return Err(connection.note_refusal(error, Some(&records), now)?.into());
+                return Err(connection.note_refusal(error, Some(&records), now)?);
             }
         };
         for envelope in &new {

@@ -28,7 +28,7 @@ use super::{
     upload::server_status_of,
 };
 use crate::{
-    MlsConnection, OwnStage, RefreshError, Staged, StorageError,
+    ExchangeError, MlsConnection, OwnStage, Staged, StorageError,
     mls::{
         keypackage_pool::{forget_server_status, record_revoked, record_server_status},
         mls_ref,
@@ -48,7 +48,7 @@ impl<D> MlsConnection<D> {
         status: &PoolStatus,
         known: StreamHead,
         now: Timestamp,
-    ) -> Result<usize, RefreshError> {
+    ) -> Result<usize, ExchangeError> {
         let outcome = if status.version < known.version {
             let truncated = self.note_refusal(history_truncated(known.version), None, now)?;
             match self.take_history(None, now).await {
@@ -62,7 +62,7 @@ impl<D> MlsConnection<D> {
             self.take_history(Some(server_status_of(&status.counts, status.position)), now).await
         };
         let error = match outcome {
-            Err(RefreshError::Storage(error)) if is_of_the_past(&error, known) => error,
+            Err(ExchangeError::Storage(error)) if is_of_the_past(&error, known) => error,
             outcome => return outcome,
         };
         tracing::warn!(%error, "the server was set back, or tells another history; beginning anew");
@@ -92,13 +92,13 @@ impl<D> MlsConnection<D> {
 
     /// Keeps the history that was told before beside the mirror, which begins anew, and offers nothing
     /// again that may have been handed out in it.
-    fn begin_anew(&self, now: Timestamp) -> Result<(), RefreshError> {
+    fn begin_anew(&self, now: Timestamp) -> Result<(), StorageError> {
         self.subscription().close_all();
         let staged = self.store().stage()?;
         staged.set_mirror_aside()?;
         note_set_back(&staged)?;
         retire(&staged, now)?;
-        Ok(staged.commit()?)
+        staged.commit()
     }
 
     /// Compares the packages with keys here with those live at the server, and mends the differences. `held`
@@ -108,7 +108,7 @@ impl<D> MlsConnection<D> {
         status: &PoolStatus,
         held: &BTreeSet<KeyPackageRef>,
         now: Timestamp,
-    ) -> Result<(), RefreshError> {
+    ) -> Result<(), ExchangeError> {
         let ours = self.packages_with_keys(held)?;
         if digest(ours.iter().map(|(own, stage)| (own, *stage))) == status.digest {
             return Ok(());
@@ -136,19 +136,19 @@ impl<D> MlsConnection<D> {
     pub(in crate::mls) async fn withdraw_everything(
         &self,
         now: Timestamp,
-    ) -> Result<(), RefreshError> {
+    ) -> Result<(), ExchangeError> {
         self.retire_everything(now)?;
         let which = RevokeRequest { all: Some(true), ..RevokeRequest::default() };
         self.withdraw(which, now).await
     }
 
-    fn retire_everything(&self, now: Timestamp) -> Result<(), RefreshError> {
+    fn retire_everything(&self, now: Timestamp) -> Result<(), StorageError> {
         let staged = self.store().stage()?;
         retire(&staged, now)?;
-        Ok(staged.commit()?)
+        staged.commit()
     }
 
-    async fn withdraw(&self, which: RevokeRequest, now: Timestamp) -> Result<(), RefreshError> {
+    async fn withdraw(&self, which: RevokeRequest, now: Timestamp) -> Result<(), ExchangeError> {
         let request = RevokeRequest { reason: RevokeWord::Withdrawn, ..which };
         let command = fresh_command();
         let reply = self.api().revoke(&request, command).await?;
@@ -221,7 +221,7 @@ fn answers_for(staged: &Staged<'_>, keypackage_ref: &KeyPackageRef) -> Result<bo
 
 /// Withdraws all packages here, as part of an operation. The server's statement of their number is
 /// forgotten, since the places in its log begin anew.
-fn retire(staged: &Staged<'_>, now: Timestamp) -> Result<(), RefreshError> {
+fn retire(staged: &Staged<'_>, now: Timestamp) -> Result<(), StorageError> {
     forget_server_status(staged);
     let live = staged.packages_where(|own| own.stage.is_live());
     let refs: Vec<KeyPackageRef> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();
@@ -230,8 +230,7 @@ fn retire(staged: &Staged<'_>, now: Timestamp) -> Result<(), RefreshError> {
     drift::note(staged, |drift| {
         drift.server_set_back = true;
         drift.retired = drift.retired.saturating_add(retired);
-    })?;
-    Ok(())
+    })
 }
 
 /// Whether a refusal is about events that were mirrored before.

@@ -14,8 +14,8 @@ use super::{
     upload::Uploaded,
 };
 use crate::{
-    ApiError, MlsConnection, RefreshError, StorageError, mls::keypackage_pool::tell_used,
-    storage::fresh_command,
+    ApiError, ExchangeError, MlsConnection, RefreshError, StorageError,
+    mls::keypackage_pool::tell_used, storage::fresh_command,
 };
 
 /// The result of a refresh.
@@ -137,7 +137,7 @@ impl<D> MlsConnection<D> {
     }
 
     /// Withdraws the packages of last resort that were used or are too old, at the server and here.
-    async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), RefreshError> {
+    async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), ExchangeError> {
         let worn = self.pool().worn_last_resort(now)?;
         if !worn.at_server.is_empty() {
             self.withdraw_from_server(worn.at_server).await?;
@@ -188,7 +188,7 @@ impl<D> MlsConnection<D> {
     pub(in crate::mls) fn refresh_from_mirror(
         &self,
         now: Timestamp,
-    ) -> Result<Option<Refresh>, RefreshError> {
+    ) -> Result<Option<Refresh>, StorageError> {
         let (told, held) = (self.store().server_pool(), self.pool().uploaded(now)?);
         let ours = self.packages_with_keys(&held)?;
         let agrees = digest(ours.iter().map(|(own, stage)| (own, *stage))) == told.digest();

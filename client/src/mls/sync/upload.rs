@@ -4,7 +4,7 @@ use keypool_api::{Base64, Code, Outcome, PoolCounts, UploadItem, UploadRequest};
 use keypool_ledger::{KeyPackageRef, RevokeReason, Timestamp};
 
 use crate::{
-    ApiError, MlsConnection, RefreshError,
+    ApiError, ExchangeError, MlsConnection,
     mls::{
         identity::{note_declared, undeclared_leaf_keys},
         keypackage_pool::{
@@ -36,7 +36,7 @@ pub(super) struct Uploaded {
 impl<D> MlsConnection<D> {
     /// Tells the server of the keys of other signature schemes that it has not heard of: packages that these
     /// have signed are refused otherwise.
-    async fn declare_leaf_keys(&self) -> Result<(), RefreshError> {
+    async fn declare_leaf_keys(&self) -> Result<(), ExchangeError> {
         let keys = self.identity().keys();
         let undeclared = undeclared_leaf_keys(&self.store().stage()?, keys.signature_key())?;
         if undeclared.is_empty() {
@@ -60,7 +60,7 @@ impl<D> MlsConnection<D> {
         &self,
         packages: &[CreatedPackage],
         now: Timestamp,
-    ) -> Result<Uploaded, RefreshError> {
+    ) -> Result<Uploaded, ExchangeError> {
         self.declare_leaf_keys().await?;
         let mut uploaded = Uploaded::default();
         for batch in packages.chunks(BATCH_MAX) {
