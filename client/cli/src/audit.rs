@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 use crate::{
     Whose,
     output::{plain, print, sentence},
-    pool::Device,
+    pool::OpenedDevice,
 };
 
 /// The options of the audit.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct AuditOptions {
     /// The key of the server's ledger, as the server prints it when it starts: to be asked of who runs
     /// it, once
     #[arg(long, value_name = "KEY")]
@@ -33,8 +33,8 @@ pub(crate) struct Options {
 }
 
 /// Fetches the new history, audits everything, and prints the findings.
-pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
-    let client = Device::open(whose, PoolConfig::default())?.client;
+pub(crate) async fn run(whose: &Whose, options: &AuditOptions) -> Result<ExitCode, Box<dyn Error>> {
+    let client = OpenedDevice::open(whose, PoolConfig::default())?.client;
     if let Some(key) = &options.ledger_key {
         client.trust_ledger_key(key)?;
     }

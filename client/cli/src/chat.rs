@@ -34,7 +34,7 @@ use crate::{PoolSize, Whose};
 
 /// How the chat is run.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct ChatOptions {
     /// The pool is refreshed after this many messages, sent or received
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     refresh_messages: u32,
@@ -46,7 +46,7 @@ pub(crate) struct Options {
 }
 
 /// Why the chat ends.
-enum End {
+enum ChatEnd {
     /// It was asked to.
     Asked,
     /// It cannot go on, and why.
@@ -76,11 +76,11 @@ struct Chat<'a> {
     refresh_trouble: Option<String>,
     /// The findings of the audit that were shown.
     findings: Vec<AuditFinding>,
-    options: Options,
+    options: ChatOptions,
 }
 
 /// Opens the device and talks until the end.
-pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn run(whose: &Whose, options: &ChatOptions) -> Result<(), Box<dyn Error>> {
     let (owner, home) = whose.device()?;
     let opened = ClientOptions {
         pool: options.size.config(),
@@ -102,13 +102,13 @@ pub(crate) async fn run(whose: &Whose, options: &Options) -> Result<(), Box<dyn 
     let ended = Box::pin(chat.talk()).await;
     chat.screen.close();
     match ended {
-        Ok(()) | Err(End::Asked) => Ok(()),
-        Err(End::Broken(error)) => Err(error),
+        Ok(()) | Err(ChatEnd::Asked) => Ok(()),
+        Err(ChatEnd::Broken(error)) => Err(error),
     }
 }
 
 impl<'a> Chat<'a> {
-    fn new(client: &'a MlsClient<ServerDelivery>, screen: Screen, options: Options) -> Self {
+    fn new(client: &'a MlsClient<ServerDelivery>, screen: Screen, options: ChatOptions) -> Self {
         Self {
             client,
             screen,
@@ -128,7 +128,7 @@ impl<'a> Chat<'a> {
     }
 
     /// Handles lines, mailbox items, pool events and refreshes as they come, until standard input ends.
-    async fn talk(&mut self) -> Result<(), End> {
+    async fn talk(&mut self) -> Result<(), ChatEnd> {
         let mut mail = MailboxPoller::new(self.client);
         let mut pool_watcher = PoolWatcher::new(self.client, mail.back());
         self.current = self.groups()?.into_iter().next();
@@ -146,7 +146,7 @@ impl<'a> Chat<'a> {
                     Input::Line(line) => mail.alongside(Box::pin(self.obey(&line))).await?,
                     Input::Interrupted => self.screen.say("/quit ends the chat"),
                     Input::Ended => break,
-                    Input::Failed(why) => return Err(End::Broken(why.into())),
+                    Input::Failed(why) => return Err(ChatEnd::Broken(why.into())),
                 },
                 outcome = mail.next() => {
                     self.receive(outcome)?;
@@ -162,14 +162,14 @@ impl<'a> Chat<'a> {
     }
 
     /// Ends the chat at the end of standard input, after showing the items that have come meanwhile.
-    async fn part(&mut self) -> Result<(), End> {
+    async fn part(&mut self) -> Result<(), ChatEnd> {
         let outcome = self.client.sync(0).await;
         let is_known = self.mail_trouble.is_some() && outcome.is_err();
         if is_known { Ok(()) } else { self.receive(outcome) }
     }
 
     /// The groups, those that are being left aside.
-    fn groups(&self) -> Result<Vec<GroupId>, End> {
+    fn groups(&self) -> Result<Vec<GroupId>, ChatEnd> {
         Ok(self.client.groups()?)
     }
 
@@ -179,7 +179,7 @@ impl<'a> Chat<'a> {
     }
 
     /// Asks for a line, unless one is asked for already.
-    fn ask(&mut self) -> Result<(), End> {
+    fn ask(&mut self) -> Result<(), ChatEnd> {
         if !self.screen.is_prompting() {
             self.prompted.clone_from(&self.current);
             let prompt = self.prompt()?;
@@ -190,7 +190,7 @@ impl<'a> Chat<'a> {
 
     /// Draws the prompt with the group that the device was brought into while it spoke to none: the line being
     /// typed is for that group from now on.
-    fn redraw_first(&mut self) -> Result<(), End> {
+    fn redraw_first(&mut self) -> Result<(), ChatEnd> {
         if self.prompted.is_none() {
             let prompt = self.prompt()?;
             self.screen.redraw(&[&prompt]);
@@ -200,7 +200,7 @@ impl<'a> Chat<'a> {
     }
 
     /// The current group, and where there is something to be read.
-    fn prompt(&mut self) -> Result<String, End> {
+    fn prompt(&mut self) -> Result<String, ChatEnd> {
         let all = self.groups()?;
         self.unread.retain(|group, _| all.contains(group));
         let unread = self.unread.iter();
@@ -215,7 +215,7 @@ impl<'a> Chat<'a> {
     }
 }
 
-impl<E: Error + 'static> From<E> for End {
+impl<E: Error + 'static> From<E> for ChatEnd {
     fn from(error: E) -> Self {
         Self::Broken(error.into())
     }

@@ -26,7 +26,7 @@ struct Cli {
     #[command(flatten)]
     whose: Whose,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 /// Which device this is, and where.
@@ -75,9 +75,9 @@ struct Whose {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Talk to others: groups, invitations, messages
-    Chat(chat::Options),
+    Chat(chat::ChatOptions),
     /// Make the device's keys and register them at the server
     Register {
         /// What another device of the user says for this one, as `keypool vouch` prints it there
@@ -122,7 +122,7 @@ enum Command {
     },
     /// Look for what the server has told that cannot be so; ends with 3 if a rule is broken, with 4 if
     /// the server has told two histories
-    Audit(audit::Options),
+    Audit(audit::AuditOptions),
     /// Give the device another signature key, and withdraw the packages of the one before
     RotateKey(PoolSize),
     /// Withdraw all packages: nobody is given one until the next refresh makes new ones
@@ -215,9 +215,9 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &cli.command {
-        Command::Explain { code } => explain(cli.whose.json, code.as_deref())?,
-        Command::Chat(options) => runtime.block_on(chat::run(&cli.whose, options))?,
-        Command::Audit(options) => return runtime.block_on(audit::run(&cli.whose, options)),
+        CliCommand::Explain { code } => explain(cli.whose.json, code.as_deref())?,
+        CliCommand::Chat(options) => runtime.block_on(chat::run(&cli.whose, options))?,
+        CliCommand::Audit(options) => return runtime.block_on(audit::run(&cli.whose, options)),
         command => runtime.block_on(pool::carry_out(&cli.whose, command))?,
     }
     Ok(ExitCode::SUCCESS)

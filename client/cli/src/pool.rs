@@ -10,25 +10,25 @@ use keypool_client::{
 use serde_json::json;
 
 use crate::{
-    Command, Whose, device_key,
+    CliCommand, Whose, device_key,
     output::{bar, print, say, sentence},
 };
 
 /// Carries one of them out.
-pub(crate) async fn carry_out(whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn carry_out(whose: &Whose, command: &CliCommand) -> Result<(), Box<dyn Error>> {
     let config = match command {
-        Command::Refresh(size) | Command::RotateKey(size) => size.config(),
+        CliCommand::Refresh(size) | CliCommand::RotateKey(size) => size.config(),
         _ => PoolConfig::default(),
     };
-    Device::open(whose, config)?.carry_out(whose, command).await
+    OpenedDevice::open(whose, config)?.carry_out(whose, command).await
 }
 
 /// A device, opened for one command.
-pub(crate) struct Device {
+pub(crate) struct OpenedDevice {
     pub(crate) client: MlsClient<ServerDelivery>,
 }
 
-impl Device {
+impl OpenedDevice {
     pub(crate) fn open(whose: &Whose, pool: PoolConfig) -> Result<Self, Box<dyn Error>> {
         let (owner, home) = whose.device()?;
         let device_key = whose.device_key()?;
@@ -38,9 +38,9 @@ impl Device {
         Ok(Self { client })
     }
 
-    async fn carry_out(&self, whose: &Whose, command: &Command) -> Result<(), Box<dyn Error>> {
+    async fn carry_out(&self, whose: &Whose, command: &CliCommand) -> Result<(), Box<dyn Error>> {
         match command {
-            Command::Register { voucher } => {
+            CliCommand::Register { voucher } => {
                 let reply = self.register(voucher.clone()).await?;
                 let text = format!(
                     "{}/{} is registered; its key is {}\nnext: keypool refresh",
@@ -48,7 +48,7 @@ impl Device {
                 );
                 say(whose.json, &serde_json::to_value(&reply)?, &text)
             }
-            Command::Vouch { other, keyid } => {
+            CliCommand::Vouch { other, keyid } => {
                 let voucher = self.client.vouch_for(other, keyid).await?;
                 let text = format!(
                     "on {}/{other}, within ten minutes: keypool register --voucher {voucher}",
@@ -56,31 +56,31 @@ impl Device {
                 );
                 say(whose.json, &serde_json::to_value(&voucher)?, &text)
             }
-            Command::Status => {
+            CliCommand::Status => {
                 let status = self.client.status().await?;
                 say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
             }
-            Command::Refresh(_) => {
+            CliCommand::Refresh(_) => {
                 let refresh = self.client.refresh_now().await?;
                 say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))
             }
-            Command::History { keypackage_ref, own } => {
+            CliCommand::History { keypackage_ref, own } => {
                 if !own {
                     self.client.fetch_history().await?;
                 }
                 self.history(whose.json, keypackage_ref.as_deref().unwrap_or_default(), *own)
             }
-            Command::Doctor { repair } => self.check_up(whose.json, *repair).await,
-            Command::RotateKey(_) => self.rotate_key(whose.json).await,
-            Command::RemoveDevice { other, with_introduced } => {
+            CliCommand::Doctor { repair } => self.check_up(whose.json, *repair).await,
+            CliCommand::RotateKey(_) => self.rotate_key(whose.json).await,
+            CliCommand::RemoveDevice { other, with_introduced } => {
                 self.remove(whose.json, other, *with_introduced).await
             }
-            Command::Withdraw => {
+            CliCommand::Withdraw => {
                 let count = self.client.invalidate_credential_keys().await?;
                 let text = format!("{count} packages are withdrawn\nnext: keypool refresh");
                 say(whose.json, &json!({ "withdrawn": count }), &text)
             }
-            Command::Reseal { new_passphrase_file } => {
+            CliCommand::Reseal { new_passphrase_file } => {
                 self.client.change_device_key(&device_key(new_passphrase_file.as_deref())?)?;
                 let text = match new_passphrase_file {
                     Some(_) => "the device's keys are sealed with the new passphrase",
@@ -88,7 +88,7 @@ impl Device {
                 };
                 say(whose.json, &json!({ "resealed": true }), text)
             }
-            Command::Explain { .. } | Command::Chat(_) | Command::Audit(_) => Ok(()),
+            CliCommand::Explain { .. } | CliCommand::Chat(_) | CliCommand::Audit(_) => Ok(()),
         }
     }
 

@@ -43,15 +43,15 @@ pub(crate) struct Histories<'a> {
 
 /// One package as the server's history tells it.
 #[derive(Default)]
-struct Told {
+struct MirroredPackage {
     last_resort: bool,
-    reservations: BTreeMap<ReservationId, Claim>,
+    reservations: BTreeMap<ReservationId, MirroredReservation>,
     open: Option<ReservationId>,
     spent: Option<Spend>,
 }
 
 /// One reservation.
-struct Claim {
+struct MirroredReservation {
     holder: PoolId,
     deadline: Timestamp,
 }
@@ -77,7 +77,8 @@ impl Histories<'_> {
         let (mut packages, mut findings) = (BTreeMap::new(), Vec::new());
         for envelope in self.mirror {
             if let Some(keypackage_ref) = envelope.event.keypackage_ref() {
-                let told: &mut Told = packages.entry(keypackage_ref.clone()).or_default();
+                let told: &mut MirroredPackage =
+                    packages.entry(keypackage_ref.clone()).or_default();
                 findings.extend(told.hear(keypackage_ref, &envelope.event, envelope.at));
             }
         }
@@ -98,7 +99,7 @@ impl Histories<'_> {
     /// device was there to take it in. Those of a device's life before a backup are not its own any more.
     fn missing_welcomes(
         &self,
-        packages: &BTreeMap<KeyPackageRef, Told>,
+        packages: &BTreeMap<KeyPackageRef, MirroredPackage>,
         joins: &[Join<'_>],
     ) -> Vec<AuditFinding> {
         let made: BTreeSet<_> =
@@ -124,7 +125,7 @@ impl Histories<'_> {
 
     /// The contradictions between a Welcome and the server's history of its package. Nothing is said of
     /// one that was joined after the server's history was fetched.
-    fn misfit(&self, join: &Join<'_>, told: Option<&Told>) -> Option<AuditFinding> {
+    fn misfit(&self, join: &Join<'_>, told: Option<&MirroredPackage>) -> Option<AuditFinding> {
         let is_known = (self.mirror.len() as u64) >= self.fetched.mirror;
         let is_older = join.version <= self.fetched.anew_after;
         if !is_known || is_older || self.fetched.own < join.version {
@@ -146,7 +147,7 @@ impl Histories<'_> {
     }
 }
 
-impl Told {
+impl MirroredPackage {
     /// Applies the next event of the package's history, and returns its fault. This knows
     /// nothing of the rules the server decides by, so that a fault there does not hide itself.
     fn hear(
@@ -162,7 +163,7 @@ impl Told {
             }
             Event::Reserved { reservation, holder, deadline, .. } => {
                 let found = self.second(keypackage_ref, holder, at);
-                let claim = Claim { holder: holder.clone(), deadline: *deadline };
+                let claim = MirroredReservation { holder: holder.clone(), deadline: *deadline };
                 self.reservations.insert(*reservation, claim);
                 self.open = Some(*reservation);
                 found

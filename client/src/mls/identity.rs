@@ -42,7 +42,7 @@ pub(crate) struct DeviceKeys {
 
 /// Which key is the device's. The private half is with the values of `OpenMLS`.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct IdentityRecord {
     signature_key: SignatureKey,
 }
 
@@ -56,7 +56,7 @@ impl DeviceIdentity {
     /// sign. Nothing has been written then.
     pub fn load_or_create(store: &LocalStore) -> Result<Self, IdentityError> {
         let staged = store.stage()?;
-        let keys = if let Some(Record { signature_key }) = staged.app_record(RECORD)? {
+        let keys = if let Some(IdentityRecord { signature_key }) = staged.app_record(RECORD)? {
             stored_keys(&staged, &signature_key)?
         } else {
             let keys = make_keys(&staged)?;
@@ -153,7 +153,7 @@ pub(crate) fn stored_keys(
 
 /// Notes which key is the device's, as part of the operation.
 pub(crate) fn note_keys(staged: &Staged<'_>, key: &SignatureKey) -> Result<(), StorageError> {
-    staged.put_app_record(RECORD, &Record { signature_key: key.clone() })
+    staged.put_app_record(RECORD, &IdentityRecord { signature_key: key.clone() })
 }
 
 impl fmt::Debug for DeviceKeys {

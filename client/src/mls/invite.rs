@@ -32,8 +32,8 @@ use keypool_ledger::GroupId;
 pub use self::invitee::{Invited, InvitedDevice, Invitee, SkipReason, SkippedInvitee};
 pub(crate) use self::inviter::Inviter;
 use self::{
-    inviter::{Progress, unfinished},
-    record::{Invitation, Step},
+    inviter::{StepOutcome, unfinished},
+    record::{Invitation, InvitationStep},
 };
 use super::{
     RACES_MAX,
@@ -129,7 +129,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
             let caught_up = catch_up(&self.mailbox()).await;
             caught_up.map_err(|error| unfinished(&invitation, error))?;
             // The same packages, unless they are lost by now.
-            invitation.step = Step::Reserving;
+            invitation.step = InvitationStep::Reserving;
         }
     }
 
@@ -144,28 +144,28 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 next => next?,
             };
             match next {
-                Progress::At(step) => invitation.step = step,
-                Progress::Done(invited) => return Ok(invited),
+                StepOutcome::At(step) => invitation.step = step,
+                StepOutcome::Done(invited) => return Ok(invited),
             }
         }
     }
 
-    async fn step(&self, invitation: &mut Invitation) -> Result<Progress, InviteError> {
+    async fn step(&self, invitation: &mut Invitation) -> Result<StepOutcome, InviteError> {
         let is_whole = self.connection.delivery().is_the_servers();
         let next = match invitation.step.clone() {
-            Step::Reserving => return self.reserve_and_add(invitation).await,
-            Step::Added(addition) | Step::Posting(addition) if is_whole => {
+            InvitationStep::Reserving => return self.reserve_and_add(invitation).await,
+            InvitationStep::Added(addition) | InvitationStep::Posting(addition) if is_whole => {
                 return self.post_whole(invitation, addition).await;
             }
-            Step::Added(addition) => self.renew(invitation, addition).await,
-            Step::Posting(addition) => self.post(invitation, addition).await,
-            Step::Posted(addition) => self.spend(invitation, addition).await,
-            Step::Removing(removal) => self.remove(invitation, removal).await,
-            Step::Spent(addition, lost) => {
+            InvitationStep::Added(addition) => self.renew(invitation, addition).await,
+            InvitationStep::Posting(addition) => self.post(invitation, addition).await,
+            InvitationStep::Posted(addition) => self.spend(invitation, addition).await,
+            InvitationStep::Removing(removal) => self.remove(invitation, removal).await,
+            InvitationStep::Spent(addition, lost) => {
                 return self.hand_over(invitation, addition, lost).await;
             }
         };
-        next.map(Progress::At)
+        next.map(StepOutcome::At)
     }
 
     fn mailbox(&self) -> Mailbox<'_, D> {

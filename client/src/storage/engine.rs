@@ -17,7 +17,7 @@ use std::{
 use super::{
     folder,
     high_water_mark::HighWaterMark,
-    probe::{self, Step},
+    probe::{self, WriteStep},
 };
 use crate::{BoxError, StorageError};
 
@@ -42,7 +42,7 @@ const CHUNK_PREFIX: u8 = b'c';
 const COUNT: &[u8] = b"n";
 
 /// A key and its value.
-pub(super) type Entry = (Vec<u8>, Vec<u8>);
+pub(super) type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// Changes to be written together: a value to put, or `None` to remove.
 pub(super) type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -89,7 +89,7 @@ impl Engine {
     }
 
     /// The entries whose keys begin with `prefix`, in the order of their keys.
-    pub(super) fn scan(&self, prefix: &[u8]) -> Result<Vec<Entry>, StorageError> {
+    pub(super) fn scan(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StorageError> {
         let mut found = Vec::new();
         for entry in self.db.scan_prefix(prefix) {
             let (key, value) = entry.map_err(unreadable)?;
@@ -124,13 +124,13 @@ impl Engine {
             (chunks_now..chunks_before).for_each(|index| batch.remove(chunk_key(&key, index)));
         }
         self.db.apply_batch(batch)?;
-        probe::reach(Step::Applied)?;
+        probe::reach(WriteStep::Applied)?;
         self.db.flush()?;
         // The bytes, and the file's size if it has grown: all that a reader needs of it after a crash.
         self.data.sync_data()?;
-        probe::reach(Step::Durable)?;
+        probe::reach(WriteStep::Durable)?;
         self.witness.acknowledge(count)?;
-        probe::reach(Step::Acknowledged)?;
+        probe::reach(WriteStep::Acknowledged)?;
         self.count.store(count, Ordering::SeqCst);
         Ok(())
     }

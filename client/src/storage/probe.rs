@@ -4,7 +4,7 @@ use std::io;
 
 /// A moment of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum WriteStep {
     /// Some slots of new values are written.
     SlotsWritten,
     /// All slots of new values are durable.
@@ -28,7 +28,7 @@ pub(super) enum Step {
 /// Lets a test look at the disk at this moment, or fail the write here. Nothing but that.
 #[cfg(not(test))]
 #[expect(clippy::unnecessary_wraps, reason = "a test makes it fail")]
-pub(super) const fn reach(_step: Step) -> io::Result<()> {
+pub(super) const fn reach(_step: WriteStep) -> io::Result<()> {
     Ok(())
 }
 
@@ -39,22 +39,22 @@ pub(super) use self::planned::{plan, reach};
 mod planned {
     use std::cell::RefCell;
 
-    use super::{Step, io};
+    use super::{WriteStep, io};
 
     /// The action of a test at each step.
-    type Plan = Box<dyn FnMut(Step) -> io::Result<()>>;
+    type StepAction = Box<dyn FnMut(WriteStep) -> io::Result<()>>;
 
     thread_local! {
-        static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
+        static PLAN: RefCell<Option<StepAction>> = const { RefCell::new(None) };
     }
 
     /// Runs the action that the test has planned.
-    pub(in crate::storage) fn reach(step: Step) -> io::Result<()> {
+    pub(in crate::storage) fn reach(step: WriteStep) -> io::Result<()> {
         PLAN.with_borrow_mut(|plan| plan.as_mut().map_or(Ok(()), |plan| plan(step)))
     }
 
     /// Plans an action at the steps of this thread's writes; `None` for nothing.
-    pub(in crate::storage) fn plan(planned: Option<Plan>) {
+    pub(in crate::storage) fn plan(planned: Option<StepAction>) {
         PLAN.set(planned);
     }
 }

@@ -25,12 +25,12 @@ use zeroize::Zeroizing;
 #[cfg(test)]
 pub(super) use self::tests::{copy, images};
 use self::{
-    cipher::{Key, Place, value_context},
+    cipher::{Key, KeySlot, value_context},
     key_file::{KeyFile, Slots},
 };
 pub use self::{device_key::DeviceKey, header::DeviceKeyKind};
 use super::{
-    engine::{Changes, Engine, Entry},
+    engine::{Changes, Engine, KeyValue},
     keys,
 };
 use crate::{BoxError, SealingError, StorageError};
@@ -39,7 +39,7 @@ use crate::{BoxError, SealingError, StorageError};
 pub(super) type Plain = Zeroizing<Vec<u8>>;
 
 /// Values to put, or with `None` to remove, by their names in the database.
-pub(super) type Draft = BTreeMap<Vec<u8>, Option<Plain>>;
+pub(super) type ValueChanges = BTreeMap<Vec<u8>, Option<Plain>>;
 
 /// A durable map from names to values that nobody without the device key can read.
 pub(super) struct Vault {
@@ -52,7 +52,7 @@ pub(super) struct Vault {
 #[derive(Default)]
 struct Live {
     /// The sealed values; without a place if the value does not say it.
-    places: BTreeMap<Vec<u8>, Option<Place>>,
+    places: BTreeMap<Vec<u8>, Option<KeySlot>>,
     /// How many values say that their key is in the slot: one, unless somebody has copied them.
     users: BTreeMap<u32, u32>,
     free: BTreeSet<u32>,
@@ -90,7 +90,7 @@ impl Vault {
         live.free = (0..live.count).collect();
         for kind in keys::SEALED {
             for (name, sealed) in engine.scan(&[kind])? {
-                live.put(name, Place::of(&sealed));
+                live.put(name, KeySlot::of(&sealed));
             }
         }
         Ok(Self { engine, keys, live: Mutex::new(live) })
@@ -124,7 +124,7 @@ impl Vault {
     }
 
     /// The events of a history, which are not sealed, in order.
-    pub(super) fn events(&self, kind: u8) -> Result<Vec<Entry>, StorageError> {
+    pub(super) fn events(&self, kind: u8) -> Result<Vec<KeyValue>, StorageError> {
         self.engine.scan(&[kind])
     }
 
@@ -153,7 +153,7 @@ impl Vault {
     /// they replace cannot be read any more.
     ///
     /// An error leaves it unknown whether they were written.
-    pub(super) fn write(&self, draft: Draft) -> Result<(), BoxError> {
+    pub(super) fn write(&self, draft: ValueChanges) -> Result<(), BoxError> {
         let mut live = self.lock();
         live.generation = self.engine.count().saturating_add(1);
         let (mut changes, mut slots) = (Changes::new(), Slots::new());
@@ -181,7 +181,7 @@ impl Vault {
     }
 
     /// A slot for a new value, which no value has.
-    fn take_slot(&self, live: &mut Live) -> Result<Place, SealingError> {
+    fn take_slot(&self, live: &mut Live) -> Result<KeySlot, SealingError> {
         if live.free.is_empty() {
             let grown = self.keys.grow(live.count)?;
             // A file that was cut short has values whose slots are beyond its end: theirs still.
@@ -191,14 +191,14 @@ impl Vault {
             live.count = grown;
         }
         let slot = live.free.pop_first().ok_or(SealingError::TooLarge)?;
-        Ok(Place { slot, generation: live.generation })
+        Ok(KeySlot { slot, generation: live.generation })
     }
 
     /// Seals a value with a fresh key, which it wraps into its slot.
     fn seal(
         &self,
         name: &[u8],
-        place: Place,
+        place: KeySlot,
         value: &[u8],
         slots: &mut Slots,
     ) -> Result<Vec<u8>, SealingError> {
@@ -209,7 +209,7 @@ impl Vault {
 
     fn unseal(&self, name: &[u8], sealed: &[u8]) -> Result<Plain, SealingError> {
         let damaged = || SealingError::ValueDamaged { what: keys::describe(name) };
-        let place = Place::of(sealed).ok_or_else(damaged)?;
+        let place = KeySlot::of(sealed).ok_or_else(damaged)?;
         let Some(key) = self.keys.data_key(place)? else {
             return Err(SealingError::SlotDamaged { what: keys::describe(name), slot: place.slot });
         };
@@ -230,8 +230,8 @@ impl Vault {
 }
 
 impl Live {
-    fn put(&mut self, name: Vec<u8>, place: Option<Place>) {
-        if let Some(Place { slot, .. }) = place {
+    fn put(&mut self, name: Vec<u8>, place: Option<KeySlot>) {
+        if let Some(KeySlot { slot, .. }) = place {
             self.free.remove(&slot);
             let users = self.users.entry(slot).or_default();
             *users = users.saturating_add(1);
@@ -240,7 +240,7 @@ impl Live {
     }
 
     /// Puts a value in the place of the one before it. Returns the slot that nobody has then.
-    fn replace(&mut self, name: Vec<u8>, place: Option<Place>) -> Option<u32> {
+    fn replace(&mut self, name: Vec<u8>, place: Option<KeySlot>) -> Option<u32> {
         let before = self.places.remove(&name).flatten();
         if place.is_some() {
             self.put(name, place);

@@ -22,12 +22,12 @@ const PAST_MAX: u32 = 4;
 pub struct Staged<'s> {
     pub(super) store: &'s LocalStore,
     state: MutexGuard<'s, State>,
-    draft: RefCell<Draft>,
+    draft: RefCell<StagedChanges>,
 }
 
 /// The changes of the operation.
-struct Draft {
-    values: sealing::Draft,
+struct StagedChanges {
+    values: sealing::ValueChanges,
     history: StreamHead,
     mirror: StreamHead,
     /// The server's pool as the mirrored events leave it.
@@ -38,8 +38,8 @@ struct Draft {
 
 impl<'s> Staged<'s> {
     pub(super) fn new(store: &'s LocalStore, state: MutexGuard<'s, State>) -> Self {
-        let draft = RefCell::new(Draft {
-            values: sealing::Draft::new(),
+        let draft = RefCell::new(StagedChanges {
+            values: sealing::ValueChanges::new(),
             history: state.history,
             mirror: state.mirror,
             server_pool: state.server_pool.clone(),

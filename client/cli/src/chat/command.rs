@@ -2,7 +2,7 @@
 
 /// A command of the chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum ChatCommand {
     /// Nothing.
     Nothing,
     /// To say something to the current group.
@@ -60,14 +60,14 @@ Everything else is said to the group. Begin with // to say something that begins
 /// # Errors
 ///
 /// Returns a sentence about the part that is not understood.
-pub(super) fn parse(line: &str) -> Result<Command, String> {
+pub(super) fn parse(line: &str) -> Result<ChatCommand, String> {
     let line = line.trim();
     let Some(rest) = line.strip_prefix('/') else {
         let is_empty = line.is_empty();
-        return Ok(if is_empty { Command::Nothing } else { Command::Say(line.to_owned()) });
+        return Ok(if is_empty { ChatCommand::Nothing } else { ChatCommand::Say(line.to_owned()) });
     };
     if rest.starts_with('/') {
-        return Ok(Command::Say(rest.to_owned()));
+        return Ok(ChatCommand::Say(rest.to_owned()));
     }
     let (word, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let argument = argument.trim().to_owned();
@@ -76,21 +76,21 @@ pub(super) fn parse(line: &str) -> Result<Command, String> {
         if people.is_empty() { Err(format!("whom? /{word} USER…")) } else { Ok(people) }
     };
     match word {
-        "create" => Ok(Command::Create(argument)),
-        "invite" => Ok(Command::Invite(people()?)),
-        "groups" => Ok(Command::Groups),
+        "create" => Ok(ChatCommand::Create(argument)),
+        "invite" => Ok(ChatCommand::Invite(people()?)),
+        "groups" => Ok(ChatCommand::Groups),
         "switch" if argument.is_empty() => Err("which one? /switch NAME".to_owned()),
-        "switch" => Ok(Command::Switch(argument)),
-        "list" => Ok(Command::List),
-        "remove" => Ok(Command::Remove(people()?)),
-        "leave" => Ok(Command::Leave),
-        "block" => Ok(Command::Block(people()?)),
-        "unblock" => Ok(Command::Unblock(people()?)),
-        "pool" => Ok(Command::Pool),
-        "refresh" => Ok(Command::Refresh),
-        "history" => Ok(Command::History(argument)),
-        "help" => Ok(Command::Help),
-        "quit" => Ok(Command::Quit),
+        "switch" => Ok(ChatCommand::Switch(argument)),
+        "list" => Ok(ChatCommand::List),
+        "remove" => Ok(ChatCommand::Remove(people()?)),
+        "leave" => Ok(ChatCommand::Leave),
+        "block" => Ok(ChatCommand::Block(people()?)),
+        "unblock" => Ok(ChatCommand::Unblock(people()?)),
+        "pool" => Ok(ChatCommand::Pool),
+        "refresh" => Ok(ChatCommand::Refresh),
+        "history" => Ok(ChatCommand::History(argument)),
+        "help" => Ok(ChatCommand::Help),
+        "quit" => Ok(ChatCommand::Quit),
         _ => Err(format!("there is no /{}; /help lists the commands", crate::output::plain(word))),
     }
 }

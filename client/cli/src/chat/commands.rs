@@ -9,8 +9,8 @@ use keypool_client::{
 use tokio::time::timeout;
 
 use super::{
-    Chat, End,
-    command::{Command, HELP, parse},
+    Chat, ChatEnd,
+    command::{ChatCommand, HELP, parse},
     invitees::{are, left_out},
     names::{find, fresh_group, name_among, name_and_suite, person, target},
 };
@@ -29,7 +29,7 @@ const NO_GROUP_CHOSEN: &str = "no group is chosen; /switch NAME goes to one, /gr
 
 impl Chat<'_> {
     /// Carries out the command of a line, and shows its outcome.
-    pub(super) async fn obey(&mut self, line: &str) -> Result<(), End> {
+    pub(super) async fn obey(&mut self, line: &str) -> Result<(), ChatEnd> {
         let command = match parse(line) {
             Ok(command) => command,
             Err(why) => {
@@ -38,32 +38,32 @@ impl Chat<'_> {
             }
         };
         let text = match command {
-            Command::Nothing => return Ok(()),
-            Command::Quit => return Err(End::Asked),
-            Command::Help => HELP.to_owned(),
-            Command::Create(name) => self.create(&name)?,
-            Command::Groups => self.list_groups()?,
-            Command::Switch(word) => self.switch(&word)?,
-            Command::Block(people) => {
+            ChatCommand::Nothing => return Ok(()),
+            ChatCommand::Quit => return Err(ChatEnd::Asked),
+            ChatCommand::Help => HELP.to_owned(),
+            ChatCommand::Create(name) => self.create(&name)?,
+            ChatCommand::Groups => self.list_groups()?,
+            ChatCommand::Switch(word) => self.switch(&word)?,
+            ChatCommand::Block(people) => {
                 let said = format!("{} can neither invite you nor write to you", listed(&people));
                 self.change_policy(self.client.block(people), said).await?
             }
-            Command::Unblock(people) => {
+            ChatCommand::Unblock(people) => {
                 let said = format!("{} can invite you and write to you again", listed(&people));
                 self.change_policy(self.client.unblock(people), said).await?
             }
-            Command::Pool => self.pool().await?,
-            Command::Refresh => {
+            ChatCommand::Pool => self.pool().await?,
+            ChatCommand::Refresh => {
                 self.refresh_trouble = None;
                 self.refresh().await?;
                 self.pool().await?
             }
-            Command::History(begins) => self.history(&begins).await?,
-            Command::Say(_)
-            | Command::Invite(_)
-            | Command::List
-            | Command::Remove(_)
-            | Command::Leave => match self.group_of_line() {
+            ChatCommand::History(begins) => self.history(&begins).await?,
+            ChatCommand::Say(_)
+            | ChatCommand::Invite(_)
+            | ChatCommand::List
+            | ChatCommand::Remove(_)
+            | ChatCommand::Leave => match self.group_of_line() {
                 Ok(group) => self.in_group(&group, command).await?,
                 Err(why) => why,
             },
@@ -90,18 +90,18 @@ impl Chat<'_> {
     }
 
     /// Carries out a command in a group. Returns the text to show.
-    async fn in_group(&mut self, group: &GroupId, command: Command) -> Result<String, End> {
+    async fn in_group(&mut self, group: &GroupId, command: ChatCommand) -> Result<String, ChatEnd> {
         let mut said = Vec::new();
         match command {
-            Command::Say(text) => said.push(self.speak(group, &text).await?),
-            Command::Invite(people) => said.push(self.invite(group, people).await?),
-            Command::Remove(people) => {
+            ChatCommand::Say(text) => said.push(self.speak(group, &text).await?),
+            ChatCommand::Invite(people) => said.push(self.invite(group, people).await?),
+            ChatCommand::Remove(people) => {
                 for who in people {
                     said.push(self.remove(group, &who).await?);
                 }
             }
-            Command::List => said.push(self.list(group)?),
-            Command::Leave => said.push(self.leave(group).await?),
+            ChatCommand::List => said.push(self.list(group)?),
+            ChatCommand::Leave => said.push(self.leave(group).await?),
             _ => {}
         }
         said.retain(|text| !text.is_empty());
@@ -109,7 +109,7 @@ impl Chat<'_> {
         Ok(said.join("\n").replace(&group.to_string(), &self.name(group)))
     }
 
-    fn create(&mut self, name: &str) -> Result<String, End> {
+    fn create(&mut self, name: &str) -> Result<String, ChatEnd> {
         let (name, suite) = name_and_suite(name);
         let group = match fresh_group(name) {
             Ok(group) => group,
@@ -126,7 +126,7 @@ impl Chat<'_> {
         Ok(format!("{} is made; /invite USER… brings people in", self.name(&group)))
     }
 
-    fn list_groups(&self) -> Result<String, End> {
+    fn list_groups(&self) -> Result<String, ChatEnd> {
         let all = self.groups()?;
         let line = |(number, group): (usize, &GroupId)| {
             let members = self.client.members(group).map_or(0, |members| members.len());
@@ -140,7 +140,7 @@ impl Chat<'_> {
         Ok(if lines.is_empty() { NO_GROUP.to_owned() } else { lines.join("\n") })
     }
 
-    fn switch(&mut self, word: &str) -> Result<String, End> {
+    fn switch(&mut self, word: &str) -> Result<String, ChatEnd> {
         let all = self.groups()?;
         match find(word, &all) {
             Ok(group) => {
@@ -152,7 +152,7 @@ impl Chat<'_> {
         }
     }
 
-    fn list(&self, group: &GroupId) -> Result<String, End> {
+    fn list(&self, group: &GroupId) -> Result<String, ChatEnd> {
         let members = match self.client.members(group) {
             Ok(members) => members,
             Err(error) => return self.told(&error),
@@ -166,7 +166,7 @@ impl Chat<'_> {
         Ok(format!("in {}: {}", self.name(group), people.join(", ")))
     }
 
-    async fn speak(&mut self, group: &GroupId, text: &str) -> Result<String, End> {
+    async fn speak(&mut self, group: &GroupId, text: &str) -> Result<String, ChatEnd> {
         self.messages = self.messages.saturating_add(1);
         self.is_refresh_due |= self.messages >= self.options.refresh_messages;
         match in_time(self.client.send(group, text.as_bytes())).await {
@@ -180,7 +180,7 @@ impl Chat<'_> {
         }
     }
 
-    async fn invite(&mut self, group: &GroupId, people: Vec<String>) -> Result<String, End> {
+    async fn invite(&mut self, group: &GroupId, people: Vec<String>) -> Result<String, ChatEnd> {
         let who = people.join(", ");
         match in_time(self.client.invite(group, people)).await {
             Some(outcome) => self.invited(&who, outcome),
@@ -189,7 +189,11 @@ impl Chat<'_> {
     }
 
     /// The text for the outcome of an invitation.
-    fn invited(&mut self, who: &str, outcome: Result<Invited, InviteError>) -> Result<String, End> {
+    fn invited(
+        &mut self,
+        who: &str,
+        outcome: Result<Invited, InviteError>,
+    ) -> Result<String, ChatEnd> {
         match outcome {
             Ok(Invited { group, added, missing, .. }) => {
                 let (worn, fresh): (Vec<_>, Vec<_>) =
@@ -222,7 +226,7 @@ impl Chat<'_> {
         }
     }
 
-    async fn remove(&mut self, group: &GroupId, who: &str) -> Result<String, End> {
+    async fn remove(&mut self, group: &GroupId, who: &str) -> Result<String, ChatEnd> {
         let (user, device) = target(who);
         let who = plain(who);
         match in_time(self.client.remove(group, user, device)).await {
@@ -237,7 +241,7 @@ impl Chat<'_> {
         }
     }
 
-    async fn leave(&mut self, group: &GroupId) -> Result<String, End> {
+    async fn leave(&mut self, group: &GroupId) -> Result<String, ChatEnd> {
         let name = self.name(group);
         let outcome = in_time(self.client.leave(group)).await;
         match outcome {
@@ -255,7 +259,7 @@ impl Chat<'_> {
         &self,
         change: impl Future<Output = Result<PolicyReply, ApiError>>,
         said: String,
-    ) -> Result<String, End> {
+    ) -> Result<String, ChatEnd> {
         match in_time(change).await {
             Some(Ok(_)) => Ok(said),
             Some(Err(error)) => self.told(&error),
@@ -264,7 +268,7 @@ impl Chat<'_> {
     }
 
     /// How full the pool is, as one line.
-    async fn pool(&mut self) -> Result<String, End> {
+    async fn pool(&mut self) -> Result<String, ChatEnd> {
         let status = match in_time(self.client.status()).await {
             Some(Ok(status)) => status,
             Some(Err(error)) => return self.told(&error),
@@ -285,7 +289,7 @@ impl Chat<'_> {
         ))
     }
 
-    async fn history(&mut self, begins: &str) -> Result<String, End> {
+    async fn history(&mut self, begins: &str) -> Result<String, ChatEnd> {
         let fetch = self.client.fetch_history();
         if let Some(Err(error)) = in_time(fetch).await {
             let told = self.told(&error)?;
@@ -301,7 +305,7 @@ impl Chat<'_> {
     }
 
     /// Follows up on new items: commits proposals, and resumes work that waited for the server.
-    pub(super) async fn follow_up(&mut self) -> Result<(), End> {
+    pub(super) async fn follow_up(&mut self) -> Result<(), ChatEnd> {
         if self.is_waiting && self.mail_trouble.is_none() {
             self.go_on().await?;
         }
@@ -319,7 +323,7 @@ impl Chat<'_> {
     }
 
     /// Registers the device, and resumes work that a crash or a silent server has interrupted.
-    pub(super) async fn go_on(&mut self) -> Result<(), End> {
+    pub(super) async fn go_on(&mut self) -> Result<(), ChatEnd> {
         self.is_waiting = false;
         if !self.is_registered {
             match in_time(self.client.register()).await {
@@ -367,11 +371,16 @@ impl Chat<'_> {
     }
 
     /// The sentence for an error. Where the disk is the cause, it is the end.
-    pub(super) fn told(&self, error: &(dyn std::error::Error + 'static)) -> Result<String, End> {
+    pub(super) fn told(
+        &self,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Result<String, ChatEnd> {
         let text = sentence(error);
         match self.client.events() {
             Ok(_) => Ok(text),
-            Err(_) => Err(End::Broken(format!("{text}; look at the disk, and start again").into())),
+            Err(_) => {
+                Err(ChatEnd::Broken(format!("{text}; look at the disk, and start again").into()))
+            }
         }
     }
 
@@ -387,13 +396,13 @@ impl Chat<'_> {
     }
 
     /// Why the device cannot take part at all.
-    fn refused(&self, error: &RegisterError) -> End {
+    fn refused(&self, error: &RegisterError) -> ChatEnd {
         let advice = match error {
             RegisterError::IdentityBound(_) => how_to_be_vouched_for(self.client.identity()),
             RegisterError::KeyRetired(_) => KEY_RETIRED.to_owned(),
             _ => "look at --server".to_owned(),
         };
-        End::Broken(format!("{}\n{advice}", sentence(error)).into())
+        ChatEnd::Broken(format!("{}\n{advice}", sentence(error)).into())
     }
 
     fn waits(&mut self, what: &str) -> String {

@@ -3,7 +3,7 @@
 use keypool_client::{Change, GroupId, MailboxEvent, MailboxEventKind, PoolId, SyncError};
 
 use super::{
-    Chat, End,
+    Chat, ChatEnd,
     commands::{is_unregistered, not_reached},
     names::{name_among, person},
 };
@@ -14,7 +14,7 @@ impl Chat<'_> {
     pub(super) fn receive(
         &mut self,
         outcome: Result<Vec<MailboxEvent>, SyncError>,
-    ) -> Result<(), End> {
+    ) -> Result<(), ChatEnd> {
         match outcome {
             Ok(events) => {
                 self.server_is_back();
@@ -51,7 +51,7 @@ impl Chat<'_> {
     }
 
     /// Shows events, and confirms them once they are shown.
-    fn tell_all(&mut self, events: Vec<MailboxEvent>) -> Result<(), End> {
+    fn tell_all(&mut self, events: Vec<MailboxEvent>) -> Result<(), ChatEnd> {
         let Some(last) = events.last().map(|last| last.position) else { return Ok(()) };
         for event in events {
             let again = if event.repeated { "(perhaps shown before) " } else { "" };
@@ -64,7 +64,7 @@ impl Chat<'_> {
     }
 
     /// Applies an event to the chat's state, and returns its text. `None` if there is nothing to show.
-    fn text_of(&mut self, what: MailboxEventKind) -> Result<Option<String>, End> {
+    fn text_of(&mut self, what: MailboxEventKind) -> Result<Option<String>, ChatEnd> {
         Ok(match what {
             MailboxEventKind::Joined { group, inviter, last_resort } => {
                 self.is_refresh_due = true;
@@ -133,7 +133,7 @@ impl Chat<'_> {
         group: &GroupId,
         sender: &str,
         bytes: &[u8],
-    ) -> Result<Option<String>, End> {
+    ) -> Result<Option<String>, ChatEnd> {
         let all = self.groups()?;
         if !all.contains(group) {
             return Ok(None);

@@ -12,14 +12,14 @@ const WAIT_S: u64 = 25;
 /// The longest pause between attempts to ask.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
-type Outcome = Result<Vec<MailboxEvent>, SyncError>;
+type PollOutcome = Result<Vec<MailboxEvent>, SyncError>;
 
 /// The mailbox, being asked. It goes on while something else is done if it is driven by
 /// [`MailboxPoller::alongside`].
 pub(super) struct MailboxPoller<'a> {
     client: &'a MlsClient<ServerDelivery>,
-    asking: Pin<Box<dyn Future<Output = Outcome> + 'a>>,
-    outcome: Option<Outcome>,
+    asking: Pin<Box<dyn Future<Output = PollOutcome> + 'a>>,
+    outcome: Option<PollOutcome>,
     /// The pause after the next failure.
     pause: Backoff,
     is_failing: bool,
@@ -42,7 +42,7 @@ impl<'a> MailboxPoller<'a> {
 
     /// Returns the next events, or the error if the server could not be asked. Cancelling this loses
     /// nothing.
-    pub(super) async fn next(&mut self) -> Outcome {
+    pub(super) async fn next(&mut self) -> PollOutcome {
         let outcome = match self.outcome.take() {
             Some(outcome) => outcome,
             None => self.asking.as_mut().await,
@@ -83,7 +83,7 @@ impl<'a> MailboxPoller<'a> {
 #[cfg(test)]
 impl MailboxPoller<'_> {
     /// Lets the mailbox have answered, or not.
-    pub(super) async fn has_come(&mut self, outcome: Outcome) {
+    pub(super) async fn has_come(&mut self, outcome: PollOutcome) {
         self.outcome = Some(outcome);
         drop(self.next().await);
     }

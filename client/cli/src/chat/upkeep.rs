@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use keypool_client::{ExchangeError, Refresh, RefreshError, Severity};
 use tokio::time::timeout;
 
-use super::{Chat, End, commands::NO_ANSWER};
+use super::{Chat, ChatEnd, commands::NO_ANSWER};
 
 /// How long a refresh may hold up the next line.
 const REFRESH_WAIT: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ const WORN: &str = "your pool was empty, and your last-resort KeyPackage was use
 impl Chat<'_> {
     /// Refreshes the pool. Queries the server only if the event stream is not connected or has reported a
     /// reason to.
-    pub(super) async fn refresh_if_needed(&mut self) -> Result<(), End> {
+    pub(super) async fn refresh_if_needed(&mut self) -> Result<(), ChatEnd> {
         if self.client.is_subscribed() {
             self.refresh_by(self.client.refresh_key_packages()).await
         } else {
@@ -27,14 +27,14 @@ impl Chat<'_> {
 
     /// Refreshes the pool from the server, then renews the device's keys in groups joined lately. Shows
     /// each error once, until a refresh succeeds.
-    pub(super) async fn refresh(&mut self) -> Result<(), End> {
+    pub(super) async fn refresh(&mut self) -> Result<(), ChatEnd> {
         self.refresh_by(self.client.refresh_now()).await
     }
 
     async fn refresh_by(
         &mut self,
         refresh: impl Future<Output = Result<Refresh, RefreshError>>,
-    ) -> Result<(), End> {
+    ) -> Result<(), ChatEnd> {
         (self.messages, self.is_refresh_due) = (0, false);
         if !self.is_registered {
             return Ok(());
@@ -75,7 +75,7 @@ impl Chat<'_> {
     /// Reports inviters to the server as contacts, so that packages held back from strangers are offered to
     /// them. Inviters that
     /// cannot be reported now are reported after the next refresh.
-    async fn tell_contacts(&mut self) -> Result<(), End> {
+    async fn tell_contacts(&mut self) -> Result<(), ChatEnd> {
         match timeout(REFRESH_WAIT, self.client.tell_contacts()).await {
             Ok(Err(ExchangeError::Storage(error))) => self.told(&error).map(drop),
             Ok(Ok(_) | Err(_)) | Err(_) => Ok(()),
@@ -83,7 +83,7 @@ impl Chat<'_> {
     }
 
     /// Says once, of everything that is found, that something is wrong.
-    fn audit(&mut self) -> Result<(), End> {
+    fn audit(&mut self) -> Result<(), ChatEnd> {
         let mut findings = self.client.audit()?.findings;
         findings.retain(|finding| Severity::Notice < finding.severity());
         let is_new = findings.iter().any(|finding| !self.findings.contains(finding));
@@ -100,7 +100,7 @@ impl Chat<'_> {
 
     /// Replaces the keys that came from a KeyPackage, in groups joined lately. One that fails is tried
     /// again after the next refresh.
-    async fn renew_keys(&mut self) -> Result<(), End> {
+    async fn renew_keys(&mut self) -> Result<(), ChatEnd> {
         for group in self.groups()? {
             if self.client.needs_fresh_keys(&group).is_ok_and(|needs| needs) {
                 match timeout(REFRESH_WAIT, self.client.update_keys(&group)).await {

@@ -14,7 +14,7 @@ use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
 
 use super::{
     events::{MailboxEvent, MailboxEventKind, name},
-    progress::{Progress, progress, put_progress},
+    progress::{MailboxProgress, progress, put_progress},
 };
 use crate::{
     Change, DeliveryService, ExchangeError, GroupError, JoinError, Joined, LocalStore,
@@ -115,7 +115,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         staged.commit()
     }
 
-    fn note(&self, change: impl FnOnce(&mut Progress)) -> Result<(), StorageError> {
+    fn note(&self, change: impl FnOnce(&mut MailboxProgress)) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         let mut progress = progress(&staged)?;
         change(&mut progress);
@@ -125,7 +125,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
 
     /// Acknowledges all that has been taken in, and an overrun if the app has been told of it.
     pub(crate) async fn acknowledge(&self, overrun: bool) -> Result<(), ExchangeError> {
-        let Progress { taken_in: through, mut accepted, mut told, .. } =
+        let MailboxProgress { taken_in: through, mut accepted, mut told, .. } =
             progress(&self.store.stage()?)?;
         accepted.truncate(GROUPS_NAMED_MAX);
         told.truncate(GROUPS_NAMED_MAX);
@@ -159,7 +159,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
                 (staged, Some(MailboxEventKind::Unreadable { group: group.clone(), why }))
             }
         };
-        let mut after = Progress { taken_in: position, ..before };
+        let mut after = MailboxProgress { taken_in: position, ..before };
         match &what {
             Some(MailboxEventKind::Joined { group, .. }) => after.join(group),
             // Nobody was invited by a Welcome that cannot be opened.

@@ -10,7 +10,7 @@ const MAILBOX_RECORD: &str = "mailbox";
 
 /// How far the mailbox has been read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Progress {
+pub(super) struct MailboxProgress {
     pub(super) taken_in: u64,
     pub(super) acknowledged: u64,
     /// The groups that were joined, for the server to hear of.
@@ -24,7 +24,7 @@ pub(super) struct Progress {
     pub(super) left: Vec<GroupId>,
 }
 
-impl Progress {
+impl MailboxProgress {
     pub(super) fn is_acknowledged(&self) -> bool {
         self.acknowledged == self.taken_in && self.accepted.is_empty() && self.told.is_empty()
     }
@@ -44,12 +44,15 @@ impl Progress {
 }
 
 /// Reads the record, as an operation has it.
-pub(super) fn progress(staged: &Staged<'_>) -> Result<Progress, StorageError> {
+pub(super) fn progress(staged: &Staged<'_>) -> Result<MailboxProgress, StorageError> {
     Ok(staged.app_record(MAILBOX_RECORD)?.unwrap_or_default())
 }
 
 /// Writes the record, as part of an operation.
-pub(super) fn put_progress(staged: &Staged<'_>, progress: &Progress) -> Result<(), StorageError> {
+pub(super) fn put_progress(
+    staged: &Staged<'_>,
+    progress: &MailboxProgress,
+) -> Result<(), StorageError> {
     staged.put_app_record(MAILBOX_RECORD, progress)
 }
 

@@ -20,7 +20,7 @@ const PREFIX: &str = "leaf-key/";
 
 /// A key that goes with a key of the device. The private half is with the values of `OpenMLS`.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct LeafKeyRecord {
     signature_scheme: u16,
     signature_key: SignatureKey,
     /// Whether the server has heard of it from the device's key.
@@ -38,8 +38,8 @@ impl DeviceKeys {
         if scheme == SIGNATURE_SCHEME {
             return Ok(Some(Arc::clone(&self.pair)));
         }
-        match staged.app_record::<Record>(&name_of(self.signature_key(), scheme as u16))? {
-            Some(Record { signature_key, .. }) => {
+        match staged.app_record::<LeafKeyRecord>(&name_of(self.signature_key(), scheme as u16))? {
+            Some(LeafKeyRecord { signature_key, .. }) => {
                 stored_pair(staged, &signature_key, scheme).map(|pair| Some(Arc::new(pair)))
             }
             None => Ok(None),
@@ -60,7 +60,8 @@ impl DeviceKeys {
         pair.store(staged)?;
         let signature_key = SignatureKey::new(pair.public()).map_err(unusable)?;
         let name = name_of(self.signature_key(), scheme as u16);
-        let record = Record { signature_scheme: scheme as u16, signature_key, declared: false };
+        let record =
+            LeafKeyRecord { signature_scheme: scheme as u16, signature_key, declared: false };
         staged.put_app_record(&name, &record)?;
         Ok(Arc::new(pair))
     }
@@ -101,14 +102,14 @@ pub(crate) fn note_declared(
     declared: bool,
 ) -> Result<(), StorageError> {
     for (name, record) in records_of(staged, of)? {
-        staged.put_app_record(&name, &Record { declared, ..record })?;
+        staged.put_app_record(&name, &LeafKeyRecord { declared, ..record })?;
     }
     Ok(())
 }
 
 /// Deletes the keys that go with a key of the device, as part of the operation.
 pub(crate) fn delete_leaf_keys(staged: &Staged<'_>, of: &SignatureKey) -> Result<(), StorageError> {
-    for (name, Record { signature_scheme, signature_key, .. }) in records_of(staged, of)? {
+    for (name, LeafKeyRecord { signature_scheme, signature_key, .. }) in records_of(staged, of)? {
         if let Ok(scheme) = SignatureScheme::try_from(signature_scheme) {
             SignatureKeyPair::delete(staged, signature_key.as_bytes(), scheme)?;
         }
@@ -120,10 +121,10 @@ pub(crate) fn delete_leaf_keys(staged: &Staged<'_>, of: &SignatureKey) -> Result
 fn records_of(
     staged: &Staged<'_>,
     of: &SignatureKey,
-) -> Result<Vec<(String, Record)>, StorageError> {
+) -> Result<Vec<(String, LeafKeyRecord)>, StorageError> {
     let mut found = Vec::new();
     for name in staged.app_record_names(&prefix_of(of))? {
-        let record: Option<Record> = staged.app_record(&name)?;
+        let record: Option<LeafKeyRecord> = staged.app_record(&name)?;
         found.extend(record.map(|record| (name, record)));
     }
     Ok(found)

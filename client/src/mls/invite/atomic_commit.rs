@@ -5,8 +5,8 @@ use keypool_ledger::{KeyPackageRef, PoolId};
 
 use super::{
     invitee::{SkipReason, SkippedInvitee},
-    inviter::{Inviter, Progress, commit_missing, done, put, unfinished},
-    record::{Addition, Invitation, Kept, Step},
+    inviter::{Inviter, StepOutcome, commit_missing, done, put, unfinished},
+    record::{Addition, Invitation, InvitationStep, ReservedPackage},
 };
 use crate::{
     AddedMember, ApiError, CommitPost, DeliveryError, DeliveryService, InviteError,
@@ -21,7 +21,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         invitation: &mut Invitation,
         addition: Addition,
-    ) -> Result<Progress, InviteError> {
+    ) -> Result<StepOutcome, InviteError> {
         if self.standing(&addition.commit)? == CommitState::Cleared {
             // If it were accepted now, it could not be merged.
             self.forget(invitation)?;
@@ -41,12 +41,12 @@ impl<D: DeliveryService> Inviter<'_, D> {
         if let DeliveryError::PackageLost(refused) = &error {
             let lost = self.lost(invitation, refused).await;
             if !lost.is_empty() {
-                return self.start_over(invitation, &addition, &lost).map(Progress::At);
+                return self.start_over(invitation, &addition, &lost).map(StepOutcome::At);
             }
         }
         let staged = self.store.stage()?;
         clear_on(&staged, &addition.commit)?;
-        put(staged, invitation, Step::Reserving)?;
+        put(staged, invitation, InvitationStep::Reserving)?;
         Err(error.into())
     }
 
@@ -57,13 +57,13 @@ impl<D: DeliveryService> Inviter<'_, D> {
         addition: &Addition,
         place: usize,
         refused: &ApiError,
-    ) -> Result<Progress, InviteError> {
+    ) -> Result<StepOutcome, InviteError> {
         let kept = invitation.kept.remove(place);
         let why = refused.code().map_or(SkipReason::Unanswered, SkipReason::of_invitee);
         invitation.missing.push(SkippedInvitee { invitee: kept.owner.clone().into(), why });
         let step = self.start_over(invitation, addition, &[])?;
         self.release(invitation, &kept).await;
-        Ok(Progress::At(step))
+        Ok(StepOutcome::At(step))
     }
 
     fn accepted(
@@ -71,7 +71,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         invitation: &mut Invitation,
         addition: &Addition,
         not_kept: Vec<PoolId>,
-    ) -> Result<Progress, InviteError> {
+    ) -> Result<StepOutcome, InviteError> {
         let staged = self.store.stage()?;
         let standing = self.merge(&staged, &addition.commit, not_kept)?;
         staged.remove_app_record(&invitation.record_name());
@@ -103,7 +103,9 @@ impl<D: DeliveryService> Inviter<'_, D> {
     /// An invitation whose Commit was not is left at its beginning, for `resume_invitations`.
     pub(crate) async fn settle(&self) -> Result<(), InviteError> {
         for mut invitation in self.unfinished()? {
-            let (Step::Added(addition) | Step::Posting(addition)) = invitation.step.clone() else {
+            let (InvitationStep::Added(addition) | InvitationStep::Posting(addition)) =
+                invitation.step.clone()
+            else {
                 continue;
             };
             match self.post_whole(&mut invitation, addition).await {
@@ -124,14 +126,15 @@ fn place_of(invitation: &Invitation, refused: &ApiError) -> Option<usize> {
         ApiError::Refused(problem) => problem.keypackage_ref.as_ref(),
         _ => None,
     };
-    let is_named = |kept: &Kept| named.is_some_and(|named| *named == kept.keypackage_ref);
+    let is_named =
+        |kept: &ReservedPackage| named.is_some_and(|named| *named == kept.keypackage_ref);
     let only = (invitation.kept.len() == 1).then_some(0);
     invitation.kept.iter().position(is_named).or(only)
 }
 
 /// The Commit with its Welcome and the claims on its packages.
 fn whole(invitation: &Invitation, addition: &Addition) -> CommitPost {
-    let member = |kept: &Kept| AddedMember {
+    let member = |kept: &ReservedPackage| AddedMember {
         device: kept.owner.clone(),
         keypackage_ref: kept.keypackage_ref.clone(),
         reservation_id: kept.reservation,

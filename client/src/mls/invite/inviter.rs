@@ -5,7 +5,7 @@ use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 
 use super::{
     invitee::Invited,
-    record::{Addition, Invitation, Kept, RECORD_PREFIX, Step},
+    record::{Addition, Invitation, InvitationStep, RECORD_PREFIX, ReservedPackage},
 };
 use crate::{
     ApiError, BoxError, CommitPost, DeliveryService, GroupError, InviteError, LocalStore, Staged,
@@ -26,9 +26,9 @@ pub(crate) struct Inviter<'a, D> {
 }
 
 /// The outcome of one step of an invitation.
-pub(super) enum Progress {
+pub(super) enum StepOutcome {
     /// It goes on from there.
-    At(Step),
+    At(InvitationStep),
     /// The invitation is carried out.
     Done(Invited),
 }
@@ -51,7 +51,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     }
 
     /// Gives a package back. If that fails the reservation lapses by itself.
-    pub(super) async fn release(&self, invitation: &Invitation, kept: &Kept) {
+    pub(super) async fn release(&self, invitation: &Invitation, kept: &ReservedPackage) {
         let id = invitation.command_for("release", kept);
         if let Err(error) = self.connection.api().release(&kept.claim(), id).await {
             let keypackage_ref = kept.keypackage_ref.short();
@@ -90,11 +90,11 @@ impl<D: DeliveryService> Inviter<'_, D> {
         invitation: &mut Invitation,
         addition: &Addition,
         lost: &[KeyPackageRef],
-    ) -> Result<Step, InviteError> {
+    ) -> Result<InvitationStep, InviteError> {
         let staged = self.store.stage()?;
         clear_on(&staged, &addition.commit)?;
         invitation.lose(lost);
-        put(staged, invitation, Step::Reserving)
+        put(staged, invitation, InvitationStep::Reserving)
     }
 
     pub(super) fn merge(
@@ -121,8 +121,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
 pub(super) fn put(
     staged: Staged<'_>,
     invitation: &Invitation,
-    step: Step,
-) -> Result<Step, InviteError> {
+    step: InvitationStep,
+) -> Result<InvitationStep, InviteError> {
     let at = Invitation { step: step.clone(), ..invitation.clone() };
     staged.put_app_record(&invitation.record_name(), &at)?;
     staged.commit()?;
@@ -138,11 +138,11 @@ pub(super) fn commit_missing(invitation: &Invitation) -> InviteError {
 }
 
 /// The result of an invitation with no invitee left to reserve for, and no package kept.
-pub(super) fn done(invitation: &Invitation) -> Result<Progress, InviteError> {
+pub(super) fn done(invitation: &Invitation) -> Result<StepOutcome, InviteError> {
     if invitation.added.is_empty() {
         return Err(InviteError::Nobody { missing: invitation.missing.clone() });
     }
-    Ok(Progress::Done(invitation.invited()))
+    Ok(StepOutcome::Done(invitation.invited()))
 }
 
 /// Whether a refused renewal means that the package is not the invitation's any more.

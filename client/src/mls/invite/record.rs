@@ -28,12 +28,12 @@ pub(super) struct Invitation {
     /// The invitees to reserve packages for.
     pub(super) wanted: Vec<Wanted>,
     /// The packages that are set aside.
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<ReservedPackage>,
     /// The devices that are in the group by an earlier Commit of this invitation.
     pub(super) added: Vec<InvitedDevice>,
     /// The invitees who will not be added, each with the reason.
     pub(super) missing: Vec<SkippedInvitee>,
-    pub(super) step: Step,
+    pub(super) step: InvitationStep,
     /// The contact tokens of this user when the invitation began.
     #[serde(default)]
     pub(super) tokens: ContactTokens,
@@ -51,7 +51,7 @@ pub(super) struct Wanted {
 
 /// A package that is set aside for this invitation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct ReservedPackage {
     pub(super) owner: PoolId,
     pub(super) keypackage_ref: KeyPackageRef,
     pub(super) reservation: ReservationId,
@@ -63,7 +63,7 @@ pub(super) struct Kept {
 
 /// How far an invitation has come.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Step {
+pub(super) enum InvitationStep {
     /// Packages are being asked for, until nobody is left to ask for; then the Commit is made.
     Reserving,
     /// The Commit is made and pending, and nobody has seen it.
@@ -118,7 +118,7 @@ impl Invitation {
             kept: Vec::new(),
             added: Vec::new(),
             missing,
-            step: Step::Reserving,
+            step: InvitationStep::Reserving,
             tokens,
         }
     }
@@ -167,7 +167,7 @@ impl Invitation {
                 tracing::warn!(user = found.user, "the server reserves what nobody asked for");
                 continue;
             };
-            self.kept.push(Kept {
+            self.kept.push(ReservedPackage {
                 owner,
                 keypackage_ref: reserved.keypackage_ref,
                 reservation: reserved.reservation_id,
@@ -227,10 +227,10 @@ impl Invitation {
     /// Lets go of packages that were lost to others: other ones are to be asked for.
     pub(super) fn lose(&mut self, lost: &[KeyPackageRef]) {
         let kept = std::mem::take(&mut self.kept).into_iter();
-        let (gone, kept): (Vec<Kept>, Vec<Kept>) =
+        let (gone, kept): (Vec<ReservedPackage>, Vec<ReservedPackage>) =
             kept.partition(|kept| lost.contains(&kept.keypackage_ref));
         self.kept = kept;
-        for Kept { owner, tries, .. } in gone {
+        for ReservedPackage { owner, tries, .. } in gone {
             let why = SkipReason::ReservationLost { attempts: tries.saturating_add(1) };
             let again = self.retry(owner.into(), tries, why);
             self.wanted.extend(again);
@@ -255,8 +255,8 @@ impl Invitation {
 
     /// Counts the owners of the kept packages as added, but for those whose packages were lost.
     pub(super) fn note_added(&mut self, lost: &[KeyPackageRef]) {
-        let is_there = |kept: &&Kept| !lost.contains(&kept.keypackage_ref);
-        let device = |kept: &Kept| InvitedDevice {
+        let is_there = |kept: &&ReservedPackage| !lost.contains(&kept.keypackage_ref);
+        let device = |kept: &ReservedPackage| InvitedDevice {
             device: kept.owner.clone(),
             keypackage_ref: kept.keypackage_ref.clone(),
             last_resort: kept.last_resort,
@@ -270,7 +270,7 @@ impl Invitation {
     }
 
     /// As [`Invitation::command`], for a step that is taken for each package.
-    pub(super) fn command_for(&self, step: &str, kept: &Kept) -> CommandId {
+    pub(super) fn command_for(&self, step: &str, kept: &ReservedPackage) -> CommandId {
         self.command(&format!("{step} {}", kept.reservation))
     }
 
@@ -296,7 +296,7 @@ impl Invitation {
     }
 }
 
-impl Kept {
+impl ReservedPackage {
     pub(super) fn claim(&self) -> ClaimRequest {
         let keypackage_ref = self.keypackage_ref.clone();
         ClaimRequest { keypackage_ref, reservation_id: self.reservation }

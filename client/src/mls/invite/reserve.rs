@@ -7,8 +7,8 @@ use keypool_ledger::{GroupId, KeyPackageRef, PoolId};
 
 use super::{
     invitee::{Invitee, SkipReason, SkippedInvitee},
-    inviter::{Inviter, Progress, done, put},
-    record::{Addition, Invitation, Kept, Step, Wanted},
+    inviter::{Inviter, StepOutcome, done, put},
+    record::{Addition, Invitation, InvitationStep, ReservedPackage, Wanted},
 };
 use crate::{
     AddError, CommitPost, DeliveryService, InviteError, PackageCheck, mls::membership::Sorted,
@@ -70,7 +70,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     pub(super) async fn reserve_and_add(
         &self,
         invitation: &mut Invitation,
-    ) -> Result<Progress, InviteError> {
+    ) -> Result<StepOutcome, InviteError> {
         if invitation.wanted.is_empty() {
             return self.add(invitation).await;
         }
@@ -99,17 +99,17 @@ impl<D: DeliveryService> Inviter<'_, D> {
             }
         }
         invitation.begin_round();
-        put(self.store.stage()?, invitation, Step::Reserving).map(Progress::At)
+        put(self.store.stage()?, invitation, InvitationStep::Reserving).map(StepOutcome::At)
     }
 
     /// Adds all kept packages in a Commit that nobody sees yet. Packages that cannot be added are replaced
     /// first.
-    async fn add(&self, invitation: &mut Invitation) -> Result<Progress, InviteError> {
+    async fn add(&self, invitation: &mut Invitation) -> Result<StepOutcome, InviteError> {
         if invitation.kept.is_empty() {
             self.forget(invitation)?;
             return done(invitation);
         }
-        let offers: Vec<_> = invitation.kept.iter().map(Kept::offer).collect();
+        let offers: Vec<_> = invitation.kept.iter().map(ReservedPackage::offer).collect();
         let sorted = {
             let staged = self.store.stage()?;
             let group = &invitation.group;
@@ -128,7 +128,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
                         welcome: made.welcome,
                         leaves: made.keypackage_refs.into_iter().zip(keys).collect(),
                     };
-                    return put(staged, invitation, Step::Added(addition)).map(Progress::At);
+                    return put(staged, invitation, InvitationStep::Added(addition))
+                        .map(StepOutcome::At);
                 }
                 Ok(Sorted { bad, .. }) => Ok(bad),
                 Err(error) => Err(error),
@@ -137,7 +138,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         match sorted {
             Ok(bad) => {
                 self.dispose(invitation, bad).await;
-                put(self.store.stage()?, invitation, Step::Reserving).map(Progress::At)
+                put(self.store.stage()?, invitation, InvitationStep::Reserving).map(StepOutcome::At)
             }
             Err(error) => {
                 self.end(invitation).await?;
@@ -149,7 +150,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     /// Gives packages that cannot be added back, or reports them, so that others are asked for.
     async fn dispose(&self, invitation: &mut Invitation, bad: Vec<(KeyPackageRef, AddError)>) {
         for (keypackage_ref, error) in bad {
-            let is_it = |kept: &Kept| kept.keypackage_ref == keypackage_ref;
+            let is_it = |kept: &ReservedPackage| kept.keypackage_ref == keypackage_ref;
             let Some(place) = invitation.kept.iter().position(is_it) else { continue };
             let kept = invitation.kept.remove(place);
             let short = keypackage_ref.short();
@@ -184,7 +185,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     }
 
     /// Reports a package. If that fails its reservation lapses, and the next inviter reports it.
-    async fn report(&self, invitation: &Invitation, kept: &Kept, reason: ReportReason) {
+    async fn report(&self, invitation: &Invitation, kept: &ReservedPackage, reason: ReportReason) {
         let request = ReportRequest {
             keypackage_ref: kept.keypackage_ref.clone(),
             reservation_id: kept.reservation,

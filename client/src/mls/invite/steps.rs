@@ -6,8 +6,8 @@ use keypool_ledger::KeyPackageRef;
 
 use super::{
     invitee::{SkipReason, SkippedInvitee},
-    inviter::{Inviter, Progress, commit_missing, done, put, unfinished},
-    record::{Addition, Invitation, Removal, Step},
+    inviter::{Inviter, StepOutcome, commit_missing, done, put, unfinished},
+    record::{Addition, Invitation, InvitationStep, Removal},
 };
 use crate::{
     ApiError, DeliveryError, DeliveryService, GroupError, InviteError, WelcomePost,
@@ -20,7 +20,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         invitation: &mut Invitation,
         addition: Addition,
-    ) -> Result<Step, InviteError> {
+    ) -> Result<InvitationStep, InviteError> {
         match self.standing(&addition.commit)? {
             CommitState::Pending => {}
             CommitState::Passed => {
@@ -33,7 +33,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
         match self.renew_all(invitation).await {
             Ok(lost) if lost.is_empty() => {
-                put(self.store.stage()?, invitation, Step::Posting(addition))
+                put(self.store.stage()?, invitation, InvitationStep::Posting(addition))
             }
             Ok(lost) => self.start_over(invitation, &addition, &lost),
             Err(error) => {
@@ -48,7 +48,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         invitation: &Invitation,
         addition: Addition,
-    ) -> Result<Step, InviteError> {
+    ) -> Result<InvitationStep, InviteError> {
         if self.standing(&addition.commit)? == CommitState::Cleared {
             // If it were accepted now, it could not be merged.
             self.forget(invitation)?;
@@ -62,7 +62,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));
                 }
-                put(staged, invitation, Step::Posted(addition))
+                put(staged, invitation, InvitationStep::Posted(addition))
             }
             // It may have been accepted: it stays pending, and is posted again by `resume`.
             Err(error @ DeliveryError::Unanswered(_)) => Err(unfinished(invitation, error)),
@@ -75,7 +75,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         invitation: &Invitation,
         addition: Addition,
-    ) -> Result<Step, InviteError> {
+    ) -> Result<InvitationStep, InviteError> {
         let mut lost = Vec::new();
         for kept in &invitation.kept {
             let request = SpendRequest {
@@ -92,7 +92,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 Err(_) => lost.push(kept.keypackage_ref.clone()),
             }
         }
-        put(self.store.stage()?, invitation, Step::Spent(addition, lost))
+        put(self.store.stage()?, invitation, InvitationStep::Spent(addition, lost))
     }
 
     /// Spent: the new members are told. Those whose packages were lost are removed again.
@@ -101,7 +101,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         invitation: &mut Invitation,
         addition: Addition,
         lost: Vec<KeyPackageRef>,
-    ) -> Result<Progress, InviteError> {
+    ) -> Result<StepOutcome, InviteError> {
         let mut refused: Vec<(KeyPackageRef, SkippedInvitee)> = Vec::new();
         for kept in invitation.kept.iter().filter(|kept| !lost.contains(&kept.keypackage_ref)) {
             let post = WelcomePost {
@@ -140,7 +140,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         let leaves = addition.leaves.into_iter().filter(is_lost);
         let signature_keys = leaves.map(|(_, key)| key).collect();
         let removal = Removal { signature_keys, commit: None };
-        put(self.store.stage()?, invitation, Step::Removing(removal)).map(Progress::At)
+        put(self.store.stage()?, invitation, InvitationStep::Removing(removal)).map(StepOutcome::At)
     }
 
     /// Removing: the leaves whose packages were lost are removed, and fresh packages are tried.
@@ -148,12 +148,12 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         invitation: &Invitation,
         removal: Removal,
-    ) -> Result<Step, InviteError> {
+    ) -> Result<InvitationStep, InviteError> {
         let Some(post) = &removal.commit else {
             return self.stage_removal(invitation, removal);
         };
         if self.standing(post)? == CommitState::Cleared {
-            let step = Step::Removing(Removal { commit: None, ..removal });
+            let step = InvitationStep::Removing(Removal { commit: None, ..removal });
             return put(self.store.stage()?, invitation, step);
         }
         match self.connection.post_commit(post).await {
@@ -164,13 +164,17 @@ impl<D: DeliveryService> Inviter<'_, D> {
                     self.forget(invitation)?;
                     return Err(commit_missing(invitation));
                 }
-                put(staged, invitation, Step::Reserving)
+                put(staged, invitation, InvitationStep::Reserving)
             }
             Err(error @ DeliveryError::Unanswered(_)) => Err(unfinished(invitation, error)),
             Err(error) => {
                 let staged = self.store.stage()?;
                 clear_on(&staged, post)?;
-                put(staged, invitation, Step::Removing(Removal { commit: None, ..removal }))?;
+                put(
+                    staged,
+                    invitation,
+                    InvitationStep::Removing(Removal { commit: None, ..removal }),
+                )?;
                 Err(unfinished(invitation, error))
             }
         }
@@ -181,15 +185,15 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         invitation: &Invitation,
         removal: Removal,
-    ) -> Result<Step, InviteError> {
+    ) -> Result<InvitationStep, InviteError> {
         let group = invitation.group.clone();
         let staged = self.store.stage()?;
         match self.membership.remove_leaves_on(&staged, &group, &removal.signature_keys) {
             Ok(Some(made)) => {
                 let commit = Some(made.into_post(group));
-                put(staged, invitation, Step::Removing(Removal { commit, ..removal }))
+                put(staged, invitation, InvitationStep::Removing(Removal { commit, ..removal }))
             }
-            Ok(None) => put(staged, invitation, Step::Reserving),
+            Ok(None) => put(staged, invitation, InvitationStep::Reserving),
             Err(error @ GroupError::CommitPending { .. }) => Err(unfinished(invitation, error)),
             Err(error) => Err(error.into()),
         }
@@ -202,7 +206,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         invitation: &Invitation,
         addition: &Addition,
         error: impl Into<InviteError>,
-    ) -> Result<Step, InviteError> {
+    ) -> Result<InvitationStep, InviteError> {
         {
             let staged = self.store.stage()?;
             clear_on(&staged, &addition.commit)?;

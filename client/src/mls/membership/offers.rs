@@ -30,7 +30,7 @@ pub struct OfferedPackage {
 }
 
 /// A check that failed, and the error of MLS if there is one.
-type Failure = (PackageCheck, Option<BoxError>);
+type FailedCheck = (PackageCheck, Option<BoxError>);
 
 /// Packages that are good by themselves, and the others with the fault of each.
 pub(super) struct Sifted<'a> {
@@ -76,7 +76,7 @@ fn admit(
     state: &MlsGroup,
     offer: &OfferedPackage,
     now: Timestamp,
-) -> Result<KeyPackage, Failure> {
+) -> Result<KeyPackage, FailedCheck> {
     let package = parse(&offer.bytes).map_err(|err| (PackageCheck::Encoding, Some(err)))?;
     let package =
         package.validate(provider.crypto(), ProtocolVersion::Mls10).map_err(|err| match err {

@@ -32,7 +32,7 @@ pub(super) struct Key(Zeroizing<[u8; KEY_BYTES]>);
 
 /// The slot of the key of a value, and the write that filled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct KeySlot {
     pub(super) slot: u32,
     pub(super) generation: u64,
 }
@@ -60,7 +60,7 @@ impl Key {
     pub(super) fn wrap(
         &self,
         store: Uuid,
-        place: Place,
+        place: KeySlot,
         data: &Self,
     ) -> Result<[u8; SLOT_BYTES], SealingError> {
         let mut slot = [0; SLOT_BYTES];
@@ -105,7 +105,7 @@ impl Key {
     pub(super) fn seal(
         &self,
         context: &[u8],
-        place: Place,
+        place: KeySlot,
         value: &[u8],
     ) -> Result<Vec<u8>, SealingError> {
         let size = PLACE_BYTES + NONCE_BYTES + value.len() + TAG_BYTES;
@@ -165,7 +165,7 @@ impl Key {
     }
 }
 
-impl Place {
+impl KeySlot {
     /// The slot of the key that a sealed value names.
     pub(super) fn of(sealed: &[u8]) -> Option<Self> {
         let (&VALUE_VERSION, rest) = sealed.split_first()? else { return None };

@@ -14,14 +14,14 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    cipher::{Key, Place, SLOT_BYTES, randomize},
+    cipher::{Key, KeySlot, SLOT_BYTES, randomize},
     device_key::{self, DeviceKey},
     files::{self, with_suffix},
     header::{FoundHeader, HEADER_BYTES, Header, HeaderTrouble},
 };
 use crate::{
     SealingError,
-    storage::probe::{self, Step},
+    storage::probe::{self, WriteStep},
 };
 
 /// The file's name in the home.
@@ -99,7 +99,7 @@ impl KeyFile {
     }
 
     /// The key of a value; `None` if its slot does not hold it.
-    pub(super) fn data_key(&self, place: Place) -> Result<Option<Key>, SealingError> {
+    pub(super) fn data_key(&self, place: KeySlot) -> Result<Option<Key>, SealingError> {
         let found = self.unwrap(place.slot)?;
         Ok(found.filter(|(generation, _)| *generation == place.generation).map(|(_, key)| key))
     }
@@ -110,7 +110,11 @@ impl KeyFile {
     }
 
     /// Wraps a key for its slot.
-    pub(super) fn wrap(&self, place: Place, data: &Key) -> Result<[u8; SLOT_BYTES], SealingError> {
+    pub(super) fn wrap(
+        &self,
+        place: KeySlot,
+        data: &Key,
+    ) -> Result<[u8; SLOT_BYTES], SealingError> {
         self.lock().key.wrap(self.store, place, data)
     }
 
@@ -134,7 +138,7 @@ impl KeyFile {
         for slot in slots {
             // A slot that is damaged stays so.
             let Some((generation, data)) = self.unwrap(slot)? else { continue };
-            let wrapped = device_key.wrap(self.store, Place { slot, generation }, &data)?;
+            let wrapped = device_key.wrap(self.store, KeySlot { slot, generation }, &data)?;
             let start = HEADER_BYTES + slot as usize * SLOT_BYTES;
             if let Some(place) = bytes.get_mut(start..start + SLOT_BYTES) {
                 place.copy_from_slice(&wrapped);
@@ -156,9 +160,9 @@ impl KeyFile {
         let (new, old) = (with_suffix(&self.path, ".new"), with_suffix(&self.path, ".old"));
         files::write_beside(&new, bytes)?;
         std::fs::hard_link(&self.path, &old)?;
-        probe::reach(Step::Rewrapped)?;
+        probe::reach(WriteStep::Rewrapped)?;
         files::rename(&new, &self.path)?;
-        probe::reach(Step::ChangedOver)
+        probe::reach(WriteStep::ChangedOver)
     }
 
     /// Writes slots of new values, and returns once they are durable.
@@ -166,8 +170,8 @@ impl KeyFile {
         if slots.is_empty() {
             return Ok(());
         }
-        self.write_all(slots, Step::SlotsWritten)
-            .and_then(|()| probe::reach(Step::SlotsDurable))
+        self.write_all(slots, WriteStep::SlotsWritten)
+            .and_then(|()| probe::reach(WriteStep::SlotsDurable))
             .map_err(|source| self.unusable(source))
     }
 
@@ -182,8 +186,8 @@ impl KeyFile {
         if random.is_empty() {
             return Ok(());
         }
-        self.write_all(&random, Step::SlotsErased)
-            .and_then(|()| probe::reach(Step::Erased))
+        self.write_all(&random, WriteStep::SlotsErased)
+            .and_then(|()| probe::reach(WriteStep::Erased))
             .map_err(|source| self.unusable(source))
     }
 
@@ -214,7 +218,7 @@ impl KeyFile {
     }
 
     /// Writes slots, those that are neighbours together, and makes them durable with one call.
-    fn write_all(&self, slots: &Slots, step: Step) -> io::Result<()> {
+    fn write_all(&self, slots: &Slots, step: WriteStep) -> io::Result<()> {
         let file = &mut self.lock().file;
         let mut slots = slots.iter().peekable();
         while let Some((&first, bytes)) = slots.next() {

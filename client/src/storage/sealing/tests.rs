@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Draft, Vault, device_key::DeviceKey};
+use super::{ValueChanges, Vault, device_key::DeviceKey};
 use crate::storage::{
     engine::Engine,
-    probe::{Step, plan},
+    probe::{WriteStep, plan},
 };
 
 const STORE: Uuid = Uuid::from_u128(7);
@@ -44,7 +44,7 @@ fn name(number: u8) -> Vec<u8> {
     vec![if number.is_multiple_of(2) { b'a' } else { b'o' }, b'v', b'A' + number]
 }
 
-fn draft(changes: &[(u8, Option<&[u8]>)]) -> Draft {
+fn draft(changes: &[(u8, Option<&[u8]>)]) -> ValueChanges {
     let change = |(number, value): &(u8, Option<&[u8]>)| {
         (name(*number), value.map(|value| Zeroizing::new(value.to_vec())))
     };
@@ -97,7 +97,7 @@ pub(in crate::storage) fn copy(from: &Path, to: &Path) {
 }
 
 /// The content of the disk at each step of a write.
-pub(in crate::storage) fn images(home: &Path, write: impl FnOnce()) -> Vec<(Step, TempDir)> {
+pub(in crate::storage) fn images(home: &Path, write: impl FnOnce()) -> Vec<(WriteStep, TempDir)> {
     let images = Arc::new(Mutex::new(Vec::new()));
     let (taken, from) = (Arc::clone(&images), home.to_path_buf());
     plan(Some(Box::new(move |step| {
@@ -122,7 +122,7 @@ fn before_the_write(home: &Path) -> (Vault, Map) {
     (vault, before)
 }
 
-fn the_write() -> Draft {
+fn the_write() -> ValueChanges {
     draft(&[(0, Some(b"ZERO")), (1, None), (2, Some(b"small")), (5, Some(BIG))])
 }
 
@@ -136,20 +136,25 @@ fn a_write_that_is_cut_off_at_any_step_has_happened_or_has_not() {
     let made = slots_of(&vault, home.path(), &[0, 2, 5]);
     assert_ne!(before, after);
     assert_gone(home.path(), &dead, "at the end");
-    let steps: Vec<Step> = images.iter().map(|(step, _)| *step).collect();
-    let (first, last) = (Step::SlotsWritten, Step::Erased);
+    let steps: Vec<WriteStep> = images.iter().map(|(step, _)| *step).collect();
+    let (first, last) = (WriteStep::SlotsWritten, WriteStep::Erased);
     assert_eq!((steps.first(), steps.last()), (Some(&first), Some(&last)), "{steps:?}");
 
     for (step, image) in images {
         let vault = open(image.path());
         let found = contents(&vault);
         match step {
-            Step::SlotsWritten | Step::SlotsDurable => assert_eq!(found, before, "{step:?}"),
-            Step::Applied => assert!(found == before || found == after, "{step:?}"),
-            Step::Durable | Step::Acknowledged | Step::SlotsErased | Step::Erased => {
+            WriteStep::SlotsWritten | WriteStep::SlotsDurable => {
+                assert_eq!(found, before, "{step:?}");
+            }
+            WriteStep::Applied => assert!(found == before || found == after, "{step:?}"),
+            WriteStep::Durable
+            | WriteStep::Acknowledged
+            | WriteStep::SlotsErased
+            | WriteStep::Erased => {
                 assert_eq!(found, after, "{step:?}");
             }
-            Step::Rewrapped | Step::ChangedOver => panic!("the device key is the same"),
+            WriteStep::Rewrapped | WriteStep::ChangedOver => panic!("the device key is the same"),
         }
         let gone = if found == before { &made } else { &dead };
         assert_gone(image.path(), gone, &format!("{step:?}"));
@@ -195,7 +200,7 @@ fn slots_that_nobody_has_are_overwritten_when_the_vault_is_opened() {
     let (vault, _) = before_the_write(home.path());
     let old = slots_of(&vault, home.path(), &[0]);
     let images = images(home.path(), || vault.write(the_write()).unwrap());
-    let (_, image) = images.iter().find(|(step, _)| *step == Step::Acknowledged).unwrap();
+    let (_, image) = images.iter().find(|(step, _)| *step == WriteStep::Acknowledged).unwrap();
     let mut bytes = key_file(image.path());
     let place = bytes.windows(64).position(|found| found == old[0]).expect("still there");
     bytes[place + 40..place + 64].fill(0);
@@ -209,7 +214,7 @@ fn the_key_file_grows_and_its_slots_are_used_again() {
     let home = TempDir::new().unwrap();
     let vault = open(home.path());
     for _ in 0..4 {
-        let many = |value: Option<&[u8]>| -> Draft {
+        let many = |value: Option<&[u8]>| -> ValueChanges {
             let named = (0..=255).map(|number| (vec![b'a', number], number));
             let all = named.chain((0..=255).map(|number| (vec![b'o', number], number)));
             all.map(|(name, _)| (name, value.map(|value| Zeroizing::new(value.to_vec())))).collect()
@@ -250,7 +255,7 @@ fn a_vault_is_a_map() {
     fn property(changes: Vec<Change>) -> bool {
         let home = TempDir::new().unwrap();
         let mut vault = open(home.path());
-        let (mut map, mut pending) = (Map::new(), Draft::new());
+        let (mut map, mut pending) = (Map::new(), ValueChanges::new());
         for change in changes {
             match change {
                 Change::Put(number, value) => {

@@ -10,7 +10,7 @@ use crate::{
     OwnStage, PendingAdd, PoolConfig, StorageError,
     storage::{
         keys,
-        probe::{Step, plan},
+        probe::{WriteStep, plan},
         sealing::{copy, images},
     },
 };
@@ -104,8 +104,8 @@ fn a_device_killed_at_any_step_of_a_join_has_joined_or_has_not() {
         assert_eq!(remaining, 1, "{at}: the other package's keys alone are left in the end");
         outcomes.push((step, joined));
     }
-    assert!(outcomes.contains(&(Step::SlotsDurable, false)), "{outcomes:?}");
-    assert!(outcomes.contains(&(Step::Durable, true)), "{outcomes:?}");
+    assert!(outcomes.contains(&(WriteStep::SlotsDurable, false)), "{outcomes:?}");
+    assert!(outcomes.contains(&(WriteStep::Durable, true)), "{outcomes:?}");
 }
 
 #[test]

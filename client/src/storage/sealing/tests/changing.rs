@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::{STORE, assert_gone, before_the_write, contents, draft, images, key, slots_of};
 use crate::{
     DeviceKey, StorageError,
-    storage::{engine::Engine, probe::Step, sealing::Vault},
+    storage::{engine::Engine, probe::WriteStep, sealing::Vault},
 };
 
 fn open_with(home: &Path, key: &DeviceKey) -> Result<Vault, StorageError> {
@@ -101,17 +101,17 @@ fn a_change_that_is_cut_off_leaves_the_one_key_or_the_other() {
         vault.change_key(&first).unwrap();
         let old_slots = slots_of(&vault, home.path(), &[0, 1, 2, 3]);
         let images = images(home.path(), || vault.change_key(&next).unwrap());
-        let steps: Vec<Step> = images.iter().map(|(step, _)| *step).collect();
-        assert_eq!(steps, [Step::Rewrapped, Step::ChangedOver]);
+        let steps: Vec<WriteStep> = images.iter().map(|(step, _)| *step).collect();
+        assert_eq!(steps, [WriteStep::Rewrapped, WriteStep::ChangedOver]);
         for (step, image) in images {
             let (right, wrong) =
-                if step == Step::Rewrapped { (&first, &next) } else { (&next, &first) };
+                if step == WriteStep::Rewrapped { (&first, &next) } else { (&next, &first) };
             if right.kind() != wrong.kind() {
                 open_with(image.path(), wrong).map(drop).unwrap_err();
             }
             let vault = open_with(image.path(), right).unwrap();
             assert_eq!(contents(&vault), before, "{step:?}");
-            if step == Step::ChangedOver {
+            if step == WriteStep::ChangedOver {
                 assert_gone(image.path(), &old_slots, "changed over");
             }
             let in_file = right.kind() == crate::DeviceKeyKind::File;
