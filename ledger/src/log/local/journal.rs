@@ -28,7 +28,7 @@ pub(in crate::log) use self::segments::Segments;
 use self::{
     acknowledged::AcknowledgedFile,
     frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, record_offsets},
-    scan::{End, Scan, list_segments, segment_path},
+    scan::{JournalEnd, Scan, list_segments, segment_path},
     spare::{Spare, name_segment},
 };
 pub use self::{
@@ -413,7 +413,7 @@ fn segment_len(segment_bytes: u64, frame_len: usize) -> u64 {
 }
 
 /// Opens the last segment for writing, as long as it was made and with zeros behind its end.
-fn reopen(path: &Path, offset: u64, len: u64, end: &End) -> Result<Segment, OpenError> {
+fn reopen(path: &Path, offset: u64, len: u64, end: &JournalEnd) -> Result<Segment, OpenError> {
     let file = File::options().write(true).open(path).map_err(OpenError::io(path))?;
     if let Some(torn) = &end.torn {
         let (bytes, path) = (torn.bytes, path.display());
