@@ -203,8 +203,8 @@ pub enum Command {
     },
     /// Withdraw packages.
     Revoke {
-        /// Which.
-        which: Which,
+        /// The packages to withdraw.
+        which: RevokeScope,
         /// Why.
         reason: RevokeReason,
     },
@@ -295,9 +295,9 @@ pub struct Claim {
     pub holder: PoolId,
 }
 
-/// Which packages to withdraw.
+/// The packages that a revocation withdraws.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum RevokeScope {
     /// The named ones.
     Refs(Vec<KeyPackageRef>),
     /// Those of one credential, by the digest in their facts.

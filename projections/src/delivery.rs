@@ -25,7 +25,7 @@ use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, StreamId, Timestamp}
 
 pub use self::mailbox::KeepDecision;
 pub use self::{
-    group::{GroupChange, GroupState},
+    group::{GroupState, MembershipChange},
     mailbox::{Acknowledgement, Closed, MailboxState, Waiting},
     states::States,
 };

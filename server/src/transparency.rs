@@ -34,7 +34,7 @@ use keypool_api::{ConsistencyReply, InclusionReply};
 use keypool_ledger::{ReadError, Record};
 use keypool_transparency::{
     Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, ProofError,
-    Receipt, ReceiptFile, SignedArtifact, Standing, Tile, TreeHash, prove_consistency,
+    Receipt, ReceiptFile, ReceiptStanding, SignedArtifact, Tile, TreeHash, prove_consistency,
     prove_inclusion, subtree,
 };
 use tokio::sync::watch;
@@ -314,7 +314,7 @@ impl Ledger {
         &self,
         record: Record,
         last_resort: bool,
-        (standing, as_of): (Standing, u64),
+        (standing, as_of): (ReceiptStanding, u64),
     ) -> Result<ReceiptFile, ProveError> {
         let hand_out = HandOut::of(record.seq, &record.envelope, last_resort);
         let hand_out = hand_out.ok_or(ProveError::Unsigned)?;

@@ -20,7 +20,7 @@ use keypool_api::{
     UploadReply, UploadRequest,
 };
 use keypool_ledger::{PoolId, ReservationId, RevokeReason};
-use keypool_projections::{Claim, ItemOutcome, Stage, Which};
+use keypool_projections::{Claim, ItemOutcome, RevokeScope, Stage};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
@@ -306,9 +306,9 @@ pub(crate) async fn revoke(
 ) -> Result<HttpResponse, Failure> {
     let RevokeRequest { keypackage_refs, credential_hash, all, reason } = caller.body.json()?;
     let which = match (keypackage_refs, credential_hash, all) {
-        (Some(refs), None, None) => Which::Refs(refs),
-        (None, Some(credential), None) => Which::Credential(credential),
-        (None, None, Some(true)) => Which::All,
+        (Some(refs), None, None) => RevokeScope::Refs(refs),
+        (None, Some(credential), None) => RevokeScope::Credential(credential),
+        (None, None, Some(true)) => RevokeScope::All,
         _ => {
             let detail = "exactly one of keypackage_refs, credential_hash and all: true says which";
             return Err(Failure::new(Code::BadRequest, detail));
