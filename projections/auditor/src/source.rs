@@ -23,7 +23,7 @@ use crate::export::{ExportReader, Manifest};
 pub struct Source {
     path: PathBuf,
     kind: SourceKind,
-    server: Option<server::Server>,
+    server: Option<server::ServerSource>,
     /// Nobody opens the directory as a log while it is being read.
     _lock: Option<ReadLock>,
 }
@@ -75,7 +75,7 @@ impl Source {
     /// Returns a [`SourceError`] if it holds no log, or a process has it open, or a server does not
     /// answer.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        if let Some(server) = server::Server::named(path)? {
+        if let Some(server) = server::ServerSource::named(path)? {
             server.greet()?;
             return Ok(Self { server: Some(server), ..Self::of(path, SourceKind::Server, None) });
         }

@@ -29,7 +29,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The records of a running server.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct ServerSource {
     address: String,
     agent: Agent,
     /// The token that the listener asks for, if there is one.
@@ -50,7 +50,7 @@ struct Found {
     payload: Base64,
 }
 
-impl Server {
+impl ServerSource {
     /// Finds the server that a path names, if it names one: `http://ADDRESS:PORT`.
     ///
     /// # Errors
