@@ -25,7 +25,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     admission::AdmissionError,
-    authentication::{AuthenticatedRead, AuthenticatedWrite, Body},
+    authentication::{AuthenticatedRead, AuthenticatedWrite, ReceivedBody},
     keypackage_store::{Invitee, Reservation, ReservedKeyPackage, StoreError},
     problem::{Failure, check_of, code_of},
     request_log::about,
@@ -76,7 +76,7 @@ pub(crate) async fn upload(
     Ok(response)
 }
 
-fn packages_of(body: &Body, packages_max: usize) -> Result<Vec<Vec<u8>>, Failure> {
+fn packages_of(body: &ReceivedBody, packages_max: usize) -> Result<Vec<Vec<u8>>, Failure> {
     if body.media_type == MESSAGE_MLS {
         return Ok(vec![body.bytes.to_vec()]);
     }

@@ -217,7 +217,7 @@ async fn prove<T: Send + 'static>(
 /// The part of the log to tell.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EventsQuery {
+struct LedgerEventsQuery {
     #[serde(default)]
     after: u64,
     limit: Option<u16>,
@@ -228,7 +228,7 @@ pub(crate) async fn events(
     request: HttpRequest,
     state: Data<State>,
 ) -> Result<HttpResponse, Failure> {
-    let EventsQuery { after, limit } = query(&request)?;
+    let LedgerEventsQuery { after, limit } = query(&request)?;
     let limit = usize::from(limit.unwrap_or(EVENTS_DEFAULT).clamp(1, EVENTS_MAX));
     let read = web::block(move || page(&state, after, limit)).await;
     Ok(HttpResponse::Ok().json(read.map_err(|_| StoreError::Cancelled)??))
