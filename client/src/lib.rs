@@ -71,7 +71,7 @@ pub use crate::{
         stream::{EventStream, StreamEvent},
     },
     audit::{AuditFinding, Evidence, EvidenceKind, KeptCheckpoint, OwnerAudit, Severity},
-    client::{ClientOptions, MlsClient, OpenError, PackageUse},
+    client::{ClientOpenError, ClientOptions, MlsClient, PackageUse},
     error::{
         AddError, BoxError, ConfigError, GroupError, IdentityError, InviteError, JoinError,
         KeyFate, MessageError, PackageCheck, PoolError, RefreshError, SealingError, SendError,

@@ -20,22 +20,18 @@ const RIDDLES_MAX: usize = 58;
 
 /// Names that two types still share; one less each time somebody renames one of them.
 const SHARED_NAMES: &[&str] = &[
-    "BoxError",
     "Claim",
     "Command",
     "CommitOutcome",
     "Draft",
     "Failure",
     "Invitee",
-    "Key",
-    "OpenError",
     "Options",
     "Outcome",
     "PoolCounts",
     "Progress",
     "Record",
     "Reservation",
-    "Source",
     "State",
     "Step",
     "Wanted",
