@@ -88,7 +88,7 @@ pub use crate::{
         identity::DeviceIdentity,
         invite::{Invited, InvitedDevice, Invitee, ResumedInvitation, SkipReason, SkippedInvitee},
         keypackage_pool::{
-            CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, PoolCounts,
+            CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, RefillCounts,
             Replenishment, ServerStatus,
         },
         membership::{

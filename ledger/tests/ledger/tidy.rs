@@ -28,13 +28,10 @@ const SHARED_NAMES: &[&str] = &[
     "Invitee",
     "Options",
     "Outcome",
-    "PoolCounts",
     "Progress",
     "Record",
     "Reservation",
-    "State",
     "Step",
-    "Wanted",
 ];
 
 /// Each outside thing has a home; no other source file may name it.
