@@ -284,7 +284,7 @@ pub struct NextKey {
     pub leaf_keys: Vec<(SignedStatement, LeafKey)>,
 }
 
-/// A holder's word on a package: all three must fit.
+/// A holder's claim on a package. A command is refused unless all three parts fit the reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The package.

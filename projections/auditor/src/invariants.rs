@@ -140,7 +140,7 @@ struct SeenCommand {
     last: u64,
 }
 
-/// One event where it stands.
+/// An event with its position in the log.
 #[derive(Clone, Copy, Debug)]
 struct AuditedEvent<'a> {
     seq: u64,

@@ -108,7 +108,7 @@ impl Source {
         self.kind
     }
 
-    /// How many bytes it has, as far as that can be told: for the bar that shows how far one is.
+    /// The size of the source's files in bytes, for a progress bar; 0 for a server, whose size is unknown.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let len = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! c run number → part of a run's entries      f run number → of its fences    b run number → of its filter
-//! m run        → what the run covers          n → up to where the log went    l → number of this layout
+//! m run        → extent of the run            n → up to where the log went    l → number of this layout
 //! k            → secret of the fingerprints   s name part → a snapshot
 //! ```
 //!
 //! Numbers are big-endian, so that the order of the keys is theirs. A check of key and value stands before
 //! each value but the number of the layout. Only this folder names sled. Its panics are caught and are
-//! errors like others; after one, or after a value that is not what was written, the database is
+//! errors like others; after one, or after a value that differs from its check, the database is
 //! distrusted: the log builds another from the journal, at once or at the next open.
 
 mod opening;

@@ -1,8 +1,8 @@
 //! The journal: every group commit is written here and forced to the disk before anyone is answered.
 //!
 //! A journal is a directory of segments, each named by its first sequence number and made at its
-//! full length beforehand, because forcing a growing file to the disk is much slower. What follows
-//! the last frame is zeros. Records are read from where they stand, which the engine's index knows; it is
+//! full length beforehand, because forcing a growing file to the disk is much slower. Zeros
+//! follow the last frame. Records are read from where they stand, which the engine's index knows; it is
 //! filled from the journal and can be built anew from it at any time.
 
 mod acknowledged;

@@ -36,7 +36,7 @@ pub(super) struct ServerSource {
     token: Option<String>,
 }
 
-/// A page of records, as far as it is believed.
+/// A page of records as the server sends it: positions and bytes, which are checked after reading.
 #[derive(Deserialize)]
 struct Page {
     events: Vec<Found>,

@@ -100,8 +100,8 @@ impl Drop for Spare {
     }
 }
 
-/// Gives a file of zeros the header and the name of a segment. The name comes when what it stands for is
-/// on the disk.
+/// Gives a file of zeros the header and the name of a segment. The file is renamed after its header is on
+/// the disk.
 pub(super) fn name_segment(
     (file, path): (File, PathBuf),
     (dir, directory): (&Path, &File),

@@ -23,7 +23,7 @@ use crate::{
     show::{Thing, find, life},
 };
 
-/// A record of a package's life.
+/// A record that is about a package: its position and its envelope.
 type PackageRecord = (u64, EventEnvelope);
 
 /// Says why something ended as it did.

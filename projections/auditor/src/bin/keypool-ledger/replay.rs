@@ -222,7 +222,7 @@ pub(crate) fn diff(
     refused(&after, out)
 }
 
-/// The stage of a package, and the reservation of it that is meant.
+/// The stage of a package, with the generation of its latest reservation if it was ever reserved.
 pub(crate) fn standing_of(package: &Package) -> String {
     match package.generation {
         0 => word(package.stage).to_owned(),
