@@ -89,7 +89,7 @@ pub struct PackageUse {
 
 /// Why a device's home could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum ClientOpenError {
     /// The store cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -118,7 +118,7 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns an [`OpenError`] if the home cannot be used, the configuration contradicts itself, or
+    /// Returns a [`ClientOpenError`] if the home cannot be used, the configuration contradicts itself, or
     /// the address is not one of a server.
     pub fn open(
         home: &Path,
@@ -126,7 +126,7 @@ impl<D: DeliveryService> MlsClient<D> {
         server: &str,
         delivery: D,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, ClientOpenError> {
         Self::open_with(home, owner, server, delivery, ClientOptions::new(clock))
     }
 
@@ -141,7 +141,7 @@ impl<D: DeliveryService> MlsClient<D> {
         server: &str,
         delivery: D,
         options: impl Into<ClientOptions>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, ClientOpenError> {
         Self::assemble(home, owner, server, |_| delivery, options.into())
     }
 
@@ -151,7 +151,7 @@ impl<D: DeliveryService> MlsClient<D> {
         server: &str,
         delivery: impl FnOnce(&ApiClient) -> D,
         options: ClientOptions,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, ClientOpenError> {
         let ClientOptions { clock, pool: config, device_key } = options;
         let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
         let identity = DeviceIdentity::load_or_create(&store)?;

@@ -25,7 +25,7 @@ use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp, log::find_command,
 };
-use keypool_projections::{Claim, Health, ItemOutcome, Package, Which};
+use keypool_projections::{Claim, Health, ItemOutcome, Package, RevokeScope};
 use uuid::Uuid;
 
 pub(crate) use self::rate_limited::kib;
@@ -317,7 +317,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub async fn revoke(
         &self,
         pool: &PoolId,
-        which: Which,
+        which: RevokeScope,
         reason: RevokeReason,
         idempotency: Idempotency,
     ) -> Result<Withdrawn, StoreError> {

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 #[cfg(test)]
 pub(super) use self::tests::{copy, images};
 use self::{
-    cipher::{Key, KeySlot, value_context},
+    cipher::{KeySlot, SealingKey, value_context},
     key_file::{KeyFile, Slots},
 };
 pub use self::{device_key::DeviceKey, header::DeviceKeyKind};
@@ -202,7 +202,7 @@ impl Vault {
         value: &[u8],
         slots: &mut Slots,
     ) -> Result<Vec<u8>, SealingError> {
-        let key = Key::random()?;
+        let key = SealingKey::random()?;
         slots.insert(place.slot, self.keys.wrap(place, &key)?);
         key.seal(&value_context(self.keys.store(), name), place, value)
     }
