@@ -257,7 +257,7 @@ pub enum ReadError {
     },
 }
 
-/// Any error of an engine beneath the log.
+/// Any error of a library beneath, such as a log's engine.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl LogHead {

@@ -21,7 +21,7 @@ use keypool_api::signing::{
 };
 use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
 
-pub(crate) use self::body::{Body, BodyBudget};
+pub(crate) use self::body::{BodyBudget, ReceivedBody};
 use self::body::{BodyHead, read};
 use crate::{keypackage_store::Idempotency, pools::ClockState, problem::Failure, state::State};
 
@@ -108,7 +108,7 @@ pub(crate) struct AuthenticatedWrite {
     /// The idempotency key and digest, which make repeating the request safe.
     pub(crate) idempotency: Idempotency,
     /// The body.
-    pub(crate) body: Body,
+    pub(crate) body: ReceivedBody,
 }
 
 /// A changing request signed by a key that need not be registered.
@@ -121,12 +121,12 @@ pub(crate) struct UnregisteredCaller {
     /// The `Authorization` header, which the signature covers.
     pub(crate) authorization: Option<String>,
     /// The body.
-    pub(crate) body: Body,
+    pub(crate) body: ReceivedBody,
 }
 
 /// Sender that a request claims to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Claim {
+enum SenderClaim {
     /// The owner of a key, by a signature whose form and time fit.
     Signed(SignedClaim),
     /// Only where requests need not be signed.
@@ -187,8 +187,8 @@ impl FromRequest for AuthenticatedRead {
         Box::pin(async move {
             let state = State::of(&request)?;
             match claim(&request, false, state)? {
-                Claim::Named(pool) => Ok(Self { pool, key: None }),
-                Claim::Signed(claim) => {
+                SenderClaim::Named(pool) => Ok(Self { pool, key: None }),
+                SenderClaim::Signed(claim) => {
                     let pool = pool_of(claim.key(), state)?;
                     claim.verify()?;
                     claim.hear_time(&pool, state);
@@ -211,8 +211,8 @@ impl FromRequest for AuthenticatedWrite {
             state.disk.check(&request.match_pattern().unwrap_or_default())?;
             let claim = counted_claim(&request, state)?;
             let pool = match &claim {
-                Claim::Named(pool) => pool.clone(),
-                Claim::Signed(claim) => {
+                SenderClaim::Named(pool) => pool.clone(),
+                SenderClaim::Signed(claim) => {
                     let pool = pool_of(claim.key(), state)?;
                     counted_verify(claim, &request, true, state)?;
                     claim.hear_time(&pool, state);
@@ -239,7 +239,7 @@ impl FromRequest for UnregisteredCaller {
             let head = BodyHead::of(&request, state.body_bytes_max)?;
             state.disk.check(&request.match_pattern().unwrap_or_default())?;
             let claim = counted_claim(&request, state)?;
-            let Claim::Signed(signed) = &claim else {
+            let SenderClaim::Signed(signed) = &claim else {
                 return Err(AuthenticationError::Missing.into());
             };
             let is_registered = state.store()?.pools().pool_of_key(signed.key()).is_some();
@@ -258,7 +258,7 @@ impl FromRequest for UnregisteredCaller {
 
 /// Reads who a changing request claims to be from. A malformed signature counts as a failure of its
 /// address.
-fn counted_claim(request: &HttpRequest, state: &State) -> Result<Claim, Failure> {
+fn counted_claim(request: &HttpRequest, state: &State) -> Result<SenderClaim, Failure> {
     let claim = claim(request, true, state);
     if let Err(AuthenticationError::Bad(_) | AuthenticationError::Header(_)) = claim {
         count_failure(request, state)?;
@@ -297,13 +297,13 @@ fn claim(
     request: &HttpRequest,
     has_body: bool,
     state: &State,
-) -> Result<Claim, AuthenticationError> {
+) -> Result<SenderClaim, AuthenticationError> {
     let headers = request.headers();
     let authority = checked_authority(request, state)?;
     if state.insecure_no_auth && !headers.contains_key("signature-input") {
         let caller = header(headers, CALLER_HEADER)?.ok_or(AuthenticationError::Unnamed)?;
         let pool = caller.parse::<PoolId>();
-        return Ok(Claim::Named(pool.map_err(|err| bad(&err.to_string()))?));
+        return Ok(SenderClaim::Named(pool.map_err(|err| bad(&err.to_string()))?));
     }
     let query = format!("?{}", request.uri().query().unwrap_or_default());
     let parts = SignedParts {
@@ -317,7 +317,7 @@ fn claim(
     let now = state.clock.now();
     let claim = SignedClaim::read(headers, &parts, now)?;
     match claim.check(&parts, now) {
-        Ok(()) => Ok(Claim::Signed(claim)),
+        Ok(()) => Ok(SenderClaim::Signed(claim)),
         Err(AuthenticationError::Clock { why, .. }) if is_in_doubt(state) => {
             // Whoever disagrees with this machine is heard too, and is not told its time.
             if let Ok(device) = pool_of(claim.key(), state)
@@ -346,11 +346,11 @@ fn body_parts(headers: &HeaderMap) -> Result<BodyParts<'_>, AuthenticationError>
 
 /// Refuses a body other than the one that is signed.
 fn check_body(
-    claim: &Claim,
+    claim: &SenderClaim,
     request: &HttpRequest,
-    body: &Body,
+    body: &ReceivedBody,
 ) -> Result<(), AuthenticationError> {
-    if let Claim::Named(_) = claim {
+    if let SenderClaim::Named(_) = claim {
         return Ok(());
     }
     check_digest(request.headers(), &body.bytes)
@@ -422,7 +422,7 @@ fn header<'a>(
 }
 
 /// The digest of a request: method, path, caller and body, each with its length before it.
-fn request_digest(request: &HttpRequest, caller: &str, body: &Body) -> Hash {
+fn request_digest(request: &HttpRequest, caller: &str, body: &ReceivedBody) -> Hash {
     let method: &Method = request.method();
     let path = request.uri().path();
     let parts = [method.as_str().as_bytes(), path.as_bytes(), caller.as_bytes(), &body.bytes];

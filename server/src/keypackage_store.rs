@@ -27,7 +27,7 @@ use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp, log::find_command,
 };
-use keypool_projections::{Claim, ED25519, Health, ItemOutcome, NextKey, Package, Which};
+use keypool_projections::{Claim, ED25519, Health, ItemOutcome, NextKey, Package, RevokeScope};
 use uuid::Uuid;
 
 pub(crate) use self::rate_limited::kib;
@@ -332,7 +332,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub async fn revoke(
         &self,
         pool: &PoolId,
-        which: Which,
+        which: RevokeScope,
         reason: RevokeReason,
         idempotency: Idempotency,
     ) -> Result<Withdrawn, StoreError> {

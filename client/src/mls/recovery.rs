@@ -18,7 +18,10 @@ use super::{
     identity::DeviceKeys,
     statements::{Grounds, with_grounds},
 };
-use crate::{ApiError, RecoveryError, storage::fresh_command};
+use crate::{
+    ApiError, RecoveryError,
+    storage::{fresh_command, randomize},
+};
 
 /// How many bytes of randomness the words carry.
 const ENTROPY_BYTES: usize = 32;
@@ -51,7 +54,7 @@ impl RecoveryWords {
     /// Returns a [`RecoveryError`] if the machine has no randomness.
     pub fn generate() -> Result<Self, RecoveryError> {
         let mut entropy = Zeroizing::new([0; ENTROPY_BYTES]);
-        getrandom::fill(entropy.as_mut()).map_err(|err| RecoveryError::Key(err.into()))?;
+        randomize(entropy.as_mut_slice()).map_err(|err| RecoveryError::Key(err.into()))?;
         let words = Mnemonic::from_entropy_in(Language::English, entropy.as_ref());
         words.map(Self).map_err(|err| RecoveryError::Key(err.into()))
     }

@@ -12,8 +12,8 @@ use keypool_ledger::{
     log::{find_command, find_package},
 };
 use keypool_projections::{
-    Answer, Claim, Command, DeliveryRejection, GroupChange, GroupState, MailboxState, Rejection,
-    Touched,
+    Answer, Claim, Command, DeliveryRejection, GroupState, MailboxState, MembershipChange,
+    Rejection, Touched,
 };
 
 use super::{
@@ -111,7 +111,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
         let limits = self.shared.delivery_limits;
         check_welcomes(welcomes, spends, limits.welcome_bytes_max)?;
         let state = self.group_state(group);
-        let mut change = GroupChange { added: Vec::new(), removed: removed.clone() };
+        let mut change = MembershipChange { added: Vec::new(), removed: removed.clone() };
         // Whether the epoch is free is told before anything about packages.
         state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
         let (state, left) = self.without_ignored(group, &state, &request.caller);

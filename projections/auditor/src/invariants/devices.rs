@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use keypool_ledger::{Event, PoolId, SignatureKey};
 
-use super::{Seen, broken, is_of_device};
+use super::{AuditedEvent, broken, is_of_device};
 use crate::verify::Finding;
 
 /// The keys that speak now, and since when.
@@ -17,7 +17,7 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    pub(super) fn see(&mut self, seen: Seen<'_>, pool: &PoolId) -> Vec<Finding> {
+    pub(super) fn see(&mut self, seen: AuditedEvent<'_>, pool: &PoolId) -> Vec<Finding> {
         let (event, seq) = (&seen.envelope.event, seen.seq);
         let mut findings = Vec::new();
         if !is_of_device(event) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use keypool_ledger::{Event, PoolId, SignatureKey};
 
-use super::{Auditor, Seen, packages::PackageHistory};
+use super::{AuditedEvent, Auditor, packages::PackageHistory};
 
 /// The keys that sign now, by device and scheme, and since when.
 pub(super) type Pins = HashMap<(PoolId, u16), (SignatureKey, u64)>;
@@ -12,7 +12,7 @@ pub(super) type Pins = HashMap<(PoolId, u16), (SignatureKey, u64)>;
 impl Auditor {
     /// A key comes with the first package of its scheme, to a device that is registered, and stays while
     /// one of them is live or the device has its registered key.
-    pub(super) fn see_pin(&mut self, seen: Seen<'_>, pool: &PoolId) {
+    pub(super) fn see_pin(&mut self, seen: AuditedEvent<'_>, pool: &PoolId) {
         match &seen.envelope.event {
             Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {} => {
                 self.pins.retain(|(of, _), _| of != pool);
@@ -26,7 +26,12 @@ impl Auditor {
         }
     }
 
-    fn check_pin(&mut self, seen: Seen<'_>, pool: &PoolId, (scheme, key): (u16, &SignatureKey)) {
+    fn check_pin(
+        &mut self,
+        seen: AuditedEvent<'_>,
+        pool: &PoolId,
+        (scheme, key): (u16, &SignatureKey),
+    ) {
         if !self.devices.speaks(pool) {
             let what = format!(
                 "a key for packages of {pool} is pinned at {}, and no key speaks for it.",
