@@ -18,6 +18,7 @@ fn problem(code: Code) -> String {
         code,
         hint: code.hint().to_owned(),
         retryable: code.retryable(),
+        device_list_head: None,
         keypackage_ref: None,
         index: None,
         check: None,
@@ -47,7 +48,7 @@ fn a_proxy_that_gives_up_on_the_server_is_asked_again() {
         service.tunnel.forge(2, 504, "<html>Gateway Timeout</html>");
         assert_eq!(alice.invite(&group, ["bob"]).await.unwrap().attempts, 1);
         assert_eq!(counts(&service).await, (1, 0, 1));
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }
 

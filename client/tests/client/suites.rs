@@ -57,7 +57,7 @@ async fn with_bob(
     alice.create_group_in(&group, suite).unwrap();
     alice.invite(&group, ["bob"]).await.unwrap();
     let welcomes = service.mail.welcomes("bob");
-    assert_eq!(bob.join(welcomes.last().unwrap()).unwrap().group, group);
+    assert_eq!(bob.join(welcomes.last().unwrap()).await.unwrap().group, group);
     assert_eq!(bob.membership().ciphersuite(&group).unwrap(), suite);
     they_talk(alice, bob, &group);
     group
