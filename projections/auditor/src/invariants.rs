@@ -33,7 +33,7 @@ use self::{
     deliveries::Deliveries,
     devices::Devices,
     packages::{Claim, PackageHistory, PoolTally},
-    pins::Pins,
+    pins::{Declared, Pins},
 };
 use crate::verify::{Finding, Severity};
 
@@ -128,6 +128,7 @@ pub struct Auditor {
     commands: HashMap<CommandId, Asked>,
     devices: Devices,
     pins: Pins,
+    declared: Declared,
     deliveries: Deliveries,
     contacts: Contacts,
     findings: Vec<Finding>,
@@ -160,6 +161,7 @@ impl Auditor {
             commands: HashMap::new(),
             devices: Devices::default(),
             pins: Pins::default(),
+            declared: Declared::default(),
             deliveries: Deliveries::default(),
             contacts: Contacts::default(),
             findings: Vec::new(),
@@ -180,6 +182,9 @@ impl Auditor {
         self.findings.extend(findings);
         match &envelope.stream {
             StreamId::Pool(pool) if envelope.event.keypackage_ref().is_some() => {
+                if let Event::Uploaded(facts) = &envelope.event {
+                    self.see_credential(seen, pool, facts);
+                }
                 self.see_package(seen, pool);
             }
             StreamId::Pool(pool) => {
