@@ -100,6 +100,27 @@ impl AuthenticatedRead {
     }
 }
 
+/// A request for a user's device list: of a registered device, or signed by that user's recovery key, whose
+/// owner may have no device left.
+#[derive(Debug)]
+pub(crate) struct DeviceListRead {
+    /// The user whose recovery key signed it; `None` for a registered device.
+    recovers: Option<String>,
+    key: Option<SignatureKey>,
+}
+
+impl DeviceListRead {
+    /// Refuses a recovery key that asks for another user's devices.
+    pub(crate) fn may_read(&self, user: &str) -> Result<(), Failure> {
+        match (&self.recovers, &self.key) {
+            (Some(own), Some(key)) if own != user => {
+                Err(AuthenticationError::Unregistered(key.clone()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A changing request of a registered device.
 #[derive(Debug)]
 pub(crate) struct AuthenticatedWrite {
@@ -195,6 +216,28 @@ impl FromRequest for AuthenticatedRead {
                     Ok(Self { pool, key: Some(claim.received.keyid) })
                 }
             }
+        })
+    }
+}
+
+impl FromRequest for DeviceListRead {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, mut payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let state = State::of(&request)?;
+            if let SenderClaim::Signed(claim) = claim(&request, false, state)?
+                && let Some(user) = state.store()?.pools().user_of_recovery_key(claim.key())
+            {
+                claim.verify()?;
+                let key = Some(claim.received.keyid);
+                return Ok(Self { recovers: Some(user), key });
+            }
+            let AuthenticatedRead { key, .. } =
+                AuthenticatedRead::from_request(&request, &mut payload).await?;
+            Ok(Self { recovers: None, key })
         })
     }
 }

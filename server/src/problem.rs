@@ -7,7 +7,7 @@ use actix_web::{
     http::{StatusCode, header},
 };
 use keypool_api::{Code, Problem, UploadItem};
-use keypool_ledger::{Hash, KeyPackageRef, NameError, Timestamp};
+use keypool_ledger::{KeyPackageRef, NameError, Timestamp};
 use keypool_projections::{
     DeliveryRejection, ItemRefusal, Rejection,
     quota::{OverQuota, Quota},
@@ -45,7 +45,6 @@ impl Failure {
             check: None,
             retry_after_s: retry_after(code).map(|wait| wait.as_secs()),
             server_time: None,
-            device_list_head: None,
             items: Vec::new(),
         };
         Self(Box::new(problem), None)
@@ -72,14 +71,6 @@ impl Failure {
         failure.0.check.clone_from(&item.check);
         failure.0.items = items;
         failure
-    }
-
-    /// Adds the head of now to the refusal of a statement that was made on another.
-    pub(crate) fn on_stale_head(mut self, head: Option<Hash>) -> Self {
-        if self.0.code == Code::StatementStale {
-            self.0.device_list_head = head;
-        }
-        self
     }
 
     /// The same refusal, about a package.

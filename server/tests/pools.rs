@@ -22,6 +22,9 @@ mod pools;
 #[path = "pools/replacing.rs"]
 mod replacing;
 
+#[path = "pools/directory.rs"]
+mod directory;
+
 #[path = "pools/policy.rs"]
 mod policy;
 

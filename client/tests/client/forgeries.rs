@@ -18,7 +18,6 @@ fn problem(code: Code) -> String {
         code,
         hint: code.hint().to_owned(),
         retryable: code.retryable(),
-        device_list_head: None,
         keypackage_ref: None,
         index: None,
         check: None,

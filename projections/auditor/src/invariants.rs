@@ -33,7 +33,7 @@ use self::{
     deliveries::AuditedDeliveries,
     devices::Devices,
     packages::{PackageHistory, PoolTally, ReservationHistory},
-    pins::Pins,
+    pins::{Declared, Pins},
 };
 use crate::verify::{Finding, FindingSeverity};
 
@@ -128,6 +128,7 @@ pub struct Auditor {
     commands: HashMap<CommandId, SeenCommand>,
     devices: Devices,
     pins: Pins,
+    declared: Declared,
     deliveries: AuditedDeliveries,
     contacts: AuditedContacts,
     findings: Vec<Finding>,
@@ -160,6 +161,7 @@ impl Auditor {
             commands: HashMap::new(),
             devices: Devices::default(),
             pins: Pins::default(),
+            declared: Declared::default(),
             deliveries: AuditedDeliveries::default(),
             contacts: AuditedContacts::default(),
             findings: Vec::new(),
@@ -180,6 +182,9 @@ impl Auditor {
         self.findings.extend(findings);
         match &envelope.stream {
             StreamId::Pool(pool) if envelope.event.keypackage_ref().is_some() => {
+                if let Event::Uploaded(facts) = &envelope.event {
+                    self.see_credential(seen, pool, facts);
+                }
                 self.see_package(seen, pool);
             }
             StreamId::Pool(pool) => {

@@ -168,6 +168,9 @@ impl<L: EventLog> CommandBatch<'_, L> {
         match known {
             Some((device, _)) if device != *pool => return Err(Rejection::RecoveryKeyBound.into()),
             Some((_, known)) if known == *key => return Ok(()),
+            Some((_, known)) if known != statement.by => {
+                return Err(Rejection::RecoveryKeyBound.into());
+            }
             Some(_) | None => {}
         }
         self.check_new_key(pool, key)?;

@@ -119,6 +119,12 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.views().directory.recovery_key_of(user)
     }
 
+    /// The user whose recovery key a key is.
+    #[must_use]
+    pub fn user_of_recovery_key(&self, key: &SignatureKey) -> Option<String> {
+        self.shared.views().directory.user_of_recovery_key(key).map(str::to_owned)
+    }
+
     /// Whether a key was removed or rotated away: then it is nobody's ever after.
     #[must_use]
     pub fn is_retired(&self, key: &SignatureKey) -> bool {

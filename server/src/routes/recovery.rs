@@ -49,9 +49,6 @@ pub(crate) async fn recovery_key(
 /// It needs nobody's leave but the recovery key's: no voucher, no device that is left, and no token or list of
 /// the operator's. The other devices end as by `POST /devices/remove`, and so does the device itself if
 /// another key speaks for it. Repeating it changes nothing.
-///
-/// A device that is not registered cannot read the head that the statement names: the refusal
-/// `statement_stale` of a statement by the recovery key carries it as `device_list_head`.
 #[utoipa::path(
     post, path = "/devices/recover", tag = "devices",
     request_body = RecoverRequest,
@@ -73,14 +70,8 @@ pub(crate) async fn recover(
     if !is_settled(&state, &pool, &keyid, idempotency).await? {
         state.addresses.register(state.addresses.of(&request), state.clock.now())?;
     }
-    let (store, keys) = (state.store()?, (asked.signed(), keyid.clone()));
-    let recovered = store.recover(&pool, keys, idempotency).await;
-    let recovered = recovered.map_err(|error| {
-        let recovery_key = store.pools().recovery_key_of(pool.user()).map(|(_, key)| key);
-        let is_theirs = recovery_key.as_ref() == Some(&asked.recovery_keyid);
-        let head = is_theirs.then(|| store.pools().device_list_head(pool.user()));
-        Failure::from(error).on_stale_head(head)
-    })?;
+    let keys = (asked.signed(), keyid.clone());
+    let recovered = state.store()?.recover(&pool, keys, idempotency).await?;
     let Recovered { known, removed, position } = recovered;
     let removed = removed.iter().map(|device| device.device().to_owned()).collect();
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
