@@ -220,8 +220,10 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
     /// Finds the records of a name that arrived since the command was searched for.
     pub(super) fn arrived(&self, key: Key<'_>) -> Result<Vec<Record>, ReadError> {
         match self.unsearched() {
-            Some(after) => self.shared.log.find(key, after, usize::MAX),
-            None => Ok(Vec::new()),
+            Some(after) if self.shared.memory().may_have(key, after) => {
+                self.shared.log.find(key, after, usize::MAX)
+            }
+            _ => Ok(Vec::new()),
         }
     }
 

@@ -112,19 +112,18 @@ impl<L> Pools<L> {
 }
 
 impl<L: EventLog> Shared<L> {
-    /// A pool as it is published, with `None` inside if it has no history; `None` if only the log can tell.
-    pub(super) fn in_memory(&self, pool: &PoolId) -> Option<Option<Arc<PoolView>>> {
-        match self.at_hand(pool) {
-            Some(view) => Some(Some(view)),
-            None if self.views().directory.knows(pool) => None,
-            None => Some(None),
-        }
+    /// Decides whether a pool has a history.
+    pub(super) fn has_history(&self, pool: &PoolId) -> bool {
+        self.views().directory.knows(pool)
     }
 
     /// A pool as it is published; `None` if it has no history.
     pub(super) fn view(&self, pool: &PoolId) -> Result<Option<Arc<PoolView>>, ExecuteError> {
-        if let Some(view) = self.in_memory(pool) {
-            return Ok(view);
+        if let Some(view) = self.at_hand(pool) {
+            return Ok(Some(view));
+        }
+        if !self.has_history(pool) {
+            return Ok(None);
         }
         let view = Arc::new(load(&self.log, &*self.snapshots, pool).map_err(unreadable)?);
         self.views_mut().residents.put(pool.clone(), Arc::clone(&view));

@@ -200,8 +200,11 @@ impl<L: EventLog + 'static> Pools<L> {
 
     /// Like [`Pools::pool`], for async callers.
     pub async fn load_pool(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
-        if let Some(view) = self.shared.in_memory(pool) {
-            return view;
+        if let Some(view) = self.shared.at_hand(pool) {
+            return Some(view);
+        }
+        if !self.shared.has_history(pool) {
+            return None;
         }
         let (shared, pool) = (Arc::clone(&self.shared), pool.clone());
         self.reads.run(move || shared.view(&pool)).await.ok()?.ok().flatten()

@@ -13,7 +13,7 @@ use keypool_ledger::{
 use keypool_projections::Command;
 
 use super::{
-    DeliveryCommand, DeliveryRequest, ExecuteError, Pools, Reply, Request, Shared, Target,
+    DeliveryCommand, DeliveryRequest, ExecuteError, PoolView, Pools, Reply, Request, Shared, Target,
 };
 
 /// The result of the search for a request.
@@ -111,7 +111,8 @@ impl<L: EventLog> Shared<L> {
                 None => return false,
             },
         };
-        self.memory().has_head(&StreamId::Pool(pool.clone())) && self.in_memory(pool).is_some()
+        self.memory().has_head(&StreamId::Pool(pool.clone()))
+            && (self.at_hand::<PoolView>(pool).is_some() || !self.has_history(pool))
     }
 
     /// Searches the log for a request, and loads the states that the committer needs for it.
