@@ -46,6 +46,7 @@ fn reserve(n: u128) -> Command {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figures are asked for with --nocapture")]
 fn a_reservation_needs_a_bounded_number_of_allocations() {
     let dir = TempDir::new().unwrap();
     let log = Arc::new(SledLog::open(dir.path(), SledLogOptions::default()).unwrap());

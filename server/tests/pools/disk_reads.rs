@@ -186,10 +186,10 @@ fn a_new_reservation_and_its_spend_read_nothing_from_the_log() {
     let before = watched.n_reads();
 
     let reply = block_on(pools.execute(to_bob(3, reserve(1, "alice")))).unwrap();
-    let spent = reserved(&reply);
-    assert_eq!(block_on(pools.load_package_bytes(&spent)).unwrap(), Some(package("a").bytes));
+    let named = reserved(&reply);
+    assert_eq!(block_on(pools.load_package_bytes(&named)).unwrap(), Some(package("a").bytes));
     let spend = Command::Spend { claim: claim("a", 1, "alice"), group: group("g") };
-    block_on(pools.execute(request(4, Target::Package(spent), spend))).unwrap();
+    block_on(pools.execute(request(4, Target::Package(named), spend))).unwrap();
 
     assert_eq!(watched.n_reads() - before, 0);
     let repeated = block_on(pools.execute(to_bob(3, reserve(1, "alice")))).unwrap();
