@@ -20,7 +20,6 @@ mod upload;
 
 use std::sync::Arc;
 
-use actix_rt::task::spawn_blocking;
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp, log::find_command,
@@ -254,7 +253,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<ReservedKeyPackage, StoreError> {
         let reply = self.reserve_of_any(asked, idempotency).await?;
-        Ok(with_bytes(&self.pools, reply)?)
+        let bytes = self.pools.load_package_bytes(&reply.answer.facts.keypackage_ref).await?;
+        Ok(with_bytes(reply, bytes)?)
     }
 
     /// Gives a holder more time; returns when the claim ends now.
@@ -285,8 +285,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         Ok(())
     }
 
-    fn registered_key(&self, pool: &PoolId) -> Option<SignatureKey> {
-        let registration = self.view(pool).state.registration().cloned();
+    async fn registered_key(&self, pool: &PoolId) -> Option<SignatureKey> {
+        let registration = self.load_view(pool).await.state.registration().cloned();
         registration.map(|registration| registration.signature_key)
     }
 
@@ -346,6 +346,18 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         self.pools.pool(pool).unwrap_or_default()
     }
 
+    /// Like [`KeyPackageStore::view`], for async callers.
+    pub async fn load_view(&self, pool: &PoolId) -> Arc<PoolView> {
+        self.pools.load_pool(pool).await.unwrap_or_default()
+    }
+
+    /// Like [`KeyPackageStore::status`], for async callers.
+    pub async fn load_status(&self, pool: &PoolId) -> (Arc<PoolView>, Health) {
+        let view = self.load_view(pool).await;
+        let health = Health::of(&view.state, self.pools.now(), &self.pools.limits());
+        (view, health)
+    }
+
     /// A pool as it is recorded, and how full it is now.
     #[must_use]
     pub fn status(&self, pool: &PoolId) -> (Arc<PoolView>, Health) {
@@ -390,13 +402,14 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         E: Send + 'static,
         StoreError: From<E>,
     {
-        let pools = Arc::clone(&self.pools);
-        let read = spawn_blocking(move || read(&pools)).await;
-        Ok(read.map_err(|_| StoreError::Cancelled)??)
+        Ok(self.pools.read(read).await??)
     }
 
     /// Finds the first record of a request that was carried out before.
     pub(crate) async fn first_record(&self, key: CommandId) -> Result<Option<Record>, StoreError> {
+        if !self.pools.may_be_made(key, None) {
+            return Ok(None);
+        }
         let recorded = self.read(move |pools| find_command(pools.log(), key, 0)).await?;
         Ok(recorded.into_iter().next())
     }
@@ -414,7 +427,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         recorded: Option<Timestamp>,
     ) -> Result<Vec<Checked>, StoreError> {
         let now = recorded.unwrap_or_else(|| self.pools.wall_clock());
-        let signature_key = signer.cloned().or_else(|| self.registered_key(pool));
+        let signature_key = match signer {
+            Some(key) => Some(key.clone()),
+            None => self.registered_key(pool).await,
+        };
         let owner = Owner { pool: pool.clone(), signature_key };
         let batch = AdmissionBatch { packages, owner, now, rules: self.rules.clone() };
         check_all(batch).await.ok_or(StoreError::Cancelled)

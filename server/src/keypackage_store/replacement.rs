@@ -66,7 +66,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
         if packages.is_empty() {
             let items = merged(verdicts, Vec::new());
-            let (view, health) = self.status(pool);
+            let (view, health) = self.load_status(pool).await;
             return Ok(Replaced { items, revoked: Vec::new(), health, position: view.position });
         }
         let command = commands::replace(packages, next);

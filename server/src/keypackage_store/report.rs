@@ -37,7 +37,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let Some((pool, bytes)) = self.read(move |pools| held_by(&claim, pools)).await? else {
             return Ok(true);
         };
-        let signature_key = self.registered_key(&pool);
+        let signature_key = self.registered_key(&pool).await;
         let owner = Owner { pool, signature_key };
         let now = self.pools.now();
         let batch = AdmissionBatch { packages: vec![bytes], owner, now, rules: self.rules.clone() };

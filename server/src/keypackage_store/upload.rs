@@ -39,7 +39,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
         if good.is_empty() {
             let items = verdicts.into_iter().filter_map(Result::err).map(Err).collect();
-            let (view, health) = self.status(pool);
+            let (view, health) = self.load_status(pool).await;
             return Ok(Saved { items, health, position: view.position });
         }
         let target = Target::Pool(pool.clone());
