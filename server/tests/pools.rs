@@ -37,6 +37,9 @@ mod clock;
 #[path = "pools/residency.rs"]
 mod residency;
 
+#[path = "pools/disk_reads.rs"]
+mod disk_reads;
+
 #[path = "pools/delivery.rs"]
 mod delivery;
 

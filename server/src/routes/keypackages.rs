@@ -355,7 +355,7 @@ pub(crate) async fn status(
         return Err(Failure::new(Code::NotAllowed, detail));
     }
     let store = state.store()?;
-    let (view, health) = store.status(&pool);
+    let (view, health) = store.load_status(&pool).await;
     Ok(HttpResponse::Ok().json(PoolStatus {
         user: pool.user().to_owned(),
         device: pool.device().to_owned(),

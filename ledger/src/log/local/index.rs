@@ -13,7 +13,7 @@ mod run;
 use std::{
     collections::{BTreeSet, HashMap, hash_map},
     hash::{BuildHasherDefault, Hasher},
-    mem,
+    iter, mem,
     ops::ControlFlow,
     slice,
     sync::{
@@ -299,6 +299,15 @@ impl Index {
         Ok(!self.find_after(IndexKey::Key(key), after)?.is_empty())
     }
 
+    /// Decides from memory whether a key may find a record after a position; it reads no disk.
+    pub(super) fn may_have(&self, key: Key<'_>, after: u64) -> bool {
+        let fingerprint = self.fingerprints().of(IndexKey::Key(key));
+        let state = self.read();
+        let mut newest = iter::once(&state.recent).chain(state.sealing.as_deref());
+        newest.any(|part| part.find(fingerprint).iter().any(|at| after < at.seq))
+            || state.runs.iter().any(|run| after < run.extent.last_seq && run.may_have(fingerprint))
+    }
+
     /// Shows the locations after a record that are found by a key, in the order of the log, until `look` ends
     /// it: later runs are not read then.
     pub(super) fn visit(
@@ -413,9 +422,12 @@ impl Index {
             digest: 0,
         };
         let mut entries = Merged::new(&self.database, runs);
-        let until_the_end = std::iter::from_fn(|| {
-            if self.ending.load(Ordering::Relaxed) { None } else { entries.next() }
-        });
+        let until_the_end =
+            iter::from_fn(
+                || {
+                    if self.ending.load(Ordering::Relaxed) { None } else { entries.next() }
+                },
+            );
         let merged = Run::write(&self.database, extent, until_the_end, count)?;
         if self.ending.load(Ordering::Relaxed) {
             return self.database.remove_parts(id);

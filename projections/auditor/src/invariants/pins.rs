@@ -94,7 +94,12 @@ impl Auditor {
     }
 
     /// A package carries the credential that its device has declared.
-    pub(super) fn see_credential(&mut self, seen: AuditedEvent<'_>, pool: &PoolId, facts: &PackageFacts) {
+    pub(super) fn see_credential(
+        &mut self,
+        seen: AuditedEvent<'_>,
+        pool: &PoolId,
+        facts: &PackageFacts,
+    ) {
         let Some((digest, since)) = self.declared.get(pool).copied() else { return };
         if digest != facts.credential {
             let what = format!(

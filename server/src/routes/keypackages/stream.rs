@@ -71,7 +71,10 @@ pub(crate) async fn stream(
     let StreamQuery { after } = query(&request)?;
     let after = last_event_id(&request)?.or(after);
     let store = state.store()?;
-    let after = after.unwrap_or_else(|| store.view(&caller.pool).head.version);
+    let after = match after {
+        Some(after) => after,
+        None => store.load_view(&caller.pool).await.head.version,
+    };
     let Some(place) = state.streams.enter(&caller.pool) else {
         return Err(Failure::new(
             Code::Busy,
@@ -159,13 +162,13 @@ impl StreamFeed {
         piece: &mut String,
     ) -> Result<(), StreamEnd> {
         let store = state.store().map_err(|_| StreamEnd)?;
-        while self.after < store.view(&caller.pool).head.version {
+        while self.after < store.load_view(&caller.pool).await.head.version {
             let Some((last, told)) = page(state, &caller.pool, self.after).await? else { break };
             self.after = last;
             piece.push_str(&told);
             self.send(std::mem::take(piece)).await?;
         }
-        let health = store.status(&caller.pool).1;
+        let health = store.load_status(&caller.pool).await.1;
         if self.level != Some(health.level) {
             self.level = Some(health.level);
             add_level(piece, &health);

@@ -1,6 +1,6 @@
 //! Finding the ends of histories, which every append is checked against.
 
-use std::sync::PoisonError;
+use std::{iter, sync::PoisonError};
 
 use super::{Index, IndexState};
 use crate::{
@@ -35,6 +35,14 @@ impl Index {
         }
         heads.insert(stream.clone(), head);
         Ok(head)
+    }
+
+    /// Decides whether the end of a history is in memory.
+    pub(in crate::log) fn has_head(&self, stream: &StreamId) -> bool {
+        let state = self.read();
+        let mut newest = iter::once(&state.recent).chain(state.sealing.as_deref());
+        newest.any(|part| part.heads.contains_key(stream))
+            || self.heads.lock().unwrap_or_else(PoisonError::into_inner).contains_key(stream)
     }
 
     /// Finds the end of a history that has no record in memory.
