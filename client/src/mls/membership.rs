@@ -47,8 +47,8 @@ use super::{
     identity::stored_pair,
     name_in,
     peers::{
-        Checked, KeyPolicy, Leaf, LeafCheck, LeafTrust, UntrustedMember, accept_untrusted,
-        recheck_untrusted, untrusted_in,
+        Checked, KeyPolicy, Leaf, LeafCheck, LeafTrust, Occasion, UntrustedMember,
+        accept_untrusted, recheck_untrusted, untrusted_in,
     },
     usable_suite,
 };
@@ -212,7 +212,7 @@ impl MlsMembership {
     ) -> Result<Vec<GroupMember>, GroupError> {
         let members: Vec<Member> = state.members().collect();
         let check = self.check(false, Timestamp::default());
-        let trusts = check.judge_all(staged, members.iter().map(Leaf::of), false)?;
+        let trusts = check.judge_all(staged, members.iter().map(Leaf::of), Occasion::Message)?;
         // Nobody may be asked.
         let Checked::Done(trusts) = trusts else { return Ok(Vec::new()) };
         let member = |(found, trust): (Member, LeafTrust)| GroupMember {

@@ -22,7 +22,7 @@ use crate::{
         },
         ledger_ref, name_in,
         peers::{
-            Checked, Leaf, LeafCheck, LeafTrust, UntrustedMember, note_inviter,
+            Checked, Leaf, LeafCheck, LeafTrust, Occasion, UntrustedMember, note_inviter,
             note_refused_invitation, note_untrusted,
         },
     },
@@ -134,7 +134,7 @@ pub(crate) fn join_on(
     let inviter = name_in(sender.credential()).unwrap_or_default();
     let (members, from) =
         (invitation.members().collect::<Vec<_>>(), invitation.welcome_sender_index());
-    let trusts = match check.judge_all(staged, members.iter().map(Leaf::of), true)? {
+    let trusts = match check.judge_all(staged, members.iter().map(Leaf::of), Occasion::Join)? {
         Checked::Done(trusts) => trusts,
         Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
     };

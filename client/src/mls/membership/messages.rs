@@ -21,8 +21,8 @@ use crate::{
     mls::{
         name_in,
         peers::{
-            Checked, Contradiction, KeyPolicy, Leaf, LeafCheck, LeafTrust, UntrustedMember,
-            note_untrusted, recheck_untrusted, untrusted_in,
+            Checked, Contradiction, KeyPolicy, Leaf, LeafCheck, LeafTrust, Occasion,
+            UntrustedMember, note_untrusted, recheck_untrusted, untrusted_in,
         },
     },
 };
@@ -258,7 +258,7 @@ fn judge_sender(
     let Some(member) = state.member_at(*index) else {
         return Ok(Checked::Done(LeafTrust::Unchecked));
     };
-    let judged = check.judge_all(staged, iter::once(Leaf::of(&member)), false);
+    let judged = check.judge_all(staged, iter::once(Leaf::of(&member)), Occasion::Message);
     Ok(match judged.map_err(GroupError::from)? {
         Checked::Done(trusts) => Checked::Done(trusts.into_iter().next().unwrap_or_default()),
         Checked::KeysNeeded(users) => Checked::KeysNeeded(users),
@@ -284,7 +284,7 @@ fn judge_commit(
     let judged = check.judge_all(
         staged,
         leaves.iter().map(|(credential, key)| Leaf::new(credential, key.as_slice())),
-        false,
+        Occasion::Commit,
     );
     Ok(match judged.map_err(GroupError::from)? {
         Checked::KeysNeeded(users) => Checked::KeysNeeded(users),

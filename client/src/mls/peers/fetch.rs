@@ -73,9 +73,11 @@ impl<D> MlsConnection<D> {
         user: &str,
         now: Timestamp,
     ) -> Result<(), ExchangeError> {
-        let staged = self.store().stage()?;
-        forget(&staged, user);
-        staged.commit()?;
+        {
+            let staged = self.store().stage()?;
+            forget(&staged, user);
+            staged.commit()?;
+        }
         self.fetch_peers(&BTreeSet::from([user.to_owned()]), now).await
     }
 }

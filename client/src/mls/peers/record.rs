@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use keypool_api::{UserDevices, has_signed};
-use keypool_ledger::{SignatureKey, Timestamp};
+use keypool_ledger::{PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
     directory::{DeviceList, ListedDevice, Origin},
     statement::LedgerId,
@@ -255,6 +255,12 @@ impl PeerRecord {
     pub(super) fn is_trusted(&self, device: &str, listed: &ListedDevice) -> bool {
         listed.introduced
             || listed.key.is_some() && self.accepted.get(device) == listed.key.as_ref()
+    }
+
+    /// The device that a key signs for.
+    pub(super) fn device_with(&self, key: &[u8]) -> Option<PoolId> {
+        let mut devices = self.list.registered().filter(|(_, listed)| listed.has_key(key));
+        devices.next().and_then(|(device, _)| PoolId::new(self.list.user(), device).ok())
     }
 
     /// The keys of the user's trusted devices, for the safety number.

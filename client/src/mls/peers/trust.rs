@@ -17,7 +17,7 @@ use crate::{
 const UNTRUSTED_PREFIX: &str = "untrusted/";
 /// How long a look-up of a user counts as fresh: a join asks for older ones again.
 const FRESH: Duration = Duration::from_hours(1);
-/// After how long a user whose leaf could not be trusted is looked up again.
+/// After how long the sender of messages whose leaf is not trusted is looked up again.
 const ASKED_AGAIN: Duration = Duration::from_secs(20);
 
 /// Whether a leaf is the user's whose name it carries.
@@ -122,6 +122,17 @@ pub(crate) struct LeafCheck<'a> {
     pub(crate) now: Timestamp,
 }
 
+/// The occasion on which leaves are judged: it decides whose users are looked up first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// A group is joined: all users are looked up that were not within the hour.
+    Join,
+    /// A Commit brings leaves: users are looked up whose leaves are not trusted by what is known.
+    Commit,
+    /// A message arrives: as for a Commit, and a sender that contradicts the directory a few times a minute.
+    Message,
+}
+
 /// A leaf as it is checked.
 pub(crate) struct Leaf<'a> {
     credential: &'a Credential,
@@ -162,31 +173,42 @@ impl UntrustedMember {
 
 impl LeafCheck<'_> {
     /// Judges a leaf by what is known. Adds the user to `needed` if the answer may be another after a
-    /// look-up; with `wants_fresh` also if the last one is an hour ago.
+    /// look-up.
     fn judge(
         &self,
         staged: &Staged<'_>,
         leaf: &Leaf<'_>,
-        wants_fresh: bool,
+        occasion: Occasion,
         needed: &mut BTreeSet<String>,
     ) -> Result<LeafTrust, StorageError> {
-        let Some(device) = device_of(leaf.credential) else {
+        let Some(name) = name_in(leaf.credential) else {
             return Ok(LeafTrust::Contradicts(Contradiction::NamesNoDevice));
         };
-        if device == *self.identity.pool() {
-            let is_own = has_key_pair(staged, leaf.key);
-            let other = LeafTrust::Contradicts(Contradiction::OtherKey);
-            return Ok(if is_own { LeafTrust::Verified } else { other });
+        let Ok(device) = name.parse::<PoolId>() else {
+            return Ok(LeafTrust::Contradicts(Contradiction::NamesNoDevice));
+        };
+        let own = self.identity.pool();
+        if device.user() == own.user() && has_key_pair(staged, leaf.key) {
+            return Ok(LeafTrust::Verified);
+        }
+        if device == *own && name.contains('/') {
+            return Ok(LeafTrust::Contradicts(Contradiction::OtherKey));
         }
         let record = peer_record(staged, device.user())?;
+        let device = match &record {
+            // Other implementations name the user alone: it may be any of the devices.
+            Some(record) if !name.contains('/') => record.device_with(leaf.key).unwrap_or(device),
+            _ => device,
+        };
         let trust = trust_of(record.as_ref(), &device, leaf);
         let age = record.map_or(Duration::MAX, |record| self.now.since(record.fetched_at));
-        let age_max = match trust {
-            LeafTrust::Verified | LeafTrust::Known if !wants_fresh => Duration::MAX,
-            LeafTrust::Verified | LeafTrust::Known => FRESH,
-            LeafTrust::Unchecked | LeafTrust::Contradicts(_) => ASKED_AGAIN,
+        let age_min = match (&trust, occasion) {
+            (LeafTrust::Verified | LeafTrust::Known, Occasion::Join) => Some(FRESH),
+            (LeafTrust::Verified | LeafTrust::Known, Occasion::Commit | Occasion::Message) => None,
+            (LeafTrust::Contradicts(_), Occasion::Message) => Some(ASKED_AGAIN),
+            (LeafTrust::Unchecked | LeafTrust::Contradicts(_), _) => Some(Duration::ZERO),
         };
-        if self.may_ask && age_max <= age {
+        if self.may_ask && age_min.is_some_and(|age_min| age_min <= age) {
             needed.insert(device.user().to_owned());
         }
         Ok(trust)
@@ -198,18 +220,13 @@ impl LeafCheck<'_> {
         &self,
         staged: &Staged<'_>,
         leaves: impl Iterator<Item = Leaf<'l>>,
-        wants_fresh: bool,
+        occasion: Occasion,
     ) -> Result<Checked<Vec<LeafTrust>>, StorageError> {
         let mut needed = BTreeSet::new();
-        let trusts = leaves.map(|leaf| self.judge(staged, &leaf, wants_fresh, &mut needed));
+        let trusts = leaves.map(|leaf| self.judge(staged, &leaf, occasion, &mut needed));
         let trusts = trusts.collect::<Result<Vec<_>, _>>()?;
         Ok(if needed.is_empty() { Checked::Done(trusts) } else { Checked::KeysNeeded(needed) })
     }
-}
-
-/// The device that a credential names.
-fn device_of(credential: &Credential) -> Option<PoolId> {
-    name_in(credential)?.parse().ok()
 }
 
 /// Judges a leaf that names a device by what is known of the user.
@@ -301,7 +318,8 @@ pub(crate) fn recheck_untrusted(
             member.index.u32() == untrusted.leaf_index && member.signature_key == untrusted.key
         };
         let Some(member) = members.iter().find(is_it) else { continue };
-        let trust = check.judge(staged, &Leaf::of(member), false, &mut BTreeSet::new())?;
+        let trust =
+            check.judge(staged, &Leaf::of(member), Occasion::Message, &mut BTreeSet::new())?;
         left.extend(trust.impostor().map(|why| UntrustedMember { why, ..untrusted }));
     }
     if left.is_empty() {
@@ -310,6 +328,26 @@ pub(crate) fn recheck_untrusted(
     }
     staged.put_app_record(&untrusted_name(group), &left)?;
     Ok(false)
+}
+
+/// Forgets those members of a group that are gone, as part of an operation.
+pub(crate) fn forget_gone(
+    staged: &Staged<'_>,
+    group: &GroupId,
+    members: &[Member],
+) -> Result<(), StorageError> {
+    let (before, is_there) = (untrusted_in(staged, group)?, |untrusted: &UntrustedMember| {
+        members.iter().any(|member| {
+            member.index.u32() == untrusted.leaf_index && member.signature_key == untrusted.key
+        })
+    });
+    let left: Vec<UntrustedMember> = before.iter().filter(|it| is_there(it)).cloned().collect();
+    if left.is_empty() && !before.is_empty() {
+        accept_untrusted(staged, group);
+    } else if left.len() < before.len() {
+        staged.put_app_record(&untrusted_name(group), &left)?;
+    }
+    Ok(())
 }
 
 /// Accepts the members of a group that contradict the directory, as part of an operation.
