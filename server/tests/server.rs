@@ -31,6 +31,9 @@ mod attacks;
 #[path = "server/recovery.rs"]
 mod recovery;
 
+#[path = "server/identity.rs"]
+mod identity;
+
 #[path = "server/signatures.rs"]
 mod signatures;
 

@@ -7,6 +7,8 @@ use super::{ExecuteError, batch::CommandBatch};
 
 /// How many keys a device may have had before its present one.
 const RETIRED_MAX: usize = 1024;
+/// How many changes of its keys a device may have had before it declares another leaf key or credential.
+const CHANGES_MAX: usize = 4096;
 /// How many devices a user may have.
 const DEVICES_MAX: usize = 32;
 
@@ -57,6 +59,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
             Command::DeclareLeafKey { statement, leaf_key } => {
                 let LeafKey { signature_scheme: scheme, signature_key: key } = leaf_key;
                 if self.pool_view(pool)?.state.pinned_key(*scheme) != Some(key) {
+                    self.check_changes(pool)?;
                     self.check_new_key(pool, key)?;
                     self.check_statement(pool, statement, &Agreement::LeafKey(*scheme, key))?;
                 }
@@ -64,6 +67,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
             Command::DeclareCredential { statement, credential } => {
                 let digest = credential.digest();
                 if self.pool_view(pool)?.state.declared_credential() != Some(digest) {
+                    self.check_changes(pool)?;
                     self.check_statement(pool, statement, &Agreement::Credential(&digest))?;
                 }
             }
@@ -139,12 +143,12 @@ impl<L: EventLog> CommandBatch<'_, L> {
             return Err(Rejection::IdentityBound.into());
         }
         match statement {
-            Some(statement) => self.check_statement(pool, statement, &Agreement::Vouch(key)),
+            Some(statement) => self.check_voucher(pool, key, statement),
             None => Ok(()),
         }
     }
 
-    /// Checks the voucher of a device that the operator lets in: it must be by another device of the user.
+    /// Checks a voucher: it must be by another device of the user, also where none is needed.
     fn check_voucher(
         &self,
         pool: &PoolId,
@@ -193,7 +197,8 @@ impl<L: EventLog> CommandBatch<'_, L> {
             return Err(Rejection::NotTheRecoveryKey.into());
         }
         if self.speaks_for(pool, key) {
-            return Ok(());
+            let is_alone = self.shared.views().directory.registered_of(pool.user()).len() == 1;
+            return if is_alone { Ok(()) } else { Err(Rejection::RecoveryNeedsNewKey.into()) };
         }
         self.check_new_key(pool, key)?;
         self.check_unlike(pool)?;
@@ -211,6 +216,14 @@ impl<L: EventLog> CommandBatch<'_, L> {
         }
         if RETIRED_MAX <= views.directory.brief(pool).identity.retired.len() {
             return Err(Rejection::TooManyKeys(RETIRED_MAX).into());
+        }
+        Ok(())
+    }
+
+    fn check_changes(&self, pool: &PoolId) -> Result<(), Rejection> {
+        let views = self.shared.views();
+        if CHANGES_MAX <= views.directory.brief(pool).identity.versions.len() {
+            return Err(Rejection::TooManyKeys(CHANGES_MAX));
         }
         Ok(())
     }
