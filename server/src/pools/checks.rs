@@ -56,27 +56,10 @@ impl<L: EventLog> CommandBatch<'_, L> {
                     }
                 }
             }
-            Command::DeclareLeafKey { statement, leaf_key } => {
-                let LeafKey { signature_scheme: scheme, signature_key: key } = leaf_key;
-                if self.pool_view(pool)?.state.pinned_key(*scheme) != Some(key) {
-                    self.check_changes(pool)?;
-                    self.check_new_key(pool, key)?;
-                    self.check_statement(pool, statement, &Agreement::LeafKey(*scheme, key))?;
-                }
-            }
-            Command::DeclareCredential { statement, credential } => {
-                let digest = credential.digest();
-                if self.pool_view(pool)?.state.declared_credential() != Some(digest) {
-                    self.check_changes(pool)?;
-                    self.check_statement(pool, statement, &Agreement::Credential(&digest))?;
-                }
-            }
-            Command::SetRecoveryKey { statement, recovery_key } => {
-                self.check_recovery_key(pool, recovery_key, statement)?;
-            }
-            Command::Recover { statement, signature_key, .. } => {
-                self.check_recovery(pool, signature_key, statement)?;
-            }
+            Command::DeclareLeafKey { .. }
+            | Command::DeclareCredential { .. }
+            | Command::SetRecoveryKey { .. }
+            | Command::Recover { .. } => self.check_declaration(pool, command)?,
             Command::Reserve { reservation, holder, .. } => {
                 if holder == pool {
                     return Err(Rejection::OwnPool.into());
@@ -103,6 +86,35 @@ impl<L: EventLog> CommandBatch<'_, L> {
             if known.is_some_and(|known| known.envelope.stream.pool() != Some(pool)) {
                 return Err(Rejection::UploadedElsewhere(keypackage_ref.clone()).into());
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses a declaration or a recovery for reasons outside the state of one pool.
+    fn check_declaration(&self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
+        match command {
+            Command::DeclareLeafKey { statement, leaf_key } => {
+                let LeafKey { signature_scheme: scheme, signature_key: key } = leaf_key;
+                if self.pool_view(pool)?.state.pinned_key(*scheme) != Some(key) {
+                    self.check_changes(pool)?;
+                    self.check_new_key(pool, key)?;
+                    self.check_statement(pool, statement, &Agreement::LeafKey(*scheme, key))?;
+                }
+            }
+            Command::DeclareCredential { statement, credential } => {
+                let digest = credential.digest();
+                if self.pool_view(pool)?.state.declared_credential() != Some(digest) {
+                    self.check_changes(pool)?;
+                    self.check_statement(pool, statement, &Agreement::Credential(&digest))?;
+                }
+            }
+            Command::SetRecoveryKey { statement, recovery_key } => {
+                self.check_recovery_key(pool, recovery_key, statement)?;
+            }
+            Command::Recover { statement, signature_key, .. } => {
+                self.check_recovery(pool, signature_key, statement)?;
+            }
+            _ => {}
         }
         Ok(())
     }

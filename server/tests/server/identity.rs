@@ -1,7 +1,7 @@
 //! Credentials and leaf keys of the app's own: packages that other implementations have made, and identities
 //! of other forms, from the declaration to the inviter.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, slice, time::Duration};
 
 use data_encoding::BASE64;
 use keypool_api::has_signed;
@@ -139,7 +139,7 @@ async fn a_package_of_wire_goes_from_its_declaration_to_the_inviter() {
     // Its usual lifetime of 84 days is the operator's to admit.
     let long = Foreign::read("wire-84-days.bin");
     assert_eq!(long.leaf_key, wire.leaf_key);
-    let (check, _) = fault(&running.api.upload(&owner, &[long.package.clone()]).await);
+    let (check, _) = fault(&running.api.upload(&owner, slice::from_ref(&long.package)).await);
     assert_eq!(check, "lifetime");
     let days = Duration::from_hours(84 * 24 + 1);
     let running = Running::start_at(WHEN_MADE, |settings| settings.admission.lifetime_max = days);
