@@ -34,6 +34,9 @@ mod recovery;
 #[path = "server/identity.rs"]
 mod identity;
 
+#[path = "server/x509.rs"]
+mod x509;
+
 #[path = "server/signatures.rs"]
 mod signatures;
 

@@ -382,14 +382,14 @@ fn tampered(changes: &[DeviceChange], (kind, place, other): (u8, u16, u8)) -> Ve
 }
 
 /// Everything that a list says of the keys there are: without the moments and the origins.
-fn said(list: &DeviceList) -> (Option<&SignatureKey>, u32, Vec<(&str, ListedDevice)>) {
+fn said(list: &DeviceList) -> (Option<&SignatureKey>, bool, Vec<(&str, ListedDevice)>) {
     let keys = |(name, listed)| {
         let listed: &ListedDevice = listed;
         let (since, since_at) = (0, Timestamp::default());
         let (origin, introduced) = (Origin::Unsigned, false);
         (name, ListedDevice { since, since_at, origin, introduced, ..listed.clone() })
     };
-    (list.recovery_key(), list.releases(), list.registered().map(keys).collect())
+    (list.recovery_key(), 0 < list.releases(), list.registered().map(keys).collect())
 }
 
 /// A first key that has signed nothing and was removed is known by nothing but the server's word, and so is

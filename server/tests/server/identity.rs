@@ -50,7 +50,11 @@ impl Foreign {
     }
 }
 
-async fn declare_credential(api: &Api, by: &Device, credential: &CredentialBytes) -> Answer {
+pub(crate) async fn declare_credential(
+    api: &Api,
+    by: &Device,
+    credential: &CredentialBytes,
+) -> Answer {
     let digest = credential.digest();
     let mut body = by.states(api, &by.pool, Agreement::Credential(&digest)).await;
     body["credential"] = json!(credential);
@@ -71,7 +75,7 @@ async fn leaf_key(api: &Api, by: &Device, key: &SignatureKey) -> Value {
 
 /// The fault of the only package of an upload: its check and its detail.
 #[track_caller]
-fn fault(answer: &Answer) -> (String, String) {
+pub(crate) fn fault(answer: &Answer) -> (String, String) {
     let item = &answer.body["items"][0];
     assert_eq!(item["outcome"], "rejected", "{}", answer.body);
     let text = |name: &str| item[name].as_str().unwrap().to_owned();
@@ -150,7 +154,7 @@ fn basic(identity: &[u8]) -> Credential {
     BasicCredential::new(identity.to_vec()).into()
 }
 
-fn bytes(credential: &Credential) -> CredentialBytes {
+pub(crate) fn bytes(credential: &Credential) -> CredentialBytes {
     CredentialBytes::new(&credential.tls_serialize_detached().unwrap()).unwrap()
 }
 
