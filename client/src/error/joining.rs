@@ -3,7 +3,7 @@
 use keypool_ledger::{GroupId, KeyPackageRef, RevokeReason};
 
 use super::{BoxError, ExchangeError, GroupError, StorageError};
-use crate::{ApiError, Contradiction};
+use crate::{ApiError, LeafContradiction};
 
 /// Why a Welcome could not be used. Nothing was written: private keys that were there still are.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ pub enum JoinError {
         /// The name that the inviter gives.
         inviter: String,
         /// How its leaf contradicts the directory.
-        why: Contradiction,
+        why: LeafContradiction,
     },
     /// The device is in the group already. There is nothing to do.
     #[error("the device is in group {group} already")]

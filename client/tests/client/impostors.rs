@@ -5,7 +5,7 @@ use keypool_api::{
     Base64, ClaimRequest, CommitRequest, GroupRequest, UserDevices, UsersDevicesReply,
 };
 use keypool_client::{
-    AuditFinding, ClientOptions, Contradiction, GroupError, JoinError, KeyPolicy, LeafTrust,
+    AuditFinding, ClientOptions, GroupError, JoinError, KeyPolicy, LeafContradiction, LeafTrust,
     MailboxEvent, MailboxEventKind, MlsClient, OfferedPackage, PeerDoubt, PeerStatus, PendingAdd,
     PoolConfig, Received, SkipReason, fresh_command,
 };
@@ -46,7 +46,7 @@ fn a_welcome_of_an_impostor_with_an_unregistered_key_is_refused_and_costs_no_key
         let welcome = add_by(&false_alice, &made, &group("friday"), &service).welcome;
         let refused = bob.join(&welcome).await.unwrap_err();
         let JoinError::Impostor { inviter, why, .. } = &refused else { panic!("{refused:?}") };
-        assert_eq!((inviter.as_str(), *why), ("alice/main", Contradiction::OtherKey));
+        assert_eq!((inviter.as_str(), *why), ("alice/main", LeafContradiction::OtherKey));
         assert!(bob.groups().unwrap().is_empty());
         assert!(bob.connection().pool().has_private_keys(&made.reply.keypackage_ref).unwrap());
         let audit = bob.audit().unwrap();
@@ -67,7 +67,7 @@ fn a_name_that_nobody_has_registered_invites_nobody() {
         let welcome = add_by(&ghost, &made, &group("friday"), &service).welcome;
         let refused = bob.join(&welcome).await.unwrap_err();
         let unknown =
-            matches!(refused, JoinError::Impostor { why: Contradiction::UnknownUser, .. });
+            matches!(refused, JoinError::Impostor { why: LeafContradiction::UnknownUser, .. });
         assert!(unknown, "{refused:?}");
     });
 }
@@ -91,7 +91,7 @@ fn another_users_registered_key_under_alices_name_is_refused() {
         let made = reserve(&mallory, None).await;
         let welcome = add_by(&mallory, &made, &group("friday"), &service).welcome;
         let refused = service.open("bob").join(&welcome).await.unwrap_err();
-        let other = matches!(refused, JoinError::Impostor { why: Contradiction::OtherKey, .. });
+        let other = matches!(refused, JoinError::Impostor { why: LeafContradiction::OtherKey, .. });
         assert!(other, "{refused:?}");
     });
 }
@@ -126,7 +126,7 @@ fn an_invitation_in_another_name_is_refused_and_told() {
         let refused = events.iter().any(|event| {
             matches!(
                 &event.kind,
-                MailboxEventKind::InvitationRefused { inviter, why: Contradiction::OtherKey, .. }
+                MailboxEventKind::InvitationRefused { inviter, why: LeafContradiction::OtherKey, .. }
                     if inviter == "alice/main"
             )
         });
@@ -166,7 +166,7 @@ fn a_third_member_that_is_added_later_in_another_name_is_marked_and_nothing_is_s
         let [untrusted] = change.untrusted.as_slice() else { panic!("{change:?}") };
         assert_eq!(
             (untrusted.name.as_str(), untrusted.why),
-            ("carol/main", Contradiction::OtherKey)
+            ("carol/main", LeafContradiction::OtherKey)
         );
         let refused = alice.encrypt(&friday, b"who is there?").unwrap_err();
         assert!(matches!(refused, GroupError::UntrustedMembers { .. }), "{refused:?}");
@@ -175,7 +175,7 @@ fn a_third_member_that_is_added_later_in_another_name_is_marked_and_nothing_is_s
             members.into_iter().find(|member| member.name == name).unwrap().trust
         };
         assert_eq!(trust("mallory/main"), LeafTrust::Known);
-        assert_eq!(trust("carol/main"), LeafTrust::Contradicts(Contradiction::OtherKey));
+        assert_eq!(trust("carol/main"), LeafTrust::Contradicts(LeafContradiction::OtherKey));
         assert_eq!(alice.check_members(&friday).await.unwrap().len(), 1);
         // Once the member is gone, the group is as it was.
         alice.remove(&friday, "carol", None).await.unwrap();

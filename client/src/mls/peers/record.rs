@@ -1,4 +1,4 @@
-//! What is kept of a user's keys: the verified device list, and the person's decisions about it.
+//! The record of a user's keys: the verified device list, and the person's decisions about it.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -57,7 +57,7 @@ pub enum PeerStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerDoubt {
-    /// The chain that the server shows contradicts itself, or what was seen before.
+    /// The chain that the server shows contradicts itself, or the changes that were seen before.
     ChainRefused {
         /// The contradiction.
         said: String,
@@ -193,7 +193,7 @@ impl PeerRecord {
         self.verified_at = Some(now);
     }
 
-    /// Follows the chain that the server shows from what is known. A chain that does not follow leaves the
+    /// Follows the chain that the server shows from the known changes. A chain that does not follow leaves the
     /// list as it was, and the user in doubt.
     pub(super) fn follow(&mut self, shown: &UserDevices, ledger: &LedgerId, now: Timestamp) {
         self.fetched_at = now;

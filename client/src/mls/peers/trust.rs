@@ -31,14 +31,14 @@ pub enum LeafTrust {
     /// Nobody has looked the user up yet.
     #[default]
     Unchecked,
-    /// The leaf contradicts what is known of the user.
-    Contradicts(Contradiction),
+    /// The leaf contradicts the known keys of the user.
+    Contradicts(LeafContradiction),
 }
 
-/// How a leaf contradicts what is known of the user it names.
+/// How a leaf contradicts the known keys of the user it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Contradiction {
+pub enum LeafContradiction {
     /// Its credential names no device of a user.
     NamesNoDevice,
     /// No user of the name is registered.
@@ -57,7 +57,7 @@ pub enum Contradiction {
     KeysChanged,
 }
 
-impl Contradiction {
+impl LeafContradiction {
     /// Whether somebody else may be speaking under the name. A device that its user has removed is a member
     /// until somebody removes it from the group, and tells nobody's lie.
     const fn is_impostor(self) -> bool {
@@ -65,7 +65,7 @@ impl Contradiction {
     }
 }
 
-impl fmt::Display for Contradiction {
+impl fmt::Display for LeafContradiction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NamesNoDevice => "the credential names no device of a user",
@@ -80,7 +80,7 @@ impl fmt::Display for Contradiction {
     }
 }
 
-/// What to do with a group in which a member other than the inviter contradicts the directory.
+/// The treatment of a group in which a member other than the inviter contradicts the directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyPolicy {
     /// Nothing is sent to the group until the member is gone or the app accepts it.
@@ -98,13 +98,13 @@ pub struct UntrustedMember {
     /// Its place in the group.
     pub leaf_index: u32,
     /// The contradiction.
-    pub why: Contradiction,
+    pub why: LeafContradiction,
     /// The signature key in the leaf.
     pub(crate) key: Vec<u8>,
 }
 
 /// The outcome of an operation that checks leaves.
-pub(crate) enum Checked<T> {
+pub(crate) enum Judged<T> {
     /// It is done.
     Done(T),
     /// Some leaves cannot be judged before these users were looked up. Nothing was done.
@@ -127,7 +127,7 @@ pub(crate) struct LeafCheck<'a> {
 pub(crate) enum Occasion {
     /// A group is joined: all users are looked up that were not within the hour.
     Join,
-    /// A Commit brings leaves: users are looked up whose leaves are not trusted by what is known.
+    /// A Commit brings leaves: users are looked up whose leaves do not fit the known keys.
     Commit,
     /// A message arrives: as for a Commit, and a sender that contradicts the directory a few times a minute.
     Message,
@@ -161,7 +161,7 @@ impl fmt::Display for UntrustedMember {
 }
 
 impl UntrustedMember {
-    pub(crate) fn of(member: &Member, why: Contradiction) -> Self {
+    pub(crate) fn of(member: &Member, why: LeafContradiction) -> Self {
         Self {
             name: name_in(&member.credential).unwrap_or_default(),
             leaf_index: member.index.u32(),
@@ -172,7 +172,7 @@ impl UntrustedMember {
 }
 
 impl LeafCheck<'_> {
-    /// Judges a leaf by what is known. Adds the user to `needed` if the answer may be another after a
+    /// Judges a leaf by the known keys. Adds the user to `needed` if the answer may be another after a
     /// look-up.
     fn judge(
         &self,
@@ -182,17 +182,17 @@ impl LeafCheck<'_> {
         needed: &mut BTreeSet<String>,
     ) -> Result<LeafTrust, StorageError> {
         let Some(name) = name_in(leaf.credential) else {
-            return Ok(LeafTrust::Contradicts(Contradiction::NamesNoDevice));
+            return Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice));
         };
         let Ok(device) = name.parse::<PoolId>() else {
-            return Ok(LeafTrust::Contradicts(Contradiction::NamesNoDevice));
+            return Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice));
         };
         let own = self.identity.pool();
         if device.user() == own.user() && has_key_pair(staged, leaf.key) {
             return Ok(LeafTrust::Verified);
         }
         if device == *own && name.contains('/') {
-            return Ok(LeafTrust::Contradicts(Contradiction::OtherKey));
+            return Ok(LeafTrust::Contradicts(LeafContradiction::OtherKey));
         }
         let record = peer_record(staged, device.user())?;
         let device = match &record {
@@ -221,41 +221,41 @@ impl LeafCheck<'_> {
         staged: &Staged<'_>,
         leaves: impl Iterator<Item = Leaf<'l>>,
         occasion: Occasion,
-    ) -> Result<Checked<Vec<LeafTrust>>, StorageError> {
+    ) -> Result<Judged<Vec<LeafTrust>>, StorageError> {
         let mut needed = BTreeSet::new();
         let trusts = leaves.map(|leaf| self.judge(staged, &leaf, occasion, &mut needed));
         let trusts = trusts.collect::<Result<Vec<_>, _>>()?;
-        Ok(if needed.is_empty() { Checked::Done(trusts) } else { Checked::KeysNeeded(needed) })
+        Ok(if needed.is_empty() { Judged::Done(trusts) } else { Judged::KeysNeeded(needed) })
     }
 }
 
-/// Judges a leaf that names a device by what is known of the user.
+/// Judges a leaf that names a device by the known keys of the user.
 pub(crate) fn trust_of(record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf<'_>) -> LeafTrust {
     let Some(record) = record else { return LeafTrust::Unchecked };
     if record.doubt().is_some() {
-        return LeafTrust::Contradicts(Contradiction::KeysChanged);
+        return LeafTrust::Contradicts(LeafContradiction::KeysChanged);
     }
     if record.position() == 0 {
-        return LeafTrust::Contradicts(Contradiction::UnknownUser);
+        return LeafTrust::Contradicts(LeafContradiction::UnknownUser);
     }
     let Some(listed) = record.list().device(device.device()) else {
-        return LeafTrust::Contradicts(Contradiction::UnknownDevice);
+        return LeafTrust::Contradicts(LeafContradiction::UnknownDevice);
     };
     if listed.key.is_none() {
-        return LeafTrust::Contradicts(Contradiction::RemovedDevice);
+        return LeafTrust::Contradicts(LeafContradiction::RemovedDevice);
     }
     if !listed.has_key(leaf.key) {
-        return LeafTrust::Contradicts(Contradiction::OtherKey);
+        return LeafTrust::Contradicts(LeafContradiction::OtherKey);
     }
     if !record.is_trusted(device.device(), listed) {
-        return LeafTrust::Contradicts(Contradiction::NotIntroduced);
+        return LeafTrust::Contradicts(LeafContradiction::NotIntroduced);
     }
     let is_declared = match &listed.credential {
         Some(declared) => credential_hash(leaf.credential).is_ok_and(|it| it == declared.digest()),
         None => names(leaf.credential, device),
     };
     match is_declared {
-        false => LeafTrust::Contradicts(Contradiction::OtherCredential),
+        false => LeafTrust::Contradicts(LeafContradiction::OtherCredential),
         true if record.is_verified() => LeafTrust::Verified,
         true => LeafTrust::Known,
     }
@@ -269,7 +269,7 @@ impl LeafTrust {
     }
 
     /// The contradiction that somebody else under the name would make.
-    pub(crate) const fn impostor(&self) -> Option<Contradiction> {
+    pub(crate) const fn impostor(&self) -> Option<LeafContradiction> {
         match self {
             Self::Contradicts(why) if why.is_impostor() => Some(*why),
             _ => None,
