@@ -2,6 +2,7 @@
 
 mod audit;
 mod chat;
+mod identity;
 mod output;
 mod pool;
 
@@ -100,6 +101,21 @@ enum CliCommand {
         /// Remove the devices as well that it had vouched for: a thief may have made them
         #[arg(long)]
         with_introduced: bool,
+    },
+    /// Show the safety number of you and another user, to compare it with them
+    Verify {
+        /// The user
+        #[arg(value_name = "USER")]
+        other: String,
+        /// Note that you have compared it, and that it is the same
+        #[arg(long)]
+        same: bool,
+    },
+    /// Show the devices of a user with their keys, and how each came to be the user's
+    Devices {
+        /// The user; yours without it
+        #[arg(value_name = "USER")]
+        other: Option<String>,
     },
     /// Show how full the pool is
     Status,
@@ -218,6 +234,12 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         CliCommand::Explain { code } => explain(cli.whose.json, code.as_deref())?,
         CliCommand::Chat(options) => runtime.block_on(chat::run(&cli.whose, options))?,
         CliCommand::Audit(options) => return runtime.block_on(audit::run(&cli.whose, options)),
+        CliCommand::Verify { other, same } => {
+            runtime.block_on(identity::verify(&cli.whose, other, *same))?;
+        }
+        CliCommand::Devices { other } => {
+            runtime.block_on(identity::devices(&cli.whose, other.as_deref()))?;
+        }
         command => runtime.block_on(pool::carry_out(&cli.whose, command))?,
     }
     Ok(ExitCode::SUCCESS)
