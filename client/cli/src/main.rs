@@ -5,6 +5,7 @@ mod chat;
 mod identity;
 mod output;
 mod pool;
+mod recovery;
 
 use std::{
     error::Error,
@@ -117,6 +118,15 @@ enum CliCommand {
         #[arg(value_name = "USER")]
         other: Option<String>,
     },
+    /// Make a recovery key: 24 words, shown once, that register a device when all others are lost
+    RecoveryKey {
+        /// Replace the recovery key there is: its words are read from standard input
+        #[arg(long)]
+        before: bool,
+    },
+    /// Register this device by the 24 words of the recovery key, which are read from standard input, and
+    /// remove all others
+    Recover,
     /// Show how full the pool is
     Status,
     /// Keep the pool: fetch its history, clean up, refill it if it is low
@@ -240,6 +250,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         CliCommand::Devices { other } => {
             runtime.block_on(identity::devices(&cli.whose, other.as_deref()))?;
         }
+        CliCommand::RecoveryKey { before } => {
+            runtime.block_on(recovery::set(&cli.whose, *before))?;
+        }
+        CliCommand::Recover => runtime.block_on(recovery::recover(&cli.whose))?,
         command => runtime.block_on(pool::carry_out(&cli.whose, command))?,
     }
     Ok(ExitCode::SUCCESS)

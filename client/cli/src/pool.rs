@@ -93,7 +93,9 @@ impl OpenedDevice {
             | CliCommand::Chat(_)
             | CliCommand::Audit(_)
             | CliCommand::Verify { .. }
-            | CliCommand::Devices { .. } => Ok(()),
+            | CliCommand::Devices { .. }
+            | CliCommand::RecoveryKey { .. }
+            | CliCommand::Recover => Ok(()),
         }
     }
 
