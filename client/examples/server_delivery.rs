@@ -78,6 +78,12 @@ async fn show(app: &App) -> Result<usize, Failure> {
                 println!("{sender}: {}", String::from_utf8_lossy(bytes));
                 messages += 1;
             }
+            MailboxEventKind::InvitationRefused { inviter, why, .. } => {
+                println!("refused an invitation in the name of {inviter}: {why}");
+            }
+            MailboxEventKind::OtherSender { sender, named, .. } => {
+                println!("a message of {sender} was said to be of {named}");
+            }
             MailboxEventKind::Changed(change) => println!("{} changed the group", change.sender),
             MailboxEventKind::Proposed { sender, to_leave: true, .. } => {
                 println!("{sender} asks to leave");

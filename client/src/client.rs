@@ -95,7 +95,7 @@ pub struct PackageUse {
 
 /// Why a device's home could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum ClientOpenError {
     /// The store cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -124,7 +124,7 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns an [`OpenError`] if the home cannot be used, the configuration contradicts itself, or
+    /// Returns a [`ClientOpenError`] if the home cannot be used, the configuration contradicts itself, or
     /// the address is not one of a server.
     pub fn open(
         home: &Path,
@@ -132,7 +132,7 @@ impl<D: DeliveryService> MlsClient<D> {
         server: &str,
         delivery: D,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, ClientOpenError> {
         Self::open_with(home, owner, server, delivery, ClientOptions::new(clock))
     }
 
@@ -147,7 +147,7 @@ impl<D: DeliveryService> MlsClient<D> {
         server: &str,
         delivery: D,
         options: impl Into<ClientOptions>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, ClientOpenError> {
         Self::assemble(home, owner, server, |_| delivery, options.into())
     }
 
@@ -157,7 +157,7 @@ impl<D: DeliveryService> MlsClient<D> {
         server: &str,
         delivery: impl FnOnce(&ApiClient) -> D,
         options: ClientOptions,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, ClientOpenError> {
         let ClientOptions { clock, pool: config, device_key, key_policy } = options;
         let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
         let identity = DeviceIdentity::load_or_create(&store)?;

@@ -8,8 +8,9 @@ mod refresh;
 mod register;
 mod sealing;
 
-use std::{error::Error, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
+pub use keypool_ledger::log::BoxError;
 use keypool_ledger::{GroupId, KeyPackageRef, PoolId, RevokeReason, SignatureKey};
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +24,6 @@ pub use self::{
     sealing::SealingError,
 };
 use crate::{ApiError, Contradiction, UntrustedMember, storage::own_packages::ImpossibleEvent};
-
-/// Any error of a library beneath.
-pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why the device's store could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]

@@ -71,7 +71,7 @@ pub use crate::{
         stream::{EventStream, StreamEvent},
     },
     audit::{AuditFinding, Evidence, EvidenceKind, KeptCheckpoint, OwnerAudit, Severity},
-    client::{CheckError, ClientOptions, MlsClient, OpenError, PackageUse},
+    client::{CheckError, ClientOpenError, ClientOptions, MlsClient, PackageUse},
     error::{
         AddError, BoxError, ConfigError, ExchangeError, GroupError, IdentityError, InviteError,
         JoinError, KeyFate, MessageError, PackageCheck, PoolError, RecoveryError, RefreshError,
@@ -88,7 +88,7 @@ pub use crate::{
         identity::DeviceIdentity,
         invite::{Invited, InvitedDevice, Invitee, ResumedInvitation, SkipReason, SkippedInvitee},
         keypackage_pool::{
-            CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, PoolCounts,
+            CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, RefillCounts,
             Replenishment, ServerStatus,
         },
         membership::{

@@ -33,6 +33,7 @@ use openmls_rust_crypto::RustCrypto;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(crate) use self::sealing::randomize;
 use self::{
     engine::Engine,
     own_packages::{OwnPackage, OwnPackages},
@@ -64,12 +65,12 @@ pub struct LocalStore {
     erasure: Erasure,
     owner: StreamId,
     pool: PoolId,
-    state: Mutex<State>,
+    state: Mutex<StoreState>,
     crypto: RustCrypto,
 }
 
 /// The part of the database that is cached in memory.
-struct State {
+struct StoreState {
     history: StreamHead,
     mirror: StreamHead,
     server_pool: PoolState,
@@ -122,7 +123,7 @@ impl LocalStore {
         };
         let erasure = Erasure::of(vault.key_file());
         erasure.warn_unless_in_place(home);
-        let state = State { history, mirror, server_pool, packages, stopped: false };
+        let state = StoreState { history, mirror, server_pool, packages, stopped: false };
         let state = Mutex::new(state);
         let crypto = RustCrypto::default();
         Ok(Self { vault, erasure, owner: stream, pool: owner.clone(), state, crypto })
@@ -238,7 +239,7 @@ impl LocalStore {
     }
 
     /// A thread that panicked while it staged has written nothing: its state is as good as before.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StoreState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use crate::{EventEnvelope, Hash};
 /// The schema written today. Readers accept every schema that was ever written.
 pub const SCHEMA: u16 = 1;
 
-/// Bytes that are no record.
+/// Why bytes could not be read as a record.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// There are fewer bytes than a schema number has.

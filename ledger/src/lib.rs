@@ -31,8 +31,9 @@ pub use crate::{
         Signature, SignatureKey, StreamId,
     },
     log::{
-        AppendError, Appended, Batch, Conflict, EventLog, Fault, Faulty, Key, LogHead, MemoryLog,
-        NewEvent, NoSnapshots, ReadError, Record, Snapshot, SnapshotStore, StreamHead, StreamWrite,
+        AppendError, Appended, Batch, Conflict, EventLog, Fault, Faulty, Key, LogHead, MemoryIndex,
+        MemoryLog, NewEvent, NoMemoryIndex, NoSnapshots, ReadError, Record, Snapshot,
+        SnapshotStore, StreamHead, StreamWrite,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

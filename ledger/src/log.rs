@@ -10,6 +10,8 @@ mod shared;
 
 mod memory;
 
+mod memory_index;
+
 #[cfg(feature = "local")]
 mod local;
 
@@ -32,6 +34,7 @@ pub use self::{
         knows_init_key, read_record,
     },
     memory::MemoryLog,
+    memory_index::{MemoryIndex, NoMemoryIndex},
     snapshots::{NoSnapshots, Snapshot, SnapshotStore},
     staging::seal,
 };
@@ -257,7 +260,7 @@ pub enum ReadError {
     },
 }
 
-/// Any error of an engine beneath the log.
+/// Any error of a library beneath, such as a log's engine.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl LogHead {

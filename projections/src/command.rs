@@ -232,8 +232,8 @@ pub enum Command {
     },
     /// Withdraw packages.
     Revoke {
-        /// Which.
-        which: Which,
+        /// The packages to withdraw.
+        which: RevokeScope,
         /// Why.
         reason: RevokeReason,
     },
@@ -316,7 +316,7 @@ pub struct NextKey {
     pub leaf_keys: Vec<(SignedStatement, LeafKey)>,
 }
 
-/// A holder's word on a package: all three must fit.
+/// A holder's claim on a package. A command is refused unless all three parts fit the reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The package.
@@ -327,9 +327,9 @@ pub struct Claim {
     pub holder: PoolId,
 }
 
-/// Which packages to withdraw.
+/// The packages that a revocation withdraws.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum RevokeScope {
     /// The named ones.
     Refs(Vec<KeyPackageRef>),
     /// Those of one credential, by the digest in their facts.

@@ -15,7 +15,8 @@ pub(crate) use self::selection::is_lapse_exhausted;
 use self::selection::{Withheld, is_offerable, offer_order};
 use crate::{
     command::{
-        Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection, Which,
+        Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection,
+        RevokeScope,
     },
     lifecycle::Stage,
     pool::{Package, PoolState, Reservation, ReservationStatus},
@@ -232,7 +233,7 @@ impl Draft<'_> {
                 let (signature_key, credential) = (key.clone(), credential.to_owned());
                 let statement = Some(statement.clone());
                 self.record(Event::KeyRotated { signature_key, credential, statement })?;
-                self.revoke(&Which::All, RevokeReason::Rotated)?;
+                self.revoke(&RevokeScope::All, RevokeReason::Rotated)?;
                 Ok(Answer::Registered { known: false })
             }
             _ => Err(Rejection::IdentityBound),
@@ -443,13 +444,13 @@ impl Draft<'_> {
         Ok(Answer::Spent { late, replayed: false })
     }
 
-    fn revoke(&mut self, which: &Which, reason: RevokeReason) -> Result<Answer, Rejection> {
+    fn revoke(&mut self, which: &RevokeScope, reason: RevokeReason) -> Result<Answer, Rejection> {
         let refs = match which {
-            Which::Refs(refs) => refs.clone(),
-            Which::Credential(credential) => {
+            RevokeScope::Refs(refs) => refs.clone(),
+            RevokeScope::Credential(credential) => {
                 self.live_refs(|package, _| package.facts.credential == *credential)
             }
-            Which::All => self.live_refs(|_, _| true),
+            RevokeScope::All => self.live_refs(|_, _| true),
         };
         self.revoke_each(refs, reason).map(Answer::Revoked)
     }

@@ -25,7 +25,7 @@ use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, StreamId, Timestamp}
 
 pub use self::mailbox::KeepDecision;
 pub use self::{
-    group::{GroupChange, GroupState},
+    group::{GroupState, MembershipChange},
     mailbox::{Acknowledgement, Closed, MailboxState, Waiting},
     states::States,
 };
@@ -147,7 +147,7 @@ pub enum DeliveryRejection {
     /// A Commit names the device that commits among those it removes: MLS knows no such Commit.
     #[error("{0} cannot be removed by its own Commit; let it leave the group instead")]
     RemovesItself(PoolId),
-    /// The position lies beyond what the mailbox was ever given.
+    /// The position lies beyond the last record of the log.
     #[error("position {0} was never given out")]
     NeverGiven(u64),
 }
@@ -176,11 +176,11 @@ where
     G: States<GroupId, GroupState>,
     M: States<PoolId, MailboxState>,
 {
-    /// Takes in the next event of the log, of whatever history, with the size of its payload, and
-    /// returns what it changed.
+    /// Applies the next event of the log, of any stream, and returns the groups and mailboxes that it
+    /// changed. `bytes` is the size of the event's payload.
     ///
-    /// Pools matter too: a device that is removed ends its memberships and closes its mailbox, and what
-    /// a blocked user posts is not delivered.
+    /// Events of pools matter too: removing a device ends its memberships and closes its mailbox, and
+    /// messages of a blocked user are not delivered.
     pub fn evolve(&mut self, seq: u64, envelope: &EventEnvelope, bytes: u64) -> Touched {
         let EventEnvelope { stream, event, at, .. } = envelope;
         self.take(stream, event, (seq, *at, bytes))

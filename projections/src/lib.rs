@@ -39,12 +39,12 @@ pub mod directory;
 pub use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, LeafKey, Limits, NewPackage, NextKey,
-        OnLapse, PolicyChange, PolicyStatus, Rejection, Which,
+        OnLapse, PolicyChange, PolicyStatus, Rejection, RevokeScope,
     },
     decide::Decision,
     delivery::{
-        Acknowledgement, Closed, Deliveries, DeliveryLimits, DeliveryRejection, GroupChange,
-        GroupState, KeepDecision, MailboxState, States, Touched, Waiting,
+        Acknowledgement, Closed, Deliveries, DeliveryLimits, DeliveryRejection, GroupState,
+        KeepDecision, MailboxState, MembershipChange, States, Touched, Waiting,
     },
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, SuiteCounts, TARGET},
     lifecycle::{IllegalChange, Stage, next},

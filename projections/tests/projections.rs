@@ -13,5 +13,8 @@ mod lifecycle;
 #[path = "projections/stories.rs"]
 mod stories;
 
+#[path = "projections/directory.rs"]
+mod directory;
+
 #[path = "projections/properties.rs"]
 mod properties;

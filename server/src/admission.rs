@@ -176,8 +176,8 @@ fn judge(
     }
     let credential_type = leaf.credential.credential_type;
     check_capabilities(&leaf.capabilities, package.content.ciphersuite, credential_type)?;
-    check_extensions(extensions, Place::Package, &leaf.capabilities)?;
-    check_extensions(&leaf.extensions, Place::Leaf, &leaf.capabilities)?;
+    check_extensions(extensions, ExtensionPlace::Package, &leaf.capabilities)?;
+    check_extensions(&leaf.extensions, ExtensionPlace::Leaf, &leaf.capabilities)?;
     check_identity(&leaf.credential, context)?;
     let leaf_key = check_signature_key(leaf.signature_key.as_slice(), context)?;
     let last_resort = is_last_resort(extensions)?;
@@ -297,21 +297,21 @@ const EXTENSION_APPLICATION_ID: u16 = 1;
 
 /// The place of an extension.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ExtensionPlace {
     Package,
     Leaf,
 }
 
 fn check_extensions(
     extensions: &[Extension],
-    place: Place,
+    place: ExtensionPlace,
     capabilities: &Capabilities,
 ) -> Result<(), AdmissionError> {
     let mut seen = Vec::new();
     for number in extensions.iter().map(|extension| extension.extension_type) {
         let fits = match (place, number) {
-            (Place::Leaf, EXTENSION_APPLICATION_ID) => true,
-            (_, 1..=EXTENSION_DEFAULT_MAX) | (Place::Leaf, EXTENSION_LAST_RESORT) => false,
+            (ExtensionPlace::Leaf, EXTENSION_APPLICATION_ID) => true,
+            (_, 1..=EXTENSION_DEFAULT_MAX) | (ExtensionPlace::Leaf, EXTENSION_LAST_RESORT) => false,
             // GREASE is welcome in the capabilities. As an extension it would be too, but OpenMLS
             // does not find it listed there, and the inviter's Commit would fail.
             (_, number) if is_grease(number) => false,

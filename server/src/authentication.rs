@@ -21,7 +21,7 @@ use keypool_api::signing::{
 };
 use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
 
-pub(crate) use self::body::{Body, BodyBudget};
+pub(crate) use self::body::{BodyBudget, ReceivedBody};
 use self::body::{BodyHead, read};
 use crate::{keypackage_store::Idempotency, pools::ClockState, problem::Failure, state::State};
 
@@ -100,6 +100,27 @@ impl AuthenticatedRead {
     }
 }
 
+/// A request for a user's device list: of a registered device, or signed by that user's recovery key, whose
+/// owner may have no device left.
+#[derive(Debug)]
+pub(crate) struct DeviceListRead {
+    /// The user whose recovery key signed it; `None` for a registered device.
+    recovers: Option<String>,
+    key: Option<SignatureKey>,
+}
+
+impl DeviceListRead {
+    /// Refuses a recovery key that asks for another user's devices.
+    pub(crate) fn may_read(&self, user: &str) -> Result<(), Failure> {
+        match (&self.recovers, &self.key) {
+            (Some(own), Some(key)) if own != user => {
+                Err(AuthenticationError::Unregistered(key.clone()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A changing request of a registered device.
 #[derive(Debug)]
 pub(crate) struct AuthenticatedWrite {
@@ -108,7 +129,7 @@ pub(crate) struct AuthenticatedWrite {
     /// The idempotency key and digest, which make repeating the request safe.
     pub(crate) idempotency: Idempotency,
     /// The body.
-    pub(crate) body: Body,
+    pub(crate) body: ReceivedBody,
 }
 
 /// A changing request signed by a key that need not be registered.
@@ -121,12 +142,12 @@ pub(crate) struct UnregisteredCaller {
     /// The `Authorization` header, which the signature covers.
     pub(crate) authorization: Option<String>,
     /// The body.
-    pub(crate) body: Body,
+    pub(crate) body: ReceivedBody,
 }
 
 /// Sender that a request claims to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Claim {
+enum SenderClaim {
     /// The owner of a key, by a signature whose form and time fit.
     Signed(SignedClaim),
     /// Only where requests need not be signed.
@@ -187,14 +208,36 @@ impl FromRequest for AuthenticatedRead {
         Box::pin(async move {
             let state = State::of(&request)?;
             match claim(&request, false, state)? {
-                Claim::Named(pool) => Ok(Self { pool, key: None }),
-                Claim::Signed(claim) => {
+                SenderClaim::Named(pool) => Ok(Self { pool, key: None }),
+                SenderClaim::Signed(claim) => {
                     let pool = pool_of(claim.key(), state)?;
                     claim.verify()?;
                     claim.hear_time(&pool, state);
                     Ok(Self { pool, key: Some(claim.received.keyid) })
                 }
             }
+        })
+    }
+}
+
+impl FromRequest for DeviceListRead {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, mut payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let state = State::of(&request)?;
+            if let SenderClaim::Signed(claim) = claim(&request, false, state)?
+                && let Some(user) = state.store()?.pools().user_of_recovery_key(claim.key())
+            {
+                claim.verify()?;
+                let key = Some(claim.received.keyid);
+                return Ok(Self { recovers: Some(user), key });
+            }
+            let AuthenticatedRead { key, .. } =
+                AuthenticatedRead::from_request(&request, &mut payload).await?;
+            Ok(Self { recovers: None, key })
         })
     }
 }
@@ -211,8 +254,8 @@ impl FromRequest for AuthenticatedWrite {
             state.disk.check(&request.match_pattern().unwrap_or_default())?;
             let claim = counted_claim(&request, state)?;
             let pool = match &claim {
-                Claim::Named(pool) => pool.clone(),
-                Claim::Signed(claim) => {
+                SenderClaim::Named(pool) => pool.clone(),
+                SenderClaim::Signed(claim) => {
                     let pool = pool_of(claim.key(), state)?;
                     counted_verify(claim, &request, true, state)?;
                     claim.hear_time(&pool, state);
@@ -239,7 +282,7 @@ impl FromRequest for UnregisteredCaller {
             let head = BodyHead::of(&request, state.body_bytes_max)?;
             state.disk.check(&request.match_pattern().unwrap_or_default())?;
             let claim = counted_claim(&request, state)?;
-            let Claim::Signed(signed) = &claim else {
+            let SenderClaim::Signed(signed) = &claim else {
                 return Err(AuthenticationError::Missing.into());
             };
             let is_registered = state.store()?.pools().pool_of_key(signed.key()).is_some();
@@ -258,7 +301,7 @@ impl FromRequest for UnregisteredCaller {
 
 /// Reads who a changing request claims to be from. A malformed signature counts as a failure of its
 /// address.
-fn counted_claim(request: &HttpRequest, state: &State) -> Result<Claim, Failure> {
+fn counted_claim(request: &HttpRequest, state: &State) -> Result<SenderClaim, Failure> {
     let claim = claim(request, true, state);
     if let Err(AuthenticationError::Bad(_) | AuthenticationError::Header(_)) = claim {
         count_failure(request, state)?;
@@ -297,13 +340,13 @@ fn claim(
     request: &HttpRequest,
     has_body: bool,
     state: &State,
-) -> Result<Claim, AuthenticationError> {
+) -> Result<SenderClaim, AuthenticationError> {
     let headers = request.headers();
     let authority = checked_authority(request, state)?;
     if state.insecure_no_auth && !headers.contains_key("signature-input") {
         let caller = header(headers, CALLER_HEADER)?.ok_or(AuthenticationError::Unnamed)?;
         let pool = caller.parse::<PoolId>();
-        return Ok(Claim::Named(pool.map_err(|err| bad(&err.to_string()))?));
+        return Ok(SenderClaim::Named(pool.map_err(|err| bad(&err.to_string()))?));
     }
     let query = format!("?{}", request.uri().query().unwrap_or_default());
     let parts = SignedParts {
@@ -317,7 +360,7 @@ fn claim(
     let now = state.clock.now();
     let claim = SignedClaim::read(headers, &parts, now)?;
     match claim.check(&parts, now) {
-        Ok(()) => Ok(Claim::Signed(claim)),
+        Ok(()) => Ok(SenderClaim::Signed(claim)),
         Err(AuthenticationError::Clock { why, .. }) if is_in_doubt(state) => {
             // Whoever disagrees with this machine is heard too, and is not told its time.
             if let Ok(device) = pool_of(claim.key(), state)
@@ -346,11 +389,11 @@ fn body_parts(headers: &HeaderMap) -> Result<BodyParts<'_>, AuthenticationError>
 
 /// Refuses a body other than the one that is signed.
 fn check_body(
-    claim: &Claim,
+    claim: &SenderClaim,
     request: &HttpRequest,
-    body: &Body,
+    body: &ReceivedBody,
 ) -> Result<(), AuthenticationError> {
-    if let Claim::Named(_) = claim {
+    if let SenderClaim::Named(_) = claim {
         return Ok(());
     }
     check_digest(request.headers(), &body.bytes)
@@ -422,7 +465,7 @@ fn header<'a>(
 }
 
 /// The digest of a request: method, path, caller and body, each with its length before it.
-fn request_digest(request: &HttpRequest, caller: &str, body: &Body) -> Hash {
+fn request_digest(request: &HttpRequest, caller: &str, body: &ReceivedBody) -> Hash {
     let method: &Method = request.method();
     let path = request.uri().path();
     let parts = [method.as_str().as_bytes(), path.as_bytes(), caller.as_bytes(), &body.bytes];

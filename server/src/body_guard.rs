@@ -32,7 +32,7 @@ impl Unread {
             return Self(None);
         }
         let payload = Rc::new(RefCell::new(request.take_payload()));
-        let shared: Pin<Box<dyn Stream<Item = _>>> = Box::pin(Shared(Rc::clone(&payload)));
+        let shared: Pin<Box<dyn Stream<Item = _>>> = Box::pin(SharedBody(Rc::clone(&payload)));
         request.set_payload(Payload::from(shared));
         Self(Some(payload))
     }
@@ -47,9 +47,9 @@ impl Unread {
 }
 
 /// The body as handlers read it.
-struct Shared(Rc<RefCell<Payload>>);
+struct SharedBody(Rc<RefCell<Payload>>);
 
-impl Stream for Shared {
+impl Stream for SharedBody {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -108,11 +108,11 @@ pub(crate) fn close_stalled_readers(listener: &TcpListener, after: Duration) -> 
 #[derive(Debug)]
 pub(crate) struct Connections {
     bounds: Bounds,
-    open: Mutex<Open>,
+    open: Mutex<OpenCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenCounts {
     served: usize,
     waiting: usize,
     /// Connections refused since the log said so.
@@ -224,7 +224,7 @@ impl Connections {
     }
 
     /// A thread that has panicked leaves counts, and nothing half.
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenCounts> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -62,12 +62,12 @@ impl FromStr for LowWater {
 
 /// The room on a disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct DiskRoom {
     pub(crate) free: u64,
     total: u64,
 }
 
-impl Room {
+impl DiskRoom {
     /// The room on the disk of a directory.
     pub(crate) fn of(dir: &Path) -> io::Result<Self> {
         let found = rustix::fs::statvfs(dir)?;
@@ -149,7 +149,7 @@ impl Disk {
     }
 
     /// Takes in how much room there is, and says so in the log where that changes anything.
-    pub(crate) fn observe(&self, room: Room, low_water: LowWater) {
+    pub(crate) fn observe(&self, room: DiskRoom, low_water: LowWater) {
         let (before, level) = (self.level(), room.level(low_water));
         self.free.store(room.free, Ordering::Relaxed);
         self.level.store(level as u8, Ordering::Relaxed);
@@ -198,7 +198,7 @@ mod tests {
     fn what_needs_room_is_refused_step_by_step() {
         let refused = |free| {
             let disk = Disk::default();
-            disk.observe(Room { free, total: 100_000 }, LowWater::Bytes(1000));
+            disk.observe(DiskRoom { free, total: 100_000 }, LowWater::Bytes(1000));
             let routes = [
                 "/groups/{group_id}/messages",
                 "/keypackages/upload",

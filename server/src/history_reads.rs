@@ -21,13 +21,13 @@ pub(crate) struct HistoryReads {
 /// A device's turn; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    _device: Device,
+    _device: DeviceTurn,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// A device that reads or waits for its turn.
 #[derive(Debug)]
-struct Device {
+struct DeviceTurn {
     reads: HistoryReads,
     pool: PoolId,
 }
@@ -50,7 +50,7 @@ impl HistoryReads {
         if !self.devices().insert(pool.clone()) {
             return None;
         }
-        let device = Device { reads: self.clone(), pool: pool.clone() };
+        let device = DeviceTurn { reads: self.clone(), pool: pool.clone() };
         let turn = self.turn().await;
         Some(Turn { _device: device, _turn: turn })
     }
@@ -60,7 +60,7 @@ impl HistoryReads {
     }
 }
 
-impl Drop for Device {
+impl Drop for DeviceTurn {
     fn drop(&mut self) {
         self.reads.devices().remove(&self.pool);
     }

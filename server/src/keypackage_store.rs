@@ -22,12 +22,11 @@ mod upload;
 
 use std::sync::Arc;
 
-use actix_rt::task::spawn_blocking;
 use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp, log::find_command,
 };
-use keypool_projections::{Claim, ED25519, Health, ItemOutcome, NextKey, Package, Which};
+use keypool_projections::{Claim, ED25519, Health, ItemOutcome, NextKey, Package, RevokeScope};
 use uuid::Uuid;
 
 pub(crate) use self::rate_limited::kib;
@@ -257,7 +256,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<ReservedKeyPackage, StoreError> {
         let reply = self.reserve_of_any(asked, idempotency).await?;
-        Ok(with_bytes(&self.pools, reply)?)
+        let bytes = self.pools.load_package_bytes(&reply.answer.facts.keypackage_ref).await?;
+        Ok(with_bytes(reply, bytes)?)
     }
 
     /// Gives a holder more time; returns when the claim ends now.
@@ -289,8 +289,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 
     /// The owner of a pool's packages: as it is recorded, or as the next key will have it.
-    fn owner(&self, pool: &PoolId, next: Option<&NextKey>) -> Owner {
-        let view = self.view(pool);
+    async fn owner(&self, pool: &PoolId, next: Option<&NextKey>) -> Owner {
+        let view = self.load_view(pool).await;
         let registered = view.state.registration().map(|known| known.signature_key.clone());
         let of_next = |next: &NextKey| {
             let mut leaf_keys = next.leaf_keys.iter().map(|(_, leaf_key)| leaf_key);
@@ -332,7 +332,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub async fn revoke(
         &self,
         pool: &PoolId,
-        which: Which,
+        which: RevokeScope,
         reason: RevokeReason,
         idempotency: Idempotency,
     ) -> Result<Withdrawn, StoreError> {
@@ -359,6 +359,18 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     #[must_use]
     pub fn view(&self, pool: &PoolId) -> Arc<PoolView> {
         self.pools.pool(pool).unwrap_or_default()
+    }
+
+    /// Like [`KeyPackageStore::view`], for async callers.
+    pub async fn load_view(&self, pool: &PoolId) -> Arc<PoolView> {
+        self.pools.load_pool(pool).await.unwrap_or_default()
+    }
+
+    /// Like [`KeyPackageStore::status`], for async callers.
+    pub async fn load_status(&self, pool: &PoolId) -> (Arc<PoolView>, Health) {
+        let view = self.load_view(pool).await;
+        let health = Health::of(&view.state, self.pools.now(), &self.pools.limits());
+        (view, health)
     }
 
     /// A pool as it is recorded, and how full it is now.
@@ -405,13 +417,14 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         E: Send + 'static,
         StoreError: From<E>,
     {
-        let pools = Arc::clone(&self.pools);
-        let read = spawn_blocking(move || read(&pools)).await;
-        Ok(read.map_err(|_| StoreError::Cancelled)??)
+        Ok(self.pools.read(read).await??)
     }
 
     /// Finds the first record of a request that was carried out before.
     pub(crate) async fn first_record(&self, key: CommandId) -> Result<Option<Record>, StoreError> {
+        if !self.pools.may_be_made(key, None) {
+            return Ok(None);
+        }
         let recorded = self.read(move |pools| find_command(pools.log(), key, 0)).await?;
         Ok(recorded.into_iter().next())
     }

@@ -38,7 +38,7 @@ const QUIET: &str = "actix_server=warn,actix_http=off";
 /// A flag goes before its variable in the environment, that before the file, that before the default.
 #[derive(Debug, Parser)]
 #[command(name = "keypool-server", version, max_term_width = 100)]
-struct Cli {
+struct ServerCli {
     /// A TOML file with settings, named as the flags are
     #[arg(long, env = "KEYPOOL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -51,12 +51,12 @@ struct Cli {
     #[command(flatten)]
     options: Options,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<ServerCommand>,
 }
 
 /// A command to a server that runs already.
 #[derive(Debug, Subcommand)]
-enum Command {
+enum ServerCommand {
     /// Let anyone register a name again whose user has lost every key
     ReleaseName(ReleaseName),
 }
@@ -71,8 +71,8 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Some(Command::ReleaseName(asked)) = &cli.command {
+    let cli = ServerCli::parse();
+    if let Some(ServerCommand::ReleaseName(asked)) = &cli.command {
         return release_name(asked);
     }
     if let Err(error) = start_log(cli.log_format, &cli.log) {

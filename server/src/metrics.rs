@@ -1,10 +1,16 @@
 //! The server's counters, for Prometheus. No user, device or key is ever a label.
 
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+};
+
 use keypool_api::{Code, ReportReason};
 use keypool_ledger::EventLog;
 use keypool_projections::quota::Quota;
 use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
 };
 use metrics_exporter_prometheus::{
     BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -47,6 +53,8 @@ const REASONS: [ReportReason; 8] = [
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    /// The metrics of the kinds of answers that were given, by route.
+    answers: RwLock<HashMap<String, Vec<AnswerMetrics>>>,
 }
 
 /// Figures of a moment, beside those of the store.
@@ -77,6 +85,29 @@ pub(crate) struct ServedRequest {
     pub(crate) package: Option<String>,
 }
 
+/// The metrics of one kind of answer: looking them up by their labels takes longer than counting.
+#[derive(Clone)]
+struct AnswerMetrics {
+    method: &'static str,
+    status: u16,
+    total: Counter,
+    seconds: Histogram,
+}
+
+impl AnswerMetrics {
+    /// Registers the metrics of a kind of answer at the local recorder.
+    fn of(ServedRequest { route, method, status, .. }: &ServedRequest) -> Self {
+        let labels = [
+            ("route", route.clone()),
+            ("method", (*method).to_owned()),
+            ("status", status.to_string()),
+        ];
+        let total = counter!("keypool_http_requests_total", &labels);
+        let seconds = histogram!("keypool_http_request_seconds", "route" => route.clone());
+        Self { method, status: *status, total, seconds }
+    }
+}
+
 impl Metrics {
     /// Starts the counters; `routes` are the path and method of each route, which are counted from zero.
     pub(crate) fn new(routes: Vec<(String, &'static str)>) -> Result<Self, BuildError> {
@@ -85,26 +116,36 @@ impl Metrics {
             describe();
             start_at_zero(routes);
         });
-        Ok(Self { handle: recorder.handle(), recorder })
+        Ok(Self { handle: recorder.handle(), recorder, answers: RwLock::default() })
     }
 
     pub(crate) fn served(&self, served: &ServedRequest) {
-        let route = served.route.clone();
-        metrics::with_local_recorder(&self.recorder, || {
-            let labels = [
-                ("route", route.clone()),
-                ("method", served.method.to_owned()),
-                ("status", served.status.to_string()),
-            ];
-            counter!("keypool_http_requests_total", &labels).increment(1);
-            histogram!("keypool_http_request_seconds", "route" => route).record(served.seconds);
-            if let Some(code) = served.code {
+        let AnswerMetrics { total, seconds, .. } = self.answer_metrics(served);
+        total.increment(1);
+        seconds.record(served.seconds);
+        if let Some(code) = served.code {
+            metrics::with_local_recorder(&self.recorder, || {
                 counter!("keypool_problems_total", "code" => code).increment(1);
-            }
-        });
+            });
+        }
         if let Some(quota) = served.quota {
             self.over_quota(quota);
         }
+    }
+
+    /// Finds the metrics of a kind of answer, which are registered with its first answer.
+    fn answer_metrics(&self, served: &ServedRequest) -> AnswerMetrics {
+        let is_it =
+            |known: &&AnswerMetrics| (known.method, known.status) == (served.method, served.status);
+        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = answers.get(&served.route).and_then(|all| all.iter().find(is_it)) {
+            return known.clone();
+        }
+        drop(answers);
+        let new = metrics::with_local_recorder(&self.recorder, || AnswerMetrics::of(served));
+        let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
+        answers.entry(served.route.clone()).or_default().push(new.clone());
+        new
     }
 
     /// Counts a refusal by a rate limit.

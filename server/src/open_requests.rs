@@ -14,21 +14,21 @@ use tokio::sync::oneshot;
 /// The open requests of one kind.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenRequests {
-    open: Arc<Mutex<Open>>,
+    open: Arc<Mutex<OpenByDevice>>,
     all_max: usize,
     device_max: usize,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenByDevice {
     count: usize,
     next: u64,
-    by_device: HashMap<PoolId, VecDeque<Entry>>,
+    by_device: HashMap<PoolId, VecDeque<OpenEntry>>,
 }
 
 /// An open request as it is counted. Dropping it tells the request that it is displaced.
 #[derive(Debug)]
-struct Entry {
+struct OpenEntry {
     number: u64,
     _displace: oneshot::Sender<Infallible>,
 }
@@ -60,7 +60,7 @@ impl OpenRequests {
         let number = open.next;
         open.next += 1;
         open.count += 1;
-        let entry = Entry { number, _displace: displace };
+        let entry = OpenEntry { number, _displace: displace };
         open.by_device.entry(pool.clone()).or_default().push_back(entry);
         Some(OpenRequest { requests: self.clone(), pool: pool.clone(), number, displaced })
     }
@@ -70,14 +70,14 @@ impl OpenRequests {
         self.open().count
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenByDevice> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
+impl OpenByDevice {
     /// Removes the first of a device's requests that is meant.
-    fn remove(&mut self, pool: &PoolId, is_meant: impl Fn(&Entry) -> bool) {
+    fn remove(&mut self, pool: &PoolId, is_meant: impl Fn(&OpenEntry) -> bool) {
         let Some(own) = self.by_device.get_mut(pool) else { return };
         let Some(place) = own.iter().position(is_meant) else { return };
         own.remove(place);

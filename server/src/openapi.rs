@@ -10,7 +10,7 @@ use actix_web::{HttpResponse, http::header::ContentType};
 use keypool_api::{EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
-use self::{fields::Fields, shared::Shared};
+use self::{fields::Fields, shared::SharedParts};
 use crate::routes::{
     delivery, devices, directory, keypackages, ledger, operations, policy, recovery,
 };
@@ -66,7 +66,7 @@ use crate::routes::{
         operations::readyz,
     ),
     components(schemas(Problem, EventView, LastResortNotice, LevelNotice)),
-    modifiers(&Fields, &Shared),
+    modifiers(&Fields, &SharedParts),
     tags(
         (name = "devices", description = "Which key speaks for which device"),
         (name = "keypackages", description = "The packages of a device"),

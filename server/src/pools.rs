@@ -46,11 +46,17 @@ mod view;
 
 mod published;
 
+mod search;
+
+mod disk_reads;
+
+mod package_cache;
+
 use std::{
     collections::HashMap,
     error::Error,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
@@ -58,7 +64,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    AppendError, Clock, EventLog, NoSnapshots, PoolId, SnapshotStore, Timestamp, log::find_command,
+    AppendError, Clock, EventLog, MemoryIndex, NoMemoryIndex, NoSnapshots, PoolId, SnapshotStore,
+    Timestamp,
 };
 use keypool_projections::{DeliveryLimits, Limits};
 use tokio::sync::{oneshot, watch as signal};
@@ -73,10 +80,13 @@ pub use self::{
 use self::{
     clock_guard::{ClockGuard, Reading},
     committer::Committer,
+    disk_reads::DiskReads,
     idempotent_replay::{REPEATS_MAX, Repeat, recall_delivery, start_repeating},
     job::{Job, Work},
     listeners::Listeners,
+    package_cache::PackageCache,
     published::Views,
+    search::Search,
     snapshots::{SnapshotWriter, restore},
 };
 
@@ -90,12 +100,16 @@ pub struct Pools<L> {
     committer: Mutex<Option<JoinHandle<()>>>,
     keeper: Mutex<Option<SnapshotWriter>>,
     repeater: Mutex<Option<JoinHandle<()>>>,
+    reads: DiskReads,
 }
 
 /// The state that the committer and the readers share.
 struct Shared<L> {
     log: L,
     snapshots: Arc<dyn SnapshotStore>,
+    /// The part of the log's index that answers from memory; empty for a log without one.
+    memory: OnceLock<Arc<dyn MemoryIndex>>,
+    packages: PackageCache,
     clock: Arc<dyn Clock>,
     limits: Limits,
     clock_guard: Mutex<ClockGuard>,
@@ -153,6 +167,8 @@ impl<L: EventLog + 'static> Pools<L> {
         let shared = Arc::new(Shared {
             log,
             snapshots,
+            memory: OnceLock::new(),
+            packages: PackageCache::default(),
             clock,
             limits,
             clock_in_doubt: AtomicBool::new(clock_guard.state(reading) != ClockState::Fine),
@@ -184,7 +200,16 @@ impl<L: EventLog + 'static> Pools<L> {
             committer: Mutex::new(Some(thread)),
             keeper: Mutex::new(Some(keeper)),
             repeater: Mutex::new(Some(repeater)),
+            reads: DiskReads::start().map_err(ReplayError::Thread)?,
         })
+    }
+
+    /// Adds the part of the log's index that answers from memory, so that only a question for the disk takes
+    /// a thread of its own. The first index counts.
+    #[must_use]
+    pub fn with_memory_index(self, index: Arc<dyn MemoryIndex>) -> Self {
+        self.shared.memory.get_or_init(|| index);
+        self
     }
 
     /// Carries out a command. When it answers, the events are durable.
@@ -196,20 +221,19 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Returns an [`ExecuteError`]. Unless it is [`ExecuteError::LogUnavailable`], nothing has changed
     /// (a lost reservation is recorded as a `Conflict`).
     pub async fn execute(&self, request: Request) -> Result<Reply, ExecuteError> {
-        // A repetition is answered on a thread of its own, so that folding an old history keeps nobody
-        // waiting but the caller. The committer looks again, for those that are under way at this moment.
-        let searched_through = self.shared.log.head()?.seq;
-        let records = find_command(&self.shared.log, request.id, 0)?;
+        let (request, searched) = self.searched(Box::new(request)).await?;
         let (sender, answer) = oneshot::channel();
-        if !records.is_empty() {
-            if let Some(reply) = self.shared.recorded_reply(&request, &records)? {
-                return Ok(reply);
+        match searched {
+            Search::Answered(reply) => return Ok(*reply),
+            // A repetition is answered on a thread of its own, so that folding an old history keeps nobody
+            // waiting but the caller.
+            Search::Repeated(records) => {
+                self.shared.repeat(Repeat { request, records, sender });
             }
-            self.shared.repeat(Repeat { request: Box::new(request), records, sender });
-            return answer.await.unwrap_or(Err(ExecuteError::LogUnavailable));
+            Search::New(through) => {
+                self.enqueue(Job::new(Work::Command(request, sender), through))?;
+            }
         }
-        let searched_through = if self.shared.prefetch(&request)? { 0 } else { searched_through };
-        self.enqueue(Job::new(Work::Command(Box::new(request), sender), searched_through))?;
         answer.await.unwrap_or(Err(ExecuteError::LogUnavailable))
     }
 
@@ -222,14 +246,12 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Returns a [`DeliverError`]. Unless it says that the log is unavailable, nothing has changed (a lost
     /// reservation is recorded as a `Conflict`).
     pub async fn deliver(&self, request: DeliveryRequest) -> Result<Delivered, DeliverError> {
-        // The committer looks again, for those that are under way at this moment.
-        let searched_through = self.shared.log.head().map_err(ExecuteError::from)?.seq;
-        let records = find_command(&self.shared.log, request.id, 0).map_err(ExecuteError::from)?;
+        let (through, records) = self.searched_delivery(&request).await?;
         if !records.is_empty() {
             return recall_delivery(&request, &records);
         }
         let (sender, answer) = oneshot::channel();
-        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), searched_through))?;
+        self.enqueue(Job::new(Work::Deliver(Box::new(request), sender), through))?;
         answer.await.unwrap_or_else(|_| Err(ExecuteError::LogUnavailable.into()))
     }
 
@@ -320,6 +342,7 @@ impl<L> Pools<L> {
             tracing::error!("the thread that answers repeated requests panicked");
         }
         self.shared.to_keep.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.reads.end();
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(keeper) = keeper {
             keeper.end();
@@ -346,6 +369,10 @@ impl<L> Shared<L> {
 
     fn views_mut(&self) -> std::sync::RwLockWriteGuard<'_, Views> {
         self.views.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory(&self) -> &dyn MemoryIndex {
+        self.memory.get().map_or(&NoMemoryIndex, |index| &**index)
     }
 
     fn reading(&self) -> Reading {

@@ -45,7 +45,6 @@ impl Failure {
             check: None,
             retry_after_s: retry_after(code).map(|wait| wait.as_secs()),
             server_time: None,
-            device_list_head: None,
             items: Vec::new(),
         };
         Self(Box::new(problem), None)

@@ -56,7 +56,7 @@ pub enum ReleaseNameError {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct NameReleaseAnswer {
     #[serde(default)]
     devices: Vec<String>,
     #[serde(default)]
@@ -90,7 +90,7 @@ impl ReleaseName {
         let mut response = request.send(body).map_err(unreachable)?;
         let status = response.status().as_u16();
         let text = response.body_mut().read_to_string().map_err(unreachable)?;
-        match (status, serde_json::from_str::<Answer>(&text)) {
+        match (status, serde_json::from_str::<NameReleaseAnswer>(&text)) {
             (200, Ok(answer)) => Ok(answer.devices),
             (_, Ok(answer)) => Err(ReleaseNameError::Refused(answer.detail)),
             (_, Err(_)) => Err(ReleaseNameError::Refused(format!("it answered {status}"))),

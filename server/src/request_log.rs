@@ -40,11 +40,11 @@ pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
 }
 
 /// The package a request was about, in short, for its line in the log.
-struct About(String);
+struct LoggedPackage(String);
 
 /// Notes in an answer which package it is about.
 pub(crate) fn about(response: &mut HttpResponse, keypackage_ref: &KeyPackageRef) {
-    response.extensions_mut().insert(About(keypackage_ref.short()));
+    response.extensions_mut().insert(LoggedPackage(keypackage_ref.short()));
 }
 
 /// Answers a request and says so in the log and in the counters.
@@ -115,7 +115,7 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> ServedR
         seconds,
         code: extensions.get::<Code>().map(|code| code.word()),
         quota: extensions.get::<Quota>().copied(),
-        package: extensions.get::<About>().map(|about| about.0.clone()),
+        package: extensions.get::<LoggedPackage>().map(|about| about.0.clone()),
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     routes,
     settings::{Settings, SettingsError},
     state::{State, Store, public_names},
-    transparency::{Follower, Following},
+    transparency::{Follower, RunningFollower},
 };
 
 /// How long a client may take to send the head of a request.
@@ -110,7 +110,7 @@ impl Server {
         let (started, starting) = mpsc::sync_channel(1);
         let (stop, stopping) = signals::channel(4);
         let (end, ended) = watch::channel(None);
-        let run = Run { settings, state, stop: stop.clone(), stopping };
+        let run = RunningServer { settings, state, stop: stop.clone(), stopping };
         let thread = thread::Builder::new()
             .name("keypool-server".to_owned())
             .spawn(move || {
@@ -248,7 +248,7 @@ fn state(
 }
 
 /// The state of the server's own thread.
-struct Run {
+struct RunningServer {
     settings: Settings,
     state: Data<State>,
     stop: signals::Sender<Ended>,
@@ -268,7 +268,7 @@ struct Site {
 /// The ledger's key, once the server takes requests.
 type Started = mpsc::SyncSender<Result<String, StartError>>;
 
-impl Run {
+impl RunningServer {
     /// Serves until it is asked to stop, and returns when the log is closed.
     async fn run(mut self, listeners: (TcpListener, TcpListener), started: Started) -> Ended {
         let opened = self.open(listeners).await;
@@ -308,7 +308,7 @@ impl Run {
     async fn open(
         &self,
         listeners: (TcpListener, TcpListener),
-    ) -> Result<([ServerHandle; 2], Following, String), StartError> {
+    ) -> Result<([ServerHandle; 2], RunningFollower, String), StartError> {
         let workers = self
             .settings
             .workers
@@ -328,7 +328,7 @@ impl Run {
                 self.watch(ledger.refuted());
                 let key = ledger.key().to_string();
                 let interval = self.settings.checkpoint_interval;
-                let following = Following::start(follower, store.pools().written(), interval);
+                let following = RunningFollower::start(follower, store.pools().written(), interval);
                 drop(self.state.ledger.set(ledger));
                 drop(self.state.store.set(store));
                 Ok((handles, following, key))

@@ -34,14 +34,14 @@ use keypool_api::{ConsistencyReply, InclusionReply};
 use keypool_ledger::{ReadError, Record};
 use keypool_transparency::{
     Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, ProofError,
-    Receipt, ReceiptFile, SignedArtifact, Standing, Tile, TreeHash, prove_consistency,
+    Receipt, ReceiptFile, ReceiptStanding, SignedArtifact, Tile, TreeHash, prove_consistency,
     prove_inclusion, subtree,
 };
 use tokio::sync::watch;
 
 use self::{durable::Durable, tiles::Tiles};
 pub(crate) use self::{
-    follower::{Follower, Following},
+    follower::{Follower, RunningFollower},
     restore::{quarantine, set_aside},
 };
 
@@ -197,12 +197,12 @@ impl From<NoteError> for ProveError {
 
 /// A checkpoint that is on the disk.
 #[derive(Clone, Debug)]
-pub(crate) struct Published {
+pub(crate) struct PublishedCheckpoint {
     checkpoint: Checkpoint,
     paper: SignedArtifact,
 }
 
-impl Published {
+impl PublishedCheckpoint {
     fn signed(checkpoint: Checkpoint, signer: &NoteSigner) -> Result<Self, NoteError> {
         let note = checkpoint.sign(signer)?;
         Ok(Self {
@@ -227,7 +227,7 @@ pub(crate) struct Ledger {
     signer: NoteSigner,
     durable: Durable,
     tiles: Tiles,
-    published: watch::Sender<Arc<Published>>,
+    published: watch::Sender<Arc<PublishedCheckpoint>>,
     /// How many records were compared with the published tree, since the start.
     compared: AtomicU64,
     /// Whether the log was found to be another one than was published.
@@ -241,12 +241,12 @@ impl Ledger {
     }
 
     /// The last checkpoint.
-    pub(crate) fn published(&self) -> Arc<Published> {
+    pub(crate) fn published(&self) -> Arc<PublishedCheckpoint> {
         Arc::clone(&self.published.borrow())
     }
 
     /// The last checkpoint, now and whenever there is another.
-    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Published>> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<PublishedCheckpoint>> {
         self.published.subscribe()
     }
 
@@ -275,7 +275,7 @@ impl Ledger {
     }
 
     /// Stores a checkpoint, and only then lets anyone see it.
-    fn publish(&self, published: Published) -> Result<(), LedgerError> {
+    fn publish(&self, published: PublishedCheckpoint) -> Result<(), LedgerError> {
         if *self.refuted.borrow() {
             return Ok(());
         }
@@ -314,7 +314,7 @@ impl Ledger {
         &self,
         record: Record,
         last_resort: bool,
-        (standing, as_of): (Standing, u64),
+        (standing, as_of): (ReceiptStanding, u64),
     ) -> Result<ReceiptFile, ProveError> {
         let hand_out = HandOut::of(record.seq, &record.envelope, last_resort);
         let hand_out = hand_out.ok_or(ProveError::Unsigned)?;

@@ -22,6 +22,9 @@ mod pools;
 #[path = "pools/replacing.rs"]
 mod replacing;
 
+#[path = "pools/directory.rs"]
+mod directory;
+
 #[path = "pools/policy.rs"]
 mod policy;
 
@@ -33,6 +36,9 @@ mod clock;
 
 #[path = "pools/residency.rs"]
 mod residency;
+
+#[path = "pools/disk_reads.rs"]
+mod disk_reads;
 
 #[path = "pools/delivery.rs"]
 mod delivery;

@@ -28,6 +28,9 @@ mod delivery;
 #[path = "server/attacks.rs"]
 mod attacks;
 
+#[path = "server/recovery.rs"]
+mod recovery;
+
 #[path = "server/signatures.rs"]
 mod signatures;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use keypool_ledger::{GroupId, PoolId};
 
-use super::{ClientOptions, MlsClient, OpenError};
+use super::{ClientOpenError, ClientOptions, MlsClient};
 use crate::{
     ExchangeError, ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
     mls::delivery::{
@@ -29,7 +29,7 @@ impl MlsClient<ServerDelivery> {
         owner: &PoolId,
         server: &str,
         options: impl Into<ClientOptions>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, ClientOpenError> {
         let delivery = |api: &crate::ApiClient| ServerDelivery::new(api.clone());
         Self::assemble(home, owner, server, delivery, options.into())
     }

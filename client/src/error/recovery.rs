@@ -12,9 +12,6 @@ pub enum RecoveryError {
     /// The user has no recovery key yet: set the first one without words of one before.
     #[error("the user has no recovery key yet")]
     NoRecoveryKey,
-    /// The server does not name its ledger, which statements are for.
-    #[error("the server does not name the key of its ledger; it may be starting: try again")]
-    NoLedger,
     /// The key cannot be made. A fault of the machine.
     #[error("the recovery key cannot be made")]
     Key(#[source] BoxError),

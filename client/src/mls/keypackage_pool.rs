@@ -29,7 +29,7 @@ pub(crate) use self::last_resort::{
 use self::status::{STATUS_RECORD, counts, server_status};
 pub(super) use self::status::{forget_server_status, record_server_status};
 pub use self::{
-    config::{PoolConfig, PoolCounts, Replenishment, ServerStatus},
+    config::{PoolConfig, RefillCounts, Replenishment, ServerStatus},
     doctor::{DoctorReport, Issue},
 };
 use super::{
@@ -106,11 +106,11 @@ impl KeyPackagePool {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn counts(&self, now: Timestamp) -> Result<PoolCounts, StorageError> {
+    pub fn counts(&self, now: Timestamp) -> Result<RefillCounts, StorageError> {
         counts(&self.store.stage()?, now)
     }
 
-    /// How many packages an inviter can still get, as [`PoolCounts::available`].
+    /// How many packages an inviter can still get, as [`RefillCounts::available`].
     ///
     /// # Errors
     ///

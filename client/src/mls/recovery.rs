@@ -6,9 +6,8 @@
 use std::{fmt, str::FromStr};
 
 use bip39::{Language, Mnemonic};
-use keypool_api::{Code, RecoverReply, RecoverRequest, RecoveryKeyRequest};
+use keypool_api::{RecoverReply, RecoveryKeyRequest};
 use keypool_ledger::{Event, Hash, PoolId};
-use keypool_projections::statement::LedgerId;
 use openmls_basic_credential::SignatureKeyPair;
 use zeroize::Zeroizing;
 
@@ -18,7 +17,10 @@ use super::{
     identity::DeviceKeys,
     statements::{Grounds, with_grounds},
 };
-use crate::{ApiError, RecoveryError, storage::fresh_command};
+use crate::{
+    DeviceIdentity, RecoveryError,
+    storage::{fresh_command, randomize},
+};
 
 /// How many bytes of randomness the words carry.
 const ENTROPY_BYTES: usize = 32;
@@ -51,7 +53,7 @@ impl RecoveryWords {
     /// Returns a [`RecoveryError`] if the machine has no randomness.
     pub fn generate() -> Result<Self, RecoveryError> {
         let mut entropy = Zeroizing::new([0; ENTROPY_BYTES]);
-        getrandom::fill(entropy.as_mut()).map_err(|err| RecoveryError::Key(err.into()))?;
+        randomize(entropy.as_mut_slice()).map_err(|err| RecoveryError::Key(err.into()))?;
         let words = Mnemonic::from_entropy_in(Language::English, entropy.as_ref());
         words.map(Self).map_err(|err| RecoveryError::Key(err.into()))
     }
@@ -140,30 +142,17 @@ impl<D> MlsConnection<D> {
     ///
     /// Returns a [`RecoveryError`]. Repeating it is harmless.
     pub async fn recover(&self, words: &RecoveryWords) -> Result<RecoverReply, RecoveryError> {
-        let by = words.keys()?;
-        let key = self.api().ledger_key().await?.ok_or(RecoveryError::NoLedger)?;
-        let ledger = LedgerId::of_verifier_key(&key.to_string()).ok_or(RecoveryError::NoLedger)?;
-        let mut head = Hash::ZERO;
-        let mut attempts = 0;
-        loop {
-            let grounds = Grounds::of(self.api(), ledger.clone(), head);
-            let pool = self.identity().pool();
-            let request: RecoverRequest =
-                grounds.recovery(pool, &by, &self.identity().signature_key())?;
-            attempts += 1;
-            match self.api().recover(&request, fresh_command()).await {
-                // Who is not registered cannot read the list; the refusal names its head.
-                Err(ApiError::Refused(problem))
-                    if problem.code == Code::StatementStale && attempts < 4 =>
-                {
-                    match problem.device_list_head {
-                        Some(now) => head = now,
-                        None => return Err(ApiError::Refused(problem).into()),
-                    }
-                }
-                outcome => return Ok(outcome?),
-            }
-        }
+        let (by, pool, key) =
+            (&words.keys()?, self.identity().pool(), &self.identity().signature_key());
+        // A device that is not registered may not read the list; the recovery key may.
+        let speaker = DeviceIdentity::with_keys(pool, by.clone());
+        let speaker = speaker.map_err(|err| RecoveryError::Key(err.into()))?;
+        let reader = &self.api().speaking_as(speaker);
+        let reply = with_grounds(|| async move {
+            let request = Grounds::fetch(reader).await?.recovery(pool, by, key)?;
+            self.api().recover(&request, fresh_command()).await
+        });
+        Ok(reply.await?)
     }
 }
 

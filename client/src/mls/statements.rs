@@ -39,12 +39,6 @@ impl Grounds {
         Ok(Self { ledger, head: devices.head, now: api.server_time(api.now()) })
     }
 
-    /// The state by another's word: the server names the head to a device that is not registered only in a
-    /// refusal.
-    pub(super) fn of(api: &ApiClient, ledger: LedgerId, head: Hash) -> Self {
-        Self { ledger, head, now: api.server_time(api.now()) }
-    }
-
     /// The agreement of a device's key, or of the recovery key before, to a recovery key.
     pub(super) fn recovery_key(
         &self,

@@ -22,10 +22,11 @@ use std::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub(crate) use self::cipher::randomize;
 #[cfg(test)]
 pub(super) use self::tests::{copy, images};
 use self::{
-    cipher::{Key, KeySlot, value_context},
+    cipher::{KeySlot, SealingKey, value_context},
     key_file::{KeyFile, Slots},
 };
 pub use self::{device_key::DeviceKey, header::DeviceKeyKind};
@@ -202,7 +203,7 @@ impl Vault {
         value: &[u8],
         slots: &mut Slots,
     ) -> Result<Vec<u8>, SealingError> {
-        let key = Key::random()?;
+        let key = SealingKey::random()?;
         slots.insert(place.slot, self.keys.wrap(place, &key)?);
         key.seal(&value_context(self.keys.store(), name), place, value)
     }

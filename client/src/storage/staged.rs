@@ -7,7 +7,7 @@ use keypool_projections::PoolState;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    LocalStore, Provider, State, chain, encoding, keys,
+    LocalStore, Provider, StoreState, chain, encoding, keys,
     own_packages::{OwnPackage, OwnPackages},
     sealing::{self, Plain},
 };
@@ -21,7 +21,7 @@ const PAST_MAX: u32 = 4;
 /// [`Staged::commit`] makes all of them durable at once. Dropping it forgets them.
 pub struct Staged<'s> {
     pub(super) store: &'s LocalStore,
-    state: MutexGuard<'s, State>,
+    state: MutexGuard<'s, StoreState>,
     draft: RefCell<StagedChanges>,
 }
 
@@ -37,7 +37,7 @@ struct StagedChanges {
 }
 
 impl<'s> Staged<'s> {
-    pub(super) fn new(store: &'s LocalStore, state: MutexGuard<'s, State>) -> Self {
+    pub(super) fn new(store: &'s LocalStore, state: MutexGuard<'s, StoreState>) -> Self {
         let draft = RefCell::new(StagedChanges {
             values: sealing::ValueChanges::new(),
             history: state.history,

@@ -158,6 +158,6 @@ fn bad_welcomes_in_the_mailbox_are_counted_too() {
         let failed =
             bob.membership().allow_more_attempts(&invited.added[0].keypackage_ref).unwrap();
         assert_eq!(failed, WELCOME_ATTEMPTS_MAX);
-        assert_eq!(bob.join(&welcome).unwrap().group, group);
+        assert_eq!(bob.join(&welcome).await.unwrap().group, group);
     });
 }

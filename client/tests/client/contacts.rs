@@ -28,7 +28,7 @@ fn who_is_introduced_invites_and_is_a_contact_once_the_invitation_is_joined() {
         // Nobody is a contact before the invitation is joined.
         bob.connection().refresh_now(now(&service)).await.unwrap();
         assert_eq!(bob.connection().tell_contacts().await.unwrap(), 0);
-        bob.join(&service.mail.welcomes("bob")[0]).unwrap();
+        bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
         assert_eq!(bob.connection().tell_contacts().await.unwrap(), 1);
         bob.connection().refresh_now(now(&service)).await.unwrap();
         assert_eq!(bob.connection().tell_contacts().await.unwrap(), 0);

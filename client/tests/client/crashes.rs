@@ -43,7 +43,7 @@ fn an_invitation_goes_on_wherever_it_was_killed() {
             assert_eq!(counts(&service).await, (1, 0, 1), "{kill:?}");
             assert!(!alice.membership().has_pending_commit(&group).unwrap(), "{kill:?}");
             assert!(resume(&alice).await.is_none(), "{kill:?}");
-            bob_joins_and_hears(&service, &alice, &group);
+            bob_joins_and_hears(&service, &alice, &group).await;
         }
     });
 }
@@ -65,7 +65,7 @@ fn a_package_lost_after_the_commit_is_replaced_wherever_it_was_killed() {
             assert_eq!(service.mail.commits(&group).len(), 3, "{kill:?}");
             assert_eq!(counts(&service).await, (0, 1, 1), "{kill:?}");
             assert!(resume(&alice).await.is_none(), "{kill:?}");
-            bob_joins_and_hears(&service, &alice, &group);
+            bob_joins_and_hears(&service, &alice, &group).await;
         }
     });
 }
@@ -85,7 +85,7 @@ fn a_removal_that_was_refused_is_made_again_after_a_restart() {
         let alice = service.open("alice");
         assert_eq!(resume(&alice).await.unwrap().unwrap().attempts, 2);
         assert!(resume(&alice).await.is_none());
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }
 
@@ -103,7 +103,7 @@ fn an_invitation_that_was_given_up_is_not_resumed() {
             assert!(!alice.membership().has_pending_commit(&group).unwrap());
             assert!(service.mail.commits(&group).is_empty());
             alice.invite(&group, ["bob"]).await.unwrap();
-            bob_joins_and_hears(&service, &alice, &group);
+            bob_joins_and_hears(&service, &alice, &group).await;
         }
     });
 }
@@ -146,10 +146,10 @@ fn two_invitations_to_two_groups_are_both_finished_after_a_restart() {
         assert_eq!(counts(&service).await, (1, 0, 2));
         let bob = service.open("bob");
         for welcome in service.mail.welcomes("bob") {
-            bob.join(&welcome).unwrap();
+            bob.join(&welcome).await.unwrap();
         }
-        hears(&bob, &alice, &group_g);
-        hears(&bob, &alice, &group_h);
+        hears(&bob, &alice, &group_g).await;
+        hears(&bob, &alice, &group_h).await;
     });
 }
 
@@ -169,9 +169,9 @@ fn an_update_of_keys_goes_on_wherever_it_was_killed() {
             assert!(carol.resume_updates().await.unwrap().is_empty());
             let commits = service.mail.commits(&group);
             assert_eq!(commits.len(), 2);
-            alice.decrypt(&commits[1]).unwrap();
-            hears(&carol, &alice, &group);
-            hears(&alice, &carol, &group);
+            alice.decrypt(&commits[1]).await.unwrap();
+            hears(&carol, &alice, &group).await;
+            hears(&alice, &carol, &group).await;
         }
     });
 }

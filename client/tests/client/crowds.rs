@@ -262,8 +262,8 @@ fn over_another_delivery_service_it_goes_on_wherever_it_was_killed() {
             assert_eq!((invited.added.len(), invited.attempts), (2, 1), "{kill:?}");
             assert_eq!(service.mail.commits(&group).len(), 1, "{kill:?}");
             let bob = service.open("bob");
-            bob.join(&service.mail.welcomes("bob")[0]).unwrap();
-            hears(&bob, &alice, &group);
+            bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
+            hears(&bob, &alice, &group).await;
             assert_eq!(alice.members(&group).unwrap().len(), 3);
             drop((alice, bob));
             assert_eq!(counts(service, "carol").await, (0, 0, 1, 0), "{kill:?}");
@@ -285,8 +285,8 @@ fn a_refused_welcome_and_a_refused_commit_are_told_of_each() {
         assert_eq!((invited.added.len(), invited.missing.len()), (1, 1));
         assert!(matches!(invited.missing[0].why, SkipReason::WelcomeRefused { .. }));
         let bob = service.open("bob");
-        bob.join(&service.mail.welcomes("bob")[0]).unwrap();
-        hears(&bob, &alice, &group);
+        bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
+        hears(&bob, &alice, &group).await;
     });
 }
 
@@ -300,7 +300,7 @@ fn after_three_bad_packages_a_device_is_given_up_and_nobody_else_is() {
         assert_eq!((invited.added.len(), invited.attempts), (1, 3));
         let why = SkipReason::PackageRejected { check: PackageCheck::Validity };
         assert_eq!((&invited.missing[0].why, invited.missing.len()), (&why, 1));
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
         drop(alice);
         assert_eq!(counts(service, "carol").await, (1, 0, 0, 3));
     });
@@ -321,7 +321,7 @@ fn a_report_of_a_package_that_is_good_withdraws_nothing() {
         });
         let invited = alice.invite(&group, ["bob"]).await.unwrap();
         assert_eq!((invited.added.len(), invited.attempts), (1, 2));
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
         let bob = service.open("bob");
         bob.connection().refresh_now(service.clock.now()).await.unwrap();
         let audit = bob.audit().unwrap();

@@ -107,7 +107,7 @@ fn a_home_that_was_set_back_is_told_and_what_it_has_no_keys_for_is_withdrawn() {
         service.back_up_home("bob");
         alice.invite(&g, ["bob"]).await.unwrap();
         let bob = service.open("bob");
-        bob.join(&service.mail.welcomes("bob")[0]).unwrap();
+        bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
         assert_eq!(refreshed(&service, &bob).await.created, 29);
         let made = live(&bob).await;
         drop(bob);
@@ -235,7 +235,7 @@ fn a_server_that_forgot_an_upload_it_has_answered_is_found_out() {
             panic!("{found:?}")
         };
         // The Welcome from the part that is lost is joined all the same.
-        bob.join(&service.mail.welcomes("bob")[0]).unwrap();
+        bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
         agrees(&service, &bob).await;
     });
 }

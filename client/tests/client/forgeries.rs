@@ -47,7 +47,7 @@ fn a_proxy_that_gives_up_on_the_server_is_asked_again() {
         service.tunnel.forge(2, 504, "<html>Gateway Timeout</html>");
         assert_eq!(alice.invite(&group, ["bob"]).await.unwrap().attempts, 1);
         assert_eq!(counts(&service).await, (1, 0, 1));
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }
 

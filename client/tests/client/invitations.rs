@@ -23,7 +23,7 @@ fn somebody_who_is_offline_is_invited_and_joins_later() {
             ("bob/main", 1)
         );
         assert_eq!(counts(&service).await, (1, 0, 1));
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }
 
@@ -57,7 +57,7 @@ fn a_commit_that_is_not_accepted_leaves_nothing_and_the_package_goes_back() {
             assert!(resume(&alice).await.is_none());
             // The next try is as good as the first.
             alice.invite(&group, ["bob"]).await.unwrap();
-            bob_joins_and_hears(&service, &alice, &group);
+            bob_joins_and_hears(&service, &alice, &group).await;
         }
     });
 }
@@ -80,7 +80,7 @@ fn an_unanswered_commit_is_posted_again_and_the_invitation_goes_on() {
             }
             resume(&alice).await.unwrap().unwrap();
             assert_eq!(counts(&service).await, (1, 0, 1));
-            bob_joins_and_hears(&service, &alice, &group);
+            bob_joins_and_hears(&service, &alice, &group).await;
         }
     });
 }
@@ -94,7 +94,7 @@ fn a_welcome_that_did_not_get_through_is_handed_over_later() {
         alice.invite(&group, ["bob"]).await.unwrap_err();
         resume(&alice).await.unwrap().unwrap_err();
         resume(&alice).await.unwrap().unwrap();
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }
 
@@ -108,7 +108,7 @@ fn an_invitation_ends_alike_whichever_answers_are_lost() {
             service.tunnel.lose(lost);
             alice.invite(&group, ["bob"]).await.unwrap();
             assert_eq!(counts(&service).await, (1, 0, 1), "lost {lost:?}");
-            bob_joins_and_hears(&service, &alice, &group);
+            bob_joins_and_hears(&service, &alice, &group).await;
         }
     });
 }
@@ -124,7 +124,7 @@ fn a_package_lost_after_the_commit_is_taken_back_and_another_is_used() {
         assert_eq!(invited.attempts, 2);
         assert_eq!(service.mail.commits(&group).len(), 3, "added, removed, added again");
         assert_eq!(counts(&service).await, (0, 1, 1));
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
         let bob = service.open("bob");
         bob.connection().refresh_now(now(&service)).await.unwrap();
         let conflicts = bob.history(None).unwrap().into_iter().filter(|m| m.event == "conflict");
@@ -146,7 +146,7 @@ fn a_package_lost_before_the_commit_is_replaced_without_a_trace() {
         assert!(!alice.membership().has_pending_commit(&group).unwrap());
         assert_eq!(counts(&service).await, (3, 0, 0));
         alice.invite(&group, ["bob"]).await.unwrap();
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }
 
@@ -254,7 +254,7 @@ fn devices_of_another_ciphersuite_invite_and_are_invited() {
         alice.create_group(&group).unwrap();
         assert_eq!(alice.membership().ciphersuite(&group).unwrap(), 3);
         alice.invite(&group, ["bob"]).await.unwrap();
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
 
         drop(service.device("carol", 2).await);
         let refused = alice.invite(&group, ["carol"]).await.unwrap_err();

@@ -113,24 +113,27 @@ fn an_empty_pool_still_answers_and_each_welcome_is_joined_once() {
 
         let bob = bob(&service, 1);
         let welcomes = service.mail.welcomes("bob");
-        let joined: Vec<_> = welcomes.iter().map(|welcome| bob.join(welcome).unwrap()).collect();
+        let mut joined = Vec::new();
+        for welcome in &welcomes {
+            joined.push(bob.join(welcome).await.unwrap());
+        }
         assert_eq!(joined.iter().map(|it| it.last_resort).collect::<Vec<_>>(), [false, true, true]);
         assert_eq!(joined[1].keypackage_ref, joined[2].keypackage_ref);
         assert!(!has_keys(&bob, &joined[0].keypackage_ref));
         assert!(has_keys(&bob, &joined[1].keypackage_ref));
-        hears(&bob, &alice, &b);
-        hears(&bob, &alice, &c);
+        hears(&bob, &alice, &b).await;
+        hears(&bob, &alice, &c).await;
 
         // Bob is taken out of the group: the Welcome of before does not bring him back, another one does.
         alice.remove(&b, "bob", None).await.unwrap();
-        bob.decrypt(service.mail.commits(&b).last().unwrap()).unwrap();
+        bob.decrypt(service.mail.commits(&b).last().unwrap()).await.unwrap();
         drop(bob);
         let bob = self::bob(&service, 1);
-        let replayed = bob.join(&welcomes[1]).unwrap_err();
+        let replayed = bob.join(&welcomes[1]).await.unwrap_err();
         assert!(matches!(replayed, JoinError::Replayed { .. }), "{replayed:?}");
         assert!(invited_to(&alice, &b).await, "Bob has not refilled his pool");
-        bob.join(service.mail.welcomes("bob").last().unwrap()).unwrap();
-        hears(&bob, &alice, &b);
+        bob.join(service.mail.welcomes("bob").last().unwrap()).await.unwrap();
+        hears(&bob, &alice, &b).await;
         refresh(&service, &bob).await;
         assert_eq!(bob.audit().unwrap().findings, []);
     });
@@ -169,10 +172,10 @@ fn a_welcome_without_the_parts_of_others_is_the_same_welcome() {
         let last_resort = standing(&bob).await.pop().unwrap();
         let cut = without_the_other(&welcome, &last_resort);
         assert!(cut.len() + 4 < welcome.len());
-        bob.join(&cut).unwrap();
+        bob.join(&cut).await.unwrap();
         alice.remove(&b, "bob", None).await.unwrap();
-        bob.decrypt(service.mail.commits(&b).last().unwrap()).unwrap();
-        let replayed = bob.join(&welcome).unwrap_err();
+        bob.decrypt(service.mail.commits(&b).last().unwrap()).await.unwrap();
+        let replayed = bob.join(&welcome).await.unwrap_err();
         assert!(matches!(replayed, JoinError::Replayed { .. }), "{replayed:?}");
     });
 }
@@ -188,7 +191,7 @@ fn after_its_first_use_another_takes_its_place_and_its_keys_live_a_day() {
         }
         let bob = bob(&service, 1);
         let welcomes = service.mail.welcomes("bob");
-        let used = bob.join(&welcomes[1]).unwrap().keypackage_ref;
+        let used = bob.join(&welcomes[1]).await.unwrap().keypackage_ref;
         // The last refresh is less than a minute ago: this one is due all the same.
         let refreshed = bob.refresh_key_packages().await.unwrap();
         assert_eq!((refreshed.last_resort_used, refreshed.last_resort_uploaded), (1, 1));
@@ -201,11 +204,11 @@ fn after_its_first_use_another_takes_its_place_and_its_keys_live_a_day() {
         // What was on its way still joins, for a day.
         service.clock.advance(23 * HOUR);
         refresh(&service, &bob).await;
-        bob.join(&welcomes[2]).unwrap();
+        bob.join(&welcomes[2]).await.unwrap();
         service.clock.advance(HOUR);
         refresh(&service, &bob).await;
         assert!(!has_keys(&bob, &used));
-        let late = bob.join(&welcomes[3]).unwrap_err();
+        let late = bob.join(&welcomes[3]).await.unwrap_err();
         let JoinError::MissingPrivateKey { fate, .. } = late else { panic!("{late:?}") };
         assert!(matches!(fate, KeyFate::Revoked { .. }), "{fate:?}");
         assert!(bob.connection().pool().check_up(now(&service)).unwrap().is_sound());
@@ -229,7 +232,7 @@ fn a_use_is_learned_from_the_server_before_the_welcome_comes() {
         assert_eq!(standing(&bob).await.len(), 1);
         assert_ne!(standing(&bob).await, before);
         for welcome in service.mail.welcomes("bob") {
-            bob.join(&welcome).unwrap();
+            bob.join(&welcome).await.unwrap();
         }
         assert_eq!(refresh(&service, &bob).await.last_resort_used, 0, "told before");
         assert_eq!(bob.audit().unwrap().findings, []);
@@ -268,7 +271,7 @@ fn a_device_that_was_away_for_weeks_is_still_invited_and_joins() {
             let refreshed = refresh(&service, &bob).await;
             assert_eq!((refreshed.expired, refreshed.created), (2, 2), "{days}");
             let welcome = service.mail.welcomes("bob").pop().unwrap();
-            assert_eq!(bob.join(&welcome).unwrap().group, group, "{days}");
+            assert_eq!(bob.join(&welcome).await.unwrap().group, group, "{days}");
         }
     });
 }
@@ -333,7 +336,7 @@ fn it_is_replaced_wherever_the_app_was_killed() {
                 invited(&alice, "b").await;
                 let bob = bob(&service, 1);
                 let welcomes = service.mail.welcomes("bob");
-                let used = bob.join(&welcomes[1]).unwrap().keypackage_ref;
+                let used = bob.join(&welcomes[1]).await.unwrap().keypackage_ref;
                 let does = async |bob: &MlsClient<Mail>| drop(refresh(&service, bob).await);
                 service.kill("bob", kill, bob, does).await;
                 let bob = self::bob(&service, 1);
@@ -347,9 +350,9 @@ fn it_is_replaced_wherever_the_app_was_killed() {
                 let own = bob.own_history(Some(&stands[0])).unwrap().pop().unwrap();
                 assert_eq!(own.event, "uploaded", "{kill:?}");
                 assert!(has_keys(&bob, &used), "{kill:?}");
-                let replayed = bob.join(&welcomes[1]).unwrap_err();
+                let replayed = bob.join(&welcomes[1]).await.unwrap_err();
                 assert!(matches!(replayed, JoinError::Replayed { .. }), "{kill:?}: {replayed:?}");
-                bob.join(&welcomes[0]).unwrap();
+                bob.join(&welcomes[0]).await.unwrap();
                 service.clock.advance(25 * HOUR);
                 refresh(&service, &bob).await;
                 assert!(!has_keys(&bob, &used), "{kill:?}");

@@ -143,7 +143,7 @@ fn a_proposal_to_remove_a_member_does_not_block_that_members_commits() {
         let (alice, bob, group) = alice_and_bob(&service).await;
         drop(bob);
         let proposal = proposal_to_remove_alice(&service.folder.path().join("bob"), &group);
-        assert!(matches!(alice.decrypt(&proposal), Ok(Received::Proposed { .. })));
+        assert!(matches!(alice.decrypt(&proposal).await, Ok(Received::Proposed { .. })));
         alice.take_up_proposals(&group).await.unwrap();
         alice.update_keys(&group).await.unwrap();
         assert_eq!(members(&alice, &group), ["alice/main", "bob/main"]);

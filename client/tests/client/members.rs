@@ -61,6 +61,12 @@ pub(crate) fn shown(client: &Client) -> Vec<String> {
 fn text(what: MailboxEventKind) -> String {
     match what {
         MailboxEventKind::Joined { inviter, .. } => format!("joined by {inviter}"),
+        MailboxEventKind::InvitationRefused { inviter, why, .. } => {
+            format!("refused an invitation by {inviter}: {why}")
+        }
+        MailboxEventKind::OtherSender { sender, named, .. } => {
+            format!("{sender} sent it, not {named}")
+        }
         MailboxEventKind::Message { sender, bytes, .. } => {
             format!("{sender}: {}", String::from_utf8(bytes).unwrap())
         }

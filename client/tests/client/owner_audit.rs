@@ -46,7 +46,7 @@ fn an_honest_story_has_nothing_to_tell() {
         alice.invite(&group, ["bob"]).await.unwrap();
         let bob = service.open("bob");
         assert_eq!(found(&service, &bob).await, []);
-        bob.join(&service.mail.welcomes("bob")[0]).unwrap();
+        bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
         assert_eq!(bob.audit().unwrap().findings, []);
         assert_eq!(found(&service, &bob).await, []);
         // Another key, and packages that are withdrawn.
@@ -55,12 +55,12 @@ fn an_honest_story_has_nothing_to_tell() {
         // Out of the group and in again.
         alice.remove(&group, "bob", None).await.unwrap();
         for commit in service.mail.commits(&group).iter().skip(1) {
-            drop(bob.decrypt(commit).unwrap());
+            drop(bob.decrypt(commit).await.unwrap());
         }
         alice.invite(&group, ["bob"]).await.unwrap();
         service.clock.advance(MINUTE);
         assert_eq!(found(&service, &bob).await, []);
-        bob.join(&service.mail.welcomes("bob")[1]).unwrap();
+        bob.join(&service.mail.welcomes("bob")[1]).await.unwrap();
         service.clock.advance(DAY * 3);
         assert_eq!(found(&service, &bob).await, []);
         let audit = bob.audit().unwrap();
@@ -104,7 +104,7 @@ fn a_welcome_that_comes_late_ends_the_wait() {
             bob.connection().refresh_now(now(&service)).await.unwrap();
         }
         assert_eq!(bob.audit().unwrap().findings.len(), 1);
-        bob.join(&service.mail.welcomes("bob")[0]).unwrap();
+        bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
         assert_eq!(found(&service, &bob).await, []);
     });
 }
@@ -268,7 +268,7 @@ fn a_welcome_from_another_than_the_holder_is_told() {
         // The server thinks that Carol used the package; Alice made the Welcome.
         alice.invite(&g, ["bob"]).await.unwrap();
         let bob = service.open("bob");
-        bob.join(&service.mail.welcomes("bob")[0]).unwrap();
+        bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
         let api = bob.connection().api();
         let mut reply = api.events(0, 100).await.unwrap();
         let mut prev: Option<Vec<u8>> = None;
@@ -306,7 +306,7 @@ fn a_welcome_without_a_reservation_is_told() {
         bob.connection().fetch_history(now(&service)).await.unwrap();
         let answer = with_lie(&bob, |_| Vec::new()).await;
         alice.invite(&g, ["bob"]).await.unwrap();
-        bob.join(&service.mail.welcomes("bob")[0]).unwrap();
+        bob.join(&service.mail.welcomes("bob")[0]).await.unwrap();
         assert_eq!(bob.audit().unwrap().findings, [], "the history is older than the Welcome");
         service.tunnel.forge(0, 200, &answer);
         bob.connection().fetch_history(now(&service)).await.unwrap();

@@ -30,25 +30,29 @@ pub(crate) async fn carol_joins(
 ) -> MlsClient<Mail> {
     let carol = service.device("carol", 2).await;
     alice.invite(group, ["carol"]).await.unwrap();
-    carol.join(&service.mail.welcomes("carol")[0]).unwrap();
+    carol.join(&service.mail.welcomes("carol")[0]).await.unwrap();
     carol
 }
 
 /// Bob comes back, joins by the one Welcome that waits for him, and hears Alice.
-pub(crate) fn bob_joins_and_hears(service: &Service, alice: &MlsClient<Mail>, group: &GroupId) {
+pub(crate) async fn bob_joins_and_hears(
+    service: &Service,
+    alice: &MlsClient<Mail>,
+    group: &GroupId,
+) {
     let bob = service.open("bob");
     let welcomes = service.mail.welcomes("bob");
     assert_eq!(welcomes.len(), 1);
-    let joined = bob.join(&welcomes[0]).unwrap();
+    let joined = bob.join(&welcomes[0]).await.unwrap();
     assert!(!bob.connection().pool().has_private_keys(&joined.keypackage_ref).unwrap());
-    hears(&bob, alice, group);
+    hears(&bob, alice, group).await;
     assert_eq!(alice.members(group).unwrap().len(), 2);
 }
 
 /// One hears the other.
-pub(crate) fn hears(listener: &MlsClient<Mail>, speaker: &MlsClient<Mail>, group: &GroupId) {
+pub(crate) async fn hears(listener: &MlsClient<Mail>, speaker: &MlsClient<Mail>, group: &GroupId) {
     let sealed = speaker.encrypt(group, b"hello").unwrap();
-    let received = listener.decrypt(&sealed).unwrap();
+    let received = listener.decrypt(&sealed).await.unwrap();
     let heard = matches!(&received, Received::Application { bytes, .. } if bytes == b"hello");
     assert!(heard, "{received:?}");
 }

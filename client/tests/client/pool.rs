@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use keypool_client::{
-    ConfigError, DeviceIdentity, KeyPackagePool, LocalStore, OwnStage, PoolConfig, PoolCounts,
-    PoolError, Replenishment, ServerStatus, StorageError, fresh_command,
+    ConfigError, DeviceIdentity, KeyPackagePool, LocalStore, OwnStage, PoolConfig, PoolError,
+    RefillCounts, Replenishment, ServerStatus, StorageError, fresh_command,
 };
 use keypool_ledger::{KeyPackageRef, RevokeReason, Timestamp};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
@@ -52,7 +52,7 @@ fn a_refill_fills_to_the_target_uploads_first_and_stays_below_the_cap() {
         let target = 1 + usize::from(sizes.1) % hard_cap;
         let low_watermark = usize::from(sizes.2) % target;
         let config = PoolConfig { target, low_watermark, hard_cap, ..PoolConfig::default() };
-        let counts = PoolCounts {
+        let counts = RefillCounts {
             available: usize::from(available) % (hard_cap + 2),
             live: usize::from(available) % (hard_cap + 2) + usize::from(reserved),
             pending: usize::from(pending),

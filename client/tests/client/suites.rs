@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keypool_client::{
-    DeviceIdentity, LocalStore, MlsClient, OfferedPackage, PoolConfig, PoolCounts, Received,
+    DeviceIdentity, LocalStore, MlsClient, OfferedPackage, PoolConfig, Received, RefillCounts,
     Replenishment,
 };
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, SignatureKey};
@@ -57,7 +57,7 @@ async fn with_bob(
     alice.create_group_in(&group, suite).unwrap();
     alice.invite(&group, ["bob"]).await.unwrap();
     let welcomes = service.mail.welcomes("bob");
-    assert_eq!(bob.join(welcomes.last().unwrap()).unwrap().group, group);
+    assert_eq!(bob.join(welcomes.last().unwrap()).await.unwrap().group, group);
     assert_eq!(bob.membership().ciphersuite(&group).unwrap(), suite);
     they_talk(alice, bob, &group);
     group
@@ -239,7 +239,7 @@ fn a_suite_that_is_not_wanted_any_more_is_not_refilled() {
 #[test]
 fn where_there_is_not_room_for_all_each_ciphersuite_has_its_share() {
     let config = PoolConfig { target: 8, low_watermark: 4, hard_cap: 16, ..config(&[1, 2]) };
-    let counts = |available, pending| PoolCounts { available, live: 10, pending };
+    let counts = |available, pending| RefillCounts { available, live: 10, pending };
     let shares = config.replenishments(&[(1, counts(0, 2)), (2, counts(0, 0))]);
     let expected = [
         (1, Replenishment { reupload: 2, create: 1 }),

@@ -172,7 +172,7 @@ fn an_invitation_of_one() {
         },
         async |_, (alice, group)| invites(alice, group, &["bob"]).await,
         async |service, (alice, group)| {
-            bob_joins_and_hears(&service, &alice, &group);
+            bob_joins_and_hears(&service, &alice, &group).await;
             let counts = counts(&service).await;
             let bob = open(&service, "bob");
             agrees(&service, &bob).await;
@@ -201,7 +201,7 @@ fn an_invitation_of_many() {
                 let device = open(&service, name);
                 let welcomes = service.mail.welcomes(name);
                 assert_eq!(welcomes.len(), 1, "{name}");
-                device.join(&welcomes[0]).unwrap();
+                device.join(&welcomes[0]).await.unwrap();
                 told = format!("{told}; {}", counts_of(&service, &device).await);
             }
             told

@@ -39,7 +39,7 @@ async fn bob_is_too_late(service: &Service) -> (MlsClient<Mail>, GroupId) {
     alice.invite(&group, ["bob"]).await.unwrap_err();
     let update = carol.membership().self_update(&group).unwrap();
     commits(&carol, &group, &update).await;
-    alice.decrypt(&update.commit).unwrap();
+    alice.decrypt(&update.commit).await.unwrap();
     (alice, group)
 }
 
@@ -115,7 +115,7 @@ fn a_commit_that_the_app_has_merged_is_accepted_all_the_same() {
         alice.membership().merge_pending_commit(&group).unwrap();
         resume(&alice).await.unwrap().unwrap();
         assert_eq!(service.mail.commits(&group).len(), 1);
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }
 
@@ -129,7 +129,7 @@ fn an_invitation_is_not_driven_twice_at_once() {
         assert_eq!(invited.unwrap().attempts, 1);
         assert!(resumed.unwrap().is_empty());
         assert_eq!(counts(&service).await, (2, 0, 1));
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }
 
@@ -166,11 +166,11 @@ fn a_member_whom_another_has_removed_need_not_be_removed() {
         be_overtaken(&service, service.device("dave", 0).await);
         service.mail.fail_commits(&[Fault::Taken, Fault::EpochTaken]);
         alice.invite(&group, ["bob"]).await.unwrap_err();
-        carol.decrypt(&service.mail.commits(&group)[1]).unwrap();
+        carol.decrypt(&service.mail.commits(&group)[1]).await.unwrap();
         let bob = "bob".parse().unwrap();
         let removal = carol.membership().remove_member(&group, &bob).unwrap();
         commits(&carol, &group, &removal).await;
-        alice.decrypt(&removal.commit).unwrap();
+        alice.decrypt(&removal.commit).await.unwrap();
         assert_eq!(resume(&alice).await.unwrap().unwrap().attempts, 2);
         assert_eq!(service.mail.commits(&group).len(), 4);
         assert_eq!(alice.members(&group).unwrap().len(), 3);
@@ -187,7 +187,7 @@ fn an_invitation_to_a_group_that_was_left_is_forgotten() {
         alice.invite(&group, ["bob"]).await.unwrap_err();
         let removal = carol.membership().remove_member(&group, alice.identity().pool()).unwrap();
         commits(&carol, &group, &removal).await;
-        alice.decrypt(&removal.commit).unwrap();
+        alice.decrypt(&removal.commit).await.unwrap();
         let gone = resume(&alice).await.unwrap().unwrap_err();
         assert!(matches!(gone, InviteError::Group(GroupError::NotInGroup { .. })), "{gone:?}");
         assert!(resume(&alice).await.is_none());
@@ -222,9 +222,9 @@ fn a_device_updates_its_keys_after_joining() {
         let (alice, group) = alice_and_absent_bob(&service, 2).await;
         let carol = carol_joins(&service, &alice, &group).await;
         carol.update_keys(&group).await.unwrap();
-        alice.decrypt(service.mail.commits(&group).last().unwrap()).unwrap();
-        hears(&carol, &alice, &group);
-        hears(&alice, &carol, &group);
+        alice.decrypt(service.mail.commits(&group).last().unwrap()).await.unwrap();
+        hears(&carol, &alice, &group).await;
+        hears(&alice, &carol, &group).await;
         assert!(carol.resume_updates().await.unwrap().is_empty());
     });
 }
@@ -249,6 +249,6 @@ fn an_update_that_is_not_accepted_leaves_nothing_and_an_unanswered_one_stays() {
         alice.update_keys(&group).await.unwrap();
         assert_eq!(service.mail.commits(&group).len(), 1);
         alice.invite(&group, ["bob"]).await.unwrap();
-        bob_joins_and_hears(&service, &alice, &group);
+        bob_joins_and_hears(&service, &alice, &group).await;
     });
 }

@@ -33,13 +33,13 @@ pub enum Fault {
 /// Appends and reads are counted from 1, each for themselves, since the log was wrapped.
 pub struct Faulty<L> {
     log: L,
-    plan: Mutex<Plan<L>>,
+    plan: Mutex<FaultPlan<L>>,
 }
 
 /// Something done to a log before an append.
 type Rival<L> = Box<dyn FnOnce(&L) + Send>;
 
-struct Plan<L> {
+struct FaultPlan<L> {
     n_appends: u64,
     n_reads: u64,
     append_faults: BTreeMap<u64, Fault>,
@@ -51,7 +51,7 @@ impl<L: EventLog> Faulty<L> {
     /// Wraps a log, without any faults so far.
     #[must_use]
     pub fn new(log: L) -> Self {
-        let plan = Plan {
+        let plan = FaultPlan {
             n_appends: 0,
             n_reads: 0,
             append_faults: BTreeMap::new(),
@@ -96,7 +96,7 @@ impl<L: EventLog> Faulty<L> {
         &self.log
     }
 
-    fn plan(&self) -> MutexGuard<'_, Plan<L>> {
+    fn plan(&self) -> MutexGuard<'_, FaultPlan<L>> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -58,7 +58,7 @@ pub use self::{
     journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
 };
 use super::{
-    AppendError, Appended, Batch, EventLog, Key, LogHead, ReadError, Record, Snapshot,
+    AppendError, Appended, Batch, EventLog, Key, LogHead, MemoryIndex, ReadError, Record, Snapshot,
     SnapshotStore, StreamHead, staging::Staging,
 };
 use crate::StreamId;
@@ -321,6 +321,17 @@ fn refusal(journal: &Journal, decided_at: LogHead) -> Option<AppendError> {
     }
     let head = LogHead { seq: journal.last_seq() };
     head.check(decided_at).err().map(Into::into)
+}
+
+impl MemoryIndex for SledLog {
+    fn may_have(&self, key: Key<'_>, after: u64) -> bool {
+        let Ok(index) = self.core.index() else { return true };
+        self.core.check_certain().is_err() || index.may_have(key, after)
+    }
+
+    fn has_head(&self, stream: &StreamId) -> bool {
+        self.core.index().is_ok_and(|index| index.has_head(stream))
+    }
 }
 
 impl SnapshotStore for SledLog {

@@ -8,7 +8,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    EventLog, LogHealth, MemoryLog, SledLog, SledLogOptions, Snapshot, SnapshotStore,
+    EventLog, Key, LogHealth, MemoryIndex, MemoryLog, SledLog, SledLogOptions, Snapshot,
+    SnapshotStore,
     log::{append_at_head, find_command, find_package},
 };
 use tempfile::TempDir;
@@ -69,6 +70,31 @@ fn a_log_of_many_runs_reads_as_one_in_memory() {
     same(&memory, &log);
     lengthen(&[&memory, &log], n, n + 50);
     same(&memory, &log);
+}
+
+#[test]
+fn memory_never_denies_what_the_log_has_and_knows_what_came_late() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    lengthen(&[&log], 1, 900);
+    let log = {
+        drop(log);
+        open(dir.path())
+    };
+    for record in all(&log) {
+        let key = Key::Command(record.envelope.command);
+        assert!(log.may_have(key, 0) && log.may_have(key, record.seq - 1), "{}", record.seq);
+        assert!(log.find(key, record.seq, 9).unwrap().is_empty());
+        let package = record.envelope.event.keypackage_ref().unwrap();
+        assert!(log.may_have(Key::Package(package), 0));
+    }
+    let head = log.head().unwrap().seq;
+    assert!(!log.may_have(Key::Command(all(&log).pop().unwrap().envelope.command), head));
+    let strangers = (0..1000).map(|n| Key::Command(command(1_000_000 + n)));
+    let maybe = strangers.filter(|key| log.may_have(*key, 0)).count();
+    assert!(maybe < 500, "a filter denies most of what it does not have: {maybe}");
+    log.stream_head(&stream("bob")).unwrap();
+    assert!(log.has_head(&stream("bob")) && !log.has_head(&stream("nobody")));
 }
 
 #[test]

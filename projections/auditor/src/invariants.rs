@@ -29,13 +29,13 @@ use keypool_ledger::{
 };
 
 use self::{
-    contacts::Contacts,
-    deliveries::Deliveries,
+    contacts::AuditedContacts,
+    deliveries::AuditedDeliveries,
     devices::Devices,
-    packages::{Claim, PackageHistory, PoolTally},
-    pins::Pins,
+    packages::{PackageHistory, PoolTally, ReservationHistory},
+    pins::{Declared, Pins},
 };
-use crate::verify::{Finding, Severity};
+use crate::verify::{Finding, FindingSeverity};
 
 /// The invariants that events alone cannot show, and why.
 pub const UNSEEN: [(&str, &str); 3] = [
@@ -123,26 +123,27 @@ pub struct Auditor {
     promises: InvariantParams,
     overrides: Overrides,
     packages: HashMap<KeyPackageRef, PackageHistory>,
-    claims: HashMap<ReservationId, Claim>,
+    claims: HashMap<ReservationId, ReservationHistory>,
     pools: BTreeMap<PoolId, PoolTally>,
-    commands: HashMap<CommandId, Asked>,
+    commands: HashMap<CommandId, SeenCommand>,
     devices: Devices,
     pins: Pins,
-    deliveries: Deliveries,
-    contacts: Contacts,
+    declared: Declared,
+    deliveries: AuditedDeliveries,
+    contacts: AuditedContacts,
     findings: Vec<Finding>,
 }
 
 /// The memory of a command: the request behind it, and its last event.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct SeenCommand {
     request: Hash,
     last: u64,
 }
 
-/// One event where it stands.
+/// An event with its position in the log.
 #[derive(Clone, Copy, Debug)]
-struct Seen<'a> {
+struct AuditedEvent<'a> {
     seq: u64,
     envelope: &'a EventEnvelope,
 }
@@ -160,8 +161,9 @@ impl Auditor {
             commands: HashMap::new(),
             devices: Devices::default(),
             pins: Pins::default(),
-            deliveries: Deliveries::default(),
-            contacts: Contacts::default(),
+            declared: Declared::default(),
+            deliveries: AuditedDeliveries::default(),
+            contacts: AuditedContacts::default(),
             findings: Vec::new(),
         }
     }
@@ -174,12 +176,15 @@ impl Auditor {
 
     /// Takes the next event of the log.
     pub fn see(&mut self, seq: u64, envelope: &EventEnvelope) {
-        let seen = Seen { seq, envelope };
+        let seen = AuditedEvent { seq, envelope };
         self.see_command(seen);
         let findings = self.deliveries.see(seen);
         self.findings.extend(findings);
         match &envelope.stream {
             StreamId::Pool(pool) if envelope.event.keypackage_ref().is_some() => {
+                if let Event::Uploaded(facts) = &envelope.event {
+                    self.see_credential(seen, pool, facts);
+                }
                 self.see_package(seen, pool);
             }
             StreamId::Pool(pool) => {
@@ -205,9 +210,9 @@ impl Auditor {
     }
 
     /// One request, one digest, one batch: repeating a request adds no event.
-    fn see_command(&mut self, seen: Seen<'_>) {
+    fn see_command(&mut self, seen: AuditedEvent<'_>) {
         let (id, request) = (seen.envelope.command, seen.envelope.request);
-        let asked = self.commands.entry(id).or_insert(Asked { request, last: seen.seq });
+        let asked = self.commands.entry(id).or_insert(SeenCommand { request, last: seen.seq });
         let (before, last) = (asked.request, asked.last);
         asked.last = seen.seq;
         if before != request {
@@ -277,7 +282,7 @@ impl Auditor {
 
 /// A rule that events break.
 fn broken(rule: &'static str, events: &[u64], what: String) -> Finding {
-    Finding { gravity: Severity::Rule, rule, events: events.to_vec(), what, place: None }
+    Finding { gravity: FindingSeverity::Rule, rule, events: events.to_vec(), what, place: None }
 }
 
 /// The first eight digits of a reservation: enough to tell lines apart, too few to use it.

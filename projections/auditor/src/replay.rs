@@ -8,7 +8,7 @@ use std::{
 use keypool_ledger::{EventEnvelope, GroupId, PoolId, StreamId, Timestamp};
 use keypool_projections::{Deliveries, GroupState, IllegalChange, PoolState};
 
-use crate::verify::{Finding, Severity};
+use crate::verify::{Finding, FindingSeverity};
 
 /// A pool forgets when it knows this many packages whose fate is sealed, or twice as many as were left
 /// the last time.
@@ -79,7 +79,7 @@ impl Fold {
                     Err(error) => {
                         let what =
                             format!("record {seq} of {pool} is refused by the fold: {error}.");
-                        let (gravity, rule, events) = (Severity::Rule, "I6", vec![seq]);
+                        let (gravity, rule, events) = (FindingSeverity::Rule, "I6", vec![seq]);
                         self.refused.push(Finding { gravity, rule, events, what, place: None });
                         return Err(error);
                     }

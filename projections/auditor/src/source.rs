@@ -23,7 +23,7 @@ use crate::export::{ExportReader, Manifest};
 pub struct Source {
     path: PathBuf,
     kind: SourceKind,
-    server: Option<server::Server>,
+    server: Option<server::ServerSource>,
     /// Nobody opens the directory as a log while it is being read.
     _lock: Option<ReadLock>,
 }
@@ -75,7 +75,7 @@ impl Source {
     /// Returns a [`SourceError`] if it holds no log, or a process has it open, or a server does not
     /// answer.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        if let Some(server) = server::Server::named(path)? {
+        if let Some(server) = server::ServerSource::named(path)? {
             server.greet()?;
             return Ok(Self { server: Some(server), ..Self::of(path, SourceKind::Server, None) });
         }
@@ -108,7 +108,7 @@ impl Source {
         self.kind
     }
 
-    /// How many bytes it has, as far as that can be told: for the bar that shows how far one is.
+    /// The size of the source's files in bytes, for a progress bar; 0 for a server, whose size is unknown.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let len = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());

@@ -22,7 +22,7 @@ static NOTHING: LazyLock<Hash> = LazyLock::new(|| Hash::of(&[]));
 /// How bad a finding is, and with which number the tool ends because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Severity {
+pub enum FindingSeverity {
     /// The bytes contradict a rule, but are as they were written.
     Rule,
     /// The bytes differ from those that were written.
@@ -35,7 +35,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
-    pub gravity: Severity,
+    pub gravity: FindingSeverity,
     /// The rule, as in `I1` or `chain`.
     pub rule: &'static str,
     /// The positions of the events that show it.
@@ -44,12 +44,12 @@ pub struct Finding {
     pub what: String,
     /// The place of the fault.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
+    pub place: Option<FileLocation>,
 }
 
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct FileLocation {
     /// The file.
     pub file: PathBuf,
     /// The byte, from the file's beginning.
@@ -67,7 +67,7 @@ pub struct Seen {
 
 /// The outcome of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct VerificationReport {
     /// How many records were read.
     pub records: u64,
     /// How many histories they belong to.
@@ -100,7 +100,7 @@ pub struct Verifier {
 /// `seen` are ends of this log that somebody remembers; `passed` is told how many bytes of the source
 /// were read.
 #[must_use]
-pub fn verify(source: &Source, seen: &[Seen], passed: &mut dyn FnMut(u64)) -> Verdict {
+pub fn verify(source: &Source, seen: &[Seen], passed: &mut dyn FnMut(u64)) -> VerificationReport {
     let mut verifier = Verifier::expecting(seen);
     let outcome = source.visit(&mut |raw| {
         passed((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
@@ -126,7 +126,7 @@ impl Verifier {
         let expected = self.next_seq.unwrap_or(1);
         if raw.seq != expected {
             let what = format!("record {expected} should stand here; it is record {}.", raw.seq);
-            self.find(Severity::Damage, "position", raw, &what);
+            self.find(FindingSeverity::Damage, "position", raw, &what);
         }
         self.next_seq = Some(raw.seq.saturating_add(1));
         self.records = self.records.saturating_add(1);
@@ -139,7 +139,7 @@ impl Verifier {
                 Some(envelope)
             }
             Err(err) => {
-                self.find(Severity::Damage, "schema", raw, &format!("{err}."));
+                self.find(FindingSeverity::Damage, "schema", raw, &format!("{err}."));
                 None
             }
         }
@@ -153,7 +153,7 @@ impl Verifier {
                 "the {} bytes of the payload are not those whose digest the envelope carries.",
                 raw.payload.len()
             );
-            self.find(Severity::Damage, "payload", raw, &what);
+            self.find(FindingSeverity::Damage, "payload", raw, &what);
         }
         let of = if self.missing.is_empty() { None } else { envelope.event.keypackage_ref() };
         let ended = of.filter(|of| {
@@ -170,14 +170,14 @@ impl Verifier {
     fn note_missing(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope) {
         let Event::Uploaded(facts) = &envelope.event else {
             let what = "its payload is gone; only those of packages may go.";
-            return self.find(Severity::Damage, "payload", raw, what);
+            return self.find(FindingSeverity::Damage, "payload", raw, what);
         };
         let of = &facts.keypackage_ref;
         let what = format!(
             "the bytes of package {} are gone, and it is neither spent nor has it expired.",
             of.short()
         );
-        let finding = found(Severity::Damage, "payload", raw, &what);
+        let finding = found(FindingSeverity::Damage, "payload", raw, &what);
         if let Some((_, before)) = self.missing.insert(of.clone(), (facts.last_resort, finding)) {
             self.findings.push(before);
         }
@@ -198,7 +198,7 @@ impl Verifier {
         let expected = head.version.saturating_add(1);
         if version != expected {
             let what = format!("it has version {version} of {stream}, where {expected} follows.");
-            self.find(Severity::Damage, "version", raw, &what);
+            self.find(FindingSeverity::Damage, "version", raw, &what);
         } else if envelope.prev != head.hash {
             let what = if expected == 1 {
                 format!("it is the first of {stream}, but names one before it.")
@@ -209,7 +209,7 @@ impl Verifier {
                     head.version
                 )
             };
-            self.find(Severity::Damage, "chain", raw, &what);
+            self.find(FindingSeverity::Damage, "chain", raw, &what);
         }
         self.check_time(raw, envelope, head.at);
     }
@@ -226,7 +226,7 @@ impl Verifier {
                 "it was recorded {back} ms before the one it follows in {stream}, and the clock was \
                  not set back between them."
             );
-            self.find(Severity::Rule, "clock", raw, &what);
+            self.find(FindingSeverity::Rule, "clock", raw, &what);
         }
     }
 
@@ -243,19 +243,25 @@ impl Verifier {
                 self.tree.root(),
                 seen.root
             );
-            let (gravity, rule) = (Severity::Equivocation, "checkpoint");
+            let (gravity, rule) = (FindingSeverity::Equivocation, "checkpoint");
             let events = vec![seen.size];
             self.findings.push(Finding { gravity, rule, events, what, place: None });
         }
     }
 
-    fn find(&mut self, gravity: Severity, rule: &'static str, raw: &RawRecord<'_>, what: &str) {
+    fn find(
+        &mut self,
+        gravity: FindingSeverity,
+        rule: &'static str,
+        raw: &RawRecord<'_>,
+        what: &str,
+    ) {
         self.findings.push(found(gravity, rule, raw, what));
     }
 
     /// Returns the findings, those of the source's end included.
     #[must_use]
-    pub fn finish(mut self, outcome: Result<SourceEnd, SourceError>) -> Verdict {
+    pub fn finish(mut self, outcome: Result<SourceEnd, SourceError>) -> VerificationReport {
         if outcome.is_ok() {
             let missing = std::mem::take(&mut self.missing).into_values();
             self.findings.extend(missing.map(|(_, finding)| finding));
@@ -270,11 +276,11 @@ impl Verifier {
                 "the log has {} records, but {} were seen before: its end was cut off.",
                 self.records, seen.size
             );
-            let (gravity, rule) = (Severity::Damage, "end");
+            let (gravity, rule) = (FindingSeverity::Damage, "end");
             let events = vec![self.records];
             self.findings.push(Finding { gravity, rule, events, what, place: None });
         }
-        Verdict {
+        VerificationReport {
             records: self.records,
             histories: self.heads.len() as u64,
             pruned: self.pruned,
@@ -284,7 +290,7 @@ impl Verifier {
     }
 
     fn check_end(&mut self, end: SourceEnd) {
-        let (gravity, events) = (Severity::Damage, vec![self.records]);
+        let (gravity, events) = (FindingSeverity::Damage, vec![self.records]);
         let last = self.records;
         let mut found = |rule, what, place| {
             let events = events.clone();
@@ -297,7 +303,7 @@ impl Verifier {
                  them off.",
                 torn.bytes
             );
-            found("end", what, Some(Place { file: torn.file, offset: torn.offset }));
+            found("end", what, Some(FileLocation { file: torn.file, offset: torn.offset }));
         }
         if let Some(doubt) = end.doubt {
             let what = format!("{doubt}: whether records after {last} are gone cannot be said.");
@@ -314,8 +320,8 @@ impl Verifier {
 }
 
 /// Something that is wrong with a record.
-fn found(gravity: Severity, rule: &'static str, raw: &RawRecord<'_>, what: &str) -> Finding {
-    let place = Some(Place { file: raw.file.to_owned(), offset: raw.offset });
+fn found(gravity: FindingSeverity, rule: &'static str, raw: &RawRecord<'_>, what: &str) -> Finding {
+    let place = Some(FileLocation { file: raw.file.to_owned(), offset: raw.offset });
     let what = format!("record {}: {what}", raw.seq);
     Finding { gravity, rule, events: vec![raw.seq], what, place }
 }
@@ -326,7 +332,7 @@ impl Finding {
     pub fn of(error: &SourceError, after: u64) -> Self {
         let place = match error {
             SourceError::Damaged { file, offset, .. } => {
-                Some(Place { file: file.clone(), offset: *offset })
+                Some(FileLocation { file: file.clone(), offset: *offset })
             }
             _ => None,
         };
@@ -335,6 +341,6 @@ impl Finding {
             other => other.to_string(),
         };
         let what = format!("after record {after}: {what}. What follows was not looked at.");
-        Self { gravity: Severity::Damage, rule: "bytes", events: vec![after], what, place }
+        Self { gravity: FindingSeverity::Damage, rule: "bytes", events: vec![after], what, place }
     }
 }

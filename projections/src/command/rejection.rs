@@ -19,7 +19,7 @@ pub enum Rejection {
     /// The packages that are left are kept for the owner's contacts.
     #[error("the packages that are left are kept for the owner's contacts")]
     KeptForContacts,
-    /// The owner lets contacts reserve only, and the inviter is none.
+    /// The pool's policy admits contacts only, and the inviter is not a contact.
     #[error("the owner lets contacts reserve only; ask for a contact token")]
     ContactsOnly,
     /// The user has more devices than one request may reserve packages of.

@@ -5,7 +5,7 @@ use keypool_ledger::{Event, KeyPackageRef, RevokeReason};
 
 use super::Draft;
 use crate::{
-    command::{Answer, ItemOutcome, LeafKey, NewPackage, NextKey, Rejection, Which},
+    command::{Answer, ItemOutcome, LeafKey, NewPackage, NextKey, Rejection, RevokeScope},
     lifecycle::Stage,
 };
 
@@ -17,7 +17,7 @@ impl Draft<'_> {
             return Err(Rejection::NotRegistered);
         }
         self.record(Event::DeviceRemoved {})?;
-        self.revoke(&Which::All, RevokeReason::Withdrawn)?;
+        self.revoke(&RevokeScope::All, RevokeReason::Withdrawn)?;
         Ok(Answer::Removed)
     }
 

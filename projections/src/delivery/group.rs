@@ -20,7 +20,7 @@ pub struct GroupState {
 
 /// The members that a Commit adds and removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupChange {
+pub struct MembershipChange {
     /// The devices whose packages it uses.
     pub added: Vec<PoolId>,
     /// The devices that it removes, by the committer's word.
@@ -138,7 +138,7 @@ impl GroupState {
         group: &GroupId,
         committer: &PoolId,
         epoch: u64,
-        change: &GroupChange,
+        change: &MembershipChange,
         limits: &DeliveryLimits,
     ) -> Result<Event, DeliveryRejection> {
         self.check_member(group, committer)?;

@@ -13,14 +13,14 @@ use crate::packing::{Packer, Unpacker};
 pub(super) struct GroupBudget {
     /// The device that added this one, and when, until this one has accepted the group.
     pub(super) invited: Option<(PoolId, Timestamp)>,
-    /// Whether the device is a member still; what waits is delivered in any case.
+    /// Whether the device is no longer a member; waiting messages are delivered all the same.
     pub(super) ended: bool,
     pub(super) used: Used,
     /// The use that each sender's messages make of it.
     pub(super) senders: OrdMap<Arc<str>, Used>,
     /// Whether nothing more of the group is kept until the device was told.
     pub(super) closed: bool,
-    /// The senders of whom nothing more is kept until the device was told.
+    /// The senders whose messages are dropped until the device was told.
     pub(super) closed_senders: OrdSet<PoolId>,
 }
 

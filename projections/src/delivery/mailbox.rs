@@ -8,7 +8,7 @@ use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
 use super::{DeliveryLimits, DeliveryRejection, group_budget::GroupBudget};
 use crate::packing::{Packer, Unpacker};
 
-/// The fold of the messages for a device and of what the device has acknowledged.
+/// The messages that wait for a device and its acknowledgements, folded from the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailboxState {
     version: u64,
@@ -37,7 +37,7 @@ pub struct Waiting {
     pub posted: bool,
 }
 
-/// Whether a mailbox keeps a message, and what is recorded of it first.
+/// Whether a mailbox keeps a message, and the events to record before that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeepDecision {
     /// Whether it does.
@@ -281,7 +281,7 @@ impl MailboxState {
         }
     }
 
-    /// Gives back what a message has used of its group's budget.
+    /// Subtracts a message from the used part of its group's budget.
     fn free(&mut self, waiting: &Waiting) {
         let Some(budget) = self.groups.get_mut(&waiting.group) else { return };
         let Some(sender) = &waiting.sender else { return };
@@ -323,8 +323,8 @@ impl MailboxState {
         }
     }
 
-    /// Takes in that the device was removed from a group: what waits is delivered still. Of a group that it
-    /// has not accepted nothing stays, or removals would make room for ever more invitations.
+    /// Ends the device's membership of a group. Its waiting messages are still delivered, but a group that
+    /// the device has not accepted is dropped whole, or removals would make room for ever more invitations.
     pub(super) fn end_membership(&mut self, group: &GroupId) {
         let Some(budget) = self.groups.get_mut(group) else { return };
         if budget.invited.is_some() {
@@ -359,7 +359,7 @@ impl MailboxState {
         self.blocked.remove(user);
     }
 
-    /// Decides what an acknowledgement changes; `None` if nothing.
+    /// Decides the event that an acknowledgement causes; `None` if it changes nothing.
     ///
     /// `told` and `overrun` say of which groups, and whether of the whole mailbox, the device has been
     /// told that something was not kept; until then nothing more is kept there. `accepted` are the
@@ -445,7 +445,7 @@ impl MailboxState {
     }
 }
 
-/// A device's word on what it has taken from its mailbox.
+/// A device's request to delete the messages that it has read from its mailbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledgement {
     /// The position of the last thing it has.

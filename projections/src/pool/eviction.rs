@@ -11,7 +11,7 @@ use keypool_ledger::{Hash, KeyPackageRef, Record, ReservationId, Timestamp};
 
 use super::{Package, PoolState, Reservation};
 use crate::{
-    command::{Claim, Command, Limits, NewPackage, PolicyChange, Which},
+    command::{Claim, Command, Limits, NewPackage, PolicyChange, RevokeScope},
     decide::is_lapse_exhausted,
     lifecycle::{IllegalChange, Stage},
 };
@@ -71,14 +71,14 @@ impl PoolState {
             | Command::Release(claim)
             | Command::Report { claim, .. }
             | Command::Spend { claim, .. } => self.forgotten_of(claim).into_iter().collect(),
-            Command::Revoke { which: Which::Refs(refs), .. } => {
+            Command::Revoke { which: RevokeScope::Refs(refs), .. } => {
                 refs.iter().filter_map(unless_known).collect()
             }
             Command::SetPolicy(PolicyChange { joined, .. }) => {
                 let unknown = joined.iter().filter(|id| self.reservation(**id).is_none());
                 unknown.map(|id| Evicted::Reservation(*id)).collect()
             }
-            Command::Revoke { which: Which::Credential(_) | Which::All, .. }
+            Command::Revoke { which: RevokeScope::Credential(_) | RevokeScope::All, .. }
             | Command::Register { .. }
             | Command::Rotate { .. }
             | Command::Admit { .. }

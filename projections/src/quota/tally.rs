@@ -100,17 +100,17 @@ impl Ask {
 
 /// The counts of inviters.
 #[derive(Clone, Debug, Default)]
-pub struct Inviters(HashMap<u64, Inviter>);
+pub struct Inviters(HashMap<u64, InviterTally>);
 
 #[derive(Clone, Debug, Default)]
-struct Inviter {
+struct InviterTally {
     requests: Bucket,
-    held: Vec<Held>,
+    held: Vec<OpenReservation>,
 }
 
 /// A reservation that is open.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct OpenReservation {
     reservation: ReservationId,
     pool: u64,
     until: Timestamp,
@@ -261,14 +261,14 @@ impl Inviters {
     }
 }
 
-impl Inviter {
+impl InviterTally {
     fn hold(&mut self, ask: &Ask) {
         let Ask { reservation, pool, until, .. } = *ask;
-        self.held.push(Held { reservation, pool, until });
+        self.held.push(OpenReservation { reservation, pool, until });
     }
 
     /// When fewer than so many of the claims are left; the beginning of time if there are fewer now.
-    fn until_fewer(&self, max: usize, counts: impl Fn(&Held) -> bool) -> Timestamp {
+    fn until_fewer(&self, max: usize, counts: impl Fn(&OpenReservation) -> bool) -> Timestamp {
         let mut ends: Vec<Timestamp> = Vec::new();
         ends.extend(self.held.iter().filter(|held| counts(held)).map(|held| held.until));
         let Some(too_many) = ends.len().checked_sub(max.max(1)) else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keypool_ledger::RevokeReason;
-use keypool_projections::{Command, Which};
+use keypool_projections::{Command, RevokeScope};
 use quickcheck::{Arbitrary, Gen};
 
 use crate::history::{claim, group, package, pool, reference, reservation};
@@ -53,7 +53,7 @@ fn command(g: &mut Gen) -> Command {
         },
         _ if bool::arbitrary(g) => Command::Settle,
         _ => Command::Revoke {
-            which: Which::Refs(vec![reference(named), reference(name(g))]),
+            which: RevokeScope::Refs(vec![reference(named), reference(name(g))]),
             reason: RevokeReason::Withdrawn,
         },
     }

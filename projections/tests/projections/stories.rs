@@ -10,7 +10,8 @@ use keypool_ledger::{
     Event, Hash, RevokeReason, Signature, SignatureKey, SignedStatement, Timestamp,
 };
 use keypool_projections::{
-    Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection, SuiteCounts, Which,
+    Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection, RevokeScope,
+    SuiteCounts,
 };
 
 use crate::history::{at, claim, group, leaf_key, package, pool, reference, reservation};
@@ -683,8 +684,8 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
         "renew" => Command::Renew(claim(rest[0], number(rest[1]), who)),
         "revoke" => Command::Revoke {
             which: match rest {
-                ["all"] => Which::All,
-                names => Which::Refs(names.iter().map(|name| reference(name)).collect()),
+                ["all"] => RevokeScope::All,
+                names => RevokeScope::Refs(names.iter().map(|name| reference(name)).collect()),
             },
             reason: RevokeReason::Withdrawn,
         },

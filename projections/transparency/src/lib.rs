@@ -34,7 +34,7 @@ pub use self::{
         ProofError, check_consistency, check_inclusion, prove_consistency, prove_inclusion, subtree,
     },
     receipt::{
-        Contradiction, HandOut, Receipt, ReceiptError, ReceiptFile, Standing, contradiction,
+        Contradiction, HandOut, Receipt, ReceiptError, ReceiptFile, ReceiptStanding, contradiction,
     },
     tile::{TILE_WIDTH, Tile, TileError},
     tree::{Node, Tree, TreeError, TreeHash},

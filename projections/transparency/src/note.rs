@@ -52,12 +52,12 @@ pub struct NoteSigner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedNote {
     text: String,
-    signatures: Vec<Signature>,
+    signatures: Vec<NoteSignature>,
 }
 
 /// One line of a note: whose it is, and the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Signature {
+struct NoteSignature {
     name: String,
     /// The key's id, then the signature.
     bytes: Vec<u8>,
@@ -172,7 +172,7 @@ impl NoteSigner {
         check_text(text)?;
         let mut bytes = self.public().id().to_vec();
         bytes.extend(self.key.sign(text.as_bytes()).to_bytes());
-        let signatures = vec![Signature { name: self.name.clone(), bytes }];
+        let signatures = vec![NoteSignature { name: self.name.clone(), bytes }];
         Ok(SignedNote { text: text.to_owned(), signatures })
     }
 }
@@ -209,7 +209,7 @@ impl SignedNote {
     /// does and is wrong.
     pub fn check(&self, key: &NoteKey) -> Result<(), NoteError> {
         let id = key.id();
-        let by_key = |line: &&Signature| line.name == key.name && line.bytes.starts_with(&id);
+        let by_key = |line: &&NoteSignature| line.name == key.name && line.bytes.starts_with(&id);
         let line = self.signatures.iter().find(by_key).ok_or(NoteError::Unsigned)?;
         let bytes = line.bytes.get(id.len()..).unwrap_or_default();
         let signature =
@@ -221,7 +221,7 @@ impl SignedNote {
 impl fmt::Display for SignedNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
-        for Signature { name, bytes } in &self.signatures {
+        for NoteSignature { name, bytes } in &self.signatures {
             writeln!(f, "{DASH}{name} {}", BASE64.encode(bytes))?;
         }
         Ok(())
@@ -236,7 +236,7 @@ impl FromStr for SignedNote {
         let text = format!("{text}\n");
         check_text(&text)?;
         let lines = lines.strip_suffix('\n').ok_or(NoteError::Malformed)?;
-        let signatures: Vec<Signature> =
+        let signatures: Vec<NoteSignature> =
             lines.split('\n').map(parse_line).collect::<Result<_, _>>()?;
         if SIGNATURES_MAX < signatures.len() {
             return Err(NoteError::Malformed);
@@ -245,7 +245,7 @@ impl FromStr for SignedNote {
     }
 }
 
-fn parse_line(line: &str) -> Result<Signature, NoteError> {
+fn parse_line(line: &str) -> Result<NoteSignature, NoteError> {
     let rest = line.strip_prefix(DASH).ok_or(NoteError::Malformed)?;
     let (name, bytes) = rest.split_once(' ').ok_or(NoteError::Malformed)?;
     check_name(name)?;
@@ -253,5 +253,5 @@ fn parse_line(line: &str) -> Result<Signature, NoteError> {
     if bytes.len() < 5 {
         return Err(NoteError::Malformed);
     }
-    Ok(Signature { name: name.to_owned(), bytes })
+    Ok(NoteSignature { name: name.to_owned(), bytes })
 }

@@ -38,7 +38,7 @@ const RECEIPT: &str = "keypool/receipt@v1";
 
 /// The status of a reservation, as a receipt says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ReceiptStanding {
     /// It holds its package.
     Open,
     /// Its holder gave the package back.
@@ -51,7 +51,7 @@ pub enum Standing {
     Lost,
 }
 
-impl Standing {
+impl ReceiptStanding {
     const ALL: [Self; 5] = [Self::Open, Self::Cancelled, Self::Lapsed, Self::Spent, Self::Lost];
 
     /// The word in the text.
@@ -84,7 +84,7 @@ pub struct Receipt {
     /// The package, its holder and the time: the same whenever it is asked.
     pub hand_out: HandOut,
     /// The status of the reservation.
-    pub standing: Standing,
+    pub standing: ReceiptStanding,
     /// The record up to which the pool's history was read for that.
     pub as_of: u64,
 }
@@ -163,7 +163,7 @@ impl FromStr for Receipt {
         if lines.next() != Some(RECEIPT) {
             return Err(ReceiptError::Malformed);
         }
-        let mut fields = Fields(lines);
+        let mut fields = ReceiptLines(lines);
         let receipt = Self {
             ledger: fields.next("ledger ")?,
             hand_out: HandOut {
@@ -180,7 +180,8 @@ impl FromStr for Receipt {
             },
             standing: {
                 let word: String = fields.next("standing ")?;
-                let standing = Standing::ALL.into_iter().find(|standing| standing.word() == word);
+                let standing =
+                    ReceiptStanding::ALL.into_iter().find(|standing| standing.word() == word);
                 standing.ok_or(ReceiptError::Malformed)?
             },
             as_of: fields.next("as-of ")?,
@@ -191,9 +192,9 @@ impl FromStr for Receipt {
 }
 
 /// The lines of a text, each with a name.
-struct Fields<'a>(std::str::Lines<'a>);
+struct ReceiptLines<'a>(std::str::Lines<'a>);
 
-impl Fields<'_> {
+impl ReceiptLines<'_> {
     fn next<T: FromStr>(&mut self, name: &str) -> Result<T, ReceiptError> {
         let value = self.0.next().and_then(|line| line.strip_prefix(name));
         value.and_then(|value| value.parse().ok()).ok_or(ReceiptError::Malformed)
@@ -336,11 +337,11 @@ pub fn contradiction(one: &Receipt, other: &Receipt) -> Option<Contradiction> {
     if before.last_resort {
         return None;
     }
-    let held = first.standing == Standing::Open && after.record <= first.as_of;
-    if held || first.standing == Standing::Spent {
+    let held = first.standing == ReceiptStanding::Open && after.record <= first.as_of;
+    if held || first.standing == ReceiptStanding::Spent {
         return Some(Contradiction::HandedOutTwice);
     }
-    let early = after.reserved_at < before.deadline && first.standing != Standing::Cancelled;
+    let early = after.reserved_at < before.deadline && first.standing != ReceiptStanding::Cancelled;
     early.then_some(Contradiction::Overlapping)
 }
 

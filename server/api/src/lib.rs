@@ -460,10 +460,6 @@ pub struct Problem {
     /// The time of the server's clock, in Unix seconds, where the caller's does not fit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_time: Option<u64>,
-    /// The head of the user's device list, hex, where the recovery key has signed a statement on another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
-    pub device_list_head: Option<Hash>,
     /// The outcome of each package of an upload of which none was acceptable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<UploadItem>,

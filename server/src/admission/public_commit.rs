@@ -46,7 +46,7 @@ enum Sender {
 
 /// The members that a Commit adds and removes by value.
 #[derive(Debug, Default)]
-struct Changes {
+struct CommitChanges {
     added: Vec<KeyPackageRef>,
     /// Whether a package is of a ciphersuite without a reference here.
     has_unknown_suite: bool,
@@ -82,17 +82,17 @@ pub(crate) fn check_public_changes(
 }
 
 /// Reads the proposals by value of a public Commit, up to the first that is of an unknown kind.
-fn changes_of(commit: &[u8]) -> Option<Changes> {
+fn changes_of(commit: &[u8]) -> Option<CommitChanges> {
     let head = Head::tls_deserialize(&mut &*commit).ok()?;
     if head.wire_format != WIRE_FORMAT_PUBLIC_MESSAGE {
         return None;
     }
-    let (mut rest, mut changes) = (head.proposals.as_slice(), Changes::default());
+    let (mut rest, mut changes) = (head.proposals.as_slice(), CommitChanges::default());
     while !rest.is_empty() && read_proposal(&mut rest, &mut changes).is_some() {}
     Some(changes)
 }
 
-fn read_proposal(rest: &mut &[u8], changes: &mut Changes) -> Option<()> {
+fn read_proposal(rest: &mut &[u8], changes: &mut CommitChanges) -> Option<()> {
     match u8::tls_deserialize(rest).ok()? {
         BY_REFERENCE => VLBytes::tls_deserialize(rest).ok().map(drop),
         BY_VALUE => match u16::tls_deserialize(rest).ok()? {
@@ -111,7 +111,7 @@ fn read_proposal(rest: &mut &[u8], changes: &mut Changes) -> Option<()> {
 }
 
 /// Reads a package and computes its reference.
-fn read_added(rest: &mut &[u8], changes: &mut Changes) -> Option<()> {
+fn read_added(rest: &mut &[u8], changes: &mut CommitChanges) -> Option<()> {
     let begin = *rest;
     let package = KeyPackage::tls_deserialize(rest).ok()?;
     let exact = begin.get(..begin.len() - rest.len())?;

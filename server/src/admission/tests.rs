@@ -23,6 +23,8 @@ use crate::{
     pools::Pools,
 };
 
+mod identity;
+
 mod leaf_key;
 
 mod public_commit;
@@ -365,29 +367,6 @@ fn check_9_capabilities() {
         capabilities(content).extensions.push(0xf001);
         content.extensions = vec![extension(0xf001, b"x"), extension(0xf001, b"y")];
     });
-}
-
-#[test]
-fn check_10_identity() {
-    let long = vec![b'a'; 10_000];
-    let identities: [&[u8]; 6] =
-        [b"", b"bob", b"alice/laptop", b"alice/phone/x", b"\xffalice", &long];
-    for identity in identities {
-        let detail = "the credential's identity is neither alice nor alice/phone; declare another \
-                      credential with POST /devices/credential before the upload";
-        check_spoiled(Check::Identity, detail, |content| {
-            content.leaf.content.credential.content = identity.to_vec().into();
-        });
-    }
-    check_spoiled(
-        Check::Identity,
-        "credential type 2 is not Basic (1); declare another credential with POST /devices/credential before \
-                  the upload",
-        |content| {
-            content.leaf.content.credential.credential_type = 2;
-            capabilities(content).credentials.push(2);
-        },
-    );
 }
 
 #[actix_web::test]

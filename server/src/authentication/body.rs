@@ -30,7 +30,7 @@ const UNIT: usize = 1024;
 
 /// A body that has arrived.
 #[derive(Debug)]
-pub(crate) struct Body {
+pub(crate) struct ReceivedBody {
     /// The media type, without parameters, in lower case.
     pub(crate) media_type: String,
     /// Its bytes.
@@ -39,7 +39,7 @@ pub(crate) struct Body {
     _held: Option<OwnedSemaphorePermit>,
 }
 
-impl Body {
+impl ReceivedBody {
     /// The value that a JSON body holds.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         if self.media_type != "application/json" {
@@ -125,7 +125,7 @@ pub(super) async fn read(
     announced: BodyHead,
     payload: Payload,
     (is_registered, state): (bool, &State),
-) -> Result<Body, Failure> {
+) -> Result<ReceivedBody, Failure> {
     let BodyHead { media_type, bytes_max, .. } = announced;
     let budget = state.bodies.part(bytes_max, is_registered);
     let timeout = state.body_timeout;
@@ -134,7 +134,7 @@ pub(super) async fn read(
         let detail = format!("the body did not arrive within {} s", timeout.as_secs());
         Failure::new(Code::RequestTimeout, detail)
     })??;
-    Ok(Body { media_type, bytes, _held: held })
+    Ok(ReceivedBody { media_type, bytes, _held: held })
 }
 
 /// Reads all there is. Bytes are held against the budget when they arrive, not when they are announced: a

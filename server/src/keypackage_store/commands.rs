@@ -8,7 +8,7 @@ use keypool_ledger::{
 };
 use keypool_projections::{
     Answer, Claim, Command, ItemOutcome, LeafKey, NewPackage, NextKey, PolicyChange, PolicyStatus,
-    Which,
+    RevokeScope,
 };
 
 use super::{Reservation, Spent};
@@ -178,7 +178,7 @@ pub(super) fn spend(claim: Claim, group: GroupId) -> Typed<Spent> {
 }
 
 /// Withdraws packages; the answer names them.
-pub(super) fn revoke(which: Which, reason: RevokeReason) -> Typed<Vec<KeyPackageRef>> {
+pub(super) fn revoke(which: RevokeScope, reason: RevokeReason) -> Typed<Vec<KeyPackageRef>> {
     let command = Command::Revoke { which, reason };
     Typed { command, answer: answer!(Answer::Revoked(refs) => refs) }
 }

@@ -60,7 +60,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             return Ok(others);
         }
         let id = asked.id;
-        let made = self.read(move |pools| made_before(pools.log(), key, id)).await?;
+        let made = self.made_before(key, id).await?;
         let refusal = match made.map(|made| (made.envelope.command, made.envelope.stream)) {
             Some((_, StreamId::Pool(device))) if all.contains(&device) => return Ok(vec![device]),
             Some((command, _)) if command == key => ExecuteError::IdempotencyMismatch(key),
@@ -70,10 +70,21 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         };
         Err(refusal.into())
     }
+
+    /// Finds the record of a request or, where there is none, of its reservation.
+    pub(super) async fn made_before(
+        &self,
+        key: CommandId,
+        id: ReservationId,
+    ) -> Result<Option<Record>, StoreError> {
+        if !self.pools.may_be_made(key, Some(id)) {
+            return Ok(None);
+        }
+        self.read(move |pools| made_before(pools.log(), key, id)).await
+    }
 }
 
-/// Finds the record of a request or, where there is none, of its reservation.
-pub(super) fn made_before<L: EventLog>(
+fn made_before<L: EventLog>(
     log: &L,
     key: CommandId,
     id: ReservationId,

@@ -11,7 +11,7 @@ use keypool_projections::{
 use super::{
     Idempotency, KeyPackageStore, Reservation, StoreError,
     commands::{self, Reserved},
-    device_choice::{is_for_want_of_packages, made_before},
+    device_choice::is_for_want_of_packages,
 };
 use crate::{
     admission::AdmissionError,
@@ -42,7 +42,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Reply<Reserved>, StoreError> {
         let introduced = asked.introduced || asked.holder.user() == device.user();
-        let taken = match self.take(device, asked, introduced) {
+        let taken = match self.take(device, asked, introduced).await {
             Ok(taken) => taken,
             // What was answered once is answered again, however much was asked for since.
             Err(_) if self.is_made(idempotency.key, asked.id).await? => None,
@@ -64,7 +64,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 
     /// Counts a package for an inviter before it is reserved.
-    fn take(
+    async fn take(
         &self,
         pool: &PoolId,
         asked: &Reservation,
@@ -73,7 +73,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let Reservation { holder, id, .. } = asked;
         let Some(counter) = &self.counter else { return Ok(None) };
         let (now, limits) = (self.pools.now(), self.pools.limits());
-        let view = if introduced { None } else { self.pools.pool(pool) };
+        let view = if introduced { None } else { self.pools.load_pool(pool).await };
         let contacts = view.as_ref().map(|view| view.state.contacts());
         let is_contact = contacts.is_some_and(|contacts| contacts.is_contact(holder.user()));
         let relation = if introduced || is_contact {
@@ -100,8 +100,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 
     /// Decides whether a request, or its reservation, was carried out before.
     async fn is_made(&self, id: CommandId, reservation: ReservationId) -> Result<bool, StoreError> {
-        let made = self.read(move |pools| made_before(pools.log(), id, reservation)).await?;
-        Ok(made.is_some())
+        Ok(self.made_before(id, reservation).await?.is_some())
     }
 
     /// Takes in that a claim has ended.

@@ -40,7 +40,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ///
     /// Returns a [`StoreError`] if the log cannot be read.
     pub async fn reconcile(&self, pool: &PoolId, held: &Held) -> Result<Reconciled, StoreError> {
-        let view = self.view(pool);
+        let view = self.load_view(pool).await;
         let digest = view.state.digest();
         let named = match held {
             Held::Digest(theirs) if *theirs == digest => {

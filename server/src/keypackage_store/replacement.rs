@@ -58,7 +58,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         recorded: Option<Timestamp>,
         idempotency: Idempotency,
     ) -> Result<Replaced, StoreError> {
-        let owner = self.owner(pool, next.as_ref());
+        let owner = self.owner(pool, next.as_ref()).await;
         let admitted = self.admit_all(owner, packages, recorded).await?;
         let (mut packages, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
         for result in admitted {
@@ -66,7 +66,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         }
         if packages.is_empty() {
             let items = merged(verdicts, Vec::new());
-            let (view, health) = self.status(pool);
+            let (view, health) = self.load_status(pool).await;
             return Ok(Replaced { items, revoked: Vec::new(), health, position: view.position });
         }
         let command = commands::replace(packages, next);

@@ -34,7 +34,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         let Some((pool, bytes)) = self.read(move |pools| held_by(&claim, pools)).await? else {
             return Ok(true);
         };
-        let owner = self.owner(&pool, None);
+        let owner = self.owner(&pool, None).await;
         let now = self.pools.now();
         let batch = AdmissionBatch { packages: vec![bytes], owner, now, rules: self.rules.clone() };
         let judged = check_all(batch).await.ok_or(StoreError::Cancelled)?;

@@ -121,7 +121,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
                 }
             }
             let with_bytes = self.read(move |pools| {
-                let reserved = reserved.into_iter().map(|reply| with_bytes(pools, reply));
+                let reserved = reserved.into_iter().map(|reply: Reply<Reserved>| {
+                    let bytes = pools.package_bytes(&reply.answer.facts.keypackage_ref)?;
+                    with_bytes(reply, bytes)
+                });
                 reserved.collect::<Result<Vec<_>, _>>()
             });
             outcome.reserved.extend(with_bytes.await?);
@@ -248,12 +251,12 @@ fn registered_since<L: EventLog + 'static>(
 }
 
 /// Adds the package's bytes to the reply to a reservation.
-pub(super) fn with_bytes<L: EventLog + 'static>(
-    pools: &Pools<L>,
+pub(super) fn with_bytes(
     reply: Reply<Reserved>,
+    bytes: Option<Vec<u8>>,
 ) -> Result<ReservedKeyPackage, ReadError> {
     let Reply { pool, answer: Reserved { facts, reservation, generation, deadline }, .. } = reply;
-    let bytes = pools.package_bytes(&facts.keypackage_ref)?.ok_or_else(|| {
+    let bytes = bytes.ok_or_else(|| {
         let missing = format!("the log has no bytes of package {}", facts.keypackage_ref);
         ReadError::Unavailable(missing.into())
     })?;

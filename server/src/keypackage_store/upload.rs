@@ -32,14 +32,14 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         recorded: Option<Timestamp>,
         idempotency: Idempotency,
     ) -> Result<Saved, StoreError> {
-        let admitted = self.admit_all(self.owner(pool, None), packages, recorded).await?;
+        let admitted = self.admit_all(self.owner(pool, None).await, packages, recorded).await?;
         let (mut good, mut verdicts) = (Vec::new(), Vec::with_capacity(admitted.len()));
         for result in admitted {
             verdicts.push(result.map(|package| good.push(package)));
         }
         if good.is_empty() {
             let items = verdicts.into_iter().filter_map(Result::err).map(Err).collect();
-            let (view, health) = self.status(pool);
+            let (view, health) = self.load_status(pool).await;
             return Ok(Saved { items, health, position: view.position });
         }
         let target = Target::Pool(pool.clone());

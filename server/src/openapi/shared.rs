@@ -18,9 +18,9 @@ const PROBES: [&str; 2] = ["/livez", "/readyz"];
 const NEVER_REFUSED: [&str; 2] = ["/ledger/key", "/ledger/checkpoint"];
 
 /// Adds to each operation the parts that it shares with the others and does not describe otherwise.
-pub(super) struct Shared;
+pub(super) struct SharedParts;
 
-impl Modify for Shared {
+impl Modify for SharedParts {
     fn modify(&self, document: &mut OpenApi) {
         let described = document.paths.paths.iter_mut();
         for (path, item) in described.filter(|(path, _)| !PROBES.contains(&path.as_str())) {

@@ -6,9 +6,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, CommandId, Event, EventLog, KeyPackageRef, LogHead, NewEvent, PoolId, Record,
-    ReservationId, SignatureKey, StreamHead, StreamId, StreamWrite, Timestamp,
-    log::{find_command, find_package, find_reservation},
+    Batch, CommandId, Event, EventLog, Key, KeyPackageRef, LogHead, NewEvent, PoolId, ReadError,
+    Record, ReservationId, SignatureKey, StreamHead, StreamId, StreamWrite, Timestamp,
 };
 use keypool_projections::{
     Answer, Command, Decision, Deliveries, Limits, NewPackage, PoolState, Rejection,
@@ -133,7 +132,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
     }
 
     fn execute(&mut self, request: &Request) -> Result<Plan, ExecuteError> {
-        let records = find_command(&self.shared.log, request.id, self.searched_through)?;
+        let records = self.arrived(Key::Command(request.id))?;
         if !records.is_empty() {
             let reply = self.shared.recorded_reply(request, &records)?;
             return Ok(reply.map_or(Plan::Repeat(records), |reply| Plan::Reply(Ok(reply))));
@@ -228,8 +227,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
             }
             Target::Package(keypackage_ref) => {
                 let unknown = || Rejection::UnknownKeyPackage(keypackage_ref.clone());
-                let record = find_package(&self.shared.log, keypackage_ref)?.ok_or_else(unknown)?;
-                let pool = record.envelope.stream.pool().cloned().ok_or_else(unknown)?;
+                let pool = self.shared.pool_of(&request.target)?.ok_or_else(unknown)?;
                 self.decide_on(&pool, &request.command)
             }
         }
@@ -253,16 +251,42 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
         command: &Command,
     ) -> Result<Arc<PoolView>, ExecuteError> {
         let mut view = self.pool_view(pool)?;
-        if self.shared.recall(pool, &mut view, command, self.searched_through)? {
+        let reserved_after = match command {
+            Command::Reserve { .. } => self.unsearched(),
+            _ => Some(0),
+        };
+        if self.shared.recall(pool, &mut view, command, reserved_after)? {
             self.working.insert(pool.clone(), Arc::clone(&view));
         }
         Ok(view)
     }
 
-    /// The pool in which a reservation was made.
-    pub(super) fn reservation(&self, id: ReservationId) -> Result<Option<PoolId>, ExecuteError> {
-        let record = find_reservation(&self.shared.log, id, self.searched_through)?;
-        Ok(record.and_then(|record| record.envelope.stream.pool().cloned()))
+    /// The record behind which the log was not searched for the command's names; `None` if the whole log was.
+    fn unsearched(&self) -> Option<u64> {
+        (self.searched_through < self.decided_at.seq).then_some(self.searched_through)
+    }
+
+    /// Finds the records of a name that arrived since the command was searched for.
+    pub(super) fn arrived(&self, key: Key<'_>) -> Result<Vec<Record>, ReadError> {
+        match self.unsearched() {
+            Some(after) if self.shared.memory().may_have(key, after) => {
+                self.shared.log.find(key, after, usize::MAX)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The pool in which a reservation was made since the command was searched for. If there is none, the
+    /// whole log has been searched.
+    pub(super) fn reservation(
+        &mut self,
+        id: ReservationId,
+    ) -> Result<Option<PoolId>, ExecuteError> {
+        let made = self.arrived(Key::Reservation(id))?.into_iter().next();
+        if made.is_none() {
+            self.searched_through = self.decided_at.seq;
+        }
+        Ok(made.and_then(|record| record.envelope.stream.pool().cloned()))
     }
 
     /// Adds an append, and returns its index.

@@ -1,7 +1,7 @@
 //! The checks of a command that need more than one pool: keys, names, statements, memberships.
 
 use keypool_ledger::{EventLog, GroupId, PoolId, SignatureKey, SignedStatement, log::find_package};
-use keypool_projections::{Command, LeafKey, NextKey, Rejection, statement::Agreement};
+use keypool_projections::{Command, GroupState, LeafKey, NextKey, Rejection, statement::Agreement};
 
 use super::{ExecuteError, batch::CommandBatch};
 
@@ -18,8 +18,8 @@ impl<L: EventLog> CommandBatch<'_, L> {
         holder: &PoolId,
         group: &GroupId,
     ) -> Result<(), Rejection> {
-        let state = self.group_state(group);
-        if 0 < state.version() && !state.has_member(holder) {
+        let is_member = |state: &GroupState| state.version() == 0 || state.has_member(holder);
+        if !self.with_group(group, is_member) {
             let (group, holder) = (group.clone(), holder.clone());
             return Err(Rejection::NotAMember { group, holder });
         }
@@ -27,7 +27,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
     }
 
     /// Refuses a command for reasons outside the state of one pool.
-    pub(super) fn check(&self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
+    pub(super) fn check(&mut self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
         match command {
             Command::Register { signature_key, statement, .. } => {
                 self.check_registration(pool, signature_key, statement.as_ref())?;
@@ -168,6 +168,9 @@ impl<L: EventLog> CommandBatch<'_, L> {
         match known {
             Some((device, _)) if device != *pool => return Err(Rejection::RecoveryKeyBound.into()),
             Some((_, known)) if known == *key => return Ok(()),
+            Some((_, known)) if known != statement.by => {
+                return Err(Rejection::RecoveryKeyBound.into());
+            }
             Some(_) | None => {}
         }
         self.check_new_key(pool, key)?;

@@ -151,6 +151,7 @@ impl<L: EventLog> Committer<L> {
     pub(super) fn publish_records(&self, records: &[&Record]) {
         let mut views = self.shared.views_mut();
         for record in records {
+            self.shared.packages.note(record);
             views.apply_delivery(record);
             views.changed.note_time(&record.envelope);
             views.changed.through = record.seq;

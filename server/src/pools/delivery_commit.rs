@@ -7,13 +7,12 @@ use std::{
 };
 
 use keypool_ledger::{
-    Batch, Event, EventLog, GroupId, KeyPackageRef, LeaveCause, NewEvent, PoolId, Record, StreamId,
-    StreamWrite,
-    log::{find_command, find_package},
+    Batch, Event, EventLog, GroupId, Key, KeyPackageRef, LeaveCause, NewEvent, PoolId, Record,
+    StreamId, StreamWrite,
 };
 use keypool_projections::{
-    Answer, Claim, Command, DeliveryRejection, GroupChange, GroupState, MailboxState, Rejection,
-    Touched,
+    Answer, Claim, Command, DeliveryRejection, GroupState, MailboxState, MembershipChange,
+    Rejection, Touched,
 };
 
 use super::{
@@ -35,8 +34,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
     }
 
     fn try_deliver(&mut self, request: &DeliveryRequest) -> Result<Plan, DeliverError> {
-        let records = find_command(&self.shared.log, request.id, self.searched_through)
-            .map_err(ExecuteError::from)?;
+        let records = self.arrived(Key::Command(request.id)).map_err(ExecuteError::from)?;
         if !records.is_empty() {
             return Ok(Plan::Deliver(None, recall_delivery(request, &records)));
         }
@@ -111,7 +109,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
         let limits = self.shared.delivery_limits;
         check_welcomes(welcomes, spends, limits.welcome_bytes_max)?;
         let state = self.group_state(group);
-        let mut change = GroupChange { added: Vec::new(), removed: removed.clone() };
+        let mut change = MembershipChange { added: Vec::new(), removed: removed.clone() };
         // Whether the epoch is free is told before anything about packages.
         state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
         let (state, left) = self.without_ignored(group, &state, &request.caller);
@@ -208,9 +206,8 @@ impl<L: EventLog> CommandBatch<'_, L> {
         writes: &mut Writes,
     ) -> Result<Result<PoolId, (Option<(StreamId, u64, Event)>, Rejection)>, DeliverError> {
         let unknown = || Rejection::UnknownKeyPackage(claim.keypackage_ref.clone());
-        let record =
-            find_package(&self.shared.log, &claim.keypackage_ref).map_err(ExecuteError::from)?;
-        let Some(pool) = record.and_then(|record| record.envelope.stream.pool().cloned()) else {
+        let uploaded = self.shared.uploaded(&claim.keypackage_ref).map_err(ExecuteError::from)?;
+        let Some(pool) = uploaded.map(|package| package.pool) else {
             return Ok(Err((None, unknown())));
         };
         if owners.values().any(|owner| *owner == pool) {
@@ -311,9 +308,13 @@ impl<L: EventLog> CommandBatch<'_, L> {
     }
 
     pub(super) fn group_state(&self, group: &GroupId) -> GroupState {
+        self.with_group(group, GroupState::clone)
+    }
+
+    pub(super) fn with_group<T>(&self, group: &GroupId, look: impl FnOnce(&GroupState) -> T) -> T {
         match self.deliveries.groups.get(group) {
-            Some(working) => working.clone(),
-            None => self.shared.group(group),
+            Some(working) => look(working),
+            None => look(&self.shared.at_hand(group).unwrap_or_default()),
         }
     }
 }

@@ -236,6 +236,11 @@ impl Directory {
         })
     }
 
+    /// The user whose recovery key a key is.
+    pub(super) fn user_of_recovery_key(&self, key: &SignatureKey) -> Option<&str> {
+        self.recovery_keys.get(key).map(PoolId::user)
+    }
+
     /// Whether a key speaks for no other pool, and is nobody's recovery key.
     pub(super) fn is_free(&self, pool: &PoolId, key: &SignatureKey) -> bool {
         !self.recovery_keys.contains_key(key)

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use keypool_ledger::{
     Event, EventLog, Key, KeyPackageRef, PoolId, ReadError, Record, SnapshotStore, StreamHead,
     StreamId,
-    log::{find_package, find_reservation, knows_init_key},
+    log::{find_reservation, knows_init_key},
 };
 use keypool_projections::{Command, Evicted, GroupState, MailboxState};
 
 use super::{
-    ExecuteError, PoolView, Pools, ReplayError, Request, Shared, Target,
+    ExecuteError, PoolView, Pools, ReplayError, Shared,
     cache::{Cache, UNPACKED_MAX},
     packed_form::{Cached, Form},
     published::{PAGE, Views},
@@ -112,12 +112,17 @@ impl<L> Pools<L> {
 }
 
 impl<L: EventLog> Shared<L> {
+    /// Decides whether a pool has a history.
+    pub(super) fn has_history(&self, pool: &PoolId) -> bool {
+        self.views().directory.knows(pool)
+    }
+
     /// A pool as it is published; `None` if it has no history.
     pub(super) fn view(&self, pool: &PoolId) -> Result<Option<Arc<PoolView>>, ExecuteError> {
         if let Some(view) = self.at_hand(pool) {
             return Ok(Some(view));
         }
-        if !self.views().directory.knows(pool) {
+        if !self.has_history(pool) {
             return Ok(None);
         }
         let view = Arc::new(load(&self.log, &*self.snapshots, pool).map_err(unreadable)?);
@@ -126,49 +131,23 @@ impl<L: EventLog> Shared<L> {
         Ok(Some(view))
     }
 
-    /// Loads the states that a request needs, so that the committer does not wait for the disk. Returns
-    /// whether there is a reservation that the request wants to make.
-    pub(super) fn prefetch(&self, request: &Request) -> Result<bool, ExecuteError> {
-        let pools = match &request.target {
-            Target::Pool(pool) => vec![pool.clone()],
-            Target::Package(keypackage_ref) => {
-                let record = find_package(&self.log, keypackage_ref)?;
-                record
-                    .and_then(|record| record.envelope.stream.pool().cloned())
-                    .into_iter()
-                    .collect()
-            }
-        };
-        for pool in pools {
-            self.view(&pool)?;
-            self.log.stream_head(&StreamId::Pool(pool))?;
-        }
-        match &request.command {
-            Command::Reserve { reservation, .. } => {
-                Ok(find_reservation(&self.log, *reservation, 0)?.is_some())
-            }
-            _ => Ok(false),
-        }
-    }
-
     /// Reloads the packages and reservations that a command names and a pool has evicted; returns whether
-    /// there was anything. The reservation that it wants to make was not made up to the record
-    /// `searched_through`.
+    /// there was anything. The reservation that a command wants to make is looked for behind a record; a caller
+    /// that has searched the whole log for it gives none.
     pub(super) fn recall(
         &self,
         pool: &PoolId,
         view: &mut Arc<PoolView>,
         command: &Command,
-        searched_through: u64,
+        reserved_after: Option<u64>,
     ) -> Result<bool, ExecuteError> {
         let mut recalled = false;
-        let searched_through =
-            if matches!(command, Command::Reserve { .. }) { searched_through } else { 0 };
         for forgotten in view.state.evicted_by(command) {
             let records = match forgotten {
                 Evicted::Package(keypackage_ref) => history_of(&self.log, &keypackage_ref)?,
                 Evicted::Reservation(id) => {
-                    let made = find_reservation(&self.log, id, searched_through)?;
+                    let Some(after) = reserved_after else { continue };
+                    let made = find_reservation(&self.log, id, after)?;
                     let named = made.as_ref().and_then(|made| made.envelope.event.keypackage_ref());
                     match named {
                         Some(keypackage_ref) => history_of(&self.log, keypackage_ref)?,

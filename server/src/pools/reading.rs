@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keypool_ledger::{
     EventEnvelope, EventLog, GroupId, Hash, KeyPackageRef, PoolId, ReadError, Record,
     ReservationId, SignatureKey, StreamId, Timestamp,
-    log::{find_package, find_reservation, read_record},
+    log::{find_reservation, read_record},
 };
 use keypool_projections::{
     GroupState, Health, Level, MailboxState, Package, PoolState, Reservation,
@@ -13,7 +13,7 @@ use keypool_projections::{
 };
 use tokio::sync::watch as signal;
 
-use super::{PoolView, Pools, loader::history_of};
+use super::{ExecuteError, PoolView, Pools, loader::history_of};
 
 /// A part of the changes of a user's device list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub struct DeviceChanges {
 
 impl<L: EventLog + 'static> Pools<L> {
     /// The cached state of a pool: live packages, open reservations, counts. Finished packages are evicted;
-    /// see [`Pools::package`]. `None` if the pool has no history, or cannot be read: then the trace says so.
+    /// see [`Pools::package`]. `None` if the pool has no history, or cannot be read: then the trace says so. It
+    /// may wait for a disk; see [`Pools::load_pool`].
     #[must_use]
     pub fn pool(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
         self.shared.view(pool).ok().flatten()
@@ -117,6 +118,12 @@ impl<L: EventLog + 'static> Pools<L> {
     #[must_use]
     pub fn recovery_key_of(&self, user: &str) -> Option<(PoolId, SignatureKey)> {
         self.shared.views().directory.recovery_key_of(user)
+    }
+
+    /// The user whose recovery key a key is.
+    #[must_use]
+    pub fn user_of_recovery_key(&self, key: &SignatureKey) -> Option<String> {
+        self.shared.views().directory.user_of_recovery_key(key).map(str::to_owned)
     }
 
     /// Whether a key was removed or rotated away: then it is nobody's ever after.
@@ -224,7 +231,7 @@ impl<L: EventLog + 'static> Pools<L> {
         }))
     }
 
-    /// The exact bytes of a package that was uploaded; `None` for one that never was.
+    /// The exact bytes of a package that was uploaded; `None` for one that never was. It may wait for a disk.
     ///
     /// # Errors
     ///
@@ -233,6 +240,49 @@ impl<L: EventLog + 'static> Pools<L> {
         &self,
         keypackage_ref: &KeyPackageRef,
     ) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(find_package(&self.shared.log, keypackage_ref)?.map(|record| record.payload))
+        let uploaded = self.shared.uploaded(keypackage_ref)?;
+        Ok(uploaded.map(|package| package.bytes.to_vec()))
+    }
+
+    /// Like [`Pools::package_bytes`], for async callers.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`] if the log cannot be read, or too many reads wait.
+    pub async fn load_package_bytes(
+        &self,
+        keypackage_ref: &KeyPackageRef,
+    ) -> Result<Option<Vec<u8>>, ExecuteError> {
+        if let Some(cached) = self.shared.packages.get(keypackage_ref) {
+            return Ok(Some(cached.bytes.to_vec()));
+        }
+        let (shared, keypackage_ref) = (Arc::clone(&self.shared), keypackage_ref.clone());
+        let read = move || shared.uploaded(&keypackage_ref);
+        Ok(self.reads.run(read).await??.map(|package| package.bytes.to_vec()))
+    }
+
+    /// Like [`Pools::pool`], for async callers.
+    pub async fn load_pool(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
+        if let Some(view) = self.shared.at_hand(pool) {
+            return Some(view);
+        }
+        if !self.shared.has_history(pool) {
+            return None;
+        }
+        let (shared, pool) = (Arc::clone(&self.shared), pool.clone());
+        self.reads.run(move || shared.view(&pool)).await.ok()?.ok().flatten()
+    }
+
+    /// Reads the pools and their log on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ExecuteError`] if too many reads wait, or the pools are closed.
+    pub(crate) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, ExecuteError> {
+        let pools = Arc::clone(self);
+        self.reads.run(move || read(&pools)).await
     }
 }

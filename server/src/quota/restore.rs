@@ -23,7 +23,7 @@ const RECORDS_MAX: u64 = 2_000_000;
 
 /// The state of reading the end of the log.
 #[derive(Default)]
-struct Reading {
+struct RestoreState {
     /// The holder of each open reservation.
     holders: HashMap<ReservationId, PoolId>,
     /// The moment since which a reservation counts against the rates of pools.
@@ -62,10 +62,11 @@ impl Counter {
     }
 
     /// Reads the end of the log, and counts all but the reservations that count against a pool.
-    fn read<L: EventLog + 'static>(&self, pools: &Pools<L>) -> Result<Reading, ReadError> {
+    fn read<L: EventLog + 'static>(&self, pools: &Pools<L>) -> Result<RestoreState, ReadError> {
         let (log, limits, now) = (pools.log(), pools.limits(), pools.now());
         let asked_window = asked_window(&self.quotas);
-        let mut reading = Reading { asked_since: now.before(asked_window), ..Reading::default() };
+        let mut reading =
+            RestoreState { asked_since: now.before(asked_window), ..RestoreState::default() };
         let head = log.head()?.seq;
         let window = self.quotas.window().max(asked_window);
         let mut from = first_since(log, head, now.before(window))?;
@@ -90,7 +91,7 @@ impl Counter {
     fn count_record(
         &self,
         (record, at): (&Record, Timestamp),
-        reading: &mut Reading,
+        reading: &mut RestoreState,
         limits: &Limits,
     ) {
         self.count_delivery(record, reading);
@@ -135,7 +136,7 @@ impl Counter {
 
 impl Counter {
     /// Counts a record of a group.
-    fn count_delivery(&self, record: &Record, reading: &mut Reading) {
+    fn count_delivery(&self, record: &Record, reading: &mut RestoreState) {
         let (at, kib) = (record.envelope.at, kib(record.payload.len() as u64));
         match &record.envelope.event {
             Event::GroupMade { creator } => self.count_device(Quota::Groups, creator, 1, at),
@@ -170,7 +171,7 @@ const fn is_of_policy(event: &Event) -> bool {
     )
 }
 
-impl Reading {
+impl RestoreState {
     /// Remembers changes of contacts.
     fn take_in(&mut self, record: &Record) {
         let seq = record.seq;

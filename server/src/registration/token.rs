@@ -73,7 +73,7 @@ pub(crate) struct Issuer {
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct TokenHeader {
     alg: String,
     #[serde(default)]
     crit: Option<serde_json::Value>,
@@ -139,7 +139,7 @@ impl Issuer {
     fn verified(&self, token: &str) -> Result<Claims, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
-        let header: Header = json(header)?;
+        let header: TokenHeader = json(header)?;
         if header.alg != "EdDSA" {
             return Err(TokenError::Algorithm(header.alg.chars().take(20).collect()));
         }

@@ -110,20 +110,23 @@ pub(crate) async fn remove(
         },
     };
     let position = store.remove_device(&pool, by, caller.idempotency).await?;
-    let introduced = introduced_by(store, &pool);
+    let introduced = introduced_by(store, &pool).await;
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     Ok(HttpResponse::Ok().json(RemoveReply { user, device, removed: true, introduced, position }))
 }
 
 /// The registered devices of a user that a device has vouched for, directly or through others.
-fn introduced_by(store: &Store, pool: &PoolId) -> Vec<String> {
-    let views = store.pools().devices_of(pool.user()).into_iter();
-    let devices: Vec<_> = views.map(|device| (store.view(&device), device)).collect();
+async fn introduced_by(store: &Store, pool: &PoolId) -> Vec<String> {
+    let mut devices = Vec::new();
+    for device in store.pools().devices_of(pool.user()) {
+        devices.push((store.load_view(&device).await, device));
+    }
     let keys_of = |view: &PoolView| {
         let now = view.state.registration().map(|registered| registered.signature_key.clone());
         view.state.identity().retired.iter().cloned().chain(now).collect::<Vec<_>>()
     };
-    let mut keys = keys_of(&store.view(pool));
+    let own = store.load_view(pool).await;
+    let mut keys = keys_of(&own);
     let mut found: Vec<String> = Vec::new();
     loop {
         let next = devices.iter().find(|(view, device)| {

@@ -12,7 +12,7 @@ use keypool_projections::Rejection;
 use serde::Deserialize;
 
 use crate::{
-    authentication::{AuthenticatedRead, AuthenticatedWrite},
+    authentication::{AuthenticatedWrite, DeviceListRead},
     keypackage_store::StoreError,
     pools::DeviceChanges,
     problem::Failure,
@@ -38,7 +38,8 @@ pub(crate) struct HistoryQuery {
 /// The changes are those of the keys of all the user's devices, in the order of the log. Each carries the
 /// statement by which a key of the user agreed to it, so that a reader who folds them from the first on finds
 /// each change that was left out, added, or put elsewhere. The head and the ledger are what new statements
-/// name.
+/// name. The user's recovery key may sign this request too, so that somebody who has no device left can make
+/// the statement that `POST /devices/recover` needs.
 #[utoipa::path(
     get, path = "/users/{user}/devices", tag = "devices",
     params(
@@ -51,9 +52,10 @@ pub(crate) async fn of_user(
     state: Data<State>,
     user: Path<String>,
     query: Query<HistoryQuery>,
-    _caller: AuthenticatedRead,
+    caller: DeviceListRead,
 ) -> Result<HttpResponse, Failure> {
     let user = PoolId::of(&user, None)?.user().to_owned();
+    caller.may_read(&user)?;
     let ledger = state.ledger_id()?;
     let asked = KnownUser { user: user.clone(), after: query.after };
     let devices = read(&state, vec![asked]).await?.pop().flatten();

@@ -20,12 +20,12 @@ use keypool_api::{
     UploadReply, UploadRequest,
 };
 use keypool_ledger::{PoolId, ReservationId, RevokeReason};
-use keypool_projections::{Claim, ItemOutcome, Stage, Which};
+use keypool_projections::{Claim, ItemOutcome, RevokeScope, Stage};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     admission::AdmissionError,
-    authentication::{AuthenticatedRead, AuthenticatedWrite, Body},
+    authentication::{AuthenticatedRead, AuthenticatedWrite, ReceivedBody},
     keypackage_store::{Invitee, Reservation, ReservedKeyPackage, StoreError},
     problem::{Failure, check_of, code_of},
     request_log::about,
@@ -76,7 +76,7 @@ pub(crate) async fn upload(
     Ok(response)
 }
 
-fn packages_of(body: &Body, packages_max: usize) -> Result<Vec<Vec<u8>>, Failure> {
+fn packages_of(body: &ReceivedBody, packages_max: usize) -> Result<Vec<Vec<u8>>, Failure> {
     if body.media_type == MESSAGE_MLS {
         return Ok(vec![body.bytes.to_vec()]);
     }
@@ -306,9 +306,9 @@ pub(crate) async fn revoke(
 ) -> Result<HttpResponse, Failure> {
     let RevokeRequest { keypackage_refs, credential_hash, all, reason } = caller.body.json()?;
     let which = match (keypackage_refs, credential_hash, all) {
-        (Some(refs), None, None) => Which::Refs(refs),
-        (None, Some(credential), None) => Which::Credential(credential),
-        (None, None, Some(true)) => Which::All,
+        (Some(refs), None, None) => RevokeScope::Refs(refs),
+        (None, Some(credential), None) => RevokeScope::Credential(credential),
+        (None, None, Some(true)) => RevokeScope::All,
         _ => {
             let detail = "exactly one of keypackage_refs, credential_hash and all: true says which";
             return Err(Failure::new(Code::BadRequest, detail));
@@ -355,7 +355,7 @@ pub(crate) async fn status(
         return Err(Failure::new(Code::NotAllowed, detail));
     }
     let store = state.store()?;
-    let (view, health) = store.status(&pool);
+    let (view, health) = store.load_status(&pool).await;
     Ok(HttpResponse::Ok().json(PoolStatus {
         user: pool.user().to_owned(),
         device: pool.device().to_owned(),

@@ -13,7 +13,7 @@ use keypool_api::{
 };
 use keypool_ledger::{Event, EventLog, Record, ReservationId, log::find_reservation};
 use keypool_projections::ReservationStatus;
-use keypool_transparency::{Standing, Tile};
+use keypool_transparency::{ReceiptStanding, Tile};
 use serde::Deserialize;
 
 use crate::{
@@ -194,11 +194,14 @@ async fn standing(
     state: &State,
     record: &Record,
     id: ReservationId,
-) -> Result<(bool, (Standing, u64)), Failure> {
+) -> Result<(bool, (ReceiptStanding, u64)), Failure> {
     let found = state.store()?.read(move |pools| pools.reservation(id)).await?;
-    Ok(found.map_or((false, (Standing::Open, record.seq)), |(package, reservation, as_of)| {
-        (package.facts.last_resort, (receipt_standing(reservation.status), as_of))
-    }))
+    Ok(found.map_or(
+        (false, (ReceiptStanding::Open, record.seq)),
+        |(package, reservation, as_of)| {
+            (package.facts.last_resort, (receipt_standing(reservation.status), as_of))
+        },
+    ))
 }
 
 /// Reads tiles where reading keeps nobody waiting.
@@ -214,7 +217,7 @@ async fn prove<T: Send + 'static>(
 /// The part of the log to tell.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EventsQuery {
+struct LedgerEventsQuery {
     #[serde(default)]
     after: u64,
     limit: Option<u16>,
@@ -225,7 +228,7 @@ pub(crate) async fn events(
     request: HttpRequest,
     state: Data<State>,
 ) -> Result<HttpResponse, Failure> {
-    let EventsQuery { after, limit } = query(&request)?;
+    let LedgerEventsQuery { after, limit } = query(&request)?;
     let limit = usize::from(limit.unwrap_or(EVENTS_DEFAULT).clamp(1, EVENTS_MAX));
     let read = web::block(move || page(&state, after, limit)).await;
     Ok(HttpResponse::Ok().json(read.map_err(|_| StoreError::Cancelled)??))
@@ -246,12 +249,12 @@ fn page(state: &State, after: u64, limit: usize) -> Result<LedgerEventsReply, Fa
 }
 
 /// The word of a receipt for the status of a reservation.
-const fn receipt_standing(status: ReservationStatus) -> Standing {
+const fn receipt_standing(status: ReservationStatus) -> ReceiptStanding {
     match status {
-        ReservationStatus::Open => Standing::Open,
-        ReservationStatus::Cancelled => Standing::Cancelled,
-        ReservationStatus::Lapsed => Standing::Lapsed,
-        ReservationStatus::Spent { .. } => Standing::Spent,
-        ReservationStatus::Lost => Standing::Lost,
+        ReservationStatus::Open => ReceiptStanding::Open,
+        ReservationStatus::Cancelled => ReceiptStanding::Cancelled,
+        ReservationStatus::Lapsed => ReceiptStanding::Lapsed,
+        ReservationStatus::Spent { .. } => ReceiptStanding::Spent,
+        ReservationStatus::Lost => ReceiptStanding::Lost,
     }
 }

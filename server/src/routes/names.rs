@@ -22,7 +22,7 @@ struct ReleaseRequest {
 
 /// The answer to it.
 #[derive(Debug, Serialize)]
-struct ReleaseReply {
+struct NameReleaseReply {
     user: String,
     /// The devices there were: each is removed, and its history says that the name was released.
     devices: Vec<String>,
@@ -54,5 +54,5 @@ pub(crate) async fn release(
     }
     tracing::warn!(user, devices = devices.len(), "the operator released a name");
     let devices = devices.iter().map(|device| device.device().to_owned()).collect();
-    Ok(HttpResponse::Ok().json(ReleaseReply { user, devices }))
+    Ok(HttpResponse::Ok().json(NameReleaseReply { user, devices }))
 }

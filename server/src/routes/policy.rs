@@ -71,7 +71,7 @@ pub(crate) async fn policy(
     state: Data<State>,
     caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
-    let view = state.store()?.view(&caller.pool);
+    let view = state.store()?.load_view(&caller.pool).await;
     let contacts = view.state.contacts();
     Ok(HttpResponse::Ok().json(PolicyReply {
         reserve: contacts.reserve(),

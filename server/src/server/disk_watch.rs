@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::web::Data;
 
 use super::opening::blocking;
-use crate::{disk::Room, settings::Settings, state::State};
+use crate::{disk::DiskRoom, settings::Settings, state::State};
 
 /// Time between two looks at the room of the log.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ pub(super) async fn watch_disk(state: Data<State>, settings: Settings) {
 /// Reads the room on the log's disk.
 pub(super) async fn look_at_disk(state: &State, settings: &Settings) {
     let dir = settings.data.clone();
-    match blocking(move || Room::of(&dir)).await {
+    match blocking(move || DiskRoom::of(&dir)).await {
         Ok(Ok(room)) => state.disk.observe(room, settings.disk_low_water),
         Ok(Err(error)) => tracing::warn!(%error, "the room on the disk of the log cannot be read"),
         Err(_) => {}

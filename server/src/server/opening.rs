@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use actix_web::web;
-use keypool_ledger::{Clock, SledLog, SledLogOptions};
+use keypool_ledger::{Clock, MemoryIndex, SledLog, SledLogOptions};
 use keypool_projections::DeliveryLimits;
 
 use super::StartError;
@@ -27,6 +27,7 @@ pub(super) fn open_store(
     let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
     let snapshots = Arc::clone(&log);
     let pools = Pools::open_with(Arc::clone(&log), snapshots, clock, limits, delivery, replaying)?;
+    let pools = pools.with_memory_index(Arc::clone(&log) as Arc<dyn MemoryIndex>);
     let store = KeyPackageStore::new(pools, settings.admission.clone());
     let store = match settings.quotas {
         Some(quotas) => store.with_quotas(quotas).map_err(|error| {

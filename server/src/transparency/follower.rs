@@ -13,9 +13,9 @@ use keypool_transparency::{SignedArtifact, Tree};
 use tokio::sync::watch;
 
 use super::{
-    Ledger, LedgerError, Places, Published, checkpoint_of,
+    Ledger, LedgerError, Places, PublishedCheckpoint, checkpoint_of,
     durable::Durable,
-    identity::Identity,
+    identity::LedgerIdentity,
     scrub::{Scrub, scrub},
     suspicion,
     tiles::Tiles,
@@ -49,7 +49,7 @@ impl<L: EventLog + Clone> Follower<L> {
         asked: Option<&str>,
         usual: &str,
     ) -> Result<Self, LedgerError> {
-        let identity = Identity::open(places, asked, usual)?;
+        let identity = LedgerIdentity::open(places, asked, usual)?;
         let durable = Durable::at(&places.checkpoint);
         let stored = stored(&durable, &identity, places)?;
         let (tiles, suspicion) = (Tiles::at(&places.tiles), suspicion(&places.tiles));
@@ -69,7 +69,7 @@ impl<L: EventLog + Clone> Follower<L> {
         let current = match stored {
             Some(stored) if stored.checkpoint == current => stored,
             Some(_) | None => {
-                let signed = Published::signed(current, &identity.signer);
+                let signed = PublishedCheckpoint::signed(current, &identity.signer);
                 let signed = signed.map_err(LedgerError::Unsigned)?;
                 durable.store(&signed.text())?;
                 signed
@@ -112,7 +112,7 @@ impl<L: EventLog + Clone> Follower<L> {
         }
         let name = self.ledger.key().name().to_owned();
         let current = checkpoint_of(&name, self.tree.size(), self.tree.root())?;
-        let signed = Published::signed(current, &self.ledger.signer);
+        let signed = PublishedCheckpoint::signed(current, &self.ledger.signer);
         self.ledger.publish(signed.map_err(LedgerError::Unsigned)?)
     }
 }
@@ -120,9 +120,9 @@ impl<L: EventLog + Clone> Follower<L> {
 /// The checkpoint that was stored last; none if none was ever published.
 fn stored(
     durable: &Durable,
-    identity: &Identity,
+    identity: &LedgerIdentity,
     places: &Places,
-) -> Result<Option<Published>, LedgerError> {
+) -> Result<Option<PublishedCheckpoint>, LedgerError> {
     let (key, file) = (places.key.clone(), durable.path().to_owned());
     let Some(text) = durable.load()? else {
         let missing = LedgerError::CheckpointMissing { key, file };
@@ -135,16 +135,16 @@ fn stored(
         by_key && checkpoint.origin() == public.name()
     });
     let paper = signed.ok_or(LedgerError::Foreign { key, file })?;
-    Ok(Some(Published { checkpoint: paper.checkpoint.clone(), paper }))
+    Ok(Some(PublishedCheckpoint { checkpoint: paper.checkpoint.clone(), paper }))
 }
 
 /// A follower at work.
-pub(crate) struct Following {
+pub(crate) struct RunningFollower {
     tasks: Vec<JoinHandle<()>>,
     end: watch::Sender<bool>,
 }
 
-impl Following {
+impl RunningFollower {
     /// Starts a follower: it works whenever something was written, and compares the rest behind.
     pub(crate) fn start<L: EventLog + Clone + 'static>(
         mut follower: Follower<L>,

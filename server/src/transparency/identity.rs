@@ -10,7 +10,7 @@ use keypool_transparency::NoteSigner;
 use super::{LedgerError, Places, durable::Durable};
 
 /// The key of a ledger, as it is on the disk.
-pub(super) struct Identity {
+pub(super) struct LedgerIdentity {
     /// The key.
     pub(super) signer: NoteSigner,
     /// Whether it has signed a checkpoint that was stored.
@@ -18,7 +18,7 @@ pub(super) struct Identity {
     file: Durable,
 }
 
-impl Identity {
+impl LedgerIdentity {
     /// Reads the key, or makes one where there is neither a key nor a checkpoint.
     ///
     /// `asked` is the name the operator has set, `usual` that of a new ledger otherwise.

@@ -8,7 +8,7 @@
 use std::{fs, path::PathBuf};
 
 use keypool_ledger::{EventLog, RevokeReason};
-use keypool_projections::Which;
+use keypool_projections::RevokeScope;
 
 use super::{LedgerError, Places, durable::Durable, identity};
 use crate::keypackage_store::{Idempotency, KeyPackageStore, StoreError};
@@ -34,7 +34,7 @@ pub(crate) async fn quarantine<L: EventLog + 'static>(
     let mut withdrawn = 0;
     for pool in store.pools().pools() {
         let reason = RevokeReason::Withdrawn;
-        let revoked = store.revoke(&pool, Which::All, reason, Idempotency::fresh()).await?;
+        let revoked = store.revoke(&pool, RevokeScope::All, reason, Idempotency::fresh()).await?;
         withdrawn += revoked.refs.len();
     }
     Ok(withdrawn)

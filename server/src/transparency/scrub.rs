@@ -46,7 +46,7 @@ struct Doubt {
 
 /// The progress after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum ScrubProgress {
     /// There are more records.
     More,
     /// All records are as published; whether tiles had to be mended.
@@ -104,7 +104,7 @@ impl<L: EventLog> Scrub<L> {
     /// # Errors
     ///
     /// Returns a [`ScrubError`]; the next step is at the same place then.
-    pub(super) fn step(&mut self) -> Result<Progress, ScrubError> {
+    pub(super) fn step(&mut self) -> Result<ScrubProgress, ScrubError> {
         let (done, size) = (self.tree.size(), self.checkpoint.size());
         if size <= done {
             return self.finish();
@@ -126,7 +126,7 @@ impl<L: EventLog> Scrub<L> {
         }
         self.tree = grown;
         self.ledger.scrubbed(self.tree.size());
-        Ok(Progress::More)
+        Ok(ScrubProgress::More)
     }
 
     /// Whether the tiles prove that the checkpoint has a leaf as they have it.
@@ -138,17 +138,17 @@ impl<L: EventLog> Scrub<L> {
     }
 
     /// Compares the whole tree with the checkpoint; if it is the same, the differences are the tiles' fault.
-    fn finish(&mut self) -> Result<Progress, ScrubError> {
+    fn finish(&mut self) -> Result<ScrubProgress, ScrubError> {
         let doubt = self.doubt.take();
         if self.tree.root() != self.checkpoint.root() {
             return Err(ScrubError::Unlike { first: doubt.map_or(1, |doubt| doubt.record) });
         }
         let Some(Doubt { record, before }) = doubt else {
-            return Ok(Progress::Done { mended: self.is_mending });
+            return Ok(ScrubProgress::Done { mended: self.is_mending });
         };
         tracing::warn!(record, "tiles are damaged; they are made anew from here on");
         (self.tree, self.is_mending) = (before, true);
-        Ok(Progress::More)
+        Ok(ScrubProgress::More)
     }
 }
 
@@ -167,8 +167,8 @@ pub(super) async fn scrub<L: EventLog + 'static>(
         let Ok((returned, outcome)) = stepped else { return };
         scrub = returned;
         let rest = match &outcome {
-            Ok(Progress::More) => work.saturating_mul(REST_PER_WORK),
-            Ok(Progress::Done { mended }) => {
+            Ok(ScrubProgress::More) => work.saturating_mul(REST_PER_WORK),
+            Ok(ScrubProgress::Done { mended }) => {
                 let records = scrub.checkpoint.size();
                 return tracing::info!(records, mended, "the log is the one that was published");
             }

@@ -11,7 +11,7 @@ use keypool_ledger::{
     Clock, CommandId, Event, EventLog, Hash, ManualClock, MemoryLog, PoolId, RevokeReason,
     SignatureKey, StreamId, log::append_at_head,
 };
-use keypool_projections::{Answer, Command, Limits, OnLapse, Rejection, Which};
+use keypool_projections::{Answer, Command, Limits, OnLapse, Rejection, RevokeScope};
 use keypool_server::pools::{ExecuteError, Pools, ReplayError, Reply, Target};
 use uuid::Uuid;
 
@@ -98,7 +98,7 @@ fn a_request_repeated_by_many_at_once_keeps_no_other_waiting() {
     let service = Service::new();
     service.upload(1, "bob", &["a", "b"]);
     service.upload(2, "dave", &["c"]);
-    let which = Which::Refs(vec![reference("a")]);
+    let which = RevokeScope::Refs(vec![reference("a")]);
     let revoke = || Command::Revoke { which: which.clone(), reason: RevokeReason::Withdrawn };
     let first = service.run(3, "bob", revoke()).unwrap();
     let recorded = service.events();
@@ -350,7 +350,7 @@ fn a_package_is_found_with_its_exact_bytes() {
 fn a_withdrawal_that_names_an_unknown_package_changes_nothing() {
     let service = Service::new();
     service.upload(1, "bob", &["a", "b"]);
-    let which = Which::Refs(vec![reference("a"), reference("c")]);
+    let which = RevokeScope::Refs(vec![reference("a"), reference("c")]);
     let refused = service.run(2, "bob", Command::Revoke { which, reason: RevokeReason::Withdrawn });
     assert!(
         matches!(refused, Err(ExecuteError::Rejected(Rejection::UnknownKeyPackage(_)))),
@@ -369,7 +369,7 @@ fn a_repeated_request_gets_its_old_answer_also_under_other_limits() {
     let ask = |id: u128, command: &Command| request(id, Target::Pool(pool("bob")), command.clone());
     let upload = Command::Upload(["a", "b"].iter().map(|name| package(name)).collect());
     let again = Command::Upload(["c", "d"].iter().map(|name| package(name)).collect());
-    let revoke = Command::Revoke { which: Which::All, reason: RevokeReason::Withdrawn };
+    let revoke = Command::Revoke { which: RevokeScope::All, reason: RevokeReason::Withdrawn };
 
     let pools = open(1);
     let one = block_on(pools.execute(ask(1, &upload))).unwrap();
@@ -431,7 +431,7 @@ fn a_repeated_withdrawal_gets_its_old_answer_from_a_server_that_has_become_stric
     let bob = || Target::Pool(pool("bob"));
     let revoke = || {
         let reason = RevokeReason::Withdrawn;
-        request(4, bob(), Command::Revoke { which: Which::All, reason })
+        request(4, bob(), Command::Revoke { which: RevokeScope::All, reason })
     };
     let pools = open(OnLapse::Requeue);
     let upload = Command::Upload(["a", "b"].iter().map(|name| package(name)).collect());

@@ -4,9 +4,8 @@
 //! line, its headers, and its body. `"…"` stands for any value, and `…` for any part of a body that is
 //! text; `<name>` stands for a string that is the same wherever the name stands; `<package …>` in a
 //! request is a new package of the caller, `<welcome for REF>` a Welcome for a package, `<commit EPOCH>`
-//! and `<message EPOCH>` MLS messages of the group; `<vouch by DEVICE on HEAD>`, `<rotate by DEVICE on
-//! HEAD>` and `<leaf-key on HEAD>` are proofs of statements that end in four minutes, for the ledger that
-//! an answer has called `<ledger>`.
+//! and `<message EPOCH>` MLS messages of the group; `<KIND by DEVICE on HEAD>` and `<KIND on HEAD>` are
+//! proofs of statements that end in four minutes, for the ledger that an answer has called `<ledger>`.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -16,7 +15,7 @@ use keypool_api::{
     Code,
     signing::{BodyParts, ReceivedSignature, SignedParts, content_digest},
 };
-use keypool_ledger::{Hash, Timestamp};
+use keypool_ledger::{CredentialBytes, Hash, Timestamp};
 use keypool_projections::statement::{Agreement, Statement, device_list_head};
 use serde_json::Value;
 
@@ -28,6 +27,12 @@ use crate::{
 /// The leaf key that is declared: the base point of P-256.
 const LEAF_KEY: &str =
     "BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU";
+
+/// The credential that is declared: Basic, for alice.
+const CREDENTIAL: &str = "AAEFYWxpY2U=";
+
+/// The owner of the recovery key.
+const WORDS: &str = "alice/words";
 
 /// The values of the names in the examples.
 type Names = BTreeMap<String, String>;
@@ -107,6 +112,7 @@ fn new_value(name: &str, device: &Device, names: &Names) -> String {
     }
     match name.strip_prefix("welcome for ") {
         Some(package) => welcome_for(&names[package]),
+        None if name == "alice's recovery key" => Device::new(WORDS).keyid().to_string(),
         None if name.starts_with("package") => BASE64.encode(&device.package(NOW)),
         None => panic!("no answer has said what <{name}> is"),
     }
@@ -117,9 +123,14 @@ fn proof((kind, head): (&str, &str), caller: &Device, names: &Names) -> String {
     let (kind, by) = kind.split_once(" by ").unwrap_or((kind, ""));
     let by = if by.is_empty() { caller.clone() } else { Device::new(by) };
     let (key, leaf) = (caller.keyid(), LEAF_KEY.parse().unwrap());
+    let credential = CREDENTIAL.parse::<CredentialBytes>().unwrap().digest();
+    let recovery_key = Device::new(WORDS).keyid();
     let agreement = match kind {
         "vouch" => Agreement::Vouch(&key),
         "rotate" => Agreement::Rotate(&key),
+        "credential" => Agreement::Credential(&credential),
+        "recovery-key" => Agreement::RecoveryKey(&recovery_key),
+        "recover" => Agreement::Recover(&key),
         _ => Agreement::LeafKey(0x0403, &leaf),
     };
     let list = caller.list_with(names[head].parse().unwrap(), &names["ledger"]);

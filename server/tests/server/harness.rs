@@ -464,8 +464,13 @@ impl Running {
     }
 
     pub(crate) fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_at(NOW, change)
+    }
+
+    /// The same with a clock that begins at another moment.
+    pub(crate) fn start_at(now: Timestamp, change: impl FnOnce(&mut Settings)) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::at(NOW));
+        let clock = Arc::new(ManualClock::at(now));
         let mut settings = local_settings(data.path());
         change(&mut settings);
         let server = Server::start(settings, clock.clone()).unwrap();

@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use keypool_ledger::{CommandId, codec};
 use keypool_projections::Counts;
 use keypool_transparency::{
-    Checkpoint, NoteKey, ReceiptFile, SignedNote, Standing, Tree, TreeHash,
+    Checkpoint, NoteKey, ReceiptFile, ReceiptStanding, SignedNote, Tree, TreeHash,
 };
 use serde_json::Value;
 use signed_note::{Note, StandardVerifier, VerifierList};
@@ -233,7 +233,7 @@ async fn holder_and_owner_get_a_receipt_that_can_be_checked_without_the_server()
     running.server.stop().await;
     let (open, spent) = (for_holder.check(&key).unwrap(), for_owner.check(&key).unwrap());
     assert_eq!(open.hand_out, spent.hand_out);
-    assert_eq!((open.standing, spent.standing), (Standing::Open, Standing::Spent));
+    assert_eq!((open.standing, spent.standing), (ReceiptStanding::Open, ReceiptStanding::Spent));
     let told = &open.hand_out;
     assert_eq!(
         (told.holder.to_string(), told.pool.to_string()),

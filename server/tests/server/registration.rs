@@ -145,6 +145,18 @@ pub(crate) async fn with_own_token(running: &Running, device: &Device) -> Answer
     with_token(running, device, &token(&issuer(), &claims(device))).await
 }
 
+/// The same with a voucher.
+pub(crate) async fn with_own_token_and(
+    running: &Running,
+    device: &Device,
+    voucher: &Value,
+) -> Answer {
+    let (user, name) = (device.pool.user(), device.pool.device());
+    let body = json!({ "user": user, "device": name, "voucher": voucher });
+    let token = token(&issuer(), &claims(device));
+    running.api.send(device, &Draft::post("/devices", &body).with_token(&token)).await
+}
+
 async fn with_token(running: &Running, device: &Device, token: &str) -> Answer {
     running.api.send(device, &registration(device).with_token(token)).await
 }

@@ -182,7 +182,11 @@ async fn a_device_is_removed_by_itself_or_by_another_of_its_user() {
     for device in [alice.impostor(), Device::new("alice/new")] {
         assert_eq!(api.register(&device).await.code(), "identity_bound");
     }
-    assert_eq!(api.get(&carol, "/users/alice/devices").await.code(), "unknown_user");
+    // It has no device any more, and its history stays.
+    let left = api.get(&carol, "/users/alice/devices").await.ok();
+    assert_eq!(left.body["devices"], json!([]));
+    assert!(!left.body["history"].as_array().unwrap().is_empty());
+    assert_eq!(api.get(&carol, "/users/nobody/devices").await.code(), "unknown_user");
 }
 
 #[actix_web::test]

@@ -126,7 +126,7 @@ async fn an_upload_keeps_what_is_good_and_names_what_is_not_in_order() {
     insta::assert_snapshot!(lines.join("\n"), @r#"
     "rejected" "decode" "the bytes are not exactly one KeyPackage or one MLSMessage with one"
     "stored" null null
-    "rejected" "identity" "the credential's identity is neither bob nor bob/main"
+    "rejected" "identity" "the credential's identity is neither bob nor bob/main; declare another credential with POST /devices/credential before the upload"
     "duplicate" null null
     "rejected" "lifetime" "it ends at 1766400100, before or too soon after now (1766400000)"
     "stored" null null

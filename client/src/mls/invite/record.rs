@@ -26,7 +26,7 @@ pub(super) struct Invitation {
     /// How often packages were asked for, this time included.
     pub(super) round: u32,
     /// The invitees to reserve packages for.
-    pub(super) wanted: Vec<Wanted>,
+    pub(super) wanted: Vec<PendingInvitee>,
     /// The packages that are set aside.
     pub(super) kept: Vec<ReservedPackage>,
     /// The devices that are in the group by an earlier Commit of this invitation.
@@ -41,7 +41,7 @@ pub(super) struct Invitation {
 
 /// An invitee to reserve a package for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct PendingInvitee {
     pub(super) invitee: Invitee,
     /// How many packages were tried.
     pub(super) tries: u32,
@@ -95,7 +95,7 @@ pub(super) struct Removal {
     pub(super) commit: Option<CommitPost>,
 }
 
-impl Wanted {
+impl PendingInvitee {
     pub(super) const fn new(invitee: Invitee) -> Self {
         Self { invitee, tries: 0, why: None }
     }
@@ -106,7 +106,7 @@ impl Invitation {
     pub(super) fn new(
         group: &GroupId,
         invitees: Vec<Invitee>,
-        (wanted, missing): (Vec<Wanted>, Vec<SkippedInvitee>),
+        (wanted, missing): (Vec<PendingInvitee>, Vec<SkippedInvitee>),
         tokens: ContactTokens,
     ) -> Self {
         Self {
@@ -137,7 +137,7 @@ impl Invitation {
     pub(super) fn request(
         &self,
         part: usize,
-        wanted: &[Wanted],
+        wanted: &[PendingInvitee],
         suite: u16,
     ) -> (ReserveManyRequest, CommandId) {
         let request = ReserveManyRequest {
@@ -151,7 +151,11 @@ impl Invitation {
 
     /// Applies the reply to a request for packages. Ignores users that were not requested, and reports
     /// requested users missing from the reply. Returns the invitees to request again.
-    pub(super) fn take_in(&mut self, wanted: &[Wanted], reply: ReserveManyReply) -> Vec<Wanted> {
+    pub(super) fn take_in(
+        &mut self,
+        wanted: &[PendingInvitee],
+        reply: ReserveManyReply,
+    ) -> Vec<PendingInvitee> {
         let mut again = Vec::new();
         let mut heard = vec![false; wanted.len()];
         let mut find = |user: &str, device: Option<&str>| {
@@ -215,10 +219,10 @@ impl Invitation {
         invitee: Invitee,
         tries: u32,
         why: SkipReason,
-    ) -> Option<Wanted> {
+    ) -> Option<PendingInvitee> {
         let tries = tries.saturating_add(1);
         if tries < TRIES_MAX {
-            return Some(Wanted { invitee, tries, why: Some(why) });
+            return Some(PendingInvitee { invitee, tries, why: Some(why) });
         }
         self.missing.push(SkippedInvitee { invitee, why });
         None
@@ -239,7 +243,7 @@ impl Invitation {
     }
 
     /// Counts all who are not added yet as missing.
-    pub(super) fn miss(&mut self, wanted: Vec<Wanted>, why: &SkipReason) {
+    pub(super) fn miss(&mut self, wanted: Vec<PendingInvitee>, why: &SkipReason) {
         let kept = std::mem::take(&mut self.kept).into_iter();
         let wanted = wanted.into_iter().map(|wanted| wanted.invitee);
         let all = kept.map(|kept| Invitee::from(kept.owner)).chain(wanted);

@@ -8,7 +8,7 @@ use keypool_ledger::{GroupId, KeyPackageRef, PoolId};
 use super::{
     invitee::{Invitee, SkipReason, SkippedInvitee},
     inviter::{Inviter, StepOutcome, done, put},
-    record::{Addition, Invitation, InvitationStep, ReservedPackage, Wanted},
+    record::{Addition, Invitation, InvitationStep, PendingInvitee, ReservedPackage},
 };
 use crate::{
     AddError, CommitPost, DeliveryService, ExchangeError, InviteError, PackageCheck, PeerDoubt,
@@ -29,7 +29,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         &self,
         group: &GroupId,
         invitees: &[Invitee],
-    ) -> Result<(Vec<Wanted>, Vec<SkippedInvitee>), InviteError> {
+    ) -> Result<(Vec<PendingInvitee>, Vec<SkippedInvitee>), InviteError> {
         let members = self.membership.members(group)?;
         let members: BTreeSet<PoolId> =
             members.iter().filter_map(|member| member.name.parse().ok()).collect();
@@ -51,7 +51,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 (Ok(_), _) => Ok(vec![invitee.clone()]),
             };
             match found {
-                Ok(found) => wanted.extend(found.into_iter().map(Wanted::new)),
+                Ok(found) => wanted.extend(found.into_iter().map(PendingInvitee::new)),
                 Err(why) => missing.push(SkippedInvitee { invitee: invitee.clone(), why }),
             }
         }

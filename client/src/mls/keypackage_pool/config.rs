@@ -114,7 +114,7 @@ impl PoolConfig {
     ///
     /// It brings the number available to the target, unless the cap on live packages comes first.
     #[must_use]
-    pub fn replenishment(&self, counts: PoolCounts) -> Replenishment {
+    pub fn replenishment(&self, counts: RefillCounts) -> Replenishment {
         let room = self.hard_cap.saturating_sub(counts.live.max(counts.available));
         Replenishment::of(self.missing(counts).min(room), counts)
     }
@@ -125,13 +125,13 @@ impl PoolConfig {
     ///
     /// Of the counts, `live` is that of the whole pool and the same for all.
     #[must_use]
-    pub fn replenishments(&self, counts: &[(u16, PoolCounts)]) -> Vec<(u16, Replenishment)> {
+    pub fn replenishments(&self, counts: &[(u16, RefillCounts)]) -> Vec<(u16, Replenishment)> {
         let live = counts.iter().map(|(_, of)| of.live.max(of.available)).max().unwrap_or(0);
         let mut room = self.hard_cap.saturating_sub(live);
-        let mut wanting: Vec<(u16, PoolCounts)> = counts.to_vec();
+        let mut wanting: Vec<(u16, RefillCounts)> = counts.to_vec();
         wanting.sort_by_key(|(_, of)| self.missing(*of));
         let mut left = wanting.len();
-        let mut share = |of: PoolCounts| {
+        let mut share = |of: RefillCounts| {
             let needed = self.missing(of).min(room.div_ceil(left.max(1)));
             (room, left) = (room - needed, left - 1);
             Replenishment::of(needed, of)
@@ -144,14 +144,14 @@ impl PoolConfig {
     }
 
     /// How many packages a refill would add if there were room.
-    const fn missing(&self, counts: PoolCounts) -> usize {
+    const fn missing(&self, counts: RefillCounts) -> usize {
         if self.is_low(counts.available) { self.target.saturating_sub(counts.available) } else { 0 }
     }
 }
 
 /// The counts that the size of a refill depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PoolCounts {
+pub struct RefillCounts {
     /// How many packages the server can still hand out.
     pub available: usize,
     /// How many of the server's places are taken: available and reserved ones.
@@ -171,7 +171,7 @@ pub struct Replenishment {
 
 impl Replenishment {
     /// So many packages: first those that are made already.
-    fn of(needed: usize, counts: PoolCounts) -> Self {
+    fn of(needed: usize, counts: RefillCounts) -> Self {
         let reupload = counts.pending.min(needed);
         Self { reupload, create: needed - reupload }
     }

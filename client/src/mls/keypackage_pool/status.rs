@@ -2,7 +2,7 @@
 
 use keypool_ledger::Timestamp;
 
-use super::{PoolCounts, ServerStatus, is_pending, is_single_use};
+use super::{RefillCounts, ServerStatus, is_pending, is_single_use};
 use crate::{OwnPackage, OwnStage, Staged, StorageError};
 
 /// The name of the record of the server's last statement.
@@ -36,7 +36,7 @@ pub(super) fn counts_of(
     staged: &Staged<'_>,
     (suite, is_only): (u16, bool),
     now: Timestamp,
-) -> Result<PoolCounts, StorageError> {
+) -> Result<RefillCounts, StorageError> {
     let all = counts(staged, now)?;
     let is_of_suite = |own: &OwnPackage| is_single_use(own) && own.facts.ciphersuite == suite;
     let pending = staged.packages_where(|own| is_of_suite(own) && is_pending(own, now)).len();
@@ -54,17 +54,17 @@ pub(super) fn counts_of(
             staged.packages_where(is_held).len()
         }
     };
-    Ok(PoolCounts { available, live: all.live, pending })
+    Ok(RefillCounts { available, live: all.live, pending })
 }
 
-pub(super) fn counts(staged: &Staged<'_>, now: Timestamp) -> Result<PoolCounts, StorageError> {
+pub(super) fn counts(staged: &Staged<'_>, now: Timestamp) -> Result<RefillCounts, StorageError> {
     let is_counted = |own: &OwnPackage| is_single_use(own) && is_pending(own, now);
     let pending = staged.packages_where(is_counted).len();
     let Some(status) = server_status(staged)? else {
         let is_uploaded = |own: &OwnPackage| is_single_use(own) && own.stage == OwnStage::Uploaded;
         let uploaded = staged.packages_where(|own| is_uploaded(own) && !own.is_expired(now)).len();
-        return Ok(PoolCounts { available: uploaded, live: uploaded, pending });
+        return Ok(RefillCounts { available: uploaded, live: uploaded, pending });
     };
     let live = status.available.saturating_add(status.reserved);
-    Ok(PoolCounts { available: status.available, live, pending })
+    Ok(RefillCounts { available: status.available, live, pending })
 }

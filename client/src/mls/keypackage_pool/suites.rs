@@ -4,7 +4,7 @@ use keypool_ledger::{Event, Timestamp};
 use openmls_traits::types::Ciphersuite;
 
 use super::{
-    CreatedPackage, KeyPackagePool, PoolCounts, Replenishment, ServerStatus, counts,
+    CreatedPackage, KeyPackagePool, RefillCounts, Replenishment, ServerStatus, counts,
     status::counts_of,
 };
 use crate::{ConfigError, PoolError, StorageError, mls::usable_suite, storage::fresh_command};
@@ -16,7 +16,10 @@ impl KeyPackagePool {
     /// # Errors
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn counts_by_suite(&self, now: Timestamp) -> Result<Vec<(u16, PoolCounts)>, StorageError> {
+    pub fn counts_by_suite(
+        &self,
+        now: Timestamp,
+    ) -> Result<Vec<(u16, RefillCounts)>, StorageError> {
         let staged = self.store.stage()?;
         let is_only = self.suites.len() == 1;
         let of = |suite: Ciphersuite| {

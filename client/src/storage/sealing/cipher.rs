@@ -28,7 +28,7 @@ const PLACE_BYTES: usize = 1 + 4 + 8;
 
 /// A secret key: of the device, or of one value. Prints nothing of itself, and is wiped when dropped.
 #[derive(Clone)]
-pub(super) struct Key(Zeroizing<[u8; KEY_BYTES]>);
+pub(super) struct SealingKey(Zeroizing<[u8; KEY_BYTES]>);
 
 /// The slot of the key of a value, and the write that filled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub(super) struct KeySlot {
 }
 
 /// Fills bytes at random. The operating system's randomness is the only source of keys.
-pub(super) fn randomize(bytes: &mut [u8]) -> Result<(), SealingError> {
+pub(crate) fn randomize(bytes: &mut [u8]) -> Result<(), SealingError> {
     OsRng.try_fill_bytes(bytes).map_err(|err| SealingError::NoRandomness(Box::new(err)))
 }
 
-impl Key {
+impl SealingKey {
     /// A fresh key.
     pub(super) fn random() -> Result<Self, SealingError> {
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);

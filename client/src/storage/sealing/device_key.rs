@@ -11,7 +11,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    cipher::{KEY_BYTES, Key, randomize},
+    cipher::{KEY_BYTES, SealingKey, randomize},
     files,
     header::{Cost, DeviceKeyKind, FoundHeader, Header},
 };
@@ -31,12 +31,12 @@ const PASSES_MAX: u32 = 64;
 /// The key that seals a store's private keys. Wiped when dropped, and never printed.
 ///
 /// Together with a copy of the home it opens the private keys that are not deleted yet, and none that are.
-pub struct DeviceKey(Source);
+pub struct DeviceKey(KeySource);
 
-enum Source {
+enum KeySource {
     File,
     Passphrase(Zeroizing<String>),
-    App(Key),
+    App(SealingKey),
 }
 
 impl DeviceKey {
@@ -47,60 +47,60 @@ impl DeviceKey {
     /// keys are as gone as with the others.
     #[must_use]
     pub const fn in_file() -> Self {
-        Self(Source::File)
+        Self(KeySource::File)
     }
 
     /// A key made of a passphrase, by Argon2id with 64 MiB and three passes: 0.15 s or so for each
     /// opening. The passphrase is taken as its bytes are.
     #[must_use]
     pub fn from_passphrase(passphrase: String) -> Self {
-        Self(Source::Passphrase(Zeroizing::new(passphrase)))
+        Self(KeySource::Passphrase(Zeroizing::new(passphrase)))
     }
 
     /// A key that the app keeps: 32 bytes drawn at random, for example in the system's keychain.
     #[must_use]
     pub fn from_bytes(mut bytes: [u8; KEY_BYTES]) -> Self {
-        let key = Key::new(&bytes);
+        let key = SealingKey::new(&bytes);
         bytes.zeroize();
-        Self(Source::App(key))
+        Self(KeySource::App(key))
     }
 
     /// Which kind it is.
     #[must_use]
     pub const fn kind(&self) -> DeviceKeyKind {
         match self.0 {
-            Source::File => DeviceKeyKind::File,
-            Source::Passphrase(_) => DeviceKeyKind::Passphrase,
-            Source::App(_) => DeviceKeyKind::App,
+            KeySource::File => DeviceKeyKind::File,
+            KeySource::Passphrase(_) => DeviceKeyKind::Passphrase,
+            KeySource::App(_) => DeviceKeyKind::App,
         }
     }
 
     /// The cost of a new store's passphrase; nothing for the other kinds.
     pub(super) const fn cost(&self) -> Cost {
         match self.0 {
-            Source::Passphrase(_) => COST,
-            Source::File | Source::App(_) => Cost { memory_kib: 0, passes: 0, lanes: 0 },
+            KeySource::Passphrase(_) => COST,
+            KeySource::File | KeySource::App(_) => Cost { memory_kib: 0, passes: 0, lanes: 0 },
         }
     }
 
     /// The key for a new store with that header. A key in a file is made, unless it is there.
-    pub(super) fn first(&self, home: &Path, header: &Header) -> Result<Key, SealingError> {
+    pub(super) fn first(&self, home: &Path, header: &Header) -> Result<SealingKey, SealingError> {
         match &self.0 {
-            Source::File if home.join(FILE).exists() => read(&home.join(FILE)),
-            Source::File => make(&home.join(FILE)),
-            Source::Passphrase(_) | Source::App(_) => self.outside(header),
+            KeySource::File if home.join(FILE).exists() => read(&home.join(FILE)),
+            KeySource::File => make(&home.join(FILE)),
+            KeySource::Passphrase(_) | KeySource::App(_) => self.outside(header),
         }
     }
 
     /// The key of a store that was made before.
-    pub(super) fn of(&self, home: &Path, found: &FoundHeader) -> Result<Key, SealingError> {
+    pub(super) fn of(&self, home: &Path, found: &FoundHeader) -> Result<SealingKey, SealingError> {
         if found.header.kind != self.kind() {
             let (home, asked) = (home.to_path_buf(), self.kind());
             return Err(SealingError::OtherKind { home, sealed_with: found.header.kind, asked });
         }
         let key = match &self.0 {
-            Source::File => in_file(home, found)?,
-            Source::Passphrase(_) | Source::App(_) => self.outside(&found.header)?,
+            KeySource::File => in_file(home, found)?,
+            KeySource::Passphrase(_) | KeySource::App(_) => self.outside(&found.header)?,
         };
         if found.is_of(&key) {
             return Ok(key);
@@ -114,19 +114,19 @@ impl DeviceKey {
 
     /// The key that takes the place of a store's present one. In a file it stands beside it, until
     /// [`settle`] is called.
-    pub(super) fn next(&self, home: &Path, header: &Header) -> Result<Key, SealingError> {
+    pub(super) fn next(&self, home: &Path, header: &Header) -> Result<SealingKey, SealingError> {
         match &self.0 {
-            Source::File => make(&home.join(NEXT_FILE)),
-            Source::Passphrase(_) | Source::App(_) => self.outside(header),
+            KeySource::File => make(&home.join(NEXT_FILE)),
+            KeySource::Passphrase(_) | KeySource::App(_) => self.outside(header),
         }
     }
 
     /// A key that is not in the home.
-    fn outside(&self, header: &Header) -> Result<Key, SealingError> {
+    fn outside(&self, header: &Header) -> Result<SealingKey, SealingError> {
         match &self.0 {
-            Source::Passphrase(passphrase) => stretch(passphrase, header),
-            Source::App(key) => Ok(key.clone()),
-            Source::File => Err(SealingError::Passphrase("the key is in a file".into())),
+            KeySource::Passphrase(passphrase) => stretch(passphrase, header),
+            KeySource::App(key) => Ok(key.clone()),
+            KeySource::File => Err(SealingError::Passphrase("the key is in a file".into())),
         }
     }
 }
@@ -143,7 +143,7 @@ impl fmt::Debug for DeviceKey {
     }
 }
 
-fn stretch(passphrase: &str, header: &Header) -> Result<Key, SealingError> {
+fn stretch(passphrase: &str, header: &Header) -> Result<SealingKey, SealingError> {
     let Cost { memory_kib, passes, lanes } = header.cost;
     if memory_kib > MEMORY_KIB_MAX || passes > PASSES_MAX {
         return Err(SealingError::Passphrase("its header asks for too much memory or time".into()));
@@ -160,11 +160,11 @@ fn stretch(passphrase: &str, header: &Header) -> Result<Key, SealingError> {
             blocks.as_mut_slice(),
         )
         .map_err(failed)?;
-    Ok(Key::new(&bytes))
+    Ok(SealingKey::new(&bytes))
 }
 
 /// The key in the home's file. A change that was cut off is finished.
-fn in_file(home: &Path, found: &FoundHeader) -> Result<Key, SealingError> {
+fn in_file(home: &Path, found: &FoundHeader) -> Result<SealingKey, SealingError> {
     let present = read(&home.join(FILE));
     if present.as_ref().is_ok_and(|key| found.is_of(key)) || !home.join(NEXT_FILE).exists() {
         return present;
@@ -188,7 +188,7 @@ pub(super) fn settle(home: &Path, found: &FoundHeader) -> io::Result<()> {
 }
 
 /// The key in a file.
-fn read(path: &Path) -> Result<Key, SealingError> {
+fn read(path: &Path) -> Result<SealingKey, SealingError> {
     let path = path.to_path_buf();
     let unusable = |source| SealingError::File { path: path.clone(), source };
     let mut file = match File::open(&path) {
@@ -202,18 +202,18 @@ fn read(path: &Path) -> Result<Key, SealingError> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES + 1]);
     let found = read_up_to(&mut file, bytes.as_mut_slice()).map_err(unusable)?;
     match bytes.first_chunk::<KEY_BYTES>() {
-        Some(key) if found == KEY_BYTES => Ok(Key::new(key)),
+        Some(key) if found == KEY_BYTES => Ok(SealingKey::new(key)),
         _ => Err(SealingError::DeviceKeyDamaged { path }),
     }
 }
 
 /// A fresh key, in a file that is made whole or not at all.
-fn make(path: &Path) -> Result<Key, SealingError> {
+fn make(path: &Path) -> Result<SealingKey, SealingError> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
     randomize(bytes.as_mut_slice())?;
     files::write_private(path, bytes.as_slice())
         .map_err(|source| SealingError::File { path: path.to_path_buf(), source })?;
-    Ok(Key::new(&bytes))
+    Ok(SealingKey::new(&bytes))
 }
 
 fn read_up_to(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {

@@ -5,7 +5,7 @@ use std::fmt;
 use keypool_ledger::Hash;
 use uuid::Uuid;
 
-use super::cipher::{Key, NONCE_BYTES, TAG_BYTES, randomize};
+use super::cipher::{NONCE_BYTES, SealingKey, TAG_BYTES, randomize};
 use crate::SealingError;
 
 /// The size of the header before the slots, in bytes: two copies, each in sectors of its own.
@@ -85,7 +85,7 @@ impl Header {
     }
 
     /// Both copies, which the device key vouches for.
-    pub(super) fn encode(&self, key: &Key) -> Result<Vec<u8>, SealingError> {
+    pub(super) fn encode(&self, key: &SealingKey) -> Result<Vec<u8>, SealingError> {
         let mut copy = self.fields();
         let voucher = key.vouch(&copy)?;
         copy.extend_from_slice(&voucher);
@@ -125,7 +125,7 @@ impl Header {
 
 impl FoundHeader {
     /// Whether the key is the one that the header was written with.
-    pub(super) fn is_of(&self, key: &Key) -> bool {
+    pub(super) fn is_of(&self, key: &SealingKey) -> bool {
         key.vouches(&self.header.fields(), &self.voucher)
     }
 }

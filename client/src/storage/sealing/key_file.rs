@@ -14,7 +14,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    cipher::{Key, KeySlot, SLOT_BYTES, randomize},
+    cipher::{KeySlot, SLOT_BYTES, SealingKey, randomize},
     device_key::{self, DeviceKey},
     files::{self, with_suffix},
     header::{FoundHeader, HEADER_BYTES, Header, HeaderTrouble},
@@ -43,7 +43,7 @@ pub(super) struct KeyFile {
 /// The file as it is now, and the key that wraps its slots now.
 struct Open {
     file: File,
-    key: Key,
+    key: SealingKey,
 }
 
 impl KeyFile {
@@ -99,7 +99,7 @@ impl KeyFile {
     }
 
     /// The key of a value; `None` if its slot does not hold it.
-    pub(super) fn data_key(&self, place: KeySlot) -> Result<Option<Key>, SealingError> {
+    pub(super) fn data_key(&self, place: KeySlot) -> Result<Option<SealingKey>, SealingError> {
         let found = self.unwrap(place.slot)?;
         Ok(found.filter(|(generation, _)| *generation == place.generation).map(|(_, key)| key))
     }
@@ -113,7 +113,7 @@ impl KeyFile {
     pub(super) fn wrap(
         &self,
         place: KeySlot,
-        data: &Key,
+        data: &SealingKey,
     ) -> Result<[u8; SLOT_BYTES], SealingError> {
         self.lock().key.wrap(self.store, place, data)
     }
@@ -205,7 +205,7 @@ impl KeyFile {
     }
 
     /// The generation and key in a slot.
-    fn unwrap(&self, slot: u32) -> Result<Option<(u64, Key)>, SealingError> {
+    fn unwrap(&self, slot: u32) -> Result<Option<(u64, SealingKey)>, SealingError> {
         let mut bytes = [0; SLOT_BYTES];
         let Open { file, key } = &mut *self.lock();
         let read =

@@ -145,7 +145,7 @@ fn a_write_that_is_cut_off_at_any_step_has_happened_or_has_not() {
         let found = contents(&vault);
         match step {
             WriteStep::SlotsWritten | WriteStep::SlotsDurable => {
-                assert_eq!(found, before, "{step:?}")
+                assert_eq!(found, before, "{step:?}");
             }
             WriteStep::Applied => assert!(found == before || found == after, "{step:?}"),
             WriteStep::Durable

@@ -84,9 +84,9 @@ fn the_server_and_the_logs_never_hold_a_private_byte() {
         let welcome = service.mail.welcomes("bob").remove(0);
         let mut tampered = welcome.clone();
         *tampered.last_mut().unwrap() ^= 1;
-        bob.join(&tampered).unwrap_err();
-        bob.join(&welcome).unwrap();
-        hears(&bob, &alice, &group);
+        bob.join(&tampered).await.unwrap_err();
+        bob.join(&welcome).await.unwrap();
+        hears(&bob, &alice, &group).await;
         let carol = carol_joins(&service, &alice, &group).await;
         carol.update_keys(&group).await.unwrap();
         for name in ["alice", "bob", "carol"] {

@@ -2,7 +2,7 @@
 //! stream, which has no end, is handed on as it comes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -29,6 +29,8 @@ enum Plan {
     Late,
     /// The server carries it out, and its answer is changed on its way back, to one of the same length.
     Tampered(Tamper),
+    /// The server carries it out, and the body of its answer is another one on its way back.
+    Rewritten(Tamper),
     /// It never reaches the server, and somebody else answers.
     Forged(Vec<u8>),
     /// The app dies, and hears nothing any more.
@@ -38,6 +40,10 @@ enum Plan {
 /// The plans of the requests to come, by their numbers from the first one on.
 type Plans = Arc<Mutex<HashMap<usize, Plan>>>;
 
+/// The plans of the look-ups in the directory to come, which are not numbered: the first of them is for the
+/// next one.
+type LookUps = Arc<Mutex<VecDeque<Plan>>>;
+
 /// Requests that are still on their way.
 type Late = Arc<Mutex<Vec<Vec<u8>>>>;
 
@@ -46,6 +52,7 @@ pub(crate) struct Tunnel {
     address: SocketAddr,
     server: Arc<Mutex<SocketAddr>>,
     plans: Plans,
+    look_ups: LookUps,
     requests: watch::Sender<usize>,
     body_bytes_max: Arc<AtomicUsize>,
 }
@@ -54,6 +61,8 @@ impl Tunnel {
     pub(super) fn open(listener: TcpListener, server: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
         let (plans, requests) = (Plans::default(), watch::Sender::new(0));
+        let look_ups = LookUps::default();
+        let next_look_up = Arc::clone(&look_ups);
         let server = Arc::new(Mutex::new(server));
         let body_bytes_max = Arc::new(AtomicUsize::new(usize::MAX));
         let limit = Arc::clone(&body_bytes_max);
@@ -64,10 +73,14 @@ impl Tunnel {
             let dead = Arc::<Mutex<Vec<TcpStream>>>::default();
             let late = Late::default();
             for connection in listener.incoming() {
-                let number = *counter.borrow();
-                counter.send_replace(number + 1);
-                let plan = plan.lock().unwrap().remove(&number);
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
+                let plan = if is_look_up(&connection) {
+                    next_look_up.lock().unwrap().pop_front()
+                } else {
+                    let number = *counter.borrow();
+                    counter.send_replace(number + 1);
+                    plan.lock().unwrap().remove(&number)
+                };
                 let (late, limit) = (Arc::clone(&late), limit.load(Ordering::SeqCst));
                 // Some requests wait at the server, and others go on meanwhile.
                 let server = *leads_to.lock().unwrap();
@@ -77,7 +90,7 @@ impl Tunnel {
                 });
             }
         });
-        Self { address, server, plans, requests, body_bytes_max }
+        Self { address, server, plans, look_ups, requests, body_bytes_max }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -134,6 +147,11 @@ impl Tunnel {
         self.plan(number, Plan::Tampered(Box::new(how)));
     }
 
+    /// Changes the body of the answer to the next look-up in the directory that is not planned yet.
+    pub(crate) fn rewrite_look_up(&self, how: impl FnOnce(&str) -> String + Send + 'static) {
+        self.look_ups.lock().unwrap().push_back(Plan::Rewritten(Box::new(how)));
+    }
+
     pub(super) fn kill(&self, number: usize, side: Side, hook: Hook) {
         self.plan(number, Plan::Killed(side, hook));
     }
@@ -187,6 +205,16 @@ fn serve(
             let answer = String::from_utf8(pass_on(&request, server)?).unwrap();
             drop(client.write_all(how(&answer).as_bytes()));
         }
+        Some(Plan::Rewritten(how)) => {
+            let answer = String::from_utf8(pass_on(&request, server)?).unwrap();
+            let body = how(String::from_utf8_lossy(body_of(answer.as_bytes())).as_ref());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+                 connection: close\r\n\r\n",
+                body.len()
+            );
+            drop(client.write_all(format!("{head}{body}").as_bytes()));
+        }
         Some(Plan::Killed(side, hook)) => {
             if side == Side::After {
                 pass_on(&request, server)?;
@@ -210,6 +238,13 @@ fn serve(
         }
     }
     None
+}
+
+/// Whether a connection brings a look-up in the directory.
+fn is_look_up(connection: &TcpStream) -> bool {
+    const BEGIN: &[u8] = b"POST /users/devices";
+    let mut begin = [0; BEGIN.len()];
+    connection.peek(&mut begin).is_ok_and(|len| len == BEGIN.len() && begin == *BEGIN)
 }
 
 /// Reads a whole request.

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! c run number → part of a run's entries      f run number → of its fences    b run number → of its filter
-//! m run        → what the run covers          n → up to where the log went    l → number of this layout
+//! m run        → extent of the run            n → up to where the log went    l → number of this layout
 //! k            → secret of the fingerprints   s name part → a snapshot
 //! ```
 //!
 //! Numbers are big-endian, so that the order of the keys is theirs. A check of key and value stands before
 //! each value but the number of the layout. Only this folder names sled. Its panics are caught and are
-//! errors like others; after one, or after a value that is not what was written, the database is
+//! errors like others; after one, or after a value that differs from its check, the database is
 //! distrusted: the log builds another from the journal, at once or at the next open.
 
 mod opening;
@@ -30,7 +30,7 @@ use crate::{
         local::{
             disk,
             entry::Fingerprints,
-            packing::{Unpacker, put_u64},
+            packing::{RecordUnpacker, put_u64},
         },
     },
 };
@@ -53,9 +53,9 @@ const VALUE_BYTES_MAX: usize = 4096;
 
 /// A value whose bytes are as they were written.
 #[derive(Clone, Debug)]
-pub(in crate::log) struct Stored(sled::IVec);
+pub(in crate::log) struct StoredValue(sled::IVec);
 
-impl Stored {
+impl StoredValue {
     /// The value, without its check.
     pub(in crate::log) fn bytes(&self) -> &[u8] {
         self.0.get(CHECK_LEN..).unwrap_or_default()
@@ -114,7 +114,7 @@ impl Note {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut rest = Unpacker(bytes);
+        let mut rest = RecordUnpacker(bytes);
         let (journal, seq) = (Hash::from_bytes(rest.array()?), rest.u64()?);
         Some(Self { journal, seq, envelope: Hash::from_bytes(rest.array()?) })
     }
@@ -180,7 +180,7 @@ impl Database {
     }
 
     /// One piece of a run, which must be there.
-    pub(in crate::log) fn part(&self, part: Part) -> Result<Stored, ReadError> {
+    pub(in crate::log) fn part(&self, part: Part) -> Result<StoredValue, ReadError> {
         self.get(&part.key())?.ok_or_else(|| self.damaged())
     }
 
@@ -302,7 +302,7 @@ impl Database {
         self.trust(self.run(|db| db.apply_batch(batch)))
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Stored>, ReadError> {
+    fn get(&self, key: &[u8]) -> Result<Option<StoredValue>, ReadError> {
         let value = self.trust(self.run(|db| db.get(key)))?;
         value.map(|value| self.check(key, value)).transpose()
     }
@@ -318,10 +318,10 @@ impl Database {
     }
 
     /// Checks a value that was read under a key.
-    fn check(&self, key: &[u8], value: sled::IVec) -> Result<Stored, ReadError> {
+    fn check(&self, key: &[u8], value: sled::IVec) -> Result<StoredValue, ReadError> {
         let intact =
             value.split_first_chunk().is_some_and(|(stored, rest)| *stored == check(key, rest));
-        if intact { Ok(Stored(value)) } else { Err(self.damaged()) }
+        if intact { Ok(StoredValue(value)) } else { Err(self.damaged()) }
     }
 
     /// Passes on a read value; after a failure the database is built anew at the next open.

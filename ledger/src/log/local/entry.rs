@@ -143,9 +143,9 @@ impl RecordLocation {
 /// A fingerprint and a location, as bytes whose order is first that of the fingerprints and then that of
 /// the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry(pub(super) [u8; ENTRY_LEN]);
+pub(super) struct IndexEntry(pub(super) [u8; ENTRY_LEN]);
 
-impl Entry {
+impl IndexEntry {
     pub(super) fn new(fingerprint: Fingerprint, location: RecordLocation) -> Self {
         let [_, _, seq @ ..] = location.seq.to_be_bytes();
         let parts: [&[u8]; 4] =

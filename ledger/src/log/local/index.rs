@@ -13,7 +13,7 @@ mod run;
 use std::{
     collections::{BTreeSet, HashMap, hash_map},
     hash::{BuildHasherDefault, Hasher},
-    mem,
+    iter, mem,
     ops::ControlFlow,
     slice,
     sync::{
@@ -25,7 +25,7 @@ use std::{
 use self::run::{Extent, Merged, Run};
 use super::{
     database::Database,
-    entry::{Entry, Fingerprint, Fingerprints, IndexKey, RecordLocation, keys_of},
+    entry::{Fingerprint, Fingerprints, IndexEntry, IndexKey, RecordLocation, keys_of},
     journal::{Contents, JournalReader},
 };
 use crate::{Key, OpenError, ReadError, Record, StreamHead, StreamId, codec};
@@ -49,14 +49,14 @@ pub(super) struct Index {
     database: Database,
     /// After how many records the newest part becomes a run.
     seal_records: u64,
-    state: RwLock<State>,
+    state: RwLock<IndexState>,
     /// Ends of histories that were looked up, and not written since.
     heads: Mutex<HashMap<StreamId, StreamHead>>,
     ending: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct IndexState {
     recent: Recent,
     /// The part that is becoming a run at this moment.
     sealing: Option<Arc<Recent>>,
@@ -141,15 +141,17 @@ impl Recent {
     }
 
     /// All entries, those of the histories' ends too, in order.
-    fn all(&self, fingerprints: &Fingerprints) -> Vec<Entry> {
+    fn all(&self, fingerprints: &Fingerprints) -> Vec<IndexEntry> {
         let mut all = Vec::new();
         for fingerprint in self.locations.keys() {
             all.extend(
-                self.find(*fingerprint).iter().map(|location| Entry::new(*fingerprint, *location)),
+                self.find(*fingerprint)
+                    .iter()
+                    .map(|location| IndexEntry::new(*fingerprint, *location)),
             );
         }
         for (stream, (_, location)) in &self.heads {
-            all.push(Entry::new(fingerprints.of(IndexKey::Head(stream)), *location));
+            all.push(IndexEntry::new(fingerprints.of(IndexKey::Head(stream)), *location));
         }
         all.sort_unstable();
         all
@@ -194,7 +196,7 @@ impl Index {
         // A run that was being written when the process ended, or was merged and not removed yet.
         let known: BTreeSet<u64> = runs.iter().map(|run| run.extent.id).collect();
         database.remove_parts_but(&known)?;
-        let state = State { runs: Arc::new(runs), next_id, ..State::default() };
+        let state = IndexState { runs: Arc::new(runs), next_id, ..IndexState::default() };
         let index = Self {
             database,
             seal_records: settings.seal_records,
@@ -297,6 +299,15 @@ impl Index {
         Ok(!self.find_after(IndexKey::Key(key), after)?.is_empty())
     }
 
+    /// Decides from memory whether a key may find a record after a position; it reads no disk.
+    pub(super) fn may_have(&self, key: Key<'_>, after: u64) -> bool {
+        let fingerprint = self.fingerprints().of(IndexKey::Key(key));
+        let state = self.read();
+        let mut newest = iter::once(&state.recent).chain(state.sealing.as_deref());
+        newest.any(|part| part.find(fingerprint).iter().any(|at| after < at.seq))
+            || state.runs.iter().any(|run| after < run.extent.last_seq && run.may_have(fingerprint))
+    }
+
     /// Shows the locations after a record that are found by a key, in the order of the log, until `look` ends
     /// it: later runs are not read then.
     pub(super) fn visit(
@@ -310,7 +321,7 @@ impl Index {
         for run in runs.iter().filter(|run| after < run.extent.last_seq) {
             let locations = run.find(&self.database, fingerprint)?;
             for location in
-                locations.iter().map(Entry::location).filter(|location| after < location.seq)
+                locations.iter().map(IndexEntry::location).filter(|location| after < location.seq)
             {
                 if look(location)?.is_break() {
                     return Ok(());
@@ -411,9 +422,12 @@ impl Index {
             digest: 0,
         };
         let mut entries = Merged::new(&self.database, runs);
-        let until_the_end = std::iter::from_fn(|| {
-            if self.ending.load(Ordering::Relaxed) { None } else { entries.next() }
-        });
+        let until_the_end =
+            iter::from_fn(
+                || {
+                    if self.ending.load(Ordering::Relaxed) { None } else { entries.next() }
+                },
+            );
         let merged = Run::write(&self.database, extent, until_the_end, count)?;
         if self.ending.load(Ordering::Relaxed) {
             return self.database.remove_parts(id);
@@ -442,11 +456,11 @@ impl Index {
         Ok(())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, State> {
+    fn read(&self) -> RwLockReadGuard<'_, IndexState> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
+    fn write(&self) -> RwLockWriteGuard<'_, IndexState> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,8 @@
 //! The journal: every group commit is written here and forced to the disk before anyone is answered.
 //!
 //! A journal is a directory of segments, each named by its first sequence number and made at its
-//! full length beforehand, because forcing a growing file to the disk is much slower. What follows
-//! the last frame is zeros. Records are read from where they stand, which the engine's index knows; it is
+//! full length beforehand, because forcing a growing file to the disk is much slower. Zeros
+//! follow the last frame. Records are read from where they stand, which the engine's index knows; it is
 //! filled from the journal and can be built anew from it at any time.
 
 mod acknowledged;
@@ -28,7 +28,7 @@ pub(in crate::log) use self::segments::Segments;
 use self::{
     acknowledged::AcknowledgedFile,
     frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, record_offsets},
-    scan::{End, Scan, list_segments, segment_path},
+    scan::{JournalEnd, Scan, list_segments, segment_path},
     spare::{Spare, name_segment},
 };
 pub use self::{
@@ -413,7 +413,7 @@ fn segment_len(segment_bytes: u64, frame_len: usize) -> u64 {
 }
 
 /// Opens the last segment for writing, as long as it was made and with zeros behind its end.
-fn reopen(path: &Path, offset: u64, len: u64, end: &End) -> Result<Segment, OpenError> {
+fn reopen(path: &Path, offset: u64, len: u64, end: &JournalEnd) -> Result<Segment, OpenError> {
     let file = File::options().write(true).open(path).map_err(OpenError::io(path))?;
     if let Some(torn) = &end.torn {
         let (bytes, path) = (torn.bytes, path.display());

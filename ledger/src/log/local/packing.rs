@@ -30,9 +30,9 @@ pub(super) fn packed_len(record: &Record) -> usize {
 
 /// Reads the values that the functions above have written; `None` where the bytes end too early.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Unpacker<'a>(pub(super) &'a [u8]);
+pub(super) struct RecordUnpacker<'a>(pub(super) &'a [u8]);
 
-impl<'a> Unpacker<'a> {
+impl<'a> RecordUnpacker<'a> {
     pub(super) fn is_empty(self) -> bool {
         self.0.is_empty()
     }

@@ -9,7 +9,7 @@ const REMEMBERED_MAX: usize = 1024;
 
 /// The contacts of each pool's owner.
 #[derive(Debug, Default)]
-pub(super) struct Contacts(HashMap<PoolId, OfPool>);
+pub(super) struct AuditedContacts(HashMap<PoolId, OfPool>);
 
 #[derive(Debug, Default)]
 struct OfPool {
@@ -18,7 +18,7 @@ struct OfPool {
     is_incomplete: bool,
 }
 
-impl Contacts {
+impl AuditedContacts {
     pub(super) fn see(&mut self, event: &Event, pool: &PoolId) {
         match event {
             Event::ContactAdded { user, .. } => {

@@ -5,14 +5,14 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use keypool_ledger::{CommandId, Event, GroupId, PoolId, StreamId};
 
-use super::{Seen, broken};
+use super::{AuditedEvent, broken};
 use crate::verify::Finding;
 
 /// All that the auditor knows of groups and mailboxes.
 #[derive(Debug, Default)]
-pub(super) struct Deliveries {
-    groups: HashMap<GroupId, Group>,
-    mailboxes: HashMap<PoolId, Mailbox>,
+pub(super) struct AuditedDeliveries {
+    groups: HashMap<GroupId, AuditedGroup>,
+    mailboxes: HashMap<PoolId, AuditedMailbox>,
     /// Spends that no Commit has used yet: by group and package owner, whose they were.
     spends: HashMap<(GroupId, PoolId), Vec<PoolId>>,
     /// The Commit whose Welcomes are to follow in the same command.
@@ -20,7 +20,7 @@ pub(super) struct Deliveries {
 }
 
 #[derive(Debug, Default)]
-struct Group {
+struct AuditedGroup {
     /// The position of its making; groups from before that began with their first Commit.
     made: Option<u64>,
     /// The epoch that was ended last, and where.
@@ -28,7 +28,7 @@ struct Group {
     members: BTreeSet<PoolId>,
 }
 
-impl Group {
+impl AuditedGroup {
     fn make(&mut self, id: &GroupId, creator: &PoolId, seq: u64) -> Option<Finding> {
         let was_there = self.made.is_some() || self.ended.is_some();
         self.made = Some(seq);
@@ -45,7 +45,7 @@ impl Group {
 }
 
 #[derive(Debug, Default)]
-struct Mailbox {
+struct AuditedMailbox {
     /// The positions of the messages that wait, each with its group.
     waiting: VecDeque<(u64, GroupId)>,
     through: u64,
@@ -56,7 +56,7 @@ struct Mailbox {
     blocked: BTreeSet<String>,
 }
 
-impl Mailbox {
+impl AuditedMailbox {
     fn keeps(&self, group: &GroupId, sender: Option<&PoolId>, posted: bool) -> bool {
         let Some(sender) = sender else { return self.overrun.is_none() };
         let closed = |(of, by): &(GroupId, Option<PoolId>)| {
@@ -83,7 +83,7 @@ struct Pending {
     unwelcomed: HashSet<PoolId>,
 }
 
-impl Deliveries {
+impl AuditedDeliveries {
     /// The epoch that a group is in and its members, if it was made or has had a Commit.
     pub(super) fn group(&self, group: &GroupId) -> Option<(u64, Vec<&PoolId>)> {
         let group = self.groups.get(group)?;
@@ -95,7 +95,7 @@ impl Deliveries {
         Some((epoch, group.members.iter().collect()))
     }
 
-    pub(super) fn see(&mut self, seen: Seen<'_>) -> Vec<Finding> {
+    pub(super) fn see(&mut self, seen: AuditedEvent<'_>) -> Vec<Finding> {
         let mut findings = self.close_command(Some(seen.envelope.command));
         match (&seen.envelope.stream, &seen.envelope.event) {
             (StreamId::Pool(owner), Event::Spent { group, holder: Some(holder), .. }) => {
@@ -117,7 +117,10 @@ impl Deliveries {
         match event {
             Event::DeviceRemoved {} => {
                 let through = self.mailboxes.remove(device).map_or(0, |mailbox| mailbox.through);
-                self.mailboxes.insert(device.clone(), Mailbox { through, ..Mailbox::default() });
+                self.mailboxes.insert(
+                    device.clone(),
+                    AuditedMailbox { through, ..AuditedMailbox::default() },
+                );
                 self.groups.values_mut().for_each(|group| {
                     group.members.remove(device);
                 });
@@ -155,7 +158,7 @@ impl Deliveries {
 
     fn see_group(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         id: &GroupId,
         event: &Event,
         findings: &mut Vec<Finding>,
@@ -219,7 +222,7 @@ impl Deliveries {
 
     fn see_commit(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         id: &GroupId,
         event: &Event,
         findings: &mut Vec<Finding>,
@@ -274,7 +277,7 @@ impl Deliveries {
 
     fn see_welcome(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         id: &GroupId,
         to: &[PoolId],
         findings: &mut Vec<Finding>,
@@ -298,7 +301,7 @@ impl Deliveries {
 
     fn see_mailbox(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         device: &PoolId,
         event: &Event,
         findings: &mut Vec<Finding>,

@@ -2,13 +2,13 @@
 
 use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 
-use super::{Auditor, Seen, packages::PackageHistory};
+use super::{AuditedEvent, Auditor, packages::PackageHistory};
 
 impl Auditor {
     /// Rule 1: the package outlives the reservation, and none stands before it in the order.
     pub(super) fn check_offer(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         of: &KeyPackageRef,
         holder: &PoolId,
         deadline: Timestamp,
@@ -47,7 +47,7 @@ impl Auditor {
     /// given one of a later class, because those of the classes before it are kept for contacts.
     fn first_before(
         &self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         given: &PackageHistory,
         (deadline, is_stranger): (Timestamp, bool),
     ) -> Option<&PackageHistory> {

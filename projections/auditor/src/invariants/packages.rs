@@ -7,7 +7,7 @@ use keypool_ledger::{
     RevokeReason, Timestamp,
 };
 
-use super::{Auditor, Seen, Standing, short};
+use super::{AuditedEvent, Auditor, Standing, short};
 
 /// All that the auditor knows of a package.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct PackageHistory {
 
 /// All that the auditor knows of a reservation.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct ReservationHistory {
     pub(super) of: KeyPackageRef,
     pub(super) holder: PoolId,
     pub(super) group: GroupId,
@@ -86,7 +86,7 @@ impl PoolTally {
 }
 
 impl Auditor {
-    pub(super) fn see_package(&mut self, seen: Seen<'_>, pool: &PoolId) {
+    pub(super) fn see_package(&mut self, seen: AuditedEvent<'_>, pool: &PoolId) {
         let event = &seen.envelope.event;
         let Some(of) = event.keypackage_ref() else { return };
         if let Event::Created(facts) | Event::Uploaded(facts) = event {
@@ -126,7 +126,7 @@ impl Auditor {
         }
     }
 
-    fn see_new(&mut self, seen: Seen<'_>, pool: &PoolId, facts: &PackageFacts) {
+    fn see_new(&mut self, seen: AuditedEvent<'_>, pool: &PoolId, facts: &PackageFacts) {
         let of = &facts.keypackage_ref;
         let uploads = matches!(seen.envelope.event, Event::Uploaded(_));
         let known = self.packages.get(of).map(|life| (life.uploaded, life.pool.clone()));
@@ -176,7 +176,7 @@ impl Auditor {
     }
 
     /// Rules 7, 8 and 9 of an upload.
-    fn check_upload(&mut self, seen: Seen<'_>, pool: &PoolId, facts: &PackageFacts) {
+    fn check_upload(&mut self, seen: AuditedEvent<'_>, pool: &PoolId, facts: &PackageFacts) {
         let of = facts.keypackage_ref.short();
         if facts.not_after <= seen.envelope.at {
             let what = format!("package {of} of {pool} was taken in when its lifetime was over.");
@@ -214,7 +214,7 @@ impl Auditor {
         }
     }
 
-    fn see_reserved(&mut self, seen: Seen<'_>, of: &KeyPackageRef) {
+    fn see_reserved(&mut self, seen: AuditedEvent<'_>, of: &KeyPackageRef) {
         let Event::Reserved { reservation, generation, holder, group, deadline, .. } =
             &seen.envelope.event
         else {
@@ -222,7 +222,7 @@ impl Auditor {
         };
         self.check_reserved(seen, of, *reservation, *generation);
         self.check_offer(seen, of, holder, *deadline);
-        let claim = Claim {
+        let claim = ReservationHistory {
             of: of.clone(),
             holder: holder.clone(),
             group: group.clone(),
@@ -242,7 +242,7 @@ impl Auditor {
     /// I2, I4, I5: who may be handed the package at all.
     fn check_reserved(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         of: &KeyPackageRef,
         reservation: ReservationId,
         generation: u32,
@@ -300,7 +300,7 @@ impl Auditor {
 
     fn see_renewed(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         of: &KeyPackageRef,
         reservation: ReservationId,
         deadline: Timestamp,
@@ -332,7 +332,7 @@ impl Auditor {
 
     fn see_released(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         of: &KeyPackageRef,
         reservation: ReservationId,
         reason: ReleaseReason,
@@ -377,10 +377,10 @@ impl Auditor {
     /// The reservation that an event names, if it was made of this package.
     fn claim(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         of: &KeyPackageRef,
         reservation: ReservationId,
-    ) -> Option<&mut Claim> {
+    ) -> Option<&mut ReservationHistory> {
         if self.claims.get(&reservation).is_none_or(|claim| claim.of != *of) {
             let what = format!(
                 "reservation {} of package {} is {} at {}, and was never made.",
@@ -396,7 +396,7 @@ impl Auditor {
     }
 
     /// I5: an end comes once, in its time, and never after a spend.
-    fn see_ended(&mut self, seen: Seen<'_>, of: &KeyPackageRef, why: Option<RevokeReason>) {
+    fn see_ended(&mut self, seen: AuditedEvent<'_>, of: &KeyPackageRef, why: Option<RevokeReason>) {
         let Some(life) = self.packages.get_mut(of) else { return };
         let (name, at) = (format!("package {} of {}", of.short(), life.pool), seen.seq);
         let word = seen.envelope.event.name();
@@ -435,7 +435,7 @@ impl Auditor {
 
     fn see_conflict(
         &mut self,
-        seen: Seen<'_>,
+        seen: AuditedEvent<'_>,
         of: &KeyPackageRef,
         lost: ReservationId,
         holds: ReservationId,

@@ -1,21 +1,34 @@
-//! Which key signs a device's packages of another signature scheme: one at a time, and the device's own.
+//! The leaf keys and the credential of a device's packages: one at a time, as the device has declared.
 
 use std::collections::HashMap;
 
-use keypool_ledger::{Event, PoolId, SignatureKey};
+use keypool_ledger::{Event, Hash, PackageFacts, PoolId, SignatureKey};
 
-use super::{Auditor, Seen, packages::PackageHistory};
+use super::{AuditedEvent, Auditor, packages::PackageHistory};
 
 /// The keys that sign now, by device and scheme, and since when.
 pub(super) type Pins = HashMap<(PoolId, u16), (SignatureKey, u64)>;
 
+/// The digests of the credentials that devices have declared, and where.
+pub(super) type Declared = HashMap<PoolId, (Hash, u64)>;
+
+/// The scheme of the registered keys, Ed25519.
+const ED25519: u16 = 0x0807;
+
 impl Auditor {
     /// A key comes with the first package of its scheme, to a device that is registered, and stays while
     /// one of them is live or the device has its registered key.
-    pub(super) fn see_pin(&mut self, seen: Seen<'_>, pool: &PoolId) {
+    pub(super) fn see_pin(&mut self, seen: AuditedEvent<'_>, pool: &PoolId) {
         match &seen.envelope.event {
             Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {} => {
                 self.pins.retain(|(of, _), _| of != pool);
+                if matches!(seen.envelope.event, Event::DeviceRemoved {}) {
+                    self.declared.remove(pool);
+                }
+            }
+            Event::CredentialDeclared { credential, .. } => {
+                self.check_declared(seen, pool, credential.digest());
+                self.declared.insert(pool.clone(), (credential.digest(), seen.seq));
             }
             Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
                 self.check_pin(seen, pool, (*signature_scheme, signature_key));
@@ -26,7 +39,12 @@ impl Auditor {
         }
     }
 
-    fn check_pin(&mut self, seen: Seen<'_>, pool: &PoolId, (scheme, key): (u16, &SignatureKey)) {
+    fn check_pin(
+        &mut self,
+        seen: AuditedEvent<'_>,
+        pool: &PoolId,
+        (scheme, key): (u16, &SignatureKey),
+    ) {
         if !self.devices.speaks(pool) {
             let what = format!(
                 "a key for packages of {pool} is pinned at {}, and no key speaks for it.",
@@ -34,7 +52,9 @@ impl Auditor {
             );
             self.broken("device", &[seen.seq], what);
         }
-        let Some((before, since)) = self.pins.get(&(pool.clone(), scheme)) else { return };
+        let registered = || self.devices.key_of(pool).filter(|_| scheme == ED25519);
+        let before = self.pins.get(&(pool.clone(), scheme)).or_else(registered);
+        let Some((before, since)) = before else { return };
         let live = self.pools.get(pool).map(|tally| tally.live.as_slice()).unwrap_or_default();
         let is_of_scheme = |life: &&PackageHistory| {
             life.uploaded.is_some() && may_be_signed_by(life.facts.ciphersuite, scheme)
@@ -49,6 +69,45 @@ impl Auditor {
              which is live: the packages of a scheme that can be handed out have one key."
         );
         self.broken("device", &[since, uploaded, at], what);
+    }
+}
+
+impl Auditor {
+    /// A credential is declared by a device that is registered, and while no package that carries another one
+    /// can be handed out.
+    fn check_declared(&mut self, seen: AuditedEvent<'_>, pool: &PoolId, digest: Hash) {
+        let at = seen.seq;
+        if !self.devices.speaks(pool) {
+            let what =
+                format!("a credential of {pool} is declared at {at}, and no key speaks for it.");
+            self.broken("device", &[at], what);
+        }
+        let live = self.pools.get(pool).map(|tally| tally.live.as_slice()).unwrap_or_default();
+        let differs = |life: &&PackageHistory| life.facts.credential != digest;
+        let other = live.iter().filter_map(|of| self.packages.get(of)).find(differs);
+        let Some(uploaded) = other.and_then(|life| life.uploaded) else { return };
+        let what = format!(
+            "a credential of {pool} is declared at {at}, while a package that carries another one is live \
+             since {uploaded}."
+        );
+        self.broken("device", &[uploaded, at], what);
+    }
+
+    /// A package carries the credential that its device has declared.
+    pub(super) fn see_credential(
+        &mut self,
+        seen: AuditedEvent<'_>,
+        pool: &PoolId,
+        facts: &PackageFacts,
+    ) {
+        let Some((digest, since)) = self.declared.get(pool).copied() else { return };
+        if digest != facts.credential {
+            let what = format!(
+                "a package with another credential enters {pool} at {} than it has declared at {since}.",
+                seen.seq
+            );
+            self.broken("device", &[since, seen.seq], what);
+        }
     }
 }
 

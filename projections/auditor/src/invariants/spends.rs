@@ -3,13 +3,13 @@
 use keypool_ledger::{Event, GroupId, KeyPackageRef, PoolId, ReservationId, RevokeReason};
 
 use super::{
-    Auditor, Seen,
-    packages::{Claim, ClaimState, PackageHistory},
+    AuditedEvent, Auditor,
+    packages::{ClaimState, PackageHistory, ReservationHistory},
     short,
 };
 
 impl Auditor {
-    pub(super) fn see_spent(&mut self, seen: Seen<'_>, of: &KeyPackageRef) {
+    pub(super) fn see_spent(&mut self, seen: AuditedEvent<'_>, of: &KeyPackageRef) {
         let Event::Spent { reservation, .. } = &seen.envelope.event else { return };
         self.check_spent(seen, of);
         let claim = reservation.and_then(|id| self.claims.get_mut(&id));
@@ -35,7 +35,7 @@ impl Auditor {
     }
 
     /// I1: spent once, by the reservation that had it last, of the one who made that reservation.
-    fn check_spent(&mut self, seen: Seen<'_>, of: &KeyPackageRef) {
+    fn check_spent(&mut self, seen: AuditedEvent<'_>, of: &KeyPackageRef) {
         let Event::Spent { reservation, holder, group, late, .. } = &seen.envelope.event else {
             return;
         };
@@ -74,7 +74,7 @@ impl Auditor {
 
 /// Says why a spend by a reservation that was made of the package is wrong.
 fn wrong_spend(
-    claim: &Claim,
+    claim: &ReservationHistory,
     life: &PackageHistory,
     (id, holder, group, late): (ReservationId, Option<&PoolId>, &GroupId, bool),
 ) -> Vec<String> {

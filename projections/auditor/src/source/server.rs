@@ -29,14 +29,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The records of a running server.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct ServerSource {
     address: String,
     agent: Agent,
     /// The token that the listener asks for, if there is one.
     token: Option<String>,
 }
 
-/// A page of records, as far as it is believed.
+/// A page of records as the server sends it: positions and bytes, which are checked after reading.
 #[derive(Deserialize)]
 struct Page {
     events: Vec<Found>,
@@ -50,7 +50,7 @@ struct Found {
     payload: Base64,
 }
 
-impl Server {
+impl ServerSource {
     /// Finds the server that a path names, if it names one: `http://ADDRESS:PORT`.
     ///
     /// # Errors

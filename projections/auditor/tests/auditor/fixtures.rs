@@ -9,8 +9,8 @@ use std::{
 
 use keypool_ledger::{JournalWriter, JournalWriterOptions, Record};
 use keypool_transparency::{
-    Checkpoint, HandOut, Inclusion, NoteSigner, ProofError, Receipt, ReceiptFile, SignedArtifact,
-    Standing, Tree, TreeHash, prove_inclusion,
+    Checkpoint, HandOut, Inclusion, NoteSigner, ProofError, Receipt, ReceiptFile, ReceiptStanding,
+    SignedArtifact, Tree, TreeHash, prove_inclusion,
 };
 use tempfile::TempDir;
 
@@ -92,7 +92,12 @@ fn made() -> Files {
 }
 
 /// The receipt that a server with these records signs of a reservation, as it stands at a record.
-pub(crate) fn receipt(records: &[Record], seq: u64, standing: Standing, as_of: u64) -> ReceiptFile {
+pub(crate) fn receipt(
+    records: &[Record],
+    seq: u64,
+    standing: ReceiptStanding,
+    as_of: u64,
+) -> ReceiptFile {
     let leaves: Vec<_> = records.iter().map(|r| TreeHash::leaf(&r.envelope_bytes)).collect();
     let tree_of = |range: std::ops::Range<u64>| {
         let mut tree = Tree::default();
@@ -127,13 +132,13 @@ fn receipts() -> Vec<(&'static str, String)> {
         records.iter().find(is_it).unwrap().seq
     };
     let (good, first) = (reserved(&clean), reserved(&twice));
-    let good = receipt(&clean, good, Standing::Open, good).to_string();
+    let good = receipt(&clean, good, ReceiptStanding::Open, good).to_string();
     vec![
         ("forged", good.replacen("holder alice/main", "holder mallory/main", 1)),
         ("good", good),
-        ("first-at-once", receipt(&twice, first, Standing::Open, first).to_string()),
-        ("first", receipt(&twice, first, Standing::Open, first + 1).to_string()),
-        ("second", receipt(&twice, first + 1, Standing::Open, first + 1).to_string()),
+        ("first-at-once", receipt(&twice, first, ReceiptStanding::Open, first).to_string()),
+        ("first", receipt(&twice, first, ReceiptStanding::Open, first + 1).to_string()),
+        ("second", receipt(&twice, first + 1, ReceiptStanding::Open, first + 1).to_string()),
     ]
 }
 

@@ -13,7 +13,7 @@ use keypool_ledger::{
     PoolId, RawRecord, Record, ReleaseReason, ReservationId, RevokeReason, SignatureKey,
     StreamHead, StreamId, codec,
 };
-use keypool_projections::{Acknowledgement, Claim, Command, Limits, Which};
+use keypool_projections::{Acknowledgement, Claim, Command, Limits, RevokeScope};
 use keypool_server::pools::{DeliveryCommand, DeliveryRequest, Pools, Target, Welcome};
 use uuid::Uuid;
 
@@ -149,7 +149,7 @@ fn clean_of_today() -> Vec<Record> {
         241,
         "bob",
         Command::Revoke {
-            which: Which::Refs(vec![reference("e")]),
+            which: RevokeScope::Refs(vec![reference("e")]),
             reason: RevokeReason::Withdrawn,
         },
     );

@@ -4,7 +4,7 @@ use std::fs;
 
 use insta::assert_snapshot;
 use keypool_ledger::{EventLog, RevokeReason};
-use keypool_projections::{Command, Which};
+use keypool_projections::{Command, RevokeScope};
 use tempfile::TempDir;
 
 use crate::{
@@ -24,7 +24,7 @@ fn the_tool_shows_which_key_signs_packages_and_finds_nothing_wrong_with_it() {
     };
     service.run(2, "bob", declare(5)).unwrap();
     service.upload(3, "bob", &["a", "a:5", "b:5"]);
-    let all = Command::Revoke { which: Which::All, reason: RevokeReason::Withdrawn };
+    let all = Command::Revoke { which: RevokeScope::All, reason: RevokeReason::Withdrawn };
     service.run(4, "bob", all).unwrap();
     service.run(5, "bob", declare(6)).unwrap();
     service.upload(6, "bob", &["c:6"]);

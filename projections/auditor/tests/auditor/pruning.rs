@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path, time::Duration};
 use keypool_auditor::{
     retention::Retention,
     source::SourceEnd,
-    verify::{Severity, Verdict, Verifier},
+    verify::{FindingSeverity, VerificationReport, Verifier},
 };
 use keypool_ledger::{Event, Hash, RawRecord, Record};
 
@@ -29,7 +29,7 @@ pub(crate) fn without(records: &[Record], gone: &HashSet<u64>) -> Vec<Record> {
     records
 }
 
-fn verified(records: &[Record]) -> Verdict {
+fn verified(records: &[Record]) -> VerificationReport {
     let mut verifier = Verifier::expecting(&[]);
     for Record { seq, envelope_bytes, payload, .. } in records {
         let file = Path::new("none");
@@ -79,7 +79,7 @@ fn what_may_go_is_not_missed_and_all_else_is() {
             }
             let verdict = verified(&without(records, &HashSet::from([record.seq])));
             let [found] = &verdict.findings[..] else { panic!("record {}", record.seq) };
-            assert_eq!((found.rule, found.gravity), ("payload", Severity::Damage));
+            assert_eq!((found.rule, found.gravity), ("payload", FindingSeverity::Damage));
             assert_eq!((&found.events[..], verdict.pruned), (&[record.seq][..], 0));
         }
     }

@@ -115,7 +115,7 @@ quickcheck! {
             number += 1;
         });
         let held = |all: &Inviters| -> HashMap<u64, usize> {
-            let open = |inviter: &Inviter| {
+            let open = |inviter: &InviterTally| {
                 inviter.held.iter().filter(|held| now < held.until).count()
             };
             let all = all.0.iter().map(|(key, inviter)| (*key, open(inviter)));

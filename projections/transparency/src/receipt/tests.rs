@@ -36,7 +36,7 @@ fn envelope(reservation: u128, holder: &str) -> EventEnvelope {
 /// The receipt of record 3 for alice, which stood open when it was asked.
 fn receipt() -> Receipt {
     let hand_out = HandOut::of(3, &envelope(1, "alice/main"), false).unwrap();
-    Receipt { ledger: LEDGER.to_owned(), hand_out, standing: Standing::Open, as_of: 3 }
+    Receipt { ledger: LEDGER.to_owned(), hand_out, standing: ReceiptStanding::Open, as_of: 3 }
 }
 
 /// A receipt with the proof that its record is the third of four.
@@ -120,13 +120,13 @@ fn second() -> Receipt {
     receipt
 }
 
-fn stood(standing: Standing, as_of: u64, receipt: Receipt) -> Receipt {
+fn stood(standing: ReceiptStanding, as_of: u64, receipt: Receipt) -> Receipt {
     Receipt { standing, as_of, ..receipt }
 }
 
 #[test]
 fn two_receipts_of_an_honest_server_do_not_contradict_each_other() {
-    use Standing::{Cancelled, Lapsed, Lost, Open, Spent};
+    use ReceiptStanding::{Cancelled, Lapsed, Lost, Open, Spent};
     let mut at_once = second();
     at_once.hand_out.reserved_at = Timestamp::from_secs(1001);
     let mut last_resort = (stood(Spent, 9, receipt()), at_once.clone());
@@ -152,7 +152,7 @@ fn two_receipts_of_an_honest_server_do_not_contradict_each_other() {
 
 #[test]
 fn two_receipts_that_cannot_both_be_true_prove_it() {
-    use Standing::{Cancelled, Lapsed, Open, Spent};
+    use ReceiptStanding::{Cancelled, Lapsed, Open, Spent};
     let altered = |change: fn(&mut Receipt)| {
         let mut receipt = second();
         change(&mut receipt);

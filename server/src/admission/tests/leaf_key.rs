@@ -20,6 +20,27 @@ fn check_11_signature_key() {
 }
 
 #[test]
+fn check_11_signature_key_of_a_declared_ed25519_key() {
+    let (registered, leaf) = (Maker::new(1), Maker::new(1));
+    let leaf_key = SignatureKey::new(&leaf.public_key).unwrap();
+    let owner = Owner { leaf_key: Some(leaf_key.clone()), ..registered.owner() };
+    let package = bytes(&leaf.sign(leaf.content()));
+    let admitted = admit(&package, &owner, NOW, &rules()).unwrap();
+    assert_eq!(
+        admitted.leaf_key,
+        Some(LeafKey { signature_scheme: 0x0807, signature_key: leaf_key })
+    );
+    let package = bytes(&registered.sign(registered.content()));
+    let refused = admit(&package, &owner, NOW, &rules()).unwrap_err();
+    assert_eq!(refused.check, Check::SignatureKey);
+    assert_eq!(
+        refused.detail,
+        "the leaf's signature key is not the one that the device has declared with \
+         POST /devices/leaf-key"
+    );
+}
+
+#[test]
 fn check_11_signature_key_of_p256() {
     let maker = Maker::new(2);
     let compressed = maker.spoiled(|content| {

@@ -71,7 +71,10 @@ pub(crate) async fn stream(
     let StreamQuery { after } = query(&request)?;
     let after = last_event_id(&request)?.or(after);
     let store = state.store()?;
-    let after = after.unwrap_or_else(|| store.view(&caller.pool).head.version);
+    let after = match after {
+        Some(after) => after,
+        None => store.load_view(&caller.pool).await.head.version,
+    };
     let Some(place) = state.streams.enter(&caller.pool) else {
         return Err(Failure::new(
             Code::Busy,
@@ -79,7 +82,7 @@ pub(crate) async fn stream(
         ));
     };
     let (sender, receiver) = mpsc::channel(AHEAD_MAX);
-    let told = Told { after, level: None, sender, stopping: state.stopping.subscribe() };
+    let told = StreamFeed { after, level: None, sender, stopping: state.stopping.subscribe() };
     actix_rt::spawn(told.tell(state, caller, place));
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -107,10 +110,10 @@ impl Stream for Pieces {
 }
 
 /// Nothing more is told: nobody listens, or the server stops, or the pool cannot be read.
-struct End;
+struct StreamEnd;
 
 /// How far a stream is.
-struct Told {
+struct StreamFeed {
     after: u64,
     /// The level that was told last.
     level: Option<Level>,
@@ -118,7 +121,7 @@ struct Told {
     stopping: watch::Receiver<bool>,
 }
 
-impl Told {
+impl StreamFeed {
     /// Sends past and new events, until the end. A newer stream that takes the place ends this one
     /// wherever it is, also where its reader takes nothing.
     async fn tell(self, state: Data<State>, caller: AuthenticatedRead, mut place: OpenRequest) {
@@ -157,15 +160,15 @@ impl Told {
         state: &Data<State>,
         caller: &AuthenticatedRead,
         piece: &mut String,
-    ) -> Result<(), End> {
-        let store = state.store().map_err(|_| End)?;
-        while self.after < store.view(&caller.pool).head.version {
+    ) -> Result<(), StreamEnd> {
+        let store = state.store().map_err(|_| StreamEnd)?;
+        while self.after < store.load_view(&caller.pool).await.head.version {
             let Some((last, told)) = page(state, &caller.pool, self.after).await? else { break };
             self.after = last;
             piece.push_str(&told);
             self.send(std::mem::take(piece)).await?;
         }
-        let health = store.status(&caller.pool).1;
+        let health = store.load_status(&caller.pool).await.1;
         if self.level != Some(health.level) {
             self.level = Some(health.level);
             add_level(piece, &health);
@@ -174,10 +177,10 @@ impl Told {
     }
 
     /// Hands a piece over. A reader who takes nothing keeps nobody waiting when the server stops.
-    async fn send(&mut self, piece: String) -> Result<(), End> {
+    async fn send(&mut self, piece: String) -> Result<(), StreamEnd> {
         tokio::select! {
-            sent = self.sender.send(Bytes::from(piece)) => sent.map_err(|_| End),
-            _ = self.stopping.wait_for(|stopping| *stopping) => Err(End),
+            sent = self.sender.send(Bytes::from(piece)) => sent.map_err(|_| StreamEnd),
+            _ = self.stopping.wait_for(|stopping| *stopping) => Err(StreamEnd),
         }
     }
 }
@@ -188,7 +191,7 @@ async fn page(
     state: &Data<State>,
     pool: &PoolId,
     after: u64,
-) -> Result<Option<(u64, String)>, End> {
+) -> Result<Option<(u64, String)>, StreamEnd> {
     let turn = state.history_reads.turn().await;
     let (state, pool) = (state.clone(), pool.clone());
     let read = web::block(move || {
@@ -201,7 +204,7 @@ async fn page(
         }
         Some(records.last().map(|last| (last.envelope.version, told)))
     });
-    read.await.ok().flatten().ok_or(End)
+    read.await.ok().flatten().ok_or(StreamEnd)
 }
 
 /// Adds an event of the history, and the notice that follows from it.

@@ -10,8 +10,8 @@ use keypool_transparency::{Tree, TreeHash};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Follower, Following, LedgerError, Places, Scrub};
-use crate::transparency::scrub::{Progress, ScrubError};
+use super::{Follower, LedgerError, Places, RunningFollower, Scrub};
+use crate::transparency::scrub::{ScrubError, ScrubProgress};
 
 type Log = Arc<Faulty<MemoryLog>>;
 
@@ -84,16 +84,16 @@ impl Place {
     }
 
     /// Runs the scrub of a start to its end, without any rest.
-    fn scrub(&self, log: &Log) -> Result<Progress, ScrubError> {
+    fn scrub(&self, log: &Log) -> Result<ScrubProgress, ScrubError> {
         let scrub = self.open(log).unwrap().scrub;
         run(&mut scrub.expect("the start has not compared everything"))
     }
 }
 
-fn run(scrub: &mut Scrub<Log>) -> Result<Progress, ScrubError> {
+fn run(scrub: &mut Scrub<Log>) -> Result<ScrubProgress, ScrubError> {
     loop {
         let progress = scrub.step()?;
-        if progress != Progress::More {
+        if progress != ScrubProgress::More {
             return Ok(progress);
         }
     }
@@ -117,7 +117,7 @@ fn a_scrub_compares_every_record() {
     let (place, log) = (Place::published(), log_of(RECORDS, None));
     let follower = place.open(&log).unwrap();
     let (ledger, mut scrub) = (follower.ledger(), follower.scrub.unwrap());
-    assert_eq!(run(&mut scrub).unwrap(), Progress::Done { mended: false });
+    assert_eq!(run(&mut scrub).unwrap(), ScrubProgress::Done { mended: false });
     assert_eq!(ledger.compared(), RECORDS);
 }
 
@@ -146,9 +146,9 @@ fn damaged_tiles_are_mended_at_the_start_or_by_the_scrub() {
     let whole = (place.tile("0/003"), place.tile("0/020"));
     place.flip("0/003", 0);
     fs::remove_file(place.0.path().join("tiles/0/020")).unwrap();
-    assert_eq!(place.scrub(&log).unwrap(), Progress::Done { mended: true });
+    assert_eq!(place.scrub(&log).unwrap(), ScrubProgress::Done { mended: true });
     assert_eq!((place.tile("0/003"), place.tile("0/020")), whole);
-    assert_eq!(place.scrub(&log).unwrap(), Progress::Done { mended: false });
+    assert_eq!(place.scrub(&log).unwrap(), ScrubProgress::Done { mended: false });
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_scrub_goes_on_where_the_log_could_not_be_read() {
     scrub.step().unwrap();
     log.fail_read(log.n_reads() + 1);
     assert!(matches!(scrub.step(), Err(ScrubError::Read(_))));
-    assert_eq!(run(&mut scrub).unwrap(), Progress::Done { mended: false });
+    assert_eq!(run(&mut scrub).unwrap(), ScrubProgress::Done { mended: false });
 }
 
 #[actix_web::test]
@@ -193,7 +193,7 @@ async fn a_changed_record_ends_publishing_and_the_next_start() {
     let follower = place.open(&log).unwrap();
     let ledger = follower.ledger();
     let (written, writes) = watch::channel(0);
-    let following = Following::start(follower, writes, Duration::ZERO);
+    let following = RunningFollower::start(follower, writes, Duration::ZERO);
     let mut refuted = ledger.refuted();
     let found = refuted.wait_for(|refuted| *refuted);
     drop(actix_rt::time::timeout(Duration::from_secs(30), found).await.unwrap());
@@ -212,7 +212,7 @@ async fn a_changed_record_ends_publishing_and_the_next_start() {
 async fn a_scrub_ends_when_it_is_told_to() {
     let (place, log) = (Place::published(), log_of(RECORDS, None));
     let (_written, writes) = watch::channel(0);
-    let following = Following::start(place.open(&log).unwrap(), writes, Duration::ZERO);
+    let following = RunningFollower::start(place.open(&log).unwrap(), writes, Duration::ZERO);
     let ended = actix_rt::time::timeout(Duration::from_secs(10), following.end());
     ended.await.unwrap();
 }

@@ -5,9 +5,9 @@
 
 use crate::log::local::entry::{FINGERPRINT_LEN, Fingerprint};
 
-/// How many bits there are for each entry: about one wrong maybe in sixty.
+/// The bits of a filter for each entry: about one look-up in sixty is a false positive.
 const BITS_PER_ENTRY: u64 = 10;
-/// How many of them an entry sets, all in one block.
+/// How many bits an entry sets, all in one block.
 const PROBES: u32 = 7;
 /// How many bytes a block has: a line of the processor's cache, so that a look costs one miss.
 const BLOCK_BYTES: usize = 64;

@@ -1,11 +1,11 @@
 //! Finding the ends of histories, which every append is checked against.
 
-use std::sync::PoisonError;
+use std::{iter, sync::PoisonError};
 
-use super::{Index, State};
+use super::{Index, IndexState};
 use crate::{
     ReadError, Record, StreamHead, StreamId,
-    log::local::entry::{Entry, IndexKey, RecordLocation},
+    log::local::entry::{IndexEntry, IndexKey, RecordLocation},
 };
 
 /// How many ends are remembered beside those of histories that were written lately.
@@ -37,10 +37,18 @@ impl Index {
         Ok(head)
     }
 
+    /// Decides whether the end of a history is in memory.
+    pub(in crate::log) fn has_head(&self, stream: &StreamId) -> bool {
+        let state = self.read();
+        let mut newest = iter::once(&state.recent).chain(state.sealing.as_deref());
+        newest.any(|part| part.heads.contains_key(stream))
+            || self.heads.lock().unwrap_or_else(PoisonError::into_inner).contains_key(stream)
+    }
+
     /// Finds the end of a history that has no record in memory.
     fn sealed_head(
         &self,
-        state: &State,
+        state: &IndexState,
         stream: &StreamId,
         record_at: impl Fn(RecordLocation) -> Result<Record, ReadError>,
     ) -> Result<StreamHead, ReadError> {
@@ -62,7 +70,7 @@ impl Index {
     /// Finds the end of a history through the entries of its versions, of which none is ever dropped.
     fn head_by_versions(
         &self,
-        state: &State,
+        state: &IndexState,
         stream: &StreamId,
         record_at: impl Fn(RecordLocation) -> Result<Record, ReadError>,
     ) -> Result<StreamHead, ReadError> {
@@ -88,7 +96,7 @@ impl Index {
     /// Refuses an end behind which the history goes on: the database has lost or mixed up an entry.
     fn confirmed(
         &self,
-        state: &State,
+        state: &IndexState,
         (stream, seq, head): (&StreamId, u64, StreamHead),
         record_at: impl Fn(RecordLocation) -> Result<Record, ReadError>,
     ) -> Result<StreamHead, ReadError> {
@@ -104,7 +112,7 @@ impl Index {
     /// Locations behind a record in the runs that a key leads to, in the order of the log.
     fn sealed(
         &self,
-        state: &State,
+        state: &IndexState,
         key: IndexKey<'_>,
         after: u64,
     ) -> Result<Vec<RecordLocation>, ReadError> {
@@ -112,7 +120,7 @@ impl Index {
         let mut found = Vec::new();
         let behind = state.runs.iter().filter(|run| after < run.extent.last_seq);
         for run in behind.filter(|run| run.may_have(fingerprint)) {
-            found.extend(run.find(&self.database, fingerprint)?.iter().map(Entry::location));
+            found.extend(run.find(&self.database, fingerprint)?.iter().map(IndexEntry::location));
         }
         found.retain(|location| after < location.seq);
         Ok(found)

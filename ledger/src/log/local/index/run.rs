@@ -8,9 +8,9 @@ use super::filter::Filter;
 use crate::{
     ReadError,
     log::local::{
-        database::{Database, Part, Stored},
-        entry::{ENTRY_LEN, Entry, FINGERPRINT_LEN, Fingerprint},
-        packing::{Unpacker, put_u64},
+        database::{Database, Part, StoredValue},
+        entry::{ENTRY_LEN, FINGERPRINT_LEN, Fingerprint, IndexEntry},
+        packing::{RecordUnpacker, put_u64},
     },
 };
 
@@ -49,7 +49,7 @@ impl Extent {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut rest = Unpacker(bytes);
+        let mut rest = RecordUnpacker(bytes);
         let (id, level, first_seq) = (rest.u64()?, rest.u64()?, rest.u64()?);
         let (last_seq, entries, digest) = (rest.u64()?, rest.u64()?, rest.u64()?);
         let extent = Self { id, level, first_seq, last_seq, entries, digest };
@@ -73,7 +73,7 @@ impl Run {
     pub(super) fn write(
         database: &Database,
         extent: Extent,
-        entries: impl Iterator<Item = Result<Entry, ReadError>>,
+        entries: impl Iterator<Item = Result<IndexEntry, ReadError>>,
         count: u64,
     ) -> Result<Self, ReadError> {
         let mut run = Self { extent, fences: Vec::new(), filter: Filter::for_entries(count) };
@@ -137,7 +137,7 @@ impl Run {
         &self,
         database: &Database,
         fingerprint: Fingerprint,
-    ) -> Result<Vec<Entry>, ReadError> {
+    ) -> Result<Vec<IndexEntry>, ReadError> {
         // The chunk before the first that begins with it may end with it.
         let begin = self.fences.partition_point(|fence| *fence < fingerprint).saturating_sub(1);
         let end = self.fences.partition_point(|fence| *fence <= fingerprint);
@@ -146,16 +146,16 @@ impl Run {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             let chunk = self.chunk(database, number)?;
             let entries = chunk.bytes().as_chunks::<ENTRY_LEN>().0;
-            let before = |entry: &[u8; ENTRY_LEN]| Entry(*entry).fingerprint() < fingerprint;
+            let before = |entry: &[u8; ENTRY_LEN]| IndexEntry(*entry).fingerprint() < fingerprint;
             let from = entries.partition_point(before);
-            let rest = entries.iter().skip(from).map(|entry| Entry(*entry));
+            let rest = entries.iter().skip(from).map(|entry| IndexEntry(*entry));
             found.extend(rest.take_while(|entry| entry.fingerprint() == fingerprint));
         }
         Ok(found)
     }
 
     /// Reads a chunk, which begins with the fingerprint that is known of it.
-    fn chunk(&self, database: &Database, number: u32) -> Result<Stored, ReadError> {
+    fn chunk(&self, database: &Database, number: u32) -> Result<StoredValue, ReadError> {
         let chunk = database.part(Part { kind: Part::CHUNK, run: self.extent.id, number })?;
         let fence = usize::try_from(number).ok().and_then(|number| self.fences.get(number));
         let first = chunk.bytes().first_chunk::<FINGERPRINT_LEN>();
@@ -178,14 +178,14 @@ fn digest(fences: &[u8], filter: &[u8]) -> u64 {
 pub(super) struct Merged<'a> {
     database: &'a Database,
     cursors: Vec<Cursor>,
-    heap: BinaryHeap<Reverse<(Entry, usize)>>,
+    heap: BinaryHeap<Reverse<(IndexEntry, usize)>>,
     failed: Option<ReadError>,
 }
 
 struct Cursor {
     run: Arc<Run>,
     next_chunk: u32,
-    chunk: std::vec::IntoIter<Entry>,
+    chunk: std::vec::IntoIter<IndexEntry>,
 }
 
 impl<'a> Merged<'a> {
@@ -209,7 +209,7 @@ impl<'a> Merged<'a> {
                 Ok(chunk) => {
                     let entries = chunk.bytes().as_chunks::<ENTRY_LEN>().0.iter();
                     cursor.chunk =
-                        entries.map(|entry| Entry(*entry)).collect::<Vec<_>>().into_iter();
+                        entries.map(|entry| IndexEntry(*entry)).collect::<Vec<_>>().into_iter();
                 }
                 Err(error) => self.failed = Some(error),
             }
@@ -221,7 +221,7 @@ impl<'a> Merged<'a> {
         }
     }
 
-    fn pop(&mut self) -> Option<Entry> {
+    fn pop(&mut self) -> Option<IndexEntry> {
         let Reverse((entry, which)) = self.heap.pop()?;
         self.advance(which);
         Some(entry)
@@ -229,7 +229,7 @@ impl<'a> Merged<'a> {
 }
 
 impl Iterator for Merged<'_> {
-    type Item = Result<Entry, ReadError>;
+    type Item = Result<IndexEntry, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut entry = self.pop();

@@ -16,7 +16,7 @@ use crate::{
     Hash,
     log::local::{
         directory::{OpenError, sync_directory},
-        packing::{Unpacker, put_u64},
+        packing::{RecordUnpacker, put_u64},
     },
 };
 
@@ -58,8 +58,9 @@ impl Acknowledged {
 
     fn parse(bytes: &[u8]) -> Self {
         let (first, second) = bytes.split_at_checked(FILE_LEN / 2).unwrap_or((bytes, &[]));
-        let (first, second) = (Slot::read(first), Slot::read(second));
-        let whole = bytes.len() == FILE_LEN && ![first, second].contains(&Slot::Damaged);
+        let (first, second) = (AcknowledgedSlot::read(first), AcknowledgedSlot::read(second));
+        let whole =
+            bytes.len() == FILE_LEN && ![first, second].contains(&AcknowledgedSlot::Damaged);
         Self {
             last: first.noted().max(second.noted()),
             doubt: (!whole).then_some("a slot of the file is damaged"),
@@ -71,18 +72,18 @@ impl Acknowledged {
 
 /// The content of a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Slot {
+enum AcknowledgedSlot {
     Empty,
     Noted(u64, Hash),
     Damaged,
 }
 
-impl Slot {
+impl AcknowledgedSlot {
     fn read(bytes: &[u8]) -> Self {
         if bytes.iter().all(|byte| *byte == 0) {
             return Self::Empty;
         }
-        let mut fields = Unpacker(bytes);
+        let mut fields = RecordUnpacker(bytes);
         let (Some(seq), Some(hash)) = (fields.u64(), fields.array()) else { return Self::Damaged };
         let hash = Hash::from_bytes(hash);
         let mut expected = slot_of(seq, &hash);

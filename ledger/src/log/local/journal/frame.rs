@@ -11,7 +11,7 @@
 
 use crate::{
     Hash, Record,
-    log::local::packing::{Unpacker, packed_len, put_record, put_u32, put_u64},
+    log::local::packing::{RecordUnpacker, packed_len, put_record, put_u32, put_u64},
 };
 
 /// The bytes before the first frame of a segment.
@@ -55,7 +55,7 @@ impl SegmentHeader {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let fields = bytes.get(..SEGMENT_HEADER_LEN - HASH_LEN).ok_or("the file is too short")?;
-        let mut rest = Unpacker(bytes);
+        let mut rest = RecordUnpacker(bytes);
         let header = (|| {
             let magic = (rest.array()?, rest.array()?);
             let (key, first_seq) = (rest.array()?, rest.u64()?);
@@ -126,7 +126,7 @@ impl Frame {
 
     /// The frame at the beginning of some bytes; whether it belongs there is for the caller to say.
     pub(super) fn decode(key: &JournalKey, bytes: &[u8]) -> Result<Self, &'static str> {
-        let mut rest = Unpacker(bytes);
+        let mut rest = RecordUnpacker(bytes);
         if rest.array() != Some(marker(key)) {
             return Err("no frame begins here");
         }
@@ -157,7 +157,7 @@ impl Frame {
     /// The records, from the bytes the frame was decoded of.
     pub(super) fn records<'a>(&self, bytes: &'a [u8]) -> Option<Vec<FramedRecord<'a>>> {
         let bytes = bytes.get(..self.len.checked_sub(HASH_LEN)?)?;
-        let mut body = Unpacker(bytes.get(FRAME_HEADER_LEN..)?);
+        let mut body = RecordUnpacker(bytes.get(FRAME_HEADER_LEN..)?);
         let mut records = Vec::new();
         for _ in 0..body.u32()? {
             for _ in 0..body.u32()? {
@@ -182,7 +182,7 @@ pub(super) struct FrameHeader {
 impl FrameHeader {
     /// The header that some bytes are; `None` if no frame begins with them.
     pub(super) fn decode(key: &JournalKey, bytes: &[u8]) -> Option<Self> {
-        let mut rest = Unpacker(bytes);
+        let mut rest = RecordUnpacker(bytes);
         if rest.array()? != marker(key) {
             return None;
         }

@@ -53,7 +53,7 @@ pub(super) fn list_segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError
 
 /// The segment that is being read.
 #[derive(Debug, Default)]
-struct Segment {
+struct SegmentReader {
     path: PathBuf,
     bytes: Vec<u8>,
     /// The offset of the next frame.
@@ -68,7 +68,7 @@ pub(super) struct Scan {
     dir: PathBuf,
     /// The segments not read yet, the next one last.
     ahead: Vec<(u64, PathBuf)>,
-    segment: Segment,
+    segment: SegmentReader,
     key: Option<JournalKey>,
     /// The hash of the last frame; `None` before the first segment.
     prev: Option<Hash>,
@@ -79,7 +79,7 @@ pub(super) struct Scan {
 
 /// The end of a journal that has been read.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct JournalEnd {
     pub(super) last_seq: u64,
     pub(super) hash: Hash,
     /// The last segment's key, path, end of its last frame and length; `None` without segments.
@@ -111,7 +111,7 @@ impl Scan {
         Ok(Self {
             dir: dir.to_owned(),
             ahead,
-            segment: Segment::default(),
+            segment: SegmentReader::default(),
             key: None,
             prev: None,
             next_seq,
@@ -144,9 +144,9 @@ impl Scan {
     }
 
     /// The end of the journal; to be called behind the last frame.
-    pub(super) fn end(self) -> End {
-        let Segment { path, bytes, offset, file_len } = self.segment;
-        End {
+    pub(super) fn end(self) -> JournalEnd {
+        let SegmentReader { path, bytes, offset, file_len } = self.segment;
+        JournalEnd {
             last_seq: self.next_seq - 1,
             hash: self.prev.unwrap_or_default(),
             segment: self.key.map(|key| (key, path, offset as u64, file_len)),
@@ -225,7 +225,7 @@ impl Scan {
         }
         (self.key, self.prev) = (Some(header.key), Some(header.prev));
         let offset = SEGMENT_HEADER_LEN;
-        self.segment = Segment { path, bytes, offset, file_len: header.file_len };
+        self.segment = SegmentReader { path, bytes, offset, file_len: header.file_len };
         Ok(())
     }
 
@@ -242,7 +242,7 @@ impl Scan {
 
     /// Decides whether bytes that are no frame are a torn tail or damage.
     fn judge(&self, what: &'static str) -> Result<TornTail, OpenError> {
-        let Segment { path, offset, .. } = &self.segment;
+        let SegmentReader { path, offset, .. } = &self.segment;
         let last_seq = self.next_seq - 1;
         if !self.ahead.is_empty() || last_seq < self.acknowledged.seq() || self.frame_follows() {
             let what = format!("{what}, where record {} is expected", self.next_seq);
@@ -287,7 +287,7 @@ impl Scan {
     }
 }
 
-impl Segment {
+impl SegmentReader {
     fn rest(&self) -> &[u8] {
         self.bytes.get(self.offset..).unwrap_or_default()
     }

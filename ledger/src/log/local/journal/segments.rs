@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Hash, ReadError, Record,
     codec::{self, DecodeError},
-    log::local::{entry::RecordLocation, packing::Unpacker},
+    log::local::{entry::RecordLocation, packing::RecordUnpacker},
 };
 
 /// How many files are kept open.
@@ -83,7 +83,7 @@ impl Segments {
                 _ => return Err(damaged()),
             }
         };
-        let mut rest = Unpacker(bytes.get(..wanted).unwrap_or_default());
+        let mut rest = RecordUnpacker(bytes.get(..wanted).unwrap_or_default());
         let (envelope, payload) = rest.record().ok_or_else(damaged)?;
         let record = decode(place.seq, envelope, payload)?;
         let same =
@@ -207,11 +207,11 @@ fn decode(seq: u64, envelope: &[u8], payload: &[u8]) -> Result<Record, ReadError
 
 /// How many bytes a record has that begins with these; more of them may be needed to say it.
 fn wanted_len(bytes: &[u8]) -> Option<usize> {
-    let mut rest = Unpacker(bytes);
+    let mut rest = RecordUnpacker(bytes);
     let envelope = rest.u32()?;
     let to_payload = 4_usize.checked_add(envelope)?.checked_add(4)?;
     let Some(from_payload) = bytes.get(4 + envelope..) else { return Some(to_payload) };
-    match Unpacker(from_payload).u32() {
+    match RecordUnpacker(from_payload).u32() {
         Some(payload) => to_payload.checked_add(payload),
         None => Some(to_payload),
     }

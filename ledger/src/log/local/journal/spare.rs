@@ -21,11 +21,11 @@ const NAME: &str = "spare.new";
 pub(super) struct Spare {
     path: PathBuf,
     len: u64,
-    state: State,
+    state: SpareState,
 }
 
 #[derive(Debug)]
-enum State {
+enum SpareState {
     /// Nothing has been begun, or it could not be made.
     Missing,
     Making(JoinHandle<io::Result<File>>),
@@ -35,7 +35,7 @@ enum State {
 impl Spare {
     /// Begins to make one of a length in a journal's directory.
     pub(super) fn begin(dir: &Path, len: u64) -> Self {
-        let mut spare = Self { path: dir.join(NAME), len, state: State::Missing };
+        let mut spare = Self { path: dir.join(NAME), len, state: SpareState::Missing };
         spare.prepare();
         spare
     }
@@ -43,18 +43,18 @@ impl Spare {
     /// Begins to make one in the background, if there is none and none is being made.
     pub(super) fn prepare(&mut self) {
         self.settle(false);
-        if let State::Missing = self.state {
+        if let SpareState::Missing = self.state {
             let (path, len) = (self.path.clone(), self.len);
             let making = thread::Builder::new().name("keypool-spare".to_owned());
             let begun = making.spawn(move || make_file(&path, len));
-            self.state = begun.map_or(State::Missing, State::Making);
+            self.state = begun.map_or(SpareState::Missing, SpareState::Making);
         }
     }
 
     /// Whether there is one.
     pub(super) fn is_ready(&mut self) -> bool {
         self.settle(false);
-        matches!(self.state, State::Ready(_))
+        matches!(self.state, SpareState::Ready(_))
     }
 
     /// Takes the file; one that was not made in the background is made now.
@@ -70,22 +70,22 @@ impl Spare {
             return make_file(&path, len).map(|file| (file, path));
         }
         self.settle(true);
-        match std::mem::replace(&mut self.state, State::Missing) {
-            State::Ready(file) => Ok((file, path)),
+        match std::mem::replace(&mut self.state, SpareState::Missing) {
+            SpareState::Ready(file) => Ok((file, path)),
             _ => make_file(&path, len).map(|file| (file, path)),
         }
     }
 
     /// Takes the segment that the background has made, if it is done or is to be waited for.
     fn settle(&mut self, wait: bool) {
-        let State::Making(making) = &self.state else { return };
+        let SpareState::Making(making) = &self.state else { return };
         if !wait && !making.is_finished() {
             return;
         }
-        if let State::Making(making) = std::mem::replace(&mut self.state, State::Missing)
+        if let SpareState::Making(making) = std::mem::replace(&mut self.state, SpareState::Missing)
             && let Ok(Ok(file)) = making.join()
         {
-            self.state = State::Ready(file);
+            self.state = SpareState::Ready(file);
         }
     }
 }
@@ -94,14 +94,14 @@ impl Drop for Spare {
     /// Nothing is written in the directory any more once it is given up, and nothing left there.
     fn drop(&mut self) {
         self.settle(true);
-        if let State::Ready(_) = self.state {
+        if let SpareState::Ready(_) = self.state {
             drop(fs::remove_file(&self.path));
         }
     }
 }
 
-/// Gives a file of zeros the header and the name of a segment. The name comes when what it stands for is
-/// on the disk.
+/// Gives a file of zeros the header and the name of a segment. The file is renamed after its header is on
+/// the disk.
 pub(super) fn name_segment(
     (file, path): (File, PathBuf),
     (dir, directory): (&Path, &File),

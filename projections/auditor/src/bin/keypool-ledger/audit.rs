@@ -6,14 +6,14 @@ use keypool_auditor::{
     invariants::{Auditor, InvariantParams, Overrides, UNSEEN},
     replay::{Fold, Keep},
     source::Source,
-    verify::{Verdict, Verifier},
+    verify::{VerificationReport, Verifier},
 };
 use serde_json::json;
 
 use crate::{
-    OnLapse, PromiseArgs, SeenArgs,
+    OnLapseArg, PromiseArgs, SeenArgs,
     findings::{answered, report},
-    input::Progress,
+    input::ProgressMeter,
     output::{Out, ToolError},
     replay::disagreements,
 };
@@ -24,8 +24,8 @@ const SHOWN: &str = "I1 I2 I3 I4 I5 I6 I7 I11";
 impl PromiseArgs {
     pub(crate) fn overrides(self) -> Overrides {
         let lapses_max = |on_lapse| match on_lapse {
-            OnLapse::Requeue => 2,
-            OnLapse::Retire => 1,
+            OnLapseArg::Requeue => 2,
+            OnLapseArg::Retire => 1,
         };
         let grace = self.grace_s.map(Duration::from_secs);
         Overrides { grace, lapses_max: self.on_lapse.map(lapses_max) }
@@ -41,7 +41,7 @@ pub(crate) fn audit(
 ) -> Result<u8, ToolError> {
     let seen = seen.seen()?;
     let source = Source::open(path)?;
-    let progress = Progress::of(&source);
+    let progress = ProgressMeter::of(&source);
     let mut verifier = Verifier::expecting(&seen);
     let mut auditor = Auditor::new(InvariantParams::STANDARD).overriding(promises.overrides());
     let mut fold = Fold::keeping(Keep::All);
@@ -60,7 +60,7 @@ pub(crate) fn audit(
     verdict.findings.extend(auditor.finish());
     verdict.findings.extend(disagreements);
     verdict.findings.sort_by_key(|finding| finding.events.last().copied());
-    let Verdict { records, histories, .. } = verdict;
+    let VerificationReport { records, histories, .. } = verdict;
     let code = report(&verdict, out, || {
         format!("{records} records of {histories} histories keep every promise ({SHOWN})")
     })?;

@@ -23,8 +23,8 @@ use crate::{
     show::{Thing, find, life},
 };
 
-/// A record of a package's life.
-type Line = (u64, EventEnvelope);
+/// A record that is about a package: its position and its envelope.
+type PackageRecord = (u64, EventEnvelope);
 
 /// Says why something ended as it did.
 pub(crate) fn explain(
@@ -58,7 +58,7 @@ pub(crate) fn explain(
 /// Explains the effects of a request, package by package.
 fn explain_request(
     path: &Path,
-    written: &[Line],
+    written: &[PackageRecord],
     promises: PromiseArgs,
     out: &mut Out,
 ) -> Result<(), ToolError> {
@@ -73,7 +73,7 @@ fn explain_request(
         }
     }
     for of in packages {
-        let named = |(_, envelope): &&Line| envelope.event.keypackage_ref() == Some(&of);
+        let named = |(_, envelope): &&PackageRecord| envelope.event.keypackage_ref() == Some(&of);
         let claim = written.iter().filter(named).find_map(|(_, envelope)| match &envelope.event {
             Event::Reserved { reservation, .. } => Some(*reservation),
             Event::Conflict { lost, .. } => Some(*lost),
@@ -131,8 +131,8 @@ fn limits_at(settings: &[(u64, RuleSettings)], seq: u64, promises: PromiseArgs) 
     let mut limits = latest.map_or(Limits::STANDARD, |(_, settings)| Limits::of(settings));
     limits.grace = promises.overrides().grace.unwrap_or(limits.grace);
     match promises.on_lapse {
-        Some(crate::OnLapse::Requeue) => limits.on_lapse = OnLapse::Requeue,
-        Some(crate::OnLapse::Retire) => limits.on_lapse = OnLapse::Retire,
+        Some(crate::OnLapseArg::Requeue) => limits.on_lapse = OnLapse::Requeue,
+        Some(crate::OnLapseArg::Retire) => limits.on_lapse = OnLapse::Retire,
         None => {}
     }
     limits
@@ -142,13 +142,13 @@ fn limits_at(settings: &[(u64, RuleSettings)], seq: u64, promises: PromiseArgs) 
 #[derive(Default)]
 struct Story {
     grace: Duration,
-    claims: BTreeMap<ReservationId, Told>,
+    claims: BTreeMap<ReservationId, ReservationStory>,
     latest: Option<ReservationId>,
     fate: Option<String>,
 }
 
 /// The state of a reservation while its package's life is told.
-struct Told {
+struct ReservationStory {
     holder: PoolId,
     deadline: Timestamp,
     end: Option<String>,
@@ -184,7 +184,8 @@ impl Story {
                 format!("At {when} it was uploaded to {stream}{kind}, good until {until}.")
             }
             Event::Reserved { reservation, generation, holder, deadline, .. } => {
-                let told = Told { holder: holder.clone(), deadline: *deadline, end: None };
+                let told =
+                    ReservationStory { holder: holder.clone(), deadline: *deadline, end: None };
                 self.claims.insert(*reservation, told);
                 self.latest = Some(*reservation);
                 let (id, left) = (short(reservation), span(millis(deadline.since(at))));
@@ -261,7 +262,7 @@ impl Story {
     fn conflict(&mut self, lost: ReservationId, holds: ReservationId, at: Timestamp) -> String {
         let (when, loser, winner) = (time(at), self.name(lost), self.name(holds));
         let held = match self.claims.get(&holds) {
-            Some(Told { end: Some(end), .. }) => format!("{winner}, which {end}"),
+            Some(ReservationStory { end: Some(end), .. }) => format!("{winner}, which {end}"),
             Some(told) if at < told.deadline => {
                 format!("{winner}, which still had {}", span(millis(told.deadline.since(at))))
             }
@@ -298,8 +299,8 @@ impl Story {
     fn end_of_claim(&self, id: ReservationId) -> String {
         let name = self.name(id);
         match self.claims.get(&id) {
-            Some(Told { end: Some(end), .. }) => format!("So {name} {end}."),
-            Some(Told { deadline, .. }) => match &self.fate {
+            Some(ReservationStory { end: Some(end), .. }) => format!("So {name} {end}."),
+            Some(ReservationStory { deadline, .. }) => match &self.fate {
                 Some(fate) => format!("So {name} came to nothing: {fate}."),
                 None => format!("So {name} holds the package until {}.", time(*deadline)),
             },

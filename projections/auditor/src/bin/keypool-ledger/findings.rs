@@ -2,7 +2,7 @@
 
 use keypool_auditor::{
     source::{SourceEnd, SourceError},
-    verify::{Finding, Place, Severity, Verdict},
+    verify::{FileLocation, Finding, FindingSeverity, VerificationReport},
 };
 use serde_json::json;
 
@@ -23,7 +23,7 @@ pub(crate) fn answered(
 
 /// Prints the findings, and returns the exit code.
 pub(crate) fn report(
-    verdict: &Verdict,
+    verdict: &VerificationReport,
     out: &mut Out,
     fine: impl FnOnce() -> String,
 ) -> Result<u8, ToolError> {
@@ -34,9 +34,9 @@ pub(crate) fn report(
     let worst = verdict.findings.iter().map(|finding| finding.gravity).max();
     let code = match worst {
         None => FINE,
-        Some(Severity::Rule) => RULE_BROKEN,
-        Some(Severity::Damage) => DAMAGED,
-        Some(Severity::Equivocation) => EQUIVOCATION,
+        Some(FindingSeverity::Rule) => RULE_BROKEN,
+        Some(FindingSeverity::Damage) => DAMAGED,
+        Some(FindingSeverity::Equivocation) => EQUIVOCATION,
     };
     let summary = || match verdict.findings.len() {
         0 => format!("{}\nhead {head}", fine()),
@@ -55,11 +55,11 @@ pub(crate) fn report(
 fn words(finding: &Finding) -> String {
     let Finding { gravity, rule, what, place, .. } = finding;
     let gravity = match gravity {
-        Severity::Rule => "broken",
-        Severity::Damage => "damaged",
-        Severity::Equivocation => "equivocation",
+        FindingSeverity::Rule => "broken",
+        FindingSeverity::Damage => "damaged",
+        FindingSeverity::Equivocation => "equivocation",
     };
-    let place = place.as_ref().map(|Place { file, offset }| match file.to_str() {
+    let place = place.as_ref().map(|FileLocation { file, offset }| match file.to_str() {
         Some(url) if url.starts_with("http://") => format!("\n  at {url}"),
         _ => format!("\n  at byte {offset} of {}", file.display()),
     });

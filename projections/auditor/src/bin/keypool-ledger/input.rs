@@ -51,9 +51,9 @@ impl FromStr for Moment {
 }
 
 /// A bar on the error stream, for long work that somebody watches.
-pub(crate) struct Progress(ProgressBar);
+pub(crate) struct ProgressMeter(ProgressBar);
 
-impl Progress {
+impl ProgressMeter {
     pub(crate) fn of(source: &Source) -> Self {
         let bytes = source.bytes();
         if bytes < LONG_BYTES || !io::stderr().is_terminal() {
@@ -75,7 +75,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressMeter {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
@@ -94,7 +94,7 @@ fn read_after(
     after: u64,
     visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> ControlFlow<()>,
 ) -> Result<SourceEnd, ToolError> {
-    let progress = Progress::of(source);
+    let progress = ProgressMeter::of(source);
     let end = source.read_after(after, &mut |raw, envelope| {
         progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
         visit(raw, envelope)

@@ -79,16 +79,16 @@ const UNREADABLE: u8 = 5;
     after_help = "Exit codes: 0 fine, 1 usage, 2 bytes damaged, 3 a rule broken, 4 equivocation, \
                   5 unreadable."
 )]
-struct Cli {
+struct AuditorCli {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    command: Command,
+    command: AuditorCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum AuditorCommand {
     /// Say what a source holds
     Info { source: PathBuf },
     /// List the events, one a line
@@ -274,11 +274,11 @@ struct PromiseArgs {
     grace_s: Option<u64>,
     /// What becomes of a package whose reservation lapses; as the log says if none
     #[arg(long, value_enum)]
-    on_lapse: Option<OnLapse>,
+    on_lapse: Option<OnLapseArg>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum OnLapse {
+enum OnLapseArg {
     /// It is offered once more
     Requeue,
     /// It is never offered again
@@ -286,7 +286,7 @@ enum OnLapse {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match AuditorCli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -309,46 +309,48 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, out: &mut Out) -> Result<u8, ToolError> {
+fn run(command: AuditorCommand, out: &mut Out) -> Result<u8, ToolError> {
     match command {
-        Command::Info { source } => info::info(&source, out),
-        Command::Log { source, pool, from, follow, interval_s } => {
+        AuditorCommand::Info { source } => info::info(&source, out),
+        AuditorCommand::Log { source, pool, from, follow, interval_s } => {
             let follow = follow.then(|| Duration::from_secs(interval_s));
             log::log(&source, pool.as_ref(), from, follow, out)
         }
-        Command::Show { source, what } => show::show(&source, &what, out),
-        Command::Explain { source, what, at, promises } => {
+        AuditorCommand::Show { source, what } => show::show(&source, &what, out),
+        AuditorCommand::Explain { source, what, at, promises } => {
             explain::explain(&source, &what, at, promises, out)
         }
-        Command::Verify { source, seen } => verify::verify(&source, &seen, out),
-        Command::Audit { source, seen, promises } => audit::audit(&source, &seen, promises, out),
-        Command::Replay { source, at, pool, step: true, .. } => {
+        AuditorCommand::Verify { source, seen } => verify::verify(&source, &seen, out),
+        AuditorCommand::Audit { source, seen, promises } => {
+            audit::audit(&source, &seen, promises, out)
+        }
+        AuditorCommand::Replay { source, at, pool, step: true, .. } => {
             rebuild::step(&source, at, pool.as_ref(), out)
         }
-        Command::Rebuild { source, .. } => rebuild::rebuild(&source, out),
-        Command::Replay { source, at, diff, pool, .. } => match diff.as_deref() {
+        AuditorCommand::Rebuild { source, .. } => rebuild::rebuild(&source, out),
+        AuditorCommand::Replay { source, at, diff, pool, .. } => match diff.as_deref() {
             Some([a, b]) => replay::diff(&source, (*a, *b), pool.as_ref(), out),
             _ => replay::replay(&source, at, pool.as_ref(), out),
         },
-        Command::Export { source, out: file } => export::export(&source, &file, out),
-        Command::Prune { source, out: file, keep_days } => {
+        AuditorCommand::Export { source, out: file } => export::export(&source, &file, out),
+        AuditorCommand::Prune { source, out: file, keep_days } => {
             prune::prune(&source, &file, keep_days, out)
         }
-        Command::Import { export, directory } => import::import(&export, &directory, out),
-        Command::Plot { source, pool, out: file } => plot::plot(&source, &pool, &file, out),
-        Command::Checkpoint { source, origin, at, sign } => {
+        AuditorCommand::Import { export, directory } => import::import(&export, &directory, out),
+        AuditorCommand::Plot { source, pool, out: file } => plot::plot(&source, &pool, &file, out),
+        AuditorCommand::Checkpoint { source, origin, at, sign } => {
             checkpoint::checkpoint(&source, &origin, at, sign.as_deref(), out)
         }
-        Command::Prove { what: Prove::Inclusion { source, seq, checkpoint } } => {
+        AuditorCommand::Prove { what: Prove::Inclusion { source, seq, checkpoint } } => {
             prove::prove_inclusion(&source, seq, checkpoint.as_deref(), out)
         }
-        Command::Prove { what: Prove::Consistency { source, old, new } } => {
+        AuditorCommand::Prove { what: Prove::Consistency { source, old, new } } => {
             prove::prove_consistency(&source, &old, new.as_deref(), out)
         }
-        Command::Check { file, other: None, by } => check::check(&file, &by, out),
-        Command::Check { file, other: Some(other), by } => {
+        AuditorCommand::Check { file, other: None, by } => check::check(&file, &by, out),
+        AuditorCommand::Check { file, other: Some(other), by } => {
             compare::receipts((&file, &other), &by, out)
         }
-        Command::Compare { a, b, by } => compare::compare((&a, &b), &by, out),
+        AuditorCommand::Compare { a, b, by } => compare::compare((&a, &b), &by, out),
     }
 }

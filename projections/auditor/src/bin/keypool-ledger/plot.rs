@@ -43,12 +43,12 @@ struct Bar {
     holder: PoolId,
     begin: Timestamp,
     deadline: Timestamp,
-    end: Option<(Timestamp, End)>,
+    end: Option<(Timestamp, ReservationEnd)>,
 }
 
 /// How a reservation ended.
 #[derive(Clone, Copy)]
-enum End {
+enum ReservationEnd {
     Spent,
     GivenBack,
     Lapsed,
@@ -110,13 +110,13 @@ impl Life {
             }
             Event::Released { reservation, reason, .. } => {
                 let end = match reason {
-                    ReleaseReason::Cancelled => End::GivenBack,
-                    ReleaseReason::Lapsed => End::Lapsed,
+                    ReleaseReason::Cancelled => ReservationEnd::GivenBack,
+                    ReleaseReason::Lapsed => ReservationEnd::Lapsed,
                 };
                 self.end(*reservation, at, end);
             }
             Event::Spent { reservation: Some(reservation), .. } => {
-                self.end(*reservation, at, End::Spent);
+                self.end(*reservation, at, ReservationEnd::Spent);
             }
             Event::Conflict { keypackage_ref, lost, .. } => {
                 self.conflicts.push((at, keypackage_ref.clone(), *lost));
@@ -125,7 +125,7 @@ impl Life {
         }
     }
 
-    fn end(&mut self, id: ReservationId, at: Timestamp, end: End) {
+    fn end(&mut self, id: ReservationId, at: Timestamp, end: ReservationEnd) {
         let begun = self.begun.get(&id).copied().unwrap_or_default();
         if let Some(bar) = self.bars.get_mut(&(begun, id)) {
             bar.end = Some((at, end));
@@ -275,9 +275,9 @@ impl Life {
 fn draw_bar(axis: &Axis, id: ReservationId, bar: &Bar, y: f64, svg: &mut String) {
     let begin = axis.x(bar.begin);
     let (end, colour, word) = match bar.end {
-        Some((at, End::Spent)) => (at, "#1565c0", "spent"),
-        Some((at, End::GivenBack)) => (at, "#2e7d32", "given back"),
-        Some((at, End::Lapsed)) => (at, "#ef6c00", "lapsed"),
+        Some((at, ReservationEnd::Spent)) => (at, "#1565c0", "spent"),
+        Some((at, ReservationEnd::GivenBack)) => (at, "#2e7d32", "given back"),
+        Some((at, ReservationEnd::Lapsed)) => (at, "#ef6c00", "lapsed"),
         None => (axis.end, "#f9a825", "open"),
     };
     let (end, holder, id) = (axis.x(end), &bar.holder, short(&id));

@@ -6,7 +6,7 @@ use keypool_auditor::{
     invariants::{Auditor, InvariantParams, Standing},
     replay::{Fold, Keep},
 };
-use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, SignatureKey, StreamId};
+use keypool_ledger::{Event, EventEnvelope, GroupId, Hash, PoolId, SignatureKey, StreamId};
 use keypool_projections::{GroupState, IllegalChange, PoolState, Registration};
 use serde_json::json;
 
@@ -52,6 +52,8 @@ struct Glance {
     key: Option<Registration>,
     /// The key of the scheme that the event is about.
     pinned: Option<SignatureKey>,
+    credential: Option<Hash>,
+    recovery_key: Option<SignatureKey>,
     counts: Option<Standing>,
     group: Option<(u64, Vec<String>)>,
 }
@@ -73,7 +75,9 @@ impl Glance {
                     }
                     _ => None,
                 };
-                Self { package, key, pinned, counts, group: None }
+                let credential = state.and_then(PoolState::declared_credential);
+                let recovery_key = state.and_then(|state| state.identity().recovery_key.clone());
+                Self { package, key, pinned, credential, recovery_key, counts, group: None }
             }
             StreamId::Group(group) => {
                 let state = fold.groups().get(group);
@@ -116,6 +120,12 @@ impl Glance {
             (_, _, Some(before), Some(after)) => group_change(before, after),
             _ if self.pinned != after.pinned => {
                 "another key signs its packages of that scheme".to_owned()
+            }
+            _ if self.credential != after.credential && self.key == after.key => {
+                "its packages carry another credential".to_owned()
+            }
+            _ if self.recovery_key != after.recovery_key && self.key == after.key => {
+                "its user has another recovery key".to_owned()
             }
             _ => key_change(self.key.as_ref(), after.key.as_ref()).to_owned(),
         }

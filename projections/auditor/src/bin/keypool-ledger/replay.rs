@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::ControlFlow, path::Path};
 use keypool_auditor::{
     invariants::{Auditor, Standing},
     replay::{Fold, Keep},
-    verify::{Finding, Severity},
+    verify::{Finding, FindingSeverity},
 };
 use keypool_ledger::{PoolId, StreamId};
 use keypool_projections::{Counts, Package, PoolState, Stage};
@@ -25,7 +25,7 @@ pub(crate) fn disagreements(fold: &Fold, auditor: &Auditor) -> Vec<Finding> {
         if standing(folded) != derived && fold.refused().is_empty() {
             let what =
                 format!("the fold of {pool} counts {:?}, the audit {derived:?}.", standing(folded));
-            let (gravity, rule, events) = (Severity::Rule, "I6", vec![fold.records()]);
+            let (gravity, rule, events) = (FindingSeverity::Rule, "I6", vec![fold.records()]);
             findings.push(Finding { gravity, rule, events, what, place: None });
         }
     }
@@ -222,7 +222,7 @@ pub(crate) fn diff(
     refused(&after, out)
 }
 
-/// The stage of a package, and the reservation of it that is meant.
+/// The stage of a package, with the generation of its latest reservation if it was ever reserved.
 pub(crate) fn standing_of(package: &Package) -> String {
     match package.generation {
         0 => word(package.stage).to_owned(),

@@ -4,13 +4,13 @@ use std::{ops::ControlFlow, path::Path};
 
 use keypool_auditor::{
     source::Source,
-    verify::{Verdict, Verifier},
+    verify::{VerificationReport, Verifier},
 };
 
 use crate::{
     SeenArgs,
     findings::{answered, report},
-    input::Progress,
+    input::ProgressMeter,
     output::{Out, ToolError},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) fn verify(path: &Path, seen: &SeenArgs, out: &mut Out) -> Result<u8, ToolError> {
     let seen = seen.seen()?;
     let source = Source::open(path)?;
-    let progress = Progress::of(&source);
+    let progress = ProgressMeter::of(&source);
     let mut verifier = Verifier::expecting(&seen);
     let outcome = source.visit(&mut |raw| {
         progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
@@ -31,6 +31,6 @@ pub(crate) fn verify(path: &Path, seen: &SeenArgs, out: &mut Out) -> Result<u8, 
         0 => String::new(),
         n => format!(", {n} payloads pruned"),
     };
-    let Verdict { records, histories, .. } = verdict;
+    let VerificationReport { records, histories, .. } = verdict;
     report(&verdict, out, || format!("{records} records of {histories} histories: whole{pruned}"))
 }
