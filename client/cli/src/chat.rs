@@ -29,7 +29,7 @@ use clap::Args;
 use keypool_client::{
     AuditFinding, ClientOptions, GroupId, MlsClient, RegisterError, ServerDelivery,
 };
-use tokio::time::{interval, sleep};
+use tokio::time::{interval, sleep, timeout};
 
 use self::{
     key_changes::KeyChanges,
@@ -39,6 +39,9 @@ use self::{
     screen::{Input, Screen},
 };
 use crate::{PoolSize, Whose};
+
+/// How long the first line waits for the first answer of the mailbox.
+const FIRST_MAIL_WAIT: Duration = Duration::from_secs(5);
 
 /// How the chat is run.
 #[derive(Args, Clone, Debug)]
@@ -160,6 +163,11 @@ impl<'a> Chat<'a> {
         self.current = self.groups()?.into_iter().next();
         self.tell_changes()?;
         self.go_on().await?;
+        // A line that is typed first may be about a group that the device was brought into while it was away.
+        if let Ok(outcome) = timeout(FIRST_MAIL_WAIT, mail.next()).await {
+            self.receive(outcome)?;
+            mail.alongside(Box::pin(self.follow_up())).await?;
+        }
         let period = Duration::from_secs(self.options.refresh_s);
         let mut refresh = Box::pin(sleep(period));
         let mut link_poll = interval(LINK_POLL);

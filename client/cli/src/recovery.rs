@@ -28,7 +28,8 @@ pub(crate) async fn set(whose: &Whose, has_before: bool) -> Result<(), Box<dyn E
     let before = before.transpose()?;
     let words = RecoveryWords::generate()?;
     show(whose.json, &words)?;
-    client.set_recovery_key(&words, before.as_ref()).await.map_err(not_set)?;
+    let outcome = client.set_recovery_key(&words, before.as_ref()).await;
+    outcome.map_err(|error| not_set(&error))?;
     let user = client.identity().pool().user();
     let text = format!(
         "the recovery key of {user} is set: with these words, `keypool recover` registers a new device and \
@@ -55,19 +56,25 @@ fn show(json: bool, words: &RecoveryWords) -> Result<(), Box<dyn Error>> {
     )
 }
 
-fn not_set(error: RecoveryError) -> String {
-    let text = sentence(&error);
-    match &error {
-        RecoveryError::Api(api) if api.code() == Some(Code::RecoveryKeyBound) => format!(
-            "{text}\nthe words above are no recovery key; replace the one of now with `keypool recovery-key \
-             --before`"
-        ),
-        RecoveryError::Api(api) if api.is_unanswered() => format!(
-            "{text}\nit is not known whether the words above are the recovery key: keep them, and run this \
-             again; if it is refused then, they are"
-        ),
-        _ => format!("{text}\nthe words above are no recovery key"),
-    }
+fn not_set(error: &RecoveryError) -> String {
+    let text = sentence(error);
+    let code = match error {
+        RecoveryError::Api(api) if api.is_unanswered() => {
+            return format!(
+                "{text}\nit is not known whether the words above are the recovery key: keep them, and run this \
+                 again; if it is refused then, they are"
+            );
+        }
+        RecoveryError::Api(api) => api.code(),
+        _ => None,
+    };
+    let next = match code {
+        Some(Code::RecoveryKeyBound | Code::NotTheRecoveryKey | Code::NotAllowed) => {
+            "; if there is a recovery key already, `keypool recovery-key --before` replaces it by its words"
+        }
+        _ => "",
+    };
+    format!("{text}\nthe words above are no recovery key{next}")
 }
 
 /// Registers this device by the words, and removes all others of the user.

@@ -82,11 +82,12 @@ mod tests {
             said("frank/main", SkipReason::TakesNoInvitations),
             said("grace/main", SkipReason::KeysChanged { why: PeerDoubt::NameReleased }),
         ];
-        insta::assert_snapshot!(said_of_all.join("\n"), @r"
+        insta::assert_snapshot!(said_of_all.join("\n"), @"
         dave has no KeyPackage left; try again when they have been online
         dave/phone could not be invited: their KeyPackage failed the check keys, and no other could be had
         eve is not registered at this server; check the name
         frank takes no invitations from you; ask frank to add you as a contact, and invite them again
+        grace was not invited: the keys of grace are not those you have seen before: the server's operator has released the name: it may be another person; /accept grace shows more
         ");
     }
 }

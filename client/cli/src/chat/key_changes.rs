@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(changes.news(&peer(verified.clone(), &before)), None, "the first look");
         let after = [(3, PeerChangeKind::Added), (9, PeerChangeKind::RotatedUnsigned)];
         let shown = changes.news(&peer(verified.clone(), &after)).unwrap_or_default();
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @"the devices of bob, whom you have verified, have changed: phone has another key, not signed by the one before; /verify bob shows the new safety number");
         assert_eq!(changes.news(&peer(verified.clone(), &after)), None, "shown before");
         let later = [(9, PeerChangeKind::RotatedUnsigned), (12, PeerChangeKind::Removed)];
         assert_eq!(

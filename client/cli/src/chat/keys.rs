@@ -100,6 +100,10 @@ impl Chat<'_> {
             Some(Err(error)) => return self.told(&error),
             None => return Ok(NO_ANSWER.to_owned()),
         };
+        let is_changed = matches!(before.status, PeerStatus::Changed { .. });
+        if before.devices.is_empty() && !is_changed {
+            return Ok(no_device(user));
+        }
         let PeerStatus::Changed { why, .. } = &before.status else {
             return Ok(format!(
                 "the keys of {user} follow from those you have seen; /verify {user} compares them"

@@ -248,7 +248,7 @@ fn qr(word: &str) -> String {
 /// A QR code of half blocks, light on a dark ground.
 fn drawn(code: &QrCode) -> String {
     let mut drawing = code.render::<Dense1x2>();
-    drawing.dark_color(Dense1x2::Dark).light_color(Dense1x2::Light).build()
+    drawing.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build()
 }
 
 #[cfg(test)]
@@ -268,6 +268,22 @@ mod tests {
     #[test]
     fn a_word_is_drawn_in_half_blocks() {
         let code = QrCode::with_error_correction_level("alice/phone/KEY", EcLevel::L).unwrap();
-        insta::assert_snapshot!(drawn(&code), @"");
+        insta::assert_snapshot!(drawn(&code), @"
+        █████████████████████████████
+        █████████████████████████████
+        ████ ▄▄▄▄▄ █ ▄ █ █ ▄▄▄▄▄ ████
+        ████ █   █ █ ▀▀▀▀█ █   █ ████
+        ████ █▄▄▄█ █▀▀█  █ █▄▄▄█ ████
+        ████▄▄▄▄▄▄▄█▄▀ █▄█▄▄▄▄▄▄▄████
+        ████ ▄▀▀ ▄▄▀▀ ▀▄ ▀█▄▀ ▄ ▄████
+        ████▀▄█▄█▀▄█▀  █▀▀█▀ ▄█ █████
+        ████▄██▄▄▄▄█  ██▀▄█▀▀██ ▄████
+        ████ ▄▄▄▄▄ █▀▀██▀ ▄█▄██ ▀████
+        ████ █   █ █▄▄█▄█▄█▄ █▀▀▀████
+        ████ █▄▄▄█ █▀▀▀▄█▀▄▄ █▄██████
+        ████▄▄▄▄▄▄▄█▄█▄▄▄▄█▄████▄████
+        █████████████████████████████
+        ▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀▀
+        ");
     }
 }
