@@ -20,7 +20,7 @@ pub(crate) use self::{
     histories::{Fetched, Histories},
     ledger::{KnownLedger, Verdict},
 };
-use crate::{Contradiction, PeerDoubt};
+use crate::{LeafContradiction, PeerDoubt};
 
 /// How long a package may be spent without its Welcome having been joined, in hours of the server's
 /// time: invitations may be on their way, and the device may have to come online for them first.
@@ -201,7 +201,7 @@ pub enum AuditFinding {
         /// The name that the inviter gave.
         inviter: String,
         /// How its leaf contradicted the directory.
-        why: Contradiction,
+        why: LeafContradiction,
         /// When.
         at: Timestamp,
     },

@@ -18,7 +18,7 @@ use crate::{
     Received, ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
     mls::{
         invite::Inviter,
-        peers::Checked,
+        peers::Judged,
         update::{GroupChange, Updater},
     },
 };
@@ -48,7 +48,7 @@ pub struct ClientOptions {
     pub pool: PoolConfig,
     /// The key that seals the device's private keys on the disk.
     pub device_key: DeviceKey,
-    /// What to do with groups in which a member's key contradicts the directory.
+    /// The treatment of groups in which a member's key contradicts the directory.
     pub key_policy: KeyPolicy,
 }
 
@@ -383,14 +383,14 @@ impl<D: DeliveryService> MlsClient<D> {
         let join =
             |may_ask| self.membership.try_join(welcome, self.now(), &self.leaf_check(may_ask));
         let mut joined = join(true)?;
-        if let Checked::KeysNeeded(users) = &joined {
+        if let Judged::KeysNeeded(users) = &joined {
             self.look_up(users).await.map_err(JoinError::from)?;
             joined = join(false)?;
         }
         match joined {
-            Checked::Done(joined) => Ok(joined),
+            Judged::Done(joined) => Ok(joined),
             // Nobody may be asked the second time.
-            Checked::KeysNeeded(_) => {
+            Judged::KeysNeeded(_) => {
                 Err(JoinError::NotAWelcome("its leaves cannot be judged".into()))
             }
         }
@@ -405,8 +405,8 @@ impl<D: DeliveryService> MlsClient<D> {
         self.membership.encrypt(group, message)
     }
 
-    /// Opens a message of a group, or takes over a change to it. Users whose leaves cannot be judged by what is
-    /// known of them are looked up first.
+    /// Opens a message of a group, or takes over a change to it. Users whose leaves do not fit the known keys are
+    /// looked up first.
     ///
     /// # Errors
     ///
@@ -415,14 +415,14 @@ impl<D: DeliveryService> MlsClient<D> {
         let _alone = self.committing.lock().await;
         let open = |may_ask| self.membership.try_decrypt(message, &self.leaf_check(may_ask));
         let mut received = open(true)?;
-        if let Checked::KeysNeeded(users) = &received {
+        if let Judged::KeysNeeded(users) = &received {
             self.look_up(users).await.map_err(MessageError::from)?;
             received = open(false)?;
         }
         match received {
-            Checked::Done(received) => Ok(received),
+            Judged::Done(received) => Ok(received),
             // Nobody may be asked the second time.
-            Checked::KeysNeeded(_) => {
+            Judged::KeysNeeded(_) => {
                 Err(MessageError::NotAMessage("its leaves cannot be judged".into()))
             }
         }

@@ -96,8 +96,8 @@ pub use crate::{
             Received, WELCOME_ATTEMPTS_MAX,
         },
         peers::{
-            Contradiction, KeyPolicy, LeafTrust, PeerChange, PeerChangeKind, PeerDevice, PeerDoubt,
-            PeerKeys, PeerStatus, UntrustedMember,
+            KeyPolicy, LeafContradiction, LeafTrust, PeerChange, PeerChangeKind, PeerDevice,
+            PeerDoubt, PeerKeys, PeerStatus, UntrustedMember,
         },
         recovery::{NoRecoveryWords, RecoveryWords},
         sync::{

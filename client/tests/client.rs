@@ -11,6 +11,7 @@ mod client {
     mod doctor;
     mod drift;
     mod forgeries;
+    mod impostors;
     mod interop;
     mod invitations;
     mod last_resort;

@@ -334,7 +334,7 @@ impl FromStr for GroupId {
 
 /// A serialized MLS credential: the struct `Credential` of RFC 9420 section 5.3, base64 as text.
 ///
-/// The bytes begin with the number of the credential's type. What follows is up to the type.
+/// The bytes begin with the number of the credential's type. The rest depends on the type.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CredentialBytes(Arc<[u8]>);
 

@@ -19,7 +19,7 @@ use keypool_ledger::{CredentialBytes, Event, Hash, PoolId, Signature, SignatureK
 use serde::{Deserialize, Serialize};
 
 pub use self::chain_error::ChainError;
-use self::checks::{Checked, out_of_order};
+use self::checks::{ChangeCheck, out_of_order};
 use crate::statement::{LedgerId, device_list_head};
 
 /// A change of a user's device list, as the log has it.
@@ -118,7 +118,7 @@ pub struct DeviceList {
 pub type Verify<'a> = &'a dyn Fn(&SignatureKey, &[u8], &Signature) -> bool;
 
 impl DeviceList {
-    /// The list of a user of whom nothing is known.
+    /// The empty list of a user, before the first change.
     #[must_use]
     pub fn new(user: &str) -> Self {
         Self {
@@ -246,7 +246,7 @@ impl DeviceList {
         if *position <= self.position {
             return Err(out_of_order(change));
         }
-        let checked = Checked { list: self, change, ledger, verify };
+        let checked = ChangeCheck { list: self, change, ledger, verify };
         match &change.event {
             Event::Registered { signature_key, statement, .. } => {
                 let (origin, introduced) =
@@ -282,33 +282,29 @@ impl DeviceList {
             }
             Event::RecoveryKeySet { recovery_key, statement } => {
                 let introduced = checked.recovery_key(recovery_key, statement)?;
-                self.retired.extend(self.recovery_key.replace(recovery_key.clone()));
-                self.recovery_introduced = introduced;
-                let device = change.device.device();
-                self.recovery_device.get_or_insert_with(|| device.to_owned());
-                self.change(change, |_| ());
+                self.set_recovery_key(change, recovery_key, introduced);
             }
             Event::NameReleased {} => {
                 if checked.speaking_key().is_ok() {
                     return Err(out_of_order(change));
                 }
-                self.recovery_device = None;
-                self.recovery_introduced = false;
-                self.retired.extend(self.recovery_key.take());
-                self.releases += u32::from(self.begun);
-                self.begun = false;
-                self.change(change, |_| ());
+                self.release(change);
             }
             _ => return Err(out_of_order(change)),
         }
-        if !matches!(change.event, Event::DeviceRemoved {}) {
-            self.heads_before_removals.clear();
-        }
-        if !matches!(change.event, Event::KeyRotated { .. } | Event::LeafKeyPinned { .. }) {
-            self.head_before_rotation = None;
-        }
+        self.end_runs(&change.event);
         self.position = *position;
         Ok(())
+    }
+
+    /// Forgets the earlier heads that a statement might have named, unless the event goes on with their run.
+    fn end_runs(&mut self, event: &Event) {
+        if !matches!(event, Event::DeviceRemoved {}) {
+            self.heads_before_removals.clear();
+        }
+        if !matches!(event, Event::KeyRotated { .. } | Event::LeafKeyPinned { .. }) {
+            self.head_before_rotation = None;
+        }
     }
 
     fn register(
@@ -364,6 +360,22 @@ impl DeviceList {
             listed.credential = None;
         });
         self.retired.extend(before);
+    }
+
+    fn set_recovery_key(&mut self, change: &DeviceChange, key: &SignatureKey, introduced: bool) {
+        self.retired.extend(self.recovery_key.replace(key.clone()));
+        self.recovery_introduced = introduced;
+        let device = change.device.device();
+        self.recovery_device.get_or_insert_with(|| device.to_owned());
+        self.change(change, |_| ());
+    }
+
+    fn release(&mut self, change: &DeviceChange) {
+        self.retired.extend(self.recovery_key.take());
+        (self.recovery_device, self.recovery_introduced) = (None, false);
+        self.releases += u32::from(self.begun);
+        self.begun = false;
+        self.change(change, |_| ());
     }
 
     /// Counts a change of a device, which may be a name that was released before it was registered again.

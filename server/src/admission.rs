@@ -20,7 +20,9 @@ mod usable_key;
 
 mod welcome;
 
-use std::time::Duration;
+mod x509;
+
+use std::{sync::Arc, time::Duration};
 
 use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, SignatureKey, Timestamp};
 use keypool_projections::{LeafKey, NewPackage};
@@ -40,7 +42,10 @@ use self::{
     usable_key::check_usable,
 };
 
-pub use self::check::Check;
+pub use self::{
+    check::Check,
+    x509::{X509Roots, X509RootsError},
+};
 pub(crate) use self::{
     framing::{Framed, check_framing},
     identity::is_credential,
@@ -63,6 +68,8 @@ pub struct AdmissionRules {
     pub life_left_min: Duration,
     /// The ciphersuites that are admitted, by number.
     pub ciphersuites: Vec<u16>,
+    /// The roots to which the chains of X.509 credentials must lead; `None` if these are opaque.
+    pub x509_roots: Option<Arc<X509Roots>>,
 }
 
 impl Default for AdmissionRules {
@@ -76,6 +83,7 @@ impl Default for AdmissionRules {
             clock_skew_max: Duration::from_hours(1),
             life_left_min: Duration::from_mins(2),
             ciphersuites: vec![1, 2, 3],
+            x509_roots: None,
         }
     }
 }
@@ -178,7 +186,7 @@ fn judge(
     check_capabilities(&leaf.capabilities, package.content.ciphersuite, credential_type)?;
     check_extensions(extensions, ExtensionPlace::Package, &leaf.capabilities)?;
     check_extensions(&leaf.extensions, ExtensionPlace::Leaf, &leaf.capabilities)?;
-    check_identity(&leaf.credential, context)?;
+    check_identity(leaf, context)?;
     let leaf_key = check_signature_key(leaf.signature_key.as_slice(), context)?;
     let last_resort = is_last_resort(extensions)?;
     check_signatures(exact, context.crypto)?;

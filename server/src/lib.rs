@@ -48,7 +48,7 @@ mod metrics;
 mod openapi;
 
 pub use crate::{
-    admission::{AdmissionError, AdmissionRules, Check, Owner, admit},
+    admission::{AdmissionError, AdmissionRules, Check, Owner, X509Roots, X509RootsError, admit},
     connections::TooFewDescriptors,
     disk::LowWater,
     keypackage_store::{

@@ -99,6 +99,7 @@ impl Server {
     /// Returns a [`StartError`]; nothing is left running then.
     pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         settings.check()?;
+        let settings = settings.with_x509_roots()?;
         let bounds = bounds(&settings)?;
         let listeners = (bind(settings.listen)?, bind(settings.admin_listen)?);
         close_stalled_readers(&listeners.0, settings.stalled_timeout)

@@ -8,6 +8,7 @@ mod registration;
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,9 @@ pub use self::{
     options::{OnLapseWord, Options},
 };
 use crate::{
-    admission::AdmissionRules, authentication::BodyBudget, disk::LowWater,
+    admission::{AdmissionRules, X509Roots},
+    authentication::BodyBudget,
+    disk::LowWater,
     registration::RegistrationSettings,
 };
 
@@ -66,6 +69,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpAddr>,
     /// The rules of admission.
     pub admission: AdmissionRules,
+    /// The file of roots for X.509 credentials; `None` if these are opaque.
+    pub x509_roots: Option<PathBuf>,
     /// How many bytes a body may have.
     pub body_bytes_max: usize,
     /// How many bytes of bodies are held at a time.
@@ -117,6 +122,7 @@ impl Default for Settings {
             quotas: Some(Quotas::STANDARD),
             trusted_proxies: Vec::new(),
             admission: AdmissionRules::default(),
+            x509_roots: None,
             body_bytes_max: 2 * 1024 * 1024,
             bodies_bytes_max: 64 * 1024 * 1024,
             body_timeout: Duration::from_secs(10),
@@ -174,6 +180,7 @@ impl From<Options> for Settings {
             quotas,
             trusted_proxies: said.trusted_proxy.unwrap_or(usual.trusted_proxies),
             admission,
+            x509_roots: said.x509_roots,
             body_bytes_max: said.body_bytes_max.unwrap_or(usual.body_bytes_max),
             bodies_bytes_max: said.bodies_bytes_max.unwrap_or(usual.bodies_bytes_max),
             body_timeout: said.body_timeout.unwrap_or(usual.body_timeout),
@@ -212,6 +219,14 @@ impl Settings {
     pub fn without_quotas(self) -> Self {
         let limits = Limits { strangers_floor: 0, ..self.limits };
         Self { quotas: None, limits, ..self }
+    }
+
+    /// The same settings with the roots for X.509 credentials, read from their file if there is one.
+    pub(crate) fn with_x509_roots(mut self) -> Result<Self, SettingsError> {
+        if let Some(path) = &self.x509_roots {
+            self.admission.x509_roots = Some(Arc::new(X509Roots::read(path)?));
+        }
+        Ok(self)
     }
 
     /// Refuses settings that no server can run with.

@@ -31,6 +31,12 @@ mod attacks;
 #[path = "server/recovery.rs"]
 mod recovery;
 
+#[path = "server/identity.rs"]
+mod identity;
+
+#[path = "server/x509.rs"]
+mod x509;
+
 #[path = "server/signatures.rs"]
 mod signatures;
 

@@ -29,7 +29,7 @@ impl<D: DeliveryService> MlsClient<D> {
         Ok(record.map(|record| record.to_keys()))
     }
 
-    /// Looks a user up at the server, and follows the chain of the user's devices from what is known. The keys
+    /// Looks a user up at the server, and follows the chain of the user's devices from the known keys. These
     /// are pinned when a user is looked up first; a chain that does not lead on from there is in
     /// [`PeerKeys::status`].
     ///

@@ -47,7 +47,7 @@ use super::{
     identity::stored_pair,
     name_in,
     peers::{
-        Checked, KeyPolicy, Leaf, LeafCheck, LeafTrust, UntrustedMember, accept_untrusted,
+        Judged, KeyPolicy, Leaf, LeafCheck, LeafTrust, Occasion, UntrustedMember, accept_untrusted,
         recheck_untrusted, untrusted_in,
     },
     usable_suite,
@@ -120,7 +120,7 @@ impl MlsMembership {
         untrusted_in(&self.store.stage()?, group)
     }
 
-    /// Judges the members of a group that were not trusted again, by what is known of their users now. Returns
+    /// Judges the members of a group that were not trusted again, by the known keys of their users. Returns
     /// whether none is left that is not.
     pub(crate) fn recheck(&self, group: &GroupId, now: Timestamp) -> Result<bool, GroupError> {
         let staged = self.store.stage()?;
@@ -212,9 +212,9 @@ impl MlsMembership {
     ) -> Result<Vec<GroupMember>, GroupError> {
         let members: Vec<Member> = state.members().collect();
         let check = self.check(false, Timestamp::default());
-        let trusts = check.judge_all(staged, members.iter().map(Leaf::of), false)?;
+        let trusts = check.judge_all(staged, members.iter().map(Leaf::of), Occasion::Message)?;
         // Nobody may be asked.
-        let Checked::Done(trusts) = trusts else { return Ok(Vec::new()) };
+        let Judged::Done(trusts) = trusts else { return Ok(Vec::new()) };
         let member = |(found, trust): (Member, LeafTrust)| GroupMember {
             name: name_in(&found.credential).unwrap_or_default(),
             signature_key: SignatureKey::new(&found.signature_key).ok(),

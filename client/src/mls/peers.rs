@@ -8,14 +8,14 @@ mod watch;
 
 pub use self::{
     record::{PeerChange, PeerChangeKind, PeerDevice, PeerDoubt, PeerKeys, PeerStatus},
-    trust::{Contradiction, KeyPolicy, LeafTrust, UntrustedMember},
+    trust::{KeyPolicy, LeafContradiction, LeafTrust, UntrustedMember},
 };
 pub(crate) use self::{
     record::{PeerRecord, peer_record},
     safety_number::safety_number,
     trust::{
-        Checked, Leaf, LeafCheck, accept_untrusted, note_untrusted, recheck_untrusted, trust_of,
-        untrusted_in,
+        Judged, Leaf, LeafCheck, Occasion, accept_untrusted, forget_gone, note_untrusted,
+        recheck_untrusted, trust_of, untrusted_in,
     },
     watch::{identity_findings, inviter_of, note_inviter, note_refused_invitation},
 };

@@ -27,7 +27,7 @@ const ENTROPY_BYTES: usize = 32;
 /// The line before the randomness in the digest that is the seed of the key.
 const SEED_LINE: &[u8] = b"keypool-recovery-key-v1\n";
 
-/// The 24 words of a recovery key (BIP 39, English): whoever has them can take the name over.
+/// The 24 words of a recovery key (BIP 39, English). Their bearer can take the name over.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RecoveryWords(Mnemonic);
 

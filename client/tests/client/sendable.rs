@@ -6,12 +6,13 @@ use std::{fs, path::Path};
 
 use keypool_api::{
     AcknowledgeRequest, ClaimRequest, CommitRequest, GroupRequest, LeafKeyRequest, MessageRequest,
-    PolicyRequest, ReconcileRequest, ReportRequest, ReserveManyRequest, ReserveRequest,
-    RevokeRequest, RotatePackagesRequest, SpendRequest, UploadRequest,
+    PolicyRequest, ReconcileRequest, RecoverRequest, RecoveryKeyRequest, ReportRequest,
+    ReserveManyRequest, ReserveRequest, RevokeRequest, RotatePackagesRequest, SpendRequest,
+    UploadRequest, UsersDevicesRequest,
 };
 use keypool_client::{
     ApiClient, CommitPost, DeliveryService, EventStream, MlsClient, MlsConnection, PoolListener,
-    ServerDelivery, fresh_command as id,
+    RecoveryWords, ServerDelivery, fresh_command as id,
 };
 use keypool_ledger::{GroupId, ReservePolicy, SignatureKey, Timestamp};
 
@@ -38,6 +39,10 @@ struct Given {
     rotate: RotatePackagesRequest,
     spend: SpendRequest,
     upload: UploadRequest,
+    users: UsersDevicesRequest,
+    recovery: RecoverRequest,
+    recovery_key: RecoveryKeyRequest,
+    words: RecoveryWords,
 }
 
 #[expect(dead_code, reason = "compiled, and never called")]
@@ -58,6 +63,14 @@ fn client<D: DeliveryService>(client: &MlsClient<D>, given: &Given) {
     is_send(client.listen());
     is_send(client.block(Vec::new()));
     is_send(client.unblock(Vec::new()));
+    is_send(client.set_recovery_key(&given.words, None));
+    is_send(client.recover(&given.words));
+    is_send(client.join(&[]));
+    is_send(client.decrypt(&[]));
+    is_send(client.look_up_peer(""));
+    is_send(client.safety_number(""));
+    is_send(client.accept_peer(""));
+    is_send(client.check_members(&given.group));
     is_send(client.status());
     is_send(client.invite(&given.group, ["bob"]));
     is_send(client.resume_invitations());
@@ -97,6 +110,8 @@ fn connection<D: DeliveryService>(connection: &MlsConnection<D>, given: &Given) 
     is_send(connection.listen());
     is_send(connection.register(None, given.now));
     is_send(connection.remove_device(""));
+    is_send(connection.set_recovery_key(&given.words, None));
+    is_send(connection.recover(&given.words));
     is_send(connection.rotate_key(given.now));
     is_send(connection.resume_rotation(given.now));
     is_send(connection.invalidate_credential_keys(given.now));
@@ -129,6 +144,9 @@ fn api(api: &ApiClient, given: &Given) {
     is_send(api.mailbox(0, 0, 0));
     is_send(api.acknowledge(&given.acknowledge, id()));
     is_send(api.remove_device("", id()));
+    is_send(api.users_devices(&given.users, id()));
+    is_send(api.set_recovery_key(&given.recovery_key, id()));
+    is_send(api.recover(&given.recovery, id()));
     is_send(api.rotate_packages(&given.rotate, id()));
     is_send(api.ledger_checkpoint());
     is_send(api.ledger_key());

@@ -135,7 +135,7 @@ fn rotating_replaces_both_keys_and_the_one_before_goes_when_nothing_names_it() {
         they_talk(&alice, &bob, &two);
         let update = bob.membership().self_update(&two).unwrap();
         bob.membership().merge_pending_commit(&two).unwrap();
-        alice.membership().decrypt(&update.commit).unwrap();
+        alice.decrypt(&update.commit).await.unwrap();
         let after = key_in(&alice, &two, "bob/main");
         assert!(after != before && after.as_bytes().len() == 65);
         assert!(!bob.membership().needs_fresh_keys(&two).unwrap());

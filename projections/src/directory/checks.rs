@@ -6,14 +6,14 @@ use super::{ChainError, DeviceChange, DeviceList, ListedDevice, Origin, Verify};
 use crate::statement::{Agreement, LedgerId, Statement};
 
 /// A change, and the list that it is checked against.
-pub(super) struct Checked<'a> {
+pub(super) struct ChangeCheck<'a> {
     pub(super) list: &'a DeviceList,
     pub(super) change: &'a DeviceChange,
     pub(super) ledger: &'a LedgerId,
     pub(super) verify: Verify<'a>,
 }
 
-impl Checked<'_> {
+impl ChangeCheck<'_> {
     /// How a registration came about, and whether statements lead to it.
     pub(super) fn registration(
         &self,

@@ -275,7 +275,7 @@ fn unpack_reservation(rest: &mut Unpacker<'_>) -> Option<Reservation> {
 
 #[cfg(test)]
 mod tests {
-    use keypool_ledger::Event;
+    use keypool_ledger::{CredentialBytes, Event, Signature, SignedStatement};
 
     use super::*;
 
@@ -306,5 +306,34 @@ mod tests {
         let (plain, begins) = packed(&[registered]);
         assert_eq!(PoolState::unpack(&mut Unpacker::new(&begins)), Some(plain));
         assert_eq!(PoolState::unpack(&mut Unpacker::new(&bytes[..bytes.len() - 1])), None);
+    }
+
+    #[test]
+    fn a_declared_credential_and_a_recovery_key_are_kept() {
+        let key = |byte| SignatureKey::new(&[byte; 32]).unwrap();
+        let statement = || SignedStatement {
+            by: key(1),
+            head: Hash::ZERO,
+            until: Timestamp::from_secs(9),
+            proof: Signature::new(&[9; 64]).unwrap(),
+        };
+        let registered = Event::Registered {
+            signature_key: key(1),
+            credential: "bob".to_owned(),
+            voucher: None,
+            statement: None,
+        };
+        let credential = CredentialBytes::new(&[0, 1, 2, 0xfe, 0xfd]).unwrap();
+        let declared =
+            Event::CredentialDeclared { credential: credential.clone(), statement: statement() };
+        let set = |byte| Event::RecoveryKeySet { recovery_key: key(byte), statement: statement() };
+        let (state, bytes) =
+            packed(&[registered, declared, set(5), set(6), Event::DeviceRemoved {}]);
+        let identity = state.identity();
+        assert_eq!((identity.changes, &identity.versions), (5, &vec![1, 2, 3, 4, 5]));
+        assert_eq!(identity.retired, [key(5), key(1)]);
+        assert_eq!(identity.recovery_key, Some(key(6)), "it outlives the device");
+        assert_eq!(state.declared_credential(), None, "and the credential ends with it");
+        assert_eq!(PoolState::unpack(&mut Unpacker::new(&bytes)), Some(state));
     }
 }

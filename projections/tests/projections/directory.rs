@@ -1,4 +1,4 @@
-//! The chain of a user's device list: what its reader learns, and each lie of a server that shows.
+//! The chain of a user's device list: its reading, and each lie of a server that shows.
 
 use std::time::Duration;
 
@@ -183,7 +183,9 @@ fn a_reader_finds_how_each_device_came_and_which_keys_are_its() {
     // Part by part it is the same.
     let (known, new) = chain.changes.split_at(4);
     let mut part = DeviceList::new("alice");
-    known.iter().for_each(|change| part.apply(change, &ledger(), &verify).unwrap());
+    for change in known {
+        part.apply(change, &ledger(), &verify).unwrap();
+    }
     assert_eq!(chain.read_after(&part, new), Ok(list));
 }
 
@@ -392,20 +394,11 @@ fn a_statement_works_once() {
     let position = chain.position() + 7;
     let stale = chain.clone().write("laptop", registered(5, Some(unused.clone())));
     assert_eq!(stale, Err(ChainError::NotTheUsers { position, by: public(&key(1)) }));
-    chain.first_again_by(6, unused, position);
-}
-
-impl Chain {
-    /// The phone's next key vouches on a head of before.
-    fn first_again_by(&mut self, by: u8, before: SignedStatement, position: u64) {
-        let laptop = public(&key(5));
-        let now = self.states(by, "laptop", Agreement::Vouch(&laptop));
-        let stale = SignedStatement { head: before.head, ..now };
-        assert_eq!(
-            self.write("laptop", registered(5, Some(stale))),
-            Err(ChainError::Gap { position })
-        );
-    }
+    // Neither is its head good for the phone's next key.
+    let now = chain.states(6, "laptop", Agreement::Vouch(&public(&key(5))));
+    let stale = SignedStatement { head: unused.head, ..now };
+    let found = chain.write("laptop", registered(5, Some(stale)));
+    assert_eq!(found, Err(ChainError::Gap { position }));
 }
 
 #[test]

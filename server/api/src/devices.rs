@@ -192,7 +192,7 @@ pub struct RotatePackagesReply {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CredentialRequest {
-    /// The serialized `Credential` (RFC 9420 section 5.3), base64: its type and what follows.
+    /// The serialized `Credential` (RFC 9420 section 5.3), base64: its type and its content.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub credential: CredentialBytes,
     /// The head of the user's device list that the statement was made on, hex.

@@ -1,25 +1,26 @@
 //! Check 10: the credential in the leaf is the one that the device has declared.
 //!
 //! A device that has declared none has the Basic credential that names it. The bytes of a declared one mean
-//! nothing here: they are the app's.
+//! nothing here: they are the app's, unless the operator has given roots for X.509.
 
 use keypool_ledger::{CredentialBytes, Hash};
 use tls_codec::{Deserialize, Serialize};
 
 use super::{
     AdmissionContext, AdmissionError, Check, refuse,
-    structure::{CREDENTIAL_BASIC, Credential},
+    structure::{CREDENTIAL_BASIC, CREDENTIAL_X509, Credential, LeafContent},
 };
 
 /// Refuses a leaf whose credential is not its owner's.
 pub(super) fn check_identity(
-    credential: &Credential,
+    leaf: &LeafContent,
     context: &AdmissionContext<'_>,
 ) -> Result<(), AdmissionError> {
+    let credential = &leaf.credential;
     let refuse = |detail: String| Err(refuse(Check::Identity, detail));
     if let Some(declared) = context.owner.credential {
         if digest(credential)? == declared {
-            return Ok(());
+            return check_chain(leaf, context);
         }
         return refuse(
             "the leaf's credential is not the one that the device has declared with \
@@ -39,6 +40,16 @@ pub(super) fn check_identity(
     }
     let user = pool.user();
     refuse(format!("the credential's identity is neither {user} nor {pool}; {declare}"))
+}
+
+/// Checks the certificates of an X.509 credential, where the operator has given roots.
+fn check_chain(leaf: &LeafContent, context: &AdmissionContext<'_>) -> Result<(), AdmissionError> {
+    let roots = context.rules.x509_roots.as_ref();
+    let is_x509 = leaf.credential.credential_type == CREDENTIAL_X509;
+    let Some(roots) = roots.filter(|_| is_x509) else { return Ok(()) };
+    let (chain, key) = (leaf.credential.content.as_slice(), leaf.signature_key.as_slice());
+    let checked = roots.check(chain, key, context.now);
+    checked.map_err(|error| refuse(Check::Identity, error.to_string()))
 }
 
 /// The digest of a credential, as the facts of a package and declarations name it.

@@ -11,6 +11,8 @@ pub(super) const MLS10: u16 = 1;
 pub(super) const WIRE_FORMAT_KEY_PACKAGE: u16 = 5;
 /// The type of a Basic credential.
 pub(super) const CREDENTIAL_BASIC: u16 = 1;
+/// The type of an X.509 credential.
+pub(super) const CREDENTIAL_X509: u16 = 2;
 /// The extension that marks a last-resort package.
 pub(super) const EXTENSION_LAST_RESORT: u16 = 0x000a;
 /// The extension that holds application components, which may mark a last-resort package too.

@@ -167,7 +167,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
         let mut writes = Vec::with_capacity(devices.len() + 1);
         for device in devices {
             let decided = self.decide_on(&device, &Command::Remove { by: by.clone() })?;
-            writes.extend(self.stage(request, decided).ok().map(|(write, _)| write));
+            writes.extend(self.stage(request, decided).0);
         }
         Ok(writes)
     }
@@ -184,26 +184,23 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
         request: &Request,
         decided: CommitOutcome,
     ) -> Plan {
-        match self.stage(request, decided) {
-            Ok((write, outcome)) => {
-                writes.push(write);
-                Plan::Write(self.add(Batch { writes }), outcome)
-            }
-            Err(reply) => Plan::Reply(reply),
-        }
+        let (write, outcome) = self.stage(request, decided);
+        let Some(write) = write else { return Plan::Reply(outcome) };
+        writes.push(write);
+        Plan::Write(self.add(Batch { writes }), outcome)
     }
 
-    /// Takes a decision into the states of the batch, and returns its write and its outcome; only the reply
-    /// if nothing is to be recorded.
+    /// Takes a decision into the states of the batch, and returns its write, if anything is to be recorded,
+    /// and its outcome.
     fn stage(
         &mut self,
         request: &Request,
         decided: CommitOutcome,
-    ) -> Result<(StreamWrite, Outcome), Outcome> {
+    ) -> (Option<StreamWrite>, Outcome) {
         let CommitOutcome { pool, view, decision: Decision { events, answer }, after } = decided;
         let Some(state) = after else {
             let repeated = |answer| Reply { repeated: true, ..self.reply(pool, view, answer) };
-            return Err(answer.map(repeated).map_err(Into::into));
+            return (None, answer.map(repeated).map_err(Into::into));
         };
         let expected = view.state.version();
         let at = self.look.now;
@@ -212,7 +209,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
         self.working.insert(pool.clone(), Arc::clone(&after));
         let (stream, events) = (StreamId::Pool(pool.clone()), new_events(events, request, at));
         let outcome = answer.map(|answer| self.reply(pool, after, answer));
-        Ok((StreamWrite { stream, expected, events }, outcome.map_err(Into::into)))
+        (Some(StreamWrite { stream, expected, events }), outcome.map_err(Into::into))
     }
 
     /// Finds the pool a command is for, and decides it there.

@@ -7,6 +7,8 @@ use super::{ExecuteError, batch::CommandBatch};
 
 /// How many keys a device may have had before its present one.
 const RETIRED_MAX: usize = 1024;
+/// How many changes of its keys a device may have had before it declares another leaf key or credential.
+const CHANGES_MAX: usize = 4096;
 /// How many devices a user may have.
 const DEVICES_MAX: usize = 32;
 
@@ -54,25 +56,10 @@ impl<L: EventLog> CommandBatch<'_, L> {
                     }
                 }
             }
-            Command::DeclareLeafKey { statement, leaf_key } => {
-                let LeafKey { signature_scheme: scheme, signature_key: key } = leaf_key;
-                if self.pool_view(pool)?.state.pinned_key(*scheme) != Some(key) {
-                    self.check_new_key(pool, key)?;
-                    self.check_statement(pool, statement, &Agreement::LeafKey(*scheme, key))?;
-                }
-            }
-            Command::DeclareCredential { statement, credential } => {
-                let digest = credential.digest();
-                if self.pool_view(pool)?.state.declared_credential() != Some(digest) {
-                    self.check_statement(pool, statement, &Agreement::Credential(&digest))?;
-                }
-            }
-            Command::SetRecoveryKey { statement, recovery_key } => {
-                self.check_recovery_key(pool, recovery_key, statement)?;
-            }
-            Command::Recover { statement, signature_key, .. } => {
-                self.check_recovery(pool, signature_key, statement)?;
-            }
+            Command::DeclareLeafKey { .. }
+            | Command::DeclareCredential { .. }
+            | Command::SetRecoveryKey { .. }
+            | Command::Recover { .. } => self.check_declaration(pool, command)?,
             Command::Reserve { reservation, holder, .. } => {
                 if holder == pool {
                     return Err(Rejection::OwnPool.into());
@@ -99,6 +86,35 @@ impl<L: EventLog> CommandBatch<'_, L> {
             if known.is_some_and(|known| known.envelope.stream.pool() != Some(pool)) {
                 return Err(Rejection::UploadedElsewhere(keypackage_ref.clone()).into());
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses a declaration or a recovery for reasons outside the state of one pool.
+    fn check_declaration(&self, pool: &PoolId, command: &Command) -> Result<(), ExecuteError> {
+        match command {
+            Command::DeclareLeafKey { statement, leaf_key } => {
+                let LeafKey { signature_scheme: scheme, signature_key: key } = leaf_key;
+                if self.pool_view(pool)?.state.pinned_key(*scheme) != Some(key) {
+                    self.check_changes(pool)?;
+                    self.check_new_key(pool, key)?;
+                    self.check_statement(pool, statement, &Agreement::LeafKey(*scheme, key))?;
+                }
+            }
+            Command::DeclareCredential { statement, credential } => {
+                let digest = credential.digest();
+                if self.pool_view(pool)?.state.declared_credential() != Some(digest) {
+                    self.check_changes(pool)?;
+                    self.check_statement(pool, statement, &Agreement::Credential(&digest))?;
+                }
+            }
+            Command::SetRecoveryKey { statement, recovery_key } => {
+                self.check_recovery_key(pool, recovery_key, statement)?;
+            }
+            Command::Recover { statement, signature_key, .. } => {
+                self.check_recovery(pool, signature_key, statement)?;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -139,12 +155,12 @@ impl<L: EventLog> CommandBatch<'_, L> {
             return Err(Rejection::IdentityBound.into());
         }
         match statement {
-            Some(statement) => self.check_statement(pool, statement, &Agreement::Vouch(key)),
+            Some(statement) => self.check_voucher(pool, key, statement),
             None => Ok(()),
         }
     }
 
-    /// Checks the voucher of a device that the operator lets in: it must be by another device of the user.
+    /// Checks a voucher: it must be by another device of the user, also where none is needed.
     fn check_voucher(
         &self,
         pool: &PoolId,
@@ -193,7 +209,8 @@ impl<L: EventLog> CommandBatch<'_, L> {
             return Err(Rejection::NotTheRecoveryKey.into());
         }
         if self.speaks_for(pool, key) {
-            return Ok(());
+            let is_alone = self.shared.views().directory.registered_of(pool.user()).len() == 1;
+            return if is_alone { Ok(()) } else { Err(Rejection::RecoveryNeedsNewKey.into()) };
         }
         self.check_new_key(pool, key)?;
         self.check_unlike(pool)?;
@@ -211,6 +228,14 @@ impl<L: EventLog> CommandBatch<'_, L> {
         }
         if RETIRED_MAX <= views.directory.brief(pool).identity.retired.len() {
             return Err(Rejection::TooManyKeys(RETIRED_MAX).into());
+        }
+        Ok(())
+    }
+
+    fn check_changes(&self, pool: &PoolId) -> Result<(), Rejection> {
+        let views = self.shared.views();
+        if CHANGES_MAX <= views.directory.brief(pool).identity.versions.len() {
+            return Err(Rejection::TooManyKeys(CHANGES_MAX));
         }
         Ok(())
     }

@@ -121,7 +121,9 @@ impl Directory {
         if old.as_ref().is_none_or(|old| old.identity != brief.identity) {
             self.retired.extend(brief.identity.retired.iter().cloned());
             let before = old.as_ref().and_then(|old| old.identity.recovery_key.as_ref());
-            before.into_iter().for_each(|key| drop(self.recovery_keys.remove(key)));
+            if let Some(before) = before {
+                self.recovery_keys.remove(before);
+            }
             let now = brief.identity.recovery_key.iter().cloned();
             self.recovery_keys.extend(now.map(|key| (key, pool.clone())));
         }

@@ -37,9 +37,9 @@ pub(crate) struct HistoryQuery {
 ///
 /// The changes are those of the keys of all the user's devices, in the order of the log. Each carries the
 /// statement by which a key of the user agreed to it, so that a reader who folds them from the first on finds
-/// each change that was left out, added, or put elsewhere. The head and the ledger are what new statements
-/// name. The user's recovery key may sign this request too, so that somebody who has no device left can make
-/// the statement that `POST /devices/recover` needs.
+/// each change that was left out, added, or put elsewhere. New statements name the head and the ledger. The
+/// user's recovery key may sign this request too, so that somebody who has no device left can make the
+/// statement that `POST /devices/recover` needs.
 #[utoipa::path(
     get, path = "/users/{user}/devices", tag = "devices",
     params(

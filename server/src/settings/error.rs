@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::registration::RegistrationError;
+use crate::{admission::X509RootsError, registration::RegistrationError};
 
 /// Settings that make no sense, or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum SettingsError {
     /// A file that says who may register cannot be used.
     #[error(transparent)]
     Registration(#[from] RegistrationError),
+    /// The file of roots for X.509 credentials cannot be used.
+    #[error(transparent)]
+    X509Roots(#[from] X509RootsError),
     /// Others than this machine could read the records of the log.
     #[error(
         "others than this machine reach {0}, where whole records are read: say --admin-token-file FILE \

@@ -98,6 +98,10 @@ pub struct Options {
     /// A ciphersuite that is welcome, by number; may be given several times [default: 1 2 3]
     #[arg(long, env = "KEYPOOL_CIPHERSUITE", value_name = "NUMBER", value_delimiter = ',')]
     pub ciphersuite: Option<Vec<u16>>,
+    /// A PEM file of authorities: the chain of an X.509 credential must lead to one of them, and its
+    /// certificate must be of the leaf's key. Without it these credentials are opaque
+    #[arg(long, env = "KEYPOOL_X509_ROOTS", value_name = "FILE")]
+    pub x509_roots: Option<PathBuf>,
     /// How many bytes a package may have [default: 16384]
     #[arg(long, env = "KEYPOOL_PACKAGE_BYTES_MAX", value_name = "BYTES")]
     pub package_bytes_max: Option<usize>,
@@ -254,6 +258,7 @@ impl Options {
                 .last_resort_lifetime_max
                 .or(file.last_resort_lifetime_max),
             ciphersuite: self.ciphersuite.or(file.ciphersuite),
+            x509_roots: self.x509_roots.or(file.x509_roots),
             package_bytes_max: self.package_bytes_max.or(file.package_bytes_max),
             batch_packages_max: self.batch_packages_max.or(file.batch_packages_max),
             targets_max: self.targets_max.or(file.targets_max),

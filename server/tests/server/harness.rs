@@ -20,8 +20,8 @@ use keypool_ledger::{
 use keypool_projections::statement::{Agreement, Statement, contact_statement};
 use keypool_server::{LowWater, Server, Settings};
 use openmls::prelude::{
-    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, ExtensionType,
-    Extensions, KeyPackage, KeyPackageBuilder, Lifetime, UnknownExtension,
+    BasicCredential, Capabilities, Ciphersuite, Credential, CredentialWithKey, Extension,
+    ExtensionType, Extensions, KeyPackage, KeyPackageBuilder, Lifetime, UnknownExtension,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -166,21 +166,40 @@ impl Device {
         suite: Ciphersuite,
         signer: &SignatureKeyPair,
     ) -> Vec<u8> {
-        let extensions = [ExtensionType::LastResort, ExtensionType::Unknown(BALLAST)];
-        let capabilities = Capabilities::new(None, Some(&[suite]), Some(&extensions), None, None);
-        let builder = builder.leaf_node_capabilities(capabilities);
-        let credential = CredentialWithKey {
-            credential: BasicCredential::new(self.pool.user().as_bytes().to_vec()).into(),
-            signature_key: signer.public().into(),
-        };
-        let provider = OpenMlsRustCrypto::default();
-        let bundle = builder.build(suite, &provider, signer, credential).unwrap();
-        bundle.key_package().tls_serialize_detached().unwrap()
+        let credential = BasicCredential::new(self.pool.user().as_bytes().to_vec());
+        build_package(builder, suite, signer, credential.into())
+    }
+
+    /// A package of ciphersuite 1 with a credential of its own, signed by this device's key.
+    pub(crate) fn package_carrying(&self, now: Timestamp, credential: Credential) -> Vec<u8> {
+        let lifetime = Lifetime::init(now.as_secs() - 3600, now.as_secs() + 24 * 3600);
+        let builder = KeyPackage::builder().key_package_lifetime(lifetime);
+        let (private, public) = (self.key.to_bytes().to_vec(), self.keyid().as_bytes().to_vec());
+        let signer = SignatureKeyPair::from_raw(SignatureScheme::ED25519, private, public);
+        let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+        build_package(builder, suite, &signer, credential)
     }
 
     pub(crate) fn packages(&self, now: Timestamp, count: usize) -> Vec<Vec<u8>> {
         (0..count).map(|_| self.package(now)).collect()
     }
+}
+
+fn build_package(
+    builder: KeyPackageBuilder,
+    suite: Ciphersuite,
+    signer: &SignatureKeyPair,
+    credential: Credential,
+) -> Vec<u8> {
+    let extensions = [ExtensionType::LastResort, ExtensionType::Unknown(BALLAST)];
+    let types = [credential.credential_type()];
+    let capabilities =
+        Capabilities::new(None, Some(&[suite]), Some(&extensions), None, Some(&types));
+    let builder = builder.leaf_node_capabilities(capabilities);
+    let credential = CredentialWithKey { credential, signature_key: signer.public().into() };
+    let provider = OpenMlsRustCrypto::default();
+    let bundle = builder.build(suite, &provider, signer, credential).unwrap();
+    bundle.key_package().tls_serialize_detached().unwrap()
 }
 
 /// A message of a group as an MLSMessage with a PrivateMessage: 1 is application data, 2 a proposal, 3 a

@@ -256,8 +256,13 @@ async fn a_statement_about_recovery_works_once_and_for_its_own_words() {
     let rotation = spare.agrees_to(api, &spare.impostor()).await;
     api.post(&spare.impostor(), "/devices/rotate", rotation).await.ok();
     refused(&api.post(&spare, "/devices/recover", body).await, "key_retired");
-    // A device that is there keeps no key through a recovery.
+    // A device keeps no key through a recovery that removes others.
+    assert_eq!(recover(api, &third, &spare.impostor()).await.status, 200, "it is alone already");
+    let tablet = Device::new("alice/tablet");
+    let voucher = spare.impostor().vouches_for(api, &tablet).await;
+    api.register_with(&tablet, &voucher).await.ok();
     refused(&recover(api, &third, &spare.impostor()).await, "key_retired");
+    refused(&recover(api, &third, &tablet).await, "key_retired");
 }
 
 async fn setting_by(api: &Api, by: &Device, subject: &PoolId, next: &Device) -> Value {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::progress::taken_in_on;
 use crate::{
-    Change, CommitPost, Contradiction, DeliveryService, GroupError, LeafTrust, LocalStore,
+    Change, CommitPost, DeliveryService, GroupError, LeafContradiction, LeafTrust, LocalStore,
     MlsConnection, Staged, StorageError, UntrustedMember,
     mls::membership::{CommitState, left_on, merge_on},
 };
@@ -66,7 +66,7 @@ pub enum MailboxEventKind {
         /// The name that the inviter gives.
         inviter: String,
         /// How its leaf contradicts the directory.
-        why: Contradiction,
+        why: LeafContradiction,
     },
     /// The server named another sender than the message has.
     OtherSender {

@@ -17,12 +17,12 @@ use super::{
     progress::{MailboxProgress, progress, put_progress},
 };
 use crate::{
-    Change, Contradiction, DeliveryService, ExchangeError, GroupError, JoinError, Joined,
+    Change, DeliveryService, ExchangeError, GroupError, JoinError, Joined, LeafContradiction,
     LocalStore, MessageError, MlsConnection, MlsMembership, Received, Staged, StorageError,
     SyncError,
     mls::{
         membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
-        peers::{Checked, LeafCheck, note_refused_invitation},
+        peers::{Judged, LeafCheck, note_refused_invitation},
     },
     storage::fresh_command,
 };
@@ -145,30 +145,30 @@ impl<D: DeliveryService> Mailbox<'_, D> {
 
     /// Applies an item, records its event, and advances the position, in one write.
     ///
-    /// Users whose leaves cannot be judged by what is known of them are looked up, and the item is opened
+    /// Users whose leaves do not fit the known keys are looked up, and the item is opened
     /// again.
     async fn take_in(&self, item: MailboxItem) -> Result<(), SyncError> {
         let needed = match self.apply(&item, true)? {
-            Checked::Done(()) => return Ok(()),
-            Checked::KeysNeeded(users) => users,
+            Judged::Done(()) => return Ok(()),
+            Judged::KeysNeeded(users) => users,
         };
         self.connection.fetch_peers(&needed, self.now).await?;
         self.apply(&item, false)?;
         Ok(())
     }
 
-    fn apply(&self, item: &MailboxItem, may_ask: bool) -> Result<Checked<()>, StorageError> {
+    fn apply(&self, item: &MailboxItem, may_ask: bool) -> Result<Judged<()>, StorageError> {
         let (position, group, kind) = (item.position, item.group_id.clone(), item.kind);
         let staged = self.store.stage()?;
         let before = progress(&staged)?;
         if position <= before.taken_in {
-            return Ok(Checked::Done(()));
+            return Ok(Judged::Done(()));
         }
         let (at, claimed) = (Timestamp::from_millis(item.at_ms), item.removed.clone());
         let check = self.membership.check(may_ask, self.connection.api().server_time(self.now));
         let (staged, what) = match open(&staged, item, self.now, &check) {
-            Ok(Checked::Done(what)) => (staged, what),
-            Ok(Checked::KeysNeeded(users)) => return Ok(Checked::KeysNeeded(users)),
+            Ok(Judged::Done(what)) => (staged, what),
+            Ok(Judged::KeysNeeded(users)) => return Ok(Judged::KeysNeeded(users)),
             Err(ItemError::Storage(error)) => return Err(error),
             Err(ItemError::Impostor { inviter, why }) => {
                 drop(staged);
@@ -211,7 +211,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         }
         put_progress(&staged, &after)?;
         staged.commit()?;
-        Ok(Checked::Done(()))
+        Ok(Judged::Done(()))
     }
 }
 
@@ -248,7 +248,7 @@ enum ItemError {
     /// The name that the inviter of a Welcome gives, and how its leaf contradicts the directory.
     Impostor {
         inviter: String,
-        why: Contradiction,
+        why: LeafContradiction,
     },
     /// Why, and the package that a Welcome was tried with.
     Unreadable(String, Option<KeyPackageRef>),
@@ -260,22 +260,22 @@ fn open(
     item: &MailboxItem,
     now: Timestamp,
     check: &LeafCheck<'_>,
-) -> Result<Checked<Option<MailboxEventKind>>, ItemError> {
+) -> Result<Judged<Option<MailboxEventKind>>, ItemError> {
     let Base64(bytes) = &item.bytes;
     match item.kind {
         MailboxKind::Welcome => {
             let joined = match join_on(staged, bytes, now, check)? {
-                Checked::Done(joined) => joined,
-                Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
+                Judged::Done(joined) => joined,
+                Judged::KeysNeeded(users) => return Ok(Judged::KeysNeeded(users)),
             };
             let Joined { group, inviter, last_resort, trust, untrusted, .. } = joined;
             let what = MailboxEventKind::Joined { group, inviter, last_resort, trust, untrusted };
-            Ok(Checked::Done(Some(what)))
+            Ok(Judged::Done(Some(what)))
         }
         MailboxKind::Commit | MailboxKind::Message => match decrypt_on(staged, bytes, check) {
-            Ok(Checked::Done(received)) => Ok(Checked::Done(told_of(received))),
-            Ok(Checked::KeysNeeded(users)) => Ok(Checked::KeysNeeded(users)),
-            Err(MessageError::Outdated { .. }) => Ok(Checked::Done(None)),
+            Ok(Judged::Done(received)) => Ok(Judged::Done(told_of(received))),
+            Ok(Judged::KeysNeeded(users)) => Ok(Judged::KeysNeeded(users)),
+            Err(MessageError::Outdated { .. }) => Ok(Judged::Done(None)),
             Err(error) => Err(error.into()),
         },
     }

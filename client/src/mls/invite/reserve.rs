@@ -58,14 +58,19 @@ impl<D: DeliveryService> Inviter<'_, D> {
         Ok((wanted, missing))
     }
 
-    /// Looks the users of invitees up. Returns those whose keys do not follow from the known ones.
+    /// Declares the keys by which the invitees will know this device's leaf, and looks the invitees' users up.
+    /// Returns those whose keys do not follow from the known ones.
     async fn look_up(
         &self,
         invitees: &[Invitee],
     ) -> Result<BTreeMap<String, PeerDoubt>, InviteError> {
         let named = invitees.iter().filter(|invitee| invitee.pool().is_ok());
         let users: BTreeSet<String> = named.map(|invitee| invitee.user.clone()).collect();
-        match self.connection.fetch_peers(&users, self.now).await {
+        let looked_up = match self.connection.declare_leaf_keys().await {
+            Ok(()) => self.connection.fetch_peers(&users, self.now).await,
+            Err(error) => Err(error),
+        };
+        match looked_up {
             Ok(()) => {}
             Err(ExchangeError::Api(error)) => return Err(InviteError::from_api(error)),
             Err(ExchangeError::Storage(error)) => return Err(error.into()),

@@ -19,7 +19,7 @@ use openmls_traits::OpenMlsProvider;
 use super::{MlsMembership, bytes_of, names_old_key, open, refused, removals::Room, signer_of};
 use crate::{
     CommitPost, GroupError, Staged,
-    mls::{name_in, names},
+    mls::{name_in, names, peers::forget_gone},
 };
 
 /// The prefix of the names of the records of pending Commits.
@@ -279,10 +279,9 @@ impl MlsMembership {
     /// Returns a [`GroupError`]. The Commit is still pending then.
     pub fn merge_pending_commit(&self, group: &GroupId) -> Result<u64, GroupError> {
         let staged = self.store.stage()?;
-        let mut state = open(&staged, group)?;
-        state.merge_pending_commit(&staged.provider()).map_err(refused)?;
+        let epoch = merge_pending(&staged, group)?;
         staged.commit()?;
-        Ok(state.epoch().as_u64())
+        Ok(epoch)
     }
 
     /// Forgets the pending Commit: it was not accepted. If none is pending, nothing changes.
@@ -356,9 +355,18 @@ pub(crate) fn standing_on(
 pub(crate) fn merge_on(staged: &Staged<'_>, post: &CommitPost) -> Result<CommitState, GroupError> {
     let standing = standing_on(staged, post)?;
     if standing == CommitState::Pending {
-        open(staged, &post.group)?.merge_pending_commit(&staged.provider()).map_err(refused)?;
+        merge_pending(staged, &post.group)?;
     }
     Ok(standing)
+}
+
+/// Merges the pending Commit of a group, as part of an operation. Returns the epoch after it.
+fn merge_pending(staged: &Staged<'_>, group: &GroupId) -> Result<u64, GroupError> {
+    let mut state = open(staged, group)?;
+    state.merge_pending_commit(&staged.provider()).map_err(refused)?;
+    let members: Vec<Member> = state.members().collect();
+    forget_gone(staged, group, &members)?;
+    Ok(state.epoch().as_u64())
 }
 
 /// Clears a Commit that has not been accepted, as part of an operation, if it is pending. A group

@@ -22,7 +22,7 @@ use crate::{
         },
         ledger_ref, name_in,
         peers::{
-            Checked, Leaf, LeafCheck, LeafTrust, UntrustedMember, note_inviter,
+            Judged, Leaf, LeafCheck, LeafTrust, Occasion, UntrustedMember, note_inviter,
             note_refused_invitation, note_untrusted,
         },
     },
@@ -66,9 +66,9 @@ impl MlsMembership {
     /// [`WELCOME_ATTEMPTS_MAX`](super::WELCOME_ATTEMPTS_MAX) of them for one package no more are tried.
     pub fn join_from_welcome(&self, welcome: &[u8], now: Timestamp) -> Result<Joined, JoinError> {
         match self.try_join(welcome, now, &self.check(false, now))? {
-            Checked::Done(joined) => Ok(joined),
+            Judged::Done(joined) => Ok(joined),
             // Nobody may be asked.
-            Checked::KeysNeeded(_) => {
+            Judged::KeysNeeded(_) => {
                 Err(JoinError::NotAWelcome("its leaves cannot be judged".into()))
             }
         }
@@ -80,14 +80,14 @@ impl MlsMembership {
         welcome: &[u8],
         now: Timestamp,
         check: &LeafCheck<'_>,
-    ) -> Result<Checked<Joined>, JoinError> {
+    ) -> Result<Judged<Joined>, JoinError> {
         let staged = self.store.stage()?;
         let error = match join_on(&staged, welcome, now, check) {
-            Ok(Checked::Done(joined)) => {
+            Ok(Judged::Done(joined)) => {
                 staged.commit()?;
-                return Ok(Checked::Done(joined));
+                return Ok(Judged::Done(joined));
             }
-            Ok(needed @ Checked::KeysNeeded(_)) => return Ok(needed),
+            Ok(needed @ Judged::KeysNeeded(_)) => return Ok(needed),
             Err(error) => error,
         };
         drop(staged);
@@ -111,7 +111,7 @@ pub(crate) fn join_on(
     welcome: &[u8],
     now: Timestamp,
     check: &LeafCheck<'_>,
-) -> Result<Checked<Joined>, JoinError> {
+) -> Result<Judged<Joined>, JoinError> {
     let welcome = parse(welcome).map_err(JoinError::NotAWelcome)?;
     let (keypackage_ref, secrets) = own_part(staged, &welcome)?;
     if was_joined(staged, &keypackage_ref, &secrets)? {
@@ -134,9 +134,9 @@ pub(crate) fn join_on(
     let inviter = name_in(sender.credential()).unwrap_or_default();
     let (members, from) =
         (invitation.members().collect::<Vec<_>>(), invitation.welcome_sender_index());
-    let trusts = match check.judge_all(staged, members.iter().map(Leaf::of), true)? {
-        Checked::Done(trusts) => trusts,
-        Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
+    let trusts = match check.judge_all(staged, members.iter().map(Leaf::of), Occasion::Join)? {
+        Judged::Done(trusts) => trusts,
+        Judged::KeysNeeded(users) => return Ok(Judged::KeysNeeded(users)),
     };
     let by = members.iter().position(|member| member.index == from);
     let trust = by.and_then(|by| trusts.get(by)).cloned().unwrap_or_default();
@@ -155,7 +155,7 @@ pub(crate) fn join_on(
     end_on(staged, &group);
     let last_resort = is_last_resort(staged, &keypackage_ref);
     let epoch = state.epoch().as_u64();
-    Ok(Checked::Done(Joined {
+    Ok(Judged::Done(Joined {
         group,
         epoch,
         keypackage_ref,

@@ -21,8 +21,8 @@ use crate::{
     mls::{
         name_in,
         peers::{
-            Checked, Contradiction, KeyPolicy, Leaf, LeafCheck, LeafTrust, UntrustedMember,
-            note_untrusted, recheck_untrusted, untrusted_in,
+            Judged, KeyPolicy, Leaf, LeafCheck, LeafContradiction, LeafTrust, Occasion,
+            UntrustedMember, note_untrusted, recheck_untrusted, untrusted_in,
         },
     },
 };
@@ -129,9 +129,9 @@ impl MlsMembership {
     /// Returns a [`MessageError`]. Nothing has been written then: a forged message costs nothing.
     pub fn decrypt(&self, message: &[u8]) -> Result<Received, MessageError> {
         match self.try_decrypt(message, &self.check(false, Timestamp::default()))? {
-            Checked::Done(received) => Ok(received),
+            Judged::Done(received) => Ok(received),
             // Nobody may be asked.
-            Checked::KeysNeeded(_) => {
+            Judged::KeysNeeded(_) => {
                 Err(MessageError::NotAMessage("its leaves cannot be judged".into()))
             }
         }
@@ -142,10 +142,10 @@ impl MlsMembership {
         &self,
         message: &[u8],
         check: &LeafCheck<'_>,
-    ) -> Result<Checked<Received>, MessageError> {
+    ) -> Result<Judged<Received>, MessageError> {
         let staged = self.store.stage().map_err(GroupError::from)?;
         let received = decrypt_on(&staged, message, check)?;
-        if matches!(received, Checked::Done(_)) {
+        if matches!(received, Judged::Done(_)) {
             staged.commit().map_err(GroupError::from)?;
         }
         Ok(received)
@@ -158,7 +158,7 @@ pub(crate) fn decrypt_on(
     staged: &Staged<'_>,
     message: &[u8],
     check: &LeafCheck<'_>,
-) -> Result<Checked<Received>, MessageError> {
+) -> Result<Judged<Received>, MessageError> {
     let message = parse(message).map_err(MessageError::NotAMessage)?;
     let group = GroupId::new(message.group_id().as_slice())
         .map_err(|err| MessageError::NotAMessage(err.into()))?;
@@ -206,7 +206,7 @@ fn take_in(
     state: &mut MlsGroup,
     processed: ProcessedMessage,
     check: &LeafCheck<'_>,
-) -> Result<Checked<Received>, MessageError> {
+) -> Result<Judged<Received>, MessageError> {
     let group = GroupId::new(state.group_id().as_slice())
         .map_err(|err| MessageError::NotAMessage(err.into()))?;
     let from = processed.sender().clone();
@@ -214,8 +214,8 @@ fn take_in(
     let received = match processed.into_content() {
         ProcessedMessageContent::ApplicationMessage(message) => {
             let trust = match judge_sender(staged, state, &from, check)? {
-                Checked::Done(trust) => trust,
-                Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
+                Judged::Done(trust) => trust,
+                Judged::KeysNeeded(users) => return Ok(Judged::KeysNeeded(users)),
             };
             Received::Application { group, sender, trust, bytes: message.into_bytes() }
         }
@@ -231,8 +231,8 @@ fn take_in(
         ProcessedMessageContent::StagedCommitMessage(commit) => {
             check_names(&group, state, &from, &sender, &commit)?;
             let impostors = match judge_commit(staged, &commit, check)? {
-                Checked::Done(impostors) => impostors,
-                Checked::KeysNeeded(users) => return Ok(Checked::KeysNeeded(users)),
+                Judged::Done(impostors) => impostors,
+                Judged::KeysNeeded(users) => return Ok(Judged::KeysNeeded(users)),
             };
             let mut change = merge(staged, group, sender, state, *commit)?;
             if !change.removed_self {
@@ -244,7 +244,7 @@ fn take_in(
             Received::Own { group }
         }
     };
-    Ok(Checked::Done(received))
+    Ok(Judged::Done(received))
 }
 
 /// Judges the leaf that a message came from.
@@ -253,27 +253,27 @@ fn judge_sender(
     state: &MlsGroup,
     from: &Sender,
     check: &LeafCheck<'_>,
-) -> Result<Checked<LeafTrust>, MessageError> {
-    let Sender::Member(index) = from else { return Ok(Checked::Done(LeafTrust::Unchecked)) };
+) -> Result<Judged<LeafTrust>, MessageError> {
+    let Sender::Member(index) = from else { return Ok(Judged::Done(LeafTrust::Unchecked)) };
     let Some(member) = state.member_at(*index) else {
-        return Ok(Checked::Done(LeafTrust::Unchecked));
+        return Ok(Judged::Done(LeafTrust::Unchecked));
     };
-    let judged = check.judge_all(staged, iter::once(Leaf::of(&member)), false);
+    let judged = check.judge_all(staged, iter::once(Leaf::of(&member)), Occasion::Message);
     Ok(match judged.map_err(GroupError::from)? {
-        Checked::Done(trusts) => Checked::Done(trusts.into_iter().next().unwrap_or_default()),
-        Checked::KeysNeeded(users) => Checked::KeysNeeded(users),
+        Judged::Done(trusts) => Judged::Done(trusts.into_iter().next().unwrap_or_default()),
+        Judged::KeysNeeded(users) => Judged::KeysNeeded(users),
     })
 }
 
 /// A signature key in a new leaf, and how the leaf contradicts the directory.
-type Impostor = (Vec<u8>, Contradiction);
+type Impostor = (Vec<u8>, LeafContradiction);
 
 /// Judges the leaves that a Commit brings: those of new members, and those that members replace.
 fn judge_commit(
     staged: &Staged<'_>,
     commit: &StagedCommit,
     check: &LeafCheck<'_>,
-) -> Result<Checked<Vec<Impostor>>, MessageError> {
+) -> Result<Judged<Vec<Impostor>>, MessageError> {
     let leaf_of = |node: &LeafNode| (node.credential().clone(), node.signature_key().clone());
     let added = commit.add_proposals();
     let added = added.map(|add| leaf_of(add.add_proposal().key_package().leaf_node()));
@@ -284,15 +284,15 @@ fn judge_commit(
     let judged = check.judge_all(
         staged,
         leaves.iter().map(|(credential, key)| Leaf::new(credential, key.as_slice())),
-        false,
+        Occasion::Commit,
     );
     Ok(match judged.map_err(GroupError::from)? {
-        Checked::KeysNeeded(users) => Checked::KeysNeeded(users),
-        Checked::Done(trusts) => {
+        Judged::KeysNeeded(users) => Judged::KeysNeeded(users),
+        Judged::Done(trusts) => {
             let judged = leaves.iter().zip(trusts);
             let impostors = judged
                 .filter_map(|((_, key), trust)| Some((key.as_slice().to_vec(), trust.impostor()?)));
-            Checked::Done(impostors.collect())
+            Judged::Done(impostors.collect())
         }
     })
 }

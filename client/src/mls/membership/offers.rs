@@ -78,7 +78,7 @@ pub(super) fn sift<'a>(
     Ok(sifted)
 }
 
-/// Checks that the leaf of a package does not contradict what is known of its owner.
+/// Checks that the leaf of a package does not contradict the known keys of its owner.
 fn directory_names(
     record: Option<&PeerRecord>,
     owner: &PoolId,

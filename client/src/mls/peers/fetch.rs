@@ -10,7 +10,7 @@ use super::record::{PeerRecord, forget, peer_record};
 use crate::{ExchangeError, MlsConnection, StorageError, storage::fresh_command};
 
 impl<D> MlsConnection<D> {
-    /// Looks users up, and follows the chains of their devices from what is known. A user whose chain does not
+    /// Looks users up, and follows the chains of their devices from the known keys. A user whose chain does not
     /// follow is in doubt from then on.
     pub(crate) async fn fetch_peers(
         &self,
@@ -73,9 +73,11 @@ impl<D> MlsConnection<D> {
         user: &str,
         now: Timestamp,
     ) -> Result<(), ExchangeError> {
-        let staged = self.store().stage()?;
-        forget(&staged, user);
-        staged.commit()?;
+        {
+            let staged = self.store().stage()?;
+            forget(&staged, user);
+            staged.commit()?;
+        }
         self.fetch_peers(&BTreeSet::from([user.to_owned()]), now).await
     }
 }

@@ -1,9 +1,9 @@
-//! What is kept of a user's keys: the verified device list, and the person's decisions about it.
+//! The record of a user's keys: the verified device list, and the person's decisions about it.
 
 use std::{collections::BTreeMap, fmt};
 
 use keypool_api::{UserDevices, has_signed};
-use keypool_ledger::{SignatureKey, Timestamp};
+use keypool_ledger::{PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
     directory::{DeviceList, ListedDevice, Origin},
     statement::LedgerId,
@@ -57,7 +57,7 @@ pub enum PeerStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerDoubt {
-    /// The chain that the server shows contradicts itself, or what was seen before.
+    /// The chain that the server shows contradicts itself, or the changes that were seen before.
     ChainRefused {
         /// The contradiction.
         said: String,
@@ -193,7 +193,7 @@ impl PeerRecord {
         self.verified_at = Some(now);
     }
 
-    /// Follows the chain that the server shows from what is known. A chain that does not follow leaves the
+    /// Follows the chain that the server shows from the known changes. A chain that does not follow leaves the
     /// list as it was, and the user in doubt.
     pub(super) fn follow(&mut self, shown: &UserDevices, ledger: &LedgerId, now: Timestamp) {
         self.fetched_at = now;
@@ -255,6 +255,12 @@ impl PeerRecord {
     pub(super) fn is_trusted(&self, device: &str, listed: &ListedDevice) -> bool {
         listed.introduced
             || listed.key.is_some() && self.accepted.get(device) == listed.key.as_ref()
+    }
+
+    /// The device that a key signs for.
+    pub(super) fn device_with(&self, key: &[u8]) -> Option<PoolId> {
+        let mut devices = self.list.registered().filter(|(_, listed)| listed.has_key(key));
+        devices.next().and_then(|(device, _)| PoolId::new(self.list.user(), device).ok())
     }
 
     /// The keys of the user's trusted devices, for the safety number.

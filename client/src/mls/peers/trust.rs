@@ -17,7 +17,7 @@ use crate::{
 const UNTRUSTED_PREFIX: &str = "untrusted/";
 /// How long a look-up of a user counts as fresh: a join asks for older ones again.
 const FRESH: Duration = Duration::from_hours(1);
-/// After how long a user whose leaf could not be trusted is looked up again.
+/// After how long the sender of messages whose leaf is not trusted is looked up again.
 const ASKED_AGAIN: Duration = Duration::from_secs(20);
 
 /// Whether a leaf is the user's whose name it carries.
@@ -31,14 +31,14 @@ pub enum LeafTrust {
     /// Nobody has looked the user up yet.
     #[default]
     Unchecked,
-    /// The leaf contradicts what is known of the user.
-    Contradicts(Contradiction),
+    /// The leaf contradicts the known keys of the user.
+    Contradicts(LeafContradiction),
 }
 
-/// How a leaf contradicts what is known of the user it names.
+/// How a leaf contradicts the known keys of the user it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Contradiction {
+pub enum LeafContradiction {
     /// Its credential names no device of a user.
     NamesNoDevice,
     /// No user of the name is registered.
@@ -57,7 +57,7 @@ pub enum Contradiction {
     KeysChanged,
 }
 
-impl Contradiction {
+impl LeafContradiction {
     /// Whether somebody else may be speaking under the name. A device that its user has removed is a member
     /// until somebody removes it from the group, and tells nobody's lie.
     const fn is_impostor(self) -> bool {
@@ -65,7 +65,7 @@ impl Contradiction {
     }
 }
 
-impl fmt::Display for Contradiction {
+impl fmt::Display for LeafContradiction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NamesNoDevice => "the credential names no device of a user",
@@ -80,7 +80,7 @@ impl fmt::Display for Contradiction {
     }
 }
 
-/// What to do with a group in which a member other than the inviter contradicts the directory.
+/// The treatment of a group in which a member other than the inviter contradicts the directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyPolicy {
     /// Nothing is sent to the group until the member is gone or the app accepts it.
@@ -98,13 +98,13 @@ pub struct UntrustedMember {
     /// Its place in the group.
     pub leaf_index: u32,
     /// The contradiction.
-    pub why: Contradiction,
+    pub why: LeafContradiction,
     /// The signature key in the leaf.
     pub(crate) key: Vec<u8>,
 }
 
 /// The outcome of an operation that checks leaves.
-pub(crate) enum Checked<T> {
+pub(crate) enum Judged<T> {
     /// It is done.
     Done(T),
     /// Some leaves cannot be judged before these users were looked up. Nothing was done.
@@ -120,6 +120,17 @@ pub(crate) struct LeafCheck<'a> {
     pub(crate) may_ask: bool,
     /// The time, by the server's clock.
     pub(crate) now: Timestamp,
+}
+
+/// The occasion on which leaves are judged: it decides whose users are looked up first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// A group is joined: all users are looked up that were not within the hour.
+    Join,
+    /// A Commit brings leaves: users are looked up whose leaves do not fit the known keys.
+    Commit,
+    /// A message arrives: as for a Commit, and a sender that contradicts the directory a few times a minute.
+    Message,
 }
 
 /// A leaf as it is checked.
@@ -150,7 +161,7 @@ impl fmt::Display for UntrustedMember {
 }
 
 impl UntrustedMember {
-    pub(crate) fn of(member: &Member, why: Contradiction) -> Self {
+    pub(crate) fn of(member: &Member, why: LeafContradiction) -> Self {
         Self {
             name: name_in(&member.credential).unwrap_or_default(),
             leaf_index: member.index.u32(),
@@ -161,32 +172,43 @@ impl UntrustedMember {
 }
 
 impl LeafCheck<'_> {
-    /// Judges a leaf by what is known. Adds the user to `needed` if the answer may be another after a
-    /// look-up; with `wants_fresh` also if the last one is an hour ago.
+    /// Judges a leaf by the known keys. Adds the user to `needed` if the answer may be another after a
+    /// look-up.
     fn judge(
         &self,
         staged: &Staged<'_>,
         leaf: &Leaf<'_>,
-        wants_fresh: bool,
+        occasion: Occasion,
         needed: &mut BTreeSet<String>,
     ) -> Result<LeafTrust, StorageError> {
-        let Some(device) = device_of(leaf.credential) else {
-            return Ok(LeafTrust::Contradicts(Contradiction::NamesNoDevice));
+        let Some(name) = name_in(leaf.credential) else {
+            return Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice));
         };
-        if device == *self.identity.pool() {
-            let is_own = has_key_pair(staged, leaf.key);
-            let other = LeafTrust::Contradicts(Contradiction::OtherKey);
-            return Ok(if is_own { LeafTrust::Verified } else { other });
+        let Ok(device) = name.parse::<PoolId>() else {
+            return Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice));
+        };
+        let own = self.identity.pool();
+        if device.user() == own.user() && has_key_pair(staged, leaf.key) {
+            return Ok(LeafTrust::Verified);
+        }
+        if device == *own && name.contains('/') {
+            return Ok(LeafTrust::Contradicts(LeafContradiction::OtherKey));
         }
         let record = peer_record(staged, device.user())?;
+        let device = match &record {
+            // Other implementations name the user alone: it may be any of the devices.
+            Some(record) if !name.contains('/') => record.device_with(leaf.key).unwrap_or(device),
+            _ => device,
+        };
         let trust = trust_of(record.as_ref(), &device, leaf);
         let age = record.map_or(Duration::MAX, |record| self.now.since(record.fetched_at));
-        let age_max = match trust {
-            LeafTrust::Verified | LeafTrust::Known if !wants_fresh => Duration::MAX,
-            LeafTrust::Verified | LeafTrust::Known => FRESH,
-            LeafTrust::Unchecked | LeafTrust::Contradicts(_) => ASKED_AGAIN,
+        let age_min = match (&trust, occasion) {
+            (LeafTrust::Verified | LeafTrust::Known, Occasion::Join) => Some(FRESH),
+            (LeafTrust::Verified | LeafTrust::Known, Occasion::Commit | Occasion::Message) => None,
+            (LeafTrust::Contradicts(_), Occasion::Message) => Some(ASKED_AGAIN),
+            (LeafTrust::Unchecked | LeafTrust::Contradicts(_), _) => Some(Duration::ZERO),
         };
-        if self.may_ask && age_max <= age {
+        if self.may_ask && age_min.is_some_and(|age_min| age_min <= age) {
             needed.insert(device.user().to_owned());
         }
         Ok(trust)
@@ -198,47 +220,42 @@ impl LeafCheck<'_> {
         &self,
         staged: &Staged<'_>,
         leaves: impl Iterator<Item = Leaf<'l>>,
-        wants_fresh: bool,
-    ) -> Result<Checked<Vec<LeafTrust>>, StorageError> {
+        occasion: Occasion,
+    ) -> Result<Judged<Vec<LeafTrust>>, StorageError> {
         let mut needed = BTreeSet::new();
-        let trusts = leaves.map(|leaf| self.judge(staged, &leaf, wants_fresh, &mut needed));
+        let trusts = leaves.map(|leaf| self.judge(staged, &leaf, occasion, &mut needed));
         let trusts = trusts.collect::<Result<Vec<_>, _>>()?;
-        Ok(if needed.is_empty() { Checked::Done(trusts) } else { Checked::KeysNeeded(needed) })
+        Ok(if needed.is_empty() { Judged::Done(trusts) } else { Judged::KeysNeeded(needed) })
     }
 }
 
-/// The device that a credential names.
-fn device_of(credential: &Credential) -> Option<PoolId> {
-    name_in(credential)?.parse().ok()
-}
-
-/// Judges a leaf that names a device by what is known of the user.
+/// Judges a leaf that names a device by the known keys of the user.
 pub(crate) fn trust_of(record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf<'_>) -> LeafTrust {
     let Some(record) = record else { return LeafTrust::Unchecked };
     if record.doubt().is_some() {
-        return LeafTrust::Contradicts(Contradiction::KeysChanged);
+        return LeafTrust::Contradicts(LeafContradiction::KeysChanged);
     }
     if record.position() == 0 {
-        return LeafTrust::Contradicts(Contradiction::UnknownUser);
+        return LeafTrust::Contradicts(LeafContradiction::UnknownUser);
     }
     let Some(listed) = record.list().device(device.device()) else {
-        return LeafTrust::Contradicts(Contradiction::UnknownDevice);
+        return LeafTrust::Contradicts(LeafContradiction::UnknownDevice);
     };
     if listed.key.is_none() {
-        return LeafTrust::Contradicts(Contradiction::RemovedDevice);
+        return LeafTrust::Contradicts(LeafContradiction::RemovedDevice);
     }
     if !listed.has_key(leaf.key) {
-        return LeafTrust::Contradicts(Contradiction::OtherKey);
+        return LeafTrust::Contradicts(LeafContradiction::OtherKey);
     }
     if !record.is_trusted(device.device(), listed) {
-        return LeafTrust::Contradicts(Contradiction::NotIntroduced);
+        return LeafTrust::Contradicts(LeafContradiction::NotIntroduced);
     }
     let is_declared = match &listed.credential {
         Some(declared) => credential_hash(leaf.credential).is_ok_and(|it| it == declared.digest()),
         None => names(leaf.credential, device),
     };
     match is_declared {
-        false => LeafTrust::Contradicts(Contradiction::OtherCredential),
+        false => LeafTrust::Contradicts(LeafContradiction::OtherCredential),
         true if record.is_verified() => LeafTrust::Verified,
         true => LeafTrust::Known,
     }
@@ -252,7 +269,7 @@ impl LeafTrust {
     }
 
     /// The contradiction that somebody else under the name would make.
-    pub(crate) const fn impostor(&self) -> Option<Contradiction> {
+    pub(crate) const fn impostor(&self) -> Option<LeafContradiction> {
         match self {
             Self::Contradicts(why) if why.is_impostor() => Some(*why),
             _ => None,
@@ -301,7 +318,8 @@ pub(crate) fn recheck_untrusted(
             member.index.u32() == untrusted.leaf_index && member.signature_key == untrusted.key
         };
         let Some(member) = members.iter().find(is_it) else { continue };
-        let trust = check.judge(staged, &Leaf::of(member), false, &mut BTreeSet::new())?;
+        let trust =
+            check.judge(staged, &Leaf::of(member), Occasion::Message, &mut BTreeSet::new())?;
         left.extend(trust.impostor().map(|why| UntrustedMember { why, ..untrusted }));
     }
     if left.is_empty() {
@@ -310,6 +328,26 @@ pub(crate) fn recheck_untrusted(
     }
     staged.put_app_record(&untrusted_name(group), &left)?;
     Ok(false)
+}
+
+/// Forgets those members of a group that are gone, as part of an operation.
+pub(crate) fn forget_gone(
+    staged: &Staged<'_>,
+    group: &GroupId,
+    members: &[Member],
+) -> Result<(), StorageError> {
+    let (before, is_there) = (untrusted_in(staged, group)?, |untrusted: &UntrustedMember| {
+        members.iter().any(|member| {
+            member.index.u32() == untrusted.leaf_index && member.signature_key == untrusted.key
+        })
+    });
+    let left: Vec<UntrustedMember> = before.iter().filter(|it| is_there(it)).cloned().collect();
+    if left.is_empty() && !before.is_empty() {
+        accept_untrusted(staged, group);
+    } else if left.len() < before.len() {
+        staged.put_app_record(&untrusted_name(group), &left)?;
+    }
+    Ok(())
 }
 
 /// Accepts the members of a group that contradict the directory, as part of an operation.

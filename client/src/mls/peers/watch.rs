@@ -6,7 +6,7 @@ use keypool_api::PoolStatus;
 use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{record::PeerRecord, record::peer_record, trust::Contradiction};
+use super::{record::PeerRecord, record::peer_record, trust::LeafContradiction};
 use crate::{AuditFinding, ExchangeError, MlsConnection, Staged, StorageError};
 
 /// The name of the record of invitations that were refused.
@@ -22,7 +22,7 @@ const REFUSED_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RefusedInvitation {
     inviter: String,
-    why: Contradiction,
+    why: LeafContradiction,
     at: Timestamp,
 }
 
@@ -30,7 +30,7 @@ struct RefusedInvitation {
 pub(crate) fn note_refused_invitation(
     staged: &Staged<'_>,
     inviter: &str,
-    why: Contradiction,
+    why: LeafContradiction,
     at: Timestamp,
 ) -> Result<(), StorageError> {
     let mut all: Vec<RefusedInvitation> = staged.app_record(REFUSED_RECORD)?.unwrap_or_default();

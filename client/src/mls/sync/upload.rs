@@ -35,8 +35,8 @@ pub(super) struct Uploaded {
 
 impl<D> MlsConnection<D> {
     /// Tells the server of the keys of other signature schemes that it has not heard of: packages that these
-    /// have signed are refused otherwise.
-    async fn declare_leaf_keys(&self) -> Result<(), ExchangeError> {
+    /// have signed are refused otherwise, and others do not trust leaves with them.
+    pub(in crate::mls) async fn declare_leaf_keys(&self) -> Result<(), ExchangeError> {
         let keys = self.identity().keys();
         let undeclared = undeclared_leaf_keys(&self.store().stage()?, keys.signature_key())?;
         if undeclared.is_empty() {
