@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_member_whose_key_is_not_known_as_theirs_has_a_mark() {
-        let contradicts = LeafTrust::Contradicts(keypool_client::Contradiction::OtherKey);
+        let contradicts = LeafTrust::Contradicts(keypool_client::LeafContradiction::OtherKey);
         let trusts = [LeafTrust::Verified, LeafTrust::Known, LeafTrust::Unchecked, contradicts];
         let names = trusts.map(|trust| marked("bob/main", &trust));
         assert_eq!(names, ["bob", "bob", "bob(?)", "bob(!)"]);

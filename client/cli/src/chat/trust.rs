@@ -1,14 +1,14 @@
 //! Texts about members whose keys are not known as their users', each with the next step.
 
-use keypool_client::{Contradiction, GroupError, PoolId, SendError, UntrustedMember};
+use keypool_client::{GroupError, LeafContradiction, PoolId, SendError, UntrustedMember};
 
 use super::names::{UNTRUSTED, person, target};
 
 /// The text for an invitation that was refused.
-pub(super) fn refused_invitation(group: &str, inviter: &str, why: Contradiction) -> String {
+pub(super) fn refused_invitation(group: &str, inviter: &str, why: LeafContradiction) -> String {
     let (who, user) = (person(inviter), user_of(inviter));
     let next = match why {
-        Contradiction::KeysChanged => format!("/accept {user} shows how they have changed"),
+        LeafContradiction::KeysChanged => format!("/accept {user} shows how they have changed"),
         _ => format!(
             "Somebody else may be using {user}'s name: ask {user} by another way than this chat"
         ),
@@ -61,4 +61,23 @@ fn choice(group: &str, members: &[UntrustedMember]) -> Option<String> {
 fn user_of(name: &str) -> String {
     let name = person(name);
     target(&name).0.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_why_and_the_next_step() {
+        let refused = |why| refused_invitation("friday", "bob/phone", why);
+        let said =
+            [refused(LeafContradiction::UnknownDevice), refused(LeafContradiction::KeysChanged)];
+        insta::assert_snapshot!(said.join("\n"), @"");
+    }
+
+    #[test]
+    fn a_sender_that_the_server_named_wrongly_is_told() {
+        let said = other_sender("friday", "bob/main", &"carol/phone".parse().unwrap());
+        insta::assert_snapshot!(said, @"");
+    }
 }

@@ -10,6 +10,7 @@ use insta::assert_snapshot;
 use keypool_api::{Base64, ClaimRequest, CommitRequest, GroupRequest, ReserveRequest};
 use keypool_client::{MlsMembership, OfferedPackage, PendingAdd, fresh_command};
 use keypool_ledger::GroupId;
+use keypool_server::{RegistrationPolicy, RegistrationSettings};
 
 use super::{
     chat::{Person, patient_chat, typed},
@@ -279,5 +280,46 @@ fn a_device_that_a_verified_user_links_is_told_once() {
     alice.says("/devices bob");
     let said = alice.reads_to("vouched for by");
     assert!(!said.contains("have changed"), "told once: {said}");
+    assert_eq!(alice.ends().1, 0);
+}
+
+/// A device in a home of its own, closed, and its line of the operator's list.
+fn closed_device(name: &str) -> (tempfile::TempDir, String) {
+    let Device { home, identity, .. } = Device::new(name);
+    let line = format!("{} {}\n", name.replace('/', " "), identity.signature_key());
+    (home, line)
+}
+
+#[test]
+fn a_device_that_only_the_operator_has_let_in_is_told_once() {
+    let (main, phone) = (closed_device("alice/main"), closed_device("alice/phone"));
+    let list = main.0.path().join("list");
+    std::fs::write(&list, main.1 + &phone.1).unwrap();
+    let service = Service::start_with(|settings| {
+        settings.registration = RegistrationSettings {
+            policy: RegistrationPolicy::AllowList,
+            allow_list: Some(list.clone()),
+            ..RegistrationSettings::default()
+        };
+    });
+    let command = |home: &std::path::Path, device: &str, word: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keypool"));
+        command.args([word, "--user", "alice", "--device", device]).arg("--home").arg(home);
+        command.args(["--server", &service.tunnel.url()]);
+        command
+    };
+    let mut alice = Person::opens(&mut command(main.0.path(), "main", "chat"));
+    alice.says("/pool");
+    alice.reads("32 of 32 available");
+    let registered = command(phone.0.path(), "phone", "register").output().unwrap();
+    assert!(registered.status.success(), "{}", told(&registered));
+    alice.says("/refresh");
+    let mut said = vec![alice.reads("introduced by no key of yours")];
+    alice.says("/refresh");
+    alice.says("/devices");
+    let rest = alice.reads_to("phone ");
+    assert!(!rest.contains("introduced by no key"), "told once: {rest}");
+    said.extend(rest.lines().last().map(words));
+    assert_snapshot!(said.join("\n"), @"");
     assert_eq!(alice.ends().1, 0);
 }
