@@ -1,14 +1,16 @@
 //! Other users' keys: pinned when they are seen first, and held to the chain that leads on from there.
 
 mod fetch;
+mod leaf;
 mod record;
 mod safety_number;
 mod trust;
 mod watch;
 
 pub use self::{
+    leaf::{LeafContradiction, LeafTrust, UntrustedMember},
     record::{PeerChange, PeerChangeKind, PeerDevice, PeerDoubt, PeerKeys, PeerStatus},
-    trust::{KeyPolicy, LeafContradiction, LeafTrust, UntrustedMember},
+    trust::KeyPolicy,
 };
 pub(crate) use self::{
     record::{PeerRecord, peer_record},

@@ -167,7 +167,6 @@ fn fifty_people_with_three_devices_each_and_two_poisoned_packages_among_them() {
         ");
         let p00 = open(&service, "p00");
         assert_eq!(told(&p00).await, ["joined by alice/main"]);
-        // The operator has let her other devices in, and none of hers has introduced them.
         p00.accept_untrusted(&group).unwrap();
         they_talk(&alice, &p00, &group).await;
 

@@ -290,10 +290,13 @@ async fn doubt_of_bob(alice: &Client) -> String {
     }
 }
 
+/// A change of the reply to a look-up.
+type Lie = fn(&mut UserDevices);
+
 #[test]
 fn each_lie_about_a_pinned_user_is_refused_by_its_name() {
     run(async {
-        let lies: [(&str, fn(&mut UserDevices)); 6] = [
+        let lies: [(&str, Lie); 6] = [
             ("does not follow from those before it", |shown| {
                 // A change of before is told again.
                 let mut again = shown.history[0].clone();

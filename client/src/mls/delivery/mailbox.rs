@@ -200,8 +200,8 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         }
         let otherwise = what.as_ref().and_then(|what| removed_otherwise(what, claimed));
         let other = what.as_ref().and_then(|what| other_sender(what, item.sender.as_ref()));
-        let named = |kind| format!("{} {kind}", name(position));
-        let names = [name(position), named("removed"), named("sender")];
+        let of_kind = |kind| format!("{} {kind}", name(position));
+        let names = [name(position), of_kind("removed"), of_kind("sender")];
         for (name, what) in names.iter().zip([what, otherwise, other]) {
             let Some(what) = what else { continue };
             staged.put_app_record(

@@ -24,7 +24,9 @@ fn half((user, keys): (&str, &[SignatureKey])) -> String {
     let mut keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
     keys.sort();
     let mut text = format!("keypool-safety-number-v1\n{user}\n");
-    keys.iter().for_each(|key| text.extend([key, "\n"]));
+    for key in &keys {
+        text.extend([key, "\n"]);
+    }
     let digest = Hash::of(text.as_bytes());
     let group = |bytes: &[u8]| {
         let number = bytes.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));

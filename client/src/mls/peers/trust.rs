@@ -1,13 +1,15 @@
 //! Whose a leaf is: its credential and key, held to the directory's chain.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use data_encoding::HEXLOWER;
 use keypool_ledger::{GroupId, PoolId, Timestamp};
 use openmls::{credentials::Credential, group::Member, treesync::LeafNode};
-use serde::{Deserialize, Serialize};
 
-use super::record::{PeerRecord, peer_record};
+use super::{
+    leaf::{LeafContradiction, LeafTrust, UntrustedMember},
+    record::{PeerRecord, peer_record},
+};
 use crate::{
     DeviceIdentity, Staged, StorageError,
     mls::{credential_hash, identity::has_key_pair, name_in, names},
@@ -20,66 +22,6 @@ const FRESH: Duration = Duration::from_hours(1);
 /// After how long the sender of messages whose leaf is not trusted is looked up again.
 const ASKED_AGAIN: Duration = Duration::from_secs(20);
 
-/// Whether a leaf is the user's whose name it carries.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LeafTrust {
-    /// The key is the user's, and a person has verified the user.
-    Verified,
-    /// The key is the user's by the chain that was pinned when the user was seen first.
-    Known,
-    /// Nobody has looked the user up yet.
-    #[default]
-    Unchecked,
-    /// The leaf contradicts the known keys of the user.
-    Contradicts(LeafContradiction),
-}
-
-/// How a leaf contradicts the known keys of the user it names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LeafContradiction {
-    /// Its credential names no device of a user.
-    NamesNoDevice,
-    /// No user of the name is registered.
-    UnknownUser,
-    /// The user has no such device.
-    UnknownDevice,
-    /// The device was removed by its user.
-    RemovedDevice,
-    /// Another key is registered for the device.
-    OtherKey,
-    /// The device has declared another credential.
-    OtherCredential,
-    /// No key of the user has introduced the device.
-    NotIntroduced,
-    /// The user's keys do not follow from those that were seen before.
-    KeysChanged,
-}
-
-impl LeafContradiction {
-    /// Whether somebody else may be speaking under the name. A device that its user has removed is a member
-    /// until somebody removes it from the group, and tells nobody's lie.
-    const fn is_impostor(self) -> bool {
-        !matches!(self, Self::RemovedDevice)
-    }
-}
-
-impl fmt::Display for LeafContradiction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NamesNoDevice => "the credential names no device of a user",
-            Self::UnknownUser => "no user of that name is registered",
-            Self::UnknownDevice => "the user has no such device",
-            Self::RemovedDevice => "the user has removed this device",
-            Self::OtherKey => "another key is registered for the device",
-            Self::OtherCredential => "the device has declared another credential",
-            Self::NotIntroduced => "no device of the user has introduced it",
-            Self::KeysChanged => "the user's keys have changed, and the new ones were not accepted",
-        })
-    }
-}
-
 /// The treatment of a group in which a member other than the inviter contradicts the directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyPolicy {
@@ -88,19 +30,6 @@ pub enum KeyPolicy {
     Strict,
     /// The member is marked.
     Mark,
-}
-
-/// A member whose leaf contradicts the directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UntrustedMember {
-    /// The name in its credential.
-    pub name: String,
-    /// Its place in the group.
-    pub leaf_index: u32,
-    /// The contradiction.
-    pub why: LeafContradiction,
-    /// The signature key in the leaf.
-    pub(crate) key: Vec<u8>,
 }
 
 /// The outcome of an operation that checks leaves.
@@ -150,13 +79,6 @@ impl<'a> Leaf<'a> {
 
     pub(crate) fn of_node(node: &'a LeafNode) -> Self {
         Self { credential: node.credential(), key: node.signature_key().as_slice() }
-    }
-}
-
-/// The member and the contradiction, as a sentence.
-impl fmt::Display for UntrustedMember {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the key of {} is not known as theirs: {}", self.name, self.why)
     }
 }
 
@@ -258,22 +180,6 @@ pub(crate) fn trust_of(record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf
         false => LeafTrust::Contradicts(LeafContradiction::OtherCredential),
         true if record.is_verified() => LeafTrust::Verified,
         true => LeafTrust::Known,
-    }
-}
-
-impl LeafTrust {
-    /// Whether the key is the user's.
-    #[must_use]
-    pub const fn is_known(&self) -> bool {
-        matches!(self, Self::Verified | Self::Known)
-    }
-
-    /// The contradiction that somebody else under the name would make.
-    pub(crate) const fn impostor(&self) -> Option<LeafContradiction> {
-        match self {
-            Self::Contradicts(why) if why.is_impostor() => Some(*why),
-            _ => None,
-        }
     }
 }
 

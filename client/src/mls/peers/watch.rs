@@ -6,7 +6,7 @@ use keypool_api::PoolStatus;
 use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{record::PeerRecord, record::peer_record, trust::LeafContradiction};
+use super::{leaf::LeafContradiction, record::PeerRecord, record::peer_record};
 use crate::{AuditFinding, ExchangeError, MlsConnection, Staged, StorageError};
 
 /// The name of the record of invitations that were refused.
