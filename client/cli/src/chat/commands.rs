@@ -12,7 +12,6 @@ use super::{
     Chat, ChatEnd,
     command::{ChatCommand, HELP, parse},
     invitees::{are, left_out},
-    link::NOT_LINKED,
     names::{find, fresh_group, name_among, name_and_suite, person, target},
     trust::not_sent,
 };
@@ -28,6 +27,10 @@ const COMMAND_WAIT: Duration = Duration::from_secs(20);
 const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lists yours";
 /// The reply to a group command when the device is in groups and the user has chosen none.
 const NO_GROUP_CHOSEN: &str = "no group is chosen; /switch NAME goes to one, /groups lists yours";
+
+/// The text for a command that needs a registered device.
+const NOT_LINKED: &str = "this device is not linked yet: type /link and the word that the other \
+                                     device shows, or /quit";
 
 impl Chat<'_> {
     /// Carries out the command of a line, and shows its outcome.

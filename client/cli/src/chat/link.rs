@@ -30,10 +30,6 @@ const LINK_WAIT: Duration = Duration::from_mins(20);
 /// The text for a word that is none.
 const NO_WORD: &str = "that is no word of a new device; it looks like USER/DEVICE/KEY, and the chat of the new \
                        device shows it";
-/// The text for a command that needs a registered device.
-pub(super) const NOT_LINKED: &str = "this device is not linked yet: type /link and the word that the other \
-                                     device shows, or /quit";
-
 /// A device that asks to be linked, and its key: the word that it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LinkRequest {

@@ -72,12 +72,15 @@ mod tests {
         let refused = |why| refused_invitation("friday", "bob/phone", why);
         let said =
             [refused(LeafContradiction::UnknownDevice), refused(LeafContradiction::KeysChanged)];
-        insta::assert_snapshot!(said.join("\n"), @"");
+        insta::assert_snapshot!(said.join("\n"), @"
+        an invitation to friday in the name of bob/phone was refused: the user has no such device. Somebody else may be using bob's name: ask bob by another way than this chat
+        an invitation to friday in the name of bob/phone was refused: the user's keys have changed, and the new ones were not accepted. /accept bob shows how they have changed
+        ");
     }
 
     #[test]
     fn a_sender_that_the_server_named_wrongly_is_told() {
         let said = other_sender("friday", "bob/main", &"carol/phone".parse().unwrap());
-        insta::assert_snapshot!(said, @"");
+        insta::assert_snapshot!(said, @"the server named carol/phone as the sender of something in friday, and by its signature it is from bob: ask who runs the server");
     }
 }

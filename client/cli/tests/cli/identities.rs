@@ -320,6 +320,9 @@ fn a_device_that_only_the_operator_has_let_in_is_told_once() {
     let rest = alice.reads_to("phone ");
     assert!(!rest.contains("introduced by no key"), "told once: {rest}");
     said.extend(rest.lines().last().map(words));
-    assert_snapshot!(said.join("\n"), @"");
+    assert_snapshot!(said.join("\n"), @"
+    your device phone was introduced by no key of yours: if it is not yours, `keypool remove-device phone`, and ask who runs the server how it came to be registered
+      phone KEY since DATE TIME by the server's operator alone (!)
+    ");
     assert_eq!(alice.ends().1, 0);
 }
