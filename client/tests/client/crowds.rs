@@ -153,7 +153,6 @@ fn fifty_people_with_three_devices_each_and_two_poisoned_packages_among_them() {
         alice.create_group(&group).unwrap();
         let people: Vec<String> = (0..50).map(|person| format!("p{person:02}")).collect();
         let before = service.tunnel.requests();
-
         let invited = alice.invite(&group, people).await.unwrap();
 
         assert_eq!((invited.added.len(), members(&alice, &group).len()), (148, 149));
