@@ -162,7 +162,7 @@ impl Chat<'_> {
         Ok(format!("{} in {name}: accepted; what you write goes to them", names.join(", ")))
     }
 
-    /// Shows once what has become of users' keys: findings of the audit, and changes of verified users' devices.
+    /// Shows once the findings of the audit, and the changes of verified users' devices.
     pub(super) fn tell_keys(&mut self) -> Result<(), ChatEnd> {
         self.are_keys_due = false;
         self.audit()?;

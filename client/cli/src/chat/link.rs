@@ -13,7 +13,6 @@ use keypool_client::{
     SkippedInvitee, Voucher,
 };
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
-use tokio::time::Instant;
 
 use super::{
     Chat, ChatEnd,
@@ -24,8 +23,9 @@ use crate::{output::sentence, pool::how_to_be_vouched_for};
 
 /// How often a device that vouched for another one looks whether it is registered.
 pub(super) const LINK_POLL: Duration = Duration::from_secs(2);
-/// How long a voucher is good, and as long again for the packages of the new device to come.
-const LINK_WAIT: Duration = Duration::from_mins(20);
+/// How often it looks before it gives up: for the ten minutes of a voucher, and for the packages of the new device
+/// as long again.
+const LINK_POLLS_MAX: u32 = 600;
 
 /// The text for a word that is none.
 const NO_WORD: &str = "that is no word of a new device; it looks like USER/DEVICE/KEY, and the chat of the new \
@@ -58,7 +58,8 @@ impl FromStr for LinkRequest {
 #[derive(Debug)]
 pub(super) struct LinkedDevice {
     request: LinkRequest,
-    until: Instant,
+    /// How often it is looked for again.
+    polls_left: u32,
     /// The groups that it is to be brought into; `None` before it is registered.
     groups: Option<Vec<GroupId>>,
 }
@@ -105,8 +106,7 @@ impl Chat<'_> {
              your groups once it is registered",
             qr(&voucher)
         );
-        self.linked =
-            Some(LinkedDevice { request, until: Instant::now() + LINK_WAIT, groups: None });
+        self.linked = Some(LinkedDevice { request, polls_left: LINK_POLLS_MAX, groups: None });
         Ok(text)
     }
 
@@ -169,10 +169,9 @@ impl Chat<'_> {
     }
 
     fn wait_for(&mut self, linked: LinkedDevice, groups: Option<Vec<GroupId>>, late: &str) {
-        if linked.until < Instant::now() {
-            self.screen.say(late);
-        } else {
-            self.linked = Some(LinkedDevice { groups, ..linked });
+        match linked.polls_left.checked_sub(1) {
+            Some(polls_left) => self.linked = Some(LinkedDevice { groups, polls_left, ..linked }),
+            None => self.screen.say(late),
         }
     }
 
