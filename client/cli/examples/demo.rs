@@ -98,7 +98,7 @@ async fn demo() -> Result<(), Failure> {
     let welcome = people.mail.take(bob.identity().pool());
     ensure(welcome.len() == 1, "one Welcome waits for Bob")?;
     for bytes in &welcome {
-        let joined = bob.join(bytes)?;
+        let joined = bob.join(bytes).await?;
         tell(&format!("joined {} members, invited by {}", members(&bob, &group)?, joined.inviter));
         let keys = bob.connection().pool().has_private_keys(&joined.keypackage_ref)?;
         ensure(!keys, "the private keys of the used package are gone")?;
@@ -106,8 +106,8 @@ async fn demo() -> Result<(), Failure> {
     }
 
     step("They talk, end to end encrypted");
-    say(&alice, &bob, &group, "pizza at eight?")?;
-    say(&bob, &alice, &group, "I bring the olives")?;
+    say(&alice, &bob, &group, "pizza at eight?").await?;
+    say(&bob, &alice, &group, "I bring the olives").await?;
 
     step("Somebody tries to use the same package again");
     let refused = spend_again(&alice, &used, &group).await?;
@@ -219,14 +219,14 @@ fn members(device: &MlsClient<Mail>, group: &GroupId) -> Result<usize, Failure> 
 }
 
 /// One says something, the other reads it.
-fn say(
+async fn say(
     from: &MlsClient<Mail>,
     to: &MlsClient<Mail>,
     group: &GroupId,
     words: &str,
 ) -> Result<(), Failure> {
     let sealed = from.encrypt(group, words.as_bytes())?;
-    let Received::Application { sender, bytes, .. } = to.decrypt(&sealed)? else {
+    let Received::Application { sender, bytes, .. } = to.decrypt(&sealed).await? else {
         return Err("a message was something else".into());
     };
     ensure(bytes == words.as_bytes(), "the message arrives as it was sent")?;

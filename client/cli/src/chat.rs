@@ -9,10 +9,14 @@ mod command;
 mod commands;
 mod inbox;
 mod invitees;
+mod key_changes;
+mod keys;
+mod link;
 mod mailbox;
 mod names;
 mod pool_watcher;
 mod screen;
+mod trust;
 mod upkeep;
 
 use std::{
@@ -22,15 +26,22 @@ use std::{
 };
 
 use clap::Args;
-use keypool_client::{AuditFinding, ClientOptions, GroupId, MlsClient, ServerDelivery};
-use tokio::time::sleep;
+use keypool_client::{
+    AuditFinding, ClientOptions, GroupId, MlsClient, RegisterError, ServerDelivery,
+};
+use tokio::time::{interval, sleep, timeout};
 
 use self::{
+    key_changes::KeyChanges,
+    link::{LINK_POLL, LinkedDevice},
     mailbox::MailboxPoller,
     pool_watcher::PoolWatcher,
     screen::{Input, Screen},
 };
 use crate::{PoolSize, Whose};
+
+/// How long the first line waits for the first answer of the mailbox.
+const FIRST_MAIL_WAIT: Duration = Duration::from_secs(5);
 
 /// How the chat is run.
 #[derive(Args, Clone, Debug)]
@@ -66,6 +77,10 @@ struct Chat<'a> {
     /// The groups in which something was proposed.
     proposed: BTreeSet<GroupId>,
     is_registered: bool,
+    /// Why the device is not registered, while it waits for a voucher.
+    refused: Option<RegisterError>,
+    /// The device that this one has vouched for, until it is in the user's groups.
+    linked: Option<LinkedDevice>,
     /// Something waits for the server: it is gone on with once the server answers.
     is_waiting: bool,
     /// Messages since the last refresh.
@@ -76,6 +91,14 @@ struct Chat<'a> {
     refresh_trouble: Option<String>,
     /// The findings of the audit that were shown.
     findings: Vec<AuditFinding>,
+    /// The devices of this user that no key of the user has introduced, as far as they were shown.
+    unintroduced: BTreeSet<String>,
+    /// The safety numbers that were shown, by user.
+    shown_numbers: BTreeMap<String, String>,
+    /// The changes of verified users' devices that were shown.
+    key_changes: KeyChanges,
+    /// Users were looked up, and something about their keys may be to be shown.
+    are_keys_due: bool,
     options: ChatOptions,
 }
 
@@ -117,12 +140,18 @@ impl<'a> Chat<'a> {
             unread: BTreeMap::new(),
             proposed: BTreeSet::new(),
             is_registered: false,
+            refused: None,
+            linked: None,
             is_waiting: true,
             messages: 0,
             is_refresh_due: true,
             mail_trouble: None,
             refresh_trouble: None,
             findings: Vec::new(),
+            unintroduced: BTreeSet::new(),
+            shown_numbers: BTreeMap::new(),
+            key_changes: KeyChanges::default(),
+            are_keys_due: false,
             options,
         }
     }
@@ -132,13 +161,23 @@ impl<'a> Chat<'a> {
         let mut mail = MailboxPoller::new(self.client);
         let mut pool_watcher = PoolWatcher::new(self.client, mail.back());
         self.current = self.groups()?.into_iter().next();
+        self.tell_changes()?;
         self.go_on().await?;
+        // A line that is typed first may be about a group that the device was brought into while it was away.
+        if let Ok(outcome) = timeout(FIRST_MAIL_WAIT, mail.next()).await {
+            self.receive(outcome)?;
+            mail.alongside(Box::pin(self.follow_up())).await?;
+        }
         let period = Duration::from_secs(self.options.refresh_s);
         let mut refresh = Box::pin(sleep(period));
+        let mut link_poll = interval(LINK_POLL);
         loop {
             if self.is_refresh_due {
                 mail.alongside(Box::pin(self.refresh_if_needed())).await?;
                 refresh.set(sleep(period));
+            }
+            if self.are_keys_due {
+                self.tell_keys()?;
             }
             self.ask()?;
             tokio::select! {
@@ -154,6 +193,9 @@ impl<'a> Chat<'a> {
                 }
                 () = pool_watcher.next(), if self.is_registered => self.is_refresh_due = true,
                 () = &mut refresh => self.is_refresh_due = true,
+                _ = link_poll.tick(), if self.linked.is_some() => {
+                    mail.alongside(Box::pin(self.follow_link())).await?;
+                }
             }
         }
         // What it was doing is broken off, so that the mailbox can be asked once more.
@@ -163,6 +205,9 @@ impl<'a> Chat<'a> {
 
     /// Ends the chat at the end of standard input, after showing the items that have come meanwhile.
     async fn part(&mut self) -> Result<(), ChatEnd> {
+        if let Some(refused) = &self.refused {
+            return Err(self.not_linked(refused));
+        }
         let outcome = self.client.sync(0).await;
         let is_known = self.mail_trouble.is_some() && outcome.is_err();
         if is_known { Ok(()) } else { self.receive(outcome) }

@@ -2,8 +2,10 @@
 
 mod audit;
 mod chat;
+mod identity;
 mod output;
 mod pool;
+mod recovery;
 
 use std::{
     error::Error,
@@ -101,6 +103,30 @@ enum CliCommand {
         #[arg(long)]
         with_introduced: bool,
     },
+    /// Show the safety number of you and another user, to compare it with them
+    Verify {
+        /// The user
+        #[arg(value_name = "USER")]
+        other: String,
+        /// Note that you have compared it, and that it is the same
+        #[arg(long)]
+        same: bool,
+    },
+    /// Show the devices of a user with their keys, and how each came to be the user's
+    Devices {
+        /// The user; yours without it
+        #[arg(value_name = "USER")]
+        other: Option<String>,
+    },
+    /// Make a recovery key: 24 words, shown once, that register a device when all others are lost
+    RecoveryKey {
+        /// Replace the recovery key there is: its words are read from standard input
+        #[arg(long)]
+        before: bool,
+    },
+    /// Register this device by the 24 words of the recovery key, which are read from standard input, and
+    /// remove all others
+    Recover,
     /// Show how full the pool is
     Status,
     /// Keep the pool: fetch its history, clean up, refill it if it is low
@@ -218,6 +244,16 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         CliCommand::Explain { code } => explain(cli.whose.json, code.as_deref())?,
         CliCommand::Chat(options) => runtime.block_on(chat::run(&cli.whose, options))?,
         CliCommand::Audit(options) => return runtime.block_on(audit::run(&cli.whose, options)),
+        CliCommand::Verify { other, same } => {
+            runtime.block_on(identity::verify(&cli.whose, other, *same))?;
+        }
+        CliCommand::Devices { other } => {
+            runtime.block_on(identity::devices(&cli.whose, other.as_deref()))?;
+        }
+        CliCommand::RecoveryKey { before } => {
+            runtime.block_on(recovery::set(&cli.whose, *before))?;
+        }
+        CliCommand::Recover => runtime.block_on(recovery::recover(&cli.whose))?,
         command => runtime.block_on(pool::carry_out(&cli.whose, command))?,
     }
     Ok(ExitCode::SUCCESS)

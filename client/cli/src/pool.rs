@@ -5,7 +5,8 @@ use std::error::Error;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use keypool_client::{
     ClientOptions, DeviceIdentity, Issue, KeyPackageRef, MlsClient, PoolConfig, PoolStatus,
-    Refresh, RegisterError, RegisterReply, RemoveReply, ServerDelivery, TimelineEntry, Voucher,
+    Refresh, RegisterError, RegisterReply, RemoveReply, ServerDelivery, TimelineEntry, Timestamp,
+    Voucher,
 };
 use serde_json::json;
 
@@ -88,7 +89,13 @@ impl OpenedDevice {
                 };
                 say(whose.json, &json!({ "resealed": true }), text)
             }
-            CliCommand::Explain { .. } | CliCommand::Chat(_) | CliCommand::Audit(_) => Ok(()),
+            CliCommand::Explain { .. }
+            | CliCommand::Chat(_)
+            | CliCommand::Audit(_)
+            | CliCommand::Verify { .. }
+            | CliCommand::Devices { .. }
+            | CliCommand::RecoveryKey { .. }
+            | CliCommand::Recover => Ok(()),
         }
     }
 
@@ -291,8 +298,17 @@ fn refresh_text(refresh: &Refresh) -> String {
     if refresh.last_resort_uploaded > 0 {
         lines.push("a new package of last resort stands behind the others".to_owned());
     }
+    lines.extend(refresh.unintroduced_devices.iter().map(|device| unintroduced(device)));
     lines.push(format!("{} packages available", refresh.available));
     lines.join("\n")
+}
+
+/// The alarm for a device of this user that no key of the user has introduced.
+pub(crate) fn unintroduced(device: &str) -> String {
+    format!(
+        "your device {device} was introduced by no key of yours: if it is not yours, `keypool remove-device \
+         {device}`, and ask who runs the server how it came to be registered"
+    )
 }
 
 /// Events as a table.
@@ -303,7 +319,7 @@ pub(crate) fn history_table(moments: &[TimelineEntry]) -> Table {
         let package = moment.keypackage_ref.as_ref().map(KeyPackageRef::short).unwrap_or_default();
         table.add_row([
             moment.version.to_string(),
-            time(moment),
+            date_and_time(moment.at),
             package,
             moment.event.clone(),
             moment.detail.clone(),
@@ -312,11 +328,11 @@ pub(crate) fn history_table(moments: &[TimelineEntry]) -> Table {
     table
 }
 
-/// The time of an event as people write it, in UTC.
-fn time(moment: &TimelineEntry) -> String {
-    let millis = i64::try_from(moment.at.as_millis()).unwrap_or(i64::MAX);
+/// A time as people write it, in UTC.
+pub(crate) fn date_and_time(at: Timestamp) -> String {
+    let millis = i64::try_from(at.as_millis()).unwrap_or(i64::MAX);
     match jiff::Timestamp::from_millisecond(millis) {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        Err(_) => moment.at.to_string(),
+        Err(_) => at.to_string(),
     }
 }

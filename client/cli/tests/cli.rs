@@ -7,6 +7,9 @@ mod cli {
     mod command_line;
     mod devices;
     mod homes;
+    mod identities;
+    mod linking;
+    mod recovery;
 
     #[allow(dead_code, reason = "each test program uses other helpers of these")]
     #[path = "../../../tests/client/members.rs"]

@@ -25,6 +25,26 @@ pub(super) enum ChatCommand {
     Block(Vec<String>),
     /// To block users no more.
     Unblock(Vec<String>),
+    /// To compare the safety number with a user, or to say that it is the same.
+    Verify {
+        /// The user.
+        user: String,
+        /// Whether the numbers are the same.
+        is_same: bool,
+    },
+    /// To show how a user's keys have changed, or to accept the new ones.
+    AcceptKeys {
+        /// The user.
+        user: String,
+        /// Whether the new keys are to be accepted.
+        is_sure: bool,
+    },
+    /// To accept members of the current group whose keys are not known as theirs.
+    AcceptMembers,
+    /// To show the devices of a user, or one's own.
+    Devices(Option<String>),
+    /// To link another device, or this one, by a word.
+    Link(String),
     /// To show the pool.
     Pool,
     /// To refresh the pool.
@@ -48,6 +68,11 @@ pub(super) const HELP: &str = "\
 /leave           leave this group
 /block USER…     let people neither invite you nor write to you; they are not told
 /unblock USER…   let them again
+/verify USER     compare the safety number with USER; if it is the same: /verify USER yes
+/accept USER     see how the keys of USER have changed; to take the new ones: /accept USER yes
+/accept          write to this group although the keys of members marked (!) are not known as theirs
+/devices USER    the devices of USER and their keys; without USER, yours
+/link WORD       link a new device by the word that its chat shows
 /pool            how many KeyPackages are left for those who invite you
 /refresh         refill the pool now
 /history REF     what happened to a KeyPackage; without REF, to all of them
@@ -86,12 +111,36 @@ pub(super) fn parse(line: &str) -> Result<ChatCommand, String> {
         "leave" => Ok(ChatCommand::Leave),
         "block" => Ok(ChatCommand::Block(people()?)),
         "unblock" => Ok(ChatCommand::Unblock(people()?)),
+        "verify" => {
+            let (user, is_same) = user_and_yes(word, &argument)?;
+            Ok(ChatCommand::Verify { user, is_same })
+        }
+        "accept" if argument.is_empty() => Ok(ChatCommand::AcceptMembers),
+        "accept" => {
+            let (user, is_sure) = user_and_yes(word, &argument)?;
+            Ok(ChatCommand::AcceptKeys { user, is_sure })
+        }
+        "devices" if argument.is_empty() => Ok(ChatCommand::Devices(None)),
+        "devices" => Ok(ChatCommand::Devices(Some(argument))),
+        "link" if argument.is_empty() => {
+            Err("which word? The chat of the new device shows it: /link WORD".to_owned())
+        }
+        "link" => Ok(ChatCommand::Link(argument)),
         "pool" => Ok(ChatCommand::Pool),
         "refresh" => Ok(ChatCommand::Refresh),
         "history" => Ok(ChatCommand::History(argument)),
         "help" => Ok(ChatCommand::Help),
         "quit" => Ok(ChatCommand::Quit),
         _ => Err(format!("there is no /{}; /help lists the commands", crate::output::plain(word))),
+    }
+}
+
+/// A user, and whether `yes` stands behind the name.
+fn user_and_yes(word: &str, argument: &str) -> Result<(String, bool), String> {
+    match argument.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [user] => Ok(((*user).to_owned(), false)),
+        [user, "yes"] => Ok(((*user).to_owned(), true)),
+        _ => Err(format!("whom? /{word} USER, and then /{word} USER yes")),
     }
 }
 
@@ -121,5 +170,24 @@ mod tests {
         ];
         let read = lines.map(|line| (line, parse(line)));
         assert_debug_snapshot!(read);
+    }
+
+    #[test]
+    fn a_yes_stands_behind_the_user() {
+        let lines =
+            ["/verify", "/verify bob", "/verify bob yes", "/accept bob no", "/accept bob yes"];
+        let read = lines.map(parse).map(|read| match read {
+            Ok(ChatCommand::Verify { user, is_same }) => format!("verify {user} {is_same}"),
+            Ok(ChatCommand::AcceptKeys { user, is_sure }) => format!("accept {user} {is_sure}"),
+            Ok(other) => format!("{other:?}"),
+            Err(why) => why,
+        });
+        insta::assert_snapshot!(read.join("\n"), @"
+        whom? /verify USER, and then /verify USER yes
+        verify bob false
+        verify bob true
+        whom? /accept USER, and then /accept USER yes
+        accept bob true
+        ");
     }
 }

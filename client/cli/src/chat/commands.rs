@@ -13,10 +13,11 @@ use super::{
     command::{ChatCommand, HELP, parse},
     invitees::{are, left_out},
     names::{find, fresh_group, name_among, name_and_suite, person, target},
+    trust::not_sent,
 };
 use crate::{
     output::{bar, plain, sentence},
-    pool::{KEY_RETIRED, history_table, how_to_be_vouched_for, is_of},
+    pool::{KEY_RETIRED, history_table, is_of},
 };
 
 /// How long a command waits for the server. Unfinished work goes on when the server answers.
@@ -26,6 +27,10 @@ const COMMAND_WAIT: Duration = Duration::from_secs(20);
 const NO_GROUP: &str = "you are in no group; /create NAME makes one, /groups lists yours";
 /// The reply to a group command when the device is in groups and the user has chosen none.
 const NO_GROUP_CHOSEN: &str = "no group is chosen; /switch NAME goes to one, /groups lists yours";
+
+/// The text for a command that needs a registered device.
+const NOT_LINKED: &str = "this device is not linked yet: type /link and the word that the other \
+                                     device shows, or /quit";
 
 impl Chat<'_> {
     /// Carries out the command of a line, and shows its outcome.
@@ -41,6 +46,8 @@ impl Chat<'_> {
             ChatCommand::Nothing => return Ok(()),
             ChatCommand::Quit => return Err(ChatEnd::Asked),
             ChatCommand::Help => HELP.to_owned(),
+            ChatCommand::Link(word) => self.link(&word).await?,
+            _ if self.refused.is_some() => NOT_LINKED.to_owned(),
             ChatCommand::Create(name) => self.create(&name)?,
             ChatCommand::Groups => self.list_groups()?,
             ChatCommand::Switch(word) => self.switch(&word)?,
@@ -52,6 +59,9 @@ impl Chat<'_> {
                 let said = format!("{} can invite you and write to you again", listed(&people));
                 self.change_policy(self.client.unblock(people), said).await?
             }
+            ChatCommand::Verify { user, is_same } => self.verify(&user, is_same).await?,
+            ChatCommand::AcceptKeys { user, is_sure } => self.accept_keys(&user, is_sure).await?,
+            ChatCommand::Devices(user) => self.devices(user.as_deref()).await?,
             ChatCommand::Pool => self.pool().await?,
             ChatCommand::Refresh => {
                 self.refresh_trouble = None;
@@ -61,6 +71,7 @@ impl Chat<'_> {
             ChatCommand::History(begins) => self.history(&begins).await?,
             ChatCommand::Say(_)
             | ChatCommand::Invite(_)
+            | ChatCommand::AcceptMembers
             | ChatCommand::List
             | ChatCommand::Remove(_)
             | ChatCommand::Leave => match self.group_of_line() {
@@ -100,7 +111,8 @@ impl Chat<'_> {
                     said.push(self.remove(group, &who).await?);
                 }
             }
-            ChatCommand::List => said.push(self.list(group)?),
+            ChatCommand::List => said.push(self.list(group).await?),
+            ChatCommand::AcceptMembers => said.push(self.accept_members(group).await?),
             ChatCommand::Leave => said.push(self.leave(group).await?),
             _ => {}
         }
@@ -152,20 +164,6 @@ impl Chat<'_> {
         }
     }
 
-    fn list(&self, group: &GroupId) -> Result<String, ChatEnd> {
-        let members = match self.client.members(group) {
-            Ok(members) => members,
-            Err(error) => return self.told(&error),
-        };
-        let own = self.client.identity().pool().to_string();
-        let named = |name: &str| {
-            let you = if name == own { " (you)" } else { "" };
-            format!("{}{you}", person(name))
-        };
-        let people: Vec<String> = members.iter().map(|member| named(&member.name)).collect();
-        Ok(format!("in {}: {}", self.name(group), people.join(", ")))
-    }
-
     async fn speak(&mut self, group: &GroupId, text: &str) -> Result<String, ChatEnd> {
         self.messages = self.messages.saturating_add(1);
         self.is_refresh_due |= self.messages >= self.options.refresh_messages;
@@ -176,12 +174,16 @@ impl Chat<'_> {
                 self.is_waiting = true;
                 Ok("the server does not answer; the message goes out when it does".to_owned())
             }
-            Some(Err(error)) => self.told(&error),
+            Some(Err(error)) => match not_sent(&self.name(group), &error) {
+                Some(text) => Ok(text),
+                None => self.told(&error),
+            },
         }
     }
 
     async fn invite(&mut self, group: &GroupId, people: Vec<String>) -> Result<String, ChatEnd> {
         let who = people.join(", ");
+        self.are_keys_due = true;
         match in_time(self.client.invite(group, people)).await {
             Some(outcome) => self.invited(&who, outcome),
             None => Ok(self.waits(&format!("the invitation of {}", plain(&who)))),
@@ -189,7 +191,7 @@ impl Chat<'_> {
     }
 
     /// The text for the outcome of an invitation.
-    fn invited(
+    pub(super) fn invited(
         &mut self,
         who: &str,
         outcome: Result<Invited, InviteError>,
@@ -325,6 +327,9 @@ impl Chat<'_> {
     /// Registers the device, and resumes work that a crash or a silent server has interrupted.
     pub(super) async fn go_on(&mut self) -> Result<(), ChatEnd> {
         self.is_waiting = false;
+        if self.refused.is_some() {
+            return Ok(());
+        }
         if !self.is_registered {
             match in_time(self.client.register()).await {
                 Some(Ok(_)) => self.is_registered = true,
@@ -333,8 +338,12 @@ impl Chat<'_> {
                     self.is_waiting = true;
                     return Ok(());
                 }
+                Some(Err(error @ RegisterError::IdentityBound(_))) => {
+                    self.ask_to_be_linked(error);
+                    return Ok(());
+                }
                 Some(Err(error @ RegisterError::Rotation(_))) => return Err(error.into()),
-                Some(Err(error)) => return Err(self.refused(&error)),
+                Some(Err(error)) => return Err(self.cannot_take_part(&error)),
             }
             self.is_refresh_due = true;
         }
@@ -396,9 +405,8 @@ impl Chat<'_> {
     }
 
     /// Why the device cannot take part at all.
-    fn refused(&self, error: &RegisterError) -> ChatEnd {
+    fn cannot_take_part(&self, error: &RegisterError) -> ChatEnd {
         let advice = match error {
-            RegisterError::IdentityBound(_) => how_to_be_vouched_for(self.client.identity()),
             RegisterError::KeyRetired(_) => KEY_RETIRED.to_owned(),
             _ => "look at --server".to_owned(),
         };
@@ -438,6 +446,6 @@ pub(super) const NO_ANSWER: &str = "the server does not answer";
 
 /// The outcome, unless it takes too long. The work is safe to be broken off, as by a
 /// crash.
-async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
     timeout(COMMAND_WAIT, work).await.ok()
 }

@@ -5,7 +5,8 @@ use keypool_client::{Change, GroupId, MailboxEvent, MailboxEventKind, PoolId, Sy
 use super::{
     Chat, ChatEnd,
     commands::{is_unregistered, not_reached},
-    names::{name_among, person},
+    names::{marked, name_among, person},
+    trust,
 };
 use crate::output::{plain, sentence};
 
@@ -66,8 +67,8 @@ impl Chat<'_> {
     /// Applies an event to the chat's state, and returns its text. `None` if there is nothing to show.
     fn text_of(&mut self, what: MailboxEventKind) -> Result<Option<String>, ChatEnd> {
         Ok(match what {
-            MailboxEventKind::Joined { group, inviter, last_resort } => {
-                self.is_refresh_due = true;
+            MailboxEventKind::Joined { group, inviter, last_resort, trust, untrusted } => {
+                (self.is_refresh_due, self.are_keys_due) = (true, true);
                 let name = self.name(&group);
                 let is_first = self.current.is_none();
                 let where_to = if is_first { String::new() } else { format!("; /switch {name}") };
@@ -76,12 +77,22 @@ impl Chat<'_> {
                     self.redraw_first()?;
                 }
                 let how = if last_resort { ", by your last-resort KeyPackage" } else { "" };
-                Some(format!("{} has brought you into {name}{how}{where_to}", person(&inviter)))
+                let who = marked(&inviter, &trust);
+                let joined = format!("{who} has brought you into {name}{how}{where_to}");
+                Some(with_untrusted(joined, trust::untrusted(&name, &untrusted)))
             }
-            MailboxEventKind::Message { group, sender, bytes } => {
+            MailboxEventKind::InvitationRefused { group, inviter, why } => {
+                self.are_keys_due = true;
+                Some(trust::refused_invitation(&self.name(&group), &inviter, why))
+            }
+            MailboxEventKind::OtherSender { group, sender, named } => {
+                Some(trust::other_sender(&self.name(&group), &sender, &named))
+            }
+            MailboxEventKind::Message { group, sender, trust, bytes } => {
+                self.are_keys_due |= !trust.is_known();
                 self.messages = self.messages.saturating_add(1);
                 self.is_refresh_due |= self.messages >= self.options.refresh_messages;
-                self.message(&group, &sender, &bytes)?
+                self.message(&group, &marked(&sender, &trust), &bytes)?
             }
             MailboxEventKind::Changed(change) => self.changed(&change),
             MailboxEventKind::Proposed { group, sender, to_leave } => {
@@ -138,7 +149,7 @@ impl Chat<'_> {
         if !all.contains(group) {
             return Ok(None);
         }
-        let (sender, said) = (person(sender), plain(&String::from_utf8_lossy(bytes)));
+        let said = plain(&String::from_utf8_lossy(bytes));
         if self.current.as_ref() == Some(group) {
             return Ok(Some(format!("{sender}: {said}")));
         }
@@ -165,6 +176,7 @@ impl Chat<'_> {
     /// The members who came and went, and the sender of the change.
     fn changed(&mut self, change: &Change) -> Option<String> {
         let (who, name) = (person(&change.sender), self.name(&change.group));
+        self.are_keys_due = true;
         if change.removed_self {
             // Nobody is spoken to by accident: the next group is chosen by the user.
             self.current.take_if(|current| *current == change.group);
@@ -180,8 +192,15 @@ impl Chat<'_> {
         if !change.removed.is_empty() {
             parts.push(format!("taken {} out of {name}", people(&change.removed)));
         }
-        (!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and ")))
+        let changed = (!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and ")));
+        let untrusted = trust::untrusted(&name, &change.untrusted);
+        changed.map(|changed| with_untrusted(changed, untrusted.clone())).or(untrusted)
     }
+}
+
+/// A text, and on lines of its own the members whose keys are not known as theirs.
+fn with_untrusted(text: String, untrusted: Option<String>) -> String {
+    untrusted.map_or(text.clone(), |untrusted| format!("{text}\n{untrusted}"))
 }
 
 /// Some members by name, or that it is nobody.

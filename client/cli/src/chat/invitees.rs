@@ -3,7 +3,7 @@
 use keypool_client::{InvitedDevice, SkipReason, SkippedInvitee};
 
 use super::names::person;
-use crate::output::plain;
+use crate::{identity::keys_changed, output::plain};
 
 /// The added devices, with the verb: `bob is`, `bob (2 devices) and carol are`.
 pub(super) fn are(added: &[InvitedDevice]) -> String {
@@ -38,13 +38,20 @@ pub(super) fn left_out(missing: &SkippedInvitee) -> String {
     let known = person(&whole);
     match &missing.why {
         SkipReason::AlreadyMember => format!("{known} is here already"),
+        SkipReason::KeysChanged { why } => {
+            let user = plain(&missing.invitee.user);
+            format!(
+                "{known} was not invited: {}; /accept {user} shows more",
+                keys_changed(&user, why)
+            )
+        }
         _ => plain(&missing.to_string()).replace(&plain(&whole), &known),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use keypool_client::{KeyPackageRef, PackageCheck};
+    use keypool_client::{KeyPackageRef, PackageCheck, PeerDoubt};
 
     use super::*;
 
@@ -73,12 +80,14 @@ mod tests {
             said("dave/phone", SkipReason::PackageRejected { check: PackageCheck::Keys }),
             said("eve", SkipReason::UnknownUser),
             said("frank/main", SkipReason::TakesNoInvitations),
+            said("grace/main", SkipReason::KeysChanged { why: PeerDoubt::NameReleased }),
         ];
-        insta::assert_snapshot!(said_of_all.join("\n"), @r"
+        insta::assert_snapshot!(said_of_all.join("\n"), @"
         dave has no KeyPackage left; try again when they have been online
         dave/phone could not be invited: their KeyPackage failed the check keys, and no other could be had
         eve is not registered at this server; check the name
         frank takes no invitations from you; ask frank to add you as a contact, and invite them again
+        grace was not invited: the keys of grace are not those you have seen before: the server's operator has released the name: it may be another person; /accept grace shows more
         ");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Two people may both make a group called `friday`, so its id is the name and 64 random bits after it.
 
-use keypool_client::{GroupId, NameError, PoolId};
+use keypool_client::{GroupId, LeafTrust, NameError, PoolId};
 use uuid::Uuid;
 
 use crate::output::plain;
@@ -15,6 +15,11 @@ const RANDOM_DIGITS: usize = 16;
 const TELLING_DIGITS: usize = 4;
 /// How long a name may be, in bytes.
 const NAME_BYTES_MAX: usize = 64;
+
+/// The mark of a member whose key contradicts the directory.
+pub(super) const UNTRUSTED: &str = "(!)";
+/// The mark of a member whose user nobody has looked up yet.
+const UNCHECKED: &str = "(?)";
 
 /// A fresh id for a group of that name.
 ///
@@ -89,6 +94,16 @@ pub(super) fn person(name: &str) -> String {
     }
 }
 
+/// The name of a member, with a mark where the key is not known as theirs.
+pub(super) fn marked(name: &str, trust: &LeafTrust) -> String {
+    let mark = match trust {
+        LeafTrust::Verified | LeafTrust::Known => "",
+        LeafTrust::Unchecked => UNCHECKED,
+        LeafTrust::Contradicts(_) => UNTRUSTED,
+    };
+    format!("{}{mark}", person(name))
+}
+
 /// Whether it is the device that need not be named.
 fn is_main(pool: &PoolId) -> bool {
     PoolId::of(pool.user(), None).is_ok_and(|main| main == *pool)
@@ -137,6 +152,14 @@ mod tests {
             assert!(fresh_group(name).is_err(), "{name:?}");
         }
         assert_ne!(fresh_group("friday"), fresh_group("friday"));
+    }
+
+    #[test]
+    fn a_member_whose_key_is_not_known_as_theirs_has_a_mark() {
+        let contradicts = LeafTrust::Contradicts(keypool_client::LeafContradiction::OtherKey);
+        let trusts = [LeafTrust::Verified, LeafTrust::Known, LeafTrust::Unchecked, contradicts];
+        let names = trusts.map(|trust| marked("bob/main", &trust));
+        assert_eq!(names, ["bob", "bob", "bob(?)", "bob(!)"]);
     }
 
     #[test]

@@ -5,7 +5,12 @@ use std::{future::Future, time::Duration};
 use keypool_client::{ExchangeError, Refresh, RefreshError, Severity};
 use tokio::time::timeout;
 
-use super::{Chat, ChatEnd, commands::NO_ANSWER};
+use super::{
+    Chat, ChatEnd,
+    commands::NO_ANSWER,
+    keys::{alarm, is_told_apart},
+};
+use crate::pool::unintroduced;
 
 /// How long a refresh may hold up the next line.
 const REFRESH_WAIT: Duration = Duration::from_secs(5);
@@ -47,6 +52,7 @@ impl Chat<'_> {
                 if refresh.last_resort_used > 0 {
                     self.screen.say(WORN);
                 }
+                self.tell_unintroduced(refresh.unintroduced_devices);
                 let refused: Vec<String> = refresh.rejected;
                 (!refused.is_empty())
                     .then(|| format!("KeyPackages refused: {}", refused.join(", ")))
@@ -59,7 +65,7 @@ impl Chat<'_> {
             Ok(Err(error)) => Some(self.told(&error)?),
             Err(_) => Some(NO_ANSWER.to_owned()),
         };
-        self.audit()?;
+        self.are_keys_due = true;
         if let Some(trouble) = trouble {
             if self.refresh_trouble.as_ref() != Some(&trouble) && self.mail_trouble.is_none() {
                 self.screen.say(&format!("the pool was not refreshed: {trouble}"));
@@ -82,11 +88,25 @@ impl Chat<'_> {
         }
     }
 
-    /// Says once, of everything that is found, that something is wrong.
-    fn audit(&mut self) -> Result<(), ChatEnd> {
+    /// Shows once each device of this user that no key of the user has introduced.
+    fn tell_unintroduced(&mut self, devices: Vec<String>) {
+        for device in devices {
+            if self.unintroduced.insert(device.clone()) {
+                self.screen.say(&unintroduced(&device));
+            }
+        }
+    }
+
+    /// Shows once each user whose keys have changed, and that something else is wrong.
+    pub(super) fn audit(&mut self) -> Result<(), ChatEnd> {
         let mut findings = self.client.audit()?.findings;
         findings.retain(|finding| Severity::Notice < finding.severity());
-        let is_new = findings.iter().any(|finding| !self.findings.contains(finding));
+        let known = std::mem::take(&mut self.findings);
+        let new = findings.iter().filter(|finding| !known.contains(finding));
+        new.filter_map(alarm).for_each(|text| self.screen.say(&text));
+        let (told_apart, findings): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(is_told_apart);
+        let is_new = findings.iter().any(|finding| !known.contains(finding));
         if is_new {
             let (count, s) = (findings.len(), if findings.len() == 1 { "" } else { "s" });
             self.screen.say(&format!(
@@ -94,7 +114,8 @@ impl Chat<'_> {
                  `keypool audit` says what"
             ));
         }
-        self.findings = findings;
+        self.findings = told_apart;
+        self.findings.extend(findings);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use super::{
     support::{PATIENCE, copy, lose_a_package},
 };
 
-fn chat(service: &Service, name: &str) -> Command {
+pub(crate) fn chat(service: &Service, name: &str) -> Command {
     chat_at(service, name, &service.tunnel.url())
 }
 
@@ -32,14 +32,14 @@ fn chat_at(service: &Service, name: &str, server: &str) -> Command {
 }
 
 /// Somebody's chat, with its standard input and output in the test's hands.
-struct Person {
+pub(crate) struct Person {
     program: Child,
     keyboard: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
 impl Person {
-    fn opens(command: &mut Command) -> Self {
+    pub(crate) fn opens(command: &mut Command) -> Self {
         let mut program =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("keypool starts");
         let output = BufReader::new(program.stdout.take().unwrap());
@@ -51,23 +51,36 @@ impl Person {
         Self { program, keyboard, lines }
     }
 
-    fn says(&mut self, line: &str) {
+    pub(crate) fn says(&mut self, line: &str) {
         writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// The next line that holds this text.
-    fn reads(&self, text: &str) -> String {
+    pub(crate) fn reads(&self, text: &str) -> String {
+        let mut before = Vec::new();
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|_| panic!("never read: {text}"));
+            let line = line.unwrap_or_else(|_| panic!("never read: {text}, after {before:#?}"));
             if line.contains(text) {
                 return line;
+            }
+            before.push(line);
+        }
+    }
+
+    /// The lines up to the next one that holds this text.
+    pub(crate) fn reads_to(&self, text: &str) -> String {
+        let mut lines = Vec::new();
+        loop {
+            lines.push(self.reads(""));
+            if lines.last().is_some_and(|line| line.contains(text)) {
+                return lines.join("\n");
             }
         }
     }
 
     /// Ends standard input. Returns the rest of the output, and the code.
-    fn ends(mut self) -> (Vec<String>, i32) {
+    pub(crate) fn ends(mut self) -> (Vec<String>, i32) {
         drop(self.keyboard.take());
         let lines = self.lines.iter().collect();
         (lines, self.program.wait().unwrap().code().unwrap())
@@ -85,7 +98,7 @@ pub(crate) fn typed(service: &Service, name: &str, lines: &str) -> String {
     told(played(&mut chat(service, name), lines))
 }
 
-fn played(command: &mut Command, lines: &str) -> Output {
+pub(crate) fn played(command: &mut Command, lines: &str) -> Output {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut program = command.spawn().unwrap();
     // A program that has ended already reads nothing.
@@ -133,53 +146,58 @@ fn every_command_is_answered_and_so_is_bad_input() {
              /groups\n/history ffff\n/refresh\n/nonsense\n/\n\u{1b}[31m\n/help\n"
         ),
         @r#"
-    you are in no group; /create NAME makes one, /groups lists yours
-    you are in no group; /create NAME makes one, /groups lists yours
-    you are in no group; /create NAME makes one, /groups lists yours
-    you are in no group; /create NAME makes one, /groups lists yours
-    what is the group called? /create NAME
-    friday is made; /invite USER… brings people in
-    nobody else is here yet; /invite USER… first
-    whom? /invite USER…
-    bob is in friday; they see what is said from now on
-    b/c/d was not invited: device "c/d" is not valid: 1 to 64 characters of A-Z a-z 0-9 . _ @ : + -
-    !! was not invited: user "!!" is not valid: 1 to 128 characters of A-Z a-z 0-9 . _ @ : + -
-    carol is not registered at this server; check the name
-    bob is here already
-    alice is here already
-    in friday: alice (you), bob
-    1 friday: 2 members <- here
-    work is made; /invite USER… brings people in
-    1 friday: 2 members
-    2 work: 1 member <- here
-    there is no group "nowhere"; /groups lists them
-    carol is not in friday; /list says who is
-    bob is out of friday
-    in friday: alice (you)
-    you have left friday
-    1 work: 1 member <- here
-    no KeyPackage here has a reference that begins with ffff
-    pool: healthy [################################] 32 of 32 available, 1 of last resort, 0 reserved, 0 spent
-    there is no /nonsense; /help lists the commands
-    there is no /; /help lists the commands
-    nobody else is here yet; /invite USER… first
-    /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
-    /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
-    /groups          your groups, and what you have not read
-    /switch NAME     go to another group, by its name or its number
-    /list            who is in this group
-    /remove USER…    remove people from this group
-    /leave           leave this group
-    /block USER…     let people neither invite you nor write to you; they are not told
-    /unblock USER…   let them again
-    /pool            how many KeyPackages are left for those who invite you
-    /refresh         refill the pool now
-    /history REF     what happened to a KeyPackage; without REF, to all of them
-    /help            this
-    /quit            end; what was not sent yet goes out next time
-    Everything else is said to the group. Begin with // to say something that begins with /.
-    [0]
-    "#
+        you are in no group; /create NAME makes one, /groups lists yours
+        you are in no group; /create NAME makes one, /groups lists yours
+        you are in no group; /create NAME makes one, /groups lists yours
+        you are in no group; /create NAME makes one, /groups lists yours
+        what is the group called? /create NAME
+        friday is made; /invite USER… brings people in
+        nobody else is here yet; /invite USER… first
+        whom? /invite USER…
+        bob is in friday; they see what is said from now on
+        b/c/d was not invited: device "c/d" is not valid: 1 to 64 characters of A-Z a-z 0-9 . _ @ : + -
+        !! was not invited: user "!!" is not valid: 1 to 128 characters of A-Z a-z 0-9 . _ @ : + -
+        carol is not registered at this server; check the name
+        bob is here already
+        alice is here already
+        in friday: alice (you), bob
+        1 friday: 2 members <- here
+        work is made; /invite USER… brings people in
+        1 friday: 2 members
+        2 work: 1 member <- here
+        there is no group "nowhere"; /groups lists them
+        carol is not in friday; /list says who is
+        bob is out of friday
+        in friday: alice (you)
+        you have left friday
+        1 work: 1 member <- here
+        no KeyPackage here has a reference that begins with ffff
+        pool: healthy [################################] 32 of 32 available, 1 of last resort, 0 reserved, 0 spent
+        there is no /nonsense; /help lists the commands
+        there is no /; /help lists the commands
+        nobody else is here yet; /invite USER… first
+        /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
+        /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
+        /groups          your groups, and what you have not read
+        /switch NAME     go to another group, by its name or its number
+        /list            who is in this group
+        /remove USER…    remove people from this group
+        /leave           leave this group
+        /block USER…     let people neither invite you nor write to you; they are not told
+        /unblock USER…   let them again
+        /verify USER     compare the safety number with USER; if it is the same: /verify USER yes
+        /accept USER     see how the keys of USER have changed; to take the new ones: /accept USER yes
+        /accept          write to this group although the keys of members marked (!) are not known as theirs
+        /devices USER    the devices of USER and their keys; without USER, yours
+        /link WORD       link a new device by the word that its chat shows
+        /pool            how many KeyPackages are left for those who invite you
+        /refresh         refill the pool now
+        /history REF     what happened to a KeyPackage; without REF, to all of them
+        /help            this
+        /quit            end; what was not sent yet goes out next time
+        Everything else is said to the group. Begin with // to say something that begins with /.
+        [0]
+        "#
     );
 }
 
@@ -204,8 +222,14 @@ fn somebody_else_speaks_for_the_name() {
         .arg(service.folder.path().join("impostor"));
     let told = told(played(&mut impostor, "/list\n"));
     // Its key is another one each time.
-    let told = told.split(' ').map(|word| if word.len() == 44 { "KEY`" } else { word });
-    assert_snapshot!(told.collect::<Vec<_>>().join(" "), @"
+    let is_key = |word: &&str| word.len() == 43;
+    let key = told.split([' ', '/', '`', '\n']).find(is_key).unwrap_or_default();
+    assert_snapshot!(told.replace(key, "KEY"), @"
+    bob has a device already, and bob/main is not linked to it
+    1. type in the chat of a device of bob: /link bob/main/KEY
+    2. type here the /link line that it shows then
+    if no device is left: /quit, and `keypool recover` with the 24 words
+    this device is not linked yet: type /link and the word that the other device shows, or /quit
     error: identity_bound: the name is bound to another key, or the key to another name. Use the key that registered first, or another name; an operator can tell who holds it.
     if bob is yours: type `keypool vouch main KEY` on a registered device of bob, and here what it prints
     [1]
@@ -431,7 +455,7 @@ fn a_device_that_was_removed_is_told_so_and_how_it_comes_back() {
 }
 
 /// A chat that refreshes by itself once a day.
-fn patient_chat(service: &Service, name: &str) -> Command {
+pub(crate) fn patient_chat(service: &Service, name: &str) -> Command {
     let mut command = chat(service, name);
     command.args(["--refresh-s", "86400", "--refresh-messages", "1000000"]);
     command

@@ -28,7 +28,7 @@ pub(crate) fn told(output: &Output) -> String {
 }
 
 /// Replaces keys, references and times by words.
-fn words(text: &str) -> String {
+pub(crate) fn words(text: &str) -> String {
     let is_hex = |word: &str| word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let replaced = |word: &str| match word.len() {
         43 => "KEY".to_owned(),
@@ -173,6 +173,12 @@ fn the_help_says_what_there_is() {
       register       Make the device's keys and register them at the server
       vouch          Vouch for another device of the user, so that it can register
       remove-device  Remove a device of the user, this one or another: its key is nobody's ever after
+      verify         Show the safety number of you and another user, to compare it with them
+      devices        Show the devices of a user with their keys, and how each came to be the user's
+      recovery-key   Make a recovery key: 24 words, shown once, that register a device when all others
+                     are lost
+      recover        Register this device by the 24 words of the recovery key, which are read from
+                     standard input, and remove all others
       status         Show how full the pool is
       refresh        Keep the pool: fetch its history, clean up, refill it if it is low
       history        Show what happened to the pool, or to one package

@@ -74,17 +74,21 @@ impl Tunnel {
             let late = Late::default();
             for connection in listener.incoming() {
                 let (connection, dead) = (connection.unwrap(), Arc::clone(&dead));
-                let plan = if is_look_up(&connection) {
-                    next_look_up.lock().unwrap().pop_front()
-                } else {
-                    let number = *counter.borrow();
-                    counter.send_replace(number + 1);
-                    plan.lock().unwrap().remove(&number)
-                };
+                let (look_ups, plans) = (Arc::clone(&next_look_up), Arc::clone(&plan));
+                let counter = counter.clone();
                 let (late, limit) = (Arc::clone(&late), limit.load(Ordering::SeqCst));
-                // Some requests wait at the server, and others go on meanwhile.
+                // Some requests wait at the server, and others go on meanwhile; a connection may bring none.
                 let server = *leads_to.lock().unwrap();
                 thread::spawn(move || {
+                    let Some(is_look_up) = is_look_up(&connection) else { return };
+                    let plan = if is_look_up {
+                        look_ups.lock().unwrap().pop_front()
+                    } else {
+                        let mut plans = plans.lock().unwrap();
+                        let number = *counter.borrow();
+                        counter.send_replace(number + 1);
+                        plans.remove(&number)
+                    };
                     let died = serve(connection, server, plan, (&late, limit));
                     dead.lock().unwrap().extend(died);
                 });
@@ -240,11 +244,12 @@ fn serve(
     None
 }
 
-/// Whether a connection brings a look-up in the directory.
-fn is_look_up(connection: &TcpStream) -> bool {
+/// Whether a connection brings a look-up in the directory; `None` if it is closed before it brings anything.
+fn is_look_up(connection: &TcpStream) -> Option<bool> {
     const BEGIN: &[u8] = b"POST /users/devices";
     let mut begin = [0; BEGIN.len()];
-    connection.peek(&mut begin).is_ok_and(|len| len == BEGIN.len() && begin == *BEGIN)
+    let len = connection.peek(&mut begin).ok().filter(|len| *len > 0)?;
+    Some(len == BEGIN.len() && begin == *BEGIN)
 }
 
 /// Reads a whole request.
