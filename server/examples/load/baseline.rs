@@ -261,6 +261,7 @@ async fn status(request: HttpRequest, state: Data<State>) -> actix_web::Result<H
         position: 33,
         head: Hash::ZERO,
         digest: Hash::ZERO,
+        device_list_head: Hash::ZERO,
     }))
 }
 
