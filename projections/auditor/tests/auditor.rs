@@ -21,6 +21,9 @@ mod tool;
 #[path = "auditor/pinning.rs"]
 mod pinning;
 
+#[path = "auditor/identity.rs"]
+mod identity;
+
 #[path = "auditor/serving.rs"]
 mod serving;
 

@@ -95,23 +95,46 @@ impl<L: EventLog + 'static> Pools<L> {
         };
         let (mut changes, mut position) = (Vec::new(), None);
         for (device, identity) in devices {
-            // The latest first: the first that is known ends the search.
-            for version in identity.versions.iter().rev() {
-                let page = self.history(&device, version - 1, 1)?;
-                let Some(record) = page.into_iter().next() else { break };
-                position = position.max(Some(record.seq));
-                if record.seq <= after {
-                    break;
+            let change = |version: &u64| self.device_change(&device, *version);
+            let Some(last) = identity.versions.last().map(change).transpose()?.flatten() else {
+                continue;
+            };
+            position = position.max(Some(last.position));
+            if last.position <= after {
+                continue;
+            }
+            // Positions ascend with versions: the first new one is found by halves.
+            let (mut first, mut end) = (0, if after == 0 { 0 } else { identity.versions.len() });
+            while first < end {
+                let middle = usize::midpoint(first, end);
+                let found = identity.versions.get(middle).map(change).transpose()?.flatten();
+                if found.is_some_and(|found| found.position <= after) {
+                    first = middle + 1;
+                } else {
+                    end = middle;
                 }
-                let EventEnvelope { at, event, .. } = record.envelope;
-                let device = device.clone();
-                changes.push(DeviceChange { device, position: record.seq, at, event });
+            }
+            for version in identity.versions.iter().skip(first).take(limit.saturating_add(1)) {
+                changes.extend(change(version)?);
             }
         }
         changes.sort_unstable_by_key(|change| change.position);
         let more = limit < changes.len();
         changes.truncate(limit);
         Ok(position.map(|position| DeviceChanges { head, position, changes, more }))
+    }
+
+    /// The change of a device with a version of its history.
+    fn device_change(
+        &self,
+        device: &PoolId,
+        version: u64,
+    ) -> Result<Option<DeviceChange>, ReadError> {
+        let record = self.history(device, version.saturating_sub(1), 1)?.into_iter().next();
+        Ok(record.map(|record| {
+            let EventEnvelope { at, event, .. } = record.envelope;
+            DeviceChange { device: device.clone(), position: record.seq, at, event }
+        }))
     }
 
     /// The recovery key of a user, and the device in whose history it stands.

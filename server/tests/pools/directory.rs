@@ -323,6 +323,16 @@ fn check(steps: &[Step]) {
         let registered = story.service.pools.registered_devices("alice").contains(&device);
         assert_eq!(speaks.is_some(), registered);
     }
+    // Page by page it is the same.
+    let (mut pages, mut more) = (Vec::new(), true);
+    while more {
+        let after = pages.last().map_or(0, |last: &DeviceChange| last.position);
+        let page = story.service.pools.device_changes("alice", after, 3).unwrap().unwrap();
+        assert!(page.changes.len() <= 3 && (page.head, page.position) == end);
+        pages.extend(page.changes);
+        more = page.more;
+    }
+    assert_eq!(pages, changes);
     // A part of it is followed by the rest, also after a restart.
     let half = changes.len() / 2;
     let mut known = DeviceList::new("alice");

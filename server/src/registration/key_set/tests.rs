@@ -1,7 +1,6 @@
 //! Key sets, and the tokens that their keys have signed.
 
 use aws_lc_rs::{
-    encoding::AsBigEndian as _,
     rand::SystemRandom,
     rsa::KeySize,
     signature::{
