@@ -143,7 +143,7 @@ fn every_command_is_answered_and_so_is_bad_input() {
             "hello?\n/list\n/leave\n/groups\n/create\n/create friday\nanybody?\n/invite\n\
              /invite bob carol b/c/d !!\n/invite bob\n/invite alice\n/list\n/groups\n/create work\n\
              /groups\n/switch friday\n/switch nowhere\n/remove carol\n/remove bob\n/list\n/leave\n\
-             /groups\n/history ffff\n/refresh\n/nonsense\n/\n\u{1b}[31m\n/help\n"
+             /groups\n/history ffff\n/refresh\n/nonsense\n/\n\u{1b}[31m\n"
         ),
         @r#"
         you are in no group; /create NAME makes one, /groups lists yours
@@ -176,7 +176,16 @@ fn every_command_is_answered_and_so_is_bad_input() {
         there is no /nonsense; /help lists the commands
         there is no /; /help lists the commands
         nobody else is here yet; /invite USER… first
-        /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
+        [0]
+        "#
+    );
+}
+
+#[test]
+fn the_help_lists_the_commands() {
+    let service = Service::start();
+    assert_snapshot!(typed(&service, "alice", "/help\n"), @"
+    /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
         /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
         /groups          your groups, and what you have not read
         /switch NAME     go to another group, by its name or its number
@@ -197,8 +206,7 @@ fn every_command_is_answered_and_so_is_bad_input() {
         /quit            end; what was not sent yet goes out next time
         Everything else is said to the group. Begin with // to say something that begins with /.
         [0]
-        "#
-    );
+    ");
 }
 
 #[test]
