@@ -186,26 +186,26 @@ fn the_help_lists_the_commands() {
     let service = Service::start();
     assert_snapshot!(typed(&service, "alice", "/help\n"), @"
     /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
-        /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
-        /groups          your groups, and what you have not read
-        /switch NAME     go to another group, by its name or its number
-        /list            who is in this group
-        /remove USER…    remove people from this group
-        /leave           leave this group
-        /block USER…     let people neither invite you nor write to you; they are not told
-        /unblock USER…   let them again
-        /verify USER     compare the safety number with USER; if it is the same: /verify USER yes
-        /accept USER     see how the keys of USER have changed; to take the new ones: /accept USER yes
-        /accept          write to this group although the keys of members marked (!) are not known as theirs
-        /devices USER    the devices of USER and their keys; without USER, yours
-        /link WORD       link a new device by the word that its chat shows
-        /pool            how many KeyPackages are left for those who invite you
-        /refresh         refill the pool now
-        /history REF     what happened to a KeyPackage; without REF, to all of them
-        /help            this
-        /quit            end; what was not sent yet goes out next time
-        Everything else is said to the group. Begin with // to say something that begins with /.
-        [0]
+    /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
+    /groups          your groups, and what you have not read
+    /switch NAME     go to another group, by its name or its number
+    /list            who is in this group
+    /remove USER…    remove people from this group
+    /leave           leave this group
+    /block USER…     let people neither invite you nor write to you; they are not told
+    /unblock USER…   let them again
+    /verify USER     compare the safety number with USER; if it is the same: /verify USER yes
+    /accept USER     see how the keys of USER have changed; to take the new ones: /accept USER yes
+    /accept          write to this group although the keys of members marked (!) are not known as theirs
+    /devices USER    the devices of USER and their keys; without USER, yours
+    /link WORD       link a new device by the word that its chat shows
+    /pool            how many KeyPackages are left for those who invite you
+    /refresh         refill the pool now
+    /history REF     what happened to a KeyPackage; without REF, to all of them
+    /help            this
+    /quit            end; what was not sent yet goes out next time
+    Everything else is said to the group. Begin with // to say something that begins with /.
+    [0]
     ");
 }
 
