@@ -2,6 +2,8 @@
 //!
 //! A registered key needs nothing of this, and neither does rotating a key: the previous key has agreed.
 
+mod key_set;
+
 mod list;
 
 mod token;
@@ -17,6 +19,7 @@ use keypool_ledger::{PoolId, SignatureKey, Timestamp};
 use serde::Deserialize;
 
 use self::{
+    key_set::KeySet,
     list::AllowList,
     token::{Claimed, Issuer, TokenError},
 };
@@ -44,6 +47,10 @@ pub struct RegistrationSettings {
     pub allow_list: Option<PathBuf>,
     /// The file with the public keys of who issues tokens, where there are tokens.
     pub jwt_key: Option<PathBuf>,
+    /// The file with the key set (JWKS) of who issues tokens, where there is one.
+    pub jwt_jwks: Option<PathBuf>,
+    /// The issuer that a token must name, where one is asked for.
+    pub jwt_issuer: Option<String>,
     /// The audience that a token must name.
     pub jwt_audience: Option<String>,
 }
@@ -111,13 +118,24 @@ pub(crate) enum Admission {
 #[derive(Debug)]
 pub(crate) enum Registrar {
     Tofu,
-    AllowList { path: PathBuf, list: RwLock<AllowList> },
-    Jwt { path: PathBuf, issuer: RwLock<Issuer> },
+    AllowList {
+        path: PathBuf,
+        list: RwLock<AllowList>,
+    },
+    /// The files of public keys and of a key set: one of them, or both.
+    Jwt {
+        keys: Option<PathBuf>,
+        key_set: Option<PathBuf>,
+        issuer: RwLock<Issuer>,
+    },
 }
 
 impl Registrar {
     /// Reads the files that the settings name.
-    pub(crate) fn open(settings: &RegistrationSettings) -> Result<Self, RegistrationError> {
+    pub(crate) fn open(
+        settings: &RegistrationSettings,
+        now: Timestamp,
+    ) -> Result<Self, RegistrationError> {
         let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
         let registrar = match settings.policy {
             RegistrationPolicy::Tofu => Self::Tofu,
@@ -125,8 +143,10 @@ impl Registrar {
                 Self::AllowList { path: path(&settings.allow_list), list: RwLock::default() }
             }
             RegistrationPolicy::Jwt => {
-                let issuer = Issuer::of(settings.jwt_audience.clone().unwrap_or_default());
-                Self::Jwt { path: path(&settings.jwt_key), issuer: RwLock::new(issuer) }
+                let RegistrationSettings { jwt_key, jwt_jwks, jwt_issuer, jwt_audience, .. } =
+                    settings.clone();
+                let issuer = Issuer::of(jwt_audience.unwrap_or_default(), jwt_issuer, now);
+                Self::Jwt { keys: jwt_key, key_set: jwt_jwks, issuer: RwLock::new(issuer) }
             }
         };
         registrar.reload()?;
@@ -143,10 +163,14 @@ impl Registrar {
                 *list.write().unwrap_or_else(PoisonError::into_inner) = read;
                 Ok(Some(count))
             }
-            Self::Jwt { path, issuer } => {
-                let keys = parsed(path, token::public_keys)?;
-                let count = keys.len();
-                issuer.write().unwrap_or_else(PoisonError::into_inner).keys = keys;
+            Self::Jwt { keys, key_set, issuer } => {
+                let keys = keys.as_ref().map(|path| parsed(path, token::public_keys));
+                let keys = keys.transpose()?.unwrap_or_default();
+                let key_set = key_set.as_ref().map(|path| parsed(path, KeySet::parse));
+                let key_set = key_set.transpose()?.unwrap_or_default();
+                let count = keys.len() + key_set.len();
+                let mut issuer = issuer.write().unwrap_or_else(PoisonError::into_inner);
+                (issuer.keys, issuer.key_set) = (keys, key_set);
                 Ok(Some(count))
             }
         }

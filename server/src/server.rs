@@ -220,6 +220,8 @@ fn state(
     clock: Arc<dyn Clock>,
     (address, bounds): (SocketAddr, Bounds),
 ) -> Result<State, StartError> {
+    let registrar =
+        Registrar::open(&settings.registration, clock.now()).map_err(SettingsError::from)?;
     Ok(State {
         store: OnceLock::new(),
         ledger: OnceLock::new(),
@@ -227,7 +229,7 @@ fn state(
         clock,
         public_names: public_names(&settings.public_names, address),
         insecure_no_auth: settings.insecure_no_auth,
-        registrar: Arc::new(Registrar::open(&settings.registration).map_err(SettingsError::from)?),
+        registrar: Arc::new(registrar),
         body_bytes_max: settings.body_bytes_max,
         bodies: BodyBudget::of_bytes(settings.bodies_bytes_max),
         body_timeout: settings.body_timeout,

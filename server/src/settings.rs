@@ -174,6 +174,8 @@ impl From<Options> for Settings {
                 policy: said.registration.unwrap_or_default(),
                 allow_list: said.allow_list,
                 jwt_key: said.jwt_key,
+                jwt_jwks: said.jwt_jwks,
+                jwt_issuer: said.jwt_issuer,
                 jwt_audience: said.jwt_audience,
             },
             limits,

@@ -179,7 +179,7 @@ fn a_token_of_the_operators_takes_the_place_of_a_voucher() {
                 policy: RegistrationPolicy::Jwt,
                 jwt_key: Some(file.clone()),
                 jwt_audience: Some("chat.example".to_owned()),
-                allow_list: None,
+                ..RegistrationSettings::default()
             };
         });
         let (bob, phone) = (open(&service, "bob"), open(&service, "bob/phone"));

@@ -44,6 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("comfy_table", &["client/cli/src/pool.rs", "projections/auditor/src/bin/"]),
     ("indicatif", &["projections/auditor/src/bin/keypool-ledger/input.rs"]),
     ("openmls", &["server/src/admission.rs", "server/src/admission/", "client/src/"]),
+    ("jsonwebtoken", &["server/src/registration/key_set.rs", "server/src/registration/key_set/"]),
     ("webpki", &["server/src/admission/x509.rs"]),
     ("chacha20poly1305", &["client/src/storage/sealing/cipher.rs"]),
     ("argon2", &["client/src/storage/sealing/device_key.rs"]),

@@ -1,19 +1,29 @@
-//! The operator's token: a JWT (RFC 7519) signed with Ed25519 (RFC 8037), bound to the device's key.
+//! The operator's token: a JWT (RFC 7519), bound to the device's key, or good for one device.
 //!
-//! One algorithm and a handful of claims: so it is read here, with the verification that requests have,
-//! and the libraries' other algorithms, and their dependencies, stay outside.
+//! A token that is signed with a key of `--jwt-key` is verified as requests are; one of a key set by the
+//! library of [`KeySet`]. A handful of claims is read here, with the server's own clock.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use keypool_api::has_signed;
 use keypool_ledger::{Signature, SignatureKey, Timestamp};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use super::key_set::KeySet;
 use crate::authentication::is_public_key;
 
 /// How long a token may be valid for, in seconds.
 const VALID_SECS_MAX: u64 = 3600;
 /// How far the issuer's clock may differ, in seconds.
 const SKEW_SECS: u64 = 30;
+/// How many tokens that are bound to no key are remembered until they end.
+const USED_MAX: usize = 1 << 16;
+/// How many bytes the name of a token may have.
+const JTI_BYTES_MAX: usize = 256;
 /// How many bytes a token may have.
 const TOKEN_BYTES_MAX: usize = 4096;
 /// The bytes before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
@@ -56,6 +66,21 @@ pub(crate) enum TokenError {
     /// Bound to another key.
     #[error("is bound to another key than the one that signs the request (cnf.kid)")]
     Key,
+    /// Signed with an algorithm of which the key set has no key.
+    #[error("is signed with {0}, of which the operator's key set has no key")]
+    NoKey(String),
+    /// Of another issuer.
+    #[error("is of another issuer")]
+    Issuer,
+    /// Bound to no key, and without what makes it good for one device.
+    #[error("is bound to no key (cnf.kid), and has no jti and iat by which it could be used once")]
+    Unbound,
+    /// Bound to no key, and used before.
+    #[error("was used by another device; get a new one")]
+    Used,
+    /// Bound to no key, and perhaps used before the server was started.
+    #[error("was issued before the server was started, or just after; get a new one")]
+    BeforeStart,
 }
 
 /// The claims of a request that the token must confirm.
@@ -65,16 +90,26 @@ pub(super) struct Claimed<'a> {
 }
 
 /// The issuer of tokens, and their audience.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Issuer {
     /// A token is signed with one of them: several, while one follows another.
     pub(super) keys: Vec<SignatureKey>,
+    /// Or with one of these.
+    pub(super) key_set: KeySet,
     audience: String,
+    /// The `iss` of a token; any if there is none.
+    name: Option<String>,
+    /// When the server was started.
+    since: Timestamp,
+    /// The tokens that are bound to no key and were used, by name: the user and key, and when they end.
+    used: Mutex<HashMap<String, (String, SignatureKey, u64)>>,
 }
 
 #[derive(Deserialize)]
 struct TokenHeader {
     alg: String,
+    #[serde(default)]
+    kid: Option<String>,
     #[serde(default)]
     crit: Option<serde_json::Value>,
 }
@@ -88,7 +123,12 @@ struct Claims {
     nbf: Option<u64>,
     #[serde(default)]
     iat: Option<u64>,
-    cnf: Confirmation,
+    #[serde(default)]
+    iss: Option<String>,
+    #[serde(default)]
+    jti: Option<String>,
+    #[serde(default)]
+    cnf: Option<Confirmation>,
 }
 
 /// One service, or several (RFC 7519 section 4.1.3).
@@ -106,8 +146,8 @@ struct Confirmation {
 }
 
 impl Issuer {
-    pub(super) const fn of(audience: String) -> Self {
-        Self { keys: Vec::new(), audience }
+    pub(super) fn of(audience: String, name: Option<String>, since: Timestamp) -> Self {
+        Self { audience, name, since, ..Self::default() }
     }
 
     /// Checks that a token of the operator's lets this key register for this user now.
@@ -125,13 +165,47 @@ impl Issuer {
         if !is_for_us {
             return Err(TokenError::Audience);
         }
+        if self.name.is_some() && self.name != claims.iss {
+            return Err(TokenError::Issuer);
+        }
         check_time(&claims, now.as_secs())?;
         if claims.sub != claimed.user {
             return Err(TokenError::User);
         }
-        if claims.cnf.kid != claimed.key.to_string() {
-            return Err(TokenError::Key);
+        match &claims.cnf {
+            Some(bound) if bound.kid == claimed.key.to_string() => Ok(()),
+            Some(_) => Err(TokenError::Key),
+            None => self.use_once(&claims, claimed, now.as_secs()),
         }
+    }
+
+    /// Uses up a token that is bound to no key: afterwards it is good for this user and key only. Used tokens
+    /// are remembered in memory, so one that may have been used before the start is refused.
+    fn use_once(&self, claims: &Claims, claimed: &Claimed<'_>, now: u64) -> Result<(), TokenError> {
+        let (Some(name), Some(issued)) = (&claims.jti, claims.iat) else {
+            return Err(TokenError::Unbound);
+        };
+        if name.is_empty() || JTI_BYTES_MAX < name.len() {
+            return Err(TokenError::Unbound);
+        }
+        if now.saturating_add(SKEW_SECS) < issued {
+            return Err(TokenError::TooEarly);
+        }
+        if issued <= self.since.as_secs().saturating_add(SKEW_SECS) {
+            return Err(TokenError::BeforeStart);
+        }
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((user, key, _)) = used.get(name) {
+            let is_same = user == claimed.user && key == claimed.key;
+            return if is_same { Ok(()) } else { Err(TokenError::Used) };
+        }
+        if USED_MAX <= used.len() {
+            used.retain(|_, (.., end)| now < end.saturating_add(SKEW_SECS));
+        }
+        if USED_MAX <= used.len() {
+            return Err(TokenError::Used);
+        }
+        used.insert(name.clone(), (claimed.user.to_owned(), claimed.key.clone(), claims.exp));
         Ok(())
     }
 
@@ -140,11 +214,22 @@ impl Issuer {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let header: TokenHeader = json(header)?;
-        if header.alg != "EdDSA" {
-            return Err(TokenError::Algorithm(header.alg.chars().take(20).collect()));
+        let of_set = self.key_set.knows(&header.alg);
+        if header.alg != "EdDSA" && !of_set {
+            let named = header.alg.chars().take(20).collect();
+            let has_set = 0 < self.key_set.len();
+            let refused = if has_set { TokenError::NoKey } else { TokenError::Algorithm };
+            return Err(refused(named));
         }
         if header.crit.is_some() {
             return Err(TokenError::Critical);
+        }
+        let named = (header.alg.as_str(), header.kid.as_deref());
+        if of_set && self.key_set.has_signed(named, signed.as_bytes(), signature) {
+            return json(claims);
+        }
+        if header.alg != "EdDSA" {
+            return Err(TokenError::Signature);
         }
         let signature = BASE64URL_NOPAD.decode(signature.as_bytes());
         let signature = signature.map_err(|_| TokenError::Malformed)?;

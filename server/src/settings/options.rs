@@ -154,6 +154,13 @@ pub struct Options {
     /// SIGHUP
     #[arg(long, env = "KEYPOOL_JWT_KEY", value_name = "FILE")]
     pub jwt_key: Option<PathBuf>,
+    /// The key set (JWKS) of who issues tokens, with keys for EdDSA, ES256 or RS256; with --registration jwt,
+    /// beside --jwt-key or in its place. It is read again on SIGHUP
+    #[arg(long, env = "KEYPOOL_JWT_JWKS", value_name = "FILE")]
+    pub jwt_jwks: Option<PathBuf>,
+    /// The issuer that a token must name (its `iss`), with --registration jwt; any if it is left out
+    #[arg(long, env = "KEYPOOL_JWT_ISSUER", value_name = "ISSUER")]
+    pub jwt_issuer: Option<String>,
     /// Whom a token must be for (its `aud`), with --registration jwt
     #[arg(long, env = "KEYPOOL_JWT_AUDIENCE", value_name = "NAME")]
     pub jwt_audience: Option<String>,
@@ -274,6 +281,8 @@ impl Options {
             registration: self.registration.or(file.registration),
             allow_list: self.allow_list.or(file.allow_list),
             jwt_key: self.jwt_key.or(file.jwt_key),
+            jwt_jwks: self.jwt_jwks.or(file.jwt_jwks),
+            jwt_issuer: self.jwt_issuer.or(file.jwt_issuer),
             jwt_audience: self.jwt_audience.or(file.jwt_audience),
             quota_pair: self.quota_pair.or(file.quota_pair),
             quota_pair_held: self.quota_pair_held.or(file.quota_pair_held),

@@ -6,10 +6,20 @@ use crate::registration::{RegistrationPolicy, RegistrationSettings};
 impl RegistrationSettings {
     /// Refuses settings that are missing, and settings without an effect: they were meant to have one.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
-        let Self { policy, allow_list, jwt_key, jwt_audience } = self;
+        let Self { policy, allow_list, jwt_key, jwt_jwks, jwt_issuer, jwt_audience } = self;
+        let jwt = RegistrationPolicy::Jwt;
+        for (flag, is_said) in
+            [("--jwt-jwks", jwt_jwks.is_some()), ("--jwt-issuer", jwt_issuer.is_some())]
+        {
+            if is_said && *policy != jwt {
+                return Err(SettingsError::Idle(flag, jwt.word()));
+            }
+        }
+        // A key set takes the place of the keys.
+        let has_key = jwt_key.is_some() || (*policy == jwt && jwt_jwks.is_some());
         let said = [
             ("--allow-list", allow_list.is_some(), RegistrationPolicy::AllowList),
-            ("--jwt-key", jwt_key.is_some(), RegistrationPolicy::Jwt),
+            ("--jwt-key", has_key, RegistrationPolicy::Jwt),
             ("--jwt-audience", jwt_audience.is_some(), RegistrationPolicy::Jwt),
         ];
         for (flag, is_said, needed_by) in said {

@@ -78,6 +78,8 @@ fn a_policy_that_lacks_something_or_a_wrong_file_does_not_start() {
         said(&["--registration", "allow-list"]),
         said(&["--registration", "jwt", "--jwt-key", &pem]),
         said(&["--allow-list", &list]),
+        said(&["--jwt-jwks", &list]),
+        said(&["--registration", "jwt", "--jwt-jwks", &list, "--jwt-audience", "a"]),
         said(&[
             "--registration",
             "jwt",
@@ -96,6 +98,8 @@ fn a_policy_that_lacks_something_or_a_wrong_file_does_not_start() {
     keypool-server: --allow-list is missing; --registration allow-list needs it (2)
     keypool-server: --jwt-audience is missing; --registration jwt needs it (2)
     keypool-server: --allow-list has no effect without --registration allow-list (2)
+    keypool-server: --jwt-jwks has no effect without --registration jwt (2)
+    keypool-server: DIR/list, line 1: expected a JWK set: expected value at line 1 column 1 (2)
     keypool-server: --allow-list has no effect without --registration allow-list (2)
     keypool-server: DIR/list, line 1: "AAAA" is not the base64url of an Ed25519 public key (2)
     keypool-server: DIR/pem, line 1: expected public keys in PEM, each from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY----- (2)
@@ -135,7 +139,7 @@ pub(crate) fn start(dir: &Path) -> Running {
             policy: RegistrationPolicy::Jwt,
             jwt_key: Some(keys),
             jwt_audience: Some("chat.example".to_owned()),
-            allow_list: None,
+            ..RegistrationSettings::default()
         };
     })
 }
@@ -255,6 +259,43 @@ async fn a_token_that_the_signature_does_not_cover_is_refused() {
             crate::harness::answer(running.api.with_headers(&draft, &headers)).await.unwrap();
         assert_eq!((sent.status, sent.code()), (401, "unauthenticated"), "{}", sent.body);
     }
+}
+
+#[actix_web::test]
+async fn a_token_of_a_key_set_lets_its_device_register_and_the_set_is_read_again_when_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("jwks.json");
+    let jwk = |key: &SigningKey| {
+        let x = BASE64URL_NOPAD.encode(key.verifying_key().as_bytes());
+        json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": x }] }).to_string()
+    };
+    fs::write(&file, jwk(&issuer())).unwrap();
+    let mut server = command(&dir.path().join("data"));
+    let path = file.to_str().unwrap();
+    let flags = ["--registration", "jwt", "--jwt-jwks", path, "--jwt-audience", "chat.example"];
+    let flags = [&flags[..], &["--jwt-issuer", "https://accounts.example"]].concat();
+    let mut server = Process::spawn(server.args(flags).stderr(Stdio::piped()));
+    let claims_of = |device: &Device| {
+        let mut claims = claims(device);
+        claims["exp"] = json!(server.api.clock.now().as_secs() + 600);
+        claims["iss"] = json!("https://accounts.example");
+        claims
+    };
+    let (alice, bob, carol) = (Device::new("alice"), Device::new("bob"), Device::new("carol"));
+    let next = SigningKey::from_bytes(&[43; 32]);
+    let drafts = [(&alice, issuer()), (&bob, next.clone()), (&carol, issuer())]
+        .map(|(device, by)| registration(device).with_token(&token(&by, &claims_of(device))));
+    assert_eq!(server.api.send(&alice, &drafts[0]).await.status, 201);
+    assert_eq!(server.api.send(&bob, &drafts[1]).await.code(), "not_allowed");
+    // A set that cannot be read leaves the one before in force.
+    fs::write(&file, "{}").unwrap();
+    assert!(server.reload("who may register").contains("expected a JWK set"));
+    assert_eq!(server.api.send(&bob, &drafts[1]).await.code(), "not_allowed");
+    fs::write(&file, jwk(&next)).unwrap();
+    server.reload("who may register");
+    assert_eq!(server.api.send(&bob, &drafts[1]).await.status, 201);
+    assert_eq!(server.api.send(&carol, &drafts[2]).await.code(), "not_allowed");
+    assert!(server.terminate().success());
 }
 
 /// Two names whose histories had one fingerprint when it was made without a secret.

@@ -18,8 +18,12 @@ MCowBQYDK2VwAyEAhrSoQmhymHCtGo2CHLp7AEHxJS0E63jEuL0hoAdGMIc=
 const KEY: &str = "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg";
 const NOW: u64 = 1_766_400_000;
 
+fn of_keypool() -> Issuer {
+    Issuer::of("keypool.example".to_owned(), None, Timestamp::from_secs(NOW - 100))
+}
+
 fn issuer(pem: &str) -> Issuer {
-    Issuer { keys: public_keys(pem).unwrap(), ..Issuer::of("keypool.example".to_owned()) }
+    Issuer { keys: public_keys(pem).unwrap(), ..of_keypool() }
 }
 
 /// Checks a token for the device of [`KEY`], of a user, some seconds after [`NOW`].
@@ -66,7 +70,7 @@ fn with(name: &str, value: &Value) -> Value {
 fn a_token_that_says_something_else_is_refused_for_that() {
     let test_key = SigningKey::from_bytes(&[9; 32]).verifying_key();
     let keys = vec![SignatureKey::new(test_key.as_bytes()).unwrap()];
-    let issuer = Issuer { keys, ..Issuer::of("keypool.example".to_owned()) };
+    let issuer = Issuer { keys, ..of_keypool() };
     let eddsa = json!({ "alg": "EdDSA" });
     let of = |claims: &Value| found(&issuer, &token(&eddsa, claims), "alice", 0);
     assert_eq!(of(&claims()), Ok(()));
