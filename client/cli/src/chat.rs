@@ -97,8 +97,6 @@ struct Chat<'a> {
     shown_numbers: BTreeMap<String, String>,
     /// The changes of verified users' devices that were shown.
     key_changes: KeyChanges,
-    /// Users were looked up, and something about their keys may be to be shown.
-    are_keys_due: bool,
     options: ChatOptions,
 }
 
@@ -151,7 +149,6 @@ impl<'a> Chat<'a> {
             unintroduced: BTreeSet::new(),
             shown_numbers: BTreeMap::new(),
             key_changes: KeyChanges::default(),
-            are_keys_due: false,
             options,
         }
     }
@@ -176,7 +173,7 @@ impl<'a> Chat<'a> {
                 mail.alongside(Box::pin(self.refresh_if_needed())).await?;
                 refresh.set(sleep(period));
             }
-            if self.are_keys_due {
+            if self.key_changes.are_due {
                 self.tell_keys()?;
             }
             self.ask()?;

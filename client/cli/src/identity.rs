@@ -33,12 +33,13 @@ pub(crate) async fn verify(whose: &Whose, user: &str, is_same: bool) -> Result<(
     }
     let is_verified = is_verified || is_same;
     let value = json!({ "user": user, "safety_number": number, "verified": is_verified });
-    let next = match is_verified {
-        true => format!("{user} is verified"),
-        false => format!(
+    let next = if is_verified {
+        format!("{user} is verified")
+    } else {
+        format!(
             "compare it with the number that {user} sees, in person or on the phone; if it is the same: \
              keypool verify {user} --same"
-        ),
+        )
     };
     say(whose.json, &value, &format!("{}\n{next}", number_text(user, &number)))
 }
@@ -69,7 +70,7 @@ fn device_value(peer: &PeerKeys, device: &PeerDevice) -> Value {
     })
 }
 
-/// The text for a user of whom no device is registered.
+/// The text for a user without a registered device.
 pub(crate) fn no_device(user: &str) -> String {
     format!("{} has no device at this server; check the name", plain(user))
 }

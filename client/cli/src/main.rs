@@ -83,7 +83,7 @@ enum CliCommand {
     /// Make the device's keys and register them at the server
     Register {
         /// What another device of the user says for this one, as `keypool vouch` prints it there
-        #[arg(long, value_name = "WORD")]
+        #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
         voucher: Option<Voucher>,
     },
     /// Vouch for another device of the user, so that it can register
@@ -92,6 +92,7 @@ enum CliCommand {
         #[arg(value_name = "DEVICE")]
         other: String,
         /// Its key, as it says when it is refused
+        #[arg(allow_hyphen_values = true)]
         keyid: SignatureKey,
     },
     /// Remove a device of the user, this one or another: its key is nobody's ever after
@@ -281,4 +282,20 @@ fn explain(json: bool, code: Option<&str>) -> Result<(), Box<dyn Error>> {
         say(json, &value, &text)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One key in 64 begins so, and a voucher begins with a key.
+    #[test]
+    fn a_key_and_a_voucher_may_begin_with_a_hyphen() {
+        let key = "-".to_owned() + &"A".repeat(42);
+        let voucher = format!("{key}.{}.1.{}", "0".repeat(64), "A".repeat(86));
+        for arguments in [["vouch", "phone", &key], ["register", "--voucher", &voucher]] {
+            let parsed = Cli::try_parse_from(["keypool"].iter().chain(&arguments));
+            assert!(parsed.is_ok(), "{:?}", parsed.err());
+        }
+    }
 }

@@ -183,7 +183,7 @@ impl Chat<'_> {
 
     async fn invite(&mut self, group: &GroupId, people: Vec<String>) -> Result<String, ChatEnd> {
         let who = people.join(", ");
-        self.are_keys_due = true;
+        self.key_changes.are_due = true;
         match in_time(self.client.invite(group, people)).await {
             Some(outcome) => self.invited(&who, outcome),
             None => Ok(self.waits(&format!("the invitation of {}", plain(&who)))),
@@ -343,7 +343,7 @@ impl Chat<'_> {
                     return Ok(());
                 }
                 Some(Err(error @ RegisterError::Rotation(_))) => return Err(error.into()),
-                Some(Err(error)) => return Err(self.cannot_take_part(&error)),
+                Some(Err(error)) => return Err(cannot_take_part(&error)),
             }
             self.is_refresh_due = true;
         }
@@ -404,19 +404,19 @@ impl Chat<'_> {
         self.screen.say("the server does not know this device any more: it was removed");
     }
 
-    /// Why the device cannot take part at all.
-    fn cannot_take_part(&self, error: &RegisterError) -> ChatEnd {
-        let advice = match error {
-            RegisterError::KeyRetired(_) => KEY_RETIRED.to_owned(),
-            _ => "look at --server".to_owned(),
-        };
-        ChatEnd::Broken(format!("{}\n{advice}", sentence(error)).into())
-    }
-
     fn waits(&mut self, what: &str) -> String {
         self.is_waiting = true;
         format!("{what} is not finished; it goes on when the server answers")
     }
+}
+
+/// Why the device cannot take part at all.
+fn cannot_take_part(error: &RegisterError) -> ChatEnd {
+    let advice = match error {
+        RegisterError::KeyRetired(_) => KEY_RETIRED.to_owned(),
+        _ => "look at --server".to_owned(),
+    };
+    ChatEnd::Broken(format!("{}\n{advice}", sentence(error)).into())
 }
 
 /// Whether the server answers that no device is registered with this key.

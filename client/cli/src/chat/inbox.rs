@@ -68,30 +68,19 @@ impl Chat<'_> {
     fn text_of(&mut self, what: MailboxEventKind) -> Result<Option<String>, ChatEnd> {
         Ok(match what {
             MailboxEventKind::Joined { group, inviter, last_resort, trust, untrusted } => {
-                (self.is_refresh_due, self.are_keys_due) = (true, true);
-                let name = self.name(&group);
-                let is_first = self.current.is_none();
-                let where_to = if is_first { String::new() } else { format!("; /switch {name}") };
-                if is_first {
-                    self.current = Some(group);
-                    self.redraw_first()?;
-                }
-                let how = if last_resort { ", by your last-resort KeyPackage" } else { "" };
-                let who = marked(&inviter, &trust);
-                let joined = format!("{who} has brought you into {name}{how}{where_to}");
-                Some(with_untrusted(joined, trust::untrusted(&name, &untrusted)))
+                let inviter = marked(&inviter, &trust);
+                let joined = self.joined(&group, &inviter, last_resort)?;
+                Some(with_untrusted(&joined, trust::untrusted(&self.name(&group), &untrusted)))
             }
             MailboxEventKind::InvitationRefused { group, inviter, why } => {
-                self.are_keys_due = true;
+                self.key_changes.are_due = true;
                 Some(trust::refused_invitation(&self.name(&group), &inviter, why))
             }
             MailboxEventKind::OtherSender { group, sender, named } => {
                 Some(trust::other_sender(&self.name(&group), &sender, &named))
             }
             MailboxEventKind::Message { group, sender, trust, bytes } => {
-                self.are_keys_due |= !trust.is_known();
-                self.messages = self.messages.saturating_add(1);
-                self.is_refresh_due |= self.messages >= self.options.refresh_messages;
+                self.key_changes.are_due |= !trust.is_known();
                 self.message(&group, &marked(&sender, &trust), &bytes)?
             }
             MailboxEventKind::Changed(change) => self.changed(&change),
@@ -138,6 +127,26 @@ impl Chat<'_> {
         })
     }
 
+    /// The group that the device was brought into; it is the current one if there was none.
+    fn joined(
+        &mut self,
+        group: &GroupId,
+        inviter: &str,
+        last_resort: bool,
+    ) -> Result<String, ChatEnd> {
+        self.is_refresh_due = true;
+        self.key_changes.are_due = true;
+        let name = self.name(group);
+        let is_first = self.current.is_none();
+        let where_to = if is_first { String::new() } else { format!("; /switch {name}") };
+        if is_first {
+            self.current = Some(group.clone());
+            self.redraw_first()?;
+        }
+        let how = if last_resort { ", by your last-resort KeyPackage" } else { "" };
+        Ok(format!("{inviter} has brought you into {name}{how}{where_to}"))
+    }
+
     /// A message; those of a group that is being left are not shown.
     fn message(
         &mut self,
@@ -145,6 +154,8 @@ impl Chat<'_> {
         sender: &str,
         bytes: &[u8],
     ) -> Result<Option<String>, ChatEnd> {
+        self.messages = self.messages.saturating_add(1);
+        self.is_refresh_due |= self.messages >= self.options.refresh_messages;
         let all = self.groups()?;
         if !all.contains(group) {
             return Ok(None);
@@ -176,7 +187,7 @@ impl Chat<'_> {
     /// The members who came and went, and the sender of the change.
     fn changed(&mut self, change: &Change) -> Option<String> {
         let (who, name) = (person(&change.sender), self.name(&change.group));
-        self.are_keys_due = true;
+        self.key_changes.are_due = true;
         if change.removed_self {
             // Nobody is spoken to by accident: the next group is chosen by the user.
             self.current.take_if(|current| *current == change.group);
@@ -194,13 +205,16 @@ impl Chat<'_> {
         }
         let changed = (!parts.is_empty()).then(|| format!("{who} has {}", parts.join(" and ")));
         let untrusted = trust::untrusted(&name, &change.untrusted);
-        changed.map(|changed| with_untrusted(changed, untrusted.clone())).or(untrusted)
+        match changed {
+            Some(changed) => Some(with_untrusted(&changed, untrusted)),
+            None => untrusted,
+        }
     }
 }
 
 /// A text, and on lines of its own the members whose keys are not known as theirs.
-fn with_untrusted(text: String, untrusted: Option<String>) -> String {
-    untrusted.map_or(text.clone(), |untrusted| format!("{text}\n{untrusted}"))
+fn with_untrusted(text: &str, untrusted: Option<String>) -> String {
+    untrusted.map_or_else(|| text.to_owned(), |untrusted| format!("{text}\n{untrusted}"))
 }
 
 /// Some members by name, or that it is nobody.

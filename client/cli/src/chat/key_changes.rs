@@ -1,4 +1,4 @@
-//! Changes of the devices of users whom a person has verified, each shown once.
+//! Changes of the devices of verified users, each shown once.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,8 @@ use keypool_client::{PeerChange, PeerChangeKind, PeerKeys, PeerStatus, Timestamp
 /// The changes that were shown, by user.
 #[derive(Debug, Default)]
 pub(super) struct KeyChanges {
+    /// Users were looked up: something about their keys may be to be shown.
+    pub(super) are_due: bool,
     /// The time of the last change that is known of each user.
     seen_until: BTreeMap<String, Timestamp>,
 }

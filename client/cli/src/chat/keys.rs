@@ -22,7 +22,7 @@ impl Chat<'_> {
             // Without an answer the members are listed as they are known.
             drop(in_time(self.client.check_members(group)).await);
             members = self.client.members(group)?;
-            self.are_keys_due = true;
+            self.key_changes.are_due = true;
         }
         let own = self.client.identity().pool().to_string();
         let listed = |member: &GroupMember| {
@@ -53,7 +53,7 @@ impl Chat<'_> {
             Some(Err(error)) => return self.told(&error),
             None => return Ok(NO_ANSWER.to_owned()),
         };
-        self.are_keys_due = true;
+        self.key_changes.are_due = true;
         let Some(peer) = self.client.peer(user)? else { return Ok(no_device(user)) };
         if let PeerStatus::Changed { why, .. } = &peer.status {
             return Ok(format!("{}; /accept {user} shows more", keys_changed(user, why)));
@@ -78,7 +78,7 @@ impl Chat<'_> {
         let user = who.map_or_else(|| self.client.identity().pool().user(), |who| target(who).0);
         match in_time(self.client.look_up_peer(user)).await {
             Some(Ok(Some(peer))) if !peer.devices.is_empty() => {
-                self.are_keys_due = true;
+                self.key_changes.are_due = true;
                 Ok(devices_text(self.client, &peer))
             }
             Some(Ok(_)) => Ok(no_device(user)),
@@ -132,7 +132,7 @@ impl Chat<'_> {
         changed: &str,
         after: Option<&PeerKeys>,
     ) -> Result<String, ChatEnd> {
-        self.are_keys_due = true;
+        self.key_changes.are_due = true;
         // The members of groups are judged by the new keys.
         for group in self.groups()? {
             drop(in_time(self.client.check_members(&group)).await);
@@ -164,7 +164,7 @@ impl Chat<'_> {
 
     /// Shows once the findings of the audit, and the changes of verified users' devices.
     pub(super) fn tell_keys(&mut self) -> Result<(), ChatEnd> {
-        self.are_keys_due = false;
+        self.key_changes.are_due = false;
         self.audit()?;
         self.tell_changes()
     }

@@ -170,7 +170,7 @@ impl Chat<'_> {
 
     fn wait_for(&mut self, linked: LinkedDevice, groups: Option<Vec<GroupId>>, late: &str) {
         match linked.polls_left.checked_sub(1) {
-            Some(polls_left) => self.linked = Some(LinkedDevice { groups, polls_left, ..linked }),
+            Some(polls_left) => self.linked = Some(LinkedDevice { polls_left, groups, ..linked }),
             None => self.screen.say(late),
         }
     }
@@ -190,9 +190,8 @@ impl Chat<'_> {
 
     /// Invites a device to a group. Returns false if that is to be tried again.
     async fn brings_in(&mut self, device: &PoolId, group: &GroupId) -> Result<bool, ChatEnd> {
-        let outcome = match in_time(self.client.invite(group, [device.clone()])).await {
-            Some(outcome) => outcome,
-            None => return Ok(false),
+        let Some(outcome) = in_time(self.client.invite(group, [device.clone()])).await else {
+            return Ok(false);
         };
         if may_come_later(&outcome) {
             return Ok(false);

@@ -65,7 +65,7 @@ impl Chat<'_> {
             Ok(Err(error)) => Some(self.told(&error)?),
             Err(_) => Some(NO_ANSWER.to_owned()),
         };
-        self.are_keys_due = true;
+        self.key_changes.are_due = true;
         if let Some(trouble) = trouble {
             if self.refresh_trouble.as_ref() != Some(&trouble) && self.mail_trouble.is_none() {
                 self.screen.say(&format!("the pool was not refreshed: {trouble}"));

@@ -143,7 +143,7 @@ fn every_command_is_answered_and_so_is_bad_input() {
             "hello?\n/list\n/leave\n/groups\n/create\n/create friday\nanybody?\n/invite\n\
              /invite bob carol b/c/d !!\n/invite bob\n/invite alice\n/list\n/groups\n/create work\n\
              /groups\n/switch friday\n/switch nowhere\n/remove carol\n/remove bob\n/list\n/leave\n\
-             /groups\n/history ffff\n/refresh\n/nonsense\n/\n\u{1b}[31m\n/help\n"
+             /groups\n/history ffff\n/refresh\n/nonsense\n/\n\u{1b}[31m\n"
         ),
         @r#"
         you are in no group; /create NAME makes one, /groups lists yours
@@ -176,29 +176,37 @@ fn every_command_is_answered_and_so_is_bad_input() {
         there is no /nonsense; /help lists the commands
         there is no /; /help lists the commands
         nobody else is here yet; /invite USER… first
-        /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
-        /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
-        /groups          your groups, and what you have not read
-        /switch NAME     go to another group, by its name or its number
-        /list            who is in this group
-        /remove USER…    remove people from this group
-        /leave           leave this group
-        /block USER…     let people neither invite you nor write to you; they are not told
-        /unblock USER…   let them again
-        /verify USER     compare the safety number with USER; if it is the same: /verify USER yes
-        /accept USER     see how the keys of USER have changed; to take the new ones: /accept USER yes
-        /accept          write to this group although the keys of members marked (!) are not known as theirs
-        /devices USER    the devices of USER and their keys; without USER, yours
-        /link WORD       link a new device by the word that its chat shows
-        /pool            how many KeyPackages are left for those who invite you
-        /refresh         refill the pool now
-        /history REF     what happened to a KeyPackage; without REF, to all of them
-        /help            this
-        /quit            end; what was not sent yet goes out next time
-        Everything else is said to the group. Begin with // to say something that begins with /.
         [0]
         "#
     );
+}
+
+#[test]
+fn the_help_lists_the_commands() {
+    let service = Service::start();
+    assert_snapshot!(typed(&service, "alice", "/help\n"), @"
+    /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
+    /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
+    /groups          your groups, and what you have not read
+    /switch NAME     go to another group, by its name or its number
+    /list            who is in this group
+    /remove USER…    remove people from this group
+    /leave           leave this group
+    /block USER…     let people neither invite you nor write to you; they are not told
+    /unblock USER…   let them again
+    /verify USER     compare the safety number with USER; if it is the same: /verify USER yes
+    /accept USER     see how the keys of USER have changed; to take the new ones: /accept USER yes
+    /accept          write to this group although the keys of members marked (!) are not known as theirs
+    /devices USER    the devices of USER and their keys; without USER, yours
+    /link WORD       link a new device by the word that its chat shows
+    /pool            how many KeyPackages are left for those who invite you
+    /refresh         refill the pool now
+    /history REF     what happened to a KeyPackage; without REF, to all of them
+    /help            this
+    /quit            end; what was not sent yet goes out next time
+    Everything else is said to the group. Begin with // to say something that begins with /.
+    [0]
+    ");
 }
 
 #[test]

@@ -34,9 +34,11 @@ fn laptop_and_phone(service: &Service) {
 /// A device vouches for a new one, which registers.
 fn link(service: &Service, old: &str, new: &str) {
     let refused = alice(service, new, &["register"], "");
+    assert_eq!(refused.status.code(), Some(1), "{}", told(&refused));
     let refused = String::from_utf8(refused.stderr).unwrap();
     let key = refused.split(['`', ' ']).find(|word| word.len() == 43).unwrap().to_owned();
     let voucher = alice(service, old, &["vouch", new, &key], "");
+    assert!(voucher.status.success(), "{}", told(&voucher));
     let voucher = String::from_utf8(voucher.stdout).unwrap();
     let voucher = voucher.split_whitespace().last().unwrap();
     let registered = alice(service, new, &["register", "--voucher", voucher], "");
