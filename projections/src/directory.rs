@@ -200,8 +200,17 @@ impl DeviceList {
         device_list_head(&self.user, parts)
     }
 
+    /// Takes the registered devices that nobody has introduced for the user's: for a reader who sees the user for
+    /// the first time, or accepts them. The keys that follow, and the devices they vouch for, are introduced
+    /// from then on.
+    pub fn adopt(&mut self) {
+        self.devices.values_mut().for_each(|listed| listed.introduced |= listed.key.is_some());
+        self.recovery_introduced |= self.recovery_key.is_some();
+    }
+
     /// Applies the changes that the server shows after the known ones, and compares the head and the
-    /// position of the last change that it names.
+    /// position of the last change that it names. `ledgers` are those that statements may be for: a server
+    /// that went on with a restored copy has had others before.
     ///
     /// # Errors
     ///
@@ -210,7 +219,7 @@ impl DeviceList {
         &mut self,
         changes: &[DeviceChange],
         (head, position): (Hash, u64),
-        ledger: &LedgerId,
+        ledgers: &[LedgerId],
         verify: Verify<'_>,
     ) -> Result<(), ChainError> {
         let user = || self.user.clone();
@@ -219,7 +228,7 @@ impl DeviceList {
         }
         let mut after = self.clone();
         for change in changes {
-            after.apply(change, ledger, verify)?;
+            after.apply(change, ledgers, verify)?;
         }
         if (after.head(), after.position) != (head, position) {
             return Err(ChainError::Withheld { user: user() });
@@ -236,7 +245,7 @@ impl DeviceList {
     pub fn apply(
         &mut self,
         change: &DeviceChange,
-        ledger: &LedgerId,
+        ledgers: &[LedgerId],
         verify: Verify<'_>,
     ) -> Result<(), ChainError> {
         let DeviceChange { device, position, .. } = change;
@@ -246,7 +255,7 @@ impl DeviceList {
         if *position <= self.position {
             return Err(out_of_order(change));
         }
-        let checked = ChangeCheck { list: self, change, ledger, verify };
+        let checked = ChangeCheck { list: self, change, ledgers, verify };
         match &change.event {
             Event::Registered { signature_key, statement, .. } => {
                 let (origin, introduced) =

@@ -88,6 +88,11 @@ impl State {
         LedgerId::of_verifier_key(&ledger.key().to_string()).ok_or_else(|| self.not_ready())
     }
 
+    /// The ledgers that ended when the server went on with a restored copy of its data.
+    pub(crate) fn earlier_ledgers(&self) -> Vec<LedgerId> {
+        self.ledger.get().map(|ledger| ledger.earlier().to_vec()).unwrap_or_default()
+    }
+
     /// The store, once the log has been replayed.
     pub(crate) fn store(&self) -> Result<&Store, Failure> {
         self.store.get().ok_or_else(|| self.not_ready())

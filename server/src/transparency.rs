@@ -32,6 +32,7 @@ use std::{
 
 use keypool_api::{ConsistencyReply, InclusionReply};
 use keypool_ledger::{ReadError, Record};
+use keypool_projections::statement::LedgerId;
 use keypool_transparency::{
     Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, ProofError,
     Receipt, ReceiptFile, ReceiptStanding, SignedArtifact, Tile, TreeHash, prove_consistency,
@@ -225,6 +226,7 @@ impl PublishedCheckpoint {
 /// The published ledger, for readers.
 pub(crate) struct Ledger {
     signer: NoteSigner,
+    earlier: Vec<LedgerId>,
     durable: Durable,
     tiles: Tiles,
     published: watch::Sender<Arc<PublishedCheckpoint>>,
@@ -238,6 +240,11 @@ impl Ledger {
     /// The key that verifies this ledger's signatures.
     pub(crate) fn key(&self) -> NoteKey {
         self.signer.public()
+    }
+
+    /// The ledgers before this one, which ended when the server went on with a restored copy of its data.
+    pub(crate) fn earlier(&self) -> &[LedgerId] {
+        &self.earlier
     }
 
     /// The last checkpoint.

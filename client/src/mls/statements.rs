@@ -35,7 +35,7 @@ struct Signed {
 impl Grounds {
     /// Asks the server for the state now.
     pub(super) async fn fetch(api: &ApiClient) -> Result<Self, ApiError> {
-        let DevicesReply { devices, ledger } = api.device_list(api.caller().user()).await?;
+        let DevicesReply { devices, ledger, .. } = api.device_list(api.caller().user()).await?;
         Ok(Self { ledger, head: devices.head, now: api.server_time(api.now()) })
     }
 

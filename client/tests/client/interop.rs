@@ -221,7 +221,7 @@ fn another_p256_key_takes_the_place_of_the_one_before_in_one_request() {
 /// minutes from now.
 async fn grounds(service: &Service) -> (LedgerId, Hash, u64) {
     let alice = service.device("alice", 0).await;
-    let DevicesReply { ledger, devices } =
+    let DevicesReply { ledger, devices, .. } =
         alice.connection().api().device_list("bob").await.unwrap();
     (ledger, devices.head, service.clock.now().after(Duration::from_mins(5)).as_secs())
 }

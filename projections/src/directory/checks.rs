@@ -9,7 +9,7 @@ use crate::statement::{Agreement, LedgerId, Statement};
 pub(super) struct ChangeCheck<'a> {
     pub(super) list: &'a DeviceList,
     pub(super) change: &'a DeviceChange,
-    pub(super) ledger: &'a LedgerId,
+    pub(super) ledgers: &'a [LedgerId],
     pub(super) verify: Verify<'a>,
 }
 
@@ -147,7 +147,7 @@ impl ChangeCheck<'_> {
         statement: &SignedStatement,
         heads: &[Hash],
     ) -> Result<(), ChainError> {
-        let Self { change: DeviceChange { device, position, at, .. }, ledger, verify, .. } = self;
+        let Self { change: DeviceChange { device, position, at, .. }, ledgers, verify, .. } = self;
         let (position, SignedStatement { by, head, until, proof }) = (*position, statement);
         if !heads.contains(head) {
             return Err(ChainError::Gap { position });
@@ -155,13 +155,12 @@ impl ChangeCheck<'_> {
         if until <= at {
             return Err(ChainError::Expired { position });
         }
-        let agreement = agreement.clone();
-        let bytes = Statement { ledger, subject: device, by, agreement, head, until: *until };
-        if verify(by, &bytes.to_bytes(), proof) {
-            Ok(())
-        } else {
-            Err(ChainError::NotSigned { position })
-        }
+        let is_for = |ledger: &LedgerId| {
+            let agreement = agreement.clone();
+            let bytes = Statement { ledger, subject: device, by, agreement, head, until: *until };
+            verify(by, &bytes.to_bytes(), proof)
+        };
+        if ledgers.iter().any(is_for) { Ok(()) } else { Err(ChainError::NotSigned { position }) }
     }
 
     fn not_the_users(&self, statement: &SignedStatement) -> ChainError {

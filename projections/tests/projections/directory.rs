@@ -85,7 +85,7 @@ impl Chain {
         self.at = self.at.after(Duration::from_secs(10));
         let change = DeviceChange { device: device(name), position, at: self.at, event };
         self.changes.push(change.clone());
-        self.list.apply(&change, &ledger(), &verify)
+        self.list.apply(&change, &[ledger()], &verify)
     }
 
     fn first(&mut self, name: &str, number: u8) {
@@ -135,7 +135,7 @@ impl Chain {
     ) -> Result<DeviceList, ChainError> {
         let mut list = known.clone();
         let end = (self.list.head(), self.position());
-        list.follow(changes, end, &ledger(), &verify).map(|()| list)
+        list.follow(changes, end, &[ledger()], &verify).map(|()| list)
     }
 }
 
@@ -184,7 +184,7 @@ fn a_reader_finds_how_each_device_came_and_which_keys_are_its() {
     let (known, new) = chain.changes.split_at(4);
     let mut part = DeviceList::new("alice");
     for change in known {
-        part.apply(change, &ledger(), &verify).unwrap();
+        part.apply(change, &[ledger()], &verify).unwrap();
     }
     assert_eq!(chain.read_after(&part, new), Ok(list));
 }
@@ -275,7 +275,7 @@ fn the_chain_of_another_user_is_refused() {
     let chain = Chain::of_two();
     let mut bob = DeviceList::new("bob");
     let end = (chain.list.head(), chain.position());
-    let found = bob.follow(&chain.changes, end, &ledger(), &verify);
+    let found = bob.follow(&chain.changes, end, &[ledger()], &verify);
     assert_eq!(found, Err(ChainError::OtherUser { device: device("phone"), position: 3 }));
     // Renamed, its statements are about other devices.
     let rename = |change: &DeviceChange| DeviceChange {
@@ -283,7 +283,7 @@ fn the_chain_of_another_user_is_refused() {
         ..change.clone()
     };
     let renamed: Vec<_> = chain.changes.iter().map(rename).collect();
-    let found = bob.follow(&renamed, end, &ledger(), &verify);
+    let found = bob.follow(&renamed, end, &[ledger()], &verify);
     assert_eq!(found, Err(ChainError::Gap { position: 10 }), "the head names its user");
 }
 

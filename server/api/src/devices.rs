@@ -54,6 +54,10 @@ pub struct DevicesReply {
     /// The ledger that statements are for: the name and key hash of its checkpoints, `NAME+HASH`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ledger: LedgerId,
+    /// The ledgers before it, which earlier statements are for: each restored copy of the data began another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub earlier_ledgers: Vec<LedgerId>,
 }
 
 /// The answer to `POST /devices`.

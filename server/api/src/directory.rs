@@ -59,6 +59,10 @@ pub struct UsersDevicesReply {
     /// The ledger that statements are for: the name and key hash of its checkpoints, `NAME+HASH`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ledger: LedgerId,
+    /// The ledgers before it, which earlier statements are for: each restored copy of the data began another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub earlier_ledgers: Vec<LedgerId>,
     /// The users, in the order of the request, without those that have no history.
     pub users: Vec<UserDevices>,
     /// The users that have no history here.

@@ -60,7 +60,8 @@ pub(crate) async fn of_user(
     let asked = KnownUser { user: user.clone(), after: query.after };
     let devices = read(&state, vec![asked]).await?.pop().flatten();
     let devices = devices.ok_or(Rejection::UnknownUser(user))?;
-    Ok(HttpResponse::Ok().json(DevicesReply { devices, ledger }))
+    let earlier_ledgers = state.earlier_ledgers();
+    Ok(HttpResponse::Ok().json(DevicesReply { devices, ledger, earlier_ledgers }))
 }
 
 /// Lists the devices of several users, as `GET /users/{user}/devices` does of one.
@@ -91,7 +92,8 @@ pub(crate) async fn of_users(
             None => unknown.push(asked.user),
         }
     }
-    Ok(HttpResponse::Ok().json(UsersDevicesReply { ledger, users, unknown }))
+    let earlier_ledgers = state.earlier_ledgers();
+    Ok(HttpResponse::Ok().json(UsersDevicesReply { ledger, earlier_ledgers, users, unknown }))
 }
 
 /// Reads the devices of users, on a thread that may wait for the disk.

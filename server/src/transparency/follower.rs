@@ -16,6 +16,7 @@ use super::{
     Ledger, LedgerError, Places, PublishedCheckpoint, checkpoint_of,
     durable::Durable,
     identity::LedgerIdentity,
+    restore::earlier_ledgers,
     scrub::{Scrub, scrub},
     suspicion,
     tiles::Tiles,
@@ -78,6 +79,7 @@ impl<L: EventLog + Clone> Follower<L> {
         let signer = identity.confirm(places)?;
         let ledger = Arc::new(Ledger {
             signer,
+            earlier: earlier_ledgers(places)?,
             durable,
             tiles,
             published: watch::Sender::new(Arc::new(current)),

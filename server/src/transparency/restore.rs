@@ -8,13 +8,16 @@
 use std::{fs, path::PathBuf};
 
 use keypool_ledger::{EventLog, RevokeReason};
-use keypool_projections::RevokeScope;
+use keypool_projections::{RevokeScope, statement::LedgerId};
+use keypool_transparency::NoteSigner;
 
 use super::{LedgerError, Places, durable::Durable, identity};
 use crate::keypackage_store::{Idempotency, KeyPackageStore, StoreError};
 
 /// The folder of a ledger that has ended; a number follows.
 const EVIDENCE: &str = "ledger-before-";
+/// The file of its key in there.
+const EVIDENCE_KEY: &str = "checkpoint.key";
 
 impl LedgerError {
     /// Whether the log is another one than was published, as a restored copy is.
@@ -50,7 +53,7 @@ pub(crate) fn set_aside(places: &Places) -> Result<String, LedgerError> {
     let (key, checkpoint) = (Durable::at(&places.key), Durable::at(&places.checkpoint));
     let name = identity::name_in(&key)?;
     let folder = evidence_folder(places)?;
-    for (file, called) in [(&key, "checkpoint.key"), (&checkpoint, "checkpoint")] {
+    for (file, called) in [(&key, EVIDENCE_KEY), (&checkpoint, "checkpoint")] {
         if let Some(text) = file.load()? {
             Durable::at(&folder.join(called)).store(&text)?;
         }
@@ -58,6 +61,24 @@ pub(crate) fn set_aside(places: &Places) -> Result<String, LedgerError> {
     checkpoint.remove()?;
     key.remove()?;
     Ok(next_name(&name))
+}
+
+/// The identities of the ledgers that were set aside, the oldest first. A key that cannot be read is left out.
+///
+/// # Errors
+///
+/// Returns a [`LedgerError`] if a file cannot be read.
+pub(crate) fn earlier_ledgers(places: &Places) -> Result<Vec<LedgerId>, LedgerError> {
+    let data = places.key.parent().map(PathBuf::from).unwrap_or_default();
+    let folders = (1_u32..).map(|number| data.join(format!("{EVIDENCE}{number}")));
+    let mut earlier = Vec::new();
+    for folder in folders.take_while(|folder| folder.exists()) {
+        let text = Durable::at(&folder.join(EVIDENCE_KEY)).load()?.unwrap_or_default();
+        let signer = NoteSigner::from_secret_text(text.trim()).ok();
+        let key = signer.map(|signer| signer.public().to_string());
+        earlier.extend(key.and_then(|key| LedgerId::of_verifier_key(&key)));
+    }
+    Ok(earlier)
 }
 
 /// A folder that is not there yet, beside the key.

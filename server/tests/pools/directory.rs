@@ -258,7 +258,7 @@ impl Story {
 
 fn read(changes: &[DeviceChange], end: (Hash, u64)) -> Option<DeviceList> {
     let mut list = DeviceList::new("alice");
-    list.follow(changes, end, &ledger(), &has_signed).ok().map(|()| list)
+    list.follow(changes, end, &[ledger()], &has_signed).ok().map(|()| list)
 }
 
 /// The keys that events have taken away, told by the events alone.
@@ -337,13 +337,13 @@ fn check(steps: &[Step]) {
     let half = changes.len() / 2;
     let mut known = DeviceList::new("alice");
     for change in &changes[..half] {
-        known.apply(change, &ledger(), &has_signed).unwrap();
+        known.apply(change, &[ledger()], &has_signed).unwrap();
     }
     let service = story.service.restarted();
     let rest = service.pools.device_changes("alice", known.position(), usize::MAX);
     let rest = rest.unwrap().unwrap();
     assert_eq!(rest.changes, changes[half..]);
-    known.follow(&rest.changes, (rest.head, rest.position), &ledger(), &has_signed).unwrap();
+    known.follow(&rest.changes, (rest.head, rest.position), &[ledger()], &has_signed).unwrap();
     assert_eq!(known, list);
 }
 

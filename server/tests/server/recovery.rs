@@ -88,7 +88,8 @@ fn refused(answer: &Answer, code: &str) {
 fn verified(shown: &DevicesReply) -> DeviceList {
     let mut list = DeviceList::new(&shown.devices.user);
     let end = (shown.devices.head, shown.devices.position);
-    list.follow(&shown.devices.history, end, &shown.ledger, &has_signed).unwrap();
+    list.follow(&shown.devices.history, end, std::slice::from_ref(&shown.ledger), &has_signed)
+        .unwrap();
     list
 }
 

@@ -55,7 +55,7 @@ pub(super) fn sift<'a>(
     for offer in offers {
         let (keypackage_ref, owner) = (offer.keypackage_ref.clone(), offer.owner.clone());
         let record = peer_record(staged, owner.user())?;
-        let admitted = admit(provider, state, offer, now)
+        let admitted = admit(provider, state, (offer, record.as_ref()), now)
             .and_then(|package| directory_names(record.as_ref(), &owner, package));
         let fault = match admitted {
             Err((check, source)) => {
@@ -93,7 +93,7 @@ fn directory_names(
 fn admit(
     provider: &Provider<'_, '_>,
     state: &MlsGroup,
-    offer: &OfferedPackage,
+    (offer, owner): (&OfferedPackage, Option<&PeerRecord>),
     now: Timestamp,
 ) -> Result<KeyPackage, FailedCheck> {
     let package = parse(&offer.bytes).map_err(|err| (PackageCheck::Encoding, Some(err)))?;
@@ -111,7 +111,9 @@ fn admit(
     if keypackage_ref != offer.keypackage_ref {
         return Err((PackageCheck::Reference, None));
     }
-    if !names(package.leaf_node().credential(), &offer.owner) {
+    let credential = package.leaf_node().credential();
+    let is_declared = owner.is_some_and(|owner| owner.has_declared(&offer.owner, credential));
+    if !is_declared && !names(credential, &offer.owner) {
         return Err((PackageCheck::Identity, None));
     }
     if !may_be_used(&package, now) {

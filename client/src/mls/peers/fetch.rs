@@ -35,23 +35,24 @@ impl<D> MlsConnection<D> {
             users.iter().map(known).collect::<Result<Vec<_>, StorageError>>()?
         };
         let mut shown: BTreeMap<String, UserDevices> = BTreeMap::new();
-        let ledger = loop {
+        let ledgers = loop {
             let request = UsersDevicesRequest { users: known };
             let reply = self.api().users_devices(&request, fresh_command()).await?;
-            let UsersDevicesReply { ledger, users, .. } = reply;
+            let UsersDevicesReply { ledger, earlier_ledgers: mut ledgers, users, .. } = reply;
+            ledgers.push(ledger);
             known = users.into_iter().filter_map(|part| add_part(&mut shown, part)).collect();
             if known.is_empty() {
-                break ledger;
+                break ledgers;
             }
         };
-        Ok(self.note_peers(users, &shown, &ledger, now)?)
+        Ok(self.note_peers(users, &shown, &ledgers, now)?)
     }
 
     fn note_peers(
         &self,
         users: &[&String],
         shown: &BTreeMap<String, UserDevices>,
-        ledger: &LedgerId,
+        ledgers: &[LedgerId],
         now: Timestamp,
     ) -> Result<(), StorageError> {
         let (staged, at) = (self.store().stage()?, self.api().server_time(now));
@@ -59,8 +60,8 @@ impl<D> MlsConnection<D> {
             let mut record =
                 peer_record(&staged, user)?.unwrap_or_else(|| PeerRecord::new(user, at));
             match shown.get(*user) {
-                Some(shown) => record.follow(shown, ledger, at),
-                None => record.follow(&nothing_of(user), ledger, at),
+                Some(shown) => record.follow(shown, ledgers, at),
+                None => record.follow(&nothing_of(user), ledgers, at),
             }
             record.put(&staged)?;
         }

@@ -1,6 +1,6 @@
 //! The record of a user's keys: the verified device list, and the person's decisions about it.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use keypool_api::{UserDevices, has_signed};
 use keypool_ledger::{PoolId, SignatureKey, Timestamp};
@@ -8,9 +8,10 @@ use keypool_projections::{
     directory::{DeviceList, ListedDevice, Origin},
     statement::LedgerId,
 };
+use openmls::credentials::Credential;
 use serde::{Deserialize, Serialize};
 
-use crate::{Staged, StorageError};
+use crate::{Staged, StorageError, mls::credential_hash};
 
 /// The prefix of the names of the records of peers.
 const RECORD_PREFIX: &str = "peer/";
@@ -126,9 +127,6 @@ pub enum PeerChangeKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PeerRecord {
     list: DeviceList,
-    ledger: Option<LedgerId>,
-    /// The keys without an introduction that were there when the user was seen first, by device.
-    accepted: BTreeMap<String, SignatureKey>,
     verified_at: Option<Timestamp>,
     first_seen: Timestamp,
     /// When the server was asked last.
@@ -145,13 +143,18 @@ pub(crate) fn peer_record(
     staged.app_record(&record_name(user))
 }
 
+/// The records of all users that were looked up, as an operation has them.
+pub(super) fn peer_records(staged: &Staged<'_>) -> Result<Vec<PeerRecord>, StorageError> {
+    let names = staged.app_record_names(RECORD_PREFIX)?;
+    let records = names.iter().map(|name| staged.app_record(name));
+    Ok(records.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
 impl PeerRecord {
     /// The record of a user who is seen for the first time.
     pub(super) fn new(user: &str, now: Timestamp) -> Self {
         Self {
             list: DeviceList::new(user),
-            ledger: None,
-            accepted: BTreeMap::new(),
             verified_at: None,
             first_seen: now,
             fetched_at: now,
@@ -195,17 +198,16 @@ impl PeerRecord {
 
     /// Follows the chain that the server shows from the known changes. A chain that does not follow leaves the
     /// list as it was, and the user in doubt.
-    pub(super) fn follow(&mut self, shown: &UserDevices, ledger: &LedgerId, now: Timestamp) {
+    pub(super) fn follow(&mut self, shown: &UserDevices, ledgers: &[LedgerId], now: Timestamp) {
         self.fetched_at = now;
         if self.doubt.is_some() {
             return;
         }
         let before = self.list.clone();
         let mut after = self.list.clone();
-        let ledger = self.ledger.get_or_insert_with(|| ledger.clone());
         let verify = |key: &_, bytes: &[u8], proof: &_| has_signed(key, bytes, proof);
         if let Err(error) =
-            after.follow(&shown.history, (shown.head, shown.position), ledger, &verify)
+            after.follow(&shown.history, (shown.head, shown.position), ledgers, &verify)
         {
             let why = PeerDoubt::ChainRefused { said: error.to_string() };
             self.doubt = Some((why, now));
@@ -217,9 +219,8 @@ impl PeerRecord {
             return;
         }
         if is_first {
-            let unsigned = after.registered().filter(|(_, listed)| !listed.introduced);
-            let keys = unsigned.filter_map(|(name, listed)| Some((name, listed.key.clone()?)));
-            self.accepted = keys.map(|(name, key)| (name.to_owned(), key)).collect();
+            // Nothing is known yet that these devices could follow from.
+            after.adopt();
         } else {
             self.note_changes(&before, &after, now);
         }
@@ -251,10 +252,13 @@ impl PeerRecord {
         self.changes.drain(..surplus);
     }
 
-    /// Whether a device's key of now is the user's, as far as this device can tell.
-    pub(super) fn is_trusted(&self, device: &str, listed: &ListedDevice) -> bool {
-        listed.introduced
-            || listed.key.is_some() && self.accepted.get(device) == listed.key.as_ref()
+    /// Whether a device of the user has declared a credential for its packages.
+    pub(crate) fn has_declared(&self, device: &PoolId, credential: &Credential) -> bool {
+        let listed = self.list.device(device.device());
+        let declared = listed.and_then(|listed| listed.credential.as_ref());
+        declared.is_some_and(|declared| {
+            credential_hash(credential).is_ok_and(|digest| digest == declared.digest())
+        })
     }
 
     /// The device that a key signs for.
@@ -265,13 +269,13 @@ impl PeerRecord {
 
     /// The keys of the user's trusted devices, for the safety number.
     pub(crate) fn trusted_keys(&self) -> Vec<SignatureKey> {
-        let trusted = self.list.registered().filter(|(name, listed)| self.is_trusted(name, listed));
+        let trusted = self.list.registered().filter(|(_, listed)| listed.introduced);
         trusted.filter_map(|(_, listed)| listed.key.clone()).collect()
     }
 
     /// The devices that no key of the user has introduced, and that were not there at first.
     pub(crate) fn unintroduced(&self) -> impl Iterator<Item = (&str, &ListedDevice)> {
-        self.list.registered().filter(|(name, listed)| !self.is_trusted(name, listed))
+        self.list.registered().filter(|(_, listed)| !listed.introduced)
     }
 
     /// The keys for the app.
@@ -282,7 +286,7 @@ impl PeerRecord {
                 signature_key: listed.key.clone()?,
                 since: listed.since_at,
                 origin: listed.origin.clone(),
-                is_trusted: self.is_trusted(name, listed),
+                is_trusted: listed.introduced,
             })
         };
         let status = match (&self.doubt, self.verified_at) {

@@ -8,11 +8,11 @@ use openmls::{credentials::Credential, group::Member, treesync::LeafNode};
 
 use super::{
     leaf::{LeafContradiction, LeafTrust, UntrustedMember},
-    record::{PeerRecord, peer_record},
+    record::{PeerRecord, peer_record, peer_records},
 };
 use crate::{
     DeviceIdentity, Staged, StorageError,
-    mls::{credential_hash, identity::has_key_pair, name_in, names},
+    mls::{identity::has_key_pair, name_in, names},
 };
 
 /// The prefix of the names of the records of groups with members that are not trusted.
@@ -103,11 +103,9 @@ impl LeafCheck<'_> {
         occasion: Occasion,
         needed: &mut BTreeSet<String>,
     ) -> Result<LeafTrust, StorageError> {
-        let Some(name) = name_in(leaf.credential) else {
-            return Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice));
-        };
+        let name = name_in(leaf.credential).unwrap_or_default();
         let Ok(device) = name.parse::<PoolId>() else {
-            return Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice));
+            return self.judge_declared(staged, leaf);
         };
         let own = self.identity.pool();
         if device.user() == own.user() && has_key_pair(staged, leaf.key) {
@@ -134,6 +132,22 @@ impl LeafCheck<'_> {
             needed.insert(device.user().to_owned());
         }
         Ok(trust)
+    }
+
+    /// Judges a leaf whose credential names no device: one of the known users may have declared it.
+    fn judge_declared(
+        &self,
+        staged: &Staged<'_>,
+        leaf: &Leaf<'_>,
+    ) -> Result<LeafTrust, StorageError> {
+        for record in peer_records(staged)? {
+            if let Some(device) = record.device_with(leaf.key)
+                && record.has_declared(&device, leaf.credential)
+            {
+                return Ok(trust_of(Some(&record), &device, leaf));
+            }
+        }
+        Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice))
     }
 
     /// Judges all leaves of a group, in their order. Users that should be looked up come in the place of the
@@ -169,11 +183,11 @@ pub(crate) fn trust_of(record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf
     if !listed.has_key(leaf.key) {
         return LeafTrust::Contradicts(LeafContradiction::OtherKey);
     }
-    if !record.is_trusted(device.device(), listed) {
+    if !listed.introduced {
         return LeafTrust::Contradicts(LeafContradiction::NotIntroduced);
     }
     let is_declared = match &listed.credential {
-        Some(declared) => credential_hash(leaf.credential).is_ok_and(|it| it == declared.digest()),
+        Some(_) => record.has_declared(device, leaf.credential),
         None => names(leaf.credential, device),
     };
     match is_declared {

@@ -6,13 +6,14 @@ use keypool_api::PoolStatus;
 use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{leaf::LeafContradiction, record::PeerRecord, record::peer_record};
+use super::{
+    leaf::LeafContradiction,
+    record::{peer_record, peer_records},
+};
 use crate::{AuditFinding, ExchangeError, MlsConnection, Staged, StorageError};
 
 /// The name of the record of invitations that were refused.
 const REFUSED_RECORD: &str = "refused-invitations";
-/// The prefix of the names of the records of peers.
-const PEER_PREFIX: &str = "peer/";
 /// The prefix of the names of the records of inviters.
 const INVITER_PREFIX: &str = "inviter/";
 /// How many refused invitations are kept.
@@ -74,8 +75,7 @@ pub(crate) fn identity_findings(
         AuditFinding::InvitationRefused { inviter, why, at }
     });
     let mut findings: Vec<AuditFinding> = refused.collect();
-    for name in staged.app_record_names(PEER_PREFIX)? {
-        let Some(record) = staged.app_record::<PeerRecord>(&name)? else { continue };
+    for record in peer_records(staged)? {
         let user = record.list().user().to_owned();
         if let Some((why, at)) = record.doubt_at() {
             findings.push(AuditFinding::KeysChanged { user, why: why.clone(), at });
