@@ -22,10 +22,9 @@ pub enum Check {
     UsableKeys,
     /// Its capabilities list everything that it uses itself, and no default capability.
     Capabilities,
-    /// Its credential is Basic and names the pool's user, or the user and the device.
+    /// Its credential is the declared one; without one, Basic with the pool's user, or the user and the device.
     Identity,
-    /// Its leaf's signature key is the device's registered key; or, of another signature scheme, that of
-    /// the pool's live packages of the scheme.
+    /// Its leaf's signature key is the declared one of its scheme; of Ed25519 without one, the registered key.
     SignatureKey,
     /// It was not uploaded before; if it was, the answer tells its outcome.
     Known,
