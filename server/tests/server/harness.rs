@@ -91,7 +91,7 @@ impl Device {
         let (user, ledger) = (self.pool.user().to_owned(), ledger.parse().unwrap());
         let (devices, history) = (Vec::new(), Vec::new());
         let devices = UserDevices { user, devices, head, position: 0, history, more: false };
-        DevicesReply { devices, ledger }
+        DevicesReply { devices, ledger, earlier_ledgers: Vec::new() }
     }
 
     /// The voucher of this device for another one of its user.

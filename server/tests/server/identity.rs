@@ -89,8 +89,7 @@ async fn listed(api: &Api, reader: &Device, device: &Device) -> ListedDevice {
     let shown: keypool_api::DevicesReply = serde_json::from_value(shown).unwrap();
     let mut list = DeviceList::new(device.pool.user());
     let end = (shown.devices.head, shown.devices.position);
-    list.follow(&shown.devices.history, end, std::slice::from_ref(&shown.ledger), &has_signed)
-        .unwrap();
+    list.follow(&shown.devices.history, end, slice::from_ref(&shown.ledger), &has_signed).unwrap();
     list.device(device.pool.device()).unwrap().clone()
 }
 

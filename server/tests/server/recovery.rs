@@ -1,6 +1,6 @@
 //! Recovery keys, over HTTP: a thief who has a device, a phone that is left, and words on paper.
 
-use std::{fs, time::Duration};
+use std::{fs, slice, time::Duration};
 
 use keypool_api::{DevicesReply, has_signed};
 use keypool_ledger::{Hash, PoolId, SignatureKey};
@@ -88,8 +88,7 @@ fn refused(answer: &Answer, code: &str) {
 fn verified(shown: &DevicesReply) -> DeviceList {
     let mut list = DeviceList::new(&shown.devices.user);
     let end = (shown.devices.head, shown.devices.position);
-    list.follow(&shown.devices.history, end, std::slice::from_ref(&shown.ledger), &has_signed)
-        .unwrap();
+    list.follow(&shown.devices.history, end, slice::from_ref(&shown.ledger), &has_signed).unwrap();
     list
 }
 

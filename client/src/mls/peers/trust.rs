@@ -105,7 +105,7 @@ impl LeafCheck<'_> {
     ) -> Result<LeafTrust, StorageError> {
         let name = name_in(leaf.credential).unwrap_or_default();
         let Ok(device) = name.parse::<PoolId>() else {
-            return self.judge_declared(staged, leaf);
+            return judge_declared(staged, leaf);
         };
         let own = self.identity.pool();
         if device.user() == own.user() && has_key_pair(staged, leaf.key) {
@@ -134,22 +134,6 @@ impl LeafCheck<'_> {
         Ok(trust)
     }
 
-    /// Judges a leaf whose credential names no device: one of the known users may have declared it.
-    fn judge_declared(
-        &self,
-        staged: &Staged<'_>,
-        leaf: &Leaf<'_>,
-    ) -> Result<LeafTrust, StorageError> {
-        for record in peer_records(staged)? {
-            if let Some(device) = record.device_with(leaf.key)
-                && record.has_declared(&device, leaf.credential)
-            {
-                return Ok(trust_of(Some(&record), &device, leaf));
-            }
-        }
-        Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice))
-    }
-
     /// Judges all leaves of a group, in their order. Users that should be looked up come in the place of the
     /// judgements.
     pub(crate) fn judge_all<'l>(
@@ -163,6 +147,18 @@ impl LeafCheck<'_> {
         let trusts = trusts.collect::<Result<Vec<_>, _>>()?;
         Ok(if needed.is_empty() { Judged::Done(trusts) } else { Judged::KeysNeeded(needed) })
     }
+}
+
+/// Judges a leaf whose credential names no device: one of the known users may have declared it.
+fn judge_declared(staged: &Staged<'_>, leaf: &Leaf<'_>) -> Result<LeafTrust, StorageError> {
+    for record in peer_records(staged)? {
+        if let Some(device) = record.device_with(leaf.key)
+            && record.has_declared(&device, leaf.credential)
+        {
+            return Ok(trust_of(Some(&record), &device, leaf));
+        }
+    }
+    Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice))
 }
 
 /// Judges a leaf that names a device by the known keys of the user.
