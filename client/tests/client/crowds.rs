@@ -147,10 +147,7 @@ fn fifty_people_with_three_devices_each_and_two_poisoned_packages_among_them() {
                 }
             })
             .await;
-        drop(service.device("alice", 0).await);
-        let alice = open(&service, "alice");
-        let group = group("g");
-        alice.create_group(&group).unwrap();
+        let (alice, group) = alice_and(&service, &[], 0).await;
         let people: Vec<String> = (0..50).map(|person| format!("p{person:02}")).collect();
         let before = service.tunnel.requests();
         let invited = alice.invite(&group, people).await.unwrap();
