@@ -126,7 +126,7 @@ pub struct ReservedKeyPackage {
 
 /// A device or a user to invite.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Invitee {
+pub enum ReservationTarget {
     /// This device.
     Device(PoolId),
     /// One of this user's devices that has a package left.
@@ -135,9 +135,9 @@ pub enum Invitee {
 
 /// An inviter's request for a reservation.
 #[derive(Clone, Debug)]
-pub struct Reservation {
+pub struct ReservationRequest {
     /// The invitee.
-    pub invitee: Invitee,
+    pub invitee: ReservationTarget,
     /// The inviter's device.
     pub holder: PoolId,
     /// The group the invitation is for.
@@ -252,7 +252,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// Returns a [`StoreError`] if nothing can be handed out. Nothing has changed then.
     pub async fn reserve_key_package(
         &self,
-        asked: Reservation,
+        asked: ReservationRequest,
         idempotency: Idempotency,
     ) -> Result<ReservedKeyPackage, StoreError> {
         let reply = self.reserve_of_any(asked, idempotency).await?;

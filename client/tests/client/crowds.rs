@@ -19,7 +19,7 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 use super::{
     members::{Client, alice_and, members, open, they_talk, told},
     people::{alice_and_absent_bob, bob_joins_and_hears, hears, resume},
-    service::{Fault, Kill, Mail, MovableClock, Service, Side, group, run},
+    service::{Fault, Kill, Mail, MovableClock, Service, Side, run},
 };
 
 use Side::{After, Before};

@@ -6,15 +6,15 @@ use keypool_api::{
 };
 use keypool_client::{
     AuditFinding, ClientOptions, GroupError, JoinError, KeyPolicy, LeafContradiction, LeafTrust,
-    MailboxEvent, MailboxEventKind, MlsClient, OfferedPackage, PeerDoubt, PeerStatus, PendingAdd,
-    PoolConfig, Received, SkipReason, fresh_command,
+    MailboxEvent, MailboxEventKind, MlsClient, OfferedPackage, Origin, PeerDoubt, PeerStatus,
+    PendingAdd, PoolConfig, Received, SkipReason, fresh_command,
 };
 use keypool_ledger::{Event, GroupId, SignatureKey};
 use keypool_server::Idempotency;
 
 use super::{
     members::{Client, alice_and, alice_and_bob, open, second_device, told},
-    people::{Made, carol_joins, now, reserve, why},
+    people::{Made, carol_joins, now, published_to, reserve, why},
     service::{Mail, Service, group, run},
 };
 
@@ -377,6 +377,28 @@ fn a_ghost_device_that_the_server_adds_is_neither_invited_nor_believed() {
         let audit = bob.audit().unwrap();
         let is_told = |finding: &AuditFinding| matches!(finding, AuditFinding::DeviceNotIntroduced { device, .. } if device == "ghost");
         assert!(audit.findings.iter().any(is_told), "{:?}", audit.findings);
+    });
+}
+
+/// A server that goes on with a copy of its data has another ledger. The statements in the copy are for the one
+/// before.
+#[test]
+fn statements_from_before_a_restored_copy_still_introduce() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, _) = alice_and_bob(&service).await;
+        drop((second_device(&service, &bob, "phone").await, alice, bob));
+        let service = service.back_up().await;
+        let carol = service.device("carol", 2).await;
+        let size = carol.status().await.unwrap().position + 1;
+        published_to(&carol, size).await;
+        drop(carol);
+        let service = service.restore_knowingly().await;
+        let dave = service.device("dave", 0).await;
+        let known = dave.look_up_peer("bob").await.unwrap().unwrap();
+        assert_eq!(known.status, PeerStatus::FirstSeen);
+        let phone = known.devices.iter().find(|device| device.device == "phone").unwrap();
+        assert!(matches!(phone.origin, Origin::Vouched { .. }), "{known:?}");
     });
 }
 

@@ -18,9 +18,6 @@ const RIDDLES: &[&str] = &["what ", "What ", "whoever ", "Whoever ", "whom ", "w
 /// How many doc comments have one of them; fewer each time somebody finds the noun.
 const RIDDLES_MAX: usize = 43;
 
-/// Names that two types still share; one less each time somebody renames one of them.
-const SHARED_NAMES: &[&str] = &["CommitOutcome", "Invitee", "Outcome", "Reservation"];
-
 /// Each outside thing has a home; no other source file may name it.
 ///
 /// A home is a file, or with a slash at its end a folder.
@@ -132,12 +129,7 @@ fn a_type_name_stands_for_one_thing() {
         }
     }
     for (defined, files) in &files {
-        let allowed = SHARED_NAMES.contains(&defined.as_str());
-        assert!(files.len() == 1 || allowed, "{defined} is the name of several types: {files:?}");
-    }
-    for shared in SHARED_NAMES {
-        let count = files.get(*shared).map_or(0, Vec::len);
-        assert!(1 < count, "{shared} is the name of {count} types; forget it here");
+        assert!(files.len() == 1, "{defined} is the name of several types: {files:?}");
     }
 }
 

@@ -327,6 +327,39 @@ fn a_statement_for_another_ledger_is_refused() {
 }
 
 #[test]
+fn a_statement_for_the_ledger_before_a_restored_copy_counts() {
+    let before: LedgerId = "keypool.example/1+89abcdef".parse().unwrap();
+    let mut chain = Chain::new();
+    chain.first("phone", 1);
+    let key = public(&key(2));
+    let statement = chain.states_for(&before, 1, "laptop", Agreement::Vouch(&key));
+    let change = DeviceChange {
+        device: device("laptop"),
+        position: chain.position() + 1,
+        at: chain.at,
+        event: registered(2, Some(statement)),
+    };
+    let mut list = chain.list.clone();
+    list.apply(&change, &[before, ledger()], &verify).unwrap();
+    assert!(list.device("laptop").unwrap().introduced);
+}
+
+/// A reader who sees a user for the first time takes the devices that are there for the user's.
+#[test]
+fn keys_and_vouchers_of_an_adopted_device_are_introduced() {
+    let mut chain = Chain::new();
+    chain.first("phone", 1);
+    chain.write("laptop", registered(2, None)).unwrap();
+    assert!(!chain.list.device("laptop").unwrap().introduced);
+    chain.list.adopt();
+    chain.rotated("laptop", 3, 2);
+    chain.vouched("tablet", 4, ("laptop", 3));
+    chain.write("stranger", registered(5, None)).unwrap();
+    let introduced = |name: &str| chain.list.device(name).unwrap().introduced;
+    assert!(introduced("laptop") && introduced("tablet") && !introduced("stranger"));
+}
+
+#[test]
 fn a_statement_that_had_ended_is_refused() {
     let mut chain = Chain::of_two();
     let statement = chain.states(1, "tablet", Agreement::Vouch(&public(&key(4))));

@@ -11,7 +11,7 @@ use keypool_projections::{
     RevokeScope,
 };
 
-use super::{Reservation, Spent};
+use super::{ReservationRequest, Spent};
 
 /// A command, and the function that takes its answer out of all answers.
 pub(super) struct Typed<T> {
@@ -136,7 +136,7 @@ pub(super) fn replace(packages: Vec<NewPackage>, next: Option<NextKey>) -> Typed
 
 /// Reserves a package; without `last_resort_only` any that may be offered.
 pub(super) fn reserve(
-    asked: &Reservation,
+    asked: &ReservationRequest,
     introduced: bool,
     last_resort_only: bool,
 ) -> Typed<Reserved> {

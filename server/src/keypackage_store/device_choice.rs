@@ -17,7 +17,10 @@ use keypool_ledger::{
 };
 use keypool_projections::Rejection;
 
-use super::{Idempotency, Invitee, KeyPackageStore, Reservation, StoreError, commands::Reserved};
+use super::{
+    Idempotency, KeyPackageStore, ReservationRequest, ReservationTarget, StoreError,
+    commands::Reserved,
+};
 use crate::pools::{ExecuteError, Reply};
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
@@ -25,18 +28,19 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     /// one that did before, if the request or its reservation was made before.
     pub(super) async fn reserve_of_any(
         &self,
-        asked: Reservation,
+        asked: ReservationRequest,
         idempotency: Idempotency,
     ) -> Result<Reply<Reserved>, StoreError> {
         let devices = match &asked.invitee {
-            Invitee::Device(device) => vec![device.clone()],
-            Invitee::User(user) => self.candidates(user, &asked, idempotency.key).await?,
+            ReservationTarget::Device(device) => vec![device.clone()],
+            ReservationTarget::User(user) => self.candidates(user, &asked, idempotency.key).await?,
         };
         let mut refusals = Vec::new();
         for device in devices {
             match self.reserve_of(&device, &asked, idempotency).await {
                 Err(StoreError::Execute(ExecuteError::Rejected(why)))
-                    if matches!(asked.invitee, Invitee::User(_)) && rank(&why).is_some() =>
+                    if matches!(asked.invitee, ReservationTarget::User(_))
+                        && rank(&why).is_some() =>
                 {
                     refusals.push(why);
                 }
@@ -50,7 +54,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     async fn candidates(
         &self,
         user: &str,
-        asked: &Reservation,
+        asked: &ReservationRequest,
         key: CommandId,
     ) -> Result<Vec<PoolId>, StoreError> {
         let all = self.pools.devices_of(user);
@@ -96,10 +100,10 @@ fn made_before<L: EventLog>(
 }
 
 /// The refusal that is told where none of a user's devices can serve.
-fn refusal(asked: &Reservation, refusals: Vec<Rejection>) -> Rejection {
+fn refusal(asked: &ReservationRequest, refusals: Vec<Rejection>) -> Rejection {
     let user = match &asked.invitee {
-        Invitee::Device(device) => device.user(),
-        Invitee::User(user) => user,
+        ReservationTarget::Device(device) => device.user(),
+        ReservationTarget::User(user) => user,
     };
     let told = refusals.into_iter().max_by_key(rank);
     told.filter(|told| *told != Rejection::NotRegistered)
@@ -142,8 +146,8 @@ mod tests {
     }
 
     fn told(refusals: &[Rejection]) -> Rejection {
-        let asked = Reservation {
-            invitee: Invitee::User("bob".to_owned()),
+        let asked = ReservationRequest {
+            invitee: ReservationTarget::User("bob".to_owned()),
             holder: PoolId::new("alice", "phone").unwrap(),
             group: GroupId::new(b"group").unwrap(),
             id: ReservationId(Uuid::nil()),

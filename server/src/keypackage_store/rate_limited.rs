@@ -9,7 +9,7 @@ use keypool_projections::{
 };
 
 use super::{
-    Idempotency, KeyPackageStore, Reservation, StoreError,
+    Idempotency, KeyPackageStore, ReservationRequest, StoreError,
     commands::{self, Reserved},
     device_choice::is_for_want_of_packages,
 };
@@ -38,7 +38,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     pub(super) async fn reserve_of(
         &self,
         device: &PoolId,
-        asked: &Reservation,
+        asked: &ReservationRequest,
         idempotency: Idempotency,
     ) -> Result<Reply<Reserved>, StoreError> {
         let introduced = asked.introduced || asked.holder.user() == device.user();
@@ -67,10 +67,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     async fn take(
         &self,
         pool: &PoolId,
-        asked: &Reservation,
+        asked: &ReservationRequest,
         introduced: bool,
     ) -> Result<Option<Taken>, OverQuota> {
-        let Reservation { holder, id, .. } = asked;
+        let ReservationRequest { holder, id, .. } = asked;
         let Some(counter) = &self.counter else { return Ok(None) };
         let (now, limits) = (self.pools.now(), self.pools.limits());
         let view = if introduced { None } else { self.pools.load_pool(pool).await };

@@ -19,8 +19,8 @@ use keypool_projections::Rejection;
 use uuid::Uuid;
 
 use super::{
-    Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage, StoreError,
-    commands::Reserved, first_half,
+    Idempotency, KeyPackageStore, ReservationRequest, ReservationTarget, ReservedKeyPackage,
+    StoreError, commands::Reserved, first_half,
 };
 use crate::pools::{ExecuteError, Pools, Reply};
 
@@ -31,7 +31,7 @@ const AT_ONCE_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub struct ManyReservations {
     /// The invitees; a user means all registered devices.
-    pub invitees: Vec<Invitee>,
+    pub invitees: Vec<ReservationTarget>,
     /// The inviter's device.
     pub holder: PoolId,
     /// The group the invitation is for.
@@ -52,7 +52,7 @@ pub struct ReservedMany {
     /// One package for each device that has one, in the order of the invitees.
     pub reserved: Vec<ReservedKeyPackage>,
     /// The invitees without a reservation, and why.
-    pub missing: Vec<(Invitee, Rejection)>,
+    pub missing: Vec<(ReservationTarget, Rejection)>,
 }
 
 /// A device on the list, and whether it was named; if not, it is one of all devices of its user.
@@ -75,9 +75,9 @@ impl ManyReservations {
         ReservationId(derived("reservation", self.id.0, device))
     }
 
-    fn reservation_for(&self, device: &PoolId) -> Reservation {
-        Reservation {
-            invitee: Invitee::Device(device.clone()),
+    fn reservation_for(&self, device: &PoolId) -> ReservationRequest {
+        ReservationRequest {
+            invitee: ReservationTarget::Device(device.clone()),
             holder: self.holder.clone(),
             group: self.group.clone(),
             id: self.reservation_of(device),
@@ -115,7 +115,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
                 match reply {
                     Ok(reply) => reserved.push(reply),
                     Err(StoreError::Execute(ExecuteError::Rejected(why))) if is_of_one(&why) => {
-                        outcome.missing.push((Invitee::Device(device.clone()), why));
+                        outcome.missing.push((ReservationTarget::Device(device.clone()), why));
                     }
                     Err(error) => return Err(error),
                 }
@@ -136,13 +136,13 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     fn devices_by_invitee<'a>(
         &self,
         asked: &'a ManyReservations,
-        missing: &mut Vec<(Invitee, Rejection)>,
-    ) -> Vec<(&'a Invitee, Vec<Wanted>)> {
+        missing: &mut Vec<(ReservationTarget, Rejection)>,
+    ) -> Vec<(&'a ReservationTarget, Vec<Wanted>)> {
         let mut seen = BTreeSet::new();
-        let mut devices_of = |invitee: &'a Invitee| {
+        let mut devices_of = |invitee: &'a ReservationTarget| {
             let (devices, named) = match invitee {
-                Invitee::Device(device) => (vec![device.clone()], true),
-                Invitee::User(user) => {
+                ReservationTarget::Device(device) => (vec![device.clone()], true),
+                ReservationTarget::User(user) => {
                     let devices = self.pools.registered_devices(user);
                     let unknown = (invitee.clone(), Rejection::UnknownUser(user.clone()));
                     if devices.is_empty() && !missing.contains(&unknown) {
@@ -165,7 +165,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     async fn requests(
         &self,
         asked: &ManyReservations,
-        missing: &mut Vec<(Invitee, Rejection)>,
+        missing: &mut Vec<(ReservationTarget, Rejection)>,
         idempotency: Idempotency,
     ) -> Result<Vec<(PoolId, Idempotency)>, StoreError> {
         let mut wanted = self.devices_by_invitee(asked, missing);
@@ -188,7 +188,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 }
 
 /// The devices of all invitees.
-fn listed(wanted: &[(&Invitee, Vec<Wanted>)]) -> Vec<Wanted> {
+fn listed(wanted: &[(&ReservationTarget, Vec<Wanted>)]) -> Vec<Wanted> {
     wanted.iter().flat_map(|(_, devices)| devices).cloned().collect()
 }
 
@@ -266,9 +266,9 @@ pub(super) fn with_bytes(
 /// The devices that are meant. The users with the most devices are missing if there are too many in all: one
 /// user never spoils the invitation of the others.
 fn as_many_as_may_be(
-    mut wanted: Vec<(&Invitee, Vec<Wanted>)>,
+    mut wanted: Vec<(&ReservationTarget, Vec<Wanted>)>,
     devices_max: usize,
-    missing: &mut Vec<(Invitee, Rejection)>,
+    missing: &mut Vec<(ReservationTarget, Rejection)>,
 ) -> Result<Vec<PoolId>, StoreError> {
     loop {
         let sizes = wanted.iter().map(|(_, devices)| devices.len());

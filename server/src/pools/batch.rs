@@ -17,7 +17,7 @@ use super::{
     ExecuteError, PoolView, Reply, Request, Shared, Target,
     api::derived_id,
     clock_guard::ClockReading,
-    job::{DeliveryOutcome, Job, Outcome, Work},
+    job::{CommandOutcome, DeliveryOutcome, Job, Work},
     published::FreshPool,
 };
 
@@ -27,10 +27,10 @@ const SETTLED_MAX: usize = 1024;
 /// The decision on a job, before anything is written.
 pub(super) enum Plan {
     /// Nothing to write.
-    Reply(Outcome),
+    Reply(CommandOutcome),
     /// The append with this index in the batch, and the outcome once it is durable: a reply, or the
     /// refusal of a lost reservation, which is recorded as well.
-    Write(usize, Outcome),
+    Write(usize, CommandOutcome),
     /// The request was carried out before, and these are its records.
     Repeat(Vec<Record>),
     /// As the first two, for a command to the delivery.
@@ -40,7 +40,7 @@ pub(super) enum Plan {
 }
 
 /// The decision on a command, and its pool.
-struct CommitOutcome {
+struct DecidedCommand {
     pool: PoolId,
     /// The pool before.
     view: Arc<PoolView>,
@@ -173,7 +173,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
     }
 
     /// Adds a decision to the writes of the batch.
-    fn take_up(&mut self, request: &Request, decided: CommitOutcome) -> Plan {
+    fn take_up(&mut self, request: &Request, decided: DecidedCommand) -> Plan {
         self.take_up_after(Vec::new(), request, decided)
     }
 
@@ -182,7 +182,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
         &mut self,
         mut writes: Vec<StreamWrite>,
         request: &Request,
-        decided: CommitOutcome,
+        decided: DecidedCommand,
     ) -> Plan {
         let (write, outcome) = self.stage(request, decided);
         let Some(write) = write else { return Plan::Reply(outcome) };
@@ -195,9 +195,9 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
     fn stage(
         &mut self,
         request: &Request,
-        decided: CommitOutcome,
-    ) -> (Option<StreamWrite>, Outcome) {
-        let CommitOutcome { pool, view, decision: Decision { events, answer }, after } = decided;
+        decided: DecidedCommand,
+    ) -> (Option<StreamWrite>, CommandOutcome) {
+        let DecidedCommand { pool, view, decision: Decision { events, answer }, after } = decided;
         let Some(state) = after else {
             let repeated = |answer| Reply { repeated: true, ..self.reply(pool, view, answer) };
             return (None, answer.map(repeated).map_err(Into::into));
@@ -213,7 +213,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
     }
 
     /// Finds the pool a command is for, and decides it there.
-    fn decide(&mut self, request: &Request) -> Result<CommitOutcome, ExecuteError> {
+    fn decide(&mut self, request: &Request) -> Result<DecidedCommand, ExecuteError> {
         if let Command::Reserve { holder, group, .. } = &request.command {
             self.check_membership(holder, group)?;
         }
@@ -234,11 +234,11 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
         &mut self,
         pool: &PoolId,
         command: &Command,
-    ) -> Result<CommitOutcome, ExecuteError> {
+    ) -> Result<DecidedCommand, ExecuteError> {
         let view = self.prepared(pool, command)?;
         let (decision, after) =
             view.state.decide_with_outcome(command, self.look.now, &self.limits);
-        Ok(CommitOutcome { pool: pool.clone(), view, decision, after })
+        Ok(DecidedCommand { pool: pool.clone(), view, decision, after })
     }
 
     /// A pool as the commands before this one will leave it, with everything that this one names.

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use super::{
     ExecuteError, ReplayError, Reply, Request, Shared, Target,
     delivery_request::{DeliverError, Delivered, DeliveryRequest},
-    job::{DeliveryOutcome, Outcome},
+    job::{CommandOutcome, DeliveryOutcome},
     loader::unreadable,
     published::replay_pool,
 };
@@ -36,7 +36,7 @@ const REPEATS_OF_ONE_MAX: usize = 4;
 pub(super) struct Repeat {
     pub(super) request: Box<Request>,
     pub(super) records: Vec<Record>,
-    pub(super) sender: oneshot::Sender<Outcome>,
+    pub(super) sender: oneshot::Sender<CommandOutcome>,
 }
 
 impl Repeat {
@@ -157,7 +157,7 @@ pub(super) fn recall<L: EventLog>(
     shared: &Shared<L>,
     request: &Request,
     records: &[Record],
-) -> Outcome {
+) -> CommandOutcome {
     let (first, pool) = first_of(request, records)?;
     let at = first.envelope.at;
     let events = events_of(records);

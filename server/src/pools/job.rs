@@ -11,7 +11,7 @@ use super::{
 const ATTEMPTS_MAX: u32 = 8;
 
 /// The outcome of a command to a pool.
-pub(super) type Outcome = Result<Reply, ExecuteError>;
+pub(super) type CommandOutcome = Result<Reply, ExecuteError>;
 
 /// The outcome of a command to the delivery.
 pub(super) type DeliveryOutcome = Result<Delivered, DeliverError>;
@@ -28,7 +28,7 @@ pub(super) struct Job {
 /// The work of a job.
 pub(super) enum Work {
     /// Carry out a command.
-    Command(Box<Request>, oneshot::Sender<Outcome>),
+    Command(Box<Request>, oneshot::Sender<CommandOutcome>),
     /// Carry out a command to the delivery.
     Deliver(Box<DeliveryRequest>, oneshot::Sender<DeliveryOutcome>),
     /// Record the effects of time on every pool.

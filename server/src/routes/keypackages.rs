@@ -26,7 +26,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::{
     admission::AdmissionError,
     authentication::{AuthenticatedRead, AuthenticatedWrite, ReceivedBody},
-    keypackage_store::{Invitee, Reservation, ReservedKeyPackage, StoreError},
+    keypackage_store::{ReservationRequest, ReservationTarget, ReservedKeyPackage, StoreError},
     problem::{Failure, check_of, code_of},
     request_log::about,
     routes::policy::is_introduced,
@@ -142,10 +142,10 @@ pub(crate) async fn reserve(
     let asked: ReserveRequest = caller.body.json()?;
     let device = PoolId::of(&asked.target_user, asked.target_device.as_deref())?;
     let introduced = is_introduced(&state, device.user(), asked.contact_token.as_ref())?;
-    let reservation = Reservation {
+    let reservation = ReservationRequest {
         invitee: match asked.target_device {
-            Some(_) => Invitee::Device(device),
-            None => Invitee::User(asked.target_user),
+            Some(_) => ReservationTarget::Device(device),
+            None => ReservationTarget::User(asked.target_user),
         },
         holder: caller.pool,
         group: asked.group_id,
@@ -187,9 +187,9 @@ fn raw(reserved: ReservedKeyPackage) -> HttpResponse {
     HttpResponse::Ok()
         .content_type(MESSAGE_MLS)
         .insert_header(("Keypool-KeyPackage-Ref", facts.keypackage_ref.to_string()))
-        .insert_header(("Keypool-Reservation-Id", reservation.to_string()))
+        .insert_header(("Keypool-ReservationRequest-Id", reservation.to_string()))
         .insert_header(("Keypool-Generation", generation.to_string()))
-        .insert_header(("Keypool-Reservation-Expires-At", deadline.as_secs().to_string()))
+        .insert_header(("Keypool-ReservationRequest-Expires-At", deadline.as_secs().to_string()))
         .insert_header(("Keypool-Not-After", facts.not_after.as_secs().to_string()))
         .insert_header(("Keypool-Last-Resort", facts.last_resort.to_string()))
         .insert_header(("Keypool-Device", pool.device()))

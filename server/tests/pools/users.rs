@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use keypool_ledger::{CommandId, Hash};
 use keypool_server::{
-    AdmissionRules, Idempotency, Invitee, KeyPackageStore, Reservation, ReservedKeyPackage,
-    StoreError, pools::ExecuteError,
+    AdmissionRules, Idempotency, KeyPackageStore, ReservationRequest, ReservationTarget,
+    ReservedKeyPackage, StoreError, pools::ExecuteError,
 };
 use uuid::Uuid;
 
@@ -23,8 +23,8 @@ impl Service {
         (number, holder, ciphersuites): (u8, &str, &[u16]),
     ) -> Result<ReservedKeyPackage, ExecuteError> {
         let store = KeyPackageStore::new(Arc::clone(&self.pools), AdmissionRules::default());
-        let asked = Reservation {
-            invitee: Invitee::User(user.to_owned()),
+        let asked = ReservationRequest {
+            invitee: ReservationTarget::User(user.to_owned()),
             holder: pool(holder),
             group: group("g"),
             id: reservation(number),

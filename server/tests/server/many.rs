@@ -12,7 +12,7 @@ use keypool_ledger::{
 use keypool_projections::Limits;
 use keypool_server::pools::Pools;
 use keypool_server::{
-    AdmissionRules, Idempotency, Invitee, KeyPackageStore, ManyReservations, StoreError,
+    AdmissionRules, Idempotency, KeyPackageStore, ManyReservations, ReservationTarget, StoreError,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -214,7 +214,10 @@ fn store(log: &Shared) -> KeyPackageStore<Shared> {
 
 fn asked(people: &[Device], id: ReservationId) -> ManyReservations {
     ManyReservations {
-        invitees: people.iter().map(|person| Invitee::Device(person.pool.clone())).collect(),
+        invitees: people
+            .iter()
+            .map(|person| ReservationTarget::Device(person.pool.clone()))
+            .collect(),
         holder: "alice".parse().unwrap(),
         group: GroupId::new(b"g").unwrap(),
         id,

@@ -9,7 +9,7 @@ use keypool_ledger::{Faulty, GroupId, ManualClock, MemoryLog, PoolId, Reservatio
 use keypool_projections::{Claim, ItemOutcome, Limits, Stage};
 use keypool_server::pools::{ExecuteError, Pools};
 use keypool_server::{
-    AdmissionRules, Idempotency, Invitee, KeyPackageStore, Reservation, StoreError,
+    AdmissionRules, Idempotency, KeyPackageStore, ReservationRequest, ReservationTarget, StoreError,
 };
 use uuid::Uuid;
 
@@ -20,9 +20,9 @@ fn store(clock: &Arc<ManualClock>) -> KeyPackageStore<MemoryLog> {
     KeyPackageStore::new(pools, AdmissionRules::default())
 }
 
-fn reservation(user: &str) -> Reservation {
-    Reservation {
-        invitee: Invitee::User(user.to_owned()),
+fn reservation(user: &str) -> ReservationRequest {
+    ReservationRequest {
+        invitee: ReservationTarget::User(user.to_owned()),
         holder: PoolId::new("alice", "main").unwrap(),
         group: GroupId::new(b"group").unwrap(),
         id: ReservationId(Uuid::new_v4()),

@@ -11,7 +11,7 @@ use keypool_ledger::PoolId;
 use super::reply;
 use crate::{
     authentication::AuthenticatedWrite,
-    keypackage_store::{Invitee, ManyReservations, ReservedKeyPackage},
+    keypackage_store::{ManyReservations, ReservationTarget, ReservedKeyPackage},
     problem::Failure,
     routes::policy::is_introduced,
     state::State,
@@ -68,7 +68,10 @@ pub(crate) async fn reserve_many(
     Ok(HttpResponse::Ok().json(ReserveManyReply { reservations, missing }))
 }
 
-fn invitees(targets: &[ReserveTarget], targets_max: usize) -> Result<Vec<Invitee>, Failure> {
+fn invitees(
+    targets: &[ReserveTarget],
+    targets_max: usize,
+) -> Result<Vec<ReservationTarget>, Failure> {
     if targets.is_empty() || targets_max < targets.len() {
         let count = targets.len();
         let detail = format!("the request names {count} targets; it may name 1 to {targets_max}");
@@ -77,17 +80,17 @@ fn invitees(targets: &[ReserveTarget], targets_max: usize) -> Result<Vec<Invitee
     let invitee = |target: &ReserveTarget| {
         let device = PoolId::of(&target.user, target.device.as_deref())?;
         Ok(match target.device {
-            Some(_) => Invitee::Device(device),
-            None => Invitee::User(target.user.clone()),
+            Some(_) => ReservationTarget::Device(device),
+            None => ReservationTarget::User(target.user.clone()),
         })
     };
     targets.iter().map(invitee).collect()
 }
 
-fn missing_device(invitee: Invitee, why: &Failure) -> MissingDevice {
+fn missing_device(invitee: ReservationTarget, why: &Failure) -> MissingDevice {
     let (user, device) = match invitee {
-        Invitee::Device(pool) => (pool.user().to_owned(), Some(pool.device().to_owned())),
-        Invitee::User(user) => (user, None),
+        ReservationTarget::Device(pool) => (pool.user().to_owned(), Some(pool.device().to_owned())),
+        ReservationTarget::User(user) => (user, None),
     };
     MissingDevice { user, device, code: why.code(), retry_after_s: why.retry_after_s() }
 }
