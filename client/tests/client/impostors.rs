@@ -390,7 +390,7 @@ fn statements_from_before_a_restored_copy_still_introduce() {
         drop((second_device(&service, &bob, "phone").await, alice, bob));
         let service = service.back_up().await;
         let carol = service.device("carol", 2).await;
-        let size = carol.status().await.unwrap().position + 1;
+        let size = carol.status().await.unwrap().position;
         published_to(&carol, size).await;
         drop(carol);
         let service = service.restore_knowingly().await;
