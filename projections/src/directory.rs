@@ -73,9 +73,9 @@ pub struct ListedDevice {
     pub introduced: bool,
     /// The keys that sign its packages of other signature schemes, by scheme, as it has declared.
     pub leaf_keys: BTreeMap<u16, SignatureKey>,
-    /// The keys that signed for it, or its packages, before another took their place: leaves of groups name
+    /// The keys that signed for it, or its packages, and when another took their place: leaves of groups name
     /// them until the device replaces them there.
-    pub former_keys: BTreeSet<SignatureKey>,
+    pub former_keys: BTreeMap<SignatureKey, Timestamp>,
     /// The credential that its packages carry, as it has declared; `None` for the Basic credential that
     /// names the device.
     pub credential: Option<CredentialBytes>,
@@ -85,8 +85,16 @@ impl ListedDevice {
     /// Whether a key signs for the device or its packages, or did before another took its place.
     #[must_use]
     pub fn has_key(&self, key: &[u8]) -> bool {
-        let mut keys = self.key.iter().chain(self.leaf_keys.values()).chain(&self.former_keys);
+        let mut keys =
+            self.key.iter().chain(self.leaf_keys.values()).chain(self.former_keys.keys());
         self.key.is_some() && keys.any(|known| known.as_bytes() == key)
+    }
+
+    /// When another key took the place of this one; `None` if it signs now, or never did.
+    #[must_use]
+    pub fn replaced_at(&self, key: &[u8]) -> Option<Timestamp> {
+        let mut former = self.former_keys.iter();
+        former.find(|(known, _)| known.as_bytes() == key).map(|(_, at)| *at)
     }
 }
 
@@ -281,7 +289,7 @@ impl DeviceList {
                     if is_signed {
                         let before =
                             listed.leaf_keys.insert(*signature_scheme, signature_key.clone());
-                        listed.former_keys.extend(before);
+                        listed.former_keys.extend(before.map(|key| (key, change.at)));
                     }
                 });
             }
@@ -340,7 +348,7 @@ impl DeviceList {
             origin,
             introduced,
             leaf_keys: BTreeMap::new(),
-            former_keys: BTreeSet::new(),
+            former_keys: BTreeMap::new(),
             credential: None,
         };
         self.devices.insert(change.device.device().to_owned(), listed);
@@ -354,8 +362,8 @@ impl DeviceList {
             before = listed.key.replace(key.clone());
             (listed.since, listed.since_at) = (change.position, change.at);
             listed.introduced = introduced;
-            listed.former_keys.extend(std::mem::take(&mut listed.leaf_keys).into_values());
-            listed.former_keys.extend(before.clone());
+            let leaf_keys = std::mem::take(&mut listed.leaf_keys).into_values();
+            listed.former_keys.extend(leaf_keys.chain(before.clone()).map(|key| (key, change.at)));
         });
         self.retired.extend(before);
     }

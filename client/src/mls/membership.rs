@@ -48,7 +48,7 @@ use super::{
     name_in,
     peers::{
         Judged, KeyPolicy, Leaf, LeafCheck, LeafTrust, Occasion, UntrustedMember, accept_untrusted,
-        recheck_untrusted, untrusted_in,
+        forget_contradicting, recheck_untrusted, untrusted_in,
     },
     usable_suite,
 };
@@ -137,7 +137,7 @@ impl MlsMembership {
     /// Returns a [`StorageError`], and nothing has changed then.
     pub fn accept_untrusted(&self, group: &GroupId) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
-        accept_untrusted(&staged, group);
+        accept_untrusted(&staged, group)?;
         staged.commit()
     }
 
@@ -251,7 +251,7 @@ pub(crate) fn delete_on(staged: &Staged<'_>, group: &GroupId) -> Result<(), Stor
         delete(staged, &mut state)?;
     }
     forget(staged, group);
-    accept_untrusted(staged, group);
+    forget_contradicting(staged, group);
     leaving::end_on(staged, group);
     Ok(())
 }

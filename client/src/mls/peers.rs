@@ -16,8 +16,8 @@ pub(crate) use self::{
     record::{PeerRecord, peer_record},
     safety_number::safety_number,
     trust::{
-        Judged, Leaf, LeafCheck, Occasion, accept_untrusted, forget_gone, note_untrusted,
-        recheck_untrusted, trust_of, untrusted_in,
+        Judged, Leaf, LeafCheck, Occasion, accept_untrusted, forget_contradicting, forget_gone,
+        note_untrusted, recheck_untrusted, trust_of, untrusted_in,
     },
     watch::{identity_findings, inviter_of, note_inviter, note_refused_invitation},
 };

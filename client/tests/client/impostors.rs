@@ -1,16 +1,25 @@
 //! Impostors: leaves in the name of somebody else, members that contradict the directory, and a server that
 //! lies about a user's keys.
 
+use std::time::Duration;
+
 use keypool_api::{
     Base64, ClaimRequest, CommitRequest, GroupRequest, UserDevices, UsersDevicesReply,
 };
 use keypool_client::{
-    AuditFinding, ClientOptions, GroupError, JoinError, KeyPolicy, LeafContradiction, LeafTrust,
-    MailboxEvent, MailboxEventKind, MlsClient, OfferedPackage, Origin, PeerDoubt, PeerStatus,
-    PendingAdd, PoolConfig, Received, SkipReason, fresh_command,
+    AuditFinding, ClientOptions, GroupError, JoinError, KeyPolicy,
+    LeafContradiction::{FormerKey, OtherKey, UnknownUser},
+    LeafTrust, LocalStore, MailboxEvent, MailboxEventKind, MlsClient, OfferedPackage, Origin,
+    PeerDoubt, PeerStatus, PendingAdd, PoolConfig, Received, SkipReason, fresh_command,
 };
 use keypool_ledger::{Event, GroupId, SignatureKey};
 use keypool_server::Idempotency;
+use openmls::{
+    credentials::{CredentialWithKey, NewSignerBundle},
+    group::MlsGroup,
+};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_traits::{OpenMlsProvider, types::SignatureScheme};
 
 use super::{
     members::{Client, alice_and, alice_and_bob, open, second_device, told},
@@ -46,7 +55,7 @@ fn a_welcome_of_an_impostor_with_an_unregistered_key_is_refused_and_costs_no_key
         let welcome = add_by(&false_alice, &made, &group("friday"), &service).welcome;
         let refused = bob.join(&welcome).await.unwrap_err();
         let JoinError::Impostor { inviter, why, .. } = &refused else { panic!("{refused:?}") };
-        assert_eq!((inviter.as_str(), *why), ("alice/main", LeafContradiction::OtherKey));
+        assert_eq!((inviter.as_str(), *why), ("alice/main", OtherKey));
         assert!(bob.groups().unwrap().is_empty());
         assert!(bob.connection().pool().has_private_keys(&made.reply.keypackage_ref).unwrap());
         let audit = bob.audit().unwrap();
@@ -66,8 +75,7 @@ fn a_name_that_nobody_has_registered_invites_nobody() {
         ghost.create_group(&group("friday")).unwrap();
         let welcome = add_by(&ghost, &made, &group("friday"), &service).welcome;
         let refused = bob.join(&welcome).await.unwrap_err();
-        let unknown =
-            matches!(refused, JoinError::Impostor { why: LeafContradiction::UnknownUser, .. });
+        let unknown = matches!(refused, JoinError::Impostor { why: UnknownUser, .. });
         assert!(unknown, "{refused:?}");
     });
 }
@@ -91,7 +99,7 @@ fn another_users_registered_key_under_alices_name_is_refused() {
         let made = reserve(&mallory, None).await;
         let welcome = add_by(&mallory, &made, &group("friday"), &service).welcome;
         let refused = service.open("bob").join(&welcome).await.unwrap_err();
-        let other = matches!(refused, JoinError::Impostor { why: LeafContradiction::OtherKey, .. });
+        let other = matches!(refused, JoinError::Impostor { why: OtherKey, .. });
         assert!(other, "{refused:?}");
     });
 }
@@ -126,7 +134,7 @@ fn an_invitation_in_another_name_is_refused_and_told() {
         let refused = events.iter().any(|event| {
             matches!(
                 &event.kind,
-                MailboxEventKind::InvitationRefused { inviter, why: LeafContradiction::OtherKey, .. }
+                MailboxEventKind::InvitationRefused { inviter, why: OtherKey, .. }
                     if inviter == "alice/main"
             )
         });
@@ -164,10 +172,7 @@ fn a_third_member_that_is_added_later_in_another_name_is_marked_and_nothing_is_s
         };
         assert_eq!(change.added, ["carol/main"]);
         let [untrusted] = change.untrusted.as_slice() else { panic!("{change:?}") };
-        assert_eq!(
-            (untrusted.name.as_str(), untrusted.why),
-            ("carol/main", LeafContradiction::OtherKey)
-        );
+        assert_eq!((untrusted.name.as_str(), untrusted.why), ("carol/main", OtherKey));
         let refused = alice.encrypt(&friday, b"who is there?").unwrap_err();
         assert!(matches!(refused, GroupError::UntrustedMembers { .. }), "{refused:?}");
         let trust = |name: &str| {
@@ -175,7 +180,7 @@ fn a_third_member_that_is_added_later_in_another_name_is_marked_and_nothing_is_s
             members.into_iter().find(|member| member.name == name).unwrap().trust
         };
         assert_eq!(trust("mallory/main"), LeafTrust::Known);
-        assert_eq!(trust("carol/main"), LeafTrust::Contradicts(LeafContradiction::OtherKey));
+        assert_eq!(trust("carol/main"), LeafTrust::Contradicts(OtherKey));
         assert_eq!(alice.check_members(&friday).await.unwrap().len(), 1);
         // Once the member is gone, the group is as it was.
         alice.remove(&friday, "carol", None).await.unwrap();
@@ -399,6 +404,105 @@ fn statements_from_before_a_restored_copy_still_introduce() {
         assert_eq!(known.status, PeerStatus::FirstSeen);
         let phone = known.devices.iter().find(|device| device.device == "phone").unwrap();
         assert!(matches!(phone.origin, Origin::Vouched { .. }), "{known:?}");
+    });
+}
+
+/// A thief has a copy of Alice's home, and Alice has replaced her key since.
+#[test]
+fn a_key_that_was_replaced_invites_nobody_a_day_later() {
+    run(async {
+        let service = Service::start();
+        drop(service.device("bob", 2).await);
+        let mallory = service.device("mallory", 0).await;
+        drop(service.device("alice", 1).await);
+        service.back_up_home("alice");
+        let alice = service.open("alice");
+        alice.rotate_key().await.unwrap();
+        let made = reserve(&mallory, None).await;
+        let thief = service.folder.path().join("older alice");
+        let thief = service.open_at(&thief, "alice", PoolConfig::default());
+        thief.create_group(&group("friday")).unwrap();
+        let welcome = add_by(&thief, &made, &group("friday"), &service).welcome;
+        service.clock.advance(Duration::from_hours(25));
+        let refused = service.open("bob").join(&welcome).await.unwrap_err();
+        let former = matches!(refused, JoinError::Impostor { why: FormerKey, .. });
+        assert!(former, "{refused:?}");
+    });
+}
+
+/// A Commit by which a member's leaf gets a key that nobody has registered.
+fn swap_key(service: &Service, name: &str, group: &GroupId) -> Vec<u8> {
+    let home = service.folder.path().join(name);
+    let store = LocalStore::open(&home, &name.parse().unwrap()).unwrap();
+    let staged = store.stage().unwrap();
+    let provider = staged.provider();
+    let id = openmls::group::GroupId::from_slice(group.as_bytes());
+    let mut state = MlsGroup::load(&staged, &id).unwrap().unwrap();
+    let leaf = state.own_leaf_node().unwrap();
+    let (credential, key) = (leaf.credential().clone(), leaf.signature_key().as_slice().to_vec());
+    let old = SignatureKeyPair::read(&staged, &key, SignatureScheme::ED25519).unwrap();
+    let new = SignatureKeyPair::new(SignatureScheme::ED25519).unwrap();
+    let signature_key = new.public().into();
+    let credential_with_key = CredentialWithKey { credential, signature_key };
+    let new = NewSignerBundle { signer: &new, credential_with_key };
+    let made = state
+        .commit_builder()
+        .force_self_update(true)
+        .load_psks(provider.storage())
+        .unwrap()
+        .build_with_new_signer(provider.rand(), provider.crypto(), &old, new, |_| true)
+        .unwrap()
+        .stage_commit(&provider)
+        .unwrap();
+    made.commit().to_bytes().unwrap()
+}
+
+#[test]
+fn a_member_that_swaps_its_key_is_marked_and_once_accepted_stays_so() {
+    run(async {
+        let service = Service::start();
+        let alice = service.device("alice", 0).await;
+        let friday = group("friday");
+        alice.create_group(&friday).unwrap();
+        drop(carol_joins(&service, &alice, &friday).await);
+        let commit = swap_key(&service, "carol", &friday);
+        let Received::Changed(change) = alice.decrypt(&commit).await.unwrap() else {
+            panic!("it is a Commit")
+        };
+        let [untrusted] = change.untrusted.as_slice() else { panic!("{change:?}") };
+        assert_eq!((untrusted.name.as_str(), untrusted.why), ("carol/main", OtherKey));
+        alice.encrypt(&friday, b"no").unwrap_err();
+        alice.accept_untrusted(&friday).unwrap();
+        alice.encrypt(&friday, b"accepted").unwrap();
+        assert_eq!(
+            alice.check_members(&friday).await.unwrap(),
+            [],
+            "as long as the key is the same"
+        );
+        alice.encrypt(&friday, b"still").unwrap();
+    });
+}
+
+/// The server says of an item in the mailbox that somebody else has posted it.
+#[test]
+fn a_server_that_names_another_sender_is_told_of() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        bob.send(&group, b"hello").await.unwrap();
+        // Both names are of one length, and so the answer is.
+        service.tunnel.tamper(0, |answer| {
+            answer.replace("\"sender\":\"bob/main\"", "\"sender\":\"eve/main\"")
+        });
+        let events = alice.sync(0).await.unwrap();
+        let is_told = |event: &MailboxEvent| {
+            matches!(
+                &event.kind,
+                MailboxEventKind::OtherSender { sender, named, .. }
+                    if sender == "bob/main" && named.to_string() == "eve/main"
+            )
+        };
+        assert!(events.iter().any(is_told), "{events:?}");
     });
 }
 

@@ -139,7 +139,10 @@ pub(crate) fn join_on(
         Judged::KeysNeeded(users) => return Ok(Judged::KeysNeeded(users)),
     };
     let by = members.iter().position(|member| member.index == from);
-    let trust = by.and_then(|by| trusts.get(by)).cloned().unwrap_or_default();
+    let trust = match by.and_then(|by| members.get(by)) {
+        Some(inviter) => check.judge_one(staged, inviter, Occasion::Invitation)?,
+        None => LeafTrust::default(),
+    };
     if let LeafTrust::Contradicts(why) = trust {
         return Err(JoinError::Impostor { keypackage_ref, inviter, why });
     }

@@ -314,7 +314,10 @@ fn note_impostors(
     };
     let untrusted: Vec<UntrustedMember> = members.iter().filter_map(untrusted).collect();
     note_untrusted(staged, group, &untrusted).map_err(GroupError::from)?;
-    Ok(untrusted)
+    // One that was accepted is not told again.
+    let mut new = untrusted_in(staged, group).map_err(GroupError::from)?;
+    new.retain(|member| untrusted.contains(member));
+    Ok(new)
 }
 
 /// Refuses a Commit by which a member would go by another name than the group knows.

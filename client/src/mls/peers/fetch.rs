@@ -1,6 +1,6 @@
 //! Looking users up in the directory: one request for many, from the last change that is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use keypool_api::{KnownUser, USERS_MAX, UserDevices, UsersDevicesReply, UsersDevicesRequest};
 use keypool_ledger::Timestamp;
@@ -8,6 +8,9 @@ use keypool_projections::statement::LedgerId;
 
 use super::record::{PeerRecord, forget, peer_record};
 use crate::{ExchangeError, MlsConnection, StorageError, storage::fresh_command};
+
+/// How many changes of one user are asked for: 32 devices with 4,096 changes each make fewer.
+const CHANGES_MAX: usize = 150_000;
 
 impl<D> MlsConnection<D> {
     /// Looks users up, and follows the chains of their devices from the known keys. A user whose chain does not
@@ -85,16 +88,19 @@ impl<D> MlsConnection<D> {
 
 /// Adds a part of a user's changes to those before it. Returns the user if there is more to ask for.
 fn add_part(shown: &mut BTreeMap<String, UserDevices>, part: UserDevices) -> Option<KnownUser> {
-    let after = part.history.last().map(|last| last.position).filter(|_| part.more);
-    let user = part.user.clone();
-    match shown.get_mut(&user) {
-        Some(before) => {
+    let (user, more) = (part.user.clone(), part.more);
+    let whole = match shown.entry(user.clone()) {
+        Entry::Occupied(before) => {
+            let before = before.into_mut();
             before.history.extend(part.history);
             (before.head, before.position) = (part.head, part.position);
+            before
         }
-        None => drop(shown.insert(user.clone(), part)),
-    }
-    after.map(|after| KnownUser { user, after })
+        Entry::Vacant(first) => first.insert(part),
+    };
+    let after = whole.history.last()?.position;
+    // A server that has ever more to show is asked no more: the chain does not lead to its head then.
+    (more && whole.history.len() < CHANGES_MAX).then_some(KnownUser { user, after })
 }
 
 /// The device list of a user who has no history at the server.

@@ -33,6 +33,9 @@ pub enum LeafContradiction {
     RemovedDevice,
     /// Another key is registered for the device.
     OtherKey,
+    /// A new leaf or an invitation carries a key that another took the place of over a day ago: a thief may have
+    /// it.
+    FormerKey,
     /// The device has declared another credential.
     OtherCredential,
     /// No key of the user has introduced the device.
@@ -57,6 +60,7 @@ impl fmt::Display for LeafContradiction {
             Self::UnknownDevice => "the user has no such device",
             Self::RemovedDevice => "the user has removed this device",
             Self::OtherKey => "another key is registered for the device",
+            Self::FormerKey => "the device has replaced this key over a day ago",
             Self::OtherCredential => "the device has declared another credential",
             Self::NotIntroduced => "no device of the user has introduced it",
             Self::KeysChanged => "the user's keys have changed, and the new ones were not accepted",
@@ -75,6 +79,9 @@ pub struct UntrustedMember {
     pub why: LeafContradiction,
     /// The signature key in the leaf.
     pub(crate) key: Vec<u8>,
+    /// Whether the app has accepted it.
+    #[serde(default)]
+    pub(crate) is_accepted: bool,
 }
 
 /// The member and the contradiction, as a sentence.

@@ -21,6 +21,9 @@ const UNTRUSTED_PREFIX: &str = "untrusted/";
 const FRESH: Duration = Duration::from_hours(1);
 /// After how long the sender of messages whose leaf is not trusted is looked up again.
 const ASKED_AGAIN: Duration = Duration::from_secs(20);
+/// How long a key that was replaced may still stand in new leaves and invite: until its device has replaced it in
+/// all groups.
+const FORMER_KEY_GRACE: Duration = Duration::from_hours(24);
 
 /// The treatment of a group in which a member other than the inviter contradicts the directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,10 +59,19 @@ pub(crate) struct LeafCheck<'a> {
 pub(crate) enum Occasion {
     /// A group is joined: all users are looked up that were not within the hour.
     Join,
+    /// The inviter, whose user was looked up for the join.
+    Invitation,
     /// A Commit brings leaves: users are looked up whose leaves do not fit the known keys.
     Commit,
     /// A message arrives: as for a Commit, and a sender that contradicts the directory a few times a minute.
     Message,
+}
+
+impl Occasion {
+    /// Whether the leaf acts now, and does not only stand in a group.
+    const fn is_new(self) -> bool {
+        matches!(self, Self::Invitation | Self::Commit)
+    }
 }
 
 /// A leaf as it is checked.
@@ -89,6 +101,7 @@ impl UntrustedMember {
             leaf_index: member.index.u32(),
             why,
             key: member.signature_key.clone(),
+            is_accepted: false,
         }
     }
 }
@@ -120,11 +133,15 @@ impl LeafCheck<'_> {
             Some(record) if !name.contains('/') => record.device_with(leaf.key).unwrap_or(device),
             _ => device,
         };
-        let trust = trust_of(record.as_ref(), &device, leaf);
+        let mut trust = trust_of(record.as_ref(), &device, leaf);
+        if occasion.is_new() && trust.is_known() && self.is_outdated(record.as_ref(), &device, leaf)
+        {
+            trust = LeafTrust::Contradicts(LeafContradiction::FormerKey);
+        }
         let age = record.map_or(Duration::MAX, |record| self.now.since(record.fetched_at));
         let age_min = match (&trust, occasion) {
             (LeafTrust::Verified | LeafTrust::Known, Occasion::Join) => Some(FRESH),
-            (LeafTrust::Verified | LeafTrust::Known, Occasion::Commit | Occasion::Message) => None,
+            (LeafTrust::Verified | LeafTrust::Known, _) => None,
             (LeafTrust::Contradicts(_), Occasion::Message) => Some(ASKED_AGAIN),
             (LeafTrust::Unchecked | LeafTrust::Contradicts(_), _) => Some(Duration::ZERO),
         };
@@ -132,6 +149,23 @@ impl LeafCheck<'_> {
             needed.insert(device.user().to_owned());
         }
         Ok(trust)
+    }
+
+    /// Judges a member by the known keys, and asks nobody.
+    pub(crate) fn judge_one(
+        &self,
+        staged: &Staged<'_>,
+        member: &Member,
+        occasion: Occasion,
+    ) -> Result<LeafTrust, StorageError> {
+        self.judge(staged, &Leaf::of(member), occasion, &mut BTreeSet::new())
+    }
+
+    /// Whether the device has replaced the key of a leaf too long ago for the leaf to be new.
+    fn is_outdated(&self, record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf<'_>) -> bool {
+        let listed = record.and_then(|record| record.list().device(device.device()));
+        let replaced_at = listed.and_then(|listed| listed.replaced_at(leaf.key));
+        replaced_at.is_some_and(|at| FORMER_KEY_GRACE <= self.now.since(at))
     }
 
     /// Judges all leaves of a group, in their order. Users that should be looked up come in the place of the
@@ -198,10 +232,21 @@ pub(crate) fn untrusted_in(
     staged: &Staged<'_>,
     group: &GroupId,
 ) -> Result<Vec<UntrustedMember>, StorageError> {
+    let mut all = contradicting_in(staged, group)?;
+    all.retain(|member| !member.is_accepted);
+    Ok(all)
+}
+
+/// The members of a group that contradict the directory, accepted or not, as an operation has them.
+fn contradicting_in(
+    staged: &Staged<'_>,
+    group: &GroupId,
+) -> Result<Vec<UntrustedMember>, StorageError> {
     Ok(staged.app_record(&untrusted_name(group))?.unwrap_or_default())
 }
 
-/// Adds members that contradict the directory to those of a group, as part of an operation.
+/// Adds members that contradict the directory to those of a group, as part of an operation. A key that was accepted
+/// stays so.
 pub(crate) fn note_untrusted(
     staged: &Staged<'_>,
     group: &GroupId,
@@ -210,9 +255,13 @@ pub(crate) fn note_untrusted(
     if members.is_empty() {
         return Ok(());
     }
-    let mut all = untrusted_in(staged, group)?;
-    all.retain(|known| !members.iter().any(|member| member.leaf_index == known.leaf_index));
-    all.extend(members.iter().cloned());
+    let mut all = contradicting_in(staged, group)?;
+    let is_known = |member: &UntrustedMember| {
+        all.iter().any(|known| (known.leaf_index, &known.key) == (member.leaf_index, &member.key))
+    };
+    let new: Vec<_> = members.iter().filter(|member| !is_known(member)).cloned().collect();
+    all.retain(|known| !new.iter().any(|member| member.leaf_index == known.leaf_index));
+    all.extend(new);
     staged.put_app_record(&untrusted_name(group), &all)
 }
 
@@ -224,7 +273,7 @@ pub(crate) fn recheck_untrusted(
     members: &[Member],
     check: &LeafCheck<'_>,
 ) -> Result<bool, StorageError> {
-    let all = untrusted_in(staged, group)?;
+    let all = contradicting_in(staged, group)?;
     if all.is_empty() {
         return Ok(true);
     }
@@ -234,16 +283,16 @@ pub(crate) fn recheck_untrusted(
             member.index.u32() == untrusted.leaf_index && member.signature_key == untrusted.key
         };
         let Some(member) = members.iter().find(is_it) else { continue };
-        let trust =
-            check.judge(staged, &Leaf::of(member), Occasion::Message, &mut BTreeSet::new())?;
-        left.extend(trust.impostor().map(|why| UntrustedMember { why, ..untrusted }));
+        let trust = check.judge_one(staged, member, Occasion::Message)?;
+        let why = match untrusted.why {
+            // The leaf was too late when it came: no later look mends that.
+            LeafContradiction::FormerKey => Some(untrusted.why),
+            _ => trust.impostor(),
+        };
+        left.extend(why.map(|why| UntrustedMember { why, ..untrusted }));
     }
-    if left.is_empty() {
-        accept_untrusted(staged, group);
-        return Ok(true);
-    }
-    staged.put_app_record(&untrusted_name(group), &left)?;
-    Ok(false)
+    put_contradicting(staged, group, &left)?;
+    Ok(left.iter().all(|member| member.is_accepted))
 }
 
 /// Forgets those members of a group that are gone, as part of an operation.
@@ -252,22 +301,39 @@ pub(crate) fn forget_gone(
     group: &GroupId,
     members: &[Member],
 ) -> Result<(), StorageError> {
-    let (before, is_there) = (untrusted_in(staged, group)?, |untrusted: &UntrustedMember| {
+    let mut left = contradicting_in(staged, group)?;
+    let before = left.len();
+    left.retain(|untrusted| {
         members.iter().any(|member| {
             member.index.u32() == untrusted.leaf_index && member.signature_key == untrusted.key
         })
     });
-    let left: Vec<UntrustedMember> = before.iter().filter(|it| is_there(it)).cloned().collect();
-    if left.is_empty() && !before.is_empty() {
-        accept_untrusted(staged, group);
-    } else if left.len() < before.len() {
-        staged.put_app_record(&untrusted_name(group), &left)?;
-    }
-    Ok(())
+    if left.len() < before { put_contradicting(staged, group, &left) } else { Ok(()) }
 }
 
-/// Accepts the members of a group that contradict the directory, as part of an operation.
-pub(crate) fn accept_untrusted(staged: &Staged<'_>, group: &GroupId) {
+fn put_contradicting(
+    staged: &Staged<'_>,
+    group: &GroupId,
+    members: &[UntrustedMember],
+) -> Result<(), StorageError> {
+    if members.is_empty() {
+        forget_contradicting(staged, group);
+        return Ok(());
+    }
+    staged.put_app_record(&untrusted_name(group), &members)
+}
+
+/// Accepts the members of a group that contradict the directory, with the keys of now, as part of an operation.
+pub(crate) fn accept_untrusted(staged: &Staged<'_>, group: &GroupId) -> Result<(), StorageError> {
+    let mut all = contradicting_in(staged, group)?;
+    for member in &mut all {
+        member.is_accepted = true;
+    }
+    put_contradicting(staged, group, &all)
+}
+
+/// Forgets the members of a group that contradict the directory, as part of an operation.
+pub(crate) fn forget_contradicting(staged: &Staged<'_>, group: &GroupId) {
     staged.remove_app_record(&untrusted_name(group));
 }
 
