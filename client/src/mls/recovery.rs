@@ -3,11 +3,11 @@
 //! The words are never stored. Their public half stands in the user's history at the server: it registers a new
 //! device and removes all others, and no device takes its place without its agreement.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use bip39::{Language, Mnemonic};
 use keypool_api::{RecoverReply, RecoveryKeyRequest};
-use keypool_ledger::{Event, Hash, PoolId};
+use keypool_ledger::{Hash, PoolId};
 use openmls_basic_credential::SignatureKeyPair;
 use zeroize::Zeroizing;
 
@@ -15,10 +15,11 @@ use super::{
     SIGNATURE_SCHEME,
     connection::MlsConnection,
     identity::DeviceKeys,
+    peers::peer_record,
     statements::{Grounds, with_grounds},
 };
 use crate::{
-    DeviceIdentity, RecoveryError,
+    ApiError, DeviceIdentity, RecoveryError,
     storage::{fresh_command, randomize},
 };
 
@@ -130,10 +131,12 @@ impl<D> MlsConnection<D> {
 
     /// The device in whose history the recovery keys of the user stand.
     async fn recovery_device(&self) -> Result<PoolId, RecoveryError> {
-        let list = self.api().device_list(self.identity().pool().user()).await?;
-        let changes = list.devices.history.into_iter();
-        let mut set = changes.filter(|change| matches!(change.event, Event::RecoveryKeySet { .. }));
-        set.next_back().map(|change| change.device).ok_or(RecoveryError::NoRecoveryKey)
+        let user = self.identity().pool().user();
+        self.fetch_peers(&BTreeSet::from([user.to_owned()]), self.api().now()).await?;
+        let record = peer_record(&self.store().stage()?, user)?;
+        let device = record.as_ref().and_then(|record| record.list().recovery_device());
+        let device = device.ok_or(RecoveryError::NoRecoveryKey)?;
+        Ok(PoolId::new(user, device).map_err(ApiError::from)?)
     }
 
     /// Registers this device by the user's recovery key, and removes every other device of the user.

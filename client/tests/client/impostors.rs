@@ -270,7 +270,7 @@ fn a_new_device_that_bobs_introduced_is_his_and_one_that_nobody_did_is_an_alarm(
     });
 }
 
-/// What a server that lies makes of the next look-up of Bob.
+/// Changes the server's answer to the next look-up of Bob.
 fn lie(service: &Service, how: impl FnOnce(&mut UserDevices) + Send + 'static) {
     service.tunnel.rewrite_look_up(|body| {
         let mut reply: UsersDevicesReply = serde_json::from_str(body).unwrap();

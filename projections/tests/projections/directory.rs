@@ -123,7 +123,7 @@ impl Chain {
         self.changes.last().unwrap().position
     }
 
-    /// What a reader who knows nothing makes of some changes, with the head that the server names.
+    /// The list that a reader without earlier knowledge folds from some changes, with the head that the server names.
     fn read(&self, changes: &[DeviceChange]) -> Result<DeviceList, ChainError> {
         self.read_after(&DeviceList::new("alice"), changes)
     }

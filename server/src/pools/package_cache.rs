@@ -1,6 +1,6 @@
 //! The packages that were uploaded or handed out lately: their pools and their bytes.
 //!
-//! Neither ever changes, so that nothing here can be stale. Whatever was dropped to make room is read from
+//! Neither ever changes, so that nothing here can be stale. A package that was dropped to make room is read from
 //! the log.
 
 use std::{
@@ -14,7 +14,7 @@ use keypool_ledger::{
 
 use super::Shared;
 
-/// How many bytes the cached packages have at most, in bytes, with what the cache needs beside them.
+/// How many bytes the cached packages and their entries have at most.
 const CACHE_BYTES_MAX: usize = 64 << 20;
 /// How many bytes an entry needs beside the bytes of its package.
 const ENTRY_BYTES: usize = 256;

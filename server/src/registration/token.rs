@@ -72,7 +72,7 @@ pub(crate) enum TokenError {
     /// Of another issuer.
     #[error("is of another issuer")]
     Issuer,
-    /// Bound to no key, and without what makes it good for one device.
+    /// Bound to no key, and without the `jti` and `iat` that make it good for one device.
     #[error("is bound to no key (cnf.kid), and has no jti and iat by which it could be used once")]
     Unbound,
     /// Bound to no key, and used before.

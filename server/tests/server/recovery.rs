@@ -84,7 +84,7 @@ fn refused(answer: &Answer, code: &str) {
     assert_eq!(answer.code(), code, "{}", answer.body);
 }
 
-/// What a reader who knows nothing makes of the list that the server shows.
+/// The list that a reader without earlier knowledge folds from the server's reply.
 fn verified(shown: &DevicesReply) -> DeviceList {
     let mut list = DeviceList::new(&shown.devices.user);
     let end = (shown.devices.head, shown.devices.position);
