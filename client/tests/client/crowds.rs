@@ -37,13 +37,13 @@ pub(super) enum Poison {
 }
 
 /// A device of which there is the pool alone: nobody will ever join from it.
-struct Doll {
+pub(super) struct Doll {
     pool: PoolId,
     keys: SignatureKeyPair,
 }
 
 impl Doll {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let keys = SignatureKeyPair::new(Ciphersuite::try_from(1).unwrap().signature_algorithm());
         Self { pool: name.parse().unwrap(), keys: keys.unwrap() }
     }
@@ -87,7 +87,7 @@ impl Doll {
     }
 
     /// Registers it below the server's doors, where no package is looked at.
-    async fn settle(&self, clock: &MovableClock, store: &Store, packages: &[Poison]) {
+    pub(super) async fn settle(&self, clock: &MovableClock, store: &Store, packages: &[Poison]) {
         let id = uuid::Uuid::new_v4();
         store.admit_device(&self.pool, (self.key(), None), Idempotency::fresh()).await.unwrap();
         let packages = packages.iter().map(|poison| self.poisoned(clock, *poison)).collect();

@@ -10,7 +10,8 @@ use keypool_client::{
     AuditFinding, ClientOptions, GroupError, JoinError, KeyPolicy,
     LeafContradiction::{FormerKey, OtherKey, UnknownUser},
     LeafTrust, LocalStore, MailboxEvent, MailboxEventKind, MlsClient, OfferedPackage, Origin,
-    PeerDoubt, PeerStatus, PendingAdd, PoolConfig, Received, SkipReason, fresh_command,
+    PackageCheck, PeerDoubt, PeerStatus, PendingAdd, PoolConfig, Received, SkipReason,
+    fresh_command,
 };
 use keypool_ledger::{Event, GroupId, SignatureKey};
 use keypool_server::Idempotency;
@@ -22,6 +23,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::{OpenMlsProvider, types::SignatureScheme};
 
 use super::{
+    crowds::{Doll, Poison},
     members::{Client, alice_and, alice_and_bob, open, second_device, told},
     people::{Made, carol_joins, now, published_to, reserve, why},
     service::{Mail, Service, group, run},
@@ -367,13 +369,16 @@ fn a_ghost_device_that_the_server_adds_is_neither_invited_nor_believed() {
         // The operator lets a device in by its own word, below the doors.
         drop((alice, bob));
         let service = service
-            .beneath(async |_, store| {
-                let key = SignatureKey::new(&[9; 32]).unwrap();
-                let ghost = "bob/ghost".parse().unwrap();
-                store.admit_device(&ghost, (key, None), Idempotency::fresh()).await.unwrap();
+            .beneath(async |clock, store| {
+                Doll::new("bob/ghost").settle(clock, store, &[Poison::Nothing]).await;
             })
             .await;
         let (alice, bob) = (open(&service, "alice"), open(&service, "bob"));
+        let friday = group("friday");
+        alice.create_group(&friday).unwrap();
+        let refused = alice.invite(&friday, ["bob/ghost"]).await.unwrap_err();
+        let check = PackageCheck::Directory;
+        assert_eq!(why(&refused), &SkipReason::PackageRejected { check });
         let known = alice.look_up_peer("bob").await.unwrap().unwrap();
         let ghost = known.devices.iter().find(|device| device.device == "ghost").unwrap();
         assert!(!ghost.is_trusted, "{known:?}");
