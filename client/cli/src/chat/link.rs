@@ -30,6 +30,7 @@ const LINK_POLLS_MAX: u32 = 600;
 /// The text for a word that is none.
 const NO_WORD: &str = "that is no word of a new device; it looks like USER/DEVICE/KEY, and the chat of the new \
                        device shows it";
+
 /// A device that asks to be linked, and its key: the word that it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LinkRequest {
