@@ -41,3 +41,6 @@ mod auditing;
 
 #[path = "auditor/explaining.rs"]
 mod explaining;
+
+#[path = "auditor/choosing.rs"]
+mod choosing;

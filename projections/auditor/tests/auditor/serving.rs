@@ -223,17 +223,30 @@ fn half_a_log_is_not_exported() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-#[test]
-fn a_server_is_followed_until_it_goes_away() {
-    let address = serve(|n, after, limit| match n {
+/// A server whose log grows from 15 records to 40 while it is asked, and that then goes away.
+fn serve_growing() -> String {
+    serve(|n, after, limit| match n {
         0..5 => Reply::Whole(200, page(&clean()[..15], after, limit, 7)),
         5..12 => Reply::Whole(200, page(&clean(), after, limit, 7)),
         _ => Reply::Nothing,
-    });
-    let (said, code) = tool_in(Path::new("."), &["log", &address, "--follow"]);
+    })
+}
+
+#[test]
+fn a_server_is_followed_until_it_goes_away() {
+    let (said, code) = tool_in(Path::new("."), &["log", &serve_growing(), "--follow"]);
     let (whole, _) = tool_in(&fixtures(), &["log", "clean.export"]);
     assert_eq!(code, 5, "{said}");
     assert!(said.starts_with(&whole), "each record is told once, in order: {said}");
     let (said, code) = tool_in(&fixtures(), &["log", "clean.export", "--follow"]);
     assert_eq!((said.contains("only a server can be followed"), code), (true, 1));
+}
+
+#[test]
+fn a_followed_server_tells_the_last_events_and_those_that_come() {
+    let args = ["log", &serve_growing(), "--tail", "2", "--follow"];
+    let (said, code) = tool_in(Path::new("."), &args);
+    let (whole, _) = tool_in(&fixtures(), &["log", "clean.export", "--from", "14"]);
+    assert_eq!(code, 5, "{said}");
+    assert!(said.starts_with(&whole), "records 14 and 15, and each that comes: {said}");
 }

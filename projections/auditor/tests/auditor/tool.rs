@@ -26,12 +26,12 @@ pub(crate) fn tool_in(dir: &Path, args: &[&str]) -> (String, i32) {
     (said, output.status.code().expect("it ends by itself"))
 }
 
-fn tool(args: &[&str]) -> (String, i32) {
+pub(crate) fn tool(args: &[&str]) -> (String, i32) {
     tool_in(&fixtures(), args)
 }
 
 /// A command line with its output.
-fn transcript(args: &[&str]) -> String {
+pub(crate) fn transcript(args: &[&str]) -> String {
     let (said, code) = tool(args);
     format!("$ keypool-ledger {}\n{said}[{code}]\n", args.join(" "))
 }

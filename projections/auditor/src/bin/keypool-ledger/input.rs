@@ -12,7 +12,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keypool_auditor::source::{Source, SourceEnd};
 use keypool_ledger::{EventEnvelope, RawRecord, Timestamp};
 
-use crate::output::ToolError;
+use crate::{
+    output::ToolError,
+    times::{self, TimeError},
+};
 
 /// How many bytes a source has at least for a bar to be worth it: about a second's work.
 const LONG_BYTES: u64 = 128 << 20;
@@ -37,16 +40,10 @@ impl Moment {
 }
 
 impl FromStr for Moment {
-    type Err = String;
+    type Err = TimeError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(seq) = text.parse() {
-            return Ok(Self::Seq(seq));
-        }
-        let moment: jiff::Timestamp =
-            text.parse().map_err(|_| "a record's number, or a time as in 2026-11-22T12:00:00Z")?;
-        let millis = u64::try_from(moment.as_millisecond()).unwrap_or_default();
-        Ok(Self::Time(Timestamp::from_millis(millis)))
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        text.parse().map(Self::Seq).or_else(|_| times::parse_now(text).map(Self::Time))
     }
 }
 

@@ -1,44 +1,115 @@
 //! `log`: the events of a source, a line each.
 
-use std::{path::Path, thread, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, thread, time::Duration};
 
+use clap::{Args, builder::PossibleValuesParser};
 use keypool_auditor::source::{Source, SourceKind};
-use keypool_ledger::{EventEnvelope, PoolId, StreamId};
+use keypool_ledger::{EventEnvelope, PoolId, StreamId, Timestamp};
 use keypool_projections::timeline;
 use serde_json::{Value, json};
 
 use crate::{
     FINE,
     input::try_read_after,
+    kinds::event_kinds,
     output::{Out, ToolError, time},
+    times::{parse_now, tell_future},
 };
 
-/// Lists the events; with `follow`, asks a server again and again for those that come.
-pub(crate) fn log(
-    path: &Path,
-    pool: Option<&PoolId>,
+/// The events that `log` lists: those that every option admits.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    source: PathBuf,
+    /// Only those of one pool
+    #[arg(long, value_name = "USER/DEVICE")]
+    pool: Option<PoolId>,
+    /// Only from this record on
+    #[arg(long, value_name = "SEQ", default_value_t = 1)]
     from: u64,
-    follow: Option<Duration>,
-    out: &mut Out,
-) -> Result<u8, ToolError> {
-    let source = Source::open(path)?;
-    if follow.is_some() && source.kind() != SourceKind::Server {
-        let what = format!("{} does not grow while it is read", source.kind().words());
-        return Err(ToolError::usage(format!("{what}; only a server can be followed")));
+    /// Only those recorded at this time or later
+    #[arg(long, value_name = "TIME", value_parser = parse_now)]
+    since: Option<Timestamp>,
+    /// Only those recorded at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = parse_now, conflicts_with = "follow")]
+    until: Option<Timestamp>,
+    /// Only those of these kinds
+    #[arg(long, value_name = "KIND", value_delimiter = ',',
+          value_parser = PossibleValuesParser::new(event_kinds()))]
+    event: Vec<String>,
+    /// Only the last so many of them
+    #[arg(long, value_name = "N")]
+    tail: Option<usize>,
+    /// Keep asking a server for more, until interrupted
+    #[arg(long)]
+    follow: bool,
+    /// How long to wait before a server is asked again, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "follow",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    interval_s: u64,
+}
+
+impl LogArgs {
+    /// Refuses options that admit no event of any log.
+    fn check(&self, source: &Source) -> Result<(), ToolError> {
+        if self.follow && source.kind() != SourceKind::Server {
+            let what = format!("{} does not grow while it is read", source.kind().words());
+            return Err(ToolError::usage(format!("{what}; only a server can be followed")));
+        }
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if until < since => Err(ToolError::usage(format!(
+                "--until {} is before --since {}: no event is between them",
+                time(until),
+                time(since)
+            ))),
+            _ => Ok(()),
+        }
     }
-    let mut last = from.saturating_sub(1);
+
+    fn admits(&self, envelope: &EventEnvelope) -> bool {
+        self.pool.as_ref().is_none_or(|pool| concerns(&envelope.stream, pool))
+            && self.since.is_none_or(|since| since <= envelope.at)
+            && self.until.is_none_or(|until| envelope.at <= until)
+            && (self.event.is_empty()
+                || self.event.iter().any(|kind| kind == envelope.event.name()))
+    }
+}
+
+/// Lists the events; with `--follow`, asks a server again and again for those that come.
+pub(crate) fn log(args: &LogArgs, out: &mut Out) -> Result<u8, ToolError> {
+    let source = Source::open(&args.source)?;
+    args.check(&source)?;
+    let (mut last, mut latest) = (args.from.saturating_sub(1), Timestamp::default());
+    let mut tail = args.tail.map(|length| (length, VecDeque::new()));
     loop {
         try_read_after(&source, last, &mut |raw, envelope| {
             last = raw.seq;
-            if pool.is_some_and(|pool| !concerns(&envelope.stream, pool)) {
-                return Ok(());
+            latest = latest.max(envelope.at);
+            match &mut tail {
+                _ if !args.admits(&envelope) => Ok(()),
+                None => out.say(|| line(raw.seq, &envelope), || object(raw.seq, &envelope)),
+                Some((length, kept)) => {
+                    kept.push_back((raw.seq, envelope));
+                    if *length < kept.len() {
+                        kept.pop_front();
+                    }
+                    Ok(())
+                }
             }
-            out.say(|| line(raw.seq, &envelope), || object(raw.seq, &envelope))
         })?;
-        let Some(interval) = follow else { return Ok(FINE) };
+        // The events that come later are all listed.
+        for (seq, envelope) in tail.take().into_iter().flat_map(|(_, kept)| kept) {
+            out.say(|| line(seq, &envelope), || object(seq, &envelope))?;
+        }
         out.flush()?;
-        thread::sleep(interval);
+        if !args.follow {
+            break;
+        }
+        thread::sleep(Duration::from_secs(args.interval_s));
     }
+    for asked in [args.since, args.until].into_iter().flatten() {
+        tell_future(asked, latest);
+    }
+    Ok(FINE)
 }
 
 /// Whether a history is a pool's or its device's mailbox.

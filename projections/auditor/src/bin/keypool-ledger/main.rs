@@ -24,6 +24,8 @@ mod info;
 
 mod input;
 
+mod kinds;
+
 mod known_end;
 
 mod leaves;
@@ -44,16 +46,20 @@ mod replay;
 
 mod show;
 
+mod times;
+
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use keypool_ledger::PoolId;
 
 use crate::{
     input::Moment,
+    log::LogArgs,
     output::{Out, ToolError},
+    times::FORMS,
 };
 
 /// Everything went well.
@@ -69,6 +75,10 @@ const EQUIVOCATION: u8 = 4;
 /// Nothing can be read there.
 const UNREADABLE: u8 = 5;
 
+/// The exit codes, for the help.
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 usage, 2 bytes damaged, 3 a rule broken, \
+                          4 equivocation, 5 unreadable.";
+
 /// Reads a keypool log: an export, a journal directory, a copy of a data directory, or a server by the
 /// address of its operator's listener, as in http://127.0.0.1:8081
 #[derive(Debug, Parser)]
@@ -76,8 +86,7 @@ const UNREADABLE: u8 = 5;
     name = "keypool-ledger",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 fine, 1 usage, 2 bytes damaged, 3 a rule broken, 4 equivocation, \
-                  5 unreadable."
+    after_help = format!("A time is {FORMS}.\n\n{EXIT_CODES}")
 )]
 struct AuditorCli {
     /// Print JSON, one object a line
@@ -92,22 +101,7 @@ enum AuditorCommand {
     /// Say what a source holds
     Info { source: PathBuf },
     /// List the events, one a line
-    Log {
-        source: PathBuf,
-        /// Only those of one pool
-        #[arg(long, value_name = "USER/DEVICE")]
-        pool: Option<PoolId>,
-        /// Only from this record on
-        #[arg(long, value_name = "SEQ", default_value_t = 1)]
-        from: u64,
-        /// Keep asking a server for more, until interrupted
-        #[arg(long)]
-        follow: bool,
-        /// How long to wait before a server is asked again, in seconds
-        #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "follow",
-              value_parser = clap::value_parser!(u64).range(1..))]
-        interval_s: u64,
-    },
+    Log(LogArgs),
     /// Show all that happened to one thing
     Show {
         source: PathBuf,
@@ -144,7 +138,7 @@ enum AuditorCommand {
     /// Show the pools as they were at a moment, or what changed between two
     Replay {
         source: PathBuf,
-        /// The moment: a record's number or a time, as in 2026-11-22T12:00:00Z; the end if none
+        /// The moment: a record's number or a time, as in `yesterday 06:30`; the end if none
         #[arg(long, value_name = "SEQ|TIME", conflicts_with = "diff")]
         at: Option<Moment>,
         /// Two moments to compare
@@ -312,10 +306,7 @@ fn main() -> ExitCode {
 fn run(command: AuditorCommand, out: &mut Out) -> Result<u8, ToolError> {
     match command {
         AuditorCommand::Info { source } => info::info(&source, out),
-        AuditorCommand::Log { source, pool, from, follow, interval_s } => {
-            let follow = follow.then(|| Duration::from_secs(interval_s));
-            log::log(&source, pool.as_ref(), from, follow, out)
-        }
+        AuditorCommand::Log(args) => log::log(&args, out),
         AuditorCommand::Show { source, what } => show::show(&source, &what, out),
         AuditorCommand::Explain { source, what, at, promises } => {
             explain::explain(&source, &what, at, promises, out)

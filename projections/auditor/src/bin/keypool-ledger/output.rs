@@ -108,6 +108,12 @@ fn closed(error: io::Error) -> ToolError {
     ToolError::File("standard output".to_owned(), error)
 }
 
+/// Tells something beside the output, on the error stream.
+pub(crate) fn tell(line: &str) {
+    // If even the error stream is gone there is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// A moment as people write it, to the millisecond and in UTC.
 pub(crate) fn time(at: Timestamp) -> String {
     let millis = i64::try_from(at.as_millis()).ok();

@@ -6,7 +6,9 @@ use keypool_auditor::{
     invariants::{Auditor, InvariantParams, Standing},
     replay::{Fold, Keep},
 };
-use keypool_ledger::{Event, EventEnvelope, GroupId, Hash, PoolId, SignatureKey, StreamId};
+use keypool_ledger::{
+    Event, EventEnvelope, GroupId, Hash, PoolId, SignatureKey, StreamId, Timestamp,
+};
 use keypool_projections::{GroupState, IllegalChange, PoolState, Registration};
 use serde_json::json;
 
@@ -15,6 +17,7 @@ use crate::{
     input::{Moment, read, try_read},
     output::{Out, ToolError, time},
     replay::{is_of, refused, standing, standing_of},
+    times::tell_future,
 };
 
 /// Shows each event up to a moment with its effect.
@@ -25,7 +28,9 @@ pub(crate) fn step(
     out: &mut Out,
 ) -> Result<u8, ToolError> {
     let mut fold = Fold::keeping(if only.is_some() { Keep::All } else { Keep::Live });
+    let mut latest = Timestamp::default();
     try_read(path, &mut |raw, envelope| {
+        latest = latest.max(envelope.at);
         let covered = at.is_none_or(|moment| moment.covers(raw.seq, envelope.at));
         if !covered || !is_of(&envelope.stream, only) {
             return Ok(());
@@ -42,6 +47,9 @@ pub(crate) fn step(
             },
         )
     })?;
+    if let Some(Moment::Time(asked)) = at {
+        tell_future(asked, latest);
+    }
     refused(&fold, out)
 }
 

@@ -7,7 +7,7 @@ use keypool_auditor::{
     replay::{Fold, Keep},
     verify::{Finding, FindingSeverity},
 };
-use keypool_ledger::{PoolId, StreamId};
+use keypool_ledger::{PoolId, StreamId, Timestamp};
 use keypool_projections::{Counts, Package, PoolState, Stage};
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::{
     FINE, RULE_BROKEN,
     input::{Moment, read},
     output::{Out, ToolError, short, time},
+    times::tell_future,
 };
 
 /// I6 as far as events show it: the fold and the auditor's own count agree.
@@ -44,8 +45,9 @@ pub(crate) fn fold(
     only: Option<&PoolId>,
     keep: Keep,
 ) -> Result<Fold, ToolError> {
-    let mut fold = Fold::keeping(keep);
+    let (mut fold, mut latest) = (Fold::keeping(keep), Timestamp::default());
     read(path, &mut |raw, envelope| {
+        latest = latest.max(envelope.at);
         // A later record of another history may have an earlier time, so a time is no place to stop.
         let covered = at.is_none_or(|moment| moment.covers(raw.seq, envelope.at));
         if covered && is_of(&envelope.stream, only) {
@@ -57,6 +59,9 @@ pub(crate) fn fold(
             _ => ControlFlow::Continue(()),
         }
     })?;
+    if let Some(Moment::Time(asked)) = at {
+        tell_future(asked, latest);
+    }
     Ok(fold)
 }
 
