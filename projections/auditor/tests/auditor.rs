@@ -44,3 +44,6 @@ mod explaining;
 
 #[path = "auditor/choosing.rs"]
 mod choosing;
+
+#[path = "auditor/checking.rs"]
+mod checking;

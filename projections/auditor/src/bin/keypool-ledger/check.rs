@@ -23,7 +23,7 @@ pub(crate) fn check(file: &Path, by: &SignedArgs, out: &mut Out) -> Result<u8, T
     let text = fs::read_to_string(file).map_err(ToolError::file(file))?;
     let key = by.key.as_deref().map(parse_key).transpose()?;
     if evidence::is_evidence(&text) {
-        return evidence::check(&text, out);
+        return evidence::check(&text, key.as_ref(), out);
     }
     if let Ok(proof) = text.parse() {
         return check_inclusion(&proof, key.as_ref(), out);
@@ -36,9 +36,35 @@ pub(crate) fn check(file: &Path, by: &SignedArgs, out: &mut Out) -> Result<u8, T
     }
     let paper: SignedArtifact =
         text.parse().map_err(|err| ToolError::usage(format!("{}: {err}", file.display())))?;
-    let says = described(&paper, &signature(&paper, key.as_ref())?);
-    out.say(|| format!("a checkpoint of {says}"), || json!({ "says": says }))?;
-    Ok(FINE)
+    let says = format!("a checkpoint of {}", described(&paper, &signature(&paper, key.as_ref())?));
+    out.say(|| says.clone(), || json!({ "says": says, "checked": key.is_some() }))?;
+    verified(&paper, key.as_ref())
+}
+
+/// The exit code for a paper that was checked by a key.
+///
+/// # Errors
+///
+/// Returns the key to give and its sources if none was given: a text that anybody may have written
+/// proves nothing.
+fn verified(paper: &SignedArtifact, key: Option<&NoteKey>) -> Result<u8, ToolError> {
+    match (key, &paper.note) {
+        (Some(_), _) => Ok(FINE),
+        (None, Some(_)) => Err(without_key(paper.checkpoint.origin())),
+        (None, None) => Err(ToolError::usage(
+            "no signature was verified: nobody has signed the checkpoint. Have it signed with the log's \
+             key (`checkpoint --sign`), or compare it with the log (`compare`)",
+        )),
+    }
+}
+
+/// The error of a check without the key of a ledger.
+pub(crate) fn without_key(ledger: &str) -> ToolError {
+    ToolError::usage(format!(
+        "no signature was verified, because the key of {ledger} was not given. Give it as --key \
+         {ledger}+HASH+BASE64: the line `ledger key` that the server prints at its start. Get it from \
+         its operator; `GET /ledger/key` answers with it too, and is as trustworthy as that connection"
+    ))
 }
 
 fn check_inclusion(
@@ -50,13 +76,14 @@ fn check_inclusion(
         return refuse(&err.to_string(), out);
     }
     let signed = signature(&proof.paper, key)?;
-    out.line(&format!(
+    let says = format!(
         "record {} is in the log of {}",
         proof.index.saturating_add(1),
         described(&proof.paper, &signed)
-    ))?;
+    );
+    out.say(|| says.clone(), || json!({ "says": says, "checked": key.is_some() }))?;
     show_record(proof, out)?;
-    Ok(FINE)
+    verified(&proof.paper, key)
 }
 
 /// Shows the record that a proof is about.
@@ -75,11 +102,13 @@ fn check_consistency(
     if let Err(err) = proof.check() {
         return refuse(&err.to_string(), out);
     }
-    let old = described(&proof.old, &signature(&proof.old, key)?);
+    // The signed end proves its beginning, so the old checkpoint may be anybody's own.
+    let old_key = key.filter(|_| proof.old.note.is_some());
+    let old = described(&proof.old, &signature(&proof.old, old_key)?);
     let new = described(&proof.new, &signature(&proof.new, key)?);
     let says = format!("the log has only grown: from that of {old}\nto that of {new}");
-    out.say(|| says.clone(), || json!({ "says": says }))?;
-    Ok(FINE)
+    out.say(|| says.clone(), || json!({ "says": says, "checked": key.is_some() }))?;
+    verified(&proof.new, key)
 }
 
 /// The receipt in a text; an error if it looks like one and is none.
@@ -126,7 +155,7 @@ fn check_receipt(
         },
     )?;
     show_record(&file.inclusion, out)?;
-    Ok(FINE)
+    key.map_or_else(|| Err(without_key(&receipt.ledger)), |_| Ok(FINE))
 }
 
 /// The text of a receipt, in a line.

@@ -9,8 +9,8 @@ use keypool_transparency::{
 use serde_json::json;
 
 use crate::{
-    EQUIVOCATION, FINE, RULE_BROKEN, SignedArgs,
-    check::{read_receipt, receipt_in, refuse, told},
+    DAMAGED, EQUIVOCATION, FINE, RULE_BROKEN, SignedArgs,
+    check::{read_receipt, receipt_in, refuse, told, without_key},
     evidence,
     input::read,
     known_end::{check_signed, parse_key},
@@ -94,7 +94,7 @@ pub(crate) fn compare(
     }
 }
 
-/// Finds out whether two receipts contradict each other; nothing else than receipts.
+/// Finds out whether two receipts contradict each other, and needs the key that has signed them.
 pub(crate) fn receipts(
     (a, b): (&Path, &Path),
     by: &SignedArgs,
@@ -103,7 +103,12 @@ pub(crate) fn receipts(
     let key = by.key.as_deref().map(parse_key).transpose()?;
     match (side(a, key.as_ref())?, side(b, key.as_ref())?) {
         (Side::Receipt(first), Side::Receipt(second)) => {
-            compare_receipts((&first, &second), key.as_ref(), &by.evidence, out)
+            let code = compare_receipts((&first, &second), key.as_ref(), &by.evidence, out)?;
+            let is_unverified = key.is_none() && code != DAMAGED;
+            if is_unverified {
+                return Err(without_key(first.inclusion.paper.checkpoint.origin()));
+            }
+            Ok(code)
         }
         _ => Err(ToolError::usage("two receipts are checked against each other; see `compare`")),
     }

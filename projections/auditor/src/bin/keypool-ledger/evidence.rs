@@ -35,12 +35,16 @@ pub(crate) fn write((a, b): (&str, &str), key: &NoteKey, file: &Path) -> Result<
     Ok(format!("both are signed by its key; the evidence is in {}", file.display()))
 }
 
-/// Checks evidence: both papers are signed by the key and contradict each other.
-pub(crate) fn check(text: &str, out: &mut Out) -> Result<u8, ToolError> {
+/// Checks evidence: both papers are signed by the key that it names and contradict each other.
+pub(crate) fn check(text: &str, named: Option<&NoteKey>, out: &mut Out) -> Result<u8, ToolError> {
     let malformed = || ToolError::usage("the evidence is not complete");
     let fields: HashMap<&str, &str> =
         text.lines().filter_map(|line| line.split_once(' ')).collect();
     let key = parse_key(fields.get("key").ok_or_else(malformed)?)?;
+    if let Some(named) = named.filter(|named| **named != key) {
+        let what = format!("the evidence is against the key {key}, and not against {named}");
+        return Err(ToolError::usage(what));
+    }
     let paper = |name: &str| -> Result<String, ToolError> {
         let coded = fields.get(name).ok_or_else(malformed)?;
         let bytes = data_encoding::BASE64.decode(coded.as_bytes()).map_err(|_| malformed())?;

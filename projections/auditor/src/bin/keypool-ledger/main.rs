@@ -197,7 +197,8 @@ enum AuditorCommand {
         #[command(subcommand)]
         what: Prove,
     },
-    /// Check a checkpoint, a proof, a receipt or evidence; or two receipts against each other
+    /// Check a checkpoint, a proof, a receipt or evidence; or two receipts against each other. Without
+    /// --key nothing but evidence, which names its key, is verified, and the exit code is 1
     Check {
         file: PathBuf,
         /// A second receipt for the same package
