@@ -35,7 +35,10 @@ use self::{
     packages::{PackageHistory, PoolTally, ReservationHistory},
     pins::{Declared, Pins},
 };
-use crate::verify::{Finding, FindingSeverity};
+use crate::{
+    names::StreamName,
+    verify::{Finding, FindingSeverity},
+};
 
 /// The invariants that events alone cannot show, and why.
 pub const UNSEEN: [(&str, &str); 3] = [
@@ -198,7 +201,11 @@ impl Auditor {
         if let (Some(of), true) =
             (envelope.event.keypackage_ref(), envelope.stream.pool().is_none())
         {
-            let what = format!("an event of package {} stands in {}.", of.short(), envelope.stream);
+            let what = format!(
+                "an event of package {} stands in {}.",
+                of.short(),
+                StreamName(&envelope.stream)
+            );
             self.broken("I5", &[seq], what);
         }
     }

@@ -14,3 +14,5 @@ pub mod invariants;
 pub mod replay;
 
 pub mod retention;
+
+pub mod names;

@@ -12,6 +12,7 @@ use keypool_transparency::{Tree, TreeHash};
 use serde::Serialize;
 
 use crate::{
+    names::StreamName,
     retention,
     source::{Source, SourceEnd, SourceError},
 };
@@ -194,7 +195,7 @@ impl Verifier {
             self.heads.insert(envelope.stream.clone(), new);
             StreamHead::default()
         };
-        let stream = &envelope.stream;
+        let stream = StreamName(&envelope.stream);
         let expected = head.version.saturating_add(1);
         if version != expected {
             let what = format!("it has version {version} of {stream}, where {expected} follows.");
@@ -221,7 +222,7 @@ impl Verifier {
         if let (StreamId::Server, Event::ClockAccepted { to, .. }) = (stream, &envelope.event) {
             self.heads.values_mut().for_each(|head| head.at = head.at.min(*to));
         } else if at < before {
-            let back = before.since(at).as_millis();
+            let (back, stream) = (before.since(at).as_millis(), StreamName(stream));
             let what = format!(
                 "it was recorded {back} ms before the one it follows in {stream}, and the clock was \
                  not set back between them."

@@ -47,3 +47,6 @@ mod choosing;
 
 #[path = "auditor/checking.rs"]
 mod checking;
+
+#[path = "auditor/naming.rs"]
+mod naming;

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use keypool_ledger::{CommandId, Event, GroupId, PoolId, StreamId};
 
 use super::{AuditedEvent, broken};
-use crate::verify::Finding;
+use crate::{names::GroupName, verify::Finding};
 
 /// All that the auditor knows of groups and mailboxes.
 #[derive(Debug, Default)]
@@ -33,13 +33,14 @@ impl AuditedGroup {
         let was_there = self.made.is_some() || self.ended.is_some();
         self.made = Some(seq);
         self.members.insert(creator.clone());
-        let what = || format!("group {id} is made at {seq}, and was there before.");
+        let what = || format!("group {} is made at {seq}, and was there before.", GroupName(id));
         was_there.then(|| broken("delivery", &[seq], what()))
     }
 
     fn leave(&mut self, id: &GroupId, device: &PoolId, seq: u64) -> Option<Finding> {
         let was_member = self.members.remove(device);
-        let what = || format!("{device} leaves group {id} at {seq}, and is no member.");
+        let what =
+            || format!("{device} leaves group {} at {seq}, and is no member.", GroupName(id));
         (!was_member).then(|| broken("member", &[seq], what()))
     }
 }
@@ -147,7 +148,8 @@ impl AuditedDeliveries {
         let missing = |device: PoolId| {
             let what = format!(
                 "the Commit at {} adds {device} to group {}, and no Welcome for it came with it.",
-                pending.seq, pending.group
+                pending.seq,
+                GroupName(&pending.group)
             );
             broken("welcome", &[pending.seq], what)
         };
@@ -163,13 +165,14 @@ impl AuditedDeliveries {
         event: &Event,
         findings: &mut Vec<Finding>,
     ) {
-        let seq = seen.seq;
+        let (seq, name) = (seen.seq, GroupName(id));
         let group = self.groups.entry(id.clone()).or_default();
         let recipients: Vec<PoolId> = match event {
             Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
                 let began = group.ended.is_some() || group.made.is_some();
                 if began && !group.members.contains(sender) {
-                    let what = format!("{sender} is no member of group {id}, and posts at {seq}.");
+                    let what =
+                        format!("{sender} is no member of group {name}, and posts at {seq}.");
                     findings.push(broken("member", &[seq], what));
                 }
                 group.members.iter().filter(|member| *member != sender).cloned().collect()
@@ -194,7 +197,7 @@ impl AuditedDeliveries {
         };
         if let (Event::Posted { .. }, None, None) = (event, group.ended, group.made) {
             let what =
-                format!("a message stands at {seq} in group {id}, which no Commit has made.");
+                format!("a message stands at {seq} in group {name}, which no Commit has made.");
             findings.push(broken("member", &[seq], what));
         }
         match event {
@@ -228,13 +231,13 @@ impl AuditedDeliveries {
         findings: &mut Vec<Finding>,
     ) {
         let Event::Committed { epoch, committer, added, removed, .. } = event else { return };
-        let seq = seen.seq;
+        let (seq, name) = (seen.seq, GroupName(id));
         let group = self.groups.entry(id.clone()).or_default();
         if let Some((ended, before)) = group.ended
             && *epoch != ended.saturating_add(1)
         {
             let what = format!(
-                "the Commit at {seq} is for epoch {epoch} of group {id}; the one before it, at \
+                "the Commit at {seq} is for epoch {epoch} of group {name}; the one before it, at \
                  {before}, ended epoch {ended}: each epoch has one Commit."
             );
             findings.push(broken("epoch", &[before, seq], what));
@@ -243,7 +246,7 @@ impl AuditedDeliveries {
             && *epoch != 0
         {
             let what = format!(
-                "the first Commit of group {id}, at {seq}, is for epoch {epoch}; the group was made at \
+                "the first Commit of group {name}, at {seq}, is for epoch {epoch}; the group was made at \
                  {made} in epoch 0."
             );
             findings.push(broken("epoch", &[made, seq], what));
@@ -262,7 +265,7 @@ impl AuditedDeliveries {
                 continue;
             }
             let what = format!(
-                "the Commit at {seq} adds {device} to group {id}, and {committer} has spent no package \
+                "the Commit at {seq} adds {device} to group {name}, and {committer} has spent no package \
                  of it for that group."
             );
             findings.push(broken("spend", &[seq], what));

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use keypool_auditor::replay::Keep;
+use keypool_auditor::{names::StreamName, replay::Keep};
 use keypool_ledger::{
     Event, EventEnvelope, KeyPackageRef, PoolId, ReleaseReason, ReservationId, RevokeReason,
     RuleSettings, Timestamp,
@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::{
     FINE, PromiseArgs,
     input::{Moment, read},
-    output::{Out, ToolError, short, span, time},
+    output::{Out, ToolError, one_line, short, span, time},
     replay::{fold, unknown},
     show::{Thing, find, life},
 };
@@ -67,7 +67,8 @@ fn explain_request(
         if let Some(of) = envelope.event.keypackage_ref() {
             packages.insert(of.clone());
         } else {
-            let (at, stream, name) = (time(envelope.at), &envelope.stream, envelope.event.name());
+            let (stream, name) = (StreamName(&envelope.stream), envelope.event.name());
+            let at = time(envelope.at);
             let words = format!("At {at} it wrote `{name}` into the history {stream}.");
             sentence(out, *seq, &words)?;
         }
@@ -86,7 +87,7 @@ fn explain_request(
 }
 
 fn sentence(out: &mut Out, seq: u64, words: &str) -> Result<(), ToolError> {
-    out.say(|| format!("{words} ({seq})"), || json!({ "seq": seq, "says": words }))
+    out.say(|| format!("{} ({seq})", one_line(words)), || json!({ "seq": seq, "says": words }))
 }
 
 /// Tells a package's life, and how it or one reservation of it ended.
@@ -110,7 +111,7 @@ fn tell(
         Some(id) => story.end_of_claim(id),
         None => story.end(of),
     };
-    out.say(|| end.clone(), || json!({ "end": end }))
+    out.say(|| one_line(&end).into_owned(), || json!({ "end": end }))
 }
 
 /// The settings that the server has recorded, and where.
@@ -169,7 +170,7 @@ impl Story {
     }
 
     fn tell(&mut self, envelope: &EventEnvelope) -> String {
-        let (at, stream) = (envelope.at, &envelope.stream);
+        let (at, stream) = (envelope.at, StreamName(&envelope.stream));
         let when = time(at);
         match &envelope.event {
             Event::Created(facts) => {

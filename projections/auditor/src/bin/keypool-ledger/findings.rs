@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     DAMAGED, EQUIVOCATION, FINE, RULE_BROKEN,
-    output::{Out, ToolError},
+    output::{Out, ToolError, one_line},
 };
 
 /// Reads the end of a source, or says why it was not reached. A server that goes away is no damage.
@@ -63,5 +63,5 @@ fn words(finding: &Finding) -> String {
         Some(url) if url.starts_with("http://") => format!("\n  at {url}"),
         _ => format!("\n  at byte {offset} of {}", file.display()),
     });
-    format!("{gravity} ({rule}): {what}{}", place.unwrap_or_default())
+    format!("{gravity} ({rule}): {}{}", one_line(what), place.unwrap_or_default())
 }

@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, builder::PossibleValuesParser};
-use keypool_auditor::source::{Source, SourceKind};
+use keypool_auditor::{
+    names::StreamName,
+    source::{Source, SourceKind},
+};
 use keypool_ledger::{EventEnvelope, PoolId, StreamId, Timestamp};
 use keypool_projections::timeline;
 use serde_json::{Value, json};
@@ -12,7 +15,7 @@ use crate::{
     FINE,
     input::try_read_after,
     kinds::event_kinds,
-    output::{Out, ToolError, time},
+    output::{Out, ToolError, one_line, time},
     times::{parse_now, tell_future},
 };
 
@@ -122,8 +125,9 @@ pub(crate) fn line(seq: u64, envelope: &EventEnvelope) -> String {
     let EventEnvelope { stream, at, event, .. } = envelope;
     let of = event.keypackage_ref().map(|of| format!("{} ", of.short())).unwrap_or_default();
     let detail = timeline([envelope], None).pop().map(|moment| moment.detail).unwrap_or_default();
-    let line = format!("{seq:>6}  {}  {stream}  {}  {of}{detail}", time(*at), event.name());
-    line.trim_end().to_owned()
+    let (at, stream, kind) = (time(*at), StreamName(stream), event.name());
+    let line = format!("{seq:>6}  {at}  {stream}  {kind}  {of}{detail}");
+    one_line(line.trim_end()).into_owned()
 }
 
 /// A record as an object: all that it says.

@@ -1,6 +1,7 @@
 //! The output of the tool, for people or for programs, and its errors.
 
 use std::{
+    borrow::Cow,
     error::Error,
     io::{self, BufWriter, StdoutLock, Write},
     path::Path,
@@ -51,12 +52,10 @@ impl ToolError {
 
     /// Prints the error and its causes, one on a line.
     pub(crate) fn complain(&self) {
-        let mut err = io::stderr().lock();
-        // If even the error stream is gone there is nobody left to tell.
-        let _ = writeln!(err, "error: {self}");
+        tell(&format!("error: {self}"));
         let mut cause = self.source();
         while let Some(error) = cause {
-            let _ = writeln!(err, "  because: {error}");
+            tell(&format!("  because: {error}"));
             cause = error.source();
         }
     }
@@ -79,7 +78,7 @@ impl Out {
         line: impl FnOnce() -> String,
         object: impl FnOnce() -> Value,
     ) -> Result<(), ToolError> {
-        if self.json { self.raw(&object().to_string()) } else { self.raw(&line()) }
+        if self.json { self.object(&object()) } else { self.raw(&line()) }
     }
 
     /// Writes a line for people only.
@@ -92,13 +91,44 @@ impl Out {
         self.out.write_all(text.as_bytes()).map_err(closed)
     }
 
-    fn raw(&mut self, line: &str) -> Result<(), ToolError> {
+    /// Writes an object on one line.
+    fn object(&mut self, object: &Value) -> Result<(), ToolError> {
+        let text = object.to_string();
+        let line = escaped(&text, |c| format!("\\u{:04x}", u32::from(c)));
         writeln!(self.out, "{line}").map_err(closed)
+    }
+
+    fn raw(&mut self, lines: &str) -> Result<(), ToolError> {
+        lines
+            .split('\n')
+            .try_for_each(|line| writeln!(self.out, "{}", one_line(line)).map_err(closed))
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), ToolError> {
         self.out.flush().map_err(closed)
     }
+}
+
+/// A text on one line that drives no terminal: control characters, line breaks and those that change
+/// the direction or hide are escaped, as in `\u{1b}`.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c.escape_default().to_string())
+}
+
+fn escaped(text: &str, escape: fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(drives_terminal) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c| if drives_terminal(c) { escape(c) } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// Whether a character is a command to the terminal, or is not seen and changes the text around it; each
+/// is one of the first 65,536, which JSON writes with four digits.
+fn drives_terminal(c: char) -> bool {
+    let hides = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    hides || c.is_control()
 }
 
 fn closed(error: io::Error) -> ToolError {
@@ -109,9 +139,12 @@ fn closed(error: io::Error) -> ToolError {
 }
 
 /// Tells something beside the output, on the error stream.
-pub(crate) fn tell(line: &str) {
-    // If even the error stream is gone there is nobody left to tell.
-    let _ = writeln!(io::stderr().lock(), "{line}");
+pub(crate) fn tell(lines: &str) {
+    let mut err = io::stderr().lock();
+    for line in lines.split('\n') {
+        // If even the error stream is gone there is nobody left to tell.
+        let _ = writeln!(err, "{}", one_line(line));
+    }
 }
 
 /// A moment as people write it, to the millisecond and in UTC.

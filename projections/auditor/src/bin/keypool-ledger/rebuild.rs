@@ -4,6 +4,7 @@ use std::{fmt::Write as _, ops::ControlFlow, path::Path};
 
 use keypool_auditor::{
     invariants::{Auditor, InvariantParams, Standing},
+    names::StreamName,
     replay::{Fold, Keep},
 };
 use keypool_ledger::{
@@ -39,8 +40,9 @@ pub(crate) fn step(
         let taken = fold.take(raw.seq, &envelope);
         let change = before.change(&Glance::at(&fold, &envelope), taken);
         let EventEnvelope { at, stream, event, .. } = &envelope;
+        let name = StreamName(stream);
         out.say(
-            || format!("{:>6}  {}  {stream}  {}  {change}", raw.seq, time(*at), event.name()),
+            || format!("{:>6}  {}  {name}  {}  {change}", raw.seq, time(*at), event.name()),
             || {
                 json!({ "seq": raw.seq, "at": at, "stream": stream, "event": event.name(),
                         "keypackage_ref": event.keypackage_ref(), "change": change })
@@ -179,7 +181,7 @@ pub(crate) fn rebuild(path: &Path, out: &mut Out) -> Result<u8, ToolError> {
     })?;
     if let Some((seq, stream, what)) = difference {
         out.say(
-            || format!("broken (I6): record {seq} of {stream}: {what}"),
+            || format!("broken (I6): record {seq} of {}: {what}", StreamName(&stream)),
             || json!({ "verdict": "different", "seq": seq, "stream": stream, "says": what }),
         )?;
         return Ok(RULE_BROKEN);

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, ops::ControlFlow, path::Path};
 
 use keypool_auditor::{
     invariants::{Auditor, Standing},
+    names::GroupName,
     replay::{Fold, Keep},
     verify::{Finding, FindingSeverity},
 };
@@ -126,9 +127,9 @@ fn show_all(fold: &Fold, out: &mut Out) -> Result<(), ToolError> {
     }
     for (group, state) in fold.groups() {
         let members: Vec<String> = state.members().map(ToString::to_string).collect();
-        let epoch = state.epoch();
+        let (epoch, name) = (state.epoch(), GroupName(group));
         out.say(
-            || format!("group {group} is in epoch {epoch}; its members are {}", members.join(", ")),
+            || format!("group {name} is in epoch {epoch}; its members are {}", members.join(", ")),
             || json!({ "group": group, "epoch": epoch, "members": members }),
         )?;
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow, path::Path};
 
+use keypool_auditor::names::StreamName;
 use keypool_ledger::{CommandId, Event, EventEnvelope, KeyPackageRef, ReservationId};
 
 use crate::{
@@ -148,7 +149,7 @@ fn particulars(envelope: &EventEnvelope) -> String {
         envelope;
     [
         format!("  schema   {schema}"),
-        format!("  history  {stream}, version {version}"),
+        format!("  history  {}, version {version}", StreamName(stream)),
         format!("  at       {}, {} ms", time(*at), at.as_millis()),
         format!("  command  {command}"),
         format!("  request  {request}"),
