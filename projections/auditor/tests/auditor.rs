@@ -50,3 +50,6 @@ mod checking;
 
 #[path = "auditor/naming.rs"]
 mod naming;
+
+#[path = "auditor/schema.rs"]
+mod schema;

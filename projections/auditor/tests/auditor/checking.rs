@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Everything that `check` reads, with a file of each: names to give it.
-const PAPERS: [&[&str]; 7] = [
+pub(crate) const PAPERS: [&[&str]; 7] = [
     &["one.checkpoint"],
     &["unsigned.checkpoint"],
     &["signed.inclusion"],
@@ -23,7 +23,7 @@ const PAPERS: [&[&str]; 7] = [
 ];
 
 /// A folder with a file of everything that `check` reads.
-fn papers() -> TempDir {
+pub(crate) fn papers() -> TempDir {
     let dir = TempDir::new().unwrap();
     for name in ["fork/one.export", "fork/one.checkpoint", "fork/other.checkpoint"] {
         fs::copy(fixtures().join(name), dir.path().join(name.trim_start_matches("fork/"))).unwrap();

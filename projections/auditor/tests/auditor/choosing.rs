@@ -70,7 +70,7 @@ fn the_log_is_chosen_from_by_time_kind_and_number() {
 }
 
 /// The kinds that the tool lists when it is asked for another one.
-fn kinds() -> Vec<String> {
+pub(crate) fn kinds() -> Vec<String> {
     let (said, _) = tool(&["log", "clean.export", "--event", "none"]);
     let (_, kinds) = said.split_once("[possible values: ").unwrap();
     let (kinds, _) = kinds.split_once(']').unwrap();

@@ -37,7 +37,7 @@ pub(crate) fn transcript(args: &[&str]) -> String {
 }
 
 /// The sources among the fixtures, in order.
-fn sources() -> Vec<String> {
+pub(crate) fn sources() -> Vec<String> {
     let names = fs::read_dir(fixtures())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
@@ -467,7 +467,7 @@ fn played(page: &str) -> String {
     real
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

@@ -175,7 +175,7 @@ pub(crate) fn told(receipt: &Receipt) -> String {
 
 pub(crate) fn refuse(why: &str, out: &mut Out) -> Result<u8, ToolError> {
     let what = format!("it proves nothing: {why}");
-    out.say(|| what.clone(), || json!({ "says": what }))?;
+    out.say(|| what.clone(), || json!({ "verdict": "refused", "says": what }))?;
     Ok(DAMAGED)
 }
 

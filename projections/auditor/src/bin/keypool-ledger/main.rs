@@ -44,6 +44,8 @@ mod rebuild;
 
 mod replay;
 
+mod schema;
+
 mod show;
 
 mod times;
@@ -89,7 +91,7 @@ const EXIT_CODES: &str = "Exit codes: 0 fine, 1 usage, 2 bytes damaged, 3 a rule
     after_help = format!("A time is {FORMS}.\n\n{EXIT_CODES}")
 )]
 struct AuditorCli {
-    /// Print JSON, one object a line
+    /// Print JSON, one object a line: see `schema`
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -215,6 +217,8 @@ enum AuditorCommand {
         #[command(flatten)]
         by: SignedArgs,
     },
+    /// Print the JSON schema of the lines of --json
+    Schema,
 }
 
 #[derive(Debug, Subcommand)]
@@ -344,5 +348,6 @@ fn run(command: AuditorCommand, out: &mut Out) -> Result<u8, ToolError> {
             compare::receipts((&file, &other), &by, out)
         }
         AuditorCommand::Compare { a, b, by } => compare::compare((&a, &b), &by, out),
+        AuditorCommand::Schema => schema::schema(out),
     }
 }
