@@ -81,38 +81,68 @@ impl LogArgs {
 pub(crate) fn log(args: &LogArgs, out: &mut Out) -> Result<u8, ToolError> {
     let source = Source::open(&args.source)?;
     args.check(&source)?;
-    let (mut last, mut latest) = (args.from.saturating_sub(1), Timestamp::default());
-    let mut tail = args.tail.map(|length| (length, VecDeque::new()));
-    loop {
-        try_read_after(&source, last, &mut |raw, envelope| {
-            last = raw.seq;
-            latest = latest.max(envelope.at);
-            match &mut tail {
-                _ if !args.admits(&envelope) => Ok(()),
-                None => out.say(|| line(raw.seq, &envelope), || object(raw.seq, &envelope)),
-                Some((length, kept)) => {
-                    kept.push_back((raw.seq, envelope));
-                    if *length < kept.len() {
-                        kept.pop_front();
-                    }
-                    Ok(())
-                }
-            }
-        })?;
-        // The events that come later are all listed.
-        for (seq, envelope) in tail.take().into_iter().flat_map(|(_, kept)| kept) {
-            out.say(|| line(seq, &envelope), || object(seq, &envelope))?;
-        }
-        out.flush()?;
-        if !args.follow {
-            break;
-        }
-        thread::sleep(Duration::from_secs(args.interval_s));
-    }
+    let before = args.from.saturating_sub(1);
+    let (mut last, latest) = match args.tail {
+        Some(length) => list_last(length, (&source, before), args, out)?,
+        None => list((&source, before), args, out)?,
+    };
     for asked in [args.since, args.until].into_iter().flatten() {
         tell_future(asked, latest);
     }
-    Ok(FINE)
+    if !args.follow {
+        return Ok(FINE);
+    }
+    loop {
+        out.flush()?;
+        thread::sleep(Duration::from_secs(args.interval_s));
+        (last, _) = list((&source, last), args, out)?;
+    }
+}
+
+/// The position of the last record that was read, and the latest time of all.
+type ReadEnd = (u64, Timestamp);
+
+/// Lists the admitted events after a record.
+fn list(after: (&Source, u64), args: &LogArgs, out: &mut Out) -> Result<ReadEnd, ToolError> {
+    admitted(after, args, &mut |seq, envelope| say(seq, &envelope, out))
+}
+
+/// Lists the last admitted events after a record.
+fn list_last(
+    length: usize,
+    after: (&Source, u64),
+    args: &LogArgs,
+    out: &mut Out,
+) -> Result<ReadEnd, ToolError> {
+    let mut kept = VecDeque::new();
+    let end = admitted(after, args, &mut |seq, envelope| {
+        kept.push_back((seq, envelope));
+        if length < kept.len() {
+            kept.pop_front();
+        }
+        Ok(())
+    })?;
+    kept.iter().try_for_each(|(seq, envelope)| say(*seq, envelope, out))?;
+    Ok(end)
+}
+
+/// Reads a source after a record, and hands on the events that the options admit.
+fn admitted(
+    (source, after): (&Source, u64),
+    args: &LogArgs,
+    visit: &mut dyn FnMut(u64, EventEnvelope) -> Result<(), ToolError>,
+) -> Result<ReadEnd, ToolError> {
+    let (mut last, mut latest) = (after, Timestamp::default());
+    try_read_after(source, after, &mut |raw, envelope| {
+        last = raw.seq;
+        latest = latest.max(envelope.at);
+        if args.admits(&envelope) { visit(raw.seq, envelope) } else { Ok(()) }
+    })?;
+    Ok((last, latest))
+}
+
+fn say(seq: u64, envelope: &EventEnvelope, out: &mut Out) -> Result<(), ToolError> {
+    out.say(|| line(seq, envelope), || object(seq, envelope))
 }
 
 /// Whether a history is a pool's or its device's mailbox.
