@@ -29,13 +29,13 @@ pub(crate) struct LogArgs {
     /// Only from this record on
     #[arg(long, value_name = "SEQ", default_value_t = 1)]
     from: u64,
-    /// Only those recorded at this time or later
+    /// Only those recorded at this time or later, as in `yesterday 06:30` (UTC)
     #[arg(long, value_name = "TIME", value_parser = parse_now)]
     since: Option<Timestamp>,
-    /// Only those recorded at this time or earlier
+    /// Only those recorded at this time or earlier, as in `2 hours ago`
     #[arg(long, value_name = "TIME", value_parser = parse_now, conflicts_with = "follow")]
     until: Option<Timestamp>,
-    /// Only those of these kinds
+    /// Only those of these kinds, with commas between them
     #[arg(long, value_name = "KIND", value_delimiter = ',',
           value_parser = PossibleValuesParser::new(event_kinds()))]
     event: Vec<String>,
