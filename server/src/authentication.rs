@@ -356,6 +356,7 @@ fn claim(
         query: &query,
         body: if has_body { Some(body_parts(headers)?) } else { None },
         authorization: header(headers, "authorization")?,
+        caller: None,
     };
     let now = state.clock.now();
     let claim = SignedClaim::read(headers, &parts, now)?;

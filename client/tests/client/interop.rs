@@ -297,6 +297,7 @@ async fn answer(
             idempotency_key: &key,
         }),
         authorization: None,
+        caller: None,
     };
     let suite = RustCryptoProvider::default().cipher_suite_provider(suite).unwrap();
     let keyid = SignatureKey::new(public.as_bytes()).unwrap();

@@ -322,6 +322,7 @@ impl Draft {
                 idempotency_key: &key,
             }),
             authorization: self.authorization.as_deref(),
+            caller: None,
         };
         let signed = sign(&parts);
         let mut headers =
