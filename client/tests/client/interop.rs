@@ -94,6 +94,7 @@ async fn register(service: &Service, keys: &Keys) {
         user: "bob".to_owned(),
         device: Some("laptop".to_owned()),
         voucher: None,
+        keyid: None,
     };
     signed(service, keys, "/devices", &registration).await;
 }
