@@ -205,6 +205,7 @@ impl ApiClient {
             user: pool.user().to_owned(),
             device: Some(pool.device().to_owned()),
             voucher,
+            keyid: None,
         };
         let (body, token) = (Some(Body::json(&request, id)), self.token());
         let call = Call { body, authorization: token, ..Call::to(Method::POST, "/devices") };

@@ -111,6 +111,9 @@ pub enum Event {
         /// The statement by which that device vouched; `None` in records from before statements.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         statement: Option<SignedStatement>,
+        /// The frontend key of the app's backend that registered the device; `None` if the device did itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        frontend: Option<SignatureKey>,
     },
     /// Another key speaks for the pool from now on.
     KeyRotated {

@@ -131,7 +131,8 @@ pub enum Command {
         /// The identity in the device's Basic credential.
         credential: String,
     },
-    /// Let this key speak for the pool because the operator says so: nobody has to vouch for it.
+    /// Let this key speak for the pool because the operator, or the app's backend, says so: nobody has to vouch
+    /// for it.
     Admit {
         /// The key that signs the device's packages and requests.
         signature_key: SignatureKey,
@@ -140,6 +141,8 @@ pub enum Command {
         /// The statement of another device of the user that vouches for it all the same: so the chain of
         /// the user's keys leads to it. That it is signed so is for the caller to check.
         statement: Option<SignedStatement>,
+        /// The frontend key of the app's backend that says so; `None` if it is the operator.
+        frontend: Option<SignatureKey>,
     },
     /// Let no key speak for the pool any more, and withdraw its packages.
     Remove {

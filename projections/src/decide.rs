@@ -2,6 +2,7 @@
 
 mod pinning;
 mod recovery;
+mod registration;
 mod replacing;
 mod reporting;
 mod selection;
@@ -117,9 +118,11 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn carry_out(&mut self, command: &Command) -> Result<Answer, Rejection> {
         match command {
-            Command::Register { signature_key, credential, statement }
-            | Command::Admit { signature_key, credential, statement } => {
-                self.register(signature_key, credential, statement.as_ref())
+            Command::Register { signature_key, credential, statement } => {
+                self.register(signature_key, credential, statement.as_ref(), None)
+            }
+            Command::Admit { signature_key, credential, statement, frontend } => {
+                self.register(signature_key, credential, statement.as_ref(), frontend.as_ref())
             }
             Command::Rotate { statement, signature_key, credential } => {
                 self.rotate(statement, signature_key, credential)
@@ -199,25 +202,6 @@ impl Draft<'_> {
     fn live_refs(&self, test: impl Fn(&Package, &Self) -> bool) -> Vec<KeyPackageRef> {
         let kept = self.pool.live().filter(|package| test(package, self));
         kept.map(|package| package.facts.keypackage_ref.clone()).collect()
-    }
-
-    fn register(
-        &mut self,
-        key: &SignatureKey,
-        credential: &str,
-        statement: Option<&SignedStatement>,
-    ) -> Result<Answer, Rejection> {
-        match self.pool.registration() {
-            Some(known) if known.signature_key == *key => Ok(Answer::Registered { known: true }),
-            Some(_) => Err(Rejection::IdentityBound),
-            None => {
-                let (signature_key, credential) = (key.clone(), credential.to_owned());
-                let statement = statement.cloned();
-                let voucher = statement.as_ref().map(|statement| statement.by.clone());
-                self.record(Event::Registered { signature_key, credential, voucher, statement })?;
-                Ok(Answer::Registered { known: false })
-            }
-        }
     }
 
     /// All live packages are withdrawn with the key: those that are reserved can still be spent.

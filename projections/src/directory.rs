@@ -50,7 +50,8 @@ pub enum Origin {
     },
     /// The user's recovery key registered it, and removed every other device.
     Recovered,
-    /// Nobody of the user's signed for it: it came by the operator's word, or before there were statements.
+    /// Nobody of the user's signed for it: it came by the word of the operator or of a frontend, or before there
+    /// were statements.
     Unsigned,
 }
 

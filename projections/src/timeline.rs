@@ -96,6 +96,9 @@ fn package_detail(envelope: &EventEnvelope) -> String {
 /// The words for an event of a device: its keys, and its owner's contacts.
 fn device_detail(event: &Event) -> Option<String> {
     Some(match event {
+        Event::Registered { signature_key, credential, frontend: Some(frontend), .. } => {
+            format!("key {signature_key} speaks for {credential}, by the frontend key {frontend}")
+        }
         Event::Registered { signature_key, credential, .. }
         | Event::KeyRotated { signature_key, credential, .. } => {
             format!("key {signature_key} speaks for {credential}")

@@ -13,6 +13,9 @@ mod lifecycle;
 #[path = "projections/stories.rs"]
 mod stories;
 
+#[path = "projections/frontends.rs"]
+mod frontends;
+
 #[path = "projections/directory.rs"]
 mod directory;
 

@@ -40,6 +40,7 @@ fn bench_signatures(criterion: &mut Criterion) -> Outcome<()> {
             idempotency_key: "6b0d8e63-9f0c-4a53-9a7b-1f6c2a9d3e55",
         }),
         authorization: None,
+        caller: None,
     };
     let sign = |base: &[u8]| Ok::<_, Box<dyn Error>>(key.sign(base).to_bytes().to_vec());
     let headers = parts.sign(&keyid, NOW, 60, sign)?;

@@ -5,6 +5,8 @@
 //! and signature are checked before the first byte of its body is read, its digest after.
 
 mod body;
+mod error;
+mod signer;
 #[cfg(test)]
 mod tests;
 
@@ -17,68 +19,23 @@ use actix_web::{
 };
 use ed25519_dalek::{Signature, VerifyingKey};
 use keypool_api::signing::{
-    BodyParts, ReceivedSignature, SignatureError, SignedParts, content_digest,
+    BodyParts, CALLER, ReceivedSignature, SignatureError, SignedParts, content_digest,
 };
 use keypool_ledger::{Hash, PoolId, SignatureKey, Timestamp};
 
-pub(crate) use self::body::{BodyBudget, ReceivedBody};
-use self::body::{BodyHead, read};
+pub(crate) use self::{
+    body::{BodyBudget, ReceivedBody},
+    error::AuthenticationError,
+    signer::RequestSigner,
+};
+use self::{
+    body::{BodyHead, read},
+    signer::{frontend_device, is_frontend},
+};
 use crate::{keypackage_store::Idempotency, pools::ClockState, problem::Failure, state::State};
 
 /// The header that names the caller where requests need not be signed.
 const CALLER_HEADER: &str = "x-keypool-caller";
-
-/// Why it is not known who is asking.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AuthenticationError {
-    /// There is no signature.
-    #[error("no signature: the request carries none with the tag keypool-v1")]
-    Missing,
-    /// The signature is not of the profile's form, or covers other things, or is wrong.
-    #[error("bad signature: {0}")]
-    Bad(String),
-    /// A header that counts once is there more than once, or is not plain text.
-    #[error("bad signature: the header {0} must be there once, in plain text")]
-    Header(&'static str),
-    /// The signature's time does not fit.
-    #[error("clock: {why}")]
-    Clock {
-        /// The mismatch.
-        why: &'static str,
-        /// The time of the server; `None` while its own clock is in doubt, so that nobody follows it.
-        now: Option<Timestamp>,
-    },
-    /// The request was signed for, or sent to, another server.
-    #[error(
-        "authority: {sent:?} is not a name of this server; it has {known} (its operator says its names \
-         with --public-name)"
-    )]
-    Authority {
-        /// The name the request was sent to.
-        sent: String,
-        /// The server's names.
-        known: String,
-    },
-    /// The key speaks for no device.
-    #[error("unregistered key: {0} speaks for no device here; register it with POST /devices")]
-    Unregistered(SignatureKey),
-    /// Requests need not be signed here, and this one does not name its caller either.
-    #[error("no caller: sign the request, or name USER/DEVICE in X-Keypool-Caller")]
-    Unnamed,
-}
-
-impl AuthenticationError {
-    /// Translates the fault of a signature that was checked at a time.
-    fn of_signature(error: &SignatureError, now: Timestamp) -> Self {
-        match *error {
-            SignatureError::Missing => Self::Missing,
-            SignatureError::Clock(why) => Self::Clock { why, now: Some(now) },
-            SignatureError::Malformed(_) | SignatureError::Components(_) => {
-                Self::Bad(error.to_string())
-            }
-        }
-    }
-}
 
 /// A reading request of a registered device.
 #[derive(Debug)]
@@ -93,7 +50,12 @@ impl AuthenticatedRead {
     /// Refuses a caller whose key has ceased to speak for the device while it was waiting.
     pub(crate) fn still_speaks(&self, state: &State) -> Result<(), Failure> {
         let Some(key) = &self.key else { return Ok(()) };
-        if state.store()?.pools().pool_of_key(key).as_ref() == Some(&self.pool) {
+        let pools = state.store()?.pools();
+        let still_speaks = match pools.pool_of_key(key) {
+            Some(pool) => pool == self.pool,
+            None => is_frontend(key, state) && pools.registered_key(&self.pool).is_some(),
+        };
+        if still_speaks {
             return Ok(());
         }
         Err(AuthenticationError::Unregistered(key.clone()).into())
@@ -135,8 +97,8 @@ pub(crate) struct AuthenticatedWrite {
 /// A changing request signed by a key that need not be registered.
 #[derive(Debug)]
 pub(crate) struct UnregisteredCaller {
-    /// The key that signed it.
-    pub(crate) key: SignatureKey,
+    /// The key that signed it, and the device that a frontend names.
+    pub(crate) signer: RequestSigner,
     /// The idempotency key and digest, which make repeating the request safe.
     pub(crate) idempotency: Idempotency,
     /// The `Authorization` header, which the signature covers.
@@ -160,6 +122,8 @@ struct SignedClaim {
     received: ReceivedSignature,
     /// The bytes that are signed.
     base: String,
+    /// The device that a frontend signs for; `None` if a user's own key signs.
+    device: Option<PoolId>,
 }
 
 impl SignedClaim {
@@ -174,7 +138,7 @@ impl SignedClaim {
         let wrong = |error: SignatureError| AuthenticationError::of_signature(&error, now);
         let received = ReceivedSignature::parse(input, signature).map_err(wrong)?;
         let base = parts.base(&received.params);
-        Ok(Self { received, base })
+        Ok(Self { received, base, device: None })
     }
 
     /// Checks that the signature covers the required parts of a request, and its time.
@@ -187,7 +151,30 @@ impl SignedClaim {
         &self.received.keyid
     }
 
-    /// Lets the time that a registered device has signed count as a second opinion on this machine's clock.
+    /// Verifies the signature, and returns the pool that the request acts for. An unregistered key is refused
+    /// before, the device that a frontend names after it: nobody else learns which devices there are.
+    ///
+    /// The time that a registered device has signed counts as a second opinion on this machine's clock. A
+    /// frontend is one machine, however many devices it signs for, and its time does not.
+    fn verified_pool(
+        &self,
+        state: &State,
+        verify: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<PoolId, Failure> {
+        let Some(device) = &self.device else {
+            let pool = pool_of(self.key(), state)?;
+            verify()?;
+            self.hear_time(&pool, state);
+            return Ok(pool);
+        };
+        verify()?;
+        match state.store()?.pools().registered_key(device) {
+            Some(_) => Ok(device.clone()),
+            None => Err(AuthenticationError::NoSuchDevice(device.clone()).into()),
+        }
+    }
+
+    /// Hands the time that a registered device has signed to the clock guard.
     fn hear_time(&self, device: &PoolId, state: &State) {
         if let Ok(store) = state.store() {
             store.pools().hear_time(device, self.received.created);
@@ -210,9 +197,7 @@ impl FromRequest for AuthenticatedRead {
             match claim(&request, false, state)? {
                 SenderClaim::Named(pool) => Ok(Self { pool, key: None }),
                 SenderClaim::Signed(claim) => {
-                    let pool = pool_of(claim.key(), state)?;
-                    claim.verify()?;
-                    claim.hear_time(&pool, state);
+                    let pool = claim.verified_pool(state, || Ok(claim.verify()?))?;
                     Ok(Self { pool, key: Some(claim.received.keyid) })
                 }
             }
@@ -256,10 +241,8 @@ impl FromRequest for AuthenticatedWrite {
             let pool = match &claim {
                 SenderClaim::Named(pool) => pool.clone(),
                 SenderClaim::Signed(claim) => {
-                    let pool = pool_of(claim.key(), state)?;
-                    counted_verify(claim, &request, true, state)?;
-                    claim.hear_time(&pool, state);
-                    pool
+                    let verify = || counted_verify(claim, &request, true, state);
+                    claim.verified_pool(state, verify)?
                 }
             };
             let key = head.idempotency_key;
@@ -282,19 +265,20 @@ impl FromRequest for UnregisteredCaller {
             let head = BodyHead::of(&request, state.body_bytes_max)?;
             state.disk.check(&request.match_pattern().unwrap_or_default())?;
             let claim = counted_claim(&request, state)?;
-            let SenderClaim::Signed(signed) = &claim else {
+            let SenderClaim::Signed(presented) = &claim else {
                 return Err(AuthenticationError::Missing.into());
             };
-            let is_registered = state.store()?.pools().pool_of_key(signed.key()).is_some();
-            counted_verify(signed, &request, is_registered, state)?;
-            let key = signed.key().clone();
+            let is_known = presented.device.is_some()
+                || state.store()?.pools().pool_of_key(presented.key()).is_some();
+            counted_verify(presented, &request, is_known, state)?;
+            let signer = RequestSigner::of(presented);
             let idempotency_key = head.idempotency_key;
             let authorization = header(request.headers(), "authorization")?.map(str::to_owned);
-            let body = read(head, payload, (is_registered, state)).await?;
+            let body = read(head, payload, (is_known, state)).await?;
             check_body(&claim, &request, &body)?;
-            let digest = request_digest(&request, &key.to_string(), &body);
+            let digest = request_digest(&request, &signer.caller(), &body);
             let idempotency = Idempotency { key: idempotency_key, digest };
-            Ok(Self { key, idempotency, authorization, body })
+            Ok(Self { signer, idempotency, authorization, body })
         })
     }
 }
@@ -343,7 +327,8 @@ fn claim(
 ) -> Result<SenderClaim, AuthenticationError> {
     let headers = request.headers();
     let authority = checked_authority(request, state)?;
-    if state.insecure_no_auth && !headers.contains_key("signature-input") {
+    let is_unsigned = !headers.contains_key("signature-input") && !headers.contains_key(CALLER);
+    if state.insecure_no_auth && is_unsigned {
         let caller = header(headers, CALLER_HEADER)?.ok_or(AuthenticationError::Unnamed)?;
         let pool = caller.parse::<PoolId>();
         return Ok(SenderClaim::Named(pool.map_err(|err| bad(&err.to_string()))?));
@@ -356,11 +341,15 @@ fn claim(
         query: &query,
         body: if has_body { Some(body_parts(headers)?) } else { None },
         authorization: header(headers, "authorization")?,
+        caller: header(headers, CALLER)?,
     };
     let now = state.clock.now();
     let claim = SignedClaim::read(headers, &parts, now)?;
     match claim.check(&parts, now) {
-        Ok(()) => Ok(SenderClaim::Signed(claim)),
+        Ok(()) => {
+            let device = frontend_device(parts.caller, claim.key(), state)?;
+            Ok(SenderClaim::Signed(SignedClaim { device, ..claim }))
+        }
         Err(AuthenticationError::Clock { why, .. }) if is_in_doubt(state) => {
             // Whoever disagrees with this machine is heard too, and is not told its time.
             if let Ok(device) = pool_of(claim.key(), state)

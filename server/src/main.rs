@@ -17,8 +17,7 @@ use actix_rt::signal::unix::{SignalKind, signal};
 use clap::{Parser, Subcommand, ValueEnum};
 use keypool_ledger::SystemClock;
 use keypool_server::{
-    CLOSE_TIMEOUT, Ended, Options, RegistrationPolicy, ReleaseName, Server, Settings,
-    SettingsError, StartError,
+    CLOSE_TIMEOUT, Ended, Options, ReleaseName, Server, Settings, SettingsError, StartError,
 };
 use mimalloc::MiMalloc;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
@@ -127,13 +126,16 @@ async fn serve(settings: Settings) -> ExitCode {
         tracing::warn!("--insecure-no-auth: anyone who reaches the port is anyone");
     }
     let (data, name) = (settings.data.clone(), settings.public_names.first().cloned());
-    let has_files = settings.registration.policy != RegistrationPolicy::Tofu;
+    let has_files = settings.registration.has_files();
     let shutdown_timeout = settings.shutdown_timeout;
     let server = match Server::start(settings, Arc::new(SystemClock)) {
         Ok(server) => server,
         Err(error @ StartError::Settings(_)) => return fail(&error, EXIT_SETTINGS),
         Err(error) => return fail(&error, 1),
     };
+    if let Some(count) = server.frontend_keys() {
+        tracing::info!(count, "the frontend keys were read");
+    }
     // Whoever reads the greeting may stop the server at once.
     let stop = asked_to_stop();
     if let Err(error) = greet(&server, &data, name.as_deref()) {
@@ -207,7 +209,10 @@ async fn reloading(server: &Server, has_files: bool) {
     let Some(mut hangup) = hangup else { return std::future::pending().await };
     while hangup.recv().await.is_some() {
         match server.reload() {
-            Ok(entries) => tracing::info!(entries, "who may register was read again"),
+            Ok(entries) => {
+                let frontend_keys = server.frontend_keys();
+                tracing::info!(entries, frontend_keys, "who may register was read again");
+            }
             Err(error) => {
                 let cause = error.source().map(ToString::to_string);
                 tracing::error!(%error, cause, "who may register stays as it was");

@@ -1,6 +1,9 @@
-//! The registration policy: trust on first use, the operator's list, or the operator's tokens.
+//! The registration policy: trust on first use, the operator's list, or the operator's tokens; and the
+//! frontend keys, which register under each policy.
 //!
 //! A registered key needs nothing of this, and neither does rotating a key: the previous key has agreed.
+
+mod frontends;
 
 mod key_set;
 
@@ -19,6 +22,7 @@ use keypool_ledger::{PoolId, SignatureKey, Timestamp};
 use serde::Deserialize;
 
 use self::{
+    frontends::Frontends,
     key_set::KeySet,
     list::AllowList,
     token::{Claimed, Issuer, TokenError},
@@ -53,6 +57,9 @@ pub struct RegistrationSettings {
     pub jwt_issuer: Option<String>,
     /// The audience that a token must name.
     pub jwt_audience: Option<String>,
+    /// The file with the frontend keys: the public keys of the app's backend, which registers devices under
+    /// each policy and signs requests for them.
+    pub frontend_key: Option<PathBuf>,
 }
 
 impl RegistrationPolicy {
@@ -62,6 +69,14 @@ impl RegistrationPolicy {
             Self::AllowList => "allow-list",
             Self::Jwt => "jwt",
         }
+    }
+}
+
+impl RegistrationSettings {
+    /// Whether the settings name files, which are read again while the server runs.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.policy != RegistrationPolicy::Tofu || self.frontend_key.is_some()
     }
 }
 
@@ -114,9 +129,59 @@ pub(crate) enum Admission {
     ByOperator,
 }
 
-/// The registration policy, by the files that were read last.
+/// The registration policy and the frontend keys, by the files that were read last.
 #[derive(Debug)]
-pub(crate) enum Registrar {
+pub(crate) struct Registrar {
+    policy: PolicyFiles,
+    frontends: Frontends,
+}
+
+impl Registrar {
+    /// Reads the files that the settings name.
+    pub(crate) fn open(
+        settings: &RegistrationSettings,
+        now: Timestamp,
+    ) -> Result<Self, RegistrationError> {
+        let frontends = Frontends::at(settings.frontend_key.clone());
+        let registrar = Self { policy: PolicyFiles::of(settings, now), frontends };
+        registrar.reload()?;
+        Ok(registrar)
+    }
+
+    /// Reads the files again, and returns how many entries those of the policy have now; `None` if it has no
+    /// file. Nothing changes if one of them cannot be used.
+    pub(crate) fn reload(&self) -> Result<Option<usize>, RegistrationError> {
+        let frontends = self.frontends.read()?;
+        let entries = self.policy.reload()?;
+        self.frontends.replace(frontends);
+        Ok(entries)
+    }
+
+    /// Decides whether a key may be registered for a device, by the request's token.
+    pub(crate) fn judge(
+        &self,
+        pool: &PoolId,
+        key: &SignatureKey,
+        authorization: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Admission, NotAdmitted> {
+        self.policy.judge(pool, key, authorization, now)
+    }
+
+    /// Whether a key is a frontend key.
+    pub(crate) fn is_frontend(&self, key: &SignatureKey) -> bool {
+        self.frontends.has(key)
+    }
+
+    /// How many frontend keys there are; `None` without a file of them.
+    pub(crate) fn frontend_count(&self) -> Option<usize> {
+        self.frontends.count()
+    }
+}
+
+/// The files of a registration policy, as they were read last.
+#[derive(Debug)]
+enum PolicyFiles {
     Tofu,
     AllowList {
         path: PathBuf,
@@ -130,14 +195,11 @@ pub(crate) enum Registrar {
     },
 }
 
-impl Registrar {
-    /// Reads the files that the settings name.
-    pub(crate) fn open(
-        settings: &RegistrationSettings,
-        now: Timestamp,
-    ) -> Result<Self, RegistrationError> {
+impl PolicyFiles {
+    /// The files that the settings name, not yet read.
+    fn of(settings: &RegistrationSettings, now: Timestamp) -> Self {
         let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
-        let registrar = match settings.policy {
+        match settings.policy {
             RegistrationPolicy::Tofu => Self::Tofu,
             RegistrationPolicy::AllowList => {
                 Self::AllowList { path: path(&settings.allow_list), list: RwLock::default() }
@@ -148,13 +210,11 @@ impl Registrar {
                 let issuer = Issuer::of(jwt_audience.unwrap_or_default(), jwt_issuer, now);
                 Self::Jwt { keys: jwt_key, key_set: jwt_jwks, issuer: RwLock::new(issuer) }
             }
-        };
-        registrar.reload()?;
-        Ok(registrar)
+        }
     }
 
-    /// Reads its file again, and says how many entries it has now; `None` if there is no file.
-    pub(crate) fn reload(&self) -> Result<Option<usize>, RegistrationError> {
+    /// Reads the files again, and returns how many entries they have now; `None` if there is no file.
+    fn reload(&self) -> Result<Option<usize>, RegistrationError> {
         match self {
             Self::Tofu => Ok(None),
             Self::AllowList { path, list } => {
@@ -176,8 +236,7 @@ impl Registrar {
         }
     }
 
-    /// Decides whether a key may be registered for a device, by the request's token.
-    pub(crate) fn judge(
+    fn judge(
         &self,
         pool: &PoolId,
         key: &SignatureKey,

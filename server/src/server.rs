@@ -157,12 +157,18 @@ impl Server {
         &self.ledger_key
     }
 
-    /// Reads the file again that says who may register, and returns how many entries it has; `None` if there
-    /// is none. Who is registered already stays so.
+    /// The number of frontend keys; `None` without a file of them.
+    #[must_use]
+    pub fn frontend_keys(&self) -> Option<usize> {
+        self.registrar.frontend_count()
+    }
+
+    /// Reads the operator's files again, and returns how many entries those of the registration policy have;
+    /// `None` if it has none. Registered devices stay registered.
     ///
     /// # Errors
     ///
-    /// Returns a [`RegistrationError`] if the file cannot be used: the version read before stays in force.
+    /// Returns a [`RegistrationError`] if a file cannot be used: the versions read before stay in force.
     pub fn reload(&self) -> Result<Option<usize>, RegistrationError> {
         self.registrar.reload()
     }

@@ -177,6 +177,7 @@ impl From<Options> for Settings {
                 jwt_jwks: said.jwt_jwks,
                 jwt_issuer: said.jwt_issuer,
                 jwt_audience: said.jwt_audience,
+                frontend_key: said.frontend_key,
             },
             limits,
             quotas,

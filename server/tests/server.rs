@@ -64,6 +64,9 @@ mod replacing;
 #[path = "server/stream.rs"]
 mod stream;
 
+#[path = "server/frontends.rs"]
+mod frontends;
+
 #[path = "server/registration.rs"]
 mod registration;
 

@@ -74,6 +74,7 @@ impl ApiClient {
                 idempotency_key: &body.key,
             }),
             authorization: call.authorization.as_deref(),
+            caller: None,
         };
         let now = self.server_time(self.clock.now());
         // One key for both: another may take its place meanwhile.

@@ -94,6 +94,7 @@ async fn register(service: &Service, keys: &Keys) {
         user: "bob".to_owned(),
         device: Some("laptop".to_owned()),
         voucher: None,
+        keyid: None,
     };
     signed(service, keys, "/devices", &registration).await;
 }
@@ -297,6 +298,7 @@ async fn answer(
             idempotency_key: &key,
         }),
         authorization: None,
+        caller: None,
     };
     let suite = RustCryptoProvider::default().cipher_suite_provider(suite).unwrap();
     let keyid = SignatureKey::new(public.as_bytes()).unwrap();

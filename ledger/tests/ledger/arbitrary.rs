@@ -101,6 +101,7 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             credential: String::arbitrary(g),
             voucher: bool::arbitrary(g).then(|| key(g)),
             statement: statement(g),
+            frontend: bool::arbitrary(g).then(|| key(g)),
         },
         10 => Event::KeyRotated {
             signature_key: key(g),

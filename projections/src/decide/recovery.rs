@@ -45,7 +45,13 @@ impl Draft<'_> {
         }
         let (signature_key, credential) = (key.clone(), credential.to_owned());
         let statement = Some(statement.clone());
-        self.record(Event::Registered { signature_key, credential, voucher: None, statement })?;
+        self.record(Event::Registered {
+            signature_key,
+            credential,
+            voucher: None,
+            statement,
+            frontend: None,
+        })?;
         Ok(Answer::Registered { known: false })
     }
 }

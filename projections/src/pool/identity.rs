@@ -107,7 +107,7 @@ impl PoolState {
             Arc::make_mut(&mut self.identity).evolve(event, version, key);
         }
         match event {
-            Event::Registered { signature_key, credential, voucher, statement } => {
+            Event::Registered { signature_key, credential, voucher, statement, .. } => {
                 let by = || statement.as_ref().map(|statement| statement.by.clone());
                 self.bind(signature_key, credential, voucher.clone().or_else(by));
                 (self.removed, self.released) = (false, false);

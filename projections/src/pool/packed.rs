@@ -294,6 +294,7 @@ mod tests {
             credential: "bob".to_owned(),
             voucher: None,
             statement: None,
+            frontend: None,
         };
         let pinned = |signature_scheme, byte| Event::LeafKeyPinned {
             signature_scheme,
@@ -322,6 +323,7 @@ mod tests {
             credential: "bob".to_owned(),
             voucher: None,
             statement: None,
+            frontend: None,
         };
         let credential = CredentialBytes::new(&[0, 1, 2, 0xfe, 0xfd]).unwrap();
         let declared =

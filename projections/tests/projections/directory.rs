@@ -145,6 +145,7 @@ fn registered(number: u8, statement: Option<SignedStatement>) -> Event {
         credential: "alice".to_owned(),
         voucher: None,
         statement,
+        frontend: None,
     }
 }
 

@@ -265,6 +265,7 @@ fn audited(log: &[(Event, Timestamp)], limits: &Limits) -> Vec<Finding> {
         credential: "bob".to_owned(),
         voucher: None,
         statement: None,
+        frontend: None,
     };
     let first = (registered, at(0));
     for (seq, (event, at)) in (1..).zip(std::iter::once(&first).chain(log)) {

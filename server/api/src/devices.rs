@@ -24,6 +24,11 @@ pub struct RegisterRequest {
     /// The voucher of another device of the user; needed once the user has a device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voucher: Option<Voucher>,
+    /// The device's key, which signs its packages: only in requests of a frontend. Any other request registers
+    /// the key that signs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub keyid: Option<SignatureKey>,
 }
 
 /// A voucher: a device of a user vouches for another one of that user.

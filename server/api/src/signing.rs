@@ -18,6 +18,8 @@ pub const TAG: &str = "keypool-v1";
 pub const LABEL: &str = "kp";
 /// The algorithm of a device's key.
 pub const ALGORITHM: &str = "ed25519";
+/// The header in which a frontend, the app's backend, names the device that it signs for: `USER/DEVICE`.
+pub const CALLER: &str = "keypool-caller";
 /// The longest time a signature may be valid for, in seconds.
 pub const VALID_SECS_MAX: u64 = 120;
 /// How far the two clocks may differ, in seconds.
@@ -44,6 +46,8 @@ pub struct SignedParts<'a> {
     pub body: Option<BodyParts<'a>>,
     /// The `Authorization` header, where one is sent.
     pub authorization: Option<&'a str>,
+    /// The header [`CALLER`], where one is sent: in requests that a frontend signs.
+    pub caller: Option<&'a str>,
 }
 
 /// The headers of a request with a body that are signed.
@@ -115,6 +119,7 @@ impl SignedParts<'_> {
             None => WITHOUT_BODY.to_vec(),
         };
         names.extend(self.authorization.map(|_| "authorization"));
+        names.extend(self.caller.map(|_| CALLER));
         names
     }
 
@@ -138,6 +143,7 @@ impl SignedParts<'_> {
             "content-type" => body.map(|body| body.content_type),
             "content-digest" => body.map(|body| body.content_digest),
             "idempotency-key" => body.map(|body| body.idempotency_key),
+            CALLER => self.caller,
             _ => self.authorization,
         };
         value.unwrap_or_default().trim()

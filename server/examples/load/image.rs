@@ -43,7 +43,13 @@ pub(crate) fn write(data: &Path, contents: Contents) -> Outcome<Written> {
         let device = Device::new(number)?;
         let credential = device.pool.user().to_owned();
         let signature_key = device.keyid()?;
-        let event = Event::Registered { signature_key, credential, voucher: None, statement: None };
+        let event = Event::Registered {
+            signature_key,
+            credential,
+            voucher: None,
+            statement: None,
+            frontend: None,
+        };
         log.add(&device.pool, event, Vec::new())?;
     }
     let mut used = HashMap::new();

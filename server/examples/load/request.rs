@@ -46,6 +46,7 @@ pub(crate) fn post(
             idempotency_key: &idempotency_key,
         }),
         authorization: None,
+        caller: None,
     };
     let who = match auth {
         Auth::Named => named(caller),
@@ -68,6 +69,7 @@ pub(crate) fn get(auth: Auth, caller: &Device, path: &str, query: &str) -> Outco
         query: if query.is_empty() { "?" } else { query },
         body: None,
         authorization: None,
+        caller: None,
     };
     let who = match auth {
         Auth::Named => named(caller),

@@ -31,6 +31,7 @@ fn known_parts(digest: &str) -> SignedParts<'_> {
             idempotency_key: KEY,
         }),
         authorization: None,
+        caller: None,
     }
 }
 

@@ -54,14 +54,16 @@ pub(super) fn register(
     Typed { command, answer: answer!(Answer::Registered { known } => known) }
 }
 
-/// Registers a key by the operator's word; the answer says whether it was registered before.
+/// Registers a key by the operator's word, or by that of a frontend; the answer says whether it was registered
+/// before.
 pub(super) fn admit(
     pool: &PoolId,
     signature_key: SignatureKey,
     statement: Option<SignedStatement>,
+    frontend: Option<SignatureKey>,
 ) -> Typed<bool> {
     let credential = pool.user().to_owned();
-    let command = Command::Admit { signature_key, credential, statement };
+    let command = Command::Admit { signature_key, credential, statement, frontend };
     Typed { command, answer: answer!(Answer::Registered { known } => known) }
 }
 

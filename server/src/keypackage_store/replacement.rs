@@ -127,7 +127,24 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         (signature_key, statement): (SignatureKey, Option<SignedStatement>),
         idempotency: Idempotency,
     ) -> Result<(bool, u64), StoreError> {
-        let command = commands::admit(pool, signature_key, statement);
+        let command = commands::admit(pool, signature_key, statement, None);
+        let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
+        Ok((reply.answer, reply.position))
+    }
+
+    /// As [`KeyPackageStore::admit_device`], by the word of a frontend, whose key is recorded.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyPackageStore::register`].
+    pub async fn admit_by_frontend(
+        &self,
+        pool: &PoolId,
+        (signature_key, statement): (SignatureKey, Option<SignedStatement>),
+        frontend: SignatureKey,
+        idempotency: Idempotency,
+    ) -> Result<(bool, u64), StoreError> {
+        let command = commands::admit(pool, signature_key, statement, Some(frontend));
         let reply = self.execute(Target::Pool(pool.clone()), command, idempotency).await?;
         Ok((reply.answer, reply.position))
     }

@@ -173,6 +173,12 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.views().directory.pool_of_key(key).cloned()
     }
 
+    /// The key that is registered for a pool; `None` if there is none.
+    #[must_use]
+    pub fn registered_key(&self, pool: &PoolId) -> Option<SignatureKey> {
+        self.shared.views().directory.brief(pool).key
+    }
+
     /// The user's devices that a key speaks for, by device; empty for a user who is not known.
     #[must_use]
     pub fn registered_devices(&self, user: &str) -> Vec<PoolId> {

@@ -10,7 +10,7 @@ use keypool_projections::LeafKey;
 
 use crate::{
     admission::is_credential,
-    authentication::{AuthenticationError, UnregisteredCaller},
+    authentication::{RequestSigner, UnregisteredCaller, is_public_key},
     keypackage_store::Idempotency,
     pools::PoolView,
     problem::Failure,
@@ -40,36 +40,76 @@ pub(crate) async fn register(
     state: Data<State>,
     caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
-    let RegisterRequest { user, device, voucher } = caller.body.json()?;
+    let RegisterRequest { user, device, voucher, keyid } = caller.body.json()?;
     let pool = PoolId::of(&user, device.as_deref())?;
-    let keyid = caller.key;
+    let keyid = key_to_register(&state, &caller.signer, (&pool, keyid))?;
     if let Some(voucher) = &voucher {
         let statement = voucher.statement(&state.ledger_id()?, &pool, &keyid);
         check_proof(&voucher.keyid, &statement, &voucher.proof, "voucher")?;
     }
     let (store, idempotency) = (state.store()?, caller.idempotency);
-    let authorization = caller.authorization.as_deref();
-    let admission = if is_settled(&state, &pool, &keyid, idempotency).await? {
-        Admission::OfItself
+    let keys = (keyid.clone(), voucher.map(|voucher| voucher.signed()));
+    let (known, position) = if let RequestSigner::Frontend { frontend, .. } = caller.signer {
+        store.admit_by_frontend(&pool, keys, frontend, idempotency).await?
     } else {
-        let judged = state.registrar.judge(&pool, &keyid, authorization, state.clock.now());
-        let judged = judged.map_err(|error| Failure::of_registration(&error))?;
-        state.addresses.register(state.addresses.of(&request), state.clock.now())?;
-        judged
-    };
-    let (known, position) = match admission {
-        Admission::OfItself => {
-            let keys = (keyid.clone(), voucher.map(|voucher| voucher.signed()));
-            store.register(&pool, keys, idempotency).await?
-        }
-        Admission::ByOperator => {
-            let keys = (keyid.clone(), voucher.map(|voucher| voucher.signed()));
-            store.admit_device(&pool, keys, idempotency).await?
+        let authorization = caller.authorization.as_deref();
+        let admission = if is_settled(&state, &pool, &keyid, idempotency).await? {
+            Admission::OfItself
+        } else {
+            let judged = state.registrar.judge(&pool, &keyid, authorization, state.clock.now());
+            let judged = judged.map_err(|error| Failure::of_registration(&error))?;
+            state.addresses.register(state.addresses.of(&request), state.clock.now())?;
+            judged
+        };
+        match admission {
+            Admission::OfItself => store.register(&pool, keys, idempotency).await?,
+            Admission::ByOperator => store.admit_device(&pool, keys, idempotency).await?,
         }
     };
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());
     let reply = RegisterReply { user, device, keyid, position };
     Ok(if known { HttpResponse::Ok().json(reply) } else { HttpResponse::Created().json(reply) })
+}
+
+/// The key that a request registers: the one that signs it, or the one that a frontend names.
+fn key_to_register(
+    state: &State,
+    signer: &RequestSigner,
+    (pool, named): (&PoolId, Option<SignatureKey>),
+) -> Result<SignatureKey, Failure> {
+    let bad_request = |detail: &str| Failure::new(Code::BadRequest, detail);
+    match (signer, named) {
+        (RequestSigner::Own(key), None) => Ok(key.clone()),
+        (RequestSigner::Own(_), Some(_)) => Err(bad_request(
+            "keyid is for frontends: without one the key that signs the request is registered; leave it out",
+        )),
+        (RequestSigner::Frontend { device, .. }, _) if device != pool => {
+            let detail =
+                format!("Keypool-Caller names {device}, and the body {pool}: name one device");
+            Err(bad_request(&detail))
+        }
+        (RequestSigner::Frontend { .. }, None) => Err(bad_request(
+            "keyid is missing: name the device's own key, which signs its packages",
+        )),
+        (RequestSigner::Frontend { .. }, Some(key)) if !is_public_key(&key) => {
+            Err(bad_request("keyid is not an Ed25519 public key"))
+        }
+        (RequestSigner::Frontend { .. }, Some(key)) => {
+            refuse_frontend(state, &key)?;
+            Ok(key)
+        }
+    }
+}
+
+/// Refuses to make a frontend key the key of a device or a recovery key.
+pub(super) fn refuse_frontend(state: &State, key: &SignatureKey) -> Result<(), Failure> {
+    if state.registrar.is_frontend(key) {
+        let detail = format!(
+            "{key} is a frontend key, and so no device's and no recovery key; make another"
+        );
+        return Err(Failure::new(Code::NotAllowed, detail));
+    }
+    Ok(())
 }
 
 /// Decides whether the log answers a registration: the key is registered already, or this very request was
@@ -100,13 +140,13 @@ pub(crate) async fn remove(
     caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
     let RemoveRequest { device } = caller.body.json()?;
-    let (store, by) = (state.store()?, caller.key);
-    let pool = match store.pools().pool_of_key(&by) {
-        Some(caller) => PoolId::new(caller.user(), &device)?,
+    let store = state.store()?;
+    let (pool, by) = match caller.signer.device(&state) {
+        Ok((caller, key)) => (PoolId::new(caller.user(), &device)?, key),
         // A device that has removed itself, and has not heard of it.
-        None => match carried_out_on(&state, caller.idempotency).await? {
-            Some(pool) => pool,
-            None => return Err(AuthenticationError::Unregistered(by).into()),
+        Err(unregistered) => match carried_out_on(&state, caller.idempotency).await? {
+            Some(pool) => (pool, caller.signer.key().clone()),
+            None => return Err(unregistered),
         },
     };
     let position = store.remove_device(&pool, by, caller.idempotency).await?;
@@ -157,12 +197,9 @@ pub(crate) async fn leaf_key(
     caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
     let asked: LeafKeyRequest = caller.body.json()?;
-    let (store, key) = (state.store()?, caller.key);
-    let Some(pool) = store.pools().pool_of_key(&key) else {
-        return Err(AuthenticationError::Unregistered(key).into());
-    };
+    let (pool, key) = caller.signer.device(&state)?;
     let declared = declared(&state, &pool, &asked, &key)?;
-    let position = store.declare_leaf_key(&pool, declared, caller.idempotency).await?;
+    let position = state.store()?.declare_leaf_key(&pool, declared, caller.idempotency).await?;
     Ok(HttpResponse::Ok().json(LeafKeyReply { position }))
 }
 
@@ -181,10 +218,7 @@ pub(crate) async fn credential(
     caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
     let asked: CredentialRequest = caller.body.json()?;
-    let (store, key) = (state.store()?, caller.key);
-    let Some(pool) = store.pools().pool_of_key(&key) else {
-        return Err(AuthenticationError::Unregistered(key).into());
-    };
+    let (pool, key) = caller.signer.device(&state)?;
     if !is_credential(&asked.credential) {
         let detail =
             "credential is not exactly one Credential of RFC 9420: its type and one vector";
@@ -193,7 +227,7 @@ pub(crate) async fn credential(
     let statement = asked.statement(&state.ledger_id()?, &pool, &key);
     check_proof(&key, &statement, &asked.proof, "declaration of the credential")?;
     let declared = (asked.signed(&key), asked.credential);
-    let position = store.declare_credential(&pool, declared, caller.idempotency).await?;
+    let position = state.store()?.declare_credential(&pool, declared, caller.idempotency).await?;
     Ok(HttpResponse::Ok().json(DeclaredReply { position }))
 }
 
@@ -256,7 +290,8 @@ pub(crate) async fn rotate(
     caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
     let asked: RotateRequest = caller.body.json()?;
-    let (pool, keyid) = (agreed(&state, &asked, &caller.key)?, caller.key);
+    let keyid = caller.signer.own_key()?;
+    let pool = agreed(&state, &asked, &keyid)?;
     let keys = (asked.signed(), keyid.clone());
     let (_, position) = state.store()?.rotate(&pool, keys, caller.idempotency).await?;
     let (user, device) = (pool.user().to_owned(), pool.device().to_owned());

@@ -4,9 +4,9 @@ use actix_web::{HttpRequest, HttpResponse, web::Data};
 use keypool_api::{Code, DeclaredReply, RecoverReply, RecoverRequest, RecoveryKeyRequest};
 use keypool_ledger::PoolId;
 
-use super::devices::{check_proof, is_settled};
+use super::devices::{check_proof, is_settled, refuse_frontend};
 use crate::{
-    authentication::{AuthenticationError, UnregisteredCaller, is_public_key},
+    authentication::{UnregisteredCaller, is_public_key},
     keypackage_store::Recovered,
     problem::Failure,
     state::State,
@@ -27,13 +27,12 @@ pub(crate) async fn recovery_key(
     caller: UnregisteredCaller,
 ) -> Result<HttpResponse, Failure> {
     let asked: RecoveryKeyRequest = caller.body.json()?;
-    let (store, key) = (state.store()?, caller.key);
-    let Some(caller_pool) = store.pools().pool_of_key(&key) else {
-        return Err(AuthenticationError::Unregistered(key).into());
-    };
+    let (caller_pool, _) = caller.signer.device(&state)?;
+    let store = state.store()?;
     if !is_public_key(&asked.recovery_keyid) {
         return Err(Failure::new(Code::BadRequest, "recovery_keyid is not an Ed25519 public key"));
     }
+    refuse_frontend(&state, &asked.recovery_keyid)?;
     let known = store.pools().recovery_key_of(caller_pool.user());
     let pool = known.map_or(caller_pool, |(device, _)| device);
     let statement = asked.statement(&state.ledger_id()?, &pool);
@@ -64,7 +63,7 @@ pub(crate) async fn recover(
 ) -> Result<HttpResponse, Failure> {
     let asked: RecoverRequest = caller.body.json()?;
     let pool = PoolId::of(&asked.user, asked.device.as_deref())?;
-    let (keyid, idempotency) = (caller.key, caller.idempotency);
+    let (keyid, idempotency) = (caller.signer.own_key()?, caller.idempotency);
     let statement = asked.statement(&state.ledger_id()?, &pool, &keyid);
     check_proof(&asked.recovery_keyid, &statement, &asked.proof, "recovery")?;
     if !is_settled(&state, &pool, &keyid, idempotency).await? {

@@ -164,6 +164,10 @@ pub struct Options {
     /// Whom a token must be for (its `aud`), with --registration jwt
     #[arg(long, env = "KEYPOOL_JWT_AUDIENCE", value_name = "NAME")]
     pub jwt_audience: Option<String>,
+    /// The public keys of the app's own backend, one a line as base64url. Requests that they sign act for the
+    /// device that the signed header Keypool-Caller names. The file is read again on SIGHUP
+    #[arg(long, env = "KEYPOOL_FRONTEND_KEY", value_name = "FILE")]
+    pub frontend_key: Option<PathBuf>,
     /// Packages of one pool for one inviter who is a stranger: so many at once, and as many again in this
     /// time [default: 6/1h]
     #[arg(long, env = "KEYPOOL_QUOTA_PAIR", value_name = "COUNT/TIME", value_parser = rate)]
@@ -284,6 +288,7 @@ impl Options {
             jwt_jwks: self.jwt_jwks.or(file.jwt_jwks),
             jwt_issuer: self.jwt_issuer.or(file.jwt_issuer),
             jwt_audience: self.jwt_audience.or(file.jwt_audience),
+            frontend_key: self.frontend_key.or(file.frontend_key),
             quota_pair: self.quota_pair.or(file.quota_pair),
             quota_pair_held: self.quota_pair_held.or(file.quota_pair_held),
             quota_held: self.quota_held.or(file.quota_held),

@@ -6,7 +6,7 @@ use crate::registration::{RegistrationPolicy, RegistrationSettings};
 impl RegistrationSettings {
     /// Refuses settings that are missing, and settings without an effect: they were meant to have one.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
-        let Self { policy, allow_list, jwt_key, jwt_jwks, jwt_issuer, jwt_audience } = self;
+        let Self { policy, allow_list, jwt_key, jwt_jwks, jwt_issuer, jwt_audience, .. } = self;
         let jwt = RegistrationPolicy::Jwt;
         for (flag, is_said) in
             [("--jwt-jwks", jwt_jwks.is_some()), ("--jwt-issuer", jwt_issuer.is_some())]

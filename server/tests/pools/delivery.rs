@@ -610,8 +610,12 @@ fn a_removed_device_is_in_no_group_and_its_mailbox_is_closed_for_whoever_comes_a
     let key = |n: u8| SignatureKey::new(&[n; 32]).unwrap();
     let target = || Target::Pool(pool("bob"));
     let execute = |id, command| block_on(service.pools.execute(request(id, target(), command)));
-    let admit =
-        |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned(), statement: None };
+    let admit = |n| Command::Admit {
+        signature_key: key(n),
+        credential: "bob".to_owned(),
+        statement: None,
+        frontend: None,
+    };
     execute(30, admit(1)).unwrap();
     execute(29, Command::Upload(vec![package("bob")])).unwrap();
     service.add(10, "alice", 0, ("bob", 1));
@@ -650,8 +654,12 @@ fn a_package_of_a_device_that_was_removed_adds_nobody_who_has_its_name_since() {
     let execute = |id, command| {
         block_on(service.pools.execute(request(id, Target::Pool(pool("bob")), command))).unwrap()
     };
-    let admit =
-        |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned(), statement: None };
+    let admit = |n| Command::Admit {
+        signature_key: key(n),
+        credential: "bob".to_owned(),
+        statement: None,
+        frontend: None,
+    };
     execute(30, admit(1));
     execute(31, Command::Upload(vec![package("bob")]));
     service.reserve(1, "bob", "alice");

@@ -116,7 +116,12 @@ impl Service {
         self.run(
             id,
             device,
-            Command::Admit { signature_key, credential: device.to_owned(), statement: None },
+            Command::Admit {
+                signature_key,
+                credential: device.to_owned(),
+                statement: None,
+                frontend: None,
+            },
         )
     }
 

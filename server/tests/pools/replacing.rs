@@ -174,8 +174,12 @@ fn where_the_last_device_is_removed_the_name_stays_bound() {
     let none = rejection(service.reserve_of_user(7, "bob", (3, "carol", &[])));
     assert_eq!(none, Some(Rejection::UnknownUser("bob".to_owned())));
     // The operator may say whose it is.
-    let admit =
-        |n| Command::Admit { signature_key: key(n), credential: "bob".to_owned(), statement: None };
+    let admit = |n| Command::Admit {
+        signature_key: key(n),
+        credential: "bob".to_owned(),
+        statement: None,
+        frontend: None,
+    };
     service.run(8, "bob", admit(2)).unwrap();
     service.run(9, "bob/phone", admit(3)).unwrap();
     assert_eq!(rejection(service.run(10, "bob", admit(4))), Some(Rejection::IdentityBound));
@@ -284,6 +288,7 @@ fn a_key_that_was_taken_away_is_nobodys_ever_after() {
         signature_key: key(n),
         credential: "x".to_owned(),
         statement: None,
+        frontend: None,
     };
     let declare = Command::DeclareLeafKey {
         statement: statement(&service, "bob", 3),

@@ -290,6 +290,7 @@ fn the_known_answer_of_the_api_page_verifies() {
             idempotency_key: value("idempotency-key"),
         }),
         authorization: None,
+        caller: None,
     };
     let received = ReceivedSignature::parse(value("signature-input"), value("signature")).unwrap();
     parts.check(&received, NOW).unwrap();

@@ -252,6 +252,8 @@ pub(crate) struct Draft {
     pub(crate) content_type: String,
     pub(crate) key: Uuid,
     pub(crate) authorization: Option<String>,
+    /// The device that a frontend names.
+    pub(crate) caller: Option<String>,
 }
 
 /// An answer that has arrived whole.
@@ -272,6 +274,7 @@ impl Draft {
             content_type: "application/json".to_owned(),
             key: Uuid::now_v7(),
             authorization: None,
+            caller: None,
         }
     }
 
@@ -279,11 +282,17 @@ impl Draft {
         let content_type = String::new();
         let key = Uuid::nil();
         let path = path.to_owned();
-        Self { method: "GET", path, body: None, content_type, key, authorization: None }
+        let (authorization, caller) = (None, None);
+        Self { method: "GET", path, body: None, content_type, key, authorization, caller }
     }
 
     pub(crate) fn key(self, key: Uuid) -> Self {
         Self { key, ..self }
+    }
+
+    /// The same for a device that a frontend names, in a header that is signed.
+    pub(crate) fn acting_for(&self, device: &str) -> Self {
+        Self { caller: Some(device.to_owned()), ..self.clone() }
     }
 
     pub(crate) fn with_token(self, token: &str) -> Self {
@@ -322,6 +331,7 @@ impl Draft {
                 idempotency_key: &key,
             }),
             authorization: self.authorization.as_deref(),
+            caller: self.caller.as_deref(),
         };
         let signed = sign(&parts);
         let mut headers =
@@ -332,6 +342,7 @@ impl Draft {
             headers.push(("idempotency-key", key));
         }
         headers.extend(self.authorization.clone().map(|value| ("authorization", value)));
+        headers.extend(self.caller.clone().map(|value| ("keypool-caller", value)));
         headers
     }
 }

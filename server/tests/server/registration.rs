@@ -93,6 +93,7 @@ fn a_policy_that_lacks_something_or_a_wrong_file_does_not_start() {
         said(&["--registration", "allow-list", "--allow-list", &list]),
         said(&["--registration", "jwt", "--jwt-key", &pem, "--jwt-audience", "a"]),
         said(&["--registration", "allow-list", "--allow-list", "/nowhere/list"]),
+        said(&["--frontend-key", &list]),
     ];
     insta::assert_snapshot!(cases.join("\n"), @r#"
     keypool-server: --allow-list is missing; --registration allow-list needs it (2)
@@ -104,6 +105,7 @@ fn a_policy_that_lacks_something_or_a_wrong_file_does_not_start() {
     keypool-server: DIR/list, line 1: "AAAA" is not the base64url of an Ed25519 public key (2)
     keypool-server: DIR/pem, line 1: expected public keys in PEM, each from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY----- (2)
     keypool-server: /nowhere/list cannot be read: No such file or directory (os error 2) (2)
+    keypool-server: DIR/list, line 1: "alice main AAAA" is not the base64url of an Ed25519 public key (2)
     "#);
 }
 

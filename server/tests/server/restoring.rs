@@ -131,6 +131,7 @@ fn write_log(data: &Path, first: &str) {
             credential: format!("device-{number}"),
             voucher: None,
             statement: None,
+            frontend: None,
         };
         let command = CommandId(Uuid::from_u128(u128::from(number)));
         let request = Hash::of(&number.to_be_bytes());

@@ -13,17 +13,22 @@ use crate::{
 };
 
 /// Somebody who listens to their pool.
-struct Listener {
+pub(crate) struct Listener {
     response: reqwest::Response,
     come: String,
 }
 
 /// One event: its id, if it has one, its name, and its data.
-type Told = (Option<u64>, String, Value);
+pub(crate) type Told = (Option<u64>, String, Value);
 
 impl Listener {
-    async fn of(api: &Api, device: &Device, last: Option<u64>) -> Self {
-        let mut request = api.signed(device, &Draft::get("/keypackages/stream"));
+    pub(crate) async fn of(api: &Api, device: &Device, last: Option<u64>) -> Self {
+        Self::by(api, device, &Draft::get("/keypackages/stream"), last).await
+    }
+
+    /// The same by a request that may name another device.
+    pub(crate) async fn by(api: &Api, device: &Device, draft: &Draft, last: Option<u64>) -> Self {
+        let mut request = api.signed(device, draft);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -58,7 +63,7 @@ impl Listener {
         }
     }
 
-    async fn next(&mut self) -> Option<Told> {
+    pub(crate) async fn next(&mut self) -> Option<Told> {
         let block = self.block().await?;
         let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
         let data = serde_json::from_str(field("data: ").unwrap()).unwrap();

@@ -75,6 +75,7 @@ fn whom_the_server_has_forgotten_as_a_contact_the_auditor_takes_for_a_stranger()
         credential: "bob".to_owned(),
         voucher: None,
         statement: None,
+        frontend: None,
     };
     let added =
         |user: &str| Event::ContactAdded { user: user.to_owned(), reservation: reservation(9) };
@@ -110,6 +111,7 @@ fn the_key_of_another_scheme_changes_only_when_no_package_of_it_is_live() {
         credential: "bob".to_owned(),
         voucher: None,
         statement: None,
+        frontend: None,
     };
     let pinned = |number| {
         let LeafKey { signature_scheme, signature_key } = leaf_key(number);

@@ -380,6 +380,7 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
                     credential: "mallory".to_owned(),
                     voucher: None,
                     statement: None,
+                    frontend: None,
                 },
                 &[],
             )],

@@ -31,7 +31,7 @@ fn stated(by: u8) -> SignedStatement {
 
 fn registered(byte: u8) -> Event {
     let (signature_key, credential) = (key(byte), "bob".to_owned());
-    Event::Registered { signature_key, credential, voucher: None, statement: None }
+    Event::Registered { signature_key, credential, voucher: None, statement: None, frontend: None }
 }
 
 fn recovery(byte: u8, by: u8) -> Event {

@@ -19,6 +19,7 @@ fn known_parts(digest: &str) -> SignedParts<'_> {
             idempotency_key: "018f2f3e-7c1a-7d3b-9a5e-0123456789ab",
         }),
         authorization: None,
+        caller: None,
     }
 }
 
@@ -103,6 +104,30 @@ fn a_signature_holds_for_its_time_and_its_components_only() {
     let without_body = SignedParts { body: None, ..parts };
     let checked = without_body.check(&received, received.created);
     assert!(matches!(checked, Err(SignatureError::Components(_))), "{checked:?}");
+}
+
+#[test]
+fn the_caller_of_a_frontend_is_the_last_component_and_is_covered_whenever_it_is_sent() {
+    let digest = content_digest(BODY);
+    let own = known_parts(&digest);
+    let acting =
+        SignedParts { authorization: Some("Bearer x"), caller: Some("bob/phone"), ..own.clone() };
+    let components = acting.components();
+    assert_eq!(components[components.len() - 2..], ["authorization", "keypool-caller"]);
+    let base = acting.base("params");
+    let lines = "\n\"authorization\": Bearer x\n\"keypool-caller\": bob/phone\n\"@signature-params\": params";
+    assert!(base.ends_with(lines), "{base}");
+
+    let received = ReceivedSignature::parse(INPUT, SIGNATURE).unwrap();
+    let acting = SignedParts { authorization: None, ..acting };
+    let uncovered = acting.check(&received, received.created);
+    assert!(matches!(uncovered, Err(SignatureError::Components(_))), "{uncovered:?}");
+    let signed = acting.sign(&received.keyid, received.created, 60, |_| Ok::<_, ()>(vec![0; 64]));
+    let signed = signed.unwrap();
+    let covering = ReceivedSignature::parse(&signed.signature_input, &signed.signature).unwrap();
+    acting.check(&covering, received.created).unwrap();
+    let without_header = own.check(&covering, received.created);
+    assert!(matches!(without_header, Err(SignatureError::Components(_))), "{without_header:?}");
 }
 
 /// RFC 9420 section 5.1.2: MLS signs `SignContent`, which begins with the length of a label that

@@ -64,6 +64,7 @@ impl Door {
                 None => None,
             },
             authorization: None,
+            caller: None,
         };
         let key = verified(headers, &parts, body)?;
         known.get(&key).cloned().ok_or_else(|| "the key speaks for no device".into())

@@ -8,7 +8,7 @@ use keypool_projections::NextKey;
 
 use super::{checked, item};
 use crate::{
-    authentication::{AuthenticationError, UnregisteredCaller},
+    authentication::UnregisteredCaller,
     problem::Failure,
     routes::devices::{agreed, declared},
     state::State,
@@ -40,9 +40,9 @@ pub(crate) async fn rotate(
         let detail = format!("a device declares {LEAF_KEYS_MAX} leaf keys at most");
         return Err(Failure::new(Code::BadRequest, detail));
     }
-    let (store, key) = (state.store()?, caller.key);
     let (pool, next) = match change {
         Some(change) => {
+            let key = caller.signer.own_key()?;
             let pool = agreed(&state, &change, &key)?;
             let declared = leaf_keys.iter().map(|asked| declared(&state, &pool, asked, &key));
             let next = NextKey {
@@ -53,11 +53,9 @@ pub(crate) async fn rotate(
             };
             (pool, Some(next))
         }
-        None => match store.pools().pool_of_key(&key) {
-            Some(pool) => (pool, None),
-            None => return Err(AuthenticationError::Unregistered(key).into()),
-        },
+        None => (caller.signer.device(&state)?.0, None),
     };
+    let store = state.store()?;
     let replaced = store.replace_key_packages(&pool, next, packages, caller.idempotency).await?;
     let items: Vec<UploadItem> = replaced.items.into_iter().map(item).collect();
     let accepted = items.iter().filter(|item| item.outcome == Outcome::Stored).count() as u64;
