@@ -65,6 +65,8 @@ mod audit;
 
 mod client;
 
+mod server_clock;
+
 pub use crate::{
     api::{
         ApiClient, ApiError,
@@ -107,6 +109,7 @@ pub use crate::{
         },
         update::ResumedUpdate,
     },
+    server_clock::ClockOffset,
     storage::{
         DeviceKey, DeviceKeyKind, Erasure, LocalStore, Provider, Staged, fresh_command,
         own_packages::{ImpossibleEvent, OwnPackage, OwnStage},

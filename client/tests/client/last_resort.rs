@@ -282,7 +282,7 @@ fn one_that_has_lived_half_its_life_is_replaced() {
         let service = Service::start();
         let bob = filled(&service, 1).await;
         for _ in 0..2 {
-            service.clock.advance(Duration::from_hours(41 * 24 + 12) / 2);
+            service.clock.advance(Duration::from_hours(41 * 24) / 2);
             bob.register().await.unwrap();
         }
         assert_eq!(refresh(&service, &bob).await.last_resort_uploaded, 0);

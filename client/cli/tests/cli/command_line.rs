@@ -11,8 +11,13 @@ use super::{
 
 /// Runs `keypool` for Alice at a server.
 pub(crate) fn keypool(service: &Service, arguments: &[&str]) -> Output {
+    keypool_in(service, "alice", arguments)
+}
+
+/// As [`keypool`], in another home of hers.
+pub(crate) fn keypool_in(service: &Service, home: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_keypool"))
-        .args(["--home", service.folder.path().join("alice").to_str().unwrap()])
+        .args(["--home", service.folder.path().join(home).to_str().unwrap()])
         .args(["--server", &service.tunnel.url(), "--user", "alice"])
         .args(arguments)
         .output()

@@ -45,3 +45,29 @@ fn a_second_process_on_a_home_is_refused() {
     chat.wait().unwrap();
     LocalStore::open(&home, &owner).unwrap();
 }
+
+#[test]
+fn two_copies_of_a_home_are_told_until_a_person_adopts_one() {
+    let service = Service::start();
+    keypool(&service, &["register"]);
+    let [one, two] = ["alice", "copy"].map(|name| service.folder.path().join(name));
+    std::fs::create_dir(&two).unwrap();
+    copy(&one, &two);
+    keypool(&service, &["refresh"]);
+    let in_copy = |arguments: &[&str]| told(&keypool_in(&service, "copy", arguments));
+    insta::assert_snapshot!(in_copy(&["refresh"]), @"");
+    insta::assert_snapshot!(in_copy(&["adopt"]), @"");
+    insta::assert_snapshot!(told(&keypool(&service, &["refresh"])), @"");
+}
+
+#[test]
+fn a_refresh_that_leaves_nothing_to_hand_out_exits_with_one_and_says_why() {
+    let week = Duration::from_hours(7 * 24);
+    let service = Service::start_with(|settings| {
+        settings.admission.lifetime_max = week;
+        settings.admission.last_resort_lifetime_max = week;
+    });
+    keypool(&service, &["register"]);
+    keypool(&service, &["refresh"]);
+    insta::assert_snapshot!(told(&keypool(&service, &["refresh"])), @"");
+}

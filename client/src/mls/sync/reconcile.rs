@@ -5,7 +5,8 @@
 //! long as they are the same, nothing is asked. Otherwise:
 //!
 //! - packages that are live at the server and not answered for here are withdrawn there: an inviter who was given one
-//!   would invite nobody. That is so after this home was set back to an older copy of itself;
+//!   would invite nobody. That is so after this home was set back to an older copy of itself. As long as another copy
+//!   may be running, its packages are left alone (see [`super::copies`]);
 //! - a server that does not know its earlier events or uploads any more was set back to an older copy. Packages
 //!   it has may have been handed out in the part that it has lost, and lost packages may have been as
 //!   well. So none of it is offered again: everything is withdrawn, here and there, and the refill makes
@@ -17,18 +18,19 @@
 
 use std::collections::BTreeSet;
 
-use keypool_api::{PackageState, PoolStatus, ReconcileRequest, RevokeRequest, RevokeWord};
+use keypool_api::{Code, PackageState, PoolStatus, ReconcileRequest, RevokeRequest, RevokeWord};
 use keypool_ledger::{KeyPackageRef, RevokeReason, StreamHead, Timestamp};
 use keypool_projections::{Stage, reconcile::digest};
 
 use super::{
     checkpoints::{note_fetched, note_set_back},
+    copies::may_be_running,
     drift,
     mirror::history_truncated,
     upload::server_status_of,
 };
 use crate::{
-    ExchangeError, MlsConnection, OwnStage, Staged, StorageError,
+    ExchangeError, MlsConnection, OwnStage, RefreshError, Replenishment, Staged, StorageError,
     mls::{
         keypackage_pool::{forget_server_status, record_revoked, record_server_status},
         mls_ref,
@@ -108,7 +110,7 @@ impl<D> MlsConnection<D> {
         status: &PoolStatus,
         held: &BTreeSet<KeyPackageRef>,
         now: Timestamp,
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<(), RefreshError> {
         let ours = self.packages_with_keys(held)?;
         if digest(ours.iter().map(|(own, stage)| (own, *stage))) == status.digest {
             return Ok(());
@@ -121,15 +123,69 @@ impl<D> MlsConnection<D> {
         });
         if let Some(lost) = lost {
             self.note_lost(&lost.keypackage_ref, now)?;
-            return self.withdraw_everything(now).await;
+            return Ok(self.withdraw_everything(now).await?);
         }
         let only_there = told.only_here.into_iter().map(|package| package.keypackage_ref);
         let unanswered = self.unanswered_among(only_there)?;
         if unanswered.is_empty() {
             return Ok(());
         }
-        let which = RevokeRequest { keypackage_refs: Some(unanswered), ..RevokeRequest::default() };
-        self.withdraw(which, now).await
+        let foreign = self.of_other_copies(&unanswered)?;
+        let mut refs = unanswered;
+        if !foreign.is_empty() && self.is_copy_running(now)? {
+            refs.retain(|package| !foreign.iter().any(|(foreign, _)| foreign == package));
+        } else if !foreign.is_empty() {
+            self.note_set_back()?;
+            match self.make_up_for(&foreign, now).await {
+                // Theirs are signed with other keys, beside which none of ours are taken.
+                Err(error) if error.code() == Some(Code::NotAllowed) => {}
+                made => made?,
+            }
+        }
+        if refs.is_empty() {
+            return Ok(());
+        }
+        let which = RevokeRequest { keypackage_refs: Some(refs), ..RevokeRequest::default() };
+        Ok(self.withdraw(which, now).await?)
+    }
+
+    /// Notes that this home is an older copy of itself, for the app.
+    fn note_set_back(&self) -> Result<(), StorageError> {
+        let staged = self.store().stage()?;
+        drift::note_older_home(&staged)?;
+        staged.commit()
+    }
+
+    /// Whether another copy of this home may be running, which is noted for the app.
+    fn is_copy_running(&self, now: Timestamp) -> Result<bool, StorageError> {
+        let staged = self.store().stage()?;
+        let is_running = may_be_running(&staged, now)?;
+        if is_running {
+            drift::note(&staged, |drift| drift.other_copy = true)?;
+        }
+        staged.commit()?;
+        Ok(is_running)
+    }
+
+    /// Uploads as many packages as other copies have in the pool, so that it is not empty once theirs are withdrawn;
+    /// fewer if it has no room.
+    async fn make_up_for(
+        &self,
+        foreign: &[(KeyPackageRef, u16)],
+        now: Timestamp,
+    ) -> Result<(), RefreshError> {
+        let needed: Vec<(u16, Replenishment)> = self
+            .pool()
+            .counts_by_suite(now)?
+            .into_iter()
+            .map(|(suite, counts)| {
+                let theirs = foreign.iter().filter(|(_, of)| *of == suite).count();
+                (suite, self.pool().config().making_up_for(theirs, counts))
+            })
+            .collect();
+        let made = self.pool().generate_by_suite(&needed, now)?;
+        self.upload(&made, now).await?;
+        Ok(())
     }
 
     /// Offers nothing again that was made so far, neither here nor at the server.
@@ -150,8 +206,7 @@ impl<D> MlsConnection<D> {
 
     async fn withdraw(&self, which: RevokeRequest, now: Timestamp) -> Result<(), ExchangeError> {
         let request = RevokeRequest { reason: RevokeWord::Withdrawn, ..which };
-        let command = fresh_command();
-        let reply = self.api().revoke(&request, command).await?;
+        let (reply, command) = self.revoke(&request).await?;
         let staged = self.store().stage()?;
         let (withdrawn, reason) = (reply.revoked.len(), RevokeReason::Withdrawn);
         let known: Vec<KeyPackageRef> =
