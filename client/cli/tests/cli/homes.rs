@@ -3,13 +3,15 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use keypool_client::{LocalStore, StorageError};
 
 use super::{
-    command_line::{keypool, told},
+    command_line::{keypool, keypool_in, told},
     service::Service,
+    support::copy,
 };
 
 #[test]
