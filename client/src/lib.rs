@@ -103,7 +103,7 @@ pub use crate::{
         },
         recovery::{NoRecoveryWords, RecoveryWords},
         sync::{
-            drift::Drift,
+            drift::{Drift, OtherCopy},
             pool_events::{PoolEvent, PoolListener},
             refresh::Refresh,
         },

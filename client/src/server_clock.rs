@@ -39,6 +39,7 @@ pub(crate) struct ServerClock {
 
 /// What a device knows of its server's time. It is kept in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "each name ends with its unit")]
 pub(crate) struct KnownTime {
     /// How far the server's clock is ahead of the device's, in milliseconds, as far as it is believed.
     ahead_ms: i64,

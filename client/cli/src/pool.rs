@@ -63,17 +63,8 @@ impl OpenedDevice {
                 let status = self.client.status().await?;
                 say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
             }
-            CliCommand::Refresh(_) | CliCommand::Adopt(_) => {
-                let refresh = match command {
-                    CliCommand::Adopt(_) => self.client.adopt().await?,
-                    _ => self.client.refresh_now().await?,
-                };
-                say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))?;
-                if refresh.available == 0 {
-                    return Err(nothing_available(&refresh).into());
-                }
-                Ok(())
-            }
+            CliCommand::Refresh(_) => tell_refresh(whose.json, &self.client.refresh_now().await?),
+            CliCommand::Adopt(_) => tell_refresh(whose.json, &self.client.adopt().await?),
             CliCommand::History { keypackage_ref, own } => {
                 if !own {
                     self.client.fetch_history().await?;
@@ -311,6 +302,15 @@ fn refresh_text(refresh: &Refresh) -> String {
     lines.extend(refresh.unintroduced_devices.iter().map(|device| unintroduced(device)));
     lines.push(format!("{} packages available", refresh.available));
     lines.join("\n")
+}
+
+/// Prints a refresh. One that leaves nothing to hand out is an error.
+fn tell_refresh(json: bool, refresh: &Refresh) -> Result<(), Box<dyn Error>> {
+    say(json, &serde_json::to_value(refresh)?, &refresh_text(refresh))?;
+    if refresh.available == 0 {
+        return Err(nothing_available(refresh).into());
+    }
+    Ok(())
 }
 
 /// Why nobody can be handed a package of this device after a refresh.

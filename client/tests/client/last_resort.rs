@@ -314,6 +314,9 @@ fn one_whose_keys_are_not_here_is_withdrawn() {
         std::fs::remove_dir_all(&home).unwrap();
         std::fs::rename(&backup, &home).unwrap();
         let bob = self::bob(&service, 1);
+        // Another copy may be running for an hour.
+        assert_eq!(refresh(&service, &bob).await.last_resort_uploaded, 0);
+        service.clock.advance(HOUR);
         assert_eq!(refresh(&service, &bob).await.last_resort_uploaded, 1);
         refresh(&service, &bob).await;
         assert_eq!(standing(&bob).await.len(), 1);

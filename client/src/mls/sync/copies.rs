@@ -98,6 +98,20 @@ impl<D> MlsConnection<D> {
         self.refresh_now(now).await
     }
 
+    /// The packages of last resort that another copy, which may be running, has put into the pool.
+    pub(super) fn last_resorts_of_running_copy(
+        &self,
+        now: Timestamp,
+    ) -> Result<Vec<KeyPackageRef>, StorageError> {
+        let staged = self.store().stage()?;
+        if !may_be_running(&staged, now)? {
+            return Ok(Vec::new());
+        }
+        let mut theirs = staged.last_resort_at_server();
+        theirs.retain(|package| staged.package(package).is_none());
+        Ok(theirs)
+    }
+
     fn change_copies(&self, how: impl FnOnce(&mut Copies)) -> Result<(), StorageError> {
         let staged = self.store().stage()?;
         change(&staged, how)?;

@@ -25,7 +25,7 @@ use keypool_projections::{Stage, reconcile::digest};
 use super::{
     checkpoints::{note_fetched, note_set_back},
     copies::may_be_running,
-    drift,
+    drift::{self, OtherCopy},
     mirror::history_truncated,
     upload::server_status_of,
 };
@@ -104,16 +104,17 @@ impl<D> MlsConnection<D> {
     }
 
     /// Compares the packages with keys here with those live at the server, and mends the differences. `held`
-    /// are the packages known to be uploaded before the server was asked for its status.
+    /// are the packages known to be uploaded before the server was asked for its status. Returns how many packages
+    /// were made in the place of others.
     pub(in crate::mls) async fn mend(
         &self,
         status: &PoolStatus,
         held: &BTreeSet<KeyPackageRef>,
         now: Timestamp,
-    ) -> Result<(), RefreshError> {
+    ) -> Result<usize, RefreshError> {
         let ours = self.packages_with_keys(held)?;
         if digest(ours.iter().map(|(own, stage)| (own, *stage))) == status.digest {
-            return Ok(());
+            return Ok(0);
         }
         let refs = ours.into_iter().map(|(own, _)| own).take(REFS_MAX).collect();
         let request = ReconcileRequest { digest: None, keypackage_refs: Some(refs) };
@@ -123,30 +124,28 @@ impl<D> MlsConnection<D> {
         });
         if let Some(lost) = lost {
             self.note_lost(&lost.keypackage_ref, now)?;
-            return Ok(self.withdraw_everything(now).await?);
+            self.withdraw_everything(now).await?;
+            return Ok(0);
         }
         let only_there = told.only_here.into_iter().map(|package| package.keypackage_ref);
         let unanswered = self.unanswered_among(only_there)?;
-        if unanswered.is_empty() {
-            return Ok(());
-        }
         let foreign = self.of_other_copies(&unanswered)?;
-        let mut refs = unanswered;
+        let (mut refs, mut made) = (unanswered, 0);
         if !foreign.is_empty() && self.is_copy_running(now)? {
             refs.retain(|package| !foreign.iter().any(|(foreign, _)| foreign == package));
         } else if !foreign.is_empty() {
             self.note_set_back()?;
-            match self.make_up_for(&foreign, now).await {
+            made = match self.make_up_for(&foreign, now).await {
                 // Theirs are signed with other keys, beside which none of ours are taken.
-                Err(error) if error.code() == Some(Code::NotAllowed) => {}
+                Err(error) if error.code() == Some(Code::NotAllowed) => 0,
                 made => made?,
-            }
+            };
         }
-        if refs.is_empty() {
-            return Ok(());
+        if !refs.is_empty() {
+            let which = RevokeRequest { keypackage_refs: Some(refs), ..RevokeRequest::default() };
+            self.withdraw(which, now).await?;
         }
-        let which = RevokeRequest { keypackage_refs: Some(refs), ..RevokeRequest::default() };
-        Ok(self.withdraw(which, now).await?)
+        Ok(made)
     }
 
     /// Notes that this home is an older copy of itself, for the app.
@@ -161,19 +160,19 @@ impl<D> MlsConnection<D> {
         let staged = self.store().stage()?;
         let is_running = may_be_running(&staged, now)?;
         if is_running {
-            drift::note(&staged, |drift| drift.other_copy = true)?;
+            drift::note(&staged, |drift| drift.other_copy = Some(OtherCopy::Running))?;
         }
         staged.commit()?;
         Ok(is_running)
     }
 
     /// Uploads as many packages as other copies have in the pool, so that it is not empty once theirs are withdrawn;
-    /// fewer if it has no room.
+    /// fewer if it has no room. Returns how many.
     async fn make_up_for(
         &self,
         foreign: &[(KeyPackageRef, u16)],
         now: Timestamp,
-    ) -> Result<(), RefreshError> {
+    ) -> Result<usize, RefreshError> {
         let needed: Vec<(u16, Replenishment)> = self
             .pool()
             .counts_by_suite(now)?
@@ -184,8 +183,7 @@ impl<D> MlsConnection<D> {
             })
             .collect();
         let made = self.pool().generate_by_suite(&needed, now)?;
-        self.upload(&made, now).await?;
-        Ok(())
+        Ok(self.upload(&made, now).await?.single_use)
     }
 
     /// Offers nothing again that was made so far, neither here nor at the server.
@@ -252,15 +250,18 @@ impl<D> MlsConnection<D> {
         Ok(ours)
     }
 
-    /// Those packages that the device does not answer for now.
+    /// Those packages that the device does not answer for now. A package that neither this home nor its mirror of
+    /// the history knows came a moment ago, and is left to the next refresh.
     fn unanswered_among(
         &self,
         packages: impl Iterator<Item = KeyPackageRef>,
     ) -> Result<Vec<KeyPackageRef>, StorageError> {
-        let staged = self.store().stage()?;
+        let (pool, staged) = (self.store().server_pool(), self.store().stage()?);
         let mut unanswered = Vec::new();
         for keypackage_ref in packages {
-            if !answers_for(&staged, &keypackage_ref)? {
+            let is_known =
+                staged.package(&keypackage_ref).is_some() || pool.get(&keypackage_ref).is_some();
+            if is_known && !answers_for(&staged, &keypackage_ref)? {
                 unanswered.push(keypackage_ref);
             }
         }

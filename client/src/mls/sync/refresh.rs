@@ -10,7 +10,7 @@ use super::{
     checkpoints::{SeenLedger, note_ledger, note_present},
     cooldown::{is_fresh, note_refreshed_at},
     copies::{is_replaced, may_be_running},
-    drift::{self, Drift},
+    drift::{self, Drift, OtherCopy},
     lifetime_refusal::is_refused,
     subscription::RefreshMode,
     upload::Uploaded,
@@ -126,7 +126,7 @@ impl<D> MlsConnection<D> {
         if is_replaced {
             self.note_replaced()?;
         } else {
-            self.mend(&status, &held, now).await?;
+            refresh.created = self.mend(&status, &held, now).await?;
             self.withdraw_last_resort(now).await?;
             self.refill_beside_copies(&mut refresh, now).await?;
         }
@@ -168,7 +168,7 @@ impl<D> MlsConnection<D> {
     /// Notes that another copy of this home has replaced it, for the app.
     fn note_replaced(&self) -> Result<(), StorageError> {
         let staged = self.store().stage()?;
-        drift::note(&staged, |drift| drift.replaced_by_copy = true)?;
+        drift::note(&staged, |drift| drift.other_copy = Some(OtherCopy::TookOver))?;
         staged.commit()
     }
 
@@ -178,13 +178,17 @@ impl<D> MlsConnection<D> {
         let what = (self.pool().config(), self.api().clock().known(), now);
         let is_refused = |last_resort| is_refused(&self.store().stage()?, last_resort, what);
         let (mut last_resort, mut needed) = (Vec::new(), Vec::new());
-        match is_refused(true)? {
-            true => refresh.rejected.push(LAST_RESORT_REFUSED.to_owned()),
-            false => last_resort = self.pool().last_resort_to_upload(now)?,
+        // The server takes one of each ciphersuite; that of another copy stands.
+        let is_taken = !self.last_resorts_of_running_copy(now)?.is_empty();
+        if is_refused(true)? {
+            refresh.rejected.push(LAST_RESORT_REFUSED.to_owned());
+        } else if !is_taken {
+            last_resort = self.pool().last_resort_to_upload(now)?;
         }
-        match is_refused(false)? {
-            true => refresh.rejected.push(LIFETIME_REFUSED.to_owned()),
-            false => needed = self.pool().replenishments(now)?,
+        if is_refused(false)? {
+            refresh.rejected.push(LIFETIME_REFUSED.to_owned());
+        } else {
+            needed = self.pool().replenishments(now)?;
         }
         if needed.iter().all(|(_, needed)| needed.is_empty()) && last_resort.is_empty() {
             return Ok(());
@@ -197,9 +201,12 @@ impl<D> MlsConnection<D> {
         Ok(())
     }
 
-    /// Withdraws the packages of last resort that were used or are too old, at the server and here.
+    /// Withdraws the packages of last resort that were used or are too old, at the server and here. Those of another
+    /// copy that may be running are left alone.
     async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), ExchangeError> {
-        let worn = self.pool().worn_last_resort(now)?;
+        let (mut worn, theirs) =
+            (self.pool().worn_last_resort(now)?, self.last_resorts_of_running_copy(now)?);
+        worn.at_server.retain(|package| !theirs.contains(package));
         if !worn.at_server.is_empty() {
             self.withdraw_from_server(worn.at_server).await?;
         }
