@@ -21,10 +21,7 @@ pub(crate) mod stream;
 
 use std::{
     fmt,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
@@ -39,7 +36,7 @@ use keypool_ledger::{Clock, CommandId, NameError, PoolId, Timestamp};
 use reqwest::{Method, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{BoxError, DeviceIdentity};
+use crate::{BoxError, DeviceIdentity, server_clock::ServerClock};
 
 /// How long a request may take, in seconds, in addition to the wait that it asks of the server.
 const TIMEOUT_S: u64 = 20;
@@ -143,17 +140,14 @@ pub struct ApiClient {
     server: Url,
     authority: String,
     identity: DeviceIdentity,
-    clock: Arc<dyn Clock>,
-    /// How far the server's clock is ahead of this one, in seconds, as it has said.
-    ahead_s: Arc<AtomicI64>,
+    clock: Arc<ServerClock>,
     /// The operator's word that the device may register, where there is one.
     token: Arc<RwLock<Option<String>>>,
 }
 
 impl ApiClient {
-    /// The API of the server at an address such as `http://127.0.0.1:8080`. The clock dates the
-    /// signatures, and the events of a stream. Where it is so wrong that the server refuses them, they
-    /// are dated by the server's from then on.
+    /// The API of the server at an address such as `http://127.0.0.1:8080`. The clock is the device's: it is
+    /// corrected by the server's time, which comes with each answer. See [`ApiClient::now`].
     ///
     /// # Errors
     ///
@@ -172,8 +166,8 @@ impl ApiClient {
         let authority = server.port().map_or(host.clone(), |port| format!("{host}:{port}"));
         let http =
             reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
-        let ahead_s = Arc::new(AtomicI64::new(0));
-        Ok(Self { http, server, authority, identity, clock, ahead_s, token: Arc::default() })
+        let clock = Arc::new(ServerClock::new(clock));
+        Ok(Self { http, server, authority, identity, clock, token: Arc::default() })
     }
 
     /// Whose requests these are.
@@ -370,15 +364,16 @@ impl ApiClient {
             .await
     }
 
-    /// The time of the clock that dates the signatures.
-    pub(crate) fn now(&self) -> Timestamp {
+    /// The server's time, as far as it is known: the device's clock, corrected by the server's answers. It dates
+    /// all that this device makes and judges. A difference of more than a day is corrected once the server has
+    /// shown it by the key of its ledger.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Converts a time of this clock to the server's clock, as far as the difference is known.
-    pub(crate) fn server_time(&self, ours: Timestamp) -> Timestamp {
-        let ahead_ms = self.ahead_s.load(Ordering::Relaxed).saturating_mul(1000);
-        Timestamp::from_millis(ours.as_millis().saturating_add_signed(ahead_ms))
+    pub(crate) fn clock(&self) -> &Arc<ServerClock> {
+        &self.clock
     }
 }
 

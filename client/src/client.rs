@@ -19,6 +19,7 @@ use crate::{
     mls::{
         invite::Inviter,
         peers::Judged,
+        sync::server_time::restore_clock,
         update::{GroupChange, Updater},
     },
 };
@@ -34,7 +35,6 @@ pub struct MlsClient<D> {
     identity: DeviceIdentity,
     membership: MlsMembership,
     connection: MlsConnection<D>,
-    clock: ClockHandle,
     /// Held while Commits and messages are made and posted, and while others' are taken in, so that no
     /// step is taken twice at once, and no message is sealed for the members of before.
     committing: tokio::sync::Mutex<()>,
@@ -42,7 +42,7 @@ pub struct MlsClient<D> {
 
 /// The options of opening a device.
 pub struct ClientOptions {
-    /// The source of the time.
+    /// The device's clock. It is corrected by the server's time: see [`ApiClient::now`].
     pub clock: Arc<dyn Clock>,
     /// How large the pool is kept.
     pub pool: PoolConfig,
@@ -110,15 +110,6 @@ pub enum ClientOpenError {
     Api(#[from] ApiError),
 }
 
-/// A clock, which prints nothing of itself.
-struct ClockHandle(Arc<dyn Clock>);
-
-impl std::fmt::Debug for ClockHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clock")
-    }
-}
-
 impl<D: DeliveryService> MlsClient<D> {
     /// Opens a device's home, and makes its keys if it has none. Nothing is sent.
     ///
@@ -162,17 +153,23 @@ impl<D: DeliveryService> MlsClient<D> {
         let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
         let identity = DeviceIdentity::load_or_create(&store)?;
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
-        let api = ApiClient::new(server, identity.clone(), Arc::clone(&clock))?;
+        let api = ApiClient::new(server, identity.clone(), clock)?;
+        restore_clock(&store, api.clock())?;
         let delivery = delivery(&api);
         let membership =
             MlsMembership::new(Arc::clone(&store), identity.clone()).with_policy(key_policy);
         let connection = MlsConnection::new(Arc::clone(&store), pool, api, delivery);
-        let (clock, committing) = (ClockHandle(clock), tokio::sync::Mutex::default());
-        Ok(Self { store, identity, membership, connection, clock, committing })
+        Ok(Self {
+            store,
+            identity,
+            membership,
+            connection,
+            committing: tokio::sync::Mutex::default(),
+        })
     }
 
     fn now(&self) -> Timestamp {
-        self.clock.0.now()
+        self.connection.api().now()
     }
 
     /// The identity of the device.

@@ -355,8 +355,11 @@ pub enum PackageCheck {
     Reference,
     /// The credential names the user that was asked for.
     Identity,
-    /// The package may be used now.
+    /// The package may be used now, and its lifetime is 84 days and two hours at most.
     Lifetime,
+    /// The machine's clock agrees that the package may be used now: MLS asks it, and by the server's time the package
+    /// may be used.
+    Clock,
     /// The ciphersuite is the group's.
     Ciphersuite,
     /// Signatures, version, keys and extensions are valid.
@@ -376,6 +379,7 @@ impl std::fmt::Display for PackageCheck {
             Self::Reference => "reference",
             Self::Identity => "identity",
             Self::Lifetime => "lifetime",
+            Self::Clock => "clock",
             Self::Ciphersuite => "ciphersuite",
             Self::Validity => "validity",
             Self::Keys => "keys",

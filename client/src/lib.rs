@@ -65,6 +65,8 @@ mod audit;
 
 mod client;
 
+mod server_clock;
+
 pub use crate::{
     api::{
         ApiClient, ApiError,
@@ -101,12 +103,13 @@ pub use crate::{
         },
         recovery::{NoRecoveryWords, RecoveryWords},
         sync::{
-            drift::Drift,
+            drift::{Drift, OtherCopy},
             pool_events::{PoolEvent, PoolListener},
             refresh::Refresh,
         },
         update::ResumedUpdate,
     },
+    server_clock::ClockOffset,
     storage::{
         DeviceKey, DeviceKeyKind, Erasure, LocalStore, Provider, Staged, fresh_command,
         own_packages::{ImpossibleEvent, OwnPackage, OwnStage},

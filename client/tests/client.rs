@@ -4,6 +4,7 @@
 mod client {
     mod attempts;
     mod contacts;
+    mod copies;
     mod crashes;
     mod crowds;
     mod delivery;

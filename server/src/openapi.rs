@@ -59,6 +59,7 @@ use crate::routes::{
         delivery::acknowledge,
         ledger::key,
         ledger::checkpoint,
+        ledger::time,
         ledger::tile,
         ledger::inclusion,
         ledger::consistency,

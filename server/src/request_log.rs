@@ -19,7 +19,7 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use keypool_api::Code;
+use keypool_api::{Code, TIME_HEADER};
 use keypool_ledger::KeyPackageRef;
 use keypool_projections::quota::Quota;
 use uuid::Uuid;
@@ -31,6 +31,9 @@ use crate::{
 
 /// The header that follows a request through all logs.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The header with the server's time, in Unix milliseconds.
+const TIME: HeaderName = HeaderName::from_static(TIME_HEADER);
 
 /// Runs some work, and returns its result and its duration.
 pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
@@ -63,7 +66,7 @@ pub(crate) async fn observe(
     let answered = catch_panic(next.call(request)).await;
     match answered {
         Ok(Ok(mut response)) => {
-            set_id(response.headers_mut(), &id);
+            set_headers(response.headers_mut(), &id, state.as_ref());
             let served = served(&response, begun.elapsed().as_secs_f64());
             note(state.as_ref().map(Data::get_ref), &served, &id);
             Ok(response.map_body(|_, body| unread.keep_until_sent(body.boxed())))
@@ -73,16 +76,20 @@ pub(crate) async fn observe(
             let failure = Failure::new(Code::Internal, "an internal error occurred");
             let response = failure.error_response();
             let mut response = response.map_body(|_, body| unread.keep_until_sent(body));
-            set_id(response.headers_mut(), &id);
+            set_headers(response.headers_mut(), &id, state.as_ref());
             tracing::error!(request_id = id, "a handler panicked");
             Err(InternalError::from_response(failure, response).into())
         }
     }
 }
 
-fn set_id(headers: &mut HeaderMap, id: &str) {
+/// Adds the request's id and the server's time to an answer.
+fn set_headers(headers: &mut HeaderMap, id: &str, state: Option<&Data<State>>) {
     if let Ok(value) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, value);
+    }
+    if let Some(state) = state {
+        headers.insert(TIME, state.clock.now().as_millis().into());
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/mailbox/acknowledge", delivery::acknowledge))
         .service(get("/ledger/key", ledger::key))
         .service(get("/ledger/checkpoint", ledger::checkpoint))
+        .service(get("/ledger/time", ledger::time))
         .service(get("/ledger/tile/{path:.*}", ledger::tile))
         .service(get("/ledger/proof/inclusion", ledger::inclusion))
         .service(get("/ledger/proof/consistency", ledger::consistency))

@@ -31,12 +31,12 @@ use std::{
 };
 
 use keypool_api::{ConsistencyReply, InclusionReply};
-use keypool_ledger::{ReadError, Record};
+use keypool_ledger::{ReadError, Record, Timestamp};
 use keypool_projections::statement::LedgerId;
 use keypool_transparency::{
     Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, ProofError,
-    Receipt, ReceiptFile, ReceiptStanding, SignedArtifact, Tile, TreeHash, prove_consistency,
-    prove_inclusion, subtree,
+    Receipt, ReceiptFile, ReceiptStanding, SignedArtifact, SignedNote, Tile, TimeStatement,
+    TreeHash, prove_consistency, prove_inclusion, subtree,
 };
 use tokio::sync::watch;
 
@@ -240,6 +240,15 @@ impl Ledger {
     /// The key that verifies this ledger's signatures.
     pub(crate) fn key(&self) -> NoteKey {
         self.signer.public()
+    }
+
+    /// Signs the time for a question: see [`TimeStatement`].
+    pub(crate) fn state_time(
+        &self,
+        nonce: [u8; 16],
+        at: Timestamp,
+    ) -> Result<SignedNote, NoteError> {
+        TimeStatement { nonce, at }.sign(&self.signer)
     }
 
     /// The ledgers before this one, which ended when the server went on with a restored copy of its data.

@@ -27,7 +27,7 @@ use std::{
 
 use clap::Args;
 use keypool_client::{
-    AuditFinding, ClientOptions, GroupId, MlsClient, RegisterError, ServerDelivery,
+    AuditFinding, ClientOptions, Drift, GroupId, MlsClient, RegisterError, ServerDelivery,
 };
 use tokio::time::{interval, sleep, timeout};
 
@@ -89,6 +89,8 @@ struct Chat<'a> {
     /// The errors of the mailbox and of the refresh that were shown since they last worked.
     mail_trouble: Option<String>,
     refresh_trouble: Option<String>,
+    /// The differences between device and server that were shown last.
+    shown_drift: Drift,
     /// The findings of the audit that were shown.
     findings: Vec<AuditFinding>,
     /// The devices of this user that no key of the user has introduced, as far as they were shown.
@@ -145,6 +147,7 @@ impl<'a> Chat<'a> {
             is_refresh_due: true,
             mail_trouble: None,
             refresh_trouble: None,
+            shown_drift: Drift::default(),
             findings: Vec::new(),
             unintroduced: BTreeSet::new(),
             shown_numbers: BTreeMap::new(),

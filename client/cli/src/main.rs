@@ -154,6 +154,8 @@ enum CliCommand {
     RotateKey(PoolSize),
     /// Withdraw all packages: nobody is given one until the next refresh makes new ones
     Withdraw,
+    /// Go on with this copy of the home: no other copy of it is used any more
+    Adopt(PoolSize),
     /// Seal the device's keys with another passphrase, or with a new key file
     Reseal {
         /// A file whose first line is the new passphrase; without it a new key file is made in the home

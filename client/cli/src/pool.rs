@@ -4,9 +4,9 @@ use std::error::Error;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use keypool_client::{
-    ClientOptions, DeviceIdentity, Issue, KeyPackageRef, MlsClient, PoolConfig, PoolStatus,
-    Refresh, RegisterError, RegisterReply, RemoveReply, ServerDelivery, TimelineEntry, Timestamp,
-    Voucher,
+    ClientOptions, ClockOffset, DeviceIdentity, Issue, KeyPackageRef, MlsClient, PoolConfig,
+    PoolStatus, Refresh, RegisterError, RegisterReply, RemoveReply, ServerDelivery, TimelineEntry,
+    Timestamp, Voucher,
 };
 use serde_json::json;
 
@@ -18,7 +18,9 @@ use crate::{
 /// Carries one of them out.
 pub(crate) async fn carry_out(whose: &Whose, command: &CliCommand) -> Result<(), Box<dyn Error>> {
     let config = match command {
-        CliCommand::Refresh(size) | CliCommand::RotateKey(size) => size.config(),
+        CliCommand::Refresh(size) | CliCommand::RotateKey(size) | CliCommand::Adopt(size) => {
+            size.config()
+        }
         _ => PoolConfig::default(),
     };
     OpenedDevice::open(whose, config)?.carry_out(whose, command).await
@@ -61,10 +63,8 @@ impl OpenedDevice {
                 let status = self.client.status().await?;
                 say(whose.json, &serde_json::to_value(&status)?, &status_text(&status))
             }
-            CliCommand::Refresh(_) => {
-                let refresh = self.client.refresh_now().await?;
-                say(whose.json, &serde_json::to_value(&refresh)?, &refresh_text(&refresh))
-            }
+            CliCommand::Refresh(_) => tell_refresh(whose.json, &self.client.refresh_now().await?),
+            CliCommand::Adopt(_) => tell_refresh(whose.json, &self.client.adopt().await?),
             CliCommand::History { keypackage_ref, own } => {
                 if !own {
                     self.client.fetch_history().await?;
@@ -287,6 +287,7 @@ fn refresh_text(refresh: &Refresh) -> String {
         "{} new events, {} packages expired, {} uploaded again, {} made and uploaded",
         refresh.events, refresh.expired, refresh.reuploaded, refresh.created
     )];
+    lines.extend(refresh.clock.map(clock_text));
     if !refresh.drift.is_none() {
         lines.push(refresh.drift.to_string());
     }
@@ -301,6 +302,54 @@ fn refresh_text(refresh: &Refresh) -> String {
     lines.extend(refresh.unintroduced_devices.iter().map(|device| unintroduced(device)));
     lines.push(format!("{} packages available", refresh.available));
     lines.join("\n")
+}
+
+/// Prints a refresh. One that leaves nothing to hand out is an error.
+fn tell_refresh(json: bool, refresh: &Refresh) -> Result<(), Box<dyn Error>> {
+    say(json, &serde_json::to_value(refresh)?, &refresh_text(refresh))?;
+    if refresh.available == 0 {
+        return Err(nothing_available(refresh).into());
+    }
+    Ok(())
+}
+
+/// Why nobody can be handed a package of this device after a refresh.
+fn nothing_available(refresh: &Refresh) -> String {
+    let why = match (refresh.clock, refresh.rejected.first()) {
+        (Some(ClockOffset { corrected: false, .. }), _) => {
+            "this device's clock is wrong; set it, then refresh again".to_owned()
+        }
+        (_, Some(rejected)) => format!("the server has refused packages ({rejected})"),
+        (_, None) => {
+            "the server has no room for more, or others hold all of them; `keypool status` \
+                      tells which"
+                .to_owned()
+        }
+    };
+    format!("nobody can invite this device now: no package is available; {why}")
+}
+
+/// The sentence about a device's clock that is off.
+pub(crate) fn clock_text(ClockOffset { device_ahead_s, corrected }: ClockOffset) -> String {
+    let direction = if device_ahead_s < 0 { "behind" } else { "ahead of" };
+    let by = span(device_ahead_s.unsigned_abs());
+    let rest = if corrected {
+        "keypool goes by the server's time"
+    } else {
+        "the server has not shown its time by its ledger's key, so keypool cannot go by it: set this clock"
+    };
+    format!("this device's clock is {by} {direction} the server's; {rest}")
+}
+
+/// A span of seconds in its largest unit, rounded.
+fn span(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..90 => (seconds, "second"),
+        90..5400 => ((seconds + 30) / 60, "minute"),
+        5400..129_600 => ((seconds + 1800) / 3600, "hour"),
+        _ => ((seconds + 43_200) / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The alarm for a device of this user that no key of the user has introduced.

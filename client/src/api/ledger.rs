@@ -58,6 +58,16 @@ impl ApiClient {
         hashes.ok_or_else(|| self.unexpected(StatusCode::OK))
     }
 
+    /// The server's time, signed for a question; none if the server does not state it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub(crate) async fn ledger_time(&self, nonce: [u8; 16]) -> Result<Option<String>, ApiError> {
+        let query = format!("nonce={}", data_encoding::HEXLOWER.encode(&nonce));
+        self.published("/ledger/time", &query).await
+    }
+
     /// Fetches a public document; `None` if there is none at that address.
     async fn published(&self, path: &str, query: &str) -> Result<Option<String>, ApiError> {
         let unreachable = |err: reqwest::Error| ApiError::Unreachable {

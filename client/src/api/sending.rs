@@ -1,11 +1,12 @@
 //! One call on its way: signed by the device's key, sent, and its answer read.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use keypool_api::{
-    Problem,
+    TIME_HEADER,
     signing::{BodyParts, SignedParts},
 };
+use keypool_ledger::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::{ApiClient, ApiError, Call, SIGNATURE_VALID_S, TIMEOUT_S};
@@ -16,27 +17,24 @@ impl ApiClient {
         &self,
         call: &Call<'_>,
     ) -> Result<T, ApiError> {
-        match self.send(call).await {
-            Err(ApiError::Refused(problem)) if self.follow_clock(&problem) => self.send(call).await,
+        match self.send(call, self.now()).await {
+            Err(ApiError::Refused(problem)) if problem.server_time.is_some() => {
+                let theirs = problem.server_time.unwrap_or_default();
+                self.send(call, Timestamp::from_secs(theirs)).await
+            }
             answer => answer,
         }
     }
 
-    /// Takes note of the server's time, where a refusal tells it.
-    fn follow_clock(&self, problem: &Problem) -> bool {
-        let Some(theirs) = problem.server_time.and_then(|secs| i64::try_from(secs).ok()) else {
-            return false;
-        };
-        let ours = i64::try_from(self.clock.now().as_secs()).unwrap_or(i64::MAX);
-        let ahead_s = theirs.saturating_sub(ours);
-        tracing::warn!(ahead_s, "the server's clock differs; signatures are dated by it");
-        self.ahead_s.store(ahead_s, Ordering::Relaxed);
-        true
-    }
-
     /// Sends a call once, signed by the device's key.
-    async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
-        let reply = self.signed(call)?.send().await.map_err(|err| self.unreachable(err))?;
+    async fn send<T: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        now: Timestamp,
+    ) -> Result<T, ApiError> {
+        let reply = self.signed_at(call, now)?.send().await;
+        let reply = reply.map_err(|err| self.unreachable(err))?;
+        self.hear_time(&reply);
         let status = reply.status();
         let bytes = reply.bytes().await.map_err(|err| self.unreachable(err))?;
         let unexpected =
@@ -50,6 +48,14 @@ impl ApiClient {
         }
     }
 
+    /// Takes in the server's time, where an answer tells it.
+    fn hear_time(&self, reply: &reqwest::Response) {
+        let told = reply.headers().get(TIME_HEADER).and_then(|value| value.to_str().ok());
+        if let Some(millis) = told.and_then(|told| told.parse().ok()) {
+            self.clock.hear(Timestamp::from_millis(millis));
+        }
+    }
+
     pub(super) fn unreachable(&self, err: reqwest::Error) -> ApiError {
         let source = err.without_url().into();
         ApiError::Unreachable { server: self.server.to_string(), source }
@@ -57,6 +63,15 @@ impl ApiClient {
 
     /// Signs a call by the device's key, and makes it a request.
     pub(super) fn signed(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ApiError> {
+        self.signed_at(call, self.now())
+    }
+
+    /// As [`ApiClient::signed`], dated by a time.
+    fn signed_at(
+        &self,
+        call: &Call<'_>,
+        now: Timestamp,
+    ) -> Result<reqwest::RequestBuilder, ApiError> {
         let mut url =
             self.server.join(call.path).map_err(|_| ApiError::Address(self.server.to_string()))?;
         if !call.query.is_empty() {
@@ -76,7 +91,6 @@ impl ApiClient {
             authorization: call.authorization.as_deref(),
             caller: None,
         };
-        let now = self.server_time(self.clock.now());
         // One key for both: another may take its place meanwhile.
         let keys = self.identity.keys();
         let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(keys.sign(base));

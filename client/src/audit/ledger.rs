@@ -212,7 +212,7 @@ impl KnownLedger {
         }
     }
 
-    fn note_key(&self) -> Option<NoteKey> {
+    pub(crate) fn note_key(&self) -> Option<NoteKey> {
         self.key.as_deref().and_then(|key| key.parse().ok())
     }
 

@@ -12,7 +12,7 @@ use crate::{
 
 impl<D: DeliveryService> MlsClient<D> {
     pub(super) fn leaf_check(&self, may_ask: bool) -> LeafCheck<'_> {
-        self.membership.check(may_ask, self.connection.api().server_time(self.now()))
+        self.membership.check(may_ask, self.now())
     }
 
     pub(super) async fn look_up(&self, users: &BTreeSet<String>) -> Result<(), ExchangeError> {
@@ -68,7 +68,7 @@ impl<D: DeliveryService> MlsClient<D> {
     pub fn verify_peer(&self, user: &str) -> Result<bool, StorageError> {
         let staged = self.store.stage()?;
         let Some(mut record) = peer_record(&staged, user)? else { return Ok(false) };
-        record.verify(self.connection.api().server_time(self.now()));
+        record.verify(self.now());
         record.put(&staged)?;
         staged.commit()?;
         Ok(true)

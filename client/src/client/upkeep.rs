@@ -75,6 +75,15 @@ impl<D: DeliveryService> MlsClient<D> {
         self.connection.refresh_now(self.now()).await
     }
 
+    /// Goes on with this copy of the home: see [`MlsConnection::adopt`](crate::MlsConnection::adopt).
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsClient::refresh_key_packages`].
+    pub async fn adopt(&self) -> Result<Refresh, RefreshError> {
+        self.connection.adopt(self.now()).await
+    }
+
     /// Fetches the server's history of the pool: see
     /// [`MlsConnection::fetch_history`](crate::MlsConnection::fetch_history).
     ///
@@ -139,8 +148,11 @@ impl<D: DeliveryService> MlsClient<D> {
     ///
     /// # Errors
     ///
-    /// Returns an [`ApiError`]. Repeating it is harmless.
-    pub async fn withdraw_from_server(&self, packages: Vec<KeyPackageRef>) -> Result<(), ApiError> {
+    /// Returns an [`ExchangeError`]. Repeating it is harmless.
+    pub async fn withdraw_from_server(
+        &self,
+        packages: Vec<KeyPackageRef>,
+    ) -> Result<(), ExchangeError> {
         self.connection.withdraw_from_server(packages).await
     }
 }

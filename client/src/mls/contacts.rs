@@ -33,7 +33,6 @@ impl<D> MlsConnection<D> {
 
     /// Returns the contact tokens that are still valid.
     pub(super) fn contact_tokens(&self, now: Timestamp) -> Result<ContactTokens, StorageError> {
-        let now = self.api().server_time(now);
         let mut tokens: ContactTokens =
             self.store().stage()?.app_record(TOKENS_RECORD)?.unwrap_or_default();
         tokens.retain(|_, token| now < token.until());

@@ -166,10 +166,8 @@ impl KeyPackagePool {
         now: Timestamp,
     ) -> Result<CreatedPackage, BoxError> {
         let provider = staged.provider();
-        let lifetime = Lifetime::init(
-            now.before(CLOCK_SKEW).as_secs(),
-            now.after(self.config.lifetime_of(last_resort)).as_secs(),
-        );
+        let (not_before, not_after) = self.config.dates_of(last_resort, now);
+        let lifetime = Lifetime::init(not_before.as_secs(), not_after.as_secs());
         let signer = self.identity.keys().pair_or_new(staged, suite.signature_algorithm())?;
         let credential = self.identity.credential_with(&signer);
         let mut builder = KeyPackage::builder().key_package_lifetime(lifetime);

@@ -245,8 +245,7 @@ impl<D> MlsConnection<D> {
             all: None,
             reason: RevokeWord::Rotated,
         };
-        let command = fresh_command();
-        let reply = self.api().revoke(&request, command).await?;
+        let (reply, command) = self.revoke(&request).await?;
         let staged = self.store().stage()?;
         let live = staged.packages_where(|own| own.stage.is_live());
         let refs: Vec<_> = live.into_iter().map(|own| own.facts.keypackage_ref).collect();

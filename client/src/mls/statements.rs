@@ -36,7 +36,7 @@ impl Grounds {
     /// Asks the server for the state now.
     pub(super) async fn fetch(api: &ApiClient) -> Result<Self, ApiError> {
         let DevicesReply { devices, ledger, .. } = api.device_list(api.caller().user()).await?;
-        Ok(Self { ledger, head: devices.head, now: api.server_time(api.now()) })
+        Ok(Self { ledger, head: devices.head, now: api.now() })
     }
 
     /// The agreement of a device's key, or of the recovery key before, to a recovery key.

@@ -5,7 +5,11 @@ pub(crate) mod checkpoints;
 
 pub(crate) mod cooldown;
 
+pub(crate) mod copies;
+
 pub(crate) mod drift;
+
+mod lifetime_refusal;
 
 pub(crate) mod mirror;
 
@@ -14,6 +18,8 @@ pub(crate) mod pool_events;
 pub(crate) mod reconcile;
 
 pub(crate) mod refresh;
+
+pub(crate) mod server_time;
 
 pub(crate) mod subscription;
 

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use keypool_api::{Code, ReconcileRequest};
 use keypool_client::{
-    AuditFinding, Drift, LocalStore, MlsClient, OwnStage, PoolConfig, Refresh, RefreshError,
+    AuditFinding, Drift, LocalStore, MlsClient, OtherCopy, OwnStage, PoolConfig, Refresh,
+    RefreshError,
 };
 use keypool_ledger::KeyPackageRef;
 
@@ -16,6 +17,7 @@ use super::{
 };
 
 const DAY: Duration = Duration::from_hours(24);
+const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_secs(61);
 
 /// Bob with a pool of four, refilled at one, and no package of last resort.
@@ -114,6 +116,13 @@ fn a_home_that_was_set_back_is_told_and_what_it_has_no_keys_for_is_withdrawn() {
 
         service.restore_home("bob");
         let bob = open(&service);
+        // The packages are a moment old: another copy may be running.
+        let refresh = refreshed(&service, &bob).await;
+        let expected =
+            Drift { home_set_back: true, other_copy: Some(OtherCopy::Running), ..Drift::default() };
+        assert_eq!(refresh.drift, expected);
+        insta::assert_snapshot!(refresh.drift, @"another copy of this home has put packages into the pool within the last hour: stop one of the two. If this home is a backup that was put back, and no other copy is running, say `keypool adopt`");
+        service.clock.advance(HOUR);
         let refresh = refreshed(&service, &bob).await;
         let expected = Drift { home_set_back: true, withdrawn: 29, ..Drift::default() };
         assert_eq!(refresh.drift, expected);

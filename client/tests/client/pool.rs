@@ -164,8 +164,13 @@ fn what_happened_already_happens_no_second_time() {
 #[test]
 fn expiry_deletes_the_private_keys() {
     let bob = Device::new("bob/phone");
-    let made = refs(&bob.pool.generate_and_store(2, START).unwrap());
-    let end = START.after(14 * DAY);
+    let made = bob.pool.generate_and_store(2, START).unwrap();
+    let (made, end) = (refs(&made), made[0].facts.not_after);
+    assert_eq!(
+        end,
+        START.after(13 * DAY + Duration::from_hours(1)),
+        "a day of 14 lies in the past"
+    );
     assert_eq!(bob.pool.expire(end).unwrap(), [], "an hour is left for clocks that differ");
     assert!(bob.pool.has_private_keys(&made[0]).unwrap());
     let expired = bob.pool.expire(end.after(Duration::from_hours(1))).unwrap();

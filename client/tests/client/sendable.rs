@@ -57,6 +57,7 @@ fn client<D: DeliveryService>(client: &MlsClient<D>, given: &Given) {
     is_send(client.refresh_key_packages());
     is_send(client.refresh_now());
     is_send(client.withdraw_from_server(Vec::new()));
+    is_send(client.adopt());
     is_send(client.fetch_history());
     is_send(client.watch_ledger());
     is_send(client.tell_contacts());
@@ -104,6 +105,7 @@ fn connection<D: DeliveryService>(connection: &MlsConnection<D>, given: &Given) 
     is_send(connection.refresh_key_packages(given.now));
     is_send(connection.refresh_now(given.now));
     is_send(connection.withdraw_from_server(Vec::new()));
+    is_send(connection.adopt(given.now));
     is_send(connection.status());
     is_send(connection.fetch_history(given.now));
     is_send(connection.post_commit(&given.post));

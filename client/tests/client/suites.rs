@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use keypool_client::{
-    DeviceIdentity, LocalStore, MlsClient, OfferedPackage, PoolConfig, Received, RefillCounts,
-    Replenishment,
+    DeviceIdentity, LocalStore, MlsClient, OfferedPackage, OtherCopy, PoolConfig, Received,
+    RefillCounts, Replenishment,
 };
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, SignatureKey};
 use openmls::prelude::{
@@ -214,7 +214,9 @@ fn a_home_from_before_the_p256_key_brings_another_one() {
         drop(bob);
         service.restore_home("bob");
         let bob = open(&service, "bob", &[1, 2]);
-        let refresh = bob.connection().refresh_now(service.clock.now()).await.unwrap();
+        let refused = bob.refresh_now().await.unwrap();
+        assert_eq!(refused.drift.other_copy, Some(OtherCopy::Running), "{refused:?}");
+        let refresh = bob.adopt().await.unwrap();
         assert_eq!((refresh.drift.home_set_back, refresh.rejected), (true, vec![]));
         assert_eq!(counts(&bob).await, [(1, 4, 1), (2, 4, 1)]);
         with_bob(&service, &alice, &bob, ("two", 2)).await;

@@ -24,6 +24,8 @@ mod receipt;
 
 mod tile;
 
+mod time_statement;
+
 mod tree;
 
 pub use self::{
@@ -37,5 +39,6 @@ pub use self::{
         Contradiction, HandOut, Receipt, ReceiptError, ReceiptFile, ReceiptStanding, contradiction,
     },
     tile::{TILE_WIDTH, Tile, TileError},
+    time_statement::TimeStatement,
     tree::{Node, Tree, TreeError, TreeHash},
 };

@@ -53,6 +53,9 @@ pub use self::{
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };
 
+/// The header of each answer with the server's time, in Unix milliseconds.
+pub const TIME_HEADER: &str = "keypool-time";
+
 /// Bytes that travel as base64 with padding (RFC 4648 section 4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

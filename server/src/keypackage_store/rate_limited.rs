@@ -14,7 +14,7 @@ use super::{
     device_choice::is_for_want_of_packages,
 };
 use crate::{
-    admission::AdmissionError,
+    admission::{AdmissionError, Check},
     pools::{
         DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Reply, Target,
     },
@@ -255,7 +255,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     }
 
     /// Gives back the count of packages that this upload has not put into the pool. Packages that were not
-    /// admitted stay counted: checking them has cost something.
+    /// admitted stay counted, since checking them has cost something; but not those whose lifetime was refused:
+    /// a device whose clock is wrong is not shut out once its clock is right.
     pub(super) fn settle_upload(
         &self,
         pool: &PoolId,
@@ -264,7 +265,10 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ) {
         let stored = match items {
             Ok(items) => {
-                let is_stored = |item: &&_| matches!(item, Ok(ItemOutcome::Stored(_)) | Err(_));
+                let is_stored = |item: &&Result<ItemOutcome, AdmissionError>| match item {
+                    Ok(outcome) => matches!(outcome, ItemOutcome::Stored(_)),
+                    Err(error) => error.check != Check::Lifetime,
+                };
                 items.iter().filter(is_stored).count()
             }
             Err(StoreError::Execute(ExecuteError::LogUnavailable)) => counted,

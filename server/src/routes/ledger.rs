@@ -8,6 +8,7 @@ use actix_web::{
     http::header::{CACHE_CONTROL, ContentType},
     web::{self, Data, Path},
 };
+use data_encoding::HEXLOWER;
 use keypool_api::{
     Code, ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply, Problem,
 };
@@ -61,6 +62,38 @@ pub(crate) async fn checkpoint(state: Data<State>) -> Result<HttpResponse, Failu
     let mut reply = HttpResponse::Ok();
     reply.content_type(ContentType::plaintext()).insert_header((CACHE_CONTROL, "no-cache"));
     Ok(reply.body(text))
+}
+
+/// The question that a time is stated for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimeQuery {
+    nonce: String,
+}
+
+/// The server's time, signed with the ledger's key for one question.
+///
+/// A signed note of three lines: `keypool-time-v1`, the nonce, and Unix milliseconds. A device whose clock is
+/// off by more than a day asks for it: the unsigned header `keypool-time` of each answer is not enough then.
+#[utoipa::path(
+    get, path = "/ledger/time", tag = "ledger",
+    params(("nonce" = String, Query, description = "16 random bytes, as 32 lower-case hexadecimal digits")),
+    responses((status = 200, description = "The time", body = String, content_type = "text/plain")),
+)]
+pub(crate) async fn time(
+    request: HttpRequest,
+    state: Data<State>,
+) -> Result<HttpResponse, Failure> {
+    let TimeQuery { nonce } = query(&request)?;
+    let nonce = HEXLOWER.decode(nonce.as_bytes()).ok().and_then(|it| it.try_into().ok());
+    let nonce = nonce.ok_or_else(|| {
+        Failure::new(Code::BadRequest, "nonce is not 32 lower-case hexadecimal digits")
+    })?;
+    let note = state.ledger()?.state_time(nonce, state.clock.now());
+    let note = note.map_err(|_| Failure::new(Code::Internal, "the time cannot be signed"))?;
+    let mut reply = HttpResponse::Ok();
+    reply.content_type(ContentType::plaintext()).insert_header((CACHE_CONTROL, "no-store"));
+    Ok(reply.body(note.to_string()))
 }
 
 /// A part of the tree that never changes: up to 256 hashes, one after the other (C2SP tlog-tiles).

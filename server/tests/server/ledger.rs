@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use keypool_ledger::{CommandId, codec};
 use keypool_projections::Counts;
 use keypool_transparency::{
-    Checkpoint, NoteKey, ReceiptFile, ReceiptStanding, SignedNote, Tree, TreeHash,
+    Checkpoint, NoteKey, ReceiptFile, ReceiptStanding, SignedNote, TimeStatement, Tree, TreeHash,
 };
 use serde_json::Value;
 use signed_note::{Note, StandardVerifier, VerifierList};
@@ -321,4 +321,26 @@ async fn the_operator_gets_every_record_whole() {
     let uploaded =
         records.iter().filter(|record| record["command"] == CommandId(draft.key).to_string());
     assert_eq!(uploaded.count(), 1);
+}
+
+#[actix_web::test]
+async fn the_time_is_in_every_answer_and_signed_for_a_question() {
+    let running = Running::start();
+    let api = &running.api;
+    let key = fetch(api, "/ledger/key").await.ok();
+    let key: NoteKey = String::from_utf8(key.bytes).unwrap().trim().parse().unwrap();
+    running.clock.advance(Duration::from_secs(5));
+    let now = running.clock.now();
+    for path in ["/ledger/key", "/nowhere", "/mailbox"] {
+        let answer = fetch(api, path).await;
+        assert_eq!(answer.header("keypool-time"), now.as_millis().to_string(), "{path}");
+    }
+    let nonce = [0xab; 16];
+    let answer = fetch(api, &format!("/ledger/time?nonce={}", "ab".repeat(16))).await.ok();
+    let note = String::from_utf8(answer.bytes).unwrap();
+    assert_eq!(TimeStatement::verify(&note, &key, nonce), Ok(now));
+    for nonce in ["", "ab", &"AB".repeat(16), &"zz".repeat(16)] {
+        let answer = fetch(api, &format!("/ledger/time?nonce={nonce}")).await;
+        assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some("bad_request")));
+    }
 }

@@ -201,6 +201,21 @@ async fn a_device_uploads_so_many_a_day_and_repeats_what_it_likes() {
     assert_eq!(api.send(&bob, &first).await.ok().body, told.body);
 }
 
+#[actix_web::test]
+async fn packages_whose_lifetime_is_refused_count_as_no_uploads() {
+    let bob = Device::new("bob");
+    let quotas = Quotas { uploads: Rate::new(4, Duration::from_hours(6)), ..Quotas::STANDARD };
+    let running = limited(&quotas).with(&[&bob], 0).await;
+    let api = &running.api;
+    let ahead = NOW.after(Duration::from_hours(3));
+    for _ in 0..9 {
+        let answer = api.upload(&bob, &bob.packages(ahead, 4)).await;
+        assert_eq!(answer.body["check"], "lifetime", "{}", answer.body);
+    }
+    api.upload(&bob, &bob.packages(NOW, 4)).await.ok();
+    refused(&api.upload(&bob, &bob.packages(NOW, 1)).await, "rate_limited");
+}
+
 /// Sends a request as if it came through a proxy, from an address.
 pub(crate) async fn send_from(api: &Api, address: &str, by: &Device, draft: &Draft) -> Answer {
     answer(api.signed(by, draft).header("x-forwarded-for", address)).await.unwrap()

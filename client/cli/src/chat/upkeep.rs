@@ -10,7 +10,7 @@ use super::{
     commands::NO_ANSWER,
     keys::{alarm, is_told_apart},
 };
-use crate::pool::unintroduced;
+use crate::pool::{clock_text, unintroduced};
 
 /// How long a refresh may hold up the next line.
 const REFRESH_WAIT: Duration = Duration::from_secs(5);
@@ -46,9 +46,13 @@ impl Chat<'_> {
         }
         let trouble = match timeout(REFRESH_WAIT, refresh).await {
             Ok(Ok(refresh)) => {
-                if !refresh.drift.is_none() {
+                if let Some(offset) = refresh.clock {
+                    self.screen.say(&clock_text(offset));
+                }
+                if !refresh.drift.is_none() && refresh.drift != self.shown_drift {
                     self.screen.say(&refresh.drift.to_string());
                 }
+                self.shown_drift = refresh.drift;
                 if refresh.last_resort_used > 0 {
                     self.screen.say(WORN);
                 }

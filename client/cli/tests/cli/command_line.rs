@@ -11,8 +11,13 @@ use super::{
 
 /// Runs `keypool` for Alice at a server.
 pub(crate) fn keypool(service: &Service, arguments: &[&str]) -> Output {
+    keypool_in(service, "alice", arguments)
+}
+
+/// As [`keypool`], in another home of hers.
+pub(crate) fn keypool_in(service: &Service, home: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_keypool"))
-        .args(["--home", service.folder.path().join("alice").to_str().unwrap()])
+        .args(["--home", service.folder.path().join(home).to_str().unwrap()])
         .args(["--server", &service.tunnel.url(), "--user", "alice"])
         .args(arguments)
         .output()
@@ -163,7 +168,7 @@ fn what_went_wrong_is_said_with_what_to_do() {
 #[test]
 fn the_help_says_what_there_is() {
     let output = Command::new(env!("CARGO_BIN_EXE_keypool")).arg("--help").output().unwrap();
-    assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @"
+    assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
     Keeps a device's pool of MLS KeyPackages, and chats over it
 
     Usage: keypool [OPTIONS] <COMMAND>
@@ -187,6 +192,7 @@ fn the_help_says_what_there_is() {
                      broken, with 4 if the server has told two histories
       rotate-key     Give the device another signature key, and withdraw the packages of the one before
       withdraw       Withdraw all packages: nobody is given one until the next refresh makes new ones
+      adopt          Go on with this copy of the home: no other copy of it is used any more
       reseal         Seal the device's keys with another passphrase, or with a new key file
       explain        Say what an error code means, or list them all
       help           Print this message or the help of the given subcommand(s)

@@ -249,12 +249,13 @@ impl<D: DeliveryService> MlsConnection<D> {
         mark: Hash,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let at = self.api().server_time(now);
         let kind = if matches!(what, MailboxEventKind::Left { .. }) { "left" } else { "reach" };
         let name = format!("{NOTICE_PREFIX}{} {kind}", HEXLOWER.encode(mark.as_bytes()));
         let position = taken_in_on(staged)?;
-        staged
-            .put_app_record(&name, &MailboxEvent { position, at, kind: what, repeated: false })?;
+        staged.put_app_record(
+            &name,
+            &MailboxEvent { position, at: now, kind: what, repeated: false },
+        )?;
         self.notices().notify_one();
         Ok(())
     }

@@ -82,7 +82,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             if !progress.told.contains(&group) {
                 progress.told.push(group.clone());
             }
-            let (position, at) = (progress.taken_in, self.connection.api().server_time(self.now));
+            let (position, at) = (progress.taken_in, self.now);
             let what = MailboxEventKind::NotKept { group, sender };
             staged.put_app_record(
                 &name,
@@ -165,7 +165,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             return Ok(Judged::Done(()));
         }
         let (at, claimed) = (Timestamp::from_millis(item.at_ms), item.removed.clone());
-        let check = self.membership.check(may_ask, self.connection.api().server_time(self.now));
+        let check = self.membership.check(may_ask, self.now);
         let (staged, what) = match open(&staged, item, self.now, &check) {
             Ok(Judged::Done(what)) => (staged, what),
             Ok(Judged::KeysNeeded(users)) => return Ok(Judged::KeysNeeded(users)),

@@ -198,6 +198,10 @@ impl fmt::Display for SkipReason {
                 f.write_str("no KeyPackage has the ciphersuite of this group")
             }
             Self::AlreadyMember => f.write_str("in the group already"),
+            Self::PackageRejected { check: PackageCheck::Clock } => f.write_str(
+                "the clock of this machine is too far off for MLS to take their KeyPackage; set it, then invite \
+                 them again",
+            ),
             Self::PackageRejected { check } => {
                 write!(f, "the KeyPackage failed the check {check}, and no other could be had")
             }
@@ -243,6 +247,11 @@ impl fmt::Display for SkippedInvitee {
                 write!(f, "{who} has no KeyPackage for this group's ciphersuite")
             }
             SkipReason::AlreadyMember => write!(f, "{who} is in the group already"),
+            SkipReason::PackageRejected { check: PackageCheck::Clock } => write!(
+                f,
+                "{who} could not be invited: the clock of this machine is too far off for MLS to take \
+                 their KeyPackage; set it, then invite them again"
+            ),
             SkipReason::PackageRejected { check } => write!(
                 f,
                 "{who} could not be invited: their KeyPackage failed the check {check}, and no other \

@@ -213,7 +213,10 @@ impl<D: DeliveryService> Inviter<'_, D> {
             let why = SkipReason::PackageRejected { check };
             if matches!(
                 check,
-                PackageCheck::Group | PackageCheck::Ciphersuite | PackageCheck::Directory
+                PackageCheck::Group
+                    | PackageCheck::Ciphersuite
+                    | PackageCheck::Directory
+                    | PackageCheck::Clock
             ) {
                 // Another package of the device would do no better.
                 invitation.missing.push(SkippedInvitee { invitee, why });
@@ -250,6 +253,7 @@ const fn reported_as(check: PackageCheck) -> Option<ReportReason> {
         PackageCheck::Validity => Some(ReportReason::Validity),
         PackageCheck::Keys => Some(ReportReason::Keys),
         PackageCheck::Lifetime
+        | PackageCheck::Clock
         | PackageCheck::Ciphersuite
         | PackageCheck::Group
         | PackageCheck::Directory => None,

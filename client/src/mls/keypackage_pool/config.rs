@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use keypool_ledger::{PackageFacts, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigError,
-    mls::{CIPHERSUITE, usable_suite},
+    mls::{CIPHERSUITE, CLOCK_SKEW, usable_suite},
 };
 
 /// The shortest lifetime of a package that an inviter can still use.
@@ -15,6 +16,9 @@ const LIFETIME_MIN: Duration = Duration::from_hours(1);
 const LIFETIME_MAX: Duration = Duration::from_hours(14 * 24);
 /// The longest lifetime of a package of last resort that servers accept, and MLS libraries: three months.
 const LAST_RESORT_LIFETIME_MAX: Duration = Duration::from_hours(84 * 24);
+
+/// How far a package is dated back at most.
+const BACKDATED_MAX: Duration = Duration::from_hours(24);
 
 /// How large the pool is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +30,8 @@ pub struct PoolConfig {
     /// How many packages the server keeps at most, of all ciphersuites and reserved ones included: the
     /// targets together are no more.
     pub hard_cap: usize,
-    /// How long a single-use package may be used: 1 hour to 14 days.
+    /// How long a single-use package may be used: 1 hour to 14 days. Of more than 14 hours a fourteenth lies in the
+    /// past when it is made, for clocks that are behind.
     pub lifetime: Duration,
     /// The ciphersuites that packages are kept of: 1, 2 or 3, each once. The first one is that of new
     /// groups. Those of 2 are signed with a P-256 key, which goes with the device's own.
@@ -94,8 +99,22 @@ impl PoolConfig {
     }
 
     /// How long a package may be used, of last resort or not.
-    pub(super) const fn lifetime_of(&self, last_resort: bool) -> Duration {
+    pub(in crate::mls) const fn lifetime_of(&self, last_resort: bool) -> Duration {
         if last_resort { self.last_resort_lifetime } else { self.lifetime }
+    }
+
+    /// The first and the last moment of a package that is made now. Inviters and members whose machines' clocks
+    /// are behind by a fourteenth of its lifetime, a day at most, can take it: `OpenMLS` asks their clocks.
+    pub(super) fn dates_of(&self, last_resort: bool, now: Timestamp) -> (Timestamp, Timestamp) {
+        let lifetime = self.lifetime_of(last_resort);
+        let not_before = now.before((lifetime / 14).clamp(CLOCK_SKEW, BACKDATED_MAX));
+        (not_before, not_before.after(lifetime.saturating_add(CLOCK_SKEW)))
+    }
+
+    /// Whether a package was made within the last hour, by its dates.
+    pub(in crate::mls) fn is_dated_now(&self, facts: &PackageFacts, now: Timestamp) -> bool {
+        let (begins, _) = self.dates_of(facts.last_resort, now);
+        begins.since(facts.not_before) < Duration::from_hours(1)
     }
 
     /// The ciphersuite of new groups.
@@ -108,6 +127,19 @@ impl PoolConfig {
     #[must_use]
     pub const fn is_low(&self, available: usize) -> bool {
         available <= self.low_watermark
+    }
+
+    /// How many packages to make before some are withdrawn: as a refill would afterwards, as far as there is room
+    /// now.
+    pub(in crate::mls) fn making_up_for(
+        &self,
+        theirs: usize,
+        counts: RefillCounts,
+    ) -> Replenishment {
+        let room = self.hard_cap.saturating_sub(counts.live.max(counts.available));
+        let available = counts.available.saturating_sub(theirs);
+        let create = self.missing(RefillCounts { available, ..counts }).min(room);
+        Replenishment { reupload: 0, create }
     }
 
     /// Computes a refill: first upload packages made earlier, then make the rest.

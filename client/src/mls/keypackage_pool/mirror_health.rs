@@ -8,20 +8,18 @@ use crate::{StorageError, mls::CLOCK_SKEW};
 
 impl KeyPackagePool {
     /// How many packages can be handed out, by the server's history as it is mirrored, if the pool is well:
-    /// not low, with a package of last resort that is not to be replaced; nothing if it is not. `then` is now
-    /// by the server's clock.
+    /// not low, with a package of last resort that is not to be replaced; nothing if it is not.
     ///
     /// A package whose reservation has run out counts once the history tells that it is back, and one whose
     /// end is less than an hour away does not: where it is not sure, the pool is not well.
     pub(crate) fn available_if_well(
         &self,
         told: &PoolState,
-        then: Timestamp,
         now: Timestamp,
     ) -> Result<Option<u64>, StorageError> {
         let is_offered = |package: &&Package| {
             let facts = &package.facts;
-            let is_in_time = facts.not_before <= then && then.after(CLOCK_SKEW) < facts.not_after;
+            let is_in_time = facts.not_before <= now && now.after(CLOCK_SKEW) < facts.not_after;
             package.stage == Stage::Available && !facts.last_resort && is_in_time
         };
         let offered_of = |suite: u16| {
@@ -96,7 +94,7 @@ mod tests {
         }
 
         fn available_at(&self, now: Timestamp) -> Option<u64> {
-            self.pool.available_if_well(&self.told, now, now).unwrap()
+            self.pool.available_if_well(&self.told, now).unwrap()
         }
     }
 

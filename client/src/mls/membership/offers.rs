@@ -1,6 +1,6 @@
 //! The inviter's checks of a package: it trusts neither server nor owner.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 use openmls::{
@@ -8,6 +8,7 @@ use openmls::{
     group::MlsGroup,
     key_packages::{KeyPackage, KeyPackageIn, errors::KeyPackageVerifyError},
     prelude::ProtocolVersion,
+    treesync::errors::LifetimeError,
 };
 use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto};
 use tls_codec::{Deserialize, Serialize, VLBytes};
@@ -20,6 +21,10 @@ use crate::{
         peers::{Leaf, PeerRecord, peer_record, trust_of},
     },
 };
+
+/// The longest lifetime of a package that is taken: three months, as MLS libraries make them, dated back an hour, and
+/// an hour more.
+const LIFETIME_MAX: Duration = Duration::from_hours(84 * 24 + 2);
 
 /// A package that was handed out for an invitation, and the request it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +104,9 @@ fn admit(
     let package = parse(&offer.bytes).map_err(|err| (PackageCheck::Encoding, Some(err)))?;
     let package =
         package.validate(provider.crypto(), ProtocolVersion::Mls10).map_err(|err| match err {
-            // OpenMLS asks the machine's clock.
-            KeyPackageVerifyError::LifetimeError(_) => (PackageCheck::Lifetime, Some(err.into())),
+            KeyPackageVerifyError::LifetimeError(ref lifetime) => {
+                (check_of_lifetime(lifetime, now), Some(err.into()))
+            }
             err => (PackageCheck::Validity, Some(err.into())),
         })?;
     let keypackage_ref = package
@@ -138,12 +144,26 @@ fn parse(bytes: &[u8]) -> Result<KeyPackageIn, BoxError> {
     }
 }
 
-/// Whether it is now within the package's lifetime. `OpenMLS` asks the machine's clock besides.
+/// Whether it is now within the package's lifetime, and that is no longer than any should be (RFC 9420 section
+/// 7.2). `OpenMLS` asks the machine's clock besides.
 fn may_be_used(package: &KeyPackage, now: Timestamp) -> bool {
     let lifetime = package.life_time();
     let begins = Timestamp::from_secs(lifetime.not_before());
     let ends = Timestamp::from_secs(lifetime.not_after());
-    begins <= now.after(CLOCK_SKEW) && now < ends
+    begins <= now.after(CLOCK_SKEW) && now < ends && ends.since(begins) <= LIFETIME_MAX
+}
+
+/// The check that a package fails whose lifetime `OpenMLS` does not like: it asks the machine's clock, which may
+/// be at fault.
+fn check_of_lifetime(error: &LifetimeError, now: Timestamp) -> PackageCheck {
+    let is_well = match *error {
+        LifetimeError::Expired { not_after, .. } => now < Timestamp::from_secs(not_after),
+        LifetimeError::NotValidYet { not_before, .. } => {
+            Timestamp::from_secs(not_before) <= now.after(CLOCK_SKEW)
+        }
+        LifetimeError::SystemTimeBeforeUnixEpoch => true,
+    };
+    if is_well { PackageCheck::Clock } else { PackageCheck::Lifetime }
 }
 
 /// Encrypts something to both keys: a broken one makes the whole Commit fail without a name.

@@ -58,7 +58,7 @@ impl<D> MlsConnection<D> {
         ledgers: &[LedgerId],
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let (staged, at) = (self.store().stage()?, self.api().server_time(now));
+        let (staged, at) = (self.store().stage()?, now);
         for user in users {
             let mut record =
                 peer_record(&staged, user)?.unwrap_or_else(|| PeerRecord::new(user, at));

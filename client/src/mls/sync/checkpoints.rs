@@ -51,7 +51,6 @@ impl<D> MlsConnection<D> {
     ///
     /// Returns a [`StorageError`] if the store cannot be read.
     pub fn audit(&self, now: Timestamp) -> Result<OwnerAudit, StorageError> {
-        let now = self.api().server_time(now);
         let (mirror, own) = (self.store().mirror()?, self.store().history()?);
         let staged = self.store().stage()?;
         let present: Present = staged.app_record(PRESENT_RECORD)?.unwrap_or_default();
@@ -106,7 +105,6 @@ impl<D> MlsConnection<D> {
         &self,
         now: Timestamp,
     ) -> Result<Option<SeenLedger>, StorageError> {
-        let now = self.api().server_time(now);
         match self.watch(now).await {
             Ok(seen) => Ok(seen),
             Err(ExchangeError::Storage(error)) => Err(error),
@@ -159,7 +157,7 @@ impl<D> MlsConnection<D> {
         Ok(fits)
     }
 
-    fn known_ledger(&self) -> Result<Option<KnownLedger>, StorageError> {
+    pub(super) fn known_ledger(&self) -> Result<Option<KnownLedger>, StorageError> {
         self.store().stage()?.app_record(LEDGER_RECORD)
     }
 
@@ -171,7 +169,7 @@ impl<D> MlsConnection<D> {
         now: Timestamp,
     ) -> Result<StorageError, StorageError> {
         let StorageError::MirrorRefused { version, why } = &error else { return Ok(error) };
-        let (at, known) = (self.api().server_time(now), self.store().mirror_head().version);
+        let (at, known) = (now, self.store().mirror_head().version);
         let staged = self.store().stage()?;
         if staged.app_record::<Refusal>(REFUSED_RECORD)?.is_none() {
             let is_it = |bytes: &&Vec<u8>| {

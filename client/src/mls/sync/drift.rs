@@ -10,12 +10,26 @@ use crate::{Staged, StorageError};
 /// The name of the record of differences that are not reported yet.
 const DRIFT_RECORD: &str = "drift";
 
+/// How another copy of this home uses the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OtherCopy {
+    /// It has put packages into the pool within the last hour, and may be running. Its packages are left alone.
+    Running,
+    /// It has withdrawn packages of this home, which makes no more before
+    /// [`MlsClient::adopt`](crate::MlsClient::adopt).
+    TookOver,
+}
+
 /// The differences between the device and the server that a refresh has mended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
     /// This home was set back to an older copy of itself: the server's history tells of packages that
     /// were made after it.
     pub home_set_back: bool,
+    /// Another copy of this home that uses the pool as well.
+    #[serde(default)]
+    pub other_copy: Option<OtherCopy>,
     /// The server was set back to an older copy of its log, or tells another history than before.
     pub server_set_back: bool,
     /// How many packages were withdrawn from the server because nobody here answers for them.
@@ -35,9 +49,22 @@ impl Drift {
 
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { home_set_back, server_set_back, withdrawn, retired } = *self;
+        let Self { home_set_back, other_copy, server_set_back, withdrawn, retired } = *self;
         let mut sentences = Vec::new();
-        if home_set_back {
+        match other_copy {
+            Some(OtherCopy::TookOver) => sentences.push(
+                "another copy of this home has taken over and withdrawn the packages of this one, which makes \
+                 no more; use that one, or say `keypool adopt` here to go on with this one"
+                    .to_owned(),
+            ),
+            Some(OtherCopy::Running) => sentences.push(
+                "another copy of this home has put packages into the pool within the last hour: stop one of the two. \
+                 If this home is a backup that was put back, and no other copy is running, say `keypool adopt`"
+                    .to_owned(),
+            ),
+            None => {}
+        }
+        if home_set_back && other_copy.is_none() {
             sentences.push(
                 "this home is an older copy of itself, and the server knows of packages that were made \
                  after it; what was said in your groups since is lost here: have this device removed \

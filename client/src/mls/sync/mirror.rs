@@ -1,10 +1,10 @@
 //! The mirror of the server's history of the pool: fetched, verified, and applied to the device's own packages.
 
-use keypool_ledger::{Event, EventEnvelope, Timestamp};
+use keypool_ledger::{Event, EventEnvelope, RevokeReason, Timestamp};
 
 use super::{
     checkpoints::{excuse_awaited, note_fetched, note_spent},
-    drift,
+    copies, drift,
 };
 use crate::{
     ExchangeError, MlsConnection, Staged, StorageError,
@@ -58,7 +58,7 @@ impl<D> MlsConnection<D> {
             for envelope in &new {
                 apply_event(&staged, envelope, now)?;
             }
-            note_spent(&staged, &new, self.api().server_time(now))?;
+            note_spent(&staged, &new, now)?;
             let is_end = !reply.more || new.is_empty();
             if is_end {
                 note_fetched(&staged, own, known.saturating_add(new.len() as u64))?;
@@ -85,15 +85,22 @@ pub(super) fn apply_event(
 ) -> Result<(), StorageError> {
     let Some(keypackage_ref) = envelope.event.keypackage_ref() else { return Ok(()) };
     if staged.package(keypackage_ref).is_none() {
-        // Uploaded by this device before it was restored from a backup: its keys are not here.
-        let is_made_later = matches!(envelope.event, Event::Uploaded(_));
-        return if is_made_later { drift::note_older_home(staged) } else { Ok(()) };
+        // Uploaded by another copy of this home, or before it was restored from a backup: its keys are not here.
+        if matches!(envelope.event, Event::Uploaded(_)) {
+            drift::note_older_home(staged)?;
+            copies::note_upload(staged, envelope.at)?;
+        }
+        return Ok(());
     }
     let refs = std::slice::from_ref(keypackage_ref);
     match &envelope.event {
         Event::Uploaded(_) => drop(record_uploaded(staged, refs, now, envelope.command)?),
         Event::Spent { .. } => note_used(staged, keypackage_ref, now)?,
         Event::Revoked { reason, .. } => {
+            let is_live = staged.package(keypackage_ref).is_some_and(|own| own.stage.is_live());
+            if is_live && *reason == RevokeReason::Withdrawn {
+                copies::note_withdrawal(staged, envelope.command)?;
+            }
             record_revoked(staged, refs, *reason, (now, envelope.command))?;
         }
         _ => {}

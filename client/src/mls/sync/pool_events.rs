@@ -111,7 +111,7 @@ impl<D> PoolListener<'_, D> {
         for envelope in &new {
             apply_event(&staged, envelope, now)?;
         }
-        note_spent(&staged, &new, connection.api().server_time(now))?;
+        note_spent(&staged, &new, now)?;
         staged.commit()?;
         Ok(timeline(&new, None).pop())
     }

@@ -5,7 +5,8 @@
 //! long as they are the same, nothing is asked. Otherwise:
 //!
 //! - packages that are live at the server and not answered for here are withdrawn there: an inviter who was given one
-//!   would invite nobody. That is so after this home was set back to an older copy of itself;
+//!   would invite nobody. That is so after this home was set back to an older copy of itself. As long as another copy
+//!   may be running, its packages are left alone (see [`super::copies`]);
 //! - a server that does not know its earlier events or uploads any more was set back to an older copy. Packages
 //!   it has may have been handed out in the part that it has lost, and lost packages may have been as
 //!   well. So none of it is offered again: everything is withdrawn, here and there, and the refill makes
@@ -17,18 +18,19 @@
 
 use std::collections::BTreeSet;
 
-use keypool_api::{PackageState, PoolStatus, ReconcileRequest, RevokeRequest, RevokeWord};
+use keypool_api::{Code, PackageState, PoolStatus, ReconcileRequest, RevokeRequest, RevokeWord};
 use keypool_ledger::{KeyPackageRef, RevokeReason, StreamHead, Timestamp};
 use keypool_projections::{Stage, reconcile::digest};
 
 use super::{
     checkpoints::{note_fetched, note_set_back},
-    drift,
+    copies::may_be_running,
+    drift::{self, OtherCopy},
     mirror::history_truncated,
     upload::server_status_of,
 };
 use crate::{
-    ExchangeError, MlsConnection, OwnStage, Staged, StorageError,
+    ExchangeError, MlsConnection, OwnStage, RefreshError, Replenishment, Staged, StorageError,
     mls::{
         keypackage_pool::{forget_server_status, record_revoked, record_server_status},
         mls_ref,
@@ -102,16 +104,17 @@ impl<D> MlsConnection<D> {
     }
 
     /// Compares the packages with keys here with those live at the server, and mends the differences. `held`
-    /// are the packages known to be uploaded before the server was asked for its status.
+    /// are the packages known to be uploaded before the server was asked for its status. Returns how many packages
+    /// were made in the place of others.
     pub(in crate::mls) async fn mend(
         &self,
         status: &PoolStatus,
         held: &BTreeSet<KeyPackageRef>,
         now: Timestamp,
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<usize, RefreshError> {
         let ours = self.packages_with_keys(held)?;
         if digest(ours.iter().map(|(own, stage)| (own, *stage))) == status.digest {
-            return Ok(());
+            return Ok(0);
         }
         let refs = ours.into_iter().map(|(own, _)| own).take(REFS_MAX).collect();
         let request = ReconcileRequest { digest: None, keypackage_refs: Some(refs) };
@@ -121,15 +124,66 @@ impl<D> MlsConnection<D> {
         });
         if let Some(lost) = lost {
             self.note_lost(&lost.keypackage_ref, now)?;
-            return self.withdraw_everything(now).await;
+            self.withdraw_everything(now).await?;
+            return Ok(0);
         }
         let only_there = told.only_here.into_iter().map(|package| package.keypackage_ref);
         let unanswered = self.unanswered_among(only_there)?;
-        if unanswered.is_empty() {
-            return Ok(());
+        let foreign = self.of_other_copies(&unanswered)?;
+        let (mut refs, mut made) = (unanswered, 0);
+        if !foreign.is_empty() && self.is_copy_running(now)? {
+            refs.retain(|package| !foreign.iter().any(|(foreign, _)| foreign == package));
+        } else if !foreign.is_empty() {
+            self.note_set_back()?;
+            made = match self.make_up_for(&foreign, now).await {
+                // Theirs are signed with other keys, beside which none of ours are taken.
+                Err(error) if error.code() == Some(Code::NotAllowed) => 0,
+                made => made?,
+            };
         }
-        let which = RevokeRequest { keypackage_refs: Some(unanswered), ..RevokeRequest::default() };
-        self.withdraw(which, now).await
+        if !refs.is_empty() {
+            let which = RevokeRequest { keypackage_refs: Some(refs), ..RevokeRequest::default() };
+            self.withdraw(which, now).await?;
+        }
+        Ok(made)
+    }
+
+    /// Notes that this home is an older copy of itself, for the app.
+    fn note_set_back(&self) -> Result<(), StorageError> {
+        let staged = self.store().stage()?;
+        drift::note_older_home(&staged)?;
+        staged.commit()
+    }
+
+    /// Whether another copy of this home may be running, which is noted for the app.
+    fn is_copy_running(&self, now: Timestamp) -> Result<bool, StorageError> {
+        let staged = self.store().stage()?;
+        let is_running = may_be_running(&staged, now)?;
+        if is_running {
+            drift::note(&staged, |drift| drift.other_copy = Some(OtherCopy::Running))?;
+        }
+        staged.commit()?;
+        Ok(is_running)
+    }
+
+    /// Uploads as many packages as other copies have in the pool, so that it is not empty once theirs are withdrawn;
+    /// fewer if it has no room. Returns how many.
+    async fn make_up_for(
+        &self,
+        foreign: &[(KeyPackageRef, u16)],
+        now: Timestamp,
+    ) -> Result<usize, RefreshError> {
+        let needed: Vec<(u16, Replenishment)> = self
+            .pool()
+            .counts_by_suite(now)?
+            .into_iter()
+            .map(|(suite, counts)| {
+                let theirs = foreign.iter().filter(|(_, of)| *of == suite).count();
+                (suite, self.pool().config().making_up_for(theirs, counts))
+            })
+            .collect();
+        let made = self.pool().generate_by_suite(&needed, now)?;
+        Ok(self.upload(&made, now).await?.single_use)
     }
 
     /// Offers nothing again that was made so far, neither here nor at the server.
@@ -150,8 +204,7 @@ impl<D> MlsConnection<D> {
 
     async fn withdraw(&self, which: RevokeRequest, now: Timestamp) -> Result<(), ExchangeError> {
         let request = RevokeRequest { reason: RevokeWord::Withdrawn, ..which };
-        let command = fresh_command();
-        let reply = self.api().revoke(&request, command).await?;
+        let (reply, command) = self.revoke(&request).await?;
         let staged = self.store().stage()?;
         let (withdrawn, reason) = (reply.revoked.len(), RevokeReason::Withdrawn);
         let known: Vec<KeyPackageRef> =
@@ -197,15 +250,18 @@ impl<D> MlsConnection<D> {
         Ok(ours)
     }
 
-    /// Those packages that the device does not answer for now.
+    /// Those packages that the device does not answer for now. A package that neither this home nor its mirror of
+    /// the history knows came a moment ago, and is left to the next refresh.
     fn unanswered_among(
         &self,
         packages: impl Iterator<Item = KeyPackageRef>,
     ) -> Result<Vec<KeyPackageRef>, StorageError> {
-        let staged = self.store().stage()?;
+        let (pool, staged) = (self.store().server_pool(), self.store().stage()?);
         let mut unanswered = Vec::new();
         for keypackage_ref in packages {
-            if !answers_for(&staged, &keypackage_ref)? {
+            let is_known =
+                staged.package(&keypackage_ref).is_some() || pool.get(&keypackage_ref).is_some();
+            if is_known && !answers_for(&staged, &keypackage_ref)? {
                 unanswered.push(keypackage_ref);
             }
         }

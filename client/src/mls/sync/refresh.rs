@@ -1,7 +1,7 @@
 //! The refresh of the device's pool: mirrors the server's history, cleans up, refills, and checks the server's
 //! checkpoints.
 
-use keypool_api::{RevokeRequest, RevokeWord};
+use keypool_api::{Code, RevokeRequest, RevokeWord};
 use keypool_ledger::{KeyPackageRef, Timestamp};
 use keypool_projections::reconcile::digest;
 use serde::Serialize;
@@ -9,14 +9,23 @@ use serde::Serialize;
 use super::{
     checkpoints::{SeenLedger, note_ledger, note_present},
     cooldown::{is_fresh, note_refreshed_at},
-    drift::{self, Drift},
+    copies::{is_replaced, may_be_running},
+    drift::{self, Drift, OtherCopy},
+    lifetime_refusal::is_refused,
     subscription::RefreshMode,
     upload::Uploaded,
 };
 use crate::{
-    ApiError, ExchangeError, MlsConnection, RefreshError, StorageError,
-    mls::keypackage_pool::tell_used, storage::fresh_command,
+    ClockOffset, ExchangeError, MlsConnection, RefreshError, StorageError,
+    mls::keypackage_pool::tell_used,
 };
+
+/// Told instead of the packages that would be refused again for their lifetime.
+const LIFETIME_REFUSED: &str = "lifetime: the server takes no packages that live so long; they are offered \
+                                again with another lifetime, or in a day";
+/// As [`LIFETIME_REFUSED`], of packages of last resort.
+const LAST_RESORT_REFUSED: &str = "lifetime: the server takes no packages of last resort that live so long; \
+                                   they are offered again with another lifetime, or in a day";
 
 /// The result of a refresh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -47,6 +56,9 @@ pub struct Refresh {
     /// The devices of this user that no device or recovery key of the user has introduced: an alarm, unless
     /// the server's operator lets devices in by a list or by tokens.
     pub unintroduced_devices: Vec<String>,
+    /// How far the device's clock is off the server's, if it is by more than a minute. It is told once, and
+    /// again when it has changed.
+    pub clock: Option<ClockOffset>,
 }
 
 impl Refresh {
@@ -104,31 +116,80 @@ impl<D> MlsConnection<D> {
         self.resume_rotation(now).await?;
         let (known, held) = (self.store().mirror_head(), self.pool().uploaded(now)?);
         let status = self.api().status().await?;
+        let now = self.settle_clock().await?;
         let events = self.catch_up(&status, known, now).await?;
         let unintroduced_devices = self.watch_own_devices(&status, now).await?;
         let mut refresh = Refresh { events, unintroduced_devices, ..Refresh::default() };
         refresh.expired = self.pool().expire(now)?.len();
         self.delete_old_keys(now)?;
-        self.mend(&status, &held, now).await?;
-        self.withdraw_last_resort(now).await?;
-        self.refill(&mut refresh, now).await?;
+        let is_replaced = is_replaced(&self.store().stage()?)?;
+        if is_replaced {
+            self.note_replaced()?;
+        } else {
+            refresh.created = self.mend(&status, &held, now).await?;
+            self.withdraw_last_resort(now).await?;
+            self.refill_beside_copies(&mut refresh, now).await?;
+        }
         let seen = self.look_at_ledger(now).await?;
-        if seen.as_ref().is_some_and(SeenLedger::contradicts) && !self.knows_of_set_back()? {
+        if !is_replaced
+            && seen.as_ref().is_some_and(SeenLedger::contradicts)
+            && !self.knows_of_set_back()?
+        {
             // The pool's own history did not show it: what is lost of it was not seen here.
             self.withdraw_everything(now).await?;
             self.refill(&mut refresh, now).await?;
         }
         refresh.available = self.pool().get_available_count(now)? as u64;
+        refresh.clock = self.tell_clock()?;
         (refresh.drift, refresh.last_resort_used) = self.note_refreshed(seen, now)?;
         self.subscription().end_round(round, now);
         Ok(refresh)
     }
 
+    /// As [`MlsConnection::refill`]. While packages of another copy are in the pool that are signed with other keys,
+    /// the server takes none of this one.
+    async fn refill_beside_copies(
+        &self,
+        refresh: &mut Refresh,
+        now: Timestamp,
+    ) -> Result<(), RefreshError> {
+        match self.refill(refresh, now).await {
+            Err(error)
+                if error.code() == Some(Code::NotAllowed)
+                    && may_be_running(&self.store().stage()?, now)? =>
+            {
+                refresh.rejected.push(format!("beside the packages of another copy: {error}"));
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Notes that another copy of this home has replaced it, for the app.
+    fn note_replaced(&self) -> Result<(), StorageError> {
+        let staged = self.store().stage()?;
+        drift::note(&staged, |drift| drift.other_copy = Some(OtherCopy::TookOver))?;
+        staged.commit()
+    }
+
     /// Fills the pool to its target if it is low, first with packages made earlier; and ensures that there
     /// is a package of last resort.
     async fn refill(&self, refresh: &mut Refresh, now: Timestamp) -> Result<(), RefreshError> {
-        let last_resort = self.pool().last_resort_to_upload(now)?;
-        let needed = self.pool().replenishments(now)?;
+        let what = (self.pool().config(), self.api().clock().known(), now);
+        let is_refused = |last_resort| is_refused(&self.store().stage()?, last_resort, what);
+        let (mut last_resort, mut needed) = (Vec::new(), Vec::new());
+        // The server takes one of each ciphersuite; that of another copy stands.
+        let is_taken = !self.last_resorts_of_running_copy(now)?.is_empty();
+        if is_refused(true)? {
+            refresh.rejected.push(LAST_RESORT_REFUSED.to_owned());
+        } else if !is_taken {
+            last_resort = self.pool().last_resort_to_upload(now)?;
+        }
+        if is_refused(false)? {
+            refresh.rejected.push(LIFETIME_REFUSED.to_owned());
+        } else {
+            needed = self.pool().replenishments(now)?;
+        }
         if needed.iter().all(|(_, needed)| needed.is_empty()) && last_resort.is_empty() {
             return Ok(());
         }
@@ -140,9 +201,12 @@ impl<D> MlsConnection<D> {
         Ok(())
     }
 
-    /// Withdraws the packages of last resort that were used or are too old, at the server and here.
+    /// Withdraws the packages of last resort that were used or are too old, at the server and here. Those of another
+    /// copy that may be running are left alone.
     async fn withdraw_last_resort(&self, now: Timestamp) -> Result<(), ExchangeError> {
-        let worn = self.pool().worn_last_resort(now)?;
+        let (mut worn, theirs) =
+            (self.pool().worn_last_resort(now)?, self.last_resorts_of_running_copy(now)?);
+        worn.at_server.retain(|package| !theirs.contains(package));
         if !worn.at_server.is_empty() {
             self.withdraw_from_server(worn.at_server).await?;
         }
@@ -155,14 +219,17 @@ impl<D> MlsConnection<D> {
     ///
     /// # Errors
     ///
-    /// Returns an [`ApiError`]. Repeating it is harmless.
-    pub async fn withdraw_from_server(&self, packages: Vec<KeyPackageRef>) -> Result<(), ApiError> {
+    /// Returns an [`ExchangeError`]. Repeating it is harmless.
+    pub async fn withdraw_from_server(
+        &self,
+        packages: Vec<KeyPackageRef>,
+    ) -> Result<(), ExchangeError> {
         let request = RevokeRequest {
             keypackage_refs: Some(packages),
             reason: RevokeWord::Withdrawn,
             ..RevokeRequest::default()
         };
-        self.api().revoke(&request, fresh_command()).await.map(drop)
+        self.revoke(&request).await.map(drop)
     }
 
     /// Records the end of a refresh. Returns the differences that were mended, and how many packages of last
@@ -174,7 +241,7 @@ impl<D> MlsConnection<D> {
     ) -> Result<(Drift, usize), StorageError> {
         let staged = self.store().stage()?;
         note_refreshed_at(&staged, now)?;
-        note_present(&staged, self.api().server_time(now))?;
+        note_present(&staged, now)?;
         seen.map_or(Ok(()), |seen| note_ledger(&staged, &seen))?;
         let told = (drift::take(&staged)?, tell_used(&staged)?);
         staged.commit()?;
@@ -196,11 +263,10 @@ impl<D> MlsConnection<D> {
         let (told, held) = (self.store().server_pool(), self.pool().uploaded(now)?);
         let ours = self.packages_with_keys(&held)?;
         let agrees = digest(ours.iter().map(|(own, stage)| (own, *stage))) == told.digest();
-        let then = self.api().server_time(now);
         if !agrees || drift::is_noted(&self.store().stage()?)? {
             return Ok(None);
         }
-        let Some(available) = self.pool().available_if_well(&told, then, now)? else {
+        let Some(available) = self.pool().available_if_well(&told, now)? else {
             return Ok(None);
         };
         let expired = self.pool().expire(now)?.len();

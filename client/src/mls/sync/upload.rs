@@ -3,6 +3,7 @@
 use keypool_api::{Base64, Code, Outcome, PoolCounts, UploadItem, UploadRequest};
 use keypool_ledger::{KeyPackageRef, RevokeReason, Timestamp};
 
+use super::lifetime_refusal::note_refused;
 use crate::{
     ApiError, ExchangeError, MlsConnection,
     mls::{
@@ -79,6 +80,14 @@ impl<D> MlsConnection<D> {
             let staged = self.store().stage()?;
             record_uploaded(&staged, &there, now, command)?;
             record_revoked(&staged, &refused, RevokeReason::Withdrawn, (now, command))?;
+            for (package, item) in batch.iter().zip(&items) {
+                let config = self.pool().config();
+                let is_new = config.is_dated_now(&package.facts, now);
+                if is_new && item.check.as_deref() == Some(LIFETIME_CHECK) {
+                    let what = (config, self.api().clock().known(), now);
+                    note_refused(&staged, package.facts.last_resort, what)?;
+                }
+            }
             if items.iter().any(|item| item.check.as_deref() == Some(SIGNATURE_KEY_CHECK)) {
                 // The server was set back, perhaps, and has lost what was declared.
                 note_declared(&staged, &self.identity().signature_key(), false)?;
@@ -96,8 +105,7 @@ impl<D> MlsConnection<D> {
 }
 
 /// Sorts uploaded packages into those the server has and those it will never take. One for which it
-/// has no room now is neither, nor is one whose lifetime it does not like, which may be the fault of
-/// a clock: they wait for the next refresh.
+/// has no room now is neither: it waits for the next refresh.
 pub(in crate::mls) fn sorted(
     batch: &[CreatedPackage],
     items: &[UploadItem],
@@ -111,9 +119,7 @@ pub(in crate::mls) fn sorted(
             (Outcome::Rejected, _) => {
                 let check = item.check.as_deref().unwrap_or("unknown check");
                 rejected.push(format!("{}: {check}", keypackage_ref.short()));
-                if check != LIFETIME_CHECK {
-                    refused.push(keypackage_ref);
-                }
+                refused.push(keypackage_ref);
             }
             _ => there.push(keypackage_ref),
         }

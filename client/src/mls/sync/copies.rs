@@ -1,0 +1,135 @@
+//! Other copies of this home: noticed by what they do to the pool, and kept from withdrawing each other's packages.
+//!
+//! A copy and its original have one key, so the server takes them for one device. Each sees the other in the
+//! history of the pool: packages that it never made, and withdrawals that it never asked for.
+//!
+//! - A copy that has made packages within the last hour may be running: its packages are left alone, and the app is
+//!   told. After an hour this home takes itself for a backup that was put back, makes packages of its own, and only
+//!   then withdraws those that nobody here answers for.
+//! - A home whose packages another copy has withdrawn was replaced by it: it makes and withdraws nothing more.
+//! - [`MlsConnection::adopt`] is a person's word that this copy is the one to go on with.
+
+use std::time::Duration;
+
+use keypool_api::{RevokeReply, RevokeRequest};
+use keypool_ledger::{CommandId, KeyPackageRef, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ExchangeError, MlsConnection, Refresh, RefreshError, Staged, StorageError,
+    storage::fresh_command,
+};
+
+/// The name of the record.
+const COPIES_RECORD: &str = "copies";
+/// How long after its last upload another copy may still be running.
+const RUNNING_FOR: Duration = Duration::from_hours(1);
+/// How many of its own withdrawals a home remembers, the newest.
+const WITHDRAWALS_MAX: usize = 64;
+
+/// What is known of other copies of this home.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Copies {
+    /// When another copy has last put packages into the pool, by the server's time.
+    active_at: Option<Timestamp>,
+    /// Whether another copy has withdrawn packages of this one.
+    replaced: bool,
+    /// The requests by which this home has withdrawn packages.
+    withdrawals: Vec<CommandId>,
+}
+
+fn read(staged: &Staged<'_>) -> Result<Copies, StorageError> {
+    Ok(staged.app_record(COPIES_RECORD)?.unwrap_or_default())
+}
+
+fn change(staged: &Staged<'_>, change: impl FnOnce(&mut Copies)) -> Result<(), StorageError> {
+    let before = read(staged)?;
+    let mut copies = before.clone();
+    change(&mut copies);
+    if copies == before { Ok(()) } else { staged.put_app_record(COPIES_RECORD, &copies) }
+}
+
+/// Notes that the pool has got a package that was made by another copy, as part of an operation.
+pub(super) fn note_upload(staged: &Staged<'_>, at: Timestamp) -> Result<(), StorageError> {
+    change(staged, |copies| copies.active_at = copies.active_at.max(Some(at)))
+}
+
+/// Notes that a live package of this home was withdrawn by a request, as part of an operation.
+pub(super) fn note_withdrawal(staged: &Staged<'_>, request: CommandId) -> Result<(), StorageError> {
+    change(staged, |copies| copies.replaced |= !copies.withdrawals.contains(&request))
+}
+
+/// Whether another copy has replaced this one.
+pub(super) fn is_replaced(staged: &Staged<'_>) -> Result<bool, StorageError> {
+    Ok(read(staged)?.replaced)
+}
+
+/// Whether another copy may be running.
+pub(super) fn may_be_running(staged: &Staged<'_>, now: Timestamp) -> Result<bool, StorageError> {
+    let active_at = read(staged)?.active_at;
+    Ok(active_at.is_some_and(|active_at| now < active_at.after(RUNNING_FOR)))
+}
+
+impl<D> MlsConnection<D> {
+    /// Withdraws packages, by a request that is remembered as this home's own.
+    pub(in crate::mls) async fn revoke(
+        &self,
+        request: &RevokeRequest,
+    ) -> Result<(RevokeReply, CommandId), ExchangeError> {
+        let command = fresh_command();
+        self.change_copies(|copies| {
+            let surplus = (copies.withdrawals.len() + 1).saturating_sub(WITHDRAWALS_MAX);
+            copies.withdrawals.drain(..surplus);
+            copies.withdrawals.push(command);
+        })?;
+        Ok((self.api().revoke(request, command).await?, command))
+    }
+
+    /// Goes on with this copy of the home, on a person's word that no other one is used any more: makes packages,
+    /// and withdraws those of other copies. Another copy that still runs is told so at its next refresh, and makes no
+    /// more packages.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]. Repeating it is harmless.
+    pub async fn adopt(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        self.fetch_history(now).await?;
+        self.change_copies(|copies| (copies.active_at, copies.replaced) = (None, false))?;
+        self.refresh_now(now).await
+    }
+
+    /// The packages of last resort that another copy, which may be running, has put into the pool.
+    pub(super) fn last_resorts_of_running_copy(
+        &self,
+        now: Timestamp,
+    ) -> Result<Vec<KeyPackageRef>, StorageError> {
+        let staged = self.store().stage()?;
+        if !may_be_running(&staged, now)? {
+            return Ok(Vec::new());
+        }
+        let mut theirs = staged.last_resort_at_server();
+        theirs.retain(|package| staged.package(package).is_none());
+        Ok(theirs)
+    }
+
+    fn change_copies(&self, how: impl FnOnce(&mut Copies)) -> Result<(), StorageError> {
+        let staged = self.store().stage()?;
+        change(&staged, how)?;
+        staged.commit()
+    }
+
+    /// The packages among some that this home never made, with their ciphersuites.
+    pub(super) fn of_other_copies(
+        &self,
+        packages: &[KeyPackageRef],
+    ) -> Result<Vec<(KeyPackageRef, u16)>, StorageError> {
+        let (pool, staged) = (self.store().server_pool(), self.store().stage()?);
+        let is_foreign = |package: &&KeyPackageRef| staged.package(package).is_none();
+        let foreign = packages.iter().filter(is_foreign);
+        let with_suite = |package: &KeyPackageRef| {
+            let facts = &pool.get(package)?.facts;
+            Some((package.clone(), facts.ciphersuite))
+        };
+        Ok(foreign.filter_map(with_suite).collect())
+    }
+}
