@@ -85,7 +85,10 @@ pub use crate::{
             outbox::{MESSAGE_BYTES_MAX, ResumedMessage, Sent},
             server::ServerDelivery,
         },
-        identity::DeviceIdentity,
+        identity::{
+            CredentialSource, CredentialValidator, DeviceIdentity, LeafCredential, LeafOwner,
+            PresentedLeaf,
+        },
         invite::{Invited, InvitedDevice, Invitee, ResumedInvitation, SkipReason, SkippedInvitee},
         keypackage_pool::{
             CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, RefillCounts,

@@ -5,6 +5,7 @@ mod client {
     mod attempts;
     mod contacts;
     mod crashes;
+    mod credentials;
     mod crowds;
     mod delivery;
     mod devices;

@@ -5,6 +5,8 @@ pub(crate) mod checkpoints;
 
 pub(crate) mod cooldown;
 
+mod declarations;
+
 pub(crate) mod drift;
 
 pub(crate) mod mirror;
