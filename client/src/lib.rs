@@ -53,6 +53,11 @@
 //! # }
 //! ```
 
+/// Compiles the examples of the page about identity.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/identity.md")]
+struct IdentityPage;
+
 mod error;
 
 mod storage;
