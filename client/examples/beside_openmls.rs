@@ -1,5 +1,5 @@
 //! The time of a device beside bare OpenMLS on its own storage in memory: a refresh of 32
-//! packages, and a join. Both sides in turn, round for round; the ratio of the medians counts.
+//! packages, and a join, with the part of it that the checks of leaves take. Both sides in turn, round for round; the ratio of the medians counts.
 //! Run it on a quiet machine: `cargo run --release --example beside_openmls`.
 
 use std::{
@@ -41,6 +41,8 @@ const REFILL: usize = 32;
 const REFRESH_GOAL: f64 = 3.0;
 /// How many times the bare cost a join may take.
 const JOIN_GOAL: f64 = 1.5;
+/// The part of a join that its checks of leaves may take.
+const CHECKS_GOAL: f64 = 0.1;
 /// How many members the groups have that are joined.
 const GROUPS: [usize; 3] = [3, 32, 100];
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
@@ -249,9 +251,59 @@ fn measure_joins(rounds: usize, members: usize) -> Outcome<()> {
     compare(&format!("join of {members} beside bare"), (&mut ours, &mut bare), JOIN_GOAL)
 }
 
+/// The checks of leaves in a join of a group whose users were all looked up before, as a part of the whole: beside
+/// the join of a device that knows nobody, whose checks find nothing.
+async fn measure_checks(rounds: usize, members: usize) -> Outcome<()> {
+    let folder = tempfile::tempdir()?;
+    let settings = Settings {
+        listen: "127.0.0.1:0".parse()?,
+        admin_listen: "127.0.0.1:0".parse()?,
+        data: folder.path().join("server"),
+        ..Settings::default().without_quotas()
+    };
+    let server = Server::start(settings, Arc::new(SystemClock))?;
+    let open = |name: String| -> Outcome<_> {
+        let (home, clock) = (folder.path().join(&name), Arc::new(SystemClock));
+        Ok(MlsClient::open(&home, &name.parse()?, &server.url(), NoDelivery, clock)?)
+    };
+    let (alice, bob) = (Bare::new("alice/phone")?, open("bob".to_owned())?);
+    let stranger = Device::new("carol/phone")?;
+    bob.register().await?;
+    let mut others = Vec::new();
+    for number in 3..members {
+        let other = open(format!("user{number}"))?;
+        other.register().await?;
+        bob.look_up_peer(&format!("user{number}")).await?;
+        others.push(other);
+    }
+    let package = |pool: &KeyPackagePool| -> Outcome<KeyPackage> {
+        let made = pool.generate_and_store(1, SystemClock.now())?.pop().ok_or("none made")?;
+        let package = KeyPackageIn::tls_deserialize_exact(&made.bytes)?;
+        Ok(package.validate(alice.provider.crypto(), ProtocolVersion::Mls10)?)
+    };
+    let (mut known, mut unknown) = (Spans::default(), Spans::default());
+    for _ in 0..rounds {
+        let pools = others.iter().map(|other| other.connection().pool());
+        let pools = pools.chain([bob.connection().pool(), &stranger.pool]);
+        let welcome = alice.welcome(&pools.map(package).collect::<Outcome<Vec<_>>>()?)?;
+        let now = SystemClock.now();
+        known.time(|| Ok(bob.membership().join_from_welcome(&welcome, now)?))?;
+        unknown.time(|| Ok(stranger.groups.join_from_welcome(&welcome, now)?))?;
+    }
+    server.stop().await;
+    print(&format!("ours: joined a group of {members} known users"), &mut known)?;
+    print(&format!("ours: joined a group of {members} strangers"), &mut unknown)?;
+    let part = 1.0 - unknown.at(50) / known.at(50);
+    let held = if part <= CHECKS_GOAL { "held" } else { "missed" };
+    let what = "checks of known leaves, as a part of the join";
+    writeln!(std::io::stdout(), "{what:<52} {part:>7.2}          goal {CHECKS_GOAL}: {held}\n")?;
+    Ok(())
+}
+
 fn main() -> Outcome<()> {
     let rounds = std::env::args().nth(1).map_or(Ok(ROUNDS), |text| text.parse())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure_refreshes(rounds))?;
-    GROUPS.into_iter().try_for_each(|members| measure_joins(rounds, members))
+    GROUPS.into_iter().try_for_each(|members| measure_joins(rounds, members))?;
+    runtime.block_on(measure_checks(rounds, 100))
 }

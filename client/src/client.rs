@@ -12,10 +12,11 @@ use keypool_projections::{ReservationStatus, TimelineEntry, timeline};
 
 pub use self::peers::CheckError;
 use crate::{
-    ApiClient, ApiError, ConfigError, DeliveryService, DeviceIdentity, DeviceKey, Erasure,
-    GroupError, GroupMember, IdentityError, InviteError, Invited, Invitee, JoinError, Joined,
-    KeyPackagePool, KeyPolicy, LocalStore, MessageError, MlsConnection, MlsMembership, PoolConfig,
-    Received, ResumedInvitation, ResumedUpdate, StorageError, UpdateError,
+    ApiClient, ApiError, ConfigError, CredentialSource, CredentialValidator, DeliveryService,
+    DeviceIdentity, DeviceKey, Erasure, GroupError, GroupMember, IdentityError, InviteError,
+    Invited, Invitee, JoinError, Joined, KeyPackagePool, KeyPolicy, LocalStore, MessageError,
+    MlsConnection, MlsMembership, PoolConfig, Received, ResumedInvitation, ResumedUpdate,
+    StorageError, UpdateError,
     mls::{
         invite::Inviter,
         peers::Judged,
@@ -50,14 +51,25 @@ pub struct ClientOptions {
     pub device_key: DeviceKey,
     /// The treatment of groups in which a member's key contradicts the directory.
     pub key_policy: KeyPolicy,
+    /// The credential that this device's leaves carry; `None` for the Basic credential `user/device`.
+    pub credential_source: Option<Arc<dyn CredentialSource>>,
+    /// The app's judgement of leaves; `None` if the directory judges all of them.
+    pub credential_validator: Option<Arc<dyn CredentialValidator>>,
 }
 
 impl ClientOptions {
-    /// The usual: a pool of 32 packages, and a device key in a file of the home.
+    /// The usual: a pool of 32 packages, a device key in a file of the home, and the credentials of the
+    /// directory.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let (pool, device_key) = (PoolConfig::default(), DeviceKey::in_file());
-        Self { clock, pool, device_key, key_policy: KeyPolicy::default() }
+        Self {
+            clock,
+            pool: PoolConfig::default(),
+            device_key: DeviceKey::in_file(),
+            key_policy: KeyPolicy::default(),
+            credential_source: None,
+            credential_validator: None,
+        }
     }
 }
 
@@ -149,9 +161,10 @@ impl<D: DeliveryService> MlsClient<D> {
         delivery: impl FnOnce(&ApiClient) -> D,
         options: ClientOptions,
     ) -> Result<Self, ClientOpenError> {
-        let ClientOptions { clock, pool: config, device_key, key_policy } = options;
+        let ClientOptions { clock, pool: config, device_key, key_policy, .. } = options;
         let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
-        let identity = DeviceIdentity::load_or_create(&store)?;
+        let identity = DeviceIdentity::load_or_create(&store)?
+            .with_credentials(options.credential_source, options.credential_validator);
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
         let api = ApiClient::new(server, identity.clone(), clock)?;
         restore_clock(&store, api.clock())?;

@@ -53,6 +53,11 @@
 //! # }
 //! ```
 
+/// Compiles the examples of the page about identity.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/identity.md")]
+struct IdentityPage;
+
 mod error;
 
 mod storage;
@@ -87,7 +92,10 @@ pub use crate::{
             outbox::{MESSAGE_BYTES_MAX, ResumedMessage, Sent},
             server::ServerDelivery,
         },
-        identity::DeviceIdentity,
+        identity::{
+            CredentialSource, CredentialValidator, DeviceIdentity, LeafCredential, LeafOwner,
+            PresentedLeaf,
+        },
         invite::{Invited, InvitedDevice, Invitee, ResumedInvitation, SkipReason, SkippedInvitee},
         keypackage_pool::{
             CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, RefillCounts,

@@ -34,12 +34,10 @@ use std::time::Duration;
 use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, Timestamp};
 use openmls::{
     ciphersuite::hash_ref::HashReference,
-    credentials::{BasicCredential, Credential},
+    credentials::{Credential, CredentialType},
     key_packages::KeyPackage,
-    prelude::Capabilities,
 };
 use openmls_traits::{
-    OpenMlsProvider,
     storage::StorageProvider,
     types::{Ciphersuite, SignatureScheme},
 };
@@ -66,11 +64,6 @@ fn usable_suite(number: u16) -> Option<Ciphersuite> {
     let p256 = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
     let chacha = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
     [CIPHERSUITE, p256, chacha].into_iter().find(|suite| u16::from(*suite) == number)
-}
-
-/// The capabilities of the device: those of its crypto provider.
-fn capabilities(provider: &impl OpenMlsProvider) -> Capabilities {
-    Capabilities::for_provider(provider.crypto())
 }
 
 /// The facts of a package that events record.
@@ -115,8 +108,9 @@ fn delete_private_keys(
 
 /// The name in a Basic credential; `None` for other credentials and for names that are no text.
 fn name_in(credential: &Credential) -> Option<String> {
-    let basic = BasicCredential::try_from(credential.clone()).ok()?;
-    String::from_utf8(basic.identity().to_vec()).ok()
+    let is_basic = credential.credential_type() == CredentialType::Basic;
+    let text = || std::str::from_utf8(credential.serialized_content()).ok();
+    is_basic.then(text).flatten().map(ToOwned::to_owned)
 }
 
 /// Whether a credential's name is the user's, or the device's.

@@ -6,6 +6,7 @@ mod client {
     mod contacts;
     mod copies;
     mod crashes;
+    mod credentials;
     mod crowds;
     mod delivery;
     mod devices;

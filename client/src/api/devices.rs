@@ -4,9 +4,9 @@
 use std::sync::PoisonError;
 
 use keypool_api::{
-    DeclaredReply, LeafKeyReply, LeafKeyRequest, RecoverReply, RecoverRequest, RecoveryKeyRequest,
-    RemoveReply, RemoveRequest, RotatePackagesReply, RotatePackagesRequest, UsersDevicesReply,
-    UsersDevicesRequest,
+    CredentialRequest, DeclaredReply, LeafKeyReply, LeafKeyRequest, RecoverReply, RecoverRequest,
+    RecoveryKeyRequest, RemoveReply, RemoveRequest, RotatePackagesReply, RotatePackagesRequest,
+    UsersDevicesReply, UsersDevicesRequest,
 };
 use keypool_ledger::{CommandId, NameError};
 
@@ -95,6 +95,20 @@ impl ApiClient {
         id: CommandId,
     ) -> Result<LeafKeyReply, ApiError> {
         self.post("/devices/leaf-key", request, id).await
+    }
+
+    /// Declares the credential that the device's packages carry.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `credential_in_use` while packages with another one are live, and
+    /// `statement_stale` if the user's devices have changed since the statement was made.
+    pub async fn declare_credential(
+        &self,
+        request: &CredentialRequest,
+        id: CommandId,
+    ) -> Result<DeclaredReply, ApiError> {
+        self.post("/devices/credential", request, id).await
     }
 
     /// Puts packages in the place of all that are live, with the next key, if there is one: then this API

@@ -51,7 +51,7 @@ impl<D> MlsConnection<D> {
         &self.store
     }
 
-    pub(super) fn identity(&self) -> &DeviceIdentity {
+    pub(in crate::mls) fn identity(&self) -> &DeviceIdentity {
         self.pool.identity()
     }
 

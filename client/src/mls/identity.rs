@@ -1,6 +1,8 @@
 //! The device's identity: the key that signs its requests and its packages, those of other schemes that
 //! go with it, and its credential.
 
+mod credentials;
+mod declared;
 mod leaf_keys;
 
 use std::{
@@ -9,15 +11,25 @@ use std::{
 };
 
 use keypool_ledger::{Hash, PoolId, SignatureKey};
-use openmls::credentials::{BasicCredential, Credential, CredentialWithKey};
+use openmls::{
+    credentials::{Credential, CredentialType, CredentialWithKey},
+    prelude::{Capabilities, ExtensionType},
+};
 use openmls_basic_credential::SignatureKeyPair;
-use openmls_traits::signatures::Signer;
+use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto, signatures::Signer};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::leaf_keys::{
-    delete_leaf_keys, has_key_pair, leaf_keys_of, note_declared, stored_pair, undeclared_leaf_keys,
+pub use self::credentials::{
+    CredentialSource, CredentialValidator, LeafCredential, LeafOwner, PresentedLeaf,
 };
-use super::{SIGNATURE_SCHEME, credential_hash};
+pub(crate) use self::{
+    declared::{forget_declared_credential, note_declared_credential, undeclared_credential},
+    leaf_keys::{
+        delete_leaf_keys, has_key_pair, leaf_keys_of, note_declared, stored_pair,
+        undeclared_leaf_keys,
+    },
+};
+use super::SIGNATURE_SCHEME;
 use crate::{IdentityError, LocalStore, Staged, StorageError};
 
 /// The name of the record that says which key is the device's.
@@ -28,8 +40,10 @@ const RECORD: &str = "identity";
 #[derive(Clone)]
 pub struct DeviceIdentity {
     pool: PoolId,
-    credential: Credential,
-    credential_hash: Hash,
+    /// The Basic credential that names the device.
+    named: LeafCredential,
+    source: Option<Arc<dyn CredentialSource>>,
+    validator: Option<Arc<dyn CredentialValidator>>,
     keys: Arc<RwLock<DeviceKeys>>,
 }
 
@@ -68,12 +82,27 @@ impl DeviceIdentity {
         Ok(identity)
     }
 
-    /// The device with these keys.
-    pub(crate) fn with_keys(pool: &PoolId, keys: DeviceKeys) -> Result<Self, IdentityError> {
-        let credential = BasicCredential::new(pool.to_string().into_bytes()).into();
-        let credential_hash = credential_hash(&credential).map_err(IdentityError::Unusable)?;
+    /// The device with these keys, and the credential that names it.
+    fn with_keys(pool: &PoolId, keys: DeviceKeys) -> Result<Self, IdentityError> {
+        let named = LeafCredential::basic(pool.to_string().as_bytes()).map_err(unusable)?;
         let keys = Arc::new(RwLock::new(keys));
-        Ok(Self { pool: pool.clone(), credential, credential_hash, keys })
+        Ok(Self { pool: pool.clone(), named, source: None, validator: None, keys })
+    }
+
+    /// The same device with other keys than its own.
+    pub(crate) fn speaking_with(&self, keys: DeviceKeys) -> Self {
+        Self { keys: Arc::new(RwLock::new(keys)), ..self.clone() }
+    }
+
+    /// The same device with the app's credential and its judgement of others'; `None` is the directory's, with
+    /// the credential that names `user/device`.
+    #[must_use]
+    pub fn with_credentials(
+        self,
+        source: Option<Arc<dyn CredentialSource>>,
+        validator: Option<Arc<dyn CredentialValidator>>,
+    ) -> Self {
+        Self { source, validator, ..self }
     }
 
     /// Lets other keys take the place of those there are, in all clones.
@@ -100,7 +129,53 @@ impl DeviceIdentity {
     /// The BLAKE3 digest of the serialized credential, as events carry it.
     #[must_use]
     pub fn credential_hash(&self) -> Hash {
-        self.credential_hash
+        self.credential().digest()
+    }
+
+    /// The credential that the device's leaves carry from now on.
+    pub(crate) fn credential(&self) -> LeafCredential {
+        self.source.as_ref().map_or_else(|| self.named.clone(), |source| source.credential())
+    }
+
+    /// Whether the device's leaves carry a credential from now on.
+    pub(crate) fn carries(&self, credential: &Credential) -> bool {
+        match &self.source {
+            Some(source) => source.credential().as_mls() == credential,
+            None => self.named.as_mls() == credential,
+        }
+    }
+
+    /// The app's judgement of a leaf.
+    pub(crate) fn owner_of(&self, leaf: &PresentedLeaf<'_>) -> LeafOwner {
+        self.validator.as_ref().map_or(LeafOwner::Undecided, |validator| validator.owner(leaf))
+    }
+
+    /// The capabilities of the device's leaves: those of its crypto provider, the given extensions, and the
+    /// credential types that it has or knows.
+    pub(crate) fn capabilities(
+        &self,
+        provider: &impl OpenMlsProvider,
+        extensions: Vec<ExtensionType>,
+    ) -> Capabilities {
+        Capabilities::builder()
+            .ciphersuites(provider.crypto().supported_ciphersuites())
+            .extensions(extensions)
+            .credentials(self.credential_types())
+            .build()
+    }
+
+    /// The credential types that the device has or knows.
+    pub(crate) fn credential_types(&self) -> Vec<CredentialType> {
+        let mut types = vec![CredentialType::Basic];
+        let own = self.source.as_ref().map(|source| source.credential().credential_type());
+        let known = self.validator.as_ref().map(|validator| validator.credential_types());
+        for number in own.into_iter().chain(known.into_iter().flatten()) {
+            let named = CredentialType::from(number);
+            if !types.contains(&named) {
+                types.push(named);
+            }
+        }
+        types
     }
 
     /// The raw Ed25519 signature of some bytes: 64 bytes.
@@ -114,7 +189,7 @@ impl DeviceIdentity {
     /// The credential with the key that signs for the device by some scheme.
     pub(crate) fn credential_with(&self, pair: &SignatureKeyPair) -> CredentialWithKey {
         let signature_key = pair.public().into();
-        CredentialWithKey { credential: self.credential.clone(), signature_key }
+        CredentialWithKey { credential: self.credential().as_mls().clone(), signature_key }
     }
 }
 

@@ -16,11 +16,8 @@ use keypool_ledger::{
 use openmls::{
     extensions::ExtensionType,
     key_packages::{KeyPackage, KeyPackageBundle, Lifetime},
-    prelude::Capabilities,
 };
-use openmls_traits::{
-    OpenMlsProvider, crypto::OpenMlsCrypto, storage::StorageProvider, types::Ciphersuite,
-};
+use openmls_traits::{OpenMlsProvider, storage::StorageProvider, types::Ciphersuite};
 use tls_codec::Serialize;
 
 pub(crate) use self::last_resort::{
@@ -33,8 +30,8 @@ pub use self::{
     doctor::{DoctorReport, Issue},
 };
 use super::{
-    CLOCK_SKEW, capabilities, delete_private_keys, facts_of, ledger_ref,
-    membership::forget_attempts, mls_ref, usable_suite,
+    CLOCK_SKEW, delete_private_keys, facts_of, ledger_ref, membership::forget_attempts, mls_ref,
+    usable_suite,
 };
 use crate::{
     BoxError, ConfigError, DeviceIdentity, ImpossibleEvent, LocalStore, OwnPackage, OwnStage,
@@ -171,13 +168,12 @@ impl KeyPackagePool {
         let signer = self.identity.keys().pair_or_new(staged, suite.signature_algorithm())?;
         let credential = self.identity.credential_with(&signer);
         let mut builder = KeyPackage::builder().key_package_lifetime(lifetime);
-        builder = if last_resort {
-            builder
-                .leaf_node_capabilities(last_resort_capabilities(&provider))
-                .mark_as_last_resort()
-        } else {
-            builder.leaf_node_capabilities(capabilities(&provider))
-        };
+        // The leaf must list the extension that marks a package of last resort.
+        let extensions = if last_resort { vec![ExtensionType::LastResort] } else { Vec::new() };
+        builder = builder.leaf_node_capabilities(self.identity.capabilities(&provider, extensions));
+        if last_resort {
+            builder = builder.mark_as_last_resort();
+        }
         let bundle = builder.build(suite, &provider, signer.as_ref(), credential)?;
         let package = bundle.key_package();
         let keypackage_ref = ledger_ref(&package.hash_ref(provider.crypto())?)?;
@@ -447,14 +443,6 @@ fn own_package(
 ) -> Result<OwnPackage, StorageError> {
     let never_made = || ImpossibleEvent { keypackage_ref: keypackage_ref.clone(), event };
     staged.package(keypackage_ref).ok_or_else(|| never_made().into())
-}
-
-/// The capabilities in the leaf of a package of last resort, which must list the extension that marks it.
-fn last_resort_capabilities(provider: &impl OpenMlsProvider) -> Capabilities {
-    Capabilities::builder()
-        .ciphersuites(provider.crypto().supported_ciphersuites())
-        .extensions(vec![ExtensionType::LastResort])
-        .build()
 }
 
 fn is_single_use(own: &OwnPackage) -> bool {

@@ -15,8 +15,9 @@ mod welcome_attempts;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, PoolId, SignatureKey, Timestamp};
+use keypool_ledger::{GroupId, SignatureKey, Timestamp};
 use openmls::{
+    credentials::CredentialType,
     framing::MlsMessageOut,
     group::{
         MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, Member, MlsGroup, MlsGroupCreateConfig,
@@ -43,12 +44,11 @@ pub(crate) use self::{
     welcome_attempts::{count_attempt, forget_attempts, has_no_attempts_left},
 };
 use super::{
-    CLOCK_SKEW, capabilities,
+    CLOCK_SKEW,
     identity::stored_pair,
-    name_in,
     peers::{
         Judged, KeyPolicy, Leaf, LeafCheck, LeafTrust, Occasion, UntrustedMember, accept_untrusted,
-        forget_contradicting, recheck_untrusted, untrusted_in,
+        forget_contradicting, named_members, recheck_untrusted, untrusted_in,
     },
     usable_suite,
 };
@@ -74,7 +74,7 @@ pub struct MlsMembership {
 /// One member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupMember {
-    /// The name in its credential: `user/device`, or another implementation's content.
+    /// Its name: `user/device` where the directory or the app knows it, and otherwise the text in its credential.
     pub name: String,
     /// Its public signature key; `None` where it is of no kind known here.
     pub signature_key: Option<SignatureKey>,
@@ -106,9 +106,11 @@ impl MlsMembership {
     pub(crate) fn users_in(&self, group: &GroupId) -> Result<BTreeSet<String>, GroupError> {
         let staged = self.store.stage()?;
         let state = open(&staged, group)?;
-        let members = state.members().filter_map(|member| name_in(&member.credential));
-        let devices = members.filter_map(|name| name.parse::<PoolId>().ok());
-        Ok(devices.map(|device| device.user().to_owned()).collect())
+        let mut users = BTreeSet::new();
+        for member in state.members() {
+            users.extend(Leaf::of(&member).user(&staged, &self.identity)?);
+        }
+        Ok(users)
     }
 
     /// The members of a group that contradict the directory and were not accepted.
@@ -164,7 +166,7 @@ impl MlsMembership {
             Lifetime::init(now.before(CLOCK_SKEW).as_secs(), now.after(FOUNDER_LIFETIME).as_secs());
         let config = MlsGroupCreateConfig::builder()
             .ciphersuite(suite)
-            .capabilities(capabilities(&provider))
+            .capabilities(self.identity.capabilities(&provider, Vec::new()))
             .lifetime(lifetime)
             .wire_format_policy(MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY)
             .padding_size(PADDING_BYTES)
@@ -210,13 +212,14 @@ impl MlsMembership {
         staged: &Staged<'_>,
         state: &MlsGroup,
     ) -> Result<Vec<GroupMember>, GroupError> {
-        let members: Vec<Member> = state.members().collect();
+        let members = named_members(staged, &self.identity, state)?;
         let check = self.check(false, Timestamp::default());
-        let trusts = check.judge_all(staged, members.iter().map(Leaf::of), Occasion::Message)?;
+        let leaves = members.iter().map(|(found, _)| Leaf::of(found));
+        let trusts = check.judge_all(staged, leaves, Occasion::Message)?;
         // Nobody may be asked.
         let Judged::Done(trusts) = trusts else { return Ok(Vec::new()) };
-        let member = |(found, trust): (Member, LeafTrust)| GroupMember {
-            name: name_in(&found.credential).unwrap_or_default(),
+        let member = |((found, name), trust): ((Member, String), LeafTrust)| GroupMember {
+            name,
             signature_key: SignatureKey::new(&found.signature_key).ok(),
             leaf_index: found.index.u32(),
             trust,
@@ -284,6 +287,20 @@ fn names_old_key(
     let scheme = suite_of(state).signature_algorithm();
     let own = identity.keys().pair_of(staged, scheme).map_err(refused)?;
     Ok(own.is_none_or(|own| own.public() != leaf.signature_key().as_slice()))
+}
+
+/// Whether this device's leaf in a group names a key before the device's own, carries another credential, or does
+/// not list a credential type that the device has or knows.
+fn is_outdated(
+    staged: &Staged<'_>,
+    state: &MlsGroup,
+    identity: &DeviceIdentity,
+) -> Result<bool, GroupError> {
+    let Some(leaf) = state.own_leaf_node() else { return Ok(false) };
+    let lists = |named: &CredentialType| leaf.capabilities().credentials().contains(named);
+    let is_as_now =
+        identity.carries(leaf.credential()) && identity.credential_types().iter().all(lists);
+    Ok(!is_as_now || names_old_key(staged, state, identity)?)
 }
 
 /// Whether this device's leaf names that key in any group, those that are being left included.

@@ -2,6 +2,7 @@
 
 mod fetch;
 mod leaf;
+mod owner;
 mod record;
 mod safety_number;
 mod trust;
@@ -13,10 +14,11 @@ pub use self::{
     trust::KeyPolicy,
 };
 pub(crate) use self::{
+    owner::{Leaf, named_members},
     record::{PeerRecord, peer_record},
     safety_number::safety_number,
     trust::{
-        Judged, Leaf, LeafCheck, Occasion, accept_untrusted, forget_contradicting, forget_gone,
+        Judged, LeafCheck, Occasion, accept_untrusted, forget_contradicting, forget_gone,
         note_untrusted, recheck_untrusted, trust_of, untrusted_in,
     },
     watch::{identity_findings, inviter_of, note_inviter, note_refused_invitation},

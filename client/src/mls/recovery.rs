@@ -19,7 +19,7 @@ use super::{
     statements::{Grounds, with_grounds},
 };
 use crate::{
-    ApiError, DeviceIdentity, RecoveryError,
+    ApiError, RecoveryError,
     storage::{fresh_command, randomize},
 };
 
@@ -148,9 +148,7 @@ impl<D> MlsConnection<D> {
         let (by, pool, key) =
             (&words.keys()?, self.identity().pool(), &self.identity().signature_key());
         // A device that is not registered may not read the list; the recovery key may.
-        let speaker = DeviceIdentity::with_keys(pool, by.clone());
-        let speaker = speaker.map_err(|err| RecoveryError::Key(err.into()))?;
-        let reader = &self.api().speaking_as(speaker);
+        let reader = &self.api().speaking_as(self.identity().speaking_with(by.clone()));
         let reply = with_grounds(|| async move {
             let request = Grounds::fetch(reader).await?.recovery(pool, by, key)?;
             self.api().recover(&request, fresh_command()).await

@@ -38,8 +38,8 @@ use super::{
     },
 };
 use crate::{
-    ApiClient, ApiError, DeviceIdentity, ExchangeError, OwnPackage, RefreshError, RegisterError,
-    Staged, StorageError, storage::fresh_command,
+    ApiClient, ApiError, ExchangeError, OwnPackage, RefreshError, RegisterError, Staged,
+    StorageError, storage::fresh_command,
 };
 
 /// The name of the record of a rotation under way.
@@ -150,7 +150,7 @@ impl<D> MlsConnection<D> {
     pub async fn resume_rotation(&self, now: Timestamp) -> Result<(), RefreshError> {
         let Some(next) = self.next_keys()? else { return Ok(()) };
         let previous = self.identity().signature_key();
-        let speaker = DeviceIdentity::with_keys(self.store().owner(), next.clone())?;
+        let speaker = self.identity().speaking_with(next.clone());
         let packages = self.pool().packages_of_next(&speaker, now)?;
         let leaf_keys = undeclared_leaf_keys(&self.store().stage()?, next.signature_key())?;
         let (api, following) = (self.api().speaking_as(speaker), Following { next, leaf_keys });

@@ -1,14 +1,14 @@
 //! Statements that the device signs: to vouch for another device, to agree to the next key, to declare a leaf
-//! key, to introduce somebody. Each names the ledger, and most the head of the user's device list: so they are
+//! key or a credential, to introduce somebody. Each names the ledger, and most the head of the user's device list: so they are
 //! made at each attempt, and never stored.
 
 use std::future::Future;
 
 use keypool_api::{
-    Code, ContactToken, DevicesReply, LeafKeyRequest, RecoverRequest, RecoveryKeyRequest,
-    RotateRequest, Voucher,
+    Code, ContactToken, CredentialRequest, DevicesReply, LeafKeyRequest, RecoverRequest,
+    RecoveryKeyRequest, RotateRequest, Voucher,
 };
-use keypool_ledger::{Hash, PoolId, Signature, SignatureKey, Timestamp};
+use keypool_ledger::{CredentialBytes, Hash, PoolId, Signature, SignatureKey, Timestamp};
 use keypool_projections::statement::{Agreement, LedgerId, Statement, contact_statement};
 
 use super::{connection::MlsConnection, identity::DeviceKeys};
@@ -112,6 +112,18 @@ impl Grounds {
         let agreement = Agreement::LeafKey(signature_scheme, &leaf_keyid);
         let Signed { head, until, proof } = self.sign(device, keys, agreement)?;
         Ok(LeafKeyRequest { signature_scheme, leaf_keyid, head, until, proof })
+    }
+
+    /// The declaration of the credential that a device's packages carry.
+    pub(super) fn credential(
+        &self,
+        device: &PoolId,
+        keys: &DeviceKeys,
+        credential: &CredentialBytes,
+    ) -> Result<CredentialRequest, ApiError> {
+        let agreement = Agreement::Credential(&credential.digest());
+        let Signed { head, until, proof } = self.sign(device, keys, agreement)?;
+        Ok(CredentialRequest { credential: credential.clone(), head, until, proof })
     }
 }
 

@@ -7,6 +7,8 @@ pub(crate) mod cooldown;
 
 pub(crate) mod copies;
 
+mod declarations;
+
 pub(crate) mod drift;
 
 mod lifetime_refusal;

@@ -57,7 +57,7 @@ fn a_welcome_of_an_impostor_with_an_unregistered_key_is_refused_and_costs_no_key
         let welcome = add_by(&false_alice, &made, &group("friday"), &service).welcome;
         let refused = bob.join(&welcome).await.unwrap_err();
         let JoinError::Impostor { inviter, why, .. } = &refused else { panic!("{refused:?}") };
-        assert_eq!((inviter.as_str(), *why), ("alice/main", OtherKey));
+        assert_eq!((inviter.as_str(), why), ("alice/main", &OtherKey));
         assert!(bob.groups().unwrap().is_empty());
         assert!(bob.connection().pool().has_private_keys(&made.reply.keypackage_ref).unwrap());
         let audit = bob.audit().unwrap();
@@ -174,7 +174,7 @@ fn a_third_member_that_is_added_later_in_another_name_is_marked_and_nothing_is_s
         };
         assert_eq!(change.added, ["carol/main"]);
         let [untrusted] = change.untrusted.as_slice() else { panic!("{change:?}") };
-        assert_eq!((untrusted.name.as_str(), untrusted.why), ("carol/main", OtherKey));
+        assert_eq!((untrusted.name.as_str(), &untrusted.why), ("carol/main", &OtherKey));
         let refused = alice.encrypt(&friday, b"who is there?").unwrap_err();
         assert!(matches!(refused, GroupError::UntrustedMembers { .. }), "{refused:?}");
         let trust = |name: &str| {
@@ -475,7 +475,7 @@ fn a_member_that_swaps_its_key_is_marked_and_once_accepted_stays_so() {
             panic!("it is a Commit")
         };
         let [untrusted] = change.untrusted.as_slice() else { panic!("{change:?}") };
-        assert_eq!((untrusted.name.as_str(), untrusted.why), ("carol/main", OtherKey));
+        assert_eq!((untrusted.name.as_str(), &untrusted.why), ("carol/main", &OtherKey));
         alice.encrypt(&friday, b"no").unwrap_err();
         alice.accept_untrusted(&friday).unwrap();
         alice.encrypt(&friday, b"accepted").unwrap();

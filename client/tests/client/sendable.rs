@@ -5,10 +5,10 @@
 use std::{fs, path::Path};
 
 use keypool_api::{
-    AcknowledgeRequest, ClaimRequest, CommitRequest, GroupRequest, LeafKeyRequest, MessageRequest,
-    PolicyRequest, ReconcileRequest, RecoverRequest, RecoveryKeyRequest, ReportRequest,
-    ReserveManyRequest, ReserveRequest, RevokeRequest, RotatePackagesRequest, SpendRequest,
-    UploadRequest, UsersDevicesRequest,
+    AcknowledgeRequest, ClaimRequest, CommitRequest, CredentialRequest, GroupRequest,
+    LeafKeyRequest, MessageRequest, PolicyRequest, ReconcileRequest, RecoverRequest,
+    RecoveryKeyRequest, ReportRequest, ReserveManyRequest, ReserveRequest, RevokeRequest,
+    RotatePackagesRequest, SpendRequest, UploadRequest, UsersDevicesRequest,
 };
 use keypool_client::{
     ApiClient, CommitPost, DeliveryService, EventStream, MlsClient, MlsConnection, PoolListener,
@@ -26,6 +26,7 @@ struct Given {
     acknowledge: AcknowledgeRequest,
     claim: ClaimRequest,
     commit: CommitRequest,
+    credential: CredentialRequest,
     leaf_key: LeafKeyRequest,
     make: GroupRequest,
     message: MessageRequest,
@@ -131,6 +132,7 @@ fn api(api: &ApiClient, given: &Given) {
     is_send(api.devices_of(""));
     is_send(api.device_list(""));
     is_send(api.declare_leaf_key(&given.leaf_key, id()));
+    is_send(api.declare_credential(&given.credential, id()));
     is_send(api.upload(&given.upload, id()));
     is_send(api.reserve(&given.reserve, id()));
     is_send(api.renew(&given.claim, id()));

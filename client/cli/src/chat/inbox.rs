@@ -74,7 +74,7 @@ impl Chat<'_> {
             }
             MailboxEventKind::InvitationRefused { group, inviter, why } => {
                 self.key_changes.are_due = true;
-                Some(trust::refused_invitation(&self.name(&group), &inviter, why))
+                Some(trust::refused_invitation(&self.name(&group), &inviter, &why))
             }
             MailboxEventKind::OtherSender { group, sender, named } => {
                 Some(trust::other_sender(&self.name(&group), &sender, &named))

@@ -157,7 +157,7 @@ impl Chat<'_> {
         self.client.accept_untrusted(group)?;
         let names: Vec<String> = members
             .iter()
-            .map(|member| marked(&member.name, &LeafTrust::Contradicts(member.why)))
+            .map(|member| marked(&member.name, &LeafTrust::Contradicts(member.why.clone())))
             .collect();
         Ok(format!("{} in {name}: accepted; what you write goes to them", names.join(", ")))
     }

@@ -5,7 +5,7 @@ use keypool_client::{GroupError, LeafContradiction, PoolId, SendError, Untrusted
 use super::names::{UNTRUSTED, person, target};
 
 /// The text for an invitation that was refused.
-pub(super) fn refused_invitation(group: &str, inviter: &str, why: LeafContradiction) -> String {
+pub(super) fn refused_invitation(group: &str, inviter: &str, why: &LeafContradiction) -> String {
     let (who, user) = (person(inviter), user_of(inviter));
     let next = match why {
         LeafContradiction::KeysChanged => format!("/accept {user} shows how they have changed"),
@@ -71,7 +71,7 @@ mod tests {
     fn a_refusal_says_why_and_the_next_step() {
         let refused = |why| refused_invitation("friday", "bob/phone", why);
         let said =
-            [refused(LeafContradiction::UnknownDevice), refused(LeafContradiction::KeysChanged)];
+            [refused(&LeafContradiction::UnknownDevice), refused(&LeafContradiction::KeysChanged)];
         insta::assert_snapshot!(said.join("\n"), @"
         an invitation to friday in the name of bob/phone was refused: the user has no such device. Somebody else may be using bob's name: ask bob by another way than this chat
         an invitation to friday in the name of bob/phone was refused: the user's keys have changed, and the new ones were not accepted. /accept bob shows how they have changed

@@ -224,7 +224,7 @@ impl<D: DeliveryService> MlsConnection<D> {
         post: &CommitPost,
         (not_kept, now): (Vec<PoolId>, Timestamp),
     ) -> Result<CommitState, GroupError> {
-        let left = left_on(staged, &post.group)?;
+        let left = left_on(staged, &post.group, self.identity())?;
         let standing = merge_on(staged, post)?;
         if standing == CommitState::Pending && self.delivery().is_the_servers() {
             let (group, mark) = (post.group.clone(), Hash::of(&post.commit));

@@ -173,7 +173,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             Err(ItemError::Impostor { inviter, why }) => {
                 drop(staged);
                 let (staged, group) = (self.store.stage()?, group.clone());
-                note_refused_invitation(&staged, &inviter, why, check.now)?;
+                note_refused_invitation(&staged, &inviter, why.clone(), check.now)?;
                 (staged, Some(MailboxEventKind::InvitationRefused { group, inviter, why }))
             }
             Err(ItemError::Unreadable(why, tried)) => {

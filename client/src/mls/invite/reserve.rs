@@ -58,7 +58,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         Ok((wanted, missing))
     }
 
-    /// Declares the keys by which the invitees will know this device's leaf, and looks the invitees' users up.
+    /// Declares the keys and the credential by which the invitees will know this device's leaf, and looks the invitees' users up.
     /// Returns those whose keys do not follow from the known ones.
     async fn look_up(
         &self,
@@ -66,11 +66,12 @@ impl<D: DeliveryService> Inviter<'_, D> {
     ) -> Result<BTreeMap<String, PeerDoubt>, InviteError> {
         let named = invitees.iter().filter(|invitee| invitee.pool().is_ok());
         let users: BTreeSet<String> = named.map(|invitee| invitee.user.clone()).collect();
-        let looked_up = match self.connection.declare_leaf_keys().await {
-            Ok(()) => self.connection.fetch_peers(&users, self.now).await,
-            Err(error) => Err(error),
+        let declare_and_look_up = async || {
+            self.connection.declare_leaf_keys().await?;
+            self.connection.declare_credential(self.now).await?;
+            self.connection.fetch_peers(&users, self.now).await
         };
-        match looked_up {
+        match declare_and_look_up().await {
             Ok(()) => {}
             Err(ExchangeError::Api(error)) => return Err(InviteError::from_api(error)),
             Err(ExchangeError::Storage(error)) => return Err(error.into()),

@@ -7,7 +7,7 @@ use openmls::{group::CommitMessageBundle, key_packages::KeyPackage};
 
 use super::{
     MlsMembership, OfferedPackage, bytes_of,
-    commits::{open_for_commit, remember_pending, removed_by},
+    commits::{open_for_commit, remember_pending},
     offers::{self, Sifted},
     refused,
 };
@@ -75,7 +75,7 @@ impl MlsMembership {
         now: Timestamp,
     ) -> Result<Sorted, GroupError> {
         let state = open_for_commit(staged, group)?;
-        let Sifted { good, mut bad } = offers::sift(staged, &state, offers, now)?;
+        let Sifted { good, mut bad } = offers::sift(staged, (&state, &self.identity), offers, now)?;
         if good.is_empty() {
             return Ok(Sorted { made: None, bad });
         }
@@ -161,7 +161,7 @@ impl MlsMembership {
         remember_pending(staged, group, &commit)?;
         Ok(PendingAdd {
             commit,
-            removed: removed_by(&state),
+            removed: self.removed_by(staged, &state)?,
             welcome: bytes_of(&welcome)?,
             epoch,
             keypackage_refs: sounds.iter().map(|(offer, _)| offer.keypackage_ref.clone()).collect(),

@@ -12,14 +12,14 @@ use openmls::{
         QueuedRemoveProposal,
     },
     messages::proposals::Proposal,
-    prelude::LeafNodeIndex,
+    prelude::{LeafNodeIndex, LeafNodeParameters},
 };
 use openmls_traits::OpenMlsProvider;
 
-use super::{MlsMembership, bytes_of, names_old_key, open, refused, removals::Room, signer_of};
+use super::{MlsMembership, bytes_of, is_outdated, open, refused, removals::Room, signer_of};
 use crate::{
-    CommitPost, GroupError, Staged,
-    mls::{name_in, names, peers::forget_gone},
+    CommitPost, DeviceIdentity, GroupError, Staged,
+    mls::peers::{forget_gone, named_members},
 };
 
 /// The prefix of the names of the records of pending Commits.
@@ -82,7 +82,7 @@ impl MlsMembership {
         member: &PoolId,
     ) -> Result<PendingCommit, GroupError> {
         let staged = self.store.stage()?;
-        let is_named = |found: &Member| names(&found.credential, member);
+        let is_named = |_: &Member, name: &str| name == member.user() || name == member.to_string();
         let Some(pending) = self.remove_where_on(&staged, group, is_named)? else {
             return Err(GroupError::NotAMember { group: group.clone(), member: member.clone() });
         };
@@ -99,8 +99,7 @@ impl MlsMembership {
         user: &str,
         device: Option<&str>,
     ) -> Result<Option<PendingCommit>, GroupError> {
-        let is_named = |found: &Member| {
-            let name = name_in(&found.credential).unwrap_or_default();
+        let is_named = |_: &Member, name: &str| {
             let its = name.parse::<PoolId>().ok().filter(|its| its.user() == user);
             its.is_some_and(|its| device.is_none_or(|device| its.device() == device))
         };
@@ -116,7 +115,7 @@ impl MlsMembership {
         keys: &[SignatureKey],
     ) -> Result<Option<PendingCommit>, GroupError> {
         let is_meant =
-            |found: &Member| keys.iter().any(|key| found.signature_key == key.as_bytes());
+            |found: &Member, _: &str| keys.iter().any(|key| found.signature_key == key.as_bytes());
         self.remove_where_on(staged, group, is_meant)
     }
 
@@ -124,11 +123,12 @@ impl MlsMembership {
         &self,
         staged: &Staged<'_>,
         group: &GroupId,
-        is_meant: impl Fn(&Member) -> bool,
+        is_meant: impl Fn(&Member, &str) -> bool,
     ) -> Result<Option<PendingCommit>, GroupError> {
         let state = open_for_commit(staged, group)?;
-        let leaves: Vec<LeafNodeIndex> =
-            state.members().filter(is_meant).map(|found| found.index).collect();
+        let members = named_members(staged, &self.identity, &state)?;
+        let meant = members.iter().filter(|(found, name)| is_meant(found, name));
+        let leaves: Vec<LeafNodeIndex> = meant.map(|(found, _)| found.index).collect();
         if leaves.is_empty() {
             return Ok(None);
         }
@@ -178,13 +178,13 @@ impl MlsMembership {
         group: &GroupId,
     ) -> Result<PendingCommit, GroupError> {
         let state = open_for_commit(staged, group)?;
-        if names_old_key(staged, &state, &self.identity)? {
+        if is_outdated(staged, &state, &self.identity)? {
             return self.rekey_on(staged, group, state);
         }
         self.pending_on(staged, group, state, (|commit| commit.force_self_update(true), &[]))
     }
 
-    /// Makes the Commit that puts the device's key in the place of the one its leaf names.
+    /// Makes the Commit that puts the device's key and credential in the place of those in its leaf.
     fn rekey_on(
         &self,
         staged: &Staged<'_>,
@@ -194,13 +194,16 @@ impl MlsMembership {
         let epoch = state.epoch().as_u64();
         let (provider, own) = (staged.provider(), state.own_leaf_index());
         let old = signer_of(staged, &state, &self.identity)?;
-        let mut room = Room::beside(&state, &[]);
+        let mut room = Room::beside(named_members(staged, &self.identity, &state)?, own, &[]);
         let scheme = state.ciphersuite().signature_algorithm();
         let new = self.identity.keys().pair_or_new(staged, scheme).map_err(refused)?;
         let credential_with_key = self.identity.credential_with(&new);
         let new = NewSignerBundle { signer: new.as_ref(), credential_with_key };
+        let capabilities = self.identity.capabilities(&provider, Vec::new());
+        let leaf = LeafNodeParameters::builder().with_capabilities(capabilities).build();
         let made = state
             .commit_builder()
+            .leaf_node_parameters(leaf)
             .force_self_update(true)
             .load_psks(provider.storage())
             .map_err(refused)?
@@ -216,7 +219,7 @@ impl MlsMembership {
             .map_err(refused)?;
         let commit = bytes_of(made.commit())?;
         remember_pending(staged, group, &commit)?;
-        Ok(PendingCommit { commit, epoch, removed: removed_by(&state) })
+        Ok(PendingCommit { commit, epoch, removed: self.removed_by(staged, &state)? })
     }
 
     /// Makes a Commit and notes that it is pending.
@@ -231,7 +234,7 @@ impl MlsMembership {
         let made = self.commit_on(staged, &mut state, shape)?;
         let commit = bytes_of(made.commit())?;
         remember_pending(staged, group, &commit)?;
-        Ok(PendingCommit { commit, epoch, removed: removed_by(&state) })
+        Ok(PendingCommit { commit, epoch, removed: self.removed_by(staged, &state)? })
     }
 
     /// Makes a Commit of the requested changes, and of others' proposals, as far as
@@ -256,7 +259,7 @@ impl MlsMembership {
     ) -> Result<T, GroupError> {
         let (provider, own) = (staged.provider(), state.own_leaf_index());
         let (shape, removed) = shape;
-        let mut room = Room::beside(state, removed);
+        let mut room = Room::beside(named_members(staged, &self.identity, state)?, own, removed);
         let take_up = |proposal: &QueuedProposal| match proposal.sender() {
             // What this Commit is made for.
             Sender::Member(sender) if *sender == own => !removes(proposal, own),
@@ -269,6 +272,24 @@ impl MlsMembership {
             .build(provider.rand(), provider.crypto(), signer.as_ref(), take_up)
             .map_err(refused)?;
         then(built)
+    }
+
+    /// The devices that the pending Commit removes with all of their leaves.
+    pub(super) fn removed_by(
+        &self,
+        staged: &Staged<'_>,
+        state: &MlsGroup,
+    ) -> Result<Vec<PoolId>, GroupError> {
+        let Some(commit) = state.pending_commit() else { return Ok(Vec::new()) };
+        let leaves: Vec<LeafNodeIndex> =
+            commit.remove_proposals().map(|remove| remove.remove_proposal().removed()).collect();
+        let members = named_members(staged, &self.identity, state)?;
+        let named = |(_, name): (Member, String)| name.parse::<PoolId>().ok();
+        let (gone, staying): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|(found, _)| leaves.contains(&found.index));
+        let staying: BTreeSet<PoolId> = staying.into_iter().filter_map(named).collect();
+        let gone: BTreeSet<PoolId> = gone.into_iter().filter_map(named).collect();
+        Ok(gone.difference(&staying).cloned().collect())
     }
 
     /// Takes the pending Commit as the group's new state: it has been accepted. Returns the epoch
@@ -311,29 +332,21 @@ fn removes(proposal: &QueuedProposal, leaf: LeafNodeIndex) -> bool {
     matches!(proposal.proposal(), Proposal::Remove(remove) if remove.removed() == leaf)
 }
 
-/// The devices that the pending Commit removes with all of their leaves.
-pub(super) fn removed_by(state: &MlsGroup) -> Vec<PoolId> {
-    let Some(commit) = state.pending_commit() else { return Vec::new() };
-    let leaves: Vec<LeafNodeIndex> =
-        commit.remove_proposals().map(|remove| remove.remove_proposal().removed()).collect();
-    let named = |found: Member| name_in(&found.credential)?.parse::<PoolId>().ok();
-    let (gone, staying): (Vec<Member>, Vec<Member>) =
-        state.members().partition(|found| leaves.contains(&found.index));
-    let staying: BTreeSet<PoolId> = staying.into_iter().filter_map(named).collect();
-    let gone: BTreeSet<PoolId> = gone.into_iter().filter_map(named).collect();
-    gone.difference(&staying).cloned().collect()
-}
-
 /// The names of the members whose own proposals to leave the pending Commit takes up, as an operation has them.
-pub(crate) fn left_on(staged: &Staged<'_>, group: &GroupId) -> Result<Vec<String>, GroupError> {
+pub(crate) fn left_on(
+    staged: &Staged<'_>,
+    group: &GroupId,
+    identity: &DeviceIdentity,
+) -> Result<Vec<String>, GroupError> {
     let state = open(staged, group)?;
     let Some(commit) = state.pending_commit() else { return Ok(Vec::new()) };
     let own_wish = |remove: QueuedRemoveProposal<'_>| {
         let leaf = remove.remove_proposal().removed();
         (*remove.sender() == Sender::Member(leaf)).then_some(leaf)
     };
-    let leaves = commit.remove_proposals().filter_map(own_wish);
-    Ok(leaves.filter_map(|leaf| name_in(state.member(leaf)?)).collect())
+    let leaves: Vec<LeafNodeIndex> = commit.remove_proposals().filter_map(own_wish).collect();
+    let members = named_members(staged, identity, &state)?.into_iter();
+    Ok(members.filter(|(found, _)| leaves.contains(&found.index)).map(|(_, name)| name).collect())
 }
 
 /// The state of a Commit, as the operation leaves its group. Another Commit of the same epoch is not

@@ -20,7 +20,7 @@ use crate::{
         keypackage_pool::{
             has_private_keys, is_last_resort, note_joined, record_spent, was_joined,
         },
-        ledger_ref, name_in,
+        ledger_ref,
         peers::{
             Judged, Leaf, LeafCheck, LeafTrust, Occasion, UntrustedMember, note_inviter,
             note_refused_invitation, note_untrusted,
@@ -93,7 +93,7 @@ impl MlsMembership {
         drop(staged);
         if let JoinError::Impostor { inviter, why, .. } = &error {
             let staged = self.store.stage()?;
-            note_refused_invitation(&staged, inviter, *why, check.now)?;
+            note_refused_invitation(&staged, inviter, why.clone(), check.now)?;
             staged.commit()?;
         }
         if let JoinError::Rejected { keypackage_ref, .. } = &error {
@@ -131,7 +131,7 @@ pub(crate) fn join_on(
     make_way(staged, &group)?;
     let invitation = builder.skip_lifetime_validation().build().map_err(failed)?;
     let sender = invitation.welcome_sender().map_err(|err| rejected(err.into()))?;
-    let inviter = name_in(sender.credential()).unwrap_or_default();
+    let inviter = Leaf::of_node(sender).name(staged, check.identity)?;
     let (members, from) =
         (invitation.members().collect::<Vec<_>>(), invitation.welcome_sender_index());
     let trusts = match check.judge_all(staged, members.iter().map(Leaf::of), Occasion::Join)? {
@@ -146,7 +146,7 @@ pub(crate) fn join_on(
     if let LeafTrust::Contradicts(why) = trust {
         return Err(JoinError::Impostor { keypackage_ref, inviter, why });
     }
-    let untrusted = untrusted_of(members.iter().zip(&trusts));
+    let untrusted = untrusted_of(staged, members.iter().zip(&trusts), check)?;
     note_untrusted(staged, &group, &untrusted)?;
     let state = invitation.into_group(&provider).map_err(failed)?;
     record_spent(staged, &keypackage_ref, (&group, device_named(&inviter)), now)?;
@@ -171,12 +171,12 @@ pub(crate) fn join_on(
 
 /// The members whose leaves somebody else may have made.
 fn untrusted_of<'a>(
+    staged: &Staged<'_>,
     members: impl Iterator<Item = (&'a Member, &'a LeafTrust)>,
-) -> Vec<UntrustedMember> {
-    let untrusted = |(member, trust): (&Member, &LeafTrust)| {
-        Some(UntrustedMember::of(member, trust.impostor()?))
-    };
-    members.filter_map(untrusted).collect()
+    check: &LeafCheck<'_>,
+) -> Result<Vec<UntrustedMember>, StorageError> {
+    let impostors = members.filter_map(|(member, trust)| Some((member, trust.impostor()?)));
+    impostors.map(|(member, why)| check.untrusted(staged, member, why)).collect()
 }
 
 /// The device a member's name is of; none if it names a user alone, as other implementations may.

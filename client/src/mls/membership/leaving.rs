@@ -7,8 +7,8 @@ use openmls::treesync::{LeafNode, LeafNodeSource};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MlsMembership, bytes_of, commits::open_for_commit, delete, forget, names_old_key, open,
-    refused, signer_of,
+    MlsMembership, bytes_of, commits::open_for_commit, delete, forget, is_outdated, open, refused,
+    signer_of,
 };
 use crate::{GroupError, Staged, StorageError};
 
@@ -33,8 +33,8 @@ impl MlsMembership {
         groups_on(&self.store.stage()?)
     }
 
-    /// Whether this device's leaf is still the one from its package, which has a lifetime, or names a key
-    /// that is not the device's any more: `update_keys` replaces it.
+    /// Whether this device's leaf is still the one from its package, which has a lifetime, or names a key or
+    /// carries a credential that is not the device's any more: `update_keys` replaces it.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl MlsMembership {
         let state = open(&staged, group)?;
         let source = state.own_leaf_node().map(LeafNode::leaf_node_source);
         let is_from_package = matches!(source, Some(LeafNodeSource::KeyPackage(_)));
-        let is_due = is_from_package || names_old_key(&staged, &state, &self.identity)?;
+        let is_due = is_from_package || is_outdated(&staged, &state, &self.identity)?;
         Ok(is_due && state.members().count() > 1)
     }
 

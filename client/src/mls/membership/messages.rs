@@ -4,12 +4,14 @@ use std::{fmt, iter};
 
 use keypool_ledger::{GroupId, Timestamp};
 use openmls::{
+    credentials::Credential,
     framing::{
         ContentType, MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
         Sender,
     },
     group::{Member, MlsGroup, ProcessMessageError, StagedCommit},
     messages::proposals::Proposal,
+    prelude::LeafNodeIndex,
     treesync::LeafNode,
 };
 use serde::{Deserialize, Serialize};
@@ -210,7 +212,7 @@ fn take_in(
     let group = GroupId::new(state.group_id().as_slice())
         .map_err(|err| MessageError::NotAMessage(err.into()))?;
     let from = processed.sender().clone();
-    let sender = name_in(processed.credential()).unwrap_or_default();
+    let sender = sender_name(staged, state, (&from, processed.credential()), check)?;
     let received = match processed.into_content() {
         ProcessedMessageContent::ApplicationMessage(message) => {
             let trust = match judge_sender(staged, state, &from, check)? {
@@ -229,12 +231,12 @@ fn take_in(
             Received::Proposed { group, sender, to_leave }
         }
         ProcessedMessageContent::StagedCommitMessage(commit) => {
-            check_names(&group, state, &from, &sender, &commit)?;
             let impostors = match judge_commit(staged, &commit, check)? {
                 Judged::Done(impostors) => impostors,
                 Judged::KeysNeeded(users) => return Ok(Judged::KeysNeeded(users)),
             };
-            let mut change = merge(staged, group, sender, state, *commit)?;
+            check_names(staged, state, (&group, &from, &sender), &commit, check)?;
+            let mut change = merge(staged, (group, sender), state, *commit, check)?;
             if !change.removed_self {
                 change.untrusted = note_impostors(staged, state, &change.group, &impostors, check)?;
             }
@@ -308,11 +310,11 @@ fn note_impostors(
 ) -> Result<Vec<UntrustedMember>, MessageError> {
     let members: Vec<Member> = state.members().collect();
     recheck_untrusted(staged, group, &members, check).map_err(GroupError::from)?;
-    let untrusted = |member: &Member| {
+    let found = members.iter().filter_map(|member| {
         let (_, why) = impostors.iter().find(|(key, _)| *key == member.signature_key)?;
-        Some(UntrustedMember::of(member, *why))
-    };
-    let untrusted: Vec<UntrustedMember> = members.iter().filter_map(untrusted).collect();
+        Some(check.untrusted(staged, member, why.clone()))
+    });
+    let untrusted = found.collect::<Result<Vec<_>, _>>().map_err(GroupError::from)?;
     note_untrusted(staged, group, &untrusted).map_err(GroupError::from)?;
     // One that was accepted is not told again.
     let mut new = untrusted_in(staged, group).map_err(GroupError::from)?;
@@ -320,30 +322,60 @@ fn note_impostors(
     Ok(new)
 }
 
+/// The name of a message's sender: that of its leaf, unless the leaf is another by now.
+fn sender_name(
+    staged: &Staged<'_>,
+    state: &MlsGroup,
+    (from, credential): (&Sender, &Credential),
+    check: &LeafCheck<'_>,
+) -> Result<String, GroupError> {
+    let leaf = match from {
+        Sender::Member(index) => state.member_at(*index),
+        _ => None,
+    };
+    match leaf.filter(|member| member.credential == *credential) {
+        Some(member) => Ok(Leaf::of(&member).name(staged, check.identity)?),
+        None => Ok(name_in(credential).unwrap_or_default()),
+    }
+}
+
+/// The name of the member in a place of the group.
+fn name_at(
+    staged: &Staged<'_>,
+    state: &MlsGroup,
+    index: LeafNodeIndex,
+    check: &LeafCheck<'_>,
+) -> Result<String, GroupError> {
+    match state.member_at(index) {
+        Some(member) => Ok(Leaf::of(&member).name(staged, check.identity)?),
+        None => Ok(String::new()),
+    }
+}
+
 /// Refuses a Commit by which a member would go by another name than the group knows.
 fn check_names(
-    group: &GroupId,
+    staged: &Staged<'_>,
     state: &MlsGroup,
-    from: &Sender,
-    sender: &str,
+    (group, from, sender): (&GroupId, &Sender, &str),
     commit: &StagedCommit,
+    check: &LeafCheck<'_>,
 ) -> Result<(), MessageError> {
-    let changed = |was: String, becomes: String| {
-        let group = group.clone();
-        if was == becomes {
-            Ok(())
-        } else {
-            Err(MessageError::IdentityChanged { group, was, becomes })
+    let check_name = |was: String, leaf: &LeafNode| {
+        let renamed = Leaf::of_node(leaf).renames(&was, staged, check.identity);
+        match renamed.map_err(GroupError::from)? {
+            Some(becomes) => {
+                Err(MessageError::IdentityChanged { group: group.clone(), was, becomes })
+            }
+            None => Ok(()),
         }
     };
     if let (Sender::Member(_), Some(leaf)) = (from, commit.update_path_leaf_node()) {
-        changed(sender.to_owned(), name_in(leaf.credential()).unwrap_or_default())?;
+        check_name(sender.to_owned(), leaf)?;
     }
     for update in commit.update_proposals() {
         let Sender::Member(index) = update.sender() else { continue };
-        let was = state.member(*index).and_then(name_in).unwrap_or_default();
-        let leaf = update.update_proposal().leaf_node();
-        changed(was, name_in(leaf.credential()).unwrap_or_default())?;
+        let was = name_at(staged, state, *index, check)?;
+        check_name(was, update.update_proposal().leaf_node())?;
     }
     Ok(())
 }
@@ -351,20 +383,20 @@ fn check_names(
 /// Takes another member's Commit as the group's new state.
 fn merge(
     staged: &Staged<'_>,
-    group: GroupId,
-    sender: String,
+    (group, sender): (GroupId, String),
     state: &mut MlsGroup,
     commit: StagedCommit,
+    check: &LeafCheck<'_>,
 ) -> Result<Change, MessageError> {
     let added = commit.add_proposals().map(|add| {
-        name_in(add.add_proposal().key_package().leaf_node().credential()).unwrap_or_default()
+        let leaf = Leaf::of_node(add.add_proposal().key_package().leaf_node());
+        leaf.name(staged, check.identity).map_err(GroupError::from)
     });
-    let added = added.collect();
-    let removed = commit.remove_proposals().map(|remove| {
-        let leaving = state.member(remove.remove_proposal().removed());
-        leaving.and_then(name_in).unwrap_or_default()
-    });
-    let removed = removed.collect();
+    let added = added.collect::<Result<Vec<_>, _>>()?;
+    let removed = commit
+        .remove_proposals()
+        .map(|remove| name_at(staged, state, remove.remove_proposal().removed(), check));
+    let removed = removed.collect::<Result<Vec<_>, _>>()?;
     let removed_self = commit.self_removed();
     let own_commit_lost = state.pending_commit().is_some();
     state.merge_staged_commit(&staged.provider(), commit).map_err(refused)?;

@@ -8,14 +8,15 @@ use openmls::{
     group::MlsGroup,
     key_packages::{KeyPackage, KeyPackageIn, errors::KeyPackageVerifyError},
     prelude::ProtocolVersion,
-    treesync::errors::LifetimeError,
+    treesync::{LeafNode, errors::LifetimeError},
 };
 use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto};
 use tls_codec::{Deserialize, Serialize, VLBytes};
 
 use super::CLOCK_SKEW;
 use crate::{
-    AddError, BoxError, LeafTrust, PackageCheck, Provider, Staged, StorageError,
+    AddError, BoxError, DeviceIdentity, LeafContradiction, LeafOwner, LeafTrust, PackageCheck,
+    PresentedLeaf, Provider, Staged, StorageError,
     mls::{
         ledger_ref, names,
         peers::{Leaf, PeerRecord, peer_record, trust_of},
@@ -49,7 +50,7 @@ pub(super) struct Sifted<'a> {
 /// Checks each package, and that no device has two or is a member already.
 pub(super) fn sift<'a>(
     staged: &Staged<'_>,
-    state: &MlsGroup,
+    (state, identity): (&MlsGroup, &DeviceIdentity),
     offers: &'a [OfferedPackage],
     now: Timestamp,
 ) -> Result<Sifted<'a>, StorageError> {
@@ -60,8 +61,10 @@ pub(super) fn sift<'a>(
     for offer in offers {
         let (keypackage_ref, owner) = (offer.keypackage_ref.clone(), offer.owner.clone());
         let record = peer_record(staged, owner.user())?;
-        let admitted = admit(provider, state, (offer, record.as_ref()), now)
-            .and_then(|package| directory_names(record.as_ref(), &owner, package));
+        let admitted = admit(provider, state, offer, now).and_then(|package| {
+            check_owner((record.as_ref(), identity), &owner, package.leaf_node())?;
+            Ok(package)
+        });
         let fault = match admitted {
             Err((check, source)) => {
                 AddError::PackageRejected { keypackage_ref, owner, check, source }
@@ -83,22 +86,44 @@ pub(super) fn sift<'a>(
     Ok(sifted)
 }
 
-/// Checks that the leaf of a package does not contradict the known keys of its owner.
-fn directory_names(
-    record: Option<&PeerRecord>,
+/// Checks that the leaf of a package is its owner's, by the app's judgement or by the known keys.
+fn check_owner(
+    (record, identity): (Option<&PeerRecord>, &DeviceIdentity),
     owner: &PoolId,
-    package: KeyPackage,
-) -> Result<KeyPackage, FailedCheck> {
-    match trust_of(record, owner, &Leaf::of_node(package.leaf_node())) {
-        LeafTrust::Contradicts(why) => Err((PackageCheck::Directory, Some(why.to_string().into()))),
-        LeafTrust::Verified | LeafTrust::Known | LeafTrust::Unchecked => Ok(package),
+    node: &LeafNode,
+) -> Result<(), FailedCheck> {
+    let credential = node.credential();
+    let leaf = Leaf::of_node(node);
+    let contradicts =
+        |why: LeafContradiction| (PackageCheck::Directory, Some(why.to_string().into()));
+    let presented = PresentedLeaf::new(credential, node.signature_key().as_slice());
+    let (named, is_named_by_app) = match identity.owner_of(&presented) {
+        LeafOwner::Trusted(named) if named == *owner => return Ok(()),
+        LeafOwner::Refused { reason } => {
+            return Err(contradicts(LeafContradiction::RefusedByApp { reason }));
+        }
+        LeafOwner::Trusted(named) | LeafOwner::Listed(named) => (named == *owner, true),
+        LeafOwner::Undecided => {
+            let is_declared = record.is_some_and(|known| known.has_declared(owner, credential));
+            (is_declared || names(credential, owner), false)
+        }
+    };
+    if !named {
+        return Err((PackageCheck::Identity, None));
+    }
+    if record.is_some_and(|known| known.declares_other(owner, credential)) {
+        return Err(contradicts(LeafContradiction::OtherCredential));
+    }
+    match trust_of(record, owner, (&leaf, is_named_by_app)) {
+        LeafTrust::Contradicts(why) => Err(contradicts(why)),
+        LeafTrust::Verified | LeafTrust::Known | LeafTrust::Unchecked => Ok(()),
     }
 }
 
 fn admit(
     provider: &Provider<'_, '_>,
     state: &MlsGroup,
-    (offer, owner): (&OfferedPackage, Option<&PeerRecord>),
+    offer: &OfferedPackage,
     now: Timestamp,
 ) -> Result<KeyPackage, FailedCheck> {
     let package = parse(&offer.bytes).map_err(|err| (PackageCheck::Encoding, Some(err)))?;
@@ -116,11 +141,6 @@ fn admit(
         .map_err(|err| (PackageCheck::Reference, Some(err)))?;
     if keypackage_ref != offer.keypackage_ref {
         return Err((PackageCheck::Reference, None));
-    }
-    let credential = package.leaf_node().credential();
-    let is_declared = owner.is_some_and(|owner| owner.has_declared(&offer.owner, credential));
-    if !is_declared && !names(credential, &offer.owner) {
-        return Err((PackageCheck::Identity, None));
     }
     if !may_be_used(&package, now) {
         return Err((PackageCheck::Lifetime, None));

@@ -6,12 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keypool_ledger::PoolId;
 use openmls::{
-    group::{MlsGroup, QueuedProposal},
+    group::{Member, QueuedProposal},
     messages::proposals::Proposal,
     prelude::LeafNodeIndex,
 };
-
-use crate::mls::name_in;
 
 /// The room that one Commit has for removals.
 pub(super) struct Room {
@@ -22,17 +20,19 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// The room of a Commit in a group that removes some leaves by itself.
-    pub(super) fn beside(state: &MlsGroup, removed: &[LeafNodeIndex]) -> Self {
+    /// The room of a Commit in a group with these members, that removes some leaves by itself.
+    pub(super) fn beside(
+        members: Vec<(Member, String)>,
+        own: LeafNodeIndex,
+        removed: &[LeafNodeIndex],
+    ) -> Self {
         let user = |name: String| match name.parse::<PoolId>() {
             Ok(pool) => pool.user().to_owned(),
             Err(_) => name,
         };
-        let leaves = state
-            .members()
-            .map(|found| (found.index.u32(), user(name_in(&found.credential).unwrap_or_default())));
+        let leaves = members.into_iter().map(|(found, name)| (found.index.u32(), user(name)));
         let mut others: BTreeMap<u32, String> = leaves.collect();
-        let own = others.get(&state.own_leaf_index().u32()).cloned();
+        let own = others.get(&own.u32()).cloned();
         others.retain(|_, user| Some(&*user) != own.as_ref());
         let gone = removed.iter().filter_map(|leaf| others.get(&leaf.u32()).cloned()).collect();
         Self { others, gone }

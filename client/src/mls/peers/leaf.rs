@@ -20,7 +20,7 @@ pub enum LeafTrust {
 }
 
 /// How a leaf contradicts the known keys of the user it names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeafContradiction {
     /// Its credential names no device of a user.
@@ -42,12 +42,17 @@ pub enum LeafContradiction {
     NotIntroduced,
     /// The user's keys do not follow from those that were seen before.
     KeysChanged,
+    /// The app's [`CredentialValidator`](crate::CredentialValidator) has refused it.
+    RefusedByApp {
+        /// The app's reason.
+        reason: String,
+    },
 }
 
 impl LeafContradiction {
     /// Whether somebody else may be speaking under the name. A device that its user has removed is a member
     /// until somebody removes it from the group, and tells nobody's lie.
-    const fn is_impostor(self) -> bool {
+    const fn is_impostor(&self) -> bool {
         !matches!(self, Self::RemovedDevice)
     }
 }
@@ -55,6 +60,7 @@ impl LeafContradiction {
 impl fmt::Display for LeafContradiction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::RefusedByApp { reason } => return write!(f, "the app has refused it: {reason}"),
             Self::NamesNoDevice => "the credential names no device of a user",
             Self::UnknownUser => "no user of that name is registered",
             Self::UnknownDevice => "the user has no such device",
@@ -99,9 +105,9 @@ impl LeafTrust {
     }
 
     /// The contradiction that somebody else under the name would make.
-    pub(crate) const fn impostor(&self) -> Option<LeafContradiction> {
+    pub(crate) fn impostor(&self) -> Option<LeafContradiction> {
         match self {
-            Self::Contradicts(why) if why.is_impostor() => Some(*why),
+            Self::Contradicts(why) if why.is_impostor() => Some(why.clone()),
             _ => None,
         }
     }

@@ -1,22 +1,27 @@
 //! The record of a user's keys: the verified device list, and the person's decisions about it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use keypool_api::{UserDevices, has_signed};
-use keypool_ledger::{PoolId, SignatureKey, Timestamp};
+use keypool_ledger::{Event, Hash, PoolId, SignatureKey, Timestamp};
 use keypool_projections::{
-    directory::{DeviceList, ListedDevice, Origin},
+    directory::{DeviceChange, DeviceList, ListedDevice, Origin},
     statement::LedgerId,
 };
 use openmls::credentials::Credential;
 use serde::{Deserialize, Serialize};
 
-use crate::{Staged, StorageError, mls::credential_hash};
+use crate::{
+    Staged, StorageError,
+    mls::{credential_hash, names},
+};
 
 /// The prefix of the names of the records of peers.
 const RECORD_PREFIX: &str = "peer/";
 /// How many changes are kept of a peer.
 const CHANGES_MAX: usize = 64;
+/// How many declared credentials are kept of a device.
+const DECLARED_MAX: usize = 64;
 
 /// The state of a user's keys, as this device knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +138,10 @@ pub(crate) struct PeerRecord {
     pub(crate) fetched_at: Timestamp,
     doubt: Option<(PeerDoubt, Timestamp)>,
     changes: Vec<PeerChange>,
+    /// The digests of the credentials that a device has declared since it was registered, the last one last:
+    /// leaves of groups carry them until the device replaces them there.
+    #[serde(default)]
+    declared: BTreeMap<String, Vec<Hash>>,
 }
 
 /// The record of a user, as an operation has it; `None` for one who was never looked up.
@@ -160,12 +169,18 @@ impl PeerRecord {
             fetched_at: now,
             doubt: None,
             changes: Vec::new(),
+            declared: BTreeMap::new(),
         }
     }
 
     /// Writes the record, as part of an operation.
     pub(crate) fn put(&self, staged: &Staged<'_>) -> Result<(), StorageError> {
         staged.put_app_record(&record_name(self.list.user()), self)
+    }
+
+    /// Whether the user has a history at the server.
+    pub(super) const fn is_listed(&self) -> bool {
+        self.list.position() > 0
     }
 
     /// The position of the last change that is known.
@@ -225,6 +240,24 @@ impl PeerRecord {
             self.note_changes(&before, &after, now);
         }
         self.list = after;
+        shown.history.iter().for_each(|change| self.note_declared(change));
+    }
+
+    /// Notes the credential that a verified change declares, and forgets those of a device that ends or begins.
+    fn note_declared(&mut self, change: &DeviceChange) {
+        let device = change.device.device();
+        match &change.event {
+            Event::CredentialDeclared { credential, .. } => {
+                let declared = self.declared.entry(device.to_owned()).or_default();
+                declared.push(credential.digest());
+                let surplus = declared.len().saturating_sub(DECLARED_MAX);
+                declared.drain(..surplus);
+            }
+            Event::Registered { .. } | Event::DeviceRemoved {} => {
+                self.declared.remove(device);
+            }
+            _ => {}
+        }
     }
 
     fn note_changes(&mut self, before: &DeviceList, after: &DeviceList, now: Timestamp) {
@@ -259,6 +292,22 @@ impl PeerRecord {
         declared.is_some_and(|declared| {
             credential_hash(credential).is_ok_and(|digest| digest == declared.digest())
         })
+    }
+
+    /// Whether a leaf of the user's device may carry a credential: one that names the device, or that the device
+    /// has declared since it was registered.
+    pub(super) fn has_carried(&self, device: &PoolId, credential: &Credential) -> bool {
+        let declared = self.declared.get(device.device()).map(Vec::as_slice).unwrap_or_default();
+        names(credential, device)
+            || self.has_declared(device, credential)
+            || credential_hash(credential).is_ok_and(|digest| declared.contains(&digest))
+    }
+
+    /// Whether the device has declared a credential for its packages, and it is another than this one.
+    pub(crate) fn declares_other(&self, device: &PoolId, credential: &Credential) -> bool {
+        let listed = self.list.device(device.device());
+        let has_declared = listed.is_some_and(|listed| listed.credential.is_some());
+        has_declared && !self.has_declared(device, credential)
     }
 
     /// The device that a key signs for.

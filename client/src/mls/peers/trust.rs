@@ -4,16 +4,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use data_encoding::HEXLOWER;
 use keypool_ledger::{GroupId, PoolId, Timestamp};
-use openmls::{credentials::Credential, group::Member, treesync::LeafNode};
+use openmls::group::Member;
 
 use super::{
     leaf::{LeafContradiction, LeafTrust, UntrustedMember},
-    record::{PeerRecord, peer_record, peer_records},
+    owner::{Leaf, NamedBy, ResolvedOwner},
+    record::{PeerRecord, peer_record},
 };
-use crate::{
-    DeviceIdentity, Staged, StorageError,
-    mls::{identity::has_key_pair, name_in, names},
-};
+use crate::{DeviceIdentity, Staged, StorageError, mls::identity::has_key_pair};
 
 /// The prefix of the names of the records of groups with members that are not trusted.
 const UNTRUSTED_PREFIX: &str = "untrusted/";
@@ -74,30 +72,10 @@ impl Occasion {
     }
 }
 
-/// A leaf as it is checked.
-pub(crate) struct Leaf<'a> {
-    credential: &'a Credential,
-    key: &'a [u8],
-}
-
-impl<'a> Leaf<'a> {
-    pub(crate) const fn new(credential: &'a Credential, key: &'a [u8]) -> Self {
-        Self { credential, key }
-    }
-
-    pub(crate) fn of(member: &'a Member) -> Self {
-        Self { credential: &member.credential, key: &member.signature_key }
-    }
-
-    pub(crate) fn of_node(node: &'a LeafNode) -> Self {
-        Self { credential: node.credential(), key: node.signature_key().as_slice() }
-    }
-}
-
 impl UntrustedMember {
-    pub(crate) fn of(member: &Member, why: LeafContradiction) -> Self {
+    fn new((member, name): (&Member, String), why: LeafContradiction) -> Self {
         Self {
-            name: name_in(&member.credential).unwrap_or_default(),
+            name,
             leaf_index: member.index.u32(),
             why,
             key: member.signature_key.clone(),
@@ -116,24 +94,27 @@ impl LeafCheck<'_> {
         occasion: Occasion,
         needed: &mut BTreeSet<String>,
     ) -> Result<LeafTrust, StorageError> {
-        let name = name_in(leaf.credential).unwrap_or_default();
-        let Ok(device) = name.parse::<PoolId>() else {
-            return judge_declared(staged, leaf);
-        };
         let own = self.identity.pool();
+        let (device, by) = match leaf.owner(staged, self.identity)? {
+            ResolvedOwner::Own => return Ok(LeafTrust::Verified),
+            ResolvedOwner::Trusted(device) if device != *own => return Ok(LeafTrust::Known),
+            ResolvedOwner::Trusted(device) => (device, NamedBy::App),
+            ResolvedOwner::Listed(device, by) => (device, by),
+            ResolvedOwner::Refused(reason) => {
+                return Ok(LeafTrust::Contradicts(LeafContradiction::RefusedByApp { reason }));
+            }
+            ResolvedOwner::Unknown => {
+                return Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice));
+            }
+        };
         if device.user() == own.user() && has_key_pair(staged, leaf.key) {
             return Ok(LeafTrust::Verified);
         }
-        if device == *own && name.contains('/') {
+        if device == *own && by != NamedBy::User {
             return Ok(LeafTrust::Contradicts(LeafContradiction::OtherKey));
         }
         let record = peer_record(staged, device.user())?;
-        let device = match &record {
-            // Other implementations name the user alone: it may be any of the devices.
-            Some(record) if !name.contains('/') => record.device_with(leaf.key).unwrap_or(device),
-            _ => device,
-        };
-        let mut trust = trust_of(record.as_ref(), &device, leaf);
+        let mut trust = trust_of(record.as_ref(), &device, (leaf, by == NamedBy::App));
         if occasion.is_new() && trust.is_known() && self.is_outdated(record.as_ref(), &device, leaf)
         {
             trust = LeafTrust::Contradicts(LeafContradiction::FormerKey);
@@ -161,6 +142,17 @@ impl LeafCheck<'_> {
         self.judge(staged, &Leaf::of(member), occasion, &mut BTreeSet::new())
     }
 
+    /// A member that contradicts the directory, with its name.
+    pub(crate) fn untrusted(
+        &self,
+        staged: &Staged<'_>,
+        member: &Member,
+        why: LeafContradiction,
+    ) -> Result<UntrustedMember, StorageError> {
+        let name = Leaf::of(member).name(staged, self.identity)?;
+        Ok(UntrustedMember::new((member, name), why))
+    }
+
     /// Whether the device has replaced the key of a leaf too long ago for the leaf to be new.
     fn is_outdated(&self, record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf<'_>) -> bool {
         let listed = record.and_then(|record| record.list().device(device.device()));
@@ -183,20 +175,13 @@ impl LeafCheck<'_> {
     }
 }
 
-/// Judges a leaf whose credential names no device: one of the known users may have declared it.
-fn judge_declared(staged: &Staged<'_>, leaf: &Leaf<'_>) -> Result<LeafTrust, StorageError> {
-    for record in peer_records(staged)? {
-        if let Some(device) = record.device_with(leaf.key)
-            && record.has_declared(&device, leaf.credential)
-        {
-            return Ok(trust_of(Some(&record), &device, leaf));
-        }
-    }
-    Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice))
-}
-
-/// Judges a leaf that names a device by the known keys of the user.
-pub(crate) fn trust_of(record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf<'_>) -> LeafTrust {
+/// Judges a leaf that names a device by the known keys of the user. One that the app says to be the device's may
+/// carry any credential as long as the device has declared none.
+pub(crate) fn trust_of(
+    record: Option<&PeerRecord>,
+    device: &PoolId,
+    (leaf, is_named_by_app): (&Leaf<'_>, bool),
+) -> LeafTrust {
     let Some(record) = record else { return LeafTrust::Unchecked };
     if record.doubt().is_some() {
         return LeafTrust::Contradicts(LeafContradiction::KeysChanged);
@@ -216,11 +201,9 @@ pub(crate) fn trust_of(record: Option<&PeerRecord>, device: &PoolId, leaf: &Leaf
     if !listed.introduced {
         return LeafTrust::Contradicts(LeafContradiction::NotIntroduced);
     }
-    let is_declared = match &listed.credential {
-        Some(_) => record.has_declared(device, leaf.credential),
-        None => names(leaf.credential, device),
-    };
-    match is_declared {
+    let may_carry = is_named_by_app && listed.credential.is_none()
+        || record.has_carried(device, leaf.credential);
+    match may_carry {
         false => LeafTrust::Contradicts(LeafContradiction::OtherCredential),
         true if record.is_verified() => LeafTrust::Verified,
         true => LeafTrust::Known,

@@ -76,8 +76,8 @@ impl<D> MlsConnection<D> {
     /// [`MlsConnection::watch_ledger`]. This is all the upkeep there is.
     ///
     /// Call it when the app starts, after each Welcome, and now and then. Within a minute of the last
-    /// one it asks nothing, unless a package of last resort was used or a rotation is unfinished, or a
-    /// [`PoolListener`](crate::PoolListener) was told that the pool is low or empty. While a listener receives
+    /// one it asks nothing, unless a package of last resort was used, a rotation is unfinished or the device's
+    /// credential is another, or a [`PoolListener`](crate::PoolListener) was told that the pool is low or empty. While a listener receives
     /// events, it relies on them and asks nothing as long as the pool is well, for five minutes at most.
     /// Repeating it changes nothing: a crash or a lost answer anywhere in it is made good by the next.
     ///
@@ -85,7 +85,10 @@ impl<D> MlsConnection<D> {
     ///
     /// Returns a [`RefreshError`]; the steps before it are kept.
     pub async fn refresh_key_packages(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
-        if self.is_rotating()? || self.pool().is_last_resort_used()? {
+        if self.is_rotating()?
+            || self.pool().is_last_resort_used()?
+            || self.is_credential_undeclared()?
+        {
             return self.refresh_now(now).await;
         }
         let is_due = !is_fresh(&self.store().stage()?, now)?;
@@ -114,6 +117,7 @@ impl<D> MlsConnection<D> {
         let _alone = self.lock_refresh().await;
         let round = self.subscription().begin_round();
         self.resume_rotation(now).await?;
+        self.declare_credential(now).await?;
         let (known, held) = (self.store().mirror_head(), self.pool().uploaded(now)?);
         let status = self.api().status().await?;
         let now = self.settle_clock().await?;

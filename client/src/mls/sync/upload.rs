@@ -7,11 +7,10 @@ use super::lifetime_refusal::note_refused;
 use crate::{
     ApiError, ExchangeError, MlsConnection,
     mls::{
-        identity::{note_declared, undeclared_leaf_keys},
+        identity::{forget_declared_credential, note_declared},
         keypackage_pool::{
             CreatedPackage, ServerStatus, record_revoked, record_server_status, record_uploaded,
         },
-        statements::{Grounds, with_grounds},
     },
     storage::fresh_command,
 };
@@ -20,6 +19,8 @@ use crate::{
 const BATCH_MAX: usize = 64;
 /// The server's word for the check that a package is signed with a key of the device.
 const SIGNATURE_KEY_CHECK: &str = "signature_key";
+/// The server's word for the check that a package carries the credential of the device.
+const IDENTITY_CHECK: &str = "identity";
 /// The server's word for the check that a package may be used now.
 const LIFETIME_CHECK: &str = "lifetime";
 
@@ -35,27 +36,6 @@ pub(super) struct Uploaded {
 }
 
 impl<D> MlsConnection<D> {
-    /// Tells the server of the keys of other signature schemes that it has not heard of: packages that these
-    /// have signed are refused otherwise, and others do not trust leaves with them.
-    pub(in crate::mls) async fn declare_leaf_keys(&self) -> Result<(), ExchangeError> {
-        let keys = self.identity().keys();
-        let undeclared = undeclared_leaf_keys(&self.store().stage()?, keys.signature_key())?;
-        if undeclared.is_empty() {
-            return Ok(());
-        }
-        for leaf_key in undeclared {
-            with_grounds(|| async {
-                let grounds = Grounds::fetch(self.api()).await?;
-                let request = grounds.leaf_key(self.store().owner(), &keys, leaf_key.clone())?;
-                self.api().declare_leaf_key(&request, fresh_command()).await
-            })
-            .await?;
-        }
-        let staged = self.store().stage()?;
-        note_declared(&staged, keys.signature_key(), true)?;
-        Ok(staged.commit()?)
-    }
-
     /// Uploads packages, and records the server's verdict on each.
     pub(super) async fn upload(
         &self,
@@ -88,9 +68,13 @@ impl<D> MlsConnection<D> {
                     note_refused(&staged, package.facts.last_resort, what)?;
                 }
             }
-            if items.iter().any(|item| item.check.as_deref() == Some(SIGNATURE_KEY_CHECK)) {
-                // The server was set back, perhaps, and has lost what was declared.
+            // The server or this home was set back, perhaps, and has lost what was declared.
+            let fails = |check| items.iter().any(|item| item.check.as_deref() == Some(check));
+            if fails(SIGNATURE_KEY_CHECK) {
                 note_declared(&staged, &self.identity().signature_key(), false)?;
+            }
+            if fails(IDENTITY_CHECK) {
+                forget_declared_credential(&staged)?;
             }
             said.as_ref().map_or(Ok(()), |said| record_server_status(&staged, said))?;
             staged.commit()?;

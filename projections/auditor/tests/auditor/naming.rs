@@ -28,8 +28,13 @@ fn hostile_log(dir: &Path) {
     };
     let made = || Event::GroupMade { creator: pool("bob") };
     let posted = Event::Posted { sender: pool("alice"), not_kept: Vec::new() };
-    let registered =
-        Event::Registered { signature_key, credential: name(), voucher: None, statement: None };
+    let registered = Event::Registered {
+        signature_key,
+        credential: name(),
+        voucher: None,
+        statement: None,
+        frontend: None,
+    };
     let records = vec![
         bobs(registered, &[]),
         bobs(Event::Uploaded(package("a").facts), b"a"),
