@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use data_encoding::BASE64;
-use keypool_ledger::{CommandId, codec};
+use keypool_ledger::{Clock, CommandId, codec};
 use keypool_projections::Counts;
 use keypool_transparency::{
     Checkpoint, NoteKey, ReceiptFile, ReceiptStanding, SignedNote, TimeStatement, Tree, TreeHash,

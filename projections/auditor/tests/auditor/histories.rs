@@ -208,7 +208,15 @@ pub(crate) fn sealed(records: Vec<Record>) -> Vec<Record> {
 /// A record as if a request of its own had written it at a second of the story.
 pub(crate) fn written(stream: StreamId, second: u64, event: Event, payload: &[u8]) -> Record {
     // Fields that came later are left out: the fixtures keep their bytes.
-    let later = [", statement: None", ", not_kept: []", ", accepted: []", ", told: []"];
+    let later = [
+        ", statement: None",
+        ", frontend: None",
+        ", not_kept: []",
+        ", accepted: []",
+        ", told: []",
+        ", failed: []",
+        ", available: []",
+    ];
     let name = later
         .iter()
         .fold(format!("{stream} {second} {event:?}"), |name, field| name.replace(field, ""));
