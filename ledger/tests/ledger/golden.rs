@@ -15,7 +15,9 @@ use keypool_ledger::{
 };
 use tempfile::TempDir;
 
-use self::histories::{frontend_history, history, identity_history, later_history, newest_history};
+use self::histories::{
+    frontend_history, history, identity_history, invitations_history, later_history, newest_history,
+};
 use super::{
     arbitrary::N_KINDS,
     support::{all, copy, open, read_journal, stream},
@@ -45,12 +47,19 @@ fn frontend_log() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-frontend")
 }
 
+/// The log of the kinds that came with answers to invitations and waiting lists.
+fn invitations_log() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-invitations")
+}
+
 /// How many kinds of events the first two logs have.
 const N_LATER_KINDS: usize = 21;
 /// How many kinds of events the first three logs have.
 const N_NEWEST_KINDS: usize = 30;
+/// How many kinds of events the first four logs have.
+const N_IDENTITY_KINDS: usize = 32;
 /// How many kinds of events there are.
-const N_ALL: usize = 32;
+const N_ALL: usize = 35;
 
 #[test]
 fn the_log_of_schema_1_is_read_for_ever() {
@@ -97,7 +106,7 @@ fn the_kinds_of_identity_in_schema_1_are_read_for_ever() {
     let logs = [golden_log(1), later_log(), newest_log()].map(|log| read_journal(&log).unwrap());
     let kinds: BTreeSet<_> =
         logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
-    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_eq!(kinds.len(), N_IDENTITY_KINDS, "with the others it has every kind of its time");
     assert_written_and_opened(&identity_log(), identity_history(), &records);
 }
 
@@ -107,6 +116,19 @@ fn the_registrations_by_a_frontend_in_schema_1_are_read_for_ever() {
     let lines: Vec<_> = records.iter().map(line).collect();
     assert_snapshot!(lines.join("\n"));
     assert_written_and_opened(&frontend_log(), frontend_history(), &records);
+}
+
+#[test]
+fn the_kinds_of_answered_invitations_in_schema_1_are_read_for_ever() {
+    let records = read_journal(&invitations_log()).unwrap();
+    let lines: Vec<_> = records.iter().map(line).collect();
+    assert_snapshot!(lines.join("\n"));
+    let logs = [golden_log(1), later_log(), newest_log(), identity_log(), frontend_log()];
+    let logs = logs.map(|log| read_journal(&log).unwrap());
+    let kinds: BTreeSet<_> =
+        logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
+    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_written_and_opened(&invitations_log(), invitations_history(), &records);
 }
 
 /// A history is written with the bytes of its golden log, and a log opens with them.
@@ -176,6 +198,7 @@ fn write_the_golden_log_of_later_kinds() {
         (newest_log(), newest_history()),
         (identity_log(), identity_history()),
         (frontend_log(), frontend_history()),
+        (invitations_log(), invitations_history()),
     ] {
         if !golden.exists() {
             let dir = TempDir::new().unwrap();

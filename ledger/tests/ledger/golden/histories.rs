@@ -1,9 +1,9 @@
 //! The events of the golden logs.
 
 use keypool_ledger::{
-    CommandId, CredentialBytes, Event, GroupId, Hash, KeyPackageRef, LeaveCause, NewEvent, PoolId,
-    ReleaseReason, ReservationId, ReservePolicy, RevokeReason, RuleSettings, Signature,
-    SignatureKey, SignedStatement, StreamId, Timestamp,
+    CommandId, CredentialBytes, Event, GroupId, Hash, InvitationAnswer, KeyPackageRef, LeaveCause,
+    NewEvent, PoolId, ReleaseReason, ReservationId, ReservePolicy, RevokeReason, RuleSettings,
+    Signature, SignatureKey, SignedStatement, StreamId, Timestamp, WelcomeFault,
 };
 use uuid::Uuid;
 
@@ -21,6 +21,7 @@ pub(super) fn later_history() -> Vec<(StreamId, NewEvent)> {
         overrun,
         accepted: Vec::new(),
         told: Vec::new(),
+        available: Vec::new(),
     };
     let overrun = |dropped_through| Event::Overrun { dropped_through, group: None, sender: None };
     let reservation = ReservationId(Uuid::from_u128(1));
@@ -46,7 +47,7 @@ pub(super) fn later_history() -> Vec<(StreamId, NewEvent)> {
             },
             700,
         ),
-        (group(), Event::Welcomed { to: vec![device("bob/laptop")] }, 3_000),
+        (group(), Event::Welcomed { to: vec![device("bob/laptop")], by: None }, 3_000),
         (group(), Event::Posted { sender: device("bob/laptop"), not_kept: Vec::new() }, 90),
         (mailbox(), acknowledged(8, false), 0),
         (mailbox(), overrun(0), 0),
@@ -151,6 +152,7 @@ pub(super) fn newest_history() -> Vec<(StreamId, NewEvent)> {
                 overrun: false,
                 accepted: vec![id()],
                 told: vec![id()],
+                available: Vec::new(),
             },
             0,
         ),
@@ -216,6 +218,54 @@ pub(super) fn frontend_history() -> Vec<(StreamId, NewEvent)> {
         (stream("alice/phone"), recorded(0, registered(1, None), 0)),
         (stream("alice/tablet"), recorded(1, registered(2, Some(statement)), 0)),
     ]
+}
+
+/// The kinds of events that came with answers to invitations and waiting lists, with every answer, every
+/// reason, and every new field of the kinds before.
+pub(super) fn invitations_history() -> Vec<(StreamId, NewEvent)> {
+    let device = |name: &str| -> PoolId { name.parse().unwrap() };
+    let id = || GroupId::new(b"an answered group").unwrap();
+    let group = || StreamId::Group(id());
+    let mailbox = || StreamId::Mailbox(device("alice/phone"));
+    let answered = |answer| {
+        let (device, inviter) = (device("bob/laptop"), device("alice/phone"));
+        (group(), Event::InvitationAnswered { device, inviter, answer }, 0)
+    };
+    let failed = |reason| answered(InvitationAnswer::Failed { reason });
+    let until = Timestamp::from_secs(1_771_209_600);
+    let awaited = |as_stranger: Vec<PoolId>| {
+        let targets = vec![device("bob/laptop"), device("carol")];
+        (mailbox(), Event::Awaited { targets, as_stranger, until }, 0)
+    };
+    let (to, by) = (vec![device("bob/laptop")], Some(device("alice/phone")));
+    let cause = LeaveCause::Failed;
+    let events = vec![
+        (group(), Event::Welcomed { to, by }, 3_000),
+        answered(InvitationAnswer::Joined),
+        failed(WelcomeFault::KeysGone),
+        failed(WelcomeFault::Expired),
+        failed(WelcomeFault::Unreadable),
+        failed(WelcomeFault::Untrusted),
+        answered(InvitationAnswer::Declined),
+        answered(InvitationAnswer::Expired),
+        (group(), Event::Left { device: device("bob/laptop"), cause }, 0),
+        awaited(Vec::new()),
+        awaited(vec![device("carol")]),
+        (
+            mailbox(),
+            Event::Acknowledged {
+                through: 9,
+                overrun: false,
+                accepted: Vec::new(),
+                told: Vec::new(),
+                available: vec![device("bob/laptop")],
+            },
+            0,
+        ),
+        (mailbox(), Event::AwaitStopped { targets: vec![device("carol")] }, 0),
+    ];
+    let numbered = (0..).zip(events);
+    numbered.map(|(n, (stream, event, len))| (stream, recorded(n, event, len))).collect()
 }
 
 /// Every kind of event of the first log, and every reason.
