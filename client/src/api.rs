@@ -21,7 +21,7 @@ pub(crate) mod stream;
 
 use std::{
     fmt,
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -141,6 +141,8 @@ pub struct ApiClient {
     authority: String,
     identity: DeviceIdentity,
     clock: Arc<ServerClock>,
+    /// The place of the last Commit or message that was posted by these.
+    posted: Arc<AtomicU64>,
     /// The operator's word that the device may register, where there is one.
     token: Arc<RwLock<Option<String>>>,
 }
@@ -167,7 +169,15 @@ impl ApiClient {
         let http =
             reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
         let clock = Arc::new(ServerClock::new(clock));
-        Ok(Self { http, server, authority, identity, clock, token: Arc::default() })
+        Ok(Self {
+            http,
+            server,
+            authority,
+            identity,
+            clock,
+            posted: Arc::default(),
+            token: Arc::default(),
+        })
     }
 
     /// Whose requests these are.

@@ -221,6 +221,13 @@ pub enum AuditFinding {
         /// Since when it is registered, by the server.
         since: Timestamp,
     },
+    /// This home is an older copy of itself, and nothing is sent to a group any more.
+    HomeSetBack {
+        /// The group.
+        group: GroupId,
+        /// When that was found.
+        since: Timestamp,
+    },
 }
 
 impl AuditFinding {
@@ -228,7 +235,9 @@ impl AuditFinding {
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::Conflict { .. } | Self::Reported { .. } => Severity::Notice,
+            Self::Conflict { .. } | Self::Reported { .. } | Self::HomeSetBack { .. } => {
+                Severity::Notice
+            }
             Self::HistoryRefused { told_before: true, .. } | Self::CheckpointsContradict { .. } => {
                 Severity::Equivocation
             }
@@ -296,6 +305,9 @@ impl AuditFinding {
                 "Compare the safety number with that person, by another way than this server, before you \
                  accept the new keys."
             }
+            Self::HomeSetBack { .. } => {
+                "Leave the group, and have this device removed from it and invited again."
+            }
             Self::DeviceNotIntroduced { .. } => {
                 "If it is not yours, remove it with `keypool remove-device`, and ask who runs the server how \
                  it came to be registered."
@@ -325,7 +337,8 @@ impl fmt::Display for AuditFinding {
             | Self::GrowthNotShown { .. } => self.fmt_of_server(f)?,
             Self::InvitationRefused { .. }
             | Self::KeysChanged { .. }
-            | Self::DeviceNotIntroduced { .. } => self.fmt_of_identity(f)?,
+            | Self::DeviceNotIntroduced { .. }
+            | Self::HomeSetBack { .. } => self.fmt_of_identity(f)?,
         }
         write!(f, " {}", self.advice())
     }
@@ -383,6 +396,10 @@ impl AuditFinding {
             Self::KeysChanged { user, why, .. } => {
                 write!(f, "The keys of {user} are not those seen before: {why}.")
             }
+            Self::HomeSetBack { group, .. } => write!(
+                f,
+                "This home is an older copy of itself; nothing is sent to group {group} any more."
+            ),
             Self::DeviceNotIntroduced { device, .. } => {
                 write!(
                     f,

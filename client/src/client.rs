@@ -8,7 +8,6 @@ mod upkeep;
 use std::{path::Path, sync::Arc};
 
 use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SystemClock, Timestamp};
-use keypool_projections::{ReservationStatus, TimelineEntry, timeline};
 
 pub use self::peers::CheckError;
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     MlsConnection, MlsMembership, PoolConfig, Received, ResumedInvitation, ResumedUpdate,
     StorageError, UpdateError,
     mls::{
+        delivery::{mailbox::Mailbox, standing::NotCompared},
         invite::Inviter,
         peers::Judged,
         sync::server_time::restore_clock,
@@ -300,6 +300,7 @@ impl<D: DeliveryService> MlsClient<D> {
     ) -> Result<Invited, InviteError> {
         let invitees = invitees.into_iter().map(Into::into).collect();
         let _alone = self.committing.lock().await;
+        self.compare_once().await.map_err(|error| InviteError::NotCompared(error.into()))?;
         self.inviter().invite(group, invitees).await
     }
 
@@ -324,6 +325,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// is posted again by [`MlsClient::resume_updates`] or by the next update of the group.
     pub async fn update_keys(&self, group: &GroupId) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
+        self.compare_once().await.map_err(|error| UpdateError::NotCompared(error.into()))?;
         self.updater().change(group, GroupChange::FreshKeys).await
     }
 
@@ -341,6 +343,7 @@ impl<D: DeliveryService> MlsClient<D> {
         device: Option<&str>,
     ) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
+        self.compare_once().await.map_err(|error| UpdateError::NotCompared(error.into()))?;
         let (user, device) = (user.to_owned(), device.map(ToOwned::to_owned));
         self.updater().change(group, GroupChange::Removal { user, device }).await
     }
@@ -355,6 +358,7 @@ impl<D: DeliveryService> MlsClient<D> {
     /// [`MlsClient::resume_updates`].
     pub async fn take_up_proposals(&self, group: &GroupId) -> Result<(), UpdateError> {
         let _alone = self.committing.lock().await;
+        self.compare_once().await.map_err(|error| UpdateError::NotCompared(error.into()))?;
         self.updater().change(group, GroupChange::Proposals).await
     }
 
@@ -367,6 +371,17 @@ impl<D: DeliveryService> MlsClient<D> {
     pub async fn resume_updates(&self) -> Result<Vec<ResumedUpdate>, StorageError> {
         let _alone = self.committing.lock().await;
         self.updater().resume().await
+    }
+
+    fn mailbox(&self) -> Mailbox<'_, D> {
+        let (store, now) = (self.store.as_ref(), self.now());
+        Mailbox { store, membership: &self.membership, connection: &self.connection, now }
+    }
+
+    /// Asks the server's delivery, once before the first thing is sealed, whether this home is the newest copy of
+    /// itself.
+    async fn compare_once(&self) -> Result<(), NotCompared> {
+        self.mailbox().compare_once().await
     }
 
     fn inviter(&self) -> Inviter<'_, D> {
@@ -436,51 +451,5 @@ impl<D: DeliveryService> MlsClient<D> {
                 Err(MessageError::NotAMessage("its leaves cannot be judged".into()))
             }
         }
-    }
-
-    /// Which of the device's packages somebody holds or has used, who, and for which group: as the
-    /// server has told it up to the last refresh. An invitation may be on its way from each of them.
-    #[must_use]
-    pub fn package_uses(&self) -> Vec<PackageUse> {
-        let pool = self.store.server_pool();
-        let latest = pool.packages().filter_map(|package| pool.reservation(package.latest?));
-        let uses = latest.filter_map(|reservation| {
-            let spent = match reservation.status {
-                ReservationStatus::Open => false,
-                ReservationStatus::Spent { .. } => true,
-                ReservationStatus::Cancelled
-                | ReservationStatus::Lapsed
-                | ReservationStatus::Lost => return None,
-            };
-            let (holder, group) = (reservation.holder.clone(), reservation.group.clone());
-            let keypackage_ref = reservation.keypackage_ref.clone();
-            Some(PackageUse { keypackage_ref, holder, group, spent })
-        });
-        uses.collect()
-    }
-
-    /// The timeline of the pool, or of one package of it, by the server's history up to the
-    /// last refresh.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn history(
-        &self,
-        only: Option<&KeyPackageRef>,
-    ) -> Result<Vec<TimelineEntry>, StorageError> {
-        Ok(timeline(&self.store.mirror()?, only))
-    }
-
-    /// The timeline of the device's own history: packages made, uploaded, joined, expired.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`StorageError`] if the store cannot be read.
-    pub fn own_history(
-        &self,
-        only: Option<&KeyPackageRef>,
-    ) -> Result<Vec<TimelineEntry>, StorageError> {
-        Ok(timeline(&self.store.history()?, only))
     }
 }

@@ -302,6 +302,16 @@ pub enum GroupError {
         /// The members.
         members: Vec<UntrustedMember>,
     },
+    /// This home is an older copy of itself, and may have used its keys in the group already. Leave the group, and
+    /// have this device removed from it and invited again.
+    #[error(
+        "nothing is sent to group {group}, since this home is an older copy of itself; leave the group, and have \
+         this device removed from it and invited again"
+    )]
+    ReadOnly {
+        /// The group.
+        group: GroupId,
+    },
     /// MLS refused the operation.
     #[error("MLS refused the operation")]
     Mls(#[source] BoxError),

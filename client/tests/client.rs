@@ -33,6 +33,7 @@ mod client {
     mod sendable;
     #[allow(dead_code, reason = "each test program uses other helpers of these")]
     mod service;
+    mod set_back;
     mod storage;
     mod suites;
     mod support;

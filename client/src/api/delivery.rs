@@ -1,6 +1,6 @@
 //! The calls of the server's own delivery.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use keypool_api::{
     AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, GroupReply, GroupRequest,
@@ -40,6 +40,11 @@ impl ApiClient {
         self.repeated(&Call { body, ..Call::to(Method::POST, &path) }).await
     }
 
+    /// The place of the last Commit or message that was posted; 0 if there was none since the app has started.
+    pub(crate) fn posted(&self) -> u64 {
+        self.posted.load(Ordering::Acquire)
+    }
+
     /// Posts a Commit with its Welcomes and the spending of its packages: all of it or nothing. The
     /// first Commit for an epoch wins.
     ///
@@ -53,7 +58,10 @@ impl ApiClient {
         request: &CommitRequest,
         id: CommandId,
     ) -> Result<CommitReply, ApiError> {
-        self.post(&format!("/groups/{}/commits", group.to_path()), request, id).await
+        let path = format!("/groups/{}/commits", group.to_path());
+        let reply: CommitReply = self.post(&path, request, id).await?;
+        self.posted.fetch_max(reply.position, Ordering::AcqRel);
+        Ok(reply)
     }
 
     /// Posts a sealed message to the other members' devices.
@@ -68,7 +76,10 @@ impl ApiClient {
         request: &MessageRequest,
         id: CommandId,
     ) -> Result<MessageReply, ApiError> {
-        self.post(&format!("/groups/{}/messages", group.to_path()), request, id).await
+        let path = format!("/groups/{}/messages", group.to_path());
+        let reply: MessageReply = self.post(&path, request, id).await?;
+        self.posted.fetch_max(reply.position, Ordering::AcqRel);
+        Ok(reply)
     }
 
     /// Returns the mailbox items after a position, in order, at most `limit` of them. If there

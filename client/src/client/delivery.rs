@@ -10,7 +10,6 @@ use crate::{
     mls::delivery::{
         catch_up::catch_up_from,
         events::{self, MailboxEvent},
-        mailbox::Mailbox,
         outbox::Outbox,
     },
 };
@@ -102,6 +101,7 @@ impl MlsClient<ServerDelivery> {
     /// every other one it is not.
     pub async fn send(&self, group: &GroupId, message: &[u8]) -> Result<Option<Sent>, SendError> {
         let _alone = self.committing.lock().await;
+        self.compare_once().await.map_err(|error| SendError::NotCompared(error.into()))?;
         self.outbox().send(group, message).await
     }
 
@@ -119,13 +119,20 @@ impl MlsClient<ServerDelivery> {
 
     /// Leaves a group: proposes that this device be removed, which the next Commit of another member
     /// does. Until then the group is in [`MlsMembership::leaving`](crate::MlsMembership::leaving), and no
-    /// longer among the device's groups. A group in which nobody else is, is deleted.
+    /// longer among the device's groups. A group in which nobody else is, is deleted, and one that may only be read is
+    /// declined.
     ///
     /// # Errors
     ///
     /// Returns a [`SendError`]. After [`SendError::Unfinished`] the proposal is in the outbox.
     pub async fn leave(&self, group: &GroupId) -> Result<(), SendError> {
         let _alone = self.committing.lock().await;
+        self.compare_once().await.map_err(|error| SendError::NotCompared(error.into()))?;
+        if self.membership.is_read_only(group)? {
+            let mailbox = self.mailbox();
+            mailbox.decline(group)?;
+            return Ok(mailbox.leave_over().await?);
+        }
         self.outbox().leave(group).await
     }
 
@@ -155,11 +162,6 @@ impl MlsClient<ServerDelivery> {
         let mailbox = self.mailbox();
         mailbox.decline(group)?;
         mailbox.leave_over().await
-    }
-
-    fn mailbox(&self) -> Mailbox<'_, ServerDelivery> {
-        let (store, now) = (self.store.as_ref(), self.now());
-        Mailbox { store, membership: &self.membership, connection: &self.connection, now }
     }
 
     fn outbox(&self) -> Outbox<'_> {

@@ -2,9 +2,10 @@
 
 use keypool_api::PoolStatus;
 use keypool_ledger::KeyPackageRef;
+use keypool_projections::{ReservationStatus, TimelineEntry, timeline};
 use keypool_transparency::NoteKey;
 
-use super::MlsClient;
+use super::{MlsClient, PackageUse};
 use crate::{
     ApiError, DeliveryService, DoctorReport, ExchangeError, OwnerAudit, PoolListener, Refresh,
     RefreshError, StorageError,
@@ -154,5 +155,51 @@ impl<D: DeliveryService> MlsClient<D> {
         packages: Vec<KeyPackageRef>,
     ) -> Result<(), ExchangeError> {
         self.connection.withdraw_from_server(packages).await
+    }
+
+    /// Which of the device's packages somebody holds or has used, who, and for which group: as the
+    /// server has told it up to the last refresh. An invitation may be on its way from each of them.
+    #[must_use]
+    pub fn package_uses(&self) -> Vec<PackageUse> {
+        let pool = self.store.server_pool();
+        let latest = pool.packages().filter_map(|package| pool.reservation(package.latest?));
+        let uses = latest.filter_map(|reservation| {
+            let spent = match reservation.status {
+                ReservationStatus::Open => false,
+                ReservationStatus::Spent { .. } => true,
+                ReservationStatus::Cancelled
+                | ReservationStatus::Lapsed
+                | ReservationStatus::Lost => return None,
+            };
+            let (holder, group) = (reservation.holder.clone(), reservation.group.clone());
+            let keypackage_ref = reservation.keypackage_ref.clone();
+            Some(PackageUse { keypackage_ref, holder, group, spent })
+        });
+        uses.collect()
+    }
+
+    /// The timeline of the pool, or of one package of it, by the server's history up to the
+    /// last refresh.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn history(
+        &self,
+        only: Option<&KeyPackageRef>,
+    ) -> Result<Vec<TimelineEntry>, StorageError> {
+        Ok(timeline(&self.store.mirror()?, only))
+    }
+
+    /// The timeline of the device's own history: packages made, uploaded, joined, expired.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn own_history(
+        &self,
+        only: Option<&KeyPackageRef>,
+    ) -> Result<Vec<TimelineEntry>, StorageError> {
+        Ok(timeline(&self.store.history()?, only))
     }
 }

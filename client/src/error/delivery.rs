@@ -41,6 +41,13 @@ pub enum SendError {
     /// outbox, and goes out by `resume_outbox` or with the group's next message. Do not send it again.
     #[error("the server did not answer; the message is kept, and goes out when resumed")]
     Unfinished(#[source] BoxError),
+    /// Since the app has started, the server was not asked whether this home is the newest copy of itself, and it does
+    /// not answer; or earlier work is to be resumed first (`resume_outbox`, `resume_invitations`, `resume_updates`).
+    /// Nothing was sealed: send it again.
+    #[error(
+        "the server has not said yet whether this home is the newest copy of itself; nothing was sent, try again"
+    )]
+    NotCompared(#[source] BoxError),
     /// The server will not take it: the device was removed from the group, the server has no history of
     /// the group, or a proxy before the server takes smaller messages only. It is forgotten.
     #[error("the message was refused, and is not kept; take in what others have sent")]

@@ -8,6 +8,13 @@ use crate::{ApiError, DeliveryError, SkippedInvitee};
 /// Why nobody was invited.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
+    /// Since the app has started, the server was not asked whether this home is the newest copy of itself, and it does
+    /// not answer; or earlier work is to be resumed first (`resume_outbox`, `resume_invitations`, `resume_updates`).
+    /// Nothing was done: try again.
+    #[error(
+        "the server has not said yet whether this home is the newest copy of itself; nothing was done, try again"
+    )]
+    NotCompared(#[source] BoxError),
     /// Nobody could be added; it says of each why. The group is as it was.
     #[error("nobody was invited: {}", sentences(missing))]
     Nobody {
@@ -77,6 +84,13 @@ fn sentences(missing: &[SkippedInvitee]) -> String {
 /// Why the device's keys in a group were not updated, or nobody was removed from it.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
+    /// Since the app has started, the server was not asked whether this home is the newest copy of itself, and it does
+    /// not answer; or earlier work is to be resumed first (`resume_outbox`, `resume_invitations`, `resume_updates`).
+    /// Nothing was done: try again.
+    #[error(
+        "the server has not said yet whether this home is the newest copy of itself; nothing was done, try again"
+    )]
+    NotCompared(#[source] BoxError),
     /// The Delivery Service did not take the Commit, which is cleared. Sync the mailbox,
     /// and try again.
     #[error("the Commit was not accepted: {0}; take in what others have sent, and try again")]

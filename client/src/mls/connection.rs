@@ -1,6 +1,6 @@
 //! The link between the device's pool, the server, and the app's Delivery Service: its parts and nothing else.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use keypool_api::PoolStatus;
 use keypool_ledger::PoolId;
@@ -23,6 +23,8 @@ pub struct MlsConnection<D> {
     subscription: Subscription,
     /// Signaled when something is noted for the app that did not come by the mailbox.
     notices: tokio::sync::Notify,
+    /// Whether the server was asked, since the app has started, where this home stood.
+    compared: AtomicBool,
 }
 
 impl<D> MlsConnection<D> {
@@ -31,11 +33,16 @@ impl<D> MlsConnection<D> {
     pub fn new(store: Arc<LocalStore>, pool: KeyPackagePool, api: ApiClient, delivery: D) -> Self {
         let (refreshing, subscription) = (tokio::sync::Mutex::default(), Subscription::default());
         let notices = tokio::sync::Notify::new();
-        Self { store, pool, api, delivery, refreshing, subscription, notices }
+        let compared = AtomicBool::new(false);
+        Self { store, pool, api, delivery, refreshing, subscription, notices, compared }
     }
 
     pub(crate) const fn notices(&self) -> &tokio::sync::Notify {
         &self.notices
+    }
+
+    pub(super) const fn compared(&self) -> &AtomicBool {
+        &self.compared
     }
 
     pub(super) const fn subscription(&self) -> &Subscription {

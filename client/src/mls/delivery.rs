@@ -7,6 +7,7 @@ pub(crate) mod mailbox;
 pub(crate) mod outbox;
 mod progress;
 pub(crate) mod server;
+pub(crate) mod standing;
 
 use std::future::Future;
 

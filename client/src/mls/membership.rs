@@ -9,6 +9,7 @@ mod joining;
 mod leaving;
 mod messages;
 mod offers;
+mod read_only;
 mod removals;
 mod welcome_attempts;
 
@@ -41,6 +42,7 @@ pub(crate) use self::{
     commits::{CommitState, clear_on, left_on, merge_on, standing_on},
     joining::join_on,
     messages::decrypt_on,
+    read_only::{close_on, read_only_on},
     welcome_attempts::{count_attempt, forget_attempts, has_no_attempts_left},
 };
 use super::{
@@ -197,6 +199,17 @@ impl MlsMembership {
         Ok(groups)
     }
 
+    /// Whether a group may only be read, because this home is an older copy of itself: see
+    /// [`GroupError::ReadOnly`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn is_read_only(&self, group: &GroupId) -> Result<bool, StorageError> {
+        let groups = read_only_on(&self.store.stage()?)?;
+        Ok(groups.iter().any(|(closed, _)| closed == group))
+    }
+
     /// The members of a group, this device included.
     ///
     /// # Errors
@@ -255,6 +268,7 @@ pub(crate) fn delete_on(staged: &Staged<'_>, group: &GroupId) -> Result<(), Stor
     }
     forget(staged, group);
     forget_contradicting(staged, group);
+    read_only::forget_on(staged, group);
     leaving::end_on(staged, group);
     Ok(())
 }

@@ -91,6 +91,7 @@ fn text(what: MailboxEventKind) -> String {
         MailboxEventKind::RemovedOtherwise { sender, claimed, removed, .. } => {
             format!("{sender} claims -{claimed:?}, and did -{removed:?}")
         }
+        MailboxEventKind::SetBack { groups } => format!("set back in {} groups", groups.len()),
         MailboxEventKind::Unreadable { why, .. } => format!("unreadable: {why}"),
     }
 }

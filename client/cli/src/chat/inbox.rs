@@ -100,6 +100,7 @@ impl Chat<'_> {
             MailboxEventKind::NotReached { group, members, commit } => {
                 Some(self.missed(&group, &members, commit))
             }
+            MailboxEventKind::SetBack { groups } => Some(self.set_back(&groups)),
             MailboxEventKind::NotKept { group, sender: Some(sender) } => Some(format!(
                 "some messages of {} in {} were not kept: there were too many while you were away",
                 person(&sender.to_string()),
@@ -166,6 +167,20 @@ impl Chat<'_> {
         }
         *self.unread.entry(group.clone()).or_default() += 1;
         Ok(Some(format!("[{}] {sender}: {said}", name_among(group, &all))))
+    }
+
+    /// Says that this home is an older copy of itself, and what to do in its groups.
+    fn set_back(&self, groups: &[GroupId]) -> String {
+        let names: Vec<String> = groups.iter().map(|group| self.name(group)).collect();
+        let what = "this home is an older copy of itself, or another copy of it is in use: what was said since is \
+                    lost here";
+        if names.is_empty() {
+            return what.to_owned();
+        }
+        format!(
+            "{what}. Nothing is sent to {} any more: /leave, and ask to be removed and invited again",
+            names.join(", ")
+        )
     }
 
     /// Names the members whose mailboxes had no room for a message or a Commit of this device.

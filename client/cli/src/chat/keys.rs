@@ -219,5 +219,6 @@ pub(super) const fn is_told_apart(finding: &AuditFinding) -> bool {
         AuditFinding::InvitationRefused { .. }
             | AuditFinding::KeysChanged { .. }
             | AuditFinding::DeviceNotIntroduced { .. }
+            | AuditFinding::HomeSetBack { .. }
     )
 }

@@ -25,6 +25,7 @@ pub(crate) async fn catch_up_from<D: DeliveryService>(
     mailbox: &Mailbox<'_, D>,
     reply: MailboxReply,
 ) -> Result<(), SyncError> {
+    mailbox.compare(&reply)?;
     if !reply.items.is_empty() {
         settle(mailbox).await?;
     }

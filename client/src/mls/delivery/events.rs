@@ -137,6 +137,13 @@ pub enum MailboxEventKind {
         /// The names of the members that the Commit removes.
         removed: Vec<String>,
     },
+    /// This home is an older copy of itself, or another copy of it is in use: what was said and done since is not known
+    /// here. Nothing is sent to these groups any more: leave them, and have this device removed from them and invited
+    /// again.
+    SetBack {
+        /// The groups.
+        groups: Vec<GroupId>,
+    },
     /// It could not be opened, and never will be.
     Unreadable {
         /// The group, as the server says.
@@ -201,6 +208,7 @@ impl std::fmt::Debug for MailboxEventKind {
                 .field("claimed", claimed)
                 .field("removed", removed)
                 .finish(),
+            Self::SetBack { groups } => f.debug_struct("SetBack").field("groups", groups).finish(),
             Self::Unreadable { group, why } => {
                 f.debug_struct("Unreadable").field("group", group).field("why", why).finish()
             }
@@ -211,7 +219,13 @@ impl std::fmt::Debug for MailboxEventKind {
 impl MailboxEventKind {
     /// Whether it is an item of the mailbox, with a position of its own.
     const fn is_an_item(&self) -> bool {
-        !matches!(self, Self::NotKept { .. } | Self::Left { .. } | Self::NotReached { .. })
+        !matches!(
+            self,
+            Self::NotKept { .. }
+                | Self::Left { .. }
+                | Self::NotReached { .. }
+                | Self::SetBack { .. }
+        )
     }
 }
 
@@ -226,6 +240,9 @@ impl<D: DeliveryService> MlsConnection<D> {
     ) -> Result<CommitState, GroupError> {
         let left = left_on(staged, &post.group, self.identity())?;
         let standing = merge_on(staged, post)?;
+        if self.delivery().is_the_servers() {
+            self.note_posted_on(staged)?;
+        }
         if standing == CommitState::Pending && self.delivery().is_the_servers() {
             let (group, mark) = (post.group.clone(), Hash::of(&post.commit));
             if !left.is_empty() {
@@ -249,7 +266,11 @@ impl<D: DeliveryService> MlsConnection<D> {
         mark: Hash,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let kind = if matches!(what, MailboxEventKind::Left { .. }) { "left" } else { "reach" };
+        let kind = match what {
+            MailboxEventKind::Left { .. } => "left",
+            MailboxEventKind::SetBack { .. } => "set back",
+            _ => "reach",
+        };
         let name = format!("{NOTICE_PREFIX}{} {kind}", HEXLOWER.encode(mark.as_bytes()));
         let position = taken_in_on(staged)?;
         staged.put_app_record(

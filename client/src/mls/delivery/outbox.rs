@@ -176,6 +176,7 @@ impl Outbox<'_> {
     fn forget_and_note(&self, name: &str, letter: &Letter, sent: Sent) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         staged.remove_app_record(name);
+        self.connection.note_posted_on(&staged)?;
         if !sent.not_kept.is_empty() {
             let (group, members) = (letter.group.clone(), sent.not_kept);
             let what = MailboxEventKind::NotReached { group, members, commit: false };
@@ -195,8 +196,14 @@ impl Outbox<'_> {
     fn forget(&self, name: &str) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
         staged.remove_app_record(name);
+        self.connection.note_posted_on(&staged)?;
         staged.commit()
     }
+}
+
+/// Whether something waits in the outbox.
+pub(super) fn is_waiting(staged: &Staged<'_>) -> Result<bool, StorageError> {
+    Ok(!staged.app_record_names(RECORD_PREFIX)?.is_empty())
 }
 
 /// Keeps something sealed for the members of a group, as part of the operation that sealed it. Returns the

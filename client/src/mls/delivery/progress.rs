@@ -13,6 +13,12 @@ const MAILBOX_RECORD: &str = "mailbox";
 pub(super) struct MailboxProgress {
     pub(super) taken_in: u64,
     pub(super) acknowledged: u64,
+    /// The place of the last Commit or message that this device has posted.
+    #[serde(default)]
+    pub(super) posted: u64,
+    /// Up to where the mailbox was acknowledged by a life of this home that is lost.
+    #[serde(default)]
+    pub(super) set_back_to: u64,
     /// The groups that were joined, for the server to hear of.
     #[serde(default)]
     pub(super) accepted: Vec<GroupId>,

@@ -34,6 +34,11 @@ pub(super) enum StepOutcome {
 }
 
 impl<D: DeliveryService> Inviter<'_, D> {
+    /// Whether an invitation is unfinished.
+    pub(crate) fn is_unfinished(&self) -> Result<bool, StorageError> {
+        Ok(!self.unfinished()?.is_empty())
+    }
+
     pub(super) fn unfinished(&self) -> Result<Vec<Invitation>, StorageError> {
         let staged = self.store.stage()?;
         let mut found = Vec::new();

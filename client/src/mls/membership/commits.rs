@@ -16,7 +16,10 @@ use openmls::{
 };
 use openmls_traits::OpenMlsProvider;
 
-use super::{MlsMembership, bytes_of, is_outdated, open, refused, removals::Room, signer_of};
+use super::{
+    MlsMembership, bytes_of, is_outdated, open, read_only::check_on, refused, removals::Room,
+    signer_of,
+};
 use crate::{
     CommitPost, DeviceIdentity, GroupError, Staged,
     mls::peers::{forget_gone, named_members},
@@ -413,6 +416,7 @@ pub(super) fn open_for_commit(
     group: &GroupId,
 ) -> Result<MlsGroup, GroupError> {
     let state = open(staged, group)?;
+    check_on(staged, group)?;
     match state.pending_commit() {
         Some(_) => Err(GroupError::CommitPending { group: group.clone() }),
         None => Ok(state),

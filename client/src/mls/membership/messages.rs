@@ -17,7 +17,9 @@ use openmls::{
 use serde::{Deserialize, Serialize};
 use tls_codec::Deserialize as _;
 
-use super::{MlsMembership, bytes_of, forget, leaving::end_on, open, refused, signer_of};
+use super::{
+    MlsMembership, bytes_of, forget, leaving::end_on, open, read_only::check_on, refused, signer_of,
+};
 use crate::{
     BoxError, GroupError, MessageError, Staged,
     mls::{
@@ -109,6 +111,7 @@ impl MlsMembership {
         message: &[u8],
     ) -> Result<Vec<u8>, GroupError> {
         let mut state = open(staged, group)?;
+        check_on(staged, group)?;
         if self.policy == KeyPolicy::Strict {
             let members = untrusted_in(staged, group)?;
             if !members.is_empty() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ExchangeError, MlsConnection, OwnStage, OwnerAudit, Staged, StorageError,
     audit::{AuditFinding, Fetched, Histories, KnownLedger, Refusal, Verdict},
-    mls::peers::identity_findings,
+    mls::{membership::read_only_on, peers::identity_findings},
 };
 
 /// The name of the record of the server's ledger.
@@ -58,6 +58,7 @@ impl<D> MlsConnection<D> {
         let fetched: Fetched = staged.app_record(FETCHED_RECORD)?.unwrap_or_default();
         let refused: Option<Refusal> = staged.app_record(REFUSED_RECORD)?;
         let ledger: Option<KnownLedger> = staged.app_record(LEDGER_RECORD)?;
+        let set_back = read_only_on(&staged)?;
         let identities = identity_findings(&staged, self.identity().pool().user())?;
         drop(staged);
         let head = self.store().mirror_head();
@@ -71,6 +72,8 @@ impl<D> MlsConnection<D> {
         let mut findings = histories.examine();
         findings.extend(refused.map(AuditFinding::from));
         findings.extend(identities);
+        let home_set_back = |(group, since)| AuditFinding::HomeSetBack { group, since };
+        findings.extend(set_back.into_iter().map(home_set_back));
         findings.extend(ledger.iter().flat_map(|ledger| ledger.findings(now)));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
         Ok(OwnerAudit {

@@ -60,6 +60,11 @@ impl<D: DeliveryService> Updater<'_, D> {
         Ok(())
     }
 
+    /// Whether a change of a group is unfinished.
+    pub(crate) fn is_unfinished(&self) -> Result<bool, StorageError> {
+        Ok(!self.unfinished()?.is_empty())
+    }
+
     pub(super) fn unfinished(&self) -> Result<Vec<PendingGroupChange>, StorageError> {
         let staged = self.store.stage()?;
         let mut found = Vec::new();

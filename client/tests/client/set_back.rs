@@ -1,0 +1,178 @@
+//! Older copies of a home put back, over the server's own delivery: found before anything is sealed with a key that was
+//! used, told, and mended by leaving and coming again.
+
+use keypool_client::{AuditFinding, GroupError, MailboxEventKind, SendError, UpdateError};
+use quickcheck::{Arbitrary, Gen};
+
+use super::{
+    members::{Client, alice_and_bob, open, they_talk, told},
+    service::{Service, run},
+};
+
+/// The events of a sync, confirmed.
+async fn events(client: &Client) -> Vec<MailboxEventKind> {
+    let events = client.sync(0).await.unwrap();
+    if let Some(last) = events.last() {
+        client.confirm(last.position).unwrap();
+    }
+    events.into_iter().map(|event| event.kind).collect()
+}
+
+#[test]
+fn a_home_that_has_forgotten_mail_is_told_and_seals_nothing() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        drop(bob);
+        service.back_up_home("bob");
+        let bob = open(&service, "bob");
+        alice.send(&group, b"heard").await.unwrap();
+        assert_eq!(told(&bob).await, ["alice/main: heard"]);
+        drop(bob);
+        service.restore_home("bob");
+
+        let bob = open(&service, "bob");
+        let refused = bob.send(&group, b"used").await.unwrap_err();
+        assert!(
+            matches!(&refused, SendError::Group(GroupError::ReadOnly { group: it }) if *it == group),
+            "{refused}"
+        );
+        let refused = bob.update_keys(&group).await.unwrap_err();
+        assert!(matches!(refused, UpdateError::Group(GroupError::ReadOnly { .. })), "{refused}");
+        let [MailboxEventKind::SetBack { groups }] = &events(&bob).await[..] else { panic!() };
+        assert_eq!(groups, &[group.clone()]);
+        // Told once, though more is said.
+        alice.send(&group, b"more").await.unwrap();
+        let more = events(&bob).await;
+        assert!(!more.iter().any(|it| matches!(it, MailboxEventKind::SetBack { .. })), "{more:?}");
+        let found = bob.audit().unwrap().findings;
+        assert!(found.iter().any(|it| matches!(it, AuditFinding::HomeSetBack { .. })), "{found:?}");
+        assert!(told(&alice).await.is_empty());
+
+        // He leaves, is removed, and comes again.
+        bob.leave(&group).await.unwrap();
+        assert!(bob.audit().unwrap().findings.is_empty());
+        alice.remove(&group, "bob", None).await.unwrap();
+        bob.adopt().await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
+        assert!(told(&bob).await.contains(&"joined by alice/main".to_owned()));
+        they_talk(&alice, &bob, &group).await;
+    });
+}
+
+#[test]
+fn a_home_that_has_forgotten_what_it_said_seals_nothing() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        bob.send(&group, b"one").await.unwrap();
+        drop(bob);
+        service.back_up_home("bob");
+        let bob = open(&service, "bob");
+        bob.send(&group, b"two").await.unwrap();
+        drop(bob);
+        service.restore_home("bob");
+        let bob = open(&service, "bob");
+        let refused = bob.send(&group, b"a key that was used").await.unwrap_err();
+        assert!(matches!(refused, SendError::Group(GroupError::ReadOnly { .. })), "{refused}");
+        assert_eq!(told(&alice).await, ["bob/main: one", "bob/main: two"]);
+    });
+}
+
+/// What bob or alice does.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    BobSays,
+    BobUpdates,
+    BobSyncs,
+    AliceSays,
+    AliceUpdates,
+    BobRestarts,
+}
+
+impl Arbitrary for Deed {
+    fn arbitrary(g: &mut Gen) -> Self {
+        let all = [
+            Self::BobSays,
+            Self::BobSays,
+            Self::BobUpdates,
+            Self::BobSyncs,
+            Self::AliceSays,
+            Self::AliceUpdates,
+            Self::BobRestarts,
+        ];
+        *g.choose(&all).unwrap()
+    }
+}
+
+/// Plays deeds, and returns whether any of them was known to the server to come from bob.
+async fn play(
+    service: &Service,
+    alice: &Client,
+    mut bob: Client,
+    deeds: &[Deed],
+) -> (Client, bool) {
+    let group = bob.groups().unwrap().pop().unwrap();
+    let mut has_shown = false;
+    for deed in deeds {
+        match deed {
+            Deed::BobSays => {
+                bob.send(&group, b"hello").await.unwrap();
+                has_shown = true;
+            }
+            Deed::BobUpdates => has_shown |= bob.update_keys(&group).await.is_ok(),
+            Deed::BobSyncs => has_shown |= !events(&bob).await.is_empty(),
+            Deed::AliceSays => drop(alice.send(&group, b"hello").await.unwrap()),
+            Deed::AliceUpdates => {
+                events(alice).await;
+                alice.update_keys(&group).await.unwrap();
+            }
+            Deed::BobRestarts => {
+                drop(bob);
+                bob = open(service, "bob");
+            }
+        }
+    }
+    (bob, has_shown)
+}
+
+/// The number of random rollbacks; `KEYPOOL_ROLLBACKS` says another one.
+fn rollbacks() -> usize {
+    std::env::var("KEYPOOL_ROLLBACKS").ok().and_then(|it| it.parse().ok()).unwrap_or(8)
+}
+
+/// Each is checked by the ratchet of the receiver: a key that was used does not open twice.
+#[test]
+fn a_home_that_was_set_back_at_random_seals_nothing_with_a_key_that_was_used() {
+    run(async {
+        for number in 0..rollbacks() {
+            let mut g = Gen::new(6);
+            let [before, after, last]: [Vec<Deed>; 3] =
+                std::array::from_fn(|_| Vec::arbitrary(&mut g));
+            let told = format!("{number}: {before:?}, backup, {after:?}, restore, {last:?}");
+            let service = Service::start();
+            let (alice, bob, group) = alice_and_bob(&service).await;
+            let (bob, _) = play(&service, &alice, bob, &before).await;
+            drop(bob);
+            service.back_up_home("bob");
+            let (bob, has_shown) = play(&service, &alice, open(&service, "bob"), &after).await;
+            drop(bob);
+            service.restore_home("bob");
+            events(&alice).await;
+            let bob = open(&service, "bob");
+            let sealed = bob.send(&group, b"after").await;
+            if has_shown {
+                let refused = sealed.unwrap_err();
+                let is_closed = matches!(refused, SendError::Group(GroupError::ReadOnly { .. }));
+                assert!(is_closed, "{told}: {refused}");
+            } else {
+                sealed.unwrap_or_else(|error| panic!("{told}: {error}"));
+                play(&service, &alice, bob, &last).await;
+            }
+            let heard = events(&alice).await;
+            let is_unread =
+                |it: &MailboxEventKind| matches!(it, MailboxEventKind::Unreadable { .. });
+            assert!(!heard.iter().any(is_unread), "{told}: {heard:?}");
+        }
+    });
+}
