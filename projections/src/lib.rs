@@ -41,7 +41,7 @@ pub use crate::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, LeafKey, Limits, NewPackage, NextKey,
         OnLapse, PolicyChange, PolicyStatus, Rejection, RevokeScope,
     },
-    decide::Decision,
+    decide::{Decision, ProspectiveHolder},
     delivery::{
         Acknowledgement, Closed, Deliveries, DeliveryLimits, DeliveryRejection, GroupState,
         KeepDecision, MailboxState, MembershipChange, States, Touched, Waiting,
