@@ -43,8 +43,9 @@ pub use crate::{
     },
     decide::{Decision, ProspectiveHolder},
     delivery::{
-        Acknowledgement, Closed, Deliveries, DeliveryLimits, DeliveryRejection, GroupState,
-        KeepDecision, MailboxState, MembershipChange, States, Touched, Waiting,
+        Acknowledgement, AwaitTarget, Closed, Deliveries, DeliveryLimits, DeliveryRejection,
+        GroupState, KeepDecision, MailboxState, MembershipChange, States, Touched, Waiting,
+        WaitingKind,
     },
     health::{CRITICAL_WATERMARK, Health, LOW_WATERMARK, Level, SuiteCounts, TARGET},
     lifecycle::{IllegalChange, Stage, next},
