@@ -97,6 +97,7 @@ async fn show(app: &App) -> Result<usize, Failure> {
             MailboxEventKind::RemovedOtherwise { sender, .. } => {
                 println!("{sender} told the server of other removals than it made");
             }
+            MailboxEventKind::SetBack { .. } => println!("this home is an older copy of itself"),
             MailboxEventKind::Unreadable { why, .. } => println!("a message cannot be read: {why}"),
         }
         app.confirm(event.position)?;

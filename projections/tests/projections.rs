@@ -16,6 +16,9 @@ mod stories;
 #[path = "projections/frontends.rs"]
 mod frontends;
 
+#[path = "projections/delivery.rs"]
+mod delivery;
+
 #[path = "projections/directory.rs"]
 mod directory;
 

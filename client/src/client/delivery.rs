@@ -101,7 +101,7 @@ impl MlsClient<ServerDelivery> {
     /// every other one it is not.
     pub async fn send(&self, group: &GroupId, message: &[u8]) -> Result<Option<Sent>, SendError> {
         let _alone = self.committing.lock().await;
-        self.compare_once().await.map_err(|error| SendError::NotCompared(error.into()))?;
+        self.make_ready().await?;
         self.outbox().send(group, message).await
     }
 
@@ -127,7 +127,7 @@ impl MlsClient<ServerDelivery> {
     /// Returns a [`SendError`]. After [`SendError::Unfinished`] the proposal is in the outbox.
     pub async fn leave(&self, group: &GroupId) -> Result<(), SendError> {
         let _alone = self.committing.lock().await;
-        self.compare_once().await.map_err(|error| SendError::NotCompared(error.into()))?;
+        self.make_ready().await?;
         if self.membership.is_read_only(group)? {
             let mailbox = self.mailbox();
             mailbox.decline(group)?;
@@ -162,6 +162,15 @@ impl MlsClient<ServerDelivery> {
         let mailbox = self.mailbox();
         mailbox.decline(group)?;
         mailbox.leave_over().await
+    }
+
+    /// Makes ready for sealing, once: what an earlier life has left in the outbox is posted, then the server is asked
+    /// where this home stood.
+    async fn make_ready(&self) -> Result<(), SendError> {
+        if !self.connection.is_compared() {
+            self.outbox().resume().await?;
+        }
+        self.compare_once().await.map_err(|error| SendError::NotCompared(error.into()))
     }
 
     fn outbox(&self) -> Outbox<'_> {

@@ -103,7 +103,7 @@ pub struct MailboxReply {
     /// rolled back.
     #[serde(default)]
     pub acknowledged: u64,
-    /// The position of the device's last Commit, message or made group; 0 if there is none. A client whose
+    /// The position of the device's last Commit or message; 0 if there is none. A client whose
     /// own records are behind it was rolled back.
     #[serde(default)]
     pub last_posted: u64,

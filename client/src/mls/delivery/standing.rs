@@ -49,7 +49,8 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         }
         let MailboxProgress { taken_in: after, posted, .. } = progress(&self.store.stage()?)?;
         if (after, posted) == (0, 0) {
-            // Nothing was sealed for anybody by this copy, and no group was joined.
+            // No earlier life of this copy has sealed anything for others, or joined a group.
+            self.connection.note_compared();
             return Ok(());
         }
         let reply = self.connection.api().mailbox(after, 1, 0).await;
@@ -114,7 +115,7 @@ impl<D> MlsConnection<D> {
         Ok(())
     }
 
-    fn is_compared(&self) -> bool {
+    pub(crate) fn is_compared(&self) -> bool {
         self.compared().load(Ordering::Acquire)
     }
 
