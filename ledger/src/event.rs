@@ -1,10 +1,16 @@
 //! Events: the facts that the log keeps for ever.
 
+mod reason;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     CommandId, CredentialBytes, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, Signature,
     SignatureKey, StreamId, Timestamp,
+};
+
+pub use self::reason::{
+    InvitationAnswer, LeaveCause, ReleaseReason, ReservePolicy, RevokeReason, WelcomeFault,
 };
 
 /// One change in the life of a package or of the pool itself. Events are named in the past tense.
@@ -217,6 +223,18 @@ pub enum Event {
     Welcomed {
         /// The new members it is for.
         to: Vec<PoolId>,
+        /// The inviter, who is told the answer of each; `None` in records from before answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<PoolId>,
+    },
+    /// The answer of a device to the Welcome by which it was invited: the only one.
+    InvitationAnswered {
+        /// The invitee.
+        device: PoolId,
+        /// The device that is told.
+        inviter: PoolId,
+        /// The answer.
+        answer: InvitationAnswer,
     },
     /// A member posted a message to the group. Its bytes are the payload.
     Posted {
@@ -238,6 +256,24 @@ pub enum Event {
         /// The groups of which the device has been told that something was not kept.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         told: Vec<GroupId>,
+        /// The awaited devices of which the device was told that they have something to hand out.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        available: Vec<PoolId>,
+    },
+    /// The device waits for packages of others, and is told when one arrives.
+    Awaited {
+        /// The devices whose packages it waits for.
+        targets: Vec<PoolId>,
+        /// Those of them to whose owners it is a stranger: their policy may end its wait.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        as_stranger: Vec<PoolId>,
+        /// When it stops waiting.
+        until: Timestamp,
+    },
+    /// The device does not wait for packages of others any more.
+    AwaitStopped {
+        /// The devices.
+        targets: Vec<PoolId>,
     },
     /// A mailbox is over its limits: nothing more is kept in it until its device has come for it.
     Overrun {
@@ -294,8 +330,11 @@ impl Event {
             | Self::Left { .. }
             | Self::Committed { .. }
             | Self::Welcomed { .. }
+            | Self::InvitationAnswered { .. }
             | Self::Posted { .. }
             | Self::Acknowledged { .. }
+            | Self::Awaited { .. }
+            | Self::AwaitStopped { .. }
             | Self::Overrun { .. }
             | Self::Configured(_)
             | Self::ClockAccepted { .. } => None,
@@ -333,8 +372,11 @@ impl Event {
             Self::Left { .. } => "left",
             Self::Committed { .. } => "committed",
             Self::Welcomed { .. } => "welcomed",
+            Self::InvitationAnswered { .. } => "invitation_answered",
             Self::Posted { .. } => "posted",
             Self::Acknowledged { .. } => "acknowledged",
+            Self::Awaited { .. } => "awaited",
+            Self::AwaitStopped { .. } => "await_stopped",
             Self::Overrun { .. } => "overrun",
             Self::Configured(_) => "configured",
             Self::ClockAccepted { .. } => "clock_accepted",
@@ -392,51 +434,6 @@ pub struct RuleSettings {
     pub lapses_max: u32,
     /// How many live single-use packages a pool may hold.
     pub packages_max: u64,
-}
-
-/// Why a device ended its membership in a group's delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LeaveCause {
-    /// It asked to.
-    Left,
-    /// It did not accept the group within the time there is for that.
-    Ignored,
-}
-
-/// Who may reserve packages of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReservePolicy {
-    /// Any registered device.
-    #[default]
-    Open,
-    /// The owner's contacts, and users that the owner has introduced.
-    Contacts,
-}
-
-/// Why a claim ended without an invitation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReleaseReason {
-    /// The holder gave it back.
-    Cancelled,
-    /// Its time ran out, and the grace after it.
-    Lapsed,
-}
-
-/// Why a package was withdrawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RevokeReason {
-    /// The device has another credential now.
-    Rotated,
-    /// Its owner withdrew it.
-    Withdrawn,
-    /// An inviter reported that it cannot be used.
-    Reported,
-    /// A reservation of it lapsed, and it is not handed out again (`--on-lapse`).
-    Lapsed,
 }
 
 /// An event together with whose history it stands in, where, when and why.

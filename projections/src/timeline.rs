@@ -1,6 +1,6 @@
 //! The history of a pool or of one package, as lines for people.
 
-use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, Timestamp};
+use keypool_ledger::{Event, EventEnvelope, InvitationAnswer, KeyPackageRef, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// One line of a history.
@@ -140,9 +140,16 @@ fn delivery_detail(event: &Event) -> String {
                 removed.len()
             )
         }
-        Event::Welcomed { to } => format!("to {} devices", to.len()),
+        Event::Welcomed { to, .. } => format!("to {} devices", to.len()),
+        Event::InvitationAnswered { device, inviter, answer } => {
+            format!("{device} to {inviter}: {}", outcome(*answer))
+        }
         Event::Posted { sender, .. } => format!("by {sender}"),
         Event::Acknowledged { through, .. } => format!("up to position {through}"),
+        Event::Awaited { targets, until, .. } => {
+            format!("until {until} for packages of {} devices", targets.len())
+        }
+        Event::AwaitStopped { targets } => format!("for packages of {} devices", targets.len()),
         Event::Overrun { group, sender, .. } => match (group, sender) {
             (Some(group), Some(sender)) => {
                 format!(
@@ -162,6 +169,14 @@ fn delivery_detail(event: &Event) -> String {
         ),
         Event::ClockAccepted { from, to } => format!("from {from} to {to}"),
         _ => String::new(),
+    }
+}
+
+/// The words for the answer to an invitation.
+fn outcome(answer: InvitationAnswer) -> String {
+    match answer {
+        InvitationAnswer::Failed { reason } => format!("failed, {}", word(&reason)),
+        answer => word(&answer),
     }
 }
 

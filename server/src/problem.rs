@@ -138,6 +138,7 @@ const fn status_of(code: Code) -> u16 {
         | Code::TooManyDevices
         | Code::GroupExists
         | Code::InvitationsFull
+        | Code::WaitingListFull
         | Code::Expired
         | Code::Revoked
         | Code::PoolFull

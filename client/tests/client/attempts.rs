@@ -130,11 +130,19 @@ fn bad_welcomes_in_the_mailbox_are_counted_too() {
             bytes: bad.clone(),
             added: Vec::new(),
             removed: Vec::new(),
+            answer: None,
         };
         let tries = u64::from(WELCOME_ATTEMPTS_MAX) + 2;
         let items = (1..=tries).map(item).collect();
         let reply = |items| {
-            let reply = MailboxReply { items, more: false, not_kept: Vec::new() };
+            let reply = MailboxReply {
+                items,
+                more: false,
+                not_kept: Vec::new(),
+                available: Vec::new(),
+                acknowledged: 0,
+                last_posted: 0,
+            };
             serde_json::to_string(&reply).unwrap()
         };
         let (waits, nothing) = (reply(items), reply(Vec::new()));

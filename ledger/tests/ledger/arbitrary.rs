@@ -1,9 +1,10 @@
 //! Random events and envelopes of every kind, for the properties.
 
 use keypool_ledger::{
-    CommandId, CredentialBytes, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, LeaveCause,
-    NewEvent, PackageFacts, PoolId, ReleaseReason, ReservationId, ReservePolicy, RevokeReason,
-    RuleSettings, Signature, SignatureKey, SignedStatement, StreamId, Timestamp, codec,
+    CommandId, CredentialBytes, Event, EventEnvelope, GroupId, Hash, InvitationAnswer,
+    KeyPackageRef, LeaveCause, NewEvent, PackageFacts, PoolId, ReleaseReason, ReservationId,
+    ReservePolicy, RevokeReason, RuleSettings, Signature, SignatureKey, SignedStatement, StreamId,
+    Timestamp, WelcomeFault, codec,
 };
 use quickcheck::{Arbitrary, Gen};
 use uuid::Uuid;
@@ -19,7 +20,7 @@ pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 /// The number of kinds of events that the golden log has.
 pub(crate) const N_KINDS: u8 = 12;
 /// The number of kinds that came later, in the same schema.
-pub(crate) const N_LATER: u8 = 17;
+pub(crate) const N_LATER: u8 = 20;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -131,6 +132,7 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             overrun: bool::arbitrary(g),
             accepted: vec![group(g)],
             told: vec![group(g)],
+            available: vec![pool(g)],
         },
         23 => Event::Overrun {
             dropped_through: u64::arbitrary(g),
@@ -143,8 +145,26 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             Event::CredentialDeclared { credential: credential(g), statement: signed_statement(g) }
         }
         27 => Event::RecoveryKeySet { recovery_key: key(g), statement: signed_statement(g) },
+        28 => Event::InvitationAnswered { device: pool(g), inviter: pool(g), answer: answer(g) },
+        29 => Event::Awaited {
+            targets: vec![pool(g), pool(g)],
+            as_stranger: vec![pool(g)],
+            until: timestamp(g),
+        },
+        30 => Event::AwaitStopped { targets: vec![pool(g)] },
         _ => Event::DeviceRemoved {},
     }
+}
+
+fn answer(g: &mut Gen) -> InvitationAnswer {
+    *g.choose(&[
+        InvitationAnswer::Joined,
+        InvitationAnswer::Failed { reason: WelcomeFault::KeysGone },
+        InvitationAnswer::Failed { reason: WelcomeFault::Untrusted },
+        InvitationAnswer::Declined,
+        InvitationAnswer::Expired,
+    ])
+    .unwrap()
 }
 
 fn facts(g: &mut Gen) -> PackageFacts {

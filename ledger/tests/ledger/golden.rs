@@ -8,10 +8,10 @@ use std::{
 use data_encoding::HEXLOWER;
 use insta::assert_snapshot;
 use keypool_ledger::{
-    Batch, CommandId, CredentialBytes, Event, EventLog, GroupId, Hash, KeyPackageRef, LeaveCause,
-    NewEvent, PoolId, Record, ReleaseReason, ReservationId, ReservePolicy, RevokeReason,
-    RuleSettings, Signature, SignatureKey, SignedStatement, SledLog, SledLogOptions, StreamId,
-    StreamWrite, Timestamp, codec, log::append_at_head,
+    Batch, CommandId, CredentialBytes, Event, EventLog, GroupId, Hash, InvitationAnswer,
+    KeyPackageRef, LeaveCause, NewEvent, PoolId, Record, ReleaseReason, ReservationId,
+    ReservePolicy, RevokeReason, RuleSettings, Signature, SignatureKey, SignedStatement, SledLog,
+    SledLogOptions, StreamId, StreamWrite, Timestamp, WelcomeFault, codec, log::append_at_head,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -40,12 +40,19 @@ fn identity_log() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-identity")
 }
 
+/// The log of the kinds that came with answers to invitations and waiting lists.
+fn invitations_log() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-invitations")
+}
+
 /// How many kinds of events the first two logs have.
 const N_LATER_KINDS: usize = 21;
 /// How many kinds of events the first three logs have.
 const N_NEWEST_KINDS: usize = 30;
+/// How many kinds of events the first four logs have.
+const N_IDENTITY_KINDS: usize = 32;
 /// How many kinds of events there are.
-const N_ALL: usize = 32;
+const N_ALL: usize = 35;
 
 #[test]
 fn the_log_of_schema_1_is_read_for_ever() {
@@ -92,8 +99,21 @@ fn the_kinds_of_identity_in_schema_1_are_read_for_ever() {
     let logs = [golden_log(1), later_log(), newest_log()].map(|log| read_journal(&log).unwrap());
     let kinds: BTreeSet<_> =
         logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
-    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_eq!(kinds.len(), N_IDENTITY_KINDS, "with the others it has every kind of its time");
     assert_written_and_opened(&identity_log(), identity_history(), &records);
+}
+
+#[test]
+fn the_kinds_of_answered_invitations_in_schema_1_are_read_for_ever() {
+    let records = read_journal(&invitations_log()).unwrap();
+    let lines: Vec<_> = records.iter().map(line).collect();
+    assert_snapshot!(lines.join("\n"));
+    let logs = [golden_log(1), later_log(), newest_log(), identity_log()];
+    let logs = logs.map(|log| read_journal(&log).unwrap());
+    let kinds: BTreeSet<_> =
+        logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
+    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_written_and_opened(&invitations_log(), invitations_history(), &records);
 }
 
 /// A history is written with the bytes of its golden log, and a log opens with them.
@@ -162,6 +182,7 @@ fn write_the_golden_log_of_later_kinds() {
         (later_log(), later_history()),
         (newest_log(), newest_history()),
         (identity_log(), identity_history()),
+        (invitations_log(), invitations_history()),
     ] {
         if !golden.exists() {
             let dir = TempDir::new().unwrap();
@@ -197,6 +218,7 @@ fn later_history() -> Vec<(StreamId, NewEvent)> {
         overrun,
         accepted: Vec::new(),
         told: Vec::new(),
+        available: Vec::new(),
     };
     let overrun = |dropped_through| Event::Overrun { dropped_through, group: None, sender: None };
     let reservation = ReservationId(Uuid::from_u128(1));
@@ -222,7 +244,7 @@ fn later_history() -> Vec<(StreamId, NewEvent)> {
             },
             700,
         ),
-        (group(), Event::Welcomed { to: vec![device("bob/laptop")] }, 3_000),
+        (group(), Event::Welcomed { to: vec![device("bob/laptop")], by: None }, 3_000),
         (group(), Event::Posted { sender: device("bob/laptop"), not_kept: Vec::new() }, 90),
         (mailbox(), acknowledged(8, false), 0),
         (mailbox(), overrun(0), 0),
@@ -326,6 +348,7 @@ fn newest_history() -> Vec<(StreamId, NewEvent)> {
                 overrun: false,
                 accepted: vec![id()],
                 told: vec![id()],
+                available: Vec::new(),
             },
             0,
         ),
@@ -368,6 +391,54 @@ fn identity_history() -> Vec<(StreamId, NewEvent)> {
     ];
     let numbered = (0..).zip(events);
     numbered.map(|(n, event)| (stream("alice/phone"), recorded(n, event, 0))).collect()
+}
+
+/// The kinds of events that came with answers to invitations and waiting lists, with every answer, every
+/// reason, and every new field of the kinds before.
+fn invitations_history() -> Vec<(StreamId, NewEvent)> {
+    let device = |name: &str| -> PoolId { name.parse().unwrap() };
+    let id = || GroupId::new(b"an answered group").unwrap();
+    let group = || StreamId::Group(id());
+    let mailbox = || StreamId::Mailbox(device("alice/phone"));
+    let answered = |answer| {
+        let (device, inviter) = (device("bob/laptop"), device("alice/phone"));
+        (group(), Event::InvitationAnswered { device, inviter, answer }, 0)
+    };
+    let failed = |reason| answered(InvitationAnswer::Failed { reason });
+    let until = Timestamp::from_secs(1_771_209_600);
+    let awaited = |as_stranger: Vec<PoolId>| {
+        let targets = vec![device("bob/laptop"), device("carol")];
+        (mailbox(), Event::Awaited { targets, as_stranger, until }, 0)
+    };
+    let (to, by) = (vec![device("bob/laptop")], Some(device("alice/phone")));
+    let cause = LeaveCause::Failed;
+    let events = vec![
+        (group(), Event::Welcomed { to, by }, 3_000),
+        answered(InvitationAnswer::Joined),
+        failed(WelcomeFault::KeysGone),
+        failed(WelcomeFault::Expired),
+        failed(WelcomeFault::Unreadable),
+        failed(WelcomeFault::Untrusted),
+        answered(InvitationAnswer::Declined),
+        answered(InvitationAnswer::Expired),
+        (group(), Event::Left { device: device("bob/laptop"), cause }, 0),
+        awaited(Vec::new()),
+        awaited(vec![device("carol")]),
+        (
+            mailbox(),
+            Event::Acknowledged {
+                through: 9,
+                overrun: false,
+                accepted: Vec::new(),
+                told: Vec::new(),
+                available: vec![device("bob/laptop")],
+            },
+            0,
+        ),
+        (mailbox(), Event::AwaitStopped { targets: vec![device("carol")] }, 0),
+    ];
+    let numbered = (0..).zip(events);
+    numbered.map(|(n, (stream, event, len))| (stream, recorded(n, event, len))).collect()
 }
 
 /// Writes every kind of event of the first log, in several segments.

@@ -63,7 +63,7 @@ impl GroupState {
         let sender = sender_of(event);
         let members = sender.is_some().then(|| self.members.iter()).into_iter().flatten();
         let invited: &[PoolId] = match event {
-            Event::Welcomed { to } => to,
+            Event::Welcomed { to, .. } => to,
             _ => &[],
         };
         members.filter(move |member| Some(*member) != sender).chain(invited)

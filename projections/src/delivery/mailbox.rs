@@ -235,7 +235,7 @@ impl MailboxState {
     pub(super) fn evolve(&mut self, event: &Event) {
         self.version = self.version.saturating_add(1);
         match event {
-            Event::Acknowledged { through, overrun, accepted, told } => {
+            Event::Acknowledged { through, overrun, accepted, told, .. } => {
                 self.acknowledged = self.acknowledged.max(*through);
                 self.drop_where(|waiting| waiting.position <= *through);
                 self.overrun &= !overrun;
@@ -389,7 +389,13 @@ impl MailboxState {
         let overrun = *overrun && self.overrun;
         let drops = self.waiting.front().is_some_and(|waiting| waiting.position <= *through);
         let changes = drops || overrun || !accepted.is_empty() || !told.is_empty();
-        Ok(changes.then_some(Event::Acknowledged { through: *through, overrun, accepted, told }))
+        Ok(changes.then_some(Event::Acknowledged {
+            through: *through,
+            overrun,
+            accepted,
+            told,
+            available: Vec::new(),
+        }))
     }
 
     /// The state as bytes, for a snapshot.
@@ -475,7 +481,13 @@ mod tests {
         mailbox.evolve(&Event::Overrun { dropped_through: 1, group: of, sender: None });
         assert_eq!((mailbox.groups.len(), mailbox.closed().count()), (1, 1));
         let (accepted, told) = (Vec::new(), vec![group]);
-        mailbox.evolve(&Event::Acknowledged { through: 1, overrun: false, accepted, told });
+        mailbox.evolve(&Event::Acknowledged {
+            through: 1,
+            overrun: false,
+            accepted,
+            told,
+            available: Vec::new(),
+        });
         assert!(mailbox.groups.is_empty());
     }
 }

@@ -116,6 +116,8 @@ codes! {
         "Send an MLSMessage that holds a Commit, or application data or a proposal, for this group and epoch.";
     InvitationsFull "invitations_full" true "Too many invitations wait for the device to accept them"
         "Leave the device out, and invite it again after it was online.";
+    WaitingListFull "waiting_list_full" false "The caller waits for as many devices as it may"
+        "Acknowledge the devices that are available, or stop waiting for some, with POST /keypackages/await.";
     MailboxOverrun "mailbox_overrun" false "The mailbox was over its limits, and something was not kept"
         "Acknowledge what there is; then ask to be removed from and added to the groups again.";
     RateLimited "rate_limited" true "The caller asks for more than it may"

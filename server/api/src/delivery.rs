@@ -2,7 +2,7 @@
 //!
 //! In paths a group id is base64url without padding; in bodies base64 with padding, as everywhere.
 
-use keypool_ledger::{GroupId, PoolId};
+use keypool_ledger::{GroupId, InvitationAnswer, PoolId, WelcomeFault};
 use serde::{Deserialize, Serialize};
 
 use super::{Base64, ClaimRequest, policy::null_as_none};
@@ -94,6 +94,19 @@ pub struct MailboxReply {
     /// more is kept there until the device acknowledges that it was told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_kept: Vec<NotKept>,
+    /// The awaited devices that have something to hand out, until the device acknowledges that it was
+    /// told: `POST /keypackages/await`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub available: Vec<PoolId>,
+    /// The position up to which the device has acknowledged. A client whose own records are behind it was
+    /// rolled back.
+    #[serde(default)]
+    pub acknowledged: u64,
+    /// The position of the device's last Commit, message or made group; 0 if there is none. A client whose
+    /// own records are behind it was rolled back.
+    #[serde(default)]
+    pub last_posted: u64,
 }
 
 /// A part of a mailbox that was full.
@@ -123,11 +136,12 @@ pub struct MailboxItem {
     /// The group.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub group_id: GroupId,
-    /// The device that posted it; it is left out for a Welcome, whose Commit names it to the members.
+    /// The device that posted it, or whose answer it is; it is left out for a Welcome, whose Commit names
+    /// it to the members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub sender: Option<PoolId>,
-    /// The bytes that were posted.
+    /// The bytes that were posted; none for an answer.
     pub bytes: Base64,
     /// The devices that a Commit has added, by the packages it has spent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -137,6 +151,49 @@ pub struct MailboxItem {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub removed: Vec<PoolId>,
+    /// The answer of the sender to the Welcome that the receiving device has sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<AnswerItem>,
+}
+
+/// The outcome of an invitation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AnswerItem {
+    /// The outcome.
+    pub outcome: AnswerOutcome,
+    /// Why the device has not joined, where it has `failed`: `keys_gone`, `expired`, `unreadable` or
+    /// `untrusted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub reason: Option<WelcomeFault>,
+}
+
+/// The outcome of an invitation, as one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum AnswerOutcome {
+    /// The device has joined the group.
+    Joined,
+    /// The device could not join from the Welcome; it is no member of the delivery any more.
+    Failed,
+    /// The device left the group before it said that it had joined.
+    Declined,
+    /// The device did not accept the group within the time there is for that.
+    Expired,
+}
+
+impl From<InvitationAnswer> for AnswerItem {
+    fn from(answer: InvitationAnswer) -> Self {
+        let (outcome, reason) = match answer {
+            InvitationAnswer::Joined => (AnswerOutcome::Joined, None),
+            InvitationAnswer::Failed { reason } => (AnswerOutcome::Failed, Some(reason)),
+            InvitationAnswer::Declined => (AnswerOutcome::Declined, None),
+            InvitationAnswer::Expired => (AnswerOutcome::Expired, None),
+        };
+        Self { outcome, reason }
+    }
 }
 
 /// The kind of an item in a mailbox.
@@ -150,6 +207,8 @@ pub enum MailboxKind {
     Welcome,
     /// A message of a member: application data or a proposal.
     Message,
+    /// The answer of a device to a Welcome of the receiving device.
+    Answer,
 }
 
 /// `POST /mailbox/acknowledge`.
@@ -170,6 +229,30 @@ pub struct AcknowledgeRequest {
     #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub told: Vec<GroupId>,
+    /// The groups that the device could not join from their Welcomes: the inviter is told why, and the
+    /// device's membership in the delivery ends. Nothing changes for a group that has its answer.
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedWelcome>,
+    /// The awaited devices of which the device was told, by `available`, that they have something to hand
+    /// out.
+    #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub available: Vec<PoolId>,
+}
+
+/// A group that a device could not join from its Welcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FailedWelcome {
+    /// The group.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group_id: GroupId,
+    /// Why: `keys_gone` for no private keys of any of the Welcome's packages, `expired` for a package whose
+    /// lifetime was over, `unreadable` for a damaged Welcome or one that did not open at the last try,
+    /// `untrusted` for a group that the device's policy on keys refuses.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub reason: WelcomeFault,
 }
 
 /// The answer to `POST /mailbox/acknowledge`.
@@ -189,8 +272,28 @@ mod tests {
         let commit = r#"{"epoch":0,"commit":"","welcomes":null,"spend":null,"removed":null}"#;
         let commit: CommitRequest = serde_json::from_str(commit).unwrap();
         assert!(commit.welcomes.is_empty() && commit.spend.is_empty() && commit.removed.is_empty());
-        let acknowledged = r#"{"through":1,"accepted":null,"told":null}"#;
+        let acknowledged =
+            r#"{"through":1,"accepted":null,"told":null,"failed":null,"available":null}"#;
         let acknowledged: AcknowledgeRequest = serde_json::from_str(acknowledged).unwrap();
         assert!(acknowledged.accepted.is_empty() && acknowledged.told.is_empty());
+        assert!(acknowledged.failed.is_empty() && acknowledged.available.is_empty());
+    }
+
+    #[test]
+    fn a_failed_welcome_has_one_of_four_reasons() {
+        let failed = |reason| format!(r#"{{"group_id":"Zw==","reason":"{reason}"}}"#);
+        for reason in ["keys_gone", "expired", "unreadable", "untrusted"] {
+            let read: FailedWelcome = serde_json::from_str(&failed(reason)).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), failed(reason));
+        }
+        assert!(serde_json::from_str::<FailedWelcome>(&failed("bored")).is_err());
+    }
+
+    #[test]
+    fn an_answer_has_a_reason_only_where_the_welcome_failed() {
+        let answer = |answer: InvitationAnswer| serde_json::to_string(&AnswerItem::from(answer));
+        assert_eq!(answer(InvitationAnswer::Joined).unwrap(), r#"{"outcome":"joined"}"#);
+        let failed = InvitationAnswer::Failed { reason: WelcomeFault::KeysGone };
+        assert_eq!(answer(failed).unwrap(), r#"{"outcome":"failed","reason":"keys_gone"}"#);
     }
 }

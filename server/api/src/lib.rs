@@ -21,6 +21,8 @@ mod stream;
 
 mod transparency;
 
+mod waiting_list;
+
 pub mod signing;
 
 use data_encoding::BASE64;
@@ -31,8 +33,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub use self::{
     code::{Code, UnknownCode},
     delivery::{
-        AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, GroupReply, GroupRequest,
-        MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, NotKept,
+        AcknowledgeReply, AcknowledgeRequest, AnswerItem, AnswerOutcome, CommitReply,
+        CommitRequest, FailedWelcome, GroupReply, GroupRequest, MailboxItem, MailboxKind,
+        MailboxReply, MessageReply, MessageRequest, NotKept,
     },
     devices::{
         CredentialRequest, DeclaredReply, DevicesReply, LeafKeyReply, LeafKeyRequest, NoVoucher,
@@ -51,6 +54,7 @@ pub use self::{
     reconcile::{PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage},
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
+    waiting_list::{AwaitReply, AwaitRequest, AwaitStatus, AwaitedDevice},
 };
 
 /// The header of each answer with the server's time, in Unix milliseconds.

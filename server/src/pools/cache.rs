@@ -398,6 +398,7 @@ mod tests {
             overrun: false,
             accepted: Vec::new(),
             told: Vec::new(),
+            available: Vec::new(),
         };
         deliveries.take(&StreamId::Mailbox(pool(1)), &emptied, (99, Timestamp::default(), 0));
         assert_eq!(pack(&mut deliveries.mailboxes), (2, 0, 0));

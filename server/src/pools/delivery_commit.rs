@@ -147,7 +147,8 @@ impl<L: EventLog> CommandBatch<'_, L> {
         events.push((event, if is_kept { commit.clone() } else { Vec::new() }));
         for welcome in welcomes {
             let to = welcome.keypackage_refs.iter().filter_map(|r| owners.get(r).cloned());
-            events.push((Event::Welcomed { to: to.collect() }, welcome.bytes.clone()));
+            let by = Some(request.caller.clone());
+            events.push((Event::Welcomed { to: to.collect(), by }, welcome.bytes.clone()));
         }
         let version = self.group_state(group).version();
         writes.insert(StreamId::Group(group.clone()), (version, events));

@@ -7,8 +7,9 @@ use actix_web::{
     web::{self, Data, Path},
 };
 use keypool_api::{
-    AcknowledgeReply, AcknowledgeRequest, Base64, Code, CommitReply, CommitRequest, GroupReply,
-    GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest, NotKept,
+    AcknowledgeReply, AcknowledgeRequest, AnswerItem, Base64, Code, CommitReply, CommitRequest,
+    GroupReply, GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest,
+    NotKept,
 };
 use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
 use keypool_projections::{Acknowledgement, Claim, Closed};
@@ -252,12 +253,19 @@ fn waiting(state: &State, device: &PoolId, which: &Which) -> Result<MailboxReply
     }
     let closed = mailbox.closed().filter(|_| !more);
     let not_kept = closed.map(|Closed { group, sender }| NotKept { group_id: group, sender });
-    Ok(MailboxReply { items, more, not_kept: not_kept.collect() })
+    Ok(MailboxReply {
+        items,
+        more,
+        not_kept: not_kept.collect(),
+        available: Vec::new(),
+        acknowledged: mailbox.acknowledged(),
+        last_posted: 0,
+    })
 }
 
 fn item(record: Record) -> Option<MailboxItem> {
     let StreamId::Group(group_id) = record.envelope.stream else { return None };
-    let (mut added, mut removed) = (Vec::new(), Vec::new());
+    let (mut added, mut removed, mut answer) = (Vec::new(), Vec::new(), None);
     let (kind, sender) = match record.envelope.event {
         Event::Committed { committer, added: new, removed: gone, .. } => {
             (added, removed) = (new, gone);
@@ -265,11 +273,15 @@ fn item(record: Record) -> Option<MailboxItem> {
         }
         Event::Welcomed { .. } => (MailboxKind::Welcome, None),
         Event::Posted { sender, .. } => (MailboxKind::Message, Some(sender)),
+        Event::InvitationAnswered { device, answer: told, .. } => {
+            answer = Some(AnswerItem::from(told));
+            (MailboxKind::Answer, Some(device))
+        }
         _ => return None,
     };
     let (position, at_ms) = (record.seq, record.envelope.at.as_millis());
     let bytes = Base64(record.payload);
-    Some(MailboxItem { position, at_ms, kind, group_id, sender, bytes, added, removed })
+    Some(MailboxItem { position, at_ms, kind, group_id, sender, bytes, added, removed, answer })
 }
 
 /// Drops the items up to a position: the device has stored them. Accepts the groups that the device has
@@ -283,7 +295,7 @@ pub(crate) async fn acknowledge(
     state: Data<State>,
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
-    let AcknowledgeRequest { through, overrun, accepted, told } = caller.body.json()?;
+    let AcknowledgeRequest { through, overrun, accepted, told, .. } = caller.body.json()?;
     if GROUPS_NAMED_MAX < accepted.len().max(told.len()) {
         let detail = format!("one request names {GROUPS_NAMED_MAX} groups at most");
         return Err(Failure::new(Code::BadRequest, detail));

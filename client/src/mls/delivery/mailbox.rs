@@ -133,7 +133,8 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             progress(&self.store.stage()?)?;
         accepted.truncate(GROUPS_NAMED_MAX);
         told.truncate(GROUPS_NAMED_MAX);
-        let request = AcknowledgeRequest { through, overrun, accepted, told };
+        let (failed, available) = (Vec::new(), Vec::new());
+        let request = AcknowledgeRequest { through, overrun, accepted, told, failed, available };
         self.connection.api().acknowledge(&request, fresh_command()).await?;
         let AcknowledgeRequest { accepted, told, .. } = request;
         Ok(self.note(|progress| {
@@ -278,6 +279,7 @@ fn open(
             Err(MessageError::Outdated { .. }) => Ok(Judged::Done(None)),
             Err(error) => Err(error.into()),
         },
+        MailboxKind::Answer => Ok(Judged::Done(None)),
     }
 }
 

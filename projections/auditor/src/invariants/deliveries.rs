@@ -174,7 +174,7 @@ impl AuditedDeliveries {
                 }
                 group.members.iter().filter(|member| *member != sender).cloned().collect()
             }
-            Event::Welcomed { to } => to.clone(),
+            Event::Welcomed { to, .. } => to.clone(),
             Event::GroupMade { creator } => {
                 findings.extend(group.make(id, creator, seq));
                 Vec::new()
@@ -199,7 +199,7 @@ impl AuditedDeliveries {
         }
         match event {
             Event::Committed { .. } => self.see_commit(seen, id, event, findings),
-            Event::Welcomed { to } => self.see_welcome(seen, id, to, findings),
+            Event::Welcomed { to, .. } => self.see_welcome(seen, id, to, findings),
             _ => {}
         }
         let (sender, posted) = match event {
@@ -313,11 +313,12 @@ impl AuditedDeliveries {
             findings.push(broken("mailbox", &[seq], what));
         };
         match event {
-            Event::Acknowledged { through, overrun, accepted, told } => {
+            Event::Acknowledged { through, overrun, accepted, told, available } => {
                 if seq <= *through {
                     wrong("it acknowledges what was not there yet");
                 }
-                let says_more = *overrun || !accepted.is_empty() || !told.is_empty();
+                let says_more =
+                    *overrun || !accepted.is_empty() || !told.is_empty() || !available.is_empty();
                 if !says_more && *through <= mailbox.through {
                     wrong("it acknowledges less than it did before");
                 }

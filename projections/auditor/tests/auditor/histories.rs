@@ -393,7 +393,8 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
                     commit
                 },
                 {
-                    let mut welcome = in_group(400, Event::Welcomed { to: vec![pool("carol")] });
+                    let mut welcome =
+                        in_group(400, Event::Welcomed { to: vec![pool("carol")], by: None });
                     welcome.envelope.command = CommandId(Uuid::from_u128(0x77));
                     welcome.envelope.request =
                         committed(400, 2, "alice", &["carol"]).envelope.request;
@@ -404,7 +405,7 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
         more("two-commits-for-an-epoch", vec![committed(400, 1, "alice", &[])]),
         more(
             "welcome-without-its-commit",
-            vec![in_group(400, Event::Welcomed { to: vec![pool("dave")] })],
+            vec![in_group(400, Event::Welcomed { to: vec![pool("dave")], by: None })],
         ),
         more("renewed-too-often", {
             let dave = |second, event| written(StreamId::Pool(pool("dave")), second, event, &[]);
@@ -440,6 +441,7 @@ pub(crate) fn broken_promises() -> Vec<(&'static str, Vec<Record>)> {
                     overrun: false,
                     accepted: vec![],
                     told: vec![],
+                    available: Vec::new(),
                 },
                 &[],
             )],
