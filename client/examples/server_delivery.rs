@@ -97,6 +97,12 @@ async fn show(app: &App) -> Result<usize, Failure> {
             MailboxEventKind::RemovedOtherwise { sender, .. } => {
                 println!("{sender} told the server of other removals than it made");
             }
+            MailboxEventKind::InvitationAnswered { device, answer, .. } => {
+                println!("the answer of {device} to its invitation: {answer:?}");
+            }
+            MailboxEventKind::InvitationResumed { devices, .. } => {
+                println!("{devices:?} are in the group now");
+            }
             MailboxEventKind::Unreadable { why, .. } => println!("a message cannot be read: {why}"),
         }
         app.confirm(event.position)?;

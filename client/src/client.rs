@@ -35,6 +35,8 @@ pub struct MlsClient<D> {
     identity: DeviceIdentity,
     membership: MlsMembership,
     connection: MlsConnection<D>,
+    /// Whether devices that could not join are invited again: see [`ClientOptions::reinvite`].
+    reinvites: bool,
     /// Held while Commits and messages are made and posted, and while others' are taken in, so that no
     /// step is taken twice at once, and no message is sealed for the members of before.
     committing: tokio::sync::Mutex<()>,
@@ -50,6 +52,9 @@ pub struct ClientOptions {
     pub device_key: DeviceKey,
     /// The treatment of groups in which a member's key contradicts the directory.
     pub key_policy: KeyPolicy,
+    /// Whether a device that could not join from its Welcome is invited again by itself, once within a day. Its
+    /// dead leaf is replaced by one of a fresh package.
+    pub reinvite: bool,
 }
 
 impl ClientOptions {
@@ -57,7 +62,7 @@ impl ClientOptions {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let (pool, device_key) = (PoolConfig::default(), DeviceKey::in_file());
-        Self { clock, pool, device_key, key_policy: KeyPolicy::default() }
+        Self { clock, pool, device_key, key_policy: KeyPolicy::default(), reinvite: true }
     }
 }
 
@@ -149,7 +154,7 @@ impl<D: DeliveryService> MlsClient<D> {
         delivery: impl FnOnce(&ApiClient) -> D,
         options: ClientOptions,
     ) -> Result<Self, ClientOpenError> {
-        let ClientOptions { clock, pool: config, device_key, key_policy } = options;
+        let ClientOptions { clock, pool: config, device_key, key_policy, reinvite } = options;
         let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
         let identity = DeviceIdentity::load_or_create(&store)?;
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
@@ -164,6 +169,7 @@ impl<D: DeliveryService> MlsClient<D> {
             identity,
             membership,
             connection,
+            reinvites: reinvite,
             committing: tokio::sync::Mutex::default(),
         })
     }

@@ -15,7 +15,7 @@ mod welcome_attempts;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, PoolId, SignatureKey, Timestamp};
+use keypool_ledger::{GroupId, Hash, PoolId, SignatureKey, Timestamp};
 use openmls::{
     framing::MlsMessageOut,
     group::{
@@ -259,6 +259,29 @@ pub(crate) fn delete_on(staged: &Staged<'_>, group: &GroupId) -> Result<(), Stor
 /// Whether the device is in a group, as an operation has it.
 pub(crate) fn is_in(staged: &Staged<'_>, group: &GroupId) -> Result<bool, StorageError> {
     Ok(load(staged, group)?.is_some_and(|state| state.is_active()))
+}
+
+/// The devices that the leaves of a group name, each with the mark of its leaf, as an operation has them; none
+/// if the device is not in the group.
+pub(crate) fn device_leaves_on(
+    staged: &Staged<'_>,
+    group: &GroupId,
+) -> Result<Vec<(PoolId, Hash)>, StorageError> {
+    let Some(state) = load(staged, group)?.filter(MlsGroup::is_active) else {
+        return Ok(Vec::new());
+    };
+    let named = |member: Member| Some((device_of(&member)?, mark_of(&member)));
+    Ok(state.members().filter_map(named).collect())
+}
+
+/// The device that a leaf names.
+fn device_of(member: &Member) -> Option<PoolId> {
+    name_in(&member.credential)?.parse().ok()
+}
+
+/// The mark of a leaf: the digest of its encryption key, which no other leaf has.
+fn mark_of(member: &Member) -> Hash {
+    Hash::of(&member.encryption_key)
 }
 
 /// A group's state; `None` if the store has none.

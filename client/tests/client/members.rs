@@ -91,6 +91,13 @@ fn text(what: MailboxEventKind) -> String {
         MailboxEventKind::RemovedOtherwise { sender, claimed, removed, .. } => {
             format!("{sender} claims -{claimed:?}, and did -{removed:?}")
         }
+        MailboxEventKind::InvitationAnswered { device, answer, .. } => {
+            format!("{device}: {answer:?}")
+        }
+        MailboxEventKind::InvitationResumed { devices, .. } => {
+            let devices: Vec<String> = devices.iter().map(ToString::to_string).collect();
+            format!("resumed {}", devices.join(", "))
+        }
         MailboxEventKind::Unreadable { why, .. } => format!("unreadable: {why}"),
     }
 }

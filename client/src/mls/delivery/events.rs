@@ -5,7 +5,7 @@
 //! that the app was not given yet is never among those that it confirms.
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, Hash, PoolId, Timestamp};
+use keypool_ledger::{GroupId, Hash, InvitationAnswer, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::progress::taken_in_on;
@@ -137,6 +137,23 @@ pub enum MailboxEventKind {
         /// The names of the members that the Commit removes.
         removed: Vec<String>,
     },
+    /// A device has answered an invitation of this one.
+    InvitationAnswered {
+        /// The group.
+        group: GroupId,
+        /// The device.
+        device: PoolId,
+        /// Its answer, by the word of the server.
+        answer: InvitationAnswer,
+    },
+    /// This device went on with invitations by itself: the devices have packages again, or are invited again
+    /// because they could not join. They are in the group now.
+    InvitationResumed {
+        /// The group.
+        group: GroupId,
+        /// The devices that were added.
+        devices: Vec<PoolId>,
+    },
     /// It could not be opened, and never will be.
     Unreadable {
         /// The group, as the server says.
@@ -157,12 +174,9 @@ impl std::fmt::Debug for MailboxEventKind {
                 .field("trust", trust)
                 .field("untrusted", untrusted)
                 .finish(),
-            Self::InvitationRefused { group, inviter, why } => f
-                .debug_struct("InvitationRefused")
-                .field("group", group)
-                .field("inviter", inviter)
-                .field("why", why)
-                .finish(),
+            Self::InvitationRefused { .. }
+            | Self::InvitationAnswered { .. }
+            | Self::InvitationResumed { .. } => self.fmt_invitation(f),
             Self::OtherSender { group, sender, named } => f
                 .debug_struct("OtherSender")
                 .field("group", group)
@@ -209,9 +223,38 @@ impl std::fmt::Debug for MailboxEventKind {
 }
 
 impl MailboxEventKind {
+    fn fmt_invitation(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InvitationRefused { group, inviter, why } => f
+                .debug_struct("InvitationRefused")
+                .field("group", group)
+                .field("inviter", inviter)
+                .field("why", why)
+                .finish(),
+            Self::InvitationAnswered { group, device, answer } => f
+                .debug_struct("InvitationAnswered")
+                .field("group", group)
+                .field("device", device)
+                .field("answer", answer)
+                .finish(),
+            Self::InvitationResumed { group, devices } => f
+                .debug_struct("InvitationResumed")
+                .field("group", group)
+                .field("devices", devices)
+                .finish(),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it is an item of the mailbox, with a position of its own.
     const fn is_an_item(&self) -> bool {
-        !matches!(self, Self::NotKept { .. } | Self::Left { .. } | Self::NotReached { .. })
+        !matches!(
+            self,
+            Self::NotKept { .. }
+                | Self::Left { .. }
+                | Self::NotReached { .. }
+                | Self::InvitationResumed { .. }
+        )
     }
 }
 
@@ -249,7 +292,11 @@ impl<D: DeliveryService> MlsConnection<D> {
         mark: Hash,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let kind = if matches!(what, MailboxEventKind::Left { .. }) { "left" } else { "reach" };
+        let kind = match what {
+            MailboxEventKind::Left { .. } => "left",
+            MailboxEventKind::InvitationResumed { .. } => "resumed",
+            _ => "reach",
+        };
         let name = format!("{NOTICE_PREFIX}{} {kind}", HEXLOWER.encode(mark.as_bytes()));
         let position = taken_in_on(staged)?;
         staged.put_app_record(
