@@ -121,6 +121,13 @@ impl Chat<'_> {
                     people(&removed)
                 ))
             }
+            MailboxEventKind::InvitationAnswered { group, device, answer } => {
+                Some(self.answered(&group, &device, answer)?)
+            }
+            MailboxEventKind::InvitationResumed { group, devices } => {
+                self.key_changes.are_due = true;
+                self.resumed(&group, &devices)?
+            }
             MailboxEventKind::Unreadable { group, why } => {
                 Some(format!("something in {} cannot be read: {}", self.name(&group), plain(&why)))
             }
