@@ -11,8 +11,9 @@ use keypool_ledger::{
     RevokeReason, SignatureKey, SignedStatement, Timestamp,
 };
 
+pub use self::selection::ProspectiveHolder;
 pub(crate) use self::selection::is_lapse_exhausted;
-use self::selection::{Withheld, is_offerable, offer_order};
+use self::selection::{Withheld, is_offerable};
 use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection,
@@ -290,20 +291,7 @@ impl Draft<'_> {
         group: &GroupId,
         (ciphersuites, withheld): (&[u16], &Withheld),
     ) -> Result<Answer, Rejection> {
-        if self.pool.is_removed() {
-            return Err(Rejection::NotRegistered);
-        }
-        let offerable = || self.pool.offerable(self.now, self.limits);
-        let compatible =
-            || offerable().filter(|package| is_compatible(&package.facts, ciphersuites));
-        let first = compatible()
-            .filter(|package| !withheld.has(package))
-            .min_by_key(|package| offer_order(package));
-        let Some(package) = first else {
-            let kept = compatible().next().map(|_| Rejection::KeptForContacts);
-            let other = offerable().next().map(|_| Rejection::NothingCompatible);
-            return Err(kept.or(other).unwrap_or(Rejection::PoolExhausted));
-        };
+        let package = self.first_offer(ciphersuites, withheld)?;
         let (facts, generation) = (package.facts.clone(), package.generation.saturating_add(1));
         let deadline = self.now.after(self.limits.reservation_ttl);
         self.record(Event::Reserved {

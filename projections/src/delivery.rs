@@ -8,26 +8,38 @@
 //! no group and no sender costs a message of another. Until a device has accepted a group, the budget is
 //! small.
 
+mod acknowledgement;
+
 mod group;
 
 mod group_budget;
 
+mod invitation;
+
 mod mailbox;
 
 mod states;
+
+mod waiting;
+
+mod waiting_list;
+
+mod waits;
 
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
-use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, StreamId, Timestamp};
+use keypool_ledger::{Event, EventEnvelope, GroupId, PoolId, ReservePolicy, StreamId, Timestamp};
 
-pub use self::mailbox::KeepDecision;
 pub use self::{
+    acknowledgement::Acknowledgement,
     group::{GroupState, MembershipChange},
-    mailbox::{Acknowledgement, Closed, MailboxState, Waiting},
+    mailbox::{Closed, KeepDecision, MailboxState},
     states::States,
+    waiting::{Waiting, WaitingKind},
+    waiting_list::AwaitTarget,
 };
 
 /// The numbers that bound groups and mailboxes.
@@ -53,12 +65,18 @@ pub struct DeliveryLimits {
     pub age_max: Duration,
     /// How many members a group may have.
     pub members_max: usize,
+    /// For packages of how many devices one may wait, those included of which it was not told yet.
+    pub awaited_max: usize,
+    /// How many strangers may wait for packages of one device.
+    pub awaiters_max: usize,
+    /// How long a device waits for packages of another.
+    pub await_age_max: Duration,
 }
 
 impl DeliveryLimits {
     /// The defaults: 2,000 messages and 16 MiB for a group; 100 messages and 64 KiB before it is
     /// accepted, and a Welcome of 256 KiB; 64 groups to be accepted, 8 by one user, for 7 days; 30 days
-    /// for a message; 2,000 members.
+    /// for a message; 2,000 members; 64 awaited devices, 1,024 strangers that await one, for 14 days.
     pub const STANDARD: Self = Self {
         group_messages_max: 2_000,
         group_bytes_max: 16 * 1024 * 1024,
@@ -70,6 +88,9 @@ impl DeliveryLimits {
         invitation_age_max: Duration::from_hours(7 * 24),
         age_max: Duration::from_hours(720),
         members_max: 2_000,
+        awaited_max: 64,
+        awaiters_max: 1_024,
+        await_age_max: Duration::from_hours(14 * 24),
     };
 }
 
@@ -133,6 +154,9 @@ pub enum DeliveryRejection {
     /// The device's owner has blocked the user who adds it.
     #[error("{0} does not accept invitations from you")]
     Blocked(PoolId),
+    /// The device would wait for packages of too many others.
+    #[error("a device may wait for packages of {0} others")]
+    WaitingListFull(usize),
     /// The group has as many members as it may.
     #[error("a group may have {0} members")]
     TooManyMembers(usize),
@@ -169,6 +193,15 @@ pub struct Touched {
     pub groups: Vec<GroupId>,
     /// The mailboxes, by device.
     pub mailboxes: Vec<PoolId>,
+    /// The mailboxes that have noted something of which there is nothing to tell their devices.
+    pub noted: Vec<PoolId>,
+}
+
+impl Touched {
+    /// The mailbox of one device.
+    fn mailbox(device: &PoolId) -> Self {
+        Self { mailboxes: vec![device.clone()], ..Self::default() }
+    }
 }
 
 impl<G, M> Deliveries<G, M>
@@ -179,8 +212,9 @@ where
     /// Applies the next event of the log, of any stream, and returns the groups and mailboxes that it
     /// changed. `bytes` is the size of the event's payload.
     ///
-    /// Events of pools matter too: removing a device ends its memberships and closes its mailbox, and
-    /// messages of a blocked user are not delivered.
+    /// Events of pools matter too: removing a device ends its memberships and closes its mailbox,
+    /// messages of a blocked user are not delivered, and a package that arrives is told to those who wait
+    /// for it.
     pub fn evolve(&mut self, seq: u64, envelope: &EventEnvelope, bytes: u64) -> Touched {
         let EventEnvelope { stream, event, at, .. } = envelope;
         self.take(stream, event, (seq, *at, bytes))
@@ -195,19 +229,32 @@ where
         place: (u64, Timestamp, u64),
     ) -> Touched {
         match stream {
-            StreamId::Pool(pool) => self.evolve_device(pool, event),
+            StreamId::Pool(pool) => self.evolve_device(pool, event, place.1),
             StreamId::Group(group) => self.evolve_group(group, event, place),
             StreamId::Mailbox(device) => {
                 self.mailboxes.get_or_new(device).evolve(event);
-                Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
+                let noted = match event {
+                    Event::Awaited { targets, as_stranger, until } => {
+                        self.await_packages(device, (targets, as_stranger), *until, place.1)
+                    }
+                    Event::AwaitStopped { targets } => self.stop_awaiting(device, targets),
+                    _ => Vec::new(),
+                };
+                Touched { noted, ..Touched::mailbox(device) }
             }
             StreamId::Server => Touched::default(),
         }
     }
 
-    fn evolve_device(&mut self, device: &PoolId, event: &Event) -> Touched {
+    fn evolve_device(&mut self, device: &PoolId, event: &Event, at: Timestamp) -> Touched {
         match event {
+            Event::Uploaded(_) => self.arrive(device, at),
+            Event::PolicySet { reserve: ReservePolicy::Contacts } => {
+                let noted = self.end_waits(device, |_, is_stranger| is_stranger);
+                Touched { noted, ..Touched::default() }
+            }
             Event::DeviceRemoved {} => {
+                let noted = self.end_all_waits(device);
                 let groups: Vec<GroupId> = match self.mailboxes.get_mut(device) {
                     Some(mailbox) => mailbox.close(),
                     None => Vec::new(),
@@ -217,19 +264,18 @@ where
                         state.end_membership(device);
                     }
                 }
-                Touched { groups, mailboxes: vec![device.clone()] }
+                Touched { groups, noted, ..Touched::mailbox(device) }
             }
             Event::UserBlocked { user } => {
                 self.mailboxes.get_or_new(device).block(user);
-                Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
+                let noted = self.end_waits(device, |inviter, _| inviter.user() == user);
+                Touched { noted, ..Touched::mailbox(device) }
             }
             // The key that listens at the mailbox speaks for the device no more.
-            Event::KeyRotated { .. } => {
-                Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
-            }
+            Event::KeyRotated { .. } => Touched::mailbox(device),
             Event::UserUnblocked { user } => {
                 self.mailboxes.get_or_new(device).unblock(user);
-                Touched { groups: Vec::new(), mailboxes: vec![device.clone()] }
+                Touched::mailbox(device)
             }
             _ => Touched::default(),
         }
@@ -246,19 +292,14 @@ where
         let joining = state.joining(event);
         let is_made = state.is_made();
         state.evolve(event);
-        let mut touched = Touched { groups: vec![group.clone()], mailboxes: recipients.clone() };
-        let sender = sender_of(event).cloned();
-        let posted = matches!(event, Event::Posted { .. });
-        for recipient in recipients {
-            let waiting = Waiting {
-                position,
-                bytes,
-                at,
-                group: group.clone(),
-                sender: sender.clone(),
-                posted,
-            };
-            self.mailboxes.get_or_new(&recipient).deliver(waiting);
+        let mut touched = Touched { groups: vec![group.clone()], ..Touched::default() };
+        touched.mailboxes.clone_from(&recipients);
+        if let Some((kind, sender)) = WaitingKind::of(event) {
+            for recipient in recipients {
+                let (group, sender) = (group.clone(), sender.cloned());
+                let waiting = Waiting { position, bytes, at, group, sender, kind };
+                self.mailboxes.get_or_new(&recipient).deliver(waiting);
+            }
         }
         let leaving: &[PoolId] = match event {
             Event::Committed { removed, .. } => removed,
@@ -282,11 +323,16 @@ where
             mailbox.leave(group);
             touched.mailboxes.push(device.clone());
         }
-        if let Some(sender) = sender
-            && let Some(mailbox) = self.mailboxes.get_mut(&sender)
-            && mailbox.accept(group)
+        let author = match event {
+            Event::GroupMade { creator } => Some(creator),
+            event => sender_of(event),
+        };
+        if let Some(author) = author
+            && let Some(mailbox) = self.mailboxes.get_mut(author)
         {
-            touched.mailboxes.push(sender);
+            mailbox.accept(group);
+            mailbox.note_posted(position);
+            touched.noted.push(author.clone());
         }
         touched
     }

@@ -13,6 +13,9 @@ mod lifecycle;
 #[path = "projections/stories.rs"]
 mod stories;
 
+#[path = "projections/delivery.rs"]
+mod delivery;
+
 #[path = "projections/directory.rs"]
 mod directory;
 

@@ -20,6 +20,8 @@ mod report;
 
 mod upload;
 
+mod waiting_list;
+
 use std::sync::Arc;
 
 use keypool_ledger::{
@@ -40,10 +42,11 @@ pub use self::{
     reconciliation::{Held, Reconciled},
     replacement::Replaced,
     reserve_many::{ManyReservations, ReservedMany},
+    waiting_list::AwaitPackages,
 };
 use crate::{
     admission::{AdmissionError, AdmissionRules, Owner},
-    pools::{ExecuteError, PoolView, Pools, Reply, Request, Target},
+    pools::{DeliverError, ExecuteError, PoolView, Pools, Reply, Request, Target},
     quota::Counter,
 };
 
@@ -79,6 +82,9 @@ pub enum StoreError {
     /// The pools did not carry it out.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+    /// The delivery did not carry it out.
+    #[error(transparent)]
+    Deliver(#[from] DeliverError),
     /// The pools gave the answer of another command: a bug.
     #[error("the pools gave an answer that does not fit the command")]
     Confused,

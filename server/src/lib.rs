@@ -52,9 +52,9 @@ pub use crate::{
     connections::TooFewDescriptors,
     disk::LowWater,
     keypackage_store::{
-        Held, Idempotency, KeyPackageStore, ManyReservations, Reconciled, Recovered, Replaced,
-        ReservationRequest, ReservationTarget, ReservedKeyPackage, ReservedMany, Saved, Spent,
-        StoreError, Withdrawn,
+        AwaitPackages, Held, Idempotency, KeyPackageStore, ManyReservations, Reconciled, Recovered,
+        Replaced, ReservationRequest, ReservationTarget, ReservedKeyPackage, ReservedMany, Saved,
+        Spent, StoreError, Withdrawn,
     },
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
     release_name::{ReleaseName, ReleaseNameError},

@@ -38,6 +38,7 @@ use crate::routes::{
         keypackages::upload,
         keypackages::reserve,
         keypackages::reserve_many::reserve_many,
+        keypackages::waiting_list::await_packages,
         keypackages::renew,
         keypackages::release,
         keypackages::report,

@@ -52,6 +52,8 @@ mod disk_reads;
 
 mod package_cache;
 
+mod waiting_list;
+
 use std::{
     collections::HashMap,
     error::Error,
@@ -73,9 +75,12 @@ use tokio::sync::{oneshot, watch as signal};
 pub use self::{
     api::{ExecuteError, Progress, Reply, Request, Target},
     clock_guard::ClockState,
-    delivery_request::{DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome},
+    delivery_request::{
+        AwaitedInvitee, DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome,
+    },
     reading::DeviceChanges,
     view::{PoolView, ReplayError},
+    waiting_list::AwaitOutcome,
 };
 use self::{
     clock_guard::{ClockGuard, Reading},

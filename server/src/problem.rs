@@ -195,6 +195,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Execute(error) => error.into(),
+            StoreError::Deliver(error) => error.into(),
             StoreError::Confused => internal(&error),
             StoreError::TooManyDevices(..) => Self::new(Code::BadRequest, error.to_string()),
             StoreError::Cancelled => Self::new(Code::NotReady, "the server is stopping"),
@@ -306,6 +307,7 @@ impl From<DeliveryRejection> for Failure {
             }
             DeliveryRejection::GroupExists(_) => Code::GroupExists,
             DeliveryRejection::InvitationsFull(_) => Code::InvitationsFull,
+            DeliveryRejection::WaitingListFull(_) => Code::WaitingListFull,
             DeliveryRejection::WelcomeTooLarge { .. } => Code::TooLarge,
             DeliveryRejection::EpochTaken { .. } => Code::EpochTaken,
             DeliveryRejection::EpochAhead { .. }

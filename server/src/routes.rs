@@ -44,6 +44,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(post("/keypackages/upload", keypackages::upload))
         .service(post("/keypackages/reserve", keypackages::reserve))
         .service(post("/keypackages/reserve-many", keypackages::reserve_many::reserve_many))
+        .service(post("/keypackages/await", keypackages::waiting_list::await_packages))
         .service(post("/keypackages/renew", keypackages::renew))
         .service(post("/keypackages/release", keypackages::release))
         .service(post("/keypackages/report", keypackages::report))

@@ -46,6 +46,12 @@ mod delivery;
 #[path = "pools/mailboxes.rs"]
 mod mailboxes;
 
+#[path = "pools/answers.rs"]
+mod answers;
+
+#[path = "pools/waiting_list.rs"]
+mod waiting_list;
+
 #[path = "pools/paging.rs"]
 mod paging;
 

@@ -25,6 +25,9 @@ mod groups;
 #[path = "server/delivery.rs"]
 mod delivery;
 
+#[path = "server/invitations.rs"]
+mod invitations;
+
 #[path = "server/attacks.rs"]
 mod attacks;
 

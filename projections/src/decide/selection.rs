@@ -1,12 +1,12 @@
 //! Which packages may be handed out, and in which order.
 
-use keypool_ledger::Timestamp;
+use keypool_ledger::{PoolId, Timestamp};
 
-use super::Draft;
+use super::{Draft, is_compatible};
 use crate::{
     command::{Command, Limits, Rejection},
     lifecycle::Stage,
-    pool::{Package, is_held_for_contacts},
+    pool::{Package, PoolState, is_held_for_contacts},
 };
 
 /// Whether a package may be handed out at `now`: it will outlive the reservation.
@@ -27,7 +27,7 @@ pub(crate) fn is_lapse_exhausted(package: &Package, limits: &Limits) -> bool {
 
 /// The place of a package in the order of offers: single-use before last resort, fresh before given
 /// back before lapsed, and then the oldest.
-pub(super) fn offer_order(package: &Package) -> (bool, u8, u64) {
+fn offer_order(package: &Package) -> (bool, u8, u64) {
     let class = match package {
         Package { lapsed: 1.., .. } => 2,
         Package { cancelled: 1.., .. } => 1,
@@ -46,7 +46,7 @@ pub(super) struct Withheld {
 }
 
 impl Withheld {
-    pub(super) fn has(&self, package: &Package) -> bool {
+    fn has(&self, package: &Package) -> bool {
         self.single_use && !package.facts.last_resort
             || is_held_for_contacts(package, &self.fresh_of)
     }
@@ -60,5 +60,57 @@ impl Draft<'_> {
         };
         let fresh_of = self.pool.held_for_contacts(holder, *introduced, self.now, self.limits)?;
         Ok(Withheld { single_use: *last_resort_only, fresh_of })
+    }
+
+    /// The package that a reservation is given.
+    pub(super) fn first_offer(
+        &self,
+        ciphersuites: &[u16],
+        withheld: &Withheld,
+    ) -> Result<&Package, Rejection> {
+        if self.pool.is_removed() {
+            return Err(Rejection::NotRegistered);
+        }
+        let offerable = || self.pool.offerable(self.now, self.limits);
+        let compatible =
+            || offerable().filter(|package| is_compatible(&package.facts, ciphersuites));
+        let first = compatible()
+            .filter(|package| !withheld.has(package))
+            .min_by_key(|package| offer_order(package));
+        first.ok_or_else(|| {
+            let kept = compatible().next().map(|_| Rejection::KeptForContacts);
+            let other = offerable().next().map(|_| Rejection::NothingCompatible);
+            kept.or(other).unwrap_or(Rejection::PoolExhausted)
+        })
+    }
+}
+
+/// An inviter, as the rules of who may reserve see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProspectiveHolder<'a> {
+    /// The device.
+    pub device: &'a PoolId,
+    /// Whether a device of the owner's user has introduced it, or is it.
+    pub introduced: bool,
+    /// Whether a rate limit leaves it the last-resort package alone.
+    pub last_resort_only: bool,
+}
+
+impl PoolState {
+    /// Decides whether reserving a package of any ciphersuite would succeed for an inviter at `now`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`Rejection`] that reserving would be refused with.
+    pub fn decide_offer(
+        &self,
+        inviter: &ProspectiveHolder<'_>,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<(), Rejection> {
+        let ProspectiveHolder { device, introduced, last_resort_only: single_use } = *inviter;
+        let draft = Draft { pool: self.settled(now, limits), events: Vec::new(), now, limits };
+        let fresh_of = draft.pool.held_for_contacts(device, introduced, now, limits)?;
+        draft.first_offer(&[], &Withheld { single_use, fresh_of }).map(drop)
     }
 }

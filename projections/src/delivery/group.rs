@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use imbl::OrdSet;
-use keypool_ledger::{Event, GroupId, LeaveCause, PoolId};
+use keypool_ledger::{Event, GroupId, InvitationAnswer, LeaveCause, PoolId, WelcomeFault};
 
-use super::{DeliveryLimits, DeliveryRejection, sender_of};
+use super::{DeliveryLimits, DeliveryRejection, invitation::PendingInvitations, sender_of};
 use crate::packing::{Packer, Unpacker};
 
 /// The fold of a group's events.
@@ -16,6 +16,7 @@ pub struct GroupState {
     members: OrdSet<PoolId>,
     /// Whether it was made by `GroupMade`: groups from before that began with their first Commit.
     made: bool,
+    invitations: PendingInvitations,
 }
 
 /// The members that a Commit adds and removes.
@@ -58,7 +59,7 @@ impl GroupState {
     }
 
     /// The devices that receive an event of the group: the members of that moment without the sender,
-    /// or the new members that a Welcome is for.
+    /// the new members that a Welcome is for, or the inviter that an answer is for.
     pub fn recipients<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a PoolId> {
         let sender = sender_of(event);
         let members = sender.is_some().then(|| self.members.iter()).into_iter().flatten();
@@ -66,7 +67,11 @@ impl GroupState {
             Event::Welcomed { to, .. } => to,
             _ => &[],
         };
-        members.filter(move |member| Some(*member) != sender).chain(invited)
+        let told = match event {
+            Event::InvitationAnswered { device, .. } => self.invitations.told_by(device),
+            _ => None,
+        };
+        members.filter(move |member| Some(*member) != sender).chain(invited).chain(told)
     }
 
     /// The devices that an event makes members, each with the device that added it; `None` for the
@@ -95,12 +100,16 @@ impl GroupState {
             Event::Committed { epoch, committer, added, removed, .. } => {
                 self.epoch = epoch.saturating_add(1);
                 self.members.insert(committer.clone());
+                self.invitations.note_posted(committer);
                 for gone in removed {
-                    self.members.remove(gone);
+                    self.end_membership(gone);
                 }
                 // A device whose old leaf is removed may be added by the same Commit.
                 self.members.extend(added.iter().cloned());
             }
+            Event::Welcomed { to, by: Some(inviter) } => self.invitations.invite(inviter, to),
+            Event::InvitationAnswered { device, .. } => self.invitations.remove(device),
+            Event::Posted { sender, .. } => self.invitations.note_posted(sender),
             Event::Left { device, .. } => self.end_membership(device),
             _ => {}
         }
@@ -109,6 +118,7 @@ impl GroupState {
     /// Takes in that a device is no member any more: its own history says so.
     pub fn end_membership(&mut self, device: &PoolId) {
         self.members.remove(device);
+        self.invitations.end_membership(device);
     }
 
     /// Decides whether a device may make the group.
@@ -150,12 +160,13 @@ impl GroupState {
         if current < epoch || epoch == u64::MAX {
             return Err(DeliveryRejection::EpochAhead { group: group.clone(), epoch, current });
         }
-        self.check_removals(committer, &change.removed)?;
+        self.check_removals(committer, change)?;
         let added = change.added.clone();
-        // Only members can be removed: other names would be stored and told for nothing.
-        let gone: BTreeSet<&PoolId> =
-            change.removed.iter().filter(|gone| self.has_member(gone)).collect();
-        let staying = self.members.len().saturating_sub(gone.len());
+        // Only members can be removed: other names would be stored and told for nothing. A device that is
+        // added again is one in MLS, whether or not it has left the delivery meanwhile.
+        let is_meant = |gone: &&PoolId| self.has_member(gone) || added.contains(gone);
+        let gone: BTreeSet<&PoolId> = change.removed.iter().filter(is_meant).collect();
+        let staying = self.members.iter().filter(|member| !gone.contains(member)).count();
         if limits.members_max < staying.saturating_add(added.len()) {
             return Err(DeliveryRejection::TooManyMembers(limits.members_max));
         }
@@ -165,11 +176,12 @@ impl GroupState {
     }
 
     /// Half of the other users at most, and one in any case, and never the committer itself. The server
-    /// cannot read a Commit: without a bound one member could silence all others by a claim.
+    /// cannot read a Commit: without a bound one member could silence all others by a claim. A device that
+    /// the same Commit adds again is silenced by none.
     fn check_removals(
         &self,
         committer: &PoolId,
-        removed: &[PoolId],
+        MembershipChange { added, removed }: &MembershipChange,
     ) -> Result<(), DeliveryRejection> {
         if removed.contains(committer) {
             return Err(DeliveryRejection::RemovesItself(committer.clone()));
@@ -179,7 +191,8 @@ impl GroupState {
             devices.filter(is_other).map(|device| device.user().to_owned()).collect::<BTreeSet<_>>()
         };
         let others = users(&mut self.members.iter()).len();
-        let gone = users(&mut removed.iter().filter(|device| self.has_member(device))).len();
+        let is_silenced = |device: &&PoolId| self.has_member(device) && !added.contains(device);
+        let gone = users(&mut removed.iter().filter(is_silenced)).len();
         let max = (others / 2).max(1);
         if max < gone { Err(DeliveryRejection::RemovesTooMany { max }) } else { Ok(()) }
     }
@@ -198,10 +211,40 @@ impl GroupState {
         Ok(Event::Posted { sender: sender.clone(), not_kept: Vec::new() })
     }
 
-    /// Decides that a device leaves; `None` if it is no member, so that nothing has to change.
+    /// The devices that owe an answer to the Welcomes by which they were invited, in order.
+    pub fn unanswered(&self) -> impl Iterator<Item = &PoolId> {
+        self.invitations.invitees()
+    }
+
+    /// Decides the answer of a device that has joined; `None` if it owes none.
     #[must_use]
-    pub fn decide_leave(&self, device: &PoolId, cause: LeaveCause) -> Option<Event> {
-        self.has_member(device).then(|| Event::Left { device: device.clone(), cause })
+    pub fn decide_joined(&self, device: &PoolId) -> Option<Event> {
+        self.invitations.answered(device, InvitationAnswer::Joined)
+    }
+
+    /// Decides the answer of a device that could not join from its Welcome, whose membership ends with it;
+    /// nothing if the device owes no answer.
+    #[must_use]
+    pub fn decide_failed(&self, device: &PoolId, reason: WelcomeFault) -> Vec<Event> {
+        let answer = InvitationAnswer::Failed { reason };
+        let Some(answer) = self.invitations.answered(device, answer) else { return Vec::new() };
+        vec![answer, Event::Left { device: device.clone(), cause: LeaveCause::Failed }]
+    }
+
+    /// Decides that a device leaves, by itself or because it did not accept the group in time: in front of
+    /// that comes the answer that it owes. Nothing if it is no member.
+    #[must_use]
+    pub fn decide_leave(&self, device: &PoolId, cause: LeaveCause) -> Vec<Event> {
+        if !self.has_member(device) {
+            return Vec::new();
+        }
+        let answer = match cause {
+            _ if self.invitations.has_posted(device) => InvitationAnswer::Joined,
+            LeaveCause::Ignored => InvitationAnswer::Expired,
+            LeaveCause::Left | LeaveCause::Failed => InvitationAnswer::Declined,
+        };
+        let left = Event::Left { device: device.clone(), cause };
+        self.invitations.answered(device, answer).into_iter().chain([left]).collect()
     }
 
     fn check_member(&self, group: &GroupId, member: &PoolId) -> Result<(), DeliveryRejection> {
@@ -221,6 +264,7 @@ impl GroupState {
         out.flag(self.made);
         out.number(self.members.len() as u64);
         self.members.iter().for_each(|member| out.pool(member));
+        self.invitations.pack(out);
     }
 
     /// The state that some bytes are.
@@ -230,6 +274,7 @@ impl GroupState {
         for _ in 0..rest.number()? {
             members.insert(rest.pool()?);
         }
-        Some(Self { version, epoch, members, made })
+        let invitations = PendingInvitations::unpack(rest)?;
+        Some(Self { version, epoch, members, made, invitations })
     }
 }

@@ -1,40 +1,29 @@
 //! A mailbox: the messages that wait for a device, and the budget of each group in it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
 use keypool_ledger::{Event, GroupId, PoolId, Timestamp};
 
-use super::{DeliveryLimits, DeliveryRejection, group_budget::GroupBudget};
+use super::{
+    AwaitTarget, DeliveryLimits, DeliveryRejection, Waiting, WaitingKind,
+    group_budget::GroupBudget, waiting_list::WaitingList,
+};
 use crate::packing::{Packer, Unpacker};
 
 /// The messages that wait for a device and its acknowledgements, folded from the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailboxState {
     version: u64,
-    waiting: Vector<Waiting>,
+    pub(super) waiting: Vector<Waiting>,
     acknowledged: u64,
+    /// The position of the device's last Commit, message or made group.
+    last_posted: u64,
     /// Whether the whole mailbox keeps nothing more: only in logs from before budgets of groups.
-    overrun: bool,
-    groups: OrdMap<GroupId, GroupBudget>,
+    pub(super) overrun: bool,
+    pub(super) groups: OrdMap<GroupId, GroupBudget>,
     blocked: OrdSet<Arc<str>>,
-}
-
-/// A message that waits in a mailbox: its place in the log, and whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// The position of its record.
-    pub position: u64,
-    /// How many bytes it has.
-    pub bytes: u64,
-    /// When it was posted.
-    pub at: Timestamp,
-    /// The group it is of.
-    pub group: GroupId,
-    /// The device it comes from; `None` for a Welcome.
-    pub sender: Option<PoolId>,
-    /// Whether it is a message, and no Commit and no Welcome.
-    pub posted: bool,
+    pub(super) list: WaitingList,
 }
 
 /// Whether a mailbox keeps a message, and the events to record before that.
@@ -71,6 +60,39 @@ impl MailboxState {
         self.waiting.iter().skip(start)
     }
 
+    /// The awaited devices that have something to hand out, until this one says that it was told.
+    pub fn available(&self) -> impl Iterator<Item = &PoolId> {
+        self.list.available()
+    }
+
+    /// The moment until which the device waits for packages of another; `None` if it does not.
+    #[must_use]
+    pub fn awaits(&self, device: &PoolId, now: Timestamp) -> Option<Timestamp> {
+        self.list.awaits(device, now)
+    }
+
+    /// Whether as many strangers wait for packages of the device as may.
+    #[must_use]
+    pub fn has_many_awaiters(&self, now: Timestamp, limits: &DeliveryLimits) -> bool {
+        limits.awaiters_max <= self.list.strangers(now)
+    }
+
+    /// Decides that the device waits for packages of others, and no longer for some, whose places are free
+    /// for the new ones. Nothing is recorded for devices that it waits for already.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DeliveryRejection::WaitingListFull`] if it would wait for too many.
+    pub fn decide_await(
+        &self,
+        targets: &[AwaitTarget],
+        stop: &[PoolId],
+        now: Timestamp,
+        limits: &DeliveryLimits,
+    ) -> Result<Vec<Event>, DeliveryRejection> {
+        self.list.decide(targets, stop, now, limits)
+    }
+
     /// How many messages wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -83,7 +105,15 @@ impl MailboxState {
         self.waiting.is_empty()
     }
 
-    /// The position up to which the device has everything.
+    /// The position of the device's last Commit, message or made group; 0 if there is none since it was
+    /// registered.
+    #[must_use]
+    pub const fn last_posted(&self) -> u64 {
+        self.last_posted
+    }
+
+    /// The position up to which the device has everything; 0 if it has acknowledged nothing since it was
+    /// registered.
     #[must_use]
     pub const fn acknowledged(&self) -> u64 {
         self.acknowledged
@@ -125,7 +155,8 @@ impl MailboxState {
         self.groups.keys().filter(move |group| self.has_ignored(group, now, limits))
     }
 
-    /// Decides whether a device may be added to a group by another.
+    /// Decides whether a device may be added to a group by another. An invitation to the same group that
+    /// waits is replaced, and does not count.
     ///
     /// # Errors
     ///
@@ -135,6 +166,7 @@ impl MailboxState {
         &self,
         device: &PoolId,
         (inviter, is_contact): (&PoolId, bool),
+        group: &GroupId,
         now: Timestamp,
         limits: &DeliveryLimits,
     ) -> Result<(), DeliveryRejection> {
@@ -144,7 +176,7 @@ impl MailboxState {
         if device.user() == inviter.user() {
             return Ok(());
         }
-        let open = self.groups.iter().filter(|(_, budget)| !budget.ended);
+        let open = self.groups.iter().filter(|(of, budget)| !budget.ended && *of != group);
         let by_inviter =
             open.filter_map(|(group, budget)| budget.invited.as_ref().map(|(by, _)| (group, by)));
         let (mut waiting, mut by_user) = (0_usize, 0_usize);
@@ -197,7 +229,8 @@ impl MailboxState {
     fn decide_drops(&self, now: Timestamp, limits: &DeliveryLimits) -> Vec<Event> {
         let too_old = |waiting: &&Waiting| waiting.at.after(limits.age_max) <= now;
         let mut last: OrdMap<&GroupId, u64> = OrdMap::new();
-        for waiting in self.waiting.iter().take_while(too_old) {
+        let old = self.waiting.iter().take_while(too_old);
+        for waiting in old.filter(|waiting| waiting.kind != WaitingKind::Answer) {
             last.insert(&waiting.group, waiting.position);
         }
         let dropped = |(group, position): (&&GroupId, &u64)| Event::Overrun {
@@ -208,17 +241,14 @@ impl MailboxState {
         last.iter().map(dropped).collect()
     }
 
-    /// Keeps a message for the device, unless its part of the mailbox is closed or its sender blocked.
-    /// A Welcome comes with the membership, and uses nothing of the group's budget.
+    /// Keeps an item for the device, unless its part of the mailbox is closed or its sender blocked.
     pub(super) fn deliver(&mut self, waiting: Waiting) {
-        let posted = waiting.posted;
-        if self.overrun {
+        let posted = waiting.is_posted();
+        let from = waiting.sender.as_ref().filter(|_| waiting.kind.may_be_blocked());
+        if self.overrun || from.is_some_and(|sender| self.blocked.contains(sender.user())) {
             return;
         }
-        if let Some(sender) = &waiting.sender {
-            if posted && self.blocked.contains(sender.user()) {
-                return;
-            }
+        if let Some(sender) = waiting.budgeted() {
             let budget = self.groups.entry(waiting.group.clone()).or_default();
             if budget.closed || posted && budget.is_closed_to(sender) {
                 return;
@@ -235,7 +265,7 @@ impl MailboxState {
     pub(super) fn evolve(&mut self, event: &Event) {
         self.version = self.version.saturating_add(1);
         match event {
-            Event::Acknowledged { through, overrun, accepted, told, .. } => {
+            Event::Acknowledged { through, overrun, accepted, told, available } => {
                 self.acknowledged = self.acknowledged.max(*through);
                 self.drop_where(|waiting| waiting.position <= *through);
                 self.overrun &= !overrun;
@@ -245,6 +275,9 @@ impl MailboxState {
                 for group in told {
                     self.reopen(group);
                 }
+                for device in available {
+                    self.list.note_told(device);
+                }
             }
             Event::Overrun { dropped_through, group: None, .. } => {
                 self.drop_where(|waiting| waiting.position <= *dropped_through);
@@ -253,7 +286,8 @@ impl MailboxState {
             Event::Overrun { dropped_through, group: Some(group), sender } => {
                 let ended = self.groups.get(group).is_some_and(|budget| budget.ended);
                 self.drop_where(|waiting| {
-                    waiting.position <= *dropped_through && waiting.group == *group
+                    let is_old = waiting.position <= *dropped_through && waiting.group == *group;
+                    is_old && waiting.kind != WaitingKind::Answer
                 });
                 // A group that has ended is kept until its device was told.
                 let budget = self.groups.entry(group.clone()).or_default();
@@ -284,9 +318,9 @@ impl MailboxState {
     /// Subtracts a message from the used part of its group's budget.
     fn free(&mut self, waiting: &Waiting) {
         let Some(budget) = self.groups.get_mut(&waiting.group) else { return };
-        let Some(sender) = &waiting.sender else { return };
+        let Some(sender) = waiting.budgeted() else { return };
         budget.used.subtract(waiting.bytes);
-        if waiting.posted
+        if waiting.is_posted()
             && let Some(used) = budget.senders.get_mut(sender.user())
         {
             used.subtract(waiting.bytes);
@@ -308,10 +342,16 @@ impl MailboxState {
         budget.invited = inviter.map(|inviter| (inviter, at));
     }
 
-    /// Takes in that the device has accepted a group; returns whether that was news.
-    pub(super) fn accept(&mut self, group: &GroupId) -> bool {
-        let budget = self.groups.get_mut(group).filter(|budget| budget.invited.is_some());
-        budget.map(|budget| budget.invited = None).is_some()
+    /// Takes in that the device has accepted a group.
+    pub(super) fn accept(&mut self, group: &GroupId) {
+        if let Some(budget) = self.groups.get_mut(group) {
+            budget.invited = None;
+        }
+    }
+
+    /// Takes in the position of a Commit, a message or a made group of the device.
+    pub(super) const fn note_posted(&mut self, position: u64) {
+        self.last_posted = position;
     }
 
     fn reopen(&mut self, group: &GroupId) {
@@ -346,8 +386,7 @@ impl MailboxState {
     /// Closes the mailbox of a device that was removed, and returns the groups it was in.
     pub(super) fn close(&mut self) -> Vec<GroupId> {
         let groups = self.groups().cloned().collect();
-        let (version, acknowledged) = (self.version, self.acknowledged);
-        *self = Self { version, acknowledged, ..Self::default() };
+        *self = Self { version: self.version, ..Self::default() };
         groups
     }
 
@@ -359,49 +398,11 @@ impl MailboxState {
         self.blocked.remove(user);
     }
 
-    /// Decides the event that an acknowledgement causes; `None` if it changes nothing.
-    ///
-    /// `told` and `overrun` say of which groups, and whether of the whole mailbox, the device has been
-    /// told that something was not kept; until then nothing more is kept there. `accepted` are the
-    /// groups that the device has joined.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`DeliveryRejection::NeverGiven`] if the position lies beyond `last`, the last of the log.
-    pub fn decide_acknowledge(
-        &self,
-        asked: &Acknowledgement,
-        last: u64,
-    ) -> Result<Option<Event>, DeliveryRejection> {
-        let Acknowledgement { through, overrun, accepted, told } = asked;
-        if last < *through {
-            return Err(DeliveryRejection::NeverGiven(*through));
-        }
-        let those = |groups: &[GroupId], is_meant: fn(&GroupBudget) -> bool| -> Vec<GroupId> {
-            let distinct = groups.iter().collect::<BTreeSet<_>>().into_iter();
-            distinct
-                .filter(|group| self.groups.get(*group).is_some_and(is_meant))
-                .cloned()
-                .collect()
-        };
-        let accepted = those(accepted, |budget| budget.invited.is_some());
-        let told = those(told, |budget| budget.closed || !budget.closed_senders.is_empty());
-        let overrun = *overrun && self.overrun;
-        let drops = self.waiting.front().is_some_and(|waiting| waiting.position <= *through);
-        let changes = drops || overrun || !accepted.is_empty() || !told.is_empty();
-        Ok(changes.then_some(Event::Acknowledged {
-            through: *through,
-            overrun,
-            accepted,
-            told,
-            available: Vec::new(),
-        }))
-    }
-
     /// The state as bytes, for a snapshot.
     pub fn pack(&self, out: &mut Packer) {
         out.number(self.version);
         out.number(self.acknowledged);
+        out.number(self.last_posted);
         out.flag(self.overrun);
         out.number(self.blocked.len() as u64);
         self.blocked.iter().for_each(|user| out.bytes(user.as_bytes()));
@@ -412,24 +413,18 @@ impl MailboxState {
         }
         out.number(self.waiting.len() as u64);
         let mut before = 0;
-        for Waiting { position, bytes, at, group, sender, posted } in &self.waiting {
-            out.number(position.saturating_sub(before));
-            out.number(*bytes);
-            out.number(at.as_millis());
-            out.bytes(group.as_bytes());
-            out.flag(*posted);
-            out.flag(sender.is_some());
-            if let Some(sender) = sender {
-                out.pool(sender);
-            }
-            before = *position;
+        for waiting in &self.waiting {
+            waiting.pack(before, out);
+            before = waiting.position;
         }
+        self.list.pack(out);
     }
 
     /// The state that some bytes are.
     pub fn unpack(rest: &mut Unpacker<'_>) -> Option<Self> {
         let (version, acknowledged) = (rest.number()?, rest.number()?);
-        let mut state = Self { version, acknowledged, ..Self::default() };
+        let last_posted = rest.number()?;
+        let mut state = Self { version, acknowledged, last_posted, ..Self::default() };
         state.overrun = rest.flag()?;
         for _ in 0..rest.number()? {
             state.blocked.insert(rest.text()?.as_str().into());
@@ -440,28 +435,13 @@ impl MailboxState {
         }
         let mut position = 0_u64;
         for _ in 0..rest.number()? {
-            position = position.checked_add(rest.number()?)?;
-            let (bytes, at) = (rest.number()?, rest.time()?);
-            let group = GroupId::new(rest.bytes()?).ok()?;
-            let posted = rest.flag()?;
-            let sender = if rest.flag()? { Some(rest.pool()?) } else { None };
-            state.waiting.push_back(Waiting { position, bytes, at, group, sender, posted });
+            let waiting = Waiting::unpack(position, rest)?;
+            position = waiting.position;
+            state.waiting.push_back(waiting);
         }
+        state.list = WaitingList::unpack(rest)?;
         Some(state)
     }
-}
-
-/// A device's request to delete the messages that it has read from its mailbox.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Acknowledgement {
-    /// The position of the last thing it has.
-    pub through: u64,
-    /// Whether it has been told that the whole mailbox was overrun.
-    pub overrun: bool,
-    /// The groups that it has joined.
-    pub accepted: Vec<GroupId>,
-    /// The groups of which it has been told that something was not kept.
-    pub told: Vec<GroupId>,
 }
 
 #[cfg(test)]
@@ -474,8 +454,8 @@ mod tests {
         let (at, sender) = (Timestamp::default(), PoolId::new("alice", "main").ok());
         let mut mailbox = MailboxState::default();
         mailbox.join(&group, None, at);
-        let of = group.clone();
-        mailbox.deliver(Waiting { position: 1, bytes: 1, at, group: of, sender, posted: true });
+        let (of, kind) = (group.clone(), WaitingKind::Message);
+        mailbox.deliver(Waiting { position: 1, bytes: 1, at, group: of, sender, kind });
         mailbox.end_membership(&group);
         let of = Some(group.clone());
         mailbox.evolve(&Event::Overrun { dropped_through: 1, group: of, sender: None });

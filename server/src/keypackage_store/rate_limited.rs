@@ -7,6 +7,7 @@ use keypool_projections::{
     Claim, Contacts, ItemOutcome, PolicyChange, PolicyStatus, Rejection,
     quota::{OverQuota, Quota, Quotas, Relation},
 };
+use uuid::Uuid;
 
 use super::{
     Idempotency, KeyPackageStore, ReservationRequest, StoreError,
@@ -42,7 +43,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Reply<Reserved>, StoreError> {
         let introduced = asked.introduced || asked.holder.user() == device.user();
-        let taken = match self.take(device, asked, introduced).await {
+        let taken = match self.take(device, (&asked.holder, asked.id), introduced).await {
             Ok(taken) => taken,
             // What was answered once is answered again, however much was asked for since.
             Err(_) if self.is_made(idempotency.key, asked.id).await? => None,
@@ -67,10 +68,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     async fn take(
         &self,
         pool: &PoolId,
-        asked: &ReservationRequest,
+        (holder, id): (&PoolId, ReservationId),
         introduced: bool,
     ) -> Result<Option<Taken>, OverQuota> {
-        let ReservationRequest { holder, id, .. } = asked;
         let Some(counter) = &self.counter else { return Ok(None) };
         let (now, limits) = (self.pools.now(), self.pools.limits());
         let view = if introduced { None } else { self.pools.load_pool(pool).await };
@@ -82,8 +82,23 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             counter.stranger(contacts.and_then(Contacts::strangers_per_hour))
         };
         let until = limits.lapses_at(now.after(limits.reservation_ttl));
-        let claim = (*id, relation, until);
+        let claim = (id, relation, until);
         counter.take(holder, pool, claim, now).map(Some)
+    }
+
+    /// Counts a request for a package that is not reserved; returns whether the limits leave the inviter the
+    /// last-resort package alone.
+    pub(super) async fn count_unreserved(
+        &self,
+        pool: &PoolId,
+        inviter: &PoolId,
+        introduced: bool,
+    ) -> Result<bool, OverQuota> {
+        let claim = (inviter, ReservationId(Uuid::now_v7()));
+        let taken = self.take(pool, claim, introduced).await?;
+        let Some((counter, taken)) = self.counter.as_ref().zip(taken) else { return Ok(false) };
+        counter.settle(taken, Came::Refused);
+        Ok(taken.last_resort_only().is_some())
     }
 
     fn settle(&self, taken: Option<Taken>, outcome: &Result<Reply<Reserved>, StoreError>) {
@@ -129,7 +144,8 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             DeliveryCommand::Make { .. }
             | DeliveryCommand::Post { .. }
             | DeliveryCommand::Leave { .. }
-            | DeliveryCommand::Acknowledge(_) => Vec::new(),
+            | DeliveryCommand::Acknowledge(_)
+            | DeliveryCommand::Await { .. } => Vec::new(),
         };
         let (caller, costs) = (request.caller.clone(), costs(&request.command));
         let counted = self.count_delivery(&request, &costs).await?;
@@ -295,7 +311,10 @@ fn costs(command: &DeliveryCommand) -> Vec<(Quota, u32)> {
             let welcomes = welcomes.iter().map(|welcome| welcome.bytes.len());
             posted(commit.len() + welcomes.sum::<usize>())
         }
-        DeliveryCommand::Leave { .. } | DeliveryCommand::Acknowledge(_) => Vec::new(),
+        // Each device that is to be awaited counts as a package that is asked for.
+        DeliveryCommand::Leave { .. }
+        | DeliveryCommand::Acknowledge(_)
+        | DeliveryCommand::Await { .. } => Vec::new(),
     }
 }
 

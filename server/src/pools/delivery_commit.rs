@@ -8,11 +8,11 @@ use std::{
 
 use keypool_ledger::{
     Batch, Event, EventLog, GroupId, Key, KeyPackageRef, LeaveCause, NewEvent, PoolId, Record,
-    StreamId, StreamWrite,
+    StreamId, StreamWrite, WelcomeFault,
 };
 use keypool_projections::{
-    Answer, Claim, Command, DeliveryRejection, GroupState, MailboxState, MembershipChange,
-    Rejection, Touched,
+    Acknowledgement, Answer, Claim, Command, DeliveryRejection, GroupState, MailboxState,
+    MembershipChange, Rejection, Touched,
 };
 
 use super::{
@@ -49,23 +49,51 @@ impl<L: EventLog> CommandBatch<'_, L> {
             DeliveryCommand::Post { group, message } => self.post(request, group, message),
             DeliveryCommand::Leave { group } => {
                 let state = self.group_state(group);
-                let Some(event) = state.decide_leave(&request.caller, LeaveCause::Left) else {
-                    return Ok(Plan::Deliver(None, Ok(Delivered::default())));
-                };
-                let writes = one_write(StreamId::Group(group.clone()), state.version(), event);
+                let events = state.decide_leave(&request.caller, LeaveCause::Left);
+                let write = (state.version(), without_bytes(events));
+                let writes = Writes::from([(StreamId::Group(group.clone()), write)]);
                 self.write_delivery(writes, request, Delivered::default())
             }
             DeliveryCommand::Acknowledge(acknowledgement) => {
-                let mailbox = self.mailbox_state(&request.caller);
-                let last = self.shared.log.head().map_err(ExecuteError::from)?.seq;
-                let Some(event) = mailbox.decide_acknowledge(acknowledgement, last)? else {
-                    return Ok(Plan::Deliver(None, Ok(Delivered::default())));
-                };
-                let stream = StreamId::Mailbox(request.caller.clone());
-                let writes = one_write(stream, mailbox.version(), event);
-                self.write_delivery(writes, request, Delivered::default())
+                self.acknowledge(request, acknowledgement)
+            }
+            DeliveryCommand::Await { invitees, stop } => {
+                self.await_packages(request, invitees, stop)
             }
         }
+    }
+
+    /// An acknowledgement, with the answers to the invitations that it names.
+    fn acknowledge(
+        &mut self,
+        request: &DeliveryRequest,
+        acknowledgement: &Acknowledgement,
+    ) -> Result<Plan, DeliverError> {
+        let caller = &request.caller;
+        let mailbox = self.mailbox_state(caller);
+        let last = self.shared.log.head().map_err(ExecuteError::from)?.seq;
+        let event = mailbox.decide_acknowledge(acknowledgement, last)?;
+        let mut writes = Writes::new();
+        let mailbox_write = (mailbox.version(), without_bytes(event.into_iter().collect()));
+        writes.insert(StreamId::Mailbox(caller.clone()), mailbox_write);
+        let mut answer = |group: &GroupId, fault: Option<WelcomeFault>| {
+            let stream = StreamId::Group(group.clone());
+            // The first word counts: a group has one answer of its device.
+            if writes.contains_key(&stream) {
+                return;
+            }
+            let (version, events) = self.with_group(group, |state| {
+                let events = match fault {
+                    None => state.decide_joined(caller).into_iter().collect(),
+                    Some(reason) => state.decide_failed(caller, reason),
+                };
+                (state.version(), events)
+            });
+            writes.insert(stream, (version, without_bytes(events)));
+        };
+        acknowledgement.accepted.iter().for_each(|group| answer(group, None));
+        acknowledgement.failed.iter().for_each(|(group, reason)| answer(group, Some(*reason)));
+        self.write_delivery(writes, request, Delivered::default())
     }
 
     /// A message for the other members. One that nobody keeps is recorded without its bytes, as far as
@@ -109,9 +137,9 @@ impl<L: EventLog> CommandBatch<'_, L> {
         let limits = self.shared.delivery_limits;
         check_welcomes(welcomes, spends, limits.welcome_bytes_max)?;
         let state = self.group_state(group);
-        let mut change = MembershipChange { added: Vec::new(), removed: removed.clone() };
         // Whether the epoch is free is told before anything about packages.
-        state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
+        let nothing = MembershipChange::default();
+        state.decide_commit(group, &request.caller, *epoch, &nothing, &limits)?;
         let (state, left) = self.without_ignored(group, &state, &request.caller);
         let mut writes = Writes::new();
         let mut owners: BTreeMap<&KeyPackageRef, PoolId> = BTreeMap::new();
@@ -131,14 +159,15 @@ impl<L: EventLog> CommandBatch<'_, L> {
             let is_contact =
                 self.pool_view(owner)?.state.contacts().is_contact(request.caller.user());
             let by = (&request.caller, is_contact);
-            let decided = mailbox.decide_invitation(owner, by, self.look.now, &limits);
+            let decided = mailbox.decide_invitation(owner, by, group, self.look.now, &limits);
             decided.map_err(|rejection| DeliverError::Invitee {
                 keypackage_ref: (*keypackage_ref).clone(),
                 rejection,
             })?;
             self.end_ignored(owner, group, &mut writes);
         }
-        change.added = owners.values().cloned().collect();
+        let added = owners.values().cloned().collect();
+        let change = MembershipChange { added, removed: removed.clone() };
         let event = state.decide_commit(group, &request.caller, *epoch, &change, &limits)?;
         let (event, keeping) = self.kept(&mut writes, (group, &state), event, commit.len());
         let Keeping { is_kept, not_kept, .. } = keeping;
@@ -170,7 +199,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
         let ignored = others.filter(|member| {
             self.with_mailbox(member, |mailbox| mailbox.has_ignored(group, now, limits))
         });
-        let left = ignored.filter_map(|member| state.decide_leave(member, LeaveCause::Ignored));
+        let left = ignored.flat_map(|member| state.decide_leave(member, LeaveCause::Ignored));
         let left: Vec<Event> = left.collect();
         let mut state = state.clone();
         for event in &left {
@@ -188,10 +217,11 @@ impl<L: EventLog> CommandBatch<'_, L> {
         });
         for group in ignored {
             let state = self.group_state(&group);
-            if let Some(left) = state.decide_leave(device, LeaveCause::Ignored) {
+            let left = state.decide_leave(device, LeaveCause::Ignored);
+            if !left.is_empty() {
                 let write = writes.entry(StreamId::Group(group));
                 let (_, events) = write.or_insert_with(|| (state.version(), Vec::new()));
-                events.push((left, Vec::new()));
+                events.extend(without_bytes(left));
             }
         }
     }
@@ -261,13 +291,18 @@ impl<L: EventLog> CommandBatch<'_, L> {
         }
     }
 
-    /// Adds a batch over several histories, and evolves the states that the commands after it read.
-    fn write_delivery(
+    /// Adds a batch over several histories, and evolves the states that the commands after it read. Nothing
+    /// is written if there is no event.
+    pub(super) fn write_delivery(
         &mut self,
-        writes: Writes,
+        mut writes: Writes,
         request: &DeliveryRequest,
         delivered: Delivered,
     ) -> Result<Plan, DeliverError> {
+        writes.retain(|_, (_, events)| !events.is_empty());
+        if writes.is_empty() {
+            return Ok(Plan::Deliver(None, Ok(delivered)));
+        }
         let mut batch = Batch::default();
         let at = self.look.now;
         // A mailbox is closed before the message comes that it has no room for.
@@ -358,10 +393,10 @@ impl Views {
     /// Takes in a record that may concern groups and mailboxes: one of theirs, or a pool's.
     pub(super) fn apply_delivery(&mut self, record: &Record) {
         let bytes = record.payload.len() as u64;
-        let Touched { groups, mailboxes } =
+        let Touched { groups, mailboxes, noted } =
             self.deliveries.evolve(record.seq, &record.envelope, bytes);
         self.changed.groups.extend(groups);
-        self.changed.mailboxes.extend(mailboxes.iter().cloned());
+        self.changed.mailboxes.extend(mailboxes.iter().cloned().chain(noted));
         self.woken.extend(mailboxes);
     }
 }

@@ -53,8 +53,27 @@ pub enum DeliveryCommand {
         /// The group.
         group: GroupId,
     },
-    /// Forget the caller's items up to a position of the log, and note the groups that the caller has joined.
+    /// Forget the caller's items up to a position of the log, and note the groups that the caller has joined,
+    /// and those that it could not join.
     Acknowledge(Acknowledgement),
+    /// Wait for packages of those devices that have none to hand out, and no longer for others.
+    Await {
+        /// The devices to wait for.
+        invitees: Vec<AwaitedInvitee>,
+        /// The devices to wait for no longer.
+        stop: Vec<PoolId>,
+    },
+}
+
+/// A device whose packages an inviter asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwaitedInvitee {
+    /// The device.
+    pub device: PoolId,
+    /// Whether a device of its user has introduced the inviter, or is it.
+    pub introduced: bool,
+    /// Whether a rate limit leaves the inviter the last-resort package alone.
+    pub last_resort_only: bool,
 }
 
 /// A Welcome on its way.

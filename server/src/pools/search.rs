@@ -53,7 +53,7 @@ impl<L: EventLog + 'static> Pools<L> {
     }
 
     /// Finds the records of a command to the delivery, and the record through which it was searched for. The
-    /// pools of the packages that it spends are in memory then.
+    /// pools that it needs are in memory then.
     ///
     /// # Errors
     ///
@@ -63,25 +63,32 @@ impl<L: EventLog + 'static> Pools<L> {
         request: &DeliveryRequest,
     ) -> Result<(u64, Vec<Record>), ExecuteError> {
         let through = self.shared.published().seq;
-        let (id, spent) = (request.id, spent_by(&request.command));
+        let (id, needed) = (request.id, needed_by(&request.command));
         let is_new = !self.shared.memory().may_have(Key::Command(id), 0);
-        if is_new && spent.iter().all(|package| self.shared.is_at_hand(package)) {
+        if is_new && needed.iter().all(|target| self.shared.is_at_hand(target)) {
             return Ok((through, Vec::new()));
         }
         let shared = Arc::clone(&self.shared);
         let search = move || {
             let records = find_command(&shared.log, id, 0)?;
-            spent.iter().try_for_each(|package| shared.prefetch(package))?;
+            needed.iter().try_for_each(|target| shared.prefetch(target))?;
             Ok((through, records))
         };
         self.reads.run(search).await?
     }
 }
 
-/// The packages that a command to the delivery spends.
-fn spent_by(command: &DeliveryCommand) -> Vec<Target> {
-    let DeliveryCommand::Commit { spends, .. } = command else { return Vec::new() };
-    spends.iter().map(|claim| Target::Package(claim.keypackage_ref.clone())).collect()
+/// The packages that a command to the delivery spends, and the pools that it looks at.
+fn needed_by(command: &DeliveryCommand) -> Vec<Target> {
+    match command {
+        DeliveryCommand::Commit { spends, .. } => {
+            spends.iter().map(|claim| Target::Package(claim.keypackage_ref.clone())).collect()
+        }
+        DeliveryCommand::Await { invitees, .. } => {
+            invitees.iter().map(|invitee| Target::Pool(invitee.device.clone())).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 impl<L: EventLog> Shared<L> {

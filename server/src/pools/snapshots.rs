@@ -28,7 +28,7 @@ use super::{
 };
 
 /// The number of the form of these snapshots, and of the folds they are of.
-const FOLD: u8 = 4;
+const FOLD: u8 = 5;
 /// Under which name the place is kept that the others reach to.
 const REACH: &[u8] = b"reach";
 /// The beginning of the names of briefs.

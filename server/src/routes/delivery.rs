@@ -8,8 +8,8 @@ use actix_web::{
 };
 use keypool_api::{
     AcknowledgeReply, AcknowledgeRequest, AnswerItem, Base64, Code, CommitReply, CommitRequest,
-    GroupReply, GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply, MessageRequest,
-    NotKept,
+    FailedWelcome, GroupReply, GroupRequest, MailboxItem, MailboxKind, MailboxReply, MessageReply,
+    MessageRequest, NotKept,
 };
 use keypool_ledger::{Event, GroupId, PoolId, Record, StreamId};
 use keypool_projections::{Acknowledgement, Claim, Closed};
@@ -188,7 +188,9 @@ pub(crate) async fn mailbox(
         news.mark_unchanged();
         caller.still_speaks(&state)?;
         let reply = read_waiting(&state, &caller.pool, which).await?;
-        if !reply.items.is_empty() || !reply.not_kept.is_empty() || wait.is_zero() {
+        let is_empty =
+            reply.items.is_empty() && reply.not_kept.is_empty() && reply.available.is_empty();
+        if !is_empty || wait.is_zero() {
             return Ok(HttpResponse::Ok().json(reply));
         }
         let place = match &mut place {
@@ -257,9 +259,9 @@ fn waiting(state: &State, device: &PoolId, which: &Which) -> Result<MailboxReply
         items,
         more,
         not_kept: not_kept.collect(),
-        available: Vec::new(),
+        available: mailbox.available().cloned().collect(),
         acknowledged: mailbox.acknowledged(),
-        last_posted: 0,
+        last_posted: mailbox.last_posted(),
     })
 }
 
@@ -285,7 +287,8 @@ fn item(record: Record) -> Option<MailboxItem> {
 }
 
 /// Drops the items up to a position: the device has stored them. Accepts the groups that the device has
-/// joined, and notes that the device was told of the messages that were not kept.
+/// joined, ends its membership in those that it could not join, and tells their inviters. Notes that the
+/// device was told of the messages that were not kept, and of awaited devices that are available.
 #[utoipa::path(
     post, path = "/mailbox/acknowledge", tag = "delivery",
     request_body = AcknowledgeRequest,
@@ -295,13 +298,22 @@ pub(crate) async fn acknowledge(
     state: Data<State>,
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
-    let AcknowledgeRequest { through, overrun, accepted, told, .. } = caller.body.json()?;
-    if GROUPS_NAMED_MAX < accepted.len().max(told.len()) {
-        let detail = format!("one request names {GROUPS_NAMED_MAX} groups at most");
+    let AcknowledgeRequest { through, overrun, accepted, failed, told, available } =
+        caller.body.json()?;
+    let named = [accepted.len(), failed.len(), told.len(), available.len()];
+    if named.into_iter().any(|count| GROUPS_NAMED_MAX < count) {
+        let detail =
+            format!("one request names {GROUPS_NAMED_MAX} groups at most, and as many devices");
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
+    if let Some(both) = failed.iter().find(|failed| accepted.contains(&failed.group_id)) {
+        let detail = format!("group {} is named as accepted and as failed", both.group_id);
         return Err(Failure::new(Code::BadRequest, detail));
     }
     let pools = state.store()?.pools();
-    let acknowledgement = Acknowledgement { through, overrun, accepted, told };
+    let failed = failed.into_iter().map(|FailedWelcome { group_id, reason }| (group_id, reason));
+    let failed = failed.collect();
+    let acknowledgement = Acknowledgement { through, overrun, accepted, failed, told, available };
     pools.deliver(request(&caller, DeliveryCommand::Acknowledge(acknowledgement))).await?;
     let waiting = pools.mailbox(&caller.pool).len() as u64;
     Ok(HttpResponse::Ok().json(AcknowledgeReply { waiting }))

@@ -8,6 +8,8 @@ pub(crate) mod rotate;
 
 pub(crate) mod stream;
 
+pub(crate) mod waiting_list;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header,

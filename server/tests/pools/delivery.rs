@@ -107,6 +107,7 @@ impl Service {
             .map(|record| match &record.envelope.event {
                 Event::Committed { epoch, .. } => format!("commit {epoch}"),
                 Event::Welcomed { .. } => "welcome".to_owned(),
+                Event::InvitationAnswered { device, answer, .. } => format!("{device}: {answer:?}"),
                 _ => String::from_utf8(record.payload).unwrap(),
             })
             .collect()
@@ -366,6 +367,12 @@ impl Service {
         });
         let command = Command::Upload(packages.collect());
         block_on(self.pools.execute(request(id, Target::Pool(pool("bob")), command))).unwrap();
+    }
+
+    /// Uploads a package of a device.
+    pub(crate) fn upload_as(&self, device: &str, id: u128, name: &str) {
+        let command = Command::Upload(vec![package(name)]);
+        block_on(self.pools.execute(request(id, Target::Pool(pool(device)), command))).unwrap();
     }
 
     /// Makes the group `g{n}` and adds bob to it by his package `p{n}`.

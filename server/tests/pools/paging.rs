@@ -10,10 +10,11 @@ use std::{
 };
 
 use keypool_ledger::{
-    CommandId, EventLog, Hash, PackageFacts, PoolId, ReservationId, SignatureKey,
+    CommandId, EventLog, Hash, PackageFacts, PoolId, ReservationId, ReservePolicy, SignatureKey,
+    WelcomeFault,
 };
 use keypool_projections::{Acknowledgement, Claim, Command, NewPackage, PolicyChange};
-use keypool_server::pools::{DeliveryCommand, Request, Target, Welcome};
+use keypool_server::pools::{AwaitedInvitee, DeliveryCommand, Request, Target, Welcome};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 use uuid::Uuid;
 
@@ -44,11 +45,23 @@ struct Turn {
 enum Deed {
     Make,
     Add(Vec<&'static str>),
+    /// Devices are removed and added again by one Commit.
+    AddAgain(Vec<&'static str>),
     Remove(Vec<&'static str>),
     Post(usize),
     Leave,
     /// Acknowledge so many waiting messages; whether it has joined all groups, and was told of closed ones.
     Acknowledge(usize, bool, bool),
+    /// The device could join none of its groups from their Welcomes.
+    Fail,
+    /// The device waits for packages of others, or does not any more.
+    Await(Vec<&'static str>),
+    StopAwaiting(Vec<&'static str>),
+    /// The device uploads a package.
+    Upload,
+    /// The owner lets contacts alone reserve, or everybody.
+    Close,
+    Open,
     Block(&'static str),
     Unblock(&'static str),
     /// The device is removed, and another one has its name since.
@@ -64,7 +77,7 @@ fn some(g: &mut Gen, names: &[&'static str]) -> Vec<&'static str> {
 impl Arbitrary for Turn {
     fn arbitrary(g: &mut Gen) -> Self {
         let user = *g.choose(&["alice", "bob", "carol", "dave"]).unwrap();
-        let deed = match u8::arbitrary(g) % 24 {
+        let deed = match u8::arbitrary(g) % 32 {
             0 => Deed::Make,
             1..=7 => Deed::Add(some(g, &DEVICES)),
             8 | 9 => Deed::Remove(some(g, &DEVICES)),
@@ -76,6 +89,13 @@ impl Arbitrary for Turn {
             }
             21 => Deed::Block(user),
             22 => Deed::Unblock(user),
+            23 => Deed::AddAgain(some(g, &DEVICES)),
+            24 => Deed::Fail,
+            25 | 26 => Deed::Await(some(g, &DEVICES)),
+            27 => Deed::StopAwaiting(some(g, &DEVICES)),
+            28 => Deed::Upload,
+            29 => Deed::Close,
+            30 => Deed::Open,
             _ => Deed::Replace,
         };
         let pauses = [0, 0, 1, 60, 3600, DAY, 5 * DAY, 16 * DAY];
@@ -89,6 +109,16 @@ impl Arbitrary for Turn {
 
 fn key(n: u128) -> SignatureKey {
     SignatureKey::new(Hash::of(&n.to_be_bytes()).as_bytes()).unwrap()
+}
+
+fn awaiting(names: &[&str], stop: &[&str]) -> DeliveryCommand {
+    let invitee = |name: &&str| AwaitedInvitee {
+        device: pool(name),
+        introduced: false,
+        last_resort_only: false,
+    };
+    let invitees = names.iter().map(invitee).collect();
+    DeliveryCommand::Await { invitees, stop: stop.iter().map(|name| pool(name)).collect() }
 }
 
 /// The history before the random turns: each device has a key, and a device has made each group.
@@ -134,7 +164,8 @@ impl Service {
         let (group, device) = (group(name), &self.device_of(turn));
         let command = match deed {
             Deed::Make => DeliveryCommand::Make { group },
-            Deed::Add(added) => return self.add_all(id, (device, name), added),
+            Deed::Add(added) => return self.add_all(id, (device, name), added, &[]),
+            Deed::AddAgain(added) => return self.add_all(id, (device, name), added, added),
             Deed::Remove(gone) => {
                 let removed = gone.iter().map(|gone| pool(gone)).collect();
                 self.commit(name, Vec::new(), removed)
@@ -151,8 +182,23 @@ impl Service {
                     overrun: false,
                     accepted,
                     told: told.collect(),
+                    available: mailbox.available().filter(|_| *joined).cloned().collect(),
+                    failed: Vec::new(),
                 })
             }
+            Deed::Fail => {
+                let mailbox = self.pools.mailbox(&pool(device));
+                let failed = mailbox.groups().map(|group| (group.clone(), WelcomeFault::KeysGone));
+                DeliveryCommand::Acknowledge(Acknowledgement {
+                    failed: failed.collect(),
+                    ..Acknowledgement::default()
+                })
+            }
+            Deed::Await(names) => awaiting(names, &[]),
+            Deed::StopAwaiting(names) => awaiting(&[], names),
+            Deed::Upload => return self.upload(id, device),
+            Deed::Close => return self.open_to(id, device, ReservePolicy::Contacts),
+            Deed::Open => return self.open_to(id, device, ReservePolicy::Open),
             Deed::Block(user) | Deed::Unblock(user) => {
                 let (named, none) = (vec![(*user).to_owned()], Vec::new);
                 let blocks = matches!(deed, Deed::Block(_));
@@ -173,21 +219,36 @@ impl Service {
         format!("{:?}", self.deliver(id, device, command))
     }
 
-    /// Reserves a package of each of these devices for the group, and adds those by one Commit.
-    fn add_all(&self, id: u128, (device, into): (&str, &str), added: &[&str]) -> String {
+    fn open_to(&self, id: u128, device: &str, reserve: ReservePolicy) -> String {
+        let change = PolicyChange { reserve: Some(reserve), ..PolicyChange::default() };
+        self.run(id, device, Command::SetPolicy(change))
+    }
+
+    /// Uploads a package of a device that lives for long, and returns the outcome in words.
+    fn upload(&self, id: u128, device: &str) -> String {
+        let NewPackage { facts, bytes, leaf_key } = package(&format!("p{id}"));
+        let facts = PackageFacts {
+            not_after: at(0).after(Duration::from_secs(10_000 * DAY)),
+            credential: Hash::of(device.as_bytes()),
+            ..facts
+        };
+        self.run(id, device, Command::Upload(vec![NewPackage { facts, bytes, leaf_key }]))
+    }
+
+    /// Reserves a package of each of these devices for the group, and adds those by one Commit, which
+    /// removes others.
+    fn add_all(
+        &self,
+        id: u128,
+        (device, into): (&str, &str),
+        added: &[&str],
+        removed: &[&str],
+    ) -> String {
         let mut told = String::new();
         let mut spends = Vec::new();
         for (n, other) in (1..).zip(added) {
-            let (name, reservation) =
-                (format!("p{id}.{n}"), ReservationId(Uuid::from_u128(id + n)));
-            let NewPackage { facts, bytes, leaf_key } = package(&name);
-            let facts = PackageFacts {
-                not_after: at(0).after(Duration::from_secs(10_000 * DAY)),
-                credential: Hash::of(other.as_bytes()),
-                ..facts
-            };
-            let uploaded = Command::Upload(vec![NewPackage { facts, bytes, leaf_key }]);
-            told += &self.run(id + 10 + n, other, uploaded);
+            let reservation = ReservationId(Uuid::from_u128(id + n));
+            told += &self.upload(id + 10 + n, other);
             let reserve = Command::Reserve {
                 reservation,
                 holder: pool(device),
@@ -206,7 +267,7 @@ impl Service {
                 holder: pool(device),
             }));
         }
-        let command = self.commit(into, spends, Vec::new());
+        let command = self.commit(into, spends, removed.iter().map(|name| pool(name)).collect());
         format!("{told}{:?}", self.deliver(id + 30, device, command))
     }
 

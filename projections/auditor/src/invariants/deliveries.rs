@@ -1,10 +1,14 @@
 //! The promises of the delivery: one Commit for each epoch, with its spends and its Welcomes or not at
-//! all, from members only; and mailboxes in the order of the log.
+//! all, from members only; one answer for each Welcome that asks for one; and mailboxes in the order of the
+//! log.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+mod mailbox;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use keypool_ledger::{CommandId, Event, GroupId, PoolId, StreamId};
 
+use self::mailbox::AuditedMailbox;
 use super::{AuditedEvent, broken};
 use crate::verify::Finding;
 
@@ -26,9 +30,36 @@ struct AuditedGroup {
     /// The epoch that was ended last, and where.
     ended: Option<(u64, u64)>,
     members: BTreeSet<PoolId>,
+    /// The invitees that owe an answer, each with its inviter, and whether that one's membership goes on.
+    asked: BTreeMap<PoolId, (PoolId, bool)>,
 }
 
 impl AuditedGroup {
+    fn end(&mut self, device: &PoolId) -> bool {
+        self.asked.remove(device);
+        for (inviter, goes_on) in self.asked.values_mut() {
+            *goes_on &= inviter != device;
+        }
+        self.members.remove(device)
+    }
+
+    /// Takes in an answer; returns the device that is told.
+    fn answer(
+        &mut self,
+        id: &GroupId,
+        (device, inviter): (&PoolId, &PoolId),
+        seq: u64,
+    ) -> Result<Option<PoolId>, Finding> {
+        let asked = self.asked.remove(device).filter(|(by, _)| by == inviter);
+        asked.map(|(by, goes_on)| goes_on.then_some(by)).ok_or_else(|| {
+            let what = format!(
+                "{device} answers at {seq} an invitation of {inviter} to group {id}, which it has not, or has \
+                 answered before."
+            );
+            broken("answer", &[seq], what)
+        })
+    }
+
     fn make(&mut self, id: &GroupId, creator: &PoolId, seq: u64) -> Option<Finding> {
         let was_there = self.made.is_some() || self.ended.is_some();
         self.made = Some(seq);
@@ -37,41 +68,49 @@ impl AuditedGroup {
         was_there.then(|| broken("delivery", &[seq], what()))
     }
 
+    /// The devices that an event reaches.
+    fn recipients(
+        &mut self,
+        (id, event): (&GroupId, &Event),
+        seq: u64,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<PoolId> {
+        match event {
+            Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
+                let began = self.ended.is_some() || self.made.is_some();
+                if began && !self.members.contains(sender) {
+                    let what = format!("{sender} is no member of group {id}, and posts at {seq}.");
+                    findings.push(broken("member", &[seq], what));
+                }
+                return self.members.iter().filter(|member| *member != sender).cloned().collect();
+            }
+            Event::Welcomed { to, .. } => return to.clone(),
+            Event::GroupMade { creator } => findings.extend(self.make(id, creator, seq)),
+            Event::Left { device, .. } => findings.extend(self.leave(id, device, seq)),
+            Event::InvitationAnswered { device, inviter, .. } => {
+                match self.answer(id, (device, inviter), seq) {
+                    Ok(told) => return told.into_iter().collect(),
+                    Err(finding) => findings.push(finding),
+                }
+            }
+            _ => {
+                let what = format!("an event {} stands in the history of a group.", event.name());
+                findings.push(broken("delivery", &[seq], what));
+            }
+        }
+        Vec::new()
+    }
+
     fn leave(&mut self, id: &GroupId, device: &PoolId, seq: u64) -> Option<Finding> {
-        let was_member = self.members.remove(device);
-        let what = || format!("{device} leaves group {id} at {seq}, and is no member.");
-        (!was_member).then(|| broken("member", &[seq], what()))
-    }
-}
-
-#[derive(Debug, Default)]
-struct AuditedMailbox {
-    /// The positions of the messages that wait, each with its group.
-    waiting: VecDeque<(u64, GroupId)>,
-    through: u64,
-    /// The position at which the whole mailbox was overrun, until its device was told.
-    overrun: Option<u64>,
-    /// The groups of which nothing more is kept, or nothing of a sender, until the device was told.
-    closed: BTreeSet<(GroupId, Option<PoolId>)>,
-    blocked: BTreeSet<String>,
-}
-
-impl AuditedMailbox {
-    fn keeps(&self, group: &GroupId, sender: Option<&PoolId>, posted: bool) -> bool {
-        let Some(sender) = sender else { return self.overrun.is_none() };
-        let closed = |(of, by): &(GroupId, Option<PoolId>)| {
-            let is_meant = match by {
-                Some(by) => posted && by.user() == sender.user(),
-                None => true,
-            };
-            of == group && is_meant
-        };
-        let refused = posted && self.blocked.contains(sender.user());
-        self.overrun.is_none() && !self.closed.iter().any(closed) && !refused
-    }
-
-    fn reopen(&mut self, group: &GroupId) {
-        self.closed.retain(|(closed, _)| closed != group);
+        let owes = self.asked.contains_key(device);
+        let was_member = self.end(device);
+        if !was_member {
+            let what = format!("{device} leaves group {id} at {seq}, and is no member.");
+            return Some(broken("member", &[seq], what));
+        }
+        let what =
+            || format!("{device} leaves group {id} at {seq}, and owes its inviter an answer.");
+        owes.then(|| broken("answer", &[seq], what()))
     }
 }
 
@@ -80,6 +119,7 @@ struct Pending {
     command: CommandId,
     group: GroupId,
     seq: u64,
+    committer: PoolId,
     unwelcomed: HashSet<PoolId>,
 }
 
@@ -116,14 +156,12 @@ impl AuditedDeliveries {
     fn see_device(&mut self, device: &PoolId, event: &Event) {
         match event {
             Event::DeviceRemoved {} => {
-                let through = self.mailboxes.remove(device).map_or(0, |mailbox| mailbox.through);
-                self.mailboxes.insert(
-                    device.clone(),
-                    AuditedMailbox { through, ..AuditedMailbox::default() },
-                );
-                self.groups.values_mut().for_each(|group| {
-                    group.members.remove(device);
-                });
+                if let Some(mailbox) = self.mailboxes.get_mut(device) {
+                    *mailbox = mailbox.after_removal();
+                }
+                for group in self.groups.values_mut() {
+                    group.end(device);
+                }
             }
             Event::UserBlocked { user } => {
                 self.mailboxes.entry(device.clone()).or_default().blocked.insert(user.clone());
@@ -165,33 +203,10 @@ impl AuditedDeliveries {
     ) {
         let seq = seen.seq;
         let group = self.groups.entry(id.clone()).or_default();
-        let recipients: Vec<PoolId> = match event {
-            Event::Committed { committer: sender, .. } | Event::Posted { sender, .. } => {
-                let began = group.ended.is_some() || group.made.is_some();
-                if began && !group.members.contains(sender) {
-                    let what = format!("{sender} is no member of group {id}, and posts at {seq}.");
-                    findings.push(broken("member", &[seq], what));
-                }
-                group.members.iter().filter(|member| *member != sender).cloned().collect()
-            }
-            Event::Welcomed { to, .. } => to.clone(),
-            Event::GroupMade { creator } => {
-                findings.extend(group.make(id, creator, seq));
-                Vec::new()
-            }
-            Event::Left { device, .. } => {
-                findings.extend(group.leave(id, device, seq));
-                let mailbox = self.mailboxes.entry(device.clone()).or_default();
-                mailbox.waiting.retain(|(_, of)| of != id);
-                mailbox.reopen(id);
-                Vec::new()
-            }
-            _ => {
-                let what = format!("an event {} stands in the history of a group.", event.name());
-                findings.push(broken("delivery", &[seq], what));
-                Vec::new()
-            }
-        };
+        let recipients = group.recipients((id, event), seq, findings);
+        if let Event::Left { device, .. } = event {
+            self.mailboxes.entry(device.clone()).or_default().forget(id);
+        }
         if let (Event::Posted { .. }, None, None) = (event, group.ended, group.made) {
             let what =
                 format!("a message stands at {seq} in group {id}, which no Commit has made.");
@@ -199,7 +214,9 @@ impl AuditedDeliveries {
         }
         match event {
             Event::Committed { .. } => self.see_commit(seen, id, event, findings),
-            Event::Welcomed { to, .. } => self.see_welcome(seen, id, to, findings),
+            Event::Welcomed { to, by } => {
+                self.see_welcome(seen, id, (to, by.as_ref()), findings);
+            }
             _ => {}
         }
         let (sender, posted) = match event {
@@ -207,10 +224,15 @@ impl AuditedDeliveries {
             Event::Committed { committer, .. } => (Some(committer), false),
             _ => (None, false),
         };
+        let answering = match event {
+            Event::InvitationAnswered { device, .. } => Some(device),
+            _ => None,
+        };
         for recipient in recipients {
             let mailbox = self.mailboxes.entry(recipient).or_default();
-            if mailbox.keeps(id, sender, posted) {
-                mailbox.waiting.push_back((seq, id.clone()));
+            match answering {
+                Some(by) => mailbox.keep_answer((seq, id), by),
+                None => mailbox.keep((seq, id), sender, posted),
             }
         }
         if let Event::Committed { added, .. } = event {
@@ -250,7 +272,9 @@ impl AuditedDeliveries {
         }
         group.ended = Some((*epoch, seq));
         group.members.insert(committer.clone());
-        group.members.retain(|member| !removed.contains(member));
+        for gone in removed {
+            group.end(gone);
+        }
         group.members.extend(added.iter().cloned());
         for device in added {
             let spends = self.spends.get_mut(&(id.clone(), device.clone()));
@@ -271,6 +295,7 @@ impl AuditedDeliveries {
             command: seen.envelope.command,
             group: id.clone(),
             seq,
+            committer: committer.clone(),
             unwelcomed: added.iter().cloned().collect(),
         });
     }
@@ -279,16 +304,24 @@ impl AuditedDeliveries {
         &mut self,
         seen: AuditedEvent<'_>,
         id: &GroupId,
-        to: &[PoolId],
+        (to, by): (&[PoolId], Option<&PoolId>),
         findings: &mut Vec<Finding>,
     ) {
         let seq = seen.seq;
+        if let Some(by) = by {
+            let asked = to.iter().map(|device| (device.clone(), (by.clone(), true)));
+            self.groups.entry(id.clone()).or_default().asked.extend(asked);
+        }
         let Some(pending) = self.pending.as_mut().filter(|pending| pending.group == *id) else {
             let what = format!("a Welcome stands at {seq} without the Commit that it belongs to.");
             findings.push(broken("welcome", &[seq], what));
             return;
         };
         let commit = pending.seq;
+        if let Some(by) = by.filter(|by| **by != pending.committer) {
+            let what = format!("the Welcome at {seq} is by {by}, whose Commit at {commit} is not.");
+            findings.push(broken("welcome", &[commit, seq], what));
+        }
         for device in to {
             if !pending.unwelcomed.remove(device) {
                 let what = format!(
@@ -308,61 +341,9 @@ impl AuditedDeliveries {
     ) {
         let seq = seen.seq;
         let mailbox = self.mailboxes.entry(device.clone()).or_default();
-        let mut wrong = |what: &str| {
+        for what in mailbox.see((seq, seen.envelope.at), event) {
             let what = format!("the mailbox of {device} at {seq}: {what}.");
             findings.push(broken("mailbox", &[seq], what));
-        };
-        match event {
-            Event::Acknowledged { through, overrun, accepted, told, available } => {
-                if seq <= *through {
-                    wrong("it acknowledges what was not there yet");
-                }
-                let says_more =
-                    *overrun || !accepted.is_empty() || !told.is_empty() || !available.is_empty();
-                if !says_more && *through <= mailbox.through {
-                    wrong("it acknowledges less than it did before");
-                }
-                if *overrun && mailbox.overrun.is_none() {
-                    wrong("its device was told of an overrun that there was not");
-                }
-                let waited = mailbox.waiting.len();
-                mailbox.through = mailbox.through.max(*through);
-                mailbox.waiting.retain(|(position, _)| through < position);
-                for group in told {
-                    mailbox.reopen(group);
-                }
-                if !says_more && mailbox.waiting.len() == waited {
-                    wrong("it acknowledges something, and nothing waited up to there");
-                }
-                if *overrun {
-                    mailbox.overrun = None;
-                }
-            }
-            Event::Overrun { dropped_through, group: Some(group), sender } => {
-                if seq <= *dropped_through {
-                    wrong("it drops what was not there yet");
-                }
-                let mine =
-                    |(position, of): &(u64, GroupId)| position <= dropped_through && of == group;
-                let waited = mailbox.waiting.len();
-                mailbox.waiting.retain(|waiting| !mine(waiting));
-                let is_new = mailbox.closed.insert((group.clone(), sender.clone()));
-                // What has waited too long is dropped, closed or not.
-                if !is_new && mailbox.waiting.len() == waited {
-                    wrong("a group is closed in it twice, and its device was not told in between");
-                }
-            }
-            Event::Overrun { dropped_through, group: None, .. } => {
-                if seq <= *dropped_through {
-                    wrong("it drops what was not there yet");
-                }
-                if mailbox.overrun.is_some() {
-                    wrong("it is overrun twice, and its device was not told in between");
-                }
-                mailbox.waiting.retain(|(position, _)| dropped_through < position);
-                mailbox.overrun = Some(seq);
-            }
-            other => wrong(&format!("an event {} does not belong there", other.name())),
         }
     }
 }

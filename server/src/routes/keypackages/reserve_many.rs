@@ -34,14 +34,14 @@ pub(crate) async fn reserve_many(
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let asked: ReserveManyRequest = caller.body.json()?;
-    let mut introduced = BTreeSet::new();
-    for ReserveTarget { user, contact_token, .. } in &asked.targets {
-        if is_introduced(&state, user, contact_token.as_ref())? {
-            introduced.insert(user.clone());
-        }
+    if asked.targets.is_empty() || state.targets_max < asked.targets.len() {
+        let (count, targets_max) = (asked.targets.len(), state.targets_max);
+        let detail = format!("the request names {count} targets; it may name 1 to {targets_max}");
+        return Err(Failure::new(Code::BadRequest, detail));
     }
+    let introduced = introduced(&state, &asked.targets)?;
     let reservations = ManyReservations {
-        invitees: invitees(&asked.targets, state.targets_max)?,
+        invitees: invitees(&asked.targets)?,
         holder: caller.pool,
         group: asked.group_id,
         id: asked.reservation_id,
@@ -68,15 +68,22 @@ pub(crate) async fn reserve_many(
     Ok(HttpResponse::Ok().json(ReserveManyReply { reservations, missing }))
 }
 
-fn invitees(
+/// The users of the targets whose contact tokens introduce the caller.
+pub(super) fn introduced(
+    state: &State,
     targets: &[ReserveTarget],
-    targets_max: usize,
-) -> Result<Vec<ReservationTarget>, Failure> {
-    if targets.is_empty() || targets_max < targets.len() {
-        let count = targets.len();
-        let detail = format!("the request names {count} targets; it may name 1 to {targets_max}");
-        return Err(Failure::new(Code::BadRequest, detail));
+) -> Result<BTreeSet<String>, Failure> {
+    let mut introduced = BTreeSet::new();
+    for ReserveTarget { user, contact_token, .. } in targets {
+        if is_introduced(state, user, contact_token.as_ref())? {
+            introduced.insert(user.clone());
+        }
     }
+    Ok(introduced)
+}
+
+/// The devices and users that the targets name.
+pub(super) fn invitees(targets: &[ReserveTarget]) -> Result<Vec<ReservationTarget>, Failure> {
     let invitee = |target: &ReserveTarget| {
         let device = PoolId::of(&target.user, target.device.as_deref())?;
         Ok(match target.device {
@@ -88,9 +95,14 @@ fn invitees(
 }
 
 fn missing_device(invitee: ReservationTarget, why: &Failure) -> MissingDevice {
-    let (user, device) = match invitee {
+    let (user, device) = parts_of(invitee);
+    MissingDevice { user, device, code: why.code(), retry_after_s: why.retry_after_s() }
+}
+
+/// The user and the device of a target.
+pub(super) fn parts_of(target: ReservationTarget) -> (String, Option<String>) {
+    match target {
         ReservationTarget::Device(pool) => (pool.user().to_owned(), Some(pool.device().to_owned())),
         ReservationTarget::User(user) => (user, None),
-    };
-    MissingDevice { user, device, code: why.code(), retry_after_s: why.retry_after_s() }
+    }
 }
