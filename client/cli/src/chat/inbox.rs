@@ -100,16 +100,9 @@ impl Chat<'_> {
             MailboxEventKind::NotReached { group, members, commit } => {
                 Some(self.missed(&group, &members, commit))
             }
-            MailboxEventKind::NotKept { group, sender: Some(sender) } => Some(format!(
-                "some messages of {} in {} were not kept: there were too many while you were away",
-                person(&sender.to_string()),
-                self.name(&group)
-            )),
-            MailboxEventKind::NotKept { group, sender: None } => Some(format!(
-                "messages of {name} were lost: there were too many while you were away; ask to be removed \
-                 from {name} and invited again",
-                name = self.name(&group)
-            )),
+            MailboxEventKind::NotKept { group, sender } => {
+                Some(self.not_kept(&group, sender.as_ref()))
+            }
             MailboxEventKind::RemovedOtherwise { group, sender, claimed, removed } => {
                 let claimed: Vec<String> = claimed.iter().map(ToString::to_string).collect();
                 Some(format!(
@@ -173,6 +166,21 @@ impl Chat<'_> {
         }
         *self.unread.entry(group.clone()).or_default() += 1;
         Ok(Some(format!("[{}] {sender}: {said}", name_among(group, &all))))
+    }
+
+    /// Says that messages of a member, or all items of a group, were not kept.
+    fn not_kept(&self, group: &GroupId, sender: Option<&PoolId>) -> String {
+        let name = self.name(group);
+        match sender {
+            Some(sender) => format!(
+                "some messages of {} in {name} were not kept: there were too many while you were away",
+                person(&sender.to_string())
+            ),
+            None => format!(
+                "messages of {name} were lost: there were too many while you were away; ask to be removed \
+                 from {name} and invited again"
+            ),
+        }
     }
 
     /// Names the members whose mailboxes had no room for a message or a Commit of this device.

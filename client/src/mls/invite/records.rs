@@ -173,7 +173,7 @@ pub(crate) fn resume_waiting_on(staged: &Staged<'_>, device: &PoolId) -> Result<
     Ok(())
 }
 
-/// Cancels the invitations of devices that were removed from a group, and of users of whom no device is left
+/// Cancels the invitations of devices that were removed from a group, and of users without any device left
 /// in it, as part of the operation that removes them.
 pub(crate) fn cancel_removed_on(
     staged: &Staged<'_>,
