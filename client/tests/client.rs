@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod client {
+    mod answers;
     mod attempts;
     mod contacts;
     mod copies;
