@@ -22,6 +22,7 @@ mod client {
     mod members;
     mod membership;
     mod moved_clock;
+    mod outcomes;
     mod owner_audit;
     mod people;
     mod pool;

@@ -330,3 +330,72 @@ fn name(prefix: &str, group: &GroupId, invitee: &Invitee) -> String {
 fn hex(group: &GroupId) -> String {
     HEXLOWER.encode(group.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use keypool_ledger::{Clock, SystemClock};
+
+    use super::*;
+    use crate::LocalStore;
+
+    const UNTRUSTED: InvitationAnswer =
+        InvitationAnswer::Failed { reason: WelcomeFault::Untrusted };
+    const KEYS_GONE: InvitationAnswer = InvitationAnswer::Failed { reason: WelcomeFault::KeysGone };
+
+    fn group() -> GroupId {
+        GroupId::new(b"g").unwrap()
+    }
+
+    fn record(number: usize, state: InvitationState, since: Timestamp) -> InvitationRecord {
+        let invitee = Invitee::from(format!("user{number}/main"));
+        InvitationRecord { state, ..InvitationRecord::new(&group(), invitee, since) }
+    }
+
+    /// Whether the device is invited again after an answer, where it was invited again then.
+    fn is_due_after(answer: InvitationAnswer, reinvited_at: Option<Timestamp>) -> bool {
+        let (home, now) = (tempfile::tempdir().unwrap(), SystemClock.now());
+        let store = LocalStore::open(home.path(), &"alice".parse().unwrap()).unwrap();
+        let staged = store.stage().unwrap();
+        let committed = record(1, InvitationState::Committed, now);
+        put_on(&staged, &InvitationRecord { reinvited_at, ..committed }).unwrap();
+        let device: PoolId = "user1/main".parse().unwrap();
+        answer_on(&staged, (&group(), &device), answer, now).unwrap();
+        let found = invitation_records(&staged, now).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_ne!(found[0].is_due, found[0].has_ended());
+        found[0].is_due
+    }
+
+    #[test]
+    fn a_device_is_invited_again_once_within_a_day_and_not_if_it_does_not_trust_or_want_to() {
+        let ago = |hours| Some(SystemClock.now().before(Duration::from_hours(hours)));
+        assert!(is_due_after(KEYS_GONE, None));
+        assert!(!is_due_after(KEYS_GONE, ago(23)));
+        assert!(is_due_after(KEYS_GONE, ago(25)));
+        assert!(!is_due_after(UNTRUSTED, None));
+        for answer in
+            [InvitationAnswer::Joined, InvitationAnswer::Declined, InvitationAnswer::Expired]
+        {
+            assert!(!is_due_after(answer, None));
+        }
+    }
+
+    #[test]
+    fn a_thousand_ended_invitations_are_kept_for_thirty_days() {
+        let (home, now) = (tempfile::tempdir().unwrap(), SystemClock.now());
+        let store = LocalStore::open(home.path(), &"alice".parse().unwrap()).unwrap();
+        let staged = store.stage().unwrap();
+        for number in 0..ENDED_MAX + 2 {
+            let since = now.before(Duration::from_secs(number as u64));
+            put_on(&staged, &record(number, InvitationState::Joined, since)).unwrap();
+        }
+        let old = now.before(Duration::from_hours(31 * 24));
+        put_on(&staged, &record(ENDED_MAX + 2, InvitationState::Committed, old)).unwrap();
+        prune_on(&staged, now).unwrap();
+        let kept = invitation_records(&staged, now).unwrap();
+        assert_eq!(kept.len(), ENDED_MAX + 1);
+        assert!(!kept.iter().any(|record| record.invitee.user == format!("user{ENDED_MAX}")));
+        let later = now.after(Duration::from_hours(31 * 24));
+        assert_eq!(invitation_records(&staged, later).unwrap().len(), 1);
+    }
+}
