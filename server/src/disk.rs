@@ -124,6 +124,7 @@ impl DiskLevel {
             | "/keypackages/spend" => Some(Self::Full),
             // A member who leaves frees room.
             "/groups/{group_id}/leave" => None,
+            "/keypackages/await" => Some(Self::Low),
             route if route.starts_with("/groups") => Some(Self::Low),
             _ => None,
         }

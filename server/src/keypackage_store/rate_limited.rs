@@ -86,19 +86,19 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         counter.take(holder, pool, claim, now).map(Some)
     }
 
-    /// Counts a request for a package that is not reserved; returns whether the limits leave the inviter the
-    /// last-resort package alone.
+    /// Counts a request for a package that is not reserved; returns the limit that leaves the inviter the
+    /// last-resort package alone, if there is one.
     pub(super) async fn count_unreserved(
         &self,
         pool: &PoolId,
         inviter: &PoolId,
         introduced: bool,
-    ) -> Result<bool, OverQuota> {
+    ) -> Result<Option<OverQuota>, OverQuota> {
         let claim = (inviter, ReservationId(Uuid::now_v7()));
         let taken = self.take(pool, claim, introduced).await?;
-        let Some((counter, taken)) = self.counter.as_ref().zip(taken) else { return Ok(false) };
+        let Some((counter, taken)) = self.counter.as_ref().zip(taken) else { return Ok(None) };
         counter.settle(taken, Came::Refused);
-        Ok(taken.last_resort_only().is_some())
+        Ok(taken.last_resort_only())
     }
 
     fn settle(&self, taken: Option<Taken>, outcome: &Result<Reply<Reserved>, StoreError>) {

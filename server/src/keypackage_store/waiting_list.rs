@@ -75,7 +75,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             let introduced = asked.introduced.contains(user) || asked.inviter.user() == user;
             let counted = self.count_unreserved(&device, &asked.inviter, introduced).await;
             invitees.push(match counted {
-                Ok(last_resort_only) => Ok(AwaitedInvitee { device, introduced, last_resort_only }),
+                Ok(over) => Ok(AwaitedInvitee { device, introduced, over }),
                 Err(over) => Err((target, Rejection::from(over))),
             });
         }

@@ -1,7 +1,7 @@
 //! The commands of the delivery, their effects, and the reasons why they are refused.
 
 use keypool_ledger::{CommandId, GroupId, Hash, KeyPackageRef, PoolId};
-use keypool_projections::{Acknowledgement, Claim, DeliveryRejection, Rejection};
+use keypool_projections::{Acknowledgement, Claim, DeliveryRejection, Rejection, quota::OverQuota};
 
 use super::ExecuteError;
 
@@ -72,8 +72,8 @@ pub struct AwaitedInvitee {
     pub device: PoolId,
     /// Whether a device of its user has introduced the inviter, or is it.
     pub introduced: bool,
-    /// Whether a rate limit leaves the inviter the last-resort package alone.
-    pub last_resort_only: bool,
+    /// The rate limit that leaves the inviter the last-resort package alone, if there is one.
+    pub over: Option<OverQuota>,
 }
 
 /// A Welcome on its way.

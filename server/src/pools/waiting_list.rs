@@ -32,21 +32,21 @@ fn offer(
     now: Timestamp,
     limits: &Limits,
 ) -> Result<(), Rejection> {
-    let AwaitedInvitee { device, introduced, last_resort_only } = invitee;
+    let AwaitedInvitee { device, introduced, over } = invitee;
     if caller == device {
         return Err(Rejection::OwnPool);
     }
     let view = view.ok_or_else(|| Rejection::UnknownUser(device.to_string()))?;
-    let (introduced, last_resort_only) = (*introduced, *last_resort_only);
+    let (introduced, last_resort_only) = (*introduced, over.is_some());
     let asks = ProspectiveHolder { device: caller, introduced, last_resort_only };
-    view.state.decide_offer(&asks, now, limits)
+    let offered = view.state.decide_offer(&asks, now, limits);
+    // There is no last-resort package: it is the limit that is in the way.
+    offered.map_err(|why| over.filter(|_| is_for_later(&why)).map_or(why, Rejection::from))
 }
 
-/// Whether reserving was refused because there is no package for the inviter, and may be one later. An inviter
-/// to whom a rate limit leaves the last-resort package alone waits for the limit to end instead.
-const fn is_for_later(refusal: &Rejection, invitee: &AwaitedInvitee) -> bool {
-    let has_none = matches!(refusal, Rejection::PoolExhausted | Rejection::KeptForContacts);
-    has_none && !invitee.last_resort_only
+/// Whether reserving was refused because there is no package for the inviter, and may be one later.
+const fn is_for_later(refusal: &Rejection) -> bool {
+    matches!(refusal, Rejection::PoolExhausted | Rejection::KeptForContacts)
 }
 
 impl<L: EventLog> CommandBatch<'_, L> {
@@ -80,8 +80,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
         let (now, device) = (self.look.now, &invitee.device);
         let view = self.shared.has_history(device).then(|| self.pool_view(device)).transpose()?;
         let offered = offer(view.as_deref(), (caller, invitee), now, &self.limits);
-        let Some(view) = view.filter(|_| offered.is_err_and(|why| is_for_later(&why, invitee)))
-        else {
+        let Some(view) = view.filter(|_| offered.is_err_and(|why| is_for_later(&why))) else {
             return Ok(None);
         };
         let is_contact = view.state.contacts().is_contact(caller.user());
@@ -105,7 +104,7 @@ impl<L: EventLog + 'static> Pools<L> {
         let view = self.load_pool(device).await;
         match offer(view.as_deref(), (caller, invitee), now, &limits) {
             Ok(()) => AwaitOutcome::Available,
-            Err(why) if !is_for_later(&why, invitee) => AwaitOutcome::Refused(why),
+            Err(why) if !is_for_later(&why) => AwaitOutcome::Refused(why),
             // It has arrived, and others had it since.
             Err(_) if mailbox.available().any(|there| there == device) => AwaitOutcome::Available,
             Err(_) => AwaitOutcome::TooMany,

@@ -112,11 +112,8 @@ fn key(n: u128) -> SignatureKey {
 }
 
 fn awaiting(names: &[&str], stop: &[&str]) -> DeliveryCommand {
-    let invitee = |name: &&str| AwaitedInvitee {
-        device: pool(name),
-        introduced: false,
-        last_resort_only: false,
-    };
+    let invitee =
+        |name: &&str| AwaitedInvitee { device: pool(name), introduced: false, over: None };
     let invitees = names.iter().map(invitee).collect();
     DeliveryCommand::Await { invitees, stop: stop.iter().map(|name| pool(name)).collect() }
 }

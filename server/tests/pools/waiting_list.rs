@@ -6,6 +6,7 @@ use std::time::Duration;
 use keypool_ledger::{EventLog, PoolId, ReservePolicy, SignatureKey};
 use keypool_projections::{
     Acknowledgement, Command, DeliveryLimits, DeliveryRejection, PolicyChange, Rejection,
+    quota::{OverQuota, Quota},
 };
 use keypool_server::pools::{AwaitOutcome, AwaitedInvitee, DeliveryCommand, Target};
 
@@ -18,7 +19,7 @@ use crate::{
 const FORTNIGHT: Duration = Duration::from_hours(14 * 24);
 
 fn invitee(device: &str) -> AwaitedInvitee {
-    AwaitedInvitee { device: pool(device), introduced: false, last_resort_only: false }
+    AwaitedInvitee { device: pool(device), introduced: false, over: None }
 }
 
 fn awaiting(devices: &[&str]) -> DeliveryCommand {
@@ -265,4 +266,16 @@ fn a_home_stands_where_its_device_last_acknowledged_and_posted() {
     service.pools.pack_all();
     check(&service);
     check(&service.restarted());
+}
+
+#[test]
+fn who_may_have_the_last_resort_only_waits_for_the_limit_and_not_for_a_package() {
+    let service = Service::registered(&["alice", "bob"]);
+    let over = OverQuota { quota: Quota::Strangers, wait: Duration::from_mins(5) };
+    let limited = AwaitedInvitee { over: Some(over), ..invitee("bob") };
+    let command = DeliveryCommand::Await { invitees: vec![limited.clone()], stop: Vec::new() };
+    service.deliver(1, "alice", command).unwrap();
+    assert!(!service.waits("alice", "bob"));
+    let outcome = block_on(service.pools.awaited(&pool("alice"), &limited));
+    assert_eq!(outcome, AwaitOutcome::Refused(Rejection::from(over)));
 }
