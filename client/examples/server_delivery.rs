@@ -98,6 +98,12 @@ async fn show(app: &App) -> Result<usize, Failure> {
                 println!("{sender} told the server of other removals than it made");
             }
             MailboxEventKind::SetBack { .. } => println!("this home is an older copy of itself"),
+            MailboxEventKind::InvitationAnswered { device, answer, .. } => {
+                println!("the answer of {device} to its invitation: {answer:?}");
+            }
+            MailboxEventKind::InvitationResumed { devices, .. } => {
+                println!("{devices:?} are in the group now");
+            }
             MailboxEventKind::Unreadable { why, .. } => println!("a message cannot be read: {why}"),
         }
         app.confirm(event.position)?;

@@ -36,6 +36,8 @@ pub struct MlsClient<D> {
     identity: DeviceIdentity,
     membership: MlsMembership,
     connection: MlsConnection<D>,
+    /// Whether devices that could not join are invited again: see [`ClientOptions::reinvite`].
+    reinvites: bool,
     /// Held while Commits and messages are made and posted, and while others' are taken in, so that no
     /// step is taken twice at once, and no message is sealed for the members of before.
     committing: tokio::sync::Mutex<()>,
@@ -55,6 +57,9 @@ pub struct ClientOptions {
     pub credential_source: Option<Arc<dyn CredentialSource>>,
     /// The app's judgement of leaves; `None` if the directory judges all of them.
     pub credential_validator: Option<Arc<dyn CredentialValidator>>,
+    /// Whether a device that could not join from its Welcome is invited again by itself, once within a day. Its
+    /// dead leaf is replaced by one of a fresh package.
+    pub reinvite: bool,
 }
 
 impl ClientOptions {
@@ -69,6 +74,7 @@ impl ClientOptions {
             key_policy: KeyPolicy::default(),
             credential_source: None,
             credential_validator: None,
+            reinvite: true,
         }
     }
 }
@@ -161,7 +167,7 @@ impl<D: DeliveryService> MlsClient<D> {
         delivery: impl FnOnce(&ApiClient) -> D,
         options: ClientOptions,
     ) -> Result<Self, ClientOpenError> {
-        let ClientOptions { clock, pool: config, device_key, key_policy, .. } = options;
+        let ClientOptions { clock, pool: config, device_key, key_policy, reinvite, .. } = options;
         let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
         let identity = DeviceIdentity::load_or_create(&store)?
             .with_credentials(options.credential_source, options.credential_validator);
@@ -177,6 +183,7 @@ impl<D: DeliveryService> MlsClient<D> {
             identity,
             membership,
             connection,
+            reinvites: reinvite,
             committing: tokio::sync::Mutex::default(),
         })
     }

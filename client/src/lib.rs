@@ -96,7 +96,10 @@ pub use crate::{
             CredentialSource, CredentialValidator, DeviceIdentity, LeafCredential, LeafOwner,
             PresentedLeaf,
         },
-        invite::{Invited, InvitedDevice, Invitee, ResumedInvitation, SkipReason, SkippedInvitee},
+        invite::{
+            InvitationRecord, InvitationState, Invited, InvitedDevice, Invitee, NextStep,
+            ResumedInvitation, SkipReason, SkippedInvitee,
+        },
         keypackage_pool::{
             CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, RefillCounts,
             Replenishment, ServerStatus,
@@ -130,8 +133,9 @@ pub use keypool_api::{
     RecoverReply, RegisterReply, RemoveReply, Voucher,
 };
 pub use keypool_ledger::{
-    Clock, CommandId, Event, EventEnvelope, GroupId, Hash, KeyPackageRef, NameError, PackageFacts,
-    PoolId, ReservationId, ReservePolicy, RevokeReason, SignatureKey, SystemClock, Timestamp,
+    Clock, CommandId, Event, EventEnvelope, GroupId, Hash, InvitationAnswer, KeyPackageRef,
+    NameError, PackageFacts, PoolId, ReservationId, ReservePolicy, RevokeReason, SignatureKey,
+    SystemClock, Timestamp, WelcomeFault,
 };
 pub use keypool_projections::{TimelineEntry, directory::Origin};
 pub use keypool_transparency::{NoteKey, TreeHash};

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod client {
+    mod answers;
     mod attempts;
     mod contacts;
     mod copies;
@@ -22,6 +23,7 @@ mod client {
     mod members;
     mod membership;
     mod moved_clock;
+    mod outcomes;
     mod owner_audit;
     mod people;
     mod pool;

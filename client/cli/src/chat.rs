@@ -8,6 +8,7 @@ mod backoff;
 mod command;
 mod commands;
 mod inbox;
+mod invitations;
 mod invitees;
 mod key_changes;
 mod keys;

@@ -4,6 +4,7 @@
 mod cli {
     mod audit_command;
     mod chat;
+    mod chat_invitations;
     mod command_line;
     mod devices;
     mod homes;

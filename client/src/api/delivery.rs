@@ -3,8 +3,8 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use keypool_api::{
-    AcknowledgeReply, AcknowledgeRequest, CommitReply, CommitRequest, GroupReply, GroupRequest,
-    MailboxReply, MessageReply, MessageRequest,
+    AcknowledgeReply, AcknowledgeRequest, AwaitReply, AwaitRequest, CommitReply, CommitRequest,
+    GroupReply, GroupRequest, MailboxReply, MessageReply, MessageRequest,
 };
 use keypool_ledger::{CommandId, GroupId};
 use reqwest::Method;
@@ -98,6 +98,20 @@ impl ApiClient {
         let query = format!("after={after}&limit={limit}&wait={wait_s}");
         let wait = Duration::from_secs(wait_s);
         self.repeated(&Call { query: &query, wait, ..Call::to(Method::GET, "/mailbox") }).await
+    }
+
+    /// Waits for packages of devices that have none now, and no longer for others: the mailbox names the
+    /// devices once they have some.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`]; its code is `waiting_list_full` if the device waits for as many as it may.
+    pub async fn await_packages(
+        &self,
+        request: &AwaitRequest,
+        id: CommandId,
+    ) -> Result<AwaitReply, ApiError> {
+        self.post("/keypackages/await", request, id).await
     }
 
     /// Acknowledges the mailbox items up to a position, which the server then deletes.

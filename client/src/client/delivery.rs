@@ -6,11 +6,15 @@ use keypool_ledger::{GroupId, PoolId};
 
 use super::{ClientOpenError, ClientOptions, MlsClient};
 use crate::{
-    ExchangeError, ResumedMessage, SendError, Sent, ServerDelivery, StorageError, SyncError,
-    mls::delivery::{
-        catch_up::catch_up_from,
-        events::{self, MailboxEvent},
-        outbox::Outbox,
+    ExchangeError, InvitationRecord, Invitee, ResumedMessage, SendError, Sent, ServerDelivery,
+    StorageError, SyncError,
+    mls::{
+        delivery::{
+            catch_up::catch_up_from,
+            events::{self, MailboxEvent},
+            outbox::Outbox,
+        },
+        invite::invitation_records,
     },
 };
 
@@ -37,6 +41,10 @@ impl MlsClient<ServerDelivery> {
     /// nothing waits, the server is asked to wait up to `wait_s` seconds, 30 at most, for something to
     /// come; invitations, other Commits and messages do not wait for that.
     ///
+    /// Invitations that wait for a package go on here once there is one, and devices that could not join are
+    /// invited again, if [`ClientOptions::reinvite`] lets them. If that fails, it is tried again at the next
+    /// call: see [`MlsClient::invitations`].
+    ///
     /// Returns all events that are not confirmed, in order, those of this device's own posts included: show
     /// them, then call [`MlsClient::confirm`]. If there are any to begin with, nothing is waited for. An event
     /// that is returned a
@@ -56,6 +64,7 @@ impl MlsClient<ServerDelivery> {
         {
             let _alone = self.committing.lock().await;
             catch_up_from(&self.mailbox(), reply).await?;
+            self.inviter().follow_up(self.reinvites).await?;
         }
         Ok(events::tell(&self.store)?)
     }
@@ -162,6 +171,33 @@ impl MlsClient<ServerDelivery> {
         let mailbox = self.mailbox();
         mailbox.decline(group)?;
         mailbox.leave_over().await
+    }
+
+    /// The invitations of this device, each with its state for each invitee, in the order of the groups.
+    ///
+    /// They are kept until 30 days after their end, and 1,000 of the ended ones at most. Nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`] if the store cannot be read.
+    pub fn invitations(&self) -> Result<Vec<InvitationRecord>, StorageError> {
+        invitation_records(&self.store.stage()?, self.now())
+    }
+
+    /// Cancels the invitations of a user to a group, or of one of their devices, that wait for a package or
+    /// would go on by themselves. Returns whether there was one. A device that was added already is removed by
+    /// [`MlsClient::remove`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StorageError`], and nothing has changed then.
+    pub async fn cancel_invitation(
+        &self,
+        group: &GroupId,
+        invitee: impl Into<Invitee>,
+    ) -> Result<bool, StorageError> {
+        let _alone = self.committing.lock().await;
+        self.inviter().cancel(group, &invitee.into()).await
     }
 
     /// Makes ready for sealing, once: what an earlier life has left in the outbox is posted, then the server is asked

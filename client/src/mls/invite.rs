@@ -21,19 +21,29 @@
 //! since it asks for the present state.
 
 mod atomic_commit;
+mod follow_up;
 mod invitee;
 mod inviter;
+mod outcome;
 mod record;
+mod records;
 mod reserve;
 mod steps;
 
 use keypool_ledger::GroupId;
 
-pub use self::invitee::{Invited, InvitedDevice, Invitee, SkipReason, SkippedInvitee};
-pub(crate) use self::inviter::Inviter;
+pub use self::{
+    invitee::{Invited, InvitedDevice, Invitee, SkipReason, SkippedInvitee},
+    outcome::{InvitationRecord, InvitationState, NextStep},
+};
+pub(crate) use self::{
+    inviter::Inviter,
+    records::{answer_on, cancel_removed_on, invitation_records, resume_waiting_on},
+};
 use self::{
-    inviter::{StepOutcome, unfinished},
+    inviter::{StepOutcome, abandoned, unfinished},
     record::{Invitation, InvitationStep},
+    records::prune_on,
 };
 use super::{
     RACES_MAX,
@@ -60,20 +70,36 @@ impl<D: DeliveryService> Inviter<'_, D> {
         group: &GroupId,
         invitees: Vec<Invitee>,
     ) -> Result<Invited, InviteError> {
+        let outcome = match self.begin(group, invitees, false).await {
+            Ok(invitation) => self.carry_out(invitation).await,
+            Err(error) => Err(error),
+        };
+        self.await_packages().await?;
+        outcome
+    }
+
+    /// Stores a new invitation, of which nothing has been asked for yet.
+    async fn begin(
+        &self,
+        group: &GroupId,
+        invitees: Vec<Invitee>,
+        is_automatic: bool,
+    ) -> Result<Invitation, InviteError> {
         self.check_free(group)?;
         self.make_at_server(group).await?;
         let resolved = self.resolve(group, &invitees).await?;
         let tokens = self.connection.contact_tokens(self.now)?;
         let invitation = Invitation::new(group, invitees, resolved, tokens);
+        let invitation = Invitation { is_automatic, ..invitation };
+        let staged = self.store.stage()?;
+        prune_on(&staged, self.now)?;
         if invitation.wanted.is_empty() {
+            self.note(&staged, &invitation)?;
+            staged.commit()?;
             return Err(InviteError::Nobody { missing: invitation.missing });
         }
-        {
-            let staged = self.store.stage()?;
-            staged.put_app_record(&invitation.record_name(), &invitation)?;
-            staged.commit()?;
-        }
-        self.carry_out(invitation).await
+        self.put(staged, &invitation, InvitationStep::Reserving)?;
+        Ok(invitation)
     }
 
     /// Makes a group at the server before the first invitation to it: nobody else can take its id then.
@@ -122,7 +148,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 return outcome;
             }
             if !matches!(lost, DeliveryError::EpochTaken) || races == RACES_MAX {
-                self.end(&invitation).await?;
+                self.end(&invitation, lost).await?;
                 return outcome;
             }
             races += 1;
@@ -138,7 +164,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
             let next = match self.step(invitation).await {
                 Err(error @ InviteError::Group(GroupError::NotInGroup { .. })) => {
                     // Whoever is not in the group any more has nothing left to do in it.
-                    self.forget(invitation)?;
+                    self.forget(invitation, &abandoned(&error))?;
                     return Err(error);
                 }
                 next => next?,

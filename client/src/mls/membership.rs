@@ -16,7 +16,7 @@ mod welcome_attempts;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, SignatureKey, Timestamp};
+use keypool_ledger::{GroupId, Hash, PoolId, SignatureKey, Timestamp};
 use openmls::{
     credentials::CredentialType,
     framing::MlsMessageOut,
@@ -276,6 +276,47 @@ pub(crate) fn delete_on(staged: &Staged<'_>, group: &GroupId) -> Result<(), Stor
 /// Whether the device is in a group, as an operation has it.
 pub(crate) fn is_in(staged: &Staged<'_>, group: &GroupId) -> Result<bool, StorageError> {
     Ok(load(staged, group)?.is_some_and(|state| state.is_active()))
+}
+
+/// The devices that the leaves of a group name, each with the mark of its leaf, as an operation has them; none
+/// if the device is not in the group.
+pub(crate) fn device_leaves_on(
+    staged: &Staged<'_>,
+    identity: &DeviceIdentity,
+    group: &GroupId,
+) -> Result<Vec<(PoolId, Hash)>, StorageError> {
+    let Some(state) = load(staged, group)?.filter(MlsGroup::is_active) else {
+        return Ok(Vec::new());
+    };
+    let mut leaves = Vec::new();
+    for member in state.members() {
+        let device = device_of(staged, identity, &member)?;
+        leaves.extend(device.map(|device| (device, mark_of(&member))));
+    }
+    Ok(leaves)
+}
+
+/// The marks of the leaves of a group, as an operation has them; none if the device is not in the group.
+pub(crate) fn leaf_marks_on(
+    staged: &Staged<'_>,
+    group: &GroupId,
+) -> Result<Vec<Hash>, StorageError> {
+    let state = load(staged, group)?.filter(MlsGroup::is_active);
+    Ok(state.iter().flat_map(MlsGroup::members).map(|member| mark_of(&member)).collect())
+}
+
+/// The device that a leaf is of, as far as its user is known.
+fn device_of(
+    staged: &Staged<'_>,
+    identity: &DeviceIdentity,
+    member: &Member,
+) -> Result<Option<PoolId>, StorageError> {
+    Ok(Leaf::of(member).name(staged, identity)?.parse().ok())
+}
+
+/// The mark of a leaf: the digest of its encryption key, which no other leaf has.
+fn mark_of(member: &Member) -> Hash {
+    Hash::of(&member.encryption_key)
 }
 
 /// A group's state; `None` if the store has none.

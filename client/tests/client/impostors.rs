@@ -11,7 +11,7 @@ use keypool_client::{
     LeafContradiction::{FormerKey, OtherKey, UnknownUser},
     LeafTrust, LocalStore, MailboxEvent, MailboxEventKind, MlsClient, OfferedPackage, Origin,
     PackageCheck, PeerDoubt, PeerStatus, PendingAdd, PoolConfig, Received, SkipReason,
-    fresh_command,
+    WelcomeFault, fresh_command,
 };
 use keypool_ledger::{Event, GroupId, SignatureKey};
 use keypool_server::Idempotency;
@@ -143,6 +143,8 @@ fn an_invitation_in_another_name_is_refused_and_told() {
         assert!(refused, "{events:?}");
         let joined = |event: &MailboxEventKind| matches!(event, MailboxEventKind::Joined { .. });
         assert!(!events.iter().any(|event| joined(&event.kind)), "{events:?}");
+        let answer = api.mailbox(0, 1, 0).await.unwrap().items[0].answer.unwrap();
+        assert_eq!(answer.reason, Some(WelcomeFault::Untrusted), "the inviter's client is told");
         bob.refresh_key_packages().await.unwrap();
         assert_eq!(bob.connection().tell_contacts().await.unwrap(), 0, "nobody becomes a contact");
     });

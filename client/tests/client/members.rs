@@ -43,14 +43,31 @@ pub(crate) async fn alice_and_bob(service: &Service) -> (Client, Client, GroupId
     (alice, bob, group)
 }
 
-/// The new events, as text; they are confirmed.
+/// The new events, as text, without answers that a device has joined; they are confirmed.
 pub(crate) async fn told(client: &Client) -> Vec<String> {
-    client.sync(0).await.unwrap();
-    shown(client)
+    let mut told = told_all(client).await;
+    told.retain(|text| !is_joined(text));
+    told
 }
 
-/// The stored events, as text; they are confirmed.
+/// The new events, as text; they are confirmed.
+pub(crate) async fn told_all(client: &Client) -> Vec<String> {
+    client.sync(0).await.unwrap();
+    all_shown(client)
+}
+
+/// The stored events, as text, without answers that a device has joined; they are confirmed.
 pub(crate) fn shown(client: &Client) -> Vec<String> {
+    let mut shown = all_shown(client);
+    shown.retain(|text| !is_joined(text));
+    shown
+}
+
+fn is_joined(text: &str) -> bool {
+    text.ends_with(": Joined")
+}
+
+fn all_shown(client: &Client) -> Vec<String> {
     let events = client.events().unwrap();
     if let Some(last) = events.last() {
         client.confirm(last.position).unwrap();
@@ -92,6 +109,13 @@ fn text(what: MailboxEventKind) -> String {
             format!("{sender} claims -{claimed:?}, and did -{removed:?}")
         }
         MailboxEventKind::SetBack { groups } => format!("set back in {} groups", groups.len()),
+        MailboxEventKind::InvitationAnswered { device, answer, .. } => {
+            format!("{device}: {answer:?}")
+        }
+        MailboxEventKind::InvitationResumed { devices, .. } => {
+            let devices: Vec<String> = devices.iter().map(ToString::to_string).collect();
+            format!("resumed {}", devices.join(", "))
+        }
         MailboxEventKind::Unreadable { why, .. } => format!("unreadable: {why}"),
     }
 }

@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 use keypool_api::{
-    AcknowledgeRequest, ClaimRequest, CommitRequest, CredentialRequest, GroupRequest,
+    AcknowledgeRequest, AwaitRequest, ClaimRequest, CommitRequest, CredentialRequest, GroupRequest,
     LeafKeyRequest, MessageRequest, PolicyRequest, ReconcileRequest, RecoverRequest,
     RecoveryKeyRequest, ReportRequest, ReserveManyRequest, ReserveRequest, RevokeRequest,
     RotatePackagesRequest, SpendRequest, UploadRequest, UsersDevicesRequest,
@@ -24,6 +24,7 @@ struct Given {
     key: SignatureKey,
     now: Timestamp,
     acknowledge: AcknowledgeRequest,
+    wait: AwaitRequest,
     claim: ClaimRequest,
     commit: CommitRequest,
     credential: CredentialRequest,
@@ -86,6 +87,7 @@ fn client<D: DeliveryService>(client: &MlsClient<D>, given: &Given) {
 fn client_at_server(client: &MlsClient<ServerDelivery>, given: &Given) {
     is_send(client.sync(0));
     is_send(client.acknowledge_overrun());
+    is_send(client.cancel_invitation(&given.group, "bob"));
     is_send(client.send(&given.group, b""));
     is_send(client.resume_outbox());
     is_send(client.leave(&given.group));
@@ -147,6 +149,7 @@ fn api(api: &ApiClient, given: &Given) {
     is_send(api.post_message(&given.group, &given.message, id()));
     is_send(api.mailbox(0, 0, 0));
     is_send(api.acknowledge(&given.acknowledge, id()));
+    is_send(api.await_packages(&given.wait, id()));
     is_send(api.remove_device("", id()));
     is_send(api.users_devices(&given.users, id()));
     is_send(api.set_recovery_key(&given.recovery_key, id()));

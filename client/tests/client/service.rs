@@ -162,6 +162,18 @@ impl Service {
         client: C,
         does: impl AsyncFnOnce(&C) -> O,
     ) {
+        let kept = self.kill_perhaps(name, kill, client, does).await;
+        assert!(kept.is_none(), "{kill:?}: not killed");
+    }
+
+    /// As [`Service::kill_any`], unless the app is done before: then it goes on, and is returned.
+    pub(crate) async fn kill_perhaps<C, O>(
+        &self,
+        name: &str,
+        kill: Kill,
+        client: C,
+        does: impl AsyncFnOnce(&C) -> O,
+    ) -> Option<C> {
         let (home, left) = (self.folder.path().join(name), self.folder.path().join("left"));
         let died = Arc::new(Notify::new());
         let (tell, from, to) = (Arc::clone(&died), home.clone(), left.clone());
@@ -175,13 +187,18 @@ impl Service {
             Kill::Commit(number, side) => self.mail.kill_at_commit(number, side, hook),
             Kill::Welcome(side) => self.mail.kill_at_welcome(side, hook),
         }
-        tokio::select! {
-            () = died.notified() => {}
-            outcome = does(&client) => panic!("{kill:?}: not killed: {outcome:?}"),
+        let is_dead = tokio::select! {
+            () = died.notified() => true,
+            _ = does(&client) => false,
+        };
+        // Both may have happened at once.
+        if !is_dead && !left.exists() {
+            return Some(client);
         }
         drop(client);
         std::fs::remove_dir_all(&home).unwrap();
         std::fs::rename(&left, &home).unwrap();
+        None
     }
 
     /// A device with its home in that folder.

@@ -4,9 +4,9 @@ use std::{fs, future::Future, path::Path, sync::Arc, time::Duration};
 
 use keypool_client::{
     CreatedPackage, DeviceIdentity, Joined, KeyPackagePool, LocalStore, MlsMembership,
-    OfferedPackage, PendingAdd, PoolConfig,
+    OfferedPackage, PendingAdd, PoolConfig, Staged,
 };
-use keypool_ledger::{Clock, GroupId, PoolId, SystemClock, Timestamp};
+use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SystemClock, Timestamp};
 use tempfile::TempDir;
 
 /// How long a test waits for an event: only a hang takes longer, on the busiest machine.
@@ -112,15 +112,27 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 
 /// Removes the private keys of one live package, as nothing in keypool does.
 pub(crate) fn lose_a_package(store: &LocalStore) {
+    let staged = store.stage().unwrap();
+    let own = staged.packages_where(|own| own.stage.is_live() && !own.facts.last_resort);
+    lose(&staged, &own[0].facts.keypackage_ref);
+    staged.commit().unwrap();
+}
+
+/// Removes the private keys of all packages.
+pub(crate) fn lose_all_packages(store: &LocalStore) {
+    let staged = store.stage().unwrap();
+    for own in staged.packages_where(|own| own.stage.is_live()) {
+        lose(&staged, &own.facts.keypackage_ref);
+    }
+    staged.commit().unwrap();
+}
+
+fn lose(staged: &Staged<'_>, keypackage_ref: &KeyPackageRef) {
     use openmls_traits::storage::StorageProvider;
     use tls_codec::{Deserialize, Serialize, VLBytes};
 
-    let staged = store.stage().unwrap();
-    let own = staged.packages_where(|own| own.stage.is_live() && !own.facts.last_resort);
-    let bytes = VLBytes::from(own[0].facts.keypackage_ref.as_bytes());
-    let bytes = bytes.tls_serialize_detached().unwrap();
+    let bytes = VLBytes::from(keypackage_ref.as_bytes()).tls_serialize_detached().unwrap();
     let reference =
         openmls::ciphersuite::hash_ref::HashReference::tls_deserialize_exact(&bytes).unwrap();
     staged.delete_key_package(&reference).unwrap();
-    staged.commit().unwrap();
 }

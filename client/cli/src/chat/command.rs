@@ -11,6 +11,8 @@ pub(super) enum ChatCommand {
     Create(String),
     /// To invite people to the current group.
     Invite(Vec<String>),
+    /// To list the invitations that this device has made.
+    Invitations,
     /// To list the groups.
     Groups,
     /// To go to another group.
@@ -61,6 +63,7 @@ pub(super) enum ChatCommand {
 pub(super) const HELP: &str = "\
 /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
 /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
+/invitations     whom you have invited, and who has joined
 /groups          your groups, and what you have not read
 /switch NAME     go to another group, by its name or its number
 /list            who is in this group
@@ -103,6 +106,7 @@ pub(super) fn parse(line: &str) -> Result<ChatCommand, String> {
     match word {
         "create" => Ok(ChatCommand::Create(argument)),
         "invite" => Ok(ChatCommand::Invite(people()?)),
+        "invitations" => Ok(ChatCommand::Invitations),
         "groups" => Ok(ChatCommand::Groups),
         "switch" if argument.is_empty() => Err("which one? /switch NAME".to_owned()),
         "switch" => Ok(ChatCommand::Switch(argument)),

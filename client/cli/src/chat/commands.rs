@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{
     Chat, ChatEnd,
     command::{ChatCommand, HELP, parse},
-    invitees::{are, left_out},
+    invitees::are,
     names::{find, fresh_group, name_among, name_and_suite, person, target},
     trust::not_sent,
 };
@@ -49,6 +49,7 @@ impl Chat<'_> {
             ChatCommand::Link(word) => self.link(&word).await?,
             _ if self.refused.is_some() => NOT_LINKED.to_owned(),
             ChatCommand::Create(name) => self.create(&name)?,
+            ChatCommand::Invitations => self.list_invitations()?,
             ChatCommand::Groups => self.list_groups()?,
             ChatCommand::Switch(word) => self.switch(&word)?,
             ChatCommand::Block(people) => {
@@ -215,11 +216,15 @@ impl Chat<'_> {
                         are(&worn)
                     ));
                 }
-                said.extend(missing.iter().map(left_out));
+                for skipped in &missing {
+                    said.push(self.missed_out(skipped)?);
+                }
                 Ok(said.join("\n"))
             }
             Err(InviteError::Nobody { missing }) => {
-                Ok(missing.iter().map(left_out).collect::<Vec<_>>().join("\n"))
+                let said: Result<Vec<String>, _> =
+                    missing.iter().map(|skipped| self.missed_out(skipped)).collect();
+                Ok(said?.join("\n"))
             }
             Err(InviteError::Unfinished { .. }) => {
                 Ok(self.waits(&format!("the invitation of {}", plain(who))))
@@ -230,9 +235,14 @@ impl Chat<'_> {
 
     async fn remove(&mut self, group: &GroupId, who: &str) -> Result<String, ChatEnd> {
         let (user, device) = target(who);
+        let removed = in_time(self.client.remove(group, user, device)).await;
+        let is_uninvited = self.uninvite(group, who).await?;
         let who = plain(who);
-        match in_time(self.client.remove(group, user, device)).await {
+        match removed {
             Some(Ok(())) => Ok(format!("{who} is out of {}", self.name(group))),
+            Some(Err(UpdateError::Group(GroupError::NotAMember { .. }))) if is_uninvited => {
+                Ok(format!("{who} is not invited to {} any more", self.name(group)))
+            }
             Some(Err(UpdateError::Group(GroupError::NotAMember { .. }))) => {
                 Ok(format!("{who} is not in {}; /list says who is", self.name(group)))
             }

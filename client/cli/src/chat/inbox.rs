@@ -101,16 +101,9 @@ impl Chat<'_> {
                 Some(self.missed(&group, &members, commit))
             }
             MailboxEventKind::SetBack { groups } => Some(self.set_back(&groups)),
-            MailboxEventKind::NotKept { group, sender: Some(sender) } => Some(format!(
-                "some messages of {} in {} were not kept: there were too many while you were away",
-                person(&sender.to_string()),
-                self.name(&group)
-            )),
-            MailboxEventKind::NotKept { group, sender: None } => Some(format!(
-                "messages of {name} were lost: there were too many while you were away; ask to be removed \
-                 from {name} and invited again",
-                name = self.name(&group)
-            )),
+            MailboxEventKind::NotKept { group, sender } => {
+                Some(self.not_kept(&group, sender.as_ref()))
+            }
             MailboxEventKind::RemovedOtherwise { group, sender, claimed, removed } => {
                 let claimed: Vec<String> = claimed.iter().map(ToString::to_string).collect();
                 Some(format!(
@@ -121,6 +114,13 @@ impl Chat<'_> {
                     self.name(&group),
                     people(&removed)
                 ))
+            }
+            MailboxEventKind::InvitationAnswered { group, device, answer } => {
+                Some(self.answered(&group, &device, answer)?)
+            }
+            MailboxEventKind::InvitationResumed { group, devices } => {
+                self.key_changes.are_due = true;
+                self.resumed(&group, &devices)?
             }
             MailboxEventKind::Unreadable { group, why } => {
                 Some(format!("something in {} cannot be read: {}", self.name(&group), plain(&why)))
@@ -181,6 +181,21 @@ impl Chat<'_> {
             "{what}. Nothing is sent to {} any more: /leave, and ask to be removed and invited again",
             names.join(", ")
         )
+    }
+
+    /// Says that messages of a member, or all items of a group, were not kept.
+    fn not_kept(&self, group: &GroupId, sender: Option<&PoolId>) -> String {
+        let name = self.name(group);
+        match sender {
+            Some(sender) => format!(
+                "some messages of {} in {name} were not kept: there were too many while you were away",
+                person(&sender.to_string())
+            ),
+            None => format!(
+                "messages of {name} were lost: there were too many while you were away; ask to be removed \
+                 from {name} and invited again"
+            ),
+        }
     }
 
     /// Names the members whose mailboxes had no room for a message or a Commit of this device.

@@ -187,6 +187,7 @@ fn the_help_lists_the_commands() {
     assert_snapshot!(typed(&service, "alice", "/help\n"), @"
     /create NAME     make a group and go to it; NAME suite=2 for one of that ciphersuite
     /invite USER…    invite people to this group, also while they are away; USER/DEVICE for one device
+    /invitations     whom you have invited, and who has joined
     /groups          your groups, and what you have not read
     /switch NAME     go to another group, by its name or its number
     /list            who is in this group

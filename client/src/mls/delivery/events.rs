@@ -5,7 +5,7 @@
 //! that the app was not given yet is never among those that it confirms.
 
 use data_encoding::HEXLOWER;
-use keypool_ledger::{GroupId, Hash, PoolId, Timestamp};
+use keypool_ledger::{GroupId, Hash, InvitationAnswer, PoolId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::progress::taken_in_on;
@@ -144,6 +144,23 @@ pub enum MailboxEventKind {
         /// The groups.
         groups: Vec<GroupId>,
     },
+    /// A device has answered an invitation of this one.
+    InvitationAnswered {
+        /// The group.
+        group: GroupId,
+        /// The device.
+        device: PoolId,
+        /// Its answer, by the word of the server.
+        answer: InvitationAnswer,
+    },
+    /// This device went on with invitations by itself: the devices have packages again, or are invited again
+    /// because they could not join. They are in the group now.
+    InvitationResumed {
+        /// The group.
+        group: GroupId,
+        /// The devices that were added.
+        devices: Vec<PoolId>,
+    },
     /// It could not be opened, and never will be.
     Unreadable {
         /// The group, as the server says.
@@ -164,12 +181,9 @@ impl std::fmt::Debug for MailboxEventKind {
                 .field("trust", trust)
                 .field("untrusted", untrusted)
                 .finish(),
-            Self::InvitationRefused { group, inviter, why } => f
-                .debug_struct("InvitationRefused")
-                .field("group", group)
-                .field("inviter", inviter)
-                .field("why", why)
-                .finish(),
+            Self::InvitationRefused { .. }
+            | Self::InvitationAnswered { .. }
+            | Self::InvitationResumed { .. } => self.fmt_invitation(f),
             Self::OtherSender { group, sender, named } => f
                 .debug_struct("OtherSender")
                 .field("group", group)
@@ -217,6 +231,29 @@ impl std::fmt::Debug for MailboxEventKind {
 }
 
 impl MailboxEventKind {
+    fn fmt_invitation(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InvitationRefused { group, inviter, why } => f
+                .debug_struct("InvitationRefused")
+                .field("group", group)
+                .field("inviter", inviter)
+                .field("why", why)
+                .finish(),
+            Self::InvitationAnswered { group, device, answer } => f
+                .debug_struct("InvitationAnswered")
+                .field("group", group)
+                .field("device", device)
+                .field("answer", answer)
+                .finish(),
+            Self::InvitationResumed { group, devices } => f
+                .debug_struct("InvitationResumed")
+                .field("group", group)
+                .field("devices", devices)
+                .finish(),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it is an item of the mailbox, with a position of its own.
     const fn is_an_item(&self) -> bool {
         !matches!(
@@ -225,6 +262,7 @@ impl MailboxEventKind {
                 | Self::Left { .. }
                 | Self::NotReached { .. }
                 | Self::SetBack { .. }
+                | Self::InvitationResumed { .. }
         )
     }
 }
@@ -269,6 +307,7 @@ impl<D: DeliveryService> MlsConnection<D> {
         let kind = match what {
             MailboxEventKind::Left { .. } => "left",
             MailboxEventKind::SetBack { .. } => "set back",
+            MailboxEventKind::InvitationResumed { .. } => "resumed",
             _ => "reach",
         };
         let name = format!("{NOTICE_PREFIX}{} {kind}", HEXLOWER.encode(mark.as_bytes()));

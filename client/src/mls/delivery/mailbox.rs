@@ -8,19 +8,21 @@
 use std::collections::BTreeSet;
 
 use keypool_api::{
-    AcknowledgeRequest, Base64, Code, MailboxItem, MailboxKind, MailboxReply, NotKept,
+    AcknowledgeRequest, AnswerItem, AnswerOutcome, Base64, Code, FailedWelcome, MailboxItem,
+    MailboxKind, MailboxReply, NotKept,
 };
-use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
+use keypool_ledger::{GroupId, InvitationAnswer, KeyPackageRef, PoolId, Timestamp, WelcomeFault};
 
 use super::{
     events::{MailboxEvent, MailboxEventKind, name},
     progress::{MailboxProgress, progress, put_progress},
 };
 use crate::{
-    Change, DeliveryService, ExchangeError, GroupError, JoinError, Joined, LeafContradiction,
-    LocalStore, MessageError, MlsConnection, MlsMembership, Received, Staged, StorageError,
-    SyncError,
+    Change, DeliveryService, ExchangeError, GroupError, JoinError, Joined, KeyFate,
+    LeafContradiction, LocalStore, MessageError, MlsConnection, MlsMembership, Received, Staged,
+    StorageError, SyncError,
     mls::{
+        invite::{answer_on, cancel_removed_on, resume_waiting_on},
         membership::{count_attempt, decrypt_on, delete_on, is_in, join_on},
         peers::{Judged, LeafCheck, note_refused_invitation},
     },
@@ -62,6 +64,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             reply = self.fetch(0).await?;
         }
         self.note_not_kept(reply.not_kept)?;
+        self.note_available(reply.available)?;
         if !progress(&self.store.stage()?)?.is_acknowledged() {
             self.acknowledge(false).await?;
         }
@@ -88,6 +91,24 @@ impl<D: DeliveryService> Mailbox<'_, D> {
                 &name,
                 &MailboxEvent { position, at, kind: what, repeated: false },
             )?;
+        }
+        put_progress(&staged, &progress)?;
+        staged.commit()
+    }
+
+    /// Records that awaited devices have packages again: for their invitations, which go on, and for the
+    /// acknowledgement to the server.
+    fn note_available(&self, available: Vec<PoolId>) -> Result<(), StorageError> {
+        if available.is_empty() {
+            return Ok(());
+        }
+        let staged = self.store.stage()?;
+        let mut progress = progress(&staged)?;
+        for device in available {
+            resume_waiting_on(&staged, &device)?;
+            if !progress.available.contains(&device) {
+                progress.available.push(device);
+            }
         }
         put_progress(&staged, &progress)?;
         staged.commit()
@@ -129,18 +150,26 @@ impl<D: DeliveryService> Mailbox<'_, D> {
 
     /// Acknowledges all that has been taken in, and an overrun if the app has been told of it.
     pub(crate) async fn acknowledge(&self, overrun: bool) -> Result<(), ExchangeError> {
-        let MailboxProgress { taken_in: through, mut accepted, mut told, .. } =
-            progress(&self.store.stage()?)?;
-        accepted.truncate(GROUPS_NAMED_MAX);
-        told.truncate(GROUPS_NAMED_MAX);
-        let (failed, available) = (Vec::new(), Vec::new());
-        let request = AcknowledgeRequest { through, overrun, accepted, told, failed, available };
+        let progress = progress(&self.store.stage()?)?;
+        let through = progress.taken_in;
+        let failed = progress.failed.into_iter();
+        let failed = failed.map(|(group_id, reason)| FailedWelcome { group_id, reason });
+        let request = AcknowledgeRequest {
+            through,
+            overrun,
+            accepted: first(progress.accepted),
+            told: first(progress.told),
+            failed: first(failed),
+            available: first(progress.available),
+        };
         self.connection.api().acknowledge(&request, fresh_command()).await?;
-        let AcknowledgeRequest { accepted, told, .. } = request;
+        let AcknowledgeRequest { accepted, told, failed, available, .. } = request;
         Ok(self.note(|progress| {
             progress.acknowledged = through;
             progress.accepted.retain(|group| !accepted.contains(group));
             progress.told.retain(|group| !told.contains(group));
+            progress.failed.retain(|(group, _)| !failed.iter().any(|it| it.group_id == *group));
+            progress.available.retain(|device| !available.contains(device));
         })?)
     }
 
@@ -167,35 +196,42 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         }
         let (at, claimed) = (Timestamp::from_millis(item.at_ms), item.removed.clone());
         let check = self.membership.check(may_ask, self.now);
-        let (staged, what) = match open(&staged, item, self.now, &check) {
-            Ok(Judged::Done(what)) => (staged, what),
+        let (staged, what, fault) = match open(&staged, item, self.now, &check) {
+            Ok(Judged::Done(what)) => (staged, what, None),
             Ok(Judged::KeysNeeded(users)) => return Ok(Judged::KeysNeeded(users)),
             Err(ItemError::Storage(error)) => return Err(error),
             Err(ItemError::Impostor { inviter, why }) => {
                 drop(staged);
                 let (staged, group) = (self.store.stage()?, group.clone());
                 note_refused_invitation(&staged, &inviter, why.clone(), check.now)?;
-                (staged, Some(MailboxEventKind::InvitationRefused { group, inviter, why }))
+                let what = MailboxEventKind::InvitationRefused { group, inviter, why };
+                (staged, Some(what), Some(WelcomeFault::Untrusted))
             }
-            Err(ItemError::Unreadable(why, tried)) => {
+            Err(ItemError::Unreadable { why, tried, fault }) => {
                 // Nothing of what it began to do is kept.
                 drop(staged);
                 let staged = self.store.stage()?;
                 tried.map(|package| count_attempt(&staged, &package)).transpose()?;
-                (staged, Some(MailboxEventKind::Unreadable { group: group.clone(), why }))
+                let what = MailboxEventKind::Unreadable { group: group.clone(), why };
+                (staged, Some(what), Some(fault))
             }
         };
         let mut after = MailboxProgress { taken_in: position, ..before };
+        if let Some(fault) = fault.filter(|_| kind == MailboxKind::Welcome) {
+            after.fail_unless(&group, fault, is_in(&staged, &group)?);
+        }
         match &what {
             Some(MailboxEventKind::Joined { group, .. }) => after.join(group),
-            // Nobody was invited by a Welcome that cannot be opened.
-            Some(
-                MailboxEventKind::Unreadable { .. } | MailboxEventKind::InvitationRefused { .. },
-            ) if kind == MailboxKind::Welcome => {
-                after.leave_unless(&group, is_in(&staged, &group)?);
+            Some(MailboxEventKind::Changed(change)) => {
+                if change.removed_self {
+                    after.leave_unless(&group, claimed.contains(self.store.owner()));
+                }
+                let removed = change.removed.iter().filter_map(|name| name.parse().ok());
+                let removed: Vec<PoolId> = removed.collect();
+                cancel_removed_on((&staged, check.identity), &change.group, &removed, self.now)?;
             }
-            Some(MailboxEventKind::Changed(change)) if change.removed_self => {
-                after.leave_unless(&group, claimed.contains(self.store.owner()));
+            Some(MailboxEventKind::InvitationAnswered { group, device, answer }) => {
+                answer_on(&staged, (group, device), *answer, self.now)?;
             }
             _ => {}
         }
@@ -251,8 +287,13 @@ enum ItemError {
         inviter: String,
         why: LeafContradiction,
     },
-    /// Why, and the package that a Welcome was tried with.
-    Unreadable(String, Option<KeyPackageRef>),
+    Unreadable {
+        why: String,
+        /// The package that a Welcome was tried with.
+        tried: Option<KeyPackageRef>,
+        /// The reason for the inviter, where it is a Welcome.
+        fault: WelcomeFault,
+    },
 }
 
 /// Opens an item. `None` if it makes no event.
@@ -279,8 +320,36 @@ fn open(
             Err(MessageError::Outdated { .. }) => Ok(Judged::Done(None)),
             Err(error) => Err(error.into()),
         },
-        MailboxKind::Answer => Ok(Judged::Done(None)),
+        MailboxKind::Answer => Ok(Judged::Done(answered(item))),
     }
+}
+
+/// The event of an answer to an invitation; `None` for an item that names no device or no answer.
+fn answered(item: &MailboxItem) -> Option<MailboxEventKind> {
+    let AnswerItem { outcome, reason } = item.answer?;
+    let answer = match outcome {
+        AnswerOutcome::Joined => InvitationAnswer::Joined,
+        AnswerOutcome::Failed => InvitationAnswer::Failed { reason: reason? },
+        AnswerOutcome::Declined => InvitationAnswer::Declined,
+        AnswerOutcome::Expired => InvitationAnswer::Expired,
+    };
+    let (group, device) = (item.group_id.clone(), item.sender.clone()?);
+    Some(MailboxEventKind::InvitationAnswered { group, device, answer })
+}
+
+/// The reason for the inviter why a Welcome is given up.
+const fn fault_of(error: &JoinError) -> WelcomeFault {
+    match error {
+        JoinError::MissingPrivateKey { fate: KeyFate::Expired, .. } => WelcomeFault::Expired,
+        JoinError::MissingPrivateKey { .. } | JoinError::Replayed { .. } => WelcomeFault::KeysGone,
+        JoinError::Impostor { .. } => WelcomeFault::Untrusted,
+        _ => WelcomeFault::Unreadable,
+    }
+}
+
+/// As many as one acknowledgement names.
+fn first<T>(named: impl IntoIterator<Item = T>) -> Vec<T> {
+    named.into_iter().take(GROUPS_NAMED_MAX).collect()
 }
 
 /// The event of a message that was opened.
@@ -299,13 +368,14 @@ fn told_of(received: Received) -> Option<MailboxEventKind> {
 
 impl From<JoinError> for ItemError {
     fn from(error: JoinError) -> Self {
+        let tried = match &error {
+            JoinError::Rejected { keypackage_ref, .. } => Some(keypackage_ref.clone()),
+            _ => None,
+        };
         match error {
             JoinError::Storage(error) => Self::Storage(error),
             JoinError::Impostor { inviter, why, .. } => Self::Impostor { inviter, why },
-            JoinError::Rejected { ref keypackage_ref, .. } => {
-                Self::Unreadable(said(&error), Some(keypackage_ref.clone()))
-            }
-            error => Self::Unreadable(said(&error), None),
+            error => Self::Unreadable { why: said(&error), tried, fault: fault_of(&error) },
         }
     }
 }
@@ -314,7 +384,10 @@ impl From<MessageError> for ItemError {
     fn from(error: MessageError) -> Self {
         match error {
             MessageError::Group(GroupError::Storage(error)) => Self::Storage(error),
-            error => Self::Unreadable(said(&error), None),
+            error => {
+                let (why, fault) = (said(&error), WelcomeFault::Unreadable);
+                Self::Unreadable { why, tried: None, fault }
+            }
         }
     }
 }

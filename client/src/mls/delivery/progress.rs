@@ -1,6 +1,6 @@
 //! The record of the position in the mailbox, and of the acknowledgements that the server waits for.
 
-use keypool_ledger::GroupId;
+use keypool_ledger::{GroupId, PoolId, WelcomeFault};
 use serde::{Deserialize, Serialize};
 
 use crate::{Staged, StorageError};
@@ -28,17 +28,36 @@ pub(super) struct MailboxProgress {
     /// The groups that are over for this device, for the server to deliver nothing more of.
     #[serde(default)]
     pub(super) left: Vec<GroupId>,
+    /// The groups that could not be joined from their Welcomes, for the inviters to hear of.
+    #[serde(default)]
+    pub(super) failed: Vec<(GroupId, WelcomeFault)>,
+    /// The awaited devices that have packages again, for the server to hear that it is known.
+    #[serde(default)]
+    pub(super) available: Vec<PoolId>,
 }
 
 impl MailboxProgress {
     pub(super) fn is_acknowledged(&self) -> bool {
-        self.acknowledged == self.taken_in && self.accepted.is_empty() && self.told.is_empty()
+        self.acknowledged == self.taken_in
+            && self.accepted.is_empty()
+            && self.told.is_empty()
+            && self.failed.is_empty()
+            && self.available.is_empty()
     }
 
     pub(super) fn join(&mut self, group: &GroupId) {
         self.left.retain(|left| left != group);
+        self.failed.retain(|(failed, _)| failed != group);
         if !self.accepted.contains(group) {
             self.accepted.push(group.clone());
+        }
+    }
+
+    /// Notes that a Welcome is given up; the server ends the delivery of its group then. A group that the
+    /// device is in has joined by another Welcome.
+    pub(super) fn fail_unless(&mut self, group: &GroupId, fault: WelcomeFault, is_in: bool) {
+        if !is_in && !self.failed.iter().any(|(failed, _)| failed == group) {
+            self.failed.push((group.clone(), fault));
         }
     }
 

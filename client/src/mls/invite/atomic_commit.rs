@@ -1,15 +1,17 @@
 //! The last step of an invitation over the server's own delivery, where the Commit, its Welcome and the
 //! spending of its packages are one request: nothing is left to be done after it.
 
-use keypool_ledger::{KeyPackageRef, PoolId};
+use keypool_ledger::{Hash, KeyPackageRef, PoolId};
 
 use super::{
     invitee::{SkipReason, SkippedInvitee},
-    inviter::{Inviter, StepOutcome, commit_missing, done, put, unfinished},
+    inviter::{Inviter, StepOutcome, done, unfinished},
     record::{Addition, Invitation, InvitationStep, ReservedPackage},
+    records::note_leaves_on,
 };
 use crate::{
     AddedMember, ApiError, CommitPost, DeliveryError, DeliveryService, InviteError,
+    MailboxEventKind,
     mls::membership::{CommitState, clear_on},
 };
 
@@ -24,8 +26,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
     ) -> Result<StepOutcome, InviteError> {
         if self.standing(&addition.commit)? == CommitState::Cleared {
             // If it were accepted now, it could not be merged.
-            self.forget(invitation)?;
-            return Err(commit_missing(invitation));
+            return Err(self.stuck(invitation)?);
         }
         let posted = self.connection.post_commit(&whole(invitation, &addition)).await;
         let error = match posted {
@@ -46,7 +47,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
         let staged = self.store.stage()?;
         clear_on(&staged, &addition.commit)?;
-        put(staged, invitation, InvitationStep::Reserving)?;
+        self.put(staged, invitation, InvitationStep::Reserving)?;
         Err(error.into())
     }
 
@@ -73,13 +74,21 @@ impl<D: DeliveryService> Inviter<'_, D> {
         not_kept: Vec<PoolId>,
     ) -> Result<StepOutcome, InviteError> {
         let staged = self.store.stage()?;
-        let standing = self.merge(&staged, &addition.commit, not_kept)?;
-        staged.remove_app_record(&invitation.record_name());
-        staged.commit()?;
-        if standing == CommitState::Cleared {
-            return Err(commit_missing(invitation));
+        if self.merge(&staged, &addition.commit, not_kept)? == CommitState::Cleared {
+            drop(staged);
+            return Err(self.stuck(invitation)?);
         }
         invitation.note_added(&[]);
+        invitation.kept.clear();
+        self.forget_on(&staged, invitation, &SkipReason::Unanswered)?;
+        note_leaves_on((&staged, self.connection.identity()), invitation, self.now)?;
+        if invitation.is_automatic {
+            let devices = invitation.added.iter().map(|added| added.device.clone()).collect();
+            let group = invitation.group.clone();
+            let what = MailboxEventKind::InvitationResumed { group, devices };
+            self.connection.note_on(&staged, what, Hash::of(&addition.commit.commit), self.now)?;
+        }
+        staged.commit()?;
         done(invitation)
     }
 

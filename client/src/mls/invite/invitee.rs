@@ -105,6 +105,11 @@ pub enum SkipReason {
     },
     /// The server has said nothing of them.
     Unanswered,
+    /// The invitation as a whole ended before they were added. Invite again.
+    Abandoned {
+        /// Why.
+        said: String,
+    },
 }
 
 impl Invitee {
@@ -228,6 +233,7 @@ impl fmt::Display for SkipReason {
             ),
             Self::Refused { code } => write!(f, "{code}. {}", code.hint()),
             Self::Unanswered => f.write_str("the server's reply does not mention them"),
+            Self::Abandoned { said } => write!(f, "{said}; invite them again"),
         }
     }
 }
@@ -289,6 +295,7 @@ impl fmt::Display for SkippedInvitee {
             SkipReason::Unanswered => {
                 write!(f, "{who} was not invited: the server says nothing of them")
             }
+            SkipReason::Abandoned { said } => write!(f, "{who} was not invited: {said}"),
         }
     }
 }
@@ -314,6 +321,7 @@ mod tests {
             SkipReason::KeysChanged { why: PeerDoubt::NameReleased },
             SkipReason::Refused { code: Code::TooLarge },
             SkipReason::Unanswered,
+            SkipReason::Abandoned { said: "another Commit was first".to_owned() },
         ];
         let sentences: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(sentences.join("\n"), @"
@@ -331,6 +339,7 @@ mod tests {
         their keys are not those seen before: the server's operator has released the name: it may be another person; compare the safety number with them before you accept the new ones
         too_large. Send fewer packages at a time.
         the server's reply does not mention them
+        another Commit was first; invite them again
         ");
     }
 }

@@ -4,8 +4,9 @@ use keypool_api::Code;
 use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
 
 use super::{
-    invitee::Invited,
+    invitee::{Invited, SkipReason},
     record::{Addition, Invitation, InvitationStep, RECORD_PREFIX, ReservedPackage},
+    records::note_on,
 };
 use crate::{
     ApiError, BoxError, CommitPost, DeliveryService, GroupError, InviteError, LocalStore, Staged,
@@ -65,8 +66,12 @@ impl<D: DeliveryService> Inviter<'_, D> {
     }
 
     /// Ends an invitation of which nothing is in the group, and gives its packages back.
-    pub(super) async fn end(&self, invitation: &Invitation) -> Result<(), StorageError> {
-        self.forget(invitation)?;
+    pub(super) async fn end(
+        &self,
+        invitation: &Invitation,
+        why: &(impl std::error::Error + 'static),
+    ) -> Result<(), StorageError> {
+        self.forget(invitation, &abandoned(why))?;
         self.release_all(invitation).await;
         Ok(())
     }
@@ -99,7 +104,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         let staged = self.store.stage()?;
         clear_on(&staged, &addition.commit)?;
         invitation.lose(lost);
-        put(staged, invitation, InvitationStep::Reserving)
+        self.put(staged, invitation, InvitationStep::Reserving)
     }
 
     pub(super) fn merge(
@@ -115,23 +120,62 @@ impl<D: DeliveryService> Inviter<'_, D> {
         Ok(standing_on(&self.store.stage()?, post)?)
     }
 
-    pub(super) fn forget(&self, invitation: &Invitation) -> Result<(), StorageError> {
+    /// Forgets an invitation. `why` is recorded for invitees who were neither added nor skipped.
+    pub(super) fn forget(
+        &self,
+        invitation: &Invitation,
+        why: &SkipReason,
+    ) -> Result<(), StorageError> {
         let staged = self.store.stage()?;
-        staged.remove_app_record(&invitation.record_name());
+        self.forget_on(&staged, invitation, why)?;
         staged.commit()
+    }
+
+    /// As [`Inviter::forget`], as part of an operation.
+    pub(super) fn forget_on(
+        &self,
+        staged: &Staged<'_>,
+        invitation: &Invitation,
+        why: &SkipReason,
+    ) -> Result<(), StorageError> {
+        staged.remove_app_record(&invitation.record_name());
+        let mut ended = invitation.clone();
+        let wanted = std::mem::take(&mut ended.wanted);
+        ended.miss(wanted, why);
+        self.note(staged, &ended)
+    }
+
+    /// Ends a step: the staged changes and the invitation's next step are written together.
+    pub(super) fn put(
+        &self,
+        staged: Staged<'_>,
+        invitation: &Invitation,
+        step: InvitationStep,
+    ) -> Result<InvitationStep, InviteError> {
+        let at = Invitation { step: step.clone(), ..invitation.clone() };
+        staged.put_app_record(&invitation.record_name(), &at)?;
+        self.note(&staged, &at)?;
+        staged.commit()?;
+        Ok(step)
+    }
+
+    /// Records how far an invitation has come for each invitee. Over another delivery than the server's own
+    /// no answers come, and nothing is recorded.
+    pub(super) fn note(
+        &self,
+        staged: &Staged<'_>,
+        invitation: &Invitation,
+    ) -> Result<(), StorageError> {
+        if self.connection.delivery().is_the_servers() {
+            note_on(staged, invitation, self.now)?;
+        }
+        Ok(())
     }
 }
 
-/// Ends a step: the staged changes and the invitation's next step are written together.
-pub(super) fn put(
-    staged: Staged<'_>,
-    invitation: &Invitation,
-    step: InvitationStep,
-) -> Result<InvitationStep, InviteError> {
-    let at = Invitation { step: step.clone(), ..invitation.clone() };
-    staged.put_app_record(&invitation.record_name(), &at)?;
-    staged.commit()?;
-    Ok(step)
+/// The reason of invitees whose whole invitation has ended.
+pub(super) fn abandoned(why: &(impl std::error::Error + 'static)) -> SkipReason {
+    SkipReason::Abandoned { said: why.to_string() }
 }
 
 pub(super) fn unfinished(invitation: &Invitation, source: impl Into<BoxError>) -> InviteError {

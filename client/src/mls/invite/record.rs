@@ -37,6 +37,10 @@ pub(super) struct Invitation {
     /// The contact tokens of this user when the invitation began.
     #[serde(default)]
     pub(super) tokens: ContactTokens,
+    /// Whether this device has made it by itself: for a package that was awaited, or in the place of one that
+    /// could not be joined with.
+    #[serde(default)]
+    pub(super) is_automatic: bool,
 }
 
 /// An invitee to reserve a package for.
@@ -120,6 +124,7 @@ impl Invitation {
             missing,
             step: InvitationStep::Reserving,
             tokens,
+            is_automatic: false,
         }
     }
 

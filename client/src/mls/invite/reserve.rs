@@ -7,13 +7,14 @@ use keypool_ledger::{GroupId, KeyPackageRef, PoolId};
 
 use super::{
     invitee::{Invitee, SkipReason, SkippedInvitee},
-    inviter::{Inviter, StepOutcome, done, put},
+    inviter::{Inviter, StepOutcome, done},
     record::{Addition, Invitation, InvitationStep, PendingInvitee, ReservedPackage},
+    records::dead_leaves_on,
 };
 use crate::{
     AddError, CommitPost, DeliveryService, ExchangeError, InviteError, PackageCheck, PeerDoubt,
     mls::{
-        membership::Sorted,
+        membership::{Sorted, device_leaves_on},
         peers::{PeerRecord, peer_record},
     },
 };
@@ -30,9 +31,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         group: &GroupId,
         invitees: &[Invitee],
     ) -> Result<(Vec<PendingInvitee>, Vec<SkippedInvitee>), InviteError> {
-        let members = self.membership.members(group)?;
-        let members: BTreeSet<PoolId> =
-            members.iter().filter_map(|member| member.name.parse().ok()).collect();
+        let members = self.living_members(group)?;
         let (mut wanted, mut missing, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         let in_doubt = self.look_up(invitees).await?;
         for invitee in invitees {
@@ -56,6 +55,16 @@ impl<D: DeliveryService> Inviter<'_, D> {
             }
         }
         Ok((wanted, missing))
+    }
+
+    /// The devices in a group, without those that could not join and are replaced when they are invited again.
+    fn living_members(&self, group: &GroupId) -> Result<BTreeSet<PoolId>, InviteError> {
+        // Refuses a group that the device is not in.
+        self.membership.epoch(group)?;
+        let staged = self.store.stage()?;
+        let dead = dead_leaves_on(&staged, group)?;
+        let leaves = device_leaves_on(&staged, self.connection.identity(), group)?.into_iter();
+        Ok(leaves.filter(|(_, mark)| !dead.contains(mark)).map(|(device, _)| device).collect())
     }
 
     /// Declares the keys and the credential by which the invitees will know this device's leaf, and looks the invitees' users up.
@@ -124,35 +133,38 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 }
                 Err(error) => {
                     // Nothing is posted: giving up costs reservations alone, which lapse.
-                    self.forget(invitation)?;
+                    invitation.wanted = wanted;
+                    let why = error.code().map_or(SkipReason::Unanswered, SkipReason::from);
+                    self.forget(invitation, &why)?;
                     if !error.is_unanswered() {
                         self.release_all(invitation).await;
                     }
                     if invitation.added.is_empty() {
                         return Err(InviteError::from_api(error));
                     }
-                    let why = error.code().map_or(SkipReason::Unanswered, SkipReason::from);
+                    let wanted = std::mem::take(&mut invitation.wanted);
                     invitation.miss(wanted, &why);
                     return done(invitation);
                 }
             }
         }
         invitation.begin_round();
-        put(self.store.stage()?, invitation, InvitationStep::Reserving).map(StepOutcome::At)
+        self.put(self.store.stage()?, invitation, InvitationStep::Reserving).map(StepOutcome::At)
     }
 
     /// Adds all kept packages in a Commit that nobody sees yet. Packages that cannot be added are replaced
     /// first.
     async fn add(&self, invitation: &mut Invitation) -> Result<StepOutcome, InviteError> {
         if invitation.kept.is_empty() {
-            self.forget(invitation)?;
+            self.forget(invitation, &SkipReason::Unanswered)?;
             return done(invitation);
         }
         let offers: Vec<_> = invitation.kept.iter().map(ReservedPackage::offer).collect();
         let sorted = {
             let staged = self.store.stage()?;
             let group = &invitation.group;
-            match self.membership.stage_good_on(&staged, group, &offers, self.now) {
+            let dead = dead_leaves_on(&staged, group)?;
+            match self.membership.stage_good_on(&staged, group, (&offers, &dead), self.now) {
                 Ok(Sorted { made: Some(made), bad }) if bad.is_empty() => {
                     let keys = made.signature_keys.into_iter();
                     let addition = Addition {
@@ -167,7 +179,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
                         welcome: made.welcome,
                         leaves: made.keypackage_refs.into_iter().zip(keys).collect(),
                     };
-                    return put(staged, invitation, InvitationStep::Added(addition))
+                    return self
+                        .put(staged, invitation, InvitationStep::Added(addition))
                         .map(StepOutcome::At);
                 }
                 Ok(Sorted { bad, .. }) => Ok(bad),
@@ -177,10 +190,11 @@ impl<D: DeliveryService> Inviter<'_, D> {
         match sorted {
             Ok(bad) => {
                 self.dispose(invitation, bad).await;
-                put(self.store.stage()?, invitation, InvitationStep::Reserving).map(StepOutcome::At)
+                self.put(self.store.stage()?, invitation, InvitationStep::Reserving)
+                    .map(StepOutcome::At)
             }
             Err(error) => {
-                self.end(invitation).await?;
+                self.end(invitation, &error).await?;
                 Err(error.into())
             }
         }

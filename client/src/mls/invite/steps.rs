@@ -6,11 +6,11 @@ use keypool_ledger::KeyPackageRef;
 
 use super::{
     invitee::{SkipReason, SkippedInvitee},
-    inviter::{Inviter, StepOutcome, commit_missing, done, put, unfinished},
+    inviter::{Inviter, StepOutcome, abandoned, commit_missing, done, unfinished},
     record::{Addition, Invitation, InvitationStep, Removal},
 };
 use crate::{
-    ApiError, DeliveryError, DeliveryService, GroupError, InviteError, WelcomePost,
+    ApiError, DeliveryError, DeliveryService, GroupError, InviteError, StorageError, WelcomePost,
     mls::membership::{CommitState, clear_on},
 };
 
@@ -33,7 +33,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
         match self.renew_all(invitation).await {
             Ok(lost) if lost.is_empty() => {
-                put(self.store.stage()?, invitation, InvitationStep::Posting(addition))
+                self.put(self.store.stage()?, invitation, InvitationStep::Posting(addition))
             }
             Ok(lost) => self.start_over(invitation, &addition, &lost),
             Err(error) => {
@@ -51,18 +51,16 @@ impl<D: DeliveryService> Inviter<'_, D> {
     ) -> Result<InvitationStep, InviteError> {
         if self.standing(&addition.commit)? == CommitState::Cleared {
             // If it were accepted now, it could not be merged.
-            self.forget(invitation)?;
-            return Err(commit_missing(invitation));
+            return Err(self.stuck(invitation)?);
         }
         match self.connection.post_commit(&addition.commit).await {
             Ok(not_kept) => {
                 let staged = self.store.stage()?;
                 if self.merge(&staged, &addition.commit, not_kept)? == CommitState::Cleared {
                     drop(staged);
-                    self.forget(invitation)?;
-                    return Err(commit_missing(invitation));
+                    return Err(self.stuck(invitation)?);
                 }
-                put(staged, invitation, InvitationStep::Posted(addition))
+                self.put(staged, invitation, InvitationStep::Posted(addition))
             }
             // It may have been accepted: it stays pending, and is posted again by `resume`.
             Err(error @ DeliveryError::Unanswered(_)) => Err(unfinished(invitation, error)),
@@ -92,7 +90,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
                 Err(_) => lost.push(kept.keypackage_ref.clone()),
             }
         }
-        put(self.store.stage()?, invitation, InvitationStep::Spent(addition, lost))
+        self.put(self.store.stage()?, invitation, InvitationStep::Spent(addition, lost))
     }
 
     /// Spent: the new members are told. Those whose packages were lost are removed again.
@@ -131,7 +129,7 @@ impl<D: DeliveryService> Inviter<'_, D> {
         }
         invitation.note_added(&absent);
         if lost.is_empty() {
-            self.forget(invitation)?;
+            self.forget(invitation, &SkipReason::Unanswered)?;
             return done(invitation);
         }
         invitation.kept.retain(|kept| lost.contains(&kept.keypackage_ref));
@@ -140,7 +138,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
         let leaves = addition.leaves.into_iter().filter(is_lost);
         let signature_keys = leaves.map(|(_, key)| key).collect();
         let removal = Removal { signature_keys, commit: None };
-        put(self.store.stage()?, invitation, InvitationStep::Removing(removal)).map(StepOutcome::At)
+        self.put(self.store.stage()?, invitation, InvitationStep::Removing(removal))
+            .map(StepOutcome::At)
     }
 
     /// Removing: the leaves whose packages were lost are removed, and fresh packages are tried.
@@ -154,23 +153,22 @@ impl<D: DeliveryService> Inviter<'_, D> {
         };
         if self.standing(post)? == CommitState::Cleared {
             let step = InvitationStep::Removing(Removal { commit: None, ..removal });
-            return put(self.store.stage()?, invitation, step);
+            return self.put(self.store.stage()?, invitation, step);
         }
         match self.connection.post_commit(post).await {
             Ok(not_kept) => {
                 let staged = self.store.stage()?;
                 if self.merge(&staged, post, not_kept)? == CommitState::Cleared {
                     drop(staged);
-                    self.forget(invitation)?;
-                    return Err(commit_missing(invitation));
+                    return Err(self.stuck(invitation)?);
                 }
-                put(staged, invitation, InvitationStep::Reserving)
+                self.put(staged, invitation, InvitationStep::Reserving)
             }
             Err(error @ DeliveryError::Unanswered(_)) => Err(unfinished(invitation, error)),
             Err(error) => {
                 let staged = self.store.stage()?;
                 clear_on(&staged, post)?;
-                put(
+                self.put(
                     staged,
                     invitation,
                     InvitationStep::Removing(Removal { commit: None, ..removal }),
@@ -191,12 +189,23 @@ impl<D: DeliveryService> Inviter<'_, D> {
         match self.membership.remove_leaves_on(&staged, &group, &removal.signature_keys) {
             Ok(Some(made)) => {
                 let commit = Some(made.into_post(group));
-                put(staged, invitation, InvitationStep::Removing(Removal { commit, ..removal }))
+                self.put(
+                    staged,
+                    invitation,
+                    InvitationStep::Removing(Removal { commit, ..removal }),
+                )
             }
-            Ok(None) => put(staged, invitation, InvitationStep::Reserving),
+            Ok(None) => self.put(staged, invitation, InvitationStep::Reserving),
             Err(error @ GroupError::CommitPending { .. }) => Err(unfinished(invitation, error)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Forgets an invitation whose Commit is not pending any more. Returns the error that says so.
+    pub(super) fn stuck(&self, invitation: &Invitation) -> Result<InviteError, StorageError> {
+        let error = commit_missing(invitation);
+        self.forget(invitation, &abandoned(&error))?;
+        Ok(error)
     }
 
     /// Ends an invitation whose Commit is not accepted: it is cleared and the invitation forgotten in
@@ -207,14 +216,15 @@ impl<D: DeliveryService> Inviter<'_, D> {
         addition: &Addition,
         error: impl Into<InviteError>,
     ) -> Result<InvitationStep, InviteError> {
+        let error = error.into();
         {
             let staged = self.store.stage()?;
             clear_on(&staged, &addition.commit)?;
-            staged.remove_app_record(&invitation.record_name());
+            self.forget_on(&staged, invitation, &abandoned(&error))?;
             staged.commit()?;
         }
         self.release_all(invitation).await;
-        Err(error.into())
+        Err(error)
     }
 }
 

@@ -1,14 +1,18 @@
 //! The Commit that adds members: of many packages, a bad one is found and holds up no other.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
-use keypool_ledger::{GroupId, KeyPackageRef, PoolId, SignatureKey, Timestamp};
-use openmls::{group::CommitMessageBundle, key_packages::KeyPackage};
+use keypool_ledger::{GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, Timestamp};
+use openmls::{
+    group::{CommitBuilder, CommitMessageBundle, Initial},
+    key_packages::KeyPackage,
+    prelude::LeafNodeIndex,
+};
 
 use super::{
     MlsMembership, OfferedPackage, bytes_of,
     commits::{open_for_commit, remember_pending},
-    offers::{self, Sifted},
+    offers::{self, Sifted, Sound},
     refused,
 };
 use crate::{AddError, BoxError, GroupError, PackageCheck, Staged};
@@ -56,7 +60,8 @@ impl MlsMembership {
         now: Timestamp,
     ) -> Result<PendingAdd, AddError> {
         let staged = self.store.stage().map_err(GroupError::from)?;
-        let Sorted { made, bad } = self.stage_good_on(&staged, group, offers, now)?;
+        let all = (offers, &BTreeSet::new());
+        let Sorted { made, bad } = self.stage_good_on(&staged, group, all, now)?;
         if let Some((_, error)) = bad.into_iter().next() {
             return Err(error);
         }
@@ -66,16 +71,18 @@ impl MlsMembership {
     }
 
     /// Makes the Commit that adds the owners of those packages that can be added, as part of an
-    /// operation that has more to write.
+    /// operation that has more to write. The dead leaves of these devices, named by their marks, are removed by
+    /// the same Commit.
     pub(crate) fn stage_good_on(
         &self,
         staged: &Staged<'_>,
         group: &GroupId,
-        offers: &[OfferedPackage],
+        (offers, dead): (&[OfferedPackage], &BTreeSet<Hash>),
         now: Timestamp,
     ) -> Result<Sorted, GroupError> {
         let state = open_for_commit(staged, group)?;
-        let Sifted { good, mut bad } = offers::sift(staged, (&state, &self.identity), offers, now)?;
+        let Sifted { good, mut bad } =
+            offers::sift(staged, (&state, &self.identity), (offers, dead), now)?;
         if good.is_empty() {
             return Ok(Sorted { made: None, bad });
         }
@@ -89,8 +96,8 @@ impl MlsMembership {
         let (mut kept, mut unfit) = (Vec::new(), Vec::new());
         self.halve(staged, group, &all, (&mut kept, &mut unfit));
         let blamed = |(sound, source): (&Sound<'_>, BoxError)| {
-            let keypackage_ref = sound.0.keypackage_ref.clone();
-            let (owner, check) = (sound.0.owner.clone(), PackageCheck::Group);
+            let keypackage_ref = sound.offer.keypackage_ref.clone();
+            let (owner, check) = (sound.offer.owner.clone(), PackageCheck::Group);
             let (named, source) = (keypackage_ref.clone(), Some(source));
             (named, AddError::PackageRejected { keypackage_ref, owner, check, source })
         };
@@ -131,11 +138,12 @@ impl MlsMembership {
         sounds: &[&Sound<'_>],
     ) -> Result<(), GroupError> {
         let mut state = open_for_commit(staged, group)?;
-        let packages: Vec<KeyPackage> = sounds.iter().map(|(_, package)| package.clone()).collect();
+        let exchange = Exchange::of(sounds);
+        let replaced = exchange.replaced.clone();
         self.build_on(
             staged,
             &mut state,
-            (|commit| commit.propose_adds(packages).force_self_update(true), &[]),
+            (|commit| exchange.propose(commit), &replaced),
             |_| Ok(()),
         )
     }
@@ -147,15 +155,14 @@ impl MlsMembership {
         sounds: &[&Sound<'_>],
     ) -> Result<PendingAdd, GroupError> {
         let mut state = open_for_commit(staged, group)?;
-        let packages: Vec<KeyPackage> = sounds.iter().map(|(_, package)| package.clone()).collect();
+        let exchange = Exchange::of(sounds);
+        let replaced = exchange.replaced.clone();
         let epoch = state.epoch().as_u64();
-        let made: CommitMessageBundle = self.commit_on(
-            staged,
-            &mut state,
-            (|commit| commit.propose_adds(packages).force_self_update(true), &[]),
-        )?;
+        let made: CommitMessageBundle =
+            self.commit_on(staged, &mut state, (|commit| exchange.propose(commit), &replaced))?;
         let welcome = made.to_welcome_msg().ok_or_else(|| GroupError::Mls("no Welcome".into()))?;
-        let keys = sounds.iter().map(|(_, package)| package.leaf_node().signature_key().as_slice());
+        let leaves = sounds.iter().map(|sound| sound.package.leaf_node());
+        let keys = leaves.map(|leaf| leaf.signature_key().as_slice());
         let keys: Result<Vec<_>, _> = keys.map(SignatureKey::new).collect();
         let commit = bytes_of(made.commit())?;
         remember_pending(staged, group, &commit)?;
@@ -164,14 +171,33 @@ impl MlsMembership {
             removed: self.removed_by(staged, &state)?,
             welcome: bytes_of(&welcome)?,
             epoch,
-            keypackage_refs: sounds.iter().map(|(offer, _)| offer.keypackage_ref.clone()).collect(),
+            keypackage_refs: sounds
+                .iter()
+                .map(|sound| sound.offer.keypackage_ref.clone())
+                .collect(),
             signature_keys: keys.map_err(refused)?,
         })
     }
 }
 
-/// A package that is good by itself.
-type Sound<'a> = (&'a OfferedPackage, KeyPackage);
+/// The packages that a Commit adds, and the dead leaves that it removes.
+struct Exchange {
+    packages: Vec<KeyPackage>,
+    replaced: Vec<LeafNodeIndex>,
+}
+
+impl Exchange {
+    fn of(sounds: &[&Sound<'_>]) -> Self {
+        let packages = sounds.iter().map(|sound| sound.package.clone()).collect();
+        let replaced = sounds.iter().flat_map(|sound| sound.replaced.iter().copied()).collect();
+        Self { packages, replaced }
+    }
+
+    fn propose(self, commit: CommitBuilder<'_, Initial>) -> CommitBuilder<'_, Initial> {
+        let commit = commit.propose_removals(self.replaced).propose_adds(self.packages);
+        commit.force_self_update(true)
+    }
+}
 
 impl fmt::Debug for PendingAdd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

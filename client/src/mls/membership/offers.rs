@@ -1,19 +1,22 @@
 //! The inviter's checks of a package: it trusts neither server nor owner.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
-use keypool_ledger::{KeyPackageRef, PoolId, Timestamp};
+use keypool_ledger::{Hash, KeyPackageRef, PoolId, Timestamp};
 use openmls::{
     framing::{MlsMessageBodyIn, MlsMessageIn},
-    group::MlsGroup,
+    group::{Member, MlsGroup},
     key_packages::{KeyPackage, KeyPackageIn, errors::KeyPackageVerifyError},
-    prelude::ProtocolVersion,
+    prelude::{LeafNodeIndex, ProtocolVersion},
     treesync::{LeafNode, errors::LifetimeError},
 };
 use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto};
 use tls_codec::{Deserialize, Serialize, VLBytes};
 
-use super::CLOCK_SKEW;
+use super::{CLOCK_SKEW, device_of, mark_of};
 use crate::{
     AddError, BoxError, DeviceIdentity, LeafContradiction, LeafOwner, LeafTrust, PackageCheck,
     PresentedLeaf, Provider, Staged, StorageError,
@@ -41,21 +44,32 @@ pub struct OfferedPackage {
 /// A check that failed, and the error of MLS if there is one.
 type FailedCheck = (PackageCheck, Option<BoxError>);
 
+/// A package that is good by itself.
+pub(super) struct Sound<'a> {
+    pub(super) offer: &'a OfferedPackage,
+    pub(super) package: KeyPackage,
+    /// The dead leaves of its device, which are removed when it is added.
+    pub(super) replaced: Vec<LeafNodeIndex>,
+}
+
 /// Packages that are good by themselves, and the others with the fault of each.
 pub(super) struct Sifted<'a> {
-    pub(super) good: Vec<(&'a OfferedPackage, KeyPackage)>,
+    pub(super) good: Vec<Sound<'a>>,
     pub(super) bad: Vec<(KeyPackageRef, AddError)>,
 }
 
-/// Checks each package, and that no device has two or is a member already.
+/// Checks each package, and that no device has two or is a member already, but by a dead leaf.
 pub(super) fn sift<'a>(
     staged: &Staged<'_>,
     (state, identity): (&MlsGroup, &DeviceIdentity),
-    offers: &'a [OfferedPackage],
+    (offers, dead): (&'a [OfferedPackage], &BTreeSet<Hash>),
     now: Timestamp,
 ) -> Result<Sifted<'a>, StorageError> {
     let provider = &staged.provider();
-    let is_member: HashSet<Vec<u8>> = state.members().map(|member| member.signature_key).collect();
+    let (dead, living): (Vec<Member>, Vec<Member>) =
+        state.members().partition(|member| dead.contains(&mark_of(member)));
+    let is_member: HashSet<Vec<u8>> =
+        living.into_iter().map(|member| member.signature_key).collect();
     let mut seen: HashSet<Vec<u8>> = HashSet::new();
     let mut sifted = Sifted { good: Vec::with_capacity(offers.len()), bad: Vec::new() };
     for offer in offers {
@@ -76,7 +90,8 @@ pub(super) fn sift<'a>(
                 } else if !seen.insert(key) {
                     AddError::SameDevice { owner }
                 } else {
-                    sifted.good.push((offer, package));
+                    let replaced = leaves_of(staged, identity, (&dead, &owner))?;
+                    sifted.good.push(Sound { offer, package, replaced });
                     continue;
                 }
             }
@@ -84,6 +99,21 @@ pub(super) fn sift<'a>(
         sifted.bad.push((offer.keypackage_ref.clone(), fault));
     }
     Ok(sifted)
+}
+
+/// The places of a device's leaves among some.
+fn leaves_of(
+    staged: &Staged<'_>,
+    identity: &DeviceIdentity,
+    (among, owner): (&[Member], &PoolId),
+) -> Result<Vec<LeafNodeIndex>, StorageError> {
+    let mut places = Vec::new();
+    for member in among {
+        if device_of(staged, identity, member)?.as_ref() == Some(owner) {
+            places.push(member.index);
+        }
+    }
+    Ok(places)
 }
 
 /// Checks that the leaf of a package is its owner's, by the app's judgement or by the known keys.

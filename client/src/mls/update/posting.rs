@@ -8,6 +8,7 @@ use crate::{
     CommitPost, DeliveryError, DeliveryService, LocalStore, StorageError, UpdateError,
     mls::{
         connection::MlsConnection,
+        invite::cancel_removed_on,
         membership::{CommitState, MlsMembership, clear_on, standing_on},
     },
 };
@@ -91,6 +92,12 @@ impl<D: DeliveryService> Updater<'_, D> {
                 let staged = self.store.stage()?;
                 let caused = (not_kept, self.now);
                 let standing = self.connection.merge_accepted_on(&staged, post, caused)?;
+                cancel_removed_on(
+                    (&staged, self.connection.identity()),
+                    &post.group,
+                    &post.removed,
+                    self.now,
+                )?;
                 staged.remove_app_record(&record_name(&post.group));
                 staged.commit()?;
                 if standing == CommitState::Cleared { Err(commit_missing(post)) } else { Ok(()) }
