@@ -21,6 +21,8 @@ mod stream;
 
 mod transparency;
 
+mod webhook;
+
 pub mod signing;
 
 use data_encoding::BASE64;
@@ -51,6 +53,7 @@ pub use self::{
     reconcile::{PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage},
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
+    webhook::{WebhookBatch, WebhookEvent, WebhookKind},
 };
 
 /// The header of each answer with the server's time, in Unix milliseconds.
