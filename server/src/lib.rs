@@ -31,6 +31,8 @@ mod open_requests;
 
 mod transparency;
 
+mod webhook;
+
 mod authentication;
 
 mod routes;
@@ -61,4 +63,5 @@ pub use crate::{
     server::{CLOSE_TIMEOUT, Ended, Server, StartError},
     settings::{OnLapseWord, Options, Settings, SettingsError},
     transparency::LedgerError,
+    webhook::{WebhookUrl, WebhookUrlError},
 };

@@ -206,6 +206,23 @@ impl Metrics {
         });
     }
 
+    /// Counts events that the app's backend has.
+    pub(crate) fn webhook_delivered(&self, events: u64) {
+        self.count("keypool_webhook_delivered_total", events);
+    }
+
+    /// Counts a webhook request that delivered nothing.
+    pub(crate) fn webhook_failed(&self) {
+        self.count("keypool_webhook_failed_total", 1);
+    }
+
+    /// Sets how many records of the log may still cause an event.
+    pub(crate) fn webhook_lag(&self, records: u64) {
+        metrics::with_local_recorder(&self.recorder, || {
+            position("keypool_webhook_lag_records", records);
+        });
+    }
+
     fn count(&self, name: &'static str, by: u64) {
         metrics::with_local_recorder(&self.recorder, || counter!(name).increment(by));
     }
@@ -293,11 +310,17 @@ fn start_at_zero(routes: Vec<(String, &'static str)>) {
             counter!(name, label => value).absolute(0);
         }
     }
-    let plain =
-        ["keypool_packages_stored_total", "keypool_reservations_total", "keypool_conflicts_total"];
+    let plain = [
+        "keypool_packages_stored_total",
+        "keypool_reservations_total",
+        "keypool_conflicts_total",
+        "keypool_webhook_delivered_total",
+        "keypool_webhook_failed_total",
+    ];
     for name in plain {
         counter!(name).absolute(0);
     }
+    gauge!("keypool_webhook_lag_records").set(0.0);
 }
 
 fn words<T>(all: impl IntoIterator<Item = T>, word: fn(T) -> &'static str) -> Vec<&'static str> {
@@ -352,6 +375,12 @@ fn describe() {
     describe_gauge!(
         "keypool_mailbox_polls",
         "Requests that wait for something to come into a mailbox."
+    );
+    describe_counter!("keypool_webhook_delivered_total", "Events that the app's backend took.");
+    describe_counter!("keypool_webhook_failed_total", "Webhook requests that delivered nothing.");
+    describe_gauge!(
+        "keypool_webhook_lag_records",
+        "Records of the log whose events the app's backend may not have yet."
     );
     describe_gauge!("keypool_ready", "1 while requests are taken, as /readyz says.");
 }

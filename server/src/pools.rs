@@ -72,6 +72,7 @@ use keypool_ledger::{
 use keypool_projections::{DeliveryLimits, Limits};
 use tokio::sync::{oneshot, watch as signal};
 
+pub(crate) use self::listeners::Presence;
 pub use self::{
     api::{ExecuteError, Progress, Reply, Request, Target},
     clock_guard::ClockState,

@@ -1,5 +1,7 @@
 //! A running server: it binds, replays its log, serves, sweeps, and stops without losing anything.
 
+mod background;
+
 mod error;
 
 mod disk_watch;
@@ -24,7 +26,8 @@ use tokio::sync::{mpsc as signals, watch};
 
 pub use self::error::StartError;
 use self::{
-    disk_watch::{look_at_disk, watch_disk},
+    background::Background,
+    disk_watch::look_at_disk,
     opening::{blocking, open_or_restore, open_store},
 };
 use crate::{
@@ -46,6 +49,7 @@ use crate::{
     settings::{Settings, SettingsError},
     state::{State, Store, public_names},
     transparency::{Follower, RunningFollower},
+    webhook::{Receiver, Webhook},
 };
 
 /// How long a client may take to send the head of a request.
@@ -101,6 +105,9 @@ impl Server {
         settings.check()?;
         let settings = settings.with_x509_roots()?;
         let bounds = bounds(&settings)?;
+        let receiver = settings.webhook.clone();
+        let receiver = receiver.map(|url| Receiver::new(url, settings.webhook_timeout));
+        let receiver = receiver.transpose().map_err(StartError::Webhook)?;
         let listeners = (bind(settings.listen)?, bind(settings.admin_listen)?);
         close_stalled_readers(&listeners.0, settings.stalled_timeout)
             .map_err(|source| StartError::Listen { address: settings.listen, source })?;
@@ -111,7 +118,7 @@ impl Server {
         let (started, starting) = mpsc::sync_channel(1);
         let (stop, stopping) = signals::channel(4);
         let (end, ended) = watch::channel(None);
-        let run = RunningServer { settings, state, stop: stop.clone(), stopping };
+        let run = RunningServer { settings, receiver, state, stop: stop.clone(), stopping };
         let thread = thread::Builder::new()
             .name("keypool-server".to_owned())
             .spawn(move || {
@@ -259,6 +266,7 @@ fn state(
 /// The state of the server's own thread.
 struct RunningServer {
     settings: Settings,
+    receiver: Option<Receiver>,
     state: Data<State>,
     stop: signals::Sender<Ended>,
     stopping: signals::Receiver<Ended>,
@@ -274,6 +282,8 @@ struct Site {
     counts: bool,
 }
 
+/// The listeners, the followers of the log, and the ledger's key.
+type Opened = ([ServerHandle; 2], RunningFollower, Option<Webhook>, String);
 /// The ledger's key, once the server takes requests.
 type Started = mpsc::SyncSender<Result<String, StartError>>;
 
@@ -281,7 +291,7 @@ impl RunningServer {
     /// Serves until it is asked to stop, and returns when the log is closed.
     async fn run(mut self, listeners: (TcpListener, TcpListener), started: Started) -> Ended {
         let opened = self.open(listeners).await;
-        let (handles, following, ledger_key) = match opened {
+        let (handles, following, webhook, ledger_key) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 drop(started.send(Err(error)));
@@ -295,15 +305,11 @@ impl RunningServer {
         }
         look_at_disk(&self.state, &self.settings).await;
         drop(started.send(Ok(ledger_key)));
-        let sweeper = actix_rt::spawn(sweep(self.state.clone(), self.settings.sweep_interval));
-        let disk_watch = actix_rt::spawn(watch_disk(self.state.clone(), self.settings.clone()));
+        let background = Background::start(&self.state, &self.settings, webhook);
         let how = self.stopping.recv().await.unwrap_or(Ended::Failed);
         tracing::info!(?how, "stopping");
         self.state.stopping.send_replace(true);
-        for task in [sweeper, disk_watch] {
-            task.abort();
-            drop(task.await);
-        }
+        background.end().await;
         stop_all(&handles).await;
         if let Some(store) = self.state.store.get() {
             store.pools().close();
@@ -314,10 +320,7 @@ impl RunningServer {
     }
 
     /// Serves at both addresses, and opens the log behind them: until then the server is not ready.
-    async fn open(
-        &self,
-        listeners: (TcpListener, TcpListener),
-    ) -> Result<([ServerHandle; 2], RunningFollower, String), StartError> {
+    async fn open(&self, listeners: (TcpListener, TcpListener)) -> Result<Opened, StartError> {
         let workers = self
             .settings
             .workers
@@ -329,24 +332,30 @@ impl RunningServer {
         let public = self.serve(listeners.0, public)?;
         let admin = self.serve(listeners.1, admin)?;
         let handles = [public, admin];
-        match self.open_log().await {
-            Ok((store, follower)) => {
-                self.check_clock(&store).await;
-                let ledger = follower.ledger();
-                self.watch(store.pools().failed());
-                self.watch(ledger.refuted());
-                let key = ledger.key().to_string();
-                let interval = self.settings.checkpoint_interval;
-                let following = RunningFollower::start(follower, store.pools().written(), interval);
-                drop(self.state.ledger.set(ledger));
-                drop(self.state.store.set(store));
-                Ok((handles, following, key))
-            }
+        match self.follow_log().await {
+            Ok((following, webhook, key)) => Ok((handles, following, webhook, key)),
             Err(error) => {
                 stop_all(&handles).await;
                 Err(error)
             }
         }
+    }
+
+    /// Opens the log, and starts to follow it.
+    async fn follow_log(&self) -> Result<(RunningFollower, Option<Webhook>, String), StartError> {
+        let (store, follower) = self.open_log().await?;
+        self.check_clock(&store).await;
+        let ledger = follower.ledger();
+        self.watch(store.pools().failed());
+        self.watch(ledger.refuted());
+        let key = ledger.key().to_string();
+        let interval = self.settings.checkpoint_interval;
+        let following = RunningFollower::start(follower, store.pools().written(), interval);
+        drop(self.state.ledger.set(ledger));
+        drop(self.state.store.set(store));
+        let (receiver, state) = (self.receiver.clone(), self.state.clone());
+        let open = |receiver| Webhook::open(receiver, state, &self.settings.data);
+        Ok((following, receiver.map(open).transpose()?, key))
     }
 
     /// Accepts the machine's clock if the operator says so, and tells the next step if it is not trusted.
@@ -429,22 +438,6 @@ impl RunningServer {
                 let _ = stop.try_send(Ended::Failed);
             }
         });
-    }
-}
-
-/// Records the effects of time now and then.
-async fn sweep(state: Data<State>, interval: Duration) {
-    loop {
-        actix_rt::time::sleep(interval).await;
-        state.metrics.upkeep();
-        state.addresses.sweep(state.clock.now());
-        state.connections.report();
-        let Some(store) = state.store.get() else { continue };
-        match store.cleanup_expired().await {
-            Ok(0) => {}
-            Ok(pools) => tracing::info!(pools, "recorded lapses and expiries"),
-            Err(error) => tracing::warn!(%error, "the sweep was not recorded"),
-        }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     authentication::BodyBudget,
     disk::LowWater,
     registration::RegistrationSettings,
+    webhook::WebhookUrl,
 };
 
 /// How many packages that were never handed out are kept for contacts.
@@ -40,6 +41,10 @@ pub struct Settings {
     /// The names clients reach the server by, with the port unless it is the scheme's own; if empty,
     /// the listening address and `localhost`.
     pub public_names: Vec<String>,
+    /// The URL of the app's backend that events are posted to; `None` if there is none.
+    pub webhook: Option<WebhookUrl>,
+    /// How long a request to it may take.
+    pub webhook_timeout: Duration,
     /// The directory that holds the log.
     pub data: PathBuf,
     /// The mark of free room on the log's disk below which the delivery is refused.
@@ -108,6 +113,8 @@ impl Default for Settings {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             admin_token_file: None,
             public_names: Vec::new(),
+            webhook: None,
+            webhook_timeout: Duration::from_secs(10),
             data: PathBuf::from("./keypool-data"),
             disk_low_water: LowWater::Usual,
             ballast_bytes: 64 << 20,
@@ -161,6 +168,7 @@ impl From<Options> for Settings {
             admin_listen: said.admin_listen.unwrap_or(usual.admin_listen),
             admin_token_file: said.admin_token_file.or(usual.admin_token_file),
             public_names: said.public_name.unwrap_or(usual.public_names),
+            webhook: said.webhook.or(usual.webhook),
             data: said.data.unwrap_or(usual.data),
             disk_low_water: said.disk_low_water.unwrap_or(usual.disk_low_water),
             ballast_bytes: said.ballast.unwrap_or(usual.ballast_bytes),

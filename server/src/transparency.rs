@@ -40,7 +40,8 @@ use keypool_transparency::{
 };
 use tokio::sync::watch;
 
-use self::{durable::Durable, tiles::Tiles};
+pub(crate) use self::durable::Durable;
+use self::tiles::Tiles;
 pub(crate) use self::{
     follower::{Follower, RunningFollower},
     restore::{quarantine, set_aside},
@@ -249,6 +250,11 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<SignedNote, NoteError> {
         TimeStatement { nonce, at }.sign(&self.signer)
+    }
+
+    /// Signs the signature base of a webhook request.
+    pub(crate) fn sign_http(&self, base: &[u8]) -> Result<Vec<u8>, NoteError> {
+        self.signer.sign_http(base).map(|signature| signature.to_vec())
     }
 
     /// The ledgers before this one, which ended when the server went on with a restored copy of its data.

@@ -102,3 +102,9 @@ mod documents;
 
 #[path = "server/examples.rs"]
 mod examples;
+
+#[path = "../examples/webhook_receiver/receiver.rs"]
+mod webhook_receiver;
+
+#[path = "server/webhooks.rs"]
+mod webhooks;

@@ -81,6 +81,12 @@ impl NoteKey {
         &self.name
     }
 
+    /// The public key, as RFC 8032 encodes it.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.key.as_bytes()
+    }
+
     /// The four bytes that lead every signature by this key.
     fn id(&self) -> [u8; 4] {
         let digest = Sha256::new()
@@ -174,6 +180,21 @@ impl NoteSigner {
         bytes.extend(self.key.sign(text.as_bytes()).to_bytes());
         let signatures = vec![NoteSignature { name: self.name.clone(), bytes }];
         Ok(SignedNote { text: text.to_owned(), signatures })
+    }
+
+    /// Signs the signature base of an HTTP request (RFC 9421 section 2.5).
+    ///
+    /// The last line of a base has no line break, and the text of a note ends with one: no signature of one
+    /// is a signature of the other.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NoteError::Malformed`] if the base ends with a line break.
+    pub fn sign_http(&self, base: &[u8]) -> Result<[u8; 64], NoteError> {
+        if base.ends_with(b"\n") {
+            return Err(NoteError::Malformed);
+        }
+        Ok(self.key.sign(base).to_bytes())
     }
 }
 

@@ -292,6 +292,15 @@ fn a_note_is_believed_only_if_its_key_has_signed_exactly_this() {
 }
 
 #[test]
+fn a_signature_of_an_http_request_is_never_one_of_a_note() {
+    let (signer, base) = (signer(), b"\"@method\": POST\n\"@signature-params\": ()");
+    let signature = signer.sign_http(base).unwrap();
+    let key = ed25519_dalek::VerifyingKey::from_bytes(signer.public().as_bytes()).unwrap();
+    key.verify_strict(base, &signature.into()).unwrap();
+    assert_eq!(signer.sign_http(b"the text of a note\n"), Err(NoteError::Malformed));
+}
+
+#[test]
 fn every_flipped_bit_of_a_proof_file_is_found() {
     let kept = Kept::of(11);
     let checkpoint = Checkpoint::new("keypool.example/log", 11, kept.tree.root()).unwrap();

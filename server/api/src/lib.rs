@@ -23,6 +23,8 @@ mod transparency;
 
 mod waiting_list;
 
+mod webhook;
+
 pub mod signing;
 
 use data_encoding::BASE64;
@@ -55,6 +57,7 @@ pub use self::{
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
     waiting_list::{AwaitReply, AwaitRequest, AwaitStatus, AwaitedDevice},
+    webhook::{WebhookBatch, WebhookEvent, WebhookKind},
 };
 
 /// The header of each answer with the server's time, in Unix milliseconds.

@@ -8,14 +8,43 @@ use std::{
 use keypool_ledger::PoolId;
 use tokio::sync::watch as signal;
 
-/// The listeners of each device that has any.
+/// The listeners of each device that has any, and the devices that were called.
 #[derive(Debug, Default)]
-pub(super) struct Listeners(Mutex<HashMap<PoolId, signal::Sender<u64>>>);
+pub(super) struct Listeners(Mutex<Presences>);
+
+#[derive(Debug, Default)]
+struct Presences {
+    senders: HashMap<PoolId, signal::Sender<u64>>,
+    /// Devices that were called by a webhook, and have neither listened nor acknowledged since.
+    called: HashSet<PoolId>,
+}
+
+/// The presence of a device, as far as the server sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// A request of the device waits for news: a stream, or a read of its mailbox.
+    Listening,
+    /// The device is away, and was called since it was last here.
+    Called,
+    /// The device is away.
+    Away,
+}
+
+impl Presences {
+    fn presence(&self, device: &PoolId) -> Presence {
+        match self.senders.get(device) {
+            Some(sender) if !sender.is_closed() => Presence::Listening,
+            _ if self.called.contains(device) => Presence::Called,
+            _ => Presence::Away,
+        }
+    }
+}
 
 impl Listeners {
     /// Listens to a device. The receiver changes whenever its pool or its mailbox has changed.
     pub(super) fn listen(&self, device: &PoolId) -> signal::Receiver<u64> {
-        let mut senders = self.lock();
+        let Presences { senders, called } = &mut *self.lock();
+        called.remove(device);
         if let Some(sender) = senders.get(device) {
             return sender.subscribe();
         }
@@ -26,7 +55,7 @@ impl Listeners {
 
     /// Wakes the listeners of some devices, and forgets those that have gone.
     pub(super) fn wake(&self, devices: &HashSet<PoolId>) {
-        let mut senders = self.lock();
+        let senders = &mut self.lock().senders;
         if senders.is_empty() {
             return;
         }
@@ -42,10 +71,35 @@ impl Listeners {
 
     /// Forgets the devices nobody listens to any more.
     pub(super) fn sweep(&self) {
-        self.lock().retain(|_, sender| !sender.is_closed());
+        self.lock().senders.retain(|_, sender| !sender.is_closed());
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PoolId, signal::Sender<u64>>> {
+    /// Returns the presence of a device.
+    pub(super) fn presence(&self, device: &PoolId) -> Presence {
+        self.lock().presence(device)
+    }
+
+    /// Notes that a device is called if it is away, and returns its presence before.
+    pub(super) fn call(&self, device: &PoolId) -> Presence {
+        let mut presences = self.lock();
+        let presence = presences.presence(device);
+        if presence == Presence::Away {
+            presences.called.insert(device.clone());
+        }
+        presence
+    }
+
+    /// Notes that a device has acknowledged, or was removed: it may be called again.
+    pub(super) fn uncall(&self, device: &PoolId) {
+        self.lock().called.remove(device);
+    }
+
+    /// Notes that every device may be called again.
+    pub(super) fn uncall_all(&self) {
+        self.lock().called.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Presences> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use keypool_projections::{
 };
 use tokio::sync::watch as signal;
 
-use super::{ExecuteError, PoolView, Pools, loader::history_of};
+use super::{ExecuteError, PoolView, Pools, listeners::Presence, loader::history_of};
 
 /// A part of the changes of a user's device list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,40 @@ impl<L: EventLog + 'static> Pools<L> {
     #[must_use]
     pub fn listen(&self, device: &PoolId) -> signal::Receiver<u64> {
         self.shared.listeners.listen(device)
+    }
+
+    /// Returns the presence of a device.
+    #[must_use]
+    pub(crate) fn presence(&self, device: &PoolId) -> Presence {
+        self.shared.listeners.presence(device)
+    }
+
+    /// Notes that a device is called if it is away, and returns its presence before.
+    pub(crate) fn call(&self, device: &PoolId) -> Presence {
+        self.shared.listeners.call(device)
+    }
+
+    /// Notes that a device has acknowledged, or was removed: it may be called again.
+    pub(crate) fn uncall(&self, device: &PoolId) {
+        self.shared.listeners.uncall(device);
+    }
+
+    /// Notes that every device may be called again.
+    pub(crate) fn uncall_all(&self) {
+        self.shared.listeners.uncall_all();
+    }
+
+    /// The fill level of a registered device's pool after its last change; `None` for any other device.
+    #[must_use]
+    pub(crate) fn level(&self, device: &PoolId) -> Option<Level> {
+        let summary = self.shared.views().directory.brief(device);
+        summary.key.map(|_| summary.level)
+    }
+
+    /// The position of the last record that the published states include.
+    #[must_use]
+    pub(crate) fn published(&self) -> u64 {
+        self.shared.published().seq
     }
 
     /// The head of a user's device list, which statements name.

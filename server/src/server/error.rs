@@ -1,6 +1,6 @@
 //! Why a server does not start.
 
-use std::{io, net::SocketAddr};
+use std::{error::Error, io, net::SocketAddr};
 
 use keypool_ledger::OpenError;
 
@@ -39,6 +39,9 @@ pub enum StartError {
     /// The machine did not give the threads that a server needs.
     #[error("the server's threads could not be started")]
     Threads(#[source] io::Error),
+    /// The client of the webhook could not be made.
+    #[error("the client of --webhook cannot be made (has this machine CA certificates?)")]
+    Webhook(#[source] Box<dyn Error + Send + Sync>),
     /// The counters could not be set up, or the server's thread has panicked: a bug.
     #[error("the server could not be set up: {0}")]
     Setup(String),

@@ -18,7 +18,7 @@ use super::{
     SettingsError,
     rates::{duration, rate, read_duration, read_rate},
 };
-use crate::{disk::LowWater, registration::RegistrationPolicy};
+use crate::{disk::LowWater, registration::RegistrationPolicy, webhook::WebhookUrl};
 
 /// Settings as they are written on the command line, in the environment or in a file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -37,6 +37,11 @@ pub struct Options {
     /// given several times [default: the listening address and localhost]
     #[arg(long, env = "KEYPOOL_PUBLIC_NAME", value_name = "NAME", value_delimiter = ',')]
     pub public_name: Option<Vec<String>>,
+    /// A URL of the app's backend, to which the server posts why to wake a device: https, or http to a loopback
+    /// address
+    #[arg(long, env = "KEYPOOL_WEBHOOK", value_name = "URL")]
+    #[serde(deserialize_with = "read_webhook")]
+    pub webhook: Option<WebhookUrl>,
     /// The directory that holds the log [default: ./keypool-data]
     #[arg(long, env = "KEYPOOL_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -251,6 +256,7 @@ impl Options {
             admin_listen: self.admin_listen.or(file.admin_listen),
             admin_token_file: self.admin_token_file.or(file.admin_token_file),
             public_name: self.public_name.or(file.public_name),
+            webhook: self.webhook.or(file.webhook),
             data: self.data.or(file.data),
             disk_low_water: self.disk_low_water.or(file.disk_low_water),
             ballast: self.ballast.or(file.ballast),
@@ -331,6 +337,11 @@ impl From<OnLapseWord> for OnLapse {
             OnLapseWord::Retire => Self::Retire,
         }
     }
+}
+
+fn read_webhook<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WebhookUrl>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(de::Error::custom)
 }
 
 fn read_low_water<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LowWater>, D::Error> {

@@ -1,4 +1,4 @@
-//! Small files that are whole after a crash, whenever it comes: the key and the last checkpoint.
+//! Small files that are whole after a crash, whenever it comes: the key, the last checkpoint, the position of the webhook.
 
 use std::{
     fs::{self, File},
@@ -14,20 +14,20 @@ const PRIVATE: u32 = 0o600;
 
 /// A file that is replaced as a whole.
 #[derive(Clone, Debug)]
-pub(super) struct Durable(PathBuf);
+pub(crate) struct Durable(PathBuf);
 
 impl Durable {
     /// The file at a place.
-    pub(super) fn at(path: &Path) -> Self {
+    pub(crate) fn at(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Reads the file; none if it is not there.
-    pub(super) fn load(&self) -> Result<Option<String>, LedgerError> {
+    pub(crate) fn load(&self) -> Result<Option<String>, LedgerError> {
         match fs::read(&self.0) {
             // What is no text is no file of a ledger either, as whoever reads it will find.
             Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -37,7 +37,7 @@ impl Durable {
     }
 
     /// Replaces the file's text. When this returns, it survives a crash of the machine.
-    pub(super) fn store(&self, text: &str) -> Result<(), LedgerError> {
+    pub(crate) fn store(&self, text: &str) -> Result<(), LedgerError> {
         let unsure = |source| LedgerError::Io { path: self.0.clone(), source };
         self.try_store(text).map_err(unsure)
     }

@@ -1,0 +1,57 @@
+//! The tasks beside the requests: the sweep, the watch of the disk, and the webhook.
+
+use std::time::Duration;
+
+use actix_rt::task::JoinHandle;
+use actix_web::web::Data;
+
+use super::disk_watch::watch_disk;
+use crate::{settings::Settings, state::State, webhook::Webhook};
+
+/// The tasks of a running server.
+pub(super) struct Background {
+    /// Tasks that can be stopped at any moment.
+    tasks: [JoinHandle<()>; 2],
+    /// The task that ends by itself once the server stops.
+    webhook: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts the tasks.
+    pub(super) fn start(
+        state: &Data<State>,
+        settings: &Settings,
+        webhook: Option<Webhook>,
+    ) -> Self {
+        let sweeper = actix_rt::spawn(sweep(state.clone(), settings.sweep_interval));
+        let disk_watch = actix_rt::spawn(watch_disk(state.clone(), settings.clone()));
+        Self { tasks: [sweeper, disk_watch], webhook: webhook.map(Webhook::start) }
+    }
+
+    /// Ends the tasks, once the state says that the server stops.
+    pub(super) async fn end(self) {
+        for task in self.tasks {
+            task.abort();
+            drop(task.await);
+        }
+        if let Some(webhook) = self.webhook {
+            drop(webhook.await);
+        }
+    }
+}
+
+/// Records the effects of time now and then.
+async fn sweep(state: Data<State>, interval: Duration) {
+    loop {
+        actix_rt::time::sleep(interval).await;
+        state.metrics.upkeep();
+        state.addresses.sweep(state.clock.now());
+        state.connections.report();
+        let Some(store) = state.store.get() else { continue };
+        match store.cleanup_expired().await {
+            Ok(0) => {}
+            Ok(pools) => tracing::info!(pools, "recorded lapses and expiries"),
+            Err(error) => tracing::warn!(%error, "the sweep was not recorded"),
+        }
+    }
+}
