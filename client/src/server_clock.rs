@@ -37,7 +37,7 @@ pub(crate) struct ServerClock {
     known: Mutex<KnownTime>,
 }
 
-/// What a device knows of its server's time. It is kept in the store.
+/// A device's knowledge of its server's time. It is kept in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "each name ends with its unit")]
 pub(crate) struct KnownTime {
@@ -129,7 +129,7 @@ impl ServerClock {
         self.with(KnownTime::tell)
     }
 
-    /// What is known, for the store.
+    /// The knowledge, for the store.
     pub(crate) fn known(&self) -> KnownTime {
         self.with(|known| *known)
     }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     quickcheck! {
-        /// Whatever answers say, unsigned, the time is no more than a day from the device's own.
+        /// However many unsigned answers lie, the time is no more than a day from the device's own.
         fn no_number_of_lies_moves_the_time_by_more_than_a_day(lies: Vec<u64>) -> bool {
             let (device, clock) = clock_of();
             lies.into_iter().all(|lie| {

@@ -200,7 +200,7 @@ impl MlsClient<ServerDelivery> {
         self.inviter().cancel(group, &invitee.into()).await
     }
 
-    /// Makes ready for sealing, once: what an earlier life has left in the outbox is posted, then the server is asked
+    /// Makes ready for sealing, once: the messages that an earlier life has left in the outbox are posted, then the server is asked
     /// where this home stood.
     async fn make_ready(&self) -> Result<(), SendError> {
         if !self.connection.is_compared() {

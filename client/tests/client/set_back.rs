@@ -79,7 +79,7 @@ fn a_home_that_has_forgotten_what_it_said_seals_nothing() {
     });
 }
 
-/// What bob or alice does.
+/// A deed of bob or alice.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     BobSays,

@@ -1,4 +1,4 @@
-//! Acknowledgements: the device has stored what waited, and was told of what was not kept.
+//! Acknowledgements: the device has stored the items that waited, and was told of those that were not kept.
 
 use std::collections::BTreeSet;
 

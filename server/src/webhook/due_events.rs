@@ -111,7 +111,7 @@ impl DueEvents {
         let EventEnvelope { stream, event, .. } = &record.envelope;
         self.taken = record.seq;
         match (stream, event) {
-            (StreamId::Group(group), Event::Welcomed { to }) => {
+            (StreamId::Group(group), Event::Welcomed { to, .. }) => {
                 for device in to {
                     self.invite(record, group, device, pools);
                 }

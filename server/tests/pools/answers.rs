@@ -180,6 +180,7 @@ fn an_inviter_that_is_no_member_any_more_is_not_told() {
             signature_key: key(n),
             credential: "alice".to_owned(),
             statement: None,
+            frontend: None,
         };
         service.set(11, "alice/phone", register(1));
         service.upload_as("alice/phone", 19, "alice/phone");

@@ -41,7 +41,7 @@ impl Service {
         let key = keypool_ledger::Hash::of(device.as_bytes());
         let signature_key = SignatureKey::new(key.as_bytes()).unwrap();
         let credential = pool(device).user().to_owned();
-        let command = Command::Admit { signature_key, credential, statement: None };
+        let command = Command::Admit { signature_key, credential, statement: None, frontend: None };
         self.carry_out(device, command);
     }
 
@@ -223,7 +223,10 @@ fn removing_either_device_ends_the_wait() {
         assert!(!service.waits("alice", "bob"));
         let signature_key = SignatureKey::new(&[9; 32]).unwrap();
         let credential = removed.to_owned();
-        service.carry_out(removed, Command::Admit { signature_key, credential, statement: None });
+        service.carry_out(
+            removed,
+            Command::Admit { signature_key, credential, statement: None, frontend: None },
+        );
         service.put("bob", "b");
         assert_eq!(service.available("alice"), [""; 0]);
         service.assert_audited();

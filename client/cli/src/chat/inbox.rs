@@ -169,7 +169,7 @@ impl Chat<'_> {
         Ok(Some(format!("[{}] {sender}: {said}", name_among(group, &all))))
     }
 
-    /// Says that this home is an older copy of itself, and what to do in its groups.
+    /// Says that this home is an older copy of itself, and how to go on in its groups.
     fn set_back(&self, groups: &[GroupId]) -> String {
         let names: Vec<String> = groups.iter().map(|group| self.name(group)).collect();
         let what = "this home is an older copy of itself, or another copy of it is in use: what was said since is \

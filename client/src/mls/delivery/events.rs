@@ -137,7 +137,7 @@ pub enum MailboxEventKind {
         /// The names of the members that the Commit removes.
         removed: Vec<String>,
     },
-    /// This home is an older copy of itself, or another copy of it is in use: what was said and done since is not known
+    /// This home is an older copy of itself, or another copy of it is in use: later messages and changes are not known
     /// here. Nothing is sent to these groups any more: leave them, and have this device removed from them and invited
     /// again.
     SetBack {

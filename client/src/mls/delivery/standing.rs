@@ -2,7 +2,7 @@
 //! is behind was set back to an older copy of itself, or another copy of it is in use.
 //!
 //! The server tells with each answer to `GET /mailbox` up to where the device has acknowledged, and where its last
-//! Commit or message stands. This home never acknowledges what it has not stored, and stores the place of all that it
+//! Commit or message stands. This home never acknowledges items that it has not stored, and stores the place of all that it
 //! posts: so it is behind neither, unless it was set back. It is asked once before the first thing is sealed after
 //! the app has started, and whenever mail is fetched. All groups may only be read then, until they are left.
 
@@ -105,7 +105,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
 }
 
 impl<D> MlsConnection<D> {
-    /// Records the place of what this device has posted last, as part of the operation that ends the post.
+    /// Records the place of this device's last post, as part of the operation that ends the post.
     pub(super) fn note_posted_on(&self, staged: &Staged<'_>) -> Result<(), StorageError> {
         let (mut own, posted) = (progress(staged)?, self.api().posted());
         if own.posted < posted {

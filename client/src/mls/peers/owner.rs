@@ -48,7 +48,7 @@ pub(super) enum ResolvedOwner {
     Unknown,
 }
 
-/// What names the device of a leaf.
+/// The part of a leaf that names its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NamedBy {
     /// The credential, which names user and device.

@@ -1,4 +1,4 @@
-//! Other copies of this home: noticed by what they do to the pool, and kept from withdrawing each other's packages.
+//! Other copies of this home: noticed by their changes of the pool, and kept from withdrawing each other's packages.
 //!
 //! A copy and its original have one key, so the server takes them for one device. Each sees the other in the
 //! history of the pool: packages that it never made, and withdrawals that it never asked for.
@@ -15,10 +15,7 @@ use keypool_api::{RevokeReply, RevokeRequest};
 use keypool_ledger::{CommandId, KeyPackageRef, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    ExchangeError, MlsConnection, Refresh, RefreshError, Staged, StorageError,
-    storage::fresh_command,
-};
+use crate::{ExchangeError, MlsConnection, Staged, StorageError, storage::fresh_command};
 
 /// The name of the record.
 const COPIES_RECORD: &str = "copies";
@@ -27,7 +24,7 @@ const RUNNING_FOR: Duration = Duration::from_hours(1);
 /// How many of its own withdrawals a home remembers, the newest.
 const WITHDRAWALS_MAX: usize = 64;
 
-/// What is known of other copies of this home.
+/// The knowledge of other copies of this home.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Copies {
     /// When another copy has last put packages into the pool, by the server's time.
@@ -85,17 +82,9 @@ impl<D> MlsConnection<D> {
         Ok((self.api().revoke(request, command).await?, command))
     }
 
-    /// Goes on with this copy of the home, on a person's word that no other one is used any more: makes packages,
-    /// and withdraws those of other copies. Another copy that still runs is told so at its next refresh, and makes no
-    /// more packages.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`RefreshError`]. Repeating it is harmless.
-    pub async fn adopt(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
-        self.fetch_history(now).await?;
-        self.change_copies(|copies| (copies.active_at, copies.replaced) = (None, false))?;
-        self.refresh_now(now).await
+    /// Forgets that other copies were seen, as a person has said that this one is the only one.
+    pub(super) fn forget_copies(&self) -> Result<(), StorageError> {
+        self.change_copies(|copies| (copies.active_at, copies.replaced) = (None, false))
     }
 
     /// The packages of last resort that another copy, which may be running, has put into the pool.

@@ -20,7 +20,7 @@ struct RefusedLifetime {
     lifetime_s: u64,
     /// When it was refused.
     at: Timestamp,
-    /// What was known of the server's time then.
+    /// The knowledge of the server's time then.
     time: KnownTime,
 }
 

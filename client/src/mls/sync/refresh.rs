@@ -150,6 +150,19 @@ impl<D> MlsConnection<D> {
         Ok(refresh)
     }
 
+    /// Goes on with this copy of the home, on a person's word that no other one is used any more: makes packages,
+    /// and withdraws those of other copies. Another copy that still runs is told so at its next refresh, and makes no
+    /// more packages.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`RefreshError`]. Repeating it is harmless.
+    pub async fn adopt(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
+        self.fetch_history(now).await?;
+        self.forget_copies()?;
+        self.refresh_now(now).await
+    }
+
     /// As [`MlsConnection::refill`]. While packages of another copy are in the pool that are signed with other keys,
     /// the server takes none of this one.
     async fn refill_beside_copies(

@@ -21,7 +21,7 @@ pub(crate) fn restore_clock(store: &LocalStore, clock: &ServerClock) -> Result<(
 
 impl<D> MlsConnection<D> {
     /// Asks for the server's time by the ledger's key, if it differs by so much that it is not believed
-    /// otherwise, and keeps what is known. Returns the time.
+    /// otherwise, and keeps the knowledge. Returns the time.
     pub(super) async fn settle_clock(&self) -> Result<Timestamp, StorageError> {
         let clock = self.api().clock();
         if clock.is_in_doubt() {
@@ -45,7 +45,7 @@ impl<D> MlsConnection<D> {
         Ok(offset)
     }
 
-    /// Keeps what is known of the server's time.
+    /// Keeps the knowledge of the server's time.
     fn keep_time(&self) -> Result<(), StorageError> {
         let staged = self.store().stage()?;
         let (known, kept) =
