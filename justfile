@@ -20,6 +20,10 @@ e2e *TESTS:
 disks:
     cargo test -p keypool-client --test client --locked sealing::image -- --ignored
 
+# Invitations under random faults: each ends with a member or a reason. A failure names its seed.
+outcomes COUNT="10000" SEED="1":
+    KEYPOOL_INVITATIONS={{COUNT}} KEYPOOL_SEED={{SEED}} cargo test --release -p keypool-client --test client --locked every_invitation_ends -- --nocapture
+
 # The server under load, beside what else could have been built: rewrites its part of docs/benchmarks.md.
 # PostgreSQL 15 and Redis 7 are measured where they are (apt-get install postgresql-15 redis-server).
 bench *ARGS: bench-build
