@@ -61,6 +61,9 @@ mod rotation;
 #[path = "server/replacing.rs"]
 mod replacing;
 
+#[path = "server/nulls.rs"]
+mod nulls;
+
 #[path = "server/stream.rs"]
 mod stream;
 
