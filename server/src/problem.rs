@@ -27,7 +27,26 @@ pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A refusal on its way to the caller.
 #[derive(Debug)]
-pub(crate) struct Failure(Box<Problem>, Option<Quota>);
+pub(crate) struct Failure(Box<Problem>, Option<ReachedLimit>);
+
+/// The limit that a request has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReachedLimit {
+    /// A rate limit.
+    Quota(Quota),
+    /// A rule of the pool: the packages kept for contacts, or the owner's policy.
+    Rule(&'static str),
+}
+
+impl ReachedLimit {
+    /// The word, as the record of refusals uses it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Quota(quota) => quota.word(),
+            Self::Rule(word) => word,
+        }
+    }
+}
 
 impl Failure {
     /// A refusal with a code of the API, and a sentence about this request.
@@ -91,6 +110,11 @@ impl Failure {
         serde_json::to_vec(&self.0).unwrap_or_default()
     }
 
+    /// The problem document.
+    pub(crate) const fn problem(&self) -> &Problem {
+        &self.0
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.0.code
     }
@@ -101,7 +125,15 @@ impl Failure {
     }
 
     /// The rate limit that was exceeded, if there is one.
-    pub(crate) fn quota(&self) -> Option<Quota> {
+    pub(crate) const fn quota(&self) -> Option<Quota> {
+        match self.1 {
+            Some(ReachedLimit::Quota(quota)) => Some(quota),
+            _ => None,
+        }
+    }
+
+    /// The limit that was reached, if there is one.
+    pub(crate) const fn limit(&self) -> Option<ReachedLimit> {
         self.1
     }
 }
@@ -221,6 +253,12 @@ impl From<ExecuteError> for Failure {
 
 impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
+        let rule = match &rejection {
+            Rejection::KeptForContacts => Some("strangers_floor"),
+            Rejection::ContactsOnly => Some("contacts_only"),
+            Rejection::Blocked => Some("blocked"),
+            _ => None,
+        };
         let (code, keypackage_ref) = match &rejection {
             Rejection::PoolExhausted | Rejection::KeptForContacts => (Code::PoolExhausted, None),
             Rejection::NothingCompatible => (Code::NothingCompatible, None),
@@ -253,7 +291,9 @@ impl From<Rejection> for Failure {
             Rejection::NotAMember { .. } => (Code::NotAMember, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };
-        Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())
+        let mut failure = Self::new(code, rejection.to_string()).about(keypackage_ref.cloned());
+        failure.1 = rule.map(ReachedLimit::Rule);
+        failure
     }
 }
 
@@ -276,7 +316,7 @@ impl From<OverQuota> for Failure {
         };
         let mut failure = Self::new(code, over.to_string());
         failure.0.retry_after_s = Some(over.retry_after_s());
-        failure.1 = Some(over.quota);
+        failure.1 = Some(ReachedLimit::Quota(over.quota));
         failure
     }
 }
@@ -411,9 +451,10 @@ impl ResponseError for Failure {
         }
         let mut response = response.body(self.to_json());
         response.extensions_mut().insert(self.code());
-        if let Some(quota) = self.1 {
-            response.extensions_mut().insert(quota);
+        if let Some(limit) = self.1 {
+            response.extensions_mut().insert(limit);
         }
+        response.extensions_mut().insert(self.0.clone());
         response
     }
 }

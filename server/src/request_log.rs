@@ -1,6 +1,8 @@
 //! The middleware around every request: an id, one line in the log, the counters, and a net under panics.
 //! Durations are measured here.
 
+mod notes;
+
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,11 +23,15 @@ use actix_web::{
 };
 use keypool_api::{Code, TIME_HEADER};
 use keypool_ledger::KeyPackageRef;
-use keypool_projections::quota::Quota;
 use uuid::Uuid;
 
+use self::notes::{RequestNotes, notes_of, record_refusals};
+pub(crate) use self::notes::{note_caller, note_refused, note_target};
 use crate::{
-    body_guard::Unread, connections::refusal, metrics::ServedRequest, problem::Failure,
+    body_guard::Unread,
+    connections::refusal,
+    metrics::ServedRequest,
+    problem::{Failure, ReachedLimit},
     state::State,
 };
 
@@ -68,7 +74,11 @@ pub(crate) async fn observe(
         Ok(Ok(mut response)) => {
             set_headers(response.headers_mut(), &id, state.as_ref());
             let served = served(&response, begun.elapsed().as_secs_f64());
-            note(state.as_ref().map(Data::get_ref), &served, &id);
+            let notes = notes_of(&response);
+            note(state.as_ref().map(Data::get_ref), &served, &notes, &id);
+            if let Some(state) = &state {
+                record_refusals(state, &response, notes, &id);
+            }
             Ok(response.map_body(|_, body| unread.keep_until_sent(body.boxed())))
         }
         Ok(Err(error)) => Err(error),
@@ -121,23 +131,28 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> ServedR
         status: response.status().as_u16(),
         seconds,
         code: extensions.get::<Code>().map(|code| code.word()),
-        quota: extensions.get::<Quota>().copied(),
+        limit: extensions.get::<ReachedLimit>().copied(),
         package: extensions.get::<LoggedPackage>().map(|about| about.0.clone()),
     }
 }
 
-fn note(state: Option<&State>, served: &ServedRequest, request_id: &str) {
-    let ServedRequest { route, method, status, seconds, code, quota, package } = served;
+fn note(state: Option<&State>, served: &ServedRequest, notes: &RequestNotes, request_id: &str) {
+    let ServedRequest { route, method, status, seconds, code, limit, package } = served;
     let ms = (seconds * 1_000_000.0).round() / 1000.0;
     let package = package.as_deref();
-    let quota = quota.map(Quota::word);
+    let quota = limit.map(ReachedLimit::word);
+    let caller = notes.caller.as_ref().map(tracing::field::display);
+    let pool = notes.target.as_deref();
     if state.is_some_and(|state| state.insecure_no_auth) {
         let insecure = true;
         tracing::info!(
-            insecure, method, route, status, code, quota, package, ms, request_id, "request"
+            insecure, method, route, status, code, quota, caller, pool, package, ms, request_id,
+            "request"
         );
     } else {
-        tracing::info!(method, route, status, code, quota, package, ms, request_id, "request");
+        tracing::info!(
+            method, route, status, code, quota, caller, pool, package, ms, request_id, "request"
+        );
     }
     if let Some(state) = state {
         state.metrics.served(served);

@@ -6,6 +6,8 @@ mod disk_watch;
 
 mod opening;
 
+mod sweeper;
+
 use std::{
     net::{SocketAddr, TcpListener},
     sync::{Arc, OnceLock, mpsc},
@@ -25,7 +27,8 @@ use tokio::sync::{mpsc as signals, watch};
 pub use self::error::StartError;
 use self::{
     disk_watch::{look_at_disk, watch_disk},
-    opening::{blocking, open_or_restore, open_store},
+    opening::{blocking, open_or_restore, open_refusals, open_store},
+    sweeper::sweep,
 };
 use crate::{
     admin_guard::AdminGuard,
@@ -231,6 +234,7 @@ fn state(
     Ok(State {
         store: OnceLock::new(),
         ledger: OnceLock::new(),
+        refusals: OnceLock::new(),
         replaying: Arc::default(),
         clock,
         public_names: public_names(&settings.public_names, address),
@@ -378,6 +382,7 @@ impl RunningServer {
         let replaying = Arc::clone(&self.state.replaying);
         let (store, log) = blocking(move || open_store(&settings, clock, &replaying)).await??;
         let follower = open_or_restore(&self.settings, &store, log).await?;
+        drop(self.state.refusals.set(open_refusals(&self.settings, &store)?));
         Ok((store, follower))
     }
 
@@ -429,22 +434,6 @@ impl RunningServer {
                 let _ = stop.try_send(Ended::Failed);
             }
         });
-    }
-}
-
-/// Records the effects of time now and then.
-async fn sweep(state: Data<State>, interval: Duration) {
-    loop {
-        actix_rt::time::sleep(interval).await;
-        state.metrics.upkeep();
-        state.addresses.sweep(state.clock.now());
-        state.connections.report();
-        let Some(store) = state.store.get() else { continue };
-        match store.cleanup_expired().await {
-            Ok(0) => {}
-            Ok(pools) => tracing::info!(pools, "recorded lapses and expiries"),
-            Err(error) => tracing::warn!(%error, "the sweep was not recorded"),
-        }
     }
 }
 

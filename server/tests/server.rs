@@ -64,6 +64,9 @@ mod replacing;
 #[path = "server/nulls.rs"]
 mod nulls;
 
+#[path = "server/refusals.rs"]
+mod refusals;
+
 #[path = "server/stream.rs"]
 mod stream;
 

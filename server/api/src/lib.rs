@@ -17,6 +17,8 @@ mod policy;
 
 mod reconcile;
 
+mod refusal;
+
 mod stream;
 
 mod transparency;
@@ -49,6 +51,7 @@ pub use self::{
     },
     policy::{ContactToken, NoContactToken, PolicyReply, PolicyRequest},
     reconcile::{PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage},
+    refusal::{CountedRefusals, REFUSALS_DIR, RefusalLine, RefusedRequest, read_refusals},
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
 };

@@ -28,7 +28,7 @@ use crate::{
     authentication::{AuthenticatedRead, AuthenticatedWrite, ReceivedBody},
     keypackage_store::{ReservationRequest, ReservationTarget, ReservedKeyPackage, StoreError},
     problem::{Failure, check_of, code_of},
-    request_log::about,
+    request_log::{about, note_target},
     routes::policy::is_introduced,
     state::State,
 };
@@ -141,6 +141,7 @@ pub(crate) async fn reserve(
 ) -> Result<HttpResponse, Failure> {
     let asked: ReserveRequest = caller.body.json()?;
     let device = PoolId::of(&asked.target_user, asked.target_device.as_deref())?;
+    note_target(&request, device.user(), asked.target_device.as_deref());
     let introduced = is_introduced(&state, device.user(), asked.contact_token.as_ref())?;
     let reservation = ReservationRequest {
         invitee: match asked.target_device {
