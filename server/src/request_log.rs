@@ -21,7 +21,7 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use keypool_api::{Code, TIME_HEADER};
+use keypool_api::{Code, Problem, TIME_HEADER};
 use keypool_ledger::KeyPackageRef;
 use uuid::Uuid;
 
@@ -66,7 +66,9 @@ pub(crate) async fn observe(
     let id = request_id(&request);
     let state = request.app_data::<Data<State>>().cloned();
     if let Some(refused) = refusal(&request) {
-        return Ok(request.into_response(refused).map_body(|_, body| unread.keep_until_sent(body)));
+        let mut response = named(request.into_response(refused), &id);
+        set_headers(response.headers_mut(), &id, state.as_ref());
+        return Ok(response.map_body(|_, body| unread.keep_until_sent(body)));
     }
     // The request itself must not be kept: routing needs it to be the only one.
     let answered = catch_panic(next.call(request)).await;
@@ -79,11 +81,12 @@ pub(crate) async fn observe(
             if let Some(state) = &state {
                 record_refusals(state, &response, notes, &id);
             }
-            Ok(response.map_body(|_, body| unread.keep_until_sent(body.boxed())))
+            Ok(named(response, &id).map_body(|_, body| unread.keep_until_sent(body)))
         }
         Ok(Err(error)) => Err(error),
         Err(Panicked) => {
-            let failure = Failure::new(Code::Internal, "an internal error occurred");
+            let failure =
+                Failure::new(Code::Internal, "an internal error occurred").of_request(&id);
             let response = failure.error_response();
             let mut response = response.map_body(|_, body| unread.keep_until_sent(body));
             set_headers(response.headers_mut(), &id, state.as_ref());
@@ -91,6 +94,18 @@ pub(crate) async fn observe(
             Err(InternalError::from_response(failure, response).into())
         }
     }
+}
+
+/// Writes the request's id into the problem document of an answer, if it is one.
+fn named(
+    mut response: ServiceResponse<impl MessageBody + 'static>,
+    id: &str,
+) -> ServiceResponse<BoxBody> {
+    let problem = response.response_mut().extensions_mut().remove::<Box<Problem>>();
+    let Some(mut problem) = problem else { return response.map_into_boxed_body() };
+    problem.request_id = Some(id.to_owned());
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    response.map_body(|_, _| BoxBody::new(body))
 }
 
 /// Adds the request's id and the server's time to an answer.

@@ -466,6 +466,9 @@ pub struct Problem {
     /// The time of the server's clock, in Unix seconds, where the caller's does not fit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_time: Option<u64>,
+    /// The id of the request, as in `X-Request-Id`: by it the operator finds the request in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// The outcome of each package of an upload of which none was acceptable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<UploadItem>,

@@ -90,7 +90,9 @@ fn checked(keypackages: Vec<Base64>, packages_max: usize) -> Result<Vec<Vec<u8>>
         let count = keypackages.len();
         let detail =
             format!("the request holds {count} packages; at most {packages_max} at a time");
-        return Err(Failure::new(Code::TooLarge, detail));
+        let hint = "Send fewer packages at a time; the operator sets the limit with \
+                    --batch-packages-max.";
+        return Err(Failure::new(Code::TooLarge, detail).hinting(Some(hint)));
     }
     if keypackages.is_empty() {
         return Err(Failure::new(Code::BadRequest, "the request holds no package"));
