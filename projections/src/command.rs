@@ -187,8 +187,8 @@ pub enum Command {
     ReleaseName,
     /// Take packages into the pool.
     Upload(Vec<NewPackage>),
-    /// Take packages into the pool in the place of all that are live. These are withdrawn, unless none of
-    /// the new ones is acceptable: then nothing changes.
+    /// Take packages into the pool in the place of the live ones of their ciphersuites, or of all with
+    /// another key. A ciphersuite without an acceptable new package keeps its packages.
     Replace {
         /// The new ones.
         packages: Vec<NewPackage>,

@@ -32,7 +32,10 @@ use self::{
     body::{BodyHead, read},
     signer::{frontend_device, is_frontend},
 };
-use crate::{keypackage_store::Idempotency, pools::ClockState, problem::Failure, state::State};
+use crate::{
+    keypackage_store::Idempotency, pools::ClockState, problem::Failure, request_log::note_caller,
+    state::State,
+};
 
 /// The header that names the caller where requests need not be signed.
 const CALLER_HEADER: &str = "x-keypool-caller";
@@ -195,9 +198,13 @@ impl FromRequest for AuthenticatedRead {
         Box::pin(async move {
             let state = State::of(&request)?;
             match claim(&request, false, state)? {
-                SenderClaim::Named(pool) => Ok(Self { pool, key: None }),
+                SenderClaim::Named(pool) => {
+                    note_caller(&request, &pool);
+                    Ok(Self { pool, key: None })
+                }
                 SenderClaim::Signed(claim) => {
                     let pool = claim.verified_pool(state, || Ok(claim.verify()?))?;
+                    note_caller(&request, &pool);
                     Ok(Self { pool, key: Some(claim.received.keyid) })
                 }
             }
@@ -245,6 +252,7 @@ impl FromRequest for AuthenticatedWrite {
                     claim.verified_pool(state, verify)?
                 }
             };
+            note_caller(&request, &pool);
             let key = head.idempotency_key;
             let body = read(head, payload, (true, state)).await?;
             check_body(&claim, &request, &body)?;
@@ -272,6 +280,9 @@ impl FromRequest for UnregisteredCaller {
                 || state.store()?.pools().pool_of_key(presented.key()).is_some();
             counted_verify(presented, &request, is_known, state)?;
             let signer = RequestSigner::of(presented);
+            if let Ok((pool, _)) = signer.device(state) {
+                note_caller(&request, &pool);
+            }
             let idempotency_key = head.idempotency_key;
             let authorization = header(request.headers(), "authorization")?.map(str::to_owned);
             let body = read(head, payload, (is_known, state)).await?;

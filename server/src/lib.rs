@@ -41,6 +41,8 @@ mod problem;
 
 mod quota;
 
+mod refusals;
+
 mod request_log;
 
 mod body_guard;

@@ -18,7 +18,7 @@ use metrics_exporter_prometheus::{
 
 use crate::{
     admission::Check, connections::bound::Bound, disk::Disk, keypackage_store::KeyPackageStore,
-    open_requests::OpenRequests, quota::Addresses, transparency::Ledger,
+    open_requests::OpenRequests, problem::ReachedLimit, quota::Addresses, transparency::Ledger,
 };
 
 /// The upper ends of the latency histogram, in seconds.
@@ -79,8 +79,8 @@ pub(crate) struct ServedRequest {
     pub(crate) seconds: f64,
     /// The code of the problem, if it was one.
     pub(crate) code: Option<&'static str>,
-    /// The limit that was exceeded, if the request was refused for that.
-    pub(crate) quota: Option<Quota>,
+    /// The limit that was reached, if the request was refused for that.
+    pub(crate) limit: Option<ReachedLimit>,
     /// The package it was about, in short, for the log alone.
     pub(crate) package: Option<String>,
 }
@@ -128,7 +128,7 @@ impl Metrics {
                 counter!("keypool_problems_total", "code" => code).increment(1);
             });
         }
-        if let Some(quota) = served.quota {
+        if let Some(ReachedLimit::Quota(quota)) = served.limit {
             self.over_quota(quota);
         }
     }

@@ -1,6 +1,9 @@
 //! Problems: the status and the words of each refusal. The only file that knows both sides.
 
-use std::{fmt, time::Duration};
+mod hint;
+mod status;
+
+use std::fmt;
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
@@ -13,6 +16,7 @@ use keypool_projections::{
     quota::{OverQuota, Quota},
 };
 
+use self::status::{retry_after, status_of};
 use crate::{
     admission::{AdmissionError, Check},
     authentication::AuthenticationError,
@@ -27,7 +31,26 @@ pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A refusal on its way to the caller.
 #[derive(Debug)]
-pub(crate) struct Failure(Box<Problem>, Option<Quota>);
+pub(crate) struct Failure(Box<Problem>, Option<ReachedLimit>);
+
+/// The limit that a request has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReachedLimit {
+    /// A rate limit.
+    Quota(Quota),
+    /// A rule of the pool: the packages kept for contacts, or the owner's policy.
+    Rule(&'static str),
+}
+
+impl ReachedLimit {
+    /// The word, as the record of refusals uses it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Quota(quota) => quota.word(),
+            Self::Rule(word) => word,
+        }
+    }
+}
 
 impl Failure {
     /// A refusal with a code of the API, and a sentence about this request.
@@ -45,6 +68,7 @@ impl Failure {
             check: None,
             retry_after_s: retry_after(code).map(|wait| wait.as_secs()),
             server_time: None,
+            request_id: None,
             items: Vec::new(),
         };
         Self(Box::new(problem), None)
@@ -66,7 +90,9 @@ impl Failure {
             (Some(detail), count) => format!("none of {count} packages is acceptable: {detail}"),
             (None, count) => format!("none of {count} packages is acceptable"),
         };
-        let mut failure = Self::new(code, detail).about(item.keypackage_ref.clone());
+        let hint = item.check.as_deref().and_then(hint::of_check);
+        let failure = Self::new(code, detail).about(item.keypackage_ref.clone());
+        let mut failure = failure.hinting(hint);
         failure.0.index = u64::try_from(first).ok();
         failure.0.check.clone_from(&item.check);
         failure.0.items = items;
@@ -79,16 +105,34 @@ impl Failure {
         self
     }
 
+    /// The same refusal, with the next step for its reason, if it is another than that of the code.
+    pub(crate) fn hinting(mut self, hint: Option<impl Into<String>>) -> Self {
+        if let Some(hint) = hint {
+            self.0.hint = hint.into();
+        }
+        self
+    }
+
+    /// The same refusal, with the id of the request.
+    pub(crate) fn of_request(mut self, request_id: &str) -> Self {
+        self.0.request_id = Some(request_id.to_owned());
+        self
+    }
+
     /// The refusal of a device that the operator does not let in.
     pub(crate) fn of_registration(error: &NotAdmitted) -> Self {
-        let Self(problem, quota) = Self::new(Code::NotAllowed, error.to_string());
-        let hint = "Ask the operator of this server to let the device in.".to_owned();
-        Self(Box::new(Problem { hint, ..*problem }), quota)
+        let hint = "Ask the operator of this server to let the device in.";
+        Self::new(Code::NotAllowed, error.to_string()).hinting(Some(hint))
     }
 
     /// The body of its answer.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(&self.0).unwrap_or_default()
+    }
+
+    /// The problem document.
+    pub(crate) const fn problem(&self) -> &Problem {
+        &self.0
     }
 
     pub(crate) fn code(&self) -> Code {
@@ -101,69 +145,16 @@ impl Failure {
     }
 
     /// The rate limit that was exceeded, if there is one.
-    pub(crate) fn quota(&self) -> Option<Quota> {
+    pub(crate) const fn quota(&self) -> Option<Quota> {
+        match self.1 {
+            Some(ReachedLimit::Quota(quota)) => Some(quota),
+            _ => None,
+        }
+    }
+
+    /// The limit that was reached, if there is one.
+    pub(crate) const fn limit(&self) -> Option<ReachedLimit> {
         self.1
-    }
-}
-
-/// The HTTP status of a code.
-const fn status_of(code: Code) -> u16 {
-    match code {
-        Code::BadRequest | Code::InvalidKeyPackage | Code::InvalidName | Code::InvalidMessage => {
-            400
-        }
-        Code::Unauthenticated => 401,
-        Code::NotAllowed | Code::NotAMember | Code::StatementExpired | Code::NotTheRecoveryKey => {
-            403
-        }
-        Code::NotFound
-        | Code::UnknownUser
-        | Code::UnknownKeyPackage
-        | Code::PoolExhausted
-        | Code::NothingCompatible
-        | Code::UnknownGroup => 404,
-        Code::MethodNotAllowed => 405,
-        Code::RequestTimeout => 408,
-        Code::AlreadySpent
-        | Code::ReservationLost
-        | Code::ReservationMismatch
-        | Code::RenewalLimit
-        | Code::IdempotencyMismatch
-        | Code::IdentityBound
-        | Code::KeyRetired
-        | Code::StatementStale
-        | Code::RecoveryKeyBound
-        | Code::CredentialInUse
-        | Code::NameTaken
-        | Code::TooManyDevices
-        | Code::GroupExists
-        | Code::InvitationsFull
-        | Code::WaitingListFull
-        | Code::Expired
-        | Code::Revoked
-        | Code::PoolFull
-        | Code::EpochTaken => 409,
-        Code::MailboxOverrun => 410,
-        Code::TooLarge => 413,
-        Code::UnsupportedMediaType => 415,
-        Code::RateLimited | Code::TooManyReservations => 429,
-        Code::Internal => 500,
-        Code::NotReady
-        | Code::LogUnavailable
-        | Code::ClockRegressed
-        | Code::ClockLeapt
-        | Code::Busy => 503,
-    }
-}
-
-/// How long a caller should wait before repeating the request, where that is known.
-const fn retry_after(code: Code) -> Option<Duration> {
-    match code {
-        Code::Busy | Code::NotReady => Some(Duration::from_secs(1)),
-        Code::LogUnavailable | Code::ClockRegressed | Code::ClockLeapt => {
-            Some(Duration::from_secs(10))
-        }
-        _ => None,
     }
 }
 
@@ -223,6 +214,12 @@ impl From<ExecuteError> for Failure {
 
 impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
+        let rule = match &rejection {
+            Rejection::KeptForContacts => Some("strangers_floor"),
+            Rejection::ContactsOnly => Some("contacts_only"),
+            Rejection::Blocked => Some("blocked"),
+            _ => None,
+        };
         let (code, keypackage_ref) = match &rejection {
             Rejection::PoolExhausted | Rejection::KeptForContacts => (Code::PoolExhausted, None),
             Rejection::NothingCompatible => (Code::NothingCompatible, None),
@@ -255,7 +252,9 @@ impl From<Rejection> for Failure {
             Rejection::NotAMember { .. } => (Code::NotAMember, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };
-        Self::new(code, rejection.to_string()).about(keypackage_ref.cloned())
+        let mut failure = Self::new(code, rejection.to_string()).about(keypackage_ref.cloned());
+        failure.1 = rule.map(ReachedLimit::Rule);
+        failure.hinting(hint::of_rejection(&rejection))
     }
 }
 
@@ -278,7 +277,10 @@ impl From<OverQuota> for Failure {
         };
         let mut failure = Self::new(code, over.to_string());
         failure.0.retry_after_s = Some(over.retry_after_s());
-        failure.1 = Some(over.quota);
+        failure.1 = Some(ReachedLimit::Quota(over.quota));
+        if let Some(flag) = hint::flag_of(over.quota) {
+            failure.0.hint = format!("{} The operator sets the limit with {flag}.", failure.0.hint);
+        }
         failure
     }
 }
@@ -319,7 +321,9 @@ impl From<DeliveryRejection> for Failure {
             | DeliveryRejection::RemovesItself(_)
             | DeliveryRejection::NeverGiven(_) => Code::BadRequest,
         };
-        Self::new(code, refused.to_string())
+        let hint = matches!(code, Code::TooLarge)
+            .then_some("Invite fewer devices with one Commit: its Welcome is smaller then.");
+        Self::new(code, refused.to_string()).hinting(hint)
     }
 }
 
@@ -348,7 +352,8 @@ impl From<AdmissionError> for UploadItem {
 
 impl From<AuthenticationError> for Failure {
     fn from(error: AuthenticationError) -> Self {
-        let mut failure = Self::new(Code::Unauthenticated, error.to_string());
+        let failure = Self::new(Code::Unauthenticated, error.to_string());
+        let mut failure = failure.hinting(hint::of_authentication(&error));
         if let AuthenticationError::Clock { now, .. } = error {
             failure.0.server_time = now.map(Timestamp::as_secs);
         }
@@ -414,9 +419,10 @@ impl ResponseError for Failure {
         }
         let mut response = response.body(self.to_json());
         response.extensions_mut().insert(self.code());
-        if let Some(quota) = self.1 {
-            response.extensions_mut().insert(quota);
+        if let Some(limit) = self.1 {
+            response.extensions_mut().insert(limit);
         }
+        response.extensions_mut().insert(self.0.clone());
         response
     }
 }

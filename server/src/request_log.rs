@@ -1,6 +1,8 @@
 //! The middleware around every request: an id, one line in the log, the counters, and a net under panics.
 //! Durations are measured here.
 
+mod notes;
+
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,13 +21,17 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use keypool_api::{Code, TIME_HEADER};
+use keypool_api::{Code, Problem, TIME_HEADER};
 use keypool_ledger::KeyPackageRef;
-use keypool_projections::quota::Quota;
 use uuid::Uuid;
 
+use self::notes::{RequestNotes, notes_of, record_refusals};
+pub(crate) use self::notes::{note_caller, note_refused, note_target};
 use crate::{
-    body_guard::Unread, connections::refusal, metrics::ServedRequest, problem::Failure,
+    body_guard::Unread,
+    connections::refusal,
+    metrics::ServedRequest,
+    problem::{Failure, ReachedLimit},
     state::State,
 };
 
@@ -60,7 +66,9 @@ pub(crate) async fn observe(
     let id = request_id(&request);
     let state = request.app_data::<Data<State>>().cloned();
     if let Some(refused) = refusal(&request) {
-        return Ok(request.into_response(refused).map_body(|_, body| unread.keep_until_sent(body)));
+        let mut response = named(request.into_response(refused), &id);
+        set_headers(response.headers_mut(), &id, state.as_ref());
+        return Ok(response.map_body(|_, body| unread.keep_until_sent(body)));
     }
     // The request itself must not be kept: routing needs it to be the only one.
     let answered = catch_panic(next.call(request)).await;
@@ -68,12 +76,17 @@ pub(crate) async fn observe(
         Ok(Ok(mut response)) => {
             set_headers(response.headers_mut(), &id, state.as_ref());
             let served = served(&response, begun.elapsed().as_secs_f64());
-            note(state.as_ref().map(Data::get_ref), &served, &id);
-            Ok(response.map_body(|_, body| unread.keep_until_sent(body.boxed())))
+            let notes = notes_of(&response);
+            note(state.as_ref().map(Data::get_ref), &served, &notes, &id);
+            if let Some(state) = &state {
+                record_refusals(state, &response, notes, &id);
+            }
+            Ok(named(response, &id).map_body(|_, body| unread.keep_until_sent(body)))
         }
         Ok(Err(error)) => Err(error),
         Err(Panicked) => {
-            let failure = Failure::new(Code::Internal, "an internal error occurred");
+            let failure =
+                Failure::new(Code::Internal, "an internal error occurred").of_request(&id);
             let response = failure.error_response();
             let mut response = response.map_body(|_, body| unread.keep_until_sent(body));
             set_headers(response.headers_mut(), &id, state.as_ref());
@@ -81,6 +94,18 @@ pub(crate) async fn observe(
             Err(InternalError::from_response(failure, response).into())
         }
     }
+}
+
+/// Writes the request's id into the problem document of an answer, if it is one.
+fn named(
+    mut response: ServiceResponse<impl MessageBody + 'static>,
+    id: &str,
+) -> ServiceResponse<BoxBody> {
+    let problem = response.response_mut().extensions_mut().remove::<Box<Problem>>();
+    let Some(mut problem) = problem else { return response.map_into_boxed_body() };
+    problem.request_id = Some(id.to_owned());
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    response.map_body(|_, _| BoxBody::new(body))
 }
 
 /// Adds the request's id and the server's time to an answer.
@@ -121,23 +146,28 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> ServedR
         status: response.status().as_u16(),
         seconds,
         code: extensions.get::<Code>().map(|code| code.word()),
-        quota: extensions.get::<Quota>().copied(),
+        limit: extensions.get::<ReachedLimit>().copied(),
         package: extensions.get::<LoggedPackage>().map(|about| about.0.clone()),
     }
 }
 
-fn note(state: Option<&State>, served: &ServedRequest, request_id: &str) {
-    let ServedRequest { route, method, status, seconds, code, quota, package } = served;
+fn note(state: Option<&State>, served: &ServedRequest, notes: &RequestNotes, request_id: &str) {
+    let ServedRequest { route, method, status, seconds, code, limit, package } = served;
     let ms = (seconds * 1_000_000.0).round() / 1000.0;
     let package = package.as_deref();
-    let quota = quota.map(Quota::word);
+    let quota = limit.map(ReachedLimit::word);
+    let caller = notes.caller.as_ref().map(tracing::field::display);
+    let pool = notes.target.as_deref();
     if state.is_some_and(|state| state.insecure_no_auth) {
         let insecure = true;
         tracing::info!(
-            insecure, method, route, status, code, quota, package, ms, request_id, "request"
+            insecure, method, route, status, code, quota, caller, pool, package, ms, request_id,
+            "request"
         );
     } else {
-        tracing::info!(method, route, status, code, quota, package, ms, request_id, "request");
+        tracing::info!(
+            method, route, status, code, quota, caller, pool, package, ms, request_id, "request"
+        );
     }
     if let Some(state) = state {
         state.metrics.served(served);

@@ -80,6 +80,7 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .wrap(from_fn(guard))
         .service(get("/metrics", operations::metrics))
         .service(get("/ledger/events", ledger::events))
+        .service(get("/ledger/refusals/{day}", ledger::refusals))
         .service(post("/names/release", names::release))
         .configure(health)
         .default_service(web::to(no_such_path));

@@ -8,6 +8,8 @@ mod disk_watch;
 
 mod opening;
 
+mod sweeper;
+
 use std::{
     net::{SocketAddr, TcpListener},
     sync::{Arc, OnceLock, mpsc},
@@ -28,7 +30,7 @@ pub use self::error::StartError;
 use self::{
     background::Background,
     disk_watch::look_at_disk,
-    opening::{blocking, open_or_restore, open_store},
+    opening::{blocking, open_or_restore, open_refusals, open_store},
 };
 use crate::{
     admin_guard::AdminGuard,
@@ -238,6 +240,7 @@ fn state(
     Ok(State {
         store: OnceLock::new(),
         ledger: OnceLock::new(),
+        refusals: OnceLock::new(),
         replaying: Arc::default(),
         clock,
         public_names: public_names(&settings.public_names, address),
@@ -387,6 +390,7 @@ impl RunningServer {
         let replaying = Arc::clone(&self.state.replaying);
         let (store, log) = blocking(move || open_store(&settings, clock, &replaying)).await??;
         let follower = open_or_restore(&self.settings, &store, log).await?;
+        drop(self.state.refusals.set(open_refusals(&self.settings, &store)?));
         Ok((store, follower))
     }
 

@@ -28,6 +28,8 @@ use crate::{
 
 /// How many packages that were never handed out are kept for contacts.
 const STRANGERS_FLOOR: usize = 8;
+/// For how many days refusals are recorded.
+const REFUSALS_DAYS: u16 = 7;
 
 /// How a server is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Settings {
     pub disk_low_water: LowWater,
     /// How many bytes of the disk are kept in a file that a full disk is started with; 0 for none.
     pub ballast_bytes: u64,
+    /// For how many days refusals are recorded beside the log; 0 for none.
+    pub refusals_days: u16,
     /// Whether to go on from the machine's clock although it has leapt, or from one that is behind the log.
     pub accept_clock: bool,
     /// The name of the ledger in its checkpoints; the first public name, or `localhost`, by default. It keeps
@@ -118,6 +122,7 @@ impl Default for Settings {
             data: PathBuf::from("./keypool-data"),
             disk_low_water: LowWater::Usual,
             ballast_bytes: 64 << 20,
+            refusals_days: REFUSALS_DAYS,
             accept_clock: false,
             ledger_name: None,
             checkpoint_file: None,
@@ -172,6 +177,7 @@ impl From<Options> for Settings {
             data: said.data.unwrap_or(usual.data),
             disk_low_water: said.disk_low_water.unwrap_or(usual.disk_low_water),
             ballast_bytes: said.ballast.unwrap_or(usual.ballast_bytes),
+            refusals_days: said.refusals_days.unwrap_or(usual.refusals_days),
             accept_clock: said.accept_clock.unwrap_or_default(),
             ledger_name: said.ledger_name.or(usual.ledger_name),
             checkpoint_file: said.checkpoint_file.or(usual.checkpoint_file),
@@ -254,6 +260,9 @@ impl Settings {
             return Err(SettingsError::AdminInPublic(self.admin_listen));
         }
         self.registration.check()?;
+        if REFUSALS_DAYS < self.refusals_days {
+            return Err(SettingsError::RefusalsDays(self.refusals_days));
+        }
         let numbers = [
             ("--packages-max", self.limits.packages_max),
             ("--package-bytes-max", self.admission.package_bytes_max),

@@ -16,7 +16,7 @@ use crate::{
     admin_guard::AdminGuard, authentication::BodyBudget, connections::Connections, disk::Disk,
     history_reads::HistoryReads, keypackage_store::KeyPackageStore, metrics::Metrics,
     open_requests::OpenRequests, pools::Progress, problem::Failure, quota::Addresses,
-    registration::Registrar, transparency::Ledger,
+    refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) store: OnceLock<Store>,
     /// The published ledger; set with the store.
     pub(crate) ledger: OnceLock<Arc<Ledger>>,
+    /// The record of refusals; set with the store.
+    pub(crate) refusals: OnceLock<RefusalRecord>,
     /// How far the replay is until then.
     pub(crate) replaying: Arc<Progress>,
     /// The clock that signatures are checked against.

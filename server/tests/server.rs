@@ -64,6 +64,12 @@ mod rotation;
 #[path = "server/replacing.rs"]
 mod replacing;
 
+#[path = "server/nulls.rs"]
+mod nulls;
+
+#[path = "server/refusals.rs"]
+mod refusals;
+
 #[path = "server/stream.rs"]
 mod stream;
 

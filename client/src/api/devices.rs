@@ -111,8 +111,8 @@ impl ApiClient {
         self.post("/devices/credential", request, id).await
     }
 
-    /// Puts packages in the place of all that are live, with the next key, if there is one: then this API
-    /// speaks as that.
+    /// Replaces the live packages of the ciphersuites in the request. With a next key all live packages are
+    /// replaced, and this API signs with that key from then on.
     ///
     /// # Errors
     ///

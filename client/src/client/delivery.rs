@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// Why a message is not sealed yet.
+const NOT_COMPARED: &str = "the server has not said where this home stood";
+
 impl MlsClient<ServerDelivery> {
     /// Opens a device's home, as [`MlsClient::open_with`] does, with the server's own delivery.
     ///
@@ -110,8 +113,15 @@ impl MlsClient<ServerDelivery> {
     /// every other one it is not.
     pub async fn send(&self, group: &GroupId, message: &[u8]) -> Result<Option<Sent>, SendError> {
         let _alone = self.committing.lock().await;
-        self.make_ready().await?;
-        self.outbox().send(group, message).await
+        let outbox = self.outbox();
+        let why = match self.make_ready().await {
+            Err(SendError::NotCompared(source)) => source,
+            // Those before it go out first.
+            Ok(()) if outbox.drafts()?.contains(group) => NOT_COMPARED.into(),
+            Ok(()) => return outbox.send(group, message).await,
+            Err(error) => return Err(error),
+        };
+        if outbox.keep_draft(group, message)? { Err(SendError::Unfinished(why)) } else { Ok(None) }
     }
 
     /// Posts the messages that a crash or a lost answer has left in the outbox, in order. To be called when
@@ -123,7 +133,22 @@ impl MlsClient<ServerDelivery> {
     /// Returns a [`StorageError`] if it cannot be read which there are.
     pub async fn resume_outbox(&self) -> Result<Vec<ResumedMessage>, StorageError> {
         let _alone = self.committing.lock().await;
-        self.outbox().resume().await
+        let outbox = self.outbox();
+        let mut resumed = outbox.resume().await?;
+        let drafts = outbox.drafts()?;
+        if !drafts.is_empty() {
+            match self.compare_once().await {
+                Ok(()) => {
+                    resumed.extend(outbox.seal_drafts()?);
+                    resumed.extend(outbox.resume().await?);
+                }
+                Err(_) => resumed.extend(drafts.into_iter().map(|group| {
+                    let outcome = Err(SendError::Unfinished(NOT_COMPARED.into()));
+                    ResumedMessage { group, outcome }
+                })),
+            }
+        }
+        Ok(resumed)
     }
 
     /// Leaves a group: proposes that this device be removed, which the next Commit of another member

@@ -23,6 +23,7 @@ fn problem(code: Code) -> String {
         check: None,
         retry_after_s: None,
         server_time: None,
+        request_id: None,
         items: Vec::new(),
     };
     serde_json::to_string(&problem).unwrap()

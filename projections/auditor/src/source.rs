@@ -5,6 +5,8 @@
 
 pub(crate) mod error;
 
+mod refusals;
+
 mod server;
 
 use std::{
@@ -15,7 +17,7 @@ use std::{
 
 use keypool_ledger::{EventEnvelope, JournalReader, RawRecord, ReadLock, TornTail, codec};
 
-pub use self::error::SourceError;
+pub use self::{error::SourceError, refusals::DayOfRefusals};
 use crate::export::{ExportReader, Manifest};
 
 /// Something that a log can be read from.

@@ -42,6 +42,9 @@ mod auditing;
 #[path = "auditor/explaining.rs"]
 mod explaining;
 
+#[path = "auditor/refusing.rs"]
+mod refusing;
+
 #[path = "auditor/choosing.rs"]
 mod choosing;
 

@@ -1,5 +1,7 @@
-//! The replacement of all live packages: by those of another key or credential, or by nothing,
-//! when the device is removed.
+//! The replacement of live packages: by fresh ones of their ciphersuite, by those of another key or
+//! credential, or by nothing, when the device is removed.
+
+use std::{collections::BTreeSet, iter::zip};
 
 use keypool_ledger::{Event, KeyPackageRef, RevokeReason};
 
@@ -33,8 +35,8 @@ impl Draft<'_> {
         Ok(Answer::Removed)
     }
 
-    /// The live packages are withdrawn and the new ones taken in; if none of these is acceptable, it is as
-    /// if nothing had been asked for.
+    /// Replaces the live packages of each ciphersuite that has an acceptable new one; with another key, all
+    /// live packages. If no new package is acceptable, nothing changes.
     ///
     /// The withdrawals are recorded first, so that at no place of the history the pool holds more than it
     /// may, or two last-resort packages of one ciphersuite. Nobody sees the pool between the two: the
@@ -45,19 +47,46 @@ impl Draft<'_> {
         next: Option<&NextKey>,
     ) -> Result<Answer, Rejection> {
         let (before, recorded) = (self.pool.clone(), self.events.len());
+        let mut suites: BTreeSet<u16> = packages.iter().map(suite_of).collect();
+        loop {
+            let (outcomes, revoked) = self.exchange(packages, next, &suites)?;
+            let accepted: BTreeSet<u16> = zip(packages, &outcomes)
+                .filter(|(_, outcome)| is_acceptable(outcome))
+                .map(|(package, _)| suite_of(package))
+                .collect();
+            let is_done = match next {
+                Some(_) => !accepted.is_empty(),
+                None => !suites.is_empty() && suites.is_subset(&accepted),
+            };
+            if is_done {
+                return Ok(Answer::Replaced { outcomes, revoked });
+            }
+            self.pool = before.clone();
+            self.events.truncate(recorded);
+            suites.retain(|suite| accepted.contains(suite));
+            if suites.is_empty() {
+                return Ok(Answer::Replaced { outcomes, revoked: Vec::new() });
+            }
+        }
+    }
+
+    /// Withdraws the live packages of these ciphersuites, or all with another key, and uploads the new ones.
+    fn exchange(
+        &mut self,
+        packages: &[NewPackage],
+        next: Option<&NextKey>,
+        suites: &BTreeSet<u16>,
+    ) -> Result<(Vec<ItemOutcome>, Vec<KeyPackageRef>), Rejection> {
         next.map_or(Ok(()), |next| self.follow(next))?;
         let is_new = |keypackage_ref: &KeyPackageRef| {
             packages.iter().any(|package| package.facts.keypackage_ref == *keypackage_ref)
         };
-        let old = self.live_refs(|package, _| !is_new(&package.facts.keypackage_ref));
+        let old = self.live_refs(|package, _| {
+            let is_replaced = next.is_some() || suites.contains(&package.facts.ciphersuite);
+            is_replaced && !is_new(&package.facts.keypackage_ref)
+        });
         let revoked = self.revoke_each(old, RevokeReason::Rotated)?;
-        let outcomes = self.upload(packages)?;
-        if outcomes.iter().any(is_acceptable) {
-            return Ok(Answer::Replaced { outcomes, revoked });
-        }
-        self.pool = before;
-        self.events.truncate(recorded);
-        Ok(Answer::Replaced { outcomes, revoked: Vec::new() })
+        Ok((self.upload(packages)?, revoked))
     }
 
     /// Lets the next key speak for the pool, if it does not already.
@@ -81,6 +110,10 @@ impl Draft<'_> {
             _ => Err(Rejection::IdentityBound),
         }
     }
+}
+
+fn suite_of(package: &NewPackage) -> u16 {
+    package.facts.ciphersuite
 }
 
 /// Whether a new package is in the pool, by this request or before, and may still be used.

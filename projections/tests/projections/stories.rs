@@ -57,7 +57,7 @@ fn the_oldest_is_offered_first_and_never_offered_ones_before_all_others() {
 }
 
 #[test]
-fn new_packages_take_the_place_of_all_that_are_live_or_of_none() {
+fn new_packages_take_the_place_of_those_that_are_live_or_of_none() {
     assert_snapshot!(story("
         0 bob upload a b L
         1 alice reserve 1
@@ -76,6 +76,42 @@ fn new_packages_take_the_place_of_all_that_are_live_or_of_none() {
     5 bob replace c LL: c is known: Available, LL is known: Available
     6 bob replace c d: LL revoked (Rotated), d uploaded, c is known: Available
     7 alice reserve 2: c reserved by 2 (generation 1, 60 s)
+    ");
+}
+
+#[test]
+fn each_ciphersuite_is_replaced_on_its_own() {
+    assert_snapshot!(story("
+        0 bob register
+        0 bob declare 1
+        1 bob upload a b L a:1 b:1
+        2 bob replace e
+        3 bob replace d:1
+        4 bob replace f b:2
+        5 bob replace c:2
+    "), @"
+    0 bob register: registered
+    0 bob declare 1: leaf_key_pinned
+    1 bob upload a b L a:1 b:1: a uploaded, b uploaded, L uploaded, a:1 uploaded, b:1 uploaded
+    2 bob replace e: b revoked (Rotated), a revoked (Rotated), L revoked (Rotated), e uploaded
+    3 bob replace d:1: b:1 revoked (Rotated), a:1 revoked (Rotated), d:1 uploaded
+    4 bob replace f b:2: e revoked (Rotated), f uploaded, b:2 refused: LeafKeyDiffers
+    5 bob replace c:2: c:2 refused: LeafKeyDiffers
+    ");
+    // A ciphersuite for whose new packages there is no room keeps its old ones.
+    let limits = Limits { packages_max: 2, ..Limits::STANDARD };
+    assert_snapshot!(story_with("
+        0 bob register
+        0 bob declare 1
+        1 bob upload a a:1
+        2 bob replace b c d:1
+        3 bob replace d:1 e
+    ", limits), @"
+    0 bob register: registered
+    0 bob declare 1: leaf_key_pinned
+    1 bob upload a a:1: a uploaded, a:1 uploaded
+    2 bob replace b c d:1: a revoked (Rotated), b uploaded, c refused: PoolFull, d:1 refused: PoolFull
+    3 bob replace d:1 e: b revoked (Rotated), a:1 revoked (Rotated), d:1 uploaded, e uploaded
     ");
 }
 
@@ -107,8 +143,8 @@ fn the_key_of_another_scheme_is_declared_and_stays_while_a_package_of_it_is_live
     6 bob revoke a:1: a:1 revoked (Withdrawn)
     7 bob declare 2: leaf_key_pinned
     8 bob upload c:2 d:1: c:2 uploaded, d:1 refused: LeafKeyDiffers
-    9 bob replace e:3 e:2: a revoked (Rotated), c:2 revoked (Rotated), e:2 uploaded, e:3 refused: LeafKeyDiffers
-    10 bob remove: device_removed, e:2 revoked (Withdrawn)
+    9 bob replace e:3 e:2: c:2 revoked (Rotated), e:2 uploaded, e:3 refused: LeafKeyDiffers
+    10 bob remove: device_removed, a revoked (Withdrawn), e:2 revoked (Withdrawn)
     11 bob register: registered
     12 bob upload f:2: f:2 refused: LeafKeyDiffers
     ");

@@ -219,7 +219,11 @@ pub struct AcknowledgeRequest {
     /// The position of the last item that is safely taken in.
     pub through: u64,
     /// Whether the device has seen `mailbox_overrun`: only then does the mailbox take in again.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "null_as_none",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub overrun: bool,
     /// The groups that the device has joined: until then little of a group waits, for seven days.
     #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]

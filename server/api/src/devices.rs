@@ -158,7 +158,8 @@ pub struct RemoveReply {
     pub position: u64,
 }
 
-/// `POST /keypackages/rotate`: packages in the place of all that are live.
+/// `POST /keypackages/rotate`: packages in the place of the live ones of their ciphersuites, or of all with
+/// another key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

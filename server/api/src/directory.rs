@@ -48,7 +48,7 @@ pub struct KnownUser {
     /// The user.
     pub user: String,
     /// The position of the last change that the caller knows; 0 for the whole history.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::policy::null_as_none")]
     pub after: u64,
 }
 

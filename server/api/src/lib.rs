@@ -17,6 +17,8 @@ mod policy;
 
 mod reconcile;
 
+mod refusal;
+
 mod stream;
 
 mod transparency;
@@ -54,6 +56,7 @@ pub use self::{
     },
     policy::{ContactToken, NoContactToken, PolicyReply, PolicyRequest},
     reconcile::{PackageState, ReconcileReply, ReconcileRequest, ReconciledPackage},
+    refusal::{CountedRefusals, REFUSALS_DIR, RefusalLine, RefusedRequest, read_refusals},
     stream::{LastResortNotice, LevelNotice},
     transparency::{ConsistencyReply, InclusionReply, LedgerEvent, LedgerEventsReply},
     waiting_list::{AwaitReply, AwaitRequest, AwaitStatus, AwaitedDevice},
@@ -470,6 +473,9 @@ pub struct Problem {
     /// The time of the server's clock, in Unix seconds, where the caller's does not fit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_time: Option<u64>,
+    /// The id of the request, as in `X-Request-Id`: by it the operator finds the request in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// The outcome of each package of an upload of which none was acceptable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<UploadItem>,

@@ -34,13 +34,13 @@ pub struct PolicyRequest {
     pub strangers_per_hour: Option<u32>,
 }
 
-/// Reads a list that may be `null`, as if it were left out then.
-pub(super) fn null_as_none<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+/// Reads a list, a flag or a number that may be `null`: it counts as left out then.
+pub(super) fn null_as_none<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
-    T: Deserialize<'de>,
+    T: Deserialize<'de> + Default,
 {
-    Ok(Option::<Vec<T>>::deserialize(from)?.unwrap_or_default())
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 /// The answer to `GET` and `POST /keypackages/policy`.

@@ -178,5 +178,12 @@ fn hold(
 }
 
 fn too_large(bytes_max: usize) -> Failure {
-    Failure::new(Code::TooLarge, format!("the body may have {bytes_max} bytes at most"))
+    let hint = if bytes_max <= SMALL_BYTES_MAX {
+        "Send less at a time: the limit of this address is fixed."
+    } else {
+        "Send fewer packages at a time, or a smaller message; the operator sets the limit with \
+         --body-bytes-max, and that of a proxy (nginx: client_max_body_size)."
+    };
+    let detail = format!("the body may have {bytes_max} bytes at most");
+    Failure::new(Code::TooLarge, detail).hinting(Some(hint))
 }

@@ -28,9 +28,10 @@ pub struct Replaced {
 }
 
 impl<L: EventLog + 'static> KeyPackageStore<L> {
-    /// Admits packages and takes them into a pool in the place of all that are live, together with the next
-    /// key, if there is one: all of it or, if none of them is acceptable, nothing. That the key before
-    /// agrees is for the caller to check.
+    /// Admits packages and takes them into a pool in the place of the live ones of their ciphersuites. With
+    /// a next key, which is registered in the same batch, they take the place of all live packages.
+    /// A ciphersuite without an acceptable new package keeps its packages; if no new package is acceptable,
+    /// nothing changes. The caller checks that the previous key agrees.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Bringing into memory what is not there: pools that nobody has asked for lately, and what a pool has
-//! forgotten and a command names.
+//! Loads into memory pools that nobody has asked for lately, and packages that a pool has forgotten and a
+//! command names.
 
 use std::sync::Arc;
 

@@ -78,7 +78,7 @@ pub(crate) async fn of_users(
     if USERS_MAX < asked.len() {
         let detail =
             format!("{} users are named; one request names {USERS_MAX} at most", asked.len());
-        return Err(Failure::new(Code::TooLarge, detail));
+        return Err(Failure::new(Code::TooLarge, detail).hinting(Some("Ask for fewer at a time.")));
     }
     for KnownUser { user, .. } in &asked {
         PoolId::of(user, None)?;

@@ -30,7 +30,7 @@ use crate::{
     authentication::{AuthenticatedRead, AuthenticatedWrite, ReceivedBody},
     keypackage_store::{ReservationRequest, ReservationTarget, ReservedKeyPackage, StoreError},
     problem::{Failure, check_of, code_of},
-    request_log::about,
+    request_log::{about, note_target},
     routes::policy::is_introduced,
     state::State,
 };
@@ -92,7 +92,9 @@ fn checked(keypackages: Vec<Base64>, packages_max: usize) -> Result<Vec<Vec<u8>>
         let count = keypackages.len();
         let detail =
             format!("the request holds {count} packages; at most {packages_max} at a time");
-        return Err(Failure::new(Code::TooLarge, detail));
+        let hint = "Send fewer packages at a time; the operator sets the limit with \
+                    --batch-packages-max.";
+        return Err(Failure::new(Code::TooLarge, detail).hinting(Some(hint)));
     }
     if keypackages.is_empty() {
         return Err(Failure::new(Code::BadRequest, "the request holds no package"));
@@ -143,6 +145,7 @@ pub(crate) async fn reserve(
 ) -> Result<HttpResponse, Failure> {
     let asked: ReserveRequest = caller.body.json()?;
     let device = PoolId::of(&asked.target_user, asked.target_device.as_deref())?;
+    note_target(&request, device.user(), asked.target_device.as_deref());
     let introduced = is_introduced(&state, device.user(), asked.contact_token.as_ref())?;
     let reservation = ReservationRequest {
         invitee: match asked.target_device {

@@ -267,6 +267,25 @@ pub(crate) async fn events(
     Ok(HttpResponse::Ok().json(read.map_err(|_| StoreError::Cancelled)??))
 }
 
+/// The refusals of a day, in lines of JSON: for the operator alone.
+pub(crate) async fn refusals(
+    state: Data<State>,
+    day: Path<String>,
+) -> Result<HttpResponse, Failure> {
+    let (asked, record) = (day.clone(), state.clone());
+    let read = move || record.refusals.get().map(|refusals| refusals.read_day(&asked)).transpose();
+    let read = web::block(read).await.map_err(|_| StoreError::Cancelled)?;
+    let found = read.map_err(|error| {
+        tracing::error!(%error, "the record of refusals cannot be read");
+        Failure::new(Code::Internal, "the record of refusals cannot be read")
+    })?;
+    let lines = found.flatten().ok_or_else(|| {
+        let day: String = day.chars().take(20).collect();
+        Failure::new(Code::NotFound, format!("no refusal of the day {day:?} is recorded"))
+    })?;
+    Ok(HttpResponse::Ok().content_type("application/jsonl").body(lines))
+}
+
 fn page(state: &State, after: u64, limit: usize) -> Result<LedgerEventsReply, Failure> {
     let log = state.store()?.pools().log();
     let (mut events, mut bytes, mut next) = (Vec::new(), 0, after.saturating_add(1));

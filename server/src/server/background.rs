@@ -1,11 +1,9 @@
 //! The tasks beside the requests: the sweep, the watch of the disk, and the webhook.
 
-use std::time::Duration;
-
 use actix_rt::task::JoinHandle;
 use actix_web::web::Data;
 
-use super::disk_watch::watch_disk;
+use super::{disk_watch::watch_disk, sweeper::sweep};
 use crate::{settings::Settings, state::State, webhook::Webhook};
 
 /// The tasks of a running server.
@@ -36,22 +34,6 @@ impl Background {
         }
         if let Some(webhook) = self.webhook {
             drop(webhook.await);
-        }
-    }
-}
-
-/// Records the effects of time now and then.
-async fn sweep(state: Data<State>, interval: Duration) {
-    loop {
-        actix_rt::time::sleep(interval).await;
-        state.metrics.upkeep();
-        state.addresses.sweep(state.clock.now());
-        state.connections.report();
-        let Some(store) = state.store.get() else { continue };
-        match store.cleanup_expired().await {
-            Ok(0) => {}
-            Ok(pools) => tracing::info!(pools, "recorded lapses and expiries"),
-            Err(error) => tracing::warn!(%error, "the sweep was not recorded"),
         }
     }
 }

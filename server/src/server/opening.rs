@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use actix_web::web;
+use keypool_api::REFUSALS_DIR;
 use keypool_ledger::{Clock, MemoryIndex, SledLog, SledLogOptions};
 use keypool_projections::DeliveryLimits;
 
@@ -10,6 +11,7 @@ use super::StartError;
 use crate::{
     keypackage_store::KeyPackageStore,
     pools::{Pools, Progress},
+    refusals::RefusalRecord,
     settings::Settings,
     state::Store,
     transparency::{Follower, LedgerError, Places, quarantine, set_aside},
@@ -81,6 +83,16 @@ pub(super) async fn open_or_restore(
         }
         opened => Ok(opened?),
     }
+}
+
+/// Opens the record of refusals, once the log's directory is this server's own.
+pub(super) fn open_refusals(
+    settings: &Settings,
+    store: &Store,
+) -> Result<RefusalRecord, StartError> {
+    let dir = settings.data.join(REFUSALS_DIR);
+    RefusalRecord::open(&dir, settings.refusals_days, store.pools().now())
+        .map_err(StartError::Threads)
 }
 
 /// Does something where it keeps no requests waiting.

@@ -29,6 +29,9 @@ pub enum SettingsError {
     /// A number is zero that must not be.
     #[error("{0} must be greater than zero")]
     Zero(&'static str),
+    /// Refusals would be kept for longer than they may.
+    #[error("--refusals-days {0} is too many: refusals are kept for 7 days at most, or 0 for none")]
+    RefusalsDays(u16),
     /// The bodies that are held at a time may not be as large as one that is taken.
     #[error(
         "--bodies-bytes-max {bodies} has no room for a body of --body-bytes-max {body}, which may take a \

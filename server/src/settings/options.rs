@@ -55,6 +55,9 @@ pub struct Options {
     /// that the server can start; 0 keeps none [default: 67108864]
     #[arg(long, env = "KEYPOOL_BALLAST", value_name = "BYTES")]
     pub ballast: Option<u64>,
+    /// For how many days refusals are recorded beside the log, 7 at most; 0 records none [default: 7]
+    #[arg(long, env = "KEYPOOL_REFUSALS_DAYS", value_name = "DAYS")]
+    pub refusals_days: Option<u16>,
     /// Go on from the time that this machine's clock shows, although it has leapt ahead of the log or is
     /// behind it. It is recorded
     #[arg(long, env = "KEYPOOL_ACCEPT_CLOCK", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -260,6 +263,7 @@ impl Options {
             data: self.data.or(file.data),
             disk_low_water: self.disk_low_water.or(file.disk_low_water),
             ballast: self.ballast.or(file.ballast),
+            refusals_days: self.refusals_days.or(file.refusals_days),
             accept_clock: self.accept_clock.or(file.accept_clock),
             ledger_name: self.ledger_name.or(file.ledger_name),
             checkpoint_file: self.checkpoint_file.or(file.checkpoint_file),

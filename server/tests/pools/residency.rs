@@ -67,7 +67,7 @@ pub(crate) fn replace(log: &MemoryLog, by: &[Snapshot]) {
     log.put(by.to_vec()).unwrap();
 }
 
-/// Starts the service again, with what is left of the snapshots.
+/// Starts the service again, with the snapshots that are left.
 pub(crate) fn restart(between: Between, log: &Shared, earlier: &mut Vec<Snapshot>) {
     let now = snapshots(log);
     match between {

@@ -160,6 +160,16 @@ impl Device {
         self.build_with(builder, suite, signer)
     }
 
+    /// A package of ciphersuite 3, signed by this device's key.
+    pub(crate) fn chacha_package(&self, now: Timestamp) -> Vec<u8> {
+        let lifetime = Lifetime::init(now.as_secs() - 3600, now.as_secs() + 24 * 3600);
+        let builder = KeyPackage::builder().key_package_lifetime(lifetime);
+        let (private, public) = (self.key.to_bytes().to_vec(), self.keyid().as_bytes().to_vec());
+        let signer = SignatureKeyPair::from_raw(SignatureScheme::ED25519, private, public);
+        let suite = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
+        self.build_with(builder, suite, &signer)
+    }
+
     fn build_with(
         &self,
         builder: KeyPackageBuilder,

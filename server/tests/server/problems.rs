@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use keypool_api::Code;
+use keypool_projections::quota::Quotas;
 use keypool_server::Settings;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{Answer, Device, Draft, GROUP, NOW, Running, answer, claim};
+use crate::harness::{Answer, Device, Draft, GROUP, NOW, Running, answer, claim, upload};
 
 const UNKNOWN_REF: &str = "00000000000000000000000000000000000000000000000000000000000000ff";
 
@@ -20,7 +21,10 @@ fn check_problem(name: &str, answer: &Answer, changing: &[&Value]) {
     assert_eq!(answer.body["retryable"], code.retryable(), "{name}");
     let waits = answer.body["retry_after_s"].as_u64().map(|wait| wait.to_string());
     assert_eq!(answer.header("retry-after"), waits.unwrap_or_default(), "{name}");
-    let mut text = serde_json::to_string_pretty(&answer.body).unwrap();
+    assert_eq!(answer.body["request_id"], answer.header("x-request-id"), "{name}");
+    let mut body = answer.body.clone();
+    body.as_object_mut().unwrap().remove("request_id");
+    let mut text = serde_json::to_string_pretty(&body).unwrap();
     for value in changing.iter().filter_map(|value| value.as_str()) {
         text = text.replace(value, "…").replace(&value[..8], "…");
     }
@@ -249,4 +253,66 @@ async fn a_name_that_is_bound_and_a_look_into_another_pool() {
     check_problem("not_allowed", &status, &[]);
     let own = running.api.get(&alice, "/keypackages/status?user=alice&device=main").await;
     assert_eq!(own.status, 200);
+}
+
+/// The detail and the hint of a refusal, on one line each.
+fn told(name: &str, answer: &Answer) -> String {
+    assert_eq!(answer.body["request_id"], answer.header("x-request-id"), "{name}");
+    format!("{name}: {}: {}\n    {}", answer.code(), answer.text("detail"), answer.text("hint"))
+}
+
+#[actix_web::test]
+async fn each_hint_names_the_setting_or_the_next_step_of_its_reason() {
+    let change = |settings: &mut Settings| {
+        settings.public_names = vec!["keypool.example".to_owned()];
+        settings.limits.strangers_floor = 8;
+        settings.admission.package_bytes_max = 15_000;
+        settings.batch_packages_max = 3;
+        settings.body_bytes_max = 100_000;
+        settings.quotas = Some(Quotas { pair_held_max: 1, ..Quotas::STANDARD });
+    };
+    let running = Running::start_with(change);
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(Device::new);
+    let api = &running.api;
+    let sent_to = async |host: &str, device: &Device, draft: Draft| {
+        let headers = draft.headers(device, host, api.clock.now());
+        answer(api.with_headers(&draft, &headers).header("host", host)).await.unwrap()
+    };
+    let ask = async |device: &Device, draft: Draft| sent_to("keypool.example", device, draft).await;
+    let post = async |device: &Device, path: &str, body: Value| {
+        ask(device, Draft::post(path, &body)).await
+    };
+    for device in [&alice, &bob, &carol] {
+        post(device, "/devices", json!({ "user": device.pool.user() })).await.ok();
+    }
+    post(&bob, "/keypackages/upload", upload(&bob.packages(NOW, 2))).await.ok();
+    let reserve = json!({ "target_user": "bob", "group_id": GROUP });
+    let get = || Draft::get("/keypackages/status");
+    let unsigned = api.http.get(format!("{}/keypackages/status", api.url));
+    let unsigned = unsigned.header("host", "keypool.example");
+    let large = post(&bob, "/keypackages/upload", upload(&[bob.large_package(NOW)])).await;
+    let old = get().headers(&alice, "keypool.example", NOW.before(Duration::from_hours(1)));
+    let old = api.with_headers(&get(), &old).header("host", "keypool.example");
+    let contacts = json!({ "reserve": "contacts" });
+    let mut told_all = vec![
+        told("authority", &sent_to("other.example:8443", &alice, get()).await),
+        told("no signature", &answer(unsigned).await.unwrap()),
+        told("clock", &answer(old).await.unwrap()),
+        told("floor", &post(&alice, "/keypackages/reserve", reserve.clone()).await),
+        told("package size", &large),
+        told("batch", &post(&bob, "/keypackages/upload", upload(&bob.packages(NOW, 4))).await),
+        told("body", &post(&bob, "/keypackages/reserve", json!({ "x": "y".repeat(70_000) })).await),
+        told(
+            "large body",
+            &post(&bob, "/keypackages/upload", json!({ "x": "y".repeat(120_000) })).await,
+        ),
+    ];
+    post(&bob, "/keypackages/upload", upload(&[bob.package_with(NOW, 3600, true)])).await.ok();
+    post(&alice, "/keypackages/reserve", reserve.clone()).await.ok();
+    told_all.push(told("held", &post(&alice, "/keypackages/reserve", reserve.clone()).await));
+    post(&bob, "/keypackages/policy", contacts).await.ok();
+    told_all.push(told("contacts", &post(&carol, "/keypackages/reserve", reserve.clone()).await));
+    post(&bob, "/keypackages/policy", json!({ "blocked": ["carol"] })).await.ok();
+    told_all.push(told("blocked", &post(&carol, "/keypackages/reserve", reserve).await));
+    insta::assert_snapshot!(told_all.join("\n"));
 }

@@ -224,3 +224,37 @@ async fn a_removal_cannot_be_repeated_under_another_idempotency_key() {
     let forged = crate::harness::answer(running.api.with_headers(&draft, &headers)).await.unwrap();
     assert_eq!((forged.status, forged.code()), (401, "unauthenticated"));
 }
+
+#[actix_web::test]
+async fn packages_of_another_ciphersuite_stay_unless_the_key_is_replaced() {
+    let bob = Device::new("bob");
+    let next = bob.impostor();
+    let running = Running::start().with(&[&bob], 2).await;
+    let api = &running.api;
+    let other = [bob.chacha_package(NOW), bob.chacha_package(NOW)];
+    api.upload(&bob, &other).await.ok();
+    let left = |answer: &Answer| answer.body["pool"]["suites"].clone();
+    let both = |first: u64, third: u64| {
+        json!([
+            { "ciphersuite": 1, "available": first, "reserved": 0, "last_resort": 0 },
+            { "ciphersuite": 3, "available": third, "reserved": 0, "last_resort": 0 },
+        ])
+    };
+
+    let first = api.post(&bob, ROTATE, upload(&bob.packages(NOW, 3))).await.ok();
+    assert_eq!((left(&first), counts(&first)), (both(3, 2), (5, 2)));
+    let third = api.post(&bob, ROTATE, upload(&[bob.chacha_package(NOW)])).await.ok();
+    assert_eq!((left(&third), counts(&third)), (both(3, 1), (4, 4)));
+    // A ciphersuite whose new packages are all refused keeps its old ones.
+    let mixed = upload(&[bob.package(NOW), next.chacha_package(NOW)]);
+    let mixed = api.post(&bob, ROTATE, mixed).await.ok();
+    assert_eq!(
+        (left(&mixed), &mixed.body["items"][1]["check"]),
+        (both(1, 1), &json!("signature_key"))
+    );
+
+    let keyed = with_key(api, &bob, &next, &[next.package(NOW)]).await;
+    let keyed = api.post(&next, ROTATE, keyed).await.ok();
+    let alone = json!([{ "ciphersuite": 1, "available": 1, "reserved": 0, "last_resort": 0 }]);
+    assert_eq!(left(&keyed), alone);
+}

@@ -41,6 +41,16 @@ pub struct Sent {
     pub not_kept: Vec<PoolId>,
 }
 
+/// The prefix of the names of the records of messages that are not sealed yet.
+const DRAFT_PREFIX: &str = "draft/";
+
+/// A message that is not sealed yet, since the server has not said where this home stood.
+#[derive(Serialize, Deserialize)]
+struct Draft {
+    group: GroupId,
+    message: Vec<u8>,
+}
+
 /// A sealed message on its way.
 #[derive(Serialize, Deserialize)]
 struct Letter {
@@ -66,15 +76,62 @@ impl Outbox<'_> {
         group: &GroupId,
         message: &[u8],
     ) -> Result<Option<Sent>, SendError> {
-        let (bytes, bytes_max) = (message.len(), MESSAGE_BYTES_MAX);
-        if bytes_max < bytes {
-            return Err(SendError::TooLarge { bytes, bytes_max });
-        }
-        if self.membership.members(group)?.len() < 2 {
+        if !self.is_heard(group, message)? {
             return Ok(None);
         }
         let own = self.seal(group, message)?;
         self.post_through(group, &own).await
+    }
+
+    /// Whether a message can be sent, and somebody hears it.
+    fn is_heard(&self, group: &GroupId, message: &[u8]) -> Result<bool, SendError> {
+        let (bytes, bytes_max) = (message.len(), MESSAGE_BYTES_MAX);
+        if bytes_max < bytes {
+            return Err(SendError::TooLarge { bytes, bytes_max });
+        }
+        Ok(self.membership.members(group)?.len() >= 2)
+    }
+
+    /// Keeps a message to be sealed later. Returns whether it is kept: nothing is where nobody hears it.
+    pub(crate) fn keep_draft(&self, group: &GroupId, message: &[u8]) -> Result<bool, SendError> {
+        if !self.is_heard(group, message)? {
+            return Ok(false);
+        }
+        let staged = self.store.stage()?;
+        let draft = Draft { group: group.clone(), message: message.to_vec() };
+        let name = next_name(&staged, DRAFT_PREFIX)?;
+        staged.put_app_record(&name, &draft)?;
+        staged.commit()?;
+        Ok(true)
+    }
+
+    /// The groups of the messages that are not sealed yet, in order.
+    pub(crate) fn drafts(&self) -> Result<Vec<GroupId>, StorageError> {
+        let staged = self.store.stage()?;
+        let mut groups = Vec::new();
+        for name in staged.app_record_names(DRAFT_PREFIX)? {
+            groups.extend(staged.app_record::<Draft>(&name)?.map(|draft| draft.group));
+        }
+        Ok(groups)
+    }
+
+    /// Seals the messages that are not sealed yet, each in the write that puts it into the outbox. Returns those that
+    /// cannot be sealed, which are forgotten.
+    pub(crate) fn seal_drafts(&self) -> Result<Vec<ResumedMessage>, StorageError> {
+        let names = self.store.stage()?.app_record_names(DRAFT_PREFIX)?;
+        let mut refused = Vec::new();
+        for name in names {
+            let staged = self.store.stage()?;
+            let Some(Draft { group, message }) = staged.app_record(&name)? else { continue };
+            match self.membership.encrypt_on(&staged, &group, &message) {
+                Ok(sealed) => drop(put(&staged, &group, sealed)?),
+                Err(GroupError::Storage(error)) => return Err(error),
+                Err(error) => refused.push(ResumedMessage { group, outcome: Err(error.into()) }),
+            }
+            staged.remove_app_record(&name);
+            staged.commit()?;
+        }
+        Ok(refused)
     }
 
     /// Seals a message and keeps it in the outbox, in one write. Returns the name of its record.
@@ -209,12 +266,17 @@ pub(super) fn is_waiting(staged: &Staged<'_>) -> Result<bool, StorageError> {
 /// Keeps something sealed for the members of a group, as part of the operation that sealed it. Returns the
 /// name of its record.
 fn put(staged: &Staged<'_>, group: &GroupId, sealed: Vec<u8>) -> Result<String, StorageError> {
-    let last = staged.app_record_names(RECORD_PREFIX)?.pop();
-    let number = last.and_then(|last| last.strip_prefix(RECORD_PREFIX)?.parse::<u64>().ok());
-    let name = format!("{RECORD_PREFIX}{:020}", number.map_or(0, |number| number + 1));
+    let name = next_name(staged, RECORD_PREFIX)?;
     let command = command_of(&sealed);
     staged.put_app_record(&name, &Letter { group: group.clone(), sealed, command })?;
     Ok(name)
+}
+
+/// The name of the record after the last one with a prefix.
+fn next_name(staged: &Staged<'_>, prefix: &str) -> Result<String, StorageError> {
+    let last = staged.app_record_names(prefix)?.pop();
+    let number = last.and_then(|last| last.strip_prefix(prefix)?.parse::<u64>().ok());
+    Ok(format!("{prefix}{:020}", number.map_or(0, |number| number + 1)))
 }
 
 impl From<GroupError> for SendError {

@@ -115,36 +115,53 @@ impl ServerSource {
     }
 
     fn page(&self, after: u64, limit: u64) -> Result<Page, SourceError> {
-        let failed = |what: String, err: ureq::Error| self.error(what, Some(Box::new(err)));
-        let unreachable =
-            || format!("it does not answer when asked for what follows record {after}");
-        let mut request = self.agent.get(self.url(after, limit));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let mut answer = request.call().map_err(|err| failed(unreachable(), err))?;
-        let status = answer.status().as_u16();
-        if status == 401 {
-            let what =
-                "it asks for the operator's token: name its file in KEYPOOL_ADMIN_TOKEN_FILE";
-            return Err(self.error(what.to_owned(), None));
-        }
-        if status != 200 {
-            let what = format!(
-                "it answers {status}: is this the operator's listener of a keypool server, the address \
-                 that it prints as `metrics`?"
-            );
-            return Err(self.error(what, None));
-        }
-        let body = answer.body_mut().with_config().limit(PAGE_BYTES_MAX).read_to_vec();
-        let body = body.map_err(|err| {
-            failed(format!("its answer breaks off, asked for what follows record {after}"), err)
-        })?;
+        let subject = format!("what follows record {after}");
+        let body =
+            self.get(&self.url(after, limit), &subject)?.ok_or_else(|| self.stranger(404))?;
         serde_json::from_slice(&body).map_err(|err| {
             let what =
                 format!("its answer is no page of records, asked for what follows record {after}");
             self.error(what, Some(Box::new(err)))
         })
+    }
+
+    /// Asks for the record of refusals of a day; `None` if there is none.
+    pub(super) fn refusals(&self, day: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        let url = format!("{}/ledger/refusals/{day}", self.address);
+        self.get(&url, &format!("the refusals of {day}"))
+    }
+
+    /// Asks for something; `None` if it is not there.
+    fn get(&self, url: &str, subject: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        let failed = |what: String, err: ureq::Error| self.error(what, Some(Box::new(err)));
+        let mut request = self.agent.get(url);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let unreachable = || format!("it does not answer when asked for {subject}");
+        let mut answer = request.call().map_err(|err| failed(unreachable(), err))?;
+        match answer.status().as_u16() {
+            200 => {}
+            401 => {
+                let what =
+                    "it asks for the operator's token: name its file in KEYPOOL_ADMIN_TOKEN_FILE";
+                return Err(self.error(what.to_owned(), None));
+            }
+            404 => return Ok(None),
+            status => return Err(self.stranger(status)),
+        }
+        let body = answer.body_mut().with_config().limit(PAGE_BYTES_MAX).read_to_vec();
+        body.map(Some)
+            .map_err(|err| failed(format!("its answer breaks off, asked for {subject}"), err))
+    }
+
+    /// The error for an answer that no server of keypool gives.
+    fn stranger(&self, status: u16) -> SourceError {
+        let what = format!(
+            "it answers {status}: is this the operator's listener of a keypool server, the address \
+             that it prints as `metrics`?"
+        );
+        self.error(what, None)
     }
 
     fn url(&self, after: u64, limit: u64) -> String {

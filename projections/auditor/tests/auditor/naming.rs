@@ -12,7 +12,7 @@ use crate::{
     tool::tool_in,
 };
 
-/// Clears the screen, sets the window's title, begins a line, hides and turns the rest.
+/// Clears the screen, sets the window's title, begins a line, hides and turns the text behind.
 const HOSTILE: &str = "m\u{1b}[2J\u{9b}31m\u{1b}]0;title\u{7}\n     7  forged\u{202e}\u{200b}y";
 
 /// A log in which everything that a device may name is hostile.

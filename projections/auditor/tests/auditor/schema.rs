@@ -18,6 +18,7 @@ use crate::{
     fixtures::{fixtures, signer},
     histories::{exported, sealed, written},
     history::{package, pool, reference},
+    refusing::home_with_refusals,
     tool::{copy, sources, tool},
 };
 
@@ -79,6 +80,7 @@ fn samples() -> TempDir {
     let dir = papers();
     copy(&fixtures(), dir.path());
     copy(&fixtures().join("../logs"), &dir.path().join("logs"));
+    home_with_refusals(&dir.path().join("refused"));
     fs::write(dir.path().join("forgotten.export"), exported(&of_a_forgotten_package(), 1024))
         .unwrap();
     dir
@@ -102,6 +104,7 @@ fn command_lines() -> Vec<Vec<String>> {
         "show clean.export ea7aa1fc",
         "explain clean.export ea3a33fc",
         "explain clean.export dave --at 40",
+        "explain refused bob --for carol --at 2027-01-15T08:01:00Z",
         "replay clean.export --pool bob",
         "replay clean.export --diff 15 40",
         "replay forgotten.export",

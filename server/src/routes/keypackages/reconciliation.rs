@@ -30,7 +30,8 @@ pub(crate) async fn reconcile(
             let count = refs.len();
             let detail =
                 format!("the request names {count} packages; at most {REFS_MAX} at a time");
-            return Err(Failure::new(Code::TooLarge, detail));
+            let hint = "Name fewer packages at a time, or send the digest of all.";
+            return Err(Failure::new(Code::TooLarge, detail).hinting(Some(hint)));
         }
         (None, Some(refs)) => Held::Refs(refs.into_iter().collect()),
         _ => {

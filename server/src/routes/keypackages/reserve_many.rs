@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use actix_web::{HttpResponse, web::Data};
+use actix_web::{HttpRequest, HttpResponse, web::Data};
 use keypool_api::{
     Code, DeviceReservation, MissingDevice, ReserveManyReply, ReserveManyRequest, ReserveTarget,
 };
@@ -13,6 +13,7 @@ use crate::{
     authentication::AuthenticatedWrite,
     keypackage_store::{ManyReservations, ReservationTarget, ReservedKeyPackage},
     problem::Failure,
+    request_log::note_refused,
     routes::policy::is_introduced,
     state::State,
 };
@@ -30,6 +31,7 @@ use crate::{
     ),
 )]
 pub(crate) async fn reserve_many(
+    request: HttpRequest,
     state: Data<State>,
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
@@ -58,7 +60,9 @@ pub(crate) async fn reserve_many(
         if let Some(quota) = why.quota() {
             state.metrics.over_quota(quota);
         }
-        missing.push(missing_device(invitee, &why));
+        let missed = missing_device(invitee, &why);
+        note_refused(&request, (&missed.user, missed.device.as_deref()), &why);
+        missing.push(missed);
     }
     let device = |reserved: ReservedKeyPackage| DeviceReservation {
         user: reserved.pool.user().to_owned(),

@@ -1,4 +1,4 @@
-//! New packages in the place of all that are live, and with them, if so asked, the device's next key.
+//! New packages in the place of the live ones of their ciphersuites, or of all, with the device's next key.
 
 use actix_web::{HttpResponse, web::Data};
 use keypool_api::{
@@ -17,12 +17,13 @@ use crate::{
 /// How many leaf keys one request declares.
 const LEAF_KEYS_MAX: usize = 4;
 
-/// Takes packages into the caller's pool in the place of all that are live, which are withdrawn; those
-/// that are reserved can still be spent. All of it happens, or nothing.
+/// Takes packages into the caller's pool in the place of the live ones of the same ciphersuites, which are
+/// withdrawn; those that are reserved can still be spent. All of it happens, or nothing.
 ///
-/// If none of the new ones is acceptable nothing changes, and the answer is a problem with the same
-/// `items`. With `key`, the key that signs this request and the packages comes to speak for the device as
-/// well, as by `POST /devices/rotate`: so the pool is never without packages.
+/// A ciphersuite without an acceptable new package keeps its packages; if none of the new ones is acceptable
+/// nothing changes, and the answer is a problem with the same `items`. With `key`, packages of every
+/// ciphersuite are withdrawn, and the key that signs this request and the packages is registered for the device
+/// as well, as by `POST /devices/rotate`: so the pool is never without packages.
 #[utoipa::path(
     post, path = "/keypackages/rotate", tag = "keypackages",
     request_body = RotatePackagesRequest,

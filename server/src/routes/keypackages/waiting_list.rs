@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpResponse, web::Data};
+use actix_web::{HttpRequest, HttpResponse, web::Data};
 use keypool_api::{AwaitReply, AwaitRequest, AwaitStatus, AwaitedDevice, Code};
 use keypool_projections::{
     Rejection,
@@ -15,6 +15,7 @@ use crate::{
     keypackage_store::{AwaitPackages, ReservationTarget},
     pools::AwaitOutcome,
     problem::Failure,
+    request_log::note_refused,
     state::State,
 };
 
@@ -35,6 +36,7 @@ const RETRY_AFTER: Duration = Duration::from_hours(1);
     responses((status = 200, description = "Which devices are awaited", body = AwaitReply)),
 )]
 pub(crate) async fn await_packages(
+    request: HttpRequest,
     state: Data<State>,
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
@@ -54,11 +56,16 @@ pub(crate) async fn await_packages(
         devices_max: state.target_devices_max,
     };
     let awaited = state.store()?.await_packages(asked, caller.idempotency).await?;
-    let devices = awaited.into_iter().map(|(target, outcome)| device(&state, target, outcome));
+    let devices =
+        awaited.into_iter().map(|(target, outcome)| device((&request, &state), target, outcome));
     Ok(HttpResponse::Ok().json(AwaitReply { devices: devices.collect() }))
 }
 
-fn device(state: &State, target: ReservationTarget, outcome: AwaitOutcome) -> AwaitedDevice {
+fn device(
+    (request, state): (&HttpRequest, &State),
+    target: ReservationTarget,
+    outcome: AwaitOutcome,
+) -> AwaitedDevice {
     let (user, device) = parts_of(target);
     let status = match &outcome {
         AwaitOutcome::Waiting(_) => AwaitStatus::Waiting,
@@ -76,6 +83,9 @@ fn device(state: &State, target: ReservationTarget, outcome: AwaitOutcome) -> Aw
     };
     if let Some(quota) = why.as_ref().and_then(Failure::quota) {
         state.metrics.over_quota(quota);
+    }
+    if let Some(why) = &why {
+        note_refused(request, (&user, device.as_deref()), why);
     }
     let code = why.as_ref().map(Failure::code);
     let retry_after_s = why.as_ref().and_then(Failure::retry_after_s);

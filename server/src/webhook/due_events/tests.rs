@@ -56,7 +56,7 @@ impl History {
             1 if !is_member => {
                 let committed = self.commit(vec![about.clone()], Vec::new());
                 self.members.push(about.clone());
-                let welcomed = Event::Welcomed { to: vec![about.clone()] };
+                let welcomed = Event::Welcomed { to: vec![about.clone()], by: None };
                 vec![committed, (StreamId::Group(group()), welcomed)]
             }
             2 if is_member && *about != device(0) => {
@@ -67,7 +67,13 @@ impl History {
             3 => {
                 let accepted = vec![group()];
                 let (overrun, told) = (false, Vec::new());
-                let event = Event::Acknowledged { through: position, overrun, accepted, told };
+                let event = Event::Acknowledged {
+                    through: position,
+                    overrun,
+                    accepted,
+                    told,
+                    available: Vec::new(),
+                };
                 vec![(StreamId::Mailbox(about.clone()), event)]
             }
             _ => return,

@@ -1,5 +1,7 @@
 //! `explain`: in sentences, why something ended as it did.
 
+pub(crate) mod refused;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,

@@ -120,6 +120,9 @@ enum AuditorCommand {
         /// When a pool is asked about: a record's number or a time
         #[arg(long, value_name = "SEQ|TIME")]
         at: Option<Moment>,
+        /// Who was refused a package of the pool, or of any pool of the user, around that moment
+        #[arg(long = "for", value_name = "USER[/DEVICE]", requires = "at")]
+        caller: Option<String>,
         #[command(flatten)]
         promises: PromiseArgs,
     },
@@ -313,7 +316,10 @@ fn run(command: AuditorCommand, out: &mut Out) -> Result<u8, ToolError> {
         AuditorCommand::Info { source } => info::info(&source, out),
         AuditorCommand::Log(args) => log::log(&args, out),
         AuditorCommand::Show { source, what } => show::show(&source, &what, out),
-        AuditorCommand::Explain { source, what, at, promises } => {
+        AuditorCommand::Explain { source, what, at: Some(at), caller: Some(caller), promises } => {
+            explain::refused::explain(&source, (&what, &caller), at, promises, out)
+        }
+        AuditorCommand::Explain { source, what, at, promises, .. } => {
             explain::explain(&source, &what, at, promises, out)
         }
         AuditorCommand::Verify { source, seen } => verify::verify(&source, &seen, out),
