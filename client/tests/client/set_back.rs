@@ -79,6 +79,48 @@ fn a_home_that_has_forgotten_what_it_said_seals_nothing() {
     });
 }
 
+/// The server does not answer when the app has started: nothing is sealed, and nothing is lost.
+#[test]
+fn what_is_said_before_the_server_was_asked_goes_out_in_order_unless_the_home_was_set_back() {
+    run(async {
+        for is_set_back in [false, true] {
+            let service = Service::start();
+            let (alice, bob, group) = alice_and_bob(&service).await;
+            drop(bob);
+            service.back_up_home("bob");
+            let bob = open(&service, "bob");
+            bob.send(&group, b"one").await.unwrap();
+            drop(bob);
+            if is_set_back {
+                service.restore_home("bob");
+            }
+            let bob = open(&service, "bob");
+            service.tunnel.lose(&[0, 1, 2, 3]);
+            for message in [&b"two"[..], b"three"] {
+                let unfinished = bob.send(&group, message).await.unwrap_err();
+                assert!(matches!(unfinished, SendError::Unfinished(_)), "{unfinished:?}");
+            }
+            service.tunnel.forget_plans();
+            drop(bob);
+            let bob = open(&service, "bob");
+            let resumed = bob.resume_outbox().await.unwrap();
+            let heard = told(&alice).await;
+            if is_set_back {
+                assert_eq!(resumed.len(), 2);
+                let is_closed = |error: &SendError| {
+                    matches!(error, SendError::Group(GroupError::ReadOnly { .. }))
+                };
+                assert!(resumed.iter().all(|it| it.outcome.as_ref().is_err_and(is_closed)));
+                assert_eq!(heard, ["bob/main: one"]);
+            } else {
+                assert!(resumed.iter().all(|it| it.outcome.is_ok()), "{resumed:?}");
+                assert_eq!(heard, ["bob/main: one", "bob/main: two", "bob/main: three"]);
+            }
+            assert!(bob.resume_outbox().await.unwrap().is_empty());
+        }
+    });
+}
+
 /// A deed of bob or alice.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
