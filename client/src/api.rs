@@ -77,6 +77,15 @@ pub enum ApiError {
         /// The status of the answer.
         status: u16,
     },
+    /// The address leads to another one, which is not followed: a request is signed for the address that was given.
+    /// Nothing was carried out.
+    #[error("the server at {server} has another address, {to}; give that one")]
+    Redirected {
+        /// The server's address.
+        server: String,
+        /// The address that it names, as it came; at most 200 characters of it.
+        to: String,
+    },
     /// The address is not one of a server: a scheme, a host and perhaps a port, and nothing else.
     #[error(
         "{0:?} is no address of a server; one looks like http://127.0.0.1:8080, with no path, query \
@@ -109,7 +118,7 @@ impl ApiError {
             Self::Refused(problem) => problem.status >= 500,
             // What stands between may have given up on a server that goes on.
             Self::Unexpected { status, .. } => *status >= 500 || LATER_STATUSES.contains(status),
-            Self::Address(_) | Self::Name(_) | Self::Client(_) => false,
+            Self::Redirected { .. } | Self::Address(_) | Self::Name(_) | Self::Client(_) => false,
         }
     }
 
@@ -166,8 +175,8 @@ impl ApiClient {
             return Err(address());
         }
         let authority = server.port().map_or(host.clone(), |port| format!("{host}:{port}"));
-        let http =
-            reqwest::Client::builder().build().map_err(|err| ApiError::Client(err.into()))?;
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
+        let http = http.map_err(|err| ApiError::Client(err.into()))?;
         let clock = Arc::new(ServerClock::new(clock));
         Ok(Self {
             http,

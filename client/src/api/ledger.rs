@@ -79,6 +79,9 @@ impl ApiClient {
         url.set_query((!query.is_empty()).then_some(query));
         let reply = self.http.get(url).timeout(PATIENCE).send().await.map_err(unreachable)?;
         let status = reply.status();
+        if let Some(redirected) = self.redirection(&reply) {
+            return Err(redirected);
+        }
         if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) {
             return Ok(None);
         }

@@ -11,6 +11,9 @@ use serde::de::DeserializeOwned;
 
 use super::{ApiClient, ApiError, Call, SIGNATURE_VALID_S, TIMEOUT_S};
 
+/// How many characters of another address are told.
+const LOCATION_MAX: usize = 200;
+
 impl ApiClient {
     /// Sends a call; once more if the server refuses it for its time alone, with the server's time.
     pub(super) async fn sent_in_time<T: DeserializeOwned>(
@@ -36,6 +39,9 @@ impl ApiClient {
         let reply = reply.map_err(|err| self.unreachable(err))?;
         self.hear_time(&reply);
         let status = reply.status();
+        if let Some(redirected) = self.redirection(&reply) {
+            return Err(redirected);
+        }
         let bytes = reply.bytes().await.map_err(|err| self.unreachable(err))?;
         let unexpected =
             || ApiError::Unexpected { server: self.server.to_string(), status: status.as_u16() };
@@ -46,6 +52,17 @@ impl ApiClient {
             Ok(problem) => Err(ApiError::Refused(Box::new(problem))),
             Err(_) => Err(unexpected()),
         }
+    }
+
+    /// The error for an answer that leads to another address.
+    pub(super) fn redirection(&self, reply: &reqwest::Response) -> Option<ApiError> {
+        let to = reply.status().is_redirection().then(|| reply.headers().get("location"))??;
+        let to: String = String::from_utf8_lossy(to.as_bytes())
+            .chars()
+            .filter(|char| !char.is_control())
+            .take(LOCATION_MAX)
+            .collect();
+        Some(ApiError::Redirected { server: self.server.to_string(), to })
     }
 
     /// Takes in the server's time, where an answer tells it.

@@ -62,6 +62,9 @@ impl ApiClient {
         if status.is_success() {
             return Ok(EventStream { response, server, come: Vec::new() });
         }
+        if let Some(redirected) = self.redirection(&response) {
+            return Err(redirected);
+        }
         let bytes = response.bytes().await.map_err(|err| self.unreachable(err))?;
         match serde_json::from_slice(&bytes) {
             Ok(problem) => Err(ApiError::Refused(Box::new(problem))),

@@ -184,3 +184,20 @@ fn a_status_from_before_what_is_known_is_refused() {
         assert_eq!(bob.status().await.unwrap().counts.revoked, 0);
     });
 }
+
+#[test]
+fn a_redirect_is_not_followed_and_its_address_is_named() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 0).await;
+        let to = "https://keys.example/keypackages/status";
+        let before = service.tunnel.requests();
+        service.tunnel.redirect(0, to);
+        let error = bob.status().await.unwrap_err();
+        let server = service.tunnel.url();
+        let said = format!("the server at {server}/ has another address, {to}; give that one");
+        assert_eq!(error.to_string(), said);
+        assert!(!error.is_unanswered());
+        assert_eq!(service.tunnel.requests() - before, 1, "asked once, and nobody else");
+    });
+}

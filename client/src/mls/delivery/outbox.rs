@@ -46,7 +46,7 @@ const DRAFT_PREFIX: &str = "draft/";
 
 /// A message that is not sealed yet, since the server has not said where this home stood.
 #[derive(Serialize, Deserialize)]
-struct Draft {
+struct UnsealedMessage {
     group: GroupId,
     message: Vec<u8>,
 }
@@ -98,7 +98,7 @@ impl Outbox<'_> {
             return Ok(false);
         }
         let staged = self.store.stage()?;
-        let draft = Draft { group: group.clone(), message: message.to_vec() };
+        let draft = UnsealedMessage { group: group.clone(), message: message.to_vec() };
         let name = next_name(&staged, DRAFT_PREFIX)?;
         staged.put_app_record(&name, &draft)?;
         staged.commit()?;
@@ -110,7 +110,7 @@ impl Outbox<'_> {
         let staged = self.store.stage()?;
         let mut groups = Vec::new();
         for name in staged.app_record_names(DRAFT_PREFIX)? {
-            groups.extend(staged.app_record::<Draft>(&name)?.map(|draft| draft.group));
+            groups.extend(staged.app_record::<UnsealedMessage>(&name)?.map(|draft| draft.group));
         }
         Ok(groups)
     }
@@ -122,7 +122,9 @@ impl Outbox<'_> {
         let mut refused = Vec::new();
         for name in names {
             let staged = self.store.stage()?;
-            let Some(Draft { group, message }) = staged.app_record(&name)? else { continue };
+            let Some(UnsealedMessage { group, message }) = staged.app_record(&name)? else {
+                continue;
+            };
             match self.membership.encrypt_on(&staged, &group, &message) {
                 Ok(sealed) => drop(put(&staged, &group, sealed)?),
                 Err(GroupError::Storage(error)) => return Err(error),

@@ -146,6 +146,14 @@ impl Tunnel {
         self.plan(number, Plan::Forged(answer.into_bytes()));
     }
 
+    /// Answers one of the requests to come with another address.
+    pub(crate) fn redirect(&self, number: usize, to: &str) {
+        let answer = format!(
+            "HTTP/1.1 308 Forged\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        self.plan(number, Plan::Forged(answer.into_bytes()));
+    }
+
     /// Changes the answer to one of the requests to come; it must keep its length.
     pub(crate) fn tamper(&self, number: usize, how: impl FnOnce(&str) -> String + Send + 'static) {
         self.plan(number, Plan::Tampered(Box::new(how)));
