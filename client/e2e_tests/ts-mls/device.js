@@ -168,16 +168,24 @@ export class Device {
 
   // Takes in something from the mailbox and acknowledges it, and accepts the group of a Welcome: until then
   // little of a group is kept. Returns what is to be said of it.
-  async takeIn({ position, kind, group_id, sender, bytes }) {
-    const name = text(bytesOf(group_id));
-    const message = messageIn(bytesOf(bytes));
-    const said = kind === "welcome"
-      ? await this.join(name, message.welcome)
-      : await this.process(name, message, sender);
+  async takeIn(item) {
+    const { position, kind, group_id } = item;
+    const said = await this.open(text(bytesOf(group_id)), item);
     this.read = position;
     const accepted = kind === "welcome" ? [group_id] : [];
     await this.server.post("/mailbox/acknowledge", { through: position, accepted });
     return said;
+  }
+
+  // Opens an item: a Welcome, an answer to one of this device's own, which has no bytes, or a message of MLS.
+  async open(name, { kind, sender, bytes, answer }) {
+    if (kind === "answer") {
+      return `${sender} has ${answer.outcome} ${name}`;
+    }
+    const message = messageIn(bytesOf(bytes));
+    return kind === "welcome"
+      ? this.join(name, message.welcome)
+      : this.process(name, message, sender);
   }
 
   // Joins by the package the Welcome is for, which is used up by that.
