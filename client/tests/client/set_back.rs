@@ -1,6 +1,8 @@
 //! Older copies of a home put back, over the server's own delivery: found before anything is sealed with a key that was
 //! used, told, and mended by leaving and coming again.
 
+use std::collections::BTreeMap;
+
 use keypool_client::{AuditFinding, GroupError, MailboxEventKind, SendError, UpdateError};
 use quickcheck::{Arbitrary, Gen};
 
@@ -118,6 +120,35 @@ fn what_is_said_before_the_server_was_asked_goes_out_in_order_unless_the_home_wa
             }
             assert!(bob.resume_outbox().await.unwrap().is_empty());
         }
+    });
+}
+
+/// Homes of before kept no place of their last post: they are no older copies for that, and keep it from now on.
+#[test]
+fn a_home_that_kept_no_place_of_its_posts_learns_it_and_goes_on() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob, group) = alice_and_bob(&service).await;
+        bob.send(&group, b"one").await.unwrap();
+        told(&bob).await;
+        let staged = bob.store().stage().unwrap();
+        let mut kept: BTreeMap<String, serde_json::Value> =
+            staged.app_record("mailbox").unwrap().unwrap();
+        assert!(kept.remove("posted").is_some_and(|posted| posted.as_u64() > Some(0)), "{kept:?}");
+        staged.put_app_record("mailbox", &kept).unwrap();
+        staged.commit().unwrap();
+        drop(bob);
+        let bob = open(&service, "bob");
+        bob.send(&group, b"two").await.unwrap().unwrap();
+        drop(bob);
+        service.back_up_home("bob");
+        let bob = open(&service, "bob");
+        bob.send(&group, b"three").await.unwrap().unwrap();
+        drop(bob);
+        service.restore_home("bob");
+        let refused = open(&service, "bob").send(&group, b"four").await.unwrap_err();
+        assert!(matches!(refused, SendError::Group(GroupError::ReadOnly { .. })), "{refused}");
+        assert_eq!(told(&alice).await, ["bob/main: one", "bob/main: two", "bob/main: three"]);
     });
 }
 

@@ -13,9 +13,10 @@ const MAILBOX_RECORD: &str = "mailbox";
 pub(super) struct MailboxProgress {
     pub(super) taken_in: u64,
     pub(super) acknowledged: u64,
-    /// The place of the last Commit or message that this device has posted.
+    /// The place of the last Commit or message that this device has posted; `None` in records from before it was
+    /// kept, until the server has told it.
     #[serde(default)]
-    pub(super) posted: u64,
+    pub(super) posted: Option<u64>,
     /// Up to where the mailbox was acknowledged by a life of this home that is lost.
     #[serde(default)]
     pub(super) set_back_to: u64,
@@ -70,7 +71,9 @@ impl MailboxProgress {
 
 /// Reads the record, as an operation has it.
 pub(super) fn progress(staged: &Staged<'_>) -> Result<MailboxProgress, StorageError> {
-    Ok(staged.app_record(MAILBOX_RECORD)?.unwrap_or_default())
+    let kept = staged.app_record(MAILBOX_RECORD)?;
+    // Without a record nothing was read or posted yet.
+    Ok(kept.unwrap_or_else(|| MailboxProgress { posted: Some(0), ..MailboxProgress::default() }))
 }
 
 /// Writes the record, as part of an operation.

@@ -48,7 +48,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
             return Ok(());
         }
         let MailboxProgress { taken_in: after, posted, .. } = progress(&self.store.stage()?)?;
-        if (after, posted) == (0, 0) {
+        if (after, posted) == (0, Some(0)) {
             // No earlier life of this copy has sealed anything for others, or joined a group.
             self.connection.note_compared();
             return Ok(());
@@ -64,14 +64,24 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let known = own.taken_in.max(own.set_back_to);
         let has_forgotten_mail = known < reply.acknowledged;
         let is_settled = !self.has_unfinished()?;
-        let has_forgotten_posts = is_settled && own.posted.max(posted) < reply.last_posted;
-        if has_forgotten_mail || has_forgotten_posts {
+        let is_behind = |own: u64| is_settled && own.max(posted) < reply.last_posted;
+        if has_forgotten_mail || own.posted.is_some_and(is_behind) {
             self.close_groups(reply)?;
+        } else if own.posted.is_none() && is_settled {
+            self.learn_posted(reply.last_posted)?;
         }
         if is_settled {
             self.connection.note_compared();
         }
         Ok(())
+    }
+
+    /// Takes the server's word for the place of the last post, once: this home kept none before.
+    fn learn_posted(&self, last_posted: u64) -> Result<(), StorageError> {
+        let staged = self.store.stage()?;
+        let own = MailboxProgress { posted: Some(last_posted), ..progress(&staged)? };
+        put_progress(&staged, &own)?;
+        staged.commit()
     }
 
     /// Lets all groups be read alone, and tells the app.
@@ -81,7 +91,7 @@ impl<D: DeliveryService> Mailbox<'_, D> {
         let groups = close_on(&staged, groups, self.now)?;
         let mut own = progress(&staged)?;
         let is_news = !groups.is_empty() || own.set_back_to == 0;
-        own.posted = own.posted.max(reply.last_posted);
+        own.posted = own.posted.max(Some(reply.last_posted));
         own.set_back_to = own.set_back_to.max(reply.acknowledged);
         put_progress(&staged, &own)?;
         if is_news {
@@ -108,8 +118,8 @@ impl<D> MlsConnection<D> {
     /// Records the place of this device's last post, as part of the operation that ends the post.
     pub(super) fn note_posted_on(&self, staged: &Staged<'_>) -> Result<(), StorageError> {
         let (mut own, posted) = (progress(staged)?, self.api().posted());
-        if own.posted < posted {
-            own.posted = posted;
+        if own.posted.is_some_and(|own| own < posted) {
+            own.posted = Some(posted);
             put_progress(staged, &own)?;
         }
         Ok(())
