@@ -118,15 +118,18 @@ fn a_proxy_that_lies_about_the_time_ends_no_lifetime() {
         let bob = open(&service, "bob", service.clock.clone());
         bob.register().await.unwrap();
         assert_eq!(bob.refresh_now().await.unwrap().available, 32);
-        let request = service.tunnel.requests();
-        let later = service.clock.now().after(Duration::from_hours(30 * 24)).as_secs();
-        let problem = |secs: u64| {
-            format!(
-                r#"{{"type":"t","title":"t","status":401,"code":"unauthenticated","detail":"d","hint":"h","retryable":false,"server_time":{secs}}}"#
-            )
-        };
-        service.tunnel.forge(request, 401, &problem(later));
-        let _refused = bob.refresh_now().await;
+        let later = service.clock.now().after(Duration::from_hours(30 * 24));
+        for number in 0..3 {
+            service.tunnel.tamper(number, move |answer| {
+                let told = answer.split("keypool-time: ").nth(1).unwrap();
+                let told = told.lines().next().unwrap();
+                answer.replace(told, &later.as_millis().to_string())
+            });
+        }
+        let lied_to = bob.refresh_now().await.unwrap();
+        assert_eq!(lied_to.expired, 0);
+        let told = lied_to.clock.map(|told| told.corrected);
+        assert_ne!(told, Some(true), "nobody's word alone moves a month");
         let now: Timestamp = bob.connection().api().now();
         let off = now.since(service.clock.now()).max(service.clock.now().since(now));
         assert!(off < Duration::from_mins(5), "{off:?}");
