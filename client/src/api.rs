@@ -346,6 +346,19 @@ impl ApiClient {
         self.get("/keypackages/status", "").await
     }
 
+    /// How full the own pool is, asked by a refresh: its number among those of this home, and a fresh id. The answer
+    /// says whether another copy of the home refreshes as well.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`ApiError`].
+    pub(crate) async fn status_at_refresh(
+        &self,
+        (number, id): (u64, CommandId),
+    ) -> Result<PoolStatus, ApiError> {
+        self.get("/keypackages/status", &format!("refresh={number}&refresh_id={}", id.0)).await
+    }
+
     /// The own pool's history after a version, at most `limit` events of it.
     ///
     /// # Errors

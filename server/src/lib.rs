@@ -12,6 +12,7 @@ mod connections;
 mod disk;
 
 mod history_reads;
+mod home_copies;
 
 pub mod pools;
 

@@ -40,6 +40,7 @@ use crate::{
     },
     disk::Disk,
     history_reads::HistoryReads,
+    home_copies::HomeCopies,
     metrics::Metrics,
     open_requests::OpenRequests,
     openapi::served_routes,
@@ -259,6 +260,7 @@ fn state(
         stream_heartbeat: settings.stream_heartbeat,
         disk: Disk::default(),
         history_reads: HistoryReads::default(),
+        home_copies: HomeCopies::default(),
         addresses: Addresses::new(settings.quotas.as_ref(), &settings.trusted_proxies),
         metrics: Metrics::new(served_routes())
             .map_err(|error| StartError::Setup(error.to_string()))?,

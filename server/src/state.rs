@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     admin_guard::AdminGuard, authentication::BodyBudget, connections::Connections, disk::Disk,
-    history_reads::HistoryReads, keypackage_store::KeyPackageStore, metrics::Metrics,
+    history_reads::HistoryReads, home_copies::HomeCopies, keypackage_store::KeyPackageStore, metrics::Metrics,
     open_requests::OpenRequests, pools::Progress, problem::Failure, quota::Addresses,
     refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
 };
@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) disk: Disk,
     /// The histories that are read.
     pub(crate) history_reads: HistoryReads,
+    /// The copies of homes that were noticed.
+    pub(crate) home_copies: HomeCopies,
     /// The counts of the addresses that requests come from.
     pub(crate) addresses: Addresses,
     /// The counters for the operator.

@@ -73,6 +73,22 @@ fn two_running_copies_are_told_and_withdraw_nothing_of_each_other() {
     });
 }
 
+/// Neither of them makes or withdraws anything: the pool's history shows nothing.
+#[test]
+fn a_copy_that_only_refreshes_is_noticed_and_told_to_both() {
+    run(async {
+        let twins = Twins::new().await;
+        let running = Some(OtherCopy::Running);
+        assert!(twins.refresh(&twins.one).await.drift.is_none(), "it is alone");
+        assert_eq!(twins.refresh(&twins.other).await.drift.other_copy, running);
+        assert_eq!(twins.refresh(&twins.one).await.drift.other_copy, running);
+        // A person adopts the one, and the other one is quiet.
+        assert!(twins.other.adopt().await.unwrap().drift.is_none());
+        assert!(twins.refresh(&twins.other).await.drift.is_none());
+        assert_eq!(twins.revoked().await, 0);
+    });
+}
+
 /// One copy's package of last resort stands, and the other does not take its place.
 #[test]
 fn a_package_of_last_resort_of_a_running_copy_is_left_alone() {
@@ -87,7 +103,8 @@ fn a_package_of_last_resort_of_a_running_copy_is_left_alone() {
         for _ in 0..3 {
             let refresh = other.refresh_now().await.unwrap();
             assert_eq!((refresh.last_resort_uploaded, refresh.rejected.len()), (0, 0));
-            assert!(one.refresh_now().await.unwrap().drift.is_none());
+            let drift = one.refresh_now().await.unwrap().drift;
+            assert_eq!(drift, Drift { other_copy: Some(OtherCopy::Running), ..Drift::default() });
         }
         let counts = one.status().await.unwrap().counts;
         assert_eq!((counts.last_resort, counts.revoked), (1, 0));
@@ -123,7 +140,8 @@ fn the_copy_that_a_person_adopts_keeps_the_pool_and_the_other_one_stops() {
         assert_eq!(twins.refresh(&twins.one).await.created, 0);
         assert_eq!(twins.revoked().await, 5);
         let refilled = twins.refresh(&twins.other).await;
-        assert_eq!((refilled.created, refilled.drift), (6, Drift::default()));
+        let told = Drift { other_copy: Some(OtherCopy::Running), ..Drift::default() };
+        assert_eq!((refilled.created, refilled.drift), (6, told), "the other one still refreshes");
         // Until a person says otherwise.
         assert_eq!(twins.one.adopt().await.unwrap().available, 8);
         assert_eq!(twins.refresh(&twins.other).await.drift.other_copy, Some(OtherCopy::TookOver));

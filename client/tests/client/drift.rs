@@ -121,7 +121,7 @@ fn a_home_that_was_set_back_is_told_and_what_it_has_no_keys_for_is_withdrawn() {
         let expected =
             Drift { home_set_back: true, other_copy: Some(OtherCopy::Running), ..Drift::default() };
         assert_eq!(refresh.drift, expected);
-        insta::assert_snapshot!(refresh.drift, @"another copy of this home has put packages into the pool within the last hour: stop one of the two. If this home is a backup that was put back, and no other copy is running, say `keypool adopt`");
+        insta::assert_snapshot!(refresh.drift, @"another copy of this home has used the pool within the last hour: stop one of the two. If this home is a backup that was put back, and no other copy is running, say `keypool adopt`");
         service.clock.advance(HOUR);
         let refresh = refreshed(&service, &bob).await;
         let expected = Drift { home_set_back: true, withdrawn: 29, ..Drift::default() };

@@ -393,6 +393,10 @@ pub struct PoolStatus {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub device_list_head: Hash,
+    /// When another copy of the device's home has last refreshed, in Unix milliseconds, if that was noticed within
+    /// the last hour.
+    #[serde(default)]
+    pub other_copy_at_ms: Option<u64>,
 }
 
 /// The answer to `GET /keypackages/events`.

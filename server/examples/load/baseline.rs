@@ -262,6 +262,7 @@ async fn status(request: HttpRequest, state: Data<State>) -> actix_web::Result<H
         head: Hash::ZERO,
         digest: Hash::ZERO,
         device_list_head: Hash::ZERO,
+        other_copy_at_ms: None,
     }))
 }
 

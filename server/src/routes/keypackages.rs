@@ -21,9 +21,10 @@ use keypool_api::{
     ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest, UploadItem,
     UploadReply, UploadRequest,
 };
-use keypool_ledger::{PoolId, ReservationId, RevokeReason};
+use keypool_ledger::{CommandId, PoolId, ReservationId, RevokeReason, Timestamp};
 use keypool_projections::{Claim, ItemOutcome, RevokeScope, Stage};
 use serde::{Deserialize, de::DeserializeOwned};
+use uuid::Uuid;
 
 use crate::{
     admission::AdmissionError,
@@ -329,12 +330,14 @@ pub(crate) async fn revoke(
     Ok(HttpResponse::Ok().json(reply))
 }
 
-/// The pool to look at; only the caller's own may be named.
+/// The pool to look at, of which only the caller's own may be named, and the refresh that asks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StatusQuery {
     user: Option<String>,
     device: Option<String>,
+    refresh: Option<u64>,
+    refresh_id: Option<Uuid>,
 }
 
 /// The counts of the caller's pool, as the next reservation would find them.
@@ -343,6 +346,9 @@ struct StatusQuery {
     params(
         ("user" = Option<String>, Query, description = "The caller's own user, if it is named at all"),
         ("device" = Option<String>, Query, description = "The caller's own device, if it is named at all"),
+        ("refresh" = Option<u64>, Query, description = "The number of the refresh that asks: one more for each \
+            that the device's home has begun. A number that is not above the last one shows another copy of the home"),
+        ("refresh_id" = Option<Uuid>, Query, description = "The refresh, by a random id; given with `refresh`"),
     ),
     responses((status = 200, description = "The pool", body = PoolStatus)),
 )]
@@ -351,7 +357,7 @@ pub(crate) async fn status(
     state: Data<State>,
     caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
-    let StatusQuery { user, device } = query(&request)?;
+    let StatusQuery { user, device, refresh, refresh_id } = query(&request)?;
     let pool = caller.pool;
     let own = user.is_none_or(|user| user == pool.user())
         && device.is_none_or(|device| device == pool.device());
@@ -359,6 +365,9 @@ pub(crate) async fn status(
         let detail = "a device sees the status of its own pool only";
         return Err(Failure::new(Code::NotAllowed, detail));
     }
+    let other_copy_at = refresh.zip(refresh_id).and_then(|(number, id)| {
+        state.home_copies.note(&pool, (number, CommandId(id)), state.clock.now())
+    });
     let store = state.store()?;
     let (view, health) = store.load_status(&pool).await;
     Ok(HttpResponse::Ok().json(PoolStatus {
@@ -366,7 +375,7 @@ pub(crate) async fn status(
         device: pool.device().to_owned(),
         counts: PoolCounts::from(&health),
         expiring_soon: health.expiring_soon,
-        last_upload: view.state.last_upload().map(keypool_ledger::Timestamp::as_secs),
+        last_upload: view.state.last_upload().map(Timestamp::as_secs),
         pool_health: health.level.word().to_owned(),
         recommended_upload: health.recommended_upload(),
         recommended_action: health.recommended_action(),
@@ -377,6 +386,7 @@ pub(crate) async fn status(
         head: view.head.hash,
         digest: view.state.digest(),
         device_list_head: store.pools().device_list_head(pool.user()),
+        other_copy_at_ms: other_copy_at.map(Timestamp::as_millis),
     }))
 }
 

@@ -59,7 +59,7 @@ fn two_copies_of_a_home_are_told_until_a_person_adopts_one() {
     let in_copy = |arguments: &[&str]| told(&keypool_in(&service, "copy", arguments));
     insta::assert_snapshot!(in_copy(&["refresh"]), @r"
     34 new events, 0 packages expired, 0 uploaded again, 0 made and uploaded
-    another copy of this home has put packages into the pool within the last hour: stop one of the two. If this home is a backup that was put back, and no other copy is running, say `keypool adopt`
+    another copy of this home has used the pool within the last hour: stop one of the two. If this home is a backup that was put back, and no other copy is running, say `keypool adopt`
     32 packages available
     [0]
     ");

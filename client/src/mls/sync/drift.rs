@@ -14,7 +14,8 @@ const DRIFT_RECORD: &str = "drift";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OtherCopy {
-    /// It has put packages into the pool within the last hour, and may be running. Its packages are left alone.
+    /// It has refreshed or put packages into the pool within the last hour, and may be running. Its packages are left
+    /// alone.
     Running,
     /// It has withdrawn packages of this home, which makes no more before
     /// [`MlsClient::adopt`](crate::MlsClient::adopt).
@@ -58,7 +59,7 @@ impl fmt::Display for Drift {
                     .to_owned(),
             ),
             Some(OtherCopy::Running) => sentences.push(
-                "another copy of this home has put packages into the pool within the last hour: stop one of the two. \
+                "another copy of this home has used the pool within the last hour: stop one of the two. \
                  If this home is a backup that was put back, and no other copy is running, say `keypool adopt`"
                     .to_owned(),
             ),

@@ -88,7 +88,7 @@ pub(super) fn apply_event(
         // Uploaded by another copy of this home, or before it was restored from a backup: its keys are not here.
         if matches!(envelope.event, Event::Uploaded(_)) {
             drift::note_older_home(staged)?;
-            copies::note_upload(staged, envelope.at)?;
+            copies::note_active(staged, envelope.at)?;
         }
         return Ok(());
     }

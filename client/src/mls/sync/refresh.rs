@@ -119,7 +119,7 @@ impl<D> MlsConnection<D> {
         self.resume_rotation(now).await?;
         self.declare_credential(now).await?;
         let (known, held) = (self.store().mirror_head(), self.pool().uploaded(now)?);
-        let status = self.api().status().await?;
+        let status = self.status_of_pool().await?;
         let now = self.settle_clock().await?;
         let events = self.catch_up(&status, known, now).await?;
         let unintroduced_devices = self.watch_own_devices(&status, now).await?;
@@ -159,7 +159,7 @@ impl<D> MlsConnection<D> {
     /// Returns a [`RefreshError`]. Repeating it is harmless.
     pub async fn adopt(&self, now: Timestamp) -> Result<Refresh, RefreshError> {
         self.fetch_history(now).await?;
-        self.forget_copies()?;
+        self.forget_copies().await?;
         self.refresh_now(now).await
     }
 
