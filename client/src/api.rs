@@ -66,7 +66,7 @@ pub enum ApiError {
         source: BoxError,
     },
     /// The server refused, and said why.
-    #[error("{}: {}. {}", .0.code, .0.detail.trim_end_matches('.'), .0.hint)]
+    #[error("{}: {}. {}{}", .0.code, .0.detail.trim_end_matches('.'), .0.hint, named_request(.0))]
     Refused(Box<Problem>),
     /// The answer is not one of a keypool server, but of a proxy before it, say. With a status of 500 or
     /// more, or one that means later, nobody knows whether the request was carried out.
@@ -128,6 +128,13 @@ impl ApiError {
         let Self::Unexpected { status, .. } = self else { return false };
         (400..500).contains(status) && !LATER_STATUSES.contains(status)
     }
+}
+
+/// Returns the id by which the operator finds the request, as the end of an error message; empty where the server
+/// gave none.
+fn named_request(problem: &Problem) -> String {
+    let id = problem.request_id.as_deref();
+    id.map(|id| format!(" (request {id})")).unwrap_or_default()
 }
 
 /// Returns the next step for the status of a proxy's answer, as the end of an error message; empty where there

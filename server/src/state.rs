@@ -14,9 +14,9 @@ use tokio::sync::watch;
 
 use crate::{
     admin_guard::AdminGuard, authentication::BodyBudget, connections::Connections, disk::Disk,
-    history_reads::HistoryReads, home_copies::HomeCopies, keypackage_store::KeyPackageStore, metrics::Metrics,
-    open_requests::OpenRequests, pools::Progress, problem::Failure, quota::Addresses,
-    refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
+    history_reads::HistoryReads, home_copies::HomeCopies, keypackage_store::KeyPackageStore,
+    metrics::Metrics, open_requests::OpenRequests, pools::Progress, problem::Failure,
+    quota::Addresses, refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.

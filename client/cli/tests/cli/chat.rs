@@ -13,6 +13,7 @@ use keypool_client::{LocalStore, PoolConfig};
 use keypool_ledger::Clock;
 
 use super::{
+    command_line::words,
     members::open,
     people::reserve,
     pool_news::hears,
@@ -233,13 +234,13 @@ fn somebody_else_speaks_for_the_name() {
     // Its key is another one each time.
     let is_key = |word: &&str| word.len() == 43;
     let key = told.split([' ', '/', '`', '\n']).find(is_key).unwrap_or_default();
-    assert_snapshot!(told.replace(key, "KEY"), @"
+    assert_snapshot!(words(&told.replace(key, "KEY")), @"
     bob has a device already, and bob/main is not linked to it
     1. type in the chat of a device of bob: /link bob/main/KEY
     2. type here the /link line that it shows then
     if no device is left: /quit, and `keypool recover` with the 24 words
     this device is not linked yet: type /link and the word that the other device shows, or /quit
-    error: identity_bound: the name is bound to another key, or the key to another name. Use the key that registered first, or another name; an operator can tell who holds it.
+    error: identity_bound: the name is bound to another key, or the key to another name. Use the key that registered first, or another name; an operator can tell who holds it. (request ID)
     if bob is yours: type `keypool vouch main KEY` on a registered device of bob, and here what it prints
     [1]
     ");

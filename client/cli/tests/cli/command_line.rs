@@ -32,11 +32,13 @@ pub(crate) fn told(output: &Output) -> String {
     words(&text)
 }
 
-/// Replaces keys, references and times by words.
+/// Replaces keys, references, ids of requests and times by words.
 pub(crate) fn words(text: &str) -> String {
     let is_hex = |word: &str| word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_id = |word: &str| word.matches('-').count() == 4;
     let replaced = |word: &str| match word.len() {
         43 => "KEY".to_owned(),
+        37 if word.ends_with(')') && is_id(word) => "ID)".to_owned(),
         8 if is_hex(word) => "REF".to_owned(),
         10 if word.matches('-').count() == 2 => "DATE".to_owned(),
         8 if word.matches(':').count() == 2 => "TIME".to_owned(),
@@ -157,7 +159,7 @@ fn what_went_wrong_is_said_with_what_to_do() {
     let mut nobody = Command::new(env!("CARGO_BIN_EXE_keypool"));
     let nobody = told(&nobody.arg("status").env_clear().output().unwrap());
     assert_snapshot!(format!("{not_registered}\n\n{nobody}"), @"
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
+    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
     [1]
 
     error: whose device is it? Say --user NAME
@@ -397,17 +399,17 @@ fn a_device_is_removed_and_stays_its_users() {
     next: keypool refresh
     [0]
 
-    error: unknown_user: the device is not registered, or was removed. Check the name; the owner registers with POST /devices.
+    error: unknown_user: the device is not registered, or was removed. Check the name; the owner registers with POST /devices. (request ID)
     [1]
 
     alice/main is removed: nobody is given a package of it, and its key is nobody's any more
     remove it from your groups as well; it comes back with a new key and a voucher
     [0]
 
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
+    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
     [1]
 
-    error: key_retired: key KEY was removed or replaced before; make a new one. Make a new key: one that was removed or rotated away is nobody's ever after.
+    error: key_retired: key KEY was removed or replaced before; make a new one. Make a new key: one that was removed or rotated away is nobody's ever after. (request ID)
     this device was removed, or its home is an old copy: its key is nobody's ever after; register with a new home, --home OTHER, and have it vouched for on a device that is left
     [1]
     ");

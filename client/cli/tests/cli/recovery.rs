@@ -69,7 +69,7 @@ fn the_words_win_against_a_thief_who_has_removed_every_other_device() {
     said.push(told(&alice(&service, "phone", &["remove-device", "laptop"], "")));
     // The thief cannot put words of his own in the place of those.
     let thief = alice(&service, "laptop", &["recovery-key"], "");
-    said.push(String::from_utf8(thief.stderr.clone()).unwrap());
+    said.push(words(std::str::from_utf8(&thief.stderr).unwrap()) + "\n");
     assert_eq!(thief.status.code(), Some(1));
     let thief = alice(&service, "laptop", &["recovery-key", "--before"], &shown(&thief));
     assert_eq!(thief.status.code(), Some(1), "{}", told(&thief));
@@ -86,10 +86,10 @@ fn the_words_win_against_a_thief_who_has_removed_every_other_device() {
     remove it from your groups as well; it comes back with a new key and a voucher
     [0]
 
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
+    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
     [1]
 
-    error: not_allowed: the statement about the recovery key is not a signature by the key it names, for this device, in this ledger, on the head and until the time it names. Ask as the device that owns the pool, holds the reservation, or is a member of the group.
+    error: not_allowed: the statement about the recovery key is not a signature by the key it names, for this device, in this ledger, on the head and until the time it names. Ask as the device that owns the pool, holds the reservation, or is a member of the group. (request ID)
     the words above are no recovery key; if there is a recovery key already, `keypool recovery-key --before` replaces it by its words
 
 
@@ -97,7 +97,7 @@ fn the_words_win_against_a_thief_who_has_removed_every_other_device() {
     next: keypool refresh; it is in no group: have somebody remove your devices of before from each, and invite you
     [0]
 
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
+    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
     [1]
 
     your devices:
@@ -140,7 +140,7 @@ fn words_are_replaced_with_those_of_before_and_are_good_for_nothing_then() {
     assert_eq!(reply["removed"], serde_json::json!(["laptop", "phone"]));
     said.push(told(&alice(&service, "laptop", &["recover"], second)));
     assert_snapshot!(words(&said.join("\n\n")), @"
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock.
+    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
     [1]
 
     error: these are not the 24 words of the recovery key: a recovery key has 24 words, and there are 2
@@ -149,7 +149,7 @@ fn words_are_replaced_with_those_of_before_and_are_good_for_nothing_then() {
     error: these are not the 24 words of the recovery key: word 1 is not one of the list; look for a slip of the pen
     [1]
 
-    error: key_retired: key KEY was removed or replaced before; make a new one. Make a new key: one that was removed or rotated away is nobody's ever after.
+    error: key_retired: key KEY was removed or replaced before; make a new one. Make a new key: one that was removed or rotated away is nobody's ever after. (request ID)
     this home's key was removed or replaced: take a new home, --home OTHER
     [1]
     ");
