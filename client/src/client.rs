@@ -11,11 +11,11 @@ use keypool_ledger::{Clock, GroupId, KeyPackageRef, PoolId, SystemClock, Timesta
 
 pub use self::peers::CheckError;
 use crate::{
-    ApiClient, ApiError, ConfigError, CredentialSource, CredentialValidator, DeliveryService,
-    DeviceIdentity, DeviceKey, Erasure, GroupError, GroupMember, IdentityError, InviteError,
-    Invited, Invitee, JoinError, Joined, KeyPackagePool, KeyPolicy, LocalStore, MessageError,
-    MlsConnection, MlsMembership, PoolConfig, Received, ResumedInvitation, ResumedUpdate,
-    StorageError, UpdateError,
+    ApiClient, ApiError, ConfigError, CredentialSource, CredentialValidator, Database,
+    DeliveryService, DeviceIdentity, DeviceKey, Erasure, GroupError, GroupMember, IdentityError,
+    InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool, KeyPolicy, LocalStore,
+    MessageError, MlsConnection, MlsMembership, PoolConfig, Received, ResumedInvitation,
+    ResumedUpdate, StorageError, UpdateError,
     mls::{
         delivery::{mailbox::Mailbox, standing::NotCompared},
         invite::Inviter,
@@ -51,6 +51,8 @@ pub struct ClientOptions {
     pub pool: PoolConfig,
     /// The key that seals the device's private keys on the disk.
     pub device_key: DeviceKey,
+    /// The database of the app's that holds the store; `None` for one in the home: see [`LocalStore::open_on`].
+    pub database: Option<Box<dyn Database>>,
     /// The treatment of groups in which a member's key contradicts the directory.
     pub key_policy: KeyPolicy,
     /// The credential that this device's leaves carry; `None` for the Basic credential `user/device`.
@@ -71,6 +73,7 @@ impl ClientOptions {
             clock,
             pool: PoolConfig::default(),
             device_key: DeviceKey::in_file(),
+            database: None,
             key_policy: KeyPolicy::default(),
             credential_source: None,
             credential_validator: None,
@@ -168,7 +171,10 @@ impl<D: DeliveryService> MlsClient<D> {
         options: ClientOptions,
     ) -> Result<Self, ClientOpenError> {
         let ClientOptions { clock, pool: config, device_key, key_policy, reinvite, .. } = options;
-        let store = Arc::new(LocalStore::open_sealed(home, owner, &device_key)?);
+        let store = Arc::new(match options.database {
+            Some(database) => LocalStore::open_on(database, home, owner, &device_key)?,
+            None => LocalStore::open_sealed(home, owner, &device_key)?,
+        });
         let identity = DeviceIdentity::load_or_create(&store)?
             .with_credentials(options.credential_source, options.credential_validator);
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;

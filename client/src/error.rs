@@ -61,6 +61,19 @@ pub enum StorageError {
         /// The owner that was asked for.
         asked: PoolId,
     },
+    /// The program is built without the database that the home has. Build it with the feature `sled-store` or
+    /// `sqlite-store`, give a database of the app's, or move the home with `keypool move-store`.
+    #[error(
+        "this program is built without the database of {} ({kind}); build it with the feature sled-store or \
+         sqlite-store, or move the home with `keypool move-store`",
+        home.display()
+    )]
+    NoDatabase {
+        /// The home that was asked for.
+        home: PathBuf,
+        /// The kind of its database: `SQLite`, `sled` or `none`.
+        kind: &'static str,
+    },
     /// A newer version of keypool wrote the home. Update this program.
     #[error("{} has format {found}, which this version cannot read; update it", home.display())]
     Newer {

@@ -122,10 +122,16 @@ pub use crate::{
     },
     server_clock::ClockOffset,
     storage::{
-        DeviceKey, DeviceKeyKind, Erasure, LocalStore, Provider, Staged, fresh_command,
+        Database, DatabaseChanges, DatabaseEntry, DeviceKey, DeviceKeyKind, Erasure, LocalStore,
+        Provider, Staged, fresh_command,
         own_packages::{ImpossibleEvent, OwnPackage, OwnStage},
     },
 };
+
+#[cfg(all(feature = "sled-store", feature = "sqlite-store"))]
+pub use crate::storage::DatabaseKind;
+#[cfg(feature = "sqlite-store")]
+pub use crate::storage::SqliteDatabase;
 
 /// The types of other crates that the signatures of this one name.
 pub use keypool_api::{

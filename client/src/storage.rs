@@ -5,6 +5,7 @@
 //! [`Staged`], which is committed as one atomic write or leaves nothing.
 
 mod chain;
+mod database;
 mod doctor;
 mod encoding;
 mod engine;
@@ -12,10 +13,16 @@ mod erasure;
 mod folder;
 mod high_water_mark;
 mod keys;
+#[cfg(all(feature = "sled-store", feature = "sqlite-store"))]
+mod moving;
 mod openmls;
 pub(crate) mod own_packages;
 mod probe;
 mod sealing;
+#[cfg(feature = "sled-store")]
+mod sled_database;
+#[cfg(feature = "sqlite-store")]
+mod sqlite_database;
 mod staged;
 #[cfg(test)]
 mod tests;
@@ -33,17 +40,22 @@ use openmls_rust_crypto::RustCrypto;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+#[cfg(all(feature = "sled-store", feature = "sqlite-store"))]
+pub use self::moving::DatabaseKind;
 pub(crate) use self::sealing::randomize;
-use self::{
-    engine::Engine,
-    own_packages::{OwnPackage, OwnPackages},
-    sealing::Vault,
-};
+#[cfg(feature = "sqlite-store")]
+pub use self::sqlite_database::SqliteDatabase;
 pub use self::{
+    database::{Changes as DatabaseChanges, Database, KeyValue as DatabaseEntry},
     erasure::Erasure,
     openmls::Provider,
     sealing::{DeviceKey, DeviceKeyKind},
     staged::Staged,
+};
+use self::{
+    engine::Engine,
+    own_packages::{OwnPackage, OwnPackages},
+    sealing::Vault,
 };
 use crate::StorageError;
 
@@ -112,7 +124,31 @@ impl LocalStore {
     /// `Newer` or `Unsealed` if this version cannot read it, `Sealing` if the device key or the key
     /// file is not the right one, and `Folder` if the file system refuses. Nothing has changed then.
     pub fn open_sealed(home: &Path, owner: &PoolId, key: &DeviceKey) -> Result<Self, StorageError> {
-        let engine = Engine::open(home)?;
+        Self::open_engine(Engine::open(home)?, home, owner, key)
+    }
+
+    /// As [`LocalStore::open_sealed`], with the events, the sealed values and the MLS state in a database of the app's.
+    /// The folder `home` has the keys of the values, which are overwritten there when a value is deleted, the lock,
+    /// and the count of the writes: it and the database are one store, and belong into one backup.
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalStore::open_sealed`].
+    pub fn open_on(
+        database: Box<dyn Database>,
+        home: &Path,
+        owner: &PoolId,
+        key: &DeviceKey,
+    ) -> Result<Self, StorageError> {
+        Self::open_engine(Engine::open_on(database, home)?, home, owner, key)
+    }
+
+    fn open_engine(
+        engine: Engine,
+        home: &Path,
+        owner: &PoolId,
+        key: &DeviceKey,
+    ) -> Result<Self, StorageError> {
         let about = claim(&engine, home, owner)?;
         let stream = StreamId::Pool(owner.clone());
         let (history, packages) = replay(&engine, &stream)?;

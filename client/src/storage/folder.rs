@@ -29,6 +29,16 @@ pub(super) fn sync(path: &Path) -> Result<(), StorageError> {
         .map_err(|source| StorageError::Folder { path: path.to_path_buf(), source })
 }
 
+/// Removes a folder with all that is in it, durably, if it is there.
+#[cfg(feature = "sqlite-store")]
+pub(super) fn remove_all(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => sync(path.parent().unwrap_or(path)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(StorageError::Folder { path: path.to_path_buf(), source }),
+    }
+}
+
 #[cfg(unix)]
 fn private_builder() -> DirBuilder {
     use std::os::unix::fs::DirBuilderExt;

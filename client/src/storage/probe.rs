@@ -3,6 +3,10 @@
 use std::io;
 
 /// A moment of a write.
+#[cfg_attr(
+    not(all(feature = "sled-store", feature = "sqlite-store")),
+    allow(dead_code, reason = "each database has its steps")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteStep {
     /// Some slots of new values are written.
@@ -23,6 +27,10 @@ pub(super) enum WriteStep {
     Rewrapped,
     /// It has taken its place.
     ChangedOver,
+    /// All entries are in another database, durably.
+    Copied,
+    /// The other database is the home's.
+    Moved,
 }
 
 /// Lets a test look at the disk at this moment, or fail the write here. Nothing but that.

@@ -31,7 +31,8 @@ use self::{
 };
 pub use self::{device_key::DeviceKey, header::DeviceKeyKind};
 use super::{
-    engine::{Changes, Engine, KeyValue},
+    database::{Changes, KeyValue},
+    engine::Engine,
     keys,
 };
 use crate::{BoxError, SealingError, StorageError};

@@ -1,6 +1,10 @@
 //! A store's reaction to damage beneath it that sled has not noticed.
 
 mod joining;
+#[cfg(all(feature = "sled-store", feature = "sqlite-store"))]
+mod moving;
+#[cfg(feature = "sqlite-store")]
+mod sqlite;
 
 use keypool_ledger::{Event, Hash, KeyPackageRef, PackageFacts, PoolId, StreamId, Timestamp};
 use tempfile::TempDir;

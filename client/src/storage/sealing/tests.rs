@@ -155,6 +155,7 @@ fn a_write_that_is_cut_off_at_any_step_has_happened_or_has_not() {
                 assert_eq!(found, after, "{step:?}");
             }
             WriteStep::Rewrapped | WriteStep::ChangedOver => panic!("the device key is the same"),
+            WriteStep::Copied | WriteStep::Moved => panic!("nothing moves"),
         }
         let gone = if found == before { &made } else { &dead };
         assert_gone(image.path(), gone, &format!("{step:?}"));
