@@ -15,8 +15,10 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
-use keypool_client::{Code, DeviceKey, PoolConfig, PoolId, SignatureKey, Voucher};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use keypool_client::{
+    Code, DatabaseKind, DeviceKey, LocalStore, PoolConfig, PoolId, SignatureKey, Voucher,
+};
 use serde_json::json;
 
 use self::output::{complain, say};
@@ -162,11 +164,25 @@ enum CliCommand {
         #[arg(long, value_name = "FILE")]
         new_passphrase_file: Option<PathBuf>,
     },
+    /// Move the home's store to another database; nothing of it is lost
+    MoveStore {
+        /// Where it is to be
+        to: HomeDatabase,
+    },
     /// Say what an error code means, or list them all
     Explain {
         /// The code, as in pool_exhausted
         code: Option<String>,
     },
+}
+
+/// The databases that a home may have.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HomeDatabase {
+    /// sled, in the folder `store` of the home
+    Sled,
+    /// SQLite, in the file `store.sqlite` of the home
+    Sqlite,
 }
 
 /// How large the pool is kept.
@@ -207,8 +223,11 @@ impl Whose {
     /// The device's name and its home, which most commands need.
     fn device(&self) -> Result<(PoolId, &PathBuf), Box<dyn Error>> {
         let user = self.user.as_deref().ok_or("whose device is it? Say --user NAME")?;
-        let home = self.home.as_ref().ok_or("where are its keys? Say --home DIR")?;
-        Ok((PoolId::new(user, &self.device)?, home))
+        Ok((PoolId::new(user, &self.device)?, self.home()?))
+    }
+
+    fn home(&self) -> Result<&PathBuf, Box<dyn Error>> {
+        Ok(self.home.as_ref().ok_or("where are its keys? Say --home DIR")?)
     }
 
     /// The key that seals the device's private keys.
@@ -245,6 +264,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &cli.command {
         CliCommand::Explain { code } => explain(cli.whose.json, code.as_deref())?,
+        CliCommand::MoveStore { to } => move_store(&cli.whose, *to)?,
         CliCommand::Chat(options) => runtime.block_on(chat::run(&cli.whose, options))?,
         CliCommand::Audit(options) => return runtime.block_on(audit::run(&cli.whose, options)),
         CliCommand::Verify { other, same } => {
@@ -260,6 +280,20 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         command => runtime.block_on(pool::carry_out(&cli.whose, command))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn move_store(whose: &Whose, to: HomeDatabase) -> Result<(), Box<dyn Error>> {
+    let (kind, name) = match to {
+        HomeDatabase::Sled => (DatabaseKind::Sled, "sled"),
+        HomeDatabase::Sqlite => (DatabaseKind::Sqlite, "SQLite"),
+    };
+    let home = whose.home()?;
+    if !home.is_dir() {
+        return Err(format!("{} is no home of a device", home.display()).into());
+    }
+    let moved = LocalStore::move_database(home, kind)?;
+    let text = if moved { "the store is in" } else { "nothing to do: the store is already in" };
+    say(whose.json, &json!({ "moved": moved }), &format!("{text} {name}"))
 }
 
 fn explain(json: bool, code: Option<&str>) -> Result<(), Box<dyn Error>> {

@@ -90,6 +90,7 @@ impl OpenedDevice {
                 say(whose.json, &json!({ "resealed": true }), text)
             }
             CliCommand::Explain { .. }
+            | CliCommand::MoveStore { .. }
             | CliCommand::Chat(_)
             | CliCommand::Audit(_)
             | CliCommand::Verify { .. }

@@ -196,6 +196,7 @@ fn the_help_says_what_there_is() {
       withdraw       Withdraw all packages: nobody is given one until the next refresh makes new ones
       adopt          Go on with this copy of the home: no other copy of it is used any more
       reseal         Seal the device's keys with another passphrase, or with a new key file
+      move-store     Move the home's store to another database; nothing of it is lost
       explain        Say what an error code means, or list them all
       help           Print this message or the help of the given subcommand(s)
 
@@ -212,6 +213,51 @@ fn the_help_says_what_there_is() {
           --json                    Print JSON, one object a line
       -h, --help                    Print help
       -V, --version                 Print version
+    ");
+}
+
+#[test]
+fn a_store_moves_to_another_database_and_back() {
+    let service = Service::start();
+    let played = [
+        &["register"][..],
+        &["refresh"],
+        &["move-store", "sqlite"],
+        &["move-store", "sqlite"],
+        &["doctor"],
+        &["refresh"],
+        &["move-store", "sled"],
+        &["doctor"],
+        &["move-store", "paper"],
+    ]
+    .map(|arguments| told(&keypool(&service, arguments)));
+    assert_snapshot!(played[2..].join("\n\n"), @"
+    the store is in SQLite
+    [0]
+
+    nothing to do: the store is already in SQLite
+    [0]
+
+    the device's history and its store agree
+    deleted keys: the file system overwrites what is deleted
+    [0]
+
+    0 new events, 0 packages expired, 0 uploaded again, 0 made and uploaded
+    32 packages available
+    [0]
+
+    the store is in sled
+    [0]
+
+    the device's history and its store agree
+    deleted keys: the file system overwrites what is deleted
+    [0]
+
+    error: invalid value 'paper' for '<TO>'
+      [possible values: sled, sqlite]
+
+    For more information, try '--help'.
+    [2]
     ");
 }
 
