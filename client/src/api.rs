@@ -26,6 +26,7 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable};
+use http::Method;
 use keypool_api::{
     ClaimRequest, Code, DevicesReply, EventsReply, PoolStatus, Problem, RegisterReply,
     RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply,
@@ -33,10 +34,10 @@ use keypool_api::{
     signing::content_digest,
 };
 use keypool_ledger::{Clock, CommandId, NameError, PoolId, Timestamp};
-use reqwest::{Method, Url};
 use serde::{Serialize, de::DeserializeOwned};
+use url::Url;
 
-use crate::{BoxError, DeviceIdentity, server_clock::ServerClock};
+use crate::{BoxError, DeviceIdentity, Transport, server_clock::ServerClock};
 
 /// How long a request may take, in seconds, in addition to the wait that it asks of the server.
 const TIMEOUT_S: u64 = 20;
@@ -152,7 +153,7 @@ fn proxy_hint(status: u16) -> &'static str {
 /// The API of one server, for one device.
 #[derive(Clone)]
 pub struct ApiClient {
-    http: reqwest::Client,
+    transport: Arc<dyn Transport>,
     server: Url,
     authority: String,
     identity: DeviceIdentity,
@@ -175,6 +176,20 @@ impl ApiClient {
         identity: DeviceIdentity,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ApiError> {
+        Self::over(default_transport()?, server, identity, clock)
+    }
+
+    /// As [`ApiClient::new`], over a way of the app's.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ApiError::Address`]. Nothing is sent.
+    pub fn over(
+        transport: Arc<dyn Transport>,
+        server: &str,
+        identity: DeviceIdentity,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ApiError> {
         let address = || ApiError::Address(server.to_owned());
         let server = Url::parse(server).map_err(|_| address())?;
         let host = server.host_str().ok_or_else(address)?.to_ascii_lowercase();
@@ -182,11 +197,9 @@ impl ApiClient {
             return Err(address());
         }
         let authority = server.port().map_or(host.clone(), |port| format!("{host}:{port}"));
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
-        let http = http.map_err(|err| ApiError::Client(err.into()))?;
         let clock = Arc::new(ServerClock::new(clock));
         Ok(Self {
-            http,
+            transport,
             server,
             authority,
             identity,
@@ -414,6 +427,18 @@ impl ApiClient {
     pub(crate) fn clock(&self) -> &Arc<ServerClock> {
         &self.clock
     }
+}
+
+#[cfg(feature = "reqwest")]
+fn default_transport() -> Result<Arc<dyn Transport>, ApiError> {
+    let transport = crate::ReqwestTransport::new().map_err(|err| ApiError::Client(err.into()))?;
+    Ok(Arc::new(transport))
+}
+
+#[cfg(not(feature = "reqwest"))]
+fn default_transport() -> Result<Arc<dyn Transport>, ApiError> {
+    let why = "this program is built without the feature `reqwest`; give a transport";
+    Err(ApiError::Client(why.into()))
 }
 
 /// A call as it is sent, each time the same but for the signature.

@@ -15,7 +15,7 @@ use crate::{
     DeliveryService, DeviceIdentity, DeviceKey, Erasure, GroupError, GroupMember, IdentityError,
     InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool, KeyPolicy, LocalStore,
     MessageError, MlsConnection, MlsMembership, PoolConfig, Received, ResumedInvitation,
-    ResumedUpdate, StorageError, UpdateError,
+    ResumedUpdate, StorageError, Transport, UpdateError,
     mls::{
         delivery::{mailbox::Mailbox, standing::NotCompared},
         invite::Inviter,
@@ -51,6 +51,8 @@ pub struct ClientOptions {
     pub pool: PoolConfig,
     /// The key that seals the device's private keys on the disk.
     pub device_key: DeviceKey,
+    /// The way of requests to the server; `None` for reqwest with a client of its own.
+    pub transport: Option<Arc<dyn Transport>>,
     /// The database of the app's that holds the store; `None` for one in the home: see [`LocalStore::open_on`].
     pub database: Option<Box<dyn Database>>,
     /// The treatment of groups in which a member's key contradicts the directory.
@@ -73,6 +75,7 @@ impl ClientOptions {
             clock,
             pool: PoolConfig::default(),
             device_key: DeviceKey::in_file(),
+            transport: None,
             database: None,
             key_policy: KeyPolicy::default(),
             credential_source: None,
@@ -178,7 +181,10 @@ impl<D: DeliveryService> MlsClient<D> {
         let identity = DeviceIdentity::load_or_create(&store)?
             .with_credentials(options.credential_source, options.credential_validator);
         let pool = KeyPackagePool::new(Arc::clone(&store), identity.clone(), config)?;
-        let api = ApiClient::new(server, identity.clone(), clock)?;
+        let api = match options.transport {
+            Some(transport) => ApiClient::over(transport, server, identity.clone(), clock)?,
+            None => ApiClient::new(server, identity.clone(), clock)?,
+        };
         restore_clock(&store, api.clock())?;
         let delivery = delivery(&api);
         let membership =

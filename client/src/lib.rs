@@ -72,6 +72,8 @@ mod client;
 
 mod server_clock;
 
+mod transport;
+
 pub use crate::{
     api::{
         ApiClient, ApiError,
@@ -126,12 +128,15 @@ pub use crate::{
         Provider, Staged, fresh_command,
         own_packages::{ImpossibleEvent, OwnPackage, OwnStage},
     },
+    transport::{ResponseBody, Transport, TransportFuture, TransportResponse},
 };
 
 #[cfg(all(feature = "sled-store", feature = "sqlite-store"))]
 pub use crate::storage::DatabaseKind;
 #[cfg(feature = "sqlite-store")]
 pub use crate::storage::SqliteDatabase;
+#[cfg(feature = "reqwest")]
+pub use crate::transport::ReqwestTransport;
 
 /// The types of other crates that the signatures of this one name.
 pub use keypool_api::{

@@ -40,6 +40,7 @@ mod client {
     mod suites;
     mod support;
     mod told;
+    mod transport;
     mod tunnels;
     mod unfinished;
 }

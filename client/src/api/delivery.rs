@@ -2,12 +2,12 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use http::Method;
 use keypool_api::{
     AcknowledgeReply, AcknowledgeRequest, AwaitReply, AwaitRequest, CommitReply, CommitRequest,
     GroupReply, GroupRequest, MailboxReply, MessageReply, MessageRequest,
 };
 use keypool_ledger::{CommandId, GroupId};
-use reqwest::Method;
 
 use super::{ApiClient, ApiError, Body, Call};
 

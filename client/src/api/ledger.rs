@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use keypool_api::ConsistencyReply;
 use keypool_transparency::{NoteKey, TreeHash};
-use reqwest::StatusCode;
 
 use super::{ApiClient, ApiError};
+use crate::transport::read_to_end;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -70,14 +71,10 @@ impl ApiClient {
 
     /// Fetches a public document; `None` if there is none at that address.
     async fn published(&self, path: &str, query: &str) -> Result<Option<String>, ApiError> {
-        let unreachable = |err: reqwest::Error| ApiError::Unreachable {
-            server: self.server.to_string(),
-            source: err.without_url().into(),
-        };
-        let mut url =
-            self.server.join(path).map_err(|_| ApiError::Address(self.server.to_string()))?;
-        url.set_query((!query.is_empty()).then_some(query));
-        let reply = self.http.get(url).timeout(PATIENCE).send().await.map_err(unreachable)?;
+        let request = http::Request::get(self.url(path, query)?.as_str()).body(Vec::new());
+        let request = request.map_err(|err| ApiError::Client(err.into()))?;
+        let reply = self.transport.send(request, PATIENCE).await;
+        let reply = reply.map_err(|err| self.unreachable(err))?;
         let status = reply.status();
         if let Some(redirected) = self.redirection(&reply) {
             return Err(redirected);
@@ -85,11 +82,11 @@ impl ApiClient {
         if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) {
             return Ok(None);
         }
-        let bytes = reply.bytes().await.map_err(unreachable)?;
+        let bytes = read_to_end(reply.into_body()).await.map_err(|err| self.unreachable(err))?;
         if !status.is_success() || ANSWER_MAX < bytes.len() {
             return Err(self.unexpected(status));
         }
-        String::from_utf8(bytes.into()).map(Some).map_err(|_| self.unexpected(status))
+        String::from_utf8(bytes).map(Some).map_err(|_| self.unexpected(status))
     }
 
     fn unexpected(&self, status: StatusCode) -> ApiError {

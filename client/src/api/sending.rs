@@ -8,8 +8,10 @@ use keypool_api::{
 };
 use keypool_ledger::Timestamp;
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use super::{ApiClient, ApiError, Call, SIGNATURE_VALID_S, TIMEOUT_S};
+use crate::{BoxError, TransportResponse, transport::read_to_end};
 
 /// How many characters of another address are told.
 const LOCATION_MAX: usize = 200;
@@ -35,14 +37,13 @@ impl ApiClient {
         call: &Call<'_>,
         now: Timestamp,
     ) -> Result<T, ApiError> {
-        let reply = self.signed_at(call, now)?.send().await;
-        let reply = reply.map_err(|err| self.unreachable(err))?;
+        let reply = self.exchange(call, now).await?;
         self.hear_time(&reply);
         let status = reply.status();
         if let Some(redirected) = self.redirection(&reply) {
             return Err(redirected);
         }
-        let bytes = reply.bytes().await.map_err(|err| self.unreachable(err))?;
+        let bytes = read_to_end(reply.into_body()).await.map_err(|err| self.unreachable(err))?;
         let unexpected =
             || ApiError::Unexpected { server: self.server.to_string(), status: status.as_u16() };
         if status.is_success() {
@@ -55,7 +56,7 @@ impl ApiClient {
     }
 
     /// The error for an answer that leads to another address.
-    pub(super) fn redirection(&self, reply: &reqwest::Response) -> Option<ApiError> {
+    pub(super) fn redirection(&self, reply: &TransportResponse) -> Option<ApiError> {
         let to = reply.status().is_redirection().then(|| reply.headers().get("location"))??;
         let to: String = String::from_utf8_lossy(to.as_bytes())
             .chars()
@@ -66,34 +67,43 @@ impl ApiClient {
     }
 
     /// Takes in the server's time, where an answer tells it.
-    fn hear_time(&self, reply: &reqwest::Response) {
+    fn hear_time(&self, reply: &TransportResponse) {
         let told = reply.headers().get(TIME_HEADER).and_then(|value| value.to_str().ok());
         if let Some(millis) = told.and_then(|told| told.parse().ok()) {
             self.clock.hear(Timestamp::from_millis(millis));
         }
     }
 
-    pub(super) fn unreachable(&self, err: reqwest::Error) -> ApiError {
-        let source = err.without_url().into();
+    pub(super) fn unreachable(&self, source: BoxError) -> ApiError {
         ApiError::Unreachable { server: self.server.to_string(), source }
     }
 
-    /// Signs a call by the device's key, and makes it a request.
-    pub(super) fn signed(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ApiError> {
-        self.signed_at(call, self.now())
+    /// The address of a path.
+    pub(super) fn url(&self, path: &str, query: &str) -> Result<Url, ApiError> {
+        let url = self.server.join(path);
+        let mut url = url.map_err(|_| ApiError::Address(self.server.to_string()))?;
+        url.set_query((!query.is_empty()).then_some(query));
+        Ok(url)
     }
 
-    /// As [`ApiClient::signed`], dated by a time.
+    /// Sends a call, signed by the device's key and dated by a time, and returns the answer once its head is there.
+    pub(super) async fn exchange(
+        &self,
+        call: &Call<'_>,
+        now: Timestamp,
+    ) -> Result<TransportResponse, ApiError> {
+        let timeout = call.wait.saturating_add(Duration::from_secs(TIMEOUT_S));
+        let reply = self.transport.send(self.signed_at(call, now)?, timeout).await;
+        reply.map_err(|err| self.unreachable(err))
+    }
+
+    /// Signs a call by the device's key, and makes it a request.
     fn signed_at(
         &self,
         call: &Call<'_>,
         now: Timestamp,
-    ) -> Result<reqwest::RequestBuilder, ApiError> {
-        let mut url =
-            self.server.join(call.path).map_err(|_| ApiError::Address(self.server.to_string()))?;
-        if !call.query.is_empty() {
-            url.set_query(Some(call.query));
-        }
+    ) -> Result<http::Request<Vec<u8>>, ApiError> {
+        let url = self.url(call.path, call.query)?;
         let query = format!("?{}", call.query);
         let parts = SignedParts {
             method: call.method.as_str(),
@@ -112,10 +122,9 @@ impl ApiClient {
         let keys = self.identity.keys();
         let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(keys.sign(base));
         let Ok(headers) = parts.sign(keys.signature_key(), now, SIGNATURE_VALID_S, sign);
-        let mut request = self
-            .http
-            .request(call.method.clone(), url.clone())
-            .timeout(call.wait.saturating_add(Duration::from_secs(TIMEOUT_S)))
+        let mut request = http::Request::builder()
+            .method(&call.method)
+            .uri(url.as_str())
             .header("signature-input", headers.signature_input)
             .header("signature", headers.signature);
         if let Some(authorization) = &call.authorization {
@@ -125,9 +134,9 @@ impl ApiClient {
             request = request
                 .header("content-type", "application/json")
                 .header("content-digest", &body.digest)
-                .header("idempotency-key", &body.key)
-                .body(body.bytes.clone());
+                .header("idempotency-key", &body.key);
         }
-        Ok(request)
+        let body = call.body.as_ref().map(|body| body.bytes.clone()).unwrap_or_default();
+        request.body(body).map_err(|err| ApiError::Client(err.into()))
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use http::Method;
 use keypool_api::{EventView, LastResortNotice, LevelNotice};
-use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
 
 use super::{ApiClient, ApiError, Call};
+use crate::transport::{ResponseBody, read_to_end};
 
 /// How long a stream lasts at most: then it is begun anew.
 const STREAM_MAX: Duration = Duration::from_hours(24);
@@ -14,6 +15,9 @@ const STREAM_MAX: Duration = Duration::from_hours(24);
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// How many bytes one event may have.
 const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// The status of the answer that a stream is.
+const OK_STATUS: u16 = 200;
 
 /// An event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub enum StreamEvent {
 /// A stream that is open. Dropping it closes it.
 #[derive(Debug)]
 pub struct EventStream {
-    response: Response,
+    body: Box<dyn ResponseBody>,
     server: String,
     come: Vec<u8>,
 }
@@ -51,21 +55,22 @@ impl ApiClient {
             wait: STREAM_MAX,
             ..Call::to(Method::GET, "/keypackages/stream")
         };
-        let response = tokio::time::timeout(SILENCE_MAX, self.signed(&call)?.send());
+        let response = tokio::time::timeout(SILENCE_MAX, self.exchange(&call, self.now()));
         let silent = |silence: tokio::time::error::Elapsed| ApiError::Unreachable {
             server: self.server().to_owned(),
             source: silence.into(),
         };
-        let response = response.await.map_err(silent)?.map_err(|err| self.unreachable(err))?;
+        let response = response.await.map_err(silent)??;
         let status = response.status();
         let server = self.server().to_owned();
         if status.is_success() {
-            return Ok(EventStream { response, server, come: Vec::new() });
+            return Ok(EventStream { body: response.into_body(), server, come: Vec::new() });
         }
         if let Some(redirected) = self.redirection(&response) {
             return Err(redirected);
         }
-        let bytes = response.bytes().await.map_err(|err| self.unreachable(err))?;
+        let bytes = read_to_end(response.into_body()).await;
+        let bytes = bytes.map_err(|err| self.unreachable(err))?;
         match serde_json::from_slice(&bytes) {
             Ok(problem) => Err(ApiError::Refused(Box::new(problem))),
             Err(_) => Err(ApiError::Unexpected { server, status: status.as_u16() }),
@@ -91,9 +96,9 @@ impl EventStream {
             if EVENT_BYTES_MAX < self.come.len() {
                 return Err(self.unexpected());
             }
-            let piece = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await;
+            let piece = tokio::time::timeout(SILENCE_MAX, self.body.chunk()).await;
             let piece = piece.map_err(|silence| self.unreachable(silence.into()))?;
-            match piece.map_err(|err| self.unreachable(err.without_url().into()))? {
+            match piece.map_err(|err| self.unreachable(err))? {
                 Some(piece) => self.come.extend(piece),
                 None => return Ok(None),
             }
@@ -114,8 +119,7 @@ impl EventStream {
     }
 
     fn unexpected(&self) -> ApiError {
-        let (server, status) = (self.server.clone(), self.response.status().as_u16());
-        ApiError::Unexpected { server, status }
+        ApiError::Unexpected { server: self.server.clone(), status: OK_STATUS }
     }
 }
 

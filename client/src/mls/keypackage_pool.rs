@@ -280,7 +280,8 @@ impl KeyPackagePool {
 
     /// Cleans up: packages whose lifetime ended more than an hour ago are recorded as expired, and
     /// their private keys and those of withdrawn ones are deleted, in one write. So are those of packages of
-    /// last resort that were withdrawn a day ago.
+    /// last resort that were withdrawn a day ago. Packages that wait to be uploaded and have lost their private keys
+    /// are recorded as withdrawn.
     ///
     /// Returns the packages that have expired now.
     ///
@@ -300,6 +301,14 @@ impl KeyPackagePool {
                 expired.push(keypackage_ref.clone());
             }
             if own.stage.keeps_keys() && has_private_keys(&staged, &keypackage_ref)? {
+                forget_private_keys(&staged, &keypackage_ref)?;
+            }
+        }
+        for own in staged.packages_where(|own| is_pending(own, now)) {
+            let keypackage_ref = own.facts.keypackage_ref;
+            if !staged.opens_key_package(&mls_ref(&keypackage_ref)?)? {
+                let (refs, when) = (std::slice::from_ref(&keypackage_ref), (now, command));
+                record_revoked(&staged, refs, RevokeReason::Withdrawn, when)?;
                 forget_private_keys(&staged, &keypackage_ref)?;
             }
         }

@@ -8,12 +8,12 @@ use keypool_client::{
     AuditFinding, Drift, LocalStore, MlsClient, OtherCopy, OwnStage, PoolConfig, Refresh,
     RefreshError,
 };
-use keypool_ledger::KeyPackageRef;
+use keypool_ledger::{Clock, KeyPackageRef, RevokeReason};
 
 use super::{
     people::{alice_and_absent_bob, now, published_to, reserve_for},
     service::{Mail, Service, run},
-    support::lose_a_package,
+    support::{lose_a_package, lose_all_packages},
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -333,5 +333,23 @@ fn two_refreshes_at_once_do_not_take_each_other_for_a_loss() {
         assert!(one.drift.is_none() && other.drift.is_none());
         assert_eq!(one.created + other.created, 4);
         agrees(&service, &bob).await;
+    });
+}
+
+/// Packages that were made and not uploaded have lost their keys: nothing of them can be offered, and the pool is
+/// refilled with others.
+#[test]
+fn packages_that_wait_for_their_upload_and_have_lost_their_keys_hold_nothing_up() {
+    run(async {
+        let service = Service::start();
+        let bob = service.device("bob", 0).await;
+        let made = bob.connection().pool().generate_and_store(3, service.clock.now()).unwrap();
+        lose_all_packages(bob.store());
+        assert_eq!(bob.refresh_now().await.unwrap().available, 32);
+        for lost in made {
+            let own = bob.store().package(lost.keypackage_ref()).unwrap();
+            assert_eq!(own.stage, OwnStage::Revoked { reason: RevokeReason::Withdrawn });
+        }
+        assert!(bob.connection().pool().check_up(service.clock.now()).unwrap().is_sound());
     });
 }

@@ -131,6 +131,7 @@ fn keys_and_their_errors_show_nothing() {
 
 /// A home of the first format holds keys in clear in a database that keeps all writes: to
 /// seal it now would hide that.
+#[cfg(feature = "sled-store")]
 #[test]
 fn a_home_from_before_the_sealing_is_refused() {
     #[derive(serde::Serialize)]

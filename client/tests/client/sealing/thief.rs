@@ -155,8 +155,22 @@ fn unwrap(cipher: &XChaCha20Poly1305, store: &[u8], number: u32, slot: &[u8]) ->
 /// The sealed values of a home's database, by their names.
 fn values(home: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let copy = tempfile::TempDir::new().unwrap();
-    super::super::support::copy(&home.join("store"), copy.path());
-    let db = sled::Config::new().path(copy.path()).flush_every_ms(None).open().unwrap();
+    super::super::support::copy(home, copy.path());
+    values_in(copy.path())
+}
+
+#[cfg(not(feature = "sled-store"))]
+fn values_in(home: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let db = rusqlite::Connection::open(home.join("store.sqlite")).unwrap();
+    let kinds = "SELECT key, value FROM keypool_store WHERE substr(key, 1, 1) IN (x'61', x'6f')";
+    let mut query = db.prepare(kinds).unwrap();
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[cfg(feature = "sled-store")]
+fn values_in(home: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let db = sled::Config::new().path(home.join("store")).flush_every_ms(None).open().unwrap();
     let mut values = Vec::new();
     for entry in db.scan_prefix(b"a").chain(db.scan_prefix(b"o")) {
         let (name, entry) = entry.unwrap();
