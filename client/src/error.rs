@@ -1,5 +1,6 @@
 //! Errors: one enum for each kind of operation. A variant is a reaction the caller has.
 
+mod bundles;
 mod delivery;
 mod exchange;
 mod invite;
@@ -16,6 +17,7 @@ use keypool_ledger::{GroupId, KeyPackageRef, PoolId, SignatureKey};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    bundles::{BundleDeleteError, BundleLoadError},
     delivery::{SendError, SyncError},
     exchange::ExchangeError,
     invite::{InviteError, UpdateError},

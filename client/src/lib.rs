@@ -82,9 +82,10 @@ pub use crate::{
     audit::{AuditFinding, Evidence, EvidenceKind, KeptCheckpoint, OwnerAudit, Severity},
     client::{CheckError, ClientOpenError, ClientOptions, MlsClient, PackageUse},
     error::{
-        AddError, BoxError, ConfigError, ExchangeError, GroupError, IdentityError, InviteError,
-        JoinError, KeyFate, MessageError, PackageCheck, PoolError, RecoveryError, RefreshError,
-        RegisterError, SealingError, SendError, StorageError, SyncError, UpdateError,
+        AddError, BoxError, BundleDeleteError, BundleLoadError, ConfigError, ExchangeError,
+        GroupError, IdentityError, InviteError, JoinError, KeyFate, MessageError, PackageCheck,
+        PoolError, RecoveryError, RefreshError, RegisterError, SealingError, SendError,
+        StorageError, SyncError, UpdateError,
     },
     mls::{
         connection::MlsConnection,
@@ -104,7 +105,7 @@ pub use crate::{
         },
         keypackage_pool::{
             CreatedPackage, DoctorReport, Issue, KeyPackagePool, PoolConfig, RefillCounts,
-            Replenishment, ServerStatus,
+            Replenishment, ReservationInfo, ServerStatus, StatusCounts,
         },
         membership::{
             Change, GroupMember, Joined, MlsMembership, OfferedPackage, PendingAdd, PendingCommit,
@@ -150,6 +151,7 @@ pub use keypool_ledger::{
 };
 pub use keypool_projections::{TimelineEntry, directory::Origin};
 pub use keypool_transparency::{NoteKey, TreeHash};
+pub use openmls::key_packages::KeyPackageBundle;
 
 /// The requests and replies of [`ApiClient`].
 pub use keypool_api as wire;

@@ -4,6 +4,7 @@
 mod client {
     mod answers;
     mod attempts;
+    mod bundles;
     mod contacts;
     mod copies;
     mod crashes;

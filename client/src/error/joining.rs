@@ -3,7 +3,7 @@
 use keypool_ledger::{GroupId, KeyPackageRef, RevokeReason};
 
 use super::{BoxError, ExchangeError, GroupError, StorageError};
-use crate::{ApiError, LeafContradiction};
+use crate::{ApiError, LeafContradiction, OwnStage};
 
 /// Why a Welcome could not be used. Nothing was written: private keys that were there still are.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +97,20 @@ pub enum KeyFate {
     NeverOurs,
     /// The history says that it should be here. The store has been damaged.
     Lost,
+}
+
+impl KeyFate {
+    /// The fate, by the device's own history, of a package whose keys are not there; `None` is the stage of one
+    /// that this device never made.
+    pub(crate) fn of(stage: Option<OwnStage>) -> Self {
+        match stage {
+            Some(OwnStage::Spent { group }) => Self::SpentBefore { group },
+            Some(OwnStage::Expired) => Self::Expired,
+            Some(OwnStage::Revoked { reason }) => Self::Revoked { reason },
+            Some(OwnStage::Created | OwnStage::Uploaded) => Self::Lost,
+            None => Self::NeverOurs,
+        }
+    }
 }
 
 impl std::fmt::Display for KeyFate {

@@ -1,5 +1,6 @@
 //! The device's pool: the lifecycle of its packages, and the size of a refill.
 
+mod bundles;
 mod config;
 mod doctor;
 mod last_resort;
@@ -17,7 +18,9 @@ use openmls::{
     extensions::ExtensionType,
     key_packages::{KeyPackage, KeyPackageBundle, Lifetime},
 };
-use openmls_traits::{OpenMlsProvider, storage::StorageProvider, types::Ciphersuite};
+use openmls_traits::{
+    OpenMlsProvider, crypto::OpenMlsCrypto, storage::StorageProvider, types::Ciphersuite,
+};
 use tls_codec::Serialize;
 
 pub(crate) use self::last_resort::{
@@ -26,6 +29,7 @@ pub(crate) use self::last_resort::{
 use self::status::{STATUS_RECORD, counts, server_status};
 pub(super) use self::status::{forget_server_status, record_server_status};
 pub use self::{
+    bundles::{ReservationInfo, StatusCounts},
     config::{PoolConfig, RefillCounts, Replenishment, ServerStatus},
     doctor::{DoctorReport, Issue},
 };
@@ -176,8 +180,7 @@ impl KeyPackagePool {
         }
         let bundle = builder.build(suite, &provider, signer.as_ref(), credential)?;
         let package = bundle.key_package();
-        let keypackage_ref = ledger_ref(&package.hash_ref(provider.crypto())?)?;
-        let facts = facts_of(keypackage_ref, package)?;
+        let facts = read_facts(provider.crypto(), package)?;
         Ok(CreatedPackage { facts, bytes: package.tls_serialize_detached()? })
     }
 
@@ -290,17 +293,15 @@ impl KeyPackagePool {
     /// Returns a [`StorageError`] if the store fails. Nothing has been deleted then.
     pub fn expire(&self, now: Timestamp) -> Result<Vec<KeyPackageRef>, StorageError> {
         let staged = self.store.stage()?;
-        let ended = staged.packages_where(|own| own.is_expired(now.before(CLOCK_SKEW)));
+        let ended = staged.packages_where(|own| own.stage.keeps_keys() && is_over(own, now));
         let command = fresh_command();
         let mut expired = Vec::new();
         for own in ended {
             let keypackage_ref = own.facts.keypackage_ref;
             if own.stage.is_live() {
-                let event = Event::Expired { keypackage_ref: keypackage_ref.clone() };
-                staged.record(event, now, command)?;
-                expired.push(keypackage_ref.clone());
-            }
-            if own.stage.keeps_keys() && has_private_keys(&staged, &keypackage_ref)? {
+                record_expired(&staged, &keypackage_ref, (now, command))?;
+                expired.push(keypackage_ref);
+            } else if has_private_keys(&staged, &keypackage_ref)? {
                 forget_private_keys(&staged, &keypackage_ref)?;
             }
         }
@@ -407,11 +408,22 @@ pub(super) fn record_spent(
     }
 }
 
+/// Records that a live package has expired, and removes its private keys, as part of an operation.
+fn record_expired(
+    staged: &Staged<'_>,
+    keypackage_ref: &KeyPackageRef,
+    (now, command): (Timestamp, CommandId),
+) -> Result<(), StorageError> {
+    staged.record(Event::Expired { keypackage_ref: keypackage_ref.clone() }, now, command)?;
+    forget_private_keys(staged, keypackage_ref)
+}
+
 /// Removes a package's private keys and the records beside them, as part of an operation.
 fn forget_private_keys(
     staged: &Staged<'_>,
     keypackage_ref: &KeyPackageRef,
 ) -> Result<(), StorageError> {
+    bundles::forget_reservation(staged, keypackage_ref);
     forget_attempts(staged, keypackage_ref);
     last_resort::forget_joined(staged, keypackage_ref);
     delete_private_keys(staged, keypackage_ref)
@@ -454,8 +466,18 @@ fn own_package(
     staged.package(keypackage_ref).ok_or_else(|| never_made().into())
 }
 
+/// The facts of a package, under the reference computed from its bytes.
+fn read_facts(crypto: &impl OpenMlsCrypto, package: &KeyPackage) -> Result<PackageFacts, BoxError> {
+    facts_of(ledger_ref(&package.hash_ref(crypto)?)?, package)
+}
+
 fn is_single_use(own: &OwnPackage) -> bool {
     !own.facts.last_resort
+}
+
+/// Whether a package's lifetime ended an hour ago or more: no inviter's clock takes it for valid.
+fn is_over(own: &OwnPackage, now: Timestamp) -> bool {
+    own.is_expired(now.before(CLOCK_SKEW))
 }
 
 /// Whether a package waits to be uploaded. One whose lifetime has not begun was made by a clock that

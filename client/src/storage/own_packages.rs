@@ -44,6 +44,17 @@ impl OwnStage {
         }
     }
 
+    /// The name of the event that leads to the stage.
+    pub(crate) const fn event_name(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Uploaded => "uploaded",
+            Self::Spent { .. } => "spent",
+            Self::Expired => "expired",
+            Self::Revoked { .. } => "revoked",
+        }
+    }
+
     /// The stage that an event leads to; `None` if it may not happen now.
     fn next(&self, event: &Event) -> Option<Self> {
         match (self, event) {

@@ -221,7 +221,7 @@ fn copy_with_flipped_byte(from: &TempDir, to: &TempDir, intact: &[u8], place: us
 }
 
 /// The server's log of a pool: the bytes of its envelopes.
-fn server_history(owner: &PoolId, events: &[Event]) -> Vec<Vec<u8>> {
+pub(crate) fn server_history(owner: &PoolId, events: &[Event]) -> Vec<Vec<u8>> {
     let log = MemoryLog::default();
     let stream = StreamId::Pool(owner.clone());
     let events: Vec<_> = events

@@ -20,7 +20,8 @@ use super::{
     record_revoked, stored_bytes,
 };
 use crate::{
-    OwnPackage, OwnStage, PoolError, Staged, StorageError, mls::membership::has_no_attempts_left,
+    OwnPackage, OwnStage, PoolError, Staged, StorageError,
+    mls::{CLOCK_SKEW, membership::has_no_attempts_left},
     storage::fresh_command,
 };
 
@@ -164,6 +165,17 @@ fn is_half_over(own: &OwnPackage, now: Timestamp) -> bool {
 pub(crate) fn keys_end(own: &OwnPackage, now: Timestamp) -> Timestamp {
     let end = own.facts.not_after;
     if own.facts.last_resort { end.min(now.after(KEYS_KEPT)) } else { end }
+}
+
+/// When the private keys of a package are needed no more: an hour after its lifetime, and a day after the withdrawal
+/// of one of last resort if that is sooner.
+pub(super) fn keys_needed_until(
+    staged: &Staged<'_>,
+    own: &OwnPackage,
+) -> Result<Timestamp, StorageError> {
+    let end = own.facts.not_after.after(CLOCK_SKEW);
+    let withdrawn = read(staged, &own.facts.keypackage_ref)?.withdrawn;
+    Ok(withdrawn.map_or(end, |at| end.min(at.after(KEYS_KEPT))))
 }
 
 /// Notes that a package was used, if it is one of last resort, as part of an operation.

@@ -15,7 +15,7 @@ use super::{
     welcome_attempts::{count_attempt, refuse_after_too_many},
 };
 use crate::{
-    BoxError, JoinError, KeyFate, OwnStage, Staged, StorageError,
+    BoxError, JoinError, KeyFate, Staged, StorageError,
     mls::{
         keypackage_pool::{
             has_private_keys, is_last_resort, note_joined, record_spent, was_joined,
@@ -205,7 +205,7 @@ fn own_part(staged: &Staged<'_>, welcome: &Welcome) -> Result<(KeyPackageRef, Ha
             let sealed = sealed.map_err(|err| JoinError::NotAWelcome(err.into()))?;
             return Ok((keypackage_ref, Hash::of(&sealed)));
         }
-        let fate = fate_of(staged, &keypackage_ref);
+        let fate = KeyFate::of(staged.package(&keypackage_ref).map(|own| own.stage));
         if missing.is_none() || fate != KeyFate::NeverOurs {
             missing = Some((keypackage_ref, fate));
         }
@@ -213,17 +213,6 @@ fn own_part(staged: &Staged<'_>, welcome: &Welcome) -> Result<(KeyPackageRef, Ha
     match missing {
         Some((keypackage_ref, fate)) => Err(JoinError::MissingPrivateKey { keypackage_ref, fate }),
         None => Err(JoinError::NotAWelcome("it is for nobody".into())),
-    }
-}
-
-/// The fate, by the device's own history, of a package whose keys are not there.
-fn fate_of(staged: &Staged<'_>, keypackage_ref: &KeyPackageRef) -> KeyFate {
-    match staged.package(keypackage_ref).map(|own| own.stage) {
-        Some(OwnStage::Spent { group }) => KeyFate::SpentBefore { group },
-        Some(OwnStage::Expired) => KeyFate::Expired,
-        Some(OwnStage::Revoked { reason }) => KeyFate::Revoked { reason },
-        Some(OwnStage::Created | OwnStage::Uploaded) => KeyFate::Lost,
-        None => KeyFate::NeverOurs,
     }
 }
 
