@@ -72,6 +72,22 @@ fn a_refill_fills_to_the_target_uploads_first_and_stays_below_the_cap() {
     QuickCheck::new().tests(10_000).quickcheck(property as fn(u8, u8, u8, (u8, u8, u8)) -> bool);
 }
 
+/// As decision 24 has it: with `<` a watermark of 0 would never be reached, and a refill less the reserved packages
+/// would leave an empty pool empty.
+#[test]
+fn an_empty_pool_is_refilled_with_any_watermark_and_however_many_are_reserved() {
+    fn property(reserved: u8, sizes: (u8, u8, u8)) -> bool {
+        let hard_cap = usize::from(sizes.0) + 1;
+        let target = 1 + usize::from(sizes.1) % hard_cap;
+        let low_watermark = usize::from(sizes.2) % target;
+        let config = PoolConfig { target, low_watermark, hard_cap, ..PoolConfig::default() };
+        let live = usize::from(reserved);
+        let needed = config.replenishment(RefillCounts { available: 0, live, pending: 0 });
+        config.is_low(0) && needed.create == target.min(hard_cap.saturating_sub(live))
+    }
+    QuickCheck::new().tests(10_000).quickcheck(property as fn(u8, (u8, u8, u8)) -> bool);
+}
+
 #[test]
 fn a_pool_grows_to_its_target_and_is_left_alone() {
     let bob = Device::new("bob/phone");
