@@ -3,9 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use keypool_api::{Base64, Code, UploadRequest};
-use keypool_client::{ApiError, PoolConfig, RefreshError, RegisterError, fresh_command};
+use keypool_client::{ApiError, MlsClient, PoolConfig, RefreshError, RegisterError, fresh_command};
 
-use super::service::{Service, run};
+use super::service::{Kill, Mail, Service, Side, run};
 
 const MINUTE: Duration = Duration::from_secs(61);
 
@@ -78,6 +78,32 @@ fn a_refresh_ends_alike_whichever_answers_are_lost() {
             let refresh = bob.refresh_key_packages().await.unwrap();
             assert_eq!((refresh.created, refresh.available), (32, 32), "lost {lost:?}");
             assert_eq!(bob.status().await.unwrap().counts.total, 32, "lost {lost:?}");
+        }
+    });
+}
+
+/// Its requests are 0 for the status, 1 for the history, 2 for the upload, 3 for the checkpoint.
+#[test]
+fn a_refill_goes_on_wherever_the_app_was_killed() {
+    run(async {
+        for number in 0..4 {
+            for side in [Side::Before, Side::After] {
+                let kill = Kill::Request(number, side);
+                let service = Service::start();
+                let bob = service.device("bob", 0).await;
+                let does = async |bob: &MlsClient<Mail>| drop(bob.refresh_key_packages().await);
+                service.kill("bob", kill, bob, does).await;
+                let bob = service.open("bob");
+                bob.refresh_key_packages().await.unwrap();
+                service.clock.advance(MINUTE);
+                let after = bob.refresh_key_packages().await.unwrap();
+                assert!(after.drift.is_none(), "{kill:?}: {:?}", after.drift);
+                let counts = bob.status().await.unwrap().counts;
+                assert_eq!((counts.available, counts.total), (32, 32), "{kill:?}");
+                let made = bob.own_history(None).unwrap();
+                let made = made.iter().filter(|entry| entry.event == "created").count();
+                assert_eq!(made, 32, "{kill:?}: none was made twice");
+            }
         }
     });
 }
