@@ -214,7 +214,8 @@ fn every_test_and_path_that_the_docs_name_exists() {
                 && !quoted.contains([' ', '*']);
             assert!(!is_path || root().join(quoted).exists(), "{}: {quoted}", page.display());
             // Shorter names, and those of fields and figures, are no tests' names.
-            let is_test = page.ends_with("threat-model.md")
+            let names_tests = page.ends_with("threat-model.md") || page.ends_with("scenarios.md");
+            let is_test = names_tests
                 && 4 <= quoted.matches('_').count()
                 && quoted.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             let known = || code.contains(&format!("fn {quoted}("));
