@@ -8,7 +8,10 @@ use openmls_traits::storage::StorageProvider;
 use tempfile::TempDir;
 use tls_codec::Deserialize;
 
-use super::support::{Device, copy, group, now};
+use super::{
+    storage::server_history,
+    support::{Device, copy, group, lose_a_package, now},
+};
 
 fn reference(of: &KeyPackageRef) -> openmls::ciphersuite::hash_ref::HashReference {
     let bytes = of.as_bytes();
@@ -127,6 +130,45 @@ fn a_damaged_slot_is_found_and_costs_one_package() {
         }
     }
     assert_eq!(costs, made.len() + 1, "each package once");
+}
+
+/// As a file system may do that puts an older block of the key file back.
+#[test]
+fn a_key_that_belongs_to_nothing_is_found_and_overwritten() {
+    let bob = Device::new("bob/laptop");
+    let made = refs(&bob, 1);
+    let keys = bob.home.path().join("keys");
+    let before = fs::read(&keys).unwrap();
+    bob.pool.mark_as_spent(&made[0], &group("g"), now()).unwrap();
+    assert!(bob.pool.check_up(now()).unwrap().is_sound());
+    let spent = fs::read(&keys).unwrap();
+    assert_ne!(before[4096..], spent[4096..], "its slot is overwritten");
+    fs::write(&keys, &before).unwrap();
+    let found = bob.pool.check_up(now()).unwrap();
+    assert_eq!(found.findings, [Issue::StaleSlots { count: 1 }]);
+    let repaired = bob.pool.repair(now()).unwrap().to_string();
+    assert_eq!(repaired, "1 slots of the key file hold keys that belong to nothing (repaired)\n");
+    assert!(bob.pool.check_up(now()).unwrap().is_sound());
+}
+
+#[test]
+fn a_package_without_keys_that_the_server_has_is_to_be_withdrawn_there() {
+    let bob = Device::new("bob/laptop");
+    let made = refs(&bob, 1);
+    bob.pool.mark_uploaded(&made, now(), fresh_command()).unwrap();
+    let facts = bob.store.package(&made[0]).unwrap().facts;
+    let told = server_history(bob.store.owner(), &[Event::Uploaded(facts)]);
+    let staged = bob.store.stage().unwrap();
+    staged.extend_mirror(&told).unwrap();
+    staged.commit().unwrap();
+    assert!(bob.pool.check_up(now()).unwrap().is_sound());
+    lose_a_package(&bob.store);
+    let repaired = bob.pool.repair(now()).unwrap();
+    assert_eq!(repaired.to_withdraw, made);
+    let line = format!("package {} is to be withdrawn from the server", made[0].short());
+    assert!(repaired.to_string().contains(&line), "{repaired}");
+    let again = bob.pool.check_up(now()).unwrap();
+    assert_eq!((again.findings, again.to_withdraw), (vec![], made), "until the server has done it");
 }
 
 #[test]

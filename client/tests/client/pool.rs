@@ -10,7 +10,7 @@ use keypool_ledger::{KeyPackageRef, RevokeReason, Timestamp};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 use tempfile::TempDir;
 
-use super::support::{Device, group, pool};
+use super::support::{Device, group, lose_a_package, pool};
 
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 const DAY: Duration = Duration::from_hours(24);
@@ -33,6 +33,9 @@ fn a_configuration_that_contradicts_itself_is_refused() {
     assert_eq!(PoolConfig { low_watermark: 32, ..good() }.validate(), Err(low));
     let lifetime = ConfigError::Lifetime { lifetime_s: 15 * 86_400 };
     assert_eq!(PoolConfig { lifetime: 15 * DAY, ..good() }.validate(), Err(lifetime));
+    let last_resort = ConfigError::LastResortLifetime { lifetime_s: 85 * 86_400 };
+    let lives_long = PoolConfig { last_resort_lifetime: 85 * DAY, ..good() };
+    assert_eq!(lives_long.validate(), Err(last_resort));
     let suites = |ciphersuites: &[u16]| {
         PoolConfig { ciphersuites: ciphersuites.to_vec(), ..good() }.validate()
     };
@@ -132,6 +135,18 @@ fn packages_whose_upload_failed_are_uploaded_again_before_new_ones_are_made() {
     made.sort_by(|a, b| a.keypackage_ref().cmp(b.keypackage_ref()));
     assert_eq!(pending, made, "the same bytes");
     assert!(bob.pool.pending_upload(START.after(14 * DAY)).unwrap().is_empty(), "unless ended");
+}
+
+#[test]
+fn a_package_whose_keys_are_lost_is_named_and_not_uploaded() {
+    let bob = Device::new("bob/phone");
+    let made = bob.pool.generate_and_store(1, START).unwrap();
+    lose_a_package(&bob.store);
+    let refused = bob.pool.pending_upload(START).unwrap_err();
+    let StorageError::Value { source, .. } = refused else { panic!("{refused}") };
+    let short = made[0].keypackage_ref().short();
+    assert_eq!(source.to_string(), format!("package {short} is missing"));
+    assert_eq!(format!("{:?}", made[0]), format!("CreatedPackage({short})"), "no bytes are shown");
 }
 
 #[test]

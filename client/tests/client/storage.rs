@@ -270,6 +270,46 @@ fn the_mirror_takes_only_what_continues_it() {
     assert!(matches!(gap, StorageError::MirrorRefused { version: 4, .. }), "{gap}");
 }
 
+/// The version fits and the history does not: it is of another pool, or of another chain.
+#[test]
+fn a_new_event_of_another_pool_or_another_chain_is_refused() {
+    let home = TempDir::new().unwrap();
+    let store = open(&home);
+    let foreign = server_history(&pool("bob"), &[uploaded(1)]);
+    let refused = store.stage().unwrap().extend_mirror(&foreign).unwrap_err().to_string();
+    assert!(refused.contains("it belongs to"), "{refused}");
+    let one = server_history(store.owner(), &[uploaded(1)]);
+    let other = server_history(store.owner(), &[uploaded(2), uploaded(3)]);
+    let staged = store.stage().unwrap();
+    staged.extend_mirror(&one).unwrap();
+    let refused = staged.extend_mirror(&other[1..]).unwrap_err().to_string();
+    assert!(refused.contains("it was chained to another event"), "{refused}");
+    drop(staged);
+    assert_eq!(store.mirror_head().version, 0);
+}
+
+#[test]
+fn a_record_of_another_type_is_an_error_that_names_it() {
+    let home = TempDir::new().unwrap();
+    let store = open(&home);
+    let staged = store.stage().unwrap();
+    staged.put_app_record("cooldown", &"soon").unwrap();
+    let refused = staged.app_record::<u64>("cooldown").unwrap_err();
+    assert!(
+        matches!(&refused, StorageError::Value { what, .. } if what == "cooldown"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_home_that_is_a_file_is_refused_by_its_name() {
+    let folder = TempDir::new().unwrap();
+    let home = folder.path().join("home");
+    fs::write(&home, b"no folder").unwrap();
+    let refused = LocalStore::open(&home, &pool("alice/phone")).unwrap_err();
+    assert!(matches!(&refused, StorageError::Folder { path, .. } if *path == home), "{refused}");
+}
+
 #[test]
 fn the_servers_history_is_folded_and_survives_a_restart() {
     let home = TempDir::new().unwrap();
