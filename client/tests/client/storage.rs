@@ -302,6 +302,20 @@ fn a_record_of_another_type_is_an_error_that_names_it() {
 }
 
 #[test]
+fn an_event_about_no_package_is_recorded_and_changes_none() {
+    let home = TempDir::new().unwrap();
+    let store = open(&home);
+    let staged = store.stage().unwrap();
+    staged.record(Event::Created(facts(1)), at(1), fresh_command()).unwrap();
+    staged.record(Event::DeviceRemoved {}, at(2), fresh_command()).unwrap();
+    staged.commit().unwrap();
+    drop(store);
+    let store = open(&home);
+    assert_eq!(store.history().unwrap().len(), 2);
+    assert_eq!(store.package(&facts(1).keypackage_ref).unwrap().stage, OwnStage::Created);
+}
+
+#[test]
 fn a_home_that_is_a_file_is_refused_by_its_name() {
     let folder = TempDir::new().unwrap();
     let home = folder.path().join("home");

@@ -149,9 +149,21 @@ fn a_home_from_before_the_sealing_is_refused() {
 }
 
 #[test]
+fn a_store_opens_with_the_key_that_it_was_changed_to_and_not_with_the_one_before() {
+    let (before, after) = (DeviceKey::from_bytes([1; 32]), passphrase("a word of the user's"));
+    let home = sealed_home(&before);
+    let store = open(&home, &before).unwrap();
+    store.change_device_key(&after).unwrap();
+    drop(store);
+    assert_eq!(number(&home, &after), Some(7));
+    insta::assert_snapshot!(refused(&home, &before), @"HOME is sealed with a passphrase, not with a key of the app; open it with that");
+}
+
+#[test]
 fn the_kind_of_file_system_is_told() {
     insta::assert_snapshot!(Erasure::Elsewhere("btrfs"), @"the file system (btrfs) may keep what is deleted");
     insta::assert_snapshot!(Erasure::InPlace, @"the file system overwrites what is deleted");
+    insta::assert_snapshot!(Erasure::Unknown, @"it is not known whether the file system overwrites");
     if Path::new("/dev/shm").is_dir() {
         let home = TempDir::new_in("/dev/shm").unwrap();
         assert_eq!(open(&home, &DeviceKey::in_file()).unwrap().erasure(), Erasure::InPlace);
