@@ -12,6 +12,12 @@ demo:
 test:
     cargo test --workspace --locked
 
+# Lines that no test runs, of the rules, the pools, the store and its pool: docs/scenarios.md names those that stay.
+# Needs `cargo install cargo-llvm-cov`; it adds the component llvm-tools. A build of its own, and half an hour.
+coverage:
+    cargo llvm-cov --no-report --locked -p keypool-projections -p keypool-server -p keypool-client
+    cargo llvm-cov report --show-missing-lines | grep -E '^Filename|^Uncovered|projections/src|server/src/(pools|keypackage_store)|client/src/(storage|mls/keypackage_pool)'
+
 # The chat on real terminals, driven by `expect` (Debian: apt-get install expect).
 e2e *TESTS:
     client/e2e_tests/run {{TESTS}}

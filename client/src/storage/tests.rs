@@ -9,7 +9,7 @@ mod sqlite;
 use keypool_ledger::{Event, Hash, KeyPackageRef, PackageFacts, PoolId, StreamId, Timestamp};
 use tempfile::TempDir;
 
-use super::{LocalStore, chain, engine::Engine, fresh_command, keys};
+use super::{DeviceKey, LocalStore, chain, engine::Engine, fresh_command, keys};
 use crate::StorageError;
 
 fn owner() -> PoolId {
@@ -90,6 +90,8 @@ fn a_store_that_failed_to_write_takes_no_more() {
     let store = LocalStore::open(home.path(), &owner()).unwrap();
     store.lock().stopped = true;
     assert!(matches!(store.stage(), Err(StorageError::Stopped)));
+    let changed = store.change_device_key(&DeviceKey::in_file());
+    assert!(matches!(changed, Err(StorageError::Stopped)));
 }
 
 #[test]
