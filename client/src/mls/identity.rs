@@ -16,7 +16,12 @@ use openmls::{
     prelude::{Capabilities, ExtensionType},
 };
 use openmls_basic_credential::SignatureKeyPair;
-use openmls_traits::{OpenMlsProvider, crypto::OpenMlsCrypto, signatures::Signer};
+use openmls_traits::{
+    OpenMlsProvider,
+    crypto::OpenMlsCrypto,
+    signatures::{Signer, SignerError},
+    types::SignatureScheme,
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::credentials::{
@@ -190,6 +195,17 @@ impl DeviceIdentity {
     pub(crate) fn credential_with(&self, pair: &SignatureKeyPair) -> CredentialWithKey {
         let signature_key = pair.public().into();
         CredentialWithKey { credential: self.credential().as_mls().clone(), signature_key }
+    }
+}
+
+/// Signs as the device, for an app that has `OpenMLS` groups of its own.
+impl Signer for DeviceIdentity {
+    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
+        Ok(self.keys().sign(payload))
+    }
+
+    fn signature_scheme(&self) -> SignatureScheme {
+        SIGNATURE_SCHEME
     }
 }
 

@@ -31,7 +31,7 @@ impl SqliteDatabase {
     /// # Errors
     ///
     /// Returns SQLite's error if the table cannot be made or the settings of the connection not be changed.
-    pub fn over(connection: Connection) -> Result<Self, BoxError> {
+    pub fn over(connection: Connection) -> Result<Self, rusqlite::Error> {
         connection.busy_timeout(BUSY_WAIT)?;
         connection.pragma_update(None, "synchronous", "EXTRA")?;
         connection.execute_batch(
@@ -48,7 +48,10 @@ impl SqliteDatabase {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             Self::over(connection)
         };
-        open().map_err(|source| StorageError::Damaged { path: path.to_path_buf(), source })
+        open().map_err(|source: rusqlite::Error| StorageError::Damaged {
+            path: path.to_path_buf(),
+            source: source.into(),
+        })
     }
 
     /// The database in the home's own file, which is made if it is not there. What a move has left of another
