@@ -33,7 +33,11 @@ use self::{
     signer::{frontend_device, is_frontend},
 };
 use crate::{
-    keypackage_store::Idempotency, pools::ClockState, problem::Failure, request_log::note_caller,
+    keypackage_store::Idempotency,
+    pools::ClockState,
+    problem::Failure,
+    request_log::note_caller,
+    routes::{route_of, unversioned},
     state::State,
 };
 
@@ -243,7 +247,7 @@ impl FromRequest for AuthenticatedWrite {
         Box::pin(async move {
             let state = State::of(&request)?;
             let head = BodyHead::of(&request, state.body_bytes_max)?;
-            state.disk.check(&request.match_pattern().unwrap_or_default())?;
+            state.disk.check(&route_of(&request).unwrap_or_default())?;
             let claim = counted_claim(&request, state)?;
             let pool = match &claim {
                 SenderClaim::Named(pool) => pool.clone(),
@@ -271,7 +275,7 @@ impl FromRequest for UnregisteredCaller {
         Box::pin(async move {
             let state = State::of(&request)?;
             let head = BodyHead::of(&request, state.body_bytes_max)?;
-            state.disk.check(&request.match_pattern().unwrap_or_default())?;
+            state.disk.check(&route_of(&request).unwrap_or_default())?;
             let claim = counted_claim(&request, state)?;
             let SenderClaim::Signed(presented) = &claim else {
                 return Err(AuthenticationError::Missing.into());
@@ -464,10 +468,11 @@ fn header<'a>(
     }
 }
 
-/// The digest of a request: method, path, caller and body, each with its length before it.
+/// The digest of a request: method, path without the version, caller and body, each with its length before it.
+/// So a request that is repeated with the version is the same one.
 fn request_digest(request: &HttpRequest, caller: &str, body: &ReceivedBody) -> Hash {
     let method: &Method = request.method();
-    let path = request.uri().path();
+    let path = unversioned(request.uri().path());
     let parts = [method.as_str().as_bytes(), path.as_bytes(), caller.as_bytes(), &body.bytes];
     let mut bytes = Vec::new();
     for part in parts {

@@ -7,7 +7,7 @@ mod shared;
 use std::sync::LazyLock;
 
 use actix_web::{HttpResponse, http::header::ContentType};
-use keypool_api::{EventView, LastResortNotice, LevelNotice, Problem};
+use keypool_api::{API_PREFIX, EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
 use self::{fields::Fields, shared::SharedParts};
@@ -25,6 +25,7 @@ use crate::routes::{
             (RFC 9457) with a stable `code`.",
         license(name = "MIT OR Apache-2.0"),
     ),
+    servers((url = API_PREFIX, description = "Version 1. Older clients ask without it.")),
     paths(
         devices::register,
         devices::rotate,

@@ -32,6 +32,7 @@ use crate::{
     connections::refusal,
     metrics::ServedRequest,
     problem::{Failure, ReachedLimit},
+    routes::route_of,
     state::State,
 };
 
@@ -141,7 +142,7 @@ fn served(response: &ServiceResponse<impl MessageBody>, seconds: f64) -> ServedR
     };
     let extensions = response.response().extensions();
     ServedRequest {
-        route: request.match_pattern().unwrap_or_else(|| "unmatched".to_owned()),
+        route: route_of(request).unwrap_or_else(|| "unmatched".to_owned()),
         method,
         status: response.status().as_u16(),
         seconds,

@@ -23,14 +23,36 @@ use actix_web::{
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
+use keypool_api::API_PREFIX;
 
 use crate::{
     admin_guard::middleware::guard,
-    problem::{no_such_path, wrong_method},
+    problem::{no_such_path, no_such_public_path, wrong_method},
 };
 
-/// Adds the public routes.
+/// The pattern of the route that a request has reached, without the version of the API; `None` if it has
+/// reached none.
+pub(crate) fn route_of(request: &HttpRequest) -> Option<String> {
+    request.match_pattern().map(|pattern| unversioned(&pattern).to_owned())
+}
+
+/// A path without the version of the API at its start.
+pub(crate) fn unversioned(path: &str) -> &str {
+    path.strip_prefix(API_PREFIX).filter(|rest| rest.starts_with('/')).unwrap_or(path)
+}
+
+/// Adds the public routes: those of the API with its version, and without it for older clients.
 pub(crate) fn public(config: &mut ServiceConfig) {
+    config
+        .service(web::scope(API_PREFIX).configure(api))
+        .configure(api)
+        .service(get("/openapi.json", crate::openapi::openapi))
+        .configure(health)
+        .default_service(web::to(no_such_public_path));
+}
+
+/// Adds the routes of the API.
+fn api(config: &mut ServiceConfig) {
     config
         .service(post("/devices", devices::register))
         .service(post("/devices/rotate", devices::rotate))
@@ -68,10 +90,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .service(get("/ledger/time", ledger::time))
         .service(get("/ledger/tile/{path:.*}", ledger::tile))
         .service(get("/ledger/proof/inclusion", ledger::inclusion))
-        .service(get("/ledger/proof/consistency", ledger::consistency))
-        .service(get("/openapi.json", crate::openapi::openapi))
-        .configure(health)
-        .default_service(web::to(no_such_path));
+        .service(get("/ledger/proof/consistency", ledger::consistency));
 }
 
 /// Adds the routes of the operator's own listener.

@@ -16,6 +16,9 @@ mod store;
 #[path = "server/surface.rs"]
 mod surface;
 
+#[path = "server/versions.rs"]
+mod versions;
+
 #[path = "server/problems.rs"]
 mod problems;
 

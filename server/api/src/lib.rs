@@ -63,6 +63,9 @@ pub use self::{
     webhook::{WebhookBatch, WebhookEvent, WebhookKind},
 };
 
+/// The start of the path of each route, with the version of the API.
+pub const API_PREFIX: &str = "/v1";
+
 /// The header of each answer with the server's time, in Unix milliseconds.
 pub const TIME_HEADER: &str = "keypool-time";
 

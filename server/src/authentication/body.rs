@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::header;
-use crate::{problem::Failure, state::State};
+use crate::{problem::Failure, routes::route_of, state::State};
 
 /// The largest body of a request that carries neither packages nor messages.
 const SMALL_BYTES_MAX: usize = 64 * 1024;
@@ -99,7 +99,7 @@ pub(super) struct BodyHead {
 impl BodyHead {
     /// Reads the head, and refuses a body that says it is larger than its route takes.
     pub(super) fn of(request: &HttpRequest, bytes_max: usize) -> Result<Self, Failure> {
-        let large = request.match_pattern().is_some_and(|route| LARGE.contains(&route.as_str()));
+        let large = route_of(request).is_some_and(|route| LARGE.contains(&route.as_str()));
         let bytes_max = if large { bytes_max } else { bytes_max.min(SMALL_BYTES_MAX) };
         let declared = header(request.headers(), "content-length")?;
         let declared = declared.and_then(|text| text.parse::<usize>().ok());

@@ -6,13 +6,14 @@ use utoipa::{
         Content, OpenApi, Ref, RefOr, Required, ResponseBuilder,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
         schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type},
+        server::Server,
     },
 };
 
 use crate::problem::PROBLEM_JSON;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-/// The probes list each of their answers.
+/// The probes list each of their answers, and have no version.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// The addresses that take nothing from the caller, so that nothing is refused there.
 const NEVER_REFUSED: [&str; 2] = ["/ledger/key", "/ledger/checkpoint"];
@@ -22,9 +23,12 @@ pub(super) struct SharedParts;
 
 impl Modify for SharedParts {
     fn modify(&self, document: &mut OpenApi) {
-        let described = document.paths.paths.iter_mut();
-        for (path, item) in described.filter(|(path, _)| !PROBES.contains(&path.as_str())) {
+        for (path, item) in &mut document.paths.paths {
             let PathItem { get, post, .. } = item;
+            if PROBES.contains(&path.as_str()) {
+                get.iter_mut().for_each(|probe| probe.servers = Some(vec![Server::new("/")]));
+                continue;
+            }
             for operation in [get, &mut *post].into_iter().flatten() {
                 add_problem(operation, "5XX", "Failed");
                 if !NEVER_REFUSED.contains(&path.as_str()) {

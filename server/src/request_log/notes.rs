@@ -7,6 +7,7 @@ use keypool_ledger::{GroupId, PoolId};
 
 use crate::{
     problem::{Failure, ReachedLimit},
+    routes::route_of,
     state::State,
 };
 
@@ -79,10 +80,8 @@ fn target(user: &str, device: Option<&str>) -> String {
 pub(super) fn notes_of(response: &ServiceResponse<impl MessageBody>) -> RequestNotes {
     let request = response.request();
     let mut notes = request.extensions().get::<RequestNotes>().cloned().unwrap_or_default();
-    let owns = matches!(
-        request.match_pattern().as_deref(),
-        Some("/keypackages/upload" | "/keypackages/rotate")
-    );
+    let owns =
+        matches!(route_of(request).as_deref(), Some("/keypackages/upload" | "/keypackages/rotate"));
     if owns && notes.target.is_none() {
         notes.target = notes.caller.as_ref().map(ToString::to_string);
     }
@@ -97,7 +96,7 @@ pub(super) fn record_refusals(
     request_id: &str,
 ) {
     let request = response.request();
-    let route = request.match_pattern().filter(|route| RECORDED.contains(&route.as_str()));
+    let route = route_of(request).filter(|route| RECORDED.contains(&route.as_str()));
     let (Some(route), Some(record), Ok(store)) = (route, state.refusals.get(), state.store())
     else {
         return;
