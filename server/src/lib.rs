@@ -9,6 +9,8 @@ mod admission;
 
 mod connections;
 
+mod cors;
+
 mod disk;
 
 mod history_reads;
@@ -55,6 +57,7 @@ mod openapi;
 pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, X509Roots, X509RootsError, admit},
     connections::TooFewDescriptors,
+    cors::{CorsOrigin, CorsOriginError},
     disk::LowWater,
     keypackage_store::{
         AwaitPackages, Held, Idempotency, KeyPackageStore, ManyReservations, Reconciled, Recovered,

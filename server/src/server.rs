@@ -20,7 +20,7 @@ use std::{
 use actix_web::{
     App, HttpServer,
     dev::ServerHandle,
-    middleware::from_fn,
+    middleware::{Condition, from_fn},
     web::{Data, ServiceConfig},
 };
 use keypool_ledger::{Clock, SledLog};
@@ -38,6 +38,7 @@ use crate::{
     connections::{
         Bounds, Connections, TooFewDescriptors, close_stalled_readers, raise_descriptor_limit,
     },
+    cors::cors,
     disk::Disk,
     history_reads::HistoryReads,
     home_copies::HomeCopies,
@@ -284,7 +285,7 @@ struct Site {
     connections: usize,
     routes: fn(&mut ServiceConfig),
     /// Set where connections are those of clients.
-    counts: bool,
+    is_public: bool,
 }
 
 /// The listeners, the followers of the log, and the ledger's key.
@@ -331,9 +332,9 @@ impl RunningServer {
             .workers
             .unwrap_or_else(|| thread::available_parallelism().map_or(1, std::num::NonZero::get));
         let connections = self.state.connections.bounds().accepted_by_each(workers);
-        let public = Site { workers, connections, routes: routes::public, counts: true };
+        let public = Site { workers, connections, routes: routes::public, is_public: true };
         let (workers, connections) = (1, ADMIN_CONNECTIONS_MAX);
-        let admin = Site { workers, connections, routes: routes::admin, counts: false };
+        let admin = Site { workers, connections, routes: routes::admin, is_public: false };
         let public = self.serve(listeners.0, public)?;
         let admin = self.serve(listeners.1, admin)?;
         let handles = [public, admin];
@@ -399,13 +400,16 @@ impl RunningServer {
     fn serve(
         &self,
         listener: TcpListener,
-        Site { workers, connections, routes, counts }: Site,
+        Site { workers, connections, routes, is_public }: Site,
     ) -> Result<ServerHandle, StartError> {
         let state = self.state.clone();
         let connected = self.state.clone();
         let address = address_of(&listener, self.settings.listen)?;
-        let app =
-            move || App::new().app_data(state.clone()).wrap(from_fn(observe)).configure(routes);
+        let origins = if is_public { self.settings.cors_origins.clone() } else { Vec::new() };
+        let app = move || {
+            let cors = Condition::new(!origins.is_empty(), cors(&origins));
+            App::new().app_data(state.clone()).wrap(cors).wrap(from_fn(observe)).configure(routes)
+        };
         let server = HttpServer::new(app)
             .disable_signals()
             .keep_alive(KEEP_ALIVE)
@@ -416,7 +420,7 @@ impl RunningServer {
             .max_connections(connections)
             .workers(workers)
             .on_connect(move |connection, data| {
-                if counts {
+                if is_public {
                     let State { connections, addresses, metrics, .. } = connected.get_ref();
                     connections.admit(connection, (addresses, metrics), data);
                 }

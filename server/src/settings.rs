@@ -21,6 +21,7 @@ pub use self::{
 use crate::{
     admission::{AdmissionRules, X509Roots},
     authentication::BodyBudget,
+    cors::CorsOrigin,
     disk::LowWater,
     registration::RegistrationSettings,
     webhook::WebhookUrl,
@@ -43,6 +44,8 @@ pub struct Settings {
     /// The names clients reach the server by, with the port unless it is the scheme's own; if empty,
     /// the listening address and `localhost`.
     pub public_names: Vec<String>,
+    /// The origins of web pages that may use the API from a browser; none by default.
+    pub cors_origins: Vec<CorsOrigin>,
     /// The URL of the app's backend that events are posted to; `None` if there is none.
     pub webhook: Option<WebhookUrl>,
     /// How long a request to it may take.
@@ -117,6 +120,7 @@ impl Default for Settings {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             admin_token_file: None,
             public_names: Vec::new(),
+            cors_origins: Vec::new(),
             webhook: None,
             webhook_timeout: Duration::from_secs(10),
             data: PathBuf::from("./keypool-data"),
@@ -173,6 +177,7 @@ impl From<Options> for Settings {
             admin_listen: said.admin_listen.unwrap_or(usual.admin_listen),
             admin_token_file: said.admin_token_file.or(usual.admin_token_file),
             public_names: said.public_name.unwrap_or(usual.public_names),
+            cors_origins: said.cors_origin.unwrap_or(usual.cors_origins),
             webhook: said.webhook.or(usual.webhook),
             data: said.data.unwrap_or(usual.data),
             disk_low_water: said.disk_low_water.unwrap_or(usual.disk_low_water),

@@ -19,6 +19,9 @@ mod surface;
 #[path = "server/versions.rs"]
 mod versions;
 
+#[path = "server/cors.rs"]
+mod cors;
+
 #[path = "server/problems.rs"]
 mod problems;
 

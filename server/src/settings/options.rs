@@ -18,7 +18,9 @@ use super::{
     SettingsError,
     rates::{duration, rate, read_duration, read_rate},
 };
-use crate::{disk::LowWater, registration::RegistrationPolicy, webhook::WebhookUrl};
+use crate::{
+    cors::CorsOrigin, disk::LowWater, registration::RegistrationPolicy, webhook::WebhookUrl,
+};
 
 /// Settings as they are written on the command line, in the environment or in a file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -37,6 +39,10 @@ pub struct Options {
     /// given several times [default: the listening address and localhost]
     #[arg(long, env = "KEYPOOL_PUBLIC_NAME", value_name = "NAME", value_delimiter = ',')]
     pub public_name: Option<Vec<String>>,
+    /// An origin of web pages that may use the API from a browser, such as https://app.example; may be given
+    /// several times [default: none]
+    #[arg(long, env = "KEYPOOL_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors_origin: Option<Vec<CorsOrigin>>,
     /// A URL of the app's backend, to which the server posts why to wake a device: https, or http to a loopback
     /// address
     #[arg(long, env = "KEYPOOL_WEBHOOK", value_name = "URL")]
@@ -259,6 +265,7 @@ impl Options {
             admin_listen: self.admin_listen.or(file.admin_listen),
             admin_token_file: self.admin_token_file.or(file.admin_token_file),
             public_name: self.public_name.or(file.public_name),
+            cors_origin: self.cors_origin.or(file.cors_origin),
             webhook: self.webhook.or(file.webhook),
             data: self.data.or(file.data),
             disk_low_water: self.disk_low_water.or(file.disk_low_water),
