@@ -1,6 +1,10 @@
 //! The description of the API, made from the handlers and the types on the wire.
 
+mod bodies;
+
 mod fields;
+
+mod security;
 
 mod shared;
 
@@ -10,7 +14,7 @@ use actix_web::{HttpResponse, http::header::ContentType};
 use keypool_api::{API_PREFIX, EventView, LastResortNotice, LevelNotice, Problem};
 use utoipa::{OpenApi, openapi::PathItem};
 
-use self::{fields::Fields, shared::SharedParts};
+use self::{bodies::Bodies, fields::Fields, security::Security, shared::SharedParts};
 use crate::routes::{
     delivery, devices, directory, keypackages, ledger, operations, policy, recovery,
 };
@@ -69,7 +73,7 @@ use crate::routes::{
         operations::readyz,
     ),
     components(schemas(Problem, EventView, LastResortNotice, LevelNotice)),
-    modifiers(&Fields, &SharedParts),
+    modifiers(&Fields, &SharedParts, &Security, &Bodies),
     tags(
         (name = "devices", description = "Which key speaks for which device"),
         (name = "keypackages", description = "The packages of a device"),

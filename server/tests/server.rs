@@ -22,6 +22,9 @@ mod versions;
 #[path = "server/cors.rs"]
 mod cors;
 
+#[path = "server/description.rs"]
+mod description;
+
 #[path = "server/problems.rs"]
 mod problems;
 
