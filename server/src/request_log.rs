@@ -21,7 +21,7 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use keypool_api::{Code, Problem, TIME_HEADER};
+use keypool_api::{Code, Problem, REQUEST_ID_HEADER, TIME_HEADER};
 use keypool_ledger::KeyPackageRef;
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The header that follows a request through all logs.
-pub(crate) const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
 
 /// The header with the server's time, in Unix milliseconds.
 const TIME: HeaderName = HeaderName::from_static(TIME_HEADER);
@@ -112,7 +112,7 @@ fn named(
 /// Adds the request's id and the server's time to an answer.
 fn set_headers(headers: &mut HeaderMap, id: &str, state: Option<&Data<State>>) {
     if let Ok(value) = HeaderValue::from_str(id) {
-        headers.insert(HeaderName::from_static(REQUEST_ID), value);
+        headers.insert(REQUEST_ID, value);
     }
     if let Some(state) = state {
         headers.insert(TIME, state.clock.now().as_millis().into());

@@ -69,6 +69,9 @@ pub const API_PREFIX: &str = "/v1";
 /// The header of each answer with the server's time, in Unix milliseconds.
 pub const TIME_HEADER: &str = "keypool-time";
 
+/// The header with the id of a request, which follows it through all logs.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+
 /// Bytes that travel as base64 with padding (RFC 4648 section 4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
