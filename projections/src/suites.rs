@@ -1,12 +1,12 @@
-//! The ciphersuites of RFC 9420, as far as a pool needs them.
+//! The ciphersuites of RFC 9420 and the hybrid ones of draft-ietf-mls-pq-ciphersuites, as far as a pool needs them.
 
 /// The signature scheme of the keys that are registered for devices.
 pub const ED25519: u16 = 0x0807;
 
-/// The signature scheme of a ciphersuite, RFC 9420 section 17.1; `None` for a suite of another document.
+/// The signature scheme of a ciphersuite, RFC 9420 section 17.1 and the draft; `None` for a suite of another document.
 pub(crate) const fn signature_scheme(ciphersuite: u16) -> Option<u16> {
     match ciphersuite {
-        1 | 3 => Some(ED25519),
+        1 | 3 | 0x004e | 0x004f => Some(ED25519),
         2 => Some(0x0403),
         4 | 6 => Some(0x0808),
         5 => Some(0x0603),

@@ -74,7 +74,7 @@ pub struct AdmissionRules {
 
 impl Default for AdmissionRules {
     /// 16 KiB, 14 days and an hour, 84 days and an hour for a last resort, an hour of skew, two minutes of
-    /// life, ciphersuites 1, 2 and 3.
+    /// life, ciphersuites 1, 2 and 3, and the hybrid ones 0x004E and 0x004F.
     fn default() -> Self {
         Self {
             package_bytes_max: 16 * 1024,
@@ -82,7 +82,7 @@ impl Default for AdmissionRules {
             last_resort_lifetime_max: Duration::from_hours(84 * 24 + 1),
             clock_skew_max: Duration::from_hours(1),
             life_left_min: Duration::from_mins(2),
-            ciphersuites: vec![1, 2, 3],
+            ciphersuites: vec![1, 2, 3, 0x004e, 0x004f],
             x509_roots: None,
         }
     }

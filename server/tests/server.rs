@@ -25,6 +25,9 @@ mod cors;
 #[path = "server/description.rs"]
 mod description;
 
+#[path = "server/suites.rs"]
+mod suites;
+
 #[path = "server/problems.rs"]
 mod problems;
 

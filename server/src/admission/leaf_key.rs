@@ -1,6 +1,6 @@
 //! Check 11: whose signature key stands in the leaf.
 //!
-//! The keys that speak for devices are Ed25519 keys, and so is the key in a leaf of ciphersuites 1 and 3:
+//! The keys that speak for devices are Ed25519 keys, and so is the key in a leaf of ciphersuites 1, 3, 0x004E and 0x004F:
 //! it must be the registered one, unless the device has declared another one. In a leaf of ciphersuite 2
 //! stands a P-256 key. The device's key has declared it before, by a statement: the pool refuses packages of
 //! every other one.

@@ -67,13 +67,14 @@ fn set_lifetime(content: &mut KeyPackageContent, not_before: u64, not_after: u64
 
 #[test]
 fn a_good_package_of_each_ciphersuite_is_admitted() {
-    for suite in [1, 2, 3] {
+    for suite in [1, 2, 3, 0x004e, 0x004f] {
         let maker = Maker::new(suite);
         let package = bytes(&maker.sign(maker.content()));
         let admitted = admitted(&maker, &package).unwrap();
         assert_eq!(admitted.bytes, package);
         assert_eq!(admitted.facts.ciphersuite, suite);
-        assert_eq!(admitted.facts.keypackage_ref.as_bytes().len(), 32);
+        let ref_len = if suite == 0x004e { 48 } else { 32 };
+        assert_eq!(admitted.facts.keypackage_ref.as_bytes().len(), ref_len);
         assert_eq!(admitted.facts.not_after.as_secs(), NOW.as_secs() + 14 * 24 * 3600);
         assert_eq!(admitted.facts.init_key, Hash::of(maker.hpke_key(1).as_slice()));
         assert!(!admitted.facts.last_resort);
@@ -151,7 +152,8 @@ fn both_marks_of_a_last_resort_are_read() {
 #[test]
 fn a_package_that_openmls_made_is_admitted_with_the_reference_openmls_gives_it() {
     let provider = OpenMlsRustCrypto::default();
-    for suite in provider.crypto().supported_ciphersuites() {
+    for suite in rules().ciphersuites {
+        let suite = Ciphersuite::try_from(suite).unwrap();
         let signer = SignatureKeyPair::new(suite.signature_algorithm()).unwrap();
         for last_resort in [false, true] {
             let package = openmls_package(&provider, suite, &signer, last_resort);
@@ -215,7 +217,7 @@ fn check_3_protocol() {
         content.version = 2;
     });
     for suite in [0, 4, 7, 77, 0x1a1a] {
-        let detail = format!("ciphersuite {suite} is not accepted here; [1, 2, 3] are");
+        let detail = format!("ciphersuite {suite} is not accepted here; [1, 2, 3, 78, 79] are");
         check_spoiled(Check::Protocol, &detail, |content| {
             content.ciphersuite = suite;
             capabilities(content).ciphersuites.push(suite);

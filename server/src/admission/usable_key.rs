@@ -3,6 +3,10 @@
 //! HPKE cannot encrypt to a key of another length than its KEM's, to a point outside the curve, or to a
 //! point of small order on Curve25519, with which every shared secret is zero (RFC 9180 section 7.1.4).
 //! Looking for these costs a small part of a trial encryption, and finds the same keys.
+//!
+//! A key of X-Wing is one of ML-KEM-768 and one of X25519. The first must have coefficients below its modulus
+//! (FIPS 203 section 7.2), which the trial encryption finds. It takes each point as the second; one of small
+//! order would leave the secrecy to ML-KEM alone, so it is refused here as elsewhere.
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::{
@@ -15,6 +19,8 @@ use super::{AdmissionContext, AdmissionError, Check, refuse};
 /// Bytes of a P-256 key: a point that is not compressed (RFC 9180 section 7.1.1). The library would take a
 /// compressed one as well.
 const P256_KEY_BYTES: usize = 65;
+/// Bytes of an X25519 key.
+const X25519_KEY_BYTES: usize = 32;
 
 /// Refuses a key that nobody can encrypt to.
 pub(super) fn check_usable(
@@ -34,6 +40,7 @@ pub(super) fn is_usable(key: &[u8], suite: Ciphersuite, crypto: &RustCrypto) -> 
     match suite.hpke_kem_algorithm() {
         HpkeKemType::DhKem25519 => is_usable_x25519(key),
         HpkeKemType::DhKemP256 => is_usable_p256(key),
+        HpkeKemType::XWingKemDraft6 => is_usable_x_wing(key, suite, crypto),
         _ => can_seal(key, suite, crypto),
     }
 }
@@ -44,10 +51,16 @@ fn is_usable_p256(key: &[u8]) -> bool {
 
 /// X25519 ignores the highest bit of a key and takes the rest modulo 2²⁵⁵ − 19.
 fn is_usable_x25519(key: &[u8]) -> bool {
-    let Ok(mut point) = <[u8; 32]>::try_from(key) else { return false };
+    let Ok(mut point) = <[u8; X25519_KEY_BYTES]>::try_from(key) else { return false };
     let [.., last] = &mut point;
     *last &= 0x7f;
     !SMALL_ORDER.contains(&point)
+}
+
+/// The X25519 key is at the end. The trial finds a wrong length.
+fn is_usable_x_wing(key: &[u8], suite: Ciphersuite, crypto: &RustCrypto) -> bool {
+    let point = key.split_last_chunk::<X25519_KEY_BYTES>();
+    point.is_some_and(|(_, point)| is_usable_x25519(point)) && can_seal(key, suite, crypto)
 }
 
 /// Encrypts a word to a key.

@@ -109,7 +109,7 @@ pub struct Options {
     #[arg(long, env = "KEYPOOL_LAST_RESORT_LIFETIME_MAX", value_name = "TIME", value_parser = duration)]
     #[serde(deserialize_with = "read_duration")]
     pub last_resort_lifetime_max: Option<Duration>,
-    /// A ciphersuite that is welcome, by number; may be given several times [default: 1 2 3]
+    /// A ciphersuite that is welcome, by number; may be given several times [default: 1 2 3 78 79]
     #[arg(long, env = "KEYPOOL_CIPHERSUITE", value_name = "NUMBER", value_delimiter = ',')]
     pub ciphersuite: Option<Vec<u16>>,
     /// A PEM file of authorities: the chain of an X.509 credential must lead to one of them, and its

@@ -111,11 +111,11 @@ impl Auditor {
     }
 }
 
-/// Whether RFC 9420, section 17.1, lets `scheme` sign packages of a ciphersuite. Any scheme may sign those of
+/// Whether RFC 9420, section 17.1, or draft-ietf-mls-pq-ciphersuites lets `scheme` sign packages of a ciphersuite. Any scheme may sign those of
 /// a ciphersuite of another document.
 const fn may_be_signed_by(ciphersuite: u16, scheme: u16) -> bool {
     match ciphersuite {
-        1 | 3 => scheme == 0x0807,
+        1 | 3 | 0x004e | 0x004f => scheme == 0x0807,
         2 => scheme == 0x0403,
         4 | 6 => scheme == 0x0808,
         5 => scheme == 0x0603,

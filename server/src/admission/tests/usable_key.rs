@@ -120,3 +120,42 @@ fn random_keys_are_judged_as_by_a_trial() {
         assert!(!check_agrees(2, &noise));
     }
 }
+
+#[test]
+fn a_hybrid_key_is_usable_if_both_its_halves_are() {
+    for suite in [0x004e, 0x004f] {
+        let maker = Maker::new(suite);
+        let usable = |key: &[u8]| is_usable(key, maker.suite, &RustCrypto::default());
+        for seed in 0..20 {
+            assert!(usable(maker.hpke_key(seed).as_slice()));
+        }
+        let good = maker.hpke_key(1).as_slice().to_vec();
+        assert_eq!(good.len(), 1184 + 32);
+        for len in [0, 31, 32, 33, 1184, 1215] {
+            assert!(!usable(&good[..len]), "{len}");
+            assert!(!usable(&good[good.len() - len..]), "{len}");
+        }
+        assert!(!usable(&[good.as_slice(), &[0]].concat()));
+        // A coefficient has 12 bits and is below 3329; the two of three bytes, at both ends.
+        let unreduced = |place: usize, bytes: [u8; 3]| {
+            let mut key = good.clone();
+            key[place..place + 3].copy_from_slice(&bytes);
+            key
+        };
+        for place in [0, 3, 384, 1149] {
+            for coefficient in [3329_u16, 3330, 4095] {
+                let [low, high] = coefficient.to_le_bytes();
+                assert!(!usable(&unreduced(place, [low, high, 0])), "{place} {coefficient}");
+                let second = (coefficient << 4).to_le_bytes();
+                assert!(!usable(&unreduced(place, [0, second[0], second[1]])), "{coefficient}");
+            }
+            assert!(usable(&unreduced(place, [0x00, 0x0d, 0xd0])), "{place} with 3328 twice");
+        }
+        let with_point = |point: [u8; 32]| [&good[..1184], &point].concat();
+        for point in [near(0, 0, 0), near(1, 0, 0x80), near(0xed, 0xff, 0x7f)] {
+            let key = with_point(point);
+            assert!(!usable(&key) && can_seal(&key, maker.suite, &RustCrypto::default()));
+        }
+        assert!(usable(&with_point(near(9, 0, 0))));
+    }
+}
