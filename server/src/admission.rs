@@ -175,8 +175,8 @@ fn judge(
     let leaf = &leaf.content;
     // A mark that is not well-formed is refused later, by a check of its own.
     let lifetime_max = match is_last_resort(extensions) {
-        Ok(true) => context.rules.last_resort_lifetime_max,
-        Ok(false) | Err(_) => context.rules.lifetime_max,
+        Ok(true) => ("--last-resort-lifetime-max", context.rules.last_resort_lifetime_max),
+        Ok(false) | Err(_) => ("--lifetime-max", context.rules.lifetime_max),
     };
     check_lifetime(&leaf.source, lifetime_max, context)?;
     if init_key.as_slice() == leaf.encryption_key.as_slice() {
@@ -242,7 +242,7 @@ fn reference(
 
 fn check_lifetime(
     source: &LeafSource,
-    lifetime_max: Duration,
+    (setting, lifetime_max): (&str, Duration),
     context: &AdmissionContext<'_>,
 ) -> Result<(), AdmissionError> {
     let LeafSource::KeyPackage(Lifetime { not_before, not_after }) = *source else {
@@ -257,7 +257,9 @@ fn check_lifetime(
     }
     if lifetime_max.as_secs() < not_after - not_before {
         let (range, max) = (not_after - not_before, lifetime_max.as_secs());
-        return refuse(format!("its lifetime spans {range} s; at most {max} s"));
+        return refuse(format!(
+            "its lifetime spans {range} s; at most {max} s ({setting}); {LIBRARY_LIFETIMES}"
+        ));
     }
     if now.after(rules.clock_skew_max) < Timestamp::from_secs(not_before) {
         return refuse(format!("it begins at {not_before}, too far after now ({now_s})"));
@@ -270,6 +272,10 @@ fn check_lifetime(
 
 /// Checks that the leaf lists each capability that the package needs, and no default one.
 fn check_capabilities(
+/// The lifetimes that makers of packages meet without having asked for them.
+const LIBRARY_LIFETIMES: &str = "unless told otherwise OpenMLS makes packages of 84 days and an hour, mls-rs of 365 \
+    days, ts-mls without an end";
+
     capabilities: &Capabilities,
     ciphersuite: u16,
     credential_type: u16,

@@ -292,9 +292,9 @@ fn check_6_lifetime() {
     it ends at 1766400119, before or too soon after now (1766400000)
     it ends at 1766313600, before or too soon after now (1766400000)
     it begins at 1766403601, too far after now (1766400000)
-    its lifetime spans 1213201 s; at most 1213200 s
-    its lifetime spans 315363600 s; at most 1213200 s
-    its lifetime spans 18446744073709551615 s; at most 1213200 s
+    its lifetime spans 1213201 s; at most 1213200 s (--lifetime-max); unless told otherwise OpenMLS makes packages of 84 days and an hour, mls-rs of 365 days, ts-mls without an end
+    its lifetime spans 315363600 s; at most 1213200 s (--lifetime-max); unless told otherwise OpenMLS makes packages of 84 days and an hour, mls-rs of 365 days, ts-mls without an end
+    its lifetime spans 18446744073709551615 s; at most 1213200 s (--lifetime-max); unless told otherwise OpenMLS makes packages of 84 days and an hour, mls-rs of 365 days, ts-mls without an end
     it ends at 1766399990, before it begins at 1766400010
     ");
 }

@@ -220,9 +220,12 @@ async fn a_package_of_last_resort_may_live_for_84_days_and_another_for_14() {
     let api = &running.api;
     let of_days = |days: u64, last_resort| bob.package_with(NOW, days * 24 * 3600, last_resort);
     api.upload(&bob, &[of_days(84, true)]).await.ok();
-    for package in [of_days(85, true), of_days(15, false)] {
-        let refused = api.upload(&bob, &[package]).await;
+    for (days, last_resort) in [(85, true), (15, false)] {
+        let refused = api.upload(&bob, &[of_days(days, last_resort)]).await;
         assert_eq!((refused.status, refused.text("check")), (400, "lifetime"));
+        let setting = if last_resort { "(--last-resort-lifetime-max)" } else { "(--lifetime-max)" };
+        let detail = refused.text("detail");
+        assert!(detail.contains(setting) && detail.contains("mls-rs of 365 days"), "{detail}");
     }
 }
 
