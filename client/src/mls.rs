@@ -77,6 +77,7 @@ fn facts_of(keypackage_ref: KeyPackageRef, package: &KeyPackage) -> Result<Packa
         credential: credential_hash(package.leaf_node().credential())?,
         init_key: Hash::of(package.hpke_init_key().as_slice()),
         last_resort: package.last_resort(),
+        capabilities: None,
     })
 }
 

@@ -39,6 +39,7 @@ fn events() -> Result<[Event; 3], Box<dyn Error>> {
         credential: Hash::of(b"a credential"),
         init_key: Hash::of(b"a key"),
         last_resort: false,
+        capabilities: None,
     };
     let reserved = Event::Reserved {
         keypackage_ref: keypackage_ref.clone(),

@@ -1,5 +1,6 @@
 //! Events: the facts that the log keeps for ever.
 
+mod capabilities;
 mod reason;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use crate::{
     SignatureKey, StreamId, Timestamp,
 };
 
+pub use self::capabilities::PackageCapabilities;
 pub use self::reason::{
     InvitationAnswer, LeaveCause, ReleaseReason, ReservePolicy, RevokeReason, WelcomeFault,
 };
@@ -404,6 +406,10 @@ pub struct PackageFacts {
     pub init_key: Hash,
     /// Whether it may be used more than once when nothing else is left.
     pub last_resort: bool,
+    /// The capabilities that its leaf lists; `None` in records from before they were recorded, and in those of
+    /// clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Box<PackageCapabilities>>,
 }
 
 /// A statement that a device signed, kept so that a reader of the log can verify the change it led to.

@@ -23,8 +23,8 @@ pub use crate::log::{
 };
 pub use crate::{
     event::{
-        Event, EventEnvelope, InvitationAnswer, LeaveCause, PackageFacts, ReleaseReason,
-        ReservePolicy, RevokeReason, RuleSettings, SignedStatement, WelcomeFault,
+        Event, EventEnvelope, InvitationAnswer, LeaveCause, PackageCapabilities, PackageFacts,
+        ReleaseReason, ReservePolicy, RevokeReason, RuleSettings, SignedStatement, WelcomeFault,
     },
     ids::{
         CommandId, CredentialBytes, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId,

@@ -103,6 +103,7 @@ fn reserve(n: u64) -> Outcome<Command> {
         holder,
         group: group()?,
         ciphersuites: vec![1],
+        required: keypool_projections::RequiredCapabilities::default(),
         introduced: false,
         last_resort_only: false,
     })
@@ -124,6 +125,7 @@ fn upload(first: u64) -> Outcome<Command> {
             credential: Hash::of(b"a credential"),
             init_key: digest,
             last_resort: false,
+            capabilities: None,
         };
         Ok(NewPackage { facts, bytes: vec![7; 300], leaf_key: None })
     };

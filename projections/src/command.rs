@@ -11,7 +11,7 @@ use keypool_ledger::{
 use serde::{Deserialize, Serialize};
 
 pub use self::rejection::Rejection;
-use crate::lifecycle::Stage;
+use crate::{RequiredCapabilities, lifecycle::Stage};
 
 /// The numbers that bound a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +205,8 @@ pub enum Command {
         group: GroupId,
         /// Which ciphersuites the group can use; any if empty.
         ciphersuites: Vec<u16>,
+        /// The capabilities that the package must have.
+        required: RequiredCapabilities,
         /// Whether the owner has introduced the inviter, or both are one user. That it is so is for the
         /// caller to check.
         introduced: bool,

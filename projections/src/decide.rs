@@ -14,7 +14,7 @@ use keypool_ledger::{
 
 pub use self::selection::ProspectiveHolder;
 pub(crate) use self::selection::is_lapse_exhausted;
-use self::selection::{Withheld, is_offerable};
+use self::selection::{GroupNeeds, Withheld, is_offerable};
 use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, Limits, NewPackage, Rejection,
@@ -142,12 +142,13 @@ impl Draft<'_> {
             Command::ReleaseName => self.release_name(),
             Command::Upload(packages) => self.upload(packages).map(Answer::Uploaded),
             Command::Replace { packages, next } => self.replace(packages, next.as_ref()),
-            Command::Reserve { reservation, holder, group, ciphersuites, .. } => {
+            Command::Reserve { reservation, holder, group, ciphersuites, required, .. } => {
+                let needs = GroupNeeds { ciphersuites, required };
                 if let Some(made) = self.pool.reservation(*reservation) {
-                    return self.reserved_before(*reservation, made, (holder, group, ciphersuites));
+                    return self.reserved_before(*reservation, made, (holder, group, needs));
                 }
                 let withheld = self.withheld(command)?;
-                self.reserve(*reservation, holder, group, (ciphersuites, &withheld))
+                self.reserve(*reservation, holder, group, (needs, &withheld))
             }
             Command::Renew(claim) => self.renew(claim),
             Command::Release(claim) => self.release(claim),
@@ -273,9 +274,9 @@ impl Draft<'_> {
         reservation: ReservationId,
         holder: &PoolId,
         group: &GroupId,
-        (ciphersuites, withheld): (&[u16], &Withheld),
+        (needs, withheld): (GroupNeeds<'_>, &Withheld),
     ) -> Result<Answer, Rejection> {
-        let package = self.first_offer(ciphersuites, withheld)?;
+        let package = self.first_offer(needs, withheld)?;
         let (facts, generation) = (package.facts.clone(), package.generation.saturating_add(1));
         let deadline = self.now.after(self.limits.reservation_ttl);
         self.record(Event::Reserved {
@@ -294,11 +295,11 @@ impl Draft<'_> {
         &self,
         reservation: ReservationId,
         made: &Reservation,
-        asked: (&PoolId, &GroupId, &[u16]),
+        asked: (&PoolId, &GroupId, GroupNeeds<'_>),
     ) -> Result<Answer, Rejection> {
         let package = self.package(&made.keypackage_ref)?;
         let same = (&made.holder, &made.group) == (asked.0, asked.1);
-        if !same || !is_compatible(&package.facts, asked.2) {
+        if !same || !asked.2.fit(&package.facts) {
             return Err(Rejection::ReservationMismatch(reservation));
         }
         let handed_on = package.latest != Some(reservation) && !package.facts.last_resort;
@@ -462,8 +463,4 @@ impl Draft<'_> {
         let made = self.pool.reservation(claim.reservation).filter(fits);
         Ok((package, made.ok_or(Rejection::ReservationMismatch(claim.reservation))?))
     }
-}
-
-fn is_compatible(facts: &PackageFacts, ciphersuites: &[u16]) -> bool {
-    ciphersuites.is_empty() || ciphersuites.contains(&facts.ciphersuite)
 }

@@ -14,6 +14,8 @@ mod lifecycle;
 
 mod suites;
 
+mod required;
+
 mod pool;
 
 mod command;
@@ -53,6 +55,7 @@ pub use crate::{
         Contacts, Counts, Evicted, Identity, Package, PoolState, Registration, Reservation,
         ReservationStatus, changes_identity,
     },
+    required::{RequiredCapabilities, Requirement},
     suites::ED25519,
     timeline::{TimelineEntry, timeline},
 };

@@ -13,6 +13,9 @@ mod lifecycle;
 #[path = "projections/stories.rs"]
 mod stories;
 
+#[path = "projections/required.rs"]
+mod required;
+
 #[path = "projections/frontends.rs"]
 mod frontends;
 

@@ -120,6 +120,7 @@ fn record(n: u64, heads: &mut HashMap<StreamId, StreamHead>) -> Outcome<Record> 
         credential: Hash::of(b"a credential"),
         init_key: digest,
         last_resort: false,
+        capabilities: None,
     };
     let envelope = EventEnvelope {
         schema: codec::SCHEMA,

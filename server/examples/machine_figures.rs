@@ -121,6 +121,7 @@ impl Machine {
                     holder,
                     group,
                     ciphersuites: Vec::new(),
+                    required: keypool_projections::RequiredCapabilities::default(),
                     introduced: false,
                     last_resort_only: false,
                 })
@@ -180,6 +181,7 @@ fn new_package(n: usize) -> Outcome<NewPackage> {
         credential: Hash::of(b"a credential"),
         init_key: digest,
         last_resort: false,
+        capabilities: None,
     };
     Ok(NewPackage { facts, bytes: vec![7; PACKAGE_BYTES], leaf_key: None })
 }

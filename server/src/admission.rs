@@ -24,7 +24,9 @@ mod x509;
 
 use std::{sync::Arc, time::Duration};
 
-use keypool_ledger::{Hash, KeyPackageRef, PackageFacts, PoolId, SignatureKey, Timestamp};
+use keypool_ledger::{
+    Hash, KeyPackageRef, PackageCapabilities, PackageFacts, PoolId, SignatureKey, Timestamp,
+};
 use keypool_projections::{LeafKey, NewPackage};
 use openmls::prelude::{KeyPackageIn, KeyPackageVerifyError, ProtocolVersion, hash_ref};
 use openmls_rust_crypto::RustCrypto;
@@ -270,12 +272,12 @@ fn check_lifetime(
     Ok(())
 }
 
-/// Checks that the leaf lists each capability that the package needs, and no default one.
-fn check_capabilities(
 /// The lifetimes that makers of packages meet without having asked for them.
 const LIBRARY_LIFETIMES: &str = "unless told otherwise OpenMLS makes packages of 84 days and an hour, mls-rs of 365 \
     days, ts-mls without an end";
 
+/// Checks that the leaf lists each capability that the package needs, and no default one.
+fn check_capabilities(
     capabilities: &Capabilities,
     ciphersuite: u16,
     credential_type: u16,
@@ -308,6 +310,9 @@ const EXTENSION_DEFAULT_MAX: u16 = 5;
 const PROPOSAL_DEFAULT_MAX: u16 = 7;
 /// The extension `application_id`, the only default one that may stand in a leaf.
 const EXTENSION_APPLICATION_ID: u16 = 1;
+
+/// How many extensions, proposals and credentials of a package's capabilities are recorded, of each.
+const CAPABILITIES_RECORDED_MAX: usize = 64;
 
 /// The place of an extension.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -426,7 +431,21 @@ fn facts(
         credential,
         init_key: Hash::of(init_key.as_slice()),
         last_resort,
+        capabilities: Some(Box::new(recorded(&leaf.content.capabilities))),
     })
+}
+
+/// The capabilities that are recorded: without GREASE, and so many of a kind at most.
+fn recorded(capabilities: &Capabilities) -> PackageCapabilities {
+    let kept = |numbers: &[u16]| {
+        let numbers = numbers.iter().copied().filter(|number| !is_grease(*number));
+        numbers.take(CAPABILITIES_RECORDED_MAX).collect()
+    };
+    PackageCapabilities {
+        extensions: kept(&capabilities.extensions),
+        proposals: kept(&capabilities.proposals),
+        credentials: kept(&capabilities.credentials),
+    }
 }
 
 fn refuse(check: Check, detail: impl Into<String>) -> AdmissionError {

@@ -28,7 +28,9 @@ use keypool_ledger::{
     CommandId, EventLog, GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReadError, Record,
     ReservationId, RevokeReason, SignatureKey, SignedStatement, Timestamp, log::find_command,
 };
-use keypool_projections::{Claim, ED25519, Health, ItemOutcome, NextKey, Package, RevokeScope};
+use keypool_projections::{
+    Claim, ED25519, Health, ItemOutcome, NextKey, Package, RequiredCapabilities, RevokeScope,
+};
 use uuid::Uuid;
 
 pub(crate) use self::rate_limited::kib;
@@ -152,6 +154,8 @@ pub struct ReservationRequest {
     pub id: ReservationId,
     /// The ciphersuites the group can use; any if empty.
     pub ciphersuites: Vec<u16>,
+    /// The capabilities that the package must have.
+    pub required: RequiredCapabilities,
     /// Whether a device of the target has introduced the inviter. That it has is for the caller to check.
     pub introduced: bool,
 }

@@ -26,9 +26,10 @@ const LATENCY_BUCKETS: [f64; 12] =
     [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Codes of devices for which a request for many has no package.
-const MISSING: [Code; 9] = [
+const MISSING: [Code; 10] = [
     Code::PoolExhausted,
     Code::NothingCompatible,
+    Code::RequirementUnmet,
     Code::UnknownUser,
     Code::NotAllowed,
     Code::NotAMember,

@@ -66,6 +66,7 @@ impl Failure {
             keypackage_ref: None,
             index: None,
             check: None,
+            requirement: None,
             retry_after_s: retry_after(code).map(|wait| wait.as_secs()),
             server_time: None,
             request_id: None,
@@ -109,6 +110,14 @@ impl Failure {
     pub(crate) fn hinting(mut self, hint: Option<impl Into<String>>) -> Self {
         if let Some(hint) = hint {
             self.0.hint = hint.into();
+        }
+        self
+    }
+
+    /// The same refusal, with the name of the user or device whose packages lack a capability.
+    pub(crate) fn naming_target(mut self, target: &str) -> Self {
+        if let Some(requirement) = self.0.requirement {
+            self.0.detail = format!("no package of {target} has {requirement} in its capabilities");
         }
         self
     }
@@ -223,6 +232,7 @@ impl From<Rejection> for Failure {
         let (code, keypackage_ref) = match &rejection {
             Rejection::PoolExhausted | Rejection::KeptForContacts => (Code::PoolExhausted, None),
             Rejection::NothingCompatible => (Code::NothingCompatible, None),
+            Rejection::RequirementUnmet(_) => (Code::RequirementUnmet, None),
             Rejection::UnknownUser(_) | Rejection::NotRegistered => (Code::UnknownUser, None),
             Rejection::UnknownKeyPackage(package) => (Code::UnknownKeyPackage, Some(package)),
             Rejection::OwnPool | Rejection::ContactsOnly | Rejection::Blocked => {
@@ -254,6 +264,9 @@ impl From<Rejection> for Failure {
         };
         let mut failure = Self::new(code, rejection.to_string()).about(keypackage_ref.cloned());
         failure.1 = rule.map(ReachedLimit::Rule);
+        if let Rejection::RequirementUnmet(requirement) = rejection {
+            failure.0.requirement = Some(requirement);
+        }
         failure.hinting(hint::of_rejection(&rejection))
     }
 }

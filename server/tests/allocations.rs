@@ -40,6 +40,7 @@ fn reserve(n: u128) -> Command {
         holder: pool("alice"),
         group: group("g"),
         ciphersuites: Vec::new(),
+        required: keypool_projections::RequiredCapabilities::default(),
         introduced: false,
         last_resort_only: false,
     }

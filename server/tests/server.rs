@@ -28,6 +28,9 @@ mod description;
 #[path = "server/suites.rs"]
 mod suites;
 
+#[path = "server/required.rs"]
+mod required;
+
 #[path = "server/problems.rs"]
 mod problems;
 

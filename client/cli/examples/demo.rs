@@ -262,6 +262,7 @@ async fn reserve(device: &MlsClient<Mail>, group: &GroupId) -> Result<ClaimReque
         group_id: group.clone(),
         reservation_id: Some(ReservationId(fresh_command().0)),
         ciphersuites: Vec::new(),
+        required: None,
         contact_token: None,
     };
     let reply = device.connection().api().reserve(&request, fresh_command()).await?;

@@ -34,6 +34,7 @@ fn facts(seed: u8, last_resort: bool) -> PackageFacts {
         credential: Hash::of(b"credential"),
         init_key: Hash::of(&[seed]),
         last_resort,
+        capabilities: None,
     }
 }
 

@@ -25,6 +25,7 @@ fn created(seed: u8) -> Event {
         credential: Hash::ZERO,
         init_key: Hash::ZERO,
         last_resort: false,
+        capabilities: None,
     })
 }
 

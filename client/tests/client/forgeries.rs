@@ -21,6 +21,7 @@ fn problem(code: Code) -> String {
         keypackage_ref: None,
         index: None,
         check: None,
+        requirement: None,
         retry_after_s: None,
         server_time: None,
         request_id: None,

@@ -97,6 +97,7 @@ async fn reserve_in(by: &MlsClient<Mail>, device: Option<&str>, name: &str) -> M
         group_id: group(name),
         reservation_id: Some(ReservationId(Uuid::new_v4())),
         ciphersuites: Vec::new(),
+        required: None,
         contact_token: None,
     };
     let reply = by.connection().api().reserve(&request, fresh_command()).await.unwrap();

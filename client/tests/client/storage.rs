@@ -24,6 +24,7 @@ fn facts(seed: u8) -> PackageFacts {
         credential: Hash::of(b"credential"),
         init_key: Hash::of(&[seed]),
         last_resort: false,
+        capabilities: None,
     }
 }
 

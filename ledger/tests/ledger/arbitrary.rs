@@ -2,9 +2,9 @@
 
 use keypool_ledger::{
     CommandId, CredentialBytes, Event, EventEnvelope, GroupId, Hash, InvitationAnswer,
-    KeyPackageRef, LeaveCause, NewEvent, PackageFacts, PoolId, ReleaseReason, ReservationId,
-    ReservePolicy, RevokeReason, RuleSettings, Signature, SignatureKey, SignedStatement, StreamId,
-    Timestamp, WelcomeFault, codec,
+    KeyPackageRef, LeaveCause, NewEvent, PackageCapabilities, PackageFacts, PoolId, ReleaseReason,
+    ReservationId, ReservePolicy, RevokeReason, RuleSettings, Signature, SignatureKey,
+    SignedStatement, StreamId, Timestamp, WelcomeFault, codec,
 };
 use quickcheck::{Arbitrary, Gen};
 use uuid::Uuid;
@@ -177,6 +177,15 @@ fn facts(g: &mut Gen) -> PackageFacts {
         credential: hash(g),
         init_key: hash(g),
         last_resort: bool::arbitrary(g),
+        capabilities: bool::arbitrary(g).then(|| Box::new(capabilities(g))),
+    }
+}
+
+fn capabilities(g: &mut Gen) -> PackageCapabilities {
+    PackageCapabilities {
+        extensions: Vec::arbitrary(g),
+        proposals: Vec::arbitrary(g),
+        credentials: Vec::arbitrary(g),
     }
 }
 

@@ -16,7 +16,8 @@ use keypool_ledger::{
 use tempfile::TempDir;
 
 use self::histories::{
-    frontend_history, history, identity_history, invitations_history, later_history, newest_history,
+    capabilities_history, frontend_history, history, identity_history, invitations_history,
+    later_history, newest_history,
 };
 use super::{
     arbitrary::N_KINDS,
@@ -50,6 +51,11 @@ fn frontend_log() -> PathBuf {
 /// The log of the kinds that came with answers to invitations and waiting lists.
 fn invitations_log() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-invitations")
+}
+
+/// The log of packages whose capabilities are recorded.
+fn capabilities_log() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-capabilities")
 }
 
 /// How many kinds of events the first two logs have.
@@ -131,6 +137,14 @@ fn the_kinds_of_answered_invitations_in_schema_1_are_read_for_ever() {
     assert_written_and_opened(&invitations_log(), invitations_history(), &records);
 }
 
+#[test]
+fn packages_with_capabilities_in_schema_1_are_read_for_ever() {
+    let records = read_journal(&capabilities_log()).unwrap();
+    let lines: Vec<_> = records.iter().map(line).collect();
+    assert_snapshot!(lines.join("\n"));
+    assert_written_and_opened(&capabilities_log(), capabilities_history(), &records);
+}
+
 /// A history is written with the bytes of its golden log, and a log opens with them.
 fn assert_written_and_opened(
     golden: &Path,
@@ -199,6 +213,7 @@ fn write_the_golden_log_of_later_kinds() {
         (identity_log(), identity_history()),
         (frontend_log(), frontend_history()),
         (invitations_log(), invitations_history()),
+        (capabilities_log(), capabilities_history()),
     ] {
         if !golden.exists() {
             let dir = TempDir::new().unwrap();

@@ -69,6 +69,7 @@ pub(crate) fn facts(n: u64) -> PackageFacts {
         credential: Hash::of(b"credential"),
         init_key: Hash::of(&n.to_le_bytes()),
         last_resort: false,
+        capabilities: None,
     }
 }
 

@@ -192,6 +192,7 @@ fn event(package: u64, step: u64, at: Timestamp) -> Outcome<Event> {
             credential: Hash::ZERO,
             init_key: digest,
             last_resort: false,
+            capabilities: None,
         }),
         1 => {
             let deadline = Timestamp::from_millis(at.as_millis() + 60_000);

@@ -2,7 +2,7 @@
 
 use keypool_ledger::{GroupId, KeyPackageRef, NameError, PoolId, ReservationId, SignatureKey};
 
-use crate::{lifecycle::IllegalChange, quota::OverQuota, statement::StatementTime};
+use crate::{Requirement, lifecycle::IllegalChange, quota::OverQuota, statement::StatementTime};
 
 /// Why the pool refuses a command.
 ///
@@ -16,6 +16,9 @@ pub enum Rejection {
     /// Something can be offered, but nothing for the ciphersuites that were asked for.
     #[error("no package of the pool has one of the ciphersuites asked for")]
     NothingCompatible,
+    /// Something can be offered for the ciphersuites, but nothing with a capability that the group requires.
+    #[error("no package of the pool has {0} in its capabilities")]
+    RequirementUnmet(Requirement),
     /// The packages that are left are kept for the owner's contacts.
     #[error("the packages that are left are kept for the owner's contacts")]
     KeptForContacts,

@@ -1,9 +1,10 @@
 //! Which packages may be handed out, and in which order.
 
-use keypool_ledger::{PoolId, Timestamp};
+use keypool_ledger::{PackageFacts, PoolId, Timestamp};
 
-use super::{Draft, is_compatible};
+use super::Draft;
 use crate::{
+    RequiredCapabilities,
     command::{Command, Limits, Rejection},
     lifecycle::Stage,
     pool::{Package, PoolState, is_held_for_contacts},
@@ -36,6 +37,27 @@ fn offer_order(package: &Package) -> (bool, u8, u64) {
     (package.facts.last_resort, class, package.order)
 }
 
+/// The properties that a package needs to be of use to a group.
+#[derive(Clone, Copy)]
+pub(super) struct GroupNeeds<'a> {
+    /// The ciphersuites the group can use; any if empty.
+    pub(super) ciphersuites: &'a [u16],
+    /// The capabilities it requires of its members.
+    pub(super) required: &'a RequiredCapabilities,
+}
+
+impl GroupNeeds<'_> {
+    /// Whether a package has one of the ciphersuites.
+    fn suit(self, facts: &PackageFacts) -> bool {
+        self.ciphersuites.is_empty() || self.ciphersuites.contains(&facts.ciphersuite)
+    }
+
+    /// Whether a package has one of the ciphersuites and the required capabilities.
+    pub(super) fn fit(self, facts: &PackageFacts) -> bool {
+        self.suit(facts) && self.required.are_met_by(facts)
+    }
+}
+
 /// The packages of a pool that one inviter is not given.
 #[derive(Default)]
 pub(super) struct Withheld {
@@ -65,22 +87,27 @@ impl Draft<'_> {
     /// The package that a reservation is given.
     pub(super) fn first_offer(
         &self,
-        ciphersuites: &[u16],
+        needs: GroupNeeds<'_>,
         withheld: &Withheld,
     ) -> Result<&Package, Rejection> {
         if self.pool.is_removed() {
             return Err(Rejection::NotRegistered);
         }
         let offerable = || self.pool.offerable(self.now, self.limits);
-        let compatible =
-            || offerable().filter(|package| is_compatible(&package.facts, ciphersuites));
+        let compatible = || offerable().filter(|package| needs.fit(&package.facts));
         let first = compatible()
             .filter(|package| !withheld.has(package))
             .min_by_key(|package| offer_order(package));
         first.ok_or_else(|| {
             let kept = compatible().next().map(|_| Rejection::KeptForContacts);
+            let suitable: Vec<&PackageFacts> = offerable()
+                .map(|package| &package.facts)
+                .filter(|facts| needs.suit(facts))
+                .collect();
+            let unmet = needs.required.unmet_by(suitable.iter().copied());
+            let unmet = unmet.map(Rejection::RequirementUnmet);
             let other = offerable().next().map(|_| Rejection::NothingCompatible);
-            kept.or(other).unwrap_or(Rejection::PoolExhausted)
+            kept.or(unmet).or(other).unwrap_or(Rejection::PoolExhausted)
         })
     }
 }
@@ -111,6 +138,7 @@ impl PoolState {
         let ProspectiveHolder { device, introduced, last_resort_only: single_use } = *inviter;
         let draft = Draft { pool: self.settled(now, limits), events: Vec::new(), now, limits };
         let fresh_of = draft.pool.held_for_contacts(device, introduced, now, limits)?;
-        draft.first_offer(&[], &Withheld { single_use, fresh_of }).map(drop)
+        let needs = GroupNeeds { ciphersuites: &[], required: &RequiredCapabilities::default() };
+        draft.first_offer(needs, &Withheld { single_use, fresh_of }).map(drop)
     }
 }

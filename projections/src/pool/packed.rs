@@ -7,8 +7,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    GroupId, Hash, KeyPackageRef, PackageFacts, PoolId, ReservationId, RevokeReason, SignatureKey,
-    Timestamp,
+    GroupId, Hash, KeyPackageRef, PackageCapabilities, PackageFacts, PoolId, ReservationId,
+    RevokeReason, SignatureKey, Timestamp,
 };
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ impl PoolState {
     /// The number of the packed form and of the fold that it is of.
     ///
     /// Bytes of another number are discarded, and the pool is folded from its events.
-    pub const PACKED_FORM: u8 = 4;
+    pub const PACKED_FORM: u8 = 5;
 
     /// Appends the pool to `out`, without the `init_key`s it has seen: as [`PoolState::forget`] leaves it.
     pub fn pack(&self, out: &mut Packer) {
@@ -63,9 +63,22 @@ impl PoolState {
         for credential in &credentials {
             out.array(credential.as_bytes());
         }
+        // And so of the same capabilities.
+        let mut capabilities: Vec<&PackageCapabilities> = Vec::new();
+        for known in self.packages().filter_map(|package| package.facts.capabilities.as_deref()) {
+            if !capabilities.contains(&known) {
+                capabilities.push(known);
+            }
+        }
+        out.number(capabilities.len() as u64);
+        for PackageCapabilities { extensions, proposals, credentials } in &capabilities {
+            for numbers in [extensions, proposals, credentials] {
+                pack_numbers(out, numbers);
+            }
+        }
         out.number((self.live.len() + self.ended.len()) as u64);
         for package in self.packages() {
-            pack_package(out, package, &credentials);
+            pack_package(out, package, (&credentials, &capabilities));
         }
         out.number(self.reservations.len() as u64);
         for (id, made) in &self.reservations {
@@ -118,8 +131,16 @@ impl PoolState {
         for _ in 0..rest.number()? {
             credentials.push(Hash::from_bytes(rest.array()?));
         }
+        let mut capabilities = Vec::new();
         for _ in 0..rest.number()? {
-            let package = Arc::new(unpack_package(rest, &credentials)?);
+            capabilities.push(PackageCapabilities {
+                extensions: unpack_numbers(rest)?,
+                proposals: unpack_numbers(rest)?,
+                credentials: unpack_numbers(rest)?,
+            });
+        }
+        for _ in 0..rest.number()? {
+            let package = Arc::new(unpack_package(rest, (&credentials, &capabilities))?);
             let home =
                 if package.stage < Stage::Spent { &mut state.live } else { &mut state.ended };
             home.insert(package.facts.keypackage_ref.clone(), package);
@@ -142,7 +163,21 @@ impl PoolState {
     }
 }
 
-fn pack_package(out: &mut Packer, package: &Package, credentials: &[Hash]) {
+fn pack_numbers(out: &mut Packer, numbers: &[u16]) {
+    out.number(numbers.len() as u64);
+    numbers.iter().for_each(|number| out.number(u64::from(*number)));
+}
+
+fn unpack_numbers(rest: &mut Unpacker<'_>) -> Option<Vec<u16>> {
+    (0..rest.number()?).map(|_| u16::try_from(rest.number()?).ok()).collect()
+}
+
+/// Packs a package, with the places of its credential and its capabilities in those of all.
+fn pack_package(
+    out: &mut Packer,
+    package: &Package,
+    (credentials, capabilities): (&[Hash], &[&PackageCapabilities]),
+) {
     let Package { facts, stage, order, generation, cancelled, lapsed, latest, revoked, .. } =
         package;
     out.bytes(facts.keypackage_ref.as_bytes());
@@ -153,6 +188,9 @@ fn pack_package(out: &mut Packer, package: &Package, credentials: &[Hash]) {
     let credential = credentials.iter().position(|known| *known == facts.credential);
     out.number(credential.unwrap_or_default() as u64);
     out.flag(facts.last_resort);
+    let known = facts.capabilities.as_deref();
+    let place = known.and_then(|known| capabilities.iter().position(|other| *other == known));
+    out.number(place.map_or(0, |place| place as u64 + 1));
     out.byte(match stage {
         Stage::Created => 0,
         Stage::Available => 1,
@@ -180,13 +218,20 @@ fn pack_package(out: &mut Packer, package: &Package, credentials: &[Hash]) {
     package.reported_by.iter().for_each(|user| out.bytes(user.as_bytes()));
 }
 
-fn unpack_package(rest: &mut Unpacker<'_>, credentials: &[Hash]) -> Option<Package> {
+fn unpack_package(
+    rest: &mut Unpacker<'_>,
+    (credentials, capabilities): (&[Hash], &[PackageCapabilities]),
+) -> Option<Package> {
     let keypackage_ref = KeyPackageRef::new(rest.bytes()?).ok()?;
     let init_key = Hash::from_bytes(rest.array()?);
     let (not_before, not_after) = (rest.time()?, rest.time()?);
     let ciphersuite = u16::try_from(rest.number()?).ok()?;
     let credential = *credentials.get(usize::try_from(rest.number()?).ok()?)?;
     let last_resort = rest.flag()?;
+    let capabilities = match rest.number()?.checked_sub(1) {
+        None => None,
+        Some(place) => Some(Box::new(capabilities.get(usize::try_from(place).ok()?)?.clone())),
+    };
     let facts = PackageFacts {
         keypackage_ref,
         not_before,
@@ -195,6 +240,7 @@ fn unpack_package(rest: &mut Unpacker<'_>, credentials: &[Hash]) -> Option<Packa
         credential,
         init_key,
         last_resort,
+        capabilities,
     };
     let stage = match rest.byte()? {
         0 => Stage::Created,

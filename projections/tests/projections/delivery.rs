@@ -169,6 +169,7 @@ fn facts() -> PackageFacts {
         credential: Hash::ZERO,
         init_key: Hash::ZERO,
         last_resort: true,
+        capabilities: None,
     }
 }
 

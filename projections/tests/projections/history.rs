@@ -54,6 +54,7 @@ pub(crate) fn package(name: &str) -> NewPackage {
             credential: Hash::of(b"bob"),
             init_key: Hash::of(format!("init {plain}").as_bytes()),
             last_resort: name.starts_with('L'),
+            capabilities: None,
         },
         bytes: name.as_bytes().to_vec(),
         leaf_key,

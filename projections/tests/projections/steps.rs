@@ -38,6 +38,7 @@ fn command(g: &mut Gen) -> Command {
             holder: pool(who),
             group: group("g"),
             ciphersuites: g.choose(&[vec![], vec![], vec![2], vec![1, 2]]).unwrap().clone(),
+            required: keypool_projections::RequiredCapabilities::default(),
             introduced: false,
             last_resort_only: false,
         },

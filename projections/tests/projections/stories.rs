@@ -10,8 +10,8 @@ use keypool_ledger::{
     Event, Hash, RevokeReason, Signature, SignatureKey, SignedStatement, Timestamp,
 };
 use keypool_projections::{
-    Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection, RevokeScope,
-    SuiteCounts,
+    Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection,
+    RequiredCapabilities, RevokeScope, SuiteCounts,
 };
 
 use crate::history::{at, claim, group, leaf_key, package, pool, reference, reservation};
@@ -705,6 +705,7 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
                 .get(2)
                 .map(|suites| suites.split(',').map(|suite| suite.parse().unwrap()).collect())
                 .unwrap_or_default(),
+            required: RequiredCapabilities::default(),
             introduced: false,
             last_resort_only: false,
         },

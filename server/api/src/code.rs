@@ -68,6 +68,8 @@ codes! {
         "Try again later: the owner's app refills the pool when it comes online.";
     NothingCompatible "nothing_compatible" false "No KeyPackage has a ciphersuite that was asked for"
         "Ask for another ciphersuite, or create the group with one the user supports.";
+    RequirementUnmet "requirement_unmet" false "No KeyPackage has a capability that the group requires"
+        "Leave the user out, or require less of the group: `requirement` names the capability.";
     MethodNotAllowed "method_not_allowed" false "The address does not take this method"
         "The Allow header lists the methods it takes.";
     RequestTimeout "request_timeout" true "The request's body did not arrive in time"

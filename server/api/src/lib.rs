@@ -31,7 +31,7 @@ pub mod signing;
 
 use data_encoding::BASE64;
 use keypool_ledger::{CommandId, Event, GroupId, Hash, KeyPackageRef, Record, ReservationId};
-use keypool_projections::{Health, SuiteCounts};
+use keypool_projections::{Health, RequiredCapabilities, Requirement, SuiteCounts};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use self::{
@@ -225,6 +225,9 @@ pub struct ReserveRequest {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub ciphersuites: Vec<u16>,
+    /// The capabilities that the package must have; none in particular if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<RequiredCapabilities>,
     /// A contact token that a device of the target has signed: `KEYID.UNTIL.PROOF`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
@@ -477,6 +480,9 @@ pub struct Problem {
     /// The admission check that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
+    /// The capability that no package has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirement: Option<Requirement>,
     /// When to try again, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,

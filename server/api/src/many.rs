@@ -1,6 +1,7 @@
 //! Packages for many devices at once, and packages that could not be used, on the wire.
 
 use keypool_ledger::{GroupId, KeyPackageRef, ReservationId};
+use keypool_projections::{RequiredCapabilities, Requirement};
 use serde::{Deserialize, Serialize};
 
 use super::{Code, ContactToken, ReserveReply, policy::null_as_none};
@@ -21,6 +22,9 @@ pub struct ReserveManyRequest {
     /// The ciphersuites the group can use; any if it is left out.
     #[serde(default, deserialize_with = "null_as_none", skip_serializing_if = "Vec::is_empty")]
     pub ciphersuites: Vec<u16>,
+    /// The capabilities that each package must have; none in particular if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<RequiredCapabilities>,
 }
 
 /// A user or a device to invite.
@@ -71,6 +75,9 @@ pub struct MissingDevice {
     pub device: Option<String>,
     /// The code that a reservation of it alone would be refused with.
     pub code: Code,
+    /// The capability that none of its packages has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirement: Option<Requirement>,
     /// When to try again, in seconds, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,

@@ -221,6 +221,7 @@ fn reserve_and_release(number: u64, fresh: bool) -> Outcome<Vec<Operation>> {
             group_id: GroupId::new(b"a group of some friends")?,
             reservation_id: Some(reservation_id),
             ciphersuites: Vec::new(),
+            required: None,
             contact_token: None,
         };
         let expect = Some(keypackage_ref.to_string());

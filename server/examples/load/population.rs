@@ -49,6 +49,7 @@ pub(crate) fn facts(pool: u64, nth: u64, now: Timestamp) -> Outcome<PackageFacts
         credential: Hash::ZERO,
         init_key: Hash::of(digest.as_bytes()),
         last_resort: false,
+        capabilities: None,
     })
 }
 

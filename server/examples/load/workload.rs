@@ -240,6 +240,7 @@ impl ScriptWriter {
             group_id: group_id.clone(),
             reservation_id: Some(reservation_id),
             ciphersuites: Vec::new(),
+            required: None,
             contact_token: None,
         };
         let request = post(self.auth, caller, "/keypackages/reserve", &asked)?;

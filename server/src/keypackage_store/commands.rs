@@ -147,6 +147,7 @@ pub(super) fn reserve(
         holder: asked.holder.clone(),
         group: asked.group.clone(),
         ciphersuites: asked.ciphersuites.clone(),
+        required: asked.required.clone(),
         introduced,
         last_resort_only,
     };

@@ -113,7 +113,8 @@ fn refusal(asked: &ReservationRequest, refusals: Vec<Rejection>) -> Rejection {
 /// Ranks a refusal by one device of a user; `None` if it says as much of all others.
 fn rank(refusal: &Rejection) -> Option<(u8, Reverse<Duration>)> {
     let (rank, wait) = match refusal {
-        Rejection::OverQuota(over) => (5, over.wait),
+        Rejection::OverQuota(over) => (6, over.wait),
+        Rejection::RequirementUnmet(_) => (5, Duration::ZERO),
         Rejection::NothingCompatible => (4, Duration::ZERO),
         Rejection::KeptForContacts => (3, Duration::ZERO),
         Rejection::PoolExhausted => (2, Duration::ZERO),
@@ -128,14 +129,20 @@ fn rank(refusal: &Rejection) -> Option<(u8, Reverse<Duration>)> {
 pub(super) const fn is_for_want_of_packages(rejection: &Rejection) -> bool {
     matches!(
         rejection,
-        Rejection::PoolExhausted | Rejection::NothingCompatible | Rejection::KeptForContacts
+        Rejection::PoolExhausted
+            | Rejection::NothingCompatible
+            | Rejection::RequirementUnmet(_)
+            | Rejection::KeptForContacts
     )
 }
 
 #[cfg(test)]
 mod tests {
     use keypool_ledger::GroupId;
-    use keypool_projections::quota::{OverQuota, Quota};
+    use keypool_projections::{
+        RequiredCapabilities, Requirement,
+        quota::{OverQuota, Quota},
+    };
     use uuid::Uuid;
 
     use super::*;
@@ -152,6 +159,7 @@ mod tests {
             group: GroupId::new(b"group").unwrap(),
             id: ReservationId(Uuid::nil()),
             ciphersuites: Vec::new(),
+            required: RequiredCapabilities::default(),
             introduced: false,
         };
         refusal(&asked, refusals.to_vec())
@@ -162,6 +170,7 @@ mod tests {
         let ranked = [
             over(5),
             over(60),
+            Rejection::RequirementUnmet(Requirement::Extension(0xff01)),
             Rejection::NothingCompatible,
             Rejection::KeptForContacts,
             Rejection::PoolExhausted,

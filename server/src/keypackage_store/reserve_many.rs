@@ -15,7 +15,7 @@ use keypool_ledger::{
     CommandId, Event, EventLog, GroupId, Hash, PoolId, ReadError, Record, ReservationId, StreamId,
     log::{find_command, find_reservation},
 };
-use keypool_projections::Rejection;
+use keypool_projections::{Rejection, RequiredCapabilities};
 use uuid::Uuid;
 
 use super::{
@@ -40,6 +40,8 @@ pub struct ManyReservations {
     pub id: ReservationId,
     /// The ciphersuites the group can use; any if empty.
     pub ciphersuites: Vec<u16>,
+    /// The capabilities that each package must have.
+    pub required: RequiredCapabilities,
     /// How many devices there may be in all.
     pub devices_max: usize,
     /// The users with a device that has introduced the inviter, as the caller has checked.
@@ -82,6 +84,7 @@ impl ManyReservations {
             group: self.group.clone(),
             id: self.reservation_of(device),
             ciphersuites: self.ciphersuites.clone(),
+            required: self.required.clone(),
             introduced: self.introduced.contains(device.user()),
         }
     }

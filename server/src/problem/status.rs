@@ -19,6 +19,7 @@ pub(super) const fn status_of(code: Code) -> u16 {
         | Code::UnknownKeyPackage
         | Code::PoolExhausted
         | Code::NothingCompatible
+        | Code::RequirementUnmet
         | Code::UnknownGroup => 404,
         Code::MethodNotAllowed => 405,
         Code::RequestTimeout => 408,

@@ -22,7 +22,7 @@ use keypool_api::{
     UploadReply, UploadRequest,
 };
 use keypool_ledger::{CommandId, PoolId, ReservationId, RevokeReason, Timestamp};
-use keypool_projections::{Claim, ItemOutcome, RevokeScope, Stage};
+use keypool_projections::{Claim, ItemOutcome, RequiredCapabilities, RevokeScope, Stage};
 use serde::{Deserialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -148,6 +148,10 @@ pub(crate) async fn reserve(
     let device = PoolId::of(&asked.target_user, asked.target_device.as_deref())?;
     note_target(&request, device.user(), asked.target_device.as_deref());
     let introduced = is_introduced(&state, device.user(), asked.contact_token.as_ref())?;
+    let target = asked
+        .target_device
+        .as_ref()
+        .map_or_else(|| device.user().to_owned(), |_| device.to_string());
     let reservation = ReservationRequest {
         invitee: match asked.target_device {
             Some(_) => ReservationTarget::Device(device),
@@ -157,15 +161,27 @@ pub(crate) async fn reserve(
         group: asked.group_id,
         id: asked.reservation_id.unwrap_or(ReservationId(caller.idempotency.key.0)),
         ciphersuites: asked.ciphersuites,
+        required: required(asked.required)?,
         introduced,
     };
-    let reserved = state.store()?.reserve_key_package(reservation, caller.idempotency).await?;
+    let reserved = state.store()?.reserve_key_package(reservation, caller.idempotency).await;
+    let reserved = reserved.map_err(|error| Failure::from(error).naming_target(&target))?;
     state.metrics.reserved(1);
     let keypackage_ref = reserved.facts.keypackage_ref.clone();
     let mut response =
         if wants_raw(&request) { raw(reserved) } else { HttpResponse::Ok().json(reply(reserved)) };
     about(&mut response, &keypackage_ref);
     Ok(response)
+}
+
+/// The capabilities that a request names; none if it names none.
+fn required(asked: Option<RequiredCapabilities>) -> Result<RequiredCapabilities, Failure> {
+    let (asked, max) = (asked.unwrap_or_default(), RequiredCapabilities::NUMBERS_MAX);
+    if max < asked.len() {
+        let detail = format!("`required` names {} capabilities; {max} at most", asked.len());
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
+    Ok(asked)
 }
 
 fn wants_raw(request: &HttpRequest) -> bool {

@@ -262,6 +262,7 @@ fn no_commit_without_its_spend_and_no_spend_without_its_commit() {
         holder: pool("dave"),
         group: group("another"),
         ciphersuites: Vec::new(),
+        required: keypool_projections::RequiredCapabilities::default(),
         introduced: false,
         last_resort_only: false,
     };
@@ -385,6 +386,7 @@ impl Service {
             holder: pool(inviter),
             group: into.clone(),
             ciphersuites: Vec::new(),
+            required: keypool_projections::RequiredCapabilities::default(),
             introduced: false,
             last_resort_only: false,
         };
@@ -450,6 +452,7 @@ fn a_group_over_its_budget_is_closed_and_costs_no_other_a_message() {
         holder: pool("dave"),
         group: other(),
         ciphersuites: Vec::new(),
+        required: keypool_projections::RequiredCapabilities::default(),
         introduced: false,
         last_resort_only: false,
     };

@@ -256,6 +256,7 @@ impl Service {
                 holder: pool(device),
                 group: group(into),
                 ciphersuites: Vec::new(),
+                required: keypool_projections::RequiredCapabilities::default(),
                 introduced: true,
                 last_resort_only: false,
             };

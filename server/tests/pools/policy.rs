@@ -120,6 +120,7 @@ fn who_may_have_the_last_resort_only_is_given_nothing_else() {
         holder: pool(holder),
         group: group("g"),
         ciphersuites: Vec::new(),
+        required: keypool_projections::RequiredCapabilities::default(),
         introduced: false,
         last_resort_only: true,
     };

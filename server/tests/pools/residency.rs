@@ -168,6 +168,7 @@ fn use_up<L: EventLog + 'static>(pools: &Pools<L>, from: u32, count: u32) {
                 holder,
                 group: group("g"),
                 ciphersuites,
+                required: keypool_projections::RequiredCapabilities::default(),
                 introduced: false,
                 last_resort_only: false,
             },
@@ -201,6 +202,7 @@ fn what_is_over_is_not_in_memory_and_costs_no_reads() {
             holder: pool("alice"),
             group: group("g"),
             ciphersuites: Vec::new(),
+            required: keypool_projections::RequiredCapabilities::default(),
             introduced: false,
             last_resort_only: false,
         };
@@ -295,6 +297,7 @@ fn a_sweep_finds_what_became_due_while_nothing_ran() {
                 holder: pool("alice"),
                 group: group("g"),
                 ciphersuites: Vec::new(),
+                required: keypool_projections::RequiredCapabilities::default(),
                 introduced: false,
                 last_resort_only: false,
             },

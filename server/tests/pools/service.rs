@@ -88,6 +88,7 @@ pub(crate) fn reserve(number: u8, holder: &str) -> Command {
         holder: pool(holder),
         group: group("g"),
         ciphersuites: Vec::new(),
+        required: keypool_projections::RequiredCapabilities::default(),
         introduced: false,
         last_resort_only: false,
     }

@@ -184,6 +184,7 @@ fn use_up(server: &Server, inviter: &PoolId) -> Vec<KeyPackageRef> {
             holder,
             group,
             ciphersuites,
+            required: keypool_projections::RequiredCapabilities::default(),
             introduced,
             last_resort_only,
         };

@@ -29,6 +29,7 @@ impl Service {
             group: group("g"),
             id: reservation(number),
             ciphersuites: ciphersuites.to_vec(),
+            required: keypool_projections::RequiredCapabilities::default(),
             introduced: false,
         };
         let digest = Hash::of(format!("{asked:?}").as_bytes());

@@ -222,6 +222,7 @@ fn asked(people: &[Device], id: ReservationId) -> ManyReservations {
         group: GroupId::new(b"g").unwrap(),
         id,
         ciphersuites: Vec::new(),
+        required: keypool_projections::RequiredCapabilities::default(),
         devices_max: 100,
         introduced: BTreeSet::new(),
     }

@@ -27,6 +27,7 @@ fn reservation(user: &str) -> ReservationRequest {
         group: GroupId::new(b"group").unwrap(),
         id: ReservationId(Uuid::new_v4()),
         ciphersuites: Vec::new(),
+        required: keypool_projections::RequiredCapabilities::default(),
         introduced: false,
     }
 }

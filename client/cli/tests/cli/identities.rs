@@ -54,6 +54,7 @@ async fn mallory_invites_as_bob(service: &Service) {
         group_id: friday(),
         reservation_id: None,
         ciphersuites: Vec::new(),
+        required: None,
         contact_token: None,
     };
     let reply = mallory.connection().api().reserve(&request, fresh_command()).await.unwrap();

@@ -150,6 +150,7 @@ impl Invitation {
             reservation_id: ReservationId(self.derived(&format!("{} claims {part}", self.round))),
             targets: wanted.iter().map(|wanted| wanted.invitee.target(&self.tokens)).collect(),
             ciphersuites: vec![suite],
+            required: None,
         };
         (request, self.command(&format!("{} reserve {part}", self.round)))
     }

@@ -225,6 +225,7 @@ fn a_history_can_be_read_whatever_becomes_of_the_keys() {
         credential: Hash::ZERO,
         init_key: Hash::ZERO,
         last_resort: false,
+        capabilities: None,
     };
     let staged = store.stage().unwrap();
     staged.record(Event::Created(facts), Timestamp::from_secs(1), fresh_command()).unwrap();

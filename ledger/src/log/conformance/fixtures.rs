@@ -66,6 +66,7 @@ pub(super) fn facts(n: u8) -> PackageFacts {
         credential: Hash::of(b"credential"),
         init_key: Hash::of(&[n]),
         last_resort: false,
+        capabilities: None,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use keypool_ledger::{
     CommandId, CredentialBytes, Event, GroupId, Hash, InvitationAnswer, KeyPackageRef, LeaveCause,
-    NewEvent, PoolId, ReleaseReason, ReservationId, ReservePolicy, RevokeReason, RuleSettings,
-    Signature, SignatureKey, SignedStatement, StreamId, Timestamp, WelcomeFault,
+    NewEvent, PackageCapabilities, PackageFacts, PoolId, ReleaseReason, ReservationId,
+    ReservePolicy, RevokeReason, RuleSettings, Signature, SignatureKey, SignedStatement, StreamId,
+    Timestamp, WelcomeFault,
 };
 use uuid::Uuid;
 
@@ -218,6 +219,22 @@ pub(super) fn frontend_history() -> Vec<(StreamId, NewEvent)> {
         (stream("alice/phone"), recorded(0, registered(1, None), 0)),
         (stream("alice/tablet"), recorded(1, registered(2, Some(statement)), 0)),
     ]
+}
+
+/// Packages with capabilities of every kind, of none, and from before they were recorded.
+pub(super) fn capabilities_history() -> Vec<(StreamId, NewEvent)> {
+    let known = |extensions: &[u16], proposals: &[u16], credentials: &[u16]| {
+        let [extensions, proposals, credentials] =
+            [extensions, proposals, credentials].map(<[u16]>::to_vec);
+        Some(Box::new(PackageCapabilities { extensions, proposals, credentials }))
+    };
+    let capabilities =
+        [known(&[10, 0xff01], &[8], &[1, 2]), known(&[], &[], &[1]), known(&[], &[], &[]), None];
+    let event = |(n, capabilities)| {
+        let facts = PackageFacts { capabilities, ..facts(n) };
+        (stream("alice/phone"), recorded(n, Event::Uploaded(facts), 40))
+    };
+    (0..).zip(capabilities).map(event).collect()
 }
 
 /// The kinds of events that came with answers to invitations and waiting lists, with every answer, every

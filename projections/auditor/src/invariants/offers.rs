@@ -43,8 +43,9 @@ impl Auditor {
         }
     }
 
-    /// A package of the same ciphersuite that should have been offered before this one. Strangers may be
-    /// given one of a later class, because those of the classes before it are kept for contacts.
+    /// A package of the same ciphersuite and capabilities that should have been offered before this one: of others
+    /// an inviter may have no use. Strangers may be given one of a later class, because those of the classes before
+    /// it are kept for contacts.
     fn first_before(
         &self,
         seen: AuditedEvent<'_>,
@@ -54,6 +55,7 @@ impl Auditor {
         let pool = self.pools.get(&given.pool)?;
         let offerable = |life: &&PackageHistory| {
             life.facts.ciphersuite == given.facts.ciphersuite
+                && life.facts.capabilities == given.facts.capabilities
                 && !(is_stranger && may_be_kept(life, given))
                 && life.uploaded.is_some()
                 && life.holds.is_none()

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use keypool_auditor::invariants::{Auditor, InvariantParams};
-use keypool_ledger::{Event, ReleaseReason, RevokeReason, SignatureKey};
+use keypool_ledger::{
+    Event, PackageCapabilities, PackageFacts, ReleaseReason, RevokeReason, SignatureKey,
+};
 use keypool_projections::LeafKey;
 
 use crate::history::{at, envelope, group, leaf_key, package, pool, reference, reservation};
@@ -139,4 +141,32 @@ fn the_key_of_another_scheme_changes_only_when_no_package_of_it_is_live() {
     assert_eq!(then(&[rotated, pinned(2)]), [""; 0]);
     assert_eq!(broken(&[registered, uploaded(), pinned(1)]), [""; 0], "none was known before");
     assert_eq!(broken(&[pinned(1)]), ["device"], "nobody speaks for the device");
+}
+
+/// The rules that are broken if the second of two packages is reserved first.
+fn broken_by_reserving_the_second(first: &[u16], second: &[u16]) -> Vec<&'static str> {
+    let uploaded = |name: &str, extensions: &[u16]| {
+        let capabilities = PackageCapabilities {
+            extensions: extensions.to_vec(),
+            ..PackageCapabilities::default()
+        };
+        let capabilities = Some(Box::new(capabilities));
+        Event::Uploaded(PackageFacts { capabilities, ..package(name).facts })
+    };
+    let reserved = Event::Reserved {
+        keypackage_ref: reference("c"),
+        reservation: reservation(1),
+        generation: 1,
+        holder: pool("carol"),
+        group: group("g"),
+        deadline: at(60),
+    };
+    let events = [uploaded("b", first), uploaded("c", second), reserved];
+    broken(&events.map(|event| (event, Duration::from_secs(1))))
+}
+
+#[test]
+fn a_package_is_passed_over_only_for_one_with_other_capabilities() {
+    assert!(broken_by_reserving_the_second(&[10], &[10, 0xff01]).is_empty());
+    assert_eq!(broken_by_reserving_the_second(&[10], &[10]), ["offer"]);
 }

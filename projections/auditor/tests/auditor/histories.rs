@@ -46,6 +46,7 @@ fn reserve(number: u8, holder: &str) -> Command {
         holder,
         group,
         ciphersuites: Vec::new(),
+        required: keypool_projections::RequiredCapabilities::default(),
         introduced: false,
         last_resort_only: false,
     }
@@ -226,6 +227,7 @@ pub(crate) fn written(stream: StreamId, second: u64, event: Event, payload: &[u8
         ", failed: []",
         ", by: None",
         ", available: []",
+        ", capabilities: None",
     ];
     let name = later
         .iter()

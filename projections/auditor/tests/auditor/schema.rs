@@ -132,7 +132,13 @@ fn command_lines() -> Vec<Vec<String>> {
         lines.push(format!("check {} --key {key}", files.join(" ")));
         lines.push(format!("check {}", files.join(" ")));
     }
-    let logs = ["schema-1", "schema-1-later", "schema-1-newest", "schema-1-identity"];
+    let logs = [
+        "schema-1",
+        "schema-1-later",
+        "schema-1-newest",
+        "schema-1-identity",
+        "schema-1-capabilities",
+    ];
     let logs = logs.map(|log| format!("logs/{log}/journal"));
     for source in sources().into_iter().chain(logs) {
         for command in ["info", "log", "verify", "audit", "replay"] {

@@ -8,7 +8,7 @@ use keypool_api::{
 };
 use keypool_ledger::PoolId;
 
-use super::reply;
+use super::{reply, required};
 use crate::{
     authentication::AuthenticatedWrite,
     keypackage_store::{ManyReservations, ReservationTarget, ReservedKeyPackage},
@@ -48,6 +48,7 @@ pub(crate) async fn reserve_many(
         group: asked.group_id,
         id: asked.reservation_id,
         ciphersuites: asked.ciphersuites,
+        required: required(asked.required)?,
         devices_max: state.target_devices_max,
         introduced,
     };
@@ -100,7 +101,14 @@ pub(super) fn invitees(targets: &[ReserveTarget]) -> Result<Vec<ReservationTarge
 
 fn missing_device(invitee: ReservationTarget, why: &Failure) -> MissingDevice {
     let (user, device) = parts_of(invitee);
-    MissingDevice { user, device, code: why.code(), retry_after_s: why.retry_after_s() }
+    let requirement = why.problem().requirement;
+    MissingDevice {
+        user,
+        device,
+        code: why.code(),
+        requirement,
+        retry_after_s: why.retry_after_s(),
+    }
 }
 
 /// The user and the device of a target.
