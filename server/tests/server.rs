@@ -31,6 +31,9 @@ mod suites;
 #[path = "server/required.rs"]
 mod required;
 
+#[path = "server/compatibility.rs"]
+mod compatibility;
+
 #[path = "server/problems.rs"]
 mod problems;
 
