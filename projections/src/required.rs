@@ -72,13 +72,11 @@ impl RequiredCapabilities {
 
     /// The first requirement that none of some packages meets or, where each is met by one of them, the first that
     /// the first package does not meet. `None` if there is no package, or the first meets all.
-    pub fn unmet_by<'a>(
-        &self,
-        packages: impl Iterator<Item = &'a PackageFacts> + Clone,
-    ) -> Option<Requirement> {
-        let first = packages.clone().next()?;
+    #[must_use]
+    pub fn unmet_by(&self, packages: &[&PackageFacts]) -> Option<Requirement> {
+        let first = packages.first()?;
         let by_none =
-            |requirement: &Requirement| !packages.clone().any(|facts| requirement.is_met_by(facts));
+            |requirement: &Requirement| !packages.iter().any(|facts| requirement.is_met_by(facts));
         let by_first = |requirement: &Requirement| !requirement.is_met_by(first);
         self.iter().find(by_none).or_else(|| self.iter().find(by_first))
     }

@@ -104,7 +104,7 @@ impl Draft<'_> {
                 .map(|package| &package.facts)
                 .filter(|facts| needs.suit(facts))
                 .collect();
-            let unmet = needs.required.unmet_by(suitable.iter().copied());
+            let unmet = needs.required.unmet_by(&suitable);
             let unmet = unmet.map(Rejection::RequirementUnmet);
             let other = offerable().next().map(|_| Rejection::NothingCompatible);
             kept.or(unmet).or(other).unwrap_or(Rejection::PoolExhausted)

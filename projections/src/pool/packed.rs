@@ -127,18 +127,8 @@ impl PoolState {
             at = at.checked_add(rest.number()?)?;
             state.spent_lately.push_back(Timestamp::from_millis(at));
         }
-        let mut credentials = Vec::new();
-        for _ in 0..rest.number()? {
-            credentials.push(Hash::from_bytes(rest.array()?));
-        }
-        let mut capabilities = Vec::new();
-        for _ in 0..rest.number()? {
-            capabilities.push(PackageCapabilities {
-                extensions: unpack_numbers(rest)?,
-                proposals: unpack_numbers(rest)?,
-                credentials: unpack_numbers(rest)?,
-            });
-        }
+        let credentials = unpack_credentials(rest)?;
+        let capabilities = unpack_capabilities(rest)?;
         for _ in 0..rest.number()? {
             let package = Arc::new(unpack_package(rest, (&credentials, &capabilities))?);
             let home =
@@ -165,11 +155,29 @@ impl PoolState {
 
 fn pack_numbers(out: &mut Packer, numbers: &[u16]) {
     out.number(numbers.len() as u64);
-    numbers.iter().for_each(|number| out.number(u64::from(*number)));
+    for number in numbers {
+        out.number(u64::from(*number));
+    }
 }
 
 fn unpack_numbers(rest: &mut Unpacker<'_>) -> Option<Vec<u16>> {
     (0..rest.number()?).map(|_| u16::try_from(rest.number()?).ok()).collect()
+}
+
+fn unpack_credentials(rest: &mut Unpacker<'_>) -> Option<Vec<Hash>> {
+    (0..rest.number()?).map(|_| Some(Hash::from_bytes(rest.array()?))).collect()
+}
+
+fn unpack_capabilities(rest: &mut Unpacker<'_>) -> Option<Vec<PackageCapabilities>> {
+    let count = rest.number()?;
+    let mut unpack = || {
+        Some(PackageCapabilities {
+            extensions: unpack_numbers(rest)?,
+            proposals: unpack_numbers(rest)?,
+            credentials: unpack_numbers(rest)?,
+        })
+    };
+    (0..count).map(|_| unpack()).collect()
 }
 
 /// Packs a package, with the places of its credential and its capabilities in those of all.

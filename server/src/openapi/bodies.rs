@@ -40,7 +40,9 @@ impl Modify for Bodies {
         for BodyExample { path, request, answer } in examples {
             let Some(item) = document.paths.paths.get_mut(&path) else { continue };
             let operation = if request.is_some() { &mut item.post } else { &mut item.get };
-            operation.iter_mut().for_each(|operation| add_examples(operation, &request, &answer));
+            if let Some(operation) = operation {
+                add_examples(operation, request.as_ref(), &answer);
+            }
         }
     }
 }
@@ -73,9 +75,9 @@ fn type_binary((media_type, content): (&String, &mut Content)) {
 }
 
 /// Adds the examples to the bodies in JSON: at most one of the request, and those of answers.
-fn add_examples(operation: &mut Operation, request: &Option<Value>, answer: &Value) {
+fn add_examples(operation: &mut Operation, request: Option<&Value>, answer: &Value) {
     let bodies = contents(operation).filter(|(media_type, _)| *media_type == JSON);
-    let examples = request.iter().chain(std::iter::repeat(answer));
+    let examples = request.into_iter().chain(std::iter::repeat(answer));
     for ((_, content), example) in bodies.zip(examples) {
         content.example = Some(example.clone());
     }

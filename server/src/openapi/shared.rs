@@ -26,7 +26,9 @@ impl Modify for SharedParts {
         for (path, item) in &mut document.paths.paths {
             let PathItem { get, post, .. } = item;
             if PROBES.contains(&path.as_str()) {
-                get.iter_mut().for_each(|probe| probe.servers = Some(vec![Server::new("/")]));
+                if let Some(probe) = get {
+                    probe.servers = Some(vec![Server::new("/")]);
+                }
                 continue;
             }
             for operation in [get, &mut *post].into_iter().flatten() {

@@ -64,7 +64,7 @@ async fn the_operations_that_are_signed_name_the_signature() {
         }
     }
     assert!(
-        open.iter().all(|path| path.starts_with("/ledger/") || path.ends_with("z")),
+        open.iter().all(|path| path.starts_with("/ledger/") || path.ends_with('z')),
         "{open:?}"
     );
 }

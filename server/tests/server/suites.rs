@@ -91,7 +91,7 @@ async fn a_device_is_invited_with_a_package_of_a_hybrid_suite_and_reads_what_is_
         let api = &running.api;
         let package = bob.package(suite, now);
         assert!((2_600..2_800).contains(&package.len()), "{} bytes", package.len());
-        let uploaded = api.upload(&bob.device, &[package.clone()]).await.ok();
+        let uploaded = api.upload(&bob.device, std::slice::from_ref(&package)).await.ok();
         assert_eq!(uploaded.body["pool"]["suites"][0]["ciphersuite"], number);
 
         let id = format!("hybrid-{number}").into_bytes();
