@@ -28,7 +28,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use http::Method;
 use keypool_api::{
-    ClaimRequest, Code, DevicesReply, EventsReply, PoolStatus, Problem, RegisterReply,
+    API_PREFIX, ClaimRequest, Code, DevicesReply, EventsReply, PoolStatus, Problem, RegisterReply,
     RegisterRequest, ReleaseReply, RenewReply, ReserveReply, ReserveRequest, RevokeReply,
     RevokeRequest, RotateRequest, SpendReply, SpendRequest, UploadReply, UploadRequest, Voucher,
     signing::content_digest,
@@ -87,6 +87,15 @@ pub enum ApiError {
         /// The address that it names, as it came; at most 200 characters of it.
         to: String,
     },
+    /// The server does not serve the version of the API that this client speaks. Nothing was carried out.
+    #[error(
+        "the server at {server} is older than this client: it does not serve {API_PREFIX} of the API; have its \
+         operator install a newer one, or use the client of its release"
+    )]
+    Outdated {
+        /// The server's address.
+        server: String,
+    },
     /// The address is not one of a server: a scheme, a host and perhaps a port, and nothing else.
     #[error(
         "{0:?} is no address of a server; one looks like http://127.0.0.1:8080, with no path, query \
@@ -119,7 +128,11 @@ impl ApiError {
             Self::Refused(problem) => problem.status >= 500,
             // What stands between may have given up on a server that goes on.
             Self::Unexpected { status, .. } => *status >= 500 || LATER_STATUSES.contains(status),
-            Self::Redirected { .. } | Self::Address(_) | Self::Name(_) | Self::Client(_) => false,
+            Self::Redirected { .. }
+            | Self::Outdated { .. }
+            | Self::Address(_)
+            | Self::Name(_)
+            | Self::Client(_) => false,
         }
     }
 
@@ -422,6 +435,14 @@ impl ApiClient {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The error for a refusal. A server that has nothing at a route of this client serves an older version.
+    fn refused(&self, problem: Problem) -> ApiError {
+        match problem.code {
+            Code::NotFound => ApiError::Outdated { server: self.server.to_string() },
+            _ => ApiError::Refused(Box::new(problem)),
+        }
     }
 
     pub(crate) fn clock(&self) -> &Arc<ServerClock> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keypool_api::{
-    TIME_HEADER,
+    API_PREFIX, TIME_HEADER,
     signing::{BodyParts, SignedParts},
 };
 use keypool_ledger::Timestamp;
@@ -50,7 +50,7 @@ impl ApiClient {
             return serde_json::from_slice(&bytes).map_err(|_| unexpected());
         }
         match serde_json::from_slice(&bytes) {
-            Ok(problem) => Err(ApiError::Refused(Box::new(problem))),
+            Ok(problem) => Err(self.refused(problem)),
             Err(_) => Err(unexpected()),
         }
     }
@@ -78,9 +78,9 @@ impl ApiClient {
         ApiError::Unreachable { server: self.server.to_string(), source }
     }
 
-    /// The address of a path.
+    /// The address of a route.
     pub(super) fn url(&self, path: &str, query: &str) -> Result<Url, ApiError> {
-        let url = self.server.join(path);
+        let url = self.server.join(&format!("{API_PREFIX}{path}"));
         let mut url = url.map_err(|_| ApiError::Address(self.server.to_string()))?;
         url.set_query((!query.is_empty()).then_some(query));
         Ok(url)

@@ -72,7 +72,7 @@ impl ApiClient {
         let bytes = read_to_end(response.into_body()).await;
         let bytes = bytes.map_err(|err| self.unreachable(err))?;
         match serde_json::from_slice(&bytes) {
-            Ok(problem) => Err(ApiError::Refused(Box::new(problem))),
+            Ok(problem) => Err(self.refused(problem)),
             Err(_) => Err(ApiError::Unexpected { server, status: status.as_u16() }),
         }
     }

@@ -54,6 +54,22 @@ fn a_proxy_that_gives_up_on_the_server_is_asked_again() {
 }
 
 #[test]
+fn a_server_without_this_version_of_the_api_is_older_than_the_client() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and_absent_bob(&service, 2).await;
+        service.tunnel.forge(0, 404, &problem(Code::NotFound));
+        let refused = alice.connection().api().status().await.unwrap_err();
+        assert!(matches!(refused, ApiError::Outdated { .. }), "{refused:?}");
+        assert!(!refused.is_unanswered() && refused.code().is_none());
+        let said = refused.to_string();
+        assert!(said.contains("is older than this client: it does not serve /v1"), "{said}");
+        assert_eq!(alice.invite(&group, ["bob"]).await.unwrap().attempts, 1);
+        bob_joins_and_hears(&service, &alice, &group).await;
+    });
+}
+
+#[test]
 fn an_address_is_a_scheme_a_host_and_a_port() {
     let service = Service::start();
     let home = service.folder.path().join("alice");

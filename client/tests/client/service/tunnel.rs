@@ -254,7 +254,7 @@ fn serve(
 
 /// Whether a connection brings a look-up in the directory; `None` if it is closed before it brings anything.
 fn is_look_up(connection: &TcpStream) -> Option<bool> {
-    const BEGIN: &[u8] = b"POST /users/devices";
+    const BEGIN: &[u8] = b"POST /v1/users/devices";
     let mut begin = [0; BEGIN.len()];
     let len = connection.peek(&mut begin).ok().filter(|len| *len > 0)?;
     Some(len == BEGIN.len() && begin == *BEGIN)
@@ -280,7 +280,7 @@ fn body_of(request: &[u8]) -> &[u8] {
 }
 
 fn is_stream(request: &[u8]) -> bool {
-    request.starts_with(b"GET /keypackages/stream?")
+    request.starts_with(b"GET /v1/keypackages/stream?")
 }
 
 /// Passes a request on and hands the answer back as it comes, until either side has gone.
