@@ -351,7 +351,7 @@ fn a_pool_that_nobody_asks_for_takes_less_than_200_bytes_for_each_package() {
 
     let kept = log.get(b"p/bob/main").unwrap().unwrap();
     assert!(kept.len() < 32 * 110, "{} bytes", kept.len());
-    assert_eq!(kept[0], 4, "the number of the fold leads");
+    assert_eq!(kept[0], 5, "the number of the fold leads");
     let brief = log.get(b"b/bob/main").unwrap().unwrap();
     assert!(brief.len() < 80, "{} bytes", brief.len());
 }
