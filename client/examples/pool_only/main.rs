@@ -3,22 +3,19 @@
 //!
 //! `cargo run -p keypool-client --features sqlite-store --example pool_only`
 
-mod app_provider;
+mod app;
 
-use std::{error::Error, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use keypool_client::{
     ApiClient, DeviceIdentity, DeviceKey, GroupId, KeyPackagePool, KeyPackageRef, LocalStore,
     MlsConnection, OwnStage, PoolConfig, SqliteDatabase, SystemClock, fresh_command, wire,
 };
-use keypool_server::{Server, Settings};
 use openmls::prelude::{tls_codec::Deserialize as _, *};
 use openmls_sqlite_storage::Connection;
 use openmls_traits::storage::StorageProvider as _;
 
-use self::app_provider::AppProvider;
-
-type Failure = Box<dyn Error>;
+use self::app::{AppProvider, Failure, read, start_server};
 
 /// One device: the app's groups and keypool's pool in one SQLite file.
 struct App {
@@ -56,16 +53,10 @@ impl App {
         let mut group = MlsGroup::new(&self.mls, &self.identity, &config, credential)?;
         let group_id = GroupId::new(group.group_id().as_slice())?;
         let api = self.pool.api();
-        let ask = wire::ReserveRequest {
-            target_user: user.to_owned(),
-            target_device: None,
-            group_id: group_id.clone(),
-            reservation_id: None,
-            ciphersuites: vec![],
-            contact_token: None,
-        };
+        let ask = wire::ReserveRequest::new(user, group_id.clone());
         let reserved = api.reserve(&ask, fresh_command()).await?;
-        // The server is not trusted: the package is checked, and that it is the one that was asked for.
+        // The server is not trusted: the package is checked, and whose it is. Whose the key is, is known to the
+        // directory of the app, or to `MlsClient` (docs/identity.md).
         let package = KeyPackageIn::tls_deserialize_exact(&reserved.keypackage.0)?;
         let package = package.validate(self.mls.crypto(), ProtocolVersion::Mls10)?;
         let named = format!("{user}/{}", reserved.device);
@@ -111,24 +102,12 @@ impl App {
 #[expect(clippy::print_stdout, reason = "an example is there to be read")]
 async fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
-    let local = "127.0.0.1:0".parse()?;
-    let settings = Settings {
-        listen: local,
-        admin_listen: local,
-        data: folder.path().join("server"),
-        ..Settings::default()
-    };
-    let server = Server::start(settings, Arc::new(SystemClock))?;
+    let server = start_server(folder.path())?;
     let alice = App::open(&folder.path().join("alice"), "alice", &server.url()).await?;
     let bob = App::open(&folder.path().join("bob"), "bob", &server.url()).await?;
     let [welcome, message] = alice.invite("bob", b"pizza at eight?").await?;
     let mut group = bob.join(&welcome)?;
-    let message = MlsMessageIn::tls_deserialize_exact(&message)?.try_into_protocol_message()?;
-    let read = group.process_message(&bob.mls, message)?.into_content();
-    let ProcessedMessageContent::ApplicationMessage(read) = read else {
-        return Err("no message".into());
-    };
-    println!("bob reads: {}", String::from_utf8(read.into_bytes())?);
+    println!("bob reads: {}", read(&mut group, &bob.mls, &message)?);
     let counts = bob.store.count_key_packages_by_status()?;
     println!("bob has {} packages at the server, {} spent", counts.uploaded, counts.spent);
     bob.pool.refresh_now(bob.pool.api().now()).await?;

@@ -234,6 +234,22 @@ pub struct ReserveRequest {
     pub contact_token: Option<ContactToken>,
 }
 
+impl ReserveRequest {
+    /// Asks for a package of any device of a user, of any ciphersuite.
+    #[must_use]
+    pub fn new(target_user: &str, group_id: GroupId) -> Self {
+        Self {
+            target_user: target_user.to_owned(),
+            target_device: None,
+            group_id,
+            reservation_id: None,
+            ciphersuites: Vec::new(),
+            required: None,
+            contact_token: None,
+        }
+    }
+}
+
 /// The answer to `POST /keypackages/reserve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

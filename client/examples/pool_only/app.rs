@@ -1,11 +1,15 @@
-//! The app's own provider for OpenMLS, with the groups in SQLite.
+//! What the app has without keypool: a provider for OpenMLS with the groups in SQLite, and messages. And a server.
 
-use std::error::Error;
+use std::{error::Error, path::Path, sync::Arc};
 
-use openmls::prelude::OpenMlsProvider;
+use keypool_client::SystemClock;
+use keypool_server::{Server, Settings};
+use openmls::prelude::{tls_codec::Deserialize as _, *};
 use openmls_rust_crypto::RustCrypto;
 use openmls_sqlite_storage::{Codec, Connection, SqliteStorageProvider};
 use serde::{Serialize, de::DeserializeOwned};
+
+pub(crate) type Failure = Box<dyn Error>;
 
 /// The values of the groups as JSON.
 #[derive(Default)]
@@ -31,7 +35,7 @@ pub(crate) struct AppProvider {
 
 impl AppProvider {
     /// Makes the tables where they are missing. Deleted keys are overwritten in them.
-    pub(crate) fn over(connection: Connection) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn over(connection: Connection) -> Result<Self, Failure> {
         connection.pragma_update(None, "secure_delete", true)?;
         let mut groups = SqliteStorageProvider::new(connection);
         groups.run_migrations()?;
@@ -55,4 +59,27 @@ impl OpenMlsProvider for AppProvider {
     fn rand(&self) -> &RustCrypto {
         &self.crypto
     }
+}
+
+/// Reads a message of a group.
+pub(crate) fn read(
+    group: &mut MlsGroup,
+    mls: &AppProvider,
+    message: &[u8],
+) -> Result<String, Failure> {
+    let message = MlsMessageIn::tls_deserialize_exact(message)?.try_into_protocol_message()?;
+    match group.process_message(mls, message)?.into_content() {
+        ProcessedMessageContent::ApplicationMessage(text) => {
+            Ok(String::from_utf8(text.into_bytes())?)
+        }
+        _ => Err("no message for people".into()),
+    }
+}
+
+/// A server on a free port, as the program `keypool-server` runs it.
+pub(crate) fn start_server(folder: &Path) -> Result<Server, Failure> {
+    let local = "127.0.0.1:0".parse()?;
+    let data = folder.join("server");
+    let settings = Settings { listen: local, admin_listen: local, data, ..Settings::default() };
+    Ok(Server::start(settings, Arc::new(SystemClock))?)
 }
