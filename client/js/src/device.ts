@@ -1,0 +1,484 @@
+// The device: the one object that an app uses.
+
+import { fromBase64, random, toBase64, toBase64Url, toHex, utf8 } from "./bytes.js";
+import { ServerClock, type ClockOffset, type KnownTime } from "./clock.js";
+import { joinedGroup, resumeCommits, updateKeys } from "./commits.js";
+import { groupName, groupRecords, idInBody, isFinal, memberGroup, recordOf, type Context } from "./context.js";
+import { headOf, statementLines } from "./directory.js";
+import { KeypoolError } from "./errors.js";
+import { storedEvent, type Invited, type NumberedEvent } from "./events.js";
+import { invite, resumeInvitations } from "./invite.js";
+import { acknowledge, compareHome, fetchMail, receive } from "./mailbox.js";
+import { acceptMembers, finishLeaving, freshenKeys, leave, membersOf, remove, send, type Sent } from "./messages.js";
+import { newGroup } from "./mls.js";
+import { flushOutbox } from "./outbox.js";
+import { forgetPeer, lookUp, peerRecord, safetyNumberOf, toPeer, verifyPeer, type Member, type Peer } from "./peers.js";
+import { availableIn, makeDatedPackage, packagesOf, refreshPool, type PoolOptions, type Refresh } from "./pool.js";
+import { freshKey, Server, type Fetch } from "./server.js";
+import { DeviceKey, proofOf } from "./signing.js";
+import { ledgerId } from "./note.js";
+import { Staged, type Store } from "./store.js";
+
+/** How a device is opened. */
+export interface DeviceOptions {
+  /** The store of this device alone: `FileStore` on Node, `IndexedDbStore` in a browser, or the app's own. */
+  store: Store;
+  /** The address of the server: scheme, host and perhaps port. */
+  server: string;
+  /** The user's name. */
+  user: string;
+  /** The device's name among the user's; `main` by default. */
+  device?: string;
+  pool?: PoolOptions;
+  /** The key of the server's ledger from the operator; by default the first one that the server shows. */
+  ledgerKey?: string;
+  /** A `fetch` of the app's own, for a proxy. */
+  fetch?: Fetch;
+  /** The device's clock in Unix milliseconds; `Date.now` by default. */
+  now?: () => number;
+}
+
+/** How a device is registered. */
+export interface RegisterOptions {
+  /** The word of another device of the user, from `vouch`. */
+  voucher?: string;
+  /** The operator's token, where tokens are asked for. */
+  token?: string;
+}
+
+/** How one call of `sync` waits. */
+export interface SyncOptions {
+  /** For how many seconds the server may hold its answer while nothing waits; 0 by default, 30 at most. */
+  waitSeconds?: number;
+  /** Breaks the waiting off. */
+  signal?: AbortSignal;
+}
+
+/** A group of this device. */
+export interface Group {
+  /** The id, for calls: base64url of its bytes. */
+  id: string;
+  /** The name for people. */
+  name: string;
+  epoch: number;
+  /** Whether this device is a member. */
+  active: boolean;
+}
+
+/** The state of a device. */
+export interface DeviceStatus {
+  /** How many packages the server can hand out. */
+  available: number;
+  reserved: number;
+  spent: number;
+  lastResort: number;
+  health: string;
+  /** How many packages this device has private keys for. */
+  privateKeys: number;
+  /** How many messages wait to be posted. */
+  queued: number;
+  groups: Group[];
+}
+
+interface DeviceRecord {
+  user: string;
+  device: string;
+  server: string;
+  /** The private key, base64. */
+  secret: string;
+  ledgerKey?: string;
+}
+
+const VOUCHER_GOOD_FOR_S = 300;
+const POOL_MAX = 64;
+const ID_BYTES = 8;
+
+/**
+ * A device of a user. Each call reads the store and writes it as one, under a lock of the store, so tabs may share a
+ * store. Every call throws a `KeypoolError`; after an error the same call may be made again.
+ */
+export class Device {
+  readonly #context: Context;
+  readonly #pool: Required<PoolOptions>;
+  readonly #ledgerKey: string | undefined;
+  readonly #name: string;
+  // Whether this store was compared with what the server knows of it since it was opened.
+  #compared = false;
+
+  private constructor(context: Context, options: DeviceOptions, device: string) {
+    this.#context = context;
+    this.#name = device;
+    this.#pool = { target: 32, lowWatermark: 8, lastResort: true, ...options.pool };
+    this.#ledgerKey = options.ledgerKey;
+  }
+
+  /** Opens a device. A new store gets a new key. Throws `store_of_another` if the store has another device. */
+  static async open(options: DeviceOptions): Promise<Device> {
+    const { user, device = "main", store } = options;
+    const { target = 32, lowWatermark = 8 } = options.pool ?? {};
+    if (!(0 <= lowWatermark && lowWatermark < target && target <= POOL_MAX)) {
+      const fact = `a pool cannot have a target of ${target} and a low watermark of ${lowWatermark}`;
+      throw new KeypoolError("invalid_argument", fact, "Choose a target up to 64, and a low watermark below it.");
+    }
+    return store.exclusive("state", async () => {
+      const staged = new Staged(store);
+      const record = await deviceRecord(staged, options, device);
+      const key = await DeviceKey.fromSecret(fromBase64(record.secret));
+      const clock = new ServerClock(options.now ?? Date.now);
+      const known = await staged.get<KnownTime>("clock");
+      if (known !== undefined) {
+        clock.restore(known);
+      }
+      await staged.commit();
+      const fetch = options.fetch ?? ((url, init) => globalThis.fetch(url, init));
+      const server = new Server(options.server, key, clock, fetch);
+      return new Device({ store, server, key, clock, user, name: `${user}/${device}` }, options, device);
+    });
+  }
+
+  /** `user/device`. */
+  get name(): string {
+    return this.#context.name;
+  }
+
+  /** The public key, base64url without padding: what `vouch` on another device takes. */
+  get key(): string {
+    return this.#context.key.id;
+  }
+
+  /** Registers the device at the server. Repeating it changes nothing. */
+  async register(options: RegisterOptions = {}): Promise<void> {
+    const { user, server } = this.#context;
+    const voucher = options.voucher === undefined ? {} : { voucher: voucherOf(options.voucher) };
+    const token = options.token === undefined ? {} : { authorization: `Bearer ${options.token}` };
+    await this.#alone(async () => {
+      await server.post("/devices", { user, device: this.#name, ...voucher }, token);
+    });
+  }
+
+  /** Vouches for another device of this user, by its name and key. Returns the word that it registers with. */
+  vouch(device: string, key: string): Promise<string> {
+    return this.#alone(async () => {
+      const { server, user, key: own, clock } = this.#context;
+      const reply = await server.get(`/users/${user}/devices` as "/users/{user}/devices");
+      const untilS = clock.nowS() + VOUCHER_GOOD_FOR_S;
+      const lines = statementLines("vouch", [reply.ledger, `${user}/${device}`, own.id, key, reply.head, untilS]);
+      return [own.id, reply.head, untilS, await proofOf(own, lines)].join(".");
+    });
+  }
+
+  /**
+   * Compares the pool with the server's, deletes what has expired, and fills the pool if the server has few packages to
+   * hand out. Call it at start, after each joined group, and every few minutes.
+   */
+  refresh(): Promise<Refresh> {
+    return this.#alone(async () => {
+      await this.#resume();
+      await this.#proveTime();
+      const outcome = await refreshPool(this.#context, this.#pool);
+      const unintroducedDevices = await this.#watchOwnDevices();
+      return { ...outcome, clock: await this.#tellClock(), unintroducedDevices };
+    });
+  }
+
+  /** Makes a group with this device in it. The id is the name and 16 random digits. */
+  createGroup(name: string): Promise<Group> {
+    return this.#alone(async () => {
+      await this.#resume();
+      const bytes = utf8(`${name}~${toHex(random(ID_BYTES))}`);
+      const id = toBase64Url(bytes);
+      const staged = new Staged(this.#context.store);
+      const [, own] = await makeDatedPackage(this.#context, false);
+      staged.put(recordOf("group", id), joinedGroup(await newGroup(bytes, own, this.#context.key), false));
+      staged.put(recordOf("making", id), { id, key: freshKey() });
+      await staged.commit();
+      await this.#finishMaking();
+      return { id, name, epoch: 0, active: true };
+    });
+  }
+
+  /** The groups of this device, also those it was removed from. */
+  async groups(): Promise<Group[]> {
+    const records = await groupRecords(new Staged(this.#context.store));
+    return records.map(({ id, epoch, active }) => ({ id, name: groupName(id), epoch, active }));
+  }
+
+  /** The members of a group, and how far their keys are trusted. */
+  async members(group: string): Promise<Member[]> {
+    const staged = new Staged(this.#context.store);
+    return membersOf(staged, (await memberGroup(staged, group)).state);
+  }
+
+  /** Invites users, each with all devices, or single devices `user/device`, to a group. They may be offline. */
+  invite(group: string, names: string[]): Promise<Invited> {
+    return this.#alone(async () => {
+      await this.#resume();
+      await this.#compare();
+      return invite(this.#context, group, names);
+    });
+  }
+
+  /** Removes members, named as for `invite`. */
+  remove(group: string, names: string[]): Promise<void> {
+    return this.#changing(() => remove(this.#context, group, names));
+  }
+
+  /** Replaces the keys of this device in a group. After joining, `sync` does so by itself. */
+  updateKeys(group: string): Promise<void> {
+    return this.#changing(() => updateKeys(this.#context, group));
+  }
+
+  /** Leaves a group. */
+  leave(group: string): Promise<void> {
+    return this.#changing(() => leave(this.#context, group));
+  }
+
+  /** Sends a message. Without an answer of the server the message is kept, and sent by the next call of any kind. */
+  send(group: string, content: string | Uint8Array): Promise<Sent> {
+    return this.#changing(() => send(this.#context, group, content), true);
+  }
+
+  /** Accepts the keys of all members of a group, also of those that contradict the directory. */
+  acceptMembers(group: string): Promise<void> {
+    return this.#alone(() => acceptMembers(this.#context, group));
+  }
+
+  /**
+   * Takes in what waits in the mailbox and hands each event to the app, in order. An event is deleted when the handler
+   * has returned, so a crash shows it again. Only one tab waits at a time; the others take their turn. The handler may
+   * call every method but `sync`.
+   */
+  async sync(onEvent: (event: NumberedEvent) => void | Promise<void>, options: SyncOptions = {}): Promise<void> {
+    const { waitSeconds = 0, signal } = options;
+    await this.#context.store.exclusive("sync", async () => {
+      await this.#alone(() => this.#resume());
+      await this.#deliver(onEvent);
+      for (let [more, waitS] = [true, waitSeconds]; more; waitS = 0) {
+        const mail = await fetchMail(this.#context, waitS, signal);
+        more = mail.more && mail.items.length > 0;
+        await this.#alone(() => this.#receive(mail, more));
+        await this.#deliver(onEvent);
+      }
+    }, signal);
+  }
+
+  /** The state of the pool at the server, and of this device. */
+  status(): Promise<DeviceStatus> {
+    return this.#alone(async () => {
+      const { server, store } = this.#context;
+      const status = await server.get("/keypackages/status");
+      return {
+        available: availableIn(status),
+        reserved: status.reserved,
+        spent: status.spent,
+        lastResort: status.last_resort,
+        health: status.pool_health,
+        privateKeys: (await packagesOf(new Staged(store))).size,
+        queued: (await store.list("outbox/")).length,
+        groups: await this.groups(),
+      };
+    });
+  }
+
+  /** A user's keys, looked up; `undefined` for a user who has never had a device. */
+  peer(user: string): Promise<Peer | undefined> {
+    return this.#alone(async () => {
+      const record = await this.#lookedUp(user);
+      return record === undefined ? undefined : toPeer(record);
+    });
+  }
+
+  /**
+   * The safety number of this user and another: 60 digits that the two compare in person. `undefined` for a user
+   * without a trusted device.
+   */
+  safetyNumber(user: string): Promise<string | undefined> {
+    return this.#alone(async () => {
+      const other = await this.#lookedUp(user);
+      const own = await this.#lookedUp(this.#context.user);
+      return own === undefined || other === undefined ? undefined : safetyNumberOf(own, other);
+    });
+  }
+
+  /** Notes that a person has compared the safety number, and that it is the same. */
+  async verifyPeer(user: string): Promise<void> {
+    await this.#alone(async () => {
+      const staged = new Staged(this.#context.store);
+      const record = await peerRecord(staged, user);
+      if (record === undefined || record.doubt !== undefined) {
+        const fact = record === undefined ? `${user} was never looked up` : `the keys of ${user} have changed`;
+        throw new KeypoolError("invalid_argument", fact, "Show peer(), then compare the safety number.");
+      }
+      verifyPeer(staged, record, this.#context.clock.nowMs());
+      await staged.commit();
+    });
+  }
+
+  /** Takes the keys of now as the user's: once the person was asked in another way. */
+  acceptPeer(user: string): Promise<Peer | undefined> {
+    return this.#alone(async () => {
+      const staged = new Staged(this.#context.store);
+      forgetPeer(staged, user);
+      await staged.commit();
+      const record = await this.#lookedUp(user);
+      return record === undefined ? undefined : toPeer(record);
+    });
+  }
+
+  /** Closes the store. */
+  close(): Promise<void> {
+    return this.#context.store.close();
+  }
+
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    return this.#context.store.exclusive("state", work);
+  }
+
+  #changing<T>(work: () => Promise<T>, offline = false): Promise<T> {
+    return this.#alone(async () => {
+      try {
+        await this.#resume();
+      } catch (error) {
+        // A message can be sealed while the server is away, unless a Commit is open.
+        const isOpen = (await this.#context.store.list("commit/")).length > 0;
+        if (!offline || isOpen || isFinal(error) || !this.#compared) {
+          throw error;
+        }
+      }
+      await this.#compare();
+      return work();
+    });
+  }
+
+  // What a crash or a lost answer has left unfinished.
+  async #resume(): Promise<void> {
+    await this.#finishMaking();
+    await resumeCommits(this.#context);
+    await flushOutbox(this.#context);
+    await resumeInvitations(this.#context);
+    await finishLeaving(this.#context);
+  }
+
+  async #receive(mail: Awaited<ReturnType<typeof fetchMail>>, more: boolean): Promise<void> {
+    await flushOutbox(this.#context);
+    await receive(this.#context, mail);
+    this.#compared = true;
+    await this.#proveTime();
+    if (!more) {
+      await freshenKeys(this.#context);
+    }
+    await this.#keepClock();
+  }
+
+  // Before the first thing is sealed: a store that is an older copy would use keys again.
+  async #compare(): Promise<void> {
+    if (!this.#compared) {
+      await compareHome(this.#context, await fetchMail(this.#context, 0));
+      await acknowledge(this.#context);
+      this.#compared = true;
+    }
+  }
+
+  async #finishMaking(): Promise<void> {
+    const { store, server } = this.#context;
+    for (const name of await store.list("making/")) {
+      const staged = new Staged(store);
+      const { id, key } = (await staged.get<{ id: string; key: string }>(name)) as { id: string; key: string };
+      staged.delete(name);
+      try {
+        await server.post("/groups", { group_id: idInBody(id) }, { key });
+        await staged.commit();
+      } catch (error) {
+        if (isFinal(error)) {
+          staged.delete(recordOf("group", id));
+          await staged.commit();
+        }
+        throw error;
+      }
+    }
+  }
+
+  async #deliver(onEvent: (event: NumberedEvent) => void | Promise<void>): Promise<void> {
+    for (const name of await this.#context.store.list("event/")) {
+      const event = await new Staged(this.#context.store).get<object>(name);
+      if (event !== undefined) {
+        await onEvent({ ...storedEvent(event), id: name.slice("event/".length) } as NumberedEvent);
+        await this.#alone(() => this.#context.store.write(new Map([[name, undefined]])));
+      }
+    }
+  }
+
+  async #lookedUp(user: string) {
+    const staged = new Staged(this.#context.store);
+    await lookUp(staged, this.#context.server, [user], this.#context.clock.nowMs());
+    await staged.commit();
+    return peerRecord(staged, user);
+  }
+
+  async #watchOwnDevices(): Promise<string[]> {
+    const { user, server, store } = this.#context;
+    const { device_list_head: head } = await server.get("/keypackages/status");
+    const known = await peerRecord(new Staged(store), user);
+    const record = known !== undefined && headOf(known.list) === head ? known : await this.#lookedUp(user);
+    const devices = record === undefined ? [] : Object.entries(record.list.devices);
+    const strange = devices.filter(([device, { key, introduced }]) => key && !introduced && device !== this.#name);
+    return strange.map(([device]) => device);
+  }
+
+  async #proveTime(): Promise<void> {
+    const { server, clock, store } = this.#context;
+    const staged = new Staged(store);
+    const record = (await staged.get<DeviceRecord>("device")) as DeviceRecord;
+    const pinned = this.#ledgerKey ?? record.ledgerKey ?? (await server.ledgerKey());
+    if (record.ledgerKey !== pinned && ledgerId(pinned) !== "") {
+      staged.put("device", { ...record, ledgerKey: pinned });
+      await staged.commit();
+    }
+    if (clock.isInDoubt()) {
+      await server.proveTime(pinned);
+    }
+  }
+
+  async #tellClock(): Promise<ClockOffset | undefined> {
+    const offset = this.#context.clock.tell();
+    await this.#keepClock();
+    return offset;
+  }
+
+  async #keepClock(): Promise<void> {
+    const { store, clock } = this.#context;
+    const staged = new Staged(store);
+    const known = clock.known();
+    if (JSON.stringify(await staged.get<KnownTime>("clock")) !== JSON.stringify(known)) {
+      staged.put("clock", known);
+      await staged.commit();
+    }
+  }
+}
+
+async function deviceRecord(staged: Staged, { user, server }: DeviceOptions, device: string): Promise<DeviceRecord> {
+  const stored = await staged.get<DeviceRecord>("device");
+  if (stored === undefined) {
+    const secret = toBase64((await DeviceKey.generate()).secret);
+    const record = { user, device, server, secret };
+    staged.put("device", record);
+    return record;
+  }
+  if (stored.user !== user || stored.device !== device || stored.server !== server) {
+    throw new KeypoolError(
+      "store_of_another",
+      `the store is that of ${stored.user}/${stored.device} at ${stored.server}, not of ${user}/${device} at ${server}`,
+      "Open it with its own names, or give this device a store of its own.",
+    );
+  }
+  return stored;
+}
+
+function voucherOf(word: string): { keyid: string; head: string; until: number; proof: string } {
+  const [keyid, head, until, proof] = word.split(".");
+  if (!keyid || !head || !until || !proof || !/^\d+$/.test(until)) {
+    throw new KeypoolError("invalid_argument", "the text is no voucher", "Take the word that vouch() returns, whole.");
+  }
+  return { keyid, head, until: Number(until), proof };
+}
+

@@ -1,0 +1,239 @@
+// Invitations: reserve a package of each device, check it, add it by a Commit, and spend it with that Commit.
+
+import { fromBase64 } from "./bytes.js";
+import { commitChange, release, type Claim } from "./commits.js";
+import { idInBody, isFinal, keepEvent, memberGroup, recordOf, writableGroup, type Context } from "./context.js";
+import { registered, type ListedDevice } from "./directory.js";
+import { hasCode, KeypoolError } from "./errors.js";
+import type { Invited, MissingDevice } from "./events.js";
+import { receiveWaiting } from "./mailbox.js";
+import { leafOf, leavesOf, packageFault, readPackage, referenceOf, SUITE } from "./mls.js";
+import type { KeyPackage, PackageFault } from "./mls.js";
+import { isLeafOf, judge, lookUp, peerRecord } from "./peers.js";
+import { freshKey, type Reply } from "./server.js";
+import { Staged } from "./store.js";
+
+/** An invitation that has begun. */
+interface Invitation {
+  group: string;
+  names: string[];
+  /** The reservation: the same one again has the same packages. */
+  reservation: string;
+}
+
+/** A device to invite, and its keys by the directory. */
+interface Target {
+  user: string;
+  device: string;
+  listed: ListedDevice;
+}
+
+/** A reserved package that was checked. */
+interface Checked {
+  device: string;
+  keyPackage: KeyPackage;
+  claim: Claim;
+  lastResort: boolean;
+}
+
+type Reservation = Reply<"/keypackages/reserve-many", "post">["reservations"][number];
+
+// How often a Commit is made again after another member was faster.
+const ROUNDS_MAX = 3;
+
+/**
+ * Invites users (all their devices) and devices. Throws a `KeypoolError`: after a refusal nobody is invited; where no
+ * answer came, `resumeInvitations` goes on.
+ */
+export async function invite(context: Context, group: string, names: string[]): Promise<Invited> {
+  const staged = new Staged(context.store);
+  await writableGroup(staged, group);
+  if ((await staged.get(recordOf("invitation", group))) !== undefined) {
+    throw new KeypoolError("commit_pending", "another invitation to the group is not finished", "Call sync first.");
+  }
+  const invitation = { group, names, reservation: freshKey() };
+  staged.put(recordOf("invitation", group), invitation);
+  await staged.commit();
+  return goOn(context, invitation);
+}
+
+/** Goes on with the invitations that a crash or a lost answer has left unfinished. */
+export async function resumeInvitations(context: Context): Promise<void> {
+  for (const name of await context.store.list("invitation/")) {
+    const invitation = await new Staged(context.store).get<Invitation>(name);
+    if (invitation !== undefined) {
+      await resume(context, invitation);
+    }
+  }
+}
+
+async function resume(context: Context, invitation: Invitation): Promise<void> {
+  const { group, names } = invitation;
+  const staged = new Staged(context.store);
+  try {
+    await keepEvent(staged, { kind: "invited", ...(await goOn(context, invitation)) });
+  } catch (error) {
+    if (!isFinal(error) && !hasCode(error, "unknown_here", "invalid_argument")) {
+      throw error;
+    }
+    await keepEvent(staged, { kind: "notInvited", group, names, code: error.code, message: error.message });
+  }
+  await staged.commit();
+}
+
+async function goOn(context: Context, invitation: Invitation): Promise<Invited> {
+  let claims: Claim[] = [];
+  try {
+    const { targets, missing } = await targetsOf(context, invitation);
+    const { checked, rejected, absent } = await reserve(context, invitation, targets);
+    claims = checked.map(({ claim }) => claim);
+    missing.push(...rejected, ...absent);
+    return await add(context, invitation, checked, missing);
+  } catch (error) {
+    if (isFinal(error) || hasCode(error, "unknown_here", "invalid_argument")) {
+      await end(context, invitation);
+      await release(context, claims);
+    }
+    throw error;
+  }
+}
+
+async function end(context: Context, { group }: Invitation): Promise<void> {
+  const staged = new Staged(context.store);
+  staged.delete(recordOf("invitation", group));
+  await staged.commit();
+}
+
+async function membersOf(context: Context, group: string): Promise<Set<string>> {
+  const staged = new Staged(context.store);
+  const { state } = await memberGroup(staged, group);
+  const members = await Promise.all([...leavesOf(state).values()].map((leaf) => judge(staged, leaf)));
+  return new Set(members.map(({ name }) => name));
+}
+
+// The devices to invite, by the directory, which is held to what was seen of it before.
+async function targetsOf(context: Context, { group, names }: Invitation) {
+  const staged = new Staged(context.store);
+  await lookUp(staged, context.server, names.map((name) => name.split("/")[0] as string), context.clock.nowMs());
+  await staged.commit();
+  const members = await membersOf(context, group);
+  const [targets, missing]: [Map<string, Target>, MissingDevice[]] = [new Map(), []];
+  for (const name of new Set(names)) {
+    const [user, only] = name.split("/") as [string, string | undefined];
+    const record = await peerRecord(staged, user);
+    const devices = record === undefined ? [] : registered(record.list).filter(([device]) => (only ?? device) === device);
+    const outside = devices.filter(([device]) => !members.has(`${user}/${device}`));
+    if (record?.doubt !== undefined) {
+      missing.push({ name, code: "keys_changed", reason: record.doubt });
+    } else if (outside.length === 0) {
+      missing.push({ name, code: devices.length > 0 ? "already_member" : "unknown_user" });
+    } else {
+      outside.forEach(([device, listed]) => targets.set(`${user}/${device}`, { user, device, listed }));
+    }
+  }
+  targets.delete(context.name);
+  return { targets, missing };
+}
+
+async function reserve(context: Context, { group, reservation }: Invitation, targets: Map<string, Target>) {
+  const [checked, rejected]: [Checked[], MissingDevice[]] = [[], []];
+  if (targets.size === 0) {
+    return { checked, rejected, absent: [] };
+  }
+  const named = [...targets.values()].map(({ user, device }) => ({ user, device }));
+  const body = { group_id: idInBody(group), reservation_id: reservation, targets: named, ciphersuites: [SUITE] };
+  const reply = await context.server.post("/keypackages/reserve-many", body, { key: reservation });
+  for (const offered of reply.reservations) {
+    const name = `${offered.user}/${offered.device}`;
+    const target = targets.get(name);
+    // The server may name a device twice, or one that nobody asked for.
+    targets.delete(name);
+    const outcome = target === undefined ? "identity" : await check(context, offered, target);
+    if (typeof outcome === "string") {
+      rejected.push({ name, code: "package_rejected", reason: outcome });
+      await giveBack(context, offered, outcome);
+    } else {
+      checked.push(outcome);
+    }
+  }
+  const absent = reply.missing.map(({ user, device, code }) => ({ name: device ? `${user}/${device}` : user, code }));
+  return { checked, rejected, absent };
+}
+
+// The server is not trusted: the package must be the one it names, and the device's by its credential and its key.
+async function check(context: Context, offered: Reservation, { user, device, listed }: Target) {
+  const keyPackage = decoded(offered.keypackage);
+  if (keyPackage === undefined) {
+    return "encoding";
+  }
+  const { keypackage_ref, reservation_id, last_resort } = offered;
+  if ((await referenceOf(keyPackage)) !== keypackage_ref) {
+    return "reference";
+  }
+  const name = `${user}/${device}`;
+  const leaf = leafOf(keyPackage.leafNode);
+  if (!listed.introduced || !isLeafOf(leaf, name, listed)) {
+    return leaf.claims === name || leaf.claims === user ? "directory" : "identity";
+  }
+  const fault = await packageFault(keyPackage, context.clock.nowS());
+  const claim = { keypackage_ref, reservation_id };
+  return fault ?? { device: name, keyPackage, claim, lastResort: last_resort };
+}
+
+function decoded(text: string): KeyPackage | undefined {
+  try {
+    return readPackage(fromBase64(text));
+  } catch {
+    return undefined;
+  }
+}
+
+// A package that is faulty for everybody is reported, so that the server withdraws it; others are given back.
+async function giveBack(context: Context, offered: Reservation, fault: PackageFault): Promise<void> {
+  const { keypackage_ref, reservation_id } = offered;
+  const claim = { keypackage_ref, reservation_id };
+  if (fault === "clock" || fault === "directory") {
+    await release(context, [claim]);
+    return;
+  }
+  await context.server.post("/keypackages/report", { ...claim, reason: fault }).catch((error: unknown) => {
+    if (!(error instanceof KeypoolError)) {
+      throw error;
+    }
+  });
+}
+
+// Adds the devices that are no members yet; after another member's Commit the mailbox is read, and another one made.
+async function add(
+  context: Context,
+  invitation: Invitation,
+  reserved: Checked[],
+  missing: MissingDevice[],
+): Promise<Invited> {
+  const { group } = invitation;
+  let checked = reserved;
+  for (let round = 1; checked.length > 0; round += 1) {
+    const devices = checked.map(({ device, claim, lastResort }) => {
+      return { device, reference: claim.keypackage_ref, lastResort };
+    });
+    const invited = { group, invited: devices, missing };
+    try {
+      const proposals = checked.map(({ keyPackage }) => ({ proposalType: "add" as const, add: { keyPackage } }));
+      await commitChange(context, group, { proposals, spend: checked.map(({ claim }) => claim), invited });
+      return invited;
+    } catch (error) {
+      if (!hasCode(error, "epoch_taken") || round === ROUNDS_MAX) {
+        throw error;
+      }
+    }
+    await receiveWaiting(context);
+    const members = await membersOf(context, group);
+    await release(context, checked.filter(({ device }) => members.has(device)).map(({ claim }) => claim));
+    missing.push(...checked.filter(({ device }) => members.has(device)).map(({ device }) => {
+      return { name: device, code: "already_member" };
+    }));
+    checked = checked.filter(({ device }) => !members.has(device));
+  }
+  await end(context, invitation);
+  return { group, invited: [], missing };
+}
