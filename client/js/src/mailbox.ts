@@ -30,10 +30,14 @@ export async function fetchMail(context: Context, waitS: number, signal?: AbortS
   const { read } = await mailboxOf(new Staged(context.store));
   const query = { after: read, limit: ITEMS_MAX, ...(waitS > 0 ? { wait: waitS } : {}) };
   const mail = await context.server.get("/mailbox", query, { signal, waitS });
-  if (!Array.isArray(mail.items)) {
-    throw unreadable("the answer to GET /mailbox has no items");
+  if (!Array.isArray(mail.items) || !mail.items.every(isItem)) {
+    throw unreadable("the answer to GET /mailbox has no items, or one that is none");
   }
   return mail;
+}
+
+function isItem({ position, kind, group_id, bytes }: Partial<Item>): boolean {
+  return Number.isSafeInteger(position) && [kind, group_id, bytes].every((field) => typeof field === "string");
 }
 
 /** Takes in all that waits, and acknowledges it. */
