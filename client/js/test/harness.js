@@ -43,6 +43,8 @@ export async function folderFor(test) {
 export async function startServer(test, ...flags) {
   const data = await folderFor(test);
   const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+  // A test machine may have little room.
+  listen.push("--disk-low-water", "0", "--ballast", "0");
   const child = spawn(join(PROGRAMS, "examples/test_server"), ["--data", data, ...listen, ...flags], {
     stdio: ["pipe", "pipe", "inherit"],
   });
