@@ -174,9 +174,10 @@ export class Device {
   refresh(): Promise<Refresh> {
     return this.#alone(async () => {
       await this.#resume();
+      const status = await this.#context.server.get("/keypackages/status");
       await this.#proveTime();
-      const outcome = await refreshPool(this.#context, this.#pool);
-      const unintroducedDevices = await this.#watchOwnDevices();
+      const outcome = await refreshPool(this.#context, this.#pool, status);
+      const unintroducedDevices = await this.#watchOwnDevices(status.device_list_head);
       return { ...outcome, clock: await this.#tellClock(), unintroducedDevices };
     });
   }
@@ -415,9 +416,8 @@ export class Device {
     return peerRecord(staged, user);
   }
 
-  async #watchOwnDevices(): Promise<string[]> {
-    const { user, server, store } = this.#context;
-    const { device_list_head: head } = await server.get("/keypackages/status");
+  async #watchOwnDevices(head: string | undefined): Promise<string[]> {
+    const { user, store } = this.#context;
     const known = await peerRecord(new Staged(store), user);
     const record = known !== undefined && headOf(known.list) === head ? known : await this.#lookedUp(user);
     const devices = record === undefined ? [] : Object.entries(record.list.devices);

@@ -53,7 +53,8 @@ const USED_KEYS_S = DAY_S;
 const UPLOAD_MAX = 64;
 const RECONCILE_MAX = 256;
 
-type Status = Reply<"/keypackages/status", "get">;
+/** The server's view of a pool. */
+export type PoolStatus = Reply<"/keypackages/status", "get">;
 type Packages = Map<string, StoredPackage>;
 
 /** The packages of this device by reference, as an operation has them. */
@@ -77,24 +78,21 @@ export function makeDatedPackage(context: Context, lastResort: boolean): Promise
 }
 
 /** The number of packages to hand out, by a status. */
-export function availableIn(status: Pick<Status, "suites">): number {
+export function availableIn(status: Pick<PoolStatus, "suites">): number {
   return status.suites?.find(({ ciphersuite }) => ciphersuite === SUITE)?.available ?? 0;
 }
 
-/** Compares both sides, and fills the pool. Throws a `KeypoolError`; the next call goes on. */
+/** Compares both sides, and fills the pool by its status. Throws a `KeypoolError`; the next call goes on. */
 export async function refreshPool(
   context: Context,
   options: Required<PoolOptions>,
+  status: PoolStatus,
 ): Promise<Omit<Refresh, "clock" | "unintroducedDevices">> {
   const deleted = await deleteExpired(context);
-  const status = await context.server.get("/keypackages/status");
   const compared = await compare(context);
   const lastResort = options.lastResort ? await dueLastResort(context, compared.live) : { make: false, withdraw: [] };
-  const withdrawn = [...compared.keysLost, ...lastResort.withdraw];
-  if (withdrawn.length > 0) {
-    await context.server.post("/keypackages/revoke", { keypackage_refs: withdrawn, reason: "withdrawn" });
-  }
-  const available = availableIn(status) - compared.keysLost.length;
+  const { withdrawn, pool } = await withdraw(context, [...compared.keysLost, ...lastResort.withdraw]);
+  const available = availableIn(pool ?? status);
   const isLow = available + compared.toUpload.length <= options.lowWatermark;
   const missing = isLow ? options.target - available - compared.toUpload.length : 0;
   const made = await make(context, Math.max(0, missing), lastResort.make);
@@ -102,6 +100,15 @@ export async function refreshPool(
   const singles = uploaded.filter(({ stored }) => !stored.lastResort).length;
   const references = uploaded.map(({ reference }) => reference);
   return { uploaded: references, rejected, withdrawn, deleted, available: available + singles };
+}
+
+async function withdraw(context: Context, references: string[]) {
+  if (references.length === 0) {
+    return { withdrawn: [], pool: undefined };
+  }
+  const body = { keypackage_refs: references, reason: "withdrawn" as const };
+  const { revoked, pool } = await context.server.post("/keypackages/revoke", body);
+  return { withdrawn: revoked, pool };
 }
 
 async function deleteExpired(context: Context): Promise<number> {
