@@ -28,6 +28,10 @@ export interface paths {
             };
             requestBody: {
                 content: {
+                    /** @example {
+                     *       "device": "main",
+                     *       "user": "bob"
+                     *     } */
                     "application/json": components["schemas"]["RegisterRequest"];
                 };
             };
@@ -38,6 +42,12 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
+                        /** @example {
+                         *       "device": "main",
+                         *       "keyid": "5M-tNLj51PVqgi1z8Cae_UkzfuEynrA_barilVEoNfw",
+                         *       "position": 1,
+                         *       "user": "bob"
+                         *     } */
                         "application/json": components["schemas"]["RegisterReply"];
                     };
                 };
@@ -47,6 +57,12 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
+                        /** @example {
+                         *       "device": "main",
+                         *       "keyid": "5M-tNLj51PVqgi1z8Cae_UkzfuEynrA_barilVEoNfw",
+                         *       "position": 1,
+                         *       "user": "bob"
+                         *     } */
                         "application/json": components["schemas"]["RegisterReply"];
                     };
                 };
@@ -1173,6 +1189,10 @@ export interface paths {
             };
             requestBody: {
                 content: {
+                    /** @example {
+                     *       "keypackage_ref": "56340e918a45134f5ddd7e3be040ec59cb877cf51fa3d7e73217d124b736d200",
+                     *       "reservation_id": "018f2f3e-7c1a-7d3b-9a5e-0123456789ab"
+                     *     } */
                     "application/json": components["schemas"]["ClaimRequest"];
                 };
             };
@@ -1183,6 +1203,9 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
+                        /** @example {
+                         *       "reservation_expires_at": 1766400060
+                         *     } */
                         "application/json": components["schemas"]["RenewReply"];
                     };
                 };
@@ -1299,6 +1322,14 @@ export interface paths {
             };
             requestBody: {
                 content: {
+                    /** @example {
+                     *       "ciphersuites": [
+                     *         1
+                     *       ],
+                     *       "group_id": "Z3JvdXAtMQ==",
+                     *       "reservation_id": "018f2f3e-7c1a-7d3b-9a5e-0123456789ab",
+                     *       "target_user": "bob"
+                     *     } */
                     "application/json": components["schemas"]["ReserveRequest"];
                 };
             };
@@ -1309,8 +1340,18 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
+                        /** @example {
+                         *       "device": "main",
+                         *       "generation": 1,
+                         *       "keypackage": "AAEAASBAcLtuP/KMFMXG1tX3fq88qw0KXbavdDamn4qMVCSTBiD6Nr7IZQILmnNJ1yZmv5V6IHN2hantYjMx7Rk9/uH9TCDkz600uPnU9WqCLXPwJp79STN+4TKesD9tquKVUSg1/AABA2JvYgIAAQIAAQQACv8BAAIAAQEAAAAAaUkR8AAAAABpW5UAAEBAWmECeZTZWZcu4HlLwq4/Q7CvAWMeF1HUckXs+Ir2Xx6sKEvkyEZ5OP4AhmBZ8KnsthqX1LVGst9TJpiu1R/DDABAQGeEBKbbcuXHCI/wvJuAHMuDREx/+CH+OQ/jwLh7Cu4ykSUABUj0GgL0hzjb35plr8XPsW7j63l3HqnomUIBkgg=",
+                         *       "keypackage_ref": "56340e918a45134f5ddd7e3be040ec59cb877cf51fa3d7e73217d124b736d200",
+                         *       "last_resort": false,
+                         *       "not_after": 1767609600,
+                         *       "reservation_expires_at": 1766400060,
+                         *       "reservation_id": "018f2f3e-7c1a-7d3b-9a5e-0123456789ab"
+                         *     } */
                         "application/json": components["schemas"]["ReserveReply"];
-                        "message/mls": number[];
+                        "message/mls": string;
                     };
                 };
                 /** @description Refused */
@@ -1556,6 +1597,11 @@ export interface paths {
             };
             requestBody: {
                 content: {
+                    /** @example {
+                     *       "group_id": "Z3JvdXAtMQ==",
+                     *       "keypackage_ref": "56340e918a45134f5ddd7e3be040ec59cb877cf51fa3d7e73217d124b736d200",
+                     *       "reservation_id": "018f2f3e-7c1a-7d3b-9a5e-0123456789ab"
+                     *     } */
                     "application/json": components["schemas"]["SpendRequest"];
                 };
             };
@@ -1566,6 +1612,11 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
+                        /** @example {
+                         *       "late": false,
+                         *       "replayed": false,
+                         *       "spent": true
+                         *     } */
                         "application/json": components["schemas"]["SpendReply"];
                     };
                 };
@@ -1623,6 +1674,32 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
+                        /** @example {
+                         *       "available": 0,
+                         *       "device": "main",
+                         *       "device_list_head": "adc19bcd0795662c6aaea85c8b07b85363ac06c9c61e2a4720549bfb3c1f7ae9",
+                         *       "digest": "85f226af38c8e722664d53d82fcbe4cdeecfad62856ad6d7d0edec129b522579",
+                         *       "expired": 0,
+                         *       "expiring_soon": 0,
+                         *       "fresh": 0,
+                         *       "head": "ad3093be83d72561da4c52adcfce79ca1e760db60f7b1a1f4426bfc0daabfd0a",
+                         *       "last_resort": 0,
+                         *       "last_upload": 1766400000,
+                         *       "pool_health": "empty",
+                         *       "position": 6,
+                         *       "recommended_action": "upload 32 packages",
+                         *       "recommended_upload": 32,
+                         *       "requeued": 0,
+                         *       "reserved": 0,
+                         *       "revoked": 0,
+                         *       "seconds_to_empty": 0,
+                         *       "spent": 1,
+                         *       "spent_24h": 1,
+                         *       "suites": [],
+                         *       "total": 1,
+                         *       "user": "bob",
+                         *       "version": 5
+                         *     } */
                         "application/json": components["schemas"]["PoolStatus"];
                     };
                 };
@@ -1748,8 +1825,13 @@ export interface paths {
             };
             requestBody: {
                 content: {
+                    /** @example {
+                     *       "keypackages": [
+                     *         "AAEAASBAcLtuP/KMFMXG1tX3fq88qw0KXbavdDamn4qMVCSTBiD6Nr7IZQILmnNJ1yZmv5V6IHN2hantYjMx7Rk9/uH9TCDkz600uPnU9WqCLXPwJp79STN+4TKesD9tquKVUSg1/AABA2JvYgIAAQIAAQQACv8BAAIAAQEAAAAAaUkR8AAAAABpW5UAAEBAWmECeZTZWZcu4HlLwq4/Q7CvAWMeF1HUckXs+Ir2Xx6sKEvkyEZ5OP4AhmBZ8KnsthqX1LVGst9TJpiu1R/DDABAQGeEBKbbcuXHCI/wvJuAHMuDREx/+CH+OQ/jwLh7Cu4ykSUABUj0GgL0hzjb35plr8XPsW7j63l3HqnomUIBkgg="
+                     *       ]
+                     *     } */
                     "application/json": components["schemas"]["UploadRequest"];
-                    "message/mls": number[];
+                    "message/mls": string;
                 };
             };
             responses: {
@@ -1759,6 +1841,35 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
+                        /** @example {
+                         *       "accepted": 1,
+                         *       "items": [
+                         *         {
+                         *           "keypackage_ref": "56340e918a45134f5ddd7e3be040ec59cb877cf51fa3d7e73217d124b736d200",
+                         *           "outcome": "stored"
+                         *         }
+                         *       ],
+                         *       "pool": {
+                         *         "available": 1,
+                         *         "expired": 0,
+                         *         "fresh": 1,
+                         *         "last_resort": 0,
+                         *         "requeued": 0,
+                         *         "reserved": 0,
+                         *         "revoked": 0,
+                         *         "spent": 0,
+                         *         "suites": [
+                         *           {
+                         *             "available": 1,
+                         *             "ciphersuite": 1,
+                         *             "last_resort": 0,
+                         *             "reserved": 0
+                         *           }
+                         *         ],
+                         *         "total": 1
+                         *       },
+                         *       "position": 3
+                         *     } */
                         "application/json": components["schemas"]["UploadReply"];
                     };
                 };

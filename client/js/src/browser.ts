@@ -1,14 +1,16 @@
 // The store of a device in a browser: a database of IndexedDB.
 
 import { KeypoolError } from "./errors.js";
-import type { Changes, Store } from "./store.js";
+import { SealedStore, type Changes, type Store } from "./store.js";
 
 const VALUES = "values";
+// The name of the key in the place of values: no value's name begins so.
+const SEALING_KEY = "!key";
 const VERSION = 1;
 
 /**
- * A store in IndexedDB. Tabs of one origin share it: each takes turns under `navigator.locks`. Values are not sealed:
- * see `SealedStore`.
+ * A store in IndexedDB. Tabs of one origin share it: each takes turns under `navigator.locks`. Values are not sealed
+ * unless it is opened by `openSealed`.
  */
 export class IndexedDbStore implements Store {
   readonly #name: string;
@@ -36,6 +38,26 @@ export class IndexedDbStore implements Store {
     return new IndexedDbStore(name, database);
   }
 
+  /**
+   * Opens the database of this name, sealed with a key that is drawn once, lies beside the values, and that no script
+   * can export. A copy of what the API returns is unreadable; a script of this origin may still ask for each value.
+   */
+  static async openSealed(name: string): Promise<SealedStore> {
+    const store = await IndexedDbStore.open(name);
+    return store.exclusive("key", async () => {
+      const values = (mode: IDBTransactionMode): IDBObjectStore =>
+        store.#database.transaction(VALUES, mode, { durability: "strict" }).objectStore(VALUES);
+      const known: CryptoKey | undefined = await outcome(values("readonly").get(SEALING_KEY));
+      if (known !== undefined) {
+        return SealedStore.over(store, known);
+      }
+      const algorithm = { name: "AES-GCM", length: 256 };
+      const drawn = await crypto.subtle.generateKey(algorithm, false, ["encrypt", "decrypt"]);
+      await outcome(values("readwrite").put(drawn, SEALING_KEY));
+      return SealedStore.over(store, drawn);
+    });
+  }
+
   /** Returns a value. */
   get(name: string): Promise<string | undefined> {
     return outcome(this.#database.transaction(VALUES).objectStore(VALUES).get(name));
@@ -45,7 +67,7 @@ export class IndexedDbStore implements Store {
   async list(prefix: string): Promise<string[]> {
     const range = IDBKeyRange.bound(prefix, `${prefix}\uffff`);
     const names = await outcome(this.#database.transaction(VALUES).objectStore(VALUES).getAllKeys(range));
-    return names.map(String);
+    return names.map(String).filter((name) => name !== SEALING_KEY);
   }
 
   /** Writes all changes or none. */

@@ -47,7 +47,11 @@ export interface GroupChange {
 export async function commitChange(context: Context, group: string, change: GroupChange): Promise<void> {
   const staged = new Staged(context.store);
   if ((await staged.get(recordOf("commit", group))) !== undefined) {
-    throw new KeypoolError("commit_pending", `a Commit of ${groupName(group)} waits for its answer`, "Call sync first.");
+    throw new KeypoolError(
+      "commit_pending",
+      `a Commit of ${groupName(group)} waits for its answer`,
+      "Call sync first.",
+    );
   }
   const { state } = await writableGroup(staged, group);
   const made = await created(state, change, group);
@@ -178,4 +182,3 @@ export function joinedGroup(state: ClientState, needsFreshKeys: boolean): GroupR
     accepted: [],
   };
 }
-

@@ -13,7 +13,8 @@ import { acceptMembers, finishLeaving, freshenKeys, leave, membersOf, remove, se
 import { newGroup } from "./mls.js";
 import { flushOutbox } from "./outbox.js";
 import { forgetPeer, lookUp, peerRecord, safetyNumberOf, toPeer, verifyPeer, type Member, type Peer } from "./peers.js";
-import { availableIn, makeDatedPackage, packagesOf, refreshPool, type PoolOptions, type Refresh } from "./pool.js";
+import { availableIn, makeDatedPackage, packagesOf, poolHistory, refreshPool } from "./pool.js";
+import type { PoolChange, PoolOptions, Refresh } from "./pool.js";
 import { freshKey, Server, type Fetch } from "./server.js";
 import { DeviceKey, proofOf } from "./signing.js";
 import { ledgerId } from "./note.js";
@@ -251,16 +252,20 @@ export class Device {
    */
   async sync(onEvent: (event: NumberedEvent) => void | Promise<void>, options: SyncOptions = {}): Promise<void> {
     const { waitSeconds = 0, signal } = options;
-    await this.#context.store.exclusive("sync", async () => {
-      await this.#alone(() => this.#resume());
-      await this.#deliver(onEvent);
-      for (let [more, waitS] = [true, waitSeconds]; more; waitS = 0) {
-        const mail = await fetchMail(this.#context, waitS, signal);
-        more = mail.more && mail.items.length > 0;
-        await this.#alone(() => this.#receive(mail, more));
+    await this.#context.store.exclusive(
+      "sync",
+      async () => {
+        await this.#alone(() => this.#resume());
         await this.#deliver(onEvent);
-      }
-    }, signal);
+        for (let [more, waitS] = [true, waitSeconds]; more; waitS = 0) {
+          const mail = await fetchMail(this.#context, waitS, signal);
+          more = mail.more && mail.items.length > 0;
+          await this.#alone(() => this.#receive(mail, more));
+          await this.#deliver(onEvent);
+        }
+      },
+      signal,
+    );
   }
 
   /** The state of the pool at the server, and of this device. */
@@ -279,6 +284,11 @@ export class Device {
         groups: await this.groups(),
       };
     });
+  }
+
+  /** What happened to the packages of this device, by the server's history, the oldest change first. */
+  history(): Promise<PoolChange[]> {
+    return this.#alone(() => poolHistory(this.#context));
   }
 
   /** A user's keys, looked up; `undefined` for a user who has never had a device. */
@@ -481,4 +491,3 @@ function voucherOf(word: string): { keyid: string; head: string; until: number; 
   }
   return { keyid, head, until: Number(until), proof };
 }
-

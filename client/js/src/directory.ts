@@ -103,10 +103,12 @@ export function emptyList(user: string): DeviceList {
 
 /** The head of a list, which the next statement names, hexadecimal. */
 export function headOf({ user, devices }: DeviceList): string {
-  const lines = Object.keys(devices).sort().map((name) => {
-    const { changes, key } = devices[name] as ListedDevice;
-    return `${name} ${changes} ${key ?? "-"}\n`;
-  });
+  const lines = Object.keys(devices)
+    .sort()
+    .map((name) => {
+      const { changes, key } = devices[name] as ListedDevice;
+      return `${name} ${changes} ${key ?? "-"}\n`;
+    });
   return toHex(blake3(utf8(`keypool-devices-v1\n${user}\n${lines.join("")}`)));
 }
 

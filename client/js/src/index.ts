@@ -7,7 +7,7 @@ export { KeypoolError, type LocalCode, type ServerCode } from "./errors.js";
 export type { DeviceEvent, Invited, InvitedDevice, MissingDevice, NumberedEvent } from "./events.js";
 export { MESSAGE_BYTES_MAX, type Sent } from "./messages.js";
 export type { Member, Peer, Trust } from "./peers.js";
-export type { PoolOptions, Refresh, RejectedPackage } from "./pool.js";
+export type { PoolChange, PoolOptions, Refresh, RejectedPackage } from "./pool.js";
 export { safetyNumber } from "./safety-number.js";
 export type { Fetch } from "./server.js";
 export { SealedStore, type Changes, type Store } from "./store.js";

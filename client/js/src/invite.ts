@@ -114,14 +114,20 @@ async function membersOf(context: Context, group: string): Promise<Set<string>> 
 // The devices to invite, by the directory, which is held to what was seen of it before.
 async function targetsOf(context: Context, { group, names }: Invitation) {
   const staged = new Staged(context.store);
-  await lookUp(staged, context.server, names.map((name) => name.split("/")[0] as string), context.clock.nowMs());
+  await lookUp(
+    staged,
+    context.server,
+    names.map((name) => name.split("/")[0] as string),
+    context.clock.nowMs(),
+  );
   await staged.commit();
   const members = await membersOf(context, group);
   const [targets, missing]: [Map<string, Target>, MissingDevice[]] = [new Map(), []];
   for (const name of new Set(names)) {
     const [user, only] = name.split("/") as [string, string | undefined];
     const record = await peerRecord(staged, user);
-    const devices = record === undefined ? [] : registered(record.list).filter(([device]) => (only ?? device) === device);
+    const devices =
+      record === undefined ? [] : registered(record.list).filter(([device]) => (only ?? device) === device);
     const outside = devices.filter(([device]) => !members.has(`${user}/${device}`));
     if (record?.doubt !== undefined) {
       missing.push({ name, code: "keys_changed", reason: record.doubt });
@@ -228,10 +234,17 @@ async function add(
     }
     await receiveWaiting(context);
     const members = await membersOf(context, group);
-    await release(context, checked.filter(({ device }) => members.has(device)).map(({ claim }) => claim));
-    missing.push(...checked.filter(({ device }) => members.has(device)).map(({ device }) => {
-      return { name: device, code: "already_member" };
-    }));
+    await release(
+      context,
+      checked.filter(({ device }) => members.has(device)).map(({ claim }) => claim),
+    );
+    missing.push(
+      ...checked
+        .filter(({ device }) => members.has(device))
+        .map(({ device }) => {
+          return { name: device, code: "already_member" };
+        }),
+    );
     checked = checked.filter(({ device }) => !members.has(device));
   }
   await end(context, invitation);

@@ -42,7 +42,7 @@ function isItem({ position, kind, group_id, bytes }: Partial<Item>): boolean {
 
 /** Takes in all that waits, and acknowledges it. */
 export async function receiveWaiting(context: Context): Promise<void> {
-  for (let more = true; more; ) {
+  for (let more = true; more;) {
     const mail = await fetchMail(context, 0);
     await receive(context, mail);
     more = mail.more && mail.items.length > 0;
@@ -123,7 +123,9 @@ async function open(context: Context, staged: Staged, item: Item, group: string)
       throw error;
     }
     const { message } = error as Error;
-    const effect: Effect = { events: [{ kind: "unreadable", group, sender: item.sender ?? undefined, reason: message }] };
+    const effect: Effect = {
+      events: [{ kind: "unreadable", group, sender: item.sender ?? undefined, reason: message }],
+    };
     const reason = error instanceof Unopenable ? error.reason : "unreadable";
     return item.kind === "welcome" ? { ...effect, failed: reason } : effect;
   }
@@ -157,7 +159,10 @@ async function openWelcome(context: Context, staged: Staged, message: MLSMessage
   }
   const state = await joined(welcome, stored, context.key);
   const before = await staged.get<GroupRecord>(recordOf("group", group));
-  if (toBase64Url(state.groupContext.groupId) !== group || (before?.active && state.groupContext.epoch <= before.epoch)) {
+  if (
+    toBase64Url(state.groupContext.groupId) !== group ||
+    (before?.active && state.groupContext.epoch <= before.epoch)
+  ) {
     throw new Unopenable("unreadable", "the Welcome is for another group or an earlier epoch than the server says");
   }
   const leaves = leavesOf(state);
@@ -256,7 +261,9 @@ async function openMessage(
 type GroupMessage = Extract<MLSMessage, { wireformat: "mls_public_message" | "mls_private_message" }>;
 
 function epochOf(message: GroupMessage): bigint {
-  return message.wireformat === "mls_public_message" ? message.publicMessage.content.epoch : message.privateMessage.epoch;
+  return message.wireformat === "mls_public_message"
+    ? message.publicMessage.content.epoch
+    : message.privateMessage.epoch;
 }
 
 interface Opening {
@@ -269,12 +276,19 @@ interface Opening {
 
 async function process(context: Context, staged: Staged, opening: Opening): Promise<Effect> {
   const { message, item, group, record, state } = opening;
-  const sender = message.wireformat === "mls_private_message" ? await senderOf(message.privateMessage, state) : undefined;
+  const sender =
+    message.wireformat === "mls_private_message" ? await senderOf(message.privateMessage, state) : undefined;
   let committer: number | undefined;
-  const result = await processMessage(message, state, emptyPskIndex, (incoming) => {
-    committer = incoming.kind === "commit" ? incoming.senderLeafIndex : incoming.proposal.senderLeafIndex;
-    return acceptAll(incoming);
-  }, await suite());
+  const result = await processMessage(
+    message,
+    state,
+    emptyPskIndex,
+    (incoming) => {
+      committer = incoming.kind === "commit" ? incoming.senderLeafIndex : incoming.proposal.senderLeafIndex;
+      return acceptAll(incoming);
+    },
+    await suite(),
+  );
   const after = result.newState;
   const isMember = after.groupActiveState.kind === "active";
   const epoch = Number(after.groupContext.epoch);
@@ -288,7 +302,9 @@ async function process(context: Context, staged: Staged, opening: Opening): Prom
   if (epoch === record.epoch && isMember) {
     return { events: [{ kind: "proposed", group, by: author }] };
   }
-  return { events: [await changeEvent(context, staged, opening, after, author ?? { name: "nobody", trust: "unchecked" })] };
+  return {
+    events: [await changeEvent(context, staged, opening, after, author ?? { name: "nobody", trust: "unchecked" })],
+  };
 }
 
 function messageEvents(item: Item, group: string, sender: Member, bytes: Uint8Array): DeviceEvent[] {
@@ -350,4 +366,3 @@ export async function acknowledge(context: Context): Promise<void> {
   staged.put("mailbox", { ...mailbox, acknowledged: read, accepted: [], failed: [], told: [], available: [] });
   await staged.commit();
 }
-

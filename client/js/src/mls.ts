@@ -117,7 +117,10 @@ export function readMessage(bytes: Uint8Array): MLSMessage | undefined {
   return wholly(decodeMlsMessage, bytes);
 }
 
-function wholly<T>(decode: (bytes: Uint8Array, at: number) => [T, number] | undefined, bytes: Uint8Array): T | undefined {
+function wholly<T>(
+  decode: (bytes: Uint8Array, at: number) => [T, number] | undefined,
+  bytes: Uint8Array,
+): T | undefined {
   try {
     const decoded = decode(bytes, 0);
     return decoded !== undefined && decoded[1] === bytes.length ? decoded[0] : undefined;
@@ -152,14 +155,7 @@ export async function packageFault(keyPackage: KeyPackage, nowS: number): Promis
 
 /** A check that a reserved package has failed. `clock` is a fault of this machine, not of the package. */
 export type PackageFault =
-  | "encoding"
-  | "reference"
-  | "identity"
-  | "lifetime"
-  | "ciphersuite"
-  | "validity"
-  | "clock"
-  | "directory";
+  "encoding" | "reference" | "identity" | "lifetime" | "ciphersuite" | "validity" | "clock" | "directory";
 
 function isWithin({ notBefore, notAfter }: { notBefore: bigint; notAfter: bigint }, nowS: number): boolean {
   const now = BigInt(Math.floor(nowS));

@@ -95,10 +95,12 @@ async function fetchParts(server: Server, records: Map<string, PeerRecord>) {
     }
     ledgers = [...(reply.earlier_ledgers ?? []), reply.ledger];
     reply.users.forEach((one) => shown.set(one.user, [...(shown.get(one.user) ?? []), one]));
-    asked = reply.users.filter((one) => one.more).flatMap((one) => {
-      const last = one.history?.at(-1) as { position: number } | undefined;
-      return last === undefined ? [] : [{ user: one.user, after: last.position }];
-    });
+    asked = reply.users
+      .filter((one) => one.more)
+      .flatMap((one) => {
+        const last = one.history?.at(-1) as { position: number } | undefined;
+        return last === undefined ? [] : [{ user: one.user, after: last.position }];
+      });
   }
   return { shown, ledgers };
 }
@@ -155,7 +157,9 @@ export function safetyNumberOf(own: PeerRecord, other: PeerRecord): string | und
 
 /** The user that a leaf names; `undefined` if its credential names none. */
 export function userOf({ claims }: Leaf): string | undefined {
-  return claims === undefined ? undefined : /^([A-Za-z0-9._@:+-]{1,128})(\/[A-Za-z0-9._@:+-]{1,64})?$/.exec(claims)?.[1];
+  return claims === undefined
+    ? undefined
+    : /^([A-Za-z0-9._@:+-]{1,128})(\/[A-Za-z0-9._@:+-]{1,64})?$/.exec(claims)?.[1];
 }
 
 /** Whether a leaf may be a device's by the directory: its credential and its key. */

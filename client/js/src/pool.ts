@@ -162,7 +162,10 @@ async function dueLastResort(context: Context, live: Set<string>): Promise<{ mak
   const all = [...(await packagesOf(new Staged(context.store)))].filter(([, { lastResort }]) => lastResort);
   const isGood = ([reference, { usedAtS, madeAtS, uploaded }]: [string, StoredPackage]): boolean =>
     usedAtS === undefined && nowS < madeAtS + LAST_RESORT_LIFETIME_S / 2 && (live.has(reference) || !uploaded);
-  const withdraw = all.filter((one) => !isGood(one)).map(([reference]) => reference).filter((one) => live.has(one));
+  const withdraw = all
+    .filter((one) => !isGood(one))
+    .map(([reference]) => reference)
+    .filter((one) => live.has(one));
   return { make: !all.some(isGood), withdraw };
 }
 
@@ -227,4 +230,37 @@ async function outcomes(context: Context, keypackages: string[]) {
     }
     throw error;
   }
+}
+
+/** A change of the pool, as the server's history has it. */
+export interface PoolChange {
+  /** The kind of change: `uploaded`, `reserved`, `spent`, `revoked`, … */
+  change: string;
+  /** The package; `undefined` for changes of the device. */
+  reference: string | undefined;
+  /** The inviter that reserved or used the package. */
+  by: string | undefined;
+  at: Date;
+}
+
+const HISTORY_MAX = 1000;
+
+/** The server's history of the pool, the oldest change first. */
+export async function poolHistory(context: Context): Promise<PoolChange[]> {
+  const changes: PoolChange[] = [];
+  for (let [after, more] = [0, true]; more;) {
+    const reply = await context.server.get("/keypackages/events", { after, limit: HISTORY_MAX });
+    for (const { event, at_ms, version } of reply.events) {
+      const [[change, fields] = ["", {}]] = Object.entries(event as Record<string, PoolFields>);
+      changes.push({ change, reference: fields.keypackage_ref, by: fields.holder, at: new Date(at_ms) });
+      after = version;
+    }
+    more = reply.more && reply.events.length > 0;
+  }
+  return changes;
+}
+
+interface PoolFields {
+  keypackage_ref?: string;
+  holder?: string;
 }

@@ -8,7 +8,7 @@ import { statedTimeMs } from "./note.js";
 import { contentDigest, signatureHeaders, type DeviceKey } from "./signing.js";
 
 /** The path below which the server has its API. */
-const API_PREFIX = "";
+const API_PREFIX = "/v1";
 // How often a request is sent, and how long it waits between, when no answer comes.
 const ATTEMPTS_MAX = 4;
 const FIRST_PAUSE_MS = 200;
@@ -20,14 +20,18 @@ type Methods<M extends "get" | "post"> = {
   [P in keyof paths]: paths[P][M] extends undefined ? never : P;
 }[keyof paths];
 type Json<T> = T extends { content: { "application/json": infer Body } } ? Body : never;
-type Responses<P extends keyof paths, M extends "get" | "post"> = paths[P][M] extends { responses: infer R } ? R : never;
+type Responses<P extends keyof paths, M extends "get" | "post"> = paths[P][M] extends { responses: infer R }
+  ? R
+  : never;
 
 /** The paths that answer a `GET`. */
 export type GetPath = Methods<"get">;
 /** The paths that answer a `POST`. */
 export type PostPath = Methods<"post">;
 /** The body of a `POST`. */
-export type Body<P extends PostPath> = paths[P]["post"] extends { requestBody: infer B } ? Json<B> : Record<string, never>;
+export type Body<P extends PostPath> = paths[P]["post"] extends { requestBody: infer B }
+  ? Json<B>
+  : Record<string, never>;
 /** The answer of the server. */
 export type Reply<P extends keyof paths, M extends "get" | "post"> = Json<
   Responses<P, M>[keyof Responses<P, M> & (200 | 201)]

@@ -177,7 +177,10 @@ export class Turns {
       signal?.throwIfAborted();
       return work();
     });
-    this.#last.set(name, mine.catch(() => undefined));
+    this.#last.set(
+      name,
+      mine.catch(() => undefined),
+    );
     return mine;
   }
 }

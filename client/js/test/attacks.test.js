@@ -41,7 +41,10 @@ async function assertRefused(t, reason, change) {
   const { outcome, alice, group } = await invitedWith(t, change);
   const { invited, missing } = outcome;
   assert.deepEqual({ invited, missing }, refusedFor(reason));
-  assert.deepEqual((await alice.members(group.id)).map(({ name }) => name), ["alice/main"]);
+  assert.deepEqual(
+    (await alice.members(group.id)).map(({ name }) => name),
+    ["alice/main"],
+  );
 }
 
 test("a package under another reference is not added", (t) =>
@@ -95,7 +98,12 @@ test("a key that the directory's chain does not lead to is not believed", async 
     }
     const users = answer.users.map((one) => {
       const key = Buffer.alloc(32, 9).toString("base64url");
-      const rotated = { device: "bob/main", position: one.position + 1, at_ms: Date.now(), event: { key_rotated: { signature_key: key } } };
+      const rotated = {
+        device: "bob/main",
+        position: one.position + 1,
+        at_ms: Date.now(),
+        event: { key_rotated: { signature_key: key } },
+      };
       return one.user === "bob" ? { ...one, history: [rotated], position: one.position + 1 } : one;
     });
     return { ...answer, users };
@@ -106,7 +114,10 @@ test("a key that the directory's chain does not lead to is not believed", async 
   assert.equal(peer.devices[0].key, bob.key);
   const group = await proxy.alice.createGroup("friday");
   const { missing } = await proxy.alice.invite(group.id, ["bob"]);
-  assert.deepEqual(missing.map(({ name, code }) => [name, code]), [["bob", "keys_changed"]]);
+  assert.deepEqual(
+    missing.map(({ name, code }) => [name, code]),
+    [["bob", "keys_changed"]],
+  );
   await assert.rejects(proxy.alice.verifyPeer("bob"), { code: "invalid_argument" });
   // Once the person was asked, the keys of now are taken.
   proxy.lie = () => undefined;
@@ -118,7 +129,8 @@ test("a list of devices that is older than the one seen before is not believed",
   const proxy = await behindProxy(t);
   await readyDevice(t, proxy.server, "bob");
   await proxy.alice.peer("bob");
-  proxy.lie = ({ path, answer }) => (path === "/users/devices" ? { ...answer, users: [], unknown: ["bob"] } : undefined);
+  proxy.lie = ({ path, answer }) =>
+    path === "/users/devices" ? { ...answer, users: [], unknown: ["bob"] } : undefined;
   assert.match((await proxy.alice.peer("bob")).doubt, /does not know bob/);
 });
 
@@ -137,7 +149,10 @@ test("a Welcome that was changed on the way joins nothing, and the inviter is to
   const before = (await bob.status()).privateKeys;
   const { reason } = await nextEvent(bob, "unreadable");
   assert.ok(reason.length > 0);
-  assert.deepEqual((await bob.groups()).filter(({ active }) => active), []);
+  assert.deepEqual(
+    (await bob.groups()).filter(({ active }) => active),
+    [],
+  );
   assert.equal((await bob.status()).privateKeys, before, "the keys stay");
   const { outcome, reason: why } = await nextEvent(proxy.alice, "answer");
   assert.deepEqual([outcome, why], ["failed", "unreadable"]);
@@ -149,7 +164,9 @@ test("a Welcome for another group than the server says joins nothing", async (t)
   const group = await proxy.alice.createGroup("friday");
   await proxy.alice.invite(group.id, ["bob"]);
   proxy.lie = ({ path, answer }) =>
-    path === "/mailbox" ? { ...answer, items: answer.items?.map((one) => ({ ...one, group_id: "b3RoZXI=" })) } : undefined;
+    path === "/mailbox"
+      ? { ...answer, items: answer.items?.map((one) => ({ ...one, group_id: "b3RoZXI=" })) }
+      : undefined;
   assert.match((await nextEvent(bob, "unreadable")).reason, /another group/);
 });
 
@@ -167,7 +184,10 @@ test("items that the server shows again, or again under another position, change
   assert.equal((await nextEvent(bob, "message")).text, "once");
   const last = shown.at(-1).position;
   proxy.lie = ({ path, answer }) => (path === "/mailbox" ? { ...answer, items: shown } : undefined);
-  assert.deepEqual((await eventsOf(bob)).map(({ kind }) => kind), []);
+  assert.deepEqual(
+    (await eventsOf(bob)).map(({ kind }) => kind),
+    [],
+  );
   const renumbered = shown.map((one, at) => ({ ...one, position: last + 1 + at }));
   let acknowledged;
   proxy.lie = ({ path, answer, body }) => {
@@ -179,7 +199,10 @@ test("items that the server shows again, or again under another position, change
     return path === "/mailbox" ? { ...answer, items: renumbered } : undefined;
   };
   const kinds = (await eventsOf(bob).catch(() => eventsOf(bob))).map(({ kind }) => kind);
-  assert.ok(kinds.every((kind) => kind === "unreadable"), `${kinds}`);
+  assert.ok(
+    kinds.every((kind) => kind === "unreadable"),
+    `${kinds}`,
+  );
   assert.ok(acknowledged.through > last);
   assert.equal((await bob.groups())[0].active, true);
 });
@@ -213,7 +236,12 @@ test("an inviter whose key is not the directory's brings nobody into a group", a
   await follow(list, { head, position: 1, history: [change] }, []);
   proxy.lie = ({ path, answer }) =>
     path === "/users/devices"
-      ? { ...answer, users: answer.users.map((one) => (one.user === "alice" ? { ...one, head, position: 1, history: [change] } : one)) }
+      ? {
+          ...answer,
+          users: answer.users.map((one) =>
+            one.user === "alice" ? { ...one, head, position: 1, history: [change] } : one,
+          ),
+        }
       : undefined;
   const { inviter } = await nextEvent(bob, "invitationRefused");
   assert.deepEqual(inviter, { name: "alice/main", trust: "contradicts" });
@@ -225,7 +253,11 @@ test("answers that are no answers of a keypool server are errors with a code", a
   const proxy = await behindProxy(t);
   for (const nonsense of [[], {}, { items: 5 }, { items: [{}] }, { items: [{ position: 1e9, kind: "welcome" }] }]) {
     proxy.lie = ({ path }) => (path === "/mailbox" ? nonsense : undefined);
-    await assert.rejects(eventsOf(proxy.alice), (error) => error.code === "answer_unreadable" && error.hint.length > 0, JSON.stringify(nonsense));
+    await assert.rejects(
+      eventsOf(proxy.alice),
+      (error) => error.code === "answer_unreadable" && error.hint.length > 0,
+      JSON.stringify(nonsense),
+    );
   }
   await assert.rejects(openDevice(t, { address: "https://keys.example/path" }, "zoe"), { code: "invalid_argument" });
   const nowhere = await openDevice(t, { address: "http://127.0.0.1:1" }, "zoe");

@@ -8,7 +8,18 @@ import { test } from "node:test";
 
 import { FileStore } from "keypool-client/node";
 
-import { afterwards, end, eventsOf, folderFor, nextEvent, openDevice, readyDevice, startProxy, startServer, within } from "./harness.js";
+import {
+  afterwards,
+  end,
+  eventsOf,
+  folderFor,
+  nextEvent,
+  openDevice,
+  readyDevice,
+  startProxy,
+  startServer,
+  within,
+} from "./harness.js";
 
 // Has a device do some steps in a process of its own, and kills it where it halts.
 async function killedAt(t, server, { folder, user, ...play }) {
@@ -17,15 +28,18 @@ async function killedAt(t, server, { folder, user, ...play }) {
   child.stderr.pipe(process.stderr);
   afterwards(t, () => end(child));
   const said = [];
-  await within((async () => {
-    for await (const line of createInterface({ input: child.stdout })) {
-      said.push(line);
-      if (line === "halted") {
-        return;
+  await within(
+    (async () => {
+      for await (const line of createInterface({ input: child.stdout })) {
+        said.push(line);
+        if (line === "halted") {
+          return;
+        }
       }
-    }
-    throw new Error(`it ended: ${said}`);
-  })(), `${user} halts at ${play.haltAt}`);
+      throw new Error(`it ended: ${said}`);
+    })(),
+    `${user} halts at ${play.haltAt}`,
+  );
   await end(child, "SIGKILL");
   return said;
 }
@@ -66,9 +80,15 @@ test("a device that is killed between a Welcome and its acknowledgement joins on
   await killedAt(t, server, play);
   // The group is there, and the private keys are gone, in the same write.
   const used = `package/${invited[0].reference}`;
-  assert.deepEqual([(await storedNames(bob.folder, "group/")).length, (await storedNames(bob.folder, used)).length], [1, 0]);
+  assert.deepEqual(
+    [(await storedNames(bob.folder, "group/")).length, (await storedNames(bob.folder, used)).length],
+    [1, 0],
+  );
   const again = await openDevice(t, server, "bob", { folder: bob.folder });
-  assert.deepEqual((await eventsOf(again)).map(({ kind }) => kind), ["joined", "message"]);
+  assert.deepEqual(
+    (await eventsOf(again)).map(({ kind }) => kind),
+    ["joined", "message"],
+  );
   assert.deepEqual(await eventsOf(again), []);
   assert.equal((await nextEvent(alice, "answer")).outcome, "joined");
   await again.send(id, "hi");
@@ -91,7 +111,11 @@ test("an event comes again, with the same id, until its handler has returned", a
   assert.deepEqual([again.id, again.kind], [seen[0], "joined"]);
 });
 
-for (const [haltAt, haltBehind] of [["/reserve-many", true], ["/commits", false], ["/commits", true]]) {
+for (const [haltAt, haltBehind] of [
+  ["/reserve-many", true],
+  ["/commits", false],
+  ["/commits", true],
+]) {
   const where = haltBehind ? "behind" : "before";
   test(`an invitation that is killed ${where} ${haltAt} is finished later, by one package`, async (t) => {
     const server = await startServer(t);
@@ -103,7 +127,10 @@ for (const [haltAt, haltBehind] of [["/reserve-many", true], ["/commits", false]
     await killedAt(t, server, { folder: alice.folder, user: "alice", steps, haltAt, haltBehind });
     const again = await openDevice(t, server, "alice", { folder: alice.folder });
     const { invited } = await nextEvent(again, "invited");
-    assert.deepEqual(invited.map(({ device }) => device), ["bob/main"]);
+    assert.deepEqual(
+      invited.map(({ device }) => device),
+      ["bob/main"],
+    );
     await again.send(id, "hello");
     assert.equal((await nextEvent(bob, "joined")).reference, invited[0].reference);
     assert.equal((await nextEvent(bob, "message")).text, "hello");
@@ -185,7 +212,10 @@ test("a store that is an older copy of itself seals nothing more in its groups",
   await later.close();
   const older = await openDevice(t, server, "alice", { folder: copy });
   await assert.rejects(older.send(id, "sealed with the same key"), { code: "store_set_back" });
-  assert.deepEqual((await eventsOf(older)).map(({ kind }) => kind), ["setBack"]);
+  assert.deepEqual(
+    (await eventsOf(older)).map(({ kind }) => kind),
+    ["setBack"],
+  );
   const texts = (await eventsOf(bob)).filter(({ kind }) => kind === "message").map(({ text }) => text);
   assert.deepEqual(texts, ["sealed with the next key"]);
 });

@@ -14,7 +14,10 @@ test("a device is invited while it is offline, joins after a restart, and both t
 
   const friday = await alice.createGroup("friday");
   const { invited, missing } = await alice.invite(friday.id, ["bob", "zoe"]);
-  assert.deepEqual(invited.map(({ device, lastResort }) => [device, lastResort]), [["bob/phone", false]]);
+  assert.deepEqual(
+    invited.map(({ device, lastResort }) => [device, lastResort]),
+    [["bob/phone", false]],
+  );
   assert.deepEqual(missing, [{ name: "zoe", code: "unknown_user" }]);
   assert.deepEqual(await alice.send(friday.id, "hello"), { queued: false, notKept: [] });
 
@@ -23,7 +26,10 @@ test("a device is invited while it is offline, joins after a restart, and both t
   assert.equal(joined.group, friday.id);
   assert.equal(joined.reference, invited[0].reference);
   assert.deepEqual(joined.inviter, { name: "alice/main", trust: "known" });
-  assert.deepEqual(joined.members.map(({ name }) => name), ["alice/main", "bob/phone"]);
+  assert.deepEqual(
+    joined.members.map(({ name }) => name),
+    ["alice/main", "bob/phone"],
+  );
   const { text, sender } = await nextEvent(again, "message");
   assert.deepEqual([text, sender.name], ["hello", "alice/main"]);
 
@@ -32,7 +38,10 @@ test("a device is invited while it is offline, joins after a restart, and both t
   const answer = await nextEvent(alice, "message", seen);
   assert.deepEqual([answer.text, answer.sender], ["hi, Alice", { name: "bob/phone", trust: "known" }]);
   // Bob has joined, and replaced the keys of his package.
-  assert.deepEqual(seen.map(({ kind }) => kind), ["answer", "changed", "message"]);
+  assert.deepEqual(
+    seen.map(({ kind }) => kind),
+    ["answer", "changed", "message"],
+  );
   assert.equal(seen[0].outcome, "joined");
   assert.deepEqual(await available(again), { available: 31, lastResort: 1, privateKeys: 32 });
 });

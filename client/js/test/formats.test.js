@@ -37,8 +37,7 @@ test("a request is signed as the API's page shows it", async () => {
       'kp=("@method" "@authority" "@path" "content-type" "content-digest" "idempotency-key");' +
       'created=1766400000;keyid="A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg";alg="ed25519";' +
       'expires=1766400060;tag="keypool-v1"',
-    signature:
-      "kp=:ulJWxNwpZLo4rGM8EJGZ8LjqWid4k6GY+VSGPMwKX3eXf2BRvmViKRWSe5G2EUDO3dGSfzCOzkqVtv9ArdKICg==:",
+    signature: "kp=:ulJWxNwpZLo4rGM8EJGZ8LjqWid4k6GY+VSGPMwKX3eXf2BRvmViKRWSe5G2EUDO3dGSfzCOzkqVtv9ArdKICg==:",
   });
 });
 

@@ -32,14 +32,23 @@ test("an invitation is made again after another member's Commit was faster", asy
   const carol = await readyDevice(t, server, "carol");
   await bob.updateKeys(id);
   const { invited } = await alice.invite(id, ["carol"]);
-  assert.deepEqual(invited.map(({ device }) => device), ["carol/main"]);
+  assert.deepEqual(
+    invited.map(({ device }) => device),
+    ["carol/main"],
+  );
   assert.equal((await nextEvent(carol, "joined")).group, id);
   await carol.send(id, "here I am");
-  assert.deepEqual([(await nextEvent(alice, "message")).text, (await nextEvent(bob, "message")).text], Array(2).fill("here I am"));
+  assert.deepEqual(
+    [(await nextEvent(alice, "message")).text, (await nextEvent(bob, "message")).text],
+    Array(2).fill("here I am"),
+  );
   // Nothing is left reserved.
   const { reserved, spent } = await carol.status();
   assert.deepEqual([reserved, spent], [0, 1]);
-  assert.deepEqual((await alice.invite(id, ["carol", "bob"])).missing.map(({ code }) => code), Array(2).fill("already_member"));
+  assert.deepEqual(
+    (await alice.invite(id, ["carol", "bob"])).missing.map(({ code }) => code),
+    Array(2).fill("already_member"),
+  );
 });
 
 test("a member is removed, is told, and comes back by another invitation", async (t) => {
@@ -60,10 +69,16 @@ test("who leaves is removed by the next member that sends something", async (t) 
   const server = await startServer(t);
   const [id, alice, bob, carol] = await groupOf(server, t, "bob", "carol");
   await bob.leave(id);
-  assert.deepEqual((await bob.groups()).map(({ active }) => active), [false]);
+  assert.deepEqual(
+    (await bob.groups()).map(({ active }) => active),
+    [false],
+  );
   assert.equal((await nextEvent(alice, "proposed")).by.name, "bob/main");
   await alice.send(id, "bye, Bob");
-  assert.deepEqual((await alice.members(id)).map(({ name }) => name), ["alice/main", "carol/main"]);
+  assert.deepEqual(
+    (await alice.members(id)).map(({ name }) => name),
+    ["alice/main", "carol/main"],
+  );
   const seen = [];
   assert.equal((await nextEvent(carol, "message", seen)).text, "bye, Bob");
   assert.deepEqual(seen.find(({ kind }) => kind === "changed").removed, ["bob/main"]);
@@ -75,10 +90,13 @@ test("bytes arrive as they are, and text as text", async (t) => {
   await alice.send(id, new Uint8Array([0, 255, 128]));
   await alice.send(id, "Grüße 👋");
   const events = (await eventsOf(bob)).filter(({ kind }) => kind === "message");
-  assert.deepEqual(events.map(({ bytes, text }) => [[...bytes].slice(0, 3), text]), [
-    [[0, 255, 128], undefined],
-    [[71, 114, 195], "Grüße 👋"],
-  ]);
+  assert.deepEqual(
+    events.map(({ bytes, text }) => [[...bytes].slice(0, 3), text]),
+    [
+      [[0, 255, 128], undefined],
+      [[71, 114, 195], "Grüße 👋"],
+    ],
+  );
   assert.ok(events[0].at instanceof Date);
   await assert.rejects(alice.send(id, new Uint8Array(1_500_001)), { code: "invalid_argument" });
 });
@@ -100,7 +118,10 @@ test("a second device is vouched for, and both have one safety number with every
   await bob.verifyPeer("alice");
   const { id } = await bob.createGroup("friday");
   const { invited } = await bob.invite(id, ["alice"]);
-  assert.deepEqual(invited.map(({ device }) => device), ["alice/phone", "alice/laptop"]);
+  assert.deepEqual(
+    invited.map(({ device }) => device),
+    ["alice/phone", "alice/laptop"],
+  );
   const trust = (await bob.members(id)).map(({ name, trust }) => `${name} ${trust}`);
   assert.deepEqual(trust, ["bob/main known", "alice/phone verified", "alice/laptop verified"]);
   assert.deepEqual((await phone.refresh()).unintroducedDevices, []);
@@ -134,14 +155,21 @@ test("a store belongs to one server", async (t) => {
   const alice = await openDevice(t, { address: "https://keys.example" }, "alice");
   await alice.close();
   const { folder } = alice;
-  await assert.rejects(openDevice(t, { address: "https://other.example" }, "alice", { folder }), { code: "store_of_another" });
+  await assert.rejects(openDevice(t, { address: "https://other.example" }, "alice", { folder }), {
+    code: "store_of_another",
+  });
 });
 
 test("calls at the same time take turns", async (t) => {
   const server = await startServer(t);
   const [id, alice, bob] = await groupOf(server, t, "bob");
   const texts = Array.from({ length: 8 }, (_, at) => `message ${at}`);
-  await Promise.all([...texts.map((text) => alice.send(id, text)), alice.refresh(), eventsOf(alice), bob.send(id, "meanwhile")]);
+  await Promise.all([
+    ...texts.map((text) => alice.send(id, text)),
+    alice.refresh(),
+    eventsOf(alice),
+    bob.send(id, "meanwhile"),
+  ]);
   const there = (await eventsOf(bob)).filter(({ kind }) => kind === "message").map(({ text }) => text);
   assert.deepEqual(there, texts);
   assert.ok(kinds(await eventsOf(alice)).every((kind) => kind === "message"));

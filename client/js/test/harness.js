@@ -13,7 +13,8 @@ import { Device } from "keypool-client";
 import { FileStore } from "keypool-client/node";
 
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
-export const PROGRAMS = process.env.KEYPOOL_PROGRAMS ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug");
+export const PROGRAMS =
+  process.env.KEYPOOL_PROGRAMS ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug");
 // Whatever is expected comes within this time; only something that hangs takes longer.
 export const DEADLINE_MS = 60_000;
 
@@ -132,7 +133,7 @@ export async function startProxy(test, change) {
     const [answer] = await once(sent, "response");
     const bytes = await bytesOf(answer);
     const changed = await change({
-      path: incoming.url.split("?")[0],
+      path: incoming.url.split("?")[0].replace("/v1", ""),
       body: body.length > 0 ? JSON.parse(body) : undefined,
       key: incoming.headers["idempotency-key"],
       status: answer.statusCode,

@@ -56,7 +56,10 @@ test("packages whose private keys are lost are withdrawn before anybody is given
   const lost = (await names(bob.store, "package/")).slice(0, 5);
   await bob.store.write(new Map(lost.map((name) => [name, undefined])));
   const { withdrawn } = await bob.refresh();
-  assert.deepEqual(withdrawn.sort(), lost.map((name) => name.replace("package/", "")));
+  assert.deepEqual(
+    withdrawn.sort(),
+    lost.map((name) => name.replace("package/", "")),
+  );
   // One of them may have been the last resort, which is replaced.
   const { available, privateKeys } = await bob.status();
   assert.equal(available, privateKeys - 1);
@@ -80,7 +83,10 @@ test("packages that the server refuses are named with the check, and deleted", a
   await bob.register();
   const { rejected, uploaded, available } = await bob.refresh();
   assert.deepEqual([uploaded, available], [[], 0]);
-  assert.deepEqual(rejected.map(({ check }) => check), ["lifetime", "lifetime", "lifetime"]);
+  assert.deepEqual(
+    rejected.map(({ check }) => check),
+    ["lifetime", "lifetime", "lifetime"],
+  );
   assert.match(rejected[0].detail, /lifetime/);
   assert.deepEqual(await names(bob.store, "package/"), []);
 });

@@ -24,7 +24,13 @@ async function openStore(t, folder) {
 async function openElsewhere(t, folder) {
   const child = spawn(process.execPath, [new URL("hold-store.js", import.meta.url).pathname, folder]);
   afterwards(t, () => end(child));
-  const [line] = await within(createInterface({ input: child.stdout })[Symbol.asyncIterator]().next().then(({ value }) => [value]), "a store is opened");
+  const [line] = await within(
+    createInterface({ input: child.stdout })
+      [Symbol.asyncIterator]()
+      .next()
+      .then(({ value }) => [value]),
+    "a store is opened",
+  );
   return { child, line };
 }
 
@@ -49,7 +55,14 @@ test("a write that a crash has cut short is applied whole by the next opening", 
   // As a crash leaves it behind the journal and the first value, with the second one half written.
   await writeFile(join(folder, "values", "one"), "new");
   await writeFile(join(folder, "values", "two.partial"), "n");
-  await writeFile(join(folder, "journal"), JSON.stringify([["one", "new"], ["two", "new"], ["three", null]]));
+  await writeFile(
+    join(folder, "journal"),
+    JSON.stringify([
+      ["one", "new"],
+      ["two", "new"],
+      ["three", null],
+    ]),
+  );
   const again = await openStore(t, folder);
   assert.deepEqual([await again.get("one"), await again.get("two")], ["new", "new"]);
   assert.deepEqual(await again.list(""), ["one", "two"]);
@@ -60,7 +73,10 @@ test("a second process is refused until the first has closed the store or was ki
   const folder = await folderFor(t);
   const first = await openElsewhere(t, folder);
   assert.equal(first.line, "open");
-  await assert.rejects(FileStore.open(folder), { code: "store_in_use", message: new RegExp(`process ${first.child.pid}`) });
+  await assert.rejects(FileStore.open(folder), {
+    code: "store_in_use",
+    message: new RegExp(`process ${first.child.pid}`),
+  });
   await end(first.child, "SIGKILL");
   const store = await openStore(t, folder);
   assert.equal((await openElsewhere(t, folder)).line, "store_in_use");
