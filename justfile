@@ -22,6 +22,10 @@ coverage:
 e2e *TESTS:
     client/e2e_tests/run {{TESTS}}
 
+# The npm package, against the real server, in Node and in browser tabs.
+js *TESTS:
+    client/js/run {{TESTS}}
+
 # A whole disk searched for dead keys, and power cuts (needs root and loop devices).
 disks:
     cargo test -p keypool-client --test client --locked sealing::image -- --ignored

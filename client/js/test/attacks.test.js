@@ -35,6 +35,18 @@ async function invitedWith(t, change) {
   return { outcome: await proxy.alice.invite(group.id, ["bob"]), bob, alice: proxy.alice, group };
 }
 
+// A chain that is sound, and has a key that nobody has.
+function strangeChain(user) {
+  const key = Buffer.alloc(32, 9).toString("base64url");
+  const change = { device: `${user}/main`, position: 1, at_ms: 1, event: { registered: { signature_key: key } } };
+  return { change, head: headOf({ ...emptyList(user), devices: { main: { changes: 1, key } } }) };
+}
+
+function shownInstead(answer, user, { change, head }) {
+  const lie = { head, position: 1, history: [change] };
+  return { ...answer, users: answer.users.map((one) => (one.user === user ? { ...one, ...lie } : one)) };
+}
+
 const refusedFor = (reason) => ({ invited: [], missing: [{ name: "bob/main", code: "package_rejected", reason }] });
 
 async function assertRefused(t, reason, change) {
@@ -229,20 +241,10 @@ test("an inviter whose key is not the directory's brings nobody into a group", a
   const group = await proxy.alice.createGroup("friday");
   await proxy.alice.invite(group.id, ["bob"]);
   // The directory has another key of Alice's when Bob looks her up: a whole chain of the server's own.
-  const key = Buffer.alloc(32, 9).toString("base64url");
-  const change = { device: "alice/main", position: 1, at_ms: 1, event: { registered: { signature_key: key } } };
-  const list = emptyList("alice");
-  const head = headOf({ ...list, devices: { main: { changes: 1, key } } });
-  await follow(list, { head, position: 1, history: [change] }, []);
+  const { change, head } = strangeChain("alice");
+  await follow(emptyList("alice"), { head, position: 1, history: [change] }, []);
   proxy.lie = ({ path, answer }) =>
-    path === "/users/devices"
-      ? {
-          ...answer,
-          users: answer.users.map((one) =>
-            one.user === "alice" ? { ...one, head, position: 1, history: [change] } : one,
-          ),
-        }
-      : undefined;
+    path === "/users/devices" ? shownInstead(answer, "alice", { change, head }) : undefined;
   const { inviter } = await nextEvent(bob, "invitationRefused");
   assert.deepEqual(inviter, { name: "alice/main", trust: "contradicts" });
   assert.deepEqual(await bob.groups(), []);
@@ -275,4 +277,46 @@ test("a refusal has the code, the hint and the request's id of the server", asyn
     return true;
   });
   await assert.rejects(alice.send("bm9uZQ", "hi"), { code: "unknown_here" });
+});
+
+test("a member whose key is not the directory's is marked, and blocks messages until it is accepted or removed", async (t) => {
+  const proxy = await behindProxy(t);
+  const bob = await readyDevice(t, proxy.server, "bob");
+  const carol = await readyDevice(t, proxy.server, "carol");
+  const group = await proxy.alice.createGroup("friday");
+  await proxy.alice.invite(group.id, ["bob"]);
+  await nextEvent(bob, "joined");
+  await nextEvent(proxy.alice, "changed");
+  await proxy.alice.invite(group.id, ["carol"]);
+  // Bob sees Carol for the first time by this Commit, and the directory has another key of hers.
+  const { change, head } = strangeChain("carol");
+  proxy.lie = ({ path, answer }) =>
+    path === "/users/devices" ? shownInstead(answer, "carol", { change, head }) : undefined;
+  const { added } = await nextEvent(bob, "changed");
+  assert.deepEqual(added, [{ name: "carol/main", trust: "contradicts" }]);
+  await assert.rejects(bob.send(group.id, "hello"), (error) => {
+    return error.code === "untrusted_members" && error.message.includes("carol/main");
+  });
+  await nextEvent(carol, "joined");
+  await carol.send(group.id, "it is me");
+  assert.deepEqual((await nextEvent(bob, "message")).sender, { name: "carol/main", trust: "contradicts" });
+  await bob.acceptMembers(group.id);
+  await bob.send(group.id, "I have asked her");
+  assert.equal((await nextEvent(carol, "message")).text, "I have asked her");
+  await bob.remove(group.id, ["carol"]);
+  assert.equal((await nextEvent(carol, "removed")).by.name, "bob/main");
+});
+
+test("a package that only this machine's clock refuses is given back, and nobody is blamed", async (t) => {
+  const server = await startServer(t);
+  const alice = await readyDevice(t, server, "alice");
+  const bob = await readyDevice(t, server, "bob");
+  const { id } = await alice.createGroup("friday");
+  const now = Date.now;
+  t.mock.method(Date, "now", () => now() - 3 * 24 * 3_600_000);
+  const { missing } = await alice.invite(id, ["bob"]);
+  t.mock.restoreAll();
+  assert.deepEqual(missing, [{ name: "bob/main", code: "package_rejected", reason: "clock" }]);
+  const { available, reserved } = await bob.status();
+  assert.deepEqual([available, reserved], [32, 0]);
 });
