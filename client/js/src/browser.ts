@@ -93,11 +93,6 @@ export class IndexedDbStore implements Store {
   async close(): Promise<void> {
     this.#database.close();
   }
-
-  /** Deletes the database of this name, with all private keys in it. */
-  static async destroy(name: string): Promise<void> {
-    await outcome(indexedDB.deleteDatabase(`keypool-${name}`));
-  }
 }
 
 function outcome<T>(request: IDBRequest<T>): Promise<T> {

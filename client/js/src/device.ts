@@ -1,10 +1,10 @@
 // The device: the one object that an app uses.
 
-import { fromBase64, random, toBase64, toBase64Url, toHex, utf8 } from "./bytes.js";
+import { fromBase64, random, toBase64Url, toHex, utf8 } from "./bytes.js";
 import { ServerClock, type ClockOffset, type KnownTime } from "./clock.js";
 import { joinedGroup, resumeCommits, updateKeys } from "./commits.js";
 import { groupName, groupRecords, idInBody, isFinal, memberGroup, recordOf, type Context } from "./context.js";
-import { headOf, statementLines } from "./directory.js";
+import { headOf } from "./directory.js";
 import { KeypoolError } from "./errors.js";
 import { storedEvent, type Invited, type NumberedEvent } from "./events.js";
 import { invite, resumeInvitations } from "./invite.js";
@@ -16,7 +16,8 @@ import { forgetPeer, lookUp, peerRecord, safetyNumberOf, toPeer, verifyPeer, typ
 import { availableIn, makeDatedPackage, packagesOf, poolHistory, refreshPool } from "./pool.js";
 import type { PoolChange, PoolOptions, Refresh } from "./pool.js";
 import { freshKey, Server, type Fetch } from "./server.js";
-import { DeviceKey, proofOf } from "./signing.js";
+import { deviceRecord, voucherOf, vouchFor, type DeviceRecord } from "./registration.js";
+import { DeviceKey } from "./signing.js";
 import { ledgerId } from "./note.js";
 import { Staged, type Store } from "./store.js";
 
@@ -66,6 +67,14 @@ export interface Group {
   active: boolean;
 }
 
+/** A device or user whose packages are waited for. */
+export interface AwaitedDevice {
+  name: string;
+  /** `waiting` for 14 days, `available` now, or `refused` with the `code` of reserving a package. */
+  status: string;
+  code?: string;
+}
+
 /** The state of a device. */
 export interface DeviceStatus {
   /** How many packages the server can hand out. */
@@ -81,16 +90,6 @@ export interface DeviceStatus {
   groups: Group[];
 }
 
-interface DeviceRecord {
-  user: string;
-  device: string;
-  server: string;
-  /** The private key, base64. */
-  secret: string;
-  ledgerKey?: string;
-}
-
-const VOUCHER_GOOD_FOR_S = 300;
 const POOL_MAX = 64;
 const ID_BYTES = 8;
 
@@ -123,7 +122,7 @@ export class Device {
     }
     return store.exclusive("state", async () => {
       const staged = new Staged(store);
-      const record = await deviceRecord(staged, options, device);
+      const record = await deviceRecord(staged, { user, device, server: options.server });
       const key = await DeviceKey.fromSecret(fromBase64(record.secret));
       const clock = new ServerClock(options.now ?? Date.now);
       const known = await staged.get<KnownTime>("clock");
@@ -159,13 +158,7 @@ export class Device {
 
   /** Vouches for another device of this user, by its name and key. Returns the word that it registers with. */
   vouch(device: string, key: string): Promise<string> {
-    return this.#alone(async () => {
-      const { server, user, key: own, clock } = this.#context;
-      const reply = await server.get(`/users/${user}/devices` as "/users/{user}/devices");
-      const untilS = clock.nowS() + VOUCHER_GOOD_FOR_S;
-      const lines = statementLines("vouch", [reply.ledger, `${user}/${device}`, own.id, key, reply.head, untilS]);
-      return [own.id, reply.head, untilS, await proofOf(own, lines)].join(".");
-    });
+    return this.#alone(() => vouchFor(this.#context, device, key));
   }
 
   /**
@@ -217,6 +210,22 @@ export class Device {
       await this.#resume();
       await this.#compare();
       return invite(this.#context, group, names);
+    });
+  }
+
+  /**
+   * Waits for packages of users or devices that an invitation has missed with `pool_exhausted`: the event `available`
+   * names a device once it has uploaded some. Returns the state of each.
+   */
+  awaitPackages(names: string[]): Promise<AwaitedDevice[]> {
+    return this.#alone(async () => {
+      const targets = names
+        .map((name) => name.split("/"))
+        .map(([user = "", device]) => ({ user, ...(device && { device }) }));
+      const { devices } = await this.#context.server.post("/keypackages/await", { targets });
+      return devices.map(({ user, device, status, code }) => {
+        return { name: device ? `${user}/${device}` : user, status, ...(code && { code }) };
+      });
     });
   }
 
@@ -464,30 +473,4 @@ export class Device {
       await staged.commit();
     }
   }
-}
-
-async function deviceRecord(staged: Staged, { user, server }: DeviceOptions, device: string): Promise<DeviceRecord> {
-  const stored = await staged.get<DeviceRecord>("device");
-  if (stored === undefined) {
-    const secret = toBase64((await DeviceKey.generate()).secret);
-    const record = { user, device, server, secret };
-    staged.put("device", record);
-    return record;
-  }
-  if (stored.user !== user || stored.device !== device || stored.server !== server) {
-    throw new KeypoolError(
-      "store_of_another",
-      `the store is that of ${stored.user}/${stored.device} at ${stored.server}, not of ${user}/${device} at ${server}`,
-      "Open it with its own names, or give this device a store of its own.",
-    );
-  }
-  return stored;
-}
-
-function voucherOf(word: string): { keyid: string; head: string; until: number; proof: string } {
-  const [keyid, head, until, proof] = word.split(".");
-  if (!keyid || !head || !until || !proof || !/^\d+$/.test(until)) {
-    throw new KeypoolError("invalid_argument", "the text is no voucher", "Take the word that vouch() returns, whole.");
-  }
-  return { keyid, head, until: Number(until), proof };
 }

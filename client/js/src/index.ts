@@ -2,7 +2,7 @@
 
 export type { ClockOffset } from "./clock.js";
 export { Device } from "./device.js";
-export type { DeviceOptions, DeviceStatus, Group, RegisterOptions, SyncOptions } from "./device.js";
+export type { AwaitedDevice, DeviceOptions, DeviceStatus, Group, RegisterOptions, SyncOptions } from "./device.js";
 export { KeypoolError, type LocalCode, type ServerCode } from "./errors.js";
 export type { DeviceEvent, Invited, InvitedDevice, MissingDevice, NumberedEvent } from "./events.js";
 export { MESSAGE_BYTES_MAX, type Sent } from "./messages.js";

@@ -17,7 +17,7 @@ import { Staged } from "./store.js";
 interface Invitation {
   group: string;
   names: string[];
-  /** The reservation: the same one again has the same packages. */
+  /** The secret id of the reservation: the same one again has the same packages. */
   reservation: string;
 }
 
@@ -48,9 +48,6 @@ const ROUNDS_MAX = 3;
 export async function invite(context: Context, group: string, names: string[]): Promise<Invited> {
   const staged = new Staged(context.store);
   await writableGroup(staged, group);
-  if ((await staged.get(recordOf("invitation", group))) !== undefined) {
-    throw new KeypoolError("commit_pending", "another invitation to the group is not finished", "Call sync first.");
-  }
   const invitation = { group, names, reservation: freshKey() };
   staged.put(recordOf("invitation", group), invitation);
   await staged.commit();
@@ -85,7 +82,7 @@ async function goOn(context: Context, invitation: Invitation): Promise<Invited> 
   let claims: Claim[] = [];
   try {
     const { targets, missing } = await targetsOf(context, invitation);
-    const { checked, rejected, absent } = await reserve(context, invitation, targets);
+    const { checked, rejected, absent } = await reserveAgain(context, invitation, targets);
     claims = checked.map(({ claim }) => claim);
     missing.push(...rejected, ...absent);
     return await add(context, invitation, checked, missing);
@@ -141,6 +138,25 @@ async function targetsOf(context: Context, { group, names }: Invitation) {
   return { targets, missing };
 }
 
+// What was reserved before a crash may have lapsed since: it is reserved anew, once.
+async function reserveAgain(context: Context, invitation: Invitation, targets: Map<string, Target>) {
+  const first = await reserve(context, invitation, targets);
+  const lost = first.absent.filter(({ code }) => code === "reservation_lost").map(({ name }) => name);
+  if (lost.length === 0) {
+    return first;
+  }
+  const renewed = { ...invitation, reservation: freshKey() };
+  const staged = new Staged(context.store);
+  staged.put(recordOf("invitation", invitation.group), renewed);
+  await staged.commit();
+  const again = await reserve(context, renewed, new Map([...targets].filter(([name]) => lost.includes(name))));
+  return {
+    checked: [...first.checked, ...again.checked],
+    rejected: [...first.rejected, ...again.rejected],
+    absent: [...first.absent.filter(({ name }) => !lost.includes(name)), ...again.absent],
+  };
+}
+
 async function reserve(context: Context, { group, reservation }: Invitation, targets: Map<string, Target>) {
   const [checked, rejected]: [Checked[], MissingDevice[]] = [[], []];
   if (targets.size === 0) {
@@ -148,12 +164,13 @@ async function reserve(context: Context, { group, reservation }: Invitation, tar
   }
   const named = [...targets.values()].map(({ user, device }) => ({ user, device }));
   const body = { group_id: idInBody(group), reservation_id: reservation, targets: named, ciphersuites: [SUITE] };
-  const reply = await context.server.post("/keypackages/reserve-many", body, { key: reservation });
+  const reply = await context.server.post("/keypackages/reserve-many", body);
+  const asked = new Map(targets);
   for (const offered of reply.reservations) {
     const name = `${offered.user}/${offered.device}`;
-    const target = targets.get(name);
+    const target = asked.get(name);
     // The server may name a device twice, or one that nobody asked for.
-    targets.delete(name);
+    asked.delete(name);
     const outcome = target === undefined ? "identity" : await check(context, offered, target);
     if (typeof outcome === "string") {
       rejected.push({ name, code: "package_rejected", reason: outcome });

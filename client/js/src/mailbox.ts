@@ -30,14 +30,20 @@ export async function fetchMail(context: Context, waitS: number, signal?: AbortS
   const { read } = await mailboxOf(new Staged(context.store));
   const query = { after: read, limit: ITEMS_MAX, ...(waitS > 0 ? { wait: waitS } : {}) };
   const mail = await context.server.get("/mailbox", query, { signal, waitS });
-  if (!Array.isArray(mail.items) || !mail.items.every(isItem)) {
-    throw unreadable("the answer to GET /mailbox has no items, or one that is none");
+  if (!mail.items.every(isItem)) {
+    throw unreadable("an item of the mailbox is none");
   }
   return mail;
 }
 
+function isBase64(text: unknown): boolean {
+  return typeof text === "string" && text.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(text);
+}
+
 function isItem({ position, kind, group_id, bytes }: Partial<Item>): boolean {
-  return Number.isSafeInteger(position) && [kind, group_id, bytes].every((field) => typeof field === "string");
+  return (
+    Number.isSafeInteger(position) && isBase64(group_id) && [kind, bytes].every((field) => typeof field === "string")
+  );
 }
 
 /** Takes in all that waits, and acknowledges it. */
@@ -340,7 +346,7 @@ async function noteLosses(context: Context, mail: Mail): Promise<void> {
   const staged = new Staged(context.store);
   const mailbox = await mailboxOf(staged);
   for (const { group_id, sender } of mail.not_kept ?? []) {
-    if (!mailbox.told.includes(group_id)) {
+    if (isBase64(group_id) && !mailbox.told.includes(group_id)) {
       mailbox.told.push(group_id);
       await keepEvent(staged, { kind: "notKept", group: idOfBody(group_id), sender: sender ?? undefined });
     }

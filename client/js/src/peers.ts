@@ -2,7 +2,7 @@
 
 import { adopt, ChainError, emptyList, follow, registered, type DeviceList, type ListedDevice } from "./directory.js";
 import type { Leaf } from "./mls.js";
-import { unreadable, type Reply, type Server } from "./server.js";
+import type { Reply, Server } from "./server.js";
 import { safetyNumber } from "./safety-number.js";
 import type { Staged } from "./store.js";
 
@@ -90,9 +90,6 @@ async function fetchParts(server: Server, records: Map<string, PeerRecord>) {
   let ledgers: string[] = [];
   for (let part = 0; asked.length > 0 && part < PARTS_MAX; part += 1) {
     const reply = await server.post("/users/devices", { users: asked });
-    if (!Array.isArray(reply.users)) {
-      throw unreadable("the answer to POST /users/devices names no users");
-    }
     ledgers = [...(reply.earlier_ledgers ?? []), reply.ledger];
     reply.users.forEach((one) => shown.set(one.user, [...(shown.get(one.user) ?? []), one]));
     asked = reply.users

@@ -251,7 +251,7 @@ export async function poolHistory(context: Context): Promise<PoolChange[]> {
   for (let [after, more] = [0, true]; more;) {
     const reply = await context.server.get("/keypackages/events", { after, limit: HISTORY_MAX });
     for (const { event, at_ms, version } of reply.events) {
-      const [[change, fields] = ["", {}]] = Object.entries(event as Record<string, PoolFields>);
+      const [[change, fields] = ["", {}]] = Object.entries((event ?? {}) as Record<string, PoolFields>);
       changes.push({ change, reference: fields.keypackage_ref, by: fields.holder, at: new Date(at_ms) });
       after = version;
     }

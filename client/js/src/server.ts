@@ -37,6 +37,18 @@ export type Reply<P extends keyof paths, M extends "get" | "post"> = Json<
   Responses<P, M>[keyof Responses<P, M> & (200 | 201)]
 >;
 
+// The lists that an answer must have: whatever else is missing is found where it is read.
+const LISTS: Partial<Record<GetPath | PostPath, string[]>> = {
+  "/mailbox": ["items"],
+  "/users/devices": ["users"],
+  "/keypackages/events": ["events"],
+  "/keypackages/upload": ["items"],
+  "/keypackages/revoke": ["revoked"],
+  "/keypackages/reconcile": ["only_here", "only_there"],
+  "/keypackages/reserve-many": ["reservations", "missing"],
+  "/keypackages/await": ["devices"],
+};
+
 /** A `fetch` of the app's own, for a proxy or a test. */
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
@@ -149,7 +161,7 @@ export class Server {
     const response = await this.#respond(url, body === undefined ? init : { ...init, body }, wholeMs, signal);
     const answer = await jsonOf(response);
     if (response.ok) {
-      return answer as T;
+      return checked(answer as Record<string, unknown>, path.split("?")[0] as GetPath) as T;
     }
     throw isProblem(answer) ? KeypoolError.ofProblem(answer) : noProblem(response);
   }
@@ -216,6 +228,17 @@ async function jsonOf(response: Response): Promise<unknown> {
     return undefined;
   }
   throw unreadable("an answer is no JSON object");
+}
+
+function checked(answer: Record<string, unknown>, path: GetPath | PostPath): unknown {
+  for (const name of LISTS[path] ?? []) {
+    const list = answer[name];
+    const kind = name === "revoked" ? "string" : "object";
+    if (!Array.isArray(list) || list.some((one) => one === null || typeof one !== kind)) {
+      throw unreadable(`the answer of ${path} has no list "${name}"`);
+    }
+  }
+  return answer;
 }
 
 /** The error of an answer that is not of the form that the API document has. */

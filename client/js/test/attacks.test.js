@@ -253,7 +253,8 @@ test("an inviter whose key is not the directory's brings nobody into a group", a
 
 test("answers that are no answers of a keypool server are errors with a code", async (t) => {
   const proxy = await behindProxy(t);
-  for (const nonsense of [[], {}, { items: 5 }, { items: [{}] }, { items: [{ position: 1e9, kind: "welcome" }] }]) {
+  const badId = { position: 1e9, kind: "welcome", group_id: "%", bytes: "" };
+  for (const nonsense of [[], {}, { items: 5 }, { items: [{}] }, { items: [null] }, { items: [badId] }]) {
     proxy.lie = ({ path }) => (path === "/mailbox" ? nonsense : undefined);
     await assert.rejects(
       eventsOf(proxy.alice),
@@ -264,6 +265,41 @@ test("answers that are no answers of a keypool server are errors with a code", a
   await assert.rejects(openDevice(t, { address: "https://keys.example/path" }, "zoe"), { code: "invalid_argument" });
   const nowhere = await openDevice(t, { address: "http://127.0.0.1:1" }, "zoe");
   await assert.rejects(nowhere.register(), { code: "unanswered", retryable: true });
+});
+
+test("whatever a broken server answers, every call ends with a KeypoolError or well", async (t) => {
+  const proxy = await behindProxy(t);
+  const bob = await readyDevice(t, proxy.server, "bob");
+  const { id } = await proxy.alice.createGroup("friday");
+  const calls = [
+    () => proxy.alice.invite(id, ["bob"]),
+    () => proxy.alice.refresh(),
+    () => eventsOf(bob),
+    () => proxy.alice.send(id, "hello"),
+    () => proxy.alice.peer("bob"),
+    () => proxy.alice.history(),
+    () => proxy.alice.awaitPackages(["bob"]),
+  ];
+  const lists = [
+    "items",
+    "users",
+    "events",
+    "reservations",
+    "missing",
+    "devices",
+    "only_here",
+    "only_there",
+    "revoked",
+  ];
+  for (const nonsense of [{}, [], 7, null, ...[null, 1, "x", {}, []].map((one) => [one])]) {
+    proxy.lie = ({ answer }) =>
+      answer === undefined ? undefined : Object.fromEntries(lists.map((name) => [name, nonsense]));
+    for (const call of calls) {
+      await call().catch((error) =>
+        assert.equal(error.name, "KeypoolError", `${JSON.stringify(nonsense)}: ${error.stack}`),
+      );
+    }
+  }
 });
 
 test("a refusal has the code, the hint and the request's id of the server", async (t) => {

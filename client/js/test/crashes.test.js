@@ -139,6 +139,21 @@ for (const [haltAt, haltBehind] of [
   });
 }
 
+test("an invitation whose reservation has lapsed since the crash reserves anew", async (t) => {
+  const server = await startServer(t);
+  const alice = await readyDevice(t, server, "alice");
+  const bob = await readyDevice(t, server, "bob");
+  const { id } = await alice.createGroup("friday");
+  await alice.close();
+  const play = { folder: alice.folder, user: "alice", steps: [["invite", id, ["bob"]]] };
+  await killedAt(t, server, { ...play, haltAt: "/reserve-many", haltBehind: true });
+  await server.advance("10min");
+  const again = await openDevice(t, server, "alice", { folder: alice.folder });
+  const { invited, missing } = await nextEvent(again, "invited");
+  assert.deepEqual([invited.length, missing], [1, []]);
+  assert.equal((await nextEvent(bob, "joined")).reference, invited[0].reference);
+});
+
 for (const haltBehind of [false, true]) {
   test(`a message whose sender is killed ${haltBehind ? "behind" : "before"} the post arrives once`, async (t) => {
     const server = await startServer(t);

@@ -41,6 +41,14 @@ test("a request is signed as the API's page shows it", async () => {
   });
 });
 
+test("a token of the operator's is covered by the signature", async () => {
+  const key = await DeviceKey.fromSecret(counted);
+  const headers = { "content-digest": "sha-256=:x:", authorization: "Bearer token" };
+  const request = { method: "POST", url: "https://keypool.example/v1/devices", headers };
+  const signed = await signatureHeaders(key, request, 1766400000);
+  assert.match(signed["signature-input"], /"idempotency-key" "authorization"\);created/);
+});
+
 test("a statement and the head of a device list are as the API's page shows them", async () => {
   const phone = await DeviceKey.fromSecret(counted);
   const laptop = "6kpsY-KcUgq-9VB7Ey7F-ZVHdq687xnuLzjVuvxmEoA";

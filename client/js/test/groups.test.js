@@ -84,6 +84,39 @@ test("who leaves is removed by the next member that sends something", async (t) 
   assert.deepEqual(seen.find(({ kind }) => kind === "changed").removed, ["bob/main"]);
 });
 
+test("who has no package is waited for, and named once it has uploaded some", async (t) => {
+  const server = await startServer(t);
+  const alice = await readyDevice(t, server, "alice");
+  const bob = await openDevice(t, server, "bob");
+  await bob.register();
+  const { id } = await alice.createGroup("friday");
+  assert.deepEqual((await alice.invite(id, ["bob"])).missing, [{ name: "bob/main", code: "pool_exhausted" }]);
+  assert.deepEqual(await alice.awaitPackages(["bob", "zoe"]), [
+    { name: "bob/main", status: "waiting" },
+    { name: "zoe", status: "refused", code: "unknown_user" },
+  ]);
+  await bob.refresh();
+  assert.equal((await nextEvent(alice, "available")).device, "bob/main");
+  assert.equal((await alice.invite(id, ["bob"])).invited.length, 1);
+  assert.deepEqual(kinds(await eventsOf(alice)), [], "it is told once");
+});
+
+test("a member without room for a message is named to the sender, and is told of the loss", async (t) => {
+  const server = await startServer(t);
+  const alice = await readyDevice(t, server, "alice");
+  const bob = await readyDevice(t, server, "bob");
+  const { id } = await alice.createGroup("friday");
+  await alice.invite(id, ["bob"]);
+  // A group that Bob has not accepted has room for 64 KiB, and for half of that from one user.
+  assert.deepEqual((await alice.send(id, new Uint8Array(20_000))).notKept, []);
+  assert.deepEqual((await alice.send(id, new Uint8Array(20_000))).notKept, ["bob/main"]);
+  const seen = [];
+  assert.deepEqual((await nextEvent(bob, "notKept", seen)).sender, "alice/main");
+  assert.deepEqual(kinds(seen), ["joined", "message", "notKept"]);
+  assert.deepEqual(kinds(await eventsOf(bob)), [], "it is told once");
+  assert.deepEqual((await alice.send(id, "there is room again")).notKept, []);
+});
+
 test("bytes arrive as they are, and text as text", async (t) => {
   const server = await startServer(t);
   const [id, alice, bob] = await groupOf(server, t, "bob");
