@@ -2664,7 +2664,7 @@ export interface components {
          * @description A stable error code. `keypool explain CODE` prints its meaning.
          * @enum {string}
          */
-        Code: "bad_request" | "invalid_key_package" | "invalid_name" | "unauthenticated" | "not_allowed" | "not_a_member" | "not_found" | "unknown_user" | "unknown_key_package" | "pool_exhausted" | "nothing_compatible" | "method_not_allowed" | "request_timeout" | "already_spent" | "reservation_lost" | "reservation_mismatch" | "renewal_limit" | "idempotency_mismatch" | "identity_bound" | "key_retired" | "statement_stale" | "statement_expired" | "recovery_key_bound" | "not_the_recovery_key" | "credential_in_use" | "name_taken" | "too_many_devices" | "expired" | "revoked" | "pool_full" | "epoch_taken" | "unknown_group" | "group_exists" | "invalid_message" | "invitations_full" | "waiting_list_full" | "mailbox_overrun" | "rate_limited" | "too_many_reservations" | "too_large" | "unsupported_media_type" | "internal" | "not_ready" | "log_unavailable" | "clock_regressed" | "clock_leapt" | "busy";
+        Code: "bad_request" | "invalid_key_package" | "invalid_name" | "unauthenticated" | "not_allowed" | "not_a_member" | "not_found" | "unknown_user" | "unknown_key_package" | "pool_exhausted" | "nothing_compatible" | "requirement_unmet" | "method_not_allowed" | "request_timeout" | "already_spent" | "reservation_lost" | "reservation_mismatch" | "renewal_limit" | "idempotency_mismatch" | "identity_bound" | "key_retired" | "statement_stale" | "statement_expired" | "recovery_key_bound" | "not_the_recovery_key" | "credential_in_use" | "name_taken" | "too_many_devices" | "expired" | "revoked" | "pool_full" | "epoch_taken" | "unknown_group" | "group_exists" | "invalid_message" | "invitations_full" | "waiting_list_full" | "mailbox_overrun" | "rate_limited" | "too_many_reservations" | "too_large" | "unsupported_media_type" | "internal" | "not_ready" | "log_unavailable" | "clock_regressed" | "clock_leapt" | "busy";
         /** @description The answer to `POST /groups/{group_id}/commits`. */
         CommitReply: {
             /**
@@ -2956,6 +2956,7 @@ export interface components {
             code: components["schemas"]["Code"];
             /** @description The device, unless none of the user's is known. */
             device?: string | null;
+            requirement?: components["schemas"]["Requirement"] | null;
             /**
              * Format: int64
              * @description When to try again, in seconds, where that is known.
@@ -3143,6 +3144,7 @@ export interface components {
             keypackage_ref?: string | null;
             /** @description The id of the request, as in `X-Request-Id`: by it the operator finds the request in the log. */
             request_id?: string | null;
+            requirement?: components["schemas"]["Requirement"] | null;
             /**
              * Format: int64
              * @description When to try again, in seconds.
@@ -3329,6 +3331,36 @@ export interface components {
              */
             reservation_id: string;
         };
+        /** @description The capabilities that a package must have so that its device can be in a group: those of the group's
+         *     `required_capabilities` (RFC 9420 section 11.1), and the credential types of its members. */
+        RequiredCapabilities: {
+            /** @description The types of credentials; none if it is left out. */
+            credentials?: number[];
+            /** @description The types of extensions; none if it is left out. */
+            extensions?: number[];
+            /** @description The types of proposals; none if it is left out. */
+            proposals?: number[];
+        };
+        /** @description One capability that a group requires, by its number. */
+        Requirement: {
+            /**
+             * Format: int32
+             * @description A type of extensions.
+             */
+            extension: number;
+        } | {
+            /**
+             * Format: int32
+             * @description A type of proposals.
+             */
+            proposal: number;
+        } | {
+            /**
+             * Format: int32
+             * @description A type of credentials.
+             */
+            credential: number;
+        };
         /** @description The answer to `POST /keypackages/reserve-many`. */
         ReserveManyReply: {
             /** @description The devices without a reservation, and why. */
@@ -3342,6 +3374,7 @@ export interface components {
             ciphersuites?: number[];
             /** @description The group the invitation is for. */
             group_id: string;
+            required?: components["schemas"]["RequiredCapabilities"] | null;
             /**
              * Format: uuid
              * @description A random UUID (version 4). The id of each reservation follows from it and the device.
@@ -3389,6 +3422,7 @@ export interface components {
             contact_token?: string | null;
             /** @description The group the invitation is for. */
             group_id: string;
+            required?: components["schemas"]["RequiredCapabilities"] | null;
             /**
              * Format: uuid
              * @description The reservation's id, a random UUID (version 4); the idempotency key if it is left out.

@@ -53,26 +53,25 @@ export async function commitChange(context: Context, group: string, change: Grou
       "Call sync first.",
     );
   }
-  const { state } = await writableGroup(staged, group);
-  const made = await created(state, change, group);
-  const epoch = Number(state.groupContext.epoch);
-  const removed = await removedNames(staged, state, made.newState);
-  const pending: PendingCommit = {
-    group,
-    key: freshKey(),
-    body: {
-      epoch,
-      commit: messageBytes(made.commit),
-      ...(made.welcome === undefined ? {} : { welcomes: [welcomeBytes(made.welcome)] }),
-      ...(change.spend === undefined ? {} : { spend: change.spend }),
-      ...(removed.length > 0 ? { removed } : {}),
-    },
-    state: stateText(made.newState),
-    ...(change.invited === undefined ? {} : { invited: change.invited }),
-  };
+  const pending = await prepared(staged, group, change);
   staged.put(recordOf("commit", group), pending);
   await staged.commit();
   await post(context, pending, false);
+}
+
+async function prepared(staged: Staged, group: string, change: GroupChange): Promise<PendingCommit> {
+  const { state } = await writableGroup(staged, group);
+  const made = await created(state, change, group);
+  const removed = await removedNames(staged, state, made.newState);
+  const body: CommitBody = {
+    epoch: Number(state.groupContext.epoch),
+    commit: messageBytes(made.commit),
+    ...(made.welcome === undefined ? {} : { welcomes: [welcomeBytes(made.welcome)] }),
+    ...(change.spend === undefined ? {} : { spend: change.spend }),
+    ...(removed.length > 0 ? { removed } : {}),
+  };
+  const invited = change.invited === undefined ? {} : { invited: change.invited };
+  return { group, key: freshKey(), body, state: stateText(made.newState), ...invited };
 }
 
 async function created(state: ClientState, { proposals }: GroupChange, group: string) {

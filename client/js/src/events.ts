@@ -50,7 +50,7 @@ export type DeviceEvent =
   /** This device was removed from a group. */
   | { kind: "removed"; group: string; by: Member }
   /** A member has proposed a change, as its own leaving: the next Commit of any member does it. */
-  | { kind: "proposed"; group: string; by: Member | undefined }
+  | { kind: "proposed"; group: string; by: Member }
   /** The answer of a device that this one has invited. */
   | { kind: "answer"; group: string; device: string; outcome: string; reason: string | undefined }
   /** An invitation that a crash or a broken line had left unfinished has ended. */

@@ -111,31 +111,37 @@ async function membersOf(context: Context, group: string): Promise<Set<string>> 
 // The devices to invite, by the directory, which is held to what was seen of it before.
 async function targetsOf(context: Context, { group, names }: Invitation) {
   const staged = new Staged(context.store);
-  await lookUp(
-    staged,
-    context.server,
-    names.map((name) => name.split("/")[0] as string),
-    context.clock.nowMs(),
-  );
+  const users = names.map((name) => name.split("/")[0] as string);
+  await lookUp(staged, context.server, users, context.clock.nowMs());
   await staged.commit();
   const members = await membersOf(context, group);
   const [targets, missing]: [Map<string, Target>, MissingDevice[]] = [new Map(), []];
   for (const name of new Set(names)) {
-    const [user, only] = name.split("/") as [string, string | undefined];
-    const record = await peerRecord(staged, user);
-    const devices =
-      record === undefined ? [] : registered(record.list).filter(([device]) => (only ?? device) === device);
-    const outside = devices.filter(([device]) => !members.has(`${user}/${device}`));
-    if (record?.doubt !== undefined) {
-      missing.push({ name, code: "keys_changed", reason: record.doubt });
-    } else if (outside.length === 0) {
-      missing.push({ name, code: devices.length > 0 ? "already_member" : "unknown_user" });
+    const found = await devicesOf(staged, name, members);
+    if (Array.isArray(found)) {
+      found.forEach((target) => targets.set(`${target.user}/${target.device}`, target));
     } else {
-      outside.forEach(([device, listed]) => targets.set(`${user}/${device}`, { user, device, listed }));
+      missing.push({ name, ...found });
     }
   }
   targets.delete(context.name);
   return { targets, missing };
+}
+
+// The devices behind a name that are no members, or the reason why there are none.
+async function devicesOf(staged: Staged, name: string, members: Set<string>) {
+  const [user, only] = name.split("/") as [string, string | undefined];
+  const record = await peerRecord(staged, user);
+  if (record?.doubt !== undefined) {
+    return { code: "keys_changed", reason: record.doubt };
+  }
+  const all = record === undefined ? [] : registered(record.list).map(([device, listed]) => ({ user, device, listed }));
+  const named = all.filter(({ device }) => (only ?? device) === device);
+  const outside = named.filter(({ device }) => !members.has(`${user}/${device}`));
+  if (outside.length === 0) {
+    return { code: named.length > 0 ? "already_member" : "unknown_user" };
+  }
+  return outside;
 }
 
 // What was reserved before a crash may have lapsed since: it is reserved anew, once.
@@ -226,7 +232,7 @@ async function giveBack(context: Context, offered: Reservation, fault: PackageFa
   });
 }
 
-// Adds the devices that are no members yet; after another member's Commit the mailbox is read, and another one made.
+// Adds devices; after another member's Commit the mailbox is read, and another Commit made.
 async function add(
   context: Context,
   invitation: Invitation,
@@ -236,14 +242,8 @@ async function add(
   const { group } = invitation;
   let checked = reserved;
   for (let round = 1; checked.length > 0; round += 1) {
-    const devices = checked.map(({ device, claim, lastResort }) => {
-      return { device, reference: claim.keypackage_ref, lastResort };
-    });
-    const invited = { group, invited: devices, missing };
     try {
-      const proposals = checked.map(({ keyPackage }) => ({ proposalType: "add" as const, add: { keyPackage } }));
-      await commitChange(context, group, { proposals, spend: checked.map(({ claim }) => claim), invited });
-      return invited;
+      return await addBy(context, group, checked, missing);
     } catch (error) {
       if (!hasCode(error, "epoch_taken") || round === ROUNDS_MAX) {
         throw error;
@@ -251,19 +251,24 @@ async function add(
     }
     await receiveWaiting(context);
     const members = await membersOf(context, group);
+    const added = checked.filter(({ device }) => members.has(device));
     await release(
       context,
-      checked.filter(({ device }) => members.has(device)).map(({ claim }) => claim),
+      added.map(({ claim }) => claim),
     );
-    missing.push(
-      ...checked
-        .filter(({ device }) => members.has(device))
-        .map(({ device }) => {
-          return { name: device, code: "already_member" };
-        }),
-    );
+    missing.push(...added.map(({ device }) => ({ name: device, code: "already_member" })));
     checked = checked.filter(({ device }) => !members.has(device));
   }
   await end(context, invitation);
   return { group, invited: [], missing };
+}
+
+async function addBy(context: Context, group: string, checked: Checked[], missing: MissingDevice[]): Promise<Invited> {
+  const devices = checked.map(({ device, claim, lastResort }) => {
+    return { device, reference: claim.keypackage_ref, lastResort };
+  });
+  const invited = { group, invited: devices, missing };
+  const proposals = checked.map(({ keyPackage }) => ({ proposalType: "add" as const, add: { keyPackage } }));
+  await commitChange(context, group, { proposals, spend: checked.map(({ claim }) => claim), invited });
+  return invited;
 }

@@ -1,29 +1,26 @@
 // The mailbox: the effect of each item and the event for the app are one write, and acknowledged afterwards.
 
-import { blake3 } from "@noble/hashes/blake3.js";
-import { acceptAll, emptyPskIndex, processMessage } from "ts-mls";
-import { decryptGroupInfo, decryptGroupSecrets } from "ts-mls/welcome.js";
+import { emptyPskIndex, processMessage, type IncomingMessageCallback } from "ts-mls";
 
-import { fromBase64, textOf, toBase64, toBase64Url, toHex } from "./bytes.js";
-import { joinedGroup, resumeCommits } from "./commits.js";
+import { fromBase64, textOf } from "./bytes.js";
+import { resumeCommits } from "./commits.js";
 import { groupRecords, idOfBody, keepEvent, mailboxOf, memberGroup, recordOf } from "./context.js";
-import type { Context, GroupRecord, MailboxRecord } from "./context.js";
+import type { Context, GroupRecord } from "./context.js";
+import { Unopenable, type Effect } from "./effect.js";
 import { KeypoolError } from "./errors.js";
 import type { DeviceEvent, Member } from "./events.js";
-import { joined, leavesOf, readMessage, senderOf, stateText, suite } from "./mls.js";
-import type { ClientState, Leaf, MLSMessage, StoredPackage, Welcome } from "./mls.js";
-import { judge, lookUp, peerRecord, userOf } from "./peers.js";
+import { leavesOf, readMessage, senderOf, stateText, suite } from "./mls.js";
+import type { ClientState, Leaf, MLSMessage } from "./mls.js";
+import { judge, judgeAgain, lookUpNew } from "./peers.js";
 import { unreadable, type Reply } from "./server.js";
 import { Staged } from "./store.js";
+import { openWelcome } from "./welcome.js";
 
 /** What waits in a mailbox. */
 export type Mail = Reply<"/mailbox", "get">;
 type Item = Mail["items"][number];
 
 const ITEMS_MAX = 100;
-// How old the answer of the directory may be before a leaf that does not fit is looked up again.
-const LOOK_AGAIN_MS = 20_000;
-const HOUR_MS = 3_600_000;
 
 /** Asks for what waits behind the last item whose effect is stored. The server may hold an empty answer for `waitS`. */
 export async function fetchMail(context: Context, waitS: number, signal?: AbortSignal): Promise<Mail> {
@@ -103,23 +100,6 @@ async function receiveItem(context: Context, item: Item): Promise<void> {
   await staged.commit();
 }
 
-/** The effect of an item. */
-interface Effect {
-  events: DeviceEvent[];
-  accepted?: boolean;
-  failed?: MailboxRecord["failed"][number]["reason"];
-}
-
-/** An item that can never be opened. */
-class Unopenable extends Error {
-  readonly reason: MailboxRecord["failed"][number]["reason"];
-
-  constructor(reason: MailboxRecord["failed"][number]["reason"], message: string) {
-    super(message);
-    this.reason = reason;
-  }
-}
-
 async function open(context: Context, staged: Staged, item: Item, group: string): Promise<Effect> {
   try {
     return await openKind(context, staged, item, group);
@@ -151,102 +131,6 @@ async function openKind(context: Context, staged: Staged, item: Item, group: str
     return openWelcome(context, staged, message, group);
   }
   return openMessage(context, staged, message, item, group);
-}
-
-async function openWelcome(context: Context, staged: Staged, message: MLSMessage, group: string): Promise<Effect> {
-  if (message.wireformat !== "mls_welcome") {
-    throw new Unopenable("unreadable", "the message is no Welcome");
-  }
-  const { welcome } = message;
-  const [reference, stored] = await packageFor(staged, welcome);
-  const digest = toHex(blake3(fromBase64(welcomeText(welcome))));
-  if (stored.joined?.includes(digest)) {
-    throw new Unopenable("unreadable", "the Welcome was used before");
-  }
-  const state = await joined(welcome, stored, context.key);
-  const before = await staged.get<GroupRecord>(recordOf("group", group));
-  if (
-    toBase64Url(state.groupContext.groupId) !== group ||
-    (before?.active && state.groupContext.epoch <= before.epoch)
-  ) {
-    throw new Unopenable("unreadable", "the Welcome is for another group or an earlier epoch than the server says");
-  }
-  const leaves = leavesOf(state);
-  await lookUpNew(context, staged, [...leaves.values()]);
-  const inviter = await judge(staged, leaves.get(await signerOf(welcome, reference, stored)) as Leaf);
-  if (inviter.trust === "contradicts") {
-    return { events: [{ kind: "invitationRefused", group, inviter }], failed: "untrusted" };
-  }
-  const members = await Promise.all([...leaves.values()].map((leaf) => judge(staged, leaf)));
-  staged.put(recordOf("group", group), joinedGroup(state, true));
-  useUp(context, staged, reference, stored, digest);
-  return { events: [{ kind: "joined", group, inviter, members, reference }], accepted: true };
-}
-
-function welcomeText(welcome: Welcome): string {
-  return toBase64(welcome.encryptedGroupInfo);
-}
-
-async function packageFor(staged: Staged, welcome: Welcome): Promise<[string, StoredPackage]> {
-  for (const { newMember } of welcome.secrets) {
-    const reference = toHex(newMember);
-    const stored = await staged.get<StoredPackage>(`package/${reference}`);
-    if (stored !== undefined) {
-      return [reference, stored];
-    }
-  }
-  throw new Unopenable("keys_gone", "this device has no private keys of the Welcome's packages");
-}
-
-// The private keys go in the same write as the group comes. Those of a last resort stay for others on their way.
-function useUp(context: Context, staged: Staged, reference: string, stored: StoredPackage, digest: string): void {
-  if (stored.lastResort) {
-    const usedAtS = stored.usedAtS ?? context.clock.nowS();
-    staged.put(`package/${reference}`, { ...stored, usedAtS, joined: [...(stored.joined ?? []), digest] });
-  } else {
-    staged.delete(`package/${reference}`);
-  }
-}
-
-// The leaf that has signed a Welcome's group: ts-mls has checked the signature, and does not say whose it is.
-async function signerOf(welcome: Welcome, reference: string, stored: StoredPackage): Promise<number> {
-  const impl = await suite();
-  const key = await impl.hpke.importPrivateKey(fromBase64(stored.initKey));
-  const ref = Uint8Array.from(reference.match(/../g) ?? [], (digits) => parseInt(digits, 16));
-  const secrets = await decryptGroupSecrets(key, ref, welcome, impl.hpke);
-  const info = secrets && (await decryptGroupInfo(welcome, secrets.joinerSecret, new Uint8Array(impl.kdf.size), impl));
-  if (info === undefined) {
-    throw new Unopenable("unreadable", "the Welcome names no signer");
-  }
-  return info.signer;
-}
-
-async function lookUpNew(context: Context, staged: Staged, leaves: Leaf[]): Promise<void> {
-  const nowMs = context.clock.nowMs();
-  const users: string[] = [];
-  for (const user of new Set(leaves.map(userOf))) {
-    const record = user === undefined ? undefined : await peerRecord(staged, user);
-    if (user !== undefined && (record === undefined || record.fetchedAtMs + HOUR_MS < nowMs)) {
-      users.push(user);
-    }
-  }
-  if (users.length > 0) {
-    await lookUp(staged, context.server, users, nowMs);
-  }
-}
-
-// A leaf that does not fit is looked up again: its device may have changed its key since.
-async function judgeAgain(context: Context, staged: Staged, leaf: Leaf): Promise<Member> {
-  const member = await judge(staged, leaf);
-  const user = userOf(leaf);
-  if (user === undefined || (member.trust !== "contradicts" && member.trust !== "unchecked")) {
-    return member;
-  }
-  const nowMs = context.clock.nowMs();
-  if (((await peerRecord(staged, user))?.fetchedAtMs ?? 0) + LOOK_AGAIN_MS < nowMs) {
-    await lookUp(staged, context.server, [user], nowMs);
-  }
-  return judge(staged, leaf);
 }
 
 async function openMessage(
@@ -281,36 +165,42 @@ interface Opening {
 }
 
 async function process(context: Context, staged: Staged, opening: Opening): Promise<Effect> {
-  const { message, item, group, record, state } = opening;
-  const sender =
-    message.wireformat === "mls_private_message" ? await senderOf(message.privateMessage, state) : undefined;
-  let committer: number | undefined;
-  const result = await processMessage(
-    message,
-    state,
-    emptyPskIndex,
-    (incoming) => {
-      committer = incoming.kind === "commit" ? incoming.senderLeafIndex : incoming.proposal.senderLeafIndex;
-      return acceptAll(incoming);
-    },
-    await suite(),
-  );
-  const after = result.newState;
+  const { item, group, record, state } = opening;
+  const { after, sender, content } = await decrypted(opening);
   const isMember = after.groupActiveState.kind === "active";
   const epoch = Number(after.groupContext.epoch);
+  const member = await judgeAgain(staged, context.server, sender, context.clock.nowMs());
   staged.put(recordOf("group", group), { ...record, state: isMember ? stateText(after) : "", active: isMember, epoch });
-  if (result.kind === "applicationMessage") {
-    const member = await judgeAgain(context, staged, sender as Leaf);
-    return { events: messageEvents(item, group, member, result.message) };
+  if (content !== undefined) {
+    return { events: messageEvents(item, group, member, content) };
   }
-  const by = committer === undefined ? undefined : leavesOf(state).get(committer);
-  const author = by === undefined ? undefined : await judgeAgain(context, staged, by);
-  if (epoch === record.epoch && isMember) {
-    return { events: [{ kind: "proposed", group, by: author }] };
+  if (!isMember) {
+    return { events: [{ kind: "removed", group, by: member }] };
   }
-  return {
-    events: [await changeEvent(context, staged, opening, after, author ?? { name: "nobody", trust: "unchecked" })],
+  const isProposal = epoch === record.epoch;
+  const change = isProposal ? undefined : await changeEvent(context, staged, { group, state }, after, member);
+  return { events: [change ?? { kind: "proposed", group, by: member }] };
+}
+
+// Opens a message, and finds the leaf of its sender, which ts-mls has checked.
+async function decrypted({ message, state }: Opening) {
+  const leaves = leavesOf(state);
+  const isPrivate = message.wireformat === "mls_private_message";
+  let sender = isPrivate ? await senderOf(message.privateMessage, state) : undefined;
+  const note: IncomingMessageCallback = (incoming) => {
+    const index = incoming.kind === "commit" ? incoming.senderLeafIndex : incoming.proposal.senderLeafIndex;
+    sender = index === undefined ? undefined : leaves.get(index);
+    if (sender === undefined) {
+      throw new Unopenable("unreadable", "nobody joins or proposes from outside a group");
+    }
+    return "accept";
   };
+  const result = await processMessage(message, state, emptyPskIndex, note, await suite());
+  if (sender === undefined) {
+    throw new Unopenable("unreadable", "the message has no sender");
+  }
+  const content = result.kind === "applicationMessage" ? result.message : undefined;
+  return { after: result.newState, sender, content };
 }
 
 function messageEvents(item: Item, group: string, sender: Member, bytes: Uint8Array): DeviceEvent[] {
@@ -325,18 +215,15 @@ function messageEvents(item: Item, group: string, sender: Member, bytes: Uint8Ar
 async function changeEvent(
   context: Context,
   staged: Staged,
-  { group, state }: Opening,
+  { group, state }: Pick<Opening, "group" | "state">,
   after: ClientState,
   by: Member,
 ): Promise<DeviceEvent> {
-  if (after.groupActiveState.kind !== "active") {
-    return { kind: "removed", group, by };
-  }
   const [old, now] = [leavesOf(state), leavesOf(after)];
   const isSame = (one: Leaf | undefined, other: Leaf): boolean => one?.credential === other.credential;
   const added = [...now].filter(([index, leaf]) => !isSame(old.get(index), leaf)).map(([, leaf]) => leaf);
   const gone = [...old].filter(([index, leaf]) => !isSame(now.get(index), leaf)).map(([, leaf]) => leaf);
-  await lookUpNew(context, staged, added);
+  await lookUpNew(staged, context.server, added, context.clock.nowMs());
   const removed = await Promise.all(gone.map(async (leaf) => (await judge(staged, leaf)).name));
   const members = await Promise.all(added.map((leaf) => judge(staged, leaf)));
   return { kind: "changed", group, epoch: Number(after.groupContext.epoch), by, added: members, removed };

@@ -46,6 +46,10 @@ const USERS_MAX = 256;
 // How often a server may say that there is more of a user's chain: 1,024 changes come in one answer.
 const PARTS_MAX = 150;
 
+// How old an answer of the directory may be: before a new leaf, and before one that does not fit.
+const HOUR_MS = 3_600_000;
+const LOOK_AGAIN_MS = 20_000;
+
 const recordName = (user: string): string => `peer/${user}`;
 
 /** The record of a user; `undefined` for one who was never looked up. */
@@ -121,6 +125,36 @@ async function followParts(record: PeerRecord, parts: Shown[], ledgers: string[]
   } catch (error) {
     record.doubt = error instanceof ChainError ? error.message : "the server's list of devices cannot be read";
   }
+}
+
+/** Looks the users of leaves up who are new, or were not looked up within the hour. Throws a `KeypoolError`. */
+export async function lookUpNew(staged: Staged, server: Server, leaves: Leaf[], nowMs: number): Promise<void> {
+  const users: string[] = [];
+  for (const user of new Set(leaves.map(userOf))) {
+    const record = user === undefined ? undefined : await peerRecord(staged, user);
+    if (user !== undefined && (record === undefined || record.fetchedAtMs + HOUR_MS < nowMs)) {
+      users.push(user);
+    }
+  }
+  if (users.length > 0) {
+    await lookUp(staged, server, users, nowMs);
+  }
+}
+
+/**
+ * Judges a leaf; one that does not fit is looked up again, because its device may have changed its key since. Throws a
+ * `KeypoolError`.
+ */
+export async function judgeAgain(staged: Staged, server: Server, leaf: Leaf, nowMs: number): Promise<Member> {
+  const member = await judge(staged, leaf);
+  const user = userOf(leaf);
+  if (user === undefined || (member.trust !== "contradicts" && member.trust !== "unchecked")) {
+    return member;
+  }
+  if (((await peerRecord(staged, user))?.fetchedAtMs ?? 0) + LOOK_AGAIN_MS < nowMs) {
+    await lookUp(staged, server, [user], nowMs);
+  }
+  return judge(staged, leaf);
 }
 
 /** Forgets a user's keys, so that the next look takes those of then as seen for the first time. */
