@@ -16,17 +16,23 @@ const WRITING = "\u0000writing";
 // The end of the name of a file that is not whole yet.
 const PARTIAL = ".partial";
 
+// A name, and its new value or none.
+type Written = readonly [string, string | null];
+
 /**
  * A store in a folder, for one process at a time: a second one is refused with `store_in_use` and told which process
  * has it. Files are readable for their owner only and not sealed: see `SealedStore`.
  *
- * A write stands in a journal, durably, before it is applied; opening the store applies what a crash has left.
+ * A write of several values stands in a journal, durably, before it is applied; opening the store applies what a crash
+ * has left.
  */
 export class FileStore implements Store {
   readonly #folder: string;
   readonly #lock: FolderLock;
   readonly #turns = new Turns();
   #isClosed = false;
+  // Why a write has failed.
+  #failure: unknown;
 
   private constructor(folder: string, lock: FolderLock) {
     this.#folder = folder;
@@ -51,27 +57,54 @@ export class FileStore implements Store {
 
   /** Returns a value. */
   async get(name: string): Promise<string | undefined> {
+    this.#refuseIfFailed();
     return readIfThere(this.#path(name));
   }
 
   /** Returns the names that begin with a prefix, sorted. */
   async list(prefix: string): Promise<string[]> {
+    this.#refuseIfFailed();
     const files = await readdir(join(this.#folder, VALUES));
     const names = files.filter((file) => !file.endsWith(PARTIAL)).map(nameOf);
     return names.filter((name) => name.startsWith(prefix)).sort();
   }
 
-  /** Writes all changes or none. */
+  /**
+   * Writes all changes or none. After a write that has failed, nobody knows which: every call is refused with
+   * `store_damaged` until the store is opened again, which finishes the write or finds none of it.
+   */
   write(changes: Changes): Promise<void> {
     const all = [...changes].map(([name, value]) => [name, value ?? null] as const);
     return this.#turns.take(WRITING, async () => {
       if (this.#isClosed) {
         throw new KeypoolError("store_in_use", `the store in ${this.#folder} is closed`, "Open it again.");
       }
+      this.#refuseIfFailed();
+      try {
+        await this.#writeAll(all);
+      } catch (cause) {
+        this.#failure = cause;
+        this.#refuseIfFailed();
+      }
+    });
+  }
+
+  async #writeAll(all: Written[]): Promise<void> {
+    // One value alone takes the place of another whole, or not at all.
+    if (all.length > 1) {
       await this.#replace(join(this.#folder, JOURNAL), JSON.stringify(all));
       await syncFolder(this.#folder);
-      await this.#apply(all);
-    });
+    }
+    await this.#apply(all);
+  }
+
+  #refuseIfFailed(): void {
+    if (this.#failure !== undefined) {
+      const fact = `the store in ${this.#folder} could not be written`;
+      throw new KeypoolError("store_damaged", fact, "See to the disk, then open the store again.", {
+        cause: this.#failure,
+      });
+    }
   }
 
   /** Does some work while nobody else does under the same lock. The folder is this process's already. */
@@ -94,7 +127,7 @@ export class FileStore implements Store {
     if (journal === undefined) {
       return;
     }
-    let all: (readonly [string, string | null])[];
+    let all: Written[];
     try {
       all = JSON.parse(journal);
     } catch (cause) {
@@ -104,13 +137,15 @@ export class FileStore implements Store {
   }
 
   // Applying the same changes again changes nothing.
-  async #apply(all: (readonly [string, string | null])[]): Promise<void> {
+  async #apply(all: Written[]): Promise<void> {
     for (const [name, value] of all) {
       await (value === null ? rm(this.#path(name), { force: true }) : this.#replace(this.#path(name), value));
     }
     await syncFolder(join(this.#folder, VALUES));
-    await rm(join(this.#folder, JOURNAL), { force: true });
-    await syncFolder(this.#folder);
+    if (all.length > 1) {
+      await rm(join(this.#folder, JOURNAL), { force: true });
+      await syncFolder(this.#folder);
+    }
   }
 
   async #replace(path: string, value: string): Promise<void> {

@@ -85,6 +85,22 @@ async function submit(tab, label, text, button) {
 
 const shows = (tab, text) => tab.getByRole("log").getByText(text, { exact: true }).waitFor();
 
+// Whether a database has a value that is no seal, and whether its key can be taken out of the browser.
+async function readDatabase(name) {
+  const outcome = (request) => new Promise((resolve) => (request.onsuccess = () => resolve(request.result)));
+  const database = await outcome(indexedDB.open(name));
+  const values = await outcome(database.transaction("values").objectStore("values").getAll());
+  database.close();
+  const [keys, texts] = [
+    values.filter((one) => one instanceof CryptoKey),
+    values.filter((one) => typeof one === "string"),
+  ];
+  if (keys.length !== 1 || texts.length < 30) {
+    throw new Error(`${keys.length} keys, ${texts.length} values`);
+  }
+  return { isReadable: texts.some((text) => text.includes("{")), isExtractable: keys[0].extractable };
+}
+
 // Keeps a picture of a tab where KEYPOOL_SCREENSHOTS names a folder.
 async function picture(tab, name) {
   const folder = process.env.KEYPOOL_SCREENSHOTS;
@@ -129,7 +145,7 @@ test("two people talk in browser tabs, one of which was closed when it was invit
     [alice, "bob"],
     [bob, "alice"],
   ]) {
-    await submit(tab, "Compare keys with", peer, "Show the number");
+    await submit(tab, "Compare keys with", peer, "Compare");
     await tab
       .getByLabel("Safety number")
       .getByText(/^(\d{5} ){11}\d{5}$/)
@@ -146,6 +162,14 @@ test("two people talk in browser tabs, one of which was closed when it was invit
   await shows(bob, "friday: alice/main: from the second tab");
   await submit(alice, "Message", "from the first tab", "Send");
   await shows(bob, "friday: alice/main: from the first tab");
+  // Both seal at the same time, and never with the same key: Bob can open all of it.
+  for (const round of [1, 2, 3]) {
+    await Promise.all([alice, second].map((tab, at) => submit(tab, "Message", `${at} in round ${round}`, "Send")));
+    await shows(bob, `friday: alice/main: 0 in round ${round}`);
+    await shows(bob, `friday: alice/main: 1 in round ${round}`);
+  }
+  assert.equal(await bob.getByText("cannot be read").count(), 0);
+  assert.deepEqual(await second.evaluate(readDatabase, "keypool-alice"), { isReadable: false, isExtractable: false });
   await alice.close();
   await submit(bob, "Message", "who is there?", "Send");
   await shows(second, "friday: bob/main: who is there?");

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
@@ -67,6 +67,26 @@ test("a write that a crash has cut short is applied whole by the next opening", 
   assert.deepEqual([await again.get("one"), await again.get("two")], ["new", "new"]);
   assert.deepEqual(await again.list(""), ["one", "two"]);
   assert.ok(!(await readdir(folder)).includes("journal"));
+});
+
+test("a store that could not write is refused until it is opened again, which finishes the write", async (t) => {
+  const folder = await folderFor(t);
+  const store = await openStore(t, folder);
+  await store.write(changes({ one: "old", two: "old" }));
+  // Something in the way of the second value.
+  const obstacle = join(folder, "values", "two.partial");
+  await mkdir(obstacle);
+  const refused = { code: "store_damaged", message: /could not be written/ };
+  await assert.rejects(store.write(changes({ one: "new", two: "new" })), refused);
+  await assert.rejects(store.get("one"), refused);
+  await assert.rejects(store.write(changes({ three: "later" })), refused);
+  await store.close();
+  await rmdir(obstacle);
+  const again = await openStore(t, folder);
+  assert.deepEqual(
+    [await again.get("one"), await again.get("two"), await again.get("three")],
+    ["new", "new", undefined],
+  );
 });
 
 test("a second process is refused until the first has closed the store or was killed", async (t) => {
