@@ -1,4 +1,4 @@
-// A chat in one page. What it shows is gone when the page is closed; keys and groups stay in the browser.
+// A chat in one page. Messages are gone when the page is closed; keys and groups stay in the browser.
 // `?server=https://keys.example` names the server, which must name this page's origin with --cors-origin.
 
 import { Device, KeypoolError } from "keypool-client";

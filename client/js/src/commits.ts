@@ -146,7 +146,7 @@ export async function resumeCommits(context: Context): Promise<void> {
   }
 }
 
-/** Gives reserved packages back. What cannot be given back now lapses by itself in two minutes. */
+/** Gives reserved packages back. A reservation that cannot be released lapses by itself in two minutes. */
 export async function release(context: Context, claims: Claim[]): Promise<void> {
   await Promise.allSettled(claims.map((claim) => context.server.post("/keypackages/release", claim)));
 }

@@ -1,4 +1,4 @@
-// What the parts of a device share, and its records in the store.
+// The context that the parts of a device share, and the records of the store.
 
 import { blake3 } from "@noble/hashes/blake3.js";
 
@@ -11,7 +11,7 @@ import type { Server } from "./server.js";
 import type { DeviceKey } from "./signing.js";
 import { damaged, Staged, type Store } from "./store.js";
 
-/** What the parts of a device share. */
+/** The context that the parts of a device share. */
 export interface Context {
   readonly store: Store;
   readonly server: Server;

@@ -255,7 +255,7 @@ export class Device {
   }
 
   /**
-   * Takes in what waits in the mailbox and hands each event to the app, in order. An event is deleted when the handler
+   * Takes in the items of the mailbox and hands each event to the app, in order. An event is deleted when the handler
    * has returned, so a crash shows it again. Only one tab waits at a time; the others take their turn. The handler may
    * call every method but `sync`.
    */
@@ -295,7 +295,7 @@ export class Device {
     });
   }
 
-  /** What happened to the packages of this device, by the server's history, the oldest change first. */
+  /** The changes of this device's pool by the server's history, the oldest first. */
   history(): Promise<PoolChange[]> {
     return this.#alone(() => poolHistory(this.#context));
   }
@@ -370,7 +370,7 @@ export class Device {
     });
   }
 
-  // What a crash or a lost answer has left unfinished.
+  // Finishes the requests that a crash or a lost answer has left open.
   async #resume(): Promise<void> {
     await this.#finishMaking();
     await resumeCommits(this.#context);

@@ -1,4 +1,4 @@
-// What an item of the mailbox does.
+// The effect of an item of the mailbox.
 
 import type { MailboxRecord } from "./context.js";
 import type { DeviceEvent } from "./events.js";
@@ -14,7 +14,7 @@ export interface Effect {
 
 /** An item that can never be opened. */
 export class Unopenable extends Error {
-  /** What the inviter of a Welcome is told. */
+  /** The reason that the inviter of a Welcome is told. */
   readonly reason: MailboxRecord["failed"][number]["reason"];
 
   constructor(reason: MailboxRecord["failed"][number]["reason"], message: string) {

@@ -1,4 +1,4 @@
-// What happens to a device, for the app.
+// The events of a device, for the app.
 
 import { fromBase64, toBase64 } from "./bytes.js";
 import type { Member, Trust } from "./peers.js";

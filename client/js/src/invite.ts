@@ -144,7 +144,7 @@ async function devicesOf(staged: Staged, name: string, members: Set<string>) {
   return outside;
 }
 
-// What was reserved before a crash may have lapsed since: it is reserved anew, once.
+// Reserves packages; a reservation from before a crash may have lapsed, and is made again once.
 async function reserveAgain(context: Context, invitation: Invitation, targets: Map<string, Target>) {
   const first = await reserve(context, invitation, targets);
   const lost = first.absent.filter(({ code }) => code === "reservation_lost").map(({ name }) => name);

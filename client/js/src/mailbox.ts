@@ -16,13 +16,13 @@ import { unreadable, type Reply } from "./server.js";
 import { Staged } from "./store.js";
 import { openWelcome } from "./welcome.js";
 
-/** What waits in a mailbox. */
+/** The items that wait in a mailbox. */
 export type Mail = Reply<"/mailbox", "get">;
 type Item = Mail["items"][number];
 
 const ITEMS_MAX = 100;
 
-/** Asks for what waits behind the last item whose effect is stored. The server may hold an empty answer for `waitS`. */
+/** Asks for the items behind the last one whose effect is stored. The server may hold an empty answer for `waitS`. */
 export async function fetchMail(context: Context, waitS: number, signal?: AbortSignal): Promise<Mail> {
   const { read } = await mailboxOf(new Staged(context.store));
   const query = { after: read, limit: ITEMS_MAX, ...(waitS > 0 ? { wait: waitS } : {}) };
@@ -43,7 +43,7 @@ function isItem({ position, kind, group_id, bytes }: Partial<Item>): boolean {
   );
 }
 
-/** Takes in all that waits, and acknowledges it. */
+/** Takes in all items that wait, and acknowledges them. */
 export async function receiveWaiting(context: Context): Promise<void> {
   for (let more = true; more;) {
     const mail = await fetchMail(context, 0);

@@ -32,6 +32,11 @@ export interface Refresh {
   rejected: RejectedPackage[];
   /** Packages that were withdrawn: last resorts that were used or are old, and those whose private keys are lost. */
   withdrawn: string[];
+  /**
+   * Whether packages that this store does not have were uploaded within the last hour: another copy of the store may be
+   * running, which must not be. They are withdrawn after that hour.
+   */
+  otherCopy: boolean;
   /** How many packages were deleted with their private keys, because their time was over. */
   deleted: number;
   /** How many packages there are to hand out. */
@@ -91,7 +96,8 @@ export async function refreshPool(
   const deleted = await deleteExpired(context);
   const compared = await compare(context);
   const lastResort = options.lastResort ? await dueLastResort(context, compared.live) : { make: false, withdraw: [] };
-  const { withdrawn, pool } = await withdraw(context, [...compared.keysLost, ...lastResort.withdraw]);
+  const { old, isRunning } = await copiesOf(context, compared.keysLost);
+  const { withdrawn, pool } = await withdraw(context, [...old, ...lastResort.withdraw]);
   const available = availableIn(pool ?? status);
   const isLow = available + compared.toUpload.length <= options.lowWatermark;
   const missing = isLow ? options.target - available - compared.toUpload.length : 0;
@@ -99,7 +105,20 @@ export async function refreshPool(
   const { uploaded, rejected } = await upload(context, [...compared.toUpload, ...made]);
   const singles = uploaded.filter(({ stored }) => !stored.lastResort).length;
   const references = uploaded.map(({ reference }) => reference);
-  return { uploaded: references, rejected, withdrawn, deleted, available: available + singles };
+  return { uploaded: references, rejected, withdrawn, otherCopy: isRunning, deleted, available: available + singles };
+}
+
+// Tells packages whose keys are lost from those of another copy of this store that may be running.
+async function copiesOf(context: Context, keysLost: string[]): Promise<{ old: string[]; isRunning: boolean }> {
+  if (keysLost.length === 0) {
+    return { old: [], isRunning: false };
+  }
+  const sinceMs = context.clock.nowMs() - HOUR_S * 1000;
+  const history = await poolHistory(context);
+  const isYoung = ({ change, at }: PoolChange): boolean => change === "uploaded" && at.getTime() > sinceMs;
+  const young = new Set(history.filter(isYoung).map(({ reference }) => reference));
+  const old = keysLost.filter((reference) => !young.has(reference));
+  return { old, isRunning: old.length < keysLost.length };
 }
 
 async function withdraw(context: Context, references: string[]) {

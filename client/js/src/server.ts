@@ -37,7 +37,7 @@ export type Reply<P extends keyof paths, M extends "get" | "post"> = Json<
   Responses<P, M>[keyof Responses<P, M> & (200 | 201)]
 >;
 
-// The lists that an answer must have: whatever else is missing is found where it is read.
+// The lists that an answer must have. Other fields are checked by their readers.
 const LISTS: Partial<Record<GetPath | PostPath, string[]>> = {
   "/mailbox": ["items"],
   "/users/devices": ["users"],

@@ -1,4 +1,4 @@
-// What a device keeps: a small store of named texts, and changes that are written as one.
+// The store of a device: named texts, and changes that are written as one.
 
 import { KeypoolError } from "./errors.js";
 import { fromBase64, owned, random, textOf, toBase64, utf8, type Bytes } from "./bytes.js";

@@ -21,7 +21,7 @@ const flipped = (base64, at) => {
   return bytes.toString("base64");
 };
 
-// What the invitation of bob says when the server changes the reservation.
+// The outcome of inviting Bob when the server changes the reservation.
 async function invitedWith(t, change) {
   const proxy = await behindProxy(t);
   const bob = await readyDevice(t, proxy.server, "bob");
@@ -267,7 +267,7 @@ test("answers that are no answers of a keypool server are errors with a code", a
   await assert.rejects(nowhere.register(), { code: "unanswered", retryable: true });
 });
 
-test("whatever a broken server answers, every call ends with a KeypoolError or well", async (t) => {
+test("every call ends well or with a KeypoolError when a broken server answers nonsense", async (t) => {
   const proxy = await behindProxy(t);
   const bob = await readyDevice(t, proxy.server, "bob");
   const { id } = await proxy.alice.createGroup("friday");

@@ -15,7 +15,7 @@ import { afterwards, DEADLINE_MS, folderFor, startServer } from "./harness.js";
 
 const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
-// What keeps Chromium from asking for anything but the page.
+// Flags that keep Chromium from asking for anything but the page.
 const FLAGS = [
   "--no-sandbox",
   "--disable-gpu",

@@ -1,4 +1,4 @@
-// Crashes and lost answers: real kills, and a line that breaks. What was asked for is done once.
+// Crashes and lost answers: real kills, and a line that breaks. Each request takes effect once.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

@@ -1,4 +1,4 @@
-// What the tests have in common: a real server on a free port, devices, and waiting for what they are told.
+// The means of all tests: a real server on a free port, devices, their events, and a proxy that lies.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,7 +15,7 @@ import { FileStore } from "keypool-client/node";
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 export const PROGRAMS =
   process.env.KEYPOOL_PROGRAMS ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug");
-// Whatever is expected comes within this time; only something that hangs takes longer.
+// A deadline that only a hang reaches.
 export const DEADLINE_MS = 60_000;
 
 const ends = new WeakMap();
@@ -69,7 +69,7 @@ export async function end(child, signal = "SIGKILL") {
   }
 }
 
-// What a promise brings, if it does so in time.
+// The outcome of a promise that keeps the deadline.
 export function within(promise, what) {
   let timer;
   const late = new Promise((_, reject) => {

@@ -1,9 +1,10 @@
 // The pool's upkeep, and the clock it is dated by.
 
 import assert from "node:assert/strict";
+import { cp } from "node:fs/promises";
 import { test } from "node:test";
 
-import { nextEvent, openDevice, readyDevice, startServer } from "./harness.js";
+import { folderFor, nextEvent, openDevice, readyDevice, startServer } from "./harness.js";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
@@ -55,7 +56,11 @@ test("packages whose private keys are lost are withdrawn before anybody is given
   const bob = await readyDevice(t, server, "bob");
   const lost = (await names(bob.store, "package/")).slice(0, 5);
   await bob.store.write(new Map(lost.map((name) => [name, undefined])));
-  const { withdrawn } = await bob.refresh();
+  const early = await bob.refresh();
+  assert.deepEqual([early.withdrawn, early.otherCopy], [[], true], "another copy may be running");
+  await server.advance("61min");
+  const { withdrawn, otherCopy } = await bob.refresh();
+  assert.equal(otherCopy, false);
   assert.deepEqual(
     withdrawn.sort(),
     lost.map((name) => name.replace("package/", "")),
@@ -63,6 +68,20 @@ test("packages whose private keys are lost are withdrawn before anybody is given
   // One of them may have been the last resort, which is replaced.
   const { available, privateKeys } = await bob.status();
   assert.equal(available, privateKeys - 1);
+});
+
+test("two copies of a store that both run leave each other's packages alone, and say so", async (t) => {
+  const server = await startServer(t);
+  const one = await readyDevice(t, server, "bob", { pool: { target: 4, lowWatermark: 3 } });
+  await one.close();
+  const copy = await folderFor(t);
+  await cp(one.folder, copy, { recursive: true });
+  const two = await openDevice(t, server, "bob", { folder: copy, pool: { target: 8, lowWatermark: 7 } });
+  assert.equal((await two.refresh()).uploaded.length, 4);
+  await two.close();
+  const again = await openDevice(t, server, "bob", { folder: one.folder });
+  const { withdrawn, otherCopy } = await again.refresh();
+  assert.deepEqual([withdrawn, otherCopy], [[], true]);
 });
 
 test("expired packages are deleted with their keys, and others take their place", async (t) => {
@@ -104,7 +123,7 @@ for (const offMs of [-2 * HOUR_MS, 2 * HOUR_MS, -3 * DAY_MS, 400 * DAY_MS]) {
     const { id } = await alice.createGroup("friday");
     assert.equal((await alice.invite(id, ["bob"])).invited.length, 1);
     assert.equal((await nextEvent(bob, "joined")).group, id);
-    // It is kept: the next start goes by it before anything is asked.
+    // The store keeps the difference: the next start goes by it before the first request.
     await bob.close();
     const { folder } = bob;
     const again = await openDevice(t, server, "bob", { folder, now: () => Date.now() + offMs });
