@@ -219,6 +219,24 @@ test("items that the server shows again, or again under another position, change
   assert.equal((await bob.groups())[0].active, true);
 });
 
+test("items of a kind that a later server has are passed over", async (t) => {
+  const proxy = await behindProxy(t);
+  const bob = await readyDevice(t, proxy.server, "bob");
+  const { id } = await proxy.alice.createGroup("friday");
+  await proxy.alice.invite(id, ["bob"]);
+  proxy.lie = ({ path, answer }) => {
+    const [first] = path === "/mailbox" ? answer.items : [];
+    const later = first && { ...first, position: first.position - 1, kind: "reaction", bytes: "" };
+    return first && { ...answer, items: [later, ...answer.items] };
+  };
+  const seen = [];
+  await nextEvent(bob, "joined", seen);
+  assert.deepEqual(
+    seen.map(({ kind }) => kind),
+    ["joined"],
+  );
+});
+
 test("a sender that the server makes up is told apart from the one that has signed", async (t) => {
   const proxy = await behindProxy(t);
   const bob = await readyDevice(t, proxy.server, "bob");
