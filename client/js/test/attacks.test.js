@@ -3,8 +3,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import {
+  createGroupInfoWithExternalPubAndRatchetTree,
+  defaultCapabilities,
+  defaultLifetime,
+  generateKeyPackage,
+  joinGroupExternal,
+} from "ts-mls";
+
 import { emptyList, follow, headOf } from "../dist/directory.js";
-import { readPackage, referenceOf } from "../dist/mls.js";
+import { messageBytes, readPackage, referenceOf, stateOf, suite } from "../dist/mls.js";
 import { eventsOf, nextEvent, openDevice, readyDevice, startProxy, startServer } from "./harness.js";
 
 // Two devices behind a proxy. `proxy.lie` changes answers.
@@ -217,6 +225,49 @@ test("items that the server shows again, or again under another position, change
   );
   assert.ok(acknowledged.through > last);
   assert.equal((await bob.groups())[0].active, true);
+});
+
+test("nobody joins a group from outside, even with all that a member could tell", async (t) => {
+  const proxy = await behindProxy(t);
+  const bob = await readyDevice(t, proxy.server, "bob");
+  const { id } = await proxy.alice.createGroup("friday");
+  await proxy.alice.invite(id, ["bob"]);
+  await nextEvent(bob, "joined");
+  // A GroupInfo of Bob's own state, by which somebody who is no member makes an external Commit.
+  const [name] = await bob.store.list("group/");
+  const state = stateOf(JSON.parse(await bob.store.get(name)).state);
+  const impl = await suite();
+  const info = await createGroupInfoWithExternalPubAndRatchetTree(state, [], impl);
+  const identity = new TextEncoder().encode("mallory/main");
+  const { publicPackage, privatePackage } = await generateKeyPackage(
+    { credentialType: "basic", identity },
+    defaultCapabilities(),
+    defaultLifetime,
+    [],
+    impl,
+  );
+  const { publicMessage } = await joinGroupExternal(info, publicPackage, privatePackage, false, impl);
+  const bytes = messageBytes({ version: "mls10", wireformat: "mls_public_message", publicMessage });
+  proxy.lie = ({ path, answer }) => {
+    const position = (answer?.acknowledged ?? 0) + 1;
+    const item = {
+      position,
+      at_ms: 1,
+      kind: "commit",
+      group_id: Buffer.from(id, "base64url").toString("base64"),
+      bytes,
+    };
+    return path === "/mailbox"
+      ? { ...answer, items: [item] }
+      : path === "/mailbox/acknowledge"
+        ? { waiting: 0 }
+        : undefined;
+  };
+  assert.match((await nextEvent(bob, "unreadable")).reason, /from outside/);
+  assert.deepEqual(
+    (await bob.members(id)).map((member) => member.name),
+    ["alice/main", "bob/main"],
+  );
 });
 
 test("items of a kind that a later server has are passed over", async (t) => {
