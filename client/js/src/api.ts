@@ -1661,6 +1661,10 @@ export interface paths {
                     user?: string;
                     /** @description The caller's own device, if it is named at all */
                     device?: string;
+                    /** @description The number of the refresh that asks: one more for each that the device's home has begun. A number that is not above the last one shows another copy of the home */
+                    refresh?: number;
+                    /** @description The refresh, by a random id; given with `refresh` */
+                    refresh_id?: string;
                 };
                 header?: never;
                 path?: never;
@@ -3091,6 +3095,12 @@ export interface components {
              * @description When packages were last uploaded, in Unix seconds.
              */
             last_upload?: number | null;
+            /**
+             * Format: int64
+             * @description When another copy of the device's home has last refreshed, in Unix milliseconds, if that was noticed within
+             *     the last hour.
+             */
+            other_copy_at_ms?: number | null;
             /** @description `healthy`, `low` (8 or fewer available), `critical` (2 or fewer) or `empty`. */
             pool_health: string;
             /**
