@@ -37,7 +37,9 @@ use keypool_ledger::{Clock, CommandId, NameError, PoolId, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
-use crate::{BoxError, DeviceIdentity, Transport, server_clock::ServerClock};
+use crate::{
+    BoxError, DeviceIdentity, Transport, server_clock::ServerClock, transport::default_transport,
+};
 
 /// How long a request may take, in seconds, in addition to the wait that it asks of the server.
 const TIMEOUT_S: u64 = 20;
@@ -189,7 +191,8 @@ impl ApiClient {
         identity: DeviceIdentity,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ApiError> {
-        Self::over(default_transport()?, server, identity, clock)
+        let transport = default_transport().map_err(ApiError::Client)?;
+        Self::over(transport, server, identity, clock)
     }
 
     /// As [`ApiClient::new`], over a way of the app's.
@@ -448,18 +451,6 @@ impl ApiClient {
     pub(crate) fn clock(&self) -> &Arc<ServerClock> {
         &self.clock
     }
-}
-
-#[cfg(feature = "reqwest")]
-fn default_transport() -> Result<Arc<dyn Transport>, ApiError> {
-    let transport = crate::ReqwestTransport::new().map_err(|err| ApiError::Client(err.into()))?;
-    Ok(Arc::new(transport))
-}
-
-#[cfg(not(feature = "reqwest"))]
-fn default_transport() -> Result<Arc<dyn Transport>, ApiError> {
-    let why = "this program is built without the feature `reqwest`; give a transport";
-    Err(ApiError::Client(why.into()))
 }
 
 /// A call as it is sent, each time the same but for the signature.

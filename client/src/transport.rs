@@ -1,6 +1,6 @@
 //! The way of requests to the server: reqwest, with a client of its own or the app's, or any other way of the app's.
 
-use std::{fmt, pin::Pin, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use crate::BoxError;
 
@@ -10,7 +10,7 @@ pub type TransportFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError
 /// Carries signed requests to the server, and answers back. It changes neither.
 ///
 /// Address, method, `content-type`, `content-digest`, `idempotency-key` and `authorization` are signed. A redirect is
-/// an answer like others: whoever follows it sends a request that is signed for another address.
+/// an answer like others: one that follows it sends a request that is signed for another address.
 pub trait Transport: Send + Sync {
     /// Sends a request, and returns the answer once its head is there. The whole exchange, the body of the answer
     /// included, has to end within `timeout`.
@@ -56,6 +56,18 @@ impl fmt::Debug for dyn ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResponseBody")
     }
+}
+
+/// The transport of an app that gives none.
+#[cfg(feature = "reqwest")]
+pub(crate) fn default_transport() -> Result<Arc<dyn Transport>, BoxError> {
+    Ok(Arc::new(ReqwestTransport::new()?))
+}
+
+/// The error of an app that gives no transport, and is built without one.
+#[cfg(not(feature = "reqwest"))]
+pub(crate) fn default_transport() -> Result<Arc<dyn Transport>, BoxError> {
+    Err("this program is built without the feature `reqwest`; give a transport".into())
 }
 
 /// Reads the body of an answer to its end.

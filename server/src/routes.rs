@@ -52,7 +52,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
 }
 
 /// Adds the routes of the API.
-fn api(config: &mut ServiceConfig) {
+pub(crate) fn api(config: &mut ServiceConfig) {
     config
         .service(post("/devices", devices::register))
         .service(post("/devices/rotate", devices::rotate))

@@ -6,13 +6,17 @@ mod error;
 
 mod disk_watch;
 
+mod embedded;
+
 mod opening;
+
+mod preparing;
 
 mod sweeper;
 
 use std::{
     net::{SocketAddr, TcpListener},
-    sync::{Arc, OnceLock, mpsc},
+    sync::{Arc, Weak, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -31,27 +35,17 @@ use self::{
     background::Background,
     disk_watch::look_at_disk,
     opening::{blocking, open_or_restore, open_refusals, open_store},
+    preparing::{address_of, bind, bounds, state},
 };
 use crate::{
-    admin_guard::AdminGuard,
-    authentication::BodyBudget,
-    connections::{
-        Bounds, Connections, TooFewDescriptors, close_stalled_readers, raise_descriptor_limit,
-    },
+    connections::close_stalled_readers,
     cors::cors,
-    disk::Disk,
-    history_reads::HistoryReads,
-    home_copies::HomeCopies,
-    metrics::Metrics,
-    open_requests::OpenRequests,
-    openapi::served_routes,
     pools::ClockState,
-    quota::Addresses,
     registration::{Registrar, RegistrationError},
     request_log::observe,
     routes,
-    settings::{Settings, SettingsError},
-    state::{State, Store, public_names},
+    settings::Settings,
+    state::{State, Store},
     transparency::{Follower, RunningFollower},
     webhook::{Receiver, Webhook},
 };
@@ -88,6 +82,7 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
     ledger_key: String,
     registrar: Arc<Registrar>,
+    state: Weak<State>,
 }
 
 /// Why a server has ended.
@@ -119,6 +114,7 @@ impl Server {
         let admin_address = address_of(&listeners.1, settings.admin_listen)?;
         let state = Data::new(state(&settings, clock, (address, bounds))?);
         let registrar = Arc::clone(&state.registrar);
+        let weak = Arc::downgrade(&state);
         let (started, starting) = mpsc::sync_channel(1);
         let (stop, stopping) = signals::channel(4);
         let (end, ended) = watch::channel(None);
@@ -133,7 +129,17 @@ impl Server {
         match starting.recv() {
             Ok(Ok(ledger_key)) => {
                 let thread = Some(thread);
-                Ok(Self { address, admin_address, stop, ended, thread, ledger_key, registrar })
+                let state = weak;
+                Ok(Self {
+                    address,
+                    admin_address,
+                    stop,
+                    ended,
+                    thread,
+                    ledger_key,
+                    registrar,
+                    state,
+                })
             }
             Ok(Err(error)) => {
                 drop(thread.join());
@@ -210,63 +216,6 @@ impl Drop for Server {
             drop(thread.join());
         }
     }
-}
-
-/// Computes the connections this process may have, once it may open as many files as the system lets it.
-fn bounds(settings: &Settings) -> Result<Bounds, TooFewDescriptors> {
-    let descriptors = raise_descriptor_limit();
-    let bounds =
-        Bounds::within(descriptors, settings.connections_max, settings.address_connections_max)?;
-    if bounds.served_max < settings.connections_max {
-        let (descriptors, connections) = (descriptors, bounds.served_max);
-        tracing::warn!(descriptors, connections, "the limit of open files bounds the connections");
-    }
-    Ok(bounds)
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })
-}
-
-fn address_of(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Listen { address: asked, source })
-}
-
-fn state(
-    settings: &Settings,
-    clock: Arc<dyn Clock>,
-    (address, bounds): (SocketAddr, Bounds),
-) -> Result<State, StartError> {
-    let registrar =
-        Registrar::open(&settings.registration, clock.now()).map_err(SettingsError::from)?;
-    Ok(State {
-        store: OnceLock::new(),
-        ledger: OnceLock::new(),
-        refusals: OnceLock::new(),
-        replaying: Arc::default(),
-        clock,
-        public_names: public_names(&settings.public_names, address),
-        insecure_no_auth: settings.insecure_no_auth,
-        registrar: Arc::new(registrar),
-        body_bytes_max: settings.body_bytes_max,
-        bodies: BodyBudget::of_bytes(settings.bodies_bytes_max),
-        body_timeout: settings.body_timeout,
-        batch_packages_max: settings.batch_packages_max,
-        targets_max: settings.targets_max,
-        target_devices_max: settings.target_devices_max,
-        admin: AdminGuard::open(settings.admin_token_file.as_deref())?,
-        connections: Arc::new(Connections::new(bounds)),
-        streams: OpenRequests::at_most(settings.streams_max, DEVICE_STREAMS_MAX),
-        polls: OpenRequests::at_most(usize::MAX, DEVICE_POLLS_MAX),
-        stream_heartbeat: settings.stream_heartbeat,
-        disk: Disk::default(),
-        history_reads: HistoryReads::default(),
-        home_copies: HomeCopies::default(),
-        addresses: Addresses::new(settings.quotas.as_ref(), &settings.trusted_proxies),
-        metrics: Metrics::new(served_routes())
-            .map_err(|error| StartError::Setup(error.to_string()))?,
-        stopping: watch::Sender::new(false),
-    })
 }
 
 /// The state of the server's own thread.

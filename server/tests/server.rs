@@ -7,6 +7,9 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+#[path = "server/embedded.rs"]
+mod embedded;
+
 #[path = "server/harness.rs"]
 mod harness;
 

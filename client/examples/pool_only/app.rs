@@ -1,4 +1,5 @@
-//! What the app has without keypool: a provider for OpenMLS with the groups in SQLite, and messages. And a server.
+//! The parts that the app has without keypool: a provider for OpenMLS with its groups in SQLite, and messages. And a
+//! server.
 
 use std::{error::Error, path::Path, sync::Arc};
 

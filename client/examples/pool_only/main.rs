@@ -79,11 +79,9 @@ impl App {
         let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
             return Err("no Welcome".into());
         };
-        let refs = welcome.secrets().iter().map(|secrets| secrets.new_member());
-        let refs: Vec<KeyPackageRef> =
-            refs.filter_map(|it| KeyPackageRef::new(it.as_slice()).ok()).collect();
-        let ours = refs
-            .into_iter()
+        let secrets = welcome.secrets().iter();
+        let ours = secrets
+            .filter_map(|it| KeyPackageRef::new(it.new_member().as_slice()).ok())
             .find(|it| self.store.package(it).is_some())
             .ok_or("not for this device")?;
         let bundle = self.store.load_key_package_bundle(&ours)?;

@@ -1,4 +1,4 @@
-//! The database of a home with what keeps it the home's: a lock for one process, and a count of the writes.
+//! The database of a home, its lock for one process, and the count of its writes.
 
 use std::{
     fs::{File, TryLockError},

@@ -38,7 +38,7 @@ impl LocalStore {
     /// # Errors
     ///
     /// Returns [`StorageError::InUse`] if a process has the home open, `RolledBack` if the database has lost writes,
-    /// `Unreadable` if it cannot be read or does not hold afterwards what it was given, and `Folder` if the file system
+    /// `Unreadable` if it cannot be read or the copy differs from it, and `Folder` if the file system
     /// refuses. The home is as it was then.
     pub fn move_database(home: &Path, to: DatabaseKind) -> Result<bool, StorageError> {
         let _lock = lock(home)?;

@@ -54,8 +54,8 @@ impl SqliteDatabase {
         })
     }
 
-    /// The database in the home's own file, which is made if it is not there. What a move has left of another
-    /// database is removed.
+    /// The database in the home's own file, which is made if it is not there. The rest of another
+    /// database, which a move has left, is removed.
     pub(super) fn open_in(home: &Path) -> Result<Self, StorageError> {
         let database = Self::open_file(&home.join(SQLITE_FILE))?;
         folder::remove_all(&home.join(SLED_FOLDER))?;

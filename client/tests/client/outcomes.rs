@@ -240,8 +240,9 @@ fn is_explained(record: &InvitationRecord, user: &User, is_in: bool) -> bool {
         InvitationState::Joined => is_in,
         InvitationState::Failed { .. } => !is_in && user.given_up.contains(&record.group),
         InvitationState::Declined => !is_in && user.declined.contains(&record.group),
-        // It never came to take the Welcome in, or to refill its pool.
-        InvitationState::Expired => !is_in && user.is_away,
+        // It never came to take the Welcome in, or to refill its pool; or it has joined, and went away before it
+        // could tell.
+        InvitationState::Expired => user.is_away,
         InvitationState::Skipped { .. } => !is_in,
         _ => false,
     }

@@ -68,7 +68,7 @@ fn an_apps_own_http_client_reaches_the_server() {
     });
 }
 
-/// A way that ends at the device: what goes out, and what comes back, is lost from then on.
+/// A way whose answers are lost on the last step.
 struct Breaking {
     way: ReqwestTransport,
     is_broken: AtomicBool,

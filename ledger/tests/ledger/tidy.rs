@@ -32,7 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("rmp_serde", &["ledger/src/codec.rs", "client/src/storage.rs", "client/src/storage/"]),
-    ("reqwest", &["client/src/api.rs", "client/src/api/", "server/src/webhook/"]),
+    ("reqwest", &["client/src/lib.rs", "client/src/transport.rs", "server/src/webhook/"]),
     ("actix_web", &["server/src/"]),
     ("ureq", &["projections/auditor/src/source/server.rs", "server/src/release_name.rs"]),
     ("rustyline", &["client/cli/src/chat/screen.rs"]),

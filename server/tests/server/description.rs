@@ -1,4 +1,4 @@
-//! The API document: its schemas hold what is sent and answered, and its examples are true.
+//! The API document: its schemas fit the requests and the answers, and its examples are true.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ async fn document(running: &Running) -> Value {
     answer(running.api.http.get(format!("{}/openapi.json", running.api.url))).await.unwrap().body
 }
 
-/// The operations of the document: path, method and what is said of it.
+/// The operations of the document: path, method and description.
 fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
     let paths = document["paths"].as_object().unwrap().iter();
     paths.flat_map(|(path, methods)| {
@@ -20,7 +20,7 @@ fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
     })
 }
 
-/// The bodies of an operation: media type and what is said of it.
+/// The bodies of an operation: media type and description.
 fn contents(operation: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let answers = operation["responses"].as_object().unwrap().values();
     let bodies = std::iter::once(&operation["requestBody"]).chain(answers);

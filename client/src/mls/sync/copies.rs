@@ -54,7 +54,7 @@ fn change(staged: &Staged<'_>, change: impl FnOnce(&mut Copies)) -> Result<(), S
     if copies == before { Ok(()) } else { staged.put_app_record(COPIES_RECORD, &copies) }
 }
 
-/// Notes that another copy was active, as part of an operation. What was before this copy was adopted counts no more.
+/// Notes that another copy was active, as part of an operation. Activity before this copy was adopted counts no more.
 pub(super) fn note_active(staged: &Staged<'_>, at: Timestamp) -> Result<(), StorageError> {
     change(staged, |copies| {
         if copies.adopted_at < Some(at) {
@@ -95,7 +95,7 @@ impl<D> MlsConnection<D> {
     }
 
     /// Forgets that other copies were seen, as a person has said that this one is the only one.
-    /// What the server has noticed so far counts no more.
+    /// Copies that the server has noticed so far count no more.
     pub(super) async fn forget_copies(&self) -> Result<(), ExchangeError> {
         let status = self.api().status_at_refresh(self.number_refresh()?).await?;
         let noticed_at = status.other_copy_at_ms.map(Timestamp::from_millis);

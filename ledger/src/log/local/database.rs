@@ -121,7 +121,7 @@ impl Note {
 }
 
 /// The database of one log.
-pub(in crate::log) struct Database {
+pub(in crate::log) struct IndexDatabase {
     /// The directory of the log, in which the database has its own.
     dir: PathBuf,
     /// `None` only while it is dropped.
@@ -131,7 +131,7 @@ pub(in crate::log) struct Database {
     distrusted: AtomicBool,
 }
 
-impl Database {
+impl IndexDatabase {
     /// The directory of the log.
     pub(in crate::log) fn dir(&self) -> &Path {
         &self.dir
@@ -356,7 +356,7 @@ impl Database {
     }
 }
 
-impl Drop for Database {
+impl Drop for IndexDatabase {
     /// Hands the database's pages to the disk, which only makes the next open quicker.
     fn drop(&mut self) {
         let Some(db) = self.db.take() else { return };
@@ -364,9 +364,9 @@ impl Drop for Database {
     }
 }
 
-impl fmt::Debug for Database {
+impl fmt::Debug for IndexDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("IndexDatabase").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 

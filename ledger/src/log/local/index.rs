@@ -24,7 +24,7 @@ use std::{
 
 use self::run::{Extent, Merged, Run};
 use super::{
-    database::Database,
+    database::IndexDatabase,
     entry::{Fingerprint, Fingerprints, IndexEntry, IndexKey, RecordLocation, keys_of},
     journal::{Contents, JournalReader},
 };
@@ -46,7 +46,7 @@ pub(in crate::log) struct IndexSettings {
 /// The index of a log: finds the locations of records.
 #[derive(Debug)]
 pub(super) struct Index {
-    database: Database,
+    database: IndexDatabase,
     /// After how many records the newest part becomes a run.
     seal_records: u64,
     state: RwLock<IndexState>,
@@ -175,7 +175,7 @@ impl From<ReadError> for IndexError {
 impl Index {
     /// Opens the index of a database, and adds the records of the journal that it lacks.
     pub(super) fn open(
-        database: Database,
+        database: IndexDatabase,
         journal: &Contents,
         settings: &IndexSettings,
     ) -> Result<Self, IndexError> {
@@ -257,7 +257,7 @@ impl Index {
         if full { Ok(self.tend()?) } else { Ok(()) }
     }
 
-    pub(super) const fn database(&self) -> &Database {
+    pub(super) const fn database(&self) -> &IndexDatabase {
         &self.database
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::SledLogOptions;
 use crate::log::local::{
-    database::{Database, Note, Unusable, remove_set_aside},
+    database::{IndexDatabase, Note, Unusable, remove_set_aside},
     directory::OpenError,
     disk, histories,
     index::{Index, IndexError, IndexSettings},
@@ -12,7 +12,7 @@ use crate::log::local::{
 };
 
 /// A database with its note of the journal, or the reason why it is of no use.
-pub(super) type OpenedDatabase = Result<(Database, Option<Note>), Unusable>;
+pub(super) type OpenedDatabase = Result<(IndexDatabase, Option<Note>), Unusable>;
 
 /// Opens the database of a log, unless it belongs to another journal than the one that is here.
 pub(super) fn own_database(
@@ -20,7 +20,7 @@ pub(super) fn own_database(
     journal_dir: &Path,
     options: &SledLogOptions,
 ) -> Result<OpenedDatabase, OpenError> {
-    let database = match Database::open(dir, options.cache_bytes, options.fingerprint_bits)? {
+    let database = match IndexDatabase::open(dir, options.cache_bytes, options.fingerprint_bits)? {
         Ok(database) => database,
         Err(unusable) => return Ok(Err(unusable)),
     };
@@ -77,7 +77,7 @@ pub(super) fn build_index(
 ) -> Result<Index, OpenError> {
     let shown = dir.display();
     tracing::warn!(%shown, reason, "the index is built anew from the journal");
-    let database = Database::renew(dir, settings.cache_bytes, settings.fingerprint_bits)?;
+    let database = IndexDatabase::renew(dir, settings.cache_bytes, settings.fingerprint_bits)?;
     match Index::open(database, contents, settings) {
         Ok(index) => Ok(index),
         Err(IndexError::Journal(error)) => Err(error),

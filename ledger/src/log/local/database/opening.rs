@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{DISTRUSTED, Database, check, checked};
+use super::{DISTRUSTED, IndexDatabase, check, checked};
 use crate::log::{
     BoxError,
     local::{
@@ -54,7 +54,7 @@ impl Unusable {
     }
 }
 
-impl Database {
+impl IndexDatabase {
     /// Opens the database of a log, changing nothing if it is of no use.
     ///
     /// # Errors

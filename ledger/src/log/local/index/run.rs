@@ -8,7 +8,7 @@ use super::filter::Filter;
 use crate::{
     ReadError,
     log::local::{
-        database::{Database, Part, StoredValue},
+        database::{IndexDatabase, Part, StoredValue},
         entry::{ENTRY_LEN, FINGERPRINT_LEN, Fingerprint, IndexEntry},
         packing::{RecordUnpacker, put_u64},
     },
@@ -71,7 +71,7 @@ impl Run {
     ///
     /// `count` is how many there are at most.
     pub(super) fn write(
-        database: &Database,
+        database: &IndexDatabase,
         extent: Extent,
         entries: impl Iterator<Item = Result<IndexEntry, ReadError>>,
         count: u64,
@@ -116,7 +116,10 @@ impl Run {
     }
 
     /// Reads the fences and the filter of a run; `None` if it is not whole.
-    pub(super) fn open(database: &Database, extent: Extent) -> Result<Option<Self>, ReadError> {
+    pub(super) fn open(
+        database: &IndexDatabase,
+        extent: Extent,
+    ) -> Result<Option<Self>, ReadError> {
         let read = |kind| database.pieces(kind, extent.id).map(|pieces| pieces.concat());
         let (fences, filter) = (read(Part::FENCES)?, read(Part::FILTER)?);
         let intact = digest(&fences, &filter) == extent.digest;
@@ -135,7 +138,7 @@ impl Run {
     /// The entries with a fingerprint, in the order of the log.
     pub(super) fn find(
         &self,
-        database: &Database,
+        database: &IndexDatabase,
         fingerprint: Fingerprint,
     ) -> Result<Vec<IndexEntry>, ReadError> {
         // The chunk before the first that begins with it may end with it.
@@ -155,7 +158,7 @@ impl Run {
     }
 
     /// Reads a chunk, which begins with the fingerprint that is known of it.
-    fn chunk(&self, database: &Database, number: u32) -> Result<StoredValue, ReadError> {
+    fn chunk(&self, database: &IndexDatabase, number: u32) -> Result<StoredValue, ReadError> {
         let chunk = database.part(Part { kind: Part::CHUNK, run: self.extent.id, number })?;
         let fence = usize::try_from(number).ok().and_then(|number| self.fences.get(number));
         let first = chunk.bytes().first_chunk::<FINGERPRINT_LEN>();
@@ -176,7 +179,7 @@ fn digest(fences: &[u8], filter: &[u8]) -> u64 {
 
 /// The entries of several runs in order. Of those that say where a history ends, only the last of each.
 pub(super) struct Merged<'a> {
-    database: &'a Database,
+    database: &'a IndexDatabase,
     cursors: Vec<Cursor>,
     heap: BinaryHeap<Reverse<(IndexEntry, usize)>>,
     failed: Option<ReadError>,
@@ -189,7 +192,7 @@ struct Cursor {
 }
 
 impl<'a> Merged<'a> {
-    pub(super) fn new(database: &'a Database, runs: &[Arc<Run>]) -> Self {
+    pub(super) fn new(database: &'a IndexDatabase, runs: &[Arc<Run>]) -> Self {
         let cursor = |run: &Arc<Run>| Cursor {
             run: Arc::clone(run),
             next_chunk: 0,
