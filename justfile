@@ -30,6 +30,10 @@ js *TESTS:
 disks:
     cargo test -p keypool-client --test client --locked sealing::image -- --ignored
 
+# The tests of the client on SQLite, and without sled.
+test-sqlite *ARGS:
+    cargo test -p keypool-client --locked --no-default-features --features sqlite-store,reqwest {{ARGS}}
+
 # Invitations under random faults: each ends with a member or a reason. A failure names its seed.
 outcomes COUNT="10000" SEED="1":
     KEYPOOL_INVITATIONS={{COUNT}} KEYPOOL_SEED={{SEED}} cargo test --release -p keypool-client --test client --locked every_invitation_ends -- --nocapture
@@ -92,3 +96,8 @@ serve *ARGS:
 # Licences, advisories and banned crates (needs `cargo install cargo-deny`).
 deny:
     cargo deny check
+
+# Publish the crates and the npm package, after `just ci`: needs the tokens of both registries.
+release:
+    cargo publish --workspace --locked
+    cd client/js && npm publish

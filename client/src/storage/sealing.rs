@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::cipher::randomize;
 #[cfg(test)]
-pub(super) use self::tests::{copy, images};
+pub(super) use self::tests::{copy, homes, images};
 use self::{
     cipher::{KeySlot, SealingKey, value_context},
     key_file::{KeyFile, Slots},

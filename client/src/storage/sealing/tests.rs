@@ -30,6 +30,18 @@ fn key() -> DeviceKey {
     DeviceKey::from_bytes([7; 32])
 }
 
+/// A new home for each database that this is built with.
+pub(in crate::storage) fn homes() -> Vec<TempDir> {
+    let mut homes = vec![TempDir::new().unwrap()];
+    if cfg!(all(feature = "sled-store", feature = "sqlite-store")) {
+        let home = TempDir::new().unwrap();
+        // To SQLite an empty file is a new database.
+        fs::write(home.path().join("store.sqlite"), b"").unwrap();
+        homes.push(home);
+    }
+    homes
+}
+
 /// Opens the vault in a home, or makes it.
 fn open(home: &Path) -> Vault {
     let engine = Engine::open(home).unwrap();
@@ -128,14 +140,17 @@ fn the_write() -> ValueChanges {
 
 #[test]
 fn a_write_that_is_cut_off_at_any_step_has_happened_or_has_not() {
-    let home = TempDir::new().unwrap();
-    let (vault, before) = before_the_write(home.path());
-    let dead = slots_of(&vault, home.path(), &[0, 1, 2]);
-    let images = images(home.path(), || vault.write(the_write()).unwrap());
+    homes().iter().for_each(|home| cut_off_at_any_step(home.path()));
+}
+
+fn cut_off_at_any_step(home: &Path) {
+    let (vault, before) = before_the_write(home);
+    let dead = slots_of(&vault, home, &[0, 1, 2]);
+    let images = images(home, || vault.write(the_write()).unwrap());
     let after = contents(&vault);
-    let made = slots_of(&vault, home.path(), &[0, 2, 5]);
+    let made = slots_of(&vault, home, &[0, 2, 5]);
     assert_ne!(before, after);
-    assert_gone(home.path(), &dead, "at the end");
+    assert_gone(home, &dead, "at the end");
     let steps: Vec<WriteStep> = images.iter().map(|(step, _)| *step).collect();
     let (first, last) = (WriteStep::SlotsWritten, WriteStep::Erased);
     assert_eq!((steps.first(), steps.last()), (Some(&first), Some(&last)), "{steps:?}");
@@ -165,12 +180,15 @@ fn a_write_that_is_cut_off_at_any_step_has_happened_or_has_not() {
 
 #[test]
 fn a_write_that_fails_at_any_step_has_happened_or_has_not() {
-    let home = TempDir::new().unwrap();
-    let (vault, before) = before_the_write(home.path());
+    homes().iter().for_each(|home| fail_at_any_step(home.path()));
+}
+
+fn fail_at_any_step(home: &Path) {
+    let (vault, before) = before_the_write(home);
     drop(vault);
     for failing in 0.. {
         let image = TempDir::new().unwrap();
-        copy(home.path(), image.path());
+        copy(home, image.path());
         let vault = open(image.path());
         let mut reached = 0;
         plan(Some(Box::new(move |_| {

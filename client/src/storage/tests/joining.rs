@@ -11,7 +11,7 @@ use crate::{
     storage::{
         keys,
         probe::{WriteStep, plan},
-        sealing::{copy, images},
+        sealing::{copy, homes, images},
     },
 };
 
@@ -88,7 +88,11 @@ fn slot_of_keys(bob: &Device, home: &Path) -> Vec<u8> {
 
 #[test]
 fn a_device_killed_at_any_step_of_a_join_has_joined_or_has_not() {
-    let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    homes().into_iter().for_each(kill_at_any_step);
+}
+
+fn kill_at_any_step(home: TempDir) {
+    let homes = [TempDir::new().unwrap(), home];
     let (alice, bob, added) = invited(&homes);
     let wrapped = slot_of_keys(&bob, homes[1].path());
     let images = images(homes[1].path(), || {
@@ -110,7 +114,11 @@ fn a_device_killed_at_any_step_of_a_join_has_joined_or_has_not() {
 
 #[test]
 fn a_join_whose_write_fails_at_any_step_has_happened_or_has_not() {
-    let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    homes().into_iter().for_each(fail_at_any_step);
+}
+
+fn fail_at_any_step(home: TempDir) {
+    let homes = [TempDir::new().unwrap(), home];
     let (alice, bob, added) = invited(&homes);
     drop(bob);
     for failing in 0.. {
