@@ -63,7 +63,11 @@ pub(crate) const CIPHERSUITE: Ciphersuite =
 fn usable_suite(number: u16) -> Option<Ciphersuite> {
     let p256 = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
     let chacha = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
-    [CIPHERSUITE, p256, chacha].into_iter().find(|suite| u16::from(*suite) == number)
+    // X25519 and ML-KEM-768 together, against an opponent who records today and has a quantum computer later.
+    let hybrid = Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
+    let hybrid_256 = Ciphersuite::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519;
+    let usable = [CIPHERSUITE, p256, chacha, hybrid, hybrid_256];
+    usable.into_iter().find(|suite| u16::from(*suite) == number)
 }
 
 /// The facts of a package that events record.

@@ -146,7 +146,7 @@ impl MlsMembership {
     }
 
     /// Creates a group with this device as its only member. Invitees must have a
-    /// package of its ciphersuite, 1, 2 or 3.
+    /// package of its ciphersuite, 1, 2, 3, 78 or 79.
     ///
     /// # Errors
     ///

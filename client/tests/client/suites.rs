@@ -71,6 +71,31 @@ fn they_talk(one: &MlsClient<Mail>, other: &MlsClient<Mail>, group: &GroupId) {
     }
 }
 
+#[test]
+fn groups_of_the_hybrid_suites_are_joined_and_talked_in() {
+    run(async {
+        let service = Service::start();
+        let (alice, bob) = (
+            registered(&service, "alice", &[0x4F]).await,
+            registered(&service, "bob", &[0x4E, 0x4F]).await,
+        );
+        assert_eq!(counts(&bob).await, [(0x4E, 4, 1), (0x4F, 4, 1)]);
+        for suite in [0x4E, 0x4F] {
+            let group = with_bob(&service, &alice, &bob, (&format!("{suite}"), suite)).await;
+            let key = key_in(&alice, &group, "bob/main");
+            assert_eq!(key, bob.identity().signature_key(), "the device's own key signs");
+        }
+        drop(bob);
+        let bob = open(&service, "bob", &[0x4E, 0x4F]);
+        assert_eq!(
+            bob.connection().refresh_now(service.clock.now()).await.unwrap().rejected.len(),
+            0
+        );
+        assert!(bob.connection().pool().check_up(service.clock.now()).unwrap().is_sound());
+        assert_eq!(bob.audit().unwrap().findings, []);
+    });
+}
+
 /// The key that a member's leaf names.
 fn key_in(device: &MlsClient<Mail>, group: &GroupId, name: &str) -> SignatureKey {
     let members = device.members(group).unwrap();
