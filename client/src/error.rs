@@ -225,7 +225,7 @@ pub enum ConfigError {
         lifetime_s: u64,
     },
     /// The ciphersuite is none that the device can use, or none of the pool's.
-    #[error("ciphersuite {0} is not one the device can use; 1, 2 and 3 are")]
+    #[error("ciphersuite {0} is not one the device can use; 1, 2, 3, 78 and 79 are")]
     Ciphersuite(u16),
     /// No ciphersuite is named.
     #[error("a pool needs a ciphersuite; 1 is the usual one")]
@@ -302,8 +302,8 @@ pub enum GroupError {
         /// The member that was named.
         member: PoolId,
     },
-    /// The device cannot use the ciphersuite. Take 1, 2 or 3.
-    #[error("ciphersuite {0} is not one the device can use; 1, 2 and 3 are")]
+    /// The device cannot use the ciphersuite. Take 1, 2, 3, 78 or 79.
+    #[error("ciphersuite {0} is not one the device can use; 1, 2, 3, 78 and 79 are")]
     Ciphersuite(u16),
     /// The keys of some members contradict the directory, and the app has not accepted them. Remove the
     /// members, or call `accept_untrusted`.

@@ -421,7 +421,7 @@ fn a_pool_is_kept_of_two_ciphersuites() {
     next: upload 26 packages
     [0]
 
-    error: ciphersuite 4 is not one the device can use; 1, 2 and 3 are
+    error: ciphersuite 4 is not one the device can use; 1, 2, 3, 78 and 79 are
     [1]
 
     error: a target of 32 packages for each of 3 ciphersuites is above the cap of 64; at most 21 each fit

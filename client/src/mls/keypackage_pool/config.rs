@@ -33,8 +33,8 @@ pub struct PoolConfig {
     /// How long a single-use package may be used: 1 hour to 14 days. Of more than 14 hours a fourteenth lies in the
     /// past when it is made, for clocks that are behind.
     pub lifetime: Duration,
-    /// The ciphersuites that packages are kept of: 1, 2, 3, or the hybrid post-quantum 78 (0x004E) and 79 (0x004F), each once. The first one is that of new
-    /// groups. Those of 2 are signed with a P-256 key, which goes with the device's own.
+    /// The ciphersuites that packages are kept of: 1, 2, 3, and the hybrid post-quantum 78 (0x004E) and 79
+    /// (0x004F), each once. The first one is that of new groups. Those of 2 are signed with a P-256 key, which goes with the device's own.
     pub ciphersuites: Vec<u16>,
     /// Whether a package of last resort of each ciphersuite is kept as well: inviters are given it when no
     /// other is left.
