@@ -149,7 +149,7 @@ pub use keypool_ledger::{
     NameError, PackageFacts, PoolId, ReservationId, ReservePolicy, RevokeReason, SignatureKey,
     SystemClock, Timestamp, WelcomeFault,
 };
-pub use keypool_projections::{TimelineEntry, directory::Origin};
+pub use keypool_projections::{SuiteCounts, TimelineEntry, directory::Origin};
 pub use keypool_transparency::{NoteKey, TreeHash};
 pub use openmls::key_packages::KeyPackageBundle;
 
