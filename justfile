@@ -26,6 +26,10 @@ e2e *TESTS:
 js *TESTS:
     client/js/run {{TESTS}}
 
+# Devices in Python beside those in Rust, against the real server.
+bindings:
+    client/bindings/run
+
 # A whole disk searched for dead keys, and power cuts (needs root and loop devices).
 disks:
     cargo test -p keypool-client --test client --locked sealing::image -- --ignored

@@ -78,9 +78,10 @@ uniffi::custom_type!(
 /// # Errors
 ///
 /// Returns the code `invalid_name` unless there are 1 to 255 bytes.
+#[expect(clippy::needless_pass_by_value, reason = "a slice is a direct buffer in Kotlin")]
 #[uniffi::export]
-pub fn group_id(bytes: &[u8]) -> Result<GroupId, DeviceError> {
-    Ok(GroupId::new(bytes)?)
+pub fn group_id(bytes: Vec<u8>) -> Result<GroupId, DeviceError> {
+    Ok(GroupId::new(&bytes)?)
 }
 
 /// The bytes of a group's id.
