@@ -161,6 +161,23 @@ class DeviceTest(unittest.IsolatedAsyncioTestCase):
                     raise
                 self.assertTrue(error.retryable)
 
+    async def test_a_process_that_ends_during_calls_ends_in_order(self):
+        await (await registered("ending")).close_home()
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "end_early.py")
+        for wait_s in ("0", "0.001", "0.01") * 10:
+            command = [sys.executable, script, MODULE, SERVER, home("ending"), wait_s]
+            ended = await asyncio.create_subprocess_exec(*command)
+            self.assertEqual(await asyncio.wait_for(ended.wait(), PATIENCE_S), 0)
+
+    async def test_threads_that_were_ended_start_again(self):
+        device = await registered("again")
+        waiting = asyncio.ensure_future(device.sync(wait_s=30))
+        await device.status()
+        await asyncio.to_thread(keypool_bindings.shut_down)
+        await self.refused("cancelled", waiting)
+        self.assertEqual((await device.status()).counts.available, 32)
+        await device.close_home()
+
     async def test_two_devices_on_one_home_are_refused(self):
         device = await opened("one-home")
         await self.refused("home_in_use", opened("one-home"))

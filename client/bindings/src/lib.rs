@@ -25,5 +25,6 @@ pub use crate::{
         AuditReport, DriftReport, FindingReport, InvitationReport, InvitationResumption,
         MessageResumption, RefreshReport, UntrustedLeaf, UpdateResumption,
     },
+    runtime::shut_down,
     values::{group_bytes, group_id},
 };

@@ -4,21 +4,35 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::LazyLock,
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
-    runtime::Runtime,
+    runtime::{Builder, Handle, Runtime},
     task::{JoinError, JoinHandle},
 };
 
 use crate::DeviceError;
 
+/// How long `shut_down` waits for calls that compute.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+
 /// The threads that all devices of the process share; made with the first call.
-static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_multi_thread().thread_name("keypool").enable_all().build()
-});
+static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
+
+/// Ends the library's threads, and cancels the calls that run. The next call starts them again.
+///
+/// To be called before the process ends, where the language does not let foreign threads outlive it. The module for
+/// Python does so by itself.
+#[uniffi::export]
+pub fn shut_down() {
+    let runtime = lock().take();
+    if let Some(runtime) = runtime {
+        runtime.shutdown_timeout(SHUTDOWN_WAIT);
+    }
+}
 
 /// Runs a call on the library's own threads. A panic in it is an error; dropping the returned future cancels the call
 /// at its next wait.
@@ -29,9 +43,22 @@ where
     T: Send + 'static,
     E: Into<DeviceError>,
 {
-    let runtime = RUNTIME.as_ref().map_err(DeviceError::no_threads)?;
-    let task = CallTask(runtime.spawn(async move { call.await.map_err(Into::into) }));
+    let threads = threads().map_err(|error| DeviceError::no_threads(&error))?;
+    let task = CallTask(threads.spawn(async move { call.await.map_err(Into::into) }));
     task.await.unwrap_or_else(|error| Err(DeviceError::ended(error)))
+}
+
+fn threads() -> io::Result<Handle> {
+    let mut runtime = lock();
+    if let Some(runtime) = &*runtime {
+        return Ok(runtime.handle().clone());
+    }
+    let started = Builder::new_multi_thread().thread_name("keypool").enable_all().build()?;
+    Ok(runtime.insert(started).handle().clone())
+}
+
+fn lock() -> MutexGuard<'static, Option<Runtime>> {
+    RUNTIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A call on the runtime, which ends with this.
@@ -58,7 +85,7 @@ mod tests {
     use super::*;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
     #[test]
@@ -86,7 +113,7 @@ mod tests {
             }
         });
         // The sender is dropped with the call; a minute is a hang.
-        let ended = released.recv_timeout(std::time::Duration::from_mins(1)).unwrap_err();
+        let ended = released.recv_timeout(Duration::from_mins(1)).unwrap_err();
         assert_eq!(ended, std::sync::mpsc::RecvTimeoutError::Disconnected);
     }
 }
