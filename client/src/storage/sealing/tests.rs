@@ -140,7 +140,9 @@ fn the_write() -> ValueChanges {
 
 #[test]
 fn a_write_that_is_cut_off_at_any_step_has_happened_or_has_not() {
-    homes().iter().for_each(|home| cut_off_at_any_step(home.path()));
+    for home in homes() {
+        cut_off_at_any_step(home.path());
+    }
 }
 
 fn cut_off_at_any_step(home: &Path) {
@@ -180,7 +182,9 @@ fn cut_off_at_any_step(home: &Path) {
 
 #[test]
 fn a_write_that_fails_at_any_step_has_happened_or_has_not() {
-    homes().iter().for_each(|home| fail_at_any_step(home.path()));
+    for home in homes() {
+        fail_at_any_step(home.path());
+    }
 }
 
 fn fail_at_any_step(home: &Path) {
