@@ -22,14 +22,7 @@ impl Device {
         invitee: String,
     ) -> Result<ReserveReply, DeviceError> {
         let Invitee { user: target_user, device: target_device } = invitee.into();
-        let request = ReserveRequest {
-            target_user,
-            target_device,
-            group_id: group,
-            reservation_id: None,
-            ciphersuites: Vec::new(),
-            contact_token: None,
-        };
+        let request = ReserveRequest { target_device, ..ReserveRequest::new(&target_user, group) };
         let reserve = self.call(|device| async move {
             device.connection().api().reserve(&request, fresh_command()).await
         });

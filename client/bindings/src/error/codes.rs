@@ -21,6 +21,7 @@ impl ErrorCode for ApiError {
             }
             Self::Unexpected { .. } => ErrorFacts::lasting("unexpected_answer"),
             Self::Redirected { .. } => ErrorFacts::lasting("redirected"),
+            Self::Outdated { .. } => ErrorFacts::lasting("outdated_server"),
             Self::Address(_) => ErrorFacts::lasting("invalid_address"),
             Self::Name(_) => ErrorFacts::lasting("invalid_name"),
             Self::Client(_) => ErrorFacts::lasting("no_http_client"),
