@@ -39,7 +39,7 @@ pub struct Options {
     /// given several times [default: the listening address and localhost]
     #[arg(long, env = "KEYPOOL_PUBLIC_NAME", value_name = "NAME", value_delimiter = ',')]
     pub public_name: Option<Vec<String>>,
-    /// An origin of web pages that may use the API from a browser, such as https://app.example; may be given
+    /// An origin of web pages that may use the API from a browser, such as `https://app.example`; may be given
     /// several times [default: none]
     #[arg(long, env = "KEYPOOL_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Option<Vec<CorsOrigin>>,
