@@ -58,6 +58,11 @@
 #[doc = include_str!("../../docs/identity.md")]
 struct IdentityPage;
 
+/// Compiles the program of the page for app developers.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+struct EmbeddingPage;
+
 mod error;
 
 mod storage;

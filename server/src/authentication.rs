@@ -50,7 +50,7 @@ pub(crate) struct AuthenticatedRead {
     /// The pool of the device that asks.
     pub(crate) pool: PoolId,
     /// The key that signed it; none where requests need not be signed.
-    key: Option<SignatureKey>,
+    pub(crate) key: Option<SignatureKey>,
 }
 
 impl AuthenticatedRead {

@@ -374,7 +374,7 @@ pub(crate) async fn status(
     caller: AuthenticatedRead,
 ) -> Result<HttpResponse, Failure> {
     let StatusQuery { user, device, refresh, refresh_id } = query(&request)?;
-    let pool = caller.pool;
+    let AuthenticatedRead { pool, key } = caller;
     let own = user.is_none_or(|user| user == pool.user())
         && device.is_none_or(|device| device == pool.device());
     if !own {
@@ -382,7 +382,8 @@ pub(crate) async fn status(
         return Err(Failure::new(Code::NotAllowed, detail));
     }
     let other_copy_at = refresh.zip(refresh_id).and_then(|(number, id)| {
-        state.home_copies.note(&pool, (number, CommandId(id)), state.clock.now())
+        let home = (pool.clone(), key);
+        state.home_copies.note(home, (number, CommandId(id)), state.clock.now())
     });
     let store = state.store()?;
     let (view, health) = store.load_status(&pool).await;

@@ -1,4 +1,4 @@
-//! What the mailbox brings.
+//! The events of the mailbox.
 
 use keypool_client::{
     Change, GroupId, InvitationAnswer, LeafContradiction, LeafTrust, MailboxEvent,

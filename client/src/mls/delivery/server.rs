@@ -108,7 +108,6 @@ pub(super) fn refusal(error: ApiError) -> DeliveryError {
             | Code::UnknownGroup
             | Code::BadRequest
             | Code::InvalidName
-            | Code::NotFound
             | Code::InvalidMessage
             | Code::TooLarge,
         ) => DeliveryError::Refused(error.into()),
