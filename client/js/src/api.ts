@@ -1689,6 +1689,7 @@ export interface paths {
                          *       "head": "ad3093be83d72561da4c52adcfce79ca1e760db60f7b1a1f4426bfc0daabfd0a",
                          *       "last_resort": 0,
                          *       "last_upload": 1766400000,
+                         *       "other_copy_at_ms": null,
                          *       "pool_health": "empty",
                          *       "position": 6,
                          *       "recommended_action": "upload 32 packages",
