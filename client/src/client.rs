@@ -15,7 +15,7 @@ use crate::{
     DeliveryService, DeviceIdentity, DeviceKey, Erasure, GroupError, GroupMember, IdentityError,
     InviteError, Invited, Invitee, JoinError, Joined, KeyPackagePool, KeyPolicy, LocalStore,
     MessageError, MlsConnection, MlsMembership, PoolConfig, Received, ResumedInvitation,
-    ResumedUpdate, StorageError, Transport, UpdateError,
+    ResumedUpdate, SignatureKeystore, StorageError, Transport, UpdateError,
     mls::{
         delivery::{mailbox::Mailbox, standing::NotCompared},
         invite::Inviter,
@@ -51,6 +51,9 @@ pub struct ClientOptions {
     pub pool: PoolConfig,
     /// The key that seals the device's private keys on the disk.
     pub device_key: DeviceKey,
+    /// The keystore that makes the device's signature keys and signs by them; `None` for keys in the store. See
+    /// [`LocalStore::with_keystore`].
+    pub keystore: Option<Arc<dyn SignatureKeystore>>,
     /// The way of requests to the server; `None` for reqwest with a client of its own.
     pub transport: Option<Arc<dyn Transport>>,
     /// The database of the app's that holds the store; `None` for one in the home: see [`LocalStore::open_on`].
@@ -75,6 +78,7 @@ impl ClientOptions {
             clock,
             pool: PoolConfig::default(),
             device_key: DeviceKey::in_file(),
+            keystore: None,
             transport: None,
             database: None,
             key_policy: KeyPolicy::default(),
@@ -174,9 +178,13 @@ impl<D: DeliveryService> MlsClient<D> {
         options: ClientOptions,
     ) -> Result<Self, ClientOpenError> {
         let ClientOptions { clock, pool: config, device_key, key_policy, reinvite, .. } = options;
-        let store = Arc::new(match options.database {
+        let store = match options.database {
             Some(database) => LocalStore::open_on(database, home, owner, &device_key)?,
             None => LocalStore::open_sealed(home, owner, &device_key)?,
+        };
+        let store = Arc::new(match options.keystore {
+            Some(keystore) => store.with_keystore(keystore),
+            None => store,
         });
         let identity = DeviceIdentity::load_or_create(&store)?
             .with_credentials(options.credential_source, options.credential_validator);

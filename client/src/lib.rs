@@ -131,7 +131,7 @@ pub use crate::{
     server_clock::ClockOffset,
     storage::{
         Database, DatabaseChanges, DatabaseEntry, DeviceKey, DeviceKeyKind, Erasure, LocalStore,
-        Provider, Staged, fresh_command,
+        Provider, SignatureKeystore, Staged, fresh_command,
         own_packages::{ImpossibleEvent, OwnPackage, OwnStage},
     },
     transport::{ResponseBody, Transport, TransportFuture, TransportResponse},
@@ -154,7 +154,9 @@ pub use keypool_ledger::{
     NameError, PackageFacts, PoolId, ReservationId, ReservePolicy, RevokeReason, SignatureKey,
     SystemClock, Timestamp, WelcomeFault,
 };
-pub use keypool_projections::{SuiteCounts, TimelineEntry, directory::Origin};
+pub use keypool_projections::{
+    SuiteCounts, TimelineEntry, directory::Origin,
+};
 pub use keypool_transparency::{NoteKey, TreeHash};
 pub use openmls::key_packages::KeyPackageBundle;
 

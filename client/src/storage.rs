@@ -13,6 +13,7 @@ mod erasure;
 mod folder;
 mod high_water_mark;
 mod keys;
+mod keystore;
 #[cfg(all(feature = "sled-store", feature = "sqlite-store"))]
 mod moving;
 mod openmls;
@@ -31,7 +32,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use keypool_ledger::{CommandId, EventEnvelope, KeyPackageRef, PoolId, StreamHead, StreamId};
@@ -48,6 +49,7 @@ pub use self::sqlite_database::SqliteDatabase;
 pub use self::{
     database::{Changes as DatabaseChanges, Database, KeyValue as DatabaseEntry},
     erasure::Erasure,
+    keystore::SignatureKeystore,
     openmls::Provider,
     sealing::{DeviceKey, DeviceKeyKind},
     staged::Staged,
@@ -79,6 +81,7 @@ pub struct LocalStore {
     pool: PoolId,
     state: Mutex<StoreState>,
     crypto: RustCrypto,
+    keystore: Option<Arc<dyn SignatureKeystore>>,
 }
 
 /// The part of the database that is cached in memory.
@@ -162,7 +165,24 @@ impl LocalStore {
         let state = StoreState { history, mirror, server_pool, packages, stopped: false };
         let state = Mutex::new(state);
         let crypto = RustCrypto::default();
-        Ok(Self { vault, erasure, owner: stream, pool: owner.clone(), state, crypto })
+        Ok(Self {
+            vault,
+            erasure,
+            owner: stream,
+            pool: owner.clone(),
+            state,
+            crypto,
+            keystore: None,
+        })
+    }
+
+    /// The same store, with a keystore in which all further signature keys of the device are made. Keys that the store
+    /// has already stay where they are until a rotation replaces them: see [`MlsClient::rotate_key`].
+    ///
+    /// [`MlsClient::rotate_key`]: crate::MlsClient::rotate_key
+    #[must_use]
+    pub fn with_keystore(self, keystore: Arc<dyn SignatureKeystore>) -> Self {
+        Self { keystore: Some(keystore), ..self }
     }
 
     /// Whose store this is.

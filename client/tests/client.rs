@@ -18,6 +18,7 @@ mod client {
     mod impostors;
     mod interop;
     mod invitations;
+    mod keystore;
     mod last_resort;
     mod leaving;
     mod listening;

@@ -3,7 +3,7 @@
 use keypool_api::{API_PREFIX, Code, Problem};
 use keypool_ledger::NameError;
 
-use crate::BoxError;
+use crate::{BoxError, IdentityError};
 
 /// The statuses below 500 by which a proxy says that the same request may succeed later: a timeout, a replay
 /// that is too early, too many requests.
@@ -63,6 +63,9 @@ pub enum ApiError {
     /// The name is none that a user or a device can have. Nothing was sent.
     #[error("{0}. Nothing was sent")]
     Name(#[from] NameError),
+    /// The device's key cannot sign the request. Nothing was sent.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The HTTP client cannot be made; on a system without CA certificates it never can.
     #[error("the HTTP client cannot be made; are the system's CA certificates installed?")]
     Client(#[source] BoxError),
@@ -90,6 +93,7 @@ impl ApiError {
             | Self::Outdated { .. }
             | Self::Address(_)
             | Self::Name(_)
+            | Self::Identity(_)
             | Self::Client(_) => false,
         }
     }

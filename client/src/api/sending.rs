@@ -120,8 +120,8 @@ impl ApiClient {
         };
         // One key for both: another may take its place meanwhile.
         let keys = self.identity.keys();
-        let sign = |base: &[u8]| Ok::<_, std::convert::Infallible>(keys.sign(base));
-        let Ok(headers) = parts.sign(keys.signature_key(), now, SIGNATURE_VALID_S, sign);
+        let sign = |base: &[u8]| keys.sign(base);
+        let headers = parts.sign(keys.signature_key(), now, SIGNATURE_VALID_S, sign)?;
         let mut request = http::Request::builder()
             .method(&call.method)
             .uri(url.as_str())

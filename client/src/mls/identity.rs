@@ -4,6 +4,7 @@
 mod credentials;
 mod declared;
 mod leaf_keys;
+mod signing_key;
 
 use std::{
     fmt,
@@ -15,7 +16,6 @@ use openmls::{
     credentials::{Credential, CredentialType, CredentialWithKey},
     prelude::{Capabilities, ExtensionType},
 };
-use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::{
     OpenMlsProvider,
     crypto::OpenMlsCrypto,
@@ -29,10 +29,8 @@ pub use self::credentials::{
 };
 pub(crate) use self::{
     declared::{forget_declared_credential, note_declared_credential, undeclared_credential},
-    leaf_keys::{
-        delete_leaf_keys, has_key_pair, leaf_keys_of, note_declared, stored_pair,
-        undeclared_leaf_keys,
-    },
+    leaf_keys::{delete_leaf_keys, leaf_keys_of, note_declared, undeclared_leaf_keys},
+    signing_key::{SigningKey, delete_signing_key, has_signing_key},
 };
 use super::SIGNATURE_SCHEME;
 use crate::{IdentityError, LocalStore, Staged, StorageError};
@@ -55,8 +53,7 @@ pub struct DeviceIdentity {
 /// The key of the moment.
 #[derive(Clone)]
 pub(crate) struct DeviceKeys {
-    signature_key: SignatureKey,
-    pair: Arc<SignatureKeyPair>,
+    signing_key: SigningKey,
 }
 
 /// Which key is the device's. The private half is with the values of `OpenMLS`.
@@ -79,7 +76,7 @@ impl DeviceIdentity {
             stored_keys(&staged, &signature_key)?
         } else {
             let keys = make_keys(&staged)?;
-            note_keys(&staged, &keys.signature_key)?;
+            note_keys(&staged, keys.signature_key())?;
             keys
         };
         let identity = Self::with_keys(store.owner(), keys)?;
@@ -128,7 +125,7 @@ impl DeviceIdentity {
     /// The public key, which is also the `keyid` of signed requests.
     #[must_use]
     pub fn signature_key(&self) -> SignatureKey {
-        self.keys().signature_key
+        self.keys().signature_key().clone()
     }
 
     /// The BLAKE3 digest of the serialized credential, as events carry it.
@@ -185,15 +182,16 @@ impl DeviceIdentity {
 
     /// The raw Ed25519 signature of some bytes: 64 bytes.
     ///
-    /// It cannot fail: a key that cannot sign is refused when the identity is loaded.
-    #[must_use]
-    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+    /// # Errors
+    ///
+    /// Returns [`IdentityError::Keystore`] if the key is in a keystore that refuses. A key of the store always signs.
+    pub fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         self.keys().sign(bytes)
     }
 
     /// The credential with the key that signs for the device by some scheme.
-    pub(crate) fn credential_with(&self, pair: &SignatureKeyPair) -> CredentialWithKey {
-        let signature_key = pair.public().into();
+    pub(crate) fn credential_with(&self, key: &SigningKey) -> CredentialWithKey {
+        let signature_key = key.public().as_bytes().into();
         CredentialWithKey { credential: self.credential().as_mls().clone(), signature_key }
     }
 }
@@ -201,7 +199,7 @@ impl DeviceIdentity {
 /// Signs as the device, for an app that has `OpenMLS` groups of its own.
 impl Signer for DeviceIdentity {
     fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
-        Ok(self.keys().sign(payload))
+        Signer::sign(&self.keys().signing_key, payload)
     }
 
     fn signature_scheme(&self) -> SignatureScheme {
@@ -210,28 +208,24 @@ impl Signer for DeviceIdentity {
 }
 
 impl DeviceKeys {
-    /// Keys that can sign; others are refused here, so that none fails later.
-    pub(super) fn of(pair: SignatureKeyPair) -> Result<Self, IdentityError> {
-        Signer::sign(&pair, b"keypool: can this key sign?")
-            .map_err(|err| IdentityError::Unusable(format!("{err:?}").into()))?;
-        let signature_key = SignatureKey::new(pair.public()).map_err(unusable)?;
-        Ok(Self { signature_key, pair: Arc::new(pair) })
+    /// The keys of a device whose requests are signed by this one. A key of the store that cannot sign is refused
+    /// here, so that none fails later.
+    pub(super) fn of(signing_key: SigningKey) -> Result<Self, IdentityError> {
+        Ok(Self { signing_key: signing_key.tried()? })
     }
 
     pub(crate) const fn signature_key(&self) -> &SignatureKey {
-        &self.signature_key
+        self.signing_key.public()
     }
 
-    pub(crate) fn sign(&self, bytes: &[u8]) -> Vec<u8> {
-        Signer::sign(self.pair.as_ref(), bytes).unwrap_or_default()
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        self.signing_key.sign(bytes)
     }
 }
 
 /// Makes a key for the device, as part of the operation.
 pub(crate) fn make_keys(staged: &Staged<'_>) -> Result<DeviceKeys, IdentityError> {
-    let pair = SignatureKeyPair::new(SIGNATURE_SCHEME).map_err(unusable)?;
-    pair.store(staged)?;
-    DeviceKeys::of(pair)
+    DeviceKeys::of(SigningKey::make(staged, SIGNATURE_SCHEME)?)
 }
 
 /// A key that the device has, or had before it was followed by another.
@@ -239,7 +233,7 @@ pub(crate) fn stored_keys(
     staged: &Staged<'_>,
     signature_key: &SignatureKey,
 ) -> Result<DeviceKeys, IdentityError> {
-    DeviceKeys::of(stored_pair(staged, signature_key, SIGNATURE_SCHEME)?)
+    DeviceKeys::of(SigningKey::stored(staged, signature_key, SIGNATURE_SCHEME)?)
 }
 
 /// Notes which key is the device's, as part of the operation.

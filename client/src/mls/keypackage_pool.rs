@@ -169,7 +169,8 @@ impl KeyPackagePool {
         let provider = staged.provider();
         let (not_before, not_after) = self.config.dates_of(last_resort, now);
         let lifetime = Lifetime::init(not_before.as_secs(), not_after.as_secs());
-        let signer = self.identity.keys().pair_or_new(staged, suite.signature_algorithm())?;
+        let signer =
+            self.identity.keys().signing_key_or_new(staged, suite.signature_algorithm())?;
         let credential = self.identity.credential_with(&signer);
         let mut builder = KeyPackage::builder().key_package_lifetime(lifetime);
         // The leaf must list the extension that marks a package of last resort.
@@ -178,7 +179,7 @@ impl KeyPackagePool {
         if last_resort {
             builder = builder.mark_as_last_resort();
         }
-        let bundle = builder.build(suite, &provider, signer.as_ref(), credential)?;
+        let bundle = builder.build(suite, &provider, &signer, credential)?;
         let package = bundle.key_package();
         let facts = read_facts(provider.crypto(), package)?;
         Ok(CreatedPackage { facts, bytes: package.tls_serialize_detached()? })

@@ -26,7 +26,6 @@ use openmls::{
     },
     key_packages::Lifetime,
 };
-use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::types::Ciphersuite;
 
 pub use self::{
@@ -47,7 +46,7 @@ pub(crate) use self::{
 };
 use super::{
     CLOCK_SKEW,
-    identity::stored_pair,
+    identity::SigningKey,
     peers::{
         Judged, KeyPolicy, Leaf, LeafCheck, LeafTrust, Occasion, UntrustedMember, accept_untrusted,
         forget_contradicting, named_members, recheck_untrusted, untrusted_in,
@@ -176,10 +175,11 @@ impl MlsMembership {
             .use_ratchet_tree_extension(true)
             .build();
         let keys = self.identity.keys();
-        let signer = keys.pair_or_new(&staged, suite.signature_algorithm()).map_err(refused)?;
+        let signer =
+            keys.signing_key_or_new(&staged, suite.signature_algorithm()).map_err(refused)?;
         let credential = self.identity.credential_with(&signer);
         let id = openmls::group::GroupId::from_slice(group.as_bytes());
-        MlsGroup::new_with_group_id(&provider, signer.as_ref(), &config, id, credential)
+        MlsGroup::new_with_group_id(&provider, &signer, &config, id, credential)
             .map_err(refused)?;
         remember(&staged, group)?;
         Ok(staged.commit()?)
@@ -340,8 +340,8 @@ fn names_old_key(
 ) -> Result<bool, GroupError> {
     let Some(leaf) = state.own_leaf_node() else { return Ok(false) };
     let scheme = suite_of(state).signature_algorithm();
-    let own = identity.keys().pair_of(staged, scheme).map_err(refused)?;
-    Ok(own.is_none_or(|own| own.public() != leaf.signature_key().as_slice()))
+    let own = identity.keys().signing_key_of(staged, scheme).map_err(refused)?;
+    Ok(own.is_none_or(|own| own.public().as_bytes() != leaf.signature_key().as_slice()))
 }
 
 /// Whether this device's leaf in a group names a key before the device's own, carries another credential, or does
@@ -382,14 +382,14 @@ fn signer_of(
     staged: &Staged<'_>,
     state: &MlsGroup,
     identity: &DeviceIdentity,
-) -> Result<Arc<SignatureKeyPair>, GroupError> {
+) -> Result<SigningKey, GroupError> {
     let scheme = suite_of(state).signature_algorithm();
     match state.own_leaf_node() {
         Some(leaf) if names_old_key(staged, state, identity)? => {
             let named = SignatureKey::new(leaf.signature_key().as_slice()).map_err(refused)?;
-            stored_pair(staged, &named, scheme).map(Arc::new).map_err(refused)
+            SigningKey::stored(staged, &named, scheme).map_err(refused)
         }
-        _ => identity.keys().pair_or_new(staged, scheme).map_err(refused),
+        _ => identity.keys().signing_key_or_new(staged, scheme).map_err(refused),
     }
 }
 

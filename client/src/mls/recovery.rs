@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     SIGNATURE_SCHEME,
     connection::MlsConnection,
-    identity::DeviceKeys,
+    identity::{DeviceKeys, SigningKey},
     peers::peer_record,
     statements::{Grounds, with_grounds},
 };
@@ -69,7 +69,8 @@ impl RecoveryWords {
         let public = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key();
         let public = public.to_bytes().to_vec();
         let pair = SignatureKeyPair::from_raw(SIGNATURE_SCHEME, seed.to_vec(), public);
-        DeviceKeys::of(pair).map_err(|err| RecoveryError::Key(err.into()))
+        let keys = SigningKey::of_pair(pair).and_then(DeviceKeys::of);
+        keys.map_err(|err| RecoveryError::Key(err.into()))
     }
 }
 

@@ -16,15 +16,14 @@ use keypool_api::{
     UploadItem, Voucher,
 };
 use keypool_ledger::{CommandId, RevokeReason, SignatureKey, Timestamp};
-use openmls_basic_credential::SignatureKeyPair;
 use serde::{Deserialize, Serialize};
 
 use super::{
     CLOCK_SKEW, SIGNATURE_SCHEME,
     connection::MlsConnection,
     identity::{
-        DeviceKeys, delete_leaf_keys, leaf_keys_of, make_keys, note_declared, note_keys,
-        stored_keys, undeclared_leaf_keys,
+        DeviceKeys, delete_leaf_keys, delete_signing_key, leaf_keys_of, make_keys, note_declared,
+        note_keys, stored_keys, undeclared_leaf_keys,
     },
     keypackage_pool::{
         CreatedPackage, ServerStatus, keys_end, record_revoked, record_server_status,
@@ -38,8 +37,8 @@ use super::{
     },
 };
 use crate::{
-    ApiClient, ApiError, ExchangeError, OwnPackage, RefreshError, RegisterError, Staged,
-    StorageError, storage::fresh_command,
+    ApiClient, ApiError, ExchangeError, IdentityError, OwnPackage, RefreshError, RegisterError,
+    Staged, StorageError, storage::fresh_command,
 };
 
 /// The name of the record of a rotation under way.
@@ -262,8 +261,13 @@ impl<D> MlsConnection<D> {
         for name in staged.app_record_names(OLD_PREFIX)? {
             let Some(old) = staged.app_record::<OldKey>(&name)? else { continue };
             if old.until <= now && !is_in_use(&staged, &old.signature_key)? {
-                delete(&staged, &old.signature_key)?;
-                staged.remove_app_record(&name);
+                match delete(&staged, &old.signature_key) {
+                    Ok(()) => staged.remove_app_record(&name),
+                    Err(IdentityError::Storage(error)) => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(%error, key = %old.signature_key, "a key was not deleted");
+                    }
+                }
             }
         }
         staged.commit()
@@ -285,9 +289,9 @@ fn is_in_use(staged: &Staged<'_>, key: &SignatureKey) -> Result<bool, StorageErr
     Ok(false)
 }
 
-fn delete(staged: &Staged<'_>, key: &SignatureKey) -> Result<(), StorageError> {
+fn delete(staged: &Staged<'_>, key: &SignatureKey) -> Result<(), IdentityError> {
     delete_leaf_keys(staged, key)?;
-    SignatureKeyPair::delete(staged, key.as_bytes(), SIGNATURE_SCHEME)
+    delete_signing_key(staged, key, SIGNATURE_SCHEME)
 }
 
 fn old_name(key: &SignatureKey) -> String {

@@ -80,7 +80,7 @@ impl Grounds {
         let Self { ledger, head, .. } = self;
         let by = keys.signature_key();
         let statement = Statement { ledger, subject, by, agreement, head, until };
-        let proof = Signature::new(&keys.sign(&statement.to_bytes()))?;
+        let proof = Signature::new(&keys.sign(&statement.to_bytes())?)?;
         Ok(Signed { head: *head, until: until.as_secs(), proof })
     }
 
@@ -172,7 +172,7 @@ impl<D> MlsConnection<D> {
     pub async fn introduce(&self, until: Timestamp) -> Result<ContactToken, ApiError> {
         let (grounds, keys) = (Grounds::fetch(self.api()).await?, self.identity().keys());
         let (user, keyid) = (self.identity().pool().user(), keys.signature_key().clone());
-        let proof = keys.sign(&contact_statement(&grounds.ledger, user, &keyid, until));
+        let proof = keys.sign(&contact_statement(&grounds.ledger, user, &keyid, until))?;
         Ok(ContactToken { keyid, until: until.as_secs(), proof })
     }
 }

@@ -1,6 +1,11 @@
 //! `Staged`: an operation that has not happened yet.
 
-use std::{cell::RefCell, collections::BTreeSet, fmt, sync::MutexGuard};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, MutexGuard},
+};
 
 use keypool_ledger::{CommandId, Event, EventEnvelope, KeyPackageRef, StreamHead, Timestamp};
 use keypool_projections::PoolState;
@@ -11,7 +16,7 @@ use super::{
     own_packages::{OwnPackage, OwnPackages},
     sealing::{self, Plain},
 };
-use crate::StorageError;
+use crate::{SignatureKeystore, StorageError};
 
 /// How many histories are kept that a server has told before it was set back.
 const PAST_MAX: u32 = 4;
@@ -52,6 +57,11 @@ impl<'s> Staged<'s> {
     #[must_use]
     pub fn provider(&self) -> Provider<'_, 's> {
         Provider::new(self, &self.store.crypto)
+    }
+
+    /// The keystore of the store, if it has one.
+    pub(crate) fn keystore(&self) -> Option<&Arc<dyn SignatureKeystore>> {
+        self.store.keystore.as_ref()
     }
 
     /// Adds an event to the device's own history. It is recorded at `at`, or at the last event's

@@ -159,7 +159,7 @@ fn token(issuer: &DeviceIdentity, device: &Client, exp: u64) -> String {
     });
     let part = |value: &serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     let signed = format!("{}.{}", part(&json!({ "alg": "EdDSA" })), part(&claims));
-    let signature = issuer.sign(signed.as_bytes());
+    let signature = issuer.sign(signed.as_bytes()).unwrap();
     format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
 }
 

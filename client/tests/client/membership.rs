@@ -274,10 +274,10 @@ fn a_withdrawn_package_still_joins_and_an_expired_one_says_why_not() {
 fn the_identity_is_kept_and_signs() {
     let alice = Device::new("alice/phone");
     let key = alice.identity.signature_key();
-    let signature = alice.identity.sign(b"request");
+    let signature = alice.identity.sign(b"request").unwrap();
     let alice = alice.restarted();
     assert_eq!(alice.identity.signature_key(), key);
-    assert_eq!(alice.identity.sign(b"request"), signature, "Ed25519 is deterministic");
+    assert_eq!(alice.identity.sign(b"request").unwrap(), signature, "Ed25519 is deterministic");
     assert_eq!((signature.len(), key.as_bytes().len()), (64, 32));
     let made = alice.pool.generate_and_store(1, now()).unwrap();
     assert_eq!(made[0].facts.credential, alice.identity.credential_hash());

@@ -24,6 +24,7 @@ impl ErrorCode for ApiError {
             Self::Outdated { .. } => ErrorFacts::lasting("outdated_server"),
             Self::Address(_) => ErrorFacts::lasting("invalid_address"),
             Self::Name(_) => ErrorFacts::lasting("invalid_name"),
+            Self::Identity(error) => return error.facts(),
             Self::Client(_) => ErrorFacts::lasting("no_http_client"),
         };
         ErrorFacts { cause: Some(self), ..facts }
@@ -80,6 +81,8 @@ impl ErrorCode for IdentityError {
             Self::Storage(error) => error.facts(),
             Self::KeyMissing { .. } => ErrorFacts::lasting("key_missing"),
             Self::Unusable(_) => ErrorFacts::lasting("key_unusable"),
+            Self::Keystore(_) => ErrorFacts::passing("keystore_refused"),
+            Self::KeystoreMissing { .. } => ErrorFacts::lasting("keystore_missing"),
         }
     }
 }

@@ -4,15 +4,12 @@
 //! Each goes with one key of the device and is made when it is first needed, by the operation that needs
 //! it. Another key for the device brings others along, and they are deleted together.
 
-use std::sync::Arc;
-
 use data_encoding::HEXLOWER;
 use keypool_ledger::SignatureKey;
-use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::types::SignatureScheme;
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceKeys, unusable};
+use super::{DeviceKeys, SigningKey, delete_signing_key};
 use crate::{IdentityError, Staged, StorageError, mls::SIGNATURE_SCHEME};
 
 /// The prefix of the names of the records of these keys.
@@ -30,17 +27,17 @@ struct LeafKeyRecord {
 
 impl DeviceKeys {
     /// The key that signs for the device by a scheme; `None` if it was not needed yet.
-    pub(crate) fn pair_of(
+    pub(crate) fn signing_key_of(
         &self,
         staged: &Staged<'_>,
         scheme: SignatureScheme,
-    ) -> Result<Option<Arc<SignatureKeyPair>>, IdentityError> {
+    ) -> Result<Option<SigningKey>, IdentityError> {
         if scheme == SIGNATURE_SCHEME {
-            return Ok(Some(Arc::clone(&self.pair)));
+            return Ok(Some(self.signing_key.clone()));
         }
         match staged.app_record::<LeafKeyRecord>(&name_of(self.signature_key(), scheme as u16))? {
             Some(LeafKeyRecord { signature_key, .. }) => {
-                stored_pair(staged, &signature_key, scheme).map(|pair| Some(Arc::new(pair)))
+                SigningKey::stored(staged, &signature_key, scheme).map(Some)
             }
             None => Ok(None),
         }
@@ -48,39 +45,22 @@ impl DeviceKeys {
 
     /// The key that signs for the device by a scheme, which is made as part of the operation if it was not
     /// needed yet.
-    pub(crate) fn pair_or_new(
+    pub(crate) fn signing_key_or_new(
         &self,
         staged: &Staged<'_>,
         scheme: SignatureScheme,
-    ) -> Result<Arc<SignatureKeyPair>, IdentityError> {
-        if let Some(pair) = self.pair_of(staged, scheme)? {
-            return Ok(pair);
+    ) -> Result<SigningKey, IdentityError> {
+        if let Some(key) = self.signing_key_of(staged, scheme)? {
+            return Ok(key);
         }
-        let pair = SignatureKeyPair::new(scheme).map_err(unusable)?;
-        pair.store(staged)?;
-        let signature_key = SignatureKey::new(pair.public()).map_err(unusable)?;
+        let made = SigningKey::make(staged, scheme)?;
+        let signature_key = made.public().clone();
         let name = name_of(self.signature_key(), scheme as u16);
         let record =
             LeafKeyRecord { signature_scheme: scheme as u16, signature_key, declared: false };
         staged.put_app_record(&name, &record)?;
-        Ok(Arc::new(pair))
+        Ok(made)
     }
-}
-
-/// A key whose private half is in the store.
-pub(crate) fn stored_pair(
-    staged: &Staged<'_>,
-    signature_key: &SignatureKey,
-    scheme: SignatureScheme,
-) -> Result<SignatureKeyPair, IdentityError> {
-    let pair = SignatureKeyPair::read(staged, signature_key.as_bytes(), scheme);
-    pair.ok_or(IdentityError::KeyMissing { signature_key: signature_key.clone() })
-}
-
-/// Whether the private half of a key is in the store.
-pub(crate) fn has_key_pair(staged: &Staged<'_>, key: &[u8]) -> bool {
-    let schemes = [SIGNATURE_SCHEME, SignatureScheme::ECDSA_SECP256R1_SHA256];
-    schemes.into_iter().any(|scheme| SignatureKeyPair::read(staged, key, scheme).is_some())
 }
 
 /// The keys that go with a key of the device.
@@ -114,10 +94,13 @@ pub(crate) fn note_declared(
 }
 
 /// Deletes the keys that go with a key of the device, as part of the operation.
-pub(crate) fn delete_leaf_keys(staged: &Staged<'_>, of: &SignatureKey) -> Result<(), StorageError> {
+pub(crate) fn delete_leaf_keys(
+    staged: &Staged<'_>,
+    of: &SignatureKey,
+) -> Result<(), IdentityError> {
     for (name, LeafKeyRecord { signature_scheme, signature_key, .. }) in records_of(staged, of)? {
         if let Ok(scheme) = SignatureScheme::try_from(signature_scheme) {
-            SignatureKeyPair::delete(staged, signature_key.as_bytes(), scheme)?;
+            delete_signing_key(staged, &signature_key, scheme)?;
         }
         staged.remove_app_record(&name);
     }

@@ -199,9 +199,9 @@ impl MlsMembership {
         let old = signer_of(staged, &state, &self.identity)?;
         let mut room = Room::beside(named_members(staged, &self.identity, &state)?, own, &[]);
         let scheme = state.ciphersuite().signature_algorithm();
-        let new = self.identity.keys().pair_or_new(staged, scheme).map_err(refused)?;
+        let new = self.identity.keys().signing_key_or_new(staged, scheme).map_err(refused)?;
         let credential_with_key = self.identity.credential_with(&new);
-        let new = NewSignerBundle { signer: new.as_ref(), credential_with_key };
+        let new = NewSignerBundle { signer: &new, credential_with_key };
         let capabilities = self.identity.capabilities(&provider, Vec::new());
         let leaf = LeafNodeParameters::builder().with_capabilities(capabilities).build();
         let made = state
@@ -210,13 +210,9 @@ impl MlsMembership {
             .force_self_update(true)
             .load_psks(provider.storage())
             .map_err(refused)?
-            .build_with_new_signer(
-                provider.rand(),
-                provider.crypto(),
-                old.as_ref(),
-                new,
-                |proposal| is_taken_up(proposal, own) && room.take(proposal),
-            )
+            .build_with_new_signer(provider.rand(), provider.crypto(), &old, new, |proposal| {
+                is_taken_up(proposal, own) && room.take(proposal)
+            })
             .map_err(refused)?
             .stage_commit(&provider)
             .map_err(refused)?;
@@ -272,7 +268,7 @@ impl MlsMembership {
         let built = shape(state.commit_builder())
             .load_psks(provider.storage())
             .map_err(refused)?
-            .build(provider.rand(), provider.crypto(), signer.as_ref(), take_up)
+            .build(provider.rand(), provider.crypto(), &signer, take_up)
             .map_err(refused)?;
         then(built)
     }

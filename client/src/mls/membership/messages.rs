@@ -120,8 +120,7 @@ impl MlsMembership {
             }
         }
         let signer = signer_of(staged, &state, &self.identity)?;
-        let sealed =
-            state.create_message(&staged.provider(), signer.as_ref(), message).map_err(refused)?;
+        let sealed = state.create_message(&staged.provider(), &signer, message).map_err(refused)?;
         bytes_of(&sealed)
     }
 

@@ -11,7 +11,7 @@ use openmls::{
 use super::record::{PeerRecord, peer_record, peer_records};
 use crate::{
     DeviceIdentity, LeafOwner, PresentedLeaf, Staged, StorageError,
-    mls::{identity::has_key_pair, name_in},
+    mls::{identity::has_signing_key, name_in},
 };
 
 /// A leaf as it is checked.
@@ -69,7 +69,7 @@ impl Leaf<'_> {
         identity: &DeviceIdentity,
     ) -> Result<ResolvedOwner, StorageError> {
         let is_own = self.key == identity.signature_key().as_bytes()
-            || identity.carries(self.credential) && has_key_pair(staged, self.key);
+            || identity.carries(self.credential) && has_signing_key(staged, self.key)?;
         if is_own {
             return Ok(ResolvedOwner::Own);
         }
@@ -115,7 +115,11 @@ impl Leaf<'_> {
                 return Ok(ResolvedOwner::Listed(device, NamedBy::Key));
             }
         }
-        Ok(if has_key_pair(staged, self.key) { ResolvedOwner::Own } else { ResolvedOwner::Unknown })
+        Ok(if has_signing_key(staged, self.key)? {
+            ResolvedOwner::Own
+        } else {
+            ResolvedOwner::Unknown
+        })
     }
 
     /// The name of the leaf's owner: `user/device` where that is known, and otherwise the text in its credential.

@@ -11,7 +11,7 @@ use super::{
     owner::{Leaf, NamedBy, ResolvedOwner},
     record::{PeerRecord, peer_record},
 };
-use crate::{DeviceIdentity, Staged, StorageError, mls::identity::has_key_pair};
+use crate::{DeviceIdentity, Staged, StorageError, mls::identity::has_signing_key};
 
 /// The prefix of the names of the records of groups with members that are not trusted.
 const UNTRUSTED_PREFIX: &str = "untrusted/";
@@ -107,7 +107,7 @@ impl LeafCheck<'_> {
                 return Ok(LeafTrust::Contradicts(LeafContradiction::NamesNoDevice));
             }
         };
-        if device.user() == own.user() && has_key_pair(staged, leaf.key) {
+        if device.user() == own.user() && has_signing_key(staged, leaf.key)? {
             return Ok(LeafTrust::Verified);
         }
         if device == *own && by != NamedBy::User {
