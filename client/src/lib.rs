@@ -155,7 +155,7 @@ pub use keypool_ledger::{
     SystemClock, Timestamp, WelcomeFault,
 };
 pub use keypool_projections::{
-    SuiteCounts, TimelineEntry, directory::Origin,
+    RequiredCapabilities, Requirement, SuiteCounts, TimelineEntry, directory::Origin,
 };
 pub use keypool_transparency::{NoteKey, TreeHash};
 pub use openmls::key_packages::KeyPackageBundle;

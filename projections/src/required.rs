@@ -83,6 +83,15 @@ impl RequiredCapabilities {
 }
 
 impl Requirement {
+    /// Whether every implementation supports it, so that no package lists it (RFC 9420 section 7.2).
+    #[must_use]
+    pub const fn is_default(self) -> bool {
+        matches!(
+            self,
+            Self::Extension(1..=EXTENSION_DEFAULT_MAX) | Self::Proposal(1..=PROPOSAL_DEFAULT_MAX)
+        )
+    }
+
     /// Whether a package meets it. One that was uploaded before capabilities were recorded has those alone that
     /// every implementation has.
     #[must_use]
@@ -91,8 +100,7 @@ impl Requirement {
             facts.capabilities.as_deref().is_some_and(|known| of(known).contains(&number))
         };
         match self {
-            Self::Extension(1..=EXTENSION_DEFAULT_MAX)
-            | Self::Proposal(1..=PROPOSAL_DEFAULT_MAX) => true,
+            _ if self.is_default() => true,
             Self::Extension(number) => lists(|known| &known.extensions, number),
             Self::Proposal(number) => lists(|known| &known.proposals, number),
             Self::Credential(number) => lists(|known| &known.credentials, number),

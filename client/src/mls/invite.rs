@@ -89,7 +89,8 @@ impl<D: DeliveryService> Inviter<'_, D> {
         self.make_at_server(group).await?;
         let resolved = self.resolve(group, &invitees).await?;
         let tokens = self.connection.contact_tokens(self.now)?;
-        let invitation = Invitation::new(group, invitees, resolved, tokens);
+        let required = self.membership.required_capabilities(group)?;
+        let invitation = Invitation::new(group, invitees, resolved, tokens, required);
         let invitation = Invitation { is_automatic, ..invitation };
         let staged = self.store.stage()?;
         prune_on(&staged, self.now)?;

@@ -11,6 +11,7 @@ mod messages;
 mod offers;
 mod read_only;
 mod removals;
+mod requirements;
 mod welcome_attempts;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

@@ -8,7 +8,7 @@ use std::{
 use keypool_client::{
     ClientOptions, CredentialSource, CredentialValidator, GroupError, JoinError, KeyPolicy,
     LeafContradiction, LeafCredential, LeafOwner, LeafTrust, MlsClient, MlsMembership,
-    PackageCheck, PoolConfig, PresentedLeaf, SendError, SkipReason,
+    PackageCheck, PoolConfig, PresentedLeaf, Requirement, SendError, SkipReason,
 };
 use keypool_ledger::GroupId;
 
@@ -210,13 +210,15 @@ fn an_x509_leaf_passes_where_all_list_its_type() {
             Owners(Owners::of(&[(chain.content(), listed("bob/phone"))]).0.clone(), vec![X509]);
         let alice = with_owners(&service, "alice", Arc::new(owners)).await;
         let bob = with_source(&service, "bob/phone", Source::new(chain)).await;
-        // Whoever does not list the type is named, and the others are added.
-        drop(device(&service, "carol", options(&service)).await);
+        // A device that does not list the type is named, and none of its packages is given out for that.
+        let carol = device(&service, "carol", options(&service)).await;
         let friday = group("friday");
         bob.create_group(&friday).unwrap();
         let refused = bob.invite(&friday, ["carol"]).await.unwrap_err();
-        let check = PackageCheck::Group;
-        assert_eq!(why(&refused), &SkipReason::PackageRejected { check });
+        let requirement = Requirement::Credential(X509);
+        assert_eq!(why(&refused), &SkipReason::RequirementUnmet { requirement });
+        let counts = carol.status().await.unwrap().counts;
+        assert_eq!((counts.available, counts.reserved, counts.revoked), (4, 0, 0));
         a_whole_life(&alice, &bob).await;
     });
 }

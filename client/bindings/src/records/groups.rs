@@ -2,9 +2,9 @@
 
 use keypool_client::{
     Code, GroupId, GroupMember, InvitationRecord, InvitationState, Invited, InvitedDevice, Invitee,
-    KeyPackageRef, LeafTrust, NextStep, PackageCheck, PeerDoubt, PoolId, ResumedInvitation,
-    ResumedMessage, ResumedUpdate, Sent, SignatureKey, SkipReason, SkippedInvitee, Timestamp,
-    WelcomeFault,
+    KeyPackageRef, LeafTrust, NextStep, PackageCheck, PeerDoubt, PoolId, Requirement,
+    ResumedInvitation, ResumedMessage, ResumedUpdate, Sent, SignatureKey, SkipReason,
+    SkippedInvitee, Timestamp, WelcomeFault,
 };
 
 use crate::DeviceError;
@@ -73,6 +73,17 @@ pub struct SkippedInvitee {
     pub why: SkipReason,
 }
 
+/// One capability that a group requires, by its number.
+#[uniffi::remote(Enum)]
+pub enum Requirement {
+    /// A type of extensions.
+    Extension(u16),
+    /// A type of proposals.
+    Proposal(u16),
+    /// A type of credentials.
+    Credential(u16),
+}
+
 /// Why somebody was not added to a group.
 #[uniffi::remote(Enum)]
 pub enum SkipReason {
@@ -87,6 +98,11 @@ pub enum SkipReason {
     },
     /// None of their packages has the group's ciphersuite.
     NothingCompatible,
+    /// None of their packages has a capability that the group requires of its members. They need a newer app.
+    RequirementUnmet {
+        /// The first that none of them has.
+        requirement: Requirement,
+    },
     /// They are in the group already. There is nothing to do.
     AlreadyMember,
     /// A package failed a check, and no other could be had.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use keypool_api::{Code, ReserveTarget};
 use keypool_ledger::{GroupId, KeyPackageRef, NameError, PoolId};
+use keypool_projections::Requirement;
 use serde::{Deserialize, Serialize};
 
 use crate::{PackageCheck, PeerDoubt, mls::contacts::ContactTokens};
@@ -65,6 +66,11 @@ pub enum SkipReason {
     },
     /// None of their packages has the group's ciphersuite.
     NothingCompatible,
+    /// None of their packages has a capability that the group requires of its members. They need a newer app.
+    RequirementUnmet {
+        /// The first that none of them has.
+        requirement: Requirement,
+    },
     /// They are in the group already. There is nothing to do.
     AlreadyMember,
     /// A package failed a check, and no other could be had. Unless the fault may be the group's or
@@ -202,6 +208,10 @@ impl fmt::Display for SkipReason {
             Self::NothingCompatible => {
                 f.write_str("no KeyPackage has the ciphersuite of this group")
             }
+            Self::RequirementUnmet { requirement } => write!(
+                f,
+                "no KeyPackage has {requirement}, which this group requires; they need a newer app"
+            ),
             Self::AlreadyMember => f.write_str("in the group already"),
             Self::PackageRejected { check: PackageCheck::Clock } => f.write_str(
                 "the clock of this machine is too far off for MLS to take their KeyPackage; set it, then invite \
@@ -252,6 +262,10 @@ impl fmt::Display for SkippedInvitee {
             SkipReason::NothingCompatible => {
                 write!(f, "{who} has no KeyPackage for this group's ciphersuite")
             }
+            SkipReason::RequirementUnmet { requirement } => write!(
+                f,
+                "{who} has no KeyPackage with {requirement}, which this group requires; {who} needs a newer app"
+            ),
             SkipReason::AlreadyMember => write!(f, "{who} is in the group already"),
             SkipReason::PackageRejected { check: PackageCheck::Clock } => write!(
                 f,
@@ -311,6 +325,7 @@ mod tests {
             SkipReason::UnknownUser,
             SkipReason::InvalidName { said: "the name is too long".to_owned() },
             SkipReason::NothingCompatible,
+            SkipReason::RequirementUnmet { requirement: Requirement::Credential(0xf001) },
             SkipReason::AlreadyMember,
             SkipReason::PackageRejected { check: PackageCheck::Keys },
             SkipReason::ReservationLost { attempts: 3 },
@@ -329,6 +344,7 @@ mod tests {
         not registered at this server; check the name
         the name is too long
         no KeyPackage has the ciphersuite of this group
+        no KeyPackage has credential type 0xf001, which this group requires; they need a newer app
         in the group already
         the KeyPackage failed the check keys, and no other could be had
         3 reservations were lost; invite them again

@@ -4,6 +4,7 @@ use keypool_api::{ClaimRequest, Code, ReserveManyReply, ReserveManyRequest};
 use keypool_ledger::{
     CommandId, GroupId, Hash, KeyPackageRef, PoolId, ReservationId, SignatureKey,
 };
+use keypool_projections::RequiredCapabilities;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -37,6 +38,10 @@ pub(super) struct Invitation {
     /// The contact tokens of this user when the invitation began.
     #[serde(default)]
     pub(super) tokens: ContactTokens,
+    /// The capabilities that the group required of its members when the invitation began; none if nothing in
+    /// particular.
+    #[serde(default)]
+    pub(super) required: Option<RequiredCapabilities>,
     /// Whether this device has made it by itself: for a package that was awaited, or in the place of one that
     /// could not be joined with.
     #[serde(default)]
@@ -112,6 +117,7 @@ impl Invitation {
         invitees: Vec<Invitee>,
         (wanted, missing): (Vec<PendingInvitee>, Vec<SkippedInvitee>),
         tokens: ContactTokens,
+        required: Option<RequiredCapabilities>,
     ) -> Self {
         Self {
             id: Uuid::new_v4(),
@@ -124,6 +130,7 @@ impl Invitation {
             missing,
             step: InvitationStep::Reserving,
             tokens,
+            required,
             is_automatic: false,
         }
     }
@@ -150,7 +157,7 @@ impl Invitation {
             reservation_id: ReservationId(self.derived(&format!("{} claims {part}", self.round))),
             targets: wanted.iter().map(|wanted| wanted.invitee.target(&self.tokens)).collect(),
             ciphersuites: vec![suite],
-            required: None,
+            required: self.required.clone(),
         };
         (request, self.command(&format!("{} reserve {part}", self.round)))
     }
@@ -207,8 +214,11 @@ impl Invitation {
                     self.missing.push(SkippedInvitee { invitee, why });
                 }
                 (code, _) => {
-                    self.missing
-                        .push(SkippedInvitee { invitee, why: SkipReason::of_invitee(code) });
+                    let why = match missing.requirement {
+                        Some(requirement) => SkipReason::RequirementUnmet { requirement },
+                        None => SkipReason::of_invitee(code),
+                    };
+                    self.missing.push(SkippedInvitee { invitee, why });
                 }
             }
         }
