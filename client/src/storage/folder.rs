@@ -1,7 +1,9 @@
 //! Folders that hold private keys: made for their owner alone, and told when they are wider.
 
+#[cfg(unix)]
+use std::fs::File;
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io,
     path::Path,
 };
@@ -23,10 +25,17 @@ pub(super) fn create_private(path: &Path) -> Result<(), StorageError> {
 }
 
 /// Makes the entries of a folder survive a crash of the machine.
+#[cfg(unix)]
 pub(super) fn sync(path: &Path) -> Result<(), StorageError> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(|source| StorageError::Folder { path: path.to_path_buf(), source })
+}
+
+/// Does nothing: on other systems a folder is no file that could be synchronized.
+#[cfg(not(unix))]
+pub(super) fn sync(_path: &Path) -> Result<(), StorageError> {
+    Ok(())
 }
 
 /// Removes a folder with all that is in it, durably, if it is there.
