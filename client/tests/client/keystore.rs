@@ -10,8 +10,8 @@ use std::{
 };
 
 use keypool_client::{
-    BoxError, ClientOpenError, ClientOptions, IdentityError, LocalStore, MlsClient, PoolConfig,
-    SignatureKeystore,
+    BoxError, ClientOpenError, ClientOptions, IdentityError, LeafTrust, LocalStore, MlsClient,
+    PoolConfig, SignatureKeystore,
 };
 use keypool_ledger::{Clock, SignatureKey};
 use openmls_basic_credential::SignatureKeyPair;
@@ -135,6 +135,10 @@ fn keys_of_a_keystore_serve_a_devices_whole_life_and_never_reach_the_store() {
         let next = bob.rotate_key().await.unwrap();
         assert!(keystore.public_keys().contains(&next) && !before.contains(&next));
         for group in [&one, &two] {
+            // The leaf with the key before is still its own.
+            let members = bob.members(group).unwrap();
+            let own = members.iter().find(|member| member.name == "bob/main").unwrap();
+            assert_eq!(own.trust, LeafTrust::Verified);
             they_talk(&alice, &bob, group).await;
             bob.update_keys(group).await.unwrap();
             drop(told(&alice).await);
