@@ -7,7 +7,8 @@ import { groupName, isFinal, keepEvent, notePosted, recordOf, writableGroup } fr
 import type { Context, GroupRecord } from "./context.js";
 import { KeypoolError } from "./errors.js";
 import type { Invited } from "./events.js";
-import { leavesOf, messageBytes, stateText, suite, type ClientState } from "./mls.js";
+import { declareLeafKey } from "./leaf-keys.js";
+import { groupSuite, leavesOf, messageBytes, stateText, type ClientState } from "./mls.js";
 import { judge } from "./peers.js";
 import { freshKey, type Body } from "./server.js";
 import { Staged } from "./store.js";
@@ -77,7 +78,7 @@ async function prepared(staged: Staged, group: string, change: GroupChange): Pro
 async function created(state: ClientState, { proposals }: GroupChange, group: string) {
   try {
     const options = { extraProposals: proposals, ratchetTreeExtension: true };
-    return await createCommit({ state, cipherSuite: await suite(), pskIndex: emptyPskIndex }, options);
+    return await createCommit({ state, cipherSuite: await groupSuite(state), pskIndex: emptyPskIndex }, options);
   } catch (cause) {
     const fact = `MLS does not allow this change of ${groupName(group)}: ${(cause as Error).message}`;
     throw new KeypoolError("invalid_argument", fact, "Leave out the members that are the reason.", { cause });
@@ -98,6 +99,8 @@ async function removedNames(staged: Staged, before: ClientState, after: ClientSt
 // Posts a Commit, and writes what came of it. `late` says that nobody waits for the outcome any more.
 async function post(context: Context, pending: PendingCommit, late: boolean): Promise<void> {
   const { group, key, body, invited } = pending;
+  // The other members hold this device's leaf to the keys that the directory has.
+  await declareLeafKey(context);
   try {
     const { position } = await context.server.post("/groups/{group_id}/commits", body, { key, group });
     await merge(context, pending, position, late);

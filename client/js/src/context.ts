@@ -3,6 +3,7 @@
 import { blake3 } from "@noble/hashes/blake3.js";
 
 import { fromBase64, fromBase64Url, textOf, toBase64, toBase64Url, toHex } from "./bytes.js";
+import type { Capabilities } from "./capabilities.js";
 import type { ServerClock } from "./clock.js";
 import { KeypoolError } from "./errors.js";
 import { eventToStore, type DeviceEvent } from "./events.js";
@@ -16,6 +17,7 @@ export interface Context {
   readonly store: Store;
   readonly server: Server;
   readonly key: DeviceKey;
+  readonly capabilities: Capabilities;
   readonly clock: ServerClock;
   readonly user: string;
   /** `user/device`. */

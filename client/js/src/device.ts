@@ -1,6 +1,7 @@
 // The device: the one object that an app uses.
 
-import { fromBase64, random, toBase64Url, toHex, utf8 } from "./bytes.js";
+import { fromBase64, fromBase64Url, random, toBase64Url, toHex, utf8 } from "./bytes.js";
+import { appTypes } from "./capabilities.js";
 import { ServerClock, type ClockOffset, type KnownTime } from "./clock.js";
 import { joinedGroup, resumeCommits, updateKeys } from "./commits.js";
 import { groupName, groupRecords, idInBody, isFinal, memberGroup, recordOf, type Context } from "./context.js";
@@ -11,86 +12,19 @@ import { invite, resumeInvitations } from "./invite.js";
 import { acknowledge, compareHome, fetchMail, receive } from "./mailbox.js";
 import { acceptMembers, finishLeaving, freshenKeys, leave, membersOf, remove, send, type Sent } from "./messages.js";
 import { newGroup } from "./mls.js";
+import type { AwaitedDevice, DeviceOptions, DeviceStatus, Group, GroupOptions } from "./options.js";
+import type { RegisterOptions, SyncOptions } from "./options.js";
 import { flushOutbox } from "./outbox.js";
 import { forgetPeer, lookUp, peerRecord, safetyNumberOf, toPeer, verifyPeer, type Member, type Peer } from "./peers.js";
-import { availableIn, makeDatedPackage, packagesOf, poolHistory, refreshPool } from "./pool.js";
+import { availableIn, makeDatedPackage, packagesOf, poolHistory, poolSettings, refreshPool } from "./pool.js";
 import type { PoolChange, PoolOptions, Refresh } from "./pool.js";
-import { freshKey, Server, type Fetch } from "./server.js";
 import { deviceRecord, voucherOf, vouchFor, type DeviceRecord } from "./registration.js";
+import { freshKey, Server } from "./server.js";
 import { DeviceKey } from "./signing.js";
 import { ledgerId } from "./note.js";
-import { Staged, type Store } from "./store.js";
+import { Staged } from "./store.js";
+import { CIPHERSUITE, usableSuites, type Ciphersuite } from "./suites.js";
 
-/** How a device is opened. */
-export interface DeviceOptions {
-  /** The store of this device alone: `FileStore` on Node, `IndexedDbStore` in a browser, or the app's own. */
-  store: Store;
-  /** The address of the server: scheme, host and perhaps port. */
-  server: string;
-  /** The user's name. */
-  user: string;
-  /** The device's name among the user's; `main` by default. */
-  device?: string;
-  pool?: PoolOptions;
-  /** The key of the server's ledger from the operator; by default the first one that the server shows. */
-  ledgerKey?: string;
-  /** A `fetch` of the app's own, for a proxy. */
-  fetch?: Fetch;
-  /** The device's clock in Unix milliseconds; `Date.now` by default. */
-  now?: () => number;
-}
-
-/** How a device is registered. */
-export interface RegisterOptions {
-  /** The word of another device of the user, from `vouch`. */
-  voucher?: string;
-  /** The operator's token, where tokens are asked for. */
-  token?: string;
-}
-
-/** How one call of `sync` waits. */
-export interface SyncOptions {
-  /** For how many seconds the server may hold its answer while nothing waits; 0 by default, 30 at most. */
-  waitSeconds?: number;
-  /** Breaks the waiting off. */
-  signal?: AbortSignal;
-}
-
-/** A group of this device. */
-export interface Group {
-  /** The id, for calls: base64url of its bytes. */
-  id: string;
-  /** The name for people. */
-  name: string;
-  epoch: number;
-  /** Whether this device is a member. */
-  active: boolean;
-}
-
-/** A device or user whose packages are waited for. */
-export interface AwaitedDevice {
-  name: string;
-  /** `waiting` for 14 days, `available` now, or `refused` with the `code` of reserving a package. */
-  status: string;
-  code?: string;
-}
-
-/** The state of a device. */
-export interface DeviceStatus {
-  /** How many packages the server can hand out. */
-  available: number;
-  reserved: number;
-  spent: number;
-  lastResort: number;
-  health: string;
-  /** How many packages this device has private keys for. */
-  privateKeys: number;
-  /** How many messages wait to be posted. */
-  queued: number;
-  groups: Group[];
-}
-
-const POOL_MAX = 64;
 const ID_BYTES = 8;
 
 /**
@@ -108,18 +42,16 @@ export class Device {
   private constructor(context: Context, options: DeviceOptions, device: string) {
     this.#context = context;
     this.#name = device;
-    this.#pool = { target: 32, lowWatermark: 8, lastResort: true, ...options.pool };
+    this.#pool = poolSettings(options.pool ?? {}, context.capabilities.ciphersuites);
     this.#ledgerKey = options.ledgerKey;
   }
 
   /** Opens a device. A new store gets a new key. Throws `store_of_another` if the store has another device. */
   static async open(options: DeviceOptions): Promise<Device> {
     const { user, device = "main", store } = options;
-    const { target = 32, lowWatermark = 8 } = options.pool ?? {};
-    if (!(0 <= lowWatermark && lowWatermark < target && target <= POOL_MAX)) {
-      const fact = `a pool cannot have a target of ${target} and a low watermark of ${lowWatermark}`;
-      throw new KeypoolError("invalid_argument", fact, "Choose a target up to 64, and a low watermark below it.");
-    }
+    const ciphersuites = usableSuites(options.ciphersuites ?? [CIPHERSUITE]);
+    const capabilities = { ciphersuites, ...appTypes(options.capabilities) };
+    poolSettings(options.pool ?? {}, ciphersuites);
     return store.exclusive("state", async () => {
       const staged = new Staged(store);
       const record = await deviceRecord(staged, { user, device, server: options.server });
@@ -132,7 +64,8 @@ export class Device {
       await staged.commit();
       const fetch = options.fetch ?? ((url, init) => globalThis.fetch(url, init));
       const server = new Server(options.server, key, clock, fetch);
-      return new Device({ store, server, key, clock, user, name: `${user}/${device}` }, options, device);
+      const context = { store, server, key, capabilities, clock, user, name: `${user}/${device}` };
+      return new Device(context, options, device);
     });
   }
 
@@ -148,10 +81,10 @@ export class Device {
 
   /** Registers the device at the server. Repeating it changes nothing. */
   async register(options: RegisterOptions = {}): Promise<void> {
-    const { user, server } = this.#context;
     const voucher = options.voucher === undefined ? {} : { voucher: voucherOf(options.voucher) };
     const token = options.token === undefined ? {} : { authorization: `Bearer ${options.token}` };
     await this.#alone(async () => {
+      const { user, server } = this.#context;
       await server.post("/devices", { user, device: this.#name, ...voucher }, token);
     });
   }
@@ -176,19 +109,20 @@ export class Device {
     });
   }
 
-  /** Makes a group with this device in it. The id is the name and 16 random digits. */
-  createGroup(name: string): Promise<Group> {
+  /** Makes a group with this device in it. */
+  createGroup(name: string, options: GroupOptions = {}): Promise<Group> {
     return this.#alone(async () => {
       await this.#resume();
-      const bytes = utf8(`${name}~${toHex(random(ID_BYTES))}`);
-      const id = toBase64Url(bytes);
+      const id = options.id ?? toBase64Url(utf8(`${name}~${toHex(random(ID_BYTES))}`));
+      const ciphersuite = this.#suiteOfGroup(options);
       const staged = new Staged(this.#context.store);
-      const [, own] = await makeDatedPackage(this.#context, false);
-      staged.put(recordOf("group", id), joinedGroup(await newGroup(bytes, own, this.#context.key), false));
+      await refuseKnown(staged, id);
+      const [, own] = await makeDatedPackage(this.#context, staged, { ciphersuite, lastResort: false });
+      staged.put(recordOf("group", id), joinedGroup(await newGroup(fromBase64Url(id), own), false));
       staged.put(recordOf("making", id), { id, key: freshKey() });
       await staged.commit();
       await this.#finishMaking();
-      return { id, name, epoch: 0, active: true };
+      return { id, name: groupName(id), epoch: 0, active: true };
     });
   }
 
@@ -282,8 +216,12 @@ export class Device {
     return this.#alone(async () => {
       const { server, store } = this.#context;
       const status = await server.get("/keypackages/status");
+      const ciphersuites = this.#context.capabilities.ciphersuites.map((ciphersuite) => {
+        return { ciphersuite, available: availableIn(status, ciphersuite) };
+      });
       return {
-        available: availableIn(status),
+        available: ciphersuites.reduce((sum, { available }) => sum + available, 0),
+        ciphersuites,
         reserved: status.reserved,
         spent: status.spent,
         lastResort: status.last_resort,
@@ -350,8 +288,18 @@ export class Device {
     return this.#context.store.close();
   }
 
-  #alone<T>(work: () => Promise<T>): Promise<T> {
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
     return this.#context.store.exclusive("state", work);
+  }
+
+  #suiteOfGroup({ ciphersuite }: GroupOptions): Ciphersuite {
+    const [first] = this.#context.capabilities.ciphersuites as [Ciphersuite];
+    const suite = this.#context.capabilities.ciphersuites.find((one) => one === (ciphersuite ?? first));
+    if (suite === undefined) {
+      const fact = `this device does not use the ciphersuite ${ciphersuite}`;
+      throw new KeypoolError("invalid_argument", fact, "Name it among the `ciphersuites` when the device is opened.");
+    }
+    return suite;
   }
 
   #changing<T>(work: () => Promise<T>, offline = false): Promise<T> {
@@ -472,5 +420,14 @@ export class Device {
       staged.put("clock", known);
       await staged.commit();
     }
+  }
+}
+
+// A group is never made in the place of another one of this device.
+async function refuseKnown(staged: Staged, id: string): Promise<void> {
+  const isId = /^[A-Za-z0-9_-]{1,342}$/.test(id);
+  if (!isId || (await staged.get(recordOf("group", id))) !== undefined) {
+    const fact = isId ? `this device has a group ${groupName(id)} already` : `"${id}" is no id of a group`;
+    throw new KeypoolError("invalid_argument", fact, "Draw another id at random, and write it as base64url.");
   }
 }

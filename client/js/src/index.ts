@@ -1,11 +1,13 @@
 /** A device of keypool: see README.md. The stores are in `keypool-client/node` and `keypool-client/browser`. */
 
+export type { AppTypes } from "./capabilities.js";
 export type { ClockOffset } from "./clock.js";
 export { Device } from "./device.js";
-export type { AwaitedDevice, DeviceOptions, DeviceStatus, Group, RegisterOptions, SyncOptions } from "./device.js";
 export { KeypoolError, type LocalCode, type ServerCode } from "./errors.js";
 export type { DeviceEvent, Invited, InvitedDevice, MissingDevice, NumberedEvent } from "./events.js";
 export { MESSAGE_BYTES_MAX, type Sent } from "./messages.js";
+export type { AwaitedDevice, DeviceOptions, DeviceStatus, Group, GroupOptions } from "./options.js";
+export type { RegisterOptions, SyncOptions } from "./options.js";
 export type { Member, Peer, Trust } from "./peers.js";
 export type { PoolChange, PoolOptions, Refresh, RejectedPackage } from "./pool.js";
 export { safetyNumber } from "./safety-number.js";

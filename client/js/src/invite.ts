@@ -1,16 +1,15 @@
 // Invitations: reserve a package of each device, check it, add it by a Commit, and spend it with that Commit.
 
-import { fromBase64 } from "./bytes.js";
 import { commitChange, release, type Claim } from "./commits.js";
 import { idInBody, isFinal, keepEvent, memberGroup, recordOf, writableGroup, type Context } from "./context.js";
-import { registered, type ListedDevice } from "./directory.js";
-import { hasCode, KeypoolError } from "./errors.js";
+import { registered } from "./directory.js";
+import { hasCode } from "./errors.js";
 import type { Invited, MissingDevice } from "./events.js";
 import { receiveWaiting } from "./mailbox.js";
-import { leafOf, leavesOf, packageFault, readPackage, referenceOf, SUITE } from "./mls.js";
-import type { KeyPackage, PackageFault } from "./mls.js";
-import { isLeafOf, judge, lookUp, peerRecord } from "./peers.js";
-import { freshKey, type Reply } from "./server.js";
+import { ciphersuiteOf, leavesOf } from "./mls.js";
+import { judge, lookUp, peerRecord } from "./peers.js";
+import { check, giveBack, type Checked, type Target } from "./reservations.js";
+import { freshKey } from "./server.js";
 import { Staged } from "./store.js";
 
 /** An invitation that has begun. */
@@ -20,23 +19,6 @@ interface Invitation {
   /** The secret id of the reservation: the same one again has the same packages. */
   reservation: string;
 }
-
-/** A device to invite, and its keys by the directory. */
-interface Target {
-  user: string;
-  device: string;
-  listed: ListedDevice;
-}
-
-/** A reserved package that was checked. */
-interface Checked {
-  device: string;
-  keyPackage: KeyPackage;
-  claim: Claim;
-  lastResort: boolean;
-}
-
-type Reservation = Reply<"/keypackages/reserve-many", "post">["reservations"][number];
 
 // How often a Commit is made again after another member was faster.
 const ROUNDS_MAX = 3;
@@ -169,7 +151,9 @@ async function reserve(context: Context, { group, reservation }: Invitation, tar
     return { checked, rejected, absent: [] };
   }
   const named = [...targets.values()].map(({ user, device }) => ({ user, device }));
-  const body = { group_id: idInBody(group), reservation_id: reservation, targets: named, ciphersuites: [SUITE] };
+  const { state } = await memberGroup(new Staged(context.store), group);
+  const ciphersuites = [ciphersuiteOf(state)];
+  const body = { group_id: idInBody(group), reservation_id: reservation, targets: named, ciphersuites };
   const reply = await context.server.post("/keypackages/reserve-many", body);
   const asked = new Map(targets);
   for (const offered of reply.reservations) {
@@ -177,7 +161,7 @@ async function reserve(context: Context, { group, reservation }: Invitation, tar
     const target = asked.get(name);
     // The server may name a device twice, or one that nobody asked for.
     asked.delete(name);
-    const outcome = target === undefined ? "identity" : await check(context, offered, target);
+    const outcome = target === undefined ? "identity" : await check(context, offered, target, ciphersuites);
     if (typeof outcome === "string") {
       rejected.push({ name, code: "package_rejected", reason: outcome });
       await giveBack(context, offered, outcome);
@@ -187,49 +171,6 @@ async function reserve(context: Context, { group, reservation }: Invitation, tar
   }
   const absent = reply.missing.map(({ user, device, code }) => ({ name: device ? `${user}/${device}` : user, code }));
   return { checked, rejected, absent };
-}
-
-// The server is not trusted: the package must be the one it names, and the device's by its credential and its key.
-async function check(context: Context, offered: Reservation, { user, device, listed }: Target) {
-  const keyPackage = decoded(offered.keypackage);
-  if (keyPackage === undefined) {
-    return "encoding";
-  }
-  const { keypackage_ref, reservation_id, last_resort } = offered;
-  if ((await referenceOf(keyPackage)) !== keypackage_ref) {
-    return "reference";
-  }
-  const name = `${user}/${device}`;
-  const leaf = leafOf(keyPackage.leafNode);
-  if (!listed.introduced || !isLeafOf(leaf, name, listed)) {
-    return leaf.claims === name || leaf.claims === user ? "directory" : "identity";
-  }
-  const fault = await packageFault(keyPackage, context.clock.nowS());
-  const claim = { keypackage_ref, reservation_id };
-  return fault ?? { device: name, keyPackage, claim, lastResort: last_resort };
-}
-
-function decoded(text: string): KeyPackage | undefined {
-  try {
-    return readPackage(fromBase64(text));
-  } catch {
-    return undefined;
-  }
-}
-
-// A package that is faulty for everybody is reported, so that the server withdraws it; others are given back.
-async function giveBack(context: Context, offered: Reservation, fault: PackageFault): Promise<void> {
-  const { keypackage_ref, reservation_id } = offered;
-  const claim = { keypackage_ref, reservation_id };
-  if (fault === "clock" || fault === "directory") {
-    await release(context, [claim]);
-    return;
-  }
-  await context.server.post("/keypackages/report", { ...claim, reason: fault }).catch((error: unknown) => {
-    if (!(error instanceof KeypoolError)) {
-      throw error;
-    }
-  });
 }
 
 // Adds devices; after another member's Commit the mailbox is read, and another Commit made.

@@ -9,7 +9,7 @@ import type { Context, GroupRecord } from "./context.js";
 import { Unopenable, type Effect } from "./effect.js";
 import { KeypoolError } from "./errors.js";
 import type { DeviceEvent, Member } from "./events.js";
-import { leavesOf, readMessage, senderOf, stateText, suite } from "./mls.js";
+import { groupSuite, leavesOf, readMessage, senderOf, stateText } from "./mls.js";
 import type { ClientState, Leaf, MLSMessage } from "./mls.js";
 import { judge, judgeAgain, lookUpNew } from "./peers.js";
 import { unreadable, type Reply } from "./server.js";
@@ -200,7 +200,7 @@ async function decrypted({ message, state }: Opening) {
     }
     return "accept";
   };
-  const result = await processMessage(message, state, emptyPskIndex, note, await suite());
+  const result = await processMessage(message, state, emptyPskIndex, note, await groupSuite(state));
   if (sender === undefined) {
     throw new Unopenable("unreadable", "the message has no sender");
   }

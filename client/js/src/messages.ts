@@ -7,7 +7,7 @@ import { commitChange, removals, updateKeys } from "./commits.js";
 import { groupName, recordOf, writableGroup, type Context, type GroupRecord } from "./context.js";
 import { hasCode, KeypoolError } from "./errors.js";
 import { receiveWaiting } from "./mailbox.js";
-import { leavesOf, messageBytes, stateText, suite, type ClientState } from "./mls.js";
+import { groupSuite, leavesOf, messageBytes, stateText, type ClientState } from "./mls.js";
 import { flushOutbox, putIntoOutbox } from "./outbox.js";
 import { judge, type Member } from "./peers.js";
 import { Staged } from "./store.js";
@@ -36,7 +36,7 @@ export async function send(context: Context, group: string, content: string | Ui
   const staged = new Staged(context.store);
   const { record, state } = await writableGroup(staged, group);
   await refuseUntrusted(staged, record, state);
-  const { newState, privateMessage } = await createApplicationMessage(state, bytes, await suite());
+  const { newState, privateMessage } = await createApplicationMessage(state, bytes, await groupSuite(state));
   staged.put(recordOf("group", group), { ...record, state: stateText(newState) });
   const sealed = messageBytes({ version: "mls10", wireformat: "mls_private_message", privateMessage });
   const name = await putIntoOutbox(staged, group, sealed);
@@ -143,7 +143,7 @@ export async function leave(context: Context, group: string): Promise<void> {
   if (leavesOf(state).size > 1) {
     const removed = state.privatePath.leafIndex;
     const proposal = { proposalType: "remove" as const, remove: { removed } };
-    const { message } = await createProposal(state, false, proposal, await suite());
+    const { message } = await createProposal(state, false, proposal, await groupSuite(state));
     await putIntoOutbox(staged, group, messageBytes(message));
   }
   staged.put(recordOf("group", group), { ...record, state: "", active: false });

@@ -8,8 +8,6 @@ import {
   encodeGroupState,
   encodeMlsMessage,
   generateKeyPackageWithKey,
-  getCiphersuiteFromName,
-  getCiphersuiteImpl,
   joinGroup,
   type CiphersuiteImpl,
   type ClientState,
@@ -22,31 +20,29 @@ import {
 } from "ts-mls";
 import { defaultClientConfig } from "ts-mls/clientConfig.js";
 import { encodeCredential } from "ts-mls/credential.js";
-import { greaseCapabilities } from "ts-mls/grease.js";
 import { decodeKeyPackage, encodeKeyPackage, makeKeyPackageRef, verifyKeyPackage } from "ts-mls/keyPackage.js";
 import { verifyLeafNodeSignatureKeyPackage } from "ts-mls/leafNode.js";
 import { decryptSenderData } from "ts-mls/privateMessage.js";
 
 import { fromBase64, textOf, toBase64, toBase64Url, toHex, utf8, type Bytes } from "./bytes.js";
-import type { DeviceKey } from "./signing.js";
+import { LAST_RESORT, listed, type Capabilities } from "./capabilities.js";
+import type { LeafKey } from "./leaf-keys.js";
+import { suiteName, suiteNumber, suiteOf, type Ciphersuite } from "./suites.js";
 
-export type { CiphersuiteImpl, ClientState, KeyPackage, MLSMessage, Welcome };
+export type { ClientState, KeyPackage, MLSMessage, Welcome };
 
-/** The number of the ciphersuite of this library's groups: the signature key is Ed25519, as that of requests. */
-export const SUITE = 1;
-const SUITE_NAME = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519";
-// The extension that marks a package of last resort (draft-ietf-mls-extensions).
-const LAST_RESORT = 0x000a;
+/** The implementation of a group's ciphersuite. Throws an `Error` for a ciphersuite that no device of this library uses. */
+export function groupSuite({ groupContext }: Pick<ClientState, "groupContext">): Promise<CiphersuiteImpl> {
+  return suiteOf(groupContext.cipherSuite);
+}
 
-// All a package needs to list, and every GREASE value (RFC 9420 section 13.5): readers must ignore these.
-const CAPABILITIES = greaseCapabilities(
-  { probabilityPerGreaseValue: 1 },
-  { versions: ["mls10"], ciphersuites: [SUITE_NAME], extensions: [LAST_RESORT], proposals: [], credentials: ["basic"] },
-);
-
-/** The implementation of the ciphersuite. */
-export function suite(): Promise<CiphersuiteImpl> {
-  return getCiphersuiteImpl(getCiphersuiteFromName(SUITE_NAME));
+/** The number of a group's ciphersuite. Throws an `Error` for one that no device of this library uses. */
+export function ciphersuiteOf({ groupContext }: Pick<ClientState, "groupContext">): Ciphersuite {
+  const ciphersuite = suiteNumber(groupContext.cipherSuite);
+  if (ciphersuite === undefined) {
+    throw new Error(`the group has the ciphersuite ${groupContext.cipherSuite}`);
+  }
+  return ciphersuite;
 }
 
 /** A package and its private keys, as the store has them. */
@@ -56,6 +52,10 @@ export interface StoredPackage {
   /** The private keys: of the Welcome, and of the leaf, base64. */
   initKey: string;
   leafKey: string;
+  /** The private key that has signed it, base64; the device's if it is left out. */
+  signatureKey?: string;
+  /** The number of its ciphersuite; 1 if it is left out. */
+  ciphersuite?: Ciphersuite;
   /** The end of its lifetime, in Unix seconds. */
   notAfterS: number;
   /** When it was made, in Unix seconds. */
@@ -69,26 +69,42 @@ export interface StoredPackage {
   joined?: string[];
 }
 
-/** Makes a package of a device with a lifetime in Unix seconds. Returns it under its reference. */
+/** The shape of a package to make. */
+export interface PackageShape {
+  ciphersuite: Ciphersuite;
+  lastResort: boolean;
+}
+
+/** The owner of a package to make. */
+export interface PackageOwner {
+  /** `user/device`. */
+  name: string;
+  /** The key that signs the package. */
+  leafKey: LeafKey;
+  capabilities: Capabilities;
+}
+
+/** Makes a package with a lifetime in Unix seconds. Returns it under its reference. */
 export async function makePackage(
-  identity: string,
-  key: DeviceKey,
+  { name, leafKey, capabilities }: PackageOwner,
+  { ciphersuite, lastResort }: PackageShape,
   { notBeforeS, notAfterS, madeAtS }: { notBeforeS: number; notAfterS: number; madeAtS: number },
-  lastResort: boolean,
 ): Promise<[string, StoredPackage]> {
   const marks = lastResort ? [{ extensionType: LAST_RESORT, extensionData: new Uint8Array() }] : [];
   const { publicPackage, privatePackage } = await generateKeyPackageWithKey(
-    { credentialType: "basic", identity: utf8(identity) },
-    CAPABILITIES,
+    { credentialType: "basic", identity: utf8(name) },
+    listed(capabilities),
     { notBefore: BigInt(notBeforeS), notAfter: BigInt(notAfterS) },
     marks,
-    { signKey: key.secret, publicKey: key.publicKey },
-    await suite(),
+    { signKey: leafKey.secret, publicKey: leafKey.publicKey },
+    await suiteOf(suiteName(ciphersuite)),
   );
   const stored = {
     keyPackage: toBase64(encodeKeyPackage(publicPackage)),
     initKey: toBase64(privatePackage.initPrivateKey),
     leafKey: toBase64(privatePackage.hpkePrivateKey),
+    signatureKey: toBase64(leafKey.secret),
+    ciphersuite,
     notAfterS,
     madeAtS,
     lastResort,
@@ -97,9 +113,9 @@ export async function makePackage(
   return [await referenceOf(publicPackage), stored];
 }
 
-/** The reference of a package (RFC 9420 section 5.2), hexadecimal. */
+/** The reference of a package (RFC 9420 section 5.2), hexadecimal. Throws an `Error` for an unknown ciphersuite. */
 export async function referenceOf(keyPackage: KeyPackage): Promise<string> {
-  return toHex(await makeKeyPackageRef(keyPackage, (await suite()).hash));
+  return toHex(await makeKeyPackageRef(keyPackage, (await suiteOf(keyPackage.cipherSuite)).hash));
 }
 
 /** Reads a package as its owner has uploaded it, bare or in an MLSMessage; `undefined` if the bytes are no package. */
@@ -136,10 +152,7 @@ export function messageBytes(message: MLSMessage): string {
 
 /** Why a package cannot be added; `undefined` if it can. `nowS` is the time in Unix seconds. */
 export async function packageFault(keyPackage: KeyPackage, nowS: number): Promise<PackageFault | undefined> {
-  const { signature } = await suite();
-  if (keyPackage.version !== "mls10" || keyPackage.cipherSuite !== SUITE_NAME) {
-    return "ciphersuite";
-  }
+  const { signature } = await suiteOf(keyPackage.cipherSuite);
   const { leafNode } = keyPackage;
   const areSigned =
     (await verifyKeyPackage(keyPackage, signature)) && (await verifyLeafNodeSignatureKeyPackage(leafNode, signature));
@@ -208,24 +221,28 @@ export function stateOf(text: string): ClientState {
 }
 
 /** Makes the state of a group with one member: a package of this device that nobody else has. */
-export async function newGroup(id: Bytes, stored: StoredPackage, key: DeviceKey): Promise<ClientState> {
-  const { publicPackage, privatePackage } = both(stored, key);
-  return createGroup(id, publicPackage, privatePackage, [], await suite());
+export async function newGroup(id: Bytes, stored: StoredPackage): Promise<ClientState> {
+  const { publicPackage, privatePackage } = both(stored);
+  return createGroup(id, publicPackage, privatePackage, [], await suiteOf(publicPackage.cipherSuite));
 }
 
-/** Joins a group by the package a Welcome is for. Throws an `MlsError`. */
-export async function joined(welcome: Welcome, stored: StoredPackage, key: DeviceKey): Promise<ClientState> {
-  const { publicPackage, privatePackage } = both(stored, key);
-  return joinGroup(welcome, publicPackage, privatePackage, emptyPskIndex, await suite());
+/**
+ * Joins a group by the package a Welcome is for. `secret` is the device's private key. Throws an `Error` if it can
+ * never be opened.
+ */
+export async function joined(welcome: Welcome, stored: StoredPackage, secret: Bytes): Promise<ClientState> {
+  const { publicPackage, privatePackage } = both(stored, secret);
+  return joinGroup(welcome, publicPackage, privatePackage, emptyPskIndex, await suiteOf(publicPackage.cipherSuite));
 }
 
-function both(stored: StoredPackage, key: DeviceKey): { publicPackage: KeyPackage; privatePackage: PrivateKeyPackage } {
+function both(stored: StoredPackage, secret?: Bytes): { publicPackage: KeyPackage; privatePackage: PrivateKeyPackage } {
   const publicPackage = readPackage(fromBase64(stored.keyPackage));
-  if (publicPackage === undefined) {
+  const signaturePrivateKey = stored.signatureKey === undefined ? secret : fromBase64(stored.signatureKey);
+  if (publicPackage === undefined || signaturePrivateKey === undefined) {
     throw new Error("no package");
   }
   const [initPrivateKey, hpkePrivateKey] = [fromBase64(stored.initKey), fromBase64(stored.leafKey)];
-  return { publicPackage, privatePackage: { initPrivateKey, hpkePrivateKey, signaturePrivateKey: key.secret } };
+  return { publicPackage, privatePackage: { initPrivateKey, hpkePrivateKey, signaturePrivateKey } };
 }
 
 /**
@@ -239,6 +256,6 @@ export async function senderOf(message: PrivateMessage, state: ClientState): Pro
   if (secret === undefined) {
     return undefined;
   }
-  const data = await decryptSenderData(message, secret, await suite());
+  const data = await decryptSenderData(message, secret, await groupSuite(state));
   return data === undefined ? undefined : leavesOf(past ?? state).get(data.leafIndex);
 }

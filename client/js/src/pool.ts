@@ -2,14 +2,16 @@
 
 import type { ClockOffset } from "./clock.js";
 import type { Context } from "./context.js";
-import { hasCode } from "./errors.js";
-import { makePackage, SUITE, type StoredPackage } from "./mls.js";
+import { hasCode, KeypoolError } from "./errors.js";
+import { declareLeafKey, leafKeyOf } from "./leaf-keys.js";
+import { makePackage, type PackageShape, type StoredPackage } from "./mls.js";
 import type { Reply } from "./server.js";
 import { Staged } from "./store.js";
+import { CIPHERSUITE, type Ciphersuite } from "./suites.js";
 
-/** The settings of a pool. */
+/** The settings of a pool. Each is for the packages of one ciphersuite. */
 export interface PoolOptions {
-  /** Up to how many packages the pool is filled; 32 by default, 64 at most. */
+  /** Up to how many packages the pool is filled; 32 by default, or what fits. All ciphersuites have 64 at most. */
   target?: number;
   /** A pool with this many packages to hand out, or fewer, is filled; 8 by default. */
   lowWatermark?: number;
@@ -29,6 +31,8 @@ export interface RejectedPackage {
 export interface Refresh {
   /** The packages that the server has now and had not before, by reference. */
   uploaded: string[];
+  /** How many of them are single-use ones. */
+  created: number;
   rejected: RejectedPackage[];
   /** Packages that were withdrawn: last resorts that were used or are old, and those whose private keys are lost. */
   withdrawn: string[];
@@ -47,6 +51,9 @@ export interface Refresh {
   unintroducedDevices: string[];
 }
 
+const TARGET = 32;
+const LOW_WATERMARK = 8;
+const TARGETS_MAX = 64;
 const HOUR_S = 3600;
 const DAY_S = 24 * HOUR_S;
 const LIFETIME_S = 14 * DAY_S;
@@ -57,6 +64,21 @@ const BACKDATED_S = DAY_S;
 const USED_KEYS_S = DAY_S;
 const UPLOAD_MAX = 64;
 const RECONCILE_MAX = 256;
+
+/** The settings of a pool, each with its default where it is left out. Throws `invalid_argument`. */
+export function poolSettings(options: PoolOptions, ciphersuites: Ciphersuite[]): Required<PoolOptions> {
+  const fitting = Math.min(TARGET, Math.floor(TARGETS_MAX / ciphersuites.length));
+  const { target = fitting, lowWatermark = LOW_WATERMARK, lastResort = true } = options;
+  if (!(0 <= lowWatermark && lowWatermark < target && target * ciphersuites.length <= TARGETS_MAX)) {
+    const fact = `a pool of ${ciphersuites.length} ciphersuites cannot have a target of ${target} and a low watermark of ${lowWatermark}`;
+    throw new KeypoolError(
+      "invalid_argument",
+      fact,
+      `Choose targets up to ${TARGETS_MAX} together, and a low watermark below the target.`,
+    );
+  }
+  return { target, lowWatermark, lastResort };
+}
 
 /** The server's view of a pool. */
 export type PoolStatus = Reply<"/keypackages/status", "get">;
@@ -74,17 +96,22 @@ export async function packagesOf(staged: Staged): Promise<Packages> {
   return packages;
 }
 
-/** Makes a package for a device, dated by the server's time. */
-export function makeDatedPackage(context: Context, lastResort: boolean): Promise<[string, StoredPackage]> {
-  const madeAtS = context.clock.nowS();
+/** Makes a package, dated by the server's time, as part of an operation. */
+export async function makeDatedPackage(
+  { clock, name, capabilities, key }: Context,
+  staged: Staged,
+  shape: PackageShape,
+): Promise<[string, StoredPackage]> {
+  const madeAtS = clock.nowS();
   const notBeforeS = madeAtS - BACKDATED_S;
-  const notAfterS = notBeforeS + HOUR_S + (lastResort ? LAST_RESORT_LIFETIME_S : LIFETIME_S);
-  return makePackage(context.name, context.key, { notBeforeS, notAfterS, madeAtS }, lastResort);
+  const notAfterS = notBeforeS + HOUR_S + (shape.lastResort ? LAST_RESORT_LIFETIME_S : LIFETIME_S);
+  const leafKey = await leafKeyOf(staged, key, shape.ciphersuite);
+  return makePackage({ name, leafKey, capabilities }, shape, { notBeforeS, notAfterS, madeAtS });
 }
 
-/** The number of packages to hand out, by a status. */
-export function availableIn(status: Pick<PoolStatus, "suites">): number {
-  return status.suites?.find(({ ciphersuite }) => ciphersuite === SUITE)?.available ?? 0;
+/** The number of packages of a ciphersuite to hand out, by a status. */
+export function availableIn(status: Pick<PoolStatus, "suites">, ciphersuite: Ciphersuite): number {
+  return status.suites?.find((suite) => suite.ciphersuite === ciphersuite)?.available ?? 0;
 }
 
 /** Compares both sides, and fills the pool by its status. Throws a `KeypoolError`; the next call goes on. */
@@ -93,19 +120,33 @@ export async function refreshPool(
   options: Required<PoolOptions>,
   status: PoolStatus,
 ): Promise<Omit<Refresh, "clock" | "unintroducedDevices">> {
+  const { ciphersuites } = context.capabilities;
   const deleted = await deleteExpired(context);
   const compared = await compare(context);
-  const lastResort = options.lastResort ? await dueLastResort(context, compared.live) : { make: false, withdraw: [] };
+  const lastResort = options.lastResort ? await dueLastResorts(context, compared.live) : { make: [], withdraw: [] };
   const { old, isRunning } = await copiesOf(context, compared.keysLost);
   const { withdrawn, pool } = await withdraw(context, [...old, ...lastResort.withdraw]);
-  const available = availableIn(pool ?? status);
-  const isLow = available + compared.toUpload.length <= options.lowWatermark;
-  const missing = isLow ? options.target - available - compared.toUpload.length : 0;
-  const made = await make(context, Math.max(0, missing), lastResort.make);
+  const packages = await packagesOf(new Staged(context.store));
+  const shapes: PackageShape[] = lastResort.make.map((ciphersuite) => ({ ciphersuite, lastResort: true }));
+  for (const ciphersuite of ciphersuites) {
+    const isOne = (one?: StoredPackage) => one && !one.lastResort && suiteOfPackage(one) === ciphersuite;
+    const toUpload = compared.toUpload.filter((reference) => isOne(packages.get(reference))).length;
+    const there = availableIn(pool ?? status, ciphersuite) + toUpload;
+    const missing = there <= options.lowWatermark ? options.target - there : 0;
+    shapes.unshift(...Array<PackageShape>(missing).fill({ ciphersuite, lastResort: false }));
+  }
+  const made = await make(context, shapes);
+  await declareLeafKey(context);
   const { uploaded, rejected } = await upload(context, [...compared.toUpload, ...made]);
   const singles = uploaded.filter(({ stored }) => !stored.lastResort).length;
+  const before = ciphersuites.map((ciphersuite) => availableIn(pool ?? status, ciphersuite));
+  const available = before.reduce((sum, count) => sum + count, singles);
   const references = uploaded.map(({ reference }) => reference);
-  return { uploaded: references, rejected, withdrawn, otherCopy: isRunning, deleted, available: available + singles };
+  return { uploaded: references, created: singles, rejected, withdrawn, otherCopy: isRunning, deleted, available };
+}
+
+function suiteOfPackage({ ciphersuite = CIPHERSUITE }: StoredPackage): Ciphersuite {
+  return ciphersuite;
 }
 
 // Tells packages whose keys are lost from those of another copy of this store that may be running.
@@ -176,7 +217,10 @@ async function compare(context: Context): Promise<Comparison> {
 }
 
 // A last resort is replaced after its first use, and at half its life.
-async function dueLastResort(context: Context, live: Set<string>): Promise<{ make: boolean; withdraw: string[] }> {
+async function dueLastResorts(
+  context: Context,
+  live: Set<string>,
+): Promise<{ make: Ciphersuite[]; withdraw: string[] }> {
   const nowS = context.clock.nowS();
   const all = [...(await packagesOf(new Staged(context.store)))].filter(([, { lastResort }]) => lastResort);
   const isGood = ([reference, { usedAtS, madeAtS, uploaded }]: [string, StoredPackage]): boolean =>
@@ -185,15 +229,17 @@ async function dueLastResort(context: Context, live: Set<string>): Promise<{ mak
     .filter((one) => !isGood(one))
     .map(([reference]) => reference)
     .filter((one) => live.has(one));
-  return { make: !all.some(isGood), withdraw };
+  const good = all.filter(isGood).map(([, stored]) => suiteOfPackage(stored));
+  const make = context.capabilities.ciphersuites.filter((ciphersuite) => !good.includes(ciphersuite));
+  return { make, withdraw };
 }
 
 // The private keys are durable before anybody can be given a package.
-async function make(context: Context, count: number, lastResort: boolean): Promise<string[]> {
+async function make(context: Context, shapes: PackageShape[]): Promise<string[]> {
   const staged = new Staged(context.store);
   const references: string[] = [];
-  for (const isLast of [...Array<boolean>(count).fill(false), ...(lastResort ? [true] : [])]) {
-    const [reference, stored] = await makeDatedPackage(context, isLast);
+  for (const shape of shapes) {
+    const [reference, stored] = await makeDatedPackage(context, staged, shape);
     staged.put(`package/${reference}`, stored);
     references.push(reference);
   }

@@ -2,9 +2,9 @@
 
 import { toBase64 } from "./bytes.js";
 import type { Context } from "./context.js";
-import { statementLines } from "./directory.js";
 import { KeypoolError } from "./errors.js";
-import { DeviceKey, proofOf } from "./signing.js";
+import { DeviceKey } from "./signing.js";
+import { groundsOf, signStatement } from "./statements.js";
 import type { Staged } from "./store.js";
 
 /** A device in its store. */
@@ -16,8 +16,6 @@ export interface DeviceRecord {
   secret: string;
   ledgerKey?: string;
 }
-
-const VOUCHER_GOOD_FOR_S = 300;
 
 /** The record of a device in its store, made with a new key if there is none. Throws `store_of_another`. */
 export async function deviceRecord(
@@ -53,8 +51,8 @@ export function voucherOf(word: string): { keyid: string; head: string; until: n
 /** Signs a voucher for another device of the user, good for five minutes and for the user's present devices. */
 export async function vouchFor(context: Context, device: string, key: string): Promise<string> {
   const { server, user, key: own, clock } = context;
-  const reply = await server.get(`/users/${user}/devices` as "/users/{user}/devices");
-  const untilS = clock.nowS() + VOUCHER_GOOD_FOR_S;
-  const lines = statementLines("vouch", [reply.ledger, `${user}/${device}`, own.id, key, reply.head, untilS]);
-  return [own.id, reply.head, untilS, await proofOf(own, lines)].join(".");
+  const grounds = await groundsOf(server, user, clock.nowS());
+  const voucher = { kind: "vouch", device: `${user}/${device}`, agreed: key };
+  const { head, until, proof } = await signStatement(grounds, own, voucher);
+  return [own.id, head, until, proof].join(".");
 }

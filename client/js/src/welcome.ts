@@ -7,7 +7,7 @@ import { fromBase64, toBase64Url, toHex } from "./bytes.js";
 import { joinedGroup } from "./commits.js";
 import { recordOf, type Context, type GroupRecord } from "./context.js";
 import { Unopenable, type Effect } from "./effect.js";
-import { joined, leavesOf, suite } from "./mls.js";
+import { groupSuite, joined, leavesOf } from "./mls.js";
 import type { ClientState, Leaf, MLSMessage, StoredPackage, Welcome } from "./mls.js";
 import { judge, lookUpNew } from "./peers.js";
 import type { Staged } from "./store.js";
@@ -31,11 +31,11 @@ export async function openWelcome(
   if (stored.joined?.includes(digest)) {
     throw new Unopenable("unreadable", "the Welcome was used before");
   }
-  const state = await joined(welcome, stored, context.key);
+  const state = await joined(welcome, stored, context.key.secret);
   await refuseOther(staged, state, group);
   const leaves = leavesOf(state);
   await lookUpNew(staged, context.server, [...leaves.values()], context.clock.nowMs());
-  const inviter = await judge(staged, leaves.get(await signerOf(welcome, reference, stored)) as Leaf);
+  const inviter = await judge(staged, leaves.get(await signerOf(welcome, reference, stored, state)) as Leaf);
   if (inviter.trust === "contradicts") {
     return { events: [{ kind: "invitationRefused", group, inviter }], failed: "untrusted" };
   }
@@ -75,8 +75,13 @@ function useUp(context: Context, staged: Staged, reference: string, stored: Stor
 }
 
 // The leaf that has signed a Welcome's group: ts-mls has checked the signature, and does not say whose it is.
-async function signerOf(welcome: Welcome, reference: string, stored: StoredPackage): Promise<number> {
-  const impl = await suite();
+async function signerOf(
+  welcome: Welcome,
+  reference: string,
+  stored: StoredPackage,
+  state: ClientState,
+): Promise<number> {
+  const impl = await groupSuite(state);
   const key = await impl.hpke.importPrivateKey(fromBase64(stored.initKey));
   const ref = Uint8Array.from(reference.match(/../g) ?? [], (digits) => parseInt(digits, 16));
   const secrets = await decryptGroupSecrets(key, ref, welcome, impl.hpke);

@@ -12,7 +12,7 @@ import {
 } from "ts-mls";
 
 import { emptyList, follow, headOf } from "../dist/directory.js";
-import { messageBytes, readPackage, referenceOf, stateOf, suite } from "../dist/mls.js";
+import { groupSuite, messageBytes, readPackage, referenceOf, stateOf } from "../dist/mls.js";
 import { eventsOf, nextEvent, openDevice, readyDevice, startProxy, startServer } from "./harness.js";
 
 // Two devices behind a proxy. `proxy.lie` changes answers.
@@ -236,7 +236,7 @@ test("nobody joins a group from outside, even with all that a member could tell"
   // A GroupInfo of Bob's own state, by which somebody who is no member makes an external Commit.
   const [name] = await bob.store.list("group/");
   const state = stateOf(JSON.parse(await bob.store.get(name)).state);
-  const impl = await suite();
+  const impl = await groupSuite(state);
   const info = await createGroupInfoWithExternalPubAndRatchetTree(state, [], impl);
   const identity = new TextEncoder().encode("mallory/main");
   const { publicPackage, privatePackage } = await generateKeyPackage(
