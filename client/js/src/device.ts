@@ -1,7 +1,7 @@
 // The device: the one object that an app uses.
 
 import { fromBase64, fromBase64Url, random, toBase64Url, toHex, utf8 } from "./bytes.js";
-import { appTypes } from "./capabilities.js";
+import { appTypes, requiring } from "./capabilities.js";
 import { ServerClock, type ClockOffset, type KnownTime } from "./clock.js";
 import { joinedGroup, resumeCommits, updateKeys } from "./commits.js";
 import { groupName, groupRecords, idInBody, isFinal, memberGroup, recordOf, type Context } from "./context.js";
@@ -117,8 +117,9 @@ export class Device {
       const ciphersuite = this.#suiteOfGroup(options);
       const staged = new Staged(this.#context.store);
       await refuseKnown(staged, id);
+      const extensions = requiring(options.required, this.#context.capabilities);
       const [, own] = await makeDatedPackage(this.#context, staged, { ciphersuite, lastResort: false });
-      staged.put(recordOf("group", id), joinedGroup(await newGroup(fromBase64Url(id), own), false));
+      staged.put(recordOf("group", id), joinedGroup(await newGroup(fromBase64Url(id), own, extensions), false));
       staged.put(recordOf("making", id), { id, key: freshKey() });
       await staged.commit();
       await this.#finishMaking();

@@ -1,5 +1,6 @@
 // Invitations: reserve a package of each device, check it, add it by a Commit, and spend it with that Commit.
 
+import { requirementsOf } from "./capabilities.js";
 import { commitChange, release, type Claim } from "./commits.js";
 import { idInBody, isFinal, keepEvent, memberGroup, recordOf, writableGroup, type Context } from "./context.js";
 import { registered } from "./directory.js";
@@ -153,7 +154,9 @@ async function reserve(context: Context, { group, reservation }: Invitation, tar
   const named = [...targets.values()].map(({ user, device }) => ({ user, device }));
   const { state } = await memberGroup(new Staged(context.store), group);
   const ciphersuites = [ciphersuiteOf(state)];
-  const body = { group_id: idInBody(group), reservation_id: reservation, targets: named, ciphersuites };
+  const required = requirementsOf(state);
+  const needs = { ciphersuites, ...(required === undefined ? {} : { required }) };
+  const body = { group_id: idInBody(group), reservation_id: reservation, targets: named, ...needs };
   const reply = await context.server.post("/keypackages/reserve-many", body);
   const asked = new Map(targets);
   for (const offered of reply.reservations) {
@@ -169,7 +172,10 @@ async function reserve(context: Context, { group, reservation }: Invitation, tar
       checked.push(outcome);
     }
   }
-  const absent = reply.missing.map(({ user, device, code }) => ({ name: device ? `${user}/${device}` : user, code }));
+  const absent = reply.missing.map(({ user, device, code, requirement }) => {
+    const reason = Object.entries(requirement ?? {}).map(([kind, type]) => `${kind} ${type}`)[0];
+    return { name: device ? `${user}/${device}` : user, code, ...(reason === undefined ? {} : { reason }) };
+  });
   return { checked, rejected, absent };
 }
 

@@ -11,6 +11,7 @@ import {
   joinGroup,
   type CiphersuiteImpl,
   type ClientState,
+  type Extension,
   type KeyPackage,
   type LeafNode,
   type MLSMessage,
@@ -221,9 +222,9 @@ export function stateOf(text: string): ClientState {
 }
 
 /** Makes the state of a group with one member: a package of this device that nobody else has. */
-export async function newGroup(id: Bytes, stored: StoredPackage): Promise<ClientState> {
+export async function newGroup(id: Bytes, stored: StoredPackage, extensions: Extension[]): Promise<ClientState> {
   const { publicPackage, privatePackage } = both(stored);
-  return createGroup(id, publicPackage, privatePackage, [], await suiteOf(publicPackage.cipherSuite));
+  return createGroup(id, publicPackage, privatePackage, extensions, await suiteOf(publicPackage.cipherSuite));
 }
 
 /**

@@ -50,6 +50,8 @@ export interface GroupOptions {
   id?: string;
   /** The ciphersuite, one of the device's; the first of these by default. */
   ciphersuite?: number;
+  /** The types of extensions and proposals that each member has to handle, all of them among the `capabilities`. */
+  required?: AppTypes;
 }
 
 /** A group of this device. */

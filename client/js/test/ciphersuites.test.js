@@ -1,9 +1,12 @@
-// Other ciphersuites than the first.
+// Other ciphersuites than the first, and what a group requires of its members.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { nextEvent, openDevice, readyDevice, startServer } from "./harness.js";
+import { eventsOf, nextEvent, openDevice, readyDevice, startServer } from "./harness.js";
+
+const APP_EXTENSION = 0xf0a1;
+const APP_PROPOSAL = 0xf0a2;
 
 for (const ciphersuite of [2, 3]) {
   test(`two devices of ciphersuite ${ciphersuite} alone are in one group and talk, also after a restart`, async (t) => {
@@ -62,6 +65,46 @@ test("ciphersuites that no device can use are refused when it is opened", async 
   }
   const tooMany = { ciphersuites: [1, 2, 3], pool: { target: 32 } };
   await assert.rejects(openDevice(t, server, "bob", tooMany), { code: "invalid_argument" });
+});
+
+test("a device that lacks what the group requires is not handed out, and one that has it joins", async (t) => {
+  const server = await startServer(t);
+  const capabilities = { extensions: [APP_EXTENSION], proposals: [APP_PROPOSAL] };
+  const alice = await readyDevice(t, server, "alice", { capabilities });
+  const bob = await readyDevice(t, server, "bob");
+  const carol = await readyDevice(t, server, "carol", { capabilities });
+  const dave = await readyDevice(t, server, "dave", { capabilities: { extensions: [APP_EXTENSION] } });
+  const { id } = await alice.createGroup("friday", { required: capabilities });
+  const { invited, missing } = await alice.invite(id, ["bob", "carol", "dave"]);
+  assert.deepEqual(
+    invited.map(({ device }) => device),
+    ["carol/main"],
+  );
+  assert.deepEqual(missing, [
+    { name: "bob/main", code: "requirement_unmet", reason: `extension ${APP_EXTENSION}` },
+    { name: "dave/main", code: "requirement_unmet", reason: `proposal ${APP_PROPOSAL}` },
+  ]);
+  for (const device of [bob, dave]) {
+    assert.equal((await device.status()).available, 32);
+  }
+  // A member that has joined requires the same.
+  await nextEvent(carol, "joined");
+  assert.equal((await carol.invite(id, ["bob"])).missing[0].code, "requirement_unmet");
+  await carol.send(id, "here I am");
+  assert.equal((await nextEvent(alice, "message")).text, "here I am");
+  assert.deepEqual(await eventsOf(bob), []);
+});
+
+test("a group requires nothing that its maker does not handle, and no numbers of default types", async (t) => {
+  const server = await startServer(t);
+  const alice = await readyDevice(t, server, "alice", { capabilities: { extensions: [APP_EXTENSION] } });
+  for (const required of [{ extensions: [0xf0a3] }, { proposals: [APP_PROPOSAL] }, { extensions: [3] }]) {
+    await assert.rejects(alice.createGroup("friday", { required }), { code: "invalid_argument" });
+  }
+  assert.deepEqual(await alice.groups(), []);
+  await assert.rejects(openDevice(t, server, "bob", { capabilities: { extensions: [70_000] } }), {
+    code: "invalid_argument",
+  });
 });
 
 test("a group has the id that the app names, and never takes the place of another", async (t) => {
