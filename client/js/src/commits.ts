@@ -1,14 +1,24 @@
 // Commits: made, stored, posted, and merged once the server has taken them.
 
-import { createCommit, emptyPskIndex, type Proposal } from "ts-mls";
+import type { CreateCommitResult, Proposal } from "ts-mls";
 
 import { toBase64Url } from "./bytes.js";
 import { groupName, isFinal, keepEvent, notePosted, recordOf, writableGroup } from "./context.js";
 import type { Context, GroupRecord } from "./context.js";
 import { KeypoolError } from "./errors.js";
 import type { Invited } from "./events.js";
-import { declareLeafKey } from "./leaf-keys.js";
-import { groupSuite, leavesOf, messageBytes, stateText, type ClientState } from "./mls.js";
+import { declareLeafKey, leafKeyOf, type LeafKey } from "./leaf-keys.js";
+import {
+  ciphersuiteOf,
+  isSignedBy,
+  leavesOf,
+  makeCommit,
+  messageBytes,
+  ownLeafNode,
+  stateOf,
+  stateText,
+} from "./mls.js";
+import type { ClientState } from "./mls.js";
 import { judge } from "./peers.js";
 import { freshKey, type Body } from "./server.js";
 import { Staged } from "./store.js";
@@ -54,15 +64,16 @@ export async function commitChange(context: Context, group: string, change: Grou
       "Call sync first.",
     );
   }
-  const pending = await prepared(staged, group, change);
+  const pending = await prepared(context, staged, group, change);
   staged.put(recordOf("commit", group), pending);
   await staged.commit();
   await post(context, pending, false);
 }
 
-async function prepared(staged: Staged, group: string, change: GroupChange): Promise<PendingCommit> {
+async function prepared(context: Context, staged: Staged, group: string, change: GroupChange): Promise<PendingCommit> {
   const { state } = await writableGroup(staged, group);
-  const made = await created(state, change, group);
+  const leafKey = await leafKeyOf(staged, context.key, ciphersuiteOf(state));
+  const made = await created(state, change, leafKey, group);
   const removed = await removedNames(staged, state, made.newState);
   const body: CommitBody = {
     epoch: Number(state.groupContext.epoch),
@@ -75,17 +86,16 @@ async function prepared(staged: Staged, group: string, change: GroupChange): Pro
   return { group, key: freshKey(), body, state: stateText(made.newState), ...invited };
 }
 
-async function created(state: ClientState, { proposals }: GroupChange, group: string) {
+async function created(state: ClientState, { proposals }: GroupChange, leafKey: LeafKey, group: string) {
   try {
-    const options = { extraProposals: proposals, ratchetTreeExtension: true };
-    return await createCommit({ state, cipherSuite: await groupSuite(state), pskIndex: emptyPskIndex }, options);
+    return await makeCommit(state, proposals, leafKey);
   } catch (cause) {
     const fact = `MLS does not allow this change of ${groupName(group)}: ${(cause as Error).message}`;
     throw new KeypoolError("invalid_argument", fact, "Leave out the members that are the reason.", { cause });
   }
 }
 
-function welcomeBytes(welcome: NonNullable<Awaited<ReturnType<typeof createCommit>>["welcome"]>): string {
+function welcomeBytes(welcome: NonNullable<CreateCommitResult["welcome"]>): string {
   return messageBytes({ version: "mls10", wireformat: "mls_welcome", welcome });
 }
 
@@ -128,7 +138,8 @@ async function merge(context: Context, pending: PendingCommit, position: number,
   const { group, state, body, invited } = pending;
   const staged = new Staged(context.store);
   const record = (await staged.get<GroupRecord>(recordOf("group", group))) as GroupRecord;
-  const merged = { ...record, state, epoch: Number(body.epoch) + 1, needsFreshKeys: false };
+  const needsFreshKeys = await hasOldKeys(context, staged, record, stateOf(state));
+  const merged = { ...record, state, epoch: Number(body.epoch) + 1, needsFreshKeys };
   staged.put(recordOf("group", group), merged);
   staged.delete(recordOf("commit", group));
   await notePosted(staged, position);
@@ -139,6 +150,17 @@ async function merge(context: Context, pending: PendingCommit, position: number,
     }
   }
   await staged.commit();
+}
+
+// Whether a leaf has the keys of its package, which were public for days, or the signature of a key that was replaced.
+async function hasOldKeys(
+  { key }: Context,
+  staged: Staged,
+  { needsFreshKeys }: GroupRecord,
+  state: ClientState,
+): Promise<boolean> {
+  const isOfPackage = ownLeafNode(state).leafNodeSource === "key_package";
+  return (needsFreshKeys && isOfPackage) || !isSignedBy(state, await leafKeyOf(staged, key, ciphersuiteOf(state)));
 }
 
 /** Posts the Commits again whose outcome a crash or a lost answer has left open. Throws if it stays open. */

@@ -15,8 +15,10 @@ import { damaged, Staged, type Store } from "./store.js";
 /** The context that the parts of a device share. */
 export interface Context {
   readonly store: Store;
-  readonly server: Server;
-  readonly key: DeviceKey;
+  /** The server, to which the device's key speaks. */
+  server: Server;
+  /** The key of the device. Another one takes its place by `useKey`. */
+  key: DeviceKey;
   readonly capabilities: Capabilities;
   readonly clock: ServerClock;
   readonly user: string;
@@ -53,6 +55,12 @@ export interface MailboxRecord {
   failed: { group_id: string; reason: "keys_gone" | "expired" | "unreadable" | "untrusted" }[];
   told: string[];
   available: string[];
+}
+
+/** Lets the device speak with another key. */
+export function useKey(context: Context, key: DeviceKey): void {
+  context.key = key;
+  context.server = context.server.withKey(key);
 }
 
 const NO_MAIL: MailboxRecord = {

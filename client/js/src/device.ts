@@ -19,6 +19,7 @@ import { forgetPeer, lookUp, peerRecord, safetyNumberOf, toPeer, verifyPeer, typ
 import { availableIn, makeDatedPackage, packagesOf, poolHistory, poolSettings, refreshPool } from "./pool.js";
 import type { PoolChange, PoolOptions, Refresh } from "./pool.js";
 import { deviceRecord, voucherOf, vouchFor, type DeviceRecord } from "./registration.js";
+import { beginRotation, reloadKey, resumeRotation } from "./rotation.js";
 import { freshKey, Server } from "./server.js";
 import { DeviceKey } from "./signing.js";
 import { ledgerId } from "./note.js";
@@ -84,6 +85,7 @@ export class Device {
     const voucher = options.voucher === undefined ? {} : { voucher: voucherOf(options.voucher) };
     const token = options.token === undefined ? {} : { authorization: `Bearer ${options.token}` };
     await this.#alone(async () => {
+      await resumeRotation(this.#context);
       const { user, server } = this.#context;
       await server.post("/devices", { user, device: this.#name, ...voucher }, token);
     });
@@ -106,6 +108,18 @@ export class Device {
       const outcome = await refreshPool(this.#context, this.#pool, status);
       const unintroducedDevices = await this.#watchOwnDevices(status.device_list_head);
       return { ...outcome, clock: await this.#tellClock(), unintroducedDevices };
+    });
+  }
+
+  /**
+   * Replaces the device's key, and returns the new one. New packages take the place of all live ones, and the next `sync`
+   * replaces the keys in each group. A Welcome for a package from before is still opened.
+   */
+  rotateKey(): Promise<string> {
+    return this.#alone(async () => {
+      await beginRotation(this.#context, this.#pool.target);
+      await resumeRotation(this.#context);
+      return this.#context.key.id;
     });
   }
 
@@ -290,7 +304,10 @@ export class Device {
   }
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {
-    return this.#context.store.exclusive("state", work);
+    return this.#context.store.exclusive("state", async () => {
+      await reloadKey(this.#context);
+      return work();
+    });
   }
 
   #suiteOfGroup({ ciphersuite }: GroupOptions): Ciphersuite {
@@ -321,6 +338,7 @@ export class Device {
 
   // Finishes the requests that a crash or a lost answer has left open.
   async #resume(): Promise<void> {
+    await resumeRotation(this.#context);
     await this.#finishMaking();
     await resumeCommits(this.#context);
     await flushOutbox(this.#context);

@@ -68,6 +68,11 @@ export async function noteDeclared(staged: Staged, key: DeviceKey): Promise<void
   }
 }
 
+/** Deletes the P-256 key that went with a key of the device. */
+export function forgetLeafKey(staged: Staged, key: DeviceKey): void {
+  staged.delete(nameOf(key));
+}
+
 /** Tells the server of the P-256 key, if it has not heard of it: packages that it has signed are refused otherwise. */
 export async function declareLeafKey({ store, server, key, name, user, clock }: Context): Promise<void> {
   const staged = new Staged(store);

@@ -11,7 +11,7 @@ import { KeypoolError } from "./errors.js";
 import type { DeviceEvent, Member } from "./events.js";
 import { groupSuite, leavesOf, readMessage, senderOf, stateText } from "./mls.js";
 import type { ClientState, Leaf, MLSMessage } from "./mls.js";
-import { judge, judgeAgain, lookUpNew } from "./peers.js";
+import { judge, judgeAgain, lookUpNew, lookUpStrange } from "./peers.js";
 import { unreadable, type Reply } from "./server.js";
 import { Staged } from "./store.js";
 import { openWelcome } from "./welcome.js";
@@ -229,6 +229,13 @@ async function changeEvent(
   const added = [...now].filter(([index, leaf]) => !isSame(old.get(index), leaf)).map(([, leaf]) => leaf);
   const gone = [...old].filter(([index, leaf]) => !isSame(now.get(index), leaf)).map(([, leaf]) => leaf);
   await lookUpNew(staged, context.server, added, context.clock.nowMs());
+  const renewed = [...now].filter(([index, leaf]) => old.has(index) && old.get(index)?.key !== leaf.key);
+  await lookUpStrange(
+    staged,
+    context.server,
+    renewed.map(([, leaf]) => leaf),
+    context.clock.nowMs(),
+  );
   const removed = await Promise.all(gone.map(async (leaf) => (await judge(staged, leaf)).name));
   const members = await Promise.all(added.map((leaf) => judge(staged, leaf)));
   return { kind: "changed", group, epoch: Number(after.groupContext.epoch), by, added: members, removed };

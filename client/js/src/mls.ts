@@ -1,6 +1,7 @@
-// MLS by ts-mls: packages, group states and messages, to and from bytes.
+// MLS by ts-mls: packages, group states, Commits and messages, to and from bytes.
 
 import {
+  createCommit,
   createGroup,
   decodeGroupState,
   decodeMlsMessage,
@@ -11,12 +12,14 @@ import {
   joinGroup,
   type CiphersuiteImpl,
   type ClientState,
+  type CreateCommitResult,
   type Extension,
   type KeyPackage,
   type LeafNode,
   type MLSMessage,
   type PrivateKeyPackage,
   type PrivateMessage,
+  type Proposal,
   type Welcome,
 } from "ts-mls";
 import { defaultClientConfig } from "ts-mls/clientConfig.js";
@@ -25,7 +28,7 @@ import { decodeKeyPackage, encodeKeyPackage, makeKeyPackageRef, verifyKeyPackage
 import { verifyLeafNodeSignatureKeyPackage } from "ts-mls/leafNode.js";
 import { decryptSenderData } from "ts-mls/privateMessage.js";
 
-import { fromBase64, textOf, toBase64, toBase64Url, toHex, utf8, type Bytes } from "./bytes.js";
+import { equal, fromBase64, textOf, toBase64, toBase64Url, toHex, utf8, type Bytes } from "./bytes.js";
 import { LAST_RESORT, listed, type Capabilities } from "./capabilities.js";
 import type { LeafKey } from "./leaf-keys.js";
 import { suiteName, suiteNumber, suiteOf, type Ciphersuite } from "./suites.js";
@@ -244,6 +247,66 @@ function both(stored: StoredPackage, secret?: Bytes): { publicPackage: KeyPackag
   }
   const [initPrivateKey, hpkePrivateKey] = [fromBase64(stored.initKey), fromBase64(stored.leafKey)];
   return { publicPackage, privatePackage: { initPrivateKey, hpkePrivateKey, signaturePrivateKey } };
+}
+
+/** The leaf of this device in a group. */
+export function ownLeafNode({ ratchetTree, privatePath }: ClientState): LeafNode {
+  const node = ratchetTree[2 * privatePath.leafIndex];
+  if (node?.nodeType !== "leaf") {
+    throw new Error("this device has no leaf");
+  }
+  return node.leaf;
+}
+
+/** Whether the leaf of this device in a group is signed by a key. */
+export function isSignedBy(state: ClientState, { publicKey }: LeafKey): boolean {
+  return equal(ownLeafNode(state).signaturePublicKey, publicKey);
+}
+
+// The begin of the bytes that the sender of a Commit signs: the length of the label, and the label.
+const FRAMING = utf8("\u0018MLS 1.0 FramedContentTBS");
+
+/**
+ * Makes a Commit. If it replaces the keys of this device's leaf, the new leaf is signed by `leafKey`. Throws an `Error`
+ * if MLS does not allow it.
+ */
+export async function makeCommit(
+  state: ClientState,
+  proposals: Proposal[],
+  leafKey: LeafKey,
+): Promise<CreateCommitResult> {
+  const cipherSuite = await groupSuite(state);
+  const options = { extraProposals: proposals, ratchetTreeExtension: true };
+  if (isSignedBy(state, leafKey) || !replacesKeys(state, proposals)) {
+    return createCommit({ state, cipherSuite, pskIndex: emptyPskIndex }, options);
+  }
+  // ts-mls takes the signature key of the new leaf from the leaf before, and signs everything with one key. So it is
+  // given a leaf that has the new key already. The Commit itself is signed by the leaf that the others know
+  // (RFC 9420 section 6.1), the rest by the new one.
+  const own = 2 * state.privatePath.leafIndex;
+  const leaf = { ...ownLeafNode(state), signaturePublicKey: leafKey.publicKey };
+  const ratchetTree = state.ratchetTree.with(own, { nodeType: "leaf", leaf });
+  const { sign } = cipherSuite.signature;
+  const signature = {
+    ...cipherSuite.signature,
+    sign: (before: Uint8Array, bytes: Uint8Array) =>
+      sign(equal(bytes.subarray(0, FRAMING.length), FRAMING) ? before : leafKey.secret, bytes),
+  };
+  const context = { state: { ...state, ratchetTree }, cipherSuite: { ...cipherSuite, signature } };
+  const made = await createCommit({ ...context, pskIndex: emptyPskIndex }, options);
+  const { epoch } = state.groupContext;
+  const past = made.newState.historicalReceiverData.get(epoch);
+  const historicalReceiverData = new Map(made.newState.historicalReceiverData);
+  if (past !== undefined) {
+    historicalReceiverData.set(epoch, { ...past, ratchetTree: state.ratchetTree });
+  }
+  return { ...made, newState: { ...made.newState, historicalReceiverData, signaturePrivateKey: leafKey.secret } };
+}
+
+// Whether a Commit with these proposals and those that wait has a path (RFC 9420 section 12.4), as ts-mls decides it.
+function replacesKeys({ unappliedProposals }: ClientState, proposals: Proposal[]): boolean {
+  const all = [...proposals, ...Object.values(unappliedProposals).map(({ proposal }) => proposal)];
+  return all.length === 0 || all.some(({ proposalType }) => proposalType === "update" || proposalType === "remove");
 }
 
 /**

@@ -141,6 +141,16 @@ export async function lookUpNew(staged: Staged, server: Server, leaves: Leaf[], 
   }
 }
 
+/** Looks the users of leaves up whose keys the directory did not have when it was asked last. Throws a `KeypoolError`. */
+export async function lookUpStrange(staged: Staged, server: Server, leaves: Leaf[], nowMs: number): Promise<void> {
+  const members = await Promise.all(leaves.map((leaf) => judge(staged, leaf)));
+  const strange = leaves.filter((_, at) => members[at]?.trust === "contradicts");
+  const users = strange.map(userOf).filter((user) => user !== undefined);
+  if (users.length > 0) {
+    await lookUp(staged, server, users, nowMs);
+  }
+}
+
 /**
  * Judges a leaf; one that does not fit is looked up again, because its device may have changed its key since. Throws a
  * `KeypoolError`.

@@ -62,7 +62,8 @@ const LAST_RESORT_LIFETIME_S = 84 * DAY_S;
 const BACKDATED_S = DAY_S;
 // For how long the keys of a used last resort stay, for Welcomes on their way.
 const USED_KEYS_S = DAY_S;
-const UPLOAD_MAX = 64;
+/** How many packages one request may have. */
+export const UPLOAD_MAX = 64;
 const RECONCILE_MAX = 256;
 
 /** The settings of a pool, each with its default where it is left out. Throws `invalid_argument`. */
@@ -96,16 +97,20 @@ export async function packagesOf(staged: Staged): Promise<Packages> {
   return packages;
 }
 
-/** Makes a package, dated by the server's time, as part of an operation. */
+/**
+ * Makes a package, dated by the server's time, as part of an operation. `key` is the device's key, or the one that is to
+ * follow it.
+ */
 export async function makeDatedPackage(
   { clock, name, capabilities, key }: Context,
   staged: Staged,
   shape: PackageShape,
+  signer = key,
 ): Promise<[string, StoredPackage]> {
   const madeAtS = clock.nowS();
   const notBeforeS = madeAtS - BACKDATED_S;
   const notAfterS = notBeforeS + HOUR_S + (shape.lastResort ? LAST_RESORT_LIFETIME_S : LIFETIME_S);
-  const leafKey = await leafKeyOf(staged, key, shape.ciphersuite);
+  const leafKey = await leafKeyOf(staged, signer, shape.ciphersuite);
   return makePackage({ name, leafKey, capabilities }, shape, { notBeforeS, notAfterS, madeAtS });
 }
 

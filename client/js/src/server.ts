@@ -45,6 +45,7 @@ const LISTS: Partial<Record<GetPath | PostPath, string[]>> = {
   "/keypackages/upload": ["items"],
   "/keypackages/revoke": ["revoked"],
   "/keypackages/reconcile": ["only_here", "only_there"],
+  "/keypackages/rotate": ["items"],
   "/keypackages/reserve-many": ["reservations", "missing"],
   "/keypackages/await": ["devices"],
 };
@@ -74,6 +75,11 @@ export class Server {
     this.#key = key;
     this.#clock = clock;
     this.#fetch = fetch;
+  }
+
+  /** The same server, to which another key speaks. */
+  withKey(key: DeviceKey): Server {
+    return new Server(this.address, key, this.#clock, this.#fetch);
   }
 
   /**

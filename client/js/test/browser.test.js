@@ -185,7 +185,7 @@ test("two people talk in browser tabs, one of which was closed when it was invit
   await picture(again, "6-after-a-restart");
 });
 
-// Two devices of a ciphersuite in one page. Returns what the other one reads.
+// Two devices of a ciphersuite in one page, one of which takes another key. Returns what the other one reads.
 async function talkInPage({ server, ciphersuite }) {
   const { Device } = await import("keypool-client");
   const { IndexedDbStore } = await import("keypool-client/browser");
@@ -200,20 +200,22 @@ async function talkInPage({ server, ciphersuite }) {
   const { id } = await alice.createGroup("friday");
   await alice.invite(id, [`bob${ciphersuite}`]);
   await bob.sync(() => {});
-  await bob.send(id, "hello");
+  await bob.rotateKey();
+  await bob.sync(() => {});
+  await bob.send(id, "still me");
   const texts = [];
   await alice.sync((event) => void (event.kind === "message" && texts.push(`${event.sender.trust}: ${event.text}`)));
   return texts;
 }
 
-test("devices of every ciphersuite talk in a browser", { skip }, async (t) => {
+test("devices of every ciphersuite talk in a browser, also after another key", { skip }, async (t) => {
   const origin = await servePages(t);
   const server = await startServer(t, "--cors-origin", origin);
   const context = await openBrowser(t, await folderFor(t));
   const tab = await context.newPage();
   await tab.goto(`${origin}/example/index.html`);
   for (const ciphersuite of [1, 2, 3]) {
-    assert.deepEqual(await tab.evaluate(talkInPage, { server: server.address, ciphersuite }), ["known: hello"]);
+    assert.deepEqual(await tab.evaluate(talkInPage, { server: server.address, ciphersuite }), ["known: still me"]);
   }
 });
 

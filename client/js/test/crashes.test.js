@@ -155,6 +155,35 @@ test("an invitation whose reservation has lapsed since the crash reserves anew",
 });
 
 for (const haltBehind of [false, true]) {
+  const where = haltBehind ? "behind" : "before";
+  test(`a device that is killed ${where} the request for its next key has one key later, and its groups go on`, async (t) => {
+    const server = await startServer(t);
+    const alice = await readyDevice(t, server, "alice");
+    const bob = await readyDevice(t, server, "bob");
+    const { id } = await alice.createGroup("friday");
+    await alice.invite(id, ["bob"]);
+    await nextEvent(bob, "joined");
+    await bob.close();
+    const play = { folder: bob.folder, user: "bob", steps: [["rotateKey"]], haltAt: "/keypackages/rotate", haltBehind };
+    await killedAt(t, server, play);
+    const again = await openDevice(t, server, "bob", { folder: bob.folder });
+    const { uploaded } = await again.refresh();
+    assert.notEqual(again.key, bob.key);
+    const { devices } = await alice.peer("bob");
+    assert.deepEqual(
+      devices.map(({ key, trusted }) => [key, trusted]),
+      [[again.key, true]],
+    );
+    // The packages of the next key came with it, but for the last resort.
+    assert.equal(uploaded.length, 1);
+    assert.equal((await again.status()).available, 32);
+    await eventsOf(again);
+    await again.send(id, "still me");
+    assert.equal((await nextEvent(alice, "message")).text, "still me");
+  });
+}
+
+for (const haltBehind of [false, true]) {
   test(`a message whose sender is killed ${haltBehind ? "behind" : "before"} the post arrives once`, async (t) => {
     const server = await startServer(t);
     const alice = await readyDevice(t, server, "alice");
