@@ -3,7 +3,7 @@
 import { fromBase64, fromBase64Url, random, toBase64Url, toHex, utf8 } from "./bytes.js";
 import { appTypes, requiring } from "./capabilities.js";
 import { ServerClock, type ClockOffset, type KnownTime } from "./clock.js";
-import { joinedGroup, resumeCommits, updateKeys } from "./commits.js";
+import { joinedGroup, release, resumeCommits, updateKeys } from "./commits.js";
 import { groupName, groupRecords, idInBody, isFinal, memberGroup, recordOf, type Context } from "./context.js";
 import { headOf } from "./directory.js";
 import { KeypoolError } from "./errors.js";
@@ -19,6 +19,7 @@ import { forgetPeer, lookUp, peerRecord, safetyNumberOf, toPeer, verifyPeer, typ
 import { availableIn, makeDatedPackage, packagesOf, poolHistory, poolSettings, refreshPool } from "./pool.js";
 import type { PoolChange, PoolOptions, Refresh } from "./pool.js";
 import { deviceRecord, voucherOf, vouchFor, type DeviceRecord } from "./registration.js";
+import { claimOf, reserve, type Reservation, type Spent } from "./reservations.js";
 import { beginRotation, reloadKey, resumeRotation } from "./rotation.js";
 import { freshKey, Server } from "./server.js";
 import { DeviceKey } from "./signing.js";
@@ -33,15 +34,16 @@ const ID_BYTES = 8;
  * store. Every call throws a `KeypoolError`; after an error the same call may be made again.
  */
 export class Device {
-  readonly #context: Context;
+  readonly #opened: Context;
   readonly #pool: Required<PoolOptions>;
   readonly #ledgerKey: string | undefined;
   readonly #name: string;
   // Whether this store was compared with what the server knows of it since it was opened.
   #compared = false;
+  #isClosed = false;
 
   private constructor(context: Context, options: DeviceOptions, device: string) {
-    this.#context = context;
+    this.#opened = context;
     this.#name = device;
     this.#pool = poolSettings(options.pool ?? {}, context.capabilities.ciphersuites);
     this.#ledgerKey = options.ledgerKey;
@@ -72,12 +74,12 @@ export class Device {
 
   /** `user/device`. */
   get name(): string {
-    return this.#context.name;
+    return this.#opened.name;
   }
 
   /** The public key, base64url without padding: what `vouch` on another device takes. */
   get key(): string {
-    return this.#context.key.id;
+    return this.#opened.key.id;
   }
 
   /** Registers the device at the server. Repeating it changes nothing. */
@@ -159,6 +161,36 @@ export class Device {
       await this.#resume();
       await this.#compare();
       return invite(this.#context, group, names);
+    });
+  }
+
+  /**
+   * Reserves a package of a user, or of one device `user/device`, for a group, and checks it: for apps that make their
+   * Commits with another MLS library. `invite` does all of this by itself.
+   */
+  reserve(group: string, name: string): Promise<Reservation> {
+    return this.#alone(() => reserve(this.#context, group, name, this.#context.capabilities.ciphersuites));
+  }
+
+  /** Gives a claim on a package more time: right before the Commit is posted, five times at most. Returns its end. */
+  renew(reservation: Pick<Reservation, "reference" | "id">): Promise<Date> {
+    return this.#alone(async () => {
+      const reply = await this.#context.server.post("/keypackages/renew", claimOf(reservation));
+      return new Date(reply.reservation_expires_at * 1000);
+    });
+  }
+
+  /** Gives a reserved package back. */
+  release(reservation: Pick<Reservation, "reference" | "id">): Promise<void> {
+    return this.#alone(() => release(this.#context, [claimOf(reservation)]));
+  }
+
+  /** Spends a reserved package: its Commit was accepted. Throws `reservation_lost` if another inviter was given it. */
+  spend(group: string, reservation: Pick<Reservation, "reference" | "id">): Promise<Spent> {
+    return this.#alone(async () => {
+      const body = { ...claimOf(reservation), group_id: idInBody(group) };
+      const { late, replayed } = await this.#context.server.post("/keypackages/spend", body);
+      return { late, replayed };
     });
   }
 
@@ -298,9 +330,17 @@ export class Device {
     });
   }
 
-  /** Closes the store. */
-  close(): Promise<void> {
-    return this.#context.store.close();
+  /** Closes the store. Every later call throws `closed`. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#opened.store.close();
+  }
+
+  get #context(): Context {
+    if (this.#isClosed) {
+      throw new KeypoolError("closed", `the device ${this.name} was closed`, "Open it again.");
+    }
+    return this.#opened;
   }
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {

@@ -18,6 +18,8 @@ export type ServerCode = components["schemas"]["Code"];
  * - `store_set_back`: the store is an older copy of itself; sealing could use a key twice.
  * - `unknown_here`: the group is not on this device, or the device is no member any more.
  * - `commit_pending`: a Commit of the group waits for its answer.
+ * - `package_rejected`: a package that the server has handed out failed the check that `check` names.
+ * - `closed`: the device was closed.
  * - `untrusted_members`: the key of a member contradicts the directory.
  * - `invalid_argument`: an argument of the call cannot be used.
  */
@@ -30,6 +32,8 @@ export type LocalCode =
   | "store_set_back"
   | "unknown_here"
   | "commit_pending"
+  | "package_rejected"
+  | "closed"
   | "untrusted_members"
   | "invalid_argument";
 
@@ -61,7 +65,7 @@ export class KeypoolError extends Error {
   readonly retryAfterSeconds: number | undefined;
   /** The server's time in Unix seconds, where this device's clock is wrong. */
   readonly serverTimeSeconds: number | undefined;
-  /** The admission check that a package has failed. */
+  /** The check that a package has failed. */
   readonly check: string | undefined;
   /** The outcome of each package, of an upload that was refused as a whole. */
   readonly items: components["schemas"]["UploadItem"][] | undefined;

@@ -10,6 +10,7 @@ export type { AwaitedDevice, DeviceOptions, DeviceStatus, Group, GroupOptions } 
 export type { RegisterOptions, SyncOptions } from "./options.js";
 export type { Member, Peer, Trust } from "./peers.js";
 export type { PoolChange, PoolOptions, Refresh, RejectedPackage } from "./pool.js";
+export type { Reservation, Spent } from "./reservations.js";
 export { safetyNumber } from "./safety-number.js";
 export type { Fetch } from "./server.js";
 export { SealedStore, type Changes, type Store } from "./store.js";
