@@ -1,5 +1,6 @@
 // The device: the one object that an app uses.
 
+import { auditLedger, type Audit } from "./audit.js";
 import { fromBase64, fromBase64Url, random, toBase64Url, toHex, utf8 } from "./bytes.js";
 import { appTypes, requiring } from "./capabilities.js";
 import { ServerClock, type ClockOffset, type KnownTime } from "./clock.js";
@@ -327,6 +328,18 @@ export class Device {
       await staged.commit();
       const record = await this.#lookedUp(user);
       return record === undefined ? undefined : toPeer(record);
+    });
+  }
+
+  /**
+   * Audits the server: that its ledger and the history of this device's pool have only grown since the last audit, and
+   * that no package was handed out twice. Tell the user if it is not sound.
+   */
+  audit(): Promise<Audit> {
+    return this.#alone(async () => {
+      await this.#proveTime();
+      const record = await new Staged(this.#context.store).get<DeviceRecord>("device");
+      return auditLedger(this.#context, this.#ledgerKey ?? record?.ledgerKey ?? "");
     });
   }
 

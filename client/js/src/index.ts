@@ -1,5 +1,6 @@
 /** A device of keypool: see README.md. The stores are in `keypool-client/node` and `keypool-client/browser`. */
 
+export type { Audit, Finding } from "./audit.js";
 export type { AppTypes } from "./capabilities.js";
 export type { ClockOffset } from "./clock.js";
 export { Device } from "./device.js";

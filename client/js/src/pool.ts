@@ -1,11 +1,12 @@
 // The pool: makes packages, uploads them, and keeps both sides in agreement.
 
+import { fromBase64, type Bytes } from "./bytes.js";
 import type { ClockOffset } from "./clock.js";
 import type { Context } from "./context.js";
 import { hasCode, KeypoolError } from "./errors.js";
 import { declareLeafKey, leafKeyOf } from "./leaf-keys.js";
 import { makePackage, type PackageShape, type StoredPackage } from "./mls.js";
-import type { Reply } from "./server.js";
+import { unreadable, type Reply } from "./server.js";
 import { Staged } from "./store.js";
 import { CIPHERSUITE, type Ciphersuite } from "./suites.js";
 
@@ -315,19 +316,44 @@ export interface PoolChange {
 
 const HISTORY_MAX = 1000;
 
-/** The server's history of the pool, the oldest change first. */
-export async function poolHistory(context: Context): Promise<PoolChange[]> {
-  const changes: PoolChange[] = [];
+/** An event of the pool's history, as the server shows it. */
+export interface PoolEvent {
+  /** Its place in the history, from 1. */
+  version: number;
+  at: Date;
+  event: object;
+  /** The stored bytes of the event. */
+  envelope: Bytes;
+}
+
+/** The server's history of the pool, the oldest event first. */
+export async function poolEvents(context: Context): Promise<PoolEvent[]> {
+  const events: PoolEvent[] = [];
   for (let [after, more] = [0, true]; more;) {
     const reply = await context.server.get("/keypackages/events", { after, limit: HISTORY_MAX });
-    for (const { event, at_ms, version } of reply.events) {
-      const [[change, fields] = ["", {}]] = Object.entries((event ?? {}) as Record<string, PoolFields>);
-      changes.push({ change, reference: fields.keypackage_ref, by: fields.holder, at: new Date(at_ms) });
+    for (const { event, at_ms, version, envelope } of reply.events) {
+      events.push({ version, at: new Date(at_ms), event: event ?? {}, envelope: bytesOf(envelope) });
       after = version;
     }
     more = reply.more && reply.events.length > 0;
   }
-  return changes;
+  return events;
+}
+
+function bytesOf(envelope: string): Bytes {
+  try {
+    return fromBase64(envelope);
+  } catch {
+    throw unreadable("an event of the pool's history has no bytes");
+  }
+}
+
+/** The changes of the pool by the server's history, the oldest first. */
+export async function poolHistory(context: Context): Promise<PoolChange[]> {
+  return (await poolEvents(context)).map(({ event, at }) => {
+    const [[change, fields] = ["", {}]] = Object.entries(event as Record<string, PoolFields>);
+    return { change, reference: fields.keypackage_ref, by: fields.holder, at };
+  });
 }
 
 interface PoolFields {

@@ -122,6 +122,11 @@ export class Server {
     return (await this.#text("/ledger/key")).trim();
   }
 
+  /** Returns the signed text of the last checkpoint. */
+  checkpoint(): Promise<string> {
+    return this.#text("/ledger/checkpoint");
+  }
+
   /**
    * Has the ledger's key sign the server's time where the clock is in doubt. `ledgerKey` is the key that the device
    * holds the server to. Returns whether the doubt is over.
