@@ -30,7 +30,10 @@ fun main(args: Array<String>) = runBlocking {
         val (name, verb, stepArgs) = Triple(step.text("device"), step.text("verb"), step.getValue("args").jsonObject)
         val answer = try {
             "ok" to if (verb == "open") {
-                val options = DeviceOptions(target = stepArgs.getValue("target").jsonPrimitive.int.toUInt())
+                val options = DeviceOptions(
+                    target = stepArgs.getValue("target").jsonPrimitive.int.toUInt(),
+                    ciphersuites = stepArgs["ciphersuites"]?.jsonArray?.map { it.jsonPrimitive.int.toUShort() },
+                )
                 devices[name] = Device.open("$homes/$name", step.text("user"), step.text("name"), server, options)
                 JsonNull
             } else {

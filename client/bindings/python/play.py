@@ -105,7 +105,8 @@ async def main(server, homes):
         name, verb, args = step["device"], step["verb"], step["args"]
         try:
             if verb == "open":
-                home, options = os.path.join(homes, name), DeviceOptions(target=args["target"])
+                home = os.path.join(homes, name)
+                options = DeviceOptions(target=args["target"], ciphersuites=args.get("ciphersuites"))
                 devices[name] = await Device.open(home, step["user"], step["name"], server, options)
                 answer = {"ok": None}
             else:

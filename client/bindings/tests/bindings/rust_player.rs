@@ -43,7 +43,10 @@ impl RustPlayer {
     async fn open(&self, step: &Value) -> Result<Arc<Device>, DeviceError> {
         let home = self.homes.join(text(&step["device"])).to_str().unwrap().to_owned();
         let target = step["args"]["target"].as_u64().map(|target| target.try_into().unwrap());
-        let options = DeviceOptions { target, ..DeviceOptions::default() };
+        let ciphersuites = step["args"]["ciphersuites"].as_array().map(|named| {
+            named.iter().map(|number| number.as_u64().unwrap().try_into().unwrap()).collect()
+        });
+        let options = DeviceOptions { target, ciphersuites, ..DeviceOptions::default() };
         let (user, name) = (text(&step["user"]), text(&step["name"]));
         Device::open(home, user, name, self.server.clone(), Some(options)).await
     }

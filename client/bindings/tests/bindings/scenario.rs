@@ -13,6 +13,9 @@ use super::{
     service::Service,
 };
 
+/// The ciphersuites other than the first one that devices of every language can use.
+const OTHER_CIPHERSUITES: [u16; 2] = [2, 3];
+
 /// The begin of the names of the variables that name the programs of other languages.
 const PROGRAM_PREFIX: &str = "KEYPOOL_PLAYER_";
 
@@ -41,6 +44,18 @@ fn devices_of_different_languages_are_in_one_group() {
     }
 }
 
+#[test]
+fn the_scenario_is_played_in_other_ciphersuites() {
+    let programs = programs();
+    for ciphersuite in OTHER_CIPHERSUITES {
+        play_in(Some(ciphersuite), &programs, &|_| None);
+        for language in programs.keys() {
+            play_in(Some(ciphersuite), &programs, &|it| (it != "alice").then_some(language));
+            play_in(Some(ciphersuite), &programs, &|it| (it == "alice").then_some(language));
+        }
+    }
+}
+
 /// The programs of other languages, by language.
 fn programs() -> BTreeMap<String, String> {
     let named = env::vars().filter_map(|(name, command)| {
@@ -49,8 +64,17 @@ fn programs() -> BTreeMap<String, String> {
     named.collect()
 }
 
-/// Plays the whole scenario on a server of its own.
+/// Plays the whole scenario on a server of its own, in the ciphersuite that devices have by default.
 fn play<'a>(programs: &BTreeMap<String, String>, language_of: &dyn Fn(&str) -> Language<'a>) {
+    play_in(None, programs, language_of);
+}
+
+/// Plays the whole scenario on a server of its own, with devices of one ciphersuite.
+fn play_in<'a>(
+    ciphersuite: Option<u16>,
+    programs: &BTreeMap<String, String>,
+    language_of: &dyn Fn(&str) -> Language<'a>,
+) {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenario.json"));
     let scenario: Value = serde_json::from_str(&text.unwrap()).unwrap();
     let service = Service::start();
@@ -65,13 +89,17 @@ fn play<'a>(programs: &BTreeMap<String, String>, language_of: &dyn Fn(&str) -> L
         let player = players.entry(language).or_insert_with(|| {
             Player::start(language.map(|name| programs[name].as_str()), &service)
         });
-        let args =
+        let mut args =
             step.get("args").map_or_else(|| Value::Object(Map::new()), |args| filled(args, &kept));
+        if let (Some(ciphersuite), true) = (ciphersuite, step["verb"] == "open") {
+            args["ciphersuites"] = Value::from(vec![ciphersuite]);
+        }
         let name = &scenario["devices"][device];
         let answer = player.play(&serde_json::json!({
             "device": device, "user": name["user"], "name": name["device"], "verb": step["verb"], "args": args,
         }));
-        let place = format!("step {number} in {}: {step}\n", language.unwrap_or("rust"));
+        let (language, suite) = (language.unwrap_or("rust"), ciphersuite.unwrap_or(1));
+        let place = format!("step {number} in {language}, ciphersuite {suite}: {step}\n");
         check(&place, step, &answer, &kept);
         if let (Some(name), Ok(result)) = (step["as"].as_str(), answer) {
             kept.insert(name.to_owned(), result);
