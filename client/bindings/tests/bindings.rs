@@ -8,4 +8,5 @@ mod bindings {
     mod rust_player;
     mod scenario;
     mod service;
+    mod typescript;
 }
