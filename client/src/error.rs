@@ -274,6 +274,9 @@ pub enum PoolError {
         /// How many there is room for.
         room: usize,
     },
+    /// A key of the device cannot be made, is missing, or its keystore refuses.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A package could not be made.
     #[error("a package could not be made")]
     Mls(#[source] BoxError),
@@ -336,6 +339,9 @@ pub enum GroupError {
         /// The group.
         group: GroupId,
     },
+    /// A key of the device cannot be made, is missing, or its keystore refuses.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// MLS refused the operation.
     #[error("MLS refused the operation")]
     Mls(#[source] BoxError),

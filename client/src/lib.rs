@@ -159,6 +159,7 @@ pub use keypool_projections::{
 };
 pub use keypool_transparency::{NoteKey, TreeHash};
 pub use openmls::key_packages::KeyPackageBundle;
+pub use openmls_traits::types::SignatureScheme;
 
 /// The requests and replies of [`ApiClient`].
 pub use keypool_api as wire;

@@ -165,7 +165,7 @@ impl KeyPackagePool {
         staged: &Staged<'_>,
         (suite, last_resort): (Ciphersuite, bool),
         now: Timestamp,
-    ) -> Result<CreatedPackage, BoxError> {
+    ) -> Result<CreatedPackage, PoolError> {
         let provider = staged.provider();
         let (not_before, not_after) = self.config.dates_of(last_resort, now);
         let lifetime = Lifetime::init(not_before.as_secs(), not_after.as_secs());
@@ -179,10 +179,12 @@ impl KeyPackagePool {
         if last_resort {
             builder = builder.mark_as_last_resort();
         }
-        let bundle = builder.build(suite, &provider, &signer, credential)?;
+        let bundle = builder.build(suite, &provider, &signer, credential);
+        let bundle = signer.explain(bundle.map_err(not_made))?;
         let package = bundle.key_package();
-        let facts = read_facts(provider.crypto(), package)?;
-        Ok(CreatedPackage { facts, bytes: package.tls_serialize_detached()? })
+        let facts = read_facts(provider.crypto(), package).map_err(not_made)?;
+        let bytes = package.tls_serialize_detached().map_err(not_made)?;
+        Ok(CreatedPackage { facts, bytes })
     }
 
     /// The packages that were made, were not heard to have reached the server, and have not ended:
@@ -465,6 +467,10 @@ fn own_package(
 ) -> Result<OwnPackage, StorageError> {
     let never_made = || ImpossibleEvent { keypackage_ref: keypackage_ref.clone(), event };
     staged.package(keypackage_ref).ok_or_else(|| never_made().into())
+}
+
+fn not_made(err: impl Into<BoxError>) -> PoolError {
+    PoolError::Mls(err.into())
 }
 
 /// The facts of a package, under the reference computed from its bytes.

@@ -176,12 +176,11 @@ impl MlsMembership {
             .use_ratchet_tree_extension(true)
             .build();
         let keys = self.identity.keys();
-        let signer =
-            keys.signing_key_or_new(&staged, suite.signature_algorithm()).map_err(refused)?;
+        let signer = keys.signing_key_or_new(&staged, suite.signature_algorithm())?;
         let credential = self.identity.credential_with(&signer);
         let id = openmls::group::GroupId::from_slice(group.as_bytes());
-        MlsGroup::new_with_group_id(&provider, &signer, &config, id, credential)
-            .map_err(refused)?;
+        let made = MlsGroup::new_with_group_id(&provider, &signer, &config, id, credential);
+        signer.explain(made.map_err(refused))?;
         remember(&staged, group)?;
         Ok(staged.commit()?)
     }
@@ -341,7 +340,7 @@ fn names_old_key(
 ) -> Result<bool, GroupError> {
     let Some(leaf) = state.own_leaf_node() else { return Ok(false) };
     let scheme = suite_of(state).signature_algorithm();
-    let own = identity.keys().signing_key_of(staged, scheme).map_err(refused)?;
+    let own = identity.keys().signing_key_of(staged, scheme)?;
     Ok(own.is_none_or(|own| own.public().as_bytes() != leaf.signature_key().as_slice()))
 }
 
@@ -388,9 +387,9 @@ fn signer_of(
     match state.own_leaf_node() {
         Some(leaf) if names_old_key(staged, state, identity)? => {
             let named = SignatureKey::new(leaf.signature_key().as_slice()).map_err(refused)?;
-            SigningKey::stored(staged, &named, scheme).map_err(refused)
+            Ok(SigningKey::stored(staged, &named, scheme)?)
         }
-        _ => identity.keys().signing_key_or_new(staged, scheme).map_err(refused),
+        _ => Ok(identity.keys().signing_key_or_new(staged, scheme)?),
     }
 }
 

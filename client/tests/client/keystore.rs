@@ -10,10 +10,11 @@ use std::{
 };
 
 use keypool_client::{
-    BoxError, ClientOpenError, ClientOptions, IdentityError, LeafTrust, LocalStore, MlsClient,
-    PoolConfig, SignatureKeystore,
+    AddError, BoxError, ClientOpenError, ClientOptions, GroupError, IdentityError, LeafTrust,
+    LocalStore, MlsClient, OfferedPackage, PoolConfig, SignatureKeystore, fresh_command,
+    wire::ReserveRequest,
 };
-use keypool_ledger::{Clock, SignatureKey};
+use keypool_ledger::{Clock, GroupId, SignatureKey};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::{signatures::Signer, types::SignatureScheme};
 
@@ -21,6 +22,9 @@ use super::{
     members::{Client, alice_and, they_talk, told},
     service::{Service, group, run},
 };
+
+/// The reason of a locked keystore.
+const LOCKED: &str = "the phone is locked";
 
 /// A keystore outside every store of a device, which can be locked.
 #[derive(Default)]
@@ -36,11 +40,7 @@ impl Keystore {
     }
 
     fn refuse_if_locked(&self) -> Result<(), BoxError> {
-        if self.is_locked.load(Ordering::SeqCst) {
-            Err("the phone is locked".into())
-        } else {
-            Ok(())
-        }
+        if self.is_locked.load(Ordering::SeqCst) { Err(LOCKED.into()) } else { Ok(()) }
     }
 
     fn public_keys(&self) -> Vec<SignatureKey> {
@@ -87,6 +87,22 @@ fn opened(
     let options = ClientOptions { keystore, pool, ..ClientOptions::new(service.clock.clone()) };
     let home = service.folder.path().join(name);
     MlsClient::open_at_server(&home, &name.parse().unwrap(), &service.tunnel.url(), options)
+}
+
+/// The innermost reason of an error.
+fn last_reason(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), last_reason)
+}
+
+/// A reserved package of somebody, to add.
+async fn reserve_for_offer(client: &Client, user: &str, group: &GroupId) -> OfferedPackage {
+    let request = ReserveRequest::new(user, group.clone());
+    let reserved = client.connection().api().reserve(&request, fresh_command()).await.unwrap();
+    OfferedPackage {
+        keypackage_ref: reserved.keypackage_ref,
+        owner: user.parse().unwrap(),
+        bytes: reserved.keypackage.0,
+    }
 }
 
 /// The public keys whose private halves are in Bob's store.
@@ -185,21 +201,28 @@ fn a_keystore_that_refuses_loses_nothing() {
         // Nothing is sent while it is locked, and the program says why.
         keystore.lock(true);
         let refused = bob.connection().refresh_now(service.clock.now()).await.unwrap_err();
-        let mut reasons = vec![refused.to_string()];
-        let mut next = std::error::Error::source(&refused);
-        while let Some(reason) = next {
-            reasons.push(reason.to_string());
-            next = reason.source();
-        }
         assert_eq!(
-            reasons,
-            [
-                "the keystore of the device's signature key has refused; nothing was sent",
-                "the phone is locked"
-            ]
+            (refused.to_string(), last_reason(&refused)),
+            (
+                "the keystore of the device's signature key has refused; nothing was sent"
+                    .to_owned(),
+                LOCKED.to_owned()
+            )
         );
-        bob.send(&group, b"still here").await.unwrap_err();
-        bob.rotate_key().await.unwrap_err();
+        assert_eq!(last_reason(&bob.send(&group, b"lost?").await.unwrap_err()), LOCKED);
+        assert_eq!(last_reason(&bob.update_keys(&group).await.unwrap_err()), LOCKED);
+        let mine = super::support::group("mine");
+        assert_eq!(last_reason(&bob.create_group(&mine).unwrap_err()), LOCKED);
+        assert_eq!(last_reason(&bob.rotate_key().await.unwrap_err()), LOCKED);
+        assert_eq!(last_reason(&bob.leave(&group).await.unwrap_err()), LOCKED);
+        // A package that cannot be added for that is not taken for a bad one.
+        drop(service.device("carol", 2).await);
+        keystore.lock(false);
+        let offer = reserve_for_offer(&bob, "carol", &group).await;
+        keystore.lock(true);
+        let refused =
+            bob.membership().stage_add(&group, &[offer], service.clock.now()).unwrap_err();
+        assert!(matches!(refused, AddError::Group(GroupError::Identity(_))), "{refused:?}");
         drop(bob);
 
         // A locked keystore is not asked when the device is opened; once it is open, all goes on.

@@ -1,6 +1,6 @@
 //! A key that signs for the device: with the values of `OpenMLS`, or in the keystore that the app has given.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
 use keypool_ledger::SignatureKey;
@@ -13,9 +13,7 @@ use openmls_traits::{
 };
 
 use super::unusable;
-use crate::{
-    BoxError, IdentityError, SignatureKeystore, Staged, StorageError, mls::SIGNATURE_SCHEME,
-};
+use crate::{IdentityError, SignatureKeystore, Staged, StorageError, mls::SIGNATURE_SCHEME};
 
 /// The prefix of the names of the records of the keys that are in the keystore.
 const PREFIX: &str = "keystore-key/";
@@ -28,6 +26,8 @@ pub(crate) struct SigningKey {
     public: SignatureKey,
     scheme: SignatureScheme,
     holder: KeyHolder,
+    /// The last failure in an operation of `OpenMLS`, which keeps no reason.
+    failure: Arc<Mutex<Option<IdentityError>>>,
 }
 
 /// The place of a private key.
@@ -49,7 +49,7 @@ impl SigningKey {
             return Self::of_pair(pair);
         };
         let public = keystore.generate(scheme).map_err(IdentityError::Keystore)?;
-        let made = Self { public, scheme, holder: KeyHolder::Keystore(Arc::clone(keystore)) };
+        let made = Self::new(public, scheme, KeyHolder::Keystore(Arc::clone(keystore)));
         let signature = made.sign(TRIAL)?;
         RustCrypto::default()
             .verify_signature(scheme, TRIAL, made.public.as_bytes(), &signature)
@@ -69,8 +69,7 @@ impl SigningKey {
                 .keystore()
                 .map(Arc::clone)
                 .ok_or_else(|| IdentityError::KeystoreMissing { signature_key: public.clone() })?;
-            let holder = KeyHolder::Keystore(keystore);
-            return Ok(Self { public: public.clone(), scheme, holder });
+            return Ok(Self::new(public.clone(), scheme, KeyHolder::Keystore(keystore)));
         }
         let pair = SignatureKeyPair::read(staged, public.as_bytes(), scheme);
         let missing = || IdentityError::KeyMissing { signature_key: public.clone() };
@@ -81,7 +80,11 @@ impl SigningKey {
     pub(in crate::mls) fn of_pair(pair: SignatureKeyPair) -> Result<Self, IdentityError> {
         let public = SignatureKey::new(pair.public()).map_err(unusable)?;
         let scheme = pair.signature_scheme();
-        Ok(Self { public, scheme, holder: KeyHolder::Store(Arc::new(pair)) })
+        Ok(Self::new(public, scheme, KeyHolder::Store(Arc::new(pair))))
+    }
+
+    fn new(public: SignatureKey, scheme: SignatureScheme, holder: KeyHolder) -> Self {
+        Self { public, scheme, holder, failure: Arc::default() }
     }
 
     /// Refuses a key of the store that cannot sign. A keystore is not bothered before it is needed.
@@ -97,6 +100,18 @@ impl SigningKey {
         &self.public
     }
 
+    /// The outcome of an operation of `OpenMLS` that this key signed in; if it could not sign, the reason.
+    pub(in crate::mls) fn explain<T, E: From<IdentityError>>(
+        &self,
+        outcome: Result<T, E>,
+    ) -> Result<T, E> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (outcome, failure) {
+            (Err(_), Some(failure)) => Err(failure.into()),
+            (outcome, _) => outcome,
+        }
+    }
+
     /// The signature of some bytes.
     pub(super) fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         match &self.holder {
@@ -110,12 +125,11 @@ impl SigningKey {
     }
 }
 
-/// Signs in a group, where `OpenMLS` keeps no reason for a failure: it is in the log.
+/// Signs in a group. `OpenMLS` keeps no reason for a failure: [`SigningKey::explain`] has it.
 impl Signer for SigningKey {
     fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
         self.sign(payload).map_err(|error| {
-            let error: BoxError = error.into();
-            tracing::warn!(error, "the device's key could not sign");
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             SignerError::SigningError
         })
     }

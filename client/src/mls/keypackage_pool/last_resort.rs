@@ -129,7 +129,7 @@ impl KeyPackagePool {
                 Some(_) => {}
                 None => {
                     let made = self.make_package(&staged, (suite, true), now);
-                    let made = made.map_err(PoolError::Mls)?;
+                    let made = made?;
                     staged.record(Event::Created(made.facts.clone()), now, fresh_command())?;
                     packages.push(made);
                 }

@@ -32,8 +32,7 @@ impl KeyPackagePool {
             let before = made.len();
             made.extend(pending.iter().filter(is_of_suite).take(self.config.target).cloned());
             for _ in made.len()..before.saturating_add(self.config.target) {
-                let package =
-                    of_next.make_package(&staged, (suite, false), now).map_err(PoolError::Mls)?;
+                let package = of_next.make_package(&staged, (suite, false), now)?;
                 staged.record(Event::Created(package.facts.clone()), now, command)?;
                 made.push(package);
             }

@@ -74,8 +74,7 @@ impl KeyPackagePool {
             let suite = usable_suite(*number).filter(|suite| self.suites.contains(suite));
             let suite = suite.ok_or(ConfigError::Ciphersuite(*number))?;
             for _ in 0..*create {
-                let package =
-                    self.make_package(&staged, (suite, false), now).map_err(PoolError::Mls)?;
+                let package = self.make_package(&staged, (suite, false), now)?;
                 staged.record(Event::Created(package.facts.clone()), now, command)?;
                 made.push(package);
             }

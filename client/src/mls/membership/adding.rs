@@ -94,7 +94,7 @@ impl MlsMembership {
         }
         // MLS refuses the Commit without saying for whose sake.
         let (mut kept, mut unfit) = (Vec::new(), Vec::new());
-        self.halve(staged, group, &all, (&mut kept, &mut unfit));
+        self.halve(staged, group, &all, (&mut kept, &mut unfit))?;
         let blamed = |(sound, source): (&Sound<'_>, BoxError)| {
             let keypackage_ref = sound.offer.keypackage_ref.clone();
             let (owner, check) = (sound.offer.owner.clone(), PackageCheck::Group);
@@ -109,25 +109,27 @@ impl MlsMembership {
     }
 
     /// Finds packages that can be added together, half by half; of two that do not go together the
-    /// first stays.
+    /// first stays. Any other fault than a refusal by MLS is no package's.
     fn halve<'a>(
         &self,
         staged: &Staged<'_>,
         group: &GroupId,
         sounds: &[&'a Sound<'a>],
         (kept, unfit): (&mut Vec<&'a Sound<'a>>, &mut Vec<(&'a Sound<'a>, BoxError)>),
-    ) {
+    ) -> Result<(), GroupError> {
         let together: Vec<&Sound<'_>> = kept.iter().chain(sounds).copied().collect();
         match (self.try_on(staged, group, &together), sounds) {
             (Ok(()), _) => kept.extend(sounds),
-            (Err(_), []) => {}
-            (Err(error), [one]) => unfit.push((one, error.into())),
-            (Err(_), _) => {
+            (Err(GroupError::Mls(_)), []) => {}
+            (Err(GroupError::Mls(refused)), [one]) => unfit.push((one, refused)),
+            (Err(GroupError::Mls(_)), _) => {
                 let (first, second) = sounds.split_at(sounds.len() / 2);
-                self.halve(staged, group, first, (kept, unfit));
-                self.halve(staged, group, second, (kept, unfit));
+                self.halve(staged, group, first, (kept, unfit))?;
+                self.halve(staged, group, second, (kept, unfit))?;
             }
+            (Err(error), _) => return Err(error),
         }
+        Ok(())
     }
 
     /// Whether MLS would make the Commit that adds some packages. Nothing is staged.

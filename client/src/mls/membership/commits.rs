@@ -199,23 +199,23 @@ impl MlsMembership {
         let old = signer_of(staged, &state, &self.identity)?;
         let mut room = Room::beside(named_members(staged, &self.identity, &state)?, own, &[]);
         let scheme = state.ciphersuite().signature_algorithm();
-        let new = self.identity.keys().signing_key_or_new(staged, scheme).map_err(refused)?;
+        let new = self.identity.keys().signing_key_or_new(staged, scheme)?;
         let credential_with_key = self.identity.credential_with(&new);
-        let new = NewSignerBundle { signer: &new, credential_with_key };
+        let bundle = NewSignerBundle { signer: &new, credential_with_key };
         let capabilities = self.identity.capabilities(&provider, Vec::new());
         let leaf = LeafNodeParameters::builder().with_capabilities(capabilities).build();
-        let made = state
+        let built = state
             .commit_builder()
             .leaf_node_parameters(leaf)
             .force_self_update(true)
             .load_psks(provider.storage())
             .map_err(refused)?
-            .build_with_new_signer(provider.rand(), provider.crypto(), &old, new, |proposal| {
+            .build_with_new_signer(provider.rand(), provider.crypto(), &old, bundle, |proposal| {
                 is_taken_up(proposal, own) && room.take(proposal)
             })
-            .map_err(refused)?
-            .stage_commit(&provider)
-            .map_err(refused)?;
+            .map_err(refused);
+        let built = new.explain(old.explain(built))?;
+        let made = built.stage_commit(&provider).map_err(refused)?;
         let commit = bytes_of(made.commit())?;
         remember_pending(staged, group, &commit)?;
         Ok(PendingCommit { commit, epoch, removed: self.removed_by(staged, &state)? })
@@ -269,8 +269,8 @@ impl MlsMembership {
             .load_psks(provider.storage())
             .map_err(refused)?
             .build(provider.rand(), provider.crypto(), &signer, take_up)
-            .map_err(refused)?;
-        then(built)
+            .map_err(refused);
+        then(signer.explain(built)?)
     }
 
     /// The devices that the pending Commit removes with all of their leaves.

@@ -76,7 +76,8 @@ impl MlsMembership {
         }
         let mut state = open_for_commit(staged, group)?;
         let signer = signer_of(staged, &state, &self.identity)?;
-        let proposal = state.leave_group(&staged.provider(), &signer).map_err(refused)?;
+        let proposal = state.leave_group(&staged.provider(), &signer).map_err(refused);
+        let proposal = signer.explain(proposal)?;
         forget(staged, group);
         let leaving = Leaving { group: group.clone(), proposed_in: epoch };
         staged.put_app_record(&record_name(group), &leaving)?;

@@ -120,8 +120,8 @@ impl MlsMembership {
             }
         }
         let signer = signer_of(staged, &state, &self.identity)?;
-        let sealed = state.create_message(&staged.provider(), &signer, message).map_err(refused)?;
-        bytes_of(&sealed)
+        let sealed = state.create_message(&staged.provider(), &signer, message);
+        bytes_of(&signer.explain(sealed.map_err(refused))?)
     }
 
     /// Opens a message of a group: a member's text, or a change to the group, which is taken
