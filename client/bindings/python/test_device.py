@@ -14,9 +14,12 @@ import unittest
 
 MODULE, SERVER, HOMES = sys.argv[1:4]
 sys.path.insert(0, MODULE)
+import ed25519  # noqa: E402
 import keypool_bindings  # noqa: E402
 from keypool_bindings import (  # noqa: E402
     AppDatabase,
+    AppKeystore,
+    AppKeystoreError,
     Device,
     DeviceError,
     DeviceKey,
@@ -76,6 +79,32 @@ class SqliteDatabase(AppDatabase):
                     self.connection.execute("INSERT OR REPLACE INTO store VALUES (?, ?)", row)
 
 
+class Keystore(AppKeystore):
+    """A keystore of the app's, which may be locked."""
+
+    def __init__(self):
+        self.secrets, self.locked = {}, False
+
+    def unlocked(self):
+        if self.locked:
+            raise AppKeystoreError.Refused("the phone is locked")
+        return self.secrets
+
+    def generate(self, scheme):
+        if scheme != 0x0807:
+            raise AppKeystoreError.Refused(f"no keys of scheme {scheme:#06x}")
+        secret = os.urandom(32)
+        key = ed25519.public_key(secret)
+        self.unlocked()[key] = secret
+        return key
+
+    def sign(self, key, payload):
+        return ed25519.sign(self.unlocked()[key], payload)
+
+    def delete(self, key):
+        self.unlocked().pop(key, None)
+
+
 class DeviceTest(unittest.IsolatedAsyncioTestCase):
     async def refused(self, code, call):
         with self.assertRaises(DeviceError) as raised:
@@ -84,6 +113,29 @@ class DeviceTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(error.code, code, error)
         self.assertTrue(error.message)
         return error
+
+    async def test_signature_keys_stay_in_the_apps_keystore(self):
+        keystore = Keystore()
+        alice = await registered("keystore-alice", target=2)
+        bob = await registered("keystore-bob", target=2, keystore=keystore)
+        self.assertEqual(len(keystore.secrets), 1)
+        group = group_id(b"keystore")
+        await alice.create_group(group)
+        self.assertEqual((await alice.invite(group, ["keystore-bob"])).missing, [])
+        await bob.sync(wait_s=0)
+        keystore.locked = True
+        error = await self.refused("keystore_refused", bob.send(group, b"locked"))
+        self.assertIn("the phone is locked", error.message)
+        keystore.locked = False
+        await bob.send(group, b"hello")
+        await bob.rotate_key()
+        self.assertEqual(len(keystore.secrets), 2)
+        kinds = [event.kind for event in await alice.sync(wait_s=0)]
+        told = [kind.bytes for kind in kinds if isinstance(kind, MailboxEventKind.MESSAGE)]
+        self.assertEqual(told, [b"hello"])
+        del bob
+        gc.collect()
+        await self.refused("keystore_missing", opened("keystore-bob"))
 
     async def test_fifty_calls_at_once_are_all_carried_out(self):
         device = await registered("fifty")

@@ -11,6 +11,7 @@ uniffi::setup_scaffolding!();
 mod database;
 mod device;
 mod error;
+mod keystore;
 mod options;
 mod records;
 mod runtime;
@@ -20,6 +21,7 @@ pub use crate::{
     database::{AppDatabase, AppDatabaseError, StoredChange, StoredEntry},
     device::Device,
     error::DeviceError,
+    keystore::{AppKeystore, AppKeystoreError},
     options::{DeviceOptions, SharedDeviceKey},
     records::{
         AuditReport, DriftReport, FindingReport, InvitationReport, InvitationResumption,

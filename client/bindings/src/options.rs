@@ -3,13 +3,15 @@
 use std::{path::Path, sync::Arc};
 
 use keypool_client::{
-    ClientOptions, Database, DatabaseKind, DeviceKey, LocalStore, PoolConfig, StorageError,
+    ClientOptions, Database, DatabaseKind, DeviceKey, LocalStore, PoolConfig, SignatureKeystore,
+    StorageError,
 };
 use zeroize::Zeroizing;
 
 use crate::{
     DeviceError,
     database::{AppDatabase, ForeignDatabase},
+    keystore::{AppKeystore, ForeignKeystore},
 };
 
 /// The options of opening a device. Each one that is left out is as in the Rust library.
@@ -37,6 +39,10 @@ pub struct DeviceOptions {
     /// the values: it and the database are one store, and belong into one backup.
     #[uniffi(default = None)]
     pub app_database: Option<Arc<dyn AppDatabase>>,
+    /// The keystore that makes the device's signature keys and signs by them; they are in the store if it is left out.
+    /// A home that has keys in its store keeps them until the key is rotated.
+    #[uniffi(default = None)]
+    pub keystore: Option<Arc<dyn AppKeystore>>,
 }
 
 /// The key that seals a device's private keys on the disk. Wiped when it is dropped, and never printed.
@@ -119,6 +125,9 @@ impl DeviceOptions {
         }
         let database = self.app_database.map(ForeignDatabase);
         options.database = database.map(|database| Box::new(database) as Box<dyn Database>);
+        let keystore = self.keystore.map(ForeignKeystore);
+        options.keystore =
+            keystore.map(|keystore| Arc::new(keystore) as Arc<dyn SignatureKeystore>);
         Ok(options)
     }
 

@@ -92,6 +92,7 @@ impl ErrorCode for PoolError {
         match self {
             Self::Storage(error) => error.facts(),
             Self::Config(error) => error.facts(),
+            Self::Identity(error) => error.facts(),
             Self::AboveCap { .. } => ErrorFacts::lasting("pool_full"),
             Self::Mls(_) => ErrorFacts::lasting("mls_refused"),
         }
@@ -102,6 +103,7 @@ impl ErrorCode for GroupError {
     fn facts(&self) -> ErrorFacts<'_> {
         ErrorFacts::lasting(match self {
             Self::Storage(error) => return error.facts(),
+            Self::Identity(error) => return error.facts(),
             Self::NotInGroup { .. } => "not_in_group",
             Self::AlreadyInGroup { .. } => "already_in_group",
             Self::CommitPending { .. } => "commit_pending",
