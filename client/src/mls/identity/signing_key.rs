@@ -115,9 +115,7 @@ impl SigningKey {
     /// The signature of some bytes.
     pub(super) fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
         match &self.holder {
-            KeyHolder::Store(pair) => {
-                Signer::sign(pair.as_ref(), bytes).map_err(|err| unusable_signer(&err))
-            }
+            KeyHolder::Store(pair) => Signer::sign(pair.as_ref(), bytes).map_err(unusable_signer),
             KeyHolder::Keystore(keystore) => {
                 keystore.sign(&self.public, bytes).map_err(IdentityError::Keystore)
             }
@@ -172,6 +170,6 @@ fn name_of(public: &[u8]) -> String {
     format!("{PREFIX}{}", HEXLOWER.encode(public))
 }
 
-fn unusable_signer(error: &SignerError) -> IdentityError {
+fn unusable_signer(error: SignerError) -> IdentityError {
     IdentityError::Unusable(format!("{error:?}").into())
 }

@@ -208,10 +208,9 @@ impl fmt::Display for SkipReason {
             Self::NothingCompatible => {
                 f.write_str("no KeyPackage has the ciphersuite of this group")
             }
-            Self::RequirementUnmet { requirement } => write!(
-                f,
-                "no KeyPackage has {requirement}, which this group requires; they need a newer app"
-            ),
+            Self::RequirementUnmet { requirement } => {
+                write!(f, "they need a newer app: this group requires {requirement}")
+            }
             Self::AlreadyMember => f.write_str("in the group already"),
             Self::PackageRejected { check: PackageCheck::Clock } => f.write_str(
                 "the clock of this machine is too far off for MLS to take their KeyPackage; set it, then invite \
@@ -262,10 +261,9 @@ impl fmt::Display for SkippedInvitee {
             SkipReason::NothingCompatible => {
                 write!(f, "{who} has no KeyPackage for this group's ciphersuite")
             }
-            SkipReason::RequirementUnmet { requirement } => write!(
-                f,
-                "{who} has no KeyPackage with {requirement}, which this group requires; {who} needs a newer app"
-            ),
+            SkipReason::RequirementUnmet { requirement } => {
+                write!(f, "{who} needs a newer app: this group requires {requirement}")
+            }
             SkipReason::AlreadyMember => write!(f, "{who} is in the group already"),
             SkipReason::PackageRejected { check: PackageCheck::Clock } => write!(
                 f,
@@ -344,7 +342,7 @@ mod tests {
         not registered at this server; check the name
         the name is too long
         no KeyPackage has the ciphersuite of this group
-        no KeyPackage has credential type 0xf001, which this group requires; they need a newer app
+        they need a newer app: this group requires credential type 0xf001
         in the group already
         the KeyPackage failed the check keys, and no other could be had
         3 reservations were lost; invite them again
