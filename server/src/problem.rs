@@ -1,21 +1,23 @@
 //! Problems: the status and the words of each refusal. The only file that knows both sides.
 
 mod hint;
+mod paths;
 mod status;
 
 use std::fmt;
 
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError,
+    HttpResponse, ResponseError,
     http::{StatusCode, header},
 };
-use keypool_api::{API_PREFIX, Code, Problem, UploadItem};
+use keypool_api::{Code, Problem, UploadItem};
 use keypool_ledger::{KeyPackageRef, NameError, Timestamp};
 use keypool_projections::{
     DeliveryRejection, ItemRefusal, Rejection,
     quota::{OverQuota, Quota},
 };
 
+pub(crate) use self::paths::{no_such_admin_path, no_such_public_path, wrong_method};
 use self::status::{retry_after, status_of};
 use crate::{
     admission::{AdmissionError, Check},
@@ -384,42 +386,6 @@ impl From<NameError> for Failure {
 fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
     tracing::error!(error, "internal error");
     Failure::new(Code::Internal, "an internal error occurred")
-}
-
-/// The answer where no route is.
-pub(crate) async fn no_such_path(request: HttpRequest) -> HttpResponse {
-    let path: String = request.path().chars().take(100).collect();
-    Failure::new(Code::NotFound, format!("there is nothing at {path:?}")).error_response()
-}
-
-/// The answer where no public route is; one for a version of the API that is not served names those that are.
-pub(crate) async fn no_such_public_path(request: HttpRequest) -> HttpResponse {
-    let Some(version) = version_of(request.path()).filter(|version| *version != API_PREFIX) else {
-        return no_such_path(request).await;
-    };
-    let detail = format!("this server does not serve {version} of the API; it serves {API_PREFIX}");
-    let hint = format!("Ask under {API_PREFIX}, or have the operator install a newer server.");
-    Failure::new(Code::NotFound, detail).hinting(Some(hint)).error_response()
-}
-
-/// The version of the API at the start of a path, such as `/v2`.
-fn version_of(path: &str) -> Option<&str> {
-    let end = path.get(1..)?.find('/').map_or(path.len(), |at| at + 1);
-    let version = path.get(..end)?;
-    let digits = version.strip_prefix("/v")?;
-    let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-    ((1..=4).contains(&digits.len()) && is_number(digits)).then_some(version)
-}
-
-/// The answer where a route is and does not take the method.
-pub(crate) fn wrong_method(request: &HttpRequest, allowed: &str) -> HttpResponse {
-    let method: String = request.method().as_str().chars().take(20).collect();
-    let detail = format!("{method} is not taken here; {allowed} is");
-    let mut response = Failure::new(Code::MethodNotAllowed, detail).error_response();
-    if let Ok(allowed) = header::HeaderValue::from_str(allowed) {
-        response.headers_mut().insert(header::ALLOW, allowed);
-    }
-    response
 }
 
 impl fmt::Display for Failure {

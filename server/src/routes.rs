@@ -27,7 +27,7 @@ use keypool_api::API_PREFIX;
 
 use crate::{
     admin_guard::middleware::guard,
-    problem::{no_such_path, no_such_public_path, wrong_method},
+    problem::{no_such_admin_path, no_such_public_path, wrong_method},
 };
 
 /// The pattern of the route that a request has reached, without the version of the API; `None` if it has
@@ -46,6 +46,7 @@ pub(crate) fn public(config: &mut ServiceConfig) {
     config
         .service(web::scope(API_PREFIX).configure(api))
         .configure(api)
+        .service(get("/", operations::index))
         .service(get("/openapi.json", crate::openapi::openapi))
         .configure(health)
         .default_service(web::to(no_such_public_path));
@@ -102,7 +103,7 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .service(get("/ledger/refusals/{day}", ledger::refusals))
         .service(post("/names/release", names::release))
         .configure(health)
-        .default_service(web::to(no_such_path));
+        .default_service(web::to(no_such_admin_path));
     config.service(guarded);
 }
 

@@ -16,6 +16,18 @@ use crate::{
     state::State,
 };
 
+/// The answer to a browser at the server's own address.
+const INDEX: &str = concat!(
+    "keypool-server ",
+    env!("CARGO_PKG_VERSION"),
+    " keeps KeyPackages of MLS (RFC 9420) for apps. The API document is at /openapi.json.\n"
+);
+
+/// Names the program and its version, and the address of the API document.
+pub(crate) async fn index() -> HttpResponse {
+    HttpResponse::Ok().content_type(header::ContentType::plaintext()).body(INDEX)
+}
+
 /// Whether the process answers at all.
 #[utoipa::path(
     get, path = "/livez", tag = "operations",

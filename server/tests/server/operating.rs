@@ -54,6 +54,34 @@ async fn a_page_that_lets_its_name_stand_for_loopback_reads_nothing_of_the_opera
 }
 
 #[actix_web::test]
+async fn the_address_of_the_server_says_what_it_is_and_where_the_api_document_is() {
+    let running = Running::start();
+    let index = answer(running.api.http.get(format!("{}/", running.api.url))).await.unwrap().ok();
+    assert_eq!(index.header("content-type"), "text/plain; charset=utf-8");
+    let text = String::from_utf8(index.bytes).unwrap();
+    assert!(text.contains(concat!("keypool-server ", env!("CARGO_PKG_VERSION"))), "{text}");
+    let document = text.split_whitespace().find_map(|word| word.strip_prefix('/')).unwrap();
+    let document = document.trim_end_matches('.');
+    let document = format!("{}/{document}", running.api.url);
+    answer(running.api.http.get(document)).await.unwrap().ok();
+}
+
+#[actix_web::test]
+async fn an_unknown_path_of_the_operators_listener_points_to_paths_that_exist_there() {
+    let running = Running::start();
+    let refused = fetch(&running, "/openapi.json", "localhost", None).await;
+    assert_eq!((refused.status, refused.code()), (404, "not_found"));
+    let hint = refused.text("hint").to_owned();
+    let (here, _) = hint.split_once("The API").unwrap();
+    let words = here.split([' ', ',', '.']);
+    let paths: Vec<&str> = words.filter(|word| word.starts_with('/')).collect();
+    assert!(1 < paths.len(), "{hint}");
+    for path in paths {
+        fetch(&running, path, "localhost", None).await.ok();
+    }
+}
+
+#[actix_web::test]
 async fn with_a_token_the_operators_listener_asks_for_it_wherever_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
