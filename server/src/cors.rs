@@ -8,7 +8,6 @@ use std::str::FromStr;
 use actix_cors::Cors;
 use actix_web::http::Uri;
 use keypool_api::{REQUEST_ID_HEADER, TIME_HEADER, signing::CALLER};
-use serde::Deserialize;
 
 /// The methods of the API.
 const METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
@@ -42,8 +41,7 @@ const ANSWER_HEADERS: [&str; 12] = [
 const PREFLIGHT_MAX_AGE_S: usize = 7200;
 
 /// The origin of web pages that may use the API, exactly as their browser sends it: `https://app.example`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsOrigin(String);
 
 /// The reason why a text is no origin.
@@ -101,14 +99,6 @@ impl FromStr for CorsOrigin {
             return Ok(Self(exact));
         }
         Err(CorsOriginError::Inexact { sent: text.to_owned(), exact })
-    }
-}
-
-impl TryFrom<String> for CorsOrigin {
-    type Error = CorsOriginError;
-
-    fn try_from(text: String) -> Result<Self, CorsOriginError> {
-        text.parse()
     }
 }
 

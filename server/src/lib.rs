@@ -26,6 +26,8 @@ mod release_name;
 
 mod settings;
 
+mod command_line;
+
 mod server;
 
 mod state;
@@ -56,6 +58,11 @@ mod openapi;
 
 pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, X509Roots, X509RootsError, admit},
+    command_line::{
+        CommandLine, CommandLineError, ConfigCommand, Invocation, LogFormat, ServerCommand,
+        ServerOptions, SettingSource, UnknownVariable, read_command_line, show_settings,
+        unknown_variables,
+    },
     connections::TooFewDescriptors,
     cors::{CorsOrigin, CorsOriginError},
     disk::LowWater,

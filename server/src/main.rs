@@ -1,10 +1,11 @@
 //! `keypool-server`: serves pools of MLS `KeyPackage`s.
 
 use std::{
+    env,
     error::Error,
     future::{Future, poll_fn},
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::Path,
     pin::pin,
     process::{self, ExitCode},
     sync::Arc,
@@ -14,10 +15,11 @@ use std::{
 };
 
 use actix_rt::signal::unix::{SignalKind, signal};
-use clap::{Parser, Subcommand, ValueEnum};
-use keypool_ledger::SystemClock;
+use keypool_ledger::{Clock, SystemClock};
 use keypool_server::{
-    CLOSE_TIMEOUT, Ended, Options, ReleaseName, Server, Settings, SettingsError, StartError,
+    CLOSE_TIMEOUT, CommandLineError, ConfigCommand, Ended, Invocation, LogFormat, ReleaseName,
+    Server, ServerCommand, ServerOptions, Settings, StartError, read_command_line, show_settings,
+    unknown_variables,
 };
 use mimalloc::MiMalloc;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
@@ -32,79 +34,89 @@ const EXIT_SETTINGS: u8 = 2;
 /// Filter for actix's own lines about its threads and malformed HTTP, which do not concern the operator.
 const QUIET: &str = "actix_server=warn,actix_http=off";
 
-/// Serves pools of MLS `KeyPackages`: uploaded by their owners, handed out once.
-///
-/// A flag goes before its variable in the environment, that before the file, that before the default.
-#[derive(Debug, Parser)]
-#[command(name = "keypool-server", version, max_term_width = 100)]
-struct ServerCli {
-    /// A TOML file with settings, named as the flags are
-    #[arg(long, env = "KEYPOOL_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// How the log on standard error looks
-    #[arg(long, env = "KEYPOOL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-    /// What the log shows, as in RUST_LOG: `info`, or `keypool_server=debug,warn`
-    #[arg(long, env = "KEYPOOL_LOG", value_name = "FILTER", default_value = "info")]
-    log: String,
-    #[command(flatten)]
-    options: Options,
-    #[command(subcommand)]
-    command: Option<ServerCommand>,
-}
-
-/// A command to a server that runs already.
-#[derive(Debug, Subcommand)]
-enum ServerCommand {
-    /// Let anyone register a name again whose user has lost every key
-    ReleaseName(ReleaseName),
-}
-
-/// How the log looks.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// For people
-    Text,
-    /// For programs: one JSON object for each line
-    Json,
-}
-
 fn main() -> ExitCode {
-    let cli = ServerCli::parse();
-    if let Some(ServerCommand::ReleaseName(asked)) = &cli.command {
-        return release_name(asked);
-    }
-    if let Err(error) = start_log(cli.log_format, &cli.log) {
-        complain(&format!("--log {:?} is not a filter such as info or warn: {error}", cli.log));
-        return ExitCode::from(EXIT_SETTINGS);
-    }
-    let settings = match settings(cli.config, cli.options) {
-        Ok(settings) => settings,
+    let read = match read_command_line(env::args_os()) {
+        Ok(read) => read,
+        Err(CommandLineError::Flags(error)) => error.exit(),
         Err(error) => return fail(&error, EXIT_SETTINGS),
     };
+    match &read.command_line.command {
+        None => start(&read.command_line.options),
+        Some(ServerCommand::Config(command)) => config(&read, command),
+        Some(ServerCommand::ReleaseName(asked)) => release_name(asked),
+    }
+}
+
+/// Starts a server, and serves until it is asked to stop.
+fn start(options: &ServerOptions) -> ExitCode {
+    if let Err(error) = start_log(options.log_format, &options.log) {
+        return not_a_filter(&options.log, &error);
+    }
+    for variable in unknown_variables() {
+        tracing::warn!("{variable}");
+    }
+    let settings = Settings::from(options.options.clone());
+    if let Err(error) = settings.check() {
+        return fail(&error, EXIT_SETTINGS);
+    }
     actix_rt::System::new().block_on(serve(settings))
+}
+
+/// Checks the settings, or shows those in force.
+fn config(read: &Invocation, command: &ConfigCommand) -> ExitCode {
+    for variable in unknown_variables() {
+        complain(&variable.to_string());
+    }
+    match command {
+        ConfigCommand::Show(_) => say(&show_settings(read)),
+        ConfigCommand::Check(options) => check(options),
+    }
+}
+
+fn check(options: &ServerOptions) -> ExitCode {
+    if let Err(error) = log_filter(&options.log) {
+        return not_a_filter(&options.log, &error);
+    }
+    let settings = Settings::from(options.options.clone());
+    match settings.check_with_files(SystemClock.now()) {
+        Ok(()) => say("the settings are good\n"),
+        Err(error) => fail(&error, EXIT_SETTINGS),
+    }
+}
+
+/// Writes a text to standard output.
+fn say(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn not_a_filter(filter: &str, error: &ParseError) -> ExitCode {
+    complain(&format!("--log {filter:?} is not a filter such as info or warn: {error}"));
+    ExitCode::from(EXIT_SETTINGS)
 }
 
 fn release_name(asked: &ReleaseName) -> ExitCode {
     match asked.run() {
         Ok(devices) => {
-            let said = writeln!(
-                io::stdout(),
-                "the name {} is free: {} removed; whoever registers it next has it",
-                asked.user,
-                devices.join(", ")
-            );
-            if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let (user, devices) = (&asked.user, devices.join(", "));
+            say(&format!(
+                "the name {user} is free: {devices} removed; whoever registers it next has it\n"
+            ))
         }
         Err(error) => fail(&error, 1),
     }
 }
 
-/// Starts the log. The operator's filter goes before [`QUIET`].
+/// The filter of the log. The operator's goes before [`QUIET`].
+fn log_filter(filter: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(format!("{QUIET},{filter}"))
+}
+
+/// Starts the log.
 fn start_log(format: LogFormat, filter: &str) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(format!("{QUIET},{filter}"))?;
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(log_filter(filter)?)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     match format {
@@ -112,13 +124,6 @@ fn start_log(format: LogFormat, filter: &str) -> Result<(), ParseError> {
         LogFormat::Json => log.json().init(),
     }
     Ok(())
-}
-
-fn settings(config: Option<PathBuf>, options: Options) -> Result<Settings, SettingsError> {
-    let file = config.map(Options::from_file).transpose()?.unwrap_or_default();
-    let settings = Settings::from(options.or(file));
-    settings.check()?;
-    Ok(settings)
 }
 
 async fn serve(settings: Settings) -> ExitCode {

@@ -19,7 +19,6 @@ use std::{
 
 use clap::ValueEnum;
 use keypool_ledger::{PoolId, SignatureKey, Timestamp};
-use serde::Deserialize;
 
 use self::{
     frontends::Frontends,
@@ -29,8 +28,7 @@ use self::{
 };
 
 /// Who may register a device.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum RegistrationPolicy {
     /// The first key to register a user's device has the name; another device of the user needs a voucher by
     /// one that is registered

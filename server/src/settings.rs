@@ -1,5 +1,6 @@
 //! The operator's settings: flags over environment over a file over the defaults.
 
+mod address;
 mod error;
 mod options;
 mod rates;
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use keypool_ledger::Timestamp;
 use keypool_projections::{Limits, OnLapse, quota::Quotas};
 
 pub use self::{
@@ -19,11 +21,12 @@ pub use self::{
     options::{OnLapseWord, Options},
 };
 use crate::{
+    admin_guard::AdminGuard,
     admission::{AdmissionRules, X509Roots},
     authentication::BodyBudget,
     cors::CorsOrigin,
     disk::LowWater,
-    registration::RegistrationSettings,
+    registration::{Registrar, RegistrationSettings},
     webhook::WebhookUrl,
 };
 
@@ -249,6 +252,19 @@ impl Settings {
             self.admission.x509_roots = Some(Arc::new(X509Roots::read(path)?));
         }
         Ok(self)
+    }
+
+    /// As [`Settings::check`]; and reads the files that the settings name, as a start does.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first [`SettingsError`] there is.
+    pub fn check_with_files(&self, now: Timestamp) -> Result<(), SettingsError> {
+        self.check()?;
+        self.clone().with_x509_roots()?;
+        AdminGuard::open(self.admin_token_file.as_deref())?;
+        Registrar::open(&self.registration, now)?;
+        Ok(())
     }
 
     /// Refuses settings that no server can run with.

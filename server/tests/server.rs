@@ -127,6 +127,9 @@ mod reconciling;
 #[path = "server/documents.rs"]
 mod documents;
 
+#[path = "server/settings.rs"]
+mod settings;
+
 #[path = "server/examples.rs"]
 mod examples;
 

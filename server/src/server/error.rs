@@ -15,8 +15,8 @@ pub enum StartError {
     /// The settings make no sense.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The address cannot be listened at: it may be in use.
-    #[error("cannot listen at {address} (is another server running there?)")]
+    /// The address cannot be listened at.
+    #[error("cannot listen at {address} ({})", next_step(source.kind()))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -45,4 +45,31 @@ pub enum StartError {
     /// The counters could not be set up, or the server's thread has panicked: a bug.
     #[error("the server could not be set up: {0}")]
     Setup(String),
+}
+
+/// The next step where an address cannot be listened at.
+const fn next_step(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "this process may not use that port: take one from 1024 on, or give it CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
+        _ => "is another server running there?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_listened_at_is_told_with_its_reason() {
+        let told = |kind| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 80));
+            StartError::Listen { address, source: io::Error::from(kind) }.to_string()
+        };
+        assert!(told(io::ErrorKind::PermissionDenied).contains("CAP_NET_BIND_SERVICE"));
+        assert!(told(io::ErrorKind::AddrInUse).contains("is another server running there?"));
+        assert!(told(io::ErrorKind::AddrNotAvailable).contains("does not have that address"));
+    }
 }

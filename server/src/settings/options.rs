@@ -1,7 +1,6 @@
 //! Settings as an operator writes them.
 
 use std::{
-    fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -12,25 +11,24 @@ use keypool_projections::{
     OnLapse,
     quota::{Quotas, Rate},
 };
-use serde::{Deserialize, Deserializer, de};
 
 use super::{
-    SettingsError,
-    rates::{duration, rate, read_duration, read_rate},
+    address::socket_address,
+    rates::{duration, rate},
 };
 use crate::{
     cors::CorsOrigin, disk::LowWater, registration::RegistrationPolicy, webhook::WebhookUrl,
 };
 
-/// Settings as they are written on the command line, in the environment or in a file.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+/// Settings as they are written on the command line, in the environment or in a file. `None` stands for the
+/// default.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Where clients connect; port 0 picks a free one [default: 127.0.0.1:8080]
-    #[arg(long, env = "KEYPOOL_LISTEN", value_name = "ADDRESS:PORT")]
+    /// Where clients connect; port 0 picks a free one, a name stands for its first address [default: 127.0.0.1:8080]
+    #[arg(long, env = "KEYPOOL_LISTEN", value_name = "ADDRESS:PORT", value_parser = socket_address)]
     pub listen: Option<SocketAddr>,
     /// Where /metrics is, for the operator [default: 127.0.0.1:8081]
-    #[arg(long, env = "KEYPOOL_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "KEYPOOL_ADMIN_LISTEN", value_name = "ADDRESS:PORT", value_parser = socket_address)]
     pub admin_listen: Option<SocketAddr>,
     /// A file with the token that is asked for there; without it the address must be a loopback one
     #[arg(long, env = "KEYPOOL_ADMIN_TOKEN_FILE", value_name = "FILE")]
@@ -46,7 +44,6 @@ pub struct Options {
     /// A URL of the app's backend, to which the server posts why to wake a device: https, or http to a loopback
     /// address
     #[arg(long, env = "KEYPOOL_WEBHOOK", value_name = "URL")]
-    #[serde(deserialize_with = "read_webhook")]
     pub webhook: Option<WebhookUrl>,
     /// The directory that holds the log [default: ./keypool-data]
     #[arg(long, env = "KEYPOOL_DATA", value_name = "DIR")]
@@ -55,7 +52,6 @@ pub struct Options {
     /// 512MiB. At half of it uploads and registrations are refused too, at a quarter reserving and spending;
     /// 0 refuses nothing [default: 5%, and 256MiB at least]
     #[arg(long, env = "KEYPOOL_DISK_LOW_WATER", value_name = "SIZE")]
-    #[serde(deserialize_with = "read_low_water")]
     pub disk_low_water: Option<LowWater>,
     /// How many bytes of the disk are kept in a file of ballast, which is given up when the disk is full, so
     /// that the server can start; 0 keeps none [default: 67108864]
@@ -82,15 +78,12 @@ pub struct Options {
     pub accept_restore: Option<bool>,
     /// How much time lies between two checkpoints at least [default: 1s]
     #[arg(long, env = "KEYPOOL_CHECKPOINT_INTERVAL", value_name = "TIME", value_parser = duration)]
-    #[serde(deserialize_with = "read_duration")]
     pub checkpoint_interval: Option<Duration>,
     /// How long a reservation lasts, as its holder is told [default: 60s]
     #[arg(long, env = "KEYPOOL_RESERVATION_TTL", value_name = "TIME", value_parser = duration)]
-    #[serde(deserialize_with = "read_duration")]
     pub reservation_ttl: Option<Duration>,
     /// How much longer the server waits before a reservation lapses [default: 60s]
     #[arg(long, env = "KEYPOOL_GRACE", value_name = "TIME", value_parser = duration)]
-    #[serde(deserialize_with = "read_duration")]
     pub grace: Option<Duration>,
     /// What becomes of a package whose reservation lapsed [default: requeue]
     #[arg(long, env = "KEYPOOL_ON_LAPSE", value_enum)]
@@ -103,11 +96,9 @@ pub struct Options {
     pub renewals_max: Option<u32>,
     /// How long the whole lifetime of a package may be [default: 14days 1h]
     #[arg(long, env = "KEYPOOL_LIFETIME_MAX", value_name = "TIME", value_parser = duration)]
-    #[serde(deserialize_with = "read_duration")]
     pub lifetime_max: Option<Duration>,
     /// How long the whole lifetime of a package marked as a last resort may be [default: 84days 1h]
     #[arg(long, env = "KEYPOOL_LAST_RESORT_LIFETIME_MAX", value_name = "TIME", value_parser = duration)]
-    #[serde(deserialize_with = "read_duration")]
     pub last_resort_lifetime_max: Option<Duration>,
     /// A ciphersuite that is welcome, by number; may be given several times [default: 1 2 3 78 79]
     #[arg(long, env = "KEYPOOL_CIPHERSUITE", value_name = "NUMBER", value_delimiter = ',')]
@@ -140,11 +131,9 @@ pub struct Options {
     pub bodies_bytes_max: Option<usize>,
     /// How long the body of a request may take to arrive [default: 10s]
     #[arg(long, env = "KEYPOOL_BODY_TIMEOUT", value_name = "TIME", value_parser = duration)]
-    #[serde(deserialize_with = "read_duration")]
     pub body_timeout: Option<Duration>,
     /// How often lapses and expiries are recorded [default: 10s]
     #[arg(long, env = "KEYPOOL_SWEEP_INTERVAL", value_name = "TIME", value_parser = duration)]
-    #[serde(deserialize_with = "read_duration")]
     pub sweep_interval: Option<Duration>,
     /// How many threads answer requests [default: one for each processor]
     #[arg(long, env = "KEYPOOL_WORKERS", value_name = "COUNT")]
@@ -185,7 +174,6 @@ pub struct Options {
     /// Packages of one pool for one inviter who is a stranger: so many at once, and as many again in this
     /// time [default: 6/1h]
     #[arg(long, env = "KEYPOOL_QUOTA_PAIR", value_name = "COUNT/TIME", value_parser = rate)]
-    #[serde(deserialize_with = "read_rate")]
     pub quota_pair: Option<Rate>,
     /// How many reservations of one pool an inviter who is a stranger holds at once [default: 2]
     #[arg(long, env = "KEYPOOL_QUOTA_PAIR_HELD", value_name = "COUNT")]
@@ -195,26 +183,21 @@ pub struct Options {
     pub quota_held: Option<usize>,
     /// Packages that one inviter asks for, whether there are any or not [default: 600/12s]
     #[arg(long, env = "KEYPOOL_QUOTA_REQUESTS", value_name = "COUNT/TIME", value_parser = rate)]
-    #[serde(deserialize_with = "read_rate")]
     pub quota_requests: Option<Rate>,
     /// Packages of one pool for all who are no contacts of its owner [default: 32/640s]
     #[arg(long, env = "KEYPOOL_QUOTA_STRANGERS", value_name = "COUNT/TIME", value_parser = rate)]
-    #[serde(deserialize_with = "read_rate")]
     pub quota_strangers: Option<Rate>,
     /// How many packages that were never handed out are kept for contacts [default: 8]
     #[arg(long, env = "KEYPOOL_STRANGERS_FLOOR", value_name = "COUNT")]
     pub strangers_floor: Option<usize>,
     /// Devices that are registered from one address [default: 30/1day]
     #[arg(long, env = "KEYPOOL_QUOTA_DEVICES", value_name = "COUNT/TIME", value_parser = rate)]
-    #[serde(deserialize_with = "read_rate")]
     pub quota_devices: Option<Rate>,
     /// Packages that one device uploads [default: 256/1day]
     #[arg(long, env = "KEYPOOL_QUOTA_UPLOADS", value_name = "COUNT/TIME", value_parser = rate)]
-    #[serde(deserialize_with = "read_rate")]
     pub quota_uploads: Option<Rate>,
     /// Changing requests from one address whose signature is wrong [default: 10/1min]
     #[arg(long, env = "KEYPOOL_QUOTA_FAILURES", value_name = "COUNT/TIME", value_parser = rate)]
-    #[serde(deserialize_with = "read_rate")]
     pub quota_failures: Option<Rate>,
     /// A proxy whose X-Forwarded-For is believed, by address; may be given several times. Without one,
     /// what comes from this machine is not counted by address
@@ -230,96 +213,12 @@ pub struct Options {
 }
 
 /// The fate of a package whose reservation lapsed.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnLapseWord {
     /// It is offered once more, after all others: at most one spend, and who loses it is told
     Requeue,
     /// It is never offered again: at most one hand-out
     Retire,
-}
-
-impl Options {
-    /// Reads options from a TOML file. Names that are no setting are refused.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`SettingsError`] if the file cannot be read or holds something else.
-    pub fn from_file(path: PathBuf) -> Result<Self, SettingsError> {
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(source) => return Err(SettingsError::Unreadable { path, source }),
-        };
-        toml::from_str(&text).map_err(|err: toml::de::Error| {
-            let before = err.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            SettingsError::Malformed { path, line, message: err.message().to_owned() }
-        })
-    }
-
-    /// These options, and those of `file` where nothing is said here.
-    #[must_use]
-    pub fn or(self, file: Self) -> Self {
-        Self {
-            listen: self.listen.or(file.listen),
-            admin_listen: self.admin_listen.or(file.admin_listen),
-            admin_token_file: self.admin_token_file.or(file.admin_token_file),
-            public_name: self.public_name.or(file.public_name),
-            cors_origin: self.cors_origin.or(file.cors_origin),
-            webhook: self.webhook.or(file.webhook),
-            data: self.data.or(file.data),
-            disk_low_water: self.disk_low_water.or(file.disk_low_water),
-            ballast: self.ballast.or(file.ballast),
-            refusals_days: self.refusals_days.or(file.refusals_days),
-            accept_clock: self.accept_clock.or(file.accept_clock),
-            ledger_name: self.ledger_name.or(file.ledger_name),
-            checkpoint_file: self.checkpoint_file.or(file.checkpoint_file),
-            accept_restore: self.accept_restore.or(file.accept_restore),
-            checkpoint_interval: self.checkpoint_interval.or(file.checkpoint_interval),
-            reservation_ttl: self.reservation_ttl.or(file.reservation_ttl),
-            grace: self.grace.or(file.grace),
-            on_lapse: self.on_lapse.or(file.on_lapse),
-            packages_max: self.packages_max.or(file.packages_max),
-            renewals_max: self.renewals_max.or(file.renewals_max),
-            lifetime_max: self.lifetime_max.or(file.lifetime_max),
-            last_resort_lifetime_max: self
-                .last_resort_lifetime_max
-                .or(file.last_resort_lifetime_max),
-            ciphersuite: self.ciphersuite.or(file.ciphersuite),
-            x509_roots: self.x509_roots.or(file.x509_roots),
-            package_bytes_max: self.package_bytes_max.or(file.package_bytes_max),
-            batch_packages_max: self.batch_packages_max.or(file.batch_packages_max),
-            targets_max: self.targets_max.or(file.targets_max),
-            target_devices_max: self.target_devices_max.or(file.target_devices_max),
-            streams_max: self.streams_max.or(file.streams_max),
-            body_bytes_max: self.body_bytes_max.or(file.body_bytes_max),
-            bodies_bytes_max: self.bodies_bytes_max.or(file.bodies_bytes_max),
-            body_timeout: self.body_timeout.or(file.body_timeout),
-            sweep_interval: self.sweep_interval.or(file.sweep_interval),
-            workers: self.workers.or(file.workers),
-            connections_max: self.connections_max.or(file.connections_max),
-            address_connections_max: self.address_connections_max.or(file.address_connections_max),
-            registration: self.registration.or(file.registration),
-            allow_list: self.allow_list.or(file.allow_list),
-            jwt_key: self.jwt_key.or(file.jwt_key),
-            jwt_jwks: self.jwt_jwks.or(file.jwt_jwks),
-            jwt_issuer: self.jwt_issuer.or(file.jwt_issuer),
-            jwt_audience: self.jwt_audience.or(file.jwt_audience),
-            frontend_key: self.frontend_key.or(file.frontend_key),
-            quota_pair: self.quota_pair.or(file.quota_pair),
-            quota_pair_held: self.quota_pair_held.or(file.quota_pair_held),
-            quota_held: self.quota_held.or(file.quota_held),
-            quota_requests: self.quota_requests.or(file.quota_requests),
-            quota_strangers: self.quota_strangers.or(file.quota_strangers),
-            strangers_floor: self.strangers_floor.or(file.strangers_floor),
-            quota_devices: self.quota_devices.or(file.quota_devices),
-            quota_uploads: self.quota_uploads.or(file.quota_uploads),
-            quota_failures: self.quota_failures.or(file.quota_failures),
-            trusted_proxy: self.trusted_proxy.or(file.trusted_proxy),
-            no_quotas: self.no_quotas.or(file.no_quotas),
-            insecure_no_auth: self.insecure_no_auth.or(file.insecure_no_auth),
-        }
-    }
 }
 
 impl Options {
@@ -348,14 +247,4 @@ impl From<OnLapseWord> for OnLapse {
             OnLapseWord::Retire => Self::Retire,
         }
     }
-}
-
-fn read_webhook<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WebhookUrl>, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse().map(Some).map_err(de::Error::custom)
-}
-
-fn read_low_water<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LowWater>, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse().map(Some).map_err(de::Error::custom)
 }

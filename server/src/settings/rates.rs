@@ -3,18 +3,10 @@
 use std::time::Duration;
 
 use keypool_projections::quota::Rate;
-use serde::{Deserialize, Deserializer, de};
 
 /// Reads a duration such as `60s` or `14days 1h`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("{text:?} is no time such as \"60s\""))
-}
-
-pub(super) fn read_duration<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    duration(&text).map(Some).map_err(de::Error::custom)
 }
 
 /// A rate as `6/1h`: six at once, and six again in an hour, evenly.
@@ -29,11 +21,6 @@ pub(super) fn rate(text: &str) -> Result<Rate, String> {
         return Err(format!("{text:?} is more than one in a millisecond; use --no-quotas"));
     }
     Ok(Rate::new(burst, every))
-}
-
-pub(super) fn read_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Rate>, D::Error> {
-    let text = String::deserialize(from)?;
-    rate(&text).map(Some).map_err(de::Error::custom)
 }
 
 #[cfg(test)]

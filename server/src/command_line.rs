@@ -1,0 +1,77 @@
+//! The command line of `keypool-server`: its flags, its commands, and the layers that settings come from.
+
+mod config_command;
+
+mod config_file;
+
+mod layers;
+
+mod sample;
+
+mod variables;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use self::{
+    config_command::{ConfigCommand, show_settings},
+    layers::{CommandLineError, Invocation, SettingSource, read_command_line},
+    variables::{UnknownVariable, unknown_variables},
+};
+use crate::{release_name::ReleaseName, settings::Options};
+
+/// Serves pools of MLS `KeyPackages`: uploaded by their owners, handed out once.
+///
+/// A flag goes before its variable in the environment, that before the file, that before the default.
+#[derive(Debug, Parser)]
+#[command(
+    name = "keypool-server",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
+pub struct CommandLine {
+    /// The settings of the server to start, unless there is a command.
+    #[command(flatten)]
+    pub options: ServerOptions,
+    /// The command, if there is one.
+    #[command(subcommand)]
+    pub command: Option<ServerCommand>,
+}
+
+/// All that may be set: the options of the server, its log, and the file that holds the others.
+#[derive(Args, Clone, Debug)]
+pub struct ServerOptions {
+    /// A TOML file with settings, named as the flags are
+    #[arg(long, env = "KEYPOOL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How the log on standard error looks
+    #[arg(long, env = "KEYPOOL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What the log shows, as in RUST_LOG: `info`, or `keypool_server=debug,warn`
+    #[arg(long, env = "KEYPOOL_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+    /// The options of the server.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// A command that starts no server.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Check or show the settings, without starting a server
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Let anyone register a name again whose user has lost every key
+    ReleaseName(ReleaseName),
+}
+
+/// Format of the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// For programs: one JSON object for each line
+    Json,
+}
