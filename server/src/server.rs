@@ -34,7 +34,7 @@ pub use self::error::StartError;
 use self::{
     background::Background,
     disk_watch::look_at_disk,
-    opening::{blocking, open_or_restore, open_refusals, open_store},
+    opening::{blocking, open_or_restore, open_refusals, open_store, warn_of_local_name},
     preparing::{address_of, bind, bounds, state},
 };
 use crate::{
@@ -303,6 +303,7 @@ impl RunningServer {
         let ledger = follower.ledger();
         self.watch(store.pools().failed());
         self.watch(ledger.refuted());
+        warn_of_local_name(&self.settings, &ledger.key());
         let key = ledger.key().to_string();
         let interval = self.settings.checkpoint_interval;
         let following = RunningFollower::start(follower, store.pools().written(), interval);

@@ -70,6 +70,8 @@ pub struct Settings {
     pub checkpoint_file: Option<PathBuf>,
     /// Whether to go on with a copy of the data that is older than the published checkpoint.
     pub accept_restore: bool,
+    /// Whether a log that has records and no key begins a ledger with a new key.
+    pub accept_new_ledger: bool,
     /// How much time lies between two checkpoints at least.
     pub checkpoint_interval: Duration,
     /// Whether requests may name their caller instead of being signed. On loopback only.
@@ -134,6 +136,7 @@ impl Default for Settings {
             ledger_name: None,
             checkpoint_file: None,
             accept_restore: false,
+            accept_new_ledger: false,
             checkpoint_interval: Duration::from_secs(1),
             insecure_no_auth: false,
             registration: RegistrationSettings::default(),
@@ -190,6 +193,7 @@ impl From<Options> for Settings {
             ledger_name: said.ledger_name.or(usual.ledger_name),
             checkpoint_file: said.checkpoint_file.or(usual.checkpoint_file),
             accept_restore: said.accept_restore.unwrap_or(usual.accept_restore),
+            accept_new_ledger: said.accept_new_ledger.unwrap_or(usual.accept_new_ledger),
             checkpoint_interval: said.checkpoint_interval.unwrap_or(usual.checkpoint_interval),
             insecure_no_auth: said.insecure_no_auth.unwrap_or(usual.insecure_no_auth),
             registration: RegistrationSettings {

@@ -44,6 +44,7 @@ pub(crate) use self::durable::Durable;
 use self::tiles::Tiles;
 pub(crate) use self::{
     follower::{Follower, RunningFollower},
+    identity::prepare_identity,
     restore::{quarantine, set_aside},
 };
 
@@ -112,6 +113,19 @@ pub enum LedgerError {
         key: PathBuf,
         /// The path of the checkpoint.
         file: PathBuf,
+    },
+    /// The log has records, and its key and its checkpoint are gone or were never there.
+    #[error(
+        "the log has {records} records, but {} is not there: put the key back from a backup, or copy it with \
+         an import. If it is lost, start once with --accept-new-ledger, and best with a new --ledger-name: \
+         another ledger begins, and its key must be published",
+        key.display()
+    )]
+    NoKey {
+        /// The path where the key should be.
+        key: PathBuf,
+        /// How many records there are.
+        records: u64,
     },
     /// The checkpoint is not one of this key.
     #[error(

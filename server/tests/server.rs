@@ -121,6 +121,9 @@ mod ledger;
 #[path = "server/restoring.rs"]
 mod restoring;
 
+#[path = "server/ledger_key.rs"]
+mod ledger_key;
+
 #[path = "server/reconciling.rs"]
 mod reconciling;
 

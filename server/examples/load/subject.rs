@@ -208,7 +208,7 @@ fn keypool(auth: Auth, data: &Path) -> Outcome<Command> {
     // What is measured is how fast it serves, not how it refuses.
     command.arg("--no-quotas");
     // Its log was written before, at a time of its own.
-    command.arg("--accept-clock");
+    command.args(["--accept-clock", "--accept-new-ledger"]);
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     if auth == Auth::Named {
         command.arg("--insecure-no-auth");

@@ -4,18 +4,22 @@ use std::{path::Path, sync::Arc};
 
 use actix_web::web;
 use keypool_api::REFUSALS_DIR;
-use keypool_ledger::{Clock, MemoryIndex, SledLog, SledLogOptions};
+use keypool_ledger::{Clock, EventLog, MemoryIndex, SledLog, SledLogOptions};
 use keypool_projections::DeliveryLimits;
+use keypool_transparency::NoteKey;
 
 use super::StartError;
 use crate::{
     keypackage_store::KeyPackageStore,
     pools::{Pools, Progress},
     refusals::RefusalRecord,
-    settings::Settings,
+    settings::{Settings, is_loopback},
     state::Store,
-    transparency::{Follower, LedgerError, Places, quarantine, set_aside},
+    transparency::{Follower, LedgerError, Places, prepare_identity, quarantine, set_aside},
 };
+
+/// The name of a ledger whose server has no public name.
+const LOCAL_NAME: &str = "localhost";
 
 /// Replays the log.
 pub(super) fn open_store(
@@ -26,6 +30,9 @@ pub(super) fn open_store(
     let options =
         SledLogOptions { ballast_bytes: settings.ballast_bytes, ..SledLogOptions::default() };
     let log = Arc::new(SledLog::open(&settings.data, options)?);
+    let records = log.head().map_err(LedgerError::from)?.seq;
+    let (asked, usual) = (settings.ledger_name.as_deref(), usual_name(settings));
+    prepare_identity(&places(settings), (asked, &usual), records, settings.accept_new_ledger)?;
     let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
     let snapshots = Arc::clone(&log);
     let pools = Pools::open_with(Arc::clone(&log), snapshots, clock, limits, delivery, replaying)?;
@@ -50,14 +57,30 @@ fn places(settings: &Settings) -> Places {
     }
 }
 
+/// The name of a new ledger, unless the operator says one.
+fn usual_name(settings: &Settings) -> String {
+    let first_name = settings.public_names.first().map(|name| name.trim().to_ascii_lowercase());
+    first_name.unwrap_or_else(|| LOCAL_NAME.to_owned())
+}
+
+/// Warns of a ledger whose name would stand for every machine, on a server that others reach.
+pub(super) fn warn_of_local_name(settings: &Settings, key: &NoteKey) {
+    let is_reached = !settings.public_names.is_empty() || !is_loopback(settings.listen.ip());
+    if key.name() == LOCAL_NAME && is_reached {
+        tracing::warn!(
+            "the ledger is named localhost since its first start, and its receipts and checkpoints do not tell \
+             this server from another; a name is given at the very first start, by --ledger-name or --public-name"
+        );
+    }
+}
+
 /// Compares the log with the published checkpoint.
 fn open_ledger(
     settings: &Settings,
     log: Arc<SledLog>,
 ) -> Result<Follower<Arc<SledLog>>, LedgerError> {
-    let first_name = settings.public_names.first().map(|name| name.trim().to_ascii_lowercase());
-    let usual = first_name.as_deref().unwrap_or("localhost");
-    Follower::open(log, &places(settings), settings.ledger_name.as_deref(), usual)
+    let usual = usual_name(settings);
+    Follower::open(log, &places(settings), settings.ledger_name.as_deref(), &usual)
 }
 
 /// As [`open_ledger`]; and where the operator accepts that the newer copy is lost, begins another ledger

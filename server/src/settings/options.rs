@@ -76,6 +76,10 @@ pub struct Options {
     /// another ledger begins, and all packages that were available are withdrawn
     #[arg(long, env = "KEYPOOL_ACCEPT_RESTORE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub accept_restore: Option<bool>,
+    /// Begin a ledger with a new key for a log that has records and no `checkpoint.key`, because the log was
+    /// imported or its key is lost
+    #[arg(long, env = "KEYPOOL_ACCEPT_NEW_LEDGER", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub accept_new_ledger: Option<bool>,
     /// How much time lies between two checkpoints at least [default: 1s]
     #[arg(long, env = "KEYPOOL_CHECKPOINT_INTERVAL", value_name = "TIME", value_parser = duration)]
     pub checkpoint_interval: Option<Duration>,

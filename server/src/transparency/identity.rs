@@ -3,7 +3,7 @@
 //! A new key stands in a file of another name until the first checkpoint is stored. So where the
 //! key is found there was a checkpoint, and one that is gone is missed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use keypool_transparency::NoteSigner;
 
@@ -16,6 +16,28 @@ pub(super) struct LedgerIdentity {
     /// Whether it has signed a checkpoint that was stored.
     pub(super) has_signed: bool,
     file: Durable,
+}
+
+/// Makes the key of a ledger before the first record of its log is written.
+///
+/// `records` are those the log has. `accepts_new` says that the operator wants a new key for them if there is none.
+///
+/// # Errors
+///
+/// Returns a [`LedgerError`] if there are records and no key, or if the key is not the ledger's. No key was made then.
+pub(crate) fn prepare_identity(
+    places: &Places,
+    (asked, usual): (Option<&str>, &str),
+    records: u64,
+    accepts_new: bool,
+) -> Result<(), LedgerError> {
+    let is_there = |path: &Path| Durable::at(path).load().map(|text| text.is_some());
+    let has_files =
+        is_there(&places.key)? || is_there(&candidate(places))? || is_there(&places.checkpoint)?;
+    if 0 < records && !has_files && !accepts_new {
+        return Err(LedgerError::NoKey { key: places.key.clone(), records });
+    }
+    LedgerIdentity::open(places, asked, usual).map(drop)
 }
 
 impl LedgerIdentity {
