@@ -42,6 +42,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
 /// The header with the server's time, in Unix milliseconds.
 const TIME: HeaderName = HeaderName::from_static(TIME_HEADER);
 
+/// The routes that clients and probes ask all the time: long polls, streams, and the state of the server. Their
+/// requests are told at the level of debugging, unless they are refused.
+const REPEATED: [&str; 5] = ["/mailbox", "/keypackages/stream", "/livez", "/readyz", "/metrics"];
+
 /// Runs some work, and returns its result and its duration.
 pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let begun = Instant::now();
@@ -159,15 +163,16 @@ fn note(state: Option<&State>, served: &ServedRequest, notes: &RequestNotes, req
     let quota = limit.map(ReachedLimit::word);
     let caller = notes.caller.as_ref().map(tracing::field::display);
     let pool = notes.target.as_deref();
-    if state.is_some_and(|state| state.insecure_no_auth) {
-        let insecure = true;
-        tracing::info!(
+    let insecure = state.is_some_and(|state| state.insecure_no_auth).then_some(true);
+    if *status < 400 && REPEATED.contains(&route.as_str()) {
+        tracing::debug!(
             insecure, method, route, status, code, quota, caller, pool, package, ms, request_id,
             "request"
         );
     } else {
         tracing::info!(
-            method, route, status, code, quota, caller, pool, package, ms, request_id, "request"
+            insecure, method, route, status, code, quota, caller, pool, package, ms, request_id,
+            "request"
         );
     }
     if let Some(state) = state {

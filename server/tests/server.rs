@@ -88,6 +88,9 @@ mod replacing;
 #[path = "server/nulls.rs"]
 mod nulls;
 
+#[path = "server/request_lines.rs"]
+mod request_lines;
+
 #[path = "server/refusals.rs"]
 mod refusals;
 

@@ -22,6 +22,15 @@ const RECORDED: [&str; 7] = [
     "/groups/{group_id}/messages",
 ];
 
+/// The routes that are about the caller's own pool.
+const OWN_POOL: [&str; 5] = [
+    "/keypackages/upload",
+    "/keypackages/rotate",
+    "/keypackages/revoke",
+    "/keypackages/reconcile",
+    "/keypackages/policy",
+];
+
 /// The notes of one request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequestNotes {
@@ -80,8 +89,7 @@ fn target(user: &str, device: Option<&str>) -> String {
 pub(super) fn notes_of(response: &ServiceResponse<impl MessageBody>) -> RequestNotes {
     let request = response.request();
     let mut notes = request.extensions().get::<RequestNotes>().cloned().unwrap_or_default();
-    let owns =
-        matches!(route_of(request).as_deref(), Some("/keypackages/upload" | "/keypackages/rotate"));
+    let owns = route_of(request).is_some_and(|route| OWN_POOL.contains(&route.as_str()));
     if owns && notes.target.is_none() {
         notes.target = notes.caller.as_ref().map(ToString::to_string);
     }
