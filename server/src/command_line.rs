@@ -19,7 +19,10 @@ pub use self::{
     layers::{CommandLineError, Invocation, SettingSource, read_command_line},
     variables::{UnknownVariable, unknown_variables},
 };
-use crate::{release_name::ReleaseName, settings::Options};
+use crate::{
+    admin_command::{AdminCommand, ReleaseName},
+    settings::Options,
+};
 
 /// Serves pools of MLS `KeyPackages`: uploaded by their owners, handed out once.
 ///
@@ -63,7 +66,10 @@ pub enum ServerCommand {
     /// Check or show the settings, without starting a server
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Let anyone register a name again whose user has lost every key
+    /// Ask a running server, at its operator's listener
+    Admin(AdminCommand),
+    /// The same as `admin release-name`
+    #[command(hide = true)]
     ReleaseName(ReleaseName),
 }
 

@@ -22,7 +22,7 @@ mod keypackage_store;
 
 mod registration;
 
-mod release_name;
+mod admin_command;
 
 mod settings;
 
@@ -57,6 +57,7 @@ mod metrics;
 mod openapi;
 
 pub use crate::{
+    admin_command::{AdminAccess, AdminCommand, AdminCommandError, AdminVerb, ReleaseName},
     admission::{AdmissionError, AdmissionRules, Check, Owner, X509Roots, X509RootsError, admit},
     command_line::{
         CommandLine, CommandLineError, ConfigCommand, Invocation, LogFormat, ServerCommand,
@@ -72,7 +73,6 @@ pub use crate::{
         Spent, StoreError, Withdrawn,
     },
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
-    release_name::{ReleaseName, ReleaseNameError},
     server::{CLOSE_TIMEOUT, Ended, Server, StartError},
     settings::{OnLapseWord, Options, Settings, SettingsError},
     transparency::LedgerError,

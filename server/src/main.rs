@@ -17,7 +17,7 @@ use std::{
 use actix_rt::signal::unix::{SignalKind, signal};
 use keypool_ledger::{Clock, SystemClock};
 use keypool_server::{
-    CLOSE_TIMEOUT, CommandLineError, ConfigCommand, Ended, Invocation, LogFormat, ReleaseName,
+    AdminCommand, CLOSE_TIMEOUT, CommandLineError, ConfigCommand, Ended, Invocation, LogFormat,
     Server, ServerCommand, ServerOptions, Settings, StartError, read_command_line, show_settings,
     unknown_variables,
 };
@@ -43,7 +43,8 @@ fn main() -> ExitCode {
     match &read.command_line.command {
         None => start(&read.command_line.options),
         Some(ServerCommand::Config(command)) => config(&read, command),
-        Some(ServerCommand::ReleaseName(asked)) => release_name(asked),
+        Some(ServerCommand::Admin(asked)) => admin(asked),
+        Some(ServerCommand::ReleaseName(asked)) => admin(&asked.clone().into()),
     }
 }
 
@@ -96,14 +97,10 @@ fn not_a_filter(filter: &str, error: &ParseError) -> ExitCode {
     ExitCode::from(EXIT_SETTINGS)
 }
 
-fn release_name(asked: &ReleaseName) -> ExitCode {
+/// Asks a running server, and prints its answer.
+fn admin(asked: &AdminCommand) -> ExitCode {
     match asked.run() {
-        Ok(devices) => {
-            let (user, devices) = (&asked.user, devices.join(", "));
-            say(&format!(
-                "the name {user} is free: {devices} removed; whoever registers it next has it\n"
-            ))
-        }
+        Ok(text) => say(&text),
         Err(error) => fail(&error, 1),
     }
 }

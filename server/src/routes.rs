@@ -18,6 +18,8 @@ pub(crate) mod names;
 
 pub(crate) mod operations;
 
+pub(crate) mod operator;
+
 use actix_web::{
     Handler, HttpRequest, Resource, Responder, Route, guard as route_guard,
     middleware::from_fn,
@@ -101,6 +103,9 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .service(get("/metrics", operations::metrics))
         .service(get("/ledger/events", ledger::events))
         .service(get("/ledger/refusals/{day}", ledger::refusals))
+        .service(get("/pools", operator::pools))
+        .service(get("/users/{user}", operator::user))
+        .service(post("/devices/remove", operator::remove_device))
         .service(post("/names/release", names::release))
         .configure(health)
         .default_service(web::to(no_such_admin_path));

@@ -109,6 +109,9 @@ mod connections;
 #[path = "server/operating.rs"]
 mod operating;
 
+#[path = "server/admin_commands.rs"]
+mod admin_commands;
+
 #[path = "server/clock.rs"]
 mod clock;
 

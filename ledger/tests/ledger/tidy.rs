@@ -34,7 +34,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmp_serde", &["ledger/src/codec.rs", "client/src/storage.rs", "client/src/storage/"]),
     ("reqwest", &["client/src/lib.rs", "client/src/transport.rs", "server/src/webhook/"]),
     ("actix_web", &["server/src/"]),
-    ("ureq", &["projections/auditor/src/source/server.rs", "server/src/release_name.rs"]),
+    ("ureq", &["projections/auditor/src/source/server.rs", "server/src/admin_command/client.rs"]),
     ("rustyline", &["client/cli/src/chat/screen.rs"]),
     ("jiff", &["client/cli/src/pool.rs", "projections/auditor/src/bin/"]),
     ("clap", &["client/cli/src/", "projections/auditor/src/bin/", "server/src/"]),

@@ -209,6 +209,17 @@ impl Directory {
         levels
     }
 
+    /// The pools of registered devices, the emptiest level first and by name within it.
+    pub(super) fn by_level(&self) -> Vec<(Level, PoolId)> {
+        let registered = self.pools.iter().filter_map(|pool| {
+            let brief = self.briefs.get(pool).filter(|brief| brief.key.is_some())?;
+            Some((brief.level, pool.clone()))
+        });
+        let mut found: Vec<(Level, PoolId)> = registered.collect();
+        found.sort_by_key(|(level, _)| std::cmp::Reverse(place_of(*level)));
+        found
+    }
+
     /// The pool that a key speaks for.
     pub(super) fn pool_of_key(&self, key: &SignatureKey) -> Option<&PoolId> {
         self.keys.get(key)

@@ -231,6 +231,13 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.views().directory.pools().cloned().collect()
     }
 
+    /// The pools of registered devices, each with its level as its last change has left it: the emptiest level
+    /// first, and by name within it.
+    #[must_use]
+    pub fn pools_by_level(&self) -> Vec<(Level, PoolId)> {
+        self.shared.views().directory.by_level()
+    }
+
     /// How many pools there are of each level, each as its last change has left it.
     #[must_use]
     pub fn levels(&self) -> [(Level, u64); 4] {

@@ -6,7 +6,7 @@ use keypool_api::{API_PREFIX, Code};
 use super::Failure;
 
 /// The next step on the operator's listener, which does not have the API document.
-const ADMIN_HINT: &str = "This is the operator's listener: it has /metrics, /readyz and /ledger/events. The API is \
+const ADMIN_HINT: &str = "This is the operator's listener: it has /metrics, /readyz, /pools and /ledger/events. The API is \
                           at the public listener, and its document there at /openapi.json.";
 
 /// The refusal of a path that no listener has.

@@ -2,15 +2,14 @@
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::CONTENT_TYPE,
     web::{Bytes, Data},
 };
-use keypool_api::Code;
 use keypool_ledger::{CommandId, Hash, PoolId};
 use keypool_projections::Rejection;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::operator::json_body;
 use crate::{keypackage_store::Idempotency, problem::Failure, state::State};
 
 /// A request to release a name.
@@ -30,21 +29,12 @@ struct NameReleaseReply {
 
 /// Releases a user's name, on the operator's listener only: every device of the user is removed, and anyone
 /// may register the name, with a new key. The keys there were stay dead.
-///
-/// The body must be declared as JSON: a page in the operator's browser cannot do that to another address
-/// without being asked first.
 pub(crate) async fn release(
     request: HttpRequest,
     state: Data<State>,
     body: Bytes,
 ) -> Result<HttpResponse, Failure> {
-    let declared = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if declared != Some("application/json") {
-        return Err(Failure::new(Code::UnsupportedMediaType, "the body must be application/json"));
-    }
-    let asked: Result<ReleaseRequest, _> = serde_json::from_slice(&body);
-    let ReleaseRequest { user } =
-        asked.map_err(|error| Failure::new(Code::BadRequest, error.to_string()))?;
+    let ReleaseRequest { user } = json_body(&request, &body)?;
     let user = PoolId::of(&user, None)?.user().to_owned();
     let idempotency =
         Idempotency { key: CommandId(Uuid::new_v4()), digest: Hash::of(Uuid::new_v4().as_bytes()) };

@@ -1,0 +1,103 @@
+//! `keypool-server admin`: the operator's commands to a running server, at its own listener.
+
+mod client;
+
+mod report;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+pub use self::client::{AdminAccess, AdminCommandError};
+
+/// A command of the operator, and the way to the running server.
+#[derive(Args, Clone, Debug)]
+pub struct AdminCommand {
+    /// The way to the running server.
+    #[command(flatten)]
+    pub access: AdminAccess,
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The command.
+    #[command(subcommand)]
+    pub verb: AdminVerb,
+}
+
+/// The operator's commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum AdminVerb {
+    /// List the pools of registered devices, the emptiest first
+    Pools {
+        /// Leave healthy pools out
+        #[arg(long)]
+        low: bool,
+        /// How many pools are listed, 1000 at most
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show the registered devices of a user and their pools
+    Show {
+        /// The user
+        user: String,
+    },
+    /// Remove a device: its key is dead, and its packages are withdrawn
+    RemoveDevice {
+        /// The user
+        user: String,
+        /// The device
+        device: String,
+    },
+    /// Let anyone register a name again whose user has lost every key: all its devices are removed first
+    ReleaseName {
+        /// The user
+        user: String,
+    },
+}
+
+/// Lets anyone register a name again whose user has lost every key: the same as `admin release-name`.
+#[derive(Args, Clone, Debug)]
+pub struct ReleaseName {
+    /// The user
+    pub user: String,
+    /// The way to the running server.
+    #[command(flatten)]
+    pub access: AdminAccess,
+}
+
+impl From<ReleaseName> for AdminCommand {
+    fn from(ReleaseName { user, access }: ReleaseName) -> Self {
+        Self { access, json: false, verb: AdminVerb::ReleaseName { user } }
+    }
+}
+
+impl AdminCommand {
+    /// Asks the server, and returns the text to print.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`AdminCommandError`] if the server cannot be asked or refuses; a refusal changes nothing.
+    pub fn run(&self) -> Result<String, AdminCommandError> {
+        let answer = match &self.verb {
+            AdminVerb::Pools { low, limit } => {
+                self.access.get(&format!("/pools?low={low}&limit={limit}"))?
+            }
+            AdminVerb::Show { user } => self.access.get(&format!("/users/{user}"))?,
+            AdminVerb::RemoveDevice { user, device } => {
+                let body = json!({ "user": user, "device": device });
+                self.access.post("/devices/remove", &body)?
+            }
+            AdminVerb::ReleaseName { user } => {
+                self.access.post("/names/release", &json!({ "user": user }))?
+            }
+        };
+        if self.json {
+            return Ok(format!("{answer:#}\n"));
+        }
+        Ok(match &self.verb {
+            AdminVerb::Pools { .. } => report::pools(&answer),
+            AdminVerb::Show { user } => report::user(user, &answer),
+            AdminVerb::RemoveDevice { user, device } => report::removed(user, device, &answer),
+            AdminVerb::ReleaseName { user } => report::released(user, &answer),
+        })
+    }
+}

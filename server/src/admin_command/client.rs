@@ -1,0 +1,117 @@
+//! Asks the operator's listener of a running server.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use clap::Args;
+use serde_json::Value;
+use ureq::{Agent, Body, RequestBuilder, http::Response};
+
+/// How long the server may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The way to the operator's listener of a running server.
+#[derive(Args, Clone, Debug)]
+pub struct AdminAccess {
+    /// The operator's listener of the running server
+    #[arg(
+        long,
+        alias = "admin",
+        env = "KEYPOOL_ADMIN_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8081",
+        global = true
+    )]
+    pub admin_url: String,
+    /// The file with the token that the listener asks for, if it does
+    #[arg(long, env = "KEYPOOL_ADMIN_TOKEN_FILE", value_name = "FILE", global = true)]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+/// The reason why a command of the operator was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminCommandError {
+    /// The file with the token cannot be read.
+    #[error("the token in {} cannot be read", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The server does not answer.
+    #[error(
+        "no server answers at {url}; start it, or name its operator's listener with --admin-url"
+    )]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// The error of the request.
+        #[source]
+        source: Box<ureq::Error>,
+    },
+    /// The server refused.
+    #[error("the server refused: {0}")]
+    Refused(String),
+}
+
+impl AdminAccess {
+    /// Asks for a path.
+    pub(super) fn get(&self, path: &str) -> Result<Value, AdminCommandError> {
+        let url = self.url(path);
+        let request = self.authorized(agent().get(&url))?;
+        answered(&url, request.call())
+    }
+
+    /// Posts a body to a path.
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, AdminCommandError> {
+        let url = self.url(path);
+        let request = self.authorized(agent().post(&url))?;
+        let request = request.header("content-type", "application/json");
+        answered(&url, request.send(body.to_string()))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.admin_url.trim_end_matches('/'))
+    }
+
+    fn authorized<B>(
+        &self,
+        request: RequestBuilder<B>,
+    ) -> Result<RequestBuilder<B>, AdminCommandError> {
+        let Some(path) = &self.admin_token_file else { return Ok(request) };
+        let token = fs::read_to_string(path)
+            .map_err(|source| AdminCommandError::Token { path: path.clone(), source })?;
+        Ok(request.header("authorization", format!("Bearer {}", token.trim())))
+    }
+}
+
+fn agent() -> Agent {
+    let config = Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .timeout_global(Some(ANSWER_TIMEOUT))
+        .build();
+    Agent::new_with_config(config)
+}
+
+/// The JSON of an answer with status 200.
+fn answered(
+    url: &str,
+    response: Result<Response<Body>, ureq::Error>,
+) -> Result<Value, AdminCommandError> {
+    let unreachable =
+        |source| AdminCommandError::Unreachable { url: url.to_owned(), source: Box::new(source) };
+    let mut response = response.map_err(unreachable)?;
+    let status = response.status().as_u16();
+    let text = response.body_mut().read_to_string().map_err(unreachable)?;
+    match (status, serde_json::from_str::<Value>(&text)) {
+        (200, Ok(answer)) => Ok(answer),
+        (_, Ok(problem)) if problem["detail"].is_string() => {
+            let detail = problem["detail"].as_str().unwrap_or_default();
+            Err(AdminCommandError::Refused(detail.to_owned()))
+        }
+        _ => Err(AdminCommandError::Refused(format!("it answered {status}"))),
+    }
+}

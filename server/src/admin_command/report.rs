@@ -1,0 +1,69 @@
+//! The answers to the operator's commands as text.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Pools as a table, and how many were left out.
+pub(super) fn pools(answer: &Value) -> String {
+    let pools = answer["pools"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let total = answer["total"].as_u64().unwrap_or_default();
+    let shown = u64::try_from(pools.len()).unwrap_or(u64::MAX);
+    let mut text = table(pools);
+    if shown < total {
+        let _ = writeln!(text, "{} more: raise --limit", total - shown);
+    }
+    text
+}
+
+/// The devices of a user as a table.
+pub(super) fn user(user: &str, answer: &Value) -> String {
+    let devices = answer["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if devices.is_empty() {
+        return format!("{user} has no registered device\n");
+    }
+    table(devices)
+}
+
+/// A device that was removed.
+pub(super) fn removed(user: &str, device: &str, answer: &Value) -> String {
+    format!("{user}/{device} is removed (record {} of the log)\n", answer["position"])
+}
+
+/// A name that was released.
+pub(super) fn released(user: &str, answer: &Value) -> String {
+    let devices = answer["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let devices: Vec<&str> = devices.iter().filter_map(Value::as_str).collect();
+    let devices = devices.join(", ");
+    format!("the name {user} is free: {devices} removed; whoever registers it next has it\n")
+}
+
+fn table(pools: &[Value]) -> String {
+    let name = |pool: &Value| {
+        let part = |key: &str| pool[key].as_str().unwrap_or_default().to_owned();
+        format!("{}/{}", part("user"), part("device"))
+    };
+    let width = pools.iter().map(|pool| name(pool).len()).max().unwrap_or_default().max(6);
+    // Writing to a String cannot fail.
+    let mut text = format!("{:<width$}  level     available  reserved  empty in\n", "device");
+    for pool in pools {
+        let level = pool["level"].as_str().unwrap_or_default();
+        let number = |key: &str| pool[key].as_u64().unwrap_or_default();
+        let empty_in = pool["seconds_to_empty"].as_u64();
+        let empty_in = empty_in.map(|secs| humantime::format_duration(minutes(secs)).to_string());
+        let _ = writeln!(
+            text,
+            "{:<width$}  {level:<8}  {:>9}  {:>8}  {}",
+            name(pool),
+            number("available"),
+            number("reserved"),
+            empty_in.unwrap_or_else(|| "-".to_owned()),
+        );
+    }
+    text
+}
+
+/// A duration in whole minutes, which is near enough for a forecast.
+const fn minutes(secs: u64) -> std::time::Duration {
+    std::time::Duration::from_secs(secs - secs % 60)
+}

@@ -1,0 +1,104 @@
+//! The operator's commands to a running server, as an operator types them.
+
+use std::{fs, process::Command};
+
+use serde_json::Value;
+
+use crate::harness::{Device, Draft, Running, answer};
+
+/// Standard output, the exit code and standard error of `keypool-server admin` with some words.
+async fn admin(running: &Running, words: &[&str]) -> (String, i32, String) {
+    let url = running.admin_url();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-server"));
+    command.env_clear().arg("admin").args(words).args(["--admin", &url]);
+    let output = actix_rt::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), output.status.code().unwrap(), text(output.stderr))
+}
+
+async fn json(running: &Running, words: &[&str]) -> Value {
+    let (text, code, said) = admin(running, &[words, &["--json"]].concat()).await;
+    assert_eq!(code, 0, "{said}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Alice without packages, Bob with two, and Carol with nine.
+async fn three_pools() -> Running {
+    let [alice, bob, carol] = ["alice", "bob/phone", "carol"].map(Device::new);
+    let running = Running::start().with(&[&alice, &carol], 9).await.with(&[&bob], 2).await;
+    running.api.reserve(&alice, "bob").await.ok();
+    running
+}
+
+#[actix_web::test]
+async fn pools_at_risk_are_listed_with_the_emptiest_first() {
+    let running = three_pools().await;
+    let (text, code, _) = admin(&running, &["pools", "--low"]).await;
+    assert_eq!(code, 0);
+    insta::assert_snapshot!(text, @r"
+    device      level     available  reserved  empty in
+    alice/main  empty             0         0  -
+    bob/phone   critical          1         1  -
+    ");
+    let all = json(&running, &["pools", "--limit", "2"]).await;
+    assert_eq!((all["total"].clone(), all["pools"].as_array().unwrap().len()), (3.into(), 2));
+    let (text, _, _) = admin(&running, &["pools", "--limit", "2"]).await;
+    assert!(text.ends_with("1 more: raise --limit\n"), "{text}");
+}
+
+#[actix_web::test]
+async fn a_user_is_shown_with_each_registered_device() {
+    let running = three_pools().await;
+    let shown = json(&running, &["show", "bob"]).await;
+    let device = &shown["devices"][0];
+    assert_eq!(device["device"], "phone");
+    assert_eq!(device["keyid"], Device::new("bob/phone").keyid().to_string());
+    assert_eq!((&device["available"], &device["reserved"]), (&1.into(), &1.into()));
+    let (_, code, said) = admin(&running, &["show", "nobody"]).await;
+    assert!(code == 1 && said.contains("the server refused") && said.contains("nobody"), "{said}");
+}
+
+#[actix_web::test]
+async fn the_operator_removes_a_device_and_its_key_is_dead() {
+    let (running, bob) = (three_pools().await, Device::new("bob/phone"));
+    let (text, code, said) = admin(&running, &["remove-device", "bob", "phone"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(text.starts_with("bob/phone is removed (record "), "{text}");
+    let refused = running.api.send(&bob, &Draft::get("/keypackages/status")).await;
+    assert_eq!(refused.code(), "unauthenticated");
+    assert_eq!(running.api.register(&bob).await.code(), "key_retired");
+    let (text, _, _) = admin(&running, &["show", "bob"]).await;
+    assert_eq!(text, "bob has no registered device\n");
+    assert!(
+        !admin(&running, &["pools"]).await.0.contains("bob"),
+        "a removed device has no pool at risk"
+    );
+    let (_, code, said) = admin(&running, &["remove-device", "bob", "phone"]).await;
+    assert!(code == 1 && said.contains("the server refused"), "{said}");
+
+    let released = json(&running, &["release-name", "bob"]).await;
+    assert_eq!(released["devices"][0], "phone");
+    assert_eq!(running.api.register(&bob.impostor()).await.status, 201);
+}
+
+#[actix_web::test]
+async fn the_operators_routes_ask_for_the_token_and_are_not_where_clients_connect() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let running = Running::start_with(|settings| settings.admin_token_file = Some(token.clone()));
+    let (_, code, said) = admin(&running, &["pools"]).await;
+    assert!(code == 1 && said.contains("asks for its token"), "{said}");
+    let token = token.to_str().unwrap();
+    assert_eq!(admin(&running, &["pools", "--admin-token-file", token]).await.1, 0);
+    let alice = Device::new("alice");
+    running.api.register(&alice).await.ok();
+    for path in ["/pools", "/users/alice"] {
+        let public = answer(running.api.http.get(format!("{}{path}", running.api.url))).await;
+        assert_eq!(public.unwrap().status, 404, "{path}");
+    }
+    let form = running.api.http.post(format!("{}/devices/remove", running.admin_url()));
+    let body = "{\"user\":\"alice\",\"device\":\"main\"}";
+    let form = form.bearer_auth("0123456789abcdef0123456789abcdef").body(body);
+    assert_eq!(answer(form).await.unwrap().status, 415);
+}
