@@ -6,6 +6,8 @@ mod config_file;
 
 mod layers;
 
+mod pages;
+
 mod sample;
 
 mod variables;
@@ -13,10 +15,12 @@ mod variables;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 pub use self::{
     config_command::{ConfigCommand, show_settings},
     layers::{CommandLineError, Invocation, SettingSource, read_command_line},
+    pages::{completions, write_manual},
     variables::{UnknownVariable, unknown_variables},
 };
 use crate::{
@@ -68,6 +72,18 @@ pub enum ServerCommand {
     Config(ConfigCommand),
     /// Ask a running server, at its operator's listener
     Admin(AdminCommand),
+    /// Print the completions of a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        dir: PathBuf,
+    },
     /// The same as `admin release-name`
     #[command(hide = true)]
     ReleaseName(ReleaseName),

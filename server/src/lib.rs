@@ -61,8 +61,8 @@ pub use crate::{
     admission::{AdmissionError, AdmissionRules, Check, Owner, X509Roots, X509RootsError, admit},
     command_line::{
         CommandLine, CommandLineError, ConfigCommand, Invocation, LogFormat, ServerCommand,
-        ServerOptions, SettingSource, UnknownVariable, read_command_line, show_settings,
-        unknown_variables,
+        ServerOptions, SettingSource, UnknownVariable, completions, read_command_line,
+        show_settings, unknown_variables, write_manual,
     },
     connections::TooFewDescriptors,
     cors::{CorsOrigin, CorsOriginError},

@@ -18,10 +18,11 @@ use actix_rt::signal::unix::{SignalKind, signal};
 use keypool_ledger::{Clock, SystemClock};
 use keypool_server::{
     AdminCommand, CLOSE_TIMEOUT, CommandLineError, ConfigCommand, Ended, Invocation, LogFormat,
-    Server, ServerCommand, ServerOptions, Settings, StartError, read_command_line, show_settings,
-    unknown_variables,
+    Server, ServerCommand, ServerOptions, Settings, StartError, completions, read_command_line,
+    show_settings, unknown_variables, write_manual,
 };
 use mimalloc::MiMalloc;
+use sd_notify::NotifyState;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// Memory of a request is mostly freed by another thread than it was allocated by, and the C library's
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
     match &read.command_line.command {
         None => start(&read.command_line.options),
         Some(ServerCommand::Config(command)) => config(&read, command),
+        Some(ServerCommand::Completions { shell }) => say(&completions(*shell)),
+        Some(ServerCommand::Man { dir }) => manual(dir),
         Some(ServerCommand::Admin(asked)) => admin(asked),
         Some(ServerCommand::ReleaseName(asked)) => admin(&asked.clone().into()),
     }
@@ -69,7 +72,7 @@ fn config(read: &Invocation, command: &ConfigCommand) -> ExitCode {
         complain(&variable.to_string());
     }
     match command {
-        ConfigCommand::Show(_) => say(&show_settings(read)),
+        ConfigCommand::Show(_) => say(show_settings(read).as_bytes()),
         ConfigCommand::Check(options) => check(options),
     }
 }
@@ -80,15 +83,15 @@ fn check(options: &ServerOptions) -> ExitCode {
     }
     let settings = Settings::from(options.options.clone());
     match settings.check_with_files(SystemClock.now()) {
-        Ok(()) => say("the settings are good\n"),
+        Ok(()) => say(b"the settings are good\n"),
         Err(error) => fail(&error, EXIT_SETTINGS),
     }
 }
 
 /// Writes a text to standard output.
-fn say(text: &str) -> ExitCode {
+fn say(text: &[u8]) -> ExitCode {
     let mut out = io::stdout().lock();
-    let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let said = out.write_all(text).and_then(|()| out.flush());
     if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -97,10 +100,20 @@ fn not_a_filter(filter: &str, error: &ParseError) -> ExitCode {
     ExitCode::from(EXIT_SETTINGS)
 }
 
+fn manual(dir: &Path) -> ExitCode {
+    match write_manual(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{} cannot be written: {error}", dir.display()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Asks a running server, and prints its answer.
 fn admin(asked: &AdminCommand) -> ExitCode {
     match asked.run() {
-        Ok(text) => say(&text),
+        Ok(text) => say(text.as_bytes()),
         Err(error) => fail(&error, 1),
     }
 }
@@ -140,10 +153,12 @@ async fn serve(settings: Settings) -> ExitCode {
     }
     // Whoever reads the greeting may stop the server at once.
     let stop = asked_to_stop();
+    let is_managed = env::var_os("NOTIFY_SOCKET").is_some();
     if let Err(error) = greet(&server, &data, name.as_deref()) {
         tracing::warn!(%error, "standard output cannot be written");
     }
-    let asked = either(reloading(&server, has_files), stop);
+    tell_manager(NotifyState::Ready);
+    let asked = either(reloading(&server, has_files || is_managed), stop);
     let ended = either(
         async {
             asked.await;
@@ -154,6 +169,7 @@ async fn serve(settings: Settings) -> ExitCode {
     let ended = if let Some(ended) = ended {
         ended
     } else {
+        tell_manager(NotifyState::Stopping);
         end_after(shutdown_timeout + CLOSE_TIMEOUT);
         server.stop().await
     };
@@ -204,10 +220,17 @@ fn asked_to_stop() -> impl Future<Output = ()> {
     }
 }
 
-/// Reads the operator's files again on each SIGHUP, for ever. Where there are none, the signal ends the
-/// process, as it does by itself.
-async fn reloading(server: &Server, has_files: bool) {
-    let hangup = if has_files { signal(SignalKind::hangup()).ok() } else { None };
+/// Tells the service manager of a state, if one has started this process.
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+/// Reads the operator's files again on each SIGHUP, for ever. A process without such files and without a service
+/// manager ends by the signal, as by that of a terminal that is closed.
+async fn reloading(server: &Server, is_heard: bool) {
+    let hangup = if is_heard { signal(SignalKind::hangup()).ok() } else { None };
     let Some(mut hangup) = hangup else { return std::future::pending().await };
     while hangup.recv().await.is_some() {
         match server.reload() {

@@ -139,6 +139,9 @@ mod documents;
 #[path = "server/settings.rs"]
 mod settings;
 
+#[path = "server/packaging.rs"]
+mod packaging;
+
 #[path = "server/examples.rs"]
 mod examples;
 

@@ -242,7 +242,7 @@ impl Invocation {
             Some(ServerCommand::Config(
                 ConfigCommand::Check(options) | ConfigCommand::Show(options),
             )) => Some(options),
-            Some(ServerCommand::Admin(_) | ServerCommand::ReleaseName(_)) => None,
+            Some(_) => None,
         }
     }
 }
