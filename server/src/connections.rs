@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{
     HttpResponse, ResponseError,
     dev::{Extensions, ServiceRequest},
@@ -162,7 +163,9 @@ impl Connections {
         (addresses, metrics): (&Addresses, &Metrics),
         data: &mut Extensions,
     ) {
-        let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+        let tls = connection.downcast_ref::<TlsStream<TcpStream>>();
+        let plain = connection.downcast_ref::<TcpStream>();
+        let Some(stream) = tls.map(|tls| tls.get_ref().0).or(plain) else { return };
         let peer = stream.peer_addr().ok();
         let network = peer.and_then(|peer| addresses.network_of_peer(peer.ip()));
         match self.serve(network) {
@@ -171,6 +174,8 @@ impl Connections {
                 metrics.connection_refused(bound);
                 match self.wait(bound) {
                     Some(refused) => drop(data.insert(refused)),
+                    // A sentence in clear would break a TLS connection.
+                    None if tls.is_some() => drop(shutdown(stream, Shutdown::Both)),
                     None => turn_away(stream, bound),
                 }
             }

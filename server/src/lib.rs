@@ -26,6 +26,8 @@ mod admin_command;
 
 mod settings;
 
+mod tls;
+
 mod command_line;
 
 mod server;
@@ -75,6 +77,7 @@ pub use crate::{
     registration::{RegistrationError, RegistrationPolicy, RegistrationSettings},
     server::{CLOSE_TIMEOUT, Ended, Server, StartError},
     settings::{OnLapseWord, Options, Settings, SettingsError},
+    tls::TlsError,
     transparency::LedgerError,
     webhook::{WebhookUrl, WebhookUrlError},
 };

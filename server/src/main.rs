@@ -141,7 +141,7 @@ async fn serve(settings: Settings) -> ExitCode {
         tracing::warn!("--insecure-no-auth: anyone who reaches the port is anyone");
     }
     let (data, name) = (settings.data.clone(), settings.public_names.first().cloned());
-    let has_files = settings.registration.has_files();
+    let has_files = settings.has_reloaded_files();
     let shutdown_timeout = settings.shutdown_timeout;
     let server = match Server::start(settings, Arc::new(SystemClock)) {
         Ok(server) => server,
@@ -233,6 +233,7 @@ async fn reloading(server: &Server, is_heard: bool) {
     let hangup = if is_heard { signal(SignalKind::hangup()).ok() } else { None };
     let Some(mut hangup) = hangup else { return std::future::pending().await };
     while hangup.recv().await.is_some() {
+        reload_certificate(server);
         match server.reload() {
             Ok(entries) => {
                 let frontend_keys = server.frontend_keys();
@@ -242,6 +243,18 @@ async fn reloading(server: &Server, is_heard: bool) {
                 let cause = error.source().map(ToString::to_string);
                 tracing::error!(%error, cause, "who may register stays as it was");
             }
+        }
+    }
+}
+
+/// Reads the certificate again, if there is one.
+fn reload_certificate(server: &Server) {
+    match server.reload_certificate() {
+        Ok(true) => tracing::info!("the certificate was read again"),
+        Ok(false) => {}
+        Err(error) => {
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(%error, cause, "the certificate stays as it was");
         }
     }
 }

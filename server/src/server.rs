@@ -28,6 +28,7 @@ use actix_web::{
     web::{Data, ServiceConfig},
 };
 use keypool_ledger::{Clock, SledLog};
+use rustls::ServerConfig;
 use tokio::sync::{mpsc as signals, watch};
 
 pub use self::error::StartError;
@@ -46,6 +47,7 @@ use crate::{
     routes,
     settings::Settings,
     state::{State, Store},
+    tls::{TlsCertificate, TlsError},
     transparency::{Follower, RunningFollower},
     webhook::{Receiver, Webhook},
 };
@@ -82,6 +84,7 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
     ledger_key: String,
     registrar: Arc<Registrar>,
+    tls: Option<Arc<TlsCertificate>>,
     state: Weak<State>,
 }
 
@@ -103,6 +106,7 @@ impl Server {
     pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         settings.check()?;
         let settings = settings.with_x509_roots()?;
+        let tls = settings.open_tls()?;
         let bounds = bounds(&settings)?;
         let receiver = settings.webhook.clone();
         let receiver = receiver.map(|url| Receiver::new(url, settings.webhook_timeout));
@@ -118,7 +122,11 @@ impl Server {
         let (started, starting) = mpsc::sync_channel(1);
         let (stop, stopping) = signals::channel(4);
         let (end, ended) = watch::channel(None);
-        let run = RunningServer { settings, receiver, state, stop: stop.clone(), stopping };
+        let config = tls.as_ref().map(TlsCertificate::server_config).transpose();
+        let tls_config = config.map_err(|error| StartError::Setup(error.to_string()))?;
+        let stop_sender = stop.clone();
+        let run =
+            RunningServer { settings, tls_config, receiver, state, stop: stop_sender, stopping };
         let thread = thread::Builder::new()
             .name("keypool-server".to_owned())
             .spawn(move || {
@@ -138,6 +146,7 @@ impl Server {
                     thread,
                     ledger_key,
                     registrar,
+                    tls,
                     state,
                 })
             }
@@ -164,7 +173,8 @@ impl Server {
     /// The URL of the API, without a slash at its end.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// The key that checks the ledger's checkpoints and receipts: `NAME+HASH+BASE64` (C2SP
@@ -188,6 +198,15 @@ impl Server {
     /// Returns a [`RegistrationError`] if a file cannot be used: the versions read before stay in force.
     pub fn reload(&self) -> Result<Option<usize>, RegistrationError> {
         self.registrar.reload()
+    }
+
+    /// Reads the certificate of TLS and its key again, and returns whether there is one. Open connections keep theirs.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`TlsError`] if the files cannot be used: the pair read before stays in force.
+    pub fn reload_certificate(&self) -> Result<bool, TlsError> {
+        self.tls.as_ref().map(|tls| tls.reload()).transpose().map(|read| read.is_some())
     }
 
     /// Waits until the server ends, whether it was asked to or not.
@@ -221,6 +240,8 @@ impl Drop for Server {
 /// The state of the server's own thread.
 struct RunningServer {
     settings: Settings,
+    /// TLS of the public listener, if it has any.
+    tls_config: Option<ServerConfig>,
     receiver: Option<Receiver>,
     state: Data<State>,
     stop: signals::Sender<Ended>,
@@ -376,8 +397,11 @@ impl RunningServer {
                 }
             })
             .shutdown_timeout(self.settings.shutdown_timeout.as_secs());
-        let server =
-            server.listen(listener).map_err(|source| StartError::Listen { address, source })?.run();
+        let server = match self.tls_config.clone().filter(|_| is_public) {
+            Some(config) => server.listen_rustls_0_23(listener, config),
+            None => server.listen(listener),
+        };
+        let server = server.map_err(|source| StartError::Listen { address, source })?.run();
         let handle = server.handle();
         let stop = self.stop.clone();
         actix_rt::spawn(async move {

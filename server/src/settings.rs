@@ -27,6 +27,7 @@ use crate::{
     cors::CorsOrigin,
     disk::LowWater,
     registration::{Registrar, RegistrationSettings},
+    tls::TlsCertificate,
     webhook::WebhookUrl,
 };
 
@@ -44,6 +45,10 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// The file with the token that the operator's listener asks for.
     pub admin_token_file: Option<PathBuf>,
+    /// The file of the certificate by which clients are served over TLS, if they are.
+    pub tls_cert: Option<PathBuf>,
+    /// The file of its key.
+    pub tls_key: Option<PathBuf>,
     /// The names clients reach the server by, with the port unless it is the scheme's own; if empty,
     /// the listening address and `localhost`.
     pub public_names: Vec<String>,
@@ -124,6 +129,8 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             admin_token_file: None,
+            tls_cert: None,
+            tls_key: None,
             public_names: Vec::new(),
             cors_origins: Vec::new(),
             webhook: None,
@@ -182,6 +189,8 @@ impl From<Options> for Settings {
             listen: said.listen.unwrap_or(usual.listen),
             admin_listen: said.admin_listen.unwrap_or(usual.admin_listen),
             admin_token_file: said.admin_token_file.or(usual.admin_token_file),
+            tls_cert: said.tls_cert.or(usual.tls_cert),
+            tls_key: said.tls_key.or(usual.tls_key),
             public_names: said.public_name.unwrap_or(usual.public_names),
             cors_origins: said.cors_origin.unwrap_or(usual.cors_origins),
             webhook: said.webhook.or(usual.webhook),
@@ -268,7 +277,21 @@ impl Settings {
         self.clone().with_x509_roots()?;
         AdminGuard::open(self.admin_token_file.as_deref())?;
         Registrar::open(&self.registration, now)?;
+        self.open_tls()?;
         Ok(())
+    }
+
+    /// Reads the certificate and its key, if clients are served over TLS.
+    pub(crate) fn open_tls(&self) -> Result<Option<Arc<TlsCertificate>>, SettingsError> {
+        let files = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let open = |(certificate, key)| TlsCertificate::open(certificate, key);
+        Ok(files.map(open).transpose()?)
+    }
+
+    /// Whether the settings name files that are read again while the server runs.
+    #[must_use]
+    pub fn has_reloaded_files(&self) -> bool {
+        self.registration.has_files() || self.tls_cert.is_some()
     }
 
     /// Refuses settings that no server can run with.
@@ -283,6 +306,11 @@ impl Settings {
         }
         if self.admin_token_file.is_none() && !is_loopback(self.admin_listen.ip()) {
             return Err(SettingsError::AdminInPublic(self.admin_listen));
+        }
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => return Err(SettingsError::TlsHalf("--tls-key", "--tls-cert")),
+            (None, Some(_)) => return Err(SettingsError::TlsHalf("--tls-cert", "--tls-key")),
+            (Some(_), Some(_)) | (None, None) => {}
         }
         self.registration.check()?;
         if REFUSALS_DAYS < self.refusals_days {

@@ -118,8 +118,8 @@ impl State {
 }
 
 /// The names the operator has given, or the address and `localhost`; without the port too where it
-/// is the scheme's own.
-pub(crate) fn public_names(given: &[String], address: SocketAddr) -> Vec<String> {
+/// is the scheme's own, `own_port`.
+pub(crate) fn public_names(given: &[String], address: SocketAddr, own_port: u16) -> Vec<String> {
     if !given.is_empty() {
         return given.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
     }
@@ -129,9 +129,9 @@ pub(crate) fn public_names(given: &[String], address: SocketAddr) -> Vec<String>
         names.push(format!("127.0.0.1:{}", address.port()));
         names.push(format!("[::1]:{}", address.port()));
     }
-    if address.port() == 80 {
+    if address.port() == own_port {
         let host = address.to_string();
-        names.extend(host.strip_suffix(":80").map(str::to_owned));
+        names.extend(host.strip_suffix(&format!(":{own_port}")).map(str::to_owned));
         names.push("localhost".to_owned());
     }
     names
@@ -145,13 +145,16 @@ mod tests {
     fn the_names_are_those_given_or_the_address_and_localhost() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let given = ["Keypool.example".to_owned()];
-        assert_eq!(public_names(&given, at(80)), ["keypool.example"]);
-        assert_eq!(public_names(&[], at(8080)), ["127.0.0.1:8080", "localhost:8080"]);
-        let names = public_names(&[], at(80));
+        assert_eq!(public_names(&given, at(80), 80), ["keypool.example"]);
+        assert_eq!(public_names(&[], at(8080), 80), ["127.0.0.1:8080", "localhost:8080"]);
+        let names = public_names(&[], at(80), 80);
         assert_eq!(names, ["127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"]);
+        let names = public_names(&[], at(443), 443);
+        assert_eq!(names, ["127.0.0.1:443", "localhost:443", "127.0.0.1", "localhost"]);
+        assert_eq!(public_names(&[], at(80), 443), ["127.0.0.1:80", "localhost:80"]);
         let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080));
-        assert_eq!(public_names(&[], v6), ["[::1]:8080", "localhost:8080"]);
-        let all = public_names(&[], SocketAddr::from(([0, 0, 0, 0], 8080)));
+        assert_eq!(public_names(&[], v6, 80), ["[::1]:8080", "localhost:8080"]);
+        let all = public_names(&[], SocketAddr::from(([0, 0, 0, 0], 8080)), 80);
         assert_eq!(all, ["0.0.0.0:8080", "localhost:8080", "127.0.0.1:8080", "[::1]:8080"]);
     }
 }

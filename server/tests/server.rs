@@ -115,6 +115,9 @@ mod admin_commands;
 #[path = "server/clock.rs"]
 mod clock;
 
+#[path = "server/tls.rs"]
+mod tls;
+
 #[path = "server/transport.rs"]
 mod transport;
 

@@ -50,6 +50,11 @@ pub(super) fn address_of(
     listener.local_addr().map_err(|source| StartError::Listen { address: asked, source })
 }
 
+/// The port of the scheme by which clients are served, which its URLs leave out.
+const fn own_port(settings: &Settings) -> u16 {
+    if settings.tls_cert.is_some() { 443 } else { 80 }
+}
+
 /// The state of a server that has not opened its log yet.
 pub(super) fn state(
     settings: &Settings,
@@ -64,7 +69,7 @@ pub(super) fn state(
         refusals: OnceLock::new(),
         replaying: Arc::default(),
         clock,
-        public_names: public_names(&settings.public_names, address),
+        public_names: public_names(&settings.public_names, address, own_port(settings)),
         insecure_no_auth: settings.insecure_no_auth,
         registrar: Arc::new(registrar),
         body_bytes_max: settings.body_bytes_max,

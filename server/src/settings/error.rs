@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::{admission::X509RootsError, registration::RegistrationError};
+use crate::{admission::X509RootsError, registration::RegistrationError, tls::TlsError};
 
 /// Settings that make no sense, or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,12 @@ pub enum SettingsError {
     /// Something is set that has no effect.
     #[error("{0} has no effect without --registration {1}")]
     Idle(&'static str, &'static str),
+    /// A certificate is set without its key, or a key without its certificate.
+    #[error("{0} is missing; {1} needs it")]
+    TlsHalf(&'static str, &'static str),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A file that says who may register cannot be used.
     #[error(transparent)]
     Registration(#[from] RegistrationError),

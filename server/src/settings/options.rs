@@ -33,6 +33,13 @@ pub struct Options {
     /// A file with the token that is asked for there; without it the address must be a loopback one
     #[arg(long, env = "KEYPOOL_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// The certificate in PEM, with its chain, by which clients are served over TLS; with --tls-key. It is read
+    /// again on SIGHUP
+    #[arg(long, env = "KEYPOOL_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of that certificate, in PEM. It is read again on SIGHUP
+    #[arg(long, env = "KEYPOOL_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// A name clients reach this server by, with the port unless it is the scheme's own; may be
     /// given several times [default: the listening address and localhost]
     #[arg(long, env = "KEYPOOL_PUBLIC_NAME", value_name = "NAME", value_delimiter = ',')]

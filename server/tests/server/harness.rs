@@ -363,7 +363,7 @@ impl Api {
     }
 
     pub(crate) fn authority(&self) -> &str {
-        self.url.strip_prefix("http://").unwrap()
+        self.url.split_once("://").unwrap().1
     }
 
     /// The request as reqwest sends it, signed.
