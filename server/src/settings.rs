@@ -38,6 +38,7 @@ const REFUSALS_DAYS: u16 = 7;
 
 /// How a server is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the operator's, on its own")]
 pub struct Settings {
     /// The address that clients connect to; port 0 picks a free one.
     pub listen: SocketAddr,
@@ -173,7 +174,7 @@ impl Default for Settings {
 impl From<Options> for Settings {
     fn from(said: Options) -> Self {
         let usual = Self::default();
-        let quotas = said.quotas();
+        let (quotas, registration) = (said.quotas(), said.registration_settings());
         let limits = limits(&said, &usual.limits, quotas.is_some());
         let admission = AdmissionRules {
             package_bytes_max: said.package_bytes_max.unwrap_or(usual.admission.package_bytes_max),
@@ -205,15 +206,7 @@ impl From<Options> for Settings {
             accept_new_ledger: said.accept_new_ledger.unwrap_or(usual.accept_new_ledger),
             checkpoint_interval: said.checkpoint_interval.unwrap_or(usual.checkpoint_interval),
             insecure_no_auth: said.insecure_no_auth.unwrap_or(usual.insecure_no_auth),
-            registration: RegistrationSettings {
-                policy: said.registration.unwrap_or_default(),
-                allow_list: said.allow_list,
-                jwt_key: said.jwt_key,
-                jwt_jwks: said.jwt_jwks,
-                jwt_issuer: said.jwt_issuer,
-                jwt_audience: said.jwt_audience,
-                frontend_key: said.frontend_key,
-            },
+            registration,
             limits,
             quotas,
             trusted_proxies: said.trusted_proxy.unwrap_or(usual.trusted_proxies),

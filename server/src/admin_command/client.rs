@@ -106,12 +106,13 @@ fn answered(
     let mut response = response.map_err(unreachable)?;
     let status = response.status().as_u16();
     let text = response.body_mut().read_to_string().map_err(unreachable)?;
-    match (status, serde_json::from_str::<Value>(&text)) {
-        (200, Ok(answer)) => Ok(answer),
-        (_, Ok(problem)) if problem["detail"].is_string() => {
-            let detail = problem["detail"].as_str().unwrap_or_default();
-            Err(AdminCommandError::Refused(detail.to_owned()))
+    let answer: Option<Value> = serde_json::from_str(&text).ok();
+    match (status, answer) {
+        (200, Some(answer)) => Ok(answer),
+        (_, problem) => {
+            let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
+            let detail = detail.map_or_else(|| format!("it answered {status}"), str::to_owned);
+            Err(AdminCommandError::Refused(detail))
         }
-        _ => Err(AdminCommandError::Refused(format!("it answered {status}"))),
     }
 }

@@ -10,10 +10,10 @@ use super::{Invocation, ServerOptions, sample};
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Check the settings and the files they name, and end with 0 or 2
-    Check(ServerOptions),
+    Check(Box<ServerOptions>),
     /// Print the settings in force as TOML, each with its source: a flag, a variable, a line of the file, or
     /// the default
-    Show(ServerOptions),
+    Show(Box<ServerOptions>),
 }
 
 /// Writes the settings of a command line as TOML, each with its source behind it. The text can be used as a file

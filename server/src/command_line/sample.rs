@@ -71,7 +71,8 @@ mod tests {
 
     fn uncommented(is_example: bool) -> String {
         let wanted = settings().filter(|setting| setting.is_example == is_example);
-        wanted.map(|setting| format!("{} = {}\n", setting.name, setting.value)).collect()
+        let lines = wanted.map(|setting| format!("{} = {}\n", setting.name, setting.value));
+        lines.collect::<Vec<String>>().concat()
     }
 
     #[test]

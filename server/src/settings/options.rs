@@ -17,7 +17,10 @@ use super::{
     rates::{duration, rate},
 };
 use crate::{
-    cors::CorsOrigin, disk::LowWater, registration::RegistrationPolicy, webhook::WebhookUrl,
+    cors::CorsOrigin,
+    disk::LowWater,
+    registration::{RegistrationPolicy, RegistrationSettings},
+    webhook::WebhookUrl,
 };
 
 /// Settings as they are written on the command line, in the environment or in a file. `None` stands for the
@@ -233,6 +236,19 @@ pub enum OnLapseWord {
 }
 
 impl Options {
+    /// The settings of registration.
+    pub(super) fn registration_settings(&self) -> RegistrationSettings {
+        RegistrationSettings {
+            policy: self.registration.unwrap_or_default(),
+            allow_list: self.allow_list.clone(),
+            jwt_key: self.jwt_key.clone(),
+            jwt_jwks: self.jwt_jwks.clone(),
+            jwt_issuer: self.jwt_issuer.clone(),
+            jwt_audience: self.jwt_audience.clone(),
+            frontend_key: self.frontend_key.clone(),
+        }
+    }
+
     /// The rate limits; `None` if they are switched off.
     pub(super) fn quotas(&self) -> Option<Quotas> {
         let usual = Quotas::STANDARD;
