@@ -1,7 +1,5 @@
 //! The command line of `keypool-server`: its flags, its commands, and the layers that settings come from.
 
-mod config_command;
-
 mod config_file;
 
 mod layers;
@@ -9,6 +7,8 @@ mod layers;
 mod pages;
 
 mod sample;
+
+mod show;
 
 mod variables;
 
@@ -18,9 +18,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub use self::{
-    config_command::{ConfigCommand, show_settings},
     layers::{CommandLineError, Invocation, SettingSource, read_command_line},
     pages::{completions, write_manual},
+    show::show_settings,
     variables::{UnknownVariable, unknown_variables},
 };
 use crate::{
@@ -87,6 +87,16 @@ pub enum ServerCommand {
     /// The same as `admin release-name`
     #[command(hide = true)]
     ReleaseName(ReleaseName),
+}
+
+/// A command about the settings.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the settings and the files they name, and end with 0 or 2
+    Check(Box<ServerOptions>),
+    /// Print the settings in force as TOML, each with its source: a flag, a variable, a line of the file, or
+    /// the default
+    Show(Box<ServerOptions>),
 }
 
 /// Format of the log.

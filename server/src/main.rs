@@ -82,7 +82,7 @@ fn check(options: &ServerOptions) -> ExitCode {
         return not_a_filter(&options.log, &error);
     }
     let settings = Settings::from(options.options.clone());
-    match settings.check_with_files(SystemClock.now()) {
+    match Server::check(&settings, SystemClock.now()) {
         Ok(()) => say(b"the settings are good\n"),
         Err(error) => fail(&error, EXIT_SETTINGS),
     }

@@ -2,6 +2,8 @@
 
 mod background;
 
+mod checking;
+
 mod error;
 
 mod disk_watch;

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use keypool_ledger::Timestamp;
 use keypool_projections::{Limits, OnLapse, quota::Quotas};
 
 pub use self::{
@@ -21,12 +20,11 @@ pub use self::{
     options::{OnLapseWord, Options},
 };
 use crate::{
-    admin_guard::AdminGuard,
     admission::{AdmissionRules, X509Roots},
     authentication::BodyBudget,
     cors::CorsOrigin,
     disk::LowWater,
-    registration::{Registrar, RegistrationSettings},
+    registration::RegistrationSettings,
     tls::TlsCertificate,
     webhook::WebhookUrl,
 };
@@ -258,20 +256,6 @@ impl Settings {
             self.admission.x509_roots = Some(Arc::new(X509Roots::read(path)?));
         }
         Ok(self)
-    }
-
-    /// As [`Settings::check`]; and reads the files that the settings name, as a start does.
-    ///
-    /// # Errors
-    ///
-    /// Returns the first [`SettingsError`] there is.
-    pub fn check_with_files(&self, now: Timestamp) -> Result<(), SettingsError> {
-        self.check()?;
-        self.clone().with_x509_roots()?;
-        AdminGuard::open(self.admin_token_file.as_deref())?;
-        Registrar::open(&self.registration, now)?;
-        self.open_tls()?;
-        Ok(())
     }
 
     /// Reads the certificate and its key, if clients are served over TLS.

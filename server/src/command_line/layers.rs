@@ -11,8 +11,7 @@ use clap::{
 };
 
 use super::{
-    CommandLine, ServerCommand, ServerOptions,
-    config_command::ConfigCommand,
+    CommandLine, ConfigCommand, ServerCommand, ServerOptions,
     config_file::{ConfigFile, setting_names},
 };
 use crate::settings::SettingsError;

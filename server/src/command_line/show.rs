@@ -1,20 +1,8 @@
-//! `keypool-server config`: checks the settings, or shows those in force and their sources.
+//! `keypool-server config show`: the settings in force, and their sources.
 
 use std::fmt::Write;
 
-use clap::Subcommand;
-
-use super::{Invocation, ServerOptions, sample};
-
-/// A command about the settings.
-#[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
-    /// Check the settings and the files they name, and end with 0 or 2
-    Check(Box<ServerOptions>),
-    /// Print the settings in force as TOML, each with its source: a flag, a variable, a line of the file, or
-    /// the default
-    Show(Box<ServerOptions>),
-}
+use super::{Invocation, sample};
 
 /// Writes the settings of a command line as TOML, each with its source behind it. The text can be used as a file
 /// of settings. It has paths of files with secrets, never their content.
