@@ -97,6 +97,10 @@ check:
 serve *ARGS:
     cargo run --release --bin keypool-server -- {{ARGS}}
 
+# The Debian package of the server, in target/debian (needs `cargo install cargo-deb`).
+deb *ARGS:
+    server/packaging/build-deb {{ARGS}}
+
 # Licences, advisories and banned crates (needs `cargo install cargo-deny`).
 deny:
     cargo deny check
