@@ -18,8 +18,9 @@ pub mod log;
 
 #[cfg(feature = "local")]
 pub use crate::log::{
-    DiskSpace, JournalReader, JournalWriter, JournalWriterOptions, LogHealth, OpenError, RawRecord,
-    ReadLock, SledLog, SledLogOptions, TornTail,
+    BackupError, BackupReport, CopiedFile, DiskSpace, JournalReader, JournalWriter,
+    JournalWriterOptions, LogHealth, OpenError, RawRecord, ReadLock, SledLog, SledLogOptions,
+    TornTail, restore_backup,
 };
 pub use crate::{
     event::{

@@ -24,8 +24,9 @@ use crate::{CommandId, Event, EventEnvelope, Hash, StreamId, Timestamp, codec::D
 
 #[cfg(feature = "local")]
 pub use self::local::{
-    DiskSpace, JournalReader, JournalWriter, JournalWriterOptions, LogHealth, OpenError, RawRecord,
-    ReadLock, SledLog, SledLogOptions, TornTail,
+    BackupError, BackupReport, CopiedFile, DiskSpace, JournalReader, JournalWriter,
+    JournalWriterOptions, LogHealth, OpenError, RawRecord, ReadLock, SledLog, SledLogOptions,
+    TornTail, restore_backup,
 };
 pub use self::{
     faulty::{Fault, Faulty},

@@ -3,6 +3,7 @@
 
 mod ledger {
     mod arbitrary;
+    mod backup;
     mod circles;
     mod codec;
     mod collisions;

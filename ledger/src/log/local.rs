@@ -7,6 +7,8 @@
 
 mod core;
 
+mod backup;
+
 mod opening;
 
 mod tending;
@@ -41,6 +43,13 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+pub use self::{
+    backup::{BackupError, BackupReport, CopiedFile, restore_backup},
+    directory::{OpenError, ReadLock},
+    disk::DiskSpace,
+    health::LogHealth,
+    journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
+};
 use self::{
     core::Core,
     directory::{LockedDirectory, sync_directory},
@@ -50,12 +59,6 @@ use self::{
     journal::{CommitError, Journal},
     opening::{open_index, own_database},
     tending::{scrub, tend},
-};
-pub use self::{
-    directory::{OpenError, ReadLock},
-    disk::DiskSpace,
-    health::LogHealth,
-    journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
 };
 use super::{
     AppendError, Appended, Batch, EventLog, Key, LogHead, MemoryIndex, ReadError, Record, Snapshot,

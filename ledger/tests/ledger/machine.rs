@@ -10,7 +10,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    AppendError, EventLog, LogHealth, OpenError, ReadError, Record, SledLog, SledLogOptions,
+    AppendError, BackupError, CopiedFile, EventLog, LogHealth, OpenError, ReadError, Record,
+    SledLog, SledLogOptions,
     log::{find_command, find_package},
 };
 use rustix::{
@@ -426,5 +427,29 @@ mod small_disk {
         disk.free();
         let log = SledLog::open(&disk.data(), SMALL_DISK).unwrap();
         assert_eq!(try_append(&log, 40).unwrap(), 301);
+    }
+
+    #[test]
+    #[ignore = "mounts a disk, which takes root: .ci/run runs it in a mount namespace"]
+    fn a_backup_that_finds_no_room_leaves_nothing_and_the_log_goes_on() {
+        let (disk, data) = (Disk::mount(32), TempDir::new().unwrap());
+        let log = SledLog::open(data.path(), SMALL_DISK).unwrap();
+        fill(&log, 300);
+        let backup = disk.0.path().join("backup");
+        let file = data.path().join("long");
+        fs::write(&file, vec![1; 3 << 20]).unwrap();
+        let beside = [CopiedFile { from: file, name: "long".to_owned() }];
+        // Found out at once, and in the middle of a file.
+        for left in [4 << 20, 2 << 20] {
+            disk.fill_but(left);
+            let refused = log.backup(&backup, &beside).unwrap_err();
+            assert!(matches!(refused, BackupError::NoRoom { .. }), "{refused}: {refused:?}");
+            assert!(!backup.exists() && !disk.0.path().join("backup.unfinished").exists());
+            assert_eq!(fs::read_dir(disk.0.path()).unwrap().count(), 1, "only the filler is there");
+            disk.free();
+        }
+        assert_eq!(log.health(), LogHealth::Writable);
+        log.backup(&backup, &beside).unwrap();
+        assert_eq!(read_journal(&backup).unwrap(), all(&log));
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::Path,
 };
 
@@ -40,7 +40,8 @@ impl LockedDirectory {
             .open(&path)
             .map_err(OpenError::io(&path))?;
         match lock.try_lock() {
-            Ok(()) => {}
+            Ok(()) if is_file_at(&lock, &path) => {}
+            Ok(()) => return Err(OpenError::Locked { dir: dir.to_owned(), holder: None }),
             Err(TryLockError::WouldBlock) => {
                 return Err(OpenError::Locked { dir: dir.to_owned(), holder: holder(&mut lock) });
             }
@@ -83,6 +84,15 @@ impl ReadLock {
             Err(TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
         }
     }
+}
+
+/// Whether an open file still has its name: another process may have put another file in its place.
+fn is_file_at(file: &File, path: &Path) -> bool {
+    let (opened, named) = (file.metadata(), fs::metadata(path));
+    let same = |opened: fs::Metadata, named: fs::Metadata| {
+        (opened.dev(), opened.ino()) == (named.dev(), named.ino())
+    };
+    opened.and_then(|opened| Ok(same(opened, named?))).unwrap_or(false)
 }
 
 /// The process that holds the lock, as it has written into the file.

@@ -6,6 +6,8 @@
 //! filled from the journal and can be built anew from it at any time.
 
 mod acknowledged;
+mod copy;
+mod files;
 mod frame;
 mod reader;
 mod scan;
@@ -16,7 +18,7 @@ mod writer;
 use std::{
     error::Error,
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,11 +26,13 @@ use std::{
 
 use uuid::Uuid;
 
+pub(super) use self::copy::{JournalMark, copy_file};
 pub(in crate::log) use self::segments::Segments;
 use self::{
     acknowledged::AcknowledgedFile,
+    files::{create_segment, remove_unfinished, reopen},
     frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, record_offsets},
-    scan::{JournalEnd, Scan, list_segments, segment_path},
+    scan::{Scan, list_segments, segment_path},
     spare::{Spare, name_segment},
 };
 pub use self::{
@@ -410,81 +414,6 @@ fn begin(dir: &Path, segment_bytes: u64) -> Result<(JournalKey, Segment), OpenEr
 /// How long a segment's file must be for a frame to fit.
 fn segment_len(segment_bytes: u64, frame_len: usize) -> u64 {
     segment_bytes.max(SEGMENT_HEADER_LEN as u64 + frame_len as u64)
-}
-
-/// Opens the last segment for writing, as long as it was made and with zeros behind its end.
-fn reopen(path: &Path, offset: u64, len: u64, end: &JournalEnd) -> Result<Segment, OpenError> {
-    let file = File::options().write(true).open(path).map_err(OpenError::io(path))?;
-    if let Some(torn) = &end.torn {
-        let (bytes, path) = (torn.bytes, path.display());
-        tracing::warn!(%path, offset, bytes, "cutting a frame that was never acknowledged");
-    }
-    let repaired = (|| {
-        if end.shortened {
-            let path = path.display();
-            tracing::warn!(%path, len, "the journal's last segment was cut short behind its end");
-            file.set_len(len)?;
-        }
-        if let Some(torn) = &end.torn {
-            write_zeros(&file, offset, torn.bytes)?;
-        }
-        // What a killed process has written is in the kernel's hands only, until this returns.
-        file.sync_all()
-    })();
-    repaired.map_err(OpenError::io(path))?;
-    Ok(Segment { file: Arc::new(file), path: path.to_owned(), offset, len })
-}
-
-/// Makes a segment at its full length, which takes its name only when it is on the disk.
-fn create_segment(dir: &Path, header: SegmentHeader) -> io::Result<Segment> {
-    let path = segment_path(dir, header.first_seq).with_extension("new");
-    let file = make_file(&path, header.file_len)?;
-    name_segment((file, path), (dir, &File::open(dir)?), &header)
-}
-
-/// Makes a file of zeros, or none.
-fn make_file(path: &Path, len: u64) -> io::Result<File> {
-    let mut options = File::options();
-    let file = options.read(true).write(true).create(true).truncate(true).open(path)?;
-    let filled = disk::reserve(&file, len).and_then(|()| write_zeros(&file, 0, len));
-    if let Err(error) = filled.and_then(|()| file.sync_all()) {
-        drop(fs::remove_file(path));
-        return Err(error);
-    }
-    Ok(file)
-}
-
-/// Writes zeros: a hole would have to be filled at the worst time, when there may be no room.
-fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    let mut out = io::BufWriter::with_capacity(1 << 20, AtOffset(file, offset));
-    io::copy(&mut io::Read::take(io::repeat(0), len), &mut out)?;
-    out.flush()
-}
-
-/// Writes into a file from an offset on.
-struct AtOffset<'a>(&'a File, u64);
-
-impl Write for AtOffset<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n_bytes = self.0.write_at(bytes, self.1)?;
-        self.1 = self.1.saturating_add(n_bytes as u64);
-        Ok(n_bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Removes segments that were being made when the machine stopped.
-fn remove_unfinished(dir: &Path) -> Result<(), OpenError> {
-    for entry in fs::read_dir(dir).map_err(OpenError::io(dir))? {
-        let path = entry.map_err(OpenError::io(dir))?.path();
-        if path.extension().is_some_and(|extension| extension == "new") {
-            fs::remove_file(&path).map_err(OpenError::io(&path))?;
-        }
-    }
-    Ok(())
 }
 
 /// Random bytes that nobody outside can know.

@@ -121,7 +121,7 @@ impl AcknowledgedFile {
     pub(super) fn open(dir: &Path, read: &Acknowledged) -> Result<Self, OpenError> {
         let path = path_in(dir);
         if read.doubt.is_some() {
-            renew(dir, &path, read.last).map_err(OpenError::io(&path))?;
+            renew(dir, read.last).map_err(OpenError::io(&path))?;
         }
         let next_slot = if read.doubt.is_some() { 1 } else { read.next_slot };
         let file = File::options().write(true).open(&path).map_err(OpenError::io(&path))?;
@@ -138,7 +138,8 @@ impl AcknowledgedFile {
 }
 
 /// Writes a whole new file, which takes the old one's name only when it is on the disk.
-fn renew(dir: &Path, path: &Path, last: Option<(u64, Hash)>) -> io::Result<()> {
+pub(super) fn renew(dir: &Path, last: Option<(u64, Hash)>) -> io::Result<()> {
+    let path = path_in(dir);
     let new = path.with_extension("new");
     let mut bytes = last.map(|(seq, hash)| slot_of(seq, &hash)).unwrap_or_default();
     bytes.resize(FILE_LEN, 0);

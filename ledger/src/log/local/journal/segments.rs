@@ -59,6 +59,11 @@ impl Segments {
         }
     }
 
+    /// The first record of each segment, in order.
+    pub(super) fn starts(&self) -> Vec<u64> {
+        self.starts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Takes in that there is another segment, which is open already.
     pub(super) fn add(&self, first_seq: u64, file: &Arc<File>) {
         self.starts.write().unwrap_or_else(PoisonError::into_inner).push(first_seq);

@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Segment, frame::SegmentHeader, make_file};
+use super::{Segment, files::make_file, frame::SegmentHeader};
 use crate::log::local::journal::scan::segment_path;
 
 /// The file's name; one that is left behind is removed like every unfinished segment.

@@ -3,7 +3,8 @@
 use std::{fs::File, path::Path, sync::Arc};
 
 use super::{
-    AcknowledgedFile, Journal, Segments, create_segment,
+    AcknowledgedFile, Journal, Segments,
+    files::create_segment,
     frame::{JournalKey, SegmentHeader},
     new_key,
     spare::Spare,
