@@ -19,8 +19,9 @@ pub mod log;
 #[cfg(feature = "local")]
 pub use crate::log::{
     BackupError, BackupReport, CopiedFile, DiskSpace, JournalReader, JournalWriter,
-    JournalWriterOptions, LogHealth, OpenError, RawRecord, ReadLock, SledLog, SledLogOptions,
-    TornTail, restore_backup,
+    JournalWriterOptions, LogHealth, OpenError, PruneReport, RawRecord, ReadLock, RepairError,
+    RepairReport, RepairedSegment, SledLog, SledLogOptions, TornTail, repair_journal,
+    restore_backup,
 };
 pub use crate::{
     event::{

@@ -25,8 +25,9 @@ use crate::{CommandId, Event, EventEnvelope, Hash, StreamId, Timestamp, codec::D
 #[cfg(feature = "local")]
 pub use self::local::{
     BackupError, BackupReport, CopiedFile, DiskSpace, JournalReader, JournalWriter,
-    JournalWriterOptions, LogHealth, OpenError, RawRecord, ReadLock, SledLog, SledLogOptions,
-    TornTail, restore_backup,
+    JournalWriterOptions, LogHealth, OpenError, PruneReport, RawRecord, ReadLock, RepairError,
+    RepairReport, RepairedSegment, SledLog, SledLogOptions, TornTail, repair_journal,
+    restore_backup,
 };
 pub use self::{
     faulty::{Fault, Faulty},

@@ -16,6 +16,8 @@ mod ledger {
     mod machine;
     mod opening;
     mod properties;
+    mod pruning;
+    mod repair;
     mod restoring;
     mod sealed;
     mod support;

@@ -11,6 +11,8 @@ mod backup;
 
 mod opening;
 
+mod repair;
+
 mod tending;
 
 mod database;
@@ -34,6 +36,7 @@ mod health;
 mod histories;
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     path::Path,
     sync::{
@@ -48,7 +51,10 @@ pub use self::{
     directory::{OpenError, ReadLock},
     disk::DiskSpace,
     health::LogHealth,
-    journal::{JournalReader, JournalWriter, JournalWriterOptions, RawRecord, TornTail},
+    journal::{
+        JournalReader, JournalWriter, JournalWriterOptions, PruneReport, RawRecord, TornTail,
+    },
+    repair::{RepairError, RepairReport, RepairedSegment, repair_journal},
 };
 use self::{
     core::Core,
@@ -207,6 +213,26 @@ impl SledLog {
             self.wake();
         }
         Ok(())
+    }
+
+    /// Removes the payloads of records from the journal while events are appended.
+    ///
+    /// `due` are the positions of the records. Closed segments are written again without these payloads, and
+    /// the segment that is being written is closed first if it has any; it is written again by a later call,
+    /// once there are records behind it. Envelopes, chains, tree hashes and positions stay, and a pruned
+    /// payload is read as empty. `goes_on` is asked before each segment: it may wait, or end the work.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OpenError`] if a segment is damaged or the disk refuses. Nothing is lost then, and the
+    /// segments before that one are pruned.
+    pub fn prune(
+        &self,
+        due: &BTreeSet<u64>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<PruneReport, OpenError> {
+        let pruned = self.core.prune(due, goes_on);
+        pruned.map_err(|error| disk::name_full_disk(self.core.dir(), error))
     }
 
     /// Asks how much room the disk of the log has.

@@ -452,4 +452,27 @@ mod small_disk {
         log.backup(&backup, &beside).unwrap();
         assert_eq!(read_journal(&backup).unwrap(), all(&log));
     }
+
+    #[test]
+    #[ignore = "mounts a disk, which takes root: .ci/run runs it in a mount namespace"]
+    fn pruning_that_finds_no_room_loses_nothing_and_goes_on_when_there_is_some() {
+        let disk = Disk::mount(32);
+        let data = disk.data();
+        let log = SledLog::open(&data, SMALL_DISK).unwrap();
+        fill(&log, 900);
+        let (records, due) = (all(&log), (1..=900).collect());
+        disk.fill_but(0);
+
+        let refused = log.prune(&due, &|| true).unwrap_err();
+
+        assert!(matches!(refused, OpenError::DiskFull { .. }), "{refused}: {refused:?}");
+        serves(&log, &records);
+        let names = fs::read_dir(data.join("journal")).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(!names.iter().any(|name| name.to_string_lossy().contains("pruned")), "{names:?}");
+        disk.free();
+        is_writable_again(&log);
+        assert!(0 < log.prune(&due, &|| true).unwrap().payload_bytes);
+        assert_eq!(all(&log).len(), records.len());
+    }
 }

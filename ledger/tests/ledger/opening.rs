@@ -187,7 +187,7 @@ fn a_journal_of_a_newer_format_is_told_as_one() {
     fill(&open(dir.path()), 5);
     let segment = segments(dir.path()).pop().unwrap();
     let mut bytes = fs::read(&segment).unwrap();
-    bytes[7] = 2;
+    bytes[7] = 3;
     let key = bytes[8..40].try_into().unwrap();
     let hash = blake3::keyed_hash(key, &bytes[..88]);
     bytes[88..120].copy_from_slice(hash.as_bytes());
@@ -198,7 +198,7 @@ fn a_journal_of_a_newer_format_is_told_as_one() {
     assert_eq!(
         refused.to_string(),
         format!(
-            "{} was written by a newer version of keypool: the segment has format 2; nothing is \
+            "{} was written by a newer version of keypool: the segment has format 3; nothing is \
              damaged and nothing was changed, start that version again",
             segment.display()
         )

@@ -54,5 +54,8 @@ mod checking;
 #[path = "auditor/naming.rs"]
 mod naming;
 
+#[path = "auditor/restoring.rs"]
+mod restoring;
+
 #[path = "auditor/schema.rs"]
 mod schema;

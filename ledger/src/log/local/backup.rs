@@ -170,8 +170,8 @@ impl UnfinishedCopy {
                 "it lies in the directory that is copied; choose one outside, best on another disk";
             return Err(BackupError::destination(to, why));
         }
+        check_vacant(to, &parent)?;
         let to = parent.join(&name);
-        check_vacant(&to, &parent)?;
         let dir = parent.join(format!("{name}{UNFINISHED}"));
         let lock = LockedDirectory::open(&dir).map_err(|error| match error {
             OpenError::Locked { holder, .. } => BackupError::Busy { dir: to.clone(), holder },

@@ -1,6 +1,7 @@
 //! The heart of a log: its journal, its index, and how far readers see.
 
 use std::{
+    collections::BTreeSet,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
@@ -10,13 +11,13 @@ use std::{
 };
 
 use crate::{
-    AppendError, Hash, Key, ReadError, Record, StreamId,
+    AppendError, Hash, Key, OpenError, ReadError, Record, StreamId,
     log::local::{
         database::Note,
         entry::{BLOCK, IndexKey, RecordLocation},
         health::{LogHealth, Reported, error_chain},
         index::{Index, IndexSettings},
-        journal::{CommitError, Contents, Journal, Segments},
+        journal::{CommitError, Contents, Journal, PruneReport, Segments, prune_segment},
     },
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Core {
     visible: AtomicU64,
     /// Whether the outcome of an append is not known until the log is opened again.
     in_doubt: AtomicBool,
+    /// Held while payloads are pruned.
+    pruning: Mutex<()>,
 }
 
 impl Core {
@@ -49,6 +52,7 @@ impl Core {
             index: RwLock::new(Some(Arc::new(index))),
             settings,
             in_doubt: AtomicBool::new(false),
+            pruning: Mutex::default(),
         }
     }
 
@@ -155,6 +159,27 @@ impl Core {
             tracing::warn!(error, "the database does not write");
         }
         Ok(grown)
+    }
+
+    /// Removes the payloads of records from closed segments, one segment after the other while `goes_on` says
+    /// so.
+    pub(super) fn prune(
+        &self,
+        due: &BTreeSet<u64>,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<PruneReport, OpenError> {
+        let _pruning = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut report = PruneReport::default();
+        let Some(last_due) = due.last() else { return Ok(report) };
+        let closed = self.writer().prunable_segments(*last_due)?;
+        let dir = self.dir.join("journal");
+        for segment in closed {
+            if self.is_ending() || !goes_on() {
+                break;
+            }
+            report.add(prune_segment(&self.segments, &dir, segment, due)?);
+        }
+        Ok(report)
     }
 
     /// Reads records in order; no index is needed.

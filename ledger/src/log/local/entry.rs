@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Event, Hash, Key, PoolId, Record, StreamId};
+use crate::{Event, Hash, Key, PoolId, Record, StreamId, codec};
 
 /// How many bytes a fingerprint has: the kind of the key, then its keyed hash.
 pub(super) const FINGERPRINT_LEN: usize = 1 + HASH_LEN;
@@ -137,6 +137,11 @@ impl RecordLocation {
     pub(super) fn new(seq: u64, offset: u32, envelope: &Hash) -> Self {
         let check = envelope.as_bytes().first_chunk().copied().unwrap_or_default();
         Self { seq, offset, check }
+    }
+
+    /// Whether an envelope may be that of the record.
+    pub(super) fn is_of(&self, envelope_bytes: &[u8]) -> bool {
+        codec::chain_hash(envelope_bytes).as_bytes().starts_with(&self.check)
     }
 }
 

@@ -9,7 +9,9 @@ mod acknowledged;
 mod copy;
 mod files;
 mod frame;
+mod prune;
 mod reader;
+mod replacement;
 mod scan;
 mod segments;
 mod spare;
@@ -26,16 +28,21 @@ use std::{
 
 use uuid::Uuid;
 
-pub(super) use self::copy::{JournalMark, copy_file};
 pub(in crate::log) use self::segments::Segments;
 use self::{
     acknowledged::AcknowledgedFile,
-    files::{create_segment, remove_unfinished, reopen},
+    files::{create_segment, name_segment, remove_unfinished, reopen},
     frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, record_offsets},
     scan::{Scan, list_segments, segment_path},
-    spare::{Spare, name_segment},
+    spare::Spare,
+};
+pub(super) use self::{
+    copy::{JournalMark, copy_file},
+    prune::prune_segment,
+    replacement::{Replacements, SegmentFault, Unmendable},
 };
 pub use self::{
+    prune::PruneReport,
     reader::{JournalReader, RawRecord},
     scan::TornTail,
     writer::{JournalWriter, JournalWriterOptions},
@@ -299,6 +306,11 @@ impl Journal {
             self.spare.prepare();
             return Ok(());
         }
+        self.begin_segment(frame.len())
+    }
+
+    /// Closes the segment and begins the next one, for a frame of a length.
+    fn begin_segment(&mut self, frame_len: usize) -> Result<(), WriteError> {
         // The next segment may have its name already when something fails here, so nothing more goes
         // into this one.
         self.segment.len = self.segment.offset;
@@ -306,7 +318,8 @@ impl Journal {
             key: self.key,
             first_seq: self.last_seq.saturating_add(1),
             prev: self.hash,
-            file_len: segment_len(self.segment_bytes, frame.len()),
+            file_len: segment_len(self.segment_bytes, frame_len),
+            pruned: None,
         };
         let failed =
             |source| WriteError { doing: "making a segment", path: self.dir.clone(), source };
@@ -407,7 +420,7 @@ pub(super) fn id_in(dir: &Path) -> Option<Hash> {
 fn begin(dir: &Path, segment_bytes: u64) -> Result<(JournalKey, Segment), OpenError> {
     let key = new_key();
     let file_len = segment_len(segment_bytes, 0);
-    let header = SegmentHeader { key, first_seq: 1, prev: Hash::ZERO, file_len };
+    let header = SegmentHeader { key, first_seq: 1, prev: Hash::ZERO, file_len, pruned: None };
     Ok((key, create_segment(dir, header).map_err(OpenError::io(dir))?))
 }
 

@@ -81,6 +81,9 @@ fn samples() -> TempDir {
     copy(&fixtures(), dir.path());
     copy(&fixtures().join("../logs"), &dir.path().join("logs"));
     home_with_refusals(&dir.path().join("refused"));
+    copy(&fixtures().join("journal-clean"), &dir.path().join("backup/journal"));
+    fs::write(dir.path().join("backup/checkpoint.key"), "a key").unwrap();
+    copy(&fixtures().join("journal-flipped-bit"), &dir.path().join("damaged/journal"));
     fs::write(dir.path().join("forgotten.export"), exported(&of_a_forgotten_package(), 1024))
         .unwrap();
     dir
@@ -111,6 +114,8 @@ fn command_lines() -> Vec<Vec<String>> {
         "export clean.export copy.export",
         "prune clean.export pruned-now.export --keep-days 0",
         "import clean.export restored",
+        "restore backup made-again",
+        "repair damaged --from backup",
         "plot clean.export --pool bob --out bob.svg",
         "prove inclusion double-spend.export 4 --checkpoint one.checkpoint",
         "prove consistency logs/schema-1/journal one.checkpoint",

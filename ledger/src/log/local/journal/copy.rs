@@ -79,7 +79,8 @@ impl JournalMark {
             copy_file(&from, &to, None)?;
         }
         let (from, named) = (segment_path(from, *last), segment_path(to, *last));
-        copy_file(&from, &named, Some((self.offset, self.file_len)))?;
+        let made = fs::metadata(&from).map_err(OpenError::io(&from))?.len();
+        copy_file(&from, &named, Some((self.offset, self.file_len.max(made))))?;
         let noted = (0 < self.last.0).then_some(self.last);
         acknowledged::renew(to, noted).map_err(OpenError::io(&acknowledged::path_in(to)))?;
         sync_directory(to).map_err(OpenError::io(to))

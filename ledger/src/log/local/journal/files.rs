@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -12,7 +12,6 @@ use super::{
     Segment,
     frame::SegmentHeader,
     scan::{JournalEnd, segment_path},
-    spare::name_segment,
 };
 use crate::log::local::{directory::OpenError, disk};
 
@@ -94,4 +93,21 @@ pub(super) fn remove_unfinished(dir: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// Gives a file of zeros the header and the name of a segment. The file is renamed after its header is on
+/// the disk.
+pub(super) fn name_segment(
+    (file, path): (File, PathBuf),
+    (dir, directory): (&Path, &File),
+    header: &SegmentHeader,
+) -> io::Result<Segment> {
+    let named = segment_path(dir, header.first_seq);
+    let bytes = header.encode();
+    file.write_all_at(&bytes, 0)?;
+    file.sync_data()?;
+    fs::rename(path, &named)?;
+    directory.sync_all()?;
+    let offset = bytes.len() as u64;
+    Ok(Segment { file: Arc::new(file), path: named, offset, len: header.file_len })
 }

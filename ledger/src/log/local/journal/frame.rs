@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! segment  magic 8 · journal's key 32 · first seq 8 · hash of the frame before 32 · file length 8 · hash 32
+//! pruned   the same, with another number · hash of the last frame as it was first written 32 · records 8 ·
+//!          end of the frames 8 · hash 32; behind the frames: the offset of each record 4 · hash 32
 //! frame    marker 8 · body length 4 · records 4 · first seq 8 · hash of the frame before 32 · body · hash 32
 //! body     batches 4, each: records 4, each: length 4 · envelope · length 4 · payload
 //! ```
@@ -16,6 +18,10 @@ use crate::{
 
 /// The bytes before the first frame of a segment.
 pub(super) const SEGMENT_HEADER_LEN: usize = 120;
+/// The bytes before the first frame of a segment of which payloads were pruned.
+pub(super) const PRUNED_HEADER_LEN: usize = SEGMENT_HEADER_LEN + 48 + HASH_LEN;
+/// The bytes of a record's offset behind the frames of a pruned segment.
+const OFFSET_LEN: usize = 4;
 /// The bytes of a frame before its body.
 pub(super) const FRAME_HEADER_LEN: usize = 56;
 /// The bytes of a frame after its body.
@@ -25,8 +31,10 @@ const BODY_BYTES_MAX: usize = 1 << 30;
 
 /// Leads every segment; the number of the format follows.
 const SEGMENT_MAGIC: [u8; 7] = *b"KPLEDGR";
-/// The number of this format.
+/// The number of the format of a segment that is as it was first written.
 const SEGMENT_FORMAT: u8 = 1;
+/// The number of the format of a segment of which payloads were pruned.
+const PRUNED_FORMAT: u8 = 2;
 
 /// The key of one journal's hashes.
 pub(super) type JournalKey = [u8; 32];
@@ -38,40 +46,115 @@ pub(super) struct SegmentHeader {
     pub(super) first_seq: u64,
     pub(super) prev: Hash,
     pub(super) file_len: u64,
+    /// `None` for a segment that is as it was first written.
+    pub(super) pruned: Option<PrunedPart>,
+}
+
+/// The part of a header that a segment has once payloads were pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PrunedPart {
+    /// The hash of the last frame as it was first written, which the next segment carries.
+    pub(super) closing: Hash,
+    /// How many records stand in the segment.
+    pub(super) records: u64,
+    /// The end of the frames, where the offsets of the records begin.
+    pub(super) frames_end: u64,
 }
 
 impl SegmentHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = SEGMENT_MAGIC.to_vec();
-        out.push(SEGMENT_FORMAT);
+        out.push(if self.pruned.is_some() { PRUNED_FORMAT } else { SEGMENT_FORMAT });
         out.extend(self.key);
         put_u64(&mut out, self.first_seq);
         out.extend(self.prev.as_bytes());
         put_u64(&mut out, self.file_len);
-        let hash = keyed_hash(&self.key, &out);
-        out.extend(hash.as_bytes());
+        self.put_hash(&mut out);
+        if let Some(PrunedPart { closing, records, frames_end }) = self.pruned {
+            out.extend(closing.as_bytes());
+            put_u64(&mut out, records);
+            put_u64(&mut out, frames_end);
+            self.put_hash(&mut out);
+        }
         out
+    }
+
+    /// Appends the hash of everything before it.
+    fn put_hash(&self, out: &mut Vec<u8>) {
+        let hash = keyed_hash(&self.key, out);
+        out.extend(hash.as_bytes());
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let fields = bytes.get(..SEGMENT_HEADER_LEN - HASH_LEN).ok_or("the file is too short")?;
         let mut rest = RecordUnpacker(bytes);
         let header = (|| {
-            let magic = (rest.array()?, rest.array()?);
+            let (magic, [format]) = (rest.array()?, rest.array()?);
             let (key, first_seq) = (rest.array()?, rest.u64()?);
-            let prev = Hash::from_bytes(rest.array()?);
-            let header = Self { key, first_seq, prev, file_len: rest.u64()? };
-            Some((magic, header, Hash::from_bytes(rest.array()?)))
+            let (prev, file_len) = (Hash::from_bytes(rest.array()?), rest.u64()?);
+            let header = Self { key, first_seq, prev, file_len, pruned: None };
+            Some(((magic, format), header, Hash::from_bytes(rest.array()?)))
         })();
-        let (magic, header, hash) = header.ok_or("the file is too short")?;
-        if magic != (SEGMENT_MAGIC, [SEGMENT_FORMAT]) {
+        let ((magic, format), header, hash) = header.ok_or("the file is too short")?;
+        if magic != SEGMENT_MAGIC || ![SEGMENT_FORMAT, PRUNED_FORMAT].contains(&format) {
             return Err("it does not begin like a journal segment of this version of keypool");
         }
         if hash != keyed_hash(&header.key, fields) {
             return Err("the hash of the segment's header does not match");
         }
-        Ok(header)
+        if format == SEGMENT_FORMAT {
+            return Ok(header);
+        }
+        let pruned = PrunedPart::decode(&header.key, bytes)?;
+        Ok(Self { pruned: Some(pruned), ..header })
     }
+
+    /// How many bytes stand before the first frame.
+    pub(super) const fn len(&self) -> usize {
+        if self.pruned.is_some() { PRUNED_HEADER_LEN } else { SEGMENT_HEADER_LEN }
+    }
+}
+
+impl PrunedPart {
+    /// Reads the part from a segment's bytes.
+    fn decode(key: &JournalKey, bytes: &[u8]) -> Result<Self, &'static str> {
+        let short = "the file is too short";
+        let fields = bytes.get(..PRUNED_HEADER_LEN - HASH_LEN).ok_or(short)?;
+        let mut rest = RecordUnpacker(bytes.get(SEGMENT_HEADER_LEN..).ok_or(short)?);
+        let part = (|| {
+            let closing = Hash::from_bytes(rest.array()?);
+            let part = Self { closing, records: rest.u64()?, frames_end: rest.u64()? };
+            Some((part, Hash::from_bytes(rest.array()?)))
+        })();
+        match part.ok_or(short)? {
+            (part, hash) if hash == keyed_hash(key, fields) => Ok(part),
+            _ => Err("the hash of the pruned segment's header does not match"),
+        }
+    }
+
+    /// The place where the offset of a record stands, by how many records stand before it.
+    pub(super) fn place_of_offset(&self, before: u64) -> Option<u64> {
+        let place = before.checked_mul(OFFSET_LEN as u64)?.checked_add(self.frames_end)?;
+        (before < self.records).then_some(place)
+    }
+
+    /// Whether the offsets behind the frames are as they were written, and end the segment.
+    pub(super) fn has_offsets(&self, key: &JournalKey, bytes: &[u8]) -> bool {
+        let offsets = usize::try_from(self.frames_end).ok().and_then(|end| bytes.get(end..));
+        let Some((offsets, hash)) = offsets.and_then(<[u8]>::split_last_chunk) else {
+            return false;
+        };
+        offsets.len() as u64 == self.records.saturating_mul(OFFSET_LEN as u64)
+            && keyed_hash(key, offsets).as_bytes() == hash
+    }
+}
+
+/// The offsets of the records of a pruned segment, as they stand behind its frames.
+pub(super) fn encode_offsets(key: &JournalKey, offsets: &[u32]) -> Vec<u8> {
+    let mut out: Vec<u8> = offsets.iter().flat_map(|offset| offset.to_be_bytes()).collect();
+    let hash = keyed_hash(key, &out);
+    out.extend(hash.as_bytes());
+    out
 }
 
 /// The number of a segment's format, if a newer version of keypool wrote it: its header is whole.
@@ -80,7 +163,7 @@ pub(super) fn newer_format(bytes: &[u8]) -> Option<u8> {
     let (format, behind) = fields.strip_prefix(&SEGMENT_MAGIC)?.split_first()?;
     let key = behind.first_chunk()?;
     let whole = rest.starts_with(keyed_hash(key, fields).as_bytes());
-    (whole && SEGMENT_FORMAT < *format).then_some(*format)
+    (whole && PRUNED_FORMAT < *format).then_some(*format)
 }
 
 /// One group commit, as it stands in the journal.
@@ -108,12 +191,7 @@ impl Frame {
         if body_len > BODY_BYTES_MAX {
             return None;
         }
-        let mut out = Vec::with_capacity(FRAME_HEADER_LEN + body_len + HASH_LEN);
-        out.extend(marker(key));
-        put_u32(&mut out, body_len);
-        put_u32(&mut out, records.count());
-        put_u64(&mut out, first_seq);
-        out.extend(prev.as_bytes());
+        let mut out = begin_frame(key, (body_len, records.count() as u64), first_seq, prev);
         put_u32(&mut out, batches.len());
         for batch in batches {
             put_u32(&mut out, batch.len());
@@ -156,18 +234,73 @@ impl Frame {
 
     /// The records, from the bytes the frame was decoded of.
     pub(super) fn records<'a>(&self, bytes: &'a [u8]) -> Option<Vec<FramedRecord<'a>>> {
+        Some(self.batches(bytes)?.concat())
+    }
+
+    /// The records of each batch, from the bytes the frame was decoded of.
+    fn batches<'a>(&self, bytes: &'a [u8]) -> Option<Vec<Vec<FramedRecord<'a>>>> {
         let bytes = bytes.get(..self.len.checked_sub(HASH_LEN)?)?;
         let mut body = RecordUnpacker(bytes.get(FRAME_HEADER_LEN..)?);
-        let mut records = Vec::new();
+        let mut batches = Vec::new();
         for _ in 0..body.u32()? {
+            let mut records = Vec::new();
             for _ in 0..body.u32()? {
                 let offset = bytes.len() - body.0.len();
                 let (envelope, payload) = body.record()?;
                 records.push(FramedRecord { offset, envelope, payload });
             }
+            batches.push(records);
         }
-        body.is_empty().then_some(records)
+        body.is_empty().then_some(batches)
     }
+
+    /// The same frame behind another one, without the payloads of some records: its bytes, the offsets of its
+    /// records in them, and how many bytes were left out.
+    pub(super) fn pruned(
+        &self,
+        key: &JournalKey,
+        (bytes, prev): (&[u8], &Hash),
+        is_pruned: &dyn Fn(u64) -> bool,
+    ) -> Option<(Self, Vec<u8>, Vec<usize>, u64)> {
+        let (mut body, mut offsets, mut left_out) = (Vec::new(), Vec::new(), 0_u64);
+        let batches = self.batches(bytes)?;
+        put_u32(&mut body, batches.len());
+        let mut seq = self.first_seq;
+        for batch in batches {
+            put_u32(&mut body, batch.len());
+            for FramedRecord { envelope, payload, .. } in batch {
+                let kept = if is_pruned(seq) { &[] } else { payload };
+                left_out = left_out.saturating_add((payload.len() - kept.len()) as u64);
+                offsets.push(FRAME_HEADER_LEN + body.len());
+                for part in [envelope, kept] {
+                    put_u32(&mut body, part.len());
+                    body.extend(part);
+                }
+                seq = seq.saturating_add(1);
+            }
+        }
+        let mut out = begin_frame(key, (body.len(), self.count), self.first_seq, prev);
+        out.extend(body);
+        let hash = keyed_hash(key, &out);
+        out.extend(hash.as_bytes());
+        Some((Self { prev: *prev, hash, len: out.len(), ..*self }, out, offsets, left_out))
+    }
+}
+
+/// The header of a frame with so many bytes in its body and so many records.
+fn begin_frame(
+    key: &JournalKey,
+    (body_len, records): (usize, u64),
+    first_seq: u64,
+    prev: &Hash,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_HEADER_LEN + body_len + HASH_LEN);
+    out.extend(marker(key));
+    put_u32(&mut out, body_len);
+    put_u32(&mut out, usize::try_from(records).unwrap_or(usize::MAX));
+    put_u64(&mut out, first_seq);
+    out.extend(prev.as_bytes());
+    out
 }
 
 /// The header of a frame.

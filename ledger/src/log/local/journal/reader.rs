@@ -69,8 +69,13 @@ impl JournalReader {
 
     /// Reads from record `from` on.
     pub(in crate::log) fn from(dir: &Path, from: u64) -> Result<Self, OpenError> {
-        let scan = Scan::open(dir, from, 0)?;
-        Ok(Self { scan, frame: VecDeque::new(), from, failed: false })
+        let reader = Self::over(Scan::open(dir, from, 0)?);
+        Ok(Self { from, ..reader })
+    }
+
+    /// Reads the records of a scan.
+    pub(super) fn over(scan: Scan) -> Self {
+        Self { scan, frame: VecDeque::new(), from: 1, failed: false }
     }
 
     /// The frame that was being written when the machine stopped, if the journal ends in one.

@@ -10,9 +10,7 @@ use std::{
 
 use super::{
     acknowledged::{self, Acknowledged},
-    frame::{
-        Frame, FramedRecord, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, marker, newer_format,
-    },
+    frame::{Frame, FramedRecord, JournalKey, SegmentHeader, marker, newer_format},
 };
 use crate::{Hash, log::local::directory::OpenError};
 
@@ -60,6 +58,9 @@ struct SegmentReader {
     offset: usize,
     /// How long the file should be.
     file_len: u64,
+    /// The hash that the next segment carries, where it is not that of the last frame: payloads of the
+    /// segment were pruned.
+    closing: Option<Hash>,
 }
 
 /// A reader of frames, one after the other, that changes nothing.
@@ -106,18 +107,26 @@ impl Scan {
         }
         let start = ahead.iter().rposition(|(first_seq, _)| *first_seq <= from).unwrap_or(0);
         ahead.drain(..start);
+        Ok(Self::over(dir, ahead, acknowledged))
+    }
+
+    /// Reads these segments, each with its first record, in order.
+    pub(super) fn over(
+        dir: &Path,
+        mut ahead: Vec<(u64, PathBuf)>,
+        acknowledged: Acknowledged,
+    ) -> Self {
         ahead.reverse();
-        let next_seq = ahead.last().map_or(1, |(first_seq, _)| *first_seq);
-        Ok(Self {
+        Self {
             dir: dir.to_owned(),
+            next_seq: ahead.last().map_or(1, |(first_seq, _)| *first_seq),
             ahead,
             segment: SegmentReader::default(),
             key: None,
             prev: None,
-            next_seq,
             acknowledged,
             torn: None,
-        })
+        }
     }
 
     /// The next frame; `None` behind the last.
@@ -145,22 +154,32 @@ impl Scan {
 
     /// The end of the journal; to be called behind the last frame.
     pub(super) fn end(self) -> JournalEnd {
-        let SegmentReader { path, bytes, offset, file_len } = self.segment;
+        let shortened = self.segment.is_shortened();
+        let SegmentReader { path, offset, file_len, closing, .. } = self.segment;
         JournalEnd {
             last_seq: self.next_seq - 1,
-            hash: self.prev.unwrap_or_default(),
+            hash: closing.or(self.prev).unwrap_or_default(),
             segment: self.key.map(|key| (key, path, offset as u64, file_len)),
-            shortened: (bytes.len() as u64) < file_len,
+            shortened,
             torn: self.torn,
             acknowledged: self.acknowledged,
         }
     }
 
+    /// The key of the journal; zeros before the first segment was read.
+    pub(super) fn key(&self) -> JournalKey {
+        self.key.unwrap_or_default()
+    }
+
     /// The records of the frame that was read last.
     pub(super) fn records(&self, frame: &Frame) -> Vec<FramedRecord<'_>> {
+        frame.records(self.bytes_of(frame)).unwrap_or_default()
+    }
+
+    /// The bytes that begin with the frame that was read last.
+    pub(super) fn bytes_of(&self, frame: &Frame) -> &[u8] {
         let begin = self.segment.offset.saturating_sub(frame.len);
-        let bytes = self.segment.bytes.get(begin..).unwrap_or_default();
-        frame.records(bytes).unwrap_or_default()
+        self.segment.bytes.get(begin..).unwrap_or_default()
     }
 
     /// The place of the frame that was read last, for messages.
@@ -175,8 +194,8 @@ impl Scan {
 
     /// The reason to doubt the journal's end although all its frames are whole.
     pub(super) fn doubt(&self) -> Option<&'static str> {
-        let shortened = (self.segment.bytes.len() as u64) < self.segment.file_len;
-        let cut = shortened.then_some("the last segment is shorter than it was made");
+        let cut =
+            self.segment.is_shortened().then_some("the last segment is shorter than it was made");
         cut.or(self.acknowledged.doubt)
     }
 
@@ -203,7 +222,7 @@ impl Scan {
             );
             return Err(OpenError::damaged(&missing, 0, what));
         }
-        let bytes = fs::read(&path).map_err(OpenError::io(&path))?;
+        let mut bytes = fs::read(&path).map_err(OpenError::io(&path))?;
         if let Some(format) = newer_format(&bytes) {
             let what = format!("the segment has format {format}");
             return Err(OpenError::Newer { file: path, what });
@@ -211,7 +230,7 @@ impl Scan {
         let header =
             SegmentHeader::decode(&bytes).map_err(|what| OpenError::damaged(&path, 0, what))?;
         let follows = header.first_seq == first_seq
-            && self.prev.is_none_or(|prev| prev == header.prev)
+            && self.segment.closing.or(self.prev).is_none_or(|prev| prev == header.prev)
             && self.key.is_none_or(|key| key == header.key)
             && (first_seq > 1 || header.prev == Hash::ZERO);
         if !follows {
@@ -223,9 +242,20 @@ impl Scan {
             let what = format!("the file has {found} bytes; it was made with {made}");
             return Err(OpenError::Damaged { file: path, offset: found.min(made), what });
         }
+        if let Some(pruned) = header.pruned {
+            if found != made || !pruned.has_offsets(&header.key, &bytes) {
+                let what = "the offsets of its records are not those that were written";
+                return Err(OpenError::Damaged {
+                    file: path,
+                    offset: pruned.frames_end,
+                    what: what.to_owned(),
+                });
+            }
+            bytes.truncate(usize::try_from(pruned.frames_end).unwrap_or(usize::MAX));
+        }
         (self.key, self.prev) = (Some(header.key), Some(header.prev));
-        let offset = SEGMENT_HEADER_LEN;
-        self.segment = SegmentReader { path, bytes, offset, file_len: header.file_len };
+        let (offset, closing) = (header.len(), header.pruned.map(|pruned| pruned.closing));
+        self.segment = SegmentReader { path, bytes, offset, file_len: header.file_len, closing };
         Ok(())
     }
 
@@ -290,6 +320,11 @@ impl Scan {
 impl SegmentReader {
     fn rest(&self) -> &[u8] {
         self.bytes.get(self.offset..).unwrap_or_default()
+    }
+
+    /// Whether the file is shorter than it was made.
+    fn is_shortened(&self) -> bool {
+        self.closing.is_none() && (self.bytes.len() as u64) < self.file_len
     }
 
     /// Whether only the zeros follow that the file was made of.

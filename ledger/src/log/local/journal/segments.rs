@@ -2,15 +2,21 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
-    frame::{FRAME_HEADER_LEN, Frame, FrameHeader, JournalKey, SEGMENT_HEADER_LEN},
+    frame::{
+        FRAME_HEADER_LEN, Frame, FrameHeader, JournalKey, PRUNED_HEADER_LEN, PrunedPart,
+        SEGMENT_HEADER_LEN, SegmentHeader,
+    },
     scan::segment_path,
 };
 use crate::{
@@ -34,11 +40,26 @@ pub(in crate::log) struct Segments {
     /// The first record of each, in order.
     starts: RwLock<Vec<u64>>,
     files: Mutex<Files>,
+    /// By the numbers of the open files.
     tables: Mutex<HashMap<u64, Table>>,
+    /// The number of the next file that is opened.
+    next_number: AtomicU64,
 }
 
 /// Files that are open, by their segments' first records.
-type Files = HashMap<u64, Arc<File>>;
+type Files = HashMap<u64, Arc<OpenSegment>>;
+
+/// A file of a segment, which stays as it is when another one takes its name.
+#[derive(Debug)]
+struct OpenSegment {
+    file: Arc<File>,
+    first_seq: u64,
+    /// Tells it from the other files that the segment has had.
+    number: u64,
+    /// How many bytes stand before the first frame.
+    header_len: u64,
+    pruned: Option<PrunedPart>,
+}
 
 /// The offsets of the frames of a segment, as far as it has been read.
 #[derive(Debug, Default)]
@@ -56,6 +77,7 @@ impl Segments {
             starts: RwLock::new(starts),
             files: Mutex::default(),
             tables: Mutex::default(),
+            next_number: AtomicU64::new(0),
         }
     }
 
@@ -67,34 +89,50 @@ impl Segments {
     /// Takes in that there is another segment, which is open already.
     pub(super) fn add(&self, first_seq: u64, file: &Arc<File>) {
         self.starts.write().unwrap_or_else(PoisonError::into_inner).push(first_seq);
-        keep(&mut lock(&self.files), first_seq, file);
+        let opened = self.opened(Arc::clone(file), first_seq, None);
+        keep(&mut lock(&self.files), opened);
+    }
+
+    /// Puts another file in the place of a segment's. Who reads the old one goes on with it, and nobody opens
+    /// it after this.
+    pub(super) fn replace(&self, first_seq: u64, new: &Path) -> io::Result<()> {
+        let mut files = lock(&self.files);
+        fs::rename(new, segment_path(&self.dir, first_seq))?;
+        files.remove(&first_seq);
+        Ok(())
+    }
+
+    fn opened(
+        &self,
+        file: Arc<File>,
+        first_seq: u64,
+        pruned: Option<PrunedPart>,
+    ) -> Arc<OpenSegment> {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let header_len = if pruned.is_some() { PRUNED_HEADER_LEN } else { SEGMENT_HEADER_LEN };
+        Arc::new(OpenSegment { file, first_seq, number, header_len: header_len as u64, pruned })
     }
 
     /// The record that stands at a place.
     pub(in crate::log) fn record_at(&self, place: RecordLocation) -> Result<Record, ReadError> {
-        let damaged = || damaged(place.seq);
-        let file = self.file(self.segment_of(place.seq))?;
-        let mut bytes = vec![0; RECORD_BYTES];
-        let mut n_read = read_some(&file, &mut bytes, u64::from(place.offset))?;
-        let wanted = loop {
-            let have = bytes.get(..n_read).unwrap_or_default();
-            match wanted_len(have) {
-                Some(wanted) if wanted <= n_read => break wanted,
-                Some(wanted) if bytes.len() < wanted => {
-                    bytes.resize(wanted, 0);
-                    n_read = read_some(&file, &mut bytes, u64::from(place.offset))?;
-                }
-                // Shorter than it says, or too short to say it.
-                _ => return Err(damaged()),
-            }
+        let segment = self.file(self.segment_of(place.seq))?;
+        let Some(pruned) = segment.pruned else {
+            return record_in(&segment.file, u64::from(place.offset), place);
         };
-        let mut rest = RecordUnpacker(bytes.get(..wanted).unwrap_or_default());
-        let (envelope, payload) = rest.record().ok_or_else(damaged)?;
-        let record = decode(place.seq, envelope, payload)?;
-        let same =
-            RecordLocation::new(place.seq, place.offset, &codec::chain_hash(envelope)) == place;
-        let intact = payload.is_empty() || Hash::of(payload) == record.envelope.payload;
-        if same && intact { Ok(record) } else { Err(damaged()) }
+        // The place is that from before the payloads went; the segment knows where its records stand now.
+        let now = segment.offset_of(pruned, place.seq)?;
+        match now
+            .ok_or_else(|| damaged(place.seq))
+            .and_then(|now| record_in(&segment.file, now, place))
+        {
+            Err(ReadError::Damaged { .. }) => {
+                // Found without the offsets, unless it is the place that is wrong.
+                let found = self.records(place.seq, place.seq, 1)?.pop();
+                let is_it = |record: &Record| place.is_of(&record.envelope_bytes);
+                found.filter(is_it).ok_or_else(|| damaged(place.seq))
+            }
+            read => read,
+        }
     }
 
     /// The records from one on up to another, at most `limit`.
@@ -126,25 +164,25 @@ impl Segments {
 
     /// The bytes of the frame that holds a record.
     fn frame_of(&self, seq: u64) -> Result<Vec<u8>, ReadError> {
-        let segment = self.segment_of(seq);
-        let file = self.file(segment)?;
-        let offset = self.frame_offset(segment, &file, seq)?;
-        let header = self.header_at(&file, offset)?.ok_or_else(|| damaged(seq))?;
+        let segment = self.file(self.segment_of(seq))?;
+        let offset = self.frame_offset(&segment, seq)?;
+        let header = self.header_at(&segment.file, offset)?.ok_or_else(|| damaged(seq))?;
         let mut bytes = vec![0; header.frame_len()];
-        file.read_exact_at(&mut bytes, offset).map_err(unavailable)?;
+        segment.file.read_exact_at(&mut bytes, offset).map_err(unavailable)?;
         Ok(bytes)
     }
 
     /// The offset of the frame that holds a record.
-    fn frame_offset(&self, segment: u64, file: &File, seq: u64) -> Result<u64, ReadError> {
+    fn frame_offset(&self, segment: &OpenSegment, seq: u64) -> Result<u64, ReadError> {
         let mut tables = lock(&self.tables);
-        if TABLES_MAX <= tables.len() && !tables.contains_key(&segment) {
+        if TABLES_MAX <= tables.len() && !tables.contains_key(&segment.number) {
             tables.clear();
         }
-        let table = tables.entry(segment).or_default();
-        let (mut next_seq, mut offset) = table.next.unwrap_or((segment, SEGMENT_HEADER_LEN as u64));
+        let table = tables.entry(segment.number).or_default();
+        let begin = (segment.first_seq, segment.header_len);
+        let (mut next_seq, mut offset) = table.next.unwrap_or(begin);
         while next_seq <= seq {
-            let header = self.header_at(file, offset)?;
+            let header = self.header_at(&segment.file, offset)?;
             let header = header.filter(|header| header.first_seq == next_seq && 0 < header.count);
             let header = header.ok_or_else(|| damaged(next_seq))?;
             table.frames.push((next_seq, offset));
@@ -170,7 +208,7 @@ impl Segments {
         behind.checked_sub(1).and_then(|place| starts.get(place)).copied().unwrap_or(1)
     }
 
-    fn file(&self, segment: u64) -> Result<Arc<File>, ReadError> {
+    fn file(&self, segment: u64) -> Result<Arc<OpenSegment>, ReadError> {
         let mut files = lock(&self.files);
         if let Some(file) = files.get(&segment) {
             return Ok(Arc::clone(file));
@@ -185,18 +223,59 @@ impl Segments {
             let named = format!("{}: {err}", path.display());
             unavailable(io::Error::new(err.kind(), named))
         })?;
-        let file = Arc::new(opened);
-        keep(&mut files, segment, &file);
-        Ok(file)
+        let mut header = [0; PRUNED_HEADER_LEN];
+        read_some(&opened, &mut header, 0)?;
+        // A damaged header is found by the check of the segment; its records are checked each by itself.
+        let pruned = SegmentHeader::decode(&header).ok().and_then(|header| header.pruned);
+        let opened = self.opened(Arc::new(opened), segment, pruned);
+        keep(&mut files, Arc::clone(&opened));
+        Ok(opened)
     }
 }
 
 /// Keeps a file open, instead of all others if there are many.
-fn keep(files: &mut Files, segment: u64, file: &Arc<File>) {
+fn keep(files: &mut Files, segment: Arc<OpenSegment>) {
     if FILES_MAX <= files.len() {
         files.clear();
     }
-    files.insert(segment, Arc::clone(file));
+    files.insert(segment.first_seq, segment);
+}
+
+impl OpenSegment {
+    /// The offset of a record in the file of a pruned segment; `None` if the segment has no such record.
+    fn offset_of(&self, pruned: PrunedPart, seq: u64) -> Result<Option<u64>, ReadError> {
+        let before = seq.checked_sub(self.first_seq);
+        let Some(place) = before.and_then(|before| pruned.place_of_offset(before)) else {
+            return Ok(None);
+        };
+        let mut offset = [0; 4];
+        let n_read = read_some(&self.file, &mut offset, place)?;
+        Ok((n_read == offset.len()).then(|| u32::from_be_bytes(offset).into()))
+    }
+}
+
+/// The record that stands at an offset of a file, if it is the one that belongs to a place.
+fn record_in(file: &File, offset: u64, place: RecordLocation) -> Result<Record, ReadError> {
+    let damaged = || damaged(place.seq);
+    let mut bytes = vec![0; RECORD_BYTES];
+    let mut n_read = read_some(file, &mut bytes, offset)?;
+    let wanted = loop {
+        let have = bytes.get(..n_read).unwrap_or_default();
+        match wanted_len(have) {
+            Some(wanted) if wanted <= n_read => break wanted,
+            Some(wanted) if bytes.len() < wanted => {
+                bytes.resize(wanted, 0);
+                n_read = read_some(file, &mut bytes, offset)?;
+            }
+            // Shorter than it says, or too short to say it.
+            _ => return Err(damaged()),
+        }
+    };
+    let mut rest = RecordUnpacker(bytes.get(..wanted).unwrap_or_default());
+    let (envelope, payload) = rest.record().ok_or_else(damaged)?;
+    let record = decode(place.seq, envelope, payload)?;
+    let intact = payload.is_empty() || Hash::of(payload) == record.envelope.payload;
+    if place.is_of(envelope) && intact { Ok(record) } else { Err(damaged()) }
 }
 
 /// A record from its stored bytes.

@@ -4,14 +4,11 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
     thread::{self, JoinHandle},
 };
 
-use super::{Segment, files::make_file, frame::SegmentHeader};
-use crate::log::local::journal::scan::segment_path;
+use super::files::make_file;
 
 /// The file's name; one that is left behind is removed like every unfinished segment.
 const NAME: &str = "spare.new";
@@ -98,21 +95,4 @@ impl Drop for Spare {
             drop(fs::remove_file(&self.path));
         }
     }
-}
-
-/// Gives a file of zeros the header and the name of a segment. The file is renamed after its header is on
-/// the disk.
-pub(super) fn name_segment(
-    (file, path): (File, PathBuf),
-    (dir, directory): (&Path, &File),
-    header: &SegmentHeader,
-) -> io::Result<Segment> {
-    let named = segment_path(dir, header.first_seq);
-    let bytes = header.encode();
-    file.write_all_at(&bytes, 0)?;
-    file.sync_data()?;
-    fs::rename(path, &named)?;
-    directory.sync_all()?;
-    let offset = bytes.len() as u64;
-    Ok(Segment { file: Arc::new(file), path: named, offset, len: header.file_len })
 }

@@ -59,7 +59,7 @@ impl JournalWriter {
         create_private(&journal_dir)?;
         let key: JournalKey = options.key.unwrap_or_else(new_key);
         let file_len = super::segment_len(options.segment_bytes, 0);
-        let header = SegmentHeader { key, first_seq: 1, prev: Hash::ZERO, file_len };
+        let header = SegmentHeader { key, first_seq: 1, prev: Hash::ZERO, file_len, pruned: None };
         let segment = create_segment(&journal_dir, header).map_err(OpenError::io(&journal_dir))?;
         let none = super::acknowledged::Acknowledged::read(&journal_dir)?;
         let acknowledged = AcknowledgedFile::open(&journal_dir, &none)?;

@@ -1,6 +1,7 @@
 //! `keypool-ledger`, the auditor's program: histories, their integrity, and proofs of them.
 //!
-//! It reads exports, journals, copies of data directories and running servers, and changes none of them.
+//! It reads exports, journals, copies of data directories and running servers, and changes none of them. Only
+//! `repair` writes to a data directory, which no server has open then.
 
 mod audit;
 
@@ -42,7 +43,11 @@ mod prune;
 
 mod rebuild;
 
+mod repair;
+
 mod replay;
+
+mod restore;
 
 mod schema;
 
@@ -175,6 +180,15 @@ enum AuditorCommand {
     },
     /// Make a new data directory from an export
     Import { export: PathBuf, directory: PathBuf },
+    /// Make a new data directory from a backup
+    Restore { backup: PathBuf, directory: PathBuf },
+    /// Put damaged segments of a data directory back from a backup of it
+    Repair {
+        directory: PathBuf,
+        /// The backup, or another copy of the data directory
+        #[arg(long, value_name = "BACKUP")]
+        from: PathBuf,
+    },
     /// Draw a pool's life
     Plot {
         source: PathBuf,
@@ -339,6 +353,8 @@ fn run(command: AuditorCommand, out: &mut Out) -> Result<u8, ToolError> {
             prune::prune(&source, &file, keep_days, out)
         }
         AuditorCommand::Import { export, directory } => import::import(&export, &directory, out),
+        AuditorCommand::Restore { backup, directory } => restore::restore(&backup, &directory, out),
+        AuditorCommand::Repair { directory, from } => repair::repair(&directory, &from, out),
         AuditorCommand::Plot { source, pool, out: file } => plot::plot(&source, &pool, &file, out),
         AuditorCommand::Checkpoint { source, origin, at, sign } => {
             checkpoint::checkpoint(&source, &origin, at, sign.as_deref(), out)

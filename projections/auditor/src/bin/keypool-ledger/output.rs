@@ -8,7 +8,7 @@ use std::{
 };
 
 use keypool_auditor::source::SourceError;
-use keypool_ledger::Timestamp;
+use keypool_ledger::{BackupError, OpenError, RepairError, Timestamp};
 use serde_json::Value;
 
 use crate::{DAMAGED, FINE, UNREADABLE, USAGE};
@@ -22,6 +22,12 @@ pub(crate) enum ToolError {
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// No data directory was made from a backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A data directory was not repaired.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
     /// Something else cannot be read or written.
     #[error("{0} cannot be read or written")]
     File(String, #[source] io::Error),
@@ -43,9 +49,17 @@ impl ToolError {
     /// The number to end with.
     pub(crate) const fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) => USAGE,
-            Self::Source(SourceError::Damaged { .. } | SourceError::Truncated { .. }) => DAMAGED,
-            Self::Source(_) | Self::File(..) => UNREADABLE,
+            Self::Usage(_)
+            | Self::Backup(BackupError::Destination { .. } | BackupError::Busy { .. })
+            | Self::Repair(RepairError::OtherLog { .. }) => USAGE,
+            Self::Source(SourceError::Damaged { .. } | SourceError::Truncated { .. })
+            | Self::Repair(RepairError::Unfit { .. } | RepairError::Beyond(_)) => DAMAGED,
+            Self::Backup(BackupError::Log(error)) | Self::Repair(RepairError::Open(error))
+                if is_damage(error) =>
+            {
+                DAMAGED
+            }
+            Self::Source(_) | Self::Backup(_) | Self::Repair(_) | Self::File(..) => UNREADABLE,
             Self::Closed => FINE,
         }
     }
@@ -59,6 +73,11 @@ impl ToolError {
             cause = error.source();
         }
     }
+}
+
+/// Whether a log differs from the bytes that were written.
+const fn is_damage(error: &OpenError) -> bool {
+    matches!(error, OpenError::Damaged { .. } | OpenError::LedgerTruncated { .. })
 }
 
 /// Standard output: lines for people, or one object a line for programs.
