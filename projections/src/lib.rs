@@ -30,6 +30,8 @@ pub mod reconcile;
 
 mod delivery;
 
+pub mod retention;
+
 mod timeline;
 
 pub mod packing;

@@ -1,19 +1,22 @@
 //! Verification of a log's bytes: hashes, chains, versions, order, and its end.
 //!
-//! Records are read one after the other; the state is the head of each history, and the live packages
-//! whose bytes are missing.
+//! Records are read one after the other; the state is the head of each history, the mailboxes, and the
+//! packages and messages whose bytes are missing.
 
-use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock};
+use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock, time::Duration};
 
 use keypool_ledger::{
-    Event, EventEnvelope, Hash, KeyPackageRef, RawRecord, StreamHead, StreamId, Timestamp, codec,
+    Event, EventEnvelope, Hash, KeyPackageRef, PackageFacts, RawRecord, StreamHead, StreamId,
+    Timestamp, codec,
+};
+use keypool_projections::retention::{
+    PackageEnd, WaitingPositions, allows_delivered, is_delivered,
 };
 use keypool_transparency::{Tree, TreeHash};
 use serde::Serialize;
 
 use crate::{
     names::StreamName,
-    retention,
     source::{Source, SourceEnd, SourceError},
 };
 
@@ -81,6 +84,16 @@ pub struct VerificationReport {
     pub findings: Vec<Finding>,
 }
 
+/// A package whose bytes are not there.
+#[derive(Debug)]
+struct MissingPackage {
+    facts: PackageFacts,
+    /// When it was withdrawn, after which its bytes may go some time.
+    end: Option<PackageEnd>,
+    /// The finding if the bytes may not be gone.
+    finding: Finding,
+}
+
 /// Reads a log's records in order and collects the faults.
 #[derive(Debug, Default)]
 pub struct Verifier {
@@ -88,9 +101,13 @@ pub struct Verifier {
     next_seq: Option<u64>,
     records: u64,
     pruned: u64,
-    /// The packages whose bytes are not there and which have not ended: whether it is a last resort, and
-    /// the finding if it never ends.
-    missing: HashMap<KeyPackageRef, (bool, Finding)>,
+    /// The packages whose bytes are not there, until an event ends them for good.
+    missing: HashMap<KeyPackageRef, MissingPackage>,
+    /// The Commits, Welcomes and messages whose bytes are not there, and when they were posted.
+    missing_posts: Vec<(u64, Timestamp, FileLocation)>,
+    waiting: WaitingPositions,
+    /// The time of the log.
+    now: Timestamp,
     tree: Tree,
     seen: Vec<Seen>,
     findings: Vec<Finding>,
@@ -109,6 +126,13 @@ pub fn verify(source: &Source, seen: &[Seen], passed: &mut dyn FnMut(u64)) -> Ve
         ControlFlow::Continue(())
     });
     verifier.finish(outcome)
+}
+
+impl MissingPackage {
+    /// Whether the bytes may be gone at a moment.
+    fn may_be_gone(&self, now: Timestamp) -> bool {
+        self.end.is_some_and(|end| end.allows(now, Duration::ZERO))
+    }
 }
 
 impl Verifier {
@@ -156,21 +180,28 @@ impl Verifier {
             );
             self.find(FindingSeverity::Damage, "payload", raw, &what);
         }
+        self.now = self.now.max(envelope.at);
+        self.waiting.see(raw.seq, envelope);
         let of = if self.missing.is_empty() { None } else { envelope.event.keypackage_ref() };
-        let ended = of.filter(|of| {
-            let missing = self.missing.get(*of);
-            missing.is_some_and(|(last_resort, _)| retention::ends(&envelope.event, *last_resort))
-        });
-        if let Some(of) = ended {
+        let Some((of, missing)) = of.and_then(|of| Some((of, self.missing.get_mut(of)?))) else {
+            return;
+        };
+        let end = PackageEnd::by(&envelope.event, envelope.at, &missing.facts);
+        missing.end = end.or(missing.end);
+        if missing.may_be_gone(envelope.at) {
             self.missing.remove(of);
             self.pruned = self.pruned.saturating_add(1);
         }
     }
 
-    /// Remembers that a package's bytes are gone, which is allowed if the package ends later.
+    /// Remembers that a payload is gone, which the retention of packages and messages allows.
     fn note_missing(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope) {
+        if is_delivered(&envelope.event) {
+            let place = FileLocation { file: raw.file.to_owned(), offset: raw.offset };
+            return self.missing_posts.push((raw.seq, envelope.at, place));
+        }
         let Event::Uploaded(facts) = &envelope.event else {
-            let what = "its payload is gone; only those of packages may go.";
+            let what = "its payload is gone; only those of packages and messages may go.";
             return self.find(FindingSeverity::Damage, "payload", raw, what);
         };
         let of = &facts.keypackage_ref;
@@ -179,8 +210,40 @@ impl Verifier {
             of.short()
         );
         let finding = found(FindingSeverity::Damage, "payload", raw, &what);
-        if let Some((_, before)) = self.missing.insert(of.clone(), (facts.last_resort, finding)) {
-            self.findings.push(before);
+        let missing = MissingPackage { facts: facts.clone(), end: None, finding };
+        if let Some(before) = self.missing.insert(of.clone(), missing) {
+            self.findings.push(before.finding);
+        }
+    }
+
+    /// Counts the payloads that may be gone at the end of the log, and finds the others.
+    fn judge_missing(&mut self) {
+        for missing in std::mem::take(&mut self.missing).into_values() {
+            if missing.may_be_gone(self.now) {
+                self.pruned = self.pruned.saturating_add(1);
+            } else {
+                self.findings.push(missing.finding);
+            }
+        }
+        let waiting = self.waiting.all();
+        for (seq, posted, place) in std::mem::take(&mut self.missing_posts) {
+            let fault = if waiting.contains(&seq) {
+                "and it waits in a mailbox."
+            } else if allows_delivered(posted, self.now, Duration::ZERO) {
+                self.pruned = self.pruned.saturating_add(1);
+                continue;
+            } else {
+                "and it was posted less than a day before the log ends."
+            };
+            let what = format!("record {seq}: its payload is gone, {fault}");
+            let (gravity, rule) = (FindingSeverity::Damage, "payload");
+            self.findings.push(Finding {
+                gravity,
+                rule,
+                events: vec![seq],
+                what,
+                place: Some(place),
+            });
         }
     }
 
@@ -264,8 +327,7 @@ impl Verifier {
     #[must_use]
     pub fn finish(mut self, outcome: Result<SourceEnd, SourceError>) -> VerificationReport {
         if outcome.is_ok() {
-            let missing = std::mem::take(&mut self.missing).into_values();
-            self.findings.extend(missing.map(|(_, finding)| finding));
+            self.judge_missing();
             self.findings.sort_by_key(|finding| finding.events.last().copied());
         }
         match outcome {

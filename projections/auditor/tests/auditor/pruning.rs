@@ -3,13 +3,16 @@
 use std::{collections::HashSet, path::Path, time::Duration};
 
 use keypool_auditor::{
-    retention::Retention,
     source::SourceEnd,
     verify::{FindingSeverity, VerificationReport, Verifier},
 };
-use keypool_ledger::{Event, Hash, RawRecord, Record};
+use keypool_ledger::{Event, Hash, RawRecord, Record, ReservePolicy, StreamId};
+use keypool_projections::retention::Retention;
 
-use crate::histories::clean;
+use crate::{
+    histories::{clean, sealed, written},
+    history::pool,
+};
 
 /// The records whose payloads may go.
 pub(crate) fn prunable(records: &[Record], keep: Duration) -> HashSet<u64> {
@@ -100,4 +103,75 @@ fn a_last_resort_keeps_its_bytes_when_it_is_spent() {
         }
     }
     assert_eq!(prunable(&records, Duration::ZERO).len(), 5);
+}
+
+/// The same story, and something that happens some seconds after its beginning.
+fn clean_until(second: u64) -> Vec<Record> {
+    let mut records = clean();
+    let event = Event::PolicySet { reserve: ReservePolicy::Open };
+    records.push(written(StreamId::Pool(pool("bob")), second, event, &[]));
+    sealed(records)
+}
+
+/// The positions of the records that are no uploads and have a payload.
+fn of_the_delivery(records: &[Record]) -> Vec<u64> {
+    let is_it = |record: &&Record| {
+        !record.payload.is_empty() && !matches!(record.envelope.event, Event::Uploaded(_))
+    };
+    records.iter().filter(is_it).map(|record| record.seq).collect()
+}
+
+#[test]
+fn delivered_messages_and_withdrawn_packages_go_after_a_day() {
+    let day = 86_400;
+    let records = clean_until(3 * day);
+    let delivery = of_the_delivery(&records);
+    let may_go = prunable(&records, Duration::ZERO);
+    let mut kept = delivery.clone();
+    kept.retain(|seq| !may_go.contains(seq));
+    let kinds = |seqs: &[u64]| -> Vec<&str> {
+        let record = |seq: &u64| &records[usize::try_from(*seq).unwrap() - 1];
+        seqs.iter().map(|seq| record(seq).envelope.event.name()).collect()
+    };
+    assert_eq!(kinds(&delivery), ["committed", "welcomed", "posted", "posted", "committed"]);
+    // Dave has acknowledged the Welcome and the first message. His own waits for alice, and the Commit that
+    // removes him for him.
+    assert_eq!(kept, delivery[3..], "{delivery:?}");
+    let withdrawn = records.iter().find_map(|record| match &record.envelope.event {
+        Event::Revoked { keypackage_ref, .. } => Some(keypackage_ref.clone()),
+        _ => None,
+    });
+    let upload = records.iter().find(|record| match &record.envelope.event {
+        Event::Uploaded(facts) => Some(&facts.keypackage_ref) == withdrawn.as_ref(),
+        _ => false,
+    });
+    assert!(may_go.contains(&upload.unwrap().seq));
+
+    let whole = verified(&records);
+    let pruned = verified(&without(&records, &may_go));
+    assert_eq!((&pruned.findings[..], pruned.root), (&[][..], whole.root));
+    assert_eq!(pruned.pruned, may_go.len() as u64);
+    for record in records.iter().filter(|record| !record.payload.is_empty()) {
+        let verdict = verified(&without(&records, &HashSet::from([record.seq])));
+        let is_missed = !may_go.contains(&record.seq);
+        assert_eq!(verdict.findings.len(), usize::from(is_missed), "record {}", record.seq);
+    }
+    let missed = verified(&without(&records, &kept.iter().copied().collect()));
+    let what = format!("record {}: its payload is gone, and it waits in a mailbox.", kept[0]);
+    assert_eq!(missed.findings[0].what, what);
+}
+
+#[test]
+fn nothing_of_the_delivery_goes_before_its_time() {
+    let day = 86_400;
+    let delivered = |records: &[Record], keep| {
+        let may_go = prunable(records, keep);
+        of_the_delivery(records).into_iter().filter(|seq| may_go.contains(seq)).count()
+    };
+    assert_eq!(delivered(&clean_until(day), Duration::ZERO), 0, "the first was posted later");
+    assert_eq!(delivered(&clean_until(day + 310), Duration::ZERO), 2, "a day after the Commit");
+    assert_eq!(delivered(&clean_until(day + 320), Duration::ZERO), 3);
+    let week = Duration::from_hours(7 * 24);
+    assert_eq!(delivered(&clean_until(7 * day + 309), week), 0);
+    assert_eq!(delivered(&clean_until(7 * day + 320), week), 3);
 }

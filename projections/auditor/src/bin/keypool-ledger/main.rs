@@ -170,11 +170,11 @@ enum AuditorCommand {
     },
     /// Write the log into one file that can be handed on
     Export { source: PathBuf, out: PathBuf },
-    /// Write the log into one file, without the bytes of packages that were spent or expired long ago
+    /// Write the log into one file, without the bytes of packages and messages that are over
     Prune {
         source: PathBuf,
         out: PathBuf,
-        /// How long before the log's last event a package must have ended, in days
+        /// How long before the log's last event a package must have ended, or a message been posted, in days
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
     },

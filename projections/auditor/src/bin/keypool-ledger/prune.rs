@@ -1,8 +1,8 @@
-//! `prune`: a log as one file, without the bytes of packages that ended long ago.
+//! `prune`: a log as one file, without payloads that ended long ago.
 
 use std::{ops::ControlFlow, path::Path, time::Duration};
 
-use keypool_auditor::retention::Retention;
+use keypool_projections::retention::Retention;
 use serde_json::json;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     output::{Out, ToolError},
 };
 
-/// Writes the log into one file, without the bytes of packages that ended long ago.
+/// Writes the log into one file, without payloads that ended long ago.
 pub(crate) fn prune(
     path: &Path,
     file: &Path,
@@ -32,8 +32,8 @@ pub(crate) fn prune(
     out.say(
         || {
             format!(
-                "{records} records written to {}, without the bytes of {gone} packages that were spent \
-                 or had expired ({bytes} of {before} bytes of payloads)\nhead {records}:{root}",
+                "{records} records written to {}, without {gone} payloads of packages and messages that \
+                 are over ({bytes} of {before} bytes)\nhead {records}:{root}",
                 file.display()
             )
         },
