@@ -1,6 +1,7 @@
 //! Backups of a log that goes on, and directories made from them.
 
 use std::{
+    cell::Cell,
     env, fs,
     io::{BufRead, BufReader, Write},
     os::unix::fs::{FileExt, PermissionsExt},
@@ -70,7 +71,7 @@ fn a_backup_has_what_was_acknowledged_before_it_while_the_log_goes_on() {
             let before = acknowledged.load(Ordering::Acquire);
             // So many events are appended while the backup is made; more would only make the test longer.
             due.store(before + 50, Ordering::Release);
-            let made = log.backup(&backup, &[]).unwrap();
+            let made = log.backup(&backup, &[], &|| true).unwrap();
             assert!(before <= made.last_seq);
             let records = restored(&backup);
             assert_eq!(records.len() as u64, made.last_seq);
@@ -84,7 +85,7 @@ fn a_backup_has_what_was_acknowledged_before_it_while_the_log_goes_on() {
 fn a_backup_of_an_empty_log_is_an_empty_log() {
     let dir = TempDir::new().unwrap();
     let log = open(&dir.path().join("data"));
-    let made = log.backup(&dir.path().join("backup"), &[]).unwrap();
+    let made = log.backup(&dir.path().join("backup"), &[], &|| true).unwrap();
     assert_eq!(made, BackupReport { last_seq: 0, bytes: 4096 });
     assert_eq!(restored(&dir.path().join("backup")), []);
 }
@@ -111,7 +112,7 @@ fn the_files_beside_are_of_the_moment_before_the_end_and_for_their_owner_only() 
         let _end = Ending(&done);
         for round in 0..20 {
             let backup = dir.path().join(format!("backup-{round}"));
-            let made = log.backup(&backup, &beside).unwrap();
+            let made = log.backup(&backup, &beside, &|| true).unwrap();
             assert!(number(&backup.join("checkpoint")) <= made.last_seq);
             let data = dir.path().join(format!("data-{round}"));
             restore_backup(&backup, &data, &["checkpoint", "before/checkpoint", "gone"]).unwrap();
@@ -123,7 +124,7 @@ fn the_files_beside_are_of_the_moment_before_the_end_and_for_their_owner_only() 
         }
     });
     let gone = [CopiedFile { from: dir.path().join("gone"), name: "gone".to_owned() }];
-    let refused = log.backup(&dir.path().join("none"), &gone).unwrap_err();
+    let refused = log.backup(&dir.path().join("none"), &gone, &|| true).unwrap_err();
     assert!(matches!(refused, BackupError::Io { .. }), "{refused}");
     assert!(!dir.path().join("none").exists() && !dir.path().join("none.unfinished").exists());
 }
@@ -142,27 +143,61 @@ fn no_backup_is_made_where_something_is_or_in_the_log_itself() {
     fs::write(&file, []).unwrap();
     let before = read_journal(&data).unwrap();
 
-    assert!(refusal(log.backup(&full, &[])).contains("it is not empty; choose a new directory"));
-    assert!(refusal(log.backup(&file, &[])).contains("is no directory"));
-    assert!(refusal(log.backup(&data, &[])).contains("it is not empty"));
-    assert!(refusal(log.backup(&data.join("backup"), &[])).contains("choose one outside"));
-    assert!(refusal(log.backup(&data.join("journal/backup"), &[])).contains("choose one outside"));
+    assert!(
+        refusal(log.backup(&full, &[], &|| true))
+            .contains("it is not empty; choose a new directory")
+    );
+    assert!(refusal(log.backup(&file, &[], &|| true)).contains("is no directory"));
+    assert!(refusal(log.backup(&data, &[], &|| true)).contains("it is not empty"));
+    assert!(
+        refusal(log.backup(&data.join("backup"), &[], &|| true)).contains("choose one outside")
+    );
+    assert!(
+        refusal(log.backup(&data.join("journal/backup"), &[], &|| true))
+            .contains("choose one outside")
+    );
     let missing = dir.path().join("no/such");
-    assert!(refusal(log.backup(&missing, &[])).contains("make it first"));
-    assert!(refusal(log.backup(&dir.path().join("b.unfinished"), &[])).contains("another one"));
-    assert!(refusal(log.backup(Path::new("/"), &[])).contains("name a new directory"));
+    assert!(refusal(log.backup(&missing, &[], &|| true)).contains("make it first"));
+    assert!(
+        refusal(log.backup(&dir.path().join("b.unfinished"), &[], &|| true))
+            .contains("another one")
+    );
+    assert!(refusal(log.backup(Path::new("/"), &[], &|| true)).contains("name a new directory"));
     std::os::unix::fs::symlink(&data, dir.path().join("link")).unwrap();
     let through = dir.path().join("link/backup");
-    assert!(refusal(log.backup(&through, &[])).contains("choose one outside"));
+    assert!(refusal(log.backup(&through, &[], &|| true)).contains("choose one outside"));
     let strange = dir.path().join("new.unfinished");
     fs::create_dir(&strange).unwrap();
     fs::write(strange.join("letters"), []).unwrap();
-    assert!(refusal(log.backup(&dir.path().join("new"), &[])).contains("is in the way"));
+    assert!(refusal(log.backup(&dir.path().join("new"), &[], &|| true)).contains("is in the way"));
     assert!(strange.join("letters").exists(), "nothing of others is removed");
 
-    log.backup(&empty, &[]).unwrap();
+    log.backup(&empty, &[], &|| true).unwrap();
     assert_eq!(restored(&empty), before);
     assert_eq!(read_journal(&data).unwrap(), before);
+}
+
+#[test]
+fn a_backup_that_is_to_end_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let log = open(&dir.path().join("data"));
+    fill(&log, 2000);
+    let asked = Cell::new(0);
+    log.backup(&dir.path().join("whole"), &[], &|| {
+        asked.set(asked.get() + 1);
+        true
+    })
+    .unwrap();
+    let asked = asked.get();
+    assert_eq!(asked, segments(&dir.path().join("whole")).len() - 1 + 1, "and in the check");
+    for last in [0, 1, asked / 2, asked - 1] {
+        let rest = Cell::new(last);
+        let refused = log.backup(&dir.path().join("backup"), &[], &|| {
+            rest.replace(rest.get().saturating_sub(1)) != 0
+        });
+        assert!(matches!(refused, Err(BackupError::Interrupted)), "{refused:?}");
+        assert_eq!(named(dir.path(), "backup"), Vec::<PathBuf>::new());
+    }
 }
 
 #[test]
@@ -174,7 +209,7 @@ fn of_two_backups_to_one_place_one_is_made_and_whole() {
         let (to, start) = (dir.path().join(format!("backup-{round}")), Barrier::new(2));
         let backup = || {
             start.wait();
-            log.backup(&to, &[])
+            log.backup(&to, &[], &|| true)
         };
         let made = thread::scope(|scope| {
             let (one, other) = (scope.spawn(backup), scope.spawn(backup));
@@ -195,7 +230,7 @@ fn a_damaged_log_is_not_copied_and_a_damaged_backup_not_restored() {
     let (data, backup) = (dir.path().join("data"), dir.path().join("backup"));
     let log = open(&data);
     fill(&log, 60);
-    log.backup(&backup, &[]).unwrap();
+    log.backup(&backup, &[], &|| true).unwrap();
     let closed = segments(&data)[1].clone();
     let file = fs::File::options().read(true).write(true).open(&closed).unwrap();
     let damage = |place: u64| {
@@ -205,7 +240,7 @@ fn a_damaged_log_is_not_copied_and_a_damaged_backup_not_restored() {
     };
     for place in [3, 60, 130, 700, 2000] {
         damage(place);
-        let refused = log.backup(&dir.path().join("other"), &[]).unwrap_err();
+        let refused = log.backup(&dir.path().join("other"), &[], &|| true).unwrap_err();
         let BackupError::Log(OpenError::Damaged { file, .. }) = &refused else {
             panic!("{refused}: {refused:?}")
         };
@@ -239,7 +274,7 @@ fn nothing_is_restored_over_a_log_or_from_one_that_is_in_use() {
     fill(&log, 10);
     let in_use = restore_backup(&data, &dir.path().join("new"), &[]).unwrap_err();
     assert!(matches!(in_use, BackupError::Log(OpenError::Locked { .. })), "{in_use}");
-    log.backup(&backup, &[]).unwrap();
+    log.backup(&backup, &[], &|| true).unwrap();
     fill(&log, 10);
     drop(log);
     assert!(refusal(restore_backup(&backup, &data, &[])).contains("it is not empty"));
@@ -292,7 +327,7 @@ fn killed_at_any_moment_a_backup_is_whole_or_has_no_name() {
                     SledLog::open(&dir.path().join("data"), super::support::SMALL)
                         .map_err(|error| ReadError::Unavailable(error.into()))
                 });
-                log.backup(&to, &[]).unwrap();
+                log.backup(&to, &[], &|| true).unwrap();
                 assert_eq!(restored(&to), all(&log));
                 assert!(!path.exists());
                 fs::remove_dir_all(to).unwrap();
@@ -320,7 +355,7 @@ fn child_that_makes_backups_until_it_is_killed() {
             }
         });
         for round in 0.. {
-            log.backup(&dir.join(format!("backup-{round}")), &[]).unwrap();
+            log.backup(&dir.join(format!("backup-{round}")), &[], &|| true).unwrap();
         }
     });
 }

@@ -442,14 +442,14 @@ mod small_disk {
         // Found out at once, and in the middle of a file.
         for left in [4 << 20, 2 << 20] {
             disk.fill_but(left);
-            let refused = log.backup(&backup, &beside).unwrap_err();
+            let refused = log.backup(&backup, &beside, &|| true).unwrap_err();
             assert!(matches!(refused, BackupError::NoRoom { .. }), "{refused}: {refused:?}");
             assert!(!backup.exists() && !disk.0.path().join("backup.unfinished").exists());
             assert_eq!(fs::read_dir(disk.0.path()).unwrap().count(), 1, "only the filler is there");
             disk.free();
         }
         assert_eq!(log.health(), LogHealth::Writable);
-        log.backup(&backup, &beside).unwrap();
+        log.backup(&backup, &beside, &|| true).unwrap();
         assert_eq!(read_journal(&backup).unwrap(), all(&log));
     }
 

@@ -277,9 +277,9 @@ fn a_pruned_log_is_backed_up_and_repaired() {
     let path = |name: &str| dir.path().join(name);
     let log = open(&path("data"));
     fill(&log, 80);
-    log.backup(&path("whole"), &[]).unwrap();
+    log.backup(&path("whole"), &[], &|| true).unwrap();
     prune_through(&log, 60);
-    log.backup(&path("pruned"), &[]).unwrap();
+    log.backup(&path("pruned"), &[], &|| true).unwrap();
     let records = all(&log);
     drop(log);
     restore_backup(&path("pruned"), &path("restored"), &[]).unwrap();

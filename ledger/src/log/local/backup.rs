@@ -80,6 +80,9 @@ pub enum BackupError {
         /// How many bytes are free.
         free: u64,
     },
+    /// The work was ended before the copy was whole. Make it again.
+    #[error("the copy was interrupted; nothing of it was kept, make it again")]
+    Interrupted,
     /// The log, or the copy that was made of it, differs from the bytes that were written.
     #[error("the log cannot be copied")]
     Log(#[source] OpenError),
@@ -120,14 +123,20 @@ impl SledLog {
     ///
     /// The files of `beside` are copied first, so that a checkpoint among them is never ahead of the copied
     /// log. The copy is read back and checked before it gets its name. Appends do not wait for any of this.
+    /// `goes_on` is asked before each segment and may end the work.
     ///
     /// # Errors
     ///
     /// Returns a [`BackupError`]. Nothing has the name then.
-    pub fn backup(&self, to: &Path, beside: &[CopiedFile]) -> Result<BackupReport, BackupError> {
+    pub fn backup(
+        &self,
+        to: &Path,
+        beside: &[CopiedFile],
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<BackupReport, BackupError> {
         let dir = self.core.dir();
         let copy = UnfinishedCopy::claim(to, dir, beside)?;
-        copy.finish(&dir.join(JOURNAL), beside, || Ok(self.core.writer().mark()))
+        copy.finish((&dir.join(JOURNAL), beside), || Ok(self.core.writer().mark()), goes_on)
     }
 }
 
@@ -150,7 +159,7 @@ pub fn restore_backup(
     let files: Vec<CopiedFile> = files.filter(|file| file.from.exists()).collect();
     let journal = backup.join(JOURNAL);
     let copy = UnfinishedCopy::claim(to, backup, &files)?;
-    copy.finish(&journal, &files, || JournalMark::read(&journal))
+    copy.finish((&journal, &files), || JournalMark::read(&journal), &|| true)
 }
 
 /// A copy that is being made, in a directory of its own that nobody else writes to.
@@ -205,12 +214,12 @@ impl UnfinishedCopy {
     /// Copies everything, checks the copy, and gives it its name. A copy that fails is removed.
     fn finish(
         self,
-        journal: &Path,
-        beside: &[CopiedFile],
+        from: (&Path, &[CopiedFile]),
         mark: impl FnOnce() -> Result<JournalMark, OpenError>,
+        goes_on: &dyn Fn() -> bool,
     ) -> Result<BackupReport, BackupError> {
         let mut needed = 0;
-        let made = self.fill(journal, beside, mark, &mut needed).and_then(|report| {
+        let made = self.fill(from, mark, (&mut needed, goes_on)).and_then(|report| {
             self.name()?;
             Ok(report)
         });
@@ -228,10 +237,9 @@ impl UnfinishedCopy {
 
     fn fill(
         &self,
-        journal: &Path,
-        beside: &[CopiedFile],
+        (journal, beside): (&Path, &[CopiedFile]),
         mark: impl FnOnce() -> Result<JournalMark, OpenError>,
-        needed: &mut u64,
+        (needed, goes_on): (&mut u64, &dyn Fn() -> bool),
     ) -> Result<BackupReport, BackupError> {
         for CopiedFile { from, name } in beside {
             let to = self.dir.join(name);
@@ -249,8 +257,11 @@ impl UnfinishedCopy {
             return Err(BackupError::NoRoom { dir: self.to.clone(), needed: *needed, free });
         }
         let copied = self.dir.join(JOURNAL);
-        mark.copy(journal, &copied)?;
-        let last_seq = histories::check_chains(JournalReader::open(&copied)?)?;
+        let went_on = mark.copy(journal, &copied, goes_on)?;
+        let checked = histories::check_chains(JournalReader::open(&copied)?, goes_on)?;
+        let Some(last_seq) = checked.filter(|_| went_on) else {
+            return Err(BackupError::Interrupted);
+        };
         if last_seq < mark.last_seq() {
             let (expected, found) = (mark.last_seq(), last_seq);
             return Err(BackupError::Log(OpenError::LedgerTruncated { expected, found }));

@@ -51,6 +51,9 @@ impl Versions {
     }
 }
 
+/// After how many records it is asked whether the check goes on.
+const CHECKED_AT_ONCE: u64 = 1024;
+
 /// The last version of each history and its chain hash, by a fingerprint of its name.
 struct ChainEnds {
     fingerprints: Fingerprints,
@@ -58,18 +61,25 @@ struct ChainEnds {
 }
 
 /// Checks the chain of each history and the digest of each payload, beside the hashes of the journal.
-/// Returns the position of the last record.
+/// Returns the position of the last record; `None` if `goes_on`, which is asked now and then, has ended it.
 ///
 /// # Errors
 ///
 /// Returns an [`OpenError`] at the first record that differs from the one that was written.
-pub(super) fn check_chains(mut journal: JournalReader) -> Result<u64, OpenError> {
+pub(super) fn check_chains(
+    mut journal: JournalReader,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Option<u64>, OpenError> {
     let fingerprints = Fingerprints::new(new_key(), Fingerprints::BITS);
     let mut ends = ChainEnds { fingerprints, last: HashMap::new() };
-    let (mut last_seq, mut refused) = (0, None);
+    let (mut last_seq, mut refused) = (Some(0), None);
     journal.visit(&mut |raw| match ends.take(&raw) {
+        Ok(()) if raw.seq % CHECKED_AT_ONCE == 0 && !goes_on() => {
+            last_seq = None;
+            ControlFlow::Break(())
+        }
         Ok(()) => {
-            last_seq = raw.seq;
+            last_seq = Some(raw.seq);
             ControlFlow::Continue(())
         }
         Err(error) => {

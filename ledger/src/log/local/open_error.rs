@@ -22,9 +22,10 @@ pub enum OpenError {
         /// The process that holds it, as far as it has said so.
         holder: Option<u32>,
     },
-    /// The stored bytes differ from those that were written. Restore the directory from a backup.
+    /// The stored bytes differ from those that were written. Put the segment back from a backup.
     #[error(
-        "{} is damaged at byte {offset}: {what}; nothing was changed, restore it from a backup",
+        "{} is damaged at byte {offset}: {what}; nothing was changed, restore it from a backup \
+         (keypool-ledger repair)",
         file.display()
     )]
     Damaged {

@@ -70,11 +70,20 @@ impl JournalMark {
         lens.sum::<io::Result<u64>>().map(|bytes| bytes.saturating_add(self.file_len))
     }
 
-    /// Copies the journal of a directory into another, which is made, and forces the copy to the disk.
-    pub(in crate::log::local) fn copy(&self, from: &Path, to: &Path) -> Result<(), OpenError> {
+    /// Copies the journal of a directory into another, which is made, and forces the copy to the disk. Returns
+    /// whether `goes_on` has let it come to the end.
+    pub(in crate::log::local) fn copy(
+        &self,
+        from: &Path,
+        to: &Path,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<bool, OpenError> {
         create_private(to)?;
         let (last, closed) = self.starts.split_last().unwrap_or((&1, &[]));
         for start in closed {
+            if !goes_on() {
+                return Ok(false);
+            }
             let (from, to) = (segment_path(from, *start), segment_path(to, *start));
             copy_file(&from, &to, None)?;
         }
@@ -83,7 +92,8 @@ impl JournalMark {
         copy_file(&from, &named, Some((self.offset, self.file_len.max(made))))?;
         let noted = (0 < self.last.0).then_some(self.last);
         acknowledged::renew(to, noted).map_err(OpenError::io(&acknowledged::path_in(to)))?;
-        sync_directory(to).map_err(OpenError::io(to))
+        sync_directory(to).map_err(OpenError::io(to))?;
+        Ok(true)
     }
 }
 

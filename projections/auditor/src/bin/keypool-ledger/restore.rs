@@ -19,8 +19,7 @@ const FILES: [&str; 3] = [KEY, "checkpoint", "webhook"];
 pub(crate) fn restore(backup: &Path, directory: &Path, out: &mut Out) -> Result<u8, ToolError> {
     if !backup.join(KEY).is_file() {
         return Err(ToolError::usage(format!(
-            "{} has no {KEY}, without which the server would begin another ledger; put the key of this \
-             ledger there",
+            "{} has no {KEY}, without which no server starts on it; put the key of this ledger there",
             backup.display()
         )));
     }
