@@ -4,6 +4,8 @@ mod client;
 
 mod report;
 
+use std::path::{self, PathBuf};
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -52,6 +54,27 @@ pub enum AdminVerb {
         /// The user
         user: String,
     },
+    /// Make a backup of the data directory while the server runs
+    Backup {
+        /// A new directory of the server's machine, best on another disk
+        dir: PathBuf,
+    },
+}
+
+/// Makes a backup while the server runs: the same as `admin backup`.
+#[derive(Args, Clone, Debug)]
+pub struct BackupCommand {
+    /// A new directory of the server's machine, best on another disk
+    pub dir: PathBuf,
+    /// The way to the running server.
+    #[command(flatten)]
+    pub access: AdminAccess,
+}
+
+impl From<BackupCommand> for AdminCommand {
+    fn from(BackupCommand { dir, access }: BackupCommand) -> Self {
+        Self { access, json: false, verb: AdminVerb::Backup { dir } }
+    }
 }
 
 /// Lets anyone register a name again whose user has lost every key: the same as `admin release-name`.
@@ -89,6 +112,10 @@ impl AdminCommand {
             AdminVerb::ReleaseName { user } => {
                 self.access.post("/names/release", &json!({ "user": user }))?
             }
+            AdminVerb::Backup { dir } => {
+                let directory = path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                self.access.post_at_length("/backup", &json!({ "directory": directory }))?
+            }
         };
         if self.json {
             return Ok(format!("{answer:#}\n"));
@@ -98,6 +125,7 @@ impl AdminCommand {
             AdminVerb::Show { user } => report::user(user, &answer),
             AdminVerb::RemoveDevice { user, device } => report::removed(user, device, &answer),
             AdminVerb::ReleaseName { user } => report::released(user, &answer),
+            AdminVerb::Backup { .. } => report::backed_up(&answer),
         })
     }
 }

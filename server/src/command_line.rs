@@ -24,7 +24,7 @@ pub use self::{
     variables::{UnknownVariable, unknown_variables},
 };
 use crate::{
-    admin_command::{AdminCommand, ReleaseName},
+    admin_command::{AdminCommand, BackupCommand, ReleaseName},
     settings::Options,
 };
 
@@ -84,6 +84,8 @@ pub enum ServerCommand {
         /// The directory
         dir: PathBuf,
     },
+    /// Make a backup of the data directory while the server runs
+    Backup(BackupCommand),
     /// The same as `admin release-name`
     #[command(hide = true)]
     ReleaseName(ReleaseName),

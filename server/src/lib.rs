@@ -38,6 +38,8 @@ mod open_requests;
 
 mod transparency;
 
+mod backup;
+
 mod webhook;
 
 mod authentication;
@@ -59,7 +61,9 @@ mod metrics;
 mod openapi;
 
 pub use crate::{
-    admin_command::{AdminAccess, AdminCommand, AdminCommandError, AdminVerb, ReleaseName},
+    admin_command::{
+        AdminAccess, AdminCommand, AdminCommandError, AdminVerb, BackupCommand, ReleaseName,
+    },
     admission::{AdmissionError, AdmissionRules, Check, Owner, X509Roots, X509RootsError, admit},
     command_line::{
         CommandLine, CommandLineError, ConfigCommand, Invocation, LogFormat, ServerCommand,

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Some(ServerCommand::Completions { shell }) => say(&completions(*shell)),
         Some(ServerCommand::Man { dir }) => manual(dir),
         Some(ServerCommand::Admin(asked)) => admin(asked),
+        Some(ServerCommand::Backup(asked)) => admin(&asked.clone().into()),
         Some(ServerCommand::ReleaseName(asked)) => admin(&asked.clone().into()),
     }
 }

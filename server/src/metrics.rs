@@ -217,6 +217,11 @@ impl Metrics {
         self.count("keypool_webhook_failed_total", 1);
     }
 
+    /// Counts bytes of payloads that have left the log.
+    pub(crate) fn pruned(&self, bytes: u64) {
+        self.count("keypool_pruned_bytes_total", bytes);
+    }
+
     /// Sets how many records of the log may still cause an event.
     pub(crate) fn webhook_lag(&self, records: u64) {
         metrics::with_local_recorder(&self.recorder, || {
@@ -317,6 +322,7 @@ fn start_at_zero(routes: Vec<(String, &'static str)>) {
         "keypool_conflicts_total",
         "keypool_webhook_delivered_total",
         "keypool_webhook_failed_total",
+        "keypool_pruned_bytes_total",
     ];
     for name in plain {
         counter!(name).absolute(0);
@@ -377,6 +383,7 @@ fn describe() {
         "keypool_mailbox_polls",
         "Requests that wait for something to come into a mailbox."
     );
+    describe_counter!("keypool_pruned_bytes_total", "Bytes of payloads that have left the log.");
     describe_counter!("keypool_webhook_delivered_total", "Events that the app's backend took.");
     describe_counter!("keypool_webhook_failed_total", "Webhook requests that delivered nothing.");
     describe_gauge!(

@@ -1,5 +1,7 @@
 //! The routes. A handler reads the request, asks the store, and writes the answer; it holds no rules.
 
+mod backup;
+
 pub(crate) mod devices;
 
 pub(crate) mod directory;
@@ -107,6 +109,7 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .service(get("/users/{user}", operator::user))
         .service(post("/devices/remove", operator::remove_device))
         .service(post("/names/release", names::release))
+        .service(post("/backup", backup::make))
         .configure(health)
         .default_service(web::to(no_such_admin_path));
     config.service(guarded);

@@ -14,6 +14,8 @@ mod opening;
 
 mod preparing;
 
+mod pruning;
+
 mod sweeper;
 
 use std::{

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use keypool_projections::{Limits, OnLapse, quota::Quotas};
+use keypool_projections::{Limits, OnLapse, quota::Quotas, retention::RETENTION_MIN};
 
 pub use self::{
     error::SettingsError,
@@ -63,6 +63,10 @@ pub struct Settings {
     pub disk_low_water: LowWater,
     /// How many bytes of the disk are kept in a file that a full disk is started with; 0 for none.
     pub ballast_bytes: u64,
+    /// How long payloads stay in the log after they are over; `None` for ever.
+    pub retain: Option<Duration>,
+    /// How often payloads that are over are looked for.
+    pub prune_interval: Duration,
     /// For how many days refusals are recorded beside the log; 0 for none.
     pub refusals_days: u16,
     /// Whether to go on from the machine's clock although it has leapt, or from one that is behind the log.
@@ -137,6 +141,8 @@ impl Default for Settings {
             data: PathBuf::from("./keypool-data"),
             disk_low_water: LowWater::Usual,
             ballast_bytes: 64 << 20,
+            retain: None,
+            prune_interval: Duration::from_hours(3),
             refusals_days: REFUSALS_DAYS,
             accept_clock: false,
             ledger_name: None,
@@ -196,6 +202,7 @@ impl From<Options> for Settings {
             data: said.data.unwrap_or(usual.data),
             disk_low_water: said.disk_low_water.unwrap_or(usual.disk_low_water),
             ballast_bytes: said.ballast.unwrap_or(usual.ballast_bytes),
+            retain: said.retain.or(usual.retain),
             refusals_days: said.refusals_days.unwrap_or(usual.refusals_days),
             accept_clock: said.accept_clock.unwrap_or_default(),
             ledger_name: said.ledger_name.or(usual.ledger_name),
@@ -290,6 +297,9 @@ impl Settings {
             (Some(_), Some(_)) | (None, None) => {}
         }
         self.registration.check()?;
+        if let Some(short) = self.retain.filter(|retain| *retain < RETENTION_MIN) {
+            return Err(SettingsError::RetainTooShort(short));
+        }
         if REFUSALS_DAYS < self.refusals_days {
             return Err(SettingsError::RefusalsDays(self.refusals_days));
         }

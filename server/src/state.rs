@@ -13,10 +13,11 @@ use keypool_projections::statement::LedgerId;
 use tokio::sync::watch;
 
 use crate::{
-    admin_guard::AdminGuard, authentication::BodyBudget, connections::Connections, disk::Disk,
-    history_reads::HistoryReads, home_copies::HomeCopies, keypackage_store::KeyPackageStore,
-    metrics::Metrics, open_requests::OpenRequests, pools::Progress, problem::Failure,
-    quota::Addresses, refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
+    admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles,
+    connections::Connections, disk::Disk, history_reads::HistoryReads, home_copies::HomeCopies,
+    keypackage_store::KeyPackageStore, metrics::Metrics, open_requests::OpenRequests,
+    pools::Progress, problem::Failure, quota::Addresses, refusals::RefusalRecord,
+    registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -62,6 +63,8 @@ pub(crate) struct State {
     pub(crate) polls: OpenRequests,
     /// How often each of them says that it is alive.
     pub(crate) stream_heartbeat: Duration,
+    /// The files that belong into a backup beside the journal.
+    pub(crate) data_files: DataFiles,
     /// The room on the disk of the log.
     pub(crate) disk: Disk,
     /// The histories that are read.
@@ -100,6 +103,11 @@ impl State {
     /// The store, once the log has been replayed.
     pub(crate) fn store(&self) -> Result<&Store, Failure> {
         self.store.get().ok_or_else(|| self.not_ready())
+    }
+
+    /// Whether the server is stopping.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Why requests are not served yet, and how far it is until they are.

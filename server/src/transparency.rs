@@ -45,7 +45,7 @@ use self::tiles::Tiles;
 pub(crate) use self::{
     follower::{Follower, RunningFollower},
     identity::prepare_identity,
-    restore::{quarantine, set_aside},
+    restore::{earlier_folders, quarantine, set_aside},
 };
 
 /// The places of a ledger's files, beside the log.

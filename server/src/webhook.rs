@@ -26,6 +26,7 @@ use self::due_events::DueEvents;
 pub(crate) use self::receiver::Receiver;
 pub use self::url::{WebhookUrl, WebhookUrlError};
 use crate::{
+    backup::WEBHOOK_FILE,
     state::State,
     transparency::{Durable, LedgerError},
 };
@@ -208,5 +209,5 @@ fn published(state: &State) -> u64 {
 
 /// The file with the position up to which the backend has every event.
 fn position_file(data: &Path) -> PathBuf {
-    data.join("webhook")
+    data.join(WEBHOOK_FILE)
 }

@@ -124,6 +124,9 @@ mod transport;
 #[path = "server/durability.rs"]
 mod durability;
 
+#[path = "server/backups.rs"]
+mod backups;
+
 #[path = "server/ledger.rs"]
 mod ledger;
 

@@ -59,14 +59,32 @@ impl AdminAccess {
     /// Asks for a path.
     pub(super) fn get(&self, path: &str) -> Result<Value, AdminCommandError> {
         let url = self.url(path);
-        let request = self.authorized(agent().get(&url))?;
+        let request = self.authorized(agent(Some(ANSWER_TIMEOUT)).get(&url))?;
         answered(&url, request.call())
     }
 
     /// Posts a body to a path.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, AdminCommandError> {
+        self.post_within(Some(ANSWER_TIMEOUT), path, body)
+    }
+
+    /// Posts a body to a path, and waits for the answer for as long as the work takes.
+    pub(super) fn post_at_length(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, AdminCommandError> {
+        self.post_within(None, path, body)
+    }
+
+    fn post_within(
+        &self,
+        timeout: Option<Duration>,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, AdminCommandError> {
         let url = self.url(path);
-        let request = self.authorized(agent().post(&url))?;
+        let request = self.authorized(agent(timeout).post(&url))?;
         let request = request.header("content-type", "application/json");
         answered(&url, request.send(body.to_string()))
     }
@@ -86,12 +104,12 @@ impl AdminAccess {
     }
 }
 
-fn agent() -> Agent {
+fn agent(timeout: Option<Duration>) -> Agent {
     let config = Agent::config_builder()
         .proxy(None)
         .max_redirects(0)
         .http_status_as_error(false)
-        .timeout_global(Some(ANSWER_TIMEOUT))
+        .timeout_global(timeout)
         .build();
     Agent::new_with_config(config)
 }

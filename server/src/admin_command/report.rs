@@ -38,6 +38,13 @@ pub(super) fn released(user: &str, answer: &Value) -> String {
     format!("the name {user} is free: {devices} removed; whoever registers it next has it\n")
 }
 
+/// A backup that was made.
+pub(super) fn backed_up(answer: &Value) -> String {
+    let directory = answer["directory"].as_str().unwrap_or_default();
+    let (position, bytes) = (&answer["position"], &answer["bytes"]);
+    format!("{directory} has the log up to record {position} ({bytes} bytes), checked\n")
+}
+
 fn table(pools: &[Value]) -> String {
     let name = |pool: &Value| {
         let part = |key: &str| pool[key].as_str().unwrap_or_default().to_owned();

@@ -1,15 +1,15 @@
-//! The tasks beside the requests: the sweep, the watch of the disk, and the webhook.
+//! The tasks beside the requests: the sweep, the watch of the disk, the pruning, and the webhook.
 
 use actix_rt::task::JoinHandle;
 use actix_web::web::Data;
 
-use super::{disk_watch::watch_disk, sweeper::sweep};
+use super::{disk_watch::watch_disk, pruning::prune_log, sweeper::sweep};
 use crate::{settings::Settings, state::State, webhook::Webhook};
 
 /// The tasks of a running server.
 pub(super) struct Background {
     /// Tasks that can be stopped at any moment.
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
     /// The task that ends by itself once the server stops.
     webhook: Option<JoinHandle<()>>,
 }
@@ -23,7 +23,11 @@ impl Background {
     ) -> Self {
         let sweeper = actix_rt::spawn(sweep(state.clone(), settings.sweep_interval));
         let disk_watch = actix_rt::spawn(watch_disk(state.clone(), settings.clone()));
-        Self { tasks: [sweeper, disk_watch], webhook: webhook.map(Webhook::start) }
+        let mut tasks = vec![sweeper, disk_watch];
+        if let Some(retain) = settings.retain {
+            tasks.push(actix_rt::spawn(prune_log(state.clone(), retain, settings.prune_interval)));
+        }
+        Self { tasks, webhook: webhook.map(Webhook::start) }
     }
 
     /// Ends the tasks, once the state says that the server stops.

@@ -12,6 +12,7 @@ use super::{DEVICE_POLLS_MAX, DEVICE_STREAMS_MAX, StartError};
 use crate::{
     admin_guard::AdminGuard,
     authentication::BodyBudget,
+    backup::DataFiles,
     connections::{Bounds, Connections, TooFewDescriptors, raise_descriptor_limit},
     disk::Disk,
     history_reads::HistoryReads,
@@ -83,6 +84,7 @@ pub(super) fn state(
         streams: OpenRequests::at_most(settings.streams_max, DEVICE_STREAMS_MAX),
         polls: OpenRequests::at_most(usize::MAX, DEVICE_POLLS_MAX),
         stream_heartbeat: settings.stream_heartbeat,
+        data_files: DataFiles::new(&settings.data, settings.checkpoint_file.as_deref()),
         disk: Disk::default(),
         history_reads: HistoryReads::default(),
         home_copies: HomeCopies::default(),

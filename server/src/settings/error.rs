@@ -1,6 +1,6 @@
 //! The faults of settings.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{admission::X509RootsError, registration::RegistrationError, tls::TlsError};
 
@@ -29,6 +29,12 @@ pub enum SettingsError {
     /// A number is zero that must not be.
     #[error("{0} must be greater than zero")]
     Zero(&'static str),
+    /// Payloads would leave the log while limits are still counted from them.
+    #[error(
+        "--retain {} is too short: payloads stay for 24h at least",
+        humantime::format_duration(*.0)
+    )]
+    RetainTooShort(Duration),
     /// Refusals would be kept for longer than they may.
     #[error("--refusals-days {0} is too many: refusals are kept for 7 days at most, or 0 for none")]
     RefusalsDays(u16),

@@ -67,6 +67,10 @@ pub struct Options {
     /// that the server can start; 0 keeps none [default: 67108864]
     #[arg(long, env = "KEYPOOL_BALLAST", value_name = "BYTES")]
     pub ballast: Option<u64>,
+    /// How long payloads stay in the log after nobody can ask for them any more: packages that were spent, have
+    /// expired or were withdrawn, and messages that were delivered; 24h at least [default: for ever]
+    #[arg(long, env = "KEYPOOL_RETAIN", value_name = "TIME", value_parser = duration)]
+    pub retain: Option<Duration>,
     /// For how many days refusals are recorded beside the log, 7 at most; 0 records none [default: 7]
     #[arg(long, env = "KEYPOOL_REFUSALS_DAYS", value_name = "DAYS")]
     pub refusals_days: Option<u16>,

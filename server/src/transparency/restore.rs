@@ -5,7 +5,10 @@
 //! available in the copy may have been handed out in the lost part: all are withdrawn before anyone is
 //! served.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use keypool_ledger::{EventLog, RevokeReason};
 use keypool_projections::{RevokeScope, statement::LedgerId};
@@ -70,15 +73,20 @@ pub(crate) fn set_aside(places: &Places) -> Result<String, LedgerError> {
 /// Returns a [`LedgerError`] if a file cannot be read.
 pub(crate) fn earlier_ledgers(places: &Places) -> Result<Vec<LedgerId>, LedgerError> {
     let data = places.key.parent().map(PathBuf::from).unwrap_or_default();
-    let folders = (1_u32..).map(|number| data.join(format!("{EVIDENCE}{number}")));
     let mut earlier = Vec::new();
-    for folder in folders.take_while(|folder| folder.exists()) {
+    for folder in earlier_folders(&data) {
         let text = Durable::at(&folder.join(EVIDENCE_KEY)).load()?.unwrap_or_default();
         let signer = NoteSigner::from_secret_text(text.trim()).ok();
         let key = signer.map(|signer| signer.public().to_string());
         earlier.extend(key.and_then(|key| LedgerId::of_verifier_key(&key)));
     }
     Ok(earlier)
+}
+
+/// The folders of the ledgers that were set aside in a data directory, the oldest first.
+pub(crate) fn earlier_folders(data: &Path) -> impl Iterator<Item = PathBuf> {
+    let folders = (1_u32..).map(move |number| data.join(format!("{EVIDENCE}{number}")));
+    folders.take_while(|folder| folder.exists())
 }
 
 /// A folder that is not there yet, beside the key.

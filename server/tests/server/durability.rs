@@ -14,7 +14,7 @@ use crate::harness::{
 };
 
 /// A request and the answer it got.
-type Told = (Device, Draft, Answer);
+pub(crate) type Told = (Device, Draft, Answer);
 
 /// Sends one request after the other until the server is gone; returns the unanswered ones.
 async fn work(api: Api, alice: Device, bob: Device, told: mpsc::Sender<Told>) -> (Device, Draft) {
@@ -41,14 +41,14 @@ async fn work(api: Api, alice: Device, bob: Device, told: mpsc::Sender<Told>) ->
 }
 
 /// Workers on a server, and the answers they get.
-struct Load {
+pub(crate) struct Load {
     workers: Vec<JoinHandle<(Device, Draft)>>,
     told: mpsc::Receiver<Told>,
-    heard: Vec<Told>,
+    pub(crate) heard: Vec<Told>,
 }
 
 impl Load {
-    fn start(api: &Api, inviters: &[Device], bob: &Device) -> Self {
+    pub(crate) fn start(api: &Api, inviters: &[Device], bob: &Device) -> Self {
         let (sender, told) = mpsc::channel();
         let start = |inviter: &Device| {
             actix_rt::spawn(work(api.clone(), inviter.clone(), bob.clone(), sender.clone()))
@@ -57,7 +57,7 @@ impl Load {
     }
 
     /// Lets the workers go on until so many answers have come.
-    async fn until(&mut self, count: usize) {
+    pub(crate) async fn until(&mut self, count: usize) {
         while self.heard.len() < count {
             self.heard.extend(self.told.try_iter());
             actix_rt::task::yield_now().await;
@@ -65,7 +65,7 @@ impl Load {
     }
 
     /// Everything that was answered, and everything that was not.
-    async fn end(mut self) -> (Vec<Told>, Vec<(Device, Draft)>) {
+    pub(crate) async fn end(mut self) -> (Vec<Told>, Vec<(Device, Draft)>) {
         let mut unanswered = Vec::new();
         for worker in self.workers {
             unanswered.push(worker.await.unwrap());
@@ -75,7 +75,7 @@ impl Load {
     }
 }
 
-async fn begin(dir: &TempDir) -> (Process, Vec<Device>, Device) {
+pub(crate) async fn begin(dir: &TempDir) -> (Process, Vec<Device>, Device) {
     let process = Process::start(dir.path());
     let inviters: Vec<Device> = (0..4).map(|n| Device::new(&format!("inviter-{n}"))).collect();
     let bob = Device::new("bob");
@@ -87,7 +87,7 @@ async fn begin(dir: &TempDir) -> (Process, Vec<Device>, Device) {
 }
 
 /// Every request that was answered well gets the same answer again, and every other gets one.
-async fn check_told(api: &Api, heard: &[Told], unanswered: &[(Device, Draft)]) {
+pub(crate) async fn check_told(api: &Api, heard: &[Told], unanswered: &[(Device, Draft)]) {
     for (device, draft, first) in heard.iter().filter(|(_, _, first)| first.status == 200) {
         let again = api.send(device, draft).await;
         assert_eq!((again.status, &again.body), (200, &first.body), "{}", draft.path);
@@ -99,7 +99,7 @@ async fn check_told(api: &Api, heard: &[Told], unanswered: &[(Device, Draft)]) {
 }
 
 /// The history folds, its chain holds, and nothing was spent twice.
-async fn check_history(api: &Api, bob: &Device) {
+pub(crate) async fn check_history(api: &Api, bob: &Device) {
     let (mut events, mut after, mut prev) = (Vec::new(), 0, keypool_ledger::Hash::ZERO);
     loop {
         let path = format!("/keypackages/events?after={after}&limit=1000");
