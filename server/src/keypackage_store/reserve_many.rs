@@ -123,14 +123,21 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
                     Err(error) => return Err(error),
                 }
             }
-            let with_bytes = self.read(move |pools| {
+            let found = self.read(move |pools| {
                 let reserved = reserved.into_iter().map(|reply: Reply<Reserved>| {
                     let bytes = pools.package_bytes(&reply.answer.facts.keypackage_ref)?;
-                    with_bytes(reply, bytes)
+                    Ok((reply, bytes))
                 });
-                reserved.collect::<Result<Vec<_>, _>>()
+                reserved.collect::<Result<Vec<_>, ReadError>>()
             });
-            outcome.reserved.extend(with_bytes.await?);
+            for (reply, bytes) in found.await? {
+                let device = ReservationTarget::Device(reply.pool.clone());
+                match with_bytes(reply, bytes) {
+                    Ok(reserved) => outcome.reserved.push(reserved),
+                    Err(ExecuteError::Rejected(why)) => outcome.missing.push((device, why)),
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
         Ok(outcome)
     }
@@ -253,16 +260,20 @@ fn registered_since<L: EventLog + 'static>(
     Ok(later.iter().filter(|device| known(device.user())).cloned().collect())
 }
 
-/// Adds the package's bytes to the reply to a reservation.
+/// Adds the package's bytes to the reply to a reservation. Bytes that were pruned are those of a package that
+/// is over: the request was made long ago, and is repeated.
 pub(super) fn with_bytes(
     reply: Reply<Reserved>,
     bytes: Option<Vec<u8>>,
-) -> Result<ReservedKeyPackage, ReadError> {
+) -> Result<ReservedKeyPackage, ExecuteError> {
     let Reply { pool, answer: Reserved { facts, reservation, generation, deadline }, .. } = reply;
     let bytes = bytes.ok_or_else(|| {
         let missing = format!("the log has no bytes of package {}", facts.keypackage_ref);
         ReadError::Unavailable(missing.into())
     })?;
+    if bytes.is_empty() {
+        return Err(Rejection::ReservationLost(reservation).into());
+    }
     Ok(ReservedKeyPackage { pool, facts, bytes, reservation, generation, deadline })
 }
 

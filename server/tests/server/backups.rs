@@ -10,13 +10,14 @@ use std::{
 use actix_rt::task::{JoinHandle, spawn_blocking};
 use keypool_auditor::{source::Source, verify::verify};
 use keypool_ledger::{Clock, SystemClock, restore_backup};
+use keypool_server::Server;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     durability::{Load, begin, check_history, check_told},
     groups::{Group, mailbox},
-    harness::{Answer, Device, Process, Running, answer, files},
+    harness::{Answer, Api, Device, Draft, GROUP, Process, Running, answer, files, local_settings},
 };
 
 /// The files of a data directory that are restored beside the journal.
@@ -177,7 +178,10 @@ async fn payloads_leave_the_log_after_their_time_and_nobody_misses_them() {
     let through = items.last().unwrap()["position"].clone();
     running.api.post(&bob, "/mailbox/acknowledge", json!({ "through": through })).await.ok();
     let waiting = running.api.get(&alice, "/mailbox").await.ok().body["items"][0].clone();
-    let reserved = running.api.reserve_as(&carol, "bob", Uuid::from_u128(7)).await.ok();
+    let id = Uuid::from_u128(7);
+    let reserving = json!({ "target_user": "bob", "group_id": GROUP, "reservation_id": id });
+    let reserving = Draft::post("/keypackages/reserve", &reserving);
+    let reserved = running.api.send(&carol, &reserving).await.ok();
     let package = data_encoding::BASE64.decode(reserved.text("keypackage").as_bytes()).unwrap();
     running.api.claim(&carol, "/keypackages/spend", &reserved).await.ok();
     assert!(holds(&data, &package) && holds(&data, &bytes_of(&items[1])));
@@ -201,11 +205,16 @@ async fn payloads_leave_the_log_after_their_time_and_nobody_misses_them() {
     let status = running.api.get(&bob, "/keypackages/status").await.ok();
     assert_eq!(status.body["spent"], 2);
     running.api.reserve(&carol, "bob").await.ok();
-    running.server.stop().await;
+    let Running { server, clock, data: dir, .. } = running;
+    server.stop().await;
 
     let report = verify(&Source::open(&data).unwrap(), &[], &mut |_| {});
     assert_eq!(report.findings, []);
     assert!(gone.len() as u64 <= report.pruned, "{report:?}");
+    // Nothing has the bytes any more, so that a repeated request is told that its reservation is over.
+    let server = Server::start(local_settings(dir.path()), clock.clone()).unwrap();
+    let repeated = Api::new(server.url(), clock).send(&carol, &reserving).await;
+    assert_eq!((repeated.status, repeated.code()), (409, "reservation_lost"));
 }
 
 #[actix_web::test]
