@@ -51,7 +51,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// Returns [`OpenError::Io`] if the next segment cannot be made.
+    /// Returns [`OpenError::Io`] if the note of the end cannot be written.
     pub(in crate::log::local) fn prunable_segments(
         &mut self,
         last_due: u64,
@@ -66,7 +66,11 @@ impl Journal {
         }
         let begins = self.segments.starts().last().copied().unwrap_or(1);
         if begins <= self.last_seq && begins <= last_due {
-            self.begin_segment(0).map_err(|error| OpenError::io(&self.dir)(error.source))?;
+            // Without room for the next segment the others can still give some back.
+            if let Err(error) = self.begin_segment(0) {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the segment that is being written is not pruned for now");
+            }
         }
         let starts = self.segments.starts();
         let closed = starts.windows(2).filter_map(|pair| match pair {
