@@ -34,6 +34,8 @@ pub mod retention;
 
 mod timeline;
 
+pub mod explanation;
+
 pub mod packing;
 
 pub mod statement;

@@ -3,6 +3,8 @@
 use keypool_ledger::{Event, EventEnvelope, InvitationAnswer, KeyPackageRef, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::explanation::words::short;
+
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEntry {
@@ -40,7 +42,8 @@ fn moment(envelope: &EventEnvelope) -> TimelineEntry {
     }
 }
 
-fn detail(envelope: &EventEnvelope) -> String {
+/// The words for an event.
+pub(crate) fn detail(envelope: &EventEnvelope) -> String {
     match &envelope.event {
         event if event.keypackage_ref().is_some() => package_detail(envelope),
         event => device_detail(event).unwrap_or_else(|| delivery_detail(event)),
@@ -181,11 +184,6 @@ fn outcome(answer: InvitationAnswer) -> String {
         InvitationAnswer::Failed { reason } => format!("failed, {}", word(&reason)),
         answer => word(&answer),
     }
-}
-
-/// The first eight digits of an id: enough to tell lines apart, too few to use the id.
-fn short(id: &impl ToString) -> String {
-    id.to_string().chars().take(8).collect()
 }
 
 /// A reason as its stored word.

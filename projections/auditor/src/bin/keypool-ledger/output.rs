@@ -8,7 +8,8 @@ use std::{
 };
 
 use keypool_auditor::source::SourceError;
-use keypool_ledger::{BackupError, OpenError, RepairError, Timestamp};
+use keypool_ledger::{BackupError, OpenError, RepairError};
+pub(crate) use keypool_projections::explanation::words::{short, time};
 use serde_json::Value;
 
 use crate::{DAMAGED, FINE, UNREADABLE, USAGE};
@@ -164,28 +165,4 @@ pub(crate) fn tell(lines: &str) {
         // If even the error stream is gone there is nobody left to tell.
         let _ = writeln!(err, "{}", one_line(line));
     }
-}
-
-/// A moment as people write it, to the millisecond and in UTC.
-pub(crate) fn time(at: Timestamp) -> String {
-    let millis = i64::try_from(at.as_millis()).ok();
-    let moment = millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-    // What lies beyond year 9999 is a number.
-    moment.map_or_else(|| at.to_string(), |moment| format!("{moment:.3}"))
-}
-
-/// A span as people say it.
-pub(crate) fn span(millis: u64) -> String {
-    let secs = millis / 1000;
-    match secs {
-        0..120 => format!("{}.{} s", secs, millis % 1000 / 100),
-        120..7200 => format!("{} min", secs / 60),
-        7200..172_800 => format!("{} h", secs / 3600),
-        _ => format!("{} days", secs / 86_400),
-    }
-}
-
-/// The first eight digits of an id: enough to tell lines apart.
-pub(crate) fn short(id: &impl ToString) -> String {
-    id.to_string().chars().take(8).collect()
 }

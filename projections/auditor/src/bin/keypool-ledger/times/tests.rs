@@ -112,4 +112,13 @@ quickcheck! {
         let now = Timestamp::from_millis(now);
         parse(&text, now).ok().is_none_or(|at| at == now || zoned(at).is_some())
     }
+
+    fn moments_are_written_as_jiff_writes_them(millis: i64, day: u16) -> bool {
+        let of_a_day = i64::from(day) * 86_400_000;
+        [millis.rem_euclid(253_402_207_200_000), of_a_day, of_a_day - 1].into_iter().all(|millis| {
+            let moment = jiff::Timestamp::from_millisecond(millis.max(0)).unwrap();
+            let at = Timestamp::from_millis(u64::try_from(millis).unwrap_or_default());
+            crate::output::time(at) == format!("{moment:.3}")
+        })
+    }
 }
