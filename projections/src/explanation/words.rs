@@ -1,6 +1,6 @@
 //! Moments, spans and ids in the words of explanations.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use keypool_ledger::Timestamp;
 
@@ -54,4 +54,28 @@ pub fn span(span: Duration) -> String {
 #[must_use]
 pub fn short(id: &impl ToString) -> String {
     id.to_string().chars().take(8).collect()
+}
+
+/// A text on one line that drives no terminal: control characters, line breaks and those that change
+/// the direction or hide are escaped, as in `\u{1b}`.
+#[must_use]
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c.escape_default().to_string())
+}
+
+/// A text in which `escape` stands for each character that drives a terminal.
+pub fn escaped(text: &str, escape: fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(drives_terminal) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c| if drives_terminal(c) { escape(c) } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// Whether a character is a command to the terminal, or is not seen and changes the text around it; each
+/// is one of the first 65,536, which JSON writes with four digits.
+fn drives_terminal(c: char) -> bool {
+    let hides = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    hides || c.is_control()
 }

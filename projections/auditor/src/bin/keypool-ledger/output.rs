@@ -1,7 +1,6 @@
 //! The output of the tool, for people or for programs, and its errors.
 
 use std::{
-    borrow::Cow,
     error::Error,
     io::{self, BufWriter, StdoutLock, Write},
     path::Path,
@@ -9,7 +8,7 @@ use std::{
 
 use keypool_auditor::source::SourceError;
 use keypool_ledger::{BackupError, OpenError, RepairError};
-pub(crate) use keypool_projections::explanation::words::{short, time};
+pub(crate) use keypool_projections::explanation::words::{escaped, one_line, short, time};
 use serde_json::Value;
 
 use crate::{DAMAGED, FINE, UNREADABLE, USAGE};
@@ -127,28 +126,6 @@ impl Out {
     pub(crate) fn flush(&mut self) -> Result<(), ToolError> {
         self.out.flush().map_err(closed)
     }
-}
-
-/// A text on one line that drives no terminal: control characters, line breaks and those that change
-/// the direction or hide are escaped, as in `\u{1b}`.
-pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| c.escape_default().to_string())
-}
-
-fn escaped(text: &str, escape: fn(char) -> String) -> Cow<'_, str> {
-    if !text.contains(drives_terminal) {
-        return Cow::Borrowed(text);
-    }
-    let shown = |c| if drives_terminal(c) { escape(c) } else { c.to_string() };
-    Cow::Owned(text.chars().map(shown).collect())
-}
-
-/// Whether a character is a command to the terminal, or is not seen and changes the text around it; each
-/// is one of the first 65,536, which JSON writes with four digits.
-fn drives_terminal(c: char) -> bool {
-    let hides = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    hides || c.is_control()
 }
 
 fn closed(error: io::Error) -> ToolError {
