@@ -1,6 +1,9 @@
 //! The record of refusals: lines of JSON that the server keeps beside its log, a file for each day.
 
-use keypool_ledger::{GroupId, KeyPackageRef, PoolId};
+use std::time::Duration;
+
+use keypool_ledger::{GroupId, KeyPackageRef, PoolId, Timestamp};
+use keypool_projections::explanation::words::time;
 use serde::{Deserialize, Serialize};
 
 /// The folder of the record in a server's data directory. A file is named by its day in UTC, as in
@@ -59,6 +62,28 @@ pub struct CountedRefusals {
     pub from_ms: u64,
     /// How many there were at least: the largest number of an hour counts.
     pub count: u64,
+}
+
+impl RefusedRequest {
+    /// The refusal in a sentence, in small letters and without a full stop: `at … alice/main asked … and was answered …`.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { at_ms, route, target, code, limit, request_id, .. } = self;
+        let at = Timestamp::from_millis(*at_ms);
+        let caller = self.caller.as_ref().map(ToString::to_string).unwrap_or_default();
+        let limit =
+            limit.as_ref().map(|limit| format!(" by the limit {limit}")).unwrap_or_default();
+        let wait = self.retry_after_s.map(Duration::from_secs);
+        let until =
+            wait.map(|wait| format!(", until {}", time(at.after(wait)))).unwrap_or_default();
+        let package = self.keypackage_ref.as_ref().map(|of| format!("package {}", of.short()));
+        let about = target.clone().or(package).unwrap_or_default();
+        format!(
+            "at {} {caller} asked {route} about {about} and was answered {code}{limit}{until} (request \
+             {request_id})",
+            time(at)
+        )
+    }
 }
 
 /// Reads the file of a day: the lines in order, and how many cannot be read.

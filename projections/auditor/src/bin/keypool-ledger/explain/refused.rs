@@ -204,7 +204,7 @@ fn tell_refusals(
     let (says, n) = (heading(question, found), found.refused.len());
     out.say(|| says.clone(), || json!({ "says": says, "refusals": n }))?;
     for refused in found.nearest(question.at) {
-        let says = sentence(refused);
+        let says = refused.sentence();
         out.say(|| format!("  {says}"), || json!({ "says": says, "refused": refused }))?;
     }
     if TOLD_MAX < n {
@@ -238,23 +238,6 @@ fn heading(question: &Question, found: &FoundRefusals) -> String {
         1 => format!("Within an hour of {when} {caller} was refused once about {owner}:"),
         n => format!("Within an hour of {when} {caller} was refused {n} times about {owner}:"),
     }
-}
-
-/// A refusal in a sentence.
-fn sentence(refused: &RefusedRequest) -> String {
-    let RefusedRequest { at_ms, route, target, code, limit, request_id, .. } = refused;
-    let at = Timestamp::from_millis(*at_ms);
-    let caller = refused.caller.as_ref().map(ToString::to_string).unwrap_or_default();
-    let limit = limit.as_ref().map(|limit| format!(" by the limit {limit}")).unwrap_or_default();
-    let wait = refused.retry_after_s.map(Duration::from_secs);
-    let until = wait.map(|wait| format!(", until {}", time(at.after(wait)))).unwrap_or_default();
-    let package = refused.keypackage_ref.as_ref().map(|of| format!("package {}", of.short()));
-    let about = target.clone().or(package).unwrap_or_default();
-    format!(
-        "at {} {caller} asked {route} about {about} and was answered {code}{limit}{until} (request \
-         {request_id})",
-        time(at)
-    )
 }
 
 /// Tells the owner's policy at a moment, and the caller's place in it.

@@ -1,0 +1,30 @@
+//! The parts of a running server that the page shows.
+
+use keypool_api::RefusedRequest;
+use keypool_ledger::{EventLog, ReadError, Timestamp};
+use keypool_projections::{Limits, directory::DeviceChange};
+
+/// The parts of a running server that the page shows: its log, its time and limits, and its figures.
+pub trait PageSource: Send + Sync {
+    /// The log that the page folds.
+    fn log(&self) -> &dyn EventLog;
+
+    /// The time, as far as the server trusts its clock.
+    fn now(&self) -> Timestamp;
+
+    /// The limits, as they hold now.
+    fn limits(&self) -> Limits;
+
+    /// The server's metrics, in the text format of Prometheus.
+    fn metrics(&self) -> String;
+
+    /// The changes of a user's device list, in the order of the log; empty for a user who never had a device.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    fn device_changes(&self, user: &str) -> Result<Vec<DeviceChange>, ReadError>;
+
+    /// The refusals of a request that are recorded, by its `X-Request-Id`; none where the record cannot be read.
+    fn refusals_of(&self, request_id: &str) -> Vec<RefusedRequest>;
+}
