@@ -12,6 +12,7 @@ use actix_web::{
     http::header::{AUTHORIZATION, HOST, HeaderValue},
 };
 use keypool_api::Code;
+use keypool_operator_page::OperatorPage;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -46,16 +47,26 @@ impl AdminGuard {
         Ok(Self::Token(Sha256::digest(token).into()))
     }
 
-    fn check(&self, request: &ServiceRequest) -> Result<(), Failure> {
+    /// Whether a text is the operator's token.
+    pub(crate) fn is_token(&self, token: &str) -> bool {
+        match self {
+            Self::Token(digest) => {
+                Sha256::digest(token.trim()).as_slice().ct_eq(digest.as_slice()).into()
+            }
+            Self::Loopback => false,
+        }
+    }
+
+    /// Decides whether a request is the operator's: by the token, or from a browser that has signed in to the page.
+    fn check(&self, request: &ServiceRequest, is_signed_in: bool) -> Result<(), Failure> {
         let header =
             |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         match self {
-            Self::Token(digest) => {
+            Self::Token(_) => {
                 let sent = header(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-                let is_it = |token: &str| {
-                    bool::from(Sha256::digest(token.trim()).as_slice().ct_eq(digest.as_slice()))
-                };
-                if PROBES.contains(&request.path()) || sent.is_some_and(is_it) {
+                let is_open =
+                    PROBES.contains(&request.path()) || OperatorPage::is_open(request.path());
+                if is_open || sent.is_some_and(|token| self.is_token(token)) || is_signed_in {
                     return Ok(());
                 }
                 let detail =

@@ -36,6 +36,8 @@ mod state;
 
 mod open_requests;
 
+mod operator_page;
+
 mod transparency;
 
 mod backup;

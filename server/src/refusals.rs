@@ -28,6 +28,8 @@ use self::{
 /// Lines that wait for the disk; more are dropped. A few callers alone do not fill it.
 const QUEUE_LINES_MAX: usize = 4096;
 
+/// The most days that are kept, as `--refusals-days` says.
+const DAYS_MAX: u32 = 7;
 /// How long a reader waits for the lines that are queued before it.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -111,6 +113,29 @@ impl RefusalRecord {
         day_file::read(&self.dir, day)
     }
 
+    /// The refusals of a request, of the days up to now, with all that was noted before. Reads the days one after the
+    /// other, the last first, until one has them. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`io::Error`] if a file is there and cannot be read.
+    pub(crate) fn of_request(
+        &self,
+        request_id: &str,
+        now: Timestamp,
+    ) -> io::Result<Vec<RefusedRequest>> {
+        for days_ago in 0..DAYS_MAX {
+            let at = now.before(Duration::from_hours(24).saturating_mul(days_ago));
+            let Some(day) = day_file::day_of(at) else { break };
+            let bytes = self.read_day(&day)?.unwrap_or_default();
+            let found = refused_in(&bytes, request_id);
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
+    }
+
     fn send_counts(&self, at: Timestamp, counts: Vec<CountedRefusals>) {
         for count in counts {
             self.send(RecordMessage::Line(at, RefusalLine::Counted(count)));
@@ -143,6 +168,17 @@ impl Drop for RefusalRecord {
             drop(writer.join());
         }
     }
+}
+
+/// The refusals of a request in the file of a day. Only lines with its id are decoded.
+fn refused_in(bytes: &[u8], request_id: &str) -> Vec<RefusedRequest> {
+    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
+    let named = lines.filter(|line| line.contains(request_id));
+    let refused = named.filter_map(|line| match serde_json::from_str(line) {
+        Ok(RefusalLine::Refused(refused)) if refused.request_id == request_id => Some(refused),
+        _ => None,
+    });
+    refused.collect()
 }
 
 fn write_lines(queue: &Receiver<RecordMessage>, files: &mut DayFiles) {

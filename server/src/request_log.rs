@@ -44,7 +44,8 @@ const TIME: HeaderName = HeaderName::from_static(TIME_HEADER);
 
 /// The routes that clients and probes ask all the time: long polls, streams, and the state of the server. Their
 /// requests are told at the level of debugging, unless they are refused.
-const REPEATED: [&str; 5] = ["/mailbox", "/keypackages/stream", "/livez", "/readyz", "/metrics"];
+const REPEATED: [&str; 6] =
+    ["/mailbox", "/keypackages/stream", "/page/live", "/livez", "/readyz", "/metrics"];
 
 /// Runs some work, and returns its result and its duration.
 pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {

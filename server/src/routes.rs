@@ -22,6 +22,8 @@ pub(crate) mod operations;
 
 pub(crate) mod operator;
 
+pub(crate) mod operator_page;
+
 use actix_web::{
     Handler, HttpRequest, Resource, Responder, Route, guard as route_guard,
     middleware::from_fn,
@@ -110,6 +112,12 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .service(post("/devices/remove", operator::remove_device))
         .service(post("/names/release", names::release))
         .service(post("/backup", backup::make))
+        .service(get("/", operator_page::view))
+        .service(get("/page/live", operator_page::live))
+        .service(get("/page/confirm", operator_page::confirm))
+        .service(post("/page/act", operator_page::act))
+        .service(operator_page::sign_in_resource())
+        .service(get("/page/{part}", operator_page::view))
         .configure(health)
         .default_service(web::to(no_such_admin_path));
     config.service(guarded);

@@ -475,5 +475,8 @@ mod tests {
         assert_eq!(status, 503);
         assert!(body.contains("\"not_ready\"") && body.contains("replaying its log"), "{body}");
         assert!(fetch("/metrics").await.1.contains("keypool_ready 0"));
+        let (status, page) = fetch("/").await;
+        assert_eq!(status, 503);
+        assert!(page.contains("<h1>Not now</h1>") && page.contains("replaying its log"), "{page}");
     }
 }

@@ -16,8 +16,8 @@ use crate::{
     admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles,
     connections::Connections, disk::Disk, history_reads::HistoryReads, home_copies::HomeCopies,
     keypackage_store::KeyPackageStore, metrics::Metrics, open_requests::OpenRequests,
-    pools::Progress, problem::Failure, quota::Addresses, refusals::RefusalRecord,
-    registration::Registrar, transparency::Ledger,
+    operator_page::OperatorDesk, pools::Progress, problem::Failure, quota::Addresses,
+    refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) target_devices_max: usize,
     /// Access rule of the operator's listener.
     pub(crate) admin: AdminGuard,
+    /// The operator's page.
+    pub(crate) desk: OperatorDesk,
     /// The open connections.
     pub(crate) connections: Arc<Connections>,
     /// The streams that are open.

@@ -112,6 +112,9 @@ mod operating;
 #[path = "server/admin_commands.rs"]
 mod admin_commands;
 
+#[path = "server/operator_page.rs"]
+mod operator_page;
+
 #[path = "server/clock.rs"]
 mod clock;
 

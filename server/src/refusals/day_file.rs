@@ -137,7 +137,7 @@ fn file_in(dir: &Path, day: &str) -> PathBuf {
 }
 
 /// The day of a moment in UTC, as `2027-01-15`; `None` beyond the year 9999.
-fn day_of(at: Timestamp) -> Option<String> {
+pub(super) fn day_of(at: Timestamp) -> Option<String> {
     let secs = Some(at.as_secs()).filter(|secs| *secs < NAMELESS_S)?;
     let moment = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(secs));
     moment.to_string().split('T').next().map(str::to_owned)

@@ -4,10 +4,9 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Bytes, Data},
 };
-use keypool_ledger::{CommandId, Hash, PoolId};
+use keypool_ledger::PoolId;
 use keypool_projections::Rejection;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::operator::json_body;
 use crate::{keypackage_store::Idempotency, problem::Failure, state::State};
@@ -36,13 +35,17 @@ pub(crate) async fn release(
 ) -> Result<HttpResponse, Failure> {
     let ReleaseRequest { user } = json_body(&request, &body)?;
     let user = PoolId::of(&user, None)?.user().to_owned();
-    let idempotency =
-        Idempotency { key: CommandId(Uuid::new_v4()), digest: Hash::of(Uuid::new_v4().as_bytes()) };
-    let devices = state.store()?.release_name(&user, idempotency).await?;
-    if devices.is_empty() {
-        return Err(Rejection::UnknownUser(user).into());
-    }
-    tracing::warn!(user, devices = devices.len(), "the operator released a name");
+    let devices = release_name(&state, &user).await?;
     let devices = devices.iter().map(|device| device.device().to_owned()).collect();
     Ok(HttpResponse::Ok().json(NameReleaseReply { user, devices }))
+}
+
+/// Releases a user's name, and returns the devices that were removed.
+pub(crate) async fn release_name(state: &State, user: &str) -> Result<Vec<PoolId>, Failure> {
+    let devices = state.store()?.release_name(user, Idempotency::fresh()).await?;
+    if devices.is_empty() {
+        return Err(Rejection::UnknownUser(user.to_owned()).into());
+    }
+    tracing::warn!(user, devices = devices.len(), "the operator released a name");
+    Ok(devices)
 }

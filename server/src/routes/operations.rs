@@ -77,17 +77,19 @@ fn readiness(state: &State) -> Result<Option<&'static str>, Failure> {
     }
 }
 
+/// The counters and figures as text, for Prometheus and for the operator's page.
+pub(crate) fn metrics_text(state: &State) -> String {
+    let ledger = state.ledger.get().map(AsRef::as_ref);
+    let State { disk, addresses, connections, streams, polls, .. } = state;
+    let is_ready = readiness(state).is_ok();
+    let open =
+        Figures { is_ready, disk, addresses, connections: connections.len(), streams, polls };
+    state.metrics.render(state.store.get(), ledger, &open)
+}
+
 /// The counters, for Prometheus.
 pub(crate) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
-    let render = move || {
-        let ledger = state.ledger.get().map(AsRef::as_ref);
-        let State { disk, addresses, connections, streams, polls, .. } = state.get_ref();
-        let is_ready = readiness(&state).is_ok();
-        let open =
-            Figures { is_ready, disk, addresses, connections: connections.len(), streams, polls };
-        state.metrics.render(state.store.get(), ledger, &open)
-    };
-    let text = web::block(render).await;
+    let text = web::block(move || metrics_text(&state)).await;
     let text = text.map_err(|_| crate::keypackage_store::StoreError::Cancelled)?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }

@@ -125,12 +125,18 @@ pub(crate) async fn remove_device(
 ) -> Result<HttpResponse, Failure> {
     let DeviceRemoval { user, device } = json_body(&request, &body)?;
     let pool = PoolId::of(&user, Some(&device))?;
-    let store = state.store()?;
-    let key = store.pools().registered_key(&pool);
-    let key = key.ok_or_else(|| Failure::from(Rejection::NotRegistered))?;
-    let position = store.remove_device(&pool, key, Idempotency::fresh()).await?;
-    tracing::warn!(%pool, "the operator removed a device");
+    let position = remove(&state, &pool).await?;
     Ok(HttpResponse::Ok().json(DeviceRemovalReply { user, device, position }))
+}
+
+/// Removes a device, and returns the position of its removal in the log.
+pub(crate) async fn remove(state: &State, pool: &PoolId) -> Result<u64, Failure> {
+    let store = state.store()?;
+    let key = store.pools().registered_key(pool);
+    let key = key.ok_or_else(|| Failure::from(Rejection::NotRegistered))?;
+    let position = store.remove_device(pool, key, Idempotency::fresh()).await?;
+    tracing::warn!(%pool, "the operator removed a device");
+    Ok(position)
 }
 
 async fn described(store: &Store, pool: &PoolId) -> OperatorPool {

@@ -41,7 +41,8 @@ async fn counters(running: &Running) -> String {
 async fn a_page_that_lets_its_name_stand_for_loopback_reads_nothing_of_the_operators() {
     let running = Running::start().with(&[&Device::new("alice")], 0).await;
     let port = running.server.admin_address().port();
-    for path in ["/metrics", "/ledger/events", "/livez", "/readyz", "/nowhere"] {
+    for path in ["/metrics", "/ledger/events", "/", "/page/pools", "/livez", "/readyz", "/nowhere"]
+    {
         for host in ["evil.example", "evil.example:8081", "127.0.0.1.evil.example"] {
             let refused = fetch(&running, path, host, None).await;
             assert_eq!((refused.status, refused.code()), (403, "not_allowed"), "{path} {host}");

@@ -99,7 +99,7 @@ fn last_event_id(request: &HttpRequest) -> Result<Option<u64>, Failure> {
 }
 
 /// The pieces of a body, as they come.
-struct Pieces(mpsc::Receiver<Bytes>);
+pub(crate) struct Pieces(pub(crate) mpsc::Receiver<Bytes>);
 
 impl Stream for Pieces {
     type Item = Result<Bytes, Error>;
