@@ -2,41 +2,17 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { accessSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-import { chromium } from "playwright-core";
-
+import { openBrowser, skip } from "./chromium.js";
 import { afterwards, DEADLINE_MS, folderFor, startServer } from "./harness.js";
 
 const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
-// Flags that keep Chromium from asking for anything but the page.
-const FLAGS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-
-const browser = ["chromium", "chromium-browser", "google-chrome"]
-  .map((name) => `/usr/bin/${name}`)
-  .find((path) => {
-    try {
-      accessSync(path);
-      return true;
-    } catch {
-      return false;
-    }
-  });
-const skip = browser === undefined && "there is no Chromium: apt-get install chromium";
 
 // Serves the files of this package. Returns the origin.
 async function servePages(t) {
@@ -56,14 +32,6 @@ async function servePages(t) {
     pages.close();
   });
   return `http://127.0.0.1:${pages.address().port}`;
-}
-
-async function openBrowser(t, profile) {
-  const options = { executablePath: browser, headless: true, args: FLAGS, viewport: { width: 720, height: 760 } };
-  const context = await chromium.launchPersistentContext(profile, options);
-  afterwards(t, () => context.close());
-  context.setDefaultTimeout(DEADLINE_MS);
-  return context;
 }
 
 // A tab with somebody's chat.
