@@ -17,8 +17,9 @@ const LEAST_NAME: &str = "+";
 
 /// All pools at a glance.
 ///
-/// It holds some four hundred bytes for each pool, its name included, whatever the pool's history: counts, and the packages that are
-/// held, are last-resort ones or came back after a lapse. An event takes time in the logarithm of the number of pools.
+/// It holds some four hundred bytes for each pool, its name included, however long its history: counts, and the
+/// packages that are held, are last-resort ones or came back after a lapse. An event takes time in the logarithm of the
+/// number of pools.
 #[derive(Clone, Debug, Default)]
 pub struct PoolsOverview {
     position: u64,

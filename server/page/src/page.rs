@@ -28,7 +28,7 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self';
 /// How many records are taken in under one lock.
 const BATCH_RECORDS: usize = 4096;
 
-/// The operator's page of one server. It keeps what is folded for it; each call is given the source.
+/// The operator's page of one server. It keeps its folds of the log and of the disk; each call is given the source.
 #[derive(Debug, Default)]
 pub struct OperatorPage {
     pools: RwLock<PoolsOverview>,
@@ -127,9 +127,12 @@ impl OperatorPage {
     }
 
     /// The figures of the overview as JSON, the data of a live event.
-    #[must_use]
-    pub fn live(&self, source: &dyn PageSource) -> String {
-        self.figures(source).to_json()
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReadError`] if the log cannot be read.
+    pub fn live(&self, source: &dyn PageSource) -> Result<String, ReadError> {
+        Ok(self.figures(source)?.to_json())
     }
 
     /// Answers a path with its query. `None` if the page has no such view.
@@ -202,16 +205,14 @@ impl OperatorPage {
         path == paths::SIGN_IN || Asset::at(path).is_some()
     }
 
-    /// The page that says how an action went: what was done, or why nothing was.
+    /// The page that says how an action went: the effect, or the reason why there is none.
     #[must_use]
     pub fn outcome(action: &Action, went: Result<&str, &str>) -> PageReply {
         PageReply::html(if went.is_ok() { 200 } else { 409 }, views::outcome(action, went))
     }
 
     fn overview(&self, source: &dyn PageSource) -> Result<PageReply, ReadError> {
-        let head = source.log().head()?.seq;
-        let behind = head.saturating_sub(self.pools().position());
-        Ok(PageReply::html(200, views::overview(&self.figures(source), behind)))
+        Ok(PageReply::html(200, views::overview(&self.figures(source)?)))
     }
 
     fn at_risk(&self, source: &dyn PageSource, query: &Query) -> PageReply {
@@ -244,8 +245,8 @@ impl OperatorPage {
         Ok(PageReply::html(200, views::search(&text, &found, &pools)))
     }
 
-    fn figures(&self, source: &dyn PageSource) -> OverviewFigures {
-        let (now, text) = (source.now(), source.metrics());
+    fn figures(&self, source: &dyn PageSource) -> Result<OverviewFigures, ReadError> {
+        let (now, text, head) = (source.now(), source.metrics(), source.log().head()?.seq);
         let metrics = MetricsText(&text);
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(free) = metrics.value("keypool_disk_free_bytes") {
@@ -257,7 +258,7 @@ impl OperatorPage {
             )]
             disk.note(now, free as u64);
         }
-        OverviewFigures::of(&self.pools(), metrics, (now, disk.trend()))
+        Ok(OverviewFigures::of((&self.pools(), head), metrics, (now, disk.trend())))
     }
 
     fn pools(&self) -> std::sync::RwLockReadGuard<'_, PoolsOverview> {

@@ -1,4 +1,4 @@
-//! The views: HTML of what was read. Every text from the log or a request goes through [`one_line`], so that no
+//! The views: HTML of pools, histories and figures. Every text from the log or a request goes through [`one_line`], so that no
 //! character hides or changes the direction of the text around it.
 
 mod at_risk;

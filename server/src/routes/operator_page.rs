@@ -65,10 +65,12 @@ pub(crate) async fn live(state: Data<State>) -> HttpResponse {
 async fn send_figures(state: Data<State>, sender: mpsc::Sender<Bytes>) {
     let mut stopping = state.stopping.subscribe();
     loop {
+        // A page that stayed open over a restart of the server asks for nothing else.
+        start_following(&state);
         let reader = state.clone();
         let read = web::block(move || {
             let source = LivePageSource::of(&reader).ok()?;
-            Some(reader.desk.page.live(&source))
+            reader.desk.page.live(&source).ok()
         });
         let Ok(Some(figures)) = read.await else { return };
         let piece = Bytes::from(format!("data: {figures}\n\n"));

@@ -30,9 +30,9 @@ pub(crate) struct OverviewFigures {
 }
 
 impl OverviewFigures {
-    /// Takes the figures of all pools and of the server.
+    /// Takes the figures of all pools, of a log that ends at the position `head`, and of the server.
     pub(crate) fn of(
-        pools: &PoolsOverview,
+        (pools, head): (&PoolsOverview, u64),
         metrics: MetricsText<'_>,
         (now, trend): (Timestamp, DiskTrend),
     ) -> Self {
@@ -55,11 +55,10 @@ impl OverviewFigures {
             ("lapsed", lapsed.to_string()),
             ("conflicts", conflicts.to_string()),
             ("position", number("keypool_log_position")),
-            ("read", pools.position().to_string()),
+            ("reading", reading_words(head.saturating_sub(pools.position()))),
             ("checkpoint", number("keypool_checkpoint_position")),
             ("scrub", number("keypool_scrub_position")),
             ("requests", requests.to_string()),
-            ("refused", refusals.iter().map(|(_, count)| count).sum::<f64>().to_string()),
             ("connections", number("keypool_connections")),
             ("streams", number("keypool_streams")),
             ("polls", number("keypool_mailbox_polls")),
@@ -84,6 +83,18 @@ impl OverviewFigures {
     }
 }
 
+/// The words on records of the log that the page has not read yet; none if it is up to date.
+fn reading_words(behind: u64) -> String {
+    match behind {
+        0 => String::new(),
+        behind => format!(
+            "The log is being read for this page: {} to go. Until then the figures of the pools are of an earlier \
+             moment.",
+            counted(behind, "record")
+        ),
+    }
+}
+
 fn readiness(ready: Option<f64>) -> String {
     let words =
         if ready == Some(1.0) { "takes requests" } else { "does not take requests: see /readyz" };
@@ -102,15 +113,10 @@ fn mebibytes(bytes: f64) -> String {
     format!("{:.0} MiB free", bytes / MEBIBYTE)
 }
 
-/// The overview; `behind` is how many records of the log are still to be read.
-pub(crate) fn overview(figures: &OverviewFigures, behind: u64) -> Markup {
+/// The overview.
+pub(crate) fn overview(figures: &OverviewFigures) -> Markup {
     let main = html! {
-        @if 0 < behind {
-            p.notice role="status" {
-                "The log is being read for this page: " (counted(behind, "record")) " to go. Until then the figures of "
-                "the pools are of an earlier moment."
-            }
-        }
+        p.notice role="status" data-live="reading" { (figures.text("reading")) }
         p { "As of " (shown(figures, "at")) ". The server " (shown(figures, "ready")) "." }
         (levels(figures))
         (last_hour(figures))

@@ -80,7 +80,7 @@ fn counts(health: &Health) -> String {
     )
 }
 
-/// The open reservations: who holds what until when.
+/// The open reservations, each with its holder, its group and its deadline.
 fn holders(at: &PoolMoment) -> Markup {
     let mut open: Vec<_> = at.state.open_reservations().collect();
     open.sort_by_key(|(_, made)| made.deadline);

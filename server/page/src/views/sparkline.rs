@@ -5,7 +5,7 @@ use maud::{Markup, html};
 const HEIGHT: u64 = 32;
 const BAR_WIDTH: u64 = 4;
 
-/// The counts of minutes as bars, the earliest first; `label` says in words what is drawn.
+/// The counts of minutes as bars, the earliest first; `label` is the text for people who do not see them.
 pub(super) fn sparkline(label: &str, counts: &[u64]) -> Markup {
     let max = counts.iter().copied().max().unwrap_or_default().max(1);
     let width = BAR_WIDTH.saturating_mul(counts.len() as u64);

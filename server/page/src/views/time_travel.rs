@@ -1,4 +1,4 @@
-//! Time travel: a pool at a moment of its history, and what has changed since.
+//! Time travel: a pool at a moment of its history, and its changes since then.
 
 use keypool_ledger::KeyPackageRef;
 use keypool_projections::{

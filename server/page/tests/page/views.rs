@@ -26,7 +26,7 @@ fn held(recorded: &Recorded, number: u8) -> KeyPackageRef {
 fn the_overview_shows_the_pools_the_last_hour_and_the_server() {
     let page = page_of(story());
     assert_snapshot!(lines(&html(&page, "/", "")));
-    assert_snapshot!("live", page.page.live(&page.source));
+    assert_snapshot!("live", page.page.live(&page.source).unwrap());
 }
 
 #[test]
