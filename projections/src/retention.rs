@@ -28,18 +28,33 @@ pub struct PackageEnd {
     keep_min: Duration,
 }
 
+/// The facts of a package that decide on its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackageLifetime {
+    /// When its lifetime ends.
+    pub not_after: Timestamp,
+    /// Whether it is a last-resort package.
+    pub last_resort: bool,
+}
+
+impl From<&PackageFacts> for PackageLifetime {
+    fn from(facts: &PackageFacts) -> Self {
+        Self { not_after: facts.not_after, last_resort: facts.last_resort }
+    }
+}
+
 impl PackageEnd {
     /// The end of a package by an event of it; `None` if its bytes may still be asked for after it.
     #[must_use]
-    pub fn by(event: &Event, at: Timestamp, facts: &PackageFacts) -> Option<Self> {
+    pub fn by(event: &Event, at: Timestamp, lifetime: PackageLifetime) -> Option<Self> {
         match event {
             Event::Expired { .. } => Some(Self { at, keep_min: Duration::ZERO }),
             // A last resort is never used up.
-            Event::Spent { .. } if !facts.last_resort => {
+            Event::Spent { .. } if !lifetime.last_resort => {
                 Some(Self { at, keep_min: Duration::ZERO })
             }
             Event::Revoked { .. } => {
-                Some(Self { at: at.max(facts.not_after), keep_min: RETENTION_MIN })
+                Some(Self { at: at.max(lifetime.not_after), keep_min: RETENTION_MIN })
             }
             _ => None,
         }
@@ -85,11 +100,22 @@ pub fn allows_delivered(posted: Timestamp, now: Timestamp, keep: Duration) -> bo
     keep.max(RETENTION_MIN) <= now.since(posted)
 }
 
+/// The first bytes of a package's reference: as a hash they are as good as all of it, in less memory.
+type LiveKey = [u8; 16];
+
+/// A package as far as its end is decided by it.
+#[derive(Clone, Copy, Debug)]
+struct LivePackage {
+    /// The position of its bytes.
+    seq: u64,
+    lifetime: PackageLifetime,
+}
+
 /// Reads a log's events in order and collects the payloads that may go.
 #[derive(Debug, Default)]
 pub struct Retention {
-    /// The position of the bytes of each package that may still be asked for.
-    live: HashMap<KeyPackageRef, (u64, PackageFacts)>,
+    /// The packages whose bytes may still be asked for. A large server has millions of them.
+    live: HashMap<LiveKey, LivePackage>,
     /// The ends of packages, and where their bytes stand.
     ended: Vec<(PackageEnd, u64)>,
     /// When each Commit, Welcome and message with bytes was posted, by its position.
@@ -106,7 +132,8 @@ impl Retention {
         self.waiting.see(seq, envelope);
         match event {
             Event::Uploaded(facts) if has_payload => {
-                self.live.insert(facts.keypackage_ref.clone(), (seq, facts.clone()));
+                let package = LivePackage { seq, lifetime: facts.into() };
+                self.live.insert(live_key(&facts.keypackage_ref), package);
             }
             event if has_payload && is_delivered(event) => {
                 self.posted.insert(seq, *at);
@@ -117,12 +144,14 @@ impl Retention {
 
     fn end_package(&mut self, event: &Event, at: Timestamp) {
         let Some(of) = event.keypackage_ref() else { return };
-        let Some((seq, facts)) = self.live.get(of) else { return };
-        if let Some(end) = PackageEnd::by(event, at, facts) {
-            self.ended.push((end, *seq));
+        let Some(LivePackage { seq, lifetime }) = self.live.get(&live_key(of)).copied() else {
+            return;
+        };
+        if let Some(end) = PackageEnd::by(event, at, lifetime) {
+            self.ended.push((end, seq));
             // A withdrawn package may still be spent, which ends it sooner.
             if !matches!(event, Event::Revoked { .. }) {
-                self.live.remove(of);
+                self.live.remove(&live_key(of));
             }
         }
     }
@@ -139,4 +168,8 @@ impl Retention {
             .filter(|(seq, at)| allows_delivered(**at, self.now, keep) && !waiting.contains(seq));
         ended.map(|(_, seq)| *seq).chain(posted.map(|(seq, _)| *seq)).collect()
     }
+}
+
+fn live_key(of: &KeyPackageRef) -> LiveKey {
+    of.as_bytes().first_chunk().copied().unwrap_or_default()
 }

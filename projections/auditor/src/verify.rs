@@ -10,7 +10,7 @@ use keypool_ledger::{
     Timestamp, codec,
 };
 use keypool_projections::retention::{
-    PackageEnd, WaitingPositions, allows_delivered, is_delivered,
+    PackageEnd, PackageLifetime, WaitingPositions, allows_delivered, is_delivered,
 };
 use keypool_transparency::{Tree, TreeHash};
 use serde::Serialize;
@@ -87,7 +87,7 @@ pub struct VerificationReport {
 /// A package whose bytes are not there.
 #[derive(Debug)]
 struct MissingPackage {
-    facts: PackageFacts,
+    lifetime: PackageLifetime,
     /// When it was withdrawn, after which its bytes may go some time.
     end: Option<PackageEnd>,
     /// The finding if the bytes may not be gone.
@@ -186,7 +186,7 @@ impl Verifier {
         let Some((of, missing)) = of.and_then(|of| Some((of, self.missing.get_mut(of)?))) else {
             return;
         };
-        let end = PackageEnd::by(&envelope.event, envelope.at, &missing.facts);
+        let end = PackageEnd::by(&envelope.event, envelope.at, missing.lifetime);
         missing.end = end.or(missing.end);
         if missing.may_be_gone(envelope.at) {
             self.missing.remove(of);
@@ -210,7 +210,7 @@ impl Verifier {
             of.short()
         );
         let finding = found(FindingSeverity::Damage, "payload", raw, &what);
-        let missing = MissingPackage { facts: facts.clone(), end: None, finding };
+        let missing = MissingPackage { lifetime: facts.into(), end: None, finding };
         if let Some(before) = self.missing.insert(of.clone(), missing) {
             self.findings.push(before.finding);
         }
