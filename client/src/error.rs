@@ -188,7 +188,7 @@ pub enum IdentityError {
     /// The key cannot be made or cannot sign. A fault of the machine or of the store.
     #[error("the device's signature key cannot be used")]
     Unusable(#[source] BoxError),
-    /// The keystore has refused, or could not do what it was asked. Nothing was sent; ask again.
+    /// The keystore has refused, or has failed. Nothing was sent; ask again.
     #[error("the keystore of the device's signature key has refused; nothing was sent")]
     Keystore(#[source] BoxError),
     /// The key is in a keystore, and the store was opened without one.

@@ -195,6 +195,7 @@ fn greet(server: &Server, data: &Path, name: Option<&str>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "listening on {url}")?;
     writeln!(out, "metrics      http://{admin}/metrics")?;
+    writeln!(out, "page         http://{admin}/")?;
     writeln!(out, "data         {data}")?;
     writeln!(out, "API document {url}/openapi.json")?;
     writeln!(out, "ledger key   {}", server.ledger_key())?;

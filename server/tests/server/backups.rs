@@ -75,7 +75,7 @@ async fn twenty_backups_under_load_have_what_was_acknowledged_before_they_began(
             let data = place.path().join(format!("data-{round}"));
             restore_backup(&to, &data, &FILES).unwrap();
             let restored = Process::start(&data);
-            assert_eq!(restored.greeting[4], process.greeting[4], "it is the same ledger");
+            assert_eq!(restored.greeting[5], process.greeting[5], "it is the same ledger");
             check_told(&restored.api, &before, &[]).await;
             check_history(&restored.api, &bob).await;
         } else {

@@ -42,6 +42,7 @@ async fn the_greeting_says_where_everything_is() {
     insta::assert_snapshot!(text, @"
     listening on http://ADDRESS
     metrics      http://ADMIN/metrics
+    page         http://ADMIN/
     data         DIR
     API document http://ADDRESS/openapi.json
     ledger key   KEY

@@ -578,7 +578,7 @@ impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let greeting: Vec<String> = lines.by_ref().take(6).map(Result::unwrap).collect();
+        let greeting: Vec<String> = lines.by_ref().take(7).map(Result::unwrap).collect();
         let url = greeting[0].strip_prefix("listening on ").unwrap().to_owned();
         Self { child, api: Api::new(url, Arc::new(SystemClock)), greeting }
     }
