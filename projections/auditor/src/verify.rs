@@ -6,8 +6,7 @@
 use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock, time::Duration};
 
 use keypool_ledger::{
-    Event, EventEnvelope, Hash, KeyPackageRef, PackageFacts, RawRecord, StreamHead, StreamId,
-    Timestamp, codec,
+    Event, EventEnvelope, Hash, KeyPackageRef, RawRecord, StreamHead, StreamId, Timestamp, codec,
 };
 use keypool_projections::retention::{
     PackageEnd, PackageLifetime, WaitingPositions, allows_delivered, is_delivered,

@@ -1,6 +1,9 @@
 //! Moments, spans and ids in the words of explanations.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use keypool_ledger::Timestamp;
 
@@ -16,26 +19,8 @@ pub fn time(at: Timestamp) -> String {
     if YEAR_10000 <= secs {
         return at.to_string();
     }
-    let (year, month, day) = date(secs / SECS_PER_DAY);
-    let (hours, minutes) = (secs % SECS_PER_DAY / 3600, secs % 3600 / 60);
-    let (secs, millis) = (secs % 60, at.as_millis() % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{secs:02}.{millis:03}Z")
-}
-
-/// Year, month and day of a number of days since 1970 in the Gregorian calendar.
-///
-/// Years begin in March here, so that the leap day is their last; 719,468 days lie between 1 March of year 0 and
-/// 1970, and 146,097 in each 400 years.
-const fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + (month < 3) as u64, month, day)
+    let at = UNIX_EPOCH + Duration::from_millis(at.as_millis());
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 /// A span of time: `18.7 s`, `5 min`, `3 h` or `12 days`, rounded down.

@@ -151,6 +151,8 @@ mod tests {
             ("bob/b", Event::DeviceRemoved {}),
             ("bob/e", registered(6, Some(9), None)),
             ("bob/f", registered(8, None, None)),
+            ("bob/f", Event::NameReleased {}),
+            ("bob/g", registered(10, None, None)),
         ]);
         let keys = short(&key(7));
         let expected = [
@@ -160,6 +162,7 @@ mod tests {
             ("bob/d", true, format!("registered by the frontend key {keys}")),
             ("bob/e", true, "registered with the user's recovery key".to_owned()),
             ("bob/f", true, "registered without a statement of another device".to_owned()),
+            ("bob/g", true, "the first device under the name, trusted on first use".to_owned()),
         ];
         assert_eq!(
             said,

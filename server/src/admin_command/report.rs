@@ -1,7 +1,8 @@
 //! The answers to the operator's commands as text.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
+use keypool_projections::explanation::words::span;
 use serde_json::Value;
 
 /// Pools as a table, and how many were left out.
@@ -57,7 +58,7 @@ fn table(pools: &[Value]) -> String {
         let level = pool["level"].as_str().unwrap_or_default();
         let number = |key: &str| pool[key].as_u64().unwrap_or_default();
         let empty_in = pool["seconds_to_empty"].as_u64();
-        let empty_in = empty_in.map(|secs| humantime::format_duration(minutes(secs)).to_string());
+        let empty_in = empty_in.map(|secs| span(Duration::from_secs(secs)));
         let _ = writeln!(
             text,
             "{:<width$}  {level:<8}  {:>9}  {:>8}  {}",
@@ -68,9 +69,4 @@ fn table(pools: &[Value]) -> String {
         );
     }
     text
-}
-
-/// A duration in whole minutes, which is near enough for a forecast.
-const fn minutes(secs: u64) -> std::time::Duration {
-    std::time::Duration::from_secs(secs - secs % 60)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keypool_ledger::{EventLog, Timestamp};
+use keypool_ledger::{Event, EventLog, Timestamp};
 use keypool_operator_page::PoolsOverview;
 use keypool_projections::{Command, Level, RevokeScope};
 use quickcheck::quickcheck;
@@ -136,6 +136,33 @@ fn pools_run_dry_by_their_pace_and_by_the_end_of_their_packages() {
     assert_eq!(empty.iter().map(|pool| pool.pool.to_string()).collect::<Vec<_>>(), ["dave/main"]);
     overview.advance(overview.at().after(Duration::from_hours(999)));
     assert_eq!(dry_at(&overview, "bob"), end, "its packages have ended, whatever the pace");
+}
+
+#[test]
+fn a_pool_that_lasts_longer_than_was_foreseen_moves_back_in_the_order() {
+    let recorded = Recorded::new();
+    recorded.register("bob/main", 1, "bob");
+    recorded.upload("bob", &["a", "b"]);
+    recorded.reserve("bob", 1, "alice");
+    let held = recorded.state("bob").reservation(reservation(1)).unwrap().keypackage_ref.clone();
+    let name = if reference("a") == held { "a" } else { "b" };
+    let spend = Command::Spend { claim: claim(name, 1, "alice"), group: group("g") };
+    recorded.run("bob", &spend).unwrap();
+    // The same, with packages that live for a month.
+    let (mut overview, month) = (PoolsOverview::default(), Duration::from_hours(30 * 24));
+    let mut end = Timestamp::default();
+    for mut record in recorded.log.read(1, usize::MAX).unwrap() {
+        if let Event::Uploaded(facts) = &mut record.envelope.event {
+            facts.not_after = facts.not_before.after(month);
+            end = facts.not_after;
+        }
+        overview.apply(record.seq, &record.envelope);
+    }
+    let day = Duration::from_hours(24);
+    let dry_at = |overview: &PoolsOverview| overview.running_dry(overview.at(), 0, 1)[0].dry_at;
+    assert_eq!(dry_at(&overview), overview.at().after(day), "one left, at one a day");
+    overview.advance(overview.at().after(day).after(day));
+    assert_eq!(dry_at(&overview), end, "nobody has come since");
 }
 
 #[test]
