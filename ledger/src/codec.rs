@@ -8,10 +8,13 @@ use std::io;
 use rmp_serde::config::BytesMode;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use crate::{EventEnvelope, Hash};
+use crate::{Event, EventEnvelope, Hash, StreamId};
 
-/// The schema written today. Readers accept every schema that was ever written.
+/// The schema of a record that names nobody, or names users and devices as they are called.
 pub const SCHEMA: u16 = 1;
+/// The schema of a record that names users and devices by pseudonyms ([`crate::SubjectId`]). It differs from
+/// [`SCHEMA`] in nothing else, but that a declared credential stands in the payload.
+pub const SCHEMA_PSEUDONYMS: u16 = 2;
 
 /// Why bytes could not be read as a record.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +23,9 @@ pub enum DecodeError {
     #[error("the record has {0} bytes; not even its schema number is there")]
     Short(usize),
     /// A newer version of keypool wrote the record.
-    #[error("the record has schema {0}; this version of keypool reads up to schema {SCHEMA}")]
+    #[error(
+        "the record has schema {0}; this version of keypool reads up to schema {SCHEMA_PSEUDONYMS}"
+    )]
     Newer(u16),
     /// The schema number was never used.
     #[error("the record has schema {0}, which never existed")]
@@ -41,13 +46,24 @@ pub enum DecodeError {
 #[error("the event could not be encoded")]
 pub struct EncodeError(#[from] rmp_serde::encode::Error);
 
-/// The bytes of an envelope, in the schema written today.
+/// The schema in which a record is written.
+#[must_use]
+pub fn schema_of(stream: &StreamId, event: &Event) -> u16 {
+    let is_hidden = match stream {
+        StreamId::Pool(pool) | StreamId::Mailbox(pool) => pool.is_pseudonym(),
+        StreamId::Names(_) => true,
+        StreamId::Group(_) | StreamId::Server => event.names_pseudonyms(),
+    };
+    if is_hidden { SCHEMA_PSEUDONYMS } else { SCHEMA }
+}
+
+/// The bytes of an envelope, in the schema of its names.
 ///
 /// # Errors
 ///
 /// Returns an [`EncodeError`] if the encoder refuses, which no event that exists makes it do.
 pub fn encode(envelope: &EventEnvelope) -> Result<Vec<u8>, EncodeError> {
-    let mut bytes = SCHEMA.to_be_bytes().to_vec();
+    let mut bytes = schema_of(&envelope.stream, &envelope.event).to_be_bytes().to_vec();
     let mut serializer =
         rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_bytes(BytesMode::ForceAll);
     envelope.serialize(&mut serializer)?;
@@ -64,7 +80,7 @@ pub fn decode(bytes: &[u8]) -> Result<EventEnvelope, DecodeError> {
         return Err(DecodeError::Short(bytes.len()));
     };
     let schema = match u16::from_be_bytes(*schema) {
-        SCHEMA => SCHEMA,
+        known @ (SCHEMA | SCHEMA_PSEUDONYMS) => known,
         0 => return Err(DecodeError::UnknownSchema(0)),
         newer => return Err(DecodeError::Newer(newer)),
     };

@@ -1,6 +1,7 @@
 //! Events: the facts that the log keeps for ever.
 
 mod capabilities;
+mod names;
 mod reason;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::{
 };
 
 pub use self::capabilities::PackageCapabilities;
+pub(crate) use self::names::name_in;
 pub use self::reason::{
     InvitationAnswer, LeaveCause, ReleaseReason, ReservePolicy, RevokeReason, WelcomeFault,
 };
@@ -302,7 +304,19 @@ pub enum Event {
         /// The time of the log from now on; earlier than `from` where the log had run ahead.
         to: Timestamp,
     },
+    /// The log names a user by the id of this history from now on. The user's name is in the payload, behind
+    /// [`NAME_SALT_LEN`] random bytes.
+    UserNamed {},
+    /// The log names a device of the user by this event's version from now on. The device's name is in the
+    /// payload, behind [`NAME_SALT_LEN`] random bytes.
+    DeviceNamed {},
+    /// The operator had the user erased: from now on nobody reads the names in this history, and their
+    /// payloads and those of the user's packages may be gone.
+    UserErased {},
 }
+
+/// How many random bytes lead a name in a payload, so that its digest does not give the name away.
+pub const NAME_SALT_LEN: usize = 16;
 
 impl Event {
     /// The package that the event is about; `None` for events about the pool itself.
@@ -342,7 +356,10 @@ impl Event {
             | Self::AwaitStopped { .. }
             | Self::Overrun { .. }
             | Self::Configured(_)
-            | Self::ClockAccepted { .. } => None,
+            | Self::ClockAccepted { .. }
+            | Self::UserNamed {}
+            | Self::DeviceNamed {}
+            | Self::UserErased {} => None,
         }
     }
 
@@ -385,6 +402,9 @@ impl Event {
             Self::Overrun { .. } => "overrun",
             Self::Configured(_) => "configured",
             Self::ClockAccepted { .. } => "clock_accepted",
+            Self::UserNamed {} => "user_named",
+            Self::DeviceNamed {} => "device_named",
+            Self::UserErased {} => "user_erased",
         }
     }
 }

@@ -2,11 +2,16 @@
 
 mod encoding;
 
+mod subject;
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use self::subject::SubjectId;
+pub(crate) use self::subject::is_pseudonym;
 
 /// The longest user name, in bytes.
 const USER_LEN_MAX: usize = 128;
@@ -48,10 +53,12 @@ impl PoolId {
     /// # Errors
     ///
     /// Returns a [`NameError`] unless the user has 1 to 128 and the device 1 to 64 characters of
-    /// `A-Z a-z 0-9 . _ @ : + -`.
+    /// `A-Z a-z 0-9 . _ @ : + -`, or both are the parts of a pseudonym ([`PoolId::pseudonym`]).
     pub fn new(user: &str, device: &str) -> Result<Self, NameError> {
-        check_name("user", user, USER_LEN_MAX)?;
-        check_name("device", device, DEVICE_LEN_MAX)?;
+        if subject::pseudonym(user, device).is_none() {
+            check_name("user", user, USER_LEN_MAX)?;
+            check_name("device", device, DEVICE_LEN_MAX)?;
+        }
         Ok(Self { user: user.into(), device: device.into() })
     }
 
@@ -69,11 +76,12 @@ impl PoolId {
     /// # Errors
     ///
     /// Returns a [`NameError`] if one of them is `.` or `..`, which cannot stand in an address, or begins
-    /// with `-`, which a command line takes for a flag.
+    /// with `-`, which a command line takes for a flag, or with `~`, as pseudonyms do.
     pub fn check_registrable(&self) -> Result<(), NameError> {
         for (what, name) in [("user", self.user()), ("device", self.device())] {
-            if matches!(name, "." | "..") || name.starts_with('-') {
-                return Err(NameError::new(what, name, "not . or .., and no - at its beginning"));
+            if matches!(name, "." | "..") || name.starts_with(['-', '~']) {
+                let rule = "not . or .., and no - or ~ at its beginning";
+                return Err(NameError::new(what, name, rule));
             }
         }
         Ok(())
@@ -133,6 +141,8 @@ pub enum StreamId {
     Mailbox(PoolId),
     /// The history of the server itself: its settings, and clocks that its operator accepted.
     Server,
+    /// The history of a user's names, in a log that hides them: the payloads hold the names.
+    Names(SubjectId),
 }
 
 impl StreamId {
@@ -141,7 +151,7 @@ impl StreamId {
     pub fn pool(&self) -> Option<&PoolId> {
         match self {
             Self::Pool(pool) => Some(pool),
-            Self::Group(_) | Self::Mailbox(_) | Self::Server => None,
+            Self::Group(_) | Self::Mailbox(_) | Self::Server | Self::Names(_) => None,
         }
     }
 }
@@ -153,6 +163,7 @@ impl fmt::Display for StreamId {
             Self::Group(group) => write!(f, "group/{group}"),
             Self::Mailbox(pool) => write!(f, "mailbox/{pool}"),
             Self::Server => f.write_str("server"),
+            Self::Names(id) => write!(f, "names/{id}"),
         }
     }
 }
@@ -166,8 +177,10 @@ impl FromStr for StreamId {
             Some(("pool", pool)) => Ok(Self::Pool(pool.parse()?)),
             Some(("group", group)) => Ok(Self::Group(group.parse()?)),
             Some(("mailbox", pool)) => Ok(Self::Mailbox(pool.parse()?)),
+            Some(("names", id)) => Ok(Self::Names(id.parse()?)),
             _ => {
-                let rule = "pool/USER/DEVICE, group/BASE64, mailbox/USER/DEVICE or server";
+                let rule =
+                    "pool/USER/DEVICE, group/BASE64, mailbox/USER/DEVICE, names/~ID or server";
                 Err(NameError::new("stream", text, rule))
             }
         }

@@ -20,22 +20,23 @@ pub mod log;
 pub use crate::log::{
     BackupError, BackupReport, CopiedFile, DiskSpace, JournalReader, JournalWriter,
     JournalWriterOptions, LogHealth, OpenError, PruneReport, RawRecord, ReadLock, RepairError,
-    RepairReport, RepairedSegment, SledLog, SledLogOptions, TornTail, repair_journal,
-    restore_backup,
+    RepairReport, RepairedSegment, SledLog, SledLogOptions, TornTail, erase_payloads,
+    repair_journal, restore_backup,
 };
 pub use crate::{
     event::{
-        Event, EventEnvelope, InvitationAnswer, LeaveCause, PackageCapabilities, PackageFacts,
-        ReleaseReason, ReservePolicy, RevokeReason, RuleSettings, SignedStatement, WelcomeFault,
+        Event, EventEnvelope, InvitationAnswer, LeaveCause, NAME_SALT_LEN, PackageCapabilities,
+        PackageFacts, ReleaseReason, ReservePolicy, RevokeReason, RuleSettings, SignedStatement,
+        WelcomeFault,
     },
     ids::{
         CommandId, CredentialBytes, GroupId, Hash, KeyPackageRef, NameError, PoolId, ReservationId,
-        Signature, SignatureKey, StreamId,
+        Signature, SignatureKey, StreamId, SubjectId,
     },
     log::{
         AppendError, Appended, Batch, Conflict, EventLog, Fault, Faulty, Key, LogHead, MemoryIndex,
-        MemoryLog, NewEvent, NoMemoryIndex, NoSnapshots, ReadError, Record, Snapshot,
-        SnapshotStore, StreamHead, StreamWrite,
+        MemoryLog, NameHider, NamedLog, NamedUser, Names, NewEvent, NoMemoryIndex, NoSnapshots,
+        ReadError, Record, Snapshot, SnapshotStore, StreamHead, StreamWrite,
     },
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

@@ -17,6 +17,8 @@ mod local;
 
 mod faulty;
 
+mod named;
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
@@ -26,8 +28,8 @@ use crate::{CommandId, Event, EventEnvelope, Hash, StreamId, Timestamp, codec::D
 pub use self::local::{
     BackupError, BackupReport, CopiedFile, DiskSpace, JournalReader, JournalWriter,
     JournalWriterOptions, LogHealth, OpenError, PruneReport, RawRecord, ReadLock, RepairError,
-    RepairReport, RepairedSegment, SledLog, SledLogOptions, TornTail, repair_journal,
-    restore_backup,
+    RepairReport, RepairedSegment, SledLog, SledLogOptions, TornTail, erase_payloads,
+    repair_journal, restore_backup,
 };
 pub use self::{
     faulty::{Fault, Faulty},
@@ -37,6 +39,7 @@ pub use self::{
     },
     memory::MemoryLog,
     memory_index::{MemoryIndex, NoMemoryIndex},
+    named::{NameHider, NamedLog, NamedUser, Names},
     snapshots::{NoSnapshots, Snapshot, SnapshotStore},
     staging::seal,
 };

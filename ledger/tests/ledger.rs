@@ -14,6 +14,7 @@ mod ledger {
     mod index;
     mod journal;
     mod machine;
+    mod named;
     mod opening;
     mod properties;
     mod pruning;

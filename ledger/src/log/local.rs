@@ -9,6 +9,8 @@ mod core;
 
 mod backup;
 
+mod erase;
+
 mod opening;
 
 mod repair;
@@ -50,6 +52,7 @@ pub use self::{
     backup::{BackupError, BackupReport, CopiedFile, restore_backup},
     directory::{OpenError, ReadLock},
     disk::DiskSpace,
+    erase::erase_payloads,
     health::LogHealth,
     journal::{
         JournalReader, JournalWriter, JournalWriterOptions, PruneReport, RawRecord, TornTail,

@@ -1,7 +1,9 @@
 //! Keys that records are found by, and common questions to a log as functions over its six methods.
 
 use super::{AppendError, Appended, Batch, Conflict, EventLog, ReadError, Record};
-use crate::{CommandId, Event, Hash, KeyPackageRef, PoolId, ReservationId, StreamId};
+use crate::{
+    CommandId, Event, Hash, KeyPackageRef, PoolId, ReservationId, StreamId, event::name_in,
+};
 
 /// A key that [`EventLog::find`] finds records by, in all histories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +17,8 @@ pub enum Key<'a> {
     Reservation(ReservationId),
     /// The records that brought a package with this `init_key` into this pool (`Uploaded`).
     InitKey(&'a PoolId, &'a Hash),
+    /// The records that named a user so, in a log that hides names (`UserNamed`).
+    UserName(&'a str),
 }
 
 impl<'a> Key<'a> {
@@ -51,7 +55,8 @@ impl Selection<'_> {
             (Key::InitKey(pool, init_key), Event::Uploaded(facts)) => {
                 envelope.stream.pool() == Some(pool) && facts.init_key == *init_key
             }
-            (Key::Reservation(_) | Key::InitKey(..), _) => false,
+            (Key::UserName(name), Event::UserNamed {}) => name_in(&record.payload) == Some(name),
+            (Key::Reservation(_) | Key::InitKey(..) | Key::UserName(_), _) => false,
         }
     }
 }

@@ -126,7 +126,7 @@ pub fn seal(
     new: NewEvent,
 ) -> Result<Record, EncodeError> {
     let envelope = EventEnvelope {
-        schema: codec::SCHEMA,
+        schema: codec::schema_of(stream, &new.event),
         stream: stream.clone(),
         version: head.version.saturating_add(1),
         at: new.at,

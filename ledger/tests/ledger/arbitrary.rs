@@ -20,7 +20,7 @@ pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 /// The number of kinds of events that the golden log has.
 pub(crate) const N_KINDS: u8 = 12;
 /// The number of kinds that came later, in the same schema.
-pub(crate) const N_LATER: u8 = 20;
+pub(crate) const N_LATER: u8 = 23;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -153,6 +153,9 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             until: timestamp(g),
         },
         30 => Event::AwaitStopped { targets: vec![pool(g)] },
+        31 => Event::UserNamed {},
+        32 => Event::DeviceNamed {},
+        33 => Event::UserErased {},
         _ => Event::DeviceRemoved {},
     }
 }

@@ -78,9 +78,9 @@ fn bytes_behind_a_record_are_refused() {
 #[test]
 fn a_record_of_a_newer_schema_says_so() {
     let mut bytes = codec::encode(&envelope()).unwrap();
-    bytes[..2].copy_from_slice(&(codec::SCHEMA + 1).to_be_bytes());
+    bytes[..2].copy_from_slice(&(codec::SCHEMA_PSEUDONYMS + 1).to_be_bytes());
     let err = codec::decode(&bytes).unwrap_err();
-    assert_snapshot!(err, @"the record has schema 2; this version of keypool reads up to schema 1");
+    assert_snapshot!(err, @"the record has schema 3; this version of keypool reads up to schema 2");
 
     bytes[..2].copy_from_slice(&[0, 0]);
     let err = codec::decode(&bytes).unwrap_err();

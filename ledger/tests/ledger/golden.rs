@@ -1,5 +1,6 @@
 //! The logs of every schema that was ever released are read for ever.
 
+mod hidden;
 mod histories;
 
 use std::{
@@ -10,14 +11,17 @@ use std::{
 use data_encoding::HEXLOWER;
 use insta::assert_snapshot;
 use keypool_ledger::{
-    Batch, EventLog, Hash, NewEvent, Record, SledLog, SledLogOptions, StreamId, StreamWrite, codec,
-    log::append_at_head,
+    Batch, EventLog, Hash, NamedLog, NewEvent, Record, SledLog, SledLogOptions, StreamId,
+    StreamWrite, codec, log::append_at_head,
 };
 use tempfile::TempDir;
 
-use self::histories::{
-    capabilities_history, frontend_history, history, identity_history, invitations_history,
-    later_history, newest_history,
+use self::{
+    hidden::hidden_history,
+    histories::{
+        capabilities_history, frontend_history, history, identity_history, invitations_history,
+        later_history, newest_history,
+    },
 };
 use super::{
     arbitrary::N_KINDS,
@@ -56,6 +60,11 @@ fn invitations_log() -> PathBuf {
 /// The log of packages whose capabilities are recorded.
 fn capabilities_log() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-capabilities")
+}
+
+/// The log that hides names.
+fn hidden_log() -> PathBuf {
+    golden_log(codec::SCHEMA_PSEUDONYMS)
 }
 
 /// How many kinds of events the first two logs have.
@@ -145,6 +154,19 @@ fn packages_with_capabilities_in_schema_1_are_read_for_ever() {
     assert_written_and_opened(&capabilities_log(), capabilities_history(), &records);
 }
 
+#[test]
+fn the_log_of_schema_2_is_read_for_ever() {
+    let records = read_journal(&hidden_log()).unwrap();
+    let lines: Vec<_> = records.iter().map(line).collect();
+    assert_snapshot!(lines.join("\n"));
+    assert_written_and_opened(&hidden_log(), hidden_history(), &records);
+
+    let dir = TempDir::new().unwrap();
+    copy(&hidden_log(), dir.path());
+    let log = NamedLog::open(open(dir.path()), false).unwrap();
+    assert_snapshot!(all(&log).iter().map(line).collect::<Vec<_>>().join("\n"));
+}
+
 /// A history is written with the bytes of its golden log, and a log opens with them.
 fn assert_written_and_opened(
     golden: &Path,
@@ -214,6 +236,7 @@ fn write_the_golden_log_of_later_kinds() {
         (frontend_log(), frontend_history()),
         (invitations_log(), invitations_history()),
         (capabilities_log(), capabilities_history()),
+        (hidden_log(), hidden_history()),
     ] {
         if !golden.exists() {
             let dir = TempDir::new().unwrap();

@@ -170,7 +170,7 @@ fn told_as_newer(alter: fn(&mut Vec<u8>), what: &str) {
 #[test]
 fn a_log_of_a_newer_version_is_told_as_one() {
     let newer_schema = |bytes: &mut Vec<u8>| {
-        let next = codec::SCHEMA + 1;
+        let next = codec::SCHEMA_PSEUDONYMS + 1;
         bytes[..2].copy_from_slice(&next.to_be_bytes());
     };
     let newer_event = |bytes: &mut Vec<u8>| {

@@ -18,7 +18,7 @@ const NAMES: [&str; 3] = ["ann", "anna", "ann/phone"];
 
 /// The batches of some calls. What a batch expects of a stream is counted from where it is.
 #[derive(Clone, Debug)]
-struct Calls(Vec<Vec<Batch>>);
+pub(crate) struct Calls(pub(crate) Vec<Vec<Batch>>);
 
 impl Arbitrary for Calls {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -55,7 +55,7 @@ fn write(g: &mut Gen) -> StreamWrite {
 }
 
 /// Counts what the batches expect from where the log is; later batches of a call may be stale.
-fn rebased(log: &impl EventLog, batches: &[Batch]) -> Vec<Batch> {
+pub(crate) fn rebased(log: &impl EventLog, batches: &[Batch]) -> Vec<Batch> {
     let mut batches = batches.to_vec();
     for write in batches.iter_mut().flat_map(|batch| &mut batch.writes) {
         write.expected += log.stream_head(&write.stream).unwrap().version;

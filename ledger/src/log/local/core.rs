@@ -177,7 +177,7 @@ impl Core {
             if self.is_ending() || !goes_on() {
                 break;
             }
-            report.add(prune_segment(&self.segments, &dir, segment, due)?);
+            report.add(prune_segment(&self.segments, &dir, (segment, due), None)?);
         }
         Ok(report)
     }

@@ -20,7 +20,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-pub(in crate::log) use self::opening::{Unusable, remove_set_aside};
+pub(in crate::log) use self::opening::{FOLDERS, Unusable, remove_set_aside};
 use self::opening::{close, guarded};
 use crate::{
     Hash, ReadError,

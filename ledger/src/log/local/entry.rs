@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Event, Hash, Key, PoolId, Record, StreamId, codec};
+use crate::{Event, Hash, Key, PoolId, Record, StreamId, codec, event::name_in};
 
 /// How many bytes a fingerprint has: the kind of the key, then its keyed hash.
 pub(super) const FINGERPRINT_LEN: usize = 1 + HASH_LEN;
@@ -99,6 +99,10 @@ impl IndexKey<'_> {
                 update_pool(hasher, pool);
                 b'i'
             }
+            Self::Key(Key::UserName(name)) => {
+                hasher.update(name.as_bytes());
+                b'u'
+            }
         }
     }
 }
@@ -113,6 +117,9 @@ fn update_stream(hasher: &mut blake3::Hasher, stream: &StreamId) {
         StreamId::Mailbox(device) => update_pool(hasher.update(b"m"), device),
         StreamId::Server => {
             hasher.update(b"s");
+        }
+        StreamId::Names(id) => {
+            hasher.update(b"n").update(id.as_bytes());
         }
     }
 }
@@ -195,6 +202,7 @@ pub(super) fn keys_of(
         Event::Uploaded(facts) => {
             envelope.stream.pool().map(|pool| Key::InitKey(pool, &facts.init_key))
         }
+        Event::UserNamed {} => name_in(&record.payload).map(Key::UserName),
         _ => None,
     };
     let keys = [Some(command), package, other].map(|key| key.map(IndexKey::Key));

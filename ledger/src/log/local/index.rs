@@ -28,7 +28,7 @@ use super::{
     entry::{Fingerprint, Fingerprints, IndexEntry, IndexKey, RecordLocation, keys_of},
     journal::{Contents, JournalReader},
 };
-use crate::{Key, OpenError, ReadError, Record, StreamHead, StreamId, codec};
+use crate::{Event, Key, OpenError, ReadError, Record, StreamHead, StreamId, codec};
 
 /// How many runs of one level are merged into one of the next.
 const FANOUT: usize = 8;
@@ -246,7 +246,10 @@ impl Index {
         let envelope = codec::decode(raw.envelope_bytes)
             .map_err(|err| IndexError::Journal(raw.unreadable(&err)))?;
         let envelope_bytes = raw.envelope_bytes.to_vec();
-        let record = Record { seq: raw.seq, envelope, envelope_bytes, payload: Vec::new() };
+        // A user is found by the name, which is the payload.
+        let is_name = matches!(envelope.event, Event::UserNamed {});
+        let payload = if is_name { raw.payload.to_vec() } else { Vec::new() };
+        let record = Record { seq: raw.seq, envelope, envelope_bytes, payload };
         let offset = u32::try_from(raw.offset).unwrap_or(u32::MAX);
         let location = RecordLocation::new(raw.seq, offset, &codec::chain_hash(raw.envelope_bytes));
         let full = {

@@ -33,13 +33,15 @@ use self::{
     acknowledged::AcknowledgedFile,
     files::{create_segment, name_segment, remove_unfinished, reopen},
     frame::{Frame, JournalKey, SEGMENT_HEADER_LEN, SegmentHeader, record_offsets},
-    scan::{Scan, list_segments, segment_path},
+    scan::{Scan, list_segments},
     spare::Spare,
 };
 pub(super) use self::{
     copy::{JournalMark, copy_file},
+    files::write_zeros,
     prune::prune_segment,
     replacement::{Replacements, SegmentFault, Unmendable},
+    scan::segment_path,
 };
 pub use self::{
     prune::PruneReport,

@@ -357,7 +357,7 @@ pub(super) fn history() -> Vec<NewEvent> {
     (0..).zip(events).map(|(n, (event, payload_len))| recorded(n, event, payload_len)).collect()
 }
 
-fn recorded(n: u64, event: Event, payload_len: usize) -> NewEvent {
+pub(super) fn recorded(n: u64, event: Event, payload_len: usize) -> NewEvent {
     NewEvent {
         at: Timestamp::from_millis(1_770_000_000_000 + 250 * n),
         command: CommandId(Uuid::from_u128(u128::from(n / 2))),

@@ -25,6 +25,8 @@ use crate::log::{
 const FOLDER: &str = "sled";
 /// The folder that a database which is of no use is moved to.
 const ASIDE: &str = "sled.damaged";
+/// The folders of databases in the directory of a log.
+pub(in crate::log) const FOLDERS: [&str; 2] = [FOLDER, ASIDE];
 /// The number of this layout; a database that holds another one is built anew.
 const LAYOUT: u8 = 4;
 /// The key of that number.

@@ -63,7 +63,7 @@ pub(super) fn make_file(path: &Path, len: u64) -> io::Result<File> {
 }
 
 /// Writes zeros: a hole would have to be filled at the worst time, when there may be no room.
-pub(super) fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {
+pub(in crate::log::local) fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {
     let mut out = io::BufWriter::with_capacity(1 << 20, AtOffset(file, offset));
     io::copy(&mut io::Read::take(io::repeat(0), len), &mut out)?;
     out.flush()

@@ -82,7 +82,8 @@ impl Journal {
     }
 }
 
-/// Writes a segment again without the payloads of some records; nothing happens if none of them has one.
+/// Writes a segment again without the payloads of some records; nothing happens if none of them has one. The file
+/// before stays under the name `before`, if there is one.
 ///
 /// # Errors
 ///
@@ -90,20 +91,24 @@ impl Journal {
 pub(in crate::log::local) fn prune_segment(
     segments: &Segments,
     dir: &Path,
-    (first_seq, last_seq): ClosedSegment,
-    due: &BTreeSet<u64>,
+    ((first_seq, last_seq), due): (ClosedSegment, &BTreeSet<u64>),
+    before: Option<&Path>,
 ) -> Result<PruneReport, OpenError> {
     if due.range(first_seq..=last_seq).next().is_none() {
         return Ok(PruneReport::default());
     }
     let path = segment_path(dir, first_seq);
-    let before = fs::metadata(&path).map_err(OpenError::io(&path))?.len();
+    let len_before = fs::metadata(&path).map_err(OpenError::io(&path))?.len();
     let pruned = PrunedSegment::read(dir, (first_seq, last_seq), due)?;
     if pruned.left_out == 0 {
         return Ok(PruneReport::default());
     }
     let new = path.with_extension("pruned.new");
     let written = pruned.write(&new).and_then(|len| {
+        if let Some(before) = before {
+            fs::hard_link(&path, before)?;
+            File::open(dir)?.sync_all()?;
+        }
         segments.replace(first_seq, &new)?;
         Ok(len)
     });
@@ -112,7 +117,7 @@ pub(in crate::log::local) fn prune_segment(
         OpenError::io(&new)(error)
     })?;
     sync_directory(dir).map_err(OpenError::io(dir))?;
-    let file_bytes = before.saturating_sub(len);
+    let file_bytes = len_before.saturating_sub(len);
     Ok(PruneReport { segments: 1, payload_bytes: pruned.left_out, file_bytes })
 }
 

@@ -29,7 +29,7 @@ pub struct TornTail {
 }
 
 /// The name of the segment that begins with a sequence number.
-pub(super) fn segment_path(dir: &Path, first_seq: u64) -> PathBuf {
+pub(in crate::log::local) fn segment_path(dir: &Path, first_seq: u64) -> PathBuf {
     dir.join(format!("{first_seq:020}{SUFFIX}"))
 }
 
