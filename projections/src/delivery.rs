@@ -242,7 +242,7 @@ where
                 };
                 Touched { noted, ..Touched::mailbox(device) }
             }
-            StreamId::Server => Touched::default(),
+            StreamId::Server | StreamId::Names(_) => Touched::default(),
         }
     }
 

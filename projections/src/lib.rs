@@ -32,6 +32,8 @@ mod delivery;
 
 pub mod retention;
 
+pub mod erasure;
+
 mod timeline;
 
 pub mod explanation;

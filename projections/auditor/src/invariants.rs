@@ -196,7 +196,7 @@ impl Auditor {
                 self.findings.extend(self.devices.see(seen, pool));
             }
             StreamId::Server => self.see_settings(&envelope.event),
-            StreamId::Group(_) | StreamId::Mailbox(_) => {}
+            StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Names(_) => {}
         }
         if let (Some(of), true) =
             (envelope.event.keypackage_ref(), envelope.stream.pool().is_none())

@@ -86,7 +86,7 @@ impl Fold {
                     Ok(()) => {}
                 }
             }
-            StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Server => {}
+            StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Server | StreamId::Names(_) => {}
         }
         self.deliveries.evolve(seq, envelope, 0);
         Ok(())

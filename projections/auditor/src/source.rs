@@ -10,12 +10,13 @@ mod refusals;
 mod server;
 
 use std::{
+    cell::RefCell,
     fs, io,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
-use keypool_ledger::{EventEnvelope, JournalReader, RawRecord, ReadLock, TornTail, codec};
+use keypool_ledger::{EventEnvelope, JournalReader, Names, RawRecord, ReadLock, TornTail, codec};
 
 pub use self::{error::SourceError, refusals::DayOfRefusals};
 use crate::export::{ExportReader, Manifest};
@@ -26,8 +27,17 @@ pub struct Source {
     path: PathBuf,
     kind: SourceKind,
     server: Option<server::ServerSource>,
+    names: RefCell<KnownNames>,
     /// Nobody opens the directory as a log while it is being read.
     _lock: Option<ReadLock>,
+}
+
+/// The names in a log that hides them.
+#[derive(Debug, Default)]
+struct KnownNames {
+    names: Names,
+    /// Whether the whole log was read for them: they may stand behind the records that need them.
+    is_whole: bool,
 }
 
 /// The kind of a source.
@@ -101,7 +111,7 @@ impl Source {
     }
 
     fn of(path: &Path, kind: SourceKind, lock: Option<ReadLock>) -> Self {
-        Self { path: path.to_owned(), kind, server: None, _lock: lock }
+        Self { path: path.to_owned(), kind, server: None, names: RefCell::default(), _lock: lock }
     }
 
     /// The kind of source.
@@ -164,7 +174,8 @@ impl Source {
         Ok(SourceEnd { manifest: None, torn, doubt })
     }
 
-    /// As [`Source::visit`], with every envelope decoded.
+    /// As [`Source::visit`], with every envelope decoded, and with the names of users and devices as far as the
+    /// log still has them.
     ///
     /// # Errors
     ///
@@ -176,7 +187,7 @@ impl Source {
         self.read_after(0, visit)
     }
 
-    /// As [`Source::visit_after`], with every envelope decoded.
+    /// As [`Source::read`], with the records after a position only.
     ///
     /// # Errors
     ///
@@ -187,16 +198,56 @@ impl Source {
         visit: &mut dyn FnMut(RawRecord<'_>, EventEnvelope) -> ControlFlow<()>,
     ) -> Result<SourceEnd, SourceError> {
         let mut failure = None;
-        let end = self.visit_after(after, &mut |raw| match codec::decode(raw.envelope_bytes) {
+        let end = self.visit_after(after, &mut |raw| match self.decoded(&raw) {
             Ok(envelope) => visit(raw, envelope),
-            Err(err) => {
-                let what = format!("record {}: {err}", raw.seq);
-                let (file, offset) = (raw.file.to_owned(), raw.offset);
-                failure = Some(SourceError::Damaged { file, offset, what });
+            Err(error) => {
+                failure = Some(error);
                 ControlFlow::Break(())
             }
         })?;
         failure.map_or(Ok(end), Err)
+    }
+
+    fn decoded(&self, raw: &RawRecord<'_>) -> Result<EventEnvelope, SourceError> {
+        let mut envelope = codec::decode(raw.envelope_bytes).map_err(|err| {
+            let what = format!("record {}: {err}", raw.seq);
+            SourceError::Damaged { file: raw.file.to_owned(), offset: raw.offset, what }
+        })?;
+        self.reveal(raw, &mut envelope)?;
+        Ok(envelope)
+    }
+
+    /// Puts the names of users and devices in the places of their pseudonyms in a record, as far as the log has
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::visit`], of which the whole log is read once for the names.
+    pub fn reveal(
+        &self,
+        raw: &RawRecord<'_>,
+        envelope: &mut EventEnvelope,
+    ) -> Result<(), SourceError> {
+        if envelope.schema != codec::SCHEMA_PSEUDONYMS {
+            return Ok(());
+        }
+        let mut known = self.names.borrow_mut();
+        known.names.see(envelope, raw.payload);
+        if known.names.reveal(envelope, raw.payload) || known.is_whole {
+            return Ok(());
+        }
+        let KnownNames { names, is_whole } = &mut *known;
+        *is_whole = true;
+        let mut see = |raw: RawRecord<'_>| {
+            // A record that cannot be read is told where it is asked for.
+            if let Ok(envelope) = codec::decode(raw.envelope_bytes) {
+                names.see(&envelope, raw.payload);
+            }
+            ControlFlow::Continue(())
+        };
+        self.visit(&mut see)?;
+        known.names.reveal(envelope, raw.payload);
+        Ok(())
     }
 }
 

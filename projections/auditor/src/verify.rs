@@ -3,17 +3,17 @@
 //! Records are read one after the other; the state is the head of each history, the mailboxes, and the
 //! packages and messages whose bytes are missing.
 
-use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock, time::Duration};
+mod missing;
+
+use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, sync::LazyLock};
 
 use keypool_ledger::{
-    Event, EventEnvelope, Hash, KeyPackageRef, RawRecord, StreamHead, StreamId, Timestamp, codec,
-};
-use keypool_projections::retention::{
-    PackageEnd, PackageLifetime, WaitingPositions, allows_delivered, is_delivered,
+    Event, EventEnvelope, Hash, RawRecord, StreamHead, StreamId, Timestamp, codec,
 };
 use keypool_transparency::{Tree, TreeHash};
 use serde::Serialize;
 
+use self::missing::MissingPayloads;
 use crate::{
     names::StreamName,
     source::{Source, SourceEnd, SourceError},
@@ -83,30 +83,13 @@ pub struct VerificationReport {
     pub findings: Vec<Finding>,
 }
 
-/// A package whose bytes are not there.
-#[derive(Debug)]
-struct MissingPackage {
-    lifetime: PackageLifetime,
-    /// When it was withdrawn, after which its bytes may go some time.
-    end: Option<PackageEnd>,
-    /// The finding if the bytes may not be gone.
-    finding: Finding,
-}
-
 /// Reads a log's records in order and collects the faults.
 #[derive(Debug, Default)]
 pub struct Verifier {
     heads: HashMap<StreamId, StreamHead>,
     next_seq: Option<u64>,
     records: u64,
-    pruned: u64,
-    /// The packages whose bytes are not there, until an event ends them for good.
-    missing: HashMap<KeyPackageRef, MissingPackage>,
-    /// The Commits, Welcomes and messages whose bytes are not there, and when they were posted.
-    missing_posts: Vec<(u64, Timestamp, FileLocation)>,
-    waiting: WaitingPositions,
-    /// The time of the log.
-    now: Timestamp,
+    missing: MissingPayloads,
     tree: Tree,
     seen: Vec<Seen>,
     findings: Vec<Finding>,
@@ -127,13 +110,6 @@ pub fn verify(source: &Source, seen: &[Seen], passed: &mut dyn FnMut(u64)) -> Ve
     verifier.finish(outcome)
 }
 
-impl MissingPackage {
-    /// Whether the bytes may be gone at a moment.
-    fn may_be_gone(&self, now: Timestamp) -> bool {
-        self.end.is_some_and(|end| end.allows(now, Duration::ZERO))
-    }
-}
-
 impl Verifier {
     /// Begins, with the ends of the log that are remembered.
     #[must_use]
@@ -145,7 +121,7 @@ impl Verifier {
         verifier
     }
 
-    /// Takes the next record, and returns its envelope if it has one.
+    /// Takes the next record, and returns its envelope, as it stands in the log, if it has one.
     pub fn take(&mut self, raw: &RawRecord<'_>) -> Option<EventEnvelope> {
         let expected = self.next_seq.unwrap_or(1);
         if raw.seq != expected {
@@ -170,80 +146,15 @@ impl Verifier {
     }
 
     fn check_payload(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope) {
-        if raw.payload.is_empty() && envelope.payload != *NOTHING {
-            self.note_missing(raw, envelope);
-        } else if !raw.payload.is_empty() && Hash::of(raw.payload) != envelope.payload {
+        let is_missing = raw.payload.is_empty() && envelope.payload != *NOTHING;
+        if !raw.payload.is_empty() && Hash::of(raw.payload) != envelope.payload {
             let what = format!(
                 "the {} bytes of the payload are not those whose digest the envelope carries.",
                 raw.payload.len()
             );
             self.find(FindingSeverity::Damage, "payload", raw, &what);
         }
-        self.now = self.now.max(envelope.at);
-        self.waiting.see(raw.seq, envelope);
-        let of = if self.missing.is_empty() { None } else { envelope.event.keypackage_ref() };
-        let Some((of, missing)) = of.and_then(|of| Some((of, self.missing.get_mut(of)?))) else {
-            return;
-        };
-        let end = PackageEnd::by(&envelope.event, envelope.at, missing.lifetime);
-        missing.end = end.or(missing.end);
-        if missing.may_be_gone(envelope.at) {
-            self.missing.remove(of);
-            self.pruned = self.pruned.saturating_add(1);
-        }
-    }
-
-    /// Remembers that a payload is gone, which the retention of packages and messages allows.
-    fn note_missing(&mut self, raw: &RawRecord<'_>, envelope: &EventEnvelope) {
-        if is_delivered(&envelope.event) {
-            let place = FileLocation { file: raw.file.to_owned(), offset: raw.offset };
-            return self.missing_posts.push((raw.seq, envelope.at, place));
-        }
-        let Event::Uploaded(facts) = &envelope.event else {
-            let what = "its payload is gone; only those of packages and messages may go.";
-            return self.find(FindingSeverity::Damage, "payload", raw, what);
-        };
-        let of = &facts.keypackage_ref;
-        let what = format!(
-            "the bytes of package {} are gone, and it is neither spent nor has it expired.",
-            of.short()
-        );
-        let finding = found(FindingSeverity::Damage, "payload", raw, &what);
-        let missing = MissingPackage { lifetime: facts.into(), end: None, finding };
-        if let Some(before) = self.missing.insert(of.clone(), missing) {
-            self.findings.push(before.finding);
-        }
-    }
-
-    /// Counts the payloads that may be gone at the end of the log, and finds the others.
-    fn judge_missing(&mut self) {
-        for missing in std::mem::take(&mut self.missing).into_values() {
-            if missing.may_be_gone(self.now) {
-                self.pruned = self.pruned.saturating_add(1);
-            } else {
-                self.findings.push(missing.finding);
-            }
-        }
-        let waiting = self.waiting.all();
-        for (seq, posted, place) in std::mem::take(&mut self.missing_posts) {
-            let fault = if waiting.contains(&seq) {
-                "and it waits in a mailbox."
-            } else if allows_delivered(posted, self.now, Duration::ZERO) {
-                self.pruned = self.pruned.saturating_add(1);
-                continue;
-            } else {
-                "and it was posted less than a day before the log ends."
-            };
-            let what = format!("record {seq}: its payload is gone, {fault}");
-            let (gravity, rule) = (FindingSeverity::Damage, "payload");
-            self.findings.push(Finding {
-                gravity,
-                rule,
-                events: vec![seq],
-                what,
-                place: Some(place),
-            });
-        }
+        self.missing.see(raw, envelope, is_missing);
     }
 
     /// Checks that the record follows the one before it in its history.
@@ -326,7 +237,7 @@ impl Verifier {
     #[must_use]
     pub fn finish(mut self, outcome: Result<SourceEnd, SourceError>) -> VerificationReport {
         if outcome.is_ok() {
-            self.judge_missing();
+            self.findings.extend(self.missing.judge());
             self.findings.sort_by_key(|finding| finding.events.last().copied());
         }
         match outcome {
@@ -345,7 +256,7 @@ impl Verifier {
         VerificationReport {
             records: self.records,
             histories: self.heads.len() as u64,
-            pruned: self.pruned,
+            pruned: self.missing.allowed,
             root: self.tree.root(),
             findings: self.findings,
         }

@@ -54,6 +54,9 @@ mod checking;
 #[path = "auditor/naming.rs"]
 mod naming;
 
+#[path = "auditor/hiding.rs"]
+mod hiding;
+
 #[path = "auditor/restoring.rs"]
 mod restoring;
 

@@ -21,6 +21,9 @@
 //! ```
 //!
 //! `as-of` is the record up to which the pool's history was read for `standing`.
+//!
+//! Of a ledger that hides names, the first line is `keypool/receipt@v2`, and two lines follow `holder`:
+//! `pool-id` and `holder-id`, the pseudonyms by which the record names pool and holder.
 
 use std::{fmt, str::FromStr};
 
@@ -35,6 +38,8 @@ use super::{
 };
 /// The first line of a receipt.
 const RECEIPT: &str = "keypool/receipt@v1";
+/// The first line of a receipt of a record with pseudonyms.
+const HIDDEN_RECEIPT: &str = "keypool/receipt@v2";
 
 /// The status of a reservation, as a receipt says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +117,8 @@ pub struct HandOut {
     pub reserved_at: Timestamp,
     /// When it was to end, as its holder was told first.
     pub deadline: Timestamp,
+    /// The pseudonyms of pool and holder in the record; `None` if the record has their names.
+    pub hidden: Option<(PoolId, PoolId)>,
 }
 
 impl HandOut {
@@ -135,7 +142,27 @@ impl HandOut {
             group: group.clone(),
             reserved_at: envelope.at,
             deadline: *deadline,
+            hidden: None,
         })
+    }
+
+    /// Says by which pseudonyms the record names pool and holder, if it does: `stored` is the record's envelope as
+    /// its bytes have it.
+    #[must_use]
+    pub fn hidden_by(self, stored: &EventEnvelope) -> Self {
+        let stored = Self::of(self.record, stored, self.last_resort);
+        let hidden = stored.map(|stored| (stored.pool, stored.holder));
+        let hidden = hidden.filter(|(pool, _)| pool.is_pseudonym());
+        Self { hidden, ..self }
+    }
+
+    /// The hand-out as the record's bytes have it.
+    fn stored(&self) -> Self {
+        let stored = self.clone();
+        match self.hidden.clone() {
+            Some((pool, holder)) => Self { pool, holder, hidden: None, ..stored },
+            None => stored,
+        }
     }
 }
 
@@ -145,10 +172,15 @@ impl fmt::Display for Receipt {
         let HandOut { generation, holder, group, reserved_at, deadline, .. } = &self.hand_out;
         let last_resort = if self.hand_out.last_resort { "yes" } else { "no" };
         let (reserved_at, deadline) = (reserved_at.as_millis(), deadline.as_millis());
-        writeln!(f, "{RECEIPT}\nledger {}\nrecord {record}", self.ledger)?;
+        let kind = if self.hand_out.hidden.is_some() { HIDDEN_RECEIPT } else { RECEIPT };
+        writeln!(f, "{kind}\nledger {}\nrecord {record}", self.ledger)?;
         writeln!(f, "package {keypackage_ref}\nlast-resort {last_resort}\npool {pool}")?;
         writeln!(f, "reservation {reservation}\ngeneration {generation}")?;
-        writeln!(f, "holder {holder}\ngroup {group}")?;
+        writeln!(f, "holder {holder}")?;
+        if let Some((pool, holder)) = &self.hand_out.hidden {
+            writeln!(f, "pool-id {pool}\nholder-id {holder}")?;
+        }
+        writeln!(f, "group {group}")?;
         writeln!(f, "reserved-at-ms {reserved_at}\ndeadline-ms {deadline}")?;
         writeln!(f, "standing {}\nas-of {}", self.standing.word(), self.as_of)
     }
@@ -160,9 +192,11 @@ impl FromStr for Receipt {
     /// Reads a receipt's text. One that is not written exactly as receipts are is none.
     fn from_str(text: &str) -> Result<Self, ReceiptError> {
         let mut lines = text.lines();
-        if lines.next() != Some(RECEIPT) {
-            return Err(ReceiptError::Malformed);
-        }
+        let is_hidden = match lines.next() {
+            Some(RECEIPT) => false,
+            Some(HIDDEN_RECEIPT) => true,
+            _ => return Err(ReceiptError::Malformed),
+        };
         let mut fields = ReceiptLines(lines);
         let receipt = Self {
             ledger: fields.next("ledger ")?,
@@ -174,6 +208,11 @@ impl FromStr for Receipt {
                 reservation: fields.next("reservation ")?,
                 generation: fields.next("generation ")?,
                 holder: fields.next("holder ")?,
+                hidden: if is_hidden {
+                    Some((fields.next("pool-id ")?, fields.next("holder-id ")?))
+                } else {
+                    None
+                },
                 group: fields.next("group ")?,
                 reserved_at: fields.next("reserved-at-ms ").map(Timestamp::from_millis)?,
                 deadline: fields.next("deadline-ms ").map(Timestamp::from_millis)?,
@@ -258,7 +297,7 @@ impl ReceiptFile {
         let envelope = codec::decode(&self.inclusion.envelope).map_err(|_| ReceiptError::Other)?;
         let shown = HandOut::of(record, &envelope, receipt.hand_out.last_resort);
         let of_one_ledger = receipt.ledger == self.inclusion.paper.checkpoint.origin();
-        if !of_one_ledger || shown.as_ref() != Some(&receipt.hand_out) {
+        if !of_one_ledger || shown.as_ref() != Some(&receipt.hand_out.stored()) {
             return Err(ReceiptError::Other);
         }
         Ok(receipt)
@@ -326,7 +365,8 @@ pub fn contradiction(one: &Receipt, other: &Receipt) -> Option<Contradiction> {
         let (early, late) = if one.as_of <= other.as_of { (one, other) } else { (other, one) };
         let follows = early.standing.may_become(late.standing)
             && (early.as_of < late.as_of || early.standing == late.standing);
-        return (before != after || !follows).then_some(Contradiction::TwoStories);
+        let differs = before.stored() != after.stored();
+        return (differs || !follows).then_some(Contradiction::TwoStories);
     }
     if before.last_resort != after.last_resort {
         return Some(Contradiction::TwoStories);

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::{fixtures::fixtures, tool::tool_in};
 
 /// Makes a data directory or a backup of a journal among the fixtures.
-fn directory(dir: &Path, name: &str, journal: &str) {
+pub(crate) fn directory(dir: &Path, name: &str, journal: &str) {
     let to = dir.join(name).join("journal");
     fs::create_dir_all(&to).unwrap();
     for entry in fs::read_dir(fixtures().join(journal)).unwrap() {

@@ -114,6 +114,7 @@ fn command_lines() -> Vec<Vec<String>> {
         "export clean.export copy.export",
         "prune clean.export pruned-now.export --keep-days 0",
         "import clean.export restored",
+        "hide-names backup hidden",
         "restore backup made-again",
         "repair damaged --from backup",
         "plot clean.export --pool bob --out bob.svg",
@@ -143,6 +144,7 @@ fn command_lines() -> Vec<Vec<String>> {
         "schema-1-newest",
         "schema-1-identity",
         "schema-1-capabilities",
+        "schema-2",
     ];
     let logs = logs.map(|log| format!("logs/{log}/journal"));
     for source in sources().into_iter().chain(logs) {

@@ -45,9 +45,14 @@ pub(crate) fn audit(
     let mut verifier = Verifier::expecting(&seen);
     let mut auditor = Auditor::new(InvariantParams::STANDARD).overriding(promises.overrides());
     let mut fold = Fold::keeping(Keep::All);
+    let mut unread = None;
     let outcome = source.visit(&mut |raw| {
         progress.pass((8 + raw.envelope_bytes.len() + raw.payload.len()) as u64);
-        if let Some(envelope) = verifier.take(&raw) {
+        if let Some(mut envelope) = verifier.take(&raw) {
+            if let Err(error) = source.reveal(&raw, &mut envelope) {
+                unread = Some(error);
+                return ControlFlow::Break(());
+            }
             auditor.see(raw.seq, &envelope);
             // The fold remembers what it refuses.
             let _ = fold.take(raw.seq, &envelope);
@@ -55,6 +60,7 @@ pub(crate) fn audit(
         ControlFlow::Continue(())
     });
     drop(progress);
+    let outcome = unread.map_or(outcome, Err);
     let mut verdict = verifier.finish(answered(outcome)?);
     let disagreements = disagreements(&fold, &auditor);
     verdict.findings.extend(auditor.finish());

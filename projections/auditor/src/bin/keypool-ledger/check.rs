@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How a receipt begins.
-const RECEIPT: &str = "keypool/receipt@v1\n";
+const RECEIPT: &str = "keypool/receipt@v";
 
 /// Checks a checkpoint, a proof, a receipt or evidence.
 pub(crate) fn check(file: &Path, by: &SignedArgs, out: &mut Out) -> Result<u8, ToolError> {

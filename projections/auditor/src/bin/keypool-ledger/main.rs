@@ -19,6 +19,7 @@ mod export;
 
 mod findings;
 
+mod hide_names;
 mod import;
 
 mod info;
@@ -180,6 +181,8 @@ enum AuditorCommand {
     },
     /// Make a new data directory from an export
     Import { export: PathBuf, directory: PathBuf },
+    /// Copy the data directory of a stopped server to a new one whose log hides the names of users and devices
+    HideNames { source: PathBuf, directory: PathBuf },
     /// Make a new data directory from a backup
     Restore { backup: PathBuf, directory: PathBuf },
     /// Put damaged segments of a data directory back from a backup of it
@@ -351,6 +354,9 @@ fn run(command: AuditorCommand, out: &mut Out) -> Result<u8, ToolError> {
         AuditorCommand::Export { source, out: file } => export::export(&source, &file, out),
         AuditorCommand::Prune { source, out: file, keep_days } => {
             prune::prune(&source, &file, keep_days, out)
+        }
+        AuditorCommand::HideNames { source, directory } => {
+            hide_names::hide_names(&source, &directory, out)
         }
         AuditorCommand::Import { export, directory } => import::import(&export, &directory, out),
         AuditorCommand::Restore { backup, directory } => restore::restore(&backup, &directory, out),

@@ -96,7 +96,7 @@ impl Glance {
                 let epoch = state.map(GroupState::epoch).unwrap_or_default();
                 Self { group: Some((epoch, members)), ..Self::default() }
             }
-            StreamId::Mailbox(_) | StreamId::Server => Self::default(),
+            StreamId::Mailbox(_) | StreamId::Server | StreamId::Names(_) => Self::default(),
         }
     }
 
@@ -174,7 +174,7 @@ pub(crate) fn rebuild(path: &Path, out: &mut Out) -> Result<u8, ToolError> {
             (Err(error), _) => Some(format!("the fold refuses it: {error}")),
             (Ok(()), StreamId::Pool(pool)) => pools_differ(&fold, &auditor, pool),
             (Ok(()), StreamId::Group(group)) => groups_differ(&fold, &auditor, group),
-            (Ok(()), StreamId::Mailbox(_) | StreamId::Server) => None,
+            (Ok(()), StreamId::Mailbox(_) | StreamId::Server | StreamId::Names(_)) => None,
         };
         difference = found.map(|what| (raw.seq, envelope.stream, what));
         if difference.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -11,9 +11,20 @@ use crate::{
 };
 
 /// The key of the ledger in a data directory.
-const KEY: &str = "checkpoint.key";
+pub(crate) const KEY: &str = "checkpoint.key";
 /// The files of a server's data directory that are restored beside the journal.
 const FILES: [&str; 3] = [KEY, "checkpoint", "webhook"];
+
+/// The folders of the ledgers that have ended in a data directory, the oldest first.
+pub(crate) fn ended_ledgers(directory: &Path) -> impl Iterator<Item = String> {
+    let ended = (1_u32..).map(ended_ledger);
+    ended.take_while(move |folder| directory.join(folder).is_dir())
+}
+
+/// The folder of the ledger that ended as the first, the second and so on.
+pub(crate) fn ended_ledger(number: u32) -> String {
+    format!("ledger-before-{number}")
+}
 
 /// Makes a data directory from a backup.
 pub(crate) fn restore(backup: &Path, directory: &Path, out: &mut Out) -> Result<u8, ToolError> {
@@ -25,8 +36,7 @@ pub(crate) fn restore(backup: &Path, directory: &Path, out: &mut Out) -> Result<
     }
     let mut files = FILES.map(str::to_owned).to_vec();
     // The ledgers that have ended in this log prove their ends.
-    let ended = (1_u32..).map(|number| format!("ledger-before-{number}"));
-    for folder in ended.take_while(|folder| backup.join(folder).is_dir()) {
+    for folder in ended_ledgers(backup) {
         files.extend([KEY, "checkpoint"].map(|file| format!("{folder}/{file}")));
     }
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
