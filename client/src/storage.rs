@@ -41,6 +41,7 @@ use openmls_rust_crypto::RustCrypto;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(crate) use self::chain::{kept_form, read as read_kept};
 #[cfg(all(feature = "sled-store", feature = "sqlite-store"))]
 pub use self::moving::DatabaseKind;
 pub(crate) use self::sealing::randomize;
@@ -277,8 +278,8 @@ impl LocalStore {
     pub fn earlier_mirrors(&self) -> Result<Vec<Vec<EventEnvelope>>, StorageError> {
         let mut told: BTreeMap<u32, Vec<EventEnvelope>> = BTreeMap::new();
         for (key, bytes) in self.vault.events(keys::PAST)? {
-            let envelope = keypool_ledger::codec::decode(&bytes);
-            let envelope = envelope.map_err(|err| StorageError::Unreadable(err.into()))?;
+            let read = chain::read(&bytes);
+            let (envelope, _) = read.map_err(|err| StorageError::Unreadable(err.into()))?;
             let number = keys::past_number(&key).unwrap_or_default();
             told.entry(number).or_default().push(envelope);
         }
@@ -288,8 +289,8 @@ impl LocalStore {
     fn events(&self, kind: u8) -> Result<Vec<EventEnvelope>, StorageError> {
         let mut envelopes = Vec::new();
         for (_, bytes) in self.vault.events(kind)? {
-            let envelope = keypool_ledger::codec::decode(&bytes);
-            envelopes.push(envelope.map_err(|err| StorageError::Unreadable(err.into()))?);
+            let read = chain::read(&bytes);
+            envelopes.push(read.map_err(|err| StorageError::Unreadable(err.into()))?.0);
         }
         Ok(envelopes)
     }

@@ -4,7 +4,11 @@ use keypool_ledger::{
     CommandId, Event, EventEnvelope, Hash, StreamHead, StreamId, Timestamp, codec,
 };
 
-use crate::StorageError;
+use crate::{StorageError, error::BoxError};
+
+/// Leads a record of the server that is kept with the names for its pseudonyms: a number that no schema has,
+/// then the length of the record's bytes 4 · these bytes · the event with names as `MessagePack`.
+const NAMED: [u8; 2] = [0xff, 0x02];
 
 /// The record of an event that follows a head: its bytes, and the head after it.
 ///
@@ -34,13 +38,51 @@ pub(super) fn extend(
     Ok((bytes, head))
 }
 
-/// Reads a record that should follow a head: the envelope and the head after it, or the fault.
+/// The form in which a record that the server has told is kept: its bytes, and where these have pseudonyms also
+/// the event with names, as the server reads it.
+pub(crate) fn kept_form(bytes: Vec<u8>, named: &Event) -> Result<Vec<u8>, StorageError> {
+    match codec::decode(&bytes) {
+        Ok(envelope) if envelope.schema == codec::SCHEMA_PSEUDONYMS => {
+            let unfit = |source: BoxError| StorageError::Value { what: "event".to_owned(), source };
+            let len = u32::try_from(bytes.len()).map_err(|err| unfit(err.into()))?;
+            let named = rmp_serde::to_vec_named(named).map_err(|err| unfit(err.into()))?;
+            Ok([&NAMED, len.to_be_bytes().as_slice(), &bytes, &named].concat())
+        }
+        _ => Ok(bytes),
+    }
+}
+
+/// Reads a kept record: the envelope with names, as far as they were told, and the record's bytes.
+pub(crate) fn read(kept: &[u8]) -> Result<(EventEnvelope, &[u8]), String> {
+    let Some((len, rest)) =
+        kept.strip_prefix(&NAMED).and_then(|kept| kept.split_first_chunk::<4>())
+    else {
+        let envelope = codec::decode(kept).map_err(|err| err.to_string())?;
+        return Ok((envelope, kept));
+    };
+    let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
+    let (bytes, named) = rest.split_at_checked(len).ok_or("the kept record is cut off")?;
+    let envelope = codec::decode(bytes).map_err(|err| err.to_string())?;
+    let named: Event = rmp_serde::from_slice(named).map_err(|err| err.to_string())?;
+    let unlike = "the event that the server tells is not the one in the record's bytes";
+    let event = envelope.event.with_names_of(named).ok_or(unlike)?;
+    Ok((EventEnvelope { event, ..envelope }, bytes))
+}
+
+/// Reads a kept record that should follow a head: the envelope and the head after it, or the fault.
+///
+/// The history of a record with pseudonyms has one itself: that it stands for this device is the server's word.
 pub(super) fn follow(
     head: &StreamHead,
     stream: &StreamId,
-    bytes: &[u8],
+    kept: &[u8],
 ) -> Result<(EventEnvelope, StreamHead), String> {
-    let envelope = codec::decode(bytes).map_err(|err| err.to_string())?;
+    let (mut envelope, bytes) = read(kept)?;
+    if let (StreamId::Pool(hidden), StreamId::Pool(_)) = (&envelope.stream, stream)
+        && hidden.is_pseudonym()
+    {
+        envelope.stream = stream.clone();
+    }
     if envelope.stream != *stream {
         return Err(format!("it belongs to {}", envelope.stream));
     }

@@ -108,11 +108,12 @@ impl<'s> Staged<'s> {
         let head = self.draft.borrow().mirror;
         let refused = |version, why| StorageError::MirrorRefused { version, why };
         let next = head.version.saturating_add(1);
-        if let Ok(known) = keypool_ledger::codec::decode(bytes)
+        if let Ok((known, told)) = chain::read(bytes)
             && known.version <= head.version
         {
             let ours = self.get(&keys::event(keys::MIRROR, known.version))?;
-            let same = ours.is_some_and(|ours| ours.as_slice() == bytes);
+            let is_told = |ours: &[u8]| chain::read(ours).is_ok_and(|(_, ours)| ours == told);
+            let same = ours.is_some_and(|ours| is_told(ours.as_slice()));
             let why = "it is not what the server told before".to_owned();
             return if same { Ok(None) } else { Err(refused(known.version, why)) };
         }

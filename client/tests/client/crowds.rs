@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keypool_client::{InviteError, MlsClient, PackageCheck, SkipReason};
 use keypool_ledger::{
-    Clock, CommandId, GroupId, Hash, KeyPackageRef, PoolId, SignatureKey, SledLog,
+    Clock, CommandId, GroupId, Hash, KeyPackageRef, NamedLog, PoolId, SignatureKey, SledLog,
 };
 use keypool_projections::{Command, NewPackage, timeline};
 use keypool_server::pools::{Request, Target};
@@ -24,7 +24,7 @@ use super::{
 
 use Side::{After, Before};
 
-type Store = KeyPackageStore<Arc<SledLog>>;
+type Store = KeyPackageStore<Arc<NamedLog<SledLog>>>;
 
 /// The fault of a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use std::{
 };
 
 use keypool_client::{MlsClient, PoolConfig};
-use keypool_ledger::{Clock, GroupId, SledLog, SledLogOptions, SystemClock, Timestamp};
+use keypool_ledger::{Clock, GroupId, NamedLog, SledLog, SledLogOptions, SystemClock, Timestamp};
 use keypool_projections::Limits;
 use keypool_server::pools::Pools;
 use keypool_server::{AdmissionRules, KeyPackageStore, Server, Settings};
@@ -84,12 +84,13 @@ impl Service {
     /// The server stops, something is done to its log below its doors, and it starts again.
     pub(crate) async fn beneath(
         self,
-        does: impl AsyncFnOnce(&MovableClock, &KeyPackageStore<Arc<SledLog>>),
+        does: impl AsyncFnOnce(&MovableClock, &KeyPackageStore<Arc<NamedLog<SledLog>>>),
     ) -> Self {
         let Self { folder, server, clock, mail, tunnel } = self;
         server.stop().await;
         let data = folder.path().join("server");
-        let log = Arc::new(SledLog::open(&data, SledLogOptions::default()).unwrap());
+        let log = SledLog::open(&data, SledLogOptions::default()).unwrap();
+        let log = Arc::new(NamedLog::open(log, hides_names()).unwrap());
         let pools = Pools::open(Arc::clone(&log), clock.clone(), Limits::STANDARD).unwrap();
         let store = KeyPackageStore::new(pools, AdmissionRules::default());
         does(&clock, &store).await;
@@ -211,6 +212,7 @@ impl Service {
 
 fn settings(data: &Path, public_name: &str) -> Settings {
     Settings {
+        hide_names: hides_names(),
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         data: data.to_owned(),
@@ -218,6 +220,11 @@ fn settings(data: &Path, public_name: &str) -> Settings {
         workers: Some(1),
         ..Settings::default().without_quotas()
     }
+}
+
+/// Whether the logs of these tests hide names: `just test-hidden` asks for it.
+fn hides_names() -> bool {
+    std::env::var_os("KEYPOOL_TEST_HIDE_NAMES").is_some()
 }
 
 /// Runs a future to its end.

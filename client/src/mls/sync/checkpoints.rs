@@ -13,6 +13,7 @@ use crate::{
     ExchangeError, MlsConnection, OwnStage, OwnerAudit, Staged, StorageError,
     audit::{AuditFinding, Fetched, Histories, KnownLedger, Refusal, Verdict},
     mls::{membership::read_only_on, peers::identity_findings},
+    storage::read_kept,
 };
 
 /// The name of the record of the server's ledger.
@@ -175,9 +176,8 @@ impl<D> MlsConnection<D> {
         let (at, known) = (now, self.store().mirror_head().version);
         let staged = self.store().stage()?;
         if staged.app_record::<Refusal>(REFUSED_RECORD)?.is_none() {
-            let is_it = |bytes: &&Vec<u8>| {
-                keypool_ledger::codec::decode(bytes).is_ok_and(|it| it.version == *version)
-            };
+            let is_it =
+                |bytes: &&Vec<u8>| read_kept(bytes).is_ok_and(|(it, _)| it.version == *version);
             let record = told.and_then(|told| told.iter().find(is_it)).cloned();
             let refusal = Refusal { version: *version, why: why.clone(), known, at, record };
             staged.put_app_record(REFUSED_RECORD, &refusal)?;

@@ -1,5 +1,6 @@
 //! The mirror of the server's history of the pool: fetched, verified, and applied to the device's own packages.
 
+use keypool_api::EventView;
 use keypool_ledger::{Event, EventEnvelope, RevokeReason, Timestamp};
 
 use super::{
@@ -11,6 +12,7 @@ use crate::{
     mls::keypackage_pool::{
         ServerStatus, note_used, record_revoked, record_server_status, record_uploaded,
     },
+    storage::kept_form,
 };
 
 /// How many events are fetched at a time.
@@ -45,8 +47,9 @@ impl<D> MlsConnection<D> {
             if 0 < known && reply.events.is_empty() {
                 return Err(self.note_refusal(history_truncated(known), None, now)?.into());
             }
+            let kept = |view: EventView| kept_form(view.envelope.0, &view.event);
             let records: Vec<Vec<u8>> =
-                reply.events.into_iter().map(|view| view.envelope.0).collect();
+                reply.events.into_iter().map(kept).collect::<Result<_, _>>()?;
             let staged = self.store().stage()?;
             let new = match staged.extend_mirror(&records) {
                 Ok(new) => new,

@@ -7,6 +7,7 @@ use super::{checkpoints::note_spent, mirror::apply_event};
 use crate::{
     ApiError, ExchangeError, MlsConnection, StorageError,
     api::stream::{EventStream, StreamEvent},
+    storage::kept_form,
 };
 
 /// An event of the device's pool.
@@ -78,7 +79,8 @@ impl<D> PoolListener<'_, D> {
         while let Some(told) = self.stream.next().await? {
             let news = match told {
                 StreamEvent::Event(view) => {
-                    self.mirror_event(view.envelope.0)?.map(PoolEvent::Happened)
+                    let record = kept_form(view.envelope.0, &view.event)?;
+                    self.mirror_event(record)?.map(PoolEvent::Happened)
                 }
                 StreamEvent::Low(notice) => Some(PoolEvent::Low(notice)),
                 StreamEvent::Empty(notice) => Some(PoolEvent::Empty(notice)),
