@@ -54,6 +54,12 @@ pub enum AdminVerb {
         /// The user
         user: String,
     },
+    /// Erase a user from a log that hides names: the devices are removed, and the server begins anew and overwrites
+    /// the names and packages
+    EraseUser {
+        /// The user
+        user: String,
+    },
     /// Make a backup of the data directory while the server runs
     Backup {
         /// A new directory of the server's machine, best on another disk
@@ -112,6 +118,9 @@ impl AdminCommand {
             AdminVerb::ReleaseName { user } => {
                 self.access.post("/names/release", &json!({ "user": user }))?
             }
+            AdminVerb::EraseUser { user } => {
+                self.access.post("/names/erase", &json!({ "user": user }))?
+            }
             AdminVerb::Backup { dir } => {
                 let directory = path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 self.access.post_at_length("/backup", &json!({ "directory": directory }))?
@@ -125,6 +134,7 @@ impl AdminCommand {
             AdminVerb::Show { user } => report::user(user, &answer),
             AdminVerb::RemoveDevice { user, device } => report::removed(user, device, &answer),
             AdminVerb::ReleaseName { user } => report::released(user, &answer),
+            AdminVerb::EraseUser { user } => report::erased(user, &answer),
             AdminVerb::Backup { .. } => report::backed_up(&answer),
         })
     }

@@ -42,6 +42,8 @@ mod transparency;
 
 mod backup;
 
+mod erasing;
+
 mod webhook;
 
 mod authentication;
@@ -75,6 +77,7 @@ pub use crate::{
     connections::TooFewDescriptors,
     cors::{CorsOrigin, CorsOriginError},
     disk::LowWater,
+    erasing::EraseError,
     keypackage_store::{
         AwaitPackages, Held, Idempotency, KeyPackageStore, ManyReservations, Reconciled, Recovered,
         Replaced, ReservationRequest, ReservationTarget, ReservedKeyPackage, ReservedMany, Saved,

@@ -137,18 +137,42 @@ fn start_log(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     Ok(())
 }
 
-async fn serve(settings: Settings) -> ExitCode {
+async fn serve(mut settings: Settings) -> ExitCode {
     if settings.insecure_no_auth {
         tracing::warn!("--insecure-no-auth: anyone who reaches the port is anyone");
     }
+    loop {
+        let ended = match serve_once(&mut settings).await {
+            Ok(ended) => ended,
+            Err(code) => return code,
+        };
+        match ended {
+            Ended::Stopped => return ExitCode::SUCCESS,
+            Ended::Erasing => tracing::info!("beginning anew, without the erased users"),
+            Ended::Failed => {
+                complain(
+                    "the log or a listener failed, and the server has ended; nothing that was \
+                    acknowledged is lost. The error above says what failed: mend it (is the disk \
+                    full?) and start again",
+                );
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+}
+
+/// Serves until the server ends, and returns why; or the code to exit with if it does not start. The settings have
+/// the addresses then at which it listened.
+async fn serve_once(settings: &mut Settings) -> Result<Ended, ExitCode> {
     let (data, name) = (settings.data.clone(), settings.public_names.first().cloned());
     let has_files = settings.has_reloaded_files();
     let shutdown_timeout = settings.shutdown_timeout;
-    let server = match Server::start(settings, Arc::new(SystemClock)) {
+    let server = match Server::start(settings.clone(), Arc::new(SystemClock)) {
         Ok(server) => server,
-        Err(error @ StartError::Settings(_)) => return fail(&error, EXIT_SETTINGS),
-        Err(error) => return fail(&error, 1),
+        Err(error @ StartError::Settings(_)) => return Err(fail(&error, EXIT_SETTINGS)),
+        Err(error) => return Err(fail(&error, 1)),
     };
+    (settings.listen, settings.admin_listen) = (server.address(), server.admin_address());
     if let Some(count) = server.frontend_keys() {
         tracing::info!(count, "the frontend keys were read");
     }
@@ -167,23 +191,15 @@ async fn serve(settings: Settings) -> ExitCode {
         server.ended(),
     )
     .await;
-    let ended = if let Some(ended) = ended {
-        ended
-    } else {
-        tell_manager(NotifyState::Stopping);
-        end_after(shutdown_timeout + CLOSE_TIMEOUT);
-        server.stop().await
-    };
-    match ended {
-        Ended::Stopped => ExitCode::SUCCESS,
-        Ended::Failed => {
-            complain(
-                "the log or a listener failed, and the server has ended; nothing that was \
-                acknowledged is lost. The error above says what failed: mend it (is the disk \
-                full?) and start again",
-            );
-            ExitCode::FAILURE
-        }
+    if let Some(ended) = ended {
+        return Ok(ended);
+    }
+    tell_manager(NotifyState::Stopping);
+    end_after(shutdown_timeout + CLOSE_TIMEOUT);
+    match server.stop().await {
+        // It was asked to stop for good while it stopped for an erasure, which the next start goes on with.
+        Ended::Erasing => Ok(Ended::Stopped),
+        ended => Ok(ended),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod day_file;
+mod forgetting;
 
 use std::{
     io,
@@ -20,6 +21,7 @@ use std::{
 use keypool_api::{CountedRefusals, RefusalLine, RefusedRequest};
 use keypool_ledger::Timestamp;
 
+pub(crate) use self::forgetting::forget_user;
 use self::{
     bounds::{CallerBounds, Noted},
     day_file::DayFiles,

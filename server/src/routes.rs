@@ -16,6 +16,7 @@ pub(crate) mod ledger;
 
 pub(crate) mod policy;
 
+pub(crate) mod erasure;
 pub(crate) mod names;
 
 pub(crate) mod operations;
@@ -111,6 +112,7 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .service(get("/users/{user}", operator::user))
         .service(post("/devices/remove", operator::remove_device))
         .service(post("/names/release", names::release))
+        .service(post("/names/erase", erasure::erase))
         .service(post("/backup", backup::make))
         .service(get("/", operator_page::view))
         .service(get("/page/live", operator_page::live))

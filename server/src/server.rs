@@ -99,6 +99,8 @@ pub enum Ended {
     Stopped,
     /// The log has refused a write, or a listener has failed. Acknowledged requests are in the log.
     Failed,
+    /// It stopped so that users are erased, which the next start does before it opens the log.
+    Erasing,
 }
 
 impl Server {
@@ -326,8 +328,9 @@ impl RunningServer {
         let (store, follower) = self.open_log().await?;
         self.check_clock(&store).await;
         let ledger = follower.ledger();
-        self.watch(store.pools().failed());
-        self.watch(ledger.refuted());
+        self.watch(store.pools().failed(), Ended::Failed);
+        self.watch(self.state.erasing.subscribe(), Ended::Erasing);
+        self.watch(ledger.refuted(), Ended::Failed);
         warn_of_local_name(&self.settings, &ledger.key());
         let key = ledger.key().to_string();
         let interval = self.settings.checkpoint_interval;
@@ -419,11 +422,11 @@ impl RunningServer {
 
     /// Stops everything when the log has failed, since nothing more would be written, or when it is found to
     /// be another one than was published.
-    fn watch(&self, mut failed: watch::Receiver<bool>) {
+    fn watch(&self, mut given: watch::Receiver<bool>, how: Ended) {
         let stop = self.stop.clone();
         actix_rt::spawn(async move {
-            if failed.wait_for(|failed| *failed).await.is_ok() {
-                let _ = stop.try_send(Ended::Failed);
+            if given.wait_for(|given| *given).await.is_ok() {
+                let _ = stop.try_send(how);
             }
         });
     }

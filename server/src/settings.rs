@@ -80,6 +80,8 @@ pub struct Settings {
     pub accept_restore: bool,
     /// Whether a log that has records and no key begins a ledger with a new key.
     pub accept_new_ledger: bool,
+    /// Whether a new log names users and devices by pseudonyms ([`keypool_ledger::NamedLog`]).
+    pub hide_names: bool,
     /// How much time lies between two checkpoints at least.
     pub checkpoint_interval: Duration,
     /// Whether requests may name their caller instead of being signed. On loopback only.
@@ -149,6 +151,7 @@ impl Default for Settings {
             checkpoint_file: None,
             accept_restore: false,
             accept_new_ledger: false,
+            hide_names: false,
             checkpoint_interval: Duration::from_secs(1),
             insecure_no_auth: false,
             registration: RegistrationSettings::default(),
@@ -209,6 +212,7 @@ impl From<Options> for Settings {
             checkpoint_file: said.checkpoint_file.or(usual.checkpoint_file),
             accept_restore: said.accept_restore.unwrap_or(usual.accept_restore),
             accept_new_ledger: said.accept_new_ledger.unwrap_or(usual.accept_new_ledger),
+            hide_names: said.hide_names.unwrap_or(usual.hide_names),
             checkpoint_interval: said.checkpoint_interval.unwrap_or(usual.checkpoint_interval),
             insecure_no_auth: said.insecure_no_auth.unwrap_or(usual.insecure_no_auth),
             registration,

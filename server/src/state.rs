@@ -8,20 +8,20 @@ use std::{
 
 use actix_web::{HttpRequest, web};
 use keypool_api::Code;
-use keypool_ledger::{Clock, SledLog};
+use keypool_ledger::{Clock, NamedLog, SledLog};
 use keypool_projections::statement::LedgerId;
 use tokio::sync::watch;
 
 use crate::{
     admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles,
-    connections::Connections, disk::Disk, history_reads::HistoryReads, home_copies::HomeCopies,
-    keypackage_store::KeyPackageStore, metrics::Metrics, open_requests::OpenRequests,
-    operator_page::OperatorDesk, pools::Progress, problem::Failure, quota::Addresses,
-    refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
+    connections::Connections, disk::Disk, erasing::ErasureFile, history_reads::HistoryReads,
+    home_copies::HomeCopies, keypackage_store::KeyPackageStore, metrics::Metrics,
+    open_requests::OpenRequests, operator_page::OperatorDesk, pools::Progress, problem::Failure,
+    quota::Addresses, refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.
-pub(crate) type Store = KeyPackageStore<Arc<SledLog>>;
+pub(crate) type Store = KeyPackageStore<Arc<NamedLog<Arc<SledLog>>>>;
 
 /// The state that the handlers of one server share.
 pub(crate) struct State {
@@ -77,6 +77,10 @@ pub(crate) struct State {
     pub(crate) addresses: Addresses,
     /// The counters for the operator.
     pub(crate) metrics: Metrics,
+    /// The users that are to be erased.
+    pub(crate) erasures: ErasureFile,
+    /// Whether the server is to stop because of them.
+    pub(crate) erasing: watch::Sender<bool>,
     /// Whether the server is stopping: requests that wait for events are answered then.
     pub(crate) stopping: watch::Sender<bool>,
 }

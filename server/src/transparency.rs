@@ -31,7 +31,7 @@ use std::{
 };
 
 use keypool_api::{ConsistencyReply, InclusionReply};
-use keypool_ledger::{ReadError, Record, Timestamp};
+use keypool_ledger::{ReadError, Record, Timestamp, codec};
 use keypool_projections::statement::LedgerId;
 use keypool_transparency::{
     Checkpoint, CheckpointError, HandOut, Inclusion, NoteError, NoteKey, NoteSigner, ProofError,
@@ -354,6 +354,8 @@ impl Ledger {
     ) -> Result<ReceiptFile, ProveError> {
         let hand_out = HandOut::of(record.seq, &record.envelope, last_resort);
         let hand_out = hand_out.ok_or(ProveError::Unsigned)?;
+        let stored = codec::decode(&record.envelope_bytes).map_err(|_| ProveError::Damaged)?;
+        let hand_out = hand_out.hidden_by(&stored);
         let ledger = self.signer.public().name().to_owned();
         let as_of = as_of.max(record.seq);
         let receipt = Receipt { ledger, hand_out, standing, as_of };

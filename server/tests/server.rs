@@ -10,6 +10,9 @@
 #[path = "server/embedded.rs"]
 mod embedded;
 
+#[path = "server/erasure.rs"]
+mod erasure;
+
 #[path = "server/harness.rs"]
 mod harness;
 

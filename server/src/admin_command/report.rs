@@ -39,6 +39,16 @@ pub(super) fn released(user: &str, answer: &Value) -> String {
     format!("the name {user} is free: {devices} removed; whoever registers it next has it\n")
 }
 
+/// A user that is erased.
+pub(super) fn erased(user: &str, answer: &Value) -> String {
+    let devices = answer["devices"].as_array().map_or(0, Vec::len);
+    let pseudonym = answer["pseudonym"].as_str().unwrap_or_default();
+    format!(
+        "{user} is erased: {devices} devices removed, and the log names the user {pseudonym} from now on; the server \
+         begins anew and overwrites the name, the packages and what was delivered\n"
+    )
+}
+
 /// A backup that was made.
 pub(super) fn backed_up(answer: &Value) -> String {
     let directory = answer["directory"].as_str().unwrap_or_default();

@@ -65,7 +65,7 @@ fn readiness(state: &State) -> Result<Option<&'static str>, Failure> {
         ClockState::Regressed { .. } => return Err(ExecuteError::ClockRegressed.into()),
         ClockState::Leapt { .. } => return Err(ExecuteError::ClockLeapt.into()),
     }
-    if let LogHealth::Refusing { why } | LogHealth::Failed { why } = pools.log().health() {
+    if let LogHealth::Refusing { why } | LogHealth::Failed { why } = pools.log().inner().health() {
         return Err(Failure::new(Code::LogUnavailable, why));
     }
     match state.disk.level() {

@@ -1,12 +1,12 @@
 //! Why a server does not start.
 
-use std::{error::Error, io, net::SocketAddr};
+use std::{error::Error, io, net::SocketAddr, path::PathBuf};
 
 use keypool_ledger::OpenError;
 
 use crate::{
-    connections::TooFewDescriptors, pools::ReplayError, settings::SettingsError,
-    transparency::LedgerError,
+    connections::TooFewDescriptors, erasing::EraseError, pools::ReplayError,
+    settings::SettingsError, transparency::LedgerError,
 };
 
 /// Why a server did not start.
@@ -27,6 +27,16 @@ pub enum StartError {
     /// The log cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The log was begun with names, and is to hide them.
+    #[error(
+        "--hide-names is set, and the log in {} was begun with names: copy it with `keypool-ledger hide-names`, or \
+         leave the setting out",
+        .0.display()
+    )]
+    NamesInLog(PathBuf),
+    /// Users that are to be erased could not be.
+    #[error("users that are to be erased could not be; the next start tries again")]
+    Erase(#[from] EraseError),
     /// The log is not one of pools.
     #[error("the log cannot be replayed; restore its directory from a backup")]
     Replay(#[from] ReplayError),

@@ -4,12 +4,13 @@ use std::{path::Path, sync::Arc};
 
 use actix_web::web;
 use keypool_api::REFUSALS_DIR;
-use keypool_ledger::{Clock, EventLog, MemoryIndex, SledLog, SledLogOptions};
+use keypool_ledger::{Clock, EventLog, MemoryIndex, NamedLog, SledLog, SledLogOptions};
 use keypool_projections::DeliveryLimits;
 use keypool_transparency::NoteKey;
 
 use super::StartError;
 use crate::{
+    erasing::erase_asked,
     keypackage_store::KeyPackageStore,
     pools::{Pools, Progress},
     refusals::RefusalRecord,
@@ -29,14 +30,21 @@ pub(super) fn open_store(
 ) -> Result<(Store, Arc<SledLog>), StartError> {
     let options =
         SledLogOptions { ballast_bytes: settings.ballast_bytes, ..SledLogOptions::default() };
+    erase_asked(&settings.data, options)?;
     let log = Arc::new(SledLog::open(&settings.data, options)?);
     let records = log.head().map_err(LedgerError::from)?.seq;
     let (asked, usual) = (settings.ledger_name.as_deref(), usual_name(settings));
     prepare_identity(&places(settings), (asked, &usual), records, settings.accept_new_ledger)?;
     let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
     let snapshots = Arc::clone(&log);
-    let pools = Pools::open_with(Arc::clone(&log), snapshots, clock, limits, delivery, replaying)?;
-    let pools = pools.with_memory_index(Arc::clone(&log) as Arc<dyn MemoryIndex>);
+    let named = NamedLog::open(Arc::clone(&log), settings.hide_names).map_err(LedgerError::from)?;
+    if settings.hide_names && !named.hides() {
+        return Err(StartError::NamesInLog(settings.data.clone()));
+    }
+    let named = Arc::new(named);
+    let pools =
+        Pools::open_with(Arc::clone(&named), snapshots, clock, limits, delivery, replaying)?;
+    let pools = pools.with_memory_index(named as Arc<dyn MemoryIndex>);
     let store = KeyPackageStore::new(pools, settings.admission.clone());
     let store = match settings.quotas {
         Some(quotas) => store.with_quotas(quotas).map_err(|error| {

@@ -15,6 +15,7 @@ use crate::{
     backup::DataFiles,
     connections::{Bounds, Connections, TooFewDescriptors, raise_descriptor_limit},
     disk::Disk,
+    erasing::ErasureFile,
     history_reads::HistoryReads,
     home_copies::HomeCopies,
     metrics::Metrics,
@@ -93,6 +94,8 @@ pub(super) fn state(
         addresses: Addresses::new(settings.quotas.as_ref(), &settings.trusted_proxies),
         metrics: Metrics::new(served_routes())
             .map_err(|error| StartError::Setup(error.to_string()))?,
+        erasures: ErasureFile::of(&settings.data),
+        erasing: watch::Sender::new(false),
         stopping: watch::Sender::new(false),
     })
 }

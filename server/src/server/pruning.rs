@@ -49,7 +49,7 @@ pub(super) async fn prune_log(state: Data<State>, retain: Duration, interval: Du
 /// Removes the payloads that have been over for a time, by the time of the log's last event.
 fn prune(state: &State, retain: Duration) -> Result<PruneReport, PruneError> {
     let Some(store) = state.store.get() else { return Ok(PruneReport::default()) };
-    let log = store.pools().log();
+    let log = store.pools().log().inner();
     let (mut retention, mut next_seq) = (Retention::default(), 1);
     loop {
         if state.is_stopping() {

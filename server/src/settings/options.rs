@@ -94,6 +94,10 @@ pub struct Options {
     /// imported or its key is lost
     #[arg(long, env = "KEYPOOL_ACCEPT_NEW_LEDGER", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub accept_new_ledger: Option<bool>,
+    /// Begin a new log with pseudonyms in the places of users' and devices' names, so that it can forget a
+    /// user; a log that was begun so stays so
+    #[arg(long, env = "KEYPOOL_HIDE_NAMES", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub hide_names: Option<bool>,
     /// How much time lies between two checkpoints at least [default: 1s]
     #[arg(long, env = "KEYPOOL_CHECKPOINT_INTERVAL", value_name = "TIME", value_parser = duration)]
     pub checkpoint_interval: Option<Duration>,

@@ -542,7 +542,9 @@ pub(crate) fn local_settings(data: &Path) -> Settings {
     let (workers, disk_low_water) = (Some(2), LowWater::Bytes(0));
     let usual = Settings::default();
     let usual = usual.without_quotas();
+    let hide_names = hides_names();
     Settings {
+        hide_names,
         listen: free,
         admin_listen: free,
         data,
@@ -637,7 +639,15 @@ pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-server"));
     command.env_clear().args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     command.args(["--disk-low-water", "0"]).arg("--data").arg(data);
+    if hides_names() {
+        command.env("KEYPOOL_HIDE_NAMES", "true");
+    }
     command
+}
+
+/// Whether the logs of these tests hide names: `just test-hidden` asks for it.
+fn hides_names() -> bool {
+    std::env::var_os("KEYPOOL_TEST_HIDE_NAMES").is_some()
 }
 
 /// The message of a binary that does not start, and its exit code. One that does start is ended.

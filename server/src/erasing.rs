@@ -1,0 +1,175 @@
+//! The erasure of users: asked for while the server runs, carried out before the log is opened the next time.
+//!
+//! In between the file `erasing` in the data directory names the users, by the ids that stand for them in the log.
+//! So an erasure that was interrupted is gone on with at the next start.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use keypool_api::REFUSALS_DIR;
+use keypool_ledger::{
+    Batch, CommandId, Event, EventLog, Hash, NamedUser, NewEvent, OpenError, ReadError, Record,
+    SledLog, SledLogOptions, StreamId, StreamWrite, SubjectId, Timestamp, erase_payloads,
+    log::{append_at_head, read_record},
+};
+use keypool_projections::erasure::{ErasurePlan, UserErasure};
+use uuid::Uuid;
+
+use crate::refusals::forget_user;
+
+/// The file of users that are to be erased.
+const FILE: &str = "erasing";
+/// How many records are read at once.
+const PAGE: usize = 512;
+
+/// Why users were not erased. The next start tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// A file cannot be read or written.
+    #[error("{} cannot be read or written", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The error of the operating system.
+        #[source]
+        source: io::Error,
+    },
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The log cannot be opened or written again.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The log does not take the event that says who was erased.
+    #[error("the log does not take the event of the erasure")]
+    Append(#[source] keypool_ledger::AppendError),
+}
+
+/// The users of a data directory that are to be erased.
+#[derive(Clone, Debug)]
+pub(crate) struct ErasureFile(PathBuf);
+
+impl ErasureFile {
+    pub(crate) fn of(data: &Path) -> Self {
+        Self(data.join(FILE))
+    }
+
+    /// Adds a user, and forces that to the disk.
+    pub(crate) fn add(&self, user: SubjectId) -> io::Result<()> {
+        let mut file = File::options().append(true).create(true).mode(0o600).open(&self.0)?;
+        writeln!(file, "{user}")?;
+        file.sync_all()?;
+        self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+
+    fn read(&self) -> io::Result<HashSet<SubjectId>> {
+        match fs::read_to_string(&self.0) {
+            // A line that was torn by a crash was not answered.
+            Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashSet::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+}
+
+/// Erases the users that were to be erased when the server ended, before its log is opened.
+///
+/// # Errors
+///
+/// Returns an [`EraseError`]; what is left to do is done by the next start.
+pub(crate) fn erase_asked(data: &Path, options: SledLogOptions) -> Result<(), EraseError> {
+    let asked = ErasureFile::of(data);
+    let io = |source| EraseError::Io { path: asked.0.clone(), source };
+    let users = asked.read().map_err(io)?;
+    if !users.is_empty() {
+        let plan = say_erased(data, options, &users)?;
+        let report = erase_payloads(data, options, &plan.due)?;
+        let (payload_bytes, waiting) = (report.payload_bytes, plan.waiting);
+        tracing::info!(payload_bytes, waiting, "users were erased");
+        if 0 < waiting {
+            tracing::warn!(
+                waiting,
+                "messages that name an erased user wait for others and stay until these have come for them"
+            );
+        }
+    }
+    asked.remove().map_err(io)
+}
+
+/// Says in the log that some users are erased, has the record of refusals forget them, and returns the payloads
+/// that go with them.
+fn say_erased(
+    data: &Path,
+    options: SledLogOptions,
+    users: &HashSet<SubjectId>,
+) -> Result<ErasurePlan, EraseError> {
+    let log = SledLog::open(data, options)?;
+    let named = names_of(&log, users)?;
+    for name in named.values().filter_map(NamedUser::recorded_name) {
+        let dir = data.join(REFUSALS_DIR);
+        forget_user(&dir, name).map_err(|source| EraseError::Io { path: dir, source })?;
+    }
+    let mut erasure = UserErasure::of(named.keys().copied().collect());
+    let mut next_seq = 1;
+    loop {
+        let page = log.read(next_seq, PAGE)?;
+        let Some(last) = page.last() else { break };
+        next_seq = last.seq.saturating_add(1);
+        for Record { seq, envelope, payload, .. } in &page {
+            erasure.see(*seq, envelope, !payload.is_empty());
+        }
+    }
+    let plan = erasure.plan();
+    // The segment that is being written is closed, so that it can be written again.
+    log.prune(&plan.due, &|| false)?;
+    let at = read_record(&log, next_seq.saturating_sub(1))?.map(|record| record.envelope.at);
+    for user in plan.unsaid.iter().filter_map(|id| named.get(id)) {
+        let batch = erased(user, at.unwrap_or_default());
+        for answer in append_at_head(&log, &[batch]) {
+            answer.map_err(EraseError::Append)?;
+        }
+    }
+    Ok(plan)
+}
+
+/// The names of some users, as far as the log has them. A user that the log does not know is left out.
+fn names_of(
+    log: &SledLog,
+    users: &HashSet<SubjectId>,
+) -> Result<BTreeMap<SubjectId, NamedUser>, ReadError> {
+    let mut named = BTreeMap::new();
+    for id in users {
+        let mut user = NamedUser::new(*id);
+        for record in log.read_stream(&StreamId::Names(*id), 0, usize::MAX)? {
+            user.evolve(record.envelope.version, &record.envelope.event, &record.payload);
+        }
+        if user.version() != 0 {
+            named.insert(*id, user);
+        }
+    }
+    Ok(named)
+}
+
+fn erased(user: &NamedUser, at: Timestamp) -> Batch {
+    let new = NewEvent {
+        at,
+        command: CommandId(Uuid::new_v4()),
+        request: Hash::ZERO,
+        event: Event::UserErased {},
+        payload: Vec::new(),
+    };
+    let (stream, expected) = (StreamId::Names(user.id()), user.version());
+    Batch { writes: vec![StreamWrite { stream, expected, events: vec![new] }] }
+}

@@ -1,0 +1,66 @@
+//! The operator's word that a user is to be forgotten.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Bytes, Data},
+};
+use keypool_api::Code;
+use keypool_ledger::{PoolId, SubjectId};
+use keypool_projections::Rejection;
+use serde::{Deserialize, Serialize};
+
+use super::operator::json_body;
+use crate::{
+    keypackage_store::{Idempotency, StoreError},
+    problem::Failure,
+    state::State,
+};
+
+/// The user to erase.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErasureRequest {
+    user: String,
+}
+
+/// The answer to it.
+#[derive(Debug, Serialize)]
+struct ErasureReply {
+    user: String,
+    /// The id that stands for the user in the log from now on.
+    pseudonym: SubjectId,
+    /// The devices there were: each is removed.
+    devices: Vec<String>,
+}
+
+/// Erases a user, on the operator's listener only: every device is removed and the name released; then the server
+/// stops, and overwrites the user's names and payloads before it opens its log again.
+pub(crate) async fn erase(
+    request: HttpRequest,
+    state: Data<State>,
+    body: Bytes,
+) -> Result<HttpResponse, Failure> {
+    let ErasureRequest { user } = json_body(&request, &body)?;
+    let user = PoolId::of(&user, None)?.user().to_owned();
+    let store = state.store()?;
+    if !store.pools().log().hides() {
+        let detail = "the records of this log have the names of users in them, which no record may lose: copy the \
+                      log with `keypool-ledger hide-names`, and erase the user in the copy";
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
+    let asked = user.clone();
+    let known = store.read(move |pools| pools.log().user(&asked)).await?;
+    let Some(known) = known else { return Err(Rejection::UnknownUser(user).into()) };
+    let devices = store.release_name(&user, Idempotency::fresh()).await?;
+    let pseudonym = known.id();
+    let adding = state.clone();
+    let added = web::block(move || adding.erasures.add(pseudonym)).await;
+    added.map_err(|_| StoreError::Cancelled)?.map_err(|error| {
+        tracing::error!(%error, "the file of users that are to be erased cannot be written");
+        Failure::new(Code::Internal, "the server's disk refuses to note the erasure: ask again")
+    })?;
+    tracing::warn!(%pseudonym, devices = devices.len(), "the operator erases a user; the server begins anew");
+    let devices = devices.iter().map(|device| device.device().to_owned()).collect();
+    state.erasing.send_replace(true);
+    Ok(HttpResponse::Ok().json(ErasureReply { user, pseudonym, devices }))
+}

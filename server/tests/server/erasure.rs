@@ -1,0 +1,254 @@
+//! The operator has a user erased: nothing in the data directory names the user, and all proofs hold.
+
+use std::{fs, path::Path, process::Command};
+
+use actix_rt::task::spawn_blocking;
+use keypool_auditor::{
+    invariants::{Auditor, InvariantParams},
+    source::Source,
+    verify::verify,
+};
+use keypool_ledger::{Clock, Event, StreamId, SystemClock};
+use keypool_transparency::{NoteKey, ReceiptFile};
+use serde_json::json;
+
+use crate::{
+    groups::{Group, mailbox},
+    harness::{Answer, Api, Device, Process, answer, command, files, refusal},
+};
+
+/// A name that stands nowhere by chance.
+const ERASED: &str = "zacharias.quince@example.org";
+
+/// The files of a directory that hold some bytes.
+fn holding(dir: &Path, bytes: &[u8]) -> Vec<String> {
+    let has = |path: &std::path::PathBuf| {
+        // The server may put another file in the place of one.
+        let found = fs::read(path).unwrap_or_default();
+        found.windows(bytes.len()).any(|part| part == bytes)
+    };
+    files(dir).into_iter().filter(has).map(|path| path.display().to_string()).collect()
+}
+
+/// A server whose log hides names.
+fn start(data: &Path) -> Process {
+    Process::spawn(command(data).env("KEYPOOL_HIDE_NAMES", "true"))
+}
+
+fn admin_url(process: &Process) -> String {
+    let line = process.greeting[1].strip_prefix("metrics").unwrap().trim();
+    line.strip_suffix("/metrics").unwrap().to_owned()
+}
+
+/// Runs a command of the operator: standard output, exit code, standard error.
+async fn admin(url: &str, words: &[&str]) -> (String, i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-server"));
+    command.env_clear().arg("admin").args(words).args(["--admin-url", url]);
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), output.status.code().unwrap(), text(output.stderr))
+}
+
+/// Waits until the server answers again, with its log open and everything erased.
+async fn answers(data: &Path, api: &Api) {
+    let deadline = SystemClock.now().after(std::time::Duration::from_mins(2));
+    loop {
+        let ready = answer(api.http.get(format!("http://{}/readyz", api.authority()))).await;
+        let is_erased = !data.join("erasing").exists();
+        if is_erased && ready.is_ok_and(|ready| ready.status == 200) {
+            return;
+        }
+        assert!(SystemClock.now() < deadline, "the server does not come back");
+    }
+}
+
+/// What happened before the erasure: alice has talked with the user, and holds a receipt of an invitation.
+struct Past {
+    alice: Device,
+    carol: Device,
+    erased: Device,
+    receipt: String,
+    group: Group,
+}
+
+async fn live_through(process: &Process) -> Past {
+    let api = &process.api;
+    let [alice, carol, erased] = ["alice", "carol", ERASED].map(Device::new);
+    for device in [&alice, &carol, &erased] {
+        api.register(device).await.ok();
+        api.upload(device, &device.packages(SystemClock.now(), 16)).await.ok();
+    }
+    let group = Group::new(api, "talk");
+    group.make(&alice).await.ok();
+    let reserved = group.reserve(&alice, ERASED).await.ok();
+    group.commit(&alice, group.adding(0, &reserved)).await.ok();
+    group.add(&alice, 1, "carol").await.ok();
+    let path = format!("/keypackages/receipt/{}", reserved.text("reservation_id"));
+    let receipt = String::from_utf8(api.get(&alice, &path).await.ok().bytes).unwrap();
+    group.say(&erased, &format!("{ERASED} says hello")).await.ok();
+    // Held by the user, and a refusal that names the user.
+    api.reserve(&erased, "carol").await.ok();
+    let contacts = json!({ "reserve": "contacts" });
+    api.post(&carol, "/keypackages/policy", contacts).await.ok();
+    let refused = api.reserve(&erased, "carol").await;
+    assert_eq!(refused.status, 403, "{:?}", refused.body);
+    Past { alice, carol, erased, receipt, group }
+}
+
+async fn take_everything(api: &Api, device: &Device) {
+    let received = api.get(device, "/mailbox").await.ok();
+    let Some(last) = received.body["items"].as_array().unwrap().last() else { return };
+    let through = last["position"].clone();
+    api.post(device, "/mailbox/acknowledge", json!({ "through": through })).await.ok();
+}
+
+/// The log verifies and keeps its promises; and says once who was erased.
+fn check_log(data: &Path) {
+    let source = Source::open(data).unwrap();
+    let report = verify(&source, &[], &mut |_| {});
+    assert_eq!(report.findings, []);
+    assert!(0 < report.pruned);
+    let mut auditor = Auditor::new(InvariantParams::STANDARD);
+    let mut n_erased = 0;
+    let read = source.read(&mut |raw, envelope| {
+        auditor.see(raw.seq, &envelope);
+        if let (StreamId::Names(_), Event::UserErased {}) = (&envelope.stream, &envelope.event) {
+            n_erased += 1;
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    read.unwrap();
+    assert_eq!(auditor.finish(), []);
+    assert_eq!(n_erased, 1);
+}
+
+#[actix_web::test]
+async fn nothing_in_the_data_directory_names_an_erased_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = start(dir.path());
+    let api = &process.api;
+    let Past { alice, carol, erased, receipt, group } = live_through(&process).await;
+    take_everything(api, &alice).await;
+    take_everything(api, &carol).await;
+    let key: NoteKey = process.greeting[5].split_whitespace().last().unwrap().parse().unwrap();
+    let (said, code, error) = admin(&admin_url(&process), &["show", ERASED]).await;
+    assert!(code == 0 && said.contains(ERASED), "{said}{error}");
+    let found = holding(dir.path(), ERASED.as_bytes());
+    let journal = |path: &String| path.contains("/journal/");
+    assert!(found.iter().any(journal), "the search finds the name before: {found:?}");
+    assert!(found.iter().any(|path| path.contains("refusals")), "{found:?}");
+
+    let (said, code, error) = admin(&admin_url(&process), &["erase-user", ERASED]).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(said.starts_with(&format!("{ERASED} is erased: 1 devices removed, ")), "{said}");
+    answers(dir.path(), api).await;
+
+    assert_eq!(holding(dir.path(), ERASED.as_bytes()), [] as [&str; 0]);
+    // The others go on, and meet the user under the pseudonym alone.
+    let pseudonym = said.split_whitespace().find(|word| word.starts_with('~')).unwrap();
+    assert_eq!(mailbox(api, &carol, "").await, [] as [&str; 0]);
+    group.post(&alice, &group.framed(2, 1, "still here")).await.ok();
+    assert_eq!(mailbox(api, &carol, "").await, ["message: still here"]);
+    api.reserve(&alice, "carol").await;
+    let unknown = api.reserve(&alice, ERASED).await;
+    assert_eq!(unknown.status, 404, "{:?}", unknown.body);
+    let gone = api.get(&erased, "/keypackages/status").await;
+    assert!([401, 403].contains(&gone.status), "{:?}", gone.body);
+    let by_pseudonym = api.reserve(&alice, pseudonym).await;
+    assert_ne!(by_pseudonym.status, 200, "{:?}", by_pseudonym.body);
+    // The receipt from before holds.
+    let receipt: ReceiptFile = receipt.parse().unwrap();
+    let told = receipt.check(&key).unwrap();
+    assert_eq!(told.hand_out.pool.user(), ERASED);
+    // The name is free, and is another one's.
+    let next = erased.impostor();
+    api.register(&next).await.ok();
+    api.upload(&next, &next.packages(SystemClock.now(), 2)).await.ok();
+    let status = api.get(&next, "/keypackages/status").await.ok();
+    assert_eq!(status.body["available"], 2);
+    assert!(process.terminate().success());
+    check_log(dir.path());
+
+    let again = start(dir.path());
+    let status = again.api.get(&next, "/keypackages/status").await.ok();
+    assert_eq!(status.body["available"], 2);
+}
+
+#[actix_web::test]
+async fn messages_that_name_an_erased_user_stay_until_others_have_come_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = start(dir.path());
+    let Past { alice, .. } = live_through(&process).await;
+    let words = format!("{ERASED} says hello");
+    let (_, code, error) = admin(&admin_url(&process), &["erase-user", ERASED]).await;
+    assert_eq!(code, 0, "{error}");
+    answers(dir.path(), &process.api).await;
+    assert_ne!(holding(dir.path(), words.as_bytes()), [] as [&str; 0]);
+    let waiting = mailbox(&process.api, &alice, "").await;
+    assert!(waiting.iter().any(|item| item.contains(&words)), "{waiting:?}");
+}
+
+#[actix_web::test]
+async fn an_erasure_that_is_killed_is_gone_on_with_at_the_next_start() {
+    for round in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let process = start(dir.path());
+        let Past { alice, carol, .. } = live_through(&process).await;
+        take_everything(&process.api, &alice).await;
+        take_everything(&process.api, &carol).await;
+        let url = admin_url(&process);
+        let erasing = actix_rt::spawn(async move { admin(&url, &["erase-user", ERASED]).await.1 });
+        // At another moment of it in each round, as far as one can tell.
+        let looks = 1_u32 << (round * 2);
+        for _ in 0..looks {
+            if dir.path().join("erasing").exists() {
+                break;
+            }
+            actix_rt::task::yield_now().await;
+        }
+        process.kill();
+        let answered = erasing.await.unwrap() == 0;
+        let again = start(dir.path());
+        let found = holding(dir.path(), ERASED.as_bytes());
+        if answered || found.is_empty() {
+            assert_eq!(found, [] as [&str; 0]);
+            assert!(again.terminate().success());
+            check_log(dir.path());
+        } else {
+            // It was not asked for as far as the log knows: asking again does it.
+            let (_, code, error) = admin(&admin_url(&again), &["erase-user", ERASED]).await;
+            assert_eq!(code, 0, "{error}");
+            answers(dir.path(), &again.api).await;
+            assert_eq!(holding(dir.path(), ERASED.as_bytes()), [] as [&str; 0]);
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_log_with_names_forgets_nobody_and_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plain = command(dir.path());
+    plain.env_remove("KEYPOOL_HIDE_NAMES");
+    let process = Process::spawn(&mut plain);
+    let bob = Device::new("bob");
+    process.api.register(&bob).await.ok();
+    let (_, code, error) = admin(&admin_url(&process), &["erase-user", "bob"]).await;
+    assert!(code == 1 && error.contains("keypool-ledger hide-names"), "{error}");
+    process.api.get(&bob, "/keypackages/status").await.ok();
+    assert!(process.terminate().success());
+    let (said, code) = refusal(command(dir.path()).env("KEYPOOL_HIDE_NAMES", "true"));
+    assert!(code == 1 && said.contains("was begun with names"), "{said}");
+}
+
+#[actix_web::test]
+async fn a_user_that_nobody_knows_is_not_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = start(dir.path());
+    let (_, code, error) = admin(&admin_url(&process), &["erase-user", "nobody"]).await;
+    assert!(code == 1 && error.contains("nobody"), "{error}");
+    let url = format!("{}/names/erase", admin_url(&process));
+    let body = json!({ "user": "~AAAAAAAAAAAAAAAAAAAAAA" }).to_string();
+    let asked = process.api.http.post(url).header("content-type", "application/json").body(body);
+    let refused: Answer = answer(asked).await.unwrap();
+    assert_eq!(refused.status, 400, "{:?}", refused.body);
+}
