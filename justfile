@@ -33,6 +33,12 @@ bindings:
 # A whole disk searched for dead keys, and power cuts (needs root and loop devices).
 disks:
     cargo test -p keypool-client --test client --locked sealing::image -- --ignored
+    cargo test -p keypool-server --test server --locked whole_disk -- --ignored
+
+# The tests of server and client on logs that hide names, but for those that count records or write a log by hand.
+test-hidden:
+    KEYPOOL_TEST_HIDE_NAMES=1 cargo test --locked -p keypool-server --test server -- --skip description:: --skip documents:: --skip examples:: --skip surface:: --skip restoring:: --skip ledger::
+    KEYPOOL_TEST_HIDE_NAMES=1 cargo test --locked -p keypool-client --test client -- --skip owner_audit::a_welcome_from_another --skip owner_audit::two_futures
 
 # The tests of the client on SQLite, and without sled.
 test-sqlite *ARGS:

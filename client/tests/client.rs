@@ -15,6 +15,7 @@ mod client {
     mod doctor;
     mod drift;
     mod forgeries;
+    mod forgotten;
     mod impostors;
     mod interop;
     mod invitations;

@@ -142,7 +142,9 @@ impl Histories<'_> {
             Some(spender) => vec![spender],
             None => told.reservations.values().map(|claim| &claim.holder).collect(),
         };
-        let first = named.first().filter(|_| !named.contains(&&inviter))?;
+        // Nobody can say any more who an erased user was.
+        let may_be = |named: &&PoolId| named.is_pseudonym() || **named == inviter;
+        let first = named.first().filter(|_| !named.iter().any(may_be))?;
         Some(AuditFinding::OtherInviter { keypackage_ref, named: (*first).clone(), inviter })
     }
 }

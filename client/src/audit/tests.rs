@@ -249,6 +249,14 @@ fn a_welcome_from_somebody_else_is_told() {
 }
 
 #[test]
+fn an_inviter_who_was_erased_may_be_anybody() {
+    let erased = "~AQEBAQEBAQEBAQEBAQEBAQ/~2";
+    let mirror = vec![uploaded(), (1, reserved(1, 1, erased)), (2, spent(1, 1, erased))];
+    let own = vec![(0, Event::Created(facts(1, false))), (3, joined(1, Some("carol/main")))];
+    assert_eq!(found(mirror, own, 0), "");
+}
+
+#[test]
 fn a_conflict_is_worth_knowing() {
     let conflict = Event::Conflict { keypackage_ref: package(1), lost: claim(1), holds: claim(2) };
     assert_snapshot!(found(vec![uploaded(), (1, conflict)], made(), 0), @"A late spend of package 01010101 was refused, since it had been handed on. The inviter was told, and invites again; nothing is to be done.");

@@ -1,6 +1,10 @@
 //! The operator has a user erased: nothing in the data directory names the user, and all proofs hold.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use actix_rt::task::spawn_blocking;
 use keypool_auditor::{
@@ -22,7 +26,7 @@ const ERASED: &str = "zacharias.quince@example.org";
 
 /// The files of a directory that hold some bytes.
 fn holding(dir: &Path, bytes: &[u8]) -> Vec<String> {
-    let has = |path: &std::path::PathBuf| {
+    let has = |path: &PathBuf| {
         // The server may put another file in the place of one.
         let found = fs::read(path).unwrap_or_default();
         found.windows(bytes.len()).any(|part| part == bytes)
@@ -251,4 +255,63 @@ async fn a_user_that_nobody_knows_is_not_erased() {
     let asked = process.api.http.post(url).header("content-type", "application/json").body(body);
     let refused: Answer = answer(asked).await.unwrap();
     assert_eq!(refused.status, 400, "{:?}", refused.body);
+}
+
+/// A file system in a file, mounted until it is dropped.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new() -> Self {
+        let disk = Self(tempfile::tempdir().unwrap());
+        fs::write(disk.image(), vec![0; 256 << 20]).unwrap();
+        run("mkfs.ext4", &["-q", "-F", disk.image().to_str().unwrap()]);
+        fs::create_dir(disk.mount()).unwrap();
+        let (image, mount) = (disk.image(), disk.mount());
+        run("mount", &["-o", "loop", image.to_str().unwrap(), mount.to_str().unwrap()]);
+        disk
+    }
+
+    fn image(&self) -> PathBuf {
+        self.0.path().join("image")
+    }
+
+    fn mount(&self) -> PathBuf {
+        self.0.path().join("mount")
+    }
+
+    /// Whether some bytes stand anywhere on the disk, also where no file is any more.
+    fn holds(&self, bytes: &[u8]) -> bool {
+        run("sync", &["-f", self.mount().to_str().unwrap()]);
+        fs::read(self.image()).unwrap().windows(bytes.len()).any(|part| part == bytes)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.mount()).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let done = Command::new(program).args(arguments).status().unwrap();
+    assert!(done.success(), "{program} {arguments:?}");
+}
+
+#[actix_web::test]
+#[ignore = "it mounts a disk, which needs root"]
+async fn nothing_on_the_whole_disk_names_an_erased_user() {
+    let disk = Disk::new();
+    let data = disk.mount().join("data");
+    let process = start(&data);
+    let Past { alice, carol, .. } = live_through(&process).await;
+    take_everything(&process.api, &alice).await;
+    take_everything(&process.api, &carol).await;
+    assert!(disk.holds(ERASED.as_bytes()), "the search finds the name before");
+    let (_, code, error) = admin(&admin_url(&process), &["erase-user", ERASED]).await;
+    assert_eq!(code, 0, "{error}");
+    answers(&data, &process.api).await;
+    assert!(!disk.holds(ERASED.as_bytes()));
+    assert!(process.terminate().success());
+    assert!(!disk.holds(ERASED.as_bytes()));
+    check_log(&data);
 }
