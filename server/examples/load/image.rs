@@ -4,7 +4,8 @@ use std::{collections::HashMap, fs, path::Path};
 
 use keypool_ledger::{
     Clock, CommandId, Event, EventEnvelope, GroupId, Hash, JournalWriter, JournalWriterOptions,
-    PoolId, Record, ReservationId, StreamHead, StreamId, SystemClock, Timestamp, codec,
+    NameHider, PoolId, Record, ReservationId, StreamHead, StreamId, SystemClock, Timestamp, codec,
+    log::seal,
 };
 
 use crate::{
@@ -37,8 +38,11 @@ pub(crate) struct Written {
 }
 
 /// Writes a log as a server's journal. The server that opens it first makes its database.
-pub(crate) fn write(data: &Path, contents: Contents) -> Outcome<Written> {
+///
+/// It has pseudonyms in the places of names if `hides_names` says so.
+pub(crate) fn write(data: &Path, contents: Contents, hides_names: bool) -> Outcome<Written> {
     let mut log = LogWriter::create(data)?;
+    log.hider = hides_names.then(NameHider::default);
     for number in 0..contents.devices {
         let device = Device::new(number)?;
         let credential = device.pool.user().to_owned();
@@ -92,6 +96,7 @@ struct LogWriter {
     journal: JournalWriter,
     heads: HashMap<StreamId, StreamHead>,
     frame: Vec<Record>,
+    hider: Option<NameHider>,
     /// When all of it happened: an hour ago.
     at: Timestamp,
     written: Written,
@@ -103,6 +108,7 @@ impl LogWriter {
             journal: JournalWriter::create(data, JournalWriterOptions::default())?,
             heads: HashMap::new(),
             frame: Vec::new(),
+            hider: None,
             at: Timestamp::from_secs(SystemClock.now().as_secs().saturating_sub(3600)),
             written: Written { events: 0, bytes: 0 },
         })
@@ -136,20 +142,24 @@ impl LogWriter {
     }
 
     fn add(&mut self, pool: &PoolId, event: Event, payload: Vec<u8>) -> Outcome<()> {
-        let stream = StreamId::Pool(pool.clone());
         let seq = self.written.events + 1;
-        let head = self.heads.entry(stream.clone()).or_default();
-        let envelope = EventEnvelope {
+        let mut payload = payload;
+        let mut envelope = EventEnvelope {
             schema: codec::SCHEMA,
-            stream,
-            version: head.version + 1,
+            stream: StreamId::Pool(pool.clone()),
+            version: 0,
             at: self.at,
             command: CommandId(command(seq)),
             request: Hash::of(&seq.to_be_bytes()),
-            prev: head.hash,
+            prev: Hash::ZERO,
             payload: Hash::of(&payload),
             event,
         };
+        if let Some(hider) = &mut self.hider {
+            hider.hide(&mut envelope, &mut payload)?;
+        }
+        let head = self.heads.entry(envelope.stream.clone()).or_default();
+        (envelope.version, envelope.prev) = (head.version + 1, head.hash);
         let envelope_bytes = codec::encode(&envelope)?;
         let bytes = envelope_bytes.len() + payload.len();
         let record = Record { seq, envelope, envelope_bytes, payload };
@@ -166,6 +176,16 @@ impl LogWriter {
     }
 
     fn finish(mut self) -> Outcome<Written> {
+        let names = self.hider.take().and_then(NameHider::names);
+        for write in names.into_iter().flat_map(|names| names.writes) {
+            let mut head = StreamHead::default();
+            for new in write.events {
+                let record = seal(self.written.events + 1, &write.stream, head, new)?;
+                head = record.stream_head();
+                self.written.events += 1;
+                self.frame.push(record);
+            }
+        }
         self.flush()?;
         Ok(self.written)
     }

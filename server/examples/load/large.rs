@@ -86,7 +86,7 @@ pub(crate) async fn large(work: &Path, size: Size) -> Outcome<Large> {
         events: size.events,
         first_pool_events: size.one_pool_events,
     };
-    let written = image::write(&data, contents)?;
+    let written = image::write(&data, contents, false)?;
     let (first_start_s, running) = timed_start(&data)?;
     running.stop()?;
     let disk = on_disk(&data)?;
@@ -136,7 +136,7 @@ fn memory_with_empty_log(work: &Path) -> Outcome<u64> {
 fn small_log(work: &Path) -> Outcome<Contents> {
     let data = work.join("small");
     let contents = contents(&[CELL]);
-    image::write(&data, contents)?;
+    image::write(&data, contents, false)?;
     timed_start(&data)?.1.stop()?;
     Ok(contents)
 }

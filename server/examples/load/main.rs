@@ -99,6 +99,9 @@ struct Once {
     /// How often it is measured
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Begin with a log that hides names
+    #[arg(long)]
+    hide_names: bool,
 }
 
 fn main() -> ExitCode {
@@ -151,7 +154,7 @@ impl Run {
         }
         let work = work_dir()?;
         let machine = Machine::here(work.path());
-        let mut stage = Stage::set(work.path(), rounds::cells(share))?;
+        let mut stage = Stage::set(work.path(), rounds::cells(share), false)?;
         let mut found = Vec::new();
         for number in 1..=rounds {
             write!(out, "round {number} of {rounds}:")?;
@@ -183,11 +186,11 @@ fn there() -> (Vec<Subject>, Vec<String>) {
 
 impl Once {
     async fn run(self) -> Outcome<()> {
-        let Self { subject, workload, concurrency, operations, signed, rounds } = self;
+        let Self { subject, workload, concurrency, operations, signed, rounds, hide_names } = self;
         let auth = if signed { Auth::Signed } else { Auth::Named };
         let work = work_dir()?;
         let cell = Cell { workload, concurrency, operations };
-        let mut stage = Stage::set(work.path(), vec![cell])?;
+        let mut stage = Stage::set(work.path(), vec![cell], hide_names)?;
         for _ in 0..rounds {
             for (_, figures) in stage.play(subject, auth, |_| true).await? {
                 writeln!(io::stdout(), "{} {}: {figures:.2?}", subject.name(), workload.name())?;

@@ -68,10 +68,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Makes the data directory that all rounds begin with, for these measurements.
-    pub(crate) fn set(work: &Path, cells: Vec<Cell>) -> Outcome<Self> {
+    pub(crate) fn set(work: &Path, cells: Vec<Cell>, hides_names: bool) -> Outcome<Self> {
         let contents = contents(&cells);
         let image = work.join("image");
-        image::write(&image, contents)?;
+        image::write(&image, contents, hides_names)?;
         // The first start makes the database.
         Running::start(Subject::Keypool, Auth::Signed, &image, contents)?.stop()?;
         let devices = (0..contents.devices).map(Device::new).collect::<Outcome<_>>()?;

@@ -12,9 +12,10 @@ use keypool_auditor::{
     source::Source,
     verify::verify,
 };
-use keypool_ledger::{Clock, Event, StreamId, SystemClock};
+use keypool_ledger::{Clock, Event, StreamId, SystemClock, codec};
 use keypool_transparency::{NoteKey, ReceiptFile};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::{
     groups::{Group, mailbox},
@@ -255,6 +256,70 @@ async fn a_user_that_nobody_knows_is_not_erased() {
     let asked = process.api.http.post(url).header("content-type", "application/json").body(body);
     let refused: Answer = answer(asked).await.unwrap();
     assert_eq!(refused.status, 400, "{:?}", refused.body);
+}
+
+#[actix_web::test]
+async fn nobody_is_spoken_to_by_a_pseudonym() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = start(dir.path());
+    let api = &process.api;
+    let [alice, bob] = ["alice", "bob"].map(Device::new);
+    for device in [&alice, &bob] {
+        api.register(device).await.ok();
+        api.upload(device, &device.packages(SystemClock.now(), 16)).await.ok();
+    }
+    // Alice reads it in the bytes of her own history.
+    api.reserve(&bob, "alice").await.ok();
+    let told = api.get(&alice, "/keypackages/events?after=0").await.ok();
+    let events = told.body["events"].as_array().unwrap().iter();
+    let bytes = events.map(|event| event["envelope"].as_str().unwrap().as_bytes());
+    let bytes = bytes.map(|bytes| data_encoding::BASE64.decode(bytes).unwrap());
+    let holders = bytes.filter_map(|bytes| match codec::decode(&bytes).unwrap().event {
+        Event::Reserved { holder, .. } => Some(holder),
+        _ => None,
+    });
+    let holder = holders.last().unwrap();
+    assert!(holder.is_pseudonym(), "{holder}");
+    let target = json!({ "user": holder.user(), "device": holder.device() });
+    let group = Group::new(api, "talk");
+    group.make(&alice).await.ok();
+    let mut commit = group.changing_nothing(0);
+    commit["removed"] = json!([holder]);
+    let mut reserving = json!({ "target_user": holder.user(), "target_device": holder.device() });
+    (reserving["group_id"], reserving["reservation_id"]) =
+        (json!(group.id()), json!(Uuid::new_v4()));
+    let many = json!({ "targets": [target], "group_id": group.id() });
+    let awaiting = json!({ "targets": [target] });
+    let stopping = json!({ "targets": [], "stop": [holder] });
+    for (path, body) in [
+        ("/keypackages/reserve".to_owned(), reserving),
+        ("/keypackages/reserve-many".to_owned(), many),
+        ("/keypackages/await".to_owned(), awaiting),
+        ("/keypackages/await".to_owned(), stopping),
+        (group.path("commits"), commit),
+        ("/keypackages/policy".to_owned(), json!({ "block": [holder.user()] })),
+    ] {
+        let answer = api.post(&alice, &path, body).await;
+        assert!(answer.status < 500, "{path}: {:?}", answer.body);
+        let ready = answer_of(api, "/readyz").await;
+        assert_eq!(ready.status, 200, "{path}: {:?}", ready.body);
+    }
+    let beneath = Source::open(dir.path());
+    assert!(beneath.is_err(), "the server has it open");
+    assert!(process.terminate().success());
+    let mut spoken_of = 0;
+    let source = Source::open(dir.path()).unwrap();
+    source
+        .read(&mut |_, envelope| {
+            spoken_of += usize::from(envelope.stream.pool() == Some(&holder));
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(spoken_of, 0);
+}
+
+async fn answer_of(api: &Api, path: &str) -> Answer {
+    answer(api.http.get(format!("http://{}{path}", api.authority()))).await.unwrap()
 }
 
 /// A file system in a file, mounted until it is dropped.
