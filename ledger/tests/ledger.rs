@@ -10,6 +10,7 @@ mod ledger {
     mod contract;
     mod damage;
     mod database;
+    mod erasing;
     mod golden;
     mod index;
     mod journal;

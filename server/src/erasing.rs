@@ -29,7 +29,7 @@ const PAGE: usize = 512;
 
 /// Why users were not erased. The next start tries again.
 #[derive(Debug, thiserror::Error)]
-pub enum EraseError {
+pub(crate) enum EraseError {
     /// A file cannot be read or written.
     #[error("{} cannot be read or written", path.display())]
     Io {

@@ -77,7 +77,6 @@ pub use crate::{
     connections::TooFewDescriptors,
     cors::{CorsOrigin, CorsOriginError},
     disk::LowWater,
-    erasing::EraseError,
     keypackage_store::{
         AwaitPackages, Held, Idempotency, KeyPackageStore, ManyReservations, Reconciled, Recovered,
         Replaced, ReservationRequest, ReservationTarget, ReservedKeyPackage, ReservedMany, Saved,

@@ -5,8 +5,8 @@ use std::{error::Error, io, net::SocketAddr, path::PathBuf};
 use keypool_ledger::OpenError;
 
 use crate::{
-    connections::TooFewDescriptors, erasing::EraseError, pools::ReplayError,
-    settings::SettingsError, transparency::LedgerError,
+    connections::TooFewDescriptors, pools::ReplayError, settings::SettingsError,
+    transparency::LedgerError,
 };
 
 /// Why a server did not start.
@@ -34,9 +34,6 @@ pub enum StartError {
         .0.display()
     )]
     NamesInLog(PathBuf),
-    /// Users that are to be erased could not be.
-    #[error("users that are to be erased could not be; the next start tries again")]
-    Erase(#[from] EraseError),
     /// The log is not one of pools.
     #[error("the log cannot be replayed; restore its directory from a backup")]
     Replay(#[from] ReplayError),

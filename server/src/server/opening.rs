@@ -30,7 +30,14 @@ pub(super) fn open_store(
 ) -> Result<(Store, Arc<SledLog>), StartError> {
     let options =
         SledLogOptions { ballast_bytes: settings.ballast_bytes, ..SledLogOptions::default() };
-    erase_asked(&settings.data, options)?;
+    if let Err(error) = erase_asked(&settings.data, options) {
+        // Others are not kept waiting for it; the next start tries again.
+        let error: &dyn std::error::Error = &error;
+        tracing::error!(
+            error,
+            "users that are to be erased could not be, and the server starts with them"
+        );
+    }
     let log = Arc::new(SledLog::open(&settings.data, options)?);
     let records = log.head().map_err(LedgerError::from)?.seq;
     let (asked, usual) = (settings.ledger_name.as_deref(), usual_name(settings));

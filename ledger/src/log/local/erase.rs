@@ -23,7 +23,8 @@ const ERASED: &str = "erased";
 /// derived from them.
 ///
 /// Closed segments are written again without these payloads, as [`super::SledLog::prune`] does, and the bytes of
-/// their files before are overwritten with zeros; the segment that is being written is not touched. The index and
+/// their files before are overwritten with zeros. A record must stand behind them, in another segment: a call of
+/// [`super::SledLog::prune`] with them closes theirs. The index and
 /// the snapshots are overwritten and removed: the next open fills them from the journal. A call that was
 /// interrupted is made good by the next one.
 ///
@@ -56,7 +57,12 @@ fn erase(
     let mut report = PruneReport::default();
     let mut journal = Journal::open(&journal_dir, (options.segment_bytes, 0), 0)?;
     if let Some(last_due) = due.last() {
-        for segment in journal.prunable_segments(*last_due)? {
+        let closed = journal.prunable_segments(*last_due)?;
+        if closed.last().is_none_or(|(_, last_seq)| last_seq < last_due) {
+            let what = "the segment with the last of the payloads is still being written";
+            return Err(OpenError::io(&journal_dir)(io::Error::other(what)));
+        }
+        for segment in closed {
             let before = segment_path(&journal_dir, segment.0).with_extension(ERASED);
             let segments = journal.segments();
             report.add(prune_segment(&segments, &journal_dir, (segment, due), Some(&before))?);
