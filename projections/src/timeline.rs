@@ -108,6 +108,7 @@ fn device_detail(event: &Event) -> Option<String> {
         }
         Event::DeviceRemoved {} => String::new(),
         Event::NameReleased {} => "the operator released the name".to_owned(),
+        Event::UserErased {} => "the operator had the user erased".to_owned(),
         Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
             format!("key {signature_key} signs packages of scheme {signature_scheme:#06x}")
         }

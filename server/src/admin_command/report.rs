@@ -41,10 +41,13 @@ pub(super) fn released(user: &str, answer: &Value) -> String {
 
 /// A user that is erased.
 pub(super) fn erased(user: &str, answer: &Value) -> String {
-    let devices = answer["devices"].as_array().map_or(0, Vec::len);
+    let devices = match answer["devices"].as_array().map_or(0, Vec::len) {
+        1 => "1 device".to_owned(),
+        count => format!("{count} devices"),
+    };
     let pseudonym = answer["pseudonym"].as_str().unwrap_or_default();
     format!(
-        "{user} is erased: {devices} devices removed, and the log names the user {pseudonym} from now on; the server \
+        "{user} is erased: {devices} removed, and the log names the user {pseudonym} from now on; the server \
          begins anew and overwrites the name, the packages and what was delivered\n"
     )
 }

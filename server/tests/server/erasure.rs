@@ -145,7 +145,7 @@ async fn nothing_in_the_data_directory_names_an_erased_user() {
 
     let (said, code, error) = admin(&admin_url(&process), &["erase-user", ERASED]).await;
     assert_eq!(code, 0, "{error}");
-    assert!(said.starts_with(&format!("{ERASED} is erased: 1 devices removed, ")), "{said}");
+    assert!(said.starts_with(&format!("{ERASED} is erased: 1 device removed, ")), "{said}");
     answers(dir.path(), api).await;
 
     assert_eq!(holding(dir.path(), ERASED.as_bytes()), [] as [&str; 0]);
@@ -274,11 +274,11 @@ async fn nobody_is_spoken_to_by_a_pseudonym() {
     let events = told.body["events"].as_array().unwrap().iter();
     let bytes = events.map(|event| event["envelope"].as_str().unwrap().as_bytes());
     let bytes = bytes.map(|bytes| data_encoding::BASE64.decode(bytes).unwrap());
-    let holders = bytes.filter_map(|bytes| match codec::decode(&bytes).unwrap().event {
+    let mut holders = bytes.filter_map(|bytes| match codec::decode(&bytes).unwrap().event {
         Event::Reserved { holder, .. } => Some(holder),
         _ => None,
     });
-    let holder = holders.last().unwrap();
+    let holder = holders.next_back().unwrap();
     assert!(holder.is_pseudonym(), "{holder}");
     let target = json!({ "user": holder.user(), "device": holder.device() });
     let group = Group::new(api, "talk");
