@@ -10,8 +10,12 @@ mod shared;
 
 use std::sync::LazyLock;
 
-use actix_web::{HttpResponse, http::header::ContentType};
+use actix_web::{
+    HttpResponse,
+    http::header::{self, ContentType},
+};
 use keypool_api::{API_PREFIX, EventView, LastResortNotice, LevelNotice, Problem};
+use keypool_operator_page::{CONTENT_SECURITY_POLICY, api_page, api_style};
 use utoipa::{OpenApi, openapi::PathItem};
 
 use self::{bodies::Bodies, fields::Fields, security::Security, shared::SharedParts};
@@ -106,6 +110,25 @@ pub(crate) fn served_routes() -> Vec<(String, &'static str)> {
 /// The description as JSON.
 pub(crate) fn document() -> &'static str {
     &DOCUMENT
+}
+
+/// The path of the description as a page for people.
+pub(crate) const PAGE: &str = "/docs";
+
+static PAGE_HTML: LazyLock<String> = LazyLock::new(|| {
+    api_page(&serde_json::from_str(document()).unwrap_or_default(), "/openapi.json")
+});
+
+/// Answers with the description of the API as a page.
+pub(crate) async fn page() -> HttpResponse {
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY));
+    answer.content_type(ContentType::html()).body(PAGE_HTML.as_str())
+}
+
+/// Answers with the style sheet of that page.
+pub(crate) async fn page_style() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/css; charset=utf-8").body(api_style())
 }
 
 /// Answers with the description of the API.

@@ -31,6 +31,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use keypool_api::API_PREFIX;
+use keypool_operator_page::API_STYLE;
 
 use crate::{
     admin_guard::middleware::guard,
@@ -55,6 +56,8 @@ pub(crate) fn public(config: &mut ServiceConfig) {
         .configure(api)
         .service(get("/", operations::index))
         .service(get("/openapi.json", crate::openapi::openapi))
+        .service(get(crate::openapi::PAGE, crate::openapi::page))
+        .service(get(API_STYLE, crate::openapi::page_style))
         .configure(health)
         .default_service(web::to(no_such_public_path));
 }

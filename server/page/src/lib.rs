@@ -39,8 +39,11 @@ mod views;
 
 mod page;
 
+mod api_document;
+
 pub use crate::{
     action::Action,
+    api_document::{API_STYLE, api_page, api_style},
     overview::{MinuteCounts, PoolAtRisk, PoolsOverview},
     page::{CONTENT_SECURITY_POLICY, OperatorPage, PageReply},
     source::PageSource,

@@ -139,3 +139,33 @@ async fn the_examples_are_the_main_job_as_a_server_answers_it() {
     status.body["head"] = expected["head"].clone();
     assert_eq!(status.body, *expected);
 }
+
+#[actix_web::test]
+async fn people_read_the_api_as_a_page() {
+    let running = Running::start();
+    let get = async |path: &str| {
+        let url = format!("{}{path}", running.server.url());
+        answer(running.api.http.get(url)).await.unwrap().ok()
+    };
+    let page = get("/docs").await;
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    let html = String::from_utf8(page.bytes).unwrap();
+    let document = get("/openapi.json").await.body;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let route = format!("<code>{} {path}</code>", method.to_uppercase());
+            assert_eq!(html.matches(&route).count(), 1, "{route}");
+            let summary = operation["summary"].as_str().unwrap();
+            assert!(html.contains(&summary.replace('"', "&quot;")), "{summary}");
+        }
+    }
+    for part in ["target_user</code> <small>string</small>", "(optional)", "Idempotency-Key"] {
+        assert!(html.contains(part), "{part}");
+    }
+    let named = html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    for address in named.filter(|address| address.starts_with('/')) {
+        assert!(!get(address).await.bytes.is_empty(), "{address}");
+    }
+    assert!(String::from_utf8(get("/").await.bytes).unwrap().contains("/docs"));
+}
