@@ -134,7 +134,11 @@ pub enum Event {
         statement: Option<SignedStatement>,
     },
     /// The device was removed: no key speaks for the pool any more.
-    DeviceRemoved {},
+    DeviceRemoved {
+        /// Whether the operator removed it; false for a key of the user, and in records from before the field.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_operator: bool,
+    },
     /// The operator released the name of the user: anyone may register it again, with a new key.
     NameReleased {},
     /// The device's packages of another signature scheme than the registered key's are signed with this
@@ -302,6 +306,20 @@ pub enum Event {
         /// The time of the log from now on; earlier than `from` where the log had run ahead.
         to: Timestamp,
     },
+    /// The operator suspended a user, in the server's own history: until the user is reinstated, the server
+    /// carries out no request of their devices and hands their packages to nobody.
+    UserSuspended {
+        /// The user.
+        user: String,
+        /// Why, as the operator wrote it; `None` if nothing was written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// The operator ended the suspension of a user.
+    UserReinstated {
+        /// The user.
+        user: String,
+    },
 }
 
 impl Event {
@@ -320,7 +338,7 @@ impl Event {
             | Self::Conflict { keypackage_ref, .. } => Some(keypackage_ref),
             Self::Registered { .. }
             | Self::KeyRotated { .. }
-            | Self::DeviceRemoved {}
+            | Self::DeviceRemoved { .. }
             | Self::NameReleased {}
             | Self::LeafKeyPinned { .. }
             | Self::CredentialDeclared { .. }
@@ -342,7 +360,9 @@ impl Event {
             | Self::AwaitStopped { .. }
             | Self::Overrun { .. }
             | Self::Configured(_)
-            | Self::ClockAccepted { .. } => None,
+            | Self::ClockAccepted { .. }
+            | Self::UserSuspended { .. }
+            | Self::UserReinstated { .. } => None,
         }
     }
 
@@ -362,7 +382,7 @@ impl Event {
             Self::Conflict { .. } => "conflict",
             Self::Registered { .. } => "registered",
             Self::KeyRotated { .. } => "key_rotated",
-            Self::DeviceRemoved {} => "device_removed",
+            Self::DeviceRemoved { .. } => "device_removed",
             Self::NameReleased {} => "name_released",
             Self::LeafKeyPinned { .. } => "leaf_key_pinned",
             Self::CredentialDeclared { .. } => "credential_declared",
@@ -385,6 +405,8 @@ impl Event {
             Self::Overrun { .. } => "overrun",
             Self::Configured(_) => "configured",
             Self::ClockAccepted { .. } => "clock_accepted",
+            Self::UserSuspended { .. } => "user_suspended",
+            Self::UserReinstated { .. } => "user_reinstated",
         }
     }
 }

@@ -42,10 +42,12 @@ pub mod statement;
 
 pub mod directory;
 
+mod suspension;
+
 pub use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, LeafKey, Limits, NewPackage, NextKey,
-        OnLapse, PolicyChange, PolicyStatus, Rejection, RevokeScope,
+        OnLapse, PolicyChange, PolicyStatus, Rejection, Remover, RevokeScope,
     },
     decide::{Decision, ProspectiveHolder},
     delivery::{
@@ -61,5 +63,6 @@ pub use crate::{
     },
     required::{RequiredCapabilities, Requirement},
     suites::ED25519,
+    suspension::{Suspension, SuspensionChange, Suspensions},
     timeline::{TimelineEntry, timeline},
 };

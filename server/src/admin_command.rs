@@ -54,6 +54,21 @@ pub enum AdminVerb {
         /// The user
         user: String,
     },
+    /// Refuse every request of a user's devices, and hand their packages to nobody, until the user is unblocked
+    Block {
+        /// The user
+        user: String,
+        /// Why, for those who read the log; the user is not told
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End the block of a user
+    Unblock {
+        /// The user
+        user: String,
+    },
+    /// List the users that are blocked
+    Blocked,
     /// Make a backup of the data directory while the server runs
     Backup {
         /// A new directory of the server's machine, best on another disk
@@ -112,6 +127,13 @@ impl AdminCommand {
             AdminVerb::ReleaseName { user } => {
                 self.access.post("/names/release", &json!({ "user": user }))?
             }
+            AdminVerb::Block { user, reason } => {
+                self.access.post("/names/block", &json!({ "user": user, "reason": reason }))?
+            }
+            AdminVerb::Unblock { user } => {
+                self.access.post("/names/unblock", &json!({ "user": user }))?
+            }
+            AdminVerb::Blocked => self.access.get("/names/blocked")?,
             AdminVerb::Backup { dir } => {
                 let directory = path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 self.access.post_at_length("/backup", &json!({ "directory": directory }))?
@@ -125,6 +147,9 @@ impl AdminCommand {
             AdminVerb::Show { user } => report::user(user, &answer),
             AdminVerb::RemoveDevice { user, device } => report::removed(user, device, &answer),
             AdminVerb::ReleaseName { user } => report::released(user, &answer),
+            AdminVerb::Block { user, .. } => report::blocked(user, &answer),
+            AdminVerb::Unblock { user } => report::unblocked(user, &answer),
+            AdminVerb::Blocked => report::blocked_users(&answer),
             AdminVerb::Backup { .. } => report::backed_up(&answer),
         })
     }

@@ -18,6 +18,8 @@ pub(crate) mod policy;
 
 pub(crate) mod names;
 
+pub(crate) mod suspensions;
+
 pub(crate) mod operations;
 
 pub(crate) mod operator;
@@ -111,6 +113,9 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .service(get("/users/{user}", operator::user))
         .service(post("/devices/remove", operator::remove_device))
         .service(post("/names/release", names::release))
+        .service(post("/names/block", suspensions::block))
+        .service(post("/names/unblock", suspensions::unblock))
+        .service(get("/names/blocked", suspensions::blocked))
         .service(post("/backup", backup::make))
         .service(get("/", operator_page::view))
         .service(get("/page/live", operator_page::live))

@@ -20,7 +20,7 @@ pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 /// The number of kinds of events that the golden log has.
 pub(crate) const N_KINDS: u8 = 12;
 /// The number of kinds that came later, in the same schema.
-pub(crate) const N_LATER: u8 = 20;
+pub(crate) const N_LATER: u8 = 22;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -153,7 +153,12 @@ fn event(kind: u8, g: &mut Gen) -> Event {
             until: timestamp(g),
         },
         30 => Event::AwaitStopped { targets: vec![pool(g)] },
-        _ => Event::DeviceRemoved {},
+        31 => Event::UserSuspended {
+            user: "ann".to_owned(),
+            reason: bool::arbitrary(g).then(|| String::arbitrary(g)),
+        },
+        32 => Event::UserReinstated { user: "ann".to_owned() },
+        _ => Event::DeviceRemoved { by_operator: bool::arbitrary(g) },
     }
 }
 
@@ -224,6 +229,7 @@ fn revoke_reason(g: &mut Gen) -> RevokeReason {
         RevokeReason::Withdrawn,
         RevokeReason::Reported,
         RevokeReason::Lapsed,
+        RevokeReason::Operator,
     ];
     *g.choose(&reasons).unwrap()
 }

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use keypool_api::RefusedRequest;
 use keypool_ledger::{EventLog, KeyPackageRef, SignatureKey};
 use keypool_operator_page::{CONTENT_SECURITY_POLICY, OperatorPage};
-use keypool_projections::Command;
+use keypool_projections::{Command, Remover};
 
 use crate::{
     history::{START, pool, reservation},
@@ -128,7 +128,7 @@ fn an_action_asks_first_and_says_how_it_went() {
 
     let recorded = story();
     let by = SignatureKey::new(&[2; 32]).unwrap();
-    recorded.run("bob/tablet", &Command::Remove { by }).unwrap();
+    recorded.run("bob/tablet", &Command::Remove { by: Remover::Key(by) }).unwrap();
     let page = page_of(recorded);
     assert!(html(&page, "/page/pool", "name=bob").contains("Remove bob/main"));
     let removed = html(&page, "/page/pool", "name=bob/tablet");
