@@ -69,6 +69,13 @@ pub enum AdminVerb {
     },
     /// List the users that are blocked
     Blocked,
+    /// Withdraw one package: it is handed to nobody any more
+    RevokePackage {
+        /// The package's reference, in full
+        keypackage_ref: String,
+    },
+    /// Let payloads that are over leave the log now, and not at the next interval
+    Prune,
     /// Make a backup of the data directory while the server runs
     Backup {
         /// A new directory of the server's machine, best on another disk
@@ -134,6 +141,11 @@ impl AdminCommand {
                 self.access.post("/names/unblock", &json!({ "user": user }))?
             }
             AdminVerb::Blocked => self.access.get("/names/blocked")?,
+            AdminVerb::RevokePackage { keypackage_ref } => {
+                let body = json!({ "keypackage_ref": keypackage_ref });
+                self.access.post("/packages/revoke", &body)?
+            }
+            AdminVerb::Prune => self.access.post_at_length("/prune", &json!({}))?,
             AdminVerb::Backup { dir } => {
                 let directory = path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 self.access.post_at_length("/backup", &json!({ "directory": directory }))?
@@ -150,6 +162,8 @@ impl AdminCommand {
             AdminVerb::Block { user, .. } => report::blocked(user, &answer),
             AdminVerb::Unblock { user } => report::unblocked(user, &answer),
             AdminVerb::Blocked => report::blocked_users(&answer),
+            AdminVerb::RevokePackage { .. } => report::revoked(&answer),
+            AdminVerb::Prune => report::pruned(&answer),
             AdminVerb::Backup { .. } => report::backed_up(&answer),
         })
     }

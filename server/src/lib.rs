@@ -50,6 +50,10 @@ mod routes;
 
 mod problem;
 
+mod prune_turns;
+
+mod pruning;
+
 mod quota;
 
 mod refusals;

@@ -2,6 +2,10 @@
 
 mod backup;
 
+pub(crate) mod prune;
+
+pub(crate) mod revoke;
+
 pub(crate) mod devices;
 
 pub(crate) mod directory;
@@ -116,7 +120,9 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .service(post("/names/block", suspensions::block))
         .service(post("/names/unblock", suspensions::unblock))
         .service(get("/names/blocked", suspensions::blocked))
+        .service(post("/packages/revoke", revoke::revoke))
         .service(post("/backup", backup::make))
+        .service(post("/prune", prune::prune))
         .service(get("/", operator_page::view))
         .service(get("/page/live", operator_page::live))
         .service(get("/page/confirm", operator_page::confirm))

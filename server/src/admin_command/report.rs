@@ -87,6 +87,20 @@ fn block_line(known: &Value) -> String {
     )
 }
 
+/// A package that was withdrawn.
+pub(super) fn revoked(answer: &Value) -> String {
+    let part = |key: &str| answer[key].as_str().unwrap_or_default();
+    let (of, user, device) = (part("keypackage_ref"), part("user"), part("device"));
+    let how = if answer["changed"] == true { "is withdrawn" } else { "was withdrawn already" };
+    format!("package {of} of {user}/{device} {how}\n")
+}
+
+/// A log that was pruned.
+pub(super) fn pruned(answer: &Value) -> String {
+    let (bytes, segments) = (&answer["payload_bytes"], &answer["segments"]);
+    format!("{bytes} bytes of payloads have left {segments} segments of the log\n")
+}
+
 /// A backup that was made.
 pub(super) fn backed_up(answer: &Value) -> String {
     let directory = answer["directory"].as_str().unwrap_or_default();

@@ -135,3 +135,29 @@ async fn the_operator_blocks_a_user_says_why_and_unblocks_the_user() {
         assert!(code == 1 && said.contains("the server refused"), "{wrong:?}: {said}");
     }
 }
+
+#[actix_web::test]
+async fn the_operator_withdraws_one_package() {
+    let (running, alice) = (three_pools().await, Device::new("alice"));
+    let reserved = running.api.reserve(&alice, "carol").await.ok();
+    let package = reserved.text("keypackage_ref").to_owned();
+    let (text, code, said) = admin(&running, &["revoke-package", &package]).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(text, format!("package {package} of carol/main is withdrawn\n"));
+    let again = json(&running, &["revoke-package", &package]).await;
+    assert_eq!((&again["changed"], &again["user"]), (&false.into(), &"carol".into()));
+    let status = running.api.get(&Device::new("carol"), "/keypackages/status").await.ok();
+    assert_eq!((&status.body["revoked"], &status.body["total"]), (&1.into(), &9.into()));
+    let history = running.api.get(&Device::new("carol"), "/keypackages/events").await.ok();
+    let revoked = history.body["events"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(revoked["event"]["revoked"]["reason"], "operator", "{revoked}");
+
+    // The holder may have posted its Commit already.
+    running.api.claim(&alice, "/keypackages/spend", &reserved).await.ok();
+    let (_, code, said) = admin(&running, &["revoke-package", &package]).await;
+    assert!(code == 1 && said.contains("is spent"), "{said}");
+    for (wrong, why) in [(&*"0".repeat(64), "is not known here"), ("xyz", "the server refused")] {
+        let (_, code, said) = admin(&running, &["revoke-package", wrong]).await;
+        assert!(code == 1 && said.contains(why), "{said}");
+    }
+}
