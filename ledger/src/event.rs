@@ -1,6 +1,7 @@
 //! Events: the facts that the log keeps for ever.
 
 mod capabilities;
+mod facts;
 mod names;
 mod reason;
 
@@ -12,6 +13,7 @@ use crate::{
 };
 
 pub use self::capabilities::PackageCapabilities;
+pub use self::facts::PackageFacts;
 pub(crate) use self::names::name_in;
 pub use self::reason::{
     InvitationAnswer, LeaveCause, ReleaseReason, ReservePolicy, RevokeReason, WelcomeFault,
@@ -136,7 +138,11 @@ pub enum Event {
         statement: Option<SignedStatement>,
     },
     /// The device was removed: no key speaks for the pool any more.
-    DeviceRemoved {},
+    DeviceRemoved {
+        /// Whether the operator removed it; false for a key of the user, and in records from before the field.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_operator: bool,
+    },
     /// The operator released the name of the user: anyone may register it again, with a new key.
     NameReleased {},
     /// The device's packages of another signature scheme than the registered key's are signed with this
@@ -313,6 +319,20 @@ pub enum Event {
     /// The operator had the user erased: from now on nobody reads the names in this history, and their
     /// payloads and those of the user's packages may be gone.
     UserErased {},
+    /// The operator suspended a user, in the server's own history: until the user is reinstated, the server
+    /// carries out no request of their devices and hands their packages to nobody.
+    UserSuspended {
+        /// The user.
+        user: String,
+        /// Why, as the operator wrote it; `None` if nothing was written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// The operator ended the suspension of a user.
+    UserReinstated {
+        /// The user.
+        user: String,
+    },
 }
 
 /// How many random bytes lead a name in a payload, so that its digest does not give the name away.
@@ -334,7 +354,7 @@ impl Event {
             | Self::Conflict { keypackage_ref, .. } => Some(keypackage_ref),
             Self::Registered { .. }
             | Self::KeyRotated { .. }
-            | Self::DeviceRemoved {}
+            | Self::DeviceRemoved { .. }
             | Self::NameReleased {}
             | Self::LeafKeyPinned { .. }
             | Self::CredentialDeclared { .. }
@@ -359,7 +379,9 @@ impl Event {
             | Self::ClockAccepted { .. }
             | Self::UserNamed {}
             | Self::DeviceNamed {}
-            | Self::UserErased {} => None,
+            | Self::UserErased {}
+            | Self::UserSuspended { .. }
+            | Self::UserReinstated { .. } => None,
         }
     }
 
@@ -379,7 +401,7 @@ impl Event {
             Self::Conflict { .. } => "conflict",
             Self::Registered { .. } => "registered",
             Self::KeyRotated { .. } => "key_rotated",
-            Self::DeviceRemoved {} => "device_removed",
+            Self::DeviceRemoved { .. } => "device_removed",
             Self::NameReleased {} => "name_released",
             Self::LeafKeyPinned { .. } => "leaf_key_pinned",
             Self::CredentialDeclared { .. } => "credential_declared",
@@ -405,31 +427,10 @@ impl Event {
             Self::UserNamed {} => "user_named",
             Self::DeviceNamed {} => "device_named",
             Self::UserErased {} => "user_erased",
+            Self::UserSuspended { .. } => "user_suspended",
+            Self::UserReinstated { .. } => "user_reinstated",
         }
     }
-}
-
-/// The facts of a package, read from its bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackageFacts {
-    /// Its reference.
-    pub keypackage_ref: KeyPackageRef,
-    /// The first moment at which it may be used.
-    pub not_before: Timestamp,
-    /// The last moment at which it may be used.
-    pub not_after: Timestamp,
-    /// The number of its ciphersuite, RFC 9420 section 17.1.
-    pub ciphersuite: u16,
-    /// The BLAKE3 digest of its serialized credential.
-    pub credential: Hash,
-    /// The BLAKE3 digest of its `init_key`, which must be unique for each client (RFC 9420 section 10).
-    pub init_key: Hash,
-    /// Whether it may be used more than once when nothing else is left.
-    pub last_resort: bool,
-    /// The capabilities that its leaf lists; `None` in records from before they were recorded, and in those of
-    /// clients.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub capabilities: Option<Box<PackageCapabilities>>,
 }
 
 /// A statement that a device signed, kept so that a reader of the log can verify the change it led to.

@@ -146,8 +146,8 @@ pub enum Command {
     },
     /// Let no key speak for the pool any more, and withdraw its packages.
     Remove {
-        /// A key of the user, that of the device itself or of another one.
-        by: SignatureKey,
+        /// The one who says so.
+        by: Remover,
     },
     /// Let this key sign the device's packages of a signature scheme.
     DeclareLeafKey {
@@ -306,6 +306,15 @@ pub struct PolicyStatus {
     /// The number of packages that strangers may take together in an hour; `None` for the server's own
     /// limit.
     pub strangers_per_hour: Option<u32>,
+}
+
+/// The one who removes a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remover {
+    /// A key of the user, that of the device itself or of another one.
+    Key(SignatureKey),
+    /// The operator of the server.
+    Operator,
 }
 
 /// A key that takes the place of another one, which has agreed.

@@ -128,7 +128,7 @@ impl Draft<'_> {
             Command::Rotate { statement, signature_key, credential } => {
                 self.rotate(statement, signature_key, credential)
             }
-            Command::Remove { .. } => self.remove(),
+            Command::Remove { by } => self.remove(by),
             Command::DeclareLeafKey { statement, leaf_key } => self.declare(statement, leaf_key),
             Command::DeclareCredential { statement, credential } => {
                 self.declare_credential(statement, credential)

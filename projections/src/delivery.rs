@@ -253,7 +253,7 @@ where
                 let noted = self.end_waits(device, |_, is_stranger| is_stranger);
                 Touched { noted, ..Touched::default() }
             }
-            Event::DeviceRemoved {} => {
+            Event::DeviceRemoved { .. } => {
                 let noted = self.end_all_waits(device);
                 let groups: Vec<GroupId> = match self.mailboxes.get_mut(device) {
                     Some(mailbox) => mailbox.close(),

@@ -277,7 +277,7 @@ impl DeviceList {
                 self.head_before_rotation = Some(rotated);
                 self.rotate(change, signature_key, introduced);
             }
-            Event::DeviceRemoved {} => {
+            Event::DeviceRemoved { .. } => {
                 checked.speaking_key()?;
                 let head = self.head();
                 self.heads_before_removals.push(head);
@@ -317,7 +317,7 @@ impl DeviceList {
 
     /// Forgets the earlier heads that a statement might have named, unless the event goes on with their run.
     fn end_runs(&mut self, event: &Event) {
-        if !matches!(event, Event::DeviceRemoved {}) {
+        if !matches!(event, Event::DeviceRemoved { .. }) {
             self.heads_before_removals.clear();
         }
         if !matches!(event, Event::KeyRotated { .. } | Event::LeafKeyPinned { .. }) {

@@ -199,6 +199,7 @@ const fn why_revoked(reason: RevokeReason) -> &'static str {
         RevokeReason::Withdrawn => "its owner wanted it so",
         RevokeReason::Reported => "an inviter reported that it cannot be used",
         RevokeReason::Lapsed => "reservations of it had lapsed as often as they may",
+        RevokeReason::Operator => "the operator of the server withdrew it",
     }
 }
 

@@ -44,10 +44,12 @@ pub mod statement;
 
 pub mod directory;
 
+mod suspension;
+
 pub use crate::{
     command::{
         Answer, Claim, Command, ItemOutcome, ItemRefusal, LeafKey, Limits, NewPackage, NextKey,
-        OnLapse, PolicyChange, PolicyStatus, Rejection, RevokeScope,
+        OnLapse, PolicyChange, PolicyStatus, Rejection, Remover, RevokeScope,
     },
     decide::{Decision, ProspectiveHolder},
     delivery::{
@@ -63,5 +65,6 @@ pub use crate::{
     },
     required::{RequiredCapabilities, Requirement},
     suites::ED25519,
+    suspension::{Suspension, SuspensionChange, Suspensions},
     timeline::{TimelineEntry, timeline},
 };

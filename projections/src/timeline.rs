@@ -106,7 +106,8 @@ fn device_detail(event: &Event) -> Option<String> {
         | Event::KeyRotated { signature_key, credential, .. } => {
             format!("key {signature_key} speaks for {credential}")
         }
-        Event::DeviceRemoved {} => String::new(),
+        Event::DeviceRemoved { by_operator: true } => "the operator removed it".to_owned(),
+        Event::DeviceRemoved { by_operator: false } => String::new(),
         Event::NameReleased {} => "the operator released the name".to_owned(),
         Event::UserErased {} => "the operator had the user erased".to_owned(),
         Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {
@@ -175,6 +176,11 @@ fn delivery_detail(event: &Event) -> String {
             settings.lapses_max
         ),
         Event::ClockAccepted { from, to } => format!("from {from} to {to}"),
+        Event::UserSuspended { user, reason: None } => format!("the operator blocked {user}"),
+        Event::UserSuspended { user, reason: Some(reason) } => {
+            format!("the operator blocked {user}: {reason}")
+        }
+        Event::UserReinstated { user } => format!("the operator unblocked {user}"),
         _ => String::new(),
     }
 }

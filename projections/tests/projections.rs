@@ -13,6 +13,9 @@ mod lifecycle;
 #[path = "projections/stories.rs"]
 mod stories;
 
+#[path = "projections/suspensions.rs"]
+mod suspensions;
+
 #[path = "projections/required.rs"]
 mod required;
 

@@ -60,6 +60,28 @@ pub enum AdminVerb {
         /// The user
         user: String,
     },
+    /// Refuse every request of a user's devices, and hand their packages to nobody, until the user is unblocked
+    Block {
+        /// The user
+        user: String,
+        /// Why, for those who read the log; the user is not told
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End the block of a user
+    Unblock {
+        /// The user
+        user: String,
+    },
+    /// List the users that are blocked
+    Blocked,
+    /// Withdraw one package: it is handed to nobody any more
+    RevokePackage {
+        /// The package's reference, in full
+        keypackage_ref: String,
+    },
+    /// Let payloads that are over leave the log now, and not at the next interval
+    Prune,
     /// Make a backup of the data directory while the server runs
     Backup {
         /// A new directory of the server's machine, best on another disk
@@ -121,6 +143,18 @@ impl AdminCommand {
             AdminVerb::EraseUser { user } => {
                 self.access.post("/names/erase", &json!({ "user": user }))?
             }
+            AdminVerb::Block { user, reason } => {
+                self.access.post("/names/block", &json!({ "user": user, "reason": reason }))?
+            }
+            AdminVerb::Unblock { user } => {
+                self.access.post("/names/unblock", &json!({ "user": user }))?
+            }
+            AdminVerb::Blocked => self.access.get("/names/blocked")?,
+            AdminVerb::RevokePackage { keypackage_ref } => {
+                let body = json!({ "keypackage_ref": keypackage_ref });
+                self.access.post("/packages/revoke", &body)?
+            }
+            AdminVerb::Prune => self.access.post_at_length("/prune", &json!({}))?,
             AdminVerb::Backup { dir } => {
                 let directory = path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 self.access.post_at_length("/backup", &json!({ "directory": directory }))?
@@ -135,6 +169,11 @@ impl AdminCommand {
             AdminVerb::RemoveDevice { user, device } => report::removed(user, device, &answer),
             AdminVerb::ReleaseName { user } => report::released(user, &answer),
             AdminVerb::EraseUser { user } => report::erased(user, &answer),
+            AdminVerb::Block { user, .. } => report::blocked(user, &answer),
+            AdminVerb::Unblock { user } => report::unblocked(user, &answer),
+            AdminVerb::Blocked => report::blocked_users(&answer),
+            AdminVerb::RevokePackage { .. } => report::revoked(&answer),
+            AdminVerb::Prune => report::pruned(&answer),
             AdminVerb::Backup { .. } => report::backed_up(&answer),
         })
     }

@@ -54,8 +54,10 @@ pub(crate) struct AuthenticatedRead {
 }
 
 impl AuthenticatedRead {
-    /// Refuses a caller whose key has ceased to speak for the device while it was waiting.
+    /// Refuses a caller whose key has ceased to speak for the device, or whose user was blocked, while it was
+    /// waiting.
     pub(crate) fn still_speaks(&self, state: &State) -> Result<(), Failure> {
+        check_suspension(self.pool.user(), state)?;
         let Some(key) = &self.key else { return Ok(()) };
         let pools = state.store()?.pools();
         let still_speaks = match pools.pool_of_key(key) {
@@ -183,7 +185,9 @@ impl SignedClaim {
 
     /// Hands the time that a registered device has signed to the clock guard.
     fn hear_time(&self, device: &PoolId, state: &State) {
-        if let Ok(store) = state.store() {
+        if let Ok(store) = state.store()
+            && store.pools().check_caller(device.user()).is_ok()
+        {
             store.pools().hear_time(device, self.received.created);
         }
     }
@@ -203,12 +207,12 @@ impl FromRequest for AuthenticatedRead {
             let state = State::of(&request)?;
             match claim(&request, false, state)? {
                 SenderClaim::Named(pool) => {
-                    note_caller(&request, &pool);
+                    admit_caller(&request, &pool, state)?;
                     Ok(Self { pool, key: None })
                 }
                 SenderClaim::Signed(claim) => {
                     let pool = claim.verified_pool(state, || Ok(claim.verify()?))?;
-                    note_caller(&request, &pool);
+                    admit_caller(&request, &pool, state)?;
                     Ok(Self { pool, key: Some(claim.received.keyid) })
                 }
             }
@@ -228,6 +232,7 @@ impl FromRequest for DeviceListRead {
                 && let Some(user) = state.store()?.pools().user_of_recovery_key(claim.key())
             {
                 claim.verify()?;
+                check_suspension(&user, state)?;
                 let key = Some(claim.received.keyid);
                 return Ok(Self { recovers: Some(user), key });
             }
@@ -256,7 +261,7 @@ impl FromRequest for AuthenticatedWrite {
                     claim.verified_pool(state, verify)?
                 }
             };
-            note_caller(&request, &pool);
+            admit_caller(&request, &pool, state)?;
             let key = head.idempotency_key;
             let body = read(head, payload, (true, state)).await?;
             check_body(&claim, &request, &body)?;
@@ -285,7 +290,7 @@ impl FromRequest for UnregisteredCaller {
             counted_verify(presented, &request, is_known, state)?;
             let signer = RequestSigner::of(presented);
             if let Ok((pool, _)) = signer.device(state) {
-                note_caller(&request, &pool);
+                admit_caller(&request, &pool, state)?;
             }
             let idempotency_key = head.idempotency_key;
             let authorization = header(request.headers(), "authorization")?.map(str::to_owned);
@@ -296,6 +301,17 @@ impl FromRequest for UnregisteredCaller {
             Ok(Self { signer, idempotency, authorization, body })
         })
     }
+}
+
+/// Notes the device that asks, and refuses it if the operator has blocked its user.
+fn admit_caller(request: &HttpRequest, pool: &PoolId, state: &State) -> Result<(), Failure> {
+    note_caller(request, pool);
+    check_suspension(pool.user(), state)
+}
+
+/// Refuses a user whom the operator has blocked.
+fn check_suspension(user: &str, state: &State) -> Result<(), Failure> {
+    Ok(state.store()?.pools().check_caller(user)?)
 }
 
 /// Reads who a changing request claims to be from. A malformed signature counts as a failure of its

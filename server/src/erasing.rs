@@ -88,7 +88,7 @@ impl ErasureFile {
 ///
 /// # Errors
 ///
-/// Returns an [`EraseError`]; what is left to do is done by the next start.
+/// Returns an [`EraseError`]; the rest is done by the next start.
 pub(crate) fn erase_asked(data: &Path, options: SledLogOptions) -> Result<(), EraseError> {
     let asked = ErasureFile::of(data);
     let io = |source| EraseError::Io { path: asked.0.clone(), source };

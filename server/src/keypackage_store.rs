@@ -252,7 +252,11 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
             let offered = settled.offerable(now, &limits);
             Some((pool, offered.map(|package| package.facts.clone()).collect()))
         };
-        self.pools.devices_of(user).into_iter().filter_map(available).collect()
+        let devices = match self.pools.suspension_of(user) {
+            Some(_) => Vec::new(),
+            None => self.pools.devices_of(user),
+        };
+        devices.into_iter().filter_map(available).collect()
     }
 
     /// Sets one package aside for an inviter. The same reservation id gives the same package again.

@@ -52,6 +52,10 @@ mod routes;
 
 mod problem;
 
+mod prune_turns;
+
+mod pruning;
+
 mod quota;
 
 mod refusals;

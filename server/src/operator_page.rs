@@ -54,6 +54,10 @@ impl PageSource for LivePageSource<'_> {
         self.store.pools().limits()
     }
 
+    fn retention(&self) -> Option<Duration> {
+        self.state.prune_turns.retain()
+    }
+
     fn metrics(&self) -> String {
         metrics_text(self.state)
     }

@@ -42,6 +42,8 @@ mod following;
 
 mod server_stream;
 
+mod suspensions;
+
 mod view;
 
 mod published;
@@ -74,7 +76,7 @@ use tokio::sync::{oneshot, watch as signal};
 
 pub(crate) use self::listeners::Presence;
 pub use self::{
-    api::{ExecuteError, Progress, Reply, Request, Target},
+    api::{ExecuteError, Progress, Reply, Request, SuspensionOutcome, Target},
     clock_guard::ClockState,
     delivery_request::{
         AwaitedInvitee, DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome,

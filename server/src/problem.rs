@@ -262,6 +262,8 @@ impl From<Rejection> for Failure {
             Rejection::RecoveryKeyBound => (Code::RecoveryKeyBound, None),
             Rejection::NotTheRecoveryKey => (Code::NotTheRecoveryKey, None),
             Rejection::NotAMember { .. } => (Code::NotAMember, None),
+            Rejection::Suspended(_) => (Code::Suspended, None),
+            Rejection::InviteeSuspended(_) => (Code::InviteeSuspended, None),
             Rejection::Illegal(_) => return internal(&rejection),
         };
         let mut failure = Self::new(code, rejection.to_string()).about(keypackage_ref.cloned());

@@ -26,7 +26,7 @@ use keypool_ledger::KeyPackageRef;
 use uuid::Uuid;
 
 use self::notes::{RequestNotes, notes_of, record_refusals};
-pub(crate) use self::notes::{note_caller, note_refused, note_target};
+pub(crate) use self::notes::{note_caller, note_refused, note_target, note_targets};
 use crate::{
     body_guard::Unread,
     connections::refusal,
@@ -163,7 +163,7 @@ fn note(state: Option<&State>, served: &ServedRequest, notes: &RequestNotes, req
     let package = package.as_deref();
     let quota = limit.map(ReachedLimit::word);
     let caller = notes.caller.as_ref().map(tracing::field::display);
-    let pool = notes.target.as_deref();
+    let pool = notes.target.as_deref().or(notes.many.as_deref());
     let insecure = state.is_some_and(|state| state.insecure_no_auth).then_some(true);
     if *status < 400 && REPEATED.contains(&route.as_str()) {
         tracing::debug!(

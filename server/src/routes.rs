@@ -2,6 +2,10 @@
 
 mod backup;
 
+pub(crate) mod prune;
+
+pub(crate) mod revoke;
+
 pub(crate) mod devices;
 
 pub(crate) mod directory;
@@ -18,6 +22,8 @@ pub(crate) mod policy;
 
 pub(crate) mod erasure;
 pub(crate) mod names;
+
+pub(crate) mod suspensions;
 
 pub(crate) mod operations;
 
@@ -116,7 +122,12 @@ pub(crate) fn admin(config: &mut ServiceConfig) {
         .service(post("/devices/remove", operator::remove_device))
         .service(post("/names/release", names::release))
         .service(post("/names/erase", erasure::erase))
+        .service(post("/names/block", suspensions::block))
+        .service(post("/names/unblock", suspensions::unblock))
+        .service(get("/names/blocked", suspensions::blocked))
+        .service(post("/packages/revoke", revoke::revoke))
         .service(post("/backup", backup::make))
+        .service(post("/prune", prune::prune))
         .service(get("/", operator_page::view))
         .service(get("/page/live", operator_page::live))
         .service(get("/page/confirm", operator_page::confirm))

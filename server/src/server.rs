@@ -14,8 +14,6 @@ mod opening;
 
 mod preparing;
 
-mod pruning;
-
 mod sweeper;
 
 use std::{

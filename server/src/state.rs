@@ -17,7 +17,8 @@ use crate::{
     connections::Connections, disk::Disk, erasing::ErasureFile, history_reads::HistoryReads,
     home_copies::HomeCopies, keypackage_store::KeyPackageStore, metrics::Metrics,
     open_requests::OpenRequests, operator_page::OperatorDesk, pools::Progress, problem::Failure,
-    quota::Addresses, refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
+    prune_turns::PruneTurns, quota::Addresses, refusals::RefusalRecord, registration::Registrar,
+    transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -67,6 +68,8 @@ pub(crate) struct State {
     pub(crate) stream_heartbeat: Duration,
     /// The files that belong into a backup beside the journal.
     pub(crate) data_files: DataFiles,
+    /// The turns of those who prune the log.
+    pub(crate) prune_turns: PruneTurns,
     /// The room on the disk of the log.
     pub(crate) disk: Disk,
     /// The histories that are read.

@@ -28,6 +28,9 @@ mod directory;
 #[path = "pools/policy.rs"]
 mod policy;
 
+#[path = "pools/suspensions.rs"]
+mod suspensions;
+
 #[path = "pools/settings.rs"]
 mod settings;
 

@@ -55,6 +55,9 @@ mod invitations;
 #[path = "server/attacks.rs"]
 mod attacks;
 
+#[path = "server/blocked_users.rs"]
+mod blocked_users;
+
 #[path = "server/recovery.rs"]
 mod recovery;
 

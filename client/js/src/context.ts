@@ -5,7 +5,7 @@ import { blake3 } from "@noble/hashes/blake3.js";
 import { fromBase64, fromBase64Url, textOf, toBase64, toBase64Url, toHex } from "./bytes.js";
 import type { Capabilities } from "./capabilities.js";
 import type { ServerClock } from "./clock.js";
-import { KeypoolError } from "./errors.js";
+import { hasCode, KeypoolError } from "./errors.js";
 import { eventToStore, type DeviceEvent } from "./events.js";
 import { stateOf, type ClientState } from "./mls.js";
 import type { Server } from "./server.js";
@@ -154,9 +154,12 @@ export async function notePosted(staged: Staged, position: number): Promise<void
   }
 }
 
-/** Whether a refusal is the last word on a request: nothing was done, and nothing will be. */
+/**
+ * Whether a refusal is the last word on a request: nothing was done, and nothing will be. A suspended caller is refused
+ * before the server looks whether the request was carried out, and may be unblocked.
+ */
 export function isFinal(error: unknown): error is KeypoolError {
   const status = error instanceof KeypoolError ? (error.status ?? 0) : 0;
   const isRefusal = status >= 400 && status < 500 && status !== 408 && status !== 425;
-  return isRefusal && (error as KeypoolError).code !== "unanswered";
+  return isRefusal && !hasCode(error, "unanswered", "suspended");
 }

@@ -79,6 +79,7 @@ test("each view can be read, wide and narrow, light and dark", { skip }, async (
     package_,
     "/page/search?q=5",
     "/page/confirm?action=release-name&user=bob",
+    "/page/confirm?action=block-user&user=bob",
     "/page/sign-in",
   );
   for (const colorScheme of ["light", "dark"]) {

@@ -313,7 +313,7 @@ fn an_event_about_no_package_is_recorded_and_changes_none() {
     let store = open(&home);
     let staged = store.stage().unwrap();
     staged.record(Event::Created(facts(1)), at(1), fresh_command()).unwrap();
-    staged.record(Event::DeviceRemoved {}, at(2), fresh_command()).unwrap();
+    staged.record(Event::DeviceRemoved { by_operator: false }, at(2), fresh_command()).unwrap();
     staged.commit().unwrap();
     drop(store);
     let store = open(&home);

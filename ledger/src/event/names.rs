@@ -22,7 +22,9 @@ macro_rules! for_each_name {
             Event::UserBlocked { user }
             | Event::UserUnblocked { user }
             | Event::ContactAdded { user, .. }
-            | Event::ContactRemoved { user } => $user(user)?,
+            | Event::ContactRemoved { user }
+            | Event::UserSuspended { user, .. }
+            | Event::UserReinstated { user } => $user(user)?,
             Event::GroupMade { creator: device } | Event::Left { device, .. } => $device(device)?,
             Event::Committed { committer, added, removed, not_kept, .. } => {
                 $device(committer)?;

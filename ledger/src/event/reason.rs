@@ -78,4 +78,6 @@ pub enum RevokeReason {
     Reported,
     /// A reservation of it lapsed, and it is not handed out again (`--on-lapse`).
     Lapsed,
+    /// The operator of the server withdrew it.
+    Operator,
 }

@@ -69,7 +69,7 @@ impl<L: EventLog> NamedLog<L> {
         self.hides
     }
 
-    /// Finds a user of whom the log has the name.
+    /// Finds a user by the name, as long as the log has it.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl<L: EventLog> NamedLog<L> {
         remembered.by_id.insert(user.id(), Arc::clone(user));
     }
 
-    /// Forgets a user of whom less is remembered than a record tells.
+    /// Forgets a remembered user if a record tells more names.
     fn forget_older(&self, stream: &StreamId, version: u64) {
         let StreamId::Names(id) = stream else { return };
         if self.remembered(*id).is_some_and(|user| user.version() < version) {

@@ -20,7 +20,7 @@ pub(crate) struct AnyEnvelope(pub(crate) EventEnvelope);
 /// The number of kinds of events that the golden log has.
 pub(crate) const N_KINDS: u8 = 12;
 /// The number of kinds that came later, in the same schema.
-pub(crate) const N_LATER: u8 = 23;
+pub(crate) const N_LATER: u8 = 25;
 
 impl Arbitrary for AnyEvent {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -156,7 +156,12 @@ fn event(kind: u8, g: &mut Gen) -> Event {
         31 => Event::UserNamed {},
         32 => Event::DeviceNamed {},
         33 => Event::UserErased {},
-        _ => Event::DeviceRemoved {},
+        34 => Event::UserSuspended {
+            user: "ann".to_owned(),
+            reason: bool::arbitrary(g).then(|| String::arbitrary(g)),
+        },
+        35 => Event::UserReinstated { user: "ann".to_owned() },
+        _ => Event::DeviceRemoved { by_operator: bool::arbitrary(g) },
     }
 }
 
@@ -227,6 +232,7 @@ fn revoke_reason(g: &mut Gen) -> RevokeReason {
         RevokeReason::Withdrawn,
         RevokeReason::Reported,
         RevokeReason::Lapsed,
+        RevokeReason::Operator,
     ];
     *g.choose(&reasons).unwrap()
 }

@@ -20,7 +20,7 @@ use self::{
     hidden::hidden_history,
     histories::{
         capabilities_history, frontend_history, history, identity_history, invitations_history,
-        later_history, newest_history,
+        later_history, newest_history, operator_history,
     },
 };
 use super::{
@@ -67,14 +67,21 @@ fn hidden_log() -> PathBuf {
     golden_log(codec::SCHEMA_PSEUDONYMS)
 }
 
+/// The log of the kinds that came with the operator's word on users.
+fn operator_log() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/logs/schema-1-operator")
+}
+
 /// How many kinds of events the first two logs have.
 const N_LATER_KINDS: usize = 21;
 /// How many kinds of events the first three logs have.
 const N_NEWEST_KINDS: usize = 30;
 /// How many kinds of events the first four logs have.
 const N_IDENTITY_KINDS: usize = 32;
+/// How many kinds of events the first six logs have.
+const N_INVITATIONS_KINDS: usize = 35;
 /// How many kinds of events there are.
-const N_ALL: usize = 35;
+const N_ALL: usize = 37;
 
 #[test]
 fn the_log_of_schema_1_is_read_for_ever() {
@@ -142,8 +149,21 @@ fn the_kinds_of_answered_invitations_in_schema_1_are_read_for_ever() {
     let logs = logs.map(|log| read_journal(&log).unwrap());
     let kinds: BTreeSet<_> =
         logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
-    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_eq!(kinds.len(), N_INVITATIONS_KINDS, "with the others it has every kind of its time");
     assert_written_and_opened(&invitations_log(), invitations_history(), &records);
+}
+
+#[test]
+fn the_operators_word_in_schema_1_is_read_for_ever() {
+    let records = read_journal(&operator_log()).unwrap();
+    let lines: Vec<_> = records.iter().map(line).collect();
+    assert_snapshot!(lines.join("\n"));
+    let logs = [golden_log(1), later_log(), newest_log(), identity_log(), invitations_log()];
+    let logs = logs.map(|log| read_journal(&log).unwrap());
+    let kinds: BTreeSet<_> =
+        logs.iter().flatten().chain(&records).map(|record| record.envelope.event.name()).collect();
+    assert_eq!(kinds.len(), N_ALL, "with the others it has every kind of event");
+    assert_written_and_opened(&operator_log(), operator_history(), &records);
 }
 
 #[test]
@@ -237,6 +257,7 @@ fn write_the_golden_log_of_later_kinds() {
         (invitations_log(), invitations_history()),
         (capabilities_log(), capabilities_history()),
         (hidden_log(), hidden_history()),
+        (operator_log(), operator_history()),
     ] {
         if !golden.exists() {
             let dir = TempDir::new().unwrap();

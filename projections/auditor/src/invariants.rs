@@ -18,6 +18,8 @@ mod pins;
 
 mod spends;
 
+mod suspensions;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -34,6 +36,7 @@ use self::{
     devices::Devices,
     packages::{PackageHistory, PoolTally, ReservationHistory},
     pins::{Declared, Pins},
+    suspensions::AuditedSuspensions,
 };
 use crate::{
     names::StreamName,
@@ -134,6 +137,7 @@ pub struct Auditor {
     declared: Declared,
     deliveries: AuditedDeliveries,
     contacts: AuditedContacts,
+    suspensions: AuditedSuspensions,
     findings: Vec<Finding>,
 }
 
@@ -167,6 +171,7 @@ impl Auditor {
             declared: Declared::default(),
             deliveries: AuditedDeliveries::default(),
             contacts: AuditedContacts::default(),
+            suspensions: AuditedSuspensions::default(),
             findings: Vec::new(),
         }
     }
@@ -183,6 +188,7 @@ impl Auditor {
         self.see_command(seen);
         let findings = self.deliveries.see(seen);
         self.findings.extend(findings);
+        self.findings.extend(self.suspensions.see(seen));
         match &envelope.stream {
             StreamId::Pool(pool) if envelope.event.keypackage_ref().is_some() => {
                 if let Event::Uploaded(facts) = &envelope.event {
@@ -303,7 +309,7 @@ fn is_of_device(event: &Event) -> bool {
         event,
         Event::Registered { .. }
             | Event::KeyRotated { .. }
-            | Event::DeviceRemoved {}
+            | Event::DeviceRemoved { .. }
             | Event::NameReleased {}
             | Event::LeafKeyPinned { .. }
             | Event::CredentialDeclared { .. }

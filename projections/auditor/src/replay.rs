@@ -6,7 +6,7 @@ use std::{
 };
 
 use keypool_ledger::{EventEnvelope, GroupId, PoolId, StreamId, Timestamp};
-use keypool_projections::{Deliveries, GroupState, IllegalChange, PoolState};
+use keypool_projections::{Deliveries, GroupState, IllegalChange, PoolState, Suspensions};
 
 use crate::verify::{Finding, FindingSeverity};
 
@@ -35,6 +35,7 @@ pub struct Fold {
     keep: Keep,
     pools: HashMap<PoolId, Folded>,
     deliveries: Deliveries,
+    suspensions: Suspensions,
     refused: Vec<Finding>,
     passed_over: u64,
     records: u64,
@@ -86,7 +87,8 @@ impl Fold {
                     Ok(()) => {}
                 }
             }
-            StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Server | StreamId::Names(_) => {}
+            StreamId::Server => self.suspensions.evolve(seq, envelope.at, &envelope.event),
+            StreamId::Group(_) | StreamId::Mailbox(_) | StreamId::Names(_) => {}
         }
         self.deliveries.evolve(seq, envelope, 0);
         Ok(())
@@ -108,6 +110,12 @@ impl Fold {
     #[must_use]
     pub const fn groups(&self) -> &BTreeMap<GroupId, GroupState> {
         &self.deliveries.groups
+    }
+
+    /// The users whom the operator has suspended.
+    #[must_use]
+    pub const fn suspensions(&self) -> &Suspensions {
+        &self.suspensions
     }
 
     /// The events that the lifecycle forbids.

@@ -62,3 +62,6 @@ mod restoring;
 
 #[path = "auditor/schema.rs"]
 mod schema;
+
+#[path = "auditor/suspending.rs"]
+mod suspending;

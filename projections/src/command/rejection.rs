@@ -123,6 +123,16 @@ pub enum Rejection {
         /// The inviter.
         holder: PoolId,
     },
+    /// The operator of the server has suspended the user who asks.
+    #[error(
+        "the operator of this server has blocked user {0}: no request of their devices is carried out"
+    )]
+    Suspended(String),
+    /// The operator of the server has suspended the user who is to be invited.
+    #[error(
+        "the operator of this server has blocked user {0}: their packages are handed to nobody"
+    )]
+    InviteeSuspended(String),
     /// The rules asked for a change that the lifecycle forbids: a bug, caught before it is written.
     #[error("the rules of the pool contradict themselves")]
     Illegal(#[from] IllegalChange),

@@ -3,7 +3,7 @@
 use keypool_ledger::{Event, SignatureKey, SignedStatement};
 
 use super::Draft;
-use crate::command::{Answer, Rejection};
+use crate::command::{Answer, Rejection, Remover};
 
 impl Draft<'_> {
     /// Sets the user's recovery key. Any device of the user may set the first; another one takes its place
@@ -40,7 +40,7 @@ impl Draft<'_> {
                 let known = Answer::Registered { known: true };
                 return if is_recovered { Ok(known) } else { Err(Rejection::RecoveryNeedsNewKey) };
             }
-            Some(_) => drop(self.remove()?),
+            Some(_) => drop(self.remove(&Remover::Key(statement.by.clone()))?),
             None => {}
         }
         let (signature_key, credential) = (key.clone(), credential.to_owned());

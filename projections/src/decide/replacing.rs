@@ -7,19 +7,21 @@ use keypool_ledger::{Event, KeyPackageRef, RevokeReason};
 
 use super::Draft;
 use crate::{
-    command::{Answer, ItemOutcome, LeafKey, NewPackage, NextKey, Rejection, RevokeScope},
+    command::{Answer, ItemOutcome, LeafKey, NewPackage, NextKey, Rejection, Remover, RevokeScope},
     lifecycle::Stage,
 };
 
 impl Draft<'_> {
     /// Removes the registered key and withdraws the pool's packages. Reserved ones can still be spent,
     /// because their Commit may be posted already.
-    pub(super) fn remove(&mut self) -> Result<Answer, Rejection> {
+    pub(super) fn remove(&mut self, by: &Remover) -> Result<Answer, Rejection> {
         if self.pool.registration().is_none() {
             return Err(Rejection::NotRegistered);
         }
-        self.record(Event::DeviceRemoved {})?;
-        self.revoke(&RevokeScope::All, RevokeReason::Withdrawn)?;
+        let by_operator = *by == Remover::Operator;
+        self.record(Event::DeviceRemoved { by_operator })?;
+        let reason = if by_operator { RevokeReason::Operator } else { RevokeReason::Withdrawn };
+        self.revoke(&RevokeScope::All, reason)?;
         Ok(Answer::Removed)
     }
 
@@ -29,7 +31,7 @@ impl Draft<'_> {
             return Ok(Answer::Removed);
         }
         if self.pool.registration().is_some() {
-            self.remove()?;
+            self.remove(&Remover::Operator)?;
         }
         self.record(Event::NameReleased {})?;
         Ok(Answer::Removed)

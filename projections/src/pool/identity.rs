@@ -42,7 +42,9 @@ impl Identity {
                 self.incarnation += 1;
                 self.since = version;
             }
-            Event::KeyRotated { .. } | Event::DeviceRemoved {} => self.retired.extend(key.cloned()),
+            Event::KeyRotated { .. } | Event::DeviceRemoved { .. } => {
+                self.retired.extend(key.cloned());
+            }
             Event::RecoveryKeySet { recovery_key, .. } => {
                 self.retired.extend(self.recovery_key.replace(recovery_key.clone()));
             }
@@ -91,7 +93,7 @@ pub const fn changes_identity(event: &Event) -> bool {
         event,
         Event::Registered { .. }
             | Event::KeyRotated { .. }
-            | Event::DeviceRemoved {}
+            | Event::DeviceRemoved { .. }
             | Event::NameReleased {}
             | Event::LeafKeyPinned { .. }
             | Event::CredentialDeclared { .. }
@@ -116,7 +118,7 @@ impl PoolState {
                 let voucher = self.registration().and_then(|before| before.voucher.clone());
                 self.bind(signature_key, credential, voucher);
             }
-            Event::DeviceRemoved {} => {
+            Event::DeviceRemoved { .. } => {
                 (self.registration, self.pinned, self.credential) = (None, None, None);
                 self.removed = true;
                 // A later incarnation is another device: it knows nobody, and lets anyone reserve.

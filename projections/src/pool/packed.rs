@@ -221,6 +221,7 @@ fn pack_package(
         Some(RevokeReason::Withdrawn) => 2,
         Some(RevokeReason::Reported) => 3,
         Some(RevokeReason::Lapsed) => 4,
+        Some(RevokeReason::Operator) => 5,
     });
     out.number(package.reported_by.len() as u64);
     package.reported_by.iter().for_each(|user| out.bytes(user.as_bytes()));
@@ -270,6 +271,7 @@ fn unpack_package(
         2 => Some(RevokeReason::Withdrawn),
         3 => Some(RevokeReason::Reported),
         4 => Some(RevokeReason::Lapsed),
+        5 => Some(RevokeReason::Operator),
         _ => return None,
     };
     let mut reported_by = BTreeSet::new();
@@ -383,8 +385,13 @@ mod tests {
         let declared =
             Event::CredentialDeclared { credential: credential.clone(), statement: statement() };
         let set = |byte| Event::RecoveryKeySet { recovery_key: key(byte), statement: statement() };
-        let (state, bytes) =
-            packed(&[registered, declared, set(5), set(6), Event::DeviceRemoved {}]);
+        let (state, bytes) = packed(&[
+            registered,
+            declared,
+            set(5),
+            set(6),
+            Event::DeviceRemoved { by_operator: false },
+        ]);
         let identity = state.identity();
         assert_eq!((identity.changes, &identity.versions), (5, &vec![1, 2, 3, 4, 5]));
         assert_eq!(identity.retired, [key(5), key(1)]);

@@ -114,7 +114,7 @@ impl Chain {
         let registered_now: Vec<String> =
             self.list.registered().map(|(device, _)| device.to_owned()).collect();
         for device in registered_now {
-            self.write(&device, Event::DeviceRemoved {}).unwrap();
+            self.write(&device, Event::DeviceRemoved { by_operator: false }).unwrap();
         }
         self.write(name, registered(number, Some(statement)))
     }
@@ -168,7 +168,7 @@ fn a_reader_finds_how_each_device_came_and_which_keys_are_its() {
     let declared = Event::CredentialDeclared { credential: credential.clone(), statement };
     chain.write("laptop", declared).unwrap();
     chain.vouched("tablet", 4, ("laptop", 3));
-    chain.write("tablet", Event::DeviceRemoved {}).unwrap();
+    chain.write("tablet", Event::DeviceRemoved { by_operator: false }).unwrap();
 
     let list = chain.read(&chain.changes).unwrap();
     let (phone, laptop) = (list.device("phone").unwrap(), list.device("laptop").unwrap());
@@ -292,7 +292,7 @@ fn the_chain_of_another_user_is_refused() {
 fn an_older_chain_than_is_known_is_refused() {
     let mut chain = Chain::of_two();
     let older = chain.clone();
-    chain.write("laptop", Event::DeviceRemoved {}).unwrap();
+    chain.write("laptop", Event::DeviceRemoved { by_operator: false }).unwrap();
     let known = chain.read(&chain.changes).unwrap();
     assert_eq!(
         older.read_after(&known, &[]),
@@ -304,7 +304,7 @@ fn an_older_chain_than_is_known_is_refused() {
 fn a_hidden_removal_is_refused() {
     let mut chain = Chain::of_two();
     let known = chain.list.clone();
-    chain.write("laptop", Event::DeviceRemoved {}).unwrap();
+    chain.write("laptop", Event::DeviceRemoved { by_operator: false }).unwrap();
     // The server shows nothing new, or no more than the position.
     let user = "alice".to_owned();
     assert_eq!(chain.read_after(&known, &[]), Err(ChainError::Withheld { user }));
@@ -378,7 +378,7 @@ fn a_dead_key_is_nobodys_again() {
     chain.rotated("laptop", 3, 2);
     chain.recovery_key("phone", 8, 9);
     chain.vouched("tablet", 4, ("phone", 1));
-    chain.write("tablet", Event::DeviceRemoved {}).unwrap();
+    chain.write("tablet", Event::DeviceRemoved { by_operator: false }).unwrap();
     // Rotated away, removed, and a recovery key that was replaced or is the present one.
     for dead in [2, 4, 9, 8] {
         assert_eq!(chain.list.is_retired(&public(&key(dead))), dead != 8);
@@ -414,7 +414,7 @@ fn a_dead_key_is_nobodys_again() {
 fn a_statement_works_once() {
     let mut chain = Chain::of_two();
     let (vouched, recovery_set) = (chain.changes[1].event.clone(), chain.changes[2].event.clone());
-    chain.write("laptop", Event::DeviceRemoved {}).unwrap();
+    chain.write("laptop", Event::DeviceRemoved { by_operator: false }).unwrap();
     let position = chain.position() + 7;
     let mut again = chain.clone();
     let dead = ChainError::KeyReused { position, key: public(&key(2)) };
@@ -483,7 +483,7 @@ fn the_recovery_key_brings_the_name_back_and_a_device_does_not() {
     assert_eq!(found, Err(ChainError::NotSigned { position }), "it vouches, and says recover");
 
     // The thief removes the phone; the words bring the name back all the same.
-    chain.write("phone", Event::DeviceRemoved {}).unwrap();
+    chain.write("phone", Event::DeviceRemoved { by_operator: false }).unwrap();
     chain.recovered("spare", 5, 9).unwrap();
     let list = chain.read(&chain.changes).unwrap();
     let spare = list.device("spare").unwrap();
@@ -504,7 +504,7 @@ fn the_recovery_key_brings_the_name_back_and_a_device_does_not() {
     // A recovery that was made before a change other than removals is stale.
     let mut chain = Chain::of_two();
     let statement = chain.states(9, "spare", Agreement::Recover(&spare));
-    chain.write("laptop", Event::DeviceRemoved {}).unwrap();
+    chain.write("laptop", Event::DeviceRemoved { by_operator: false }).unwrap();
     chain.rotated("phone", 7, 1);
     let position = chain.position() + 7;
     let found = chain.write("spare", registered(5, Some(statement)));
@@ -519,7 +519,7 @@ fn a_released_name_begins_again_and_says_so() {
     let out_of_order = Err(ChainError::OutOfOrder { device: device("phone"), position });
     assert_eq!(found, out_of_order, "its devices are removed first");
     for name in ["phone", "laptop"] {
-        chain.write(name, Event::DeviceRemoved {}).unwrap();
+        chain.write(name, Event::DeviceRemoved { by_operator: false }).unwrap();
         chain.write(name, Event::NameReleased {}).unwrap();
     }
     assert_eq!((chain.list.releases(), chain.list.recovery_key()), (1, None));

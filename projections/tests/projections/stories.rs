@@ -10,7 +10,7 @@ use keypool_ledger::{
     Event, Hash, RevokeReason, Signature, SignatureKey, SignedStatement, Timestamp,
 };
 use keypool_projections::{
-    Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection,
+    Answer, Command, Health, ItemOutcome, Limits, OnLapse, PoolState, Rejection, Remover,
     RequiredCapabilities, RevokeScope, SuiteCounts,
 };
 
@@ -682,7 +682,7 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
             let packages = rest.iter().map(|name| package(name)).collect();
             Command::Replace { packages, next: None }
         }
-        "remove" => Command::Remove { by: SignatureKey::new(&[1; 32]).unwrap() },
+        "remove" => Command::Remove { by: Remover::Key(SignatureKey::new(&[1; 32]).unwrap()) },
         "register" => Command::Register {
             signature_key: SignatureKey::new(&[1; 32]).unwrap(),
             credential: who.to_owned(),

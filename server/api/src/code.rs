@@ -58,6 +58,10 @@ codes! {
         "Ask as the device that owns the pool, holds the reservation, or is a member of the group.";
     NotAMember "not_a_member" false "The caller is no member of the group"
         "Have a member invite; for a group of your own, draw another id at random.";
+    Suspended "suspended" false "The operator has blocked the user"
+        "Ask the operator of this server: nothing that a device of the user asks for is carried out until then.";
+    InviteeSuspended "invitee_suspended" false "The operator has blocked the user who is to be invited"
+        "Leave the user out; only the operator of this server can unblock the user.";
     NotFound "not_found" false "There is nothing at this address"
         "The addresses are listed at /openapi.json.";
     UnknownUser "unknown_user" false "The user or the device is not registered here"

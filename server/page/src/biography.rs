@@ -7,6 +7,7 @@ use keypool_ledger::{
     CommandId, Key, KeyPackageRef, PoolId, ReadError, Record, ReservationId, StreamId,
     log::{find_command, find_reservation, read_record},
 };
+use keypool_projections::PoolState;
 
 use crate::{
     history::{RecordedSettings, Storyteller, ToldEvent},
@@ -22,6 +23,8 @@ pub(crate) struct PackageLife {
     pub(crate) keypackage_ref: KeyPackageRef,
     pub(crate) pool: PoolId,
     pub(crate) told: Vec<ToldEvent>,
+    /// Whether it may still be handed out or used.
+    pub(crate) is_live: bool,
     /// How the package, or the reservation that was looked for, stands at the end.
     pub(crate) end: String,
 }
@@ -103,7 +106,9 @@ impl BiographyReader<'_> {
             None => story.end(of),
         });
         let (keypackage_ref, end) = (of.clone(), end.unwrap_or_default());
-        Ok(Some(PackageLife { keypackage_ref, pool, told, end }))
+        let package = PoolState::of_package(&records).ok();
+        let is_live = package.is_some_and(|alone| alone.live().next().is_some());
+        Ok(Some(PackageLife { keypackage_ref, pool, told, is_live, end }))
     }
 
     /// The effects of a request; `None` if it wrote nothing.

@@ -56,7 +56,7 @@ impl Introductions {
                     known.key = Some(signature_key.clone());
                 }
             }
-            Event::DeviceRemoved {} => {
+            Event::DeviceRemoved { .. } => {
                 if let Some(known) = self.devices.get_mut(device) {
                     known.key = None;
                 }
@@ -148,7 +148,7 @@ mod tests {
             ("bob/a", rotated),
             ("bob/c", registered(3, Some(5), Some(7))),
             ("bob/d", registered(4, None, Some(7))),
-            ("bob/b", Event::DeviceRemoved {}),
+            ("bob/b", Event::DeviceRemoved { by_operator: false }),
             ("bob/e", registered(6, Some(9), None)),
             ("bob/f", registered(8, None, None)),
             ("bob/f", Event::NameReleased {}),

@@ -29,6 +29,8 @@ mod history;
 
 mod introductions;
 
+mod suspensions;
+
 mod biography;
 
 mod action;

@@ -19,6 +19,7 @@ use crate::{
     metrics_text::MetricsText,
     overview::PoolsOverview,
     source::PageSource,
+    suspensions::UserSuspensions,
     views::{self, AtRiskQuery, OverviewFigures, ROWS_MAX, TEXT_MAX, paths},
 };
 
@@ -212,7 +213,8 @@ impl OperatorPage {
     }
 
     fn overview(&self, source: &dyn PageSource) -> Result<PageReply, ReadError> {
-        Ok(PageReply::html(200, views::overview(&self.figures(source)?)))
+        let retention = source.retention();
+        Ok(PageReply::html(200, views::overview(&self.figures(source)?, retention)))
     }
 
     fn at_risk(&self, source: &dyn PageSource, query: &Query) -> PageReply {
@@ -275,7 +277,8 @@ fn pool(source: &dyn PageSource, query: &Query) -> Result<PageReply, ReadError> 
         return Ok(unknown_pool(&pool));
     };
     let devices = introductions(&source.device_changes(pool.user())?);
-    Ok(PageReply::html(200, views::pool(&history, &devices)))
+    let suspensions = UserSuspensions::read(source.log(), pool.user())?;
+    Ok(PageReply::html(200, views::pool(&history, &devices, &suspensions)))
 }
 
 fn history(source: &dyn PageSource, query: &Query) -> Result<PageReply, ReadError> {

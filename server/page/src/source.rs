@@ -1,5 +1,7 @@
 //! The parts of a running server that the page shows.
 
+use std::time::Duration;
+
 use keypool_api::RefusedRequest;
 use keypool_ledger::{EventLog, ReadError, Timestamp};
 use keypool_projections::{Limits, directory::DeviceChange};
@@ -14,6 +16,9 @@ pub trait PageSource: Send + Sync {
 
     /// The limits, as they hold now.
     fn limits(&self) -> Limits;
+
+    /// How long payloads stay in the log after they are over; `None` where none leaves it.
+    fn retention(&self) -> Option<Duration>;
 
     /// The server's metrics, in the text format of Prometheus.
     fn metrics(&self) -> String;

@@ -2,7 +2,8 @@
 
 use std::{fmt::Write, time::Duration};
 
-use keypool_projections::explanation::words::span;
+use keypool_ledger::Timestamp;
+use keypool_projections::explanation::words::{one_line, span, time};
 use serde_json::Value;
 
 /// Pools as a table, and how many were left out.
@@ -20,10 +21,12 @@ pub(super) fn pools(answer: &Value) -> String {
 /// The devices of a user as a table.
 pub(super) fn user(user: &str, answer: &Value) -> String {
     let devices = answer["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let blocked = answer["blocked"].as_object().map(|_| block_line(&answer["blocked"]) + "\n");
+    let blocked = blocked.unwrap_or_default();
     if devices.is_empty() {
-        return format!("{user} has no registered device\n");
+        return format!("{blocked}{user} has no registered device\n");
     }
-    table(devices)
+    blocked + &table(devices)
 }
 
 /// A device that was removed.
@@ -36,6 +39,11 @@ pub(super) fn released(user: &str, answer: &Value) -> String {
     let devices = answer["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
     let devices: Vec<&str> = devices.iter().filter_map(Value::as_str).collect();
     let devices = devices.join(", ");
+    if answer["blocked"] == true {
+        return format!(
+            "{devices} removed; {user} is blocked, so nobody registers the name until `admin unblock {user}`\n"
+        );
+    }
     format!("the name {user} is free: {devices} removed; whoever registers it next has it\n")
 }
 
@@ -50,6 +58,60 @@ pub(super) fn erased(user: &str, answer: &Value) -> String {
         "{user} is erased: {devices} removed, and the log names the user {pseudonym} from now on; the server \
          begins anew and overwrites the name, the packages and what was delivered\n"
     )
+}
+
+/// A user that is blocked.
+pub(super) fn blocked(user: &str, answer: &Value) -> String {
+    let position = &answer["position"];
+    match answer["changed"].as_bool() {
+        Some(true) => format!(
+            "{user} is blocked (record {position} of the log): no request of their devices is carried out, and \
+             their packages are handed to nobody\n"
+        ),
+        _ => format!("{user} was blocked already (record {position} of the log)\n"),
+    }
+}
+
+/// A user that is not blocked any more.
+pub(super) fn unblocked(user: &str, answer: &Value) -> String {
+    match answer["changed"].as_bool() {
+        Some(true) => format!("{user} is unblocked (record {} of the log)\n", answer["position"]),
+        _ => format!("{user} was not blocked\n"),
+    }
+}
+
+/// The users that are blocked, a line each.
+pub(super) fn blocked_users(answer: &Value) -> String {
+    let users = answer["users"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if users.is_empty() {
+        return "no user is blocked\n".to_owned();
+    }
+    users.iter().map(|known| block_line(known) + "\n").collect()
+}
+
+fn block_line(known: &Value) -> String {
+    let since = time(Timestamp::from_secs(known["since"].as_u64().unwrap_or_default()));
+    let user = known["user"].as_str().unwrap_or_default();
+    let reason = known["reason"].as_str().map(|reason| format!(": {}", one_line(reason)));
+    format!(
+        "{user} is blocked since {since} (record {} of the log){}",
+        known["position"],
+        reason.unwrap_or_default()
+    )
+}
+
+/// A package that was withdrawn.
+pub(super) fn revoked(answer: &Value) -> String {
+    let part = |key: &str| answer[key].as_str().unwrap_or_default();
+    let (of, user, device) = (part("keypackage_ref"), part("user"), part("device"));
+    let how = if answer["changed"] == true { "is withdrawn" } else { "was withdrawn already" };
+    format!("package {of} of {user}/{device} {how}\n")
+}
+
+/// A log that was pruned.
+pub(super) fn pruned(answer: &Value) -> String {
+    let (bytes, segments) = (&answer["payload_bytes"], &answer["segments"]);
+    format!("{bytes} bytes of payloads have left {segments} segments of the log\n")
 }
 
 /// A backup that was made.

@@ -8,7 +8,7 @@ use keypool_ledger::{
 };
 use keypool_projections::{
     Answer, Claim, Command, ItemOutcome, LeafKey, NewPackage, NextKey, PolicyChange, PolicyStatus,
-    RevokeScope,
+    Remover, RevokeScope,
 };
 
 use super::{ReservationRequest, Spent};
@@ -79,7 +79,7 @@ pub(super) fn rotate(
 }
 
 /// Removes a device.
-pub(super) fn remove(by: SignatureKey) -> Typed<()> {
+pub(super) fn remove(by: Remover) -> Typed<()> {
     Typed { command: Command::Remove { by }, answer: answer!(Answer::Removed => ()) }
 }
 

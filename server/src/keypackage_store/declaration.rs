@@ -97,7 +97,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<Vec<PoolId>, StoreError> {
         let written = self.read(move |pools| find_command(pools.log(), idempotency.key, 0)).await?;
-        let is_removal = |event: &Event| matches!(event, Event::DeviceRemoved {});
+        let is_removal = |event: &Event| matches!(event, Event::DeviceRemoved { .. });
         let removals = written.iter().filter(|record| is_removal(&record.envelope.event));
         let devices = removals.filter_map(|record| record.envelope.stream.pool());
         Ok(devices.filter(|device| *device != pool).cloned().collect())

@@ -4,7 +4,7 @@
 use keypool_ledger::{
     CommandId, EventLog, Hash, KeyPackageRef, PoolId, SignatureKey, SignedStatement, Timestamp,
 };
-use keypool_projections::{Health, ItemOutcome, NextKey};
+use keypool_projections::{Health, ItemOutcome, NextKey, Remover};
 use uuid::Uuid;
 
 use super::{
@@ -91,7 +91,23 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
         idempotency: Idempotency,
     ) -> Result<u64, StoreError> {
         let target = Target::Pool(pool.clone());
-        Ok(self.execute(target, commands::remove(by), idempotency).await?.position)
+        let command = commands::remove(Remover::Key(by));
+        Ok(self.execute(target, command, idempotency).await?.position)
+    }
+
+    /// As [`KeyPackageStore::remove_device`], because the operator says so: the log says that too.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`StoreError`] if the device is not registered, or the log does not take events. Nothing has
+    /// changed then.
+    pub async fn remove_device_for_operator(
+        &self,
+        pool: &PoolId,
+        idempotency: Idempotency,
+    ) -> Result<u64, StoreError> {
+        let target = Target::Pool(pool.clone());
+        Ok(self.execute(target, commands::remove(Remover::Operator), idempotency).await?.position)
     }
 
     /// Releases a user's name: every device of the user is removed, and anyone may register the name again,

@@ -314,7 +314,10 @@ fn fits(made: &Record, asked: &ManyReservations) -> Result<(), ExecuteError> {
 
 /// Whether a refusal is about one device, and says nothing of the others.
 const fn is_of_one(rejection: &Rejection) -> bool {
-    !matches!(rejection, Rejection::ReservationMismatch(_) | Rejection::Illegal(_))
+    !matches!(
+        rejection,
+        Rejection::ReservationMismatch(_) | Rejection::Suspended(_) | Rejection::Illegal(_)
+    )
 }
 
 /// The id of the command that reserves one device's package, for all devices but the first.

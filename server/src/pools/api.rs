@@ -76,6 +76,15 @@ impl PartialEq for Reply {
     }
 }
 
+/// The effect of the operator's word on a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuspensionOutcome {
+    /// Whether it changed anything; false if it was so already.
+    pub changed: bool,
+    /// The position in the log of the event that says so; `None` for a user who was never suspended.
+    pub position: Option<u64>,
+}
+
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {

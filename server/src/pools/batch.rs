@@ -10,7 +10,7 @@ use keypool_ledger::{
     Record, ReservationId, SignatureKey, StreamHead, StreamId, StreamWrite, Timestamp,
 };
 use keypool_projections::{
-    Answer, Command, Decision, Deliveries, Limits, NewPackage, PoolState, Rejection,
+    Answer, Command, Decision, Deliveries, Limits, NewPackage, PoolState, Rejection, Remover,
 };
 
 use super::{
@@ -95,7 +95,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
             _ if self.full => return None,
             Work::Sweep(_) => return Some(self.sweep()),
             // The committer does it in front of the batch.
-            Work::AcceptClock(_) => return None,
+            Work::AcceptClock(_) | Work::Suspend(..) => return None,
             Work::Deliver(request, _) if !self.commands.insert(request.id) => return None,
             Work::Deliver(request, _) => return Some(self.deliver(request)),
             Work::Command(request, _) => request,
@@ -137,6 +137,11 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
             let reply = self.shared.recorded_reply(request, &records)?;
             return Ok(reply.map_or(Plan::Repeat(records), |reply| Plan::Reply(Ok(reply))));
         }
+        let pool = match &request.target {
+            Target::Pool(pool) => Some(pool),
+            Target::Package(_) => None,
+        };
+        self.check_suspension(pool, &request.command)?;
         match request.command {
             Command::Reserve { .. } | Command::Spend { .. } => self.look.relied_on()?,
             Command::Upload(_)
@@ -166,7 +171,8 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
         devices.retain(|device| device != kept);
         let mut writes = Vec::with_capacity(devices.len() + 1);
         for device in devices {
-            let decided = self.decide_on(&device, &Command::Remove { by: by.clone() })?;
+            let decided =
+                self.decide_on(&device, &Command::Remove { by: Remover::Key(by.clone()) })?;
             writes.extend(self.stage(request, decided).0);
         }
         Ok(writes)

@@ -1,7 +1,9 @@
 //! The checks of a command that need more than one pool: keys, names, statements, memberships.
 
 use keypool_ledger::{EventLog, GroupId, PoolId, SignatureKey, SignedStatement, log::find_package};
-use keypool_projections::{Command, GroupState, LeafKey, NextKey, Rejection, statement::Agreement};
+use keypool_projections::{
+    Command, GroupState, LeafKey, NextKey, Rejection, Remover, statement::Agreement,
+};
 
 use super::{ExecuteError, batch::CommandBatch};
 
@@ -71,7 +73,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
                     return Err(Rejection::ReservationMismatch(*reservation).into());
                 }
             }
-            Command::Remove { by } => {
+            Command::Remove { by: Remover::Key(by) } => {
                 let views = self.shared.views();
                 let by = views.directory.pool_of_key(by);
                 if by.is_none_or(|by| by.user() != pool.user()) {

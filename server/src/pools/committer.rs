@@ -70,11 +70,11 @@ impl<L: EventLog> Committer<L> {
             }
             Err(error) => return refuse_all(jobs, || meaning_of(&error)),
         }
-        let jobs = self.look_at_clock(jobs);
+        let (jobs, mut deferred) = self.change_suspensions(self.look_at_clock(jobs));
         let look = self.shared.clock_guard().observe(self.shared.reading());
         self.shared.clock_in_doubt.store(look.is_in_doubt(), Ordering::Relaxed);
         let mut batch = CommandBatch::new(&self.shared, look);
-        let (mut planned, mut deferred) = (Vec::new(), Vec::new());
+        let mut planned = Vec::new();
         for job in jobs {
             match batch.plan(&job) {
                 Some(plan) => planned.push((job, plan)),
@@ -153,6 +153,7 @@ impl<L: EventLog> Committer<L> {
         for record in records {
             self.shared.packages.note(record);
             views.apply_delivery(record);
+            views.note_suspension(record);
             views.changed.note_time(&record.envelope);
             views.changed.through = record.seq;
         }

@@ -38,6 +38,7 @@ impl<L: EventLog> CommandBatch<'_, L> {
         if !records.is_empty() {
             return Ok(Plan::Deliver(None, recall_delivery(request, &records)));
         }
+        self.check_caller(&request.caller).map_err(ExecuteError::from)?;
         match &request.command {
             DeliveryCommand::Make { group } => {
                 let state = self.group_state(group);
@@ -243,6 +244,9 @@ impl<L: EventLog> CommandBatch<'_, L> {
         };
         if owners.values().any(|owner| *owner == pool) {
             return Err(DeliveryRejection::SameDevice(pool).into());
+        }
+        if let Err(suspended) = self.check_invitee(&pool) {
+            return Ok(Err((None, suspended)));
         }
         let command = Command::Spend { claim: claim.clone(), group: group.clone() };
         let view = self.prepared(&pool, &command)?;

@@ -162,7 +162,7 @@ impl Directory {
             Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } => {
                 brief.key = Some(signature_key.clone());
             }
-            Event::DeviceRemoved {} => brief.key = None,
+            Event::DeviceRemoved { .. } => brief.key = None,
             _ => {}
         }
         brief.due = Some(Timestamp::default());

@@ -217,7 +217,7 @@ fn recorded(
         | (Command::Rotate { .. }, Event::KeyRotated { .. }) => {
             Some(Ok(Answer::Registered { known: false }))
         }
-        (Command::Remove { .. }, Event::DeviceRemoved {})
+        (Command::Remove { .. }, Event::DeviceRemoved { .. })
         | (Command::ReleaseName, Event::NameReleased {}) => Some(Ok(Answer::Removed)),
         (Command::DeclareLeafKey { .. }, Event::LeafKeyPinned { .. })
         | (Command::DeclareCredential { .. }, Event::CredentialDeclared { .. })

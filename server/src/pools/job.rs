@@ -1,9 +1,10 @@
-//! Jobs for the committer: a command, a sweep, or the operator's word on the clock, with its answer's way back.
+//! Jobs for the committer: a command, a sweep, or the operator's word, with its answer's way back.
 
+use keypool_projections::SuspensionChange;
 use tokio::sync::oneshot;
 
 use super::{
-    ExecuteError, Reply, Request,
+    ExecuteError, Reply, Request, SuspensionOutcome,
     delivery_request::{DeliverError, Delivered, DeliveryRequest},
 };
 
@@ -35,6 +36,8 @@ pub(super) enum Work {
     Sweep(oneshot::Sender<Result<u64, ExecuteError>>),
     /// Accept the machine's clock, by the operator's word.
     AcceptClock(oneshot::Sender<Result<bool, ExecuteError>>),
+    /// Suspend or reinstate a user, by the operator's word.
+    Suspend(SuspensionChange, oneshot::Sender<Result<SuspensionOutcome, ExecuteError>>),
 }
 
 impl Job {
@@ -49,6 +52,7 @@ impl Job {
             Work::Deliver(_, sender) => drop(sender.send(Err(error.into()))),
             Work::Sweep(sender) => drop(sender.send(Err(error))),
             Work::AcceptClock(sender) => drop(sender.send(Err(error))),
+            Work::Suspend(_, sender) => drop(sender.send(Err(error))),
         }
     }
 }

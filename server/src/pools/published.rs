@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use keypool_ledger::{EventLog, GroupId, PoolId, Record, StreamId, Timestamp};
-use keypool_projections::{Deliveries, GroupState, Level, Limits, MailboxState};
+use keypool_projections::{Deliveries, GroupState, Level, Limits, MailboxState, Suspensions};
 
 use super::{
     PoolView, ReplayError,
@@ -22,6 +22,7 @@ pub(super) struct Views {
     pub(super) residents: Cache<PoolView>,
     pub(super) directory: Directory,
     pub(super) deliveries: Deliveries<Cache<GroupState>, Cache<MailboxState>>,
+    pub(super) suspensions: Suspensions,
     pub(super) changed: Changed,
     /// The devices whose pool or mailbox has changed, and whose listeners are to be woken.
     pub(super) woken: HashSet<PoolId>,

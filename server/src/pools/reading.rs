@@ -314,6 +314,12 @@ impl<L: EventLog + 'static> Pools<L> {
         Ok(uploaded.map(|package| package.bytes.to_vec()))
     }
 
+    /// The pool of a package that was uploaded or asked for lately, from memory; `None` for any other package.
+    #[must_use]
+    pub(crate) fn cached_owner(&self, keypackage_ref: &KeyPackageRef) -> Option<PoolId> {
+        self.shared.packages.get(keypackage_ref).map(|package| package.pool)
+    }
+
     /// Like [`Pools::package_bytes`], for async callers.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The server's own history in the log: the settings it ran with, and the clock that was accepted after a
 //! leap.
 
-use std::sync::atomic::Ordering;
+use std::{mem, sync::atomic::Ordering};
 
 use keypool_ledger::{
     AppendError, Appended, Batch, Event, EventLog, LogHead, NewEvent, PoolId, StreamId,
@@ -108,12 +108,15 @@ impl<L: EventLog> Shared<L> {
 }
 
 impl<L> Shared<L> {
-    fn publish_server_events(&self, appended: &Appended) {
+    pub(super) fn publish_server_events(&self, appended: &Appended) {
         for record in &appended.records {
             let mut views = self.views_mut();
             views.changed.through = record.seq;
             views.changed.note_time(&record.envelope);
+            views.note_suspension(record);
+            let woken = mem::take(&mut views.woken);
             drop(views);
+            self.listeners.wake(&woken);
             self.written.send_replace(record.seq);
         }
     }

@@ -25,6 +25,7 @@ use super::{
     loader::snapshot_name,
     packed_form::{Cached, Form},
     published::{Changed, FreshPool, PAGE, Views},
+    suspensions::suspensions_of,
 };
 
 /// The number of the form of these snapshots, and of the folds they are of.
@@ -77,6 +78,18 @@ pub(super) fn restore(
     limits: &Limits,
     progress: &Progress,
 ) -> Result<Views, ReplayError> {
+    let mut views = restored_pools(log, snapshots, limits, progress)?;
+    views.suspensions = suspensions_of(log)?;
+    views.woken.clear();
+    Ok(views)
+}
+
+fn restored_pools(
+    log: &impl EventLog,
+    snapshots: &dyn SnapshotStore,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Views, ReplayError> {
     let head = log.head()?.seq;
     progress.set(0, head);
     let reach = snapshots.get(REACH)?.and_then(|bytes| SnapshotWatermark::unpack(&bytes));
@@ -89,7 +102,6 @@ pub(super) fn restore(
             views.note_pool(pool, record);
             Ok(())
         })?;
-        views.woken.clear();
         return Ok(views);
     }
     let mut views = Views::default();
@@ -106,7 +118,6 @@ pub(super) fn restore(
         views.publish(FreshPool::of(pool, Arc::unwrap_or_clone(view), limits));
         views.residents.make_room();
     }
-    views.woken.clear();
     Ok(views)
 }
 

@@ -79,7 +79,9 @@ impl<L: EventLog> CommandBatch<'_, L> {
     ) -> Result<Option<AwaitTarget>, DeliverError> {
         let (now, device) = (self.look.now, &invitee.device);
         let view = self.shared.has_history(device).then(|| self.pool_view(device)).transpose()?;
-        let offered = offer(view.as_deref(), (caller, invitee), now, &self.limits);
+        let offered = self.check_invitee(device);
+        let offered =
+            offered.and_then(|()| offer(view.as_deref(), (caller, invitee), now, &self.limits));
         let Some(view) = view.filter(|_| offered.is_err_and(|why| is_for_later(&why))) else {
             return Ok(None);
         };
@@ -102,6 +104,9 @@ impl<L: EventLog + 'static> Pools<L> {
             return AwaitOutcome::Waiting(until);
         }
         let view = self.load_pool(device).await;
+        if let Err(why) = self.shared.views().suspensions.check_invitee(device.user()) {
+            return AwaitOutcome::Refused(why);
+        }
         match offer(view.as_deref(), (caller, invitee), now, &limits) {
             Ok(()) => AwaitOutcome::Available,
             Err(why) if !is_for_later(&why) => AwaitOutcome::Refused(why),

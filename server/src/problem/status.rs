@@ -11,9 +11,12 @@ pub(super) const fn status_of(code: Code) -> u16 {
             400
         }
         Code::Unauthenticated => 401,
-        Code::NotAllowed | Code::NotAMember | Code::StatementExpired | Code::NotTheRecoveryKey => {
-            403
-        }
+        Code::NotAllowed
+        | Code::NotAMember
+        | Code::StatementExpired
+        | Code::NotTheRecoveryKey
+        | Code::Suspended
+        | Code::InviteeSuspended => 403,
         Code::NotFound
         | Code::UnknownUser
         | Code::UnknownKeyPackage

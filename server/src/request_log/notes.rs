@@ -2,7 +2,7 @@
 //! and the refused parts of it. They stand beside the request, so that a refusal has them too.
 
 use actix_web::{HttpMessage, HttpRequest, body::MessageBody, dev::ServiceResponse};
-use keypool_api::{Problem, RefusedRequest};
+use keypool_api::{Problem, RefusedRequest, ReserveTarget};
 use keypool_ledger::{GroupId, PoolId};
 
 use crate::{
@@ -31,6 +31,9 @@ const OWN_POOL: [&str; 5] = [
     "/keypackages/policy",
 ];
 
+/// How many targets of a request for many are named in its line.
+const TARGETS_NAMED_MAX: usize = 3;
+
 /// The notes of one request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequestNotes {
@@ -38,6 +41,8 @@ pub(super) struct RequestNotes {
     pub(super) caller: Option<PoolId>,
     /// The user, or the device written `user/device`, whose pool the request is about.
     pub(super) target: Option<String>,
+    /// The users and devices that a request for many is about, for its line in the log.
+    pub(super) many: Option<String>,
     /// The refused parts of it.
     refused: Vec<RefusedPart>,
 }
@@ -58,6 +63,18 @@ pub(crate) fn note_caller(request: &HttpRequest, caller: &PoolId) {
 /// Notes whose pool a request is about: a user, or a device written `user/device`.
 pub(crate) fn note_target(request: &HttpRequest, user: &str, device: Option<&str>) {
     change(request, |notes| notes.target = Some(target(user, device)));
+}
+
+/// Notes the users, and the devices written `user/device`, that a request for many is about: the first few by name.
+/// The names are checked.
+pub(crate) fn note_targets(request: &HttpRequest, targets: &[ReserveTarget]) {
+    let named = targets.iter().take(TARGETS_NAMED_MAX);
+    let named: Vec<String> =
+        named.map(|asked| target(&asked.user, asked.device.as_deref())).collect();
+    let more = targets.len().saturating_sub(named.len());
+    let more = if 0 < more { format!(" and {more} more") } else { String::new() };
+    let many = named.join(", ") + &more;
+    change(request, |notes| notes.many = Some(many));
 }
 
 /// Notes a part of a request that was refused: a device that is missing.
@@ -109,7 +126,7 @@ pub(super) fn record_refusals(
     else {
         return;
     };
-    let RequestNotes { caller, target, refused } = notes;
+    let RequestNotes { caller, target, refused, .. } = notes;
     let group_id = request.match_info().get("group_id").and_then(|id| GroupId::from_path(id).ok());
     let refusal = |target, problem: &Problem, limit: Option<ReachedLimit>| RefusedRequest {
         at_ms: store.pools().now().as_millis(),

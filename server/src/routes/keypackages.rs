@@ -21,7 +21,7 @@ use keypool_api::{
     ReserveRequest, RevokeReply, RevokeRequest, RevokeWord, SpendReply, SpendRequest, UploadItem,
     UploadReply, UploadRequest,
 };
-use keypool_ledger::{CommandId, PoolId, ReservationId, RevokeReason, Timestamp};
+use keypool_ledger::{CommandId, KeyPackageRef, PoolId, ReservationId, RevokeReason, Timestamp};
 use keypool_projections::{Claim, ItemOutcome, RequiredCapabilities, RevokeScope, Stage};
 use serde::{Deserialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -225,12 +225,15 @@ fn raw(reserved: ReservedKeyPackage) -> HttpResponse {
     responses((status = 200, description = "The claim has more time", body = RenewReply)),
 )]
 pub(crate) async fn renew(
+    request: HttpRequest,
     state: Data<State>,
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let claim = claim(caller.body.json()?, caller.pool);
     let keypackage_ref = claim.keypackage_ref.clone();
-    let deadline = state.store()?.renew(claim, caller.idempotency).await?;
+    let renewed = state.store()?.renew(claim, caller.idempotency).await;
+    note_owner(&request, &state, &keypackage_ref);
+    let deadline = renewed?;
     let reply = RenewReply { reservation_expires_at: deadline.as_secs() };
     let mut response = HttpResponse::Ok().json(reply);
     about(&mut response, &keypackage_ref);
@@ -246,15 +249,26 @@ pub(crate) async fn renew(
     ),
 )]
 pub(crate) async fn release(
+    request: HttpRequest,
     state: Data<State>,
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
     let claim = claim(caller.body.json()?, caller.pool);
     let keypackage_ref = claim.keypackage_ref.clone();
-    state.store()?.release(claim, caller.idempotency).await?;
+    let released = state.store()?.release(claim, caller.idempotency).await;
+    note_owner(&request, &state, &keypackage_ref);
+    released?;
     let mut response = HttpResponse::Ok().json(ReleaseReply { released: true });
     about(&mut response, &keypackage_ref);
     Ok(response)
+}
+
+/// Notes whose package a request was about, where the store has come across it.
+fn note_owner(request: &HttpRequest, state: &State, keypackage_ref: &KeyPackageRef) {
+    let owner = state.store().ok().and_then(|store| store.pools().cached_owner(keypackage_ref));
+    if let Some(owner) = owner {
+        note_target(request, owner.user(), Some(owner.device()));
+    }
 }
 
 fn claim(asked: ClaimRequest, holder: PoolId) -> Claim {
@@ -270,6 +284,7 @@ fn claim(asked: ClaimRequest, holder: PoolId) -> Claim {
     responses((status = 200, description = "The package is quarantined", body = ReportReply)),
 )]
 pub(crate) async fn report(
+    request: HttpRequest,
     state: Data<State>,
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
@@ -277,7 +292,9 @@ pub(crate) async fn report(
     let claim = claim(ClaimRequest { keypackage_ref, reservation_id }, caller.pool);
     let keypackage_ref = claim.keypackage_ref.clone();
     let check = reason.map(|reason| reason.word().to_owned());
-    state.store()?.report(claim, check, caller.idempotency).await?;
+    let reported = state.store()?.report(claim, check, caller.idempotency).await;
+    note_owner(&request, &state, &keypackage_ref);
+    reported?;
     state.metrics.reported(reason.unwrap_or(ReportReason::Other).word());
     let mut response = HttpResponse::Ok().json(ReportReply { reported: true });
     about(&mut response, &keypackage_ref);
@@ -291,6 +308,7 @@ pub(crate) async fn report(
     responses((status = 200, description = "The package is used up", body = SpendReply)),
 )]
 pub(crate) async fn spend(
+    request: HttpRequest,
     state: Data<State>,
     caller: AuthenticatedWrite,
 ) -> Result<HttpResponse, Failure> {
@@ -304,6 +322,7 @@ pub(crate) async fn spend(
     }
     let claim = Claim { keypackage_ref: keypackage_ref.clone(), reservation, holder };
     let spent = state.store()?.spend_key_package(claim, group_id, caller.idempotency).await;
+    note_owner(&request, &state, &keypackage_ref);
     let spent = spent.map_err(Failure::from).inspect_err(|failure| {
         if failure.code() == Code::ReservationLost {
             state.metrics.conflict();

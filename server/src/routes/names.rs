@@ -24,10 +24,12 @@ struct NameReleaseReply {
     user: String,
     /// The devices there were: each is removed, and its history says that the name was released.
     devices: Vec<String>,
+    /// Whether the operator has blocked the user: then nobody registers the name until it is unblocked.
+    blocked: bool,
 }
 
 /// Releases a user's name, on the operator's listener only: every device of the user is removed, and anyone
-/// may register the name, with a new key. The keys there were stay dead.
+/// may register the name, with a new key. The keys there were stay dead, and a block of the user stays too.
 pub(crate) async fn release(
     request: HttpRequest,
     state: Data<State>,
@@ -37,7 +39,8 @@ pub(crate) async fn release(
     let user = PoolId::of(&user, None)?.user().to_owned();
     let devices = release_name(&state, &user).await?;
     let devices = devices.iter().map(|device| device.device().to_owned()).collect();
-    Ok(HttpResponse::Ok().json(NameReleaseReply { user, devices }))
+    let blocked = state.store()?.pools().suspension_of(&user).is_some();
+    Ok(HttpResponse::Ok().json(NameReleaseReply { user, devices, blocked }))
 }
 
 /// Releases a user's name, and returns the devices that were removed.

@@ -7,7 +7,7 @@ use actix_web::{
 };
 use keypool_api::Code;
 use keypool_ledger::{PoolId, SignatureKey, Timestamp};
-use keypool_projections::{Level, Rejection};
+use keypool_projections::{Level, Rejection, Suspension};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::keypackages::query;
@@ -65,7 +65,27 @@ struct OperatorPoolsReply {
 #[derive(Debug, Serialize)]
 struct OperatorUserReply {
     user: String,
+    /// The operator's block of the user, if there is one.
+    blocked: Option<BlockedUser>,
     devices: Vec<OperatorPool>,
+}
+
+/// A user that is blocked.
+#[derive(Debug, Serialize)]
+pub(super) struct BlockedUser {
+    user: String,
+    /// When the operator decided it, in Unix seconds.
+    since: u64,
+    /// The position of that in the log.
+    position: u64,
+    /// Why, as the operator wrote it.
+    reason: Option<String>,
+}
+
+impl From<(String, Suspension)> for BlockedUser {
+    fn from((user, Suspension { since, position, reason }): (String, Suspension)) -> Self {
+        Self { user, since: since.as_secs(), position, reason }
+    }
 }
 
 /// The device to remove.
@@ -114,7 +134,17 @@ pub(crate) async fn user(state: Data<State>, user: Path<String>) -> Result<HttpR
     for pool in store.pools().registered_devices(&user) {
         devices.push(described(store, &pool).await);
     }
-    Ok(HttpResponse::Ok().json(OperatorUserReply { user, devices }))
+    Ok(HttpResponse::Ok().json(OperatorUserReply {
+        blocked: block_of(store, &user),
+        user,
+        devices,
+    }))
+}
+
+/// The block of a user, if there is one.
+fn block_of(store: &Store, user: &str) -> Option<BlockedUser> {
+    let known = store.pools().suspension_of(user)?;
+    Some(BlockedUser::from((user.to_owned(), known)))
 }
 
 /// Removes a device, as another device of its user could: its key is dead and its packages are withdrawn.
@@ -132,9 +162,7 @@ pub(crate) async fn remove_device(
 /// Removes a device, and returns the position of its removal in the log.
 pub(crate) async fn remove(state: &State, pool: &PoolId) -> Result<u64, Failure> {
     let store = state.store()?;
-    let key = store.pools().registered_key(pool);
-    let key = key.ok_or_else(|| Failure::from(Rejection::NotRegistered))?;
-    let position = store.remove_device(pool, key, Idempotency::fresh()).await?;
+    let position = store.remove_device_for_operator(pool, Idempotency::fresh()).await?;
     tracing::warn!(%pool, "the operator removed a device");
     Ok(position)
 }

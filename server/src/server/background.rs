@@ -3,8 +3,8 @@
 use actix_rt::task::JoinHandle;
 use actix_web::web::Data;
 
-use super::{disk_watch::watch_disk, pruning::prune_log, sweeper::sweep};
-use crate::{settings::Settings, state::State, webhook::Webhook};
+use super::{disk_watch::watch_disk, sweeper::sweep};
+use crate::{pruning::prune_log, settings::Settings, state::State, webhook::Webhook};
 
 /// The tasks of a running server.
 pub(super) struct Background {
@@ -24,8 +24,8 @@ impl Background {
         let sweeper = actix_rt::spawn(sweep(state.clone(), settings.sweep_interval));
         let disk_watch = actix_rt::spawn(watch_disk(state.clone(), settings.clone()));
         let mut tasks = vec![sweeper, disk_watch];
-        if let Some(retain) = settings.retain {
-            tasks.push(actix_rt::spawn(prune_log(state.clone(), retain, settings.prune_interval)));
+        if state.prune_turns.retain().is_some() {
+            tasks.push(actix_rt::spawn(prune_log(state.clone(), settings.prune_interval)));
         }
         Self { tasks, webhook: webhook.map(Webhook::start) }
     }

@@ -236,7 +236,7 @@ impl DueEvents {
                 self.levels.remove(device);
                 return;
             }
-            Event::DeviceRemoved {} => {
+            Event::DeviceRemoved { .. } => {
                 self.levels.remove(device);
                 pools.uncall(device);
                 return;

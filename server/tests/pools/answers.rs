@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keypool_ledger::{Event, EventLog, PoolId, SignatureKey, WelcomeFault};
-use keypool_projections::{Acknowledgement, Command, PolicyChange};
+use keypool_projections::{Acknowledgement, Command, PolicyChange, Remover};
 use keypool_server::pools::{DeliveryCommand, Target};
 
 use crate::{
@@ -187,7 +187,7 @@ fn an_inviter_that_is_no_member_any_more_is_not_told() {
         service.add(12, "alice", 1, ("alice/phone", 3));
         service.add(13, "alice/phone", 2, ("bob", 4));
         if is_replaced {
-            service.set(14, "alice/phone", Command::Remove { by: key(1) });
+            service.set(14, "alice/phone", Command::Remove { by: Remover::Key(key(1)) });
             service.set(15, "alice/phone", register(2));
             service.upload_as("alice/phone", 16, "again");
             service.reserve(5, "alice/phone", "alice");

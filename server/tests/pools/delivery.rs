@@ -13,6 +13,7 @@ use keypool_ledger::{
 };
 use keypool_projections::{
     Acknowledgement, Command, DeliveryLimits, DeliveryRejection, Limits, NewPackage, Rejection,
+    Remover,
 };
 use keypool_server::pools::{
     DeliverError, Delivered, DeliveryCommand, DeliveryRequest, ExecuteError, Pools, Progress,
@@ -631,7 +632,7 @@ fn a_removed_device_is_in_no_group_and_its_mailbox_is_closed_for_whoever_comes_a
     service.add(10, "alice", 0, ("bob", 1));
     service.join(11, "bob");
     service.deliver(12, "alice", post("for bob's eyes")).unwrap();
-    execute(31, Command::Remove { by: key(1) }).unwrap();
+    execute(31, Command::Remove { by: Remover::Key(key(1)) }).unwrap();
     execute(32, admit(2)).unwrap();
     assert_eq!(service.waiting("bob"), [""; 0]);
     assert!(!service.pools.group(&g()).has_member(&pool("bob")));
@@ -673,7 +674,7 @@ fn a_package_of_a_device_that_was_removed_adds_nobody_who_has_its_name_since() {
     execute(30, admit(1));
     execute(31, Command::Upload(vec![package("bob")]));
     service.reserve(1, "bob", "alice");
-    execute(32, Command::Remove { by: key(1) });
+    execute(32, Command::Remove { by: Remover::Key(key(1)) });
     for (id, registered) in [(10, false), (11, true)] {
         if registered {
             execute(33, admit(2));

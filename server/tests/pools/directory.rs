@@ -10,7 +10,7 @@ use keypool_ledger::{
     Timestamp,
 };
 use keypool_projections::{
-    Command, LeafKey,
+    Command, LeafKey, Remover,
     directory::{DeviceChange, DeviceList, ListedDevice, Origin},
     statement::{Agreement, LedgerId, Statement},
 };
@@ -223,7 +223,7 @@ impl Story {
             }
             Kind::Remove => {
                 let by = public(&self.signer(step, &device));
-                self.run(&device, Command::Remove { by });
+                self.run(&device, Command::Remove { by: Remover::Key(by) });
             }
             // The operator's word is rare.
             Kind::Release if step.key == 0 => {
@@ -270,7 +270,7 @@ fn dead(changes: &[DeviceChange]) -> BTreeSet<SignatureKey> {
             Event::Registered { signature_key, .. } | Event::KeyRotated { signature_key, .. } => {
                 dead.extend(speaks.insert(device.clone(), signature_key.clone()));
             }
-            Event::DeviceRemoved {} => dead.extend(speaks.remove(device)),
+            Event::DeviceRemoved { .. } => dead.extend(speaks.remove(device)),
             Event::RecoveryKeySet { recovery_key, .. } => {
                 dead.extend(words.replace(recovery_key.clone()));
             }

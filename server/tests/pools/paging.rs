@@ -13,7 +13,7 @@ use keypool_ledger::{
     CommandId, EventLog, Hash, PackageFacts, PoolId, ReservationId, ReservePolicy, SignatureKey,
     WelcomeFault,
 };
-use keypool_projections::{Acknowledgement, Claim, Command, NewPackage, PolicyChange};
+use keypool_projections::{Acknowledgement, Claim, Command, NewPackage, PolicyChange, Remover};
 use keypool_server::pools::{AwaitedInvitee, DeliveryCommand, Request, Target, Welcome};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 use uuid::Uuid;
@@ -214,7 +214,7 @@ impl Service {
                     return self.admit(id, device, key(id));
                 };
                 let by = of.signature_key.clone();
-                let removed = self.run(id, device, Command::Remove { by });
+                let removed = self.run(id, device, Command::Remove { by: Remover::Key(by) });
                 return removed + &self.admit(id + 1, device, key(id));
             }
         };

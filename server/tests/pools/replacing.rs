@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keypool_ledger::{Clock, Event, EventLog, Hash, SignatureKey, SignedStatement};
 use keypool_projections::{
-    Answer, Command, ItemOutcome, ItemRefusal, LeafKey, NextKey, Rejection, Stage,
+    Answer, Command, ItemOutcome, ItemRefusal, LeafKey, NextKey, Rejection, Remover, Stage,
     statement::StatementTime,
 };
 use keypool_server::pools::ExecuteError;
@@ -121,7 +121,7 @@ fn a_package_of_another_pool_takes_nobodys_place() {
 #[test]
 fn a_device_is_removed_by_a_key_of_its_user_only() {
     let service = Service::new();
-    let remove = |by: u8| Command::Remove { by: key(by) };
+    let remove = |by: u8| Command::Remove { by: Remover::Key(key(by)) };
     service.run(1, "bob", register(1, "bob")).unwrap();
     service.run(2, "bob/phone", vouched(&service, 2, Some(1))).unwrap();
     service.run(3, "carol", register(3, "carol")).unwrap();
@@ -157,7 +157,7 @@ fn a_device_is_removed_by_a_key_of_its_user_only() {
 fn where_the_last_device_is_removed_the_name_stays_bound() {
     let service = Service::new();
     service.run(1, "bob", register(1, "bob")).unwrap();
-    service.run(2, "bob", Command::Remove { by: key(1) }).unwrap();
+    service.run(2, "bob", Command::Remove { by: Remover::Key(key(1)) }).unwrap();
     let service = service.restarted();
     let by_itself = vouched(&service, 2, Some(1));
     for (id, target, command) in [
@@ -252,7 +252,7 @@ fn a_statement_works_once_in_its_time_and_on_the_list_it_was_made_on() {
     service.run(4, "bob/laptop", vouch.clone()).unwrap();
     let stale = rejection(service.run(5, "bob", rotation));
     assert_eq!(stale, Some(Rejection::StatementStale), "the list has another device since");
-    service.run(6, "bob/laptop", Command::Remove { by: key(1) }).unwrap();
+    service.run(6, "bob/laptop", Command::Remove { by: Remover::Key(key(1)) }).unwrap();
     let back = rejection(service.run(7, "bob/laptop", vouch));
     assert_eq!(back, Some(Rejection::KeyRetired(key(2))));
     let other = match vouched(&service, 3, Some(1)) {
@@ -282,7 +282,7 @@ fn a_key_that_was_taken_away_is_nobodys_ever_after() {
     service.run(2, "bob", rotate(&service, 1, 2)).unwrap();
     service.run(3, "bob", rotate(&service, 2, 3)).unwrap();
     service.run(4, "carol", register(8, "carol")).unwrap();
-    service.run(5, "carol", Command::Remove { by: key(8) }).unwrap();
+    service.run(5, "carol", Command::Remove { by: Remover::Key(key(8)) }).unwrap();
     let service = service.restarted();
     let admit = |n: u8| Command::Admit {
         signature_key: key(n),
@@ -327,7 +327,7 @@ fn a_name_that_was_released_is_anyones_with_a_new_key() {
     service.run(7, "bob", register(5, "bob")).unwrap();
     let bound = rejection(service.run(8, "bob/phone", register(6, "bob")));
     assert_eq!(bound, Some(Rejection::IdentityBound), "the name is bound again");
-    service.run(9, "bob", Command::Remove { by: key(5) }).unwrap();
+    service.run(9, "bob", Command::Remove { by: Remover::Key(key(5)) }).unwrap();
     let bound = rejection(service.run(10, "bob", register(7, "bob")));
     assert_eq!(bound, Some(Rejection::IdentityBound), "and stays so after a removal");
 }

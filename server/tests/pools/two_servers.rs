@@ -19,7 +19,7 @@ use crate::{
     service::{block_on, register, request, reserve, reserved},
 };
 
-type Server = Pools<Arc<OutsideLog>>;
+pub(crate) type Server = Pools<Arc<OutsideLog>>;
 
 fn server(log: OutsideLog) -> Server {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
@@ -27,7 +27,7 @@ fn server(log: OutsideLog) -> Server {
 }
 
 /// Two servers on a log in which Bob and Dave have a package each.
-fn two() -> [Server; 2] {
+pub(crate) fn two() -> [Server; 2] {
     let first = server(OutsideLog::default());
     run(&first, 1, "bob", upload(&["a"])).unwrap();
     run(&first, 2, "dave", upload(&["d"])).unwrap();
@@ -39,7 +39,12 @@ fn upload(names: &[&str]) -> Command {
     Command::Upload(names.iter().map(|name| package(name)).collect())
 }
 
-fn run(server: &Server, id: u128, owner: &str, command: Command) -> Result<Reply, ExecuteError> {
+pub(crate) fn run(
+    server: &Server,
+    id: u128,
+    owner: &str,
+    command: Command,
+) -> Result<Reply, ExecuteError> {
     block_on(server.execute(request(id, Target::Pool(pool(owner)), command)))
 }
 
@@ -51,7 +56,7 @@ fn refusal(outcome: Result<Reply, ExecuteError>) -> Rejection {
 }
 
 /// Checks that servers which have followed the log to its end publish the states that a start folds.
-fn agree(servers: &[Server]) {
+pub(crate) fn agree(servers: &[Server]) {
     let fresh = server(servers[0].log().beside());
     for server in servers {
         server.log().catch_up();
@@ -68,6 +73,7 @@ fn agree(servers: &[Server]) {
             assert_eq!(server.mailbox(&pool), fresh.mailbox(&pool), "{pool}");
         }
         assert_eq!(server.group(&group("g")), fresh.group(&group("g")));
+        assert_eq!(server.suspended_users(), fresh.suspended_users());
         assert!(!*server.failed().borrow(), "losing a race is no failure");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keypool_ledger::{EventLog, PoolId, ReservePolicy, SignatureKey};
 use keypool_projections::{
-    Acknowledgement, Command, DeliveryLimits, DeliveryRejection, PolicyChange, Rejection,
+    Acknowledgement, Command, DeliveryLimits, DeliveryRejection, PolicyChange, Rejection, Remover,
     quota::{OverQuota, Quota},
 };
 use keypool_server::pools::{AwaitOutcome, AwaitedInvitee, DeliveryCommand, Target};
@@ -218,7 +218,7 @@ fn removing_either_device_ends_the_wait() {
         service.deliver(1, "alice", awaiting(&["bob"])).unwrap();
         let key = keypool_ledger::Hash::of(removed.as_bytes());
         let by = SignatureKey::new(key.as_bytes()).unwrap();
-        service.carry_out(removed, Command::Remove { by });
+        service.carry_out(removed, Command::Remove { by: Remover::Key(by) });
         let service = service.restarted();
         assert!(!service.waits("alice", "bob"));
         let signature_key = SignatureKey::new(&[9; 32]).unwrap();

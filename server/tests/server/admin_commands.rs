@@ -102,3 +102,62 @@ async fn the_operators_routes_ask_for_the_token_and_are_not_where_clients_connec
     let form = form.bearer_auth("0123456789abcdef0123456789abcdef").body(body);
     assert_eq!(answer(form).await.unwrap().status, 415);
 }
+
+#[actix_web::test]
+async fn the_operator_blocks_a_user_says_why_and_unblocks_the_user() {
+    let (running, bob) = (three_pools().await, Device::new("bob/phone"));
+    assert_eq!(admin(&running, &["blocked"]).await.0, "no user is blocked\n");
+    let (text, code, said) = admin(&running, &["block", "bob", "--reason", "sells spam"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(text.starts_with("bob is blocked (record "), "{text}");
+    let refused = running.api.send(&bob, &Draft::get("/keypackages/status")).await;
+    assert_eq!(refused.code(), "suspended");
+    assert!(!refused.body.to_string().contains("sells spam"), "the reason is the operator's");
+    let (text, code, _) = admin(&running, &["block", "bob"]).await;
+    assert!(code == 0 && text.starts_with("bob was blocked already (record "), "{text}");
+
+    let (text, _, _) = admin(&running, &["show", "bob"]).await;
+    assert!(text.starts_with("bob is blocked since 2025-12-22T10:40:00.000Z (record "), "{text}");
+    assert!(text.contains("): sells spam\n") && text.contains("bob/phone"), "{text}");
+    assert_eq!(
+        admin(&running, &["blocked"]).await.0,
+        text.lines().next().unwrap().to_owned() + "\n"
+    );
+    assert_eq!(json(&running, &["blocked"]).await["users"][0]["reason"], "sells spam");
+    let released = admin(&running, &["release-name", "bob"]).await.0;
+    assert!(released.contains("nobody registers the name until `admin unblock bob`"), "{released}");
+
+    let unblocked = json(&running, &["unblock", "bob"]).await;
+    assert_eq!((&unblocked["blocked"], &unblocked["changed"]), (&false.into(), &true.into()));
+    assert_eq!(admin(&running, &["unblock", "bob"]).await.0, "bob was not blocked\n");
+    for wrong in ["nobody", "b ob", "bob/phone", "-", ""] {
+        let (_, code, said) = admin(&running, &["block", wrong]).await;
+        assert!(code == 1 && said.contains("the server refused"), "{wrong:?}: {said}");
+    }
+}
+
+#[actix_web::test]
+async fn the_operator_withdraws_one_package() {
+    let (running, alice) = (three_pools().await, Device::new("alice"));
+    let reserved = running.api.reserve(&alice, "carol").await.ok();
+    let package = reserved.text("keypackage_ref").to_owned();
+    let (text, code, said) = admin(&running, &["revoke-package", &package]).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(text, format!("package {package} of carol/main is withdrawn\n"));
+    let again = json(&running, &["revoke-package", &package]).await;
+    assert_eq!((&again["changed"], &again["user"]), (&false.into(), &"carol".into()));
+    let status = running.api.get(&Device::new("carol"), "/keypackages/status").await.ok();
+    assert_eq!((&status.body["revoked"], &status.body["total"]), (&1.into(), &9.into()));
+    let history = running.api.get(&Device::new("carol"), "/keypackages/events").await.ok();
+    let revoked = history.body["events"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(revoked["event"]["revoked"]["reason"], "operator", "{revoked}");
+
+    // The holder may have posted its Commit already.
+    running.api.claim(&alice, "/keypackages/spend", &reserved).await.ok();
+    let (_, code, said) = admin(&running, &["revoke-package", &package]).await;
+    assert!(code == 1 && said.contains("is spent"), "{said}");
+    for (wrong, why) in [(&*"0".repeat(64), "is not known here"), ("xyz", "the server refused")] {
+        let (_, code, said) = admin(&running, &["revoke-package", wrong]).await;
+        assert!(code == 1 && said.contains(why), "{said}");
+    }
+}

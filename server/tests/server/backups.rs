@@ -217,6 +217,40 @@ async fn payloads_leave_the_log_after_their_time_and_nobody_misses_them() {
     assert_eq!((repeated.status, repeated.code()), (409, "reservation_lost"));
 }
 
+/// The answer of the operator's listener to a request to prune.
+async fn prune(running: &Running) -> Answer {
+    let request = running.api.http.post(format!("{}/prune", running.admin_url()));
+    answer(request.header("content-type", "application/json").body("{}")).await.unwrap()
+}
+
+#[actix_web::test]
+async fn the_operator_has_payloads_leave_the_log_at_once() {
+    let [alice, bob] = ["alice", "bob"].map(Device::new);
+    let running = Running::start_with(|settings| {
+        settings.retain = Some(Duration::from_hours(24));
+        settings.prune_interval = Duration::from_hours(24);
+    });
+    let running = running.with(&[&alice, &bob], 3).await;
+    let data = running.data.path().join("log");
+    let reserved = running.api.reserve(&alice, "bob").await.ok();
+    let package = data_encoding::BASE64.decode(reserved.text("keypackage").as_bytes()).unwrap();
+    running.api.claim(&alice, "/keypackages/spend", &reserved).await.ok();
+    assert_eq!(prune(&running).await.ok().body["payload_bytes"], 0, "it is not over for a day");
+    running.clock.advance(Duration::from_hours(25));
+    confirm_clock(&running, &[&alice, &bob]).await;
+    // The segment that is written now is not pruned.
+    let deadline = SystemClock.now().after(Duration::from_mins(1));
+    while holds(&data, &package) {
+        assert!(SystemClock.now() < deadline, "it takes longer than a minute");
+        Group::new(&running.api, &Uuid::new_v4().to_string()).make(&alice).await.ok();
+        prune(&running).await.ok();
+    }
+    assert!(package.len() as u64 <= pruned_bytes(&running).await);
+    running.api.reserve(&alice, "bob").await.ok();
+    let (url, form) = (format!("{}/prune", running.admin_url()), running.api.http.clone());
+    assert_eq!(answer(form.post(url).body("{}")).await.unwrap().status, 415);
+}
+
 #[actix_web::test]
 async fn without_the_setting_nothing_leaves_the_log() {
     let bob = Device::new("bob");
@@ -230,6 +264,11 @@ async fn without_the_setting_nothing_leaves_the_log() {
     let events = answer(running.api.http.get(url)).await.unwrap().ok();
     assert!(!events.bytes.is_empty());
     assert_eq!(pruned_bytes(&running).await, 0);
+    let refused = prune(&running).await;
+    assert_eq!((refused.status, refused.code()), (403, "not_allowed"));
+    assert!(
+        refused.text("detail").contains("--retain") && refused.text("hint").contains("--retain")
+    );
     let too_short = keypool_server::Settings {
         retain: Some(Duration::from_hours(23)),
         ..keypool_server::Settings::default()

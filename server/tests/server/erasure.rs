@@ -67,7 +67,7 @@ async fn answers(data: &Path, api: &Api) {
     }
 }
 
-/// What happened before the erasure: alice has talked with the user, and holds a receipt of an invitation.
+/// The past before the erasure: alice has talked with the user, and holds a receipt of an invitation.
 struct Past {
     alice: Device,
     carol: Device,

@@ -483,3 +483,18 @@ async fn the_time_of_a_frontend_is_no_second_opinion_on_the_clock() {
     }
     api.reserve(alice, "bob").await.ok();
 }
+
+#[actix_web::test]
+async fn a_frontend_does_nothing_for_a_user_whom_the_operator_has_blocked() {
+    let (backed, bob) = (Backed::start(), Device::new("bob"));
+    backed.registers(&bob).await.ok();
+    let url = format!("{}/names/block", backed.running.admin_url());
+    let block = backed.running.api.http.post(url).header("content-type", "application/json");
+    answer(block.body("{\"user\":\"bob\"}")).await.unwrap().ok();
+    assert_eq!(backed.acts("bob/main", &status()).await.code(), "suspended");
+    assert_eq!(backed.acts("bob/main", &removal("main")).await.code(), "suspended");
+    assert_eq!(backed.registers(&bob).await.code(), "suspended");
+    assert_eq!(backed.registers(&Device::new("bob/tablet")).await.code(), "suspended");
+    // A frontend is one machine for many users: it acts for the others as before.
+    backed.registers(&Device::new("alice")).await.ok();
+}

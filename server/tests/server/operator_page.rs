@@ -12,6 +12,8 @@ use crate::harness::{Answer, Device, Running, answer};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// Only a hang reaches it.
 const DEADLINE: Duration = Duration::from_mins(1);
+/// How long payloads stay at least.
+const DAY: Duration = Duration::from_hours(24);
 
 /// A browser, as far as the page can tell.
 struct Browser {
@@ -237,7 +239,122 @@ async fn an_action_is_taken_for_a_form_of_this_page_alone() {
     assert!(pool.contains("the operator released the name"), "{pool}");
     let unknown = browser.submit("/page/act", "action=release-name&user=nobody").await;
     assert_eq!(unknown.status, 409);
-    assert_eq!(browser.submit("/page/act", "action=prune").await.status, 400);
+    assert_eq!(browser.submit("/page/act", "action=burn").await.status, 400);
+}
+
+#[actix_web::test]
+async fn every_action_is_taken_for_a_form_of_this_page_alone_and_asks_first() {
+    let bob = Device::new("bob");
+    let running =
+        Running::start_with(|settings| settings.retain = Some(DAY)).with(&[&bob], 2).await;
+    let browser = browser_of(&running);
+    let package = "0".repeat(64);
+    let forms = [
+        ("action=block-user&user=bob", "No request of a device of bob is carried out"),
+        ("action=unblock-user&user=bob", "are served again"),
+        (&format!("action=revoke-package&package={package}"), "is handed to nobody any more"),
+        ("action=prune", "leave the log"),
+    ];
+    let before = running.api.get(&bob, "/keypackages/status").await.ok();
+    for (form, consequence) in forms {
+        let confirmation = browser.html(&format!("/page/confirm?{form}")).await;
+        assert!(confirmation.contains(consequence), "{confirmation}");
+        let act = || browser.form("/page/act", form);
+        let foreign = [
+            act(),
+            act().header("origin", "http://evil.example"),
+            act().header("origin", &browser.site).header("sec-fetch-site", "cross-site"),
+        ];
+        for request in foreign {
+            assert_eq!(answer(request).await.unwrap().status, 403, "{form}");
+        }
+        let text = browser.http.post(format!("{}/page/act", browser.site)).body(form.to_owned());
+        let text = text.header("content-type", "text/plain").header("origin", &browser.site);
+        assert_eq!(answer(text).await.unwrap().status, 415, "{form}");
+    }
+    let after = running.api.get(&bob, "/keypackages/status").await.ok();
+    assert_eq!(after.body, before.body, "nothing has happened");
+}
+
+#[actix_web::test]
+async fn a_user_is_blocked_and_unblocked_on_the_page() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start().with(&[&alice, &bob], 2).await;
+    let browser = browser_of(&running);
+    let pool = browser.html("/page/pool?name=bob").await;
+    assert!(pool.contains("Block bob…") && !pool.contains("You have blocked"), "{pool}");
+    let asked = browser.html("/page/confirm?action=block-user&user=bob").await;
+    assert!(asked.contains("Why, for those who read the log"), "{asked}");
+
+    let form = "action=block-user&user=bob&reason=sells+%3Cb%3Espam";
+    let done = browser.submit("/page/act", form).await;
+    let said = String::from_utf8_lossy(&done.bytes).into_owned();
+    assert!(done.status == 200 && said.contains("Done: bob is blocked, as record "), "{said}");
+    assert_eq!(running.api.get(&bob, "/keypackages/status").await.code(), "suspended");
+    assert_eq!(running.api.reserve(&alice, "bob").await.code(), "invitee_suspended");
+    let pool = browser.html("/page/pool?name=bob").await;
+    assert!(pool.contains("You have blocked") && pool.contains("Unblock bob…"), "{pool}");
+    assert!(pool.contains("the operator blocked bob: sells &lt;b&gt;spam"), "{pool}");
+    let record = running.api.http.get(format!("{}/names/blocked", running.admin_url()));
+    let position = answer(record).await.unwrap().body["users"][0]["position"].clone();
+    let told = browser.html(&format!("/page/search?q={position}")).await;
+    assert!(told.contains("user suspended: the operator blocked bob"), "{told}");
+    let again = browser.submit("/page/act", "action=block-user&user=bob").await;
+    assert!(String::from_utf8_lossy(&again.bytes).contains("bob is blocked already"));
+
+    let done = browser.submit("/page/act", "action=unblock-user&user=bob").await;
+    assert!(String::from_utf8_lossy(&done.bytes).contains("Done: bob is unblocked"));
+    running.api.reserve(&alice, "bob").await.ok();
+    let pool = browser.html("/page/pool?name=bob").await;
+    assert!(pool.contains("the operator unblocked bob") && !pool.contains("You have blocked"));
+    for wrong in ["action=block-user&user=nobody", "action=block-user&user=bob&reason=%1b%5b2J"] {
+        let refused = browser.submit("/page/act", wrong).await;
+        let said = String::from_utf8_lossy(&refused.bytes).into_owned();
+        assert!(refused.status == 409 && said.contains("Nothing was changed: "), "{wrong}: {said}");
+    }
+}
+
+#[actix_web::test]
+async fn a_package_is_withdrawn_on_the_page() {
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    let running = Running::start().with(&[&alice, &bob], 1).await;
+    let reserved = running.api.reserve(&alice, "bob").await.ok();
+    running.api.claim(&alice, "/keypackages/release", &reserved).await.ok();
+    let package = reserved.text("keypackage_ref");
+    let browser = browser_of(&running);
+    let biography = browser.html(&format!("/page/search?q={package}")).await;
+    assert!(biography.contains("Withdraw package"), "{biography}");
+    let form = format!("action=revoke-package&package={package}");
+    let done = browser.submit("/page/act", &form).await;
+    let said = String::from_utf8_lossy(&done.bytes).into_owned();
+    assert!(done.status == 200 && said.contains("of bob/main is withdrawn (record "), "{said}");
+    assert_eq!(running.api.reserve(&alice, "bob").await.code(), "pool_exhausted");
+    let biography = browser.html(&format!("/page/search?q={package}")).await;
+    assert!(biography.contains("because the operator of the server withdrew it"), "{biography}");
+    assert!(!biography.contains("Withdraw package"), "{biography}");
+    let again = browser.submit("/page/act", &form).await;
+    assert!(String::from_utf8_lossy(&again.bytes).contains("is withdrawn already"));
+    let unknown = format!("action=revoke-package&package={}", "0".repeat(64));
+    let refused = browser.submit("/page/act", &unknown).await;
+    assert!(String::from_utf8_lossy(&refused.bytes).contains("is not known here"));
+    assert_eq!(browser.submit("/page/act", "action=revoke-package&package=x").await.status, 400);
+}
+
+#[actix_web::test]
+async fn the_log_is_pruned_on_the_page_where_payloads_leave_it() {
+    let running = Running::start().with(&[&Device::new("bob")], 1).await;
+    let browser = browser_of(&running);
+    assert!(!browser.html("/").await.contains("Prune the log now"));
+    let refused = browser.submit("/page/act", "action=prune").await;
+    let said = String::from_utf8_lossy(&refused.bytes).into_owned();
+    assert!(refused.status == 409 && said.contains("started with --retain"), "{said}");
+
+    let running = Running::start_with(|settings| settings.retain = Some(DAY));
+    let browser = browser_of(&running);
+    assert!(browser.html("/").await.contains("Prune the log now"));
+    let done = browser.submit("/page/act", "action=prune").await;
+    let said = String::from_utf8_lossy(&done.bytes).into_owned();
+    assert!(said.contains("Done: 0 bytes of payloads have left 0 segments of the log"), "{said}");
 }
 
 async fn registered(running: &Running, device: &Device) -> Vec<String> {

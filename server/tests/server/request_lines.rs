@@ -3,10 +3,11 @@
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
     groups::{Group, mailbox},
-    harness::{Device, Process, answer, command},
+    harness::{Device, GROUP, Process, answer, claim, command},
 };
 
 /// The lines of requests that a server has written, once it has ended.
@@ -84,4 +85,47 @@ async fn a_refusal_has_its_line_with_caller_pool_and_code_however_quiet_the_rout
     assert_eq!(fields("/keypackages/reserve"), ["alice/main", "bob", "unknown_user"]);
     assert_eq!(fields("/keypackages/revoke"), ["alice/main", "alice/main", ""]);
     assert_eq!(fields("/mailbox"), ["", "", "unauthenticated"]);
+}
+
+#[actix_web::test]
+async fn a_line_about_a_package_names_its_pool_and_one_about_many_the_first_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = start(dir.path(), "info");
+    let (api, alice, bob) = (&process.api, Device::new("alice"), Device::new("bob/phone"));
+    for device in [&alice, &bob] {
+        api.register(device).await.ok();
+    }
+    api.upload(&bob, &bob.packages(api.clock.now(), 4)).await.ok();
+    let reserved = api.reserve(&alice, "bob").await.ok();
+    api.claim(&alice, "/keypackages/renew", &reserved).await.ok();
+    api.claim(&alice, "/keypackages/spend", &reserved).await.ok();
+    let reserved = api.reserve(&alice, "bob").await.ok();
+    // A refusal names it as well.
+    assert_eq!(api.claim(&bob, "/keypackages/release", &reserved).await.status, 409);
+    api.claim(&alice, "/keypackages/report", &reserved).await.ok();
+    let mut unknown = claim("", &reserved);
+    unknown["keypackage_ref"] = json!("0".repeat(64));
+    assert_eq!(api.post(&alice, "/keypackages/renew", unknown).await.status, 404);
+    let targets = |names: &[&str]| {
+        let users: Vec<Value> = names.iter().map(|user| json!({ "user": user })).collect();
+        json!({ "targets": users, "group_id": GROUP, "reservation_id": Uuid::new_v4() })
+    };
+    let two = json!([{ "user": "bob", "device": "phone" }, { "user": "carol" }]);
+    let mut named = targets(&[]);
+    named["targets"] = two;
+    api.post(&alice, "/keypackages/reserve-many", named).await.ok();
+    let five = targets(&["bob", "carol", "dave", "eve", "frank"]);
+    api.post(&alice, "/keypackages/reserve-many", five).await.ok();
+
+    let lines = request_lines(process);
+    let pools = |route: &str| -> Vec<String> {
+        let of = lines.iter().filter(|line| line["fields"]["route"] == route);
+        of.map(|line| line["fields"]["pool"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(pools("/keypackages/renew"), ["bob/phone", ""]);
+    assert_eq!(pools("/keypackages/spend"), ["bob/phone"]);
+    assert_eq!(pools("/keypackages/release"), ["bob/phone"]);
+    assert_eq!(pools("/keypackages/report"), ["bob/phone"]);
+    let many = ["bob/phone, carol", "bob, carol, dave and 2 more"];
+    assert_eq!(pools("/keypackages/reserve-many"), many);
 }

@@ -100,7 +100,9 @@ pub(super) fn refusal(error: ApiError) -> DeliveryError {
             | Code::Revoked
             | Code::UnknownKeyPackage,
         ) => DeliveryError::PackageLost(error),
-        Some(Code::InvitationsFull) => DeliveryError::InviteeRefused(error),
+        Some(Code::InvitationsFull | Code::InviteeSuspended) => {
+            DeliveryError::InviteeRefused(error)
+        }
         // About one of the packages: its owner does not let us.
         Some(Code::NotAllowed) if names_a_package(&error) => DeliveryError::InviteeRefused(error),
         Some(

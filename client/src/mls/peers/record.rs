@@ -253,7 +253,7 @@ impl PeerRecord {
                 let surplus = declared.len().saturating_sub(DECLARED_MAX);
                 declared.drain(..surplus);
             }
-            Event::Registered { .. } | Event::DeviceRemoved {} => {
+            Event::Registered { .. } | Event::DeviceRemoved { .. } => {
                 self.declared.remove(device);
             }
             _ => {}

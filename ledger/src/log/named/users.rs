@@ -23,7 +23,7 @@ pub struct NamedUser {
 }
 
 impl NamedUser {
-    /// Begins with a user of whom nothing is known.
+    /// Begins with an unknown user.
     #[must_use]
     pub const fn new(id: SubjectId) -> Self {
         Self {

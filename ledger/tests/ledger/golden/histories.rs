@@ -221,6 +221,23 @@ pub(super) fn frontend_history() -> Vec<(StreamId, NewEvent)> {
     ]
 }
 
+/// The kinds of events that came with the operator's word on users, with every new field and reason.
+pub(super) fn operator_history() -> Vec<(StreamId, NewEvent)> {
+    let bob = || "bob".to_owned();
+    let reason = Some("sells spam".to_owned());
+    let revoked =
+        Event::Revoked { keypackage_ref: package(8), reason: RevokeReason::Operator, check: None };
+    let events = vec![
+        (StreamId::Server, Event::UserSuspended { user: bob(), reason: None }),
+        (StreamId::Server, Event::UserReinstated { user: bob() }),
+        (StreamId::Server, Event::UserSuspended { user: bob(), reason }),
+        (stream("bob/laptop"), Event::DeviceRemoved { by_operator: true }),
+        (stream("bob/laptop"), revoked),
+    ];
+    let numbered = (0..).zip(events);
+    numbered.map(|(n, (stream, event))| (stream, recorded(n, event, 0))).collect()
+}
+
 /// Packages with capabilities of every kind, of none, and from before they were recorded.
 pub(super) fn capabilities_history() -> Vec<(StreamId, NewEvent)> {
     let known = |extensions: &[u16], proposals: &[u16], credentials: &[u16]| {
@@ -352,7 +369,7 @@ pub(super) fn history() -> Vec<NewEvent> {
             },
             0,
         ),
-        (Event::DeviceRemoved {}, 0),
+        (Event::DeviceRemoved { by_operator: false }, 0),
     ];
     (0..).zip(events).map(|(n, (event, payload_len))| recorded(n, event, payload_len)).collect()
 }

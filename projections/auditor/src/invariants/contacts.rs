@@ -32,7 +32,7 @@ impl AuditedContacts {
                 }
             }
             // A later device of the name knows nobody.
-            Event::DeviceRemoved {} => drop(self.0.remove(pool)),
+            Event::DeviceRemoved { .. } => drop(self.0.remove(pool)),
             _ => {}
         }
     }

@@ -159,7 +159,7 @@ impl AuditedDeliveries {
     /// Ends the memberships of a removed device, and drops its waiting messages.
     fn see_device(&mut self, device: &PoolId, event: &Event) {
         match event {
-            Event::DeviceRemoved {} => {
+            Event::DeviceRemoved { .. } => {
                 if let Some(mailbox) = self.mailboxes.get_mut(device) {
                     *mailbox = mailbox.after_removal();
                 }

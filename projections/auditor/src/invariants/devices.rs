@@ -40,7 +40,7 @@ impl Devices {
                 );
                 findings.push(broken("device", &[since, seq], what));
             }
-            (Event::KeyRotated { .. } | Event::DeviceRemoved {}, None) => {
+            (Event::KeyRotated { .. } | Event::DeviceRemoved { .. }, None) => {
                 let what = format!("{pool} is {} at {seq} without a key.", event.name());
                 findings.push(broken("device", &[seq], what));
             }
@@ -137,5 +137,8 @@ impl Devices {
 
 /// Whether an event gives a device another key, or takes its key away.
 const fn changes_key(event: &Event) -> bool {
-    matches!(event, Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {})
+    matches!(
+        event,
+        Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved { .. }
+    )
 }

@@ -20,9 +20,9 @@ impl Auditor {
     /// one of them is live or the device has its registered key.
     pub(super) fn see_pin(&mut self, seen: AuditedEvent<'_>, pool: &PoolId) {
         match &seen.envelope.event {
-            Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved {} => {
+            Event::Registered { .. } | Event::KeyRotated { .. } | Event::DeviceRemoved { .. } => {
                 self.pins.retain(|(of, _), _| of != pool);
-                if matches!(seen.envelope.event, Event::DeviceRemoved {}) {
+                if matches!(seen.envelope.event, Event::DeviceRemoved { .. }) {
                     self.declared.remove(pool);
                 }
             }

@@ -82,7 +82,8 @@ fn whom_the_server_has_forgotten_as_a_contact_the_auditor_takes_for_a_stranger()
     let added =
         |user: &str| Event::ContactAdded { user: user.to_owned(), reservation: reservation(9) };
     let known = vec![registered(1), added("alice")];
-    let gone = [known.clone(), vec![Event::DeviceRemoved {}, registered(2)]].concat();
+    let gone =
+        [known.clone(), vec![Event::DeviceRemoved { by_operator: false }, registered(2)]].concat();
     let others: Vec<_> = (0..1024).map(|n| added(&format!("user{n}"))).collect();
     let many = [known.clone(), others.clone()].concat();
     assert_eq!(broken_by_a_last_resort_after(known), ["offer"]);

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{fixtures::fixtures, restoring::directory, tool::tool_in};
 
-/// What the program prints, which must end well.
+/// The output of the program, which must end well.
 fn said(dir: &Path, words: &str) -> String {
     let (said, code) = tool_in(dir, &words.split(' ').collect::<Vec<_>>());
     assert_eq!(code, 0, "{words}: {said}");

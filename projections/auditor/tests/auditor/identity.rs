@@ -72,11 +72,11 @@ fn a_recovery_key_is_one_at_a_time_of_the_users_and_no_other_key() {
     let then = |more: Vec<(&'static str, Event)>| broken([begun(), more].concat());
     let fine = vec![
         ("bob", recovery(9, 8)),
-        ("bob", Event::DeviceRemoved {}),
+        ("bob", Event::DeviceRemoved { by_operator: false }),
         ("bob/phone", registered(2)),
         // Also after its device is gone, in the same history.
         ("bob", recovery(7, 9)),
-        ("bob/phone", Event::DeviceRemoved {}),
+        ("bob/phone", Event::DeviceRemoved { by_operator: false }),
         ("bob", Event::NameReleased {}),
         ("bob", registered(3)),
         ("bob", recovery(6, 3)),
@@ -94,7 +94,7 @@ fn a_recovery_key_is_one_at_a_time_of_the_users_and_no_other_key() {
     assert_eq!(broken(vec![("bob", registered(1)), ("bob", recovery(9, 5))]), ["device"]);
     // After a release the one before is dead.
     let released = vec![
-        ("bob", Event::DeviceRemoved {}),
+        ("bob", Event::DeviceRemoved { by_operator: false }),
         ("bob", Event::NameReleased {}),
         ("bob", registered(8)),
     ];
@@ -108,7 +108,7 @@ fn packages_carry_the_declared_credential_and_are_of_the_declared_leaf_key() {
         first(),
         ("bob", declared(5)),
         ("bob", uploaded("a", 5)),
-        ("bob", Event::DeviceRemoved {}),
+        ("bob", Event::DeviceRemoved { by_operator: false }),
     ];
     assert!(broken(fine).is_empty());
     assert_eq!(broken(vec![first(), ("bob", declared(5)), ("bob", uploaded("a", 6))]), ["device"]);

@@ -145,6 +145,7 @@ fn command_lines() -> Vec<Vec<String>> {
         "schema-1-identity",
         "schema-1-capabilities",
         "schema-2",
+        "schema-1-operator",
     ];
     let logs = logs.map(|log| format!("logs/{log}/journal"));
     for source in sources().into_iter().chain(logs) {

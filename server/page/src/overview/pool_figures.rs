@@ -87,7 +87,7 @@ impl PoolFigures {
                 self.end(RefTag::of(keypackage_ref), at);
             }
             Event::Registered { .. } => self.is_removed = false,
-            Event::DeviceRemoved {} => self.is_removed = true,
+            Event::DeviceRemoved { .. } => self.is_removed = true,
             _ => {}
         }
     }

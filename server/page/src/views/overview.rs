@@ -1,6 +1,6 @@
 //! The overview: how full the pools are, the last hour, and the server's own state.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use keypool_ledger::Timestamp;
 use keypool_projections::{
@@ -9,8 +9,9 @@ use keypool_projections::{
 };
 use maud::{Markup, html};
 
-use super::{address, counted, page, paths, sparkline::sparkline};
+use super::{action_button, address, counted, page, paths, sparkline::sparkline};
 use crate::{
+    action::Action,
     disk_forecast::DiskTrend,
     metrics_text::MetricsText,
     overview::{MinuteCounts, PoolsOverview},
@@ -114,7 +115,7 @@ fn mebibytes(bytes: f64) -> String {
 }
 
 /// The overview.
-pub(crate) fn overview(figures: &OverviewFigures) -> Markup {
+pub(crate) fn overview(figures: &OverviewFigures, retention: Option<Duration>) -> Markup {
     let main = html! {
         p.notice role="status" data-live="reading" { (figures.text("reading")) }
         p { "As of " (shown(figures, "at")) ". The server " (shown(figures, "ready")) "." }
@@ -122,6 +123,7 @@ pub(crate) fn overview(figures: &OverviewFigures) -> Markup {
         (last_hour(figures))
         (server(figures))
         (refusals(figures))
+        (pruning(retention))
     };
     page("Overview", paths::OVERVIEW, &main)
 }
@@ -200,6 +202,19 @@ fn server(figures: &OverviewFigures) -> Markup {
                 dt { "disk of the log" }
                 dd { (shown(figures, "free")) ", " (shown(figures, "full")) }
                 @for (name, figure) in rows { dt { (name) } dd { (shown(figures, figure)) } }
+            }
+        }
+    }
+}
+
+/// The pruning of the log; nothing where none leaves it.
+fn pruning(retention: Option<Duration>) -> Markup {
+    html! {
+        @if let Some(retention) = retention {
+            section aria-labelledby="pruning" {
+                h2 id="pruning" { "Pruning" }
+                p { "Payloads leave the log when they have been over for " (span(retention)) "." }
+                (action_button(&Action::Prune))
             }
         }
     }

@@ -18,16 +18,27 @@ use crate::{
     action::Action,
     history::{History, PoolMoment},
     introductions::IntroducedDevice,
+    suspensions::UserSuspensions,
 };
 
 /// How many open reservations are listed.
 const RESERVATIONS_MAX: usize = 200;
 
 /// One pool now.
-pub(crate) fn pool(history: &History, devices: &[IntroducedDevice]) -> Markup {
+pub(crate) fn pool(
+    history: &History,
+    devices: &[IntroducedDevice],
+    suspensions: &UserSuspensions,
+) -> Markup {
     let History { pool, now, .. } = history;
     let main = html! {
         @if let Some(note) = cut(history) { (note) }
+        @if suspensions.is_suspended {
+            p.notice role="status" {
+                "You have blocked " strong { (pool.user()) } ": no request of their devices is carried out, and nobody "
+                "is handed their packages."
+            }
+        }
         p {
             "Device " strong { (pool.device()) } " of the user " strong { (pool.user()) } ". "
             a href=(history_address(pool, history.len)) { "Travel through its history" }
@@ -37,7 +48,8 @@ pub(crate) fn pool(history: &History, devices: &[IntroducedDevice]) -> Markup {
         (last_events(history))
         (policy(&now.state))
         (devices_of(pool, devices, now.at))
-        (actions(pool, now.state.is_removed()))
+        (suspensions_of(pool.user(), suspensions))
+        (actions(pool, now.state.is_removed(), suspensions.is_suspended))
     };
     page(&pool.to_string(), "", &main)
 }
@@ -185,13 +197,38 @@ fn devices_of(pool: &PoolId, devices: &[IntroducedDevice], now: Timestamp) -> Ma
     }
 }
 
-fn actions(pool: &PoolId, is_removed: bool) -> Markup {
+/// The operator's word on the user; nothing where there was none.
+fn suspensions_of(user: &str, suspensions: &UserSuspensions) -> Markup {
+    html! {
+        @if !suspensions.told.is_empty() {
+            section aria-labelledby="blocks" {
+                h2 id="blocks" { "Blocks of " (user) " by the operator, the newest first" }
+                ol.events {
+                    @for (position, sentence) in suspensions.told.iter().rev() {
+                        li {
+                            span.sentence { (one_line(sentence)) } " "
+                            small { a href=(search_address(&position.to_string())) { "record " (position) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn actions(pool: &PoolId, is_removed: bool, is_suspended: bool) -> Markup {
     let (device, user) = (pool.clone(), pool.user().to_owned());
+    let block = if is_suspended {
+        Action::UnblockUser { user: user.clone() }
+    } else {
+        Action::BlockUser { user: user.clone(), reason: None }
+    };
     html! {
         section aria-labelledby="actions" {
             h2 id="actions" { "Actions" }
             p { "Each asks once more before anything happens." }
             @if !is_removed { (action_button(&Action::RemoveDevice { device })) }
+            (action_button(&block))
             (action_button(&Action::ReleaseName { user }))
         }
         p { a href=(paths::POOLS) { "To the pools at risk" } }

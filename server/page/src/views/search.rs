@@ -4,11 +4,12 @@ use keypool_projections::explanation::words::{one_line, short};
 use maud::{Markup, html};
 
 use super::{
-    counted,
+    action_button, counted,
     events::{event_item, told_event},
     level_mark, page, paths, pool_link,
 };
 use crate::{
+    action::Action,
     biography::{Biographies, Effects, PackageLife},
     overview::PoolAtRisk,
 };
@@ -55,6 +56,9 @@ fn biography(life: &PackageLife) -> Markup {
                 @for told in &life.told { (event_item(&life.pool, told, false)) }
             }
             p { strong { (one_line(&life.end)) } }
+            @if life.is_live {
+                (action_button(&Action::RevokePackage { keypackage_ref: life.keypackage_ref.clone() }))
+            }
         }
     }
 }

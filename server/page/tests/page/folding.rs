@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keypool_ledger::{Event, EventLog, Timestamp};
 use keypool_operator_page::PoolsOverview;
-use keypool_projections::{Command, Level, RevokeScope};
+use keypool_projections::{Command, Level, Remover, RevokeScope};
 use quickcheck::quickcheck;
 
 use crate::{
@@ -171,7 +171,7 @@ fn a_removed_device_is_at_no_level() {
     recorded.register("bob/main", 1, "bob");
     recorded.upload("bob", &["a"]);
     let by = keypool_ledger::SignatureKey::new(&[1; 32]).unwrap();
-    recorded.run("bob", &Command::Remove { by }).unwrap();
+    recorded.run("bob", &Command::Remove { by: Remover::Key(by) }).unwrap();
     let overview = overview_of(&recorded);
     assert!(overview.levels().iter().all(|(_, count)| *count == 0));
     assert!(overview.of_users("bo", overview.at(), 9)[0].is_removed);

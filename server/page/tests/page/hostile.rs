@@ -36,6 +36,9 @@ fn hostile(text: &str) -> Recorded {
         recorded.state("bob").version(),
         &[Event::UserBlocked { user: text.to_owned() }],
     );
+    let reason = Some(text.to_owned());
+    let suspended = Event::UserSuspended { user: "bob".to_owned(), reason };
+    recorded.append(StreamId::Server, 1, &[suspended]);
     recorded
 }
 
@@ -58,6 +61,8 @@ fn every_view(recorded: Recorded, text: &str) -> Vec<String> {
         html(&page, "/page/search", &format!("q={query}")),
         html(&page, "/page/pools", &format!("user={query}&level={query}&skip={query}")),
         OperatorPage::confirmation(&format!("action=release-name&user={query}")).body,
+        OperatorPage::confirmation(&format!("action=block-user&user=bob&reason={query}")).body,
+        OperatorPage::confirmation(&format!("action=revoke-package&package={query}")).body,
         OperatorPage::confirmation(&format!("action={query}")).body,
     ];
     let unknown = page.get("/page/pool", &format!("name={query}"));

@@ -25,6 +25,7 @@ pub(crate) struct Recorded {
     pub(crate) clock: ManualClock,
     pools: Mutex<BTreeMap<PoolId, PoolState>>,
     pub(crate) metrics: String,
+    pub(crate) retention: Option<Duration>,
     pub(crate) refusals: Vec<RefusedRequest>,
     commands: Mutex<u128>,
 }
@@ -37,6 +38,7 @@ impl Recorded {
             clock: ManualClock::at(START),
             pools: Mutex::default(),
             metrics: String::new(),
+            retention: None,
             refusals: Vec::new(),
             commands: Mutex::new(0),
         };
@@ -132,6 +134,10 @@ impl PageSource for Recorded {
 
     fn limits(&self) -> Limits {
         Limits::STANDARD
+    }
+
+    fn retention(&self) -> Option<Duration> {
+        self.retention
     }
 
     fn metrics(&self) -> String {

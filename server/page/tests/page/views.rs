@@ -1,10 +1,12 @@
 //! Each view of one history, as HTML.
 
+use std::time::Duration;
+
 use insta::assert_snapshot;
 use keypool_api::RefusedRequest;
-use keypool_ledger::{EventLog, KeyPackageRef, SignatureKey};
+use keypool_ledger::{Event, EventLog, KeyPackageRef, SignatureKey, StreamId};
 use keypool_operator_page::{CONTENT_SECURITY_POLICY, OperatorPage};
-use keypool_projections::Command;
+use keypool_projections::{Command, Remover};
 
 use crate::{
     history::{START, pool, reservation},
@@ -128,11 +130,63 @@ fn an_action_asks_first_and_says_how_it_went() {
 
     let recorded = story();
     let by = SignatureKey::new(&[2; 32]).unwrap();
-    recorded.run("bob/tablet", &Command::Remove { by }).unwrap();
+    recorded.run("bob/tablet", &Command::Remove { by: Remover::Key(by) }).unwrap();
     let page = page_of(recorded);
     assert!(html(&page, "/page/pool", "name=bob").contains("Remove bob/main"));
     let removed = html(&page, "/page/pool", "name=bob/tablet");
     assert!(!removed.contains("Remove bob/tablet") && removed.contains("Release the name bob"));
+}
+
+#[test]
+fn a_blocked_user_is_said_to_be_and_the_operator_may_say_why() {
+    let recorded = story();
+    let bob = || "bob".to_owned();
+    let reason = Some("sells spam".to_owned());
+    let events = [
+        Event::UserSuspended { user: bob(), reason: None },
+        Event::UserReinstated { user: bob() },
+        Event::UserSuspended { user: "bobby".to_owned(), reason: None },
+        Event::UserSuspended { user: bob(), reason },
+    ];
+    recorded.append(StreamId::Server, 1, &events);
+    let page = page_of(recorded);
+    let pool = html(&page, "/page/pool", "name=bob/tablet");
+    let begin = pool.find("Blocks of bob by the operator").unwrap();
+    let blocks = &pool[begin..pool.find("Each asks once more").unwrap()];
+    let order = ["blocked bob: sells spam", "unblocked bob", "blocked bob."];
+    let places =
+        order.map(|words| blocks.find(words).unwrap_or_else(|| panic!("{words}: {blocks}")));
+    assert!(places.is_sorted() && !blocks.contains("bobby"), "{blocks}");
+    assert!(pool.contains("You have blocked ") && pool.contains("Unblock bob"), "{pool}");
+    let alice = html(&page, "/page/pool", "name=alice");
+    assert!(!alice.contains("Blocks of") && alice.contains("Block alice"), "{alice}");
+
+    assert_snapshot!(lines(&OperatorPage::confirmation("action=block-user&user=bob").body));
+    let named = OperatorPage::confirmation("action=unblock-user&user=bob").body;
+    assert!(!named.contains("name=\"reason\""), "{named}");
+}
+
+#[test]
+fn pruning_is_offered_where_payloads_leave_the_log() {
+    assert!(!html(&page_of(story()), "/", "").contains("Prune the log now"));
+    let mut recorded = story();
+    recorded.retention = Some(Duration::from_hours(48));
+    let overview = html(&page_of(recorded), "/", "");
+    assert!(overview.contains("when they have been over for 2 days"), "{overview}");
+    assert!(overview.contains("Prune the log now"));
+}
+
+#[test]
+fn a_live_package_can_be_withdrawn_and_one_that_is_over_cannot() {
+    let recorded = story();
+    let (spent, live) = (held(&recorded, 1), held(&recorded, 2));
+    let state = recorded.state("bob");
+    let is_live = |of: &KeyPackageRef| state.live().any(|known| known.facts.keypackage_ref == *of);
+    let page = page_of(recorded);
+    for of in [spent, live] {
+        let biography = html(&page, "/page/search", &format!("q={of}"));
+        assert_eq!(biography.contains("Withdraw package"), is_live(&of), "{biography}");
+    }
 }
 
 #[test]

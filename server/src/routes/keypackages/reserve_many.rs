@@ -13,7 +13,7 @@ use crate::{
     authentication::AuthenticatedWrite,
     keypackage_store::{ManyReservations, ReservationTarget, ReservedKeyPackage},
     problem::Failure,
-    request_log::note_refused,
+    request_log::{note_refused, note_targets},
     routes::policy::is_introduced,
     state::State,
 };
@@ -41,9 +41,11 @@ pub(crate) async fn reserve_many(
         let detail = format!("the request names {count} targets; it may name 1 to {targets_max}");
         return Err(Failure::new(Code::BadRequest, detail));
     }
+    let invitees = invitees(&asked.targets)?;
+    note_targets(&request, &asked.targets);
     let introduced = introduced(&state, &asked.targets)?;
     let reservations = ManyReservations {
-        invitees: invitees(&asked.targets)?,
+        invitees,
         holder: caller.pool,
         group: asked.group_id,
         id: asked.reservation_id,

@@ -15,7 +15,7 @@ use crate::{
     keypackage_store::{AwaitPackages, ReservationTarget},
     pools::AwaitOutcome,
     problem::Failure,
-    request_log::note_refused,
+    request_log::{note_refused, note_targets},
     state::State,
 };
 
@@ -48,8 +48,10 @@ pub(crate) async fn await_packages(
         );
         return Err(Failure::new(Code::BadRequest, detail));
     }
+    let invitees = invitees(&targets)?;
+    note_targets(&request, &targets);
     let asked = AwaitPackages {
-        invitees: invitees(&targets)?,
+        invitees,
         stop,
         inviter: caller.pool,
         introduced: introduced(&state, &targets)?,

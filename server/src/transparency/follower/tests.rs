@@ -31,7 +31,7 @@ fn append(log: &impl EventLog, seqs: impl Iterator<Item = u64>, altered: Option<
             at: Timestamp::from_secs(1),
             command: CommandId(Uuid::from_u128(seq.into())),
             request: Hash::of(if altered == Some(seq) { b"another" } else { b"usual" }),
-            event: Event::DeviceRemoved {},
+            event: Event::DeviceRemoved { by_operator: false },
             payload: Vec::new(),
         };
         let stream = StreamId::Pool(format!("device-{seq}").parse().unwrap());

@@ -9,6 +9,7 @@ use keypool_ledger::{Event, EventEnvelope, KeyPackageRef, PoolId, ReservationId,
 use keypool_projections::{
     Limits, OnLapse, Package,
     explanation::{PackageStory, why_not},
+    timeline,
 };
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use crate::{
     FINE, PromiseArgs,
     input::{Moment, read},
     output::{Out, ToolError, one_line, time},
-    replay::{fold, unknown},
+    replay::{fold, suspension_sentence, unknown},
     show::{Thing, find, life},
 };
 
@@ -66,7 +67,10 @@ fn explain_request(
         } else {
             let (stream, name) = (StreamName(&envelope.stream), envelope.event.name());
             let at = time(envelope.at);
-            let words = format!("At {at} it wrote `{name}` into the history {stream}.");
+            let said = timeline([envelope], None).pop().map(|entry| entry.detail);
+            let said = said.filter(|said| !said.is_empty()).map(|said| format!(": {said}"));
+            let said = said.unwrap_or_default();
+            let words = format!("At {at} it wrote `{name}` into the history {stream}{said}.");
             sentence(out, *seq, &words)?;
         }
     }
@@ -152,9 +156,16 @@ fn explain_pool(
     };
     let limits = limits_at(&recorded_settings(path)?, fold.records(), promises);
     let settled = state.settled(now, &limits);
-    let offered: BTreeSet<&KeyPackageRef> =
+    let offerable: BTreeSet<&KeyPackageRef> =
         settled.offerable(now, &limits).map(|package| &package.facts.keypackage_ref).collect();
+    let suspension = fold.suspensions().of(pool.user());
+    let offered = if suspension.is_some() { BTreeSet::new() } else { offerable.clone() };
+    let suspended = suspension.map(|known| suspension_sentence(pool.user(), known));
     let head = match offered.len() {
+        0 if let Some(why) = &suspended => {
+            let why = one_line(why);
+            format!("At {} {pool} could hand out nothing, because {why}:", time(now))
+        }
         0 => format!("At {} {pool} could hand out nothing, and refused whoever asked:", time(now)),
         1 => format!("At {} {pool} could hand out one package:", time(now)),
         n => format!("At {} {pool} could hand out {n} packages:", time(now)),
@@ -166,6 +177,8 @@ fn explain_pool(
         let of = &package.facts.keypackage_ref;
         let why = if offered.contains(of) {
             "could be handed out".to_owned()
+        } else if offerable.contains(of) {
+            "could be handed out, but for the block".to_owned()
         } else {
             why_not(&settled, package, now, &limits)
         };

@@ -8,14 +8,14 @@ use keypool_auditor::{
     replay::{Fold, Keep},
     verify::{Finding, FindingSeverity},
 };
-use keypool_ledger::{PoolId, StreamId, Timestamp};
-use keypool_projections::{Counts, Package, PoolState, Stage};
+use keypool_ledger::{Event, PoolId, StreamId, Timestamp};
+use keypool_projections::{Counts, Package, PoolState, Stage, Suspension};
 use serde_json::{Value, json};
 
 use crate::{
     FINE, RULE_BROKEN,
     input::{Moment, read},
-    output::{Out, ToolError, short, time},
+    output::{Out, ToolError, one_line, short, time},
     times::tell_future,
 };
 
@@ -51,7 +51,7 @@ pub(crate) fn fold(
         latest = latest.max(envelope.at);
         // A later record of another history may have an earlier time, so a time is no place to stop.
         let covered = at.is_none_or(|moment| moment.covers(raw.seq, envelope.at));
-        if covered && is_of(&envelope.stream, only) {
+        if covered && (is_of(&envelope.stream, only) || is_suspension(&envelope.event)) {
             // The fold remembers what it refuses.
             let _ = fold.take(raw.seq, &envelope);
         }
@@ -71,6 +71,11 @@ pub(crate) fn is_of(stream: &StreamId, only: Option<&PoolId>) -> bool {
     only.is_none_or(|pool| stream.pool() == Some(pool))
 }
 
+/// Whether an event is the operator's word on a user, which is about all pools of the user.
+const fn is_suspension(event: &Event) -> bool {
+    matches!(event, Event::UserSuspended { .. } | Event::UserReinstated { .. })
+}
+
 /// Shows the pools as they were at a moment.
 pub(crate) fn replay(
     path: &Path,
@@ -83,8 +88,10 @@ pub(crate) fn replay(
     if let Some(pool) = pool {
         let state = fold.pool(pool).ok_or_else(|| unknown(pool))?;
         show_pool(pool, state, out)?;
+        show_suspensions(&fold, Some(pool.user()), out)?;
     } else {
         show_all(&fold, out)?;
+        show_suspensions(&fold, None, out)?;
     }
     refused(&fold, out)
 }
@@ -134,6 +141,27 @@ fn show_all(fold: &Fold, out: &mut Out) -> Result<(), ToolError> {
         )?;
     }
     Ok(())
+}
+
+/// Shows the suspended users, or that one if the user is suspended.
+fn show_suspensions(fold: &Fold, only: Option<&str>, out: &mut Out) -> Result<(), ToolError> {
+    for (user, known) in fold.suspensions().iter() {
+        if only.is_none_or(|only| only == user) {
+            let Suspension { since, position, reason } = known;
+            out.say(
+                || one_line(&suspension_sentence(user, known)).into_owned(),
+                || json!({ "suspended": user, "since": since, "seq": position, "reason": reason }),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The sentence on the suspension of a user.
+pub(crate) fn suspension_sentence(user: &str, known: &Suspension) -> String {
+    let Suspension { since, position, reason } = known;
+    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("the operator has blocked {user} since {} ({position}){reason}", time(*since))
 }
 
 fn show_pool(pool: &PoolId, state: &PoolState, out: &mut Out) -> Result<(), ToolError> {

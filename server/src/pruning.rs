@@ -17,7 +17,18 @@ const SEGMENT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why payloads were not pruned.
 #[derive(Debug, thiserror::Error)]
-enum PruneError {
+pub(crate) enum PruneError {
+    /// The operator has not said how long payloads stay.
+    #[error(
+        "the server keeps every payload: nothing leaves the log unless it is started with --retain"
+    )]
+    NotRetaining,
+    /// The log is being pruned already.
+    #[error("the log is being pruned at the moment")]
+    Busy,
+    /// The log has not been replayed yet, or the server is stopping.
+    #[error("the server is starting or stopping")]
+    NotReady,
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -27,17 +38,12 @@ enum PruneError {
 }
 
 /// Prunes the log now and then.
-pub(super) async fn prune_log(state: Data<State>, retain: Duration, interval: Duration) {
+pub(crate) async fn prune_log(state: Data<State>, interval: Duration) {
     loop {
         actix_rt::time::sleep(interval).await;
-        let pruning = state.clone();
-        let Ok(pruned) = web::block(move || prune(&pruning, retain)).await else { return };
-        match pruned {
-            Ok(PruneReport { segments: 0, .. }) => {}
-            Ok(PruneReport { segments, payload_bytes, file_bytes }) => {
-                state.metrics.pruned(payload_bytes);
-                tracing::info!(segments, payload_bytes, file_bytes, "payloads have left the log");
-            }
+        match prune_now(&state).await {
+            Ok(_) | Err(PruneError::Busy) => {}
+            Err(PruneError::NotReady) if state.is_stopping() => return,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "payloads stay in the log for now");
@@ -46,14 +52,39 @@ pub(super) async fn prune_log(state: Data<State>, retain: Duration, interval: Du
     }
 }
 
+/// Prunes the log, on a thread that may wait for the disk. Once begun it goes on, also if nobody waits for it.
+///
+/// # Errors
+///
+/// Returns a [`PruneError`] if the log keeps everything, is being pruned, or cannot be read or written.
+pub(crate) async fn prune_now(state: &Data<State>) -> Result<PruneReport, PruneError> {
+    let retain = state.prune_turns.retain().ok_or(PruneError::NotRetaining)?;
+    if state.store.get().is_none() || state.is_stopping() {
+        return Err(PruneError::NotReady);
+    }
+    let turn = state.prune_turns.take().ok_or(PruneError::Busy)?;
+    let state = state.clone();
+    let pruned = web::block(move || {
+        let _turn = turn;
+        let report = prune(&state, retain)?;
+        if 0 < report.segments {
+            let PruneReport { segments, payload_bytes, file_bytes } = report;
+            state.metrics.pruned(payload_bytes);
+            tracing::info!(segments, payload_bytes, file_bytes, "payloads have left the log");
+        }
+        Ok(report)
+    });
+    pruned.await.map_err(|_| PruneError::NotReady)?
+}
+
 /// Removes the payloads that have been over for a time, by the time of the log's last event.
 fn prune(state: &State, retain: Duration) -> Result<PruneReport, PruneError> {
-    let Some(store) = state.store.get() else { return Ok(PruneReport::default()) };
+    let store = state.store.get().ok_or(PruneError::NotReady)?;
     let log = store.pools().log().inner();
     let (mut retention, mut next_seq) = (Retention::default(), 1);
     loop {
         if state.is_stopping() {
-            return Ok(PruneReport::default());
+            return Err(PruneError::NotReady);
         }
         let begun = SystemClock.monotonic();
         let page = log.read(next_seq, PAGE)?;
