@@ -7,6 +7,7 @@ mod report;
 use std::path::{self, PathBuf};
 
 use clap::{Args, Subcommand};
+use keypool_ledger::PoolId;
 use serde_json::json;
 
 pub use self::client::{AdminAccess, AdminCommandError};
@@ -132,7 +133,10 @@ impl AdminCommand {
             AdminVerb::Pools { low, limit } => {
                 self.access.get(&format!("/pools?low={low}&limit={limit}"))?
             }
-            AdminVerb::Show { user } => self.access.get(&format!("/users/{user}"))?,
+            AdminVerb::Show { user } => {
+                let user = PoolId::of(user, None)?;
+                self.access.get(&format!("/users/{}", user.user()))?
+            }
             AdminVerb::RemoveDevice { user, device } => {
                 let body = json!({ "user": user, "device": device });
                 self.access.post("/devices/remove", &body)?

@@ -8,6 +8,8 @@ use keypool_client::{
     fresh_command,
 };
 use keypool_ledger::{Clock, GroupId};
+use keypool_projections::SuspensionChange;
+use keypool_server::KeyPackageStore;
 
 use super::{
     members::{Client, alice_and, alice_and_bob, members, open, they_talk, told_all as told},
@@ -441,5 +443,43 @@ fn an_invitation_waits_for_a_package_for_fourteen_days() {
         service.clock.advance(Duration::from_hours(25));
         told(&alice).await;
         assert_eq!(states(&alice), only("bob/main", InvitationState::Expired));
+    });
+}
+
+/// The operator blocks Bob, or unblocks him, while the devices' apps run.
+async fn set_blocked(service: Service, is_blocked: bool) -> Service {
+    let user = "bob".to_owned();
+    let change = if is_blocked {
+        SuspensionChange::Suspend { user, reason: None }
+    } else {
+        SuspensionChange::Reinstate { user }
+    };
+    let does = async |_: &_, store: &KeyPackageStore<_>| {
+        assert!(store.pools().change_suspension(change).await.unwrap().changed);
+    };
+    service.beneath(does).await
+}
+
+#[test]
+fn a_user_whom_the_operator_has_blocked_is_left_out_and_told_so() {
+    run(async {
+        let service = Service::start();
+        let (alice, group) = alice_and(&service, &["bob", "carol"], 2).await;
+        let service = set_blocked(service, true).await;
+        let invited = alice.invite(&group, ["bob", "carol"]).await.unwrap();
+        let missing: Vec<String> = invited.missing.iter().map(ToString::to_string).collect();
+        let said = "bob/main could not be invited: invitee_suspended. Leave the user out; only the \
+                    operator of this server can unblock the user.";
+        assert_eq!(missing, [said]);
+        assert_eq!(members(&alice, &group), ["alice/main", "carol/main"]);
+        let bob = open(&service, "bob");
+        let refused = bob.refresh_now().await.unwrap_err();
+        assert!(refused.to_string().contains("suspended: the operator of this server has blocked"));
+
+        let service = set_blocked(service, false).await;
+        bob.refresh_now().await.unwrap();
+        alice.invite(&group, ["bob"]).await.unwrap();
+        assert_eq!(members(&alice, &group), ["alice/main", "bob/main", "carol/main"]);
+        drop(service);
     });
 }

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use clap::Args;
+use keypool_ledger::NameError;
 use serde_json::Value;
 use ureq::{Agent, Body, RequestBuilder, http::Response};
 
@@ -50,6 +51,9 @@ pub enum AdminCommandError {
         #[source]
         source: Box<ureq::Error>,
     },
+    /// The name is none that a user can have. Nothing was sent.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The server refused.
     #[error("the server refused: {0}")]
     Refused(String),

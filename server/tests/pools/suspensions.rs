@@ -5,10 +5,13 @@ use std::thread;
 
 use keypool_ledger::{Event, EventLog, Record, StreamId};
 use keypool_projections::{Command, Rejection, SuspensionChange};
-use keypool_server::pools::{ExecuteError, Pools, SuspensionOutcome};
+use keypool_server::pools::{
+    DeliverError, DeliveryCommand, ExecuteError, Pools, SuspensionOutcome,
+};
 
 use crate::{
-    history::{package, pool},
+    delivery::asked,
+    history::{group, package, pool},
     service::{Service, block_on, reserve},
     two_servers::{agree, run, two},
 };
@@ -146,4 +149,28 @@ fn two_servers_that_suspend_a_user_at_once_record_it_once() {
     });
     assert_eq!(outcomes.iter().filter(|outcome| outcome.changed).count(), 1, "{outcomes:?}");
     agree(&servers);
+}
+
+#[test]
+fn the_delivery_carries_out_nothing_of_a_suspended_user() {
+    let service = Service::new();
+    service.upload(1, "bob", &["a"]);
+    change(&service.pools, suspend("bob")).unwrap();
+    let before = service.log.head().unwrap();
+    let made = group("made");
+    let commands = [
+        DeliveryCommand::Make { group: made.clone() },
+        DeliveryCommand::Post { group: made.clone(), message: b"hello".to_vec() },
+        DeliveryCommand::Leave { group: made },
+        DeliveryCommand::Await { invitees: Vec::new(), stop: vec![pool("alice")] },
+    ];
+    for (id, command) in (10..).zip(commands) {
+        match block_on(service.pools.deliver(asked(id, "bob/phone", command))) {
+            Err(DeliverError::Execute(ExecuteError::Rejected(why))) => {
+                assert_eq!(why, Rejection::Suspended("bob".to_owned()));
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+    assert_eq!(service.log.head().unwrap(), before);
 }

@@ -54,6 +54,10 @@ async fn a_user_is_shown_with_each_registered_device() {
     assert_eq!(device["device"], "phone");
     assert_eq!(device["keyid"], Device::new("bob/phone").keyid().to_string());
     assert_eq!((&device["available"], &device["reserved"]), (&1.into(), &1.into()));
+    for odd in ["two words", "bob/phone", "b\u{f6}b", "../metrics", ""] {
+        let (_, code, said) = admin(&running, &["show", odd]).await;
+        assert!(code == 1 && said.contains("1 to 128 characters"), "{odd:?}: {said}");
+    }
     let (_, code, said) = admin(&running, &["show", "nobody"]).await;
     assert!(code == 1 && said.contains("the server refused") && said.contains("nobody"), "{said}");
 }
