@@ -20,7 +20,7 @@ use crate::{
 const INDEX: &str = concat!(
     "keypool-server ",
     env!("CARGO_PKG_VERSION"),
-    " keeps KeyPackages of MLS (RFC 9420) for apps. Its API is described at /docs, and for programs at /openapi.json.\n"
+    " keeps KeyPackages of MLS (RFC 9420) for apps. The API is described at /docs, and for programs at /openapi.json.\n"
 );
 
 /// Names the program and its version, and the address of the API document.

@@ -61,10 +61,12 @@ async fn the_address_of_the_server_says_what_it_is_and_where_the_api_document_is
     assert_eq!(index.header("content-type"), "text/plain; charset=utf-8");
     let text = String::from_utf8(index.bytes).unwrap();
     assert!(text.contains(concat!("keypool-server ", env!("CARGO_PKG_VERSION"))), "{text}");
-    let document = text.split_whitespace().find_map(|word| word.strip_prefix('/')).unwrap();
-    let document = document.trim_end_matches('.');
-    let document = format!("{}/{document}", running.api.url);
-    answer(running.api.http.get(document)).await.unwrap().ok();
+    let named = text.split_whitespace().filter(|word| word.starts_with('/'));
+    let named: Vec<&str> = named.map(|word| word.trim_end_matches(['.', ','])).collect();
+    assert_eq!(named, ["/docs", "/openapi.json"]);
+    for path in named {
+        answer(running.api.http.get(format!("{}{path}", running.api.url))).await.unwrap().ok();
+    }
 }
 
 #[actix_web::test]
