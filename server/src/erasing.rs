@@ -24,6 +24,8 @@ use crate::refusals::forget_user;
 
 /// The file of users that are to be erased.
 const FILE: &str = "erasing";
+/// Stands behind a user in that file of whom only messages that wait for others are left.
+const WAITS: &str = "waits";
 /// How many records are read at once.
 const PAGE: usize = 512;
 
@@ -67,13 +69,30 @@ impl ErasureFile {
         self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     }
 
-    fn read(&self) -> io::Result<HashSet<SubjectId>> {
-        match fs::read_to_string(&self.0) {
+    /// The users, and whether only messages that wait for others are left of each.
+    fn read(&self) -> io::Result<BTreeMap<SubjectId, bool>> {
+        let text = match fs::read_to_string(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        let parsed = |line: &str| {
+            let (user, waits) =
+                line.split_once(' ').map_or((line, false), |(user, _)| (user, true));
             // A line that was torn by a crash was not answered.
-            Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashSet::new()),
-            Err(error) => Err(error),
+            user.parse().ok().map(|user| (user, waits))
+        };
+        Ok(text.lines().filter_map(parsed).collect())
+    }
+
+    /// Notes that only messages that wait for others are left of some users.
+    fn wait_for_others(&self, users: impl Iterator<Item = SubjectId>) -> io::Result<()> {
+        let new = self.0.with_extension("new");
+        let mut file = File::create(&new)?;
+        for user in users {
+            writeln!(file, "{user} {WAITS}")?;
         }
+        file.sync_all()?;
+        fs::rename(&new, &self.0)
     }
 
     fn remove(&self) -> io::Result<()> {
@@ -93,19 +112,24 @@ pub(crate) fn erase_asked(data: &Path, options: SledLogOptions) -> Result<(), Er
     let asked = ErasureFile::of(data);
     let io = |source| EraseError::Io { path: asked.0.clone(), source };
     let users = asked.read().map_err(io)?;
-    if !users.is_empty() {
-        let plan = say_erased(data, options, &users)?;
-        let report = erase_payloads(data, options, &plan.due)?;
-        let (payload_bytes, waiting) = (report.payload_bytes, plan.waiting);
-        tracing::info!(payload_bytes, waiting, "users were erased");
-        if 0 < waiting {
-            tracing::warn!(
-                waiting,
-                "messages that name an erased user wait for others and stay until these have come for them"
-            );
-        }
+    if users.is_empty() {
+        return asked.remove().map_err(io);
     }
-    asked.remove().map_err(io)
+    let plan = say_erased(data, options, &users.keys().copied().collect())?;
+    if !plan.due.is_empty() || users.values().any(|waits| !waits) {
+        let report = erase_payloads(data, options, &plan.due)?;
+        let (users, payload_bytes) = (users.len(), report.payload_bytes);
+        tracing::info!(users, payload_bytes, "payloads of erased users were overwritten");
+    }
+    if plan.waiting == 0 {
+        return asked.remove().map_err(io);
+    }
+    let waiting = plan.waiting;
+    tracing::warn!(
+        waiting,
+        "messages that name an erased user wait for others; a later start removes them"
+    );
+    asked.wait_for_others(users.into_keys()).map_err(io)
 }
 
 /// Says in the log that some users are erased, has the record of refusals forget them, and returns the payloads

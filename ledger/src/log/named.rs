@@ -39,6 +39,9 @@ pub struct NamedLog<L> {
     remembered: RwLock<Remembered>,
 }
 
+/// The history of a device, of one kind.
+type HistoryKind = fn(PoolId) -> StreamId;
+
 /// Users that were looked up lately.
 #[derive(Debug, Default)]
 struct Remembered {
@@ -123,21 +126,19 @@ impl<L: EventLog> NamedLog<L> {
         conflict
     }
 
+    /// The device whose name a history has in a log that hides names, and its kind of history.
+    fn owner<'a>(&self, stream: &'a StreamId) -> Option<(&'a PoolId, HistoryKind)> {
+        match stream {
+            StreamId::Pool(pool) if self.hides => Some((pool, StreamId::Pool)),
+            StreamId::Mailbox(pool) if self.hides => Some((pool, StreamId::Mailbox)),
+            _ => None,
+        }
+    }
+
     /// The name beneath of a history; `None` if the log has no history with this name.
     fn hidden(&self, stream: &StreamId) -> Result<Option<StreamId>, ReadError> {
-        let hide: fn(PoolId) -> StreamId = match stream {
-            StreamId::Pool(_) => StreamId::Pool,
-            StreamId::Mailbox(_) => StreamId::Mailbox,
-            StreamId::Group(_) | StreamId::Server | StreamId::Names(_) => {
-                return Ok(Some(stream.clone()));
-            }
-        };
-        match stream {
-            StreamId::Pool(pool) | StreamId::Mailbox(pool) if self.hides => {
-                Ok(self.hidden_device(pool)?.map(hide))
-            }
-            _ => Ok(Some(stream.clone())),
-        }
+        let Some((pool, hide)) = self.owner(stream) else { return Ok(Some(stream.clone())) };
+        Ok(self.hidden_device(pool)?.map(hide))
     }
 
     fn hidden_device(&self, pool: &PoolId) -> Result<Option<PoolId>, ReadError> {
@@ -171,6 +172,12 @@ impl<L: EventLog> NamedLog<L> {
     fn remembered_by_name(&self, name: &str) -> Option<Arc<NamedUser>> {
         let remembered = self.remembered.read().unwrap_or_else(PoisonError::into_inner);
         remembered.by_name.get(name).and_then(|id| remembered.by_id.get(id)).cloned()
+    }
+
+    /// The pseudonym of a device, if it is remembered.
+    fn remembered_device(&self, pool: &PoolId) -> Option<PoolId> {
+        let user = self.remembered_by_name(pool.user())?;
+        user.number(pool.device()).map(|number| user.id().device(number))
     }
 
     /// Remembers a user, unless more is remembered already.
@@ -299,29 +306,17 @@ impl<L: EventLog> EventLog for NamedLog<L> {
 
 impl<L: EventLog + MemoryIndex> MemoryIndex for NamedLog<L> {
     fn may_have(&self, key: Key<'_>, after: u64) -> bool {
-        let Key::InitKey(pool, init_key) = key else { return self.inner.may_have(key, after) };
-        if !self.hides {
-            return self.inner.may_have(key, after);
+        match key {
+            Key::InitKey(pool, init_key) if self.hides => self
+                .remembered_device(pool)
+                .is_none_or(|pool| self.inner.may_have(Key::InitKey(&pool, init_key), after)),
+            _ => self.inner.may_have(key, after),
         }
-        let Some(user) = self.remembered_by_name(pool.user()) else { return true };
-        let Some(number) = user.number(pool.device()) else { return true };
-        self.inner.may_have(Key::InitKey(&user.id().device(number), init_key), after)
     }
 
     fn has_head(&self, stream: &StreamId) -> bool {
-        match stream {
-            StreamId::Pool(pool) | StreamId::Mailbox(pool) if self.hides => {
-                let user = self.remembered_by_name(pool.user());
-                let number = user.as_ref().and_then(|user| user.number(pool.device()));
-                let Some((user, number)) = user.zip(number) else { return false };
-                let device = user.id().device(number);
-                self.inner.has_head(&match stream {
-                    StreamId::Mailbox(_) => StreamId::Mailbox(device),
-                    _ => StreamId::Pool(device),
-                })
-            }
-            _ => self.inner.has_head(stream),
-        }
+        let Some((pool, hide)) = self.owner(stream) else { return self.inner.has_head(stream) };
+        self.remembered_device(pool).is_some_and(|device| self.inner.has_head(&hide(device)))
     }
 }
 
