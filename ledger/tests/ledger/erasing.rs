@@ -1,6 +1,11 @@
 //! Payloads that are overwritten in the directory of a log that nobody has open.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
 
 use keypool_ledger::{OpenError, erase_payloads};
 use tempfile::TempDir;
@@ -23,10 +28,14 @@ fn log_with_payloads(dir: &Path) -> BTreeSet<u64> {
 
 /// Whether a file of the directory has the payload of a position, of a length.
 fn holds(dir: &Path, position: u64, len: usize) -> bool {
-    let payload: Vec<u8> = position.to_be_bytes().into_iter().cycle().take(len).collect();
     let files = fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path());
-    let mut files = files.map(|path| fs::read(path).unwrap());
-    files.any(|bytes| bytes.windows(len).any(|part| part == payload))
+    files.map(|path| fs::read(path).unwrap()).any(|bytes| has(&bytes, position, len))
+}
+
+/// Whether some bytes have the payload of a position, of a length.
+fn has(bytes: &[u8], position: u64, len: usize) -> bool {
+    let payload: Vec<u8> = position.to_be_bytes().into_iter().cycle().take(len).collect();
+    bytes.windows(len).any(|part| part == payload)
 }
 
 #[test]
@@ -35,11 +44,20 @@ fn payloads_are_gone_from_the_files_and_everything_else_is_there() {
     let due = log_with_payloads(dir.path());
     let before = read_journal(dir.path()).unwrap();
     assert!(due.iter().zip([900, 901]).all(|(seq, len)| holds(dir.path(), *seq, len)));
+    // Open files are read after they have lost their names.
+    let as_they_were: Vec<File> =
+        segments(dir.path()).iter().map(|path| File::open(path).unwrap()).collect();
+    let has_payload = |mut file: &File| {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        due.iter().zip([900, 901]).any(|(seq, len)| has(&bytes, *seq, len))
+    };
 
     let report = erase_payloads(dir.path(), SMALL, &due).unwrap();
 
     assert_eq!((report.segments, report.payload_bytes), (2, 1801));
     assert!(!due.iter().zip([900, 901]).any(|(seq, len)| holds(dir.path(), *seq, len)));
+    assert!(!as_they_were.iter().any(has_payload), "the old files are overwritten");
     assert!(!dir.path().join("sled").exists());
     let log = open(dir.path());
     for (old, new) in before.iter().zip(all(&log)) {

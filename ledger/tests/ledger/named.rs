@@ -182,6 +182,23 @@ fn a_pseudonym_does_not_stand_for_somebody_who_has_a_name() {
 }
 
 #[test]
+fn an_event_is_another_ones_with_names_in_nothing_but_the_names() {
+    let (id, other) = (SubjectId::from_bytes([1; 16]), SubjectId::from_bytes([2; 16]));
+    let of = |holder: &str| reserved(1, holder).event;
+    let hidden = of(&id.device(2).to_string());
+    assert_eq!(hidden.with_names_of(of("bob/main")), Some(of("bob/main")));
+    assert_eq!(
+        hidden.with_names_of(of(&other.device(2).to_string())),
+        Some(of(&other.device(2).to_string()))
+    );
+    assert_eq!(hidden.with_names_of(reserved(2, "bob/main").event), None, "another package");
+    assert_eq!(hidden.with_names_of(Event::UserBlocked { user: "bob".to_owned() }), None);
+    let blocked = Event::UserBlocked { user: id.to_string() };
+    let unblocked = Event::UserUnblocked { user: "bob".to_owned() };
+    assert_eq!(blocked.with_names_of(unblocked), None);
+}
+
+#[test]
 fn a_log_that_was_begun_with_names_keeps_them() {
     let plain = MemoryLog::default();
     append(&plain, batch("bob", 0, vec![uploaded(1, 4)]));

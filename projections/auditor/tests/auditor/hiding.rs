@@ -2,10 +2,10 @@
 
 use std::{fs, path::Path};
 
-use keypool_ledger::{JournalReader, Record, StreamId, codec};
+use keypool_ledger::{JournalReader, Record, StreamId, SubjectId, codec};
 use tempfile::TempDir;
 
-use crate::{fixtures::fixtures, restoring::directory, tool::tool_in};
+use crate::{fixtures::fixtures, histories::exported, restoring::directory, tool::tool_in};
 
 /// The output of the program, which must end well.
 fn said(dir: &Path, words: &str) -> String {
@@ -90,4 +90,32 @@ fn names_are_hidden_once_and_over_nothing() {
     refused("hide-names data hidden", "there is a journal already");
     fs::copy(fixtures().join("clean.export"), dir.path().join("clean.export")).unwrap();
     refused("hide-names clean.export other", "is no data directory");
+}
+
+#[test]
+fn the_names_of_an_erased_user_alone_may_be_gone() {
+    let golden: Vec<Record> = JournalReader::open(&fixtures().join("../logs/schema-2/journal"))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let dir = TempDir::new().unwrap();
+    let verified = |gone: &dyn Fn(&Record) -> bool| {
+        let mut records = golden.clone();
+        records.iter_mut().filter(|record| gone(record)).for_each(|record| record.payload.clear());
+        fs::write(dir.path().join("log.export"), exported(&records, 1 << 16)).unwrap();
+        tool_in(dir.path(), &["verify", "log.export"])
+    };
+    let names_of =
+        |record: &Record, user: &SubjectId| record.envelope.stream == StreamId::Names(*user);
+    let [alice, bob] = [[1; 16], [0xfe; 16]].map(SubjectId::from_bytes);
+    let (said, code) = verified(&|record| names_of(record, &bob));
+    assert!(code == 0 && said.contains("3 payloads pruned"), "{said}");
+    let (said, code) = verified(&|record| names_of(record, &alice));
+    assert!(code != 0 && said.contains("no event says that the user was erased"), "{said}");
+    // The message is bob's, and the declared credential is alice's.
+    let named = |record: &Record, name: &str| record.envelope.event.name() == name;
+    let (said, code) = verified(&|record| named(record, "credential_declared"));
+    assert!(code != 0 && said.contains("the credential in it is gone"), "{said}");
+    let (said, code) = verified(&|record| named(record, "uploaded"));
+    assert!(code != 0 && said.contains("neither spent nor has it expired"), "{said}");
 }
