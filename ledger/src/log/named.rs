@@ -171,7 +171,8 @@ impl<L: EventLog> NamedLog<L> {
 
     fn remembered_by_name(&self, name: &str) -> Option<Arc<NamedUser>> {
         let remembered = self.remembered.read().unwrap_or_else(PoisonError::into_inner);
-        remembered.by_name.get(name).and_then(|id| remembered.by_id.get(id)).cloned()
+        let user = remembered.by_name.get(name).and_then(|id| remembered.by_id.get(id));
+        user.filter(|user| user.name() == Some(name)).cloned()
     }
 
     /// The pseudonym of a device, if it is remembered.

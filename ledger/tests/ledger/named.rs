@@ -231,6 +231,23 @@ fn writers_of_one_log_see_each_others_names() {
 }
 
 #[test]
+fn a_user_whom_another_writer_has_erased_is_not_remembered() {
+    let inner = MemoryLog::default();
+    let (one, other) =
+        (NamedLog::open(&inner, true).unwrap(), NamedLog::open(&inner, true).unwrap());
+    append(&one, batch("bob/a", 0, vec![uploaded(1, 4)]));
+    let known = other.user("bob").unwrap().unwrap();
+    let stream_of_names = StreamId::Names(known.id());
+    let events = vec![event(99, Event::UserErased {})];
+    let write = StreamWrite { stream: stream_of_names, expected: known.version(), events };
+    append(&one, Batch { writes: vec![write] });
+    assert_eq!(other.read_stream(&stream("bob/b"), 0, 9).unwrap(), [], "it looks again");
+    append(&other, batch("bob/b", 0, vec![uploaded(2, 4)]));
+    assert_ne!(other.user("bob").unwrap().unwrap().id(), known.id());
+    assert_eq!(one.read_stream(&stream("bob/b"), 0, 9).unwrap().len(), 1);
+}
+
+#[test]
 fn names_are_found_after_the_log_was_opened_again() {
     let dir = TempDir::new().unwrap();
     for n in 0..30 {
