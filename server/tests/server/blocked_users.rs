@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use actix_rt::time::timeout;
-use keypool_ledger::{Event, EventLog, SledLog, SledLogOptions, StreamId};
+use keypool_ledger::{Event, EventLog, NamedLog, SledLog, SledLogOptions, StreamId};
 use keypool_projections::statement::Agreement;
 use keypool_server::Server;
 use serde_json::{Value, json};
@@ -305,6 +305,7 @@ async fn a_block_outlives_a_restart_with_snapshots_and_without() {
         server.stop().await;
     }
     let log = SledLog::open(&data.path().join("log"), SledLogOptions::default()).unwrap();
+    let log = NamedLog::open(log, false).unwrap();
     let records = log.read_stream(&StreamId::Server, 0, usize::MAX).unwrap();
     let suspended =
         |event: &Event| matches!(event, Event::UserSuspended { user, .. } if user == "bob");
