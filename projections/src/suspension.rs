@@ -108,8 +108,8 @@ impl Suspensions {
         self.of(user).map_or(Ok(()), |_| Err(Rejection::InviteeSuspended(user.to_owned())))
     }
 
-    /// Refuses a command by which a suspended user would change something, or be invited. What time does and what
-    /// the operator says is carried out, and what the user's devices hold of others ends as that of any holder.
+    /// Refuses a command by which a suspended user would change something, or be invited. The course of time
+    /// and the operator's word are carried out, and the reservations that the user's devices hold end as any others.
     ///
     /// # Errors
     ///

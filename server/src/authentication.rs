@@ -309,7 +309,7 @@ fn admit_caller(request: &HttpRequest, pool: &PoolId, state: &State) -> Result<(
     check_suspension(pool.user(), state)
 }
 
-/// Refuses a user whom the operator has blocked.
+/// Refuses a blocked user.
 fn check_suspension(user: &str, state: &State) -> Result<(), Failure> {
     Ok(state.store()?.pools().check_caller(user)?)
 }

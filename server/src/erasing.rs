@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use keypool_api::REFUSALS_DIR;
@@ -24,7 +25,7 @@ use crate::refusals::forget_user;
 
 /// The file of users that are to be erased.
 const FILE: &str = "erasing";
-/// Stands behind a user in that file of whom only messages that wait for others are left.
+/// Marks a user in that file: only messages that wait for others are left.
 const WAITS: &str = "waits";
 /// How many records are read at once.
 const PAGE: usize = 512;
@@ -53,25 +54,44 @@ pub(crate) enum EraseError {
 }
 
 /// The users of a data directory that are to be erased.
-#[derive(Clone, Debug)]
-pub(crate) struct ErasureFile(PathBuf);
+#[derive(Debug)]
+pub(crate) struct ErasureFile {
+    path: PathBuf,
+    /// The names that are being erased: nobody registers them until the server has begun anew.
+    names: Mutex<HashSet<String>>,
+}
 
 impl ErasureFile {
     pub(crate) fn of(data: &Path) -> Self {
-        Self(data.join(FILE))
+        Self { path: data.join(FILE), names: Mutex::default() }
+    }
+
+    /// Keeps a name from being registered, or lets it go again.
+    pub(crate) fn hold(&self, name: &str, is_held: bool) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_held {
+            names.insert(name.to_owned());
+        } else {
+            names.remove(name);
+        }
+    }
+
+    /// Whether a name is being erased.
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// Adds a user, and forces that to the disk.
     pub(crate) fn add(&self, user: SubjectId) -> io::Result<()> {
-        let mut file = File::options().append(true).create(true).mode(0o600).open(&self.0)?;
+        let mut file = File::options().append(true).create(true).mode(0o600).open(&self.path)?;
         writeln!(file, "{user}")?;
         file.sync_all()?;
-        self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     }
 
     /// The users, and whether only messages that wait for others are left of each.
     fn read(&self) -> io::Result<BTreeMap<SubjectId, bool>> {
-        let text = match fs::read_to_string(&self.0) {
+        let text = match fs::read_to_string(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             text => text?,
         };
@@ -86,17 +106,17 @@ impl ErasureFile {
 
     /// Notes that only messages that wait for others are left of some users.
     fn wait_for_others(&self, users: impl Iterator<Item = SubjectId>) -> io::Result<()> {
-        let new = self.0.with_extension("new");
+        let new = self.path.with_extension("new");
         let mut file = File::create(&new)?;
         for user in users {
             writeln!(file, "{user} {WAITS}")?;
         }
         file.sync_all()?;
-        fs::rename(&new, &self.0)
+        fs::rename(&new, &self.path)
     }
 
     fn remove(&self) -> io::Result<()> {
-        match fs::remove_file(&self.0) {
+        match fs::remove_file(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
@@ -110,7 +130,7 @@ impl ErasureFile {
 /// Returns an [`EraseError`]; the rest is done by the next start.
 pub(crate) fn erase_asked(data: &Path, options: SledLogOptions) -> Result<(), EraseError> {
     let asked = ErasureFile::of(data);
-    let io = |source| EraseError::Io { path: asked.0.clone(), source };
+    let io = |source| EraseError::Io { path: asked.path.clone(), source };
     let users = asked.read().map_err(io)?;
     if users.is_empty() {
         return asked.remove().map_err(io);
@@ -141,10 +161,6 @@ fn say_erased(
 ) -> Result<ErasurePlan, EraseError> {
     let log = SledLog::open(data, options)?;
     let named = names_of(&log, users)?;
-    for name in named.values().filter_map(NamedUser::recorded_name) {
-        let dir = data.join(REFUSALS_DIR);
-        forget_user(&dir, name).map_err(|source| EraseError::Io { path: dir, source })?;
-    }
     let mut erasure = UserErasure::of(named.keys().copied().collect());
     let mut next_seq = 1;
     loop {
@@ -164,6 +180,11 @@ fn say_erased(
         for answer in append_at_head(&log, &[batch]) {
             answer.map_err(EraseError::Append)?;
         }
+    }
+    // After the event: if anything fails from here on, the name is nobody's already.
+    for name in named.values().filter_map(NamedUser::recorded_name) {
+        let dir = data.join(REFUSALS_DIR);
+        forget_user(&dir, name).map_err(|source| EraseError::Io { path: dir, source })?;
     }
     Ok(plan)
 }

@@ -112,7 +112,7 @@ impl Fold {
         &self.deliveries.groups
     }
 
-    /// The users whom the operator has suspended.
+    /// The suspended users.
     #[must_use]
     pub const fn suspensions(&self) -> &Suspensions {
         &self.suspensions

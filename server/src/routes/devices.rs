@@ -8,6 +8,7 @@ use keypool_api::{
 use keypool_ledger::{PoolId, Signature, SignatureKey, SignedStatement};
 use keypool_projections::LeafKey;
 
+use super::erasure;
 use crate::{
     admission::is_credential,
     authentication::{RequestSigner, UnregisteredCaller, is_public_key},
@@ -42,6 +43,7 @@ pub(crate) async fn register(
 ) -> Result<HttpResponse, Failure> {
     let RegisterRequest { user, device, voucher, keyid } = caller.body.json()?;
     let pool = PoolId::of(&user, device.as_deref())?;
+    erasure::check_name(&state, pool.user())?;
     let keyid = key_to_register(&state, &caller.signer, (&pool, keyid))?;
     if let Some(voucher) = &voucher {
         let statement = voucher.statement(&state.ledger_id()?, &pool, &keyid);

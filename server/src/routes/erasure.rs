@@ -51,16 +51,36 @@ pub(crate) async fn erase(
     let asked = user.clone();
     let known = store.read(move |pools| pools.log().user(&asked)).await?;
     let Some(known) = known else { return Err(Rejection::UnknownUser(user).into()) };
-    let devices = store.release_name(&user, Idempotency::fresh()).await?;
     let pseudonym = known.id();
-    let adding = state.clone();
-    let added = web::block(move || adding.erasures.add(pseudonym)).await;
-    added.map_err(|_| StoreError::Cancelled)?.map_err(|error| {
-        tracing::error!(%error, "the file of users that are to be erased cannot be written");
-        Failure::new(Code::Internal, "the server's disk refuses to note the erasure: ask again")
-    })?;
+    state.erasures.hold(&user, true);
+    let asked = ask(&state, &user, pseudonym).await;
+    if asked.is_err() {
+        state.erasures.hold(&user, false);
+    }
+    let devices = asked?;
     tracing::warn!(%pseudonym, devices = devices.len(), "the operator erases a user; the server begins anew");
     let devices = devices.iter().map(|device| device.device().to_owned()).collect();
     state.erasing.send_replace(true);
     Ok(HttpResponse::Ok().json(ErasureReply { user, pseudonym, devices }))
+}
+
+/// Removes the devices of a user, and notes that the user is to be erased.
+async fn ask(state: &Data<State>, user: &str, id: SubjectId) -> Result<Vec<PoolId>, Failure> {
+    let devices = state.store()?.release_name(user, Idempotency::fresh()).await?;
+    let adding = state.clone();
+    let added = web::block(move || adding.erasures.add(id)).await;
+    added.map_err(|_| StoreError::Cancelled)?.map_err(|error| {
+        tracing::error!(%error, "the file of users that are to be erased cannot be written");
+        Failure::new(Code::Internal, "the server's disk refuses to note the erasure: ask again")
+    })?;
+    Ok(devices)
+}
+
+/// Refuses to register a name that is being erased.
+pub(super) fn check_name(state: &State, user: &str) -> Result<(), Failure> {
+    if state.erasures.holds(user) {
+        let detail = "the name is being erased: register it once the server has begun anew";
+        return Err(Failure::new(Code::NotReady, detail));
+    }
+    Ok(())
 }

@@ -20,7 +20,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 struct PruneRequest {}
 
-/// What left the log.
+/// The payloads that left the log.
 #[derive(Debug, Serialize)]
 struct PruneReply {
     /// How many segments of the journal were written again.

@@ -4,7 +4,10 @@ use actix_web::{HttpRequest, HttpResponse, web::Data};
 use keypool_api::{Code, DeclaredReply, RecoverReply, RecoverRequest, RecoveryKeyRequest};
 use keypool_ledger::PoolId;
 
-use super::devices::{check_proof, is_settled, refuse_frontend};
+use super::{
+    devices::{check_proof, is_settled, refuse_frontend},
+    erasure,
+};
 use crate::{
     authentication::{UnregisteredCaller, is_public_key},
     keypackage_store::Recovered,
@@ -63,6 +66,7 @@ pub(crate) async fn recover(
 ) -> Result<HttpResponse, Failure> {
     let asked: RecoverRequest = caller.body.json()?;
     let pool = PoolId::of(&asked.user, asked.device.as_deref())?;
+    erasure::check_name(&state, pool.user())?;
     let (keyid, idempotency) = (caller.signer.own_key()?, caller.idempotency);
     let statement = asked.statement(&state.ledger_id()?, &pool, &keyid);
     check_proof(&asked.recovery_keyid, &statement, &asked.proof, "recovery")?;

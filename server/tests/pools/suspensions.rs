@@ -1,4 +1,4 @@
-//! Users whom the operator suspends: in front of every command of the same batch, with a thousand pools, and on a
+//! Suspended users: in front of every command of the same batch, with a thousand pools, and on a
 //! log that two servers write.
 
 use std::thread;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     groups::{Group, mailbox},
-    harness::{Answer, Api, Device, Process, answer, command, files, refusal},
+    harness::{Answer, Api, Device, Draft, Process, answer, command, files, refusal},
 };
 
 /// A name that stands nowhere by chance.
@@ -240,6 +240,40 @@ async fn an_erasure_that_is_killed_is_gone_on_with_at_the_next_start() {
             assert_eq!(holding(dir.path(), ERASED.as_bytes()), [] as [&str; 0]);
         }
     }
+}
+
+#[actix_web::test]
+async fn an_erasure_that_fails_keeps_nobody_waiting_and_is_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = start(dir.path());
+    let Past { alice, carol, erased, .. } = live_through(&process).await;
+    take_everything(&process.api, &alice).await;
+    take_everything(&process.api, &carol).await;
+    // A record of refusals that cannot be read.
+    let obstacle = dir.path().join("refusals/2000-01-01.jsonl");
+    fs::create_dir(&obstacle).unwrap();
+    let (_, code, error) = admin(&admin_url(&process), &["erase-user", ERASED]).await;
+    assert_eq!(code, 0, "{error}");
+    let again = erased.impostor();
+    // Somebody else takes the name meanwhile: the erasure is not of them.
+    let deadline = SystemClock.now().after(std::time::Duration::from_mins(2));
+    let (user, device) = (again.pool.user(), again.pool.device());
+    let registering = Draft::post("/devices", &json!({ "user": user, "device": device }));
+    while !process.api.try_send(&again, &registering).await.is_ok_and(|answer| answer.status == 201)
+    {
+        assert!(SystemClock.now() < deadline, "the server does not come back");
+    }
+    process.api.upload(&again, &again.packages(SystemClock.now(), 2)).await.ok();
+    assert!(dir.path().join("erasing").exists());
+    assert_ne!(holding(dir.path(), ERASED.as_bytes()), [] as [&str; 0]);
+    assert!(process.terminate().success());
+    fs::remove_dir(&obstacle).unwrap();
+    let process = start(dir.path());
+    assert!(!dir.path().join("erasing").exists());
+    let status = process.api.get(&again, "/keypackages/status").await.ok();
+    assert_eq!(status.body["available"], 2);
+    assert!(process.terminate().success());
+    check_log(dir.path());
 }
 
 #[actix_web::test]
