@@ -252,10 +252,10 @@ async fn an_erasure_that_fails_keeps_nobody_waiting_and_is_gone_on_with() {
     // A record of refusals that cannot be read.
     let obstacle = dir.path().join("refusals/2000-01-01.jsonl");
     fs::create_dir(&obstacle).unwrap();
-    let (_, code, error) = admin(&admin_url(&process), &["erase-user", ERASED]).await;
-    assert_eq!(code, 0, "{error}");
+    let url = admin_url(&process);
+    let erasing = actix_rt::spawn(async move { admin(&url, &["erase-user", ERASED]).await });
     let again = erased.impostor();
-    // Somebody else takes the name meanwhile: the erasure is not of them.
+    // Somebody else takes the name as soon as it is free: the erasure is not of them.
     let deadline = SystemClock.now().after(std::time::Duration::from_mins(2));
     let (user, device) = (again.pool.user(), again.pool.device());
     let registering = Draft::post("/devices", &json!({ "user": user, "device": device }));
@@ -263,6 +263,9 @@ async fn an_erasure_that_fails_keeps_nobody_waiting_and_is_gone_on_with() {
     {
         assert!(SystemClock.now() < deadline, "the server does not come back");
     }
+    let (_, code, error) = erasing.await.unwrap();
+    assert_eq!(code, 0, "{error}");
+    answers_at_all(&process.api).await;
     process.api.upload(&again, &again.packages(SystemClock.now(), 2)).await.ok();
     assert!(dir.path().join("erasing").exists());
     assert_ne!(holding(dir.path(), ERASED.as_bytes()), [] as [&str; 0]);
@@ -272,8 +275,19 @@ async fn an_erasure_that_fails_keeps_nobody_waiting_and_is_gone_on_with() {
     assert!(!dir.path().join("erasing").exists());
     let status = process.api.get(&again, "/keypackages/status").await.ok();
     assert_eq!(status.body["available"], 2);
+    let name = process.api.get(&alice, &format!("/users/{ERASED}/devices")).await.ok();
+    assert_eq!(name.body["devices"].as_array().unwrap().len(), 1, "{:?}", name.body);
     assert!(process.terminate().success());
     check_log(dir.path());
+}
+
+/// Waits until the server is ready, whatever it has left to erase.
+async fn answers_at_all(api: &Api) {
+    let deadline = SystemClock.now().after(std::time::Duration::from_mins(2));
+    let url = format!("http://{}/readyz", api.authority());
+    while !answer(api.http.get(&url)).await.is_ok_and(|ready| ready.status == 200) {
+        assert!(SystemClock.now() < deadline, "the server does not come back");
+    }
 }
 
 #[actix_web::test]
