@@ -23,6 +23,12 @@ pub use crate::log::{
     RepairReport, RepairedSegment, SledLog, SledLogOptions, TornTail, erase_payloads,
     repair_journal, restore_backup,
 };
+#[cfg(feature = "local")]
+pub use crate::log::{
+    FRAME_BYTES_MAX, PublishError, PublishOutcome, ReplicaHealth, ReplicaProgress, ReplicatedLog,
+    ReplicatedLogOptions, Replication, ReplicationError, StreamFrame, StreamJoinError,
+    publish_journal,
+};
 pub use crate::{
     event::{
         Event, EventEnvelope, InvitationAnswer, LeaveCause, NAME_SALT_LEN, PackageCapabilities,

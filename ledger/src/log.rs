@@ -15,6 +15,9 @@ mod memory_index;
 #[cfg(feature = "local")]
 mod local;
 
+#[cfg(feature = "local")]
+mod replicated;
+
 mod faulty;
 
 mod named;
@@ -30,6 +33,12 @@ pub use self::local::{
     JournalWriterOptions, LogHealth, OpenError, PruneReport, RawRecord, ReadLock, RepairError,
     RepairReport, RepairedSegment, SledLog, SledLogOptions, TornTail, erase_payloads,
     repair_journal, restore_backup,
+};
+#[cfg(feature = "local")]
+pub use self::replicated::{
+    FRAME_BYTES_MAX, PublishError, PublishOutcome, ReplicaHealth, ReplicaProgress, ReplicatedLog,
+    ReplicatedLogOptions, Replication, ReplicationError, StreamFrame, StreamJoinError,
+    publish_journal,
 };
 pub use self::{
     faulty::{Fault, Faulty},
@@ -60,8 +69,8 @@ pub use self::{
 ///   later on the same log finds them;
 /// - the batches of one call are tried in order, each on the streams as those before it have left
 ///   them, and share one durability point (group commit);
-/// - an outcome that nobody knows is an error of its own, [`AppendError::Unknown`], to be resolved
-///   by looking for the command with [`EventLog::find`].
+/// - an outcome that nobody knows is an error of its own, [`AppendError::Unknown`] or
+///   [`AppendError::InDoubt`], to be resolved by looking for the command with [`EventLog::find`].
 ///
 /// No method is provided, so that a log that wraps another one forwards all of them or does not compile.
 /// An engine outside this crate makes its records with [`seal`], and finds them with
@@ -76,7 +85,7 @@ pub trait EventLog: Send + Sync {
     ///
     /// # Errors
     ///
-    /// For each batch [`AppendError`]: only `Unknown` may have written anything of it.
+    /// For each batch [`AppendError`]: only `Unknown` and `InDoubt` may have written anything of it.
     fn append(
         &self,
         decided_at: LogHead,
@@ -212,9 +221,14 @@ pub enum AppendError {
     /// The log takes no more events until it is opened again. Nothing was written.
     #[error("the events were not written, and the log takes no more until it is opened again")]
     Failed(#[source] BoxError),
-    /// The log did not say. The events may or may not have been written.
+    /// The log did not say, and takes no more events until it is opened again. The events may or may not have
+    /// been written.
     #[error("it is not known whether the events were written")]
     Unknown(#[source] BoxError),
+    /// The log did not say, and goes on. The events may be written yet, unless other events come first; a
+    /// later look tells.
+    #[error("it is not known yet whether the events are written")]
+    InDoubt(#[source] BoxError),
 }
 
 /// An append that was decided on a log or a history that has changed since.

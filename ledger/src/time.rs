@@ -146,3 +146,23 @@ impl Clock for ManualClock {
         Duration::from_millis(self.passed.load(Ordering::SeqCst))
     }
 }
+
+/// A span of waiting that began at some moment, by the machine's monotonic clock. No event depends on it.
+#[cfg(feature = "local")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    ends: Duration,
+}
+
+#[cfg(feature = "local")]
+impl Patience {
+    /// A span that begins now.
+    pub(crate) fn of(span: Duration) -> Self {
+        Self { ends: SystemClock.monotonic().saturating_add(span) }
+    }
+
+    /// Whether the span is over.
+    pub(crate) fn is_over(self) -> bool {
+        self.ends < SystemClock.monotonic()
+    }
+}

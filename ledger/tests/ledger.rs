@@ -20,6 +20,7 @@ mod ledger {
     mod properties;
     mod pruning;
     mod repair;
+    mod replicated;
     mod restoring;
     mod sealed;
     mod support;

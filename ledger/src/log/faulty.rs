@@ -26,6 +26,22 @@ pub enum Fault {
     UnknownApplied,
     /// Nothing is written, and the caller is not told.
     UnknownNotApplied,
+    /// Everything is written, the caller is not told, and the log goes on.
+    InDoubtApplied,
+    /// Nothing is written, the caller is not told, and the log goes on.
+    InDoubtNotApplied,
+}
+
+impl Fault {
+    fn error(self) -> AppendError {
+        let cause = "a planned fault".into();
+        match self {
+            Self::NotWritten => AppendError::NotWritten(cause),
+            Self::Failed => AppendError::Failed(cause),
+            Self::UnknownApplied | Self::UnknownNotApplied => AppendError::Unknown(cause),
+            Self::InDoubtApplied | Self::InDoubtNotApplied => AppendError::InDoubt(cause),
+        }
+    }
 }
 
 /// An [`EventLog`] that behaves like the one inside it but for the planned faults. For tests.
@@ -133,22 +149,14 @@ impl<L: EventLog> EventLog for Faulty<L> {
         if let Some(rival) = rival {
             rival(&self.log);
         }
-        let cause = "a planned fault";
-        let unknown = || AppendError::Unknown(cause.into());
-        match fault {
-            None => self.log.append(decided_at, batches),
-            Some(Fault::NotWritten) => {
-                batches.iter().map(|_| Err(AppendError::NotWritten(cause.into()))).collect()
-            }
-            Some(Fault::Failed) => {
-                batches.iter().map(|_| Err(AppendError::Failed(cause.into()))).collect()
-            }
-            Some(Fault::UnknownNotApplied) => batches.iter().map(|_| Err(unknown())).collect(),
-            Some(Fault::UnknownApplied) => {
-                let answers = self.log.append(decided_at, batches).into_iter();
-                answers.map(|answer| answer.and_then(|_| Err(unknown()))).collect()
-            }
-        }
+        let Some(fault) = fault else { return self.log.append(decided_at, batches) };
+        let count = batches.len();
+        let written = match fault {
+            Fault::UnknownApplied | Fault::InDoubtApplied => self.log.append(decided_at, batches),
+            _ => Vec::new(),
+        };
+        let mut refused = written.into_iter().map(Result::err);
+        (0..count).map(|_| Err(refused.next().flatten().unwrap_or_else(|| fault.error()))).collect()
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {

@@ -69,6 +69,7 @@ use self::{
     opening::{open_index, own_database},
     tending::{scrub, tend},
 };
+pub(super) use self::{health::error_chain, journal::Cause};
 use super::{
     AppendError, Appended, Batch, EventLog, Key, LogHead, MemoryIndex, ReadError, Record, Snapshot,
     SnapshotStore, StreamHead, staging::Staging,

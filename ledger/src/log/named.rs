@@ -368,5 +368,6 @@ fn again(error: &AppendError) -> AppendError {
         AppendError::NotWritten(_) => AppendError::NotWritten(cause().into()),
         AppendError::Failed(_) => AppendError::Failed(cause().into()),
         AppendError::Unknown(_) => AppendError::Unknown(cause().into()),
+        AppendError::InDoubt(_) => AppendError::InDoubt(cause().into()),
     }
 }

@@ -44,6 +44,8 @@ fn check_faults<L: EventLog>(make_log: impl Fn() -> L) {
         (Fault::Failed, false),
         (Fault::UnknownApplied, true),
         (Fault::UnknownNotApplied, false),
+        (Fault::InDoubtApplied, true),
+        (Fault::InDoubtNotApplied, false),
     ] {
         let log = Faulty::new(make_log());
         log.fail_append(2, fault);
@@ -57,6 +59,9 @@ fn check_faults<L: EventLog>(make_log: impl Fn() -> L) {
             Fault::Failed => assert!(matches!(answer, Err(AppendError::Failed(_)))),
             Fault::UnknownApplied | Fault::UnknownNotApplied => {
                 assert!(matches!(answer, Err(AppendError::Unknown(_))));
+            }
+            Fault::InDoubtApplied | Fault::InDoubtNotApplied => {
+                assert!(matches!(answer, Err(AppendError::InDoubt(_))));
             }
         }
         let found = find_command(&log, command(2), 0).unwrap();

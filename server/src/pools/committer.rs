@@ -111,14 +111,16 @@ impl<L: EventLog> Committer<L> {
         &self.shared
     }
 
-    /// Notes whether the log takes batches. One that was not written may be tried again; after one whose
-    /// outcome is not known nothing more is written.
+    /// Notes whether the log takes batches. One that was not written, or is in doubt, may be tried again; after one
+    /// whose outcome stays unknown nothing more is written.
     pub(super) fn note(&self, result: &Result<Appended, AppendError>) {
         match result {
             Ok(appended) if appended.records.is_empty() => {}
             Ok(_) => self.shared.note_refusal(None),
             Err(AppendError::Conflict(_)) => {}
-            Err(error @ AppendError::NotWritten(_)) => self.shared.note_refusal(Some(error)),
+            Err(error @ (AppendError::NotWritten(_) | AppendError::InDoubt(_))) => {
+                self.shared.note_refusal(Some(error));
+            }
             Err(error @ (AppendError::Failed(_) | AppendError::Unknown(_))) => self.fail(error),
         }
     }
@@ -305,7 +307,7 @@ pub(super) fn meaning_of(error: &AppendError) -> ExecuteError {
     match error {
         AppendError::Conflict(_) => ExecuteError::Busy,
         AppendError::NotWritten(_) | AppendError::Failed(_) => ExecuteError::LogRefuses,
-        AppendError::Unknown(_) => ExecuteError::LogUnavailable,
+        AppendError::Unknown(_) | AppendError::InDoubt(_) => ExecuteError::LogUnavailable,
     }
 }
 

@@ -40,7 +40,7 @@ impl Reported {
 }
 
 /// An error with its causes, in one line.
-pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
+pub(in crate::log) fn error_chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"))
 }

@@ -60,7 +60,7 @@ use crate::{
 };
 
 /// Why a commit failed: shared by all the batches that were in it.
-pub(super) type Cause = Arc<dyn Error + Send + Sync>;
+pub(in crate::log) type Cause = Arc<dyn Error + Send + Sync>;
 
 /// The reason why a commit did not succeed.
 #[derive(Clone, Debug)]

@@ -1,0 +1,102 @@
+//! Publishing a journal: fills an empty stream with the records of a server that ran alone, or of a replica.
+
+use std::{iter::Peekable, time::Duration};
+
+use super::{FRAME_BYTES_MAX, Replication, ReplicationError, frame};
+use crate::{Hash, OpenError, Record, time::Patience};
+
+/// How long one question for a frame waits.
+const WAIT: Duration = Duration::from_secs(2);
+/// How long one frame is tried.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The reason why a journal was not published, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The stream cannot be reached, or keeps no promises.
+    #[error(transparent)]
+    Stream(#[from] ReplicationError),
+    /// The stream holds something else than this journal.
+    #[error(
+        "frame {sequence} of the stream is not of this journal; publish into a stream with another name"
+    )]
+    OtherStream {
+        /// The number of the frame.
+        sequence: u64,
+    },
+}
+
+/// Publishes every record of a journal into a stream, in order, and returns the position of the last one.
+///
+/// A server's own journal becomes a replicated one so, and a stream that has lost frames is filled from a
+/// replica again, under another name. After an interruption it may be run again: frames that the stream has
+/// are compared, and the others added. `tell` hears the position of the last record that stands in the stream.
+///
+/// # Errors
+///
+/// Returns a [`PublishError`]. The stream has a beginning of the journal then, or holds another one.
+pub fn publish_journal(
+    records: impl Iterator<Item = Result<Record, OpenError>>,
+    replication: &dyn Replication,
+    tell: &dyn Fn(u64),
+) -> Result<u64, PublishError> {
+    let last = replication.last()?;
+    let (mut sequence, mut chain, mut position) = (0, Hash::ZERO, 0);
+    let mut records = records.peekable();
+    loop {
+        let group = next_group(&mut records)?;
+        let Some(end) = group.last() else { break };
+        let frame = frame::encode(chain, &group);
+        place(replication, (sequence, last), &frame)?;
+        (sequence, chain, position) = (sequence + 1, Hash::of(&frame), end.seq);
+        tell(position);
+    }
+    if sequence < last {
+        return Err(PublishError::OtherStream { sequence: sequence + 1 });
+    }
+    Ok(position)
+}
+
+/// The next records, as many as a frame has room for. The same journal is always divided alike.
+fn next_group(
+    records: &mut Peekable<impl Iterator<Item = Result<Record, OpenError>>>,
+) -> Result<Vec<Record>, OpenError> {
+    let (mut group, mut bytes) = (Vec::new(), 0);
+    let len = |record: &Result<Record, OpenError>| record.as_ref().map_or(0, frame::encoded_len);
+    while let Some(record) =
+        records.next_if(|next| group.is_empty() || bytes + len(next) <= FRAME_BYTES_MAX)
+    {
+        bytes += len(&record);
+        group.push(record?);
+    }
+    Ok(group)
+}
+
+/// Makes sure that a frame stands in the stream behind frame `after`, and publishes it unless the stream
+/// reaches to `last`, which is behind that.
+fn place(
+    replication: &dyn Replication,
+    (after, last): (u64, u64),
+    frame: &[u8],
+) -> Result<(), PublishError> {
+    let patience = Patience::of(PATIENCE);
+    loop {
+        if last <= after {
+            let answer = replication.publish(after, frame);
+            tracing::trace!(?answer, after, "a frame was published");
+        }
+        let frames = replication.frames(after, 1, WAIT)?;
+        match frames.into_iter().find(|there| there.sequence == after + 1) {
+            Some(there) if there.bytes == frame => return Ok(()),
+            Some(_) => return Err(PublishError::OtherStream { sequence: after + 1 }),
+            None if patience.is_over() => {
+                let why = format!("frame {} was published and does not come back", after + 1);
+                return Err(ReplicationError::Unreachable(why.into()).into());
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The contract of an engine that replicates a journal, such as NATS JetStream.
+
+use std::time::Duration;
+
+use crate::log::BoxError;
+
+/// A journal that several servers share: one stream of frames, numbered from 1 without gaps, of which no
+/// frame is ever changed or removed.
+///
+/// Methods block; an adapter brings its own runtime. [`ReplicatedLog`](super::ReplicatedLog) reads back
+/// each frame that it has published, so only [`Replication::frames`] decides an outcome: the answer of
+/// [`Replication::publish`] merely says how long to wait for it.
+pub trait Replication: Send + Sync {
+    /// Publishes a frame if the stream ends at frame `after`: compare-and-set over the whole stream.
+    ///
+    /// The same call may be repeated. At most one frame gets the number `after + 1`.
+    fn publish(&self, after: u64, frame: &[u8]) -> PublishOutcome;
+
+    /// Reads the frames that follow frame `after`, at least one if there is any.
+    ///
+    /// Returns frames of about `bytes_max` bytes in all, and none if none came within `wait`. They should
+    /// be in order and without a gap; the caller asks again otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReplicationError`].
+    fn frames(
+        &self,
+        after: u64,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<StreamFrame>, ReplicationError>;
+
+    /// Reads the number of the stream's last frame, 0 if it has none, from a node that knows it for certain.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReplicationError`].
+    fn last(&self) -> Result<u64, ReplicationError>;
+}
+
+/// A frame of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamFrame {
+    /// Its number, from 1.
+    pub sequence: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The answer of an engine to a frame.
+#[derive(Debug)]
+pub enum PublishOutcome {
+    /// The frame is durable on a majority of the nodes.
+    Written,
+    /// Another frame probably came first. An engine may say so although it has written the frame.
+    Refused,
+    /// Nothing was sent, and nothing of this call can be written later.
+    NotSent(BoxError),
+    /// The frame may be written now, later, or never.
+    NoAnswer(BoxError),
+}
+
+/// The reason why a stream could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicationError {
+    /// No node answers, or too few of them do. It may pass.
+    #[error("the replicated stream cannot be reached")]
+    Unreachable(#[source] BoxError),
+    /// The stream is not one that keeps its promises: other settings, deleted frames, another version.
+    #[error("the replicated stream is not fit for a log: {0}")]
+    Unfit(String),
+}

@@ -1,0 +1,379 @@
+//! A log over a replicated stream: what it acknowledged stands in the stream, once, whatever the engine
+//! answers, and a stream that contradicts a server's copy is not followed.
+
+mod outcomes;
+
+mod stream;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
+    time::Duration,
+};
+
+use keypool_ledger::{
+    AppendError, Conflict, EventLog, JournalReader, LogHead, PublishError, Record, ReplicaHealth,
+    ReplicaProgress, ReplicatedLog, ReplicatedLogOptions, SledLog, StreamFrame, StreamJoinError,
+    log::{append_at_head, conformance, find_command},
+    publish_journal,
+};
+use tempfile::TempDir;
+
+use self::stream::{Connection, Engine, Faults};
+use super::support::{all, batch, command, fill, open, stream, uploaded};
+
+/// Short waits: the stream in memory answers at once, or never.
+const OPTIONS: ReplicatedLogOptions = ReplicatedLogOptions {
+    append_patience: Duration::from_mins(1),
+    frame_wait: Duration::from_millis(20),
+    open_patience: Duration::from_mins(1),
+};
+/// Patience of appends that are to give up.
+const IMPATIENT: ReplicatedLogOptions =
+    ReplicatedLogOptions { append_patience: Duration::from_millis(50), ..OPTIONS };
+
+/// A server: its connection, its log, and its directory.
+struct Node {
+    connection: Arc<Connection>,
+    log: ReplicatedLog,
+    /// Told the position of the last record whenever the log has grown.
+    growing: Receiver<u64>,
+    dir: TempDir,
+}
+
+fn join(dir: &Path, connection: &Arc<Connection>) -> Result<ReplicatedLog, StreamJoinError> {
+    join_with(dir, connection, OPTIONS)
+}
+
+fn join_with(
+    dir: &Path,
+    connection: &Arc<Connection>,
+    options: ReplicatedLogOptions,
+) -> Result<ReplicatedLog, StreamJoinError> {
+    let replication = Arc::clone(connection);
+    ReplicatedLog::open(Arc::new(open(dir)), replication, options, &|_, _| true)
+}
+
+impl Node {
+    fn new(engine: &Arc<Engine>, faults: Faults) -> Self {
+        Self::with(engine, faults, OPTIONS)
+    }
+
+    fn with(engine: &Arc<Engine>, faults: Faults, options: ReplicatedLogOptions) -> Self {
+        let (connection, dir) = (engine.connect(faults), TempDir::new().unwrap());
+        let log = join_with(dir.path(), &connection, options).unwrap();
+        let (grown, growing) = channel();
+        log.on_growth(move |position| {
+            let _ = grown.send(position);
+        });
+        Self { connection, log, growing, dir }
+    }
+
+    /// Appends one event of command `n` to Ann's pool, at the head.
+    fn append(&self, n: u64) -> Result<Vec<Record>, AppendError> {
+        let version = self.log.stream_head(&stream("ann")).unwrap().version;
+        let batches = [batch("ann", version, vec![uploaded(n, 40)])];
+        let answer = append_at_head(&self.log, &batches).pop().unwrap();
+        answer.map(|appended| appended.records)
+    }
+
+    /// Waits until the log has a number of records.
+    fn wait_for(&self, records: u64) {
+        while self.log.head().unwrap().seq < records {
+            self.growing.recv_timeout(Duration::from_mins(1)).unwrap();
+        }
+    }
+
+    /// Waits until the stream is not followed any more, and returns the reason.
+    fn contradiction(&self) -> String {
+        loop {
+            if let ReplicaHealth::Contradicted { why } = self.log.health() {
+                return why;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn the_replicated_log_keeps_the_contract() {
+    for faults in [Faults::Never, Faults::WrittenAndRefused, Faults::WrittenUnanswered] {
+        let dirs = TempDir::new().unwrap();
+        let mut n = 0;
+        let next = std::cell::RefCell::new(&mut n);
+        conformance::check(|| {
+            let mut n = next.borrow_mut();
+            **n += 1;
+            let connection = Engine::with_seed(1).connect(faults);
+            join(&dirs.path().join(n.to_string()), &connection).unwrap()
+        });
+    }
+}
+
+#[test]
+fn two_servers_write_one_log() {
+    let engine = Engine::with_seed(1);
+    let [a, b] = [Node::new(&engine, Faults::Never), Node::new(&engine, Faults::Never)];
+    a.append(1).unwrap();
+    b.wait_for(1);
+    b.append(2).unwrap();
+    a.wait_for(2);
+    a.append(3).unwrap();
+    b.wait_for(3);
+    assert_eq!(all(&a.log), all(&b.log));
+    assert_eq!(all(&a.log).len(), 3);
+    assert_eq!(engine.frames().len(), 3, "one frame for each append");
+    assert_eq!(a.log.progress(), ReplicaProgress { taken_in: 3, last: 3 });
+}
+
+#[test]
+fn a_server_that_is_behind_is_refused_and_then_knows_what_came_first() {
+    let engine = Engine::with_seed(1);
+    let [a, b] = [Node::new(&engine, Faults::Never), Node::new(&engine, Faults::Never)];
+    b.connection.cut(true);
+    a.append(1).unwrap();
+    a.append(2).unwrap();
+    assert_eq!(b.log.head().unwrap(), LogHead { seq: 0 });
+    let decided_at = b.log.head().unwrap();
+    b.connection.cut(false);
+    let answers = b.log.append(decided_at, vec![batch("ann", 0, vec![uploaded(3, 40)])]);
+    let [Err(AppendError::Conflict(Conflict::Log { decided_at: 0, head }))] = answers[..] else {
+        panic!("{answers:?}")
+    };
+    assert!(head >= 1, "the record that came first is known");
+    b.wait_for(2);
+    assert_eq!(all(&a.log), all(&b.log));
+    assert_eq!(find_command(&b.log, command(3), 0).unwrap(), []);
+    b.append(3).unwrap();
+}
+
+#[test]
+fn an_answer_counts_only_if_the_stream_says_the_same() {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::WrittenAndRefused);
+    let records = node.append(1).unwrap();
+    assert_eq!(all(&node.log), records, "it was refused, and it stands there");
+    assert_eq!(engine.frames().len(), 1, "once");
+}
+
+#[test]
+fn an_append_without_an_answer_is_in_doubt_and_a_later_look_tells() {
+    let engine = Engine::with_seed(1);
+    let node = Node::with(&engine, Faults::Swallowed, IMPATIENT);
+    let error = node.append(1).unwrap_err();
+    assert!(matches!(error, AppendError::InDoubt(_)), "{error:?}");
+    assert_eq!(find_command(&node.log, command(1), 0).unwrap(), []);
+    let other = Node::new(&engine, Faults::Never);
+    other.append(2).unwrap();
+    node.wait_for(1);
+    assert_eq!(all(&node.log), all(&other.log));
+    assert_eq!(find_command(&node.log, command(1), 0).unwrap(), [], "another event came first");
+}
+
+#[test]
+fn an_append_that_never_left_was_not_written_and_reads_go_on() {
+    let engine = Engine::with_seed(1);
+    let node = Node::with(&engine, Faults::Never, IMPATIENT);
+    node.append(1).unwrap();
+    node.connection.cut(true);
+    let error = node.append(2).unwrap_err();
+    assert!(matches!(error, AppendError::NotWritten(_)), "{error:?}");
+    assert_eq!(all(&node.log).len(), 1);
+    node.connection.cut(false);
+    node.append(2).unwrap();
+}
+
+#[test]
+fn a_server_goes_on_where_it_was_and_a_new_one_begins_at_the_first_frame() {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::Never);
+    (1..=5).for_each(|n| drop(node.append(n).unwrap()));
+    let Node { log, dir, connection, .. } = node;
+    drop(log);
+    let other = Node::new(&engine, Faults::Never);
+    (6..=12).for_each(|n| drop(other.append(n).unwrap()));
+    let log = join(dir.path(), &connection).unwrap();
+    assert_eq!(all(&log), all(&other.log));
+    assert_eq!(all(&log).len(), 12);
+}
+
+#[test]
+fn many_batches_of_one_call_are_few_frames_and_no_batch_is_divided() {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::Never);
+    let large = |n: u64| batch(&format!("p{n}"), 0, vec![uploaded(n, 1_500_000)]);
+    let mut calls: Vec<_> = (1..=6).map(large).collect();
+    calls.insert(3, batch("p1", 0, vec![uploaded(99, 40)]));
+    calls.push(batch("huge", 0, (20..25).map(|n| uploaded(n, 1_500_000)).collect()));
+    let answers = node.log.append(LogHead::default(), calls);
+    let is_written: Vec<_> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(is_written, [true, true, true, false, true, true, true, true]);
+    assert_eq!(
+        engine.frames().len(),
+        4,
+        "two, two, two, and the batch that is larger than a frame"
+    );
+    let other = Node::new(&engine, Faults::Never);
+    assert_eq!(all(&other.log), all(&node.log));
+    assert_eq!(all(&node.log).len(), 11);
+}
+
+#[test]
+fn a_stream_that_has_lost_frames_is_not_followed_and_reads_go_on() {
+    let engine = Engine::with_seed(1);
+    let node = Node::with(&engine, Faults::Never, IMPATIENT);
+    (1..=3).for_each(|n| drop(node.append(n).unwrap()));
+    let stored = all(&node.log);
+    engine.tamper(|frames| drop(frames.pop()));
+    assert!(node.contradiction().contains("has lost frames"), "{}", node.contradiction());
+    let error = node.append(4).unwrap_err();
+    assert!(matches!(error, AppendError::NotWritten(_)), "{error:?}");
+    assert_eq!(all(&node.log), stored, "nothing is overwritten");
+    assert_eq!(engine.frames().len(), 2, "and nothing is added");
+    drop(node.log);
+    let error = join(node.dir.path(), &node.connection).unwrap_err();
+    assert!(matches!(error, StreamJoinError::Behind { stream: 2, records: 3 }), "{error}");
+}
+
+#[test]
+fn a_stream_with_a_hole_is_not_followed() {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::Never);
+    (1..=4).for_each(|n| drop(node.append(n).unwrap()));
+    engine.tamper(|frames| drop(frames.remove(1)));
+    let (dir, connection) = (TempDir::new().unwrap(), engine.connect(Faults::Never));
+    let error = join(dir.path(), &connection).unwrap_err();
+    let StreamJoinError::Contradiction(why) = error else { panic!("{error}") };
+    assert_eq!(
+        why.to_string(),
+        "the stream has frame 3 where frame 2 should be: the engine has lost frames"
+    );
+}
+
+/// Has a new server join a stream of three frames of which the second was altered.
+fn altered(alter: impl FnOnce(&mut Vec<u8>)) -> String {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::Never);
+    (1..=3).for_each(|n| drop(node.append(n).unwrap()));
+    engine.tamper(|frames| alter(&mut frames[1].bytes));
+    let error = join(TempDir::new().unwrap().path(), &engine.connect(Faults::Never)).unwrap_err();
+    let StreamJoinError::Contradiction(why) = error else { panic!("{error}") };
+    let causes = std::iter::successors(Some(&*why as &dyn std::error::Error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[test]
+fn no_byte_of_a_frame_changes_unnoticed() {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::Never);
+    (1..=3).for_each(|n| drop(node.append(n).unwrap()));
+    let len = engine.frames()[1].len();
+    for at in (0..len).step_by(7).chain([len - 1]) {
+        altered(|bytes| bytes[at] ^= 1);
+    }
+    altered(|bytes| bytes.truncate(len / 2));
+    altered(Vec::clear);
+    assert!(altered(|bytes| bytes[0] = 3).contains("unknown format 3; update keypool-server"));
+}
+
+#[test]
+fn another_stream_is_not_followed() {
+    let node = Node::new(&Engine::with_seed(1), Faults::Never);
+    (1..=3).for_each(|n| drop(node.append(n).unwrap()));
+    drop(node.log);
+    let engine = Engine::with_seed(2);
+    let error = join(node.dir.path(), &engine.connect(Faults::Never)).unwrap_err();
+    assert!(matches!(error, StreamJoinError::EmptyStream { records: 3 }), "{error}");
+    let other = Node::new(&engine, Faults::Never);
+    (11..=14).for_each(|n| drop(other.append(n).unwrap()));
+    let error = join(node.dir.path(), &engine.connect(Faults::Never)).unwrap_err();
+    let StreamJoinError::Contradiction(why) = error else { panic!("{error}") };
+    assert_eq!(
+        why.to_string(),
+        "frame 3 of the stream holds other records than this server's journal"
+    );
+}
+
+/// A server of its own with 30 records, published in part into a stream before that was interrupted.
+fn published(engine: &Arc<Engine>) -> (TempDir, Result<u64, PublishError>) {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 30);
+    let records = || JournalReader::open(&dir.path().join("journal")).unwrap();
+    let connection = engine.connect(Faults::Never);
+    let result = publish_journal(records(), &*connection, &|_| {});
+    (dir, result)
+}
+
+#[test]
+fn a_journal_becomes_a_replicated_one_and_the_server_goes_on_with_it() {
+    let engine = Engine::with_seed(1);
+    let (dir, result) = published(&engine);
+    assert_eq!(result.unwrap(), 30);
+    let log = join(dir.path(), &engine.connect(Faults::Never)).unwrap();
+    let node = Node::new(&engine, Faults::Never);
+    assert_eq!(all(&log), all(&node.log));
+    let connection = engine.connect(Faults::Never);
+    let records = JournalReader::open(&dir.path().join("journal")).unwrap();
+    assert_eq!(publish_journal(records, &*connection, &|_| {}).unwrap(), 30, "again is no harm");
+    assert_eq!(engine.frames().len(), 1);
+    node.append(99).unwrap();
+    let records = JournalReader::open(&dir.path().join("journal"));
+    let refused = publish_journal(records.unwrap().take(30), &*connection, &|_| {}).unwrap_err();
+    assert!(matches!(refused, PublishError::OtherStream { sequence: 2 }), "{refused}");
+}
+
+#[test]
+fn a_journal_is_not_published_over_another_one() {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::Never);
+    node.append(99).unwrap();
+    let (_dir, result) = published(&engine);
+    let refused = result.unwrap_err();
+    assert!(matches!(refused, PublishError::OtherStream { sequence: 1 }), "{refused}");
+}
+
+#[test]
+fn frames_are_written_as_they_always_were() {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::Never);
+    let calls = |n: u64| {
+        vec![
+            batch("ann", n, vec![uploaded(2 * n + 1, 40)]),
+            batch("bob/phone", n, vec![uploaded(2 * n + 2, 0)]),
+        ]
+    };
+    for n in 0..2 {
+        let head = node.log.head().unwrap();
+        assert!(node.log.append(head, calls(n)).iter().all(Result::is_ok));
+    }
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/frames");
+    for (n, bytes) in (1..).zip(engine.frames()) {
+        let stored = fs::read(fixtures.join(format!("{n}.bin"))).unwrap();
+        assert_eq!(stored, bytes, "frame {n}");
+    }
+    let old = Engine::with_seed(1);
+    old.tamper(|frames| {
+        frames.extend((1..=2).map(|sequence| {
+            let bytes = fs::read(fixtures.join(format!("{sequence}.bin"))).unwrap();
+            StreamFrame { sequence, bytes }
+        }));
+    });
+    assert_eq!(all(&Node::new(&old, Faults::Never).log), all(&node.log));
+}
+
+/// The log of a server that runs alone is the same bytes as that of one that has followed it.
+#[test]
+fn a_replica_is_an_ordinary_journal() {
+    let engine = Engine::with_seed(1);
+    let node = Node::new(&engine, Faults::Never);
+    (1..=3).for_each(|n| drop(node.append(n).unwrap()));
+    let (stored, Node { log, dir, .. }) = (all(&node.log), node);
+    drop(log);
+    let alone: SledLog = open(dir.path());
+    assert_eq!(all(&alone), stored);
+    fill(&alone, 1);
+}

@@ -1,0 +1,92 @@
+//! Servers that write over an engine with every fault at once: each outcome they were told is true.
+
+use std::{collections::BTreeMap, thread};
+
+use keypool_ledger::{AppendError, CommandId, Conflict, EventLog, Record, ReplicatedLog};
+use quickcheck::{QuickCheck, TestResult};
+
+use super::{Engine, Faults, IMPATIENT, Node, OPTIONS};
+use crate::ledger::support::{all, batch, command, stream, uploaded};
+
+/// How many appends each server tries.
+const APPENDS: u64 = 25;
+/// The histories that all servers write to.
+const POOLS: [&str; 3] = ["ann", "bob", "cat"];
+
+/// The outcome of a batch, as its writer was told.
+#[derive(Debug)]
+enum Told {
+    Written(Vec<Record>),
+    NotWritten,
+    InDoubt,
+}
+
+/// Writes with fresh commands on each attempt, and notes every outcome.
+fn write(log: &ReplicatedLog, server: u64) -> Vec<(CommandId, Told)> {
+    let mut told = Vec::new();
+    for n in 0..APPENDS {
+        let decided_at = log.head().unwrap();
+        let id = |pool: usize| 1 + server * 10_000 + n * 10 + pool as u64;
+        let call = |(index, name): (usize, &&str)| {
+            let version = log.stream_head(&stream(name)).unwrap().version;
+            (command(id(index)), batch(name, version, vec![uploaded(id(index), 20)]))
+        };
+        let pools = POOLS.iter().enumerate().skip(usize::try_from(n % 3).unwrap());
+        let (ids, batches): (Vec<_>, Vec<_>) = pools.map(call).unzip();
+        let answers = log.append(decided_at, batches);
+        assert_eq!(answers.len(), ids.len());
+        told.extend(ids.into_iter().zip(answers).map(|(id, answer)| {
+            let outcome = match answer {
+                Ok(appended) => Told::Written(appended.records),
+                Err(AppendError::Conflict(Conflict::Chain { .. })) => {
+                    panic!("no record was sealed")
+                }
+                Err(AppendError::Conflict(_) | AppendError::NotWritten(_)) => Told::NotWritten,
+                Err(AppendError::InDoubt(_)) => Told::InDoubt,
+                Err(error) => panic!("the log gave up: {error:?}"),
+            };
+            (id, outcome)
+        }));
+    }
+    told
+}
+
+/// Three servers write at once, one of which gives up early. Then a fourth one takes in the stream.
+fn outcomes_are_true(seed: u64) -> TestResult {
+    let engine = Engine::with_seed(seed);
+    let nodes =
+        [OPTIONS, OPTIONS, IMPATIENT].map(|options| Node::with(&engine, Faults::Random, options));
+    let logs = nodes.each_ref().map(|node| &node.log);
+    let told: Vec<_> = thread::scope(|scope| {
+        let writers: Vec<_> =
+            (0..).zip(logs).map(|(n, log)| scope.spawn(move || write(log, n))).collect();
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    let fresh = Node::new(&engine, Faults::Never);
+    let stored = all(&fresh.log);
+    for node in &nodes {
+        node.wait_for(stored.len() as u64);
+        assert_eq!(all(&node.log), stored, "all copies are the same");
+    }
+    let mut by_command: BTreeMap<CommandId, Vec<&Record>> = BTreeMap::new();
+    for record in &stored {
+        by_command.entry(record.envelope.command).or_default().push(record);
+    }
+    for (id, outcome) in &told {
+        let found = by_command.remove(id).unwrap_or_default();
+        match outcome {
+            Told::Written(records) => {
+                assert_eq!(found, records.iter().collect::<Vec<_>>(), "acknowledged and not there");
+            }
+            Told::NotWritten => assert_eq!(found, Vec::<&Record>::new(), "refused and there"),
+            Told::InDoubt => assert!(found.len() <= 1, "written twice"),
+        }
+    }
+    assert!(by_command.is_empty(), "nobody else has written");
+    TestResult::from_bool(told.iter().any(|(_, told)| matches!(told, Told::Written(_))))
+}
+
+#[test]
+fn every_outcome_is_true_over_an_engine_with_faults() {
+    QuickCheck::new().tests(12).quickcheck(outcomes_are_true as fn(u64) -> TestResult);
+}

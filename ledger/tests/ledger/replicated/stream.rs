@@ -1,0 +1,211 @@
+//! A replicated stream in memory that may lose, repeat, reorder and contradict, as real engines do.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use keypool_ledger::{PublishOutcome, Replication, ReplicationError, StreamFrame};
+
+/// An engine that all its connections share.
+#[derive(Debug, Default)]
+pub(super) struct Engine {
+    state: Mutex<EngineState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct EngineState {
+    frames: Vec<StreamFrame>,
+    /// Frames on their way, each with the frame that it must follow.
+    under_way: Vec<(u64, Vec<u8>)>,
+    random: u64,
+}
+
+/// One server's connection to the engine.
+pub(super) struct Connection {
+    engine: Arc<Engine>,
+    faults: Faults,
+    /// Set while nothing reaches the engine.
+    pub(super) is_cut: AtomicBool,
+}
+
+/// How a connection misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Faults {
+    /// Never.
+    Never,
+    /// At random, in each way that was seen.
+    Random,
+    /// It refuses what it has written, each time.
+    WrittenAndRefused,
+    /// It does not answer; nothing is written.
+    Swallowed,
+    /// It does not answer; everything is written.
+    WrittenUnanswered,
+}
+
+impl Engine {
+    pub(super) fn with_seed(seed: u64) -> Arc<Self> {
+        let engine = Self::default();
+        engine.state().random = seed | 1;
+        Arc::new(engine)
+    }
+
+    pub(super) fn connect(self: &Arc<Self>, faults: Faults) -> Arc<Connection> {
+        let engine = Arc::clone(self);
+        Arc::new(Connection { engine, faults, is_cut: AtomicBool::new(false) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, EngineState> {
+        self.state.lock().unwrap()
+    }
+
+    /// The bytes of all frames.
+    pub(super) fn frames(&self) -> Vec<Vec<u8>> {
+        self.state().frames.iter().map(|frame| frame.bytes.clone()).collect()
+    }
+
+    /// Does to the frames something that no engine may do.
+    pub(super) fn tamper(&self, tamper: impl FnOnce(&mut Vec<StreamFrame>)) {
+        tamper(&mut self.state().frames);
+        self.changed.notify_all();
+    }
+}
+
+impl EngineState {
+    /// A number below `n`.
+    fn below(&mut self, n: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % n
+    }
+
+    fn last(&self) -> u64 {
+        self.frames.last().map_or(0, |frame| frame.sequence)
+    }
+
+    /// Writes a frame if the stream ends where it must.
+    fn write(&mut self, after: u64, bytes: &[u8]) -> bool {
+        let is_next = self.last() == after;
+        if is_next {
+            self.frames.push(StreamFrame { sequence: after + 1, bytes: bytes.to_vec() });
+        }
+        is_next
+    }
+
+    /// Lets one of the frames that are under way arrive.
+    fn land(&mut self) {
+        if let Some(count) = (self.under_way.len() as u64).checked_sub(1) {
+            let index = self.below(count + 1);
+            let (after, bytes) = self.under_way.swap_remove(usize::try_from(index).unwrap());
+            self.write(after, &bytes);
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> Result<(), ReplicationError> {
+        if self.is_cut.load(Ordering::SeqCst) {
+            return Err(ReplicationError::Unreachable("the line is cut".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Replication for Connection {
+    fn publish(&self, after: u64, frame: &[u8]) -> PublishOutcome {
+        if let Err(error) = self.check() {
+            return PublishOutcome::NotSent(error.into());
+        }
+        let mut state = self.engine.state();
+        let silent = || PublishOutcome::NoAnswer("no answer".into());
+        let answer =
+            |written| if written { PublishOutcome::Written } else { PublishOutcome::Refused };
+        let outcome = match self.faults {
+            Faults::Never => answer(state.write(after, frame)),
+            Faults::WrittenAndRefused => {
+                state.write(after, frame);
+                PublishOutcome::Refused
+            }
+            Faults::Swallowed => silent(),
+            Faults::WrittenUnanswered => {
+                state.write(after, frame);
+                silent()
+            }
+            Faults::Random => match state.below(12) {
+                0 => PublishOutcome::NotSent("no responders".into()),
+                1 => silent(),
+                2 => {
+                    state.write(after, frame);
+                    silent()
+                }
+                3 => {
+                    state.write(after, frame);
+                    PublishOutcome::Refused
+                }
+                4 => PublishOutcome::Refused,
+                kind @ (5 | 6) => {
+                    state.under_way.push((after, frame.to_vec()));
+                    if kind == 5 { silent() } else { PublishOutcome::Refused }
+                }
+                7 => {
+                    state.land();
+                    answer(state.write(after, frame))
+                }
+                _ => answer(state.write(after, frame)),
+            },
+        };
+        self.engine.changed.notify_all();
+        outcome
+    }
+
+    fn frames(
+        &self,
+        after: u64,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<StreamFrame>, ReplicationError> {
+        self.check()?;
+        let mut state = self.engine.state();
+        if self.faults == Faults::Random && state.below(4) == 0 {
+            state.land();
+            self.engine.changed.notify_all();
+        }
+        let is_idle = |state: &mut EngineState| state.last() <= after;
+        let mut state = self.engine.changed.wait_timeout_while(state, wait, is_idle).unwrap().0;
+        self.check()?;
+        let from = state.frames.partition_point(|frame| frame.sequence <= after);
+        let mut bytes = 0;
+        let fits = |frame: &&StreamFrame| {
+            let is_first = bytes == 0;
+            bytes += frame.bytes.len();
+            is_first || bytes <= bytes_max
+        };
+        let mut frames: Vec<_> = state.frames.iter().skip(from).take_while(fits).cloned().collect();
+        if self.faults == Faults::Random {
+            match state.below(12) {
+                0 => return Err(ReplicationError::Unreachable("the line broke".into())),
+                1 if 1 < frames.len() => drop(frames.remove(0)),
+                2 => frames.reverse(),
+                3 => frames = state.frames.clone(),
+                4 => frames.clear(),
+                _ => {}
+            }
+        }
+        Ok(frames)
+    }
+
+    fn last(&self) -> Result<u64, ReplicationError> {
+        self.check()?;
+        Ok(self.engine.state().last())
+    }
+}
