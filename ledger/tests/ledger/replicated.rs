@@ -178,13 +178,17 @@ fn an_append_without_an_answer_is_in_doubt_and_a_later_look_tells() {
 fn an_append_that_never_left_was_not_written_and_reads_go_on() {
     let engine = Engine::with_seed(1);
     let node = Node::with(&engine, Faults::Never, IMPATIENT);
-    node.append(1).unwrap();
+    let other = Node::new(&engine, Faults::Never);
+    other.append(1).unwrap();
+    node.wait_for(1);
     node.connection.cut(true);
     let error = node.append(2).unwrap_err();
     assert!(matches!(error, AppendError::NotWritten(_)), "{error:?}");
     assert_eq!(all(&node.log).len(), 1);
     node.connection.cut(false);
-    node.append(2).unwrap();
+    other.append(3).unwrap();
+    node.wait_for(2);
+    assert_eq!(all(&node.log), all(&other.log));
 }
 
 #[test]
@@ -225,7 +229,7 @@ fn many_batches_of_one_call_are_few_frames_and_no_batch_is_divided() {
 #[test]
 fn a_stream_that_has_lost_frames_is_not_followed_and_reads_go_on() {
     let engine = Engine::with_seed(1);
-    let node = Node::with(&engine, Faults::Never, IMPATIENT);
+    let node = Node::new(&engine, Faults::Never);
     (1..=3).for_each(|n| drop(node.append(n).unwrap()));
     let stored = all(&node.log);
     engine.tamper(|frames| drop(frames.pop()));
