@@ -7,12 +7,13 @@ use std::str::FromStr;
 
 use actix_cors::Cors;
 use actix_web::http::Uri;
-use keypool_api::{REQUEST_ID_HEADER, TIME_HEADER, signing::CALLER};
+use keypool_api::{AFTER_HEADER, POSITION_HEADER, REQUEST_ID_HEADER, TIME_HEADER, signing::CALLER};
 
 /// The methods of the API.
 const METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
 /// The headers that a request may have beside those that every page may send.
-const REQUEST_HEADERS: [&str; 8] = [
+const REQUEST_HEADERS: [&str; 9] = [
+    AFTER_HEADER,
     "authorization",
     "content-digest",
     "content-type",
@@ -23,7 +24,7 @@ const REQUEST_HEADERS: [&str; 8] = [
     REQUEST_ID_HEADER,
 ];
 /// The headers of an answer that a page may read beside those that every page may.
-const ANSWER_HEADERS: [&str; 12] = [
+const ANSWER_HEADERS: [&str; 13] = [
     "allow",
     "keypool-device",
     "keypool-generation",
@@ -32,6 +33,7 @@ const ANSWER_HEADERS: [&str; 12] = [
     "keypool-not-after",
     "keypool-reservation-expires-at",
     "keypool-reservation-id",
+    POSITION_HEADER,
     TIME_HEADER,
     "retry-after",
     "www-authenticate",

@@ -28,6 +28,8 @@ mod settings;
 
 mod tls;
 
+mod cluster;
+
 mod command_line;
 
 mod server;

@@ -104,7 +104,7 @@ const QUEUE_MAX: usize = 1000;
 /// The pools of a service, kept in an event log.
 pub struct Pools<L> {
     shared: Arc<Shared<L>>,
-    queue: RwLock<Option<SyncSender<Job>>>,
+    queue: Arc<RwLock<Option<SyncSender<Job>>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     keeper: Mutex<Option<SnapshotWriter>>,
     repeater: Mutex<Option<JoinHandle<()>>>,
@@ -132,6 +132,8 @@ struct Shared<L> {
     settings_due: AtomicBool,
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
+    /// Whether the committer is to publish the records of other servers and has not begun to.
+    follows_soon: AtomicBool,
     listeners: Listeners,
     delivery_limits: DeliveryLimits,
     /// The queue of repeated requests; gone once the pools are closed.
@@ -187,6 +189,7 @@ impl<L: EventLog + 'static> Pools<L> {
             refusal: Mutex::new(None),
             settings_due: AtomicBool::new(false),
             written: signal::Sender::new(0),
+            follows_soon: AtomicBool::new(false),
             listeners: Listeners::default(),
             delivery_limits,
             repeats: Mutex::new(Some(to_repeat)),
@@ -204,7 +207,7 @@ impl<L: EventLog + 'static> Pools<L> {
             .map_err(ReplayError::Thread)?;
         Ok(Self {
             shared,
-            queue: RwLock::new(Some(sender)),
+            queue: Arc::new(RwLock::new(Some(sender))),
             committer: Mutex::new(Some(thread)),
             keeper: Mutex::new(Some(keeper)),
             repeater: Mutex::new(Some(repeater)),

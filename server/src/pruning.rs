@@ -80,7 +80,7 @@ pub(crate) async fn prune_now(state: &Data<State>) -> Result<PruneReport, PruneE
 /// Removes the payloads that have been over for a time, by the time of the log's last event.
 fn prune(state: &State, retain: Duration) -> Result<PruneReport, PruneError> {
     let store = state.store.get().ok_or(PruneError::NotReady)?;
-    let log = store.pools().log().inner();
+    let log = store.pools().log().inner().local();
     let (mut retention, mut next_seq) = (Retention::default(), 1);
     loop {
         if state.is_stopping() {

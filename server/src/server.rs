@@ -4,6 +4,8 @@ mod background;
 
 mod checking;
 
+mod closing;
+
 mod error;
 
 mod disk_watch;
@@ -29,21 +31,24 @@ use actix_web::{
     middleware::{Condition, from_fn},
     web::{Data, ServiceConfig},
 };
-use keypool_ledger::{Clock, SledLog};
+use keypool_ledger::{Clock, Replication, SledLog};
 use rustls::ServerConfig;
 use tokio::sync::{mpsc as signals, watch};
 
-pub use self::error::StartError;
 use self::{
     background::Background,
+    closing::{close, stop_all},
     disk_watch::look_at_disk,
-    opening::{blocking, open_or_restore, open_refusals, open_store, warn_of_local_name},
+    opening::{
+        blocking, check_clock, open_or_restore, open_refusals, open_store, warn_of_local_name,
+    },
     preparing::{address_of, bind, bounds, state},
 };
+pub use self::{closing::CLOSE_TIMEOUT, error::StartError};
 use crate::{
+    cluster::{OpenedLog, keep_order},
     connections::close_stalled_readers,
     cors::cors,
-    pools::ClockState,
     registration::{Registrar, RegistrationError},
     request_log::observe,
     routes,
@@ -66,13 +71,6 @@ const ADMIN_CONNECTIONS_MAX: usize = 64;
 const DEVICE_STREAMS_MAX: usize = 2;
 /// Requests of a device that wait for its mailbox.
 const DEVICE_POLLS_MAX: usize = 4;
-/// How often it is looked whether the threads that answered requests have gone.
-const WORKERS_GONE_TRIES: u32 = 1000;
-/// Time between two of these looks.
-const WORKERS_GONE_PAUSE: Duration = Duration::from_millis(5);
-/// Time for the log to close when requests are answered: for these looks, and ten seconds for the disk.
-pub const CLOSE_TIMEOUT: Duration =
-    WORKERS_GONE_PAUSE.saturating_mul(WORKERS_GONE_TRIES).saturating_add(Duration::from_secs(10));
 
 /// A server that runs on a thread of its own, beside the rest of the process.
 ///
@@ -108,6 +106,31 @@ impl Server {
     ///
     /// Returns a [`StartError`]; nothing is left running then.
     pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        Self::start_with(settings, clock, None)
+    }
+
+    /// Starts a server of a cluster: its log is the stream that `replication` keeps, and other servers may write
+    /// to it at the same time.
+    ///
+    /// The directory must be a copy of another server's, or that of a server which ran alone and whose journal
+    /// was published.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`]; also if the stream cannot be reached, or contradicts the directory.
+    pub fn start_in_cluster(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        replication: Arc<dyn Replication>,
+    ) -> Result<Self, StartError> {
+        Self::start_with(settings, clock, Some(replication))
+    }
+
+    fn start_with(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        replication: Option<Arc<dyn Replication>>,
+    ) -> Result<Self, StartError> {
         settings.check()?;
         let settings = settings.with_x509_roots()?;
         let tls = settings.open_tls()?;
@@ -129,8 +152,15 @@ impl Server {
         let config = tls.as_ref().map(TlsCertificate::server_config).transpose();
         let tls_config = config.map_err(|error| StartError::Setup(error.to_string()))?;
         let stop_sender = stop.clone();
-        let run =
-            RunningServer { settings, tls_config, receiver, state, stop: stop_sender, stopping };
+        let run = RunningServer {
+            settings,
+            tls_config,
+            receiver,
+            replication,
+            state,
+            stop: stop_sender,
+            stopping,
+        };
         let thread = thread::Builder::new()
             .name("keypool-server".to_owned())
             .spawn(move || {
@@ -247,6 +277,8 @@ struct RunningServer {
     /// TLS of the public listener, if it has any.
     tls_config: Option<ServerConfig>,
     receiver: Option<Receiver>,
+    /// The stream of the cluster, if it is in one.
+    replication: Option<Arc<dyn Replication>>,
     state: Data<State>,
     stop: signals::Sender<Ended>,
     stopping: signals::Receiver<Ended>,
@@ -324,7 +356,7 @@ impl RunningServer {
     /// Opens the log, and starts to follow it.
     async fn follow_log(&self) -> Result<(RunningFollower, Option<Webhook>, String), StartError> {
         let (store, follower) = self.open_log().await?;
-        self.check_clock(&store).await;
+        check_clock(&self.settings, &store).await;
         let ledger = follower.ledger();
         self.watch(store.pools().failed(), Ended::Failed);
         self.watch(self.state.erasing.subscribe(), Ended::Erasing);
@@ -340,35 +372,17 @@ impl RunningServer {
         Ok((following, receiver.map(open).transpose()?, key))
     }
 
-    /// Accepts the machine's clock if the operator says so, and tells the next step if it is not trusted.
-    async fn check_clock(&self, store: &Store) {
-        // Where requests are not signed no device can tell the time, and nothing is at stake.
-        let accepts = self.settings.accept_clock || self.settings.insecure_no_auth;
-        if accepts && let Err(error) = store.pools().accept_clock().await {
-            tracing::error!(%error, "the clock could not be accepted");
-        }
-        let (log, wall) = (store.pools().now(), store.pools().wall_clock());
-        match store.pools().clock_state() {
-            ClockState::Fine => {}
-            ClockState::Regressed { .. } => tracing::error!(
-                %log, %wall,
-                "the clock is behind the log: packages are not handed out or spent until it has caught up; \
-                 set it, or start with --accept-clock if it is right"
-            ),
-            ClockState::Leapt { .. } => tracing::error!(
-                %log, %wall,
-                "the clock is far ahead of the log: what depends on time is refused until devices agree with \
-                 it; set it, or start with --accept-clock if it is right"
-            ),
-        }
-    }
-
     /// Replays the log, and compares it with the published checkpoint.
     async fn open_log(&self) -> Result<(Store, Follower<Arc<SledLog>>), StartError> {
         let (settings, clock) = (self.settings.clone(), Arc::clone(&self.state.clock));
         let replaying = Arc::clone(&self.state.replaying);
-        let (store, log) = blocking(move || open_store(&settings, clock, &replaying)).await??;
-        let follower = open_or_restore(&self.settings, &store, log).await?;
+        let replication = self.replication.clone();
+        let open = move || open_store(&settings, replication, clock, &replaying);
+        let (store, OpenedLog { local, replica }) = blocking(open).await??;
+        let follower = open_or_restore(&self.settings, &store, local).await?;
+        if let Some(replica) = replica {
+            drop(self.state.replica.set(replica));
+        }
         drop(self.state.refusals.set(open_refusals(&self.settings, &store)?));
         Ok((store, follower))
     }
@@ -384,7 +398,8 @@ impl RunningServer {
         let origins = if is_public { self.settings.cors_origins.clone() } else { Vec::new() };
         let app = move || {
             let cors = Condition::new(!origins.is_empty(), cors(&origins));
-            App::new().app_data(state.clone()).wrap(cors).wrap(from_fn(observe)).configure(routes)
+            let app = App::new().app_data(state.clone()).wrap(from_fn(keep_order));
+            app.wrap(cors).wrap(from_fn(observe)).configure(routes)
         };
         let server = HttpServer::new(app)
             .disable_signals()
@@ -428,25 +443,6 @@ impl RunningServer {
             }
         });
     }
-}
-
-/// Stops both listeners at the same time, so that one timeout is enough for both.
-async fn stop_all(handles: &[ServerHandle; 2]) {
-    let [public, admin] = handles;
-    tokio::join!(public.stop(true), admin.stop(true));
-}
-
-/// Closes the log, once no thread uses it any more.
-async fn close(state: Data<State>) {
-    let mut state = state.into_inner();
-    for _ in 0..WORKERS_GONE_TRIES {
-        match Arc::try_unwrap(state) {
-            Ok(state) => return drop(state),
-            Err(shared) => state = shared,
-        }
-        actix_rt::time::sleep(WORKERS_GONE_PAUSE).await;
-    }
-    tracing::warn!("a request is still under way; the log is closed when the process ends");
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use std::{
 
 use actix_web::{HttpRequest, web};
 use keypool_api::Code;
-use keypool_ledger::{Clock, NamedLog, SledLog};
+use keypool_ledger::{Clock, NamedLog, ReplicatedLog};
 use keypool_projections::statement::LedgerId;
 use tokio::sync::watch;
 
 use crate::{
-    admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles,
+    admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles, cluster::ServerLog,
     connections::Connections, disk::Disk, erasing::ErasureFile, history_reads::HistoryReads,
     home_copies::HomeCopies, keypackage_store::KeyPackageStore, metrics::Metrics,
     open_requests::OpenRequests, operator_page::OperatorDesk, pools::Progress, problem::Failure,
@@ -22,12 +22,14 @@ use crate::{
 };
 
 /// The store as the server runs it.
-pub(crate) type Store = KeyPackageStore<Arc<NamedLog<Arc<SledLog>>>>;
+pub(crate) type Store = KeyPackageStore<Arc<NamedLog<Arc<dyn ServerLog>>>>;
 
 /// The state that the handlers of one server share.
 pub(crate) struct State {
     /// Set once the log has been replayed.
     pub(crate) store: OnceLock<Store>,
+    /// The replicated log; set with the store, in a cluster alone.
+    pub(crate) replica: OnceLock<Arc<ReplicatedLog>>,
     /// The published ledger; set with the store.
     pub(crate) ledger: OnceLock<Arc<Ledger>>,
     /// The record of refusals; set with the store.

@@ -124,6 +124,9 @@ mod operator_page;
 #[path = "server/clock.rs"]
 mod clock;
 
+#[path = "server/cluster.rs"]
+mod cluster;
+
 #[path = "server/tls.rs"]
 mod tls;
 

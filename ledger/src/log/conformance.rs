@@ -11,6 +11,9 @@
 
 mod fixtures;
 
+#[cfg(feature = "local")]
+mod memory_stream;
+
 mod rivals;
 
 mod snapshots;
@@ -21,6 +24,8 @@ use self::fixtures::{
     append, batch, command, conflicts, expired, facts, numbers_are_whole, one, package, positions,
     reservation, reserved, seqs, stream, uploaded, write,
 };
+#[cfg(feature = "local")]
+pub use self::memory_stream::{MemoryStream, MemoryStreamConnection, StreamFaults};
 pub use self::snapshots::check_snapshots;
 use crate::{
     AppendError, Appended, Batch, Conflict, Event, EventLog, Hash, Key, LogHead, NewEvent, Record,

@@ -33,8 +33,8 @@ pub use self::{
     replication::{PublishOutcome, Replication, ReplicationError, StreamFrame},
 };
 use super::{
-    AppendError, Appended, Batch, BoxError, Conflict, EventLog, Key, LogHead, ReadError, Record,
-    StreamHead, local::Cause, staging::Staging,
+    AppendError, Appended, Batch, BoxError, Conflict, EventLog, Key, LogHead, MemoryIndex,
+    ReadError, Record, StreamHead, local::Cause, staging::Staging,
 };
 use crate::{Hash, SledLog, StreamId, time::Patience};
 
@@ -144,7 +144,7 @@ pub enum StreamJoinError {
     /// The stream is empty, and the directory is not.
     #[error(
         "the stream is empty, and this directory has {records} records: publish them into it with `keypool-ledger \
-         publish`, or start with an empty directory"
+         publish`"
     )]
     EmptyStream {
         /// How many records the directory has.
@@ -228,6 +228,23 @@ impl ReplicatedLog {
     /// included. The first listener counts.
     pub fn on_growth(&self, listener: impl Fn(u64) + Send + Sync + 'static) {
         self.replica.listener.get_or_init(|| Box::new(listener));
+    }
+
+    /// The local copy, for reading, and for what is done to a server's own files: backups, pruning, snapshots.
+    #[must_use]
+    pub fn local(&self) -> &Arc<SledLog> {
+        &self.replica.local
+    }
+
+    /// Asks the engine whether the local copy has every frame of the stream.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReplicationError`] if the engine cannot be asked.
+    pub fn is_complete(&self) -> Result<bool, ReplicationError> {
+        self.replica.check_last()?;
+        let ReplicaProgress { taken_in, last } = self.progress();
+        Ok(last <= taken_in)
     }
 
     /// Reads whether the stream is followed. It never waits for a disk or a network.
@@ -401,10 +418,23 @@ impl EventLog for ReplicatedLog {
     }
 }
 
+impl MemoryIndex for ReplicatedLog {
+    fn may_have(&self, key: Key<'_>, after: u64) -> bool {
+        self.replica.local.may_have(key, after)
+    }
+
+    fn has_head(&self, stream: &StreamId) -> bool {
+        self.replica.local.has_head(stream)
+    }
+}
+
 impl Drop for ReplicatedLog {
     fn drop(&mut self) {
         self.replica.end();
-        if let Some(follower) = self.follower.take() {
+        let follower = self.follower.take();
+        // A listener may have been the last owner.
+        let is_other = |follower: &JoinHandle<()>| follower.thread().id() != thread::current().id();
+        if let Some(follower) = follower.filter(is_other) {
             drop(follower.join());
         }
     }

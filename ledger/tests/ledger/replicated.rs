@@ -3,8 +3,6 @@
 
 mod outcomes;
 
-mod stream;
-
 use std::{
     fs,
     path::Path,
@@ -18,12 +16,15 @@ use std::{
 use keypool_ledger::{
     AppendError, Conflict, EventLog, JournalReader, LogHead, PublishError, Record, ReplicaHealth,
     ReplicaProgress, ReplicatedLog, ReplicatedLogOptions, SledLog, StreamFrame, StreamJoinError,
-    log::{append_at_head, conformance, find_command},
+    log::{
+        append_at_head,
+        conformance::{self, MemoryStream, MemoryStreamConnection, StreamFaults},
+        find_command,
+    },
     publish_journal,
 };
 use tempfile::TempDir;
 
-use self::stream::{Connection, Engine, Faults};
 use super::support::{all, batch, command, fill, open, stream, uploaded};
 
 /// Short waits: the stream in memory answers at once, or never.
@@ -38,20 +39,23 @@ const IMPATIENT: ReplicatedLogOptions =
 
 /// A server: its connection, its log, and its directory.
 struct Node {
-    connection: Arc<Connection>,
+    connection: Arc<MemoryStreamConnection>,
     log: ReplicatedLog,
     /// Told the position of the last record whenever the log has grown.
     growing: Receiver<u64>,
     dir: TempDir,
 }
 
-fn join(dir: &Path, connection: &Arc<Connection>) -> Result<ReplicatedLog, StreamJoinError> {
+fn join(
+    dir: &Path,
+    connection: &Arc<MemoryStreamConnection>,
+) -> Result<ReplicatedLog, StreamJoinError> {
     join_with(dir, connection, OPTIONS)
 }
 
 fn join_with(
     dir: &Path,
-    connection: &Arc<Connection>,
+    connection: &Arc<MemoryStreamConnection>,
     options: ReplicatedLogOptions,
 ) -> Result<ReplicatedLog, StreamJoinError> {
     let replication = Arc::clone(connection);
@@ -59,11 +63,15 @@ fn join_with(
 }
 
 impl Node {
-    fn new(engine: &Arc<Engine>, faults: Faults) -> Self {
+    fn new(engine: &Arc<MemoryStream>, faults: StreamFaults) -> Self {
         Self::with(engine, faults, OPTIONS)
     }
 
-    fn with(engine: &Arc<Engine>, faults: Faults, options: ReplicatedLogOptions) -> Self {
+    fn with(
+        engine: &Arc<MemoryStream>,
+        faults: StreamFaults,
+        options: ReplicatedLogOptions,
+    ) -> Self {
         let (connection, dir) = (engine.connect(faults), TempDir::new().unwrap());
         let log = join_with(dir.path(), &connection, options).unwrap();
         let (grown, growing) = channel();
@@ -101,14 +109,16 @@ impl Node {
 
 #[test]
 fn the_replicated_log_keeps_the_contract() {
-    for faults in [Faults::Never, Faults::WrittenAndRefused, Faults::WrittenUnanswered] {
+    for faults in
+        [StreamFaults::Never, StreamFaults::WrittenAndRefused, StreamFaults::WrittenUnanswered]
+    {
         let dirs = TempDir::new().unwrap();
         let mut n = 0;
         let next = std::cell::RefCell::new(&mut n);
         conformance::check(|| {
             let mut n = next.borrow_mut();
             **n += 1;
-            let connection = Engine::with_seed(1).connect(faults);
+            let connection = MemoryStream::with_seed(1).connect(faults);
             join(&dirs.path().join(n.to_string()), &connection).unwrap()
         });
     }
@@ -116,8 +126,8 @@ fn the_replicated_log_keeps_the_contract() {
 
 #[test]
 fn two_servers_write_one_log() {
-    let engine = Engine::with_seed(1);
-    let [a, b] = [Node::new(&engine, Faults::Never), Node::new(&engine, Faults::Never)];
+    let engine = MemoryStream::with_seed(1);
+    let [a, b] = [Node::new(&engine, StreamFaults::Never), Node::new(&engine, StreamFaults::Never)];
     a.append(1).unwrap();
     b.wait_for(1);
     b.append(2).unwrap();
@@ -132,8 +142,8 @@ fn two_servers_write_one_log() {
 
 #[test]
 fn a_server_that_is_behind_is_refused_and_then_knows_what_came_first() {
-    let engine = Engine::with_seed(1);
-    let [a, b] = [Node::new(&engine, Faults::Never), Node::new(&engine, Faults::Never)];
+    let engine = MemoryStream::with_seed(1);
+    let [a, b] = [Node::new(&engine, StreamFaults::Never), Node::new(&engine, StreamFaults::Never)];
     b.connection.cut(true);
     a.append(1).unwrap();
     a.append(2).unwrap();
@@ -153,8 +163,8 @@ fn a_server_that_is_behind_is_refused_and_then_knows_what_came_first() {
 
 #[test]
 fn an_answer_counts_only_if_the_stream_says_the_same() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::WrittenAndRefused);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::WrittenAndRefused);
     let records = node.append(1).unwrap();
     assert_eq!(all(&node.log), records, "it was refused, and it stands there");
     assert_eq!(engine.frames().len(), 1, "once");
@@ -162,12 +172,12 @@ fn an_answer_counts_only_if_the_stream_says_the_same() {
 
 #[test]
 fn an_append_without_an_answer_is_in_doubt_and_a_later_look_tells() {
-    let engine = Engine::with_seed(1);
-    let node = Node::with(&engine, Faults::Swallowed, IMPATIENT);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::with(&engine, StreamFaults::Swallowed, IMPATIENT);
     let error = node.append(1).unwrap_err();
     assert!(matches!(error, AppendError::InDoubt(_)), "{error:?}");
     assert_eq!(find_command(&node.log, command(1), 0).unwrap(), []);
-    let other = Node::new(&engine, Faults::Never);
+    let other = Node::new(&engine, StreamFaults::Never);
     other.append(2).unwrap();
     node.wait_for(1);
     assert_eq!(all(&node.log), all(&other.log));
@@ -176,9 +186,9 @@ fn an_append_without_an_answer_is_in_doubt_and_a_later_look_tells() {
 
 #[test]
 fn an_append_that_never_left_was_not_written_and_reads_go_on() {
-    let engine = Engine::with_seed(1);
-    let node = Node::with(&engine, Faults::Never, IMPATIENT);
-    let other = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::with(&engine, StreamFaults::Never, IMPATIENT);
+    let other = Node::new(&engine, StreamFaults::Never);
     other.append(1).unwrap();
     node.wait_for(1);
     node.connection.cut(true);
@@ -193,12 +203,12 @@ fn an_append_that_never_left_was_not_written_and_reads_go_on() {
 
 #[test]
 fn a_server_goes_on_where_it_was_and_a_new_one_begins_at_the_first_frame() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     (1..=5).for_each(|n| drop(node.append(n).unwrap()));
     let Node { log, dir, connection, .. } = node;
     drop(log);
-    let other = Node::new(&engine, Faults::Never);
+    let other = Node::new(&engine, StreamFaults::Never);
     (6..=12).for_each(|n| drop(other.append(n).unwrap()));
     let log = join(dir.path(), &connection).unwrap();
     assert_eq!(all(&log), all(&other.log));
@@ -207,8 +217,8 @@ fn a_server_goes_on_where_it_was_and_a_new_one_begins_at_the_first_frame() {
 
 #[test]
 fn many_batches_of_one_call_are_few_frames_and_no_batch_is_divided() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     let large = |n: u64| batch(&format!("p{n}"), 0, vec![uploaded(n, 1_500_000)]);
     let mut calls: Vec<_> = (1..=6).map(large).collect();
     calls.insert(3, batch("p1", 0, vec![uploaded(99, 40)]));
@@ -221,15 +231,15 @@ fn many_batches_of_one_call_are_few_frames_and_no_batch_is_divided() {
         4,
         "two, two, two, and the batch that is larger than a frame"
     );
-    let other = Node::new(&engine, Faults::Never);
+    let other = Node::new(&engine, StreamFaults::Never);
     assert_eq!(all(&other.log), all(&node.log));
     assert_eq!(all(&node.log).len(), 11);
 }
 
 #[test]
 fn a_stream_that_has_lost_frames_is_not_followed_and_reads_go_on() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     (1..=3).for_each(|n| drop(node.append(n).unwrap()));
     let stored = all(&node.log);
     engine.tamper(|frames| drop(frames.pop()));
@@ -245,11 +255,11 @@ fn a_stream_that_has_lost_frames_is_not_followed_and_reads_go_on() {
 
 #[test]
 fn a_stream_with_a_hole_is_not_followed() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     (1..=4).for_each(|n| drop(node.append(n).unwrap()));
     engine.tamper(|frames| drop(frames.remove(1)));
-    let (dir, connection) = (TempDir::new().unwrap(), engine.connect(Faults::Never));
+    let (dir, connection) = (TempDir::new().unwrap(), engine.connect(StreamFaults::Never));
     let error = join(dir.path(), &connection).unwrap_err();
     let StreamJoinError::Contradiction(why) = error else { panic!("{error}") };
     assert_eq!(
@@ -260,11 +270,12 @@ fn a_stream_with_a_hole_is_not_followed() {
 
 /// Has a new server join a stream of three frames of which the second was altered.
 fn altered(alter: impl FnOnce(&mut Vec<u8>)) -> String {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     (1..=3).for_each(|n| drop(node.append(n).unwrap()));
     engine.tamper(|frames| alter(&mut frames[1].bytes));
-    let error = join(TempDir::new().unwrap().path(), &engine.connect(Faults::Never)).unwrap_err();
+    let error =
+        join(TempDir::new().unwrap().path(), &engine.connect(StreamFaults::Never)).unwrap_err();
     let StreamJoinError::Contradiction(why) = error else { panic!("{error}") };
     let causes = std::iter::successors(Some(&*why as &dyn std::error::Error), |e| e.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -272,8 +283,8 @@ fn altered(alter: impl FnOnce(&mut Vec<u8>)) -> String {
 
 #[test]
 fn no_byte_of_a_frame_changes_unnoticed() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     (1..=3).for_each(|n| drop(node.append(n).unwrap()));
     let len = engine.frames()[1].len();
     for at in (0..len).step_by(7).chain([len - 1]) {
@@ -286,15 +297,15 @@ fn no_byte_of_a_frame_changes_unnoticed() {
 
 #[test]
 fn another_stream_is_not_followed() {
-    let node = Node::new(&Engine::with_seed(1), Faults::Never);
+    let node = Node::new(&MemoryStream::with_seed(1), StreamFaults::Never);
     (1..=3).for_each(|n| drop(node.append(n).unwrap()));
     drop(node.log);
-    let engine = Engine::with_seed(2);
-    let error = join(node.dir.path(), &engine.connect(Faults::Never)).unwrap_err();
+    let engine = MemoryStream::with_seed(2);
+    let error = join(node.dir.path(), &engine.connect(StreamFaults::Never)).unwrap_err();
     assert!(matches!(error, StreamJoinError::EmptyStream { records: 3 }), "{error}");
-    let other = Node::new(&engine, Faults::Never);
+    let other = Node::new(&engine, StreamFaults::Never);
     (11..=14).for_each(|n| drop(other.append(n).unwrap()));
-    let error = join(node.dir.path(), &engine.connect(Faults::Never)).unwrap_err();
+    let error = join(node.dir.path(), &engine.connect(StreamFaults::Never)).unwrap_err();
     let StreamJoinError::Contradiction(why) = error else { panic!("{error}") };
     assert_eq!(
         why.to_string(),
@@ -303,24 +314,24 @@ fn another_stream_is_not_followed() {
 }
 
 /// A server of its own with 30 records, published in part into a stream before that was interrupted.
-fn published(engine: &Arc<Engine>) -> (TempDir, Result<u64, PublishError>) {
+fn published(engine: &Arc<MemoryStream>) -> (TempDir, Result<u64, PublishError>) {
     let dir = TempDir::new().unwrap();
     fill(&open(dir.path()), 30);
     let records = || JournalReader::open(&dir.path().join("journal")).unwrap();
-    let connection = engine.connect(Faults::Never);
+    let connection = engine.connect(StreamFaults::Never);
     let result = publish_journal(records(), &*connection, &|_| {});
     (dir, result)
 }
 
 #[test]
 fn a_journal_becomes_a_replicated_one_and_the_server_goes_on_with_it() {
-    let engine = Engine::with_seed(1);
+    let engine = MemoryStream::with_seed(1);
     let (dir, result) = published(&engine);
     assert_eq!(result.unwrap(), 30);
-    let log = join(dir.path(), &engine.connect(Faults::Never)).unwrap();
-    let node = Node::new(&engine, Faults::Never);
+    let log = join(dir.path(), &engine.connect(StreamFaults::Never)).unwrap();
+    let node = Node::new(&engine, StreamFaults::Never);
     assert_eq!(all(&log), all(&node.log));
-    let connection = engine.connect(Faults::Never);
+    let connection = engine.connect(StreamFaults::Never);
     let records = JournalReader::open(&dir.path().join("journal")).unwrap();
     assert_eq!(publish_journal(records, &*connection, &|_| {}).unwrap(), 30, "again is no harm");
     assert_eq!(engine.frames().len(), 1);
@@ -332,8 +343,8 @@ fn a_journal_becomes_a_replicated_one_and_the_server_goes_on_with_it() {
 
 #[test]
 fn a_journal_is_not_published_over_another_one() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     node.append(99).unwrap();
     let (_dir, result) = published(&engine);
     let refused = result.unwrap_err();
@@ -342,8 +353,8 @@ fn a_journal_is_not_published_over_another_one() {
 
 #[test]
 fn frames_are_written_as_they_always_were() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     let calls = |n: u64| {
         vec![
             batch("ann", n, vec![uploaded(2 * n + 1, 40)]),
@@ -359,21 +370,21 @@ fn frames_are_written_as_they_always_were() {
         let stored = fs::read(fixtures.join(format!("{n}.bin"))).unwrap();
         assert_eq!(stored, bytes, "frame {n}");
     }
-    let old = Engine::with_seed(1);
+    let old = MemoryStream::with_seed(1);
     old.tamper(|frames| {
         frames.extend((1..=2).map(|sequence| {
             let bytes = fs::read(fixtures.join(format!("{sequence}.bin"))).unwrap();
             StreamFrame { sequence, bytes }
         }));
     });
-    assert_eq!(all(&Node::new(&old, Faults::Never).log), all(&node.log));
+    assert_eq!(all(&Node::new(&old, StreamFaults::Never).log), all(&node.log));
 }
 
 /// The log of a server that runs alone is the same bytes as that of one that has followed it.
 #[test]
 fn a_replica_is_an_ordinary_journal() {
-    let engine = Engine::with_seed(1);
-    let node = Node::new(&engine, Faults::Never);
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
     (1..=3).for_each(|n| drop(node.append(n).unwrap()));
     let (stored, Node { log, dir, .. }) = (all(&node.log), node);
     drop(log);

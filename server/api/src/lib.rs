@@ -72,6 +72,13 @@ pub const API_PREFIX: &str = "/v1";
 /// The header of each answer with the server's time, in Unix milliseconds.
 pub const TIME_HEADER: &str = "keypool-time";
 
+/// The header of each answer of a server in a cluster: the position of the last record that the answer may rest on.
+pub const POSITION_HEADER: &str = "keypool-position";
+
+/// The header of a request with the position that another server of the cluster has told: the answer rests on all
+/// records until there.
+pub const AFTER_HEADER: &str = "keypool-after";
+
 /// The header with the id of a request, which follows it through all logs.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 

@@ -130,7 +130,7 @@ impl Progress {
         (self.read.load(Ordering::Relaxed), self.of.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set(&self, read: u64, of: u64) {
+    pub(crate) fn set(&self, read: u64, of: u64) {
         self.of.store(of, Ordering::Relaxed);
         self.read.store(read, Ordering::Relaxed);
     }

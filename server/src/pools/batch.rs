@@ -95,7 +95,7 @@ impl<'a, L: EventLog> CommandBatch<'a, L> {
             _ if self.full => return None,
             Work::Sweep(_) => return Some(self.sweep()),
             // The committer does it in front of the batch.
-            Work::AcceptClock(_) | Work::Suspend(..) => return None,
+            Work::AcceptClock(_) | Work::Suspend(..) | Work::Follow => return None,
             Work::Deliver(request, _) if !self.commands.insert(request.id) => return None,
             Work::Deliver(request, _) => return Some(self.deliver(request)),
             Work::Command(request, _) => request,

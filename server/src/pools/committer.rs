@@ -63,6 +63,7 @@ impl<L: EventLog> Committer<L> {
         if *self.shared.failed.borrow() {
             return refuse_all(jobs, || ExecuteError::LogUnavailable);
         }
+        self.shared.follows_soon.store(false, Ordering::Release);
         match self.prepare() {
             Ok(()) => {}
             Err(error) if is_conflict(&error) => {
@@ -71,6 +72,9 @@ impl<L: EventLog> Committer<L> {
             Err(error) => return refuse_all(jobs, || meaning_of(&error)),
         }
         let (jobs, mut deferred) = self.change_suspensions(self.look_at_clock(jobs));
+        if jobs.is_empty() {
+            return deferred;
+        }
         let look = self.shared.clock_guard().observe(self.shared.reading());
         self.shared.clock_in_doubt.store(look.is_in_doubt(), Ordering::Relaxed);
         let mut batch = CommandBatch::new(&self.shared, look);
@@ -91,7 +95,7 @@ impl<L: EventLog> Committer<L> {
         deferred
     }
 
-    /// Accepts the clock if it is to be, and answers the jobs that ask for it.
+    /// Accepts the clock if it is to be, and answers the jobs that ask for it or that are done.
     fn look_at_clock(&self, jobs: Vec<Job>) -> Vec<Job> {
         let is_asked = jobs.iter().any(|job| matches!(job.work, Work::AcceptClock(_)));
         let mut outcome = Some(self.accept_clock(is_asked));
@@ -101,6 +105,8 @@ impl<L: EventLog> Committer<L> {
                 Work::AcceptClock(sender) => {
                     drop(sender.send(outcome.take().unwrap_or(Ok(false))));
                 }
+                // It was done when this batch was made ready.
+                Work::Follow => {}
                 _ => rest.push(job),
             }
         }

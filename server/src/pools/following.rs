@@ -2,14 +2,15 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::Arc,
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use keypool_ledger::{AppendError, EventLog, LogHead, PoolId, Record};
 
 use super::{
-    PoolView, ReplayError, Shared,
+    PoolView, Pools, ReplayError, Shared,
     committer::Committer,
+    job::{Job, Work},
     loader::fold,
     published::{PAGE, Views},
 };
@@ -87,6 +88,30 @@ impl<L: EventLog> Shared<L> {
         };
         // A pool that was loaded since may know the record already.
         if view.head.version < version { fold(&self.log, view, record) } else { Ok(()) }
+    }
+}
+
+impl<L: EventLog + 'static> Pools<L> {
+    /// Returns a function that has the committer publish the records of other servers, if it is not about to. It
+    /// does not keep the pools open.
+    pub(crate) fn wake_follower(&self) -> impl Fn(u64) + Send + Sync + use<L> {
+        let (queue, shared) = (Arc::clone(&self.queue), Arc::downgrade(&self.shared));
+        move |position| {
+            let Some(shared) = shared.upgrade() else { return };
+            if position <= shared.published().seq
+                || shared.follows_soon.swap(true, Ordering::AcqRel)
+            {
+                return;
+            }
+            let queue = queue.read().unwrap_or_else(PoisonError::into_inner);
+            let job = Job::new(Work::Follow, 0);
+            shared.queued.fetch_add(1, Ordering::Relaxed);
+            if !queue.as_ref().is_some_and(|queue| queue.try_send(job).is_ok()) {
+                // Where the queue is full, the next batch publishes them.
+                shared.queued.fetch_sub(1, Ordering::Relaxed);
+                shared.follows_soon.store(false, Ordering::Release);
+            }
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use super::{
     delivery_request::{DeliverError, Delivered, DeliveryRequest},
 };
 
-/// How often a command is decided again after another writer came first.
-const ATTEMPTS_MAX: u32 = 8;
+/// How often a command is decided again after another writer came first. Of three servers that all write, each
+/// is first in one of three attempts.
+const ATTEMPTS_MAX: u32 = 32;
 
 /// The outcome of a command to a pool.
 pub(super) type CommandOutcome = Result<Reply, ExecuteError>;
@@ -36,6 +37,8 @@ pub(super) enum Work {
     Sweep(oneshot::Sender<Result<u64, ExecuteError>>),
     /// Accept the machine's clock, by the operator's word.
     AcceptClock(oneshot::Sender<Result<bool, ExecuteError>>),
+    /// Publish the records that other servers have written.
+    Follow,
     /// Suspend or reinstate a user, by the operator's word.
     Suspend(SuspensionChange, oneshot::Sender<Result<SuspensionOutcome, ExecuteError>>),
 }
@@ -52,6 +55,7 @@ impl Job {
             Work::Deliver(_, sender) => drop(sender.send(Err(error.into()))),
             Work::Sweep(sender) => drop(sender.send(Err(error))),
             Work::AcceptClock(sender) => drop(sender.send(Err(error))),
+            Work::Follow => {}
             Work::Suspend(_, sender) => drop(sender.send(Err(error))),
         }
     }

@@ -44,7 +44,7 @@ pub(crate) async fn make(
     state.store()?;
     let to = directory.clone();
     let work = web::block(move || {
-        let log = state.store()?.pools().log().inner();
+        let log = state.store()?.pools().log().inner().local();
         let made = log.backup(&to, &state.data_files.beside(), &|| !state.is_stopping());
         made.map_err(|error| refusal(&error))
     });

@@ -43,6 +43,11 @@ pub(crate) async fn erase(
     let ErasureRequest { user } = json_body(&request, &body)?;
     let user = PoolId::of(&user, None)?.user().to_owned();
     let store = state.store()?;
+    if state.replica.get().is_some() {
+        let detail = "this server is one of a cluster, and the replicated log keeps every byte: nobody can be erased \
+                      from it";
+        return Err(Failure::new(Code::BadRequest, detail));
+    }
     if !store.pools().log().hides() {
         let detail = "the records of this log have the names of users in them, which no record may lose: copy the \
                       log with `keypool-ledger hide-names`, and erase the user in the copy";

@@ -9,6 +9,7 @@ use keypool_api::{Code, Problem};
 use keypool_ledger::LogHealth;
 
 use crate::{
+    cluster::check_replica,
     disk::DiskLevel,
     metrics::Figures,
     pools::{ClockState, ExecuteError},
@@ -60,12 +61,17 @@ fn readiness(state: &State) -> Result<Option<&'static str>, Failure> {
     if *pools.failed().borrow() {
         return Err(ExecuteError::LogUnavailable.into());
     }
+    if let Some(replica) = state.replica.get() {
+        check_replica(replica)?;
+    }
     match pools.clock_state() {
         ClockState::Fine => {}
         ClockState::Regressed { .. } => return Err(ExecuteError::ClockRegressed.into()),
         ClockState::Leapt { .. } => return Err(ExecuteError::ClockLeapt.into()),
     }
-    if let LogHealth::Refusing { why } | LogHealth::Failed { why } = pools.log().inner().health() {
+    if let LogHealth::Refusing { why } | LogHealth::Failed { why } =
+        pools.log().inner().local().health()
+    {
         return Err(Failure::new(Code::LogUnavailable, why));
     }
     match state.disk.level() {

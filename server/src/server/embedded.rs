@@ -9,7 +9,7 @@ use actix_web::{
 use keypool_api::API_PREFIX;
 
 use super::Server;
-use crate::{request_log::observe, routes};
+use crate::{cluster::keep_order, request_log::observe, routes};
 
 impl Server {
     /// The routes of the API under `/v1`, for an `App` of your own: `App::new().configure(server.routes())`. They are
@@ -25,7 +25,8 @@ impl Server {
         let state = Weak::clone(&self.state);
         move |config| {
             if let Some(state) = state.upgrade() {
-                let api = web::scope(API_PREFIX).app_data(Data::from(state)).wrap(from_fn(observe));
+                let api = web::scope(API_PREFIX).app_data(Data::from(state));
+                let api = api.wrap(from_fn(keep_order)).wrap(from_fn(observe));
                 config.service(api.configure(routes::api));
             }
         }

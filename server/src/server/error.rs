@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, net::SocketAddr, path::PathBuf};
 
-use keypool_ledger::OpenError;
+use keypool_ledger::{OpenError, StreamJoinError};
 
 use crate::{
     connections::TooFewDescriptors, pools::ReplayError, settings::SettingsError,
@@ -34,6 +34,15 @@ pub enum StartError {
         .0.display()
     )]
     NamesInLog(PathBuf),
+    /// A server of a cluster has no key for the ledger that all of them sign.
+    #[error(
+        "{} has no checkpoint.key, and all servers of a cluster sign one ledger: make a backup of another server          (`keypool-server backup`) and restore it here; the first server is started once without --cluster",
+        .0.display()
+    )]
+    NoCopy(PathBuf),
+    /// The replicated log cannot be joined.
+    #[error(transparent)]
+    Cluster(#[from] StreamJoinError),
     /// The log is not one of pools.
     #[error("the log cannot be replayed; restore its directory from a backup")]
     Replay(#[from] ReplayError),

@@ -4,15 +4,19 @@ use std::{path::Path, sync::Arc};
 
 use actix_web::web;
 use keypool_api::REFUSALS_DIR;
-use keypool_ledger::{Clock, EventLog, MemoryIndex, NamedLog, SledLog, SledLogOptions};
+use keypool_ledger::{
+    Clock, EventLog, MemoryIndex, NamedLog, ReplicatedLog, ReplicatedLogOptions, Replication,
+    SledLog, SledLogOptions,
+};
 use keypool_projections::DeliveryLimits;
 use keypool_transparency::NoteKey;
 
 use super::StartError;
 use crate::{
+    cluster::OpenedLog,
     erasing::erase_asked,
     keypackage_store::KeyPackageStore,
-    pools::{Pools, Progress},
+    pools::{ClockState, Pools, Progress},
     refusals::RefusalRecord,
     settings::{Settings, is_loopback},
     state::Store,
@@ -22,12 +26,12 @@ use crate::{
 /// The name of a ledger whose server has no public name.
 const LOCAL_NAME: &str = "localhost";
 
-/// Replays the log.
-pub(super) fn open_store(
+/// Opens the log, and in a cluster takes in the records that other servers have written.
+fn open_log(
     settings: &Settings,
-    clock: Arc<dyn Clock>,
+    replication: Option<Arc<dyn Replication>>,
     replaying: &Progress,
-) -> Result<(Store, Arc<SledLog>), StartError> {
+) -> Result<OpenedLog, StartError> {
     let options =
         SledLogOptions { ballast_bytes: settings.ballast_bytes, ..SledLogOptions::default() };
     if let Err(error) = erase_asked(&settings.data, options) {
@@ -38,13 +42,36 @@ pub(super) fn open_store(
             "users that are to be erased could not be, and the server starts with them"
         );
     }
-    let log = Arc::new(SledLog::open(&settings.data, options)?);
+    let local = Arc::new(SledLog::open(&settings.data, options)?);
+    let Some(replication) = replication else { return Ok(OpenedLog { local, replica: None }) };
+    let key = places(settings).key;
+    if !key.is_file() {
+        return Err(StartError::NoCopy(settings.data.clone()));
+    }
+    let told = |taken_in, last| {
+        replaying.set(taken_in, last);
+        true
+    };
+    let options = ReplicatedLogOptions::default();
+    let replica = ReplicatedLog::open(Arc::clone(&local), replication, options, &told)?;
+    Ok(OpenedLog { local, replica: Some(Arc::new(replica)) })
+}
+
+/// Replays the log.
+pub(super) fn open_store(
+    settings: &Settings,
+    replication: Option<Arc<dyn Replication>>,
+    clock: Arc<dyn Clock>,
+    replaying: &Progress,
+) -> Result<(Store, OpenedLog), StartError> {
+    let opened = open_log(settings, replication, replaying)?;
+    let log = Arc::clone(&opened.local);
     let records = log.head().map_err(LedgerError::from)?.seq;
     let (asked, usual) = (settings.ledger_name.as_deref(), usual_name(settings));
     prepare_identity(&places(settings), (asked, &usual), records, settings.accept_new_ledger)?;
     let (limits, delivery) = (settings.limits, DeliveryLimits::STANDARD);
     let snapshots = Arc::clone(&log);
-    let named = NamedLog::open(Arc::clone(&log), settings.hide_names).map_err(LedgerError::from)?;
+    let named = NamedLog::open(opened.written(), settings.hide_names).map_err(LedgerError::from)?;
     if settings.hide_names && !named.hides() {
         return Err(StartError::NamesInLog(settings.data.clone()));
     }
@@ -59,7 +86,10 @@ pub(super) fn open_store(
         })?,
         None => store,
     };
-    Ok((store, log))
+    if let Some(replica) = &opened.replica {
+        replica.on_growth(store.pools().wake_follower());
+    }
+    Ok((store, opened))
 }
 
 /// The places of the ledger's files.
@@ -120,6 +150,29 @@ pub(super) async fn open_or_restore(
             Ok(blocking(begin).await??)
         }
         opened => Ok(opened?),
+    }
+}
+
+/// Accepts the machine's clock if the operator says so, and tells the next step if it is not trusted.
+pub(super) async fn check_clock(settings: &Settings, store: &Store) {
+    // Where requests are not signed no device can tell the time, and nothing is at stake.
+    let accepts = settings.accept_clock || settings.insecure_no_auth;
+    if accepts && let Err(error) = store.pools().accept_clock().await {
+        tracing::error!(%error, "the clock could not be accepted");
+    }
+    let (log, wall) = (store.pools().now(), store.pools().wall_clock());
+    match store.pools().clock_state() {
+        ClockState::Fine => {}
+        ClockState::Regressed { .. } => tracing::error!(
+            %log, %wall,
+            "the clock is behind the log: packages are not handed out or spent until it has caught up; \
+             set it, or start with --accept-clock if it is right"
+        ),
+        ClockState::Leapt { .. } => tracing::error!(
+            %log, %wall,
+            "the clock is far ahead of the log: what depends on time is refused until devices agree with \
+             it; set it, or start with --accept-clock if it is right"
+        ),
     }
 }
 

@@ -69,6 +69,7 @@ pub(super) fn state(
         Registrar::open(&settings.registration, clock.now()).map_err(SettingsError::from)?;
     Ok(State {
         store: OnceLock::new(),
+        replica: OnceLock::new(),
         ledger: OnceLock::new(),
         refusals: OnceLock::new(),
         replaying: Arc::default(),

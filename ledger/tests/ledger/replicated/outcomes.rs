@@ -7,7 +7,7 @@ use keypool_ledger::{
 };
 use quickcheck::{QuickCheck, TestResult};
 
-use super::{Engine, Faults, IMPATIENT, Node, OPTIONS};
+use super::{IMPATIENT, MemoryStream, Node, OPTIONS, StreamFaults};
 use crate::ledger::support::{all, batch, command, stream, uploaded};
 
 /// How many appends each server tries.
@@ -70,16 +70,16 @@ fn write(log: &ReplicatedLog, server: u64) -> Vec<(CommandId, Told)> {
 
 /// Three servers write at once, one of which gives up early. Then a fourth one takes in the stream.
 fn outcomes_are_true(seed: u64) -> TestResult {
-    let engine = Engine::with_seed(seed);
-    let nodes =
-        [OPTIONS, OPTIONS, IMPATIENT].map(|options| Node::with(&engine, Faults::Random, options));
+    let engine = MemoryStream::with_seed(seed);
+    let nodes = [OPTIONS, OPTIONS, IMPATIENT]
+        .map(|options| Node::with(&engine, StreamFaults::Random, options));
     let logs = nodes.each_ref().map(|node| &node.log);
     let told: Vec<_> = thread::scope(|scope| {
         let writers: Vec<_> =
             (0..).zip(logs).map(|(n, log)| scope.spawn(move || write(log, n))).collect();
         writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     });
-    let fresh = Node::new(&engine, Faults::Never);
+    let fresh = Node::new(&engine, StreamFaults::Never);
     let stored = all(&fresh.log);
     for node in &nodes {
         node.wait_for(stored.len() as u64);

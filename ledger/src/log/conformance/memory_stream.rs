@@ -1,4 +1,5 @@
-//! A replicated stream in memory that may lose, repeat, reorder and contradict, as real engines do.
+//! A replicated stream in memory, which loses, repeats, reorders and contradicts if it is told to. For tests, those
+//! of other crates included.
 
 use std::{
     sync::{
@@ -8,34 +9,35 @@ use std::{
     time::Duration,
 };
 
-use keypool_ledger::{PublishOutcome, Replication, ReplicationError, StreamFrame};
+use crate::{PublishOutcome, Replication, ReplicationError, StreamFrame};
 
-/// An engine that all its connections share.
+/// A stream in memory that all its connections share.
 #[derive(Debug, Default)]
-pub(super) struct Engine {
-    state: Mutex<EngineState>,
+pub struct MemoryStream {
+    state: Mutex<MemoryStreamState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct EngineState {
+struct MemoryStreamState {
     frames: Vec<StreamFrame>,
     /// Frames on their way, each with the frame that it must follow.
     under_way: Vec<(u64, Vec<u8>)>,
     random: u64,
 }
 
-/// One server's connection to the engine.
-pub(super) struct Connection {
-    engine: Arc<Engine>,
-    faults: Faults,
-    /// Set while nothing reaches the engine.
-    pub(super) is_cut: AtomicBool,
+/// One server's connection to a [`MemoryStream`].
+#[derive(Debug)]
+pub struct MemoryStreamConnection {
+    stream: Arc<MemoryStream>,
+    faults: StreamFaults,
+    /// Set while nothing reaches the stream.
+    is_cut: AtomicBool,
 }
 
 /// How a connection misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Faults {
+pub enum StreamFaults {
     /// Never.
     Never,
     /// At random, in each way that was seen.
@@ -48,35 +50,40 @@ pub(super) enum Faults {
     WrittenUnanswered,
 }
 
-impl Engine {
-    pub(super) fn with_seed(seed: u64) -> Arc<Self> {
-        let engine = Self::default();
-        engine.state().random = seed | 1;
-        Arc::new(engine)
+impl MemoryStream {
+    /// A stream without frames, whose faults at random follow from a seed.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Arc<Self> {
+        let stream = Self::default();
+        stream.state().random = seed | 1;
+        Arc::new(stream)
     }
 
-    pub(super) fn connect(self: &Arc<Self>, faults: Faults) -> Arc<Connection> {
-        let engine = Arc::clone(self);
-        Arc::new(Connection { engine, faults, is_cut: AtomicBool::new(false) })
+    /// Another server's connection.
+    #[must_use]
+    pub fn connect(self: &Arc<Self>, faults: StreamFaults) -> Arc<MemoryStreamConnection> {
+        let stream = Arc::clone(self);
+        Arc::new(MemoryStreamConnection { stream, faults, is_cut: AtomicBool::new(false) })
     }
 
-    fn state(&self) -> MutexGuard<'_, EngineState> {
+    fn state(&self) -> MutexGuard<'_, MemoryStreamState> {
         self.state.lock().unwrap()
     }
 
     /// The bytes of all frames.
-    pub(super) fn frames(&self) -> Vec<Vec<u8>> {
+    #[must_use]
+    pub fn frames(&self) -> Vec<Vec<u8>> {
         self.state().frames.iter().map(|frame| frame.bytes.clone()).collect()
     }
 
     /// Does to the frames something that no engine may do.
-    pub(super) fn tamper(&self, tamper: impl FnOnce(&mut Vec<StreamFrame>)) {
+    pub fn tamper(&self, tamper: impl FnOnce(&mut Vec<StreamFrame>)) {
         tamper(&mut self.state().frames);
         self.changed.notify_all();
     }
 }
 
-impl EngineState {
+impl MemoryStreamState {
     /// A number below `n`.
     fn below(&mut self, n: u64) -> u64 {
         self.random ^= self.random << 13;
@@ -108,8 +115,9 @@ impl EngineState {
     }
 }
 
-impl Connection {
-    pub(super) fn cut(&self, is_cut: bool) {
+impl MemoryStreamConnection {
+    /// Cuts the line to the stream, or mends it.
+    pub fn cut(&self, is_cut: bool) {
         self.is_cut.store(is_cut, Ordering::SeqCst);
     }
 
@@ -121,27 +129,27 @@ impl Connection {
     }
 }
 
-impl Replication for Connection {
+impl Replication for MemoryStreamConnection {
     fn publish(&self, after: u64, frame: &[u8]) -> PublishOutcome {
         if let Err(error) = self.check() {
             return PublishOutcome::NotSent(error.into());
         }
-        let mut state = self.engine.state();
+        let mut state = self.stream.state();
         let silent = || PublishOutcome::NoAnswer("no answer".into());
         let answer =
             |written| if written { PublishOutcome::Written } else { PublishOutcome::Refused };
         let outcome = match self.faults {
-            Faults::Never => answer(state.write(after, frame)),
-            Faults::WrittenAndRefused => {
+            StreamFaults::Never => answer(state.write(after, frame)),
+            StreamFaults::WrittenAndRefused => {
                 state.write(after, frame);
                 PublishOutcome::Refused
             }
-            Faults::Swallowed => silent(),
-            Faults::WrittenUnanswered => {
+            StreamFaults::Swallowed => silent(),
+            StreamFaults::WrittenUnanswered => {
                 state.write(after, frame);
                 silent()
             }
-            Faults::Random => match state.below(12) {
+            StreamFaults::Random => match state.below(12) {
                 0 => PublishOutcome::NotSent("no responders".into()),
                 1 => silent(),
                 2 => {
@@ -164,7 +172,7 @@ impl Replication for Connection {
                 _ => answer(state.write(after, frame)),
             },
         };
-        self.engine.changed.notify_all();
+        self.stream.changed.notify_all();
         outcome
     }
 
@@ -175,13 +183,13 @@ impl Replication for Connection {
         wait: Duration,
     ) -> Result<Vec<StreamFrame>, ReplicationError> {
         self.check()?;
-        let mut state = self.engine.state();
-        if self.faults == Faults::Random && state.below(4) == 0 {
+        let mut state = self.stream.state();
+        if self.faults == StreamFaults::Random && state.below(4) == 0 {
             state.land();
-            self.engine.changed.notify_all();
+            self.stream.changed.notify_all();
         }
-        let is_idle = |state: &mut EngineState| state.last() <= after;
-        let mut state = self.engine.changed.wait_timeout_while(state, wait, is_idle).unwrap().0;
+        let is_idle = |state: &mut MemoryStreamState| state.last() <= after;
+        let mut state = self.stream.changed.wait_timeout_while(state, wait, is_idle).unwrap().0;
         self.check()?;
         let from = state.frames.partition_point(|frame| frame.sequence <= after);
         let mut bytes = 0;
@@ -191,12 +199,12 @@ impl Replication for Connection {
             is_first || bytes <= bytes_max
         };
         let mut frames: Vec<_> = state.frames.iter().skip(from).take_while(fits).cloned().collect();
-        if self.faults == Faults::Random {
+        if self.faults == StreamFaults::Random {
             match state.below(12) {
                 0 => return Err(ReplicationError::Unreachable("the line broke".into())),
                 1 if 1 < frames.len() => drop(frames.remove(0)),
                 2 => frames.reverse(),
-                3 => frames = state.frames.clone(),
+                3 => frames.clone_from(&state.frames),
                 4 => frames.clear(),
                 _ => {}
             }
@@ -206,6 +214,6 @@ impl Replication for Connection {
 
     fn last(&self) -> Result<u64, ReplicationError> {
         self.check()?;
-        Ok(self.engine.state().last())
+        Ok(self.stream.state().last())
     }
 }
