@@ -61,6 +61,8 @@ pub struct ApiClient {
     clock: Arc<ServerClock>,
     /// The place of the last Commit or message that was posted by these.
     posted: Arc<AtomicU64>,
+    /// The last position that a server of a cluster has told; 0 if none has.
+    position: Arc<AtomicU64>,
     /// The operator's word that the device may register, where there is one.
     token: Arc<RwLock<Option<String>>>,
 }
@@ -107,6 +109,7 @@ impl ApiClient {
             identity,
             clock,
             posted: Arc::default(),
+            position: Arc::default(),
             token: Arc::default(),
         })
     }

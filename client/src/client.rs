@@ -198,6 +198,7 @@ impl<D: DeliveryService> MlsClient<D> {
         let membership =
             MlsMembership::new(Arc::clone(&store), identity.clone()).with_policy(key_policy);
         let connection = MlsConnection::new(Arc::clone(&store), pool, api, delivery);
+        connection.note_seen_position()?;
         Ok(Self {
             store,
             identity,

@@ -62,6 +62,8 @@ mod quota;
 
 mod refusals;
 
+mod read_order;
+
 mod request_log;
 
 mod body_guard;

@@ -46,9 +46,10 @@ use self::{
 };
 pub use self::{closing::CLOSE_TIMEOUT, error::StartError};
 use crate::{
-    cluster::{OpenedLog, keep_order},
+    cluster::OpenedLog,
     connections::close_stalled_readers,
     cors::cors,
+    read_order::keep_order,
     registration::{Registrar, RegistrationError},
     request_log::observe,
     routes,

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use keypool_api::ConsistencyReply;
+use keypool_api::{AFTER_HEADER, ConsistencyReply};
 use keypool_transparency::{NoteKey, TreeHash};
 
 use super::{ApiClient, ApiError};
@@ -23,7 +23,15 @@ impl ApiClient {
     ///
     /// Returns an [`ApiError`].
     pub async fn ledger_checkpoint(&self) -> Result<Option<String>, ApiError> {
-        self.published("/ledger/checkpoint", "").await
+        self.ledger_checkpoint_after(0).await
+    }
+
+    /// The same; a server of a cluster answers with a checkpoint of at least so many records.
+    pub(crate) async fn ledger_checkpoint_after(
+        &self,
+        size: u64,
+    ) -> Result<Option<String>, ApiError> {
+        self.published("/ledger/checkpoint", "", size).await
     }
 
     /// The key of the server's checkpoints, as the server itself says it; none if it does not. To be
@@ -33,7 +41,7 @@ impl ApiClient {
     ///
     /// Returns an [`ApiError`].
     pub async fn ledger_key(&self) -> Result<Option<NoteKey>, ApiError> {
-        let text = self.published("/ledger/key", "").await?;
+        let text = self.published("/ledger/key", "", 0).await?;
         Ok(text.and_then(|text| text.trim().parse().ok()))
     }
 
@@ -49,7 +57,7 @@ impl ApiClient {
         to: u64,
     ) -> Result<Option<Vec<TreeHash>>, ApiError> {
         let query = format!("from={from}&to={to}");
-        let Some(text) = self.published("/ledger/proof/consistency", &query).await? else {
+        let Some(text) = self.published("/ledger/proof/consistency", &query, to).await? else {
             return Ok(None);
         };
         let reply: Option<ConsistencyReply> = serde_json::from_str(&text).ok();
@@ -66,12 +74,21 @@ impl ApiClient {
     /// Returns an [`ApiError`].
     pub(crate) async fn ledger_time(&self, nonce: [u8; 16]) -> Result<Option<String>, ApiError> {
         let query = format!("nonce={}", data_encoding::HEXLOWER.encode(&nonce));
-        self.published("/ledger/time", &query).await
+        self.published("/ledger/time", &query, 0).await
     }
 
-    /// Fetches a public document; `None` if there is none at that address.
-    async fn published(&self, path: &str, query: &str) -> Result<Option<String>, ApiError> {
-        let request = http::Request::get(self.url(path, query)?.as_str()).body(Vec::new());
+    /// Fetches a public document, of at least `size` records; `None` if there is none at that address.
+    async fn published(
+        &self,
+        path: &str,
+        query: &str,
+        size: u64,
+    ) -> Result<Option<String>, ApiError> {
+        let mut request = http::Request::get(self.url(path, query)?.as_str());
+        if 0 < size {
+            request = request.header(AFTER_HEADER, size);
+        }
+        let request = request.body(Vec::new());
         let request = request.map_err(|err| ApiError::Client(err.into()))?;
         let reply = self.transport.send(request, PATIENCE).await;
         let reply = reply.map_err(|err| self.unreachable(err))?;

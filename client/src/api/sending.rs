@@ -1,9 +1,9 @@
 //! One call on its way: signed by the device's key, sent, and its answer read.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use keypool_api::{
-    API_PREFIX, TIME_HEADER,
+    AFTER_HEADER, API_PREFIX, POSITION_HEADER, TIME_HEADER,
     signing::{BodyParts, SignedParts},
 };
 use keypool_ledger::Timestamp;
@@ -39,6 +39,7 @@ impl ApiClient {
     ) -> Result<T, ApiError> {
         let reply = self.exchange(call, now).await?;
         self.hear_time(&reply);
+        self.hear_position(&reply);
         let status = reply.status();
         if let Some(redirected) = self.redirection(&reply) {
             return Err(redirected);
@@ -72,6 +73,19 @@ impl ApiClient {
         if let Some(millis) = told.and_then(|told| told.parse().ok()) {
             self.clock.hear(Timestamp::from_millis(millis));
         }
+    }
+
+    /// Remembers how far a server of a cluster is, so that the next one shows no less.
+    fn hear_position(&self, reply: &TransportResponse) {
+        let told = reply.headers().get(POSITION_HEADER).and_then(|value| value.to_str().ok());
+        if let Some(position) = told.and_then(|told| told.parse().ok()) {
+            self.note_position(position);
+        }
+    }
+
+    /// Notes that the device has seen the record at a position: a server of a cluster that lacks it is waited for.
+    pub(crate) fn note_position(&self, position: u64) {
+        self.position.fetch_max(position, Ordering::Relaxed);
     }
 
     pub(super) fn unreachable(&self, source: BoxError) -> ApiError {
@@ -127,6 +141,10 @@ impl ApiClient {
             .uri(url.as_str())
             .header("signature-input", headers.signature_input)
             .header("signature", headers.signature);
+        let seen = self.position.load(Ordering::Relaxed);
+        if 0 < seen {
+            request = request.header(AFTER_HEADER, seen);
+        }
         if let Some(authorization) = &call.authorization {
             request = request.header("authorization", authorization);
         }

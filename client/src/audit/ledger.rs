@@ -304,6 +304,11 @@ impl KnownLedger {
         })
     }
 
+    /// How many records the checkpoint has; 0 if none is kept.
+    pub(crate) fn size(&self) -> u64 {
+        parse(&self.note).map_or(0, |(checkpoint, _)| checkpoint.size())
+    }
+
     /// The contradictions that were kept.
     pub(crate) fn evidence(&self) -> &[Evidence] {
         &self.evidence

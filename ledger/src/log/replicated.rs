@@ -41,6 +41,9 @@ use crate::{Hash, SledLog, StreamId, time::Patience};
 /// How many bytes the records of a frame may have, but for a batch that has more alone. An engine must take
 /// messages of twice as many.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// How often the engine is asked for its end on behalf of requests.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
 /// How a [`ReplicatedLog`] waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicatedLogOptions {
@@ -72,6 +75,8 @@ pub struct ReplicatedLog {
     options: ReplicatedLogOptions,
     /// Held by the append under way: they go in order.
     appending: Mutex<()>,
+    /// Since when the engine was asked for its end on behalf of a request.
+    asked: Mutex<Option<Patience>>,
     follower: Option<JoinHandle<()>>,
 }
 
@@ -221,7 +226,13 @@ impl ReplicatedLog {
             .name("keypool-replica".to_owned())
             .spawn(move || following.follow())
             .map_err(StreamJoinError::Thread)?;
-        Ok(Self { replica, options, appending: Mutex::default(), follower: Some(follower) })
+        Ok(Self {
+            replica,
+            options,
+            appending: Mutex::default(),
+            asked: Mutex::default(),
+            follower: Some(follower),
+        })
     }
 
     /// Has `listener` told the position of the last record each time frames were taken in, this server's own
@@ -236,15 +247,23 @@ impl ReplicatedLog {
         &self.replica.local
     }
 
-    /// Asks the engine whether the local copy has every frame of the stream.
+    /// Asks the engine whether the stream ends before a position. False also if the engine was asked a moment
+    /// ago, so that nobody has it asked at will.
     ///
     /// # Errors
     ///
     /// Returns a [`ReplicationError`] if the engine cannot be asked.
-    pub fn is_complete(&self) -> Result<bool, ReplicationError> {
+    pub fn ends_before(&self, position: u64) -> Result<bool, ReplicationError> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_some_and(|asked| !asked.is_over()) {
+            return Ok(false);
+        }
+        *asked = Some(Patience::of(ASKED_AGAIN));
+        drop(asked);
         self.replica.check_last()?;
         let ReplicaProgress { taken_in, last } = self.progress();
-        Ok(last <= taken_in)
+        let head = self.replica.local.head().map_or(u64::MAX, |head| head.seq);
+        Ok(last <= taken_in && head < position)
     }
 
     /// Reads whether the stream is followed. It never waits for a disk or a network.

@@ -106,7 +106,7 @@ impl<L: EventLog + 'static> Pools<L> {
             let queue = queue.read().unwrap_or_else(PoisonError::into_inner);
             let job = Job::new(Work::Follow, 0);
             shared.queued.fetch_add(1, Ordering::Relaxed);
-            if !queue.as_ref().is_some_and(|queue| queue.try_send(job).is_ok()) {
+            if queue.as_ref().is_none_or(|queue| queue.try_send(job).is_err()) {
                 // Where the queue is full, the next batch publishes them.
                 shared.queued.fetch_sub(1, Ordering::Relaxed);
                 shared.follows_soon.store(false, Ordering::Release);

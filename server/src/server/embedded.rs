@@ -9,7 +9,7 @@ use actix_web::{
 use keypool_api::API_PREFIX;
 
 use super::Server;
-use crate::{cluster::keep_order, request_log::observe, routes};
+use crate::{read_order::keep_order, request_log::observe, routes};
 
 impl Server {
     /// The routes of the API under `/v1`, for an `App` of your own: `App::new().configure(server.routes())`. They are

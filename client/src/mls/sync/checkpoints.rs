@@ -120,8 +120,9 @@ impl<D> MlsConnection<D> {
     }
 
     async fn watch(&self, now: Timestamp) -> Result<Option<SeenLedger>, ExchangeError> {
-        let Some(note) = self.api().ledger_checkpoint().await? else { return Ok(None) };
         let before = self.known_ledger()?;
+        let kept = before.as_ref().map_or(0, KnownLedger::size);
+        let Some(note) = self.api().ledger_checkpoint_after(kept).await? else { return Ok(None) };
         let Some(mut known) = before.clone() else {
             let key = self.api().ledger_key().await?;
             let first = KnownLedger::first(&note, key.as_ref());
@@ -159,6 +160,13 @@ impl<D> MlsConnection<D> {
         staged.put_app_record(LEDGER_RECORD, &known)?;
         staged.commit()?;
         Ok(fits)
+    }
+
+    /// Tells the API which records the device has seen before it was started.
+    pub(crate) fn note_seen_position(&self) -> Result<(), StorageError> {
+        let known = self.known_ledger()?;
+        self.api().note_position(known.as_ref().map_or(0, KnownLedger::size));
+        Ok(())
     }
 
     pub(super) fn known_ledger(&self) -> Result<Option<KnownLedger>, StorageError> {
