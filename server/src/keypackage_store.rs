@@ -57,7 +57,7 @@ use crate::{
 pub struct KeyPackageStore<L> {
     pools: Arc<Pools<L>>,
     rules: AdmissionRules,
-    counter: Option<Counter>,
+    counter: Option<Arc<Counter>>,
 }
 
 /// Idempotency key and digest of a request: repeated, it has one effect and one answer for ever.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use keypool_api::{Code, ReportReason};
-use keypool_ledger::EventLog;
+use keypool_ledger::{EventLog, ReplicaHealth, ReplicaProgress, ReplicatedLog};
 use keypool_projections::quota::Quota;
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
@@ -66,6 +66,8 @@ pub(crate) struct Figures<'a> {
     pub(crate) connections: usize,
     pub(crate) streams: &'a OpenRequests,
     pub(crate) polls: &'a OpenRequests,
+    /// The replicated log, in a cluster.
+    pub(crate) replica: Option<&'a ReplicatedLog>,
 }
 
 /// One request that was answered.
@@ -115,6 +117,7 @@ impl Metrics {
         let recorder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS)?.build_recorder();
         metrics::with_local_recorder(&recorder, || {
             describe();
+            describe_stream();
             start_at_zero(routes);
         });
         Ok(Self { handle: recorder.handle(), recorder, answers: RwLock::default() })
@@ -256,6 +259,13 @@ impl Metrics {
             number("keypool_connections", open.connections);
             number("keypool_streams", open.streams.len());
             number("keypool_mailbox_polls", open.polls.len());
+            if let Some(replica) = open.replica {
+                let ReplicaProgress { taken_in, last } = replica.progress();
+                position("keypool_stream_taken_in_frames", taken_in);
+                position("keypool_stream_last_frame", last);
+                let follows = replica.health() == ReplicaHealth::Following;
+                gauge!("keypool_stream_followed").set(if follows { 1.0 } else { 0.0 });
+            }
             if let Some(ledger) = ledger {
                 position("keypool_checkpoint_position", ledger.published().size());
                 position("keypool_scrub_position", ledger.compared());
@@ -391,4 +401,17 @@ fn describe() {
         "Records of the log whose events the app's backend may not have yet."
     );
     describe_gauge!("keypool_ready", "1 while requests are taken, as /readyz says.");
+}
+
+/// The figures of a server in a cluster.
+fn describe_stream() {
+    describe_gauge!(
+        "keypool_stream_followed",
+        "In a cluster, 1 while the replicated stream is followed."
+    );
+    describe_gauge!("keypool_stream_taken_in_frames", "In a cluster, the last frame taken in.");
+    describe_gauge!(
+        "keypool_stream_last_frame",
+        "In a cluster, the stream's last frame, as heard."
+    );
 }

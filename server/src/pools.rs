@@ -74,7 +74,6 @@ use keypool_ledger::{
 use keypool_projections::{DeliveryLimits, Limits};
 use tokio::sync::{oneshot, watch as signal};
 
-pub(crate) use self::listeners::Presence;
 pub use self::{
     api::{ExecuteError, Progress, Reply, Request, SuspensionOutcome, Target},
     clock_guard::ClockState,
@@ -89,6 +88,7 @@ use self::{
     clock_guard::{ClockGuard, Reading},
     committer::Committer,
     disk_reads::DiskReads,
+    following::RecordListener,
     idempotent_replay::{REPEATS_MAX, Repeat, recall_delivery, start_repeating},
     job::{Job, Work},
     listeners::Listeners,
@@ -97,6 +97,7 @@ use self::{
     search::Search,
     snapshots::{SnapshotWriter, restore},
 };
+pub(crate) use self::{following::FollowedLog, listeners::Presence};
 
 /// How many commands may wait for the committer.
 const QUEUE_MAX: usize = 1000;
@@ -132,6 +133,8 @@ struct Shared<L> {
     settings_due: AtomicBool,
     /// The position of the last record that was written.
     written: signal::Sender<u64>,
+    /// Told of the records that other servers write.
+    followed: OnceLock<RecordListener>,
     /// Whether the committer is to publish the records of other servers and has not begun to.
     follows_soon: AtomicBool,
     listeners: Listeners,
@@ -189,6 +192,7 @@ impl<L: EventLog + 'static> Pools<L> {
             refusal: Mutex::new(None),
             settings_due: AtomicBool::new(false),
             written: signal::Sender::new(0),
+            followed: OnceLock::new(),
             follows_soon: AtomicBool::new(false),
             listeners: Listeners::default(),
             delivery_limits,

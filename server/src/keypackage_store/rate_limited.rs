@@ -1,6 +1,8 @@
 //! Rate limits in front of the pools: requests are counted before they are carried out, and given back
 //! if they are not.
 
+use std::sync::Arc;
+
 use keypool_api::PolicyRequest;
 use keypool_ledger::{CommandId, EventLog, PoolId, ReservationId, Timestamp};
 use keypool_projections::{
@@ -30,7 +32,9 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
     ///
     /// Returns a [`StoreError`] if the log cannot be read.
     pub fn with_quotas(self, quotas: Quotas) -> Result<Self, StoreError> {
-        let counter = Counter::new(&quotas);
+        let counter = Arc::new(Counter::new(&quotas));
+        let counting = Arc::clone(&counter);
+        self.pools.on_followed(move |log, records| counting.count_followed(log, records));
         counter.restore(&self.pools)?;
         Ok(Self { counter: Some(counter), ..self })
     }
@@ -297,7 +301,7 @@ impl<L: EventLog + 'static> KeyPackageStore<L> {
 
     /// How many inviters and pools something is counted of.
     pub(crate) fn counted(&self) -> (usize, usize) {
-        self.counter.as_ref().map_or((0, 0), Counter::len)
+        self.counter.as_ref().map_or((0, 0), |counter| counter.len())
     }
 }
 

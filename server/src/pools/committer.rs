@@ -137,7 +137,9 @@ impl<L: EventLog> Committer<L> {
         batch.results.iter().for_each(|result| self.note(result));
         if batch.results.iter().any(Result::is_err) {
             // If it cannot be read now, the next batch is prepared by reading it.
-            return drop(self.follow());
+            let written = batch.results.iter().flatten().flat_map(|appended| &appended.records);
+            let own: Vec<u64> = written.map(|record| record.seq).collect();
+            return drop(self.follow(&own));
         }
         let own = |(pool, view)| (pool, Arc::unwrap_or_clone(view));
         let mut fresh: HashMap<PoolId, PoolView> = working.into_iter().map(own).collect();

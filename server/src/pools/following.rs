@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use keypool_ledger::{AppendError, EventLog, LogHead, PoolId, Record};
+use keypool_ledger::{
+    AppendError, Event, EventLog, LogHead, PoolId, Record, ReservationId, Timestamp,
+    log::find_reservation,
+};
+use keypool_projections::Limits;
 
 use super::{
     PoolView, Pools, ReplayError, Shared,
@@ -15,6 +19,43 @@ use super::{
     published::{PAGE, Views},
 };
 
+/// The log and the pools, as those need them who hear of the records of other servers.
+pub(crate) trait FollowedLog {
+    /// A pool as it is now; `None` if it has no history or cannot be read.
+    fn pool(&self, pool: &PoolId) -> Option<Arc<PoolView>>;
+    /// The holder of a reservation; `None` if nobody ever made it, or the log cannot be read.
+    fn holder_of(&self, reservation: ReservationId) -> Option<PoolId>;
+    /// The limits, as they hold now.
+    fn limits(&self) -> Limits;
+    /// The time, as far as the clock is trusted.
+    fn now(&self) -> Timestamp;
+}
+
+impl<L: EventLog> FollowedLog for Shared<L> {
+    fn pool(&self, pool: &PoolId) -> Option<Arc<PoolView>> {
+        self.view(pool).ok().flatten()
+    }
+
+    fn holder_of(&self, reservation: ReservationId) -> Option<PoolId> {
+        let made = find_reservation(&self.log, reservation, 0).ok().flatten()?;
+        match made.envelope.event {
+            Event::Reserved { holder, .. } => Some(holder),
+            _ => None,
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits_now()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock_guard().read(self.reading())
+    }
+}
+
+/// Is told the records that other servers have written, once they are published.
+pub(super) type RecordListener = Box<dyn Fn(&dyn FollowedLog, &[&Record]) + Send + Sync>;
+
 impl<L: EventLog> Committer<L> {
     /// Makes ready for a batch: follows the log, and records the settings if they are due.
     ///
@@ -22,19 +63,20 @@ impl<L: EventLog> Committer<L> {
     ///
     /// Returns an [`AppendError`] if nothing can be decided.
     pub(super) fn prepare(&self) -> Result<(), AppendError> {
-        self.follow()?;
+        self.follow(&[])?;
         self.record_due_settings()
     }
 
     /// Publishes the records that are not published yet, so that the next batch is decided on the whole log.
-    /// A log with one writer has none, unless a part of a batch was refused.
+    /// A log with one writer has none, unless a part of a batch was refused. `own` are the positions of records
+    /// that were written by this server.
     ///
     /// # Errors
     ///
     /// Returns an [`AppendError`] if the log cannot be read. One that is no history of pools ends all
     /// writing.
-    pub(super) fn follow(&self) -> Result<(), AppendError> {
-        match self.publish_rest() {
+    pub(super) fn follow(&self, own: &[u64]) -> Result<(), AppendError> {
+        match self.publish_rest(own) {
             Ok(()) => Ok(()),
             Err(ReplayError::Read(error)) => {
                 let cause: &dyn std::error::Error = &error;
@@ -48,7 +90,7 @@ impl<L: EventLog> Committer<L> {
         }
     }
 
-    fn publish_rest(&self) -> Result<(), ReplayError> {
+    fn publish_rest(&self, own: &[u64]) -> Result<(), ReplayError> {
         let shared = self.shared();
         let head = shared.log.head()?;
         while shared.published().seq < head.seq {
@@ -60,6 +102,10 @@ impl<L: EventLog> Committer<L> {
             page.iter().try_for_each(|record| shared.fold_published(&mut fresh, record))?;
             self.publish_pools(fresh);
             self.publish_records(&page.iter().collect::<Vec<_>>());
+            if let Some(told) = shared.followed.get() {
+                let foreign: Vec<_> = page.iter().filter(|one| !own.contains(&one.seq)).collect();
+                told(shared, &foreign);
+            }
         }
         Ok(())
     }
@@ -112,6 +158,16 @@ impl<L: EventLog + 'static> Pools<L> {
                 shared.follows_soon.store(false, Ordering::Release);
             }
         }
+    }
+}
+
+impl<L> Pools<L> {
+    /// Has `told` hear of the records that other servers write. The first one counts.
+    pub(crate) fn on_followed(
+        &self,
+        told: impl Fn(&dyn FollowedLog, &[&Record]) + Send + Sync + 'static,
+    ) {
+        self.shared.followed.get_or_init(|| Box::new(told));
     }
 }
 

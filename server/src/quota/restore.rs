@@ -1,9 +1,9 @@
-//! Restores the counts from the end of the log, at a start.
+//! Restores the counts from the end of the log at a start, and goes on with the records of other servers.
 //!
 //! A reservation's event does not say whether the inviter is a stranger; that follows from the owner's
 //! policy until then. Only an introduction leaves no trace: the bearer of a token counts as a stranger here.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use keypool_ledger::{
     CommandId, Event, EventLog, PoolId, ReadError, Record, ReservationId, Timestamp,
@@ -14,7 +14,10 @@ use keypool_projections::{
 };
 
 use super::Counter;
-use crate::{keypackage_store::kib, pools::Pools};
+use crate::{
+    keypackage_store::kib,
+    pools::{FollowedLog, PoolView, Pools},
+};
 
 /// How many records are read at a time.
 const PAGE: usize = 4096;
@@ -50,15 +53,40 @@ impl Counter {
     /// Counts the records at the end of the log, as far back as anything counts.
     pub(crate) fn restore<L: EventLog + 'static>(&self, pools: &Pools<L>) -> Result<(), ReadError> {
         let reading = self.read(pools)?;
+        self.count_asked(&reading, |pool| pools.pool(pool));
+        self.sweep(pools.now());
+        Ok(())
+    }
+
+    /// Counts records that other servers have written since the start.
+    pub(crate) fn count_followed(&self, log: &dyn FollowedLog, records: &[&Record]) {
+        let (limits, now) = (log.limits(), log.now());
+        let mut reading = RestoreState::default();
+        for record in records {
+            if let Event::Renewed { reservation, .. }
+            | Event::Released { reservation, .. }
+            | Event::Spent { reservation: Some(reservation), .. } = &record.envelope.event
+                && !reading.holders.contains_key(reservation)
+                && let Some(holder) = log.holder_of(*reservation)
+            {
+                reading.holders.insert(*reservation, holder);
+            }
+            self.count_record((record, record.envelope.at.min(now)), &mut reading, &limits);
+            reading.take_in(record);
+        }
+        self.count_asked(&reading, |pool| log.pool(pool));
+    }
+
+    /// Counts the reservations that were read against the pools that they are of.
+    fn count_asked(&self, reading: &RestoreState, pool: impl Fn(&PoolId) -> Option<Arc<PoolView>>) {
         for asked in &reading.asked {
-            let relation = reading.relation(asked, pools, self);
-            let ask = Ask { relation, ..asked.ask };
+            let view = pool(&asked.pool);
+            let contacts = view.as_ref().map(|view| view.state.contacts());
+            let ask = Ask { relation: reading.relation(asked, contacts, self), ..asked.ask };
             if let Some(mut targets) = self.targets.of(ask.pool) {
                 targets.count(&ask, &self.quotas, asked.at);
             }
         }
-        self.sweep(pools.now());
-        Ok(())
     }
 
     /// Reads the end of the log, and counts all but the reservations that count against a pool.
@@ -188,18 +216,11 @@ impl RestoreState {
     }
 
     /// The relation of an inviter to the pool's owner when the reservation was made.
-    fn relation<L: EventLog + 'static>(
-        &self,
-        asked: &Asked,
-        pools: &Pools<L>,
-        counter: &Counter,
-    ) -> Relation {
+    fn relation(&self, asked: &Asked, contacts: Option<&Contacts>, counter: &Counter) -> Relation {
         let (user, pool) = (&asked.user, &asked.pool);
         if user == pool.user() {
             return Relation::Contact;
         }
-        let view = pools.pool(pool);
-        let contacts = view.as_ref().map(|view| view.state.contacts());
         let said = self.said.get(&(pool.clone(), user.clone()));
         let (before, after): (Vec<_>, Vec<_>) =
             said.into_iter().flatten().partition(|(seq, _)| *seq < asked.seq);

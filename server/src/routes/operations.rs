@@ -88,8 +88,16 @@ pub(crate) fn metrics_text(state: &State) -> String {
     let ledger = state.ledger.get().map(AsRef::as_ref);
     let State { disk, addresses, connections, streams, polls, .. } = state;
     let is_ready = readiness(state).is_ok();
-    let open =
-        Figures { is_ready, disk, addresses, connections: connections.len(), streams, polls };
+    let replica = state.replica.get().map(AsRef::as_ref);
+    let open = Figures {
+        is_ready,
+        disk,
+        addresses,
+        connections: connections.len(),
+        streams,
+        polls,
+        replica,
+    };
     state.metrics.render(state.store.get(), ledger, &open)
 }
 

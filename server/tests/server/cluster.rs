@@ -13,12 +13,13 @@ use keypool_ledger::{
     log::conformance::{MemoryStream, MemoryStreamConnection, StreamFaults},
     publish_journal,
 };
+use keypool_projections::quota::Quotas;
 use keypool_server::{Server, Settings};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    harness::{Answer, Api, Device, Draft, NOW, answer, files, local_settings, upload},
+    harness::{Answer, Api, Device, Draft, NOW, answer, claim, files, local_settings, upload},
     stream::Listener,
 };
 
@@ -322,6 +323,41 @@ async fn the_operators_word_at_one_server_holds_at_all_and_nobody_is_erased() {
     let refused = admin("/names/erase").await.unwrap();
     assert_eq!((refused.status, refused.code()), (400, "bad_request"));
     assert!(refused.text("detail").contains("one of a cluster"), "{}", refused.body);
+}
+
+#[actix_web::test]
+async fn a_limit_holds_over_all_servers() {
+    let quotas = Quotas { pair_held_max: 1000, held_max: 3, ..Quotas::STANDARD };
+    let cluster = Cluster::start_with(3, |settings| settings.quotas = Some(quotas));
+    let [a, b, _] = cluster.apis()[..] else { panic!() };
+    let carol = Device::new("carol");
+    let mut after = a.register(&carol).await.ok().header("keypool-position").to_owned();
+    for name in ["u1", "u2", "u3", "u4"] {
+        let owner = Device::new(name);
+        let draft = Draft::post("/devices", &json!({ "user": name, "device": "main" }));
+        send_after(a, &owner, &draft, &after).await.ok();
+        after =
+            a.upload(&owner, &owner.packages(NOW, 2)).await.ok().header("keypool-position").into();
+    }
+    let reserve = async |api: &Api, user: &str, after: &str| {
+        let id = Uuid::new_v4();
+        let body = json!({ "target_user": user, "group_id": "Z3JvdXAtMQ==", "reservation_id": id });
+        send_after(api, &carol, &Draft::post("/keypackages/reserve", &body), after).await
+    };
+    let mut reserved = Vec::new();
+    for (n, user) in ["u1", "u2", "u3"].into_iter().enumerate() {
+        let answer = reserve(cluster.apis()[n], user, &after).await.ok();
+        answer.header("keypool-position").clone_into(&mut after);
+        reserved.push(answer);
+    }
+    for api in cluster.apis() {
+        let refused = reserve(api, "u4", &after).await;
+        assert_eq!(refused.status, 429, "{}", refused.body);
+    }
+    // One that is given back at a server counts no more at any.
+    let release = Draft::post("/keypackages/release", &claim("/keypackages/release", &reserved[2]));
+    let released = send_after(a, &carol, &release, &after).await.ok();
+    reserve(b, "u4", released.header("keypool-position")).await.ok();
 }
 
 #[actix_web::test]
