@@ -26,8 +26,8 @@ pub use crate::log::{
 #[cfg(feature = "local")]
 pub use crate::log::{
     FRAME_BYTES_MAX, PublishError, PublishOutcome, ReplicaHealth, ReplicaProgress, ReplicatedLog,
-    ReplicatedLogOptions, Replication, ReplicationError, StreamFrame, StreamJoinError,
-    publish_journal,
+    ReplicatedLogOptions, Replication, ReplicationError, StreamComparison, StreamFrame,
+    StreamJoinError, compare_journal, publish_journal,
 };
 pub use crate::{
     event::{

@@ -37,8 +37,8 @@ pub use self::local::{
 #[cfg(feature = "local")]
 pub use self::replicated::{
     FRAME_BYTES_MAX, PublishError, PublishOutcome, ReplicaHealth, ReplicaProgress, ReplicatedLog,
-    ReplicatedLogOptions, Replication, ReplicationError, StreamFrame, StreamJoinError,
-    publish_journal,
+    ReplicatedLogOptions, Replication, ReplicationError, StreamComparison, StreamFrame,
+    StreamJoinError, compare_journal, publish_journal,
 };
 pub use self::{
     faulty::{Fault, Faulty},

@@ -29,7 +29,7 @@ use self::{
     replica::Replica,
 };
 pub use self::{
-    publishing::{PublishError, publish_journal},
+    publishing::{PublishError, StreamComparison, compare_journal, publish_journal},
     replication::{PublishOutcome, Replication, ReplicationError, StreamFrame},
 };
 use super::{
@@ -148,7 +148,7 @@ pub enum StreamJoinError {
     Stream(#[from] ReplicationError),
     /// The stream is empty, and the directory is not.
     #[error(
-        "the stream is empty, and this directory has {records} records: publish them into it with `keypool-ledger \
+        "the stream is empty, and this directory has {records} records: publish them into it with `keypool-server \
          publish`"
     )]
     EmptyStream {

@@ -15,7 +15,8 @@ use std::{
 
 use keypool_ledger::{
     AppendError, Conflict, EventLog, JournalReader, LogHead, PublishError, Record, ReplicaHealth,
-    ReplicaProgress, ReplicatedLog, ReplicatedLogOptions, SledLog, StreamFrame, StreamJoinError,
+    ReplicaProgress, ReplicatedLog, ReplicatedLogOptions, SledLog, StreamComparison, StreamFrame,
+    StreamJoinError, compare_journal,
     log::{
         append_at_head,
         conformance::{self, MemoryStream, MemoryStreamConnection, StreamFaults},
@@ -339,6 +340,33 @@ fn a_journal_becomes_a_replicated_one_and_the_server_goes_on_with_it() {
     let records = JournalReader::open(&dir.path().join("journal"));
     let refused = publish_journal(records.unwrap().take(30), &*connection, &|_| {}).unwrap_err();
     assert!(matches!(refused, PublishError::OtherStream { sequence: 2 }), "{refused}");
+}
+
+#[test]
+fn a_stream_is_compared_with_a_journal_record_by_record() {
+    let stream = MemoryStream::with_seed(1);
+    let (dir, result) = published(&stream);
+    assert_eq!(result.unwrap(), 30);
+    let connection = stream.connect(StreamFaults::Never);
+    let compare = |dir: &Path| {
+        let records = JournalReader::open(&dir.join("journal")).unwrap();
+        compare_journal(records, &*connection)
+    };
+    let whole = StreamComparison { same: 30, differs: None, journal: 30, stream: 30 };
+    assert_eq!(compare(dir.path()).unwrap(), whole);
+    let node = Node::new(&stream, StreamFaults::Never);
+    node.append(99).unwrap();
+    assert_eq!(compare(dir.path()).unwrap(), StreamComparison { stream: 31, ..whole });
+    let longer = TempDir::new().unwrap();
+    fill(&open(longer.path()), 32);
+    let other = StreamComparison { same: 30, differs: Some(31), journal: 32, stream: 31 };
+    assert_eq!(compare(longer.path()).unwrap(), other);
+    stream.tamper(|frames| frames[1].bytes[20] ^= 1);
+    let error = compare(dir.path()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "frame 2 of the stream is broken: it does not follow the frame before it"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{iter::Peekable, time::Duration};
 
 use super::{FRAME_BYTES_MAX, Replication, ReplicationError, frame};
-use crate::{Hash, OpenError, Record, time::Patience};
+use crate::{Hash, OpenError, Record, log::local::error_chain, time::Patience};
 
 /// How long one question for a frame waits.
 const WAIT: Duration = Duration::from_secs(2);
@@ -19,6 +19,14 @@ pub enum PublishError {
     /// The stream cannot be reached, or keeps no promises.
     #[error(transparent)]
     Stream(#[from] ReplicationError),
+    /// A frame of the stream is missing or damaged.
+    #[error("frame {sequence} of the stream is broken: {why}")]
+    Broken {
+        /// The number of the frame.
+        sequence: u64,
+        /// The reason, for people.
+        why: String,
+    },
     /// The stream holds something else than this journal.
     #[error(
         "frame {sequence} of the stream is not of this journal; publish into a stream with another name"
@@ -58,6 +66,76 @@ pub fn publish_journal(
         return Err(PublishError::OtherStream { sequence: sequence + 1 });
     }
     Ok(position)
+}
+
+/// The comparison of a stream with a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamComparison {
+    /// How many records both have, from the first on, with the same bytes.
+    pub same: u64,
+    /// The position of the first record that differs, if one does.
+    pub differs: Option<u64>,
+    /// How many records the journal has.
+    pub journal: u64,
+    /// How many records the stream has until the first one that differs; payloads are not compared, since they may
+    /// have been pruned.
+    pub stream: u64,
+}
+
+/// Compares every frame of a stream with the records of a journal.
+///
+/// # Errors
+///
+/// Returns a [`PublishError`] if the journal or the stream cannot be read, or the stream is broken: a gap, a frame
+/// that is none, or one that does not follow the frame before it.
+pub fn compare_journal(
+    mut records: impl Iterator<Item = Result<Record, OpenError>>,
+    replication: &dyn Replication,
+) -> Result<StreamComparison, PublishError> {
+    let last = replication.last()?;
+    let mut found = StreamComparison { same: 0, differs: None, journal: 0, stream: 0 };
+    let (mut sequence, mut chain) = (0, Hash::ZERO);
+    while sequence < last && found.differs.is_none() {
+        let frame = read_next(replication, sequence)?;
+        let broken = |why: String| PublishError::Broken { sequence: sequence + 1, why };
+        let contents = frame::decode(&frame).map_err(|error| broken(error_chain(&error)))?;
+        if contents.chain != chain {
+            return Err(broken("it does not follow the frame before it".to_owned()));
+        }
+        (sequence, chain) = (sequence + 1, Hash::of(&frame));
+        for published in contents.records {
+            found.stream = published.seq;
+            let Some(stored) = records.next().transpose()? else { continue };
+            found.journal = stored.seq;
+            if (stored.seq, &stored.envelope_bytes) != (published.seq, &published.envelope_bytes) {
+                found.differs = Some(published.seq);
+                break;
+            }
+            found.same = stored.seq;
+        }
+    }
+    for record in records {
+        found.journal = record?.seq;
+    }
+    Ok(found)
+}
+
+/// Reads the frame behind frame `after`.
+fn read_next(replication: &dyn Replication, after: u64) -> Result<Vec<u8>, PublishError> {
+    let patience = Patience::of(PATIENCE);
+    let mut gap = None;
+    loop {
+        for frame in replication.frames(after, 1, WAIT)? {
+            if frame.sequence == after + 1 {
+                return Ok(frame.bytes);
+            }
+            gap = Some(frame.sequence).filter(|found| after < *found);
+        }
+        if patience.is_over() {
+            let why = format!("it does not come{}", gap.map_or("", |_| ", and later ones do"));
+            return Err(PublishError::Broken { sequence: after + 1, why });
+        }
+    }
 }
 
 /// The next records, as many as a frame has room for. The same journal is always divided alike.
