@@ -5,6 +5,7 @@ mod client {
     mod answers;
     mod attempts;
     mod bundles;
+    mod clusters;
     mod contacts;
     mod copies;
     mod crashes;

@@ -210,7 +210,8 @@ impl Service {
     }
 }
 
-fn settings(data: &Path, public_name: &str) -> Settings {
+/// The settings of a server that is reached by a name.
+pub(crate) fn settings(data: &Path, public_name: &str) -> Settings {
     Settings {
         hide_names: hides_names(),
         listen: "127.0.0.1:0".parse().unwrap(),
