@@ -9,7 +9,10 @@ mod nats {
     mod connecting;
     mod contract;
     mod damage;
+    mod faults;
+    mod proxy;
     mod reading;
     mod settings;
     mod support;
+    mod writers;
 }
