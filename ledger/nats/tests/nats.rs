@@ -11,6 +11,7 @@ mod nats {
     mod damage;
     mod faults;
     mod proxy;
+    mod rate;
     mod reading;
     mod settings;
     mod support;
