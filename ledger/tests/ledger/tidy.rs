@@ -31,6 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "client/src/storage/",
         ],
     ),
+    ("async_nats", &["ledger/nats/src/"]),
     ("rmp_serde", &["ledger/src/codec.rs", "client/src/storage.rs", "client/src/storage/"]),
     ("reqwest", &["client/src/lib.rs", "client/src/transport.rs", "server/src/webhook/"]),
     ("actix_web", &["server/src/"]),
@@ -62,6 +63,7 @@ pub(super) struct Room {
 /// The crates, each after those that it may name.
 pub(super) const ROOMS: &[Room] = &[
     Room { folder: "ledger", name: "ledger", below: &[] },
+    Room { folder: "ledger/nats", name: "nats", below: &["ledger"] },
     Room { folder: "projections", name: "projections", below: &["ledger"] },
     Room { folder: "projections/transparency", name: "transparency", below: &["ledger"] },
     Room { folder: "server/api", name: "api", below: &["ledger", "projections", "transparency"] },
