@@ -23,6 +23,8 @@ pub use self::{
     show::show_settings,
     variables::{UnknownVariable, unknown_variables},
 };
+#[cfg(feature = "cluster")]
+use crate::cluster_command::ClusterCommand;
 use crate::{
     admin_command::{AdminCommand, BackupCommand, ReleaseName},
     settings::Options,
@@ -86,6 +88,12 @@ pub enum ServerCommand {
     },
     /// Make a backup of the data directory while the server runs
     Backup(BackupCommand),
+    /// Publish the records of a stopped server into the stream of a cluster
+    #[cfg(feature = "cluster")]
+    Publish(ClusterCommand),
+    /// Compare the stream of a cluster with the records of a stopped server, or of a copy
+    #[cfg(feature = "cluster")]
+    Compare(ClusterCommand),
     /// The same as `admin release-name`
     #[command(hide = true)]
     ReleaseName(ReleaseName),

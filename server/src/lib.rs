@@ -30,6 +30,9 @@ mod tls;
 
 mod cluster;
 
+#[cfg(feature = "cluster")]
+mod cluster_command;
+
 mod command_line;
 
 mod server;
@@ -96,4 +99,9 @@ pub use crate::{
     tls::TlsError,
     transparency::LedgerError,
     webhook::{WebhookUrl, WebhookUrlError},
+};
+#[cfg(feature = "cluster")]
+pub use crate::{
+    cluster_command::{ClusterCommand, ClusterCommandError},
+    settings::ClusterOptions,
 };

@@ -15,7 +15,7 @@ use std::{
 };
 
 use actix_rt::signal::unix::{SignalKind, signal};
-use keypool_ledger::{Clock, SystemClock};
+use keypool_ledger::{Clock, Replication, SystemClock};
 use keypool_server::{
     AdminCommand, CLOSE_TIMEOUT, CommandLineError, ConfigCommand, Ended, Invocation, LogFormat,
     Server, ServerCommand, ServerOptions, Settings, StartError, completions, read_command_line,
@@ -49,6 +49,10 @@ fn main() -> ExitCode {
         Some(ServerCommand::Admin(asked)) => admin(asked),
         Some(ServerCommand::Backup(asked)) => admin(&asked.clone().into()),
         Some(ServerCommand::ReleaseName(asked)) => admin(&asked.clone().into()),
+        #[cfg(feature = "cluster")]
+        Some(ServerCommand::Publish(asked)) => told(asked.publish()),
+        #[cfg(feature = "cluster")]
+        Some(ServerCommand::Compare(asked)) => told(asked.compare()),
     }
 }
 
@@ -64,7 +68,32 @@ fn start(options: &ServerOptions) -> ExitCode {
     if let Err(error) = settings.check() {
         return fail(&error, EXIT_SETTINGS);
     }
-    actix_rt::System::new().block_on(serve(settings))
+    match replication(options) {
+        Ok(replication) => actix_rt::System::new().block_on(serve(settings, replication)),
+        Err(error) => fail(&*error, 1),
+    }
+}
+
+/// Connects to the stream of the cluster that the options name; `None` for a server that runs alone.
+#[cfg(feature = "cluster")]
+fn replication(options: &ServerOptions) -> Result<Option<Arc<dyn Replication>>, Box<dyn Error>> {
+    Ok(options.options.cluster.connect()?)
+}
+
+/// A program without the feature `cluster` runs alone.
+#[cfg(not(feature = "cluster"))]
+#[expect(clippy::unnecessary_wraps, reason = "with the feature it may fail")]
+fn replication(_options: &ServerOptions) -> Result<Option<Arc<dyn Replication>>, Box<dyn Error>> {
+    Ok(None)
+}
+
+/// Prints the outcome of a command about the cluster's stream.
+#[cfg(feature = "cluster")]
+fn told(outcome: Result<String, keypool_server::ClusterCommandError>) -> ExitCode {
+    match outcome {
+        Ok(text) => say(text.as_bytes()),
+        Err(error) => fail(&error, 1),
+    }
 }
 
 /// Checks the settings, or shows those in force.
@@ -137,12 +166,12 @@ fn start_log(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     Ok(())
 }
 
-async fn serve(mut settings: Settings) -> ExitCode {
+async fn serve(mut settings: Settings, replication: Option<Arc<dyn Replication>>) -> ExitCode {
     if settings.insecure_no_auth {
         tracing::warn!("--insecure-no-auth: anyone who reaches the port is anyone");
     }
     loop {
-        let ended = match serve_once(&mut settings).await {
+        let ended = match serve_once(&mut settings, replication.clone()).await {
             Ok(ended) => ended,
             Err(code) => return code,
         };
@@ -163,11 +192,19 @@ async fn serve(mut settings: Settings) -> ExitCode {
 
 /// Serves until the server ends, and returns why; or the code to exit with if it does not start. The settings have
 /// the addresses then at which it listened.
-async fn serve_once(settings: &mut Settings) -> Result<Ended, ExitCode> {
+async fn serve_once(
+    settings: &mut Settings,
+    replication: Option<Arc<dyn Replication>>,
+) -> Result<Ended, ExitCode> {
     let (data, name) = (settings.data.clone(), settings.public_names.first().cloned());
     let has_files = settings.has_reloaded_files();
     let shutdown_timeout = settings.shutdown_timeout;
-    let server = match Server::start(settings.clone(), Arc::new(SystemClock)) {
+    let (asked, clock) = (settings.clone(), Arc::new(SystemClock));
+    let started = match replication {
+        Some(replication) => Server::start_in_cluster(asked, clock, replication),
+        None => Server::start(asked, clock),
+    };
+    let server = match started {
         Ok(server) => server,
         Err(error @ StartError::Settings(_)) => return Err(fail(&error, EXIT_SETTINGS)),
         Err(error) => return Err(fail(&error, 1)),

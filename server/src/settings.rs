@@ -1,6 +1,8 @@
 //! The operator's settings: flags over environment over a file over the defaults.
 
 mod address;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod error;
 mod options;
 mod rates;
@@ -15,6 +17,8 @@ use std::{
 
 use keypool_projections::{Limits, OnLapse, quota::Quotas, retention::RETENTION_MIN};
 
+#[cfg(feature = "cluster")]
+pub use self::cluster::ClusterOptions;
 pub use self::{
     error::SettingsError,
     options::{OnLapseWord, Options},

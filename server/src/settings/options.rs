@@ -12,6 +12,8 @@ use keypool_projections::{
     quota::{Quotas, Rate},
 };
 
+#[cfg(feature = "cluster")]
+use super::ClusterOptions;
 use super::{
     address::socket_address,
     rates::{duration, rate},
@@ -232,6 +234,10 @@ pub struct Options {
     /// anyone who reaches the port is anyone. On loopback only
     #[arg(long, env = "KEYPOOL_INSECURE_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure_no_auth: Option<bool>,
+    /// The cluster that the server is of.
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
 }
 
 /// The fate of a package whose reservation lapsed.
