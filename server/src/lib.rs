@@ -42,6 +42,8 @@ mod transparency;
 
 mod backup;
 
+mod backup_directory;
+
 mod erasing;
 
 mod webhook;

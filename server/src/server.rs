@@ -37,7 +37,10 @@ pub use self::error::StartError;
 use self::{
     background::Background,
     disk_watch::look_at_disk,
-    opening::{blocking, open_or_restore, open_refusals, open_store, warn_of_local_name},
+    opening::{
+        blocking, open_or_restore, open_refusals, open_store, warn_of_local_name,
+        warn_of_missing_backups,
+    },
     preparing::{address_of, bind, bounds, state},
 };
 use crate::{
@@ -283,6 +286,7 @@ impl RunningServer {
         if self.settings.public_names.is_empty() && self.settings.listen.ip().is_unspecified() {
             tracing::warn!("signed requests name the server: say its names with --public-name");
         }
+        warn_of_missing_backups(&self.settings);
         look_at_disk(&self.state, &self.settings).await;
         drop(started.send(Ok(ledger_key)));
         let background = Background::start(&self.state, &self.settings, webhook);

@@ -14,11 +14,11 @@ use tokio::sync::watch;
 
 use crate::{
     admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles,
-    connections::Connections, disk::Disk, erasing::ErasureFile, history_reads::HistoryReads,
-    home_copies::HomeCopies, keypackage_store::KeyPackageStore, metrics::Metrics,
-    open_requests::OpenRequests, operator_page::OperatorDesk, pools::Progress, problem::Failure,
-    prune_turns::PruneTurns, quota::Addresses, refusals::RefusalRecord, registration::Registrar,
-    transparency::Ledger,
+    backup_directory::BackupDirectory, connections::Connections, disk::Disk, erasing::ErasureFile,
+    history_reads::HistoryReads, home_copies::HomeCopies, keypackage_store::KeyPackageStore,
+    metrics::Metrics, open_requests::OpenRequests, operator_page::OperatorDesk, pools::Progress,
+    problem::Failure, prune_turns::PruneTurns, quota::Addresses, refusals::RefusalRecord,
+    registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -68,6 +68,8 @@ pub(crate) struct State {
     pub(crate) stream_heartbeat: Duration,
     /// The files that belong into a backup beside the journal.
     pub(crate) data_files: DataFiles,
+    /// The directory of backups without a directory of their own.
+    pub(crate) backups: BackupDirectory,
     /// The turns of those who prune the log.
     pub(crate) prune_turns: PruneTurns,
     /// The room on the disk of the log.

@@ -89,6 +89,14 @@ pub(super) fn warn_of_local_name(settings: &Settings, key: &NoteKey) {
     }
 }
 
+/// Warns of a directory for backups that is not there, without which the server can do well for a while.
+pub(super) fn warn_of_missing_backups(settings: &Settings) {
+    if let Some(backups) = settings.backups.as_deref().filter(|dir| !dir.is_dir()) {
+        let directory = backups.display();
+        tracing::warn!(%directory, "there is no such directory for --backups: make it, or mount its disk");
+    }
+}
+
 /// Compares the log with the published checkpoint.
 fn open_ledger(
     settings: &Settings,

@@ -67,6 +67,10 @@ pub struct Options {
     /// that the server can start; 0 keeps none [default: 67108864]
     #[arg(long, env = "KEYPOOL_BALLAST", value_name = "BYTES")]
     pub ballast: Option<u64>,
+    /// The directory for backups, outside of the data and best on another disk: each that is asked for on the
+    /// operator's page, or by `admin backup` without a directory, gets a new folder in it, named by the time
+    #[arg(long, env = "KEYPOOL_BACKUPS", value_name = "DIR")]
+    pub backups: Option<PathBuf>,
     /// How long payloads stay in the log after nobody can ask for them any more: packages that were spent, have
     /// expired or were withdrawn, and messages that were delivered; 24h at least [default: for ever]
     #[arg(long, env = "KEYPOOL_RETAIN", value_name = "TIME", value_parser = duration)]
