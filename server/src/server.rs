@@ -372,6 +372,9 @@ impl RunningServer {
         let (settings, clock) = (self.settings.clone(), Arc::clone(&self.state.clock));
         let replaying = Arc::clone(&self.state.replaying);
         let (store, log) = blocking(move || open_store(&settings, clock, &replaying)).await??;
+        if let Err(error) = self.state.erasures.load_left() {
+            tracing::error!(%error, "the file of users that are to be erased cannot be read");
+        }
         let follower = open_or_restore(&self.settings, &store, log).await?;
         drop(self.state.refusals.set(open_refusals(&self.settings, &store)?));
         Ok((store, follower))

@@ -13,6 +13,9 @@ mod embedded;
 #[path = "server/erasure.rs"]
 mod erasure;
 
+#[path = "server/small_disk.rs"]
+mod small_disk;
+
 #[path = "server/harness.rs"]
 mod harness;
 

@@ -35,7 +35,7 @@ pub(super) fn open_store(
         let error: &dyn std::error::Error = &error;
         tracing::error!(
             error,
-            "users that are to be erased could not be, and the server starts with them"
+            "users that are to be erased could not be: the server starts with them, and the next start tries again"
         );
     }
     let log = Arc::new(SledLog::open(&settings.data, options)?);
