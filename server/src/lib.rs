@@ -64,12 +64,17 @@ mod refusals;
 
 mod request_log;
 
+#[cfg(feature = "otlp")]
+mod request_spans;
+
 mod body_guard;
 
 mod metrics;
 
 mod openapi;
 
+#[cfg(feature = "otlp")]
+pub use crate::request_spans::{OtlpEndpoint, OtlpEndpointError};
 pub use crate::{
     admin_command::{
         AdminAccess, AdminCommand, AdminCommandError, AdminVerb, BackupCommand, ReleaseName,

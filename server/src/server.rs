@@ -299,7 +299,11 @@ impl RunningServer {
             store.pools().close();
         }
         following.end().await;
+        #[cfg(feature = "otlp")]
+        let spans = self.state.spans.clone();
         close(self.state).await;
+        #[cfg(feature = "otlp")]
+        spans.end().await;
         how
     }
 

@@ -19,6 +19,8 @@ pub use self::{
     error::SettingsError,
     options::{OnLapseWord, Options},
 };
+#[cfg(feature = "otlp")]
+use crate::request_spans::OtlpEndpoint;
 use crate::{
     admission::{AdmissionRules, X509Roots},
     authentication::BodyBudget,
@@ -129,6 +131,9 @@ pub struct Settings {
     pub stalled_timeout: Duration,
     /// How long requests under way may take when the server stops.
     pub shutdown_timeout: Duration,
+    /// The OpenTelemetry collector that gets spans of requests; `None` if there is none.
+    #[cfg(feature = "otlp")]
+    pub otlp_endpoint: Option<OtlpEndpoint>,
 }
 
 impl Default for Settings {
@@ -178,6 +183,8 @@ impl Default for Settings {
             address_connections_max: 256,
             stalled_timeout: Duration::from_secs(20),
             shutdown_timeout: Duration::from_secs(10),
+            #[cfg(feature = "otlp")]
+            otlp_endpoint: None,
         }
     }
 }
@@ -239,6 +246,8 @@ impl From<Options> for Settings {
             address_connections_max: said
                 .address_connections_max
                 .unwrap_or(usual.address_connections_max),
+            #[cfg(feature = "otlp")]
+            otlp_endpoint: said.otlp_endpoint,
             ..usual
         }
     }

@@ -12,6 +12,8 @@ use keypool_ledger::{Clock, NamedLog, SledLog};
 use keypool_projections::statement::LedgerId;
 use tokio::sync::watch;
 
+#[cfg(feature = "otlp")]
+use crate::request_spans::RequestSpans;
 use crate::{
     admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles,
     backup_directory::BackupDirectory, connections::Connections, disk::Disk, erasing::ErasureFile,
@@ -80,6 +82,9 @@ pub(crate) struct State {
     pub(crate) home_copies: HomeCopies,
     /// The counts of the addresses that requests come from.
     pub(crate) addresses: Addresses,
+    /// The spans of requests for the operator's collector.
+    #[cfg(feature = "otlp")]
+    pub(crate) spans: RequestSpans,
     /// The counters for the operator.
     pub(crate) metrics: Metrics,
     /// The users that are to be erased.

@@ -9,6 +9,8 @@ use keypool_ledger::Clock;
 use tokio::sync::watch;
 
 use super::{DEVICE_POLLS_MAX, DEVICE_STREAMS_MAX, StartError};
+#[cfg(feature = "otlp")]
+use crate::request_spans::RequestSpans;
 use crate::{
     admin_guard::AdminGuard,
     authentication::BodyBudget,
@@ -68,6 +70,8 @@ pub(super) fn state(
 ) -> Result<State, StartError> {
     let registrar =
         Registrar::open(&settings.registration, clock.now()).map_err(SettingsError::from)?;
+    #[cfg(feature = "otlp")]
+    let spans = RequestSpans::start(settings.otlp_endpoint.as_ref()).map_err(StartError::Setup)?;
     Ok(State {
         store: OnceLock::new(),
         ledger: OnceLock::new(),
@@ -96,6 +100,8 @@ pub(super) fn state(
         history_reads: HistoryReads::default(),
         home_copies: HomeCopies::default(),
         addresses: Addresses::new(settings.quotas.as_ref(), &settings.trusted_proxies),
+        #[cfg(feature = "otlp")]
+        spans,
         metrics: Metrics::new(served_routes())
             .map_err(|error| StartError::Setup(error.to_string()))?,
         erasures: ErasureFile::of(&settings.data),

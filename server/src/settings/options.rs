@@ -16,6 +16,8 @@ use super::{
     address::socket_address,
     rates::{duration, rate},
 };
+#[cfg(feature = "otlp")]
+use crate::request_spans::OtlpEndpoint;
 use crate::{
     cors::CorsOrigin,
     disk::LowWater,
@@ -236,6 +238,11 @@ pub struct Options {
     /// anyone who reaches the port is anyone. On loopback only
     #[arg(long, env = "KEYPOOL_INSECURE_NO_AUTH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure_no_auth: Option<bool>,
+    /// An OpenTelemetry collector that gets a span of each request, by OTLP over HTTP in protobuf: its address without
+    /// /v1/traces. Spans name users and devices
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "KEYPOOL_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<OtlpEndpoint>,
 }
 
 /// The fate of a package whose reservation lapsed.
