@@ -85,16 +85,18 @@ pub enum AdminVerb {
     Prune,
     /// Make a backup of the data directory while the server runs
     Backup {
-        /// A new directory of the server's machine, best on another disk
-        dir: PathBuf,
+        /// A new directory of the server's machine, best on another disk; without it the backup gets a new folder
+        /// of the server's --backups, named by the time
+        dir: Option<PathBuf>,
     },
 }
 
 /// Makes a backup while the server runs: the same as `admin backup`.
 #[derive(Args, Clone, Debug)]
 pub struct BackupCommand {
-    /// A new directory of the server's machine, best on another disk
-    pub dir: PathBuf,
+    /// A new directory of the server's machine, best on another disk; without it the backup gets a new folder of the
+    /// server's --backups, named by the time
+    pub dir: Option<PathBuf>,
     /// The way to the running server.
     #[command(flatten)]
     pub access: AdminAccess,
@@ -160,8 +162,9 @@ impl AdminCommand {
             }
             AdminVerb::Prune => self.access.post_at_length("/prune", &json!({}))?,
             AdminVerb::Backup { dir } => {
-                let directory = path::absolute(dir).unwrap_or_else(|_| dir.clone());
-                self.access.post_at_length("/backup", &json!({ "directory": directory }))?
+                let absolute = |dir: &PathBuf| path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                let body = json!({ "directory": dir.as_ref().map(absolute) });
+                self.access.post_at_length("/backup", &body)?
             }
         };
         if self.json {

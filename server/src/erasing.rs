@@ -7,9 +7,9 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use keypool_api::REFUSALS_DIR;
@@ -57,18 +57,42 @@ pub(crate) enum EraseError {
 #[derive(Debug)]
 pub(crate) struct ErasureFile {
     path: PathBuf,
-    /// The names that are being erased: nobody registers them until the server has begun anew.
-    names: Mutex<HashSet<String>>,
+    held: Mutex<HeldUsers>,
+}
+
+/// The users whose names nobody registers.
+#[derive(Debug, Default)]
+struct HeldUsers {
+    /// The names whose erasure is being asked for: until the server has begun anew.
+    names: HashSet<String>,
+    /// The users whom this start could not erase: until a later one has done so.
+    left: HashSet<SubjectId>,
+}
+
+/// The room for one user in the file, which is there already.
+#[derive(Debug)]
+pub(crate) struct ErasureRoom {
+    file: File,
+    at: u64,
+    user: SubjectId,
+}
+
+impl ErasureRoom {
+    /// Notes the user, and forces that to the disk. It takes no more room.
+    pub(crate) fn note(self) -> io::Result<()> {
+        self.file.write_all_at(self.user.to_string().as_bytes(), self.at)?;
+        self.file.sync_all()
+    }
 }
 
 impl ErasureFile {
     pub(crate) fn of(data: &Path) -> Self {
-        Self { path: data.join(FILE), names: Mutex::default() }
+        Self { path: data.join(FILE), held: Mutex::default() }
     }
 
     /// Keeps a name from being registered, or lets it go again.
     pub(crate) fn hold(&self, name: &str, is_held: bool) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = &mut self.held().names;
         if is_held {
             names.insert(name.to_owned());
         } else {
@@ -78,15 +102,43 @@ impl ErasureFile {
 
     /// Whether a name is being erased.
     pub(crate) fn holds(&self, name: &str) -> bool {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+        self.held().names.contains(name)
     }
 
-    /// Adds a user, and forces that to the disk.
-    pub(crate) fn add(&self, user: SubjectId) -> io::Result<()> {
-        let mut file = File::options().append(true).create(true).mode(0o600).open(&self.path)?;
-        writeln!(file, "{user}")?;
+    /// Reads the users that are left in the file, once the log is open.
+    pub(crate) fn load_left(&self) -> io::Result<()> {
+        let left = self.read()?.into_keys().collect();
+        self.held().left = left;
+        Ok(())
+    }
+
+    /// Whether this start could not erase some user.
+    pub(crate) fn has_left(&self) -> bool {
+        !self.held().left.is_empty()
+    }
+
+    /// Whether this start could not erase a user.
+    pub(crate) fn is_left(&self, user: SubjectId) -> bool {
+        self.held().left.contains(&user)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HeldUsers> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes room for a user on the disk: a line of spaces, which stands for nobody.
+    pub(crate) fn make_room(&self, user: SubjectId) -> io::Result<ErasureRoom> {
+        let _others_wait = self.held();
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+        let len = file.metadata()?.len();
+        let line = " ".repeat(user.to_string().len());
+        file.write_all_at(format!("\n{line}\n").as_bytes(), len)?;
         file.sync_all()?;
-        self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        if let Some(dir) = self.path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(ErasureRoom { file, at: len.saturating_add(1), user })
     }
 
     /// The users, and whether only messages that wait for others are left of each.

@@ -47,6 +47,8 @@ mod transparency;
 
 mod backup;
 
+mod backup_directory;
+
 mod erasing;
 
 mod webhook;
@@ -69,12 +71,17 @@ mod read_order;
 
 mod request_log;
 
+#[cfg(feature = "otlp")]
+mod request_spans;
+
 mod body_guard;
 
 mod metrics;
 
 mod openapi;
 
+#[cfg(feature = "otlp")]
+pub use crate::request_spans::{OtlpEndpoint, OtlpEndpointError};
 pub use crate::{
     admin_command::{
         AdminAccess, AdminCommand, AdminCommandError, AdminVerb, BackupCommand, ReleaseName,

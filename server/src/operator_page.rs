@@ -7,7 +7,7 @@ mod desk;
 
 mod sessions;
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, path::Path, time::Duration};
 
 use actix_rt::time::sleep;
 use actix_web::web::{self, Data};
@@ -56,6 +56,10 @@ impl PageSource for LivePageSource<'_> {
 
     fn retention(&self) -> Option<Duration> {
         self.state.prune_turns.retain()
+    }
+
+    fn backups(&self) -> Option<&Path> {
+        self.state.backups.path()
     }
 
     fn metrics(&self) -> String {

@@ -27,6 +27,8 @@ use uuid::Uuid;
 
 use self::notes::{RequestNotes, notes_of, record_refusals};
 pub(crate) use self::notes::{note_caller, note_refused, note_target, note_targets};
+#[cfg(feature = "otlp")]
+use crate::request_spans::AnsweredRequest;
 use crate::{
     body_guard::Unread,
     connections::refusal,
@@ -165,7 +167,8 @@ fn note(state: Option<&State>, served: &ServedRequest, notes: &RequestNotes, req
     let caller = notes.caller.as_ref().map(tracing::field::display);
     let pool = notes.target.as_deref().or(notes.many.as_deref());
     let insecure = state.is_some_and(|state| state.insecure_no_auth).then_some(true);
-    if *status < 400 && REPEATED.contains(&route.as_str()) {
+    let is_repeated = *status < 400 && REPEATED.contains(&route.as_str());
+    if is_repeated {
         tracing::debug!(
             insecure, method, route, status, code, quota, caller, pool, package, ms, request_id,
             "request"
@@ -178,6 +181,12 @@ fn note(state: Option<&State>, served: &ServedRequest, notes: &RequestNotes, req
     }
     if let Some(state) = state {
         state.metrics.served(served);
+        #[cfg(feature = "otlp")]
+        if !is_repeated {
+            let caller = notes.caller.as_ref();
+            let request = AnsweredRequest { served, quota, caller, pool, request_id };
+            state.spans.note(state.clock.now(), &request);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The routes. A handler reads the request, asks the store, and writes the answer; it holds no rules.
 
-mod backup;
+pub(crate) mod backup;
 
 pub(crate) mod prune;
 

@@ -41,6 +41,7 @@ use self::{
     disk_watch::look_at_disk,
     opening::{
         blocking, check_clock, open_or_restore, open_refusals, open_store, warn_of_local_name,
+        warn_of_missing_backups,
     },
     preparing::{address_of, bind, bounds, state},
 };
@@ -316,6 +317,7 @@ impl RunningServer {
         if self.settings.public_names.is_empty() && self.settings.listen.ip().is_unspecified() {
             tracing::warn!("signed requests name the server: say its names with --public-name");
         }
+        warn_of_missing_backups(&self.settings);
         look_at_disk(&self.state, &self.settings).await;
         drop(started.send(Ok(ledger_key)));
         let background = Background::start(&self.state, &self.settings, webhook);
@@ -328,7 +330,11 @@ impl RunningServer {
             store.pools().close();
         }
         following.end().await;
+        #[cfg(feature = "otlp")]
+        let spans = self.state.spans.clone();
         close(self.state).await;
+        #[cfg(feature = "otlp")]
+        spans.end().await;
         how
     }
 
@@ -380,6 +386,9 @@ impl RunningServer {
         let replication = self.replication.clone();
         let open = move || open_store(&settings, replication, clock, &replaying);
         let (store, OpenedLog { local, replica }) = blocking(open).await??;
+        if let Err(error) = self.state.erasures.load_left() {
+            tracing::error!(%error, "the file of users that are to be erased cannot be read");
+        }
         let follower = open_or_restore(&self.settings, &store, local).await?;
         if let Some(replica) = replica {
             drop(self.state.replica.set(replica));

@@ -23,9 +23,12 @@ pub use self::{
     error::SettingsError,
     options::{OnLapseWord, Options},
 };
+#[cfg(feature = "otlp")]
+use crate::request_spans::OtlpEndpoint;
 use crate::{
     admission::{AdmissionRules, X509Roots},
     authentication::BodyBudget,
+    backup_directory::lies_in,
     cors::CorsOrigin,
     disk::LowWater,
     registration::RegistrationSettings,
@@ -67,6 +70,8 @@ pub struct Settings {
     pub disk_low_water: LowWater,
     /// How many bytes of the disk are kept in a file that a full disk is started with; 0 for none.
     pub ballast_bytes: u64,
+    /// The directory for backups without a directory of their own: a new folder for each; `None` if there is none.
+    pub backups: Option<PathBuf>,
     /// How long payloads stay in the log after they are over; `None` for ever.
     pub retain: Option<Duration>,
     /// How often payloads that are over are looked for.
@@ -130,6 +135,9 @@ pub struct Settings {
     pub stalled_timeout: Duration,
     /// How long requests under way may take when the server stops.
     pub shutdown_timeout: Duration,
+    /// The OpenTelemetry collector that gets spans of requests; `None` if there is none.
+    #[cfg(feature = "otlp")]
+    pub otlp_endpoint: Option<OtlpEndpoint>,
 }
 
 impl Default for Settings {
@@ -147,6 +155,7 @@ impl Default for Settings {
             data: PathBuf::from("./keypool-data"),
             disk_low_water: LowWater::Usual,
             ballast_bytes: 64 << 20,
+            backups: None,
             retain: None,
             prune_interval: Duration::from_hours(3),
             refusals_days: REFUSALS_DAYS,
@@ -178,6 +187,8 @@ impl Default for Settings {
             address_connections_max: 256,
             stalled_timeout: Duration::from_secs(20),
             shutdown_timeout: Duration::from_secs(10),
+            #[cfg(feature = "otlp")]
+            otlp_endpoint: None,
         }
     }
 }
@@ -209,6 +220,7 @@ impl From<Options> for Settings {
             data: said.data.unwrap_or(usual.data),
             disk_low_water: said.disk_low_water.unwrap_or(usual.disk_low_water),
             ballast_bytes: said.ballast.unwrap_or(usual.ballast_bytes),
+            backups: said.backups.or(usual.backups),
             retain: said.retain.or(usual.retain),
             refusals_days: said.refusals_days.unwrap_or(usual.refusals_days),
             accept_clock: said.accept_clock.unwrap_or_default(),
@@ -238,6 +250,8 @@ impl From<Options> for Settings {
             address_connections_max: said
                 .address_connections_max
                 .unwrap_or(usual.address_connections_max),
+            #[cfg(feature = "otlp")]
+            otlp_endpoint: said.otlp_endpoint,
             ..usual
         }
     }
@@ -307,6 +321,9 @@ impl Settings {
         self.registration.check()?;
         if let Some(short) = self.retain.filter(|retain| *retain < RETENTION_MIN) {
             return Err(SettingsError::RetainTooShort(short));
+        }
+        if let Some(backups) = self.backups.as_deref().filter(|dir| lies_in(dir, &self.data)) {
+            return Err(SettingsError::BackupsInData(backups.to_owned(), self.data.clone()));
         }
         if REFUSALS_DAYS < self.refusals_days {
             return Err(SettingsError::RefusalsDays(self.refusals_days));

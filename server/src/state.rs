@@ -12,13 +12,15 @@ use keypool_ledger::{Clock, NamedLog, ReplicatedLog};
 use keypool_projections::statement::LedgerId;
 use tokio::sync::watch;
 
+#[cfg(feature = "otlp")]
+use crate::request_spans::RequestSpans;
 use crate::{
-    admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles, cluster::ServerLog,
-    connections::Connections, disk::Disk, erasing::ErasureFile, history_reads::HistoryReads,
-    home_copies::HomeCopies, keypackage_store::KeyPackageStore, metrics::Metrics,
-    open_requests::OpenRequests, operator_page::OperatorDesk, pools::Progress, problem::Failure,
-    prune_turns::PruneTurns, quota::Addresses, refusals::RefusalRecord, registration::Registrar,
-    transparency::Ledger,
+    admin_guard::AdminGuard, authentication::BodyBudget, backup::DataFiles,
+    backup_directory::BackupDirectory, cluster::ServerLog, connections::Connections, disk::Disk,
+    erasing::ErasureFile, history_reads::HistoryReads, home_copies::HomeCopies,
+    keypackage_store::KeyPackageStore, metrics::Metrics, open_requests::OpenRequests,
+    operator_page::OperatorDesk, pools::Progress, problem::Failure, prune_turns::PruneTurns,
+    quota::Addresses, refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -70,6 +72,8 @@ pub(crate) struct State {
     pub(crate) stream_heartbeat: Duration,
     /// The files that belong into a backup beside the journal.
     pub(crate) data_files: DataFiles,
+    /// The directory of backups without a directory of their own.
+    pub(crate) backups: BackupDirectory,
     /// The turns of those who prune the log.
     pub(crate) prune_turns: PruneTurns,
     /// The room on the disk of the log.
@@ -80,6 +84,9 @@ pub(crate) struct State {
     pub(crate) home_copies: HomeCopies,
     /// The counts of the addresses that requests come from.
     pub(crate) addresses: Addresses,
+    /// The spans of requests for the operator's collector.
+    #[cfg(feature = "otlp")]
+    pub(crate) spans: RequestSpans,
     /// The counters for the operator.
     pub(crate) metrics: Metrics,
     /// The users that are to be erased.

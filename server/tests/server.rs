@@ -13,6 +13,13 @@ mod embedded;
 #[path = "server/erasure.rs"]
 mod erasure;
 
+#[cfg(feature = "otlp")]
+#[path = "server/otlp.rs"]
+mod otlp;
+
+#[path = "server/small_disk.rs"]
+mod small_disk;
+
 #[path = "server/harness.rs"]
 mod harness;
 

@@ -35,6 +35,8 @@ pub enum Action {
     },
     /// Let payloads that are over leave the log now, and not at the next interval.
     Prune,
+    /// Make a backup now, in a new folder of the server's directory for backups.
+    BackUp,
 }
 
 /// Why the fields of a form are no action.
@@ -57,6 +59,7 @@ const BLOCK_USER: &str = "block-user";
 const UNBLOCK_USER: &str = "unblock-user";
 const REVOKE_PACKAGE: &str = "revoke-package";
 const PRUNE: &str = "prune";
+const BACK_UP: &str = "back-up";
 /// The field of the reason of a block.
 pub(crate) const REASON: &str = "reason";
 
@@ -85,6 +88,7 @@ impl Action {
                 Ok(Self::RevokePackage { keypackage_ref })
             }
             PRUNE => Ok(Self::Prune),
+            BACK_UP => Ok(Self::BackUp),
             _ => Err(ActionError::Unknown),
         }
     }
@@ -106,6 +110,7 @@ impl Action {
                 named(REVOKE_PACKAGE, "package", keypackage_ref.to_string())
             }
             Self::Prune => vec![("action", PRUNE.to_owned())],
+            Self::BackUp => vec![("action", BACK_UP.to_owned())],
         }
     }
 
@@ -125,6 +130,7 @@ impl Action {
                 format!("Withdraw package {}", keypackage_ref.short())
             }
             Self::Prune => "Prune the log now".to_owned(),
+            Self::BackUp => "Back up now".to_owned(),
         }
     }
 
@@ -155,6 +161,10 @@ impl Action {
             Self::Prune => "The payloads of packages that are over and of messages that were delivered leave the log, \
                             once they have been over for the time of --retain. Copies of the log keep theirs."
                 .to_owned(),
+            Self::BackUp => "The server copies the log and the key of its ledger into a new folder of the directory of \
+                             --backups, named by the time, and goes on serving meanwhile. Guard the folder as you \
+                             guard the data: it has every name that the log has."
+                .to_owned(),
         }
     }
 }
@@ -174,6 +184,7 @@ mod tests {
             Action::UnblockUser { user: user() },
             Action::RevokePackage { keypackage_ref: KeyPackageRef::new(&[7; 32]).unwrap() },
             Action::Prune,
+            Action::BackUp,
         ];
         for action in actions {
             let mut form = form_urlencoded::Serializer::new(String::new());

@@ -213,8 +213,8 @@ impl OperatorPage {
     }
 
     fn overview(&self, source: &dyn PageSource) -> Result<PageReply, ReadError> {
-        let retention = source.retention();
-        Ok(PageReply::html(200, views::overview(&self.figures(source)?, retention)))
+        let (retention, backups) = (source.retention(), source.backups());
+        Ok(PageReply::html(200, views::overview(&self.figures(source)?, retention, backups)))
     }
 
     fn at_risk(&self, source: &dyn PageSource, query: &Query) -> PageReply {

@@ -1,6 +1,6 @@
 //! The parts of a running server that the page shows.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use keypool_api::RefusedRequest;
 use keypool_ledger::{EventLog, ReadError, Timestamp};
@@ -19,6 +19,9 @@ pub trait PageSource: Send + Sync {
 
     /// How long payloads stay in the log after they are over; `None` where none leaves it.
     fn retention(&self) -> Option<Duration>;
+
+    /// The directory of the server's machine in which backups get a folder; `None` where the operator has set none.
+    fn backups(&self) -> Option<&Path>;
 
     /// The server's metrics, in the text format of Prometheus.
     fn metrics(&self) -> String;

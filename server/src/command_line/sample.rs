@@ -5,6 +5,13 @@ pub(super) const SAMPLE: &str = include_str!("../../packaging/keypool-server.tom
 /// The end of a line whose value is an example, since the setting has no default.
 const EXAMPLE: &str = "  # an example: not set by default";
 
+/// The setting that only a build with the feature `otlp` has, as a line of the sample.
+#[cfg(feature = "otlp")]
+const OTLP_LINE: Option<&str> =
+    Some("#otlp-endpoint = \"http://127.0.0.1:4318\"  # an example: not set by default");
+#[cfg(not(feature = "otlp"))]
+const OTLP_LINE: Option<&str> = None;
+
 /// A setting of the sample.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampleSetting {
@@ -39,7 +46,7 @@ impl SampleSetting {
 
 /// The settings of the sample, in its order.
 pub(super) fn settings() -> impl Iterator<Item = SampleSetting> {
-    SAMPLE.lines().filter_map(|line| {
+    SAMPLE.lines().chain(OTLP_LINE).filter_map(|line| {
         let (name, value) = line.strip_prefix('#')?.split_once(" = ")?;
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let example = value.strip_suffix(EXAMPLE);

@@ -1,6 +1,6 @@
 //! The actions of the operator's page.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use actix_rt::time::timeout;
 use actix_web::web::Data;
@@ -12,6 +12,7 @@ use crate::{
     problem::Failure,
     pruning::prune_now,
     routes::{
+        backup::{BackupReply, back_up_now},
         names::release_name,
         operator::remove,
         prune::refusal,
@@ -21,8 +22,8 @@ use crate::{
     state::State,
 };
 
-/// How long a browser waits for the pruning, which goes on without it.
-const PRUNING_WAIT: Duration = Duration::from_secs(20);
+/// How long a browser waits for work on the whole log, which goes on without it.
+const BROWSER_WAIT: Duration = Duration::from_secs(20);
 
 /// Carries out an action, and says how it went.
 pub(crate) async fn carry_out(state: &Data<State>, action: &Action) -> Result<String, Failure> {
@@ -62,6 +63,7 @@ pub(crate) async fn carry_out(state: &Data<State>, action: &Action) -> Result<St
             Ok(format!("package {of} of {user}/{device} is withdrawn{how} (record {position})"))
         }
         Action::Prune => prune(state).await,
+        Action::BackUp => back_up(state).await,
     }
 }
 
@@ -70,19 +72,39 @@ fn at_record(user: &str, how: &str, position: Option<u64>) -> String {
     format!("{user} is {how}{}", record.unwrap_or_default())
 }
 
-/// Prunes the log. It goes on where it takes longer than a browser waits.
+/// Prunes the log.
 async fn prune(state: &Data<State>) -> Result<String, Failure> {
     let pruning = state.clone();
-    let mut task = actix_rt::spawn(async move { prune_now(&pruning).await });
-    match timeout(PRUNING_WAIT, &mut task).await {
-        Ok(Ok(pruned)) => {
-            let PruneReport { segments, payload_bytes, .. } =
-                pruned.map_err(|error| refusal(&error))?;
-            Ok(format!(
-                "{payload_bytes} bytes of payloads have left {segments} segments of the log"
-            ))
+    let work = async move { prune_now(&pruning).await.map_err(|error| refusal(&error)) };
+    let pruned = while_a_browser_waits(work).await?;
+    Ok(match pruned {
+        Some(PruneReport { segments, payload_bytes, .. }) => {
+            format!("{payload_bytes} bytes of payloads have left {segments} segments of the log")
         }
+        None => "the log is being pruned; the server's log says when that is done".to_owned(),
+    })
+}
+
+/// Makes a backup in a new folder of the server's directory for backups.
+async fn back_up(state: &Data<State>) -> Result<String, Failure> {
+    let backing_up = state.clone();
+    let made = while_a_browser_waits(async move { back_up_now(&backing_up).await }).await?;
+    Ok(match made {
+        Some(BackupReply { directory, position, bytes }) => {
+            let directory = directory.display();
+            format!("{directory} has the log up to record {position} ({bytes} bytes), checked")
+        }
+        None => "the backup is being made; the server's log says when that is done".to_owned(),
+    })
+}
+
+/// Waits for work as long as a browser does; `None` if the work goes on without it.
+async fn while_a_browser_waits<T: 'static>(
+    work: impl Future<Output = Result<T, Failure>> + 'static,
+) -> Result<Option<T>, Failure> {
+    match timeout(BROWSER_WAIT, actix_rt::spawn(work)).await {
+        Ok(Ok(done)) => done.map(Some),
         Ok(Err(_)) => Err(StoreError::Cancelled.into()),
-        Err(_) => Ok("the log is being pruned; the server's log says when that is done".to_owned()),
+        Err(_) => Ok(None),
     }
 }

@@ -132,6 +132,11 @@ impl<L: EventLog + 'static> Pools<L> {
         self.shared.views().suspensions.of(user).cloned()
     }
 
+    /// Whether a user is suspended.
+    pub(crate) fn is_suspended(&self, user: &str) -> bool {
+        self.shared.views().suspensions.of(user).is_some()
+    }
+
     /// The suspended users, in the order of their names.
     #[must_use]
     pub fn suspended_users(&self) -> Vec<(String, Suspension)> {

@@ -43,7 +43,7 @@ pub(crate) async fn register(
 ) -> Result<HttpResponse, Failure> {
     let RegisterRequest { user, device, voucher, keyid } = caller.body.json()?;
     let pool = PoolId::of(&user, device.as_deref())?;
-    erasure::check_name(&state, pool.user())?;
+    erasure::check_name(&state, pool.user()).await?;
     let keyid = key_to_register(&state, &caller.signer, (&pool, keyid))?;
     if let Some(voucher) = &voucher {
         let statement = voucher.statement(&state.ledger_id()?, &pool, &keyid);

@@ -1,5 +1,7 @@
 //! The operator's word that a user is to be forgotten.
 
+use std::io;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Bytes, Data},
@@ -69,23 +71,45 @@ pub(crate) async fn erase(
     Ok(HttpResponse::Ok().json(ErasureReply { user, pseudonym, devices }))
 }
 
-/// Removes the devices of a user, and notes that the user is to be erased.
+/// Removes the devices of a user, and notes that the user is to be erased. The note has its room on the disk before
+/// anything is removed.
 async fn ask(state: &Data<State>, user: &str, id: SubjectId) -> Result<Vec<PoolId>, Failure> {
+    let making_room = state.clone();
+    let room = on_disk(move || making_room.erasures.make_room(id)).await?;
     let devices = state.store()?.release_name(user, Idempotency::fresh()).await?;
-    let adding = state.clone();
-    let added = web::block(move || adding.erasures.add(id)).await;
-    added.map_err(|_| StoreError::Cancelled)?.map_err(|error| {
-        tracing::error!(%error, "the file of users that are to be erased cannot be written");
-        Failure::new(Code::Internal, "the server's disk refuses to note the erasure: ask again")
-    })?;
+    on_disk(move || room.note()).await?;
     Ok(devices)
 }
 
-/// Refuses to register a name that is being erased.
-pub(super) fn check_name(state: &State, user: &str) -> Result<(), Failure> {
-    if state.erasures.holds(user) {
+/// Writes to the file of users that are to be erased, where it keeps no requests waiting.
+async fn on_disk<T: Send + 'static>(
+    write: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let written = web::block(write).await.map_err(|_| StoreError::Cancelled)?;
+    written.map_err(|error| {
+        tracing::error!(%error, "the file of users that are to be erased cannot be written");
+        let detail = format!(
+            "the server's disk refuses to note the erasure ({error}): mend that, or free some space, and ask again"
+        );
+        Failure::new(Code::Internal, detail)
+    })
+}
+
+/// Refuses to register a name that is being erased: its next user would be erased with the one before.
+pub(super) async fn check_name(state: &State, user: &str) -> Result<(), Failure> {
+    if state.erasures.holds(user) || is_left(state, user).await? {
         let detail = "the name is being erased: register it once the server has begun anew";
         return Err(Failure::new(Code::NotReady, detail));
     }
     Ok(())
+}
+
+/// Whether a name is still that of a user whom the last start could not erase.
+async fn is_left(state: &State, user: &str) -> Result<bool, Failure> {
+    if !state.erasures.has_left() {
+        return Ok(false);
+    }
+    let asked = user.to_owned();
+    let known = state.store()?.read(move |pools| pools.log().user(&asked)).await?;
+    Ok(known.is_some_and(|known| state.erasures.is_left(known.id())))
 }

@@ -66,7 +66,7 @@ pub(crate) async fn recover(
 ) -> Result<HttpResponse, Failure> {
     let asked: RecoverRequest = caller.body.json()?;
     let pool = PoolId::of(&asked.user, asked.device.as_deref())?;
-    erasure::check_name(&state, pool.user())?;
+    erasure::check_name(&state, pool.user()).await?;
     let (keyid, idempotency) = (caller.signer.own_key()?, caller.idempotency);
     let statement = asked.statement(&state.ledger_id()?, &pool, &keyid);
     check_proof(&asked.recovery_keyid, &statement, &asked.proof, "recovery")?;

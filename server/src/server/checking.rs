@@ -17,6 +17,9 @@ impl Server {
     /// Returns the first [`SettingsError`] there is.
     pub fn check(settings: &Settings, now: Timestamp) -> Result<(), SettingsError> {
         settings.check()?;
+        if let Some(backups) = settings.backups.as_deref().filter(|dir| !dir.is_dir()) {
+            return Err(SettingsError::NoBackups(backups.to_owned()));
+        }
         settings.clone().with_x509_roots()?;
         AdminGuard::open(settings.admin_token_file.as_deref())?;
         Registrar::open(&settings.registration, now)?;

@@ -39,7 +39,7 @@ fn open_log(
         let error: &dyn std::error::Error = &error;
         tracing::error!(
             error,
-            "users that are to be erased could not be, and the server starts with them"
+            "users that are to be erased could not be: the server starts with them, and the next start tries again"
         );
     }
     let local = Arc::new(SledLog::open(&settings.data, options)?);
@@ -116,6 +116,14 @@ pub(super) fn warn_of_local_name(settings: &Settings, key: &NoteKey) {
             "the ledger is named localhost since its first start, and its receipts and checkpoints do not tell \
              this server from another; a name is given at the very first start, by --ledger-name or --public-name"
         );
+    }
+}
+
+/// Warns of a directory for backups that is not there, without which the server can do well for a while.
+pub(super) fn warn_of_missing_backups(settings: &Settings) {
+    if let Some(backups) = settings.backups.as_deref().filter(|dir| !dir.is_dir()) {
+        let directory = backups.display();
+        tracing::warn!(%directory, "there is no such directory for --backups: make it, or mount its disk");
     }
 }
 

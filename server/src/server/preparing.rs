@@ -9,10 +9,13 @@ use keypool_ledger::Clock;
 use tokio::sync::watch;
 
 use super::{DEVICE_POLLS_MAX, DEVICE_STREAMS_MAX, StartError};
+#[cfg(feature = "otlp")]
+use crate::request_spans::RequestSpans;
 use crate::{
     admin_guard::AdminGuard,
     authentication::BodyBudget,
     backup::DataFiles,
+    backup_directory::BackupDirectory,
     connections::{Bounds, Connections, TooFewDescriptors, raise_descriptor_limit},
     disk::Disk,
     erasing::ErasureFile,
@@ -67,6 +70,8 @@ pub(super) fn state(
 ) -> Result<State, StartError> {
     let registrar =
         Registrar::open(&settings.registration, clock.now()).map_err(SettingsError::from)?;
+    #[cfg(feature = "otlp")]
+    let spans = RequestSpans::start(settings.otlp_endpoint.as_ref()).map_err(StartError::Setup)?;
     Ok(State {
         store: OnceLock::new(),
         replica: OnceLock::new(),
@@ -90,11 +95,14 @@ pub(super) fn state(
         polls: OpenRequests::at_most(usize::MAX, DEVICE_POLLS_MAX),
         stream_heartbeat: settings.stream_heartbeat,
         data_files: DataFiles::new(&settings.data, settings.checkpoint_file.as_deref()),
+        backups: BackupDirectory::at(settings.backups.as_deref()),
         prune_turns: PruneTurns::after(settings.retain),
         disk: Disk::default(),
         history_reads: HistoryReads::default(),
         home_copies: HomeCopies::default(),
         addresses: Addresses::new(settings.quotas.as_ref(), &settings.trusted_proxies),
+        #[cfg(feature = "otlp")]
+        spans,
         metrics: Metrics::new(served_routes())
             .map_err(|error| StartError::Setup(error.to_string()))?,
         erasures: ErasureFile::of(&settings.data),

@@ -35,6 +35,15 @@ pub enum SettingsError {
         humantime::format_duration(*.0)
     )]
     RetainTooShort(Duration),
+    /// Backups would lie in the directory that they are copies of.
+    #[error(
+        "--backups {} lies in the data directory {}: choose a directory outside, best on another disk",
+        .0.display(), .1.display()
+    )]
+    BackupsInData(PathBuf, PathBuf),
+    /// There is no directory for backups.
+    #[error("there is no directory {} for --backups: make it, or mount its disk", .0.display())]
+    NoBackups(PathBuf),
     /// Refusals would be kept for longer than they may.
     #[error("--refusals-days {0} is too many: refusals are kept for 7 days at most, or 0 for none")]
     RefusalsDays(u16),

@@ -18,6 +18,8 @@ use super::{
     address::socket_address,
     rates::{duration, rate},
 };
+#[cfg(feature = "otlp")]
+use crate::request_spans::OtlpEndpoint;
 use crate::{
     cors::CorsOrigin,
     disk::LowWater,
@@ -69,6 +71,10 @@ pub struct Options {
     /// that the server can start; 0 keeps none [default: 67108864]
     #[arg(long, env = "KEYPOOL_BALLAST", value_name = "BYTES")]
     pub ballast: Option<u64>,
+    /// The directory for backups, outside of the data and best on another disk: each that is asked for on the
+    /// operator's page, or by `admin backup` without a directory, gets a new folder in it, named by the time
+    #[arg(long, env = "KEYPOOL_BACKUPS", value_name = "DIR")]
+    pub backups: Option<PathBuf>,
     /// How long payloads stay in the log after nobody can ask for them any more: packages that were spent, have
     /// expired or were withdrawn, and messages that were delivered; 24h at least [default: for ever]
     #[arg(long, env = "KEYPOOL_RETAIN", value_name = "TIME", value_parser = duration)]
@@ -238,6 +244,11 @@ pub struct Options {
     #[cfg(feature = "cluster")]
     #[command(flatten)]
     pub cluster: ClusterOptions,
+    /// An OpenTelemetry collector that gets a span of each request, by OTLP over HTTP in protobuf: its address without
+    /// /v1/traces. Spans name users and devices
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "KEYPOOL_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<OtlpEndpoint>,
 }
 
 /// The fate of a package whose reservation lapsed.

@@ -3,6 +3,9 @@
 //! An event is due while its cause still holds: a device is called for a record that waits in its mailbox
 //! now, not for one that was acknowledged meanwhile. So a receiver that was down for a day gets one event for
 //! each device, and a record may be taken again after a crash. Nothing here is kept on the disk.
+//!
+//! The devices of a user whom the operator has suspended are not called. The end of the suspension calls them for
+//! all that waits.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -73,7 +76,7 @@ impl DueEvents {
         self.due.drain(..count.min(self.due.len()));
     }
 
-    /// Takes in the log's records, until a request is full or there are no more.
+    /// Takes in the log's records, and leaves out the events of suspended users, until a request is full or there are no more.
     ///
     /// # Errors
     ///
@@ -82,6 +85,7 @@ impl DueEvents {
         &mut self,
         pools: &Pools<L>,
     ) -> Result<(), ReadError> {
+        self.leave_out_suspended(pools);
         // A state that is published includes every record up to here.
         let published = pools.published();
         let start = *self.start.get_or_insert(published);
@@ -127,7 +131,36 @@ impl DueEvents {
                 }
             }
             (StreamId::Pool(device), _) => self.compare_level(record, device, pools),
+            (StreamId::Server, Event::UserReinstated { user }) => self.resume(record, user, pools),
             _ => {}
+        }
+    }
+
+    /// Removes the events of users who were suspended since: they were not delivered yet.
+    fn leave_out_suspended<L: EventLog + 'static>(&mut self, pools: &Pools<L>) {
+        self.due.retain(|due| !pools.is_suspended(&due.event.user));
+    }
+
+    /// Calls the devices of a user who is not suspended any more, for all that waits for them. A call of before counts
+    /// for nothing: the device was refused.
+    fn resume<L: EventLog + 'static>(&mut self, record: &Record, user: &str, pools: &Pools<L>) {
+        if pools.is_suspended(user) {
+            return;
+        }
+        for device in pools.registered_devices(user) {
+            self.levels.remove(&device);
+            self.tell_level(record, &device, pools);
+            if pools.mailbox(&device).is_empty() {
+                continue;
+            }
+            pools.uncall(&device);
+            match pools.call(&device) {
+                Presence::Listening => self.note_unread(&device, record),
+                // Its id names this record: the backend may know that of the last record that waits.
+                Presence::Called | Presence::Away => {
+                    self.push(record, &device, (WebhookKind::Mailbox, None));
+                }
+            }
         }
     }
 
@@ -139,7 +172,7 @@ impl DueEvents {
         device: &PoolId,
         pools: &Pools<L>,
     ) {
-        if !holds(&pools.mailbox(device), record.seq) {
+        if pools.is_suspended(device.user()) || !holds(&pools.mailbox(device), record.seq) {
             return;
         }
         self.push(record, device, (WebhookKind::Invitation, Some(group)));
@@ -169,7 +202,7 @@ impl DueEvents {
         let state = pools.group(group);
         for device in state.members().chain(removed) {
             // The mailbox of a device that sleeps for long is packed: it is not looked at for nothing.
-            if pools.presence(device) == Presence::Called {
+            if pools.presence(device) == Presence::Called || pools.is_suspended(device.user()) {
                 continue;
             }
             let mailbox = pools.mailbox(device);
@@ -191,7 +224,7 @@ impl DueEvents {
     /// Calls the devices that were away at two looks, and left without their mail.
     pub(super) fn look_at_unread<L: EventLog + 'static>(&mut self, pools: &Pools<L>) {
         for (device, unread) in std::mem::take(&mut self.unread) {
-            if pools.mailbox(&device).is_empty() {
+            if pools.is_suspended(device.user()) || pools.mailbox(&device).is_empty() {
                 continue;
             }
             match (pools.presence(&device), unread.is_left) {
@@ -224,7 +257,7 @@ impl DueEvents {
         }
     }
 
-    /// Adds an event if the pool of a device has fallen to a level that was not told since its last upload.
+    /// Compares the level of a device's pool with the one that was told, after a record that may have changed it.
     fn compare_level<L: EventLog + 'static>(
         &mut self,
         record: &Record,
@@ -243,6 +276,19 @@ impl DueEvents {
             }
             Event::Reserved { .. } | Event::Expired { .. } | Event::Revoked { .. } => {}
             _ => return,
+        }
+        self.tell_level(record, device, pools);
+    }
+
+    /// Adds an event if the level of a device's pool is low or empty, and was not told since its last upload.
+    fn tell_level<L: EventLog + 'static>(
+        &mut self,
+        record: &Record,
+        device: &PoolId,
+        pools: &Pools<L>,
+    ) {
+        if pools.is_suspended(device.user()) {
+            return;
         }
         let kind = match pools.level(device) {
             Some(Level::Low | Level::Critical) => WebhookKind::Low,

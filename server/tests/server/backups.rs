@@ -17,7 +17,10 @@ use uuid::Uuid;
 use crate::{
     durability::{Load, begin, check_history, check_told},
     groups::{Group, mailbox},
-    harness::{Answer, Api, Device, Draft, GROUP, Process, Running, answer, files, local_settings},
+    harness::{
+        Answer, Api, Device, Draft, GROUP, Process, Running, answer, command, files,
+        local_settings, refusal,
+    },
 };
 
 /// The files of a data directory that are restored beside the journal.
@@ -30,9 +33,9 @@ fn admin_url(process: &Process) -> String {
 }
 
 /// Runs `keypool-server backup`, as an operator does: standard output, exit code, standard error.
-fn backup(url: &str, dir: &Path) -> JoinHandle<(String, i32, String)> {
+fn backup<'a>(url: &str, dir: impl Into<Option<&'a Path>>) -> JoinHandle<(String, i32, String)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-server"));
-    command.env_clear().arg("backup").arg(dir).args(["--admin-url", url]);
+    command.env_clear().arg("backup").args(dir.into()).args(["--admin-url", url]);
     spawn_blocking(move || {
         let output = command.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -51,7 +54,7 @@ async fn twenty_backups_under_load_have_what_was_acknowledged_before_they_began(
         load.until(8 + round).await;
         let before = load.heard.clone();
         let to = place.path().join(format!("backup-{round}"));
-        let making = backup(&admin_url(&process), &to);
+        let making = backup(&admin_url(&process), to.as_path());
         let whole = if round % 4 == 3 {
             // In the middle of it, as far as one can tell.
             load.until(8 + round + round / 4).await;
@@ -79,7 +82,7 @@ async fn twenty_backups_under_load_have_what_was_acknowledged_before_they_began(
             check_told(&restored.api, &before, &[]).await;
             check_history(&restored.api, &bob).await;
         } else {
-            let (_, code, error) = backup(&admin_url(&process), &to).await.unwrap();
+            let (_, code, error) = backup(&admin_url(&process), to.as_path()).await.unwrap();
             assert_eq!(code, 0, "{error}");
         }
         assert!(!to.with_extension("unfinished").exists());
@@ -101,7 +104,7 @@ async fn a_backup_that_cannot_be_made_says_why_and_the_server_goes_on() {
         (place.path().join("no/such"), "make it first"),
         (inside, "it lies in the directory that is copied"),
     ] {
-        let (_, code, error) = backup(&url, &to).await.unwrap();
+        let (_, code, error) = backup(&url, to.as_path()).await.unwrap();
         assert!(code == 1 && error.contains(why), "{error}");
     }
     let relative = answer(
@@ -116,6 +119,81 @@ async fn a_backup_that_cannot_be_made_says_why_and_the_server_goes_on() {
     let form = running.api.http.post(format!("{url}/backup")).body("{}");
     assert_eq!(answer(form).await.unwrap().code(), "unsupported_media_type");
     running.api.reserve(&alice, "bob").await.ok();
+}
+
+/// The folders of a directory, by name.
+fn folders(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[actix_web::test]
+async fn a_backup_without_a_directory_gets_a_folder_of_the_servers_own_named_by_the_time() {
+    let (place, bob) = (tempfile::tempdir().unwrap(), Device::new("bob"));
+    let backups = place.path().join("backups");
+    let running = Running::start_with(|settings| settings.backups = Some(backups.clone()));
+    let running = running.with(&[&bob], 2).await;
+    let (_, code, error) = backup(&running.admin_url(), None).await.unwrap();
+    let missing = format!("there is no directory {}; make it first", backups.display());
+    assert!(code == 1 && error.contains(&missing), "{error}");
+    fs::create_dir(&backups).unwrap();
+    // The rest of a backup during which the machine crashed.
+    fs::create_dir_all(backups.join("2025-12-21T03-00-00Z.unfinished/journal")).unwrap();
+    for seconds in [0, 1] {
+        running.clock.advance(Duration::from_secs(seconds));
+        let (said, code, error) = backup(&running.admin_url(), None).await.unwrap();
+        assert!(code == 0 && said.contains("has the log up to record "), "{said}{error}");
+    }
+    assert_eq!(folders(&backups), ["2025-12-22T10-40-00Z", "2025-12-22T10-40-01Z"]);
+
+    let running = Running::start();
+    let (_, code, error) = backup(&running.admin_url(), None).await.unwrap();
+    assert!(code == 1 && error.contains("start the server with --backups DIR"), "{error}");
+}
+
+#[actix_web::test]
+async fn of_backups_at_once_one_is_made_and_the_others_are_told_to_wait() {
+    let (place, bob) = (tempfile::tempdir().unwrap(), Device::new("bob"));
+    let backups = place.path().to_owned();
+    let running = Running::start_with(|settings| settings.backups = Some(backups.clone()));
+    let running = running.with(&[&bob], 3).await;
+    let post = || {
+        let request = running.api.http.post(format!("{}/backup", running.admin_url()));
+        let request = request.header("content-type", "application/json").body("{}");
+        actix_rt::spawn(answer(request))
+    };
+    let (mut made, mut busy) = (0, 0);
+    while busy == 0 {
+        for asked in [post(), post(), post(), post()] {
+            let answered = asked.await.unwrap().unwrap();
+            if answered.status == 200 {
+                made += 1;
+            } else {
+                assert_eq!(answered.code(), "busy");
+                assert!(answered.text("detail").contains("is being made in"));
+                busy += 1;
+            }
+        }
+        assert!(made < 400, "none of them met another one");
+    }
+    assert_eq!(folders(&backups).len(), made);
+}
+
+#[test]
+fn a_server_starts_without_its_directory_for_backups_and_not_with_one_in_its_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, absent) = (dir.path().join("data"), dir.path().join("absent"));
+    let mut command = command(&data);
+    let mut process =
+        Process::spawn(command.arg("--backups").arg(&absent).stderr(std::process::Stdio::piped()));
+    let line = process.said("there is no such directory for --backups");
+    assert!(line.contains("make it, or mount its disk"), "{line}");
+    assert!(process.terminate().success());
+    let (said, code) = refusal(self::command(&data).arg("--backups").arg(&data));
+    assert!(code == 2 && said.contains("lies in the data directory"), "{said}");
 }
 
 /// A server that keeps payloads for a day, and looks for them all the time.

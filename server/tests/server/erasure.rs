@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// A name that stands nowhere by chance.
-const ERASED: &str = "zacharias.quince@example.org";
+pub(crate) const ERASED: &str = "zacharias.quince@example.org";
 
 /// The files of a directory that hold some bytes.
-fn holding(dir: &Path, bytes: &[u8]) -> Vec<String> {
+pub(crate) fn holding(dir: &Path, bytes: &[u8]) -> Vec<String> {
     let has = |path: &PathBuf| {
         // The server may put another file in the place of one.
         let found = fs::read(path).unwrap_or_default();
@@ -40,13 +40,13 @@ fn start(data: &Path) -> Process {
     Process::spawn(command(data).env("KEYPOOL_HIDE_NAMES", "true"))
 }
 
-fn admin_url(process: &Process) -> String {
+pub(crate) fn admin_url(process: &Process) -> String {
     let line = process.greeting[1].strip_prefix("metrics").unwrap().trim();
     line.strip_suffix("/metrics").unwrap().to_owned()
 }
 
 /// Runs a command of the operator: standard output, exit code, standard error.
-async fn admin(url: &str, words: &[&str]) -> (String, i32, String) {
+pub(crate) async fn admin(url: &str, words: &[&str]) -> (String, i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keypool-server"));
     command.env_clear().arg("admin").args(words).args(["--admin-url", url]);
     let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -55,7 +55,7 @@ async fn admin(url: &str, words: &[&str]) -> (String, i32, String) {
 }
 
 /// Waits until the server answers again, with its log open and everything erased that waits for nobody.
-async fn answers(data: &Path, api: &Api) {
+pub(crate) async fn answers(data: &Path, api: &Api) {
     let deadline = SystemClock.now().after(std::time::Duration::from_mins(2));
     loop {
         let ready = answer(api.http.get(format!("http://{}/readyz", api.authority()))).await;
@@ -69,15 +69,15 @@ async fn answers(data: &Path, api: &Api) {
 }
 
 /// The past before the erasure: alice has talked with the user, and holds a receipt of an invitation.
-struct Past {
-    alice: Device,
-    carol: Device,
-    erased: Device,
+pub(crate) struct Past {
+    pub(crate) alice: Device,
+    pub(crate) carol: Device,
+    pub(crate) erased: Device,
     receipt: String,
-    group: Group,
+    pub(crate) group: Group,
 }
 
-async fn live_through(process: &Process) -> Past {
+pub(crate) async fn live_through(process: &Process) -> Past {
     let api = &process.api;
     let [alice, carol, erased] = ["alice", "carol", ERASED].map(Device::new);
     for device in [&alice, &carol, &erased] {
@@ -101,7 +101,7 @@ async fn live_through(process: &Process) -> Past {
     Past { alice, carol, erased, receipt, group }
 }
 
-async fn take_everything(api: &Api, device: &Device) {
+pub(crate) async fn take_everything(api: &Api, device: &Device) {
     let received = api.get(device, "/mailbox").await.ok();
     let Some(last) = received.body["items"].as_array().unwrap().last() else { return };
     let through = last["position"].clone();
@@ -109,7 +109,7 @@ async fn take_everything(api: &Api, device: &Device) {
 }
 
 /// The log verifies and keeps its promises; and says once who was erased.
-fn check_log(data: &Path) {
+pub(crate) fn check_log(data: &Path) {
     let source = Source::open(data).unwrap();
     let report = verify(&source, &[], &mut |_| {});
     assert_eq!(report.findings, []);
@@ -282,7 +282,7 @@ async fn an_erasure_that_fails_keeps_nobody_waiting_and_is_gone_on_with() {
 }
 
 /// Waits until the server is ready, whatever it has left to erase.
-async fn answers_at_all(api: &Api) {
+pub(crate) async fn answers_at_all(api: &Api) {
     let deadline = SystemClock.now().after(std::time::Duration::from_mins(2));
     let url = format!("http://{}/readyz", api.authority());
     while !answer(api.http.get(&url)).await.is_ok_and(|ready| ready.status == 200) {

@@ -3,11 +3,13 @@
 use std::{fs, time::Duration};
 
 use actix_rt::time::timeout;
+use keypool_ledger::restore_backup;
+use keypool_server::Server;
 use reqwest::{Client, RequestBuilder, Response, redirect::Policy};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{Answer, Device, Running, answer};
+use crate::harness::{Answer, Api, Device, Running, answer, local_settings};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// Only a hang reaches it.
@@ -245,8 +247,12 @@ async fn an_action_is_taken_for_a_form_of_this_page_alone() {
 #[actix_web::test]
 async fn every_action_is_taken_for_a_form_of_this_page_alone_and_asks_first() {
     let bob = Device::new("bob");
-    let running =
-        Running::start_with(|settings| settings.retain = Some(DAY)).with(&[&bob], 2).await;
+    let place = tempfile::tempdir().unwrap();
+    let running = Running::start_with(|settings| {
+        settings.retain = Some(DAY);
+        settings.backups = Some(place.path().to_owned());
+    });
+    let running = running.with(&[&bob], 2).await;
     let browser = browser_of(&running);
     let package = "0".repeat(64);
     let forms = [
@@ -254,6 +260,7 @@ async fn every_action_is_taken_for_a_form_of_this_page_alone_and_asks_first() {
         ("action=unblock-user&user=bob", "are served again"),
         (&format!("action=revoke-package&package={package}"), "is handed to nobody any more"),
         ("action=prune", "leave the log"),
+        ("action=back-up", "copies the log and the key of its ledger"),
     ];
     let before = running.api.get(&bob, "/keypackages/status").await.ok();
     for (form, consequence) in forms {
@@ -274,6 +281,7 @@ async fn every_action_is_taken_for_a_form_of_this_page_alone_and_asks_first() {
     }
     let after = running.api.get(&bob, "/keypackages/status").await.ok();
     assert_eq!(after.body, before.body, "nothing has happened");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "no backup was made");
 }
 
 #[actix_web::test]
@@ -355,6 +363,39 @@ async fn the_log_is_pruned_on_the_page_where_payloads_leave_it() {
     let done = browser.submit("/page/act", "action=prune").await;
     let said = String::from_utf8_lossy(&done.bytes).into_owned();
     assert!(said.contains("Done: 0 bytes of payloads have left 0 segments of the log"), "{said}");
+}
+
+#[actix_web::test]
+async fn a_backup_is_made_on_the_page_and_opens() {
+    let (place, bob) = (tempfile::tempdir().unwrap(), Device::new("bob"));
+    let running = Running::start().with(&[&bob], 1).await;
+    let browser = browser_of(&running);
+    assert!(!browser.html("/").await.contains("Back up now"));
+    let refused = browser.submit("/page/act", "action=back-up").await;
+    let said = String::from_utf8_lossy(&refused.bytes).into_owned();
+    assert!(refused.status == 409 && said.contains("--backups DIR"), "{said}");
+
+    let backups = place.path().join("backups");
+    fs::create_dir(&backups).unwrap();
+    let running = Running::start_with(|settings| settings.backups = Some(backups.clone()));
+    let running = running.with(&[&bob], 3).await;
+    let browser = browser_of(&running);
+    assert!(browser.html("/").await.contains("Back up now"));
+    for name in ["2025-12-22T10-40-00Z", "2025-12-22T10-40-00Z-2"] {
+        let done = browser.submit("/page/act", "action=back-up").await;
+        let said = String::from_utf8_lossy(&done.bytes).into_owned();
+        let copy = backups.join(name);
+        let expected = format!("Done: {} has the log up to record ", copy.display());
+        assert!(done.status == 200 && said.contains(&expected), "{said}");
+        let data = place.path().join(format!("restored-{name}"));
+        fs::create_dir(&data).unwrap();
+        restore_backup(&copy, &data.join("log"), &["checkpoint.key", "checkpoint"]).unwrap();
+        let restored = Server::start(local_settings(&data), running.clock.clone()).unwrap();
+        assert_eq!(restored.ledger_key(), running.server.ledger_key());
+        let api = Api::new(restored.url(), running.clock.clone());
+        let status = api.get(&bob, "/keypackages/status").await.ok();
+        assert_eq!(status.body["available"], 3);
+    }
 }
 
 async fn registered(running: &Running, device: &Device) -> Vec<String> {

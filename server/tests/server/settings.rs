@@ -63,14 +63,21 @@ fn the_settings_in_force_are_shown_with_the_layer_of_each() {
 fn a_check_reads_the_files_too_and_starts_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
+    let deep = data.join("backups/deep");
     let check = |more: &[&str]| {
         let mut check = bare();
         check.args(["config", "check", "--data"]).arg(&data).args(more);
         ran(&mut check)
     };
     assert_eq!(check(&[]), ("the settings are good\n".to_owned(), 0, String::new()));
-    let wrong: [(&[&str], &str); 5] = [
+    let wrong: [(&[&str], &str); 8] = [
         (&["--packages-max", "0"], "--packages-max must be greater than zero"),
+        (
+            &["--backups", "/nowhere/backups"],
+            "no directory /nowhere/backups for --backups: make it",
+        ),
+        (&["--backups", data.to_str().unwrap()], "lies in the data directory"),
+        (&["--backups", deep.to_str().unwrap()], "lies in the data directory"),
         (&["--admin-token-file", "/nowhere/token"], "/nowhere/token cannot be read"),
         (&["--x509-roots", "/nowhere/roots.pem"], "/nowhere/roots.pem"),
         (&["--registration", "allow-list", "--allow-list", "/nowhere/list"], "/nowhere/list"),

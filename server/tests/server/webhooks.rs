@@ -266,6 +266,65 @@ async fn a_changed_request_is_refused() {
     assert_eq!(repeat(&body, none, "/hook").await, 401, "it has expired");
 }
 
+/// The operator blocks a user, or unblocks one.
+async fn decide(running: &Running, word: &str, user: &str) {
+    let request = running.api.http.post(format!("{}/names/{word}", running.admin_url()));
+    let request = request.header("content-type", "application/json");
+    answer(request.body(json!({ "user": user }).to_string())).await.unwrap().ok();
+}
+
+#[actix_web::test]
+async fn the_devices_of_a_blocked_user_are_not_woken_until_the_user_is_unblocked() {
+    let (running, mut backend, group, [alice, bob]) = backed(3).await;
+    let carol = Device::new("carol");
+    running.api.register(&carol).await.ok();
+    running.api.upload(&carol, &carol.packages(NOW, 12)).await.ok();
+    group.add(&alice, 0, "bob").await.ok();
+    assert_eq!(backend.next_words().await, "low bob");
+    assert_eq!(backend.next_words().await, "invitation bob");
+    group.add(&alice, 1, "carol").await.ok();
+    assert_eq!(backend.next_words().await, "invitation carol");
+    acknowledge(&running.api, &bob).await;
+
+    decide(&running, "block", "bob").await;
+    group.say(&alice, "bob is away").await.ok();
+    group.say(&carol, "he is").await.ok();
+    assert_eq!(backend.next_words().await, "mailbox alice");
+    decide(&running, "unblock", "bob").await;
+    let low = backend.next().await;
+    let woken = backend.next().await;
+    assert_eq!((low.kind, woken.kind), (WebhookKind::Low, WebhookKind::Mailbox));
+    assert_eq!((low.user, woken.user.as_str()), ("bob".to_owned(), "bob"));
+    assert!(woken.id.starts_with(&woken.position.to_string()), "{woken:?}");
+    // From then on as before.
+    let mailbox = acknowledge(&running.api, &bob).await;
+    assert_eq!(mailbox.status, 200);
+    group.say(&alice, "welcome back").await.ok();
+    assert_eq!(backend.next_words().await, "mailbox bob");
+}
+
+#[actix_web::test]
+async fn an_event_that_the_backend_has_not_got_before_the_block_is_left_out() {
+    let (running, mut backend, group, [alice, bob]) = backed(12).await;
+    let carol = Device::new("carol");
+    running.api.register(&carol).await.ok();
+    running.api.upload(&carol, &carol.packages(NOW, 12)).await.ok();
+    group.add(&alice, 0, "bob").await.ok();
+    group.add(&alice, 1, "carol").await.ok();
+    assert_eq!(backend.next_words().await, "invitation bob");
+    assert_eq!(backend.next_words().await, "invitation carol");
+    acknowledge(&running.api, &bob).await;
+    acknowledge(&running.api, &carol).await;
+    backend.fails([Fault::Hang]);
+    group.say(&alice, "are you there?").await.ok();
+    decide(&running, "block", "bob").await;
+    group.say(&carol, "I am").await.ok();
+    assert_eq!(backend.next_words().await, "mailbox carol");
+    assert_eq!(backend.next_words().await, "mailbox alice");
+    decide(&running, "unblock", "bob").await;
+    assert_eq!(backend.next_words().await, "mailbox bob");
+}
+
 /// The binary with a webhook.
 fn process(data: &std::path::Path, authority: &str) -> Process {
     let url = format!("http://{authority}/hook");

@@ -1,6 +1,6 @@
 //! The overview: how full the pools are, the last hour, and the server's own state.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use keypool_ledger::Timestamp;
 use keypool_projections::{
@@ -115,7 +115,11 @@ fn mebibytes(bytes: f64) -> String {
 }
 
 /// The overview.
-pub(crate) fn overview(figures: &OverviewFigures, retention: Option<Duration>) -> Markup {
+pub(crate) fn overview(
+    figures: &OverviewFigures,
+    retention: Option<Duration>,
+    backups: Option<&Path>,
+) -> Markup {
     let main = html! {
         p.notice role="status" data-live="reading" { (figures.text("reading")) }
         p { "As of " (shown(figures, "at")) ". The server " (shown(figures, "ready")) "." }
@@ -124,6 +128,7 @@ pub(crate) fn overview(figures: &OverviewFigures, retention: Option<Duration>) -
         (server(figures))
         (refusals(figures))
         (pruning(retention))
+        (backup(backups))
     };
     page("Overview", paths::OVERVIEW, &main)
 }
@@ -215,6 +220,19 @@ fn pruning(retention: Option<Duration>) -> Markup {
                 h2 id="pruning" { "Pruning" }
                 p { "Payloads leave the log when they have been over for " (span(retention)) "." }
                 (action_button(&Action::Prune))
+            }
+        }
+    }
+}
+
+/// The backups; nothing where the server has no directory for them.
+fn backup(backups: Option<&Path>) -> Markup {
+    html! {
+        @if let Some(dir) = backups {
+            section aria-labelledby="backup" {
+                h2 id="backup" { "Backup" }
+                p { "A backup is a new folder of " code { (one_line(&dir.display().to_string())) } " on the server's machine." }
+                (action_button(&Action::BackUp))
             }
         }
     }

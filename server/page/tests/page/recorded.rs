@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -26,6 +27,7 @@ pub(crate) struct Recorded {
     pools: Mutex<BTreeMap<PoolId, PoolState>>,
     pub(crate) metrics: String,
     pub(crate) retention: Option<Duration>,
+    pub(crate) backups: Option<PathBuf>,
     pub(crate) refusals: Vec<RefusedRequest>,
     commands: Mutex<u128>,
 }
@@ -39,6 +41,7 @@ impl Recorded {
             pools: Mutex::default(),
             metrics: String::new(),
             retention: None,
+            backups: None,
             refusals: Vec::new(),
             commands: Mutex::new(0),
         };
@@ -138,6 +141,10 @@ impl PageSource for Recorded {
 
     fn retention(&self) -> Option<Duration> {
         self.retention
+    }
+
+    fn backups(&self) -> Option<&Path> {
+        self.backups.as_deref()
     }
 
     fn metrics(&self) -> String {

@@ -177,6 +177,16 @@ fn pruning_is_offered_where_payloads_leave_the_log() {
 }
 
 #[test]
+fn a_backup_is_offered_where_the_server_has_a_directory_for_backups() {
+    assert!(!html(&page_of(story()), "/", "").contains("Back up now"));
+    let mut recorded = story();
+    recorded.backups = Some("/mnt/<backups>".into());
+    let overview = html(&page_of(recorded), "/", "");
+    assert!(overview.contains("a new folder of <code>/mnt/&lt;backups&gt;</code>"), "{overview}");
+    assert!(overview.contains("Back up now"));
+}
+
+#[test]
 fn a_live_package_can_be_withdrawn_and_one_that_is_over_cannot() {
     let recorded = story();
     let (spent, live) = (held(&recorded, 1), held(&recorded, 2));

@@ -231,6 +231,40 @@ fn a_device_that_listens_is_called_once_it_was_away_at_two_looks() {
     assert_eq!(due_events.settled(), pools.published());
 }
 
+/// The operator suspends Bob, as a command of the log.
+fn suspending_bob() -> Vec<(StreamId, Event)> {
+    vec![(StreamId::Server, Event::UserSuspended { user: "bob".to_owned(), reason: None })]
+}
+
+#[test]
+fn a_device_of_a_suspended_user_is_not_called() {
+    let mut history = History::of(&[(1, 1), (1, 2), (0, 0)]);
+    history.commands.push(suspending_bob());
+    let (pools, mut told) = (history.pools(usize::MAX), Vec::new());
+    let mut due_events = DueEvents::after(0);
+    deliver(&mut due_events, &pools, &mut told);
+    assert_eq!(words(&told), ["invitation carol", "mailbox carol"]);
+    assert_eq!(due_events.settled(), pools.published());
+}
+
+#[test]
+fn a_device_whose_stream_ended_by_the_suspension_is_not_called() {
+    let mut history = History::of(&[(1, 1), (3, 1), (0, 0)]);
+    let pools = history.pools(usize::MAX);
+    let listening = pools.listen(&device(1));
+    let (mut due_events, mut told) = (DueEvents::after(0), Vec::new());
+    deliver(&mut due_events, &pools, &mut told);
+    drop((listening, pools));
+    history.commands.push(suspending_bob());
+    let pools = history.pools(usize::MAX);
+    for _ in 0..3 {
+        due_events.look_at_unread(&pools);
+    }
+    deliver(&mut due_events, &pools, &mut told);
+    assert_eq!(words(&told), [] as [&str; 0]);
+    assert_eq!(due_events.settled(), pools.published());
+}
+
 /// The events that a backend handles, which has handled others before.
 fn fresh(told: &[WebhookEvent], before: &[WebhookEvent]) -> Vec<String> {
     let is_new = |event: &&WebhookEvent| before.iter().all(|known| known.id != event.id);
