@@ -52,7 +52,7 @@ pub(crate) struct StreamCursor {
 pub(crate) enum Pulled {
     /// Frames were read.
     Frames,
-    /// The consumer is gone, or what it sent cannot be used.
+    /// The consumer is gone, or has skipped frames.
     Lost,
 }
 

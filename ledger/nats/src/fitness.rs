@@ -72,11 +72,14 @@ pub(crate) fn check_stream(info: &Info, wanted: &Config) -> Result<(), String> {
     }
     let deleted = state.deleted_count.unwrap_or_default();
     if deleted != 0 || state.messages != state.last_sequence {
+        let leader = info.cluster.as_ref().and_then(|cluster| cluster.leader.as_deref());
         return Err(format!(
-            "the stream {name} has lost {} of its {} messages on its leader: publish the journal of a whole server \
-             into a stream with another name, and look for damaged disks",
+            "the stream {name} has lost {} of its {} messages on {}, which leads it: have another node lead (`nats \
+             stream cluster step-down {name}`), then empty the store of this one and look at its disk; if all nodes \
+             have lost some, publish the journal of a keypool-server into a stream with another name",
             state.last_sequence.saturating_sub(state.messages),
-            state.last_sequence
+            state.last_sequence,
+            leader.unwrap_or("the node")
         ));
     }
     Ok(())

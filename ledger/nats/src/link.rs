@@ -152,8 +152,8 @@ impl Link {
         self.seen.fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// Publishes a frame. Only before it was given to the connection may the outcome be `NotSent`: the
-    /// connection sends later, after it was made again, what it could not send at once.
+    /// Publishes a frame. The outcome may be `NotSent` only before the client has the frame: without a connection
+    /// the client keeps it, and sends it after the next connect.
     pub(crate) async fn publish(&self, after: u64, frame: &[u8]) -> PublishOutcome {
         if let Err(error) = self.connected(CONNECTION_WAIT).await {
             return PublishOutcome::NotSent(error.into());

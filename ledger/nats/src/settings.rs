@@ -56,8 +56,8 @@ impl NatsSettings {
     ///
     /// # Errors
     ///
-    /// Returns [`NatsError::Setting`] if an address is none, or the name has other characters than letters,
-    /// digits, `-` and `_`, or more than 32.
+    /// Returns [`NatsError::Setting`] if an address cannot be used, addresses name different users, or the name
+    /// has other characters than letters, digits, `-` and `_`, or more than 32.
     pub fn new(servers: &str, name: &str) -> Result<Self, NatsError> {
         let listed = servers.split(',').map(str::trim).filter(|address| !address.is_empty());
         let (mut user, mut servers) = (None, Vec::new());

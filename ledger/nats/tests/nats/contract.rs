@@ -66,7 +66,7 @@ fn a_server_goes_on_where_it_was_and_a_journal_fills_an_empty_stream() {
     assert_eq!(all(&log), all(&other));
     assert_eq!(all(&log).len(), 60);
     drop((log, other));
-    let stream = cluster.connect("anew");
+    let stream = cluster.connect("other");
     let records = || JournalReader::open(&first.path().join("journal")).unwrap();
     for _ in 0..2 {
         assert_eq!(publish_journal(records(), &stream, &|_| {}).unwrap(), 60);

@@ -15,13 +15,14 @@ const TIME: Duration = Duration::from_secs(3);
 /// How often all sizes are measured.
 const ROUNDS: usize = 3;
 
-/// Appends calls of `group` batches to as many pools for a while, and returns batches a second and the mean
-/// time of a call in milliseconds.
+/// Appends calls of `group` batches to as many pools for a while, and returns batches a second, and the mean
+/// and the longest time of a call in milliseconds.
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn measure(log: &impl EventLog, group: u64, numbers: &mut u64) -> (f64, f64) {
+fn measure(log: &impl EventLog, group: u64, numbers: &mut u64) -> (f64, f64, u64) {
     let (begin, time) = (now(), u64::try_from(TIME.as_millis()).unwrap());
-    let mut calls = 0;
+    let (mut calls, mut longest) = (0, 0);
     while now() - begin < time {
+        let called = now();
         let decided_at = log.head().unwrap();
         let next = |n: u64| -> Batch {
             *numbers += 1;
@@ -32,9 +33,10 @@ fn measure(log: &impl EventLog, group: u64, numbers: &mut u64) -> (f64, f64) {
         let batches = (0..group).map(next).collect();
         assert!(log.append(decided_at, batches).iter().all(Result::is_ok));
         calls += 1;
+        longest = longest.max(now() - called);
     }
     let millis = (now() - begin) as f64;
-    ((calls * group) as f64 * 1000.0 / millis, millis / calls as f64)
+    ((calls * group) as f64 * 1000.0 / millis, millis / calls as f64, longest)
 }
 
 #[test]
@@ -48,12 +50,12 @@ fn nats_rate() {
     let mut numbers = 0;
     for round in 1..=ROUNDS {
         for group in [1, 16, 64, 256] {
-            let (sled, sled_call) = measure(&local, group, &mut numbers);
-            let (nats, nats_call) = measure(&replicated, group, &mut numbers);
+            let (sled, sled_call, sled_longest) = measure(&local, group, &mut numbers);
+            let (nats, nats_call, nats_longest) = measure(&replicated, group, &mut numbers);
             let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
             eprintln!(
-                "round {round}, {group} batches a call: local {sled:.0}/s ({sled_call:.2} ms a call), replicated \
-                 {nats:.0}/s ({nats_call:.2} ms), ratio {:.2}, load {}",
+                "round {round}, {group} batches a call: local {sled:.0}/s ({sled_call:.2} ms a call, {sled_longest} at most), replicated \
+                 {nats:.0}/s ({nats_call:.2} ms, {nats_longest} at most), ratio {:.2}, load {}",
                 nats / sled,
                 load.split(' ').next().unwrap_or_default()
             );
