@@ -55,7 +55,7 @@ impl ClusterCommand {
         let published = publish_journal(records, &*stream, &|position| {
             tracing::debug!(position, "published");
         })?;
-        Ok(format!("the stream has the {published} records of {}\\n", self.data.display()))
+        Ok(format!("the stream has the {published} records of {}\n", self.data.display()))
     }
 
     /// Compares the cluster's stream with the journal of the directory, and returns a line that says how far they
@@ -79,7 +79,7 @@ impl ClusterCommand {
             );
             return Err(ClusterCommandError::Differs(text));
         }
-        Ok(format!("the stream has the {same} records of {data}, and {} more\\n", stream - journal))
+        Ok(format!("the stream has the {same} records of {data}, and {} more\n", stream - journal))
     }
 
     fn open(&self) -> Result<(JournalReader, Arc<dyn Replication>, ReadLock), ClusterCommandError> {

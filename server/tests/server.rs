@@ -134,6 +134,10 @@ mod clock;
 #[path = "server/cluster.rs"]
 mod cluster;
 
+#[cfg(feature = "cluster")]
+#[path = "server/cluster_chaos.rs"]
+mod cluster_chaos;
+
 #[path = "server/tls.rs"]
 mod tls;
 
