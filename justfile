@@ -103,6 +103,15 @@ check:
 serve *ARGS:
     cargo run --release --bin keypool-server -- {{ARGS}}
 
+# A cluster of three servers and three NATS nodes on this machine, to try it.
+cluster *ARGS:
+    server/packaging/try-cluster {{ARGS}}
+
+# Nodes and servers of a cluster killed and paused under load; KEYPOOL_NATS_SERVER is the path of nats-server.
+chaos ROUNDS="40":
+    KEYPOOL_CHAOS_ROUNDS={{ROUNDS}} cargo test --locked -p keypool-server --features cluster --test server -- cluster_chaos --nocapture
+    KEYPOOL_NATS_ROUNDS={{ROUNDS}} cargo test --locked -p keypool-nats --test nats -- nothing_is_lost --nocapture
+
 # The Debian package of the server, in target/debian (needs `cargo install cargo-deb`).
 deb *ARGS:
     server/packaging/build-deb {{ARGS}}
