@@ -107,6 +107,11 @@ serve *ARGS:
 deb *ARGS:
     server/packaging/build-deb {{ARGS}}
 
+# That package installed, upgraded, used and purged in a small Debian with its own systemd (root, debootstrap,
+# systemd-container): `just deb-test target/debian/NEW.deb [OLDER.deb]`.
+deb-test *PACKAGES:
+    server/packaging/test-deb {{PACKAGES}}
+
 # keypool-server and keypool-ledger as files that need no shared library.
 static:
     server/packaging/build-static
