@@ -116,6 +116,27 @@ chaos ROUNDS="40":
 deb *ARGS:
     server/packaging/build-deb {{ARGS}}
 
+# That package installed, upgraded, used and purged in a small Debian with its own systemd (root, debootstrap,
+# systemd-container): `just deb-test target/debian/NEW.deb [OLDER.deb]`.
+deb-test *PACKAGES:
+    server/packaging/test-deb {{PACKAGES}}
+
+# keypool-server and keypool-ledger as files that need no shared library.
+static:
+    server/packaging/build-static
+
+# The image, built and run by buildah without a registry, with the programs of a debug build.
+image-test *PROGRAMS:
+    server/packaging/test-image {{PROGRAMS}}
+
+# The disk under weeks of the same load, as docs/benchmarks.md has it: time is moved, the load takes half an hour.
+retention DAYS="20" EXCHANGES="150":
+    KEYPOOL_RETENTION_DAYS={{DAYS}} KEYPOOL_RETENTION_EXCHANGES={{EXCHANGES}} cargo test --locked -p keypool-server --test server retention -- --nocapture
+
+# The views of the operator's page on 10 million events (6 GB of log, 5 of index), and a load with --seconds.
+bench-page *ARGS: bench-build
+    cargo run --release --locked -p keypool-server --features bench --example load -- page {{ARGS}}
+
 # Licences, advisories and banned crates (needs `cargo install cargo-deny`).
 deny:
     cargo deny check

@@ -29,6 +29,8 @@ pub struct AdminCommand {
 /// The operator's commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AdminVerb {
+    /// Ask whether the server is ready: a health check, which ends with 0 or 1
+    Ready,
     /// List the pools of registered devices, the emptiest first
     Pools {
         /// Leave healthy pools out
@@ -132,6 +134,7 @@ impl AdminCommand {
     /// Returns an [`AdminCommandError`] if the server cannot be asked or refuses; a refusal changes nothing.
     pub fn run(&self) -> Result<String, AdminCommandError> {
         let answer = match &self.verb {
+            AdminVerb::Ready => self.access.ready()?,
             AdminVerb::Pools { low, limit } => {
                 self.access.get(&format!("/pools?low={low}&limit={limit}"))?
             }
@@ -171,6 +174,7 @@ impl AdminCommand {
             return Ok(format!("{answer:#}\n"));
         }
         Ok(match &self.verb {
+            AdminVerb::Ready => report::ready(&answer),
             AdminVerb::Pools { .. } => report::pools(&answer),
             AdminVerb::Show { user } => report::user(user, &answer),
             AdminVerb::RemoveDevice { user, device } => report::removed(user, device, &answer),

@@ -156,6 +156,9 @@ mod ledger;
 #[path = "server/restoring.rs"]
 mod restoring;
 
+#[path = "server/retention.rs"]
+mod retention;
+
 #[path = "server/ledger_key.rs"]
 mod ledger_key;
 

@@ -121,7 +121,7 @@ impl Connection {
     }
 
     /// Sends a request and waits for the whole answer, which must be a 200.
-    async fn ask(&mut self, step: &Step) -> Outcome<()> {
+    pub(crate) async fn ask(&mut self, step: &Step) -> Outcome<()> {
         let answer = self.answer(&step.request).await?;
         let body = self.received.get(answer.head_len..).unwrap_or_default();
         let expected = step.expect.as_ref();

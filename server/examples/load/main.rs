@@ -13,6 +13,7 @@ mod large;
 mod machine;
 mod measure;
 mod packages;
+mod page;
 mod picture;
 mod population;
 mod report;
@@ -59,6 +60,8 @@ enum What {
     Once(Once),
     /// Measure the server on a large log
     Large(Size),
+    /// Measure the views of the operator's page on a large log
+    Page(page::PageLoad),
     /// Be a baseline, as a measurement starts it beside itself
     #[command(hide = true)]
     Baseline(baseline::Options),
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
             What::Run(run) => or_interrupted(run.run()).await,
             What::Once(once) => or_interrupted(once.run()).await,
             What::Large(size) => or_interrupted(only_large(size)).await,
+            What::Page(load) => or_interrupted(only_page(load)).await,
             What::Baseline(options) => baseline::serve(options).await,
         }
     };
@@ -142,6 +146,11 @@ async fn only_large(size: Size) -> Outcome<()> {
     let work = work_dir()?;
     let large = large::large(work.path(), size).await?;
     Ok(writeln!(io::stdout(), "{}", report::large_text(&large)?)?)
+}
+
+async fn only_page(load: page::PageLoad) -> Outcome<()> {
+    let work = work_dir()?;
+    page::page(work.path(), load).await
 }
 
 impl Run {

@@ -125,7 +125,7 @@ impl Running {
             }
         };
         let mut program = Program::start(command.stdout(Stdio::piped()))?;
-        let line = program.first_line()?;
+        let line = program.next_line()?;
         let url = line.trim().strip_prefix("listening on http://");
         let address = url.ok_or("the subject did not start")?.parse()?;
         Ok(Self { address, program, database })
@@ -142,6 +142,14 @@ impl Running {
 
     pub(crate) fn pid(&self) -> u32 {
         self.program.pid()
+    }
+
+    /// The operator's listener of the server, once: its second line names it.
+    pub(crate) fn admin(&mut self) -> Outcome<SocketAddr> {
+        let line = self.program.next_line()?;
+        let url = line.trim().strip_prefix("metrics").map(str::trim);
+        let url = url.and_then(|url| url.strip_prefix("http://")?.strip_suffix("/metrics"));
+        Ok(url.ok_or("the server names no operator's listener")?.parse()?)
     }
 
     /// Asks it to end, and waits until it has.
@@ -176,7 +184,7 @@ impl Program {
         self.child.id()
     }
 
-    fn first_line(&mut self) -> Outcome<String> {
+    fn next_line(&mut self) -> Outcome<String> {
         let mut line = String::new();
         self.out.as_mut().ok_or("no standard output")?.read_line(&mut line)?;
         Ok(line)

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use clap::Args;
 use keypool_ledger::NameError;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::{Agent, Body, RequestBuilder, http::Response};
 
 /// How long the server may take to answer.
@@ -67,6 +67,13 @@ impl AdminAccess {
         answered(&url, request.call())
     }
 
+    /// Asks whether the server is ready, and which requests it refuses for want of disk space.
+    pub(super) fn ready(&self) -> Result<Value, AdminCommandError> {
+        let url = self.url("/readyz");
+        let text = body_of(&url, agent(Some(ANSWER_TIMEOUT)).get(&url).call())?;
+        Ok(json!({ "ready": true, "refused": text.lines().nth(1) }))
+    }
+
     /// Posts a body to a path.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, AdminCommandError> {
         self.post_within(Some(ANSWER_TIMEOUT), path, body)
@@ -123,18 +130,25 @@ fn answered(
     url: &str,
     response: Result<Response<Body>, ureq::Error>,
 ) -> Result<Value, AdminCommandError> {
+    let text = body_of(url, response)?;
+    serde_json::from_str(&text).map_err(|_| AdminCommandError::Refused("it answered 200".into()))
+}
+
+/// The body of an answer with status 200.
+fn body_of(
+    url: &str,
+    response: Result<Response<Body>, ureq::Error>,
+) -> Result<String, AdminCommandError> {
     let unreachable =
         |source| AdminCommandError::Unreachable { url: url.to_owned(), source: Box::new(source) };
     let mut response = response.map_err(unreachable)?;
     let status = response.status().as_u16();
     let text = response.body_mut().read_to_string().map_err(unreachable)?;
-    let answer: Option<Value> = serde_json::from_str(&text).ok();
-    match (status, answer) {
-        (200, Some(answer)) => Ok(answer),
-        (_, problem) => {
-            let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
-            let detail = detail.map_or_else(|| format!("it answered {status}"), str::to_owned);
-            Err(AdminCommandError::Refused(detail))
-        }
+    if status == 200 {
+        return Ok(text);
     }
+    let problem: Option<Value> = serde_json::from_str(&text).ok();
+    let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
+    let detail = detail.map_or_else(|| format!("it answered {status}"), str::to_owned);
+    Err(AdminCommandError::Refused(detail))
 }

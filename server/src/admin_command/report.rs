@@ -6,6 +6,12 @@ use keypool_ledger::Timestamp;
 use keypool_projections::explanation::words::{one_line, span, time};
 use serde_json::Value;
 
+/// A server that is ready.
+pub(super) fn ready(answer: &Value) -> String {
+    let refused = answer["refused"].as_str().map(|refused| format!("{refused}\n"));
+    format!("ready\n{}", refused.unwrap_or_default())
+}
+
 /// Pools as a table, and how many were left out.
 pub(super) fn pools(answer: &Value) -> String {
     let pools = answer["pools"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Addresses to listen at, as an operator writes them.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 /// Reads `127.0.0.1:8080`, or resolves the name in `localhost:8080` to its first address.
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
@@ -14,9 +14,12 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
         return Err(malformed());
     }
     let unknown = |why: String| format!("this machine finds no address of the name {name:?}{why}");
-    let found = (name, port).to_socket_addrs();
-    let mut found = found.map_err(|error| unknown(format!(": {error}")))?;
-    found.next().ok_or_else(|| unknown(String::new()))
+    match (name, port).to_socket_addrs() {
+        Ok(mut found) => found.next().ok_or_else(|| unknown(String::new())),
+        // A machine without a hosts file, as in an empty container, has it too (RFC 6761).
+        Err(_) if name == "localhost" => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(error) => Err(unknown(format!(": {error}"))),
+    }
 }
 
 #[cfg(test)]

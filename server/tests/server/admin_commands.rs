@@ -2,7 +2,8 @@
 
 use std::{fs, process::Command};
 
-use serde_json::Value;
+use keypool_server::{LowWater, Settings};
+use serde_json::{Value, json};
 
 use crate::harness::{Device, Draft, Running, answer};
 
@@ -44,6 +45,17 @@ async fn pools_at_risk_are_listed_with_the_emptiest_first() {
     assert_eq!((all["total"].clone(), all["pools"].as_array().unwrap().len()), (3.into(), 2));
     let (text, _, _) = admin(&running, &["pools", "--limit", "2"]).await;
     assert!(text.ends_with("1 more: raise --limit\n"), "{text}");
+}
+
+#[actix_web::test]
+async fn a_health_check_ends_with_0_while_requests_are_taken_and_with_1_otherwise() {
+    let running = Running::start();
+    assert_eq!(admin(&running, &["ready"]).await, ("ready\n".into(), 0, String::new()));
+    assert_eq!(json(&running, &["ready"]).await, json!({ "ready": true, "refused": null }));
+    let full = |settings: &mut Settings| settings.disk_low_water = LowWater::Bytes(u64::MAX);
+    let running = Running::start_with(full);
+    let (text, code, said) = admin(&running, &["ready"]).await;
+    assert!(text.is_empty() && code == 1 && said.contains("disk"), "{text}{said}");
 }
 
 #[actix_web::test]

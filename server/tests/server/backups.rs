@@ -205,7 +205,7 @@ fn retaining() -> Running {
 }
 
 /// How many bytes of payloads have left the log by the server's own count.
-async fn pruned_bytes(running: &Running) -> u64 {
+pub(crate) async fn pruned_bytes(running: &Running) -> u64 {
     let url = format!("{}/metrics", running.admin_url());
     let metrics = answer(running.api.http.get(url)).await.unwrap().ok();
     let metrics = String::from_utf8(metrics.bytes).unwrap();
@@ -223,7 +223,7 @@ fn holds(dir: &Path, bytes: &[u8]) -> bool {
 }
 
 /// Lets the server believe its clock after a leap: each device signs a request at the new time.
-async fn confirm_clock(running: &Running, devices: &[&Device]) {
+pub(crate) async fn confirm_clock(running: &Running, devices: &[&Device]) {
     for device in devices {
         running.api.get(device, "/keypackages/status").await.ok();
     }
@@ -296,7 +296,7 @@ async fn payloads_leave_the_log_after_their_time_and_nobody_misses_them() {
 }
 
 /// The answer of the operator's listener to a request to prune.
-async fn prune(running: &Running) -> Answer {
+pub(crate) async fn prune(running: &Running) -> Answer {
     let request = running.api.http.post(format!("{}/prune", running.admin_url()));
     answer(request.header("content-type", "application/json").body("{}")).await.unwrap()
 }

@@ -217,11 +217,14 @@ fn build_package(
 pub(crate) fn framed_for(group: &[u8], epoch: u64, content_type: u8, words: &str) -> Vec<u8> {
     let vector = |bytes: &[u8]| {
         let len = u32::try_from(bytes.len()).unwrap();
-        let prefix = match u8::try_from(len) {
-            Ok(short) if short < 64 => vec![short],
-            _ => (len | 0x8000_0000).to_be_bytes().to_vec(),
+        // The shortest prefix, as MLS wants it (RFC 9420 section 2.1.2).
+        let prefix = match len {
+            0..64 => len << 24,
+            64..16_384 => (len | 0x4000) << 16,
+            _ => len | 0x8000_0000,
         };
-        [&prefix, bytes].concat()
+        let prefix = &prefix.to_be_bytes()[..prefix_len(prefix.to_be_bytes()[0])];
+        [prefix, bytes].concat()
     };
     let mut out = vec![0, 1, 0, 2];
     out.extend(vector(group));
@@ -231,11 +234,16 @@ pub(crate) fn framed_for(group: &[u8], epoch: u64, content_type: u8, words: &str
     out
 }
 
+/// How many bytes a length prefix has, by its first byte.
+fn prefix_len(first: u8) -> usize {
+    1 << (first >> 6)
+}
+
 /// The words of a message that [`framed_for`] has made.
 pub(crate) fn unframed(bytes: &[u8]) -> Option<String> {
     let group_len = usize::from(*bytes.get(4)?);
     let (_, ciphertext) = bytes.split_at_checked(4 + 1 + group_len + 8 + 1 + 2)?;
-    let skipped = if ciphertext.first()? & 0xc0 == 0 { 1 } else { 4 };
+    let skipped = prefix_len(*ciphertext.first()?);
     String::from_utf8(ciphertext[skipped..].to_vec()).ok()
 }
 

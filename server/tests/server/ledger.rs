@@ -212,7 +212,11 @@ async fn what_is_not_published_is_not_proved() {
 }
 
 /// The receipt of a reservation, and its content if its key has signed all of it.
-async fn receipt(running: &Running, device: &Device, reserved: &Answer) -> (ReceiptFile, Answer) {
+pub(crate) async fn receipt(
+    running: &Running,
+    device: &Device,
+    reserved: &Answer,
+) -> (ReceiptFile, Answer) {
     let path = format!("/keypackages/receipt/{}", reserved.text("reservation_id"));
     let answer = running.api.get(device, &path).await.ok();
     let file: ReceiptFile = String::from_utf8(answer.bytes.clone()).unwrap().parse().unwrap();

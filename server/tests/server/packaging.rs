@@ -80,6 +80,49 @@ fn the_unit_starts_the_server_with_a_file_of_its_package() {
     assert!(packaged("keypool-server.sysusers").lines().any(|line| line.starts_with("u keypool ")));
 }
 
+/// The value of a setting of the unit.
+fn of_unit(name: &str) -> String {
+    let unit = packaged("keypool-server.service");
+    let value = unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("{name}")).to_owned()
+}
+
+#[test]
+fn the_unit_lets_the_server_write_each_directory_that_the_package_makes_for_it() {
+    let states = of_unit("StateDirectory");
+    let states = states.split(' ').map(|state| format!("/var/lib/{state}"));
+    let others = of_unit("ReadWritePaths");
+    let others = others.split(' ').map(|path| path.trim_start_matches('-').to_owned());
+    let mut writable: Vec<String> = states.chain(others).collect();
+    let files = packaged("keypool-server.tmpfiles");
+    let lines = files.lines().filter(|line| line.ends_with(" 0700 keypool keypool -"));
+    let mut made: Vec<&str> = lines.map(|line| line.split(' ').nth(1).unwrap()).collect();
+    writable.sort();
+    made.sort_unstable();
+    assert_eq!(writable, made);
+}
+
+#[test]
+fn unit_and_package_need_no_program_that_a_small_debian_lacks() {
+    let manifest = fs::read_to_string(crate_dir().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("depends = \"$auto, systemd | systemd-standalone-sysusers"));
+    // In Debian `kill` is in procps, which is not essential.
+    assert_eq!(of_unit("ExecReload"), "/bin/sh -c \"kill -HUP $MAINPID\"");
+}
+
+#[test]
+fn the_package_has_the_program_that_restores_a_backup() {
+    let manifest = fs::read_to_string(crate_dir().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("[\"target/release/keypool-ledger\", \"usr/bin/\", \"755\"]"));
+}
+
+#[test]
+fn the_image_of_built_programs_runs_as_the_other_one_does() {
+    let [image, prebuilt] = ["Containerfile", "Containerfile.prebuilt"].map(packaged);
+    let runs = |image: &str| image[image.find("\nUSER ").unwrap()..].to_owned();
+    assert_eq!(runs(&image), runs(&prebuilt));
+}
+
 #[test]
 fn each_file_that_the_package_and_the_image_take_exists() {
     let manifest = fs::read_to_string(crate_dir().join("Cargo.toml")).unwrap();
