@@ -241,7 +241,7 @@ impl ReplicatedLog {
         self.replica.listener.get_or_init(|| Box::new(listener));
     }
 
-    /// The local copy, for reading, and for what is done to a server's own files: backups, pruning, snapshots.
+    /// The local copy, for reading, and for a server's own files: backups, pruning, snapshots.
     #[must_use]
     pub fn local(&self) -> &Arc<SledLog> {
         &self.replica.local

@@ -1,4 +1,4 @@
-//! A log over a replicated stream: what it acknowledged stands in the stream, once, whatever the engine
+//! A log over a replicated stream: each append that it acknowledged stands in the stream once, however the engine
 //! answers, and a stream that contradicts a server's copy is not followed.
 
 mod outcomes;

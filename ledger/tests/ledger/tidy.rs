@@ -76,7 +76,7 @@ pub(super) const ROOMS: &[Room] = &[
     Room {
         folder: "server",
         name: "server",
-        below: &["ledger", "projections", "transparency", "api", "operator_page"],
+        below: &["ledger", "nats", "projections", "transparency", "api", "operator_page"],
     },
     Room {
         folder: "client",

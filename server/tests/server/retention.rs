@@ -51,7 +51,7 @@ struct DayEnd {
     written: u64,
     /// Bytes of payloads that have left so far.
     pruned: u64,
-    /// Bytes of the journal, without what is only reserved.
+    /// Bytes of the journal, without reserved room.
     journal: u64,
     /// Bytes of index and tiles on the disk.
     index: u64,
@@ -70,7 +70,7 @@ impl DayEnd {
     }
 }
 
-/// Bytes of the files of a part of the data directory, without what is only reserved.
+/// Bytes of the files of a part of the data directory, without reserved room.
 fn bytes_of(running: &Running, part: &str) -> u64 {
     let dir = running.data.path().join("log").join(part);
     let used = |path: PathBuf| {
@@ -120,7 +120,7 @@ impl Pair {
         (packages.iter().map(Vec::len).sum::<usize>() + message.len()) as u64
     }
 
-    /// Lets a day pass, and what is due leave the log.
+    /// Lets a day pass, and due payloads leave the log.
     async fn pass_day(&self, running: &Running) {
         running.clock.advance(DAY);
         confirm_clock(running, &[&self.alice, &self.bob]).await;

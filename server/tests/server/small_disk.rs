@@ -63,7 +63,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A server whose log hides names, and which says what it does to erase users.
+/// A server whose log hides names, and which tells of its erasures.
 fn start(data: &Path, ballast_bytes: u64) -> Process {
     let mut command = command(data);
     command.args(["--ballast", &ballast_bytes.to_string()]);

@@ -40,7 +40,7 @@ enum NodeFault {
     AllKilled,
     LeaderPaused,
     AllRestarted,
-    /// The first server's lines are held up: what it has sent arrives late.
+    /// The first server's lines are held up: its frames arrive late.
     ServerCutOff,
 }
 

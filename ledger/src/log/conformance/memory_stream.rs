@@ -42,7 +42,7 @@ pub enum StreamFaults {
     Never,
     /// At random, in each way that was seen.
     Random,
-    /// It refuses what it has written, each time.
+    /// It refuses each frame that it has written.
     WrittenAndRefused,
     /// It does not answer; nothing is written.
     Swallowed,

@@ -14,8 +14,8 @@ const WAIT: Duration = Duration::from_secs(2);
 /// How long a frame that the stream has may take to come.
 const FRAME_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Finds the frame that holds the last record of the local journal, and opens a replica in front of it. What
-/// the journal has of that frame is compared when the frame is taken in.
+/// Finds the frame that holds the last record of the local journal, and opens a replica in front of it. The
+/// journal's part of that frame is compared when the frame is taken in.
 pub(super) fn join(
     local: Arc<SledLog>,
     replication: Arc<dyn Replication>,

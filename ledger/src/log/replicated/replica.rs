@@ -264,8 +264,7 @@ impl Replica {
         }
     }
 
-    /// The records of a frame from a position on; `None` if those before it are not what stands in the local
-    /// journal.
+    /// The records of a frame from a position on; `None` if those before it are not those of the local journal.
     fn without_known(&self, frame: FrameContents, next: u64) -> Option<Vec<Record>> {
         let (known, fresh): (Vec<_>, Vec<_>) =
             frame.records.into_iter().partition(|record| record.seq < next);
