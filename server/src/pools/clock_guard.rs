@@ -247,6 +247,15 @@ impl ClockGuard {
         self.heard_since = None;
     }
 
+    /// Moves the log's time on to that of an event that another server has written, or to the clock that the
+    /// operator has accepted there.
+    pub(super) fn follow(&mut self, envelope: &EventEnvelope, at: Reading) {
+        match &envelope.event {
+            Event::ClockAccepted { to, .. } => self.accept(*to, at),
+            _ => self.trusted = self.trusted.max(envelope.at),
+        }
+    }
+
     /// The moment before which no reservation lapses.
     pub(super) const fn lapse_floor(&self) -> Timestamp {
         self.lapse_floor

@@ -90,6 +90,13 @@ impl<L: EventLog> Committer<L> {
         }
     }
 
+    /// Moves the time on, so that no event is dated before one that it follows.
+    fn follow_time(&self, page: &[Record]) {
+        let shared = self.shared();
+        let (reading, mut guard) = (shared.reading(), shared.clock_guard());
+        page.iter().for_each(|record| guard.follow(&record.envelope, reading));
+    }
+
     fn publish_rest(&self, own: &[u64]) -> Result<(), ReplayError> {
         let shared = self.shared();
         let head = shared.log.head()?;
@@ -98,6 +105,7 @@ impl<L: EventLog> Committer<L> {
             if page.is_empty() {
                 break;
             }
+            self.follow_time(&page);
             let mut fresh = HashMap::new();
             page.iter().try_for_each(|record| shared.fold_published(&mut fresh, record))?;
             self.publish_pools(fresh);

@@ -78,8 +78,12 @@ impl Cluster {
     }
 
     fn join(&mut self, settings: Settings) {
+        self.join_at(settings, self.clock.clone());
+    }
+
+    /// The same for a server with a clock of its own.
+    fn join_at(&mut self, settings: Settings, clock: Arc<ManualClock>) {
         let (connection, data) = (self.stream.connect(StreamFaults::Never), settings.data.clone());
-        let clock = self.clock.clone();
         let server = Server::start_in_cluster(settings, clock.clone(), connection.clone()).unwrap();
         let api = Api::new(server.url(), clock);
         self.members.push(Member { server, connection, api, data });
@@ -323,6 +327,41 @@ async fn the_operators_word_at_one_server_holds_at_all_and_nobody_is_erased() {
     let refused = admin("/names/erase").await.unwrap();
     assert_eq!((refused.status, refused.code()), (400, "bad_request"));
     assert!(refused.text("detail").contains("one of a cluster"), "{}", refused.body);
+}
+
+#[actix_web::test]
+async fn no_event_is_dated_before_one_that_another_server_has_written() {
+    let mut cluster = Cluster::start(1);
+    let dir = cluster.dir.path().join("behind");
+    copy(&cluster.dir.path().join("0"), &dir);
+    let late = Arc::new(ManualClock::at(NOW.before(Duration::from_millis(1500))));
+    cluster.join_at(settings(&dir), late.clone());
+    let [a, b] = cluster.apis()[..] else { panic!() };
+    let (alice, bob) = (Device::new("alice"), Device::new("bob"));
+    a.register(&alice).await.ok();
+    let mut after = position(&a.register(&bob).await.ok());
+    let draft = Draft::post("/keypackages/upload", &upload(&bob.packages(NOW, 2)));
+    after = position(&send_after(b, &bob, &draft, &after.to_string()).await.ok());
+    let reserve = Draft::post(
+        "/keypackages/reserve",
+        &json!({ "target_user": "bob", "group_id": "Z3JvdXAtMQ==", "reservation_id": Uuid::new_v4() }),
+    );
+    send_after(b, &alice, &reserve, &after.to_string()).await.ok();
+    // Ten seconds are too many: that server hands nothing out, the other one does.
+    late.set(NOW.before(Duration::from_secs(10)));
+    let refused = b.reserve(&alice, "bob").await;
+    assert_eq!((refused.status, refused.code()), (503, "clock_regressed"), "{}", refused.body);
+    a.reserve(&alice, "bob").await.ok();
+    let data = cluster.members[0].data.clone();
+    for member in cluster.members {
+        member.server.stop().await;
+    }
+    let times: Vec<_> = JournalReader::open(&data.join("journal"))
+        .unwrap()
+        .map(|record| record.unwrap().envelope.at)
+        .collect();
+    assert!(times.is_sorted(), "{times:?}");
+    assert!(times.contains(&NOW), "{times:?}");
 }
 
 #[actix_web::test]
