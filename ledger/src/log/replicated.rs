@@ -281,6 +281,11 @@ impl ReplicatedLog {
 
     /// Publishes a frame behind frame `after` until the stream tells which frame stands there.
     fn settle(&self, after: u64, frame: &[u8], records: &[Record]) -> Settled {
+        if 2 * FRAME_BYTES_MAX < frame.len() {
+            return Settled::NotWritten(unexplained(
+                "the events are too long to be written together",
+            ));
+        }
         let patience = Patience::of(self.options.append_patience);
         let mut sent = false;
         loop {

@@ -235,6 +235,10 @@ fn many_batches_of_one_call_are_few_frames_and_no_batch_is_divided() {
     let other = Node::new(&engine, StreamFaults::Never);
     assert_eq!(all(&other.log), all(&node.log));
     assert_eq!(all(&node.log).len(), 11);
+    let too_long = vec![batch("long", 0, (30..36).map(|n| uploaded(n, 1_500_000)).collect())];
+    let error = node.log.append(LogHead { seq: 11 }, too_long).pop().unwrap().unwrap_err();
+    assert!(matches!(error, AppendError::NotWritten(_)), "{error:?}");
+    assert_eq!(engine.frames().len(), 4);
 }
 
 #[test]

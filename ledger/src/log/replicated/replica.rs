@@ -135,9 +135,18 @@ impl Replica {
             }
             if let Err(error) = more.and(checked) {
                 self.note_trouble(&error);
+            }
+            if self.is_held_up() {
                 self.rest();
             }
         }
+    }
+
+    /// Whether the same question would probably have the same answer: the stream or the disk is in trouble, or
+    /// frames came with a gap.
+    fn is_held_up(&self) -> bool {
+        let state = self.state();
+        state.trouble.is_some() || 0 < state.gaps
     }
 
     /// Asks for the next frames, and takes them in.
