@@ -5,6 +5,18 @@ pub(super) const SAMPLE: &str = include_str!("../../packaging/keypool-server.tom
 /// The end of a line whose value is an example, since the setting has no default.
 const EXAMPLE: &str = "  # an example: not set by default";
 
+/// The settings that only a build with the feature `cluster` has, as lines of the sample.
+#[cfg(feature = "cluster")]
+const CLUSTER_LINES: &[&str] = &[
+    "#cluster = \"nats://a:4222,nats://b:4222,nats://c:4222\"  # an example: not set by default",
+    "#cluster-name = \"keypool\"",
+    "#cluster-credentials = \"/etc/keypool/nats.nk\"  # an example: not set by default",
+    "#cluster-ca = \"/etc/keypool/nats-ca.pem\"  # an example: not set by default",
+    "#cluster-replicas = 3",
+];
+#[cfg(not(feature = "cluster"))]
+const CLUSTER_LINES: &[&str] = &[];
+
 /// The setting that only a build with the feature `otlp` has, as a line of the sample.
 #[cfg(feature = "otlp")]
 const OTLP_LINE: Option<&str> =
@@ -46,7 +58,7 @@ impl SampleSetting {
 
 /// The settings of the sample, in its order.
 pub(super) fn settings() -> impl Iterator<Item = SampleSetting> {
-    SAMPLE.lines().chain(OTLP_LINE).filter_map(|line| {
+    SAMPLE.lines().chain(CLUSTER_LINES.iter().copied()).chain(OTLP_LINE).filter_map(|line| {
         let (name, value) = line.strip_prefix('#')?.split_once(" = ")?;
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let example = value.strip_suffix(EXAMPLE);

@@ -94,7 +94,9 @@ impl<L: EventLog> Committer<L> {
     fn follow_time(&self, page: &[Record]) {
         let shared = self.shared();
         let (reading, mut guard) = (shared.reading(), shared.clock_guard());
-        page.iter().for_each(|record| guard.follow(&record.envelope, reading));
+        for record in page {
+            guard.follow(&record.envelope, reading);
+        }
     }
 
     fn publish_rest(&self, own: &[u64]) -> Result<(), ReplayError> {
