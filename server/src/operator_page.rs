@@ -12,9 +12,9 @@ use std::{error::Error, path::Path, time::Duration};
 use actix_rt::time::sleep;
 use actix_web::web::{self, Data};
 use keypool_api::RefusedRequest;
-use keypool_ledger::{EventLog, ReadError, Timestamp};
+use keypool_ledger::{EventLog, PoolId, ReadError, Timestamp};
 use keypool_operator_page::PageSource;
-use keypool_projections::{Limits, directory::DeviceChange};
+use keypool_projections::{Limits, PoolState, directory::DeviceChange};
 
 pub(crate) use self::{actions::carry_out, desk::OperatorDesk, sessions::session_of};
 use crate::{
@@ -44,6 +44,10 @@ impl<'a> LivePageSource<'a> {
 impl PageSource for LivePageSource<'_> {
     fn log(&self) -> &dyn EventLog {
         self.store.pools().log()
+    }
+
+    fn pool(&self, pool: &PoolId) -> Option<PoolState> {
+        self.store.pools().pool(pool).map(|view| view.state.clone())
     }
 
     fn now(&self) -> Timestamp {

@@ -24,9 +24,9 @@ const TOLD_AROUND: u64 = 12;
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) pool: PoolId,
-    /// How many events were folded.
+    /// How many events were folded; of the end of a longer history, how many there are.
     pub(crate) len: u64,
-    /// Whether the history goes on beyond them.
+    /// Whether the history is longer than the page folds: it goes on beyond them, or they were not folded.
     pub(crate) is_cut: bool,
     /// The pool right after the chosen event.
     pub(crate) chosen: PoolMoment,
@@ -158,6 +158,27 @@ impl History {
             now,
             told,
         }))
+    }
+}
+
+impl History {
+    /// Reads a pool now, and its last events; `None` if it has no history. One that is too long to be folded is not:
+    /// packages that are over are counted only then.
+    pub(crate) fn end(source: &dyn PageSource, pool: &PoolId) -> Result<Option<Self>, ReadError> {
+        let (log, stream) = (source.log(), StreamId::Pool(pool.clone()));
+        let len = log.stream_head(&stream)?.version;
+        if len <= HISTORY_EVENTS_MAX {
+            return Self::read(source, pool, None);
+        }
+        let Some(state) = source.pool(pool) else { return Ok(None) };
+        let settings = RecordedSettings::read(log)?;
+        let mut teller = Storyteller::new(&settings);
+        let before = len.saturating_sub(PAGE_EVENTS as u64);
+        let records = log.read_stream(&stream, before, PAGE_EVENTS)?;
+        let mut told: Vec<_> = records.iter().map(|record| teller.tell(record)).collect();
+        told.retain(|event| event.version.abs_diff(len) <= TOLD_AROUND);
+        let now = PoolMoment::of(len, &state, source.now(), source.limits());
+        Ok(Some(Self { pool: pool.clone(), len, is_cut: true, chosen: now.clone(), now, told }))
     }
 }
 

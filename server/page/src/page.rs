@@ -273,7 +273,7 @@ fn pool(source: &dyn PageSource, query: &Query) -> Result<PageReply, ReadError> 
         Ok(pool) => pool,
         Err(refusal) => return Ok(refusal),
     };
-    let Some(history) = History::read(source, &pool, None)? else {
+    let Some(history) = History::end(source, &pool)? else {
         return Ok(unknown_pool(&pool));
     };
     let devices = introductions(&source.device_changes(pool.user())?);

@@ -3,13 +3,16 @@
 use std::{path::Path, time::Duration};
 
 use keypool_api::RefusedRequest;
-use keypool_ledger::{EventLog, ReadError, Timestamp};
-use keypool_projections::{Limits, directory::DeviceChange};
+use keypool_ledger::{EventLog, PoolId, ReadError, Timestamp};
+use keypool_projections::{Limits, PoolState, directory::DeviceChange};
 
 /// The parts of a running server that the page shows: its log, its time and limits, and its figures.
 pub trait PageSource: Send + Sync {
     /// The log that the page folds.
     fn log(&self) -> &dyn EventLog;
+
+    /// A pool now, whose packages that are over may be counted only; `None` if it has no history or cannot be read.
+    fn pool(&self, pool: &PoolId) -> Option<PoolState>;
 
     /// The time, as far as the server trusts its clock.
     fn now(&self) -> Timestamp;

@@ -8,11 +8,8 @@ use keypool_projections::{
 use maud::{Markup, html};
 
 use super::{
-    action_button, counted, distance,
-    events::{cut, event_item},
-    history_address, level_mark, moment,
-    package_strip::package_strip,
-    page, paths, pool_link, search_address,
+    action_button, counted, distance, events::event_item, history_address, level_mark, moment,
+    package_strip::package_strip, page, paths, pool_link, search_address,
 };
 use crate::{
     action::Action,
@@ -32,7 +29,12 @@ pub(crate) fn pool(
 ) -> Markup {
     let History { pool, now, .. } = history;
     let main = html! {
-        @if let Some(note) = cut(history) { (note) }
+        @if history.is_cut {
+            p.notice {
+                "This history is longer than the page reads: the packages that are over are counted, and not shown one by "
+                "one. " code { "keypool-ledger replay" } " reads all of it."
+            }
+        }
         @if suspensions.is_suspended {
             p.notice role="status" {
                 "You have blocked " strong { (pool.user()) } ": no request of their devices is carried out, and nobody "

@@ -131,6 +131,10 @@ impl PageSource for Recorded {
         &self.log
     }
 
+    fn pool(&self, pool: &PoolId) -> Option<PoolState> {
+        self.pools.lock().unwrap().get(pool).cloned()
+    }
+
     fn now(&self) -> keypool_ledger::Timestamp {
         self.clock.now()
     }

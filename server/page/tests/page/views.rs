@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use keypool_api::RefusedRequest;
 use keypool_ledger::{Event, EventLog, KeyPackageRef, SignatureKey, StreamId};
 use keypool_operator_page::{CONTENT_SECURITY_POLICY, OperatorPage};
-use keypool_projections::{Command, Remover};
+use keypool_projections::{Command, PolicyChange, Remover};
 
 use crate::{
     history::{START, pool, reservation},
@@ -48,6 +48,29 @@ fn pools_at_risk_stand_in_the_order_in_which_they_run_dry() {
     let of_alice = html(&page, "/page/pools", "user=al");
     assert!(of_alice.contains("alice%2Fmain") && !of_alice.contains("bob%2Fmain"), "{of_alice}");
     assert!(html(&page, "/page/pools", "user=nobody").contains("No pool has a user"));
+}
+
+#[test]
+fn a_pool_with_a_very_long_history_is_shown_as_it_is_now() {
+    let recorded = Recorded::new();
+    recorded.register("bob", 1, "bob");
+    recorded.upload("bob", &["one", "two"]);
+    let blocking = |is_blocked: bool| {
+        let users = vec!["mallory".to_owned()];
+        let (blocked, unblocked) = if is_blocked { (users, vec![]) } else { (vec![], users) };
+        let (reserve, strangers_per_hour) = (None, None);
+        let (joined, removed) = (Vec::new(), Vec::new());
+        PolicyChange { reserve, strangers_per_hour, joined, removed, blocked, unblocked }
+    };
+    for n in 0..50_000 {
+        recorded.run("bob", &Command::SetPolicy(blocking(n % 2 == 0))).unwrap();
+    }
+    recorded.reserve("bob", 1, "alice");
+    let page = html(&page_of(recorded), "/page/pool", "name=bob");
+    assert!(page.contains("1 available (1 never") && page.contains(" 1 reserved"), "{page}");
+    assert!(page.contains("of 50004 events"), "{page}");
+    assert!(page.contains("longer than the page reads"), "{page}");
+    assert!(page.contains("Event 50004") && !page.contains("Event 49000"), "{page}");
 }
 
 #[test]
