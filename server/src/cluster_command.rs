@@ -83,7 +83,7 @@ impl ClusterCommand {
     }
 
     fn open(&self) -> Result<(JournalReader, Arc<dyn Replication>, ReadLock), ClusterCommandError> {
-        let stream = self.cluster.connect()?.ok_or(ClusterCommandError::NoCluster)?;
+        let stream = self.cluster.connect(&self.data)?.ok_or(ClusterCommandError::NoCluster)?;
         let lock = ReadLock::take(&self.data)?;
         let records = JournalReader::open(&self.data.join("journal"))?;
         Ok((records, stream, lock))

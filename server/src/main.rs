@@ -68,7 +68,7 @@ fn start(options: &ServerOptions) -> ExitCode {
     if let Err(error) = settings.check() {
         return fail(&error, EXIT_SETTINGS);
     }
-    match replication(options) {
+    match replication(options, &settings.data) {
         Ok(replication) => actix_rt::System::new().block_on(serve(settings, replication)),
         Err(error) => fail(&*error, 1),
     }
@@ -76,14 +76,20 @@ fn start(options: &ServerOptions) -> ExitCode {
 
 /// Connects to the stream of the cluster that the options name; `None` for a server that runs alone.
 #[cfg(feature = "cluster")]
-fn replication(options: &ServerOptions) -> Result<Option<Arc<dyn Replication>>, Box<dyn Error>> {
-    Ok(options.options.cluster.connect()?)
+fn replication(
+    options: &ServerOptions,
+    data: &Path,
+) -> Result<Option<Arc<dyn Replication>>, Box<dyn Error>> {
+    Ok(options.options.cluster.connect(data)?)
 }
 
 /// A program without the feature `cluster` runs alone.
 #[cfg(not(feature = "cluster"))]
 #[expect(clippy::unnecessary_wraps, reason = "with the feature it may fail")]
-fn replication(_options: &ServerOptions) -> Result<Option<Arc<dyn Replication>>, Box<dyn Error>> {
+fn replication(
+    _options: &ServerOptions,
+    _data: &Path,
+) -> Result<Option<Arc<dyn Replication>>, Box<dyn Error>> {
     Ok(None)
 }
 

@@ -10,8 +10,15 @@ const VERSION_MIN: [u64; 3] = [2, 15, 1];
 /// The size of messages that a server must take, in bytes.
 const PAYLOAD_MIN: usize = 2 * FRAME_BYTES_MAX;
 
+/// The name under which a stream notes the key of its ledger.
+const LEDGER: &str = "keypool-ledger";
+
 /// The configuration with which a stream is created.
-pub(crate) fn config(name: &str, subject: &str, replicas: usize) -> Config {
+pub(crate) fn config(
+    (name, subject): (&str, &str),
+    replicas: usize,
+    ledger: Option<&str>,
+) -> Config {
     Config {
         name: name.to_owned(),
         subjects: vec![subject.to_owned()],
@@ -28,6 +35,7 @@ pub(crate) fn config(name: &str, subject: &str, replicas: usize) -> Config {
         max_messages_per_subject: -1,
         max_message_size: -1,
         max_consumers: -1,
+        metadata: ledger.map(|key| (LEDGER.to_owned(), key.to_owned())).into_iter().collect(),
         ..Config::default()
     }
 }
@@ -69,6 +77,13 @@ pub(crate) fn check_stream(info: &Info, wanted: &Config) -> Result<(), String> {
             "repair it with `nats stream edit {name}`, or use another name for the cluster"
         ));
         return Err(format!("the stream {name} is not fit for a log: {}", faults.join("; ")));
+    }
+    let ledgers = found.metadata.get(LEDGER).zip(wanted.metadata.get(LEDGER));
+    if let Some((noted, own)) = ledgers.filter(|(noted, own)| noted != own) {
+        return Err(format!(
+            "the stream {name} is of the ledger {noted}, and this server's is {own}: begin with a backup of a server of \
+             that cluster, or use another name for the cluster"
+        ));
     }
     let deleted = state.deleted_count.unwrap_or_default();
     if deleted != 0 || state.messages != state.last_sequence {

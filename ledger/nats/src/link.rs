@@ -108,7 +108,8 @@ impl Link {
 
     /// Creates the stream if it is not there, and checks it.
     async fn join_stream(&self, settings: &NatsSettings) -> Result<(), NatsError> {
-        let wanted = fitness::config(&self.stream, &self.subject, settings.replicas);
+        let names = (self.stream.as_str(), self.subject.as_str());
+        let wanted = fitness::config(names, settings.replicas, settings.ledger.as_deref());
         let found = match self.context.get_stream(&self.stream).await {
             Ok(stream) => stream,
             Err(error) => match error.kind() {

@@ -22,6 +22,7 @@ pub struct NatsSettings {
     pub(crate) user: Option<User>,
     pub(crate) name: String,
     pub(crate) replicas: usize,
+    pub(crate) ledger: Option<String>,
     pub(crate) credentials: NatsCredentials,
     pub(crate) tls: NatsTls,
     pub(crate) patience: Duration,
@@ -85,7 +86,8 @@ impl NatsSettings {
         }
         let (credentials, tls) = (NatsCredentials::default(), NatsTls::default());
         let name = name.to_owned();
-        Ok(Self { servers, user, name, replicas: 3, credentials, tls, patience: PATIENCE })
+        let (replicas, ledger, patience) = (3, None, PATIENCE);
+        Ok(Self { servers, user, name, replicas, ledger, credentials, tls, patience })
     }
 
     /// Sets how many NATS servers keep a copy of the stream: 3 or 5.
@@ -95,6 +97,14 @@ impl NatsSettings {
     #[must_use]
     pub const fn with_replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
+        self
+    }
+
+    /// Sets the public key of the ledger that the log is of. A new stream notes it, and a stream with another one is
+    /// refused: servers that sign with two keys are not of one cluster.
+    #[must_use]
+    pub fn with_ledger(mut self, key: String) -> Self {
+        self.ledger = Some(key);
         self
     }
 

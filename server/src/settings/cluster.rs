@@ -1,10 +1,15 @@
 //! Settings of a server of a cluster: the NATS servers that keep its log.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use keypool_ledger::Replication;
 use keypool_nats::{NatsCredentials, NatsError, NatsReplication, NatsSettings, NatsTls};
+use keypool_transparency::NoteSigner;
 
 /// The beginning of a file that has a JWT and its key, as `nsc` writes it.
 const CREDENTIALS_FILE: &str = "-----BEGIN NATS USER JWT-----";
@@ -31,15 +36,21 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// Connects to the cluster's stream, and makes it if it is not there; `None` for a server that runs alone.
+    /// Connects to the cluster's stream, and makes it if it is not there; `None` for a server that runs alone. A
+    /// stream of another ledger than that of the data directory is refused.
     ///
     /// # Errors
     ///
     /// Returns a [`NatsError`] if a setting is wrong, no NATS server answers, or the stream is not fit for a log.
-    pub fn connect(&self) -> Result<Option<Arc<dyn Replication>>, NatsError> {
+    pub fn connect(&self, data: &Path) -> Result<Option<Arc<dyn Replication>>, NatsError> {
         let Some(servers) = &self.cluster else { return Ok(None) };
         let name = self.cluster_name.as_deref().unwrap_or("keypool");
         let mut settings = NatsSettings::new(servers, name)?;
+        // A directory without a key is told of when it is opened.
+        let key = fs::read_to_string(data.join("checkpoint.key")).unwrap_or_default();
+        if let Ok(signer) = NoteSigner::from_secret_text(key.trim()) {
+            settings = settings.with_ledger(signer.public().to_string());
+        }
         if let Some(file) = &self.cluster_credentials {
             // A file that cannot be read is told of by the adapter.
             let text = fs::read_to_string(file).unwrap_or_default();

@@ -130,6 +130,18 @@ fn refused_stream(cluster: &Cluster, name: &str, change: Change) -> String {
 }
 
 #[test]
+fn a_stream_is_of_one_ledger() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let of = |key: &str| cluster.settings("prod").with_ledger(key.to_owned());
+    let connect = |settings: &NatsSettings| NatsReplication::connect(settings).unwrap();
+    assert!(is_written(&connect(&of("one+1"))));
+    drop(connect(&of("one+1")));
+    drop(connect(&cluster.settings("prod")));
+    let error = refusal(&of("other+2").with_patience(SHORT)).to_string();
+    assert!(error.contains("is of the ledger one+1, and this server's is other+2"), "{error}");
+}
+
+#[test]
 fn streams_that_forget_are_refused() {
     let Some(cluster) = Cluster::start(1) else { return };
     cluster.connect("prod");
