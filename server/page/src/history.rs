@@ -17,6 +17,8 @@ use crate::source::PageSource;
 const PAGE_EVENTS: usize = 4096;
 /// How many events of a history are folded at most.
 pub(crate) const HISTORY_EVENTS_MAX: u64 = 50_000;
+/// How many events of a history are folded at most to show the pool now: for more the server is asked.
+const FOLDED_NOW_MAX: u64 = 20_000;
 /// How many events are told before and after the chosen one.
 const TOLD_AROUND: u64 = 12;
 
@@ -167,7 +169,7 @@ impl History {
     pub(crate) fn end(source: &dyn PageSource, pool: &PoolId) -> Result<Option<Self>, ReadError> {
         let (log, stream) = (source.log(), StreamId::Pool(pool.clone()));
         let len = log.stream_head(&stream)?.version;
-        if len <= HISTORY_EVENTS_MAX {
+        if len <= FOLDED_NOW_MAX {
             return Self::read(source, pool, None);
         }
         let Some(state) = source.pool(pool) else { return Ok(None) };
