@@ -158,6 +158,7 @@ impl fmt::Debug for NatsSettings {
             .field("user", &self.user.as_ref().map(|(user, _)| user))
             .field("name", &self.name)
             .field("replicas", &self.replicas)
+            .field("ledger", &self.ledger)
             .field("credentials", &self.credentials)
             .field("tls", &self.tls)
             .field("patience", &self.patience)
