@@ -156,8 +156,9 @@ fn what_does_not_fit_is_not_put_there() {
     drop(log);
     assert!(matches!(refusal(&data), OpenError::Damaged { .. }));
     repair_journal(&data, &kept.backup()).unwrap();
+    // An open log makes its next segment in the background, so files may come.
     let log = open(&data);
-    let error = unchanged(&|| repair(&kept.backup()));
+    let error = repair(&kept.backup());
     assert!(matches!(error, RepairError::Open(OpenError::Locked { .. })), "{error}");
     drop(log);
     let nothing = TempDir::new().unwrap();
