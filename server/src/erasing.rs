@@ -65,7 +65,7 @@ pub(crate) struct ErasureFile {
 struct HeldUsers {
     /// The names whose erasure is being asked for: until the server has begun anew.
     names: HashSet<String>,
-    /// The users whom this start could not erase: until a later one has done so.
+    /// The users that this start could not erase, until a later one has done so.
     left: HashSet<SubjectId>,
 }
 

@@ -44,7 +44,7 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(250);
 /// How long a failed connect rests.
 const REST: Duration = Duration::from_millis(250);
-/// How often, and after what rest, a leader is asked again that knows less than this server.
+/// How often a leader that knows less than this server is asked again, and the rest before each time.
 const STALE_LOOKS: u32 = 20;
 const STALE_REST: Duration = Duration::from_millis(500);
 /// The codes of a refusal because another frame came first.

@@ -280,7 +280,7 @@ impl ReplicatedLog {
     }
 
     /// Publishes a frame behind frame `after` until the stream tells which frame stands there.
-    fn settle(&self, after: u64, frame: &[u8], records: &[Record]) -> Settled {
+    fn settle(&self, after: u64, frame: &[u8], records: &[&Record]) -> Settled {
         if 2 * FRAME_BYTES_MAX < frame.len() {
             return Settled::NotWritten(unexplained(
                 "the events are too long to be written together",
@@ -333,9 +333,9 @@ impl ReplicatedLog {
         let mut failed = None;
         while staged.peek().is_some() {
             let group = next_group(&mut staged);
-            let records: Vec<Record> = group.iter().flatten().flatten().cloned().collect();
+            let records: Vec<&Record> = group.iter().flatten().flatten().collect();
             if failed.is_none() && !records.is_empty() {
-                let frame = frame::encode(chain, &records);
+                let frame = frame::encode(chain, records.iter().copied());
                 match self.settle(sequence, &frame, &records) {
                     Settled::Written => (sequence, chain) = (sequence + 1, Hash::of(&frame)),
                     other => failed = Some(other),

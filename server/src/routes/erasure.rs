@@ -104,7 +104,7 @@ pub(super) async fn check_name(state: &State, user: &str) -> Result<(), Failure>
     Ok(())
 }
 
-/// Whether a name is still that of a user whom the last start could not erase.
+/// Decides whether a name belongs to a user that the last start could not erase.
 async fn is_left(state: &State, user: &str) -> Result<bool, Failure> {
     if !state.erasures.has_left() {
         return Ok(false);

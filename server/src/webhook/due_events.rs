@@ -4,7 +4,7 @@
 //! now, not for one that was acknowledged meanwhile. So a receiver that was down for a day gets one event for
 //! each device, and a record may be taken again after a crash. Nothing here is kept on the disk.
 //!
-//! The devices of a user whom the operator has suspended are not called. The end of the suspension calls them for
+//! Devices of a suspended user are not called. The end of the suspension calls them for
 //! all that waits.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

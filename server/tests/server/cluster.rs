@@ -34,6 +34,24 @@ struct Member {
     data: PathBuf,
 }
 
+impl Member {
+    async fn readiness(&self) -> Answer {
+        let url = format!("http://{}/readyz", self.server.admin_address());
+        answer(self.api.http.get(url)).await.unwrap()
+    }
+
+    /// Waits until the server is not ready, and returns the reason.
+    async fn unready(&self) -> Answer {
+        loop {
+            let answer = self.readiness().await;
+            if answer.status == 503 {
+                return answer;
+            }
+            actix_rt::task::yield_now().await;
+        }
+    }
+}
+
 /// A cluster in the test's own process.
 struct Cluster {
     stream: Arc<MemoryStream>,
@@ -215,17 +233,7 @@ async fn a_server_without_the_stream_reads_and_is_not_ready_and_goes_on() {
     let after = registered.header("keypool-position");
     send_after(b, &bob, &Draft::get("/keypackages/status"), after).await.ok();
     cluster.members[1].connection.cut(true);
-    let readiness = async || {
-        let url = format!("http://{}/readyz", cluster.members[1].server.admin_address());
-        answer(b.http.get(url)).await.unwrap()
-    };
-    let refused = loop {
-        let answer = readiness().await;
-        if answer.status == 503 {
-            break answer;
-        }
-        actix_rt::time::sleep(Duration::from_millis(20)).await;
-    };
+    let refused = cluster.members[1].unready().await;
     assert_eq!(refused.code(), "log_unavailable");
     assert!(
         refused.text("detail").contains("cannot be followed at the moment"),
@@ -242,7 +250,7 @@ async fn a_server_without_the_stream_reads_and_is_not_ready_and_goes_on() {
     let back = send_after(b, &bob, &status, written.header("keypool-position")).await.ok();
     assert_eq!(back.body["available"], 1);
     b.upload(&bob, &bob.packages(NOW, 1)).await.ok();
-    assert_eq!(readiness().await.status, 200);
+    assert_eq!(cluster.members[1].readiness().await.status, 200);
 }
 
 #[actix_web::test]
@@ -272,14 +280,7 @@ async fn a_stream_that_contradicts_the_journal_is_said_and_not_followed() {
     let refused = a.upload(&bob, &bob.packages(NOW, 1)).await;
     assert_eq!((refused.status, refused.code()), (503, "log_unavailable"), "{}", refused.body);
     for member in &cluster.members {
-        let url = format!("http://{}/readyz", member.server.admin_address());
-        let readiness = loop {
-            let answer = answer(a.http.get(&url)).await.unwrap();
-            if answer.status == 503 {
-                break answer;
-            }
-            actix_rt::time::sleep(Duration::from_millis(20)).await;
-        };
+        let readiness = member.unready().await;
         assert!(readiness.text("detail").contains("contradicts"), "{}", readiness.body);
         member.api.get(&bob, "/keypackages/status").await.ok();
     }
@@ -414,7 +415,7 @@ async fn all_servers_sign_the_same_ledger() {
         if text.lines().nth(1) == Some(&after) {
             return text;
         }
-        actix_rt::time::sleep(Duration::from_millis(5)).await;
+        actix_rt::task::yield_now().await;
     };
     assert_eq!(checkpoint(a).await, checkpoint(b).await);
 }

@@ -281,7 +281,7 @@ async fn an_erasure_that_fails_keeps_nobody_waiting_and_is_gone_on_with() {
     check_log(dir.path());
 }
 
-/// Waits until the server is ready, whatever it has left to erase.
+/// Waits until the server is ready, with users left to erase or without.
 pub(crate) async fn answers_at_all(api: &Api) {
     let deadline = SystemClock.now().after(std::time::Duration::from_mins(2));
     let url = format!("http://{}/readyz", api.authority());

@@ -277,15 +277,17 @@ impl Replica {
     fn without_known(&self, frame: FrameContents, next: u64) -> Option<Vec<Record>> {
         let (known, fresh): (Vec<_>, Vec<_>) =
             frame.records.into_iter().partition(|record| record.seq < next);
-        self.has(&known).then_some(fresh)
+        self.has(&known.iter().collect::<Vec<_>>()).then_some(fresh)
     }
 
     /// Whether the local journal has these records, which have successive positions. Payloads may have been
     /// pruned, and the envelope holds their digest.
-    pub(super) fn has(&self, records: &[Record]) -> bool {
+    pub(super) fn has(&self, records: &[&Record]) -> bool {
         let first = records.first().map_or(0, |record| record.seq);
         let stored = self.local.read(first, records.len()).unwrap_or_default();
-        let bytes = |record: &Record| (record.seq, record.envelope_bytes.clone());
-        stored.iter().map(bytes).eq(records.iter().map(bytes))
+        let is_same = |(stored, record): (&Record, &&Record)| {
+            stored.seq == record.seq && stored.envelope_bytes == record.envelope_bytes
+        };
+        stored.len() == records.len() && stored.iter().zip(records).all(is_same)
     }
 }
