@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use actix_rt::time::timeout;
 use keypool_auditor::{source::Source, verify::verify};
 use keypool_ledger::{
     JournalReader, ManualClock, StreamFrame,
@@ -42,13 +43,16 @@ impl Member {
 
     /// Waits until the server is not ready, and returns the reason.
     async fn unready(&self) -> Answer {
-        loop {
-            let answer = self.readiness().await;
-            if answer.status == 503 {
-                return answer;
+        let waiting = async {
+            loop {
+                let answer = self.readiness().await;
+                if answer.status == 503 {
+                    return answer;
+                }
+                actix_rt::task::yield_now().await;
             }
-            actix_rt::task::yield_now().await;
-        }
+        };
+        timeout(Duration::from_mins(1), waiting).await.unwrap()
     }
 }
 
@@ -398,6 +402,21 @@ async fn a_limit_holds_over_all_servers() {
     let release = Draft::post("/keypackages/release", &claim("/keypackages/release", &reserved[2]));
     let released = send_after(a, &carol, &release, &after).await.ok();
     reserve(b, "u4", released.header("keypool-position")).await.ok();
+}
+
+#[actix_web::test]
+async fn a_checkpoint_has_the_records_that_its_asker_has_seen() {
+    let pause = Duration::from_secs(1);
+    let cluster = Cluster::start_with(2, |settings| settings.checkpoint_interval = pause);
+    let [a, b] = cluster.apis()[..] else { panic!() };
+    for name in ["alice", "bob", "carol", "dora"] {
+        let seen = position(&a.register(&Device::new(name)).await.ok());
+        let url = format!("{}/ledger/checkpoint", b.url);
+        let asked = answer(b.http.get(url).header("keypool-after", seen)).await.unwrap().ok();
+        let text = String::from_utf8(asked.bytes).unwrap();
+        let size: u64 = text.lines().nth(1).unwrap().parse().unwrap();
+        assert!(seen <= size, "{seen} records were seen, and the checkpoint has {size}");
+    }
 }
 
 #[actix_web::test]
