@@ -35,6 +35,14 @@ disks:
     cargo test -p keypool-client --test client --locked sealing::image -- --ignored
     cargo test -p keypool-server --test server --locked whole_disk -- --ignored
 
+# A server killed, its power cut (root, loop devices), its files damaged, and histories of 64 clients checked for an
+# order that explains them: 2,000, 1,000, 1,700 and 20 kills are an hour and a half.
+campaign KILLS="2000" CUTS="1000" DAMAGES="1700" LINEAR="20":
+    KEYPOOL_KILLS={{KILLS}} cargo test -p keypool-server --test server --locked killed_again_and_again -- --nocapture
+    KEYPOOL_POWER_CUTS={{CUTS}} cargo test -p keypool-server --test server --locked power_cut -- --ignored --nocapture
+    KEYPOOL_DAMAGES={{DAMAGES}} cargo test -p keypool-server --test server --locked damaged_file -- --nocapture
+    KEYPOOL_LINEAR_KILLS={{LINEAR}} KEYPOOL_LINEAR_ROUNDS=100 cargo test -p keypool-server --test server --locked linearizable -- --nocapture
+
 # The tests of server and client on logs that hide names, but for those that count records or write a log by hand.
 test-hidden:
     KEYPOOL_TEST_HIDE_NAMES=1 cargo test --locked -p keypool-server --test server -- --skip description:: --skip documents:: --skip examples:: --skip surface:: --skip restoring:: --skip ledger::

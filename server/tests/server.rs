@@ -80,6 +80,15 @@ mod signatures;
 #[path = "server/repeats.rs"]
 mod repeats;
 
+#[path = "server/disk.rs"]
+mod disk;
+
+#[path = "server/campaign.rs"]
+mod campaign;
+
+#[path = "server/linearizable.rs"]
+mod linearizable;
+
 #[path = "server/many.rs"]
 mod many;
 

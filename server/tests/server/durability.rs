@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::harness::{
-    Answer, Api, Device, Draft, GROUP, Process, claim, command, files, refusal, upload,
+    Answer, Api, Device, Draft, GROUP, Process, claim, command, files, refusal, size, upload,
 };
 
 /// A request and the answer it got.
@@ -59,18 +59,23 @@ impl Load {
     /// Lets the workers go on until so many answers have come.
     pub(crate) async fn until(&mut self, count: usize) {
         while self.heard.len() < count {
-            self.heard.extend(self.told.try_iter());
+            self.take_answers();
             actix_rt::task::yield_now().await;
         }
+    }
+
+    /// Notes the answers that have come.
+    pub(crate) fn take_answers(&mut self) {
+        self.heard.extend(self.told.try_iter());
     }
 
     /// Everything that was answered, and everything that was not.
     pub(crate) async fn end(mut self) -> (Vec<Told>, Vec<(Device, Draft)>) {
         let mut unanswered = Vec::new();
-        for worker in self.workers {
+        for worker in std::mem::take(&mut self.workers) {
             unanswered.push(worker.await.unwrap());
         }
-        self.heard.extend(self.told.try_iter());
+        self.take_answers();
         (self.heard, unanswered)
     }
 }
@@ -126,12 +131,12 @@ pub(crate) async fn check_history(api: &Api, bob: &Device) {
 }
 
 #[actix_web::test]
-async fn killed_twenty_times_under_load_the_server_has_lost_nothing_it_said() {
+async fn killed_again_and_again_under_load_the_server_has_lost_nothing_it_said() {
     let dir = tempfile::tempdir().unwrap();
     let (mut process, inviters, bob) = begin(&dir).await;
-    for round in 0..20 {
+    for round in 0..size("KEYPOOL_KILLS", 20) {
         let mut load = Load::start(&process.api, &inviters, &bob);
-        load.until(8 + 3 * round).await;
+        load.until(8 + 3 * (round % 20)).await;
         process.kill();
         let (heard, unanswered) = load.end().await;
         process = Process::start(dir.path());

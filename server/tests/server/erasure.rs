@@ -18,6 +18,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
+    disk::Disk,
     groups::{Group, mailbox},
     harness::{Answer, Api, Device, Draft, Process, answer, command, files, refusal},
 };
@@ -383,50 +384,10 @@ async fn answer_of(api: &Api, path: &str) -> Answer {
     answer(api.http.get(format!("http://{}{path}", api.authority()))).await.unwrap()
 }
 
-/// A file system in a file, mounted until it is dropped.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn new() -> Self {
-        let disk = Self(tempfile::tempdir().unwrap());
-        fs::write(disk.image(), vec![0; 256 << 20]).unwrap();
-        run("mkfs.ext4", &["-q", "-F", disk.image().to_str().unwrap()]);
-        fs::create_dir(disk.mount()).unwrap();
-        let (image, mount) = (disk.image(), disk.mount());
-        run("mount", &["-o", "loop", image.to_str().unwrap(), mount.to_str().unwrap()]);
-        disk
-    }
-
-    fn image(&self) -> PathBuf {
-        self.0.path().join("image")
-    }
-
-    fn mount(&self) -> PathBuf {
-        self.0.path().join("mount")
-    }
-
-    /// Whether some bytes stand anywhere on the disk, also where no file is any more.
-    fn holds(&self, bytes: &[u8]) -> bool {
-        run("sync", &["-f", self.mount().to_str().unwrap()]);
-        fs::read(self.image()).unwrap().windows(bytes.len()).any(|part| part == bytes)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.mount()).status();
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let done = Command::new(program).args(arguments).status().unwrap();
-    assert!(done.success(), "{program} {arguments:?}");
-}
-
 #[actix_web::test]
 #[ignore = "it mounts a disk, which needs root"]
 async fn nothing_on_the_whole_disk_names_an_erased_user() {
-    let disk = Disk::new();
+    let disk = Disk::new(256);
     let data = disk.mount().join("data");
     let process = start(&data);
     let Past { alice, carol, .. } = live_through(&process).await;

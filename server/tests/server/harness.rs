@@ -586,11 +586,17 @@ impl Process {
     }
 
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self::try_spawn(command).unwrap()
+    }
+
+    /// The same, or how it ended if it does not start.
+    pub(crate) fn try_spawn(command: &mut Command) -> Result<Self, ExitStatus> {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let greeting: Vec<String> = lines.by_ref().take(7).map(Result::unwrap).collect();
-        let url = greeting[0].strip_prefix("listening on ").unwrap().to_owned();
-        Self { child, api: Api::new(url, Arc::new(SystemClock)), greeting }
+        let Some(first) = greeting.first() else { return Err(child.wait().unwrap()) };
+        let url = first.strip_prefix("listening on ").unwrap().to_owned();
+        Ok(Self { child, api: Api::new(url, Arc::new(SystemClock)), greeting })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -656,6 +662,11 @@ pub(crate) fn command(data: &Path) -> Command {
 /// Whether the logs of these tests hide names: `just test-hidden` asks for it.
 fn hides_names() -> bool {
     std::env::var_os("KEYPOOL_TEST_HIDE_NAMES").is_some()
+}
+
+/// How large a test is: small, or as large as a variable of the environment says.
+pub(crate) fn size(name: &str, otherwise: usize) -> usize {
+    std::env::var(name).map_or(otherwise, |size| size.parse().unwrap())
 }
 
 /// The message of a binary that does not start, and its exit code. One that does start is ended.
