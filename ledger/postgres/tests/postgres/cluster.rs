@@ -268,12 +268,13 @@ impl Cluster {
         PostgresSettings::new(&Self::address_of(&[self.port(index)]), name).unwrap()
     }
 
-    /// The standby that has most of its lost primary's log.
+    /// The standby that has most of its lost primary's log. One that was restarted has received nothing since, and has
+    /// replayed all that it has once it asks for more.
     pub(crate) fn most_advanced(&self, standbys: &[usize]) -> usize {
-        let reached = |index: &usize| -> u64 {
-            let asked = "SELECT pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')";
-            self.sql(*index, asked).parse().unwrap()
-        };
+        let asked = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0' \
+                     WHERE pg_last_wal_receive_lsn() IS NOT NULL";
+        let reached =
+            |index: &usize| -> u64 { eventually(|| self.try_sql(*index, asked)?.parse().ok()) };
         *standbys.iter().max_by_key(|index| reached(index)).unwrap()
     }
 
