@@ -10,10 +10,8 @@ mod nats {
     mod contract;
     mod damage;
     mod faults;
-    mod proxy;
     mod rate;
     mod reading;
     mod settings;
     mod support;
-    mod writers;
 }

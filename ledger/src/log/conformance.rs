@@ -12,9 +12,15 @@
 mod fixtures;
 
 #[cfg(feature = "local")]
+mod held_lines;
+
+#[cfg(feature = "local")]
 mod memory_stream;
 
 mod rivals;
+
+#[cfg(feature = "local")]
+pub mod servers;
 
 mod snapshots;
 
@@ -24,6 +30,8 @@ use self::fixtures::{
     append, batch, command, conflicts, expired, facts, numbers_are_whole, one, package, positions,
     reservation, reserved, seqs, stream, uploaded, write,
 };
+#[cfg(feature = "local")]
+pub use self::held_lines::HeldLines;
 #[cfg(feature = "local")]
 pub use self::memory_stream::{MemoryStream, MemoryStreamConnection, StreamFaults};
 pub use self::snapshots::check_snapshots;

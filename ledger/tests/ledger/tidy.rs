@@ -32,6 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("async_nats", &["ledger/nats/src/"]),
+    ("tokio_postgres", &["ledger/postgres/src/"]),
     ("rmp_serde", &["ledger/src/codec.rs", "client/src/storage.rs", "client/src/storage/"]),
     ("reqwest", &["client/src/lib.rs", "client/src/transport.rs", "server/src/webhook/"]),
     ("actix_web", &["server/src/"]),
@@ -64,6 +65,7 @@ pub(super) struct Room {
 pub(super) const ROOMS: &[Room] = &[
     Room { folder: "ledger", name: "ledger", below: &[] },
     Room { folder: "ledger/nats", name: "nats", below: &["ledger"] },
+    Room { folder: "ledger/postgres", name: "postgres", below: &["ledger"] },
     Room { folder: "projections", name: "projections", below: &["ledger"] },
     Room { folder: "projections/transparency", name: "transparency", below: &["ledger"] },
     Room { folder: "server/api", name: "api", below: &["ledger", "projections", "transparency"] },

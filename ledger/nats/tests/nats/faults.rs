@@ -11,16 +11,20 @@ use std::{
     time::Duration,
 };
 
-use keypool_ledger::{EventLog, ReplicaHealth, ReplicatedLog};
+use keypool_ledger::{
+    EventLog, ReplicaHealth, ReplicatedLog,
+    log::conformance::{
+        HeldLines,
+        servers::{WriterAcknowledgement, check_outcomes, write_until},
+    },
+};
 use keypool_nats::{NatsReplication, NatsSettings};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{
     cluster::{Cluster, leader_of, wait_until_whole},
-    proxy::Proxy,
     support::{all, join, now, wait_for},
-    writers::{Acknowledged, check, write},
 };
 
 /// How many servers write.
@@ -48,10 +52,10 @@ enum NodeFault {
 struct Field<'a> {
     cluster: &'a mut Cluster,
     /// The lines of the first server.
-    proxy: Proxy,
+    proxy: HeldLines,
     /// A connection that asks for the state alone.
     watch: NatsReplication,
-    acknowledged: Receiver<Acknowledged>,
+    acknowledged: Receiver<WriterAcknowledgement>,
     /// When the last acknowledgement came, in milliseconds.
     last: u64,
     /// The longest time without one.
@@ -59,7 +63,7 @@ struct Field<'a> {
 }
 
 impl Field<'_> {
-    fn hear(&mut self, acknowledged: Acknowledged) {
+    fn hear(&mut self, acknowledged: WriterAcknowledgement) {
         self.longest = self.longest.max(acknowledged.at.saturating_sub(self.last));
         self.last = self.last.max(acknowledged.at);
     }
@@ -132,7 +136,7 @@ impl Field<'_> {
 fn survive(faults: &[NodeFault]) {
     let Some(mut cluster) = Cluster::start(3) else { return };
     let dirs = [(); SERVERS].map(|()| TempDir::new().unwrap());
-    let proxy = Proxy::to((0..3).map(|node| cluster.port(node)));
+    let proxy = HeldLines::to((0..3).map(|node| cluster.port(node)));
     let settings = [proxied(&proxy), cluster.settings("faults"), cluster.settings("faults")];
     let connect = |server: usize| NatsReplication::connect(&settings[server]).unwrap();
     let logs: [ReplicatedLog; SERVERS] =
@@ -144,7 +148,7 @@ fn survive(faults: &[NodeFault]) {
     let told: Vec<_> = thread::scope(|scope| {
         let start = |(server, log)| {
             let (ending, telling) = (&ending, telling.clone());
-            scope.spawn(move || write(log, server, ending, &telling))
+            scope.spawn(move || write_until(log, server, ending, &telling))
         };
         let writers: Vec<_> = logs.iter().enumerate().map(start).collect();
         let end = EndOnDrop(&ending);
@@ -164,13 +168,13 @@ fn survive(faults: &[NodeFault]) {
         assert_eq!(log.health(), ReplicaHealth::Following);
         assert_eq!(log.head().unwrap().seq, stored.len() as u64);
     }
-    let outcomes = check(&told, &stored);
+    let outcomes = check_outcomes(&told, &stored);
     assert!(0 < outcomes.written);
     eprintln!("{} rounds: {outcomes:?}", faults.len());
 }
 
 /// Settings of a server whose lines can be held up.
-fn proxied(proxy: &Proxy) -> NatsSettings {
+fn proxied(proxy: &HeldLines) -> NatsSettings {
     let address = |port: &u16| format!("nats://127.0.0.1:{port}");
     let addresses = proxy.ports.iter().map(address).collect::<Vec<_>>().join(",");
     NatsSettings::new(&addresses, "faults").unwrap().with_patience(DEADLINE)

@@ -1,4 +1,4 @@
-//! A line between a server and a node that can be held up: bytes on it come late, and nothing says so.
+//! Lines between a server and the nodes of an engine that can be held up: bytes on them come late, and nothing says so.
 
 use std::{
     io::{Read, Write},
@@ -8,19 +8,20 @@ use std::{
 };
 
 /// Lines to some ports, all of which are held up at once.
-pub(crate) struct Proxy {
-    hold: Arc<Hold>,
+#[derive(Debug)]
+pub struct HeldLines {
+    hold: Arc<LineHold>,
     /// The ports to connect to instead.
-    pub(crate) ports: Vec<u16>,
+    pub ports: Vec<u16>,
 }
 
-#[derive(Default)]
-struct Hold {
+#[derive(Debug, Default)]
+struct LineHold {
     is_held: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Hold {
+impl LineHold {
     fn set(&self, is_held: bool) {
         *self.is_held.lock().unwrap() = is_held;
         self.changed.notify_all();
@@ -33,10 +34,15 @@ impl Hold {
     }
 }
 
-impl Proxy {
+impl HeldLines {
     /// Lays lines to ports of this machine. They live as long as the test's process.
-    pub(crate) fn to(targets: impl IntoIterator<Item = u16>) -> Self {
-        let hold = Arc::new(Hold::default());
+    ///
+    /// # Panics
+    ///
+    /// Panics if this machine gives no port.
+    #[must_use]
+    pub fn to(targets: impl IntoIterator<Item = u16>) -> Self {
+        let hold = Arc::new(LineHold::default());
         let lay = |target: u16| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let (port, hold) = (listener.local_addr().unwrap().port(), Arc::clone(&hold));
@@ -54,18 +60,18 @@ impl Proxy {
     }
 
     /// Holds up everything on its way, and everything that is sent later.
-    pub(crate) fn hold(&self) {
+    pub fn hold(&self) {
         self.hold.set(true);
     }
 
     /// Lets everything go on that was held up.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.hold.set(false);
     }
 }
 
 /// Copies bytes both ways.
-fn connect(near: &TcpStream, far: &TcpStream, hold: &Arc<Hold>) {
+fn connect(near: &TcpStream, far: &TcpStream, hold: &Arc<LineHold>) {
     for (from, to) in [(near, far), (far, near)] {
         let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
         let hold = Arc::clone(hold);

@@ -1,0 +1,174 @@
+//! The stream itself: compare-and-set, reading by bytes and from any place, and outcomes without an answer.
+
+use std::{thread, time::Duration};
+
+use keypool_ledger::{PublishOutcome, Replication, ReplicationError, log::conformance::HeldLines};
+use keypool_postgres::{PostgresReplication, PostgresSettings};
+use rustix::process::Signal;
+
+use super::{
+    cluster::Cluster,
+    support::{DEADLINE, eventually, frame, read_all, written},
+};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_frame_gets_the_number_behind_the_last_one_or_is_refused() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let stream = cluster.connect("cas");
+    assert_eq!(stream.last().unwrap(), 0);
+    let refused = |after| matches!(stream.publish(after, b"other"), PublishOutcome::Refused);
+    assert!(refused(1) && refused(u64::MAX), "the stream is empty");
+    written(&stream, 0, 10);
+    assert!(refused(0) && refused(2), "the stream ends at 1");
+    written(&stream, 1, 10);
+    assert!(refused(0) && refused(1));
+    assert_eq!(stream.last().unwrap(), 2);
+    assert_eq!(read_all(&stream, 0, 1 << 20), 2);
+}
+
+#[test]
+fn one_of_many_servers_gets_a_number() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let streams = [(); 4].map(|()| cluster.connect("race"));
+    for after in 0..30 {
+        let won = thread::scope(|scope| {
+            let publish =
+                |stream| scope.spawn(move || PostgresReplication::publish(stream, after, b"frame"));
+            let publishing: Vec<_> = streams.iter().map(publish).collect();
+            let outcomes = publishing.into_iter().map(|publishing| publishing.join().unwrap());
+            outcomes.filter(|outcome| matches!(outcome, PublishOutcome::Written)).count()
+        });
+        assert_eq!(won, 1, "behind frame {after}");
+    }
+}
+
+#[test]
+fn frames_come_by_bytes_one_by_one_and_from_any_place() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let stream = cluster.connect("places");
+    assert_eq!(stream.frames(0, 1, Duration::from_millis(50)).unwrap(), [], "it is empty");
+    (0..12).for_each(|after| written(&stream, after, 3 << 20));
+    (12..400).for_each(|after| written(&stream, after, 300));
+    assert_eq!(read_all(&stream, 0, 16 << 20), 400);
+    assert_eq!(read_all(&stream, 398, 16 << 20), 400);
+    let (mut largest, mut last) = (0, 0);
+    while last < 12 {
+        let frames = stream.frames(last, 8 << 20, WAIT).unwrap();
+        largest = largest.max(frames.iter().map(|frame| frame.bytes.len()).sum());
+        last = frames.last().unwrap().sequence;
+    }
+    assert!(largest < 12 << 20, "a question for 8 MiB ends at the next frame: {largest}");
+    for after in [7, 399, 0, 200, 201, 202, 5] {
+        let frames = stream.frames(after, 1, WAIT).unwrap();
+        assert_eq!(frames.iter().map(|frame| frame.sequence).collect::<Vec<_>>(), [after + 1]);
+    }
+    assert_eq!(stream.frames(400, 1, Duration::from_millis(50)).unwrap(), []);
+    written(&stream, 400, 8_000_000);
+    assert_eq!(stream.frames(400, 1, WAIT).unwrap()[0].sequence, 401);
+}
+
+#[test]
+fn a_reader_that_waits_is_told_of_another_servers_frame() {
+    let Some(cluster) = Cluster::start(2) else { return };
+    let [reader, writer] = [(); 2].map(|()| cluster.connect("told"));
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| reader.frames(0, 1, DEADLINE).unwrap());
+        written(&writer, 0, 10);
+        assert_eq!(reading.join().unwrap()[0].sequence, 1);
+    });
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_left_open_and_stands_once() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let lines = HeldLines::to([cluster.port(0)]);
+    let settings = PostgresSettings::new(&Cluster::address_of(&lines.ports), "lost").unwrap();
+    let stream =
+        PostgresReplication::connect(&settings.with_standbys(0).with_patience(DEADLINE)).unwrap();
+    written(&stream, 0, 10);
+    // The question has left before its line is held up in both directions, or has not.
+    let outcome = thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            for after in 1.. {
+                match stream.publish(after, &frame(after + 1, 10)) {
+                    PublishOutcome::Written => {}
+                    outcome => return (after, outcome),
+                }
+            }
+            unreachable!()
+        });
+        let direct = cluster.connect("lost");
+        eventually(|| direct.last().ok().filter(|last| 20 < *last));
+        lines.hold();
+        publishing.join().unwrap()
+    });
+    let (after, PublishOutcome::NoAnswer(_)) = outcome else { panic!("{outcome:?}") };
+    assert!(matches!(stream.publish(after, b"-"), PublishOutcome::NotSent(_)), "no connection");
+    lines.release();
+    let last = eventually(|| stream.last().ok());
+    assert!(last == after || last == after + 1, "{last} after {after}");
+    eventually(|| match stream.publish(after, &frame(after + 1, 10)) {
+        PublishOutcome::Written | PublishOutcome::Refused => Some(()),
+        _ => None,
+    });
+    assert_eq!(read_all(&stream, 0, 1 << 20), after + 1, "once");
+}
+
+#[test]
+fn nothing_is_sent_without_a_connection_and_a_silent_server_leaves_it_open() {
+    let Some(mut cluster) = Cluster::start(1) else { return };
+    let stream = cluster.connect("gone");
+    written(&stream, 0, 10);
+    cluster.signal(0, Signal::STOP);
+    let outcome = stream.publish(1, &frame(2, 10));
+    assert!(matches!(outcome, PublishOutcome::NoAnswer(_)), "{outcome:?}");
+    cluster.kill(0);
+    let outcome = stream.publish(1, &frame(2, 10));
+    assert!(matches!(outcome, PublishOutcome::NotSent(_)), "{outcome:?}");
+    for error in
+        [stream.last().unwrap_err(), stream.frames(0, 1, Duration::from_millis(50)).unwrap_err()]
+    {
+        assert!(matches!(error, ReplicationError::Unreachable(_)), "{error:?}");
+    }
+    cluster.run(0);
+    let last = eventually(|| stream.last().ok());
+    assert_eq!(eventually(|| stream.frames(0, 1 << 20, WAIT).ok())[0].sequence, 1);
+    eventually(|| {
+        matches!(stream.publish(last, &frame(last + 1, 10)), PublishOutcome::Written).then_some(())
+    });
+    assert_eq!(read_all(&stream, 0, 1 << 20), last + 1);
+}
+
+#[test]
+fn a_backend_that_is_ended_is_replaced() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let stream = cluster.connect("ended");
+    for after in 0..5 {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'keypool-server'";
+        assert_eq!(cluster.sql(0, end), "1", "there is one connection");
+        eventually(|| {
+            matches!(stream.publish(after, &frame(after + 1, 10)), PublishOutcome::Written)
+                .then_some(())
+        });
+    }
+    assert_eq!(read_all(&stream, 0, 1 << 20), 5);
+}
+
+#[test]
+fn a_thread_of_another_runtime_may_ask() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let stream = cluster.connect("threads");
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    runtime.block_on(async move {
+        let asked = tokio::task::spawn_blocking(move || {
+            written(&stream, 0, 10);
+            let last = stream.last().unwrap();
+            (stream, last)
+        });
+        let (stream, last) = asked.await.unwrap();
+        assert_eq!(last, 1);
+        drop(stream);
+    });
+}
