@@ -30,7 +30,7 @@ use self::{
 };
 pub use self::{
     publishing::{PublishError, StreamComparison, compare_journal, publish_journal},
-    replication::{PublishOutcome, Replication, ReplicationError, StreamFrame},
+    replication::{PublishOutcome, Replication, ReplicationError, StreamFrame, StreamStatus},
 };
 use super::{
     AppendError, Appended, Batch, BoxError, Conflict, EventLog, Key, LogHead, MemoryIndex,
